@@ -1,0 +1,200 @@
+//! Every bound of the server in one place: what a peer, or a day with too many of them, can take at most.
+
+use std::time::Duration;
+
+use crate::fd::Fd;
+
+/// The bounds. Build one from the defaults: `Limits { message_bytes_max: 1 << 24, ..Limits::default() }`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections at a time, HTTP ones included; over it, a new one gets 503. `None`: derived from the process's
+    /// descriptor limit, which the server raises as far as it may. At most [`Fd::CONNECTIONS_MAX`].
+    pub connections_max: Option<u32>,
+
+    /// Bytes of an HTTP head, request line and blank line included; over it, 431. Default 8 KiB.
+    pub head_bytes_max: usize,
+    /// Header fields of a head, at most 256; over it, 431. Default 64.
+    pub headers_max: usize,
+    /// From a connection's first moment, or a kept-alive one's next byte, to the end of the head; over it, 408.
+    /// Default 10 s.
+    pub head_time_max: Duration,
+    /// Bytes of an HTTP request's body; over it, 413. Default 1 MiB.
+    pub body_bytes_max: usize,
+    /// From the end of the head to the end of the body; over it, 408. Default 30 s.
+    pub body_time_max: Duration,
+    /// How long a handler may let an upgrade wait that it answers later; over it, 503. Default 10 s.
+    pub answer_time_max: Duration,
+    /// How long an HTTP connection is kept alive without a request. Default 60 s.
+    pub keep_alive_max: Duration,
+
+    /// Payload bytes of a client's message, in all its fragments; over it, close code 1009. Default 1 MiB.
+    pub message_bytes_max: usize,
+    /// From a message's first byte to its last; over it, close code 1008. Default 60 s.
+    pub message_time_max: Duration,
+    /// How long a close handshake waits for the client's part. Default 5 s.
+    pub close_wait_max: Duration,
+
+    /// Bytes in one connection's queue; over it, [`slow_reader`](Limits::slow_reader) says what happens. Default 1 MiB.
+    pub queue_bytes_max: usize,
+    /// Bytes in all queues, a shared frame counted once; over it, `slow_reader` likewise. Default 64 MiB.
+    pub queue_total_bytes_max: usize,
+    /// How long a connection's output may make no progress before it counts as dead. Default 30 s.
+    pub write_time_max: Duration,
+    /// What a connection gets whose queue is full.
+    pub slow_reader: SlowReader,
+
+    /// Bytes read from one connection in one turn of the loop, so that a loud one cannot starve the rest. Default 64 KiB.
+    pub read_budget_bytes: usize,
+    /// Commands from other threads that may wait for the loop. Default 65,536.
+    pub inbox_max: usize,
+    /// How long a drain waits for its clients before it ends all the same. Default 10 s.
+    pub drain_time_max: Duration,
+}
+
+/// What a push does to a connection whose queue is full even after its socket took all that it would.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum SlowReader {
+    /// The connection is closed with 1013, cause [`SlowConsumer`](crate::Cause::SlowConsumer).
+    #[default]
+    Close,
+    /// The message is dropped; those already queued stay.
+    DropNewest,
+    /// As `DropNewest`, but a message with a [key](crate::Push::key) replaces the unsent older one of the same key.
+    Conflate,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections_max: None,
+            head_bytes_max: 8 << 10,
+            headers_max: 64,
+            head_time_max: Duration::from_secs(10),
+            body_bytes_max: 1 << 20,
+            body_time_max: Duration::from_secs(30),
+            answer_time_max: Duration::from_secs(10),
+            keep_alive_max: Duration::from_secs(60),
+            message_bytes_max: 1 << 20,
+            message_time_max: Duration::from_secs(60),
+            close_wait_max: Duration::from_secs(5),
+            queue_bytes_max: 1 << 20,
+            queue_total_bytes_max: 64 << 20,
+            write_time_max: Duration::from_secs(30),
+            slow_reader: SlowReader::Close,
+            read_budget_bytes: 64 << 10,
+            inbox_max: 65_536,
+            drain_time_max: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    /// Says which bound cannot be, and why.
+    pub fn check(&self) -> Result<(), String> {
+        let counts = [
+            ("connections_max", self.connections_max.map_or(1, |max| max as usize), Fd::CONNECTIONS_MAX as usize),
+            ("head_bytes_max", self.head_bytes_max, 1 << 20),
+            ("headers_max", self.headers_max, 256),
+            ("message_bytes_max", self.message_bytes_max, 1 << 40),
+            ("queue_bytes_max", self.queue_bytes_max, 1 << 40),
+            ("queue_total_bytes_max", self.queue_total_bytes_max, 1 << 50),
+            ("inbox_max", self.inbox_max, 1 << 30),
+        ];
+        for (name, value, max) in counts {
+            if !(1..=max).contains(&value) {
+                return Err(format!("{name} is {value}: it must be from 1 to {max}"));
+            }
+        }
+        if !(1 << 10..=1 << 26).contains(&self.read_budget_bytes) {
+            return Err(format!("read_budget_bytes is {}: it must be from 1 KiB to 64 MiB", self.read_budget_bytes));
+        }
+        let times = [
+            ("head_time_max", self.head_time_max),
+            ("body_time_max", self.body_time_max),
+            ("answer_time_max", self.answer_time_max),
+            ("keep_alive_max", self.keep_alive_max),
+            ("message_time_max", self.message_time_max),
+            ("close_wait_max", self.close_wait_max),
+            ("write_time_max", self.write_time_max),
+        ];
+        for (name, value) in times {
+            if value.is_zero() {
+                return Err(format!("{name} is zero: nobody could ever meet it"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a connection's life is told from its death. Each connection starts with the server's way and may get its own.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Heartbeat {
+    /// Not at all: what Swoole calls protected.
+    Off,
+    /// The client reports: dead when nothing came for `idle_max` (Swoole's `heartbeat_idle_time`).
+    Client {
+        /// The longest silence.
+        idle_max: Duration,
+    },
+    /// The server asks and the client answers: a ping every `every`; any byte counts as an answer; dead after
+    /// `missed_max` pings in a row without one.
+    Ping {
+        /// From ping to ping. The first comes after half of it to all of it, so that a storm of clients spreads out.
+        every: Duration,
+        /// Unanswered pings in a row; at least 1.
+        missed_max: u32,
+    },
+    /// The server asks, and forgives a client that is too proud to answer: a ping every `every`, and a peer that no
+    /// longer acknowledges at TCP level is closed by `TCP_USER_TIMEOUT` (which is `write_time_max`) or by the loop's own
+    /// write deadline.
+    Push {
+        /// From ping to ping.
+        every: Duration,
+    },
+}
+
+/// A ping every 25 s, dead after two in a row without an answer.
+impl Default for Heartbeat {
+    fn default() -> Heartbeat {
+        Heartbeat::Ping { every: Duration::from_secs(25), missed_max: 2 }
+    }
+}
+
+impl Heartbeat {
+    /// Says which period cannot be, and why.
+    pub fn check(&self) -> Result<(), String> {
+        match *self {
+            Heartbeat::Client { idle_max } if idle_max.is_zero() => Err("heartbeat: idle_max is zero".to_owned()),
+            Heartbeat::Ping { every, .. } | Heartbeat::Push { every } if every < Duration::from_millis(10) => {
+                Err(format!("heartbeat: every is {every:?}: it must be at least 10 ms"))
+            }
+            Heartbeat::Ping { missed_max: 0, .. } => {
+                Err("heartbeat: missed_max is 0: it must be at least 1".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound() {
+        assert_eq!(Limits::default().check(), Ok(()));
+        assert_eq!(Heartbeat::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let limits = Limits { queue_bytes_max: 0, ..Limits::default() };
+        assert!(limits.check().is_err_and(|why| why.starts_with("queue_bytes_max")));
+        let limits = Limits { head_time_max: Duration::ZERO, ..Limits::default() };
+        assert!(limits.check().is_err_and(|why| why.starts_with("head_time_max")));
+        let limits = Limits { connections_max: Some(u32::MAX), ..Limits::default() };
+        assert!(limits.check().is_err_and(|why| why.starts_with("connections_max")));
+        let heartbeat = Heartbeat::Ping { every: Duration::from_secs(1), missed_max: 0 };
+        assert!(heartbeat.check().is_err_and(|why| why.contains("missed_max")));
+    }
+}

@@ -1,0 +1,171 @@
+//! What is pushed: a message as it is lent to a handler, and a push with its options.
+
+use crate::fd::Fd;
+use crate::protocol::shared::Frame;
+
+/// A WebSocket message, text or binary, lent: `Copy`, and pushed on without being copied first.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Message<'a> {
+    /// UTF-8 text (opcode 1).
+    Text(&'a str),
+    /// Bytes (opcode 2).
+    Binary(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    /// The text, where it is text.
+    pub fn as_text(self) -> Option<&'a str> {
+        match self {
+            Message::Text(text) => Some(text),
+            Message::Binary(_) => None,
+        }
+    }
+
+    /// The payload, of either kind.
+    pub fn as_bytes(self) -> &'a [u8] {
+        match self {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The payload's length in bytes.
+    pub fn len(self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// Whether the payload is empty, which RFC 6455 allows.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// This message to all but `fds`: `ctx.broadcast(message.except(&[fd]))`.
+    pub fn except(self, fds: &'a [Fd]) -> Push<'a> {
+        Push::from(self).except(fds)
+    }
+
+    /// This message with a conflation key: see [`Push::key`].
+    pub fn key(self, key: &'a str) -> Push<'a> {
+        Push::from(self).key(key)
+    }
+}
+
+impl<'a> From<&'a str> for Message<'a> {
+    fn from(text: &'a str) -> Message<'a> {
+        Message::Text(text)
+    }
+}
+
+impl<'a> From<&'a String> for Message<'a> {
+    fn from(text: &'a String) -> Message<'a> {
+        Message::Text(text)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Message<'a> {
+    fn from(bytes: &'a [u8]) -> Message<'a> {
+        Message::Binary(bytes)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Message<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Message<'a> {
+        Message::Binary(bytes)
+    }
+}
+
+/// A message and how it is to be pushed. Everything that takes one also takes a [`Message`], a `&str`, a `&[u8]` or a
+/// [`Frame`].
+#[derive(Copy, Clone, Debug)]
+pub struct Push<'a> {
+    pub(crate) content: Content<'a>,
+    pub(crate) except: &'a [Fd],
+    pub(crate) key: Option<&'a str>,
+}
+
+/// What is pushed: a message to be encoded, or a frame that is.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Content<'a> {
+    Message(Message<'a>),
+    Frame(&'a Frame),
+}
+
+impl<'a> Push<'a> {
+    /// Leaves these connections out, for instance the one the message came from.
+    pub fn except(mut self, fds: &'a [Fd]) -> Push<'a> {
+        self.except = fds;
+        self
+    }
+
+    /// The conflation key. Where the server's policy for slow readers is
+    /// [`SlowReader::Conflate`](crate::SlowReader::Conflate), a newer message replaces the unsent older one of the same
+    /// key once the reader's queue is full. Without that policy the key has no effect.
+    pub fn key(mut self, key: &'a str) -> Push<'a> {
+        self.key = Some(key);
+        self
+    }
+}
+
+impl<'a, M: Into<Message<'a>>> From<M> for Push<'a> {
+    fn from(message: M) -> Push<'a> {
+        Push { content: Content::Message(message.into()), except: &[], key: None }
+    }
+}
+
+impl<'a> From<&'a Frame> for Push<'a> {
+    fn from(frame: &'a Frame) -> Push<'a> {
+        Push { content: Content::Frame(frame), except: &[], key: None }
+    }
+}
+
+/// What became of a push to one connection. `Queued` means that it is in the connection's queue, in order, and will be
+/// written unless the connection ends first; not that the client has it, which TCP cannot promise.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// In the queue.
+    Queued,
+    /// Not queued: the queue is full and the policy for slow readers dropped the message or closed the connection.
+    Dropped,
+    /// There is no such connection, or not any more: never was, closed, closing, or not a WebSocket (yet).
+    Gone,
+    /// Not sent, whoever were there: a message over `queue_bytes_max`, a ping over 125 bytes, a close reason over 123
+    /// bytes, or a close code that RFC 6455 section 7.4 does not let anyone send.
+    Refused,
+}
+
+impl Outcome {
+    /// Whether the message is in the queue.
+    pub fn is_queued(self) -> bool {
+        self == Outcome::Queued
+    }
+}
+
+/// What became of a push to many.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Delivery {
+    /// Connections that it was meant for, less those excepted.
+    pub matched: usize,
+    /// Of these, how many have it in their queue.
+    pub queued: usize,
+    /// Of these, how many have not: `matched == queued + dropped`.
+    pub dropped: usize,
+}
+
+impl Delivery {
+    pub(crate) fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Queued => self.queued += 1,
+            Outcome::Dropped | Outcome::Refused => self.dropped += 1,
+            Outcome::Gone => return,
+        }
+        self.matched += 1;
+    }
+}
+
+impl std::ops::AddAssign for Delivery {
+    fn add_assign(&mut self, other: Delivery) {
+        self.matched += other.matched;
+        self.queued += other.queued;
+        self.dropped += other.dropped;
+    }
+}

@@ -1,0 +1,423 @@
+//! Request bodies as they come in: by `Content-Length` (RFC 9112 section 6.2) or in chunks (section 7.1).
+//!
+//! One state machine that takes any piece of the input and gives the same body, or the same error, however the pieces
+//! were cut. It takes its own bytes only, so that what follows, the next request, stays where it is; and it grows by
+//! bytes that came, never by a length that was announced.
+//!
+//! It reads chunks to the letter: where two parsers could disagree about the end of a body, a second request can be
+//! smuggled past the one in front.
+
+use super::http::{BodyLength, HttpError};
+
+/// How many bytes of chunk extensions and trailers, which nobody reads, one body may bring.
+const EXTRAS_BYTES_MAX: u32 = 8 * 1024;
+
+/// How many digits a chunk size may have: what fits in 64 bits.
+const SIZE_DIGITS_MAX: u8 = 16;
+
+/// Decodes one request body.
+#[derive(Clone, Debug)]
+pub struct BodyDecoder {
+    state: State,
+    /// How many bytes the body may still grow by.
+    allowance: u64,
+    /// How many more bytes of chunk extensions and trailers are put up with.
+    extras_left: u32,
+}
+
+/// What the next byte belongs to.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum State {
+    /// A body of known length; so many bytes are to come, at least one.
+    Sized(u64),
+    /// The digits of a chunk size.
+    Size { size: u64, digits: u8 },
+    /// White space behind a chunk size, which only an extension may follow.
+    Padding { size: u64 },
+    /// A chunk extension.
+    Extension { size: u64 },
+    /// The LF that ends a chunk's first line.
+    SizeLf { size: u64 },
+    /// A chunk's data; so many bytes are to come, at least one.
+    Data(u64),
+    /// The CR behind a chunk's data.
+    DataCr,
+    /// The LF behind a chunk's data.
+    DataLf,
+    /// The start of a trailer line, or of the blank line that ends the body.
+    TrailerStart,
+    /// Inside a trailer line.
+    Trailer,
+    /// The LF that ends a trailer line.
+    TrailerLf,
+    /// The LF of the blank line.
+    EndLf,
+    /// The body is whole.
+    Done,
+}
+
+impl BodyDecoder {
+    /// A decoder for a body of this length, which may be no longer than `bytes_max`.
+    ///
+    /// # Errors
+    /// [`HttpError::BodyTooLarge`] when the length is known and too large.
+    pub fn new(length: BodyLength, bytes_max: usize) -> Result<BodyDecoder, HttpError> {
+        let allowance = bytes_max as u64;
+        let state = match length {
+            BodyLength::None | BodyLength::Length(0) => State::Done,
+            BodyLength::Length(bytes) if bytes > allowance => return Err(HttpError::BodyTooLarge),
+            BodyLength::Length(bytes) => State::Sized(bytes),
+            BodyLength::Chunked => State::Size { size: 0, digits: 0 },
+        };
+        Ok(BodyDecoder { state, allowance, extras_left: EXTRAS_BYTES_MAX })
+    }
+
+    /// Takes what belongs to the body from the front of `input` and appends its content to `out`. `true` when the body
+    /// is whole; what is left of `input` is then not part of it.
+    ///
+    /// # Errors
+    /// On an error the connection has lost its place in the stream: answer, close, and drop the decoder and what is
+    /// left of `input`.
+    pub fn decode(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, HttpError> {
+        loop {
+            match self.state {
+                State::Done => return Ok(true),
+                State::Sized(left) => match take(left, input, out) {
+                    0 => self.state = State::Done,
+                    left => {
+                        self.state = State::Sized(left);
+                        return Ok(false);
+                    }
+                },
+                State::Data(left) => match take(left, input, out) {
+                    0 => self.state = State::DataCr,
+                    left => {
+                        self.state = State::Data(left);
+                        return Ok(false);
+                    }
+                },
+                _ => {
+                    let Some((&byte, rest)) = input.split_first() else {
+                        return Ok(false);
+                    };
+                    *input = rest;
+                    self.state = self.step(byte)?;
+                }
+            }
+        }
+    }
+
+    /// The state after one byte of the framing around a chunk's data.
+    fn step(&mut self, byte: u8) -> Result<State, HttpError> {
+        use State::*;
+        match (self.state, byte) {
+            (Size { size, digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                if digits == SIZE_DIGITS_MAX {
+                    return Err(HttpError::ChunkSize);
+                }
+                Ok(Size { size: size << 4 | hex(byte), digits: digits + 1 })
+            }
+            (Size { digits: 0, .. }, _) => Err(HttpError::ChunkSize),
+            (Size { size, .. }, b'\r') => Ok(SizeLf { size }),
+            (Size { size, .. } | Padding { size }, b';') => {
+                self.count_extra(HttpError::ChunkExtensionsTooLarge)?;
+                Ok(Extension { size })
+            }
+            (Size { size, .. } | Padding { size }, b' ' | b'\t') => {
+                self.count_extra(HttpError::ChunkExtensionsTooLarge)?;
+                Ok(Padding { size })
+            }
+            (Size { .. }, _) => Err(HttpError::ChunkSize),
+            (Extension { size }, b'\r') => Ok(SizeLf { size }),
+            (Extension { size }, _) if is_line_byte(byte) => {
+                self.count_extra(HttpError::ChunkExtensionsTooLarge)?;
+                Ok(Extension { size })
+            }
+            (SizeLf { size: 0 }, b'\n') => Ok(TrailerStart),
+            (SizeLf { size }, b'\n') => {
+                self.allowance = self.allowance.checked_sub(size).ok_or(HttpError::BodyTooLarge)?;
+                Ok(Data(size))
+            }
+            (DataCr, b'\r') => Ok(DataLf),
+            (DataLf, b'\n') => Ok(Size { size: 0, digits: 0 }),
+            (TrailerStart, b'\r') => Ok(EndLf),
+            (EndLf, b'\n') => Ok(Done),
+            (Trailer, b'\r') => Ok(TrailerLf),
+            (TrailerLf, b'\n') => Ok(TrailerStart),
+            (TrailerStart | Trailer, _) if is_line_byte(byte) => {
+                self.count_extra(HttpError::TrailersTooLarge)?;
+                Ok(Trailer)
+            }
+            _ => Err(HttpError::ChunkFraming),
+        }
+    }
+
+    fn count_extra(&mut self, too_many: HttpError) -> Result<(), HttpError> {
+        self.extras_left = self.extras_left.checked_sub(1).ok_or(too_many)?;
+        Ok(())
+    }
+}
+
+/// Moves up to `left` bytes from `input` to `out` and says how many are still to come.
+fn take(left: u64, input: &mut &[u8], out: &mut Vec<u8>) -> u64 {
+    let here = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+    let (ours, rest) = input.split_at(here);
+    out.extend_from_slice(ours);
+    *input = rest;
+    left - here as u64
+}
+
+/// The value of a hexadecimal digit.
+fn hex(digit: u8) -> u64 {
+    u64::from(match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    })
+}
+
+/// Whether `byte` may stand in a chunk extension or a trailer. Controls, a bare CR or LF above all, are where parsers
+/// disagree.
+fn is_line_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// The body of a fuzz target: however the input is cut, the outcome is the same; and no decoder gives more than it may.
+///
+/// The first bytes of `data` choose the length, the limit and the cut; the rest is input.
+#[doc(hidden)]
+pub fn fuzz_body(data: &[u8]) {
+    let [mode, length, bytes_max, piece, input @ ..] = data else {
+        return;
+    };
+    let (length, bytes_max) = match mode % 3 {
+        0 => (BodyLength::Length(u64::from(*length)), usize::from(*bytes_max)),
+        1 => (BodyLength::Chunked, usize::from(*bytes_max)),
+        _ => (BodyLength::Chunked, usize::MAX),
+    };
+    let Ok(decoder) = BodyDecoder::new(length, bytes_max) else {
+        assert!(matches!(length, BodyLength::Length(bytes) if bytes > bytes_max as u64));
+        return;
+    };
+    let whole = decode_in_pieces(decoder.clone(), input, input.len().max(1));
+    let cut = decode_in_pieces(decoder.clone(), input, usize::from(*piece).max(1));
+    let bytewise = decode_in_pieces(decoder, input, 1);
+    assert_eq!(whole, cut);
+    assert_eq!(whole, bytewise);
+    let (outcome, body, taken) = whole;
+    assert!(body.len() <= bytes_max && body.len() <= taken && taken <= input.len());
+    if let (Ok(true), BodyLength::Length(bytes)) = (outcome, length) {
+        assert_eq!((body.as_slice(), taken as u64), (&input[..taken], bytes));
+    }
+}
+
+/// Feeds `input` in pieces until the body is whole, wrong, or the input at its end. Gives the outcome, the body and how
+/// many bytes were taken.
+fn decode_in_pieces(mut decoder: BodyDecoder, input: &[u8], piece: usize) -> (Result<bool, HttpError>, Vec<u8>, usize) {
+    let (mut body, mut taken) = (Vec::new(), 0);
+    let mut outcome = decoder.decode(&mut &[][..], &mut body);
+    for piece in input.chunks(piece) {
+        if outcome != Ok(false) {
+            break;
+        }
+        let mut rest = piece;
+        outcome = decoder.decode(&mut rest, &mut body);
+        taken += piece.len() - rest.len();
+        assert!(outcome != Ok(false) || rest.is_empty(), "an unfinished body takes all");
+    }
+    (outcome, body, taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use HttpError::*;
+
+    /// What a body of chunks comes to: the body and what is left behind it, or the error, or `Cut` when the end is
+    /// missing.
+    enum Want {
+        Body(&'static str, &'static str),
+        Bad(u16, HttpError),
+        Cut,
+    }
+    use Want::{Bad, Body, Cut};
+
+    /// Chunked bodies of at most 20 bytes.
+    const CHUNKED: &[(&str, Want)] = &[
+        ("0\r\n\r\n", Body("", "")),
+        ("5\r\nhello\r\n0\r\n\r\n", Body("hello", "")),
+        ("5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", Body("hello world", "")),
+        ("a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", Body("01234567890123456789", "")),
+        ("0005\r\nhello\r\n0000\r\n\r\n", Body("hello", "")),
+        ("5\r\nhel\r\n\r\n0\r\n\r\n", Body("hel\r\n", "")),
+        ("0\r\n\r\nGET / HTTP/1.1\r\n", Body("", "GET / HTTP/1.1\r\n")),
+        ("1\r\nx\r\n0\r\n\r\n\r\n", Body("x", "\r\n")),
+        // Extensions.
+        ("5;a=b\r\nhello\r\n0;last\r\n\r\n", Body("hello", "")),
+        ("5 ; a=\"b;c\"\r\nhello\r\n0\t;\r\n\r\n", Body("hello", "")),
+        // Trailers.
+        ("0\r\nA: b\r\nC: d\r\n\r\nrest", Body("", "rest")),
+        ("0\r\nContent-Length: 5\r\n\r\nrest", Body("", "rest")),
+        // Sizes.
+        ("\r\n", Bad(400, ChunkSize)),
+        ("x\r\n", Bad(400, ChunkSize)),
+        ("-1\r\n", Bad(400, ChunkSize)),
+        ("+1\r\n", Bad(400, ChunkSize)),
+        (" 1\r\n", Bad(400, ChunkSize)),
+        (";\r\n", Bad(400, ChunkSize)),
+        ("0x1\r\n", Bad(400, ChunkSize)),
+        ("1_0\r\n", Bad(400, ChunkSize)),
+        ("5g\r\n", Bad(400, ChunkSize)),
+        ("00000000000000005\r\n", Bad(400, ChunkSize)),
+        ("10000000000000005\r\nhello\r\n", Bad(400, ChunkSize)),
+        ("ffffffffffffffff\r\n", Bad(413, BodyTooLarge)),
+        ("8000000000000000\r\n", Bad(413, BodyTooLarge)),
+        ("15\r\n", Bad(413, BodyTooLarge)),
+        ("5\r\nhello\r\n10\r\n", Bad(413, BodyTooLarge)),
+        ("5\r\nhello\r\nffffffffffffffff\r\n", Bad(413, BodyTooLarge)),
+        // Line ends and framing.
+        ("5\nhello\r\n0\r\n\r\n", Bad(400, ChunkSize)),
+        ("5\rhello", Bad(400, ChunkFraming)),
+        ("5 \r\nhello\r\n", Bad(400, ChunkFraming)),
+        ("5 x\r\nhello\r\n", Bad(400, ChunkFraming)),
+        ("5;a\nhello\r\n", Bad(400, ChunkFraming)),
+        ("5;a\rb\r\nhello\r\n", Bad(400, ChunkFraming)),
+        ("5;a\0\r\nhello\r\n", Bad(400, ChunkFraming)),
+        ("5\r\nhelloX\r\n", Bad(400, ChunkFraming)),
+        ("5\r\nhello\n0\r\n\r\n", Bad(400, ChunkFraming)),
+        ("5\r\nhello\r0\r\n\r\n", Bad(400, ChunkFraming)),
+        ("5\r\nhello0\r\n\r\n", Bad(400, ChunkFraming)),
+        ("0\r\n\n", Bad(400, ChunkFraming)),
+        ("0\r\n\rX", Bad(400, ChunkFraming)),
+        ("0\r\nA: b\n\r\n", Bad(400, ChunkFraming)),
+        ("0\r\nA: b\rC\r\n", Bad(400, ChunkFraming)),
+        ("0\r\nA: \0\r\n", Bad(400, ChunkFraming)),
+        // Not the end yet.
+        ("", Cut),
+        ("5", Cut),
+        ("5\r\nhell", Cut),
+        ("5\r\nhello\r\n", Cut),
+        ("0\r\n", Cut),
+        ("0\r\n\r", Cut),
+        ("0\r\nA: b\r\n", Cut),
+    ];
+
+    fn chunked(bytes_max: usize) -> BodyDecoder {
+        BodyDecoder::new(BodyLength::Chunked, bytes_max).expect("a length not known yet")
+    }
+
+    #[test]
+    fn chunked_bodies_however_they_are_cut() {
+        for (input, want) in CHUNKED {
+            let input = input.as_bytes();
+            for piece in 1..=input.len().max(1) {
+                let (outcome, body, taken) = decode_in_pieces(chunked(20), input, piece);
+                match *want {
+                    Body(expected, rest) => {
+                        assert_eq!(outcome, Ok(true), "{input:?}");
+                        assert_eq!(body, expected.as_bytes());
+                        assert_eq!(&input[taken..], rest.as_bytes());
+                    }
+                    Bad(status, error) => {
+                        assert_eq!(outcome, Err(error), "{}", input.escape_ascii());
+                        assert_eq!(error.status(), status);
+                    }
+                    Cut => assert_eq!((outcome, taken), (Ok(false), input.len())),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_split_point() {
+        for (input, _) in CHUNKED {
+            let input = input.as_bytes();
+            let (outcome, body, taken) = decode_in_pieces(chunked(20), input, input.len().max(1));
+            for at in 0..=input.len() {
+                let (mut decoder, mut out) = (chunked(20), Vec::new());
+                let (mut first, mut second) = input.split_at(at);
+                let mut split = decoder.decode(&mut first, &mut out);
+                if split == Ok(false) {
+                    split = decoder.decode(&mut second, &mut out);
+                }
+                assert_eq!((split, &out), (outcome, &body), "{} at {at}", input.escape_ascii());
+                if outcome == Ok(true) {
+                    assert_eq!(first.len() + second.len(), input.len() - taken);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sized_bodies() {
+        for (length, input, want, rest) in [
+            (BodyLength::None, "next", Ok(true), "next"),
+            (BodyLength::Length(0), "next", Ok(true), "next"),
+            (BodyLength::Length(5), "hellonext", Ok(true), "next"),
+            (BodyLength::Length(5), "hello", Ok(true), ""),
+            (BodyLength::Length(5), "hell", Ok(false), ""),
+            (BodyLength::Length(5), "", Ok(false), ""),
+        ] {
+            let decoder = BodyDecoder::new(length, 5).expect("a length within bounds");
+            for piece in 1..=input.len().max(1) {
+                let (outcome, body, taken) = decode_in_pieces(decoder.clone(), input.as_bytes(), piece);
+                assert_eq!((outcome, &input[taken..]), (want, rest));
+                assert_eq!(body, &input.as_bytes()[..taken]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_before_the_body() {
+        for (length, bytes_max) in [(6, 5), (1, 0), (u64::MAX, usize::MAX - 1)] {
+            let refused = BodyDecoder::new(BodyLength::Length(length), bytes_max).err();
+            assert_eq!(refused, Some(BodyTooLarge));
+        }
+        assert_eq!(BodyTooLarge.status(), 413);
+    }
+
+    #[test]
+    fn an_announced_length_takes_no_memory() {
+        let mut out = Vec::new();
+        let mut sized = BodyDecoder::new(BodyLength::Length(1 << 40), usize::MAX).expect("a length");
+        assert_eq!(sized.decode(&mut &b"x"[..], &mut out), Ok(false));
+        assert_eq!(chunked(usize::MAX).decode(&mut &b"7fffffff\r\nx"[..], &mut out), Ok(false));
+        assert!(out.capacity() < 64);
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_bounded_together() {
+        let extras = EXTRAS_BYTES_MAX as usize;
+        let extension = |bytes: usize| format!("1;{}\r\nx\r\n", "e".repeat(bytes - 1));
+        let trailer = |bytes: usize| format!("0\r\n{}\r\n\r\n", "t".repeat(bytes));
+        for (input, want) in [
+            (extension(extras) + "0\r\n\r\n", Ok(true)),
+            (extension(extras + 1), Err(ChunkExtensionsTooLarge)),
+            (extension(100).repeat(extras / 100 + 1), Err(ChunkExtensionsTooLarge)),
+            (trailer(extras), Ok(true)),
+            (trailer(extras + 1), Err(TrailersTooLarge)),
+            (extension(extras - 9) + &trailer(9), Ok(true)),
+            (extension(extras - 9) + &trailer(10), Err(TrailersTooLarge)),
+            (format!("0{}", " ".repeat(extras + 1)), Err(ChunkExtensionsTooLarge)),
+        ] {
+            let (outcome, ..) = decode_in_pieces(chunked(1000), input.as_bytes(), 1000);
+            assert_eq!(outcome, want);
+        }
+        assert_eq!((ChunkExtensionsTooLarge.status(), TrailersTooLarge.status()), (413, 431));
+    }
+
+    #[test]
+    fn fuzz_replay() {
+        for (input, _) in CHUNKED {
+            for at in 0..input.len() {
+                for byte in [0, b'\r', b'\n', b'0', b'f', b';', b' ', 0xff] {
+                    for piece in [2, 3, 7] {
+                        let mut data = vec![byte % 3, byte, 20, piece];
+                        data.extend_from_slice(input.as_bytes());
+                        data[4 + at] = byte;
+                        fuzz_body(&data);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! A client's frames, for tests and fuzz targets only: the server never masks.
+
+use crate::protocol::frame::Opcode;
+
+/// The key that all frames of [`frame`] are masked with.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// A masked frame with its length in the shortest form.
+pub fn frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let first = u8::from(fin) << 7 | opcode as u8;
+    let mut bytes = match payload.len() {
+        len @ 0..=125 => masked(first, len as u8, &[]),
+        len @ 126..=0xffff => masked(first, 126, &(len as u16).to_be_bytes()),
+        len => masked(first, 127, &(len as u64).to_be_bytes()),
+    };
+    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes
+}
+
+/// A header as it is told to be, with the mask bit and key.
+pub fn masked(first: u8, short: u8, extended: &[u8]) -> Vec<u8> {
+    [&[first, 0x80 | short], extended, &MASK].concat()
+}

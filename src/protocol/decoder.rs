@@ -1,0 +1,228 @@
+//! The frame layer: a client's byte stream into pieces of payload, RFC 6455 sections 5.2 to 5.5.
+//!
+//! The decoder unmasks in place and lends out what it finds. It keeps no payload: between two reads it holds at most
+//! the 13 bytes of an unfinished header and a few numbers. Wherever the stream is cut, the pieces add up to the same.
+
+use std::mem;
+
+use crate::protocol::error::ProtocolError;
+use crate::protocol::frame::{CLIENT_HEADER_BYTES_MAX, Header, Opcode};
+use crate::protocol::mask::unmask;
+
+/// A run of unmasked payload bytes, all of one frame.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Piece<'a> {
+    /// What the bytes belong to; never `Continuation`, but the opcode that the message began with.
+    pub opcode: Opcode,
+    /// The bytes; empty only where the frame is.
+    pub payload: &'a mut [u8],
+    /// Whether the frame ends with them, and the message with it.
+    pub ends: Ends,
+}
+
+/// What ends behind a piece.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// More of this frame is to come.
+    Nothing,
+    /// The frame; more fragments of its message are to come.
+    Frame,
+    /// The message, or the control frame.
+    Message,
+}
+
+/// The state between two reads.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    header: [u8; CLIENT_HEADER_BYTES_MAX],
+    header_len: u8,
+    frame: Option<Frame>,
+    /// What the unfinished message is, while there is one: set by its first fragment, cleared by its last.
+    message: Option<Opcode>,
+    /// The payload that the unfinished message's headers announced so far.
+    message_bytes: u64,
+}
+
+/// A frame whose header is known and whose payload is not all there.
+#[derive(Debug)]
+struct Frame {
+    header: Header,
+    /// Payload bytes seen. Below `header.payload_bytes`, but for an empty frame.
+    seen: u64,
+}
+
+impl Decoder {
+    /// The next piece at the front of `input`, which is moved past what was read. `None`: `input` is used up.
+    ///
+    /// `message_bytes_max` bounds a message in all its fragments; the header that crosses it is the error.
+    pub fn decode<'a>(
+        &mut self,
+        input: &mut &'a mut [u8],
+        message_bytes_max: u64,
+    ) -> Result<Option<Piece<'a>>, ProtocolError> {
+        if self.frame.is_none() {
+            let Some(header) = self.read_header(input)? else { return Ok(None) };
+            self.begin_frame(header, message_bytes_max)?;
+        }
+        Ok(self.read_payload(input))
+    }
+
+    /// Whether the stream is between two messages: nothing of a frame or message is pending.
+    pub fn is_idle(&self) -> bool {
+        self.header_len == 0 && self.frame.is_none() && self.message.is_none()
+    }
+
+    fn read_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, ProtocolError> {
+        let kept = usize::from(self.header_len);
+        let taken = input.len().min(CLIENT_HEADER_BYTES_MAX - kept);
+        self.header[kept..kept + taken].copy_from_slice(&input[..taken]);
+        let header = Header::parse(&self.header[..kept + taken])?;
+        match header {
+            Some(header) => {
+                advance(input, header.header_bytes - kept);
+                self.header_len = 0;
+            }
+            None => {
+                advance(input, taken);
+                self.header_len = (kept + taken) as u8;
+            }
+        }
+        Ok(header)
+    }
+
+    fn begin_frame(&mut self, mut header: Header, message_bytes_max: u64) -> Result<(), ProtocolError> {
+        if !header.opcode.is_control() {
+            match (header.opcode, self.message) {
+                (Opcode::Continuation, None) => return Err(ProtocolError::ContinuationWithoutStart),
+                (Opcode::Continuation, Some(opcode)) => header.opcode = opcode,
+                (_, Some(_)) => return Err(ProtocolError::MessageUnfinished),
+                (opcode, None) => self.message = Some(opcode),
+            }
+            self.message_bytes = self.message_bytes.saturating_add(header.payload_bytes);
+            if self.message_bytes > message_bytes_max {
+                return Err(ProtocolError::MessageTooBig);
+            }
+        }
+        self.frame = Some(Frame { header, seen: 0 });
+        Ok(())
+    }
+
+    fn read_payload<'a>(&mut self, input: &mut &'a mut [u8]) -> Option<Piece<'a>> {
+        let frame = self.frame.as_mut()?;
+        let Header { opcode, fin, mask, payload_bytes, .. } = frame.header;
+        let left = payload_bytes - frame.seen;
+        let taken = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+        if taken == 0 && left > 0 {
+            return None;
+        }
+        let payload = advance(input, taken);
+        unmask(payload, mask, frame.seen);
+        frame.seen += taken as u64;
+
+        let ends = match (frame.seen == payload_bytes, fin) {
+            (false, _) => Ends::Nothing,
+            (true, false) => Ends::Frame,
+            (true, true) => Ends::Message,
+        };
+        if ends != Ends::Nothing {
+            self.frame = None;
+        }
+        if ends == Ends::Message && !opcode.is_control() {
+            self.message = None;
+            self.message_bytes = 0;
+        }
+        Some(Piece { opcode, payload, ends })
+    }
+}
+
+/// Takes the first `count` bytes off `input`; all of it where it has fewer.
+pub(super) fn advance<'a>(input: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
+    let all = mem::take(input);
+    let (taken, rest) = all.split_at_mut(count.min(all.len()));
+    *input = rest;
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::client::{frame, masked};
+
+    /// All pieces of `stream`, cut at `cuts`, joined frame by frame; or the error that ended it.
+    fn decode(stream: &[u8], chunk: usize, max: u64) -> (Vec<(Opcode, Vec<u8>, Ends)>, Option<ProtocolError>) {
+        let mut decoder = Decoder::default();
+        let mut frames: Vec<(Opcode, Vec<u8>, Ends)> = Vec::new();
+        let mut open = false;
+        for part in stream.chunks(chunk) {
+            let mut part = part.to_vec();
+            let mut input = &mut part[..];
+            loop {
+                match decoder.decode(&mut input, max) {
+                    Ok(Some(piece)) => {
+                        if !open {
+                            frames.push((piece.opcode, Vec::new(), Ends::Nothing));
+                        }
+                        let last = frames.last_mut().expect("just pushed");
+                        last.1.extend_from_slice(piece.payload);
+                        last.2 = piece.ends;
+                        open = piece.ends == Ends::Nothing;
+                    }
+                    Ok(None) => break,
+                    Err(error) => return (frames, Some(error)),
+                }
+            }
+            assert!(input.is_empty(), "`None` means that the input is used up");
+        }
+        (frames, None)
+    }
+
+    #[test]
+    fn every_chunk_size_gives_the_same_frames() {
+        let mut stream = Vec::new();
+        stream.extend(frame(false, Opcode::Text, b"first "));
+        stream.extend(frame(true, Opcode::Ping, b"between"));
+        stream.extend(frame(true, Opcode::Continuation, b"last"));
+        stream.extend(frame(true, Opcode::Binary, &[7; 300]));
+        stream.extend(frame(true, Opcode::Text, b""));
+        stream.extend(frame(true, Opcode::Binary, &[9; 70_000]));
+
+        let whole = decode(&stream, stream.len(), 1 << 20);
+        assert_eq!(whole.1, None);
+        assert_eq!(whole.0.len(), 6);
+        assert_eq!(whole.0[2], (Opcode::Text, b"last".to_vec(), Ends::Message));
+        for chunk in (1..64).chain([65, 127, 128, 1000, 4096]) {
+            assert_eq!(decode(&stream, chunk, 1 << 20), whole, "chunks of {chunk}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_fragments_is_held() {
+        let cases = [
+            (frame(true, Opcode::Continuation, b"x"), ProtocolError::ContinuationWithoutStart),
+            (
+                [frame(false, Opcode::Text, b"x"), frame(true, Opcode::Text, b"y")].concat(),
+                ProtocolError::MessageUnfinished,
+            ),
+            (
+                [frame(true, Opcode::Text, b"x"), frame(true, Opcode::Continuation, b"y")].concat(),
+                ProtocolError::ContinuationWithoutStart,
+            ),
+        ];
+        for (stream, error) in cases {
+            for chunk in 1..=stream.len() {
+                assert_eq!(decode(&stream, chunk, 100).1, Some(error));
+            }
+        }
+    }
+
+    #[test]
+    fn the_header_that_crosses_the_bound_is_the_error() {
+        let mut stream = frame(false, Opcode::Binary, &[0; 60]);
+        stream.extend(&frame(true, Opcode::Continuation, &[0; 41])[..6]);
+        assert_eq!(decode(&stream, 1, 100).1, Some(ProtocolError::MessageTooBig));
+        assert_eq!(decode(&stream, 1, 101).1, None);
+
+        let huge = masked(0x82, 127, &(u64::MAX >> 1).to_be_bytes());
+        assert_eq!(decode(&huge, 3, u64::MAX >> 2).1, Some(ProtocolError::MessageTooBig));
+    }
+}

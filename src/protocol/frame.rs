@@ -1,0 +1,233 @@
+//! Frame headers, RFC 6455 section 5.2: reading a client's, writing the server's.
+//!
+//! Only the rules that one header can break by itself are held here; what depends on the frames before it is
+//! `decoder.rs`.
+
+use crate::protocol::error::ProtocolError;
+
+/// The longest header a client can send: two bytes, a 64-bit length, a mask.
+pub const CLIENT_HEADER_BYTES_MAX: usize = 14;
+
+/// The longest header the server sends: it does not mask.
+pub const SERVER_HEADER_BYTES_MAX: usize = 10;
+
+/// The longest payload of a control frame (RFC 6455 section 5.5).
+pub const CONTROL_BYTES_MAX: usize = 125;
+
+/// What a frame is (RFC 6455 section 5.2).
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Opcode {
+    /// The next part of a fragmented message.
+    Continuation = 0x0,
+    /// A text message, or its first part.
+    Text = 0x1,
+    /// A binary message, or its first part.
+    Binary = 0x2,
+    /// The close handshake.
+    Close = 0x8,
+    /// "Are you there?"
+    Ping = 0x9,
+    /// "I am."
+    Pong = 0xa,
+}
+
+impl Opcode {
+    /// Close, ping and pong, which may come between a message's fragments.
+    pub fn is_control(self) -> bool {
+        self as u8 & 0x8 != 0
+    }
+
+    fn parse(nibble: u8) -> Result<Opcode, ProtocolError> {
+        match nibble {
+            0x0 => Ok(Opcode::Continuation),
+            0x1 => Ok(Opcode::Text),
+            0x2 => Ok(Opcode::Binary),
+            0x8 => Ok(Opcode::Close),
+            0x9 => Ok(Opcode::Ping),
+            0xa => Ok(Opcode::Pong),
+            _ => Err(ProtocolError::ReservedOpcode),
+        }
+    }
+}
+
+/// A client's frame header.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// Whether the message ends with this frame.
+    pub fin: bool,
+    /// What the frame is.
+    pub opcode: Opcode,
+    /// How many bytes of payload follow. Below 2^63.
+    pub payload_bytes: u64,
+    /// The client's masking key.
+    pub mask: [u8; 4],
+    /// How many bytes the header itself took: 6, 8 or 14.
+    pub header_bytes: usize,
+}
+
+impl Header {
+    /// The header at the start of `input`, or `None` when it is not all there. A broken rule is told at the byte that
+    /// breaks it, even in a header that is not all there.
+    #[inline]
+    pub fn parse(input: &[u8]) -> Result<Option<Header>, ProtocolError> {
+        let Some(&first) = input.first() else { return Ok(None) };
+        if first & 0x70 != 0 {
+            return Err(ProtocolError::ReservedBits);
+        }
+        let fin = first & 0x80 != 0;
+        let opcode = Opcode::parse(first & 0x0f)?;
+        if opcode.is_control() && !fin {
+            return Err(ProtocolError::ControlFragmented);
+        }
+
+        let Some(&second) = input.get(1) else { return Ok(None) };
+        if second & 0x80 == 0 {
+            return Err(ProtocolError::Unmasked);
+        }
+        let short = second & 0x7f;
+        if opcode.is_control() && usize::from(short) > CONTROL_BYTES_MAX {
+            return Err(ProtocolError::ControlTooLong);
+        }
+        let Some((payload_bytes, mask_at)) = parse_length(short, input)? else { return Ok(None) };
+        let Some(mask) = input.get(mask_at..).and_then(|rest| rest.first_chunk::<4>()) else { return Ok(None) };
+        Ok(Some(Header { fin, opcode, payload_bytes, mask: *mask, header_bytes: mask_at + 4 }))
+    }
+}
+
+/// The payload length and the offset of the mask behind it.
+#[inline]
+fn parse_length(short: u8, input: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
+    let extended = input.get(2..).unwrap_or_default();
+    match short {
+        126 => {
+            let Some(bytes) = extended.first_chunk::<2>() else { return Ok(None) };
+            let length = u64::from(u16::from_be_bytes(*bytes));
+            if length < 126 { Err(ProtocolError::LengthNotMinimal) } else { Ok(Some((length, 4))) }
+        }
+        127 => {
+            if extended.first().is_some_and(|top| top & 0x80 != 0) {
+                return Err(ProtocolError::LengthTooLarge);
+            }
+            let Some(bytes) = extended.first_chunk::<8>() else { return Ok(None) };
+            let length = u64::from_be_bytes(*bytes);
+            if length <= 0xffff { Err(ProtocolError::LengthNotMinimal) } else { Ok(Some((length, 10))) }
+        }
+        _ => Ok(Some((u64::from(short), 2))),
+    }
+}
+
+/// The header of an unfragmented, unmasked server frame, in its shortest form.
+#[derive(Copy, Clone, Debug)]
+pub struct ServerHeader {
+    bytes: [u8; SERVER_HEADER_BYTES_MAX],
+    len: u8,
+}
+
+impl ServerHeader {
+    /// The header for a payload of `payload_bytes`.
+    #[inline]
+    pub fn new(opcode: Opcode, payload_bytes: usize) -> ServerHeader {
+        let mut bytes = [0; SERVER_HEADER_BYTES_MAX];
+        bytes[0] = 0x80 | opcode as u8;
+        let len = match payload_bytes {
+            0..=125 => {
+                bytes[1] = payload_bytes as u8;
+                2
+            }
+            126..=0xffff => {
+                bytes[1] = 126;
+                bytes[2..4].copy_from_slice(&(payload_bytes as u16).to_be_bytes());
+                4
+            }
+            _ => {
+                bytes[1] = 127;
+                bytes[2..10].copy_from_slice(&(payload_bytes as u64).to_be_bytes());
+                10
+            }
+        };
+        ServerHeader { bytes, len }
+    }
+
+    /// The header's bytes: 2, 4 or 10.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// The length of the whole server frame that `bytes` begins with, header and payload; `None` where its header is cut.
+pub fn server_frame_bytes(bytes: &[u8]) -> Option<usize> {
+    let short = bytes.get(1)? & 0x7f;
+    let (payload, header) = match short {
+        126 => (u64::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)), 4),
+        127 => (u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?), 10),
+        _ => (u64::from(short), 2),
+    };
+    usize::try_from(payload).ok()?.checked_add(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_headers_are_minimal() {
+        let header = |payload| ServerHeader::new(Opcode::Text, payload).as_bytes().to_vec();
+        assert_eq!(header(0), [0x81, 0]);
+        assert_eq!(header(125), [0x81, 125]);
+        assert_eq!(header(126), [0x81, 126, 0, 126]);
+        assert_eq!(header(0xffff), [0x81, 126, 0xff, 0xff]);
+        assert_eq!(header(0x1_0000), [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_server_frame_knows_its_length() {
+        for payload in [0, 1, 125, 126, 65_535, 65_536] {
+            let header = ServerHeader::new(Opcode::Binary, payload);
+            assert_eq!(server_frame_bytes(header.as_bytes()), Some(payload + header.as_bytes().len()));
+            assert_eq!(server_frame_bytes(&header.as_bytes()[..1]), None);
+        }
+    }
+
+    #[test]
+    fn client_headers_at_every_split() {
+        let table: [(&[u8], u64, usize); 4] = [
+            (b"\x81\x80\x01\x02\x03\x04", 0, 6),
+            (b"\x82\xfd\x01\x02\x03\x04", 125, 6),
+            (b"\x81\xfe\x00\x7e\x01\x02\x03\x04", 126, 8),
+            (b"\x81\xff\x00\x00\x00\x00\x00\x01\x00\x00\x01\x02\x03\x04", 65_536, 14),
+        ];
+        for (bytes, payload_bytes, header_bytes) in table {
+            for cut in 0..bytes.len() {
+                assert_eq!(Header::parse(&bytes[..cut]), Ok(None), "{bytes:?} cut at {cut}");
+            }
+            let header = Header::parse(bytes).expect("valid").expect("whole");
+            assert_eq!((header.payload_bytes, header.header_bytes), (payload_bytes, header_bytes));
+            assert_eq!(header.mask, [1, 2, 3, 4]);
+        }
+    }
+
+    #[test]
+    fn broken_headers_name_their_rule_as_early_as_it_shows() {
+        let table: [(&[u8], ProtocolError); 14] = [
+            (b"\xc1", ProtocolError::ReservedBits),
+            (b"\xa1", ProtocolError::ReservedBits),
+            (b"\x91", ProtocolError::ReservedBits),
+            (b"\x83", ProtocolError::ReservedOpcode),
+            (b"\x8b", ProtocolError::ReservedOpcode),
+            (b"\x8f", ProtocolError::ReservedOpcode),
+            (b"\x09", ProtocolError::ControlFragmented),
+            (b"\x81\x05", ProtocolError::Unmasked),
+            (b"\x89\xfe", ProtocolError::ControlTooLong),
+            (b"\x88\xff", ProtocolError::ControlTooLong),
+            (b"\x81\xfe\x00\x7d", ProtocolError::LengthNotMinimal),
+            (b"\x81\xff\x00\x00\x00\x00\x00\x00\xff\xff", ProtocolError::LengthNotMinimal),
+            (b"\x81\xff\x80", ProtocolError::LengthTooLarge),
+            (b"\x81\xff\xff\xff\xff\xff\xff\xff\xff\xfc", ProtocolError::LengthTooLarge),
+        ];
+        for (bytes, error) in table {
+            assert_eq!(Header::parse(bytes), Err(error), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! Tables of heads. In a table `|` stands for CRLF, and each head gets its blank line.
+
+use super::HttpError::*;
+use super::*;
+
+const PEER: Peer = Peer::V4 { ip: [192, 0, 2, 1], port: 5000 };
+const BYTES_MAX: usize = 8192;
+const HEADERS_MAX: usize = 64;
+
+/// An upgrade in pieces, so that a case can leave one out.
+macro_rules! upgrade {
+    () => {
+        concat!(upgrade!(no_key), "|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    };
+    (no_key) => {
+        concat!(upgrade!(no_version), "|Sec-WebSocket-Version: 13")
+    };
+    (no_version) => {
+        "GET /chat HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket"
+    };
+    ($piece:tt $lines:literal) => {
+        concat!(upgrade!($piece), $lines)
+    };
+    ($lines:literal) => {
+        concat!(upgrade!(), $lines)
+    };
+}
+
+/// These lines, and a good version and key.
+macro_rules! keyed {
+    ($lines:literal) => {
+        concat!($lines, "|Sec-WebSocket-Version: 13|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    };
+}
+
+/// A head, the status it gets, and the rule that it breaks. 101 is an upgrade that passes, 200 a plain request.
+type Case = (&'static str, u16, Option<HttpError>);
+
+const REQUEST_LINES: &[Case] = &[
+    ("GET / HTTP/1.1|Host: a", 200, None),
+    ("POST /api/push?x=1 HTTP/1.1|Host: a", 200, None),
+    ("get / HTTP/1.1|Host: a", 200, None),
+    ("M-SEARCH! / HTTP/1.1|Host: a", 200, None),
+    ("GET //a/../b HTTP/1.1|Host: a", 200, None),
+    ("GET /\"<>\\^`{}~ HTTP/1.1|Host: a", 200, None),
+    ("GET / HTTP/1.0|Host: a", 200, None),
+    ("GET / HTTP/1.0", 200, None),
+    // Targets.
+    ("GET a HTTP/1.1|Host: a", 400, Some(Target)),
+    ("GET * HTTP/1.1|Host: a", 400, Some(Target)),
+    ("OPTIONS * HTTP/1.1|Host: a", 400, Some(Target)),
+    ("GET http://a/ HTTP/1.1|Host: a", 400, Some(Target)),
+    ("CONNECT a:80 HTTP/1.1|Host: a", 400, Some(Target)),
+    ("GET ?a HTTP/1.1|Host: a", 400, Some(Target)),
+    ("GET \\ HTTP/1.1|Host: a", 400, Some(Target)),
+    ("GET /a#b HTTP/1.1|Host: a", 400, Some(Target)),
+    ("GET /?a#b HTTP/1.1|Host: a", 400, Some(Target)),
+    ("GET /# HTTP/1.1|Host: a", 400, Some(Target)),
+    ("GET /caf\u{e9} HTTP/1.1|Host: a", 400, Some(Target)),
+    ("GET /\x7f HTTP/1.1|Host: a", 400, Some(RequestLine)),
+    ("GET /\0 HTTP/1.1|Host: a", 400, Some(RequestLine)),
+    ("GET /\x1b HTTP/1.1|Host: a", 400, Some(RequestLine)),
+    ("GET /a\rb HTTP/1.1|Host: a", 400, Some(RequestLine)),
+    ("GET /a b HTTP/1.1|Host: a", 400, Some(RequestLine)),
+    ("GET /\ta HTTP/1.1|Host: a", 400, Some(RequestLine)),
+    // Spaces, parts missing.
+    ("GET  / HTTP/1.1|Host: a", 400, Some(RequestLine)),
+    ("GET /  HTTP/1.1|Host: a", 400, Some(RequestLine)),
+    ("GET / HTTP/1.1 |Host: a", 400, Some(RequestLine)),
+    ("GET\t/ HTTP/1.1|Host: a", 400, Some(RequestLine)),
+    ("G(T / HTTP/1.1|Host: a", 400, Some(RequestLine)),
+    ("GET /|Host: a", 400, Some(RequestLine)),
+    ("GET|Host: a", 400, Some(RequestLine)),
+    ("GET / |Host: a", 400, Some(RequestLine)),
+    // Versions.
+    ("GET / HTTP/2.0|Host: a", 505, Some(Version)),
+    ("PRI * HTTP/2.0", 505, Some(Version)),
+    ("GET / HTTP/1.2|Host: a", 505, Some(Version)),
+    ("GET / HTTP/0.9|Host: a", 505, Some(Version)),
+    ("GET / HTTP/3.0|Host: a", 505, Some(Version)),
+    ("GET / HTTP/1.10|Host: a", 400, Some(RequestLine)),
+    ("GET / HTTP/11|Host: a", 400, Some(RequestLine)),
+    ("GET / http/1.1|Host: a", 400, Some(RequestLine)),
+    ("GET / FOO/1.1|Host: a", 400, Some(RequestLine)),
+    ("GET / HTTP/1.|Host: a", 400, Some(RequestLine)),
+    ("GET / HTTP/|Host: a", 400, Some(RequestLine)),
+    // What is no HTTP from its first byte.
+    ("\x16\x03\x01\x02", 400, Some(NotHttp)),
+    ("\0", 400, Some(NotHttp)),
+    (" GET / HTTP/1.1|Host: a", 400, Some(NotHttp)),
+    ("|GET / HTTP/1.1|Host: a", 400, Some(NotHttp)),
+    ("\nGET / HTTP/1.1|Host: a", 400, Some(NotHttp)),
+    ("\rGET / HTTP/1.1|Host: a", 400, Some(NotHttp)),
+    ("\u{e9} / HTTP/1.1|Host: a", 400, Some(NotHttp)),
+];
+
+const HEADER_LINES: &[Case] = &[
+    ("GET / HTTP/1.1|Host:a", 200, None),
+    ("GET / HTTP/1.1|Host: \t a \t ", 200, None),
+    ("GET / HTTP/1.1|hOST: a", 200, None),
+    ("GET / HTTP/1.1|Host: a|X:|Y: \u{e9}\ta", 200, None),
+    ("GET / HTTP/1.1|Host: a|!#$%&'*+-.^_`~9: x", 200, None),
+    ("GET / HTTP/1.1\nHost: a", 400, Some(BareLineFeed)),
+    ("GET / HTTP/1.1|Host: a\nX: y", 400, Some(BareLineFeed)),
+    ("GET / HTTP/1.1|Host: a\n\nGET /two HTTP/1.1|Host: a", 400, Some(BareLineFeed)),
+    ("GET / HTTP/1.1|Host: a|\n", 400, Some(BareLineFeed)),
+    ("GET / HTTP/1.1|Host: a|X: a\rb", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X: a\r|Y: b", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X: a\0", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X: a\x7f", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X: a\x0b", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X : a", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X\t: a", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a| X: a", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1| Host: a", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X: a| folded", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X: a|\tfolded", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|: a", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X Y: a", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X(: a", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|\u{e9}: a", 400, Some(HeaderLine)),
+    ("GET / HTTP/1.1|Host: a|X\0: a", 400, Some(HeaderLine)),
+    // Host.
+    ("GET / HTTP/1.1|Host: example.com:9501", 200, None),
+    ("GET / HTTP/1.1|Host: [::1]:9501", 200, None),
+    ("GET / HTTP/1.1", 400, Some(HostMissing)),
+    ("GET / HTTP/1.1|X-Host: a", 400, Some(HostMissing)),
+    ("GET / HTTP/1.1|Host: a|Host: a", 400, Some(HostRepeated)),
+    ("GET / HTTP/1.1|Host: a|X: y|host: b", 400, Some(HostRepeated)),
+    ("GET / HTTP/1.0|Host: a|Host: a", 400, Some(HostRepeated)),
+    ("GET / HTTP/1.1|Host:", 400, Some(HostMalformed)),
+    ("GET / HTTP/1.1|Host: a b", 400, Some(HostMalformed)),
+    ("GET / HTTP/1.1|Host: a, b", 400, Some(HostMalformed)),
+    ("GET / HTTP/1.1|Host: a/b", 400, Some(HostMalformed)),
+    ("GET / HTTP/1.1|Host: u@a", 400, Some(HostMalformed)),
+    ("GET / HTTP/1.1|Host: http://a", 400, Some(HostMalformed)),
+    ("GET / HTTP/1.1|Host: a:b", 400, Some(HostMalformed)),
+    ("GET / HTTP/1.1|Host: a:99999", 400, Some(HostMalformed)),
+    ("GET / HTTP/1.1|Host: ::1", 400, Some(HostMalformed)),
+    ("GET / HTTP/1.1|Host: \u{e9}", 400, Some(HostMalformed)),
+    ("GET / HTTP/1.0|Host: a\"", 400, Some(HostMalformed)),
+    // Expect.
+    ("PUT / HTTP/1.1|Host: a|Expect: 100-Continue|Content-Length: 1", 200, None),
+    ("PUT / HTTP/1.1|Host: a|Expect: 100-continue|Expect: 100-continue", 200, None),
+    ("PUT / HTTP/1.0|Expect: the-unexpected", 200, None),
+    ("PUT / HTTP/1.1|Host: a|Expect: 200-ok", 417, Some(Expectation)),
+    ("PUT / HTTP/1.1|Host: a|Expect:", 417, Some(Expectation)),
+    ("PUT / HTTP/1.1|Host: a|Expect: 100-continue, x", 417, Some(Expectation)),
+    ("PUT / HTTP/1.1|Host: a|Expect: x|Expect: 100-continue", 417, Some(Expectation)),
+];
+
+const BODIES: &[Case] = &[
+    ("POST / HTTP/1.1|Host: a|Content-Length: 0", 200, None),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 007", 200, None),
+    ("POST / HTTP/1.1|Host: a|content-length: 18446744073709551615", 200, None),
+    ("POST / HTTP/1.0|Content-Length: 5", 200, None),
+    ("GET / HTTP/1.1|Host: a|Content-Length: 5", 200, None),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 5|Content-Length: 5", 400, Some(LengthRepeated)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 5|Content-Length: 6", 400, Some(LengthRepeated)),
+    ("POST / HTTP/1.0|Content-Length: 0|content-length: 0", 400, Some(LengthRepeated)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 5, 5", 400, Some(LengthMalformed)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 5,", 400, Some(LengthMalformed)),
+    ("POST / HTTP/1.1|Host: a|Content-Length:", 400, Some(LengthMalformed)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: +5", 400, Some(LengthMalformed)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: -5", 400, Some(LengthMalformed)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 0x5", 400, Some(LengthMalformed)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 5 5", 400, Some(LengthMalformed)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 5.0", 400, Some(LengthMalformed)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: \u{0665}", 400, Some(LengthMalformed)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 18446744073709551616", 400, Some(LengthMalformed)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 99999999999999999999", 400, Some(LengthMalformed)),
+    // Chunks.
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked", 200, None),
+    ("POST / HTTP/1.1|Host: a|transfer-encoding: CHUNKED", 200, None),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked, chunked", 400, Some(CodingMalformed)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked|Transfer-Encoding: chunked", 400, Some(CodingMalformed)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding:", 400, Some(CodingMalformed)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked,", 400, Some(CodingMalformed)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: , chunked", 400, Some(CodingMalformed)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: gzip", 501, Some(CodingUnknown)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: identity", 501, Some(CodingUnknown)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: gzip, chunked", 501, Some(CodingUnknown)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked, gzip", 501, Some(CodingUnknown)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: ,x", 501, Some(CodingUnknown)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: xchunked", 501, Some(CodingUnknown)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked;q=1", 501, Some(CodingUnknown)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: \"chunked\"", 501, Some(CodingUnknown)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: chun ked", 501, Some(CodingUnknown)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: x|Transfer-Encoding: chunked", 501, Some(CodingUnknown)),
+    ("POST / HTTP/1.0|Transfer-Encoding: chunked", 400, Some(CodingOnHttp10)),
+    ("POST / HTTP/1.0|Transfer-Encoding: gzip", 400, Some(CodingOnHttp10)),
+    // Both: the smuggler's favourite.
+    ("POST / HTTP/1.1|Host: a|Content-Length: 5|Transfer-Encoding: chunked", 400, Some(LengthAndCoding)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked|Content-Length: 0", 400, Some(LengthAndCoding)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: x|Content-Length: y", 400, Some(LengthAndCoding)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 5|Transfer-Encoding:", 400, Some(LengthAndCoding)),
+    ("POST / HTTP/1.0|Content-Length: 5|Transfer-Encoding: chunked", 400, Some(LengthAndCoding)),
+    ("POST / HTTP/1.1|Host: a|Content-Length: 5|Transfer-Encoding : chunked", 400, Some(HeaderLine)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked\r|X: y", 400, Some(HeaderLine)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding:| chunked", 400, Some(HeaderLine)),
+    ("POST / HTTP/1.1|Host: a|Transfer-Encoding: \x0bchunked", 400, Some(HeaderLine)),
+    ("POST / HTTP/1.1|Host: a|Content-Length\0: 5", 400, Some(HeaderLine)),
+];
+
+const UPGRADES: &[Case] = &[
+    (upgrade!(), 101, None),
+    (upgrade!("|Sec-WebSocket-Version: 13"), 101, None),
+    (upgrade!("|Content-Length: 0"), 101, None),
+    (upgrade!("|Expect: 100-continue"), 101, None),
+    (upgrade!("|Connection: close"), 101, None),
+    (upgrade!("|Upgrade: h2c"), 101, None),
+    (keyed!("GET / HTTP/1.1|Host: a|connection: keep-alive, UPGRADE|UPGRADE: WebSocket"), 101, None),
+    (keyed!("GET / HTTP/1.1|Host: a|Connection: keep-alive|Connection: ,upgrade|Upgrade: h2c ,\twebsocket"), 101, None),
+    // Plain after all.
+    (keyed!("GET / HTTP/1.1|Host: a|Connection: keep-alive|Upgrade: websocket"), 200, None),
+    (keyed!("GET / HTTP/1.1|Host: a|Connection: upgraded|Upgrade: websocket"), 200, None),
+    (keyed!("GET / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket2"), 200, None),
+    (keyed!("GET / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket/13"), 200, None),
+    (keyed!("GET / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: web socket"), 200, None),
+    ("POST / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: h2c|Content-Length: 4", 200, None),
+    ("POST / HTTP/1.1|Host: a|Upgrade: websocket", 200, None),
+    // Method and version of HTTP.
+    (keyed!("POST / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket"), 405, Some(UpgradeMethod)),
+    (keyed!("get / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket"), 405, Some(UpgradeMethod)),
+    ("HEAD / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket", 405, Some(UpgradeMethod)),
+    (keyed!("GET / HTTP/1.0|Host: a|Connection: Upgrade|Upgrade: websocket"), 400, Some(UpgradeOnHttp10)),
+    (keyed!("GET / HTTP/2.0|Host: a|Connection: Upgrade|Upgrade: websocket"), 505, Some(Version)),
+    // Version of WebSocket.
+    (upgrade!(no_version "|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), 426, Some(UpgradeVersion)),
+    (upgrade!(no_version "|Sec-WebSocket-Version: 0"), 426, Some(UpgradeVersion)),
+    (upgrade!(no_version "|Sec-WebSocket-Version: 8"), 426, Some(UpgradeVersion)),
+    (upgrade!(no_version "|Sec-WebSocket-Version: 99"), 426, Some(UpgradeVersion)),
+    (upgrade!(no_version "|Sec-WebSocket-Version: 013"), 426, Some(UpgradeVersion)),
+    (upgrade!(no_version "|Sec-WebSocket-Version: +13"), 426, Some(UpgradeVersion)),
+    (upgrade!(no_version "|Sec-WebSocket-Version: 13, 8"), 426, Some(UpgradeVersion)),
+    (upgrade!(no_version "|Sec-WebSocket-Version:"), 426, Some(UpgradeVersion)),
+    (upgrade!("|Sec-WebSocket-Version: 8"), 426, Some(UpgradeVersion)),
+    (upgrade!(no_version "|Sec-WebSocket-Version: 8|Sec-WebSocket-Version: 13"), 426, Some(UpgradeVersion)),
+    // Keys.
+    (upgrade!(no_key), 400, Some(KeyMissing)),
+    (upgrade!("|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), 400, Some(KeyRepeated)),
+    (upgrade!(no_key "|Sec-WebSocket-Key:"), 400, Some(KeyMalformed)),
+    (upgrade!(no_key "|Sec-WebSocket-Key: short"), 400, Some(KeyMalformed)),
+    (upgrade!(no_key "|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ"), 400, Some(KeyMalformed)),
+    (upgrade!(no_key "|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZXM="), 400, Some(KeyMalformed)),
+    (upgrade!(no_key "|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==, x"), 400, Some(KeyMalformed)),
+    (upgrade!(no_key "|Sec-WebSocket-Key: dGhlIHNhbXBs*SBub25jZQ=="), 400, Some(KeyMalformed)),
+    (
+        upgrade!(no_key "|Sec-WebSocket-Key: \u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}="),
+        400,
+        Some(KeyMalformed),
+    ),
+    // Bodies, and rules that hold for all.
+    (upgrade!("|Content-Length: 5"), 400, Some(UpgradeBody)),
+    (upgrade!("|Transfer-Encoding: chunked"), 400, Some(UpgradeBody)),
+    (upgrade!("|Transfer-Encoding: gzip"), 501, Some(CodingUnknown)),
+    (upgrade!("|Content-Length: x"), 400, Some(LengthMalformed)),
+    (upgrade!("|Host: b"), 400, Some(HostRepeated)),
+    (upgrade!("|Expect: x"), 417, Some(Expectation)),
+];
+
+fn wire(lines: &str) -> Vec<u8> {
+    format!("{lines}||").replace('|', "\r\n").into_bytes()
+}
+
+/// What a connection does: look for the end, then parse.
+fn read(bytes: &[u8]) -> Result<Head, HttpError> {
+    let end = find_head_end(bytes, &mut 0, BYTES_MAX)?.expect("a whole head");
+    parse_head(bytes[..end].to_vec(), HEADERS_MAX, PEER)
+}
+
+fn all_cases() -> impl Iterator<Item = &'static Case> {
+    [REQUEST_LINES, HEADER_LINES, BODIES, UPGRADES].into_iter().flatten()
+}
+
+#[test]
+fn every_case() {
+    for &(lines, status, error) in all_cases() {
+        match read(&wire(lines)) {
+            Ok(head) => {
+                let read = if let Kind::Upgrade { .. } = head.kind { 101 } else { 200 };
+                assert_eq!((read, None), (status, error), "{lines:?}");
+            }
+            Err(read) => assert_eq!((read.status(), Some(read)), (status, error), "{lines:?}"),
+        }
+    }
+    assert!(all_cases().count() >= 170);
+}
+
+#[test]
+fn every_case_split_at_every_byte() {
+    for (lines, ..) in all_cases() {
+        let bytes = wire(lines);
+        let whole = find_head_end(&bytes, &mut 0, BYTES_MAX);
+        for at in 0..=bytes.len() {
+            let mut scanned = 0;
+            let mut outcome = find_head_end(&bytes[..at], &mut scanned, BYTES_MAX);
+            if outcome == Ok(None) {
+                outcome = find_head_end(&bytes, &mut scanned, BYTES_MAX);
+            }
+            assert_eq!(outcome, whole, "{lines:?} at {at}");
+        }
+    }
+}
+
+#[test]
+fn the_end_is_the_first_one() {
+    let two = wire("GET / HTTP/1.1|Host: a||GET /two HTTP/1.1|Host: a");
+    assert_eq!(find_head_end(&two, &mut 0, BYTES_MAX), Ok(Some(27)));
+    // What follows the head may be anything.
+    assert_eq!(find_head_end(b"GET /\r\n\r\n\n\x16\0", &mut 0, BYTES_MAX), Ok(Some(9)));
+    assert_eq!(find_head_end(b"", &mut 0, BYTES_MAX), Ok(None));
+    assert_eq!(find_head_end(b"\r", &mut 0, BYTES_MAX), Ok(None));
+}
+
+#[test]
+fn bad_bytes_are_known_at_once() {
+    assert_eq!(find_head_end(b"\x16", &mut 0, BYTES_MAX), Err(NotHttp));
+    assert_eq!(find_head_end(b"GET / HTTP/1.1\n", &mut 0, BYTES_MAX), Err(BareLineFeed));
+}
+
+#[test]
+fn no_byte_is_looked_at_twice() {
+    let mut scanned = 0;
+    assert_eq!(find_head_end(b"GET / HTTP/1.1\r\nHost", &mut scanned, BYTES_MAX), Ok(None));
+    assert_eq!(scanned, 20);
+    // A line feed where it has looked already is not seen again.
+    let changed = b"GET / HTTP/1.1\n\nHost";
+    assert_eq!(find_head_end(changed, &mut scanned, BYTES_MAX), Ok(None));
+}
+
+#[test]
+fn long_heads() {
+    let head = wire(&format!("GET / HTTP/1.1|Host: a|X: {}", "x".repeat(8000)));
+    let exactly = head.len();
+    assert_eq!(find_head_end(&head, &mut 0, exactly), Ok(Some(exactly)));
+    assert_eq!(find_head_end(&head, &mut 0, exactly - 1), Err(HeadTooLarge));
+    // Known as soon as so many bytes came without the end, and not before.
+    let mut scanned = 0;
+    for end in 0..exactly - 1 {
+        assert_eq!(find_head_end(&head[..end], &mut scanned, exactly - 1), Ok(None));
+    }
+    assert_eq!(find_head_end(&head[..exactly - 1], &mut scanned, exactly - 1), Err(HeadTooLarge));
+    // What is wrong beyond the limit does not count, so that the outcome is the same for every cut.
+    let mut bytes = vec![b'A'; 100];
+    bytes.push(b'\n');
+    assert_eq!(find_head_end(&bytes, &mut 0, 100), Err(HeadTooLarge));
+    assert_eq!(find_head_end(&bytes, &mut 0, 101), Err(BareLineFeed));
+    assert_eq!(HeadTooLarge.status(), 431);
+}
+
+#[test]
+fn many_headers() {
+    let with = |count: usize| wire(&format!("GET / HTTP/1.1|Host: a{}", "|X: y".repeat(count - 1)));
+    let parse = |count, headers_max| parse_head(with(count), headers_max, PEER).err();
+    assert_eq!(parse(64, 64), None);
+    assert_eq!(parse(65, 64), Some(TooManyHeaders));
+    assert_eq!(parse(1500, 64), Some(TooManyHeaders));
+    assert_eq!(parse(1, 0), Some(TooManyHeaders));
+    assert_eq!(parse(HEADERS_CEILING, usize::MAX), None);
+    assert_eq!(parse(HEADERS_CEILING + 1, usize::MAX), Some(TooManyHeaders));
+    assert_eq!(TooManyHeaders.status(), 431);
+}
+
+#[test]
+fn empty_lines() {
+    for (bytes, skipped) in [
+        (&b""[..], 0),
+        (b"\r", 0),
+        (b"\r\n", 2),
+        (b"\r\n\r", 2),
+        (b"\r\n\r\nGET", 4),
+        (b"\n\nGET", 0),
+        (b"\r\r\n", 0),
+        (b"GET\r\n", 0),
+    ] {
+        assert_eq!(skip_empty_lines(bytes), skipped, "{bytes:?}");
+    }
+}
+
+#[test]
+fn body_lengths() {
+    for (lines, body) in [
+        ("GET / HTTP/1.1|Host: a", BodyLength::None),
+        ("POST / HTTP/1.1|Host: a|Content-Length: 0", BodyLength::None),
+        ("POST / HTTP/1.1|Host: a|Content-Length: 12", BodyLength::Length(12)),
+        ("POST / HTTP/1.1|Host: a|Content-Length: 0000000000000000000000012", BodyLength::Length(12)),
+        ("POST / HTTP/1.1|Host: a|Content-Length: 18446744073709551615", BodyLength::Length(u64::MAX)),
+        ("POST / HTTP/1.1|Host: a|Transfer-Encoding: Chunked", BodyLength::Chunked),
+    ] {
+        assert_eq!(read(&wire(lines)).map(|head| head.body), Ok(body), "{lines}");
+    }
+}
+
+#[test]
+fn keeping_alive() {
+    for (lines, keeps) in [
+        ("GET / HTTP/1.1|Host: a", true),
+        ("GET / HTTP/1.1|Host: a|Connection: keep-alive", true),
+        ("GET / HTTP/1.1|Host: a|Connection: Close", false),
+        ("GET / HTTP/1.1|Host: a|Connection: x, close", false),
+        ("GET / HTTP/1.1|Host: a|Connection: keep-alive|Connection: close", false),
+        ("GET / HTTP/1.1|Host: a|Connection: closed", true),
+        ("GET / HTTP/1.0", false),
+        ("GET / HTTP/1.0|Connection: Keep-Alive", true),
+        ("GET / HTTP/1.0|Connection: keep-alive, close", false),
+    ] {
+        assert_eq!(read(&wire(lines)).map(|head| head.keep_alive), Ok(keeps), "{lines}");
+    }
+}
+
+#[test]
+fn expectations() {
+    for (lines, expects) in [
+        ("PUT / HTTP/1.1|Host: a|Content-Length: 1|Expect: 100-continue", true),
+        ("PUT / HTTP/1.1|Host: a|Transfer-Encoding: chunked|Expect: 100-CONTINUE", true),
+        ("PUT / HTTP/1.1|Host: a|Content-Length: 0|Expect: 100-continue", false),
+        ("PUT / HTTP/1.1|Host: a|Expect: 100-continue", false),
+        ("PUT / HTTP/1.1|Host: a|Content-Length: 1", false),
+        ("PUT / HTTP/1.0|Content-Length: 1|Expect: 100-continue", false),
+        (upgrade!("|Expect: 100-continue"), false),
+    ] {
+        assert_eq!(read(&wire(lines)).map(|head| head.expects_continue), Ok(expects), "{lines}");
+    }
+}
+
+#[test]
+fn marks_of_an_upgrade_that_was_lost() {
+    for (lines, wanted_upgrade) in [
+        ("GET / HTTP/1.1|Host: a", false),
+        ("GET / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: h2c", false),
+        ("GET / HTTP/1.1|Host: a|Upgrade: websocket", true),
+        // nginx without its two `proxy_set_header` lines.
+        (keyed!("GET / HTTP/1.1|Host: a|Connection: close"), true),
+    ] {
+        let kind = read(&wire(lines)).map(|head| head.kind);
+        assert_eq!(kind, Ok(Kind::Plain { wanted_upgrade }), "{lines}");
+    }
+}
+
+#[test]
+fn the_sample_key_is_answered() {
+    let kind = read(&wire(upgrade!())).map(|head| head.kind);
+    assert_eq!(kind, Ok(Kind::Upgrade { accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" }));
+}
+
+#[test]
+fn answers() {
+    let answer = |error: HttpError| {
+        let response = error.response();
+        assert_eq!((response.status(), response.fault()), (error.status(), None));
+        assert!(response.closes());
+        let mut out = Vec::new();
+        response.encode(&mut out, "", true, false);
+        String::from_utf8(out).expect("text")
+    };
+    assert_eq!(
+        answer(HostMissing),
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: 16\r\nConnection: close\r\n\r\nHost is missing\n",
+    );
+    assert!(answer(UpgradeMethod).contains("\r\nAllow: GET\r\n"));
+    for error in [UpgradeVersion, UpgradeRequired] {
+        let text = answer(error);
+        assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
+        assert!(text.contains("\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"));
+        assert!(text.contains("\r\nConnection: upgrade, close\r\n"));
+    }
+    assert!(answer(Timeout).starts_with("HTTP/1.1 408 Request Timeout\r\n"));
+}
+
+#[test]
+fn fuzz_replay() {
+    for (lines, ..) in all_cases() {
+        let bytes = wire(lines);
+        fuzz_head(&bytes);
+        for at in 0..bytes.len() {
+            for byte in *b"\r\n\0 :,/1\xff" {
+                let mut mutant = bytes.clone();
+                mutant[at] = byte;
+                fuzz_head(&mutant);
+            }
+            let mut shorter = bytes.clone();
+            shorter.remove(at);
+            fuzz_head(&shorter);
+        }
+    }
+}

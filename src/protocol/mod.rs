@@ -1,0 +1,21 @@
+//! RFC 6455 and as much of HTTP/1.1 as it needs, sans-IO: bytes in, values out, and the other way round.
+//!
+//! Nothing here knows of a socket, a clock, a log or a connection.
+
+pub mod assembler;
+pub mod body;
+#[cfg(test)]
+pub mod client;
+pub mod close;
+pub mod decoder;
+pub mod error;
+pub mod frame;
+pub mod http;
+pub mod mask;
+pub mod origin;
+pub mod request;
+pub mod response;
+pub mod shared;
+mod token;
+pub mod upgrade;
+pub mod utf8;

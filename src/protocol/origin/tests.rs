@@ -1,0 +1,292 @@
+//! Tables of origins against hosts.
+
+use super::*;
+use crate::peer::Peer;
+use crate::protocol::http::parse_head;
+
+const REMOTE: Peer = Peer::V4 { ip: [192, 0, 2, 1], port: 5000 };
+const LOCAL: Peer = Peer::V4 { ip: [127, 0, 0, 1], port: 5000 };
+const LOCAL_V6: Peer = Peer::V6 { ip: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], port: 5000 };
+
+/// A request for `host` with these lines after the `Host` line.
+fn request(peer: Peer, host: &str, lines: &str) -> Request {
+    let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
+    parse_head(head.into_bytes(), 64, peer).expect("a good head").request
+}
+
+fn from(peer: Peer, host: &str, origin: &str) -> Request {
+    request(peer, host, &format!("Origin: {origin}\r\n"))
+}
+
+#[test]
+fn same_origin() {
+    for (host, origin, passes) in [
+        ("example.com", "http://example.com", true),
+        ("example.com", "https://example.com", true),
+        ("example.com", "http://example.com:80", true),
+        ("example.com", "https://example.com:443", true),
+        ("example.com:80", "http://example.com", true),
+        ("example.com:443", "https://example.com", true),
+        ("example.com:", "http://example.com", true),
+        ("example.com:9501", "http://example.com:9501", true),
+        ("example.com:09501", "http://example.com:9501", true),
+        ("EXAMPLE.com", "http://example.COM", true),
+        ("example.com", "HTTPS://EXAMPLE.COM", true),
+        ("192.0.2.7:9501", "http://192.0.2.7:9501", true),
+        ("[2001:db8::1]:9501", "http://[2001:db8::1]:9501", true),
+        ("[2001:DB8:0::0001]", "http://[2001:db8::1]", true),
+        // Another host.
+        ("example.com", "http://evil-example.com", false),
+        ("example.com", "http://example.com.evil", false),
+        ("example.com", "http://example.com.", false),
+        ("example.com", "http://www.example.com", false),
+        ("www.example.com", "http://example.com", false),
+        ("example.com", "http://example.co", false),
+        ("example.com", "http://xample.com", false),
+        ("example.com", "http://com", false),
+        ("example.com", "http://evil.com", false),
+        ("[2001:db8::1]", "http://[2001:db8::2]", false),
+        ("[::ffff:192.0.2.7]", "http://192.0.2.7", false),
+        // Another port.
+        ("example.com", "http://example.com:8080", false),
+        ("example.com:8080", "http://example.com", false),
+        ("example.com:443", "http://example.com", false),
+        ("example.com:80", "https://example.com", false),
+        ("example.com", "https://example.com:80", false),
+        ("example.com:9501", "http://example.com:9502", false),
+        ("example.com:9501", "http://example.com:950", false),
+        // Another scheme.
+        ("example.com", "ftp://example.com", false),
+        ("example.com", "ws://example.com", false),
+        ("example.com", "file://example.com", false),
+        ("example.com", "chrome-extension://example.com", false),
+        ("example.com:80", "chrome-extension://example.com:80", false),
+    ] {
+        let passed = Origins::Same.allows(&from(REMOTE, host, origin));
+        let want = if passes { Ok(()) } else { Err(OriginError::Foreign(origin.to_owned())) };
+        assert_eq!(passed, want, "{origin} at {host}");
+    }
+}
+
+#[test]
+fn what_is_no_origin() {
+    for origin in [
+        "",
+        "example.com",
+        "//example.com",
+        "://example.com",
+        "http:example.com",
+        "http:/example.com",
+        "http://",
+        "http:///",
+        "http://:80",
+        "http://example.com/",
+        "http://example.com/path",
+        "http://example.com?q",
+        "http://example.com#f",
+        "http://user@example.com",
+        "http://user:pass@example.com",
+        "http://example.com@evil.com",
+        "http://example.com:80@evil.com",
+        "http://example.com http://evil.com",
+        "http://example.com, http://evil.com",
+        "http://example.com\\.evil.com",
+        "http://example.com:+80",
+        "http://example.com:-1",
+        "http://example.com:65536",
+        "http://example.com:80:80",
+        "http://example.com:x",
+        "http://exa mple.com",
+        "http://example%2.com",
+        "http://example%.com",
+        "http://[::1",
+        "http://[::1]x",
+        "http://[::g]",
+        "http://[fe80::1%25eth0]",
+        "http://[192.0.2.1]",
+        "http://::1",
+        "1http://example.com",
+        "ht tp://example.com",
+        "Null",
+        "http://ex\u{e4}mple.com",
+    ] {
+        let passed = Origins::Same.allows(&from(REMOTE, "example.com", origin));
+        assert!(matches!(passed, Err(OriginError::Malformed(_))), "{origin:?}: {passed:?}");
+    }
+    let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nOrigin: http://\xff\r\n\r\n".to_vec();
+    let request = parse_head(bytes, 64, REMOTE).expect("a good head").request;
+    let passed = Origins::Same.allows(&request);
+    assert_eq!(passed, Err(OriginError::Malformed("http://\\xff".to_owned())));
+}
+
+#[test]
+fn null_and_repeated() {
+    let null = from(REMOTE, "example.com", "null");
+    assert_eq!(Origins::Same.allows(&null), Err(OriginError::Null));
+    let twice = "Origin: http://example.com\r\norigin: http://example.com\r\n";
+    let twice = request(REMOTE, "example.com", twice);
+    assert_eq!(Origins::Same.allows(&twice), Err(OriginError::Repeated));
+    let list = Origins::list(["http://example.com"]).expect("an origin");
+    assert_eq!(list.allows(&null), Err(OriginError::Null));
+    assert_eq!(list.allows(&twice), Err(OriginError::Repeated));
+    for request in [null, twice, from(REMOTE, "example.com", "http://evil.com")] {
+        assert_eq!(Origins::Any.allows(&request), Ok(()));
+    }
+}
+
+#[test]
+fn no_origin_is_no_browser() {
+    let list = Origins::list(["http://example.com"]).expect("an origin");
+    for origins in [Origins::Same, Origins::Any, list] {
+        for peer in [REMOTE, LOCAL, Peer::Unix] {
+            assert_eq!(origins.allows(&request(peer, "rebound.example", "")), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn a_request_without_host_has_no_origin_of_its_own() {
+    let head = b"GET / HTTP/1.0\r\nOrigin: http://example.com\r\n\r\n".to_vec();
+    let request = parse_head(head, 64, REMOTE).expect("a good head").request;
+    assert!(Origins::Same.allows(&request).is_err());
+    assert!(!Origins::host_is_loopback(&request));
+}
+
+#[test]
+fn rebinding() {
+    for (host, is_loopback) in [
+        ("localhost:9501", true),
+        ("LOCALHOST:9501", true),
+        ("app.localhost:9501", true),
+        ("127.0.0.1:9501", true),
+        ("127.8.9.10:9501", true),
+        ("[::1]:9501", true),
+        ("[0:0::1]:9501", true),
+        ("localhost", true),
+        ("rebound.example:9501", false),
+        ("localhost.evil.example:9501", false),
+        ("evil-localhost:9501", false),
+        ("127.0.0.1.evil.example:9501", false),
+        ("127.0.0.1x:9501", false),
+        ("10.0.0.1:9501", false),
+        ("[::2]:9501", false),
+    ] {
+        let origin = format!("http://{host}");
+        for (peer, passes) in [(LOCAL, is_loopback), (LOCAL_V6, is_loopback), (REMOTE, true), (Peer::Unix, true)] {
+            let request = from(peer, host, &origin);
+            let want = if passes { Ok(()) } else { Err(OriginError::Rebound(origin.clone())) };
+            assert_eq!(Origins::Same.allows(&request), want, "{host} {peer:?}");
+            assert_eq!(Origins::host_is_loopback(&request), is_loopback);
+            let listed = Origins::list([&origin]).expect("an origin");
+            assert_eq!(listed.allows(&request), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn lists() {
+    let list = Origins::list([
+        "https://Example.COM:443",
+        "http://example.com:8080",
+        "http://[2001:DB8:0::1]",
+        "capacitor://localhost",
+    ])
+    .expect("origins");
+    let normal = ["https://example.com", "http://example.com:8080", "http://[2001:db8::1]", "capacitor://localhost"];
+    assert_eq!(list, Origins::List(normal.map(str::to_owned).to_vec()));
+    for (origin, passes) in [
+        ("https://example.com", true),
+        ("https://example.com:443", true),
+        ("HTTPS://EXAMPLE.com", true),
+        ("http://example.com:8080", true),
+        ("http://[2001:db8::0:1]:80", true),
+        ("capacitor://localhost", true),
+        ("http://example.com", false),
+        ("https://example.com:8080", false),
+        ("https://evil-example.com", false),
+        ("https://example.com.evil", false),
+        ("https://www.example.com", false),
+        ("http://localhost", false),
+        ("capacitor://localhost:80", false),
+        // The server's own host is not on the list.
+        ("http://server.example", false),
+    ] {
+        let passed = list.allows(&from(REMOTE, "server.example", origin));
+        assert_eq!(passed.is_ok(), passes, "{origin}");
+    }
+    // A list made by hand need not be in normal form, and what is no origin matches nothing.
+    let by_hand = Origins::List(vec!["example".to_owned(), "HTTP://A:80".to_owned()]);
+    assert_eq!(by_hand.allows(&from(REMOTE, "b", "http://a")), Ok(()));
+    assert!(by_hand.allows(&from(REMOTE, "b", "http://example")).is_err());
+}
+
+#[test]
+fn lists_that_are_none() {
+    for bad in ["", "*", "null", "example.com", "https://example.com/", "https://*.example.com:x"] {
+        let error = Origins::list(["https://good.example", bad]).expect_err("no origin");
+        assert!(error.starts_with(&format!("{bad:?} is not an origin")), "{error}");
+    }
+    assert_eq!(Origins::list([""; 0]), Ok(Origins::List(Vec::new())));
+}
+
+#[test]
+fn the_403_names_the_origin() {
+    let refused = Origins::Same.allows(&from(REMOTE, "example.com", "http://evil.example"));
+    let response = refused.expect_err("a foreign origin").response();
+    assert_eq!((response.status(), response.closes(), response.fault()), (403, true, None));
+    let mut out = Vec::new();
+    response.encode(&mut out, "", true, false);
+    let text = String::from_utf8(out).expect("text");
+    assert!(text.ends_with(
+        "\r\n\r\norigin http://evil.example may not come in: \
+         it is neither the server's own nor listed\n"
+    ));
+
+    let rebound = from(LOCAL, "rebound.example", "http://rebound.example");
+    let refused = Origins::Same.allows(&rebound).expect_err("a rebound name");
+    assert!(refused.to_string().contains("unless it is listed"));
+}
+
+#[test]
+fn what_is_shown_is_bounded_and_tame() {
+    assert_eq!(shown(b"http://a\t\x80\"\\"), "http://a\\t\\x80\\\"\\\\");
+    let long = shown(&[0xff; 8000]);
+    assert!(long.len() < 500 && long.ends_with('…'));
+}
+
+#[test]
+fn hosts_and_ports() {
+    for (text, is_authority) in [
+        ("a", true),
+        ("a:1", true),
+        ("a:", true),
+        ("a:65535", true),
+        ("a_b-c.d~e", true),
+        ("xn--mnchen-3ya.de", true),
+        ("%41", true),
+        ("a,b", true),
+        ("[::]", true),
+        ("[::ffff:1.2.3.4]:1", true),
+        ("", false),
+        (":80", false),
+        ("a b", false),
+        ("a/b", false),
+        ("a@b", false),
+        ("a:b", false),
+        ("a:65536", false),
+        ("a:1:2", false),
+        ("a:+1", false),
+        ("%4", false),
+        ("%zz", false),
+        ("a\"", false),
+        ("a<", false),
+        ("[]", false),
+        ("[a]", false),
+        ("[::1", false),
+        ("[::1]]", false),
+        ("[v1.x]", false),
+        ("m\u{fc}nchen", false),
+    ] {
+        assert_eq!(Authority::parse(text.as_bytes()).is_some(), is_authority, "{text:?}");
+    }
+}

@@ -1,0 +1,343 @@
+//! One HTTP request, as handlers see it.
+//!
+//! It owns the bytes of the head just as they came, and a list of ranges into them: one allocation for the bytes, one
+//! for the ranges, no string a header. Headers are found by a linear scan, which beats any map for the few dozen that a
+//! request has.
+//!
+//! It must not know how a head is judged (`http.rs`), nor what becomes of the request.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+
+use super::token;
+use crate::peer::Peer;
+
+/// An HTTP request: the one that asks for a WebSocket, or a plain one on the same port.
+///
+/// It owns its bytes and is [`Send`], so a handler may keep it, or hand it to another thread, and answer later.
+#[derive(Clone)]
+pub struct Request {
+    /// The head, from the method to the blank line.
+    head: Vec<u8>,
+    /// Where things are in `head`.
+    layout: Layout,
+    peer: Peer,
+    /// Empty until the whole body is there.
+    body: Vec<u8>,
+}
+
+/// Where the parts of a head are.
+#[derive(Clone)]
+pub(crate) struct Layout {
+    method: Span,
+    target: Span,
+    /// 0 or 1, for HTTP/1.0 and HTTP/1.1.
+    version: u8,
+    /// Name and value of each header line, in order.
+    fields: Vec<(Span, Span)>,
+}
+
+/// A range of a head. Heads are shorter than 4 GiB, which `parse_head` sees to.
+#[derive(Copy, Clone, Default)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Request {
+    /// A request over a `head` with this layout, as yet without a body.
+    pub(crate) fn new(head: Vec<u8>, layout: Layout, peer: Peer) -> Request {
+        Request { head, layout, peer, body: Vec::new() }
+    }
+
+    /// The method, as it came: `GET`, `POST`. Methods are case-sensitive (RFC 9110 section 9.1).
+    pub fn method(&self) -> &str {
+        self.text(self.layout.method)
+    }
+
+    /// The request target, as it came: `/chat?uid=10010`. It starts with `/` and is visible ASCII without `#`.
+    pub fn target(&self) -> &str {
+        self.text(self.layout.target)
+    }
+
+    /// The target's path, percent-decoded: `/caf%C3%A9` is `/café`. What is no UTF-8 reads U+FFFD.
+    ///
+    /// Dots and slashes are not resolved, and a decoded path may hold any character: compare it, but do not open it as
+    /// a file.
+    pub fn path(&self) -> Cow<'_, str> {
+        let (path, _) = self.split_target();
+        percent_decode_str(path).decode_utf8_lossy()
+    }
+
+    /// What follows the target's first `?`, as it came; empty when there is none.
+    pub fn raw_query(&self) -> &str {
+        let (_, query) = self.split_target();
+        query
+    }
+
+    /// The query's first value of this name, decoded as a form is (`+` is a space). A name without `=` has the value
+    /// `""`.
+    pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.query_pairs().find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    /// All names and values of the query, decoded, in order.
+    pub fn query_pairs(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        form_urlencoded::parse(self.raw_query().as_bytes())
+    }
+
+    /// The value of the first header line of this name, in any case of letters. `None` when there is no such line, and
+    /// when its value is no UTF-8.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        str::from_utf8(self.values(name).next()?).ok()
+    }
+
+    /// The values of all header lines of this name, in order, without those that are no UTF-8.
+    pub fn header_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.values(name).filter_map(|value| str::from_utf8(value).ok())
+    }
+
+    /// All header lines, in order: the name as it came, and the value's bytes without the white space around them.
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
+        let fields = self.layout.fields.iter();
+        fields.map(|&(name, value)| (self.text(name), value.within(&self.head)))
+    }
+
+    /// The first cookie of this name. Cookie names are case-sensitive.
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        self.cookies().find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    /// The cookies, in order: name and value as they came, quotes and all (RFC 6265 section 5.4). Pieces without `=`
+    /// are no cookies and are left out.
+    pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.header_all("cookie")
+            .flat_map(|line| line.split(';'))
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.trim_ascii(), value.trim_ascii()))
+    }
+
+    /// The subprotocols that the client offers, the most wanted first (RFC 6455 section 4.1, item 10). What is no token
+    /// is left out.
+    pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
+        self.header_all("sec-websocket-protocol")
+            .flat_map(|line| line.split(','))
+            .map(str::trim_ascii)
+            .filter(|name| token::is_token(name.as_bytes()))
+    }
+
+    /// Where the request came from. Behind a reverse proxy that is the proxy.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// The minor version: 1 for HTTP/1.1, 0 for HTTP/1.0.
+    pub fn version(&self) -> u8 {
+        self.layout.version
+    }
+
+    /// The whole body, decoded if it came in chunks; empty for an upgrade.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Puts the whole body in place, once it is there.
+    pub(crate) fn set_body(&mut self, body: Vec<u8>) {
+        self.body = body;
+    }
+
+    /// Gives back the buffers of the head and of the body, so that the next request may reuse them.
+    pub(crate) fn into_buffers(self) -> (Vec<u8>, Vec<u8>) {
+        (self.head, self.body)
+    }
+
+    /// The values of all header lines of this name, also those that are no UTF-8: what decides on safety must not
+    /// overlook one.
+    pub(crate) fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let wanted = name.as_bytes();
+        let named = self.layout.fields.iter().filter(move |(name, _)| {
+            // The length first: it tells most names apart without a look at the head.
+            name.len() == wanted.len() && name.within(&self.head).eq_ignore_ascii_case(wanted)
+        });
+        named.map(|(_, value)| value.within(&self.head))
+    }
+
+    fn split_target(&self) -> (&str, &str) {
+        let target = self.target();
+        target.split_once('?').unwrap_or((target, ""))
+    }
+
+    /// Methods, targets and names are ASCII, which the parser has seen to.
+    fn text(&self, span: Span) -> &str {
+        str::from_utf8(span.within(&self.head)).unwrap_or_default()
+    }
+}
+
+/// The method, the path and the peer; of the query only that there is one, because queries carry tokens and debug lines
+/// end up in logs.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, query) = self.split_target();
+        let query = if query.is_empty() { "" } else { "?…" };
+        write!(f, "Request({} {path}{query} from {:?})", self.method(), self.peer)
+    }
+}
+
+impl Layout {
+    /// The layout of `head`, whose parts are given as slices of it.
+    pub(crate) fn of(
+        head: &[u8],
+        (method, target, version): (&str, &str, u8),
+        fields: &[httparse::Header<'_>],
+    ) -> Layout {
+        let span = |part: &[u8]| Span::of(head, part);
+        Layout {
+            method: span(method.as_bytes()),
+            target: span(target.as_bytes()),
+            version,
+            fields: fields.iter().map(|f| (span(f.name.as_bytes()), span(f.value))).collect(),
+        }
+    }
+}
+
+impl Span {
+    /// Where `part`, a slice of `whole`, is.
+    fn of(whole: &[u8], part: &[u8]) -> Span {
+        // An empty slice has no place: the parser may take it from anywhere.
+        if part.is_empty() {
+            return Span::default();
+        }
+        let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+        debug_assert!(whole.get(start..).is_some_and(|rest| rest.starts_with(part)));
+        Span { start: start as u32, end: (start + part.len()) as u32 }
+    }
+
+    fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    fn within(self, head: &[u8]) -> &[u8] {
+        head.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::http::parse_head;
+
+    fn request(lines: &str) -> Request {
+        let head = format!("{}\r\n\r\n", lines.replace('|', "\r\n"));
+        let peer = Peer::V4 { ip: [192, 0, 2, 1], port: 5000 };
+        parse_head(head.into_bytes(), 64, peer).expect("a good head").request
+    }
+
+    #[test]
+    fn the_request_line() {
+        let request = request("POST /a%20b/%E2%82%AC?uid=1 HTTP/1.1|Host: a");
+        assert_eq!(request.method(), "POST");
+        assert_eq!(request.target(), "/a%20b/%E2%82%AC?uid=1");
+        assert_eq!(request.path(), "/a b/€");
+        assert_eq!(request.version(), 1);
+        assert_eq!(request.peer(), Peer::V4 { ip: [192, 0, 2, 1], port: 5000 });
+        assert_eq!(request.body(), b"");
+    }
+
+    #[test]
+    fn paths() {
+        for (target, path, query) in [
+            ("/", "/", ""),
+            ("/?", "/", ""),
+            ("/a?b?c", "/a", "b?c"),
+            ("/%ff", "/\u{fffd}", ""),
+            ("/%zz%", "/%zz%", ""),
+            ("/a+b", "/a+b", ""),
+            ("/%2e%2e%2f%00", "/../\0", ""),
+            ("//evil.example/", "//evil.example/", ""),
+        ] {
+            let request = request(&format!("GET {target} HTTP/1.1|Host: a"));
+            assert_eq!(request.path(), path, "{target}");
+            assert_eq!(request.raw_query(), query, "{target}");
+        }
+    }
+
+    #[test]
+    fn queries() {
+        let request = request("GET /?uid=1&uid=2&q=a+b%26c&flag&%75=z&=x&&bad=%ff HTTP/1.1|Host: a");
+        assert_eq!(request.query("uid").as_deref(), Some("1"));
+        assert_eq!(request.query("q").as_deref(), Some("a b&c"));
+        assert_eq!(request.query("flag").as_deref(), Some(""));
+        assert_eq!(request.query("u").as_deref(), Some("z"));
+        assert_eq!(request.query("bad").as_deref(), Some("\u{fffd}"));
+        assert_eq!(request.query("UID"), None);
+        assert_eq!(request.query_pairs().count(), 7);
+    }
+
+    #[test]
+    fn headers() {
+        let request = request("GET / HTTP/1.1|Host: a|X-One:  first \t|x-one: second|X-ONE:|Bad: \u{e9}|X-Onerous: no");
+        assert_eq!(request.header("x-one"), Some("first"));
+        assert_eq!(request.header("HOST"), Some("a"));
+        assert_eq!(request.header("x-on"), None);
+        assert_eq!(request.header_all("X-one").collect::<Vec<_>>(), ["first", "second", ""]);
+        assert_eq!(request.header("bad"), Some("\u{e9}"));
+        assert_eq!(request.headers().len(), 6);
+        assert_eq!(request.headers().nth(1), Some(("X-One", &b"first"[..])));
+    }
+
+    #[test]
+    fn a_value_that_is_no_utf8_is_bytes_only() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\nX: \xff\r\nX: y\r\n\r\n".to_vec();
+        let request = parse_head(head, 64, Peer::Unix).expect("a good head").request;
+        assert_eq!(request.header("x"), None);
+        assert_eq!(request.header_all("x").collect::<Vec<_>>(), ["y"]);
+        assert_eq!(request.values("x").count(), 2);
+        assert_eq!(request.headers().nth(1), Some(("X", &b"\xff"[..])));
+    }
+
+    #[test]
+    fn cookies() {
+        let request = request("GET / HTTP/1.1|Host: a|Cookie: sid=abc=; theme=\"dark\";junk; sid=2|cookie: late=1");
+        assert_eq!(request.cookie("sid"), Some("abc="));
+        assert_eq!(request.cookie("theme"), Some("\"dark\""));
+        assert_eq!(request.cookie("late"), Some("1"));
+        assert_eq!(request.cookie("junk"), None);
+        assert_eq!(request.cookie("SID"), None);
+        assert_eq!(request.cookies().count(), 4);
+    }
+
+    #[test]
+    fn subprotocols() {
+        let request = request(
+            "GET / HTTP/1.1|Host: a|Sec-WebSocket-Protocol: chat.v2, ,chat|\
+             Sec-WebSocket-Protocol: bearer.x,not ok",
+        );
+        assert_eq!(request.subprotocols().collect::<Vec<_>>(), ["chat.v2", "chat", "bearer.x"]);
+    }
+
+    #[test]
+    fn debug_keeps_the_query_to_itself() {
+        let request = request("GET /chat?token=secret HTTP/1.1|Host: a");
+        let text = format!("{request:?}");
+        assert!(text.starts_with("Request(GET /chat?… from"), "{text}");
+        assert!(!text.contains("secret"));
+    }
+
+    #[test]
+    fn buffers_come_back() {
+        let mut request = request("POST / HTTP/1.1|Host: a");
+        request.set_body(b"hello".to_vec());
+        assert_eq!(request.body(), b"hello");
+        let (head, body) = request.into_buffers();
+        assert!(head.starts_with(b"POST / "));
+        assert_eq!(body, b"hello");
+    }
+
+    #[test]
+    fn requests_may_change_threads() {
+        fn is_send<T: Send>() {}
+        is_send::<Request>();
+    }
+}

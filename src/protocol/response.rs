@@ -1,0 +1,411 @@
+//! HTTP responses: built by handlers, written as bytes.
+//!
+//! A builder that never fails in the hand: a mistake (a header name that is no token, a line break in a value, an
+//! unknown status) is remembered, and the response becomes a 500. So nothing that a handler passes on from a stranger
+//! can add a line to a head.
+//!
+//! It must not know which request it answers, nor the time: the loop passes in what depends on them.
+
+use std::borrow::Cow;
+
+use super::token;
+
+/// Tells a client that waits for it to send its body (RFC 9110 section 10.1.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Headers that the server writes itself, from what it knows of the connection and the body.
+const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
+
+/// An answer to a plain HTTP request, or to an upgrade that is refused.
+///
+/// ```ignore
+/// Response::json(404, r#"{"error":"no such user"}"#).header("Cache-Control", "no-store")
+/// ```
+///
+/// `Content-Length`, `Connection`, `Transfer-Encoding` and `Date` are the server's own: to set one is a fault. A
+/// response with a fault goes out as a bare 500, and the server logs which it was.
+#[derive(Clone, Debug)]
+pub struct Response {
+    status: u16,
+    /// From the constructor; gone once a header of that name is set.
+    content_type: Option<&'static str>,
+    fields: Fields,
+    body: Cow<'static, [u8]>,
+    closes: bool,
+    /// An `Upgrade` header is there, which `Connection` has to name.
+    upgrades: bool,
+}
+
+/// Header lines that are ready to send, and the first fault made in writing them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fields {
+    lines: Vec<u8>,
+    fault: Option<String>,
+}
+
+impl Response {
+    /// A response with this status, 200 to 599, and no body.
+    #[must_use]
+    pub fn new(status: u16) -> Response {
+        let mut fields = Fields::default();
+        if !(200..=599).contains(&status) {
+            fields.set_fault(|| format!("status {status} is not within 200 to 599"));
+        }
+        Response { status, content_type: None, fields, body: Cow::Borrowed(b""), closes: false, upgrades: false }
+    }
+
+    /// A response of plain text.
+    #[must_use]
+    pub fn text(status: u16, text: impl Into<Cow<'static, str>>) -> Response {
+        Response::typed(status, "text/plain; charset=utf-8", text.into())
+    }
+
+    /// A response of HTML.
+    #[must_use]
+    pub fn html(status: u16, html: impl Into<Cow<'static, str>>) -> Response {
+        Response::typed(status, "text/html; charset=utf-8", html.into())
+    }
+
+    /// A response of JSON, which is sent as it is given.
+    #[must_use]
+    pub fn json(status: u16, json: impl Into<Cow<'static, str>>) -> Response {
+        Response::typed(status, "application/json", json.into())
+    }
+
+    /// Adds a header line. A name may come several times; only `Content-Type` replaces the one that
+    /// [`text`](Response::text), [`html`](Response::html) and [`json`](Response::json) set.
+    ///
+    /// With an `Upgrade` header (of a 426) the server says `Connection: upgrade` too, as RFC 9110 section 7.8 asks.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Response {
+        if OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            self.fields.set_fault(|| format!("header {name} is written by the server"));
+            return self;
+        }
+        if name.eq_ignore_ascii_case("content-type") {
+            self.content_type = None;
+        }
+        self.upgrades |= name.eq_ignore_ascii_case("upgrade");
+        self.fields.add(name, value.as_ref());
+        self
+    }
+
+    /// Adds a cookie: the text of a `Set-Cookie` header, such as `sid=1; Path=/; HttpOnly`.
+    #[must_use]
+    pub fn cookie(self, cookie: impl AsRef<[u8]>) -> Response {
+        self.header("Set-Cookie", cookie)
+    }
+
+    /// Sets the body. It is not sent with status 204, 205 and 304, which have none (RFC 9110 section 15), nor in answer
+    /// to `HEAD`.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Cow<'static, [u8]>>) -> Response {
+        self.body = body.into();
+        self
+    }
+
+    /// Ends the connection after this response.
+    #[must_use]
+    pub fn close(mut self) -> Response {
+        self.closes = true;
+        self
+    }
+
+    /// The status that was asked for.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Whether [`close`](Response::close) was asked for.
+    pub(crate) fn closes(&self) -> bool {
+        self.closes
+    }
+
+    /// The first mistake made in building this response. With one it is sent as a 500.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.fields.fault()
+    }
+
+    /// Appends the response to `out`.
+    ///
+    /// `date` is the time as an IMF-fixdate (RFC 9110 section 5.6.7), `""` to leave it out. `keep_alive` is what the
+    /// request allows; the response may still close. `head_only` answers `HEAD`: the length of the body without the
+    /// body.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, date: &str, keep_alive: bool, head_only: bool) {
+        if self.fault().is_some() {
+            let mut instead = Response::text(500, "the handler's response cannot be sent\n");
+            instead.closes = self.closes;
+            return instead.encode(out, date, keep_alive, head_only);
+        }
+        let body: &[u8] = if matches!(self.status, 204 | 205 | 304) { b"" } else { &self.body };
+        // Above the longest head without the fields, so that `out` grows once.
+        out.reserve(256 + self.fields.lines.len() + body.len());
+
+        out.extend_from_slice(b"HTTP/1.1 ");
+        push_decimal(out, usize::from(self.status));
+        push(out, [" ", reason(self.status), "\r\n"]);
+        if !date.is_empty() {
+            push(out, ["Date: ", date, "\r\n"]);
+        }
+        if let Some(content_type) = self.content_type {
+            push(out, ["Content-Type: ", content_type, "\r\n"]);
+        }
+        self.fields.encode(out);
+        // Neither 204 nor 304 says a length: RFC 9110 section 8.6.
+        if !matches!(self.status, 204 | 304) {
+            out.extend_from_slice(b"Content-Length: ");
+            push_decimal(out, body.len());
+            out.extend_from_slice(b"\r\n");
+        }
+        // HTTP/1.1 keeps alive unasked, but HTTP/1.0 has to be told, and it harms nobody.
+        let alive = if keep_alive && !self.closes { "keep-alive" } else { "close" };
+        let upgrade = if self.upgrades { "upgrade, " } else { "" };
+        push(out, ["Connection: ", upgrade, alive, "\r\n\r\n"]);
+        if !head_only {
+            out.extend_from_slice(body);
+        }
+    }
+
+    fn typed(status: u16, content_type: &'static str, body: Cow<'static, str>) -> Response {
+        let mut response = Response::new(status);
+        response.content_type = Some(content_type);
+        response.body = match body {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        response
+    }
+}
+
+impl Fields {
+    /// Adds a line, or remembers why it cannot be.
+    pub(super) fn add(&mut self, name: &str, value: &[u8]) {
+        if !token::is_token(name.as_bytes()) {
+            return self.set_fault(|| format!("header name {name:?} is not a token"));
+        }
+        if !token::is_field_value(value) {
+            return self.set_fault(|| format!("header {name} has a control character in its value"));
+        }
+        // Room for a line or two more than most responses add.
+        self.lines.reserve(128.max(name.len() + value.len() + 4));
+        self.lines.extend_from_slice(name.as_bytes());
+        self.lines.extend_from_slice(b": ");
+        self.lines.extend_from_slice(value);
+        self.lines.extend_from_slice(b"\r\n");
+    }
+
+    /// Remembers a fault, unless there is an earlier one.
+    pub(super) fn set_fault(&mut self, fault: impl FnOnce() -> String) {
+        self.fault.get_or_insert_with(fault);
+    }
+
+    pub(super) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.lines);
+    }
+}
+
+/// Appends the pieces to `out`.
+pub(super) fn push<const N: usize>(out: &mut Vec<u8>, pieces: [&str; N]) {
+    for piece in pieces {
+        out.extend_from_slice(piece.as_bytes());
+    }
+}
+
+/// Appends `number` in decimal digits.
+fn push_decimal(out: &mut Vec<u8>, mut number: usize) {
+    let start = out.len();
+    loop {
+        out.push(b'0' + (number % 10) as u8);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    // The digits came last first.
+    if let Some(digits) = out.get_mut(start..) {
+        digits.reverse();
+    }
+}
+
+/// The reason phrase of a status (RFC 9110 section 15; RFC 6585; RFC 7725). It may be empty (RFC 9112 section 4), as it
+/// is for the rare ones.
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        207 => "Multi-Status",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        511 => "Network Authentication Required",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn encoded(response: &Response, keep_alive: bool, head_only: bool) -> String {
+        let mut out = b"before|".to_vec();
+        response.encode(&mut out, "", keep_alive, head_only);
+        let text = String::from_utf8(out).expect("a response of text");
+        text.strip_prefix("before|").expect("it appends").to_owned()
+    }
+
+    #[test]
+    fn whole_responses() {
+        let mut out = Vec::new();
+        Response::text(200, "hello").encode(&mut out, DATE, true, false);
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\
+             Connection: keep-alive\r\n\r\nhello",
+        );
+
+        let json = Response::json(404, "{}").header("X-A", "1").cookie("sid=1; Path=/").cookie("b=2");
+        assert_eq!(
+            encoded(&json, true, false),
+            "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nX-A: 1\r\n\
+             Set-Cookie: sid=1; Path=/\r\nSet-Cookie: b=2\r\nContent-Length: 2\r\n\
+             Connection: keep-alive\r\n\r\n{}",
+        );
+    }
+
+    #[test]
+    fn closing() {
+        let plain = Response::new(200);
+        assert!(encoded(&plain, true, false).contains("Connection: keep-alive\r\n"));
+        assert!(encoded(&plain, false, false).contains("Connection: close\r\n"));
+        assert!(!plain.closes());
+        let closing = plain.close();
+        assert!(closing.closes());
+        assert!(encoded(&closing, true, false).contains("Connection: close\r\n"));
+    }
+
+    #[test]
+    fn bodies() {
+        // Status, HEAD, the length that is said, the body that is sent.
+        for (status, head_only, length, body) in [
+            (200, false, Some("4"), "body"),
+            (200, true, Some("4"), ""),
+            (404, true, Some("4"), ""),
+            (204, false, None, ""),
+            (205, false, Some("0"), ""),
+            (304, false, None, ""),
+            (599, false, Some("4"), "body"),
+        ] {
+            let text = encoded(&Response::new(status).body(b"body"), true, head_only);
+            let (head, sent) = text.split_once("\r\n\r\n").expect("a head");
+            let said = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+            assert_eq!((said, sent), (length, body), "{status} {head_only}");
+        }
+        assert!(encoded(&Response::new(200), true, false).contains("Content-Length: 0\r\n"));
+    }
+
+    #[test]
+    fn content_type_is_replaced_not_repeated() {
+        let text = encoded(&Response::text(200, "").header("content-type", "text/csv"), true, false);
+        assert!(text.contains("content-type: text/csv\r\n"));
+        assert!(!text.contains("text/plain"));
+    }
+
+    #[test]
+    fn connection_names_the_upgrade() {
+        let response = Response::new(426).header("Upgrade", "websocket").close();
+        let text = encoded(&response, true, false);
+        assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n"));
+        assert!(text.contains("Connection: upgrade, close\r\n"), "{text}");
+    }
+
+    #[test]
+    fn faults_become_a_500() {
+        let ok = || Response::text(200, "body");
+        for (response, fault) in [
+            (Response::new(0), "status 0 is not within 200 to 599"),
+            (Response::new(101), "status 101 is not within 200 to 599"),
+            (Response::new(600), "status 600 is not within 200 to 599"),
+            (ok().header("", "x"), "header name \"\" is not a token"),
+            (ok().header("a b", "x"), "header name \"a b\" is not a token"),
+            (ok().header("a:", "x"), "header name \"a:\" is not a token"),
+            (ok().header("a\r\nb", "x"), "header name \"a\\r\\nb\" is not a token"),
+            (ok().header("a", "x\r\nSet-Cookie: y"), "header a has a control character in its value"),
+            (ok().header("a", "x\n"), "header a has a control character in its value"),
+            (ok().header("a", "\0"), "header a has a control character in its value"),
+            (ok().cookie("a\rb"), "header Set-Cookie has a control character in its value"),
+            (ok().header("Content-Length", "1"), "header Content-Length is written by the server"),
+            (ok().header("CONNECTION", "close"), "header CONNECTION is written by the server"),
+            (ok().header("date", "now"), "header date is written by the server"),
+            (
+                ok().header("Transfer-Encoding", "chunked").header("", ""),
+                "header Transfer-Encoding is written by the server",
+            ),
+        ] {
+            assert_eq!(response.fault(), Some(fault));
+            let text = encoded(&response.header("X-Late", "1").close(), true, false);
+            assert!(text.starts_with("HTTP/1.1 500 Internal Server Error\r\n"), "{text}");
+            assert!(text.contains("Connection: close\r\n") && !text.contains("X-Late"), "{text}");
+        }
+        assert_eq!(ok().header("X", "caf\u{e9}\t!").fault(), None);
+    }
+
+    #[test]
+    fn decimals() {
+        for number in [0, 9, 10, 101, 65_536, usize::MAX] {
+            let mut out = b"x".to_vec();
+            push_decimal(&mut out, number);
+            assert_eq!(String::from_utf8_lossy(&out), format!("x{number}"));
+        }
+    }
+}

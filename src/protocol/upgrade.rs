@@ -1,0 +1,261 @@
+//! The answer to a WebSocket upgrade (RFC 6455 section 4.2.2).
+//!
+//! It owns the 101 and the key that goes into it; what makes a request an upgrade is judged in `http.rs`, and when the
+//! answer leaves is the connection's matter.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use sha1::{Digest as _, Sha1};
+
+use super::request::Request;
+use super::response::{Fields, Response, push};
+
+/// What is appended to a client's key before it is hashed (RFC 6455 section 1.3).
+const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Base64 that lets the unused bits of the last digit be anything, because RFC 6455's own example key (section 4.1,
+/// item 7: `AQIDBAUGBwgJCgsMDQ4PEC==`) has some set.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
+/// Headers of a 101 that the server writes itself; so are all whose names start with `Sec-WebSocket-`.
+const OWN_HEADERS: [&str; 5] = ["connection", "content-length", "date", "transfer-encoding", "upgrade"];
+
+/// What `on_upgrade` answers to a request for a WebSocket.
+#[derive(Clone, Debug)]
+pub enum Upgrade {
+    /// Yes: the connection opens.
+    Accept(Accept),
+    /// No: this response is sent, and the connection closes.
+    Refuse(Response),
+    /// Not yet: the answer comes from elsewhere, say from a thread that asks a database.
+    Later,
+}
+
+/// A yes to an upgrade, with what the 101 shall say.
+///
+/// ```ignore
+/// Upgrade::accept().subprotocol("chat.v2").cookie("sid=1; Path=/").uid("10010").into()
+/// ```
+///
+/// `Connection`, `Upgrade`, `Sec-WebSocket-…` and the headers about a body or the date are the server's own: to set one
+/// is a fault, as is a name or value that cannot stand in a header. An upgrade answered with a fault gets a 500, and
+/// the server logs which it was.
+#[derive(Clone, Debug, Default)]
+pub struct Accept {
+    fields: Fields,
+    subprotocol: Option<String>,
+    uid: Option<String>,
+}
+
+impl Upgrade {
+    /// A plain yes, to be built upon.
+    #[must_use]
+    pub fn accept() -> Accept {
+        Accept::default()
+    }
+
+    /// A no, with this response.
+    #[must_use]
+    pub fn refuse(response: Response) -> Upgrade {
+        Upgrade::Refuse(response)
+    }
+
+    /// The answer comes later.
+    #[must_use]
+    pub fn later() -> Upgrade {
+        Upgrade::Later
+    }
+}
+
+impl From<Accept> for Upgrade {
+    fn from(accept: Accept) -> Upgrade {
+        Upgrade::Accept(accept)
+    }
+}
+
+impl From<Response> for Upgrade {
+    fn from(response: Response) -> Upgrade {
+        Upgrade::Refuse(response)
+    }
+}
+
+impl Accept {
+    /// Adds a header line to the 101. A name may come several times.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Accept {
+        let lower = name.to_ascii_lowercase();
+        if OWN_HEADERS.contains(&lower.as_str()) || lower.starts_with("sec-websocket-") {
+            self.fields.set_fault(|| format!("header {name} is written by the server"));
+        } else {
+            self.fields.add(name, value.as_ref());
+        }
+        self
+    }
+
+    /// Adds a cookie: the text of a `Set-Cookie` header, such as `sid=1; Path=/; HttpOnly`.
+    #[must_use]
+    pub fn cookie(self, cookie: impl AsRef<[u8]>) -> Accept {
+        self.header("Set-Cookie", cookie)
+    }
+
+    /// Chooses a subprotocol. It must be one of [`Request::subprotocols`], letter for letter (RFC 6455 section 4.2.2,
+    /// item 5): a browser drops the connection over any other.
+    #[must_use]
+    pub fn subprotocol(mut self, name: impl Into<String>) -> Accept {
+        self.subprotocol = Some(name.into());
+        self
+    }
+
+    /// Binds the connection to a uid before `on_open` is called. The policy for a uid's second connection holds: where
+    /// it says `reject_new`, the client gets a 409 instead of the 101.
+    #[must_use]
+    pub fn uid(mut self, uid: impl Into<String>) -> Accept {
+        self.uid = Some(uid.into());
+        self
+    }
+
+    /// The uid to bind, if any.
+    pub(crate) fn chosen_uid(&self) -> Option<&str> {
+        self.uid.as_deref()
+    }
+
+    /// Appends the 101 to `out`: the answer to `request`, whose key earned it `accept`. On a fault it appends nothing
+    /// and says what the handler did wrong.
+    pub(crate) fn encode(&self, accept: &[u8; 28], request: &Request, out: &mut Vec<u8>) -> Result<(), String> {
+        if let Some(fault) = self.fields.fault() {
+            return Err(fault.to_owned());
+        }
+        if let Some(chosen) = &self.subprotocol
+            && !request.subprotocols().any(|offered| offered == chosen)
+        {
+            return Err(format!("subprotocol {chosen:?} was not offered by the client"));
+        }
+        push(out, ["HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"]);
+        push(out, ["Connection: Upgrade\r\nSec-WebSocket-Accept: "]);
+        out.extend_from_slice(accept);
+        push(out, ["\r\n"]);
+        if let Some(chosen) = &self.subprotocol {
+            push(out, ["Sec-WebSocket-Protocol: ", chosen, "\r\n"]);
+        }
+        self.fields.encode(out);
+        push(out, ["\r\n"]);
+        Ok(())
+    }
+}
+
+/// The `Sec-WebSocket-Accept` that a `Sec-WebSocket-Key` earns: the base64 of the SHA-1 of the key and a fixed suffix
+/// (RFC 6455 section 4.2.2, item 5). `None` when the key is not the base64 of exactly 16 bytes.
+pub fn accept_key(key: &str) -> Option<[u8; 28]> {
+    // 24 digits of base64, of which the padding takes some: decoded at most 18 bytes.
+    let mut nonce = [0; 18];
+    if key.len() != 24 || BASE64.decode_slice(key, &mut nonce) != Ok(16) {
+        return None;
+    }
+    let hash = Sha1::new().chain_update(key).chain_update(KEY_SUFFIX).finalize();
+    let mut accept = [0; 28];
+    BASE64.encode_slice(hash, &mut accept).ok()?;
+    Some(accept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Peer;
+    use crate::protocol::http::{Kind, parse_head};
+
+    fn upgrade(offers: &str) -> (Request, [u8; 28]) {
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{offers}\r\n"
+        );
+        let head = parse_head(head.into_bytes(), 64, Peer::Unix).expect("a good head");
+        let Kind::Upgrade { accept } = head.kind else { panic!("not an upgrade") };
+        (head.request, accept)
+    }
+
+    #[test]
+    fn the_sample_keys_of_rfc_6455() {
+        // Section 1.3.
+        let accept = accept_key("dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept.as_ref(), Some(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        // Section 4.1, whose last digit is not the canonical one.
+        assert!(accept_key("AQIDBAUGBwgJCgsMDQ4PEC==").is_some());
+        assert!(accept_key("AQIDBAUGBwgJCgsMDQ4PEA==").is_some());
+    }
+
+    #[test]
+    fn keys_that_are_none() {
+        for key in [
+            "",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZQ=",
+            "dGhlIHNhbXBsZSBub25jZQ==\n",
+            " dGhlIHNhbXBsZSBub25jZQ==",
+            "dGhlIHNhbXBsZSBub25jZXM=",
+            "dGhlIHNhbXBsZSBub25jZXMh",
+            "dGhlIHNhbXBsZSBub25j",
+            "dGhlIHNhbXBsZSBub25j====",
+            "dGhlIHNhbXBsZSBub25jZ===",
+            "dGhlIHNhbXBs*SBub25jZQ==",
+            "dGhlIHNhbXBs_SBub25jZQ==",
+            "ééééééééééé==",
+        ] {
+            assert_eq!(accept_key(key), None, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn the_whole_101() {
+        let (request, accept) = upgrade("Sec-WebSocket-Protocol: chat, chat.v2\r\n");
+        let yes = Upgrade::accept().subprotocol("chat.v2").cookie("sid=1").header("X-A", "b").uid("7");
+        assert_eq!(yes.chosen_uid(), Some("7"));
+        let mut out = b"before|".to_vec();
+        assert_eq!(yes.encode(&accept, &request, &mut out), Ok(()));
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "before|HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+             Sec-WebSocket-Protocol: chat.v2\r\nSet-Cookie: sid=1\r\nX-A: b\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn no_subprotocol_chosen_none_said() {
+        let (request, accept) = upgrade("Sec-WebSocket-Protocol: chat\r\n");
+        let mut out = Vec::new();
+        assert_eq!(Upgrade::accept().encode(&accept, &request, &mut out), Ok(()));
+        assert!(!String::from_utf8_lossy(&out).contains("Protocol:"));
+    }
+
+    #[test]
+    fn faults() {
+        let (request, accept) = upgrade("Sec-WebSocket-Protocol: chat\r\n");
+        let yes = Upgrade::accept;
+        for (answer, fault) in [
+            (yes().subprotocol("Chat"), "subprotocol \"Chat\" was not offered by the client"),
+            (yes().subprotocol(""), "subprotocol \"\" was not offered by the client"),
+            (yes().subprotocol("a\r\nb"), "subprotocol \"a\\r\\nb\" was not offered by the client"),
+            (yes().header("Upgrade", "x"), "header Upgrade is written by the server"),
+            (yes().header("connection", "x"), "header connection is written by the server"),
+            (yes().header("Content-Length", "0"), "header Content-Length is written by the server"),
+            (yes().header("SEC-WebSocket-Extensions", "x"), "header SEC-WebSocket-Extensions is written by the server"),
+            (yes().header("a b", "x"), "header name \"a b\" is not a token"),
+            (yes().header("X", "a\r\nb"), "header X has a control character in its value"),
+            (yes().cookie("a\n"), "header Set-Cookie has a control character in its value"),
+        ] {
+            let mut out = Vec::new();
+            assert_eq!(answer.encode(&accept, &request, &mut out), Err(fault.to_owned()));
+            assert!(out.is_empty());
+        }
+    }
+
+    #[test]
+    fn answers_convert() {
+        assert!(matches!(Upgrade::accept().into(), Upgrade::Accept(_)));
+        assert!(matches!(Response::new(403).into(), Upgrade::Refuse(_)));
+        assert!(matches!(Upgrade::refuse(Response::new(403)), Upgrade::Refuse(_)));
+        assert!(matches!(Upgrade::later(), Upgrade::Later));
+    }
+}

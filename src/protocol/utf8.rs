@@ -1,0 +1,121 @@
+//! UTF-8 that arrives in pieces (RFC 6455 section 8.1): validated as it comes, failing at the first byte that cannot be.
+
+use simdutf8::compat;
+
+/// The text was not UTF-8.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct NotUtf8;
+
+/// What is left over between two pieces: at most the first three bytes of a character.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct Utf8Stream {
+    pending: [u8; 4],
+    len: u8,
+}
+
+impl Utf8Stream {
+    /// Appends to `text` all of `piece` that makes whole characters, and keeps the rest for the next piece.
+    pub fn push(&mut self, piece: &[u8], text: &mut String) -> Result<(), NotUtf8> {
+        let mut rest = piece;
+        while self.len > 0
+            && let Some((&byte, behind)) = rest.split_first()
+        {
+            rest = behind;
+            self.push_byte(byte, text)?;
+        }
+        let whole = match compat::from_utf8(rest) {
+            Ok(whole) => whole,
+            Err(error) if error.error_len().is_some() => return Err(NotUtf8),
+            Err(error) => {
+                let (whole, cut) = rest.split_at(error.valid_up_to());
+                for &byte in cut {
+                    self.push_byte(byte, text)?;
+                }
+                compat::from_utf8(whole).map_err(|_| NotUtf8)?
+            }
+        };
+        // The cut character, if any, lies behind `whole` and is pending, not yet in `text`.
+        text.push_str(whole);
+        Ok(())
+    }
+
+    /// Says whether the text may end here: not inside a character.
+    pub fn finish(&self) -> Result<(), NotUtf8> {
+        if self.len == 0 { Ok(()) } else { Err(NotUtf8) }
+    }
+
+    fn push_byte(&mut self, byte: u8, text: &mut String) -> Result<(), NotUtf8> {
+        let at = usize::from(self.len);
+        let Some(place) = self.pending.get_mut(at) else { return Err(NotUtf8) };
+        *place = byte;
+        match std::str::from_utf8(&self.pending[..=at]) {
+            Ok(character) => {
+                text.push_str(character);
+                self.len = 0;
+                Ok(())
+            }
+            Err(error) if error.error_len().is_none() => {
+                self.len += 1;
+                Ok(())
+            }
+            Err(_) => Err(NotUtf8),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push_all(pieces: &[&[u8]]) -> Result<String, NotUtf8> {
+        let mut text = String::new();
+        let mut stream = Utf8Stream::default();
+        for piece in pieces {
+            stream.push(piece, &mut text)?;
+        }
+        stream.finish()?;
+        Ok(text)
+    }
+
+    #[test]
+    fn every_split_gives_the_same_text() {
+        let text = "aé漢🦀 κόσμε \u{10ffff}z";
+        let bytes = text.as_bytes();
+        for first in 0..=bytes.len() {
+            for second in first..=bytes.len() {
+                let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                assert_eq!(push_all(&pieces).as_deref(), Ok(text), "split at {first} and {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn fails_at_the_first_impossible_byte() {
+        // The byte at the index is the first that cannot be; all before it are fine.
+        let table: [(&[u8], usize); 9] = [
+            (b"ab\xff", 2),
+            (b"\x80", 0),
+            (b"\xc0", 0),
+            (b"\xe0\x80", 1),
+            (b"\xed\xa0", 1),
+            (b"\xf4\x90", 1),
+            (b"\xf0\x8f", 1),
+            (b"\xf8", 0),
+            (b"\xe6\xbc\x41", 2),
+        ];
+        for (bytes, at) in table {
+            for whole in [false, true] {
+                let mut text = String::new();
+                let mut stream = Utf8Stream::default();
+                let pieces: Vec<&[u8]> = if whole { vec![bytes] } else { bytes.chunks(1).collect() };
+                let failed_in = pieces.iter().position(|piece| stream.push(piece, &mut text).is_err());
+                assert_eq!(failed_in, Some(if whole { 0 } else { at }), "{bytes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn may_not_end_inside_a_character() {
+        assert_eq!(push_all(&[b"\xf0\x9f", b"\xa6"]), Err(NotUtf8));
+    }
+}
