@@ -5,7 +5,9 @@ mod limits;
 mod message;
 mod peer;
 mod protocol;
+mod registry;
 mod tick;
+mod wheel;
 
 pub use crate::fd::Fd;
 pub use crate::limits::{Heartbeat, Limits, SlowReader};
@@ -18,3 +20,4 @@ pub use crate::protocol::request::Request;
 pub use crate::protocol::response::Response;
 pub use crate::protocol::shared::Frame;
 pub use crate::protocol::upgrade::{Accept, Upgrade};
+pub use crate::registry::{Change, NAME_BYTES_MAX, SecondLogin};

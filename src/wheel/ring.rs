@@ -1,0 +1,150 @@
+//! Rings of nodes: doubly linked lists through the arenas, where every list of the wheel lies.
+//!
+//! It owns the nodes and ties and cuts their links. It must not know what a list stands for. The one idea: a list is a
+//! ring known by its first node, so that both ends are at hand, two lists become one in O(1), and a node that is not the
+//! first is taken out by its neighbours alone, whichever list it is in.
+
+use std::ops::{Index, IndexMut};
+
+use super::{OWNER_INDEX_MAX, Owner};
+use crate::tick::Tick;
+
+const _: () = assert!(size_of::<Node>() == 16);
+
+/// A ring of nodes, known by its first; the first's `prev` is the last.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct List {
+    pub(super) first: Link,
+}
+
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Node {
+    /// Meaningful while the node is linked.
+    pub(super) deadline: Tick,
+    /// Both links are `NONE` while the node is in no list, and neither is while it is in one.
+    pub(super) prev: Link,
+    pub(super) next: Link,
+}
+
+/// An [`Owner`] in 32 bits, or none: the top bit tells the arena, the rest is the index.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) struct Link(u32);
+
+/// The two arenas, each as long as its largest index needed.
+#[derive(Debug)]
+pub(super) struct Nodes([Vec<Node>; 2]);
+
+impl List {
+    pub(super) const EMPTY: List = List { first: Link::NONE };
+
+    pub(super) fn is_empty(self) -> bool {
+        self.first == Link::NONE
+    }
+}
+
+impl Node {
+    const UNLINKED: Node = Node { deadline: Tick(0), prev: Link::NONE, next: Link::NONE };
+
+    pub(super) fn is_linked(&self) -> bool {
+        self.next != Link::NONE
+    }
+}
+
+impl Link {
+    pub(super) const NONE: Link = Link(u32::MAX);
+    const TIMER: u32 = 1 << 31;
+
+    pub(super) fn to(owner: Owner) -> Link {
+        let (arena, index) = match owner {
+            Owner::Connection(index) => (0, index),
+            Owner::Timer(index) => (Link::TIMER, index),
+        };
+        assert!(index <= OWNER_INDEX_MAX, "{owner:?} is beyond the wheel's indices");
+        Link(arena | index)
+    }
+
+    pub(super) fn owner(self) -> Option<Owner> {
+        let index = self.0 & !Link::TIMER;
+        match self {
+            Link::NONE => None,
+            _ if index == self.0 => Some(Owner::Connection(index)),
+            _ => Some(Owner::Timer(index)),
+        }
+    }
+
+    /// Which arena, and where in it.
+    fn split(self) -> (usize, usize) {
+        ((self.0 >> 31) as usize, (self.0 & !Link::TIMER) as usize)
+    }
+}
+
+impl Nodes {
+    pub(super) fn new() -> Nodes {
+        Nodes([Vec::new(), Vec::new()])
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Node> + '_ {
+        self.0.iter().flatten()
+    }
+
+    /// The node, if its arena has grown that far.
+    pub(super) fn get(&self, link: Link) -> Option<&Node> {
+        let (arena, index) = link.split();
+        self.0[arena].get(index)
+    }
+
+    /// Grows the arena until the node exists.
+    pub(super) fn reach(&mut self, link: Link) {
+        let (arena, index) = link.split();
+        if self.0[arena].len() <= index {
+            self.0[arena].resize(index + 1, Node::UNLINKED);
+        }
+    }
+
+    /// Links a node that is in no list, or in a ring that is being taken apart.
+    pub(super) fn push_back(&mut self, list: &mut List, link: Link) {
+        (self[link].prev, self[link].next) = (link, link);
+        self.append(list, List { first: link });
+    }
+
+    /// Moves all of `tail` behind the last of `list`: two rings, cut open and tied into one.
+    pub(super) fn append(&mut self, list: &mut List, tail: List) {
+        if list.is_empty() {
+            *list = tail;
+        } else if !tail.is_empty() {
+            let list_last = self[list.first].prev;
+            let tail_last = self[tail.first].prev;
+            self[list_last].next = tail.first;
+            self[tail.first].prev = list_last;
+            self[tail_last].next = list.first;
+            self[list.first].prev = tail_last;
+        }
+    }
+
+    /// Takes a node out of its ring, and moves `list` on if it was the first there.
+    pub(super) fn unlink(&mut self, list: &mut List, link: Link) {
+        let Node { prev, next, .. } = self[link];
+        self[prev].next = next;
+        self[next].prev = prev;
+        if list.first == link {
+            list.first = if next == link { Link::NONE } else { next };
+        }
+        (self[link].prev, self[link].next) = (Link::NONE, Link::NONE);
+    }
+}
+
+impl Index<Link> for Nodes {
+    type Output = Node;
+
+    fn index(&self, link: Link) -> &Node {
+        let (arena, index) = link.split();
+        &self.0[arena][index]
+    }
+}
+
+impl IndexMut<Link> for Nodes {
+    fn index_mut(&mut self, link: Link) -> &mut Node {
+        let (arena, index) = link.split();
+        &mut self.0[arena][index]
+    }
+}
