@@ -1,5 +1,6 @@
 //! A WebSocket push server for Linux. Floor 0: the protocol and the values that all floors share.
 
+mod connection;
 mod fd;
 mod limits;
 mod message;
@@ -21,3 +22,4 @@ pub use crate::protocol::response::Response;
 pub use crate::protocol::shared::Frame;
 pub use crate::protocol::upgrade::{Accept, Upgrade};
 pub use crate::registry::{Change, NAME_BYTES_MAX, SecondLogin};
+pub use crate::connection::{By, Cause, Closed, State, Traffic};

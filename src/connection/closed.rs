@@ -1,0 +1,105 @@
+//! How a connection ended: told once, with who ended it and why.
+
+use std::fmt;
+
+use crate::protocol::close::CloseCode;
+use crate::protocol::error::ProtocolError;
+
+/// The end of a WebSocket connection, as `on_close` hears it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Closed {
+    /// The close frame's code: the client's where it ended the connection, ours where we did; 1005 when a close frame
+    /// had none, 1006 when there was no close frame.
+    pub code: CloseCode,
+    /// The close frame's reason, often empty.
+    pub reason: Box<str>,
+    /// Who ended it.
+    pub by: By,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Who ended a connection.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum By {
+    /// The client: with a close frame, or by going away.
+    Client,
+    /// The server: a handler, or one of its rules.
+    Server,
+}
+
+/// Why a connection ended.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The client sent a close frame.
+    ClientClosed,
+    /// The TCP connection ended without a close frame.
+    ConnectionLost,
+    /// A handler, or another thread, closed it.
+    ServerClosed,
+    /// The client missed its heartbeats.
+    HeartbeatMissed,
+    /// The client read too slowly, and its queue was full.
+    SlowConsumer,
+    /// The socket took nothing for `write_time_max`.
+    WriteTimedOut,
+    /// A message was not finished within `message_time_max`.
+    MessageTimedOut,
+    /// The client broke RFC 6455.
+    ProtocolError(ProtocolError),
+    /// The same uid connected anew, and the policy is to kick the old.
+    Kicked,
+    /// A handler panicked while it served this connection.
+    HandlerPanicked,
+    /// The server went down.
+    Drained,
+}
+
+impl Cause {
+    /// A short name for logs and metrics, in snake case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::ClientClosed => "client_closed",
+            Cause::ConnectionLost => "connection_lost",
+            Cause::ServerClosed => "server_closed",
+            Cause::HeartbeatMissed => "heartbeat_missed",
+            Cause::SlowConsumer => "slow_consumer",
+            Cause::WriteTimedOut => "write_timed_out",
+            Cause::MessageTimedOut => "message_timed_out",
+            Cause::ProtocolError(_) => "protocol_error",
+            Cause::Kicked => "kicked",
+            Cause::HandlerPanicked => "handler_panicked",
+            Cause::Drained => "drained",
+        }
+    }
+}
+
+impl Closed {
+    /// The end without a close frame: code 1006.
+    pub(crate) fn abnormal(by: By, cause: Cause) -> Closed {
+        Closed { code: CloseCode::ABNORMAL, reason: "".into(), by, cause }
+    }
+
+    /// An end of the server's with a close frame.
+    pub(crate) fn by_server(code: CloseCode, reason: &str, cause: Cause) -> Closed {
+        Closed { code, reason: reason.into(), by: By::Server, cause }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `1000 "bye" (client_closed)`.
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if !self.reason.is_empty() {
+            write!(f, " {:?}", self.reason)?;
+        }
+        write!(f, " ({})", self.cause)
+    }
+}

@@ -1,0 +1,59 @@
+//! What all connections of a loop share, handed to each transition: the bounds, the time, and memory for reuse.
+
+use crate::connection::queue::Queue;
+use crate::limits::{Heartbeat, Limits};
+use crate::protocol::assembler;
+use crate::protocol::origin::Origins;
+use crate::tick::Tick;
+
+/// How many empty queues are kept: as many as a turn of a busy server fills, and no more memory than is worth it.
+const SPARE_QUEUES_MAX: usize = 1024;
+
+/// The surroundings of a connection.
+#[derive(Debug)]
+pub struct Env {
+    /// The bounds.
+    pub limits: Limits,
+    /// The heartbeat of every connection that has no other.
+    pub heartbeat: Heartbeat,
+    /// Where browsers may come from.
+    pub origins: Origins,
+    /// The time, as of this turn.
+    pub now: Tick,
+    /// The same for people: the `Date` of HTTP responses.
+    pub date: String,
+    /// Bytes in all queues, a shared frame counted once.
+    pub queued: usize,
+    /// Assemblers for reuse.
+    pub assemblers: assembler::Spares,
+    queues: Vec<Box<Queue>>,
+}
+
+impl Env {
+    /// Surroundings at tick 0, with nothing in reserve.
+    pub fn new(limits: Limits, heartbeat: Heartbeat, origins: Origins) -> Env {
+        Env {
+            limits,
+            heartbeat,
+            origins,
+            now: Tick(0),
+            date: String::new(),
+            queued: 0,
+            assemblers: Vec::new(),
+            queues: Vec::new(),
+        }
+    }
+
+    /// An empty queue.
+    pub fn take_queue(&mut self) -> Box<Queue> {
+        self.queues.pop().unwrap_or_default()
+    }
+
+    /// Takes a queue back, emptied.
+    pub fn give_queue(&mut self, mut queue: Box<Queue>) {
+        queue.clear(&mut self.queued);
+        if self.queues.len() < SPARE_QUEUES_MAX {
+            self.queues.push(queue);
+        }
+    }
+}

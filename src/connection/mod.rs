@@ -1,0 +1,708 @@
+//! One connection as a state machine: bytes and ticks in, events and output out.
+//!
+//! `handle_*` takes what happened, bare verbs say what a handler wants, `poll_*` says what to do next. It never sees a
+//! socket or a clock, so a simulator can drive it as well as the loop does.
+//!
+//! It begins as HTTP. A request for a WebSocket that is accepted makes it open; from then on it is open, closing,
+//! lingering or finished, in that order. [`Event::Closed`] comes exactly once for each connection that was open: in the
+//! moment it stops being so. What is left to do then, flushing and waiting for the client's part of the close handshake,
+//! is nobody else's business.
+
+mod closed;
+mod env;
+mod heartbeat;
+mod http;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::io::IoSlice;
+
+pub use crate::connection::closed::{By, Cause, Closed};
+pub use crate::connection::env::Env;
+pub use crate::connection::queue::Outbound;
+
+use crate::connection::heartbeat::{Beat, Pulse};
+use crate::connection::http::{Http, Step};
+use crate::connection::queue::Queue;
+use crate::fd::Fd;
+use crate::limits::Heartbeat;
+use crate::peer::Peer;
+use crate::protocol::assembler::{Assembler, Item};
+use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode, parse_close};
+use crate::protocol::error::ProtocolError;
+use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
+use crate::protocol::http::HttpError;
+use crate::protocol::request::Request;
+use crate::protocol::response::{CONTINUE, Response};
+use crate::protocol::upgrade::Accept;
+use crate::tick::Tick;
+
+/// HTTP responses may pile up to this before the next pipelined request is read.
+const HTTP_OUTPUT_MAX: usize = 64 << 10;
+
+/// A connection, from its first byte to its last. One is kept for each, so every byte of it counts.
+#[derive(Debug)]
+pub struct Connection {
+    stage: Stage,
+    /// What waits to be written. Only while something does.
+    output: Option<Box<Queue>>,
+    /// This connection's own heartbeat, where it is not the server's.
+    heartbeat: Option<Box<Heartbeat>>,
+    /// When the stage itself has something to do: a heartbeat's check while open, else the end of our patience.
+    deadline: Tick,
+    last_seen: Tick,
+    opened: Tick,
+    traffic: Traffic,
+    peer: Peer,
+    pulse: Pulse,
+    /// The client has said its last: its close frame, or the end of its stream.
+    is_peer_done: bool,
+    /// We have said ours: the loop was told to shut down the socket's writing side.
+    is_shut: bool,
+    /// The handler wants nothing read for now.
+    is_paused: bool,
+}
+
+const _: () = assert!(size_of::<Connection>() <= 120, "every idle connection pays for this");
+
+/// Where a connection is in its life. It only ever goes down this list.
+#[derive(Debug)]
+enum Stage {
+    Http(Box<Http>),
+    /// An open WebSocket, with the start of a message that is not all there.
+    Open(Option<Box<Assembler>>),
+    /// Our close frame is on its way, and the client's is waited for.
+    Closing(Option<Box<Assembler>>),
+    /// Nothing that comes matters. What is queued is flushed, then the client is let go.
+    Lingering,
+    /// To be dropped at once.
+    Finished,
+}
+
+/// What a connection has carried.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Bytes that came, headers and all.
+    pub bytes_in: u64,
+    /// Bytes that the socket took.
+    pub bytes_out: u64,
+    /// Messages that came, whole.
+    pub messages_in: u64,
+    /// Messages that were queued.
+    pub messages_out: u64,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Traffic) {
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.messages_in += other.messages_in;
+        self.messages_out += other.messages_out;
+    }
+}
+
+/// What became of a connection's input.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A request for plain HTTP: to be answered by [`respond`](Connection::respond).
+    Request {
+        /// The request.
+        request: Box<Request>,
+        /// Whether it has the marks of an upgrade that a proxy lost.
+        wanted_upgrade: bool,
+    },
+    /// A request for a WebSocket: [`accept`](Connection::accept), [`respond`](Connection::respond) or
+    /// [`defer`](Connection::defer).
+    Upgrade(Box<Request>),
+    /// A text message.
+    Text(Cow<'a, str>),
+    /// A binary message.
+    Binary(Cow<'a, [u8]>),
+    /// A ping; its pong is queued.
+    Ping(Cow<'a, [u8]>),
+    /// A pong.
+    Pong(Cow<'a, [u8]>),
+    /// The WebSocket is no longer open.
+    Closed(Closed),
+}
+
+/// What became of [`Connection::send`].
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Sent {
+    /// In the queue.
+    Queued,
+    /// It does not fit. The loop may write and try again before it calls the reader slow.
+    Full,
+    /// No open WebSocket.
+    NotOpen,
+    /// It would not fit into the emptiest queue.
+    TooLarge,
+}
+
+/// What the loop has to do with the socket once output was written.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Nothing.
+    Stay,
+    /// Shut down its writing side.
+    Shut,
+    /// Close it.
+    Drop,
+}
+
+/// What a connection is, seen from outside.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum State {
+    /// It speaks HTTP, or its upgrade waits for an answer.
+    Http,
+    /// An open WebSocket: the only state in which it can be pushed to.
+    Open,
+    /// It was an open WebSocket, or an HTTP connection that is being ended.
+    Closing,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(peer: Peer, env: &Env) -> Connection {
+        let http = Http::new();
+        Connection {
+            deadline: http.deadline(env),
+            stage: Stage::Http(Box::new(http)),
+            output: None,
+            heartbeat: None,
+            last_seen: env.now,
+            opened: env.now,
+            traffic: Traffic::default(),
+            peer,
+            pulse: Pulse::default(),
+            is_peer_done: false,
+            is_shut: false,
+            is_paused: false,
+        }
+    }
+
+    // What happened.
+
+    /// Takes note that `count` bytes came, before they are handed to [`handle_bytes`](Connection::handle_bytes).
+    #[inline]
+    pub fn handle_received(&mut self, count: usize, now: Tick) {
+        self.traffic.bytes_in += count as u64;
+        self.last_seen = now;
+        self.pulse.handle_bytes();
+    }
+
+    /// Reads on in `input`, which is moved past what was read, up to the next event. `None`: `input` is used up or
+    /// kept. The events of HTTP are to be answered before the next call.
+    #[inline]
+    pub fn handle_bytes<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
+        match &mut self.stage {
+            Stage::Open(unfinished) => {
+                let max = env.limits.message_bytes_max as u64;
+                match Assembler::next(unfinished, input, max, env.now, &mut env.assemblers) {
+                    Ok(item) => self.handle_item(item?, env),
+                    Err(error) => Some(self.fail(error, env)),
+                }
+            }
+            Stage::Http(_) => self.handle_http(input, env),
+            Stage::Closing(_) => self.handle_bytes_closing(input, env),
+            Stage::Lingering | Stage::Finished => {
+                *input = &mut [];
+                None
+            }
+        }
+    }
+
+    /// The client's stream has ended; `is_reset` when it can no longer be written to either.
+    pub fn handle_end(&mut self, is_reset: bool) -> Option<Event<'static>> {
+        self.is_peer_done = true;
+        match &self.stage {
+            Stage::Open(_) => return Some(self.die(By::Client, Cause::ConnectionLost)),
+            // A client that shut down its side after its last request still wants the response.
+            Stage::Http(http) if !is_reset && self.output.is_some() && !http.is_answering() => {
+                self.stage = Stage::Lingering;
+            }
+            Stage::Lingering if !is_reset => {}
+            _ => self.stage = Stage::Finished,
+        }
+        None
+    }
+
+    /// A deadline of [`poll_timeout`](Connection::poll_timeout) may have passed.
+    pub fn handle_tick(&mut self, env: &mut Env) -> Option<Event<'static>> {
+        if self.write_deadline(env) <= env.now {
+            return self.handle_write_timeout();
+        }
+        if self.message_deadline(env) <= env.now {
+            let reason = "message took too long";
+            return self.end_with(CloseCode::POLICY, reason, Cause::MessageTimedOut, env);
+        }
+        if self.deadline > env.now {
+            return None;
+        }
+        match &mut self.stage {
+            Stage::Open(_) => return self.check_heartbeat(env),
+            Stage::Http(http) => match http.phase_name() {
+                "idle" => self.stage = Stage::Finished,
+                "answer" => {
+                    let response = Response::text(503, "the upgrade was not answered in time\n");
+                    self.respond(response.header("Retry-After", "1").close(), env);
+                }
+                _ => self.refuse(HttpError::Timeout, env),
+            },
+            Stage::Closing(_) | Stage::Lingering | Stage::Finished => self.stage = Stage::Finished,
+        }
+        None
+    }
+
+    /// Takes note that the socket took `written` bytes; `is_full` when it was offered more.
+    pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
+        self.traffic.bytes_out += written as u64;
+        let Some(output) = &mut self.output else { return };
+        output.handle_written(written, is_full, env.now, &mut env.queued);
+        if output.is_empty()
+            && let Some(output) = self.output.take()
+        {
+            env.give_queue(output);
+        }
+    }
+
+    /// The socket has room again. Says whether there is something to write.
+    pub fn handle_writable(&mut self) -> bool {
+        self.output.as_deref_mut().map(Queue::handle_writable).is_some()
+    }
+
+    // What a handler wants.
+
+    /// Queues a message.
+    #[inline]
+    pub fn send(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
+        if !self.is_open() {
+            return Sent::NotOpen;
+        }
+        let bytes = outbound.bytes();
+        if bytes > env.limits.queue_bytes_max {
+            return Sent::TooLarge;
+        }
+        let queued = self.queued_bytes();
+        let is_over_total = queued > 0 && env.queued + bytes > env.limits.queue_total_bytes_max;
+        if queued + bytes > env.limits.queue_bytes_max || is_over_total {
+            return Sent::Full;
+        }
+        let output = self.output.get_or_insert_with(|| env.take_queue());
+        output.push(outbound, &mut env.queued);
+        self.traffic.messages_out += 1;
+        Sent::Queued
+    }
+
+    /// Puts a message in the place of the unsent one with its key. `false`: there is none.
+    pub fn conflate(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
+        let bytes_max = env.limits.queue_bytes_max;
+        self.is_open()
+            && self.output.as_mut().is_some_and(|output| output.conflate(outbound, bytes_max, &mut env.queued))
+    }
+
+    /// Queues a ping. `false` when `payload` is over 125 bytes (RFC 6455 section 5.5) or there is no open WebSocket.
+    pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> bool {
+        let may = self.is_open() && payload.len() <= CONTROL_BYTES_MAX;
+        if may {
+            self.push_control(Opcode::Ping, payload, env);
+        }
+        may
+    }
+
+    /// Starts the close handshake. The event that follows is the connection's end; `None` when it was not open.
+    pub fn close(&mut self, code: CloseCode, reason: &str, cause: Cause, env: &mut Env) -> Option<Event<'static>> {
+        debug_assert!(code.is_sendable() && reason.len() <= CLOSE_REASON_BYTES_MAX);
+        let Stage::Open(unfinished) = &mut self.stage else { return None };
+        self.stage = Stage::Closing(unfinished.take());
+        self.deadline = env.now.after(env.limits.close_wait_max);
+        self.push_close(code, reason, env);
+        Some(Event::Closed(Closed::by_server(code, reason, cause)))
+    }
+
+    /// Ends a connection whose reader is too slow: what it has not begun to read is dropped, so that the close frame
+    /// is next.
+    pub fn close_slow(&mut self, env: &mut Env) -> Option<Event<'static>> {
+        if self.is_open()
+            && let Some(output) = &mut self.output
+        {
+            output.truncate_to_frame(&mut env.queued);
+        }
+        self.close(CloseCode::TRY_AGAIN_LATER, "reading too slowly", Cause::SlowConsumer, env)
+    }
+
+    /// Ends it without a word, and without what is queued.
+    pub fn abort(&mut self) -> Option<Event<'static>> {
+        let event = self.is_open().then(|| self.die(By::Server, Cause::ServerClosed));
+        self.stage = Stage::Finished;
+        event
+    }
+
+    /// The server goes down: what is no WebSocket is ended once its responses are out.
+    pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
+        if let Stage::Http(http) = &mut self.stage {
+            if http.is_answering() {
+                self.respond(Response::text(503, "the server is going down\n").close(), env);
+            } else {
+                self.linger(env);
+            }
+        }
+        None
+    }
+
+    /// Opens the WebSocket that `request` asked for. What the client sent ahead is returned: it is to be handed to
+    /// [`handle_bytes`](Connection::handle_bytes).
+    ///
+    /// # Errors
+    /// What the handler did wrong, in words; the client then has a 500.
+    pub fn accept(&mut self, fd: Fd, accept: &Accept, request: &Request, env: &mut Env) -> Result<Vec<u8>, String> {
+        let Stage::Http(http) = &mut self.stage else { return Ok(Vec::new()) };
+        let Some(key) = http.answer_mut().and_then(|answer| answer.accept) else { return Ok(Vec::new()) };
+        let mut response = Vec::with_capacity(256);
+        if let Err(fault) = accept.encode(&key, request, &mut response) {
+            self.respond(Response::text(500, "the handler's answer cannot be sent\n").close(), env);
+            return Err(fault);
+        }
+        let output = self.output.get_or_insert_with(|| env.take_queue());
+        output.push_raw(|out| out.extend_from_slice(&response), &mut env.queued);
+        output.seal();
+
+        let http = std::mem::take(&mut **http);
+        self.stage = Stage::Open(None);
+        self.opened = env.now;
+        self.deadline = Pulse::first_check(self.heartbeat(env), fd, env.now);
+        Ok(http.into_early())
+    }
+
+    /// Answers the request that waits: plain HTTP, or an upgrade that is refused, which ends the connection, so that
+    /// nothing sent behind it runs.
+    pub fn respond(&mut self, response: Response, env: &mut Env) {
+        let Stage::Http(http) = &mut self.stage else { return };
+        let Some(answer) = http.end_answer() else { return };
+        let keep_alive = answer.keep_alive && answer.accept.is_none() && !self.is_peer_done;
+        let stays = keep_alive && !response.closes() && response.fault().is_none();
+        self.deadline = http.deadline(env);
+        self.push_response(&response, stays, answer.head_only, env);
+        if !stays {
+            self.linger_after_http(env);
+        }
+    }
+
+    /// Lets an upgrade wait for an answer from elsewhere.
+    pub fn defer(&mut self, request: Box<Request>) {
+        if let Stage::Http(http) = &mut self.stage
+            && let Some(answer) = http.answer_mut()
+        {
+            answer.request = Some(request);
+        }
+    }
+
+    /// The request of the upgrade that waits, to be answered now.
+    pub fn take_deferred(&mut self) -> Option<Box<Request>> {
+        let Stage::Http(http) = &mut self.stage else { return None };
+        http.answer_mut()?.request.take()
+    }
+
+    /// Gives this connection a heartbeat of its own, from now on.
+    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat, env: &Env) {
+        self.pulse = Pulse::default();
+        self.heartbeat = Some(Box::new(heartbeat));
+        if self.is_open() {
+            self.deadline = Pulse::first_check(&heartbeat, fd, env.now);
+        }
+    }
+
+    /// Stops reading, or goes on. What the client sends waits in the kernel, and TCP slows it down.
+    pub fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+    }
+
+    // What to do next.
+
+    /// When [`handle_tick`](Connection::handle_tick) is to be called, if nothing else happens.
+    #[inline]
+    pub fn poll_timeout(&self, env: &Env) -> Tick {
+        self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env))
+    }
+
+    /// Whether bytes should be read from the socket.
+    #[inline]
+    pub fn wants_read(&self) -> bool {
+        match &self.stage {
+            Stage::Open(_) => !self.is_paused,
+            Stage::Http(http) => http.wants_read() && self.queued_bytes() <= HTTP_OUTPUT_MAX,
+            Stage::Closing(_) | Stage::Lingering => true,
+            Stage::Finished => false,
+        }
+    }
+
+    /// Fills `slices` with what is to be written, and returns how many it filled: none while the socket is full.
+    pub fn poll_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        match &self.output {
+            Some(output) if !output.is_full() => output.poll_slices(slices),
+            _ => 0,
+        }
+    }
+
+    /// What to do with the socket, now that all was written that could be.
+    pub fn poll_next(&mut self, env: &Env) -> Next {
+        match self.stage {
+            Stage::Finished => Next::Drop,
+            Stage::Lingering if self.output.is_some() => Next::Stay,
+            Stage::Lingering if self.is_peer_done => Next::Drop,
+            Stage::Lingering if !self.is_shut => {
+                self.is_shut = true;
+                self.deadline = self.deadline.min(env.now.after(env.limits.close_wait_max));
+                Next::Shut
+            }
+            _ => Next::Stay,
+        }
+    }
+
+    // What it is.
+
+    /// Whether it is a WebSocket that can be pushed to.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open(_))
+    }
+
+    /// Its state, seen from outside.
+    pub fn state(&self) -> State {
+        match self.stage {
+            Stage::Http(_) => State::Http,
+            Stage::Open(_) => State::Open,
+            Stage::Closing(_) | Stage::Lingering | Stage::Finished => State::Closing,
+        }
+    }
+
+    /// Bytes that wait to be written.
+    #[inline]
+    pub fn queued_bytes(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.bytes())
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// What it has carried.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// When it was accepted; once it is a WebSocket, when it became one.
+    pub fn opened(&self) -> Tick {
+        self.opened
+    }
+
+    /// When the client's last byte came.
+    pub fn last_seen(&self) -> Tick {
+        self.last_seen
+    }
+
+    /// Panics where its parts do not fit together.
+    pub fn check_invariants(&self) {
+        if let Some(output) = &self.output {
+            output.check_invariants();
+            assert!(!output.is_empty(), "an empty queue was kept");
+        }
+        assert!(!self.is_shut || matches!(self.stage, Stage::Lingering | Stage::Finished));
+    }
+
+    /// Gives back what it holds, before it is dropped.
+    pub fn release(&mut self, env: &mut Env) {
+        if let Some(output) = self.output.take() {
+            env.give_queue(output);
+        }
+    }
+
+    fn handle_item<'a>(&mut self, item: Item<'a>, env: &mut Env) -> Option<Event<'a>> {
+        Some(match item {
+            Item::Text(text) => {
+                self.traffic.messages_in += 1;
+                Event::Text(text)
+            }
+            Item::Binary(bytes) => {
+                self.traffic.messages_in += 1;
+                Event::Binary(bytes)
+            }
+            Item::Ping(payload) => {
+                let output = self.output.get_or_insert_with(|| env.take_queue());
+                output.push_pong(&payload, &mut env.queued);
+                Event::Ping(payload)
+            }
+            Item::Pong(payload) => Event::Pong(payload),
+            Item::Close(payload) => self.handle_close(&payload, env),
+        })
+    }
+
+    /// The client's close frame: answered with its own code (RFC 6455 section 5.5.1), and the connection is over.
+    fn handle_close(&mut self, payload: &[u8], env: &mut Env) -> Event<'static> {
+        let (code, reason) = match parse_close(payload) {
+            Ok(close) => close,
+            Err(error) => return self.fail(error, env),
+        };
+        let closed = Closed { code, reason: reason.into(), by: By::Client, cause: Cause::ClientClosed };
+        self.push_close(code, "", env);
+        self.is_peer_done = true;
+        self.linger(env);
+        Event::Closed(closed)
+    }
+
+    /// After our own close frame only the client's is of interest, and no message is delivered any more.
+    fn handle_bytes_closing(&mut self, input: &mut &mut [u8], env: &mut Env) -> Option<Event<'static>> {
+        let Stage::Closing(unfinished) = &mut self.stage else { return None };
+        let max = env.limits.message_bytes_max as u64;
+        loop {
+            match Assembler::next(unfinished, input, max, env.now, &mut env.assemblers) {
+                Ok(None) => return None,
+                Ok(Some(Item::Close(_))) => {
+                    self.is_peer_done = true;
+                    break;
+                }
+                Ok(Some(_)) => {}
+                Err(_) => break,
+            }
+        }
+        self.stage = Stage::Lingering;
+        None
+    }
+
+    fn handle_http<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
+        let is_full = self.queued_bytes() > HTTP_OUTPUT_MAX;
+        let Stage::Http(http) = &mut self.stage else { return None };
+        http.keep(input);
+        *input = &mut [];
+        if is_full {
+            return None;
+        }
+        loop {
+            let phase = http.phase_name();
+            let step = http.step(self.peer, env);
+            if http.phase_name() != phase {
+                self.deadline = http.deadline(env);
+            }
+            match step {
+                Ok(Step::More) => return None,
+                Ok(Step::Continue) => {
+                    let output = self.output.get_or_insert_with(|| env.take_queue());
+                    output.push_raw(|out| out.extend_from_slice(CONTINUE), &mut env.queued);
+                }
+                Ok(Step::Request { request, wanted_upgrade }) => {
+                    return Some(Event::Request { request, wanted_upgrade });
+                }
+                Ok(Step::Upgrade(request)) => match env.origins.allows(&request) {
+                    Ok(()) => return Some(Event::Upgrade(request)),
+                    Err(error) => {
+                        self.respond(error.response(), env);
+                        return None;
+                    }
+                },
+                Err(error) => {
+                    self.refuse(error, env);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn handle_write_timeout(&mut self) -> Option<Event<'static>> {
+        if self.is_open() {
+            return Some(self.die(By::Server, Cause::WriteTimedOut));
+        }
+        self.stage = Stage::Finished;
+        None
+    }
+
+    fn check_heartbeat(&mut self, env: &mut Env) -> Option<Event<'static>> {
+        let heartbeat = *self.heartbeat(env);
+        match self.pulse.check(&heartbeat, self.last_seen, env.now) {
+            Beat::Wait(at) => self.deadline = at,
+            Beat::Ping(at) => {
+                self.deadline = at;
+                self.push_control(Opcode::Ping, b"", env);
+            }
+            Beat::Dead => return Some(self.die(By::Server, Cause::HeartbeatMissed)),
+        }
+        None
+    }
+
+    /// Fails the connection (RFC 6455 section 7.1.7): the client is told why, and nothing more is read from it.
+    fn fail(&mut self, error: ProtocolError, env: &mut Env) -> Event<'static> {
+        let (code, reason) = (error.close_code(), error.as_str());
+        self.push_close(code, reason, env);
+        self.linger(env);
+        Event::Closed(Closed::by_server(code, reason, Cause::ProtocolError(error)))
+    }
+
+    fn end_with(&mut self, code: CloseCode, reason: &str, cause: Cause, env: &mut Env) -> Option<Event<'static>> {
+        let event = self.close(code, reason, cause, env);
+        if event.is_none() {
+            self.stage = Stage::Finished;
+        }
+        event
+    }
+
+    /// Ends an open connection without a word.
+    fn die(&mut self, by: By, cause: Cause) -> Event<'static> {
+        self.stage = Stage::Finished;
+        Event::Closed(Closed::abnormal(by, cause))
+    }
+
+    fn refuse(&mut self, error: HttpError, env: &mut Env) {
+        self.push_response(&error.response(), false, false, env);
+        self.linger_after_http(env);
+    }
+
+    fn linger(&mut self, env: &Env) {
+        self.stage = Stage::Lingering;
+        self.deadline = env.now.after(env.limits.close_wait_max);
+    }
+
+    /// As `linger`, with as much time for a slow client to fetch a large response as a stalled write would have.
+    fn linger_after_http(&mut self, env: &Env) {
+        self.stage = Stage::Lingering;
+        self.deadline = env.now.after(env.limits.write_time_max + env.limits.close_wait_max);
+    }
+
+    fn push_response(&mut self, response: &Response, keep_alive: bool, head_only: bool, env: &mut Env) {
+        let output = self.output.get_or_insert_with(|| env.take_queue());
+        let date = &env.date;
+        output.push_raw(|out| response.encode(out, date, keep_alive, head_only), &mut env.queued);
+    }
+
+    fn push_close(&mut self, code: CloseCode, reason: &str, env: &mut Env) {
+        if code == CloseCode::NO_STATUS {
+            return self.push_control(Opcode::Close, b"", env);
+        }
+        let payload = [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat();
+        self.push_control(Opcode::Close, &payload, env);
+    }
+
+    fn push_control(&mut self, opcode: Opcode, payload: &[u8], env: &mut Env) {
+        let output = self.output.get_or_insert_with(|| env.take_queue());
+        output.push(&mut Outbound::message(opcode, payload), &mut env.queued);
+    }
+
+    fn heartbeat<'a>(&'a self, env: &'a Env) -> &'a Heartbeat {
+        self.heartbeat.as_deref().unwrap_or(&env.heartbeat)
+    }
+
+    #[inline]
+    fn message_deadline(&self, env: &Env) -> Tick {
+        match &self.stage {
+            Stage::Open(Some(unfinished)) => unfinished.started().after(env.limits.message_time_max),
+            _ => Tick::NEVER,
+        }
+    }
+
+    #[inline]
+    fn write_deadline(&self, env: &Env) -> Tick {
+        let since = self.output.as_ref().and_then(|output| output.stalled_since());
+        since.map_or(Tick::NEVER, |since| since.after(env.limits.write_time_max))
+    }
+}

@@ -1,0 +1,355 @@
+//! A connection's output: frames in order, each copied or shared, leaving in as few system calls as can be.
+//!
+//! A queue exists only while there is something in it. Small frames are copied into one run of bytes, so that what a
+//! turn has for a connection leaves as one slice; large ones, and any that a stalled reader would hold on to, are shared
+//! between the queues they are in.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::IoSlice;
+
+use crate::protocol::frame::{Opcode, ServerHeader, server_frame_bytes};
+use crate::protocol::shared::{Frame, SharedFrame};
+use crate::tick::Tick;
+
+/// A frame to many that is longer than this is shared, a shorter one copied: below it the copy is cheaper than a slice
+/// of its own in `writev`.
+const COPIED_BYTES_MAX: usize = 512;
+
+/// A run of copied frames is closed when it has grown to this, so that a long queue gives memory back as it drains.
+const RUN_BYTES_MAX: usize = 32 << 10;
+
+/// The largest buffer that an empty queue keeps for its next use.
+const SPARE_BYTES_MAX: usize = 2 << 10;
+
+/// Pongs are queued one for each ping while no more output than this waits; over it only the latest is kept
+/// (RFC 6455 section 5.5.3).
+const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes waiting to be written.
+#[derive(Debug, Default)]
+pub struct Queue {
+    segments: VecDeque<Segment>,
+    /// How much of the first segment is written. Less than its length.
+    sent: usize,
+    /// Unwritten bytes in all segments.
+    bytes: usize,
+    /// Whether the socket is full. Nothing is written until it says that it has room.
+    is_full: bool,
+    /// Since when the socket has taken nothing, once it was full and until it takes something and has room for more.
+    stalled_since: Option<Tick>,
+    /// The payload of the latest ping that waits for its pong because too much other output does.
+    pong: Option<Vec<u8>>,
+    /// The number of the first segment, which counts all that ever left.
+    first: u64,
+    /// Conflation keys of unsent segments, by segment number. Made when the first key comes.
+    keys: Option<Box<HashMap<Box<str>, u64>>>,
+    /// An emptied run, for the next one.
+    spare: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    bytes: Bytes,
+    /// Under which the segment stands in `keys`.
+    key: Option<Box<str>>,
+    /// A segment of its own with nothing appended: it has a key, or it is not made of frames.
+    is_sealed: bool,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    /// Frames, or HTTP responses, copied one behind the other.
+    Run(Vec<u8>),
+    Shared(SharedFrame),
+}
+
+/// A frame on its way into queues, encoded at most once.
+pub struct Outbound<'a> {
+    header: Option<ServerHeader>,
+    payload: &'a [u8],
+    frame: Option<&'a Frame>,
+    shared: Option<SharedFrame>,
+    /// Whether it may go to more than one queue.
+    pub(crate) to_many: bool,
+    /// The conflation key, if the server conflates.
+    pub(crate) key: Option<&'a str>,
+}
+
+impl<'a> Outbound<'a> {
+    /// A message, or a control frame.
+    pub fn message(opcode: Opcode, payload: &'a [u8]) -> Outbound<'a> {
+        let header = Some(ServerHeader::new(opcode, payload.len()));
+        Outbound { header, payload, frame: None, shared: None, to_many: false, key: None }
+    }
+
+    /// A frame that is encoded already. It is shared with whoever else has it.
+    pub fn frame(frame: &'a Frame) -> Outbound<'a> {
+        let payload = frame.as_bytes();
+        Outbound { header: None, payload, frame: Some(frame), shared: None, to_many: true, key: None }
+    }
+
+    /// Its length on the wire.
+    pub fn bytes(&self) -> usize {
+        self.header().len() + self.payload.len()
+    }
+
+    fn header(&self) -> &[u8] {
+        self.header.as_ref().map_or(&[], ServerHeader::as_bytes)
+    }
+
+    fn append_to(&self, run: &mut Vec<u8>) {
+        run.extend_from_slice(self.header());
+        run.extend_from_slice(self.payload);
+    }
+
+    fn share(&mut self) -> SharedFrame {
+        let shared = self.shared.get_or_insert_with(|| match (self.frame, &self.header) {
+            (Some(frame), _) => SharedFrame::from_frame(frame),
+            (None, Some(header)) => SharedFrame::encode(header, self.payload),
+            (None, None) => SharedFrame::from_frame(&Frame::binary(self.payload)),
+        });
+        shared.clone()
+    }
+}
+
+impl Queue {
+    /// Unwritten bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there is nothing to write, not even a pong that waits.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.pong.is_none()
+    }
+
+    /// Whether the socket is full, so that a write would be in vain.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Since when the socket has taken nothing, if it was full last.
+    pub fn stalled_since(&self) -> Option<Tick> {
+        self.stalled_since
+    }
+
+    /// Appends a frame. `total` is the memory in all queues, and is kept up to date.
+    pub fn push(&mut self, outbound: &mut Outbound<'_>, total: &mut usize) {
+        let bytes = outbound.bytes();
+        if let Some(key) = outbound.key {
+            let number = self.first + self.segments.len() as u64;
+            self.keys.get_or_insert_default().insert(key.into(), number);
+            self.push_shared(outbound, Some(key.into()), total);
+        } else if outbound.to_many && (self.is_full || bytes > COPIED_BYTES_MAX) {
+            self.push_shared(outbound, None, total);
+        } else {
+            outbound.append_to(self.run(bytes));
+            *total += bytes;
+        }
+        self.bytes += bytes;
+    }
+
+    /// Appends bytes that are no frame: HTTP responses. `write` appends them to the buffer it is given.
+    pub fn push_raw(&mut self, write: impl FnOnce(&mut Vec<u8>), total: &mut usize) {
+        let run = self.run(0);
+        let before = run.len();
+        write(run);
+        let bytes = run.len() - before;
+        self.bytes += bytes;
+        *total += bytes;
+    }
+
+    /// Says that what comes next are frames, where all before was HTTP.
+    pub fn seal(&mut self) {
+        if let Some(last) = self.segments.back_mut() {
+            last.is_sealed = true;
+        }
+    }
+
+    /// Puts a newer message in the place of the unsent older one with its key. `false`: there is none, or it would make
+    /// the queue longer than `bytes_max`.
+    pub fn conflate(&mut self, outbound: &mut Outbound<'_>, bytes_max: usize, total: &mut usize) -> bool {
+        let Some(&number) = outbound.key.and_then(|key| self.keys.as_ref()?.get(key)) else { return false };
+        let index = (number - self.first) as usize;
+        let is_begun = index == 0 && self.sent > 0;
+        let Some(segment) = self.segments.get_mut(index).filter(|_| !is_begun) else { return false };
+        let older = segment.bytes.as_slice().len();
+        let bytes = self.bytes - older + outbound.bytes();
+        if bytes > bytes_max {
+            return false;
+        }
+        *total -= segment.bytes.release();
+        segment.bytes = share_into(outbound, total);
+        self.bytes = bytes;
+        true
+    }
+
+    /// Queues a pong, or keeps only the latest one due while much else waits.
+    pub fn push_pong(&mut self, payload: &[u8], total: &mut usize) {
+        if self.is_full || self.bytes > PONG_QUEUE_BYTES_MAX {
+            self.pong = Some(payload.to_vec());
+        } else {
+            self.pong = None;
+            self.push(&mut Outbound::message(Opcode::Pong, payload), total);
+        }
+    }
+
+    /// Fills `slices` with what is to be written next, and returns how many it filled.
+    pub fn poll_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for (slice, segment) in slices.iter_mut().zip(&self.segments) {
+            let skipped = if filled == 0 { self.sent } else { 0 };
+            *slice = IoSlice::new(segment.bytes.as_slice().get(skipped..).unwrap_or_default());
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Takes note that the socket took `written` bytes. What it left when it was offered more says that it is full.
+    pub fn handle_written(&mut self, written: usize, is_full: bool, now: Tick, total: &mut usize) {
+        self.bytes -= written;
+        let mut left = self.sent + written;
+        while let Some(first) = self.segments.front() {
+            let len = first.bytes.as_slice().len();
+            if left < len {
+                break;
+            }
+            left -= len;
+            self.pop_front(total);
+        }
+        self.sent = left;
+        self.is_full = is_full;
+        self.stalled_since = match (is_full, written) {
+            (false, _) => None,
+            (true, 0) => self.stalled_since.or(Some(now)),
+            (true, _) => Some(now),
+        };
+        if self.segments.is_empty()
+            && let Some(payload) = self.pong.take()
+        {
+            self.push(&mut Outbound::message(Opcode::Pong, &payload), total);
+        }
+    }
+
+    /// Takes note that the socket has room again.
+    pub fn handle_writable(&mut self) {
+        self.is_full = false;
+    }
+
+    /// Drops all that the client need not have to make sense of what comes next: everything behind the frame that is
+    /// half written.
+    pub fn truncate_to_frame(&mut self, total: &mut usize) {
+        self.pong = None;
+        let kept = match self.segments.front_mut() {
+            Some(Segment { bytes: Bytes::Run(run), is_sealed: false, .. }) if self.sent > 0 => {
+                let end = frame_end_behind(run, self.sent);
+                *total -= run.len() - end;
+                run.truncate(end);
+                1
+            }
+            // An HTTP response, or a frame of its own, must be whole once it is begun; the 101 in any case.
+            Some(Segment { bytes, is_sealed: true, .. }) if self.sent > 0 || matches!(bytes, Bytes::Run(_)) => 1,
+            _ => 0,
+        };
+        for segment in self.segments.drain(kept..) {
+            *total -= segment.bytes.release();
+        }
+        self.keys = None;
+        if kept == 0 {
+            self.sent = 0;
+        }
+        self.bytes = self.segments.front().map_or(0, |first| first.bytes.as_slice().len() - self.sent);
+    }
+
+    /// Gives back all that is queued.
+    pub fn clear(&mut self, total: &mut usize) {
+        while !self.segments.is_empty() {
+            self.pop_front(total);
+        }
+        (self.sent, self.bytes) = (0, 0);
+        (self.is_full, self.stalled_since) = (false, None);
+        (self.pong, self.keys) = (None, None);
+    }
+
+    /// Panics where the numbers do not add up.
+    pub fn check_invariants(&self) {
+        let bytes: usize = self.segments.iter().map(|segment| segment.bytes.as_slice().len()).sum();
+        assert_eq!(bytes, self.bytes + self.sent, "queued bytes");
+        let first = self.segments.front().map_or(1, |first| first.bytes.as_slice().len());
+        assert!(self.sent < first, "a written segment was not popped");
+    }
+
+    /// The run to append `bytes` to.
+    fn run(&mut self, bytes: usize) -> &mut Vec<u8> {
+        let has_room = self.segments.back().is_some_and(|last| match &last.bytes {
+            Bytes::Run(run) => !last.is_sealed && run.len() + bytes <= RUN_BYTES_MAX,
+            Bytes::Shared(_) => false,
+        });
+        if !has_room {
+            let run = std::mem::take(&mut self.spare);
+            self.segments.push_back(Segment { bytes: Bytes::Run(run), key: None, is_sealed: false });
+        }
+        match self.segments.back_mut() {
+            Some(Segment { bytes: Bytes::Run(run), .. }) => run,
+            _ => unreachable!("a run was just found or pushed"),
+        }
+    }
+
+    fn push_shared(&mut self, outbound: &mut Outbound<'_>, key: Option<Box<str>>, total: &mut usize) {
+        let bytes = share_into(outbound, total);
+        self.segments.push_back(Segment { bytes, key, is_sealed: true });
+    }
+
+    fn pop_front(&mut self, total: &mut usize) {
+        let Some(segment) = self.segments.pop_front() else { return };
+        if let (Some(keys), Some(key)) = (&mut self.keys, &segment.key)
+            && keys.get(key) == Some(&self.first)
+        {
+            keys.remove(key);
+        }
+        self.first += 1;
+        *total -= segment.bytes.release();
+        if let Bytes::Run(mut run) = segment.bytes
+            && run.capacity() <= SPARE_BYTES_MAX
+        {
+            run.clear();
+            self.spare = run;
+        }
+    }
+}
+
+/// The frame as one more queue holds it.
+fn share_into(outbound: &mut Outbound<'_>, total: &mut usize) -> Bytes {
+    let shared = outbound.share();
+    *total += shared.enter_queue();
+    Bytes::Shared(shared)
+}
+
+/// Where the frame that `sent` lies in ends, in a run that begins with a frame.
+fn frame_end_behind(run: &[u8], sent: usize) -> usize {
+    let mut end = 0;
+    while end < sent {
+        match run.get(end..).and_then(server_frame_bytes) {
+            Some(bytes) if end + bytes <= run.len() => end += bytes,
+            _ => return run.len(),
+        }
+    }
+    end
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Bytes::Run(run) => run,
+            Bytes::Shared(frame) => frame.as_bytes(),
+        }
+    }
+
+    /// The memory that is given back when this leaves its queue.
+    fn release(&self) -> usize {
+        match self {
+            Bytes::Run(run) => run.len(),
+            Bytes::Shared(frame) => frame.leave_queue(),
+        }
+    }
+}
