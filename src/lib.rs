@@ -1,16 +1,93 @@
-//! A WebSocket push server for Linux. Floor 0: the protocol and the values that all floors share.
+//! A WebSocket push server for Linux: one thread, one epoll loop, as many connections as a core can hold.
+//!
+//! A connection has an [`Fd`], as in Swoole: a small number whose slot is reused and which yet never reaches a stranger. A
+//! person has a uid. The server keeps the map between them, right at every moment, and pushes to one, to many or to all.
+//!
+//! ```no_run
+//! use fdpush::Server;
+//!
+//! fn main() -> std::io::Result<()> {
+//!     Server::bind("127.0.0.1:9501")?
+//!         .on_open(|ctx, fd, request| {
+//!             if let Some(uid) = request.query("uid") {
+//!                 ctx.bind(fd, uid);
+//!             }
+//!         })
+//!         .on_message(|ctx, fd, message| {
+//!             ctx.push(fd, message);               // point to point: reply
+//!             // ctx.push_uid("10010", message);   // point to point: by uid
+//!             // ctx.push_group("room", message);  // point to many
+//!             // ctx.broadcast(message);           // point to all
+//!         })
+//!         .on_close(|_ctx, fd, closed| println!("{fd} left: {closed}"))
+//!         .run()
+//! }
+//! ```
+//!
+//! # The house
+//!
+//! Data climbs the floors; imports only point down. Floors 0 and 1 never see a socket, a clock or a log line.
+//!
+//! ```text
+//! floor 4   main, gateway/                     the ready-made server: a user of the face below, like any other
+//!          ───────────────────────────────────────────────────────────────────────────────────────────────────
+//! floor 3   server   handler   context   remote          the crate's face: Server, Handler, Context, Remote
+//!          ───────────────────────────────────────────────────────────────────────────────────────────────────
+//! floor 2   event_loop/                        epoll, sockets, system calls, the clock: the turn of the loop
+//!              core ── table ── socket         what handlers may ask for; connections by slot; four system calls
+//!              accept ── listener              who comes in
+//!              inbox   signals   timers        what comes from elsewhere
+//!          ───────────────────────────────────────────────────────────────────────────────────────────────────
+//! floor 1   connection/        wheel/          registry/      state machines, siblings that do not know each other
+//!              http  queue
+//!              heartbeat
+//!          ───────────────────────────────────────────────────────────────────────────────────────────────────
+//! floor 0   protocol/          fd   tick   peer   message   limits                  pure functions and values
+//!              frame → decoder → assembler                  RFC 6455: bytes to messages
+//!              http → request, body · response · upgrade    RFC 9112: as much of HTTP as an upgrade needs
+//! ```
+//!
+//! To read it: [`fd`](Fd), then `protocol/frame.rs` and its neighbours, `connection/mod.rs`, `event_loop/mod.rs`, and the
+//! face last.
+//!
+//! # Features
+//!
+//! `gateway`, on by default, is the binary `fdpush` and its dependencies. A library user turns it off:
+//! `fdpush = { version = "0.1", default-features = false }`.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("fdpush is made for Linux: epoll, accept4, TCP_USER_TIMEOUT");
 
 mod connection;
+mod context;
+mod event_loop;
 mod fd;
+mod handler;
 mod limits;
 mod message;
 mod peer;
 mod protocol;
 mod registry;
+mod remote;
+mod server;
 mod tick;
 mod wheel;
 
+/// The bodies of the fuzz targets, for `fuzz/` only.
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::protocol::assembler::fuzz_frames;
+    pub use crate::protocol::body::fuzz_body;
+    pub use crate::protocol::http::fuzz_head;
+    pub use crate::registry::fuzz_registry;
+    pub use crate::wheel::fuzz_wheel;
+}
+
+pub use crate::connection::{By, Cause, Closed, State, Traffic};
+pub use crate::context::Context;
+pub use crate::event_loop::{Address, Info, Stats, TimerId};
 pub use crate::fd::Fd;
+pub use crate::handler::{Closures, Handler, Notice};
 pub use crate::limits::{Heartbeat, Limits, SlowReader};
 pub use crate::message::{Delivery, Message, Outcome, Push};
 pub use crate::peer::Peer;
@@ -22,4 +99,5 @@ pub use crate::protocol::response::Response;
 pub use crate::protocol::shared::Frame;
 pub use crate::protocol::upgrade::{Accept, Upgrade};
 pub use crate::registry::{Change, NAME_BYTES_MAX, SecondLogin};
-pub use crate::connection::{By, Cause, Closed, State, Traffic};
+pub use crate::remote::{Remote, RemoteError, Reply};
+pub use crate::server::Server;

@@ -1,0 +1,86 @@
+//! The load shapes that WebSocket servers are measured with: `cargo run --release --example bench_server 127.0.0.1:9501`.
+//!
+//! - `/echo`: every message comes back.
+//! - `/sub`, `/pub`: a text that a `/pub` sends goes to every `/sub`.
+//! - `/p2p?uid=N`: a text `{"to":M,"data":…}` goes, unchanged, to uid M.
+//! - `POST /push?uid=N`: the body goes to uid N as a text message.
+
+use fdpush::{Closed, Context, Fd, Handler, Heartbeat, Message, Origins, Request, Response, Server};
+
+/// What a connection is for, by slot.
+#[derive(Copy, Clone, Default)]
+enum Role {
+    #[default]
+    Echo,
+    Sub,
+    Pub,
+    P2p,
+}
+
+#[derive(Default)]
+struct Bench {
+    roles: Vec<Role>,
+}
+
+impl Handler for Bench {
+    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+        let role = match &*request.path() {
+            "/sub" => Role::Sub,
+            "/pub" => Role::Pub,
+            "/p2p" => Role::P2p,
+            _ => Role::Echo,
+        };
+        if matches!(role, Role::Sub) {
+            ctx.join(fd, "sub");
+        }
+        if let Some(uid) = request.query("uid") {
+            ctx.bind(fd, uid);
+        }
+        let slot = fd.slot() as usize;
+        if self.roles.len() <= slot {
+            self.roles.resize(slot + 1, Role::Echo);
+        }
+        self.roles[slot] = role;
+    }
+
+    fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
+        match self.roles[fd.slot() as usize] {
+            Role::Echo => {
+                ctx.push(fd, message);
+            }
+            Role::Pub => {
+                ctx.push_group("sub", message);
+            }
+            Role::P2p => {
+                let to = message.as_text().and_then(|text| text.strip_prefix("{\"to\":")?.split(',').next());
+                if let Some(uid) = to {
+                    ctx.push_uid(uid.trim_matches('"'), message);
+                }
+            }
+            Role::Sub => {}
+        }
+    }
+
+    fn on_close(&mut self, _ctx: &mut Context<'_>, fd: Fd, _closed: &Closed) {
+        self.roles[fd.slot() as usize] = Role::Echo;
+    }
+
+    fn on_request(&mut self, ctx: &mut Context<'_>, _fd: Fd, request: &Request) -> Option<Response> {
+        if request.method() != "POST" || request.path() != "/push" {
+            return None;
+        }
+        let uid = request.query("uid")?;
+        let Ok(text) = std::str::from_utf8(request.body()) else {
+            return Some(Response::text(400, "the body is not UTF-8\n"));
+        };
+        match ctx.push_uid(&uid, text).queued {
+            0 => Some(Response::text(404, "offline\n")),
+            _ => Some(Response::text(200, "queued\n")),
+        }
+    }
+}
+
+fn main() -> std::io::Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
+    Server::bind(address)?.origins(Origins::Any).heartbeat(Heartbeat::default()).handler(Bench::default()).run()
+}

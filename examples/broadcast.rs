@@ -1,0 +1,22 @@
+//! Sends every message to all the others, and the time to all every second:
+//! `cargo run --release --example broadcast 127.0.0.1:9501`.
+
+use std::time::{Duration, SystemTime};
+
+use fdpush::Server;
+
+fn main() -> std::io::Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
+    Server::bind(address)?
+        .on_start(|ctx| {
+            ctx.every(Duration::from_secs(1));
+        })
+        .on_timer(|ctx, _| {
+            let unix = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+            ctx.broadcast(&format!("it is {unix} seconds past 1970"));
+        })
+        .on_message(|ctx, fd, message| {
+            ctx.broadcast(message.except(&[fd]));
+        })
+        .run()
+}

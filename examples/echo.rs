@@ -1,0 +1,20 @@
+//! Sends every message back, text or binary, up to 16 MiB: `cargo run --release --example echo 127.0.0.1:9501`.
+
+use fdpush::{Limits, Origins, Server};
+
+fn main() -> std::io::Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
+    let limits = Limits {
+        message_bytes_max: 16 << 20,
+        queue_bytes_max: 64 << 20,
+        queue_total_bytes_max: 256 << 20,
+        ..Limits::default()
+    };
+    Server::bind(address)?
+        .limits(limits)
+        .origins(Origins::Any)
+        .on_message(|ctx, fd, message| {
+            ctx.push(fd, message);
+        })
+        .run()
+}

@@ -1,0 +1,24 @@
+//! A text `uid payload` goes to that uid, from whoever connected with `?uid=NAME`:
+//! `cargo run --release --example p2p 127.0.0.1:9501`.
+
+use fdpush::{Message, Server};
+
+fn main() -> std::io::Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
+    Server::bind(address)?
+        .on_open(|ctx, fd, request| {
+            if let Some(uid) = request.query("uid") {
+                ctx.bind(fd, uid);
+            }
+        })
+        .on_message(|ctx, fd, message| {
+            let Some((uid, payload)) = message.as_text().and_then(|text| text.split_once(' ')) else {
+                ctx.push(fd, "say: uid payload");
+                return;
+            };
+            if ctx.push_uid(uid, Message::Text(payload)).matched == 0 {
+                ctx.push(fd, &format!("{uid} is offline"));
+            }
+        })
+        .run()
+}

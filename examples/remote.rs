@@ -1,0 +1,32 @@
+//! Another thread pushes: every line of standard input goes to all, or `uid: text` to that uid.
+//! `cargo run --release --example remote 127.0.0.1:9501`.
+
+use std::io::BufRead;
+
+use fdpush::{Message, Remote, RemoteError, Server};
+
+fn main() -> std::io::Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
+    let server = Server::bind(address)?.on_open(|ctx, fd, request| {
+        if let Some(uid) = request.query("uid") {
+            ctx.bind(fd, uid);
+        }
+    });
+    let remote = server.remote();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            match say(&remote, &line) {
+                Ok(delivery) => println!("{delivery:?}"),
+                Err(error) => return eprintln!("{error}"),
+            }
+        }
+    });
+    server.run()
+}
+
+fn say(remote: &Remote, line: &str) -> Result<fdpush::Delivery, RemoteError> {
+    match line.split_once(": ") {
+        Some((uid, text)) => remote.push_uid(uid, Message::Text(text))?.wait(),
+        None => remote.broadcast(line)?.wait(),
+    }
+}

@@ -1,0 +1,242 @@
+//! What a handler may do.
+
+use std::time::Duration;
+
+use crate::event_loop::{Core, Info, Stats, TimerId};
+use crate::fd::Fd;
+use crate::limits::Heartbeat;
+use crate::message::{Delivery, Outcome, Push};
+use crate::protocol::close::CloseCode;
+use crate::protocol::upgrade::Upgrade;
+use crate::registry::Change;
+use crate::remote::Remote;
+
+/// The server, as a handler has it while it runs: push, look, bind, close.
+///
+/// An [`Fd`] of a connection that has ended is `Gone` to every method, from the moment it ended and whoever has its slot
+/// now. Nothing here calls a handler; what a call causes, an `on_close` for instance, comes after the handler returned.
+///
+/// A push takes anything that is [`Into<Push>`](Push): a message as it came, a `&str`, a `&[u8]`, a
+/// [`Frame`](crate::Frame); each with `.except(&[fd])` to leave connections out.
+#[derive(Debug)]
+pub struct Context<'a> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) remote: &'a Remote,
+}
+
+impl Context<'_> {
+    // Push.
+
+    /// Point to point, to a connection.
+    pub fn push<'p>(&mut self, fd: Fd, push: impl Into<Push<'p>>) -> Outcome {
+        self.core.push(fd, push.into())
+    }
+
+    /// Point to point, to a person: to every connection of the uid. `matched` is 0 when it is offline.
+    pub fn push_uid<'p>(&mut self, uid: &str, push: impl Into<Push<'p>>) -> Delivery {
+        self.core.push_uids(std::iter::once(uid), push.into())
+    }
+
+    /// To several persons. A uid that is named twice gets it once.
+    pub fn push_uids<'u, 'p>(
+        &mut self,
+        uids: impl IntoIterator<Item = &'u str>,
+        push: impl Into<Push<'p>>,
+    ) -> Delivery {
+        self.core.push_uids(uids.into_iter(), push.into())
+    }
+
+    /// To the members of a group.
+    pub fn push_group<'p>(&mut self, group: &str, push: impl Into<Push<'p>>) -> Delivery {
+        self.core.push_groups(std::iter::once(group), push.into())
+    }
+
+    /// To the members of several groups. A member of more than one gets it once.
+    pub fn push_groups<'g, 'p>(
+        &mut self,
+        groups: impl IntoIterator<Item = &'g str>,
+        push: impl Into<Push<'p>>,
+    ) -> Delivery {
+        self.core.push_groups(groups.into_iter(), push.into())
+    }
+
+    /// To all: every open WebSocket, bound or not.
+    pub fn broadcast<'p>(&mut self, push: impl Into<Push<'p>>) -> Delivery {
+        self.core.broadcast(push.into())
+    }
+
+    /// Sends a ping, at most 125 bytes. The heartbeat sends its own.
+    pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
+        self.core.ping(fd, payload)
+    }
+
+    // uids.
+
+    /// Says who a connection is. An earlier uid of the connection is replaced; the uid's other connections stay, or are
+    /// kicked, or refuse this one, as [`Server::second_login`](crate::Server::second_login) has it. A uid has 1 to 128
+    /// bytes. It is unbound by itself when the connection ends.
+    pub fn bind(&mut self, fd: Fd, uid: impl AsRef<str>) -> Change {
+        self.core.bind(fd, uid.as_ref())
+    }
+
+    /// Takes a connection's uid away.
+    pub fn unbind(&mut self, fd: Fd) -> Change {
+        self.core.open_slot(fd).map_or(Change::Gone, |slot| self.core.registry.unbind(slot))
+    }
+
+    /// Who a connection is; inside its `on_close`, who it was.
+    pub fn uid_of(&self, fd: Fd) -> Option<&str> {
+        self.core.uid_of(fd)
+    }
+
+    /// A person's connections, the last bound first.
+    pub fn fds_of(&self, uid: &str) -> Vec<Fd> {
+        self.core.registry.slots_of(uid).map(|slot| self.core.table.fd_of(slot)).collect()
+    }
+
+    /// Whether a person has a connection.
+    pub fn is_online(&self, uid: &str) -> bool {
+        self.core.registry.count_of(uid) > 0
+    }
+
+    /// The uids that have a connection, each with how many. In no order.
+    pub fn users(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.core.registry.users()
+    }
+
+    // Groups.
+
+    /// Puts a connection into a group, which need not exist. A name has 1 to 128 bytes. It leaves by itself when it ends.
+    pub fn join(&mut self, fd: Fd, group: impl AsRef<str>) -> Change {
+        self.core.open_slot(fd).map_or(Change::Gone, |slot| self.core.registry.join(slot, group.as_ref()))
+    }
+
+    /// Takes a connection out of a group.
+    pub fn leave(&mut self, fd: Fd, group: &str) -> Change {
+        self.core.open_slot(fd).map_or(Change::Gone, |slot| self.core.registry.leave(slot, group))
+    }
+
+    /// Takes everyone out of a group, and says how many that were.
+    pub fn ungroup(&mut self, group: &str) -> usize {
+        self.core.registry.ungroup(group)
+    }
+
+    /// A group's members. In no order.
+    pub fn members(&self, group: &str) -> Vec<Fd> {
+        self.core.registry.members(group).map(|slot| self.core.table.fd_of(slot)).collect()
+    }
+
+    /// How many members a group has.
+    pub fn member_count(&self, group: &str) -> usize {
+        self.core.registry.members(group).len()
+    }
+
+    /// Whether a connection is in a group.
+    pub fn is_member(&self, fd: Fd, group: &str) -> bool {
+        self.core.table.slot_of(fd).is_some_and(|slot| self.core.registry.is_member(slot, group))
+    }
+
+    /// A connection's groups, the last joined first; inside its `on_close`, those it was in.
+    pub fn groups_of(&self, fd: Fd) -> Vec<&str> {
+        self.core.groups_of(fd)
+    }
+
+    /// The groups that have members, each with how many. In no order.
+    pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.core.registry.groups()
+    }
+
+    // Connections.
+
+    /// Closes a WebSocket with a code and a reason of at most 123 bytes (Swoole's `disconnect`). What is queued is sent
+    /// before. `Queued`: it is ending, and its `on_close` follows.
+    pub fn close(&mut self, fd: Fd, code: impl Into<CloseCode>, reason: &str) -> Outcome {
+        self.core.close(fd, code.into(), reason)
+    }
+
+    /// Drops a connection at once: no close frame, and what is queued is lost.
+    pub fn abort(&mut self, fd: Fd) -> Outcome {
+        self.core.abort(fd)
+    }
+
+    /// Whether there is a connection with this fd, in whatever state (Swoole's `exists`).
+    pub fn exists(&self, fd: Fd) -> bool {
+        self.core.table.slot_of(fd).is_some()
+    }
+
+    /// Whether it is an open WebSocket, which can be pushed to (Swoole's `isEstablished`).
+    pub fn is_open(&self, fd: Fd) -> bool {
+        self.core.open_slot(fd).is_some()
+    }
+
+    /// What is known of a connection; `None` when it is gone. It is still there inside its `on_close`.
+    pub fn info(&self, fd: Fd) -> Option<Info> {
+        self.core.info(fd)
+    }
+
+    /// The open WebSockets, lowest slot first.
+    pub fn connections(&self) -> impl Iterator<Item = Fd> {
+        self.core.connections()
+    }
+
+    /// The server in numbers. Adds up the traffic of all connections: not for every message.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Gives a connection a heartbeat other than the server's, from now on. `false`: it is gone, or the period cannot be.
+    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> bool {
+        heartbeat.check().is_ok() && self.core.set_heartbeat(fd, heartbeat)
+    }
+
+    /// Exempts a connection from heartbeats (Swoole's `protect`).
+    pub fn protect(&mut self, fd: Fd) -> bool {
+        self.core.set_heartbeat(fd, Heartbeat::Off)
+    }
+
+    /// Stops reading from a WebSocket: what the client sends waits in the kernel, and TCP slows it down. A heartbeat that
+    /// waits for bytes will miss them. `false`: it is gone.
+    pub fn pause(&mut self, fd: Fd) -> bool {
+        self.core.set_paused(fd, true)
+    }
+
+    /// Goes on reading.
+    pub fn resume(&mut self, fd: Fd) -> bool {
+        self.core.set_paused(fd, false)
+    }
+
+    /// Answers an upgrade that [`Upgrade::later`] put off. Nothing happens when the client has gone meanwhile, or was
+    /// answered.
+    pub fn answer(&mut self, fd: Fd, upgrade: impl Into<Upgrade>) {
+        self.core.answers.push_back((fd, upgrade.into()));
+    }
+
+    // Time, and other threads.
+
+    /// Calls [`on_timer`](crate::Handler::on_timer) once, `delay` from now: never early, late by the turn in progress.
+    pub fn after(&mut self, delay: Duration) -> TimerId {
+        self.core.add_timer(delay, None)
+    }
+
+    /// Calls `on_timer` every `period`, at least a millisecond. It keeps its pace: a late call does not shift the next.
+    pub fn every(&mut self, period: Duration) -> TimerId {
+        let period = period.max(Duration::from_millis(1));
+        self.core.add_timer(period, Some(period))
+    }
+
+    /// Ends a timer. `false`: it had ended.
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        self.core.cancel_timer(timer)
+    }
+
+    /// A handle for other threads.
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// Goes down: stops accepting, closes every WebSocket with 1001, and lets [`run`](crate::Server::run) return when the
+    /// last is gone, at the latest after `drain_time_max`.
+    pub fn drain(&mut self) {
+        self.core.drain();
+    }
+}

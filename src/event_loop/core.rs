@@ -1,0 +1,477 @@
+//! All that handlers can ask for, over the table, the registry and the wheel.
+//!
+//! Nothing here calls a handler. What a handler is to hear of (a connection that ended, an upgrade that was answered) is
+//! put on a list, and the loop gets to it when the handler that caused it has returned.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use crate::connection::{Cause, Closed, Env, Event, Outbound, State, Traffic};
+use crate::event_loop::table::Table;
+use crate::event_loop::timers::{TimerId, Timers};
+use crate::fd::Fd;
+use crate::limits::Heartbeat;
+use crate::message::{Content, Delivery, Message, Outcome, Push};
+use crate::peer::Peer;
+use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
+use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
+use crate::protocol::upgrade::Upgrade;
+use crate::registry::{Change, Departed, Registry, SecondLogin};
+use crate::tick::Tick;
+use crate::wheel::{Owner, Wheel};
+
+/// The state of a loop, without its handler and its sockets' readiness.
+#[derive(Debug)]
+pub struct Core {
+    pub table: Table,
+    pub registry: Registry,
+    pub wheel: Wheel,
+    pub timers: Timers,
+    pub second_login: SecondLogin,
+    /// Connections that stopped being open and whose handler has not heard of it.
+    pub ends: VecDeque<Ending>,
+    /// Upgrades that were answered late and wait to be opened or refused.
+    pub answers: VecDeque<(Fd, Upgrade)>,
+    /// Connections that may have bytes to read which no event will tell of.
+    pub ready: Vec<u32>,
+    /// The end that `on_close` is being told of, and only for as long.
+    pub departing: Option<Ending>,
+    pub counters: Counters,
+    pub started: SystemTime,
+    pub connections_max: usize,
+    /// Set once: no new connections, and the loop ends when the last is gone or at this tick.
+    pub drain_until: Option<Tick>,
+    /// For pushes to sets that overlap: the last push a slot was part of.
+    marks: Vec<u32>,
+    mark: u32,
+    /// Slots found by the registry, for when it must not be borrowed.
+    found: Vec<u32>,
+}
+
+/// A connection that stopped being open.
+#[derive(Debug)]
+pub struct Ending {
+    pub fd: Fd,
+    pub closed: Closed,
+    pub departed: Departed,
+}
+
+/// What was counted since the start.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Counters {
+    pub accepted: u64,
+    pub refused: u64,
+    pub opened: u64,
+    pub closed: u64,
+    pub open: usize,
+    /// Of the connections that are gone.
+    pub traffic: Traffic,
+}
+
+/// A connection, as `info` tells of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Info {
+    /// Its number.
+    pub fd: Fd,
+    /// Whether it can be pushed to.
+    pub state: State,
+    /// Who it is, if it was bound.
+    pub uid: Option<String>,
+    /// The groups it is in, the last joined first.
+    pub groups: Vec<String>,
+    /// Where it came from.
+    pub peer: Peer,
+    /// When it was opened; for an HTTP connection, when it was accepted.
+    pub connected_at: SystemTime,
+    /// How long ago that was.
+    pub connected_for: Duration,
+    /// How long ago its last byte came.
+    pub idle_for: Duration,
+    /// Bytes and messages, both ways.
+    pub traffic: Traffic,
+    /// Bytes that wait to be written.
+    pub queued_bytes: usize,
+}
+
+/// The server's state in numbers.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// WebSockets that are open.
+    pub open: usize,
+    /// Connections in whatever state, HTTP and closing ones included.
+    pub connections: usize,
+    /// The most connections at a time.
+    pub connections_max: usize,
+    /// Connections accepted since the start.
+    pub accepted: u64,
+    /// Connections refused since the start because there was no room.
+    pub refused: u64,
+    /// WebSockets opened since the start.
+    pub opened: u64,
+    /// WebSockets closed since the start: `opened == closed + open`.
+    pub closed: u64,
+    /// uids with a connection.
+    pub users: usize,
+    /// Groups with a member.
+    pub groups: usize,
+    /// Bytes in all queues, a shared frame counted once.
+    pub queued_bytes: usize,
+    /// Bytes and messages since the start, both ways.
+    pub traffic: Traffic,
+    /// Since the start.
+    pub uptime: Duration,
+}
+
+impl Core {
+    /// An empty core.
+    pub fn new(connections_max: usize, env: Env, second_login: SecondLogin) -> Core {
+        Core {
+            wheel: Wheel::new(env.now),
+            table: Table::new(connections_max, env),
+            registry: Registry::new(),
+            timers: Timers::default(),
+            second_login,
+            ends: VecDeque::new(),
+            answers: VecDeque::new(),
+            ready: Vec::new(),
+            departing: None,
+            counters: Counters::default(),
+            started: SystemTime::now(),
+            connections_max,
+            drain_until: None,
+            marks: Vec::new(),
+            mark: 0,
+            found: Vec::new(),
+        }
+    }
+
+    // Pushing.
+
+    /// To one connection.
+    pub fn push(&mut self, fd: Fd, push: Push<'_>) -> Outcome {
+        let Some(slot) = self.table.slot_of(fd).filter(|_| !push.except.contains(&fd)) else { return Outcome::Gone };
+        let outcome = self.table.push(slot, &mut outbound(&push, false));
+        self.end_slow();
+        outcome
+    }
+
+    /// To the connections of some uids; one that is named twice gets it once.
+    pub fn push_uids<'u>(&mut self, uids: impl Iterator<Item = &'u str>, push: Push<'_>) -> Delivery {
+        let mut found = std::mem::take(&mut self.found);
+        for uid in uids {
+            found.extend(self.registry.slots_of(uid));
+        }
+        self.push_found(found, push)
+    }
+
+    /// To the members of some groups; a member of several gets it once.
+    pub fn push_groups<'g>(&mut self, groups: impl Iterator<Item = &'g str>, push: Push<'_>) -> Delivery {
+        let mut found = std::mem::take(&mut self.found);
+        for group in groups {
+            found.extend(self.registry.members(group));
+        }
+        self.push_found(found, push)
+    }
+
+    /// To every open connection.
+    pub fn broadcast(&mut self, push: Push<'_>) -> Delivery {
+        let mut found = std::mem::take(&mut self.found);
+        found.extend(0..self.table.slots_end());
+        self.push_found(found, push)
+    }
+
+    fn push_found(&mut self, mut found: Vec<u32>, push: Push<'_>) -> Delivery {
+        let mark = self.next_mark();
+        for fd in push.except {
+            if let Some(slot) = self.table.slot_of(*fd) {
+                self.marks[slot as usize] = mark;
+            }
+        }
+        let mut delivery = Delivery::default();
+        let mut outbound = outbound(&push, found.len() > 1);
+        for slot in found.drain(..) {
+            if self.marks[slot as usize] != mark {
+                self.marks[slot as usize] = mark;
+                delivery.count(self.table.push(slot, &mut outbound));
+            }
+        }
+        self.found = found;
+        self.end_slow();
+        delivery
+    }
+
+    fn next_mark(&mut self) -> u32 {
+        self.marks.resize(self.table.slots_end() as usize, 0);
+        self.mark = self.mark.wrapping_add(1);
+        if self.mark == 0 {
+            self.marks.fill(0);
+            self.mark = 1;
+        }
+        self.mark
+    }
+
+    /// A ping.
+    pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
+        if payload.len() > CONTROL_BYTES_MAX {
+            return Outcome::Refused;
+        }
+        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        let Some((entry, env)) = self.table.get_mut(slot) else { return Outcome::Gone };
+        let is_sent = entry.connection.ping(payload, env);
+        self.table.touch(slot);
+        if is_sent { Outcome::Queued } else { Outcome::Gone }
+    }
+
+    // Ending.
+
+    /// Closes one connection for a handler.
+    pub fn close(&mut self, fd: Fd, code: CloseCode, reason: &str) -> Outcome {
+        if !code.is_sendable() || reason.len() > CLOSE_REASON_BYTES_MAX {
+            return Outcome::Refused;
+        }
+        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        if self.close_slot(slot, code, reason, Cause::ServerClosed) { Outcome::Queued } else { Outcome::Gone }
+    }
+
+    /// Drops one connection at once, without a close frame and without what is queued.
+    pub fn abort(&mut self, fd: Fd) -> Outcome {
+        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        let event = self.table.step(slot, |connection, _| connection.abort());
+        if self.record_end(slot, event) { Outcome::Queued } else { Outcome::Gone }
+    }
+
+    /// Starts the close handshake. `false`: it was not open.
+    pub fn close_slot(&mut self, slot: u32, code: CloseCode, reason: &str, cause: Cause) -> bool {
+        let event = self.table.step(slot, |connection, env| connection.close(code, reason, cause, env));
+        self.record_end(slot, event)
+    }
+
+    /// Takes a connection that stopped being open out of the maps, and puts it on the list for its handler.
+    pub fn record_end(&mut self, slot: u32, event: Option<Event<'_>>) -> bool {
+        let Some(Event::Closed(closed)) = event else { return false };
+        let departed = self.registry.remove(slot);
+        self.counters.open -= 1;
+        self.counters.closed += 1;
+        self.ends.push_back(Ending { fd: self.table.fd_of(slot), closed, departed });
+        true
+    }
+
+    fn end_slow(&mut self) {
+        while let Some(slot) = self.table.pop_slow() {
+            let event = self.table.step(slot, |connection, env| connection.close_slow(env));
+            self.record_end(slot, event);
+        }
+    }
+
+    /// Begins to drain: every WebSocket is closed with 1001.
+    pub fn drain(&mut self) {
+        if self.drain_until.is_some() {
+            return;
+        }
+        let until = self.table.env.now.after(self.table.env.limits.drain_time_max);
+        self.drain_until = Some(until);
+        let timer = self.timers.add(until, None);
+        self.wheel.arm(Owner::Timer(timer.index()), until);
+        let slots: Vec<u32> = self.table.slots().collect();
+        for slot in slots {
+            if !self.close_slot(slot, CloseCode::GOING_AWAY, "the server is going down", Cause::Drained) {
+                let event = self.table.step(slot, |connection, env| connection.drain(env));
+                self.record_end(slot, event);
+            }
+        }
+    }
+
+    // The maps.
+
+    /// Binds a connection to a uid, as the policy for second logins has it.
+    pub fn bind(&mut self, fd: Fd, uid: &str) -> Change {
+        let Some(slot) = self.open_slot(fd) else { return Change::Gone };
+        let mut kicked = Vec::new();
+        let change = self.registry.bind(slot, uid, self.second_login, &mut kicked);
+        for old in kicked {
+            self.close_slot(old, CloseCode::KICKED, "this uid connected anew", Cause::Kicked);
+        }
+        change
+    }
+
+    /// Whether a connection with this uid would be turned away.
+    pub fn is_taken(&self, uid: &str) -> bool {
+        self.second_login == SecondLogin::RejectNew && self.registry.count_of(uid) > 0
+    }
+
+    /// The slot of an open connection.
+    pub fn open_slot(&self, fd: Fd) -> Option<u32> {
+        let slot = self.table.slot_of(fd)?;
+        self.table.get(slot)?.connection.is_open().then_some(slot)
+    }
+
+    /// The uid of a connection; for the one whose end is being told, the uid it had.
+    pub fn uid_of(&self, fd: Fd) -> Option<&str> {
+        match &self.departing {
+            Some(ending) if ending.fd == fd => ending.departed.uid.as_deref(),
+            _ => self.registry.uid_of(self.table.slot_of(fd)?),
+        }
+    }
+
+    /// The groups of a connection, likewise.
+    pub fn groups_of(&self, fd: Fd) -> Vec<&str> {
+        match &self.departing {
+            Some(ending) if ending.fd == fd => ending.departed.groups.iter().map(AsRef::as_ref).collect(),
+            _ => self.table.slot_of(fd).map_or_else(Vec::new, |slot| self.registry.groups_of(slot).collect()),
+        }
+    }
+
+    // Looking.
+
+    /// What is known of a connection.
+    pub fn info(&self, fd: Fd) -> Option<Info> {
+        let env = &self.table.env;
+        let connection = &self.table.get(self.table.slot_of(fd)?)?.connection;
+        let opened = Duration::from_millis(connection.opened().0);
+        Some(Info {
+            fd,
+            state: connection.state(),
+            uid: self.uid_of(fd).map(str::to_owned),
+            groups: self.groups_of(fd).into_iter().map(str::to_owned).collect(),
+            peer: connection.peer(),
+            connected_at: self.started + opened,
+            connected_for: env.now.since(connection.opened()),
+            idle_for: env.now.since(connection.last_seen()),
+            traffic: connection.traffic(),
+            queued_bytes: connection.queued_bytes(),
+        })
+    }
+
+    /// Open connections, lowest slot first.
+    pub fn connections(&self) -> impl Iterator<Item = Fd> + '_ {
+        let is_open = |slot: &u32| self.table.get(*slot).is_some_and(|entry| entry.connection.is_open());
+        self.table.slots().filter(is_open).map(|slot| self.table.fd_of(slot))
+    }
+
+    /// The server in numbers.
+    pub fn stats(&self) -> Stats {
+        let mut traffic = self.counters.traffic;
+        for slot in self.table.slots() {
+            if let Some(entry) = self.table.get(slot) {
+                traffic += entry.connection.traffic();
+            }
+        }
+        Stats {
+            open: self.counters.open,
+            connections: self.table.len(),
+            connections_max: self.connections_max,
+            accepted: self.counters.accepted,
+            refused: self.counters.refused,
+            opened: self.counters.opened,
+            closed: self.counters.closed,
+            users: self.registry.user_count(),
+            groups: self.registry.group_count(),
+            queued_bytes: self.table.env.queued,
+            traffic,
+            uptime: Duration::from_millis(self.table.env.now.0),
+        }
+    }
+
+    // Time.
+
+    /// A timer.
+    pub fn add_timer(&mut self, delay: Duration, every: Option<Duration>) -> TimerId {
+        // The turn's clock was read up to a millisecond ago and rounded down: one more, so that nothing is early.
+        let at = self.table.env.now.after(delay.saturating_add(Duration::from_millis(1)));
+        let timer = self.timers.add(at, every);
+        self.wheel.arm(Owner::Timer(timer.index()), at);
+        timer
+    }
+
+    /// Ends a timer.
+    pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
+        let was_there = self.timers.remove(timer);
+        if was_there {
+            self.wheel.cancel(Owner::Timer(timer.index()));
+        }
+        was_there
+    }
+
+    /// Gives a connection a heartbeat of its own.
+    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> bool {
+        let Some(slot) = self.table.slot_of(fd) else { return false };
+        let Some((entry, env)) = self.table.get_mut(slot) else { return false };
+        entry.connection.set_heartbeat(fd, heartbeat, env);
+        self.arm(slot);
+        true
+    }
+
+    /// Stops reading from a connection, or goes on.
+    pub fn set_paused(&mut self, fd: Fd, is_paused: bool) -> bool {
+        let Some(slot) = self.open_slot(fd) else { return false };
+        let Some((entry, _)) = self.table.get_mut(slot) else { return false };
+        entry.connection.set_paused(is_paused);
+        if !is_paused {
+            self.make_ready(slot);
+        }
+        true
+    }
+
+    /// Sees to it that a connection's next deadline is in the wheel. Armed for an earlier one it stays so: the wheel
+    /// then asks too early, and is armed anew.
+    #[inline]
+    pub fn arm(&mut self, slot: u32) {
+        let Some(entry) = self.table.get(slot) else { return };
+        let at = entry.connection.poll_timeout(&self.table.env);
+        if at < Tick::NEVER {
+            self.wheel.arm_no_later(Owner::Connection(slot), at);
+        }
+    }
+
+    /// Lists a connection to be read, as though an event had told of bytes.
+    #[inline]
+    pub fn make_ready(&mut self, slot: u32) {
+        if let Some((entry, _)) = self.table.get_mut(slot)
+            && !entry.is_ready
+        {
+            entry.is_ready = true;
+            self.ready.push(slot);
+        }
+    }
+
+    /// Frees a slot at the end of a turn.
+    pub fn reap(&mut self, slot: u32) {
+        if let Some(entry) = self.table.get(slot) {
+            self.counters.traffic += entry.connection.traffic();
+        }
+        self.wheel.cancel(Owner::Connection(slot));
+        self.table.remove(slot);
+    }
+
+    /// The client of `slot` is gone.
+    pub fn handle_end(&mut self, slot: u32, is_reset: bool) {
+        let event = self.table.step(slot, |connection, _| connection.handle_end(is_reset));
+        self.record_end(slot, event);
+    }
+
+    /// Panics where its parts do not fit together. For tests and debug builds.
+    pub fn check_invariants(&self) {
+        self.registry.check_invariants();
+        self.wheel.check_invariants();
+        let mut open = 0;
+        for slot in self.table.slots() {
+            let Some(entry) = self.table.get(slot) else { continue };
+            entry.connection.check_invariants();
+            open += usize::from(entry.connection.is_open());
+        }
+        assert_eq!(open, self.counters.open, "open connections");
+    }
+}
+
+fn outbound<'a>(push: &Push<'a>, to_many: bool) -> Outbound<'a> {
+    let mut outbound = match push.content {
+        Content::Frame(frame) => Outbound::frame(frame),
+        Content::Message(Message::Text(text)) => Outbound::message(Opcode::Text, text.as_bytes()),
+        Content::Message(Message::Binary(bytes)) => Outbound::message(Opcode::Binary, bytes),
+    };
+    outbound.to_many |= to_many;
+    outbound.key = push.key;
+    outbound
+}

@@ -1,0 +1,223 @@
+//! Listening sockets: `host:port`, `[v6]:port`, `unix:PATH`.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, acceptfrom_with};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::peer::Peer;
+
+/// Connections that may wait to be accepted. mio's own listeners have 128, which a storm of clients overruns.
+const BACKLOG: i32 = 4096;
+
+/// Unsent bytes above which a socket counts as full, so that a reader that stalls holds little of the kernel's memory.
+const UNSENT_BYTES_MAX: u32 = 16 << 10;
+
+/// Where a server listens.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Address {
+    /// An IPv4 or IPv6 address and port.
+    Tcp(SocketAddr),
+    /// A unix socket's path.
+    Unix(PathBuf),
+}
+
+/// A listening socket. Dropping a unix one removes its file.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    address: Address,
+    /// Held for what dropping it does.
+    _file: Option<SocketFile>,
+}
+
+/// What accepting came to.
+#[derive(Debug)]
+pub enum Accepted {
+    Connection(OwnedFd, Peer),
+    /// Nobody waits.
+    Nobody,
+    /// The process, or the system, is out of descriptors or memory.
+    Exhausted,
+}
+
+/// A socket file that we made, and are to remove.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Listener {
+    /// Listens on `address`. A name with several addresses, as `localhost` has, is listened to on each, unless the port
+    /// is 0, where each would get another.
+    pub fn bind_all(address: &str) -> io::Result<Vec<Listener>> {
+        if let Some(path) = address.strip_prefix("unix:") {
+            return Ok(vec![explain(address, Listener::bind_unix(Path::new(path)))?]);
+        }
+        let mut addresses: Vec<SocketAddr> = explain(address, address.to_socket_addrs())?.collect();
+        addresses.dedup();
+        let wanted = if addresses.first().is_some_and(|first| first.port() == 0) { 1 } else { addresses.len() };
+        let mut listeners = Vec::new();
+        for tcp in addresses.into_iter().take(wanted) {
+            match Listener::bind_tcp(tcp) {
+                Ok(listener) => listeners.push(listener),
+                // `localhost` may name ::1 on a machine that has no IPv6.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && wanted > 1 => {}
+                Err(error) => return explain(address, Err(error)),
+            }
+        }
+        if listeners.is_empty() {
+            return explain(address, Err(io::ErrorKind::AddrNotAvailable.into()));
+        }
+        Ok(listeners)
+    }
+
+    fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // `[::]:80` beside `0.0.0.0:80` is no conflict, and each says what it means.
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+        Ok(Listener { socket: socket.into(), address: Address::Tcp(bound), _file: None })
+    }
+
+    fn bind_unix(path: &Path) -> io::Result<Listener> {
+        let address = SockAddr::unix(path)?;
+        remove_stale(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+        socket.bind(&address)?;
+        let metadata = fs::symlink_metadata(path)?;
+        let file = SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+        socket.listen(BACKLOG)?;
+        Ok(Listener { socket: socket.into(), address: Address::Unix(path.to_owned()), _file: Some(file) })
+    }
+
+    /// Sets the options that accepted sockets inherit, as they do on Linux, so that none has to be set on each.
+    pub fn prepare(&self, write_time_max: Duration) -> io::Result<()> {
+        if let Address::Tcp(_) = self.address {
+            let socket = socket2::SockRef::from(&self.socket);
+            socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+            socket.set_tcp_user_timeout(Some(write_time_max))?;
+        }
+        Ok(())
+    }
+
+    /// Accepts one connection.
+    pub fn accept(&self) -> io::Result<Accepted> {
+        loop {
+            match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((socket, address)) => return Ok(Accepted::Connection(socket, peer(address))),
+                Err(Errno::AGAIN) => return Ok(Accepted::Nobody),
+                // The client was gone before it was accepted; accept(2) names the network's errors with that.
+                Err(
+                    Errno::INTR
+                    | Errno::CONNABORTED
+                    | Errno::PROTO
+                    | Errno::NETDOWN
+                    | Errno::NETUNREACH
+                    | Errno::HOSTUNREACH
+                    | Errno::HOSTDOWN,
+                ) => {}
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return Ok(Accepted::Exhausted),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Where it listens; the port that was given where 0 was asked for.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The kernel's descriptor, for epoll.
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Whoever replaced the file since owns it now.
+        let is_ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// The reading of an address as a URL has it: `127.0.0.1:9501`, `[::1]:9501`, `unix:/run/push.sock`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Address {
+    /// Whether only this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Address::Unix(_) => true,
+        }
+    }
+}
+
+/// Answers a client that there is no room for, without a connection of its own.
+pub fn refuse(socket: &OwnedFd, response: &[u8]) {
+    // What it has sent already is taken off the socket: closing over unread bytes would reset the connection, and the
+    // response with it. Whoever cannot be told is not: there is nothing to do about it.
+    let _ = rustix::net::recv(socket, &mut [0; 4096], RecvFlags::empty());
+    let _ = rustix::net::send(socket, response, SendFlags::NOSIGNAL);
+    let _ = rustix::net::shutdown(socket, Shutdown::Write);
+}
+
+/// Removes a socket file that nobody listens on; refuses where somebody does, and where it is another kind of file.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}
+
+fn peer(address: Option<SocketAddrAny>) -> Peer {
+    let socket_address = address.and_then(|address| SocketAddr::try_from(address).ok());
+    socket_address.map_or(Peer::Unix, Peer::from)
+}
+
+fn explain<T>(address: &str, result: io::Result<T>) -> io::Result<T> {
+    result.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}

@@ -1,0 +1,535 @@
+//! The loop: the only place that knows of epoll, sockets, system calls and the clock.
+//!
+//! One turn: wait, take what other threads sent, accept and read, fire timers, tell handlers of ends, write, and free
+//! what is over. Sockets are registered edge-triggered, once. Who may have more to read than an event will tell of is on
+//! the ready list; who has something to write is on the table's dirty list.
+
+mod accept;
+mod core;
+mod inbox;
+mod listener;
+mod signals;
+mod socket;
+mod table;
+mod timers;
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+pub use self::core::{Core, Info, Stats};
+pub use self::inbox::{Inbox, Rejected, Sender};
+pub use self::listener::{Address, Listener};
+pub use self::timers::TimerId;
+
+use self::accept::Door;
+use self::signals::Signals;
+use self::table::Flushed;
+use crate::connection::{Cause, Closed, Env, Event, State};
+use crate::fd::Fd;
+use crate::limits::{Heartbeat, Limits};
+use crate::message::Message;
+use crate::protocol::close::CloseCode;
+use crate::protocol::http::HttpError;
+use crate::protocol::origin::Origins;
+use crate::protocol::request::Request;
+use crate::protocol::response::Response;
+use crate::protocol::upgrade::Upgrade;
+use crate::registry::{Change, SecondLogin, is_name};
+use crate::tick::Tick;
+use crate::wheel::Owner;
+
+/// Events that one wait takes at most. More are told of by the next.
+const EVENTS_MAX: usize = 4096;
+
+/// Tokens from here on are not slots.
+const TOKEN_WAKER: Token = Token(usize::MAX);
+const TOKEN_SIGNALS: Token = Token(usize::MAX - 1);
+const TOKEN_LISTENERS_END: usize = usize::MAX - 1;
+
+/// What runs on a loop: the floor above, which knows handlers.
+///
+/// The loop is in the middle of nothing when it calls: an application may ask the core for anything.
+pub trait Application {
+    /// What other threads send.
+    type Command: Send + 'static;
+
+    fn started(&mut self, core: &mut Core);
+    fn upgrade(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Upgrade;
+    fn opened(&mut self, core: &mut Core, fd: Fd, request: &Request);
+    fn message(&mut self, core: &mut Core, fd: Fd, message: Message<'_>);
+    fn ping(&mut self, core: &mut Core, fd: Fd, payload: &[u8]);
+    fn pong(&mut self, core: &mut Core, fd: Fd, payload: &[u8]);
+    fn closed(&mut self, core: &mut Core, fd: Fd, closed: &Closed);
+    /// `None`: the application answers no plain HTTP.
+    fn request(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Option<Response>;
+    fn timer(&mut self, core: &mut Core, timer: TimerId);
+    fn command(&mut self, core: &mut Core, command: Self::Command);
+}
+
+/// What a loop is run with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub limits: Limits,
+    pub heartbeat: Heartbeat,
+    pub origins: Origins,
+    pub second_login: SecondLogin,
+    /// Whether SIGTERM and SIGINT drain this loop.
+    pub catches_signals: bool,
+}
+
+/// A loop and its application.
+#[derive(Debug)]
+pub struct EventLoop<A: Application> {
+    core: Core,
+    application: A,
+    poll: Poll,
+    door: Door,
+    inbox: Inbox<A::Command>,
+    signals: Option<Signals>,
+    clock: Clock,
+    /// Read into; lent to handlers.
+    buffer: Vec<u8>,
+    /// Spare lists, kept for their memory.
+    commands: VecDeque<A::Command>,
+    slots: Vec<u32>,
+    over: Vec<u32>,
+}
+
+/// What a loop is made over: epoll, and an inbox that wakes it.
+pub fn open<C>(commands_max: usize) -> io::Result<(Poll, Inbox<C>)> {
+    let poll = Poll::new()?;
+    let waker = mio::Waker::new(poll.registry(), TOKEN_WAKER)?;
+    Ok((poll, Inbox::new(waker, commands_max)))
+}
+
+/// Where the time comes from.
+#[derive(Debug)]
+struct Clock {
+    started: Instant,
+    /// The second that `Env::date` was made for.
+    dated: u64,
+}
+
+impl<A: Application> EventLoop<A> {
+    /// A loop over `poll`, with its inbox's waker registered there.
+    pub fn new(
+        config: Config,
+        listeners: Vec<Listener>,
+        poll: Poll,
+        inbox: Inbox<A::Command>,
+        application: A,
+    ) -> io::Result<EventLoop<A>> {
+        let connections_max = accept::raise_connections_max(&config.limits)?;
+        let budget = config.limits.read_budget_bytes;
+        let write_time_max = config.limits.write_time_max;
+        let env = Env::new(config.limits, config.heartbeat, config.origins);
+        let mut signals = if config.catches_signals { Some(Signals::catch()?) } else { None };
+        if let Some(signals) = &mut signals {
+            poll.registry().register(&mut signals.pipe, TOKEN_SIGNALS, Interest::READABLE)?;
+        }
+        for (index, listener) in listeners.iter().enumerate() {
+            listener.prepare(write_time_max)?;
+            let token = Token(TOKEN_LISTENERS_END - 1 - index);
+            poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        Ok(EventLoop {
+            core: Core::new(connections_max, env, config.second_login),
+            application,
+            poll,
+            door: Door::new(listeners)?,
+            inbox,
+            signals,
+            clock: Clock { started: Instant::now(), dated: u64::MAX },
+            buffer: vec![0; budget],
+            commands: VecDeque::new(),
+            slots: Vec::new(),
+            over: Vec::new(),
+        })
+    }
+
+    /// Runs until the loop has drained.
+    ///
+    /// # Errors
+    /// `Interrupted` when a second signal cut the drain short; whatever epoll or a listener reports.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        self.clock.read(&mut self.core.table.env);
+        self.call(None, |application, core| application.started(core));
+        while !self.is_drained() {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            self.clock.read(&mut self.core.table.env);
+            self.handle_commands();
+            self.handle_events(&events)?;
+            if self.core.drain_until.is_some() {
+                self.door.close();
+            }
+            self.door.accept_pending(&mut self.core, self.poll.registry())?;
+            self.read_ready();
+            self.fire_timers();
+            self.settle();
+            self.flush();
+            self.reap();
+            if cfg!(debug_assertions) && self.core.table.len() < 64 {
+                self.core.check_invariants();
+            }
+        }
+        Ok(())
+    }
+
+    fn is_drained(&self) -> bool {
+        let Some(until) = self.core.drain_until else { return false };
+        self.core.table.len() == 0 || self.core.table.env.now >= until
+    }
+
+    /// How long to wait for events: not at all while work was put off.
+    fn timeout(&self) -> Option<Duration> {
+        let is_behind = !self.core.ready.is_empty() || self.core.table.has_dirty() || self.door.has_pending();
+        if is_behind {
+            return Some(Duration::ZERO);
+        }
+        let next = match (self.core.wheel.next(), self.door.retry_at()) {
+            (Some(timer), Some(retry)) => timer.min(retry),
+            (timer, retry) => timer.or(retry)?,
+        };
+        let at = self.clock.started + Duration::from_millis(next.0);
+        Some(at.saturating_duration_since(Instant::now()))
+    }
+
+    // What happened.
+
+    fn handle_commands(&mut self) {
+        let mut commands = std::mem::take(&mut self.commands);
+        self.inbox.swap(&mut commands);
+        for command in commands.drain(..) {
+            self.call(None, |application, core| application.command(core, command));
+            self.settle();
+        }
+        self.commands = commands;
+    }
+
+    fn handle_events(&mut self, events: &Events) -> io::Result<()> {
+        for event in events {
+            match event.token() {
+                TOKEN_WAKER => {}
+                TOKEN_SIGNALS => self.handle_signals()?,
+                Token(token) => match u32::try_from(token) {
+                    Ok(slot) => self.handle_socket(slot, event),
+                    Err(_) => self.door.handle_event(TOKEN_LISTENERS_END - 1 - token),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_socket(&mut self, slot: u32, event: &mio::event::Event) {
+        let Some((entry, _)) = self.core.table.get_mut(slot) else { return };
+        entry.is_hung_up |= event.is_read_closed() || event.is_error();
+        let is_gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
+        let has_input = event.is_readable() || entry.is_hung_up;
+        entry.is_readable |= has_input;
+        let has_room = event.is_writable() && entry.connection.handle_writable();
+        let can_read = entry.connection.wants_read();
+        if has_room {
+            self.core.table.touch(slot);
+        }
+        if has_input && can_read {
+            self.core.make_ready(slot);
+        } else if is_gone {
+            // Nothing will be read that would tell: the handler put it off.
+            self.core.handle_end(slot, true);
+        }
+    }
+
+    fn handle_signals(&mut self) -> io::Result<()> {
+        let count = self.signals.as_mut().map_or(0, Signals::count);
+        if count == 0 {
+            return Ok(());
+        }
+        if count > 1 || self.core.drain_until.is_some() {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "a second signal cut the drain short"));
+        }
+        log::info!("draining {} connections", self.core.table.len());
+        self.core.drain();
+        Ok(())
+    }
+
+    fn read_ready(&mut self) {
+        let mut slots = std::mem::take(&mut self.slots);
+        slots.append(&mut self.core.ready);
+        for slot in slots.drain(..) {
+            self.read(slot);
+        }
+        self.slots = slots;
+    }
+
+    /// Reads once from a connection, and puts it back on the list when there may be more.
+    fn read(&mut self, slot: u32) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.read_into(slot, &mut buffer);
+        self.buffer = buffer;
+        self.core.arm(slot);
+    }
+
+    fn read_into(&mut self, slot: u32, buffer: &mut [u8]) {
+        let Some((entry, _)) = self.core.table.get_mut(slot) else { return };
+        entry.is_ready = false;
+        if entry.connection.state() == State::Http {
+            // Requests that it put off come before what is in the socket.
+            self.feed(slot, &mut []);
+        }
+        let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
+        if !entry.is_readable || !entry.connection.wants_read() {
+            return;
+        }
+        let now = env.now;
+        let read = self.core.table.read(slot, buffer);
+        let Some((entry, _)) = self.core.table.get_mut(slot) else { return };
+        match read {
+            Ok(None) => entry.is_readable = false,
+            Ok(Some(0)) => {
+                entry.is_readable = false;
+                self.core.handle_end(slot, false);
+            }
+            Ok(Some(count)) => {
+                // A read that returns less than it was offered has drained the socket, unless the peer has closed
+                // its side: that end is only seen by reading up to it.
+                entry.is_readable = count == buffer.len() || entry.is_hung_up;
+                entry.connection.handle_received(count, now);
+                let goes_on = entry.is_readable;
+                self.feed(slot, &mut buffer[..count]);
+                if goes_on {
+                    self.core.make_ready(slot);
+                }
+            }
+            Err(_) => {
+                entry.is_readable = false;
+                self.core.handle_end(slot, true);
+            }
+        }
+        self.settle();
+    }
+
+    /// Hands bytes to a connection, and what they amount to, to the application.
+    fn feed(&mut self, slot: u32, bytes: &mut [u8]) {
+        let fd = self.core.table.fd_of(slot);
+        let mut input = bytes;
+        loop {
+            let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
+            let Some(event) = entry.connection.handle_bytes(&mut input, env) else { break };
+            match event {
+                Event::Text(text) => self.deliver(fd, Message::Text(&text)),
+                Event::Binary(bytes) => self.deliver(fd, Message::Binary(&bytes)),
+                Event::Ping(payload) => self.call(Some(fd), |application, core| application.ping(core, fd, &payload)),
+                Event::Pong(payload) => self.call(Some(fd), |application, core| application.pong(core, fd, &payload)),
+                Event::Request { request, wanted_upgrade } => self.answer_request(fd, &request, wanted_upgrade),
+                Event::Upgrade(request) => self.answer_upgrade(fd, request),
+                closed @ Event::Closed(_) => {
+                    self.core.record_end(slot, Some(closed));
+                }
+            }
+            if !self.core.ends.is_empty() {
+                self.settle();
+            }
+        }
+        // Pongs, errors and responses are output that no push has announced.
+        self.core.table.touch(slot);
+    }
+
+    #[inline]
+    fn deliver(&mut self, fd: Fd, message: Message<'_>) {
+        self.call(Some(fd), |application, core| application.message(core, fd, message));
+    }
+
+    fn answer_request(&mut self, fd: Fd, request: &Request, wanted_upgrade: bool) {
+        let mut response = None;
+        self.call(Some(fd), |application, core| {
+            let otherwise = || match wanted_upgrade {
+                true => HttpError::UpgradeRequired.response(),
+                false => Response::text(404, "not found\n"),
+            };
+            response = Some(application.request(core, fd, request).unwrap_or_else(otherwise));
+        });
+        let response = response.unwrap_or_else(|| Response::text(500, "internal error\n").close());
+        self.respond(fd, response);
+    }
+
+    fn respond(&mut self, fd: Fd, response: Response) {
+        let Some(slot) = self.core.table.slot_of(fd) else { return };
+        if let Some(fault) = response.fault() {
+            log::error!("fd {fd}: a response is sent as 500, because {fault}");
+        }
+        if let Some((entry, env)) = self.core.table.get_mut(slot) {
+            entry.connection.respond(response, env);
+        }
+        self.core.table.touch(slot);
+        self.core.arm(slot);
+    }
+
+    fn answer_upgrade(&mut self, fd: Fd, request: Box<Request>) {
+        let mut upgrade = None;
+        self.call(Some(fd), |application, core| upgrade = Some(application.upgrade(core, fd, &request)));
+        let upgrade = upgrade.unwrap_or_else(|| Upgrade::refuse(Response::text(500, "internal error\n")));
+        self.finish_upgrade(fd, upgrade, request);
+    }
+
+    /// Does to an upgrade what the application said.
+    fn finish_upgrade(&mut self, fd: Fd, upgrade: Upgrade, request: Box<Request>) {
+        let Some(slot) = self.core.table.slot_of(fd) else { return };
+        let accept = match upgrade {
+            Upgrade::Refuse(response) => return self.respond(fd, response),
+            Upgrade::Later => {
+                if let Some((entry, _)) = self.core.table.get_mut(slot) {
+                    entry.connection.defer(request);
+                }
+                return;
+            }
+            Upgrade::Accept(accept) => accept,
+        };
+        if let Some(uid) = accept.chosen_uid() {
+            if self.core.is_taken(uid) {
+                return self.respond(fd, Response::text(409, "this uid is connected already\n"));
+            }
+            if !is_name(uid) {
+                log::error!("fd {fd}: an upgrade is answered with 500, because {uid:?} is no uid: {}", Change::BadName);
+                return self.respond(fd, Response::text(500, "the handler's answer cannot be sent\n"));
+            }
+        }
+        let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
+        match entry.connection.accept(fd, &accept, &request, env) {
+            Ok(mut early) => {
+                self.core.counters.opened += 1;
+                self.core.counters.open += 1;
+                self.core.table.touch(slot);
+                if let Some(uid) = accept.chosen_uid() {
+                    self.core.bind(fd, uid);
+                }
+                self.call(Some(fd), |application, core| application.opened(core, fd, &request));
+                self.settle();
+                self.feed(slot, &mut early);
+                self.core.make_ready(slot);
+            }
+            Err(fault) => {
+                log::error!("fd {fd}: an upgrade is answered with 500, because {fault}");
+                self.core.table.touch(slot);
+            }
+        }
+        self.core.arm(slot);
+    }
+
+    fn fire_timers(&mut self) {
+        let now = self.core.table.env.now;
+        self.core.wheel.advance(now);
+        while let Some(owner) = self.core.wheel.pop_expired() {
+            match owner {
+                Owner::Connection(slot) => {
+                    let event = self.core.table.step(slot, |connection, env| connection.handle_tick(env));
+                    self.core.record_end(slot, event);
+                    self.core.arm(slot);
+                }
+                Owner::Timer(index) => {
+                    let Some(fired) = self.core.timers.fire(index, now) else { continue };
+                    if let Some(at) = fired.again {
+                        self.core.wheel.arm(owner, at);
+                    }
+                    self.call(None, |application, core| application.timer(core, fired.id));
+                }
+            }
+            self.settle();
+        }
+    }
+
+    /// Tells the application of what came to an end, and finishes upgrades that were answered late, until its handlers
+    /// cause no more of either.
+    fn settle(&mut self) {
+        loop {
+            if let Some(ending) = self.core.ends.pop_front() {
+                let (fd, closed) = (ending.fd, ending.closed.clone());
+                self.core.departing = Some(ending);
+                self.call(None, |application, core| application.closed(core, fd, &closed));
+                self.core.departing = None;
+            } else if let Some((fd, upgrade)) = self.core.answers.pop_front() {
+                let Some(slot) = self.core.table.slot_of(fd) else { continue };
+                let deferred = self.core.table.get_mut(slot).and_then(|(entry, _)| entry.connection.take_deferred());
+                if let Some(request) = deferred {
+                    self.finish_upgrade(fd, upgrade, request);
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut slots = std::mem::take(&mut self.slots);
+        self.core.table.take_dirty(&mut slots);
+        for slot in slots.drain(..) {
+            match self.core.table.flush(slot) {
+                Flushed::Stays { may_resume } => {
+                    if may_resume {
+                        self.core.make_ready(slot);
+                    }
+                    self.core.arm(slot);
+                }
+                Flushed::Over => self.over.push(slot),
+                Flushed::Broken => {
+                    self.core.handle_end(slot, true);
+                    self.over.push(slot);
+                }
+            }
+        }
+        self.slots = slots;
+    }
+
+    fn reap(&mut self) {
+        if self.over.is_empty() {
+            return;
+        }
+        // A socket that broke while it was written to has ended its connection only now.
+        self.settle();
+        for slot in self.over.drain(..) {
+            self.core.reap(slot);
+        }
+        self.door.handle_freed();
+    }
+
+    /// Calls the application. A panic is caught: it ends the connection that was served, and only that.
+    #[inline]
+    fn call(&mut self, fd: Option<Fd>, call: impl FnOnce(&mut A, &mut Core)) {
+        let (application, core) = (&mut self.application, &mut self.core);
+        if catch_unwind(AssertUnwindSafe(|| call(application, core))).is_err() {
+            self.handle_panic(fd);
+        }
+    }
+
+    #[cold]
+    fn handle_panic(&mut self, fd: Option<Fd>) {
+        match fd {
+            Some(fd) => log::error!("fd {fd}: a handler panicked; the connection is closed"),
+            None => log::error!("a handler panicked"),
+        }
+        if let Some(slot) = fd.and_then(|fd| self.core.table.slot_of(fd)) {
+            self.core.close_slot(slot, CloseCode::INTERNAL_ERROR, "internal error", Cause::HandlerPanicked);
+        }
+    }
+}
+
+impl Clock {
+    /// Reads the clock into `env`, once a turn; the date only when the second has changed.
+    fn read(&mut self, env: &mut Env) {
+        let elapsed = self.started.elapsed();
+        env.now = Tick(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+        if self.dated != elapsed.as_secs() {
+            self.dated = elapsed.as_secs();
+            env.date = httpdate::fmt_http_date(SystemTime::now());
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The connections of a loop by slot, with their sockets, their generations, and who has something to write.
+//!
+//! A slot is freed only by [`Table::remove`], at the end of a turn, so that no event of that turn can meet the slot's
+//! next owner.
+
+use std::io::IoSlice;
+
+use slab::Slab;
+
+use crate::connection::{Connection, Env, Event, Next, Outbound, Sent};
+use crate::event_loop::socket::Socket;
+use crate::fd::Fd;
+use crate::limits::SlowReader;
+use crate::message::Outcome;
+use crate::peer::Peer;
+
+/// Slots made ready from the start: memory is only touched, and so only used, when a connection comes.
+const SLOTS_RESERVED_MAX: usize = 1 << 20;
+
+/// Slices a `writev` takes at most.
+const SLICES_MAX: usize = 64;
+
+/// System calls a turn that may be spent on writing to one connection.
+const WRITES_PER_TURN_MAX: usize = 16;
+
+/// A connection and its socket.
+#[derive(Debug)]
+pub struct Entry {
+    /// `None`: a retired slot, whose generations are used up.
+    socket: Option<Socket>,
+    pub connection: Connection,
+    /// Listed in `dirty`.
+    is_dirty: bool,
+    /// Listed as ready to be read.
+    pub is_ready: bool,
+    /// Epoll has told of bytes that were not all read.
+    pub is_readable: bool,
+    /// Epoll has told that the peer ended its stream: only a read of 0 bytes ends ours.
+    pub is_hung_up: bool,
+}
+
+const _: () = assert!(size_of::<Entry>() <= 128, "two cache lines for each connection");
+
+/// The table.
+#[derive(Debug)]
+pub struct Table {
+    entries: Slab<Entry>,
+    /// By slot, how often it was reused. As long as the most slots ever used at a time.
+    generations: Vec<u32>,
+    pub env: Env,
+    /// Connections that may have something to write, or an end to come to.
+    dirty: Vec<u32>,
+    /// Open connections whose reader turned out too slow, for the core to close.
+    slow: Vec<u32>,
+    /// Slots that will never be used again.
+    retired: usize,
+}
+
+/// What flushing came to.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Flushed {
+    /// The connection goes on. `may_resume`: it may read again what it had put off.
+    Stays { may_resume: bool },
+    /// It is over, and can be removed.
+    Over,
+    /// The socket broke: the connection has to be told.
+    Broken,
+}
+
+impl Table {
+    /// A table for at most `connections_max` connections.
+    pub fn new(connections_max: usize, env: Env) -> Table {
+        Table {
+            entries: Slab::with_capacity(connections_max.min(SLOTS_RESERVED_MAX)),
+            generations: Vec::new(),
+            env,
+            dirty: Vec::new(),
+            slow: Vec::new(),
+            retired: 0,
+        }
+    }
+
+    /// The connections there are, in whatever state.
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.retired
+    }
+
+    /// One more than the highest slot ever used.
+    pub fn slots_end(&self) -> u32 {
+        self.generations.len() as u32
+    }
+
+    /// Takes in a connection; `None` when all slots are in use or retired.
+    pub fn insert(&mut self, socket: Socket, peer: Peer) -> Option<Fd> {
+        let slot = u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < Fd::CONNECTIONS_MAX)?;
+        let connection = Connection::new(peer, &self.env);
+        self.entries.insert(Entry {
+            socket: Some(socket),
+            connection,
+            is_dirty: false,
+            is_ready: false,
+            is_readable: false,
+            is_hung_up: false,
+        });
+        if slot == self.slots_end() {
+            self.generations.push(0);
+        }
+        Some(self.fd_of(slot))
+    }
+
+    /// Frees a slot and closes its socket. A slot at its last generation stays occupied for ever.
+    pub fn remove(&mut self, slot: u32) {
+        let Some(entry) = self.entries.get_mut(slot as usize) else { return };
+        entry.connection.release(&mut self.env);
+        match self.generations.get_mut(slot as usize) {
+            Some(generation) if *generation < Fd::GENERATION_MAX => {
+                *generation += 1;
+                self.entries.remove(slot as usize);
+            }
+            _ => {
+                entry.socket = None;
+                self.retired += 1;
+            }
+        }
+    }
+
+    /// The slot that `fd` names, if its connection still has it.
+    pub fn slot_of(&self, fd: Fd) -> Option<u32> {
+        let slot = fd.slot();
+        let is_its = self.generations.get(slot as usize) == Some(&fd.generation());
+        (is_its && self.get(slot).is_some()).then_some(slot)
+    }
+
+    /// The fd of the connection that has the slot.
+    pub fn fd_of(&self, slot: u32) -> Fd {
+        Fd::new(slot, self.generations.get(slot as usize).copied().unwrap_or(0))
+    }
+
+    /// The connection at a slot.
+    pub fn get(&self, slot: u32) -> Option<&Entry> {
+        self.entries.get(slot as usize).filter(|entry| entry.socket.is_some())
+    }
+
+    /// The connection at a slot, to change, and the surroundings that it needs for that.
+    #[inline]
+    pub fn get_mut(&mut self, slot: u32) -> Option<(&mut Entry, &mut Env)> {
+        let entry = self.entries.get_mut(slot as usize).filter(|entry| entry.socket.is_some())?;
+        Some((entry, &mut self.env))
+    }
+
+    /// All slots in use, lowest first.
+    pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.entries.iter().filter(|(_, entry)| entry.socket.is_some()).map(|(slot, _)| slot as u32)
+    }
+
+    /// Lists a connection as having something to write.
+    #[inline]
+    pub fn touch(&mut self, slot: u32) {
+        if let Some(entry) = self.entries.get_mut(slot as usize)
+            && !entry.is_dirty
+        {
+            entry.is_dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// The connections that were listed since the last call.
+    pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
+        into.append(&mut self.dirty);
+        for &slot in into.iter() {
+            if let Some(entry) = self.entries.get_mut(slot as usize) {
+                entry.is_dirty = false;
+            }
+        }
+    }
+
+    /// Whether some connection is listed.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Readers found too slow since the last call.
+    pub fn pop_slow(&mut self) -> Option<u32> {
+        self.slow.pop()
+    }
+
+    /// Queues a frame for the connection at `slot`. Where its queue is full, the socket is tried before the reader is
+    /// called slow and the policy applied.
+    #[inline]
+    pub fn push(&mut self, slot: u32, outbound: &mut Outbound<'_>) -> Outcome {
+        let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
+        match entry.connection.send(outbound, env) {
+            Sent::Queued => {
+                self.touch(slot);
+                if self.env.queued > self.env.limits.queue_total_bytes_max {
+                    self.relieve(slot);
+                }
+                Outcome::Queued
+            }
+            Sent::NotOpen => Outcome::Gone,
+            Sent::TooLarge => Outcome::Refused,
+            Sent::Full => self.push_to_full(slot, outbound),
+        }
+    }
+
+    #[cold]
+    fn push_to_full(&mut self, slot: u32, outbound: &mut Outbound<'_>) -> Outcome {
+        self.write(slot);
+        let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
+        match entry.connection.send(outbound, env) {
+            Sent::Queued => {
+                self.touch(slot);
+                return Outcome::Queued;
+            }
+            Sent::NotOpen => return Outcome::Gone,
+            Sent::Full | Sent::TooLarge => {}
+        }
+        match env.limits.slow_reader {
+            SlowReader::Close => self.slow.push(slot),
+            SlowReader::DropNewest => {}
+            SlowReader::Conflate => {
+                if entry.connection.conflate(outbound, env) {
+                    return Outcome::Queued;
+                }
+            }
+        }
+        Outcome::Dropped
+    }
+
+    /// All queues together are over their bound: what this one has goes out now, and a reader that does not take it is
+    /// too slow for such a day.
+    #[cold]
+    fn relieve(&mut self, slot: u32) {
+        self.write(slot);
+        let is_over = self.env.queued > self.env.limits.queue_total_bytes_max;
+        if is_over
+            && self.env.limits.slow_reader == SlowReader::Close
+            && self.get(slot).is_some_and(|entry| entry.connection.queued_bytes() > 0)
+        {
+            self.slow.push(slot);
+        }
+    }
+
+    /// Writes what the connection has, and says what is to become of it.
+    pub fn flush(&mut self, slot: u32) -> Flushed {
+        let Some((entry, _)) = self.get_mut(slot) else { return Flushed::Stays { may_resume: false } };
+        let wanted_read = entry.connection.wants_read();
+        if !self.write(slot) {
+            return Flushed::Broken;
+        }
+        let Some((entry, env)) = self.get_mut(slot) else { return Flushed::Stays { may_resume: false } };
+        match entry.connection.poll_next(env) {
+            Next::Drop => return Flushed::Over,
+            Next::Shut => {
+                if let Some(socket) = &entry.socket {
+                    socket.shut();
+                }
+            }
+            Next::Stay => {}
+        }
+        Flushed::Stays { may_resume: !wanted_read && entry.connection.wants_read() }
+    }
+
+    /// Writes until the queue is empty, the socket full, or the turn's share used up. `false`: the socket broke.
+    fn write(&mut self, slot: u32) -> bool {
+        for _ in 0..WRITES_PER_TURN_MAX {
+            let Some(entry) = self.entries.get_mut(slot as usize) else { return true };
+            let Some(socket) = &entry.socket else { return true };
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = entry.connection.poll_slices(&mut slices);
+            let slices = &slices[..filled];
+            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+            if offered == 0 {
+                return true;
+            }
+            match socket.write(slices) {
+                Ok(taken) => {
+                    let written = taken.unwrap_or(0);
+                    entry.connection.handle_written(written, written < offered, &mut self.env);
+                }
+                Err(_) => return false,
+            }
+        }
+        self.touch(slot);
+        true
+    }
+
+    /// Reads once into `buf`, as [`Socket::read`] does.
+    pub fn read(&self, slot: u32, buf: &mut [u8]) -> std::io::Result<Option<usize>> {
+        match self.get(slot).and_then(|entry| entry.socket.as_ref()) {
+            Some(socket) => socket.read(buf),
+            None => Ok(None),
+        }
+    }
+
+    /// The end of a slot's connection as its own doing: a step of its state machine that may say so.
+    pub fn step(
+        &mut self,
+        slot: u32,
+        step: impl FnOnce(&mut Connection, &mut Env) -> Option<Event<'static>>,
+    ) -> Option<Event<'static>> {
+        let (entry, env) = self.get_mut(slot)?;
+        let event = step(&mut entry.connection, env);
+        self.touch(slot);
+        event
+    }
+}

@@ -1,0 +1,161 @@
+//! What a server is made of: one trait, and closures as sugar over it.
+
+use std::any::Any;
+use std::fmt;
+
+use crate::connection::Closed;
+use crate::context::Context;
+use crate::event_loop::TimerId;
+use crate::fd::Fd;
+use crate::message::Message;
+use crate::protocol::request::Request;
+use crate::protocol::response::Response;
+use crate::protocol::upgrade::Upgrade;
+
+/// What another thread sent with [`Remote::notify`](crate::Remote::notify).
+pub type Notice = Box<dyn Any + Send>;
+
+/// What happens on a server. Every method has a default, so a handler says only what it cares about.
+///
+/// All are called on the loop's one thread, one at a time: a push inside a callback never re-enters a handler. They must
+/// not block. A panic closes the connection that was served with 1011 and is logged; the server goes on.
+pub trait Handler {
+    /// The server runs: the place to start timers.
+    fn on_start(&mut self, ctx: &mut Context<'_>) {
+        let _ = ctx;
+    }
+
+    /// A client asks for a WebSocket (Swoole's `handshake`): accept, refuse with any status, or answer later, from
+    /// another thread, by [`Remote::answer`](crate::Remote::answer). `fd` is the connection's for good.
+    fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
+        let _ = (ctx, fd, request);
+        Upgrade::accept().into()
+    }
+
+    /// A WebSocket is open (Swoole's `open`).
+    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+        let _ = (ctx, fd, request);
+    }
+
+    /// A message came, whole (Swoole's `message`).
+    fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
+        let _ = (ctx, fd, message);
+    }
+
+    /// A WebSocket is open no more (Swoole's `close`, with who and why). Called once for each `on_open`, in the turn in
+    /// which it ended. The maps are cleared already: [`fds_of`](Context::fds_of) and [`members`](Context::members) do not
+    /// name it, but [`uid_of`](Context::uid_of), [`groups_of`](Context::groups_of) and [`info`](Context::info) still
+    /// say what it was.
+    fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
+        let _ = (ctx, fd, closed);
+    }
+
+    /// A ping came. Its pong is queued already.
+    fn on_ping(&mut self, ctx: &mut Context<'_>, fd: Fd, payload: &[u8]) {
+        let _ = (ctx, fd, payload);
+    }
+
+    /// A pong came.
+    fn on_pong(&mut self, ctx: &mut Context<'_>, fd: Fd, payload: &[u8]) {
+        let _ = (ctx, fd, payload);
+    }
+
+    /// A plain HTTP request came, on the same port (Swoole's `request`). `None`: nothing is served there; the client
+    /// gets 426 for what should have been an upgrade, else 404.
+    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
+        let _ = (ctx, fd, request);
+        None
+    }
+
+    /// Another thread sent a notice (Swoole's `pipeMessage`).
+    fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {
+        let _ = (ctx, notice);
+    }
+
+    /// A timer of [`after`](Context::after) or [`every`](Context::every) fired.
+    fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
+        let _ = (ctx, timer);
+    }
+}
+
+/// The handler that [`Server`](crate::Server)'s `on_*` methods build: a closure for each event that was given one.
+#[derive(Default)]
+pub struct Closures {
+    pub(crate) start: Option<Box<dyn FnMut(&mut Context<'_>)>>,
+    pub(crate) upgrade: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Upgrade>>,
+    pub(crate) open: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &Request)>>,
+    pub(crate) message: Option<Box<dyn FnMut(&mut Context<'_>, Fd, Message<'_>)>>,
+    pub(crate) close: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &Closed)>>,
+    pub(crate) ping: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &[u8])>>,
+    pub(crate) pong: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &[u8])>>,
+    pub(crate) request: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Response>>,
+    pub(crate) notice: Option<Box<dyn FnMut(&mut Context<'_>, Notice)>>,
+    pub(crate) timer: Option<Box<dyn FnMut(&mut Context<'_>, TimerId)>>,
+}
+
+impl Handler for Closures {
+    fn on_start(&mut self, ctx: &mut Context<'_>) {
+        if let Some(start) = &mut self.start {
+            start(ctx);
+        }
+    }
+
+    fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
+        match &mut self.upgrade {
+            Some(upgrade) => upgrade(ctx, fd, request),
+            None => Upgrade::accept().into(),
+        }
+    }
+
+    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+        if let Some(open) = &mut self.open {
+            open(ctx, fd, request);
+        }
+    }
+
+    fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
+        if let Some(on_message) = &mut self.message {
+            on_message(ctx, fd, message);
+        }
+    }
+
+    fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
+        if let Some(close) = &mut self.close {
+            close(ctx, fd, closed);
+        }
+    }
+
+    fn on_ping(&mut self, ctx: &mut Context<'_>, fd: Fd, payload: &[u8]) {
+        if let Some(ping) = &mut self.ping {
+            ping(ctx, fd, payload);
+        }
+    }
+
+    fn on_pong(&mut self, ctx: &mut Context<'_>, fd: Fd, payload: &[u8]) {
+        if let Some(pong) = &mut self.pong {
+            pong(ctx, fd, payload);
+        }
+    }
+
+    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
+        self.request.as_mut().map(|answer| answer(ctx, fd, request))
+    }
+
+    fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {
+        if let Some(on_notice) = &mut self.notice {
+            on_notice(ctx, notice);
+        }
+    }
+
+    fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
+        if let Some(on_timer) = &mut self.timer {
+            on_timer(ctx, timer);
+        }
+    }
+}
+
+impl fmt::Debug for Closures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Closures")
+    }
+}

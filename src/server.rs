@@ -1,0 +1,287 @@
+//! A server, from its addresses to its run.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::Poll;
+
+use crate::connection::Closed;
+use crate::context::Context;
+use crate::event_loop::{self, Address, Application, Config, Core, EventLoop, Inbox, Listener, TimerId};
+use crate::fd::Fd;
+use crate::handler::{Closures, Handler, Notice};
+use crate::limits::{Heartbeat, Limits};
+use crate::message::Message;
+use crate::protocol::origin::Origins;
+use crate::protocol::request::Request;
+use crate::protocol::response::Response;
+use crate::protocol::upgrade::Upgrade;
+use crate::registry::SecondLogin;
+use crate::remote::{Command, Remote};
+
+/// A WebSocket server: bound to its addresses, given its handlers, then run.
+///
+/// ```no_run
+/// use fdpush::Server;
+///
+/// Server::bind("127.0.0.1:9501")?
+///     .on_open(|ctx, fd, request| {
+///         if let Some(uid) = request.query("uid") {
+///             ctx.bind(fd, uid);
+///         }
+///     })
+///     .on_message(|ctx, fd, message| {
+///         ctx.push(fd, message);
+///     })
+///     .run()
+/// # ; Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Server<H = Closures> {
+    handler: H,
+    config: Config,
+    listeners: Vec<Listener>,
+    poll: Poll,
+    inbox: Inbox<Command>,
+    remote: Remote,
+}
+
+impl Server<Closures> {
+    /// A server that listens on `address`: `host:port`, `[v6]:port` or `unix:PATH`. Port 0 takes a free one, which
+    /// [`local_addr`](Server::local_addr) tells. An IPv6 address takes IPv6 only. A socket file that nobody listens on
+    /// is replaced, and removed when the server ends.
+    ///
+    /// # Errors
+    /// What the system says against the address, with the address named.
+    pub fn bind(address: impl AsRef<str>) -> io::Result<Server> {
+        let limits = Limits::default();
+        let (poll, inbox) = event_loop::open(limits.inbox_max)?;
+        let remote = Remote::new(inbox.sender());
+        let config = Config {
+            limits,
+            heartbeat: Heartbeat::default(),
+            origins: Origins::default(),
+            second_login: SecondLogin::default(),
+            catches_signals: true,
+        };
+        let listeners = Listener::bind_all(address.as_ref())?;
+        Ok(Server { handler: Closures::default(), config, listeners, poll, inbox, remote })
+    }
+
+    /// Called when the server runs.
+    pub fn on_start(mut self, call: impl FnMut(&mut Context<'_>) + 'static) -> Self {
+        self.handler.start = Some(Box::new(call));
+        self
+    }
+
+    /// Called when a client asks for a WebSocket: see [`Handler::on_upgrade`].
+    pub fn on_upgrade(mut self, call: impl FnMut(&mut Context<'_>, Fd, &Request) -> Upgrade + 'static) -> Self {
+        self.handler.upgrade = Some(Box::new(call));
+        self
+    }
+
+    /// Called when a WebSocket is open: see [`Handler::on_open`].
+    pub fn on_open(mut self, call: impl FnMut(&mut Context<'_>, Fd, &Request) + 'static) -> Self {
+        self.handler.open = Some(Box::new(call));
+        self
+    }
+
+    /// Called for every message: see [`Handler::on_message`].
+    pub fn on_message(mut self, call: impl FnMut(&mut Context<'_>, Fd, Message<'_>) + 'static) -> Self {
+        self.handler.message = Some(Box::new(call));
+        self
+    }
+
+    /// Called once when a WebSocket has ended: see [`Handler::on_close`].
+    pub fn on_close(mut self, call: impl FnMut(&mut Context<'_>, Fd, &Closed) + 'static) -> Self {
+        self.handler.close = Some(Box::new(call));
+        self
+    }
+
+    /// Called for every ping: see [`Handler::on_ping`].
+    pub fn on_ping(mut self, call: impl FnMut(&mut Context<'_>, Fd, &[u8]) + 'static) -> Self {
+        self.handler.ping = Some(Box::new(call));
+        self
+    }
+
+    /// Called for every pong: see [`Handler::on_pong`].
+    pub fn on_pong(mut self, call: impl FnMut(&mut Context<'_>, Fd, &[u8]) + 'static) -> Self {
+        self.handler.pong = Some(Box::new(call));
+        self
+    }
+
+    /// Called for every plain HTTP request: see [`Handler::on_request`].
+    pub fn on_request(mut self, call: impl FnMut(&mut Context<'_>, Fd, &Request) -> Response + 'static) -> Self {
+        self.handler.request = Some(Box::new(call));
+        self
+    }
+
+    /// Called for every notice of another thread: see [`Handler::on_notice`].
+    pub fn on_notice(mut self, call: impl FnMut(&mut Context<'_>, Notice) + 'static) -> Self {
+        self.handler.notice = Some(Box::new(call));
+        self
+    }
+
+    /// Called when a timer fires: see [`Handler::on_timer`].
+    pub fn on_timer(mut self, call: impl FnMut(&mut Context<'_>, TimerId) + 'static) -> Self {
+        self.handler.timer = Some(Box::new(call));
+        self
+    }
+
+    /// Gives the server a handler of one's own, in place of closures.
+    pub fn handler<H: Handler>(self, handler: H) -> Server<H> {
+        let Server { config, listeners, poll, inbox, remote, .. } = self;
+        Server { handler, config, listeners, poll, inbox, remote }
+    }
+}
+
+impl<H: Handler> Server<H> {
+    /// Listens on one more address. All share the handlers.
+    ///
+    /// # Errors
+    /// As [`bind`](Server::bind).
+    pub fn listen(mut self, address: impl AsRef<str>) -> io::Result<Self> {
+        self.listeners.extend(Listener::bind_all(address.as_ref())?);
+        Ok(self)
+    }
+
+    /// Sets the bounds. [`run`](Server::run) says which of them cannot be.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.inbox.set_bound(limits.inbox_max);
+        self.config.limits = limits;
+        self
+    }
+
+    /// Sets how dead clients are found: by default a ping every 25 s.
+    pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
+        self.config.heartbeat = heartbeat;
+        self
+    }
+
+    /// Sets where browsers may come from: by default from the same origin only.
+    pub fn origins(mut self, origins: Origins) -> Self {
+        self.config.origins = origins;
+        self
+    }
+
+    /// Sets what a uid's second connection gets: by default it joins the first.
+    pub fn second_login(mut self, policy: SecondLogin) -> Self {
+        self.config.second_login = policy;
+        self
+    }
+
+    /// Whether SIGTERM and SIGINT [drain](Context::drain) this server, and a second one ends it at once. They do by
+    /// default.
+    pub fn catch_signals(mut self, catches: bool) -> Self {
+        self.config.catches_signals = catches;
+        self
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.listeners.iter().map(Listener::address)
+    }
+
+    /// The first TCP address it listens on, with the port it got where 0 was asked for.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.addresses().find_map(|address| match address {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        })
+    }
+
+    /// A handle for other threads. Its commands are carried out once the server runs.
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// Runs on this thread until the server has [drained](Context::drain). Raises the process's descriptor limit as far
+    /// as it may.
+    ///
+    /// # Errors
+    /// `InvalidInput` names a bound or period that cannot be. `Interrupted`: a second signal cut the drain short. Else
+    /// what epoll or a listener reports.
+    pub fn run(self) -> io::Result<()> {
+        let Server { handler, config, listeners, poll, inbox, remote } = self;
+        let check = config.limits.check().and_then(|()| config.heartbeat.check());
+        check.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        for listener in &listeners {
+            log::info!("listening on {}", listener.address());
+        }
+        remote.claim_thread();
+        let application = Adapter { handler, remote };
+        EventLoop::new(config, listeners, poll, inbox, application)?.run()
+    }
+}
+
+/// A handler, as the loop sees it.
+struct Adapter<H> {
+    handler: H,
+    remote: Remote,
+}
+
+impl<H: Handler> Adapter<H> {
+    /// The handler, and the context it is called with.
+    #[inline]
+    fn with<'a>(&'a mut self, core: &'a mut Core) -> (&'a mut H, Context<'a>) {
+        (&mut self.handler, Context { core, remote: &self.remote })
+    }
+}
+
+impl<H: Handler> Application for Adapter<H> {
+    type Command = Command;
+
+    fn started(&mut self, core: &mut Core) {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_start(&mut ctx);
+    }
+
+    fn upgrade(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Upgrade {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_upgrade(&mut ctx, fd, request)
+    }
+
+    fn opened(&mut self, core: &mut Core, fd: Fd, request: &Request) {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_open(&mut ctx, fd, request);
+    }
+
+    #[inline]
+    fn message(&mut self, core: &mut Core, fd: Fd, message: Message<'_>) {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_message(&mut ctx, fd, message);
+    }
+
+    fn ping(&mut self, core: &mut Core, fd: Fd, payload: &[u8]) {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_ping(&mut ctx, fd, payload);
+    }
+
+    fn pong(&mut self, core: &mut Core, fd: Fd, payload: &[u8]) {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_pong(&mut ctx, fd, payload);
+    }
+
+    fn closed(&mut self, core: &mut Core, fd: Fd, closed: &Closed) {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_close(&mut ctx, fd, closed);
+    }
+
+    fn request(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Option<Response> {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_request(&mut ctx, fd, request)
+    }
+
+    fn timer(&mut self, core: &mut Core, timer: TimerId) {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_timer(&mut ctx, timer);
+    }
+
+    fn command(&mut self, core: &mut Core, command: Command) {
+        let (handler, mut ctx) = self.with(core);
+        match command {
+            Command::Call(call) => call(&mut ctx),
+            Command::Notice(notice) => handler.on_notice(&mut ctx, notice),
+        }
+    }
+}
