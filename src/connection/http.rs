@@ -88,7 +88,11 @@ impl Http {
 
     /// Keeps `input` until it is its turn.
     pub fn keep(&mut self, input: &[u8]) {
-        self.buf.extend_from_slice(input);
+        // Once a read, not once a request: a client that pipelines is not made to wait for its bytes to be moved.
+        if !input.is_empty() {
+            self.compact();
+            self.buf.extend_from_slice(input);
+        }
     }
 
     /// Reads on in what was kept.
@@ -146,7 +150,9 @@ impl Http {
     pub fn end_answer(&mut self) -> Option<Answer> {
         match mem::take(&mut self.phase) {
             Phase::Answer(answer) => {
-                self.compact();
+                if self.is_drained() {
+                    self.compact();
+                }
                 Some(answer)
             }
             other => {
@@ -175,7 +181,6 @@ impl Http {
             self.at += skip_empty_lines(self.rest());
         }
         if self.is_drained() {
-            self.compact();
             return Ok(Step::More);
         }
         self.phase = Phase::Head;
@@ -223,7 +228,6 @@ impl Http {
         let is_whole = upload.decoder.decode(&mut rest, &mut upload.body)?;
         self.at += offered - rest.len();
         if !is_whole {
-            self.compact();
             self.phase = Phase::Body(upload);
             return Ok(Step::More);
         }
@@ -233,14 +237,12 @@ impl Http {
         Ok(Step::Request { request: Box::new(request), wanted_upgrade })
     }
 
-    /// Gives back what was read.
+    /// Gives back what was read: before more is added, and when a request was answered.
     fn compact(&mut self) {
-        if self.is_drained() {
-            self.at = 0;
-            self.buf.clear();
-            if self.buf.capacity() > BUF_BYTES_KEPT {
-                self.buf = Vec::new();
-            }
+        self.buf.drain(..self.at.min(self.buf.len()));
+        self.at = 0;
+        if self.buf.is_empty() && self.buf.capacity() > BUF_BYTES_KEPT {
+            self.buf = Vec::new();
         }
     }
 }

@@ -18,8 +18,11 @@ const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfe
 
 /// An answer to a plain HTTP request, or to an upgrade that is refused.
 ///
-/// ```ignore
-/// Response::json(404, r#"{"error":"no such user"}"#).header("Cache-Control", "no-store")
+/// ```
+/// use fdpush::Response;
+///
+/// let response = Response::json(404, r#"{"error":"no such user"}"#).header("Cache-Control", "no-store");
+/// assert_eq!(response.status(), 404);
 /// ```
 ///
 /// `Content-Length`, `Connection`, `Transfer-Encoding` and `Date` are the server's own: to set one is a fault. A

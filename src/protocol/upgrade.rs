@@ -35,8 +35,11 @@ pub enum Upgrade {
 
 /// A yes to an upgrade, with what the 101 shall say.
 ///
-/// ```ignore
-/// Upgrade::accept().subprotocol("chat.v2").cookie("sid=1; Path=/").uid("10010").into()
+/// ```
+/// use fdpush::Upgrade;
+///
+/// let yes: Upgrade = Upgrade::accept().subprotocol("chat.v2").cookie("sid=1; Path=/").uid("10010").into();
+/// # assert!(matches!(yes, Upgrade::Accept(_)));
 /// ```
 ///
 /// `Connection`, `Upgrade`, `Sec-WebSocket-…` and the headers about a body or the date are the server's own: to set one
