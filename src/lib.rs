@@ -83,6 +83,24 @@ pub mod fuzz {
     pub use crate::wheel::fuzz_wheel;
 }
 
+/// What `benches/` measures below the public face, for it only.
+#[doc(hidden)]
+pub mod bench {
+    pub use crate::protocol::assembler::{Assembler, Item, Spares};
+    pub use crate::protocol::frame::{Opcode, ServerHeader};
+    pub use crate::protocol::http::{Kind, find_head_end, parse_head};
+    pub use crate::protocol::mask::unmask;
+    pub use crate::protocol::shared::SharedFrame;
+    pub use crate::registry::Registry;
+    pub use crate::tick::Tick;
+    pub use crate::wheel::{Owner, Wheel};
+}
+
+/// The README, whose examples are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use crate::connection::{By, Cause, Closed, State, Traffic};
 pub use crate::context::Context;
 pub use crate::event_loop::{Address, Info, Stats, TimerId};
@@ -93,7 +111,7 @@ pub use crate::message::{Delivery, Message, Outcome, Push};
 pub use crate::peer::Peer;
 pub use crate::protocol::close::CloseCode;
 pub use crate::protocol::error::ProtocolError;
-pub use crate::protocol::origin::Origins;
+pub use crate::protocol::origin::{OriginError, Origins};
 pub use crate::protocol::request::Request;
 pub use crate::protocol::response::Response;
 pub use crate::protocol::shared::Frame;

@@ -1,0 +1,200 @@
+//! The whole server through sockets: echo, fan-out to a hundred, point to point by uid.
+//!
+//! The server has a thread of its own, the clients share this one. So this shows a change in the server's cost, not
+//! what the server reaches: `examples/bench_server.rs` under an external load shows that.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fdpush::{Frame, Remote, Server};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// A server on a thread of its own, drained when dropped.
+struct Running {
+    address: SocketAddr,
+    remote: Remote,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    fn start() -> Running {
+        let (sender, receiver) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false);
+            let address = server.local_addr().expect("a TCP address");
+            sender.send((address, server.remote())).expect("the bench waits for it");
+            serve(server);
+        });
+        let (address, remote) = receiver.recv_timeout(TIMEOUT).expect("a server");
+        Running { address, remote, thread: Some(thread) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.remote.drain().expect("a server that runs");
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("a server that ended well");
+        }
+    }
+}
+
+/// What a connection is, its query says: `?group=`, a member of that group; `?uid=`, that user. A text `all:…` goes to
+/// the group `all`, a text `1234…` to that uid, any other comes back.
+fn serve(server: Server) {
+    server
+        .on_open(|ctx, fd, request| {
+            if let Some(uid) = request.query("uid") {
+                ctx.bind(fd, uid);
+            }
+            if let Some(group) = request.query("group") {
+                ctx.join(fd, group);
+            }
+        })
+        .on_message(|ctx, fd, message| {
+            let text = message.as_text().unwrap_or_default();
+            let delivered = match text.get(..4) {
+                Some("all:") => ctx.push_group("all", message).queued,
+                Some(uid) if uid.bytes().all(|byte| byte.is_ascii_digit()) => ctx.push_uid(uid, message).queued,
+                _ => {
+                    ctx.push(fd, message);
+                    1
+                }
+            };
+            assert!(delivered > 0, "nobody got {message:?}");
+        })
+        .run()
+        .expect("a server that ran");
+}
+
+/// A client that writes frames made beforehand and knows what will come back, byte for byte.
+struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    fn connect(address: SocketAddr, query: &str) -> Client {
+        let stream = TcpStream::connect(address).expect("a server that listens");
+        stream.set_nodelay(true).expect("an option of TCP");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        let mut client = Client { stream, buffer: Vec::new() };
+        client.send(
+            format!(
+                "GET /?{query} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.stream.read_exact(&mut byte).expect("a response");
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        client
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("a server that reads");
+    }
+
+    /// Waits for exactly these bytes.
+    fn expect(&mut self, bytes: &[u8]) {
+        self.buffer.resize(bytes.len(), 0);
+        self.stream.read_exact(&mut self.buffer).expect("a server that answers");
+        assert!(self.buffer == bytes, "the server sent something else");
+    }
+}
+
+/// What a client sends, `times` over.
+fn masked(text: &str, times: usize) -> Vec<u8> {
+    let mut bytes = Frame::text(text).as_bytes().to_vec();
+    let header = bytes.len() - text.len();
+    bytes[1] |= 0x80;
+    for (byte, mask) in bytes[header..].iter_mut().zip(MASK.iter().cycle()) {
+        *byte ^= mask;
+    }
+    bytes.splice(header..header, MASK);
+    bytes.repeat(times)
+}
+
+/// What the server sends.
+fn unmasked(text: &str, times: usize) -> Vec<u8> {
+    Frame::text(text).as_bytes().repeat(times)
+}
+
+/// Each client sends, then each waits for its answer.
+fn echo(c: &mut Criterion) {
+    const CLIENTS: usize = 20;
+    let server = Running::start();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(server.address, "")).collect();
+
+    let mut group = c.benchmark_group("echo");
+    for (bytes, in_flight) in [(20, 1), (20, 16), (16 << 10, 1)] {
+        let text = "x".repeat(bytes);
+        let (request, answer) = (masked(&text, in_flight), unmasked(&text, in_flight));
+        let mut round = || {
+            clients.iter_mut().for_each(|client| client.send(&request));
+            clients.iter_mut().for_each(|client| client.expect(&answer));
+        };
+        round();
+        group.throughput(Throughput::Elements((CLIENTS * in_flight) as u64));
+        let shape = BenchmarkId::new(format!("{bytes} bytes, in flight"), in_flight);
+        group.bench_function(shape, |b| b.iter(&mut round));
+    }
+}
+
+/// One sends, all hear it.
+fn fan_out(c: &mut Criterion) {
+    const LISTENERS: usize = 100;
+    let text = format!("all:{}", "x".repeat(124));
+    let server = Running::start();
+    let mut publisher = Client::connect(server.address, "");
+    let mut listeners: Vec<Client> = (0..LISTENERS).map(|_| Client::connect(server.address, "group=all")).collect();
+
+    let mut group = c.benchmark_group("fan-out");
+    for outstanding in [1, 16] {
+        let (request, heard) = (masked(&text, outstanding), unmasked(&text, outstanding));
+        let mut round = || {
+            publisher.send(&request);
+            listeners.iter_mut().for_each(|listener| listener.expect(&heard));
+        };
+        round();
+        group.throughput(Throughput::Elements((LISTENERS * outstanding) as u64));
+        group.bench_function(BenchmarkId::new("128 bytes to 100, outstanding", outstanding), |b| b.iter(&mut round));
+    }
+}
+
+/// Pairs: each member sends to the other's uid.
+fn point_to_point(c: &mut Criterion) {
+    const USERS: usize = 20;
+    let server = Running::start();
+    let uid = |user: usize| format!("{:04}", 1000 + user);
+    let mut users: Vec<Client> =
+        (0..USERS).map(|user| Client::connect(server.address, &format!("uid={}", uid(user)))).collect();
+
+    let mut group = c.benchmark_group("point to point");
+    for depth in [1, 8] {
+        let text_to = |user: usize| format!("{} {}", uid(user), "x".repeat(123));
+        let requests: Vec<_> = (0..USERS).map(|user| masked(&text_to(user ^ 1), depth)).collect();
+        let heard: Vec<_> = (0..USERS).map(|user| unmasked(&text_to(user), depth)).collect();
+        let mut round = || {
+            users.iter_mut().zip(&requests).for_each(|(user, request)| user.send(request));
+            users.iter_mut().zip(&heard).for_each(|(user, heard)| user.expect(heard));
+        };
+        round();
+        group.throughput(Throughput::Elements((USERS * depth) as u64));
+        group.bench_function(BenchmarkId::new("128 bytes by uid, depth", depth), |b| b.iter(&mut round));
+    }
+}
+
+criterion_group!(benches, echo, fan_out, point_to_point);
+criterion_main!(benches);

@@ -1,0 +1,165 @@
+//! Floor 1: a million connections in the timer wheel and the registry, without a socket.
+//!
+//! In test mode (`cargo bench -- --test`) it is ten thousand.
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use fdpush::bench::{Owner, Registry, Tick, Wheel};
+use fdpush::{Change, SecondLogin};
+
+/// A heartbeat period, in ticks.
+const PERIOD: u64 = 25_000;
+
+fn connections() -> u32 {
+    let args: Vec<String> = std::env::args().collect();
+    let measures = args.iter().any(|arg| arg == "--bench") && !args.iter().any(|arg| arg == "--test");
+    if measures { 1_000_000 } else { 10_000 }
+}
+
+/// When a connection's first ping is due: spread over a period, in no order.
+fn first_ping(slot: u32) -> Tick {
+    Tick(1 + u64::from(slot.wrapping_mul(0x9e37_79b1)) % PERIOD)
+}
+
+fn armed(count: u32) -> Wheel {
+    let mut wheel = Wheel::new(Tick(0));
+    for slot in 0..count {
+        wheel.arm(Owner::Connection(slot), first_ping(slot));
+    }
+    wheel
+}
+
+/// Goes from tick to tick for a period, as the loop does, and arms all that expires for the next one.
+fn run_period(wheel: &mut Wheel, from: u64) -> u32 {
+    let mut expired = 0;
+    for now in from + 1..=from + PERIOD {
+        wheel.advance(Tick(now));
+        while let Some(owner) = wheel.pop_expired() {
+            wheel.arm(owner, Tick(now + PERIOD));
+            expired += 1;
+        }
+    }
+    expired
+}
+
+fn wheel(c: &mut Criterion) {
+    let count = connections();
+    let mut wheel = armed(count);
+    wheel.check_invariants();
+    assert_eq!(wheel.len(), count as usize);
+    assert_eq!(run_period(&mut wheel, 0), count, "each connection is due once a period");
+    wheel.check_invariants();
+
+    let mut group = c.benchmark_group("wheel");
+    group.throughput(Throughput::Elements(u64::from(count))).sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.bench_function("arm", |b| b.iter_with_large_drop(|| armed(black_box(count))));
+
+    // What a message costs: nothing is moved, for the deadline that stands is earlier.
+    group.bench_function("touch", |b| {
+        b.iter(|| {
+            for slot in 0..count {
+                wheel.arm_no_later(Owner::Connection(slot), Tick(3 * PERIOD));
+            }
+        });
+    });
+    assert_eq!(wheel.len(), count as usize);
+
+    group.bench_function("cancel", |b| {
+        b.iter_batched_ref(
+            || armed(count),
+            |wheel| {
+                for slot in 0..count {
+                    wheel.cancel(Owner::Connection(slot));
+                }
+                assert_eq!(wheel.len(), 0);
+            },
+            BatchSize::PerIteration,
+        );
+    });
+
+    let mut from = PERIOD;
+    group.bench_function("a heartbeat period: expire and arm", |b| {
+        b.iter(|| {
+            assert_eq!(run_period(&mut wheel, from), count);
+            from += PERIOD;
+        });
+    });
+}
+
+fn uids(count: u32) -> Vec<String> {
+    (0..count).map(|slot| format!("{:08}", slot.wrapping_mul(7919) % 100_000_000)).collect()
+}
+
+fn bound(uids: &[String]) -> Registry {
+    let mut registry = Registry::new();
+    let mut kicked = Vec::new();
+    for (slot, uid) in uids.iter().enumerate() {
+        let change = registry.bind(slot as u32, uid, SecondLogin::Multi, &mut kicked);
+        assert_eq!(change, Change::Done);
+    }
+    registry
+}
+
+fn users(c: &mut Criterion) {
+    let uids = uids(connections());
+    let mut registry = bound(&uids);
+    assert_eq!(registry.user_count(), uids.len());
+    assert!(registry.slots_of(&uids[77]).eq([77]));
+
+    let mut group = c.benchmark_group("registry");
+    group.throughput(Throughput::Elements(uids.len() as u64)).sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.bench_function("bind", |b| b.iter_with_large_drop(|| bound(black_box(&uids))));
+    group.bench_function("find by uid", |b| {
+        b.iter(|| uids.iter().map(|uid| registry.slots_of(black_box(uid)).count()).sum::<usize>());
+    });
+    group.bench_function("remove", |b| {
+        b.iter_batched_ref(
+            || bound(&uids),
+            |registry| {
+                for slot in 0..uids.len() as u32 {
+                    black_box(registry.remove(slot));
+                }
+                assert_eq!(registry.user_count(), 0);
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    assert_eq!(registry.remove(77).uid.as_deref(), Some(&*uids[77]));
+    assert_eq!(registry.count_of(&uids[77]), 0);
+}
+
+fn joined(count: u32) -> Registry {
+    let mut registry = Registry::new();
+    for slot in 0..count {
+        assert_eq!(registry.join(slot, "room"), Change::Done);
+    }
+    registry
+}
+
+fn group(c: &mut Criterion) {
+    let count = connections() / 10;
+    let registry = joined(count);
+    let sum: u64 = registry.members("room").map(u64::from).sum();
+    assert_eq!(sum, (0..u64::from(count)).sum::<u64>());
+
+    let mut group = c.benchmark_group("group");
+    group.throughput(Throughput::Elements(u64::from(count))).sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.bench_function("join", |b| b.iter_with_large_drop(|| joined(black_box(count))));
+    group.bench_function("members", |b| b.iter(|| registry.members("room").map(u64::from).sum::<u64>()));
+    group.bench_function("remove", |b| {
+        b.iter_batched_ref(
+            || joined(count),
+            |registry| {
+                for slot in 0..count {
+                    black_box(registry.remove(slot));
+                }
+                assert_eq!(registry.group_count(), 0);
+            },
+            BatchSize::PerIteration,
+        );
+    });
+}
+
+criterion_group!(benches, wheel, users, group);
+criterion_main!(benches);

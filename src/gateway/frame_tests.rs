@@ -1,0 +1,124 @@
+//! Frames that are read as meant, refused by name, and written as documented.
+
+use std::time::Duration;
+
+use super::*;
+
+fn push<'a>(to: Target<'a>, data: &'a str) -> Request<'a> {
+    Request::Push { to, data }
+}
+
+#[test]
+fn frames_are_read_as_meant() {
+    let uids = |uids: &[&'static str]| uids.iter().map(|uid| Cow::Borrowed(*uid)).collect::<Vec<_>>();
+    let table = [
+        (r#"{"type":"push","to":"10010","data":1}"#, push(Target::Uids(uids(&["10010"])), "1")),
+        (r#"{"data":[ 1 ],"to":["a","b"],"type":"push"}"#, push(Target::Uids(uids(&["a", "b"])), "[ 1 ]")),
+        (r#"{"type":"push","fd":3,"data":null}"#, push(Target::Fd(3), "null")),
+        (r#"{"type":"push","group":"r","data":"x"}"#, push(Target::Group("r".into()), "\"x\"")),
+        (r#"{"type":"push","all":true,"to":null,"data":{}}"#, push(Target::All, "{}")),
+        (r#"{"type":"join","group":"r\u00f6m"}"#, Request::Join { group: "röm".into() }),
+        (r#"{"type":"leave","group":"r"}"#, Request::Leave { group: "r".into() }),
+        (r#"{"type":"heartbeat"}"#, Request::Heartbeat),
+        (r#"{"type":"online","uids":[]}"#, Request::Online { uids: vec![] }),
+    ];
+    for (text, request) in table {
+        assert_eq!(parse(text), (None, Ok(request)), "{text}");
+    }
+}
+
+#[test]
+fn data_is_lent_byte_for_byte() {
+    let text = r#"{"type":"push","all":true,"data": {"b" : 1.0e5, "a":"\u0041"} }"#;
+    let (_, request) = parse(text);
+    let Ok(Request::Push { data, .. }) = request else { panic!("{request:?}") };
+    assert_eq!(data, r#"{"b" : 1.0e5, "a":"\u0041"}"#);
+    assert!(text.as_bytes().as_ptr_range().contains(&data.as_ptr()), "it lies where it came");
+}
+
+#[test]
+fn ids_come_back_as_written() {
+    for id in ["7", "-1.50", "\"a\\u0041\"", "\"\""] {
+        let text = format!(r#"{{"type":"heartbeat","id":{id}}}"#);
+        assert_eq!(parse(&text), (Some(id), Ok(Request::Heartbeat)));
+    }
+    for id in ["{}", "[1]", "true", &format!("\"{}\"", "x".repeat(200))] {
+        let text = format!(r#"{{"type":"heartbeat","id":{id}}}"#);
+        let (id, refused) = parse(&text);
+        assert_eq!((id, refused.map_err(|refusal| refusal.code)), (None, Err("bad_frame")));
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    let many = format!(r#"{{"type":"online","uids":[{}"x"]}}"#, "\"x\",".repeat(1000));
+    let table = [
+        ("hello", "bad_frame", "JSON"),
+        ("[]", "bad_frame", "object"),
+        ("{}", "bad_frame", "type is missing"),
+        (r#"{"type":7}"#, "bad_request", "type must be a string"),
+        (r#"{"type":"shout"}"#, "bad_frame", "shout"),
+        (r#"{"type":"push","type":"push"}"#, "bad_frame", "type is there twice"),
+        (r#"{"type":"push","to":"a"}"#, "bad_request", "data is missing"),
+        (r#"{"type":"push","data":1}"#, "bad_request", "one of to, fd, group, all"),
+        (r#"{"type":"push","to":"a","all":true,"data":1}"#, "bad_request", "to and all"),
+        (r#"{"type":"push","to":7,"data":1}"#, "bad_request", "to must be"),
+        (r#"{"type":"push","fd":-1,"data":1}"#, "bad_request", "fd must be"),
+        (r#"{"type":"push","all":false,"data":1}"#, "bad_request", "all must be true"),
+        (r#"{"type":"join"}"#, "bad_request", "group is missing"),
+        (r#"{"type":"join","group":[]}"#, "bad_request", "group must be"),
+        (r#"{"type":"join","group":"r","uids":[]}"#, "bad_request", "uids"),
+        (r#"{"type":"join","group":"r","grupo":"r"}"#, "bad_request", "grupo"),
+        (r#"{"type":"online","uids":"a"}"#, "bad_request", "uids must be"),
+        (&many, "too_large", "1001"),
+    ];
+    for (text, code, hint) in table {
+        let Err(refusal) = parse(text).1 else { panic!("{text} passed") };
+        assert_eq!(refusal.code, code, "{text}");
+        assert!(refusal.message.contains(hint), "{text}: {}", refusal.message);
+    }
+}
+
+#[test]
+fn a_refused_frame_keeps_its_id() {
+    let (id, refused) = parse(r#"{"id":9,"type":"push"}"#);
+    assert_eq!(id, Some("9"));
+    assert!(refused.is_err());
+}
+
+#[test]
+fn ours_are_the_documented_ones() {
+    let fd = Fd::from_u64(1).expect("an fd");
+    let ping = Heartbeat::Ping { every: Duration::from_secs(25), missed_max: 2 };
+    let refusal = Refusal { code: "not_allowed", message: "say \"please\"".to_owned() };
+    let table = [
+        (
+            welcome(fd, Some("10086"), &ping),
+            r#"{"type":"welcome","fd":1,"uid":"10086","heartbeat":{"mode":"ping","every_ms":25000}}"#,
+        ),
+        (
+            welcome(fd, None, &Heartbeat::Client { idle_max: Duration::from_secs(60) }),
+            r#"{"type":"welcome","fd":1,"uid":null,"heartbeat":{"mode":"client","every_ms":30000}}"#,
+        ),
+        (
+            message(Some("a\"b"), fd, &to_uid("10010"), "[1]"),
+            r#"{"type":"message","from":"a\"b","fd":1,"to":"10010","data":[1]}"#,
+        ),
+        (message(None, fd, TO_ALL, "1"), r#"{"type":"message","from":null,"fd":1,"all":true,"data":1}"#),
+        (message(None, fd, &to_group("r"), "1"), r#"{"type":"message","from":null,"fd":1,"group":"r","data":1}"#),
+        (
+            push_ack("7", Delivery { matched: 2, queued: 1, dropped: 1 }),
+            r#"{"type":"ack","id":7,"matched":2,"queued":1,"dropped":1}"#,
+        ),
+        (ack("\"x\""), r#"{"type":"ack","id":"x"}"#),
+        (error(Some("7"), &refusal), r#"{"type":"error","id":7,"code":"not_allowed","message":"say \"please\""}"#),
+        (error(None, &refusal), r#"{"type":"error","code":"not_allowed","message":"say \"please\""}"#),
+        (online(Some("8"), ["a", "b"].into_iter()), r#"{"type":"online","id":8,"online":["a","b"]}"#),
+        (online(None, [].into_iter()), r#"{"type":"online","online":[]}"#),
+        (presence("joined", "r", "a", 2), r#"{"type":"joined","group":"r","uid":"a","count":2}"#),
+    ];
+    for (ours, documented) in table {
+        assert_eq!(ours, documented);
+        assert!(serde_json::from_str::<serde_json::Value>(&ours).is_ok());
+    }
+}

@@ -1,0 +1,57 @@
+//! The page to try it all: one file, embedded, with nothing from outside.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use fdpush::{Request, Response};
+
+const PAGE: &str = include_str!("page/index.html");
+
+/// The page brings all that it needs and talks to its own server only.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The answer to a plain HTTP request, where it is for the page.
+pub fn respond(request: &Request) -> Option<Response> {
+    if request.path() != "/" {
+        return None;
+    }
+    Some(match request.method() {
+        "GET" | "HEAD" => Response::html(200, PAGE)
+            .header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+            .header("X-Content-Type-Options", "nosniff")
+            .header("Cache-Control", "no-cache"),
+        _ => Response::text(405, "the page is for GET\n").header("Allow", "GET, HEAD"),
+    })
+}
+
+/// Where a browser on this machine finds the page.
+pub fn url(mut address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!("http://{address}/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_can_be_opened() {
+        let url = |text: &str| url(text.parse().expect("an address"));
+        assert_eq!(url("127.0.0.1:9501"), "http://127.0.0.1:9501/");
+        assert_eq!(url("0.0.0.0:80"), "http://127.0.0.1:80/");
+        assert_eq!(url("[::]:80"), "http://[::1]:80/");
+    }
+
+    #[test]
+    fn the_page_needs_nothing_from_outside() {
+        for outside in ["http://", "https://", "src=\"//", "@import", "url("] {
+            let mentions: Vec<&str> = PAGE.lines().filter(|line| line.contains(outside)).collect();
+            let are_harmless = mentions.iter().all(|line| line.contains("www.w3.org") || line.contains("location"));
+            assert!(are_harmless, "{outside}: {mentions:?}");
+        }
+    }
+}

@@ -1,0 +1,422 @@
+// Drives the page of `fdpush serve` as people do, one browser context a person, and waits for what they would see.
+// Every wait is for a condition, with a deadline. Run through ./run.sh, which says what it needs.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { createInterface } from "node:readline";
+import { after, afterEach, before, test } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
+import { chromium } from "playwright-core";
+
+const DEADLINE_MS = 20_000;
+const POLL_MS = 20;
+const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+
+let browser, server;
+let tabs = [];      // those of the running test
+let faults = [];    // console errors, exceptions and foreign requests of the running test
+
+before(async () => {
+  server = await startServer("127.0.0.1:0");
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.stop();
+});
+
+afterEach(async () => {
+  await Promise.all(tabs.map((tab) => tab.context().close()));
+  const found = faults;
+  [tabs, faults] = [[], []];
+  assert.deepEqual(found, [], "console errors, exceptions or requests to other hosts");
+});
+
+/* The world: servers, tabs, waiting */
+
+async function startServer(listen) {
+  // The API would take a fixed port by default, and two servers of ours may run at once.
+  const env = { ...process.env, FDPUSH_API: "127.0.0.1:0" };
+  const child = spawn(process.env.FDPUSH_BIN, ["serve", "--listen", listen], { env, stdio: ["ignore", "pipe", "inherit"] });
+  const kill = () => child.kill("SIGKILL");
+  process.once("exit", kill);   // a failing test leaves no server behind
+  const exited = once(child, "exit");
+  const stop = async (signal = "SIGTERM") => {
+    child.kill(signal);
+    await exited;
+    process.removeListener("exit", kill);
+  };
+  const lines = createInterface({ input: child.stdout });
+  const url = await new Promise((resolve, reject) => {
+    lines.on("line", (line) => { const found = line.match(/http:\/\/[\d.]+:\d+\//); if (found) resolve(found[0]); });
+    child.once("error", reject);
+    child.once("exit", (code) => reject(new Error(`the server exited with ${code} before it printed its URL`)));
+  });
+  return { url, stop };
+}
+
+async function freePort() {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const { port } = probe.address();
+  probe.close();
+  await once(probe, "close");
+  return port;
+}
+
+async function openTab(url, { options = {}, tolerate = /^$/, context, peer } = {}) {
+  context ??= await browser.newContext({ viewport: { width: 1200, height: 800 }, ...options });
+  const tab = await context.newPage();
+  tabs.push(tab);
+  const fault = (text) => { if (!tolerate.test(text)) faults.push(text); };
+  const { host } = new URL(url);
+  tab.on("console", (message) => { if (message.type() === "error") fault(message.text()); });
+  tab.on("pageerror", (error) => fault(String(error)));
+  tab.on("request", (request) => { if (!request.url().startsWith("data:") && new URL(request.url()).host !== host) fault(request.url()); });
+  tab.on("websocket", (socket) => { if (new URL(socket.url()).host !== host) fault(socket.url()); });
+  if (peer) await tab.routeWebSocket(/./, peer);
+  await tab.goto(url);
+  return tab;
+}
+
+async function enter(uid, options) {
+  const tab = await openTab(options?.url ?? server.url, options);
+  await tab.locator("#uid").fill(uid);
+  await tab.locator("#connect").click();
+  await connected(tab);
+  return tab;
+}
+
+async function until(what, condition) {
+  const deadline = Date.now() + DEADLINE_MS;
+  while (Date.now() < deadline) {
+    const found = await condition();
+    if (found) return found;
+    await pause(POLL_MS);
+  }
+  throw new Error(`not within ${DEADLINE_MS} ms: ${what}`);
+}
+
+/* What a person sees and does */
+
+const connected = (tab) => state(tab, "online");
+const state = (tab, name) => tab.locator(`#status[data-state="${name}"]`).waitFor({ timeout: DEADLINE_MS });
+const fdOf = async (tab) => (await tab.locator("#my-fd").textContent()).replace("fd ", "");
+const roster = (tab, uid, rest = "") => tab.locator(`#roster li[data-uid="${uid}"]${rest}`);
+const seesOnline = (tab, uid, fd) => roster(tab, uid, `[data-state="online"][data-fd="${fd}"]`).waitFor({ timeout: DEADLINE_MS });
+
+async function write(tab, kind, name, text) {
+  await tab.locator("#target-kind").selectOption(kind);
+  if (kind !== "all") await tab.locator("#target-name").fill(name);
+  await tab.locator("#text").fill(text);
+  await tab.locator("#text").press("Enter");
+}
+
+const message = (tab, direction, text) =>
+  tab.locator(`#log .message.${direction}`).filter({ has: tab.getByText(text, { exact: true }) });
+
+async function reads(tab, text, { from, scope }) {
+  const item = message(tab, "in", text);
+  await item.waitFor({ timeout: DEADLINE_MS });
+  assert.equal(await item.count(), 1, `"${text}" came once`);
+  assert.equal(await item.getAttribute("data-from"), from);
+  assert.equal(await item.getAttribute("data-scope"), scope);
+}
+
+async function receiptOf(tab, text) {
+  const receipt = message(tab, "out", text).locator(".receipt");
+  return until(`a receipt for "${text}"`, async () => {
+    const said = await receipt.textContent();
+    return said !== "sending…" && said;
+  });
+}
+
+async function joins(tab, group) {
+  await tab.locator("#join-name").fill(group);
+  await tab.locator("#join-name").press("Enter");
+  await tab.locator(`#groups li[data-group="${group}"]`).waitFor({ timeout: DEADLINE_MS });
+}
+
+// Records each moment at which `uid` is missing from the roster or reads offline, until the tab is closed.
+function watchRoster(tab, uid) {
+  return tab.evaluate((uid) => {
+    const list = document.getElementById("roster");
+    const look = () => [...list.children].find((item) => item.dataset.uid === uid)?.dataset.state ?? "missing";
+    globalThis.sightings = [look()];
+    new MutationObserver(() => globalThis.sightings.push(look())).observe(list, { subtree: true, childList: true, attributes: true });
+  }, uid);
+}
+
+const absences = (tab) => tab.evaluate(() => globalThis.sightings.filter((seen) => seen === "offline" || seen === "missing"));
+
+/* The main job */
+
+test("two people see each other and exchange messages point to point, to a group and to all", async () => {
+  const [alice, bob] = [await enter("alice"), await enter("bob")];
+  await seesOnline(alice, "bob", await fdOf(bob));
+  await seesOnline(bob, "alice", await fdOf(alice));
+  assert.notEqual(await fdOf(alice), await fdOf(bob));
+
+  await write(alice, "to", "bob", "for bob alone");
+  await reads(bob, "for bob alone", { from: "alice", scope: "to you" });
+  assert.equal(await receiptOf(alice, "for bob alone"), "queued for 1 of 1");
+
+  await write(bob, "fd", await fdOf(alice), "for that fd");
+  await reads(alice, "for that fd", { from: "bob", scope: "to you" });
+
+  await joins(alice, "room");
+  await joins(bob, "room");
+  const carol = await enter("carol");
+  await write(bob, "group", "room", "for the room");
+  await reads(alice, "for the room", { from: "bob", scope: "# room" });
+
+  await write(alice, "all", "", "for everyone");
+  await reads(bob, "for everyone", { from: "alice", scope: "everyone" });
+  await reads(carol, "for everyone", { from: "alice", scope: "everyone" });
+  // Carol's messages come in order: what had been meant for her before the broadcast would be there by now.
+  assert.equal(await carol.locator("#log .message.in").count(), 1);
+  assert.equal(await message(alice, "in", "for everyone").count(), 0, "no echo beside one's own message");
+
+  await write(alice, "to", "nobody", "hello?");
+  assert.equal(await receiptOf(alice, "hello?"), "offline");
+});
+
+test("a group that was left sends nothing more", async () => {
+  const [alice, bob] = [await enter("alice"), await enter("bob")];
+  for (const tab of [alice, bob]) await joins(tab, "room");
+  await bob.locator('#groups li[data-group="room"]').getByRole("button", { name: "Leave room" }).click();
+  await bob.locator('#groups li[data-group="room"]').waitFor({ state: "detached", timeout: DEADLINE_MS });
+  await write(alice, "group", "room", "anyone left?");
+  await receiptOf(alice, "anyone left?");
+  await write(alice, "to", "bob", "just you");
+  await reads(bob, "just you", { from: "alice", scope: "to you" });
+  assert.equal(await message(bob, "in", "anyone left?").count(), 0);
+});
+
+test("a reload keeps uid and groups, and nobody sees it go", async () => {
+  const [alice, bob] = [await enter("alice"), await enter("bob")];
+  await joins(bob, "room");
+  await seesOnline(alice, "bob", await fdOf(bob));
+  await watchRoster(alice, "bob");
+
+  for (let round = 0; round < 5; round++) {
+    const before = await fdOf(bob);
+    await bob.reload();
+    await connected(bob);
+    await bob.locator('#groups li[data-group="room"]').waitFor({ timeout: DEADLINE_MS });
+    assert.notEqual(await fdOf(bob), before);
+    assert.equal(await bob.locator("#my-uid").textContent(), "bob");
+    // State "online", not "suspect": no grace is running any more, so nothing of this reload can turn bob off later.
+    await seesOnline(alice, "bob", await fdOf(bob));
+    await seesOnline(bob, "alice", await fdOf(alice));
+  }
+  assert.deepEqual(await absences(alice), []);
+
+  // The watch itself works: when bob really goes, it sees that.
+  await bob.close();
+  await roster(alice, "bob", '[data-state="offline"]').waitFor({ timeout: DEADLINE_MS });
+  assert.ok((await absences(alice)).length > 0);
+});
+
+test("a uid in two tabs is reached in both, and stays online until the last is closed", async () => {
+  const [alice, first] = [await enter("alice"), await enter("bob")];
+  await seesOnline(alice, "bob", await fdOf(first));
+  await watchRoster(alice, "bob");
+  const second = await openTab(`${server.url}#uid=bob`, { context: first.context() });
+  await connected(second);
+  assert.notEqual(await fdOf(first), await fdOf(second));
+
+  await write(alice, "to", "bob", "both of you");
+  for (const tab of [first, second]) await reads(tab, "both of you", { from: "alice", scope: "to you" });
+  assert.equal(await receiptOf(alice, "both of you"), "queued for 2 of 2");
+
+  await first.close();
+  let round = 0;
+  await until("one tab of bob's", async () => {
+    const text = `still there? ${round++}`;
+    await write(alice, "to", "bob", text);
+    return (await receiptOf(alice, text)) === "queued for 1 of 1";
+  });
+  await roster(alice, "bob", '[data-state="online"]').waitFor({ timeout: DEADLINE_MS });
+  assert.deepEqual(await absences(alice), []);
+});
+
+test("?uid= connects at once, an empty uid comes in anonymously, leaving sticks", async () => {
+  const alice = await openTab(`${server.url}?uid=alice%20%C3%A4%2B`);
+  await connected(alice);
+  assert.equal(await alice.locator("#my-uid").textContent(), "alice ä+");
+  const anonymous = await enter("");
+  await write(anonymous, "to", "alice ä+", "guess who");
+  await reads(alice, "guess who", { from: "anonymous", scope: "to you" });
+  await alice.locator("#disconnect").click();
+  await alice.reload();
+  await alice.locator("#login").waitFor({ timeout: DEADLINE_MS });
+});
+
+for (const signal of ["SIGKILL", "SIGTERM"]) {
+  test(`the page comes back after ${signal} and a restart of the server`, async () => {
+    const listen = `127.0.0.1:${await freePort()}`;
+    let server = await startServer(listen);
+    try {
+      // Chromium itself logs each refused attempt; a page cannot prevent that.
+      const options = { url: server.url, tolerate: /^WebSocket connection to .* failed/ };
+      const [alice, bob] = [await enter("alice", options), await enter("bob", options)];
+      for (const tab of [alice, bob]) await joins(tab, "room");
+      await server.stop(signal);
+      for (const tab of [alice, bob]) await tab.locator("#notice").waitFor({ timeout: DEADLINE_MS });
+      server = await startServer(listen);
+      for (const tab of [alice, bob]) await connected(tab);
+      await seesOnline(alice, "bob", await fdOf(bob));
+      await write(alice, "group", "room", "still in the room?");
+      await reads(bob, "still in the room?", { from: "alice", scope: "# room" });
+    } finally {
+      await server.stop();
+    }
+  });
+}
+
+/* What is shown */
+
+test("the raw frames are shown in both directions, the heartbeat in words", async () => {
+  const alice = await enter("alice");
+  assert.ok(await alice.locator("#frames-panel").isHidden());
+  await alice.locator("#frames-toggle").click();
+  const frame = (direction, part) => alice.locator(`#frames li.${direction}`).filter({ hasText: part }).first();
+  await frame("in", '"type":"welcome"').waitFor({ timeout: DEADLINE_MS });
+  await frame("out", '"type":"join"').waitFor({ timeout: DEADLINE_MS });
+  await frame("in", '"type":"ack"').waitFor({ timeout: DEADLINE_MS });
+  await alice.locator("#frames-clear").click();
+  assert.equal(await alice.locator("#frames li").count(), 0);
+  assert.match(await alice.locator("#heartbeat").textContent(), /every [\d.]+ s/);
+  await until("a round trip", async () => /ms/.test(await alice.locator("#round-trip").textContent()));
+});
+
+test("a phone has no horizontal scroll, whatever is open or written", async () => {
+  const phone = { options: { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true } };
+  const narrow = async (tab, where) => {
+    const width = await tab.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(width <= 360, `${where}: ${width} px wide`);
+    for (const id of ["log", "panels", "frames"]) {
+      const spare = await tab.locator(`#${id}`).evaluate((box) => box.scrollWidth - box.clientWidth);
+      assert.ok(spare <= 0, `${where}: #${id} scrolls sideways by ${spare} px`);
+    }
+  };
+  const blank = await openTab(server.url, phone);
+  await narrow(blank, "login");
+  const tab = await enter("W".repeat(128), phone);
+  await write(tab, "to", "W".repeat(128), "W".repeat(500));
+  await write(tab, "all", "", "https://example.org/" + "w".repeat(300));
+  await receiptOf(tab, "https://example.org/" + "w".repeat(300));
+  await narrow(tab, "chat");
+  await tab.locator("#panels-toggle").click();
+  await joins(tab, "g".repeat(128));
+  await narrow(tab, "people");
+  await tab.locator("#frames-toggle").click();
+  await narrow(tab, "frames");
+});
+
+/* A scripted peer in place of the server, for what a real one rarely does */
+
+const WELCOME = { type: "welcome", fd: 1, uid: "alice", heartbeat: { mode: "ping", every_ms: 25000 } };
+
+async function enterScripted(script, welcome = WELCOME) {
+  const peer = { opened: 0, socket: null, frames: [], online: ["alice"], mute: false };
+  const tab = await openTab(`${server.url}#uid=alice`, { peer: (socket) => {
+    peer.opened++;
+    peer.socket = socket;
+    socket.onMessage((text) => {
+      const frame = JSON.parse(text);
+      peer.frames.push(frame);
+      if (peer.mute) return;
+      if (frame.type === "online") socket.send(JSON.stringify({ type: "online", id: frame.id, online: peer.online }));
+      else if (frame.id !== undefined) socket.send(JSON.stringify({ type: "ack", id: frame.id, matched: 3, queued: 2, dropped: 1 }));
+    });
+    socket.send(JSON.stringify(welcome));
+    script?.(socket, peer);
+  } });
+  return { tab, peer };
+}
+
+test("close codes: told in words, and only some lead to a reconnect", async () => {
+  for (const [code, comesBack] of [[1000, false], [1001, true], [1008, false], [1011, true], [1013, true], [4001, false], [4003, false]]) {
+    const { tab, peer } = await enterScripted((socket, { opened }) => { if (opened === 1) socket.close({ code, reason: "why" }); });
+    if (comesBack) {
+      await until(`a reconnect after ${code}`, () => peer.opened === 2);
+      await connected(tab);
+      assert.ok(await tab.locator("#notice").isHidden());
+    } else {
+      await state(tab, "closed");   // in this state no timer runs
+      assert.match(await tab.locator("#notice-text").textContent(), new RegExp(`\\(${code}: why\\)`));
+      assert.equal(peer.opened, 1);
+      await tab.locator("#retry").click();
+      await connected(tab);
+    }
+  }
+});
+
+test("any JSON is shown as text, never as markup; errors and drops are told", async () => {
+  const { tab, peer } = await enterScripted();
+  await connected(tab);
+  const markup = '<img src=x onerror="globalThis.owned = true"><b>bold</b>';
+  const cases = [
+    [{ from: markup, fd: 2, to: "alice", data: markup }, markup, { from: markup, scope: "to you" }],
+    [{ data: { a: [1, null, "x"] } }, '{"a":[1,null,"x"]}', { from: "server", scope: "to you" }],
+    [{ from: null, fd: 9, all: true, data: null }, "null", { from: "anonymous", scope: "everyone" }],
+    [{ from: "bob", fd: 2, group: "__proto__", data: 0 }, "0", { from: "bob", scope: "# __proto__" }],
+  ];
+  for (const [frame, text, seen] of cases) {
+    peer.socket.send(JSON.stringify({ type: "message", ...frame }));
+    await reads(tab, text, seen);
+  }
+  assert.equal(await tab.locator("#log img, #log .text b, #roster img").count(), 0);
+  assert.equal(await tab.evaluate(() => globalThis.owned), undefined);
+
+  peer.socket.send(JSON.stringify({ type: "error", code: "rate_limited", message: "slow down" }));
+  await tab.locator(".remark", { hasText: "rate_limited: slow down" }).waitFor({ timeout: DEADLINE_MS });
+  await write(tab, "all", "", "three get it");
+  assert.equal(await receiptOf(tab, "three get it"), "queued for 2 of 3, dropped 1");
+});
+
+test("in heartbeat mode client the page reports", async () => {
+  const { tab, peer } = await enterScripted(null, { ...WELCOME, heartbeat: { mode: "client", every_ms: 100 } });
+  await connected(tab);
+  await until("three heartbeats", () => peer.frames.filter(({ type }) => type === "heartbeat").length >= 3);
+});
+
+test("who left is asked about after a grace, and only who is still missing goes offline", async () => {
+  const { tab, peer } = await enterScripted();
+  await connected(tab);
+  const tell = (type, count) => peer.socket.send(JSON.stringify({ type, group: "lobby", uid: "bob", count }));
+  tell("joined", 2);
+  await roster(tab, "bob", '[data-state="online"]').waitFor({ timeout: DEADLINE_MS });
+  await watchRoster(tab, "bob");
+
+  peer.online = ["alice", "bob"];   // back, though nobody told us
+  tell("left", 1);
+  await roster(tab, "bob", '[data-state="suspect"]').waitFor({ timeout: DEADLINE_MS });
+  await roster(tab, "bob", '[data-state="online"]').waitFor({ timeout: DEADLINE_MS });
+  assert.deepEqual(await absences(tab), []);
+
+  peer.online = ["alice"];
+  tell("left", 1);
+  await roster(tab, "bob", '[data-state="offline"]').waitFor({ timeout: DEADLINE_MS });
+  assert.equal(await tab.locator("#people-count").textContent(), "1");
+});
+
+test("a server that no longer answers is given up, and the message marked", async () => {
+  const { tab, peer } = await enterScripted();
+  await connected(tab);
+  await tab.clock.install();   // timers set from here on can be wound forward
+  peer.mute = true;
+  await write(tab, "all", "", "into the void");
+  await until("the push", () => peer.frames.some(({ data }) => data === "into the void"));
+  peer.mute = false;
+  await tab.clock.fastForward(60_000);
+  assert.equal(await receiptOf(tab, "into the void"), "no answer: the connection ended");
+  await tab.clock.resume();
+  await until("a reconnect", () => peer.opened === 2);
+});
