@@ -10,21 +10,23 @@
 
 mod closed;
 mod env;
+mod event;
+mod exchange;
 mod heartbeat;
 mod http;
 mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::io::IoSlice;
 
 pub use crate::connection::closed::{By, Cause, Closed};
 pub use crate::connection::env::Env;
+pub use crate::connection::event::{Event, Next, Sent, State, Traffic};
 pub use crate::connection::queue::Outbound;
 
 use crate::connection::heartbeat::{Beat, Pulse};
-use crate::connection::http::{Http, Step};
+use crate::connection::http::Http;
 use crate::connection::queue::Queue;
 use crate::fd::Fd;
 use crate::limits::Heartbeat;
@@ -34,9 +36,7 @@ use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode, parse_close};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::http::HttpError;
-use crate::protocol::request::Request;
-use crate::protocol::response::{CONTINUE, Response};
-use crate::protocol::upgrade::Accept;
+use crate::protocol::response::Response;
 use crate::tick::Tick;
 
 /// HTTP responses may pile up to this before the next pipelined request is read.
@@ -79,88 +79,6 @@ enum Stage {
     Lingering,
     /// To be dropped at once.
     Finished,
-}
-
-/// What a connection has carried.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
-pub struct Traffic {
-    /// Bytes that came, headers and all.
-    pub bytes_in: u64,
-    /// Bytes that the socket took.
-    pub bytes_out: u64,
-    /// Messages that came, whole.
-    pub messages_in: u64,
-    /// Messages that were queued.
-    pub messages_out: u64,
-}
-
-impl std::ops::AddAssign for Traffic {
-    fn add_assign(&mut self, other: Traffic) {
-        self.bytes_in += other.bytes_in;
-        self.bytes_out += other.bytes_out;
-        self.messages_in += other.messages_in;
-        self.messages_out += other.messages_out;
-    }
-}
-
-/// What became of a connection's input.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A request for plain HTTP: to be answered by [`respond`](Connection::respond).
-    Request {
-        /// The request.
-        request: Box<Request>,
-        /// Whether it has the marks of an upgrade that a proxy lost.
-        wanted_upgrade: bool,
-    },
-    /// A request for a WebSocket: [`accept`](Connection::accept), [`respond`](Connection::respond) or
-    /// [`defer`](Connection::defer).
-    Upgrade(Box<Request>),
-    /// A text message.
-    Text(Cow<'a, str>),
-    /// A binary message.
-    Binary(Cow<'a, [u8]>),
-    /// A ping; its pong is queued.
-    Ping(Cow<'a, [u8]>),
-    /// A pong.
-    Pong(Cow<'a, [u8]>),
-    /// The WebSocket is no longer open.
-    Closed(Closed),
-}
-
-/// What became of [`Connection::send`].
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Sent {
-    /// In the queue.
-    Queued,
-    /// It does not fit. The loop may write and try again before it calls the reader slow.
-    Full,
-    /// No open WebSocket.
-    NotOpen,
-    /// It would not fit into the emptiest queue.
-    TooLarge,
-}
-
-/// What the loop has to do with the socket once output was written.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Next {
-    /// Nothing.
-    Stay,
-    /// Shut down its writing side.
-    Shut,
-    /// Close it.
-    Drop,
-}
-
-/// What a connection is, seen from outside.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
-pub enum State {
-    /// It speaks HTTP, or its upgrade waits for an answer.
-    Http,
-    /// An open WebSocket: the only state in which it can be pushed to.
-    Open,
-    /// It was an open WebSocket, or an HTTP connection that is being ended.
-    Closing,
 }
 
 impl Connection {
@@ -352,59 +270,6 @@ impl Connection {
         None
     }
 
-    /// Opens the WebSocket that `request` asked for. What the client sent ahead is returned: it is to be handed to
-    /// [`handle_bytes`](Connection::handle_bytes).
-    ///
-    /// # Errors
-    /// What the handler did wrong, in words; the client then has a 500.
-    pub fn accept(&mut self, fd: Fd, accept: &Accept, request: &Request, env: &mut Env) -> Result<Vec<u8>, String> {
-        let Stage::Http(http) = &mut self.stage else { return Ok(Vec::new()) };
-        let Some(key) = http.answer_mut().and_then(|answer| answer.accept) else { return Ok(Vec::new()) };
-        let mut response = Vec::with_capacity(256);
-        if let Err(fault) = accept.encode(&key, request, &mut response) {
-            self.respond(Response::text(500, "the handler's answer cannot be sent\n").close(), env);
-            return Err(fault);
-        }
-        let output = self.output.get_or_insert_with(|| env.take_queue());
-        output.push_raw(|out| out.extend_from_slice(&response), &mut env.queued);
-        output.seal();
-
-        let http = std::mem::take(&mut **http);
-        self.stage = Stage::Open(None);
-        self.opened = env.now;
-        self.deadline = Pulse::first_check(self.heartbeat(env), fd, env.now);
-        Ok(http.into_early())
-    }
-
-    /// Answers the request that waits: plain HTTP, or an upgrade that is refused, which ends the connection, so that
-    /// nothing sent behind it runs.
-    pub fn respond(&mut self, response: Response, env: &mut Env) {
-        let Stage::Http(http) = &mut self.stage else { return };
-        let Some(answer) = http.end_answer() else { return };
-        let keep_alive = answer.keep_alive && answer.accept.is_none() && !self.is_peer_done;
-        let stays = keep_alive && !response.closes() && response.fault().is_none();
-        self.deadline = http.deadline(env);
-        self.push_response(&response, stays, answer.head_only, env);
-        if !stays {
-            self.linger_after_http(env);
-        }
-    }
-
-    /// Lets an upgrade wait for an answer from elsewhere.
-    pub fn defer(&mut self, request: Box<Request>) {
-        if let Stage::Http(http) = &mut self.stage
-            && let Some(answer) = http.answer_mut()
-        {
-            answer.request = Some(request);
-        }
-    }
-
-    /// The request of the upgrade that waits, to be answered now.
-    pub fn take_deferred(&mut self) -> Option<Box<Request>> {
-        let Stage::Http(http) = &mut self.stage else { return None };
-        http.answer_mut()?.request.take()
-    }
-
     /// Gives this connection a heartbeat of its own, from now on.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat, env: &Env) {
         self.pulse = Pulse::default();
@@ -572,44 +437,6 @@ impl Connection {
         None
     }
 
-    fn handle_http<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
-        let is_full = self.queued_bytes() > HTTP_OUTPUT_MAX;
-        let Stage::Http(http) = &mut self.stage else { return None };
-        http.keep(input);
-        *input = &mut [];
-        if is_full {
-            return None;
-        }
-        loop {
-            let phase = http.phase_name();
-            let step = http.step(self.peer, env);
-            if http.phase_name() != phase {
-                self.deadline = http.deadline(env);
-            }
-            match step {
-                Ok(Step::More) => return None,
-                Ok(Step::Continue) => {
-                    let output = self.output.get_or_insert_with(|| env.take_queue());
-                    output.push_raw(|out| out.extend_from_slice(CONTINUE), &mut env.queued);
-                }
-                Ok(Step::Request { request, wanted_upgrade }) => {
-                    return Some(Event::Request { request, wanted_upgrade });
-                }
-                Ok(Step::Upgrade(request)) => match env.origins.allows(&request) {
-                    Ok(()) => return Some(Event::Upgrade(request)),
-                    Err(error) => {
-                        self.respond(error.response(), env);
-                        return None;
-                    }
-                },
-                Err(error) => {
-                    self.refuse(error, env);
-                    return None;
-                }
-            }
-        }
-    }
-
     fn handle_write_timeout(&mut self) -> Option<Event<'static>> {
         if self.is_open() {
             return Some(self.die(By::Server, Cause::WriteTimedOut));
@@ -653,26 +480,9 @@ impl Connection {
         Event::Closed(Closed::abnormal(by, cause))
     }
 
-    fn refuse(&mut self, error: HttpError, env: &mut Env) {
-        self.push_response(&error.response(), false, false, env);
-        self.linger_after_http(env);
-    }
-
     fn linger(&mut self, env: &Env) {
         self.stage = Stage::Lingering;
         self.deadline = env.now.after(env.limits.close_wait_max);
-    }
-
-    /// As `linger`, with as much time for a slow client to fetch a large response as a stalled write would have.
-    fn linger_after_http(&mut self, env: &Env) {
-        self.stage = Stage::Lingering;
-        self.deadline = env.now.after(env.limits.write_time_max + env.limits.close_wait_max);
-    }
-
-    fn push_response(&mut self, response: &Response, keep_alive: bool, head_only: bool, env: &mut Env) {
-        let output = self.output.get_or_insert_with(|| env.take_queue());
-        let date = &env.date;
-        output.push_raw(|out| response.encode(out, date, keep_alive, head_only), &mut env.queued);
     }
 
     fn push_close(&mut self, code: CloseCode, reason: &str, env: &mut Env) {

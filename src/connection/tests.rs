@@ -1,1 +1,449 @@
+//! A connection driven by hand: bytes and ticks in, and every byte that comes out is looked at.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::*;
+use crate::limits::Limits;
+use crate::protocol::client::frame;
+use crate::protocol::origin::Origins;
+use crate::protocol::response::Response;
+use crate::protocol::shared::Frame;
+use crate::protocol::upgrade::Accept;
+use crate::protocol::upgrade::Upgrade;
+
+const UPGRADE: &str = "GET /chat?uid=ann HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// A connection with the surroundings that a loop would give it.
+struct Rig {
+    connection: Connection,
+    env: Env,
+}
+
+impl Rig {
+    fn new(limits: Limits) -> Rig {
+        let env = Env::new(limits, Heartbeat::Off, Origins::Same);
+        Rig { connection: Connection::new(Peer::Unix, &env), env }
+    }
+
+    /// An open WebSocket whose 101 is read already.
+    fn open(limits: Limits) -> Rig {
+        let mut rig = Rig::new(limits);
+        assert_eq!(rig.feed(UPGRADE.as_bytes()), ["upgrade /chat"]);
+        rig.accept(&Upgrade::accept());
+        assert!(rig.written().starts_with(b"HTTP/1.1 101 "));
+        rig
+    }
+
+    fn accept(&mut self, accept: &Accept) -> Vec<u8> {
+        let request = self.connection.take_deferred().expect("a request waits");
+        self.connection.accept(Fd::new(0, 0), accept, &request, &mut self.env).expect("no fault").expect("still there")
+    }
+
+    /// Hands bytes in, and tells of every event in words. Requests are answered with 200 and their body; upgrades wait.
+    fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut bytes = bytes.to_vec();
+        let mut input = &mut bytes[..];
+        let mut told = Vec::new();
+        self.connection.handle_received(input.len(), self.env.now);
+        while let Some(event) = self.connection.handle_bytes(&mut input, &mut self.env) {
+            told.push(tell(&event));
+            match event {
+                Event::Request { request, .. } => {
+                    let body = request.body().to_vec();
+                    self.connection.respond(Response::new(200).body(body), &mut self.env);
+                }
+                Event::Upgrade(request) => self.connection.defer(request),
+                _ => {}
+            }
+            self.connection.check_invariants();
+        }
+        assert!(input.is_empty(), "`None` means that the input is used up");
+        told
+    }
+
+    fn tick(&mut self, now: u64) -> Option<String> {
+        self.env.now = Tick(now);
+        let event = self.connection.handle_tick(&mut self.env);
+        self.connection.check_invariants();
+        event.as_ref().map(tell)
+    }
+
+    fn send(&mut self, text: &str) -> Sent {
+        let sent = self.connection.send(&mut Outbound::message(Opcode::Text, text.as_bytes()), &mut self.env);
+        self.connection.check_invariants();
+        sent
+    }
+
+    /// All that waits, as a socket with room takes it.
+    fn written(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        loop {
+            let taken = self.write(usize::MAX);
+            if taken.is_empty() {
+                return all;
+            }
+            all.extend(taken);
+        }
+    }
+
+    /// One write to a socket that has room for `room` bytes.
+    fn write(&mut self, room: usize) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 4];
+        let filled = self.connection.poll_slices(&mut slices);
+        let mut taken: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+        let offered = taken.len();
+        taken.truncate(room);
+        if offered > 0 {
+            self.connection.handle_written(taken.len(), taken.len() < offered, &mut self.env);
+        }
+        self.connection.check_invariants();
+        taken
+    }
+
+    fn next(&mut self) -> Next {
+        self.connection.poll_next(&self.env)
+    }
+}
+
+fn tell(event: &Event<'_>) -> String {
+    match event {
+        Event::Request { request, wanted_upgrade: false } => format!("{} {}", request.method(), request.path()),
+        Event::Request { wanted_upgrade: true, .. } => "half an upgrade".to_owned(),
+        Event::Upgrade(request) => format!("upgrade {}", request.path()),
+        Event::Text(text) => format!("text {text}"),
+        Event::Binary(bytes) => format!("binary {}", bytes.len()),
+        Event::Ping(payload) => format!("ping {}", payload.len()),
+        Event::Pong(payload) => format!("pong {}", payload.len()),
+        Event::Closed(closed) => format!("closed {closed} by {:?}", closed.by),
+    }
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[test]
+fn a_conversation_is_the_same_at_every_split() {
+    let mut stream = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello".to_vec();
+    stream.extend(UPGRADE.as_bytes());
+    let frames = [
+        frame(true, Opcode::Text, b"one"),
+        frame(false, Opcode::Binary, b"two"),
+        frame(true, Opcode::Ping, b"?"),
+        frame(true, Opcode::Continuation, b"three"),
+        frame(true, Opcode::Close, b"\x0f\xa0bye"),
+    ]
+    .concat();
+    for cut in 0..stream.len() + frames.len() {
+        let mut rig = Rig::new(Limits::default());
+        let (before, after) = stream.split_at(cut.min(stream.len()));
+        let mut told = rig.feed(before);
+        told.extend(rig.feed(after));
+        assert_eq!(told, ["POST /a", "upgrade /chat"], "split at {cut}");
+        assert!(rig.accept(&Upgrade::accept()).is_empty());
+        let (before, after) = frames.split_at(cut.saturating_sub(stream.len()));
+        let mut told = rig.feed(before);
+        told.extend(rig.feed(after));
+        let closed = "closed 4000 \"bye\" (client_closed) by Client";
+        assert_eq!(told, ["text one", "ping 1", "binary 8", closed], "split at {cut}");
+
+        let written = rig.written();
+        let text = String::from_utf8_lossy(&written);
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\n\r\nhelloHTTP/1.1 101 "), "{text}");
+        assert!(written.ends_with(b"\x8a\x01?\x88\x02\x0f\xa0"), "pong, then the client's code");
+        assert_eq!(rig.next(), Next::Drop, "both have said their last");
+    }
+}
+
+#[test]
+fn frames_sent_ahead_of_the_101_are_kept() {
+    let mut rig = Rig::new(Limits::default());
+    let ahead = [UPGRADE.as_bytes(), &frame(true, Opcode::Text, b"early")].concat();
+    assert_eq!(rig.feed(&ahead), ["upgrade /chat"]);
+    assert!(!rig.connection.wants_read(), "what is more waits in the kernel");
+    let early = rig.accept(&Upgrade::accept());
+    assert_eq!(rig.feed(&early), ["text early"]);
+}
+
+#[test]
+fn nothing_runs_behind_a_refused_upgrade() {
+    let mut rig = Rig::new(Limits::default());
+    let smuggled = [UPGRADE, "GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+    assert_eq!(rig.feed(smuggled.as_bytes()), ["upgrade /chat"]);
+    rig.connection.respond(Response::text(401, "no\n"), &mut rig.env);
+    assert_eq!(rig.feed(b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"), [""; 0]);
+    assert!(String::from_utf8_lossy(&rig.written()).contains("Connection: close"));
+    assert_eq!(rig.next(), Next::Shut);
+    assert_eq!(rig.next(), Next::Stay, "it is told once");
+    assert!(rig.connection.handle_end(false).is_none());
+    assert_eq!(rig.next(), Next::Drop);
+}
+
+#[test]
+fn a_pipelining_client_is_answered_in_order_and_leaves_nothing_behind() {
+    let mut rig = Rig::new(Limits::default());
+    let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    let stream = request.repeat(50);
+    let mut requests = 0;
+    // Every read ends inside a request, so there is always a rest.
+    for part in stream.chunks(request.len() * 3 - 7) {
+        requests += rig.feed(part).len();
+        rig.written();
+    }
+    assert_eq!(requests, 50);
+    assert!(rig.connection.wants_read());
+}
+
+#[test]
+fn responses_to_one_who_does_not_read_do_not_pile_up() {
+    let mut rig = Rig::new(Limits::default());
+    let body = vec![b'x'; 60 << 10];
+    let post = [b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 61440\r\n\r\n", &body[..]].concat();
+    assert_eq!(rig.feed(&post).len(), 1);
+    assert_eq!(rig.feed(&post).len(), 1);
+    assert_eq!(rig.feed(&post).len(), 0, "the third waits");
+    assert!(!rig.connection.wants_read());
+    rig.written();
+    assert_eq!(rig.feed(b"").len(), 1, "and goes on when there is room");
+}
+
+#[test]
+fn a_head_has_its_time_whatever_drips_in() {
+    let mut rig = Rig::new(Limits::default());
+    for (second, byte) in UPGRADE.bytes().take(9).enumerate() {
+        rig.env.now = Tick(second as u64 * 1000);
+        assert_eq!(rig.feed(&[byte]), [""; 0]);
+        assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10_000));
+    }
+    assert_eq!(rig.tick(10_000), None);
+    assert!(rig.written().starts_with(b"HTTP/1.1 408 "));
+    assert_eq!(rig.next(), Next::Shut);
+}
+
+#[test]
+fn an_upgrade_that_nobody_answers_gets_503() {
+    let mut rig = Rig::new(Limits { answer_time_max: millis(500), ..Limits::default() });
+    rig.feed(UPGRADE.as_bytes());
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(500));
+    rig.tick(500);
+    assert!(rig.written().starts_with(b"HTTP/1.1 503 "));
+    assert!(rig.connection.take_deferred().is_none(), "and cannot be answered any more");
+}
+
+#[test]
+fn an_idle_connection_owns_nothing() {
+    let mut rig = Rig::open(Limits::default());
+    for _ in 0..100 {
+        rig.feed(&frame(true, Opcode::Text, b"hello"));
+        rig.send("hello");
+        rig.written();
+    }
+    assert!(rig.connection.output.is_none());
+    assert!(matches!(rig.connection.stage, Stage::Open(None)));
+    assert_eq!(rig.env.queued, 0);
+    let Traffic { messages_in, messages_out, bytes_in, bytes_out } = rig.connection.traffic();
+    assert_eq!((messages_in, messages_out), (100, 100));
+    assert_eq!(bytes_in, UPGRADE.len() as u64 + 100 * 11);
+    assert!(bytes_out > 100 * 7);
+}
+
+#[test]
+fn closing_sends_what_is_queued_and_waits_for_the_client() {
+    let mut rig = Rig::open(Limits::default());
+    rig.send("last words");
+    let event = rig.connection.close(CloseCode::from(4000), "enough", Cause::ServerClosed, &mut rig.env);
+    assert_eq!(event.as_ref().map(tell).as_deref(), Some("closed 4000 \"enough\" (server_closed) by Server"));
+    assert_eq!(rig.send("too late"), Sent::NotOpen);
+    assert_eq!(rig.written(), b"\x81\x0alast words\x88\x08\x0f\xa0enough");
+    assert_eq!(rig.next(), Next::Stay);
+    assert_eq!(rig.feed(&frame(true, Opcode::Text, b"not delivered")), [""; 0]);
+    assert_eq!(rig.feed(&frame(true, Opcode::Close, b"\x0f\xa0")), [""; 0]);
+    assert_eq!(rig.next(), Next::Drop);
+}
+
+#[test]
+fn a_client_that_never_answers_a_close_is_dropped() {
+    let mut rig = Rig::open(Limits { close_wait_max: millis(300), ..Limits::default() });
+    rig.connection.close(CloseCode::NORMAL, "", Cause::ServerClosed, &mut rig.env);
+    rig.written();
+    assert_eq!(rig.tick(299), None);
+    assert_eq!(rig.next(), Next::Stay);
+    assert_eq!(rig.tick(300), None, "its end was told before");
+    assert_eq!(rig.next(), Next::Drop);
+}
+
+#[test]
+fn a_broken_rule_fails_the_connection_after_what_was_good() {
+    let mut rig = Rig::open(Limits::default());
+    let stream = [frame(true, Opcode::Text, b"good"), b"\x83\x80".to_vec(), frame(true, Opcode::Text, b"no")].concat();
+    let closed = "closed 1002 \"reserved opcode\" (protocol_error) by Server";
+    assert_eq!(rig.feed(&stream), ["text good", closed]);
+    assert_eq!(rig.written()[..4], [0x88, 17, 0x03, 0xea]);
+    assert_eq!(rig.next(), Next::Shut);
+    assert_eq!(rig.feed(b"whatever"), [""; 0]);
+    assert_eq!(rig.tick(5_000), None);
+    assert_eq!(rig.next(), Next::Drop);
+}
+
+#[test]
+fn a_client_that_just_goes_is_lost() {
+    for is_reset in [false, true] {
+        let mut rig = Rig::open(Limits::default());
+        let event = rig.connection.handle_end(is_reset);
+        assert_eq!(event.as_ref().map(tell).as_deref(), Some("closed 1006 (connection_lost) by Client"));
+        assert!(rig.connection.handle_end(is_reset).is_none(), "once");
+        assert_eq!(rig.next(), Next::Drop);
+    }
+}
+
+#[test]
+fn a_message_has_its_time() {
+    let mut rig = Rig::open(Limits { message_time_max: millis(100), ..Limits::default() });
+    rig.env.now = Tick(50);
+    rig.feed(&frame(false, Opcode::Text, b"begun"));
+    rig.env.now = Tick(120);
+    rig.feed(&frame(false, Opcode::Continuation, b""));
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(150));
+    let closed = "closed 1008 \"message took too long\" (message_timed_out) by Server";
+    assert_eq!(rig.tick(150).as_deref(), Some(closed));
+}
+
+#[test]
+fn heartbeats_ask_and_give_up() {
+    let mut rig = Rig::open(Limits::default());
+    let every = millis(1000);
+    rig.connection.set_heartbeat(Fd::new(0, 0), Heartbeat::Ping { every, missed_max: 2 }, &rig.env);
+    let first = rig.connection.poll_timeout(&rig.env).0;
+    assert!((500..=1000).contains(&first));
+    assert_eq!(rig.tick(first), None);
+    assert_eq!(rig.written(), b"\x89\x00");
+    rig.feed(&frame(true, Opcode::Pong, b""));
+    for period in 1..=2 {
+        assert_eq!(rig.tick(first + period * 1000), None);
+        assert_eq!(rig.written(), b"\x89\x00");
+    }
+    let closed = "closed 1006 (heartbeat_missed) by Server";
+    assert_eq!(rig.tick(first + 3000).as_deref(), Some(closed));
+    assert_eq!((rig.written(), rig.next()), (vec![], Next::Drop), "without a word");
+}
+
+#[test]
+fn pongs_to_one_who_does_not_read_are_one_and_the_latest() {
+    let mut rig = Rig::open(Limits::default());
+    rig.send("stuck");
+    assert_eq!(rig.write(3), b"\x81\x05s");
+    for index in 0..100_000u32 {
+        rig.feed(&frame(true, Opcode::Ping, &index.to_be_bytes()));
+    }
+    assert_eq!(rig.connection.queued_bytes(), 4);
+    assert!(rig.connection.handle_writable());
+    assert_eq!(rig.written(), [&b"tuck\x8a\x04"[..], &99_999u32.to_be_bytes()].concat());
+    assert!(rig.connection.output.is_none());
+}
+
+#[test]
+fn every_ping_of_one_who_reads_is_answered() {
+    let mut rig = Rig::open(Limits::default());
+    for payload in ["a", "b", "c"] {
+        rig.feed(&frame(true, Opcode::Ping, payload.as_bytes()));
+    }
+    assert_eq!(rig.written(), b"\x8a\x01a\x8a\x01b\x8a\x01c");
+}
+
+#[test]
+fn a_queue_has_a_bound_and_a_slow_reader_an_end() {
+    let limits = Limits { queue_bytes_max: 100, close_wait_max: millis(100), ..Limits::default() };
+    let mut rig = Rig::open(limits);
+    assert_eq!(rig.send(&"x".repeat(99)), Sent::TooLarge);
+    assert_eq!(rig.send(&"x".repeat(38)), Sent::Queued);
+    assert_eq!(rig.write(10).len(), 10);
+    assert_eq!(rig.send(&"y".repeat(38)), Sent::Queued);
+    assert_eq!(rig.send(&"z".repeat(38)), Sent::Full);
+    let event = rig.connection.close_slow(&mut rig.env);
+    assert!(event.is_some_and(|event| tell(&event).starts_with("closed 1013 ")));
+    assert!(rig.connection.handle_writable());
+    let rest = rig.written();
+    assert_eq!(rest[..30], [b'x'; 30], "the frame it has begun to read is finished");
+    assert_eq!(rest[30..34], [0x88, 20, 0x03, 0xf5], "and the close frame is next");
+    assert_eq!(rig.env.queued, 0);
+}
+
+#[test]
+fn a_socket_that_takes_nothing_is_dead_in_time() {
+    let mut rig = Rig::open(Limits { write_time_max: millis(1000), ..Limits::default() });
+    rig.send("hello");
+    assert_eq!(rig.write(0), b"");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000));
+    rig.env.now = Tick(900);
+    assert!(rig.connection.handle_writable());
+    assert_eq!(rig.write(0), b"", "a wake-up without room is no progress");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000));
+    assert!(rig.connection.handle_writable());
+    assert_eq!(rig.write(1).len(), 1);
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1900), "a byte is");
+    assert_eq!(rig.tick(1900).as_deref(), Some("closed 1006 (write_timed_out) by Server"));
+}
+
+#[test]
+fn a_frame_to_many_is_one_in_memory() {
+    let payload = vec![7; 10_000];
+    let mut rigs: Vec<Rig> = (0..3).map(|_| Rig::open(Limits::default())).collect();
+    let mut env = Env::new(Limits::default(), Heartbeat::Off, Origins::Same);
+    let mut outbound = Outbound::message(Opcode::Binary, &payload);
+    outbound.to_many = true;
+    for rig in &mut rigs {
+        assert_eq!(rig.connection.send(&mut outbound, &mut env), Sent::Queued);
+    }
+    assert_eq!(env.queued, 10_004);
+    for rig in &mut rigs {
+        assert_eq!(rig.connection.queued_bytes(), 10_004);
+        rig.connection.release(&mut env);
+    }
+    assert_eq!(env.queued, 0);
+}
+
+#[test]
+fn conflation_keeps_the_place_and_changes_the_content() {
+    let limits = Limits { queue_bytes_max: 60, ..Limits::default() };
+    let mut rig = Rig::open(limits);
+    let keyed = |rig: &mut Rig, key: &'static str, text: &str| {
+        let mut outbound = Outbound::message(Opcode::Text, text.as_bytes());
+        outbound.key = Some(key);
+        match rig.connection.send(&mut outbound, &mut rig.env) {
+            Sent::Full => rig.connection.conflate(&mut outbound, &mut rig.env),
+            sent => sent == Sent::Queued,
+        }
+    };
+    rig.send(&"-".repeat(18));
+    assert_eq!(rig.write(5).len(), 5);
+    assert!(keyed(&mut rig, "gold", "gold=1000"));
+    assert!(keyed(&mut rig, "iron", "iron=2000"));
+    rig.send(&"=".repeat(18));
+    assert!(keyed(&mut rig, "gold", "gold=1001"), "full: the newer takes the older's place");
+    assert!(!keyed(&mut rig, "lead", "lead=3000"), "full, and there is none to replace");
+    rig.connection.check_invariants();
+    assert!(rig.connection.handle_writable());
+    let rest = rig.written();
+    assert_eq!(rest[..15], [b'-'; 15]);
+    assert_eq!(rest[15..], *b"\x81\x09gold=1001\x81\x09iron=2000\x81\x12==================");
+    assert_eq!(rig.env.queued, 0);
+}
+
+#[test]
+fn a_ready_made_frame_is_sent_as_it_is() {
+    let mut rig = Rig::open(Limits::default());
+    let frame = Frame::text("made before");
+    rig.connection.send(&mut Outbound::frame(&frame), &mut rig.env);
+    assert_eq!(rig.written(), frame.as_bytes());
+}
+
+#[test]
+fn what_came_is_lent_not_copied() {
+    let mut rig = Rig::open(Limits::default());
+    let mut bytes = frame(true, Opcode::Text, b"lent");
+    let mut input = &mut bytes[..];
+    let event = rig.connection.handle_bytes(&mut input, &mut rig.env);
+    assert!(matches!(event, Some(Event::Text(Cow::Borrowed("lent")))));
+}

@@ -367,8 +367,10 @@ impl<A: Application> EventLoop<A> {
         if let Some(fault) = response.fault() {
             log::error!("fd {fd}: a response is sent as 500, because {fault}");
         }
-        if let Some((entry, env)) = self.core.table.get_mut(slot) {
-            entry.connection.respond(response, env);
+        let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
+        entry.connection.respond(response, env);
+        if entry.is_readable {
+            self.core.make_ready(slot);
         }
         self.core.table.touch(slot);
         self.core.arm(slot);
@@ -405,7 +407,8 @@ impl<A: Application> EventLoop<A> {
         }
         let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
         match entry.connection.accept(fd, &accept, &request, env) {
-            Ok(mut early) => {
+            Ok(None) => {}
+            Ok(Some(mut early)) => {
                 self.core.counters.opened += 1;
                 self.core.counters.open += 1;
                 self.core.table.touch(slot);

@@ -1,0 +1,88 @@
+//! What a connection tells: its events, the outcome of what it was asked, and what it is.
+
+use std::borrow::Cow;
+
+use crate::connection::closed::Closed;
+use crate::protocol::request::Request;
+
+/// What a connection has carried.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Bytes that came, headers and all.
+    pub bytes_in: u64,
+    /// Bytes that the socket took.
+    pub bytes_out: u64,
+    /// Messages that came, whole.
+    pub messages_in: u64,
+    /// Messages that were queued.
+    pub messages_out: u64,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Traffic) {
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.messages_in += other.messages_in;
+        self.messages_out += other.messages_out;
+    }
+}
+
+/// What became of a connection's input.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A request for plain HTTP: to be answered by [`respond`](Connection::respond).
+    Request {
+        /// The request.
+        request: Box<Request>,
+        /// Whether it has the marks of an upgrade that a proxy lost.
+        wanted_upgrade: bool,
+    },
+    /// A request for a WebSocket: [`accept`](Connection::accept), [`respond`](Connection::respond) or
+    /// [`defer`](Connection::defer).
+    Upgrade(Box<Request>),
+    /// A text message.
+    Text(Cow<'a, str>),
+    /// A binary message.
+    Binary(Cow<'a, [u8]>),
+    /// A ping; its pong is queued.
+    Ping(Cow<'a, [u8]>),
+    /// A pong.
+    Pong(Cow<'a, [u8]>),
+    /// The WebSocket is no longer open.
+    Closed(Closed),
+}
+
+/// What became of [`Connection::send`].
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Sent {
+    /// In the queue.
+    Queued,
+    /// It does not fit. The loop may write and try again before it calls the reader slow.
+    Full,
+    /// No open WebSocket.
+    NotOpen,
+    /// It would not fit into the emptiest queue.
+    TooLarge,
+}
+
+/// What the loop has to do with the socket once output was written.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Nothing.
+    Stay,
+    /// Shut down its writing side.
+    Shut,
+    /// Close it.
+    Drop,
+}
+
+/// What a connection is, seen from outside.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum State {
+    /// It speaks HTTP, or its upgrade waits for an answer.
+    Http,
+    /// An open WebSocket: the only state in which it can be pushed to.
+    Open,
+    /// It was an open WebSocket, or an HTTP connection that is being ended.
+    Closing,
+}
