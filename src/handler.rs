@@ -78,19 +78,23 @@ pub trait Handler {
     }
 }
 
+/// A closure that was given, or not.
+type Callback<F> = Option<Box<F>>;
+
 /// The handler that [`Server`](crate::Server)'s `on_*` methods build: a closure for each event that was given one.
 #[derive(Default)]
+#[expect(clippy::type_complexity, reason = "each is the signature of the method it stands for")]
 pub struct Closures {
-    pub(crate) start: Option<Box<dyn FnMut(&mut Context<'_>)>>,
-    pub(crate) upgrade: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Upgrade>>,
-    pub(crate) open: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &Request)>>,
-    pub(crate) message: Option<Box<dyn FnMut(&mut Context<'_>, Fd, Message<'_>)>>,
-    pub(crate) close: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &Closed)>>,
-    pub(crate) ping: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &[u8])>>,
-    pub(crate) pong: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &[u8])>>,
-    pub(crate) request: Option<Box<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Response>>,
-    pub(crate) notice: Option<Box<dyn FnMut(&mut Context<'_>, Notice)>>,
-    pub(crate) timer: Option<Box<dyn FnMut(&mut Context<'_>, TimerId)>>,
+    pub(crate) start: Callback<dyn FnMut(&mut Context<'_>)>,
+    pub(crate) upgrade: Callback<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Upgrade>,
+    pub(crate) open: Callback<dyn FnMut(&mut Context<'_>, Fd, &Request)>,
+    pub(crate) message: Callback<dyn FnMut(&mut Context<'_>, Fd, Message<'_>)>,
+    pub(crate) close: Callback<dyn FnMut(&mut Context<'_>, Fd, &Closed)>,
+    pub(crate) ping: Callback<dyn FnMut(&mut Context<'_>, Fd, &[u8])>,
+    pub(crate) pong: Callback<dyn FnMut(&mut Context<'_>, Fd, &[u8])>,
+    pub(crate) request: Callback<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Response>,
+    pub(crate) notice: Callback<dyn FnMut(&mut Context<'_>, Notice)>,
+    pub(crate) timer: Callback<dyn FnMut(&mut Context<'_>, TimerId)>,
 }
 
 impl Handler for Closures {

@@ -178,6 +178,11 @@ impl Wheel {
         self.len
     }
 
+    /// Whether no owner is armed.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Panics if the wheel contradicts itself. Visits everything: for tests and debug builds.
     pub fn check_invariants(&self) {
         let mut listed = 0;
@@ -415,7 +420,7 @@ mod tests {
             wheel.check_invariants();
         }
         assert_eq!(expire(&mut wheel, 9999), [Connection(2), Timer(2), Timer(5)]);
-        assert!(wheel.len() == 0);
+        assert!(wheel.is_empty());
     }
 
     #[test]

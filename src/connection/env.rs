@@ -26,6 +26,7 @@ pub struct Env {
     pub queued: usize,
     /// Assemblers for reuse.
     pub assemblers: assembler::Spares,
+    #[expect(clippy::vec_box, reason = "a queue moves between connections by its box")]
     queues: Vec<Box<Queue>>,
 }
 

@@ -41,8 +41,8 @@ pub struct Queue {
     pong: Option<Vec<u8>>,
     /// The number of the first segment, which counts all that ever left.
     first: u64,
-    /// Conflation keys of unsent segments, by segment number. Made when the first key comes.
-    keys: Option<Box<HashMap<Box<str>, u64>>>,
+    /// The numbers of the segments that have a conflation key.
+    keys: HashMap<Box<str>, u64>,
     /// An emptied run, for the next one.
     spare: Vec<u8>,
 }
@@ -138,7 +138,7 @@ impl Queue {
         let bytes = outbound.bytes();
         if let Some(key) = outbound.key {
             let number = self.first + self.segments.len() as u64;
-            self.keys.get_or_insert_default().insert(key.into(), number);
+            self.keys.insert(key.into(), number);
             self.push_shared(outbound, Some(key.into()), total);
         } else if outbound.to_many && (self.is_full || bytes > COPIED_BYTES_MAX) {
             self.push_shared(outbound, None, total);
@@ -169,7 +169,7 @@ impl Queue {
     /// Puts a newer message in the place of the unsent older one with its key. `false`: there is none, or it would make
     /// the queue longer than `bytes_max`.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, bytes_max: usize, total: &mut usize) -> bool {
-        let Some(&number) = outbound.key.and_then(|key| self.keys.as_ref()?.get(key)) else { return false };
+        let Some(&number) = outbound.key.and_then(|key| self.keys.get(key)) else { return false };
         let index = (number - self.first) as usize;
         let is_begun = index == 0 && self.sent > 0;
         let Some(segment) = self.segments.get_mut(index).filter(|_| !is_begun) else { return false };
@@ -254,7 +254,7 @@ impl Queue {
         for segment in self.segments.drain(kept..) {
             *total -= segment.bytes.release();
         }
-        self.keys = None;
+        self.keys.clear();
         if kept == 0 {
             self.sent = 0;
         }
@@ -268,7 +268,8 @@ impl Queue {
         }
         (self.sent, self.bytes) = (0, 0);
         (self.is_full, self.stalled_since) = (false, None);
-        (self.pong, self.keys) = (None, None);
+        self.pong = None;
+        self.keys.clear();
     }
 
     /// Panics where the numbers do not add up.
@@ -302,10 +303,10 @@ impl Queue {
 
     fn pop_front(&mut self, total: &mut usize) {
         let Some(segment) = self.segments.pop_front() else { return };
-        if let (Some(keys), Some(key)) = (&mut self.keys, &segment.key)
-            && keys.get(key) == Some(&self.first)
+        if let Some(key) = &segment.key
+            && self.keys.get(key) == Some(&self.first)
         {
-            keys.remove(key);
+            self.keys.remove(key);
         }
         self.first += 1;
         *total -= segment.bytes.release();

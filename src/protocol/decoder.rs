@@ -148,10 +148,13 @@ mod tests {
     use super::*;
     use crate::protocol::client::{frame, masked};
 
-    /// All pieces of `stream`, cut at `cuts`, joined frame by frame; or the error that ended it.
-    fn decode(stream: &[u8], chunk: usize, max: u64) -> (Vec<(Opcode, Vec<u8>, Ends)>, Option<ProtocolError>) {
+    /// A frame put together again: its opcode, its payload, and what ended with it.
+    type Whole = (Opcode, Vec<u8>, Ends);
+
+    /// All frames of `stream`, which comes in chunks, and the error that ended it.
+    fn decode(stream: &[u8], chunk: usize, max: u64) -> (Vec<Whole>, Option<ProtocolError>) {
         let mut decoder = Decoder::default();
-        let mut frames: Vec<(Opcode, Vec<u8>, Ends)> = Vec::new();
+        let mut frames: Vec<Whole> = Vec::new();
         let mut open = false;
         for part in stream.chunks(chunk) {
             let mut part = part.to_vec();

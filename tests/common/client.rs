@@ -1,0 +1,185 @@
+//! The independent client: tungstenite, with a deadline on everything it waits for.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use fdpush::Fd;
+use tungstenite::client::IntoClientRequest;
+use tungstenite::handshake::client::Response;
+use tungstenite::http::{HeaderName, HeaderValue};
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::{Error, HandshakeError, Message, WebSocket};
+
+use super::PATIENCE;
+
+/// Whatever a client can speak over.
+pub trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
+
+/// A WebSocket client.
+pub struct Client {
+    socket: WebSocket<Box<dyn Stream>>,
+    response: Response,
+}
+
+impl Client {
+    /// Connects over TCP.
+    pub fn connect(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Result<Client, Error> {
+        let stream = TcpStream::connect(address).expect("a server that listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
+        Client::over(Box::new(stream), &format!("ws://{address}{target}"), headers)
+    }
+
+    /// Connects over a unix socket.
+    pub fn connect_unix(path: &Path, target: &str) -> Result<Client, Error> {
+        let stream = UnixStream::connect(path).expect("a server that listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
+        Client::over(Box::new(stream), &format!("ws://localhost{target}"), &[])
+    }
+
+    fn over(stream: Box<dyn Stream>, url: &str, headers: &[(&str, &str)]) -> Result<Client, Error> {
+        let mut request = url.into_client_request()?;
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().expect("a header name");
+            request.headers_mut().append(name, HeaderValue::from_str(value).expect("a header value"));
+        }
+        match tungstenite::client(request, stream) {
+            Ok((socket, response)) => Ok(Client { socket, response }),
+            Err(HandshakeError::Failure(error)) => Err(error),
+            Err(HandshakeError::Interrupted(_)) => panic!("the upgrade was not answered in time"),
+        }
+    }
+
+    /// A header of the 101.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The fd that the server told.
+    pub fn fd(&self) -> Fd {
+        let number = self.header("X-Fd").and_then(|value| value.parse().ok()).expect("a server that tells the fd");
+        Fd::from_u64(number).expect("an fd")
+    }
+
+    pub fn send(&mut self, text: &str) {
+        self.send_message(Message::text(text));
+    }
+
+    pub fn send_binary(&mut self, bytes: &[u8]) {
+        self.send_message(Message::binary(bytes.to_vec()));
+    }
+
+    pub fn ping(&mut self, payload: &[u8]) {
+        self.send_message(Message::Ping(payload.to_vec().into()));
+    }
+
+    /// Sends one fragment of a message: its first with the message's kind, the others as continuations.
+    pub fn send_fragment(&mut self, kind: Data, payload: &[u8], is_last: bool) {
+        self.send_message(Message::Frame(Frame::message(payload.to_vec(), OpCode::Data(kind), is_last)));
+    }
+
+    /// Starts the close handshake.
+    pub fn close(&mut self, code: u16, reason: &str) {
+        self.close_with(Some(CloseFrame { code: code.into(), reason: reason.to_owned().into() }));
+    }
+
+    /// As [`close`](Client::close), with or without a code.
+    pub fn close_with(&mut self, frame: Option<CloseFrame>) {
+        self.socket.close(frame).expect("a close frame sent");
+        self.socket.flush().expect("a close frame sent");
+    }
+
+    pub fn send_message(&mut self, message: Message) {
+        self.socket.send(message).expect("a message sent");
+    }
+
+    /// The next message of any kind; pings are answered on the way.
+    pub fn next(&mut self) -> Message {
+        self.socket.read().expect("a message")
+    }
+
+    /// The next message, which is text.
+    pub fn text(&mut self) -> String {
+        match self.next_but_pings() {
+            Message::Text(text) => text.as_str().to_owned(),
+            other => panic!("text expected, got {other:?}"),
+        }
+    }
+
+    /// The next message, which is binary.
+    pub fn binary(&mut self) -> Vec<u8> {
+        match self.next_but_pings() {
+            Message::Binary(bytes) => bytes.to_vec(),
+            other => panic!("a binary message expected, got {other:?}"),
+        }
+    }
+
+    /// The next message, which is a close frame: its code and reason, if it has them.
+    pub fn close_frame(&mut self) -> Option<(u16, String)> {
+        match self.next_but_pings() {
+            Message::Close(frame) => frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned())),
+            other => panic!("a close frame expected, got {other:?}"),
+        }
+    }
+
+    /// The close frame's code and reason, and then the end of the stream.
+    pub fn closed(&mut self) -> (u16, String) {
+        let frame = self.close_frame().expect("a close code");
+        self.end();
+        frame
+    }
+
+    /// The end of the stream, behind a close frame.
+    pub fn end(&mut self) {
+        let ended = self.socket.read();
+        assert!(matches!(ended, Err(Error::ConnectionClosed)), "{ended:?}");
+    }
+
+    /// The end of the stream without a close frame.
+    pub fn lost(&mut self) {
+        let ended = loop {
+            match self.socket.read() {
+                Ok(Message::Ping(_)) => {}
+                ended => break ended,
+            }
+        };
+        let is_lost = match &ended {
+            Err(Error::Protocol(error)) => {
+                matches!(error, tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
+            }
+            Err(Error::Io(error)) => {
+                matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+            }
+            _ => false,
+        };
+        assert!(is_lost, "{ended:?}");
+    }
+
+    fn next_but_pings(&mut self) -> Message {
+        loop {
+            match self.next() {
+                Message::Ping(_) => {}
+                message => return message,
+            }
+        }
+    }
+}
+
+/// The status and the body of a refused upgrade.
+pub fn refusal(connected: Result<Client, Error>) -> (u16, String) {
+    match connected {
+        Err(Error::Http(response)) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            (response.status().as_u16(), String::from_utf8_lossy(body).into_owned())
+        }
+        Err(error) => panic!("an HTTP response expected, got {error:?}"),
+        Ok(_) => panic!("a refusal expected, got a WebSocket"),
+    }
+}

@@ -1,0 +1,300 @@
+//! `fdpush serve` as its users have it: the binary, its flags, its page, and JSON frames through an independent client.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use common::{Client, Raw, Scratch, refusal};
+use serde_json::{Value, json};
+
+/// A running `fdpush serve`. Dropping it ends it.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Served {
+    fn start(flags: &[&str]) -> Served {
+        let mut child = command(&[&["--listen", "127.0.0.1:0"], flags].concat()).spawn().expect("the binary");
+        let stdout = child.stdout.take().expect("piped");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let url = line.split_once("http://").map_or(line.rsplit_once(' ').expect("an address").1, |(_, url)| url);
+        let address = url.trim().trim_end_matches('/').parse().expect("an address");
+        Served { child, address }
+    }
+
+    /// A client that has had its welcome.
+    fn connect(&self, target: &str) -> Client {
+        let mut client = Client::connect(self.address, target, &[]).expect("a WebSocket");
+        assert_eq!(next(&mut client)["type"], "welcome");
+        client
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("an end")
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
+    command.arg("serve").args(["--log", "warn"]).args(flags);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What the binary says to flags that cannot be.
+fn complaint(flags: &[&str]) -> String {
+    let mut child = command(flags).spawn().expect("the binary");
+    let mut said = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert!(!child.wait().expect("an end").success(), "{flags:?} passed");
+    said
+}
+
+fn next(client: &mut Client) -> Value {
+    serde_json::from_str(&client.text()).expect("JSON")
+}
+
+fn ask(client: &mut Client, frame: Value) -> Value {
+    client.send(&frame.to_string());
+    next(client)
+}
+
+#[test]
+fn a_welcome_comes_first() {
+    let served = Served::start(&["--ping-every", "5s"]);
+    let mut named = Client::connect(served.address, "/?uid=10086", &[]).expect("a WebSocket");
+    let heartbeat = json!({"mode": "ping", "every_ms": 5000});
+    assert_eq!(next(&mut named), json!({"type": "welcome", "fd": 1, "uid": "10086", "heartbeat": heartbeat}));
+    let mut nobody = Client::connect(served.address, "/any/path", &[]).expect("a WebSocket");
+    assert_eq!(next(&mut nobody), json!({"type": "welcome", "fd": 2, "uid": null, "heartbeat": heartbeat}));
+}
+
+#[test]
+fn a_message_goes_to_a_person_on_all_devices() {
+    let served = Served::start(&[]);
+    let mut ann = served.connect("/?uid=ann");
+    let mut phone = served.connect("/?uid=bob");
+    let mut laptop = served.connect("/?uid=bob");
+    let ack = ask(&mut ann, json!({"type": "push", "to": "bob", "data": {"a": [1, null]}, "id": 7}));
+    assert_eq!(ack, json!({"type": "ack", "id": 7, "matched": 2, "queued": 2, "dropped": 0}));
+    let message = json!({"type": "message", "from": "ann", "fd": 1, "to": "bob", "data": {"a": [1, null]}});
+    assert_eq!(next(&mut phone), message);
+    assert_eq!(next(&mut laptop), message);
+    let ack = ask(&mut ann, json!({"type": "push", "to": "nobody", "data": 1, "id": 8}));
+    assert_eq!(ack, json!({"type": "ack", "id": 8, "matched": 0, "queued": 0, "dropped": 0}));
+}
+
+#[test]
+fn data_arrives_byte_for_byte() {
+    let served = Served::start(&[]);
+    let mut ann = served.connect("/?uid=ann");
+    let mut bob = served.connect("/?uid=bob");
+    for data in [r#"{"b" : 1.50, "a":"\u00e9"}"#, "1e400", "null", r#""🦀""#, "[[], {} ]"] {
+        ann.send(&format!(r#"{{"type":"push","to":"bob","data":{data}}}"#));
+        let expected = format!(r#"{{"type":"message","from":"ann","fd":1,"to":"bob","data":{data}}}"#);
+        assert_eq!(bob.text(), expected);
+    }
+}
+
+#[test]
+fn a_message_goes_to_several_to_an_fd_to_a_group_and_to_all() {
+    let served = Served::start(&[]);
+    let mut ann = served.connect("/?uid=ann");
+    let mut bob = served.connect("/?uid=bob");
+    let mut cat = served.connect("/");
+    let ack = ask(&mut cat, json!({"type": "push", "to": ["ann", "bob", "ann"], "data": "x", "id": "several"}));
+    assert_eq!(ack, json!({"type": "ack", "id": "several", "matched": 2, "queued": 2, "dropped": 0}));
+    assert_eq!(next(&mut ann), json!({"type": "message", "from": null, "fd": 3, "to": "ann", "data": "x"}));
+    assert_eq!(next(&mut bob)["to"], "bob");
+
+    ann.send(r#"{"type":"push","fd":3,"data":"to your fd"}"#);
+    assert_eq!(next(&mut cat), json!({"type": "message", "from": "ann", "fd": 1, "data": "to your fd"}));
+
+    assert_eq!(ask(&mut ann, json!({"type": "join", "group": "room", "id": 1})), json!({"type": "ack", "id": 1}));
+    assert_eq!(next(&mut ann)["type"], "joined");
+    assert_eq!(ask(&mut cat, json!({"type": "join", "group": "room", "id": 1})), json!({"type": "ack", "id": 1}));
+    bob.send(r#"{"type":"push","group":"room","data":2}"#);
+    let message = json!({"type": "message", "from": "bob", "fd": 2, "group": "room", "data": 2});
+    assert_eq!(next(&mut ann), message);
+    assert_eq!(next(&mut cat), message);
+
+    bob.send(r#"{"type":"push","all":true,"data":3}"#);
+    for client in [&mut ann, &mut bob, &mut cat] {
+        assert_eq!(next(client), json!({"type": "message", "from": "bob", "fd": 2, "all": true, "data": 3}));
+    }
+}
+
+#[test]
+fn a_group_hears_of_the_first_tab_in_and_the_last_tab_out() {
+    let served = Served::start(&[]);
+    let mut ann = served.connect("/?uid=ann");
+    let mut first = served.connect("/?uid=bob");
+    let mut second = served.connect("/?uid=bob");
+    let presence = |kind: &str, uid: &str, count: u32| json!({"type": kind, "group": "g", "uid": uid, "count": count});
+    ann.send(r#"{"type":"join","group":"g"}"#);
+    assert_eq!(next(&mut ann), presence("joined", "ann", 1));
+    first.send(r#"{"type":"join","group":"g"}"#);
+    assert_eq!(next(&mut ann), presence("joined", "bob", 2));
+    assert_eq!(next(&mut first), presence("joined", "bob", 2));
+    // The second tab's coming is no news; nor is the going of either while the other is there.
+    assert_eq!(ask(&mut second, json!({"type": "join", "group": "g", "id": 1})), json!({"type": "ack", "id": 1}));
+    first.close(1000, "");
+    assert_eq!(first.closed().0, 1000);
+    let online = ask(&mut ann, json!({"type": "online", "uids": ["bob", "cat"], "id": 8}));
+    assert_eq!(online, json!({"type": "online", "id": 8, "online": ["bob"]}));
+    second.send(r#"{"type":"leave","group":"g"}"#);
+    assert_eq!(next(&mut ann), presence("left", "bob", 1));
+}
+
+#[test]
+fn a_frame_with_an_id_gets_exactly_one_answer() {
+    let served = Served::start(&[]);
+    let mut ann = served.connect("/?uid=ann");
+    ann.send(r#"{"type":"heartbeat"}"#);
+    for (frame, code) in [
+        (r#"{"type":"heartbeat","id":1}"#, None),
+        (r#"{"type":"leave","group":"never joined","id":2}"#, None),
+        (r#"{"type":"push","id":3}"#, Some("bad_request")),
+        (r#"{"type":"push","fd":99,"data":0,"id":4}"#, None),
+        (r#"{"type":"join","group":"","id":5}"#, Some("bad_request")),
+        (r#"{"type":"dance","id":6}"#, Some("bad_frame")),
+    ] {
+        ann.send(frame);
+        let (answer, asked) = (next(&mut ann), serde_json::from_str::<Value>(frame).expect("JSON"));
+        assert_eq!(answer["id"], asked["id"], "{answer}");
+        assert_eq!(answer["code"].as_str(), code, "{answer}");
+    }
+    ann.send("not even JSON");
+    assert_eq!(next(&mut ann)["code"], "bad_frame");
+    ann.send_binary(b"{}");
+    assert_eq!(ann.closed(), (1003, "frames are JSON text".to_owned()));
+}
+
+#[test]
+fn a_second_login_gets_what_the_policy_says() {
+    let served = Served::start(&["--on-second-login", "kick_old"]);
+    let mut old = served.connect("/?uid=ann");
+    let _new = served.connect("/?uid=ann");
+    assert_eq!(old.closed().0, 4001);
+
+    let served = Served::start(&["--on-second-login", "reject_new"]);
+    let _old = served.connect("/?uid=ann");
+    assert_eq!(refusal(Client::connect(served.address, "/?uid=ann", &[])).0, 409);
+}
+
+#[test]
+fn who_cannot_come_in_is_told_why() {
+    let served = Served::start(&[]);
+    let long = format!("/?uid={}", "x".repeat(129));
+    for (target, headers, status, hint) in [
+        ("/?uid=", &[][..], 400, "1 to 128"),
+        (&long, &[], 400, "129"),
+        ("/?uid=ann", &[("Origin", "http://evil.example")], 403, "evil.example"),
+    ] {
+        let (refused, body) = refusal(Client::connect(served.address, target, headers));
+        assert_eq!(refused, status, "{target}");
+        assert!(body.contains(hint), "{target}: {body}");
+    }
+    let own = format!("http://{}", served.address);
+    assert!(Client::connect(served.address, "/?uid=ann", &[("Origin", &own)]).is_ok());
+}
+
+#[test]
+fn the_page_is_served_unless_it_is_not_wanted() {
+    let served = Served::start(&[]);
+    let mut raw = Raw::connect(served.address);
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let reply = raw.reply();
+    assert_eq!(reply.status, 200);
+    assert!(reply.body.contains("<title>"));
+    assert!(reply.header("Content-Security-Policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+    raw.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(raw.reply().status, 404);
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(raw.reply().status, 405);
+
+    let served = Served::start(&["--page", "never"]);
+    let mut raw = Raw::connect(served.address);
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(raw.reply().status, 404);
+}
+
+#[test]
+fn flags_that_cannot_be_are_named() {
+    for (flags, hints) in [
+        (&["--listen", "0.0.0.0:0"][..], &["0.0.0.0", "--auth trust"][..]),
+        (&["--listen", "nowhere"], &["cannot listen on nowhere"]),
+        (&["--listen", "127.0.0.1:99999"], &["127.0.0.1:99999"]),
+        (&["--listen", "unix:/dev/null"], &["unix:/dev/null", "not a socket"]),
+        (&["--origin", "example.com"], &["--origin", "example.com"]),
+        (&["--heartbeat", "drum"], &["drum", "client, ping, push"]),
+        (&["--auth", "guess"], &["guess", "trust"]),
+    ] {
+        let said = complaint(flags);
+        for hint in hints {
+            assert!(said.contains(hint), "{flags:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn settings_come_from_the_environment_too() {
+    let mut command = command(&[]);
+    let mut child = command.env("FDPUSH_HEARTBEAT", "drum").spawn().expect("the binary");
+    let mut said = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert!(!child.wait().expect("an end").success());
+    assert!(said.contains("drum"), "{said}");
+}
+
+#[test]
+fn a_unix_socket_serves_beside_tcp_and_is_removed() {
+    let scratch = Scratch::new("serve");
+    let path = scratch.file("push.sock");
+    let unix = format!("unix:{}", path.display());
+    let mut served = Served::start(&["--listen", &unix]);
+    let mut ann = served.connect("/?uid=ann");
+    let mut bob = Client::connect_unix(&path, "/?uid=bob").expect("a WebSocket");
+    assert_eq!(next(&mut bob)["uid"], "bob");
+    bob.send(r#"{"type":"push","to":"ann","data":"over a file"}"#);
+    assert_eq!(next(&mut ann)["data"], "over a file");
+    served.signal("-TERM");
+    assert_eq!((ann.closed().0, bob.closed().0), (1001, 1001));
+    assert!(served.wait().success());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_signal_drains_and_a_second_one_ends_at_once() {
+    for signal in ["-TERM", "-INT"] {
+        let mut served = Served::start(&[]);
+        let mut ann = served.connect("/?uid=ann");
+        served.signal(signal);
+        assert_eq!(ann.closed().0, 1001);
+        assert!(served.wait().success(), "{signal}");
+    }
+    let mut served = Served::start(&["--drain-time-max", "1h", "--close-wait-max", "1h"]);
+    // A client that does not do its part of the close handshake.
+    let mut stubborn = Raw::upgraded(served.address);
+    served.signal("-TERM");
+    assert_eq!(stubborn.close_frame().0, 1001);
+    served.signal("-TERM");
+    assert!(!served.wait().success());
+}
