@@ -114,7 +114,7 @@ impl Connection {
     /// As `linger`, with as much time for a slow client to fetch a large response as a stalled write would have.
     fn linger_after_http(&mut self, env: &Env) {
         self.stage = Stage::Lingering;
-        self.deadline = env.now.after(env.limits.write_time_max + env.limits.close_wait_max);
+        self.deadline = env.now.after(env.limits.write_time_max).after(env.limits.close_wait_max);
     }
 
     fn push_response(&mut self, response: &Response, keep_alive: bool, head_only: bool, env: &mut Env) {

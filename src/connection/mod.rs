@@ -162,6 +162,8 @@ impl Connection {
         match &mut self.stage {
             Stage::Open(_) => return self.check_heartbeat(env),
             Stage::Http(http) => match http.phase_name() {
+                // A response is still being fetched: the next request cannot be expected before it is there.
+                "idle" if self.output.is_some() => self.deadline = http.deadline(env),
                 "idle" => self.stage = Stage::Finished,
                 "answer" => {
                     let response = Response::text(503, "the upgrade was not answered in time\n");

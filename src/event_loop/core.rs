@@ -272,8 +272,6 @@ impl Core {
         }
         let until = self.table.env.now.after(self.table.env.limits.drain_time_max);
         self.drain_until = Some(until);
-        let timer = self.timers.add(until, None);
-        self.wheel.arm(Owner::Timer(timer.index()), until);
         let slots: Vec<u32> = self.table.slots().collect();
         for slot in slots {
             if !self.close_slot(slot, CloseCode::GOING_AWAY, "the server is going down", Cause::Drained) {

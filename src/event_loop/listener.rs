@@ -22,6 +22,9 @@ const BACKLOG: i32 = 4096;
 /// Unsent bytes above which a socket counts as full, so that a reader that stalls holds little of the kernel's memory.
 const UNSENT_BYTES_MAX: u32 = 16 << 10;
 
+/// The longest `TCP_USER_TIMEOUT` there is: about 24 days.
+const TCP_USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// Where a server listens.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Address {
@@ -112,7 +115,8 @@ impl Listener {
             let socket = socket2::SockRef::from(&self.socket);
             socket.set_tcp_nodelay(true)?;
             socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
-            socket.set_tcp_user_timeout(Some(write_time_max))?;
+            // The kernel takes milliseconds as a signed 32-bit number, and anything above as an error.
+            socket.set_tcp_user_timeout(Some(write_time_max.min(TCP_USER_TIMEOUT_MAX)))?;
         }
         Ok(())
     }

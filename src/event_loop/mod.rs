@@ -196,10 +196,7 @@ impl<A: Application> EventLoop<A> {
         if is_behind {
             return Some(Duration::ZERO);
         }
-        let next = match (self.core.wheel.next(), self.door.retry_at()) {
-            (Some(timer), Some(retry)) => timer.min(retry),
-            (timer, retry) => timer.or(retry)?,
-        };
+        let next = [self.core.wheel.next(), self.door.retry_at(), self.core.drain_until].into_iter().flatten().min()?;
         let at = self.clock.started + Duration::from_millis(next.0);
         Some(at.saturating_duration_since(Instant::now()))
     }
