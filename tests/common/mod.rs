@@ -123,7 +123,12 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        if !self.has_ended && !thread::panicking() {
+        if thread::panicking() {
+            // What the test saw may be no more than a consequence.
+            for end in self.ended.so_far() {
+                eprintln!("the server had ended: {end:?}");
+            }
+        } else if !self.has_ended {
             let _ = self.remote.drain();
             self.ended.next().expect("a server that ends well");
         }

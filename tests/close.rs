@@ -1,0 +1,430 @@
+//! How a connection ends: close codes both ways, protocol errors, lost connections, panics; told once each.
+//!
+//! What the server does to readers that are too slow, and how it goes down, is in `slow.rs` and `drain.rs`.
+
+mod common;
+
+use common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame_with};
+use common::{Heard, Raw, TestServer, channel, echo, report_close, serve};
+use fdpush::{By, Cause, CloseCode, Closed, Fd, Limits, Outcome, ProtocolError, Response};
+use tungstenite::Message;
+use tungstenite::protocol::frame::coding::Data;
+
+fn echo_server(limits: Limits) -> (TestServer, Heard<(Fd, Closed)>) {
+    let (told, heard) = channel();
+    let server = serve(move |server| server.limits(limits).on_message(echo).on_close(report_close(told)));
+    (server, heard)
+}
+
+/// Keeps panics that are part of a test from looking like its failure.
+fn hush_panics_on_purpose() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.payload_as_str().is_some_and(|text| text.starts_with("on purpose")) {
+            loud(info);
+        }
+    }));
+}
+
+#[test]
+fn fragments_make_one_message_whatever_pings_come_between() {
+    let (pings, heard) = channel();
+    let server = serve(move |server| {
+        server.on_message(echo).on_ping(move |_, _, payload| pings.send(payload.to_vec()).expect("the test waits"))
+    });
+    let mut client = server.connect("/");
+    client.send_fragment(Data::Text, "snow ".as_bytes(), false);
+    client.ping(b"in between");
+    // A fragment may end within a character.
+    client.send_fragment(Data::Continue, &"☃".as_bytes()[..1], false);
+    client.send_fragment(Data::Continue, b"", false);
+    client.ping(b"");
+    client.send_fragment(Data::Continue, &"☃".as_bytes()[1..], true);
+    assert_eq!(client.next(), Message::Pong(b"in between".to_vec().into()));
+    assert_eq!(client.next(), Message::Pong(Vec::new().into()));
+    assert_eq!(client.text(), "snow ☃");
+    assert_eq!([heard.next(), heard.next()], [b"in between".to_vec(), Vec::new()]);
+
+    client.send_fragment(Data::Binary, &[1, 2], false);
+    client.send_fragment(Data::Continue, &[3], true);
+    assert_eq!(client.binary(), [1, 2, 3]);
+}
+
+#[test]
+fn a_message_may_come_byte_by_byte() {
+    let (server, _heard) = echo_server(Limits::default());
+    let mut raw = Raw::upgraded(server.address());
+    for byte in common::raw::frame(TEXT, "naïve".as_bytes()) {
+        raw.send([byte]);
+    }
+    assert_eq!(raw.frame(), (0x81, "naïve".as_bytes().to_vec()));
+}
+
+#[test]
+fn pongs_reach_the_handler() {
+    let (told, heard) = channel();
+    let server =
+        serve(move |server| server.on_pong(move |_, _, payload| told.send(payload.to_vec()).expect("the test waits")));
+    let mut client = server.connect("/");
+    let fd = client.fd();
+    assert_eq!(server.ask(move |ctx| ctx.ping(fd, b"are you there?")), Outcome::Queued);
+    assert_eq!(client.next(), Message::Ping(b"are you there?".to_vec().into()));
+    client.send("tungstenite answers with its next write");
+    assert_eq!(heard.next(), b"are you there?");
+}
+
+#[test]
+fn a_clients_code_is_echoed_and_told_with_its_reason() {
+    let (server, heard) = echo_server(Limits::default());
+    // The largest there is shows that codes are read unsigned.
+    for (code, reason) in [(1000, "done"), (1001, ""), (3000, "ünïcode"), (4999, "last")] {
+        let mut client = server.connect("/");
+        client.close(code, reason);
+        let (echoed, _) = client.closed();
+        assert_eq!(echoed, code);
+        let (_, closed) = heard.next();
+        assert_eq!((closed.code.as_u16(), &*closed.reason), (code, reason));
+        assert_eq!((closed.by, closed.cause), (By::Client, Cause::ClientClosed));
+    }
+}
+
+#[test]
+fn a_close_without_a_code_is_1005_and_answered_without_one() {
+    let (server, heard) = echo_server(Limits::default());
+    let mut client = server.connect("/");
+    client.close_with(None);
+    assert_eq!(client.close_frame(), None);
+    client.end();
+    let (_, closed) = heard.next();
+    assert_eq!(
+        closed,
+        Closed { code: CloseCode::NO_STATUS, reason: "".into(), by: By::Client, cause: Cause::ClientClosed }
+    );
+}
+
+#[test]
+fn the_servers_code_and_reason_reach_the_client() {
+    let (server, heard) = echo_server(Limits::default());
+    let longest = "r".repeat(123);
+    for (code, reason) in [(4000, "reason"), (4999, ""), (1000, "bye"), (3000, longest.as_str())] {
+        let mut client = server.connect("/");
+        let fd = client.fd();
+        let owned = reason.to_owned();
+        assert_eq!(server.ask(move |ctx| ctx.close(fd, code, &owned)), Outcome::Queued);
+        assert_eq!(client.closed(), (code, reason.to_owned()));
+        let (ended, closed) = heard.next();
+        assert_eq!(ended, fd);
+        assert_eq!((closed.code.as_u16(), &*closed.reason), (code, reason));
+        assert_eq!((closed.by, closed.cause), (By::Server, Cause::ServerClosed));
+    }
+}
+
+#[test]
+fn what_no_close_frame_or_ping_can_carry_is_refused_and_the_connection_lives() {
+    let (server, heard) = echo_server(Limits::default());
+    let mut client = server.connect("/");
+    let fd = client.fd();
+    server.ask(move |ctx| {
+        assert_eq!(ctx.close(fd, CloseCode::NORMAL, &"r".repeat(124)), Outcome::Refused);
+        for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65_535u16] {
+            assert_eq!(ctx.close(fd, code, ""), Outcome::Refused, "{code}");
+        }
+        assert_eq!(ctx.ping(fd, &[0; 126]), Outcome::Refused);
+        assert_eq!(ctx.ping(fd, &[0; 125]), Outcome::Queued);
+    });
+    assert_eq!(client.next(), Message::Ping(vec![0; 125].into()));
+    client.send("alive");
+    assert_eq!(client.text(), "alive");
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn what_was_queued_is_sent_before_the_close_frame() {
+    let (server, _heard) = echo_server(Limits::default());
+    let mut client = server.connect("/");
+    let fd = client.fd();
+    server.ask(move |ctx| {
+        for index in 0..20 {
+            assert_eq!(ctx.push(fd, &format!("{index} {}", "x".repeat(20_000))), Outcome::Queued);
+        }
+        ctx.close(fd, 4000, "that was all");
+    });
+    for index in 0..20 {
+        assert!(client.text().starts_with(&format!("{index} ")));
+    }
+    assert_eq!(client.closed(), (4000, "that was all".to_owned()));
+}
+
+#[test]
+fn data_after_a_close_frame_is_ignored() {
+    let (told, heard) = channel();
+    let server =
+        serve(move |server| server.on_message(move |_, _, message| told.send(message.len()).expect("the test waits")));
+    let mut raw = Raw::upgraded(server.address());
+    let bytes = [
+        common::raw::frame(TEXT, b"before"),
+        common::raw::frame(CLOSE, &close_payload(1000, "")),
+        common::raw::frame(TEXT, b"behind it"),
+        b"\xff\xff\xff no frame at all".to_vec(),
+    ];
+    raw.send(bytes.concat());
+    assert_eq!(raw.frame(), (0x88, close_payload(1000, "")));
+    raw.end();
+    server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
+    assert_eq!(heard.so_far(), [6]);
+}
+
+#[test]
+fn messages_that_cross_the_servers_close_frame_are_ignored() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server.on_message(move |ctx, fd, message| {
+            told.send(message.len()).expect("the test waits");
+            ctx.close(fd, 4000, "one was enough");
+        })
+    });
+    let mut raw = Raw::upgraded(server.address());
+    raw.send([common::raw::frame(TEXT, b"1"), common::raw::frame(BINARY, b"22")].concat());
+    assert_eq!(raw.frame(), (0x88, close_payload(4000, "one was enough")));
+    raw.send_frame(TEXT, b"333");
+    raw.send_frame(CLOSE, &close_payload(4000, ""));
+    raw.end();
+    server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
+    assert_eq!(heard.so_far(), [1]);
+}
+
+#[test]
+fn a_client_that_never_answers_a_close_frame_is_dropped() {
+    let limits = Limits { close_wait_max: std::time::Duration::from_millis(50), ..Limits::default() };
+    let (server, heard) = echo_server(limits);
+    let mut raw = Raw::upgraded(server.address());
+    server.ask(|ctx| ctx.close(Fd::from_u64(1).expect("an fd"), 4000, ""));
+    assert_eq!(heard.next().1.code.as_u16(), 4000);
+    assert_eq!(raw.frame(), (0x88, close_payload(4000, "")));
+    raw.end();
+    server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
+}
+
+#[test]
+fn whoever_breaks_the_protocol_is_told_which_rule() {
+    let limits = Limits { message_bytes_max: 1000, ..Limits::default() };
+    let (server, heard) = echo_server(limits);
+    // A header alone decides, before its payload comes, and where its length cannot be, before its mask does.
+    let table: &[(&[u8], u16, ProtocolError)] = &[
+        (b"\x81\x02hi", 1002, ProtocolError::Unmasked),
+        (&frame_with(0xc1, b"hi"), 1002, ProtocolError::ReservedBits),
+        (&frame_with(0x91, b"hi"), 1002, ProtocolError::ReservedBits),
+        (&frame_with(0x83, b"hi"), 1002, ProtocolError::ReservedOpcode),
+        (&frame_with(0x8b, b""), 1002, ProtocolError::ReservedOpcode),
+        (&frame_with(0x80, b"hi"), 1002, ProtocolError::ContinuationWithoutStart),
+        (&[frame_with(TEXT, b"a"), frame_with(0x81, b"b")].concat(), 1002, ProtocolError::MessageUnfinished),
+        (&frame_with(PING, b"cut"), 1002, ProtocolError::ControlFragmented),
+        (&frame_with(0x80 | PING, &[0; 126]), 1002, ProtocolError::ControlTooLong),
+        (b"\x82\xfe\x00\x7d", 1002, ProtocolError::LengthNotMinimal),
+        (b"\x82\xff\x80\0\0\0\0\0\0\0", 1002, ProtocolError::LengthTooLarge),
+        (b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xfc", 1002, ProtocolError::LengthTooLarge),
+        (b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xffmask", 1009, ProtocolError::MessageTooBig),
+        (b"\x82\xfe\x03\xe9mask", 1009, ProtocolError::MessageTooBig),
+        (
+            &[frame_with(BINARY, &[0; 600]), frame_with(CONTINUATION, &[0; 401])].concat(),
+            1009,
+            ProtocolError::MessageTooBig,
+        ),
+        (&frame_with(0x81, b"\xff"), 1007, ProtocolError::TextNotUtf8),
+        (&frame_with(TEXT, b"told before the end \xc0"), 1007, ProtocolError::TextNotUtf8),
+        (&frame_with(0x81, "☃".as_bytes().split_at(2).0), 1007, ProtocolError::TextNotUtf8),
+        (&frame_with(0x88, b"\x03"), 1002, ProtocolError::CloseCodeCut),
+        (&frame_with(0x88, &close_payload(1005, "")), 1002, ProtocolError::CloseCodeInvalid),
+        (&frame_with(0x88, &close_payload(2000, "")), 1002, ProtocolError::CloseCodeInvalid),
+        (&frame_with(0x88, b"\x03\xe8\xff"), 1007, ProtocolError::CloseReasonNotUtf8),
+    ];
+    for (bytes, code, error) in table {
+        let mut raw = Raw::upgraded(server.address());
+        // A good frame in the same segment is delivered before the error.
+        raw.send([&common::raw::frame(TEXT, b"good"), *bytes].concat());
+        assert_eq!(raw.frame(), (0x81, b"good".to_vec()), "{error:?}");
+        assert_eq!(raw.close_frame(), (*code, error.as_str().to_owned()));
+        raw.end();
+        let (_, closed) = heard.next();
+        assert_eq!(closed.code.as_u16(), *code, "{error:?}");
+        assert_eq!((closed.by, closed.cause), (By::Server, Cause::ProtocolError(*error)));
+    }
+}
+
+#[test]
+fn a_message_that_is_never_finished_ends_the_connection() {
+    let short = std::time::Duration::from_millis(50);
+    let limits = Limits { message_time_max: short, close_wait_max: short, ..Limits::default() };
+    let (server, heard) = echo_server(limits);
+    let mut raw = Raw::upgraded(server.address());
+    raw.send(frame_with(TEXT, b"to be continued"));
+    assert_eq!(raw.close_frame().0, 1008);
+    assert_eq!(heard.next().1.cause, Cause::MessageTimedOut);
+    raw.end();
+}
+
+#[test]
+fn a_connection_that_is_lost_is_1006() {
+    let (server, heard) = echo_server(Limits::default());
+    drop(server.connect("/"));
+    let (_, closed) = heard.next();
+    assert_eq!((closed.code, &*closed.reason), (CloseCode::ABNORMAL, ""));
+    assert_eq!((closed.by, closed.cause), (By::Client, Cause::ConnectionLost));
+
+    // So is one whose client only says that nothing more will come.
+    let mut raw = Raw::upgraded(server.address());
+    raw.shut();
+    assert_eq!(heard.next().1.cause, Cause::ConnectionLost);
+    raw.end();
+}
+
+#[test]
+fn a_last_message_right_before_the_end_of_the_stream_is_delivered() {
+    let (told, heard) = channel();
+    let server =
+        serve(move |server| server.on_message(move |_, _, message| told.send(message.len()).expect("the test waits")));
+    let mut raw = Raw::upgraded(server.address());
+    raw.send_frame(TEXT, b"last words");
+    raw.shut();
+    assert_eq!(heard.next(), 10);
+    server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
+}
+
+#[test]
+fn abort_drops_the_connection_without_a_close_frame() {
+    let (server, heard) = echo_server(Limits::default());
+    let mut client = server.connect("/");
+    let fd = client.fd();
+    assert_eq!(server.ask(move |ctx| ctx.abort(fd)), Outcome::Queued);
+    let (ended, closed) = heard.next();
+    assert_eq!(ended, fd);
+    assert_eq!((closed.code, closed.by, closed.cause), (CloseCode::ABNORMAL, By::Server, Cause::ServerClosed));
+    client.lost();
+}
+
+#[test]
+fn a_ping_of_125_bytes_is_answered_in_full() {
+    let (server, _heard) = echo_server(Limits::default());
+    let mut raw = Raw::upgraded(server.address());
+    raw.send_frame(PING, &[7; 125]);
+    assert_eq!(raw.frame(), (0x80 | PONG, vec![7; 125]));
+}
+
+#[test]
+fn a_panic_in_on_message_closes_with_1011_and_the_server_lives() {
+    hush_panics_on_purpose();
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server
+            .on_message(|ctx, fd, message| match message.as_text() {
+                Some("panic") => panic!("on purpose: message"),
+                _ => echo(ctx, fd, message),
+            })
+            .on_close(report_close(told))
+    });
+    let mut victim = server.connect("/");
+    let mut witness = server.connect("/");
+    victim.send("panic");
+    assert_eq!(victim.closed().0, 1011);
+    let (fd, closed) = heard.next();
+    assert_eq!(fd, victim.fd());
+    assert_eq!((closed.by, closed.cause), (By::Server, Cause::HandlerPanicked));
+    witness.send("still here");
+    assert_eq!(witness.text(), "still here");
+}
+
+#[test]
+fn a_panic_in_any_other_callback_ends_at_most_its_own_connection() {
+    hush_panics_on_purpose();
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        let timer = told.clone();
+        server
+            .on_start(|ctx| {
+                ctx.after(std::time::Duration::ZERO);
+                panic!("on purpose: start");
+            })
+            .on_timer(move |_, _| {
+                timer.send("timer").expect("the test waits");
+                panic!("on purpose: timer");
+            })
+            .on_upgrade(|ctx, fd, request| match request.target() {
+                "/upgrade" => panic!("on purpose: upgrade"),
+                _ => common::tell_fd(ctx, fd, request),
+            })
+            .on_open(|_, _, request| {
+                if request.target() == "/open" {
+                    panic!("on purpose: open");
+                }
+            })
+            .on_request(|_, _, request| match request.target() {
+                "/request" => panic!("on purpose: request"),
+                _ => Response::text(200, "fine\n"),
+            })
+            .on_notice(|_, _| panic!("on purpose: notice"))
+            .on_ping(|_, _, _| panic!("on purpose: ping"))
+            .on_close(move |_, _, closed| {
+                told.send(closed.cause.as_str()).expect("the test waits");
+                panic!("on purpose: close");
+            })
+    });
+    assert_eq!(heard.next(), "timer");
+    assert_eq!(server.refusal("/upgrade", &[]).0, 500);
+    assert_eq!(server.connect("/open").closed().0, 1011);
+    assert_eq!(heard.next(), "handler_panicked");
+    let mut http = server.raw();
+    http.send("GET /request HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(http.reply().status, 500);
+    http.end();
+    server.remote.notify("anything").expect("room in the inbox");
+    let mut pinger = server.connect("/");
+    pinger.ping(b"");
+    assert_eq!(pinger.next(), Message::Pong(Vec::new().into()), "it was queued before the handler was called");
+    assert_eq!(pinger.closed().0, 1011);
+    assert_eq!(heard.next(), "handler_panicked");
+
+    let mut witness = server.connect("/");
+    server.ask(|ctx| ctx.broadcast("still here"));
+    assert_eq!(witness.text(), "still here");
+}
+
+#[test]
+fn every_on_open_has_exactly_one_on_close() {
+    const CLIENTS: usize = 60;
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        let open = told.clone();
+        server
+            .on_open(move |_, fd, _| open.send((fd, 1)).expect("the test waits"))
+            .on_message(|ctx, fd, _| {
+                // Ended in every way at once, it still ends once.
+                ctx.close(fd, 4000, "");
+                ctx.abort(fd);
+                ctx.close(fd, 4001, "");
+            })
+            .on_close(move |ctx, fd, _| {
+                ctx.abort(fd);
+                told.send((fd, -1)).expect("the test waits");
+            })
+    });
+    for index in 0..CLIENTS {
+        let mut raw = Raw::upgraded(server.address());
+        match index % 5 {
+            0 => raw.send_frame(CLOSE, &close_payload(1000, "")),
+            1 => raw.send_frame(TEXT, b"end me"),
+            2 => raw.send(b"nonsense"),
+            3 => raw.send([frame_with(0x81, b"end me"), frame_with(0x88, b"\x03\xe8")].concat()),
+            _ => {}
+        }
+    }
+    server.wait_until("all are gone", |ctx| ctx.stats().opened == CLIENTS as u64 && ctx.stats().connections == 0);
+    let mut balance = std::collections::HashMap::new();
+    let events = heard.so_far();
+    assert_eq!(events.len(), 2 * CLIENTS);
+    for (fd, change) in events {
+        *balance.entry(fd).or_insert(0) += change;
+        assert!((0..=1).contains(&balance[&fd]), "{fd}: a close before its open, or twice");
+    }
+    assert_eq!(balance.len(), CLIENTS);
+    assert!(balance.values().all(|left| *left == 0));
+}

@@ -1,0 +1,142 @@
+//! Going down: everyone is told, nothing that was queued is lost, and `run` returns.
+
+mod common;
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use common::raw::{CLOSE, TEXT, close_payload};
+use common::{Raw, channel, report_close, serve};
+use fdpush::{By, Cause, CloseCode, Limits, Outcome, RemoteError, Response, Upgrade};
+
+#[test]
+fn a_drain_closes_every_websocket_with_1001_and_run_returns() {
+    let (told, heard) = channel();
+    let server = serve(move |server| server.on_close(report_close(told)));
+    let mut clients = [server.connect("/?uid=ann"), server.connect("/"), server.connect("/")];
+    let address = server.address();
+    let remote = server.remote.clone();
+    remote.drain().expect("room in the inbox");
+    for client in &mut clients {
+        assert_eq!(client.closed().0, 1001);
+        let (_, closed) = heard.next();
+        assert_eq!((closed.code, closed.by, closed.cause), (CloseCode::GOING_AWAY, By::Server, Cause::Drained));
+    }
+    drop(clients);
+    let mut server = server;
+    assert!(server.wait_for_end().is_ok());
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    assert_eq!(remote.drain(), Err(RemoteError::Closed));
+}
+
+#[test]
+fn what_was_queued_is_sent_before_the_1001() {
+    let server = serve(|server| server);
+    let mut client = server.connect("/");
+    server.ask(|ctx| {
+        for index in 0..30 {
+            assert_eq!(ctx.broadcast(&format!("{index} {}", "x".repeat(20_000))).queued, 1);
+        }
+        ctx.drain();
+        assert_eq!(ctx.broadcast("too late").matched, 0);
+    });
+    for index in 0..30 {
+        assert!(client.text().starts_with(&format!("{index} ")));
+    }
+    assert_eq!(client.closed().0, 1001);
+}
+
+#[test]
+fn inside_on_close_of_a_drain_the_server_still_answers() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server.on_close(move |ctx, fd, _| told.send(ctx.uid_of(fd).map(str::to_owned)).expect("the test waits"))
+    });
+    let client = server.connect("/?uid=ann");
+    server.remote.drain().expect("room in the inbox");
+    assert_eq!(heard.next().as_deref(), Some("ann"));
+    drop(client);
+}
+
+#[test]
+fn a_server_without_connections_drains_at_once() {
+    assert!(serve(|server| server).stop().is_ok());
+}
+
+#[test]
+fn a_drain_from_a_handler_is_the_same() {
+    let server = serve(|server| server.on_message(|ctx, _, _| ctx.drain()));
+    let mut client = server.connect("/");
+    client.send("go down");
+    assert_eq!(client.closed().0, 1001);
+}
+
+#[test]
+fn a_drain_ends_idle_http_connections_and_answers_what_is_under_way() {
+    let (told, upgrades) = channel();
+    let server = serve(move |server| {
+        server.on_request(|_, _, _| Response::text(200, "fine\n")).on_upgrade(move |_, fd, _| {
+            told.send(fd).expect("the test waits");
+            Upgrade::later()
+        })
+    });
+    let mut idle = server.raw();
+    idle.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(idle.reply().keeps_alive());
+    let mut waiting = server.raw();
+    waiting.send(common::raw::UPGRADE);
+    let fd = upgrades.next();
+    server.remote.drain().expect("room in the inbox");
+    idle.end();
+    assert_eq!(waiting.reply().status, 503);
+    waiting.end();
+    // An answer that comes too late is nobody's.
+    let _ = server.remote.answer(fd, Upgrade::accept());
+}
+
+#[test]
+fn a_client_that_does_not_go_is_left_behind_after_drain_time_max() {
+    let limits = Limits { drain_time_max: Duration::from_millis(50), ..Limits::default() };
+    let server = serve(|server| server.limits(limits));
+    let mut stubborn = Raw::upgraded(server.address());
+    assert!(server.stop().is_ok());
+    assert_eq!(stubborn.close_frame().0, 1001);
+    stubborn.end();
+}
+
+#[test]
+fn a_client_that_answers_is_waited_for() {
+    let server = serve(|server| server);
+    let mut client = Raw::upgraded(server.address());
+    server.remote.drain().expect("room in the inbox");
+    let (code, reason) = client.close_frame();
+    assert_eq!(code, 1001);
+    assert!(!reason.is_empty());
+    client.send_frame(TEXT, b"crossed your close frame");
+    client.send_frame(CLOSE, &close_payload(1001, ""));
+    client.end();
+}
+
+#[test]
+fn two_drains_are_one() {
+    let server = serve(|server| server);
+    let mut client = server.connect("/");
+    let fd = client.fd();
+    server.ask(move |ctx| {
+        ctx.drain();
+        ctx.drain();
+        assert_eq!(ctx.close(fd, 4000u16, "late"), Outcome::Gone);
+    });
+    assert_eq!(client.closed().0, 1001);
+}
+
+#[test]
+fn a_drain_fires_no_timer_that_nobody_set() {
+    let (told, heard) = channel();
+    let limits = Limits { drain_time_max: Duration::from_millis(50), ..Limits::default() };
+    let server =
+        serve(move |server| server.limits(limits).on_timer(move |_, timer| told.send(timer).expect("the test waits")));
+    let _stubborn = Raw::upgraded(server.address());
+    assert!(server.stop().is_ok());
+    assert!(heard.so_far().is_empty());
+}

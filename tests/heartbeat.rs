@@ -1,0 +1,282 @@
+//! Telling a live client from a dead one: each way, with a client that reports, one that answers, and one too proud to.
+//!
+//! Periods are short, and nothing is said about when something happens: only that it does, or that it did not although
+//! the pings that would have led to it were seen.
+
+mod common;
+
+use std::time::Duration;
+
+use common::raw::{PING, PONG, TEXT};
+use common::{Heard, Raw, TestServer, channel, report_close, serve};
+use fdpush::{By, Cause, CloseCode, Closed, Fd, Heartbeat};
+
+const SHORT: Duration = Duration::from_millis(50);
+
+/// Who does not answer is dead after three seconds, in which even a busy machine finds the time to.
+const PATIENT: Heartbeat = Heartbeat::Ping { every: Duration::from_millis(20), missed_max: 150 };
+
+/// More pings than the patient heartbeat forgives.
+const PINGS: usize = 200;
+
+/// Far longer than any test: whoever has it does not die of it.
+const LONG: Duration = Duration::from_secs(3600);
+
+fn serve_with(heartbeat: Heartbeat) -> (TestServer, Heard<(Fd, Closed)>) {
+    let (told, heard) = channel();
+    let server = serve(move |server| server.heartbeat(heartbeat).on_message(common::echo).on_close(report_close(told)));
+    (server, heard)
+}
+
+fn expect_heartbeat_missed(heard: &Heard<(Fd, Closed)>) -> Fd {
+    let (fd, closed) = heard.next();
+    assert_eq!((closed.by, closed.cause), (By::Server, Cause::HeartbeatMissed));
+    assert_eq!((closed.code, &*closed.reason), (CloseCode::ABNORMAL, ""));
+    fd
+}
+
+fn next_ping(raw: &mut Raw) -> Vec<u8> {
+    let (first, payload) = raw.frame();
+    assert_eq!(first, 0x80 | PING);
+    payload
+}
+
+fn is_open(server: &TestServer, slot: u64) -> bool {
+    let fd = Fd::from_u64(slot).expect("an fd");
+    server.ask(move |ctx| ctx.is_open(fd))
+}
+
+#[test]
+fn client_way_the_silent_are_dropped_without_a_close_frame() {
+    let (server, heard) = serve_with(Heartbeat::Client { idle_max: SHORT });
+    let mut silent = Raw::upgraded(server.address());
+    assert_eq!(expect_heartbeat_missed(&heard).as_u64(), 1);
+    silent.end();
+}
+
+#[test]
+fn client_way_whoever_reports_outlives_the_silent() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server
+            .heartbeat(Heartbeat::Client { idle_max: 60 * SHORT })
+            .on_start(|ctx| {
+                ctx.every(SHORT);
+            })
+            .on_timer(|ctx, _| {
+                ctx.push_uid("reporter", "report");
+            })
+            .on_close(report_close(told))
+    });
+    let mut reporter = server.connect("/?uid=reporter");
+    let silent = Raw::upgraded(server.address());
+    // The silent one's death is this test's clock.
+    let (fd, closed) = loop {
+        assert_eq!(reporter.text(), "report");
+        reporter.send("alive");
+        if let Some(end) = heard.so_far().pop() {
+            break end;
+        }
+    };
+    assert_eq!(closed.cause, Cause::HeartbeatMissed);
+    assert_ne!(fd, reporter.fd(), "the reporter was declared dead");
+    assert!(is_open(&server, 1));
+    drop(silent);
+}
+
+#[test]
+fn client_way_pushing_does_not_keep_a_silent_client_alive() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server
+            .heartbeat(Heartbeat::Client { idle_max: Duration::from_millis(200) })
+            .on_start(|ctx| {
+                ctx.every(Duration::from_millis(10));
+            })
+            .on_timer(|ctx, _| {
+                ctx.broadcast("are you there?");
+            })
+            .on_close(report_close(told))
+    });
+    let mut silent = Raw::upgraded(server.address());
+    expect_heartbeat_missed(&heard);
+    assert!(silent.rest().starts_with(b"\x81\x0eare you there?"));
+}
+
+#[test]
+fn ping_way_whoever_answers_lives() {
+    let (server, heard) = serve_with(PATIENT);
+    let mut client = Raw::upgraded(server.address());
+    for _ in 0..PINGS {
+        let payload = next_ping(&mut client);
+        client.send_frame(PONG, &payload);
+    }
+    assert!(is_open(&server, 1));
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn ping_way_any_byte_is_an_answer() {
+    let (server, heard) = serve_with(PATIENT);
+    let mut client = Raw::upgraded(server.address());
+    for _ in 0..PINGS {
+        next_ping(&mut client);
+        // An unsolicited pong with a payload of its own, which RFC 6455 section 5.5.3 allows.
+        client.send_frame(PONG, b"here I am");
+    }
+    assert!(is_open(&server, 1));
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn ping_way_whoever_does_not_answer_is_dropped_after_so_many_pings() {
+    let (server, heard) = serve_with(Heartbeat::Ping { every: SHORT, missed_max: 3 });
+    let mut silent = Raw::upgraded(server.address());
+    for _ in 0..3 {
+        next_ping(&mut silent);
+    }
+    // No fourth ping, and no close frame: a dead peer would not answer it.
+    silent.end();
+    expect_heartbeat_missed(&heard);
+}
+
+#[test]
+fn ping_way_an_independent_client_answers_by_itself() {
+    let (told, heard) = channel();
+    let mut pongs = 0;
+    let server = serve(move |server| {
+        server
+            .heartbeat(PATIENT)
+            .on_pong(move |ctx, fd, _| {
+                pongs += 1;
+                if pongs == PINGS {
+                    ctx.push(fd, "enough");
+                }
+            })
+            .on_close(report_close(told))
+    });
+    let mut client = server.connect("/");
+    assert_eq!(client.text(), "enough");
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn push_way_whoever_is_too_proud_to_answer_is_forgiven() {
+    let (server, heard) = serve_with(Heartbeat::Push { every: SHORT });
+    let mut proud = Raw::upgraded(server.address());
+    for _ in 0..20 {
+        next_ping(&mut proud);
+    }
+    assert!(is_open(&server, 1), "twenty pings and not a word");
+    assert!(heard.so_far().is_empty());
+    // And it still hears and is heard.
+    proud.send_frame(TEXT, b"at last");
+    loop {
+        match proud.frame() {
+            (0x89, _) => {}
+            other => break assert_eq!(other, (0x81, b"at last".to_vec())),
+        }
+    }
+}
+
+#[test]
+fn push_way_a_client_that_has_gone_is_noticed() {
+    let (server, heard) = serve_with(Heartbeat::Push { every: SHORT });
+    let mut proud = Raw::upgraded(server.address());
+    next_ping(&mut proud);
+    drop(proud);
+    assert_eq!(heard.next().1.cause, Cause::ConnectionLost);
+}
+
+#[test]
+fn off_nobody_is_pinged_and_nobody_dies() {
+    let (server, heard) = serve_with(Heartbeat::Off);
+    let mut silent = Raw::upgraded(server.address());
+    // Another server's silent client dies meanwhile, several times over.
+    let (clock, deaths) = serve_with(Heartbeat::Client { idle_max: SHORT });
+    for _ in 0..3 {
+        let _dead = Raw::upgraded(clock.address());
+        expect_heartbeat_missed(&deaths);
+    }
+    assert!(is_open(&server, 1));
+    assert!(heard.so_far().is_empty());
+    server.ask(|ctx| ctx.broadcast("hello"));
+    assert_eq!(silent.frame(), (0x81, b"hello".to_vec()), "no ping came before");
+}
+
+#[test]
+fn whoever_is_protected_is_exempt() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server
+            .heartbeat(Heartbeat::Ping { every: SHORT, missed_max: 1 })
+            .on_open(|ctx, fd, request| {
+                if request.target() == "/protected" {
+                    assert!(ctx.protect(fd));
+                }
+            })
+            .on_close(report_close(told))
+    });
+    let mut protected = Raw::connect(server.address());
+    protected.send(common::raw::UPGRADE.replacen("GET / ", "GET /protected ", 1));
+    assert_eq!(protected.reply().status, 101);
+    for _ in 0..3 {
+        let _mortal = Raw::upgraded(server.address());
+        assert_ne!(expect_heartbeat_missed(&heard).as_u64(), 1);
+    }
+    assert!(is_open(&server, 1));
+    server.ask(|ctx| ctx.broadcast("hello"));
+    assert_eq!(protected.frame(), (0x81, b"hello".to_vec()), "no ping came before");
+}
+
+#[test]
+fn a_connection_may_have_a_heartbeat_of_its_own() {
+    let (server, heard) = serve_with(Heartbeat::Ping { every: LONG, missed_max: 2 });
+    let mut pinged = Raw::upgraded(server.address());
+    let mut idle = Raw::upgraded(server.address());
+    let fds = [1, 2].map(|number| Fd::from_u64(number).expect("an fd"));
+    server.ask(move |ctx| {
+        assert!(ctx.set_heartbeat(fds[0], Heartbeat::Push { every: SHORT }));
+        assert!(ctx.set_heartbeat(fds[1], Heartbeat::Client { idle_max: SHORT }));
+        let cannot_be = Heartbeat::Ping { every: Duration::ZERO, missed_max: 1 };
+        assert!(!ctx.set_heartbeat(fds[0], cannot_be));
+    });
+    assert_eq!(expect_heartbeat_missed(&heard), fds[1]);
+    idle.end();
+    for _ in 0..5 {
+        next_ping(&mut pinged);
+    }
+    assert!(is_open(&server, 1));
+}
+
+#[test]
+fn a_heartbeat_can_be_given_before_the_upgrade_is_answered() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server
+            .heartbeat(Heartbeat::Off)
+            .on_upgrade(|ctx, fd, _| {
+                assert!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }));
+                fdpush::Upgrade::accept().into()
+            })
+            .on_close(report_close(told))
+    });
+    let mut silent = Raw::upgraded(server.address());
+    expect_heartbeat_missed(&heard);
+    silent.end();
+}
+
+#[test]
+fn a_heartbeat_that_cannot_be_is_refused_by_name() {
+    for (heartbeat, name) in [
+        (Heartbeat::Client { idle_max: Duration::ZERO }, "idle_max"),
+        (Heartbeat::Ping { every: Duration::from_millis(1), missed_max: 2 }, "every"),
+        (Heartbeat::Ping { every: LONG, missed_max: 0 }, "missed_max"),
+        (Heartbeat::Push { every: Duration::ZERO }, "every"),
+    ] {
+        let server = fdpush::Server::bind("127.0.0.1:0").expect("an address").catch_signals(false);
+        let error = server.heartbeat(heartbeat).run().expect_err("it cannot be");
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}

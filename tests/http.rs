@@ -1,0 +1,454 @@
+//! Plain HTTP on the same port: requests, bodies, pipelining, and the exact status for whatever cannot be.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Heard, Raw, TestServer, channel, serve};
+use fdpush::{Closures, Context, Fd, Handler, Limits, Request, Response, Server, State};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// Answers with what it saw: method, path, query and body.
+fn describing(server: Server) -> Server<Closures> {
+    server.on_request(|_, _, request| {
+        let name = request.query("name").unwrap_or_default().into_owned();
+        let body = String::from_utf8_lossy(request.body());
+        Response::text(200, format!("{} {} {name} {body}", request.method(), request.path()))
+    })
+}
+
+/// As [`describing`], with bounds, and with every target that ran.
+fn serve_with(limits: Limits) -> (TestServer, Heard<String>) {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server.limits(limits).on_request(move |_, _, request| {
+            told.send(request.target().to_owned()).expect("the test waits");
+            Response::text(200, format!("{} bytes", request.body().len()))
+        })
+    });
+    (server, heard)
+}
+
+/// Time that passes elsewhere: a server whose silent clients are told so after 20 ms.
+struct Clock(TestServer);
+
+impl Clock {
+    fn start() -> Clock {
+        Clock(serve_with(Limits { head_time_max: Duration::from_millis(20), ..Limits::default() }).0)
+    }
+
+    fn tick(&self) {
+        assert_eq!(self.0.raw().reply().status, 408);
+    }
+}
+
+/// Sends bytes on a connection of their own, and wants this status and then the end.
+fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> common::raw::Reply {
+    let mut raw = server.raw();
+    // A server that has seen enough may have closed before the last byte is sent.
+    raw.try_send(bytes.as_ref());
+    let reply = raw.reply();
+    let shown = String::from_utf8_lossy(&bytes.as_ref()[..bytes.as_ref().len().min(200)]).into_owned();
+    assert_eq!(reply.status, status, "{shown:?} got {:?}", reply.head);
+    assert!(!reply.keeps_alive() && !reply.body.is_empty(), "{shown:?} got {:?}", reply.head);
+    raw.end();
+    reply
+}
+
+#[test]
+fn a_request_is_answered_by_the_handler() {
+    let server = serve(describing);
+    let mut raw = server.raw();
+    raw.send("GET /a%20path?name=J%C3%BCrgen+Q HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.body.as_str()), (200, "GET /a path Jürgen Q "));
+    assert_eq!(reply.header("Content-Type"), Some("text/plain; charset=utf-8"));
+    assert!(reply.header("Date").is_some_and(|date| date.ends_with(" GMT")));
+    assert!(reply.keeps_alive());
+}
+
+#[test]
+fn an_answer_carries_status_headers_and_cookies() {
+    let server = serve(|server| {
+        server.on_request(|_, _, request| {
+            assert_eq!(request.header("X-ASKED"), Some("yes"));
+            assert_eq!(request.cookie("sid"), Some("7"));
+            assert!(request.peer().is_loopback());
+            Response::json(404, r#"{"error":"none"}"#).header("X-Told", "too").cookie("sid=8; Path=/")
+        })
+    });
+    let mut raw = server.raw();
+    raw.send("GET / HTTP/1.1\r\nHost: localhost\r\nx-asked: yes\r\nCookie: a=b; sid=7\r\n\r\n");
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.body.as_str()), (404, r#"{"error":"none"}"#));
+    assert_eq!(reply.header("Content-Type"), Some("application/json"));
+    assert_eq!(reply.header("X-Told"), Some("too"));
+    assert_eq!(reply.header("Set-Cookie"), Some("sid=8; Path=/"));
+}
+
+#[test]
+fn a_head_request_gets_the_length_and_no_body() {
+    let server = serve(describing);
+    let mut raw = server.raw();
+    raw.send("HEAD /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    raw.send(GET);
+    let head = raw.reply_head();
+    assert_eq!((head.status, head.header("Content-Length")), (200, Some("9")));
+    assert_eq!(raw.reply().body, "GET /  ", "the next response starts right behind");
+}
+
+#[test]
+fn a_connection_is_kept_alive_as_the_client_asks() {
+    let server = serve(describing);
+    let mut raw = server.raw();
+    for _ in 0..3 {
+        raw.send(GET);
+        assert!(raw.reply().keeps_alive());
+    }
+    raw.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(!raw.reply().keeps_alive());
+    raw.end();
+
+    let mut old = server.raw();
+    old.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert!(old.reply().keeps_alive());
+    old.send("GET / HTTP/1.0\r\n\r\n");
+    assert!(!old.reply().keeps_alive());
+    old.end();
+}
+
+#[test]
+fn a_kept_alive_connection_without_a_request_is_closed() {
+    let limits = Limits { keep_alive_max: Duration::from_millis(50), ..Limits::default() };
+    let (server, _heard) = serve_with(limits);
+    let mut raw = server.raw();
+    raw.send(GET);
+    assert_eq!(raw.reply().status, 200);
+    raw.end();
+}
+
+#[test]
+fn a_handler_can_close_after_its_answer() {
+    let server = serve(|server| server.on_request(|_, _, _| Response::text(200, "the last\n").close()));
+    let mut raw = server.raw();
+    raw.send([GET, GET].concat());
+    assert!(!raw.reply().keeps_alive());
+    raw.end();
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let server = serve(describing);
+    let mut raw = server.raw();
+    let requests: String = (0..50)
+        .map(|index| format!("POST /{index} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"))
+        .collect();
+    raw.send(requests);
+    for index in 0..50 {
+        assert_eq!(raw.reply().body, format!("POST /{index}  hi"));
+    }
+}
+
+#[test]
+fn pipelined_requests_whose_answers_are_not_read_wait() {
+    const REQUESTS: usize = 200;
+    let large = "x".repeat(100_000);
+    let server = serve(move |server| server.on_request(move |_, _, _| Response::text(200, large.clone())));
+    let mut raw = server.raw();
+    raw.send(GET.repeat(REQUESTS));
+    // 20 MB of answers are owed, and held back: the queue's bound and one answer is all that may wait.
+    server.wait_until("the socket is full", |ctx| ctx.stats().queued_bytes > 0);
+    assert!(server.ask(|ctx| ctx.stats().queued_bytes) < 1 << 20);
+    for _ in 0..REQUESTS {
+        assert_eq!(raw.reply().body.len(), 100_000);
+    }
+}
+
+#[test]
+fn a_body_comes_by_length_or_in_chunks_whole_or_byte_by_byte() {
+    let server = serve(describing);
+    let length = "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\nhello world";
+    let chunks = "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+                  5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nTrailer: x\r\n\r\n";
+    let mut raw = server.raw();
+    for request in [length, chunks] {
+        raw.send(request);
+        assert_eq!(raw.reply().body, "POST /x  hello world");
+        for byte in request.bytes() {
+            raw.send([byte]);
+        }
+        assert_eq!(raw.reply().body, "POST /x  hello world");
+    }
+    raw.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(raw.reply().body, "POST /x  ");
+}
+
+#[test]
+fn a_client_that_waits_for_100_continue_is_told() {
+    let (server, _heard) = serve_with(Limits { body_bytes_max: 1000, ..Limits::default() });
+    let mut raw = server.raw();
+    let head = |length: usize| {
+        format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n")
+    };
+    raw.send(head(4));
+    assert_eq!(raw.reply_head().status, 100);
+    raw.send("body");
+    assert_eq!(raw.reply().body, "4 bytes");
+    // Whoever did not wait is not told.
+    raw.send(head(4) + "body");
+    assert_eq!(raw.reply().status, 200);
+    // And what would be too long is refused before it is sent.
+    expect_refusal(&server, head(1001), 413);
+}
+
+#[test]
+fn a_body_over_the_limit_gets_413() {
+    let (server, heard) = serve_with(Limits { body_bytes_max: 1000, ..Limits::default() });
+    let mut raw = server.raw();
+    raw.send(format!("POST /fits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{}", "x".repeat(1000)));
+    assert_eq!(raw.reply().body, "1000 bytes");
+    expect_refusal(&server, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1001\r\n\r\n", 413);
+    let chunk = format!("1f4\r\n{}\r\n", "x".repeat(500));
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    expect_refusal(&server, format!("{head}{chunk}{chunk}1\r\nx\r\n"), 413);
+    assert_eq!(heard.so_far(), ["/fits"]);
+}
+
+#[test]
+fn without_a_handler_it_is_404_or_426_for_what_should_have_been_an_upgrade() {
+    let server = serve(|server| server);
+    let mut raw = server.raw();
+    raw.send(GET);
+    assert_eq!(raw.reply().status, 404);
+    // A proxy has eaten `Connection: Upgrade`.
+    raw.send(common::raw::UPGRADE.replace("Connection: Upgrade\r\n", ""));
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.header("Upgrade")), (426, Some("websocket")));
+    assert_eq!(reply.header("Sec-WebSocket-Version"), Some("13"));
+}
+
+#[test]
+fn an_unfinished_head_gets_408() {
+    let (server, heard) = serve_with(Limits { head_time_max: Duration::from_millis(50), ..Limits::default() });
+    let mut silent = server.raw();
+    assert_eq!(silent.reply().status, 408);
+    silent.end();
+    expect_refusal(&server, "GET / HTTP/1.1\r\nHost: localhost\r\n", 408);
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn a_dripping_head_gets_408_because_a_byte_does_not_restart_the_clock() {
+    let (server, heard) = serve_with(Limits { head_time_max: Duration::from_millis(500), ..Limits::default() });
+    let mut dripping = server.raw();
+    dripping.send("GET / HTTP/1.1\r\nHost: localhost\r\nX-Drip: ");
+    let is_http =
+        |ctx: &mut Context<'_>| ctx.info(Fd::from_u64(1).expect("an fd")).is_some_and(|info| info.state == State::Http);
+    server.wait_until("it is accepted", is_http);
+    // Far more often than it would take to restart the clock, and for far longer than one run of it.
+    let clock = Clock::start();
+    for _ in 0..1000 {
+        clock.tick();
+        if !server.ask(is_http) {
+            break;
+        }
+        dripping.try_send("x");
+    }
+    assert!(!server.ask(is_http), "it drips for ever");
+    assert_eq!(dripping.reply().status, 408);
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn an_unfinished_body_gets_408() {
+    let limits = Limits { body_time_max: Duration::from_millis(50), ..Limits::default() };
+    let (server, heard) = serve_with(limits);
+    expect_refusal(&server, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf", 408);
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn a_head_too_long_or_with_too_many_lines_gets_431() {
+    let (server, heard) = serve_with(Limits::default());
+    let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(8 << 10));
+    expect_refusal(&server, long, 431);
+    let endless = format!("GET /{}", "x".repeat(100_000));
+    expect_refusal(&server, endless, 431);
+    let lines = |count: usize| {
+        let lines: String = (1..count).map(|line| format!("X-{line}: x\r\n")).collect();
+        format!("GET /lines HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")
+    };
+    expect_refusal(&server, lines(65), 431);
+    let mut raw = server.raw();
+    raw.send(lines(64));
+    assert_eq!(raw.reply().status, 200);
+    assert_eq!(heard.so_far(), ["/lines"]);
+}
+
+#[test]
+fn what_is_no_good_request_is_refused_and_nothing_behind_it_runs() {
+    let (server, heard) = serve_with(Limits::default());
+    let head = |line: &str, headers: &str| format!("{line}\r\n{headers}\r\n");
+    let ok = "Host: localhost\r\n";
+    let post = "POST / HTTP/1.1";
+    let table: Vec<(String, u16)> = vec![
+        ("\x16\x03\x01\x02\0\x01\0 a TLS hello".to_owned(), 400),
+        ("GET / HTTP/1.1\nHost: localhost\n\n".to_owned(), 400),
+        (head("GET  / HTTP/1.1", ok), 400),
+        (head("GET / HTTP/1.1 ", ok), 400),
+        (head("GET http://localhost/ HTTP/1.1", ok), 400),
+        (head("OPTIONS * HTTP/1.1", ok), 400),
+        (head("GET /#fragment HTTP/1.1", ok), 400),
+        (head("GET /\u{e9} HTTP/1.1", ok), 400),
+        (head("GET / HTTP/2.0", ok), 505),
+        (head("GET / HTTP/1.2", ok), 505),
+        (head("GET / HTTP/1.1", ""), 400),
+        (head("GET / HTTP/1.1", "Host: a\r\nHost: a\r\n"), 400),
+        (head("GET / HTTP/1.1", "Host: a b\r\n"), 400),
+        (head("GET / HTTP/1.1", "Host: localhost\r\nX : space before the colon\r\n"), 400),
+        (head("GET / HTTP/1.1", "Host: localhost\r\nX: folded\r\n line\r\n"), 400),
+        (head("GET / HTTP/1.1", "Host: localhost\r\nExpect: miracles\r\n"), 417),
+        (head(post, "Host: localhost\r\nContent-Length: 2\r\nContent-Length: 2\r\n"), 400),
+        (head(post, "Host: localhost\r\nContent-Length: 2, 2\r\n"), 400),
+        (head(post, "Host: localhost\r\nContent-Length: +2\r\n"), 400),
+        (head(post, "Host: localhost\r\nContent-Length: -2\r\n"), 400),
+        (head(post, "Host: localhost\r\nContent-Length: 18446744073709551616\r\n"), 400),
+        (head(post, "Host: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n"), 400),
+        (head(post, "Host: localhost\r\nTransfer-Encoding: chunked, chunked\r\n"), 400),
+        (head(post, "Host: localhost\r\nTransfer-Encoding: gzip, chunked\r\n"), 501),
+        (head(post, "Host: localhost\r\nTransfer-Encoding: chunked\r\n") + "-1\r\nx\r\n0\r\n\r\n", 400),
+        (head(post, "Host: localhost\r\nTransfer-Encoding: chunked\r\n") + "1\nx\r\n0\r\n\r\n", 400),
+        (head(post, "Host: localhost\r\nTransfer-Encoding: chunked\r\n") + "1\r\nxx\r\n0\r\n\r\n", 400),
+        (head("POST / HTTP/1.0", "Transfer-Encoding: chunked\r\n"), 400),
+    ];
+    for (bytes, status) in table {
+        expect_refusal(&server, bytes + "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n", status);
+    }
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn a_response_that_cannot_be_sent_becomes_a_500() {
+    let server = serve(|server| {
+        server.on_request(|_, _, request| match request.target() {
+            "/value" => Response::text(200, "secret").header("X-Name", "a\r\nSet-Cookie: evil=1"),
+            "/name" => Response::text(200, "secret").header("X Name", "value"),
+            "/own" => Response::text(200, "secret").header("Content-Length", "1"),
+            "/status" => Response::text(99, "secret"),
+            _ => Response::text(200, "fine"),
+        })
+    });
+    for target in ["/value", "/name", "/own", "/status"] {
+        let mut raw = server.raw();
+        raw.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let reply = raw.reply();
+        assert_eq!(reply.status, 500, "{target}");
+        assert!(!reply.head.contains("evil") && !reply.body.contains("secret"), "{target}: {reply:?}");
+        raw.end();
+    }
+}
+
+#[test]
+fn a_client_that_ends_its_side_after_the_request_still_gets_the_answer() {
+    let server = serve(describing);
+    let mut raw = server.raw();
+    raw.send(GET);
+    raw.shut();
+    assert_eq!(raw.reply().status, 200);
+    raw.end();
+    // And one that leaves in the middle of a head leaves nothing behind.
+    let mut raw = Raw::connect(server.address());
+    raw.send("GET / HT");
+    raw.shut();
+    raw.end();
+    server.wait_until("both are gone", |ctx| ctx.stats().connections == 0);
+}
+
+#[test]
+fn plain_http_is_no_websocket_and_has_no_on_open_and_no_on_close() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        let open = told.clone();
+        describing(server)
+            .on_open(move |_, _, _| open.send("open").expect("the test waits"))
+            .on_close(move |_, _, _| told.send("close").expect("the test waits"))
+    });
+    let mut raw = server.raw();
+    raw.send(GET);
+    assert_eq!(raw.reply().status, 200);
+    let stats = server.ask(|ctx| ctx.stats());
+    assert_eq!((stats.connections, stats.open, stats.opened), (1, 0, 0));
+    drop(raw);
+    server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn a_connection_can_become_a_websocket_after_plain_requests() {
+    let server = serve(|server| describing(server).on_message(common::echo));
+    let mut raw = server.raw();
+    raw.send([GET, common::raw::UPGRADE].concat());
+    assert_eq!(raw.reply().status, 200);
+    assert_eq!(raw.reply().status, 101);
+    raw.send_frame(common::raw::TEXT, b"now frames");
+    assert_eq!(raw.frame(), (0x81, b"now frames".to_vec()));
+}
+
+#[test]
+fn a_response_under_way_is_not_cut_off_by_the_end_of_keep_alive() {
+    const BYTES: usize = 20 << 20;
+    let limits = Limits { keep_alive_max: Duration::from_millis(50), ..Limits::default() };
+    let large = "x".repeat(BYTES);
+    let server =
+        serve(move |server| server.limits(limits).on_request(move |_, _, _| Response::text(200, large.clone())));
+    let mut raw = server.raw();
+    raw.send(GET);
+    server.wait_until("the socket is full", |ctx| ctx.stats().queued_bytes > 0);
+    let clock = Clock::start();
+    for _ in 0..10 {
+        clock.tick();
+    }
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.body.len()), (200, BYTES));
+    raw.end();
+}
+
+#[test]
+fn bounds_that_never_end_are_bounds_like_any_other() {
+    let never = Duration::MAX;
+    let limits = Limits {
+        head_time_max: never,
+        body_time_max: never,
+        answer_time_max: never,
+        keep_alive_max: never,
+        message_time_max: never,
+        close_wait_max: never,
+        write_time_max: never,
+        ..Limits::default()
+    };
+    let (server, _heard) = serve_with(limits);
+    let mut raw = server.raw();
+    raw.send(GET);
+    assert_eq!(raw.reply().status, 200);
+    expect_refusal(&server, "nonsense\r\n\r\n", 400);
+    let mut client = server.connect("/");
+    client.close(1000, "");
+    assert_eq!(client.closed().0, 1000);
+}
+
+#[test]
+fn a_handler_may_leave_a_request_unanswered() {
+    struct OnlyApi;
+    impl Handler for OnlyApi {
+        fn on_request(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> Option<Response> {
+            (request.path() == "/api").then(|| Response::text(200, "api\n"))
+        }
+    }
+    let server = serve(|server| server.handler(OnlyApi));
+    let mut raw = server.raw();
+    for (target, status) in [("/api", 200), ("/elsewhere", 404), ("/api", 200)] {
+        raw.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(raw.reply().status, status, "{target}");
+    }
+}

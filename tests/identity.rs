@@ -1,0 +1,337 @@
+//! Who is who: fds and what becomes of stale ones, uids and groups, the second login, and what `on_close` can still ask.
+
+mod common;
+
+use common::{channel, report_close, serve, tell_fd};
+use fdpush::{By, Cause, Change, CloseCode, Fd, NAME_BYTES_MAX, Outcome, RemoteError, SecondLogin, State, Upgrade};
+
+fn uid_of(server: &common::TestServer, fd: Fd) -> Option<String> {
+    server.ask(move |ctx| ctx.uid_of(fd).map(str::to_owned))
+}
+
+/// Waits until no connection is left, whatever became of the clients.
+fn wait_for_nobody(server: &common::TestServer) {
+    server.wait_until("all connections are gone", |ctx| ctx.stats().connections == 0);
+}
+
+#[test]
+fn fds_count_from_one() {
+    let server = serve(|server| server);
+    let clients = [server.connect("/"), server.connect("/"), server.connect("/")];
+    let fds: Vec<u64> = clients.iter().map(|client| client.fd().as_u64()).collect();
+    assert_eq!(fds, [1, 2, 3]);
+}
+
+#[test]
+fn a_slot_is_reused_under_a_new_fd_and_the_stale_one_reaches_nobody() {
+    let server = serve(|server| server);
+    let first = server.connect("/?uid=ann&group=room");
+    let stale = first.fd();
+    drop(first);
+    wait_for_nobody(&server);
+    let mut heir = server.connect("/?uid=bob");
+    let fd = heir.fd();
+    assert_eq!(fd.slot(), stale.slot());
+    assert_eq!(fd.generation(), stale.generation() + 1);
+
+    server.ask(move |ctx| {
+        assert_eq!(ctx.push(stale, "for ann"), Outcome::Gone);
+        assert_eq!(ctx.ping(stale, b""), Outcome::Gone);
+        assert_eq!(ctx.close(stale, CloseCode::NORMAL, ""), Outcome::Gone);
+        assert_eq!(ctx.abort(stale), Outcome::Gone);
+        assert_eq!(ctx.bind(stale, "mallory"), Change::Gone);
+        assert_eq!(ctx.unbind(stale), Change::Gone);
+        assert_eq!(ctx.join(stale, "room"), Change::Gone);
+        assert_eq!(ctx.leave(stale, "room"), Change::Gone);
+        assert!(!ctx.exists(stale) && !ctx.is_open(stale) && !ctx.is_member(stale, "room"));
+        assert!(!ctx.protect(stale) && !ctx.pause(stale) && !ctx.resume(stale));
+        assert_eq!(ctx.uid_of(stale), None);
+        assert!(ctx.groups_of(stale).is_empty());
+        assert!(ctx.info(stale).is_none());
+        assert_eq!(ctx.uid_of(fd), Some("bob"));
+        assert_eq!(ctx.push(fd, "for bob"), Outcome::Queued);
+    });
+    assert_eq!(server.remote.push(stale, "for ann").expect("room").wait(), Ok(Outcome::Gone));
+    assert_eq!(server.remote.bind(stale, "mallory").expect("room").wait(), Ok(Change::Gone));
+    assert_eq!(heir.text(), "for bob");
+    server.ask(move |ctx| ctx.push(fd, "the next"));
+    assert_eq!(heir.text(), "the next", "nothing for ann came in between");
+}
+
+#[test]
+fn an_fd_is_gone_in_the_very_turn_in_which_it_closed() {
+    let server = serve(|server| server);
+    let mut client = server.connect("/?uid=ann&group=room");
+    let fd = client.fd();
+    server.ask(move |ctx| {
+        assert_eq!(ctx.push(fd, "last words"), Outcome::Queued);
+        assert_eq!(ctx.close(fd, CloseCode::NORMAL, "bye"), Outcome::Queued);
+        assert_eq!(ctx.push(fd, "too late"), Outcome::Gone);
+        assert_eq!(ctx.close(fd, CloseCode::NORMAL, "again"), Outcome::Gone);
+        assert_eq!(ctx.bind(fd, "bob"), Change::Gone);
+        assert_eq!(ctx.join(fd, "room"), Change::Gone);
+        assert!(!ctx.is_open(fd) && !ctx.is_online("ann"));
+        assert_eq!(ctx.push_uid("ann", "too late").matched, 0);
+        assert_eq!(ctx.push_group("room", "too late").matched, 0);
+        assert_eq!(ctx.broadcast("too late").matched, 0);
+    });
+    assert_eq!(client.text(), "last words");
+    assert_eq!(client.closed(), (1000, "bye".to_owned()));
+}
+
+#[test]
+fn binding_replaces_and_unbinding_leaves_nothing() {
+    let server = serve(|server| server);
+    let client = server.connect("/");
+    let fd = client.fd();
+    server.ask(move |ctx| {
+        assert_eq!(ctx.uid_of(fd), None);
+        assert_eq!(ctx.bind(fd, "ann"), Change::Done);
+        assert_eq!(ctx.bind(fd, "ann"), Change::Already);
+        assert_eq!(ctx.uid_of(fd), Some("ann"));
+        assert_eq!(ctx.bind(fd, "bob"), Change::Done);
+        assert_eq!(ctx.uid_of(fd), Some("bob"));
+        assert!(!ctx.is_online("ann") && ctx.is_online("bob"));
+        assert_eq!(ctx.users().collect::<Vec<_>>(), [("bob", 1)]);
+        assert_eq!(ctx.unbind(fd), Change::Done);
+        assert_eq!(ctx.unbind(fd), Change::Already);
+        assert_eq!(ctx.uid_of(fd), None);
+        assert_eq!(ctx.stats().users, 0);
+    });
+}
+
+#[test]
+fn a_name_has_from_1_to_128_bytes() {
+    let server = serve(|server| server);
+    let client = server.connect("/");
+    let fd = client.fd();
+    let longest = "é".repeat(NAME_BYTES_MAX / 2);
+    let too_long = format!("{longest}x");
+    server.ask(move |ctx| {
+        for name in ["", &too_long] {
+            assert_eq!(ctx.bind(fd, name), Change::BadName, "{name:?}");
+            assert_eq!(ctx.join(fd, name), Change::BadName, "{name:?}");
+        }
+        for name in ["x", &longest] {
+            assert_eq!(ctx.bind(fd, name), Change::Done, "{name:?}");
+            assert_eq!(ctx.join(fd, name), Change::Done, "{name:?}");
+        }
+        assert_eq!(ctx.fds_of(&longest), [fd]);
+        assert_eq!(ctx.members("x"), [fd]);
+    });
+}
+
+#[test]
+fn groups_are_joined_left_and_dissolved() {
+    let server = serve(|server| server);
+    let mut clients = [server.connect("/"), server.connect("/"), server.connect("/")];
+    let [a, b, c] = [clients[0].fd(), clients[1].fd(), clients[2].fd()];
+    server.ask(move |ctx| {
+        for fd in [a, b, c] {
+            assert_eq!(ctx.join(fd, "room"), Change::Done);
+        }
+        assert_eq!(ctx.join(a, "room"), Change::Already);
+        assert_eq!(ctx.join(a, "hall"), Change::Done);
+        assert_eq!(ctx.groups_of(a), ["hall", "room"]);
+        assert_eq!(ctx.leave(b, "room"), Change::Done);
+        assert_eq!(ctx.leave(b, "room"), Change::Already);
+        assert!(ctx.is_member(a, "room") && !ctx.is_member(b, "room"));
+        assert_eq!(ctx.member_count("room"), 2);
+        let mut members = ctx.members("room");
+        members.sort();
+        assert_eq!(members, [a, c]);
+        assert_eq!(ctx.ungroup("room"), 2);
+        assert_eq!(ctx.ungroup("room"), 0);
+        assert_eq!(ctx.push_group("room", "nobody hears").matched, 0);
+        assert_eq!(ctx.groups().collect::<Vec<_>>(), [("hall", 1)]);
+        assert_eq!(ctx.broadcast("still here").queued, 3);
+    });
+    for client in &mut clients {
+        assert_eq!(client.text(), "still here");
+    }
+}
+
+#[test]
+fn inside_on_close_the_maps_are_cleared_and_what_it_was_is_still_told() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server.on_close(move |ctx, fd, closed| {
+            assert_eq!(ctx.uid_of(fd), Some("ann"));
+            assert_eq!(ctx.groups_of(fd), ["hall", "room"]);
+            let info = ctx.info(fd).expect("it is still there");
+            assert_eq!((info.fd, info.uid.as_deref()), (fd, Some("ann")));
+            assert_eq!(info.groups, ["hall", "room"]);
+            assert_eq!(info.state, State::Closing);
+            assert_eq!(info.traffic.messages_in, 1);
+            assert!(info.peer.is_loopback());
+
+            assert!(ctx.fds_of("ann").is_empty() && !ctx.is_online("ann"));
+            assert!(ctx.members("room").is_empty() && !ctx.is_member(fd, "room"));
+            assert!(!ctx.is_open(fd));
+            assert_eq!(ctx.connections().count(), 0);
+            assert_eq!(ctx.push(fd, "too late"), Outcome::Gone);
+            assert_eq!(ctx.bind(fd, "ann"), Change::Gone);
+            assert_eq!(ctx.stats().users + ctx.stats().groups + ctx.stats().open, 0);
+            told.send(closed.clone()).expect("the test waits");
+        })
+    });
+    let mut client = server.connect("/?uid=ann&group=room&group=hall");
+    let fd = client.fd();
+    client.send("something");
+    client.close(3000, "enough");
+    let closed = heard.next();
+    assert_eq!((closed.code.as_u16(), &*closed.reason), (3000, "enough"));
+    assert_eq!((closed.by, closed.cause), (By::Client, Cause::ClientClosed));
+    server.ask(move |ctx| {
+        assert_eq!(ctx.uid_of(fd), None, "after on_close");
+        assert!(ctx.groups_of(fd).is_empty());
+    });
+}
+
+#[test]
+fn by_default_a_uid_has_as_many_connections_as_it_likes() {
+    let server = serve(|server| server);
+    let mut tabs = [server.connect("/?uid=ann"), server.connect("/?uid=ann"), server.connect("/?uid=ann")];
+    let fds: Vec<Fd> = tabs.iter().map(|tab| tab.fd()).collect();
+    assert_eq!(server.ask(|ctx| ctx.fds_of("ann")), [fds[2], fds[1], fds[0]], "the last bound first");
+    server.ask(|ctx| ctx.push_uid("ann", "to each"));
+    for tab in &mut tabs {
+        assert_eq!(tab.text(), "to each");
+    }
+}
+
+#[test]
+fn where_the_policy_is_to_kick_the_newer_connection_stays() {
+    let (told, heard) = channel();
+    let server = serve(|server| server.second_login(SecondLogin::KickOld).on_close(report_close(told)));
+    let mut old = server.connect("/?uid=ann");
+    let mut new = server.connect("/?uid=ann");
+    let (code, _reason) = old.closed();
+    assert_eq!(code, CloseCode::KICKED.as_u16());
+    let (fd, closed) = heard.next();
+    assert_eq!(fd, old.fd());
+    assert_eq!((closed.by, closed.cause), (By::Server, Cause::Kicked));
+    let kept = new.fd();
+    server.ask(move |ctx| {
+        assert_eq!(ctx.fds_of("ann"), [kept]);
+        ctx.push_uid("ann", "hello")
+    });
+    assert_eq!(new.text(), "hello");
+}
+
+#[test]
+fn kicking_works_on_the_upgrade_too() {
+    let server = serve(|server| {
+        server.second_login(SecondLogin::KickOld).on_upgrade(|_, _, _| Upgrade::accept().uid("ann").into())
+    });
+    let mut old = server.connect("/");
+    let mut new = server.connect("/");
+    assert_eq!(old.closed().0, 4001);
+    assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "hello")).queued, 1);
+    assert_eq!(new.text(), "hello");
+}
+
+#[test]
+fn where_the_policy_is_to_reject_the_upgrade_gets_a_409() {
+    let server = serve(|server| {
+        server.second_login(SecondLogin::RejectNew).on_upgrade(|_, _, request| match request.query("uid") {
+            Some(uid) => Upgrade::accept().uid(uid).into(),
+            None => Upgrade::accept().into(),
+        })
+    });
+    let mut old = server.connect("/?uid=ann");
+    assert_eq!(server.refusal("/?uid=ann", &[]).0, 409);
+    let _other = server.connect("/?uid=bob");
+    assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "still yours")).queued, 1);
+    assert_eq!(old.text(), "still yours");
+    drop(old);
+    server.wait_until("ann is offline", |ctx| !ctx.is_online("ann"));
+    let _new = server.connect("/?uid=ann");
+}
+
+#[test]
+fn where_the_policy_is_to_reject_a_late_bind_finds_the_uid_taken() {
+    let server = serve(|server| server.second_login(SecondLogin::RejectNew).on_open(|_, _, _| {}));
+    let (old, new) = (server.connect("/"), server.connect("/"));
+    let (old, new) = (old.fd(), new.fd());
+    server.ask(move |ctx| {
+        assert_eq!(ctx.bind(old, "ann"), Change::Done);
+        assert_eq!(ctx.bind(old, "ann"), Change::Already, "its own uid is not taken from it");
+        assert_eq!(ctx.bind(new, "bob"), Change::Done);
+        assert_eq!(ctx.bind(new, "ann"), Change::Taken);
+        assert_eq!(ctx.uid_of(new), Some("bob"), "it keeps what it had");
+        assert_eq!(ctx.fds_of("ann"), [old]);
+    });
+}
+
+#[test]
+fn a_page_refresh_never_makes_anyone_look_offline() {
+    let (told, heard) = channel();
+    let server = serve(|server| {
+        let on_upgrade = told.clone();
+        server
+            .on_upgrade(move |ctx, fd, request| {
+                on_upgrade.send(ctx.is_online("ann")).expect("the test waits");
+                tell_fd(ctx, fd, request)
+            })
+            .on_close(move |ctx, _, _| told.send(ctx.is_online("ann")).expect("the test waits"))
+    });
+    let mut page = server.connect("/?uid=ann");
+    assert!(!heard.next(), "the first upgrade: not yet online");
+    for _ in 0..5 {
+        // The new page's open comes before the old one's close.
+        let new = server.connect("/?uid=ann");
+        page.close(1001, "");
+        page = new;
+        assert!(heard.next(), "online when the new page comes");
+        assert!(heard.next(), "online when the old page has gone");
+    }
+    let fd = page.fd();
+    assert_eq!(server.ask(|ctx| ctx.fds_of("ann")), [fd]);
+}
+
+#[test]
+fn a_uid_chosen_on_the_upgrade_is_bound_before_on_open() {
+    let (told, heard) = channel();
+    let server = serve(|server| {
+        server.on_upgrade(|_, _, _| Upgrade::accept().uid("ann").into()).on_open(move |ctx, fd, _| {
+            told.send(ctx.uid_of(fd).map(str::to_owned)).expect("the test waits");
+        })
+    });
+    let _client = server.connect("/");
+    assert_eq!(heard.next().as_deref(), Some("ann"));
+}
+
+#[test]
+fn a_uid_that_cannot_be_makes_the_upgrade_a_500() {
+    let server = serve(|server| server.on_upgrade(|_, _, _| Upgrade::accept().uid("").into()));
+    assert_eq!(server.refusal("/", &[]).0, 500);
+    server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
+    assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
+}
+
+#[test]
+fn after_the_server_has_ended_its_remote_says_so() {
+    let server = serve(|server| server);
+    let remote = server.remote.clone();
+    let fd = server.connect("/?uid=ann").fd();
+    server.stop().expect("a good end");
+    assert_eq!(remote.push(fd, "anybody?").map(|_| ()), Err(RemoteError::Closed));
+    assert_eq!(uid_of_after_end(&remote, fd), Err(RemoteError::Closed));
+}
+
+fn uid_of_after_end(remote: &fdpush::Remote, fd: Fd) -> Result<Option<String>, RemoteError> {
+    remote.uid_of(fd)?.wait()
+}
+
+#[test]
+fn closing_takes_one_connection_of_a_uid_and_leaves_the_others() {
+    let server = serve(|server| server);
+    let first = server.connect("/?uid=ann&group=room");
+    let second = server.connect("/?uid=ann&group=room");
+    let (left, kept) = (first.fd(), second.fd());
+    drop(first);
+    server.wait_until("the first is gone", move |ctx| !ctx.exists(left));
+    assert_eq!(server.ask(|ctx| (ctx.fds_of("ann"), ctx.members("room"))), (vec![kept], vec![kept]));
+    assert_eq!(uid_of(&server, kept).as_deref(), Some("ann"));
+}

@@ -1,0 +1,273 @@
+//! Coming in: TCP, IPv6 and unix sockets, several at once; a server that is full; storms, and slots used over and over.
+
+mod common;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::thread;
+
+use common::{Client, Raw, Scratch, channel, echo, serve, serve_on};
+use fdpush::{Address, Limits, Peer, Server};
+
+fn unix(path: &Path) -> String {
+    format!("unix:{}", path.display())
+}
+
+#[test]
+fn port_0_takes_a_free_port_and_tells_which() {
+    let server = serve(|server| server);
+    assert_ne!(server.address().port(), 0);
+    let _client = server.connect("/");
+    let peer = server.ask(|ctx| ctx.connections().next().and_then(|fd| ctx.info(fd))).expect("a connection").peer;
+    assert!(matches!(peer, Peer::V4 { ip: [127, 0, 0, 1], port: 1.. }), "{peer:?}");
+}
+
+#[test]
+fn an_address_in_use_or_unreadable_is_refused_by_name() {
+    let server = serve(|server| server);
+    let taken = server.address().to_string();
+    let error = Server::bind(&taken).expect_err("it is in use");
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&taken), "{error}");
+    for address in ["", "nonsense", "127.0.0.1", "127.0.0.1:port", "127.0.0.1:65536", "unix:/nonexistent/dir/sock"] {
+        let error = Server::bind(address).expect_err("no address");
+        assert!(error.to_string().contains(address), "{address}: {error}");
+    }
+}
+
+#[test]
+fn a_bound_that_cannot_be_is_refused_by_name() {
+    for (limits, name) in [
+        (Limits { queue_bytes_max: 0, ..Limits::default() }, "queue_bytes_max"),
+        (Limits { connections_max: Some(0), ..Limits::default() }, "connections_max"),
+        (Limits { head_time_max: std::time::Duration::ZERO, ..Limits::default() }, "head_time_max"),
+    ] {
+        let server = Server::bind("127.0.0.1:0").expect("an address").catch_signals(false);
+        let error = server.limits(limits).run().expect_err("it cannot be");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn an_ipv6_client_is_served() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        println!("note: this machine has no IPv6, so it is not tried");
+        return;
+    }
+    let server = serve_on("[::1]:0", |server| server.on_message(echo));
+    assert!(server.address().is_ipv6());
+    let mut client = server.connect("/?uid=ann");
+    client.send("over IPv6");
+    assert_eq!(client.text(), "over IPv6");
+    let fd = client.fd();
+    let peer = server.ask(move |ctx| ctx.info(fd)).expect("a connection").peer;
+    assert!(matches!(peer, Peer::V6 { .. }) && peer.is_loopback(), "{peer:?}");
+}
+
+#[test]
+fn a_client_of_a_unix_socket_is_served() {
+    let scratch = Scratch::new("served");
+    let path = scratch.file("sock");
+    let server = serve_on(&unix(&path), |server| {
+        assert_eq!(server.local_addr(), None);
+        server.on_message(echo)
+    });
+    let mut client = Client::connect_unix(&path, "/?uid=ann").expect("a WebSocket");
+    client.send("over a file");
+    assert_eq!(client.text(), "over a file");
+    let fd = client.fd();
+    assert_eq!(server.ask(move |ctx| ctx.info(fd)).expect("a connection").peer, Peer::Unix);
+    assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "pushed").queued), 1);
+    assert_eq!(client.text(), "pushed");
+    client.close(1000, "");
+    assert_eq!(client.closed().0, 1000);
+}
+
+#[test]
+fn a_socket_file_is_removed_when_the_server_ends() {
+    let scratch = Scratch::new("removed");
+    let path = scratch.file("sock");
+    let server = serve_on(&unix(&path), |server| server);
+    assert!(path.exists());
+    assert!(server.stop().is_ok());
+    assert!(!path.exists());
+
+    // Also of one that never ran.
+    drop(Server::bind(unix(&path)).expect("a socket"));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_socket_file_that_somebody_replaced_is_left_to_them() {
+    let scratch = Scratch::new("replaced");
+    let path = scratch.file("sock");
+    let server = serve_on(&unix(&path), |server| server);
+    fs::remove_file(&path).expect("a file to remove");
+    let _theirs = UnixListener::bind(&path).expect("a socket");
+    assert!(server.stop().is_ok());
+    assert!(path.exists());
+}
+
+#[test]
+fn a_stale_socket_file_is_replaced() {
+    let scratch = Scratch::new("stale");
+    let path = scratch.file("sock");
+    drop(UnixListener::bind(&path).expect("a socket"));
+    assert!(path.exists(), "its file outlives it");
+    let server = serve_on(&unix(&path), |server| server.on_message(echo));
+    let mut client = Client::connect_unix(&path, "/").expect("a WebSocket");
+    client.send("hello");
+    assert_eq!(client.text(), "hello");
+    drop(client);
+    assert!(server.stop().is_ok());
+}
+
+#[test]
+fn a_socket_file_that_somebody_listens_on_is_refused() {
+    let scratch = Scratch::new("live");
+    let path = scratch.file("sock");
+    let _server = serve_on(&unix(&path), |server| server);
+    let error = Server::bind(unix(&path)).expect_err("it is taken");
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&unix(&path)), "{error}");
+    let _client = Client::connect_unix(&path, "/").expect("the first is still reached");
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_refused_and_left_alone() {
+    let scratch = Scratch::new("file");
+    let path = scratch.file("letter");
+    fs::write(&path, "dear reader").expect("a file");
+    let error = Server::bind(unix(&path)).expect_err("it is no socket");
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(fs::read_to_string(&path).expect("a file"), "dear reader");
+}
+
+#[test]
+fn several_addresses_share_one_server() {
+    let scratch = Scratch::new("several");
+    let path = scratch.file("sock");
+    let third = unix(&path);
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        let server = server.listen("127.0.0.1:0").and_then(|server| server.listen(third)).expect("addresses");
+        told.send(server.addresses().cloned().collect::<Vec<_>>()).expect("the test waits");
+        server.on_message(|ctx, _, message| {
+            ctx.broadcast(message);
+        })
+    });
+    let addresses = heard.next();
+    let [Address::Tcp(one), Address::Tcp(two), Address::Unix(file)] = addresses.as_slice() else {
+        panic!("{addresses:?}")
+    };
+    assert_eq!((*one, file), (server.address(), &path));
+    assert_ne!(one, two);
+    let mut clients = [
+        Client::connect(*one, "/", &[]).expect("a WebSocket"),
+        Client::connect(*two, "/", &[]).expect("a WebSocket"),
+        Client::connect_unix(&path, "/").expect("a WebSocket"),
+    ];
+    clients[2].send("to all");
+    for (index, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.fd().as_u64(), index as u64 + 1);
+        assert_eq!(client.text(), "to all");
+    }
+}
+
+#[test]
+fn a_full_server_answers_503_and_its_freed_places_are_used_again() {
+    let limits = Limits { connections_max: Some(2), ..Limits::default() };
+    let server = serve(|server| server.limits(limits));
+    let one = server.connect("/");
+    let mut other = server.connect("/");
+    for refused in 1..=3 {
+        let mut third = server.raw();
+        let reply = third.reply();
+        assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
+        assert_eq!(reply.body, "the server is full\n");
+        third.end();
+        let stats = server.ask(|ctx| ctx.stats());
+        assert_eq!((stats.connections, stats.connections_max, stats.refused), (2, 2, refused));
+    }
+    server.ask(|ctx| ctx.broadcast("you are still here"));
+    assert_eq!(other.text(), "you are still here");
+    drop(one);
+    server.wait_until("a place is free", |ctx| ctx.stats().connections == 1);
+    let mut next = server.connect("/");
+    server.ask(|ctx| ctx.broadcast("welcome"));
+    assert_eq!(next.text(), "welcome");
+}
+
+#[test]
+fn a_storm_of_300_clients_is_served() {
+    const THREADS: usize = 6;
+    const EACH: usize = 50;
+    let server = serve(|server| server.on_message(echo));
+    let address = server.address();
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            thread::spawn(move || {
+                // All connect before any of them speaks.
+                let mut raws: Vec<Raw> = (0..EACH).map(|_| Raw::connect(address)).collect();
+                for raw in &mut raws {
+                    raw.send(common::raw::UPGRADE);
+                }
+                for (index, raw) in raws.iter_mut().enumerate() {
+                    assert_eq!(raw.reply().status, 101);
+                    let text = format!("{thread}/{index}").into_bytes();
+                    raw.send_frame(common::raw::TEXT, &text);
+                    assert_eq!(raw.frame(), (0x81, text));
+                }
+                raws
+            })
+        })
+        .collect();
+    let mut raws: Vec<Raw> = threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect();
+    let delivery = server.ask(|ctx| ctx.broadcast("calm"));
+    assert_eq!((delivery.matched, delivery.queued), (THREADS * EACH, THREADS * EACH));
+    for raw in &mut raws {
+        assert_eq!(raw.frame(), (0x81, b"calm".to_vec()));
+    }
+    let stats = server.ask(|ctx| ctx.stats());
+    assert_eq!((stats.accepted, stats.opened, stats.refused), (300, 300, 0));
+}
+
+#[test]
+fn two_thousand_come_and_go_and_leave_nothing_behind() {
+    const THREADS: usize = 4;
+    const EACH: usize = 500;
+    let server = serve(|server| server.on_message(echo));
+    let address = server.address();
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            thread::spawn(move || {
+                for index in 0..EACH {
+                    let target = format!("/?uid={thread}&group=all&group={thread}-{index}");
+                    let mut client = Client::connect(address, &target, &[]).expect("a WebSocket");
+                    client.send("hello");
+                    assert_eq!(client.text(), "hello");
+                    if index % 2 == 0 {
+                        client.close(1000, "");
+                        assert_eq!(client.closed().0, 1000);
+                    }
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().expect("a client");
+    }
+    server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
+    let stats = server.ask(|ctx| ctx.stats());
+    let total = (THREADS * EACH) as u64;
+    assert_eq!((stats.accepted, stats.opened, stats.closed), (total, total, total));
+    assert_eq!((stats.open, stats.users, stats.groups, stats.queued_bytes), (0, 0, 0, 0));
+    assert_eq!((stats.traffic.messages_in, stats.traffic.messages_out), (total, total));
+    let fd = server.connect("/").fd();
+    assert!(fd.slot() < 64, "slots are reused: {fd:?}");
+    assert!(fd.generation() > 0);
+}

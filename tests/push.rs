@@ -1,0 +1,272 @@
+//! Pushing: point to point, to many, to all; what arrives, in which order, and what the caller is told.
+
+mod common;
+
+use std::iter;
+
+use common::{Client, echo, serve};
+use fdpush::{Delivery, Fd, Frame, Limits, Message, Outcome};
+use tungstenite::Message as Received;
+
+fn delivered(count: usize) -> Delivery {
+    Delivery { matched: count, queued: count, dropped: 0 }
+}
+
+/// Shows that nothing came before this: `marker` is pushed to all and is the next thing each client reads.
+fn nothing_more(server: &common::TestServer, clients: &mut [&mut Client]) {
+    server.ask(|ctx| ctx.broadcast("marker"));
+    for client in clients {
+        assert_eq!(client.text(), "marker");
+    }
+}
+
+#[test]
+fn a_push_to_an_fd_reaches_that_connection_and_no_other() {
+    let server = serve(|server| server);
+    let mut one = server.connect("/");
+    let mut other = server.connect("/");
+    let fd = one.fd();
+    assert_eq!(server.ask(move |ctx| ctx.push(fd, "for one")), Outcome::Queued);
+    assert_eq!(one.text(), "for one");
+    nothing_more(&server, &mut [&mut one, &mut other]);
+}
+
+#[test]
+fn a_push_to_a_uid_reaches_all_its_devices_and_nobody_else() {
+    let server = serve(|server| server);
+    let mut phone = server.connect("/?uid=10010");
+    let mut laptop = server.connect("/?uid=10010");
+    let mut stranger = server.connect("/?uid=10011");
+    assert_eq!(server.ask(|ctx| ctx.push_uid("10010", "for both")), delivered(2));
+    assert_eq!(phone.text(), "for both");
+    assert_eq!(laptop.text(), "for both");
+    nothing_more(&server, &mut [&mut phone, &mut laptop, &mut stranger]);
+}
+
+#[test]
+fn a_push_to_a_uid_that_is_offline_matches_nobody() {
+    let server = serve(|server| server);
+    assert_eq!(server.ask(|ctx| ctx.push_uid("10010", "anybody?")), Delivery::default());
+    assert_eq!(server.ask(|ctx| ctx.push_group("room", "anybody?")), Delivery::default());
+    assert_eq!(server.ask(|ctx| ctx.broadcast("anybody?")), Delivery::default());
+}
+
+#[test]
+fn a_uid_that_is_named_twice_gets_it_once() {
+    let server = serve(|server| server);
+    let mut ann = server.connect("/?uid=ann");
+    let mut bob = server.connect("/?uid=bob");
+    let delivery = server.ask(|ctx| ctx.push_uids(["ann", "bob", "ann", "nobody", "bob"], "once"));
+    assert_eq!(delivery, delivered(2));
+    assert_eq!(ann.text(), "once");
+    assert_eq!(bob.text(), "once");
+    nothing_more(&server, &mut [&mut ann, &mut bob]);
+}
+
+#[test]
+fn a_push_to_a_group_reaches_its_members() {
+    let server = serve(|server| server);
+    let mut members = [server.connect("/?group=room"), server.connect("/?group=room")];
+    let mut outsider = server.connect("/?group=elsewhere");
+    assert_eq!(server.ask(|ctx| ctx.push_group("room", "in here")), delivered(2));
+    for member in &mut members {
+        assert_eq!(member.text(), "in here");
+    }
+    nothing_more(&server, &mut [&mut outsider]);
+}
+
+#[test]
+fn a_member_of_several_groups_gets_it_once() {
+    let server = serve(|server| server);
+    let mut both = server.connect("/?group=a&group=b");
+    let mut only_a = server.connect("/?group=a");
+    let mut only_b = server.connect("/?group=b");
+    assert_eq!(server.ask(|ctx| ctx.push_groups(["a", "b", "a", "empty"], "once")), delivered(3));
+    for client in [&mut both, &mut only_a, &mut only_b] {
+        assert_eq!(client.text(), "once");
+    }
+    nothing_more(&server, &mut [&mut both, &mut only_a, &mut only_b]);
+}
+
+#[test]
+fn a_broadcast_reaches_every_websocket_bound_or_not() {
+    let server = serve(|server| server);
+    let mut clients = [server.connect("/"), server.connect("/?uid=ann"), server.connect("/?group=room")];
+    // Not a WebSocket: neither reached nor counted.
+    let _http = server.raw();
+    server.wait_until("the plain connection is accepted", |ctx| ctx.stats().connections == 4);
+    assert_eq!(server.ask(|ctx| ctx.broadcast("to all")), delivered(3));
+    for client in &mut clients {
+        assert_eq!(client.text(), "to all");
+    }
+}
+
+#[test]
+fn whoever_is_excepted_is_left_out_and_not_counted() {
+    let server = serve(|server| server);
+    let mut sender = server.connect("/?uid=ann&group=room");
+    let mut tab = server.connect("/?uid=ann&group=room");
+    let fd = sender.fd();
+    assert_eq!(server.ask(move |ctx| ctx.push_uid("ann", Message::Text("uid").except(&[fd]))), delivered(1));
+    assert_eq!(server.ask(move |ctx| ctx.push_group("room", Message::Text("group").except(&[fd]))), delivered(1));
+    assert_eq!(server.ask(move |ctx| ctx.broadcast(Message::Text("all").except(&[fd]))), delivered(1));
+    assert_eq!(server.ask(move |ctx| ctx.push(fd, Message::Text("fd").except(&[fd]))), Outcome::Gone);
+    for text in ["uid", "group", "all"] {
+        assert_eq!(tab.text(), text);
+    }
+    nothing_more(&server, &mut [&mut sender, &mut tab]);
+}
+
+#[test]
+fn a_stale_fd_among_the_excepted_leaves_nobody_out() {
+    let server = serve(|server| server);
+    let leaver = server.connect("/");
+    let stale = leaver.fd();
+    drop(leaver);
+    server.wait_until("the slot is free", |ctx| ctx.stats().connections == 0);
+    let mut heir = server.connect("/");
+    assert_eq!(heir.fd().slot(), stale.slot());
+    assert_eq!(server.ask(move |ctx| ctx.broadcast(Message::Text("hello").except(&[stale]))), delivered(1));
+    assert_eq!(heir.text(), "hello");
+}
+
+#[test]
+fn a_frame_is_encoded_once_and_pushed_any_number_of_times() {
+    let server = serve(|server| server);
+    let mut one = server.connect("/?group=room");
+    let mut other = server.connect("/?group=room");
+    let fd = one.fd();
+    let large = "large ".repeat(1000);
+    let text = large.clone();
+    server.ask(move |ctx| {
+        let small = Frame::text("small");
+        let large = Frame::text(&text);
+        let bytes = Frame::binary(b"\x00\xff");
+        assert_eq!(ctx.push(fd, &small), Outcome::Queued);
+        assert_eq!(ctx.push_group("room", &large), delivered(2));
+        assert_eq!(ctx.broadcast(&bytes), delivered(2));
+        assert_eq!(ctx.push(fd, &small), Outcome::Queued);
+    });
+    assert_eq!(one.text(), "small");
+    for client in [&mut one, &mut other] {
+        assert_eq!(client.text(), large);
+        assert_eq!(client.binary(), b"\x00\xff");
+    }
+    assert_eq!(one.text(), "small");
+}
+
+#[test]
+fn text_stays_text_and_binary_binary_at_every_header_length() {
+    let server = serve(|server| server.on_message(echo));
+    let mut client = server.connect("/");
+    for length in [0, 1, 125, 126, 127, 65_535, 65_536, 400_000] {
+        let text: String = iter::repeat("naïve ☃ ".chars()).flatten().take(length / 2).collect();
+        client.send(&text);
+        assert!(client.text() == text, "a text of {} bytes", text.len());
+        let bytes: Vec<u8> = (0..length).map(|index| (index * 7) as u8).collect();
+        client.send_binary(&bytes);
+        assert!(client.binary() == bytes, "{length} bytes");
+    }
+}
+
+#[test]
+fn a_push_from_on_open_follows_the_101() {
+    let server = serve(|server| {
+        server.on_open(|ctx, fd, request| {
+            let name = request.query("name").unwrap_or_default().into_owned();
+            assert_eq!(ctx.push(fd, &format!("welcome {name}")), Outcome::Queued);
+        })
+    });
+    assert_eq!(server.connect("/?name=J%C3%BCrgen+%26+Co").text(), "welcome Jürgen & Co");
+}
+
+#[test]
+fn two_replies_to_one_message_come_in_order() {
+    let server = serve(|server| {
+        server.on_message(|ctx, fd, message| {
+            ctx.push(fd, "first");
+            ctx.push(fd, message);
+        })
+    });
+    let mut client = server.connect("/");
+    client.send("second");
+    assert_eq!(client.text(), "first");
+    assert_eq!(client.text(), "second");
+}
+
+#[test]
+fn many_messages_of_one_turn_come_in_order_whatever_their_size() {
+    let server = serve(|server| server);
+    let mut client = server.connect("/?uid=ann");
+    let fd = client.fd();
+    // Some are copied, some shared, some fill a write by themselves.
+    let length = |index: usize| [3, 700, 20_000][index % 3];
+    let payload = move |index: usize| format!("{index}:{}", "x".repeat(length(index)));
+    server.ask(move |ctx| {
+        for index in 0..100 {
+            let text = payload(index);
+            match index % 2 {
+                0 => assert_eq!(ctx.push(fd, &text), Outcome::Queued),
+                _ => assert_eq!(ctx.push_uid("ann", &text), delivered(1)),
+            }
+        }
+    });
+    for index in 0..100 {
+        assert!(client.text() == payload(index), "message {index}");
+    }
+}
+
+#[test]
+fn clients_talk_at_once_and_each_gets_its_own_back() {
+    let server = serve(|server| server.on_message(echo));
+    let mut clients: Vec<Client> = (0..8).map(|_| server.connect("/")).collect();
+    let payload = |client: usize, round: usize| format!("{client}/{round} {}", "y".repeat(35_000 + client));
+    for round in 0..3 {
+        for (index, client) in clients.iter_mut().enumerate() {
+            client.send(&payload(index, round));
+        }
+    }
+    for (index, client) in clients.iter_mut().enumerate() {
+        for round in 0..3 {
+            assert!(client.text() == payload(index, round), "client {index}, round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_push_to_what_is_no_websocket_is_gone() {
+    let server = serve(|server| server);
+    let _http = server.raw();
+    server.wait_until("the plain connection is accepted", |ctx| ctx.stats().connections == 1);
+    server.ask(|ctx| {
+        let http = Fd::from_u64(1).expect("an fd");
+        let never = Fd::from_u64(2).expect("an fd");
+        assert!(ctx.exists(http) && !ctx.is_open(http));
+        assert!(!ctx.exists(never) && !ctx.is_open(never));
+        assert_eq!(ctx.push(http, "hello"), Outcome::Gone);
+        assert_eq!(ctx.push(never, "hello"), Outcome::Gone);
+    });
+}
+
+#[test]
+fn a_message_over_the_queues_bound_is_refused_and_the_connection_lives() {
+    let limits = Limits { queue_bytes_max: 1000, ..Limits::default() };
+    let server = serve(|server| server.limits(limits));
+    let mut client = server.connect("/?uid=ann");
+    let fd = client.fd();
+    assert_eq!(server.ask(move |ctx| ctx.push(fd, &"x".repeat(1000))), Outcome::Refused);
+    let delivery = server.ask(|ctx| ctx.push_uid("ann", &"x".repeat(1000)));
+    assert_eq!(delivery, Delivery { matched: 1, queued: 0, dropped: 1 });
+    assert_eq!(server.ask(move |ctx| ctx.push(fd, &"x".repeat(900))), Outcome::Queued);
+    assert_eq!(client.text().len(), 900);
+}
+
+#[test]
+fn an_empty_message_is_a_message() {
+    let server = serve(|server| server.on_message(echo));
+    let mut client = server.connect("/");
+    client.send("");
+    assert_eq!(client.next(), Received::text(""));
+    client.send_binary(b"");
+    assert_eq!(client.next(), Received::binary(Vec::new()));
+}

@@ -1,0 +1,378 @@
+//! The server from other threads, timers, and what can be known of it.
+
+mod common;
+
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use common::raw::UPGRADE;
+use common::{PATIENCE, channel, echo, report_close, serve};
+use fdpush::{
+    Cause, Change, CloseCode, Delivery, Fd, Frame, Limits, Message, Notice, Outcome, RemoteError, Server, State,
+};
+
+#[test]
+fn another_thread_pushes() {
+    let server = serve(|server| server);
+    let mut ann = server.connect("/?uid=ann&group=room");
+    let mut bob = server.connect("/?uid=bob&group=room");
+    let (remote, fd) = (server.remote.clone(), ann.fd());
+    let pusher = thread::spawn(move || {
+        let one = Delivery { matched: 1, queued: 1, dropped: 0 };
+        let two = Delivery { matched: 2, queued: 2, dropped: 0 };
+        assert_eq!(remote.push(fd, "by fd")?.wait(), Ok(Outcome::Queued));
+        assert_eq!(remote.push_uid("ann", "by uid")?.wait(), Ok(one));
+        assert_eq!(remote.push_uids(["ann", "bob", "ann"], "by uids")?.wait(), Ok(two));
+        assert_eq!(remote.push_group("room", &Frame::binary(b"by group"))?.wait(), Ok(two));
+        assert_eq!(remote.push_groups(["room", "room"], Message::Text("by groups").except(&[fd]))?.wait(), Ok(one));
+        remote.broadcast("to all")?.wait()
+    });
+    assert_eq!(pusher.join().expect("a pusher").map(|delivery| delivery.matched), Ok(2));
+    assert_eq!(ann.text(), "by fd");
+    assert_eq!(ann.text(), "by uid");
+    for client in [&mut ann, &mut bob] {
+        assert_eq!(client.text(), "by uids");
+        assert_eq!(client.binary(), b"by group");
+    }
+    assert_eq!(bob.text(), "by groups");
+    assert_eq!(ann.text(), "to all");
+    assert_eq!(bob.text(), "to all");
+}
+
+#[test]
+fn another_thread_binds_joins_looks_and_closes() {
+    let server = serve(|server| server);
+    let mut client = server.connect("/");
+    let (remote, fd) = (&server.remote, client.fd());
+    assert_eq!(remote.bind(fd, "ann").expect("room").wait(), Ok(Change::Done));
+    assert_eq!(remote.join(fd, "room").expect("room").wait(), Ok(Change::Done));
+    assert_eq!(remote.uid_of(fd).expect("room").wait(), Ok(Some("ann".to_owned())));
+    assert_eq!(remote.fds_of("ann").expect("room").wait(), Ok(vec![fd]));
+    assert_eq!(remote.members("room").expect("room").wait(), Ok(vec![fd]));
+    assert_eq!(remote.connections().expect("room").wait(), Ok(vec![fd]));
+    assert_eq!(remote.leave(fd, "room").expect("room").wait(), Ok(Change::Done));
+    assert_eq!(remote.ungroup("room").expect("room").wait(), Ok(0));
+    assert_eq!(remote.unbind(fd).expect("room").wait(), Ok(Change::Done));
+    assert_eq!(remote.close(fd, 4000, "enough").expect("room").wait(), Ok(Outcome::Queued));
+    assert_eq!(client.closed(), (4000, "enough".to_owned()));
+}
+
+#[test]
+fn the_commands_of_one_thread_are_carried_out_in_order() {
+    let server = serve(|server| server);
+    let mut client = server.connect("/?uid=ann");
+    for number in 0..1000 {
+        drop(server.remote.push_uid("ann", &number.to_string()).expect("room"));
+    }
+    for number in 0..1000 {
+        assert_eq!(client.text(), number.to_string());
+    }
+}
+
+#[test]
+fn many_threads_push_at_once_and_nothing_is_lost() {
+    const THREADS: usize = 8;
+    const EACH: usize = 200;
+    let server = serve(|server| server);
+    let mut client = server.connect("/?uid=ann");
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let remote = server.remote.clone();
+            thread::spawn(move || {
+                for number in 0..EACH {
+                    drop(remote.push_uid("ann", &format!("{thread} {number}")).expect("room"));
+                }
+            })
+        })
+        .collect();
+    let mut next = [0; THREADS];
+    for _ in 0..THREADS * EACH {
+        let text = client.text();
+        let (thread, number) = text.split_once(' ').expect("two numbers");
+        let thread: usize = thread.parse().expect("a number");
+        assert_eq!(number, next[thread].to_string(), "thread {thread}");
+        next[thread] += 1;
+    }
+    for thread in threads {
+        thread.join().expect("a pusher");
+    }
+}
+
+#[test]
+fn a_call_runs_like_a_handler_and_returns_its_value() {
+    let server = serve(|server| server);
+    let client = server.connect("/?uid=ann");
+    let reply = server.remote.call(|ctx| (ctx.fds_of("ann"), thread::current().id())).expect("room");
+    let (fds, id) = reply.wait_timeout(PATIENCE).expect("an answer");
+    assert_eq!(fds, [client.fd()]);
+    assert_ne!(id, thread::current().id());
+}
+
+#[test]
+fn a_panic_in_a_call_is_its_callers_and_the_server_lives() {
+    let server = serve(|server| server);
+    let mut client = server.connect("/");
+    let reply = server.remote.call(|_| std::panic::resume_unwind(Box::new("on purpose"))).expect("room");
+    let outcome: Result<(), RemoteError> = reply.wait();
+    assert_eq!(outcome, Err(RemoteError::Closed));
+    server.ask(|ctx| ctx.broadcast("still here"));
+    assert_eq!(client.text(), "still here");
+}
+
+#[test]
+fn a_notice_reaches_on_notice() {
+    struct News(&'static str);
+    let server = serve(|server| {
+        server.on_notice(|ctx, notice: Notice| {
+            let news = notice.downcast::<News>().expect("the only kind there is");
+            ctx.broadcast(news.0);
+        })
+    });
+    let mut client = server.connect("/");
+    server.remote.notify(News("first")).expect("room");
+    server.remote.notify(News("second")).expect("room");
+    assert_eq!(client.text(), "first");
+    assert_eq!(client.text(), "second");
+}
+
+#[test]
+fn a_full_inbox_refuses_and_what_it_took_is_carried_out() {
+    let server = serve(|server| server.limits(Limits { inbox_max: 3, ..Limits::default() }));
+    let (entered, is_busy) = channel();
+    let (release, released) = channel();
+    let busy = server.remote.call(move |_| {
+        entered.send(()).expect("the test waits");
+        released.next();
+    });
+    is_busy.next();
+    let replies: Vec<_> = (0..3).map(|number| server.remote.call(move |_| number).expect("room")).collect();
+    assert_eq!(server.remote.broadcast("too many").map(|_| ()), Err(RemoteError::Full));
+    assert_eq!(server.remote.notify(()), Err(RemoteError::Full));
+    let timed_out = busy.expect("room").wait_timeout(Duration::from_millis(1));
+    assert_eq!(timed_out, Err(RemoteError::TimedOut));
+    release.send(()).expect("the server waits");
+    for (number, reply) in replies.into_iter().enumerate() {
+        assert_eq!(reply.wait(), Ok(number));
+    }
+    assert_eq!(server.ask(|ctx| ctx.stats().open), 0, "there is room again");
+}
+
+#[test]
+fn commands_sent_before_the_run_are_carried_out_by_it_or_closed() {
+    let server = Server::bind("127.0.0.1:0").expect("an address").catch_signals(false);
+    let remote = server.remote();
+    let reply = remote.stats().expect("room");
+    drop(server);
+    assert_eq!(reply.wait().map(|stats| stats.open), Err(RemoteError::Closed), "it never ran");
+    assert_eq!(remote.stats().map(|_| ()), Err(RemoteError::Closed));
+
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        told.send(server.remote().stats().expect("room")).expect("the test waits");
+        server
+    });
+    assert_eq!(heard.next().wait().map(|stats| stats.open), Ok(0));
+    drop(server);
+}
+
+#[test]
+fn the_loops_own_thread_is_not_left_waiting_for_itself() {
+    let server = serve(|server| server);
+    let outcome = server.ask(|ctx| ctx.remote().stats().expect("room").wait().map(|_| ()));
+    assert_eq!(outcome, Err(RemoteError::OwnThread));
+    let outcome = server.ask(|ctx| ctx.remote().stats().expect("room").wait_timeout(PATIENCE).map(|_| ()));
+    assert_eq!(outcome, Err(RemoteError::OwnThread));
+    // Without waiting it may send, and the command comes after the handler.
+    let mut client = server.connect("/");
+    server.ask(|ctx| {
+        drop(ctx.remote().broadcast("second").expect("room"));
+        ctx.broadcast("first");
+    });
+    assert_eq!(client.text(), "first");
+    assert_eq!(client.text(), "second");
+}
+
+#[test]
+fn after_fires_once_and_never_early() {
+    const DELAY: Duration = Duration::from_millis(30);
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server.on_timer(move |_, timer| told.send((timer, Instant::now())).expect("the test waits"))
+    });
+    for _ in 0..5 {
+        let (set, timer) = server.ask(|ctx| (Instant::now(), ctx.after(DELAY)));
+        let (fired, at) = heard.next();
+        assert_eq!(fired, timer);
+        assert!(at.duration_since(set) >= DELAY, "it fired early");
+        assert!(!server.ask(move |ctx| ctx.cancel(timer)), "it has ended");
+    }
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn every_fires_again_and_again_until_it_is_cancelled() {
+    let (told, heard) = channel();
+    let mut fired = 0;
+    let server = serve(move |server| {
+        server.on_timer(move |ctx, timer| {
+            fired += 1;
+            told.send((timer, fired)).expect("the test waits");
+            if fired == 5 {
+                assert!(ctx.cancel(timer), "a timer may cancel itself");
+                assert!(!ctx.cancel(timer));
+                ctx.after(Duration::from_millis(20));
+            }
+        })
+    });
+    let every = server.ask(|ctx| ctx.every(Duration::from_millis(2)));
+    for number in 1..=5 {
+        assert_eq!(heard.next(), (every, number));
+    }
+    let (last, number) = heard.next();
+    assert_ne!(last, every);
+    assert_eq!(number, 6, "it did not fire while ten of its periods passed");
+}
+
+#[test]
+fn a_cancelled_timer_never_fires() {
+    let (told, heard) = channel();
+    let server = serve(move |server| server.on_timer(move |_, timer| told.send(timer).expect("the test waits")));
+    let (cancelled, kept) = server.ask(|ctx| {
+        let cancelled = [ctx.after(Duration::from_millis(1)), ctx.every(Duration::from_millis(1))];
+        let kept = ctx.after(Duration::from_millis(20));
+        assert!(ctx.cancel(cancelled[0]) && ctx.cancel(cancelled[1]));
+        assert!(!ctx.cancel(cancelled[0]));
+        (cancelled, kept)
+    });
+    let fired = heard.next();
+    assert_eq!(fired, kept);
+    assert!(!cancelled.contains(&fired));
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn a_timer_of_the_farthest_future_does_no_harm() {
+    let (told, heard) = channel();
+    let server = serve(move |server| server.on_timer(move |_, timer| told.send(timer).expect("the test waits")));
+    let (soon, far) = server.ask(|ctx| {
+        let far = [ctx.after(Duration::MAX), ctx.every(Duration::MAX), ctx.after(Duration::from_secs(u32::MAX.into()))];
+        (ctx.after(Duration::ZERO), far)
+    });
+    assert_eq!(heard.next(), soon);
+    assert!(server.ask(move |ctx| far.into_iter().all(|timer| ctx.cancel(timer))));
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn on_start_is_called_before_anyone_comes_in() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        let open = told.clone();
+        server
+            .on_start(move |ctx| {
+                assert_eq!(ctx.stats().connections, 0);
+                told.send("start").expect("the test waits");
+            })
+            .on_open(move |_, _, _| open.send("open").expect("the test waits"))
+    });
+    let _client = server.connect("/");
+    assert_eq!([heard.next(), heard.next()], ["start", "open"]);
+}
+
+#[test]
+fn info_tells_what_is_known_of_a_connection() {
+    let before = SystemTime::now() - Duration::from_secs(1);
+    let server = serve(|server| server.on_message(echo));
+    let mut client = server.connect("/?uid=ann&group=a&group=b");
+    let fd = client.fd();
+    client.send("hello");
+    assert_eq!(client.text(), "hello");
+    client.send_binary(&[0; 1000]);
+    assert_eq!(client.binary().len(), 1000);
+    let info = server.ask(move |ctx| ctx.info(fd)).expect("it is there");
+    assert_eq!((info.fd, info.state, info.uid.as_deref()), (fd, State::Open, Some("ann")));
+    assert_eq!(info.groups, ["b", "a"], "the last joined first");
+    assert!(info.peer.is_loopback());
+    assert!(info.connected_at >= before && info.connected_at <= SystemTime::now() + Duration::from_secs(1));
+    assert!(info.idle_for <= info.connected_for);
+    assert_eq!(info.queued_bytes, 0);
+    let traffic = info.traffic;
+    assert_eq!((traffic.messages_in, traffic.messages_out), (2, 2));
+    // Both messages with their headers, masked and not, and the upgrade.
+    assert!(traffic.bytes_in > 1000 + 8 + 5 + 6 && traffic.bytes_out > 1000 + 4 + 5 + 2);
+
+    let mut waiting = server.raw();
+    waiting.send(&UPGRADE[..20]);
+    server.wait_until("its bytes came", |ctx| {
+        let http = Fd::from_u64(2).expect("an fd");
+        ctx.info(http).is_some_and(|info| info.traffic.bytes_in == 20 && info.state == State::Http)
+    });
+}
+
+#[test]
+fn stats_and_connections_tell_what_is_known_of_the_server() {
+    let server = serve(|server| server);
+    let clients = [
+        server.connect("/?uid=ann&group=a"),
+        server.connect("/?uid=ann&group=b"),
+        server.connect("/?uid=bob&group=a"),
+        server.connect("/"),
+    ];
+    let fds = clients.each_ref().map(|client| client.fd());
+    assert_eq!(server.ask(|ctx| ctx.connections().collect::<Vec<Fd>>()), fds, "lowest slot first");
+    let stats = server.ask(|ctx| ctx.stats());
+    assert_eq!((stats.open, stats.connections, stats.accepted, stats.opened, stats.closed), (4, 4, 4, 4, 0));
+    assert_eq!((stats.users, stats.groups, stats.refused, stats.queued_bytes), (2, 2, 0, 0));
+    let [first, ..] = clients;
+    drop(first);
+    server.wait_until("one is gone", |ctx| ctx.stats().connections == 3);
+    let stats = server.ask(|ctx| ctx.stats());
+    assert_eq!((stats.open, stats.accepted, stats.opened, stats.closed), (3, 4, 4, 1));
+    assert_eq!(server.ask(|ctx| ctx.connections().collect::<Vec<Fd>>()), fds[1..]);
+}
+
+#[test]
+fn a_paused_connection_is_read_again_when_it_is_resumed() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server.on_message(move |_, fd, message| {
+            told.send((fd, message.as_text().unwrap_or_default().to_owned())).expect("the test waits");
+        })
+    });
+    let mut paused = server.connect("/");
+    let mut other = server.connect("/");
+    let fd = paused.fd();
+    assert!(server.ask(move |ctx| ctx.pause(fd)));
+    paused.send("one");
+    paused.send("two");
+    for _ in 0..50 {
+        other.send("meanwhile");
+        assert_eq!(heard.next(), (other.fd(), "meanwhile".to_owned()));
+    }
+    // It can still be pushed to.
+    assert_eq!(server.ask(move |ctx| ctx.push(fd, "patience")), Outcome::Queued);
+    assert_eq!(paused.text(), "patience");
+    assert!(server.ask(move |ctx| ctx.resume(fd)));
+    assert_eq!(heard.next(), (fd, "one".to_owned()));
+    assert_eq!(heard.next(), (fd, "two".to_owned()));
+}
+
+#[test]
+fn what_a_paused_client_sent_before_it_left_is_delivered_on_resume() {
+    let (messages, heard) = channel();
+    let (told, closes) = channel();
+    let server = serve(move |server| {
+        server
+            .on_message(move |_, _, message| messages.send(message.len()).expect("the test waits"))
+            .on_close(report_close(told))
+    });
+    let mut client = server.connect("/");
+    let fd = client.fd();
+    server.ask(move |ctx| ctx.pause(fd));
+    client.send("last words");
+    drop(client);
+    assert!(server.ask(move |ctx| ctx.resume(fd)));
+    assert_eq!(heard.next(), 10);
+    let (ended, closed) = closes.next();
+    assert_eq!((ended, closed.code, closed.cause), (fd, CloseCode::ABNORMAL, Cause::ConnectionLost));
+}

@@ -1,0 +1,142 @@
+//! SIGTERM and SIGINT, each sent to a process of its own: this very test binary, started anew as a server.
+
+mod common;
+
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use common::raw::{CLOSE, close_payload};
+use common::{Client, Heard, Raw, channel};
+use fdpush::{Limits, Server};
+
+/// Set in the environment of the process that is to be the server.
+const IS_SERVER: &str = "FDPUSH_TEST_IS_SERVER";
+
+/// What the server process ends with when `run` returns an error.
+const CUT_SHORT: i32 = 3;
+
+/// A server in a process of its own.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    /// Ends when the process does.
+    output: Heard<Option<String>>,
+}
+
+impl Process {
+    fn start() -> Process {
+        let program = std::env::current_exe().expect("this binary");
+        let mut child = Command::new(program)
+            .args(["--exact", "the_server_process", "--nocapture"])
+            .env(IS_SERVER, "yes")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let (told, output) = channel();
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = told.send(Some(line));
+            }
+            let _ = told.send(None);
+        });
+        let address = loop {
+            let line = output.next().expect("an address before its end");
+            if let Some((_, address)) = line.split_once("listening on ") {
+                break address.parse().expect("an address");
+            }
+        };
+        Process { child, address, output }
+    }
+
+    fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.child.id());
+        let status = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
+        assert!(status.success(), "{kill}");
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        while self.output.next().is_some() {}
+        self.child.wait().expect("an end")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Not a test by itself: what the tests below start.
+#[test]
+fn the_server_process() {
+    if std::env::var_os(IS_SERVER).is_none() {
+        return;
+    }
+    let hour = Duration::from_secs(3600);
+    let server = Server::bind("127.0.0.1:0")
+        .expect("an address")
+        .limits(Limits { drain_time_max: hour, close_wait_max: hour, ..Limits::default() })
+        .on_message(common::echo);
+    println!("listening on {}", server.local_addr().expect("an address"));
+    match server.run() {
+        Ok(()) => std::process::exit(0),
+        Err(error) if error.kind() == ErrorKind::Interrupted => std::process::exit(CUT_SHORT),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn drains_on(signal: &str) {
+    let mut process = Process::start();
+    let mut clients: Vec<Client> =
+        (0..20).map(|_| Client::connect(process.address, "/", &[]).expect("a WebSocket")).collect();
+    for client in &mut clients {
+        client.send("before");
+        assert_eq!(client.text(), "before");
+    }
+    process.signal(signal);
+    for client in &mut clients {
+        assert_eq!(client.closed().0, 1001);
+    }
+    drop(clients);
+    assert_eq!(process.end().code(), Some(0));
+}
+
+#[test]
+fn sigterm_drains_with_1001_and_the_process_ends_well() {
+    drains_on("TERM");
+}
+
+#[test]
+fn sigint_drains_with_1001_and_the_process_ends_well() {
+    drains_on("INT");
+}
+
+#[test]
+fn a_second_signal_cuts_the_drain_short() {
+    for second in ["TERM", "INT"] {
+        let mut process = Process::start();
+        let mut stubborn = Raw::upgraded(process.address);
+        process.signal("TERM");
+        assert_eq!(stubborn.close_frame().0, 1001);
+        process.signal(second);
+        assert_eq!(process.end().code(), Some(CUT_SHORT));
+        stubborn.end();
+    }
+}
+
+#[test]
+fn a_drain_waits_for_the_clients_part_of_the_close_handshake() {
+    let mut process = Process::start();
+    let mut client = Raw::upgraded(process.address);
+    process.signal("TERM");
+    assert_eq!(client.close_frame().0, 1001);
+    client.send_frame(CLOSE, &close_payload(1001, ""));
+    client.end();
+    drop(client);
+    assert_eq!(process.end().code(), Some(0));
+}

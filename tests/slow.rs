@@ -1,0 +1,180 @@
+//! Readers that are too slow: each policy, with a client that does not read until it is too late.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Client, Scratch, TestServer, channel, report_close, serve, serve_on};
+use fdpush::{By, Cause, Delivery, Fd, Limits, Message, Outcome, SlowReader};
+
+/// A bound that is soon reached, and a message that needs many to reach it.
+const QUEUE_BYTES_MAX: usize = 64 << 10;
+const MESSAGE_BYTES: usize = 8 << 10;
+
+/// More messages than any kernel's socket buffers hold of these.
+const MESSAGES_MAX: usize = 100_000;
+
+fn limits(slow_reader: SlowReader) -> Limits {
+    Limits {
+        queue_bytes_max: QUEUE_BYTES_MAX,
+        slow_reader,
+        write_time_max: Duration::from_secs(3600),
+        ..Limits::default()
+    }
+}
+
+fn numbered(number: usize) -> String {
+    format!("{number:0width$}", width = MESSAGE_BYTES)
+}
+
+/// Pushes numbered messages until one is not queued: its number.
+fn push_until_dropped(server: &TestServer, fd: Fd) -> usize {
+    server.ask(move |ctx| {
+        (0..MESSAGES_MAX)
+            .find(|number| match ctx.push(fd, &numbered(*number)) {
+                Outcome::Queued => false,
+                outcome => {
+                    assert_eq!(outcome, Outcome::Dropped);
+                    true
+                }
+            })
+            .expect("a queue that fills")
+    })
+}
+
+fn expect_numbers(client: &mut Client, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        assert_eq!(client.text().trim_start_matches('0'), number.to_string().trim_start_matches('0'));
+    }
+}
+
+#[test]
+fn by_default_a_reader_that_is_too_slow_is_closed_with_1013() {
+    let (told, heard) = channel();
+    let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(told)));
+    let mut slow = server.connect("/?uid=slow");
+    let mut quick = server.connect("/?uid=quick");
+    let dropped = push_until_dropped(&server, slow.fd());
+    let (fd, closed) = heard.next();
+    assert_eq!(fd, slow.fd());
+    assert_eq!((closed.code.as_u16(), closed.by, closed.cause), (1013, By::Server, Cause::SlowConsumer));
+    assert_eq!(server.ask(|ctx| ctx.push_uid("slow", "too late").matched), 0);
+    assert_eq!(server.ask(|ctx| ctx.push_uid("quick", "you").queued), 1);
+    assert_eq!(quick.text(), "you");
+
+    // What it can still read are whole messages from the first on, then the close frame: it comes before what was queued.
+    let mut read = 0;
+    let code: u16 = loop {
+        match slow.next() {
+            tungstenite::Message::Text(text) => {
+                assert_eq!(text.trim_start_matches('0').parse().unwrap_or(0), read);
+                read += 1;
+            }
+            tungstenite::Message::Close(frame) => break frame.expect("a code").code.into(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(code, 1013);
+    assert!((1..=dropped).contains(&read), "{read} of {dropped}");
+}
+
+#[test]
+fn the_newest_are_dropped_where_that_is_the_policy_and_the_connection_lives() {
+    let (told, heard) = channel();
+    let server = serve(|server| server.limits(limits(SlowReader::DropNewest)).on_close(report_close(told)));
+    let mut slow = server.connect("/?uid=slow");
+    let fd = slow.fd();
+    let mut next = push_until_dropped(&server, fd);
+    let info = server.ask(move |ctx| ctx.info(fd)).expect("it lives");
+    assert!(info.queued_bytes <= QUEUE_BYTES_MAX);
+    // The kernel may find some more room, but not for long.
+    let delivery = loop {
+        match server.ask(move |ctx| ctx.push_uid("slow", &numbered(next))) {
+            Delivery { queued: 1, .. } => next += 1,
+            delivery => break delivery,
+        }
+    };
+    assert_eq!(delivery, Delivery { matched: 1, queued: 0, dropped: 1 });
+
+    expect_numbers(&mut slow, 0..next);
+    server.wait_until("the queue is empty", |ctx| ctx.stats().queued_bytes == 0);
+    assert_eq!(server.ask(move |ctx| ctx.push(fd, "room again")), Outcome::Queued);
+    assert_eq!(slow.text(), "room again", "and what was dropped is dropped");
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn a_newer_message_takes_the_place_of_the_unsent_one_with_its_key() {
+    let limits = Limits { queue_bytes_max: 256 << 10, ..limits(SlowReader::Conflate) };
+    let server = serve(|server| server.limits(limits));
+    let mut slow = server.connect("/");
+    let fd = slow.fd();
+    // Each in a turn of its own, after which only what the socket did not take is queued. What is queued now is more than
+    // a kernel that has said that it is full would still take.
+    let mut sent = 0;
+    while server.ask(move |ctx| ctx.info(fd)).expect("it lives").queued_bytes < 128 << 10 {
+        assert_eq!(server.ask(move |ctx| ctx.push(fd, &numbered(sent))), Outcome::Queued);
+        sent += 1;
+        assert!(sent < MESSAGES_MAX);
+    }
+    server.ask(move |ctx| {
+        let key = |text, key| Message::Text(text).key(key);
+        assert_eq!(ctx.push(fd, key("a 1", "a")), Outcome::Queued);
+        assert_eq!(ctx.push(fd, key("b 1", "b")), Outcome::Queued);
+        let filler = "f".repeat(1000);
+        let fillers = (0..MESSAGES_MAX).find(|_| !ctx.push(fd, &filler).is_queued());
+        assert!(fillers.is_some_and(|fillers| fillers > 0));
+        while ctx.push(fd, "f").is_queued() {}
+        assert_eq!(ctx.push(fd, key("a 2", "a")), Outcome::Queued);
+        assert_eq!(ctx.push(fd, key("b 2", "b")), Outcome::Queued);
+        assert_eq!(ctx.push(fd, key("a 3", "a")), Outcome::Queued);
+        assert_eq!(ctx.push(fd, key("c", "c")), Outcome::Dropped, "it has no place to take");
+    });
+    expect_numbers(&mut slow, 0..sent);
+    assert_eq!(slow.text(), "a 3");
+    assert_eq!(slow.text(), "b 2");
+    assert!(slow.text().starts_with('f'), "and each was there once");
+}
+
+#[test]
+fn a_slow_reader_does_not_hold_up_a_broadcast() {
+    let server = serve(|server| server.limits(limits(SlowReader::DropNewest)));
+    let slow = server.connect("/");
+    let mut quick = server.connect("/");
+    push_until_dropped(&server, slow.fd());
+    for number in 0..50 {
+        let delivery = server.ask(move |ctx| ctx.broadcast(&numbered(number)));
+        assert_eq!((delivery.matched, delivery.queued + delivery.dropped), (2, 2));
+        expect_numbers(&mut quick, number..number + 1);
+    }
+}
+
+#[test]
+fn all_queues_together_have_a_bound_too() {
+    let (told, heard) = channel();
+    let limits = Limits { queue_bytes_max: 64 << 20, queue_total_bytes_max: 256 << 10, ..limits(SlowReader::Close) };
+    let server = serve(|server| server.limits(limits).on_close(report_close(told)));
+    let slow = server.connect("/");
+    push_until_dropped(&server, slow.fd());
+    assert_eq!(heard.next().1.cause, Cause::SlowConsumer);
+    assert!(server.ask(|ctx| ctx.stats().queued_bytes) <= 256 << 10);
+    let mut next = server.connect("/");
+    assert_eq!(server.ask(|ctx| ctx.broadcast("there is room").queued), 1);
+    assert_eq!(next.text(), "there is room");
+}
+
+#[test]
+fn a_socket_that_takes_nothing_for_too_long_is_dropped() {
+    // Over a unix socket, where no TCP_USER_TIMEOUT comes first.
+    let scratch = Scratch::new("write-timeout");
+    let path = scratch.file("sock");
+    let (told, heard) = channel();
+    let limits = Limits { write_time_max: Duration::from_millis(50), ..limits(SlowReader::DropNewest) };
+    let server =
+        serve_on(&format!("unix:{}", path.display()), |server| server.limits(limits).on_close(report_close(told)));
+    let slow = Client::connect_unix(&path, "/").expect("a WebSocket");
+    push_until_dropped(&server, slow.fd());
+    let (fd, closed) = heard.next();
+    assert_eq!(fd, slow.fd());
+    assert_eq!((closed.code.as_u16(), closed.by, closed.cause), (1006, By::Server, Cause::WriteTimedOut));
+}

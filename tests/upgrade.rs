@@ -1,0 +1,402 @@
+//! From HTTP to WebSocket: who may, what the 101 says, who is refused how, and answers that come later.
+
+mod common;
+
+use std::thread;
+use std::time::Duration;
+
+use common::raw::{TEXT, UPGRADE, frame};
+use common::{Heard, Raw, TestServer, channel, echo, serve, tell_fd};
+use fdpush::{Fd, Limits, Origins, Response, Upgrade};
+
+/// A server that lets every upgrade wait, and says which.
+fn serve_later(limits: Limits) -> (TestServer, Heard<Fd>) {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server.limits(limits).on_message(echo).on_upgrade(move |_, fd, _| {
+            told.send(fd).expect("the test waits");
+            Upgrade::later()
+        })
+    });
+    (server, heard)
+}
+
+fn expect_status(server: &TestServer, bytes: &str, status: u16) -> common::raw::Reply {
+    let mut raw = server.raw();
+    raw.send(bytes);
+    let reply = raw.reply();
+    assert_eq!(reply.status, status, "{bytes}");
+    if status != 101 {
+        raw.end();
+    }
+    reply
+}
+
+#[test]
+fn an_upgrade_is_answered_as_rfc_6455_has_it() {
+    let server = serve(|server| server);
+    let reply = expect_status(&server, UPGRADE, 101);
+    // The key and its answer are those of section 1.3.
+    assert_eq!(reply.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!(reply.header("Upgrade"), Some("websocket"));
+    assert_eq!(reply.header("Connection"), Some("Upgrade"));
+    assert_eq!(reply.header("Sec-WebSocket-Protocol"), None);
+    assert_eq!(reply.header("Sec-WebSocket-Extensions"), None);
+}
+
+#[test]
+fn tokens_may_stand_in_lists_and_in_any_case() {
+    let server = serve(|server| server);
+    for (from, to) in [
+        ("Connection: Upgrade", "Connection: keep-alive, UPGRADE"),
+        ("Connection: Upgrade", "connection: keep-alive\r\nConnection: upgrade"),
+        ("Upgrade: websocket", "upgrade: h2c, WebSocket"),
+        ("GET / ", "GET /deep/path?with=query "),
+    ] {
+        expect_status(&server, &UPGRADE.replace(from, to), 101);
+    }
+}
+
+#[test]
+fn an_upgrade_that_breaks_a_rule_gets_that_rules_status() {
+    let server = serve(|server| server);
+    const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
+    for (from, to, status) in [
+        ("GET", "POST", 405),
+        ("GET", "PUT", 405),
+        ("HTTP/1.1", "HTTP/1.0", 400),
+        ("HTTP/1.1", "HTTP/2.0", 505),
+        ("Host: localhost\r\n", "", 400),
+        ("GET /", "GET /#", 400),
+        (KEY, "", 400),
+        (KEY, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", 400),
+        (KEY, "Sec-WebSocket-Key: not base64 at all!!!!==\r\n", 400),
+        (KEY, "Sec-WebSocket-Key: c2hvcnQ=\r\n", 400),
+        (KEY, "Sec-WebSocket-Key: \r\n", 400),
+        (VERSION, "", 426),
+        (VERSION, "Sec-WebSocket-Version: 0\r\n", 426),
+        (VERSION, "Sec-WebSocket-Version: 8\r\n", 426),
+        (VERSION, "Sec-WebSocket-Version: 99\r\n", 426),
+        (VERSION, "Sec-WebSocket-Version: 13\r\nContent-Length: 5\r\n", 400),
+        (VERSION, "Sec-WebSocket-Version: 13\r\nTransfer-Encoding: chunked\r\n", 400),
+    ] {
+        assert!(UPGRADE.contains(from));
+        let reply = expect_status(&server, &UPGRADE.replacen(from, to, 1), status);
+        match status {
+            405 => assert_eq!(reply.header("Allow"), Some("GET")),
+            426 => assert_eq!(reply.header("Sec-WebSocket-Version"), Some("13")),
+            _ => {}
+        }
+    }
+    assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
+}
+
+#[test]
+fn a_foreign_origin_gets_403_by_scheme_host_and_port() {
+    let server = serve(|server| server);
+    let port = server.address().port();
+    let with_origin = |origin: &str| {
+        let host = format!("Host: localhost:{port}\r\nOrigin: {origin}\r\n");
+        UPGRADE.replace("Host: localhost\r\n", &host)
+    };
+    expect_status(&server, &with_origin(&format!("http://localhost:{port}")), 101);
+    for origin in [
+        "http://evil-example.com".to_owned(),
+        format!("http://localhost:{port}.evil.com"),
+        format!("http://evil-localhost:{port}"),
+        format!("http://localhost.evil.com:{port}"),
+        format!("https://localhost:{}", port ^ 1),
+        "http://localhost".to_owned(),
+        "null".to_owned(),
+        "no origin".to_owned(),
+    ] {
+        expect_status(&server, &with_origin(&origin), 403);
+    }
+    assert_eq!(server.ask(|ctx| ctx.stats().opened), 1);
+}
+
+#[test]
+fn listed_origins_may_come_and_any_if_so_said() {
+    let origins = Origins::list(["https://app.example.com"]).expect("an origin");
+    let server = serve(|server| server.origins(origins));
+    let with_origin = |origin: &str| {
+        UPGRADE.replace("Host: localhost\r\n", &format!("Host: push.example.com\r\nOrigin: {origin}\r\n"))
+    };
+    expect_status(&server, &with_origin("https://app.example.com"), 101);
+    expect_status(&server, &with_origin("https://app.example.com.evil.com"), 403);
+    expect_status(&server, &with_origin("http://app.example.com"), 403);
+
+    let server = serve(|server| server.origins(Origins::Any));
+    expect_status(&server, &with_origin("https://anywhere.example"), 101);
+}
+
+#[test]
+fn the_handler_sees_the_request() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server.on_upgrade(move |ctx, fd, request| {
+            let offered: Vec<&str> = request.subprotocols().collect();
+            let seen = format!(
+                "{} {} {} {:?} {:?} {offered:?}",
+                request.method(),
+                request.path(),
+                request.query("q").unwrap_or_default(),
+                request.header("x-one"),
+                request.cookie("sid"),
+            );
+            told.send((seen, request.peer())).expect("the test waits");
+            tell_fd(ctx, fd, request)
+        })
+    });
+    let headers = [("X-One", "1"), ("Cookie", "a=b; sid=42")];
+    let _client = server.connect_with("/a%2Fb?q=1%202", &headers);
+    let (seen, peer) = heard.next();
+    assert_eq!(seen, r#"GET /a/b 1 2 Some("1") Some("42") []"#);
+    assert!(peer.is_loopback());
+}
+
+#[test]
+fn headers_cookies_and_a_subprotocol_stand_on_the_101() {
+    let server = serve(|server| {
+        server.on_upgrade(|_, _, request| {
+            let offered: Vec<&str> = request.subprotocols().collect();
+            assert_eq!(offered, ["chat.v1", "chat.v2"]);
+            let accept = Upgrade::accept().header("X-Node", "7").cookie("sid=1; Path=/").cookie("theme=dark");
+            accept.subprotocol("chat.v2").into()
+        })
+    });
+    let client = server.connect_with("/", &[("Sec-WebSocket-Protocol", "chat.v1, chat.v2")]);
+    assert_eq!(client.header("X-Node"), Some("7"));
+    assert_eq!(client.header("Set-Cookie"), Some("sid=1; Path=/"));
+    assert_eq!(client.header("Sec-WebSocket-Protocol"), Some("chat.v2"));
+}
+
+#[test]
+fn an_accept_that_cannot_be_sent_becomes_a_500() {
+    let server = serve(|server| {
+        server.on_upgrade(|_, _, request| match request.target() {
+            "/unoffered" => Upgrade::accept().subprotocol("chat").into(),
+            "/injection" => Upgrade::accept().header("X-Name", "a\r\nX-Evil: 1").into(),
+            _ => Upgrade::accept().header("Sec-WebSocket-Accept", "mine").into(),
+        })
+    });
+    for target in ["/unoffered", "/injection", "/own"] {
+        assert_eq!(server.refusal(target, &[]).0, 500, "{target}");
+    }
+    server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
+    assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
+}
+
+#[test]
+fn an_upgrade_can_be_refused_with_any_status() {
+    let server = serve(|server| {
+        server.on_upgrade(|_, _, request| {
+            let status = request.query("status").and_then(|status| status.parse().ok()).unwrap_or(200);
+            Upgrade::refuse(Response::text(status, "not you\n").header("X-Why", "because"))
+        })
+    });
+    for status in [200, 302, 401, 403, 404, 429, 503] {
+        assert_eq!(server.refusal(&format!("/?status={status}"), &[]), (status, "not you\n".to_owned()));
+    }
+    server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
+}
+
+#[test]
+fn frames_right_behind_the_head_are_delivered_after_the_101() {
+    let server = serve(|server| {
+        server.on_message(echo).on_open(|ctx, fd, _| {
+            ctx.push(fd, "welcome");
+        })
+    });
+    let mut raw = server.raw();
+    raw.send([UPGRADE.as_bytes(), &frame(TEXT, b"one"), &frame(TEXT, b"two"), &frame(TEXT, b"three")[..4]].concat());
+    assert_eq!(raw.reply().status, 101);
+    for text in ["welcome", "one", "two"] {
+        assert_eq!(raw.frame(), (0x81, text.as_bytes().to_vec()));
+    }
+    raw.send(&frame(TEXT, b"three")[4..]);
+    assert_eq!(raw.frame(), (0x81, b"three".to_vec()));
+}
+
+#[test]
+fn nothing_behind_a_refused_upgrade_runs() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server.on_upgrade(|_, _, _| Upgrade::refuse(Response::text(403, "no\n"))).on_request(move |_, _, _| {
+            told.send(()).expect("the test waits");
+            Response::text(200, "")
+        })
+    });
+    expect_status(&server, &format!("{UPGRADE}GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"), 403);
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn an_upgrade_can_be_accepted_later_from_another_thread() {
+    let (server, waiting) = serve_later(Limits::default());
+    let remote = server.remote.clone();
+    let judge = thread::spawn(move || {
+        let fd = waiting.next();
+        remote.answer(fd, Upgrade::accept().header("X-Fd", fd.to_string()).uid("ann")).expect("room in the inbox");
+        fd
+    });
+    let mut client = server.connect("/");
+    assert_eq!(judge.join().expect("a judge"), client.fd());
+    assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "you are ann")).queued, 1);
+    assert_eq!(client.text(), "you are ann");
+}
+
+#[test]
+fn an_upgrade_can_be_refused_later_from_another_thread() {
+    let (server, waiting) = serve_later(Limits::default());
+    let remote = server.remote.clone();
+    let judge = thread::spawn(move || {
+        let refusal = Upgrade::refuse(Response::text(401, "who are you?\n"));
+        remote.answer(waiting.next(), refusal).expect("room in the inbox");
+    });
+    assert_eq!(server.refusal("/", &[]), (401, "who are you?\n".to_owned()));
+    judge.join().expect("a judge");
+}
+
+#[test]
+fn an_upgrade_can_be_answered_later_from_a_handler() {
+    let server = serve(|server| {
+        server
+            .on_upgrade(|ctx, fd, _| {
+                ctx.after(Duration::from_millis(1));
+                ctx.answer(fd, Upgrade::later());
+                Upgrade::later()
+            })
+            .on_timer(|ctx, _| ctx.answer(Fd::from_u64(1).expect("an fd"), Upgrade::accept().header("X-Fd", "1")))
+    });
+    assert_eq!(server.connect("/").fd().as_u64(), 1);
+}
+
+#[test]
+fn what_is_sent_while_an_upgrade_waits_is_delivered_after() {
+    let (server, waiting) = serve_later(Limits::default());
+    let mut raw = server.raw();
+    raw.send([UPGRADE.as_bytes(), &frame(TEXT, b"with the head")].concat());
+    let fd = waiting.next();
+    // More than the server is willing to keep: the rest waits in the kernel.
+    let large = "x".repeat(200_000);
+    raw.send_frame(TEXT, b"while it waits");
+    raw.send_frame(TEXT, large.as_bytes());
+    server.ask(move |ctx| assert!(ctx.exists(fd) && !ctx.is_open(fd)));
+    server.remote.answer(fd, Upgrade::accept()).expect("room in the inbox");
+    assert_eq!(raw.reply().status, 101);
+    assert_eq!(raw.frame(), (0x81, b"with the head".to_vec()));
+    assert_eq!(raw.frame(), (0x81, b"while it waits".to_vec()));
+    assert!(raw.frame() == (0x81, large.into_bytes()));
+}
+
+#[test]
+fn a_client_that_leaves_while_its_upgrade_waits_is_gone_and_the_answer_nobodys() {
+    let (server, waiting) = serve_later(Limits::default());
+    let mut raw = server.raw();
+    raw.send(UPGRADE);
+    let stale = waiting.next();
+    drop(raw);
+    server.wait_until("it is gone", move |ctx| !ctx.exists(stale));
+    let mut heir = server.raw();
+    heir.send(UPGRADE);
+    let fd = waiting.next();
+    assert_eq!(fd.slot(), stale.slot());
+    server.remote.answer(stale, Upgrade::accept().header("X-For", "the first")).expect("room in the inbox");
+    server.remote.answer(fd, Upgrade::accept().header("X-For", "the second")).expect("room in the inbox");
+    assert_eq!(heir.reply().header("X-For"), Some("the second"));
+}
+
+#[test]
+fn an_upgrade_that_is_answered_twice_keeps_the_first_answer() {
+    let (server, waiting) = serve_later(Limits::default());
+    let mut raw = server.raw();
+    raw.send(UPGRADE);
+    let fd = waiting.next();
+    server.remote.answer(fd, Upgrade::accept()).expect("room in the inbox");
+    server.remote.answer(fd, Upgrade::refuse(Response::text(403, "no\n"))).expect("room in the inbox");
+    assert_eq!(raw.reply().status, 101);
+    raw.send_frame(TEXT, b"open");
+    assert_eq!(raw.frame(), (0x81, b"open".to_vec()));
+}
+
+#[test]
+fn an_upgrade_that_is_never_answered_gets_503() {
+    let (server, waiting) = serve_later(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
+    let mut raw = server.raw();
+    raw.send(UPGRADE);
+    let fd = waiting.next();
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
+    raw.end();
+    drop(raw);
+    server.remote.answer(fd, Upgrade::accept()).expect("room in the inbox");
+    server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
+    assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
+}
+
+#[test]
+fn two_that_wait_for_one_uid_are_judged_when_they_are_answered() {
+    let (told, waiting) = channel();
+    let server = serve(move |server| {
+        server.second_login(fdpush::SecondLogin::RejectNew).on_upgrade(move |_, fd, _| {
+            told.send(fd).expect("the test waits");
+            Upgrade::later()
+        })
+    });
+    let mut clients = [Raw::connect(server.address()), Raw::connect(server.address())];
+    let fds = clients.each_mut().map(|client| {
+        client.send(UPGRADE);
+        waiting.next()
+    });
+    for fd in fds {
+        server.remote.answer(fd, Upgrade::accept().uid("ann")).expect("room in the inbox");
+    }
+    assert_eq!(clients[0].reply().status, 101);
+    assert_eq!(clients[1].reply().status, 409);
+    assert_eq!(server.ask(|ctx| ctx.fds_of("ann")), [fds[0]]);
+}
+
+#[test]
+fn a_connection_that_its_on_upgrade_ended_does_not_open() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        let open = told.clone();
+        server
+            .on_upgrade(|ctx, fd, _| {
+                ctx.abort(fd);
+                Upgrade::accept().uid("ann").into()
+            })
+            .on_open(move |_, _, _| open.send("open").expect("the test waits"))
+            .on_close(move |_, _, _| told.send("close").expect("the test waits"))
+    });
+    let mut raw = server.raw();
+    raw.send(UPGRADE);
+    raw.end();
+    server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
+    let stats = server.ask(|ctx| ctx.stats());
+    assert_eq!((stats.open, stats.opened, stats.users), (0, 0, 0));
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn a_connection_whose_on_upgrade_drains_the_server_does_not_open() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server
+            .on_upgrade(|ctx, _, _| {
+                ctx.drain();
+                Upgrade::accept().into()
+            })
+            .on_open(move |_, _, _| told.send("open").expect("the test waits"))
+    });
+    let mut raw = server.raw();
+    raw.send(UPGRADE);
+    assert_eq!(raw.reply().status, 503);
+    raw.end();
+    drop(raw);
+    let mut server = server;
+    assert!(server.wait_for_end().is_ok());
+    assert!(heard.so_far().is_empty());
+}
