@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Runs every fuzz target for some time, as many at once as there are cores, from the committed corpora and what earlier
+# runs on this machine found:   fuzz/all.sh HOURS   (each target so long; a fraction will do)
+#   FUZZ_SECONDS  each target so long instead of HOURS
+#   FUZZ_JOBS     targets at once (default: the cores)
+# What is found stays in fuzz/found/TARGET; a crash is told and lies in fuzz/artifacts/TARGET. Then: mend the fault,
+# add the input to fuzz/corpus/TARGET, where `cargo test` replays it from then on.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+targets=(frames head body wheel registry)
+seconds=${FUZZ_SECONDS:-$(awk -v hours="${1:?how many hours a target}" 'BEGIN { printf "%d", hours * 3600 }')}
+jobs=${FUZZ_JOBS:-$(nproc)}
+# No sanitizer: our code has no `unsafe`, and runs several times as often without. So a stable toolchain will do too.
+toolchain=+nightly
+rustup toolchain list 2>/dev/null | grep -q '^nightly' || toolchain=+stable
+cargo "$toolchain" fuzz build --sanitizer none
+# What `cargo fuzz run` would run; started without it, so that the process we end is the fuzzer.
+built=${CARGO_TARGET_DIR:-fuzz/target}/$(rustc -vV | sed -n 's/^host: //p')/release
+
+run_target() {
+    local target=$1 options=(-max_total_time="$seconds" -max_len=4096 -timeout=10 -print_final_stats=1)
+    mkdir -p "fuzz/found/$target" "fuzz/artifacts/$target"
+    options+=(-artifact_prefix="fuzz/artifacts/$target/")
+    [[ -f fuzz/$target.dict ]] && options+=(-dict="fuzz/$target.dict")
+    exec "$built/$target" "${options[@]}" "fuzz/found/$target" "fuzz/corpus/$target" &>"fuzz/found/$target.log"
+}
+
+report() {
+    local log=fuzz/found/$1.log
+    if [[ $2 == 0 ]]; then
+        local runs coverage
+        runs=$(awk '/number_of_executed_units/ { print $2 }' "$log")
+        coverage=$(grep -oE 'cov: [0-9]+' "$log" | tail -n 1)
+        echo "fuzz $1: no fault in $runs runs, $seconds s, ${coverage:-cov: ?}"
+    else
+        tail -n 40 "$log"
+        echo "fuzz $1: FAILED; the input is in fuzz/artifacts/$1, the whole log in $log"
+    fi
+}
+
+declare -A running=()   # pid -> target
+trap '(( ${#running[@]} == 0 )) || kill "${!running[@]}" 2>/dev/null || true' EXIT
+failed=0
+reap_one() {
+    local pid='' status=0
+    wait -n -p pid "${!running[@]}" || status=$?
+    report "${running[$pid]}" "$status"
+    (( status == 0 )) || failed=1
+    unset "running[$pid]"
+}
+for target in "${targets[@]}"; do
+    (( ${#running[@]} < jobs )) || reap_one
+    run_target "$target" &
+    running[$!]=$target
+done
+while (( ${#running[@]} > 0 )); do reap_one; done
+exit "$failed"

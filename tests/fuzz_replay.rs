@@ -1,0 +1,42 @@
+//! Replays the committed fuzz corpora through the bodies of the fuzz targets, so that what the fuzzer once found stays
+//! mended, on a machine without a fuzzer too.
+
+use std::fs;
+use std::path::Path;
+
+fn replay(target: &str, body: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut inputs: Vec<_> =
+        fs::read_dir(&corpus).expect("a corpus").map(|entry| entry.expect("an entry of the corpus").path()).collect();
+    inputs.sort();
+    assert!(inputs.len() >= 5, "{} has {} inputs", corpus.display(), inputs.len());
+    for input in inputs {
+        println!("{}", input.display()); // shown when the body panics
+        body(&fs::read(&input).expect("an input"));
+    }
+}
+
+#[test]
+fn frames() {
+    replay("frames", fdpush::fuzz::fuzz_frames);
+}
+
+#[test]
+fn head() {
+    replay("head", fdpush::fuzz::fuzz_head);
+}
+
+#[test]
+fn body() {
+    replay("body", fdpush::fuzz::fuzz_body);
+}
+
+#[test]
+fn wheel() {
+    replay("wheel", fdpush::fuzz::fuzz_wheel);
+}
+
+#[test]
+fn registry() {
+    replay("registry", fdpush::fuzz::fuzz_registry);
+}
