@@ -1,0 +1,34 @@
+"""Judges kosoku's index.json: every case ran, and none is failed or NON-STRICT. Usage: check.py INDEX"""
+
+import json
+import sys
+from collections import Counter
+
+CASES = 301
+GOOD = {"OK", "INFORMATIONAL"}
+
+
+def main(path):
+    with open(path, encoding="utf-8") as file:
+        agents = json.load(file)
+    if len(agents) != 1:
+        return f"{len(agents)} agents in {path}, expected one"
+    cases = next(iter(agents.values()))
+
+    bad = {
+        name: (case.get("behavior"), case.get("behaviorClose"))
+        for name, case in cases.items()
+        if not {case.get("behavior"), case.get("behaviorClose")} <= GOOD
+    }
+    for name, (behavior, close) in sorted(bad.items()):
+        print(f"case {name}: {behavior}, closing: {close}")
+    counts = Counter(case.get("behavior") for case in cases.values())
+    listed = ", ".join(f"{count} {behavior}" for behavior, count in counts.most_common())
+    print(f"conformance: {len(cases)} cases: {listed or 'none'}; {len(bad)} bad")
+    if len(cases) != CASES:
+        return f"conformance: {len(cases)} cases ran, expected {CASES}"
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]) if len(sys.argv) == 2 else __doc__)

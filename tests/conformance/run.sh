@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# The Autobahn cases without compression, all 301 of them, against `examples/echo`. Needs Python 3 with venv.
+#   ECHO_BIN  the server to test    (default: target/release/examples/echo, built here)
+#   KOSOKU    the fuzzing client    (default: kosoku in a venv of ours under the target directory, installed once)
+#   REPORTS   where its reports go  (default: conformance/ under the target directory)
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+target=${CARGO_TARGET_DIR:-target}
+
+if [[ -z ${ECHO_BIN:-} ]]; then
+    cargo build --release --example echo
+    ECHO_BIN=$target/release/examples/echo
+fi
+if [[ -z ${KOSOKU:-} ]]; then
+    venv=$target/kosoku
+    KOSOKU=$venv/bin/kosoku
+    if ! "$KOSOKU" --help &>/dev/null; then
+        python3 -m venv --clear "$venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check kosoku==0.1.0
+    fi
+fi
+reports=${REPORTS:-$target/conformance}
+rm -rf "$reports"
+mkdir -p "$reports"
+
+server=
+stop_server() {
+    [[ -n $server ]] || return 0
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+    server=
+}
+trap stop_server EXIT
+
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# Whether the server that we started listens. It ends at once where another has taken the port in between.
+listens() {
+    local tenths
+    for ((tenths = 0; tenths < 100; tenths++)); do
+        kill -0 "$server" 2>/dev/null || return 1
+        if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
+            sleep 0.2
+            kill -0 "$server" 2>/dev/null
+            return
+        fi
+        sleep 0.1
+    done
+    return 1
+}
+
+for attempt in 1 2 3 4 5; do
+    port=$(free_port)
+    "$ECHO_BIN" "127.0.0.1:$port" &
+    server=$!
+    listens "$port" && break
+    stop_server
+    [[ $attempt != 5 ]] || { echo "conformance: $ECHO_BIN does not listen" >&2; exit 1; }
+done
+
+# Groups 12 and 13 are compression. The client's own exit code says nothing about the cases.
+timeout 120 "$KOSOKU" -m fuzzingclient -x '12.*' -x '13.*' -o "$reports" "ws://127.0.0.1:$port/" >"$reports/log" 2>&1 || {
+    status=$?
+    tail -n 20 "$reports/log"
+    echo "conformance: the client ended with $status" >&2
+}
+kill -0 "$server" 2>/dev/null || { echo "conformance: the server did not survive" >&2; exit 1; }
+python3 "$here/check.py" "$reports/index.json"
