@@ -488,6 +488,9 @@ impl Connection {
     }
 
     fn push_close(&mut self, code: CloseCode, reason: &str, env: &mut Env) {
+        if let Some(output) = &mut self.output {
+            output.forget_pong();
+        }
         if code == CloseCode::NO_STATUS {
             return self.push_control(Opcode::Close, b"", env);
         }

@@ -161,8 +161,8 @@ impl Queue {
 
     /// Says that what comes next are frames, where all before was HTTP.
     pub fn seal(&mut self) {
-        if let Some(last) = self.segments.back_mut() {
-            last.is_sealed = true;
+        for segment in &mut self.segments {
+            segment.is_sealed = true;
         }
     }
 
@@ -192,6 +192,11 @@ impl Queue {
             self.pong = None;
             self.push(&mut Outbound::message(Opcode::Pong, payload), total);
         }
+    }
+
+    /// Forgets the pong that waits: the close frame comes next, and nothing may come behind it.
+    pub fn forget_pong(&mut self) {
+        self.pong = None;
     }
 
     /// Fills `slices` with what is to be written next, and returns how many it filled.
@@ -240,15 +245,19 @@ impl Queue {
     /// half written.
     pub fn truncate_to_frame(&mut self, total: &mut usize) {
         self.pong = None;
+        let is_http = |segment: &&Segment| segment.is_sealed && matches!(segment.bytes, Bytes::Run(_));
+        let http = self.segments.iter().take_while(is_http).count();
         let kept = match self.segments.front_mut() {
-            Some(Segment { bytes: Bytes::Run(run), is_sealed: false, .. }) if self.sent > 0 => {
+            // The 101, and the responses before it, must be whole.
+            _ if http > 0 => http,
+            Some(Segment { bytes: Bytes::Run(run), .. }) if self.sent > 0 => {
                 let end = frame_end_behind(run, self.sent);
                 *total -= run.len() - end;
                 run.truncate(end);
-                1
+                usize::from(end > self.sent)
             }
-            // An HTTP response, or a frame of its own, must be whole once it is begun; the 101 in any case.
-            Some(Segment { bytes, is_sealed: true, .. }) if self.sent > 0 || matches!(bytes, Bytes::Run(_)) => 1,
+            // A frame of its own must be whole once it is begun.
+            Some(_) if self.sent > 0 => 1,
             _ => 0,
         };
         for segment in self.segments.drain(kept..) {
@@ -258,7 +267,7 @@ impl Queue {
         if kept == 0 {
             self.sent = 0;
         }
-        self.bytes = self.segments.front().map_or(0, |first| first.bytes.as_slice().len() - self.sent);
+        self.bytes = self.segments.iter().map(|kept| kept.bytes.as_slice().len()).sum::<usize>() - self.sent;
     }
 
     /// Gives back all that is queued.

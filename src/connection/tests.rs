@@ -344,6 +344,17 @@ fn pongs_to_one_who_does_not_read_are_one_and_the_latest() {
 }
 
 #[test]
+fn nothing_comes_behind_a_close_frame() {
+    let mut rig = Rig::open(Limits::default());
+    rig.send("stuck");
+    assert_eq!(rig.write(3), b"\x81\x05s");
+    rig.feed(&frame(true, Opcode::Ping, b"are you there?"));
+    rig.connection.close(CloseCode::NORMAL, "", Cause::ServerClosed, &mut rig.env);
+    assert!(rig.connection.handle_writable());
+    assert_eq!(rig.written(), b"tuck\x88\x02\x03\xe8", "the pong that waited is forgotten");
+}
+
+#[test]
 fn every_ping_of_one_who_reads_is_answered() {
     let mut rig = Rig::open(Limits::default());
     for payload in ["a", "b", "c"] {
@@ -368,6 +379,38 @@ fn a_queue_has_a_bound_and_a_slow_reader_an_end() {
     assert_eq!(rest[..30], [b'x'; 30], "the frame it has begun to read is finished");
     assert_eq!(rest[30..34], [0x88, 20, 0x03, 0xf5], "and the close frame is next");
     assert_eq!(rig.env.queued, 0);
+}
+
+#[test]
+fn a_slow_reader_of_responses_still_gets_them_and_the_101_whole() {
+    let mut rig = Rig::new(Limits::default());
+    let post = [b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 33000\r\n\r\n", &vec![b'x'; 33_000][..]].concat();
+    assert_eq!(rig.feed(&post).len(), 1);
+    assert_eq!(rig.feed(UPGRADE.as_bytes()), ["upgrade /chat"]);
+    rig.accept(&Upgrade::accept());
+    assert_eq!(rig.write(1000).len(), 1000);
+    let http = rig.connection.queued_bytes();
+    rig.send("dropped");
+    assert!(rig.connection.close_slow(&mut rig.env).is_some());
+    assert!(rig.connection.handle_writable());
+    let rest = rig.written();
+    assert_eq!(rest.len(), http + 22, "all of HTTP, and the close frame");
+    assert_eq!(rest[http..http + 4], [0x88, 20, 0x03, 0xf5]);
+    assert_eq!(rig.env.queued, 0);
+}
+
+#[test]
+fn a_slow_reader_that_stopped_between_two_frames_keeps_nothing() {
+    let mut rig = Rig::open(Limits::default());
+    for _ in 0..32 {
+        rig.send(&"x".repeat(1000));
+    }
+    rig.send(&"y".repeat(618));
+    rig.send("");
+    assert_eq!(rig.write(32_750).len(), 32_750, "all but the last frame, which fills the run");
+    assert!(rig.connection.close_slow(&mut rig.env).is_some());
+    rig.connection.check_invariants();
+    assert_eq!(rig.env.queued, 22, "what is written is given back");
 }
 
 #[test]
