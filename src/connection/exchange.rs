@@ -107,7 +107,8 @@ impl Connection {
     }
 
     pub(super) fn refuse(&mut self, error: HttpError, env: &mut Env) {
-        self.push_response(&error.response(), false, false, env);
+        let head_only = matches!(&self.stage, Stage::Http(http) if http.is_head());
+        self.push_response(&error.response(), false, head_only, env);
         self.linger_after_http(env);
     }
 

@@ -24,6 +24,8 @@ pub struct Http {
     at: usize,
     /// How far behind `at` the end of the head was looked for.
     scanned: usize,
+    /// Whether the request is a HEAD, whose answer has no body, not even one that refuses it.
+    is_head: bool,
     phase: Phase,
 }
 
@@ -133,6 +135,11 @@ impl Http {
         }
     }
 
+    /// Whether the answer to what is being read has no body.
+    pub fn is_head(&self) -> bool {
+        self.is_head
+    }
+
     /// Whether a request waits for its answer.
     pub fn is_answering(&self) -> bool {
         matches!(self.phase, Phase::Answer(_))
@@ -185,6 +192,7 @@ impl Http {
         }
         self.phase = Phase::Head;
         let rest = self.buf.get(self.at..).unwrap_or_default();
+        self.is_head = rest.starts_with(b"HEAD ");
         let Some(end) = find_head_end(rest, &mut self.scanned, env.limits.head_bytes_max)? else {
             return Ok(Step::More);
         };
@@ -197,8 +205,7 @@ impl Http {
 
     fn begin(&mut self, head: Head, env: &Env) -> Result<Step, HttpError> {
         let Head { request, kind, body, keep_alive, expects_continue } = head;
-        let head_only = request.method() == "HEAD";
-        let mut answer = Answer { keep_alive, head_only, ..Answer::default() };
+        let mut answer = Answer { keep_alive, head_only: self.is_head, ..Answer::default() };
         match kind {
             Kind::Upgrade { accept } => {
                 answer.accept = Some(accept);
