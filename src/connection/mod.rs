@@ -305,6 +305,18 @@ impl Connection {
         }
     }
 
+    /// Whether there is something to write, and a socket that is not known to be full.
+    #[inline]
+    pub fn can_write(&self) -> bool {
+        self.output.as_ref().is_some_and(|output| !output.is_full() && output.bytes() > 0)
+    }
+
+    /// What is to be written, where it lies in one place: the common case, for which a list of 64 slices is too much.
+    #[inline]
+    pub fn poll_slice(&self) -> Option<&[u8]> {
+        self.output.as_ref().and_then(|output| output.poll_slice())
+    }
+
     /// Fills `slices` with what is to be written, and returns how many it filled: none while the socket is full.
     pub fn poll_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         match &self.output {

@@ -19,7 +19,7 @@ const COPIED_BYTES_MAX: usize = 512;
 const RUN_BYTES_MAX: usize = 32 << 10;
 
 /// The largest buffer that an empty queue keeps for its next use.
-const SPARE_BYTES_MAX: usize = 2 << 10;
+const SPARE_BYTES_MAX: usize = 4 << 10;
 
 /// Pongs are queued one for each ping while no more output than this waits; over it only the latest is kept
 /// (RFC 6455 section 5.5.3).
@@ -197,6 +197,15 @@ impl Queue {
     /// Forgets the pong that waits: the close frame comes next, and nothing may come behind it.
     pub fn forget_pong(&mut self) {
         self.pong = None;
+    }
+
+    /// What is to be written, if it is all in one segment.
+    #[inline]
+    pub fn poll_slice(&self) -> Option<&[u8]> {
+        match (self.segments.front(), self.segments.len()) {
+            (Some(only), 1) => only.bytes.as_slice().get(self.sent..),
+            _ => None,
+        }
     }
 
     /// Fills `slices` with what is to be written next, and returns how many it filled.

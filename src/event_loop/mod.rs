@@ -44,7 +44,7 @@ use crate::tick::Tick;
 use crate::wheel::Owner;
 
 /// Events that one wait takes at most. More are told of by the next.
-const EVENTS_MAX: usize = 4096;
+const EVENTS_MAX: usize = 512;
 
 /// Tokens from here on are not slots.
 const TOKEN_WAKER: Token = Token(usize::MAX);

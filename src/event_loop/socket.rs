@@ -22,15 +22,15 @@ impl Socket {
     }
 
     /// Writes once. `None`: the socket is full.
+    #[inline]
+    pub fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        // NOSIGNAL: a library cannot count on SIGPIPE being ignored.
+        retry(|| rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL))
+    }
+
+    /// The same, from several places. One spares the kernel the import of a vector.
     pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
-        // One slice, the common case, spares the kernel the import of a vector. NOSIGNAL: a library cannot count on
-        // SIGPIPE being ignored.
-        match slices {
-            [only] => retry(|| rustix::net::send(&self.0, only, SendFlags::NOSIGNAL)),
-            many => {
-                retry(|| rustix::net::sendmsg(&self.0, many, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
-            }
-        }
+        retry(|| rustix::net::sendmsg(&self.0, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
     }
 
     /// Tells the peer that no more will come.

@@ -266,14 +266,19 @@ impl Table {
         for _ in 0..WRITES_PER_TURN_MAX {
             let Some(entry) = self.entries.get_mut(slot as usize) else { return true };
             let Some(socket) = &entry.socket else { return true };
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let filled = entry.connection.poll_slices(&mut slices);
-            let slices = &slices[..filled];
-            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-            if offered == 0 {
+            if !entry.connection.can_write() {
                 return true;
             }
-            match socket.write(slices) {
+            let (offered, taken) = match entry.connection.poll_slice() {
+                Some(only) => (only.len(), socket.send(only)),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                    let filled = entry.connection.poll_slices(&mut slices);
+                    let slices = &slices[..filled];
+                    (slices.iter().map(|slice| slice.len()).sum(), socket.write(slices))
+                }
+            };
+            match taken {
                 Ok(taken) => {
                     let written = taken.unwrap_or(0);
                     entry.connection.handle_written(written, written < offered, &mut self.env);
