@@ -1,0 +1,75 @@
+//! What a connection that does nothing costs in memory.
+
+use std::io;
+
+use fdpush_load::process;
+use fdpush_load::wire::client_frame;
+
+use crate::Options;
+use crate::peer::Peer;
+use crate::shapes::Rig;
+
+/// Messages that each connection sends and receives before memory is looked at again, so many at a time.
+const MESSAGES: usize = 100;
+const DEPTH: usize = 10;
+
+/// Connections that come and go before the empty server is looked at: its code is then in memory.
+const WARM_UP_CONNECTIONS: usize = 64;
+
+pub fn measure(options: &Options) -> io::Result<()> {
+    let payload = vec![b'x'; options.payload];
+    let request = client_frame(&payload);
+    let connect = |number: usize| {
+        let path = if options.bound { format!("/echo?uid={number:08}") } else { "/echo".to_owned() };
+        let mut peer = Peer::connect(options.address, Some(&path))?;
+        peer.set_request(&request, DEPTH);
+        Ok(peer)
+    };
+    let mut first: Vec<Peer> = (0..WARM_UP_CONNECTIONS).map(connect).collect::<io::Result<_>>()?;
+    for peer in &mut first {
+        peer.send_blocking()?;
+        peer.expect(&payload)?;
+    }
+    drop(first);
+    // The one that comes after shows that the server is through with those that went.
+    drop(connect(0)?);
+
+    let empty = Memory::of(options)?;
+    let peers: Vec<Peer> = (0..options.connections).map(connect).collect::<io::Result<_>>()?;
+    let idle = Memory::of(options)?;
+    let mut rig = Rig::new(peers)?;
+    for _ in 0..MESSAGES / DEPTH {
+        for peer in &mut rig.peers {
+            peer.send(DEPTH)?;
+        }
+        let mut answered = 0;
+        while answered < rig.peers.len() * DEPTH {
+            answered += rig.turn(|_, _, _| Ok(()))?;
+        }
+    }
+    let used = Memory::of(options)?;
+    let each = |now: u64, before: u64| now.saturating_sub(before) as f64 / options.connections as f64;
+    println!(
+        "idle_bytes={:.1} used_bytes={:.1} idle_anonymous={:.1} used_anonymous={:.1} empty_kib={}",
+        each(idle.resident, empty.resident),
+        each(used.resident, empty.resident),
+        each(idle.anonymous, empty.anonymous),
+        each(used.anonymous, empty.anonymous),
+        empty.resident / 1024,
+    );
+    Ok(())
+}
+
+struct Memory {
+    resident: u64,
+    anonymous: u64,
+}
+
+impl Memory {
+    fn of(options: &Options) -> io::Result<Memory> {
+        Ok(Memory {
+            resident: process::resident_bytes(options.pid)?,
+            anonymous: process::anonymous_bytes(options.pid)?,
+        })
+    }
+}

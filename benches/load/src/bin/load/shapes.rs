@@ -1,0 +1,167 @@
+//! The shapes that run for a while: echo, fan-out, point to point, push by HTTP.
+
+use std::io;
+
+use fdpush_load::epoll::{Epoll, Readiness};
+
+use crate::peer::Peer;
+use crate::{Figures, Options, Shape, run};
+
+/// Connections under load. Whoever sends comes first, whoever only receives behind them.
+pub struct Rig {
+    epoll: Epoll,
+    events: Vec<Readiness>,
+    pub peers: Vec<Peer>,
+    buffer: Vec<u8>,
+}
+
+/// Builds the shape, sees it work once, and measures it.
+pub fn measure(options: &Options) -> io::Result<Figures> {
+    let mut rig = match options.shape {
+        Shape::Fanout => Rig::new(fanout(options)?)?,
+        Shape::P2p => Rig::new(p2p(options)?)?,
+        Shape::Push => Rig::new(push(options)?)?,
+        _ => Rig::new(echo(options)?)?,
+    };
+    let (connections, depth) = (options.connections, options.depth);
+    let senders = if options.shape == Shape::Fanout { 1 } else { connections };
+    for sender in 0..senders {
+        rig.peers[sender].send(depth)?;
+    }
+    let (mut deliveries, mut answers) = (0, depth);
+    let figures = run(options, || {
+        let before = deliveries;
+        match options.shape {
+            // A publish is over when its last delivery is; then the next may come.
+            Shape::Fanout => {
+                rig.turn(|_, _, count| {
+                    deliveries += count;
+                    Ok(())
+                })?;
+                let over = depth + deliveries / connections - answers;
+                answers += over;
+                rig.peers[0].send(over)?;
+                Ok(deliveries - before)
+            }
+            Shape::P2p => rig.turn(|peers, index, count| peers[index - connections].send(count)),
+            Shape::Push => {
+                let mut posts = 0;
+                rig.turn(|peers, index, count| {
+                    if index >= connections {
+                        deliveries += count;
+                        return Ok(());
+                    }
+                    posts += count;
+                    answers += count;
+                    peers[index].send(count)
+                })?;
+                Ok(posts)
+            }
+            _ => rig.turn(|peers, index, count| peers[index].send(count)),
+        }
+    })?;
+    // What was answered has been delivered, but for what is under way.
+    if options.shape == Shape::Push && answers > deliveries + 3 * depth * connections {
+        return Err(io::Error::other(format!("{answers} posts answered, {deliveries} delivered")));
+    }
+    Ok(figures)
+}
+
+impl Rig {
+    pub fn new(mut peers: Vec<Peer>) -> io::Result<Rig> {
+        let epoll = Epoll::new()?;
+        for (token, peer) in peers.iter_mut().enumerate() {
+            peer.start()?;
+            epoll.add(&peer.socket, token)?;
+        }
+        Ok(Rig { epoll, events: Vec::new(), peers, buffer: vec![0; 256 << 10] })
+    }
+
+    /// Waits, and tells `on_messages` for each connection how many messages came. Returns how many those were in all.
+    pub fn turn(
+        &mut self,
+        mut on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>,
+    ) -> io::Result<usize> {
+        self.epoll.wait(&mut self.events)?;
+        let mut messages = 0;
+        for event in &self.events {
+            if event.is_writable {
+                self.peers[event.token].flush()?;
+            }
+            if event.is_readable {
+                let count = self.peers[event.token].receive(&mut self.buffer)?;
+                if count > 0 {
+                    messages += count;
+                    on_messages(&mut self.peers, event.token, count)?;
+                }
+            }
+        }
+        Ok(messages)
+    }
+}
+
+fn echo(options: &Options) -> io::Result<Vec<Peer>> {
+    let payload = vec![b'x'; options.payload];
+    let frame = fdpush_load::wire::client_frame(&payload);
+    let connect = |_| {
+        let mut peer = Peer::connect(options.address, Some("/echo"))?;
+        peer.set_request(&frame, options.depth);
+        peer.send_blocking()?;
+        peer.expect(&payload)?;
+        Ok(peer)
+    };
+    (0..options.connections).map(connect).collect()
+}
+
+fn fanout(options: &Options) -> io::Result<Vec<Peer>> {
+    let payload = vec![b'x'; options.payload];
+    let mut publisher = Peer::connect(options.address, Some("/pub"))?;
+    publisher.set_request(&fdpush_load::wire::client_frame(&payload), options.depth);
+    let mut peers = vec![publisher];
+    for _ in 0..options.connections {
+        peers.push(Peer::connect(options.address, Some("/sub"))?);
+    }
+    peers[0].send_blocking()?;
+    for receiver in &mut peers[1..] {
+        receiver.expect(&payload)?;
+    }
+    Ok(peers)
+}
+
+fn p2p(options: &Options) -> io::Result<Vec<Peer>> {
+    let (mut senders, mut receivers) = (Vec::new(), Vec::new());
+    for pair in 0..options.connections {
+        let (from, to) = (2 * pair, 2 * pair + 1);
+        let mut sender = Peer::connect(options.address, Some(&format!("/p2p?uid={from}")))?;
+        let mut receiver = Peer::connect(options.address, Some(&format!("/p2p?uid={to}")))?;
+        let around = format!("{{\"to\":{to},\"data\":\"\"}}");
+        let filling = "x".repeat(options.payload.saturating_sub(around.len()));
+        let payload = format!("{{\"to\":{to},\"data\":\"{filling}\"}}");
+        sender.set_request(&fdpush_load::wire::client_frame(payload.as_bytes()), options.depth);
+        sender.send_blocking()?;
+        receiver.expect(payload.as_bytes())?;
+        senders.push(sender);
+        receivers.push(receiver);
+    }
+    senders.append(&mut receivers);
+    Ok(senders)
+}
+
+fn push(options: &Options) -> io::Result<Vec<Peer>> {
+    let payload = "x".repeat(options.payload);
+    let (mut senders, mut receivers) = (Vec::new(), Vec::new());
+    for uid in 0..options.connections {
+        let mut receiver = Peer::connect(options.address, Some(&format!("/p2p?uid={uid}")))?;
+        let mut sender = Peer::connect(options.address, None)?;
+        let head =
+            format!("POST /push?uid={uid} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", payload.len());
+        sender.set_request(format!("{head}{payload}").as_bytes(), options.depth);
+        sender.send_blocking()?;
+        sender.expect_response()?;
+        receiver.expect(payload.as_bytes())?;
+        senders.push(sender);
+        receivers.push(receiver);
+    }
+    senders.append(&mut receivers);
+    Ok(senders)
+}

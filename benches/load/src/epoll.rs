@@ -1,0 +1,58 @@
+//! An edge-triggered epoll, as thin as safe code allows.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+
+/// Events that one wait takes at most.
+const EVENTS_MAX: usize = 4096;
+
+/// What epoll told of one token.
+#[derive(Copy, Clone, Debug)]
+pub struct Readiness {
+    pub token: usize,
+    /// There are bytes, or the end of the stream.
+    pub is_readable: bool,
+    pub is_writable: bool,
+}
+
+/// An epoll and the list of what it told last.
+pub struct Epoll {
+    fd: OwnedFd,
+    events: Vec<Event>,
+}
+
+impl Epoll {
+    pub fn new() -> io::Result<Epoll> {
+        let fd = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Epoll { fd, events: Vec::with_capacity(EVENTS_MAX) })
+    }
+
+    /// Watches a descriptor for both directions, edge-triggered, until it is closed.
+    pub fn add(&self, source: impl AsFd, token: usize) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
+        Ok(epoll::add(&self.fd, source, EventData::new_u64(token as u64), flags)?)
+    }
+
+    /// Waits for events and moves them to `into`.
+    pub fn wait(&mut self, into: &mut Vec<Readiness>) -> io::Result<()> {
+        self.events.clear();
+        match epoll::wait(&self.fd, spare_capacity(&mut self.events), None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        into.clear();
+        into.extend(self.events.iter().map(|event| {
+            let flags = event.flags;
+            let is_over = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+            Readiness {
+                token: event.data.u64() as usize,
+                is_readable: is_over || flags.contains(EventFlags::IN),
+                is_writable: flags.contains(EventFlags::OUT),
+            }
+        }));
+        Ok(())
+    }
+}

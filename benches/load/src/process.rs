@@ -1,0 +1,33 @@
+//! What a process has used, from `/proc`.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+/// The time that all threads of a process have run so far. `schedstat` counts nanoseconds, `stat` only clock ticks.
+pub fn cpu_time(pid: u32) -> io::Result<Duration> {
+    let mut nanos = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        nanos += first_number(&text)?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// Resident bytes that are the process's own. The rollup is exact; `statm` may lag by a few hundred pages.
+pub fn anonymous_bytes(pid: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(first_number(line)? * 1024)
+}
+
+/// Resident bytes, with the pages of the program itself and its libraries.
+pub fn resident_bytes(pid: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(first_number(line)? * 1024)
+}
+
+fn first_number(text: &str) -> io::Result<u64> {
+    text.split_whitespace().next().and_then(|word| word.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}

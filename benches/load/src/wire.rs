@@ -1,0 +1,206 @@
+//! As much of RFC 6455 as measuring takes. It trusts the other side: no server for strangers can be built on this.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
+
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// An upgrade request for `path`.
+pub fn upgrade_request(path: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// The answer to an upgrade request with this key.
+pub fn upgrade_response(key: &str) -> Vec<u8> {
+    let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
+    let accept = STANDARD.encode(digest);
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// A text frame as a client sends it.
+pub fn client_frame(payload: &[u8]) -> Vec<u8> {
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let mut frame = server_frame(payload);
+    let header = frame.len() - payload.len();
+    frame[1] |= 0x80;
+    unmask(&mut frame[header..], KEY);
+    frame.splice(header..header, KEY);
+    frame
+}
+
+/// A text frame as a server sends it.
+pub fn server_frame(payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(payload.len() + 10);
+    frame.extend(server_header(payload.len()).as_slice());
+    frame.extend(payload);
+    frame
+}
+
+/// Turns the whole client frames at the front of `bytes` into server frames, in place: a server's header is never longer
+/// than a client's. `frame` hears of each where it came to lie, payload and all. Returns how long the result is, and
+/// how much of `bytes` was read.
+pub fn answer_in_place(bytes: &mut [u8], mut frame: impl FnMut(Answer<'_>)) -> (usize, usize) {
+    let (mut written, mut read) = (0, 0);
+    while let Some((header, payload)) = client_header(&bytes[read..]) {
+        let from = read + header;
+        if bytes.len() < from + payload {
+            break;
+        }
+        let key = [bytes[from - 4], bytes[from - 3], bytes[from - 2], bytes[from - 1]];
+        unmask(&mut bytes[from..from + payload], key);
+        let answer = server_header(payload);
+        let to = written + answer.as_slice().len();
+        let start = written;
+        bytes.copy_within(from..from + payload, to);
+        bytes[written..to].copy_from_slice(answer.as_slice());
+        written = to + payload;
+        read = from + payload;
+        frame(Answer { start, payload: &bytes[to..written] });
+    }
+    (written, read)
+}
+
+/// A frame that [`answer_in_place`] made.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// Where it begins.
+    pub start: usize,
+    pub payload: &'a [u8],
+}
+
+/// Counts the frames in a server's stream without looking at payloads.
+#[derive(Debug, Default)]
+pub struct FrameCounter {
+    header: [u8; 10],
+    header_len: usize,
+    /// Payload bytes of the current frame that are to come.
+    left: usize,
+}
+
+impl FrameCounter {
+    /// Reads on, and says how many frames ended.
+    pub fn count(&mut self, mut bytes: &[u8]) -> usize {
+        let mut frames = 0;
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                self.header[self.header_len] = bytes[0];
+                self.header_len += 1;
+                bytes = &bytes[1..];
+                let Some(payload) = server_payload(&self.header[..self.header_len]) else { continue };
+                self.header_len = 0;
+                self.left = payload;
+            }
+            let taken = self.left.min(bytes.len());
+            bytes = &bytes[taken..];
+            self.left -= taken;
+            if self.left == 0 {
+                frames += 1;
+            }
+        }
+        frames
+    }
+}
+
+/// The length of the payload behind a server's header, once that is all there.
+fn server_payload(header: &[u8]) -> Option<usize> {
+    match (header.get(1)?, header.len()) {
+        (126, 4) => Some(usize::from(u16::from_be_bytes([header[2], header[3]]))),
+        (127, 10) => header[2..].first_chunk().map(|bytes| u64::from_be_bytes(*bytes) as usize),
+        (126 | 127, _) => None,
+        (short, _) => Some(usize::from(*short)),
+    }
+}
+
+/// The lengths of a client's header, mask included, and of the payload behind it.
+fn client_header(bytes: &[u8]) -> Option<(usize, usize)> {
+    let short = bytes.get(1)? & 0x7f;
+    let (header, payload) = match short {
+        126 => (8, usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
+        127 => (14, u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?) as usize),
+        _ => (6, usize::from(short)),
+    };
+    (bytes.len() >= header).then_some((header, payload))
+}
+
+#[derive(Copy, Clone)]
+struct ServerHeader {
+    bytes: [u8; 10],
+    len: usize,
+}
+
+impl ServerHeader {
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+fn server_header(payload: usize) -> ServerHeader {
+    let mut bytes = [0; 10];
+    bytes[0] = 0x81;
+    let len = match payload {
+        0..=125 => {
+            bytes[1] = payload as u8;
+            2
+        }
+        126..=0xffff => {
+            bytes[1] = 126;
+            bytes[2..4].copy_from_slice(&(payload as u16).to_be_bytes());
+            4
+        }
+        _ => {
+            bytes[1] = 127;
+            bytes[2..].copy_from_slice(&(payload as u64).to_be_bytes());
+            10
+        }
+    };
+    ServerHeader { bytes, len }
+}
+
+fn unmask(payload: &mut [u8], key: [u8; 4]) {
+    let word = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
+    let (words, tail) = payload.as_chunks_mut::<8>();
+    for part in words {
+        *part = (u64::from_ne_bytes(*part) ^ word).to_ne_bytes();
+    }
+    for (byte, key) in tail.iter_mut().zip(key.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_the_rfc_has_its_answer() {
+        let response = String::from_utf8(upgrade_response("dGhlIHNhbXBsZSBub25jZQ==")).expect("ASCII");
+        assert!(response.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    }
+
+    #[test]
+    fn frames_are_answered_and_counted_at_every_length() {
+        for len in [0, 1, 7, 125, 126, 65_535, 65_536] {
+            let payload = vec![b'x'; len];
+            let mut bytes = [client_frame(&payload), client_frame(b"next"), vec![0x81]].concat();
+            let whole = bytes.len() - 1;
+            let mut payloads = Vec::new();
+            let (written, read) = answer_in_place(&mut bytes, |answer| payloads.push(answer.payload.to_vec()));
+            assert_eq!(read, whole);
+            assert_eq!(payloads, [payload.clone(), b"next".to_vec()]);
+            assert_eq!(bytes[..written], [server_frame(&payload), server_frame(b"next")].concat());
+            for cut in 0..written.min(200) {
+                let mut counter = FrameCounter::default();
+                assert_eq!(counter.count(&bytes[..cut]) + counter.count(&bytes[cut..written]), 2);
+            }
+        }
+    }
+}
