@@ -36,7 +36,8 @@ pub struct Limits {
 
     /// Bytes in one connection's queue; over it, [`slow_reader`](Limits::slow_reader) says what happens. Default 1 MiB.
     pub queue_bytes_max: usize,
-    /// Bytes in all queues, a shared frame counted once; over it, `slow_reader` likewise. Default 64 MiB.
+    /// Bytes in all queues, a shared frame counted once; over it, `slow_reader` likewise, and a reader that has taken half
+    /// a message and has no room for the other half is closed whatever the policy. Default 64 MiB.
     pub queue_total_bytes_max: usize,
     /// How long a connection's output may make no progress before it counts as dead. Default 30 s.
     pub write_time_max: Duration,

@@ -250,6 +250,11 @@ impl Connection {
         {
             output.truncate_to_frame(&mut env.queued);
         }
+        if self.is_open() && env.queued > env.limits.queue_total_bytes_max {
+            // Not even the frame that it is in the middle of can be kept for it, so there is no place for a close frame.
+            self.release(env);
+            return Some(self.die(By::Server, Cause::SlowConsumer));
+        }
         self.close(CloseCode::TRY_AGAIN_LATER, "reading too slowly", Cause::SlowConsumer, env)
     }
 

@@ -227,16 +227,13 @@ impl Table {
         Outcome::Dropped
     }
 
-    /// All queues together are over their bound: what this one has goes out now, and a reader that does not take it is
-    /// too slow for such a day.
+    /// All queues together are over their bound: what this one has goes out now. A reader that does not take it is too
+    /// slow for such a day, whatever the policy: half a message cannot be taken back.
     #[cold]
     fn relieve(&mut self, slot: u32) {
         self.write(slot);
         let is_over = self.env.queued > self.env.limits.queue_total_bytes_max;
-        if is_over
-            && self.env.limits.slow_reader == SlowReader::Close
-            && self.get(slot).is_some_and(|entry| entry.connection.queued_bytes() > 0)
-        {
+        if is_over && self.get(slot).is_some_and(|entry| entry.connection.queued_bytes() > 0) {
             self.slow.push(slot);
         }
     }
