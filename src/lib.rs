@@ -96,6 +96,23 @@ pub mod bench {
     pub use crate::wheel::{Owner, Wheel};
 }
 
+/// What `tests/simulator/` drives in the loop's stead, for it only.
+#[doc(hidden)]
+pub mod sim {
+    pub use crate::connection::{Connection, Env, Event, Next, Outbound, Sent};
+    pub use crate::protocol::frame::Opcode;
+    pub use crate::registry::{Departed, Registry};
+    pub use crate::tick::Tick;
+    pub use crate::wheel::{Owner, Wheel};
+
+    /// A push with its options, as the loop makes it of what a handler gave.
+    pub fn outbound<'a>(mut outbound: Outbound<'a>, to_many: bool, key: Option<&'a str>) -> Outbound<'a> {
+        outbound.to_many |= to_many;
+        outbound.key = key;
+        outbound
+    }
+}
+
 /// The README, whose examples are tested.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,0 +1,345 @@
+//! Clients: honest, proud, silent, slow, malicious, and some that never get as far as a WebSocket.
+//!
+//! A client trusts nothing: it takes the server's bytes apart with its own parser, and looks for each frame in what the
+//! oracle says is due to it, in order.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::mem;
+use std::rc::Rc;
+
+use fdpush::Fd;
+
+use crate::coverage::hit;
+use crate::frames::{Frame, take_frame};
+use crate::lane::Due;
+use crate::life::Life;
+use crate::oracle::Oracle;
+use crate::rng::Rng;
+use crate::tongue::Tongue;
+use crate::wire::Wire;
+
+const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// The most that a client says before it was sent.
+const STREAM_BYTES_MAX: usize = 100_000;
+
+/// What sort of client it is.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Reads, answers pings and closes, talks.
+    Honest,
+    /// Answers no ping, and says nothing.
+    Proud,
+    /// Once open, it is never heard of again, and reads nothing.
+    Silent,
+    /// Reads a few bytes at a time.
+    Slow,
+    /// Breaks a rule some day.
+    Malicious,
+    /// Asks for HTTP, much and without reading, before it asks for a WebSocket.
+    Greedy,
+    /// Never finishes its request, or sends one that is none.
+    Lost,
+}
+
+/// A client.
+#[derive(Debug)]
+pub struct Client {
+    pub fd: Fd,
+    pub is_done: bool,
+    kind: Kind,
+    wire: Rc<RefCell<Wire>>,
+    rng: Rng,
+    /// Said and not sent.
+    stream: VecDeque<u8>,
+    /// Received and not read, from `at` on.
+    inbox: Vec<u8>,
+    at: usize,
+    is_websocket: bool,
+    /// The lengths of the responses that are due.
+    responses: VecDeque<usize>,
+    has_said_close: bool,
+    has_heard_close: bool,
+    /// It has said something bad, or its last.
+    is_mute: bool,
+    message_bytes_max: usize,
+    /// Resets, ends or closes once in so many moments.
+    misfortune: usize,
+}
+
+impl Client {
+    /// A client whose connection was accepted as `fd`.
+    pub fn new(
+        wire: Rc<RefCell<Wire>>,
+        life: &mut Life,
+        mut rng: Rng,
+        message_bytes_max: usize,
+        hasty: bool,
+    ) -> Client {
+        use Kind::*;
+        let kinds = [Honest, Honest, Honest, Honest, Proud, Silent, Slow, Slow, Malicious, Malicious, Greedy, Lost];
+        let kind = *rng.pick(&kinds);
+        hit(name_of(kind));
+        let misfortune = if hasty { rng.within(3..=20) } else { *rng.pick(&[0, 0, 20, 100, 500]) };
+        let mut client = Client {
+            fd: life.fd,
+            is_done: false,
+            kind,
+            wire,
+            rng,
+            stream: VecDeque::new(),
+            inbox: Vec::new(),
+            at: 0,
+            is_websocket: false,
+            responses: VecDeque::new(),
+            has_said_close: false,
+            has_heard_close: false,
+            is_mute: false,
+            message_bytes_max,
+            misfortune,
+        };
+        client.introduce_itself(life);
+        client
+    }
+
+    /// A moment in its life.
+    pub fn act(&mut self, oracle: &mut Oracle) {
+        let is_server_gone = self.wire.borrow().is_server_gone();
+        if self.kind == Kind::Silent && self.is_websocket {
+            self.is_done = is_server_gone;
+            return;
+        }
+        self.read(oracle, is_server_gone);
+        if self.is_done {
+            return;
+        }
+        self.talk(oracle.life(self.fd));
+        let most = if self.rng.one_in(3) { self.rng.within(1..=30) } else { usize::MAX };
+        self.wire.borrow_mut().send(&mut self.stream, most);
+        if self.has_said_close && self.has_heard_close && self.stream.is_empty() {
+            self.wire.borrow_mut().end();
+        }
+        if self.rng.one_in(self.misfortune) {
+            self.meet_misfortune(oracle.life(self.fd));
+        }
+    }
+
+    /// It wants no more of this.
+    pub fn give_up(&mut self) {
+        self.misfortune = 3;
+    }
+
+    fn tongue<'a>(&'a mut self, life: &'a mut Life) -> Tongue<'a> {
+        Tongue {
+            inbound: &mut life.inbound,
+            stream: &mut self.stream,
+            rng: &mut self.rng,
+            message_bytes_max: self.message_bytes_max,
+        }
+    }
+
+    /// HTTP: what there is to be said before frames.
+    fn introduce_itself(&mut self, life: &mut Life) {
+        let requests = match self.kind {
+            Kind::Greedy => self.rng.within(1..=4),
+            _ => usize::from(self.rng.one_in(10)),
+        };
+        for _ in 0..requests {
+            let bytes = self.rng.skewed(if self.kind == Kind::Greedy { 50_000 } else { 300 });
+            let body = vec![b'b'; self.rng.below(100)];
+            let head = format!("POST /big?bytes={bytes} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+            self.responses.push_back(bytes);
+            self.tongue(life).say_raw(&[head.as_bytes(), &body].concat());
+        }
+        if self.kind == Kind::Lost {
+            let lost: [&[u8]; 5] = [
+                b"GET /",
+                b"NONSENSE\r\n\r\n",
+                b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nx",
+                b"",
+                b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            ];
+            let lost = *self.rng.pick(&lost);
+            self.is_mute = true;
+            return self.tongue(life).say_raw(lost);
+        }
+        let uid = if self.rng.one_in(3) { format!("?uid=user%20{}", self.rng.below(12)) } else { String::new() };
+        let upgrade = format!(
+            "GET /ws{uid} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        self.tongue(life).say_raw(upgrade.as_bytes());
+        life.inbound.frames_start = life.inbound.made;
+        if self.rng.one_in(5) {
+            hit("client: frames before the 101");
+            self.tongue(life).say_something();
+        }
+    }
+
+    fn talk(&mut self, life: &mut Life) {
+        if !self.is_websocket || self.is_mute || self.stream.len() > STREAM_BYTES_MAX {
+            return;
+        }
+        let talks = match self.kind {
+            Kind::Proud => 0,
+            Kind::Malicious => 2,
+            _ => 4,
+        };
+        if self.rng.one_in(talks) {
+            for _ in 0..self.rng.within(1..=3) {
+                self.tongue(life).say_something();
+            }
+        }
+        if self.kind == Kind::Malicious && self.rng.one_in(12) {
+            self.is_mute = true;
+            self.tongue(life).say_bad();
+            let garbage = vec![0x5a; self.rng.skewed(200)];
+            self.tongue(life).say_raw(&garbage);
+        }
+    }
+
+    fn meet_misfortune(&mut self, life: &mut Life) {
+        match self.rng.below(6) {
+            0 => {
+                hit("client: reset");
+                self.wire.borrow_mut().reset();
+                self.is_done = true;
+            }
+            1 => {
+                hit("client: half-close");
+                self.wire.borrow_mut().end();
+                self.is_mute = true;
+            }
+            2 => {
+                hit("client: falls silent");
+                self.kind = Kind::Silent;
+                self.is_websocket = true;
+            }
+            _ if self.is_websocket && !self.is_mute => {
+                let (code, reason) = *self.rng.pick(&[(1000, "bye"), (1001, ""), (1005, ""), (4321, "für immer")]);
+                self.say_close(life, code, reason);
+            }
+            _ => {}
+        }
+    }
+
+    fn say_close(&mut self, life: &mut Life, code: u16, reason: &str) {
+        if !mem::replace(&mut self.has_said_close, true) && !self.is_mute {
+            hit("client: says close");
+            self.is_mute = true;
+            self.tongue(life).say_close(code, reason);
+        }
+    }
+
+    // What it hears.
+
+    fn read(&mut self, oracle: &mut Oracle, is_server_gone: bool) {
+        if self.wire.borrow().is_client_reset() {
+            self.is_done = true;
+            return;
+        }
+        let most = match self.kind {
+            _ if is_server_gone => usize::MAX,
+            Kind::Slow => self.rng.skewed(60),
+            Kind::Greedy if !self.is_websocket && !self.rng.one_in(10) => 0,
+            _ if self.rng.one_in(4) => self.rng.within(1..=200),
+            _ => usize::MAX,
+        };
+        self.wire.borrow_mut().receive(&mut self.inbox, most);
+        while !self.is_websocket && self.read_response() {}
+        while self.is_websocket
+            && let Some(frame) = take_frame(&self.inbox, &mut self.at)
+        {
+            self.hear(frame, oracle);
+        }
+        self.inbox.drain(..mem::take(&mut self.at));
+        if self.wire.borrow().has_ended() {
+            self.handle_end(oracle.life(self.fd));
+            self.is_done = is_server_gone;
+        }
+    }
+
+    /// Reads a response, if it is all there.
+    fn read_response(&mut self) -> bool {
+        let inbox = &self.inbox[self.at..];
+        let Some(end) = inbox.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+        let head = String::from_utf8_lossy(&inbox[..end]).into_owned();
+        let status = head.split(' ').nth(1).expect("a status line");
+        if status == "101" {
+            assert!(self.responses.is_empty(), "{}: the 101 came before {:?}", self.fd, self.responses);
+            assert!(head.contains(ACCEPT), "{head}");
+            self.at += end + 4;
+            self.is_websocket = true;
+            hit("client: open");
+            return false;
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map(|length| length.parse());
+        let length: usize = length.expect("a length").expect("a number");
+        if inbox.len() < end + 4 + length {
+            return false;
+        }
+        self.at += end + 4 + length;
+        match status {
+            "200" => assert_eq!(Some(length), self.responses.pop_front(), "{}: responses out of order", self.fd),
+            "400" | "403" | "404" | "408" | "409" | "426" | "503" => self.is_mute = true,
+            status => panic!("{}: {status} was not to be expected", self.fd),
+        }
+        true
+    }
+
+    /// A frame came: it must be the one that is due.
+    fn hear(&mut self, frame: Frame, oracle: &mut Oracle) {
+        assert!(!self.has_heard_close, "{} hears {frame:?} behind the close frame", self.fd);
+        let due = match &frame {
+            Frame::Message { is_text, payload } => {
+                hit("client: message received");
+                Due::Message(oracle.judge_receipt(self.fd, payload, *is_text))
+            }
+            Frame::Ping(payload) => {
+                assert!(payload.is_empty());
+                Due::Ping
+            }
+            Frame::Pong(payload) => Due::Pong(payload.clone()),
+            Frame::Close(payload) => Due::Close(payload.clone()),
+        };
+        let life = oracle.life(self.fd);
+        let expected = life.lane.flying.pop_front();
+        assert_eq!(Some(due), expected, "{}: lost, doubled or out of order", self.fd);
+        match frame {
+            Frame::Ping(payload) if self.kind != Kind::Proud && !self.is_mute => {
+                hit("client: answers a ping");
+                self.tongue(life).say_pong(payload);
+            }
+            Frame::Close(payload) => {
+                self.has_heard_close = true;
+                let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+                if !self.rng.one_in(8) {
+                    self.say_close(life, code, "");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The server's stream has ended: nothing may be missing in it.
+    fn handle_end(&mut self, life: &Life) {
+        let due = &life.lane.flying;
+        assert!(due.is_empty(), "{}: {} frames are lost, beginning with {:?}", self.fd, due.len(), due[0]);
+        let is_cut = self.is_websocket && !self.inbox.is_empty();
+        assert!(!is_cut || life.lane.is_abandoned, "{}: a frame was cut", self.fd);
+        self.wire.borrow_mut().end();
+    }
+}
+
+fn name_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Honest => "client: honest",
+        Kind::Proud => "client: proud",
+        Kind::Silent => "client: silent",
+        Kind::Slow => "client: slow",
+        Kind::Malicious => "client: malicious",
+        Kind::Greedy => "client: greedy",
+        Kind::Lost => "client: lost",
+    }
+}

@@ -1,0 +1,68 @@
+//! RFC 6455 as a client sees it, written once more: not a line of it is shared with the server's.
+
+/// A frame of the server's, whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Frame {
+    Message { is_text: bool, payload: Vec<u8> },
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Vec<u8>),
+}
+
+/// Takes the frame at the front of `bytes`. `None`: it is not all there. Panics at what no server may send.
+pub fn take_frame(bytes: &[u8], at: &mut usize) -> Option<Frame> {
+    let rest = &bytes[*at..];
+    let (&[first, second], behind) = rest.split_first_chunk()?;
+    assert_eq!(first & 0xf0, 0x80, "a server frame that is not final, or has a reserved bit set: {first:#x}");
+    assert_eq!(second & 0x80, 0, "a masked server frame");
+    let (length, body) = match second {
+        126 => {
+            let (length, body) = behind.split_first_chunk::<2>()?;
+            (u64::from(u16::from_be_bytes(*length)), body)
+        }
+        127 => {
+            let (length, body) = behind.split_first_chunk::<8>()?;
+            (u64::from_be_bytes(*length), body)
+        }
+        short => (u64::from(short), behind),
+    };
+    let shortest = if length < 126 { length } else { 126 + u64::from(length > 0xffff) };
+    assert_eq!(u64::from(second), shortest, "a length that is not in its shortest form");
+    let payload = body.get(..length as usize)?.to_vec();
+    *at += rest.len() - body.len() + payload.len();
+    let opcode = first & 0x0f;
+    assert!(opcode < 8 || length <= 125, "a control frame of {length} bytes");
+    Some(match opcode {
+        1 => Frame::Message { is_text: true, payload },
+        2 => Frame::Message { is_text: false, payload },
+        8 => Frame::Close(payload),
+        9 => Frame::Ping(payload),
+        10 => Frame::Pong(payload),
+        _ => panic!("a server frame with opcode {opcode}"),
+    })
+}
+
+/// A client's frame: its first byte as given, its payload masked.
+pub fn masked(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+    let mut frame = head(first, payload.len() as u64, mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// The head of a client's frame that says it has `length` bytes of payload.
+pub fn head(first: u8, length: u64, mask: [u8; 4]) -> Vec<u8> {
+    let mut head = vec![first];
+    match length {
+        0..=125 => head.push(0x80 | length as u8),
+        126..=0xffff => {
+            head.push(0x80 | 126);
+            head.extend((length as u16).to_be_bytes());
+        }
+        _ => {
+            head.push(0x80 | 127);
+            head.extend(length.to_be_bytes());
+        }
+    }
+    head.extend(mask);
+    head
+}

@@ -1,0 +1,316 @@
+//! Random handlers: they do anything that a handler may, to anybody, at any time, also to connections that are gone.
+
+use std::mem;
+
+use fdpush::sim::{Event, Owner, Tick};
+use fdpush::{CloseCode, Fd, Heartbeat, Request, Response, SecondLogin, Upgrade};
+
+use crate::asks::Target;
+use crate::coverage::hit;
+use crate::inbound::Said;
+use crate::life::Turn;
+use crate::output::Manner;
+use crate::server::{Ending, Server};
+
+/// fds that handlers remember at a time.
+const REMEMBERED_MAX: usize = 64;
+
+const USERS: usize = 12;
+const GROUPS: usize = 6;
+
+/// What a deferred upgrade will be answered.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Deferred {
+    Accept,
+    Refuse,
+}
+
+impl Server {
+    // What handlers hear of.
+
+    /// An event: it has to be what its client said.
+    pub fn handle_event(&mut self, slot: u32, fd: Fd, event: Event<'_>) {
+        let said = match event {
+            Event::Request { request, .. } => return self.answer_request(slot, fd, &request),
+            Event::Upgrade(request) => return self.answer_upgrade(slot, fd, request),
+            Event::Closed(closed) => {
+                let (limits, now) = (&self.env.limits, self.env.now);
+                let (life, ledger) = self.oracle.account(fd);
+                life.close_by_bytes(&closed, limits, now, ledger);
+                self.record_end(slot, Some(Event::Closed(closed)));
+                return self.compare(slot);
+            }
+            Event::Text(text) => Said::Text(text.into_owned()),
+            Event::Binary(bytes) => Said::Binary(bytes.into_owned()),
+            Event::Ping(payload) => Said::Ping(payload.into_owned()),
+            Event::Pong(payload) => Said::Pong(payload.into_owned()),
+        };
+        let (life, ledger) = self.oracle.account(fd);
+        assert!(life.is_open(), "{fd} is told of {said:?} and not open");
+        life.inbound.tell(&said);
+        match &said {
+            Said::Ping(payload) => {
+                hit("heard: ping");
+                if life.lane.push_pong(payload, ledger) {
+                    hit("pong waits");
+                }
+            }
+            Said::Pong(_) => hit("heard: pong"),
+            _ => self.on_message(fd),
+        }
+        self.compare(slot);
+    }
+
+    fn on_message(&mut self, fd: Fd) {
+        hit("heard: message");
+        if self.rng.one_in(2) {
+            let manner = self.manner();
+            self.ask_push(&Target::One(fd), &[], &manner);
+        } else if self.rng.one_in(self.mischief) {
+            self.do_mischief(fd);
+        }
+    }
+
+    fn on_open(&mut self, fd: Fd) {
+        for _ in 0..self.rng.below(4) {
+            let group = self.group();
+            self.ask_membership(fd, &group, 2);
+        }
+        if self.rng.one_in(self.mischief) {
+            self.do_mischief(fd);
+        }
+    }
+
+    /// A connection's end: it cannot be reached any more, by none of its names.
+    pub fn on_close(&mut self, ending: &Ending) {
+        self.remember(ending.fd);
+        assert!(self.open_slot(ending.fd).is_none(), "{} is open in its on_close", ending.fd);
+        if self.rng.one_in(4) {
+            let uids = ending.departed.uid.iter().map(ToString::to_string).collect();
+            let groups = ending.departed.groups.iter().map(ToString::to_string).collect();
+            let target = self.rng.pick(&[Target::One(ending.fd), Target::Uids(uids), Target::Groups(groups)]).clone();
+            let manner = self.manner();
+            self.ask_push(&target, &[], &manner);
+        }
+        if self.rng.one_in(self.mischief) {
+            self.do_mischief(ending.fd);
+        }
+    }
+
+    /// A timer fired: not early, and not late by more than a turn.
+    pub fn fire_timer(&mut self, index: u32) {
+        hit("timer fired");
+        let (at, every) = self.timers.remove(&index).unwrap_or_else(|| panic!("timer {index} is none"));
+        let (before, now) = (self.before, self.env.now);
+        Turn { before, now }.assert_due(at, "a timer");
+        if every > 0 && !self.is_draining {
+            let next = if at.0 + every > now.0 { Tick(at.0 + every) } else { Tick(now.0 + every) };
+            self.timers.insert(index, (next, every));
+            self.clock.arm(Owner::Timer(index), next);
+        }
+        let fd = self.somebody();
+        self.do_mischief(fd);
+    }
+
+    /// What other threads ask for, and upgrades that are answered late.
+    pub fn run_commands(&mut self) {
+        for _ in 0..self.rng.below(self.commands_a_turn + 1) {
+            let fd = self.somebody();
+            self.do_mischief(fd);
+            self.settle();
+        }
+        for (fd, verdict) in mem::take(&mut self.deferred) {
+            if self.rng.one_in(4) {
+                self.answer_late(fd, verdict);
+            } else {
+                self.deferred.push((fd, verdict));
+            }
+        }
+    }
+
+    // HTTP.
+
+    fn answer_request(&mut self, slot: u32, fd: Fd, request: &Request) {
+        hit("heard: request");
+        let bytes = request.query("bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        let response = match request.path().as_ref() {
+            "/big" => Response::new(200).body(vec![b'x'; bytes]),
+            _ => Response::text(404, "not here\n"),
+        };
+        self.respond(slot, fd, response);
+    }
+
+    fn respond(&mut self, slot: u32, fd: Fd, response: Response) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        entry.connection.respond(response, &mut self.env);
+        let (queued, is_readable) = (entry.connection.queued_bytes(), entry.is_readable);
+        let (life, ledger) = self.oracle.account(fd);
+        life.lane.observe_raw(queued, ledger);
+        if is_readable {
+            self.make_ready(slot);
+        }
+        self.touch(slot);
+        self.arm(slot);
+    }
+
+    fn answer_upgrade(&mut self, slot: u32, fd: Fd, request: Box<Request>) {
+        let verdict = if self.rng.one_in(12) { Deferred::Refuse } else { Deferred::Accept };
+        if self.rng.one_in(6) {
+            hit("upgrade: later");
+            if let Some(entry) = self.slots.get_mut(slot) {
+                entry.connection.defer(request);
+            }
+            self.deferred.push((fd, verdict));
+        } else {
+            self.finish_upgrade(slot, fd, verdict, &request);
+        }
+    }
+
+    fn answer_late(&mut self, fd: Fd, verdict: Deferred) {
+        let Some(slot) = self.slots.slot_of(fd) else { return };
+        let request = self.slots.get_mut(slot).and_then(|entry| entry.connection.take_deferred());
+        if let Some(request) = request {
+            self.finish_upgrade(slot, fd, verdict, &request);
+        }
+    }
+
+    fn finish_upgrade(&mut self, slot: u32, fd: Fd, verdict: Deferred, request: &Request) {
+        if verdict == Deferred::Refuse {
+            hit("upgrade: refused");
+            return self.respond(slot, fd, Response::text(403, "not you\n"));
+        }
+        let uid = request.query("uid").map(|uid| uid.into_owned());
+        if let Some(uid) = &uid
+            && self.second_login == SecondLogin::RejectNew
+            && self.registry.count_of(uid) > 0
+        {
+            hit("upgrade: uid taken");
+            return self.respond(slot, fd, Response::text(409, "this uid is connected already\n"));
+        }
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let accepted = entry.connection.accept(fd, &Upgrade::accept(), request, &mut self.env);
+        let queued = entry.connection.queued_bytes();
+        if let Some(mut early) = accepted.expect("nothing is wrong with the answer") {
+            hit("upgrade: accepted");
+            self.opened += 1;
+            let now = self.env.now;
+            let (life, ledger) = self.oracle.account(fd);
+            life.open(now);
+            life.lane.observe_raw(queued, ledger);
+            let ahead = life.inbound.read - life.inbound.frames_start;
+            assert_eq!(early.len() as u64, ahead, "bytes that {fd} sent ahead");
+            self.touch(slot);
+            if let Some(uid) = &uid {
+                self.ask_bind(fd, uid);
+            }
+            self.on_open(fd);
+            self.settle();
+            self.feed(slot, &mut early);
+            self.make_ready(slot);
+        }
+        self.arm(slot);
+    }
+
+    // What handlers do.
+
+    /// Anything, perhaps on behalf of `fd`, which may be gone.
+    fn do_mischief(&mut self, fd: Fd) {
+        let other = self.somebody();
+        let (uid, group) = (self.uid(), self.group());
+        match self.rng.below(40) {
+            0..12 => self.push_somewhere(fd, other),
+            12..14 => self.ask_ping(other),
+            14..18 => _ = self.ask_bind(other, &uid),
+            18..25 => {
+                let verb = self.rng.below(5);
+                self.ask_membership(other, &group, verb);
+            }
+            25 => self.ask_ungroup(&group),
+            26..29 => {
+                let code = *self.rng.pick(&[1000, 1001, 1008, 1011, 3000, 4999]);
+                let reason = *self.rng.pick(&["", "bye", "änderung", "a reason that goes on for a while"]);
+                self.ask_close(other, CloseCode::from(code), reason);
+            }
+            29 => self.ask_abort(other),
+            30..33 => {
+                let heartbeat = crate::setting::heartbeat(&mut self.rng);
+                self.ask_heartbeat(other, heartbeat);
+            }
+            33 => self.ask_heartbeat(other, Heartbeat::Off),
+            34..37 => {
+                let is_paused = self.rng.one_in(3);
+                self.ask_pause(other, is_paused);
+            }
+            37..39 if !self.is_draining && self.timers.len() < 50 => {
+                let delay = self.rng.skewed(20_000) as u64;
+                let every = if self.rng.one_in(3) { self.rng.within(20..=3000) as u64 } else { 0 };
+                self.ask_timer(delay + 1, every);
+            }
+            _ => {
+                let index = self.rng.below(50) as u32;
+                self.ask_cancel(index);
+            }
+        }
+    }
+
+    fn push_somewhere(&mut self, fd: Fd, other: Fd) {
+        // A push to all costs as much as there are connections: the more, the rarer.
+        let many = self.slots.len() / 16;
+        let target = match self.rng.below(12) {
+            0..4 => Target::One(other),
+            4..7 => Target::Uids((0..self.rng.within(1..=3)).map(|_| self.uid()).collect()),
+            7..10 if self.rng.one_in(many / GROUPS + 1) => {
+                Target::Groups((0..self.rng.within(1..=3)).map(|_| self.group()).collect())
+            }
+            10..12 if self.rng.one_in(many + 1) => Target::All,
+            _ => Target::One(fd),
+        };
+        let except: &[Fd] = if self.rng.one_in(3) { &[fd, other] } else { &[] };
+        // Bursts fill queues.
+        let bursts = matches!(target, Target::One(_) | Target::Uids(_)) && self.rng.one_in(6);
+        for _ in 0..if bursts { self.rng.within(2..=30) } else { 1 } {
+            let manner = self.manner();
+            self.ask_push(&target, except, &manner);
+        }
+    }
+
+    fn manner(&mut self) -> Manner {
+        let max = self.env.limits.queue_bytes_max;
+        let payload_bytes = match self.rng.below(20) {
+            0..12 => self.rng.within(16..=140),
+            12..17 => self.rng.within(16..=2000),
+            17..19 => 16 + self.rng.skewed(max / 2),
+            _ => 16 + self.rng.skewed(max + 20),
+        };
+        let key = self.rng.one_in(2).then(|| format!("key{}", self.rng.below(3)));
+        Manner { is_text: self.rng.one_in(2), payload_bytes, is_frame: self.rng.one_in(4), key }
+    }
+
+    /// A connection, there or gone.
+    fn somebody(&mut self) -> Fd {
+        if self.slots.end() == 0 || self.rng.one_in(8) && !self.remembered.is_empty() {
+            let stale = self.remembered.get(self.rng.below(self.remembered.len())).copied();
+            return stale.unwrap_or(Fd::from_u64(1).expect("the first fd"));
+        }
+        let slot = self.rng.below(self.slots.end() as usize) as u32;
+        self.slots.fd_of(slot)
+    }
+
+    /// Keeps an fd for later, when it will be stale.
+    pub fn remember(&mut self, fd: Fd) {
+        if self.remembered.len() < REMEMBERED_MAX {
+            self.remembered.push(fd);
+        } else {
+            let at = self.rng.below(REMEMBERED_MAX);
+            self.remembered[at] = fd;
+        }
+    }
+
+    fn uid(&mut self) -> String {
+        format!("user {}", self.rng.below(USERS))
+    }
+
+    fn group(&mut self) -> String {
+        format!("a group whose name is number {}", self.rng.below(GROUPS))
+    }
+}

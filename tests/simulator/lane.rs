@@ -1,0 +1,299 @@
+//! What the server owes one client, frame by frame: the naive twin of a connection's output queue.
+//!
+//! It does not hold bytes, only what they say. A frame goes from `segments`, where it is queued, to `flying` when the
+//! wire has all of it, and there the client looks for it. It mirrors how the queue keeps frames (copied one behind the
+//! other, or shared) because the server's bound on memory counts that, and the count has to be exact.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+
+use fdpush::sim::Tick;
+
+/// Numbers a push, whomever it goes to. Its payload says which it is.
+pub type PushId = u64;
+
+/// A shared frame saves nothing below this.
+const COPIED_BYTES_MAX: usize = 512;
+/// What is copied together.
+const RUN_BYTES_MAX: usize = 32 << 10;
+/// Pongs wait for one another over this.
+const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
+
+/// What a client is to receive.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Due {
+    /// Something of HTTP, which the client reads on its own.
+    Raw,
+    Message(PushId),
+    Ping,
+    Pong(Vec<u8>),
+    /// A close frame with this payload.
+    Close(Vec<u8>),
+}
+
+/// Memory in all queues, a shared frame counted once.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub total: usize,
+    /// In how many queues a push is as a shared frame.
+    shared: BTreeMap<PushId, u32>,
+}
+
+/// What the server owes one client.
+#[derive(Debug, Default)]
+pub struct Lane {
+    segments: VecDeque<Segment>,
+    /// How much of the first segment is written.
+    sent: usize,
+    /// Unwritten bytes.
+    bytes: usize,
+    /// The payload of the pong that waits.
+    pong: Option<Vec<u8>>,
+    is_full: bool,
+    /// Since when the wire has taken nothing.
+    pub stalled_since: Option<Tick>,
+    /// What the wire has whole, and the client has not seen.
+    pub flying: VecDeque<Due>,
+    /// The end of the connection took what was queued.
+    pub is_abandoned: bool,
+}
+
+#[derive(Debug, Default)]
+struct Segment {
+    bytes: usize,
+    shared: Option<PushId>,
+    key: Option<String>,
+    is_raw: bool,
+    /// Bytes of the frames that went on to `flying`.
+    flown: usize,
+    frames: VecDeque<(Due, usize)>,
+}
+
+/// A message on its way into queues.
+#[derive(Clone, Debug)]
+pub struct Posted {
+    pub id: PushId,
+    /// On the wire.
+    pub bytes: usize,
+    pub to_many: bool,
+    pub key: Option<String>,
+}
+
+impl Segment {
+    /// The memory that goes when this leaves its queue.
+    fn release(&self, ledger: &mut Ledger) {
+        let Some(id) = self.shared else {
+            ledger.total -= self.bytes;
+            return;
+        };
+        let queues = ledger.shared.get_mut(&id).expect("a shared frame is counted");
+        *queues -= 1;
+        if *queues == 0 {
+            ledger.shared.remove(&id);
+            ledger.total -= self.bytes;
+        }
+    }
+
+    /// Whether some of it is written, and what of it must follow: the rest of the frame that is half written.
+    fn begun_bytes(&self, sent: usize) -> usize {
+        match self.frames.front() {
+            Some((_, bytes)) if self.flown < sent => self.flown + bytes,
+            _ => self.flown,
+        }
+    }
+}
+
+impl Lane {
+    /// Unwritten bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Unwritten bytes of messages alone.
+    pub fn message_bytes(&self) -> usize {
+        let mut frames = self.segments.iter().flat_map(|segment| &segment.frames);
+        let begun = self.segments.front().map_or(0, |first| self.sent - first.flown);
+        let bytes = |(due, bytes): &(Due, usize)| if matches!(due, Due::Message(_)) { *bytes } else { 0 };
+        let first = frames.next().map_or(0, |frame| bytes(frame).saturating_sub(begun));
+        first + frames.map(bytes).sum::<usize>()
+    }
+
+    /// The queue has grown to `bytes`, by something of HTTP.
+    pub fn observe_raw(&mut self, bytes: usize, ledger: &mut Ledger) {
+        assert!(bytes >= self.bytes, "output vanished");
+        if bytes > self.bytes {
+            let grown = bytes - self.bytes;
+            let run = self.run(0, true);
+            run.bytes += grown;
+            run.frames.push_back((Due::Raw, grown));
+            self.bytes = bytes;
+            ledger.total += grown;
+        }
+    }
+
+    /// A message was queued.
+    pub fn push_message(&mut self, posted: &Posted, ledger: &mut Ledger) {
+        let frame = (Due::Message(posted.id), posted.bytes);
+        let is_shared = posted.key.is_some() || (posted.to_many && (self.is_full || posted.bytes > COPIED_BYTES_MAX));
+        if is_shared {
+            let segment = Segment::shared(posted, ledger);
+            self.segments.push_back(segment);
+        } else {
+            self.append(frame, ledger);
+        }
+        self.bytes += posted.bytes;
+    }
+
+    /// A control frame was queued.
+    pub fn push_control(&mut self, due: Due, ledger: &mut Ledger) {
+        let payload = match &due {
+            Due::Pong(payload) | Due::Close(payload) => payload.len(),
+            _ => 0,
+        };
+        self.append((due, 2 + payload), ledger);
+        self.bytes += 2 + payload;
+    }
+
+    /// A ping came: its pong is queued, or waits (`true`) and takes the place of the one that did.
+    pub fn push_pong(&mut self, payload: &[u8], ledger: &mut Ledger) -> bool {
+        let waits = self.is_full || self.bytes > PONG_QUEUE_BYTES_MAX;
+        self.pong = waits.then(|| payload.to_vec());
+        if !waits {
+            self.push_control(Due::Pong(payload.to_vec()), ledger);
+        }
+        waits
+    }
+
+    /// Nothing comes behind a close frame.
+    pub fn forget_pong(&mut self) {
+        self.pong = None;
+    }
+
+    /// A message takes the place of the last unsent one with its key. `false`: it cannot.
+    pub fn conflate(&mut self, posted: &Posted, bytes_max: usize, ledger: &mut Ledger) -> bool {
+        let sent = self.sent;
+        let last = self.segments.iter_mut().enumerate().rfind(|(_, segment)| segment.key == posted.key);
+        let Some((index, segment)) = last.filter(|_| posted.key.is_some()) else { return false };
+        if index == 0 && sent > 0 {
+            return false;
+        }
+        let bytes = self.bytes - segment.bytes + posted.bytes;
+        if bytes > bytes_max {
+            return false;
+        }
+        segment.release(ledger);
+        *segment = Segment::shared(posted, ledger);
+        self.bytes = bytes;
+        true
+    }
+
+    /// The wire took `count` bytes, and is full if it was offered more.
+    pub fn written(&mut self, count: usize, is_full: bool, now: Tick, ledger: &mut Ledger) {
+        self.sent += count;
+        self.bytes -= count;
+        while let Some(first) = self.segments.front_mut() {
+            while let Some(&(_, bytes)) = first.frames.front()
+                && first.flown + bytes <= self.sent
+            {
+                first.flown += bytes;
+                let (due, _) = first.frames.pop_front().expect("just seen");
+                if due != Due::Raw {
+                    self.flying.push_back(due);
+                }
+            }
+            if first.bytes > self.sent {
+                break;
+            }
+            self.sent -= first.bytes;
+            first.release(ledger);
+            self.segments.pop_front();
+        }
+        self.is_full = is_full;
+        self.stalled_since = match (is_full, count) {
+            (false, _) => None,
+            (true, 0) => self.stalled_since.or(Some(now)),
+            (true, _) => Some(now),
+        };
+        if self.segments.is_empty()
+            && let Some(payload) = self.pong.take()
+        {
+            self.push_control(Due::Pong(payload), ledger);
+        }
+    }
+
+    /// The wire has room again.
+    pub fn has_room(&mut self) {
+        self.is_full = false;
+    }
+
+    /// The reader is too slow: all is dropped that it has not begun to read, HTTP excepted.
+    pub fn truncate(&mut self, ledger: &mut Ledger) {
+        self.pong = None;
+        let raw = self.segments.iter().take_while(|segment| segment.is_raw).count();
+        let kept = raw.max(usize::from(self.sent > 0));
+        for segment in self.segments.drain(kept..) {
+            segment.release(ledger);
+        }
+        if raw == 0
+            && let Some(first) = self.segments.front_mut()
+            && first.shared.is_none()
+        {
+            let begun = first.begun_bytes(self.sent);
+            ledger.total -= first.bytes - begun;
+            first.bytes = begun;
+            first.frames.truncate(1);
+            if begun == self.sent {
+                self.segments.clear();
+                ledger.total -= mem::take(&mut self.sent);
+            }
+        }
+        self.bytes = self.segments.iter().map(|segment| segment.bytes).sum::<usize>() - self.sent;
+    }
+
+    /// The connection is dropped, and what is queued with it.
+    pub fn abandon(&mut self, ledger: &mut Ledger) {
+        for segment in mem::take(&mut self.segments) {
+            segment.release(ledger);
+        }
+        self.is_abandoned |= self.bytes > 0 || self.sent > 0;
+        (self.bytes, self.sent, self.pong) = (0, 0, None);
+    }
+
+    fn append(&mut self, frame: (Due, usize), ledger: &mut Ledger) {
+        let run = self.run(frame.1, false);
+        run.bytes += frame.1;
+        ledger.total += frame.1;
+        run.frames.push_back(frame);
+    }
+
+    /// The segment that the next `bytes` are copied into.
+    fn run(&mut self, bytes: usize, is_raw: bool) -> &mut Segment {
+        let has_room = self
+            .segments
+            .back()
+            .is_some_and(|last| last.shared.is_none() && last.is_raw == is_raw && last.bytes + bytes <= RUN_BYTES_MAX);
+        if !has_room {
+            self.segments.push_back(Segment { is_raw, ..Segment::default() });
+        }
+        self.segments.back_mut().expect("just pushed")
+    }
+}
+
+impl Segment {
+    fn shared(posted: &Posted, ledger: &mut Ledger) -> Segment {
+        let queues = ledger.shared.entry(posted.id).or_default();
+        *queues += 1;
+        if *queues == 1 {
+            ledger.total += posted.bytes;
+        }
+        let frames = VecDeque::from([(Due::Message(posted.id), posted.bytes)]);
+        Segment {
+            bytes: posted.bytes,
+            shared: Some(posted.id),
+            key: posted.key.clone(),
+            is_raw: false,
+            flown: 0,
+            frames,
+        }
+    }
+}

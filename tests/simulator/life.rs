@@ -1,0 +1,285 @@
+//! One connection as the oracle sees it: what it may do now, and what it must have done by when.
+
+use std::time::Duration;
+
+use fdpush::sim::Tick;
+use fdpush::{By, Cause, CloseCode, Closed, Fd, Heartbeat, Limits};
+
+use crate::coverage::hit;
+use crate::inbound::{Inbound, Said};
+use crate::lane::{Due, Lane, Ledger};
+
+/// Where a connection is in its life.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Stage {
+    Http,
+    Open,
+    /// A close frame is on its way, and this is how long its client has.
+    Closing {
+        until: Tick,
+    },
+    /// It ended without a word.
+    Dead,
+}
+
+/// A connection's life.
+#[derive(Debug)]
+pub struct Life {
+    pub fd: Fd,
+    pub stage: Stage,
+    pub inbound: Inbound,
+    pub lane: Lane,
+    pub beat: Beat,
+    /// When it stopped being open.
+    pub closed_at: Option<Tick>,
+    /// How often its handler was told of its end.
+    pub told: u32,
+    /// The server has seen that the client or the socket is gone.
+    pub is_lost: bool,
+    /// A tick found that its client has had its time.
+    pub is_expired: bool,
+    /// Its slot has been freed.
+    pub is_reaped: bool,
+}
+
+/// What there is to know of a heartbeat, for the server's rules to be held against.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    pub way: Heartbeat,
+    /// Since when it goes this way.
+    since: Tick,
+    last_seen: Tick,
+    /// Pings since anything came.
+    unheard: u32,
+    /// Between which ticks the next ping is due, both included.
+    ping: (Tick, Tick),
+}
+
+/// The moments of two turns, of which this one did something: it was due by now, and was not in the turn before.
+#[derive(Copy, Clone, Debug)]
+pub struct Turn {
+    pub before: Tick,
+    pub now: Tick,
+}
+
+impl Turn {
+    /// Holds something that was done in this turn against when it was due.
+    pub fn assert_due(self, at: Tick, what: &str) {
+        assert!(at <= self.now, "{what}, due at {at:?}, is early at {:?}", self.now);
+        assert!(at > self.before, "{what}, due at {at:?}, was late by more than a turn at {:?}", self.before);
+    }
+}
+
+impl Beat {
+    /// A heartbeat from now on.
+    pub fn new(way: Heartbeat, now: Tick, last_seen: Tick) -> Beat {
+        let ping = match way {
+            // The first comes in the second half of its period.
+            Heartbeat::Ping { every, .. } | Heartbeat::Push { every } => (now.after(every / 2), now.after(every)),
+            _ => (Tick::NEVER, Tick::NEVER),
+        };
+        Beat { way, since: now, last_seen, unheard: 0, ping }
+    }
+
+    /// Bytes came.
+    pub fn hear(&mut self, now: Tick) {
+        (self.last_seen, self.unheard) = (now, 0);
+    }
+
+    /// The last moment at which something has to happen.
+    pub fn due(&self) -> Tick {
+        match self.way {
+            Heartbeat::Client { idle_max } => self.since.max(self.last_seen).after(idle_max),
+            _ => self.ping.1,
+        }
+    }
+
+    fn ping(&mut self, turn: Turn) {
+        let (Heartbeat::Ping { every, .. } | Heartbeat::Push { every }) = self.way else { panic!("nobody asks here") };
+        assert!(!self.is_dead(), "a dead client was pinged");
+        self.assert_ping_due(turn);
+        self.unheard += 1;
+        self.ping = (turn.now.after(every), turn.now.after(every));
+    }
+
+    fn die(&self, turn: Turn) {
+        match self.way {
+            Heartbeat::Client { .. } => turn.assert_due(self.due(), "the end of an idle client"),
+            Heartbeat::Ping { .. } => {
+                assert!(self.is_dead(), "declared dead with {} pings unanswered: {:?}", self.unheard, self.way);
+                self.assert_ping_due(turn);
+            }
+            _ => panic!("declared dead where nobody asks: {:?}", self.way),
+        }
+    }
+
+    fn is_dead(&self) -> bool {
+        matches!(self.way, Heartbeat::Ping { missed_max, .. } if self.unheard >= missed_max)
+    }
+
+    fn assert_ping_due(&self, turn: Turn) {
+        let (from, to) = self.ping;
+        assert!(from <= turn.now, "a heartbeat due at {from:?} is early at {:?}", turn.now);
+        assert!(to > turn.before, "a heartbeat due at {to:?} was late by more than a turn at {:?}", turn.before);
+    }
+}
+
+impl Life {
+    /// A connection that was just accepted.
+    pub fn new(fd: Fd, way: Heartbeat, now: Tick) -> Life {
+        Life {
+            fd,
+            stage: Stage::Http,
+            inbound: Inbound::default(),
+            lane: Lane::default(),
+            beat: Beat::new(way, now, now),
+            closed_at: None,
+            told: 0,
+            is_lost: false,
+            is_expired: false,
+            is_reaped: false,
+        }
+    }
+
+    /// Whether it can be pushed to.
+    pub fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// Its WebSocket opens.
+    pub fn open(&mut self, now: Tick) {
+        assert_eq!(self.stage, Stage::Http, "{} opened twice", self.fd);
+        self.stage = Stage::Open;
+        self.beat = Beat::new(self.beat.way, now, self.beat.last_seen);
+    }
+
+    /// It gets a heartbeat of its own.
+    pub fn set_heartbeat(&mut self, way: Heartbeat, now: Tick) {
+        self.beat = Beat::new(way, now, self.beat.last_seen);
+    }
+
+    // Its end, as it was told: once, with the cause that it had.
+
+    /// The server ended it, with this close frame or, at 1006, without one.
+    pub fn close(&mut self, closed: &Closed, code: CloseCode, reason: &str, cause: Cause) {
+        let expected = Closed { code, reason: reason.into(), by: By::Server, cause };
+        assert_eq!(*closed, expected, "{}", self.fd);
+    }
+
+    /// Its client said goodbye or broke a rule, as its bytes tell.
+    pub fn close_by_bytes(&mut self, closed: &Closed, limits: &Limits, now: Tick, ledger: &mut Ledger) {
+        match closed.cause {
+            Cause::ClientClosed => {
+                assert_eq!(closed.by, By::Client);
+                self.inbound.tell(&Said::Close(closed.code.as_u16(), closed.reason.to_string()));
+                self.say_goodbye(closed.code, "", limits, now, ledger);
+            }
+            Cause::ProtocolError(error) => {
+                let code = self.inbound.tell_bad(error).into();
+                self.close(closed, code, error.as_str(), closed.cause);
+                self.say_goodbye(code, error.as_str(), limits, now, ledger);
+            }
+            cause => panic!("{}: {cause} because of what the client said", self.fd),
+        }
+    }
+
+    /// Its client is gone without a word.
+    pub fn close_by_loss(&mut self, closed: &Closed, now: Tick) {
+        let expected =
+            Closed { code: CloseCode::ABNORMAL, reason: "".into(), by: By::Client, cause: Cause::ConnectionLost };
+        assert_eq!(*closed, expected, "{}", self.fd);
+        assert!(self.is_lost, "{} is said to be lost", self.fd);
+        self.die(now);
+    }
+
+    /// A tick ended it.
+    pub fn close_by_tick(&mut self, closed: &Closed, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
+        match closed.cause {
+            Cause::HeartbeatMissed => self.beat.die(turn),
+            Cause::WriteTimedOut => turn.assert_due(self.write_due(limits), "the end of a write"),
+            Cause::MessageTimedOut => {
+                turn.assert_due(self.message_due(limits), "the end of a message");
+                let reason = "message took too long";
+                self.close(closed, CloseCode::POLICY, reason, closed.cause);
+                return self.say_goodbye(CloseCode::POLICY, reason, limits, turn.now, ledger);
+            }
+            cause => panic!("{}: {cause} because of a tick", self.fd),
+        }
+        self.close(closed, CloseCode::ABNORMAL, "", closed.cause);
+        self.die(turn.now);
+    }
+
+    /// A tick did not end it: then nothing was due that should have.
+    pub fn outlive_tick(&mut self, is_pinged: bool, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
+        match self.stage {
+            Stage::Open => {
+                assert!(self.write_due(limits) > turn.now, "{} outlived its write", self.fd);
+                assert!(self.message_due(limits) > turn.now, "{} outlived its message", self.fd);
+            }
+            _ => self.is_expired |= self.due(limits) <= turn.now,
+        }
+        if is_pinged {
+            assert!(self.is_open(), "{} was pinged and is not open", self.fd);
+            self.beat.ping(turn);
+            hit("heartbeat: ping");
+            self.lane.push_control(Due::Ping, ledger);
+        }
+        assert!(!self.is_open() || self.beat.due() > turn.now, "{} outlived its heartbeat", self.fd);
+    }
+
+    /// Its close frame is queued, and its client is waited for.
+    pub fn say_goodbye(&mut self, code: CloseCode, reason: &str, limits: &Limits, now: Tick, ledger: &mut Ledger) {
+        assert!(self.is_open(), "{} was closed twice", self.fd);
+        self.lane.forget_pong();
+        let payload = match code {
+            CloseCode::NO_STATUS => Vec::new(),
+            _ => [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat(),
+        };
+        self.lane.push_control(Due::Close(payload), ledger);
+        self.stage = Stage::Closing { until: now.after(limits.close_wait_max) };
+        self.closed_at = Some(now);
+    }
+
+    /// It ends at once.
+    pub fn die(&mut self, now: Tick) {
+        assert!(self.is_open(), "{} was closed twice", self.fd);
+        self.stage = Stage::Dead;
+        self.closed_at = Some(now);
+    }
+
+    // Deadlines.
+
+    /// By when the loop has to look after it.
+    pub fn due(&self, limits: &Limits) -> Tick {
+        match self.stage {
+            Stage::Open => self.beat.due().min(self.write_due(limits)).min(self.message_due(limits)),
+            Stage::Closing { until } => until.min(self.write_due(limits)),
+            Stage::Http | Stage::Dead => Tick::NEVER,
+        }
+    }
+
+    /// Its socket is closed. What is still queued must have had its chance.
+    pub fn judge_drop(&self) {
+        let is_over = match self.stage {
+            Stage::Http | Stage::Dead => true,
+            Stage::Open => false,
+            Stage::Closing { .. } => {
+                let is_done = self.lane.bytes() == 0 && self.inbound.is_close_read();
+                is_done || self.is_lost || self.is_expired
+            }
+        };
+        assert!(is_over, "{} was dropped too early, with {} bytes queued", self.fd, self.lane.bytes());
+    }
+
+    fn write_due(&self, limits: &Limits) -> Tick {
+        after(self.lane.stalled_since, limits.write_time_max)
+    }
+
+    fn message_due(&self, limits: &Limits) -> Tick {
+        after(self.inbound.unfinished_since(), limits.message_time_max)
+    }
+}
+
+fn after(since: Option<Tick>, time: Duration) -> Tick {
+    since.map_or(Tick::NEVER, |since| since.after(time))
+}

@@ -1,0 +1,117 @@
+//! The simulator: floors 0 and 1 under virtual time and a hostile network, with an oracle at their side.
+//!
+//! The server's state machines are driven as the loop drives them, but by a loop, sockets, an epoll and a clock that are
+//! made of a seed. Clients of every character talk to it; handlers do whatever handlers may. Beside it an oracle, written
+//! as naively as can be, knows what should be: who may receive what and in which order, how each connection ends and
+//! when at the latest, and what is left of it (nothing).
+//!
+//! ```text
+//! cargo test --test simulator                          some dozen seeds
+//! SIM_SEEDS=300 cargo test --test simulator            as many as you like
+//! SIM_SEED=123 cargo test --test simulator             this one, with what happened in it
+//! tests/simulator/many.sh 100000                       a hundred thousand, in release, on all cores
+//! ```
+//!
+//! To read it: `world.rs` (a run), `server.rs` with `output.rs`, `asks.rs` and `handler.rs` (the loop's part),
+//! `client.rs` and `wire.rs` (who it has to do with), then the oracle: `life.rs`, `lane.rs`, `inbound.rs`, `people.rs`.
+
+mod asks;
+mod client;
+mod clock;
+mod coverage;
+mod frames;
+mod handler;
+mod inbound;
+mod lane;
+mod life;
+mod oracle;
+mod output;
+mod people;
+mod rng;
+mod server;
+mod setting;
+mod slots;
+mod tongue;
+mod wire;
+mod world;
+
+use std::env;
+
+use crate::coverage::Tally;
+
+/// Seeds of a plain `cargo test`: as many as take it a few seconds.
+const SEEDS: u64 = 24;
+
+/// What has to have happened in so many seeds: what a run no longer meets, it no longer tests.
+const COVERED: &[&str] = &[
+    "all queues over their bound",
+    "client_closed",
+    "clock jump",
+    "connection_lost",
+    "drained",
+    "heard: request",
+    "heartbeat: ping",
+    "heartbeat_missed",
+    "kicked",
+    "message_timed_out",
+    "network: broken while writing",
+    "network: socket full",
+    "pong waits",
+    "push: conflated",
+    "push: dropped",
+    "push: queued after a write",
+    "push: refused",
+    "server_closed",
+    "slow_consumer",
+    "text is not UTF-8",
+    "timer fired",
+    "upgrade: later",
+    "upgrade: uid taken",
+    "write_timed_out",
+];
+
+/// Says how a failed seed is run again.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("\nthe seed that fails: SIM_SEED={} cargo test --test simulator\n", self.0);
+        }
+    }
+}
+
+fn run(seed: u64) -> Tally {
+    let _replay = Replay(seed);
+    world::run(seed)
+}
+
+fn number(name: &str) -> Option<u64> {
+    let value = env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")))
+}
+
+#[test]
+fn everything_is_as_it_should_be() {
+    if let Some(seed) = number("SIM_SEED") {
+        println!("{:#?}", run(seed));
+        return;
+    }
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let first = number("SIM_FIRST").unwrap_or(0);
+    let mut all = Tally::new();
+    for seed in first..first + seeds {
+        for (what, times) in run(seed) {
+            *all.entry(what).or_default() += times;
+        }
+    }
+    println!("{seeds} seeds from {first}: {all:#?}");
+    let missed: Vec<_> = COVERED.iter().filter(|what| !all.contains_key(*what)).collect();
+    assert!(seeds < SEEDS || missed.is_empty(), "none of the seeds met {missed:?}");
+}
+
+#[test]
+fn a_seed_is_all_there_is_to_a_run() {
+    let seed = number("SIM_SEED").unwrap_or(1);
+    assert_eq!(run(seed), run(seed));
+}

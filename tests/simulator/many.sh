@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Many seeds of the simulator, in release, on all cores.
+#   tests/simulator/many.sh SEEDS [FIRST]      from seed FIRST on (default 0)
+#   JOBS                                       how many at a time (default: the cores there are)
+# Ends with what a failed seed needs to be run again.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+seeds=${1:?how many seeds?}
+first=${2:-0}
+# Seeds that a process runs.
+portion=100
+
+# A target directory of its own: these are not the release profile's settings.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/simulator
+# Release as far as speed goes; overflows and the server's own assertions are still told.
+export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+binary=$(cargo test --release --test simulator --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*simulator-[^"]*\)".*/\1/p' | tail -1)
+
+run_portion() {
+    local log
+    log=$(mktemp)
+    if ! SIM_FIRST=$1 SIM_SEEDS=$2 "$binary" --nocapture everything >"$log" 2>&1; then
+        grep --max-count=1 --after-context=3 'panicked at' "$log" || true
+        grep 'SIM_SEED=' "$log" || tail -20 "$log"
+        rm "$log"
+        return 1
+    fi
+    rm "$log"
+}
+export -f run_portion
+export binary
+
+for ((from = first; from < first + seeds; from += portion)); do
+    left=$((first + seeds - from))
+    echo "$from $((left < portion ? left : portion))"
+done | xargs --max-procs="${JOBS:-$(nproc)}" --max-args=2 bash -c 'run_portion "$@"' portion
+echo "$seeds seeds from $first: all is as it should be"

@@ -1,0 +1,240 @@
+//! The way out: queueing, writing, and what becomes of readers that are too slow. The loop's part once more, and every
+//! answer of a connection foretold.
+
+use std::io::IoSlice;
+use std::mem;
+
+use fdpush::sim::{Event, Next, Opcode, Outbound, Sent, outbound};
+use fdpush::{Cause, CloseCode, Fd, Frame, Outcome, SlowReader};
+
+use crate::coverage::hit;
+use crate::lane::Posted;
+use crate::oracle::payload_of;
+use crate::server::Server;
+
+/// System calls a turn that may be spent on writing to one connection.
+const WRITES_PER_TURN_MAX: usize = 16;
+
+const SLICES_MAX: usize = 64;
+
+/// How a message is pushed.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    pub is_text: bool,
+    pub payload_bytes: usize,
+    /// Encoded beforehand.
+    pub is_frame: bool,
+    pub key: Option<String>,
+}
+
+impl Server {
+    /// Queues one push for each of these slots. Whoever has one of them must be of the `intended`, and each of those
+    /// must be reached.
+    pub fn push_to_slots(&mut self, slots: &[u32], intended: Vec<Fd>, manner: &Manner) {
+        let id = self.oracle.post(intended.clone(), manner.payload_bytes, manner.is_text);
+        let payload = payload_of(id, manner.payload_bytes);
+        let text = String::from_utf8_lossy(&payload);
+        let frame = if manner.is_text { Frame::text(&text) } else { Frame::binary(&payload) };
+        let opcode = if manner.is_text { Opcode::Text } else { Opcode::Binary };
+        let bare = if manner.is_frame { Outbound::frame(&frame) } else { Outbound::message(opcode, &payload) };
+
+        let to_many = manner.is_frame || slots.len() > 1;
+        let posted = Posted { id, bytes: frame.as_bytes().len(), to_many, key: manner.key.clone() };
+        let mut message = outbound(bare, to_many, manner.key.as_deref());
+        assert_eq!(message.bytes(), posted.bytes, "length on the wire");
+        let mut reached = Vec::new();
+        for &slot in slots {
+            if self.push(slot, &mut message, &posted) != Outcome::Gone {
+                reached.push(self.slots.fd_of(slot));
+            }
+        }
+        reached.sort_unstable();
+        assert_eq!(reached, intended, "push {id} reached these, and was meant for those");
+        self.end_slow();
+    }
+
+    fn push(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
+        match self.send(slot, message, posted) {
+            Sent::Queued => {
+                self.touch(slot);
+                if self.env.queued > self.env.limits.queue_total_bytes_max {
+                    self.relieve(slot);
+                }
+                hit("push: queued");
+                Outcome::Queued
+            }
+            Sent::NotOpen => Outcome::Gone,
+            Sent::TooLarge => {
+                hit("push: refused");
+                Outcome::Refused
+            }
+            Sent::Full => self.push_to_full(slot, message, posted),
+        }
+    }
+
+    fn push_to_full(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
+        self.write(slot);
+        match self.send(slot, message, posted) {
+            Sent::Queued => {
+                self.touch(slot);
+                hit("push: queued after a write");
+                return Outcome::Queued;
+            }
+            Sent::NotOpen => return Outcome::Gone,
+            Sent::Full | Sent::TooLarge => {}
+        }
+        match self.env.limits.slow_reader {
+            SlowReader::Close => self.slow.push(slot),
+            SlowReader::DropNewest => hit("push: dropped"),
+            SlowReader::Conflate => {
+                if self.conflate(slot, message, posted) {
+                    hit("push: conflated");
+                    return Outcome::Queued;
+                }
+                hit("push: dropped, not conflated");
+            }
+        }
+        Outcome::Dropped
+    }
+
+    /// Asks the connection, having foretold its answer.
+    fn send(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> Sent {
+        let fd = self.slots.fd_of(slot);
+        let Some(entry) = self.slots.get_mut(slot) else { return Sent::NotOpen };
+        let (life, ledger) = self.oracle.account(fd);
+        let limits = &self.env.limits;
+        let queued = life.lane.bytes();
+        let is_over_total = queued > 0 && ledger.total + posted.bytes > limits.queue_total_bytes_max;
+        let expected = match posted.bytes {
+            _ if !life.is_open() => Sent::NotOpen,
+            bytes if bytes > limits.queue_bytes_max => Sent::TooLarge,
+            bytes if queued + bytes > limits.queue_bytes_max || is_over_total => Sent::Full,
+            _ => Sent::Queued,
+        };
+        let sent = entry.connection.send(message, &mut self.env);
+        assert_eq!(sent, expected, "{fd} with {queued} bytes queued is sent {posted:?}");
+        if sent == Sent::Queued {
+            life.lane.push_message(posted, ledger);
+        }
+        self.compare(slot);
+        sent
+    }
+
+    fn conflate(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> bool {
+        let fd = self.slots.fd_of(slot);
+        let bytes_max = self.env.limits.queue_bytes_max;
+        let Some(entry) = self.slots.get_mut(slot) else { return false };
+        let is_conflated = entry.connection.conflate(message, &mut self.env);
+        let (life, ledger) = self.oracle.account(fd);
+        let expected = life.lane.conflate(posted, bytes_max, ledger);
+        assert_eq!(is_conflated, expected, "{fd} conflates {posted:?}");
+        self.compare(slot);
+        is_conflated
+    }
+
+    fn relieve(&mut self, slot: u32) {
+        hit("all queues over their bound");
+        self.write(slot);
+        let is_over = self.env.queued > self.env.limits.queue_total_bytes_max;
+        let has_output = self.slots.get(slot).is_some_and(|entry| entry.connection.queued_bytes() > 0);
+        if is_over && has_output {
+            self.slow.push(slot);
+        }
+    }
+
+    fn end_slow(&mut self) {
+        while let Some(slot) = self.slow.pop() {
+            let fd = self.slots.fd_of(slot);
+            let Some(entry) = self.slots.get_mut(slot) else { continue };
+            let event = entry.connection.close_slow(&mut self.env);
+            let (code, reason) = (CloseCode::TRY_AGAIN_LATER, "reading too slowly");
+            let (life, ledger) = self.oracle.account(fd);
+            if life.is_open() {
+                life.lane.truncate(ledger);
+                if ledger.total > self.env.limits.queue_total_bytes_max {
+                    hit("a slow reader cut off");
+                    let Some(Event::Closed(closed)) = &event else { panic!("{fd} was not closed: {event:?}") };
+                    life.lane.abandon(ledger);
+                    life.close(closed, CloseCode::ABNORMAL, "", Cause::SlowConsumer);
+                    life.die(self.env.now);
+                    self.compare(slot);
+                    self.touch(slot);
+                    self.record_end(slot, event);
+                    continue;
+                }
+            }
+            self.judge_close(slot, &event, code, reason, Cause::SlowConsumer);
+            self.record_end(slot, event);
+        }
+    }
+
+    /// Writes what connections have, and lists those that are over.
+    pub fn flush(&mut self) {
+        for slot in mem::take(&mut self.dirty) {
+            let Some(entry) = self.slots.get_mut(slot) else { continue };
+            entry.is_dirty = false;
+            let wanted_read = entry.connection.wants_read();
+            if !self.write(slot) {
+                self.break_off(slot);
+                self.over.push(slot);
+                continue;
+            }
+            let fd = self.slots.fd_of(slot);
+            let Some(entry) = self.slots.get_mut(slot) else { continue };
+            match entry.connection.poll_next(&self.env) {
+                Next::Drop => {
+                    self.oracle.life(fd).judge_drop();
+                    self.over.push(slot);
+                    continue;
+                }
+                Next::Shut => entry.wire.borrow_mut().shut(),
+                Next::Stay => {}
+            }
+            if !wanted_read && entry.connection.wants_read() {
+                self.make_ready(slot);
+            }
+            self.arm(slot);
+        }
+    }
+
+    /// The socket broke while it was written to.
+    fn break_off(&mut self, slot: u32) {
+        hit("network: broken while writing");
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let event = entry.connection.handle_end(true);
+        let now = self.env.now;
+        let life = self.life_at(slot);
+        life.is_lost = true;
+        if let Some(fdpush::sim::Event::Closed(closed)) = &event {
+            life.close_by_loss(closed, now);
+        }
+        self.record_end(slot, event);
+    }
+
+    /// Writes until the queue is empty, the socket full, or the turn's share used up. `false`: the socket broke.
+    fn write(&mut self, slot: u32) -> bool {
+        let fd = self.slots.fd_of(slot);
+        for _ in 0..WRITES_PER_TURN_MAX {
+            let Some(entry) = self.slots.get_mut(slot) else { return true };
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = entry.connection.poll_slices(&mut slices[..self.slices_max]);
+            let slices = &slices[..filled];
+            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+            if offered == 0 {
+                return true;
+            }
+            let Some(written) = entry.wire.borrow_mut().write(slices, &mut self.rng) else { return false };
+            let is_full = written < offered;
+            entry.connection.handle_written(written, is_full, &mut self.env);
+            if is_full && !self.full.contains(&slot) {
+                self.full.push(slot);
+            }
+            let now = self.env.now;
+            let (life, ledger) = self.oracle.account(fd);
+            life.lane.written(written, is_full, now, ledger);
+            self.compare(slot);
+        }
+        self.touch(slot);
+        true
+    }
+}

@@ -1,0 +1,127 @@
+//! Who is who and who is where, by fd: the naive twin of the registry, which goes by slot.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fdpush::sim::{Departed, Registry};
+use fdpush::{Change, Fd, SecondLogin};
+
+/// Users and groups.
+#[derive(Debug, Default)]
+pub struct People {
+    uids: BTreeMap<Fd, String>,
+    /// Of a user, the newest binding last.
+    users: BTreeMap<String, Vec<Fd>>,
+    groups: BTreeMap<String, BTreeSet<Fd>>,
+    /// Of a connection, the last joined last.
+    memberships: BTreeMap<Fd, Vec<String>>,
+}
+
+impl People {
+    /// Binds, and names whom that kicks.
+    pub fn bind(&mut self, fd: Fd, uid: &str, policy: SecondLogin) -> (Change, Vec<Fd>) {
+        if self.uids.get(&fd).is_some_and(|bound| bound == uid) {
+            return (Change::Already, Vec::new());
+        }
+        let others: Vec<Fd> = self.fds_of(uid).rev().collect();
+        let kicked = match policy {
+            SecondLogin::RejectNew if !others.is_empty() => return (Change::Taken, Vec::new()),
+            SecondLogin::KickOld => others,
+            _ => Vec::new(),
+        };
+        self.unbind(fd);
+        self.uids.insert(fd, uid.to_owned());
+        self.users.entry(uid.to_owned()).or_default().push(fd);
+        (Change::Done, kicked)
+    }
+
+    /// Unbinds.
+    pub fn unbind(&mut self, fd: Fd) -> Change {
+        let Some(uid) = self.uids.remove(&fd) else { return Change::Already };
+        let fds = self.users.get_mut(&uid).expect("a uid has a user");
+        fds.retain(|other| *other != fd);
+        if fds.is_empty() {
+            self.users.remove(&uid);
+        }
+        Change::Done
+    }
+
+    /// Joins.
+    pub fn join(&mut self, fd: Fd, group: &str) -> Change {
+        if !self.groups.entry(group.to_owned()).or_default().insert(fd) {
+            return Change::Already;
+        }
+        self.memberships.entry(fd).or_default().push(group.to_owned());
+        Change::Done
+    }
+
+    /// Leaves.
+    pub fn leave(&mut self, fd: Fd, group: &str) -> Change {
+        let Some(members) = self.groups.get_mut(group) else { return Change::Already };
+        if !members.remove(&fd) {
+            return Change::Already;
+        }
+        if members.is_empty() {
+            self.groups.remove(group);
+        }
+        let joined = self.memberships.get_mut(&fd).expect("a member has memberships");
+        joined.retain(|other| other != group);
+        if joined.is_empty() {
+            self.memberships.remove(&fd);
+        }
+        Change::Done
+    }
+
+    /// Ends a group.
+    pub fn ungroup(&mut self, group: &str) -> usize {
+        let members: Vec<Fd> = self.members(group).collect();
+        for fd in &members {
+            self.leave(*fd, group);
+        }
+        members.len()
+    }
+
+    /// A connection is gone, and `departed` is what it is said to have had.
+    pub fn remove(&mut self, fd: Fd, departed: &Departed) {
+        let groups: Vec<&str> = departed.groups.iter().map(AsRef::as_ref).collect();
+        assert_eq!(groups, self.groups_of(fd), "groups that {fd} left");
+        assert_eq!(departed.uid.as_deref(), self.uids.get(&fd).map(String::as_str), "uid that {fd} had");
+        self.unbind(fd);
+        for group in self.memberships.get(&fd).cloned().unwrap_or_default() {
+            self.leave(fd, &group);
+        }
+    }
+
+    /// The connections of a user, the oldest binding first.
+    pub fn fds_of(&self, uid: &str) -> impl DoubleEndedIterator<Item = Fd> {
+        self.users.get(uid).into_iter().flatten().copied()
+    }
+
+    /// The members of a group.
+    pub fn members(&self, group: &str) -> impl Iterator<Item = Fd> {
+        self.groups.get(group).into_iter().flatten().copied()
+    }
+
+    /// Compares all there is. `fd_of` names who has a slot.
+    pub fn check(&self, registry: &Registry, fd_of: impl Fn(u32) -> Fd) {
+        registry.check_invariants();
+        let memberships = self.memberships.values().map(Vec::len).sum::<usize>();
+        let counts = (registry.user_count(), registry.group_count(), registry.membership_count());
+        assert_eq!(counts, (self.users.len(), self.groups.len(), memberships), "users, groups, memberships");
+        for (uid, fds) in &self.users {
+            let newest_first: Vec<Fd> = registry.slots_of(uid).map(&fd_of).collect();
+            assert!(
+                newest_first.iter().eq(fds.iter().rev()),
+                "{uid} is {newest_first:?} and should be {fds:?} reversed"
+            );
+        }
+        for (group, fds) in &self.groups {
+            let members: BTreeSet<Fd> = registry.members(group).map(&fd_of).collect();
+            assert_eq!(members, *fds, "members of {group}");
+        }
+    }
+
+    /// The groups of a connection, the last joined first.
+    fn groups_of(&self, fd: Fd) -> Vec<&str> {
+        self.memberships.get(&fd).into_iter().flatten().rev().map(String::as_str).collect()
+    }
+}

@@ -1,0 +1,90 @@
+//! What one run is like: its bounds, its size, and who comes. All of it drawn from the seed.
+
+use std::time::Duration;
+
+use fdpush::{Heartbeat, Limits, SecondLogin, SlowReader};
+
+use crate::rng::Rng;
+
+/// A run's circumstances.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub limits: Limits,
+    pub heartbeat: Heartbeat,
+    pub second_login: SecondLogin,
+    /// Connections at a time.
+    pub slots_max: usize,
+    /// Connections in all.
+    pub clients_max: usize,
+    pub turns: usize,
+    pub read_bytes_max: usize,
+    pub slices_max: usize,
+    /// Most bytes that a pipe holds.
+    pub pipe_bytes_max: usize,
+    pub commands_a_turn: usize,
+    /// Milliseconds from turn to turn, as far as nothing is due earlier.
+    pub pace: usize,
+    /// A handler goes wild once in so many calls.
+    pub mischief: usize,
+    /// Slots are at the end of their generations.
+    pub is_old: bool,
+    /// Clients go away at once, so that slots are reused in storms.
+    pub is_hasty: bool,
+}
+
+impl Setting {
+    /// The circumstances that a seed brings.
+    pub fn draw(rng: &mut Rng) -> Setting {
+        let is_large = rng.one_in(12);
+        let slots_max = if is_large { rng.within(500..=2000) } else { rng.within(1..=60) };
+        Setting {
+            limits: limits(rng),
+            heartbeat: heartbeat(rng),
+            second_login: *rng.pick(&[SecondLogin::Multi, SecondLogin::KickOld, SecondLogin::RejectNew]),
+            slots_max,
+            clients_max: if is_large { 2 * slots_max } else { 20 * slots_max + 400 },
+            turns: if is_large { rng.within(100..=200) } else { rng.within(200..=700) },
+            read_bytes_max: *rng.pick(&[1, 7, 100, 1000, 4096, 65_536]),
+            slices_max: *rng.pick(&[1, 2, 64]),
+            pipe_bytes_max: *rng.pick(&[64, 1000, 16_384, 65_536]),
+            commands_a_turn: if is_large { 20 } else { *rng.pick(&[1, 2, 8]) },
+            pace: *rng.pick(&[2, 20, 200, 2000]),
+            mischief: rng.within(1..=10),
+            is_old: rng.one_in(8),
+            is_hasty: rng.one_in(4),
+        }
+    }
+}
+
+fn limits(rng: &mut Rng) -> Limits {
+    let queue_bytes_max = *rng.pick(&[300, 2000, 20_000, 100_000, 300_000]);
+    Limits {
+        head_time_max: millis(rng, 100, 3000),
+        body_time_max: millis(rng, 100, 3000),
+        answer_time_max: millis(rng, 100, 3000),
+        keep_alive_max: millis(rng, 100, 3000),
+        message_bytes_max: *rng.pick(&[200, 5000, 50_000]),
+        message_time_max: millis(rng, 100, 5000),
+        close_wait_max: millis(rng, 50, 3000),
+        queue_bytes_max,
+        queue_total_bytes_max: queue_bytes_max * *rng.pick(&[1, 2, 10, 1000]),
+        write_time_max: millis(rng, 100, 5000),
+        slow_reader: *rng.pick(&[SlowReader::Close, SlowReader::DropNewest, SlowReader::Conflate]),
+        ..Limits::default()
+    }
+}
+
+/// A heartbeat of some kind.
+pub fn heartbeat(rng: &mut Rng) -> Heartbeat {
+    let every = millis(rng, 10, 4000);
+    match rng.below(8) {
+        0 => Heartbeat::Off,
+        1..3 => Heartbeat::Client { idle_max: every },
+        3..5 => Heartbeat::Push { every },
+        _ => Heartbeat::Ping { every, missed_max: rng.within(1..=3) as u32 },
+    }
+}
+
+fn millis(rng: &mut Rng, from: usize, to: usize) -> Duration {
+    Duration::from_millis(rng.within(from..=to) as u64)
+}

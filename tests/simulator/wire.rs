@@ -1,0 +1,198 @@
+//! A TCP connection that lives in memory: two bounded pipes, and an epoll that tells of edges.
+//!
+//! It keeps the promises that the kernel keeps and no others. Bytes come in order and none is lost, unless the
+//! connection is reset. A read takes all there is, as far as the buffer goes. A write may take less than there is room
+//! for. Whoever was told "full" is told once when there is room again, and whoever has bytes to read is told once for
+//! each time that more came.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use crate::coverage::hit;
+use crate::rng::Rng;
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Pipe {
+    bytes: VecDeque<u8>,
+    bytes_max: usize,
+    /// No more will come than is in it.
+    is_ended: bool,
+}
+
+/// Both directions.
+#[derive(Debug)]
+pub struct Wire {
+    /// From client to server.
+    up: Pipe,
+    /// From server to client.
+    down: Pipe,
+    is_reset: bool,
+    /// The server has closed its socket.
+    is_server_gone: bool,
+    /// The server was told "full".
+    owes_room: bool,
+    signals: Signals,
+}
+
+/// What epoll tells of a socket.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Signals {
+    pub is_readable: bool,
+    pub is_writable: bool,
+    /// The client has ended its side.
+    pub is_hung_up: bool,
+    /// The connection is reset.
+    pub is_error: bool,
+}
+
+/// What the server's read came to.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Read {
+    Nothing,
+    Bytes(usize),
+    End,
+    Broken,
+}
+
+impl Pipe {
+    fn room(&self) -> usize {
+        self.bytes_max - self.bytes.len()
+    }
+}
+
+impl Wire {
+    /// A connection whose pipes hold so many bytes.
+    pub fn new(up_bytes_max: usize, down_bytes_max: usize) -> Wire {
+        Wire {
+            up: Pipe { bytes_max: up_bytes_max, ..Pipe::default() },
+            down: Pipe { bytes_max: down_bytes_max, ..Pipe::default() },
+            is_reset: false,
+            is_server_gone: false,
+            owes_room: false,
+            signals: Signals { is_writable: true, ..Signals::default() },
+        }
+    }
+
+    // The server's end.
+
+    /// What epoll has to tell since it was last asked.
+    pub fn take_signals(&mut self) -> Signals {
+        if self.owes_room && self.down.room() > 0 {
+            self.owes_room = false;
+            self.signals.is_writable = true;
+        }
+        std::mem::take(&mut self.signals)
+    }
+
+    /// Whether the server waits to be told of room.
+    pub fn owes_room(&self) -> bool {
+        self.owes_room
+    }
+
+    /// Reads into `buf` all there is, as far as it goes.
+    pub fn read(&mut self, buf: &mut [u8]) -> Read {
+        if self.is_reset {
+            return Read::Broken;
+        }
+        let count = buf.len().min(self.up.bytes.len());
+        if count == 0 {
+            return if self.up.is_ended { Read::End } else { Read::Nothing };
+        }
+        let (front, back) = self.up.bytes.as_slices();
+        let first = count.min(front.len());
+        buf[..first].copy_from_slice(&front[..first]);
+        buf[first..count].copy_from_slice(&back[..count - first]);
+        self.up.bytes.drain(..count);
+        Read::Bytes(count)
+    }
+
+    /// Writes as much as there is room for, or less. `None`: the socket is broken.
+    pub fn write(&mut self, slices: &[IoSlice<'_>], rng: &mut Rng) -> Option<usize> {
+        if self.is_reset {
+            return None;
+        }
+        assert!(!self.down.is_ended, "a write after shutdown");
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut taken = offered.min(self.down.room());
+        if taken > 0 && rng.one_in(8) {
+            hit("network: write cut short");
+            taken = rng.below(taken + 1);
+        }
+        let mut left = taken;
+        for slice in slices {
+            let part = left.min(slice.len());
+            self.down.bytes.extend(&slice[..part]);
+            left -= part;
+        }
+        if taken < offered {
+            hit("network: socket full");
+            self.owes_room = true;
+        }
+        Some(taken)
+    }
+
+    /// The server will write no more.
+    pub fn shut(&mut self) {
+        self.down.is_ended = true;
+    }
+
+    /// The server closes its socket.
+    pub fn drop_server(&mut self) {
+        self.down.is_ended = true;
+        self.is_server_gone = true;
+    }
+
+    // The client's end.
+
+    /// Sends from the front of `bytes` as much as there is room for, at most `max`.
+    pub fn send(&mut self, bytes: &mut VecDeque<u8>, max: usize) {
+        let count = self.up.room().min(bytes.len()).min(max);
+        if count > 0 && !self.up.is_ended {
+            self.up.bytes.extend(bytes.drain(..count));
+            self.signals.is_readable = true;
+        }
+    }
+
+    /// Receives at most `max` bytes.
+    pub fn receive(&mut self, into: &mut Vec<u8>, max: usize) {
+        let count = max.min(self.down.bytes.len());
+        into.extend(self.down.bytes.drain(..count));
+    }
+
+    /// Whether nothing is left to receive, and nothing will come.
+    pub fn has_ended(&self) -> bool {
+        self.down.is_ended && self.down.bytes.is_empty()
+    }
+
+    /// The client ends its side, and may still receive.
+    pub fn end(&mut self) {
+        if !self.up.is_ended {
+            self.up.is_ended = true;
+            (self.signals.is_readable, self.signals.is_hung_up) = (true, true);
+        }
+    }
+
+    /// The client resets the connection: what is under way either way is lost.
+    pub fn reset(&mut self) {
+        self.is_reset = true;
+        self.up.bytes.clear();
+        self.down.bytes.clear();
+        self.signals.is_error = true;
+    }
+
+    /// Whether the server has closed its socket.
+    pub fn is_server_gone(&self) -> bool {
+        self.is_server_gone
+    }
+
+    /// Whether the client has reset the connection.
+    pub fn is_client_reset(&self) -> bool {
+        self.is_reset
+    }
+
+    /// Whether the client has ended its side, or reset the connection.
+    pub fn is_client_gone(&self) -> bool {
+        self.up.is_ended || self.is_reset
+    }
+}

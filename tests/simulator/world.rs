@@ -1,0 +1,165 @@
+//! One run: a server, a crowd of clients, and time that goes as the seed likes.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use fdpush::sim::Tick;
+
+use crate::client::Client;
+use crate::coverage::{Tally, count, hit, take};
+use crate::rng::Rng;
+use crate::server::Server;
+use crate::setting::Setting;
+use crate::wire::Wire;
+
+/// More turns than any end needs.
+const LAST_TURNS_MAX: usize = 20_000;
+
+/// A run.
+struct World {
+    setting: Setting,
+    rng: Rng,
+    server: Server,
+    clients: Vec<Client>,
+    now: Tick,
+    arrived: usize,
+}
+
+/// Runs a seed to its end, and says what happened. Panics where something was not as it should be.
+pub fn run(seed: u64) -> Tally {
+    take();
+    let mut rng = Rng::new(seed);
+    let setting = Setting::draw(&mut rng);
+    let server = Server::new(&setting, rng.fork());
+    let mut world = World { setting, rng, server, clients: Vec::new(), now: Tick(0), arrived: 0 };
+    for _ in 0..world.setting.turns {
+        world.pass_time();
+        world.turn();
+    }
+    world.end();
+    take()
+}
+
+impl World {
+    fn turn(&mut self) {
+        let signalled = self.move_crowd();
+        let arrivals = self.arrivals();
+        let accepted = self.server.turn(self.now, &signalled, &arrivals);
+        for (wire, fd) in arrivals.into_iter().zip(accepted) {
+            let Some(fd) = fd else { continue };
+            self.arrived += 1;
+            let life = self.server.oracle.life(fd);
+            let max = self.setting.limits.message_bytes_max;
+            self.clients.push(Client::new(wire, life, self.rng.fork(), max, self.setting.is_hasty));
+        }
+        hit("turn");
+        if self.rng.one_in(16) {
+            self.server.check();
+            self.forget();
+        }
+    }
+
+    /// A turn begins when something has come or is due. Sometimes the whole machine slept, and it is much later.
+    fn pass_time(&mut self) {
+        let next = self.server.clock.next();
+        let far = match self.rng.below(1000) {
+            0 => 1 << self.rng.below(40),
+            1..10 => self.rng.skewed(100_000),
+            _ => 0,
+        };
+        if far > 0 {
+            hit("clock jump");
+            self.now = Tick(self.now.0 + far as u64);
+            return;
+        }
+        let later = match self.rng.below(10) {
+            _ if self.server.is_behind() => self.rng.below(2),
+            0..3 => self.rng.below(2),
+            3..9 => self.rng.below(self.setting.pace + 1),
+            _ => self.rng.skewed(2000),
+        };
+        let later = Tick(self.now.0 + later as u64);
+        self.now = next.map_or(later, |next| later.min(next)).max(self.now);
+    }
+
+    /// Some clients do something; at the slots that are returned, epoll may have something to tell.
+    fn move_crowd(&mut self) -> Vec<u32> {
+        let moves = self.clients.len() / 8 + 2;
+        let mut signalled = Vec::new();
+        for _ in 0..moves.min(self.clients.len()) {
+            let at = self.rng.below(self.clients.len());
+            signalled.extend(self.move_one(at));
+        }
+        signalled
+    }
+
+    fn move_one(&mut self, at: usize) -> Option<u32> {
+        let client = self.clients.get_mut(at)?;
+        let fd = client.fd;
+        client.act(&mut self.server.oracle);
+        if client.is_done {
+            self.clients.swap_remove(at);
+        }
+        self.server.slots.slot_of(fd)
+    }
+
+    fn arrivals(&mut self) -> Vec<Rc<RefCell<Wire>>> {
+        let room = self.setting.slots_max.saturating_sub(self.server.slots.len());
+        let left = self.setting.clients_max.saturating_sub(self.arrived);
+        let most = (self.setting.slots_max / 8 + 2).min(left).min(room + 1);
+        let count = if self.rng.one_in(2) { self.rng.below(most + 1) } else { 0 };
+        let max = self.setting.pipe_bytes_max;
+        (0..count)
+            .map(|_| Rc::new(RefCell::new(Wire::new(self.rng.within(1..=max), self.rng.within(1..=max)))))
+            .collect()
+    }
+
+    /// Drops the lives of those whom neither side has any more.
+    fn forget(&mut self) {
+        let here: std::collections::BTreeSet<_> = self.clients.iter().map(|client| client.fd).collect();
+        self.server.oracle.lives.retain(|fd, life| !life.is_reaped || here.contains(fd));
+    }
+
+    /// Everybody goes, the server goes down, and nothing may be left.
+    fn end(&mut self) {
+        self.setting.clients_max = 0;
+        for client in &mut self.clients {
+            client.give_up();
+        }
+        for _ in 0..self.rng.below(50) {
+            self.pass_time();
+            self.turn();
+        }
+        self.server.drain();
+        self.server.commands_a_turn = 0;
+        let timers: Vec<u32> = self.server.timers.keys().copied().collect();
+        for index in timers {
+            self.server.ask_cancel(index);
+        }
+        let mut turns = 0;
+        while self.server.slots.len() > 0 {
+            turns += 1;
+            assert!(turns < LAST_TURNS_MAX, "{} connections never end", self.server.slots.len());
+            self.pass_time();
+            self.turn();
+        }
+        while !self.clients.is_empty() {
+            self.move_one(self.clients.len() - 1);
+        }
+        self.forget();
+        self.judge_end();
+    }
+
+    fn judge_end(&self) {
+        let server = &self.server;
+        server.check();
+        assert_eq!(server.opened, server.closed, "opened and closed");
+        assert_eq!(server.env.queued, 0, "bytes in queues that are no more");
+        assert_eq!(server.clock.len(), 0, "deadlines of nobody");
+        let registry = &server.registry;
+        let left = (registry.user_count(), registry.group_count(), registry.membership_count());
+        assert_eq!(left, (0, 0, 0), "users, groups and memberships of nobody");
+        assert!(server.oracle.lives.is_empty(), "lives of nobody");
+        count("virtual hours", self.now.0 / 3_600_000);
+    }
+}
