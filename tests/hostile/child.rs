@@ -1,0 +1,159 @@
+//! A server in a process of its own, whose memory, descriptors and signals are nobody else's.
+//!
+//! The child is this test binary again: the environment tells it which server to be, and its only argument is to run the
+//! one test that becomes that server. A test file that uses it needs `#[test] fn child() { child::run(&[…]) }`.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child as Process, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Instant;
+
+use fdpush::{Response, Server};
+
+use super::wire::Wire;
+use crate::common::{PATIENCE, channel};
+
+const ROLE: &str = "FDPUSH_TEST_CHILD";
+const GREETING: &str = "child listens on ";
+
+/// A server by its name, as it is before it is told where to listen.
+pub type Role = (&'static str, fn(Server) -> Server);
+
+/// The parent's end.
+pub struct Child {
+    process: Process,
+    pub address: SocketAddr,
+    /// Held, so that what the child prints goes somewhere.
+    stdout: Option<BufReader<ChildStdout>>,
+}
+
+/// Becomes the server that the environment names, if it names one, until that has drained.
+pub fn run(roles: &[Role]) {
+    let Ok(name) = std::env::var(ROLE) else { return };
+    let (_, build) = roles.iter().find(|(role, _)| *role == name).expect("a role that exists");
+    let server = Server::bind("127.0.0.1:0").expect("a free port").on_request(|ctx, _, request| {
+        let stats = ctx.stats();
+        match request.target() {
+            "/stats" => Response::text(200, format!("{stats:?}")),
+            _ => Response::text(404, ""),
+        }
+    });
+    let server = build(server);
+    println!("{GREETING}{}", server.local_addr().expect("a TCP address"));
+    server.run().expect("a server that ends well");
+}
+
+impl Child {
+    /// Starts the server of this name.
+    pub fn start(role: &str) -> Child {
+        Child::start_with("", role)
+    }
+
+    /// As [`start`](Child::start), in a process that may have so many descriptors.
+    pub fn start_with_descriptors(max: u32, role: &str) -> Child {
+        Child::start_with(&format!("ulimit -n {max};"), role)
+    }
+
+    fn start_with(prelude: &str, role: &str) -> Child {
+        let program = std::env::current_exe().expect("a test binary");
+        let mut process = Command::new("sh")
+            .args(["-c", &format!("{prelude} exec \"$0\" \"$@\"")])
+            .arg(program)
+            .args(["child", "--exact", "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a child");
+        let mut stdout = BufReader::new(process.stdout.take().expect("a pipe"));
+        let address = loop {
+            let mut line = String::new();
+            assert!(stdout.read_line(&mut line).expect("lines") > 0, "the child ended early");
+            if let Some((_, address)) = line.split_once(GREETING) {
+                break address.trim().parse().expect("an address");
+            }
+        };
+        let child = Child { process, address, stdout: Some(stdout) };
+        // It listens from before it runs; its first answer says that it has all that it needs.
+        assert_eq!(child.stat("open"), 0);
+        child
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn connect(&self) -> Wire {
+        Wire::connect(self.address)
+    }
+
+    /// Resident memory, in bytes.
+    pub fn memory(&self) -> usize {
+        const PAGE: usize = 4096;
+        let statm = self.proc("statm");
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("resident pages") * PAGE
+    }
+
+    /// Time on a processor so far, in ticks of 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = self.proc("stat");
+        // The name in parentheses may hold anything; utime and stime are the 14th and 15th of all fields.
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        ticks.map(|ticks| ticks.parse::<u64>().expect("ticks")).sum()
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a process that lives").count()
+    }
+
+    /// A number of the server's stats, by its name.
+    pub fn stat(&self, name: &str) -> u64 {
+        let mut wire = self.connect();
+        wire.send(b"GET /stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        wire.read_to_end();
+        let said = wire.said();
+        let body = String::from_utf8_lossy(&said.replies.first().expect("a response").body).into_owned();
+        let (_, value) = body.split_once(&format!(" {name}: ")).expect("a number of that name");
+        let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+        value[..end].parse().expect("a number")
+    }
+
+    /// Asks until a number of the stats is as it should be.
+    pub fn wait_for_stat(&self, name: &str, is_right: impl Fn(u64) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_right(self.stat(name)) {
+            assert!(Instant::now() < deadline, "{name} is {}", self.stat(name));
+        }
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal sent");
+    }
+
+    /// Waits for its end: of what it prints, and so of itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let (end, ended) = channel();
+        let mut stdout = self.stdout.take().expect("a child is waited for once");
+        thread::spawn(move || end.send(io::copy(&mut stdout, &mut io::sink())));
+        ended.next().expect("a pipe");
+        self.process.wait().expect("a child")
+    }
+
+    fn proc(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("a process that lives")
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,176 @@
+//! A peer that speaks bytes, and what it understands of the answers.
+//!
+//! The one idea: nothing the server sends is skipped. All that came lies in one buffer and is taken apart from its front
+//! again after every read, so that an answer too many is seen as well as one too few.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use crate::common::PATIENCE;
+
+/// A connection, and all that came over it.
+pub struct Wire {
+    stream: TcpStream,
+    came: Vec<u8>,
+    has_ended: bool,
+    /// What tells this connection from all others, here and at the server.
+    pub port: u16,
+}
+
+/// What the server said: responses, and behind a 101 frames.
+#[derive(Debug, Default)]
+pub struct Said {
+    pub replies: Vec<Reply>,
+    pub frames: Vec<Frame>,
+    /// What is not all there.
+    pub rest: Vec<u8>,
+}
+
+/// First byte and payload.
+pub type Frame = (u8, Vec<u8>);
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Wire {
+    pub fn connect(address: SocketAddr) -> Wire {
+        let stream = TcpStream::connect(address).expect("a server that listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
+        stream.set_nodelay(true).expect("no delay");
+        let port = stream.local_addr().expect("an address").port();
+        Wire { stream, came: Vec::new(), has_ended: false, port }
+    }
+
+    /// Sends what the server may no longer want to read.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Sends as much as the kernel takes while nobody reads, and says how much that was.
+    pub fn stuff(&mut self, bytes: &[u8]) -> usize {
+        self.stream.set_nonblocking(true).expect("a socket");
+        let mut sent = 0;
+        while let Ok(count @ 1..) = self.stream.write(&bytes[sent..]) {
+            sent += count;
+        }
+        self.stream.set_nonblocking(false).expect("a socket");
+        sent
+    }
+
+    /// Says that nothing more will come. A peer that is gone has nothing to be told.
+    pub fn shut(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Reads on until the server has said enough. `false`: its stream ended before.
+    pub fn read_until(&mut self, is_enough: impl Fn(&Said) -> bool) -> bool {
+        loop {
+            if is_enough(&self.said()) {
+                return true;
+            }
+            if self.has_ended {
+                return false;
+            }
+            self.read();
+        }
+    }
+
+    /// Reads up to the end of the stream.
+    pub fn read_to_end(&mut self) {
+        while !self.has_ended {
+            self.read();
+        }
+    }
+
+    /// All that came so far.
+    pub fn said(&self) -> Said {
+        Said::parse(&self.came)
+    }
+
+    fn read(&mut self) {
+        let mut chunk = [0; 16 << 10];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => self.has_ended = true,
+            Ok(count) => self.came.extend_from_slice(&chunk[..count]),
+            // The server closed over bytes that it had not read.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => self.has_ended = true,
+            Err(error) => panic!("nothing came in time, after {:?}: {error}", self.said()),
+        }
+    }
+}
+
+impl Said {
+    pub fn statuses(&self) -> Vec<u16> {
+        self.replies.iter().map(|reply| reply.status).collect()
+    }
+
+    /// The code of the close frame that the server sent, 1005 for one without.
+    pub fn close_code(&self) -> Option<u16> {
+        let close = self.frames.iter().find(|(first, _)| *first == 0x88)?;
+        Some(close.1.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)))
+    }
+
+    fn parse(came: &[u8]) -> Said {
+        let mut said = Said::default();
+        let mut rest = came;
+        while !said.is_upgraded() {
+            let Some((reply, behind)) = Reply::parse(rest) else { break };
+            // 100 Continue says nothing about what became of the request, and comes or not as the body does.
+            if reply.status != 100 {
+                said.replies.push(reply);
+            }
+            rest = behind;
+        }
+        while let Some((frame, behind)) = said.is_upgraded().then(|| parse_frame(rest)).flatten() {
+            said.frames.push(frame);
+            rest = behind;
+        }
+        said.rest = rest.to_vec();
+        said
+    }
+
+    fn is_upgraded(&self) -> bool {
+        self.replies.last().is_some_and(|reply| reply.status == 101)
+    }
+}
+
+impl Reply {
+    fn parse(bytes: &[u8]) -> Option<(Reply, &[u8])> {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        let (head, rest) = bytes.split_at(end);
+        let head = String::from_utf8(head.to_vec()).expect("a head of text");
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3)?.parse().ok());
+        let mut reply =
+            Reply { status: status.unwrap_or_else(|| panic!("no status: {head:?}")), head, body: Vec::new() };
+        let length = reply.header("Content-Length").map_or(0, |length| length.parse().expect("a length"));
+        let (body, rest) = rest.split_at_checked(length)?;
+        reply.body = body.to_vec();
+        Some((reply, rest))
+    }
+
+    /// A header's value; the first, if there are several.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+}
+
+/// The frame at the front of `bytes`, and what is behind it.
+fn parse_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
+    let (&[first, short], rest) = bytes.split_first_chunk()?;
+    let (length, rest) = match short {
+        126 => rest.split_first_chunk().map(|(length, rest)| (u64::from(u16::from_be_bytes(*length)), rest))?,
+        127 => rest.split_first_chunk().map(|(length, rest)| (u64::from_be_bytes(*length), rest))?,
+        length => (u64::from(length), rest),
+    };
+    assert!(short < 128, "a server must not mask");
+    let (payload, rest) = rest.split_at_checked(usize::try_from(length).expect("a length"))?;
+    Some(((first, payload.to_vec()), rest))
+}

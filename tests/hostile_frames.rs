@@ -1,0 +1,309 @@
+//! Hostile frames: every row of the table "Frames", as data in `hostile/data_frames.rs` and `close_frames.rs`.
+//!
+//! Each case is sent whole, a byte a turn of the loop, and cut in two at every byte, the second part only once the loop
+//! has read the first. Inputs of more than some hundred bytes are cut near their ends and at a sample of places between
+//! (see `ways.rs`); the frames and messages in them are cut at every byte in `Assembler` itself.
+
+mod common;
+mod hostile;
+
+use std::time::Duration;
+
+use common::raw::{BINARY, CONTINUATION, PING, TEXT, UPGRADE, frame, frame_with};
+use common::{Raw, TestServer, channel, echo, report_close, serve};
+use fdpush::bench::{Assembler, Item, Spares, Tick};
+use fdpush::{By, Cause, Limits, ProtocolError};
+use hostile::child::{self, Child};
+use hostile::data_frames::{NOT_UTF8, is_hopeless};
+use hostile::ways::{
+    Case, LoggingServer, MESSAGE_BYTES_MAX, assert_named, judge, on_threads, send_bytewise, send_split, send_whole,
+};
+use hostile::wire::Wire;
+use hostile::{close_frames, data_frames};
+
+fn cases() -> Vec<Case> {
+    let mut cases = data_frames::cases();
+    cases.extend(close_frames::cases());
+    assert_named(&cases, 250);
+    cases
+}
+
+/// An open WebSocket, whose opening is no more in the log.
+fn open(server: &LoggingServer) -> Wire {
+    let mut wire = server.connect();
+    wire.send(UPGRADE.as_bytes());
+    assert!(wire.read_until(|said| !said.replies.is_empty()));
+    assert_eq!(server.ran(&wire), ["upgrade /", "open"]);
+    wire
+}
+
+#[test]
+fn whole() {
+    let (server, cases) = (LoggingServer::start(false), cases());
+    judge(&server, send_whole(&server, &cases, open));
+}
+
+#[test]
+fn byte_by_byte() {
+    let (server, cases) = (LoggingServer::start(false), cases());
+    judge(&server, send_bytewise(&server, &cases, open));
+}
+
+#[test]
+fn cut_at_every_byte() {
+    on_threads(
+        &cases(),
+        || LoggingServer::start(false),
+        |server, case| {
+            send_split(server, case, open, |sent| judge(server, sent));
+        },
+    );
+}
+
+/// What an assembler makes of `parts`, which it is given one after the other.
+fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<ProtocolError>) {
+    let (mut unfinished, mut spares, mut items) = (None, Spares::new(), Vec::new());
+    for part in parts {
+        let mut part = part.to_vec();
+        let mut input = &mut part[..];
+        loop {
+            match Assembler::next(&mut unfinished, &mut input, MESSAGE_BYTES_MAX as u64, Tick(0), &mut spares) {
+                Ok(None) => break,
+                Ok(Some(Item::Close(payload))) => return ([items, vec![format!("close {payload:?}")]].concat(), None),
+                Ok(Some(item)) => items.push(format!("{item:?}")),
+                Err(error) => return (items, Some(error)),
+            }
+        }
+    }
+    (items, None)
+}
+
+#[test]
+fn a_message_is_the_same_wherever_it_is_cut() {
+    // A cut within a long payload costs as much as its length: only one of the long ones is cut everywhere.
+    let cases: Vec<Case> = cases().into_iter().filter(|case| case.bytes.len() < 1_000).collect();
+    let long = frame(BINARY, &[7; 4_000]);
+    for bytes in cases.iter().map(|case| &case.bytes).chain([&long]) {
+        let whole = assemble(&[bytes]);
+        for cut in 1..bytes.len() {
+            assert_eq!(assemble(&[&bytes[..cut], &bytes[cut..]]), whole, "{} cut at {cut}", bytes.escape_ascii());
+        }
+    }
+}
+
+/// Text of 40 bytes with `bad` put in at every byte that starts a character: none of it is delivered, and the rule is
+/// broken at the first byte that cannot be, whether or not the rest has come.
+#[test]
+fn invalid_utf8_at_every_position() {
+    const TEXT_AROUND: &str = "a plain début, a few €, and 😀 to finish.";
+    let server = LoggingServer::start(false);
+    for (name, bad) in NOT_UTF8 {
+        let places = (0..=TEXT_AROUND.len()).filter(|at| TEXT_AROUND.is_char_boundary(*at));
+        let texts = places.map(|at| {
+            let (before, behind) = TEXT_AROUND.as_bytes().split_at(at);
+            (at, [before, bad, behind].concat())
+        });
+        let texts: Vec<(usize, Vec<u8>)> = texts.collect();
+        let mut cases = Vec::new();
+        for (at, text) in &texts {
+            let hopeless = (1..=text.len()).find(|end| is_hopeless(&text[..*end])).expect("bytes that are no UTF-8");
+            let head = frame_with(TEXT, text);
+            let first = data_frames::broken(format!("{name} at {at}"), frame(TEXT, text), 1007, &[]);
+            let cut = data_frames::broken(format!("{name} at {at}, cut"), &head[..6 + hopeless], 1007, &[]);
+            let parts = [frame_with(TEXT, &text[..hopeless]), frame(PING, b"late")].concat();
+            let fragment = data_frames::broken(format!("{name} at {at}, in a fragment"), parts, 1007, &[]);
+            cases.extend([first, cut, fragment]);
+        }
+        judge(&server, send_whole(&server, &cases, open));
+    }
+}
+
+/// One text sent in two fragments, cut at every byte, characters or not, with a ping between.
+#[test]
+fn valid_utf8_in_fragments_cut_at_every_position() {
+    let text = "ü€😀\u{10ffff}\u{0}\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}";
+    let server = LoggingServer::start(false);
+    let delivered = hostile::ways::shown("text", text.as_bytes());
+    let cut = |at: usize| {
+        let (first, rest) = text.as_bytes().split_at(at);
+        let frames = [frame_with(TEXT, first), frame(PING, b"p"), frame(CONTINUATION, rest)].concat();
+        data_frames::good(format!("cut at {at}"), frames, &["ping p", &delivered])
+    };
+    let cases: Vec<Case> = (0..=text.len()).map(cut).collect();
+    judge(&server, send_whole(&server, &cases, open));
+}
+
+#[test]
+fn a_broken_rule_is_told_to_the_handler_with_its_name() {
+    let (told, heard) = channel();
+    let server = serve(|server| server.on_close(report_close(told)));
+    for (bytes, error) in [
+        (&b"\x81\x00"[..], ProtocolError::Unmasked),
+        (b"\xc1\x80", ProtocolError::ReservedBits),
+        (b"\x83\x80", ProtocolError::ReservedOpcode),
+        (b"\x09\x80", ProtocolError::ControlFragmented),
+        (b"\x89\xfe", ProtocolError::ControlTooLong),
+        (b"\x80\x80\0\0\0\0", ProtocolError::ContinuationWithoutStart),
+        (b"\x01\x80\0\0\0\0\x81\x80\0\0\0\0", ProtocolError::MessageUnfinished),
+        (b"\x82\xff\xff", ProtocolError::LengthTooLarge),
+        (b"\x82\xfe\0\0", ProtocolError::LengthNotMinimal),
+        (b"\x82\xff\0\0\0\0\xff\xff\xff\xff\0\0\0\0", ProtocolError::MessageTooBig),
+        (b"\x81\x81\0\0\0\0\xff", ProtocolError::TextNotUtf8),
+        (b"\x88\x81\0\0\0\0\x03", ProtocolError::CloseCodeCut),
+        (b"\x88\x82\0\0\0\0\x03\xed", ProtocolError::CloseCodeInvalid),
+        (b"\x88\x83\0\0\0\0\x03\xe8\xff", ProtocolError::CloseReasonNotUtf8),
+    ] {
+        let mut raw = Raw::upgraded(server.address());
+        raw.send(bytes);
+        assert_eq!(raw.close_frame(), (error.close_code().as_u16(), error.to_string()));
+        raw.end();
+        let (_, closed) = heard.next();
+        assert_eq!((closed.by, closed.cause), (By::Server, Cause::ProtocolError(error)));
+    }
+    server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
+    assert!(heard.so_far().is_empty(), "each end is told once");
+}
+
+#[test]
+fn who_broke_a_rule_and_does_not_go_is_dropped() {
+    let limits = Limits { close_wait_max: Duration::from_millis(50), ..Limits::default() };
+    let server = serve(|server| server.limits(limits).on_message(echo));
+    let mut stay = Raw::upgraded(server.address());
+    stay.send(b"\x81\x00");
+    let mut polite = Raw::upgraded(server.address());
+    polite.send(frame(common::raw::CLOSE, b"\x03\xe8"));
+    server.wait_until("both are gone", |ctx| ctx.stats().connections == 0);
+    assert_eq!(stay.close_frame().0, 1002);
+    assert_eq!(polite.close_frame().0, 1000);
+}
+
+/// `f` of a child's memory, as how much more it takes than before.
+fn growth(child: &Child, f: impl FnOnce()) -> usize {
+    let before = child.memory();
+    f();
+    child.memory().saturating_sub(before)
+}
+
+#[test]
+fn child() {
+    child::run(&[("echo", |server| server.on_message(echo))]);
+}
+
+/// An announced length costs nothing: a thousand peers announce a megabyte each, by header, and send a byte of it.
+#[test]
+fn a_large_length_with_no_payload_behind_it() {
+    let child = Child::start("echo");
+    let open = || {
+        let mut raw = Raw::upgraded(child.address);
+        raw.send_frame(TEXT, b"hi");
+        assert_eq!(raw.frame(), (0x81, b"hi".to_vec()));
+        raw
+    };
+    let mut peers: Vec<Raw> = (0..1_000).map(|_| open()).collect();
+    let first = [0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0, 1, 2, 3, 4, b'x'];
+    let fragment = [0x02, 0xff, 0, 0, 0, 0, 0, 0x0f, 0xff, 0xf0, 1, 2, 3, 4, b'x'];
+    let grown = growth(&child, || {
+        for (number, peer) in peers.iter_mut().enumerate() {
+            peer.send(if number % 2 == 0 { first } else { fragment });
+        }
+        let received = 1_000 * (UPGRADE.len() + 8 + first.len()) as u64;
+        child.wait_for_stat("bytes_in", |bytes| bytes >= received);
+    });
+    assert!(grown < 5 << 20, "{grown} bytes for a thousand announced megabytes");
+    assert_eq!(child.stat("open"), 1_000);
+}
+
+#[test]
+fn a_hundred_thousand_empty_fragments_make_one_message_and_no_memory() {
+    const FRAGMENTS: usize = 100_000;
+    let child = Child::start("echo");
+    let mut raw = Raw::upgraded(child.address);
+    raw.send(frame_with(BINARY, b""));
+    let fragments = frame_with(CONTINUATION, b"").repeat(1_000);
+    let grown = growth(&child, || {
+        for _ in 0..FRAGMENTS / 1_000 {
+            raw.send(&fragments);
+        }
+        raw.send(frame(PING, b"behind them"));
+        assert_eq!(raw.frame(), (0x8a, b"behind them".to_vec()));
+    });
+    assert!(grown < 1 << 20, "{grown} bytes for nothing");
+    raw.send(frame(CONTINUATION, b"end"));
+    assert_eq!(raw.frame(), (0x82, b"end".to_vec()), "the count of fragments has no bound");
+}
+
+#[test]
+fn a_hundred_thousand_fragments_of_a_byte_make_one_message() {
+    const FRAGMENTS: usize = 100_000;
+    let server = serve(|server| server.on_message(echo));
+    let mut raw = Raw::upgraded(server.address());
+    raw.send(frame_with(TEXT, b"s"));
+    let fragments = frame_with(CONTINUATION, b"x").repeat(1_000);
+    for _ in 0..FRAGMENTS / 1_000 {
+        raw.send(&fragments);
+    }
+    raw.send(frame(CONTINUATION, b"e"));
+    let (first, payload) = raw.frame();
+    assert_eq!((first, payload.len()), (0x81, FRAGMENTS + 2));
+}
+
+#[test]
+fn endless_fragments_end_when_the_message_takes_too_long() {
+    let (told, heard) = channel();
+    let limits = Limits { message_time_max: Duration::from_millis(200), ..Limits::default() };
+    let server = serve(|server| server.limits(limits).on_close(report_close(told)));
+    let mut raw = Raw::upgraded(server.address());
+    raw.send(frame_with(TEXT, b""));
+    let fragments = frame_with(CONTINUATION, b"").repeat(100);
+    while server.ask(|ctx| ctx.stats().open) > 0 {
+        raw.try_send(&fragments);
+    }
+    assert_eq!(raw.close_frame().0, 1008);
+    assert_eq!(heard.next().1.cause, Cause::MessageTimedOut);
+}
+
+#[test]
+fn a_ping_between_endless_fragments_does_not_buy_time() {
+    let limits = Limits { message_time_max: Duration::from_millis(200), ..Limits::default() };
+    let server = serve(|server| server.limits(limits));
+    let mut raw = Raw::upgraded(server.address());
+    raw.send(frame_with(TEXT, b""));
+    let mut bytes = frame_with(CONTINUATION, b"x");
+    bytes.extend(frame(PING, b""));
+    while server.ask(|ctx| ctx.stats().open) > 0 {
+        raw.try_send(&bytes);
+    }
+    assert_eq!(raw.close_frame().0, 1008);
+}
+
+/// Sends pings until the last has been read, and never reads a pong. Returns the most that waited meanwhile.
+fn flood_with_pings(server: &TestServer, raw: &mut Raw, count: u64) -> usize {
+    const BATCH: u64 = 10_000;
+    let mut most = 0;
+    for batch in 0..count / BATCH {
+        let pings = (batch * BATCH..(batch + 1) * BATCH).flat_map(|number| frame(PING, &number.to_be_bytes()));
+        raw.send(pings.collect::<Vec<u8>>());
+        most = most.max(server.ask(|ctx| ctx.stats().queued_bytes));
+    }
+    raw.send_frame(TEXT, b"done");
+    server.wait_until("all are read", |ctx| ctx.stats().traffic.messages_in == 1);
+    most.max(server.ask(|ctx| ctx.stats().queued_bytes))
+}
+
+#[test]
+fn a_million_pings_while_not_reading() {
+    const PINGS: u64 = 1_000_000;
+    let server = serve(|server| server);
+    let mut raw = Raw::upgraded(server.address());
+    let most = flood_with_pings(&server, &mut raw, PINGS);
+    assert!(most <= 32 << 10, "{most} bytes of pongs wait");
+    // What comes is in order, and the latest is among it.
+    let mut last = None;
+    while last != Some(PINGS - 1) {
+        let (first, payload) = raw.frame();
+        let number = u64::from_be_bytes(payload.try_into().expect("a number"));
+        assert!(first == 0x8a && last.is_none_or(|last| number > last), "{number} after {last:?}");
+        last = Some(number);
+    }
+    server.wait_until("nothing waits", |ctx| ctx.stats().queued_bytes == 0);
+}

@@ -1,0 +1,198 @@
+//! Hostile HTTP: every row of the table "Upgrade and HTTP", as data in `hostile/http_*.rs`.
+//!
+//! Each case is sent whole, a byte a turn of the loop, and cut in two at every byte, the second part only once the loop
+//! has read the first. Inputs of more than some hundred bytes are cut near their ends and at a sample of places between
+//! (see `ways.rs`); for them every cut is made in `find_head_end` itself.
+
+mod common;
+mod hostile;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use common::raw::UPGRADE;
+use common::{PATIENCE, Raw, channel, report_close, serve};
+use fdpush::{Cause, Limits, Response};
+use hostile::ways::{Case, LoggingServer, assert_named, judge, on_threads, send_bytewise, send_split, send_whole};
+use hostile::{http_body, http_head, http_upgrade};
+
+fn cases() -> Vec<Case> {
+    let mut cases = http_upgrade::cases();
+    cases.extend(http_head::cases());
+    cases.extend(http_body::cases());
+    cases.extend(http_head::bare_cases());
+    assert_named(&cases, 300);
+    cases
+}
+
+/// Those for a server with a handler for plain HTTP, and those for one without.
+fn cases_by_server() -> [(LoggingServer, Vec<Case>); 2] {
+    let (bare, served) = cases().into_iter().partition(|case| case.is_bare);
+    [(LoggingServer::start(false), served), (LoggingServer::start(true), bare)]
+}
+
+#[test]
+fn whole() {
+    for (server, cases) in cases_by_server() {
+        judge(&server, send_whole(&server, &cases, LoggingServer::connect));
+    }
+}
+
+#[test]
+fn byte_by_byte() {
+    for (server, cases) in cases_by_server() {
+        judge(&server, send_bytewise(&server, &cases, LoggingServer::connect));
+    }
+}
+
+#[test]
+fn cut_at_every_byte() {
+    let (bare, served): (Vec<Case>, Vec<Case>) = cases().into_iter().partition(|case| case.is_bare);
+    for (is_bare, cases) in [(false, served), (true, bare)] {
+        on_threads(
+            &cases,
+            || LoggingServer::start(is_bare),
+            |server, case| {
+                send_split(server, case, LoggingServer::connect, |sent| judge(server, sent));
+            },
+        );
+    }
+}
+
+#[test]
+fn a_heads_end_is_found_wherever_it_is_cut() {
+    const HEAD_BYTES_MAX: usize = 8 << 10;
+    let find = |bytes: &[u8], scanned: &mut usize| fdpush::bench::find_head_end(bytes, scanned, HEAD_BYTES_MAX);
+    for case in cases() {
+        let whole = find(&case.bytes, &mut 0);
+        for cut in 1..case.bytes.len() {
+            let mut scanned = 0;
+            let outcome = match find(&case.bytes[..cut], &mut scanned) {
+                Ok(None) => find(&case.bytes, &mut scanned),
+                early => early,
+            };
+            assert_eq!(outcome, whole, "{} cut at {cut}", case.name);
+        }
+    }
+}
+
+#[test]
+fn an_answer_to_head_has_no_body_even_where_it_is_an_error() {
+    let server = serve(|server| server);
+    for head in [
+        UPGRADE.replacen("GET", "HEAD", 1),
+        "HEAD / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\n\r\n".to_owned(),
+        "HEAD / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999\r\n\r\n".to_owned(),
+        "HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".to_owned(),
+    ] {
+        let mut raw = server.raw();
+        raw.send(&head);
+        let reply = raw.reply_head();
+        assert!(reply.status >= 400, "{reply:?}");
+        assert_eq!(String::from_utf8_lossy(&raw.rest()), "", "behind the answer to {head:?}");
+    }
+}
+
+#[test]
+fn a_head_of_20_mb_is_refused_and_never_kept() {
+    let server = serve(|server| server);
+    let mut raw = server.raw();
+    raw.send("GET / HTTP/1.1\r\nHost: h\r\nX: ");
+    let chunk = [b'x'; 64 << 10];
+    // The server answers after 8 KiB, and takes the rest only to throw it away, for as long as it has patience.
+    for _ in 0..320 {
+        if !raw.try_send(chunk) {
+            break;
+        }
+    }
+    assert_eq!(raw.reply().status, 431);
+    assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
+}
+
+/// Reads what has come, for a moment.
+fn has_ended(stream: &mut TcpStream, came: &mut Vec<u8>) -> bool {
+    let mut chunk = [0; 1024];
+    match stream.read(&mut chunk) {
+        Ok(0) => true,
+        Ok(count) => {
+            came.extend_from_slice(&chunk[..count]);
+            false
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => false,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => true,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Drips bytes of something endless behind `start` over many connections, until all have been given up on. Returns what
+/// each was told. Good clients are served meanwhile.
+fn drip(limits: Limits, start: &str) -> Vec<String> {
+    const DRIPPERS: usize = 100;
+    let server = serve(|server| server.limits(limits).on_request(|_, _, _| Response::text(200, "good\n")));
+    let drippers = (0..DRIPPERS).map(|_| {
+        let mut stream = TcpStream::connect(server.address()).expect("a server that listens");
+        stream.set_read_timeout(Some(Duration::from_micros(100))).expect("a read timeout");
+        stream.write_all(start.as_bytes()).expect("bytes sent");
+        (stream, Vec::new())
+    });
+    let mut drippers: Vec<_> = drippers.collect();
+    let mut told = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while !drippers.is_empty() {
+        assert!(Instant::now() < deadline, "{} drip on", drippers.len());
+        drippers.retain_mut(|(stream, came)| {
+            let _ = stream.write_all(b"x");
+            let is_over = has_ended(stream, came);
+            if is_over {
+                told.push(String::from_utf8_lossy(came).into_owned());
+            }
+            !is_over
+        });
+        let mut good = server.raw();
+        good.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(good.reply().status, 200);
+    }
+    told
+}
+
+#[test]
+fn a_head_has_to_come_in_time_and_a_byte_does_not_restart_the_clock() {
+    let limits = Limits { head_time_max: Duration::from_millis(300), ..Limits::default() };
+    for told in drip(limits, "GET / HTTP/1.1\r\nHost: h\r\nX: ") {
+        assert!(told.starts_with("HTTP/1.1 408 "), "{told:?}");
+    }
+}
+
+#[test]
+fn a_body_has_to_come_in_time_and_a_byte_does_not_restart_the_clock() {
+    let limits = Limits { body_time_max: Duration::from_millis(300), ..Limits::default() };
+    for told in drip(limits, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n") {
+        assert!(told.starts_with("HTTP/1.1 408 "), "{told:?}");
+    }
+}
+
+#[test]
+fn who_says_nothing_at_all_is_told_so_in_time() {
+    let limits = Limits { head_time_max: Duration::from_millis(50), ..Limits::default() };
+    let server = serve(|server| server.limits(limits));
+    let mut silent: Vec<Raw> = (0..50).map(|_| server.raw()).collect();
+    for raw in &mut silent {
+        assert_eq!(raw.reply().status, 408);
+        raw.end();
+    }
+}
+
+#[test]
+fn what_is_refused_after_its_101_was_due_never_opens() {
+    let (told, heard) = channel();
+    let server = serve(|server| server.on_close(report_close(told)));
+    let mut raw = server.raw();
+    raw.send(UPGRADE);
+    assert_eq!(raw.reply().status, 101);
+    raw.send(UPGRADE);
+    assert_eq!(raw.close_frame().0, 1002, "a head is no frame");
+    let (_, closed) = heard.next();
+    assert!(matches!(closed.cause, Cause::ProtocolError(_)), "{closed:?}");
+    assert_eq!(server.ask(|ctx| ctx.stats().opened), 1);
+}

@@ -1,0 +1,531 @@
+//! Bad days: every row of the table "The system" that a test on one machine can show, at small scale.
+//!
+//! Nothing here measures time against a wish: what is compared are counts, bytes and orders, and waiting has a deadline
+//! that no healthy machine comes near. `tests/soak.sh` runs the connect-close cycles at full length.
+
+mod common;
+mod hostile;
+
+use std::collections::HashSet;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use common::raw::{CLOSE, TEXT, UPGRADE, close_payload, frame};
+use common::{Client, PATIENCE, Raw, Scratch, TestServer, channel, echo, report_close, serve, serve_on};
+use fdpush::{
+    Cause, Change, Closed, Context, Fd, Handler, Limits, Message, Outcome, Request, Response, SlowReader, Upgrade,
+};
+use hostile::child::{self, Child};
+use hostile::wire::Wire;
+
+#[test]
+fn child() {
+    child::run(&[
+        ("greedy", |server| server.limits(Limits { connections_max: Some(10_000), ..Limits::default() })),
+        ("ticking", |server| {
+            let mut number = 0u64;
+            let every_ms = |ctx: &mut Context<'_>| _ = ctx.every(Duration::from_millis(1));
+            server.on_start(every_ms).on_timer(move |ctx, _| {
+                number += 1;
+                ctx.broadcast(&number.to_string());
+            })
+        }),
+        ("mapping", |server| server.on_open(map)),
+    ]);
+}
+
+/// Puts a connection into all the maps there are: a uid, groups, and a heartbeat of its own.
+fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+    let uid = request.query("uid").expect("a uid");
+    assert_eq!(ctx.bind(fd, &uid), Change::Done);
+    for group in ["all", "one of several", &uid] {
+        assert_eq!(ctx.join(fd, group), Change::Done);
+    }
+    let heartbeat = fdpush::Heartbeat::Client { idle_max: Duration::from_secs(3600) };
+    assert!(ctx.set_heartbeat(fd, heartbeat));
+}
+
+/// Asks for a WebSocket, and says what came of it: 101 or 503.
+fn offer(child: &Child) -> (u16, Wire) {
+    let mut wire = child.connect();
+    wire.send(UPGRADE.as_bytes());
+    let status = status(&mut wire);
+    (status, wire)
+}
+
+fn status(wire: &mut Wire) -> u16 {
+    assert!(wire.read_until(|said| !said.replies.is_empty()), "lost without a word");
+    wire.said().replies[0].status
+}
+
+#[test]
+fn descriptors_run_out_and_freed_places_are_reused() {
+    const DESCRIPTORS: usize = 128;
+    let child = Child::start_with_descriptors(DESCRIPTORS as u32, "greedy");
+    let idle = child.descriptors();
+
+    // All knock before the first is answered.
+    let mut offered: Vec<Wire> = (0..400).map(|_| child.connect()).collect();
+    offered.iter_mut().for_each(|wire| wire.send(UPGRADE.as_bytes()));
+    let (mut opened, mut refused) = (Vec::new(), 0);
+    for mut wire in offered {
+        match status(&mut wire) {
+            101 => opened.push(wire),
+            503 => refused += 1,
+            status => panic!("{status}"),
+        }
+    }
+    assert!((DESCRIPTORS / 2..DESCRIPTORS).contains(&opened.len()), "{} opened, {refused} refused", opened.len());
+
+    // Who comes now is told, and meanwhile the server sleeps more than it runs: a spinning one would use all it gets.
+    let (since, ticks) = (Instant::now(), child.cpu_ticks());
+    while since.elapsed() < Duration::from_secs(1) {
+        assert_eq!(offer(&child).0, 503);
+    }
+    let elapsed_ticks = since.elapsed().as_millis() as u64 / 10;
+    let used = child.cpu_ticks() - ticks;
+    assert!(used * 4 <= elapsed_ticks, "{used} ticks of {elapsed_ticks} to refuse a few clients");
+
+    // Freed places go to others, which may come too early and try again.
+    for _ in 0..3 {
+        opened.drain(..10);
+        let deadline = Instant::now() + PATIENCE;
+        let mut taken = 0;
+        while taken < 10 {
+            match offer(&child) {
+                (101, wire) => {
+                    opened.push(wire);
+                    taken += 1;
+                }
+                _ => assert!(Instant::now() < deadline, "only {taken} of 10 places came back"),
+            }
+        }
+    }
+    for wire in &mut opened {
+        wire.send(&frame(CLOSE, &close_payload(1000, "")));
+        wire.read_to_end();
+        assert_eq!(wire.said().close_code(), Some(1000), "who was in stayed in");
+    }
+    drop(opened);
+    child.wait_for_stat("open", |open| open == 0);
+    child.wait_for_stat("connections", |connections| connections <= 1);
+    assert!(child.descriptors() <= idle + 1, "{} descriptors, {idle} before", child.descriptors());
+}
+
+/// Keeps the loop where it is until the sender is dropped.
+fn hold(server: &TestServer) -> mpsc::Sender<()> {
+    let (release, held) = mpsc::channel::<()>();
+    let (begin, begun) = channel();
+    let call = move |_: &mut Context<'_>| {
+        begin.send(()).expect("the test waits");
+        let _ = held.recv();
+    };
+    drop(server.remote.call(call).expect("room in the inbox"));
+    begun.next();
+    release
+}
+
+#[test]
+fn a_thousand_connect_at_once_and_none_is_lost() {
+    const CLIENTS: usize = 1_000;
+    let server = serve(|server| server.on_message(echo));
+    let held = hold(&server);
+    // The loop accepts nobody: all wait in the listener's backlog.
+    let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| Wire::connect(server.address())).collect();
+    clients.iter_mut().for_each(|wire| wire.send(&[UPGRADE.as_bytes(), &frame(TEXT, b"here")].concat()));
+    drop(held);
+    for wire in &mut clients {
+        assert_eq!(status(wire), 101);
+        assert!(wire.read_until(|said| said.frames == [(0x81, b"here".to_vec())]));
+    }
+    let stats = server.ask(|ctx| ctx.stats());
+    assert_eq!((stats.open, stats.accepted, stats.refused), (CLIENTS, CLIENTS as u64, 0));
+}
+
+const TOTAL_MAX: usize = 1 << 20;
+
+/// Pushes far more to 200 readers that stall than they may have queued, and holds the queues to their bound all along.
+/// Returns the clients, and how many pushes each has in its queue or behind it.
+fn stall(server: &TestServer, push: fn(&mut Context<'_>, Fd, &[u8]) -> Outcome) -> Vec<(Client, usize)> {
+    const READERS: usize = 200;
+    const ROUNDS: usize = 64;
+    let mut readers: Vec<(Client, usize)> = (0..READERS).map(|_| (server.connect("/"), 0)).collect();
+    for round in 0..ROUNDS {
+        let fds: Vec<Fd> = readers.iter().map(|(client, _)| client.fd()).collect();
+        let (outcomes, most) = server.ask(move |ctx| {
+            let mut message = vec![0; 16 << 10];
+            message[..8].copy_from_slice(&round.to_be_bytes());
+            let mut most = 0;
+            let mut outcome = |fd| {
+                let outcome = push(ctx, fd, &message);
+                most = most.max(ctx.stats().queued_bytes);
+                outcome
+            };
+            (fds.into_iter().map(&mut outcome).collect::<Vec<Outcome>>(), most)
+        });
+        assert!(most <= TOTAL_MAX, "{most} bytes are queued in round {round}, of at most {TOTAL_MAX}");
+        for ((_, queued), outcome) in readers.iter_mut().zip(outcomes) {
+            *queued += usize::from(outcome == Outcome::Queued);
+        }
+    }
+    readers
+}
+
+fn stalling(slow_reader: SlowReader) -> Limits {
+    Limits { queue_bytes_max: 256 << 10, queue_total_bytes_max: TOTAL_MAX, slow_reader, ..Limits::default() }
+}
+
+#[test]
+fn stalled_readers_are_closed_when_all_queues_are_full() {
+    let (told, heard) = channel();
+    let server = serve(|server| server.limits(stalling(SlowReader::Close)).on_close(report_close(told)));
+    let readers = stall(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
+    assert_eq!(heard.next().1.cause, Cause::SlowConsumer);
+    // Who was not closed still has all that was queued for it.
+    let mut next = server.connect("/");
+    let fd = next.fd();
+    assert_eq!(server.ask(move |ctx| ctx.push(fd, "room")), Outcome::Queued);
+    assert_eq!(next.text(), "room");
+    drop(readers);
+    server.wait_until("nothing is queued", |ctx| ctx.stats().queued_bytes == 0);
+}
+
+#[test]
+fn stalled_readers_get_no_more_when_all_queues_are_full() {
+    let server = serve(|server| server.limits(stalling(SlowReader::DropNewest)));
+    let readers = stall(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
+    let mut stayed = 0;
+    for (mut client, queued) in readers {
+        // Only who has half a message that there is no room for is closed: the half cannot be taken back.
+        let fd = client.fd();
+        if server.ask(move |ctx| ctx.is_open(fd)) {
+            let rounds: Vec<u64> = (0..queued).map(|_| number(&client.binary())).collect();
+            assert!(rounds.is_sorted_by(|a, b| a < b), "what was queued comes, once and in order: {rounds:?}");
+            stayed += 1;
+        }
+    }
+    assert!(stayed >= TOTAL_MAX / (17 << 10), "{stayed} stayed");
+    server.wait_until("nothing is queued", |ctx| ctx.stats().queued_bytes == 0);
+}
+
+#[test]
+fn stalled_readers_get_the_newest_when_all_queues_are_full() {
+    let server = serve(|server| server.limits(stalling(SlowReader::Conflate)));
+    let push = |ctx: &mut Context<'_>, fd, bytes: &[u8]| ctx.push(fd, Message::Binary(bytes).key("state"));
+    let readers = stall(&server, push);
+    for (mut client, _) in readers {
+        let fd = client.fd();
+        if !server.ask(move |ctx| ctx.is_open(fd)) {
+            continue;
+        }
+        let mut last = None;
+        let mut is_told = false;
+        while last != Some(u64::MAX) {
+            // Until there is room for it; a reader that reads makes some.
+            is_told = is_told || server.ask(move |ctx| push(ctx, fd, &u64::MAX.to_be_bytes()).is_queued());
+            let round = number(&client.binary());
+            assert!(last.is_none_or(|last| round > last), "{round} after {last:?}");
+            last = Some(round);
+        }
+    }
+}
+
+fn number(message: &[u8]) -> u64 {
+    u64::from_be_bytes(*message.first_chunk().expect("a number"))
+}
+
+#[test]
+fn stalled_readers_share_what_is_broadcast() {
+    let server = serve(|server| server.limits(stalling(SlowReader::DropNewest)));
+    let readers: Vec<_> = (0..200).map(|_| server.connect("/")).collect();
+    for _ in 0..64 {
+        let (delivery, queued) = server.ask(|ctx| {
+            let delivery = ctx.broadcast(&vec![7; 16 << 10]);
+            (delivery, ctx.stats().queued_bytes)
+        });
+        assert_eq!((delivery.matched, delivery.queued + delivery.dropped), (readers.len(), readers.len()));
+        assert!(queued <= TOTAL_MAX, "{queued} bytes are queued");
+    }
+}
+
+/// A message of which the socket took nothing can be dropped, and where the policy is to drop, it is. Over a unix socket,
+/// which takes a small message whole or not at all.
+#[test]
+fn who_stalls_while_all_queues_are_full_loses_messages_and_not_the_connection() {
+    let scratch = Scratch::new("stalled");
+    let path = scratch.file("sock");
+    let (told, heard) = channel();
+    let limits = Limits { queue_bytes_max: TOTAL_MAX, ..stalling(SlowReader::DropNewest) };
+    let server =
+        serve_on(&format!("unix:{}", path.display()), |server| server.limits(limits).on_close(report_close(told)));
+    let connect = || Client::connect_unix(&path, "/").expect("a WebSocket");
+    let (hog, mut stalled, mut quick) = (connect(), connect(), connect());
+    let fds = [hog.fd(), stalled.fd(), quick.fd()];
+    let queued = server.ask(move |ctx| {
+        for size in [16 << 10, 100, 1] {
+            while ctx.push(fds[0], &vec![0; size]).is_queued() {}
+        }
+        assert!(ctx.stats().queued_bytes > TOTAL_MAX - 100);
+        let mut queued = 0u64;
+        while ctx.push(fds[1], &[&queued.to_be_bytes()[..], &[0; 500]].concat()).is_queued() {
+            queued += 1;
+            assert!(ctx.stats().queued_bytes <= TOTAL_MAX);
+        }
+        assert!(ctx.is_open(fds[1]), "its messages are dropped, and no more");
+        assert_eq!(ctx.push(fds[2], "room for the quick"), Outcome::Queued);
+        queued
+    });
+    assert_eq!(quick.text(), "room for the quick");
+    for sent in 0..queued {
+        assert_eq!(number(&stalled.binary()), sent);
+    }
+    assert_eq!(server.ask(move |ctx| ctx.push(fds[1], "read, and so quick again")), Outcome::Queued);
+    assert_eq!(stalled.text(), "read, and so quick again");
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn a_loud_peer_does_not_starve_quiet_ones() {
+    const BUDGET: usize = 4 << 10;
+    const QUIET: usize = 50;
+    let (told, heard) = channel();
+    let limits = Limits { read_budget_bytes: BUDGET, ..Limits::default() };
+    let server = serve(move |server| {
+        server.limits(limits).on_message(move |_, _, message| {
+            told.send(message.as_text() == Some("loud")).expect("the test waits");
+        })
+    });
+    let mut loud = Wire::connect(server.address());
+    loud.send(UPGRADE.as_bytes());
+    assert_eq!(status(&mut loud), 101);
+    let mut quiet: Vec<Raw> = (0..QUIET).map(|_| Raw::upgraded(server.address())).collect();
+
+    let held = hold(&server);
+    let shout = frame(TEXT, b"loud");
+    let shouted = loud.stuff(&shout.repeat(20_000)) / shout.len();
+    quiet.iter_mut().for_each(|raw| raw.send_frame(TEXT, b"quiet"));
+    drop(held);
+
+    // Each turn reads what one budget holds of the loud one, and all that the others have.
+    let a_turn = BUDGET / shout.len() + 1;
+    assert!(shouted > 4 * a_turn, "the kernel took only {shouted} messages");
+    let (mut louder, mut left) = (0, QUIET);
+    while left > 0 {
+        if heard.next() { louder += 1 } else { left -= 1 }
+    }
+    assert!(louder <= 2 * a_turn, "{louder} loud messages were read before the last quiet one");
+}
+
+/// Names that all have one hash where it is the well-known polynomial: of 31 with the first pair, of 33 with the second.
+fn colliding(pair: [&str; 2], count: usize) -> Vec<String> {
+    let name = |number: usize| (0..17).map(|bit| pair[number >> bit & 1]).collect();
+    let names: Vec<String> = (0..count).map(name).collect();
+    assert_eq!(names.iter().collect::<HashSet<_>>().len(), count);
+    names
+}
+
+#[test]
+fn a_hundred_thousand_names_made_to_collide_cost_no_more_than_others() {
+    const NAMES: usize = 100_000;
+    let server = serve(|server| server);
+    let client = server.connect("/");
+    let fd = client.fd();
+    // Were they to collide, this would take 5,000,000,000 comparisons, and the deadline would pass.
+    for pair in [["Aa", "BB"], ["Ez", "FY"]] {
+        let names = colliding(pair, NAMES);
+        server.ask(move |ctx| {
+            for name in &names {
+                assert_eq!(ctx.join(fd, name), Change::Done);
+                assert_eq!(ctx.bind(fd, name), Change::Done);
+            }
+            assert_eq!((ctx.stats().groups, ctx.stats().users), (NAMES, 1));
+            assert!(names.iter().all(|name| ctx.is_member(fd, name)));
+            assert!(names.iter().all(|name| ctx.ungroup(name) == 1));
+            assert_eq!(ctx.stats().groups, 0);
+        });
+    }
+    let long = "x".repeat(fdpush::NAME_BYTES_MAX + 1);
+    let changes = server.ask(move |ctx| [ctx.bind(fd, &long), ctx.join(fd, &long), ctx.bind(fd, ""), ctx.join(fd, "")]);
+    assert_eq!(changes, [Change::BadName; 4]);
+}
+
+/// A handler that panics wherever it is asked to by a word in the target, a message, a ping or a uid.
+struct Brittle;
+
+impl Handler for Brittle {
+    fn on_upgrade(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> Upgrade {
+        assert_ne!(request.target(), "/upgrade", "asked to");
+        Upgrade::accept().into()
+    }
+
+    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+        ctx.bind(fd, request.target());
+        ctx.join(fd, "all");
+        assert_ne!(request.target(), "/open", "asked to");
+    }
+
+    fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
+        echo(ctx, fd, message);
+        assert_ne!(message.as_text(), Some("message"), "asked to");
+    }
+
+    fn on_ping(&mut self, _: &mut Context<'_>, _: Fd, payload: &[u8]) {
+        assert_ne!(payload, b"ping", "asked to");
+    }
+
+    fn on_pong(&mut self, _: &mut Context<'_>, _: Fd, payload: &[u8]) {
+        assert_ne!(payload, b"pong", "asked to");
+    }
+
+    fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, _: &Closed) {
+        assert_ne!(ctx.uid_of(fd), Some("/close"), "asked to");
+    }
+
+    fn on_request(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> Option<Response> {
+        assert_ne!(request.target(), "/request", "asked to");
+        None
+    }
+
+    fn on_notice(&mut self, _: &mut Context<'_>, _: fdpush::Notice) {
+        panic!("asked to");
+    }
+
+    fn on_timer(&mut self, _: &mut Context<'_>, _: fdpush::TimerId) {
+        panic!("asked to");
+    }
+}
+
+#[test]
+fn a_handler_that_panics_ends_one_connection_and_no_more() {
+    let server = serve(|server| server.handler(Brittle));
+    let upgrade = |target: &str| UPGRADE.replacen("GET / ", &format!("GET {target} "), 1);
+    let open = |target: &str| {
+        let mut raw = server.raw();
+        raw.send(upgrade(target));
+        assert_eq!(raw.reply().status, 101);
+        raw
+    };
+    let mut witness = open("/witness");
+    let mut is_well = || {
+        witness.send_frame(TEXT, b"still there?");
+        assert_eq!(witness.frame(), (0x81, b"still there?".to_vec()));
+    };
+    for (target, status) in [("/upgrade", 500), ("/open", 101)] {
+        let mut raw = server.raw();
+        raw.send([upgrade(target).as_bytes(), &frame(TEXT, b"hi")].concat());
+        assert_eq!(raw.reply().status, status, "{target}");
+        if status == 101 {
+            assert_eq!(raw.close_frame().0, 1011, "{target}");
+        }
+        is_well();
+    }
+    let mut raw = server.raw();
+    raw.send("GET /request HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(raw.reply().status, 500);
+    raw.end();
+    for (opcode, word) in [(TEXT, "message"), (common::raw::PING, "ping"), (common::raw::PONG, "pong")] {
+        let mut raw = open("/");
+        raw.send([frame(opcode, word.as_bytes()), frame(TEXT, b"late")].concat());
+        assert_eq!(raw.close_frame(), (1011, "internal error".to_owned()), "{word}");
+        is_well();
+    }
+    let mut raw = open("/close");
+    raw.send_frame(CLOSE, &close_payload(1000, ""));
+    assert_eq!(raw.close_frame().0, 1000);
+    server.remote.notify(Box::new(())).expect("room in the inbox");
+    server.ask(|ctx| ctx.after(Duration::ZERO));
+    server.ask(|ctx| ctx.every(Duration::from_millis(1)));
+    is_well();
+    server.wait_until("only the witness is left", |ctx| ctx.stats().open == 1);
+    assert_eq!(server.ask(|ctx| (ctx.stats().users, ctx.member_count("all"))), (1, 1), "and the maps know it");
+}
+
+#[test]
+fn a_call_that_panics_is_an_answer_that_never_comes() {
+    let server = serve(|server| server.on_message(echo));
+    let mut client = server.connect("/");
+    let reply = server.remote.call(|_| panic!("asked to")).expect("room in the inbox");
+    let reply: Result<(), fdpush::RemoteError> = reply.wait_timeout(PATIENCE);
+    assert!(reply.is_err());
+    client.send("still there?");
+    assert_eq!(client.text(), "still there?");
+}
+
+#[test]
+fn sigterm_under_load_flushes_says_goodbye_and_exits_with_0() {
+    const CLIENTS: usize = 200;
+    let mut child = Child::start("ticking");
+    let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(child.address)).collect();
+    let first: Vec<u64> = clients.iter_mut().map(|raw| tick(raw).expect("a number")).collect();
+    child.terminate();
+    let mut lasts = HashSet::new();
+    for (raw, first) in clients.iter_mut().zip(first) {
+        let mut last = first;
+        while let Some(number) = tick(raw) {
+            assert_eq!(number, last + 1, "a push was lost");
+            last = number;
+        }
+        raw.send_frame(CLOSE, &close_payload(1001, ""));
+        raw.end();
+        lasts.insert(last);
+    }
+    assert_eq!(lasts.len(), 1, "all have heard the last of it: {lasts:?}");
+    assert!(child.wait().success());
+}
+
+/// The next number, or `None` at the goodbye.
+fn tick(raw: &mut Raw) -> Option<u64> {
+    match raw.frame() {
+        (0x81, text) => Some(String::from_utf8(text).expect("text").parse().expect("a number")),
+        (0x88, payload) => {
+            assert_eq!(payload.get(..2), Some(&1001u16.to_be_bytes()[..]));
+            None
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Connects and closes `count` times, many at a time, half of them politely and half not.
+fn cycle(child: &Child, count: usize) {
+    const AT_A_TIME: usize = 100;
+    for batch in 0..count / AT_A_TIME {
+        let open = |number: usize| {
+            let mut wire = child.connect();
+            let target = format!("GET /?uid={}-{number} ", batch % 7);
+            wire.send(UPGRADE.replacen("GET / ", &target, 1).as_bytes());
+            wire
+        };
+        let mut wires: Vec<Wire> = (0..AT_A_TIME).map(open).collect();
+        for (number, wire) in wires.iter_mut().enumerate() {
+            assert_eq!(status(wire), 101);
+            if number % 2 == 0 {
+                wire.send(&frame(CLOSE, &close_payload(1000, "")));
+                wire.read_to_end();
+                assert_eq!(wire.said().close_code(), Some(1000));
+            }
+        }
+    }
+    child.wait_for_stat("open", |open| open == 0);
+    child.wait_for_stat("connections", |connections| connections <= 1);
+}
+
+#[test]
+fn connect_close_cycles_leave_nothing_behind() {
+    const WARM_UP: usize = 2_000;
+    let cycles = std::env::var("FDPUSH_CYCLES").map_or(20_000, |count| count.parse().expect("a count of cycles"));
+    let child = Child::start("mapping");
+    let descriptors = child.descriptors();
+    cycle(&child, WARM_UP);
+    let memory = child.memory();
+    cycle(&child, cycles);
+    for name in ["open", "users", "groups", "queued_bytes"] {
+        assert_eq!(child.stat(name), 0, "{name}");
+    }
+    for name in ["opened", "closed"] {
+        assert_eq!(child.stat(name), (WARM_UP + cycles) as u64, "{name}");
+    }
+    child.wait_for_stat("connections", |connections| connections <= 1);
+    assert!(child.descriptors() <= descriptors + 1, "{} descriptors, {descriptors} before", child.descriptors());
+    let grown = child.memory().saturating_sub(memory);
+    assert!(grown <= 1 << 20, "{grown} bytes more after {cycles} cycles");
+}
