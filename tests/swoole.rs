@@ -1,0 +1,598 @@
+//! The scenarios that Swoole tests its own WebSocket server with, each under its name and through an independent client.
+//!
+//! The list is what the tests of Swoole 6.2 hold about push, close, control frames, sizes, the upgrade and heartbeats. A
+//! user who comes from there finds here what stays the same, and in which words this crate says it.
+
+mod common;
+
+use std::collections::HashSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::raw::{self, PING, PONG, TEXT, UPGRADE, frame};
+use common::{Client, PATIENCE, Raw, TestServer, channel, echo, report_close, serve, tell_fd};
+use fdpush::{
+    By, Cause, Delivery, Fd, Heartbeat, Limits, Outcome, ProtocolError, Response, SlowReader, State, Upgrade,
+};
+use tungstenite::Message as Sent;
+use tungstenite::protocol::frame::coding::Data;
+
+fn echo_server() -> TestServer {
+    serve(|server| server.on_message(echo))
+}
+
+/// A limit for messages and queues that 1 MiB messages fit into several times.
+fn wide() -> Limits {
+    Limits {
+        message_bytes_max: 16 << 20,
+        queue_bytes_max: 64 << 20,
+        queue_total_bytes_max: 256 << 20,
+        ..Limits::default()
+    }
+}
+
+/// Bytes that look random and are the same in every run.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        // xorshift64, Marsaglia 2003.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.next() as u8).collect()
+    }
+
+    fn text(&mut self, count: usize) -> String {
+        (0..count).map(|_| char::from(b' ' + (self.next() % 95) as u8)).collect()
+    }
+}
+
+#[test]
+fn frame_split_inside_its_header() {
+    let server = echo_server();
+    let payload = "x".repeat(70_000);
+    let bytes = frame(TEXT, payload.as_bytes());
+    for cut in 1..14 {
+        let mut raw = Raw::upgraded(server.address());
+        raw.send(&bytes[..cut]);
+        // What was sent is read before the rest is: a turn may have begun, one reads, one says so.
+        (0..3).for_each(|_| server.ask(|_| ()));
+        raw.send(&bytes[cut..]);
+        assert_eq!(raw.frame(), (0x81, payload.clone().into_bytes()), "cut at {cut}");
+    }
+}
+
+#[test]
+fn disconnect_with_a_code_and_a_reason_is_seen_by_the_client() {
+    let server = serve(|server| server);
+    let (mut told, mut wordless) = (server.connect("/"), server.connect("/"));
+    let fds = [told.fd(), wordless.fd()];
+    server.ask(move |ctx| {
+        assert_eq!(ctx.close(fds[0], 4000, "see you"), Outcome::Queued);
+        assert_eq!(ctx.close(fds[1], 4000, ""), Outcome::Queued);
+    });
+    assert_eq!(told.closed(), (4000, "see you".to_owned()));
+    assert_eq!(wordless.closed(), (4000, String::new()));
+}
+
+#[test]
+fn the_clients_close_code_is_echoed() {
+    let (told, heard) = channel();
+    let server = serve(|server| server.on_close(report_close(told)));
+    for code in [1000, 1001, 3000, 4001, 4999] {
+        let mut client = server.connect("/");
+        client.close(code, "bye");
+        assert_eq!(client.closed().0, code);
+        let (_, closed) = heard.next();
+        assert_eq!((closed.code.as_u16(), &*closed.reason, closed.by), (code, "bye", By::Client));
+    }
+}
+
+#[test]
+fn an_oversized_ping_or_reason_is_refused_when_it_is_sent() {
+    let server = serve(|server| server);
+    let mut client = server.connect("/");
+    let fd = client.fd();
+    server.ask(move |ctx| {
+        assert_eq!(ctx.ping(fd, &[b'p'; 126]), Outcome::Refused);
+        assert_eq!(ctx.close(fd, 1000, &"r".repeat(124)), Outcome::Refused);
+        assert!(ctx.is_open(fd), "nothing happened to it");
+        assert_eq!(ctx.ping(fd, &[b'p'; 125]), Outcome::Queued);
+        assert_eq!(ctx.close(fd, 1000, &"r".repeat(123)), Outcome::Queued);
+    });
+    assert_eq!(client.next(), Sent::Ping(vec![b'p'; 125].into()));
+    assert_eq!(client.closed(), (1000, "r".repeat(123)));
+}
+
+#[test]
+fn an_empty_message() {
+    let server = echo_server();
+    let mut client = server.connect("/");
+    client.send("");
+    assert_eq!(client.text(), "");
+    client.send_binary(b"");
+    assert_eq!(client.binary(), b"");
+}
+
+#[test]
+fn exists_and_is_open_tell_none_http_and_websocket_apart() {
+    let (told, heard) = channel();
+    let server = serve(|server| {
+        server.on_request(move |ctx, fd, _| {
+            told.send((fd, ctx.exists(fd), ctx.is_open(fd), ctx.push(fd, "no"))).expect("the test waits");
+            Response::text(200, "")
+        })
+    });
+    let mut http = server.raw();
+    http.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(http.reply().status, 200);
+    let (fd, exists, is_open, pushed) = heard.next();
+    assert!(exists && !is_open && pushed == Outcome::Gone);
+    assert_eq!(server.ask(move |ctx| ctx.info(fd).map(|info| info.state)), Some(State::Http));
+
+    let client = server.connect("/");
+    let fd = client.fd();
+    assert_eq!(server.ask(move |ctx| (ctx.exists(fd), ctx.is_open(fd))), (true, true));
+    drop(client);
+    server.wait_until("it is gone", move |ctx| !ctx.exists(fd) && !ctx.is_open(fd));
+    let never = Fd::from_u64(999).expect("an fd");
+    assert_eq!(
+        server.ask(move |ctx| (ctx.exists(never), ctx.is_open(never), ctx.push(never, ""))),
+        (false, false, Outcome::Gone)
+    );
+}
+
+#[test]
+fn fragments_are_merged() {
+    let (told, heard) = channel();
+    let server = serve(|server| {
+        server.on_message(move |_, _, message| told.send(message.as_text().map(str::to_owned)).expect("the test waits"))
+    });
+    let mut client = server.connect("/");
+    client.send_fragment(Data::Text, b"fragments ", false);
+    client.send_fragment(Data::Continue, b"are ", false);
+    client.ping(b"between");
+    client.send_fragment(Data::Continue, b"merged", true);
+    assert_eq!(heard.next().as_deref(), Some("fragments are merged"));
+}
+
+#[test]
+fn messages_of_35_to_40_kb_are_echoed_concurrently() {
+    const CLIENTS: u64 = 16;
+    let server = echo_server();
+    thread::scope(|scope| {
+        for seed in 1..=CLIENTS {
+            let mut client = server.connect("/");
+            scope.spawn(move || {
+                let mut noise = Noise(seed);
+                for _ in 0..8 {
+                    let length = 35_000 + (noise.next() % 5_000) as usize;
+                    let text = noise.text(length);
+                    client.send(&text);
+                    assert!(client.text() == text, "client {seed} got another's message");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn two_replies_to_one_message_come_in_order() {
+    let server = serve(|server| {
+        server.on_message(|ctx, fd, message| {
+            let text = message.as_text().expect("text");
+            ctx.push(fd, &format!("first {text}"));
+            ctx.push(fd, &format!("second {text}"));
+        })
+    });
+    let mut client = server.connect("/");
+    for number in 0..100 {
+        client.send(&number.to_string());
+        assert_eq!(client.text(), format!("first {number}"));
+        assert_eq!(client.text(), format!("second {number}"));
+    }
+}
+
+#[test]
+fn lists_of_tokens_in_the_upgrades_headers() {
+    let server = serve(|server| server);
+    for (connection, upgrade) in [
+        ("keep-alive, Upgrade", "websocket"),
+        ("Upgrade, HTTP2-Settings", "h2c, websocket"),
+        ("UPGRADE,keep-alive", "WebSocket"),
+        ("close , upgrade", "foo/2, WEBSOCKET"),
+    ] {
+        let mut raw = server.raw();
+        let head = UPGRADE.replacen("Connection: Upgrade", &format!("Connection: {connection}"), 1);
+        raw.send(head.replacen("Upgrade: websocket", &format!("Upgrade: {upgrade}"), 1));
+        assert_eq!(raw.reply().status, 101, "{connection:?}, {upgrade:?}");
+    }
+}
+
+#[test]
+fn a_second_port_shares_the_handlers() {
+    let (told, heard) = channel();
+    let first = serve(move |server| {
+        let server = server.listen("127.0.0.1:0").expect("a second port").on_message(|ctx, fd, message| {
+            ctx.broadcast(message.except(&[fd]));
+        });
+        let ports: Vec<String> = server.addresses().map(ToString::to_string).collect();
+        told.send(ports).expect("the test waits");
+        server
+    });
+    let second = heard.next()[1].parse().expect("an address");
+    assert_ne!(first.address(), second);
+    let mut here = first.connect("/");
+    let mut there = Client::connect(second, "/", &[]).expect("a WebSocket");
+    here.send("from the first port");
+    assert_eq!(there.text(), "from the first port");
+    there.send("from the second port");
+    assert_eq!(here.text(), "from the second port");
+}
+
+#[test]
+fn an_impossible_length_is_an_error_that_can_be_logged() {
+    let (told, heard) = channel();
+    let server = serve(|server| {
+        server.on_close(move |_, _, closed| told.send((closed.clone(), closed.to_string())).expect("the test waits"))
+    });
+    let mut raw = Raw::upgraded(server.address());
+    raw.send([0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+    assert_eq!(raw.close_frame().0, 1002);
+    let (closed, line) = heard.next();
+    assert_eq!(closed.cause, Cause::ProtocolError(ProtocolError::LengthTooLarge));
+    assert_eq!(line, "1002 \"payload length has its top bit set\" (protocol_error)");
+}
+
+#[test]
+fn broadcasts_of_100_kb_with_flat_memory() {
+    const CLIENTS: usize = 20;
+    let server = serve(|server| server);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect("/")).collect();
+    let message = Noise(7).bytes(100 << 10);
+    for _ in 0..50 {
+        let bytes = message.clone();
+        let (delivery, queued) = server.ask(move |ctx| {
+            let delivery = ctx.broadcast(&bytes);
+            (delivery, ctx.stats().queued_bytes)
+        });
+        assert_eq!(delivery, Delivery { matched: CLIENTS, queued: CLIENTS, dropped: 0 });
+        // One frame, whoever it is for.
+        assert!(queued <= message.len() + 100, "{queued} bytes are queued");
+        for client in &mut clients {
+            assert!(client.binary() == message);
+        }
+    }
+    assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
+}
+
+#[test]
+fn sizes_from_64_bytes_to_400_kb() {
+    let server = echo_server();
+    let mut client = server.connect("/");
+    let mut noise = Noise(11);
+    for size in [64, 125, 126, 127, 1 << 10, 16 << 10, 65_535, 65_536, 65_537, 128 << 10, 256 << 10, 400 << 10] {
+        let bytes = noise.bytes(size);
+        client.send_binary(&bytes);
+        assert!(client.binary() == bytes, "{size} bytes");
+        let text = noise.text(size);
+        client.send(&text);
+        assert!(client.text() == text, "{size} characters");
+    }
+}
+
+#[test]
+fn the_end_of_a_plain_http_connection_does_not_look_like_a_websockets() {
+    let (told, heard) = channel();
+    let server = serve(|server| server.on_request(|_, _, _| Response::text(200, "")).on_close(report_close(told)));
+    for request in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"] {
+        let mut raw = server.raw();
+        raw.send(request);
+        assert_eq!(raw.reply().status, 200);
+    }
+    drop(server.raw());
+    server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
+    assert_eq!(server.ask(|ctx| (ctx.stats().opened, ctx.stats().closed)), (0, 0));
+    assert!(heard.so_far().is_empty());
+    let mut client = server.connect("/");
+    client.close(1000, "");
+    client.closed();
+    assert_eq!(heard.next().1.cause, Cause::ClientClosed);
+}
+
+#[test]
+fn a_thousand_random_messages_are_encoded_and_decoded() {
+    let server = echo_server();
+    let mut client = server.connect("/");
+    let mut noise = Noise(0xfeed);
+    for number in 0..1_000 {
+        let length = (noise.next() % 2_000) as usize;
+        if noise.next().is_multiple_of(2) {
+            let bytes = noise.bytes(length);
+            client.send_binary(&bytes);
+            assert!(client.binary() == bytes, "message {number}");
+        } else {
+            let text = noise.text(length);
+            client.send(&text);
+            assert!(client.text() == text, "message {number}");
+        }
+    }
+}
+
+#[test]
+fn a_ping_with_and_without_payload() {
+    let server = serve(|server| server);
+    let mut client = server.connect("/");
+    for payload in [&b""[..], b"swoole", &[0xff; 125]] {
+        client.ping(payload);
+        assert_eq!(client.next(), Sent::Pong(payload.to_vec().into()));
+        let fd = client.fd();
+        let bytes = payload.to_vec();
+        assert_eq!(server.ask(move |ctx| ctx.ping(fd, &bytes)), Outcome::Queued);
+        assert_eq!(client.next(), Sent::Ping(payload.to_vec().into()));
+    }
+}
+
+#[test]
+fn pings_and_pongs_are_delivered_to_the_handler_that_asks() {
+    let (told, heard) = channel();
+    let pong = told.clone();
+    let server = serve(|server| {
+        server
+            .on_ping(move |_, _, payload| told.send((PING, payload.to_vec())).expect("the test waits"))
+            .on_pong(move |_, _, payload| pong.send((PONG, payload.to_vec())).expect("the test waits"))
+    });
+    let mut client = server.connect("/");
+    client.ping(b"to you");
+    assert_eq!(heard.next(), (PING, b"to you".to_vec()));
+    assert_eq!(client.next(), Sent::Pong(b"to you"[..].into()), "and it is answered all the same");
+    let fd = client.fd();
+    server.ask(move |ctx| ctx.ping(fd, b"and back"));
+    assert_eq!(client.next(), Sent::Ping(b"and back"[..].into()));
+    // What tungstenite has to answer it sends with the next message.
+    client.send("and back");
+    assert_eq!(heard.next(), (PONG, b"and back".to_vec()));
+    client.send_message(Sent::Pong(b"unasked"[..].into()));
+    assert_eq!(heard.next(), (PONG, b"unasked".to_vec()));
+}
+
+#[test]
+fn the_query_string_is_there_in_open_and_open_may_push() {
+    let server = serve(|server| {
+        server.on_open(|ctx, fd, request| {
+            let name = request.query("name").expect("a name");
+            let greeting = format!("{} {} {name}", request.path(), request.raw_query());
+            assert_eq!(ctx.push(fd, &greeting), Outcome::Queued);
+        })
+    });
+    let mut client = server.connect("/chat?name=%E5%BC%A0%E4%B8%89&x=1");
+    assert_eq!(client.text(), "/chat name=%E5%BC%A0%E4%B8%89&x=1 张三");
+}
+
+#[test]
+fn text_and_binary_mixed_up_to_128_kb() {
+    let server = echo_server();
+    let mut client = server.connect("/");
+    let mut noise = Noise(3);
+    let sizes = [1, 100, 1_000, 10_000, 65_536, 100_000, 128 << 10];
+    let messages = sizes.map(|size| (noise.text(size), noise.bytes(size)));
+    for (text, bytes) in &messages {
+        client.send(text);
+        client.send_binary(bytes);
+    }
+    for (text, bytes) in &messages {
+        assert!(client.text() == *text && client.binary() == *bytes, "{} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn bulk_push_from_open() {
+    const MESSAGES: usize = 10_000;
+    let server = serve(|server| {
+        server.on_open(|ctx, fd, _| {
+            for number in 0..MESSAGES {
+                assert_eq!(ctx.push(fd, &format!("message {number}")), Outcome::Queued);
+            }
+        })
+    });
+    let mut client = server.connect("/");
+    for number in 0..MESSAGES {
+        assert_eq!(client.text(), format!("message {number}"));
+    }
+}
+
+#[test]
+fn cookies_and_headers_are_set_on_the_101() {
+    let server = serve(|server| {
+        server.on_upgrade(|_, _, request| {
+            let seen = request.cookie("seen").unwrap_or("nothing").to_owned();
+            let accept = Upgrade::accept().header("X-Seen", seen).header("X-Server", "fdpush");
+            accept.cookie("sid=1; Path=/; HttpOnly").cookie("theme=dark").into()
+        })
+    });
+    let mut raw = server.raw();
+    raw.send(UPGRADE.replacen("Host: localhost", "Host: localhost\r\nCookie: a=b; seen=this", 1));
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.header("X-Seen"), reply.header("X-Server")), (101, Some("this"), Some("fdpush")));
+    let cookies: Vec<&str> = reply.head.lines().filter_map(|line| line.strip_prefix("Set-Cookie: ")).collect();
+    assert_eq!(cookies, ["sid=1; Path=/; HttpOnly", "theme=dark"]);
+    let client = server.connect_with("/", &[("Cookie", "seen=that")]);
+    assert_eq!(client.header("X-Seen"), Some("that"));
+}
+
+#[test]
+fn the_close_code_is_read_unsigned() {
+    // 4999 and 1000 differ in sign of their low byte; 0xffff and 0x8000 would be negative, and must not be sent.
+    let (told, heard) = channel();
+    let server = serve(|server| server.on_close(report_close(told)));
+    for (code, answer) in [(4999, 4999), (1000, 1000), (0xffff, 1002), (0x8000, 1002), (0x83e8, 1002)] {
+        let mut raw = Raw::upgraded(server.address());
+        raw.send_frame(raw::CLOSE, &raw::close_payload(code, ""));
+        assert_eq!(raw.close_frame().0, answer, "{code}");
+        assert_eq!(heard.next().1.code.as_u16(), answer);
+    }
+}
+
+#[test]
+fn decoding_leaves_its_input_intact() {
+    // What is lent to a handler is the receive buffer itself, unmasked in place: pushes must not change it.
+    let server = serve(|server| {
+        server.on_message(|ctx, fd, message| {
+            let before = message.as_bytes().to_vec();
+            for _ in 0..3 {
+                ctx.push(fd, message);
+                ctx.broadcast(message);
+                ctx.ping(fd, b"between");
+            }
+            assert_eq!(message.as_bytes(), before);
+        })
+    });
+    let mut client = server.connect("/");
+    let mut noise = Noise(5);
+    let messages = [noise.text(10), noise.text(700), noise.text(5_000)];
+    // Behind each other in one read: none may reach into the next.
+    let frames: Vec<u8> = messages.iter().flat_map(|text| frame(TEXT, text.as_bytes())).collect();
+    let mut raw = Raw::upgraded(server.address());
+    raw.send(frames);
+    for text in &messages {
+        (0..3).for_each(|_| assert_eq!(client.text(), *text));
+        let pushed =
+            (0..9).map(|_| raw.frame()).filter(|(first, payload)| *first == 0x81 && payload == text.as_bytes());
+        assert_eq!(pushed.count(), 6);
+    }
+}
+
+#[test]
+fn the_heartbeat_closes_the_silent_and_spares_the_active_and_the_protected() {
+    let (told, heard) = channel();
+    let idle_max = Duration::from_secs(1);
+    let server = serve(move |server| {
+        server.heartbeat(Heartbeat::Client { idle_max }).on_message(echo).on_close(report_close(told))
+    });
+    let mut silent = server.connect("/");
+    let mut active = server.connect("/");
+    let protected = server.connect("/");
+    let (fd, spared) = (silent.fd(), [active.fd(), protected.fd()]);
+    assert!(server.ask(move |ctx| ctx.protect(spared[1])));
+    let deadline = Instant::now() + PATIENCE;
+    while server.ask(move |ctx| ctx.exists(fd)) {
+        assert!(Instant::now() < deadline, "the silent one lives on");
+        active.send("here");
+        assert_eq!(active.text(), "here");
+    }
+    let (closed_fd, closed) = heard.next();
+    assert_eq!((closed_fd, closed.by, closed.cause), (fd, By::Server, Cause::HeartbeatMissed));
+    silent.lost();
+    active.send("still here");
+    assert_eq!(active.text(), "still here");
+    assert!(server.ask(move |ctx| spared.iter().all(|fd| ctx.is_open(*fd))));
+    assert!(heard.so_far().is_empty());
+}
+
+#[test]
+fn close_with_and_without_flushing() {
+    const MESSAGES: usize = 100;
+    let server = serve(|server| server.limits(wide()));
+    let push_much = |ctx: &mut fdpush::Context<'_>, fd| {
+        for _ in 0..MESSAGES {
+            assert_eq!(ctx.push(fd, &vec![1; 100 << 10]), Outcome::Queued);
+        }
+    };
+    let mut flushed = server.connect("/");
+    let fd = flushed.fd();
+    server.ask(move |ctx| {
+        push_much(ctx, fd);
+        assert_eq!(ctx.close(fd, 1000, "that was all"), Outcome::Queued);
+        assert_eq!(ctx.push(fd, "too late"), Outcome::Gone);
+    });
+    (0..MESSAGES).for_each(|_| assert_eq!(flushed.binary().len(), 100 << 10));
+    assert_eq!(flushed.closed(), (1000, "that was all".to_owned()));
+
+    let mut dropped = Raw::upgraded(server.address());
+    let fd = server.ask(|ctx| ctx.connections().next()).expect("one that is open");
+    server.ask(move |ctx| {
+        push_much(ctx, fd);
+        assert_eq!(ctx.abort(fd), Outcome::Queued);
+    });
+    let came = dropped.rest().len();
+    assert!(came < MESSAGES * (100 << 10), "{came} bytes came all the same");
+    assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
+}
+
+#[test]
+fn a_slow_client_meets_its_bound() {
+    let (told, heard) = channel();
+    let limits = Limits { queue_bytes_max: 256 << 10, slow_reader: SlowReader::Close, ..Limits::default() };
+    let server = serve(|server| server.limits(limits).on_close(report_close(told)));
+    let (slow, mut quick) = (server.connect("/"), server.connect("/"));
+    let (fd, message) = (slow.fd(), vec![0; 64 << 10]);
+    let mut pushed = 0;
+    loop {
+        let bytes = message.clone();
+        let (outcome, info) = server.ask(move |ctx| (ctx.push(fd, &bytes), ctx.info(fd)));
+        if outcome == Outcome::Dropped {
+            break;
+        }
+        let queued = info.expect("it is there").queued_bytes;
+        assert!(queued <= 256 << 10, "{queued} bytes are queued");
+        pushed += 1;
+        assert!(pushed < 10_000, "a kernel without end");
+    }
+    assert_eq!(heard.next().1.cause, Cause::SlowConsumer);
+    assert_eq!(server.ask(move |ctx| ctx.push(fd, "more")), Outcome::Gone);
+    assert_eq!(server.ask(|ctx| ctx.broadcast("and the others?").queued), 1);
+    assert_eq!(quick.text(), "and the others?");
+}
+
+#[test]
+fn large_fd_numbers() {
+    const LIVES: u64 = 100;
+    let server = serve(|server| server.on_upgrade(tell_fd).on_message(echo));
+    let mut seen = HashSet::new();
+    let mut stale: Option<Fd> = None;
+    for life in 0..LIVES {
+        let mut client = server.connect("/");
+        let fd = client.fd();
+        assert!(seen.insert(fd), "{fd} was somebody else");
+        assert_eq!(fd.as_u64(), life << 24 | 1, "the one slot there is, in its next life");
+        assert_eq!(fd.to_string().parse().map(Fd::from_u64), Ok(Some(fd)));
+        if let Some(stale) = stale {
+            assert_eq!(server.ask(move |ctx| (ctx.push(stale, "no"), ctx.exists(stale))), (Outcome::Gone, false));
+        }
+        assert_eq!(server.ask(move |ctx| ctx.push(fd, "yes")), Outcome::Queued);
+        assert_eq!(client.text(), "yes");
+        stale = Some(fd);
+        client.close(1000, "");
+        client.closed();
+        drop(client);
+        server.wait_until("its slot is free", |ctx| ctx.stats().connections == 0);
+    }
+}
+
+#[test]
+fn info_is_available_inside_on_close() {
+    let (told, heard) = channel();
+    let server = serve(|server| {
+        server.on_message(echo).on_close(move |ctx, fd, _| {
+            let known = (ctx.uid_of(fd).map(str::to_owned), ctx.exists(fd), ctx.is_open(fd), ctx.push(fd, "no"));
+            told.send((ctx.info(fd), known, ctx.fds_of("me").len())).expect("the test waits");
+        })
+    });
+    let mut client = server.connect("/?uid=me&group=room");
+    let fd = client.fd();
+    client.send("hi");
+    assert_eq!(client.text(), "hi");
+    client.close(1000, "");
+    let (info, known, fds) = heard.next();
+    let info = info.expect("what was known of it");
+    assert_eq!((info.fd, info.uid.as_deref(), info.groups), (fd, Some("me"), vec!["room".to_owned()]));
+    assert_eq!((info.traffic.messages_in, info.traffic.messages_out), (1, 1));
+    assert!(info.peer.is_loopback() && info.state == State::Closing);
+    assert_eq!(known, (Some("me".to_owned()), true, false, Outcome::Gone));
+    assert_eq!(fds, 0, "the map does not name it any more");
+}
