@@ -30,15 +30,15 @@ impl std::ops::AddAssign for Traffic {
 /// What became of a connection's input.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A request for plain HTTP: to be answered by [`respond`](Connection::respond).
+    /// A request for plain HTTP: to be answered by `respond`.
     Request {
         /// The request.
         request: Box<Request>,
         /// Whether it has the marks of an upgrade that a proxy lost.
         wanted_upgrade: bool,
     },
-    /// A request for a WebSocket: [`accept`](Connection::accept), [`respond`](Connection::respond) or
-    /// [`defer`](Connection::defer).
+    /// A request for a WebSocket: `accept`, `respond` or
+    /// `defer`.
     Upgrade(Box<Request>),
     /// A text message.
     Text(Cow<'a, str>),
@@ -52,7 +52,7 @@ pub enum Event<'a> {
     Closed(Closed),
 }
 
-/// What became of [`Connection::send`].
+/// What became of `Connection::send`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Sent {
     /// In the queue.

@@ -223,6 +223,16 @@ impl Connection {
             && self.output.as_mut().is_some_and(|output| output.conflate(outbound, bytes_max, &mut env.queued))
     }
 
+    /// Takes back the only message in the queue, none of which is written. `false`: there is not just that.
+    pub fn take_back(&mut self, env: &mut Env) -> bool {
+        let may = self.is_open() && self.output.as_ref().is_some_and(|output| output.is_one_unsent());
+        if may {
+            self.release(env);
+            self.traffic.messages_out -= 1;
+        }
+        may
+    }
+
     /// Queues a ping. `false` when `payload` is over 125 bytes (RFC 6455 section 5.5) or there is no open WebSocket.
     pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> bool {
         let may = self.is_open() && payload.len() <= CONTROL_BYTES_MAX;

@@ -113,6 +113,11 @@ impl<'a> Outbound<'a> {
 }
 
 impl Queue {
+    /// Whether it holds one segment, and nothing of that is written.
+    pub fn is_one_unsent(&self) -> bool {
+        self.segments.len() == 1 && self.sent == 0
+    }
+
     /// Unwritten bytes.
     pub fn bytes(&self) -> usize {
         self.bytes

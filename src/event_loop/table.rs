@@ -193,7 +193,7 @@ impl Table {
             Sent::Queued => {
                 self.touch(slot);
                 if self.env.queued > self.env.limits.queue_total_bytes_max {
-                    self.relieve(slot);
+                    return self.relieve(slot);
                 }
                 Outcome::Queued
             }
@@ -227,15 +227,22 @@ impl Table {
         Outcome::Dropped
     }
 
-    /// All queues together are over their bound: what this one has goes out now. A reader that does not take it is too
-    /// slow for such a day, whatever the policy: half a message cannot be taken back.
+    /// All queues together are over their bound, by a message to a connection that had none waiting: it goes out now. A
+    /// reader that does not take it is too slow for such a day, and the policy applies; but half a message cannot be
+    /// dropped, so that ends the connection whatever the policy.
     #[cold]
-    fn relieve(&mut self, slot: u32) {
+    fn relieve(&mut self, slot: u32) -> Outcome {
         self.write(slot);
         let is_over = self.env.queued > self.env.limits.queue_total_bytes_max;
-        if is_over && self.get(slot).is_some_and(|entry| entry.connection.queued_bytes() > 0) {
+        let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
+        if !is_over || entry.connection.queued_bytes() == 0 {
+            return Outcome::Queued;
+        }
+        let drops = env.limits.slow_reader != SlowReader::Close;
+        if !(drops && entry.connection.take_back(env)) {
             self.slow.push(slot);
         }
+        Outcome::Dropped
     }
 
     /// Writes what the connection has, and says what is to become of it.
