@@ -1,5 +1,6 @@
 //! What all connections of a loop share, handed to each transition: the bounds, the time, and memory for reuse.
 
+use crate::connection::journal::Journal;
 use crate::connection::queue::Queue;
 use crate::limits::{Heartbeat, Limits};
 use crate::protocol::assembler;
@@ -24,6 +25,8 @@ pub struct Env {
     pub date: String,
     /// Bytes in all queues, a shared frame counted once.
     pub queued: usize,
+    /// What this turn has to send.
+    pub journal: Journal,
     /// Assemblers for reuse.
     pub assemblers: assembler::Spares,
     #[expect(clippy::vec_box, reason = "a queue moves between connections by its box")]
@@ -40,9 +43,15 @@ impl Env {
             now: Tick(0),
             date: String::new(),
             queued: 0,
+            journal: Journal::default(),
             assemblers: Vec::new(),
             queues: Vec::new(),
         }
+    }
+
+    /// All that was touched has been flushed: the journal begins anew.
+    pub fn end_turn(&mut self) {
+        self.journal.clear();
     }
 
     /// An empty queue.

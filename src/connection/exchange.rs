@@ -1,7 +1,7 @@
 //! The HTTP side of a connection: requests out, answers in, and the step from one to the other kind of life.
 
 use crate::connection::http::Step;
-use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Pulse, Stage};
+use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Opened, Pulse, Stage};
 use crate::fd::Fd;
 use crate::protocol::http::HttpError;
 use crate::protocol::request::Request;
@@ -28,13 +28,13 @@ impl Connection {
             self.respond(Response::text(500, "the handler's answer cannot be sent\n").close(), env);
             return Err(fault);
         }
-        let output = self.output.get_or_insert_with(|| env.take_queue());
+        let output = self.output.queue(env);
         output.push_raw(|out| out.extend_from_slice(&response), &mut env.queued);
         output.seal();
 
         let http = std::mem::take(&mut **http);
         self.stage = Stage::Open(None);
-        self.opened = env.now;
+        self.opened = Opened::at(env.now);
         self.deadline = Pulse::first_check(self.heartbeat(env), fd, env.now);
         Ok(Some(http.into_early()))
     }
@@ -85,7 +85,7 @@ impl Connection {
             match step {
                 Ok(Step::More) => return None,
                 Ok(Step::Continue) => {
-                    let output = self.output.get_or_insert_with(|| env.take_queue());
+                    let output = self.output.queue(env);
                     output.push_raw(|out| out.extend_from_slice(CONTINUE), &mut env.queued);
                 }
                 Ok(Step::Request { request, wanted_upgrade }) => {
@@ -119,7 +119,7 @@ impl Connection {
     }
 
     fn push_response(&mut self, response: &Response, keep_alive: bool, head_only: bool, env: &mut Env) {
-        let output = self.output.get_or_insert_with(|| env.take_queue());
+        let output = self.output.queue(env);
         let date = &env.date;
         output.push_raw(|out| response.encode(out, date, keep_alive, head_only), &mut env.queued);
     }

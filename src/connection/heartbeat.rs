@@ -10,7 +10,7 @@ use crate::tick::Tick;
 #[derive(Clone, Debug, Default)]
 pub struct Pulse {
     /// Pings in a row that nothing answered.
-    missed: u32,
+    missed: u16,
     /// Whether a ping is out.
     is_asked: bool,
     /// Whether anything came since that ping.
@@ -58,8 +58,12 @@ impl Pulse {
             }
             Heartbeat::Ping { every, missed_max } => {
                 let is_missed = self.is_asked && !self.is_heard;
-                self.missed = if is_missed { self.missed + 1 } else { 0 };
-                if self.missed >= missed_max { Beat::Dead } else { self.ask(every, now) }
+                self.missed = if is_missed { self.missed.saturating_add(1) } else { 0 };
+                if u32::from(self.missed) >= missed_max.min(u16::MAX.into()) {
+                    Beat::Dead
+                } else {
+                    self.ask(every, now)
+                }
             }
             Heartbeat::Push { every } => self.ask(every, now),
         }

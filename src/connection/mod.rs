@@ -14,6 +14,8 @@ mod event;
 mod exchange;
 mod heartbeat;
 mod http;
+mod journal;
+mod output;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ pub use crate::connection::queue::Outbound;
 
 use crate::connection::heartbeat::{Beat, Pulse};
 use crate::connection::http::Http;
+use crate::connection::output::Output;
 use crate::connection::queue::Queue;
 use crate::fd::Fd;
 use crate::limits::Heartbeat;
@@ -47,13 +50,13 @@ const HTTP_OUTPUT_MAX: usize = 64 << 10;
 pub struct Connection {
     stage: Stage,
     /// What waits to be written. Only while something does.
-    output: Option<Box<Queue>>,
+    output: Output,
     /// This connection's own heartbeat, where it is not the server's.
     heartbeat: Option<Box<Heartbeat>>,
     /// When the stage itself has something to do: a heartbeat's check while open, else the end of our patience.
     deadline: Tick,
     last_seen: Tick,
-    opened: Tick,
+    opened: Opened,
     traffic: Traffic,
     peer: Peer,
     pulse: Pulse,
@@ -66,6 +69,18 @@ pub struct Connection {
 }
 
 const _: () = assert!(size_of::<Connection>() <= 120, "every idle connection pays for this");
+
+/// When a connection opened, in units of 16 ms: in 4 bytes, for two years.
+#[derive(Copy, Clone, Debug)]
+struct Opened(u32);
+
+const OPENED_UNIT: u64 = 16;
+
+impl Opened {
+    fn at(now: Tick) -> Opened {
+        Opened(u32::try_from(now.0 / OPENED_UNIT).unwrap_or(u32::MAX))
+    }
+}
 
 /// Where a connection is in its life. It only ever goes down this list.
 #[derive(Debug)]
@@ -88,10 +103,10 @@ impl Connection {
         Connection {
             deadline: http.deadline(env),
             stage: Stage::Http(Box::new(http)),
-            output: None,
+            output: Output::Empty,
             heartbeat: None,
             last_seen: env.now,
-            opened: env.now,
+            opened: Opened::at(env.now),
             traffic: Traffic::default(),
             peer,
             pulse: Pulse::default(),
@@ -138,7 +153,7 @@ impl Connection {
         match &self.stage {
             Stage::Open(_) => return Some(self.die(By::Client, Cause::ConnectionLost)),
             // A client that shut down its side after its last request still wants the response.
-            Stage::Http(http) if !is_reset && self.output.is_some() && !http.is_answering() => {
+            Stage::Http(http) if !is_reset && !self.output.is_empty() && !http.is_answering() => {
                 self.stage = Stage::Lingering;
             }
             Stage::Lingering if !is_reset => {}
@@ -163,7 +178,7 @@ impl Connection {
             Stage::Open(_) => return self.check_heartbeat(env),
             Stage::Http(http) => match http.phase_name() {
                 // A response is still being fetched: the next request cannot be expected before it is there.
-                "idle" if self.output.is_some() => self.deadline = http.deadline(env),
+                "idle" if !self.output.is_empty() => self.deadline = http.deadline(env),
                 "idle" => self.stage = Stage::Finished,
                 "answer" => {
                     let response = Response::text(503, "the upgrade was not answered in time\n");
@@ -179,18 +194,12 @@ impl Connection {
     /// Takes note that the socket took `written` bytes; `is_full` when it was offered more.
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         self.traffic.bytes_out += written as u64;
-        let Some(output) = &mut self.output else { return };
-        output.handle_written(written, is_full, env.now, &mut env.queued);
-        if output.is_empty()
-            && let Some(output) = self.output.take()
-        {
-            env.give_queue(output);
-        }
+        self.output.handle_written(written, is_full, env);
     }
 
     /// The socket has room again. Says whether there is something to write.
     pub fn handle_writable(&mut self) -> bool {
-        self.output.as_deref_mut().map(Queue::handle_writable).is_some()
+        self.output.as_queue().map(Queue::handle_writable).is_some()
     }
 
     // What a handler wants.
@@ -210,8 +219,7 @@ impl Connection {
         if queued + bytes > env.limits.queue_bytes_max || is_over_total {
             return Sent::Full;
         }
-        let output = self.output.get_or_insert_with(|| env.take_queue());
-        output.push(outbound, &mut env.queued);
+        self.output.push(outbound, env);
         self.traffic.messages_out += 1;
         Sent::Queued
     }
@@ -220,12 +228,12 @@ impl Connection {
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let bytes_max = env.limits.queue_bytes_max;
         self.is_open()
-            && self.output.as_mut().is_some_and(|output| output.conflate(outbound, bytes_max, &mut env.queued))
+            && self.output.as_queue().is_some_and(|output| output.conflate(outbound, bytes_max, &mut env.queued))
     }
 
     /// Takes back the only message in the queue, none of which is written. `false`: there is not just that.
     pub fn take_back(&mut self, env: &mut Env) -> bool {
-        let may = self.is_open() && self.output.as_ref().is_some_and(|output| output.is_one_unsent());
+        let may = self.is_open() && self.output.is_one_unsent();
         if may {
             self.release(env);
             self.traffic.messages_out -= 1;
@@ -255,10 +263,11 @@ impl Connection {
     /// Ends a connection whose reader is too slow: what it has not begun to read is dropped, so that the close frame
     /// is next.
     pub fn close_slow(&mut self, env: &mut Env) -> Option<Event<'static>> {
-        if self.is_open()
-            && let Some(output) = &mut self.output
-        {
-            output.truncate_to_frame(&mut env.queued);
+        if self.is_open() {
+            match self.output.as_queue() {
+                Some(queue) => queue.truncate_to_frame(&mut env.queued),
+                None => self.output.clear(env),
+            }
         }
         if self.is_open() && env.queued > env.limits.queue_total_bytes_max {
             // Not even the frame that it is in the middle of can be kept for it, so there is no place for a close frame.
@@ -323,28 +332,29 @@ impl Connection {
     /// Whether there is something to write, and a socket that is not known to be full.
     #[inline]
     pub fn can_write(&self) -> bool {
-        self.output.as_ref().is_some_and(|output| !output.is_full() && output.bytes() > 0)
+        match &self.output {
+            Output::Empty => false,
+            Output::Fresh(_) => true,
+            Output::Queued(queue) => !queue.is_full() && queue.bytes() > 0,
+        }
     }
 
     /// What is to be written, where it lies in one place: the common case, for which a list of 64 slices is too much.
     #[inline]
-    pub fn poll_slice(&self) -> Option<&[u8]> {
-        self.output.as_ref().and_then(|output| output.poll_slice())
+    pub fn poll_slice<'a>(&'a self, env: &'a Env) -> Option<&'a [u8]> {
+        self.output.poll_slice(&env.journal)
     }
 
     /// Fills `slices` with what is to be written, and returns how many it filled: none while the socket is full.
-    pub fn poll_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        match &self.output {
-            Some(output) if !output.is_full() => output.poll_slices(slices),
-            _ => 0,
-        }
+    pub fn poll_slices<'a>(&'a self, env: &'a Env, slices: &mut [IoSlice<'a>]) -> usize {
+        self.output.poll_slices(&env.journal, slices)
     }
 
     /// What to do with the socket, now that all was written that could be.
     pub fn poll_next(&mut self, env: &Env) -> Next {
         match self.stage {
             Stage::Finished => Next::Drop,
-            Stage::Lingering if self.output.is_some() => Next::Stay,
+            Stage::Lingering if !self.output.is_empty() => Next::Stay,
             Stage::Lingering if self.is_peer_done => Next::Drop,
             Stage::Lingering if !self.is_shut => {
                 self.is_shut = true;
@@ -375,7 +385,7 @@ impl Connection {
     /// Bytes that wait to be written.
     #[inline]
     pub fn queued_bytes(&self) -> usize {
-        self.output.as_ref().map_or(0, |output| output.bytes())
+        self.output.bytes()
     }
 
     /// Who is at the other end.
@@ -390,7 +400,7 @@ impl Connection {
 
     /// When it was accepted; once it is a WebSocket, when it became one.
     pub fn opened(&self) -> Tick {
-        self.opened
+        Tick(u64::from(self.opened.0) * OPENED_UNIT)
     }
 
     /// When the client's last byte came.
@@ -400,7 +410,7 @@ impl Connection {
 
     /// Panics where its parts do not fit together.
     pub fn check_invariants(&self) {
-        if let Some(output) = &self.output {
+        if let Output::Queued(output) = &self.output {
             output.check_invariants();
             assert!(!output.is_empty(), "an empty queue was kept");
         }
@@ -409,9 +419,7 @@ impl Connection {
 
     /// Gives back what it holds, before it is dropped.
     pub fn release(&mut self, env: &mut Env) {
-        if let Some(output) = self.output.take() {
-            env.give_queue(output);
-        }
+        self.output.clear(env);
     }
 
     fn handle_item<'a>(&mut self, item: Item<'a>, env: &mut Env) -> Option<Event<'a>> {
@@ -425,8 +433,7 @@ impl Connection {
                 Event::Binary(bytes)
             }
             Item::Ping(payload) => {
-                let output = self.output.get_or_insert_with(|| env.take_queue());
-                output.push_pong(&payload, &mut env.queued);
+                self.output.push_pong(&payload, env);
                 Event::Ping(payload)
             }
             Item::Pong(payload) => Event::Pong(payload),
@@ -515,7 +522,7 @@ impl Connection {
     }
 
     fn push_close(&mut self, code: CloseCode, reason: &str, env: &mut Env) {
-        if let Some(output) = &mut self.output {
+        if let Some(output) = self.output.as_queue() {
             output.forget_pong();
         }
         if code == CloseCode::NO_STATUS {
@@ -526,8 +533,7 @@ impl Connection {
     }
 
     fn push_control(&mut self, opcode: Opcode, payload: &[u8], env: &mut Env) {
-        let output = self.output.get_or_insert_with(|| env.take_queue());
-        output.push(&mut Outbound::message(opcode, payload), &mut env.queued);
+        self.output.push(&mut Outbound::message(opcode, payload), env);
     }
 
     fn heartbeat<'a>(&'a self, env: &'a Env) -> &'a Heartbeat {
@@ -544,7 +550,7 @@ impl Connection {
 
     #[inline]
     fn write_deadline(&self, env: &Env) -> Tick {
-        let since = self.output.as_ref().and_then(|output| output.stalled_since());
+        let since = self.output.stalled_since();
         since.map_or(Tick::NEVER, |since| since.after(env.limits.write_time_max))
     }
 }

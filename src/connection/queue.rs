@@ -7,23 +7,24 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 
+use crate::connection::journal::Range;
 use crate::protocol::frame::{Opcode, ServerHeader, server_frame_bytes};
 use crate::protocol::shared::{Frame, SharedFrame};
 use crate::tick::Tick;
 
 /// A frame to many that is longer than this is shared, a shorter one copied: below it the copy is cheaper than a slice
 /// of its own in `writev`.
-const COPIED_BYTES_MAX: usize = 512;
+pub(super) const COPIED_BYTES_MAX: usize = 512;
 
 /// A run of copied frames is closed when it has grown to this, so that a long queue gives memory back as it drains.
-const RUN_BYTES_MAX: usize = 32 << 10;
+pub(super) const RUN_BYTES_MAX: usize = 32 << 10;
 
 /// The largest buffer that an empty queue keeps for its next use.
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
 /// Pongs are queued one for each ping while no more output than this waits; over it only the latest is kept
 /// (RFC 6455 section 5.5.3).
-const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
+pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
 /// Bytes waiting to be written.
 #[derive(Debug, Default)]
@@ -69,6 +70,8 @@ pub struct Outbound<'a> {
     payload: &'a [u8],
     frame: Option<&'a Frame>,
     shared: Option<SharedFrame>,
+    /// Where it lies in the journal, once it does.
+    pub(super) place: Option<Range>,
     /// Whether it may go to more than one queue.
     pub(crate) to_many: bool,
     /// The conflation key, if the server conflates.
@@ -79,26 +82,34 @@ impl<'a> Outbound<'a> {
     /// A message, or a control frame.
     pub fn message(opcode: Opcode, payload: &'a [u8]) -> Outbound<'a> {
         let header = Some(ServerHeader::new(opcode, payload.len()));
-        Outbound { header, payload, frame: None, shared: None, to_many: false, key: None }
+        Outbound { header, payload, frame: None, shared: None, place: None, to_many: false, key: None }
     }
 
     /// A frame that is encoded already. It is shared with whoever else has it.
     pub fn frame(frame: &'a Frame) -> Outbound<'a> {
         let payload = frame.as_bytes();
-        Outbound { header: None, payload, frame: Some(frame), shared: None, to_many: true, key: None }
+        Outbound { header: None, payload, frame: Some(frame), shared: None, place: None, to_many: true, key: None }
     }
 
     /// Its length on the wire.
+    #[inline]
     pub fn bytes(&self) -> usize {
         self.header().len() + self.payload.len()
     }
 
+    #[inline]
     fn header(&self) -> &[u8] {
         self.header.as_ref().map_or(&[], ServerHeader::as_bytes)
     }
 
-    fn append_to(&self, run: &mut Vec<u8>) {
-        run.extend_from_slice(self.header());
+    #[inline]
+    pub(super) fn append_to(&self, run: &mut Vec<u8>) {
+        run.reserve(self.bytes());
+        match self.header() {
+            // A constant length is two bytes stored, not a call to copy them.
+            [first, second] => run.extend_from_slice(&[*first, *second]),
+            header => run.extend_from_slice(header),
+        }
         run.extend_from_slice(self.payload);
     }
 

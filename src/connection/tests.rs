@@ -91,12 +91,13 @@ impl Rig {
     /// One write to a socket that has room for `room` bytes.
     fn write(&mut self, room: usize) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 4];
-        let filled = self.connection.poll_slices(&mut slices);
+        let filled = self.connection.poll_slices(&self.env, &mut slices);
         let mut taken: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
         let offered = taken.len();
         taken.truncate(room);
         if offered > 0 {
             self.connection.handle_written(taken.len(), taken.len() < offered, &mut self.env);
+            self.env.end_turn();
         }
         self.connection.check_invariants();
         taken
@@ -240,7 +241,7 @@ fn an_idle_connection_owns_nothing() {
         rig.send("hello");
         rig.written();
     }
-    assert!(rig.connection.output.is_none());
+    assert!(rig.connection.output.is_empty());
     assert!(matches!(rig.connection.stage, Stage::Open(None)));
     assert_eq!(rig.env.queued, 0);
     let Traffic { messages_in, messages_out, bytes_in, bytes_out } = rig.connection.traffic();
@@ -340,7 +341,7 @@ fn pongs_to_one_who_does_not_read_are_one_and_the_latest() {
     assert_eq!(rig.connection.queued_bytes(), 4);
     assert!(rig.connection.handle_writable());
     assert_eq!(rig.written(), [&b"tuck\x8a\x04"[..], &99_999u32.to_be_bytes()].concat());
-    assert!(rig.connection.output.is_none());
+    assert!(rig.connection.output.is_empty());
 }
 
 #[test]
@@ -444,6 +445,7 @@ fn a_frame_to_many_is_one_in_memory() {
         assert_eq!(rig.connection.queued_bytes(), 10_004);
         rig.connection.release(&mut env);
     }
+    env.end_turn();
     assert_eq!(env.queued, 0);
 }
 

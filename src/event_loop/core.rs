@@ -258,7 +258,15 @@ impl Core {
         true
     }
 
+    #[inline]
     fn end_slow(&mut self) {
+        if self.table.has_slow() {
+            self.close_slow();
+        }
+    }
+
+    #[cold]
+    fn close_slow(&mut self) {
         while let Some(slot) = self.table.pop_slow() {
             let event = self.table.step(slot, |connection, env| connection.close_slow(env));
             self.record_end(slot, event);

@@ -97,6 +97,7 @@ pub struct EventLoop<A: Application> {
     /// Spare lists, kept for their memory.
     commands: VecDeque<A::Command>,
     slots: Vec<u32>,
+    flushing: Vec<u32>,
     over: Vec<u32>,
 }
 
@@ -148,6 +149,7 @@ impl<A: Application> EventLoop<A> {
             buffer: vec![0; budget],
             commands: VecDeque::new(),
             slots: Vec::new(),
+            flushing: Vec::new(),
             over: Vec::new(),
         })
     }
@@ -209,6 +211,7 @@ impl<A: Application> EventLoop<A> {
         for command in commands.drain(..) {
             self.call(None, |application, core| application.command(core, command));
             self.settle();
+            self.flush_long();
         }
         self.commands = commands;
     }
@@ -264,6 +267,7 @@ impl<A: Application> EventLoop<A> {
         slots.append(&mut self.core.ready);
         for slot in slots.drain(..) {
             self.read(slot);
+            self.flush_long();
         }
         self.slots = slots;
     }
@@ -468,8 +472,16 @@ impl<A: Application> EventLoop<A> {
         }
     }
 
+    /// Flushes before the turn is over, when it has much to send already.
+    #[inline]
+    fn flush_long(&mut self) {
+        if self.core.table.env.journal.is_long() {
+            self.flush();
+        }
+    }
+
     fn flush(&mut self) {
-        let mut slots = std::mem::take(&mut self.slots);
+        let mut slots = std::mem::take(&mut self.flushing);
         self.core.table.take_dirty(&mut slots);
         for slot in slots.drain(..) {
             match self.core.table.flush(slot) {
@@ -486,7 +498,8 @@ impl<A: Application> EventLoop<A> {
                 }
             }
         }
-        self.slots = slots;
+        self.core.table.env.end_turn();
+        self.flushing = slots;
     }
 
     fn reap(&mut self) {

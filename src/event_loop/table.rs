@@ -179,6 +179,12 @@ impl Table {
         !self.dirty.is_empty()
     }
 
+    /// Whether a reader was found too slow.
+    #[inline]
+    pub fn has_slow(&self) -> bool {
+        !self.slow.is_empty()
+    }
+
     /// Readers found too slow since the last call.
     pub fn pop_slow(&mut self) -> Option<u32> {
         self.slow.pop()
@@ -188,10 +194,15 @@ impl Table {
     /// called slow and the policy applied.
     #[inline]
     pub fn push(&mut self, slot: u32, outbound: &mut Outbound<'_>) -> Outcome {
-        let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
-        match entry.connection.send(outbound, env) {
+        let Some(entry) = self.entries.get_mut(slot as usize).filter(|entry| entry.socket.is_some()) else {
+            return Outcome::Gone;
+        };
+        match entry.connection.send(outbound, &mut self.env) {
             Sent::Queued => {
-                self.touch(slot);
+                if !entry.is_dirty {
+                    entry.is_dirty = true;
+                    self.dirty.push(slot);
+                }
                 if self.env.queued > self.env.limits.queue_total_bytes_max {
                     return self.relieve(slot);
                 }
@@ -250,6 +261,10 @@ impl Table {
         let Some((entry, _)) = self.get_mut(slot) else { return Flushed::Stays { may_resume: false } };
         let wanted_read = entry.connection.wants_read();
         if !self.write(slot) {
+            // What it had will never be written, and the journal it may lie in does not outlast the turn.
+            if let Some((entry, env)) = self.get_mut(slot) {
+                entry.connection.release(env);
+            }
             return Flushed::Broken;
         }
         let Some((entry, env)) = self.get_mut(slot) else { return Flushed::Stays { may_resume: false } };
@@ -273,11 +288,11 @@ impl Table {
             if !entry.connection.can_write() {
                 return true;
             }
-            let (offered, taken) = match entry.connection.poll_slice() {
+            let (offered, taken) = match entry.connection.poll_slice(&self.env) {
                 Some(only) => (only.len(), socket.send(only)),
                 None => {
                     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                    let filled = entry.connection.poll_slices(&mut slices);
+                    let filled = entry.connection.poll_slices(&self.env, &mut slices);
                     let slices = &slices[..filled];
                     (slices.iter().map(|slice| slice.len()).sum(), socket.write(slices))
                 }

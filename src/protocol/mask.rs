@@ -19,7 +19,11 @@ pub fn unmask(payload: &mut [u8], mut key: [u8; 4], offset: u64) {
     for part in words {
         *part = (u64::from_ne_bytes(*part) ^ word).to_ne_bytes();
     }
-    for (byte, mask) in tail.iter_mut().zip(key.iter().cycle()) {
+    let (half, tail) = tail.as_chunks_mut::<4>();
+    for part in half {
+        *part = (u32::from_ne_bytes(*part) ^ u32::from_ne_bytes(key)).to_ne_bytes();
+    }
+    for (byte, mask) in tail.iter_mut().zip(key) {
         *byte ^= mask;
     }
 }

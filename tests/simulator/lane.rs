@@ -187,6 +187,20 @@ impl Lane {
         true
     }
 
+    /// A message is taken back, which must be all there is. `false`: some of it is written.
+    pub fn take_back(&mut self, id: PushId, ledger: &mut Ledger) -> bool {
+        let mut frames = self.segments.iter().flat_map(|segment| &segment.frames);
+        assert!(frames.all(|(due, _)| *due == Due::Message(id)), "others wait beside push {id}");
+        if self.sent > 0 {
+            return false;
+        }
+        for segment in self.segments.drain(..) {
+            segment.release(ledger);
+        }
+        (self.bytes, self.is_full, self.stalled_since) = (0, false, None);
+        true
+    }
+
     /// The wire took `count` bytes, and is full if it was offered more.
     pub fn written(&mut self, count: usize, is_full: bool, now: Tick, ledger: &mut Ledger) {
         self.sent += count;

@@ -61,6 +61,7 @@ const COVERED: &[&str] = &[
     "push: dropped",
     "push: queued after a write",
     "push: refused",
+    "push: taken back",
     "server_closed",
     "slow_consumer",
     "text is not UTF-8",

@@ -58,7 +58,7 @@ impl Server {
             Sent::Queued => {
                 self.touch(slot);
                 if self.env.queued > self.env.limits.queue_total_bytes_max {
-                    self.relieve(slot);
+                    return self.relieve(slot, posted);
                 }
                 hit("push: queued");
                 Outcome::Queued
@@ -132,14 +132,33 @@ impl Server {
         is_conflated
     }
 
-    fn relieve(&mut self, slot: u32) {
+    fn relieve(&mut self, slot: u32, posted: &Posted) -> Outcome {
         hit("all queues over their bound");
         self.write(slot);
         let is_over = self.env.queued > self.env.limits.queue_total_bytes_max;
         let has_output = self.slots.get(slot).is_some_and(|entry| entry.connection.queued_bytes() > 0);
-        if is_over && has_output {
+        if !is_over || !has_output {
+            return Outcome::Queued;
+        }
+        let drops = self.env.limits.slow_reader != SlowReader::Close;
+        if !(drops && self.take_back(slot, posted)) {
             self.slow.push(slot);
         }
+        Outcome::Dropped
+    }
+
+    /// Takes a message back of which nothing is written. It is the only one: where others waited, it was not queued.
+    fn take_back(&mut self, slot: u32, posted: &Posted) -> bool {
+        let fd = self.slots.fd_of(slot);
+        let Some(entry) = self.slots.get_mut(slot) else { return false };
+        let is_taken = entry.connection.take_back(&mut self.env);
+        let (life, ledger) = self.oracle.account(fd);
+        assert_eq!(is_taken, life.lane.take_back(posted.id, ledger), "{fd} takes back {posted:?}");
+        self.compare(slot);
+        if is_taken {
+            hit("push: taken back");
+        }
+        is_taken
     }
 
     fn end_slow(&mut self) {
@@ -195,12 +214,14 @@ impl Server {
             }
             self.arm(slot);
         }
+        self.env.end_turn();
     }
 
     /// The socket broke while it was written to.
     fn break_off(&mut self, slot: u32) {
         hit("network: broken while writing");
         let Some(entry) = self.slots.get_mut(slot) else { return };
+        entry.connection.release(&mut self.env);
         let event = entry.connection.handle_end(true);
         let now = self.env.now;
         let life = self.life_at(slot);
@@ -217,7 +238,7 @@ impl Server {
         for _ in 0..WRITES_PER_TURN_MAX {
             let Some(entry) = self.slots.get_mut(slot) else { return true };
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let filled = entry.connection.poll_slices(&mut slices[..self.slices_max]);
+            let filled = entry.connection.poll_slices(&self.env, &mut slices[..self.slices_max]);
             let slices = &slices[..filled];
             let offered: usize = slices.iter().map(|slice| slice.len()).sum();
             if offered == 0 {

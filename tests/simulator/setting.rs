@@ -67,7 +67,7 @@ fn limits(rng: &mut Rng) -> Limits {
         message_time_max: millis(rng, 100, 5000),
         close_wait_max: millis(rng, 50, 3000),
         queue_bytes_max,
-        queue_total_bytes_max: queue_bytes_max * *rng.pick(&[1, 2, 10, 1000]),
+        queue_total_bytes_max: queue_bytes_max * *rng.pick(&[2, 10, 1000]),
         write_time_max: millis(rng, 100, 5000),
         slow_reader: *rng.pick(&[SlowReader::Close, SlowReader::DropNewest, SlowReader::Conflate]),
         ..Limits::default()

@@ -1,0 +1,250 @@
+//! What waits to be written to one connection: nothing, a range of the turn's journal, or a queue.
+
+use std::io::IoSlice;
+
+use crate::connection::env::Env;
+use crate::connection::journal::{Journal, Range};
+use crate::connection::queue::{Outbound, PONG_QUEUE_BYTES_MAX, Queue};
+use crate::protocol::frame::Opcode;
+use crate::tick::Tick;
+
+/// A connection's output.
+#[derive(Debug, Default)]
+pub enum Output {
+    #[default]
+    Empty,
+    /// Frames of this turn, which the socket has not been offered yet.
+    Fresh(Range),
+    Queued(Box<Queue>),
+}
+
+const _: () = assert!(size_of::<Output>() <= 16);
+
+impl Output {
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Output::Empty)
+    }
+
+    /// Bytes that wait.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Output::Empty => 0,
+            Output::Fresh(range) => range.len(),
+            Output::Queued(queue) => queue.bytes(),
+        }
+    }
+
+    /// Since when the socket has taken nothing.
+    #[inline]
+    pub fn stalled_since(&self) -> Option<Tick> {
+        match self {
+            Output::Queued(queue) => queue.stalled_since(),
+            Output::Empty | Output::Fresh(_) => None,
+        }
+    }
+
+    /// Appends a frame.
+    #[inline]
+    pub fn push(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) {
+        match self {
+            Output::Empty => {
+                if let Some(range) = env.journal.put(outbound) {
+                    env.queued += range.len();
+                    *self = Output::Fresh(range);
+                    return;
+                }
+            }
+            Output::Fresh(range) => {
+                if env.journal.extend(range, outbound) {
+                    env.queued += outbound.bytes();
+                    return;
+                }
+            }
+            Output::Queued(_) => {}
+        }
+        self.queue(env).push(outbound, &mut env.queued);
+    }
+
+    /// Appends a pong, or, where much waits already, the queue remembers that one is due.
+    pub fn push_pong(&mut self, payload: &[u8], env: &mut Env) {
+        if matches!(self, Output::Queued(_)) || self.bytes() > PONG_QUEUE_BYTES_MAX {
+            self.queue(env).push_pong(payload, &mut env.queued);
+        } else {
+            self.push(&mut Outbound::message(Opcode::Pong, payload), env);
+        }
+    }
+
+    /// The queue, which is made of what there is. It must not stay empty.
+    pub fn queue(&mut self, env: &mut Env) -> &mut Queue {
+        if !matches!(self, Output::Queued(_)) {
+            let mut queue = env.take_queue();
+            if let Output::Fresh(range) = *self {
+                let fresh = env.journal.get(range);
+                env.queued -= fresh.len();
+                queue.push_raw(|run| run.extend_from_slice(fresh), &mut env.queued);
+            }
+            *self = Output::Queued(queue);
+        }
+        match self {
+            Output::Queued(queue) => queue,
+            _ => unreachable!("a queue was just found or made"),
+        }
+    }
+
+    /// Whether it lies in one place, and nothing of it is written.
+    pub fn is_one_unsent(&self) -> bool {
+        match self {
+            Output::Empty => false,
+            Output::Fresh(_) => true,
+            Output::Queued(queue) => queue.is_one_unsent(),
+        }
+    }
+
+    /// The queue, if there is one.
+    pub fn as_queue(&mut self) -> Option<&mut Queue> {
+        match self {
+            Output::Queued(queue) => Some(queue),
+            Output::Empty | Output::Fresh(_) => None,
+        }
+    }
+
+    /// What is to be written where it lies in one place, as it nearly always does.
+    #[inline]
+    pub fn poll_slice<'a>(&'a self, journal: &'a Journal) -> Option<&'a [u8]> {
+        match self {
+            Output::Empty => None,
+            Output::Fresh(range) => Some(journal.get(*range)),
+            Output::Queued(queue) => queue.poll_slice(),
+        }
+    }
+
+    /// Fills `slices` with what is to be written, and returns how many it filled: none while the socket is full.
+    pub fn poll_slices<'a>(&'a self, journal: &'a Journal, slices: &mut [IoSlice<'a>]) -> usize {
+        match (self, slices) {
+            (Output::Fresh(range), [first, ..]) => {
+                *first = IoSlice::new(journal.get(*range));
+                1
+            }
+            (Output::Queued(queue), slices) if !queue.is_full() => queue.poll_slices(slices),
+            _ => 0,
+        }
+    }
+
+    /// Takes note that the socket took `written` bytes; `is_full` when it was offered more.
+    #[inline]
+    pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
+        match self {
+            Output::Empty => return,
+            Output::Fresh(range) if written == range.len() => {
+                env.queued -= written;
+                *self = Output::Empty;
+                return;
+            }
+            Output::Fresh(_) | Output::Queued(_) => {}
+        }
+        let now = env.now;
+        let queue = self.queue(env);
+        queue.handle_written(written, is_full, now, &mut env.queued);
+        if queue.is_empty() {
+            self.clear(env);
+        }
+    }
+
+    /// Drops all of it.
+    pub fn clear(&mut self, env: &mut Env) {
+        match std::mem::take(self) {
+            Output::Empty => {}
+            Output::Fresh(range) => env.queued -= range.len(),
+            Output::Queued(queue) => env.give_queue(queue),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{Heartbeat, Limits};
+    use crate::protocol::origin::Origins;
+
+    fn env() -> Env {
+        Env::new(Limits::default(), Heartbeat::Off, Origins::Same)
+    }
+
+    fn text(text: &str) -> Outbound<'_> {
+        Outbound::message(Opcode::Text, text.as_bytes())
+    }
+
+    fn waiting(output: &Output, env: &Env) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 4];
+        let filled = output.poll_slices(&env.journal, &mut slices);
+        slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    #[test]
+    fn publishes_to_many_are_encoded_once_and_one_range_each() {
+        let mut env = env();
+        let mut outputs = [Output::Empty, Output::Empty, Output::Empty];
+        for message in ["a", "b", "c"] {
+            let mut outbound = text(message);
+            for output in &mut outputs {
+                output.push(&mut outbound, &mut env);
+            }
+        }
+        assert_eq!(env.queued, 27);
+        for output in &mut outputs {
+            assert!(matches!(output, Output::Fresh(_)));
+            assert_eq!(waiting(output, &env), b"\x81\x01a\x81\x01b\x81\x01c");
+            output.handle_written(9, false, &mut env);
+            assert!(output.is_empty());
+        }
+        assert_eq!(env.queued, 0);
+    }
+
+    #[test]
+    fn what_does_not_lie_together_is_queued_in_order() {
+        let mut env = env();
+        let (mut ann, mut bob) = (Output::Empty, Output::Empty);
+        ann.push(&mut text("1"), &mut env);
+        bob.push(&mut text("2"), &mut env);
+        let mut both = text("3");
+        ann.push(&mut both, &mut env);
+        bob.push(&mut both, &mut env);
+        assert!(matches!((&ann, &bob), (Output::Queued(_), _)));
+        assert_eq!(waiting(&ann, &env), b"\x81\x011\x81\x013");
+        assert_eq!(waiting(&bob, &env), b"\x81\x012\x81\x013");
+    }
+
+    #[test]
+    fn what_a_full_socket_left_outlives_the_turn() {
+        let mut env = env();
+        let mut output = Output::Empty;
+        output.push(&mut text("one"), &mut env);
+        output.push(&mut text("two"), &mut env);
+        output.handle_written(4, true, &mut env);
+        env.end_turn();
+        assert_eq!(waiting(&output, &env), b"", "the socket is full");
+        assert_eq!(env.queued, 10);
+        output.push(&mut text("three"), &mut env);
+        output.as_queue().expect("a queue").handle_writable();
+        assert_eq!(waiting(&output, &env), b"e\x81\x03two\x81\x05three");
+        output.clear(&mut env);
+        assert_eq!(env.queued, 0);
+    }
+
+    #[test]
+    fn a_long_turn_goes_on_in_queues() {
+        let mut env = env();
+        let payload = "x".repeat(100_000);
+        let mut output = Output::Empty;
+        for _ in 0..5 {
+            output.push(&mut text(&payload), &mut env);
+        }
+        assert!(env.journal.is_long());
+        assert!(matches!(output, Output::Queued(_)));
+        assert_eq!(output.bytes(), 5 * 100_010);
+        output.clear(&mut env);
+        assert_eq!(env.queued, 0);
+    }
+}
