@@ -7,6 +7,7 @@ use crate::fd::Fd;
 use crate::limits::Heartbeat;
 use crate::message::{Delivery, Outcome, Push};
 use crate::protocol::close::CloseCode;
+use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 use crate::registry::Change;
 use crate::remote::Remote;
@@ -209,6 +210,24 @@ impl Context<'_> {
     /// answered.
     pub fn answer(&mut self, fd: Fd, upgrade: impl Into<Upgrade>) {
         self.core.answers.push_back((fd, upgrade.into()));
+    }
+
+    // HTTP in pieces.
+
+    /// Begins the response to a request whose body comes in pieces; its own body follows in pieces, too, and what body
+    /// `response` has is not sent. `Gone`: nothing waits for a response there, or one was begun.
+    pub fn begin_response(&mut self, fd: Fd, response: &Response) -> Outcome {
+        self.core.reply(fd, |connection, env| connection.begin_response(response, env))
+    }
+
+    /// Sends a piece of the response's body. `Gone`: none was begun there, or its connection has ended.
+    pub fn write_response(&mut self, fd: Fd, piece: &[u8]) -> Outcome {
+        self.core.reply(fd, |connection, env| connection.write_response(piece, env))
+    }
+
+    /// Ends the response. If the request's body was not all there, so does the connection.
+    pub fn end_response(&mut self, fd: Fd) -> Outcome {
+        self.core.reply(fd, |connection, env| connection.end_response(env))
     }
 
     // Time, and other threads.

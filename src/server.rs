@@ -1,5 +1,6 @@
 //! A server, from its addresses to its run.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 
@@ -12,6 +13,7 @@ use crate::fd::Fd;
 use crate::handler::{Closures, Handler, Notice};
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
+use crate::protocol::intake::{Intake, Piece};
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
@@ -265,6 +267,16 @@ impl<H: Handler> Application for Adapter<H> {
     fn closed(&mut self, core: &mut Core, fd: Fd, closed: &Closed) {
         let (handler, mut ctx) = self.with(core);
         handler.on_close(&mut ctx, fd, closed);
+    }
+
+    fn head(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Intake {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_head(&mut ctx, fd, request)
+    }
+
+    fn body(&mut self, core: &mut Core, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_body(&mut ctx, fd, state, piece);
     }
 
     fn request(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Option<Response> {

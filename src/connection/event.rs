@@ -1,5 +1,6 @@
 //! What a connection tells: its events, the outcome of what it was asked, and what it is.
 
+use std::any::Any;
 use std::borrow::Cow;
 
 use crate::connection::closed::Closed;
@@ -36,6 +37,17 @@ pub enum Event<'a> {
         request: Box<Request>,
         /// Whether it has the marks of an upgrade that a proxy lost.
         wanted_upgrade: bool,
+    },
+    /// A head that announces a body: to be answered by `take_in`.
+    Head(Box<Request>),
+    /// A piece of a body, with the handler's state, which `give_back` takes unless this piece is the last.
+    Piece {
+        /// At least one byte, unless it is the last piece.
+        bytes: Vec<u8>,
+        /// Whether the body is whole.
+        is_last: bool,
+        /// What came with `Intake::Pieces`.
+        state: Box<dyn Any>,
     },
     /// A request for a WebSocket: `accept`, `respond` or
     /// `defer`.

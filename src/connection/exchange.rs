@@ -1,11 +1,15 @@
 //! The HTTP side of a connection: requests out, answers in, and the step from one to the other kind of life.
 
-use crate::connection::http::Step;
+use std::any::Any;
+use std::io::Write;
+
+use crate::connection::http::{Answer, Reply, Step};
 use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Opened, Pulse, Stage};
 use crate::fd::Fd;
 use crate::protocol::http::HttpError;
+use crate::protocol::intake::Intake;
 use crate::protocol::request::Request;
-use crate::protocol::response::{CONTINUE, Response};
+use crate::protocol::response::{CONTINUE, Length, Response};
 use crate::protocol::upgrade::Accept;
 
 impl Connection {
@@ -44,12 +48,116 @@ impl Connection {
     pub fn respond(&mut self, response: Response, env: &mut Env) {
         let Stage::Http(http) = &mut self.stage else { return };
         let Some(answer) = http.end_answer() else { return };
+        if answer.reply != Reply::None {
+            return self.cut(answer.reply, env);
+        }
         let keep_alive = answer.keep_alive && answer.accept.is_none() && !self.is_peer_done;
         let stays = keep_alive && !response.closes() && response.fault().is_none();
         self.deadline = http.deadline(env);
         self.push_response(&response, stays, answer.head_only, env);
         if !stays {
             self.linger_after_http(env);
+        }
+    }
+
+    /// Does with an announced body what the handler wants.
+    pub fn take_in(&mut self, request: Box<Request>, intake: Intake, env: &mut Env) {
+        let state = match intake {
+            Intake::Refuse(response) => return self.respond(response, env),
+            Intake::Whole => None,
+            Intake::Pieces(state) => Some(state),
+        };
+        let Stage::Http(http) = &mut self.stage else { return };
+        match http.take_in(request, state, env.limits.body_bytes_max) {
+            Ok(must_tell) => {
+                self.deadline = http.deadline(env);
+                if must_tell {
+                    let output = self.output.queue(env);
+                    output.push_raw(|out| out.extend_from_slice(CONTINUE), &mut env.queued);
+                }
+            }
+            Err(error) => self.refuse(error, env),
+        }
+    }
+
+    /// Takes the state of [`Event::Piece`] back, until the next piece.
+    pub fn give_back(&mut self, state: Box<dyn Any>) {
+        if let Stage::Http(http) = &mut self.stage {
+            http.give_back(state);
+        }
+    }
+
+    /// Begins a response whose body follows in pieces; what body it has itself is not sent. `false`: nothing waits for a
+    /// response, or one was begun.
+    pub fn begin_response(&mut self, response: &Response, env: &mut Env) -> bool {
+        let Stage::Http(http) = &mut self.stage else { return false };
+        let Some(answer) = http.answer_mut().filter(|answer| answer.reply == Reply::None) else { return false };
+        if response.fault().is_some() {
+            self.respond(Response::text(500, "the handler's response cannot be sent\n").close(), env);
+            return false;
+        }
+        answer.reply = match (answer.head_only, answer.knows_chunks) {
+            (true, _) => Reply::HeadOnly,
+            (false, true) => Reply::Chunked,
+            (false, false) => Reply::UntilClose,
+        };
+        answer.keep_alive &= answer.reply != Reply::UntilClose && !response.closes();
+        let (length, keep_alive) = match answer.reply {
+            Reply::UntilClose => (Length::UntilClose, false),
+            _ => (Length::Chunked, answer.keep_alive && !self.is_peer_done),
+        };
+        answer.keep_alive = keep_alive;
+        let output = self.output.queue(env);
+        let date = &env.date;
+        output.push_raw(|out| response.encode_head(out, date, length, keep_alive), &mut env.queued);
+        true
+    }
+
+    /// Sends a piece of the body. `false`: no response was begun.
+    pub fn write_response(&mut self, piece: &[u8], env: &mut Env) -> bool {
+        let Stage::Http(http) = &mut self.stage else { return false };
+        let Some(&mut Answer { reply, .. }) = http.answer_mut() else { return false };
+        self.deadline = http.deadline(env);
+        match reply {
+            Reply::None => return false,
+            Reply::HeadOnly => {}
+            // An empty chunk would be the last.
+            Reply::Chunked if piece.is_empty() => {}
+            Reply::Chunked => {
+                let output = self.output.queue(env);
+                output.push_raw(|out| push_chunk(out, piece), &mut env.queued);
+            }
+            Reply::UntilClose => {
+                let output = self.output.queue(env);
+                output.push_raw(|out| out.extend_from_slice(piece), &mut env.queued);
+            }
+        }
+        true
+    }
+
+    /// Ends the response. The connection ends with it if the request's body was not all there. `false`: none was begun.
+    pub fn end_response(&mut self, env: &mut Env) -> bool {
+        let Stage::Http(http) = &mut self.stage else { return false };
+        if http.answer_mut().is_none_or(|answer| answer.reply == Reply::None) {
+            return false;
+        }
+        let Some(answer) = http.end_answer() else { return false };
+        self.deadline = http.deadline(env);
+        if answer.reply == Reply::Chunked {
+            let output = self.output.queue(env);
+            output.push_raw(|out| out.extend_from_slice(b"0\r\n\r\n"), &mut env.queued);
+        }
+        if !answer.keep_alive || self.is_peer_done {
+            self.linger_after_http(env);
+        }
+        true
+    }
+
+    /// Ends a connection in the middle of a response, so that the client sees that it is not whole.
+    fn cut(&mut self, reply: Reply, env: &Env) {
+        match reply {
+            Reply::UntilClose => self.stage = Stage::Finished,
+            _ => self.linger_after_http(env),
         }
     }
 
@@ -76,38 +184,42 @@ impl Connection {
         if is_full {
             return None;
         }
-        loop {
-            let phase = http.phase_name();
-            let step = http.step(self.peer, env);
-            if http.phase_name() != phase {
+        let phase = http.phase_name();
+        let step = http.step(self.peer, env);
+        if http.phase_name() != phase {
+            self.deadline = http.deadline(env);
+        }
+        match step {
+            Ok(Step::More) => None,
+            Ok(Step::Head(request)) => Some(Event::Head(request)),
+            Ok(Step::Piece { bytes, is_last, state }) => {
                 self.deadline = http.deadline(env);
+                Some(Event::Piece { bytes, is_last, state })
             }
-            match step {
-                Ok(Step::More) => return None,
-                Ok(Step::Continue) => {
-                    let output = self.output.queue(env);
-                    output.push_raw(|out| out.extend_from_slice(CONTINUE), &mut env.queued);
-                }
-                Ok(Step::Request { request, wanted_upgrade }) => {
-                    return Some(Event::Request { request, wanted_upgrade });
-                }
-                Ok(Step::Upgrade(request)) => match env.origins.allows(&request) {
-                    Ok(()) => return Some(Event::Upgrade(request)),
-                    Err(error) => {
-                        self.respond(error.response(), env);
-                        return None;
-                    }
-                },
+            Ok(Step::Request { request, wanted_upgrade }) => Some(Event::Request { request, wanted_upgrade }),
+            Ok(Step::Upgrade(request)) => match env.origins.allows(&request) {
+                Ok(()) => Some(Event::Upgrade(request)),
                 Err(error) => {
-                    self.refuse(error, env);
-                    return None;
+                    self.respond(error.response(), env);
+                    None
                 }
+            },
+            Err(error) => {
+                self.refuse(error, env);
+                None
             }
         }
     }
 
     pub(super) fn refuse(&mut self, error: HttpError, env: &mut Env) {
-        let head_only = matches!(&self.stage, Stage::Http(http) if http.is_head());
+        let (mut head_only, mut reply) = (false, Reply::None);
+        if let Stage::Http(http) = &mut self.stage {
+            head_only = http.is_head();
+            reply = http.answer_mut().map_or(Reply::None, |answer| answer.reply);
+        }
+        if reply != Reply::None {
+            return self.cut(reply, env);
+        }
         self.push_response(&error.response(), false, head_only, env);
         self.linger_after_http(env);
     }
@@ -123,4 +235,11 @@ impl Connection {
         let date = &env.date;
         output.push_raw(|out| response.encode(out, date, keep_alive, head_only), &mut env.queued);
     }
+}
+
+fn push_chunk(out: &mut Vec<u8>, piece: &[u8]) {
+    // Writing to a vector does not fail.
+    let _ = write!(out, "{:x}\r\n", piece.len());
+    out.extend_from_slice(piece);
+    out.extend_from_slice(b"\r\n");
 }

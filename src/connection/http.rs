@@ -4,6 +4,7 @@
 //! What a client sends ahead (pipelined requests, a body behind its head, frames before the 101) waits in `buf`. It is
 //! bounded by one read: while anything waits for an answer, nothing more is read from the socket.
 
+use std::any::Any;
 use std::mem;
 
 use crate::connection::env::Env;
@@ -36,19 +37,41 @@ enum Phase {
     Idle,
     /// Inside a head. The connection's first moment counts as that, too.
     Head,
+    /// The handler is asked what is to become of the body that a head announced.
+    Asked(Box<Announced>),
     Body(Box<Upload>),
+    /// A body goes to the handler as it comes.
+    Pieces(Box<Stream>),
     /// A request is out for its answer.
     Answer(Answer),
+}
+
+/// A body that nobody has asked for yet.
+#[derive(Debug)]
+struct Announced {
+    answer: Answer,
+    wanted_upgrade: bool,
+    length: BodyLength,
+    expects_continue: bool,
 }
 
 /// A request whose body is on its way.
 #[derive(Debug)]
 struct Upload {
-    request: Request,
+    request: Box<Request>,
     answer: Answer,
     wanted_upgrade: bool,
     decoder: BodyDecoder,
     body: Vec<u8>,
+}
+
+/// A body that is handed on piece by piece.
+#[derive(Debug)]
+struct Stream {
+    answer: Answer,
+    decoder: BodyDecoder,
+    /// The handler's; `None` while it is with the handler.
+    state: Option<Box<dyn Any>>,
 }
 
 /// What has to be remembered of a request until it is answered.
@@ -62,6 +85,24 @@ pub struct Answer {
     pub accept: Option<[u8; 28]>,
     /// The request, while the handler lets it wait for an answer from elsewhere.
     pub request: Option<Box<Request>>,
+    /// Whether HTTP/1.1 is spoken, which knows chunks.
+    pub knows_chunks: bool,
+    /// How far a response in pieces is.
+    pub reply: Reply,
+}
+
+/// A response that is sent in pieces.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum Reply {
+    /// None was begun.
+    #[default]
+    None,
+    /// Its head is out, and its body goes out in chunks (RFC 9112 section 7.1).
+    Chunked,
+    /// Its head is out, and the end of the connection is that of its body (RFC 9112 section 6.3, item 8): HTTP/1.0.
+    UntilClose,
+    /// Its head is out, and it has no body: the answer to a HEAD.
+    HeadOnly,
 }
 
 /// What came of reading on.
@@ -69,8 +110,15 @@ pub struct Answer {
 pub enum Step {
     /// More bytes are needed.
     More,
-    /// The client waits for a `100 Continue`.
-    Continue,
+    /// A head came that announces a body: [`Http::take_in`] says what is to become of it.
+    Head(Box<Request>),
+    /// A piece of a body, with the state that [`Http::give_back`] takes back. It is the last one if `is_last`.
+    Piece {
+        /// At least one byte, unless it is the last piece.
+        bytes: Vec<u8>,
+        is_last: bool,
+        state: Box<dyn Any>,
+    },
     /// A request for plain HTTP, whole.
     Request {
         /// The request.
@@ -102,8 +150,9 @@ impl Http {
         match mem::take(&mut self.phase) {
             Phase::Idle | Phase::Head => self.read_head(peer, env),
             Phase::Body(upload) => self.read_body(upload),
-            answer @ Phase::Answer(_) => {
-                self.phase = answer;
+            Phase::Pieces(stream) => self.read_piece(stream),
+            waiting @ (Phase::Answer(_) | Phase::Asked(_)) => {
+                self.phase = waiting;
                 Ok(Step::More)
             }
         }
@@ -119,8 +168,8 @@ impl Http {
         let limit = match self.phase {
             Phase::Idle => env.limits.keep_alive_max,
             Phase::Head => env.limits.head_time_max,
-            Phase::Body(_) => env.limits.body_time_max,
-            Phase::Answer(_) => env.limits.answer_time_max,
+            Phase::Body(_) | Phase::Pieces(_) => env.limits.body_time_max,
+            Phase::Answer(_) | Phase::Asked(_) => env.limits.answer_time_max,
         };
         env.now.after(limit)
     }
@@ -131,7 +180,8 @@ impl Http {
             Phase::Idle => "idle",
             Phase::Head => "head",
             Phase::Body(_) => "body",
-            Phase::Answer(_) => "answer",
+            Phase::Pieces(_) => "pieces",
+            Phase::Answer(_) | Phase::Asked(_) => "answer",
         }
     }
 
@@ -145,16 +195,20 @@ impl Http {
         matches!(self.phase, Phase::Answer(_))
     }
 
-    /// The request that waits for its answer, if one does.
+    /// The request that may be answered, if there is one: it waits, or its body is being handed on.
     pub fn answer_mut(&mut self) -> Option<&mut Answer> {
         match &mut self.phase {
             Phase::Answer(answer) => Some(answer),
-            _ => None,
+            Phase::Asked(announced) => Some(&mut announced.answer),
+            Phase::Pieces(stream) => Some(&mut stream.answer),
+            Phase::Idle | Phase::Head | Phase::Body(_) => None,
         }
     }
 
-    /// Ends the wait for an answer, which is being sent. The next head may be read.
+    /// Ends the wait for an answer, which is being sent. The next head may be read, unless there was more of a body to
+    /// come: then no other request may follow.
     pub fn end_answer(&mut self) -> Option<Answer> {
+        let unread = |answer| Some(Answer { keep_alive: false, ..answer });
         match mem::take(&mut self.phase) {
             Phase::Answer(answer) => {
                 if self.is_drained() {
@@ -162,10 +216,48 @@ impl Http {
                 }
                 Some(answer)
             }
+            Phase::Asked(announced) => unread(announced.answer),
+            Phase::Pieces(stream) => unread(stream.answer),
             other => {
                 self.phase = other;
                 None
             }
+        }
+    }
+
+    /// Goes on to collect the body that [`Step::Head`] announced, or, with a `state`, to hand it on in pieces. `true`:
+    /// the client waits for a `100 Continue`.
+    pub fn take_in(
+        &mut self,
+        request: Box<Request>,
+        state: Option<Box<dyn Any>>,
+        bytes_max: usize,
+    ) -> Result<bool, HttpError> {
+        let announced = match mem::take(&mut self.phase) {
+            Phase::Asked(announced) => *announced,
+            other => {
+                self.phase = other;
+                return Ok(false);
+            }
+        };
+        let Announced { answer, wanted_upgrade, length, expects_continue } = announced;
+        self.phase = match state {
+            None => {
+                let decoder = BodyDecoder::new(length, bytes_max)?;
+                Phase::Body(Box::new(Upload { request, answer, wanted_upgrade, decoder, body: Vec::new() }))
+            }
+            state => {
+                let decoder = BodyDecoder::new(length, usize::MAX)?;
+                Phase::Pieces(Box::new(Stream { answer, decoder, state }))
+            }
+        };
+        Ok(expects_continue && self.is_drained())
+    }
+
+    /// Takes the state of [`Step::Piece`] back, until the next piece.
+    pub fn give_back(&mut self, state: Box<dyn Any>) {
+        if let Phase::Pieces(stream) = &mut self.phase {
+            stream.state = Some(state);
         }
     }
 
@@ -200,12 +292,13 @@ impl Http {
         self.at += end;
         self.scanned = 0;
         let head = parse_head(bytes, env.limits.headers_max, peer)?;
-        self.begin(head, env)
+        self.begin(head)
     }
 
-    fn begin(&mut self, head: Head, env: &Env) -> Result<Step, HttpError> {
+    fn begin(&mut self, head: Head) -> Result<Step, HttpError> {
         let Head { request, kind, body, keep_alive, expects_continue } = head;
-        let mut answer = Answer { keep_alive, head_only: self.is_head, ..Answer::default() };
+        let knows_chunks = request.version() == 1;
+        let mut answer = Answer { keep_alive, head_only: self.is_head, knows_chunks, ..Answer::default() };
         match kind {
             Kind::Upgrade { accept } => {
                 answer.accept = Some(accept);
@@ -217,14 +310,9 @@ impl Http {
                 Ok(Step::Request { request: Box::new(request), wanted_upgrade })
             }
             Kind::Plain { wanted_upgrade } => {
-                let decoder = BodyDecoder::new(body, env.limits.body_bytes_max)?;
-                let must_tell = expects_continue && self.is_drained();
-                let upload = Box::new(Upload { request, answer, wanted_upgrade, decoder, body: Vec::new() });
-                if must_tell {
-                    self.phase = Phase::Body(upload);
-                    return Ok(Step::Continue);
-                }
-                self.read_body(upload)
+                let announced = Announced { answer, wanted_upgrade, length: body, expects_continue };
+                self.phase = Phase::Asked(Box::new(announced));
+                Ok(Step::Head(Box::new(request)))
             }
         }
     }
@@ -241,7 +329,38 @@ impl Http {
         let Upload { mut request, answer, wanted_upgrade, body, .. } = *upload;
         request.set_body(body);
         self.phase = Phase::Answer(answer);
-        Ok(Step::Request { request: Box::new(request), wanted_upgrade })
+        Ok(Step::Request { request, wanted_upgrade })
+    }
+
+    fn read_piece(&mut self, mut stream: Box<Stream>) -> Result<Step, HttpError> {
+        let Some(state) = stream.state.take() else {
+            self.phase = Phase::Pieces(stream);
+            return Ok(Step::More);
+        };
+        let mut rest = self.buf.get(self.at..).unwrap_or_default();
+        let offered = rest.len();
+        let mut bytes = Vec::new();
+        let decoded = stream.decoder.decode(&mut rest, &mut bytes);
+        self.at += offered - rest.len();
+        let is_last = match decoded {
+            Ok(is_last) => is_last,
+            Err(error) => {
+                // Still to be answered, if no answer was begun.
+                self.phase = Phase::Pieces(stream);
+                return Err(error);
+            }
+        };
+        if is_last {
+            self.phase = Phase::Answer(stream.answer);
+        } else {
+            if bytes.is_empty() {
+                stream.state = Some(state);
+                self.phase = Phase::Pieces(stream);
+                return Ok(Step::More);
+            }
+            self.phase = Phase::Pieces(stream);
+        }
+        Ok(Step::Piece { bytes, is_last, state })
     }
 
     /// Gives back what was read: before more is added, and when a request was answered.

@@ -181,7 +181,7 @@ impl Connection {
                 "idle" if !self.output.is_empty() => self.deadline = http.deadline(env),
                 "idle" => self.stage = Stage::Finished,
                 "answer" => {
-                    let response = Response::text(503, "the upgrade was not answered in time\n");
+                    let response = Response::text(503, "the request was not answered in time\n");
                     self.respond(response.header("Retry-After", "1").close(), env);
                 }
                 _ => self.refuse(HttpError::Timeout, env),

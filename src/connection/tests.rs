@@ -1,11 +1,14 @@
 //! A connection driven by hand: bytes and ticks in, and every byte that comes out is looked at.
 
+mod pieces;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
 use super::*;
 use crate::limits::Limits;
 use crate::protocol::client::frame;
+use crate::protocol::intake::Intake;
 use crate::protocol::origin::Origins;
 use crate::protocol::response::Response;
 use crate::protocol::shared::Frame;
@@ -19,12 +22,16 @@ const UPGRADE: &str = "GET /chat?uid=ann HTTP/1.1\r\nHost: a\r\nConnection: Upgr
 struct Rig {
     connection: Connection,
     env: Env,
+    /// What the next announced body is taken in as; `None`: whole.
+    intake: Option<Intake>,
+    /// What came of bodies in pieces.
+    pieces: Vec<u8>,
 }
 
 impl Rig {
     fn new(limits: Limits) -> Rig {
         let env = Env::new(limits, Heartbeat::Off, Origins::Same);
-        Rig { connection: Connection::new(Peer::Unix, &env), env }
+        Rig { connection: Connection::new(Peer::Unix, &env), env, intake: None, pieces: Vec::new() }
     }
 
     /// An open WebSocket whose 101 is read already.
@@ -48,11 +55,24 @@ impl Rig {
         let mut told = Vec::new();
         self.connection.handle_received(input.len(), self.env.now);
         while let Some(event) = self.connection.handle_bytes(&mut input, &mut self.env) {
-            told.push(tell(&event));
+            // That a body is announced is only of interest where it is not just collected.
+            if self.intake.is_some() || !matches!(event, Event::Head(_)) {
+                told.push(tell(&event));
+            }
             match event {
                 Event::Request { request, .. } => {
                     let body = request.body().to_vec();
                     self.connection.respond(Response::new(200).body(body), &mut self.env);
+                }
+                Event::Head(request) => {
+                    let intake = self.intake.take().unwrap_or(Intake::Whole);
+                    self.connection.take_in(request, intake, &mut self.env);
+                }
+                Event::Piece { bytes, is_last, state } => {
+                    self.pieces.extend(bytes);
+                    if !is_last {
+                        self.connection.give_back(state);
+                    }
                 }
                 Event::Upgrade(request) => self.connection.defer(request),
                 _ => {}
@@ -112,6 +132,8 @@ fn tell(event: &Event<'_>) -> String {
     match event {
         Event::Request { request, wanted_upgrade: false } => format!("{} {}", request.method(), request.path()),
         Event::Request { wanted_upgrade: true, .. } => "half an upgrade".to_owned(),
+        Event::Head(request) => format!("head {}", request.path()),
+        Event::Piece { bytes, is_last, .. } => format!("piece {} {is_last}", bytes.len()),
         Event::Upgrade(request) => format!("upgrade {}", request.path()),
         Event::Text(text) => format!("text {text}"),
         Event::Binary(bytes) => format!("binary {}", bytes.len()),

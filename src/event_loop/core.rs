@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
-use crate::connection::{Cause, Closed, Env, Event, Outbound, State, Traffic};
+use crate::connection::{Cause, Closed, Connection, Env, Event, Outbound, State, Traffic};
 use crate::event_loop::table::Table;
 use crate::event_loop::timers::{TimerId, Timers};
 use crate::fd::Fd;
@@ -287,6 +287,16 @@ impl Core {
                 self.record_end(slot, event);
             }
         }
+    }
+
+    /// Does something to a response in pieces, which says whether it could.
+    pub fn reply(&mut self, fd: Fd, step: impl FnOnce(&mut Connection, &mut Env) -> bool) -> Outcome {
+        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        let Some((entry, env)) = self.table.get_mut(slot) else { return Outcome::Gone };
+        let is_done = step(&mut entry.connection, env);
+        self.table.touch(slot);
+        self.arm(slot);
+        if is_done { Outcome::Queued } else { Outcome::Gone }
     }
 
     // The maps.

@@ -13,6 +13,7 @@ mod socket;
 mod table;
 mod timers;
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,6 +36,7 @@ use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
 use crate::protocol::close::CloseCode;
 use crate::protocol::http::HttpError;
+use crate::protocol::intake::{Intake, Piece};
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
@@ -65,6 +67,9 @@ pub trait Application {
     fn ping(&mut self, core: &mut Core, fd: Fd, payload: &[u8]);
     fn pong(&mut self, core: &mut Core, fd: Fd, payload: &[u8]);
     fn closed(&mut self, core: &mut Core, fd: Fd, closed: &Closed);
+    /// A head that announces a body.
+    fn head(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Intake;
+    fn body(&mut self, core: &mut Core, fd: Fd, state: &mut dyn Any, piece: Piece<'_>);
     /// `None`: the application answers no plain HTTP.
     fn request(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Option<Response>;
     fn timer(&mut self, core: &mut Core, timer: TimerId);
@@ -332,6 +337,8 @@ impl<A: Application> EventLoop<A> {
                 Event::Ping(payload) => self.call(Some(fd), |application, core| application.ping(core, fd, &payload)),
                 Event::Pong(payload) => self.call(Some(fd), |application, core| application.pong(core, fd, &payload)),
                 Event::Request { request, wanted_upgrade } => self.answer_request(fd, &request, wanted_upgrade),
+                Event::Head(request) => self.take_in(fd, request),
+                Event::Piece { bytes, is_last, state } => self.hand_on(fd, &bytes, is_last, state),
                 Event::Upgrade(request) => self.answer_upgrade(fd, request),
                 closed @ Event::Closed(_) => {
                     self.core.record_end(slot, Some(closed));
@@ -348,6 +355,33 @@ impl<A: Application> EventLoop<A> {
     #[inline]
     fn deliver(&mut self, fd: Fd, message: Message<'_>) {
         self.call(Some(fd), |application, core| application.message(core, fd, message));
+    }
+
+    /// Asks what is to become of a body that was announced.
+    fn take_in(&mut self, fd: Fd, request: Box<Request>) {
+        let mut intake = None;
+        self.call(Some(fd), |application, core| intake = Some(application.head(core, fd, &request)));
+        let intake = intake.unwrap_or_else(|| Intake::Refuse(Response::text(500, "internal error\n")));
+        let Some(slot) = self.core.table.slot_of(fd) else { return };
+        if let Some((entry, env)) = self.core.table.get_mut(slot) {
+            entry.connection.take_in(request, intake, env);
+        }
+    }
+
+    /// Hands a piece of a body to the application.
+    fn hand_on(&mut self, fd: Fd, bytes: &[u8], is_last: bool, mut state: Box<dyn Any>) {
+        self.call(Some(fd), |application, core| {
+            if !bytes.is_empty() {
+                application.body(core, fd, &mut *state, Piece::Bytes(bytes));
+            }
+            if is_last {
+                application.body(core, fd, &mut *state, Piece::End);
+            }
+        });
+        let Some(slot) = self.core.table.slot_of(fd).filter(|_| !is_last) else { return };
+        if let Some((entry, _)) = self.core.table.get_mut(slot) {
+            entry.connection.give_back(state);
+        }
     }
 
     fn answer_request(&mut self, fd: Fd, request: &Request, wanted_upgrade: bool) {

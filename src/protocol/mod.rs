@@ -11,6 +11,7 @@ pub mod decoder;
 pub mod error;
 pub mod frame;
 pub mod http;
+pub mod intake;
 pub mod mask;
 pub mod origin;
 pub mod request;

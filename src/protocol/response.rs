@@ -13,6 +13,9 @@ use super::token;
 /// Tells a client that waits for it to send its body (RFC 9110 section 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// Above the longest head without the fields, so that a buffer grows once.
+const HEAD_BYTES: usize = 256;
+
 /// Headers that the server writes itself, from what it knows of the connection and the body.
 const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
 
@@ -37,6 +40,14 @@ pub struct Response {
     closes: bool,
     /// An `Upgrade` header is there, which `Connection` has to name.
     upgrades: bool,
+}
+
+/// How a body's end is told.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Length {
+    Known(usize),
+    Chunked,
+    UntilClose,
 }
 
 /// Header lines that are ready to send, and the first fault made in writing them.
@@ -141,9 +152,15 @@ impl Response {
             return instead.encode(out, date, keep_alive, head_only);
         }
         let body: &[u8] = if matches!(self.status, 204 | 205 | 304) { b"" } else { &self.body };
-        // Above the longest head without the fields, so that `out` grows once.
-        out.reserve(256 + self.fields.lines.len() + body.len());
+        out.reserve(HEAD_BYTES + self.fields.lines.len() + body.len());
+        self.encode_head(out, date, Length::Known(body.len()), keep_alive);
+        if !head_only {
+            out.extend_from_slice(body);
+        }
+    }
 
+    /// Appends the head to `out`. `keep_alive` is what the request allows; the response may still close.
+    pub(crate) fn encode_head(&self, out: &mut Vec<u8>, date: &str, length: Length, keep_alive: bool) {
         out.extend_from_slice(b"HTTP/1.1 ");
         push_decimal(out, usize::from(self.status));
         push(out, [" ", reason(self.status), "\r\n"]);
@@ -154,19 +171,21 @@ impl Response {
             push(out, ["Content-Type: ", content_type, "\r\n"]);
         }
         self.fields.encode(out);
-        // Neither 204 nor 304 says a length: RFC 9110 section 8.6.
-        if !matches!(self.status, 204 | 304) {
-            out.extend_from_slice(b"Content-Length: ");
-            push_decimal(out, body.len());
-            out.extend_from_slice(b"\r\n");
+        match length {
+            // Neither 204 nor 304 says a length: RFC 9110 section 8.6.
+            Length::Known(_) if matches!(self.status, 204 | 304) => {}
+            Length::Known(bytes) => {
+                out.extend_from_slice(b"Content-Length: ");
+                push_decimal(out, bytes);
+                out.extend_from_slice(b"\r\n");
+            }
+            Length::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            Length::UntilClose => {}
         }
         // HTTP/1.1 keeps alive unasked, but HTTP/1.0 has to be told, and it harms nobody.
         let alive = if keep_alive && !self.closes { "keep-alive" } else { "close" };
         let upgrade = if self.upgrades { "upgrade, " } else { "" };
         push(out, ["Connection: ", upgrade, alive, "\r\n\r\n"]);
-        if !head_only {
-            out.extend_from_slice(body);
-        }
     }
 
     fn typed(status: u16, content_type: &'static str, body: Cow<'static, str>) -> Response {

@@ -3,7 +3,7 @@
 use std::mem;
 
 use fdpush::sim::{Event, Owner, Tick};
-use fdpush::{CloseCode, Fd, Heartbeat, Request, Response, SecondLogin, Upgrade};
+use fdpush::{CloseCode, Fd, Heartbeat, Intake, Request, Response, SecondLogin, Upgrade};
 
 use crate::asks::Target;
 use crate::coverage::hit;
@@ -32,6 +32,8 @@ impl Server {
     pub fn handle_event(&mut self, slot: u32, fd: Fd, event: Event<'_>) {
         let said = match event {
             Event::Request { request, .. } => return self.answer_request(slot, fd, &request),
+            Event::Head(request) => return self.take_in(slot, request),
+            Event::Piece { .. } => unreachable!("every body is collected"),
             Event::Upgrade(request) => return self.answer_upgrade(slot, fd, request),
             Event::Closed(closed) => {
                 let (limits, now) = (&self.env.limits, self.env.now);
@@ -129,6 +131,12 @@ impl Server {
     }
 
     // HTTP.
+
+    fn take_in(&mut self, slot: u32, request: Box<Request>) {
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.connection.take_in(request, Intake::Whole, &mut self.env);
+        }
+    }
 
     fn answer_request(&mut self, slot: u32, fd: Fd, request: &Request) {
         hit("heard: request");

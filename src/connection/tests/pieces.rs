@@ -1,0 +1,149 @@
+//! Bodies and responses in pieces.
+
+use super::*;
+
+const HEAD: &str = "POST /batch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+const NEXT: &str = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn rig() -> Rig {
+    let mut rig = Rig::new(Limits { body_bytes_max: 4, ..Limits::default() });
+    rig.intake = Some(Intake::pieces("state"));
+    rig
+}
+
+impl Rig {
+    fn begin(&mut self) -> bool {
+        self.connection.begin_response(&Response::text(200, ""), &mut self.env)
+    }
+
+    fn reply(&mut self, piece: &[u8]) -> bool {
+        self.connection.write_response(piece, &mut self.env)
+    }
+
+    fn end(&mut self) -> bool {
+        self.connection.end_response(&mut self.env)
+    }
+
+    /// What was written, without the head's lines that every response has.
+    fn body(&mut self) -> String {
+        let written = String::from_utf8(self.written()).expect("text");
+        written.split_once("\r\n\r\n").map_or(written.clone(), |(_, body)| body.to_owned())
+    }
+}
+
+#[test]
+fn a_body_goes_on_as_it_comes_and_no_bound_is_on_its_whole() {
+    let mut rig = rig();
+    assert_eq!(rig.feed(HEAD.as_bytes()), ["head /batch"]);
+    assert_eq!(rig.feed(b"6\r\nabc"), ["piece 3 false"]);
+    assert!(rig.begin());
+    assert!(!rig.begin(), "one response a request");
+    assert_eq!(rig.feed(b"def\r\n2\r\ngh"), ["piece 5 false"]);
+    assert!(rig.reply(b"one\n"));
+    assert!(rig.written().ends_with(b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n4\r\none\n\r\n"));
+    assert_eq!(rig.feed(b"\r\n0\r\n"), [""; 0]);
+    assert_eq!(rig.feed(format!("\r\n{NEXT}").as_bytes()), ["piece 0 true"]);
+    assert_eq!(rig.pieces, b"abcdefgh");
+    assert!(rig.reply(b"") && rig.end());
+    assert_eq!(rig.written(), b"0\r\n\r\n");
+    assert_eq!(rig.feed(b""), ["GET /next"], "the connection goes on");
+    assert!(!rig.end(), "it was answered whole");
+}
+
+#[test]
+fn a_sized_body_ends_with_its_last_byte() {
+    let mut rig = rig();
+    let told = rig.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n1234");
+    assert_eq!(told, ["head /", "piece 4 false"]);
+    assert_eq!(rig.feed(b"567"), ["piece 3 true"]);
+    assert!(rig.begin() && rig.reply(b"x") && rig.end());
+    assert_eq!(rig.body(), "1\r\nx\r\n0\r\n\r\n");
+}
+
+#[test]
+fn a_client_that_waits_is_told_to_go_on_only_when_the_body_is_wanted() {
+    let expecting = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
+    let mut wanted = rig();
+    wanted.feed(expecting.as_bytes());
+    assert_eq!(wanted.written(), b"HTTP/1.1 100 Continue\r\n\r\n");
+
+    let mut unwanted = rig();
+    unwanted.intake = Some(Response::text(401, "no key\n").into());
+    assert_eq!(unwanted.feed(expecting.as_bytes()), ["head /"]);
+    let written = unwanted.written();
+    assert!(written.starts_with(b"HTTP/1.1 401 ") && written.ends_with(b"Connection: close\r\n\r\nno key\n"));
+    assert_eq!(unwanted.feed(NEXT.as_bytes()), [""; 0], "nothing that was sent behind it runs");
+}
+
+#[test]
+fn a_response_that_ends_before_the_body_ends_the_connection() {
+    let mut rig = rig();
+    rig.feed(HEAD.as_bytes());
+    rig.feed(b"3\r\nabc");
+    assert!(rig.begin() && rig.reply(b"enough") && rig.end());
+    assert_eq!(rig.body(), "6\r\nenough\r\n0\r\n\r\n");
+    assert_eq!(rig.feed(b"\r\n3\r\nabc"), [""; 0]);
+    assert_eq!(rig.connection.state(), State::Closing);
+}
+
+#[test]
+fn a_body_that_breaks_off_cuts_the_response_short() {
+    let mut rig = rig();
+    rig.feed(HEAD.as_bytes());
+    assert!(rig.begin() && rig.reply(b"one"));
+    assert_eq!(rig.feed(b"no size\r\n"), [""; 0]);
+    assert_eq!(rig.body(), "3\r\none\r\n", "no last chunk");
+    assert_eq!(rig.connection.state(), State::Closing);
+
+    let mut unanswered = self::rig();
+    unanswered.feed(HEAD.as_bytes());
+    unanswered.feed(b"no size\r\n");
+    assert!(unanswered.written().starts_with(b"HTTP/1.1 400 "), "nothing was begun, so it can be told");
+}
+
+#[test]
+fn http_1_0_knows_no_chunks_and_head_no_body() {
+    let mut old = rig();
+    old.feed(b"POST / HTTP/1.0\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\nx");
+    assert!(old.begin() && old.reply(b"one") && old.reply(b"two") && old.end());
+    let written = String::from_utf8(old.written()).expect("text");
+    assert!(written.contains("Connection: close\r\n") && !written.contains("Transfer-Encoding"), "{written}");
+    assert!(written.ends_with("\r\n\r\nonetwo"));
+    assert_eq!(old.connection.state(), State::Closing);
+
+    let mut head = rig();
+    head.feed(b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+    assert!(head.begin() && head.reply(b"one") && head.end());
+    assert_eq!(head.body(), "");
+    assert_eq!(head.feed(NEXT.as_bytes()), ["GET /next"]);
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answers_sends_no_more() {
+    let mut rig = rig();
+    rig.feed(HEAD.as_bytes());
+    rig.begin();
+    rig.feed(b"3\r\nabc\r\n");
+    assert!(rig.connection.wants_read());
+    rig.reply(&vec![b'x'; HTTP_OUTPUT_MAX]);
+    assert!(!rig.connection.wants_read());
+    assert_eq!(rig.feed(b"3\r\ndef\r\n"), [""; 0], "what was read already is kept");
+    rig.written();
+    assert!(rig.connection.wants_read());
+    assert_eq!(rig.feed(b""), ["piece 3 false"]);
+}
+
+#[test]
+fn a_body_has_time_from_piece_to_piece() {
+    let mut rig = rig();
+    rig.feed(HEAD.as_bytes());
+    let time_max = rig.env.limits.body_time_max;
+    for _ in 0..3 {
+        rig.env.now = rig.env.now.after(time_max - Duration::from_secs(1));
+        assert!(rig.connection.handle_tick(&mut rig.env).is_none());
+        assert_eq!(rig.feed(b"1\r\nx\r\n"), ["piece 1 false"]);
+    }
+    rig.env.now = rig.env.now.after(time_max);
+    assert!(rig.connection.handle_tick(&mut rig.env).is_none());
+    assert!(rig.written().starts_with(b"HTTP/1.1 408 "));
+}
