@@ -33,6 +33,11 @@ impl Context<'_> {
         self.core.push(fd, push.into())
     }
 
+    /// To several connections. One that is named twice gets it once; one that is gone is not `matched`.
+    pub fn push_fds<'p>(&mut self, fds: impl IntoIterator<Item = Fd>, push: impl Into<Push<'p>>) -> Delivery {
+        self.core.push_fds(fds.into_iter(), push.into())
+    }
+
     /// Point to point, to a person: to every connection of the uid. `matched` is 0 when it is offline.
     pub fn push_uid<'p>(&mut self, uid: &str, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_uids(std::iter::once(uid), push.into())
@@ -178,6 +183,52 @@ impl Context<'_> {
     /// The open WebSockets, lowest slot first.
     pub fn connections(&self) -> impl Iterator<Item = Fd> {
         self.core.connections()
+    }
+
+    /// The open WebSockets a page at a time: at most `limit`, in the order of their slots, behind `after`, which is the
+    /// last of the page before, whether it is still there or not. Page by page, whoever stays connected all the while is
+    /// named once. Costs as much as the slots it looks at.
+    pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Vec<Fd> {
+        self.core.connections_after(after, limit)
+    }
+
+    /// Keeps a value of one's own with a connection: what an upgrade found out about it, say, for its messages. It
+    /// replaces the one before, can be set from `on_upgrade` on, and is dropped when the connection's `on_close` has
+    /// returned. Connections without one pay nothing for it. `false`: the connection is gone.
+    ///
+    /// ```
+    /// # use fdpush::{Context, Fd};
+    /// struct Session { asked: u32 }
+    ///
+    /// fn on_open(ctx: &mut Context<'_>, fd: Fd) {
+    ///     ctx.set_session(fd, Session { asked: 0 });
+    /// }
+    ///
+    /// fn on_message(ctx: &mut Context<'_>, fd: Fd) {
+    ///     if let Some(session) = ctx.session_mut::<Session>(fd) {
+    ///         session.asked += 1;
+    ///     }
+    /// }
+    /// ```
+    pub fn set_session<T: 'static>(&mut self, fd: Fd, session: T) -> bool {
+        self.core.set_session(fd, Box::new(session))
+    }
+
+    /// The value that [`set_session`](Context::set_session) keeps with a connection. `None`: there is none, or it is no
+    /// `T`.
+    pub fn session<T: 'static>(&self, fd: Fd) -> Option<&T> {
+        self.core.sessions.get(&fd)?.downcast_ref()
+    }
+
+    /// The same, to change.
+    pub fn session_mut<T: 'static>(&mut self, fd: Fd) -> Option<&mut T> {
+        self.core.sessions.get_mut(&fd)?.downcast_mut()
+    }
+
+    /// Takes the value away from a connection. One that is no `T` stays.
+    pub fn take_session<T: 'static>(&mut self, fd: Fd) -> Option<T> {
+        self.session::<T>(fd)?;
+        self.core.sessions.remove(&fd)?.downcast().ok().map(|session| *session)
     }
 
     /// The server in numbers. Adds up the traffic of all connections: not for every message.

@@ -91,6 +91,12 @@ pub trait Handler {
     fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
         let _ = (ctx, timer);
     }
+
+    /// The server has ended (Swoole's `shutdown`): called once, behind every `on_close`, just before
+    /// [`run`](crate::Server::run) returns. Nothing that is pushed now is sent.
+    fn on_stop(&mut self, ctx: &mut Context<'_>) {
+        let _ = ctx;
+    }
 }
 
 /// A closure that was given, or not.
@@ -110,6 +116,7 @@ pub struct Closures {
     pub(crate) request: Callback<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Response>,
     pub(crate) notice: Callback<dyn FnMut(&mut Context<'_>, Notice)>,
     pub(crate) timer: Callback<dyn FnMut(&mut Context<'_>, TimerId)>,
+    pub(crate) stop: Callback<dyn FnMut(&mut Context<'_>)>,
 }
 
 impl Handler for Closures {
@@ -169,6 +176,12 @@ impl Handler for Closures {
     fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
         if let Some(on_timer) = &mut self.timer {
             on_timer(ctx, timer);
+        }
+    }
+
+    fn on_stop(&mut self, ctx: &mut Context<'_>) {
+        if let Some(stop) = &mut self.stop {
+            stop(ctx);
         }
     }
 }

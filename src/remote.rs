@@ -86,6 +86,17 @@ impl Remote {
         self.call(move |ctx| ctx.push(fd, push.lend()))
     }
 
+    /// See [`Context::push_fds`].
+    pub fn push_fds<'p>(
+        &self,
+        fds: impl IntoIterator<Item = Fd>,
+        push: impl Into<Push<'p>>,
+    ) -> Result<Reply<Delivery>, RemoteError> {
+        let fds: Vec<Fd> = fds.into_iter().collect();
+        let push = OwnedPush::from(push.into());
+        self.call(move |ctx| ctx.push_fds(fds, push.lend()))
+    }
+
     /// See [`Context::push_uid`].
     pub fn push_uid<'p>(&self, uid: &str, push: impl Into<Push<'p>>) -> Result<Reply<Delivery>, RemoteError> {
         self.push_uids([uid], push)
@@ -189,6 +200,11 @@ impl Remote {
     /// See [`Context::connections`].
     pub fn connections(&self) -> Result<Reply<Vec<Fd>>, RemoteError> {
         self.call(|ctx| ctx.connections().collect())
+    }
+
+    /// See [`Context::connections_after`].
+    pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Result<Reply<Vec<Fd>>, RemoteError> {
+        self.call(move |ctx| ctx.connections_after(after, limit))
     }
 
     /// See [`Context::stats`].

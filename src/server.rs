@@ -130,6 +130,12 @@ impl Server<Closures> {
         self
     }
 
+    /// Called when the server has ended: see [`Handler::on_stop`].
+    pub fn on_stop(mut self, call: impl FnMut(&mut Context<'_>) + 'static) -> Self {
+        self.handler.stop = Some(Box::new(call));
+        self
+    }
+
     /// Gives the server a handler of one's own, in place of closures.
     pub fn handler<H: Handler>(self, handler: H) -> Server<H> {
         let Server { config, listeners, poll, inbox, remote, .. } = self;
@@ -295,5 +301,10 @@ impl<H: Handler> Application for Adapter<H> {
             Command::Call(call) => call(&mut ctx),
             Command::Notice(notice) => handler.on_notice(&mut ctx, notice),
         }
+    }
+
+    fn stopped(&mut self, core: &mut Core) {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_stop(&mut ctx);
     }
 }

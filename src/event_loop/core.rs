@@ -3,7 +3,8 @@
 //! Nothing here calls a handler. What a handler is to hear of (a connection that ended, an upgrade that was answered) is
 //! put on a list, and the loop gets to it when the handler that caused it has returned.
 
-use std::collections::VecDeque;
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use crate::connection::{Cause, Closed, Connection, Env, Event, Outbound, State, Traffic};
@@ -36,6 +37,8 @@ pub struct Core {
     pub ready: Vec<u32>,
     /// The end that `on_close` is being told of, and only for as long.
     pub departing: Option<Ending>,
+    /// What handlers keep with connections: only where they do.
+    pub sessions: HashMap<Fd, Box<dyn Any>>,
     pub counters: Counters,
     pub started: SystemTime,
     pub connections_max: usize,
@@ -137,6 +140,7 @@ impl Core {
             answers: VecDeque::new(),
             ready: Vec::new(),
             departing: None,
+            sessions: HashMap::new(),
             counters: Counters::default(),
             started: SystemTime::now(),
             connections_max,
@@ -172,6 +176,13 @@ impl Core {
         for group in groups {
             found.extend(self.registry.members(group));
         }
+        self.push_found(found, push)
+    }
+
+    /// To some connections; one that is named twice gets it once.
+    pub fn push_fds(&mut self, fds: impl Iterator<Item = Fd>, push: Push<'_>) -> Delivery {
+        let mut found = std::mem::take(&mut self.found);
+        found.extend(fds.filter_map(|fd| self.table.slot_of(fd)));
         self.push_found(found, push)
     }
 
@@ -339,6 +350,25 @@ impl Core {
         }
     }
 
+    // What handlers keep with a connection.
+
+    /// Keeps a value with a connection, in place of the one before. `false`: it is gone.
+    pub fn set_session(&mut self, fd: Fd, session: Box<dyn Any>) -> bool {
+        let entry = self.table.slot_of(fd).and_then(|slot| self.table.get(slot));
+        let is_there = entry.is_some_and(|entry| entry.connection.state() != State::Closing);
+        if is_there {
+            self.sessions.insert(fd, session);
+        }
+        is_there
+    }
+
+    /// The connection is over for its handler: so is what that kept with it.
+    pub fn drop_session(&mut self, fd: Fd) {
+        if !self.sessions.is_empty() {
+            self.sessions.remove(&fd);
+        }
+    }
+
     // Looking.
 
     /// What is known of a connection.
@@ -364,6 +394,14 @@ impl Core {
     pub fn connections(&self) -> impl Iterator<Item = Fd> + '_ {
         let is_open = |slot: &u32| self.table.get(*slot).is_some_and(|entry| entry.connection.is_open());
         self.table.slots().filter(is_open).map(|slot| self.table.fd_of(slot))
+    }
+
+    /// Open connections in slots behind that of `after`, lowest first, at most `limit`.
+    pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Vec<Fd> {
+        let start = after.map_or(0, |fd| fd.slot() + 1);
+        let is_open = |slot: &u32| self.table.get(*slot).is_some_and(|entry| entry.connection.is_open());
+        let slots = (start..self.table.slots_end()).filter(is_open);
+        slots.take(limit).map(|slot| self.table.fd_of(slot)).collect()
     }
 
     /// The server in numbers.
@@ -454,6 +492,7 @@ impl Core {
 
     /// Frees a slot at the end of a turn.
     pub fn reap(&mut self, slot: u32) {
+        self.drop_session(self.table.fd_of(slot));
         if let Some(entry) = self.table.get(slot) {
             self.counters.traffic += entry.connection.traffic();
         }

@@ -74,6 +74,7 @@ pub trait Application {
     fn request(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Option<Response>;
     fn timer(&mut self, core: &mut Core, timer: TimerId);
     fn command(&mut self, core: &mut Core, command: Self::Command);
+    fn stopped(&mut self, core: &mut Core);
 }
 
 /// What a loop is run with.
@@ -164,9 +165,20 @@ impl<A: Application> EventLoop<A> {
     /// # Errors
     /// `Interrupted` when a second signal cut the drain short; whatever epoll or a listener reports.
     pub fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(EVENTS_MAX);
         self.clock.read(&mut self.core.table.env);
         self.call(None, |application, core| application.started(core));
+        let ended = self.turn_until_drained();
+        if ended.is_err() {
+            // Whatever cut it short, there is an `on_close` for each `on_open`.
+            self.core.drain();
+            self.settle();
+        }
+        self.call(None, |application, core| application.stopped(core));
+        ended
+    }
+
+    fn turn_until_drained(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
         while !self.is_drained() {
             match self.poll.poll(&mut events, self.timeout()) {
                 Ok(()) => {}
@@ -494,6 +506,8 @@ impl<A: Application> EventLoop<A> {
                 self.core.departing = Some(ending);
                 self.call(None, |application, core| application.closed(core, fd, &closed));
                 self.core.departing = None;
+                // A session's own `drop` is a handler's code, too.
+                self.call(None, |_, core| core.drop_session(fd));
             } else if let Some((fd, upgrade)) = self.core.answers.pop_front() {
                 let Some(slot) = self.core.table.slot_of(fd) else { continue };
                 let deferred = self.core.table.get_mut(slot).and_then(|(entry, _)| entry.connection.take_deferred());

@@ -1,0 +1,151 @@
+//! What a server knows of its connections and keeps with them: listings by the page, sessions, and the very end.
+
+mod common;
+
+use std::rc::Rc;
+
+use common::{Client, channel, serve};
+use fdpush::{Context, Delivery, Fd, Upgrade};
+
+/// What the tests keep with a connection.
+struct Session {
+    path: String,
+    messages: u32,
+}
+
+/// Tells the test when it is dropped.
+struct Dropped(std::sync::mpsc::Sender<&'static str>, &'static str);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        let _ = self.0.send(self.1);
+    }
+}
+
+#[test]
+fn a_session_lives_from_the_upgrade_to_the_end_of_on_close() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server
+            .on_upgrade(|ctx, fd, request| {
+                assert!(ctx.set_session(fd, Session { path: request.path().into_owned(), messages: 0 }));
+                Upgrade::accept().header("X-Fd", fd.to_string()).into()
+            })
+            .on_message(|ctx, fd, _| {
+                let session = ctx.session_mut::<Session>(fd).expect("set by the upgrade");
+                session.messages += 1;
+                let line = format!("{} {}", session.path, session.messages);
+                ctx.push(fd, &line);
+            })
+            .on_close(move |ctx, fd, _| {
+                let session = ctx.session::<Session>(fd).expect("still there");
+                told.send((fd, session.messages)).expect("the test waits");
+                assert!(!ctx.set_session(fd, 1u8), "too late");
+            })
+    });
+    let (mut ann, mut bob) = (server.connect("/ann"), server.connect("/bob"));
+    let fd = ann.fd();
+    for (client, answer) in [(&mut ann, "/ann 1"), (&mut bob, "/bob 1")] {
+        client.send("hello");
+        assert_eq!(client.text(), answer);
+    }
+    ann.send("again");
+    assert_eq!(ann.text(), "/ann 2");
+    ann.close(1000, "");
+    assert_eq!(heard.next(), (fd, 2));
+    server.ask(move |ctx| assert!(ctx.session::<Session>(fd).is_none(), "and gone with the connection"));
+}
+
+#[test]
+fn a_session_is_of_one_type_and_one_at_a_time() {
+    let server = serve(|server| server);
+    let client = server.connect("/");
+    let fd = client.fd();
+    server.ask(move |ctx: &mut Context<'_>| {
+        assert!(ctx.session::<u8>(fd).is_none(), "nothing is there unasked");
+        // Not `Send`: it never leaves the loop's thread.
+        assert!(ctx.set_session(fd, Rc::new(7)));
+        assert!(ctx.session::<u8>(fd).is_none(), "another type");
+        assert!(ctx.take_session::<u8>(fd).is_none(), "which takes nothing away");
+        assert_eq!(ctx.session::<Rc<i32>>(fd).map(|rc| **rc), Some(7));
+        assert!(ctx.set_session(fd, 8u8), "it takes the place of the one before");
+        assert_eq!(ctx.take_session(fd), Some(8u8));
+        assert_eq!(ctx.take_session::<u8>(fd), None);
+        let stranger = Fd::from_u64(999).expect("an fd");
+        assert!(!ctx.set_session(stranger, 1u8));
+    });
+}
+
+#[test]
+fn the_session_of_an_upgrade_that_was_refused_is_dropped() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server.on_upgrade(move |ctx, fd, _| {
+            ctx.set_session(fd, Dropped(told.clone(), "dropped"));
+            Upgrade::refuse(fdpush::Response::text(401, "no\n"))
+        })
+    });
+    assert_eq!(server.refusal("/", &[]).0, 401);
+    assert_eq!(heard.next(), "dropped");
+}
+
+#[test]
+fn a_listing_by_the_page_names_whoever_stays_once() {
+    let server = serve(|server| server);
+    let mut clients: Vec<Client> = (0..10).map(|_| server.connect("/")).collect();
+    let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
+    let page = |after, limit| server.ask(move |ctx| ctx.connections_after(after, limit));
+    assert_eq!(page(None, 4), fds[..4]);
+    // The page's last is gone when the next is asked for, and another has its slot.
+    clients.remove(3).close(1000, "");
+    server.wait_until("it is gone", |ctx| ctx.stats().connections == 9);
+    let newcomer = server.connect("/");
+    assert_eq!(newcomer.fd().slot(), fds[3].slot());
+    assert_eq!(page(Some(fds[3]), 4), fds[4..8]);
+    assert_eq!(page(Some(fds[7]), 4), fds[8..]);
+    assert_eq!(page(Some(fds[9]), 4), []);
+    assert_eq!(page(None, 0), []);
+    let reply = server.remote.connections_after(None, 100).expect("room in the inbox");
+    assert_eq!(reply.wait().expect("an answer").len(), 10);
+}
+
+#[test]
+fn a_push_to_many_fds_reaches_each_once() {
+    let server = serve(|server| server);
+    let mut clients: Vec<Client> = (0..3).map(|_| server.connect("/")).collect();
+    let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
+    let mut named = vec![fds[0], fds[2], fds[0], Fd::from_u64(999).expect("an fd")];
+    let delivery = server.ask({
+        let named = named.clone();
+        move |ctx| ctx.push_fds(named, "to two")
+    });
+    assert_eq!(delivery, Delivery { matched: 2, queued: 2, dropped: 0 });
+    named.push(fds[1]);
+    let reply = server.remote.push_fds(named, fdpush::Message::Text("to one").except(&fds[1..])).expect("room");
+    assert_eq!(reply.wait().map(|delivery| delivery.matched), Ok(1));
+    assert_eq!(clients[0].text(), "to two");
+    assert_eq!(clients[0].text(), "to one");
+    assert_eq!(clients[2].text(), "to two");
+    server.ask(|ctx| ctx.broadcast("to all"));
+    assert_eq!(clients[1].text(), "to all", "and nothing before");
+    assert_eq!(clients[2].text(), "to all");
+}
+
+#[test]
+fn on_stop_is_the_last_that_is_heard() {
+    let (told, heard) = channel();
+    let also_told = told.clone();
+    let server = serve(move |server| {
+        server.on_close(move |_, _, _| told.send("close").expect("the test waits")).on_stop(move |ctx| {
+            assert_eq!(ctx.stats().open, 0);
+            also_told.send("stop").expect("the test waits");
+        })
+    });
+    let clients = [server.connect("/"), server.connect("/")];
+    server.remote.drain().expect("room in the inbox");
+    assert_eq!([heard.next(), heard.next()], ["close", "close"]);
+    drop(clients);
+    assert_eq!(heard.next(), "stop");
+    drop(server);
+    assert_eq!(heard.so_far(), [""; 0]);
+}
