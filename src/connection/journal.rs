@@ -16,9 +16,16 @@ const FLUSHED_AT_BYTES: usize = 64 << 10;
 const BYTES_MAX: usize = 256 << 10;
 
 /// The frames of this turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Journal {
+    /// Never grows. Of what it may hold, only what was ever used takes up memory.
     bytes: Vec<u8>,
+}
+
+impl Default for Journal {
+    fn default() -> Journal {
+        Journal { bytes: Vec::with_capacity(BYTES_MAX) }
+    }
 }
 
 /// Where in the journal a connection's output lies. Never empty.

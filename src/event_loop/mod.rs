@@ -15,10 +15,12 @@ mod timers;
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 
+use httpdate::HttpDate;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
@@ -590,7 +592,8 @@ impl Clock {
         env.now = Tick(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
         if self.dated != elapsed.as_secs() {
             self.dated = elapsed.as_secs();
-            env.date = httpdate::fmt_http_date(SystemTime::now());
+            env.date.clear();
+            write!(env.date, "{}", HttpDate::from(SystemTime::now())).expect("a string takes everything");
         }
     }
 }

@@ -41,8 +41,13 @@ impl Raw {
 
     /// A connection that is an open WebSocket already.
     pub fn upgraded(address: SocketAddr) -> Raw {
+        Raw::upgraded_at(address, "/")
+    }
+
+    /// As [`upgraded`](Raw::upgraded), at a target of the test's choice.
+    pub fn upgraded_at(address: SocketAddr, target: &str) -> Raw {
         let mut raw = Raw::connect(address);
-        raw.send(UPGRADE);
+        raw.send(UPGRADE.replacen('/', target, 1));
         assert_eq!(raw.reply().status, 101);
         raw
     }
@@ -98,6 +103,15 @@ impl Raw {
             length => u64::from(length),
         };
         (head[0], self.take(usize::try_from(length).expect("a length")))
+    }
+
+    /// Reads exactly these bytes. Takes no new memory where as many were read before.
+    pub fn expect(&mut self, bytes: &[u8]) {
+        while self.buf.len() < bytes.len() {
+            assert!(self.fill(), "the stream ended: {} of {} bytes", self.buf.len(), bytes.len());
+        }
+        assert!(self.buf[..bytes.len()] == *bytes, "the server sent something else");
+        self.buf.drain(..bytes.len());
     }
 
     /// Frames up to the close frame, and that one's code and reason.

@@ -1,0 +1,124 @@
+//! A server that is warm allocates nothing for a message, and nothing for a recipient.
+//!
+//! The allocator counts for all threads, so this is one test alone in its process, and the clients, which share it, take
+//! no new memory either once they are warm. Each round waits for all its answers: what is counted does not depend on how
+//! threads happen to run.
+
+mod common;
+
+use std::alloc::System;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use common::raw::{TEXT, frame};
+use common::{PATIENCE, Raw, TestServer, serve};
+use fdpush::{Context, Fd, Frame, Heartbeat, Message};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Rounds before anything is counted: buffers and lists grow to what the load needs.
+const WARM_UP: usize = 5;
+const ROUNDS: usize = 25;
+
+/// Calls of the allocator that took memory in `ROUNDS` rounds, each of which sends and then waits for what comes of it.
+fn allocations_of(server: &TestServer, mut round: impl FnMut(&dyn Fn())) -> usize {
+    // Once the loop is held until all have sent, so that it has seen as much in one turn as it ever will.
+    let (hold, held) = mpsc::channel();
+    let (go, going) = mpsc::channel();
+    server
+        .remote
+        .call(move |_| {
+            hold.send(()).expect("the test waits");
+            going.recv_timeout(PATIENCE).expect("the clients have sent");
+        })
+        .expect("room in the inbox");
+    held.recv_timeout(PATIENCE).expect("a held loop");
+    round(&|| go.send(()).expect("a held loop"));
+    (0..WARM_UP).for_each(|_| round(&|| {}));
+    let region = Region::new(ALLOCATOR);
+    (0..ROUNDS).for_each(|_| round(&|| {}));
+    let change = region.change();
+    change.allocations + change.reallocations
+}
+
+/// Pings would come when they like; every connection has a check in the timer wheel nevertheless.
+fn start() -> TestServer {
+    let heartbeat = Heartbeat::Ping { every: Duration::from_secs(3600), missed_max: 2 };
+    serve(move |server| server.heartbeat(heartbeat).on_message(answer))
+}
+
+/// `=…` comes back, `*…` goes to the group, `@…` to the uid of four bytes behind it.
+fn answer(ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
+    let text = message.as_text().unwrap_or_default();
+    match (text.get(..1), text.get(1..5)) {
+        (Some("*"), _) => {
+            ctx.push_group("all", message);
+        }
+        (Some("@"), Some(uid)) => {
+            ctx.push_uid(uid, message);
+        }
+        _ => {
+            ctx.push(fd, message);
+        }
+    }
+}
+
+/// What a client sends, and what it comes back as: a text of `bytes` that begins like this, `times` over.
+fn message(begins: &str, bytes: usize, times: usize) -> (Vec<u8>, Vec<u8>) {
+    let text = format!("{begins:x<bytes$}");
+    (frame(TEXT, text.as_bytes()).repeat(times), Frame::text(&text).as_bytes().repeat(times))
+}
+
+fn echo(bytes: usize, in_flight: usize) -> usize {
+    let server = start();
+    let mut clients: Vec<Raw> = (0..20).map(|_| Raw::upgraded(server.address())).collect();
+    let (request, answer) = message("=", bytes, in_flight);
+    allocations_of(&server, |sent| {
+        clients.iter_mut().for_each(|client| client.send(&request));
+        sent();
+        clients.iter_mut().for_each(|client| client.expect(&answer));
+    })
+}
+
+fn point_to_point(bytes: usize, in_flight: usize) -> usize {
+    let server = start();
+    let uid = |user: usize| format!("{}", 1000 + user);
+    let mut users: Vec<Raw> =
+        (0..20).map(|user| Raw::upgraded_at(server.address(), &format!("/?uid={}", uid(user)))).collect();
+    let messages: Vec<_> = (0..20).map(|user| message(&format!("@{} ", uid(user)), bytes, in_flight)).collect();
+    allocations_of(&server, |sent| {
+        users.iter_mut().enumerate().for_each(|(user, from)| from.send(&messages[user ^ 1].0));
+        sent();
+        users.iter_mut().zip(&messages).for_each(|(to, (_, heard))| to.expect(heard));
+    })
+}
+
+fn fan_out(bytes: usize, outstanding: usize, members: usize) -> usize {
+    let server = start();
+    let mut publisher = Raw::upgraded(server.address());
+    let mut members: Vec<Raw> = (0..members).map(|_| Raw::upgraded_at(server.address(), "/?group=all")).collect();
+    let (request, heard) = message("*", bytes, outstanding);
+    allocations_of(&server, |sent| {
+        publisher.send(&request);
+        sent();
+        members.iter_mut().for_each(|member| member.expect(&heard));
+    })
+}
+
+#[test]
+fn a_warm_server_allocates_nothing_for_a_message_or_a_recipient() {
+    // A few KiB at a time at most: what a socket could be full of makes a queue, and a message that is cut is kept.
+    for (bytes, in_flight) in [(20, 1), (20, 16), (125, 16), (1024, 1)] {
+        assert_eq!(echo(bytes, in_flight), 0, "echo of {bytes} bytes, {in_flight} in flight");
+        assert_eq!(point_to_point(bytes, in_flight), 0, "{bytes} bytes to a uid, {in_flight} in flight");
+    }
+    for members in [20, 200] {
+        for outstanding in [1, 16] {
+            assert_eq!(fan_out(128, outstanding, members), 0, "fan-out to {members}, {outstanding} outstanding");
+        }
+        // A long frame is shared: its bytes and the count of its owners are allocated, however many those are.
+        assert_eq!(fan_out(1024, 4, members), 2 * 4 * ROUNDS, "long frames to {members}");
+    }
+}
