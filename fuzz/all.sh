@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-targets=(frames head body wheel registry)
+targets=(frames head body upgrade connection wheel registry)
 seconds=${FUZZ_SECONDS:-$(awk -v hours="${1:?how many hours a target}" 'BEGIN { printf "%d", hours * 3600 }')}
 jobs=${FUZZ_JOBS:-$(nproc)}
 # No sanitizer: our code has no `unsafe`, and runs several times as often without. So a stable toolchain will do too.

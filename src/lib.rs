@@ -76,6 +76,7 @@ mod wheel;
 /// The bodies of the fuzz targets, for `fuzz/` only.
 #[doc(hidden)]
 pub mod fuzz {
+    pub use crate::connection::{fuzz_connection, fuzz_upgrade};
     pub use crate::protocol::assembler::fuzz_frames;
     pub use crate::protocol::body::fuzz_body;
     pub use crate::protocol::http::fuzz_head;

@@ -32,6 +32,16 @@ fn body() {
 }
 
 #[test]
+fn upgrade() {
+    replay("upgrade", fdpush::fuzz::fuzz_upgrade);
+}
+
+#[test]
+fn connection() {
+    replay("connection", fdpush::fuzz::fuzz_connection);
+}
+
+#[test]
 fn wheel() {
     replay("wheel", fdpush::fuzz::fuzz_wheel);
 }

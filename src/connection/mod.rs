@@ -12,6 +12,7 @@ mod closed;
 mod env;
 mod event;
 mod exchange;
+mod fuzz;
 mod heartbeat;
 mod http;
 mod journal;
@@ -25,6 +26,7 @@ use std::io::IoSlice;
 pub use crate::connection::closed::{By, Cause, Closed};
 pub use crate::connection::env::Env;
 pub use crate::connection::event::{Event, Next, Sent, State, Traffic};
+pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
 pub use crate::connection::queue::Outbound;
 
 use crate::connection::heartbeat::{Beat, Pulse};

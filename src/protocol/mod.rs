@@ -4,7 +4,6 @@
 
 pub mod assembler;
 pub mod body;
-#[cfg(test)]
 pub mod client;
 pub mod close;
 pub mod decoder;

@@ -1,0 +1,595 @@
+//! The fuzz target `connection`: two connections that share their surroundings, driven by a list of operations. What
+//! they tell and what they write is held against what a naive client may expect ([`reader`]).
+//!
+//! It plays the loop's part (`event_loop/table.rs`) as strictly as it must and no stricter: reading only what is wanted,
+//! flushing before a turn ends, freeing what is over; all else may happen in any order.
+
+mod reader;
+mod upgrade;
+
+use std::io::IoSlice;
+use std::time::Duration;
+
+use crate::connection::fuzz::reader::{Due, Reader};
+use crate::connection::{Closed, Connection, Env, Event, Next, Outbound, Sent, State};
+use crate::fd::Fd;
+use crate::limits::{Heartbeat, Limits, SlowReader};
+use crate::peer::Peer;
+use crate::protocol::client::frame;
+use crate::protocol::close::CloseCode;
+use crate::protocol::frame::Opcode;
+use crate::protocol::origin::Origins;
+use crate::protocol::request::Request;
+use crate::protocol::response::Response;
+use crate::protocol::upgrade::Upgrade;
+use crate::tick::Tick;
+
+pub use upgrade::fuzz_upgrade;
+
+/// Operations of one list that are carried out: enough for any end, and a bound for the time of a run.
+const OPERATIONS_MAX: usize = 1000;
+
+/// System calls a turn that may be spent on writing to one connection.
+const WRITES_PER_TURN_MAX: usize = 16;
+
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// What clients ask for when they speak HTTP.
+const REQUESTS: [&str; 8] = [
+    UPGRADE,
+    "GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+    "POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "3\r\nabc\r\n0\r\n\r\n",
+    "GET /a HTTP/1.0\r\nHost: a\r\n\r\n",
+    "HEAD /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+];
+
+const OPCODES: [Opcode; 6] =
+    [Opcode::Text, Opcode::Binary, Opcode::Continuation, Opcode::Ping, Opcode::Pong, Opcode::Close];
+
+/// Two connections and what they share.
+struct Rig {
+    env: Env,
+    sides: [Side; 2],
+    /// How many slices a write takes.
+    slices: usize,
+    /// Messages made so far, so that neighbours differ.
+    messages: usize,
+}
+
+/// One connection, its client, and what is known of it.
+struct Side {
+    connection: Connection,
+    fd: Fd,
+    life: Life,
+    /// What the client has sent and the server not read.
+    pipe: Vec<u8>,
+    reader: Reader,
+    /// Bytes that the socket has room for.
+    room: usize,
+    /// What the handler does when it hears something.
+    manner: u8,
+    is_shut: bool,
+    messages_in: u64,
+    messages_out: u64,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Life {
+    Http,
+    Open,
+    /// It was open, and its end was told.
+    Ended,
+}
+
+/// Runs the operations that the bytes spell; panics where something is not as it should be.
+#[doc(hidden)]
+pub fn fuzz_connection(data: &[u8]) {
+    let mut bytes = data.iter().copied();
+    let mut rig = Rig::new(&mut bytes);
+    for _ in 0..OPERATIONS_MAX {
+        let Some(operation) = bytes.next() else { break };
+        rig.step(operation, &mut bytes);
+        rig.check();
+    }
+    rig.end();
+}
+
+impl Rig {
+    fn new(bytes: &mut impl Iterator<Item = u8>) -> Rig {
+        let (bounds, manner) = (next(bytes), next(bytes));
+        let queue_bytes_max = [200, 2000, 40_000, 400_000][usize::from(bounds % 4)];
+        let limits = Limits {
+            head_bytes_max: 512,
+            body_bytes_max: 100,
+            message_bytes_max: [100, 3000, 70_000][usize::from(bounds / 4 % 3)],
+            queue_bytes_max,
+            queue_total_bytes_max: queue_bytes_max * [1, 2, 1000][usize::from(bounds / 12 % 3)],
+            slow_reader: [SlowReader::Close, SlowReader::DropNewest, SlowReader::Conflate]
+                [usize::from(bounds / 36 % 3)],
+            ..Limits::default()
+        };
+        let env = Env::new(limits, heartbeat(manner), Origins::Any);
+        let sides = [0, 1].map(|slot| Side::new(Fd::new(slot, 0), &env));
+        Rig { env, sides, slices: [1, 2, 64][usize::from(manner / 8 % 3)], messages: 0 }
+    }
+
+    /// One operation. Its highest bit says on which side.
+    fn step(&mut self, operation: u8, bytes: &mut impl Iterator<Item = u8>) {
+        let at = usize::from(operation >> 7);
+        let argument = next(bytes);
+        let side = &mut self.sides[at];
+        match operation % 20 {
+            0 | 1 => side.pipe.extend(client_frame(argument, next(bytes))),
+            2 => side.pipe.extend(bytes.take(usize::from(argument % 64))),
+            3 => side.pipe.extend(REQUESTS[usize::from(argument) % REQUESTS.len()].as_bytes()),
+            4 | 5 => self.read(at, size(argument)),
+            6 => self.push(&[at], argument, next(bytes)),
+            7 => self.push(&[at, 1 - at], argument, next(bytes)),
+            8 => self.ping(at, usize::from(argument)),
+            9 => self.close(at, u16::from(argument)),
+            10 => match argument % 4 {
+                0 => self.close_slow(at),
+                1 => self.abort(at),
+                2 => self.drain(at),
+                _ => side.connection.set_heartbeat(side.fd, heartbeat(argument / 4), &self.env),
+            },
+            11 => side.connection.set_paused(argument & 1 == 0),
+            12 => {
+                side.room = if argument == u8::MAX { usize::MAX } else { size(argument) };
+                side.connection.handle_writable();
+            }
+            13 => self.write(at),
+            14 | 15 => self.pass_time(Some(u64::from(argument % 16) << (argument / 16))),
+            16 => self.pass_time(None),
+            17 => self.end_stream(at, argument),
+            18 => self.answer(at, argument),
+            _ => side.manner = argument,
+        }
+    }
+
+    // The client's side.
+
+    /// Reads from a socket, if that is wanted. What HTTP kept has its turn before.
+    fn read(&mut self, at: usize, count: usize) {
+        if self.sides[at].connection.state() == State::Http {
+            self.feed(at, Vec::new());
+        }
+        let side = &mut self.sides[at];
+        if side.connection.wants_read() && !side.pipe.is_empty() {
+            let bytes: Vec<u8> = side.pipe.drain(..count.clamp(1, side.pipe.len())).collect();
+            side.connection.handle_received(bytes.len(), self.env.now);
+            self.feed(at, bytes);
+        }
+    }
+
+    fn feed(&mut self, at: usize, mut bytes: Vec<u8>) {
+        let events_max = 3 * bytes.len() + 8192;
+        let mut input = &mut bytes[..];
+        for _ in 0..events_max {
+            let Some(event) = self.sides[at].connection.handle_bytes(&mut input, &mut self.env) else {
+                // Behind the end of a connection, input may be left: nobody wants it.
+                let is_over = self.sides[at].connection.state() == State::Closing;
+                assert!(is_over || input.is_empty(), "input was neither used up nor kept");
+                return;
+            };
+            self.hear(at, event);
+        }
+        panic!("more events than bytes");
+    }
+
+    fn end_stream(&mut self, at: usize, argument: u8) {
+        let side = &mut self.sides[at];
+        let is_reset = argument & 1 == 1;
+        let is_at_end = side.pipe.is_empty() && side.connection.wants_read();
+        if !is_reset && !is_at_end {
+            return;
+        }
+        if is_reset {
+            side.pipe.clear();
+            side.connection.release(&mut self.env);
+            side.reader.is_lost = true;
+        }
+        let event = side.connection.handle_end(is_reset);
+        self.hear_end(at, event);
+    }
+
+    // The handler's side.
+
+    fn hear(&mut self, at: usize, event: Event<'_>) {
+        let side = &mut self.sides[at];
+        let is_http = matches!(event, Event::Request { .. } | Event::Upgrade(_));
+        assert_eq!(side.life, if is_http { Life::Http } else { Life::Open }, "told {event:?}");
+        let manner = side.manner;
+        match event {
+            Event::Request { request, .. } => self.respond(at, &request, manner),
+            Event::Upgrade(request) if manner % 8 == 7 => side.connection.defer(request),
+            Event::Upgrade(request) => self.answer_upgrade(at, &request, manner),
+            Event::Text(_) | Event::Binary(_) => {
+                side.messages_in += 1;
+                self.react(at, manner);
+            }
+            Event::Ping(payload) => side.reader.pings.push_back(payload.into_owned()),
+            Event::Pong(_) => {}
+            Event::Closed(closed) => self.hear_closed(at, &closed),
+        }
+    }
+
+    fn hear_end(&mut self, at: usize, event: Option<Event<'_>>) {
+        match event {
+            None => {}
+            Some(Event::Closed(closed)) => self.hear_closed(at, &closed),
+            Some(event) => panic!("{event:?} without input"),
+        }
+    }
+
+    fn hear_closed(&mut self, at: usize, closed: &Closed) {
+        let side = &mut self.sides[at];
+        assert_eq!(side.life, Life::Open, "{closed} of what is not open");
+        side.life = Life::Ended;
+        side.reader.expect_close(closed);
+    }
+
+    /// What a handler does with a message.
+    fn react(&mut self, at: usize, manner: u8) {
+        match manner % 8 {
+            2 => self.push(&[at], manner, manner),
+            3 => self.push(&[at, 1 - at], manner, manner),
+            4 => self.close(at, 0),
+            5 => self.sides[at].connection.set_paused(true),
+            6 => self.abort(at),
+            _ => {}
+        }
+    }
+
+    fn respond(&mut self, at: usize, request: &Request, manner: u8) {
+        let (status, body): (u16, &'static [u8]) = match manner % 4 {
+            0 => (200, b"fine"),
+            1 => (204, b""),
+            2 => (404, b""),
+            _ => (500, &[b'x'; 5000]),
+        };
+        let mut response = Response::new(status).body(body);
+        if manner & 4 != 0 {
+            response = response.close();
+        }
+        let side = &mut self.sides[at];
+        side.connection.respond(response, &mut self.env);
+        let body = if request.method() == "HEAD" { b"" } else { body };
+        side.reader.due.push_back(Due::Response { status, body });
+    }
+
+    /// Answers an upgrade that waits, if one does.
+    fn answer(&mut self, at: usize, manner: u8) {
+        if let Some(request) = self.sides[at].connection.take_deferred() {
+            self.answer_upgrade(at, &request, manner);
+        }
+    }
+
+    fn answer_upgrade(&mut self, at: usize, request: &Request, manner: u8) {
+        let side = &mut self.sides[at];
+        if manner % 8 == 6 {
+            side.connection.respond(Response::text(403, "no"), &mut self.env);
+            return side.reader.due.push_back(Due::Response { status: 403, body: b"no" });
+        }
+        let mut accept = Upgrade::accept().header("X-Manner", [b'a' + manner % 26]);
+        if manner % 8 == 5 {
+            accept = accept.subprotocol("nobody-offered-it");
+        }
+        match side.connection.accept(side.fd, &accept, request, &mut self.env) {
+            Ok(early) => {
+                side.life = Life::Open;
+                side.reader.due.push_back(Due::Opening);
+                self.feed(at, early.expect("the request was waiting"));
+            }
+            Err(_) => {
+                let body = b"the handler's answer cannot be sent\n";
+                side.reader.due.push_back(Due::Response { status: 500, body });
+            }
+        }
+    }
+
+    /// Pushes one message to some connections, as the loop does: a full queue is written first, then the policy for slow
+    /// readers applies.
+    fn push(&mut self, to: &[usize], argument: u8, kind: u8) {
+        self.messages += 1;
+        let payload: Vec<u8> = (0..size(argument)).map(|index| b'a' + ((index + self.messages) % 26) as u8).collect();
+        let conflates = self.env.limits.slow_reader == SlowReader::Conflate;
+        let key = if conflates { ["a", "b"].get(usize::from(kind / 2 % 4)).copied() } else { None };
+        let opcode = if kind & 1 == 0 { Opcode::Text } else { Opcode::Binary };
+        let mut outbound = Outbound::message(opcode, &payload);
+        outbound.to_many = to.len() > 1 || kind & 64 != 0;
+        outbound.key = key;
+        let due = Due::Frame { first: 0x80 | opcode as u8, payload: payload.clone(), key };
+        for &at in to {
+            self.push_one(at, &mut outbound, &due);
+        }
+    }
+
+    fn push_one(&mut self, at: usize, outbound: &mut Outbound<'_>, due: &Due) {
+        let mut sent = self.send(at, outbound, due);
+        if sent == Sent::Full {
+            self.write(at);
+            sent = self.send(at, outbound, due);
+        }
+        let policy = self.env.limits.slow_reader;
+        match sent {
+            Sent::Queued if self.env.queued > self.env.limits.queue_total_bytes_max => {
+                self.write(at);
+                let is_over = self.env.queued > self.env.limits.queue_total_bytes_max;
+                let side = &mut self.sides[at];
+                if !is_over || side.connection.queued_bytes() == 0 {
+                    return;
+                }
+                if policy != SlowReader::Close && side.connection.take_back(&mut self.env) {
+                    assert_eq!(side.reader.due.pop_back().as_ref(), Some(due), "taken back");
+                    side.messages_out -= 1;
+                } else {
+                    self.close_slow(at);
+                }
+            }
+            Sent::Full if policy == SlowReader::Close => self.close_slow(at),
+            Sent::Full if policy == SlowReader::Conflate => {
+                let side = &mut self.sides[at];
+                if side.connection.conflate(outbound, &mut self.env) {
+                    side.reader.conflate(due);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, at: usize, outbound: &mut Outbound<'_>, due: &Due) -> Sent {
+        let side = &mut self.sides[at];
+        let (before, bytes, limits) = (side.connection.queued_bytes(), outbound.bytes(), &self.env.limits);
+        let is_over_total = before > 0 && self.env.queued + bytes > limits.queue_total_bytes_max;
+        let expected = match side.life {
+            Life::Http | Life::Ended => Sent::NotOpen,
+            Life::Open if bytes > limits.queue_bytes_max => Sent::TooLarge,
+            Life::Open if before + bytes > limits.queue_bytes_max || is_over_total => Sent::Full,
+            Life::Open => Sent::Queued,
+        };
+        let sent = side.connection.send(outbound, &mut self.env);
+        assert_eq!(sent, expected, "{bytes} bytes on top of {before}");
+        if sent == Sent::Queued {
+            assert_eq!(side.connection.queued_bytes(), before + bytes);
+            side.reader.due.push_back(due.clone());
+            side.messages_out += 1;
+        }
+        sent
+    }
+
+    fn ping(&mut self, at: usize, bytes: usize) {
+        let side = &mut self.sides[at];
+        let payload = vec![b'p'; bytes];
+        let may = side.life == Life::Open && bytes <= 125;
+        assert_eq!(side.connection.ping(&payload, &mut self.env), may, "a ping of {bytes} bytes");
+        if may {
+            side.reader.due.push_back(Due::Frame { first: 0x89, payload, key: None });
+        }
+    }
+
+    fn close(&mut self, at: usize, choice: u16) {
+        let (code, reason) =
+            if choice == 0 { (CloseCode::NORMAL, "") } else { (CloseCode::from(3000 + choice), "why") };
+        let cause = crate::connection::Cause::ServerClosed;
+        let event = self.sides[at].connection.close(code, reason, cause, &mut self.env);
+        assert!(event.is_some() == (self.sides[at].life == Life::Open), "a close is the end of what is open");
+        self.hear_end(at, event);
+    }
+
+    fn close_slow(&mut self, at: usize) {
+        let side = &mut self.sides[at];
+        if side.life == Life::Open {
+            side.reader.truncate();
+        }
+        let event = side.connection.close_slow(&mut self.env);
+        if matches!(&event, Some(Event::Closed(closed)) if closed.code == CloseCode::ABNORMAL) {
+            side.reader.is_lost = true;
+        }
+        self.hear_end(at, event);
+    }
+
+    fn abort(&mut self, at: usize) {
+        let event = self.sides[at].connection.abort();
+        self.hear_end(at, event);
+    }
+
+    fn drain(&mut self, at: usize) {
+        let event = self.sides[at].connection.drain(&mut self.env);
+        self.hear_end(at, event);
+    }
+
+    // The loop's side.
+
+    /// Writes until there is nothing to write, the socket is full, or the turn's share used up.
+    fn write(&mut self, at: usize) {
+        let side = &mut self.sides[at];
+        for _ in 0..WRITES_PER_TURN_MAX {
+            let mut slices = [IoSlice::new(&[]); 64];
+            let filled = side.connection.poll_slices(&self.env, &mut slices[..self.slices]);
+            let offer: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+            assert_eq!(!offer.is_empty(), side.connection.can_write(), "{} bytes to write", offer.len());
+            if offer.is_empty() {
+                return;
+            }
+            if let Some(only) = side.connection.poll_slice(&self.env) {
+                assert_eq!(offer, only, "one slice, looked at in two ways");
+            }
+            assert!(!side.is_shut, "output after the end of output");
+            let taken = offer.len().min(side.room);
+            if side.room != usize::MAX {
+                side.room -= taken;
+            }
+            let before = side.connection.queued_bytes();
+            side.connection.handle_written(taken, taken < offer.len(), &mut self.env);
+            assert!(side.connection.queued_bytes() >= before - taken, "bytes vanished");
+            side.reader.read(&offer[..taken]);
+        }
+    }
+
+    /// Ends a turn, and begins the next `later`, or when something is due.
+    fn pass_time(&mut self, later: Option<u64>) {
+        for at in [0, 1] {
+            self.flush(at);
+        }
+        self.env.end_turn();
+        self.env.now = match later {
+            Some(millis) => self.env.now.after(Duration::from_millis(millis)),
+            None => {
+                let due = self.sides.iter().map(|side| side.connection.poll_timeout(&self.env)).min();
+                due.filter(|due| *due < Tick::NEVER).unwrap_or(self.env.now).max(self.env.now)
+            }
+        };
+        for at in [0, 1] {
+            self.tick(at);
+        }
+    }
+
+    fn flush(&mut self, at: usize) {
+        self.write(at);
+        let side = &mut self.sides[at];
+        match side.connection.poll_next(&self.env) {
+            Next::Stay => {}
+            Next::Shut => {
+                assert!(!side.is_shut, "shut twice");
+                side.is_shut = true;
+            }
+            Next::Drop => {
+                assert_ne!(side.life, Life::Open, "dropped while open");
+                side.connection.release(&mut self.env);
+                *side = Side::new(Fd::new(at as u32, side.fd.generation() + 1), &self.env);
+            }
+        }
+    }
+
+    fn tick(&mut self, at: usize) {
+        let side = &mut self.sides[at];
+        let before = side.connection.queued_bytes();
+        let event = side.connection.handle_tick(&mut self.env);
+        if event.is_none() && side.life == Life::Open && side.connection.queued_bytes() > before {
+            side.reader.due.push_back(Due::Frame { first: 0x89, payload: Vec::new(), key: None });
+        }
+        self.hear_end(at, event);
+        let side = &mut self.sides[at];
+        let is_over = side.connection.poll_next(&self.env);
+        side.is_shut |= is_over == Next::Shut;
+        let at = side.connection.poll_timeout(&self.env);
+        assert!(is_over == Next::Drop || at > self.env.now, "a deadline that was heard of and is still due: {at:?}");
+    }
+
+    // What should be.
+
+    fn check(&self) {
+        for side in &self.sides {
+            let Side { connection, life, reader, .. } = side;
+            connection.check_invariants();
+            assert_eq!(connection.is_open(), *life == Life::Open, "open, as against {life:?}");
+            assert_eq!(connection.state() == State::Open, connection.is_open());
+            let traffic = connection.traffic();
+            assert_eq!((traffic.messages_in, traffic.messages_out), (side.messages_in, side.messages_out));
+            assert_eq!(traffic.bytes_out, reader.read_bytes, "bytes that the socket took");
+            if connection.queued_bytes() == 0 {
+                reader.check_whole();
+            }
+        }
+        if self.sides.iter().all(|side| side.connection.queued_bytes() == 0) {
+            assert_eq!(self.env.queued, 0, "bytes in queues that are empty");
+        }
+    }
+
+    /// Everything is over, and nothing may be left.
+    fn end(&mut self) {
+        for at in [0, 1] {
+            self.abort(at);
+            self.flush(at);
+        }
+        assert_eq!(self.env.queued, 0, "bytes in queues that are no more");
+    }
+}
+
+impl Side {
+    fn new(fd: Fd, env: &Env) -> Side {
+        Side {
+            connection: Connection::new(Peer::Unix, env),
+            fd,
+            life: Life::Http,
+            pipe: Vec::new(),
+            reader: Reader::default(),
+            room: usize::MAX,
+            manner: 0,
+            is_shut: false,
+            messages_in: 0,
+            messages_out: 0,
+        }
+    }
+}
+
+fn next(bytes: &mut impl Iterator<Item = u8>) -> u8 {
+    bytes.next().unwrap_or(0)
+}
+
+/// A length: small ones one by one, larger ones in steps, up to more than a run of a queue holds.
+fn size(byte: u8) -> usize {
+    match usize::from(byte) {
+        byte @ 0..=150 => byte,
+        byte @ 151..=240 => 150 + 8 * (byte - 150),
+        byte => 2300 * (byte - 240),
+    }
+}
+
+fn heartbeat(byte: u8) -> Heartbeat {
+    let every = Duration::from_millis(10 << (byte / 4 % 8));
+    match byte % 4 {
+        0 => Heartbeat::Off,
+        1 => Heartbeat::Client { idle_max: every },
+        2 => Heartbeat::Ping { every, missed_max: 2 },
+        _ => Heartbeat::Push { every },
+    }
+}
+
+/// A frame of a client's, mostly a good one.
+fn client_frame(kind: u8, argument: u8) -> Vec<u8> {
+    let opcode = OPCODES[usize::from(kind) % OPCODES.len()];
+    let payload = match opcode {
+        Opcode::Close if argument == 0 => Vec::new(),
+        Opcode::Close => [&(900 + 20 * u16::from(argument)).to_be_bytes(), &b"bye"[..]].concat(),
+        _ => vec![if kind == u8::MAX { 0xff } else { b'c' }; size(argument)],
+    };
+    let is_final = kind < 128 || opcode.is_control();
+    frame(is_final, opcode, &payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_list_of_operations(operations in prop::collection::vec(any::<u8>(), 0..600)) {
+            fuzz_connection(&operations);
+        }
+
+        /// As above, but open from the start, which few lists are.
+        #[test]
+        fn any_list_of_operations_on_open_connections(
+            setting in any::<[u8; 2]>(),
+            operations in prop::collection::vec(any::<u8>(), 0..600),
+        ) {
+            let both = [3, 0, 4, 250, 143, 0, 144, 250];
+            fuzz_connection(&[&setting[..], &both, &operations].concat());
+        }
+
+        #[test]
+        fn any_request(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            fuzz_upgrade(&bytes);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A client that reads what a connection writes, and knows what must come: every response, every frame, in order, whole,
+//! and nothing behind the end. RFC 9112 and 6455 once more, not a line of it shared with the server's.
+
+use std::collections::VecDeque;
+
+use crate::connection::Closed;
+use crate::protocol::close::CloseCode;
+
+/// What a client reads.
+#[derive(Default)]
+pub(super) struct Reader {
+    /// What came and is no whole response or frame yet.
+    bytes: Vec<u8>,
+    /// All that came.
+    pub read_bytes: u64,
+    /// What is to come. Pongs, and refusals of HTTP that no handler makes, are not among it.
+    pub due: VecDeque<Due>,
+    /// Pings whose pong may come. An older one's may be left out (RFC 6455 section 5.5.3).
+    pub pings: VecDeque<Vec<u8>>,
+    /// Frames come now.
+    is_upgraded: bool,
+    /// A close frame came.
+    is_closed: bool,
+    /// The length of a refusal's body, which is there unless the request was a HEAD. Nothing comes behind it.
+    refusal: Option<usize>,
+    /// The connection gave up what it had for this client.
+    pub is_lost: bool,
+}
+
+/// What must come, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Due {
+    Response {
+        status: u16,
+        body: &'static [u8],
+    },
+    /// The 101.
+    Opening,
+    Frame {
+        first: u8,
+        payload: Vec<u8>,
+        key: Option<&'static str>,
+    },
+}
+
+impl Reader {
+    /// Reads on.
+    pub fn read(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.read_bytes += bytes.len() as u64;
+        while if self.is_upgraded { self.take_frame() } else { self.take_response() } {}
+        if let Some(length) = self.refusal {
+            assert!(self.bytes.len() <= length, "more than the body of a refusal");
+        }
+        assert!(!self.is_closed || self.bytes.is_empty(), "output behind a close frame");
+    }
+
+    /// All that was to come is here, or something was lost.
+    pub fn check_whole(&self) {
+        if self.is_lost {
+            return;
+        }
+        assert!(self.due.is_empty(), "never written: {:?}", self.due);
+        let is_whole = self.bytes.is_empty() || self.refusal == Some(self.bytes.len());
+        assert!(is_whole, "{} bytes that are nothing whole", self.bytes.len());
+    }
+
+    /// What is to come at the end of a connection.
+    pub fn expect_close(&mut self, closed: &Closed) {
+        use crate::connection::By;
+        let reason = if closed.by == By::Server { &closed.reason[..] } else { "" };
+        let payload = match closed.code {
+            CloseCode::ABNORMAL => return,
+            CloseCode::NO_STATUS => Vec::new(),
+            code => [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat(),
+        };
+        self.due.push_back(Due::Frame { first: 0x88, payload, key: None });
+    }
+
+    /// The newest message of this key is replaced.
+    pub fn conflate(&mut self, newer: &Due) {
+        let Due::Frame { key: newer_key @ Some(_), .. } = newer else { panic!("conflated without a key") };
+        let same = |due: &Due| matches!(due, Due::Frame { key, .. } if key == newer_key);
+        let older = self.due.iter().rposition(same).expect("a message of this key waits");
+        assert!(older > 0 || !self.is_inside_due(), "a message was replaced that is half written");
+        self.due[older] = newer.clone();
+    }
+
+    /// All that the client is not in the midst of is dropped.
+    pub fn truncate(&mut self) {
+        let kept = if self.is_upgraded {
+            usize::from(self.is_inside_due())
+        } else {
+            self.due.iter().take_while(|due| !matches!(due, Due::Frame { .. })).count()
+        };
+        self.due.truncate(kept);
+    }
+
+    /// Whether the first that is due has begun to come: not so in the midst of a pong.
+    fn is_inside_due(&self) -> bool {
+        self.is_upgraded && self.bytes.first().is_some_and(|first| first & 0x0f != 10)
+    }
+
+    /// Takes a whole response. `false`: there is none.
+    fn take_response(&mut self) -> bool {
+        let end = self.bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        let Some(end) = end.filter(|_| self.refusal.is_none()) else { return false };
+        let head = String::from_utf8(self.bytes[..end].to_vec()).expect("a head of text");
+        let status: u16 = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest[..3].parse().ok()).expect("a status");
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let length: usize = length.map_or(0, |length| length.parse().expect("a length"));
+        let whole = match self.due.front() {
+            _ if status == 100 => end + 4,
+            Some(Due::Response { status: expected, body }) => {
+                assert_eq!(status, *expected, "a response: {head}");
+                let whole = end + 4 + body.len();
+                if self.bytes.len() < whole {
+                    return false;
+                }
+                assert_eq!(&self.bytes[end + 4..whole], *body);
+                assert!(body.is_empty() || body.len() == length, "{head}");
+                whole
+            }
+            Some(Due::Opening) => {
+                assert!(
+                    status == 101 && head.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+                    "{head}"
+                );
+                self.is_upgraded = true;
+                end + 4
+            }
+            None => {
+                assert!((400..600).contains(&status) && head.contains("Connection: "), "nobody's response: {head}");
+                assert!(head.ends_with("close"), "a refusal that does not close: {head}");
+                self.refusal = Some(length);
+                end + 4
+            }
+            Some(frame) => panic!("{frame:?} before the 101"),
+        };
+        if status != 100 && self.refusal.is_none() {
+            self.due.pop_front();
+        }
+        self.bytes.drain(..whole);
+        true
+    }
+
+    /// Takes a whole frame. `false`: there is none.
+    fn take_frame(&mut self) -> bool {
+        let [first, second, rest @ ..] = &self.bytes[..] else { return false };
+        let (length, rest) = match (second, rest) {
+            (126, [a, b, rest @ ..]) => (u64::from(u16::from_be_bytes([*a, *b])), rest),
+            (127, [a, b, c, d, e, f, g, h, rest @ ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest),
+            (0..126, rest) => (u64::from(*second), rest),
+            (126 | 127, _) => return false,
+            (128.., _) => panic!("a masked server frame"),
+        };
+        let shortest = if length < 126 { length } else { 126 + u64::from(length > 0xffff) };
+        assert_eq!(u64::from(*second), shortest, "a length that is not in its shortest form");
+        let Some(payload) = rest.get(..length as usize) else { return false };
+        if first & 0x0f == 10 {
+            assert!(*first == 0x8a && payload.len() <= 125, "a pong");
+            let ping = self.pings.iter().position(|ping| ping == payload).expect("a ping for this pong");
+            self.pings.drain(..=ping);
+        } else {
+            match self.due.pop_front() {
+                Some(Due::Frame { first: due, payload: expected, .. }) => {
+                    assert_eq!((*first, payload), (due, &expected[..]), "another frame is due");
+                }
+                other => panic!("a frame {first:#x}, where {other:?} is due"),
+            }
+        }
+        self.is_closed |= *first == 0x88;
+        let left = rest.len() - payload.len();
+        self.bytes.drain(..self.bytes.len() - left);
+        true
+    }
+}
