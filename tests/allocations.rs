@@ -27,7 +27,7 @@ fn allocations_of(server: &TestServer, mut round: impl FnMut(&dyn Fn())) -> usiz
     // Once the loop is held until all have sent, so that it has seen as much in one turn as it ever will.
     let (hold, held) = mpsc::channel();
     let (go, going) = mpsc::channel();
-    server
+    let _held = server
         .remote
         .call(move |_| {
             hold.send(()).expect("the test waits");

@@ -18,6 +18,7 @@ use crate::peer::Peer;
 use crate::protocol::client::frame;
 use crate::protocol::close::CloseCode;
 use crate::protocol::frame::Opcode;
+use crate::protocol::intake::Intake;
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
@@ -201,10 +202,12 @@ impl Rig {
 
     fn hear(&mut self, at: usize, event: Event<'_>) {
         let side = &mut self.sides[at];
-        let is_http = matches!(event, Event::Request { .. } | Event::Upgrade(_));
+        let is_http = matches!(event, Event::Head(_) | Event::Request { .. } | Event::Upgrade(_));
         assert_eq!(side.life, if is_http { Life::Http } else { Life::Open }, "told {event:?}");
         let manner = side.manner;
         match event {
+            Event::Head(request) => side.connection.take_in(request, Intake::Whole, &mut self.env),
+            Event::Piece { .. } => panic!("every body is collected"),
             Event::Request { request, .. } => self.respond(at, &request, manner),
             Event::Upgrade(request) if manner % 8 == 7 => side.connection.defer(request),
             Event::Upgrade(request) => self.answer_upgrade(at, &request, manner),
