@@ -307,6 +307,11 @@ impl Context<'_> {
     /// Goes down: stops accepting, closes every WebSocket with 1001, and lets [`run`](crate::Server::run) return when the
     /// last is gone, at the latest after `drain_time_max`.
     pub fn drain(&mut self) {
-        self.core.drain();
+        self.core.begin_drain();
+    }
+
+    /// Whether the server is draining.
+    pub fn is_draining(&self) -> bool {
+        self.core.drain.is_some()
     }
 }

@@ -11,6 +11,10 @@ pub struct Limits {
     /// descriptor limit, which the server raises as far as it may. At most [`Fd::CONNECTIONS_MAX`].
     pub connections_max: Option<u32>,
 
+    /// Connections let in in a second, and as many at once after a quiet one; over it, 503 with `Retry-After`, before any
+    /// work was put into them. Default none.
+    pub accepts_per_second_max: Option<u32>,
+
     /// Bytes of an HTTP head, request line and blank line included; over it, 431. Default 8 KiB.
     pub head_bytes_max: usize,
     /// Header fields of a head, at most 256; over it, 431. Default 64.
@@ -48,6 +52,9 @@ pub struct Limits {
     pub read_budget_bytes: usize,
     /// Commands from other threads that may wait for the loop. Default 65,536.
     pub inbox_max: usize,
+    /// How long a drain takes to tell its clients, evenly, so that they do not all come back elsewhere in one moment. At
+    /// most `drain_time_max`. Default zero: all are told at once.
+    pub drain_for: Duration,
     /// How long a drain waits for its clients before it ends all the same. Default 10 s.
     pub drain_time_max: Duration,
 }
@@ -68,6 +75,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections_max: None,
+            accepts_per_second_max: None,
             head_bytes_max: 8 << 10,
             headers_max: 64,
             head_time_max: Duration::from_secs(10),
@@ -84,6 +92,7 @@ impl Default for Limits {
             slow_reader: SlowReader::Close,
             read_budget_bytes: 64 << 10,
             inbox_max: 65_536,
+            drain_for: Duration::ZERO,
             drain_time_max: Duration::from_secs(10),
         }
     }
@@ -94,6 +103,7 @@ impl Limits {
     pub fn check(&self) -> Result<(), String> {
         let counts = [
             ("connections_max", self.connections_max.map_or(1, |max| max as usize), Fd::CONNECTIONS_MAX as usize),
+            ("accepts_per_second_max", self.accepts_per_second_max.map_or(1, |max| max as usize), u32::MAX as usize),
             ("head_bytes_max", self.head_bytes_max, 1 << 20),
             ("headers_max", self.headers_max, 256),
             ("message_bytes_max", self.message_bytes_max, 1 << 40),
@@ -108,6 +118,10 @@ impl Limits {
         }
         if !(1 << 10..=1 << 26).contains(&self.read_budget_bytes) {
             return Err(format!("read_budget_bytes is {}: it must be from 1 KiB to 64 MiB", self.read_budget_bytes));
+        }
+        if self.drain_for > self.drain_time_max {
+            let (wanted, max) = (self.drain_for, self.drain_time_max);
+            return Err(format!("drain_for is {wanted:?}: it must be at most drain_time_max, {max:?}"));
         }
         let times = [
             ("head_time_max", self.head_time_max),

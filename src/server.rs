@@ -153,6 +153,19 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
+    /// Listens on one more address for back ends and operators: plain HTTP, whose requests are
+    /// [`is_control`](Request::is_control). No WebSocket is opened there. Its connections, at most 256, have room of their
+    /// own besides [`Limits::connections_max`], and it goes on listening while the server drains, so that it can say so.
+    ///
+    /// # Errors
+    /// As [`bind`](Server::bind).
+    pub fn listen_control(mut self, address: impl AsRef<str>) -> io::Result<Self> {
+        let mut listeners = Listener::bind_all(address.as_ref())?;
+        listeners.iter_mut().for_each(|listener| listener.is_control = true);
+        self.listeners.append(&mut listeners);
+        Ok(self)
+    }
+
     /// Sets the bounds. [`run`](Server::run) says which of them cannot be.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.inbox.set_bound(limits.inbox_max);

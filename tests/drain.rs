@@ -59,6 +59,26 @@ fn inside_on_close_of_a_drain_the_server_still_answers() {
 }
 
 #[test]
+fn a_spread_drain_tells_some_now_and_some_later() {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        let limits = Limits {
+            drain_for: Duration::from_secs(3600),
+            drain_time_max: Duration::from_secs(7200),
+            ..Limits::default()
+        };
+        server.limits(limits).on_close(report_close(told))
+    });
+    let mut clients = [server.connect("/"), server.connect("/"), server.connect("/")];
+    server.remote.drain().expect("room in the inbox");
+    assert_eq!(clients[0].closed().0, 1001);
+    assert_eq!(heard.next().1.cause, Cause::Drained);
+    let open = server.ask(|ctx| (ctx.is_draining(), ctx.broadcast("still here").queued));
+    assert_eq!(open, (true, 2), "the others have most of an hour");
+    assert_eq!(clients[2].text(), "still here");
+}
+
+#[test]
 fn a_server_without_connections_drains_at_once() {
     assert!(serve(|server| server).stop().is_ok());
 }

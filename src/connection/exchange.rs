@@ -185,7 +185,7 @@ impl Connection {
             return None;
         }
         let phase = http.phase_name();
-        let step = http.step(self.peer, env);
+        let step = http.step(self.peer, self.is_control, env);
         if http.phase_name() != phase {
             self.deadline = http.deadline(env);
         }
@@ -197,6 +197,10 @@ impl Connection {
                 Some(Event::Piece { bytes, is_last, state })
             }
             Ok(Step::Request { request, wanted_upgrade }) => Some(Event::Request { request, wanted_upgrade }),
+            Ok(Step::Upgrade(_)) if self.is_control => {
+                self.respond(Response::text(404, "no WebSocket is served here\n"), env);
+                None
+            }
             Ok(Step::Upgrade(request)) => match env.origins.allows(&request) {
                 Ok(()) => Some(Event::Upgrade(request)),
                 Err(error) => {

@@ -146,9 +146,9 @@ impl Http {
     }
 
     /// Reads on in what was kept.
-    pub fn step(&mut self, peer: Peer, env: &Env) -> Result<Step, HttpError> {
+    pub fn step(&mut self, peer: Peer, is_control: bool, env: &Env) -> Result<Step, HttpError> {
         match mem::take(&mut self.phase) {
-            Phase::Idle | Phase::Head => self.read_head(peer, env),
+            Phase::Idle | Phase::Head => self.read_head(peer, is_control, env),
             Phase::Body(upload) => self.read_body(upload),
             Phase::Pieces(stream) => self.read_piece(stream),
             waiting @ (Phase::Answer(_) | Phase::Asked(_)) => {
@@ -275,7 +275,7 @@ impl Http {
         self.at >= self.buf.len()
     }
 
-    fn read_head(&mut self, peer: Peer, env: &Env) -> Result<Step, HttpError> {
+    fn read_head(&mut self, peer: Peer, is_control: bool, env: &Env) -> Result<Step, HttpError> {
         if self.scanned == 0 {
             self.at += skip_empty_lines(self.rest());
         }
@@ -291,7 +291,8 @@ impl Http {
         let bytes = rest[..end].to_vec();
         self.at += end;
         self.scanned = 0;
-        let head = parse_head(bytes, env.limits.headers_max, peer)?;
+        let mut head = parse_head(bytes, env.limits.headers_max, peer)?;
+        head.request.set_control(is_control);
         self.begin(head)
     }
 

@@ -68,6 +68,8 @@ pub struct Connection {
     is_shut: bool,
     /// The handler wants nothing read for now.
     is_paused: bool,
+    /// Whether it came through a control listener.
+    is_control: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= 120, "every idle connection pays for this");
@@ -115,7 +117,18 @@ impl Connection {
             is_peer_done: false,
             is_shut: false,
             is_paused: false,
+            is_control: false,
         }
+    }
+
+    /// A connection of a control listener: it speaks HTTP, and never anything else.
+    pub fn new_control(peer: Peer, env: &Env) -> Connection {
+        Connection { is_control: true, ..Connection::new(peer, env) }
+    }
+
+    /// Whether it came through a control listener.
+    pub fn is_control(&self) -> bool {
+        self.is_control
     }
 
     // What happened.
@@ -291,6 +304,9 @@ impl Connection {
         if let Stage::Http(http) = &mut self.stage {
             if http.is_answering() {
                 self.respond(Response::text(503, "the server is going down\n").close(), env);
+            } else if self.output.is_empty() {
+                // Nobody is in the middle of anything.
+                self.stage = Stage::Finished;
             } else {
                 self.linger(env);
             }

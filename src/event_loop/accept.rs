@@ -19,7 +19,11 @@ use crate::tick::Tick;
 /// Connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN_MAX: usize = 512;
 
-/// Descriptors that are not connections: listeners, epoll, logs, files of handlers.
+/// Control connections at a time. They have room of their own, for when the server is full of clients is when an operator
+/// wants to know.
+const CONTROL_CONNECTIONS_MAX: usize = 256;
+
+/// Descriptors that are not connections of clients: control connections, listeners, epoll, logs, files of handlers.
 const DESCRIPTORS_RESERVED: u64 = 64;
 
 /// How long accepting pauses when descriptors have run out, unless one is freed before.
@@ -28,16 +32,30 @@ const PAUSE: Duration = Duration::from_millis(50);
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
     Content-Length: 19\r\nConnection: close\r\n\r\nthe server is full\n";
 
+const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
+    Content-Length: 33\r\nConnection: close\r\n\r\ntoo many come at once, try later\n";
+
 /// The listeners, and whether they have somebody waiting.
 #[derive(Debug)]
 pub struct Door {
-    listeners: Vec<Listener>,
+    /// Closed ones keep their place, by which epoll names them.
+    listeners: Vec<Option<Listener>>,
+    pace: Option<Pace>,
     /// By listener: somebody may wait. Edge-triggered epoll says so once.
     pending: Vec<bool>,
     /// A descriptor held back, so that a client can be accepted and refused when there are no others.
     spare: Option<OwnedFd>,
     /// While descriptors have run out: when to try again.
     retry: Option<Retry>,
+}
+
+/// A token bucket: so many clients a second, and as many at once after a quiet one.
+#[derive(Copy, Clone, Debug)]
+struct Pace {
+    per_second: u64,
+    /// Thousandths of a client that may come in.
+    milli: u64,
+    at: Tick,
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -51,7 +69,8 @@ impl Door {
     /// A door with these listeners.
     pub fn new(listeners: Vec<Listener>) -> io::Result<Door> {
         let pending = vec![false; listeners.len()];
-        Ok(Door { listeners, pending, spare: spare(), retry: None })
+        let listeners = listeners.into_iter().map(Some).collect();
+        Ok(Door { listeners, pace: None, pending, spare: spare(), retry: None })
     }
 
     /// Epoll says that somebody waits at a listener.
@@ -78,11 +97,14 @@ impl Door {
         self.retry.map(|retry| retry.at)
     }
 
-    /// Closes the listeners.
+    /// Closes the listeners for clients. Those for control stay: whether the server is draining is what they are asked.
     pub fn close(&mut self) {
-        self.listeners.clear();
-        self.pending.clear();
-        self.retry = None;
+        for (place, pending) in self.listeners.iter_mut().zip(&mut self.pending) {
+            if place.as_ref().is_some_and(|listener| !listener.is_control) {
+                *place = None;
+                *pending = false;
+            }
+        }
     }
 
     /// Lets in who waits, up to a turn's share.
@@ -104,21 +126,24 @@ impl Door {
     /// Accepts from one listener. `true`: more may wait.
     fn accept_from(&mut self, index: usize, core: &mut Core, epoll: &mio::Registry) -> io::Result<bool> {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            match self.listeners[index].accept()? {
+            let Some(listener) = &self.listeners[index] else { return Ok(false) };
+            let is_control = listener.is_control;
+            match listener.accept()? {
                 Accepted::Nobody => return Ok(false),
                 Accepted::Exhausted => {
                     self.refuse_with_spare(index);
                     self.retry = Some(Retry { at: core.table.env.now.after(PAUSE), is_freed: false });
                     return Ok(true);
                 }
-                Accepted::Connection(socket, _) if core.table.len() >= core.connections_max => {
-                    core.counters.refused += 1;
-                    listener::refuse(&socket, FULL);
-                }
                 Accepted::Connection(socket, peer) => {
+                    if let Some(refusal) = self.refusal(is_control, core) {
+                        core.counters.refused += 1;
+                        listener::refuse(&socket, refusal);
+                        continue;
+                    }
                     let socket = Socket::new(socket);
                     let descriptor = socket.as_raw_fd();
-                    let Some(fd) = core.table.insert(socket, peer) else {
+                    let Some(fd) = core.table.insert(socket, peer, is_control) else {
                         core.counters.refused += 1;
                         continue;
                     };
@@ -137,14 +162,27 @@ impl Door {
         Ok(true)
     }
 
+    /// What a new connection is told for which there is no room, or no time.
+    fn refusal(&mut self, is_control: bool, core: &Core) -> Option<&'static [u8]> {
+        let control = core.table.control_len();
+        if is_control {
+            return (control >= CONTROL_CONNECTIONS_MAX).then_some(FULL);
+        }
+        if core.table.len() - control >= core.connections_max {
+            return Some(FULL);
+        }
+        let (now, max) = (core.table.env.now, core.table.env.limits.accepts_per_second_max);
+        (!Pace::lets_in(&mut self.pace, max, now)).then_some(TOO_FAST)
+    }
+
     /// Gives up the spare descriptor for the moment it takes to tell those who wait that there is no room.
     fn refuse_with_spare(&mut self, index: usize) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             if self.spare.take().is_none() {
                 break;
             }
-            let accepted = self.listeners[index].accept();
-            let Ok(Accepted::Connection(socket, _)) = accepted else { break };
+            let Some(listener) = &self.listeners[index] else { break };
+            let Ok(Accepted::Connection(socket, _)) = listener.accept() else { break };
             listener::refuse(&socket, FULL);
             drop(socket);
             self.spare = spare();
@@ -156,15 +194,35 @@ impl Door {
     }
 }
 
+impl Pace {
+    /// Whether one more may come in now; `per_second` may change at any time.
+    fn lets_in(pace: &mut Option<Pace>, per_second: Option<u32>, now: Tick) -> bool {
+        let Some(per_second) = per_second.map(u64::from) else {
+            *pace = None;
+            return true;
+        };
+        let full = per_second * 1000;
+        let earlier = pace.filter(|pace| pace.per_second == per_second);
+        let earned = |pace: Pace| pace.milli.saturating_add(now.0.saturating_sub(pace.at.0).saturating_mul(per_second));
+        let milli = earlier.map_or(full, |pace| earned(pace).min(full));
+        let may = milli >= 1000;
+        *pace = Some(Pace { per_second, milli: if may { milli - 1000 } else { milli }, at: now });
+        may
+    }
+}
+
 /// Raises the soft descriptor limit to the hard one, and says how many connections there may be.
-pub fn raise_connections_max(limits: &Limits) -> io::Result<usize> {
+///
+/// With `has_control`, as many are kept for control connections.
+pub fn raise_connections_max(limits: &Limits, has_control: bool) -> io::Result<usize> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     let most = Fd::CONNECTIONS_MAX as usize;
+    let control = if has_control { CONTROL_CONNECTIONS_MAX as u64 } else { 0 };
     Ok(match (limits.connections_max, maximum) {
         (Some(set), _) => set as usize,
         (None, Some(descriptors)) => {
-            usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(most).clamp(1, most)
+            usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED + control)).unwrap_or(most).clamp(1, most)
         }
         (None, None) => most,
     })
@@ -172,4 +230,31 @@ pub fn raise_connections_max(limits: &Limits) -> io::Result<usize> {
 
 fn spare() -> Option<OwnedFd> {
     File::open("/dev/null").ok().map(OwnedFd::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_lets_in_what_a_second_allows_and_no_more_at_once() {
+        let mut pace = None;
+        let mut come =
+            |count: usize, at: u64, rate| (0..count).filter(|_| Pace::lets_in(&mut pace, rate, Tick(at))).count();
+        assert_eq!(come(20, 0, Some(10)), 10);
+        assert_eq!(come(20, 250, Some(10)), 2);
+        assert_eq!(come(20, 300, Some(10)), 1, "halves add up");
+        assert_eq!(come(20, 60_000, Some(10)), 10, "a quiet minute is worth a second");
+        assert_eq!(come(20, 60_000, Some(3)), 3, "a new pace begins anew");
+        assert_eq!(come(20, 60_000, None), 20);
+    }
+
+    #[test]
+    fn refusals_are_as_long_as_they_say() {
+        for refusal in [FULL, TOO_FAST] {
+            let text = str::from_utf8(refusal).expect("text");
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use crate::connection::{Cause, Closed, Connection, Env, Event, Outbound, State, Traffic};
+use crate::event_loop::drain::Drain;
 use crate::event_loop::table::Table;
 use crate::event_loop::timers::{TimerId, Timers};
 use crate::fd::Fd;
@@ -42,8 +43,8 @@ pub struct Core {
     pub counters: Counters,
     pub started: SystemTime,
     pub connections_max: usize,
-    /// Set once: no new connections, and the loop ends when the last is gone or at this tick.
-    pub drain_until: Option<Tick>,
+    /// Set once: no new connections, and the loop ends when the last is gone or when the drain says so.
+    pub drain: Option<Drain>,
     /// For pushes to sets that overlap: the last push a slot was part of.
     marks: Vec<u32>,
     mark: u32,
@@ -144,7 +145,7 @@ impl Core {
             counters: Counters::default(),
             started: SystemTime::now(),
             connections_max,
-            drain_until: None,
+            drain: None,
             marks: Vec::new(),
             mark: 0,
             found: Vec::new(),
@@ -284,20 +285,53 @@ impl Core {
         }
     }
 
-    /// Begins to drain: every WebSocket is closed with 1001.
-    pub fn drain(&mut self) {
-        if self.drain_until.is_some() {
+    /// Begins to drain: every WebSocket is closed with 1001, in its time; what is none, and not for control, at once.
+    pub fn begin_drain(&mut self) {
+        if self.drain.is_some() {
             return;
         }
-        let until = self.table.env.now.after(self.table.env.limits.drain_time_max);
-        self.drain_until = Some(until);
-        let slots: Vec<u32> = self.table.slots().collect();
-        for slot in slots {
-            if !self.close_slot(slot, CloseCode::GOING_AWAY, "the server is going down", Cause::Drained) {
-                let event = self.table.step(slot, |connection, env| connection.drain(env));
-                self.record_end(slot, event);
+        let (open, others): (VecDeque<Fd>, Vec<Fd>) = {
+            let fds = self.table.slots().map(|slot| self.table.fd_of(slot));
+            let (open, others): (Vec<Fd>, Vec<Fd>) = fds.partition(|fd| self.open_slot(*fd).is_some());
+            (open.into(), others)
+        };
+        self.drain = Some(Drain::new(self.table.env.now, &self.table.env.limits, open));
+        for fd in others {
+            let is_control = self.table.get(fd.slot()).is_some_and(|entry| entry.connection.is_control());
+            if !is_control {
+                self.drain_slot(fd.slot());
             }
         }
+        self.close_due(self.table.env.now);
+    }
+
+    /// Closes those whose time to be drained has come by `now`.
+    pub fn close_due(&mut self, now: Tick) {
+        while let Some(fd) = self.drain.as_mut().and_then(|drain| drain.pop_due(now)) {
+            if let Some(slot) = self.open_slot(fd) {
+                self.close_slot(slot, CloseCode::GOING_AWAY, "the server is going down", Cause::Drained);
+            }
+        }
+    }
+
+    /// Whether a drain has come to its end. Once only control connections are left, they are ended, too.
+    pub fn is_drained(&mut self) -> bool {
+        let (left, control) = (self.table.len(), self.table.control_len());
+        let Some(drain) = &mut self.drain else { return false };
+        if left == 0 || self.table.env.now >= drain.until {
+            return true;
+        }
+        if left == control && !drain.is_last {
+            drain.is_last = true;
+            let slots: Vec<u32> = self.table.slots().collect();
+            slots.into_iter().for_each(|slot| self.drain_slot(slot));
+        }
+        false
+    }
+
+    fn drain_slot(&mut self, slot: u32) {
+        let event = self.table.step(slot, |connection, env| connection.drain(env));
+        self.record_end(slot, event);
     }
 
     /// Does something to a response in pieces, which says whether it could.

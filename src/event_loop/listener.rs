@@ -39,6 +39,8 @@ pub enum Address {
 pub struct Listener {
     socket: OwnedFd,
     address: Address,
+    /// For back ends and operators: see `Server::listen_control`.
+    pub is_control: bool,
     /// Held for what dropping it does.
     _file: Option<SocketFile>,
 }
@@ -95,7 +97,7 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Listener { socket: socket.into(), address: Address::Tcp(bound), _file: None })
+        Ok(Listener { socket: socket.into(), address: Address::Tcp(bound), is_control: false, _file: None })
     }
 
     fn bind_unix(path: &Path) -> io::Result<Listener> {
@@ -106,7 +108,12 @@ impl Listener {
         let metadata = fs::symlink_metadata(path)?;
         let file = SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
         socket.listen(BACKLOG)?;
-        Ok(Listener { socket: socket.into(), address: Address::Unix(path.to_owned()), _file: Some(file) })
+        Ok(Listener {
+            socket: socket.into(),
+            address: Address::Unix(path.to_owned()),
+            is_control: false,
+            _file: Some(file),
+        })
     }
 
     /// Sets the options that accepted sockets inherit, as they do on Linux, so that none has to be set on each.

@@ -6,6 +6,7 @@
 
 mod accept;
 mod core;
+mod drain;
 mod inbox;
 mod listener;
 mod signals;
@@ -30,6 +31,7 @@ pub use self::listener::{Address, Listener};
 pub use self::timers::TimerId;
 
 use self::accept::Door;
+use self::drain::Drain;
 use self::signals::Signals;
 use self::table::Flushed;
 use crate::connection::{Cause, Closed, Env, Event, State};
@@ -133,7 +135,8 @@ impl<A: Application> EventLoop<A> {
         inbox: Inbox<A::Command>,
         application: A,
     ) -> io::Result<EventLoop<A>> {
-        let connections_max = accept::raise_connections_max(&config.limits)?;
+        let has_control = listeners.iter().any(|listener| listener.is_control);
+        let connections_max = accept::raise_connections_max(&config.limits, has_control)?;
         let budget = config.limits.read_budget_bytes;
         let write_time_max = config.limits.write_time_max;
         let env = Env::new(config.limits, config.heartbeat, config.origins);
@@ -172,7 +175,8 @@ impl<A: Application> EventLoop<A> {
         let ended = self.turn_until_drained();
         if ended.is_err() {
             // Whatever cut it short, there is an `on_close` for each `on_open`.
-            self.core.drain();
+            self.core.begin_drain();
+            self.core.close_due(Tick::NEVER);
             self.settle();
         }
         self.call(None, |application, core| application.stopped(core));
@@ -181,7 +185,7 @@ impl<A: Application> EventLoop<A> {
 
     fn turn_until_drained(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
-        while !self.is_drained() {
+        while !self.core.is_drained() {
             match self.poll.poll(&mut events, self.timeout()) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -190,8 +194,9 @@ impl<A: Application> EventLoop<A> {
             self.clock.read(&mut self.core.table.env);
             self.handle_commands();
             self.handle_events(&events)?;
-            if self.core.drain_until.is_some() {
+            if self.core.drain.is_some() {
                 self.door.close();
+                self.core.close_due(self.core.table.env.now);
             }
             self.door.accept_pending(&mut self.core, self.poll.registry())?;
             self.read_ready();
@@ -206,18 +211,14 @@ impl<A: Application> EventLoop<A> {
         Ok(())
     }
 
-    fn is_drained(&self) -> bool {
-        let Some(until) = self.core.drain_until else { return false };
-        self.core.table.len() == 0 || self.core.table.env.now >= until
-    }
-
     /// How long to wait for events: not at all while work was put off.
     fn timeout(&self) -> Option<Duration> {
         let is_behind = !self.core.ready.is_empty() || self.core.table.has_dirty() || self.door.has_pending();
         if is_behind {
             return Some(Duration::ZERO);
         }
-        let next = [self.core.wheel.next(), self.door.retry_at(), self.core.drain_until].into_iter().flatten().min()?;
+        let drain = self.core.drain.as_ref().map(Drain::next);
+        let next = [self.core.wheel.next(), self.door.retry_at(), drain].into_iter().flatten().min()?;
         let at = self.clock.started + Duration::from_millis(next.0);
         Some(at.saturating_duration_since(Instant::now()))
     }
@@ -273,11 +274,11 @@ impl<A: Application> EventLoop<A> {
         if count == 0 {
             return Ok(());
         }
-        if count > 1 || self.core.drain_until.is_some() {
+        if count > 1 || self.core.drain.is_some() {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "a second signal cut the drain short"));
         }
         log::info!("draining {} connections", self.core.table.len());
-        self.core.drain();
+        self.core.begin_drain();
         Ok(())
     }
 

@@ -54,6 +54,8 @@ pub struct Table {
     slow: Vec<u32>,
     /// Slots that will never be used again.
     retired: usize,
+    /// Control connections among those there are.
+    control: usize,
 }
 
 /// What flushing came to.
@@ -77,6 +79,7 @@ impl Table {
             dirty: Vec::new(),
             slow: Vec::new(),
             retired: 0,
+            control: 0,
         }
     }
 
@@ -85,15 +88,24 @@ impl Table {
         self.entries.len() - self.retired
     }
 
+    /// How many of them are control connections.
+    pub fn control_len(&self) -> usize {
+        self.control
+    }
+
     /// One more than the highest slot ever used.
     pub fn slots_end(&self) -> u32 {
         self.generations.len() as u32
     }
 
     /// Takes in a connection; `None` when all slots are in use or retired.
-    pub fn insert(&mut self, socket: Socket, peer: Peer) -> Option<Fd> {
+    pub fn insert(&mut self, socket: Socket, peer: Peer, is_control: bool) -> Option<Fd> {
         let slot = u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < Fd::CONNECTIONS_MAX)?;
-        let connection = Connection::new(peer, &self.env);
+        let connection = match is_control {
+            true => Connection::new_control(peer, &self.env),
+            false => Connection::new(peer, &self.env),
+        };
+        self.control += usize::from(is_control);
         self.entries.insert(Entry {
             socket: Some(socket),
             connection,
@@ -112,6 +124,7 @@ impl Table {
     pub fn remove(&mut self, slot: u32) {
         let Some(entry) = self.entries.get_mut(slot as usize) else { return };
         entry.connection.release(&mut self.env);
+        self.control -= usize::from(entry.connection.is_control());
         match self.generations.get_mut(slot as usize) {
             Some(generation) if *generation < Fd::GENERATION_MAX => {
                 *generation += 1;

@@ -26,6 +26,7 @@ pub struct Request {
     peer: Peer,
     /// Empty until the whole body is there.
     body: Vec<u8>,
+    is_control: bool,
 }
 
 /// Where the parts of a head are.
@@ -49,7 +50,7 @@ struct Span {
 impl Request {
     /// A request over a `head` with this layout, as yet without a body.
     pub(crate) fn new(head: Vec<u8>, layout: Layout, peer: Peer) -> Request {
-        Request { head, layout, peer, body: Vec::new() }
+        Request { head, layout, peer, body: Vec::new(), is_control: false }
     }
 
     /// The method, as it came: `GET`, `POST`. Methods are case-sensitive (RFC 9110 section 9.1).
@@ -141,6 +142,15 @@ impl Request {
     /// The whole body, decoded if it came in chunks; empty for an upgrade.
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// Whether it came through a listener of [`Server::listen_control`](crate::Server::listen_control).
+    pub fn is_control(&self) -> bool {
+        self.is_control
+    }
+
+    pub(crate) fn set_control(&mut self, is_control: bool) {
+        self.is_control = is_control;
     }
 
     /// Puts the whole body in place, once it is there.

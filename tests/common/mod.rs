@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fdpush::{Closed, Context, Fd, Handler, Outcome, Remote, Server, Upgrade};
+use fdpush::{Address, Closed, Context, Fd, Handler, Outcome, Remote, Server, Upgrade};
 
 pub use self::client::{Client, refusal};
 pub use self::raw::Raw;
@@ -27,6 +27,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A server that runs on a thread of its own. Dropping it drains it, and waits for its end.
 pub struct TestServer {
     pub remote: Remote,
+    /// Where it listens.
+    pub addresses: Vec<Address>,
     address: Option<SocketAddr>,
     ended: Heard<io::Result<()>>,
     has_ended: bool,
@@ -55,12 +57,13 @@ pub fn serve_on<H: Handler>(address: &str, build: impl FnOnce(Server) -> Server<
             }
         });
         let server = build(server);
-        told.send((server.remote(), server.local_addr())).expect("the test waits");
+        let addresses: Vec<Address> = server.addresses().cloned().collect();
+        told.send((server.remote(), server.local_addr(), addresses)).expect("the test waits");
         // The test may have failed and gone.
         let _ = end.send(server.run());
     });
-    let (remote, address) = started.next();
-    TestServer { remote, address, ended, has_ended: false }
+    let (remote, address, addresses) = started.next();
+    TestServer { remote, addresses, address, ended, has_ended: false }
 }
 
 /// The answer to an upgrade that lets [`Client::fd`] know.

@@ -52,6 +52,11 @@ impl Raw {
         raw
     }
 
+    /// The same connection, for another thread.
+    pub fn another(&self) -> Raw {
+        Raw { stream: self.stream.try_clone().expect("a descriptor"), buf: Vec::new() }
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("bytes sent");
     }

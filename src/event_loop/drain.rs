@@ -1,0 +1,92 @@
+//! The way down: which connection is closed when, once the loop is to end.
+
+use std::collections::VecDeque;
+
+use crate::fd::Fd;
+use crate::limits::Limits;
+use crate::tick::Tick;
+
+/// A drain under way.
+#[derive(Debug)]
+pub struct Drain {
+    /// When the loop ends, whoever is left.
+    pub until: Tick,
+    /// Only control connections are left, and are being ended, too.
+    pub is_last: bool,
+    started: Tick,
+    spread_ms: u128,
+    /// WebSockets that are not told yet, the next one first.
+    left: VecDeque<Fd>,
+    total: usize,
+}
+
+impl Drain {
+    /// A drain of these connections, spread evenly over `drain_for`.
+    pub fn new(now: Tick, limits: &Limits, open: VecDeque<Fd>) -> Drain {
+        Drain {
+            until: now.after(limits.drain_time_max),
+            is_last: false,
+            started: now,
+            spread_ms: limits.drain_for.as_millis(),
+            total: open.len(),
+            left: open,
+        }
+    }
+
+    /// The next connection to be closed, if its time has come.
+    pub fn pop_due(&mut self, now: Tick) -> Option<Fd> {
+        if self.next_due()? > now { None } else { self.left.pop_front() }
+    }
+
+    /// When there is something to do.
+    pub fn next(&self) -> Tick {
+        self.next_due().map_or(self.until, |due| due.min(self.until))
+    }
+
+    fn next_due(&self) -> Option<Tick> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let closed = (self.total - self.left.len()) as u128;
+        let after_ms = self.spread_ms * closed / self.total as u128;
+        Some(Tick(self.started.0.saturating_add(u64::try_from(after_ms).unwrap_or(u64::MAX))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn drain(spread: u64, count: u32) -> Drain {
+        let limits = Limits { drain_for: Duration::from_millis(spread), ..Limits::default() };
+        Drain::new(Tick(1000), &limits, (0..count).map(|slot| Fd::new(slot, 0)).collect())
+    }
+
+    #[test]
+    fn without_a_spread_all_are_due_at_once() {
+        let mut drain = drain(0, 3);
+        assert_eq!(drain.next(), Tick(1000));
+        assert_eq!(std::iter::from_fn(|| drain.pop_due(Tick(1000))).count(), 3);
+        assert_eq!(drain.next(), drain.until);
+    }
+
+    #[test]
+    fn a_spread_is_even_and_ends_in_time() {
+        let mut drain = drain(1000, 10);
+        for closed in 0..10 {
+            let due = Tick(1000 + closed * 100);
+            assert_eq!(drain.next(), due);
+            assert!(drain.pop_due(Tick(due.0 - 1)).is_none());
+            assert!(drain.pop_due(due).is_some());
+        }
+        assert!(drain.pop_due(Tick(u64::MAX)).is_none());
+    }
+
+    #[test]
+    fn a_late_turn_catches_up() {
+        let mut drain = drain(1000, 10);
+        assert_eq!(std::iter::from_fn(|| drain.pop_due(Tick(1550))).count(), 6);
+    }
+}

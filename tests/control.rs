@@ -1,0 +1,157 @@
+//! Listeners for back ends and operators, and what becomes of clients that come too fast.
+
+mod common;
+
+use std::any::Any;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, Raw, TestServer, serve};
+use fdpush::{Address, Context, Fd, Handler, Intake, Limits, Piece, Request, Response, Server};
+
+const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Says whether the server drains, and sends bodies back as they come.
+struct Controlled;
+
+impl Handler for Controlled {
+    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> Intake {
+        if request.is_control() { Intake::pieces(0_usize) } else { Response::text(403, "not from there\n").into() }
+    }
+
+    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
+        let count = state.downcast_mut::<usize>().expect("what on_head gave");
+        match piece {
+            Piece::Bytes(bytes) => {
+                if *count == 0 {
+                    ctx.begin_response(fd, &Response::text(200, ""));
+                }
+                *count += bytes.len();
+                ctx.write_response(fd, bytes);
+            }
+            Piece::End => {
+                ctx.write_response(fd, format!("\n{count} bytes\n").as_bytes());
+                ctx.end_response(fd);
+            }
+        }
+    }
+
+    fn on_request(&mut self, ctx: &mut Context<'_>, _: Fd, request: &Request) -> Option<Response> {
+        let status = if ctx.is_draining() { 503 } else { 200 };
+        request.is_control().then(|| Response::new(status))
+    }
+}
+
+/// A server with a control listener, and where that is.
+fn controlled(limits: Limits) -> (TestServer, SocketAddr) {
+    let server = serve(move |server: Server| {
+        server.listen_control("127.0.0.1:0").expect("a free port").limits(limits).handler(Controlled)
+    });
+    let Some(Address::Tcp(control)) = server.addresses.last() else { panic!("two listeners") };
+    let control = *control;
+    (server, control)
+}
+
+#[test]
+fn a_request_knows_which_kind_of_listener_it_came_through() {
+    let (server, control) = controlled(Limits::default());
+    let mut client = server.raw();
+    client.send(READY);
+    assert_eq!(client.reply().status, 404);
+    let mut operator = Raw::connect(control);
+    operator.send(READY);
+    assert_eq!(operator.reply().status, 200);
+}
+
+#[test]
+fn no_websocket_is_opened_on_a_control_listener() {
+    let (server, control) = controlled(Limits::default());
+    let refused = common::refusal(common::Client::connect(control, "/", &[]));
+    assert_eq!(refused.0, 404);
+    assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
+}
+
+#[test]
+fn a_full_server_can_still_be_asked() {
+    let (server, control) = controlled(Limits { connections_max: Some(1), ..Limits::default() });
+    let client = server.connect("/");
+    assert_eq!(server.refusal("/", &[]).0, 503);
+    let mut operator = Raw::connect(control);
+    operator.send(READY);
+    assert_eq!(operator.reply().status, 200);
+    drop(client);
+}
+
+#[test]
+fn a_draining_server_can_be_asked_to_its_last_client() {
+    let limits = Limits {
+        drain_time_max: Duration::from_secs(60),
+        close_wait_max: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    let (mut server, control) = controlled(limits);
+    let address = server.address();
+    let stays = Raw::upgraded(address);
+    let mut operator = Raw::connect(control);
+    operator.send(READY);
+    assert_eq!(operator.reply().status, 200);
+    server.remote.drain().expect("room in the inbox");
+    server.wait_until("it drains", |ctx| ctx.is_draining());
+    operator.send(READY);
+    assert_eq!(operator.reply().status, 503);
+    let mut another = Raw::connect(control);
+    another.send(READY);
+    assert_eq!(another.reply().status, 503);
+    assert!(TcpStream::connect(address).is_err(), "no more clients");
+    drop(stays);
+    assert!(server.wait_for_end().is_ok());
+    operator.end();
+}
+
+#[test]
+fn a_body_of_many_megabytes_goes_through_in_bounded_memory() {
+    const CHUNK: usize = 64 << 10;
+    const CHUNKS: usize = 320;
+    let (server, control) = controlled(Limits { body_bytes_max: 1000, ..Limits::default() });
+    let mut operator = Raw::connect(control);
+    let length = CHUNK * CHUNKS;
+    operator.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"));
+    let mut sender = operator.another();
+    let sending = std::thread::spawn(move || (0..CHUNKS).for_each(|_| sender.send([b'x'; CHUNK])));
+    assert_eq!(operator.reply_head().status, 200);
+    let most = server.ask(|ctx| ctx.stats().queued_bytes);
+    assert!(most < 4 << 20, "{most} bytes wait");
+    let body = operator.rest();
+    sending.join().expect("all was taken");
+    assert_eq!(body.iter().filter(|byte| **byte == b'x').count(), length);
+    let end = format!("\n{length} bytes\n");
+    assert!(body.ends_with(format!("{:x}\r\n{end}\r\n0\r\n\r\n", end.len()).as_bytes()));
+}
+
+#[test]
+fn a_body_that_is_not_wanted_is_refused_by_its_head() {
+    let (server, _) = controlled(Limits::default());
+    let mut client = server.raw();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n");
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.keeps_alive()), (403, false));
+}
+
+#[test]
+fn who_comes_too_fast_gets_503_before_anything_else() {
+    let (server, control) = controlled(Limits { accepts_per_second_max: Some(2), ..Limits::default() });
+    let (first, second) = (server.connect("/"), server.connect("/"));
+    // However slow the machine: sooner or later one comes within half a second of the one before.
+    let deadline = Instant::now() + PATIENCE;
+    let (status, text) = loop {
+        assert!(Instant::now() < deadline, "nobody was refused");
+        if let Err(refused) = common::Client::connect(server.address(), "/", &[]) {
+            break common::refusal(Err(refused));
+        }
+    };
+    assert_eq!((status, text.as_str()), (503, "too many come at once, try later\n"));
+    drop((first, second));
+    let mut operator = Raw::connect(control);
+    operator.send(READY);
+    assert_eq!(operator.reply().status, 200, "operators may always ask");
+}
