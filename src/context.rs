@@ -257,8 +257,10 @@ impl Context<'_> {
         self.core.set_paused(fd, false)
     }
 
-    /// Answers an upgrade that [`Upgrade::later`] put off. Nothing happens when the client has gone meanwhile, or was
-    /// answered.
+    /// Answers what was put off: an upgrade that got [`Upgrade::later`], with an [`Upgrade`]; a plain request that got
+    /// [`Response::later`](crate::Response::later), with a [`Response`](crate::Response). Nothing happens when the client
+    /// has gone meanwhile, or was answered. Answer a request once: a connection that is kept alive may have the next one
+    /// waiting.
     pub fn answer(&mut self, fd: Fd, upgrade: impl Into<Upgrade>) {
         self.core.answers.push_back((fd, upgrade.into()));
     }

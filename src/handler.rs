@@ -76,7 +76,8 @@ pub trait Handler {
     }
 
     /// A plain HTTP request came, on the same port (Swoole's `request`). `None`: nothing is served there; the client
-    /// gets 426 for what should have been an upgrade, else 404.
+    /// gets 426 for what should have been an upgrade, else 404. [`Response::later`] lets it wait for an answer from
+    /// elsewhere, by [`Remote::answer`](crate::Remote::answer).
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
         let _ = (ctx, fd, request);
         None

@@ -26,7 +26,7 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// From the end of the head to the end of the body; over it, 408. Default 30 s.
     pub body_time_max: Duration,
-    /// How long a handler may let an upgrade wait that it answers later; over it, 503. Default 10 s.
+    /// How long a handler may let an upgrade or a request wait that it answers later; over it, 503. Default 10 s.
     pub answer_time_max: Duration,
     /// How long an HTTP connection is kept alive without a request. Default 60 s.
     pub keep_alive_max: Duration,

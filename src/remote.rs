@@ -212,7 +212,8 @@ impl Remote {
         self.call(|ctx| ctx.stats())
     }
 
-    /// Answers an upgrade that [`Upgrade::later`] put off: see [`Context::answer`].
+    /// Answers an upgrade that [`Upgrade::later`] put off, or a request that
+    /// [`Response::later`](crate::Response::later) did: see [`Context::answer`].
     pub fn answer(&self, fd: Fd, upgrade: impl Into<Upgrade>) -> Result<(), RemoteError> {
         let upgrade = upgrade.into();
         self.send(Command::Call(Box::new(move |ctx| ctx.answer(fd, upgrade))))

@@ -452,3 +452,96 @@ fn a_handler_may_leave_a_request_unanswered() {
         assert_eq!(raw.reply().status, status, "{target}");
     }
 }
+
+/// A server that lets every request wait, and says which.
+fn serve_later(limits: Limits) -> (TestServer, Heard<(Fd, String)>) {
+    let (told, heard) = channel();
+    let server = serve(move |server| {
+        server.limits(limits).on_request(move |_, fd, request| {
+            told.send((fd, request.target().to_owned())).expect("the test waits");
+            Response::later()
+        })
+    });
+    (server, heard)
+}
+
+#[test]
+fn a_request_can_be_answered_later_from_another_thread() {
+    let (server, waiting) = serve_later(Limits::default());
+    let mut raw = server.raw();
+    // The second is read only once the first is answered, and comes without any event of its own.
+    raw.send("GET /1 HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /2 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let (fd, target) = waiting.next();
+    assert_eq!((target.as_str(), waiting.so_far().len()), ("/1", 0));
+    server.remote.answer(fd, Response::later()).expect("room in the inbox");
+    server.remote.answer(fd, Response::json(201, "[1]").header("X-Late", "yes")).expect("room in the inbox");
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.body.as_str(), reply.header("X-Late")), (201, "[1]", Some("yes")));
+    assert!(reply.keeps_alive());
+    let (same, target) = waiting.next();
+    assert_eq!((same, target.as_str()), (fd, "/2"));
+    server.remote.answer(fd, Response::text(200, "no body for HEAD")).expect("room in the inbox");
+    assert_eq!(raw.reply_head().header("Content-Length"), Some("16"));
+    // Nobody waits now.
+    server.remote.answer(fd, Response::text(200, "twice")).expect("room in the inbox");
+    raw.send("GET /3 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let (fd, _) = waiting.next();
+    server.ask(move |ctx| ctx.answer(fd, Response::text(200, "third").close()));
+    assert_eq!(raw.reply().body, "third");
+    raw.end();
+}
+
+#[test]
+fn a_request_that_nobody_answers_gets_503_in_time() {
+    let (server, waiting) = serve_later(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
+    let mut raw = server.raw();
+    raw.send(GET);
+    let (fd, _) = waiting.next();
+    assert_eq!(raw.reply().status, 503);
+    raw.end();
+    server.remote.answer(fd, Response::text(200, "too late")).expect("room in the inbox");
+    server.wait_until("it is gone", move |ctx| !ctx.exists(fd));
+}
+
+#[test]
+fn a_client_that_said_its_last_still_gets_the_late_answer_and_one_that_is_gone_is_no_harm() {
+    let (server, waiting) = serve_later(Limits::default());
+    let mut half = server.raw();
+    half.send(GET);
+    half.shut();
+    let (fd, _) = waiting.next();
+    let gone = {
+        let mut raw = server.raw();
+        raw.send(GET);
+        waiting.next().0
+    };
+    for fd in [gone, fd] {
+        server.remote.answer(fd, Response::text(200, "late\n")).expect("room in the inbox");
+    }
+    let reply = half.reply();
+    assert_eq!(reply.body, "late\n");
+    assert!(!reply.keeps_alive());
+    half.end();
+    server.wait_until("both are gone", |ctx| ctx.stats().connections == 0);
+}
+
+#[test]
+fn a_websocket_is_not_accepted_where_none_was_asked_for() {
+    let (server, waiting) = serve_later(Limits::default());
+    let mut raw = server.raw();
+    raw.send(GET);
+    server.remote.answer(waiting.next().0, fdpush::Upgrade::accept()).expect("room in the inbox");
+    assert_eq!(raw.reply().status, 500);
+    raw.end();
+}
+
+#[test]
+fn a_drain_answers_who_waits_with_503() {
+    let (server, waiting) = serve_later(Limits::default());
+    let mut raw = server.raw();
+    raw.send(GET);
+    waiting.next();
+    server.remote.drain().expect("room in the inbox");
+    assert_eq!(raw.reply().status, 503);
+    raw.end();
+}

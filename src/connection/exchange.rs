@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::io::Write;
 
-use crate::connection::http::{Answer, Reply, Step};
+use crate::connection::http::{Answer, Deferred, Reply, Step};
 use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Opened, Pulse, Stage};
 use crate::fd::Fd;
 use crate::protocol::http::HttpError;
@@ -161,19 +161,19 @@ impl Connection {
         }
     }
 
-    /// Lets an upgrade wait for an answer from elsewhere.
-    pub fn defer(&mut self, request: Box<Request>) {
+    /// Lets a request wait for an answer from elsewhere.
+    pub fn defer(&mut self, deferred: Deferred) {
         if let Stage::Http(http) = &mut self.stage
             && let Some(answer) = http.answer_mut()
         {
-            answer.request = Some(request);
+            answer.deferred = Some(deferred);
         }
     }
 
-    /// The request of the upgrade that waits, to be answered now.
-    pub fn take_deferred(&mut self) -> Option<Box<Request>> {
+    /// The request that waits, to be answered now.
+    pub fn take_deferred(&mut self) -> Option<Deferred> {
         let Stage::Http(http) = &mut self.stage else { return None };
-        http.answer_mut()?.request.take()
+        http.answer_mut()?.deferred.take()
     }
 
     pub(super) fn handle_http<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {

@@ -11,7 +11,7 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use crate::connection::fuzz::reader::{Due, Reader};
-use crate::connection::{Closed, Connection, Env, Event, Next, Outbound, Sent, State};
+use crate::connection::{Closed, Connection, Deferred, Env, Event, Next, Outbound, Sent, State};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits, SlowReader};
 use crate::peer::Peer;
@@ -209,7 +209,7 @@ impl Rig {
             Event::Head(request) => side.connection.take_in(request, Intake::Whole, &mut self.env),
             Event::Piece { .. } => panic!("every body is collected"),
             Event::Request { request, .. } => self.respond(at, &request, manner),
-            Event::Upgrade(request) if manner % 8 == 7 => side.connection.defer(request),
+            Event::Upgrade(request) if manner % 8 == 7 => side.connection.defer(Deferred::Upgrade(request)),
             Event::Upgrade(request) => self.answer_upgrade(at, &request, manner),
             Event::Text(_) | Event::Binary(_) => {
                 side.messages_in += 1;
@@ -267,7 +267,7 @@ impl Rig {
 
     /// Answers an upgrade that waits, if one does.
     fn answer(&mut self, at: usize, manner: u8) {
-        if let Some(request) = self.sides[at].connection.take_deferred() {
+        if let Some(Deferred::Upgrade(request)) = self.sides[at].connection.take_deferred() {
             self.answer_upgrade(at, &request, manner);
         }
     }

@@ -83,8 +83,8 @@ pub struct Answer {
     pub head_only: bool,
     /// What `Sec-WebSocket-Accept` is to say, where it asks for a WebSocket.
     pub accept: Option<[u8; 28]>,
-    /// The request, while the handler lets it wait for an answer from elsewhere.
-    pub request: Option<Box<Request>>,
+    /// Set while the handler lets it wait for an answer from elsewhere.
+    pub deferred: Option<Deferred>,
     /// Whether HTTP/1.1 is spoken, which knows chunks.
     pub knows_chunks: bool,
     /// How far a response in pieces is.
@@ -103,6 +103,15 @@ pub enum Reply {
     UntilClose,
     /// Its head is out, and it has no body: the answer to a HEAD.
     HeadOnly,
+}
+
+/// A request whose answer comes from elsewhere.
+#[derive(Debug)]
+pub enum Deferred {
+    /// For a WebSocket. The request is needed to accept it.
+    Upgrade(Box<Request>),
+    /// For plain HTTP.
+    Plain,
 }
 
 /// What came of reading on.
@@ -193,6 +202,11 @@ impl Http {
     /// Whether a request waits for its answer.
     pub fn is_answering(&self) -> bool {
         matches!(self.phase, Phase::Answer(_))
+    }
+
+    /// Whether a request for plain HTTP waits for an answer from elsewhere.
+    pub fn is_deferred_plain(&self) -> bool {
+        matches!(&self.phase, Phase::Answer(Answer { deferred: Some(Deferred::Plain), .. }))
     }
 
     /// The request that may be answered, if there is one: it waits, or its body is being handed on.

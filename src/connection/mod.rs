@@ -27,6 +27,7 @@ pub use crate::connection::closed::{By, Cause, Closed};
 pub use crate::connection::env::Env;
 pub use crate::connection::event::{Event, Next, Sent, State, Traffic};
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
+pub use crate::connection::http::Deferred;
 pub use crate::connection::queue::Outbound;
 
 use crate::connection::heartbeat::{Beat, Pulse};
@@ -167,7 +168,8 @@ impl Connection {
         self.is_peer_done = true;
         match &self.stage {
             Stage::Open(_) => return Some(self.die(By::Client, Cause::ConnectionLost)),
-            // A client that shut down its side after its last request still wants the response.
+            // A client that shut down its side after its last request still wants the response, be it late.
+            Stage::Http(http) if !is_reset && http.is_deferred_plain() => {}
             Stage::Http(http) if !is_reset && !self.output.is_empty() && !http.is_answering() => {
                 self.stage = Stage::Lingering;
             }

@@ -44,7 +44,7 @@ impl Rig {
     }
 
     fn accept(&mut self, accept: &Accept) -> Vec<u8> {
-        let request = self.connection.take_deferred().expect("a request waits");
+        let Some(Deferred::Upgrade(request)) = self.connection.take_deferred() else { panic!("no upgrade waits") };
         self.connection.accept(Fd::new(0, 0), accept, &request, &mut self.env).expect("no fault").expect("still there")
     }
 
@@ -74,7 +74,7 @@ impl Rig {
                         self.connection.give_back(state);
                     }
                 }
-                Event::Upgrade(request) => self.connection.defer(request),
+                Event::Upgrade(request) => self.connection.defer(Deferred::Upgrade(request)),
                 _ => {}
             }
             self.connection.check_invariants();

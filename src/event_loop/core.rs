@@ -32,7 +32,7 @@ pub struct Core {
     pub second_login: SecondLogin,
     /// Connections that stopped being open and whose handler has not heard of it.
     pub ends: VecDeque<Ending>,
-    /// Upgrades that were answered late and wait to be opened or refused.
+    /// Answers that came late, to upgrades and (as refusals are responses, too) to plain requests.
     pub answers: VecDeque<(Fd, Upgrade)>,
     /// Connections that may have bytes to read which no event will tell of.
     pub ready: Vec<u32>,

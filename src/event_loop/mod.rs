@@ -5,6 +5,7 @@
 //! the ready list; who has something to write is on the table's dirty list.
 
 mod accept;
+mod answers;
 mod core;
 mod drain;
 mod inbox;
@@ -39,13 +40,12 @@ use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
 use crate::protocol::close::CloseCode;
-use crate::protocol::http::HttpError;
 use crate::protocol::intake::{Intake, Piece};
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
-use crate::registry::{Change, SecondLogin, is_name};
+use crate::registry::SecondLogin;
 use crate::tick::Tick;
 use crate::wheel::Owner;
 
@@ -372,112 +372,6 @@ impl<A: Application> EventLoop<A> {
         self.call(Some(fd), |application, core| application.message(core, fd, message));
     }
 
-    /// Asks what is to become of a body that was announced.
-    fn take_in(&mut self, fd: Fd, request: Box<Request>) {
-        let mut intake = None;
-        self.call(Some(fd), |application, core| intake = Some(application.head(core, fd, &request)));
-        let intake = intake.unwrap_or_else(|| Intake::Refuse(Response::text(500, "internal error\n")));
-        let Some(slot) = self.core.table.slot_of(fd) else { return };
-        if let Some((entry, env)) = self.core.table.get_mut(slot) {
-            entry.connection.take_in(request, intake, env);
-        }
-    }
-
-    /// Hands a piece of a body to the application.
-    fn hand_on(&mut self, fd: Fd, bytes: &[u8], is_last: bool, mut state: Box<dyn Any>) {
-        self.call(Some(fd), |application, core| {
-            if !bytes.is_empty() {
-                application.body(core, fd, &mut *state, Piece::Bytes(bytes));
-            }
-            if is_last {
-                application.body(core, fd, &mut *state, Piece::End);
-            }
-        });
-        let Some(slot) = self.core.table.slot_of(fd).filter(|_| !is_last) else { return };
-        if let Some((entry, _)) = self.core.table.get_mut(slot) {
-            entry.connection.give_back(state);
-        }
-    }
-
-    fn answer_request(&mut self, fd: Fd, request: &Request, wanted_upgrade: bool) {
-        let mut response = None;
-        self.call(Some(fd), |application, core| {
-            let otherwise = || match wanted_upgrade {
-                true => HttpError::UpgradeRequired.response(),
-                false => Response::text(404, "not found\n"),
-            };
-            response = Some(application.request(core, fd, request).unwrap_or_else(otherwise));
-        });
-        let response = response.unwrap_or_else(|| Response::text(500, "internal error\n").close());
-        self.respond(fd, response);
-    }
-
-    fn respond(&mut self, fd: Fd, response: Response) {
-        let Some(slot) = self.core.table.slot_of(fd) else { return };
-        if let Some(fault) = response.fault() {
-            log::error!("fd {fd}: a response is sent as 500, because {fault}");
-        }
-        let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
-        entry.connection.respond(response, env);
-        if entry.is_readable {
-            self.core.make_ready(slot);
-        }
-        self.core.table.touch(slot);
-        self.core.arm(slot);
-    }
-
-    fn answer_upgrade(&mut self, fd: Fd, request: Box<Request>) {
-        let mut upgrade = None;
-        self.call(Some(fd), |application, core| upgrade = Some(application.upgrade(core, fd, &request)));
-        let upgrade = upgrade.unwrap_or_else(|| Upgrade::refuse(Response::text(500, "internal error\n")));
-        self.finish_upgrade(fd, upgrade, request);
-    }
-
-    /// Does to an upgrade what the application said.
-    fn finish_upgrade(&mut self, fd: Fd, upgrade: Upgrade, request: Box<Request>) {
-        let Some(slot) = self.core.table.slot_of(fd) else { return };
-        let accept = match upgrade {
-            Upgrade::Refuse(response) => return self.respond(fd, response),
-            Upgrade::Later => {
-                if let Some((entry, _)) = self.core.table.get_mut(slot) {
-                    entry.connection.defer(request);
-                }
-                return;
-            }
-            Upgrade::Accept(accept) => accept,
-        };
-        if let Some(uid) = accept.chosen_uid() {
-            if self.core.is_taken(uid) {
-                return self.respond(fd, Response::text(409, "this uid is connected already\n"));
-            }
-            if !is_name(uid) {
-                log::error!("fd {fd}: an upgrade is answered with 500, because {uid:?} is no uid: {}", Change::BadName);
-                return self.respond(fd, Response::text(500, "the handler's answer cannot be sent\n"));
-            }
-        }
-        let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
-        match entry.connection.accept(fd, &accept, &request, env) {
-            Ok(None) => {}
-            Ok(Some(mut early)) => {
-                self.core.counters.opened += 1;
-                self.core.counters.open += 1;
-                self.core.table.touch(slot);
-                if let Some(uid) = accept.chosen_uid() {
-                    self.core.bind(fd, uid);
-                }
-                self.call(Some(fd), |application, core| application.opened(core, fd, &request));
-                self.settle();
-                self.feed(slot, &mut early);
-                self.core.make_ready(slot);
-            }
-            Err(fault) => {
-                log::error!("fd {fd}: an upgrade is answered with 500, because {fault}");
-                self.core.table.touch(slot);
-            }
-        }
-        self.core.arm(slot);
-    }
-
     fn fire_timers(&mut self) {
         let now = self.core.table.env.now;
         self.core.wheel.advance(now);
@@ -500,8 +394,8 @@ impl<A: Application> EventLoop<A> {
         }
     }
 
-    /// Tells the application of what came to an end, and finishes upgrades that were answered late, until its handlers
-    /// cause no more of either.
+    /// Tells the application of what came to an end, and sends answers that came late, until its handlers cause no more
+    /// of either.
     fn settle(&mut self) {
         loop {
             if let Some(ending) = self.core.ends.pop_front() {
@@ -511,12 +405,8 @@ impl<A: Application> EventLoop<A> {
                 self.core.departing = None;
                 // A session's own `drop` is a handler's code, too.
                 self.call(None, |_, core| core.drop_session(fd));
-            } else if let Some((fd, upgrade)) = self.core.answers.pop_front() {
-                let Some(slot) = self.core.table.slot_of(fd) else { continue };
-                let deferred = self.core.table.get_mut(slot).and_then(|(entry, _)| entry.connection.take_deferred());
-                if let Some(request) = deferred {
-                    self.finish_upgrade(fd, upgrade, request);
-                }
+            } else if let Some((fd, answer)) = self.core.answers.pop_front() {
+                self.answer_late(fd, answer);
             } else {
                 return;
             }

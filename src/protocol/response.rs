@@ -40,6 +40,8 @@ pub struct Response {
     closes: bool,
     /// An `Upgrade` header is there, which `Connection` has to name.
     upgrades: bool,
+    /// It is none yet.
+    is_later: bool,
 }
 
 /// How a body's end is told.
@@ -65,7 +67,15 @@ impl Response {
         if !(200..=599).contains(&status) {
             fields.set_fault(|| format!("status {status} is not within 200 to 599"));
         }
-        Response { status, content_type: None, fields, body: Cow::Borrowed(b""), closes: false, upgrades: false }
+        Response {
+            status,
+            content_type: None,
+            fields,
+            body: Cow::Borrowed(b""),
+            closes: false,
+            upgrades: false,
+            is_later: false,
+        }
     }
 
     /// A response of plain text.
@@ -84,6 +94,18 @@ impl Response {
     #[must_use]
     pub fn json(status: u16, json: impl Into<Cow<'static, str>>) -> Response {
         Response::typed(status, "application/json", json.into())
+    }
+
+    /// No response yet: what `on_request` returns where the answer comes later, by
+    /// [`Remote::answer`](crate::Remote::answer) from another thread or [`Context::answer`](crate::Context::answer) from
+    /// another handler, and within [`Limits::answer_time_max`](crate::Limits::answer_time_max). Anywhere else it is a
+    /// fault.
+    #[must_use]
+    pub fn later() -> Response {
+        let mut response = Response::new(500);
+        response.is_later = true;
+        response.fields.set_fault(|| "an answer that comes later is for on_request only".to_owned());
+        response
     }
 
     /// Adds a header line. A name may come several times; only `Content-Type` replaces the one that
@@ -133,6 +155,11 @@ impl Response {
     /// Whether [`close`](Response::close) was asked for.
     pub(crate) fn closes(&self) -> bool {
         self.closes
+    }
+
+    /// Whether it comes [later](Response::later).
+    pub(crate) fn is_later(&self) -> bool {
+        self.is_later
     }
 
     /// The first mistake made in building this response. With one it is sent as a 500.

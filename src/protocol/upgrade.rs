@@ -80,7 +80,7 @@ impl From<Accept> for Upgrade {
 
 impl From<Response> for Upgrade {
     fn from(response: Response) -> Upgrade {
-        Upgrade::Refuse(response)
+        if response.is_later() { Upgrade::Later } else { Upgrade::Refuse(response) }
     }
 }
 

@@ -166,7 +166,7 @@ impl Server {
         if self.rng.one_in(6) {
             hit("upgrade: later");
             if let Some(entry) = self.slots.get_mut(slot) {
-                entry.connection.defer(request);
+                entry.connection.defer(fdpush::sim::Deferred::Upgrade(request));
             }
             self.deferred.push((fd, verdict));
         } else {
@@ -176,8 +176,8 @@ impl Server {
 
     fn answer_late(&mut self, fd: Fd, verdict: Deferred) {
         let Some(slot) = self.slots.slot_of(fd) else { return };
-        let request = self.slots.get_mut(slot).and_then(|entry| entry.connection.take_deferred());
-        if let Some(request) = request {
+        let waiting = self.slots.get_mut(slot).and_then(|entry| entry.connection.take_deferred());
+        if let Some(fdpush::sim::Deferred::Upgrade(request)) = waiting {
             self.finish_upgrade(slot, fd, verdict, &request);
         }
     }

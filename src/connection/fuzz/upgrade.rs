@@ -11,6 +11,7 @@ use crate::connection::{Connection, Env, Event, State};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
 use crate::peer::Peer;
+use crate::protocol::intake::Intake;
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
@@ -99,6 +100,7 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
             check_lines(written);
             check_answer(&request, manner, answer.is_ok(), written);
         }
+        Event::Head(request) => connection.take_in(request, Intake::Whole, env),
         event => panic!("{event:?} before there is a WebSocket"),
     }
 }

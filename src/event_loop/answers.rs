@@ -1,0 +1,146 @@
+//! Requests on their way to the application, and its answers on their way back: at once, or later.
+
+use std::any::Any;
+
+use crate::connection::Deferred;
+use crate::event_loop::{Application, EventLoop};
+use crate::fd::Fd;
+use crate::protocol::http::HttpError;
+use crate::protocol::intake::{Intake, Piece};
+use crate::protocol::request::Request;
+use crate::protocol::response::Response;
+use crate::protocol::upgrade::Upgrade;
+use crate::registry::{Change, is_name};
+
+impl<A: Application> EventLoop<A> {
+    /// Asks what is to become of a body that was announced.
+    pub(super) fn take_in(&mut self, fd: Fd, request: Box<Request>) {
+        let mut intake = None;
+        self.call(Some(fd), |application, core| intake = Some(application.head(core, fd, &request)));
+        let intake = intake.unwrap_or_else(|| Intake::Refuse(Response::text(500, "internal error\n")));
+        let Some(slot) = self.core.table.slot_of(fd) else { return };
+        if let Some((entry, env)) = self.core.table.get_mut(slot) {
+            entry.connection.take_in(request, intake, env);
+        }
+    }
+
+    /// Hands a piece of a body to the application.
+    pub(super) fn hand_on(&mut self, fd: Fd, bytes: &[u8], is_last: bool, mut state: Box<dyn Any>) {
+        self.call(Some(fd), |application, core| {
+            if !bytes.is_empty() {
+                application.body(core, fd, &mut *state, Piece::Bytes(bytes));
+            }
+            if is_last {
+                application.body(core, fd, &mut *state, Piece::End);
+            }
+        });
+        let Some(slot) = self.core.table.slot_of(fd).filter(|_| !is_last) else { return };
+        if let Some((entry, _)) = self.core.table.get_mut(slot) {
+            entry.connection.give_back(state);
+        }
+    }
+
+    pub(super) fn answer_request(&mut self, fd: Fd, request: &Request, wanted_upgrade: bool) {
+        let mut response = None;
+        self.call(Some(fd), |application, core| {
+            let otherwise = || match wanted_upgrade {
+                true => HttpError::UpgradeRequired.response(),
+                false => Response::text(404, "not found\n"),
+            };
+            response = Some(application.request(core, fd, request).unwrap_or_else(otherwise));
+        });
+        let response = response.unwrap_or_else(|| Response::text(500, "internal error\n").close());
+        if response.is_later() {
+            return self.defer(fd, Deferred::Plain);
+        }
+        self.respond(fd, response);
+    }
+
+    fn defer(&mut self, fd: Fd, deferred: Deferred) {
+        let slot = self.core.table.slot_of(fd);
+        if let Some((entry, _)) = slot.and_then(|slot| self.core.table.get_mut(slot)) {
+            entry.connection.defer(deferred);
+        }
+    }
+
+    /// An answer to a request that waits for it. Where none does, it is nobody's.
+    pub(super) fn answer_late(&mut self, fd: Fd, answer: Upgrade) {
+        let Some(slot) = self.core.table.slot_of(fd) else { return };
+        let Some((entry, _)) = self.core.table.get_mut(slot) else { return };
+        match (entry.connection.take_deferred(), answer) {
+            (Some(Deferred::Upgrade(request)), answer) => self.finish_upgrade(fd, answer, request),
+            (Some(Deferred::Plain), Upgrade::Later) => self.defer(fd, Deferred::Plain),
+            (Some(Deferred::Plain), Upgrade::Refuse(response)) => {
+                self.respond(fd, response);
+                // The next request may have come already, and waits where no event will tell of it.
+                self.core.make_ready(slot);
+            }
+            (Some(Deferred::Plain), Upgrade::Accept(_)) => {
+                log::error!("fd {fd}: a request is answered with 500, because it asked for no WebSocket to accept");
+                self.respond(fd, Response::text(500, "internal error\n").close());
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn respond(&mut self, fd: Fd, response: Response) {
+        let Some(slot) = self.core.table.slot_of(fd) else { return };
+        if let Some(fault) = response.fault() {
+            log::error!("fd {fd}: a response is sent as 500, because {fault}");
+        }
+        let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
+        entry.connection.respond(response, env);
+        if entry.is_readable {
+            self.core.make_ready(slot);
+        }
+        self.core.table.touch(slot);
+        self.core.arm(slot);
+    }
+
+    pub(super) fn answer_upgrade(&mut self, fd: Fd, request: Box<Request>) {
+        let mut upgrade = None;
+        self.call(Some(fd), |application, core| upgrade = Some(application.upgrade(core, fd, &request)));
+        let upgrade = upgrade.unwrap_or_else(|| Upgrade::refuse(Response::text(500, "internal error\n")));
+        self.finish_upgrade(fd, upgrade, request);
+    }
+
+    /// Does to an upgrade what the application said.
+    fn finish_upgrade(&mut self, fd: Fd, upgrade: Upgrade, request: Box<Request>) {
+        let Some(slot) = self.core.table.slot_of(fd) else { return };
+        let accept = match upgrade {
+            Upgrade::Refuse(response) => return self.respond(fd, response),
+            Upgrade::Later => return self.defer(fd, Deferred::Upgrade(request)),
+            Upgrade::Accept(accept) => accept,
+        };
+        if let Some(uid) = accept.chosen_uid() {
+            if self.core.is_taken(uid) {
+                return self.respond(fd, Response::text(409, "this uid is connected already\n"));
+            }
+            if !is_name(uid) {
+                log::error!("fd {fd}: an upgrade is answered with 500, because {uid:?} is no uid: {}", Change::BadName);
+                return self.respond(fd, Response::text(500, "the handler's answer cannot be sent\n"));
+            }
+        }
+        let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
+        match entry.connection.accept(fd, &accept, &request, env) {
+            Ok(None) => {}
+            Ok(Some(mut early)) => {
+                self.core.counters.opened += 1;
+                self.core.counters.open += 1;
+                self.core.table.touch(slot);
+                if let Some(uid) = accept.chosen_uid() {
+                    self.core.bind(fd, uid);
+                }
+                self.call(Some(fd), |application, core| application.opened(core, fd, &request));
+                self.settle();
+                self.feed(slot, &mut early);
+                self.core.make_ready(slot);
+            }
+            Err(fault) => {
+                log::error!("fd {fd}: an upgrade is answered with 500, because {fault}");
+                self.core.table.touch(slot);
+            }
+        }
+        self.core.arm(slot);
+    }
+}
