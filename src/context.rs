@@ -231,7 +231,7 @@ impl Context<'_> {
         self.core.sessions.remove(&fd)?.downcast().ok().map(|session| *session)
     }
 
-    /// The server in numbers. Adds up the traffic of all connections: not for every message.
+    /// The server in numbers. Costs the same however many connections there are.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }

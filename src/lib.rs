@@ -24,6 +24,18 @@
 //! }
 //! ```
 //!
+//! # What it says
+//!
+//! The server logs through the `log` crate: refused origins, a full server, handlers that panicked. A program without a
+//! logger sees none of it. Any will do; with `simple_logger`:
+//!
+//! ```ignore
+//! simple_logger::SimpleLogger::new().with_level(log::LevelFilter::Info).init().expect("the first logger");
+//! Server::bind("127.0.0.1:9501")?.run()
+//! ```
+//!
+//! What can be counted is in [`Context::stats`].
+//!
 //! # The house
 //!
 //! Data climbs the floors; imports only point down. Floors 0 and 1 never see a socket, a clock or a log line.
@@ -42,7 +54,7 @@
 //!              http  queue
 //!              heartbeat
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
-//! floor 0   protocol/          fd   tick   peer   message   limits                  pure functions and values
+//! floor 0   protocol/          fd   tick   peer   message   limits   histogram      pure functions and values
 //!              frame → decoder → assembler                  RFC 6455: bytes to messages
 //!              http → request, intake, body · response · upgrade    RFC 9112: as much of HTTP as an upgrade needs
 //! ```
@@ -63,6 +75,7 @@ mod context;
 mod event_loop;
 mod fd;
 mod handler;
+mod histogram;
 mod limits;
 mod message;
 mod peer;
@@ -124,6 +137,7 @@ pub use crate::context::Context;
 pub use crate::event_loop::{Address, Info, Stats, TimerId};
 pub use crate::fd::Fd;
 pub use crate::handler::{Closures, Handler, Notice};
+pub use crate::histogram::Histogram;
 pub use crate::limits::{Heartbeat, Limits, SlowReader};
 pub use crate::message::{Delivery, Message, Outcome, Push};
 pub use crate::peer::Peer;

@@ -21,6 +21,7 @@ const ROOMS: &[(&str, usize)] = &[
     ("peer", 0),
     ("message", 0),
     ("limits", 0),
+    ("histogram", 0),
     ("connection", 1),
     ("wheel", 1),
     ("registry", 1),

@@ -1,5 +1,6 @@
 //! What all connections of a loop share, handed to each transition: the bounds, the time, and memory for reuse.
 
+use crate::connection::counts::Counts;
 use crate::connection::journal::Journal;
 use crate::connection::queue::Queue;
 use crate::limits::{Heartbeat, Limits};
@@ -25,6 +26,8 @@ pub struct Env {
     pub date: String,
     /// Bytes in all queues, a shared frame counted once.
     pub queued: usize,
+    /// What is counted.
+    pub counts: Counts,
     /// What this turn has to send.
     pub journal: Journal,
     /// Assemblers for reuse.
@@ -43,6 +46,7 @@ impl Env {
             now: Tick(0),
             date: String::new(),
             queued: 0,
+            counts: Counts::default(),
             journal: Journal::default(),
             assemblers: Vec::new(),
             queues: Vec::new(),

@@ -2,8 +2,11 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::connection::closed::Closed;
+use crate::protocol::http::HttpError;
+use crate::protocol::origin::OriginError;
 use crate::protocol::request::Request;
 
 /// What a connection has carried.
@@ -62,6 +65,43 @@ pub enum Event<'a> {
     Pong(Cow<'a, [u8]>),
     /// The WebSocket is no longer open.
     Closed(Closed),
+    /// A request was refused by a rule, and its answer is queued. The connection was no WebSocket, and will be none.
+    Refused(Refusal),
+}
+
+/// Why a request was refused before any handler saw it, or while it waited for one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// It is no HTTP that is served here, or it took too long.
+    Http(HttpError),
+    /// A browser came from where none may.
+    Origin(OriginError),
+    /// The handler put it off for too long.
+    Unanswered,
+    /// The server goes down.
+    Drained,
+}
+
+impl Refusal {
+    /// The HTTP status of its answer.
+    pub fn status(&self) -> u16 {
+        match self {
+            Refusal::Http(error) => error.status(),
+            Refusal::Origin(_) => 403,
+            Refusal::Unanswered | Refusal::Drained => 503,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Http(error) => error.fmt(f),
+            Refusal::Origin(error) => error.fmt(f),
+            Refusal::Unanswered => f.write_str("the request was not answered in time"),
+            Refusal::Drained => f.write_str("the server is going down"),
+        }
+    }
 }
 
 /// What became of `Connection::send`.

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io::Write;
 
 use crate::connection::http::{Answer, Deferred, Reply, Step};
-use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Opened, Pulse, Stage};
+use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Opened, Pulse, Refusal, Stage};
 use crate::fd::Fd;
 use crate::protocol::http::HttpError;
 use crate::protocol::intake::Intake;
@@ -61,13 +61,16 @@ impl Connection {
     }
 
     /// Does with an announced body what the handler wants.
-    pub fn take_in(&mut self, request: Box<Request>, intake: Intake, env: &mut Env) {
+    pub fn take_in(&mut self, request: Box<Request>, intake: Intake, env: &mut Env) -> Option<Event<'static>> {
         let state = match intake {
-            Intake::Refuse(response) => return self.respond(response, env),
+            Intake::Refuse(response) => {
+                self.respond(response, env);
+                return None;
+            }
             Intake::Whole => None,
             Intake::Pieces(state) => Some(state),
         };
-        let Stage::Http(http) = &mut self.stage else { return };
+        let Stage::Http(http) = &mut self.stage else { return None };
         match http.take_in(request, state, env.limits.body_bytes_max) {
             Ok(must_tell) => {
                 self.deadline = http.deadline(env);
@@ -75,8 +78,9 @@ impl Connection {
                     let output = self.output.queue(env);
                     output.push_raw(|out| out.extend_from_slice(CONTINUE), &mut env.queued);
                 }
+                None
             }
-            Err(error) => self.refuse(error, env),
+            Err(error) => Some(self.refuse(error, env)),
         }
     }
 
@@ -161,6 +165,22 @@ impl Connection {
         }
     }
 
+    /// The server goes down. What is no WebSocket is answered and let go; where no request has begun there is nobody to
+    /// answer, and nothing to wait for.
+    pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
+        let Stage::Http(http) = &mut self.stage else { return None };
+        if http.is_answering() {
+            self.respond(Response::text(503, "the server is going down\n").close(), env);
+            return Some(Event::Refused(Refusal::Drained));
+        }
+        if self.output.is_empty() {
+            self.stage = Stage::Finished;
+        } else {
+            self.linger(env);
+        }
+        None
+    }
+
     /// Lets a request wait for an answer from elsewhere.
     pub fn defer(&mut self, deferred: Deferred) {
         if let Stage::Http(http) = &mut self.stage
@@ -205,27 +225,43 @@ impl Connection {
                 Ok(()) => Some(Event::Upgrade(request)),
                 Err(error) => {
                     self.respond(error.response(), env);
-                    None
+                    Some(Event::Refused(Refusal::Origin(error)))
                 }
             },
-            Err(error) => {
-                self.refuse(error, env);
-                None
-            }
+            Err(error) => Some(self.refuse(error, env)),
         }
     }
 
-    pub(super) fn refuse(&mut self, error: HttpError, env: &mut Env) {
+    /// A deadline of the HTTP side has passed.
+    pub(super) fn handle_http_tick(&mut self, env: &mut Env) -> Option<Event<'static>> {
+        let Stage::Http(http) = &mut self.stage else { return None };
+        match http.phase_name() {
+            // A response is still being fetched: the next request cannot be expected before it is there.
+            "idle" if !self.output.is_empty() => self.deadline = http.deadline(env),
+            "idle" => self.stage = Stage::Finished,
+            "answer" => {
+                let response = Response::text(503, "the request was not answered in time\n");
+                self.respond(response.header("Retry-After", "1").close(), env);
+                return Some(Event::Refused(Refusal::Unanswered));
+            }
+            _ => return Some(self.refuse(HttpError::Timeout, env)),
+        }
+        None
+    }
+
+    fn refuse(&mut self, error: HttpError, env: &mut Env) -> Event<'static> {
         let (mut head_only, mut reply) = (false, Reply::None);
         if let Stage::Http(http) = &mut self.stage {
             head_only = http.is_head();
             reply = http.answer_mut().map_or(Reply::None, |answer| answer.reply);
         }
         if reply != Reply::None {
-            return self.cut(reply, env);
+            self.cut(reply, env);
+            return Event::Refused(Refusal::Http(error));
         }
         self.push_response(&error.response(), false, head_only, env);
         self.linger_after_http(env);
+        Event::Refused(Refusal::Http(error))
     }
 
     /// As `linger`, with as much time for a slow client to fetch a large response as a stalled write would have.

@@ -162,7 +162,7 @@ impl Rig {
         let side = &mut self.sides[at];
         if side.connection.wants_read() && !side.pipe.is_empty() {
             let bytes: Vec<u8> = side.pipe.drain(..count.clamp(1, side.pipe.len())).collect();
-            side.connection.handle_received(bytes.len(), self.env.now);
+            side.connection.handle_received(bytes.len(), &mut self.env);
             self.feed(at, bytes);
         }
     }
@@ -202,11 +202,13 @@ impl Rig {
 
     fn hear(&mut self, at: usize, event: Event<'_>) {
         let side = &mut self.sides[at];
-        let is_http = matches!(event, Event::Head(_) | Event::Request { .. } | Event::Upgrade(_));
+        let is_http = matches!(event, Event::Head(_) | Event::Refused(_) | Event::Request { .. } | Event::Upgrade(_));
         assert_eq!(side.life, if is_http { Life::Http } else { Life::Open }, "told {event:?}");
         let manner = side.manner;
         match event {
-            Event::Head(request) => side.connection.take_in(request, Intake::Whole, &mut self.env),
+            Event::Head(request) => {
+                side.connection.take_in(request, Intake::Whole, &mut self.env);
+            }
             Event::Piece { .. } => panic!("every body is collected"),
             Event::Request { request, .. } => self.respond(at, &request, manner),
             Event::Upgrade(request) if manner % 8 == 7 => side.connection.defer(Deferred::Upgrade(request)),
@@ -216,14 +218,14 @@ impl Rig {
                 self.react(at, manner);
             }
             Event::Ping(payload) => side.reader.pings.push_back(payload.into_owned()),
-            Event::Pong(_) => {}
+            Event::Pong(_) | Event::Refused(_) => {}
             Event::Closed(closed) => self.hear_closed(at, &closed),
         }
     }
 
     fn hear_end(&mut self, at: usize, event: Option<Event<'_>>) {
         match event {
-            None => {}
+            None | Some(Event::Refused(_)) => {}
             Some(Event::Closed(closed)) => self.hear_closed(at, &closed),
             Some(event) => panic!("{event:?} without input"),
         }

@@ -48,6 +48,11 @@ impl Pulse {
         self.is_heard = true;
     }
 
+    /// Whether the last check found a ping that nothing answered.
+    pub fn has_missed(&self) -> bool {
+        self.missed > 0
+    }
+
     /// A check is due. `last_seen` is when the client's last byte came.
     pub fn check(&mut self, heartbeat: &Heartbeat, last_seen: Tick, now: Tick) -> Beat {
         match *heartbeat {

@@ -9,6 +9,7 @@
 //! is nobody else's business.
 
 mod closed;
+mod counts;
 mod env;
 mod event;
 mod exchange;
@@ -25,7 +26,7 @@ use std::io::IoSlice;
 
 pub use crate::connection::closed::{By, Cause, Closed};
 pub use crate::connection::env::Env;
-pub use crate::connection::event::{Event, Next, Sent, State, Traffic};
+pub use crate::connection::event::{Event, Next, Refusal, Sent, State, Traffic};
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
 pub use crate::connection::http::Deferred;
 pub use crate::connection::queue::Outbound;
@@ -41,8 +42,6 @@ use crate::protocol::assembler::{Assembler, Item};
 use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode, parse_close};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
-use crate::protocol::http::HttpError;
-use crate::protocol::response::Response;
 use crate::tick::Tick;
 
 /// HTTP responses may pile up to this before the next pipelined request is read.
@@ -136,9 +135,10 @@ impl Connection {
 
     /// Takes note that `count` bytes came, before they are handed to [`handle_bytes`](Connection::handle_bytes).
     #[inline]
-    pub fn handle_received(&mut self, count: usize, now: Tick) {
+    pub fn handle_received(&mut self, count: usize, env: &mut Env) {
         self.traffic.bytes_in += count as u64;
-        self.last_seen = now;
+        env.counts.traffic.bytes_in += count as u64;
+        self.last_seen = env.now;
         self.pulse.handle_bytes();
     }
 
@@ -191,26 +191,20 @@ impl Connection {
         if self.deadline > env.now {
             return None;
         }
-        match &mut self.stage {
-            Stage::Open(_) => return self.check_heartbeat(env),
-            Stage::Http(http) => match http.phase_name() {
-                // A response is still being fetched: the next request cannot be expected before it is there.
-                "idle" if !self.output.is_empty() => self.deadline = http.deadline(env),
-                "idle" => self.stage = Stage::Finished,
-                "answer" => {
-                    let response = Response::text(503, "the request was not answered in time\n");
-                    self.respond(response.header("Retry-After", "1").close(), env);
-                }
-                _ => self.refuse(HttpError::Timeout, env),
-            },
-            Stage::Closing(_) | Stage::Lingering | Stage::Finished => self.stage = Stage::Finished,
+        match &self.stage {
+            Stage::Open(_) => self.check_heartbeat(env),
+            Stage::Http(_) => self.handle_http_tick(env),
+            Stage::Closing(_) | Stage::Lingering | Stage::Finished => {
+                self.stage = Stage::Finished;
+                None
+            }
         }
-        None
     }
 
     /// Takes note that the socket took `written` bytes; `is_full` when it was offered more.
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         self.traffic.bytes_out += written as u64;
+        env.counts.traffic.bytes_out += written as u64;
         self.output.handle_written(written, is_full, env);
     }
 
@@ -238,6 +232,7 @@ impl Connection {
         }
         self.output.push(outbound, env);
         self.traffic.messages_out += 1;
+        env.counts.traffic.messages_out += 1;
         Sent::Queued
     }
 
@@ -254,6 +249,7 @@ impl Connection {
         if may {
             self.release(env);
             self.traffic.messages_out -= 1;
+            env.counts.traffic.messages_out -= 1;
         }
         may
     }
@@ -299,21 +295,6 @@ impl Connection {
         let event = self.is_open().then(|| self.die(By::Server, Cause::ServerClosed));
         self.stage = Stage::Finished;
         event
-    }
-
-    /// The server goes down: what is no WebSocket is ended once its responses are out.
-    pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
-        if let Stage::Http(http) = &mut self.stage {
-            if http.is_answering() {
-                self.respond(Response::text(503, "the server is going down\n").close(), env);
-            } else if self.output.is_empty() {
-                // Nobody is in the middle of anything.
-                self.stage = Stage::Finished;
-            } else {
-                self.linger(env);
-            }
-        }
-        None
     }
 
     /// Gives this connection a heartbeat of its own, from now on.
@@ -445,11 +426,11 @@ impl Connection {
     fn handle_item<'a>(&mut self, item: Item<'a>, env: &mut Env) -> Option<Event<'a>> {
         Some(match item {
             Item::Text(text) => {
-                self.traffic.messages_in += 1;
+                self.count_message(env);
                 Event::Text(text)
             }
             Item::Binary(bytes) => {
-                self.traffic.messages_in += 1;
+                self.count_message(env);
                 Event::Binary(bytes)
             }
             Item::Ping(payload) => {
@@ -459,6 +440,11 @@ impl Connection {
             Item::Pong(payload) => Event::Pong(payload),
             Item::Close(payload) => self.handle_close(&payload, env),
         })
+    }
+
+    fn count_message(&mut self, env: &mut Env) {
+        self.traffic.messages_in += 1;
+        env.counts.traffic.messages_in += 1;
     }
 
     /// The client's close frame: answered with its own code (RFC 6455 section 5.5.1), and the connection is over.
@@ -503,10 +489,13 @@ impl Connection {
 
     fn check_heartbeat(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let heartbeat = *self.heartbeat(env);
-        match self.pulse.check(&heartbeat, self.last_seen, env.now) {
+        let beat = self.pulse.check(&heartbeat, self.last_seen, env.now);
+        env.counts.missed += u64::from(self.pulse.has_missed() || beat == Beat::Dead);
+        match beat {
             Beat::Wait(at) => self.deadline = at,
             Beat::Ping(at) => {
                 self.deadline = at;
+                env.counts.pings += 1;
                 self.push_control(Opcode::Ping, b"", env);
             }
             Beat::Dead => return Some(self.die(By::Server, Cause::HeartbeatMissed)),

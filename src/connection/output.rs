@@ -139,6 +139,7 @@ impl Output {
             Output::Empty => return,
             Output::Fresh(range) if written == range.len() => {
                 env.queued -= written;
+                env.counts.sent += 1;
                 *self = Output::Empty;
                 return;
             }
@@ -148,6 +149,10 @@ impl Output {
         let queue = self.queue(env);
         queue.handle_written(written, is_full, now, &mut env.queued);
         if queue.is_empty() {
+            match queue.behind_since() {
+                Some(since) => env.counts.waits.record(now.since(since), 1),
+                None => env.counts.sent += 1,
+            }
             self.clear(env);
         }
     }

@@ -38,6 +38,8 @@ pub struct Queue {
     is_full: bool,
     /// Since when the socket has taken nothing, once it was full and until it takes something and has room for more.
     stalled_since: Option<Tick>,
+    /// Since when there has been something that a full socket did not take.
+    behind_since: Option<Tick>,
     /// The payload of the latest ping that waits for its pong because too much other output does.
     pong: Option<Vec<u8>>,
     /// The number of the first segment, which counts all that ever left.
@@ -149,6 +151,11 @@ impl Queue {
         self.stalled_since
     }
 
+    /// Since when it has had something that a full socket did not take, until it is empty again.
+    pub fn behind_since(&self) -> Option<Tick> {
+        self.behind_since
+    }
+
     /// Appends a frame. `total` is the memory in all queues, and is kept up to date.
     pub fn push(&mut self, outbound: &mut Outbound<'_>, total: &mut usize) {
         let bytes = outbound.bytes();
@@ -249,6 +256,9 @@ impl Queue {
         }
         self.sent = left;
         self.is_full = is_full;
+        if is_full {
+            self.behind_since.get_or_insert(now);
+        }
         self.stalled_since = match (is_full, written) {
             (false, _) => None,
             (true, 0) => self.stalled_since.or(Some(now)),
@@ -301,7 +311,7 @@ impl Queue {
             self.pop_front(total);
         }
         (self.sent, self.bytes) = (0, 0);
-        (self.is_full, self.stalled_since) = (false, None);
+        (self.is_full, self.stalled_since, self.behind_since) = (false, None, None);
         self.pong = None;
         self.keys.clear();
     }

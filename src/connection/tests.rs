@@ -53,7 +53,7 @@ impl Rig {
         let mut bytes = bytes.to_vec();
         let mut input = &mut bytes[..];
         let mut told = Vec::new();
-        self.connection.handle_received(input.len(), self.env.now);
+        self.connection.handle_received(input.len(), &mut self.env);
         while let Some(event) = self.connection.handle_bytes(&mut input, &mut self.env) {
             // That a body is announced is only of interest where it is not just collected.
             if self.intake.is_some() || !matches!(event, Event::Head(_)) {
@@ -140,6 +140,7 @@ fn tell(event: &Event<'_>) -> String {
         Event::Ping(payload) => format!("ping {}", payload.len()),
         Event::Pong(payload) => format!("pong {}", payload.len()),
         Event::Closed(closed) => format!("closed {closed} by {:?}", closed.by),
+        Event::Refused(refusal) => format!("refused {}", refusal.status()),
     }
 }
 
@@ -240,7 +241,7 @@ fn a_head_has_its_time_whatever_drips_in() {
         assert_eq!(rig.feed(&[byte]), [""; 0]);
         assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10_000));
     }
-    assert_eq!(rig.tick(10_000), None);
+    assert_eq!(rig.tick(10_000).as_deref(), Some("refused 408"));
     assert!(rig.written().starts_with(b"HTTP/1.1 408 "));
     assert_eq!(rig.next(), Next::Shut);
 }
@@ -250,7 +251,7 @@ fn an_upgrade_that_nobody_answers_gets_503() {
     let mut rig = Rig::new(Limits { answer_time_max: millis(500), ..Limits::default() });
     rig.feed(UPGRADE.as_bytes());
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(500));
-    rig.tick(500);
+    assert_eq!(rig.tick(500).as_deref(), Some("refused 503"));
     assert!(rig.written().starts_with(b"HTTP/1.1 503 "));
     assert!(rig.connection.take_deferred().is_none(), "and cannot be answered any more");
 }

@@ -131,20 +131,19 @@ impl Door {
             match listener.accept()? {
                 Accepted::Nobody => return Ok(false),
                 Accepted::Exhausted => {
-                    self.refuse_with_spare(index);
+                    self.refuse_with_spare(index, core);
                     self.retry = Some(Retry { at: core.table.env.now.after(PAUSE), is_freed: false });
                     return Ok(true);
                 }
                 Accepted::Connection(socket, peer) => {
                     if let Some(refusal) = self.refusal(is_control, core) {
-                        core.counters.refused += 1;
                         listener::refuse(&socket, refusal);
                         continue;
                     }
                     let socket = Socket::new(socket);
                     let descriptor = socket.as_raw_fd();
                     let Some(fd) = core.table.insert(socket, peer, is_control) else {
-                        core.counters.refused += 1;
+                        core.count_full("all slots are in use or retired");
                         continue;
                     };
                     let token = Token(fd.slot() as usize);
@@ -163,26 +162,33 @@ impl Door {
     }
 
     /// What a new connection is told for which there is no room, or no time.
-    fn refusal(&mut self, is_control: bool, core: &Core) -> Option<&'static [u8]> {
+    fn refusal(&mut self, is_control: bool, core: &mut Core) -> Option<&'static [u8]> {
         let control = core.table.control_len();
-        if is_control {
-            return (control >= CONTROL_CONNECTIONS_MAX).then_some(FULL);
-        }
-        if core.table.len() - control >= core.connections_max {
+        let (count, max) = match is_control {
+            true => (control, CONTROL_CONNECTIONS_MAX),
+            false => (core.table.len() - control, core.connections_max),
+        };
+        if count >= max {
+            core.count_full(format_args!("the server has its {max} connections"));
             return Some(FULL);
         }
-        let (now, max) = (core.table.env.now, core.table.env.limits.accepts_per_second_max);
-        (!Pace::lets_in(&mut self.pace, max, now)).then_some(TOO_FAST)
+        let (now, pace) = (core.table.env.now, core.table.env.limits.accepts_per_second_max);
+        if is_control || Pace::lets_in(&mut self.pace, pace, now) {
+            return None;
+        }
+        core.count_full(format_args!("more than {} come in a second", pace.unwrap_or_default()));
+        Some(TOO_FAST)
     }
 
     /// Gives up the spare descriptor for the moment it takes to tell those who wait that there is no room.
-    fn refuse_with_spare(&mut self, index: usize) {
+    fn refuse_with_spare(&mut self, index: usize, core: &mut Core) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             if self.spare.take().is_none() {
                 break;
             }
             let Some(listener) = &self.listeners[index] else { break };
             let Ok(Accepted::Connection(socket, _)) = listener.accept() else { break };
+            core.count_full("out of descriptors");
             listener::refuse(&socket, FULL);
             drop(socket);
             self.spare = spare();
@@ -190,7 +196,6 @@ impl Door {
         if self.spare.is_none() {
             self.spare = spare();
         }
-        log::warn!("out of descriptors: new clients get 503");
     }
 }
 

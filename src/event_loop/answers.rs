@@ -1,6 +1,7 @@
 //! Requests on their way to the application, and its answers on their way back: at once, or later.
 
 use std::any::Any;
+use std::fmt;
 
 use crate::connection::Deferred;
 use crate::event_loop::{Application, EventLoop};
@@ -17,10 +18,11 @@ impl<A: Application> EventLoop<A> {
     pub(super) fn take_in(&mut self, fd: Fd, request: Box<Request>) {
         let mut intake = None;
         self.call(Some(fd), |application, core| intake = Some(application.head(core, fd, &request)));
-        let intake = intake.unwrap_or_else(|| Intake::Refuse(Response::text(500, "internal error\n")));
+        let intake = intake.unwrap_or_else(|| Intake::Refuse(internal_error()));
         let Some(slot) = self.core.table.slot_of(fd) else { return };
         if let Some((entry, env)) = self.core.table.get_mut(slot) {
-            entry.connection.take_in(request, intake, env);
+            let end = entry.connection.take_in(request, intake, env);
+            self.core.record_end(slot, end);
         }
     }
 
@@ -41,19 +43,17 @@ impl<A: Application> EventLoop<A> {
     }
 
     pub(super) fn answer_request(&mut self, fd: Fd, request: &Request, wanted_upgrade: bool) {
-        let mut response = None;
-        self.call(Some(fd), |application, core| {
-            let otherwise = || match wanted_upgrade {
-                true => HttpError::UpgradeRequired.response(),
-                false => Response::text(404, "not found\n"),
-            };
-            response = Some(application.request(core, fd, request).unwrap_or_else(otherwise));
-        });
-        let response = response.unwrap_or_else(|| Response::text(500, "internal error\n").close());
-        if response.is_later() {
-            return self.defer(fd, Deferred::Plain);
+        let mut answered = None;
+        self.call(Some(fd), |application, core| answered = Some(application.request(core, fd, request)));
+        match answered {
+            Some(Some(response)) if response.is_later() => self.defer(fd, Deferred::Plain),
+            Some(Some(response)) => self.respond(fd, response),
+            Some(None) if wanted_upgrade => {
+                self.refuse(fd, HttpError::UpgradeRequired.response(), HttpError::UpgradeRequired);
+            }
+            Some(None) => self.refuse(fd, Response::text(404, "not found\n"), "nothing is served there"),
+            None => self.refuse(fd, internal_error(), "a handler panicked"),
         }
-        self.respond(fd, response);
     }
 
     fn defer(&mut self, fd: Fd, deferred: Deferred) {
@@ -77,9 +77,18 @@ impl<A: Application> EventLoop<A> {
             }
             (Some(Deferred::Plain), Upgrade::Accept(_)) => {
                 log::error!("fd {fd}: a request is answered with 500, because it asked for no WebSocket to accept");
-                self.respond(fd, Response::text(500, "internal error\n").close());
+                self.refuse(fd, internal_error(), "accepted, and no upgrade");
             }
             (None, _) => {}
+        }
+    }
+
+    /// As `respond`, with what is no answer of the application's to a plain request.
+    fn refuse(&mut self, fd: Fd, response: Response, why: impl fmt::Display) {
+        if self.core.table.slot_of(fd).is_some() {
+            let status = if response.fault().is_some() { 500 } else { response.status() };
+            self.core.refuse(fd, status, why);
+            self.respond(fd, response);
         }
     }
 
@@ -100,25 +109,27 @@ impl<A: Application> EventLoop<A> {
     pub(super) fn answer_upgrade(&mut self, fd: Fd, request: Box<Request>) {
         let mut upgrade = None;
         self.call(Some(fd), |application, core| upgrade = Some(application.upgrade(core, fd, &request)));
-        let upgrade = upgrade.unwrap_or_else(|| Upgrade::refuse(Response::text(500, "internal error\n")));
-        self.finish_upgrade(fd, upgrade, request);
+        match upgrade {
+            Some(upgrade) => self.finish_upgrade(fd, upgrade, request),
+            None => self.refuse(fd, internal_error(), "a handler panicked"),
+        }
     }
 
     /// Does to an upgrade what the application said.
     fn finish_upgrade(&mut self, fd: Fd, upgrade: Upgrade, request: Box<Request>) {
         let Some(slot) = self.core.table.slot_of(fd) else { return };
         let accept = match upgrade {
-            Upgrade::Refuse(response) => return self.respond(fd, response),
+            Upgrade::Refuse(response) => return self.refuse(fd, response, "by the handler"),
             Upgrade::Later => return self.defer(fd, Deferred::Upgrade(request)),
             Upgrade::Accept(accept) => accept,
         };
         if let Some(uid) = accept.chosen_uid() {
             if self.core.is_taken(uid) {
-                return self.respond(fd, Response::text(409, "this uid is connected already\n"));
+                return self.refuse(fd, Response::text(409, "this uid is connected already\n"), "its uid is taken");
             }
             if !is_name(uid) {
-                log::error!("fd {fd}: an upgrade is answered with 500, because {uid:?} is no uid: {}", Change::BadName);
-                return self.respond(fd, Response::text(500, "the handler's answer cannot be sent\n"));
+                // Handlers pass on what clients call themselves.
+                return self.refuse(fd, Response::text(400, format!("{}\n", Change::BadName)), "its uid is no name");
             }
         }
         let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
@@ -138,9 +149,14 @@ impl<A: Application> EventLoop<A> {
             }
             Err(fault) => {
                 log::error!("fd {fd}: an upgrade is answered with 500, because {fault}");
+                self.core.refuse(fd, 500, fault);
                 self.core.table.touch(slot);
             }
         }
         self.core.arm(slot);
     }
+}
+
+fn internal_error() -> Response {
+    Response::text(500, "internal error\n").close()
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::connection::{Cause, Closed, Connection, Env, Event, Outbound, State, Traffic};
 use crate::event_loop::drain::Drain;
+use crate::event_loop::stats::Counters;
 use crate::event_loop::table::Table;
 use crate::event_loop::timers::{TimerId, Timers};
 use crate::fd::Fd;
@@ -60,18 +61,6 @@ pub struct Ending {
     pub departed: Departed,
 }
 
-/// What was counted since the start.
-#[derive(Copy, Clone, Debug, Default)]
-pub struct Counters {
-    pub accepted: u64,
-    pub refused: u64,
-    pub opened: u64,
-    pub closed: u64,
-    pub open: usize,
-    /// Of the connections that are gone.
-    pub traffic: Traffic,
-}
-
 /// A connection, as `info` tells of it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -96,36 +85,6 @@ pub struct Info {
     pub traffic: Traffic,
     /// Bytes that wait to be written.
     pub queued_bytes: usize,
-}
-
-/// The server's state in numbers.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Stats {
-    /// WebSockets that are open.
-    pub open: usize,
-    /// Connections in whatever state, HTTP and closing ones included.
-    pub connections: usize,
-    /// The most connections at a time.
-    pub connections_max: usize,
-    /// Connections accepted since the start.
-    pub accepted: u64,
-    /// Connections refused since the start because there was no room.
-    pub refused: u64,
-    /// WebSockets opened since the start.
-    pub opened: u64,
-    /// WebSockets closed since the start: `opened == closed + open`.
-    pub closed: u64,
-    /// uids with a connection.
-    pub users: usize,
-    /// Groups with a member.
-    pub groups: usize,
-    /// Bytes in all queues, a shared frame counted once.
-    pub queued_bytes: usize,
-    /// Bytes and messages since the start, both ways.
-    pub traffic: Traffic,
-    /// Since the start.
-    pub uptime: Duration,
 }
 
 impl Core {
@@ -260,12 +219,21 @@ impl Core {
         self.record_end(slot, event)
     }
 
-    /// Takes a connection that stopped being open out of the maps, and puts it on the list for its handler.
+    /// Takes note of what a connection came to. One that stopped being open is taken out of the maps, and put on the list
+    /// for its handler: `true`.
     pub fn record_end(&mut self, slot: u32, event: Option<Event<'_>>) -> bool {
-        let Some(Event::Closed(closed)) = event else { return false };
+        let closed = match event {
+            Some(Event::Closed(closed)) => closed,
+            Some(Event::Refused(refusal)) => {
+                self.count_refusal(self.table.fd_of(slot), &refusal);
+                return false;
+            }
+            _ => return false,
+        };
         let departed = self.registry.remove(slot);
         self.counters.open -= 1;
         self.counters.closed += 1;
+        *self.counters.closed_by_cause.entry(closed.cause.as_str()).or_default() += 1;
         self.ends.push_back(Ending { fd: self.table.fd_of(slot), closed, departed });
         true
     }
@@ -438,30 +406,6 @@ impl Core {
         slots.take(limit).map(|slot| self.table.fd_of(slot)).collect()
     }
 
-    /// The server in numbers.
-    pub fn stats(&self) -> Stats {
-        let mut traffic = self.counters.traffic;
-        for slot in self.table.slots() {
-            if let Some(entry) = self.table.get(slot) {
-                traffic += entry.connection.traffic();
-            }
-        }
-        Stats {
-            open: self.counters.open,
-            connections: self.table.len(),
-            connections_max: self.connections_max,
-            accepted: self.counters.accepted,
-            refused: self.counters.refused,
-            opened: self.counters.opened,
-            closed: self.counters.closed,
-            users: self.registry.user_count(),
-            groups: self.registry.group_count(),
-            queued_bytes: self.table.env.queued,
-            traffic,
-            uptime: Duration::from_millis(self.table.env.now.0),
-        }
-    }
-
     // Time.
 
     /// A timer.
@@ -527,9 +471,6 @@ impl Core {
     /// Frees a slot at the end of a turn.
     pub fn reap(&mut self, slot: u32) {
         self.drop_session(self.table.fd_of(slot));
-        if let Some(entry) = self.table.get(slot) {
-            self.counters.traffic += entry.connection.traffic();
-        }
         self.wheel.cancel(Owner::Connection(slot));
         self.table.remove(slot);
     }

@@ -12,6 +12,7 @@ mod inbox;
 mod listener;
 mod signals;
 mod socket;
+mod stats;
 mod table;
 mod timers;
 
@@ -26,9 +27,10 @@ use httpdate::HttpDate;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-pub use self::core::{Core, Info, Stats};
+pub use self::core::{Core, Info};
 pub use self::inbox::{Inbox, Rejected, Sender};
 pub use self::listener::{Address, Listener};
+pub use self::stats::Stats;
 pub use self::timers::TimerId;
 
 use self::accept::Door;
@@ -122,6 +124,8 @@ pub fn open<C>(commands_max: usize) -> io::Result<(Poll, Inbox<C>)> {
 #[derive(Debug)]
 struct Clock {
     started: Instant,
+    /// When this turn began.
+    turned: Instant,
     /// The second that `Env::date` was made for.
     dated: u64,
 }
@@ -156,7 +160,7 @@ impl<A: Application> EventLoop<A> {
             door: Door::new(listeners)?,
             inbox,
             signals,
-            clock: Clock { started: Instant::now(), dated: u64::MAX },
+            clock: Clock::new(),
             buffer: vec![0; budget],
             commands: VecDeque::new(),
             slots: Vec::new(),
@@ -185,8 +189,9 @@ impl<A: Application> EventLoop<A> {
 
     fn turn_until_drained(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut now = self.clock.turned;
         while !self.core.is_drained() {
-            match self.poll.poll(&mut events, self.timeout()) {
+            match self.poll.poll(&mut events, self.timeout(now)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -207,12 +212,15 @@ impl<A: Application> EventLoop<A> {
             if cfg!(debug_assertions) && self.core.table.len() < 64 {
                 self.core.check_invariants();
             }
+            // The same look at the clock says how long the turn took and how long to wait.
+            now = Instant::now();
+            self.core.end_turn(now - self.clock.turned);
         }
         Ok(())
     }
 
     /// How long to wait for events: not at all while work was put off.
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&self, now: Instant) -> Option<Duration> {
         let is_behind = !self.core.ready.is_empty() || self.core.table.has_dirty() || self.door.has_pending();
         if is_behind {
             return Some(Duration::ZERO);
@@ -220,7 +228,7 @@ impl<A: Application> EventLoop<A> {
         let drain = self.core.drain.as_ref().map(Drain::next);
         let next = [self.core.wheel.next(), self.door.retry_at(), drain].into_iter().flatten().min()?;
         let at = self.clock.started + Duration::from_millis(next.0);
-        Some(at.saturating_duration_since(Instant::now()))
+        Some(at.saturating_duration_since(now))
     }
 
     // What happened.
@@ -311,9 +319,9 @@ impl<A: Application> EventLoop<A> {
         if !entry.is_readable || !entry.connection.wants_read() {
             return;
         }
-        let now = env.now;
+        env.counts.reads += 1;
         let read = self.core.table.read(slot, buffer);
-        let Some((entry, _)) = self.core.table.get_mut(slot) else { return };
+        let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
         match read {
             Ok(None) => entry.is_readable = false,
             Ok(Some(0)) => {
@@ -324,7 +332,7 @@ impl<A: Application> EventLoop<A> {
                 // A read that returns less than it was offered has drained the socket, unless the peer has closed
                 // its side: that end is only seen by reading up to it.
                 entry.is_readable = count == buffer.len() || entry.is_hung_up;
-                entry.connection.handle_received(count, now);
+                entry.connection.handle_received(count, env);
                 let goes_on = entry.is_readable;
                 self.feed(slot, &mut buffer[..count]);
                 if goes_on {
@@ -355,8 +363,8 @@ impl<A: Application> EventLoop<A> {
                 Event::Head(request) => self.take_in(fd, request),
                 Event::Piece { bytes, is_last, state } => self.hand_on(fd, &bytes, is_last, state),
                 Event::Upgrade(request) => self.answer_upgrade(fd, request),
-                closed @ Event::Closed(_) => {
-                    self.core.record_end(slot, Some(closed));
+                end @ (Event::Closed(_) | Event::Refused(_)) => {
+                    self.core.record_end(slot, Some(end));
                 }
             }
             if !self.core.ends.is_empty() {
@@ -477,9 +485,15 @@ impl<A: Application> EventLoop<A> {
 }
 
 impl Clock {
+    fn new() -> Clock {
+        let started = Instant::now();
+        Clock { started, turned: started, dated: u64::MAX }
+    }
+
     /// Reads the clock into `env`, once a turn; the date only when the second has changed.
     fn read(&mut self, env: &mut Env) {
-        let elapsed = self.started.elapsed();
+        self.turned = Instant::now();
+        let elapsed = self.turned - self.started;
         env.now = Tick(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
         if self.dated != elapsed.as_secs() {
             self.dated = elapsed.as_secs();

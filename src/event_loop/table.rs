@@ -222,7 +222,10 @@ impl Table {
                 Outcome::Queued
             }
             Sent::NotOpen => Outcome::Gone,
-            Sent::TooLarge => Outcome::Refused,
+            Sent::TooLarge => {
+                self.env.counts.too_large += 1;
+                Outcome::Refused
+            }
             Sent::Full => self.push_to_full(slot, outbound),
         }
     }
@@ -244,10 +247,12 @@ impl Table {
             SlowReader::DropNewest => {}
             SlowReader::Conflate => {
                 if entry.connection.conflate(outbound, env) {
+                    env.counts.conflated += 1;
                     return Outcome::Queued;
                 }
             }
         }
+        self.env.counts.dropped += 1;
         Outcome::Dropped
     }
 
@@ -266,6 +271,7 @@ impl Table {
         if !(drops && entry.connection.take_back(env)) {
             self.slow.push(slot);
         }
+        self.env.counts.dropped += 1;
         Outcome::Dropped
     }
 
@@ -310,6 +316,7 @@ impl Table {
                     (slices.iter().map(|slice| slice.len()).sum(), socket.write(slices))
                 }
             };
+            self.env.counts.writes += 1;
             match taken {
                 Ok(taken) => {
                     let written = taken.unwrap_or(0);

@@ -59,6 +59,11 @@ impl Timers {
         TimerId { index, serial }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.timers.len()
+    }
+
     /// Ends a timer. `false`: it had ended already.
     pub fn remove(&mut self, id: TimerId) -> bool {
         let is_there = self.timers.get(id.index as usize).is_some_and(|timer| timer.serial == id.serial);

@@ -42,6 +42,7 @@ impl Server {
                 self.record_end(slot, Some(Event::Closed(closed)));
                 return self.compare(slot);
             }
+            Event::Refused(_) => return self.compare(slot),
             Event::Text(text) => Said::Text(text.into_owned()),
             Event::Binary(bytes) => Said::Binary(bytes.into_owned()),
             Event::Ping(payload) => Said::Ping(payload.into_owned()),

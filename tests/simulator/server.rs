@@ -210,7 +210,7 @@ impl Server {
             Read::Bytes(count) => {
                 let goes_on = count == buffer.len() || entry.is_hung_up;
                 entry.is_readable = goes_on;
-                entry.connection.handle_received(count, self.env.now);
+                entry.connection.handle_received(count, &mut self.env);
                 let now = self.env.now;
                 let life = self.life_at(slot);
                 life.beat.hear(now);
@@ -291,6 +291,7 @@ impl Server {
         let (life, ledger) = self.oracle.account(fd);
         match &event {
             Some(Event::Closed(closed)) => life.close_by_tick(closed, limits, turn, ledger),
+            Some(Event::Refused(_)) => life.lane.observe_raw(after, ledger),
             Some(event) => panic!("{fd}: {event:?} because of a tick"),
             None if was_http => life.lane.observe_raw(after, ledger),
             None => life.outlive_tick(after > before, limits, turn, ledger),

@@ -100,7 +100,10 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
             check_lines(written);
             check_answer(&request, manner, answer.is_ok(), written);
         }
-        Event::Head(request) => connection.take_in(request, Intake::Whole, env),
+        Event::Head(request) => {
+            connection.take_in(request, Intake::Whole, env);
+        }
+        Event::Refused(_) => {}
         event => panic!("{event:?} before there is a WebSocket"),
     }
 }

@@ -91,7 +91,7 @@ fn a_body_that_breaks_off_cuts_the_response_short() {
     let mut rig = rig();
     rig.feed(HEAD.as_bytes());
     assert!(rig.begin() && rig.reply(b"one"));
-    assert_eq!(rig.feed(b"no size\r\n"), [""; 0]);
+    assert_eq!(rig.feed(b"no size\r\n").len(), 1, "the loop hears of it");
     assert_eq!(rig.body(), "3\r\none\r\n", "no last chunk");
     assert_eq!(rig.connection.state(), State::Closing);
 
@@ -144,6 +144,6 @@ fn a_body_has_time_from_piece_to_piece() {
         assert_eq!(rig.feed(b"1\r\nx\r\n"), ["piece 1 false"]);
     }
     rig.env.now = rig.env.now.after(time_max);
-    assert!(rig.connection.handle_tick(&mut rig.env).is_none());
+    assert!(matches!(rig.connection.handle_tick(&mut rig.env), Some(Event::Refused(_))));
     assert!(rig.written().starts_with(b"HTTP/1.1 408 "));
 }

@@ -1,0 +1,191 @@
+//! What a loop counts, and what it says about whom it refuses.
+//!
+//! The numbers are raised where things happen and read as they are: to ask for them costs the same with one connection
+//! as with a million.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::connection::{Refusal, Traffic};
+use crate::event_loop::core::Core;
+use crate::fd::Fd;
+use crate::histogram::Histogram;
+use crate::tick::Tick;
+
+/// At most one line in so long warns of what may happen a thousand times.
+const HUSH: Duration = Duration::from_secs(1);
+
+/// The server's state in numbers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// WebSockets that are open.
+    pub open: usize,
+    /// Connections in whatever state, HTTP and closing ones included.
+    pub connections: usize,
+    /// The most connections at a time.
+    pub connections_max: usize,
+    /// Connections accepted since the start.
+    pub accepted: u64,
+    /// Connections refused since the start because there was no room.
+    pub refused: u64,
+    /// Requests refused since the start, by the HTTP status they got: those for which there was no room (503), what is no
+    /// HTTP that is served here, upgrades that a rule or a handler refused. What
+    /// [`on_request`](crate::Handler::on_request) answers is no refusal.
+    pub refused_by_status: BTreeMap<u16, u64>,
+    /// WebSockets opened since the start.
+    pub opened: u64,
+    /// WebSockets closed since the start: `opened == closed + open`.
+    pub closed: u64,
+    /// The same by [`Cause::as_str`](crate::Cause::as_str). A cause that never came is not there.
+    pub closed_by_cause: BTreeMap<&'static str, u64>,
+    /// uids with a connection.
+    pub users: usize,
+    /// Groups with a member.
+    pub groups: usize,
+    /// Bytes in all queues, a shared frame counted once.
+    pub queued_bytes: usize,
+    /// Bytes and messages since the start, both ways; those of connections that are gone, too.
+    pub traffic: Traffic,
+    /// Messages since the start that a full queue did not take, each counted once a reader.
+    pub dropped: u64,
+    /// Messages that a full queue took in the place of an unsent older one: [`SlowReader::Conflate`](crate::SlowReader).
+    pub conflated: u64,
+    /// Messages not sent because they are longer than `queue_bytes_max`.
+    pub too_large: u64,
+    /// Pings that heartbeats sent.
+    pub pings: u64,
+    /// Heartbeats that nothing answered in time. Who missed too many is in `closed_by_cause`.
+    pub missed_heartbeats: u64,
+    /// Timers of [`after`](crate::Context::after) and [`every`](crate::Context::every) that there are.
+    pub timers: usize,
+    /// System calls that read from a connection, and that wrote to one.
+    pub reads: u64,
+    /// See `reads`.
+    pub writes: u64,
+    /// How long each turn of the loop took, the wait for events not counted. Its count is that of the turns.
+    pub turn_time: Histogram,
+    /// How long a connection's output waited until the socket had taken the last byte of it: once for each time that
+    /// nothing was left. What left in the turn that made it counts with the whole turn's time, which is an upper bound;
+    /// what a full socket had left over, by the loop's clock of milliseconds, from the moment it did.
+    pub write_delay: Histogram,
+    /// Since the start.
+    pub uptime: Duration,
+}
+
+/// What the loop itself counts. What connections do is in `Env`.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub accepted: u64,
+    pub refused: u64,
+    pub refused_by_status: BTreeMap<u16, u64>,
+    pub opened: u64,
+    pub closed: u64,
+    pub closed_by_cause: BTreeMap<&'static str, u64>,
+    pub open: usize,
+    pub turn_time: Histogram,
+    full: Hush,
+    origin: Hush,
+}
+
+/// When to speak again of what was just warned of, and how often it happened since.
+#[derive(Debug, Default)]
+struct Hush {
+    until: Tick,
+    unsaid: u64,
+}
+
+impl Hush {
+    /// It happened. When it is time for a line: how often it did since the last one.
+    fn count(&mut self, now: Tick) -> Option<u64> {
+        self.unsaid += 1;
+        if now < self.until {
+            return None;
+        }
+        self.until = now.after(HUSH);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+impl Core {
+    /// The server in numbers.
+    pub fn stats(&self) -> Stats {
+        let (counters, counts) = (&self.counters, &self.table.env.counts);
+        Stats {
+            open: counters.open,
+            connections: self.table.len(),
+            connections_max: self.connections_max,
+            accepted: counters.accepted,
+            refused: counters.refused,
+            refused_by_status: counters.refused_by_status.clone(),
+            opened: counters.opened,
+            closed: counters.closed,
+            closed_by_cause: counters.closed_by_cause.clone(),
+            users: self.registry.user_count(),
+            groups: self.registry.group_count(),
+            queued_bytes: self.table.env.queued,
+            traffic: counts.traffic,
+            dropped: counts.dropped,
+            conflated: counts.conflated,
+            too_large: counts.too_large,
+            pings: counts.pings,
+            missed_heartbeats: counts.missed,
+            timers: self.timers.len(),
+            reads: counts.reads,
+            writes: counts.writes,
+            turn_time: counters.turn_time.clone(),
+            write_delay: counts.waits.clone(),
+            uptime: Duration::from_millis(self.table.env.now.0),
+        }
+    }
+
+    /// A turn is over, and took so long.
+    #[inline]
+    pub fn end_turn(&mut self, took: Duration) {
+        self.counters.turn_time.record(took, 1);
+        let counts = &mut self.table.env.counts;
+        let sent = std::mem::take(&mut counts.sent);
+        counts.waits.record(took, sent);
+    }
+
+    /// A request was refused: by a rule, a handler, or for a handler's fault.
+    pub fn refuse(&mut self, fd: Fd, status: u16, why: impl fmt::Display) {
+        *self.counters.refused_by_status.entry(status).or_default() += 1;
+        log::debug!("fd {fd}: refused with {status}: {why}");
+    }
+
+    /// A connection refused a request by one of its rules.
+    pub fn count_refusal(&mut self, fd: Fd, refusal: &Refusal) {
+        self.refuse(fd, refusal.status(), refusal);
+        if let Refusal::Origin(error) = refusal
+            && let Some(count) = self.counters.origin.count(self.table.env.now)
+        {
+            log::warn!(
+                "fd {fd}: refused with 403: {error} (refused over their origin since the last such line: {count})"
+            );
+        }
+    }
+
+    /// A connection got 503 at the door: `why` there is no room.
+    pub fn count_full(&mut self, why: impl fmt::Display) {
+        self.counters.refused += 1;
+        *self.counters.refused_by_status.entry(503).or_default() += 1;
+        log::debug!("a new connection is refused with 503: {why}");
+        if let Some(count) = self.counters.full.count(self.table.env.now) {
+            log::warn!("{why}: new clients get 503 (since the last such line: {count})");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_a_second_says_how_often() {
+        let mut hush = Hush::default();
+        let said: Vec<_> = [0, 1, 999, 1000, 1001, 5000].map(|now| hush.count(Tick(now))).into();
+        assert_eq!(said, [Some(1), None, None, Some(3), None, Some(2)]);
+    }
+}

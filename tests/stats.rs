@@ -1,0 +1,193 @@
+//! What the server counts, and what it says in the log of those it refuses.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use common::raw::{TEXT, UPGRADE};
+use common::{Client, Raw, echo, serve};
+use fdpush::{Fd, Heartbeat, Limits, Response, SlowReader, Stats, Upgrade};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// Keeps every line that the crate logs.
+struct Lines(Mutex<Vec<(Level, String)>>);
+
+static LINES: Lines = Lines(Mutex::new(Vec::new()));
+
+impl Log for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("fdpush")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().expect("no panic under the lock").push((record.level(), record.args().to_string()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The lines that have all these words.
+fn lines_with(words: &[&str]) -> Vec<(Level, String)> {
+    let lines = LINES.0.lock().expect("no panic under the lock");
+    lines.iter().filter(|(_, line)| words.iter().all(|word| line.contains(word))).cloned().collect()
+}
+
+fn listen_to_the_log() {
+    // The first test of this process sets it.
+    let _ = log::set_logger(&LINES);
+    log::set_max_level(LevelFilter::Debug);
+}
+
+fn refuse(address: SocketAddr, bytes: &str, status: u16) {
+    let mut raw = Raw::connect(address);
+    raw.send(bytes);
+    assert_eq!(raw.reply().status, status, "{bytes}");
+}
+
+#[test]
+fn every_refusal_is_counted_by_its_status_and_said() {
+    listen_to_the_log();
+    let limits = Limits { head_time_max: Duration::from_millis(100), ..Limits::default() };
+    let server = serve(|server| {
+        server.limits(limits).on_upgrade(|_, _, request| match &*request.path() {
+            "/taken" => Upgrade::accept().uid("").into(),
+            "/no" => Upgrade::refuse(Response::text(402, "pay\n")),
+            _ => Upgrade::accept().into(),
+        })
+    });
+    let address = server.address();
+    refuse(address, "\u{1}", 400);
+    refuse(address, &UPGRADE.replace("GET", "POST"), 405);
+    refuse(address, &UPGRADE.replace("Version: 13", "Version: 12"), 426);
+    refuse(address, &UPGRADE.replace("GET / ", "GET /no "), 402);
+    refuse(address, &UPGRADE.replace("GET / ", "GET /taken "), 400);
+    refuse(address, "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", 404);
+    refuse(address, "GET /slow", 408);
+    for _ in 0..3 {
+        refuse(address, &UPGRADE.replace("Host: localhost", "Host: localhost\r\nOrigin: http://evil.example"), 403);
+    }
+    let stats = server.ask(|ctx| ctx.stats());
+    let counts = [(400, 2), (402, 1), (403, 3), (404, 1), (405, 1), (408, 1), (426, 1)];
+    assert_eq!(stats.refused_by_status, BTreeMap::from(counts));
+    assert_eq!((stats.refused, stats.opened), (0, 0), "there was room all the time");
+
+    assert_eq!(lines_with(&["refused with 402: by the handler"])[0].0, Level::Debug);
+    let (warned, each): (Vec<_>, Vec<_>) = lines_with(&["refused with 403", "http://evil.example"])
+        .into_iter()
+        .partition(|(level, _)| *level == Level::Warn);
+    assert_eq!(each.len(), 3, "{each:?}");
+    // One line a second: a machine this slow would have to be very slow.
+    assert!(warned[0].1.contains("since the last such line: 1)"), "{warned:?}");
+    assert!(warned.len() < 3, "{warned:?}");
+}
+
+#[test]
+fn a_full_server_counts_whom_it_turns_away_and_warns() {
+    listen_to_the_log();
+    let limits = Limits { connections_max: Some(1), ..Limits::default() };
+    let server = serve(move |server| server.limits(limits));
+    let inside = server.connect("/");
+    for _ in 0..2 {
+        assert_eq!(server.raw().reply().status, 503);
+    }
+    let stats = server.ask(|ctx| ctx.stats());
+    assert_eq!((stats.refused, stats.refused_by_status), (2, BTreeMap::from([(503, 2)])));
+    let warned = lines_with(&["the server has its 1 connections: new clients get 503"]);
+    assert_eq!((warned.len(), warned[0].0), (1, Level::Warn), "{warned:?}");
+    drop(inside);
+}
+
+#[test]
+fn closes_are_counted_by_cause_and_traffic_outlives_its_connection() {
+    let server = serve(|server| server.on_message(echo));
+    let mut clients: Vec<Client> = (0..3).map(|_| server.connect("/")).collect();
+    for client in &mut clients {
+        client.send("hello");
+        assert_eq!(client.text(), "hello");
+    }
+    let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
+    clients[0].close(1000, "");
+    assert_eq!(clients[0].closed().0, 1000);
+    server.ask(move |ctx| ctx.close(fds[1], 4000, "out"));
+    assert_eq!(clients[1].closed().0, 4000);
+    let mut raw = Raw::upgraded(server.address());
+    raw.send_frame(TEXT, b"\xff");
+    assert_eq!(raw.close_frame().0, 1007);
+    server.wait_until("three are gone", |ctx| ctx.stats().closed == 3);
+    let stats = server.ask(|ctx| ctx.stats());
+    let causes = [("client_closed", 1), ("protocol_error", 1), ("server_closed", 1)];
+    assert_eq!(stats.closed_by_cause, BTreeMap::from(causes));
+    assert_eq!((stats.accepted, stats.opened, stats.closed, stats.open), (4, 4, 3, 1));
+    assert_eq!((stats.traffic.messages_in, stats.traffic.messages_out), (3, 3));
+    assert!(stats.traffic.bytes_in > 4 * 100 && stats.traffic.bytes_out > 4 * 100, "heads count: {stats:?}");
+    assert!(stats.reads >= 7 && stats.writes >= 7, "{stats:?}");
+}
+
+#[test]
+fn every_turn_and_every_delivery_is_timed() {
+    let server = serve(|server| server.on_message(echo));
+    let before = server.ask(|ctx| ctx.stats());
+    let mut client = server.connect("/");
+    for _ in 0..10 {
+        client.send("x");
+        client.text();
+    }
+    let timer = server.ask(|ctx| ctx.after(Duration::from_secs(3600)));
+    let after = server.ask(|ctx| ctx.stats());
+    assert!(after.turn_time.count() > before.turn_time.count() + 10);
+    // The 101 and the echoes, but not what this very turn writes.
+    assert!(after.write_delay.count() >= before.write_delay.count() + 11, "{after:?}");
+    assert!(after.turn_time.sum() > Duration::ZERO && after.turn_time.quantile(0.5).is_some());
+    assert_eq!((before.timers, after.timers), (0, 1));
+    assert!(server.ask(move |ctx| ctx.cancel(timer) && ctx.stats().timers == 0));
+}
+
+/// A server whose one client reads nothing until it is told to, and what came of pushing to it until it was full.
+fn overfill(slow_reader: SlowReader) -> Stats {
+    let limits = Limits { queue_bytes_max: 2 << 20, slow_reader, ..Limits::default() };
+    let server = serve(move |server| server.limits(limits));
+    let mut client = server.connect("/?uid=ann");
+    let mut pushed = 0;
+    while server.ask(|ctx| ctx.stats().dropped + ctx.stats().conflated) == 0 {
+        server.ask(|ctx| {
+            let text = "x".repeat(100_000);
+            ctx.push_uid("ann", fdpush::Message::Text(&text).key("k"))
+        });
+        pushed += 1;
+    }
+    let then = server.ask(|ctx| ctx.stats().uptime) + Duration::from_millis(2);
+    server.wait_until("it waits for milliseconds", move |ctx| ctx.stats().uptime > then);
+    for _ in 0..pushed - 1 {
+        assert_eq!(client.text().len(), 100_000);
+    }
+    assert_eq!(server.ask(|ctx| ctx.push_uid("ann", &"x".repeat(2 << 20))).queued, 0);
+    server.wait_until("all is read", |ctx| ctx.stats().queued_bytes == 0);
+    let stats = server.ask(|ctx| ctx.stats());
+    let waited = stats.write_delay.count() - stats.write_delay.buckets().nth(9).map_or(0, |(_, count)| count);
+    assert!(waited > 0, "what a full socket left waited for milliseconds: {stats:?}");
+    stats
+}
+
+#[test]
+fn what_a_full_queue_did_not_take_is_counted_by_what_became_of_it() {
+    let stats = overfill(SlowReader::DropNewest);
+    assert_eq!((stats.dropped, stats.conflated, stats.too_large), (1, 0, 1));
+    let stats = overfill(SlowReader::Conflate);
+    assert_eq!((stats.dropped, stats.conflated, stats.too_large), (0, 1, 1));
+}
+
+#[test]
+fn heartbeats_are_counted_sent_and_missed() {
+    let heartbeat = Heartbeat::Ping { every: Duration::from_millis(20), missed_max: 2 };
+    let server = serve(move |server| server.heartbeat(heartbeat));
+    let mut mute = Raw::upgraded(server.address());
+    mute.rest();
+    let stats = server.ask(|ctx| ctx.stats());
+    assert_eq!(stats.closed_by_cause.get("heartbeat_missed"), Some(&1));
+    assert_eq!((stats.pings, stats.missed_heartbeats), (2, 2));
+}
