@@ -115,6 +115,40 @@ fn a_drain_ends_idle_http_connections_and_answers_what_is_under_way() {
 }
 
 #[test]
+fn a_drain_does_not_wait_for_those_who_ask_nothing() {
+    // So long that whoever is waited for is a failure.
+    let hour = Duration::from_secs(3600);
+    let limits = Limits { close_wait_max: hour, drain_time_max: hour, ..Limits::default() };
+    let server = serve(move |server| server.limits(limits).on_request(|_, _, _| Response::text(200, "fine\n")));
+    let silent = server.raw();
+    let mut idle = server.raw();
+    idle.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(idle.reply().keeps_alive());
+    server.wait_until("both are there", |ctx| ctx.stats().connections == 2);
+    // Neither closes its side.
+    assert!(server.stop().is_ok());
+    idle.end();
+    drop(silent);
+}
+
+#[test]
+fn a_request_that_has_begun_is_told_of_the_drain() {
+    let server = serve(|server| server);
+    let (mut begun, head) = (server.raw(), "GET / HT");
+    begun.send(head);
+    let (mut uploading, half) = (server.raw(), "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf");
+    uploading.send(half);
+    let sent = (head.len() + half.len()) as u64;
+    server.wait_until("both were read", move |ctx| ctx.stats().traffic.bytes_in == sent);
+    server.remote.drain().expect("room in the inbox");
+    for mut raw in [begun, uploading] {
+        let reply = raw.reply();
+        assert_eq!((reply.status, reply.keeps_alive()), (503, false));
+        raw.end();
+    }
+}
+
+#[test]
 fn a_client_that_does_not_go_is_left_behind_after_drain_time_max() {
     let limits = Limits { drain_time_max: Duration::from_millis(50), ..Limits::default() };
     let server = serve(|server| server.limits(limits));

@@ -165,20 +165,23 @@ impl Connection {
         }
     }
 
-    /// The server goes down. What is no WebSocket is answered and let go; where no request has begun there is nobody to
-    /// answer, and nothing to wait for.
+    /// The server goes down. A request that has begun is answered and its client let go; where none has there is nobody
+    /// to answer and nothing to wait for.
     pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
-        if http.is_answering() {
-            self.respond(Response::text(503, "the server is going down\n").close(), env);
-            return Some(Event::Refused(Refusal::Drained));
-        }
-        if self.output.is_empty() {
-            self.stage = Stage::Finished;
-        } else {
+        let response = Response::text(503, "the server is going down\n").close();
+        if http.answer_mut().is_some() {
+            self.respond(response, env);
+        } else if http.has_begun() {
+            let head_only = http.is_head();
+            self.push_response(&response, false, head_only, env);
             self.linger(env);
+        } else {
+            self.stage = if self.output.is_empty() { Stage::Finished } else { Stage::Lingering };
+            self.deadline = env.now.after(env.limits.close_wait_max);
+            return None;
         }
-        None
+        Some(Event::Refused(Refusal::Drained))
     }
 
     /// Lets a request wait for an answer from elsewhere.

@@ -199,6 +199,11 @@ impl Http {
         self.is_head
     }
 
+    /// Whether something of a request has come that is not answered.
+    pub fn has_begun(&self) -> bool {
+        !matches!(self.phase, Phase::Idle | Phase::Head) || !self.is_drained()
+    }
+
     /// Whether a request waits for its answer.
     pub fn is_answering(&self) -> bool {
         matches!(self.phase, Phase::Answer(_))
