@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::event_loop::{Core, Info, Stats, TimerId};
 use crate::fd::Fd;
-use crate::limits::Heartbeat;
+use crate::limits::{Heartbeat, Limits};
 use crate::message::{Delivery, Outcome, Push};
 use crate::protocol::close::CloseCode;
 use crate::protocol::response::Response;
@@ -299,6 +299,11 @@ impl Context<'_> {
     /// Ends a timer. `false`: it had ended.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         self.core.cancel_timer(timer)
+    }
+
+    /// The bounds that the server runs with.
+    pub fn limits(&self) -> &Limits {
+        &self.core.table.env.limits
     }
 
     /// A handle for other threads.

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::fd::Fd;
 
+/// What the header of a frame adds to its payload at most, where the server sends it (RFC 6455 section 5.2, no mask).
+const SERVER_HEADER_BYTES_MAX: usize = 10;
+
 /// The bounds. Build one from the defaults: `Limits { message_bytes_max: 1 << 24, ..Limits::default() }`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -38,7 +41,13 @@ pub struct Limits {
     /// How long a close handshake waits for the client's part. Default 5 s.
     pub close_wait_max: Duration,
 
-    /// Bytes in one connection's queue; over it, [`slow_reader`](Limits::slow_reader) says what happens. Default 1 MiB.
+    /// Bytes in one connection's queue; over it, [`slow_reader`](Limits::slow_reader) says what happens, and a frame that
+    /// is longer is [`TooLarge`](crate::Outcome::TooLarge) for anyone. At least 10 more than `message_bytes_max`, which is
+    /// what a frame's header adds, so that whatever came in can be pushed on. Default 4 MiB: a few of the largest messages
+    /// in a burst, which the reader of one that was no larger than a single message would not survive.
+    ///
+    /// It bounds what one turn of the loop pushes to a connection, too, less what its socket takes at once: a reader has
+    /// no time to read within a turn.
     pub queue_bytes_max: usize,
     /// Bytes in all queues, a shared frame counted once; over it, `slow_reader` likewise, and a reader that has taken half
     /// a message and has no room for the other half is closed whatever the policy. Default 64 MiB.
@@ -86,7 +95,7 @@ impl Default for Limits {
             message_bytes_max: 1 << 20,
             message_time_max: Duration::from_secs(60),
             close_wait_max: Duration::from_secs(5),
-            queue_bytes_max: 1 << 20,
+            queue_bytes_max: 4 << 20,
             queue_total_bytes_max: 64 << 20,
             write_time_max: Duration::from_secs(30),
             slow_reader: SlowReader::Close,
@@ -115,6 +124,14 @@ impl Limits {
             if !(1..=max).contains(&value) {
                 return Err(format!("{name} is {value}: it must be from 1 to {max}"));
             }
+        }
+        let least = self.message_bytes_max + SERVER_HEADER_BYTES_MAX;
+        if self.queue_bytes_max < least {
+            return Err(format!(
+                "queue_bytes_max is {}: with a message_bytes_max of {} it must be at least {least}, or the largest \
+                 messages could be received and never pushed on",
+                self.queue_bytes_max, self.message_bytes_max
+            ));
         }
         if !(1 << 10..=1 << 26).contains(&self.read_budget_bytes) {
             return Err(format!("read_budget_bytes is {}: it must be from 1 KiB to 64 MiB", self.read_budget_bytes));
@@ -205,6 +222,9 @@ mod tests {
     fn what_cannot_be_is_named() {
         let limits = Limits { queue_bytes_max: 0, ..Limits::default() };
         assert!(limits.check().is_err_and(|why| why.starts_with("queue_bytes_max")));
+        let limits = Limits { message_bytes_max: 1000, queue_bytes_max: 1009, ..Limits::default() };
+        assert!(limits.check().is_err_and(|why| why.contains("at least 1010")));
+        assert_eq!(Limits { queue_bytes_max: 1010, ..limits }.check(), Ok(()));
         let limits = Limits { head_time_max: Duration::ZERO, ..Limits::default() };
         assert!(limits.check().is_err_and(|why| why.starts_with("head_time_max")));
         let limits = Limits { connections_max: Some(u32::MAX), ..Limits::default() };

@@ -128,8 +128,10 @@ pub enum Outcome {
     Dropped,
     /// There is no such connection, or not any more: never was, closed, closing, or not a WebSocket (yet).
     Gone,
-    /// Not sent, whoever were there: a message over `queue_bytes_max`, a ping over 125 bytes, a close reason over 123
-    /// bytes, or a close code that RFC 6455 section 7.4 does not let anyone send.
+    /// Not queued, and never will be: the frame is longer than `queue_bytes_max`. The connection goes on.
+    TooLarge,
+    /// Not sent, whoever were there: a ping over 125 bytes, a close reason over 123 bytes, or a close code that RFC 6455
+    /// section 7.4 does not let anyone send.
     Refused,
 }
 
@@ -155,7 +157,7 @@ impl Delivery {
     pub(crate) fn count(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Queued => self.queued += 1,
-            Outcome::Dropped | Outcome::Refused => self.dropped += 1,
+            Outcome::Dropped | Outcome::TooLarge | Outcome::Refused => self.dropped += 1,
             Outcome::Gone => return,
         }
         self.matched += 1;

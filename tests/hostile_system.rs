@@ -172,7 +172,13 @@ fn stall(server: &TestServer, push: fn(&mut Context<'_>, Fd, &[u8]) -> Outcome) 
 }
 
 fn stalling(slow_reader: SlowReader) -> Limits {
-    Limits { queue_bytes_max: 256 << 10, queue_total_bytes_max: TOTAL_MAX, slow_reader, ..Limits::default() }
+    Limits {
+        message_bytes_max: 128 << 10,
+        queue_bytes_max: 256 << 10,
+        queue_total_bytes_max: TOTAL_MAX,
+        slow_reader,
+        ..Limits::default()
+    }
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn an_address_in_use_or_unreadable_is_refused_by_name() {
 fn a_bound_that_cannot_be_is_refused_by_name() {
     for (limits, name) in [
         (Limits { queue_bytes_max: 0, ..Limits::default() }, "queue_bytes_max"),
+        (Limits { queue_bytes_max: 1 << 20, ..Limits::default() }, "queue_bytes_max"),
         (Limits { connections_max: Some(0), ..Limits::default() }, "connections_max"),
         (Limits { head_time_max: std::time::Duration::ZERO, ..Limits::default() }, "head_time_max"),
     ] {

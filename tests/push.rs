@@ -249,12 +249,12 @@ fn a_push_to_what_is_no_websocket_is_gone() {
 }
 
 #[test]
-fn a_message_over_the_queues_bound_is_refused_and_the_connection_lives() {
-    let limits = Limits { queue_bytes_max: 1000, ..Limits::default() };
+fn a_message_over_the_queues_bound_is_too_large_and_the_connection_lives() {
+    let limits = Limits { message_bytes_max: 500, queue_bytes_max: 1000, ..Limits::default() };
     let server = serve(|server| server.limits(limits));
     let mut client = server.connect("/?uid=ann");
     let fd = client.fd();
-    assert_eq!(server.ask(move |ctx| ctx.push(fd, &"x".repeat(1000))), Outcome::Refused);
+    assert_eq!(server.ask(move |ctx| ctx.push(fd, &"x".repeat(1000))), Outcome::TooLarge);
     let delivery = server.ask(|ctx| ctx.push_uid("ann", &"x".repeat(1000)));
     assert_eq!(delivery, Delivery { matched: 1, queued: 0, dropped: 1 });
     assert_eq!(server.ask(move |ctx| ctx.push(fd, &"x".repeat(900))), Outcome::Queued);
@@ -269,4 +269,23 @@ fn an_empty_message_is_a_message() {
     assert_eq!(client.next(), Received::text(""));
     client.send_binary(b"");
     assert_eq!(client.next(), Received::binary(Vec::new()));
+}
+
+#[test]
+fn a_burst_of_the_largest_messages_reaches_a_reader_that_reads() {
+    let server = serve(|server| server);
+    let mut client = server.connect("/?uid=ann");
+    let payload = |index: usize| format!("{index} {}", "x".repeat((900 << 10) + index));
+    server.ask(move |ctx| {
+        for index in 0..4 {
+            assert_eq!(ctx.push_uid("ann", &payload(index)).queued, 1, "message {index}");
+        }
+    });
+    for index in 0..4 {
+        assert!(client.text() == payload(index), "message {index}");
+    }
+    // Nothing but the bound of messages came in the way of a push before: what may come in can be pushed on.
+    let max = fdpush::Limits::default().message_bytes_max;
+    assert_eq!(server.ask(move |ctx| ctx.push_uid("ann", &"x".repeat(max))).queued, 1);
+    assert_eq!(client.text().len(), max);
 }

@@ -16,6 +16,7 @@ const MESSAGES_MAX: usize = 100_000;
 
 fn limits(slow_reader: SlowReader) -> Limits {
     Limits {
+        message_bytes_max: MESSAGE_BYTES,
         queue_bytes_max: QUEUE_BYTES_MAX,
         slow_reader,
         write_time_max: Duration::from_secs(3600),

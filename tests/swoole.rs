@@ -527,7 +527,12 @@ fn close_with_and_without_flushing() {
 #[test]
 fn a_slow_client_meets_its_bound() {
     let (told, heard) = channel();
-    let limits = Limits { queue_bytes_max: 256 << 10, slow_reader: SlowReader::Close, ..Limits::default() };
+    let limits = Limits {
+        message_bytes_max: 128 << 10,
+        queue_bytes_max: 256 << 10,
+        slow_reader: SlowReader::Close,
+        ..Limits::default()
+    };
     let server = serve(|server| server.limits(limits).on_close(report_close(told)));
     let (slow, mut quick) = (server.connect("/"), server.connect("/"));
     let (fd, message) = (slow.fd(), vec![0; 64 << 10]);

@@ -23,6 +23,10 @@ const SLICES_MAX: usize = 64;
 /// System calls a turn that may be spent on writing to one connection.
 const WRITES_PER_TURN_MAX: usize = 16;
 
+/// A frame over this goes to the socket at once, not at the turn's end: nothing is coalesced with it, and of a burst of
+/// such frames the reader can have the first while the others are made.
+const EAGER_BYTES: usize = 64 << 10;
+
 /// A connection and its socket.
 #[derive(Debug)]
 pub struct Entry {
@@ -219,12 +223,15 @@ impl Table {
                 if self.env.queued > self.env.limits.queue_total_bytes_max {
                     return self.relieve(slot);
                 }
+                if outbound.bytes() > EAGER_BYTES {
+                    self.write(slot);
+                }
                 Outcome::Queued
             }
             Sent::NotOpen => Outcome::Gone,
             Sent::TooLarge => {
                 self.env.counts.too_large += 1;
-                Outcome::Refused
+                Outcome::TooLarge
             }
             Sent::Full => self.push_to_full(slot, outbound),
         }

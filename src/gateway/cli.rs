@@ -93,8 +93,8 @@ struct Bounds {
     #[arg(long, value_name = "SIZE", env = "FDPUSH_MESSAGE_BYTES_MAX", default_value = "1MiB", value_parser = size)]
     message_bytes_max: usize,
 
-    /// What may wait for one slow reader
-    #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_BYTES_MAX", default_value = "1MiB", value_parser = size)]
+    /// What may wait for one slow reader, a burst of the largest messages included. Above --message-bytes-max
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_BYTES_MAX", default_value = "4MiB", value_parser = size)]
     queue_bytes_max: usize,
 
     /// What may wait for all of them

@@ -148,6 +148,7 @@ impl Handler for Gateway {
 fn push(ctx: &mut Context<'_>, from: Fd, to: &Target<'_>, data: &str) -> Result<Delivery, Refusal> {
     let uid = ctx.uid_of(from).map(str::to_owned);
     let message = |to: &str| frame::message(uid.as_deref(), from, to, data);
+    check_size(ctx, to, message("").len())?;
     match to {
         Target::Uids(uids) => {
             let mut delivery = Delivery::default();
@@ -163,13 +164,31 @@ fn push(ctx: &mut Context<'_>, from: Fd, to: &Target<'_>, data: &str) -> Result<
             };
             Ok(match ctx.push(to, &message("")) {
                 Outcome::Queued => Delivery { matched: 1, queued: 1, dropped: 0 },
-                Outcome::Dropped | Outcome::Refused => Delivery { matched: 1, queued: 0, dropped: 1 },
+                Outcome::Dropped | Outcome::TooLarge | Outcome::Refused => {
+                    Delivery { matched: 1, queued: 0, dropped: 1 }
+                }
                 Outcome::Gone => Delivery::default(),
             })
         }
         Target::Group(group) => Ok(ctx.push_group(group, &message(&frame::to_group(group)))),
         Target::All => Ok(ctx.broadcast(&message(frame::TO_ALL))),
     }
+}
+
+/// Whether a message of so many bytes, and what names whom it is for, fits into a queue at all.
+fn check_size(ctx: &Context<'_>, to: &Target<'_>, bytes: usize) -> Result<(), Refusal> {
+    let naming = match to {
+        Target::Uids(uids) => uids.iter().map(|uid| frame::to_uid(uid).len()).max().unwrap_or(0),
+        Target::Group(group) => frame::to_group(group).len(),
+        Target::Fd(_) => 0,
+        Target::All => frame::TO_ALL.len(),
+    };
+    let (bytes, bytes_max) = (bytes + naming + frame::HEADER_BYTES_MAX, ctx.limits().queue_bytes_max);
+    if bytes > bytes_max {
+        let what = format!("the message would be a frame of {bytes} bytes: it may have {bytes_max}");
+        return Err(Refusal::too_large(what));
+    }
+    Ok(())
 }
 
 fn acknowledge(ctx: &mut Context<'_>, fd: Fd, id: Id<'_>, change: Change) -> Result<(), Refusal> {

@@ -16,6 +16,9 @@ const UIDS_MAX: usize = 1000;
 /// The longest `id`, as it is written: it is sent back.
 const ID_BYTES_MAX: usize = 128;
 
+/// What the header of a WebSocket frame of ours adds to its text, at most.
+pub const HEADER_BYTES_MAX: usize = 10;
+
 /// What a client asks for.
 #[derive(Debug, PartialEq)]
 pub enum Request<'a> {
@@ -174,8 +177,7 @@ fn one_or_many(value: &RawValue) -> Result<Vec<Cow<'_, str>>, Refusal> {
 
 fn bounded<'a>(uids: Vec<Text<'a>>, name: &str) -> Result<Vec<Cow<'a, str>>, Refusal> {
     if uids.len() > UIDS_MAX {
-        let message = format!("{name} has {} uids: it may have {UIDS_MAX}", uids.len());
-        return Err(Refusal { code: "too_large", message });
+        return Err(Refusal::too_large(format!("{name} has {} uids: it may have {UIDS_MAX}", uids.len())));
     }
     Ok(uids.into_iter().map(|uid| uid.0).collect())
 }
@@ -235,6 +237,11 @@ impl Refusal {
     /// The frame is one of ours, but asks for what cannot be.
     pub fn bad_request(message: impl Into<String>) -> Refusal {
         Refusal { code: "bad_request", message: message.into() }
+    }
+
+    /// The frame is more than anyone may ask for.
+    pub fn too_large(message: impl Into<String>) -> Refusal {
+        Refusal { code: "too_large", message: message.into() }
     }
 
     /// The frame is fine, but not for this client.

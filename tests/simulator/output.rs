@@ -66,7 +66,7 @@ impl Server {
             Sent::NotOpen => Outcome::Gone,
             Sent::TooLarge => {
                 hit("push: refused");
-                Outcome::Refused
+                Outcome::TooLarge
             }
             Sent::Full => self.push_to_full(slot, message, posted),
         }
