@@ -13,8 +13,11 @@ use crate::shapes::Rig;
 const MESSAGES: usize = 100;
 const DEPTH: usize = 10;
 
-/// Connections that come and go before the empty server is looked at: its code is then in memory.
+/// Connections that come and go before the empty server is looked at: its code is then in memory, and so are the buffers
+/// that all connections share, once one of these has filled them.
 const WARM_UP_CONNECTIONS: usize = 64;
+const WARM_UP_MESSAGES: usize = 60;
+const WARM_UP_MESSAGE_BYTES: usize = 1000;
 
 pub fn measure(options: &Options) -> io::Result<()> {
     let payload = vec![b'x'; options.payload];
@@ -29,6 +32,9 @@ pub fn measure(options: &Options) -> io::Result<()> {
     for peer in &mut first {
         peer.send_blocking()?;
         peer.expect(&payload)?;
+    }
+    if let Some(peer) = first.first_mut() {
+        fill_buffers(peer)?;
     }
     drop(first);
     // The one that comes after shows that the server is through with those that went.
@@ -57,6 +63,19 @@ pub fn measure(options: &Options) -> io::Result<()> {
         each(used.anonymous, empty.anonymous),
         empty.resident / 1024,
     );
+    Ok(())
+}
+
+/// As much as a server reads at a time, in messages that all come back.
+fn fill_buffers(peer: &mut Peer) -> io::Result<()> {
+    let payload = vec![b'x'; WARM_UP_MESSAGE_BYTES];
+    peer.set_request(&client_frame(&payload), WARM_UP_MESSAGES);
+    for _ in 0..MESSAGES / DEPTH {
+        peer.send(WARM_UP_MESSAGES)?;
+        for _ in 0..WARM_UP_MESSAGES {
+            peer.expect(&payload)?;
+        }
+    }
     Ok(())
 }
 
