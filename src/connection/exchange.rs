@@ -26,7 +26,8 @@ impl Connection {
         env: &mut Env,
     ) -> Result<Option<Vec<u8>>, String> {
         let Stage::Http(http) = &mut self.stage else { return Ok(None) };
-        let Some(key) = http.answer_mut().and_then(|answer| answer.accept) else { return Ok(None) };
+        let unanswered = http.answer_mut().filter(|answer| answer.reply == Reply::None);
+        let Some(key) = unanswered.and_then(|answer| answer.accept) else { return Ok(None) };
         let mut response = Vec::with_capacity(256);
         if let Err(fault) = accept.encode(&key, request, &mut response) {
             self.respond(Response::text(500, "the handler's answer cannot be sent\n").close(), env);
@@ -105,7 +106,7 @@ impl Connection {
             (false, true) => Reply::Chunked,
             (false, false) => Reply::UntilClose,
         };
-        answer.keep_alive &= answer.reply != Reply::UntilClose && !response.closes();
+        answer.keep_alive &= answer.reply != Reply::UntilClose && !response.closes() && answer.accept.is_none();
         let (length, keep_alive) = match answer.reply {
             Reply::UntilClose => (Length::UntilClose, false),
             _ => (Length::Chunked, answer.keep_alive && !self.is_peer_done),
@@ -253,11 +254,10 @@ impl Connection {
     }
 
     fn refuse(&mut self, error: HttpError, env: &mut Env) -> Event<'static> {
-        let (mut head_only, mut reply) = (false, Reply::None);
-        if let Stage::Http(http) = &mut self.stage {
-            head_only = http.is_head();
-            reply = http.answer_mut().map_or(Reply::None, |answer| answer.reply);
-        }
+        let (head_only, reply) = match &self.stage {
+            Stage::Http(http) => (http.is_head(), http.reply()),
+            _ => (false, Reply::None),
+        };
         if reply != Reply::None {
             self.cut(reply, env);
             return Event::Refused(Refusal::Http(error));

@@ -224,6 +224,17 @@ impl Http {
         }
     }
 
+    /// How far the response to what is being read is.
+    pub fn reply(&self) -> Reply {
+        match &self.phase {
+            Phase::Idle | Phase::Head => Reply::None,
+            Phase::Body(upload) => upload.answer.reply,
+            Phase::Asked(announced) => announced.answer.reply,
+            Phase::Pieces(stream) => stream.answer.reply,
+            Phase::Answer(answer) => answer.reply,
+        }
+    }
+
     /// Ends the wait for an answer, which is being sent. The next head may be read, unless there was more of a body to
     /// come: then no other request may follow.
     pub fn end_answer(&mut self) -> Option<Answer> {
@@ -260,17 +271,20 @@ impl Http {
             }
         };
         let Announced { answer, wanted_upgrade, length, expects_continue } = announced;
-        self.phase = match state {
-            None => {
-                let decoder = BodyDecoder::new(length, bytes_max)?;
-                Phase::Body(Box::new(Upload { request, answer, wanted_upgrade, decoder, body: Vec::new() }))
-            }
-            state => {
-                let decoder = BodyDecoder::new(length, usize::MAX)?;
-                Phase::Pieces(Box::new(Stream { answer, decoder, state }))
+        // Behind the head of a response no other may come, not even a 100.
+        let must_tell = expects_continue && answer.reply == Reply::None && self.is_drained();
+        let decoder = match BodyDecoder::new(length, if state.is_none() { bytes_max } else { usize::MAX }) {
+            Ok(decoder) => decoder,
+            Err(error) => {
+                self.phase = Phase::Answer(answer);
+                return Err(error);
             }
         };
-        Ok(expects_continue && self.is_drained())
+        self.phase = match state {
+            None => Phase::Body(Box::new(Upload { request, answer, wanted_upgrade, decoder, body: Vec::new() })),
+            state => Phase::Pieces(Box::new(Stream { answer, decoder, state })),
+        };
+        Ok(must_tell)
     }
 
     /// Takes the state of [`Step::Piece`] back, until the next piece.
@@ -340,8 +354,15 @@ impl Http {
     fn read_body(&mut self, mut upload: Box<Upload>) -> Result<Step, HttpError> {
         let mut rest = self.buf.get(self.at..).unwrap_or_default();
         let offered = rest.len();
-        let is_whole = upload.decoder.decode(&mut rest, &mut upload.body)?;
+        let decoded = upload.decoder.decode(&mut rest, &mut upload.body);
         self.at += offered - rest.len();
+        let is_whole = match decoded {
+            Ok(is_whole) => is_whole,
+            Err(error) => {
+                self.phase = Phase::Body(upload);
+                return Err(error);
+            }
+        };
         if !is_whole {
             self.phase = Phase::Body(upload);
             return Ok(Step::More);

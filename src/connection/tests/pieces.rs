@@ -147,3 +147,38 @@ fn a_body_has_time_from_piece_to_piece() {
     assert!(matches!(rig.connection.handle_tick(&mut rig.env), Some(Event::Refused(_))));
     assert!(rig.written().starts_with(b"HTTP/1.1 408 "));
 }
+
+#[test]
+fn nothing_gets_into_a_response_that_was_begun_before_its_body_came() {
+    let expecting = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let too_long = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+    // The head, what comes behind it, and whether the client is slow about that.
+    for (head, rest, is_late) in [(expecting, "no size\r\n", false), (HEAD, "5\r\n", true), (too_long, "", false)] {
+        let mut rig = rig();
+        let mut bytes = head.as_bytes().to_vec();
+        let Some(Event::Head(request)) = rig.connection.handle_bytes(&mut &mut bytes[..], &mut rig.env) else {
+            panic!("no body was announced");
+        };
+        assert!(rig.begin() && rig.reply(b"one"));
+        rig.connection.take_in(request, Intake::Whole, &mut rig.env);
+        if is_late {
+            rig.tick(rig.env.limits.body_time_max.as_millis() as u64);
+        }
+        assert_eq!(rig.feed(rest.as_bytes()), [""; 0]);
+        assert_eq!(rig.body(), "3\r\none\r\n", "{head}");
+        assert_eq!(rig.connection.state(), State::Closing);
+    }
+}
+
+#[test]
+fn an_upgrade_that_is_answered_in_pieces_is_refused() {
+    let mut rig = rig();
+    rig.feed(UPGRADE.as_bytes());
+    assert!(rig.begin());
+    let Some(Deferred::Upgrade(request)) = rig.connection.take_deferred() else { panic!("no upgrade waits") };
+    let early = rig.connection.accept(Fd::new(0, 0), &Upgrade::accept(), &request, &mut rig.env);
+    assert_eq!(early, Ok(None), "it has its answer");
+    assert!(rig.reply(b"no") && rig.end());
+    assert!(rig.written().ends_with(b"Connection: close\r\n\r\n2\r\nno\r\n0\r\n\r\n"));
+    assert_eq!(rig.feed(NEXT.as_bytes()), [""; 0], "nothing that was sent behind it runs");
+}
