@@ -4,12 +4,14 @@
 //! It plays the loop's part (`event_loop/table.rs`) as strictly as it must and no stricter: reading only what is wanted,
 //! flushing before a turn ends, freeing what is over; all else may happen in any order.
 
+mod http;
 mod reader;
 mod upgrade;
 
 use std::io::IoSlice;
 use std::time::Duration;
 
+use crate::connection::fuzz::http::REQUESTS;
 use crate::connection::fuzz::reader::{Due, Reader};
 use crate::connection::{Closed, Connection, Deferred, Env, Event, Next, Outbound, Sent, State};
 use crate::fd::Fd;
@@ -18,11 +20,7 @@ use crate::peer::Peer;
 use crate::protocol::client::frame;
 use crate::protocol::close::CloseCode;
 use crate::protocol::frame::Opcode;
-use crate::protocol::intake::Intake;
 use crate::protocol::origin::Origins;
-use crate::protocol::request::Request;
-use crate::protocol::response::Response;
-use crate::protocol::upgrade::Upgrade;
 use crate::tick::Tick;
 
 pub use upgrade::fuzz_upgrade;
@@ -32,21 +30,6 @@ const OPERATIONS_MAX: usize = 1000;
 
 /// System calls a turn that may be spent on writing to one connection.
 const WRITES_PER_TURN_MAX: usize = 16;
-
-const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-/// What clients ask for when they speak HTTP.
-const REQUESTS: [&str; 8] = [
-    UPGRADE,
-    "GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
-    "HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n",
-    "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-    "POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "3\r\nabc\r\n0\r\n\r\n",
-    "GET /a HTTP/1.0\r\nHost: a\r\n\r\n",
-    "HEAD /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-];
 
 const OPCODES: [Opcode; 6] =
     [Opcode::Text, Opcode::Binary, Opcode::Continuation, Opcode::Ping, Opcode::Pong, Opcode::Close];
@@ -74,6 +57,8 @@ struct Side {
     /// What the handler does when it hears something.
     manner: u8,
     is_shut: bool,
+    /// Of the request that was told last: whether it is a HEAD, and the minor version of its HTTP.
+    asked: (bool, u8),
     messages_in: u64,
     messages_out: u64,
 }
@@ -202,15 +187,32 @@ impl Rig {
 
     fn hear(&mut self, at: usize, event: Event<'_>) {
         let side = &mut self.sides[at];
-        let is_http = matches!(event, Event::Head(_) | Event::Refused(_) | Event::Request { .. } | Event::Upgrade(_));
+        let is_http = matches!(
+            event,
+            Event::Head(_) | Event::Piece { .. } | Event::Refused(_) | Event::Request { .. } | Event::Upgrade(_)
+        );
         assert_eq!(side.life, if is_http { Life::Http } else { Life::Open }, "told {event:?}");
         let manner = side.manner;
-        match event {
-            Event::Head(request) => {
-                side.connection.take_in(request, Intake::Whole, &mut self.env);
+        if let Event::Head(request) | Event::Request { request, .. } | Event::Upgrade(request) = &event {
+            side.asked = (request.method() == "HEAD", request.version());
+            if manner & 8 != 0 {
+                self.stream(at, manner / 16);
             }
-            Event::Piece { .. } => panic!("every body is collected"),
-            Event::Request { request, .. } => self.respond(at, &request, manner),
+        }
+        let side = &mut self.sides[at];
+        match event {
+            Event::Head(request) => self.take_in(at, request, manner),
+            Event::Piece { bytes, is_last, state } => {
+                assert!(is_last || !bytes.is_empty(), "a piece of nothing");
+                self.stream(at, manner / 16);
+                if !is_last {
+                    self.sides[at].connection.give_back(state);
+                }
+            }
+            // Begun, and to be ended some day.
+            Event::Request { .. } if side.reader.is_streaming_last() && manner & 4 == 0 => {}
+            Event::Request { .. } if manner % 8 == 7 => side.connection.defer(Deferred::Plain),
+            Event::Request { .. } => self.respond(at, manner),
             Event::Upgrade(request) if manner % 8 == 7 => side.connection.defer(Deferred::Upgrade(request)),
             Event::Upgrade(request) => self.answer_upgrade(at, &request, manner),
             Event::Text(_) | Event::Binary(_) => {
@@ -247,53 +249,6 @@ impl Rig {
             5 => self.sides[at].connection.set_paused(true),
             6 => self.abort(at),
             _ => {}
-        }
-    }
-
-    fn respond(&mut self, at: usize, request: &Request, manner: u8) {
-        let (status, body): (u16, &'static [u8]) = match manner % 4 {
-            0 => (200, b"fine"),
-            1 => (204, b""),
-            2 => (404, b""),
-            _ => (500, &[b'x'; 5000]),
-        };
-        let mut response = Response::new(status).body(body);
-        if manner & 4 != 0 {
-            response = response.close();
-        }
-        let side = &mut self.sides[at];
-        side.connection.respond(response, &mut self.env);
-        let body = if request.method() == "HEAD" { b"" } else { body };
-        side.reader.due.push_back(Due::Response { status, body });
-    }
-
-    /// Answers an upgrade that waits, if one does.
-    fn answer(&mut self, at: usize, manner: u8) {
-        if let Some(Deferred::Upgrade(request)) = self.sides[at].connection.take_deferred() {
-            self.answer_upgrade(at, &request, manner);
-        }
-    }
-
-    fn answer_upgrade(&mut self, at: usize, request: &Request, manner: u8) {
-        let side = &mut self.sides[at];
-        if manner % 8 == 6 {
-            side.connection.respond(Response::text(403, "no"), &mut self.env);
-            return side.reader.due.push_back(Due::Response { status: 403, body: b"no" });
-        }
-        let mut accept = Upgrade::accept().header("X-Manner", [b'a' + manner % 26]);
-        if manner % 8 == 5 {
-            accept = accept.subprotocol("nobody-offered-it");
-        }
-        match side.connection.accept(side.fd, &accept, request, &mut self.env) {
-            Ok(early) => {
-                side.life = Life::Open;
-                side.reader.due.push_back(Due::Opening);
-                self.feed(at, early.expect("the request was waiting"));
-            }
-            Err(_) => {
-                let body = b"the handler's answer cannot be sent\n";
-                side.reader.due.push_back(Due::Response { status: 500, body });
-            }
         }
     }
 
@@ -527,6 +482,7 @@ impl Side {
             room: usize::MAX,
             manner: 0,
             is_shut: false,
+            asked: (false, 1),
             messages_in: 0,
             messages_out: 0,
         }

@@ -19,6 +19,8 @@ pub(super) struct Reader {
     pub pings: VecDeque<Vec<u8>>,
     /// Frames come now.
     is_upgraded: bool,
+    /// The head came of the response in pieces that is due.
+    is_streaming: bool,
     /// A close frame came.
     is_closed: bool,
     /// The length of a refusal's body, which is there unless the request was a HEAD. Nothing comes behind it.
@@ -33,6 +35,13 @@ pub(super) enum Due {
     Response {
         status: u16,
         body: &'static [u8],
+    },
+    /// A response in pieces: what is to come of its body, chunks and all.
+    Stream {
+        is_head: bool,
+        is_chunked: bool,
+        body: Vec<u8>,
+        is_ended: bool,
     },
     /// The 101.
     Opening,
@@ -60,7 +69,11 @@ impl Reader {
         if self.is_lost {
             return;
         }
-        assert!(self.due.is_empty(), "never written: {:?}", self.due);
+        let mut due = self.due.iter();
+        if self.is_streaming {
+            assert!(matches!(due.next(), Some(Due::Stream { body, .. }) if body.is_empty()), "{:?}", self.due);
+        }
+        assert!(due.next().is_none(), "never written: {:?}", self.due);
         let is_whole = self.bytes.is_empty() || self.refusal == Some(self.bytes.len());
         assert!(is_whole, "{} bytes that are nothing whole", self.bytes.len());
     }
@@ -75,6 +88,43 @@ impl Reader {
             code => [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat(),
         };
         self.due.push_back(Due::Frame { first: 0x88, payload, key: None });
+    }
+
+    /// A response in pieces is begun, to a request that `is_head`, or of this minor version.
+    pub fn begin_stream(&mut self, (is_head, version): (bool, u8)) {
+        self.due.push_back(Due::Stream { is_head, is_chunked: version == 1, body: Vec::new(), is_ended: false });
+    }
+
+    /// Whether the last that is due is a response in pieces that has not ended.
+    pub fn is_streaming_last(&self) -> bool {
+        matches!(self.due.back(), Some(Due::Stream { is_ended: false, .. }))
+    }
+
+    /// The next piece.
+    pub fn write_stream(&mut self, piece: &[u8]) {
+        match self.due.back_mut() {
+            Some(Due::Stream { is_head: true, .. }) => {}
+            Some(Due::Stream { is_chunked: true, body, is_ended: false, .. }) if !piece.is_empty() => {
+                body.extend(format!("{:x}\r\n", piece.len()).bytes());
+                body.extend_from_slice(piece);
+                body.extend_from_slice(b"\r\n");
+            }
+            Some(Due::Stream { body, is_ended: false, .. }) => body.extend_from_slice(piece),
+            other => panic!("a piece of {other:?}"),
+        }
+    }
+
+    /// Its end.
+    pub fn end_stream(&mut self) {
+        match self.due.back_mut() {
+            Some(Due::Stream { is_head, is_chunked, body, is_ended: is_ended @ false }) => {
+                *is_ended = true;
+                if *is_chunked && !*is_head {
+                    body.extend_from_slice(b"0\r\n\r\n");
+                }
+            }
+            other => panic!("the end of {other:?}"),
+        }
     }
 
     /// The newest message of this key is replaced.
@@ -103,6 +153,9 @@ impl Reader {
 
     /// Takes a whole response. `false`: there is none.
     fn take_response(&mut self) -> bool {
+        if self.is_streaming {
+            return self.take_stream();
+        }
         let end = self.bytes.windows(4).position(|window| window == b"\r\n\r\n");
         let Some(end) = end.filter(|_| self.refusal.is_none()) else { return false };
         let head = String::from_utf8(self.bytes[..end].to_vec()).expect("a head of text");
@@ -121,6 +174,11 @@ impl Reader {
                 assert!(body.is_empty() || body.len() == length, "{head}");
                 whole
             }
+            Some(Due::Stream { is_chunked, .. }) => {
+                assert!(status == 200 && head.contains("Transfer-Encoding: chunked") == *is_chunked, "{head}");
+                self.is_streaming = true;
+                end + 4
+            }
             Some(Due::Opening) => {
                 assert!(
                     status == 101 && head.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
@@ -137,11 +195,27 @@ impl Reader {
             }
             Some(frame) => panic!("{frame:?} before the 101"),
         };
-        if status != 100 && self.refusal.is_none() {
+        if status != 100 && self.refusal.is_none() && !self.is_streaming {
             self.due.pop_front();
         }
         self.bytes.drain(..whole);
         true
+    }
+
+    /// Takes what came of a response in pieces. `true`: it has ended.
+    fn take_stream(&mut self) -> bool {
+        let Some(Due::Stream { body, is_ended, .. }) = self.due.front_mut() else { return false };
+        let count = body.len().min(self.bytes.len());
+        assert_eq!(body[..count], self.bytes[..count], "another piece is due");
+        body.drain(..count);
+        self.bytes.drain(..count);
+        let is_over = body.is_empty() && *is_ended;
+        if is_over {
+            self.due.pop_front();
+            self.is_streaming = false;
+        }
+        assert!(is_over || self.bytes.is_empty(), "output in the midst of a response");
+        is_over
     }
 
     /// Takes a whole frame. `false`: there is none.

@@ -1,0 +1,116 @@
+//! What the handler of the fuzz target `connection` does while HTTP is spoken.
+
+use crate::connection::Deferred;
+use crate::connection::fuzz::reader::Due;
+use crate::connection::fuzz::{Life, Rig, size};
+use crate::protocol::intake::Intake;
+use crate::protocol::request::Request;
+use crate::protocol::response::Response;
+use crate::protocol::upgrade::Upgrade;
+
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// What clients ask for when they speak HTTP.
+pub(super) const REQUESTS: [&str; 8] = [
+    UPGRADE,
+    "GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+    "POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "3\r\nabc\r\n0\r\n\r\n",
+    "GET /a HTTP/1.0\r\nHost: a\r\n\r\n",
+    "HEAD /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+];
+
+impl Rig {
+    pub(super) fn take_in(&mut self, at: usize, request: Box<Request>, manner: u8) {
+        let intake = match manner % 4 {
+            0 | 1 => Intake::Whole,
+            2 => Intake::pieces(()),
+            _ => return self.respond(at, manner),
+        };
+        self.sides[at].connection.take_in(request, intake, &mut self.env);
+    }
+
+    /// Responds at once, which cuts a response short that was begun.
+    pub(super) fn respond(&mut self, at: usize, manner: u8) {
+        let (status, body): (u16, &'static [u8]) = match manner % 4 {
+            0 => (200, b"fine"),
+            1 => (204, b""),
+            2 => (404, b""),
+            _ => (500, &[b'x'; 5000]),
+        };
+        let mut response = Response::new(status).body(body);
+        if manner & 4 != 0 {
+            response = response.close();
+        }
+        let side = &mut self.sides[at];
+        let before = side.connection.queued_bytes();
+        side.connection.respond(response, &mut self.env);
+        if side.connection.queued_bytes() > before {
+            side.reader.due.push_back(Due::Response { status, body: if side.asked.0 { b"" } else { body } });
+        }
+    }
+
+    /// A response in pieces: its beginning, a piece, or its end.
+    pub(super) fn stream(&mut self, at: usize, argument: u8) {
+        let side = &mut self.sides[at];
+        match argument % 4 {
+            0 => {}
+            1 => {
+                if side.connection.begin_response(&Response::new(200), &mut self.env) {
+                    side.reader.begin_stream(side.asked);
+                }
+            }
+            2 => {
+                let piece = vec![b's'; size(argument)];
+                if side.connection.write_response(&piece, &mut self.env) {
+                    side.reader.write_stream(&piece);
+                }
+            }
+            _ => {
+                if side.connection.end_response(&mut self.env) {
+                    side.reader.end_stream();
+                }
+            }
+        }
+    }
+
+    /// Answers a request that waits, if one does.
+    pub(super) fn answer(&mut self, at: usize, manner: u8) {
+        if manner & 128 != 0 {
+            return self.stream(at, manner);
+        }
+        match self.sides[at].connection.take_deferred() {
+            Some(Deferred::Upgrade(request)) => self.answer_upgrade(at, &request, manner),
+            Some(Deferred::Plain) => self.respond(at, manner),
+            None => {}
+        }
+    }
+
+    pub(super) fn answer_upgrade(&mut self, at: usize, request: &Request, manner: u8) {
+        let side = &mut self.sides[at];
+        if manner % 8 == 6 {
+            return self.respond(at, manner);
+        }
+        let mut accept = Upgrade::accept().header("X-Manner", [b'a' + manner % 26]);
+        if manner % 8 == 5 {
+            accept = accept.subprotocol("nobody-offered-it");
+        }
+        match side.connection.accept(side.fd, &accept, request, &mut self.env) {
+            Ok(early) => {
+                let is_answered = side.reader.is_streaming_last();
+                assert!(early.is_some() != is_answered, "accepted only what is not answered yet");
+                let Some(early) = early else { return };
+                side.life = Life::Open;
+                side.reader.due.push_back(Due::Opening);
+                self.feed(at, early);
+            }
+            Err(_) => {
+                let body = b"the handler's answer cannot be sent\n";
+                side.reader.due.push_back(Due::Response { status: 500, body });
+            }
+        }
+    }
+}
