@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use mio::Poll;
 
@@ -56,6 +57,20 @@ impl Server<Closures> {
     /// # Errors
     /// What the system says against the address, with the address named.
     pub fn bind(address: impl AsRef<str>) -> io::Result<Server> {
+        Server::with(Listener::bind_all(address.as_ref())?)
+    }
+
+    /// A server on a socket that is bound and listens already: a [`TcpListener`](std::net::TcpListener) or
+    /// [`UnixListener`](std::os::unix::net::UnixListener) of one's own, or one that systemd hands over. It is made
+    /// nonblocking. A unix socket's file is left to whoever made it.
+    ///
+    /// # Errors
+    /// `InvalidInput`: it does not listen, or it is neither TCP nor a unix socket with a name.
+    pub fn from_listener(socket: impl Into<OwnedFd>) -> io::Result<Server> {
+        Server::with(vec![Listener::adopt(socket.into())?])
+    }
+
+    fn with(listeners: Vec<Listener>) -> io::Result<Server> {
         let limits = Limits::default();
         let (poll, inbox) = event_loop::open(limits.inbox_max)?;
         let remote = Remote::new(inbox.sender());
@@ -66,7 +81,6 @@ impl Server<Closures> {
             second_login: SecondLogin::default(),
             catches_signals: true,
         };
-        let listeners = Listener::bind_all(address.as_ref())?;
         Ok(Server { handler: Closures::default(), config, listeners, poll, inbox, remote })
     }
 
@@ -153,6 +167,15 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
+    /// Listens on one more socket that is bound and listens already.
+    ///
+    /// # Errors
+    /// As [`from_listener`](Server::from_listener).
+    pub fn listen_on(mut self, socket: impl Into<OwnedFd>) -> io::Result<Self> {
+        self.listeners.push(Listener::adopt(socket.into())?);
+        Ok(self)
+    }
+
     /// Listens on one more address for back ends and operators: plain HTTP, whose requests are
     /// [`is_control`](Request::is_control). No WebSocket is opened there. Its connections, at most 256, have room of their
     /// own besides [`Limits::connections_max`], and it goes on listening while the server drains, so that it can say so.
@@ -163,6 +186,17 @@ impl<H: Handler> Server<H> {
         let mut listeners = Listener::bind_all(address.as_ref())?;
         listeners.iter_mut().for_each(|listener| listener.is_control = true);
         self.listeners.append(&mut listeners);
+        Ok(self)
+    }
+
+    /// As [`listen_control`](Server::listen_control), on a socket that is bound and listens already.
+    ///
+    /// # Errors
+    /// As [`from_listener`](Server::from_listener).
+    pub fn listen_control_on(mut self, socket: impl Into<OwnedFd>) -> io::Result<Self> {
+        let mut listener = Listener::adopt(socket.into())?;
+        listener.is_control = true;
+        self.listeners.push(listener);
         Ok(self)
     }
 

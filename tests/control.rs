@@ -3,7 +3,7 @@
 mod common;
 
 use std::any::Any;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Raw, TestServer, serve};
@@ -50,6 +50,18 @@ fn controlled(limits: Limits) -> (TestServer, SocketAddr) {
     let Some(Address::Tcp(control)) = server.addresses.last() else { panic!("two listeners") };
     let control = *control;
     (server, control)
+}
+
+#[test]
+fn a_socket_that_listens_already_can_be_for_control() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let control = listener.local_addr().expect("an address");
+    let server =
+        serve(move |server: Server| server.listen_control_on(listener).expect("a listener").handler(Controlled));
+    assert_eq!(server.addresses.last(), Some(&Address::Tcp(control)));
+    let mut operator = Raw::connect(control);
+    operator.send(READY);
+    assert_eq!(operator.reply().status, 200);
 }
 
 #[test]

@@ -4,12 +4,13 @@ mod common;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
 
-use common::{Client, Raw, Scratch, channel, echo, serve, serve_on};
+use common::{Client, Raw, Scratch, channel, echo, serve, serve_made, serve_on};
 use fdpush::{Address, Limits, Peer, Server};
 
 fn unix(path: &Path) -> String {
@@ -176,6 +177,39 @@ fn several_addresses_share_one_server() {
     for (index, client) in clients.iter_mut().enumerate() {
         assert_eq!(client.fd().as_u64(), index as u64 + 1);
         assert_eq!(client.text(), "to all");
+    }
+}
+
+#[test]
+fn a_socket_that_listens_already_is_served_and_its_file_left_alone() {
+    let scratch = Scratch::new("inherited");
+    let path = scratch.file("sock");
+    // Both block, as those of systemd may; the server must not.
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let file = UnixListener::bind(&path).expect("a socket");
+    let expected = tcp.local_addr().expect("an address");
+    let server = serve_made(move || Server::from_listener(tcp)?.listen_on(file), |server| server.on_message(echo));
+    assert_eq!(server.addresses, [Address::Tcp(expected), Address::Unix(path.clone())]);
+    for mut client in [
+        Client::connect(expected, "/", &[]).expect("a WebSocket"),
+        Client::connect_unix(&path, "/").expect("a WebSocket"),
+    ] {
+        client.send("hello");
+        assert_eq!(client.text(), "hello");
+    }
+    assert!(server.stop().is_ok());
+    assert!(path.exists(), "its maker removes it");
+}
+
+#[test]
+fn a_socket_that_does_not_listen_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+    let (one, _other) = UnixStream::pair().expect("a pair");
+    for socket in [OwnedFd::from(stream), OwnedFd::from(one)] {
+        let error = Server::from_listener(socket).expect_err("it does not listen");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("does not listen"), "{error}");
     }
 }
 

@@ -1,10 +1,12 @@
 //! Listening sockets: `host:port`, `[v6]:port`, `unix:PATH`.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -30,11 +32,11 @@ const TCP_USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
 pub enum Address {
     /// An IPv4 or IPv6 address and port.
     Tcp(SocketAddr),
-    /// A unix socket's path.
+    /// A unix socket's path; the name of an abstract one, which has no file, begins with `@`.
     Unix(PathBuf),
 }
 
-/// A listening socket. Dropping a unix one removes its file.
+/// A listening socket. Dropping a unix one removes its file, if it made it.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
@@ -114,6 +116,27 @@ impl Listener {
             is_control: false,
             _file: Some(file),
         })
+    }
+
+    /// Takes over a socket that listens already. Its file, if it has one, stays whose it is.
+    pub fn adopt(socket: OwnedFd) -> io::Result<Listener> {
+        let socket = Socket::from(socket);
+        if !socket.is_listener()? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket that was handed over does not listen"));
+        }
+        let name = socket.local_addr()?;
+        let address = match (name.as_socket(), name.as_pathname(), name.as_abstract_namespace()) {
+            (Some(tcp), _, _) => Address::Tcp(tcp),
+            (_, Some(path), _) => Address::Unix(path.to_owned()),
+            (_, _, Some(name)) => Address::Unix(OsStr::from_bytes(&[b"@", name].concat()).into()),
+            _ => {
+                let why = "the socket that was handed over is neither TCP nor a unix socket with a name";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+        };
+        socket.set_nonblocking(true)?;
+        socket.set_cloexec(true)?;
+        Ok(Listener { socket: socket.into(), address, is_control: false, _file: None })
     }
 
     /// Sets the options that accepted sockets inherit, as they do on Linux, so that none has to be set on each.

@@ -43,10 +43,18 @@ pub fn serve<H: Handler>(build: impl FnOnce(Server) -> Server<H> + Send + 'stati
 /// As [`serve`], on an address of the test's choice.
 pub fn serve_on<H: Handler>(address: &str, build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
     let address = address.to_owned();
+    serve_made(move || Server::bind(address), build)
+}
+
+/// As [`serve`], with a server that the test makes.
+pub fn serve_made<H: Handler>(
+    make: impl FnOnce() -> io::Result<Server> + Send + 'static,
+    build: impl FnOnce(Server) -> Server<H> + Send + 'static,
+) -> TestServer {
     let (told, started) = channel();
     let (end, ended) = channel();
     thread::spawn(move || {
-        let server = Server::bind(address).expect("an address to listen on").catch_signals(false);
+        let server = make().expect("an address to listen on").catch_signals(false);
         let server = server.on_upgrade(tell_fd).on_open(|ctx, fd, request| {
             for (name, value) in request.query_pairs() {
                 match &*name {
