@@ -240,9 +240,9 @@ fn the_page_is_served_unless_it_is_not_wanted() {
 fn flags_that_cannot_be_are_named() {
     for (flags, hints) in [
         (&["--listen", "0.0.0.0:0"][..], &["0.0.0.0", "--auth trust"][..]),
-        (&["--listen", "nowhere"], &["cannot listen on nowhere"]),
+        (&["--listen", "nowhere"], &["nowhere", "HOST:PORT, [V6]:PORT or unix:PATH"]),
         (&["--listen", "127.0.0.1:99999"], &["127.0.0.1:99999"]),
-        (&["--listen", "unix:/dev/null"], &["unix:/dev/null", "not a socket"]),
+        (&["--listen", "unix:/dev/null"], &["cannot listen on unix:/dev/null", "not a socket"]),
         (&["--origin", "example.com"], &["--origin", "example.com"]),
         (&["--heartbeat", "drum"], &["drum", "client, ping, push"]),
         (&["--auth", "guess"], &["guess", "trust"]),

@@ -1,11 +1,18 @@
-//! The command line: every setting as a flag, or as `FDPUSH_…` in the environment.
+//! The command line, which is also the one declaration of all settings: each is a flag `--a-b`, an environment variable
+//! `FDPUSH_A_B`, and a key `a_b` of the configuration file, which `settings/` layers below the two.
 
-use std::time::Duration;
+mod values;
 
-use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use fdpush::{Address, Heartbeat, Limits, Origins, SecondLogin, SlowReader};
-use log::LevelFilter;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
+
+use self::values::path;
+pub use self::values::{
+    ApiAddress, Auth, Delay, Endpoint, EventKind, Level, MASK, May, NodeName, OnSecondLogin, OriginRule, Secret, Size,
+    Slow, Time, Url, Way, When,
+};
 
 /// A WebSocket push server: to one, to many, to all.
 #[derive(Debug, Parser)]
@@ -20,176 +27,354 @@ pub enum Command {
     /// Run the server.
     ///
     /// Without any flag it listens on 127.0.0.1:9501, believes every ?uid=NAME, and serves a page to try it on.
+    ///
+    /// Every flag --a-b is also FDPUSH_A_B in the environment and the key a_b of the TOML file that --config names. A flag
+    /// goes before the environment, that before the file, and the file before the default. What may be given several
+    /// times is a list: with commas in a flag or in the environment, an array in the file.
     Serve(Box<Serve>),
+    /// Print the settings in effect, as TOML, and where each comes from.
+    ///
+    /// Takes the flags, environment and file that `serve` takes. Secrets are printed as "***".
+    Config(Box<Serve>),
+    /// Say whether the server could run with these settings: `ok`, or what is wrong.
+    ///
+    /// Takes the flags, environment and file that `serve` takes, reads all files that they name, and listens nowhere.
+    Check(Box<Serve>),
 }
 
-#[derive(Debug, Args)]
+#[derive(PartialEq, Debug, Args)]
 pub struct Serve {
+    /// A TOML file of settings, a_b = … for each --a-b. SIGHUP reads it again
+    #[arg(long, value_name = "FILE", env = "FDPUSH_CONFIG", value_parser = path)]
+    pub config: Option<PathBuf>,
+
     /// Where to listen: HOST:PORT, [V6]:PORT or unix:PATH. May be given several times
     #[arg(long, value_name = "ADDR", env = "FDPUSH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9501")]
-    pub listen: Vec<String>,
-
-    /// Who a client is. `trust` believes ?uid=NAME; it is the default where only this machine can connect
-    #[arg(long, value_name = "MODE", env = "FDPUSH_AUTH")]
-    pub auth: Option<Auth>,
+    pub listen: Vec<Endpoint>,
 
     /// Whether GET / serves the demo page. `auto`: with --auth trust
     #[arg(long, value_name = "WHEN", env = "FDPUSH_PAGE", default_value = "auto")]
     pub page: When,
-
-    /// An origin that browsers may come from, as https://example.com; `*` for all. May be given several times. Without
-    /// it, the server's own origin only. Clients that send no Origin are no browsers and pass
-    #[arg(long, value_name = "ORIGIN", env = "FDPUSH_ORIGIN", value_delimiter = ',')]
-    pub origin: Vec<String>,
-
-    /// What a uid's second connection gets: `multi` lets it join the first, `kick_old` closes the first with 4001,
-    /// `reject_new` refuses it with 409
-    #[arg(long, value_name = "POLICY", env = "FDPUSH_ON_SECOND_LOGIN", default_value = "multi")]
-    pub on_second_login: OnSecondLogin,
 
     /// What is logged, to standard error
     #[arg(long, value_name = "LEVEL", env = "FDPUSH_LOG", default_value = "info")]
     pub log: Level,
 
     #[command(flatten)]
-    heart: Heart,
+    pub clients: Clients,
 
     #[command(flatten)]
-    bounds: Bounds,
+    pub api: Api,
+
+    #[command(flatten)]
+    pub heart: Heart,
+
+    #[command(flatten)]
+    pub bounds: Bounds,
+
+    #[command(flatten)]
+    pub hooks: Hooks,
 }
 
-#[derive(Debug, Args)]
+#[derive(PartialEq, Debug, Args)]
+#[command(next_help_heading = "Clients")]
+pub struct Clients {
+    /// Who a client is. `trust` believes ?uid=NAME; it is the default where only this machine can connect. `jwt` takes a
+    /// signed token, as ?token=, Authorization: Bearer or the subprotocol bearer.TOKEN. `webhook` asks --auth-url
+    #[arg(long, value_name = "MODE", env = "FDPUSH_AUTH")]
+    pub auth: Option<Auth>,
+
+    #[command(flatten)]
+    pub jwt: Jwt,
+
+    /// With --auth webhook: the URL that is asked who a client is
+    #[arg(long, value_name = "URL", env = "FDPUSH_AUTH_URL")]
+    pub auth_url: Option<Url>,
+
+    /// With --auth webhook: for the answer; over it, the client gets 503
+    #[arg(long, value_name = "TIME", env = "FDPUSH_AUTH_TIMEOUT", default_value = "2s")]
+    pub auth_timeout: Time,
+
+    /// An origin that browsers may come from, as https://example.com; `*` for all. May be given several times. Without
+    /// it, the server's own origin only. Clients that send no Origin are no browsers and pass
+    #[arg(long, value_name = "ORIGIN", env = "FDPUSH_ORIGIN", value_delimiter = ',')]
+    pub origin: Vec<OriginRule>,
+
+    /// What clients may do; `all` or `nothing` stand alone. May be given several times. Default: `all` with --auth trust,
+    /// else `push_own_group`
+    #[arg(long, value_name = "WHAT", env = "FDPUSH_CLIENT_MAY", value_delimiter = ',')]
+    pub client_may: Vec<May>,
+
+    /// What a uid's second connection gets: `multi` lets it join the first, `kick_old` closes the first with 4001,
+    /// `reject_new` refuses it with 409
+    #[arg(long, value_name = "POLICY", env = "FDPUSH_ON_SECOND_LOGIN", default_value = "multi")]
+    pub on_second_login: OnSecondLogin,
+
+    /// Connections of one uid at a time. Default: any number
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_UID_CONNECTIONS_MAX",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub uid_connections_max: Option<u32>,
+
+    /// Connections from one IP address at a time. Default: any number
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_CONNECTIONS_MAX",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub address_connections_max: Option<u32>,
+
+    /// Messages a second that a connection may send, in the long run. Default: any number
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_RATE",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub message_rate: Option<u32>,
+
+    /// With --message-rate: messages that a connection may send at once. Default: twice the rate
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_BURST",
+        value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub message_burst: Option<u32>,
+
+    /// Connections a second that are let in, and as many at once after a quiet one; over it, 503. Default: any number
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_ACCEPT_RATE",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub accept_rate: Option<u32>,
+}
+
+/// What tokens are checked, and made, with.
+#[derive(PartialEq, Debug, Args)]
+pub struct Jwt {
+    /// With --auth jwt: an HS256 secret of at least 32 bytes, without a comma. May be given several times: the first is
+    /// the current one, the others are still accepted. Better in the environment or a file than in a flag, which others
+    /// on this machine can see
+    #[arg(long, value_name = "SECRET", env = "FDPUSH_JWT_SECRET", value_delimiter = ',', hide_env_values = true)]
+    pub jwt_secret: Vec<Secret>,
+
+    /// With --auth jwt: a file with a public key in PEM (RS256, ES256 or EdDSA, by its kind), or else with an HS256
+    /// secret. May be given several times
+    #[arg(long, value_name = "FILE", env = "FDPUSH_JWT_KEY_FILE", value_delimiter = ',', value_parser = path)]
+    pub jwt_key_file: Vec<PathBuf>,
+
+    /// With --auth jwt: what a token's `iss` must be. Default: anything
+    #[arg(long, value_name = "TEXT", env = "FDPUSH_JWT_ISSUER")]
+    pub jwt_issuer: Option<String>,
+
+    /// With --auth jwt: what a token's `aud` must name. Default: anything
+    #[arg(long, value_name = "TEXT", env = "FDPUSH_JWT_AUDIENCE")]
+    pub jwt_audience: Option<String>,
+}
+
+#[derive(PartialEq, Debug, Args)]
+#[command(next_help_heading = "API for back ends")]
+pub struct Api {
+    /// Where back ends come: HOST:PORT, [V6]:PORT or unix:PATH for HTTP, udp:HOST:PORT or unixgram:PATH for a command a
+    /// datagram, `off` for nowhere. May be given several times
+    #[arg(
+        id = "api",
+        long = "api",
+        value_name = "ADDR",
+        env = "FDPUSH_API",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9502"
+    )]
+    pub addresses: Vec<ApiAddress>,
+
+    /// A key that back ends show as Authorization: Bearer KEY; without a comma. May be given several times. Needed where
+    /// other machines can reach --api. Better in the environment or a file than in a flag, which others can see
+    #[arg(long, value_name = "KEY", env = "FDPUSH_API_KEY", value_delimiter = ',', hide_env_values = true)]
+    pub api_key: Vec<Secret>,
+
+    /// A file with such keys, one a line; lines that begin with # are comments
+    #[arg(long, value_name = "FILE", env = "FDPUSH_API_KEY_FILE", value_parser = path)]
+    pub api_key_file: Option<PathBuf>,
+}
+
+#[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "Heartbeat")]
-struct Heart {
+pub struct Heart {
     /// How dead clients are found. `client`: who sends nothing for --idle-max is dead. `ping`: the server pings every
     /// --ping-every, and who lets --missed-max pass in a row is dead. `push`: it pings, and forgives who does not answer.
     /// `off`: not at all
     #[arg(long, value_name = "WAY", env = "FDPUSH_HEARTBEAT", default_value = "ping")]
-    heartbeat: Way,
+    pub heartbeat: Way,
 
     /// With `client`: the longest silence
-    #[arg(long, value_name = "TIME", env = "FDPUSH_IDLE_MAX", default_value = "60s", value_parser = period)]
-    idle_max: Duration,
+    #[arg(long, value_name = "TIME", env = "FDPUSH_IDLE_MAX", default_value = "60s")]
+    pub idle_max: Time,
 
     /// With `ping` and `push`: from ping to ping
-    #[arg(long, value_name = "TIME", env = "FDPUSH_PING_EVERY", default_value = "25s", value_parser = period)]
-    ping_every: Duration,
+    #[arg(long, value_name = "TIME", env = "FDPUSH_PING_EVERY", default_value = "25s")]
+    pub ping_every: Time,
 
     /// With `ping`: unanswered pings in a row; any byte is an answer
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MISSED_MAX", default_value = "2",
         value_parser = clap::value_parser!(u32).range(1..))]
-    missed_max: u32,
+    pub missed_max: u32,
 }
 
-#[derive(Debug, Args)]
+#[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "Limits")]
-struct Bounds {
+pub struct Bounds {
     /// Connections at a time; over it, 503. Default: what the descriptor limit allows, which is raised as far as it may
     #[arg(long, value_name = "COUNT", env = "FDPUSH_CONNECTIONS_MAX",
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(fdpush::Fd::CONNECTIONS_MAX)))]
-    connections_max: Option<u32>,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(Fd::CONNECTIONS_MAX)))]
+    pub connections_max: Option<u32>,
 
-    /// A client's message; over it, close code 1009
-    #[arg(long, value_name = "SIZE", env = "FDPUSH_MESSAGE_BYTES_MAX", default_value = "1MiB", value_parser = size)]
-    message_bytes_max: usize,
+    /// A client's message, in bytes; over it, close code 1009
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_MESSAGE_BYTES_MAX",
+        default_value_t = Size(Limits::default().message_bytes_max))]
+    pub message_bytes_max: Size,
 
-    /// What may wait for one slow reader, a burst of the largest messages included. Above --message-bytes-max
-    #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_BYTES_MAX", default_value = "4MiB", value_parser = size)]
-    queue_bytes_max: usize,
+    /// What may wait for one slow reader, in bytes, a burst of the largest messages included. Above --message-bytes-max
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_BYTES_MAX",
+        default_value_t = Size(Limits::default().queue_bytes_max))]
+    pub queue_bytes_max: Size,
 
-    /// What may wait for all of them
-    #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_TOTAL_BYTES_MAX", default_value = "64MiB", value_parser = size)]
-    queue_total_bytes_max: usize,
+    /// What may wait for all of them, in bytes
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_TOTAL_BYTES_MAX",
+        default_value_t = Size(Limits::default().queue_total_bytes_max))]
+    pub queue_total_bytes_max: Size,
 
     /// What a reader gets that is over its bound: `close` with 1013, `drop_newest` message, or `conflate` those of one key
     #[arg(long, value_name = "POLICY", env = "FDPUSH_SLOW_READER", default_value = "close")]
-    slow_reader: Slow,
+    pub slow_reader: Slow,
 
-    /// An HTTP head; over it, 431
-    #[arg(long, value_name = "SIZE", env = "FDPUSH_HEAD_BYTES_MAX", default_value = "8KiB", value_parser = size)]
-    head_bytes_max: usize,
+    /// An HTTP head, in bytes; over it, 431
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_HEAD_BYTES_MAX",
+        default_value_t = Size(Limits::default().head_bytes_max))]
+    pub head_bytes_max: Size,
+
+    /// Header fields of a head; over it, 431
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_HEADERS_MAX",
+        default_value_t = count(Limits::default().headers_max),
+        value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub headers_max: u32,
 
     /// For the whole HTTP head; over it, 408
-    #[arg(long, value_name = "TIME", env = "FDPUSH_HEAD_TIME_MAX", default_value = "10s", value_parser = period)]
-    head_time_max: Duration,
+    #[arg(long, value_name = "TIME", env = "FDPUSH_HEAD_TIME_MAX",
+        default_value_t = Time(Limits::default().head_time_max))]
+    pub head_time_max: Time,
+
+    /// The body of an HTTP request, in bytes; over it, 413
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_BODY_BYTES_MAX",
+        default_value_t = Size(Limits::default().body_bytes_max))]
+    pub body_bytes_max: Size,
+
+    /// For the whole body of an HTTP request; over it, 408
+    #[arg(long, value_name = "TIME", env = "FDPUSH_BODY_TIME_MAX",
+        default_value_t = Time(Limits::default().body_time_max))]
+    pub body_time_max: Time,
+
+    /// For an upgrade that is answered later, as with --auth webhook; over it, 503
+    #[arg(long, value_name = "TIME", env = "FDPUSH_ANSWER_TIME_MAX",
+        default_value_t = Time(Limits::default().answer_time_max))]
+    pub answer_time_max: Time,
+
+    /// How long an HTTP connection is kept without a request
+    #[arg(long, value_name = "TIME", env = "FDPUSH_KEEP_ALIVE_MAX",
+        default_value_t = Time(Limits::default().keep_alive_max))]
+    pub keep_alive_max: Time,
 
     /// For a message from its first byte to its last; over it, close code 1008
-    #[arg(long, value_name = "TIME", env = "FDPUSH_MESSAGE_TIME_MAX", default_value = "60s", value_parser = period)]
-    message_time_max: Duration,
+    #[arg(long, value_name = "TIME", env = "FDPUSH_MESSAGE_TIME_MAX",
+        default_value_t = Time(Limits::default().message_time_max))]
+    pub message_time_max: Time,
 
     /// For the client's part of a close handshake
-    #[arg(long, value_name = "TIME", env = "FDPUSH_CLOSE_WAIT_MAX", default_value = "5s", value_parser = period)]
-    close_wait_max: Duration,
+    #[arg(long, value_name = "TIME", env = "FDPUSH_CLOSE_WAIT_MAX",
+        default_value_t = Time(Limits::default().close_wait_max))]
+    pub close_wait_max: Time,
 
     /// For a write to make progress; over it, the client is dead. Also TCP_USER_TIMEOUT
-    #[arg(long, value_name = "TIME", env = "FDPUSH_WRITE_TIME_MAX", default_value = "30s", value_parser = period)]
-    write_time_max: Duration,
+    #[arg(long, value_name = "TIME", env = "FDPUSH_WRITE_TIME_MAX",
+        default_value_t = Time(Limits::default().write_time_max))]
+    pub write_time_max: Time,
+
+    /// What is read from one connection in a turn of the loop, from 1KiB to 64MiB; the rest in the next turn
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_READ_BUDGET_BYTES",
+        default_value_t = Size(Limits::default().read_budget_bytes))]
+    pub read_budget_bytes: Size,
+
+    /// Commands of other threads that may wait for the loop
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_INBOX_MAX",
+        default_value_t = count(Limits::default().inbox_max),
+        value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    pub inbox_max: u32,
+
+    /// After SIGTERM or SIGINT: the time over which clients are told, at most --drain-time-max
+    #[arg(long, value_name = "TIME", env = "FDPUSH_DRAIN_FOR",
+        default_value_t = Delay(Limits::default().drain_for))]
+    pub drain_for: Delay,
 
     /// For clients to leave after SIGTERM or SIGINT
-    #[arg(long, value_name = "TIME", env = "FDPUSH_DRAIN_TIME_MAX", default_value = "10s", value_parser = period)]
-    drain_time_max: Duration,
+    #[arg(long, value_name = "TIME", env = "FDPUSH_DRAIN_TIME_MAX",
+        default_value_t = Time(Limits::default().drain_time_max))]
+    pub drain_time_max: Time,
 }
 
-#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Auth {
-    Trust,
-}
+#[derive(PartialEq, Debug, Args)]
+#[command(next_help_heading = "Webhook")]
+pub struct Hooks {
+    /// The URL that is told of events. Default: none is
+    #[arg(long, value_name = "URL", env = "FDPUSH_WEBHOOK")]
+    pub webhook: Option<Url>,
 
-#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
-pub enum When {
-    Auto,
-    Always,
-    Never,
-}
+    /// Which events. May be given several times
+    #[arg(
+        long,
+        value_name = "EVENT",
+        env = "FDPUSH_WEBHOOK_EVENTS",
+        value_delimiter = ',',
+        default_value = "open,message,close"
+    )]
+    pub webhook_events: Vec<EventKind>,
 
-#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum OnSecondLogin {
-    Multi,
-    KickOld,
-    RejectNew,
-}
+    /// What events, and questions to --auth-url, are signed with. Better in the environment or a file than in a flag,
+    /// which others on this machine can see
+    #[arg(long, value_name = "SECRET", env = "FDPUSH_WEBHOOK_SECRET", hide_env_values = true)]
+    pub webhook_secret: Option<Secret>,
 
-#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
-enum Way {
-    Client,
-    Ping,
-    Push,
-    Off,
-}
+    /// Events that may wait
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_WEBHOOK_QUEUE_MAX", default_value = "100000",
+        value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    pub webhook_queue_max: u32,
 
-#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Slow {
-    Close,
-    DropNewest,
-    Conflate,
-}
+    /// Events in one request
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_WEBHOOK_BATCH_MAX", default_value = "100",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub webhook_batch_max: u32,
 
-#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Level {
-    Off,
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
+    /// For the answer to one request
+    #[arg(long, value_name = "TIME", env = "FDPUSH_WEBHOOK_TIMEOUT", default_value = "5s")]
+    pub webhook_timeout: Time,
+
+    /// For all tries of one request; over it, its events are given up
+    #[arg(long, value_name = "TIME", env = "FDPUSH_WEBHOOK_RETRY_TIME_MAX", default_value = "5m")]
+    pub webhook_retry_time_max: Time,
+
+    /// How long a uid must be gone to be `offline`, so that a page refresh is not
+    #[arg(long, value_name = "TIME", env = "FDPUSH_PRESENCE_DELAY", default_value = "3s")]
+    pub presence_delay: Delay,
+
+    /// This server's name in webhooks. Default: the host's name and something random
+    #[arg(long, value_name = "NAME", env = "FDPUSH_NODE")]
+    pub node: Option<NodeName>,
 }
 
 impl Serve {
+    /// Who a client is.
+    pub fn auth(&self) -> Auth {
+        self.clients.auth.unwrap_or(Auth::Trust)
+    }
+
     /// Whether `GET /` serves the page.
     pub fn serves_page(&self) -> bool {
         match self.page {
             When::Always => true,
             When::Never => false,
-            When::Auto => self.auth.is_none_or(|auth| auth == Auth::Trust),
+            When::Auto => self.auth() == Auth::Trust,
         }
     }
 
     /// `trust` lets anyone be anyone: where others than this machine can connect, it must be asked for by name.
     pub fn check_trust(&self, addresses: &[Address]) -> Result<(), String> {
         match addresses.iter().find(|address| !address.is_local()) {
-            Some(open) if self.auth.is_none() => Err(format!(
+            Some(open) if self.clients.auth.is_none() => Err(format!(
                 "{open} can be reached from other machines, where anyone could claim any uid; \
                  if that is meant, say so with --auth trust"
             )),
@@ -197,16 +382,40 @@ impl Serve {
         }
     }
 
+    /// Where browsers may come from.
     pub fn origins(&self) -> Result<Origins, String> {
-        match self.origin.as_slice() {
+        match self.clients.origin.as_slice() {
             [] => Ok(Origins::Same),
-            origins if origins.iter().any(|origin| origin == "*") => Ok(Origins::Any),
+            origins if origins.iter().any(|origin| origin.as_ref() == "*") => Ok(Origins::Any),
             origins => Origins::list(origins).map_err(|why| format!("--origin: {why}")),
         }
     }
 
+    /// What clients may do, each by its own name: never `all` or `nothing`.
+    pub fn client_may(&self) -> Vec<May> {
+        const EACH: [May; 7] =
+            [May::PushUid, May::PushFd, May::PushOwnGroup, May::PushGroup, May::PushAll, May::Join, May::Online];
+        match self.clients.client_may.as_slice() {
+            [] if self.auth() == Auth::Trust => EACH.to_vec(),
+            [] => vec![May::PushOwnGroup],
+            listed if listed.contains(&May::All) => EACH.to_vec(),
+            listed => EACH.into_iter().filter(|may| listed.contains(may)).collect(),
+        }
+    }
+
+    /// Messages that a connection may send at once; `None` without a rate.
+    pub fn message_burst(&self) -> Option<u32> {
+        let rate = self.clients.message_rate?;
+        Some(self.clients.message_burst.unwrap_or(rate * 2))
+    }
+
+    /// Where back ends come; nowhere if that is `off`.
+    pub fn api_addresses(&self) -> impl Iterator<Item = &ApiAddress> {
+        self.api.addresses.iter().filter(|address| **address != ApiAddress::Off)
+    }
+
     pub fn heartbeat(&self) -> Heartbeat {
-        let Heart { heartbeat, idle_max, ping_every: every, missed_max } = self.heart;
+        let Heart { heartbeat, idle_max: Time(idle_max), ping_every: Time(every), missed_max } = self.heart;
         match heartbeat {
             Way::Client => Heartbeat::Client { idle_max },
             Way::Ping => Heartbeat::Ping { every, missed_max },
@@ -219,74 +428,46 @@ impl Serve {
         let bounds = &self.bounds;
         Limits {
             connections_max: bounds.connections_max,
-            message_bytes_max: bounds.message_bytes_max,
-            queue_bytes_max: bounds.queue_bytes_max,
-            queue_total_bytes_max: bounds.queue_total_bytes_max,
-            slow_reader: match bounds.slow_reader {
-                Slow::Close => SlowReader::Close,
-                Slow::DropNewest => SlowReader::DropNewest,
-                Slow::Conflate => SlowReader::Conflate,
-            },
-            head_bytes_max: bounds.head_bytes_max,
-            head_time_max: bounds.head_time_max,
-            message_time_max: bounds.message_time_max,
-            close_wait_max: bounds.close_wait_max,
-            write_time_max: bounds.write_time_max,
-            drain_time_max: bounds.drain_time_max,
-            ..Limits::default()
+            accepts_per_second_max: self.clients.accept_rate,
+            head_bytes_max: bounds.head_bytes_max.0,
+            headers_max: bounds.headers_max as usize,
+            head_time_max: bounds.head_time_max.0,
+            body_bytes_max: bounds.body_bytes_max.0,
+            body_time_max: bounds.body_time_max.0,
+            answer_time_max: bounds.answer_time_max.0,
+            keep_alive_max: bounds.keep_alive_max.0,
+            message_bytes_max: bounds.message_bytes_max.0,
+            message_time_max: bounds.message_time_max.0,
+            close_wait_max: bounds.close_wait_max.0,
+            queue_bytes_max: bounds.queue_bytes_max.0,
+            queue_total_bytes_max: bounds.queue_total_bytes_max.0,
+            write_time_max: bounds.write_time_max.0,
+            slow_reader: bounds.slow_reader.into(),
+            read_budget_bytes: bounds.read_budget_bytes.0,
+            inbox_max: bounds.inbox_max as usize,
+            drain_for: bounds.drain_for.0,
+            drain_time_max: bounds.drain_time_max.0,
         }
     }
 }
 
-impl From<OnSecondLogin> for SecondLogin {
-    fn from(policy: OnSecondLogin) -> SecondLogin {
-        match policy {
-            OnSecondLogin::Multi => SecondLogin::Multi,
-            OnSecondLogin::KickOld => SecondLogin::KickOld,
-            OnSecondLogin::RejectNew => SecondLogin::RejectNew,
-        }
-    }
-}
-
-impl From<Level> for LevelFilter {
-    fn from(level: Level) -> LevelFilter {
-        match level {
-            Level::Off => LevelFilter::Off,
-            Level::Error => LevelFilter::Error,
-            Level::Warn => LevelFilter::Warn,
-            Level::Info => LevelFilter::Info,
-            Level::Debug => LevelFilter::Debug,
-            Level::Trace => LevelFilter::Trace,
-        }
-    }
-}
-
-/// A time with its unit: `25s`, `500ms`, `1m 30s`; at least 10 ms, at most a day.
-fn period(text: &str) -> Result<Duration, String> {
-    const RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(24 * 60 * 60);
-    let time =
-        humantime::parse_duration(text).map_err(|why| format!("{why}; a time is written like 25s, 500ms or 2m"))?;
-    if RANGE.contains(&time) { Ok(time) } else { Err("a time must be from 10ms to 24h".to_owned()) }
-}
-
-/// A size, with or without a unit: `65536`, `64KiB`, `16MiB`; at least a byte, at most 1 TiB.
-fn size(text: &str) -> Result<usize, String> {
-    let size: ByteSize = text.parse().map_err(|_| "a size is written like 65536, 64KiB or 16MiB".to_owned())?;
-    match usize::try_from(size.as_u64()) {
-        Ok(bytes @ 1..=0x100_0000_0000) => Ok(bytes),
-        _ => Err("a size must be from 1 byte to 1TiB".to_owned()),
-    }
+/// A default of `Limits`, all of which fit.
+fn count(max: usize) -> u32 {
+    u32::try_from(max).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use std::time::Duration;
 
     fn serve(flags: &[&str]) -> Result<Serve, String> {
         let line = ["fdpush", "serve"].iter().chain(flags);
-        let Cli { command: Command::Serve(serve) } = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
-        Ok(*serve)
+        match Cli::try_parse_from(line).map_err(|error| error.to_string())?.command {
+            Command::Serve(serve) => Ok(*serve),
+            command => Err(format!("{command:?}")),
+        }
     }
 
     #[test]
@@ -300,7 +481,8 @@ mod tests {
         assert_eq!(serve.limits(), Limits::default());
         assert_eq!(serve.heartbeat(), Heartbeat::default());
         assert_eq!(serve.origins(), Ok(Origins::default()));
-        assert_eq!(serve.listen, ["127.0.0.1:9501"]);
+        assert_eq!(serve.listen, ["127.0.0.1:9501".parse().expect("an address")]);
+        assert_eq!(serve.api.addresses, ["127.0.0.1:9502".parse().expect("an address")]);
         assert!(serve.serves_page());
     }
 
@@ -318,7 +500,7 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_refused_with_its_name_and_what_is_allowed() {
-        let table: [(&[&str], &[&str]); 8] = [
+        let table: [(&[&str], &[&str]); 14] = [
             (&["--heartbeat", "pong"], &["pong", "--heartbeat", "client, ping, push, off"]),
             (&["--ping-every", "soon"], &["soon", "--ping-every", "25s"]),
             (&["--ping-every", "1ms"], &["1ms", "--ping-every", "from 10ms"]),
@@ -327,6 +509,12 @@ mod tests {
             (&["--connections-max", "99999999"], &["99999999", "--connections-max", "16777215"]),
             (&["--on-second-login", "fight"], &["fight", "multi, kick_old, reject_new"]),
             (&["--log", "loud"], &["loud", "--log", "off, error, warn"]),
+            (&["--listen", "9501"], &["9501", "--listen", "HOST:PORT, [V6]:PORT or unix:PATH"]),
+            (&["--api", "udp:9501"], &["9501", "--api", "unixgram:PATH or off"]),
+            (&["--origin", "a.example"], &["a.example", "--origin", "https://example.com"]),
+            (&["--webhook", "a.example"], &["a.example", "--webhook", "https://HOST"]),
+            (&["--client-may", "fly"], &["fly", "--client-may", "push_own_group, push_group, push_all"]),
+            (&["--headers-max", "257"], &["257", "--headers-max", "256"]),
         ];
         for (flags, hints) in table {
             let error = serve(flags).expect_err("refused");
@@ -351,6 +539,44 @@ mod tests {
         let origins = |flags: &[&str]| serve(flags).expect("valid").origins();
         assert_eq!(origins(&["--origin", "*"]), Ok(Origins::Any));
         assert!(origins(&["--origin", "https://a.example,https://b.example"]).is_ok());
-        assert!(origins(&["--origin", "a.example"]).is_err_and(|why| why.starts_with("--origin")));
+    }
+
+    #[test]
+    fn what_clients_may_do_depends_on_who_they_are() {
+        let may = |flags: &[&str]| serve(flags).expect("valid").client_may();
+        assert_eq!(may(&[]).len(), 7);
+        assert_eq!(may(&["--auth", "jwt"]), [May::PushOwnGroup]);
+        assert_eq!(may(&["--auth", "jwt", "--client-may", "all"]).len(), 7);
+        assert_eq!(may(&["--client-may", "nothing"]), []);
+        assert_eq!(may(&["--client-may", "online,push_uid"]), [May::PushUid, May::Online]);
+    }
+
+    #[test]
+    fn a_burst_is_twice_the_rate() {
+        let burst = |flags: &[&str]| serve(flags).expect("valid").message_burst();
+        assert_eq!(burst(&[]), None);
+        assert_eq!(burst(&["--message-rate", "10"]), Some(20));
+        assert_eq!(burst(&["--message-rate", "10", "--message-burst", "50"]), Some(50));
+    }
+
+    #[test]
+    fn debug_output_shows_no_secret() {
+        let flags = ["--jwt-secret", "hush,hush2", "--api-key", "hush3", "--webhook-secret", "hush4"];
+        let text = format!("{:?}", serve(&flags).expect("valid"));
+        assert!(text.contains("webhook_secret: Some(***)") && !text.contains("hush"), "{text}");
+    }
+
+    #[test]
+    fn every_setting_has_its_flag_and_its_variable() {
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments() {
+                let id = arg.get_id().as_str();
+                assert_eq!(arg.get_long(), Some(id.replace('_', "-").as_str()), "{id}");
+                let variable = format!("FDPUSH_{}", id.to_uppercase());
+                assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "{id}");
+                let is_secret = matches!(arg.get_value_names(), Some([name]) if name == "SECRET" || name == "KEY");
+                assert_eq!(arg.is_hide_env_values_set(), is_secret, "{id}: help shows no secret");
+            }
+        }
     }
 }

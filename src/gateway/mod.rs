@@ -7,50 +7,80 @@ mod client;
 mod frame;
 mod page;
 mod presence;
+mod settings;
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::Write;
 
 use clap::Parser;
 use fdpush::{Address, Server};
 use simple_logger::SimpleLogger;
 
-use self::cli::{Cli, Command, Serve};
+use self::cli::{Cli, Command, Endpoint};
 use self::client::Gateway;
+use self::settings::Settings;
 
 /// Runs the command line.
 pub fn run() -> Result<(), Box<dyn Error>> {
-    let Cli { command: Command::Serve(serve) } = Cli::parse();
-    SimpleLogger::new().with_level(serve.log.into()).with_utc_timestamps().init()?;
-    start(&serve)
+    let line: Vec<OsString> = std::env::args_os().collect();
+    match Cli::parse_from(&line).command {
+        Command::Serve(_) => start(&Settings::load(line)?),
+        Command::Config(_) => {
+            let settings = Settings::load(line)?;
+            warn(&settings);
+            std::io::stdout().write_all(settings.to_toml().as_bytes())?;
+            Ok(())
+        }
+        Command::Check(_) => {
+            let settings = Settings::load(line)?;
+            settings.check()?;
+            warn(&settings);
+            println!("ok");
+            Ok(())
+        }
+    }
 }
 
-fn start(serve: &Serve) -> Result<(), Box<dyn Error>> {
-    let (first, others) = serve.listen.split_first().ok_or("nothing to listen on: give --listen an address")?;
-    let limits = serve.limits();
-    let heartbeat = serve.heartbeat();
-    limits.check()?;
-    heartbeat.check()?;
-    let origins = serve.origins()?;
-
-    let mut server = Server::bind(first)?;
-    for address in others {
-        server = server.listen(address)?;
+/// Where nothing is logged, warnings go straight to standard error.
+fn warn(settings: &Settings) {
+    for warning in settings.warnings() {
+        eprintln!("fdpush: warning: {warning}");
     }
+}
+
+fn start(settings: &Settings) -> Result<(), Box<dyn Error>> {
+    let serve = &settings.serve;
+    SimpleLogger::new().with_level(serve.log.into()).with_utc_timestamps().init()?;
+    for warning in settings.warnings() {
+        log::warn!("{warning}");
+    }
+    let server = bind(&serve.listen)?;
     let addresses: Vec<Address> = server.addresses().cloned().collect();
     serve.check_trust(&addresses)?;
     announce(&addresses, serve.serves_page());
 
+    let heartbeat = serve.heartbeat();
     let gateway = Gateway::new(heartbeat, serve.serves_page());
-    server
-        .limits(limits)
+    let server = server
+        .limits(serve.limits())
         .heartbeat(heartbeat)
-        .origins(origins)
-        .second_login(serve.on_second_login.into())
-        .handler(gateway)
-        .run()?;
+        .origins(serve.origins()?)
+        .second_login(serve.clients.on_second_login.into())
+        .handler(gateway);
+    server.run()?;
     log::info!("drained");
     Ok(())
+}
+
+/// A server on all of these.
+fn bind(addresses: &[Endpoint]) -> Result<Server, Box<dyn Error>> {
+    let (first, others) = addresses.split_first().ok_or("nothing to listen on: give --listen an address")?;
+    let mut server = Server::bind(first)?;
+    for address in others {
+        server = server.listen(address)?;
+    }
+    Ok(server)
 }
 
 /// Says on standard output where the server is, and what to open.

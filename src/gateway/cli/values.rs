@@ -1,0 +1,484 @@
+//! The values of settings: times, sizes, addresses, secrets and choices, each with what is allowed in its errors.
+
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::ValueEnum;
+use fdpush::{Address, Origins, SecondLogin, SlowReader};
+use log::LevelFilter;
+
+/// What `fdpush config` prints in a secret's stead; no secret can be this.
+pub const MASK: &str = "***";
+
+/// A time with its unit: `25s`, `500ms`, `1m 30s`; at least 10 ms, at most a day.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Time(pub Duration);
+
+/// A time that may also be zero.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Delay(pub Duration);
+
+/// A number of bytes, with or without a unit: `65536`, `64KiB`, `16MiB`; at least a byte, at most 1 TiB.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Size(pub usize);
+
+/// Where to listen for streams: `HOST:PORT`, `[V6]:PORT` or `unix:PATH`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint(String);
+
+/// Where back ends come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ApiAddress {
+    /// HTTP.
+    Http(Endpoint),
+    /// A command a datagram, on `HOST:PORT`.
+    Udp(String),
+    /// A command a datagram, on a unix socket.
+    UnixDatagram(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+/// What must not be seen: in no log, no error, no debug output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// An origin that browsers may come from, or `*`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OriginRule(String);
+
+/// An `http://` or `https://` URL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Url(String);
+
+/// A server's name: 1 to 128 bytes, none of them a control character.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeName(String);
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Auth {
+    Trust,
+    Jwt,
+    Webhook,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum OnSecondLogin {
+    Multi,
+    KickOld,
+    RejectNew,
+}
+
+/// What clients may do.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum May {
+    /// Push to a uid.
+    PushUid,
+    /// Push to an fd.
+    PushFd,
+    /// Push to a group they are in.
+    PushOwnGroup,
+    /// Push to any group.
+    PushGroup,
+    /// Push to all.
+    PushAll,
+    /// Join and leave groups by their own wish.
+    Join,
+    /// Ask who is online.
+    Online,
+    All,
+    Nothing,
+}
+
+/// What a back end hears of.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum EventKind {
+    Open,
+    Message,
+    Close,
+    Online,
+    Offline,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Way {
+    Client,
+    Ping,
+    Push,
+    Off,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Slow {
+    Close,
+    DropNewest,
+    Conflate,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Level {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Time, String> {
+        duration(text, Duration::from_millis(10)..=DAY, "from 10ms to 24h").map(Time)
+    }
+}
+
+impl FromStr for Delay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Delay, String> {
+        duration(text, Duration::ZERO..=DAY, "from 0s to 24h").map(Delay)
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn duration(text: &str, range: RangeInclusive<Duration>, allowed: &str) -> Result<Duration, String> {
+    let time =
+        humantime::parse_duration(text).map_err(|why| format!("{why}; a time is written like 25s, 500ms or 2m"))?;
+    if range.contains(&time) { Ok(time) } else { Err(format!("a time must be {allowed} here")) }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl fmt::Display for Delay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let size: ByteSize = text.parse().map_err(|_| "a size is written like 65536, 64KiB or 16MiB".to_owned())?;
+        match usize::try_from(size.as_u64()) {
+            Ok(bytes @ 1..=0x100_0000_0000) => Ok(Size(bytes)),
+            _ => Err("a size must be from 1 byte to 1TiB".to_owned()),
+        }
+    }
+}
+
+/// In the largest unit that leaves a whole number.
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        match units.iter().find(|(bits, _)| self.0 != 0 && self.0.trailing_zeros() >= *bits) {
+            Some((bits, unit)) => write!(f, "{}{unit}", self.0 >> bits),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Endpoint, String> {
+        let is_sound = match text.strip_prefix("unix:") {
+            Some(path) => !path.is_empty(),
+            None => is_host_and_port(text),
+        };
+        if is_sound {
+            Ok(Endpoint(text.to_owned()))
+        } else {
+            Err("expected HOST:PORT, [V6]:PORT or unix:PATH".to_owned())
+        }
+    }
+}
+
+impl AsRef<str> for Endpoint {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Endpoint {
+    /// What it stands for: a name may have several addresses.
+    pub fn resolve(&self) -> Result<Vec<Address>, String> {
+        match self.0.strip_prefix("unix:") {
+            Some(path) => Ok(vec![Address::Unix(path.into())]),
+            None => Ok(resolve(&self.0)?.into_iter().map(Address::Tcp).collect()),
+        }
+    }
+}
+
+impl FromStr for ApiAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ApiAddress, String> {
+        let expected = || "expected HOST:PORT, [V6]:PORT, unix:PATH, udp:HOST:PORT, unixgram:PATH or off".to_owned();
+        if text == "off" {
+            return Ok(ApiAddress::Off);
+        }
+        if let Some(address) = text.strip_prefix("udp:") {
+            return if is_host_and_port(address) { Ok(ApiAddress::Udp(address.to_owned())) } else { Err(expected()) };
+        }
+        match text.strip_prefix("unixgram:") {
+            Some("") => Err(expected()),
+            Some(path) => Ok(ApiAddress::UnixDatagram(path.into())),
+            None => text.parse().map(ApiAddress::Http).map_err(|_| expected()),
+        }
+    }
+}
+
+impl fmt::Display for ApiAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ApiAddress::Http(endpoint) => endpoint.fmt(f),
+            ApiAddress::Udp(address) => write!(f, "udp:{address}"),
+            ApiAddress::UnixDatagram(path) => write!(f, "unixgram:{}", path.display()),
+            ApiAddress::Off => f.write_str("off"),
+        }
+    }
+}
+
+impl ApiAddress {
+    /// Whether only this machine can reach it.
+    pub fn is_local(&self) -> Result<bool, String> {
+        match self {
+            ApiAddress::Http(endpoint) => Ok(endpoint.resolve()?.iter().all(Address::is_local)),
+            ApiAddress::Udp(address) => Ok(resolve(address)?.iter().all(|address| Address::Tcp(*address).is_local())),
+            ApiAddress::UnixDatagram(_) | ApiAddress::Off => Ok(true),
+        }
+    }
+}
+
+/// Whether this reads `HOST:PORT` or `[V6]:PORT`. Whether there is such a host, only the resolver knows.
+fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        // What follows the % is the interface of a link-local address.
+        Some(v6) => v6.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+    };
+    is_host && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}
+
+fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
+    let found = address.to_socket_addrs().map_err(|why| format!("{address}: {why}"))?;
+    Ok(found.collect())
+}
+
+impl FromStr for Secret {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Secret, String> {
+        match text {
+            "" => Err("a secret must not be empty".to_owned()),
+            MASK => Err(format!("{MASK} is what `fdpush config` prints in a secret's stead: give the secret itself")),
+            _ => Ok(Secret(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl Secret {
+    /// The secret itself, for whoever computes or compares with it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for OriginRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<OriginRule, String> {
+        if text != "*" {
+            Origins::list([text])
+                .map_err(|_| "expected scheme://host[:port], as https://example.com, or *".to_owned())?;
+        }
+        Ok(OriginRule(text.to_owned()))
+    }
+}
+
+impl AsRef<str> for OriginRule {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Url, String> {
+        let uri: Option<ureq::http::Uri> = text.parse().ok();
+        let is_sound = uri.is_some_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+        });
+        if is_sound { Ok(Url(text.to_owned())) } else { Err("expected http://HOST… or https://HOST…".to_owned()) }
+    }
+}
+
+impl AsRef<str> for Url {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<NodeName, String> {
+        let is_sound = (1..=128).contains(&text.len()) && !text.contains(char::is_control);
+        if is_sound { Ok(NodeName(text.to_owned())) } else { Err("expected 1 to 128 bytes of text".to_owned()) }
+    }
+}
+
+impl AsRef<str> for NodeName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A file's path; an empty one is none.
+pub fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("expected a path".to_owned()) } else { Ok(Path::new(text).to_owned()) }
+}
+
+impl From<OnSecondLogin> for SecondLogin {
+    fn from(policy: OnSecondLogin) -> SecondLogin {
+        match policy {
+            OnSecondLogin::Multi => SecondLogin::Multi,
+            OnSecondLogin::KickOld => SecondLogin::KickOld,
+            OnSecondLogin::RejectNew => SecondLogin::RejectNew,
+        }
+    }
+}
+
+impl From<Slow> for SlowReader {
+    fn from(policy: Slow) -> SlowReader {
+        match policy {
+            Slow::Close => SlowReader::Close,
+            Slow::DropNewest => SlowReader::DropNewest,
+            Slow::Conflate => SlowReader::Conflate,
+        }
+    }
+}
+
+impl From<Level> for LevelFilter {
+    fn from(level: Level) -> LevelFilter {
+        match level {
+            Level::Off => LevelFilter::Off,
+            Level::Error => LevelFilter::Error,
+            Level::Warn => LevelFilter::Warn,
+            Level::Info => LevelFilter::Info,
+            Level::Debug => LevelFilter::Debug,
+            Level::Trace => LevelFilter::Trace,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_read_back_as_they_are_written() {
+        for (bytes, text) in [(1, "1"), (1000, "1000"), (65_536, "64KiB"), (3 << 20, "3MiB"), (1 << 30, "1GiB")] {
+            assert_eq!(Size(bytes).to_string(), text);
+            assert_eq!(text.parse(), Ok(Size(bytes)));
+        }
+        for (millis, text) in [(10, "10ms"), (25_000, "25s"), (90_000, "1m 30s")] {
+            let time = Time(Duration::from_millis(millis));
+            assert_eq!(time.to_string(), text);
+            assert_eq!(text.parse(), Ok(time));
+        }
+        assert_eq!("0s".parse(), Ok(Delay(Duration::ZERO)));
+        assert!("0s".parse::<Time>().is_err_and(|why| why.contains("from 10ms")));
+    }
+
+    #[test]
+    fn addresses_are_looked_at_before_anybody_listens() {
+        for good in
+            ["127.0.0.1:0", "[::1]:9501", "[fe80::1%2]:9501", "localhost:9501", "my_host-1.lan:1", "unix:/run/x"]
+        {
+            assert_eq!(good.parse::<Endpoint>().map(|endpoint| endpoint.to_string()), Ok(good.to_owned()));
+        }
+        for bad in
+            ["", "9501", ":9501", "localhost", "::1:9501", "[::1]", "a:65536", "a:+1", "a b:1", "unix:", "http://a:1"]
+        {
+            assert!(bad.parse::<Endpoint>().is_err_and(|why| why.starts_with("expected HOST:PORT")), "{bad}");
+            assert!(bad.parse::<ApiAddress>().is_err_and(|why| why.contains("unixgram:PATH or off")), "{bad}");
+        }
+        for good in ["off", "udp:127.0.0.1:9", "unixgram:/run/x", "unix:/run/y", "[::1]:1"] {
+            assert_eq!(good.parse::<ApiAddress>().map(|address| address.to_string()), Ok(good.to_owned()));
+        }
+        for bad in ["udp:9", "unixgram:", "udp:unix:/x", "OFF"] {
+            assert!(bad.parse::<ApiAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reach_is_told_from_the_address() {
+        let is_local = |text: &str| text.parse::<ApiAddress>().expect("an address").is_local();
+        for local in ["127.0.0.2:1", "[::1]:1", "unix:/x", "unixgram:/x", "udp:127.0.0.1:1", "off"] {
+            assert_eq!(is_local(local), Ok(true), "{local}");
+        }
+        for open in ["0.0.0.0:1", "[::]:1", "udp:10.0.0.1:1"] {
+            assert_eq!(is_local(open), Ok(false), "{open}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_seen() {
+        let secret: Secret = "open sesame".parse().expect("a secret");
+        assert_eq!(format!("{secret:?} {:?}", vec![secret.clone()]), "*** [***]");
+        assert_eq!(secret.expose(), "open sesame");
+        for bad in ["", MASK] {
+            assert!(bad.parse::<Secret>().is_err());
+        }
+    }
+
+    #[test]
+    fn urls_and_origins_have_their_form() {
+        for good in ["http://127.0.0.1:8080/hook", "https://example.com", "http://[::1]/x?y"] {
+            assert!(good.parse::<Url>().is_ok(), "{good}");
+        }
+        for bad in ["", "example.com", "/hook", "ftp://example.com", "http://", "unix:/x"] {
+            assert!(bad.parse::<Url>().is_err_and(|why| why.contains("http://HOST")), "{bad}");
+        }
+        assert!("*".parse::<OriginRule>().is_ok() && "https://a.example".parse::<OriginRule>().is_ok());
+        assert!("a.example".parse::<OriginRule>().is_err_and(|why| why.contains("https://example.com")));
+        assert!("node\n".parse::<NodeName>().is_err() && "a".repeat(129).parse::<NodeName>().is_err());
+    }
+}

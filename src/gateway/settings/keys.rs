@@ -1,0 +1,71 @@
+//! Keys and secrets that lie in files of their own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::gateway::cli::{Api, Jwt, Secret};
+
+/// HS256 wants a secret as long as its hash (RFC 7518 section 3.2).
+const JWT_SECRET_BYTES_MIN: usize = 32;
+
+/// A file that tokens are checked with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyFile {
+    pub path: PathBuf,
+    /// Without the white space around it.
+    pub content: Secret,
+}
+
+/// The keys that were given, and those in the file.
+pub fn api_keys(api: &Api, warnings: &mut Vec<String>) -> Result<Vec<Secret>, String> {
+    let mut keys = api.api_key.clone();
+    if let Some(path) = &api.api_key_file {
+        let text = read(path)?;
+        warnings.extend(exposure(path));
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let count = keys.len();
+        for line in lines {
+            keys.push(line.parse().map_err(|why| format!("{}: {why}", path.display()))?);
+        }
+        if keys.len() == count {
+            return Err(format!("{}: there is no key in it: expected one a line", path.display()));
+        }
+    }
+    Ok(keys)
+}
+
+/// The key files of tokens, read.
+pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>) -> Result<Vec<KeyFile>, String> {
+    let mut files = Vec::new();
+    for path in &jwt.jwt_key_file {
+        let content: Secret = read(path)?.trim().parse().map_err(|why| format!("{}: {why}", path.display()))?;
+        // A public key is for everybody.
+        if !content.expose().starts_with("-----BEGIN PUBLIC KEY-----") {
+            warnings.extend(exposure(path));
+            warnings.extend(shortness(&path.display().to_string(), &content));
+        }
+        files.push(KeyFile { path: path.clone(), content });
+    }
+    for secret in &jwt.jwt_secret {
+        warnings.extend(shortness("jwt_secret", secret));
+    }
+    Ok(files)
+}
+
+/// A warning of a file with secrets that everybody on this machine can read.
+pub fn exposure(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    (mode & 0o004 != 0).then(|| format!("{} holds secrets and can be read by everybody: chmod o-r it", path.display()))
+}
+
+fn shortness(name: &str, secret: &Secret) -> Option<String> {
+    let count = secret.expose().len();
+    (count < JWT_SECRET_BYTES_MIN).then(|| {
+        format!("{name}: a secret of {count} bytes can be guessed: HS256 wants {JWT_SECRET_BYTES_MIN} (RFC 7518)")
+    })
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))
+}

@@ -1,0 +1,190 @@
+//! The settings in effect: default, below file, below environment, below flag.
+//!
+//! `cli.rs` is the one declaration. What the file says is put on the command line where neither flag nor variable says
+//! otherwise, and that line is parsed again: what a value may be is decided in one place.
+
+mod file;
+mod keys;
+pub mod reload;
+mod show;
+mod soundness;
+
+use std::ffi::OsString;
+use std::sync::OnceLock;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
+use fdpush::Address;
+
+use self::file::File;
+pub use self::keys::KeyFile;
+use super::cli::{Cli, Secret, Serve};
+
+/// All settings, and where each comes from.
+pub struct Settings {
+    pub serve: Serve,
+    layers: Layers,
+    api_keys: Vec<Secret>,
+    jwt_keys: Vec<KeyFile>,
+    warnings: Vec<String>,
+}
+
+/// The command line, the environment and the file, one upon the other.
+struct Layers {
+    /// The command line as it was given.
+    line: Vec<OsString>,
+    /// What flags and environment say.
+    above: ArgMatches,
+    file: Option<File>,
+    /// What all say.
+    all: ArgMatches,
+}
+
+/// Where a setting comes from.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Source {
+    Flag,
+    Environment,
+    File,
+    Default,
+}
+
+impl Settings {
+    /// The settings of a command line that clap has let pass, with its environment and its file.
+    ///
+    /// # Errors
+    /// Names the file or the flag, the key, and what is allowed.
+    pub fn load(line: Vec<OsString>) -> Result<Settings, String> {
+        let above = parse(line.iter().cloned()).map_err(|error| error.to_string())?;
+        let path: Option<&std::path::PathBuf> = above.get_one("config");
+        let file = path.map(|path| File::read(path)).transpose()?;
+        Settings::of(Layers::stack(line, above, file)?)
+    }
+
+    fn of(layers: Layers) -> Result<Settings, String> {
+        let mut warnings = layers.mistyped_variables(std::env::vars_os().map(|(name, _)| name));
+        let serve = Serve::from_arg_matches(&layers.all).map_err(|error| error.to_string())?;
+        let api_keys = keys::api_keys(&serve.api, &mut warnings)?;
+        let jwt_keys = keys::jwt_keys(&serve.clients.jwt, &mut warnings)?;
+        let mut settings = Settings { serve, layers, api_keys, jwt_keys, warnings };
+        settings.check_soundness()?;
+        Ok(settings)
+    }
+
+    /// The keys that back ends may show: the flag's and the file's.
+    pub fn api_keys(&self) -> &[Secret] {
+        &self.api_keys
+    }
+
+    /// The files that tokens are checked with, in the order of the flags.
+    pub fn jwt_keys(&self) -> &[KeyFile] {
+        &self.jwt_keys
+    }
+
+    /// What is strange and yet no error, for the log.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What else can be said without listening: that all names can be resolved, and that nobody has to be trusted who
+    /// should not.
+    pub fn check(&self) -> Result<(), String> {
+        let mut addresses: Vec<Address> = Vec::new();
+        for endpoint in &self.serve.listen {
+            addresses.extend(endpoint.resolve()?);
+        }
+        self.serve.check_trust(&addresses)
+    }
+}
+
+impl Layers {
+    /// Puts what the file says below what flags and environment say.
+    fn stack(line: Vec<OsString>, above: ArgMatches, file: Option<File>) -> Result<Layers, String> {
+        let entries = file.iter().flat_map(|file| &file.entries);
+        // A key that this subcommand does not have is for another.
+        let below = entries.filter(|entry| above.try_contains_id(entry.key).is_ok() && !is_given(&above, entry.key));
+        let flags = below.flat_map(|entry| entry.flags().map(OsString::from));
+        // They go behind the subcommand's name, so that nothing the line ends with can take them for its own.
+        let name_end = line.len().min(2);
+        let stacked: Vec<OsString> =
+            line[..name_end].iter().cloned().chain(flags).chain(line[name_end..].iter().cloned()).collect();
+        let all = parse(stacked).map_err(|error| error.to_string())?;
+        Ok(Layers { line, above, file, all })
+    }
+
+    fn source(&self, key: &str) -> Source {
+        match self.above.value_source(key) {
+            Some(ValueSource::CommandLine) => Source::Flag,
+            Some(ValueSource::EnvVariable) => Source::Environment,
+            _ if self.file.as_ref().is_some_and(|file| file.entry(key).is_some()) => Source::File,
+            _ => Source::Default,
+        }
+    }
+
+    /// The values of a setting as they were written; none: it is not set.
+    fn values(&self, key: &str) -> Vec<String> {
+        let values = self.all.get_raw(key).into_iter().flatten();
+        values.map(|value| value.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Whether somebody has said something of it that is not the default anyway.
+    fn is_changed(&self, arg: &Arg) -> bool {
+        let key = arg.get_id().as_str();
+        let default: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        self.source(key) != Source::Default && self.values(key).join(",") != default.join(",")
+    }
+
+    /// How whoever set it knows it.
+    fn name(&self, key: &str) -> String {
+        match (self.source(key), &self.file) {
+            (Source::Environment, _) => format!("FDPUSH_{}", key.to_uppercase()),
+            (Source::File, Some(file)) => {
+                let line = file.entry(key).map_or(0, |entry| entry.line);
+                format!("{}:{line}: {key}", file.path.display())
+            }
+            _ => format!("--{}", key.replace('_', "-")),
+        }
+    }
+
+    /// Warnings of variables that look like ours and are none. Others are left alone: what starts containers makes
+    /// variables of services' names.
+    fn mistyped_variables(&self, names: impl Iterator<Item = OsString>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for name in names.filter_map(|name| name.into_string().ok()) {
+            let Some(key) = name.strip_prefix("FDPUSH_").map(str::to_lowercase) else { continue };
+            let keys = declarations().map(|arg| arg.get_id().as_str());
+            if declaration(&key).is_none()
+                && let Some(meant) = file::nearest(&key, keys)
+            {
+                warnings.push(format!("{name} is no setting; did you mean FDPUSH_{}?", meant.to_uppercase()));
+            }
+        }
+        warnings
+    }
+}
+
+/// What clap makes of a line: the flags of its subcommand.
+fn parse(line: impl IntoIterator<Item = OsString>) -> Result<ArgMatches, clap::Error> {
+    let mut matches = Cli::command().try_get_matches_from(line)?;
+    Ok(matches.remove_subcommand().map_or(matches, |(_, matches)| matches))
+}
+
+/// All settings, as they are declared.
+fn declarations() -> impl Iterator<Item = &'static Arg> {
+    static SERVE: OnceLock<clap::Command> = OnceLock::new();
+    let serve = SERVE.get_or_init(|| <Serve as clap::Args>::augment_args(clap::Command::new("serve")));
+    serve.get_arguments()
+}
+
+fn declaration(key: &str) -> Option<&'static Arg> {
+    declarations().find(|arg| arg.get_id() == key)
+}
+
+/// Whether a setting's value is for no eyes.
+fn is_secret(arg: &Arg) -> bool {
+    arg.is_hide_env_values_set()
+}
+
+fn is_given(matches: &ArgMatches, key: &str) -> bool {
+    matches!(matches.value_source(key), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+}

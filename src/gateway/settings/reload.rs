@@ -1,0 +1,165 @@
+//! SIGHUP: the file is read again, with the files that it names. What cannot change while the server runs stays as it
+//! is, so that the settings always say what is in effect.
+
+use super::file::{Entry, File};
+use super::{Layers, Settings, declarations};
+
+/// The settings that can change while the server runs.
+const RELOADABLE: &[&str] = &[
+    "log",
+    "jwt_secret",
+    "jwt_key_file",
+    "origin",
+    "client_may",
+    "uid_connections_max",
+    "address_connections_max",
+    "message_rate",
+    "message_burst",
+    "accept_rate",
+    "api_key",
+    "api_key_file",
+    "message_bytes_max",
+    "queue_bytes_max",
+    "queue_total_bytes_max",
+    "slow_reader",
+    "head_bytes_max",
+    "headers_max",
+    "head_time_max",
+    "body_bytes_max",
+    "body_time_max",
+    "answer_time_max",
+    "keep_alive_max",
+    "message_time_max",
+    "close_wait_max",
+    "write_time_max",
+    "read_budget_bytes",
+    "drain_for",
+    "drain_time_max",
+    "webhook_secret",
+];
+
+/// What reading the settings again came to.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the thread that waits for SIGHUP"))]
+pub struct Reloaded {
+    /// The settings that are in effect from now on.
+    pub settings: Settings,
+    /// The keys of those that changed.
+    pub changed: Vec<&'static str>,
+    /// The keys of those that would have changed, and for which the server must be started anew.
+    pub restart: Vec<&'static str>,
+}
+
+/// Reads the settings again. The command line and the environment are those of the start.
+///
+/// # Errors
+/// As [`Settings::load`]: then all stays as it is.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the thread that waits for SIGHUP"))]
+pub fn reload(old: &Settings) -> Result<Reloaded, String> {
+    let wanted = Settings::load(old.layers.line.clone())?;
+    let differs = |key: &&str| {
+        old.layers.values(key) != wanted.layers.values(key)
+            || *key == "api_key_file" && old.api_keys != wanted.api_keys
+            || *key == "jwt_key_file" && old.jwt_keys != wanted.jwt_keys
+    };
+    let keys = declarations().map(|arg| arg.get_id().as_str());
+    let (changed, restart): (Vec<_>, Vec<_>) = keys.filter(differs).partition(|key| RELOADABLE.contains(key));
+    if restart.is_empty() {
+        return Ok(Reloaded { settings: wanted, changed, restart });
+    }
+    let settings = Settings::of(mixed(old, wanted)?)
+        .map_err(|why| format!("{why}; that comes of what cannot change without a restart: {}", restart.join(", ")))?;
+    Ok(Reloaded { settings, changed, restart })
+}
+
+/// The layers that are wanted, with what cannot change as it was.
+fn mixed(old: &Settings, wanted: Settings) -> Result<Layers, String> {
+    let Layers { line, above, file, .. } = wanted.layers;
+    let entries = |file: &Option<File>, is_reloadable: bool| -> Vec<Entry> {
+        let entries = file.iter().flat_map(|file| &file.entries);
+        entries.filter(|entry| RELOADABLE.contains(&entry.key) == is_reloadable).cloned().collect()
+    };
+    let kept = entries(&old.layers.file, false);
+    let entries = kept.into_iter().chain(entries(&file, true)).collect();
+    Layers::stack(line, above, file.map(|file| File { path: file.path, entries }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    /// A file that is gone when the test is over.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str, text: &str) -> Scratch {
+            let path = std::env::temp_dir().join(format!("fdpush-{}-{name}", std::process::id()));
+            fs::write(&path, text).expect("a file");
+            Scratch(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    fn load(file: &Scratch, flags: &[&str]) -> Settings {
+        let config = format!("--config={}", file.0.display());
+        let line = ["fdpush", "serve", &config].into_iter().chain(flags.iter().copied());
+        Settings::load(line.map(Into::into).collect()).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    #[test]
+    fn every_reloadable_key_is_a_setting() {
+        for key in RELOADABLE {
+            assert!(declarations().any(|arg| arg.get_id() == key), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_can_change_changes_and_the_rest_is_named() {
+        let file = Scratch::new("reload", "log = \"warn\"\ninbox_max = 10\nheaders_max = 32\n");
+        let old = load(&file, &["--headers-max", "16"]);
+        let text = "log = \"error\"\ninbox_max = 20\nheaders_max = 64\nnode = \"n\"\norigin = [\"*\"]\n";
+        fs::write(&file.0, text).expect("a file");
+        let Reloaded { settings, changed, restart } = reload(&old).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!((changed, restart), (vec!["log", "origin"], vec!["inbox_max", "node"]));
+        assert_eq!(settings.serve.limits().inbox_max, 10, "in effect is what was");
+        assert_eq!(settings.serve.hooks.node, None);
+        assert_eq!(settings.serve.limits().headers_max, 16, "a flag goes before the file");
+        assert_eq!(settings.serve.origins(), Ok(fdpush::Origins::Any));
+
+        // Once more: what waits for a restart still does.
+        let again = reload(&settings).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!((again.changed, again.restart), (vec![], vec!["inbox_max", "node"]));
+    }
+
+    #[test]
+    fn a_file_that_is_named_is_read_again() {
+        let keys = Scratch::new("keys", "# ours\nalpha\n");
+        let file = Scratch::new("named", &format!("api_key_file = \"{}\"\n", keys.0.display()));
+        let old = load(&file, &["--api-key", "flag"]);
+        let exposed = |settings: &Settings| -> Vec<String> {
+            settings.api_keys().iter().map(|key| key.expose().to_owned()).collect()
+        };
+        assert_eq!(exposed(&old), ["flag", "alpha"]);
+        fs::write(&keys.0, "alpha\nbeta\n").expect("a file");
+        let new = reload(&old).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!((new.changed, new.restart), (vec!["api_key_file"], vec![]));
+        assert_eq!(exposed(&new.settings), ["flag", "alpha", "beta"]);
+    }
+
+    #[test]
+    fn a_file_that_is_unsound_changes_nothing() {
+        let file = Scratch::new("unsound", "headers_max = 32\n");
+        let old = load(&file, &[]);
+        fs::write(&file.0, "headers_max = 0\n").expect("a file");
+        let why = reload(&old).err().expect("refused");
+        assert!(why.contains(":1: headers_max = 0: 0 is not in 1..=256"), "{why}");
+        fs::remove_file(&file.0).expect("a file");
+        assert!(reload(&old).is_err());
+    }
+}

@@ -1,0 +1,104 @@
+//! `fdpush config`: the settings in effect as a file that would have the same effect, and where each comes from.
+
+use std::fmt::{self, Write};
+
+use clap::{Arg, ArgAction, ValueEnum};
+
+use super::{Settings, Source, declarations, is_secret};
+use crate::gateway::cli::MASK;
+
+impl Settings {
+    /// As TOML, a setting a line.
+    pub fn to_toml(&self) -> String {
+        let mut out = format!(
+            "# The settings of fdpush {} in effect. Saved, this can be given as --config FILE, once the secrets are put in\n\
+             # that are masked here as \"{MASK}\".\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        let mut heading = None;
+        for arg in declarations().filter(|arg| arg.get_id() != "config") {
+            if arg.get_help_heading() != heading {
+                heading = arg.get_help_heading();
+                out.push_str(&heading.map_or("\n".to_owned(), |heading| format!("\n# {heading}\n")));
+            }
+            let key = arg.get_id().as_str();
+            let values = self.values(arg);
+            if values.is_empty() {
+                out.push_str(&format!("# {key} is not set\n"));
+            } else {
+                out.push_str(&format!("{key} = {}  # {}\n", value(arg, &values), self.layers.source(key)));
+            }
+        }
+        out
+    }
+
+    /// What has effect, also where it follows from another setting.
+    fn values(&self, arg: &Arg) -> Vec<String> {
+        let key = arg.get_id().as_str();
+        let values = self.layers.values(key);
+        match key {
+            "client_may" if values.is_empty() => {
+                let names = self.serve.client_may().into_iter().filter_map(|may| may.to_possible_value());
+                names.map(|name| name.get_name().to_owned()).collect()
+            }
+            "message_burst" if values.is_empty() => self.serve.message_burst().iter().map(u32::to_string).collect(),
+            _ if is_secret(arg) => values.iter().map(|_| MASK.to_owned()).collect(),
+            _ => values,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Source::Flag => "from flag",
+            Source::Environment => "from environment",
+            Source::File => "from file",
+            Source::Default => "default",
+        })
+    }
+}
+
+/// A value in TOML.
+pub fn value(arg: &Arg, values: &[String]) -> String {
+    let is_count = arg.get_value_names().and_then(|names| names.first()).is_some_and(|name| name == "COUNT");
+    let one = |text: &String| match text.parse::<u64>() {
+        Ok(number) if is_count => number.to_string(),
+        _ => quoted(text),
+    };
+    let list: Vec<String> = values.iter().map(one).collect();
+    match arg.get_action() {
+        ArgAction::Append => format!("[{}]", list.join(", ")),
+        _ => list.join(", "),
+    }
+}
+
+/// A basic string of TOML.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                // A string takes everything.
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_quoted_so_that_they_read_back() {
+        for text in ["", "a", "say \"x\"\\n", "tab\tline\nbell\u{7}\u{85}", "日本"] {
+            let table: toml::Table = toml::from_str(&format!("a = {}", quoted(text))).expect("TOML");
+            assert_eq!(table["a"].as_str(), Some(text));
+        }
+    }
+}

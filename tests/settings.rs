@@ -1,0 +1,272 @@
+//! Settings as operators have them: the binary with flags, environment and file, `config`, `check` and exit codes.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::{Client, Scratch};
+
+/// What one call of the binary came to.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// The binary with nothing in its environment but this.
+fn command(line: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
+    command.args(line).env_clear().envs(environment.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn call(line: &[&str], environment: &[(&str, &str)]) -> Said {
+    let output = command(line, environment).output().expect("the binary");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// The line of a key that `fdpush config` prints.
+fn shown(key: &str, line: &[&str], environment: &[(&str, &str)]) -> String {
+    let said = call(&[&["config"], line].concat(), environment);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let found = said.out.lines().find(|line| line.starts_with(&format!("{key} =")));
+    found.unwrap_or_else(|| panic!("no {key} in {}", said.out)).to_owned()
+}
+
+/// What `check` says against a file.
+fn complaint(text: &str) -> String {
+    let scratch = Scratch::new("complaint");
+    let file = write(&scratch, text);
+    let said = call(&["check", "--config", &file], &[]);
+    assert_eq!(said.code, Some(1), "{text}: {said:?}");
+    assert!(said.err.starts_with("fdpush: "), "{said:?}");
+    said.err.replace(&file, "FILE")
+}
+
+/// A configuration file that only its owner can read.
+fn write(scratch: &Scratch, text: &str) -> String {
+    let path = scratch.file("fdpush.toml");
+    fs::write(&path, text).expect("a file");
+    make_private(&path);
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+fn make_private(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a file of ours");
+}
+
+#[test]
+fn default_file_environment_flag_each_goes_before_the_one_before() {
+    let scratch = Scratch::new("precedence");
+    let file = write(
+        &scratch,
+        "ping_every = \"5s\"\nmissed_max = 3\nqueue_bytes_max = 4096\nlisten = [\"127.0.0.1:1\", \"[::1]:2\"]\nauth = \"trust\"\n",
+    );
+    let config = ["--config", &file];
+    let environment = [("FDPUSH_PING_EVERY", "6s"), ("FDPUSH_LISTEN", "127.0.0.1:3,unix:/x")];
+    let flags = ["--config", &file, "--ping-every", "7s", "--listen", "127.0.0.1:4"];
+
+    assert_eq!(shown("ping_every", &[], &[]), "ping_every = \"25s\"  # default");
+    assert_eq!(shown("ping_every", &config, &[]), "ping_every = \"5s\"  # from file");
+    assert_eq!(shown("ping_every", &config, &environment), "ping_every = \"6s\"  # from environment");
+    assert_eq!(shown("ping_every", &flags, &environment), "ping_every = \"7s\"  # from flag");
+
+    assert_eq!(shown("missed_max", &config, &[]), "missed_max = 3  # from file");
+    assert_eq!(shown("queue_bytes_max", &config, &[]), "queue_bytes_max = \"4096\"  # from file");
+
+    // A list takes the place of a list.
+    assert_eq!(shown("listen", &[], &[]), "listen = [\"127.0.0.1:9501\"]  # default");
+    assert_eq!(shown("listen", &config, &[]), "listen = [\"127.0.0.1:1\", \"[::1]:2\"]  # from file");
+    assert_eq!(shown("listen", &config, &environment), "listen = [\"127.0.0.1:3\", \"unix:/x\"]  # from environment");
+    assert_eq!(shown("listen", &flags, &environment), "listen = [\"127.0.0.1:4\"]  # from flag");
+
+    // The file may itself be named in the environment.
+    assert_eq!(shown("ping_every", &[], &[("FDPUSH_CONFIG", &file)]), "ping_every = \"5s\"  # from file");
+}
+
+#[test]
+fn what_config_prints_can_be_given_as_a_file() {
+    let scratch = Scratch::new("again");
+    let flags = [
+        "--listen=127.0.0.1:1,unix:/a \"b\"\\c",
+        "--api=127.0.0.1:2,udp:127.0.0.1:3,unixgram:/run/x",
+        "--heartbeat=push",
+        "--ping-every=1m 30s",
+        "--origin=https://a.example",
+        "--client-may=push_uid,online",
+        "--connections-max=1000",
+        "--message-rate=10",
+        "--slow-reader=conflate",
+        "--webhook=http://127.0.0.1:4/hook",
+        "--webhook-events=online,offline",
+        "--node=it's \"me\"",
+        "--drain-for=30s",
+        "--drain-time-max=1m",
+    ];
+    for flags in [&[][..], &flags] {
+        let first = call(&[&["config"], flags].concat(), &[]);
+        assert_eq!((first.code, first.err.as_str()), (Some(0), ""), "{first:?}");
+        let file = write(&scratch, &first.out);
+        let second = call(&["config", "--config", &file], &[]);
+        assert_eq!((second.code, second.err.as_str()), (Some(0), ""), "{second:?}");
+        let values = |text: &str| -> Vec<String> {
+            text.lines().map(|line| line.split("  # ").next().unwrap_or_default().to_owned()).collect()
+        };
+        assert_eq!(values(&first.out), values(&second.out));
+        assert!(second.out.contains("# from file") && !second.out.contains("# default"));
+    }
+}
+
+#[test]
+fn secrets_are_masked_and_a_mask_is_no_secret() {
+    let scratch = Scratch::new("masked");
+    let environment = [
+        ("FDPUSH_JWT_SECRET", "hush-hush-hush-hush-hush-hush-hush,hush-hush-hush-hush-hush-hush-two"),
+        ("FDPUSH_WEBHOOK_SECRET", "hush"),
+    ];
+    let line = ["config", "--auth", "jwt", "--api-key", "hush", "--webhook", "http://127.0.0.1:1"];
+    let said = call(&line, &environment);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(!said.out.contains("hush"), "{}", said.out);
+    for line in [
+        "jwt_secret = [\"***\", \"***\"]  # from environment",
+        "webhook_secret = \"***\"  # from environment",
+        "api_key = [\"***\"]  # from flag",
+    ] {
+        assert!(said.out.contains(line), "no {line} in {}", said.out);
+    }
+    let file = write(&scratch, &said.out);
+    let again = call(&["check", "--config", &file], &[]);
+    assert!(again.code == Some(1) && again.err.contains("give the secret itself"), "{again:?}");
+
+    let help = call(&["serve", "--help"], &environment);
+    assert!(help.code == Some(0) && !help.out.contains("hush"), "{}", help.out);
+}
+
+#[test]
+fn check_says_ok_or_what_is_wrong() {
+    let said = call(&["check"], &[]);
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "ok\n", ""));
+    let table: [(&str, &[&str]); 18] = [
+        ("ping_evry = \"5s\"", &["FILE:1: unknown key ping_evry", "did you mean ping_every?"]),
+        ("log = \"warn\"\nlog = \"warn\"", &["FILE:2: duplicate key"]),
+        ("\nmissed_max = \"2\"", &["FILE:2: missed_max", "expected an integer"]),
+        ("heartbeat = \"pong\"", &["FILE:1: heartbeat = \"pong\"", "client, ping, push, off"]),
+        ("head_bytes_max = \"2MiB\"", &["FILE:1: head_bytes_max", "from 1 to 1048576"]),
+        ("read_budget_bytes = 5", &["FILE:1: read_budget_bytes", "from 1 KiB"]),
+        ("drain_for = \"1m\"", &["FILE:1: drain_for", "at most drain_time_max"]),
+        ("listen = [\"0.0.0.0:1\"]", &["0.0.0.0:1", "--auth trust"]),
+        ("api = [\"0.0.0.0:1\"]", &["FILE:1: api", "--api-key"]),
+        ("api = [\"udp:[::]:1\"]", &["FILE:1: api", "--api-key"]),
+        ("api = [\"off\", \"127.0.0.1:1\"]", &["FILE:1: api", "off stands alone"]),
+        ("jwt_secret = [\"x\"]", &["FILE:1: jwt_secret", "--auth jwt"]),
+        ("auth_url = \"http://a/\"", &["FILE:1: auth_url", "--auth webhook"]),
+        ("auth = \"jwt\"", &["FILE:1: auth", "--jwt-secret or --jwt-key-file"]),
+        ("auth = \"webhook\"", &["FILE:1: auth", "--auth-url"]),
+        ("client_may = [\"all\", \"join\"]", &["FILE:1: client_may", "stand alone"]),
+        ("webhook_queue_max = 5", &["--webhook-batch-max is 100", "FILE:1: webhook_queue_max"]),
+        ("api_key_file = \"/nonexistent/keys\"", &["/nonexistent/keys", "No such file"]),
+    ];
+    for (text, hints) in table {
+        let said = complaint(text);
+        for hint in hints {
+            assert!(said.contains(hint), "{text}: no {hint:?} in {said}");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_warned_of() {
+    let table: [(&[&str], &[&str]); 6] = [
+        (&["--heartbeat", "off", "--missed-max", "3"], &["--missed-max", "--heartbeat ping"]),
+        (&["--idle-max", "5s"], &["--idle-max", "--heartbeat client"]),
+        (&["--message-burst", "5"], &["--message-burst", "--message-rate"]),
+        (&["--api", "off", "--api-key", "x"], &["--api-key", "--api"]),
+        (&["--webhook-timeout", "1s"], &["--webhook-timeout", "--webhook"]),
+        (&["--queue-bytes-max", "1GiB"], &["--queue-bytes-max", "--queue-total-bytes-max"]),
+    ];
+    for (flags, hints) in table {
+        let said = call(&[&["check"], flags].concat(), &[]);
+        assert_eq!((said.code, said.out.as_str()), (Some(0), "ok\n"), "{said:?}");
+        for hint in hints {
+            assert!(said.err.contains(hint), "{flags:?}: no {hint:?} in {}", said.err);
+        }
+    }
+    // The default, said aloud, is no contradiction.
+    let said = call(&["check", "--heartbeat", "off", "--missed-max", "2"], &[]);
+    assert_eq!(said.err, "");
+    // A variable with a slip in it, and one that is somebody else's.
+    let theirs = ["FDPUSH_PORT", "FDPUSH_PORT_9501_TCP", "FDPUSH_API_PORT", "FDPUSH_SERVICE_HOST"];
+    let environment = [("FDPUSH_PING_EVRY", "5s")].into_iter().chain(theirs.map(|name| (name, "tcp://10.0.0.1:9501")));
+    let said = call(&["check"], &environment.collect::<Vec<_>>());
+    assert_eq!(said.code, Some(0));
+    assert_eq!(said.err, "fdpush: warning: FDPUSH_PING_EVRY is no setting; did you mean FDPUSH_PING_EVERY?\n");
+}
+
+#[test]
+fn files_of_secrets_are_for_their_owner() {
+    let scratch = Scratch::new("keys");
+    let path = scratch.file("keys");
+    fs::write(&path, "# of the shop\n\n  a-long-enough-key  \n").expect("a file");
+    let line = ["check", "--api", "0.0.0.0:1", "--api-key-file", path.to_str().expect("UTF-8")];
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("a file of ours");
+    let said = call(&line, &[]);
+    assert!(said.code == Some(0) && said.err.contains("can be read by everybody"), "{said:?}");
+    make_private(&path);
+    let said = call(&line, &[]);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    fs::write(&path, "# none\n").expect("a file");
+    let said = call(&line, &[]);
+    assert!(said.code == Some(1) && said.err.contains("no key in it"), "{said:?}");
+}
+
+#[test]
+fn exit_codes_tell_a_wrong_line_from_a_wrong_file() {
+    for subcommand in ["serve", "config", "check"] {
+        for (flags, environment) in [
+            (&["--ping-evry", "5s"][..], &[][..]),
+            (&["--listen", "9501"], &[]),
+            (&["--log", "warn", "--log", "info"], &[]),
+            (&[], &[("FDPUSH_MISSED_MAX", "no")]),
+        ] {
+            let said = call(&[&[subcommand], flags].concat(), environment);
+            assert_eq!(said.code, Some(2), "{subcommand} {flags:?}: {said:?}");
+        }
+        let said = call(&[subcommand, "--config", "/nonexistent/fdpush.toml"], &[]);
+        assert!(said.code == Some(1) && said.err.contains("/nonexistent/fdpush.toml"), "{said:?}");
+        let said = call(&[subcommand, "--jwt-secret", "x"], &[]);
+        assert!(said.code == Some(1) && said.err.contains("--jwt-secret is for --auth jwt only"), "{said:?}");
+    }
+    let said = call(&["serve", "--listen", "::1:9501"], &[]);
+    assert!(said.err.contains("expected HOST:PORT, [V6]:PORT or unix:PATH"), "{said:?}");
+}
+
+/// A running `fdpush serve`. Dropping it ends it.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn serve_goes_by_its_file() {
+    let scratch = Scratch::new("serve");
+    let file = write(&scratch, "listen = [\"127.0.0.1:0\"]\nlog = \"off\"\nping_every = \"7s\"\npage = \"never\"\n");
+    let mut served = Served(command(&["serve", "--config", &file], &[]).spawn().expect("the binary"));
+    let mut line = String::new();
+    BufReader::new(served.0.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    let address = line.trim().rsplit(' ').next().and_then(|address| address.parse().ok()).expect("an address");
+    let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
+    assert!(client.text().contains("\"every_ms\":7000"));
+}
