@@ -1,15 +1,19 @@
-//! Settings as operators have them: the binary with flags, environment and file, `config`, `check` and exit codes.
+//! Settings as operators have them: the binary with flags, environment and file, `config`, `check`, exit codes, and what
+//! a service manager hands over.
 #![cfg(feature = "gateway")]
 
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Client, Scratch};
+use common::{Client, PATIENCE, Scratch};
 
 /// What one call of the binary came to.
 #[derive(Debug)]
@@ -269,4 +273,41 @@ fn serve_goes_by_its_file() {
     let address = line.trim().rsplit(' ').next().and_then(|address| address.parse().ok()).expect("an address");
     let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
     assert!(client.text().contains("\"every_ms\":7000"));
+}
+
+#[test]
+fn a_service_manager_hands_over_sockets_and_hears_of_readiness() {
+    let scratch = Scratch::new("systemd");
+    let notify = scratch.file("notify");
+    let manager = UnixDatagram::bind(&notify).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).expect("a descriptor of ours");
+    let descriptor = listener.as_raw_fd().to_string();
+    let environment = [
+        ("LISTEN_FDS", "1"),
+        ("LISTEN_FDS_FIRST_FD", descriptor.as_str()),
+        ("LISTEN_FDNAMES", "clients"),
+        ("NOTIFY_SOCKET", notify.to_str().expect("UTF-8")),
+    ];
+    let mut served = Served(command(&["serve", "--log", "warn"], &environment).spawn().expect("the binary"));
+    drop(listener);
+    assert_eq!(heard(&manager), "READY=1\n");
+    let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
+    assert!(client.text().contains("welcome"));
+    let id = served.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
+    assert_eq!(client.closed().0, 1001);
+    assert_eq!(heard(&manager), "STOPPING=1\n");
+    assert_eq!(served.0.wait().expect("an end").code(), Some(0));
+    let mut said = String::new();
+    served.0.stdout.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert!(said.contains(&address.to_string()), "{said}");
+}
+
+fn heard(manager: &UnixDatagram) -> String {
+    let mut bytes = [0; 256];
+    let count = manager.recv(&mut bytes).expect("a datagram");
+    String::from_utf8_lossy(&bytes[..count]).into_owned()
 }

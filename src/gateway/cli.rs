@@ -48,7 +48,8 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", env = "FDPUSH_CONFIG", value_parser = path)]
     pub config: Option<PathBuf>,
 
-    /// Where to listen: HOST:PORT, [V6]:PORT or unix:PATH. May be given several times
+    /// Where to listen: HOST:PORT, [V6]:PORT or unix:PATH. May be given several times. Sockets that systemd hands over
+    /// take the default's place
     #[arg(long, value_name = "ADDR", env = "FDPUSH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9501")]
     pub listen: Vec<Endpoint>,
 

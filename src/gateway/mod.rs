@@ -8,10 +8,12 @@ mod frame;
 mod page;
 mod presence;
 mod settings;
+mod systemd;
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 
 use clap::Parser;
 use fdpush::{Address, Server};
@@ -20,6 +22,7 @@ use simple_logger::SimpleLogger;
 use self::cli::{Cli, Command, Endpoint};
 use self::client::Gateway;
 use self::settings::Settings;
+use self::systemd::Inherited;
 
 /// Runs the command line.
 pub fn run() -> Result<(), Box<dyn Error>> {
@@ -50,12 +53,17 @@ fn warn(settings: &Settings) {
 }
 
 fn start(settings: &Settings) -> Result<(), Box<dyn Error>> {
+    let inherited = Inherited::take()?;
     let serve = &settings.serve;
     SimpleLogger::new().with_level(serve.log.into()).with_utc_timestamps().init()?;
     for warning in settings.warnings() {
         log::warn!("{warning}");
     }
-    let server = bind(&serve.listen)?;
+    for socket in &inherited.api {
+        log::warn!("{socket} is handed over for the API and not served");
+    }
+    let addresses = if settings.listens_by_default() && !inherited.listen.is_empty() { &[] } else { &*serve.listen };
+    let server = bind(inherited.listen, addresses)?;
     let addresses: Vec<Address> = server.addresses().cloned().collect();
     serve.check_trust(&addresses)?;
     announce(&addresses, serve.serves_page());
@@ -68,19 +76,29 @@ fn start(settings: &Settings) -> Result<(), Box<dyn Error>> {
         .origins(serve.origins()?)
         .second_login(serve.clients.on_second_login.into())
         .handler(gateway);
+    systemd::tell_ready();
     server.run()?;
+    systemd::tell_stopping();
     log::info!("drained");
     Ok(())
 }
 
 /// A server on all of these.
-fn bind(addresses: &[Endpoint]) -> Result<Server, Box<dyn Error>> {
-    let (first, others) = addresses.split_first().ok_or("nothing to listen on: give --listen an address")?;
-    let mut server = Server::bind(first)?;
-    for address in others {
-        server = server.listen(address)?;
+fn bind(sockets: Vec<OwnedFd>, addresses: &[Endpoint]) -> Result<Server, Box<dyn Error>> {
+    let mut server: Option<Server> = None;
+    for socket in sockets {
+        server = Some(match server {
+            None => Server::from_listener(socket)?,
+            Some(server) => server.listen_on(socket)?,
+        });
     }
-    Ok(server)
+    for address in addresses {
+        server = Some(match server {
+            None => Server::bind(address)?,
+            Some(server) => server.listen(address)?,
+        });
+    }
+    server.ok_or_else(|| "nothing to listen on: give --listen an address".into())
 }
 
 /// Says on standard output where the server is, and what to open.

@@ -86,6 +86,11 @@ impl Settings {
         &self.warnings
     }
 
+    /// Whether nobody has said where to listen.
+    pub fn listens_by_default(&self) -> bool {
+        self.layers.source("listen") == Source::Default
+    }
+
     /// What else can be said without listening: that all names can be resolved, and that nobody has to be trusted who
     /// should not.
     pub fn check(&self) -> Result<(), String> {
