@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -304,6 +304,20 @@ fn a_service_manager_hands_over_sockets_and_hears_of_readiness() {
     let mut said = String::new();
     served.0.stdout.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
     assert!(said.contains(&address.to_string()), "{said}");
+}
+
+#[test]
+fn a_socket_that_no_client_can_come_to_is_refused() {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).expect("a descriptor of ours");
+    let descriptor = socket.as_raw_fd().to_string();
+    let environment =
+        [("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", descriptor.as_str()), ("LISTEN_FDNAMES", "clients")];
+    let said = call(&["serve"], &environment);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    for hint in ["a UDP socket", "\"clients\"", "named \"api\""] {
+        assert!(said.err.contains(hint), "no {hint} in {}", said.err);
+    }
 }
 
 fn heard(manager: &UnixDatagram) -> String {

@@ -12,7 +12,7 @@ mod systemd;
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 
 use clap::Parser;
@@ -32,16 +32,22 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         Command::Config(_) => {
             let settings = Settings::load(line)?;
             warn(&settings);
-            std::io::stdout().write_all(settings.to_toml().as_bytes())?;
-            Ok(())
+            say(&settings.to_toml())
         }
         Command::Check(_) => {
             let settings = Settings::load(line)?;
             settings.check()?;
             warn(&settings);
-            println!("ok");
-            Ok(())
+            say("ok\n")
         }
+    }
+}
+
+/// Prints to standard output. Whoever closes it, as `head` does, has read enough.
+fn say(text: &str) -> Result<(), Box<dyn Error>> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

@@ -10,6 +10,7 @@ mod show;
 mod soundness;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use clap::parser::ValueSource;
@@ -55,10 +56,7 @@ impl Settings {
     /// # Errors
     /// Names the file or the flag, the key, and what is allowed.
     pub fn load(line: Vec<OsString>) -> Result<Settings, String> {
-        let above = parse(line.iter().cloned()).map_err(|error| error.to_string())?;
-        let path: Option<&std::path::PathBuf> = above.get_one("config");
-        let file = path.map(|path| File::read(path)).transpose()?;
-        Settings::of(Layers::stack(line, above, file)?)
+        Settings::of(Layers::read(line)?)
     }
 
     fn of(layers: Layers) -> Result<Settings, String> {
@@ -103,11 +101,22 @@ impl Settings {
 }
 
 impl Layers {
+    /// The layers of a command line, with the file that it, or the environment, names.
+    fn read(line: Vec<OsString>) -> Result<Layers, String> {
+        let above = parse(line.iter().cloned()).map_err(|error| error.to_string())?;
+        let path: Option<&PathBuf> = above.get_one("config");
+        let file = path.map(|path| File::read(path)).transpose()?;
+        Layers::stack(line, above, file)
+    }
+
     /// Puts what the file says below what flags and environment say.
     fn stack(line: Vec<OsString>, above: ArgMatches, file: Option<File>) -> Result<Layers, String> {
         let entries = file.iter().flat_map(|file| &file.entries);
-        // A key that this subcommand does not have is for another.
-        let below = entries.filter(|entry| above.try_contains_id(entry.key).is_ok() && !is_given(&above, entry.key));
+        // The file is for all subcommands; a key that this one does not have is for another.
+        let cli = Cli::command();
+        let subcommand = line.get(1).and_then(|name| cli.find_subcommand(name));
+        let has = |key: &str| subcommand.is_some_and(|command| command.get_arguments().any(|arg| arg.get_id() == key));
+        let below = entries.filter(|entry| has(entry.key) && !is_given(&above, entry.key));
         let flags = below.flat_map(|entry| entry.flags().map(OsString::from));
         // They go behind the subcommand's name, so that nothing the line ends with can take them for its own.
         let name_end = line.len().min(2);
