@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Holds packaging/ and docs/ against the server: every file parses, and what they name is there.
+#   packaging/check.sh             what can be seen without a server
+#   packaging/check.sh METRICS     also that each metric they name is at METRICS, a URL or a file of /metrics
+#   FDPUSH_BIN                     also that the settings file names this binary's settings, and passes its `check`
+# Needs python3 (3.11); uses systemd-analyze and promtool where they are installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python3 - "${1:-}" "${FDPUSH_BIN:-}" <<'PYTHON'
+import json, pathlib, re, subprocess, sys, tempfile, tomllib, urllib.request
+
+metrics_at, binary = sys.argv[1:]
+faults = []
+
+# The settings file: as it is, and with every setting switched on.
+settings = pathlib.Path("packaging/fdpush.toml")
+text = settings.read_text()
+if tomllib.loads(text):
+    faults.append(f"{settings}: not every setting is commented out")
+keys = set(tomllib.loads(re.sub(r"(?m)^#([a-z_]+ = )", r"\1", text)))
+
+# What of the metrics is named in the dashboard, the alerts and the handbook.
+dashboard = pathlib.Path("packaging/grafana/fdpush.json")
+json.loads(dashboard.read_text())
+alerts = pathlib.Path("packaging/prometheus/fdpush.rules.yml")
+handbook = pathlib.Path("docs/operations.md")
+SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
+named = {}
+for path in dashboard, alerts, handbook:
+    # Not those that `_` precedes or a letter follows, nor a path such as fdpush_x.toml.
+    for name in re.findall(r"\bfdpush_[a-z_]+\b", path.read_text()):
+        named.setdefault(SUFFIX.sub("", name), path)
+
+if metrics_at:
+    if "://" in metrics_at:
+        with urllib.request.urlopen(metrics_at, timeout=10) as answer:
+            page = answer.read().decode()
+    else:
+        page = pathlib.Path(metrics_at).read_text()
+    families = re.findall(r"(?m)^# TYPE (\S+)", page) + re.findall(r"(?m)^([a-z_]+)", page)
+    there = {SUFFIX.sub("", family) for family in families}
+    for name, path in sorted(named.items()):
+        if name not in there:
+            faults.append(f"{path}: {name} is not among the metrics")
+
+if binary:
+    shown = tomllib.loads(subprocess.run([binary, "config"], check=True, capture_output=True, text=True).stdout)
+    known = set(shown)
+    # `config` may leave out what has no value; a file that names it must still pass `check`.
+    for key in sorted(known - keys):
+        faults.append(f"{settings}: {key} is missing")
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(text)
+        file.flush()
+        run = subprocess.run([binary, "check", "--config", file.name], capture_output=True, text=True)
+        if run.returncode != 0:
+            faults.append(f"{settings}: {run.stderr.strip()}")
+    for key in sorted(keys):
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            file.write(re.search(rf"(?m)^#({key} = .*)$", text)[1] + "\n")
+            file.flush()
+            run = subprocess.run([binary, "check", "--config", file.name], capture_output=True, text=True)
+            if "unknown" in run.stderr.lower():
+                faults.append(f"{settings}: {key} is no setting: {run.stderr.strip()}")
+
+# Links of the documentation to files of the repository.
+for page in [pathlib.Path("README.md"), *pathlib.Path("docs").glob("*.md")]:
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in link and not (page.parent / link).exists():
+            faults.append(f"{page}: {link} is not there")
+
+for fault in faults:
+    print(fault)
+print(f"{len(keys)} settings, {len(named)} metrics, {len(faults)} faults")
+sys.exit(bool(faults))
+PYTHON
+
+if command -v promtool >/dev/null; then
+    promtool check rules packaging/prometheus/fdpush.rules.yml
+fi
+
+# The units are verified with a stand-in for the binary, which is not installed here.
+if command -v systemd-analyze >/dev/null; then
+    units=$(mktemp -d)
+    trap 'rm -r "$units"' EXIT
+    cp packaging/systemd/* "$units"
+    sed -i "s#/usr/local/bin/fdpush#$(command -v true)#" "$units/fdpush.service"
+    systemd-analyze verify "$units"/fdpush.service "$units"/fdpush.socket
+fi
