@@ -1,0 +1,94 @@
+//! Who a client is: what every way of finding out ends in.
+//!
+//! It owns the [`Identity`] and what its names must be like. Each way is a room of its own and knows no other.
+
+use std::fmt;
+
+use fdpush::NAME_BYTES_MAX;
+
+/// Groups that one identity can bring with it.
+pub const GROUPS_MAX: usize = 1000;
+
+/// A client, once it is known who that is.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The name, 1 to [`NAME_BYTES_MAX`] bytes; `None` for a client that is welcome without one.
+    pub uid: Option<String>,
+    /// The groups to join at once, at most [`GROUPS_MAX`], each 1 to [`NAME_BYTES_MAX`] bytes.
+    pub groups: Vec<String>,
+    /// What the back end wants to find again with the connection: a JSON object, as it was written.
+    pub attributes: Option<Box<str>>,
+    /// When it stops being true, in seconds since 1970. It never exceeds 2⁵³, so that no sum with it overflows.
+    pub exp: Option<u64>,
+}
+
+/// What is wrong with an identity's names. It tells the place and the size, and not the name, which is a stranger's.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum NameError {
+    /// The uid has this many bytes.
+    Uid(usize),
+    /// The group at this place, counted from 1, has this many bytes.
+    Group(usize, usize),
+    /// There are this many groups.
+    Groups(usize),
+}
+
+impl Identity {
+    /// An identity of these names, which last for ever.
+    pub fn new(uid: Option<String>, groups: Vec<String>) -> Result<Identity, NameError> {
+        if let Some(uid) = uid.as_ref().filter(|uid| !is_name(uid)) {
+            return Err(NameError::Uid(uid.len()));
+        }
+        if groups.len() > GROUPS_MAX {
+            return Err(NameError::Groups(groups.len()));
+        }
+        if let Some((index, group)) = groups.iter().enumerate().find(|(_, group)| !is_name(group)) {
+            return Err(NameError::Group(index + 1, group.len()));
+        }
+        Ok(Identity { uid, groups, ..Identity::default() })
+    }
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NameError::Uid(len) => write!(f, "the uid has {len} bytes: it must have 1 to {NAME_BYTES_MAX}"),
+            NameError::Group(place, len) => {
+                write!(f, "group {place} has a name of {len} bytes: it must have 1 to {NAME_BYTES_MAX}")
+            }
+            NameError::Groups(count) => write!(f, "{count} groups: at most {GROUPS_MAX}"),
+        }
+    }
+}
+
+impl std::error::Error for NameError {}
+
+fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_held_to_their_bounds() {
+        let name = |len: usize| "a".repeat(len);
+        let identity = |uid: Option<String>, groups: Vec<String>| Identity::new(uid, groups);
+        assert!(identity(None, vec![]).is_ok_and(|identity| identity == Identity::default()));
+        assert!(identity(Some(name(128)), vec![name(1); GROUPS_MAX]).is_ok());
+        assert_eq!(identity(Some(name(0)), vec![]), Err(NameError::Uid(0)));
+        assert_eq!(identity(Some(name(129)), vec![]), Err(NameError::Uid(129)));
+        assert_eq!(identity(None, vec![name(1), name(0)]), Err(NameError::Group(2, 0)));
+        assert_eq!(identity(None, vec![name(129)]), Err(NameError::Group(1, 129)));
+        assert_eq!(identity(None, vec![name(1); GROUPS_MAX + 1]), Err(NameError::Groups(1001)));
+        assert_eq!(identity(Some("é".repeat(65)), vec![]), Err(NameError::Uid(130)), "bytes are counted, not letters");
+    }
+
+    #[test]
+    fn faults_say_what_is_allowed() {
+        assert_eq!(NameError::Uid(129).to_string(), "the uid has 129 bytes: it must have 1 to 128");
+        assert_eq!(NameError::Group(2, 0).to_string(), "group 2 has a name of 0 bytes: it must have 1 to 128");
+        assert_eq!(NameError::Groups(1001).to_string(), "1001 groups: at most 1000");
+    }
+}
