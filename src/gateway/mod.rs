@@ -2,7 +2,7 @@
 //!
 //! It adds what the crate leaves open: flags, identity, JSON frames, presence, a page to try it all.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "wired up with --auth jwt"))]
+#[expect(dead_code, reason = "wired up with --auth jwt")]
 mod auth;
 mod cli;
 mod client;

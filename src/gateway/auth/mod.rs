@@ -2,6 +2,8 @@
 //!
 //! It owns the [`Identity`] and what its names must be like. Each way is a room of its own and knows no other.
 
+pub mod jwt;
+
 use std::fmt;
 
 use fdpush::NAME_BYTES_MAX;
@@ -67,6 +69,13 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
 }
 
+/// The credentials of an `Authorization: Bearer` header (RFC 6750 section 2.1); the scheme's letters are of any case.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, credentials) = header.split_once(' ')?;
+    let credentials = credentials.trim_ascii();
+    (scheme.eq_ignore_ascii_case("bearer") && !credentials.is_empty()).then_some(credentials)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +92,22 @@ mod tests {
         assert_eq!(identity(None, vec![name(129)]), Err(NameError::Group(1, 129)));
         assert_eq!(identity(None, vec![name(1); GROUPS_MAX + 1]), Err(NameError::Groups(1001)));
         assert_eq!(identity(Some("é".repeat(65)), vec![]), Err(NameError::Uid(130)), "bytes are counted, not letters");
+    }
+
+    #[test]
+    fn bearers() {
+        for (header, credentials) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  a b ", Some("a b")),
+            ("BEARER x", Some("x")),
+            ("Bearer", None),
+            ("Bearer ", None),
+            ("Basic abc", None),
+            ("Bearerabc", None),
+            ("", None),
+        ] {
+            assert_eq!(bearer(header), credentials, "{header:?}");
+        }
     }
 
     #[test]

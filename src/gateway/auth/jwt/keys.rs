@@ -1,0 +1,198 @@
+//! The keys that vouch for tokens: secrets, and public keys from PEM files.
+//!
+//! It owns what a key must be like before the server starts with it. A public key is no secret: whatever looks like one
+//! and cannot be used as one is refused, and never taken for an HS256 secret, which anybody could then sign with.
+
+use std::fs;
+use std::path::Path;
+
+use jsonwebtoken::crypto::{self, rust_crypto};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+
+/// The largest key file, in bytes. An RSA key of 4096 bits has 800.
+const FILE_BYTES_MAX: usize = 64 << 10;
+
+/// The least of an HS256 secret, in bytes (RFC 7518 section 3.2). A shorter one is taken, with a warning.
+const SECRET_BYTES_MIN: usize = 32;
+
+/// The least of an RSA modulus, in bytes: 2048 bits (RFC 7518 section 3.3).
+const MODULUS_BYTES_MIN: usize = 256;
+
+/// What is asked for where something else was given.
+const WANTED: &str = "a PEM public key: RSA of 2048 to 4096 bits, EC on P-256, or Ed25519";
+
+/// The keys that vouch for tokens, and the parties that a token must name.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    keys: Vec<(DecodingKey, Algorithm)>,
+    pub(super) issuer: Option<String>,
+    pub(super) audience: Option<String>,
+}
+
+impl Keys {
+    /// HS256 keys from `secrets`, and one key from each of `files`: RS256, ES256 or EdDSA from a PEM public key, HS256 from
+    /// anything else. In a text file with a secret, one line end at the end does not count.
+    ///
+    /// A token is good when any of its algorithm's keys made it, so that a key can be changed while its tokens are about.
+    ///
+    /// # Errors
+    ///
+    /// Says which key or file cannot be used and why, and that there must be at least one.
+    pub fn load<S: AsRef<str>, P: AsRef<Path>>(secrets: &[S], files: &[P]) -> Result<Keys, String> {
+        let mut keys = Vec::with_capacity(secrets.len() + files.len());
+        for (index, secret) in secrets.iter().enumerate() {
+            let name = format!("JWT secret {}", index + 1);
+            keys.push(secret_key(secret.as_ref().as_bytes(), &name).map_err(|why| format!("{name}: {why}"))?);
+        }
+        for file in files {
+            let name = file.as_ref().display().to_string();
+            let bytes = fs::read(file).map_err(|error| format!("{name}: {error}"))?;
+            keys.push(file_key(&bytes, &name).map_err(|why| format!("{name}: {why}"))?);
+        }
+        if keys.is_empty() {
+            return Err("tokens need a key: give a JWT secret or a JWT key file".to_owned());
+        }
+        Ok(Keys { keys, issuer: None, audience: None })
+    }
+
+    /// With an issuer that a token's `iss` must be. Without one, `iss` is not looked at.
+    #[must_use]
+    pub fn issuer(self, issuer: Option<String>) -> Keys {
+        Keys { issuer, ..self }
+    }
+
+    /// With an audience that must be, or be among, a token's `aud`. Without one, `aud` is not looked at.
+    #[must_use]
+    pub fn audience(self, audience: Option<String>) -> Keys {
+        Keys { audience, ..self }
+    }
+
+    /// Each key with the one algorithm that it is for.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&DecodingKey, Algorithm)> {
+        self.keys.iter().map(|(key, algorithm)| (key, *algorithm))
+    }
+}
+
+/// An algorithm as a token's header has it (RFC 7518 section 3.1).
+pub(super) fn name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::HS256 => "HS256",
+        Algorithm::RS256 => "RS256",
+        Algorithm::ES256 => "ES256",
+        Algorithm::EdDSA => "EdDSA",
+        // No key is for another.
+        _ => "",
+    }
+}
+
+/// Whether this may be an HS256 secret: not empty, and nothing that is public.
+pub(super) fn check_secret(secret: &[u8]) -> Result<(), String> {
+    if secret.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if has_pem_mark(secret) {
+        return Err("a PEM key is no secret: give it as a key file".to_owned());
+    }
+    let kind = if is_der(secret) {
+        "a DER key"
+    } else if is_jwk(secret) {
+        "a JSON Web Key"
+    } else if secret.starts_with(b"ssh-") || secret.starts_with(b"ecdsa-sha2-") {
+        "an SSH key"
+    } else {
+        return Ok(());
+    };
+    Err(format!("{kind} is no secret: give {WANTED}"))
+}
+
+fn secret_key(secret: &[u8], name: &str) -> Result<(DecodingKey, Algorithm), String> {
+    check_secret(secret)?;
+    if secret.len() < SECRET_BYTES_MIN {
+        log::warn!(
+            "{name} has {} bytes: less than {SECRET_BYTES_MIN} can be guessed from one token (RFC 7518 section 3.2)",
+            secret.len()
+        );
+    }
+    Ok((DecodingKey::from_secret(secret), Algorithm::HS256))
+}
+
+fn file_key(bytes: &[u8], name: &str) -> Result<(DecodingKey, Algorithm), String> {
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
+    }
+    if has_pem_mark(bytes) {
+        return public_key(bytes);
+    }
+    // Editors end a text with a line end; of a binary secret every byte counts.
+    let is_text = str::from_utf8(bytes).is_ok();
+    let line = bytes.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    secret_key(line.filter(|_| is_text).unwrap_or(bytes), name)
+}
+
+fn public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
+    let text = str::from_utf8(pem).map_err(|_| format!("it is no text; it must be {WANTED}"))?;
+    let mut labels = text.split("-----BEGIN ").skip(1).map(|rest| rest.split("-----").next().unwrap_or_default());
+    let label = labels.next().unwrap_or_default();
+    if labels.next().is_some() {
+        return Err("it holds several PEM blocks: give one key a file".to_owned());
+    }
+    match label {
+        "PUBLIC KEY" | "RSA PUBLIC KEY" => {}
+        "CERTIFICATE" => return Err("a certificate: give its key, openssl x509 -pubkey -noout -in FILE".to_owned()),
+        label if label.ends_with("PRIVATE KEY") => {
+            return Err("a private key: give the public one, openssl pkey -pubout -in FILE".to_owned());
+        }
+        _ => return Err(format!("it must be {WANTED}")),
+    }
+    // One of them finds its algorithm's identifier within.
+    let by_kind = [
+        (DecodingKey::from_rsa_pem(pem), Algorithm::RS256),
+        (DecodingKey::from_ec_pem(pem), Algorithm::ES256),
+        (DecodingKey::from_ed_pem(pem), Algorithm::EdDSA),
+    ];
+    by_kind
+        .into_iter()
+        .find_map(|(key, algorithm)| Some((key.ok()?, algorithm)))
+        .filter(|(key, algorithm)| is_usable(key, *algorithm))
+        .ok_or_else(|| format!("it must be {WANTED}"))
+}
+
+/// Whether a token could be checked with this key, so that none is ever refused, or worse, for the key's sake.
+fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
+    let Ok(bytes) = key.try_get_as_bytes() else { return false };
+    match algorithm {
+        Algorithm::RS256 => {
+            let parts = (rust_crypto::DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(bytes);
+            parts.is_ok_and(|(modulus, _)| modulus.len() >= MODULUS_BYTES_MIN)
+        }
+        // A shorter key would bring the verifier down.
+        Algorithm::EdDSA if bytes.len() != 32 => false,
+        _ => crypto::verify("", b"", key, algorithm).is_ok(),
+    }
+}
+
+/// Whether it is, or was meant to be, PEM (RFC 7468).
+fn has_pem_mark(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, b"-----BEGIN").is_some()
+}
+
+/// Whether it is one DER sequence from its first byte to its last (X.690 section 8.1).
+fn is_der(bytes: &[u8]) -> bool {
+    match *bytes {
+        [0x30, len @ ..=0x7f, ref rest @ ..] => rest.len() == usize::from(len),
+        [0x30, 0x81, len, ref rest @ ..] => rest.len() == usize::from(len),
+        [0x30, 0x82, high, low, ref rest @ ..] => rest.len() == usize::from(u16::from_be_bytes([high, low])),
+        _ => false,
+    }
+}
+
+/// Whether it is a JSON Web Key (RFC 7517), or a set of them.
+fn is_jwk(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Jwk {
+        kty: Option<serde::de::IgnoredAny>,
+        keys: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Jwk>(bytes).is_ok_and(|jwk| jwk.kty.is_some() || jwk.keys.is_some())
+}

@@ -1,0 +1,420 @@
+//! Tokens of every kind of key, and tokens that try something.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+
+/// A moment in 2023, at which the samples hold.
+const NOW: u64 = 1_700_000_000;
+
+/// Until when the samples do.
+const EXP: u64 = 4_102_444_800;
+
+/// A file that goes away with the test.
+struct File(PathBuf);
+
+impl File {
+    fn new(bytes: impl AsRef<[u8]>) -> File {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("fdpush-jwt-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, bytes).expect("a temporary file");
+        File(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn try_load(secrets: &[&str], files: &[&[u8]]) -> Result<Keys, String> {
+    let files: Vec<File> = files.iter().map(File::new).collect();
+    let paths: Vec<&PathBuf> = files.iter().map(|file| &file.0).collect();
+    Keys::load(secrets, &paths)
+}
+
+fn load(secrets: &[&str], files: &[&str]) -> Keys {
+    let files: Vec<&[u8]> = files.iter().map(|file| file.as_bytes()).collect();
+    try_load(secrets, &files).expect("good keys")
+}
+
+/// A token with this header and these claims, signed with HS256 under this secret.
+fn sign(head: &str, claims: &str, secret: &str) -> String {
+    let message = format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(head), BASE64_URL_SAFE_NO_PAD.encode(claims));
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    let signature = crypto::sign(message.as_bytes(), &key, Algorithm::HS256).expect("signed");
+    format!("{message}.{signature}")
+}
+
+fn signed(claims: &str) -> String {
+    sign(r#"{"alg":"HS256"}"#, claims, samples::SECRET)
+}
+
+#[test]
+fn every_kind_of_key_vouches_for_its_own_tokens() {
+    let table = [
+        (load(&[samples::SECRET], &[]), samples::HS256),
+        (load(&[], &[samples::SECRET]), samples::HS256),
+        (load(&[], &[samples::RSA]), samples::RS256),
+        (load(&[], &[samples::RSA_PKCS1]), samples::RS256),
+        (load(&[], &[samples::EC]), samples::ES256),
+        (load(&[], &[samples::ED]), samples::EDDSA),
+        (load(&["another"], &[samples::ED, samples::RFC_RSA, samples::EC, samples::RSA]), samples::RS256),
+    ];
+    let groups = vec!["room".to_owned(), "staff".to_owned()];
+    let wanted = Identity { exp: Some(EXP), ..Identity::new(Some("10010".to_owned()), groups).expect("names") };
+    for (index, (keys, token)) in table.into_iter().enumerate() {
+        assert_eq!(keys.verify_at(token, NOW), Ok(wanted.clone()), "{index}");
+        assert_eq!(keys.verify_at(token, EXP + LEEWAY - 1), Ok(wanted.clone()), "{index}");
+        assert_eq!(keys.verify_at(token, EXP + LEEWAY), Err(TokenError::Expired), "{index}");
+    }
+}
+
+#[test]
+fn a_previous_secret_is_good_and_a_stranger_is_not() {
+    let keys = load(&["the current one", samples::SECRET], &[]);
+    assert!(keys.verify_at(samples::HS256, NOW).is_ok());
+    let keys = load(&["the current one", "some other"], &[]);
+    assert_eq!(keys.verify_at(samples::HS256, NOW), Err(TokenError::Signature));
+    let keys = load(&[], &[samples::RFC_RSA, samples::RFC_EC, samples::RFC_ED]);
+    for token in [samples::RS256, samples::ES256, samples::EDDSA] {
+        assert_eq!(keys.verify_at(token, NOW), Err(TokenError::Signature));
+    }
+}
+
+#[test]
+fn the_examples_of_the_rfcs() {
+    let secret = BASE64_URL_SAFE_NO_PAD.decode(samples::RFC_SECRET).expect("base64url");
+    let table: [(&[u8], &str); 3] = [
+        (&secret, samples::RFC_HS256),
+        (samples::RFC_RSA.as_bytes(), samples::RFC_RS256),
+        (samples::RFC_EC.as_bytes(), samples::RFC_ES256),
+    ];
+    for (file, token) in table {
+        let keys = try_load(&[], &[file]).expect("a good key");
+        let keys = keys.issuer(Some("joe".to_owned()));
+        // Their signatures are right, and in time they have all but a subject.
+        assert_eq!(keys.verify_at(token, 1_300_819_379), Err(TokenError::Missing("sub")));
+        assert_eq!(keys.verify_at(token, NOW), Err(TokenError::Expired));
+        let keys = keys.issuer(Some("jim".to_owned()));
+        assert_eq!(keys.verify_at(token, 1_300_819_379), Err(TokenError::Issuer));
+    }
+    let error = load(&[], &[samples::RFC_ED]).verify_at(samples::RFC_EDDSA, NOW);
+    assert_eq!(error, Err(TokenError::Claims("not a JSON object".to_owned())));
+}
+
+#[test]
+fn the_key_decides_the_algorithm() {
+    let claims = format!(r#"{{"sub":"admin","exp":{EXP}}}"#);
+    let with = |head: &str, secret: &str| sign(head, &claims, secret);
+    let unsigned =
+        |head: &str| format!("{}.{}.", BASE64_URL_SAFE_NO_PAD.encode(head), BASE64_URL_SAFE_NO_PAD.encode(&claims));
+    let both = load(&[samples::SECRET], &[samples::RSA, samples::EC, samples::ED]);
+    let public = load(&[], &[samples::RSA, samples::EC, samples::ED]);
+    for (token, with_secret, without) in [
+        // Signed with what everybody knows: a public key's text, as HS256.
+        (with(r#"{"alg":"HS256"}"#, samples::RSA), TokenError::Signature, TokenError::Algorithm),
+        (with(r#"{"alg":"HS256"}"#, samples::RSA.trim_end()), TokenError::Signature, TokenError::Algorithm),
+        (with(r#"{"alg":"RS256"}"#, samples::RSA), TokenError::Signature, TokenError::Signature),
+        (with(r#"{"alg":"EdDSA"}"#, samples::ED), TokenError::Signature, TokenError::Signature),
+        (with(r#"{"alg":"RS256"}"#, samples::SECRET), TokenError::Signature, TokenError::Signature),
+        (unsigned(r#"{"alg":"none"}"#), TokenError::Algorithm, TokenError::Algorithm),
+        (unsigned(r#"{"alg":"None"}"#), TokenError::Algorithm, TokenError::Algorithm),
+        (unsigned(r#"{"alg":"HS256"}"#), TokenError::Signature, TokenError::Algorithm),
+        (unsigned(r#"{"alg":"ES256"}"#), TokenError::Signature, TokenError::Signature),
+        (unsigned(r#"{"alg":""}"#), TokenError::Algorithm, TokenError::Algorithm),
+        (with(r#"{"alg":"hs256"}"#, samples::SECRET), TokenError::Algorithm, TokenError::Algorithm),
+        (with(r#"{"alg":"HS384"}"#, samples::SECRET), TokenError::Algorithm, TokenError::Algorithm),
+        (samples::RS512.to_owned(), TokenError::Algorithm, TokenError::Algorithm),
+        (samples::PS256.to_owned(), TokenError::Algorithm, TokenError::Algorithm),
+        (
+            samples::RS256.replacen("eyJhbGciOiJSUzI1NiI", "eyJhbGciOiJIUzI1NiI", 1),
+            TokenError::Signature,
+            TokenError::Algorithm,
+        ),
+    ] {
+        assert_eq!(both.verify_at(&token, NOW), Err(with_secret), "{token}");
+        assert_eq!(public.verify_at(&token, NOW), Err(without), "{token}");
+    }
+}
+
+#[test]
+fn a_header_can_ask_for_nothing() {
+    let keys = load(&[samples::SECRET], &[]);
+    let claims = format!(r#"{{"sub":"a","exp":{EXP}}}"#);
+    let verify = |head: &str| keys.verify_at(&sign(head, &claims, samples::SECRET), NOW).map(|_| ());
+    for (head, outcome) in [
+        (r#"{"alg":"HS256","kid":"../../dev/null"}"#, Ok(())),
+        (
+            r#"{"alg":"HS256","kid":["' OR 1=1 --"],"typ":7,"jku":"http://127.0.0.1/keys","jwk":{"kty":"oct","k":""}}"#,
+            Ok(()),
+        ),
+        (r#" {"alg":"HS\u0032\u00356"}"#, Ok(())),
+        (r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, Err(TokenError::Critical)),
+        (r#"{"alg":"HS256","crit":[]}"#, Err(TokenError::Critical)),
+        (r#"{"alg":"HS256","alg":"none"}"#, Err(TokenError::Malformed)),
+        (r#"{"alg":"HS256","\u0061lg":"HS256"}"#, Err(TokenError::Malformed)),
+        (r#"{"alg":["HS256"]}"#, Err(TokenError::Malformed)),
+        (r#"{"alg":null}"#, Err(TokenError::Malformed)),
+        (r#"["HS256",null]"#, Err(TokenError::Malformed)),
+        (r#"{"typ":"JWT"}"#, Err(TokenError::Malformed)),
+        (r#"{"alg":"HS256"} x"#, Err(TokenError::Malformed)),
+        ("", Err(TokenError::Malformed)),
+    ] {
+        assert_eq!(verify(head), outcome, "{head}");
+    }
+}
+
+#[test]
+fn what_is_no_token_is_refused_at_every_cut() {
+    let keys = load(&[samples::SECRET], &[samples::RSA, samples::EC, samples::ED]);
+    // Curves are slow: of their tokens every eleventh place is enough.
+    for (token, step) in [(samples::HS256, 1), (samples::ES256, 11), (samples::EDDSA, 11)] {
+        for cut in (0..token.len()).rev().step_by(step) {
+            assert!(keys.verify_at(&token[..cut], NOW).is_err(), "{cut}");
+            // Another character in its place: the last one's spare bits must be zero, so that none is without weight.
+            let other = if token.as_bytes()[cut] == b'A' { 'B' } else { 'A' };
+            let forged = format!("{}{other}{}", &token[..cut], &token[cut + 1..]);
+            assert!(keys.verify_at(&forged, NOW).is_err(), "{cut}");
+        }
+    }
+    let [head, claims, signature]: [&str; 3] =
+        samples::HS256.split('.').collect::<Vec<_>>().try_into().expect("three parts");
+    for token in [
+        String::new(),
+        "..".to_owned(),
+        ".....".to_owned(),
+        "é.é.é".to_owned(),
+        format!("{head}.{claims}"),
+        format!("{head}.{claims}.{signature}."),
+        format!("{head}.{claims}.{signature}.x"),
+        format!("{head}.{claims}.{signature}="),
+        format!("{head}.{claims}. {signature}"),
+        format!("{head}.{claims}.{signature}\n"),
+        format!("{head}.{claims}=.{signature}"),
+        format!("{head}\0.{claims}.{signature}"),
+        format!(" {head}.{claims}.{signature}"),
+        format!("{head}.{claims}.!!!"),
+        format!("{head}.x.{claims}.y.{signature}"),
+    ] {
+        let error = keys.verify_at(&token, NOW).expect_err("no token");
+        assert!(matches!(error, TokenError::Malformed | TokenError::Signature), "{token:?}: {error}");
+    }
+    let huge = format!("{head}.{}.{signature}", "A".repeat(TOKEN_BYTES_MAX));
+    assert_eq!(keys.verify_at(&huge, NOW), Err(TokenError::TooLong));
+    let deep = signed(&format!(r#"{{"x":{}"#, "[".repeat(40_000)));
+    assert!(matches!(keys.verify_at(&deep, NOW), Err(TokenError::Claims(_))));
+}
+
+#[test]
+fn times() {
+    const TIME: &str = "a number of seconds since 1970";
+    let keys = load(&[samples::SECRET], &[]);
+    let (exp, nbf) = (|why| Err(TokenError::Unfit("exp", why)), |why| Err(TokenError::Unfit("nbf", why)));
+    for (times, outcome) in [
+        (r#""exp":1700000000"#.to_owned(), Ok(NOW)),
+        (format!(r#""exp":{}"#, NOW - LEEWAY + 1), Ok(NOW - LEEWAY + 1)),
+        (format!(r#""exp":{}"#, NOW - LEEWAY), Err(TokenError::Expired)),
+        (format!(r#""exp":{}.999"#, NOW - LEEWAY), Err(TokenError::Expired)),
+        (r#""exp":1700000000.75"#.to_owned(), Ok(NOW)),
+        (r#""exp":1.7e9"#.to_owned(), Ok(NOW)),
+        (format!(r#""exp":{SECONDS_MAX}"#), Ok(SECONDS_MAX)),
+        (r#""exp":9007199254740994"#.to_owned(), exp(TIME)),
+        (r#""exp":18446744073709551616"#.to_owned(), exp(TIME)),
+        (r#""exp":1e300"#.to_owned(), exp(TIME)),
+        (r#""exp":1e400"#.to_owned(), exp(TIME)),
+        (r#""exp":"1800000000""#.to_owned(), exp(TIME)),
+        (r#""exp":true"#.to_owned(), exp(TIME)),
+        (r#""exp":[1800000000]"#.to_owned(), exp(TIME)),
+        (r#""exp":0"#.to_owned(), Err(TokenError::Expired)),
+        (r#""exp":-1"#.to_owned(), Err(TokenError::Expired)),
+        (r#""exp":-1e300"#.to_owned(), exp(TIME)),
+        (r#""exp":null"#.to_owned(), Err(TokenError::Missing("exp"))),
+        (r#""iat":1700000000"#.to_owned(), Err(TokenError::Missing("exp"))),
+        (format!(r#""exp":{EXP},"nbf":{}"#, NOW + LEEWAY), Ok(EXP)),
+        (format!(r#""exp":{EXP},"nbf":{}.5"#, NOW + LEEWAY), Err(TokenError::Early)),
+        (format!(r#""exp":{EXP},"nbf":{}"#, NOW + LEEWAY + 1), Err(TokenError::Early)),
+        (format!(r#""exp":{EXP},"nbf":-5,"iat":{EXP}"#), Ok(EXP)),
+        (format!(r#""exp":{EXP},"nbf":"now""#), nbf(TIME)),
+    ] {
+        let token = signed(&format!(r#"{{"sub":"a",{times}}}"#));
+        let got = keys.verify_at(&token, NOW);
+        assert_eq!(got.map(|identity| identity.exp.expect("tokens end")), outcome, "{times}");
+    }
+}
+
+#[test]
+fn names() {
+    let keys = load(&[samples::SECRET], &[]);
+    let name = |len: usize| "n".repeat(len);
+    let many = |count: usize| format!(r#""sub":"a","groups":[{}]"#, vec![r#""g""#; count].join(","));
+    for (claims, outcome) in [
+        (r#""sub":"\u00e9\n""#.to_owned(), Ok(0)),
+        (format!(r#""sub":"{}""#, name(128)), Ok(0)),
+        (format!(r#""sub":"{}""#, name(129)), Err(TokenError::Name(NameError::Uid(129)))),
+        (r#""sub":"""#.to_owned(), Err(TokenError::Name(NameError::Uid(0)))),
+        (r#""sub":10010"#.to_owned(), Err(TokenError::Unfit("sub", "a string"))),
+        (r#""sub":["a"]"#.to_owned(), Err(TokenError::Unfit("sub", "a string"))),
+        (r#""sub":"\ud800""#.to_owned(), Err(TokenError::Unfit("sub", "a string"))),
+        (r#""sub":null"#.to_owned(), Err(TokenError::Missing("sub"))),
+        (r#""name":"a""#.to_owned(), Err(TokenError::Missing("sub"))),
+        (r#""sub":"a","groups":null"#.to_owned(), Ok(0)),
+        (r#""sub":"a","groups":[]"#.to_owned(), Ok(0)),
+        (many(1000), Ok(1000)),
+        (many(1001), Err(TokenError::Name(NameError::Groups(1001)))),
+        (r#""sub":"a","groups":["b",""]"#.to_owned(), Err(TokenError::Name(NameError::Group(2, 0)))),
+        (r#""sub":"a","groups":"b""#.to_owned(), Err(TokenError::Unfit("groups", "an array of strings"))),
+        (r#""sub":"a","groups":["b",7]"#.to_owned(), Err(TokenError::Unfit("groups", "an array of strings"))),
+    ] {
+        let token = signed(&format!(r#"{{{claims},"exp":{EXP}}}"#));
+        let got = keys.verify_at(&token, NOW);
+        assert_eq!(got.map(|identity| identity.groups.len()), outcome, "{claims}");
+    }
+}
+
+#[test]
+fn a_claim_that_comes_twice_is_refused() {
+    let keys = load(&[samples::SECRET], &[]);
+    for twice in [
+        r#""sub":"a","sub":"admin","exp":4102444800"#,
+        r#""sub":"a","s\u0075b":"admin","exp":4102444800"#,
+        r#""exp":1,"sub":"a","exp":4102444800"#,
+        r#""sub":"a","exp":4102444800,"groups":[],"groups":["staff"]"#,
+    ] {
+        let error = keys.verify_at(&signed(&format!("{{{twice}}}")), NOW).expect_err("refused");
+        assert!(error.to_string().contains("duplicate field"), "{error}");
+    }
+    let error = keys.verify_at(&signed(r#"["a",4102444800]"#), NOW);
+    assert_eq!(error, Err(TokenError::Claims("not a JSON object".to_owned())));
+}
+
+#[test]
+fn parties_are_checked_where_they_are_configured() {
+    let keys = load(&[samples::SECRET], &[]);
+    let strict = keys.clone().issuer(Some("shop".to_owned())).audience(Some("push".to_owned()));
+    for (claims, outcome) in [
+        (r#""iss":"shop","aud":"push""#, Ok(())),
+        (r#""iss":"shop","aud":["mail","push"]"#, Ok(())),
+        (r#""iss":"shop","aud":["mail"]"#, Err(TokenError::Audience)),
+        (r#""iss":"shop","aud":[]"#, Err(TokenError::Audience)),
+        (r#""iss":"shop","aud":"PUSH""#, Err(TokenError::Audience)),
+        (r#""iss":"shop","aud":{"push":1}"#, Err(TokenError::Unfit("aud", "a string or an array of strings"))),
+        (r#""iss":"shop","aud":["push",1]"#, Err(TokenError::Unfit("aud", "a string or an array of strings"))),
+        (r#""iss":"shop""#, Err(TokenError::Missing("aud"))),
+        (r#""aud":"push""#, Err(TokenError::Missing("iss"))),
+        (r#""iss":"shop/","aud":"push""#, Err(TokenError::Issuer)),
+        (r#""iss":["shop"],"aud":"push""#, Err(TokenError::Unfit("iss", "a string"))),
+    ] {
+        let token = signed(&format!(r#"{{"sub":"a","exp":{EXP},{claims}}}"#));
+        assert_eq!(strict.verify_at(&token, NOW).map(|_| ()), outcome, "{claims}");
+        assert!(keys.verify_at(&token, NOW).is_ok(), "{claims}: not looked at where none is configured");
+    }
+}
+
+#[test]
+fn errors_keep_the_token_to_themselves() {
+    let keys = load(&[samples::SECRET], &[]).issuer(Some("shop".to_owned()));
+    for claims in [r#"{"sub":"secretive","exp":1}"#, r#"{"sub":"secretive","sub":"b"}"#, r#"{"iss":"secretive""#] {
+        let token = signed(claims);
+        let error = format!("{0} {0:?}", keys.verify_at(&token, NOW).expect_err("refused"));
+        assert!(!error.contains("secretive") && !error.contains(&token[..20]), "{error}");
+    }
+    assert!(!format!("{keys:?}").contains(samples::SECRET));
+}
+
+#[test]
+fn keys_that_cannot_be_used_are_refused_at_the_start() {
+    let private = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
+    let two = format!("{}{}", samples::EC, samples::ED);
+    let der = |pem: &str| {
+        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        base64::prelude::BASE64_STANDARD.decode(body).expect("base64")
+    };
+    let (rsa_der, ed_der) = (der(samples::RSA), der(samples::ED));
+    let table: [(&[u8], &str); 17] = [
+        (samples::RSA_1024.as_bytes(), "RSA of 2048 to 4096 bits"),
+        (samples::EC_P384.as_bytes(), "EC on P-256"),
+        (samples::EC_K1.as_bytes(), "EC on P-256"),
+        (samples::ED448.as_bytes(), "Ed25519"),
+        (samples::ED_SHORT.as_bytes(), "Ed25519"),
+        (samples::CERTIFICATE.as_bytes(), "openssl x509 -pubkey"),
+        (private.as_bytes(), "openssl pkey -pubout"),
+        (two.as_bytes(), "several"),
+        (&samples::RSA.as_bytes()[..200], "PEM public key"),
+        (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n", "PEM public key"),
+        (b"\xff-----BEGIN PUBLIC KEY-----\n", "no text"),
+        (&rsa_der, "a DER key is no secret"),
+        (&ed_der, "a DER key is no secret"),
+        (br#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#, "a JSON Web Key is no secret"),
+        (br#"{"keys":[]}"#, "a JSON Web Key is no secret"),
+        (b"ssh-ed25519 AAAA me@here\n", "an SSH key is no secret"),
+        (b"\n", "empty"),
+    ];
+    for (file, hint) in table {
+        let error = try_load(&[], &[file]).expect_err(hint);
+        assert!(error.contains(hint) && error.contains("fdpush-jwt-"), "{hint}: {error}");
+    }
+    for (secret, hint) in [("", "JWT secret 2: it is empty"), (samples::RSA, "JWT secret 2: a PEM key is no secret")] {
+        let error = try_load(&["first", secret], &[]).expect_err(hint);
+        assert!(error.starts_with(hint), "{error}");
+    }
+    assert!(try_load(&[], &[]).is_err_and(|why| why.contains("need a key")));
+    assert!(try_load(&[], &[&[b'a'; (64 << 10) + 1]]).is_err_and(|why| why.contains("more than 65536")));
+    let missing = Keys::load::<&str, _>(&[], &["/nowhere/at/all.pem"]);
+    assert!(missing.is_err_and(|why| why.starts_with("/nowhere/at/all.pem: ")));
+}
+
+#[test]
+fn the_line_end_of_a_text_file_is_no_part_of_its_secret() {
+    for end in ["\n", "\r\n", ""] {
+        let file = format!("{}{end}", samples::SECRET);
+        assert!(load(&[], &[&file]).verify_at(samples::HS256, NOW).is_ok(), "{end:?}");
+    }
+    let file = format!("{}\n\n", samples::SECRET);
+    assert_eq!(load(&[], &[&file]).verify_at(samples::HS256, NOW), Err(TokenError::Signature));
+}
+
+#[test]
+fn where_a_token_is_found() {
+    let found = |query: Option<&'static str>, header: Option<&'static str>, offered: &[&'static str]| {
+        choose(query.map(Cow::from), header, offered.iter().copied())
+    };
+    let plain = |token: &'static str| Some(Presented { token: token.into(), subprotocol: None });
+    let bearer = Some(Presented { token: "c".into(), subprotocol: Some("bearer.c") });
+    assert_eq!(found(None, None, &[]), None);
+    assert_eq!(found(Some("a"), Some("Bearer b"), &["bearer.c"]), plain("a"));
+    assert_eq!(found(Some(""), Some("bearer b"), &["bearer.c"]), plain("b"));
+    assert_eq!(found(None, Some("Basic Zm9v"), &["chat", "bearer.", "bearer.c", "bearer.d"]), bearer);
+    assert_eq!(found(None, Some("Bearer "), &["BEARER.c", "bearer"]), None);
+}
+
+#[test]
+fn issued_tokens_are_good() {
+    let groups = ["room".to_owned(), "staff".to_owned()];
+    let ttl = Duration::from_millis(3_599_001);
+    let plain = Grant { uid: "10010", groups: &[], ttl, issuer: None, audience: None };
+    let full = Grant { groups: &groups, issuer: Some("shop"), audience: Some("push"), ..plain };
+    let keys = load(&[samples::SECRET], &[]);
+    let strict = keys.clone().issuer(Some("shop".to_owned())).audience(Some("push".to_owned()));
+    let token = issue_at(samples::SECRET, &full, NOW).expect("a token");
+    let identity = strict.verify_at(&token, NOW).expect("a good token");
+    assert_eq!((identity.exp, identity.groups.as_slice()), (Some(NOW + 3600), &groups[..]));
+    let token = issue_at(samples::SECRET, &plain, NOW).expect("a token");
+    assert_eq!(keys.verify_at(&token, NOW).map(|identity| identity.uid), Ok(Some("10010".to_owned())));
+    assert_eq!(strict.verify_at(&token, NOW), Err(TokenError::Missing("iss")));
+    assert!(issue(samples::SECRET, &plain).is_ok_and(|token| keys.verify(&token).is_ok()));
+
+    for (secret, grant) in [
+        ("", plain),
+        (samples::ED, plain),
+        (samples::SECRET, Grant { uid: "", ..plain }),
+        (samples::SECRET, Grant { groups: &[String::new()], ..plain }),
+        (samples::SECRET, Grant { ttl: Duration::ZERO, ..plain }),
+        (samples::SECRET, Grant { ttl: Duration::MAX, ..plain }),
+    ] {
+        assert!(issue_at(secret, &grant, NOW).is_err());
+    }
+}
