@@ -1,0 +1,127 @@
+//! The keys with which back ends may ask for anything.
+//!
+//! It owns what a key must be like, and whether one that was sent is among them. What is kept of a key is its SHA-256: two
+//! digests are of one length and are compared in constant time (the `subtle` crate), so that how long an answer takes
+//! tells nothing of a key, not even its length.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConstantTimeEq as _};
+
+/// The longest key, in bytes.
+const KEY_BYTES_MAX: usize = 512;
+
+/// What a key must be: it has to stand in a header.
+const WANTED: &str = "a key has 1 to 512 visible ASCII characters and no space";
+
+/// The keys of back ends, several so that one can be changed while the other is still in use.
+#[derive(Clone, Default)]
+pub struct ApiKeys {
+    digests: Vec<[u8; 32]>,
+}
+
+impl ApiKeys {
+    /// The keys of `list`, and those of `file`, the text of a key file: a key a line, white space around it left out,
+    /// without empty lines and those that start with `#`.
+    ///
+    /// # Errors
+    ///
+    /// Names the place of the key that is none, and never repeats it.
+    pub fn new<S: AsRef<str>>(list: &[S], file: &str) -> Result<ApiKeys, String> {
+        let mut digests = Vec::new();
+        for (index, key) in list.iter().enumerate() {
+            digests.push(checked(key.as_ref()).ok_or_else(|| format!("API key {}: {WANTED}", index + 1))?);
+        }
+        for (index, line) in file.lines().enumerate() {
+            let key = line.trim();
+            if !key.is_empty() && !key.starts_with('#') {
+                digests.push(checked(key).ok_or_else(|| format!("line {}: {WANTED}", index + 1))?);
+            }
+        }
+        Ok(ApiKeys { digests })
+    }
+
+    /// Whether there are none, so that nobody can be asked for one.
+    pub fn is_empty(&self) -> bool {
+        self.digests.is_empty()
+    }
+
+    /// Whether an `Authorization` header carries one of the keys: `Bearer <key>`.
+    pub fn authorize(&self, header: Option<&str>) -> bool {
+        header.and_then(super::bearer).is_some_and(|key| self.contains(key))
+    }
+
+    /// Whether this is one of the keys. All are compared, whichever it is.
+    pub fn contains(&self, key: &str) -> bool {
+        let digest = sha256(key);
+        let is_any = self.digests.iter().fold(Choice::from(0), |any, known| any | known.ct_eq(&digest));
+        is_any.into()
+    }
+}
+
+/// How many there are, and no more.
+impl fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKeys({})", self.digests.len())
+    }
+}
+
+fn checked(key: &str) -> Option<[u8; 32]> {
+    let is_key = (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    is_key.then(|| sha256(key))
+}
+
+fn sha256(key: &str) -> [u8; 32] {
+    Sha256::digest(key).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "# the shop's\nshop-key\r\n\n   # the old one\n\tmail-key  \nwith#mark";
+
+    #[test]
+    fn every_key_of_list_and_file_opens() {
+        let keys = ApiKeys::new(&["first", "second"], FILE).expect("good keys");
+        for key in ["first", "second", "shop-key", "mail-key", "with#mark"] {
+            assert!(keys.contains(key), "{key}");
+            assert!(keys.authorize(Some(&format!("Bearer {key}"))), "{key}");
+            assert!(keys.authorize(Some(&format!("bearer  {key} "))), "{key}");
+            assert!(!keys.authorize(Some(key)), "{key}: without its scheme");
+            assert!(!keys.authorize(Some(&format!("Basic {key}"))), "{key}: under another scheme");
+        }
+        for stranger in ["", "firs", "first2", "FIRST", "first second", "#", "# the shop's", &"x".repeat(100_000)] {
+            assert!(!keys.contains(stranger), "{stranger:.20}");
+            assert!(!keys.authorize(Some(&format!("Bearer {stranger}"))), "{stranger:.20}");
+        }
+        assert!(!keys.authorize(None));
+        assert!(!keys.is_empty());
+    }
+
+    #[test]
+    fn where_there_is_no_key_none_opens() {
+        let none = ApiKeys::new::<&str>(&[], "# none yet\n").expect("no keys");
+        assert!(none.is_empty());
+        assert!(!none.contains("") && !none.authorize(None) && !none.authorize(Some("Bearer ")));
+    }
+
+    #[test]
+    fn what_is_no_key_is_named_by_its_place() {
+        for bad in ["", "two words", "clé", "tab\tbed", "nul\0", &"k".repeat(513)] {
+            let error = ApiKeys::new(&["good", bad], "").expect_err("no key");
+            assert!(error.starts_with("API key 2: a key has 1 to 512"), "{error}");
+            assert!(bad.is_empty() || !error.contains(bad), "{error}");
+        }
+        assert!(ApiKeys::new(&["k".repeat(512)], "").is_ok());
+        let error = ApiKeys::new::<&str>(&[], "one\n\ntwo words\n").expect_err("no key");
+        assert!(error.starts_with("line 3: "), "{error}");
+    }
+
+    #[test]
+    fn debug_keeps_them_secret() {
+        let keys = ApiKeys::new(&["hush"], "").expect("a key");
+        assert_eq!(format!("{keys:?}"), "ApiKeys(1)");
+    }
+}
