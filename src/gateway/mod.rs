@@ -11,6 +11,8 @@ mod page;
 mod presence;
 mod settings;
 mod systemd;
+#[cfg_attr(not(test), expect(dead_code, reason = "wired up with --message-rate"))]
+mod rate;
 
 use std::error::Error;
 use std::ffi::OsString;
