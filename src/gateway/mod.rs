@@ -7,6 +7,8 @@ mod auth;
 mod cli;
 mod client;
 mod frame;
+#[cfg_attr(not(test), expect(dead_code, reason = "wired up with --api udp: and unixgram:"))]
+mod ingress;
 mod page;
 mod presence;
 mod settings;

@@ -1,0 +1,213 @@
+//! Through real sockets, with the standard library's own at the other end.
+
+use std::net::UdpSocket;
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::AtomicU32;
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
+
+use super::*;
+
+/// For things that take no time, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A path that goes away with the test.
+struct TemporaryPath(PathBuf);
+
+impl TemporaryPath {
+    fn new() -> TemporaryPath {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("fdpush-ingress-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        TemporaryPath(std::env::temp_dir().join(name))
+    }
+
+    fn address(&self) -> String {
+        format!("unixgram:{}", self.0.display())
+    }
+}
+
+impl Drop for TemporaryPath {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn bind(address: &str) -> Socket {
+    Socket::bind_all(address).expect("bound").pop().expect("one socket")
+}
+
+/// An ingress that tells what it was handed, and finds each datagram what it is called.
+fn start(socket: Socket) -> (Ingress, mpsc::Receiver<Vec<u8>>) {
+    let (sender, receiver) = mpsc::channel();
+    let handle = move |datagram: &[u8]| {
+        // The test may have seen enough.
+        let _ = sender.send(datagram.to_vec());
+        match datagram {
+            b"malformed" => Outcome::Malformed,
+            b"unauthorized" => Outcome::Unauthorized,
+            b"overflowed" => Outcome::Overflowed,
+            b"panic" => panic!("as asked"),
+            _ => Outcome::Done,
+        }
+    };
+    (Ingress::start(socket, handle).expect("a thread"), receiver)
+}
+
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = SystemTime::now() + PATIENCE;
+    while !is_so() {
+        assert!(SystemTime::now() < end, "{what}");
+        thread::yield_now();
+    }
+}
+
+fn udp_of(address: &Address) -> SocketAddr {
+    match address {
+        Address::Udp(address) => *address,
+        Address::Unixgram(_) => panic!("not UDP"),
+    }
+}
+
+#[test]
+fn udp_datagrams_come_in_and_are_counted() {
+    for (address, client) in [("udp:127.0.0.1:0", "127.0.0.1:0"), ("udp:[::1]:0", "[::1]:0")] {
+        let socket = match Socket::bind_all(address) {
+            Ok(mut sockets) => sockets.pop().expect("one socket"),
+            Err(error) => {
+                assert!(address.contains("::1") && error.kind() == io::ErrorKind::AddrNotAvailable, "{error}");
+                continue;
+            }
+        };
+        assert!(socket.address().is_local());
+        let client = UdpSocket::bind(client).expect("a client");
+        client.connect(udp_of(socket.address())).expect("connected");
+        // What comes before the start waits.
+        client.send(b"early").expect("sent");
+        let (ingress, received) = start(socket);
+        let longest = vec![b'x'; 65_507];
+        for datagram in [&b""[..], b"malformed", b"unauthorized", b"overflowed", &longest[..], b"panic", b"last"] {
+            client.send(datagram).expect("sent");
+        }
+        for wanted in
+            [&b"early"[..], b"", b"malformed", b"unauthorized", b"overflowed", &longest[..], b"panic", b"last"]
+        {
+            assert_eq!(received.recv_timeout(PATIENCE).as_deref(), Ok(wanted));
+        }
+        let wanted = Counts { done: 4, malformed: 2, unauthorized: 1, overflowed: 1, lost: 0 };
+        wait_for("all are counted", || ingress.counts() == wanted);
+    }
+}
+
+#[test]
+fn a_unix_socket_takes_datagrams_and_refuses_what_it_cannot_hold() {
+    let path = TemporaryPath::new();
+    let socket = bind(&path.address());
+    assert!(socket.address().is_local());
+    assert_eq!(socket.address().to_string(), path.address());
+    let (ingress, received) = start(socket);
+    let client = UnixDatagram::unbound().expect("a client");
+    let send = |len: usize| client.send_to(&vec![b'x'; len], &path.0).expect("sent");
+    for len in [DATAGRAM_BYTES_MAX + 1, DATAGRAM_BYTES_MAX, 2 * DATAGRAM_BYTES_MAX, 1] {
+        send(len);
+    }
+    // Those that are too long are not handed on, not even in part.
+    for len in [DATAGRAM_BYTES_MAX, 1] {
+        assert_eq!(received.recv_timeout(PATIENCE).map(|datagram| datagram.len()), Ok(len));
+    }
+    let wanted = Counts { done: 2, malformed: 2, ..Counts::default() };
+    wait_for("all are counted", || ingress.counts() == wanted);
+}
+
+#[test]
+fn the_end_comes_at_once_and_leaves_nothing_behind() {
+    let path = TemporaryPath::new();
+    for address in ["udp:127.0.0.1:0", &path.address()] {
+        let (ingress, received) = start(bind(address));
+        let again = ingress.address().to_string();
+        drop(ingress);
+        assert_eq!(received.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
+        assert!(!path.0.exists());
+        // The address is free.
+        drop(start(bind(&again)));
+    }
+}
+
+#[test]
+fn what_the_kernel_drops_is_lost() {
+    let socket = bind("udp:127.0.0.1:0");
+    let address = udp_of(socket.address());
+    let (let_go, gate) = mpsc::channel::<()>();
+    // It reads one datagram, and no more until the test is over.
+    let ingress = Ingress::start(socket, move |_| {
+        let _ = gate.recv();
+        Outcome::Done
+    })
+    .expect("a thread");
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a client");
+    let mut sent = 0;
+    wait_for("a full buffer", || {
+        client.send_to(&[0; 60_000], address).expect("sent");
+        sent += 1;
+        ingress.counts().lost > 0
+    });
+    drop(let_go);
+    let all = |counts: Counts| counts.done + counts.lost;
+    wait_for("each datagram is either done or lost", || all(ingress.counts()) == sent);
+}
+
+#[test]
+fn the_table_of_the_kernel_is_read_by_inode() {
+    let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n\
+        \x20 315: 0100007F:2521 00000000:0000 07 00000000:00000000 00:00000000 00000000  1000        0 4711 2 0000000000000000 17          \n\
+        16384: 3500007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000   991        0 23568 2 0000000000000000 0         \n\
+        torn";
+    assert_eq!(drops_of(4711, table), Some(17));
+    assert_eq!(drops_of(23568, table), Some(0));
+    assert_eq!(drops_of(17, table), None);
+    assert_eq!(drops_of(4711, ""), None);
+}
+
+#[test]
+fn a_stale_file_is_replaced_and_a_live_one_is_not() {
+    let path = TemporaryPath::new();
+    drop(UnixDatagram::bind(&path.0).expect("bound"));
+    assert!(path.0.exists(), "the standard library leaves its file");
+    let first = bind(&path.address());
+    let kind = |address: &str| Socket::bind_all(address).map(|_| ()).expect_err("refused").kind();
+    assert_eq!(kind(&path.address()), io::ErrorKind::AddrInUse);
+    // Another took the place: it is not ours to remove.
+    fs::remove_file(&path.0).expect("removed");
+    let second = UnixDatagram::bind(&path.0).expect("bound");
+    drop(first);
+    assert!(path.0.exists());
+    drop(second);
+
+    let (stream, file) = (TemporaryPath::new(), TemporaryPath::new());
+    let listener = UnixListener::bind(&stream.0).expect("bound");
+    assert!(Socket::bind_all(&stream.address()).is_err(), "a stream socket that is in use");
+    drop(listener);
+    fs::write(&file.0, "precious").expect("written");
+    assert_eq!(kind(&file.address()), io::ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(&file.0).expect("still there"), b"precious");
+}
+
+#[test]
+fn what_cannot_be_bound_is_named() {
+    let taken = bind("udp:127.0.0.1:0");
+    let long = format!("unixgram:/tmp/{}", "x".repeat(200));
+    for address in
+        [&taken.address().to_string(), "udp:127.0.0.1", "udp:127.0.0.1:port", "unixgram:/nowhere/x", &long, "tcp:a:1"]
+    {
+        let error = Socket::bind_all(address).expect_err("refused");
+        assert!(error.to_string().starts_with(&format!("cannot receive on {address}: ")), "{error}");
+    }
+    assert!(is_for_datagrams("udp:a:1") && is_for_datagrams("unixgram:/a") && !is_for_datagrams("unix:/a"));
+    assert!(!Address::Udp("0.0.0.0:1".parse().expect("an address")).is_local());
+}
+
+#[test]
+fn counts_add_up() {
+    let one = Counts { done: 1, malformed: 2, unauthorized: 3, overflowed: 4, lost: 5 };
+    let two = Counts { done: 2, malformed: 4, unauthorized: 6, overflowed: 8, lost: 10 };
+    assert_eq!([one, one].into_iter().sum::<Counts>(), two);
+}
