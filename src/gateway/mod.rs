@@ -9,6 +9,8 @@ mod client;
 mod frame;
 #[cfg_attr(not(test), expect(dead_code, reason = "wired up with --api udp: and unixgram:"))]
 mod ingress;
+#[expect(dead_code, reason = "wired up with /metrics")]
+mod metrics;
 mod page;
 mod presence;
 mod settings;
