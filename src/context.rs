@@ -7,6 +7,7 @@ use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
 use crate::message::{Delivery, Outcome, Push};
 use crate::protocol::close::CloseCode;
+use crate::protocol::origin::Origins;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 use crate::registry::Change;
@@ -304,6 +305,22 @@ impl Context<'_> {
     /// The bounds that the server runs with.
     pub fn limits(&self) -> &Limits {
         &self.core.table.env.limits
+    }
+
+    /// Sets the bounds anew; what came before is not judged again. `connections_max`, `read_budget_bytes`, `inbox_max` and
+    /// the `TCP_USER_TIMEOUT` made of `write_time_max` stay as they were when the server started.
+    ///
+    /// # Errors
+    /// Names the bound that cannot be; nothing has changed then.
+    pub fn set_limits(&mut self, limits: Limits) -> Result<(), String> {
+        limits.check()?;
+        self.core.table.env.limits = limits;
+        Ok(())
+    }
+
+    /// Sets anew where browsers may come from. Connections that are open stay.
+    pub fn set_origins(&mut self, origins: Origins) {
+        self.core.table.env.origins = origins;
     }
 
     /// A handle for other threads.

@@ -53,7 +53,7 @@ impl Drop for Served {
 
 fn command(flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
-    command.arg("serve").args(["--log", "warn"]).args(flags);
+    command.arg("serve").args(["--log", "warn"]).args(flags).env("FDPUSH_API", "off");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

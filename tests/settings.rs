@@ -72,7 +72,7 @@ fn default_file_environment_flag_each_goes_before_the_one_before() {
     let scratch = Scratch::new("precedence");
     let file = write(
         &scratch,
-        "ping_every = \"5s\"\nmissed_max = 3\nqueue_bytes_max = 4096\nlisten = [\"127.0.0.1:1\", \"[::1]:2\"]\nauth = \"trust\"\n",
+        "ping_every = \"5s\"\nmissed_max = 3\nhead_bytes_max = 4096\nlisten = [\"127.0.0.1:1\", \"[::1]:2\"]\nauth = \"trust\"\n",
     );
     let config = ["--config", &file];
     let environment = [("FDPUSH_PING_EVERY", "6s"), ("FDPUSH_LISTEN", "127.0.0.1:3,unix:/x")];
@@ -84,7 +84,7 @@ fn default_file_environment_flag_each_goes_before_the_one_before() {
     assert_eq!(shown("ping_every", &flags, &environment), "ping_every = \"7s\"  # from flag");
 
     assert_eq!(shown("missed_max", &config, &[]), "missed_max = 3  # from file");
-    assert_eq!(shown("queue_bytes_max", &config, &[]), "queue_bytes_max = \"4096\"  # from file");
+    assert_eq!(shown("head_bytes_max", &config, &[]), "head_bytes_max = \"4096\"  # from file");
 
     // A list takes the place of a list.
     assert_eq!(shown("listen", &[], &[]), "listen = [\"127.0.0.1:9501\"]  # default");

@@ -24,7 +24,9 @@ pub struct Stats {
     pub open: usize,
     /// Connections in whatever state, HTTP and closing ones included.
     pub connections: usize,
-    /// The most connections at a time.
+    /// Those of them that came through a [control listener](crate::Server::listen_control).
+    pub control: usize,
+    /// The most connections at a time, besides those for control.
     pub connections_max: usize,
     /// Connections accepted since the start.
     pub accepted: u64,
@@ -115,6 +117,7 @@ impl Core {
         Stats {
             open: counters.open,
             connections: self.table.len(),
+            control: self.table.control_len(),
             connections_max: self.connections_max,
             accepted: counters.accepted,
             refused: counters.refused,

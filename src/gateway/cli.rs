@@ -40,6 +40,33 @@ pub enum Command {
     ///
     /// Takes the flags, environment and file that `serve` takes, reads all files that they name, and listens nowhere.
     Check(Box<Serve>),
+    /// Print a JSON Web Token (HS256) for a client of a server with --auth jwt.
+    ///
+    /// Made with the first jwt_secret, wherever `serve` would find that: flag, environment or file; or, without one, with
+    /// the first jwt_key_file that holds a secret.
+    Token(Box<Token>),
+}
+
+#[derive(PartialEq, Debug, Args)]
+pub struct Token {
+    /// A TOML file of settings, of which the jwt_… are used
+    #[arg(long, value_name = "FILE", env = "FDPUSH_CONFIG", value_parser = path)]
+    pub config: Option<PathBuf>,
+
+    /// Who the client is: 1 to 128 bytes
+    #[arg(long, value_name = "NAME")]
+    pub uid: String,
+
+    /// How long the token is good for
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub ttl: Time,
+
+    /// Groups that the client is in from the start. With commas, or given several times
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub groups: Vec<String>,
+
+    #[command(flatten)]
+    pub jwt: Jwt,
 }
 
 #[derive(PartialEq, Debug, Args)]
@@ -573,6 +600,10 @@ mod tests {
             for arg in command.get_arguments() {
                 let id = arg.get_id().as_str();
                 assert_eq!(arg.get_long(), Some(id.replace('_', "-").as_str()), "{id}");
+                if matches!(id, "uid" | "ttl" | "groups") {
+                    // What one token says is no setting.
+                    continue;
+                }
                 let variable = format!("FDPUSH_{}", id.to_uppercase());
                 assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "{id}");
                 let is_secret = matches!(arg.get_value_names(), Some([name]) if name == "SECRET" || name == "KEY");

@@ -3,144 +3,65 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use fdpush::{
-    Cause, Change, CloseCode, Closed, Context, Delivery, Fd, Handler, Heartbeat, Message, NAME_BYTES_MAX, Outcome,
-    Request, Response, Upgrade,
-};
+use fdpush::{Change, Context, Delivery, Fd, Outcome};
 
 use super::frame::{self, Id, Refusal, Target};
-use super::page;
-use super::presence::Presence;
+use super::permits::Permits;
+use super::roster::Roster;
 
 /// Groups that one client can be in by its own wish.
 const GROUPS_MAX: usize = 1000;
 
-/// The handler of `fdpush serve`.
-#[derive(Debug)]
-pub struct Gateway {
-    heartbeat: Heartbeat,
-    serves_page: bool,
-    presence: Presence,
-}
-
-impl Gateway {
-    /// A gateway that tells its clients of this heartbeat.
-    pub fn new(heartbeat: Heartbeat, serves_page: bool) -> Gateway {
-        Gateway { heartbeat, serves_page, presence: Presence::default() }
-    }
-
-    fn carry_out(&mut self, ctx: &mut Context<'_>, fd: Fd, text: &str) {
-        let (id, request) = frame::parse(text);
-        let answer = match request.and_then(|request| self.answer(ctx, fd, id, request)) {
-            Ok(answer) => answer,
-            Err(refusal) => Some(frame::error(id, &refusal)),
-        };
-        if let Some(answer) = answer {
-            ctx.push(fd, &answer);
-        }
-    }
-
-    /// Does what is asked for. The answer is for the sender, and there is none where it gave no id and asked nothing.
-    fn answer(
-        &mut self,
-        ctx: &mut Context<'_>,
-        fd: Fd,
-        id: Id<'_>,
-        request: frame::Request<'_>,
-    ) -> Result<Option<String>, Refusal> {
-        match request {
-            frame::Request::Push { to, data } => {
-                let delivery = push(ctx, fd, &to, data)?;
-                Ok(id.map(|id| frame::push_ack(id, delivery)))
-            }
-            frame::Request::Join { group } => {
-                self.join(ctx, fd, &group, id)?;
-                Ok(None)
-            }
-            frame::Request::Leave { group } => {
-                self.leave(ctx, fd, &group, id)?;
-                Ok(None)
-            }
-            frame::Request::Heartbeat => Ok(id.map(frame::ack)),
-            frame::Request::Online { uids } => {
-                let are_online = uids.iter().map(Cow::as_ref).filter(|uid| ctx.is_online(uid));
-                Ok(Some(frame::online(id, are_online)))
-            }
-        }
-    }
-
-    /// Joins, answers, and only then tells the group, the newcomer included.
-    fn join(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str, id: Id<'_>) -> Result<(), Refusal> {
-        if !ctx.is_member(fd, group) && ctx.groups_of(fd).len() >= GROUPS_MAX {
-            return Err(Refusal::not_allowed(format!("one is in at most {GROUPS_MAX} groups")));
-        }
-        let change = ctx.join(fd, group);
-        acknowledge(ctx, fd, id, change)?;
-        let Some(uid) = ctx.uid_of(fd).filter(|_| change.is_done()) else { return Ok(()) };
-        if let Some(count) = self.presence.enter(group, uid) {
-            let joined = frame::presence("joined", group, uid, count);
-            ctx.push_group(group, &joined);
-        }
-        Ok(())
-    }
-
-    fn leave(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str, id: Id<'_>) -> Result<(), Refusal> {
-        let change = ctx.leave(fd, group);
-        acknowledge(ctx, fd, id, change)?;
-        let Some(uid) = ctx.uid_of(fd).filter(|_| change.is_done()).map(str::to_owned) else { return Ok(()) };
-        self.tell_left(ctx, group, &uid);
-        Ok(())
-    }
-
-    fn tell_left(&mut self, ctx: &mut Context<'_>, group: &str, uid: &str) {
-        if let Some(count) = self.presence.exit(group, uid) {
-            ctx.push_group(group, &frame::presence("left", group, uid, count));
-        }
+/// Carries out a client's frame, and answers it.
+pub fn carry_out(ctx: &mut Context<'_>, roster: &mut Roster, permits: &Permits, fd: Fd, text: &str) {
+    let (id, request) = frame::parse(text);
+    let outcome = request.and_then(|request| {
+        permits.check(ctx, fd, &request)?;
+        answer(ctx, roster, fd, id, request)
+    });
+    let answer = match outcome {
+        Ok(answer) => answer,
+        Err(refusal) => Some(frame::error(id, &refusal)),
+    };
+    if let Some(answer) = answer {
+        ctx.push(fd, &answer);
     }
 }
 
-impl Handler for Gateway {
-    fn on_upgrade(&mut self, _ctx: &mut Context<'_>, _fd: Fd, request: &Request) -> Upgrade {
-        match request.query("uid") {
-            Some(uid) if (1..=NAME_BYTES_MAX).contains(&uid.len()) => Upgrade::accept().uid(uid).into(),
-            Some(uid) => Upgrade::refuse(Response::text(
-                400,
-                format!("uid has {} bytes: it must have 1 to {NAME_BYTES_MAX}\n", uid.len()),
-            )),
-            None => Upgrade::accept().into(),
+/// Does what is asked for. The answer is for the sender, and there is none where it gave no id and asked nothing.
+fn answer(
+    ctx: &mut Context<'_>,
+    roster: &mut Roster,
+    fd: Fd,
+    id: Id<'_>,
+    request: frame::Request<'_>,
+) -> Result<Option<String>, Refusal> {
+    match request {
+        frame::Request::Push { to, data } => {
+            let delivery = push(ctx, fd, &to, data)?;
+            Ok(id.map(|id| frame::push_ack(id, delivery)))
         }
-    }
-
-    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
-        log::debug!("fd {fd} opened from {} as {:?}", request.peer(), ctx.uid_of(fd));
-        let welcome = frame::welcome(fd, ctx.uid_of(fd), &self.heartbeat);
-        ctx.push(fd, &welcome);
-    }
-
-    fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
-        match message {
-            Message::Text(text) => self.carry_out(ctx, fd, text),
-            Message::Binary(_) => {
-                ctx.close(fd, CloseCode::UNSUPPORTED, "frames are JSON text");
+        // The answer comes first, and only then does the group hear of it, the newcomer included.
+        frame::Request::Join { group } => {
+            if !ctx.is_member(fd, &group) && ctx.groups_of(fd).len() >= GROUPS_MAX {
+                return Err(Refusal::not_allowed(format!("one is in at most {GROUPS_MAX} groups")));
             }
+            let change = ctx.join(fd, &*group);
+            acknowledge(ctx, fd, id, change)?;
+            roster.tell_joined(ctx, fd, &group, change);
+            Ok(None)
         }
-    }
-
-    fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
-        let uid = ctx.uid_of(fd).map(str::to_owned);
-        match closed.cause {
-            Cause::SlowConsumer | Cause::WriteTimedOut => log::warn!("fd {fd} ({uid:?}) reads too slowly: {closed}"),
-            _ => log::debug!("fd {fd} ({uid:?}) closed: {closed}"),
+        frame::Request::Leave { group } => {
+            let change = ctx.leave(fd, &group);
+            acknowledge(ctx, fd, id, change)?;
+            roster.tell_left(ctx, fd, &group, change);
+            Ok(None)
         }
-        let Some(uid) = uid else { return };
-        let groups: Vec<String> = ctx.groups_of(fd).into_iter().map(str::to_owned).collect();
-        for group in groups {
-            self.tell_left(ctx, &group, &uid);
+        frame::Request::Heartbeat => Ok(id.map(frame::ack)),
+        frame::Request::Online { uids } => {
+            let are_online = uids.iter().map(Cow::as_ref).filter(|uid| ctx.is_online(uid));
+            Ok(Some(frame::online(id, are_online)))
         }
-    }
-
-    fn on_request(&mut self, _ctx: &mut Context<'_>, _fd: Fd, request: &Request) -> Option<Response> {
-        if self.serves_page { page::respond(request) } else { None }
     }
 }
 

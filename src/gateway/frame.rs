@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::json::{Quoted, Text};
+
 /// uids in one frame, at most.
 const UIDS_MAX: usize = 1000;
 
@@ -61,10 +63,6 @@ struct Envelope<'a> {
     uids: Option<&'a RawValue>,
     unknown: Option<String>,
 }
-
-/// A string, without a copy where it has no escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -244,18 +242,14 @@ impl Refusal {
         Refusal { code: "too_large", message: message.into() }
     }
 
+    /// The client sends too many.
+    pub fn rate_limited(message: impl Into<String>) -> Refusal {
+        Refusal { code: "rate_limited", message: message.into() }
+    }
+
     /// The frame is fine, but not for this client.
     pub fn not_allowed(message: impl Into<String>) -> Refusal {
         Refusal { code: "not_allowed", message: message.into() }
-    }
-}
-
-/// A string as JSON has it.
-struct Json<'a>(&'a str);
-
-impl fmt::Display for Json<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&serde_json::to_string(self.0).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -265,7 +259,7 @@ struct Uid<'a>(Option<&'a str>);
 impl fmt::Display for Uid<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(uid) => Json(uid).fmt(f),
+            Some(uid) => Quoted(uid).fmt(f),
             None => f.write_str("null"),
         }
     }
@@ -301,12 +295,12 @@ pub fn message(from: Option<&str>, fd: Fd, to: &str, data: &str) -> String {
 
 /// `"to":"10010",`
 pub fn to_uid(uid: &str) -> String {
-    format!("\"to\":{},", Json(uid))
+    format!("\"to\":{},", Quoted(uid))
 }
 
 /// `"group":"room",`
 pub fn to_group(group: &str) -> String {
-    format!("\"group\":{},", Json(group))
+    format!("\"group\":{},", Quoted(group))
 }
 
 /// `"all":true,`
@@ -325,7 +319,7 @@ pub fn ack(id: &str) -> String {
 
 /// The answer to what cannot be done.
 pub fn error(id: Id<'_>, refusal: &Refusal) -> String {
-    let (id, code, message) = (IdMember(id), refusal.code, Json(&refusal.message));
+    let (id, code, message) = (IdMember(id), refusal.code, Quoted(&refusal.message));
     format!(r#"{{"type":"error",{id}"code":"{code}","message":{message}}}"#)
 }
 
@@ -335,7 +329,7 @@ pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
     for (index, uid) in uids.enumerate() {
         let comma = if index == 0 { "" } else { "," };
         // Writing to a string does not fail.
-        let _ = write!(text, "{comma}{}", Json(uid));
+        let _ = write!(text, "{comma}{}", Quoted(uid));
     }
     text.push_str("]}");
     text
@@ -343,7 +337,7 @@ pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
 
 /// Who came into a group (`joined`) or went (`left`), and how many are there now.
 pub fn presence(kind: &str, group: &str, uid: &str, count: usize) -> String {
-    let (group, uid) = (Json(group), Json(uid));
+    let (group, uid) = (Quoted(group), Quoted(uid));
     format!(r#"{{"type":"{kind}","group":{group},"uid":{uid},"count":{count}}}"#)
 }
 

@@ -10,8 +10,9 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::iter::Sum;
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
 use std::os::unix::net::UnixDatagram;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -98,11 +99,6 @@ struct SocketFile {
     identity: (u64, u64),
 }
 
-/// Whether an address is one for datagrams: `udp:…` or `unixgram:…`.
-pub fn is_for_datagrams(address: &str) -> bool {
-    address.starts_with("udp:") || address.starts_with("unixgram:")
-}
-
 impl Socket {
     /// Binds `udp:HOST:PORT`, `udp:[V6]:PORT` or `unixgram:PATH`. A name with several addresses, as `localhost` has, is bound
     /// on each, unless the port is 0, where each would get another.
@@ -158,6 +154,28 @@ impl Socket {
         Ok(Socket { socket, address: Address::Unixgram(path.to_owned()), _file: Some(file) })
     }
 
+    /// A socket that was bound by somebody else, systemd for one.
+    ///
+    /// # Errors
+    ///
+    /// That of the system.
+    pub fn from_udp(socket: UdpSocket) -> io::Result<Socket> {
+        socket.set_nonblocking(false)?;
+        let address = Address::Udp(socket.local_addr()?);
+        Ok(Socket { socket: socket.into(), address, _file: None })
+    }
+
+    /// As [`from_udp`](Socket::from_udp). Its file is not ours to remove.
+    ///
+    /// # Errors
+    ///
+    /// That of the system.
+    pub fn from_unixgram(socket: UnixDatagram) -> io::Result<Socket> {
+        socket.set_nonblocking(false)?;
+        let path = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
+        Ok(Socket { socket: socket.into(), address: Address::Unixgram(path), _file: None })
+    }
+
     /// Where it is bound; the port that was given where 0 was asked for.
     pub fn address(&self) -> &Address {
         &self.address
@@ -188,11 +206,6 @@ impl Ingress {
             move || shared.receive(&socket, handle)
         })?;
         Ok(Ingress { socket, shared, thread: Some(thread) })
-    }
-
-    /// Where it receives.
-    pub fn address(&self) -> &Address {
-        self.socket.address()
     }
 
     /// What became of all datagrams until now. It reads a file in `/proc`, and is meant for a scrape.
@@ -253,16 +266,6 @@ impl Shared {
             Outcome::Overflowed => &self.overflowed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Address {
-    /// Whether only this machine can reach it.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Address::Udp(address) => address.ip().to_canonical().is_loopback(),
-            Address::Unixgram(_) => true,
-        }
     }
 }
 

@@ -47,7 +47,7 @@ struct ApiRequest {
 /// The numbers of a moment. Those in the plural form of a verb count since the start.
 #[derive(Clone, Default, Debug)]
 pub struct Snapshot {
-    /// Connections by state: `http`, `open`, `closing`.
+    /// Connections by state: `open` WebSockets, and `other`: HTTP and closing ones.
     pub connections: BTreeMap<&'static str, usize>,
     pub uids: usize,
     pub groups: usize,

@@ -2,41 +2,47 @@
 //!
 //! It adds what the crate leaves open: flags, identity, JSON frames, presence, a page to try it all.
 
-#[expect(dead_code, reason = "wired up with --auth jwt")]
+mod api;
 mod auth;
 mod cli;
 mod client;
 mod frame;
-#[cfg_attr(not(test), expect(dead_code, reason = "wired up with --api udp: and unixgram:"))]
+mod handler;
 mod ingress;
-#[expect(dead_code, reason = "wired up with /metrics")]
+mod json;
 mod metrics;
 mod page;
+mod permits;
 mod presence;
-mod settings;
-mod systemd;
-#[cfg_attr(not(test), expect(dead_code, reason = "wired up with --message-rate"))]
 mod rate;
+mod roster;
+mod session;
+mod settings;
+mod snapshot;
+mod systemd;
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 
 use clap::Parser;
-use fdpush::{Address, Server};
+use fdpush::{Address, Remote, RemoteError, Server};
 use simple_logger::SimpleLogger;
 
-use self::cli::{Cli, Command, Endpoint};
-use self::client::Gateway;
+use self::auth::api_keys::ApiKeys;
+use self::cli::{ApiAddress, Cli, Command, Endpoint};
+use self::handler::{Gateway, Told};
+use self::ingress::{Ingress, Outcome, Socket};
 use self::settings::Settings;
-use self::systemd::Inherited;
+use self::systemd::{ApiSocket, Inherited};
 
 /// Runs the command line.
 pub fn run() -> Result<(), Box<dyn Error>> {
     let line: Vec<OsString> = std::env::args_os().collect();
     match Cli::parse_from(&line).command {
-        Command::Serve(_) => start(&Settings::load(line)?),
+        Command::Serve(_) => start(Settings::load(line)?),
         Command::Config(_) => {
             let settings = Settings::load(line)?;
             warn(&settings);
@@ -48,6 +54,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
             warn(&settings);
             say("ok\n")
         }
+        Command::Token(_) => say(&format!("{}\n", settings::token(line)?)),
     }
 }
 
@@ -66,34 +73,104 @@ fn warn(settings: &Settings) {
     }
 }
 
-fn start(settings: &Settings) -> Result<(), Box<dyn Error>> {
+fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let inherited = Inherited::take()?;
     let serve = &settings.serve;
     SimpleLogger::new().with_level(serve.log.into()).with_utc_timestamps().init()?;
     for warning in settings.warnings() {
         log::warn!("{warning}");
     }
-    for socket in &inherited.api {
-        log::warn!("{socket} is handed over for the API and not served");
-    }
-    let addresses = if settings.listens_by_default() && !inherited.listen.is_empty() { &[] } else { &*serve.listen };
-    let server = bind(inherited.listen, addresses)?;
+    let endpoints = if settings.listens_by_default() && !inherited.listen.is_empty() { &[] } else { &*serve.listen };
+    let server = bind(inherited.listen, endpoints)?;
     let addresses: Vec<Address> = server.addresses().cloned().collect();
     serve.check_trust(&addresses)?;
+    let (server, datagrams) = bind_api(server, inherited.api, &settings)?;
+    let api: Vec<Address> = server.addresses().skip(addresses.len()).cloned().collect();
     announce(&addresses, serve.serves_page());
+    for address in &api {
+        log::info!("the API is on {address}");
+    }
 
+    let keys = Arc::new(Mutex::new(api_keys(&settings)?));
+    let datagrams = datagrams
+        .into_iter()
+        .map(|socket| serve_datagrams(socket, Arc::clone(&keys), server.remote()))
+        .collect::<Result<Vec<Ingress>, _>>()?;
+    watch_hangup(server.remote())?;
+    let limits = serve.limits();
     let heartbeat = serve.heartbeat();
-    let gateway = Gateway::new(heartbeat, serve.serves_page());
-    let server = server
-        .limits(serve.limits())
-        .heartbeat(heartbeat)
-        .origins(serve.origins()?)
-        .second_login(serve.clients.on_second_login.into())
-        .handler(gateway);
-    systemd::tell_ready();
-    server.run()?;
-    systemd::tell_stopping();
+    let origins = serve.origins()?;
+    let second_login = serve.clients.on_second_login.into();
+    let gateway = Gateway::new(settings, datagrams, keys)?;
+    let server = server.limits(limits).heartbeat(heartbeat).origins(origins).second_login(second_login);
+    server.handler(gateway).run()?;
     log::info!("drained");
+    Ok(())
+}
+
+/// Adds the listeners for back ends, and binds the sockets for datagrams.
+fn bind_api(
+    mut server: Server,
+    inherited: Vec<ApiSocket>,
+    settings: &Settings,
+) -> Result<(Server, Vec<Socket>), Box<dyn Error>> {
+    let mut datagrams = Vec::new();
+    for socket in inherited {
+        match socket {
+            ApiSocket::Http(socket) => server = server.listen_control_on(socket)?,
+            ApiSocket::Udp(socket) => datagrams.push(Socket::from_udp(socket)?),
+            ApiSocket::UnixDatagram(socket) => datagrams.push(Socket::from_unixgram(socket)?),
+        }
+    }
+    for address in settings.serve.api_addresses() {
+        match address {
+            ApiAddress::Http(endpoint) => server = server.listen_control(endpoint)?,
+            ApiAddress::Udp(_) | ApiAddress::UnixDatagram(_) => {
+                datagrams.extend(Socket::bind_all(&address.to_string())?)
+            }
+            ApiAddress::Off => {}
+        }
+    }
+    Ok((server, datagrams))
+}
+
+/// The API keys in effect.
+pub fn api_keys(settings: &Settings) -> Result<ApiKeys, String> {
+    let keys: Vec<&str> = settings.api_keys().iter().map(cli::Secret::expose).collect();
+    ApiKeys::new(&keys, "")
+}
+
+/// Hands the datagrams of a socket to the loop, after a look at their key.
+fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) -> std::io::Result<Ingress> {
+    log::info!("the API takes datagrams on {}", socket.address());
+    Ingress::start(socket, move |datagram| {
+        let is_known = match keys.lock() {
+            Ok(keys) => api::check_datagram(&keys, datagram),
+            Err(_) => return Outcome::Unauthorized,
+        };
+        match is_known {
+            Ok(true) => {}
+            Ok(false) => return Outcome::Unauthorized,
+            Err(_) => return Outcome::Malformed,
+        }
+        match remote.notify(Told::Datagram(datagram.into())) {
+            Ok(()) => Outcome::Done,
+            Err(RemoteError::Full) => Outcome::Overflowed,
+            Err(_) => Outcome::Overflowed,
+        }
+    })
+}
+
+/// Tells the gateway of every SIGHUP.
+fn watch_hangup(remote: Remote) -> std::io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGHUP])?;
+    std::thread::Builder::new().name("sighup".to_owned()).spawn(move || {
+        for _ in signals.forever() {
+            if remote.notify(Told::Reload) == Err(RemoteError::Closed) {
+                return;
+            }
+        }
+    })?;
     Ok(())
 }
 

@@ -41,7 +41,7 @@ afterEach(async () => {
 async function startServer(listen) {
   // The API would take a fixed port by default, and two servers of ours may run at once.
   const env = { ...process.env, FDPUSH_API: "127.0.0.1:0" };
-  const child = spawn(process.env.FDPUSH_BIN, ["serve", "--listen", listen], { env, stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(process.env.FDPUSH_BIN, ["serve", "--listen", listen, "--api", "off"], { env, stdio: ["ignore", "pipe", "inherit"] });
   const kill = () => child.kill("SIGKILL");
   process.once("exit", kill);   // a failing test leaves no server behind
   const exited = once(child, "exit");

@@ -19,7 +19,8 @@ use fdpush::Address;
 
 use self::file::File;
 pub use self::keys::KeyFile;
-use super::cli::{Cli, Secret, Serve};
+use super::auth::jwt::{self, Grant};
+use super::cli::{Cli, Secret, Serve, Token};
 
 /// All settings, and where each comes from.
 pub struct Settings {
@@ -98,6 +99,28 @@ impl Settings {
         }
         self.serve.check_trust(&addresses)
     }
+}
+
+/// The token that a command line of `fdpush token` asks for.
+///
+/// # Errors
+/// As [`Settings::load`], and where there is no secret to make it with.
+pub fn token(line: Vec<OsString>) -> Result<String, String> {
+    let layers = Layers::read(line)?;
+    let token = Token::from_arg_matches(&layers.all).map_err(|error| error.to_string())?;
+    let files = keys::jwt_keys(&token.jwt, &mut Vec::new())?;
+    let is_secret = |file: &&KeyFile| !file.content.expose().starts_with("-----BEGIN");
+    let secret = token.jwt.jwt_secret.first().or_else(|| files.iter().find(is_secret).map(|file| &file.content));
+    let secret =
+        secret.ok_or("a token is made with a secret: give --jwt-secret, or a --jwt-key-file that holds one")?;
+    let grant = Grant {
+        uid: &token.uid,
+        groups: &token.groups,
+        ttl: token.ttl.0,
+        issuer: token.jwt.jwt_issuer.as_deref(),
+        audience: token.jwt.jwt_audience.as_deref(),
+    };
+    jwt::issue(secret.expose(), &grant)
 }
 
 impl Layers {

@@ -39,7 +39,6 @@ const RELOADABLE: &[&str] = &[
 ];
 
 /// What reading the settings again came to.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the thread that waits for SIGHUP"))]
 pub struct Reloaded {
     /// The settings that are in effect from now on.
     pub settings: Settings,
@@ -53,7 +52,6 @@ pub struct Reloaded {
 ///
 /// # Errors
 /// As [`Settings::load`]: then all stays as it is.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the thread that waits for SIGHUP"))]
 pub fn reload(old: &Settings) -> Result<Reloaded, String> {
     let wanted = Settings::load(old.layers.line.clone())?;
     let differs = |key: &&str| {

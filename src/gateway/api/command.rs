@@ -1,0 +1,313 @@
+//! What back ends ask for, read from JSON and judged before anything is done.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use fdpush::{Fd, NAME_BYTES_MAX};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::error::ApiError;
+use crate::gateway::json::{Text, present};
+
+/// The longest `id`, as it is written: it is sent back.
+const ID_BYTES_MAX: usize = 128;
+
+/// A push, as it came.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PushCommand<'a> {
+    #[serde(borrow)]
+    uid: Option<Text<'a>>,
+    #[serde(borrow)]
+    uids: Option<Vec<Text<'a>>>,
+    fd: Option<u64>,
+    fds: Option<Vec<u64>>,
+    #[serde(borrow)]
+    group: Option<Text<'a>>,
+    #[serde(borrow)]
+    groups: Option<Vec<Text<'a>>>,
+    all: Option<bool>,
+    #[serde(borrow, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    #[serde(borrow)]
+    binary: Option<Text<'a>>,
+    #[serde(borrow)]
+    except: Option<Except<'a>>,
+    #[serde(borrow)]
+    pub key: Option<Text<'a>>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    /// The API key of a datagram, which has no header to show it in.
+    #[serde(borrow)]
+    pub auth: Option<Text<'a>>,
+}
+
+/// Whom a push leaves out.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Except<'a> {
+    fd: Option<u64>,
+    fds: Option<Vec<u64>>,
+    #[serde(borrow)]
+    uid: Option<Text<'a>>,
+    #[serde(borrow)]
+    uids: Option<Vec<Text<'a>>>,
+    #[serde(borrow)]
+    group: Option<Text<'a>>,
+    #[serde(borrow)]
+    groups: Option<Vec<Text<'a>>>,
+}
+
+/// One of the registry's verbs, as it came.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VerbCommand<'a> {
+    #[serde(borrow)]
+    uid: Option<Text<'a>>,
+    #[serde(borrow)]
+    uids: Option<Vec<Text<'a>>>,
+    fd: Option<u64>,
+    fds: Option<Vec<u64>>,
+    #[serde(borrow)]
+    group: Option<Text<'a>>,
+    #[serde(borrow)]
+    groups: Option<Vec<Text<'a>>>,
+    all: Option<bool>,
+    pub code: Option<u16>,
+    #[serde(borrow)]
+    pub reason: Option<Text<'a>>,
+    pub abort: Option<bool>,
+}
+
+/// Who is asked after.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnlineCommand<'a> {
+    #[serde(borrow)]
+    pub uids: Vec<Text<'a>>,
+}
+
+/// Whom a command is for.
+#[derive(Debug)]
+pub enum Target<'a> {
+    Uids(Vec<Cow<'a, str>>),
+    Fds(Vec<u64>),
+    Groups(Vec<Cow<'a, str>>),
+    All,
+}
+
+/// What is pushed.
+#[derive(Debug)]
+pub enum Payload<'a> {
+    /// Any JSON, which goes into our envelope.
+    Data(&'a str),
+    Text(Cow<'a, str>),
+    Binary(Vec<u8>),
+}
+
+/// Reads a body or a line. The message of a refusal names the member.
+pub fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(json).map_err(|error| {
+        // Only now is it worth the while to keep track of where in the object the reader is.
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let message = match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+            Err(error) if error.path().iter().next().is_some() => format!("{}: {}", error.path(), error.inner()),
+            _ => error.to_string(),
+        };
+        ApiError::bad_request(message)
+    })
+}
+
+/// A command's `id`, also where the rest of it cannot be read.
+pub fn find_id(json: &[u8]) -> Option<&str> {
+    #[derive(Deserialize)]
+    struct OnlyId<'a> {
+        #[serde(borrow)]
+        id: Option<&'a RawValue>,
+    }
+    let OnlyId { id } = serde_json::from_slice(json).ok()?;
+    check_id(id).ok().flatten()
+}
+
+impl<'a> PushCommand<'a> {
+    /// The command's `id`, as it was written.
+    pub fn id(&self) -> Result<Option<&'a str>, ApiError> {
+        check_id(self.id)
+    }
+
+    /// Whom it is for.
+    pub fn take_target(&mut self) -> Result<Target<'a>, ApiError> {
+        let named = Named {
+            uid: self.uid.take(),
+            uids: self.uids.take(),
+            fd: self.fd.take(),
+            fds: self.fds.take(),
+            group: self.group.take(),
+            groups: self.groups.take(),
+            all: self.all.take(),
+        };
+        named.into_target("uid, uids, fd, fds, group, groups, all")
+    }
+
+    /// What it says.
+    pub fn take_payload(&mut self) -> Result<Payload<'a>, ApiError> {
+        match (self.data.take(), self.text.take(), self.binary.take()) {
+            (Some(data), None, None) => Ok(Payload::Data(data.get())),
+            (None, Some(text), None) => Ok(Payload::Text(text.0)),
+            (None, None, Some(binary)) => match STANDARD.decode(binary.0.as_bytes()) {
+                Ok(bytes) => Ok(Payload::Binary(bytes)),
+                Err(error) => Err(ApiError::bad_request(format!("binary: not base64: {error}"))),
+            },
+            (None, None, None) => Err(ApiError::bad_request("one of data, text, binary is needed")),
+            _ => Err(ApiError::bad_request("only one of data, text, binary may be given")),
+        }
+    }
+
+    /// Whom it leaves out.
+    pub fn take_except(&mut self) -> Result<Option<Except<'a>>, ApiError> {
+        let Some(except) = self.except.take() else { return Ok(None) };
+        let uids = except.uid.iter().chain(except.uids.iter().flatten());
+        let groups = except.group.iter().chain(except.groups.iter().flatten());
+        uids.chain(groups).try_for_each(|name| check_name(&name.0, "except"))?;
+        Ok(Some(except))
+    }
+}
+
+impl Except<'_> {
+    /// The fds that it names outright.
+    pub fn fds(&self) -> impl Iterator<Item = Fd> + '_ {
+        self.fd.iter().chain(self.fds.iter().flatten()).filter_map(|fd| Fd::from_u64(*fd))
+    }
+
+    pub fn uids(&self) -> impl Iterator<Item = &str> {
+        self.uid.iter().chain(self.uids.iter().flatten()).map(AsRef::as_ref)
+    }
+
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.group.iter().chain(self.groups.iter().flatten()).map(AsRef::as_ref)
+    }
+}
+
+impl<'a> VerbCommand<'a> {
+    /// The connections or persons it is for; `groups` and `all` where the verb knows those too.
+    pub fn take_target(&mut self, with_groups: bool) -> Result<Target<'a>, ApiError> {
+        let mut named = Named {
+            uid: self.uid.take(),
+            uids: self.uids.take(),
+            fd: self.fd.take(),
+            fds: self.fds.take(),
+            ..Named::default()
+        };
+        if !with_groups {
+            return named.into_target("uid, uids, fd, fds");
+        }
+        (named.group, named.groups, named.all) = (self.group.take(), self.groups.take(), self.all.take());
+        named.into_target("uid, uids, fd, fds, group, groups, all")
+    }
+
+    /// The groups it is about, at least one.
+    pub fn take_groups(&mut self) -> Result<Vec<Cow<'a, str>>, ApiError> {
+        match (self.group.take(), self.groups.take()) {
+            (Some(group), None) => names(vec![group], "group"),
+            (None, Some(groups)) => names(groups, "groups"),
+            (None, None) => Err(ApiError::bad_request("one of group, groups is needed")),
+            (Some(_), Some(_)) => Err(ApiError::bad_request("only one of group, groups may be given")),
+        }
+    }
+
+    /// The one connection and the one uid of a `bind`.
+    pub fn take_binding(&mut self) -> Result<(u64, Cow<'a, str>), ApiError> {
+        let fd = self.fd.take().ok_or(ApiError::bad_request("fd is missing"))?;
+        let uid = self.uid.take().ok_or(ApiError::bad_request("uid is missing"))?;
+        check_name(&uid.0, "uid")?;
+        Ok((fd, uid.0))
+    }
+
+    /// Refuses what the verb has no use for: a mistake is better told than ignored. To be called when all was taken.
+    pub fn check_empty(&self, verb: &str) -> Result<(), ApiError> {
+        let members = [
+            ("uid", self.uid.is_some()),
+            ("uids", self.uids.is_some()),
+            ("fd", self.fd.is_some()),
+            ("fds", self.fds.is_some()),
+            ("group", self.group.is_some()),
+            ("groups", self.groups.is_some()),
+            ("all", self.all.is_some()),
+            ("code", self.code.is_some()),
+            ("reason", self.reason.is_some()),
+            ("abort", self.abort.is_some()),
+        ];
+        match members.iter().find(|(_, is_there)| *is_there) {
+            Some((name, _)) => Err(ApiError::bad_request(format!("{verb} takes no {name}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whom a command names.
+#[derive(Default)]
+struct Named<'a> {
+    uid: Option<Text<'a>>,
+    uids: Option<Vec<Text<'a>>>,
+    fd: Option<u64>,
+    fds: Option<Vec<u64>>,
+    group: Option<Text<'a>>,
+    groups: Option<Vec<Text<'a>>>,
+    all: Option<bool>,
+}
+
+impl<'a> Named<'a> {
+    fn into_target(self, allowed: &str) -> Result<Target<'a>, ApiError> {
+        let Named { uid, uids, fd, fds, group, groups, all } = self;
+        let given = [uid.is_some(), uids.is_some(), fd.is_some(), fds.is_some(), group.is_some(), groups.is_some()];
+        match given.iter().filter(|is_there| **is_there).count() + usize::from(all.is_some()) {
+            1 => {}
+            0 => return Err(ApiError::bad_request(format!("one of {allowed} is needed"))),
+            _ => return Err(ApiError::bad_request(format!("only one of {allowed} may be given"))),
+        }
+        if let Some(uids) = uid.map(|uid| vec![uid]) {
+            return names(uids, "uid").map(Target::Uids);
+        }
+        if let Some(uids) = uids {
+            return names(uids, "uids").map(Target::Uids);
+        }
+        if let Some(group) = group {
+            return names(vec![group], "group").map(Target::Groups);
+        }
+        if let Some(groups) = groups {
+            return names(groups, "groups").map(Target::Groups);
+        }
+        match all {
+            Some(true) => Ok(Target::All),
+            Some(false) => Err(ApiError::bad_request("all must be true")),
+            None => Ok(Target::Fds(fd.map_or_else(|| fds.unwrap_or_default(), |fd| vec![fd]))),
+        }
+    }
+}
+
+fn names<'a>(texts: Vec<Text<'a>>, member: &str) -> Result<Vec<Cow<'a, str>>, ApiError> {
+    texts.iter().try_for_each(|text| check_name(&text.0, member))?;
+    Ok(texts.into_iter().map(|text| text.0).collect())
+}
+
+/// Refuses what is no uid and no group.
+pub fn check_name(name: &str, member: &str) -> Result<(), ApiError> {
+    match name.len() {
+        1..=NAME_BYTES_MAX => Ok(()),
+        len => Err(ApiError::bad_request(format!("{member}: a name has 1 to {NAME_BYTES_MAX} bytes, not {len}"))),
+    }
+}
+
+fn check_id(id: Option<&RawValue>) -> Result<Option<&str>, ApiError> {
+    let Some(id) = id.map(RawValue::get) else { return Ok(None) };
+    let is_scalar = id.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit());
+    if !is_scalar || id.len() > ID_BYTES_MAX {
+        let what = format!("id: it must be a string or a number of at most {ID_BYTES_MAX} bytes");
+        return Err(ApiError::bad_request(what));
+    }
+    Ok(Some(id))
+}

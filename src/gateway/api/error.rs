@@ -1,0 +1,76 @@
+//! What a back end is told when it cannot have what it asks for.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use fdpush::Response;
+
+use crate::gateway::json::Quoted;
+
+/// A refusal: a status, a code for programs, a message for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApiError {
+    pub status: u16,
+    pub code: &'static str,
+    pub message: Cow<'static, str>,
+}
+
+impl ApiError {
+    fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError { status, code, message: message.into() }
+    }
+
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError::new(400, "bad_request", message)
+    }
+
+    pub fn unauthorized() -> ApiError {
+        ApiError::new(401, "unauthorized", "an API key is needed: Authorization: Bearer KEY")
+    }
+
+    pub fn forbidden(message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError::new(403, "forbidden", message)
+    }
+
+    pub fn not_found(message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError::new(404, "not_found", message)
+    }
+
+    pub fn method_not_allowed(allowed: &'static str) -> ApiError {
+        ApiError::new(405, "method_not_allowed", format!("the method must be {allowed}"))
+    }
+
+    pub fn too_large(message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError::new(413, "too_large", message)
+    }
+
+    pub fn unsupported_media_type(wanted: &'static str) -> ApiError {
+        ApiError::new(415, "unsupported_media_type", format!("Content-Type must be {wanted}"))
+    }
+
+    /// Appends the JSON object. `id` is the command's own, `line` its place in a batch, from 1.
+    pub fn write(&self, id: Option<&str>, line: Option<u64>, out: &mut String) {
+        out.push('{');
+        // Writing to a string does not fail.
+        if let Some(id) = id {
+            let _ = write!(out, "\"id\":{id},");
+        }
+        let _ = write!(out, "\"error\":{{\"code\":\"{}\",\"message\":{}", self.code, Quoted(&self.message));
+        if let Some(line) = line {
+            let _ = write!(out, ",\"line\":{line}");
+        }
+        out.push_str("}}");
+    }
+
+    /// The response to a request of its own.
+    pub fn response(&self, id: Option<&str>) -> Response {
+        let mut json = String::new();
+        self.write(id, None, &mut json);
+        json.push('\n');
+        let response = Response::json(self.status, json);
+        match self.status {
+            401 => response.header("WWW-Authenticate", "Bearer"),
+            _ => response,
+        }
+    }
+}

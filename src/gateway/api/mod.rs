@@ -1,0 +1,378 @@
+//! The HTTP API for back ends and operators, on the control listeners: who may ask, for what, and what is answered.
+//!
+//! `docs/api.md` is its reference. Commands are carried out on the loop's thread, in the order in which they come.
+
+mod batch;
+mod command;
+mod error;
+mod look;
+mod push;
+mod verbs;
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fdpush::{Context, Fd, Intake, Piece, Request, Response};
+use percent_encoding::percent_decode_str;
+
+use self::batch::Batch;
+use self::command::PushCommand;
+use self::error::ApiError;
+use super::auth::api_keys::ApiKeys;
+use super::metrics::{self, Metrics};
+use super::roster::Roster;
+
+/// The API's state: its keys, and memory for reuse.
+pub struct Api {
+    /// Shared with the threads that take datagrams.
+    keys: Arc<Mutex<ApiKeys>>,
+    scratch: String,
+    answers: String,
+}
+
+/// What the API works on besides the connections.
+pub struct Parts<'a> {
+    pub roster: &'a mut Roster,
+    pub metrics: &'a Metrics,
+}
+
+/// A call, by its path.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Call<'a> {
+    Push,
+    Batch,
+    Bind,
+    Unbind,
+    Join,
+    Leave,
+    Ungroup,
+    Close,
+    Online,
+    Users,
+    User(&'a str),
+    Groups,
+    Group(&'a str),
+    Connections,
+    Connection(&'a str),
+    Attributes(&'a str),
+    Stats,
+    Metrics,
+    Healthy,
+    Ready,
+}
+
+/// A request that is not carried out.
+struct Refused {
+    /// The call's, for the metrics.
+    label: &'static str,
+    error: ApiError,
+    /// The methods that would do.
+    allow: Option<&'static str>,
+}
+
+impl<'a> Call<'a> {
+    fn of(path: &'a str) -> Option<Call<'a>> {
+        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        Some(match segments.as_slice() {
+            ["api", "push"] => Call::Push,
+            ["api", "batch"] => Call::Batch,
+            ["api", "bind"] => Call::Bind,
+            ["api", "unbind"] => Call::Unbind,
+            ["api", "join"] => Call::Join,
+            ["api", "leave"] => Call::Leave,
+            ["api", "ungroup"] => Call::Ungroup,
+            ["api", "close"] => Call::Close,
+            ["api", "online"] => Call::Online,
+            ["api", "users"] => Call::Users,
+            ["api", "users", uid] => Call::User(uid),
+            ["api", "groups"] => Call::Groups,
+            ["api", "groups", group] => Call::Group(group),
+            ["api", "connections"] => Call::Connections,
+            ["api", "connections", fd] => Call::Connection(fd),
+            ["api", "connections", fd, "attributes"] => Call::Attributes(fd),
+            ["api", "stats"] => Call::Stats,
+            ["metrics"] => Call::Metrics,
+            ["healthz"] => Call::Healthy,
+            ["readyz"] => Call::Ready,
+            _ => return None,
+        })
+    }
+
+    /// Its name in the metrics: of few values, whatever is asked for.
+    fn label(self) -> &'static str {
+        match self {
+            Call::Push => "/api/push",
+            Call::Batch => "/api/batch",
+            Call::Bind => "/api/bind",
+            Call::Unbind => "/api/unbind",
+            Call::Join => "/api/join",
+            Call::Leave => "/api/leave",
+            Call::Ungroup => "/api/ungroup",
+            Call::Close => "/api/close",
+            Call::Online => "/api/online",
+            Call::Users => "/api/users",
+            Call::User(_) => "/api/users/{uid}",
+            Call::Groups => "/api/groups",
+            Call::Group(_) => "/api/groups/{name}",
+            Call::Connections => "/api/connections",
+            Call::Connection(_) => "/api/connections/{fd}",
+            Call::Attributes(_) => "/api/connections/{fd}/attributes",
+            Call::Stats => "/api/stats",
+            Call::Metrics => "/metrics",
+            Call::Healthy => "/healthz",
+            Call::Ready => "/readyz",
+        }
+    }
+
+    /// The methods it knows, as `Allow` lists them.
+    fn allowed(self) -> &'static str {
+        match self {
+            Call::Push | Call::Batch | Call::Bind | Call::Unbind | Call::Join | Call::Leave => "POST",
+            Call::Ungroup | Call::Close | Call::Online => "POST",
+            Call::Attributes(_) => "GET, PUT, PATCH",
+            _ => "GET",
+        }
+    }
+
+    fn allows(self, method: &str) -> bool {
+        // What knows GET knows HEAD, whose body the connection leaves out.
+        let method = if method == "HEAD" { "GET" } else { method };
+        self.allowed().split(", ").any(|allowed| allowed == method)
+    }
+
+    /// Whether anybody may ask: those who watch over processes have no keys.
+    fn is_open(self) -> bool {
+        matches!(self, Call::Healthy | Call::Ready)
+    }
+}
+
+impl Api {
+    /// An API that asks for one of these keys; for none, if there are none.
+    pub fn new(keys: Arc<Mutex<ApiKeys>>) -> Api {
+        Api { keys, scratch: String::new(), answers: String::new() }
+    }
+
+    /// Takes other keys, from the next request on.
+    pub fn set_keys(&mut self, keys: ApiKeys) {
+        *self.keys() = keys;
+    }
+
+    /// A thread that panicked while it read them has left them as they were.
+    fn keys(&self) -> MutexGuard<'_, ApiKeys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The head of a request with a body: refused before it is sent, where it can be.
+    pub fn take_in(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, metrics: &Metrics) -> Intake {
+        match self.admit(request) {
+            Ok(Call::Batch) => {
+                metrics.count_api_request(Call::Batch.label(), 200);
+                let line_bytes_max = ctx.limits().body_bytes_max;
+                ctx.begin_response(fd, &Response::new(200).header("Content-Type", "application/x-ndjson"));
+                Intake::pieces(Batch::new(line_bytes_max))
+            }
+            Ok(_) => Intake::Whole,
+            Err(refused) => Intake::Refuse(refused.response(metrics)),
+        }
+    }
+
+    /// A piece of a batch.
+    pub fn handle_piece(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
+        let Some(batch) = state.downcast_mut::<Batch>() else { return };
+        self.answers.clear();
+        match piece {
+            Piece::Bytes(bytes) => batch.handle_piece(ctx, bytes, &mut self.answers),
+            Piece::End => batch.handle_end(ctx, &mut self.answers),
+        }
+        ctx.write_response(fd, self.answers.as_bytes());
+        if piece == Piece::End {
+            ctx.end_response(fd);
+        }
+    }
+
+    /// A request, whole.
+    pub fn respond(
+        &mut self,
+        ctx: &mut Context<'_>,
+        request: &Request,
+        parts: &mut Parts<'_>,
+        metrics_text: impl FnOnce(&Context<'_>) -> String,
+    ) -> Response {
+        let call = match self.admit(request) {
+            Ok(call) => call,
+            Err(refused) => return refused.response(parts.metrics),
+        };
+        let response = match call {
+            Call::Push => self.push(ctx, request.body()),
+            Call::Metrics => {
+                Response::new(200).header("Content-Type", metrics::CONTENT_TYPE).body(metrics_text(ctx).into_bytes())
+            }
+            Call::Healthy => Response::text(200, "alive\n"),
+            Call::Ready => ready(ctx),
+            call => match answer(ctx, call, request, parts.roster) {
+                Ok(mut json) => {
+                    json.push('\n');
+                    Response::json(200, json)
+                }
+                Err(error) => error.response(None),
+            },
+        };
+        parts.metrics.count_api_request(call.label(), response.status());
+        response.header("Cache-Control", "no-store")
+    }
+
+    /// Carries out a push that came as a datagram. Who sent it was asked before.
+    pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8]) {
+        self.answers.clear();
+        let outcome = command::read(datagram)
+            .and_then(|command| push::execute(ctx, command, &mut self.scratch, &mut self.answers));
+        if let Err(error) = outcome {
+            log::debug!("a datagram is not carried out: {}", error.message);
+        }
+    }
+
+    fn push(&mut self, ctx: &mut Context<'_>, body: &[u8]) -> Response {
+        let mut json = String::with_capacity(96);
+        let status = push::carry_out(ctx, body, None, &mut self.scratch, &mut json);
+        json.push('\n');
+        Response::json(status, json)
+    }
+
+    /// Whether a request may be carried out, and which call it is.
+    fn admit<'r>(&self, request: &'r Request) -> Result<Call<'r>, Refused> {
+        let path = request.target().split_once('?').map_or(request.target(), |(path, _)| path);
+        let call = Call::of(path);
+        let refused = |error| Refused { label: call.map_or("other", Call::label), allow: None, error };
+        if !call.is_some_and(Call::is_open) {
+            self.check_caller(request).map_err(refused)?;
+        }
+        let Some(call) = call else {
+            return Err(refused(ApiError::not_found("no such path")));
+        };
+        if !call.allows(request.method()) {
+            let allowed = call.allowed();
+            return Err(Refused { allow: Some(allowed), ..refused(ApiError::method_not_allowed(allowed)) });
+        }
+        if self.keys().is_empty() {
+            check_content_type(call, request).map_err(refused)?;
+        }
+        Ok(call)
+    }
+
+    /// With keys, one must be shown. Without, the request must be one that no web page can make: browsers tell the page's
+    /// origin, and a name that was bent to this machine stands in `Host`.
+    fn check_caller(&self, request: &Request) -> Result<(), ApiError> {
+        let keys = self.keys();
+        if !keys.is_empty() {
+            let is_known = keys.authorize(request.header("authorization"));
+            return if is_known { Ok(()) } else { Err(ApiError::unauthorized()) };
+        }
+        let host = request.header("host").unwrap_or_default();
+        if request.peer().ip().is_some() && !is_local(host) {
+            return Err(ApiError::forbidden(
+                "without API keys, Host must be this machine's own: localhost, 127.0.0.1, [::1]",
+            ));
+        }
+        match request.header("origin") {
+            Some(origin) if origin.split_once("://").is_none_or(|(_, authority)| authority != host) => {
+                Err(ApiError::forbidden("without API keys, no web page of another origin may ask"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the sender of a datagram shows a key, where keys are set: in the member `auth`, for it has no header.
+///
+/// # Errors
+/// What is wrong with the command.
+pub fn check_datagram(keys: &ApiKeys, datagram: &[u8]) -> Result<bool, String> {
+    let command: PushCommand<'_> = command::read(datagram).map_err(|error| error.message.into_owned())?;
+    let shown = command.auth.as_ref().map(AsRef::as_ref);
+    Ok(keys.is_empty() || shown.is_some_and(|key| keys.contains(key)))
+}
+
+/// Whether `host`, a name or an address with or without a port, is this machine to itself.
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// A form that a web page posts has none of these types.
+fn check_content_type(call: Call<'_>, request: &Request) -> Result<(), ApiError> {
+    if matches!(request.method(), "GET" | "HEAD") {
+        return Ok(());
+    }
+    let given = request.header("content-type").unwrap_or_default();
+    let given = given.split(';').next().unwrap_or_default().trim_ascii();
+    let is = |wanted: &str| given.eq_ignore_ascii_case(wanted);
+    match call {
+        _ if is("application/json") => Ok(()),
+        Call::Batch if is("application/x-ndjson") => Ok(()),
+        Call::Attributes(_) if is("application/merge-patch+json") => Ok(()),
+        Call::Batch => Err(ApiError::unsupported_media_type("application/x-ndjson")),
+        _ => Err(ApiError::unsupported_media_type("application/json")),
+    }
+}
+
+impl Refused {
+    fn response(&self, metrics: &Metrics) -> Response {
+        metrics.count_api_request(self.label, self.error.status);
+        let response = self.error.response(None);
+        match self.allow {
+            Some(allow) => response.header("Allow", allow),
+            None => response,
+        }
+    }
+}
+
+fn answer(ctx: &mut Context<'_>, call: Call<'_>, request: &Request, roster: &mut Roster) -> Result<String, ApiError> {
+    let body = request.body();
+    match call {
+        Call::Bind => verbs::bind(ctx, roster, body),
+        Call::Unbind => verbs::unbind(ctx, roster, body),
+        Call::Join => verbs::join(ctx, roster, body),
+        Call::Leave => verbs::leave(ctx, roster, body),
+        Call::Ungroup => verbs::ungroup(ctx, roster, body),
+        Call::Close => verbs::close(ctx, body),
+        Call::Online => verbs::online(ctx, body),
+        Call::Users => look::users(ctx, request),
+        Call::User(uid) => look::user(ctx, &decoded(uid)?),
+        Call::Groups => look::groups(ctx, request),
+        Call::Group(group) => look::group(ctx, request, &decoded(group)?),
+        Call::Connections => look::connections(ctx, request),
+        Call::Connection(fd) => look::connection(ctx, fd),
+        Call::Attributes(fd) => match request.method() {
+            "PUT" => look::set_attributes(ctx, fd, body, false),
+            "PATCH" => look::set_attributes(ctx, fd, body, true),
+            _ => look::attributes(ctx, fd),
+        },
+        Call::Stats => look::stats(ctx),
+        // An empty batch has no body, and so no pieces.
+        Call::Batch => Ok(String::new()),
+        Call::Push | Call::Metrics | Call::Healthy | Call::Ready => Err(ApiError::not_found("not here")),
+    }
+}
+
+fn ready(ctx: &Context<'_>) -> Response {
+    let stats = ctx.stats();
+    if ctx.is_draining() {
+        Response::text(503, "draining\n")
+    } else if stats.connections - stats.control >= stats.connections_max {
+        Response::text(503, "full\n")
+    } else {
+        Response::text(200, "ready\n")
+    }
+}
+
+fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
+    let name = percent_decode_str(segment).decode_utf8();
+    let name = name.map_err(|_| ApiError::bad_request("the name in the path is no UTF-8"))?;
+    command::check_name(&name, "the name in the path")?;
+    Ok(name)
+}

@@ -1,0 +1,189 @@
+//! `POST /api/push`, a line of a batch, a datagram: one message, to whom it may concern.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt::{Arguments, Write};
+
+use fdpush::{Context, Delivery, Fd, Message, Push};
+
+use super::command::{self, Except, Payload, PushCommand, Target};
+use super::error::ApiError;
+use crate::gateway::frame::HEADER_BYTES_MAX;
+use crate::gateway::json::Quoted;
+
+/// Carries out a push command and appends the answer, an error too, to `out`. `line` is its place in a batch, from 1.
+/// `scratch` is memory for reuse. Returns the status that a request of its own is answered with.
+pub fn carry_out(ctx: &mut Context<'_>, json: &[u8], line: Option<u64>, scratch: &mut String, out: &mut String) -> u16 {
+    let outcome = command::read::<PushCommand<'_>>(json).and_then(|command| {
+        if command.auth.is_some() {
+            return Err(ApiError::bad_request("auth: the key belongs into the header Authorization: Bearer KEY"));
+        }
+        execute(ctx, command, scratch, out)
+    });
+    match outcome {
+        Ok(()) => 200,
+        Err(error) => {
+            error.write(command::find_id(json), line, out);
+            error.status
+        }
+    }
+}
+
+/// Carries out a push and appends its answer to `out`; on an error nothing was done, and nothing appended.
+pub fn execute(
+    ctx: &mut Context<'_>,
+    mut command: PushCommand<'_>,
+    scratch: &mut String,
+    out: &mut String,
+) -> Result<(), ApiError> {
+    let id = command.id()?;
+    let target = command.take_target()?;
+    let payload = command.take_payload()?;
+    let except = command.take_except()?.map_or_else(Vec::new, |except| excepted(ctx, &except));
+    let how = How { except: &except, key: command.key.as_ref().map(AsRef::as_ref) };
+    let (delivery, offline) = match &payload {
+        Payload::Data(data) => push_data(ctx, &target, data, &how, scratch)?,
+        Payload::Text(text) => push_raw(ctx, &target, Message::Text(text), &how)?,
+        Payload::Binary(bytes) => push_raw(ctx, &target, Message::Binary(bytes), &how)?,
+    };
+    write_answer(id, delivery, &offline, out);
+    Ok(())
+}
+
+/// What the envelope of one uid adds to `data`, at most: a name of 128 bytes, each of them escaped.
+const ENVELOPE_BYTES_MAX: usize = 1024;
+
+/// How a push is done.
+struct How<'a> {
+    except: &'a [Fd],
+    key: Option<&'a str>,
+}
+
+impl How<'_> {
+    fn of<'p>(&'p self, message: Message<'p>) -> Push<'p> {
+        let push = message.except(self.except);
+        match self.key {
+            Some(key) => push.key(key),
+            None => push,
+        }
+    }
+}
+
+/// What came of a push, and the uids that had no connection.
+type Pushed<'t> = (Delivery, Vec<&'t str>);
+
+/// Pushes `data` in our envelope, which says whom it was for.
+fn push_data<'t>(
+    ctx: &mut Context<'_>,
+    target: &'t Target<'_>,
+    data: &str,
+    how: &How<'_>,
+    message: &mut String,
+) -> Result<Pushed<'t>, ApiError> {
+    match target {
+        Target::Uids(uids) => return push_to_each(ctx, &distinct(uids), data, how, message),
+        Target::Fds(_) => envelope(message, format_args!(""), data),
+        Target::Groups(groups) => match groups.as_slice() {
+            [group] => envelope(message, format_args!("\"group\":{},", Quoted(group)), data),
+            groups => {
+                let names: Vec<String> = groups.iter().map(|group| Quoted(group).to_string()).collect();
+                envelope(message, format_args!("\"groups\":[{}],", names.join(",")), data);
+            }
+        },
+        Target::All => envelope(message, format_args!("\"all\":true,"), data),
+    }
+    push_raw(ctx, target, Message::Text(message), how)
+}
+
+/// Pushes `data` to each of these persons, who is told that it was for them.
+fn push_to_each<'t>(
+    ctx: &mut Context<'_>,
+    uids: &[&'t str],
+    data: &str,
+    how: &How<'_>,
+    message: &mut String,
+) -> Result<Pushed<'t>, ApiError> {
+    if data.len() + ENVELOPE_BYTES_MAX > ctx.limits().queue_bytes_max {
+        // It may be too long for some and not for others: then it is not pushed to any.
+        for uid in uids {
+            envelope(message, format_args!("\"to\":{},", Quoted(uid)), data);
+            check_size(ctx, message.as_bytes())?;
+        }
+    }
+    let mut pushed = Pushed::default();
+    for uid in uids {
+        envelope(message, format_args!("\"to\":{},", Quoted(uid)), data);
+        let delivery = ctx.push_uid(uid, how.of(Message::Text(message)));
+        if delivery.matched == 0 && !ctx.is_online(uid) {
+            pushed.1.push(uid);
+        }
+        pushed.0 += delivery;
+    }
+    Ok(pushed)
+}
+
+/// Writes the message as its receivers get it. There is no `from`, which tells it from a message of another client.
+fn envelope(message: &mut String, to: Arguments<'_>, data: &str) {
+    message.clear();
+    // Writing to a string does not fail.
+    let _ = write!(message, "{{\"type\":\"message\",{to}\"data\":{data}}}");
+}
+
+/// Pushes a payload as it is.
+fn push_raw<'t>(
+    ctx: &mut Context<'_>,
+    target: &'t Target<'_>,
+    message: Message<'_>,
+    how: &How<'_>,
+) -> Result<Pushed<'t>, ApiError> {
+    check_size(ctx, message.as_bytes())?;
+    let push = how.of(message);
+    Ok(match target {
+        Target::Uids(uids) => {
+            let delivery = ctx.push_uids(uids.iter().map(AsRef::as_ref), push);
+            (delivery, distinct(uids).into_iter().filter(|uid| !ctx.is_online(uid)).collect())
+        }
+        Target::Fds(fds) => (ctx.push_fds(fds.iter().filter_map(|fd| Fd::from_u64(*fd)), push), Vec::new()),
+        Target::Groups(groups) => (ctx.push_groups(groups.iter().map(AsRef::as_ref), push), Vec::new()),
+        Target::All => (ctx.broadcast(push), Vec::new()),
+    })
+}
+
+/// A message that no queue could ever hold is the sender's mistake, and not a reader's.
+fn check_size(ctx: &Context<'_>, payload: &[u8]) -> Result<(), ApiError> {
+    let (bytes, max) = (payload.len() + HEADER_BYTES_MAX, ctx.limits().queue_bytes_max);
+    if bytes <= max {
+        return Ok(());
+    }
+    Err(ApiError::too_large(format!("the message comes to {bytes} bytes: queue_bytes_max is {max}")))
+}
+
+/// The names, each once, in order.
+fn distinct<'t>(names: &'t [Cow<'_, str>]) -> Vec<&'t str> {
+    if let [name] = names {
+        return vec![name];
+    }
+    let mut seen = HashSet::new();
+    names.iter().map(AsRef::as_ref).filter(|name| seen.insert(*name)).collect()
+}
+
+fn excepted(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
+    let mut fds: Vec<Fd> = except.fds().collect();
+    except.uids().for_each(|uid| fds.extend(ctx.fds_of(uid)));
+    except.groups().for_each(|group| fds.extend(ctx.members(group)));
+    fds
+}
+
+fn write_answer(id: Option<&str>, delivery: Delivery, offline: &[&str], out: &mut String) {
+    out.push('{');
+    if let Some(id) = id {
+        let _ = write!(out, "\"id\":{id},");
+    }
+    let Delivery { matched, queued, dropped } = delivery;
+    let _ = write!(out, "\"matched\":{matched},\"queued\":{queued},\"dropped\":{dropped},\"offline\":[");
+    for (index, uid) in offline.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let _ = write!(out, "{comma}{}", Quoted(uid));
+    }
+    out.push_str("]}");
+}

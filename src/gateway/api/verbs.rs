@@ -1,0 +1,167 @@
+//! The registry's verbs for back ends: bind, unbind, join, leave, ungroup, close, online.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use fdpush::{Change, CloseCode, Context, Fd, Outcome};
+use serde::Serialize;
+
+use super::command::{self, OnlineCommand, Target, VerbCommand};
+use super::error::ApiError;
+use crate::gateway::roster::Roster;
+
+/// The longest close reason, RFC 6455 section 5.5.
+const REASON_BYTES_MAX: usize = 123;
+
+/// How many connections a verb found, and for how many something changed.
+#[derive(Copy, Clone, Default, Serialize)]
+struct Changed {
+    matched: usize,
+    changed: usize,
+}
+
+impl Changed {
+    fn count(&mut self, change: Change) -> Result<(), ApiError> {
+        match change {
+            Change::Gone => return Ok(()),
+            Change::Done => self.changed += 1,
+            Change::Already => {}
+            Change::Taken => return Err(ApiError { status: 409, code: "taken", message: change.to_string().into() }),
+            Change::BadName => return Err(ApiError::bad_request(change.to_string())),
+        }
+        self.matched += 1;
+        Ok(())
+    }
+}
+
+pub fn bind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
+    let mut command: VerbCommand<'_> = command::read(body)?;
+    let (fd, uid) = command.take_binding()?;
+    command.check_empty("bind")?;
+    let mut changed = Changed::default();
+    if let Some(fd) = Fd::from_u64(fd) {
+        changed.count(roster.bind(ctx, fd, &uid))?;
+    }
+    json(&changed)
+}
+
+pub fn unbind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
+    let mut command: VerbCommand<'_> = command::read(body)?;
+    let target = command.take_target(false)?;
+    command.check_empty("unbind")?;
+    let mut changed = Changed::default();
+    for fd in connections(ctx, &target) {
+        changed.count(roster.unbind(ctx, fd))?;
+    }
+    json(&changed)
+}
+
+pub fn join(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
+    each_membership("join", ctx, body, |ctx, fd, group| roster.join(ctx, fd, group))
+}
+
+pub fn leave(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
+    each_membership("leave", ctx, body, |ctx, fd, group| roster.leave(ctx, fd, group))
+}
+
+/// Changes a membership of each connection in each group. A connection counts once, in however many groups.
+fn each_membership(
+    verb: &str,
+    ctx: &mut Context<'_>,
+    body: &[u8],
+    mut change: impl FnMut(&mut Context<'_>, Fd, &str) -> Change,
+) -> Result<String, ApiError> {
+    let mut command: VerbCommand<'_> = command::read(body)?;
+    let groups = command.take_groups()?;
+    let target = command.take_target(false)?;
+    command.check_empty(verb)?;
+    let mut total = Changed::default();
+    for fd in connections(ctx, &target) {
+        let mut changed = Changed::default();
+        for group in &groups {
+            changed.count(change(ctx, fd, group))?;
+        }
+        total.matched += usize::from(changed.matched > 0);
+        total.changed += usize::from(changed.changed > 0);
+    }
+    json(&total)
+}
+
+pub fn ungroup(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
+    let mut command: VerbCommand<'_> = command::read(body)?;
+    let groups = command.take_groups()?;
+    command.check_empty("ungroup")?;
+    let mut changed = Changed::default();
+    for group in &groups {
+        for fd in ctx.members(group) {
+            changed.count(roster.leave(ctx, fd, group))?;
+        }
+    }
+    json(&changed)
+}
+
+pub fn close(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
+    #[derive(Serialize)]
+    struct Closing {
+        matched: usize,
+    }
+    let mut command: VerbCommand<'_> = command::read(body)?;
+    let target = command.take_target(true)?;
+    let code = CloseCode::from(command.code.take().unwrap_or(1000));
+    let reason = command.reason.take().map_or(Cow::Borrowed(""), |reason| reason.0);
+    let is_abort = command.abort.take().unwrap_or(false);
+    if !code.is_sendable() {
+        let what = format!("code: {} may not be sent: 1000 to 1003, 1007 to 1014 and 3000 to 4999 may", code.as_u16());
+        return Err(ApiError::bad_request(what));
+    }
+    if reason.len() > REASON_BYTES_MAX {
+        let what = format!("reason: it has {} bytes: it may have {REASON_BYTES_MAX}", reason.len());
+        return Err(ApiError::bad_request(what));
+    }
+    let mut matched = 0;
+    for fd in connections(ctx, &target) {
+        let outcome = if is_abort { ctx.abort(fd) } else { ctx.close(fd, code, &reason) };
+        matched += usize::from(outcome != Outcome::Gone);
+    }
+    json(&Closing { matched })
+}
+
+pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
+    #[derive(Serialize)]
+    struct Online<'a> {
+        online: BTreeMap<&'a str, Vec<u64>>,
+        offline: BTreeSet<&'a str>,
+    }
+    let command: OnlineCommand<'_> = command::read(body)?;
+    let mut answer = Online { online: BTreeMap::new(), offline: BTreeSet::new() };
+    for uid in &command.uids {
+        let uid = uid.as_ref();
+        command::check_name(uid, "uids")?;
+        match ctx.fds_of(uid) {
+            fds if fds.is_empty() => {
+                answer.offline.insert(uid);
+            }
+            fds => {
+                answer.online.insert(uid, fds.into_iter().map(Fd::as_u64).collect());
+            }
+        }
+    }
+    json(&answer)
+}
+
+/// The open connections that a target names, each once.
+fn connections(ctx: &Context<'_>, target: &Target<'_>) -> BTreeSet<Fd> {
+    match target {
+        Target::Fds(fds) => fds.iter().filter_map(|fd| Fd::from_u64(*fd)).filter(|fd| ctx.is_open(*fd)).collect(),
+        Target::Uids(uids) => uids.iter().flat_map(|uid| ctx.fds_of(uid)).collect(),
+        Target::Groups(groups) => groups.iter().flat_map(|group| ctx.members(group)).collect(),
+        Target::All => ctx.connections().collect(),
+    }
+}
+
+pub fn json(answer: &impl Serialize) -> Result<String, ApiError> {
+    serde_json::to_string(answer).map_err(|error| {
+        log::error!("an answer that is no JSON: {error}");
+        ApiError { status: 500, code: "internal_error", message: "the answer cannot be written".into() }
+    })
+}

@@ -1,0 +1,356 @@
+//! The handler of `fdpush serve`: every event of the loop, and which room it goes to.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use fdpush::{
+    Accept, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Message, NAME_BYTES_MAX, Notice, Piece,
+    Request, Response, TimerId, Upgrade,
+};
+
+use super::api::{Api, Parts};
+use super::auth::api_keys::ApiKeys;
+use super::auth::{Identity, jwt};
+use super::cli::{self, Auth, Secret};
+use super::client;
+use super::frame::{self, Refusal};
+use super::ingress::Ingress;
+use super::metrics::{AuthOutcome, Metrics};
+use super::page;
+use super::permits::Permits;
+use super::rate::{Rate, RateLimiter, Verdict};
+use super::roster::Roster;
+use super::session::Session;
+use super::settings::Settings;
+use super::settings::reload::{self, Reloaded};
+use super::snapshot;
+use super::systemd;
+
+/// The close code of a connection whose identity is no longer true.
+const EXPIRED: u16 = 4003;
+
+/// The gateway.
+pub struct Gateway {
+    settings: Settings,
+    heartbeat: Heartbeat,
+    permits: Permits,
+    rate: Option<Rate>,
+    tokens: Option<jwt::Keys>,
+    roster: Roster,
+    api: Api,
+    metrics: Metrics,
+    datagrams: Vec<Ingress>,
+    /// How many connections an address has, where that is bounded.
+    addresses: HashMap<IpAddr, u32>,
+    /// Whose identity ends with which timer.
+    expiries: HashMap<TimerId, Fd>,
+    started: Instant,
+}
+
+/// What other threads tell the gateway.
+pub enum Told {
+    /// A command by datagram.
+    Datagram(Box<[u8]>),
+    /// SIGHUP: the settings are to be read again.
+    Reload,
+}
+
+impl Gateway {
+    /// A gateway of these settings.
+    ///
+    /// # Errors
+    /// Says which key or secret cannot be used.
+    pub fn new(settings: Settings, datagrams: Vec<Ingress>, keys: Arc<Mutex<ApiKeys>>) -> Result<Gateway, String> {
+        let mut gateway = Gateway {
+            heartbeat: settings.serve.heartbeat(),
+            permits: Permits::new(Vec::new()),
+            rate: None,
+            tokens: None,
+            roster: Roster::default(),
+            api: Api::new(keys),
+            metrics: Metrics::new(),
+            datagrams,
+            addresses: HashMap::new(),
+            expiries: HashMap::new(),
+            started: Instant::now(),
+            settings,
+        };
+        gateway.apply()?;
+        Ok(gateway)
+    }
+
+    /// Takes over from the settings what can change while the server runs.
+    fn apply(&mut self) -> Result<(), String> {
+        let serve = &self.settings.serve;
+        let keys = super::api_keys(&self.settings)?;
+        let tokens = match serve.auth() {
+            Auth::Jwt => Some(tokens(&self.settings)?),
+            Auth::Trust | Auth::Webhook => None,
+        };
+        self.api.set_keys(keys);
+        self.tokens = tokens;
+        self.permits = Permits::new(serve.client_may());
+        let per_second = serve.clients.message_rate.and_then(NonZeroU32::new);
+        let burst = serve.message_burst().and_then(NonZeroU32::new);
+        self.rate = per_second.map(|per_second| Rate::new(per_second, burst));
+        Ok(())
+    }
+
+    /// Reads the settings again. Where they cannot be, all stays as it is.
+    fn reload(&mut self, ctx: &mut Context<'_>) {
+        let Reloaded { settings, changed, restart } = match reload::reload(&self.settings) {
+            Ok(reloaded) => reloaded,
+            Err(why) => return log::error!("the settings stay as they are: {why}"),
+        };
+        let old = std::mem::replace(&mut self.settings, settings);
+        let serve = &self.settings.serve;
+        let applied = serve
+            .origins()
+            .and_then(|origins| ctx.set_limits(serve.limits()).map(|()| ctx.set_origins(origins)))
+            .and_then(|()| self.apply());
+        if let Err(why) = applied {
+            self.settings = old;
+            return log::error!("the settings stay as they are: {why}");
+        }
+        log::set_max_level(self.settings.serve.log.into());
+        match changed.as_slice() {
+            [] => log::info!("the settings were read again: nothing changed"),
+            changed => log::info!("the settings were read again, and these changed: {}", changed.join(", ")),
+        }
+        if !restart.is_empty() {
+            log::warn!("these settings changed and need a restart: {}", restart.join(", "));
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    // Who a client is.
+
+    /// Opens a connection as `identity`, if that may have one more.
+    fn admit(
+        &mut self,
+        ctx: &mut Context<'_>,
+        fd: Fd,
+        accept: Accept,
+        identity: Identity,
+        peer: Option<IpAddr>,
+    ) -> Upgrade {
+        let clients = &self.settings.serve.clients;
+        if let (Some(max), Some(uid)) = (clients.uid_connections_max, &identity.uid)
+            && ctx.fds_of(uid).len() >= max as usize
+        {
+            return too_many(format!("a uid has at most {max} connections\n"));
+        }
+        if let (Some(max), Some(ip)) = (clients.address_connections_max, peer)
+            && self.addresses.get(&ip).is_some_and(|count| *count >= max)
+        {
+            return too_many(format!("an address has at most {max} connections\n"));
+        }
+        let Identity { uid, groups, attributes, exp } = identity;
+        let attributes = attributes.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+        let limiter = self.rate.map(|rate| RateLimiter::new(rate, self.now_ms()));
+        let session = Session { attributes, groups, exp, expiry: None, limiter };
+        if !session.is_empty() {
+            ctx.set_session(fd, session);
+        }
+        match uid {
+            Some(uid) => accept.uid(uid).into(),
+            None => accept.into(),
+        }
+    }
+
+    fn admit_token(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
+        let Some(keys) = &self.tokens else { return Upgrade::refuse(Response::text(503, "no keys\n")) };
+        let Some(presented) = jwt::find(request) else {
+            self.metrics.count_auth_request(AuthOutcome::Refused);
+            return Upgrade::refuse(jwt::refuse("a token is needed"));
+        };
+        match keys.verify(&presented.token) {
+            Ok(identity) => {
+                self.metrics.count_auth_request(AuthOutcome::Accepted);
+                let accept = match presented.subprotocol {
+                    Some(subprotocol) => Upgrade::accept().subprotocol(subprotocol),
+                    None => Upgrade::accept(),
+                };
+                self.admit(ctx, fd, accept, identity, request.peer().ip())
+            }
+            Err(why) => {
+                self.metrics.count_auth_request(AuthOutcome::Refused);
+                Upgrade::refuse(jwt::refuse(why))
+            }
+        }
+    }
+
+    /// Ends the connection when its identity does.
+    fn watch_expiry(&mut self, ctx: &mut Context<'_>, fd: Fd) {
+        let Some(exp) = ctx.session::<Session>(fd).and_then(|session| session.exp) else { return };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let timer = ctx.after(Duration::from_secs(exp).saturating_sub(now));
+        self.expiries.insert(timer, fd);
+        if let Some(session) = ctx.session_mut::<Session>(fd) {
+            session.expiry = Some(timer);
+        }
+    }
+
+    /// Counts a message against the sender's rate: first an error, then 1008.
+    fn is_within_rate(&mut self, ctx: &mut Context<'_>, fd: Fd) -> bool {
+        let (Some(rate), now) = (self.rate, self.now_ms()) else { return true };
+        if ctx.session::<Session>(fd).is_none() {
+            ctx.set_session(fd, Session::default());
+        }
+        let Some(session) = ctx.session_mut::<Session>(fd) else { return true };
+        match session.limiter.get_or_insert_with(|| RateLimiter::new(rate, now)).allow(rate, now) {
+            Verdict::Pass => return true,
+            Verdict::FirstOver => {
+                let what = "too many messages: the next one too many closes the connection";
+                ctx.push(fd, &frame::error(None, &Refusal::rate_limited(what)));
+            }
+            Verdict::Over => {
+                ctx.close(fd, CloseCode::POLICY, "too many messages");
+            }
+        }
+        false
+    }
+}
+
+impl Handler for Gateway {
+    fn on_start(&mut self, _: &mut Context<'_>) {
+        systemd::tell_ready();
+    }
+
+    fn on_stop(&mut self, _: &mut Context<'_>) {
+        systemd::tell_stopping();
+    }
+
+    fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
+        match self.settings.serve.auth() {
+            Auth::Trust => match trusted(request) {
+                Ok(identity) => self.admit(ctx, fd, Upgrade::accept(), identity, request.peer().ip()),
+                Err(response) => Upgrade::refuse(response),
+            },
+            Auth::Jwt => self.admit_token(ctx, fd, request),
+            Auth::Webhook => Upgrade::refuse(Response::text(503, "nobody can be asked\n").header("Retry-After", "1")),
+        }
+    }
+
+    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+        match ctx.uid_of(fd) {
+            Some(uid) => log::debug!("fd {fd} opened from {}, uid={uid}", request.peer()),
+            None => log::debug!("fd {fd} opened from {}, anonymous", request.peer()),
+        }
+        if let Some(ip) = request.peer().ip().filter(|_| self.settings.serve.clients.address_connections_max.is_some())
+        {
+            *self.addresses.entry(ip).or_default() += 1;
+        }
+        let welcome = frame::welcome(fd, ctx.uid_of(fd), &self.heartbeat);
+        ctx.push(fd, &welcome);
+        let groups = ctx.session_mut::<Session>(fd).map(|session| std::mem::take(&mut session.groups));
+        for group in groups.unwrap_or_default() {
+            self.roster.join(ctx, fd, &group);
+        }
+        self.watch_expiry(ctx, fd);
+    }
+
+    fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
+        if !self.is_within_rate(ctx, fd) {
+            return;
+        }
+        match message {
+            Message::Text(text) => client::carry_out(ctx, &mut self.roster, &self.permits, fd, text),
+            Message::Binary(_) => {
+                ctx.close(fd, CloseCode::UNSUPPORTED, "frames are JSON text");
+            }
+        }
+    }
+
+    fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
+        let uid = ctx.uid_of(fd).unwrap_or("anonymous");
+        match closed.cause {
+            Cause::SlowConsumer | Cause::WriteTimedOut => log::warn!("fd {fd} ({uid}) reads too slowly: {closed}"),
+            _ => log::debug!("fd {fd} ({uid}) closed: {closed}"),
+        }
+        if let Some(timer) = ctx.session::<Session>(fd).and_then(|session| session.expiry) {
+            ctx.cancel(timer);
+            self.expiries.remove(&timer);
+        }
+        let ip = ctx.info(fd).and_then(|info| info.peer.ip());
+        if let Some(count) = ip.and_then(|ip| self.addresses.get_mut(&ip)) {
+            *count -= 1;
+            if *count == 0 {
+                ip.map(|ip| self.addresses.remove(&ip));
+            }
+        }
+        self.roster.handle_close(ctx, fd);
+    }
+
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Intake {
+        match request.is_control() {
+            true => self.api.take_in(ctx, fd, request, &self.metrics),
+            // Nothing that is served to clients has a body.
+            false => Response::text(404, "not found\n").into(),
+        }
+    }
+
+    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
+        self.api.handle_piece(ctx, fd, state, piece);
+    }
+
+    fn on_request(&mut self, ctx: &mut Context<'_>, _: Fd, request: &Request) -> Option<Response> {
+        if !request.is_control() {
+            return if self.settings.serve.serves_page() { page::respond(request) } else { None };
+        }
+        let Gateway { api, roster, metrics, datagrams, .. } = self;
+        let mut parts = Parts { roster, metrics };
+        let text = |ctx: &Context<'_>| {
+            let counts = datagrams.iter().map(Ingress::counts).sum();
+            metrics.encode(snapshot::of(&ctx.stats(), counts))
+        };
+        Some(api.respond(ctx, request, &mut parts, text))
+    }
+
+    fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
+        if let Some(fd) = self.expiries.remove(&timer) {
+            ctx.close(fd, EXPIRED, "the token has expired");
+        }
+    }
+
+    fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {
+        match notice.downcast::<Told>().map(|told| *told) {
+            Ok(Told::Datagram(bytes)) => self.api.handle_datagram(ctx, &bytes),
+            Ok(Told::Reload) => self.reload(ctx),
+            Err(_) => log::error!("a notice that nobody knows"),
+        }
+    }
+}
+
+/// The keys that tokens are checked with.
+fn tokens(settings: &Settings) -> Result<jwt::Keys, String> {
+    let cli::Jwt { jwt_secret, jwt_key_file, jwt_issuer, jwt_audience } = &settings.serve.clients.jwt;
+    let secrets: Vec<&str> = jwt_secret.iter().map(Secret::expose).collect();
+    let keys = jwt::Keys::load(&secrets, jwt_key_file)?;
+    Ok(keys.issuer(jwt_issuer.clone()).audience(jwt_audience.clone()))
+}
+
+/// The identity that a client claims, where clients are believed.
+fn trusted(request: &Request) -> Result<Identity, Response> {
+    match request.query("uid") {
+        Some(uid) if (1..=NAME_BYTES_MAX).contains(&uid.len()) => {
+            Ok(Identity { uid: Some(uid.into_owned()), ..Identity::default() })
+        }
+        Some(uid) => {
+            let what = format!("uid has {} bytes: it must have 1 to {NAME_BYTES_MAX}\n", uid.len());
+            Err(Response::text(400, what))
+        }
+        None => Ok(Identity::default()),
+    }
+}
+
+fn too_many(why: String) -> Upgrade {
+    Upgrade::refuse(Response::text(429, why))
+}

@@ -1,0 +1,95 @@
+//! Who is who and where: every change of a uid or a membership goes through here, so that those who watch hear of it.
+//!
+//! Members of a group hear of persons who come and go; the back end, of persons who come online and go offline.
+
+use fdpush::{Change, Context, Fd};
+
+use super::frame;
+use super::presence::Presence;
+
+/// The persons, as groups and the back end see them.
+#[derive(Debug, Default)]
+pub struct Roster {
+    presence: Presence,
+}
+
+impl Roster {
+    /// Says who a connection is from now on; in its groups one person leaves, and another comes.
+    pub fn bind(&mut self, ctx: &mut Context<'_>, fd: Fd, uid: &str) -> Change {
+        let before = ctx.uid_of(fd).map(str::to_owned);
+        let change = ctx.bind(fd, uid);
+        if change.is_done() {
+            self.rename(ctx, fd, before.as_deref(), Some(uid));
+        }
+        change
+    }
+
+    /// Takes a connection's uid away.
+    pub fn unbind(&mut self, ctx: &mut Context<'_>, fd: Fd) -> Change {
+        let before = ctx.uid_of(fd).map(str::to_owned);
+        let change = ctx.unbind(fd);
+        if change.is_done() {
+            self.rename(ctx, fd, before.as_deref(), None);
+        }
+        change
+    }
+
+    /// Puts a connection into a group, and tells the group, the newcomer included.
+    pub fn join(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
+        let change = ctx.join(fd, group);
+        self.tell_joined(ctx, fd, group, change);
+        change
+    }
+
+    /// Tells a group of a newcomer, if `change` says that it is one.
+    pub fn tell_joined(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str, change: Change) {
+        let Some(uid) = ctx.uid_of(fd).filter(|_| change.is_done()) else { return };
+        if let Some(count) = self.presence.enter(group, uid) {
+            let joined = frame::presence("joined", group, uid, count);
+            ctx.push_group(group, &joined);
+        }
+    }
+
+    /// Takes a connection out of a group, and tells who is left.
+    pub fn leave(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
+        let change = ctx.leave(fd, group);
+        self.tell_left(ctx, fd, group, change);
+        change
+    }
+
+    /// Tells a group of one who left, if `change` says so.
+    pub fn tell_left(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str, change: Change) {
+        if let Some(uid) = ctx.uid_of(fd).filter(|_| change.is_done()).map(str::to_owned) {
+            self.exit(ctx, group, &uid);
+        }
+    }
+
+    /// A connection is open no more.
+    pub fn handle_close(&mut self, ctx: &mut Context<'_>, fd: Fd) {
+        let Some(uid) = ctx.uid_of(fd).map(str::to_owned) else { return };
+        let groups: Vec<String> = ctx.groups_of(fd).into_iter().map(str::to_owned).collect();
+        for group in groups {
+            self.exit(ctx, &group, &uid);
+        }
+    }
+
+    fn rename(&mut self, ctx: &mut Context<'_>, fd: Fd, before: Option<&str>, after: Option<&str>) {
+        let groups: Vec<String> = ctx.groups_of(fd).into_iter().map(str::to_owned).collect();
+        for group in groups {
+            if let Some(uid) = before {
+                self.exit(ctx, &group, uid);
+            }
+            if let Some(uid) = after
+                && let Some(count) = self.presence.enter(&group, uid)
+            {
+                ctx.push_group(&group, &frame::presence("joined", &group, uid, count));
+            }
+        }
+    }
+
+    fn exit(&mut self, ctx: &mut Context<'_>, group: &str, uid: &str) {
+        if let Some(count) = self.presence.exit(group, uid) {
+            ctx.push_group(group, &frame::presence("left", group, uid, count));
+        }
+    }
+}

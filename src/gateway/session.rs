@@ -1,0 +1,28 @@
+//! What the gateway keeps with a connection, where there is something to keep: most have none.
+
+use fdpush::TimerId;
+use serde_json::{Map, Value};
+
+use super::rate::RateLimiter;
+
+/// A connection's own.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// GatewayWorker's session: what the back end wants to find again with the connection.
+    pub attributes: Map<String, Value>,
+    /// Groups to be joined when it opens.
+    pub groups: Vec<String>,
+    /// When it stops being who it is, in seconds since 1970.
+    pub exp: Option<u64>,
+    /// The timer of that moment.
+    pub expiry: Option<TimerId>,
+    /// How many messages it may send.
+    pub limiter: Option<RateLimiter>,
+}
+
+impl Session {
+    /// Whether there is nothing to keep.
+    pub fn is_empty(&self) -> bool {
+        self.attributes.is_empty() && self.groups.is_empty() && self.exp.is_none() && self.limiter.is_none()
+    }
+}
