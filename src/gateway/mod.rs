@@ -4,8 +4,10 @@
 
 mod api;
 mod auth;
+mod backend;
 mod cli;
 mod client;
+mod clock;
 mod frame;
 mod handler;
 mod ingress;
@@ -20,6 +22,8 @@ mod session;
 mod settings;
 mod snapshot;
 mod systemd;
+mod throttle;
+mod webhook;
 
 use std::error::Error;
 use std::ffi::OsString;

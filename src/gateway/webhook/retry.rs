@@ -1,0 +1,64 @@
+//! When to try again: exponential back-off with full jitter, so that many servers whose back end comes back do not all
+//! come at once.
+
+use std::time::Duration;
+
+/// The doublings after which every back-off is at its longest.
+const DOUBLINGS_MAX: u32 = 31;
+
+/// How long to wait after the failures so far.
+#[derive(Debug)]
+pub struct Retry {
+    first: Duration,
+    longest: Duration,
+    failures: u32,
+    random: fastrand::Rng,
+}
+
+impl Retry {
+    /// After the first failure at most `first`, doubled with each one more, up to `longest`.
+    pub fn new(first: Duration, longest: Duration) -> Retry {
+        Retry { first, longest, failures: 0, random: fastrand::Rng::new() }
+    }
+
+    /// One more failure: how long to wait, anything from nothing to the bound of [`new`](Retry::new).
+    pub fn next_pause(&mut self) -> Duration {
+        let bound = self.bound();
+        self.failures = self.failures.saturating_add(1);
+        bound.mul_f64(self.random.f64())
+    }
+
+    /// It went well, or the world is another.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    fn bound(&self) -> Duration {
+        let factor = 1_u32 << self.failures.min(DOUBLINGS_MAX);
+        self.first.saturating_mul(factor).min(self.longest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_up_to_the_longest_with_full_jitter() {
+        let mut retry = Retry::new(Duration::from_millis(100), Duration::from_secs(30));
+        let mut total = Duration::ZERO;
+        for bound_ms in [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000] {
+            assert_eq!(retry.bound(), Duration::from_millis(bound_ms));
+            let pause = retry.next_pause();
+            assert!(pause <= Duration::from_millis(bound_ms));
+            total += pause;
+        }
+        assert!(total > Duration::ZERO);
+        for _ in 0..100 {
+            retry.next_pause();
+        }
+        assert_eq!(retry.bound(), Duration::from_secs(30));
+        retry.reset();
+        assert_eq!(retry.bound(), Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,135 @@
+//! The thread that brings events to the back end: a batch at a time, in order, again and again until it is taken or too
+//! old.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::queue::{BatchBounds, Entry, Queue};
+use super::retry::Retry;
+use crate::gateway::backend::{Backend, Failure};
+use crate::gateway::clock;
+use crate::gateway::throttle::Throttle;
+
+/// How often one kind of trouble is logged at most.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+
+/// The worker and what it needs.
+#[derive(Debug)]
+pub struct Worker {
+    queue: Arc<Queue>,
+    backend: Arc<Backend>,
+    /// What every body begins with: `{"node":…,"run":…`.
+    opening: Vec<u8>,
+    batch: BatchBounds,
+    timeout: Duration,
+    retry_time_max: Duration,
+    retry: Retry,
+    /// Whether the worker knows that it is to finish.
+    is_finishing: bool,
+    failures: Throttle,
+    losses: Throttle,
+}
+
+/// How the worker tries.
+#[derive(Debug)]
+pub struct Rules {
+    pub batch: BatchBounds,
+    /// For a request.
+    pub timeout: Duration,
+    /// An event that is older than this after a failure is given up.
+    pub retry_time_max: Duration,
+    pub retry: Retry,
+}
+
+/// Why a request came to nothing.
+enum Trouble {
+    Status(u16),
+    Failure(Failure),
+}
+
+impl Worker {
+    /// A worker for the server `node`, whose start is known as `run`.
+    pub fn new(queue: Arc<Queue>, backend: Arc<Backend>, node: &str, run: &str, rules: Rules) -> Worker {
+        let names = serde_json::json!({ "node": node, "run": run }).to_string();
+        // Without its closing brace.
+        let opening = names.as_bytes()[..names.len() - 1].to_vec();
+        let Rules { batch, timeout, retry_time_max, retry } = rules;
+        let [failures, losses] = [(); 2].map(|()| Throttle::new(LOG_EVERY));
+        Worker { queue, backend, opening, batch, timeout, retry_time_max, retry, is_finishing: false, failures, losses }
+    }
+
+    /// Works until the queue is finished.
+    pub fn run(mut self) {
+        while let Some(batch) = self.queue.take(self.batch) {
+            self.deliver(batch);
+        }
+        self.queue.end();
+    }
+
+    /// Tries until the batch is taken, or given up, or the end has come.
+    fn deliver(&mut self, mut batch: VecDeque<Entry>) {
+        while !batch.is_empty() {
+            let Some(timeout) = self.queue.timeout(self.timeout, clock::now()) else { return };
+            let Err(trouble) = self.post(&batch, timeout) else {
+                self.retry.reset();
+                self.queue.delivered(&batch);
+                return;
+            };
+            let now = clock::now();
+            let lost = self.queue.failed(&mut batch, now.checked_sub(self.retry_time_max));
+            let pause = self.retry.next_pause();
+            if let Some(more) = self.failures.admit(now) {
+                log::warn!("the webhook {trouble} ({more} failures more since the last line); next try in {pause:?}");
+            }
+            if lost > 0
+                && let Some(more) = self.losses.admit(now)
+            {
+                let age = self.retry_time_max;
+                log::error!(
+                    "gave {lost} events up that the webhook did not take in {age:?} (and so {more} times more)"
+                );
+            }
+            let is_finishing = self.queue.pause(pause, now, self.is_finishing);
+            if is_finishing && !self.is_finishing {
+                // There is not the time to be as patient as the last failures taught.
+                self.retry.reset();
+            }
+            self.is_finishing = is_finishing;
+        }
+    }
+
+    fn post(&self, batch: &VecDeque<Entry>, timeout: Duration) -> Result<(), Trouble> {
+        let answer = self.backend.post(&self.body(batch), timeout).map_err(Trouble::Failure)?;
+        // A body that is cut short says nothing against it.
+        if (200..300).contains(&answer.status) { Ok(()) } else { Err(Trouble::Status(answer.status)) }
+    }
+
+    /// The body of a request, made anew for each try, because it says when it was sent.
+    fn body(&self, batch: &VecDeque<Entry>) -> Vec<u8> {
+        let events: usize = batch.iter().map(|entry| entry.json.len() + 32).sum();
+        let mut body = Vec::with_capacity(self.opening.len() + events + 128);
+        body.extend_from_slice(&self.opening);
+        let (sent_ms, given_up) = (clock::unix_ms(), self.queue.stats().given_up);
+        // A vector takes everything.
+        let _ = write!(body, r#","sent_ms":{sent_ms},"given_up":{given_up},"events":["#);
+        for (index, entry) in batch.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            let _ = write!(body, r#"{comma}{{"seq":{},"#, entry.seq);
+            // The event is an object; its brace is open already.
+            body.extend_from_slice(entry.json.strip_prefix(b"{").unwrap_or(&entry.json));
+        }
+        body.extend_from_slice(b"]}");
+        body
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Trouble::Status(status) => write!(f, "answered {status}"),
+            Trouble::Failure(failure) => write!(f, "failed: {failure}"),
+        }
+    }
+}
