@@ -3,6 +3,7 @@
 //! It owns the [`Identity`] and what its names must be like. Each way is a room of its own and knows no other.
 
 pub mod api_keys;
+pub mod hook;
 pub mod jwt;
 
 use std::fmt;

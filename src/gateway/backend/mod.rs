@@ -100,6 +100,12 @@ impl Backend {
         Ok(Backend { agent: Agent::new_with_config(config), url, node, secret: Mutex::new(secret) })
     }
 
+    /// This server's name.
+    pub fn node(&self) -> &str {
+        // It was made of text.
+        self.node.to_str().unwrap_or_default()
+    }
+
     /// Signs with this secret from now on.
     pub fn set_secret(&self, secret: Option<Secret>) {
         *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = secret;
