@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::raw::{TEXT, UPGRADE, frame};
-use common::{Heard, Raw, TestServer, channel, echo, serve, tell_fd};
+use common::{Heard, PATIENCE, Raw, TestServer, channel, echo, serve, tell_fd};
 use fdpush::{Fd, Limits, Origins, Response, Upgrade};
 
 /// A server that lets every upgrade wait, and says which.
@@ -257,6 +257,22 @@ fn an_upgrade_can_be_refused_later_from_another_thread() {
     });
     assert_eq!(server.refusal("/", &[]), (401, "who are you?\n".to_owned()));
     judge.join().expect("a judge");
+}
+
+#[test]
+fn any_number_of_upgrades_can_be_answered_by_one_call() {
+    // Enough to fill the stack if each answer were given inside the one before.
+    const UPGRADES: usize = 3000;
+    let (server, waiting) = serve_later(Limits { answer_time_max: PATIENCE, ..Limits::default() });
+    let mut clients: Vec<Raw> = (0..UPGRADES).map(|_| server.raw()).collect();
+    for client in &mut clients {
+        client.send(UPGRADE);
+    }
+    let fds: Vec<Fd> = clients.iter().map(|_| waiting.next()).collect();
+    server.ask(move |ctx| fds.into_iter().for_each(|fd| ctx.answer(fd, Upgrade::accept())));
+    for client in &mut clients {
+        assert_eq!(client.reply().status, 101);
+    }
 }
 
 #[test]

@@ -143,7 +143,7 @@ impl<A: Application> EventLoop<A> {
                     self.core.bind(fd, uid);
                 }
                 self.call(Some(fd), |application, core| application.opened(core, fd, &request));
-                self.settle();
+                self.settle_ends();
                 self.feed(slot, &mut early);
                 self.core.make_ready(slot);
             }

@@ -368,7 +368,7 @@ impl<A: Application> EventLoop<A> {
                 }
             }
             if !self.core.ends.is_empty() {
-                self.settle();
+                self.settle_ends();
             }
         }
         // Pongs, errors and responses are output that no push has announced.
@@ -406,18 +406,22 @@ impl<A: Application> EventLoop<A> {
     /// of either.
     fn settle(&mut self) {
         loop {
-            if let Some(ending) = self.core.ends.pop_front() {
-                let (fd, closed) = (ending.fd, ending.closed.clone());
-                self.core.departing = Some(ending);
-                self.call(None, |application, core| application.closed(core, fd, &closed));
-                self.core.departing = None;
-                // A session's own `drop` is a handler's code, too.
-                self.call(None, |_, core| core.drop_session(fd));
-            } else if let Some((fd, answer)) = self.core.answers.pop_front() {
-                self.answer_late(fd, answer);
-            } else {
-                return;
-            }
+            self.settle_ends();
+            let Some((fd, answer)) = self.core.answers.pop_front() else { return };
+            self.answer_late(fd, answer);
+        }
+    }
+
+    /// Tells the application of what came to an end, and of nothing else: an answer may open a connection, which leads
+    /// back here, and however many there are, they must not take each a part of the stack.
+    fn settle_ends(&mut self) {
+        while let Some(ending) = self.core.ends.pop_front() {
+            let (fd, closed) = (ending.fd, ending.closed.clone());
+            self.core.departing = Some(ending);
+            self.call(None, |application, core| application.closed(core, fd, &closed));
+            self.core.departing = None;
+            // A session's own `drop` is a handler's code, too.
+            self.call(None, |_, core| core.drop_session(fd));
         }
     }
 
