@@ -164,7 +164,8 @@ fn nothing_gets_into_a_response_that_was_begun_before_its_body_came() {
         if is_late {
             rig.tick(rig.env.limits.body_time_max.as_millis() as u64);
         }
-        assert_eq!(rig.feed(rest.as_bytes()), [""; 0]);
+        let told = rig.feed(rest.as_bytes());
+        assert!(told.is_empty() || told == ["refused 400"], "{told:?}");
         assert_eq!(rig.body(), "3\r\none\r\n", "{head}");
         assert_eq!(rig.connection.state(), State::Closing);
     }
