@@ -146,9 +146,9 @@ impl Queue {
         self.is_full
     }
 
-    /// Since when the socket has taken nothing, if it was full last.
+    /// Since when the socket has taken nothing, if it is full: one that says it has room is offered something first.
     pub fn stalled_since(&self) -> Option<Tick> {
-        self.stalled_since
+        self.stalled_since.filter(|_| self.is_full)
     }
 
     /// Since when it has had something that a full socket did not take, until it is empty again.

@@ -1,6 +1,7 @@
 //! A connection driven by hand: bytes and ticks in, and every byte that comes out is looked at.
 
 mod pieces;
+mod slow;
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -51,7 +51,9 @@ pub struct Lane {
     pong: Option<Vec<u8>>,
     is_full: bool,
     /// Since when the wire has taken nothing.
-    pub stalled_since: Option<Tick>,
+    stalled_since: Option<Tick>,
+    /// When it was last offered something in vain.
+    tried: Option<Tick>,
     /// What the wire has whole, and the client has not seen.
     pub flying: VecDeque<Due>,
     /// The end of the connection took what was queued.
@@ -116,6 +118,16 @@ impl Lane {
         let bytes = |(due, bytes): &(Due, usize)| if matches!(due, Due::Message(_)) { *bytes } else { 0 };
         let first = frames.next().map_or(0, |frame| bytes(frame).saturating_sub(begun));
         first + frames.map(bytes).sum::<usize>()
+    }
+
+    /// Since when the wire has taken nothing, unless it has said since that it has room.
+    pub fn stalled_since(&self) -> Option<Tick> {
+        self.stalled_since.filter(|_| self.is_full)
+    }
+
+    /// The first moment at which it can be known that the wire still takes nothing, although it had said otherwise.
+    pub fn tried(&self) -> Tick {
+        self.tried.map_or(Tick(0), |tried| Tick(tried.0 + 1))
     }
 
     /// The queue has grown to `bytes`, by something of HTTP.
@@ -223,6 +235,7 @@ impl Lane {
             self.segments.pop_front();
         }
         self.is_full = is_full;
+        self.tried = (is_full && count == 0).then_some(now);
         self.stalled_since = match (is_full, count) {
             (false, _) => None,
             (true, 0) => self.stalled_since.or(Some(now)),
