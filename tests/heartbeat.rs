@@ -5,11 +5,12 @@
 
 mod common;
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::raw::{PING, PONG, TEXT};
 use common::{Heard, Raw, TestServer, channel, report_close, serve};
-use fdpush::{By, Cause, CloseCode, Closed, Fd, Heartbeat};
+use fdpush::{By, Cause, CloseCode, Closed, Context, Fd, Heartbeat};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -278,5 +279,46 @@ fn a_heartbeat_that_cannot_be_is_refused_by_name() {
         let error = server.heartbeat(heartbeat).run().expect_err("it cannot be");
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn a_client_that_reported_outlives_a_stall_of_the_server() {
+    // More than one wait of the loop tells of, so that some of the reports are still unread when the timers fire.
+    const CLIENTS: usize = 700;
+    let (told, heard) = channel();
+    let told_too = told.clone();
+    let server = serve(move |server| {
+        server
+            .heartbeat(Heartbeat::Off)
+            .on_message(move |ctx, fd, _| {
+                ctx.protect(fd);
+                told.send(None).expect("the test waits");
+            })
+            .on_close(move |_, _, closed| _ = told_too.send(Some(closed.cause)))
+    });
+    let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(server.address())).collect();
+    let (stalled, is_stalled) = channel();
+    let (reported, have_reported) = channel::<()>();
+    let stall = move |ctx: &mut Context<'_>| {
+        for fd in ctx.connections().collect::<Vec<_>>() {
+            assert!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }));
+        }
+        stalled.send(()).expect("the test waits");
+        let () = have_reported.next();
+        let since = Instant::now();
+        while since.elapsed() < 2 * SHORT {
+            thread::yield_now();
+        }
+    };
+    let reply = server.remote.call(stall).expect("room in the inbox");
+    is_stalled.next();
+    for client in &mut clients {
+        client.send_frame(TEXT, b"I am here");
+    }
+    reported.send(()).expect("the server waits");
+    reply.wait_timeout(common::PATIENCE).expect("an answer");
+    for _ in 0..CLIENTS {
+        assert_eq!(heard.next(), None, "the report of each is heard, and no end");
     }
 }

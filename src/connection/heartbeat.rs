@@ -74,6 +74,11 @@ impl Pulse {
         }
     }
 
+    /// Whether a check would say that the client is dead.
+    pub fn is_doomed(&self, heartbeat: &Heartbeat, last_seen: Tick, now: Tick) -> bool {
+        self.clone().check(heartbeat, last_seen, now) == Beat::Dead
+    }
+
     fn ask(&mut self, every: Duration, now: Tick) -> Beat {
         (self.is_asked, self.is_heard) = (true, false);
         Beat::Ping(now.after(every))

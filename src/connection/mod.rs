@@ -201,6 +201,18 @@ impl Connection {
         }
     }
 
+    /// Whether [`handle_tick`](Connection::handle_tick) would end it now, for what its client has not done in time.
+    pub fn is_doomed(&self, env: &Env) -> bool {
+        if self.write_deadline(env).min(self.message_deadline(env)) <= env.now {
+            return true;
+        }
+        self.deadline <= env.now
+            && match &self.stage {
+                Stage::Open(_) => self.pulse.is_doomed(self.heartbeat(env), self.last_seen, env.now),
+                _ => true,
+            }
+    }
+
     /// Takes note that the socket took `written` bytes; `is_full` when it was offered more.
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         self.traffic.bytes_out += written as u64;

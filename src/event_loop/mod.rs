@@ -294,6 +294,9 @@ impl<A: Application> EventLoop<A> {
         let mut slots = std::mem::take(&mut self.slots);
         slots.append(&mut self.core.ready);
         for slot in slots.drain(..) {
+            if let Some((entry, _)) = self.core.table.get_mut(slot) {
+                entry.is_ready = false;
+            }
             self.read(slot);
             self.flush_long();
         }
@@ -310,7 +313,6 @@ impl<A: Application> EventLoop<A> {
 
     fn read_into(&mut self, slot: u32, buffer: &mut [u8]) {
         let Some((entry, _)) = self.core.table.get_mut(slot) else { return };
-        entry.is_ready = false;
         if entry.connection.state() == State::Http {
             // Requests that it put off come before what is in the socket.
             self.feed(slot, &mut []);
@@ -386,6 +388,7 @@ impl<A: Application> EventLoop<A> {
         while let Some(owner) = self.core.wheel.pop_expired() {
             match owner {
                 Owner::Connection(slot) => {
+                    self.look_again(slot);
                     let event = self.core.table.step(slot, |connection, env| connection.handle_tick(env));
                     self.core.record_end(slot, event);
                     self.core.arm(slot);
@@ -399,6 +402,18 @@ impl<A: Application> EventLoop<A> {
                 }
             }
             self.settle();
+        }
+    }
+
+    /// Before a connection is ended for what its client did not do in time, its socket is asked once more: after a stall
+    /// (a handler that blocked, a machine that was suspended) there are more events than one wait tells of, and what the
+    /// client did lies in the kernel.
+    fn look_again(&mut self, slot: u32) {
+        let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
+        if entry.connection.is_doomed(env) {
+            entry.is_readable = true;
+            self.core.table.retry_write(slot);
+            self.read(slot);
         }
     }
 

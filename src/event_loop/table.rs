@@ -336,6 +336,16 @@ impl Table {
         true
     }
 
+    /// Writes to a socket that was full, in case it has room by now and no event has told of it.
+    pub fn retry_write(&mut self, slot: u32) {
+        if let Some((entry, _)) = self.get_mut(slot)
+            && entry.connection.handle_writable()
+        {
+            // Should it have broken, the flush at the turn's end finds that out again.
+            self.write(slot);
+        }
+    }
+
     /// Reads once into `buf`, as [`Socket::read`] does.
     pub fn read(&self, slot: u32, buf: &mut [u8]) -> std::io::Result<Option<usize>> {
         match self.get(slot).and_then(|entry| entry.socket.as_ref()) {
