@@ -303,9 +303,10 @@ fn a_uid_chosen_on_the_upgrade_is_bound_before_on_open() {
 }
 
 #[test]
-fn a_uid_that_cannot_be_makes_the_upgrade_a_500() {
+fn a_uid_that_cannot_be_is_the_clients_fault() {
     let server = serve(|server| server.on_upgrade(|_, _, _| Upgrade::accept().uid("").into()));
-    assert_eq!(server.refusal("/", &[]).0, 500);
+    let (status, why) = server.refusal("/", &[]);
+    assert_eq!((status, why.as_str()), (400, "a uid or group name has 1 to 128 bytes\n"));
     server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
 }

@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::raw::{self, PING, PONG, TEXT, UPGRADE, frame};
 use common::{Client, PATIENCE, Raw, TestServer, channel, echo, report_close, serve, tell_fd};
-use fdpush::{
-    By, Cause, Delivery, Fd, Heartbeat, Limits, Outcome, ProtocolError, Response, SlowReader, State, Upgrade,
-};
+use fdpush::{By, Cause, Delivery, Fd, Heartbeat, Limits, Outcome, ProtocolError, Response, State, Upgrade};
 use tungstenite::Message as Sent;
 use tungstenite::protocol::frame::coding::Data;
 
@@ -527,12 +525,7 @@ fn close_with_and_without_flushing() {
 #[test]
 fn a_slow_client_meets_its_bound() {
     let (told, heard) = channel();
-    let limits = Limits {
-        message_bytes_max: 128 << 10,
-        queue_bytes_max: 256 << 10,
-        slow_reader: SlowReader::Close,
-        ..Limits::default()
-    };
+    let limits = Limits { message_bytes_max: 128 << 10, queue_bytes_max: 256 << 10, ..Limits::default() };
     let server = serve(|server| server.limits(limits).on_close(report_close(told)));
     let (slow, mut quick) = (server.connect("/"), server.connect("/"));
     let (fd, message) = (slow.fd(), vec![0; 64 << 10]);
