@@ -225,6 +225,8 @@ fn the_page_is_served_unless_it_is_not_wanted() {
     assert_eq!(reply.status, 200);
     assert!(reply.body.contains("<title>"));
     assert!(reply.header("Content-Security-Policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+    raw.send("GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(raw.reply().status, 204);
     raw.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(raw.reply().status, 404);
     raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
@@ -297,4 +299,71 @@ fn a_signal_drains_and_a_second_one_ends_at_once() {
     assert_eq!(stubborn.close_frame().0, 1001);
     served.signal("-TERM");
     assert!(!served.wait().success());
+}
+
+#[test]
+fn with_conflate_a_slow_reader_gets_the_last_message_of_a_key() {
+    let limits = ["--slow-reader", "conflate", "--message-bytes-max", "64KiB", "--queue-bytes-max", "256KiB"];
+    let served = Served::start(&limits);
+    let mut slow = served.connect("/?uid=slow");
+    let mut sender = served.connect("/?uid=sender");
+    const LAST: usize = 300;
+    let padding = "x".repeat(60_000);
+    for number in 0..=LAST {
+        let data = json!({"number": number, "padding": padding});
+        let ack = ask(&mut sender, json!({"type":"push","to":"slow","key":"price","data":data,"id":number}));
+        assert_eq!((&ack["queued"], &ack["dropped"]), (&json!(1), &json!(0)), "{ack}");
+    }
+    let ack = ask(&mut sender, json!({"type":"push","to":"slow","data":padding,"id":"without"}));
+    assert_eq!(ack["dropped"], 1, "{ack}");
+    let mut heard = 0;
+    loop {
+        heard += 1;
+        if next(&mut slow)["data"]["number"] == LAST {
+            break;
+        }
+    }
+    assert!(heard <= LAST, "some were replaced");
+}
+
+#[test]
+fn names_are_judged_alike_in_every_frame() {
+    let served = Served::start(&[]);
+    let mut client = served.connect("/?uid=ann");
+    let long = "x".repeat(129);
+    for frame in [
+        json!({"type":"join","group":""}),
+        json!({"type":"leave","group":long}),
+        json!({"type":"push","to":"","data":1}),
+        json!({"type":"push","to":["ann",long],"data":1}),
+        json!({"type":"push","group":"","data":1}),
+        json!({"type":"push","to":"ann","key":"","data":1}),
+        json!({"type":"online","uids":[""]}),
+    ] {
+        let mut numbered = frame.clone();
+        numbered["id"] = json!(7);
+        let error = ask(&mut client, numbered);
+        assert_eq!((&error["code"], &error["id"]), (&json!("bad_request"), &json!(7)), "{frame}: {error}");
+        assert!(error["message"].as_str().is_some_and(|why| why.contains("1 to 128")), "{frame}: {error}");
+    }
+    assert_eq!(ask(&mut client, json!({"type":"online","uids":["ann"]}))["online"], json!(["ann"]), "it lives");
+}
+
+#[test]
+fn a_push_that_no_queue_could_hold_is_too_large_and_reaches_nobody() {
+    // The least that may be: a message as it came, with a header. What the sender's name adds is over it.
+    let served = Served::start(&["--message-bytes-max", "1000", "--queue-bytes-max", "1010"]);
+    let mut client = served.connect(&format!("/?uid={}", "x".repeat(128)));
+    let fits = |to: Value, bytes: usize| {
+        let mut frame = json!({"type":"push","id":1,"data":"y".repeat(bytes)});
+        frame.as_object_mut().expect("an object").extend(to.as_object().expect("an object").clone());
+        frame
+    };
+    for to in [json!({"all":true}), json!({"group":"g"}), json!({"to":["a","b"]}), json!({"fd":1})] {
+        let error = ask(&mut client, fits(to, 850));
+        assert_eq!(error["code"], "too_large", "{error}");
+    }
+    client.send(&fits(json!({"all":true}), 700).to_string());
+    assert_eq!(next(&mut client)["type"], "message");
+    assert_eq!(next(&mut client)["matched"], 1);
 }

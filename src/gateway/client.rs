@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use fdpush::{Change, Context, Delivery, Fd, Outcome};
+use fdpush::{Change, Context, Delivery, Fd, Outcome, Push};
 
 use super::frame::{self, Id, Refusal, Target};
 use super::permits::Permits;
@@ -37,8 +37,10 @@ fn answer(
     request: frame::Request<'_>,
 ) -> Result<Option<String>, Refusal> {
     match request {
-        frame::Request::Push { to, data } => {
-            let delivery = push(ctx, fd, &to, data)?;
+        frame::Request::Push { to, key, data } => {
+            // A key of one's own: it replaces no message of others.
+            let key = key.map(|key| format!("{fd} {key}"));
+            let delivery = push(ctx, fd, &to, key.as_deref(), data)?;
             Ok(id.map(|id| frame::push_ack(id, delivery)))
         }
         // The answer comes first, and only then does the group hear of it, the newcomer included.
@@ -66,7 +68,7 @@ fn answer(
 }
 
 /// Pushes `data` from one client to others. Everyone who is meant gets it, the sender's own connections too.
-fn push(ctx: &mut Context<'_>, from: Fd, to: &Target<'_>, data: &str) -> Result<Delivery, Refusal> {
+fn push(ctx: &mut Context<'_>, from: Fd, to: &Target<'_>, key: Option<&str>, data: &str) -> Result<Delivery, Refusal> {
     let uid = ctx.uid_of(from).map(str::to_owned);
     let message = |to: &str| frame::message(uid.as_deref(), from, to, data);
     check_size(ctx, to, message("").len())?;
@@ -75,7 +77,7 @@ fn push(ctx: &mut Context<'_>, from: Fd, to: &Target<'_>, data: &str) -> Result<
             let mut delivery = Delivery::default();
             let mut seen: HashSet<&str> = HashSet::new();
             for to in uids.iter().map(Cow::as_ref).filter(|uid| seen.insert(uid)) {
-                delivery += ctx.push_uid(to, &message(&frame::to_uid(to)));
+                delivery += ctx.push_uid(to, keyed(&message(&frame::to_uid(to)), key));
             }
             Ok(delivery)
         }
@@ -83,7 +85,7 @@ fn push(ctx: &mut Context<'_>, from: Fd, to: &Target<'_>, data: &str) -> Result<
             let Some(to) = Fd::from_u64(*number) else {
                 return Err(Refusal::bad_request(format!("{number} is no fd")));
             };
-            Ok(match ctx.push(to, &message("")) {
+            Ok(match ctx.push(to, keyed(&message(""), key)) {
                 Outcome::Queued => Delivery { matched: 1, queued: 1, dropped: 0 },
                 Outcome::Dropped | Outcome::TooLarge | Outcome::Refused => {
                     Delivery { matched: 1, queued: 0, dropped: 1 }
@@ -91,8 +93,16 @@ fn push(ctx: &mut Context<'_>, from: Fd, to: &Target<'_>, data: &str) -> Result<
                 Outcome::Gone => Delivery::default(),
             })
         }
-        Target::Group(group) => Ok(ctx.push_group(group, &message(&frame::to_group(group)))),
-        Target::All => Ok(ctx.broadcast(&message(frame::TO_ALL))),
+        Target::Group(group) => Ok(ctx.push_group(group, keyed(&message(&frame::to_group(group)), key))),
+        Target::All => Ok(ctx.broadcast(keyed(&message(frame::TO_ALL), key))),
+    }
+}
+
+fn keyed<'a>(message: &'a str, key: Option<&'a str>) -> Push<'a> {
+    let push = Push::from(message);
+    match key {
+        Some(key) => push.key(key),
+        None => push,
     }
 }
 

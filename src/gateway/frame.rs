@@ -5,9 +5,9 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use fdpush::{Delivery, Fd, Heartbeat};
+use fdpush::{Delivery, Fd, Heartbeat, NAME_BYTES_MAX};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::json::{Quoted, Text};
@@ -24,7 +24,7 @@ pub const HEADER_BYTES_MAX: usize = 10;
 /// What a client asks for.
 #[derive(Debug, PartialEq)]
 pub enum Request<'a> {
-    Push { to: Target<'a>, data: &'a str },
+    Push { to: Target<'a>, key: Option<Cow<'a, str>>, data: &'a str },
     Join { group: Cow<'a, str> },
     Leave { group: Cow<'a, str> },
     Heartbeat,
@@ -59,9 +59,11 @@ struct Envelope<'a> {
     fd: Option<&'a RawValue>,
     group: Option<&'a RawValue>,
     all: Option<&'a RawValue>,
+    key: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
     uids: Option<&'a RawValue>,
     unknown: Option<String>,
+    twice: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -74,9 +76,8 @@ enum OneOrMany<'a> {
 
 /// Reads a frame. The id is found even where the rest is refused.
 pub fn parse(text: &str) -> (Id<'_>, Result<Request<'_>, Refusal>) {
-    let envelope: Envelope<'_> = match serde_json::from_str(text) {
-        Ok(envelope) => envelope,
-        Err(error) => return (None, Err(Refusal::bad_frame(format!("not a JSON object of ours: {error}")))),
+    let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(text) else {
+        return (None, Err(Refusal::bad_frame("a frame is one JSON object, and this is none")));
     };
     match envelope.id() {
         Ok(id) => (id, envelope.request()),
@@ -87,6 +88,9 @@ pub fn parse(text: &str) -> (Id<'_>, Result<Request<'_>, Refusal>) {
 impl<'a> Envelope<'a> {
     fn id(&self) -> Result<Id<'a>, Refusal> {
         let Some(id) = self.id.map(RawValue::get) else { return Ok(None) };
+        if self.twice.as_deref() == Some("id") {
+            return Err(Refusal::bad_frame("id is there twice"));
+        }
         let is_scalar = id.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit());
         if !is_scalar || id.len() > ID_BYTES_MAX {
             let what = format!("id must be a string or a number of at most {ID_BYTES_MAX} bytes");
@@ -96,10 +100,13 @@ impl<'a> Envelope<'a> {
     }
 
     fn request(&self) -> Result<Request<'a>, Refusal> {
+        if let Some(name) = &self.twice {
+            return Err(Refusal::bad_frame(format!("{name} is there twice")));
+        }
         let Some(kind) = self.kind else { return Err(Refusal::bad_frame("type is missing")) };
         let kind = text(kind, "type")?;
         let (request, used): (Request<'a>, &[&str]) = match &*kind {
-            "push" => (self.push()?, &["to", "fd", "group", "all", "data"]),
+            "push" => (self.push()?, &["to", "fd", "group", "all", "key", "data"]),
             "join" => (Request::Join { group: self.group()? }, &["group"]),
             "leave" => (Request::Leave { group: self.group()? }, &["group"]),
             "heartbeat" => (Request::Heartbeat, &[]),
@@ -120,6 +127,7 @@ impl<'a> Envelope<'a> {
             ("fd", self.fd),
             ("group", self.group),
             ("all", self.all),
+            ("key", self.key),
             ("data", self.data),
             ("uids", self.uids),
         ];
@@ -142,17 +150,18 @@ impl<'a> Envelope<'a> {
             }
             (Some(("to", to)), None) => Target::Uids(one_or_many(to)?),
             (Some(("fd", fd)), None) => Target::Fd(read(fd, "fd", "a positive number")?),
-            (Some(("group", group)), None) => Target::Group(text(group, "group")?),
+            (Some(("group", group)), None) => Target::Group(name(group, "group")?),
             (Some((_, all)), None) => match read::<bool>(all, "all", "true")? {
                 true => Target::All,
                 false => return Err(Refusal::bad_request("all must be true")),
             },
         };
-        Ok(Request::Push { to, data: data.get() })
+        let key = self.key.map(|key| name(key, "key")).transpose()?;
+        Ok(Request::Push { to, key, data: data.get() })
     }
 
     fn group(&self) -> Result<Cow<'a, str>, Refusal> {
-        self.group.map_or(Err(Refusal::bad_request("group is missing")), |group| text(group, "group"))
+        self.group.map_or(Err(Refusal::bad_request("group is missing")), |group| name(group, "group"))
     }
 
     fn uids(&self) -> Result<Vec<Cow<'a, str>>, Refusal> {
@@ -166,9 +175,27 @@ fn text<'a>(value: &'a RawValue, name: &str) -> Result<Cow<'a, str>, Refusal> {
     read::<Text<'a>>(value, name, "a string").map(|text| text.0)
 }
 
+/// A uid, a group or a key, which all have the same bounds.
+fn name<'a>(value: &'a RawValue, member: &str) -> Result<Cow<'a, str>, Refusal> {
+    let name = text(value, member)?;
+    check_name(&name, member)?;
+    Ok(name)
+}
+
+fn check_name(name: &str, member: &str) -> Result<(), Refusal> {
+    if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
+        let what = format!("{member} has a name of {} bytes: it may have 1 to {NAME_BYTES_MAX}", name.len());
+        return Err(Refusal::bad_request(what));
+    }
+    Ok(())
+}
+
 fn one_or_many(value: &RawValue) -> Result<Vec<Cow<'_, str>>, Refusal> {
     match read(value, "to", "a uid or an array of uids")? {
-        OneOrMany::One(uid) => Ok(vec![uid.0]),
+        OneOrMany::One(uid) => {
+            check_name(&uid.0, "to")?;
+            Ok(vec![uid.0])
+        }
         OneOrMany::Many(uids) => bounded(uids, "to"),
     }
 }
@@ -177,6 +204,7 @@ fn bounded<'a>(uids: Vec<Text<'a>>, name: &str) -> Result<Vec<Cow<'a, str>>, Ref
     if uids.len() > UIDS_MAX {
         return Err(Refusal::too_large(format!("{name} has {} uids: it may have {UIDS_MAX}", uids.len())));
     }
+    uids.iter().try_for_each(|uid| check_name(&uid.0, name))?;
     Ok(uids.into_iter().map(|uid| uid.0).collect())
 }
 
@@ -211,6 +239,7 @@ impl<'de> Visitor<'de> for Members {
                 "fd" => &mut envelope.fd,
                 "group" => &mut envelope.group,
                 "all" => &mut envelope.all,
+                "key" => &mut envelope.key,
                 "data" => &mut envelope.data,
                 "uids" => &mut envelope.uids,
                 _ => {
@@ -220,7 +249,7 @@ impl<'de> Visitor<'de> for Members {
             };
             let is_there = name == "data" || value.get() != "null";
             if is_there && place.replace(value).is_some() {
-                return Err(A::Error::custom(format_args!("{name} is there twice")));
+                envelope.twice = Some(name.into_owned());
             }
         }
         Ok(envelope)

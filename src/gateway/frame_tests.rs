@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 
 fn push<'a>(to: Target<'a>, data: &'a str) -> Request<'a> {
-    Request::Push { to, data }
+    Request::Push { to, key: None, data }
 }
 
 #[test]
@@ -17,6 +17,10 @@ fn frames_are_read_as_meant() {
         (r#"{"type":"push","fd":3,"data":null}"#, push(Target::Fd(3), "null")),
         (r#"{"type":"push","group":"r","data":"x"}"#, push(Target::Group("r".into()), "\"x\"")),
         (r#"{"type":"push","all":true,"to":null,"data":{}}"#, push(Target::All, "{}")),
+        (
+            r#"{"type":"push","fd":3,"key":"k","data":1}"#,
+            Request::Push { to: Target::Fd(3), key: Some("k".into()), data: "1" },
+        ),
         (r#"{"type":"join","group":"r\u00f6m"}"#, Request::Join { group: "röm".into() }),
         (r#"{"type":"leave","group":"r"}"#, Request::Leave { group: "r".into() }),
         (r#"{"type":"heartbeat"}"#, Request::Heartbeat),
@@ -51,9 +55,10 @@ fn ids_come_back_as_written() {
 
 #[test]
 fn what_cannot_be_is_refused_by_name() {
+    let long = format!(r#"{{"type":"online","uids":["{}"]}}"#, "x".repeat(129));
     let many = format!(r#"{{"type":"online","uids":[{}"x"]}}"#, "\"x\",".repeat(1000));
     let table = [
-        ("hello", "bad_frame", "JSON"),
+        ("hello", "bad_frame", "a frame is one JSON object, and this is none"),
         ("[]", "bad_frame", "object"),
         ("{}", "bad_frame", "type is missing"),
         (r#"{"type":7}"#, "bad_request", "type must be a string"),
@@ -70,6 +75,14 @@ fn what_cannot_be_is_refused_by_name() {
         (r#"{"type":"join","group":"r","uids":[]}"#, "bad_request", "uids"),
         (r#"{"type":"join","group":"r","grupo":"r"}"#, "bad_request", "grupo"),
         (r#"{"type":"online","uids":"a"}"#, "bad_request", "uids must be"),
+        (r#"{"type":"push","to":"","data":1}"#, "bad_request", "to has a name of 0 bytes"),
+        (r#"{"type":"push","to":["a",""],"data":1}"#, "bad_request", "to has a name of 0 bytes"),
+        (r#"{"type":"push","group":"","data":1}"#, "bad_request", "group has a name"),
+        (r#"{"type":"push","all":true,"key":"","data":1}"#, "bad_request", "key has a name"),
+        (r#"{"type":"push","all":true,"key":7,"data":1}"#, "bad_request", "key must be a string"),
+        (r#"{"type":"join","group":"r","key":"k"}"#, "bad_request", "join takes no \"key\""),
+        (r#"{"type":"leave","group":""}"#, "bad_request", "1 to 128"),
+        (&long, "bad_request", "uids has a name of 129 bytes"),
         (&many, "too_large", "1001"),
     ];
     for (text, code, hint) in table {
@@ -81,9 +94,12 @@ fn what_cannot_be_is_refused_by_name() {
 
 #[test]
 fn a_refused_frame_keeps_its_id() {
-    let (id, refused) = parse(r#"{"id":9,"type":"push"}"#);
-    assert_eq!(id, Some("9"));
-    assert!(refused.is_err());
+    for text in [r#"{"id":9,"type":"push"}"#, r#"{"type":"a","id":9,"type":"b"}"#] {
+        let (id, refused) = parse(text);
+        assert_eq!(id, Some("9"), "{text}");
+        assert!(refused.is_err());
+    }
+    assert_eq!(parse(r#"{"id":9,"type":"heartbeat","id":8}"#).0, None, "which of the two?");
 }
 
 #[test]

@@ -12,8 +12,11 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inl
 
 /// The answer to a plain HTTP request, where it is for the page.
 pub fn respond(request: &Request) -> Option<Response> {
-    if request.path() != "/" {
-        return None;
+    match &*request.path() {
+        "/" => {}
+        // Browsers ask for it unasked; the page has its own within.
+        "/favicon.ico" => return Some(Response::new(204)),
+        _ => return None,
     }
     Some(match request.method() {
         "GET" | "HEAD" => Response::html(200, PAGE)
