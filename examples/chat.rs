@@ -17,7 +17,12 @@ impl Handler for Chat {
     }
 
     fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
-        ctx.join(fd, request.path());
+        let change = ctx.join(fd, request.path());
+        if !change.is_ok() {
+            // The path is longer than a group's name may be.
+            ctx.close(fd, 1008, &change.to_string());
+            return;
+        }
         self.tell(ctx, fd, "comes in");
     }
 

@@ -8,7 +8,11 @@ fn main() -> std::io::Result<()> {
     Server::bind(address)?
         .on_open(|ctx, fd, request| {
             if let Some(uid) = request.query("uid") {
-                ctx.bind(fd, uid);
+                let change = ctx.bind(fd, uid);
+                if !change.is_ok() {
+                    // Taken, or no name: the connection lives on without a uid, unless it is told why not.
+                    ctx.close(fd, 1008, &change.to_string());
+                }
             }
         })
         .on_message(|ctx, fd, message| {

@@ -9,7 +9,10 @@ fn main() -> std::io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
     let server = Server::bind(address)?.on_open(|ctx, fd, request| {
         if let Some(uid) = request.query("uid") {
-            ctx.bind(fd, uid);
+            let change = ctx.bind(fd, uid);
+            if !change.is_ok() {
+                ctx.close(fd, 1008, &change.to_string());
+            }
         }
     });
     let remote = server.remote();

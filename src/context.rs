@@ -91,7 +91,10 @@ impl Context<'_> {
         self.core.open_slot(fd).map_or(Change::Gone, |slot| self.core.registry.unbind(slot))
     }
 
-    /// Who a connection is; inside its `on_close`, who it was.
+    /// Who a connection is; inside its `on_close`, who it was. The name is lent by the context: to go on with that, for
+    /// instance to push, keep one's own copy, `ctx.uid_of(fd).map(str::to_owned)`. The same goes for
+    /// [`groups_of`](Context::groups_of), [`users`](Context::users), [`groups`](Context::groups) and
+    /// [`connections`](Context::connections), whose items can be collected first.
     pub fn uid_of(&self, fd: Fd) -> Option<&str> {
         self.core.uid_of(fd)
     }
@@ -237,18 +240,31 @@ impl Context<'_> {
         self.core.stats()
     }
 
-    /// Gives a connection a heartbeat other than the server's, from now on. `false`: it is gone, or the period cannot be.
-    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> bool {
-        heartbeat.check().is_ok() && self.core.set_heartbeat(fd, heartbeat)
+    /// Gives a connection a heartbeat other than the server's, from now on. `Ok(false)`: it is gone.
+    ///
+    /// # Errors
+    /// Says which period cannot be.
+    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> Result<bool, String> {
+        heartbeat.check()?;
+        Ok(self.core.set_heartbeat(fd, Some(heartbeat)))
     }
 
-    /// Exempts a connection from heartbeats (Swoole's `protect`).
+    /// Gives a connection the server's heartbeat again, whatever [`protect`](Context::protect) or
+    /// [`set_heartbeat`](Context::set_heartbeat) gave it. `false`: it is gone.
+    pub fn reset_heartbeat(&mut self, fd: Fd) -> bool {
+        self.core.set_heartbeat(fd, None)
+    }
+
+    /// Exempts a connection from heartbeats (Swoole's `protect`), until
+    /// [`reset_heartbeat`](Context::reset_heartbeat). `false`: it is gone.
     pub fn protect(&mut self, fd: Fd) -> bool {
-        self.core.set_heartbeat(fd, Heartbeat::Off)
+        self.core.set_heartbeat(fd, Some(Heartbeat::Off))
     }
 
-    /// Stops reading from a WebSocket: what the client sends waits in the kernel, and TCP slows it down. A heartbeat that
-    /// waits for bytes will miss them. `false`: it is gone.
+    /// Stops reading from a WebSocket: what the client sends waits in the kernel, and TCP slows it down. Messages that
+    /// were read together with the one being handled (up to `read_budget_bytes`) still come. Nothing that the client does
+    /// is noticed until reading goes on, not that it answers a heartbeat nor that it closes its side; a connection that
+    /// breaks is. `false`: it is gone.
     pub fn pause(&mut self, fd: Fd) -> bool {
         self.core.set_paused(fd, true)
     }

@@ -10,8 +10,12 @@ use std::num::NonZeroU64;
 const SLOT_BITS: u32 = 24;
 const GENERATION_BITS: u32 = 29;
 
-/// A connection's number: 1, 2, 3 … for the first connections of a server, larger once slots are reused, at most
-/// 2^53 - 1, so that JavaScript and PHP hold it exactly. No two connections of a server's life share one.
+/// A connection's number: 1, 2, 3 … for the first connections of a server, at most 2^53 - 1, so that JavaScript and PHP
+/// hold it exactly. No two connections of a server's life share one.
+///
+/// Once a slot is reused, its next number is larger by 2^24 (16,777,216): `slot + 1` in the low 24 bits, above it how often
+/// the slot was reused. Every accepted connection has a number, also one that only asks for a page by HTTP, so the numbers
+/// of a server's WebSockets have gaps.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fd(NonZeroU64);
 

@@ -114,10 +114,32 @@ pub struct Closures {
     pub(crate) close: Callback<dyn FnMut(&mut Context<'_>, Fd, &Closed)>,
     pub(crate) ping: Callback<dyn FnMut(&mut Context<'_>, Fd, &[u8])>,
     pub(crate) pong: Callback<dyn FnMut(&mut Context<'_>, Fd, &[u8])>,
-    pub(crate) request: Callback<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Response>,
+    pub(crate) request: Callback<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Option<Response>>,
     pub(crate) notice: Callback<dyn FnMut(&mut Context<'_>, Notice)>,
     pub(crate) timer: Callback<dyn FnMut(&mut Context<'_>, TimerId)>,
     pub(crate) stop: Callback<dyn FnMut(&mut Context<'_>)>,
+}
+
+impl Closures {
+    /// Whether no closure was given.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(
+            self,
+            Closures {
+                start: None,
+                upgrade: None,
+                open: None,
+                message: None,
+                close: None,
+                ping: None,
+                pong: None,
+                request: None,
+                notice: None,
+                timer: None,
+                stop: None,
+            }
+        )
+    }
 }
 
 impl Handler for Closures {
@@ -165,7 +187,7 @@ impl Handler for Closures {
     }
 
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
-        self.request.as_mut().map(|answer| answer(ctx, fd, request))
+        self.request.as_mut().and_then(|answer| answer(ctx, fd, request))
     }
 
     fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {

@@ -75,7 +75,7 @@ impl<'a> From<&'a Vec<u8>> for Message<'a> {
 }
 
 /// A message and how it is to be pushed. Everything that takes one also takes a [`Message`], a `&str`, a `&[u8]` or a
-/// [`Frame`].
+/// [`Frame`], all lent: a `String` that was just made goes in as `&format!(…)`.
 #[derive(Copy, Clone, Debug)]
 pub struct Push<'a> {
     pub(crate) content: Content<'a>,

@@ -66,7 +66,8 @@ impl Remote {
         let _ = self.thread.set(thread::current().id());
     }
 
-    /// Runs `call` on the loop's thread, like a handler. All other methods are this one with a name.
+    /// Runs `call` on the loop's thread, like a handler: for whatever has no method here, such as
+    /// `remote.call(move |ctx| ctx.protect(fd))`. All other methods are this one with a name.
     pub fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static,
@@ -151,6 +152,17 @@ impl Remote {
         self.call(move |ctx| ctx.uid_of(fd).map(str::to_owned))
     }
 
+    /// See [`Context::groups_of`].
+    pub fn groups_of(&self, fd: Fd) -> Result<Reply<Vec<String>>, RemoteError> {
+        self.call(move |ctx| ctx.groups_of(fd).into_iter().map(str::to_owned).collect())
+    }
+
+    /// See [`Context::is_online`].
+    pub fn is_online(&self, uid: impl Into<String>) -> Result<Reply<bool>, RemoteError> {
+        let uid = uid.into();
+        self.call(move |ctx| ctx.is_online(&uid))
+    }
+
     /// See [`Context::fds_of`].
     pub fn fds_of(&self, uid: impl Into<String>) -> Result<Reply<Vec<Fd>>, RemoteError> {
         let uid = uid.into();
@@ -190,6 +202,22 @@ impl Remote {
     ) -> Result<Reply<Outcome>, RemoteError> {
         let (code, reason) = (code.into(), reason.into());
         self.call(move |ctx| ctx.close(fd, code, &reason))
+    }
+
+    /// See [`Context::abort`].
+    pub fn abort(&self, fd: Fd) -> Result<Reply<Outcome>, RemoteError> {
+        self.call(move |ctx| ctx.abort(fd))
+    }
+
+    /// See [`Context::ping`].
+    pub fn ping(&self, fd: Fd, payload: impl Into<Vec<u8>>) -> Result<Reply<Outcome>, RemoteError> {
+        let payload = payload.into();
+        self.call(move |ctx| ctx.ping(fd, &payload))
+    }
+
+    /// See [`Context::is_open`].
+    pub fn is_open(&self, fd: Fd) -> Result<Reply<bool>, RemoteError> {
+        self.call(move |ctx| ctx.is_open(fd))
     }
 
     /// See [`Context::info`].

@@ -127,8 +127,12 @@ impl Server<Closures> {
     }
 
     /// Called for every plain HTTP request: see [`Handler::on_request`].
-    pub fn on_request(mut self, call: impl FnMut(&mut Context<'_>, Fd, &Request) -> Response + 'static) -> Self {
-        self.handler.request = Some(Box::new(call));
+    /// The closure returns a [`Response`], or an `Option` of one.
+    pub fn on_request<R: Into<Option<Response>>>(
+        mut self,
+        mut call: impl FnMut(&mut Context<'_>, Fd, &Request) -> R + 'static,
+    ) -> Self {
+        self.handler.request = Some(Box::new(move |ctx, fd, request| call(ctx, fd, request).into()));
         self
     }
 
@@ -150,8 +154,12 @@ impl Server<Closures> {
         self
     }
 
-    /// Gives the server a handler of one's own, in place of closures.
+    /// Gives the server a handler of one's own, in place of closures: those given before are dropped, of which a line in
+    /// the log warns.
     pub fn handler<H: Handler>(self, handler: H) -> Server<H> {
+        if !self.handler.is_empty() {
+            log::warn!("handler() takes the place of the closures that were given before: they are never called");
+        }
         let Server { config, listeners, poll, inbox, remote, .. } = self;
         Server { handler, config, listeners, poll, inbox, remote }
     }

@@ -228,6 +228,11 @@ fn whoever_is_protected_is_exempt() {
     assert!(is_open(&server, 1));
     server.ask(|ctx| ctx.broadcast("hello"));
     assert_eq!(protected.frame(), (0x81, b"hello".to_vec()), "no ping came before");
+
+    let fd = Fd::from_u64(1).expect("an fd");
+    assert!(server.ask(move |ctx| ctx.reset_heartbeat(fd)));
+    assert_eq!(expect_heartbeat_missed(&heard), fd, "mortal again");
+    assert!(!server.ask(move |ctx| ctx.exists(fd) && ctx.reset_heartbeat(fd) && ctx.is_open(fd)));
 }
 
 #[test]
@@ -237,10 +242,12 @@ fn a_connection_may_have_a_heartbeat_of_its_own() {
     let mut idle = Raw::upgraded(server.address());
     let fds = [1, 2].map(|number| Fd::from_u64(number).expect("an fd"));
     server.ask(move |ctx| {
-        assert!(ctx.set_heartbeat(fds[0], Heartbeat::Push { every: SHORT }));
-        assert!(ctx.set_heartbeat(fds[1], Heartbeat::Client { idle_max: SHORT }));
+        assert_eq!(ctx.set_heartbeat(fds[0], Heartbeat::Push { every: SHORT }), Ok(true));
+        assert_eq!(ctx.set_heartbeat(fds[1], Heartbeat::Client { idle_max: SHORT }), Ok(true));
         let cannot_be = Heartbeat::Ping { every: Duration::ZERO, missed_max: 1 };
-        assert!(!ctx.set_heartbeat(fds[0], cannot_be));
+        assert!(ctx.set_heartbeat(fds[0], cannot_be).is_err_and(|why| why.contains("every")));
+        let stranger = Fd::from_u64(999).expect("an fd");
+        assert_eq!(ctx.set_heartbeat(stranger, Heartbeat::Off), Ok(false), "gone is not impossible");
     });
     assert_eq!(expect_heartbeat_missed(&heard), fds[1]);
     idle.end();
@@ -257,7 +264,7 @@ fn a_heartbeat_can_be_given_before_the_upgrade_is_answered() {
         server
             .heartbeat(Heartbeat::Off)
             .on_upgrade(|ctx, fd, _| {
-                assert!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }));
+                assert_eq!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }), Ok(true));
                 fdpush::Upgrade::accept().into()
             })
             .on_close(report_close(told))

@@ -42,7 +42,7 @@ fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request) {
         assert_eq!(ctx.join(fd, group), Change::Done);
     }
     let heartbeat = fdpush::Heartbeat::Client { idle_max: Duration::from_secs(3600) };
-    assert!(ctx.set_heartbeat(fd, heartbeat));
+    assert_eq!(ctx.set_heartbeat(fd, heartbeat), Ok(true));
 }
 
 /// Asks for a WebSocket, and says what came of it: 101 or 503.

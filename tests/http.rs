@@ -545,3 +545,15 @@ fn a_drain_answers_who_waits_with_503() {
     assert_eq!(raw.reply().status, 503);
     raw.end();
 }
+
+#[test]
+fn a_closure_may_answer_some_requests_and_leave_the_others() {
+    let server = serve(|server| {
+        server.on_request(|_, _, request| (request.path() == "/here").then(|| Response::text(200, "here\n")))
+    });
+    let mut raw = server.raw();
+    for (path, status) in [("/here", 200), ("/there", 404)] {
+        raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(raw.reply().status, status, "{path}");
+    }
+}

@@ -376,3 +376,20 @@ fn what_a_paused_client_sent_before_it_left_is_delivered_on_resume() {
     let (ended, closed) = closes.next();
     assert_eq!((ended, closed.code, closed.cause), (fd, CloseCode::ABNORMAL, Cause::ConnectionLost));
 }
+
+#[test]
+fn the_common_questions_have_a_method_and_call_is_for_the_rest() {
+    let server = serve(|server| server);
+    let mut client = server.connect("/?uid=ann&group=a&group=b");
+    let (fd, remote) = (client.fd(), server.remote.clone());
+    assert_eq!(remote.is_online("ann").expect("room").wait(), Ok(true));
+    assert_eq!(remote.is_online("bob").expect("room").wait(), Ok(false));
+    assert_eq!(remote.groups_of(fd).expect("room").wait(), Ok(vec!["b".to_owned(), "a".to_owned()]));
+    assert_eq!(remote.is_open(fd).expect("room").wait(), Ok(true));
+    assert_eq!(remote.ping(fd, *b"p").expect("room").wait(), Ok(Outcome::Queued));
+    assert_eq!(remote.ping(fd, vec![0; 126]).expect("room").wait(), Ok(Outcome::Refused));
+    assert_eq!(remote.call(move |ctx| ctx.protect(fd)).expect("room").wait(), Ok(true));
+    assert_eq!(remote.abort(fd).expect("room").wait(), Ok(Outcome::Queued));
+    client.lost();
+    assert_eq!(remote.is_open(fd).expect("room").wait(), Ok(false));
+}

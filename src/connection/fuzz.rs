@@ -121,7 +121,7 @@ impl Rig {
                 0 => self.close_slow(at),
                 1 => self.abort(at),
                 2 => self.drain(at),
-                _ => side.connection.set_heartbeat(side.fd, heartbeat(argument / 4), &self.env),
+                _ => side.connection.set_heartbeat(side.fd, Some(heartbeat(argument / 4)), &self.env),
             },
             11 => side.connection.set_paused(argument & 1 == 0),
             12 => {

@@ -309,12 +309,12 @@ impl Connection {
         event
     }
 
-    /// Gives this connection a heartbeat of its own, from now on.
-    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat, env: &Env) {
+    /// Gives this connection a heartbeat of its own from now on, or the server's again.
+    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>, env: &Env) {
         self.pulse = Pulse::default();
-        self.heartbeat = Some(Box::new(heartbeat));
+        self.heartbeat = heartbeat.map(Box::new);
         if self.is_open() {
-            self.deadline = Pulse::first_check(&heartbeat, fd, env.now);
+            self.deadline = Pulse::first_check(self.heartbeat(env), fd, env.now);
         }
     }
 

@@ -339,7 +339,7 @@ fn a_message_has_its_time() {
 fn heartbeats_ask_and_give_up() {
     let mut rig = Rig::open(Limits::default());
     let every = millis(1000);
-    rig.connection.set_heartbeat(Fd::new(0, 0), Heartbeat::Ping { every, missed_max: 2 }, &rig.env);
+    rig.connection.set_heartbeat(Fd::new(0, 0), Some(Heartbeat::Ping { every, missed_max: 2 }), &rig.env);
     let first = rig.connection.poll_timeout(&rig.env).0;
     assert!((500..=1000).contains(&first));
     assert_eq!(rig.tick(first), None);

@@ -426,8 +426,8 @@ impl Core {
         was_there
     }
 
-    /// Gives a connection a heartbeat of its own.
-    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> bool {
+    /// Gives a connection a heartbeat of its own, or the server's again.
+    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>) -> bool {
         let Some(slot) = self.table.slot_of(fd) else { return false };
         let Some((entry, env)) = self.table.get_mut(slot) else { return false };
         entry.connection.set_heartbeat(fd, heartbeat, env);

@@ -71,7 +71,11 @@ impl Listener {
         if let Some(path) = address.strip_prefix("unix:") {
             return Ok(vec![explain(address, Listener::bind_unix(Path::new(path)))?]);
         }
-        let mut addresses: Vec<SocketAddr> = explain(address, address.to_socket_addrs())?.collect();
+        let found = address.to_socket_addrs().map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => io::Error::new(error.kind(), "expected HOST:PORT, [V6]:PORT or unix:PATH"),
+            _ => error,
+        });
+        let mut addresses: Vec<SocketAddr> = explain(address, found)?.collect();
         addresses.dedup();
         let wanted = if addresses.first().is_some_and(|first| first.port() == 0) { 1 } else { addresses.len() };
         let mut listeners = Vec::new();

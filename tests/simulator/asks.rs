@@ -142,7 +142,7 @@ impl Server {
         let Some(slot) = self.slots.slot_of(fd) else { return };
         hit(if heartbeat == Heartbeat::Off { "asked: protect" } else { "asked: a heartbeat of its own" });
         let Some(entry) = self.slots.get_mut(slot) else { return };
-        entry.connection.set_heartbeat(fd, heartbeat, &self.env);
+        entry.connection.set_heartbeat(fd, Some(heartbeat), &self.env);
         self.oracle.life(fd).set_heartbeat(heartbeat, self.env.now);
         self.arm(slot);
     }
