@@ -115,8 +115,10 @@ impl Core {
 
     /// To one connection.
     pub fn push(&mut self, fd: Fd, push: Push<'_>) -> Outcome {
-        let Some(slot) = self.table.slot_of(fd).filter(|_| !push.except.contains(&fd)) else { return Outcome::Gone };
-        let outcome = self.table.push(slot, &mut outbound(&push, false));
+        if !self.table.is_current(fd) || push.except.contains(&fd) {
+            return Outcome::Gone;
+        }
+        let outcome = self.table.push(fd.slot(), &mut outbound(&push, false));
         self.end_slow();
         outcome
     }

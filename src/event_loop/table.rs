@@ -144,8 +144,13 @@ impl Table {
     /// The slot that `fd` names, if its connection still has it.
     pub fn slot_of(&self, fd: Fd) -> Option<u32> {
         let slot = fd.slot();
-        let is_its = self.generations.get(slot as usize) == Some(&fd.generation());
-        (is_its && self.get(slot).is_some()).then_some(slot)
+        (self.is_current(fd) && self.get(slot).is_some()).then_some(slot)
+    }
+
+    /// Whether `fd` is of its slot's current life. Its connection, if there is one at that slot, is then the one it names.
+    #[inline]
+    pub fn is_current(&self, fd: Fd) -> bool {
+        self.generations.get(fd.slot() as usize) == Some(&fd.generation())
     }
 
     /// The fd of the connection that has the slot.

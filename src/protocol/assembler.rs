@@ -7,13 +7,11 @@
 use std::borrow::Cow;
 use std::mem;
 
-use simdutf8::basic;
-
 use crate::protocol::decoder::{Decoder, Ends, Piece, advance};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{Header, Opcode};
 use crate::protocol::mask::unmask;
-use crate::protocol::utf8::Utf8Stream;
+use crate::protocol::utf8::{self, Utf8Stream};
 use crate::tick::Tick;
 
 /// What a client sent: a whole message or a control frame.
@@ -149,7 +147,7 @@ fn take_whole<'a>(input: &mut &'a mut [u8], message_bytes_max: u64) -> Result<Op
     let payload: &'a [u8] = payload;
     Ok(Some(match header.opcode {
         Opcode::Text => {
-            let text = basic::from_utf8(payload).map_err(|_| ProtocolError::TextNotUtf8)?;
+            let text = utf8::text(payload).map_err(|_| ProtocolError::TextNotUtf8)?;
             Item::Text(Cow::Borrowed(text))
         }
         Opcode::Binary | Opcode::Continuation => Item::Binary(Cow::Borrowed(payload)),

@@ -1,10 +1,25 @@
 //! UTF-8 that arrives in pieces (RFC 6455 section 8.1): validated as it comes, failing at the first byte that cannot be.
 
-use simdutf8::compat;
+use ascii::AsciiStr;
+use simdutf8::{basic, compat};
+
+/// Below this simdutf8 leaves the work to the standard library, which goes byte by byte up to where a word begins.
+const SHORT_BYTES_MAX: usize = 64;
 
 /// The text was not UTF-8.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct NotUtf8;
+
+/// A text that is there as a whole. Most are short and ASCII, which is seen a word at a time.
+#[inline]
+pub fn text(bytes: &[u8]) -> Result<&str, NotUtf8> {
+    if bytes.len() < SHORT_BYTES_MAX
+        && let Ok(ascii) = AsciiStr::from_ascii(bytes)
+    {
+        return Ok(ascii.as_str());
+    }
+    basic::from_utf8(bytes).map_err(|_| NotUtf8)
+}
 
 /// What is left over between two pieces: at most the first three bytes of a character.
 #[derive(Copy, Clone, Default, Debug)]
@@ -75,6 +90,21 @@ mod tests {
         }
         stream.finish()?;
         Ok(text)
+    }
+
+    #[test]
+    fn a_whole_text_is_judged_as_the_standard_library_judges_it() {
+        for len in 0..2 * SHORT_BYTES_MAX {
+            let ascii = vec![b'x'; len];
+            assert_eq!(text(&ascii).ok(), std::str::from_utf8(&ascii).ok());
+            for at in 0..len {
+                for odd in [&b"\xff"[..], b"\x80", b"\xc3\xa9", b"\xed\xa0\x80", b"\0"] {
+                    let mut bytes = ascii.clone();
+                    bytes.splice(at..at + 1, odd.iter().copied());
+                    assert_eq!(text(&bytes).ok(), std::str::from_utf8(&bytes).ok(), "{odd:x?} at {at} of {len}");
+                }
+            }
+        }
     }
 
     #[test]
