@@ -111,18 +111,20 @@ impl Rig {
         match operation % 20 {
             0 | 1 => side.pipe.extend(client_frame(argument, next(bytes))),
             2 => side.pipe.extend(bytes.take(usize::from(argument % 64))),
-            3 => side.pipe.extend(REQUESTS[usize::from(argument) % REQUESTS.len()].as_bytes()),
+            3 => side.pipe.extend(request(argument).as_bytes()),
             4 | 5 => self.read(at, size(argument)),
             6 => self.push(&[at], argument, next(bytes)),
             7 => self.push(&[at, 1 - at], argument, next(bytes)),
             8 => self.ping(at, usize::from(argument)),
-            9 => self.close(at, u16::from(argument)),
-            10 => match argument % 4 {
+            // What ends a connection is kept rare, or little would ever happen to one.
+            9 if argument < 32 => self.close(at, u16::from(argument)),
+            10 if argument < 32 => match argument % 4 {
                 0 => self.close_slow(at),
                 1 => self.abort(at),
                 2 => self.drain(at),
                 _ => side.connection.set_heartbeat(side.fd, Some(heartbeat(argument / 4)), &self.env),
             },
+            9 | 10 => self.push(&[at], argument, argument),
             11 => side.connection.set_paused(argument & 1 == 0),
             12 => {
                 side.room = if argument == u8::MAX { usize::MAX } else { size(argument) };
@@ -131,7 +133,8 @@ impl Rig {
             13 => self.write(at),
             14 | 15 => self.pass_time(Some(u64::from(argument % 16) << (argument / 16))),
             16 => self.pass_time(None),
-            17 => self.end_stream(at, argument),
+            17 if argument < 32 => self.end_stream(at, argument),
+            17 => self.push(&[1 - at, at], argument, argument),
             18 => self.answer(at, argument),
             _ => side.manner = argument,
         }
@@ -491,6 +494,11 @@ impl Side {
 
 fn next(bytes: &mut impl Iterator<Item = u8>) -> u8 {
     bytes.next().unwrap_or(0)
+}
+
+/// Something that clients ask for, mostly a WebSocket.
+fn request(byte: u8) -> &'static str {
+    REQUESTS.get(usize::from(byte)).unwrap_or(&REQUESTS[0])
 }
 
 /// A length: small ones one by one, larger ones in steps, up to more than a run of a queue holds.
