@@ -309,7 +309,7 @@ fn a_client_that_reported_outlives_a_stall_of_the_server() {
     let (reported, have_reported) = channel::<()>();
     let stall = move |ctx: &mut Context<'_>| {
         for fd in ctx.connections().collect::<Vec<_>>() {
-            assert!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }));
+            assert_eq!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }), Ok(true));
         }
         stalled.send(()).expect("the test waits");
         let () = have_reported.next();

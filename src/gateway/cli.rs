@@ -1,6 +1,7 @@
 //! The command line, which is also the one declaration of all settings: each is a flag `--a-b`, an environment variable
 //! `FDPUSH_A_B`, and a key `a_b` of the configuration file, which `settings/` layers below the two.
 
+mod token;
 mod values;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 
+pub use self::token::Token;
 use self::values::path;
 pub use self::values::{
     ApiAddress, Auth, Delay, Endpoint, EventKind, Level, MASK, May, NodeName, OnSecondLogin, OriginRule, Secret, Size,
@@ -45,28 +47,6 @@ pub enum Command {
     /// Made with the first jwt_secret, wherever `serve` would find that: flag, environment or file; or, without one, with
     /// the first jwt_key_file that holds a secret.
     Token(Box<Token>),
-}
-
-#[derive(PartialEq, Debug, Args)]
-pub struct Token {
-    /// A TOML file of settings, of which the jwt_… are used
-    #[arg(long, value_name = "FILE", env = "FDPUSH_CONFIG", value_parser = path)]
-    pub config: Option<PathBuf>,
-
-    /// Who the client is: 1 to 128 bytes
-    #[arg(long, value_name = "NAME")]
-    pub uid: String,
-
-    /// How long the token is good for
-    #[arg(long, value_name = "TIME", default_value = "1h")]
-    pub ttl: Time,
-
-    /// Groups that the client is in from the start. With commas, or given several times
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub groups: Vec<String>,
-
-    #[command(flatten)]
-    pub jwt: Jwt,
 }
 
 #[derive(PartialEq, Debug, Args)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use fdpush::{
     Accept, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Message, NAME_BYTES_MAX, Notice, Piece,
@@ -14,21 +14,26 @@ use fdpush::{
 
 use super::api::{Api, Parts};
 use super::auth::api_keys::ApiKeys;
+use super::auth::hook::{self, Hook, Verdict};
 use super::auth::{Identity, jwt};
 use super::cli::{self, Auth, Secret};
 use super::client;
+use super::clock;
+use super::contact;
 use super::frame::{self, Refusal};
 use super::ingress::Ingress;
-use super::metrics::{AuthOutcome, Metrics};
+use super::metrics::Metrics;
 use super::page;
 use super::permits::Permits;
-use super::rate::{Rate, RateLimiter, Verdict};
+use super::rate::{Rate, RateLimiter, Verdict as Allowance};
 use super::roster::Roster;
 use super::session::Session;
 use super::settings::Settings;
 use super::settings::reload::{self, Reloaded};
 use super::snapshot;
 use super::systemd;
+use super::watch::Watch;
+use super::webhook::Webhook;
 
 /// The close code of a connection whose identity is no longer true.
 const EXPIRED: u16 = 4003;
@@ -40,6 +45,10 @@ pub struct Gateway {
     permits: Permits,
     rate: Option<Rate>,
     tokens: Option<jwt::Keys>,
+    /// What tokens came to.
+    verified: hook::Stats,
+    hook: Option<Hook>,
+    webhook: Option<Arc<Webhook>>,
     roster: Roster,
     api: Api,
     metrics: Metrics,
@@ -51,10 +60,20 @@ pub struct Gateway {
     started: Instant,
 }
 
+/// What has threads of its own, and was started before the loop.
+pub struct Rooms {
+    pub keys: Arc<Mutex<ApiKeys>>,
+    pub datagrams: Vec<Ingress>,
+    pub hook: Option<Hook>,
+    pub webhook: Option<Arc<Webhook>>,
+}
+
 /// What other threads tell the gateway.
 pub enum Told {
     /// A command by datagram.
     Datagram(Box<[u8]>),
+    /// Who a client is, as the back end has it.
+    Verdict { fd: Fd, peer: Option<IpAddr>, verdict: Verdict },
     /// SIGHUP: the settings are to be read again.
     Reload,
 }
@@ -64,19 +83,24 @@ impl Gateway {
     ///
     /// # Errors
     /// Says which key or secret cannot be used.
-    pub fn new(settings: Settings, datagrams: Vec<Ingress>, keys: Arc<Mutex<ApiKeys>>) -> Result<Gateway, String> {
+    pub fn new(settings: Settings, rooms: Rooms) -> Result<Gateway, String> {
+        let Rooms { keys, datagrams, hook, webhook } = rooms;
+        let watch = Watch::new(webhook.clone(), settings.serve.hooks.presence_delay.0);
         let mut gateway = Gateway {
             heartbeat: settings.serve.heartbeat(),
             permits: Permits::new(Vec::new()),
             rate: None,
             tokens: None,
-            roster: Roster::default(),
+            verified: hook::Stats::default(),
+            hook,
+            webhook,
+            roster: Roster::new(watch),
             api: Api::new(keys),
             metrics: Metrics::new(),
             datagrams,
             addresses: HashMap::new(),
             expiries: HashMap::new(),
-            started: Instant::now(),
+            started: clock::now(),
             settings,
         };
         gateway.apply()?;
@@ -91,6 +115,13 @@ impl Gateway {
             Auth::Jwt => Some(tokens(&self.settings)?),
             Auth::Trust | Auth::Webhook => None,
         };
+        let secret = contact::secret(serve).map_err(|error| error.to_string())?;
+        if let Some(hook) = &self.hook {
+            hook.set_secret(secret.clone());
+        }
+        if let Some(webhook) = &self.webhook {
+            webhook.set_secret(secret);
+        }
         self.api.set_keys(keys);
         self.tokens = tokens;
         self.permits = Permits::new(serve.client_may());
@@ -127,7 +158,8 @@ impl Gateway {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let elapsed = clock::now().saturating_duration_since(self.started);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 
     // Who a client is.
@@ -168,12 +200,12 @@ impl Gateway {
     fn admit_token(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
         let Some(keys) = &self.tokens else { return Upgrade::refuse(Response::text(503, "no keys\n")) };
         let Some(presented) = jwt::find(request) else {
-            self.metrics.count_auth_request(AuthOutcome::Refused);
+            self.verified.refused += 1;
             return Upgrade::refuse(jwt::refuse("a token is needed"));
         };
         match keys.verify(&presented.token) {
             Ok(identity) => {
-                self.metrics.count_auth_request(AuthOutcome::Accepted);
+                self.verified.accepted += 1;
                 let accept = match presented.subprotocol {
                     Some(subprotocol) => Upgrade::accept().subprotocol(subprotocol),
                     None => Upgrade::accept(),
@@ -181,17 +213,41 @@ impl Gateway {
                 self.admit(ctx, fd, accept, identity, request.peer().ip())
             }
             Err(why) => {
-                self.metrics.count_auth_request(AuthOutcome::Refused);
+                self.verified.refused += 1;
                 Upgrade::refuse(jwt::refuse(why))
             }
         }
     }
 
+    /// Asks the back end who this is. The verdict comes by notice.
+    fn ask(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
+        let Some(hook) = &self.hook else { return unavailable() };
+        let (remote, peer) = (ctx.remote(), request.peer().ip());
+        hook.ask(fd, request.clone(), move |verdict| {
+            if let Err(error) = remote.notify(Told::Verdict { fd, peer, verdict }) {
+                log::warn!("fd {fd}: the back end's verdict does not reach the loop: {error}");
+            }
+        });
+        Upgrade::later()
+    }
+
+    /// The back end has said who this is.
+    fn handle_verdict(&mut self, ctx: &mut Context<'_>, fd: Fd, peer: Option<IpAddr>, verdict: Verdict) {
+        let upgrade = match verdict {
+            // Who has gone meanwhile must not leave a session behind.
+            Verdict::Accept(_) if !ctx.exists(fd) => return,
+            Verdict::Accept(identity) => self.admit(ctx, fd, Upgrade::accept(), identity, peer),
+            Verdict::Refuse { status, body } => Upgrade::refuse(Response::text(status, body)),
+            Verdict::Unavailable => unavailable(),
+        };
+        ctx.answer(fd, upgrade);
+    }
+
     /// Ends the connection when its identity does.
     fn watch_expiry(&mut self, ctx: &mut Context<'_>, fd: Fd) {
         let Some(exp) = ctx.session::<Session>(fd).and_then(|session| session.exp) else { return };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let timer = ctx.after(Duration::from_secs(exp).saturating_sub(now));
+        let left = Duration::from_secs(exp).saturating_sub(Duration::from_millis(clock::unix_ms()));
+        let timer = ctx.after(left);
         self.expiries.insert(timer, fd);
         if let Some(session) = ctx.session_mut::<Session>(fd) {
             session.expiry = Some(timer);
@@ -206,12 +262,12 @@ impl Gateway {
         }
         let Some(session) = ctx.session_mut::<Session>(fd) else { return true };
         match session.limiter.get_or_insert_with(|| RateLimiter::new(rate, now)).allow(rate, now) {
-            Verdict::Pass => return true,
-            Verdict::FirstOver => {
+            Allowance::Pass => return true,
+            Allowance::FirstOver => {
                 let what = "too many messages: the next one too many closes the connection";
                 ctx.push(fd, &frame::error(None, &Refusal::rate_limited(what)));
             }
-            Verdict::Over => {
+            Allowance::Over => {
                 ctx.close(fd, CloseCode::POLICY, "too many messages");
             }
         }
@@ -235,7 +291,7 @@ impl Handler for Gateway {
                 Err(response) => Upgrade::refuse(response),
             },
             Auth::Jwt => self.admit_token(ctx, fd, request),
-            Auth::Webhook => Upgrade::refuse(Response::text(503, "nobody can be asked\n").header("Retry-After", "1")),
+            Auth::Webhook => self.ask(ctx, fd, request),
         }
     }
 
@@ -250,10 +306,7 @@ impl Handler for Gateway {
         }
         let welcome = frame::welcome(fd, ctx.uid_of(fd), &self.heartbeat);
         ctx.push(fd, &welcome);
-        let groups = ctx.session_mut::<Session>(fd).map(|session| std::mem::take(&mut session.groups));
-        for group in groups.unwrap_or_default() {
-            self.roster.join(ctx, fd, &group);
-        }
+        self.roster.handle_open(ctx, fd, request);
         self.watch_expiry(ctx, fd);
     }
 
@@ -261,6 +314,7 @@ impl Handler for Gateway {
         if !self.is_within_rate(ctx, fd) {
             return;
         }
+        self.roster.watch().message(ctx, fd, message);
         match message {
             Message::Text(text) => client::carry_out(ctx, &mut self.roster, &self.permits, fd, text),
             Message::Binary(_) => {
@@ -286,7 +340,7 @@ impl Handler for Gateway {
                 ip.map(|ip| self.addresses.remove(&ip));
             }
         }
-        self.roster.handle_close(ctx, fd);
+        self.roster.handle_close(ctx, fd, closed);
     }
 
     fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Intake {
@@ -305,16 +359,21 @@ impl Handler for Gateway {
         if !request.is_control() {
             return if self.settings.serve.serves_page() { page::respond(request) } else { None };
         }
-        let Gateway { api, roster, metrics, datagrams, .. } = self;
+        let Gateway { api, roster, metrics, datagrams, webhook, hook, verified, .. } = self;
         let mut parts = Parts { roster, metrics };
         let text = |ctx: &Context<'_>| {
             let counts = datagrams.iter().map(Ingress::counts).sum();
-            metrics.encode(snapshot::of(&ctx.stats(), counts))
+            let webhook = webhook.as_ref().map(|webhook| webhook.stats()).unwrap_or_default();
+            let hook = hook.as_ref().map_or(*verified, Hook::stats);
+            metrics.encode(snapshot::of(&ctx.stats(), counts, webhook, hook))
         };
         Some(api.respond(ctx, request, &mut parts, text))
     }
 
     fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
+        if self.roster.watch().handle_timer(ctx, timer) {
+            return;
+        }
         if let Some(fd) = self.expiries.remove(&timer) {
             ctx.close(fd, EXPIRED, "the token has expired");
         }
@@ -323,6 +382,7 @@ impl Handler for Gateway {
     fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {
         match notice.downcast::<Told>().map(|told| *told) {
             Ok(Told::Datagram(bytes)) => self.api.handle_datagram(ctx, &bytes),
+            Ok(Told::Verdict { fd, peer, verdict }) => self.handle_verdict(ctx, fd, peer, verdict),
             Ok(Told::Reload) => self.reload(ctx),
             Err(_) => log::error!("a notice that nobody knows"),
         }
@@ -349,6 +409,10 @@ fn trusted(request: &Request) -> Result<Identity, Response> {
         }
         None => Ok(Identity::default()),
     }
+}
+
+fn unavailable() -> Upgrade {
+    Upgrade::refuse(Response::text(503, "nobody can say who you are\n").header("Retry-After", "1"))
 }
 
 fn too_many(why: String) -> Upgrade {

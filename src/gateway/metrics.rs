@@ -26,16 +26,6 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Clone, Debug)]
 pub struct Metrics {
     api_requests: Family<ApiRequest, Counter>,
-    auth_requests: Family<[(&'static str, &'static str); 1], Counter>,
-}
-
-/// What became of a question to the authentication webhook.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
-pub enum AuthOutcome {
-    Accepted,
-    Refused,
-    Failed,
-    TimedOut,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -72,6 +62,8 @@ pub struct Snapshot {
     pub webhook_sent: u64,
     pub webhook_failures: u64,
     pub webhook_given_up: u64,
+    /// Who asked to be let in and proved, or did not prove, who it is: `accepted`, `refused`, `failed`, `timed_out`.
+    pub auth: BTreeMap<&'static str, u64>,
     pub datagrams: ingress::Counts,
     /// Descriptors of this process.
     pub descriptors: Descriptors,
@@ -99,12 +91,7 @@ pub struct Descriptors {
 impl Metrics {
     /// Nothing counted yet.
     pub fn new() -> Metrics {
-        let metrics = Metrics { api_requests: Family::default(), auth_requests: Family::default() };
-        for outcome in [AuthOutcome::Accepted, AuthOutcome::Refused, AuthOutcome::Failed, AuthOutcome::TimedOut] {
-            // There from the start, so that a rate has something to rise from.
-            let _ = metrics.auth_requests.get_or_create(&[("outcome", outcome.as_str())]);
-        }
-        metrics
+        Metrics { api_requests: Family::default() }
     }
 
     /// Counts an answer of the API. `path` is its route, as `/api/users/{uid}`, never what a client sent: each is a time
@@ -113,32 +100,15 @@ impl Metrics {
         self.api_requests.get_or_create(&ApiRequest { path, status }).inc();
     }
 
-    /// Counts an answer of the authentication webhook.
-    pub fn count_auth_request(&self, outcome: AuthOutcome) {
-        self.auth_requests.get_or_create(&[("outcome", outcome.as_str())]).inc();
-    }
-
     /// All of it as text, of the type [`CONTENT_TYPE`].
     pub fn encode(&self, snapshot: Snapshot) -> String {
         let mut registry = Registry::default();
-        let (api, auth) = (self.api_requests.clone(), self.auth_requests.clone());
+        let api = self.api_requests.clone();
         registry.register("fdpush_api_requests", "Answers of the HTTP API by route and status", api);
-        registry.register("fdpush_auth_requests", "Questions to the authentication webhook by outcome", auth);
         registry.register_collector(Box::new(snapshot));
         let mut out = String::new();
         text::encode(&mut out, &registry).expect("a string takes everything");
         out
-    }
-}
-
-impl AuthOutcome {
-    fn as_str(self) -> &'static str {
-        match self {
-            AuthOutcome::Accepted => "accepted",
-            AuthOutcome::Refused => "refused",
-            AuthOutcome::Failed => "failed",
-            AuthOutcome::TimedOut => "timed_out",
-        }
     }
 }
 
@@ -188,6 +158,13 @@ impl Snapshot {
         let bytes = [("in", self.bytes_in), ("out", self.bytes_out)];
         sheet.counters("fdpush_bytes", "Bytes by direction", "direction", bytes)?;
         sheet.gauge("fdpush_queue_bytes", "Bytes that wait to be written", self.queue_bytes as u64)?;
+        let auth = self.auth.iter().map(|(outcome, count)| (*outcome, *count));
+        sheet.counters(
+            "fdpush_auth_requests",
+            "Clients with a token, or a back end to ask, by outcome",
+            "outcome",
+            auth,
+        )?;
         let drops = self.drops.iter().map(|(policy, count)| (*policy, *count));
         sheet.counters("fdpush_drops", "Messages that slow readers did not get, by policy", "policy", drops)
     }
@@ -310,6 +287,7 @@ mod tests {
             bytes_in: 13,
             bytes_out: u64::MAX,
             queue_bytes: 15,
+            auth: [("accepted", 0), ("timed_out", 1)].into(),
             drops: [("drop_newest", 16), ("conflate", 17)].into(),
             heartbeats_missed: 18,
             turns,
@@ -330,7 +308,6 @@ mod tests {
         metrics.count_api_request("/api/push", 200);
         metrics.count_api_request("/api/push", 200);
         metrics.clone().count_api_request("/api/users/{uid}", 404);
-        metrics.count_auth_request(AuthOutcome::TimedOut);
         let text = metrics.encode(snapshot());
         let version = env!("CARGO_PKG_VERSION");
         let build = format!("fdpush_build_info{{version=\"{version}\"}} 1");

@@ -8,6 +8,7 @@ mod backend;
 mod cli;
 mod client;
 mod clock;
+mod contact;
 mod frame;
 mod handler;
 mod ingress;
@@ -23,6 +24,7 @@ mod settings;
 mod snapshot;
 mod systemd;
 mod throttle;
+mod watch;
 mod webhook;
 
 use std::error::Error;
@@ -30,6 +32,7 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use clap::Parser;
 use fdpush::{Address, Remote, RemoteError, Server};
@@ -37,10 +40,16 @@ use simple_logger::SimpleLogger;
 
 use self::auth::api_keys::ApiKeys;
 use self::cli::{ApiAddress, Cli, Command, Endpoint};
-use self::handler::{Gateway, Told};
+use self::handler::{Gateway, Rooms, Told};
 use self::ingress::{Ingress, Outcome, Socket};
 use self::settings::Settings;
 use self::systemd::{ApiSocket, Inherited};
+
+/// How long the last events may take to the back end once the last connection has gone.
+const WEBHOOK_FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Crates that would log what clients sent, cookies and all.
+const HUSHED: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
 
 /// Runs the command line.
 pub fn run() -> Result<(), Box<dyn Error>> {
@@ -80,7 +89,12 @@ fn warn(settings: &Settings) {
 fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let inherited = Inherited::take()?;
     let serve = &settings.serve;
-    SimpleLogger::new().with_level(serve.log.into()).with_utc_timestamps().init()?;
+    let level: log::LevelFilter = serve.log.into();
+    let logger = SimpleLogger::new().with_level(log::LevelFilter::Trace).with_utc_timestamps();
+    let hush = level.min(log::LevelFilter::Warn);
+    HUSHED.into_iter().fold(logger, |logger, target| logger.with_module_level(target, hush)).init()?;
+    // What SIGHUP can change is the bound of all, not the logger's own.
+    log::set_max_level(level);
     for warning in settings.warnings() {
         log::warn!("{warning}");
     }
@@ -105,9 +119,17 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let heartbeat = serve.heartbeat();
     let origins = serve.origins()?;
     let second_login = serve.clients.on_second_login.into();
-    let gateway = Gateway::new(settings, datagrams, keys)?;
+    let node = contact::node(serve);
+    let (webhook, hook) = (contact::webhook(serve, &node)?, contact::hook(serve, &node)?);
+    let flush_time_max = WEBHOOK_FLUSH_TIME_MAX.min(limits.drain_time_max);
+    let rooms = Rooms { keys, datagrams, hook, webhook: webhook.clone() };
+    let gateway = Gateway::new(settings, rooms)?;
     let server = server.limits(limits).heartbeat(heartbeat).origins(origins).second_login(second_login);
-    server.handler(gateway).run()?;
+    let ended = server.handler(gateway).run();
+    if let Some(webhook) = webhook {
+        webhook.finish(flush_time_max);
+    }
+    ended?;
     log::info!("drained");
     Ok(())
 }

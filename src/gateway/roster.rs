@@ -2,18 +2,43 @@
 //!
 //! Members of a group hear of persons who come and go; the back end, of persons who come online and go offline.
 
-use fdpush::{Change, Context, Fd};
+use fdpush::{Change, Closed, Context, Fd, Request};
 
 use super::frame;
 use super::presence::Presence;
+use super::session::Session;
+use super::watch::Watch;
 
 /// The persons, as groups and the back end see them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Roster {
     presence: Presence,
+    watch: Watch,
 }
 
 impl Roster {
+    /// Nobody is here. The back end hears through `watch`.
+    pub fn new(watch: Watch) -> Roster {
+        Roster { presence: Presence::default(), watch }
+    }
+
+    /// What the back end hears of connections.
+    pub fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
+    /// A connection is open: it joins the groups that it is to be in from the start.
+    pub fn handle_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+        self.watch.opened(ctx, fd, request);
+        if let Some(uid) = ctx.uid_of(fd) {
+            self.watch.came(uid);
+        }
+        let groups = ctx.session_mut::<Session>(fd).map(|session| std::mem::take(&mut session.groups));
+        for group in groups.unwrap_or_default() {
+            self.join(ctx, fd, &group);
+        }
+    }
+
     /// Says who a connection is from now on; in its groups one person leaves, and another comes.
     pub fn bind(&mut self, ctx: &mut Context<'_>, fd: Fd, uid: &str) -> Change {
         let before = ctx.uid_of(fd).map(str::to_owned);
@@ -65,16 +90,24 @@ impl Roster {
     }
 
     /// A connection is open no more.
-    pub fn handle_close(&mut self, ctx: &mut Context<'_>, fd: Fd) {
+    pub fn handle_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
+        self.watch.closed(ctx, fd, closed);
         let Some(uid) = ctx.uid_of(fd).map(str::to_owned) else { return };
         let groups: Vec<String> = ctx.groups_of(fd).into_iter().map(str::to_owned).collect();
         for group in groups {
             self.exit(ctx, &group, &uid);
         }
+        self.watch.went(ctx, &uid);
     }
 
     fn rename(&mut self, ctx: &mut Context<'_>, fd: Fd, before: Option<&str>, after: Option<&str>) {
         let groups: Vec<String> = ctx.groups_of(fd).into_iter().map(str::to_owned).collect();
+        if let Some(uid) = after {
+            self.watch.came(uid);
+        }
+        if let Some(uid) = before {
+            self.watch.went(ctx, uid);
+        }
         for group in groups {
             if let Some(uid) = before {
                 self.exit(ctx, &group, uid);

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use fdpush::{Histogram, Stats};
 
+use super::auth::hook;
 use super::ingress;
 use super::metrics::{Descriptors, Durations, Snapshot};
+use super::webhook;
 
 /// The state of the server at the time of a scrape.
-pub fn of(stats: &Stats, datagrams: ingress::Counts) -> Snapshot {
+pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, hook: hook::Stats) -> Snapshot {
     Snapshot {
         connections: BTreeMap::from([("open", stats.open), ("other", stats.connections - stats.open)]),
         uids: stats.users,
@@ -31,9 +33,18 @@ pub fn of(stats: &Stats, datagrams: ingress::Counts) -> Snapshot {
         turns: durations(&stats.turn_time),
         pushes: durations(&stats.write_delay),
         timers: stats.timers,
+        webhook_queue: webhook.queued,
+        webhook_sent: webhook.sent,
+        webhook_failures: webhook.failures,
+        webhook_given_up: webhook.given_up,
+        auth: BTreeMap::from([
+            ("accepted", hook.accepted),
+            ("refused", hook.refused),
+            ("failed", hook.failed),
+            ("timed_out", hook.timed_out),
+        ]),
         datagrams,
         descriptors: Descriptors::now(),
-        ..Snapshot::default()
     }
 }
 

@@ -1,0 +1,66 @@
+//! The back ends that the settings name: the one that hears of events, and the one that says who a client is.
+
+use std::io;
+use std::sync::Arc;
+
+use super::auth::hook::{self, Hook};
+use super::backend::signature::Secret;
+use super::backend::{Contact, Url};
+use super::cli::{Auth, EventKind, Serve};
+use super::webhook::event::Kind;
+use super::webhook::{self, Webhook};
+
+/// The webhook of the settings, if they name one.
+pub fn webhook(serve: &Serve, node: &str) -> io::Result<Option<Arc<Webhook>>> {
+    let hooks = &serve.hooks;
+    let Some(url) = &hooks.webhook else { return Ok(None) };
+    let config = webhook::Config {
+        kinds: hooks.webhook_events.iter().copied().map(Kind::from).collect(),
+        queue_max: hooks.webhook_queue_max as usize,
+        batch_max: hooks.webhook_batch_max as usize,
+        timeout: hooks.webhook_timeout.0,
+        retry_time_max: hooks.webhook_retry_time_max.0,
+        ..webhook::Config::new(contact(serve, url.as_ref(), node)?)
+    };
+    Webhook::start(config).map(|webhook| Some(Arc::new(webhook)))
+}
+
+/// The connect hook of the settings, if clients are let in by one.
+pub fn hook(serve: &Serve, node: &str) -> io::Result<Option<Hook>> {
+    let Some(url) = serve.clients.auth_url.as_ref().filter(|_| serve.auth() == Auth::Webhook) else { return Ok(None) };
+    let timeout = serve.clients.auth_timeout.0;
+    let config = hook::Config { timeout, ..hook::Config::new(contact(serve, url.as_ref(), node)?) };
+    Hook::start(config).map(Some)
+}
+
+/// What both sign with.
+pub fn secret(serve: &Serve) -> io::Result<Option<Secret>> {
+    serve.hooks.webhook_secret.as_ref().map(|secret| Secret::new(secret.expose())).transpose()
+}
+
+/// This server's name: the one that was given, or the host's and something random.
+pub fn node(serve: &Serve) -> String {
+    match &serve.hooks.node {
+        Some(node) => node.as_ref().to_owned(),
+        None => {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            format!("{}-{:08x}", host.trim(), fastrand::u32(..))
+        }
+    }
+}
+
+fn contact(serve: &Serve, url: &str, node: &str) -> io::Result<Contact> {
+    Ok(Contact { url: Url::parse(url)?, node: node.to_owned(), secret: secret(serve)? })
+}
+
+impl From<EventKind> for Kind {
+    fn from(kind: EventKind) -> Kind {
+        match kind {
+            EventKind::Open => Kind::Open,
+            EventKind::Message => Kind::Message,
+            EventKind::Close => Kind::Close,
+            EventKind::Online => Kind::Online,
+            EventKind::Offline => Kind::Offline,
+        }
+    }
+}
