@@ -157,7 +157,17 @@ impl Http {
     /// Reads on in what was kept.
     pub fn step(&mut self, peer: Peer, is_control: bool, env: &Env) -> Result<Step, HttpError> {
         match mem::take(&mut self.phase) {
-            Phase::Idle | Phase::Head => self.read_head(peer, is_control, env),
+            phase @ (Phase::Idle | Phase::Head) => {
+                if self.scanned == 0 {
+                    self.at += skip_empty_lines(self.rest());
+                }
+                if self.is_drained() {
+                    // Nothing came: neither is a new connection idle by that, nor an idle one at a head.
+                    self.phase = phase;
+                    return Ok(Step::More);
+                }
+                self.read_head(peer, is_control, env)
+            }
             Phase::Body(upload) => self.read_body(upload),
             Phase::Pieces(stream) => self.read_piece(stream),
             waiting @ (Phase::Answer(_) | Phase::Asked(_)) => {
@@ -309,12 +319,6 @@ impl Http {
     }
 
     fn read_head(&mut self, peer: Peer, is_control: bool, env: &Env) -> Result<Step, HttpError> {
-        if self.scanned == 0 {
-            self.at += skip_empty_lines(self.rest());
-        }
-        if self.is_drained() {
-            return Ok(Step::More);
-        }
         self.phase = Phase::Head;
         let rest = self.buf.get(self.at..).unwrap_or_default();
         self.is_head = rest.starts_with(b"HEAD ");

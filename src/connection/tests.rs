@@ -248,6 +248,18 @@ fn a_head_has_its_time_whatever_drips_in() {
 }
 
 #[test]
+fn to_look_for_bytes_that_are_not_there_gives_no_one_more_time() {
+    let mut rig = Rig::new(Limits { head_time_max: millis(10), keep_alive_max: millis(1000), ..Limits::default() });
+    assert_eq!(rig.feed(b""), [""; 0]);
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10), "a new connection has the time of a head");
+    rig.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    rig.written();
+    rig.env.now = Tick(500);
+    rig.feed(b"");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000), "and an idle one that of an idle one");
+}
+
+#[test]
 fn an_upgrade_that_nobody_answers_gets_503() {
     let mut rig = Rig::new(Limits { answer_time_max: millis(500), ..Limits::default() });
     rig.feed(UPGRADE.as_bytes());
