@@ -223,7 +223,9 @@ impl Life {
                 assert!(self.write_due(limits) > turn.now, "{} outlived its write", self.fd);
                 assert!(self.message_due(limits) > turn.now, "{} outlived its message", self.fd);
             }
-            _ => self.is_expired |= self.due(limits) <= turn.now,
+            // It may be dropped from here on, whether or not the loop had to know that by now.
+            Stage::Closing { until } => self.is_expired |= until.min(self.write_due(limits)) <= turn.now,
+            Stage::Http | Stage::Dead => {}
         }
         if is_pinged {
             assert!(self.is_open(), "{} was pinged and is not open", self.fd);
