@@ -290,9 +290,11 @@ impl Context<'_> {
         self.core.reply(fd, |connection, env| connection.begin_response(response, env))
     }
 
-    /// Sends a piece of the response's body. `Gone`: none was begun there, or its connection has ended.
+    /// Sends a piece of the response's body. `Gone`: none was begun there, or its connection has ended. `Dropped`: the
+    /// client does not read, and more than [`queue_bytes_max`](Limits::queue_bytes_max) would wait for it; the connection
+    /// is ended, so that the client sees that the response is not whole.
     pub fn write_response(&mut self, fd: Fd, piece: &[u8]) -> Outcome {
-        self.core.reply(fd, |connection, env| connection.write_response(piece, env))
+        self.core.write_reply(fd, piece)
     }
 
     /// Ends the response. If the request's body was not all there, so does the connection.

@@ -113,7 +113,7 @@ pub mod bench {
 /// What `tests/simulator/` drives in the loop's stead, for it only.
 #[doc(hidden)]
 pub mod sim {
-    pub use crate::connection::{Connection, Deferred, Env, Event, Next, Outbound, Sent};
+    pub use crate::connection::{Connection, Deferred, Env, Event, Next, Outbound, Queued, Sent};
     pub use crate::protocol::frame::Opcode;
     pub use crate::registry::{Departed, Registry};
     pub use crate::tick::Tick;

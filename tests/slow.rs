@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Client, Scratch, TestServer, channel, report_close, serve, serve_on};
-use fdpush::{By, Cause, Delivery, Fd, Limits, Message, Outcome, SlowReader};
+use fdpush::{By, Cause, Delivery, Fd, Limits, Message, Outcome, Response, SlowReader};
 
 /// A bound that is soon reached, and a message that needs many to reach it.
 const QUEUE_BYTES_MAX: usize = 64 << 10;
@@ -178,4 +178,37 @@ fn a_socket_that_takes_nothing_for_too_long_is_dropped() {
     let (fd, closed) = heard.next();
     assert_eq!(fd, slow.fd());
     assert_eq!((closed.code.as_u16(), closed.by, closed.cause), (1006, By::Server, Cause::WriteTimedOut));
+}
+
+#[test]
+fn a_response_in_pieces_to_one_who_does_not_read_ends() {
+    let (told, heard) = channel();
+    let server = serve(|server| {
+        server.limits(limits(SlowReader::DropNewest)).on_request(move |ctx, fd, _| {
+            assert_eq!(ctx.begin_response(fd, &Response::new(200)), Outcome::Queued);
+            let piece = [b'x'; MESSAGE_BYTES];
+            let end = (0..MESSAGES_MAX).map(|_| ctx.write_response(fd, &piece)).find(|outcome| !outcome.is_queued());
+            told.send((end, ctx.end_response(fd))).expect("the test waits");
+            Response::later()
+        })
+    });
+    let mut client = server.raw();
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(heard.next(), (Some(Outcome::Dropped), Outcome::Gone));
+    assert!(!client.rest().ends_with(b"0\r\n\r\n"), "it sees that this is not all");
+    assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
+}
+
+#[test]
+fn responses_have_a_bound_of_their_own() {
+    const PAGE_BYTES: usize = 64 << 20;
+    let limits = Limits { queue_total_bytes_max: 256 << 10, ..limits(SlowReader::Close) };
+    let server =
+        serve(|server| server.limits(limits).on_request(|_, _, _| Response::new(200).body(vec![b'x'; PAGE_BYTES])));
+    let mut websocket = server.connect("/?uid=ann");
+    let mut client = server.raw();
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(client.rest().len() < PAGE_BYTES, "no more came than the kernel took at once");
+    assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "hello").queued), 1);
+    assert_eq!(websocket.text(), "hello");
 }

@@ -14,7 +14,7 @@ pub struct Counts {
     pub missed: u64,
     /// Messages that a full queue took in place of an unsent older one.
     pub conflated: u64,
-    /// Messages that a full queue did not take.
+    /// Messages, and responses, that a full queue did not take.
     pub dropped: u64,
     /// Messages longer than any queue may be.
     pub too_large: u64,

@@ -2,7 +2,7 @@
 
 use crate::connection::counts::Counts;
 use crate::connection::journal::Journal;
-use crate::connection::queue::Queue;
+use crate::connection::queue::{Queue, Queued};
 use crate::limits::{Heartbeat, Limits};
 use crate::protocol::assembler;
 use crate::protocol::origin::Origins;
@@ -24,8 +24,8 @@ pub struct Env {
     pub now: Tick,
     /// The same for people: the `Date` of HTTP responses.
     pub date: String,
-    /// Bytes in all queues, a shared frame counted once.
-    pub queued: usize,
+    /// Bytes in all queues.
+    pub queued: Queued,
     /// What is counted.
     pub counts: Counts,
     /// What this turn has to send.
@@ -45,7 +45,7 @@ impl Env {
             origins,
             now: Tick(0),
             date: String::new(),
-            queued: 0,
+            queued: Queued::default(),
             counts: Counts::default(),
             journal: Journal::default(),
             assemblers: Vec::new(),

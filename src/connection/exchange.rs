@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io::Write;
 
 use crate::connection::http::{Answer, Deferred, Reply, Step};
-use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Opened, Pulse, Refusal, Stage};
+use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Opened, Pulse, Refusal, Sent, Stage};
 use crate::fd::Fd;
 use crate::protocol::http::HttpError;
 use crate::protocol::intake::Intake;
@@ -34,8 +34,7 @@ impl Connection {
             return Err(fault);
         }
         let output = self.output.queue(env);
-        output.push_raw(|out| out.extend_from_slice(&response), &mut env.queued);
-        output.seal();
+        output.push_http(|out| out.extend_from_slice(&response), &mut env.queued);
 
         let http = std::mem::take(&mut **http);
         self.stage = Stage::Open(None);
@@ -77,7 +76,7 @@ impl Connection {
                 self.deadline = http.deadline(env);
                 if must_tell {
                     let output = self.output.queue(env);
-                    output.push_raw(|out| out.extend_from_slice(CONTINUE), &mut env.queued);
+                    output.push_http(|out| out.extend_from_slice(CONTINUE), &mut env.queued);
                 }
                 None
             }
@@ -114,30 +113,32 @@ impl Connection {
         answer.keep_alive = keep_alive;
         let output = self.output.queue(env);
         let date = &env.date;
-        output.push_raw(|out| response.encode_head(out, date, length, keep_alive), &mut env.queued);
+        output.push_http(|out| response.encode_head(out, date, length, keep_alive), &mut env.queued);
         true
     }
 
-    /// Sends a piece of the body. `false`: no response was begun.
-    pub fn write_response(&mut self, piece: &[u8], env: &mut Env) -> bool {
-        let Stage::Http(http) = &mut self.stage else { return false };
-        let Some(&mut Answer { reply, .. }) = http.answer_mut() else { return false };
-        self.deadline = http.deadline(env);
+    /// Sends a piece of the body. `NotOpen`: no response was begun. `Full`: more waits than a queue may hold.
+    pub fn write_response(&mut self, piece: &[u8], env: &mut Env) -> Sent {
+        let queued = self.queued_bytes();
+        let Stage::Http(http) = &mut self.stage else { return Sent::NotOpen };
+        let Some(&mut Answer { reply, .. }) = http.answer_mut() else { return Sent::NotOpen };
         match reply {
-            Reply::None => return false,
+            Reply::None => return Sent::NotOpen,
             Reply::HeadOnly => {}
+            _ if queued > 0 && queued + piece.len() > env.limits.queue_bytes_max => return Sent::Full,
             // An empty chunk would be the last.
             Reply::Chunked if piece.is_empty() => {}
             Reply::Chunked => {
                 let output = self.output.queue(env);
-                output.push_raw(|out| push_chunk(out, piece), &mut env.queued);
+                output.push_http(|out| push_chunk(out, piece), &mut env.queued);
             }
             Reply::UntilClose => {
                 let output = self.output.queue(env);
-                output.push_raw(|out| out.extend_from_slice(piece), &mut env.queued);
+                output.push_http(|out| out.extend_from_slice(piece), &mut env.queued);
             }
         }
-        true
+        self.deadline = http.deadline(env);
+        Sent::Queued
     }
 
     /// Ends the response. The connection ends with it if the request's body was not all there. `false`: none was begun.
@@ -150,7 +151,7 @@ impl Connection {
         self.deadline = http.deadline(env);
         if answer.reply == Reply::Chunked {
             let output = self.output.queue(env);
-            output.push_raw(|out| out.extend_from_slice(b"0\r\n\r\n"), &mut env.queued);
+            output.push_http(|out| out.extend_from_slice(b"0\r\n\r\n"), &mut env.queued);
         }
         if !answer.keep_alive || self.is_peer_done {
             self.linger_after_http(env);
@@ -276,7 +277,7 @@ impl Connection {
     fn push_response(&mut self, response: &Response, keep_alive: bool, head_only: bool, env: &mut Env) {
         let output = self.output.queue(env);
         let date = &env.date;
-        output.push_raw(|out| response.encode(out, date, keep_alive, head_only), &mut env.queued);
+        output.push_http(|out| response.encode(out, date, keep_alive, head_only), &mut env.queued);
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::connection::fuzz::http::REQUESTS;
 use crate::connection::fuzz::reader::{Due, Reader};
-use crate::connection::{Closed, Connection, Deferred, Env, Event, Next, Outbound, Sent, State};
+use crate::connection::{Closed, Connection, Deferred, Env, Event, Next, Outbound, Queued, Sent, State};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits, SlowReader};
 use crate::peer::Peer;
@@ -280,9 +280,9 @@ impl Rig {
         }
         let policy = self.env.limits.slow_reader;
         match sent {
-            Sent::Queued if self.env.queued > self.env.limits.queue_total_bytes_max => {
+            Sent::Queued if self.env.queued.frames > self.env.limits.queue_total_bytes_max => {
                 self.write(at);
-                let is_over = self.env.queued > self.env.limits.queue_total_bytes_max;
+                let is_over = self.env.queued.frames > self.env.limits.queue_total_bytes_max;
                 let side = &mut self.sides[at];
                 if !is_over || side.connection.queued_bytes() == 0 {
                     return;
@@ -308,7 +308,7 @@ impl Rig {
     fn send(&mut self, at: usize, outbound: &mut Outbound<'_>, due: &Due) -> Sent {
         let side = &mut self.sides[at];
         let (before, bytes, limits) = (side.connection.queued_bytes(), outbound.bytes(), &self.env.limits);
-        let is_over_total = before > 0 && self.env.queued + bytes > limits.queue_total_bytes_max;
+        let is_over_total = before > 0 && self.env.queued.frames + bytes > limits.queue_total_bytes_max;
         let expected = match side.life {
             Life::Http | Life::Ended => Sent::NotOpen,
             Life::Open if bytes > limits.queue_bytes_max => Sent::TooLarge,
@@ -357,7 +357,9 @@ impl Rig {
     }
 
     fn abort(&mut self, at: usize) {
-        let event = self.sides[at].connection.abort();
+        let side = &mut self.sides[at];
+        side.reader.is_lost = true;
+        let event = side.connection.abort(&mut self.env);
         self.hear_end(at, event);
     }
 
@@ -460,7 +462,7 @@ impl Rig {
             }
         }
         if self.sides.iter().all(|side| side.connection.queued_bytes() == 0) {
-            assert_eq!(self.env.queued, 0, "bytes in queues that are empty");
+            assert_eq!(self.env.queued, Queued::default(), "bytes in queues that are empty");
         }
     }
 
@@ -470,7 +472,7 @@ impl Rig {
             self.abort(at);
             self.flush(at);
         }
-        assert_eq!(self.env.queued, 0, "bytes in queues that are no more");
+        assert_eq!(self.env.queued, Queued::default(), "bytes in queues that are no more");
     }
 }
 

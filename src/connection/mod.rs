@@ -29,7 +29,7 @@ pub use crate::connection::env::Env;
 pub use crate::connection::event::{Event, Next, Refusal, Sent, State, Traffic};
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
 pub use crate::connection::http::Deferred;
-pub use crate::connection::queue::Outbound;
+pub use crate::connection::queue::{Outbound, Queued};
 
 use crate::connection::heartbeat::{Beat, Pulse};
 use crate::connection::http::Http;
@@ -238,7 +238,7 @@ impl Connection {
             return Sent::TooLarge;
         }
         let queued = self.queued_bytes();
-        let is_over_total = queued > 0 && env.queued + bytes > env.limits.queue_total_bytes_max;
+        let is_over_total = queued > 0 && env.queued.frames + bytes > env.limits.queue_total_bytes_max;
         if queued + bytes > env.limits.queue_bytes_max || is_over_total {
             return Sent::Full;
         }
@@ -294,7 +294,7 @@ impl Connection {
                 None => self.output.clear(env),
             }
         }
-        if self.is_open() && env.queued > env.limits.queue_total_bytes_max {
+        if self.is_open() && env.queued.frames > env.limits.queue_total_bytes_max {
             // Not even the frame that it is in the middle of can be kept for it, so there is no place for a close frame.
             self.release(env);
             return Some(self.die(By::Server, Cause::SlowConsumer));
@@ -303,8 +303,9 @@ impl Connection {
     }
 
     /// Ends it without a word, and without what is queued.
-    pub fn abort(&mut self) -> Option<Event<'static>> {
+    pub fn abort(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let event = self.is_open().then(|| self.die(By::Server, Cause::ServerClosed));
+        self.release(env);
         self.stage = Stage::Finished;
         event
     }

@@ -51,14 +51,14 @@ impl Output {
         match self {
             Output::Empty => {
                 if let Some(range) = env.journal.put(outbound) {
-                    env.queued += range.len();
+                    env.queued.frames += range.len();
                     *self = Output::Fresh(range);
                     return;
                 }
             }
             Output::Fresh(range) => {
                 if env.journal.extend(range, outbound) {
-                    env.queued += outbound.bytes();
+                    env.queued.frames += outbound.bytes();
                     return;
                 }
             }
@@ -82,8 +82,8 @@ impl Output {
             let mut queue = env.take_queue();
             if let Output::Fresh(range) = *self {
                 let fresh = env.journal.get(range);
-                env.queued -= fresh.len();
-                queue.push_raw(|run| run.extend_from_slice(fresh), &mut env.queued);
+                env.queued.frames -= fresh.len();
+                queue.push_frames(fresh, &mut env.queued);
             }
             *self = Output::Queued(queue);
         }
@@ -138,7 +138,7 @@ impl Output {
         match self {
             Output::Empty => return,
             Output::Fresh(range) if written == range.len() => {
-                env.queued -= written;
+                env.queued.frames -= written;
                 env.counts.sent += 1;
                 *self = Output::Empty;
                 return;
@@ -161,7 +161,7 @@ impl Output {
     pub fn clear(&mut self, env: &mut Env) {
         match std::mem::take(self) {
             Output::Empty => {}
-            Output::Fresh(range) => env.queued -= range.len(),
+            Output::Fresh(range) => env.queued.frames -= range.len(),
             Output::Queued(queue) => env.give_queue(queue),
         }
     }
@@ -197,14 +197,14 @@ mod tests {
                 output.push(&mut outbound, &mut env);
             }
         }
-        assert_eq!(env.queued, 27);
+        assert_eq!(env.queued.frames, 27);
         for output in &mut outputs {
             assert!(matches!(output, Output::Fresh(_)));
             assert_eq!(waiting(output, &env), b"\x81\x01a\x81\x01b\x81\x01c");
             output.handle_written(9, false, &mut env);
             assert!(output.is_empty());
         }
-        assert_eq!(env.queued, 0);
+        assert_eq!(env.queued.frames, 0);
     }
 
     #[test]
@@ -230,12 +230,12 @@ mod tests {
         output.handle_written(4, true, &mut env);
         env.end_turn();
         assert_eq!(waiting(&output, &env), b"", "the socket is full");
-        assert_eq!(env.queued, 10);
+        assert_eq!(env.queued.frames, 10);
         output.push(&mut text("three"), &mut env);
         output.as_queue().expect("a queue").handle_writable();
         assert_eq!(waiting(&output, &env), b"e\x81\x03two\x81\x05three");
         output.clear(&mut env);
-        assert_eq!(env.queued, 0);
+        assert_eq!(env.queued.frames, 0);
     }
 
     #[test]
@@ -250,6 +250,6 @@ mod tests {
         assert!(matches!(output, Output::Queued(_)));
         assert_eq!(output.bytes(), 5 * 100_010);
         output.clear(&mut env);
-        assert_eq!(env.queued, 0);
+        assert_eq!(env.queued.frames, 0);
     }
 }

@@ -55,8 +55,8 @@ struct Segment {
     bytes: Bytes,
     /// Under which the segment stands in `keys`.
     key: Option<Box<str>>,
-    /// A segment of its own with nothing appended: it has a key, or it is not made of frames.
-    is_sealed: bool,
+    /// It is a run, and not of frames: HTTP.
+    is_http: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +64,15 @@ enum Bytes {
     /// Frames, or HTTP responses, copied one behind the other.
     Run(Vec<u8>),
     Shared(SharedFrame),
+}
+
+/// Bytes in all queues of a loop.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Queued {
+    /// Of WebSockets, a shared frame counted once.
+    pub frames: usize,
+    /// Of HTTP, which must not use up what WebSockets may have: anybody can ask for a page and not read it.
+    pub http: usize,
 }
 
 /// A frame on its way into queues, encoded at most once.
@@ -156,8 +165,8 @@ impl Queue {
         self.behind_since
     }
 
-    /// Appends a frame. `total` is the memory in all queues, and is kept up to date.
-    pub fn push(&mut self, outbound: &mut Outbound<'_>, total: &mut usize) {
+    /// Appends a frame. `total` is kept up to date.
+    pub fn push(&mut self, outbound: &mut Outbound<'_>, total: &mut Queued) {
         let bytes = outbound.bytes();
         if let Some(key) = outbound.key {
             let number = self.first + self.segments.len() as u64;
@@ -166,32 +175,32 @@ impl Queue {
         } else if outbound.to_many && (self.is_full || bytes > COPIED_BYTES_MAX) {
             self.push_shared(outbound, None, total);
         } else {
-            outbound.append_to(self.run(bytes));
-            *total += bytes;
+            outbound.append_to(self.run(bytes, false));
+            total.frames += bytes;
         }
         self.bytes += bytes;
     }
 
     /// Appends bytes that are no frame: HTTP responses. `write` appends them to the buffer it is given.
-    pub fn push_raw(&mut self, write: impl FnOnce(&mut Vec<u8>), total: &mut usize) {
-        let run = self.run(0);
+    pub fn push_http(&mut self, write: impl FnOnce(&mut Vec<u8>), total: &mut Queued) {
+        let run = self.run(0, true);
         let before = run.len();
         write(run);
         let bytes = run.len() - before;
         self.bytes += bytes;
-        *total += bytes;
+        total.http += bytes;
     }
 
-    /// Says that what comes next are frames, where all before was HTTP.
-    pub fn seal(&mut self) {
-        for segment in &mut self.segments {
-            segment.is_sealed = true;
-        }
+    /// Appends frames that are encoded already.
+    pub fn push_frames(&mut self, frames: &[u8], total: &mut Queued) {
+        self.run(frames.len(), false).extend_from_slice(frames);
+        self.bytes += frames.len();
+        total.frames += frames.len();
     }
 
     /// Puts a newer message in the place of the unsent older one with its key. `false`: there is none, or it would make
     /// the queue longer than `bytes_max`.
-    pub fn conflate(&mut self, outbound: &mut Outbound<'_>, bytes_max: usize, total: &mut usize) -> bool {
+    pub fn conflate(&mut self, outbound: &mut Outbound<'_>, bytes_max: usize, total: &mut Queued) -> bool {
         let Some(&number) = outbound.key.and_then(|key| self.keys.get(key)) else { return false };
         let index = (number - self.first) as usize;
         let is_begun = index == 0 && self.sent > 0;
@@ -201,14 +210,14 @@ impl Queue {
         if bytes > bytes_max {
             return false;
         }
-        *total -= segment.bytes.release();
+        segment.release(total);
         segment.bytes = share_into(outbound, total);
         self.bytes = bytes;
         true
     }
 
     /// Queues a pong, or keeps only the latest one due while much else waits.
-    pub fn push_pong(&mut self, payload: &[u8], total: &mut usize) {
+    pub fn push_pong(&mut self, payload: &[u8], total: &mut Queued) {
         if self.is_full || self.bytes > PONG_QUEUE_BYTES_MAX {
             self.pong = Some(payload.to_vec());
         } else {
@@ -243,7 +252,7 @@ impl Queue {
     }
 
     /// Takes note that the socket took `written` bytes. What it left when it was offered more says that it is full.
-    pub fn handle_written(&mut self, written: usize, is_full: bool, now: Tick, total: &mut usize) {
+    pub fn handle_written(&mut self, written: usize, is_full: bool, now: Tick, total: &mut Queued) {
         self.bytes -= written;
         let mut left = self.sent + written;
         while let Some(first) = self.segments.front() {
@@ -278,16 +287,15 @@ impl Queue {
 
     /// Drops all that the client need not have to make sense of what comes next: everything behind the frame that is
     /// half written.
-    pub fn truncate_to_frame(&mut self, total: &mut usize) {
+    pub fn truncate_to_frame(&mut self, total: &mut Queued) {
         self.pong = None;
-        let is_http = |segment: &&Segment| segment.is_sealed && matches!(segment.bytes, Bytes::Run(_));
-        let http = self.segments.iter().take_while(is_http).count();
+        let http = self.segments.iter().take_while(|segment| segment.is_http).count();
         let kept = match self.segments.front_mut() {
             // The 101, and the responses before it, must be whole.
             _ if http > 0 => http,
             Some(Segment { bytes: Bytes::Run(run), .. }) if self.sent > 0 => {
                 let end = frame_end_behind(run, self.sent);
-                *total -= run.len() - end;
+                total.frames -= run.len() - end;
                 run.truncate(end);
                 usize::from(end > self.sent)
             }
@@ -296,7 +304,7 @@ impl Queue {
             _ => 0,
         };
         for segment in self.segments.drain(kept..) {
-            *total -= segment.bytes.release();
+            segment.release(total);
         }
         self.keys.clear();
         if kept == 0 {
@@ -306,7 +314,7 @@ impl Queue {
     }
 
     /// Gives back all that is queued.
-    pub fn clear(&mut self, total: &mut usize) {
+    pub fn clear(&mut self, total: &mut Queued) {
         while !self.segments.is_empty() {
             self.pop_front(total);
         }
@@ -325,14 +333,14 @@ impl Queue {
     }
 
     /// The run to append `bytes` to.
-    fn run(&mut self, bytes: usize) -> &mut Vec<u8> {
+    fn run(&mut self, bytes: usize, is_http: bool) -> &mut Vec<u8> {
         let has_room = self.segments.back().is_some_and(|last| match &last.bytes {
-            Bytes::Run(run) => !last.is_sealed && run.len() + bytes <= RUN_BYTES_MAX,
+            Bytes::Run(run) => last.is_http == is_http && run.len() + bytes <= RUN_BYTES_MAX,
             Bytes::Shared(_) => false,
         });
         if !has_room {
             let run = std::mem::take(&mut self.spare);
-            self.segments.push_back(Segment { bytes: Bytes::Run(run), key: None, is_sealed: false });
+            self.segments.push_back(Segment { bytes: Bytes::Run(run), key: None, is_http });
         }
         match self.segments.back_mut() {
             Some(Segment { bytes: Bytes::Run(run), .. }) => run,
@@ -340,12 +348,12 @@ impl Queue {
         }
     }
 
-    fn push_shared(&mut self, outbound: &mut Outbound<'_>, key: Option<Box<str>>, total: &mut usize) {
+    fn push_shared(&mut self, outbound: &mut Outbound<'_>, key: Option<Box<str>>, total: &mut Queued) {
         let bytes = share_into(outbound, total);
-        self.segments.push_back(Segment { bytes, key, is_sealed: true });
+        self.segments.push_back(Segment { bytes, key, is_http: false });
     }
 
-    fn pop_front(&mut self, total: &mut usize) {
+    fn pop_front(&mut self, total: &mut Queued) {
         let Some(segment) = self.segments.pop_front() else { return };
         if let Some(key) = &segment.key
             && self.keys.get(key) == Some(&self.first)
@@ -353,7 +361,7 @@ impl Queue {
             self.keys.remove(key);
         }
         self.first += 1;
-        *total -= segment.bytes.release();
+        segment.release(total);
         if let Bytes::Run(mut run) = segment.bytes
             && run.capacity() <= SPARE_BYTES_MAX
         {
@@ -364,9 +372,9 @@ impl Queue {
 }
 
 /// The frame as one more queue holds it.
-fn share_into(outbound: &mut Outbound<'_>, total: &mut usize) -> Bytes {
+fn share_into(outbound: &mut Outbound<'_>, total: &mut Queued) -> Bytes {
     let shared = outbound.share();
-    *total += shared.enter_queue();
+    total.frames += shared.enter_queue();
     Bytes::Shared(shared)
 }
 
@@ -389,12 +397,15 @@ impl Bytes {
             Bytes::Shared(frame) => frame.as_bytes(),
         }
     }
+}
 
-    /// The memory that is given back when this leaves its queue.
-    fn release(&self) -> usize {
-        match self {
-            Bytes::Run(run) => run.len(),
-            Bytes::Shared(frame) => frame.leave_queue(),
+impl Segment {
+    /// It leaves its queue, and gives its memory back.
+    fn release(&self, total: &mut Queued) {
+        match &self.bytes {
+            Bytes::Run(run) if self.is_http => total.http -= run.len(),
+            Bytes::Run(run) => total.frames -= run.len(),
+            Bytes::Shared(frame) => total.frames -= frame.leave_queue(),
         }
     }
 }

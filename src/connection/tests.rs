@@ -279,7 +279,7 @@ fn an_idle_connection_owns_nothing() {
     }
     assert!(rig.connection.output.is_empty());
     assert!(matches!(rig.connection.stage, Stage::Open(None)));
-    assert_eq!(rig.env.queued, 0);
+    assert_eq!(rig.env.queued.frames, 0);
     let Traffic { messages_in, messages_out, bytes_in, bytes_out } = rig.connection.traffic();
     assert_eq!((messages_in, messages_out), (100, 100));
     assert_eq!(bytes_in, UPGRADE.len() as u64 + 100 * 11);
@@ -415,7 +415,7 @@ fn a_queue_has_a_bound_and_a_slow_reader_an_end() {
     let rest = rig.written();
     assert_eq!(rest[..30], [b'x'; 30], "the frame it has begun to read is finished");
     assert_eq!(rest[30..34], [0x88, 20, 0x03, 0xf5], "and the close frame is next");
-    assert_eq!(rig.env.queued, 0);
+    assert_eq!(rig.env.queued.frames, 0);
 }
 
 #[test]
@@ -433,7 +433,7 @@ fn a_slow_reader_of_responses_still_gets_them_and_the_101_whole() {
     let rest = rig.written();
     assert_eq!(rest.len(), http + 22, "all of HTTP, and the close frame");
     assert_eq!(rest[http..http + 4], [0x88, 20, 0x03, 0xf5]);
-    assert_eq!(rig.env.queued, 0);
+    assert_eq!(rig.env.queued.frames, 0);
 }
 
 #[test]
@@ -447,7 +447,7 @@ fn a_slow_reader_that_stopped_between_two_frames_keeps_nothing() {
     assert_eq!(rig.write(32_750).len(), 32_750, "all but the last frame, which fills the run");
     assert!(rig.connection.close_slow(&mut rig.env).is_some());
     rig.connection.check_invariants();
-    assert_eq!(rig.env.queued, 22, "what is written is given back");
+    assert_eq!(rig.env.queued.frames, 22, "what is written is given back");
 }
 
 #[test]
@@ -476,13 +476,13 @@ fn a_frame_to_many_is_one_in_memory() {
     for rig in &mut rigs {
         assert_eq!(rig.connection.send(&mut outbound, &mut env), Sent::Queued);
     }
-    assert_eq!(env.queued, 10_004);
+    assert_eq!(env.queued.frames, 10_004);
     for rig in &mut rigs {
         assert_eq!(rig.connection.queued_bytes(), 10_004);
         rig.connection.release(&mut env);
     }
     env.end_turn();
-    assert_eq!(env.queued, 0);
+    assert_eq!(env.queued.frames, 0);
 }
 
 #[test]
@@ -509,7 +509,7 @@ fn conflation_keeps_the_place_and_changes_the_content() {
     let rest = rig.written();
     assert_eq!(rest[..15], [b'-'; 15]);
     assert_eq!(rest[15..], *b"\x81\x09gold=1001\x81\x09iron=2000\x81\x12==================");
-    assert_eq!(rig.env.queued, 0);
+    assert_eq!(rig.env.queued.frames, 0);
 }
 
 #[test]

@@ -102,6 +102,10 @@ impl<A: Application> EventLoop<A> {
         if entry.is_readable {
             self.core.make_ready(slot);
         }
+        if !self.core.table.relieve_http(slot) {
+            log::debug!("fd {fd}: its client does not read, and there is no room for its response");
+            self.core.table.drop_response(slot);
+        }
         self.core.table.touch(slot);
         self.core.arm(slot);
     }

@@ -211,7 +211,7 @@ impl Core {
     /// Drops one connection at once, without a close frame and without what is queued.
     pub fn abort(&mut self, fd: Fd) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
-        let event = self.table.step(slot, |connection, _| connection.abort());
+        let event = self.table.step(slot, |connection, env| connection.abort(env));
         if self.record_end(slot, event) { Outcome::Queued } else { Outcome::Gone }
     }
 
@@ -312,6 +312,15 @@ impl Core {
         self.table.touch(slot);
         self.arm(slot);
         if is_done { Outcome::Queued } else { Outcome::Gone }
+    }
+
+    /// Queues a piece of such a response.
+    pub fn write_reply(&mut self, fd: Fd, piece: &[u8]) -> Outcome {
+        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        let outcome = self.table.push_piece(slot, piece);
+        self.table.touch(slot);
+        self.arm(slot);
+        outcome
     }
 
     // The maps.

@@ -46,11 +46,12 @@ pub struct Stats {
     pub users: usize,
     /// Groups with a member.
     pub groups: usize,
-    /// Bytes in all queues, a shared frame counted once.
+    /// Bytes in all queues, a shared frame counted once; HTTP responses too.
     pub queued_bytes: usize,
     /// Bytes and messages since the start, both ways; those of connections that are gone, too.
     pub traffic: Traffic,
-    /// Messages since the start that a full queue did not take, each counted once a reader.
+    /// Messages since the start that a full queue did not take, each counted once a reader; responses too, where the
+    /// connection was ended for want of room.
     pub dropped: u64,
     /// Messages that a full queue took in the place of an unsent older one: [`SlowReader::Conflate`](crate::SlowReader).
     pub conflated: u64,
@@ -127,7 +128,7 @@ impl Core {
             closed_by_cause: counters.closed_by_cause.clone(),
             users: self.registry.user_count(),
             groups: self.registry.group_count(),
-            queued_bytes: self.table.env.queued,
+            queued_bytes: self.table.env.queued.frames + self.table.env.queued.http,
             traffic: counts.traffic,
             dropped: counts.dropped,
             conflated: counts.conflated,

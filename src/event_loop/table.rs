@@ -225,7 +225,7 @@ impl Table {
                     entry.is_dirty = true;
                     self.dirty.push(slot);
                 }
-                if self.env.queued > self.env.limits.queue_total_bytes_max {
+                if self.env.queued.frames > self.env.limits.queue_total_bytes_max {
                     return self.relieve(slot);
                 }
                 if outbound.bytes() > EAGER_BYTES {
@@ -274,7 +274,7 @@ impl Table {
     #[cold]
     fn relieve(&mut self, slot: u32) -> Outcome {
         self.write(slot);
-        let is_over = self.env.queued > self.env.limits.queue_total_bytes_max;
+        let is_over = self.env.queued.frames > self.env.limits.queue_total_bytes_max;
         let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
         if !is_over || entry.connection.queued_bytes() == 0 {
             return Outcome::Queued;
@@ -285,6 +285,40 @@ impl Table {
         }
         self.env.counts.dropped += 1;
         Outcome::Dropped
+    }
+
+    /// Queues a piece of a response. A client that does not read is let go, so that it sees that the response is not whole.
+    pub fn push_piece(&mut self, slot: u32, piece: &[u8]) -> Outcome {
+        for may_retry in [true, false] {
+            let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
+            match entry.connection.write_response(piece, env) {
+                Sent::Queued if self.relieve_http(slot) => return Outcome::Queued,
+                Sent::Full if may_retry => _ = self.write(slot),
+                Sent::Queued | Sent::Full => break,
+                Sent::NotOpen | Sent::TooLarge => return Outcome::Gone,
+            }
+        }
+        self.drop_response(slot);
+        Outcome::Dropped
+    }
+
+    /// Sees to it that HTTP keeps its bound. Where a response is over it, it goes out now, or never. `false`: never.
+    pub fn relieve_http(&mut self, slot: u32) -> bool {
+        let is_over = |table: &Table| table.env.queued.http > table.env.limits.queue_total_bytes_max;
+        if is_over(self) {
+            self.write(slot);
+        }
+        !is_over(self) || self.get(slot).is_none_or(|entry| entry.connection.queued_bytes() == 0)
+    }
+
+    /// Ends an HTTP connection in the middle of its response.
+    pub fn drop_response(&mut self, slot: u32) {
+        if let Some((entry, env)) = self.get_mut(slot) {
+            // It was never open: nobody is to be told.
+            let _ = entry.connection.abort(env);
+            env.counts.dropped += 1;
+            self.touch(slot);
+        }
     }
 
     /// Writes what the connection has, and says what is to become of it.

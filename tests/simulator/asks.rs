@@ -90,8 +90,9 @@ impl Server {
         hit("asked: abort");
         let Some(slot) = self.slots.slot_of(fd) else { return };
         let Some(entry) = self.slots.get_mut(slot) else { return };
-        let event = entry.connection.abort();
-        let life = self.oracle.life(fd);
+        let event = entry.connection.abort(&mut self.env);
+        let (life, ledger) = self.oracle.account(fd);
+        life.lane.abandon(ledger);
         assert_eq!(event.is_some(), life.is_open(), "an open connection's end is told");
         if let Some(Event::Closed(closed)) = &event {
             life.close(closed, CloseCode::ABNORMAL, "", Cause::ServerClosed);

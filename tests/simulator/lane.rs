@@ -31,10 +31,12 @@ pub enum Due {
     Close(Vec<u8>),
 }
 
-/// Memory in all queues, a shared frame counted once.
+/// Memory in all queues.
 #[derive(Debug, Default)]
 pub struct Ledger {
+    /// Of frames, a shared one counted once.
     pub total: usize,
+    pub http: usize,
     /// In how many queues a push is as a shared frame.
     shared: BTreeMap<PushId, u32>,
 }
@@ -85,7 +87,7 @@ impl Segment {
     /// The memory that goes when this leaves its queue.
     fn release(&self, ledger: &mut Ledger) {
         let Some(id) = self.shared else {
-            ledger.total -= self.bytes;
+            *if self.is_raw { &mut ledger.http } else { &mut ledger.total } -= self.bytes;
             return;
         };
         let queues = ledger.shared.get_mut(&id).expect("a shared frame is counted");
@@ -139,7 +141,7 @@ impl Lane {
             run.bytes += grown;
             run.frames.push_back((Due::Raw, grown));
             self.bytes = bytes;
-            ledger.total += grown;
+            ledger.http += grown;
         }
     }
 

@@ -57,7 +57,7 @@ impl Server {
         match self.send(slot, message, posted) {
             Sent::Queued => {
                 self.touch(slot);
-                if self.env.queued > self.env.limits.queue_total_bytes_max {
+                if self.env.queued.frames > self.env.limits.queue_total_bytes_max {
                     return self.relieve(slot, posted);
                 }
                 hit("push: queued");
@@ -135,7 +135,7 @@ impl Server {
     fn relieve(&mut self, slot: u32, posted: &Posted) -> Outcome {
         hit("all queues over their bound");
         self.write(slot);
-        let is_over = self.env.queued > self.env.limits.queue_total_bytes_max;
+        let is_over = self.env.queued.frames > self.env.limits.queue_total_bytes_max;
         let has_output = self.slots.get(slot).is_some_and(|entry| entry.connection.queued_bytes() > 0);
         if !is_over || !has_output {
             return Outcome::Queued;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::rc::Rc;
 
-use fdpush::sim::{Departed, Env, Event, Owner, Registry, Tick};
+use fdpush::sim::{Departed, Env, Event, Owner, Queued, Registry, Tick};
 use fdpush::{Fd, SecondLogin, State};
 
 use crate::clock::Clock;
@@ -105,7 +105,8 @@ impl Server {
         self.settle();
         self.flush();
         self.reap();
-        assert_eq!(self.env.queued, self.oracle.ledger.total, "bytes in all queues");
+        let ledger = &self.oracle.ledger;
+        assert_eq!(self.env.queued, Queued { frames: ledger.total, http: ledger.http }, "bytes in all queues");
         accepted
     }
 

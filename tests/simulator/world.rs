@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use fdpush::sim::Tick;
+use fdpush::sim::{Queued, Tick};
 
 use crate::client::Client;
 use crate::coverage::{Tally, count, hit, take};
@@ -154,7 +154,7 @@ impl World {
         let server = &self.server;
         server.check();
         assert_eq!(server.opened, server.closed, "opened and closed");
-        assert_eq!(server.env.queued, 0, "bytes in queues that are no more");
+        assert_eq!(server.env.queued, Queued::default(), "bytes in queues that are no more");
         assert_eq!(server.clock.len(), 0, "deadlines of nobody");
         let registry = &server.registry;
         let left = (registry.user_count(), registry.group_count(), registry.membership_count());

@@ -1,8 +1,8 @@
 //! What the handler of the fuzz target `connection` does while HTTP is spoken.
 
-use crate::connection::Deferred;
 use crate::connection::fuzz::reader::Due;
 use crate::connection::fuzz::{Life, Rig, size};
+use crate::connection::{Deferred, Sent};
 use crate::protocol::intake::Intake;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
@@ -65,7 +65,7 @@ impl Rig {
             }
             2 => {
                 let piece = vec![b's'; size(argument)];
-                if side.connection.write_response(&piece, &mut self.env) {
+                if side.connection.write_response(&piece, &mut self.env) == Sent::Queued {
                     side.reader.write_stream(&piece);
                 }
             }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
-use crate::connection::{Connection, Env, Event, State};
+use crate::connection::{Connection, Env, Event, Queued, State};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
 use crate::peer::Peer;
@@ -73,7 +73,7 @@ fn run(ways: u8, manner: u8, stream: &[u8], sizes: &[usize]) -> Outcome {
     outcome.state = connection.state();
     connection.check_invariants();
     connection.release(&mut env);
-    assert_eq!(env.queued, 0);
+    assert_eq!(env.queued, Queued::default());
     outcome
 }
 

@@ -17,7 +17,7 @@ impl Rig {
     }
 
     fn reply(&mut self, piece: &[u8]) -> bool {
-        self.connection.write_response(piece, &mut self.env)
+        self.connection.write_response(piece, &mut self.env) == Sent::Queued
     }
 
     fn end(&mut self) -> bool {

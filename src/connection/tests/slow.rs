@@ -21,3 +21,50 @@ fn a_socket_that_has_room_again_is_offered_something_before_it_is_dead() {
     assert_eq!(rig.write(0), b"", "it has none after all");
     assert_eq!(rig.tick(60_000).as_deref(), Some("closed 1006 (write_timed_out) by Server"));
 }
+
+#[test]
+fn an_abort_takes_what_is_queued_with_it() {
+    let mut rig = Rig::open(Limits::default());
+    rig.send("queued");
+    assert!(rig.connection.abort(&mut rig.env).is_some());
+    assert_eq!((rig.written(), rig.next()), (vec![], Next::Drop));
+    assert_eq!(rig.env.queued, Queued::default());
+}
+
+#[test]
+fn pages_that_nobody_reads_take_nothing_from_websockets() {
+    let limits = Limits { queue_total_bytes_max: 64 << 10, ..Limits::default() };
+    let mut rig = stalled(limits);
+    let page = vec![b'x'; 20 << 10];
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = Connection::new(Peer::Unix, &rig.env);
+        let mut requests = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
+        let mut input = &mut requests[..];
+        while let Some(Event::Request { .. }) = client.handle_bytes(&mut input, &mut rig.env) {
+            client.respond(Response::new(200).body(page.clone()), &mut rig.env);
+        }
+        clients.push(client);
+    }
+    assert!(rig.env.queued.http > 10 * (64 << 10));
+    assert_eq!(rig.send("hello"), Sent::Queued);
+    assert_eq!(rig.env.queued.frames, 7 + 7);
+    for client in &mut clients {
+        client.release(&mut rig.env);
+    }
+    assert_eq!(rig.env.queued.http, 0);
+}
+
+#[test]
+fn a_piece_for_one_who_does_not_read_does_not_fit() {
+    let mut rig = Rig::new(Limits { queue_bytes_max: 100, ..Limits::default() });
+    let mut get = b"GET / HTTP/1.0\r\n\r\n".to_vec();
+    assert!(matches!(rig.connection.handle_bytes(&mut &mut get[..], &mut rig.env), Some(Event::Request { .. })));
+    assert!(rig.connection.begin_response(&Response::new(200), &mut rig.env));
+    rig.written();
+    let piece = [b'x'; 101];
+    assert_eq!(rig.connection.write_response(&piece, &mut rig.env), Sent::Queued, "however long, where nothing waits");
+    assert_eq!(rig.write(50).len(), 50);
+    assert_eq!(rig.connection.write_response(&piece[..50], &mut rig.env), Sent::Full);
+    assert_eq!(rig.connection.write_response(&piece[..49], &mut rig.env), Sent::Queued);
+}
