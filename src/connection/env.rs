@@ -66,7 +66,7 @@ impl Env {
     /// Takes a queue back, emptied.
     pub fn give_queue(&mut self, mut queue: Box<Queue>) {
         queue.clear(&mut self.queued);
-        if self.queues.len() < SPARE_QUEUES_MAX {
+        if self.queues.len() < SPARE_QUEUES_MAX && queue.is_small() {
             self.queues.push(queue);
         }
     }

@@ -1,8 +1,8 @@
 //! A connection's output: frames in order, each copied or shared, leaving in as few system calls as can be.
 //!
 //! A queue exists only while there is something in it. Small frames are copied into one run of bytes, so that what a
-//! turn has for a connection leaves as one slice; large ones, and any that a stalled reader would hold on to, are shared
-//! between the queues they are in.
+//! turn has for a connection leaves as one slice; large ones, and for a stalled reader all that are longer than what it
+//! takes to share them, are shared between the queues they are in.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
@@ -19,8 +19,14 @@ pub(super) const COPIED_BYTES_MAX: usize = 512;
 /// A run of copied frames is closed when it has grown to this, so that a long queue gives memory back as it drains.
 pub(super) const RUN_BYTES_MAX: usize = 32 << 10;
 
+/// A frame that is shorter than what a segment of its own would take up is copied even for a reader that is stalled.
+pub(super) const SHARED_BYTES_MIN: usize = 2 * size_of::<Segment>();
+
 /// The largest buffer that an empty queue keeps for its next use.
 const SPARE_BYTES_MAX: usize = 4 << 10;
+
+/// An empty queue is kept for its next use if it has room for no more segments than this, and for as many keys.
+const SPARE_SEGMENTS_MAX: usize = 64;
 
 /// Pongs are queued one for each ping while no more output than this waits; over it only the latest is kept
 /// (RFC 6455 section 5.5.3).
@@ -172,7 +178,7 @@ impl Queue {
             let number = self.first + self.segments.len() as u64;
             self.keys.insert(key.into(), number);
             self.push_shared(outbound, Some(key.into()), total);
-        } else if outbound.to_many && (self.is_full || bytes > COPIED_BYTES_MAX) {
+        } else if outbound.to_many && bytes > if self.is_full { SHARED_BYTES_MIN } else { COPIED_BYTES_MAX } {
             self.push_shared(outbound, None, total);
         } else {
             outbound.append_to(self.run(bytes, false));
@@ -322,6 +328,17 @@ impl Queue {
         (self.is_full, self.stalled_since, self.behind_since) = (false, None, None);
         self.pong = None;
         self.keys.clear();
+    }
+
+    /// How many segments it has.
+    #[cfg(test)]
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Whether it is small enough to be kept, once it is empty.
+    pub fn is_small(&self) -> bool {
+        self.segments.capacity() <= SPARE_SEGMENTS_MAX && self.keys.capacity() <= SPARE_SEGMENTS_MAX
     }
 
     /// Panics where the numbers do not add up.

@@ -14,6 +14,8 @@ pub type PushId = u64;
 
 /// A shared frame saves nothing below this.
 const COPIED_BYTES_MAX: usize = 512;
+/// Nor below this to a reader that is stalled.
+const SHARED_BYTES_MIN: usize = 96;
 /// What is copied together.
 const RUN_BYTES_MAX: usize = 32 << 10;
 /// Pongs wait for one another over this.
@@ -148,7 +150,8 @@ impl Lane {
     /// A message was queued.
     pub fn push_message(&mut self, posted: &Posted, ledger: &mut Ledger) {
         let frame = (Due::Message(posted.id), posted.bytes);
-        let is_shared = posted.key.is_some() || (posted.to_many && (self.is_full || posted.bytes > COPIED_BYTES_MAX));
+        let is_shared = posted.key.is_some()
+            || (posted.to_many && posted.bytes > if self.is_full { SHARED_BYTES_MIN } else { COPIED_BYTES_MAX });
         if is_shared {
             let segment = Segment::shared(posted, ledger);
             self.segments.push_back(segment);

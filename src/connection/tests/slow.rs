@@ -68,3 +68,26 @@ fn a_piece_for_one_who_does_not_read_does_not_fit() {
     assert_eq!(rig.connection.write_response(&piece[..50], &mut rig.env), Sent::Full);
     assert_eq!(rig.connection.write_response(&piece[..49], &mut rig.env), Sent::Queued);
 }
+
+#[test]
+fn tiny_messages_to_many_cost_a_stalled_reader_what_is_counted() {
+    let mut rig = stalled(Limits::default());
+    let one = Frame::text("1");
+    while rig.connection.send(&mut Outbound::frame(&one), &mut rig.env) == Sent::Queued {}
+    let queue = rig.connection.output.as_queue().expect("a queue");
+    let runs = rig.env.limits.queue_bytes_max.div_ceil(queue::RUN_BYTES_MAX) + 1;
+    assert!(queue.segment_count() <= runs, "{} segments", queue.segment_count());
+}
+
+#[test]
+fn a_queue_that_was_long_is_not_kept() {
+    let mut rig = stalled(Limits::default());
+    let frame = Frame::text(&"x".repeat(200));
+    for _ in 0..1000 {
+        assert_eq!(rig.connection.send(&mut Outbound::frame(&frame), &mut rig.env), Sent::Queued);
+    }
+    assert!(!rig.connection.output.as_queue().expect("a queue").is_small());
+    rig.connection.release(&mut rig.env);
+    assert!(rig.env.take_queue().is_small(), "the next one is another");
+    assert_eq!(rig.env.queued, Queued::default());
+}
