@@ -174,6 +174,9 @@ impl Connection {
         let response = Response::text(503, "the server is going down\n").close();
         if http.answer_mut().is_some() {
             self.respond(response, env);
+        } else if http.reply() != Reply::None {
+            let reply = http.reply();
+            self.cut(reply, env);
         } else if http.has_begun() {
             let head_only = http.is_head();
             self.push_response(&response, false, head_only, env);

@@ -183,3 +183,17 @@ fn an_upgrade_that_is_answered_in_pieces_is_refused() {
     assert!(rig.written().ends_with(b"Connection: close\r\n\r\n2\r\nno\r\n0\r\n\r\n"));
     assert_eq!(rig.feed(NEXT.as_bytes()), [""; 0], "nothing that was sent behind it runs");
 }
+
+#[test]
+fn a_drain_cuts_a_response_short_whose_request_is_still_coming() {
+    let mut rig = rig();
+    let mut bytes = HEAD.as_bytes().to_vec();
+    let Some(Event::Head(request)) = rig.connection.handle_bytes(&mut &mut bytes[..], &mut rig.env) else {
+        panic!("no body was announced");
+    };
+    assert!(rig.begin() && rig.reply(b"one"));
+    rig.connection.take_in(request, Intake::Whole, &mut rig.env);
+    assert!(rig.connection.drain(&mut rig.env).is_some());
+    assert_eq!(rig.body(), "3\r\none\r\n");
+    assert_eq!(rig.connection.state(), State::Closing);
+}
