@@ -174,7 +174,8 @@ pub enum Heartbeat {
     Ping {
         /// From ping to ping. The first comes after half of it to all of it, so that a storm of clients spreads out.
         every: Duration,
-        /// Unanswered pings in a row; at least 1.
+        /// Unanswered pings in a row; at least 1. None is counted while the socket takes, bit by bit, what the ping lies
+        /// behind: a slow link is not a dead one.
         missed_max: u32,
     },
     /// The server asks, and forgives a client that is too proud to answer: a ping every `every`, and a peer that no

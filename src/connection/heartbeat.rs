@@ -11,10 +11,10 @@ use crate::tick::Tick;
 pub struct Pulse {
     /// Pings in a row that nothing answered.
     missed: u16,
-    /// Whether a ping is out.
-    is_asked: bool,
-    /// Whether anything came since that ping.
-    is_heard: bool,
+    /// Whether a ping is out, and nothing came since.
+    is_unheard: bool,
+    /// Whether the socket took anything since the last check.
+    is_taking: bool,
 }
 
 /// What to do now that a check is due.
@@ -45,16 +45,23 @@ impl Pulse {
     /// Bytes came.
     #[inline]
     pub fn handle_bytes(&mut self) {
-        self.is_heard = true;
+        self.is_unheard = false;
     }
 
-    /// Whether the last check found a ping that nothing answered.
+    /// The socket took something.
+    #[inline]
+    pub fn handle_written(&mut self) {
+        self.is_taking = true;
+    }
+
+    /// Whether the last ping was missed.
     pub fn has_missed(&self) -> bool {
         self.missed > 0
     }
 
-    /// A check is due. `last_seen` is when the client's last byte came.
-    pub fn check(&mut self, heartbeat: &Heartbeat, last_seen: Tick, now: Tick) -> Beat {
+    /// A check is due. `last_seen` is when the client's last byte came. `is_behind`: output has waited for the socket,
+    /// perhaps with the ping in it. While that goes on and makes progress, a client that is slow to read is not dead.
+    pub fn check(&mut self, heartbeat: &Heartbeat, last_seen: Tick, is_behind: bool, now: Tick) -> Beat {
         match *heartbeat {
             Heartbeat::Off => Beat::Wait(Tick::NEVER),
             Heartbeat::Client { idle_max } => {
@@ -62,8 +69,11 @@ impl Pulse {
                 if now >= dead_at { Beat::Dead } else { Beat::Wait(dead_at) }
             }
             Heartbeat::Ping { every, missed_max } => {
-                let is_missed = self.is_asked && !self.is_heard;
-                self.missed = if is_missed { self.missed.saturating_add(1) } else { 0 };
+                if self.is_unheard && is_behind && self.is_taking {
+                    self.is_taking = false;
+                    return Beat::Wait(now.after(every));
+                }
+                self.missed = if self.is_unheard { self.missed.saturating_add(1) } else { 0 };
                 if u32::from(self.missed) >= missed_max.min(u16::MAX.into()) {
                     Beat::Dead
                 } else {
@@ -75,12 +85,12 @@ impl Pulse {
     }
 
     /// Whether a check would say that the client is dead.
-    pub fn is_doomed(&self, heartbeat: &Heartbeat, last_seen: Tick, now: Tick) -> bool {
-        self.clone().check(heartbeat, last_seen, now) == Beat::Dead
+    pub fn is_doomed(&self, heartbeat: &Heartbeat, last_seen: Tick, is_behind: bool, now: Tick) -> bool {
+        self.clone().check(heartbeat, last_seen, is_behind, now) == Beat::Dead
     }
 
     fn ask(&mut self, every: Duration, now: Tick) -> Beat {
-        (self.is_asked, self.is_heard) = (true, false);
+        (self.is_unheard, self.is_taking) = (true, false);
         Beat::Ping(now.after(every))
     }
 }
@@ -102,21 +112,38 @@ mod tests {
         let heartbeat = Heartbeat::Client { idle_max: EVERY };
         let mut pulse = Pulse::default();
         assert_eq!(Pulse::first_check(&heartbeat, Fd::new(0, 0), Tick(5)), Tick(1005));
-        assert_eq!(pulse.check(&heartbeat, Tick(700), Tick(1005)), Beat::Wait(Tick(1700)));
-        assert_eq!(pulse.check(&heartbeat, Tick(700), Tick(1699)), Beat::Wait(Tick(1700)));
-        assert_eq!(pulse.check(&heartbeat, Tick(700), Tick(1700)), Beat::Dead);
+        assert_eq!(pulse.check(&heartbeat, Tick(700), false, Tick(1005)), Beat::Wait(Tick(1700)));
+        assert_eq!(pulse.check(&heartbeat, Tick(700), false, Tick(1699)), Beat::Wait(Tick(1700)));
+        assert_eq!(pulse.check(&heartbeat, Tick(700), false, Tick(1700)), Beat::Dead);
     }
 
     #[test]
     fn unanswered_pings_are_counted_in_a_row() {
         let heartbeat = Heartbeat::Ping { every: EVERY, missed_max: 2 };
         let mut pulse = Pulse::default();
-        assert_eq!(pulse.check(&heartbeat, Tick(0), Tick(1000)), Beat::Ping(Tick(2000)), "the first asks");
-        assert_eq!(pulse.check(&heartbeat, Tick(0), Tick(2000)), Beat::Ping(Tick(3000)), "one missed");
+        assert_eq!(pulse.check(&heartbeat, Tick(0), false, Tick(1000)), Beat::Ping(Tick(2000)), "the first asks");
+        assert_eq!(pulse.check(&heartbeat, Tick(0), false, Tick(2000)), Beat::Ping(Tick(3000)), "one missed");
         pulse.handle_bytes();
-        assert_eq!(pulse.check(&heartbeat, Tick(2500), Tick(3000)), Beat::Ping(Tick(4000)), "heard: from the start");
-        assert_eq!(pulse.check(&heartbeat, Tick(2500), Tick(4000)), Beat::Ping(Tick(5000)));
-        assert_eq!(pulse.check(&heartbeat, Tick(2500), Tick(5000)), Beat::Dead);
+        assert_eq!(
+            pulse.check(&heartbeat, Tick(2500), false, Tick(3000)),
+            Beat::Ping(Tick(4000)),
+            "heard: from the start"
+        );
+        assert_eq!(pulse.check(&heartbeat, Tick(2500), false, Tick(4000)), Beat::Ping(Tick(5000)));
+        assert_eq!(pulse.check(&heartbeat, Tick(2500), false, Tick(5000)), Beat::Dead);
+    }
+
+    #[test]
+    fn who_takes_what_the_ping_lies_behind_is_waited_for() {
+        let heartbeat = Heartbeat::Ping { every: EVERY, missed_max: 1 };
+        let mut pulse = Pulse::default();
+        assert_eq!(pulse.check(&heartbeat, Tick(0), true, Tick(1000)), Beat::Ping(Tick(2000)));
+        for period in 2..100 {
+            pulse.handle_written();
+            let now = Tick(period * 1000);
+            assert_eq!(pulse.check(&heartbeat, Tick(0), true, now), Beat::Wait(Tick(now.0 + 1000)));
+        }
+        assert_eq!(pulse.check(&heartbeat, Tick(0), true, Tick(100_000)), Beat::Dead, "it took nothing any more");
     }
 
     #[test]
@@ -125,7 +152,7 @@ mod tests {
         let mut pulse = Pulse::default();
         for period in 1..100 {
             let now = Tick(period * 1000);
-            assert_eq!(pulse.check(&heartbeat, Tick(0), now), Beat::Ping(Tick(now.0 + 1000)));
+            assert_eq!(pulse.check(&heartbeat, Tick(0), false, now), Beat::Ping(Tick(now.0 + 1000)));
         }
     }
 

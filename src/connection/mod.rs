@@ -208,13 +208,18 @@ impl Connection {
         }
         self.deadline <= env.now
             && match &self.stage {
-                Stage::Open(_) => self.pulse.is_doomed(self.heartbeat(env), self.last_seen, env.now),
+                Stage::Open(_) => {
+                    self.pulse.is_doomed(self.heartbeat(env), self.last_seen, self.output.is_behind(), env.now)
+                }
                 _ => true,
             }
     }
 
     /// Takes note that the socket took `written` bytes; `is_full` when it was offered more.
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
+        if written > 0 {
+            self.pulse.handle_written();
+        }
         self.traffic.bytes_out += written as u64;
         env.counts.traffic.bytes_out += written as u64;
         self.output.handle_written(written, is_full, env);
@@ -502,12 +507,13 @@ impl Connection {
 
     fn check_heartbeat(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let heartbeat = *self.heartbeat(env);
-        let beat = self.pulse.check(&heartbeat, self.last_seen, env.now);
-        env.counts.missed += u64::from(self.pulse.has_missed() || beat == Beat::Dead);
+        let beat = self.pulse.check(&heartbeat, self.last_seen, self.output.is_behind(), env.now);
+        env.counts.missed += u64::from(beat == Beat::Dead);
         match beat {
             Beat::Wait(at) => self.deadline = at,
             Beat::Ping(at) => {
                 self.deadline = at;
+                env.counts.missed += u64::from(self.pulse.has_missed());
                 env.counts.pings += 1;
                 self.push_control(Opcode::Ping, b"", env);
             }

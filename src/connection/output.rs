@@ -45,6 +45,11 @@ impl Output {
         }
     }
 
+    /// Whether something has waited for a socket that was full, and not all since was taken.
+    pub fn is_behind(&self) -> bool {
+        matches!(self, Output::Queued(queue) if queue.behind_since().is_some())
+    }
+
     /// Appends a frame.
     #[inline]
     pub fn push(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) {

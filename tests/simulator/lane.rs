@@ -58,6 +58,10 @@ pub struct Lane {
     stalled_since: Option<Tick>,
     /// When it was last offered something in vain.
     tried: Option<Tick>,
+    /// The wire was full, and has not taken all since.
+    pub is_behind: bool,
+    /// It took something since this was last asked.
+    pub is_taking: bool,
     /// What the wire has whole, and the client has not seen.
     pub flying: VecDeque<Due>,
     /// The end of the connection took what was queued.
@@ -214,7 +218,7 @@ impl Lane {
         for segment in self.segments.drain(..) {
             segment.release(ledger);
         }
-        (self.bytes, self.is_full, self.stalled_since) = (0, false, None);
+        (self.bytes, self.is_full, self.is_behind, self.stalled_since) = (0, false, false, None);
         true
     }
 
@@ -240,6 +244,8 @@ impl Lane {
             self.segments.pop_front();
         }
         self.is_full = is_full;
+        self.is_behind |= is_full;
+        self.is_taking |= count > 0;
         self.tried = (is_full && count == 0).then_some(now);
         self.stalled_since = match (is_full, count) {
             (false, _) => None,
@@ -251,6 +257,7 @@ impl Lane {
         {
             self.push_control(Due::Pong(payload), ledger);
         }
+        self.is_behind &= !self.segments.is_empty();
     }
 
     /// The wire has room again.

@@ -102,6 +102,17 @@ impl Beat {
         self.ping = (turn.now.after(every), turn.now.after(every));
     }
 
+    /// Whether the client may not have its last ping, and takes what is before it.
+    fn is_waited_for(&self, lane: &Lane) -> bool {
+        matches!(self.way, Heartbeat::Ping { .. }) && self.unheard > 0 && lane.is_behind && lane.is_taking
+    }
+
+    fn put_off(&mut self, turn: Turn) {
+        let Heartbeat::Ping { every, .. } = self.way else { panic!("nobody asks here") };
+        self.assert_ping_due(turn);
+        self.ping = (turn.now.after(every), turn.now.after(every));
+    }
+
     fn die(&self, turn: Turn) {
         match self.way {
             Heartbeat::Client { .. } => turn.assert_due(self.due(), "the end of an idle client"),
@@ -195,7 +206,10 @@ impl Life {
     /// A tick ended it.
     pub fn close_by_tick(&mut self, closed: &Closed, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match closed.cause {
-            Cause::HeartbeatMissed => self.beat.die(turn),
+            Cause::HeartbeatMissed => {
+                assert!(!self.beat.is_waited_for(&self.lane), "{} may not have had its ping", self.fd);
+                self.beat.die(turn);
+            }
             Cause::WriteTimedOut => {
                 let at = self.write_due(limits);
                 assert!(at <= turn.now, "the end of a write, due at {at:?}, is early at {:?}", turn.now);
@@ -232,6 +246,13 @@ impl Life {
             self.beat.ping(turn);
             hit("heartbeat: ping");
             self.lane.push_control(Due::Ping, ledger);
+        }
+        if is_pinged {
+            self.lane.is_taking = false;
+        } else if self.is_open() && self.beat.due() <= turn.now && self.beat.is_waited_for(&self.lane) {
+            hit("heartbeat: waits for the ping to be sent");
+            self.beat.put_off(turn);
+            self.lane.is_taking = false;
         }
         assert!(!self.is_open() || self.beat.due() > turn.now, "{} outlived its heartbeat", self.fd);
     }

@@ -91,3 +91,22 @@ fn a_queue_that_was_long_is_not_kept() {
     assert!(rig.env.take_queue().is_small(), "the next one is another");
     assert_eq!(rig.env.queued, Queued::default());
 }
+
+#[test]
+fn a_slow_link_that_makes_progress_is_not_a_missed_heartbeat() {
+    let mut rig = Rig::open(Limits::default());
+    rig.connection.set_heartbeat(Fd::new(0, 0), Heartbeat::default(), &rig.env);
+    rig.send(&"x".repeat(1_000_000));
+    // A megabyte leaves at 10 kB a second, and the pings lie behind it.
+    for second in 1..100 {
+        rig.connection.handle_writable();
+        assert_eq!(rig.write(10_000).len(), 10_000);
+        assert_eq!(rig.tick(second * 1000), None);
+    }
+    let end = (100..200).find_map(|second| {
+        rig.connection.handle_writable();
+        rig.written();
+        rig.tick(second * 1000)
+    });
+    assert_eq!(end.as_deref(), Some("closed 1006 (heartbeat_missed) by Server"), "and answers none of them");
+}
