@@ -550,9 +550,6 @@ impl Connection {
     }
 
     fn push_close(&mut self, code: CloseCode, reason: &str, env: &mut Env) {
-        if let Some(output) = self.output.as_queue() {
-            output.forget_pong();
-        }
         if code == CloseCode::NO_STATUS {
             return self.push_control(Opcode::Close, b"", env);
         }

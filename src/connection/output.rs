@@ -72,7 +72,7 @@ impl Output {
         self.queue(env).push(outbound, &mut env.queued);
     }
 
-    /// Appends a pong, or, where much waits already, the queue remembers that one is due.
+    /// Appends a pong; where much waits already, the queue has but one.
     pub fn push_pong(&mut self, payload: &[u8], env: &mut Env) {
         if matches!(self, Output::Queued(_)) || self.bytes() > PONG_QUEUE_BYTES_MAX {
             self.queue(env).push_pong(payload, &mut env.queued);

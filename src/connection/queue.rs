@@ -46,8 +46,8 @@ pub struct Queue {
     stalled_since: Option<Tick>,
     /// Since when there has been something that a full socket did not take.
     behind_since: Option<Tick>,
-    /// The payload of the latest ping that waits for its pong because too much other output does.
-    pong: Option<Vec<u8>>,
+    /// The number of the pong's segment, which answers the latest ping where too much other output waits.
+    pong: Option<u64>,
     /// The number of the first segment, which counts all that ever left.
     first: u64,
     /// The numbers of the segments that have a conflation key.
@@ -61,8 +61,16 @@ struct Segment {
     bytes: Bytes,
     /// Under which the segment stands in `keys`.
     key: Option<Box<str>>,
-    /// It is a run, and not of frames: HTTP.
-    is_http: bool,
+    kind: Kind,
+}
+
+/// What is in a segment, and may be appended to it if it is a run.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Kind {
+    Frames,
+    Http,
+    /// One pong, whose payload may be replaced, and nothing else.
+    Pong,
 }
 
 #[derive(Debug)]
@@ -151,9 +159,9 @@ impl Queue {
         self.bytes
     }
 
-    /// Whether there is nothing to write, not even a pong that waits.
+    /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.segments.is_empty() && self.pong.is_none()
+        self.segments.is_empty()
     }
 
     /// Whether the socket is full, so that a write would be in vain.
@@ -181,7 +189,7 @@ impl Queue {
         } else if outbound.to_many && bytes > if self.is_full { SHARED_BYTES_MIN } else { COPIED_BYTES_MAX } {
             self.push_shared(outbound, None, total);
         } else {
-            outbound.append_to(self.run(bytes, false));
+            outbound.append_to(self.run(bytes, Kind::Frames));
             total.frames += bytes;
         }
         self.bytes += bytes;
@@ -189,7 +197,7 @@ impl Queue {
 
     /// Appends bytes that are no frame: HTTP responses. `write` appends them to the buffer it is given.
     pub fn push_http(&mut self, write: impl FnOnce(&mut Vec<u8>), total: &mut Queued) {
-        let run = self.run(0, true);
+        let run = self.run(0, Kind::Http);
         let before = run.len();
         write(run);
         let bytes = run.len() - before;
@@ -199,7 +207,7 @@ impl Queue {
 
     /// Appends frames that are encoded already.
     pub fn push_frames(&mut self, frames: &[u8], total: &mut Queued) {
-        self.run(frames.len(), false).extend_from_slice(frames);
+        self.run(frames.len(), Kind::Frames).extend_from_slice(frames);
         self.bytes += frames.len();
         total.frames += frames.len();
     }
@@ -222,19 +230,27 @@ impl Queue {
         true
     }
 
-    /// Queues a pong, or keeps only the latest one due while much else waits.
+    /// Queues a pong. While much else waits there is only one, for the latest ping, in the place of the first.
     pub fn push_pong(&mut self, payload: &[u8], total: &mut Queued) {
-        if self.is_full || self.bytes > PONG_QUEUE_BYTES_MAX {
-            self.pong = Some(payload.to_vec());
+        let outbound = Outbound::message(Opcode::Pong, payload);
+        if !self.is_full && self.bytes <= PONG_QUEUE_BYTES_MAX {
+            outbound.append_to(self.run(outbound.bytes(), Kind::Frames));
         } else {
-            self.pong = None;
-            self.push(&mut Outbound::message(Opcode::Pong, payload), total);
+            let index = self.pong.and_then(|number| number.checked_sub(self.first)).map(|index| index as usize);
+            let unsent = index.filter(|index| *index > 0 || self.sent == 0);
+            if let Some(Segment { bytes: Bytes::Run(run), .. }) = unsent.and_then(|index| self.segments.get_mut(index))
+            {
+                self.bytes -= run.len();
+                total.frames -= run.len();
+                run.clear();
+                outbound.append_to(run);
+            } else {
+                self.pong = Some(self.first + self.segments.len() as u64);
+                outbound.append_to(self.run(outbound.bytes(), Kind::Pong));
+            }
         }
-    }
-
-    /// Forgets the pong that waits: the close frame comes next, and nothing may come behind it.
-    pub fn forget_pong(&mut self) {
-        self.pong = None;
+        self.bytes += outbound.bytes();
+        total.frames += outbound.bytes();
     }
 
     /// What is to be written, if it is all in one segment.
@@ -279,11 +295,6 @@ impl Queue {
             (true, 0) => self.stalled_since.or(Some(now)),
             (true, _) => Some(now),
         };
-        if self.segments.is_empty()
-            && let Some(payload) = self.pong.take()
-        {
-            self.push(&mut Outbound::message(Opcode::Pong, &payload), total);
-        }
     }
 
     /// Takes note that the socket has room again.
@@ -295,7 +306,7 @@ impl Queue {
     /// half written.
     pub fn truncate_to_frame(&mut self, total: &mut Queued) {
         self.pong = None;
-        let http = self.segments.iter().take_while(|segment| segment.is_http).count();
+        let http = self.segments.iter().take_while(|segment| segment.kind == Kind::Http).count();
         let kept = match self.segments.front_mut() {
             // The 101, and the responses before it, must be whole.
             _ if http > 0 => http,
@@ -350,14 +361,14 @@ impl Queue {
     }
 
     /// The run to append `bytes` to.
-    fn run(&mut self, bytes: usize, is_http: bool) -> &mut Vec<u8> {
+    fn run(&mut self, bytes: usize, kind: Kind) -> &mut Vec<u8> {
         let has_room = self.segments.back().is_some_and(|last| match &last.bytes {
-            Bytes::Run(run) => last.is_http == is_http && run.len() + bytes <= RUN_BYTES_MAX,
+            Bytes::Run(run) => last.kind == kind && kind != Kind::Pong && run.len() + bytes <= RUN_BYTES_MAX,
             Bytes::Shared(_) => false,
         });
         if !has_room {
             let run = std::mem::take(&mut self.spare);
-            self.segments.push_back(Segment { bytes: Bytes::Run(run), key: None, is_http });
+            self.segments.push_back(Segment { bytes: Bytes::Run(run), key: None, kind });
         }
         match self.segments.back_mut() {
             Some(Segment { bytes: Bytes::Run(run), .. }) => run,
@@ -367,7 +378,7 @@ impl Queue {
 
     fn push_shared(&mut self, outbound: &mut Outbound<'_>, key: Option<Box<str>>, total: &mut Queued) {
         let bytes = share_into(outbound, total);
-        self.segments.push_back(Segment { bytes, key, is_http: false });
+        self.segments.push_back(Segment { bytes, key, kind: Kind::Frames });
     }
 
     fn pop_front(&mut self, total: &mut Queued) {
@@ -420,7 +431,7 @@ impl Segment {
     /// It leaves its queue, and gives its memory back.
     fn release(&self, total: &mut Queued) {
         match &self.bytes {
-            Bytes::Run(run) if self.is_http => total.http -= run.len(),
+            Bytes::Run(run) if self.kind == Kind::Http => total.http -= run.len(),
             Bytes::Run(run) => total.frames -= run.len(),
             Bytes::Shared(frame) => total.frames -= frame.leave_queue(),
         }

@@ -51,8 +51,6 @@ pub struct Lane {
     sent: usize,
     /// Unwritten bytes.
     bytes: usize,
-    /// The payload of the pong that waits.
-    pong: Option<Vec<u8>>,
     is_full: bool,
     /// Since when the wire has taken nothing.
     stalled_since: Option<Tick>,
@@ -74,6 +72,8 @@ struct Segment {
     shared: Option<PushId>,
     key: Option<String>,
     is_raw: bool,
+    /// One pong, for the latest of the pings that came since.
+    is_pong: bool,
     /// Bytes of the frames that went on to `flying`.
     flown: usize,
     frames: VecDeque<(Due, usize)>,
@@ -175,19 +175,30 @@ impl Lane {
         self.bytes += 2 + payload;
     }
 
-    /// A ping came: its pong is queued, or waits (`true`) and takes the place of the one that did.
+    /// A ping came: its pong is queued, or (`true`) takes the place of the unsent one.
     pub fn push_pong(&mut self, payload: &[u8], ledger: &mut Ledger) -> bool {
-        let waits = self.is_full || self.bytes > PONG_QUEUE_BYTES_MAX;
-        self.pong = waits.then(|| payload.to_vec());
-        if !waits {
-            self.push_control(Due::Pong(payload.to_vec()), ledger);
+        let due = Due::Pong(payload.to_vec());
+        if !self.is_full && self.bytes <= PONG_QUEUE_BYTES_MAX {
+            self.push_control(due, ledger);
+            return false;
         }
-        waits
-    }
-
-    /// Nothing comes behind a close frame.
-    pub fn forget_pong(&mut self) {
-        self.pong = None;
+        let bytes = 2 + payload.len();
+        let skipped = usize::from(self.sent > 0);
+        let unsent = self.segments.iter_mut().skip(skipped).find(|segment| segment.is_pong);
+        let older = match unsent {
+            Some(segment) => {
+                segment.frames = VecDeque::from([(due, bytes)]);
+                mem::replace(&mut segment.bytes, bytes)
+            }
+            None => {
+                let frames = VecDeque::from([(due, bytes)]);
+                self.segments.push_back(Segment { bytes, is_pong: true, frames, ..Segment::default() });
+                0
+            }
+        };
+        self.bytes = self.bytes - older + bytes;
+        ledger.total = ledger.total - older + bytes;
+        older > 0
     }
 
     /// A message takes the place of the last unsent one with its key. `false`: it cannot.
@@ -252,11 +263,6 @@ impl Lane {
             (true, 0) => self.stalled_since.or(Some(now)),
             (true, _) => Some(now),
         };
-        if self.segments.is_empty()
-            && let Some(payload) = self.pong.take()
-        {
-            self.push_control(Due::Pong(payload), ledger);
-        }
         self.is_behind &= !self.segments.is_empty();
     }
 
@@ -267,7 +273,6 @@ impl Lane {
 
     /// The reader is too slow: all is dropped that it has not begun to read, HTTP excepted.
     pub fn truncate(&mut self, ledger: &mut Ledger) {
-        self.pong = None;
         let raw = self.segments.iter().take_while(|segment| segment.is_raw).count();
         let kept = raw.max(usize::from(self.sent > 0));
         for segment in self.segments.drain(kept..) {
@@ -295,7 +300,7 @@ impl Lane {
             segment.release(ledger);
         }
         self.is_abandoned |= self.bytes > 0 || self.sent > 0;
-        (self.bytes, self.sent, self.pong) = (0, 0, None);
+        (self.bytes, self.sent) = (0, 0);
     }
 
     fn append(&mut self, frame: (Due, usize), ledger: &mut Ledger) {
@@ -307,10 +312,9 @@ impl Lane {
 
     /// The segment that the next `bytes` are copied into.
     fn run(&mut self, bytes: usize, is_raw: bool) -> &mut Segment {
-        let has_room = self
-            .segments
-            .back()
-            .is_some_and(|last| last.shared.is_none() && last.is_raw == is_raw && last.bytes + bytes <= RUN_BYTES_MAX);
+        let has_room = self.segments.back().is_some_and(|last| {
+            last.shared.is_none() && !last.is_pong && last.is_raw == is_raw && last.bytes + bytes <= RUN_BYTES_MAX
+        });
         if !has_room {
             self.segments.push_back(Segment { is_raw, ..Segment::default() });
         }
@@ -331,6 +335,7 @@ impl Segment {
             shared: Some(posted.id),
             key: posted.key.clone(),
             is_raw: false,
+            is_pong: false,
             flown: 0,
             frames,
         }

@@ -260,7 +260,6 @@ impl Life {
     /// Its close frame is queued, and its client is waited for.
     pub fn say_goodbye(&mut self, code: CloseCode, reason: &str, limits: &Limits, now: Tick, ledger: &mut Ledger) {
         assert!(self.is_open(), "{} was closed twice", self.fd);
-        self.lane.forget_pong();
         let payload = match code {
             CloseCode::NO_STATUS => Vec::new(),
             _ => [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat(),

@@ -110,3 +110,26 @@ fn a_slow_link_that_makes_progress_is_not_a_missed_heartbeat() {
     });
     assert_eq!(end.as_deref(), Some("closed 1006 (heartbeat_missed) by Server"), "and answers none of them");
 }
+
+#[test]
+fn a_ping_is_answered_while_output_keeps_flowing() {
+    let mut rig = Rig::open(Limits::default());
+    let message = "x".repeat(20_000);
+    for _ in 0..4 {
+        rig.send(&message);
+    }
+    assert_eq!(rig.write(10_000).len(), 10_000);
+    rig.feed(&frame(true, Opcode::Ping, b"there?"));
+    rig.feed(&frame(true, Opcode::Ping, b"still?"));
+    // The queue never gets shorter, and what stands in it comes out all the same.
+    let mut out = Vec::new();
+    for _ in 0..4 {
+        rig.connection.handle_writable();
+        out.extend(rig.write(20_004));
+        rig.send(&message);
+    }
+    assert_eq!(out[4 * 20_004 - 10_000..][..8], *b"\x8a\x06still?", "behind what was there, and once");
+    rig.feed(&frame(true, Opcode::Ping, b"and now?"));
+    rig.connection.handle_writable();
+    assert!(rig.written().ends_with(b"\x8a\x08and now?"), "the next has a place of its own");
+}
