@@ -72,7 +72,8 @@ impl Context<'_> {
         self.core.broadcast(push.into())
     }
 
-    /// Sends a ping, at most 125 bytes. The heartbeat sends its own.
+    /// Sends a ping, at most 125 bytes. The heartbeat sends its own. `Dropped`: the queue is full; whatever the policy for
+    /// slow readers, the connection goes on.
     pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
         self.core.ping(fd, payload)
     }

@@ -327,10 +327,10 @@ impl Rig {
 
     fn ping(&mut self, at: usize, bytes: usize) {
         let side = &mut self.sides[at];
-        let payload = vec![b'p'; bytes];
-        let may = side.life == Life::Open && bytes <= 125;
-        assert_eq!(side.connection.ping(&payload, &mut self.env), may, "a ping of {bytes} bytes");
-        if may {
+        let payload = vec![b'p'; bytes.min(125)];
+        let sent = side.connection.ping(&payload, &mut self.env);
+        assert_eq!(sent == Sent::NotOpen, side.life != Life::Open, "a ping of {bytes} bytes");
+        if sent == Sent::Queued {
             side.reader.due.push_back(Due::Frame { first: 0x89, payload, key: None });
         }
     }

@@ -235,17 +235,9 @@ impl Connection {
     /// Queues a message.
     #[inline]
     pub fn send(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
-        if !self.is_open() {
-            return Sent::NotOpen;
-        }
-        let bytes = outbound.bytes();
-        if bytes > env.limits.queue_bytes_max {
-            return Sent::TooLarge;
-        }
-        let queued = self.queued_bytes();
-        let is_over_total = queued > 0 && env.queued.frames + bytes > env.limits.queue_total_bytes_max;
-        if queued + bytes > env.limits.queue_bytes_max || is_over_total {
-            return Sent::Full;
+        let sent = self.room_for(outbound.bytes(), env);
+        if sent != Sent::Queued {
+            return sent;
         }
         self.output.push(outbound, env);
         self.traffic.messages_out += 1;
@@ -271,13 +263,15 @@ impl Connection {
         may
     }
 
-    /// Queues a ping. `false` when `payload` is over 125 bytes (RFC 6455 section 5.5) or there is no open WebSocket.
-    pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> bool {
-        let may = self.is_open() && payload.len() <= CONTROL_BYTES_MAX;
-        if may {
-            self.push_control(Opcode::Ping, payload, env);
+    /// Queues a ping, whose payload has at most 125 bytes (RFC 6455 section 5.5).
+    pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> Sent {
+        debug_assert!(payload.len() <= CONTROL_BYTES_MAX);
+        let mut outbound = Outbound::message(Opcode::Ping, payload);
+        let sent = self.room_for(outbound.bytes(), env);
+        if sent == Sent::Queued {
+            self.output.push(&mut outbound, env);
         }
-        may
+        sent
     }
 
     /// Starts the close handshake. The event that follows is the connection's end; `None` when it was not open.
@@ -439,6 +433,23 @@ impl Connection {
     /// Gives back what it holds, before it is dropped.
     pub fn release(&mut self, env: &mut Env) {
         self.output.clear(env);
+    }
+
+    /// Whether a frame of so many bytes can be queued.
+    #[inline]
+    fn room_for(&self, bytes: usize, env: &Env) -> Sent {
+        if !self.is_open() {
+            return Sent::NotOpen;
+        }
+        if bytes > env.limits.queue_bytes_max {
+            return Sent::TooLarge;
+        }
+        let queued = self.queued_bytes();
+        let is_over_total = queued > 0 && env.queued.frames + bytes > env.limits.queue_total_bytes_max;
+        if queued + bytes > env.limits.queue_bytes_max || is_over_total {
+            return Sent::Full;
+        }
+        Sent::Queued
     }
 
     fn handle_item<'a>(&mut self, item: Item<'a>, env: &mut Env) -> Option<Event<'a>> {

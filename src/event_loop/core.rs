@@ -7,7 +7,7 @@ use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
-use crate::connection::{Cause, Closed, Connection, Env, Event, Outbound, State, Traffic};
+use crate::connection::{Cause, Closed, Connection, Env, Event, Outbound, Sent, State, Traffic};
 use crate::event_loop::drain::Drain;
 use crate::event_loop::stats::Counters;
 use crate::event_loop::table::Table;
@@ -192,9 +192,20 @@ impl Core {
         }
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
         let Some((entry, env)) = self.table.get_mut(slot) else { return Outcome::Gone };
-        let is_sent = entry.connection.ping(payload, env);
+        let mut sent = entry.connection.ping(payload, env);
+        if sent == Sent::Full {
+            // A full queue may have a socket with room.
+            sent = self.table.write_and(slot, |connection, env| connection.ping(payload, env)).unwrap_or(Sent::NotOpen);
+        }
         self.table.touch(slot);
-        if is_sent { Outcome::Queued } else { Outcome::Gone }
+        match sent {
+            Sent::Queued => Outcome::Queued,
+            Sent::NotOpen => Outcome::Gone,
+            Sent::Full | Sent::TooLarge => {
+                self.table.env.counts.dropped += 1;
+                Outcome::Dropped
+            }
+        }
     }
 
     // Ending.

@@ -385,6 +385,13 @@ impl Table {
         }
     }
 
+    /// Writes what the socket takes, and then does something to the connection.
+    pub fn write_and<T>(&mut self, slot: u32, step: impl FnOnce(&mut Connection, &mut Env) -> T) -> Option<T> {
+        self.write(slot);
+        let (entry, env) = self.get_mut(slot)?;
+        Some(step(&mut entry.connection, env))
+    }
+
     /// Reads once into `buf`, as [`Socket::read`] does.
     pub fn read(&self, slot: u32, buf: &mut [u8]) -> std::io::Result<Option<usize>> {
         match self.get(slot).and_then(|entry| entry.socket.as_ref()) {

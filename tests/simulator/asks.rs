@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fdpush::sim::{Event, Owner};
+use fdpush::sim::{Event, Owner, Sent};
 use fdpush::{Cause, Change, CloseCode, Fd, Heartbeat};
 
 use crate::coverage::hit;
@@ -163,10 +163,18 @@ impl Server {
     pub fn ask_ping(&mut self, fd: Fd) {
         let Some(slot) = self.slots.slot_of(fd) else { return };
         let Some(entry) = self.slots.get_mut(slot) else { return };
-        let is_sent = entry.connection.ping(b"", &mut self.env);
+        let sent = entry.connection.ping(b"", &mut self.env);
+        let limits = &self.env.limits;
         let (life, ledger) = self.oracle.account(fd);
-        assert_eq!(is_sent, life.is_open(), "{fd} was pinged");
-        if is_sent {
+        let (queued, bytes) = (life.lane.bytes(), 2);
+        let is_over_total = queued > 0 && ledger.total + bytes > limits.queue_total_bytes_max;
+        let expected = match life.is_open() {
+            false => Sent::NotOpen,
+            true if queued + bytes > limits.queue_bytes_max || is_over_total => Sent::Full,
+            true => Sent::Queued,
+        };
+        assert_eq!(sent, expected, "{fd} was pinged with {queued} bytes queued");
+        if sent == Sent::Queued {
             hit("asked: ping");
             life.lane.push_control(Due::Ping, ledger);
         }

@@ -133,3 +133,11 @@ fn a_ping_is_answered_while_output_keeps_flowing() {
     rig.connection.handle_writable();
     assert!(rig.written().ends_with(b"\x8a\x08and now?"), "the next has a place of its own");
 }
+
+#[test]
+fn pings_have_the_bound_of_messages() {
+    let mut rig = stalled(Limits { queue_bytes_max: 100, ..Limits::default() });
+    let queued = (0..1000).filter(|_| rig.connection.ping(b"eight ..", &mut rig.env) == Sent::Queued).count();
+    assert_eq!(queued, (100 - 7) / 10);
+    assert!(rig.connection.is_open());
+}
