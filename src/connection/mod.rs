@@ -10,6 +10,7 @@
 
 mod closed;
 mod counts;
+mod deadlines;
 mod env;
 mod event;
 mod exchange;
@@ -31,7 +32,7 @@ pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
 pub use crate::connection::http::Deferred;
 pub use crate::connection::queue::{Outbound, Queued};
 
-use crate::connection::heartbeat::{Beat, Pulse};
+use crate::connection::heartbeat::Pulse;
 use crate::connection::http::Http;
 use crate::connection::output::Output;
 use crate::connection::queue::Queue;
@@ -179,42 +180,6 @@ impl Connection {
         None
     }
 
-    /// A deadline of [`poll_timeout`](Connection::poll_timeout) may have passed.
-    pub fn handle_tick(&mut self, env: &mut Env) -> Option<Event<'static>> {
-        if self.write_deadline(env) <= env.now {
-            return self.handle_write_timeout();
-        }
-        if self.message_deadline(env) <= env.now {
-            let reason = "message took too long";
-            return self.end_with(CloseCode::POLICY, reason, Cause::MessageTimedOut, env);
-        }
-        if self.deadline > env.now {
-            return None;
-        }
-        match &self.stage {
-            Stage::Open(_) => self.check_heartbeat(env),
-            Stage::Http(_) => self.handle_http_tick(env),
-            Stage::Closing(_) | Stage::Lingering | Stage::Finished => {
-                self.stage = Stage::Finished;
-                None
-            }
-        }
-    }
-
-    /// Whether [`handle_tick`](Connection::handle_tick) would end it now, for what its client has not done in time.
-    pub fn is_doomed(&self, env: &Env) -> bool {
-        if self.write_deadline(env).min(self.message_deadline(env)) <= env.now {
-            return true;
-        }
-        self.deadline <= env.now
-            && match &self.stage {
-                Stage::Open(_) => {
-                    self.pulse.is_doomed(self.heartbeat(env), self.last_seen, self.output.is_behind(), env.now)
-                }
-                _ => true,
-            }
-    }
-
     /// Takes note that the socket took `written` bytes; `is_full` when it was offered more.
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         if written > 0 {
@@ -324,12 +289,6 @@ impl Connection {
     }
 
     // What to do next.
-
-    /// When [`handle_tick`](Connection::handle_tick) is to be called, if nothing else happens.
-    #[inline]
-    pub fn poll_timeout(&self, env: &Env) -> Tick {
-        self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env))
-    }
 
     /// Whether bytes should be read from the socket.
     #[inline]
@@ -508,31 +467,6 @@ impl Connection {
         None
     }
 
-    fn handle_write_timeout(&mut self) -> Option<Event<'static>> {
-        if self.is_open() {
-            return Some(self.die(By::Server, Cause::WriteTimedOut));
-        }
-        self.stage = Stage::Finished;
-        None
-    }
-
-    fn check_heartbeat(&mut self, env: &mut Env) -> Option<Event<'static>> {
-        let heartbeat = *self.heartbeat(env);
-        let beat = self.pulse.check(&heartbeat, self.last_seen, self.output.is_behind(), env.now);
-        env.counts.missed += u64::from(beat == Beat::Dead);
-        match beat {
-            Beat::Wait(at) => self.deadline = at,
-            Beat::Ping(at) => {
-                self.deadline = at;
-                env.counts.missed += u64::from(self.pulse.has_missed());
-                env.counts.pings += 1;
-                self.push_control(Opcode::Ping, b"", env);
-            }
-            Beat::Dead => return Some(self.die(By::Server, Cause::HeartbeatMissed)),
-        }
-        None
-    }
-
     /// Fails the connection (RFC 6455 section 7.1.7): the client is told why, and nothing more is read from it.
     fn fail(&mut self, error: ProtocolError, env: &mut Env) -> Event<'static> {
         let (code, reason) = (error.close_code(), error.as_str());
@@ -574,19 +508,5 @@ impl Connection {
 
     fn heartbeat<'a>(&'a self, env: &'a Env) -> &'a Heartbeat {
         self.heartbeat.as_deref().unwrap_or(&env.heartbeat)
-    }
-
-    #[inline]
-    fn message_deadline(&self, env: &Env) -> Tick {
-        match &self.stage {
-            Stage::Open(Some(unfinished)) => unfinished.started().after(env.limits.message_time_max),
-            _ => Tick::NEVER,
-        }
-    }
-
-    #[inline]
-    fn write_deadline(&self, env: &Env) -> Tick {
-        let since = self.output.stalled_since();
-        since.map_or(Tick::NEVER, |since| since.after(env.limits.write_time_max))
     }
 }

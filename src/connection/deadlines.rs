@@ -1,0 +1,90 @@
+//! What a connection does because of the time: its heartbeat, and the ends of what takes too long.
+
+use crate::connection::heartbeat::Beat;
+use crate::connection::{By, Cause, Connection, Env, Event, Stage};
+use crate::protocol::close::CloseCode;
+use crate::protocol::frame::Opcode;
+use crate::tick::Tick;
+
+impl Connection {
+    /// A deadline of [`poll_timeout`](Connection::poll_timeout) may have passed.
+    pub fn handle_tick(&mut self, env: &mut Env) -> Option<Event<'static>> {
+        if self.write_deadline(env) <= env.now {
+            return self.handle_write_timeout();
+        }
+        if self.message_deadline(env) <= env.now {
+            let reason = "message took too long";
+            return self.end_with(CloseCode::POLICY, reason, Cause::MessageTimedOut, env);
+        }
+        if self.deadline > env.now {
+            return None;
+        }
+        match &self.stage {
+            Stage::Open(_) => self.check_heartbeat(env),
+            Stage::Http(_) => self.handle_http_tick(env),
+            Stage::Closing(_) | Stage::Lingering | Stage::Finished => {
+                self.stage = Stage::Finished;
+                None
+            }
+        }
+    }
+
+    /// Whether [`handle_tick`](Connection::handle_tick) would end it now, for what its client has not done in time.
+    pub fn is_doomed(&self, env: &Env) -> bool {
+        if self.write_deadline(env).min(self.message_deadline(env)) <= env.now {
+            return true;
+        }
+        self.deadline <= env.now
+            && match &self.stage {
+                Stage::Open(_) => {
+                    self.pulse.is_doomed(self.heartbeat(env), self.last_seen, self.output.is_behind(), env.now)
+                }
+                _ => true,
+            }
+    }
+
+    /// When [`handle_tick`](Connection::handle_tick) is to be called, if nothing else happens.
+    #[inline]
+    pub fn poll_timeout(&self, env: &Env) -> Tick {
+        self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env))
+    }
+
+    fn handle_write_timeout(&mut self) -> Option<Event<'static>> {
+        if self.is_open() {
+            return Some(self.die(By::Server, Cause::WriteTimedOut));
+        }
+        self.stage = Stage::Finished;
+        None
+    }
+
+    fn check_heartbeat(&mut self, env: &mut Env) -> Option<Event<'static>> {
+        let heartbeat = *self.heartbeat(env);
+        let beat = self.pulse.check(&heartbeat, self.last_seen, self.output.is_behind(), env.now);
+        env.counts.missed += u64::from(beat == Beat::Dead);
+        match beat {
+            Beat::Wait(at) => self.deadline = at,
+            Beat::Ping(at) => {
+                self.deadline = at;
+                env.counts.missed += u64::from(self.pulse.has_missed());
+                env.counts.pings += 1;
+                self.push_control(Opcode::Ping, b"", env);
+            }
+            Beat::Dead => return Some(self.die(By::Server, Cause::HeartbeatMissed)),
+        }
+        None
+    }
+
+    #[inline]
+    fn message_deadline(&self, env: &Env) -> Tick {
+        match &self.stage {
+            Stage::Open(Some(unfinished)) => unfinished.started().after(env.limits.message_time_max),
+            _ => Tick::NEVER,
+        }
+    }
+
+    #[inline]
+    fn write_deadline(&self, env: &Env) -> Tick {
+        let since = self.output.stalled_since();
+        since.map_or(Tick::NEVER, |since| since.after(env.limits.write_time_max))
+    }
+}
