@@ -141,3 +141,15 @@ fn pings_have_the_bound_of_messages() {
     assert_eq!(queued, (100 - 7) / 10);
     assert!(rig.connection.is_open());
 }
+
+#[test]
+fn blank_lines_buy_a_new_connection_no_time() {
+    let mut rig = Rig::new(Limits::default());
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10_000));
+    for second in 1..10 {
+        rig.env.now = Tick(second * 1000);
+        assert_eq!(rig.feed(b"\r\n"), [""; 0]);
+        assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10_000));
+    }
+    assert_eq!(rig.tick(10_000).as_deref(), Some("refused 408"));
+}
