@@ -38,7 +38,8 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// From a message's first byte to its last; over it, close code 1008. Default 60 s.
     pub message_time_max: Duration,
-    /// How long a close handshake waits for the client's part. Default 5 s.
+    /// How long a close handshake waits for the client's part, once all that was queued and the server's close frame are
+    /// sent; until then `write_time_max` holds. Default 5 s.
     pub close_wait_max: Duration,
 
     /// Bytes in one connection's queue; over it, [`slow_reader`](Limits::slow_reader) says what happens, and a frame that

@@ -180,7 +180,7 @@ impl Connection {
         } else if http.has_begun() {
             let head_only = http.is_head();
             self.push_response(&response, false, head_only, env);
-            self.linger(env);
+            self.linger();
         } else {
             self.stage = if self.output.is_empty() { Stage::Finished } else { Stage::Lingering };
             self.deadline = env.now.after(env.limits.close_wait_max);

@@ -188,6 +188,9 @@ impl Connection {
         self.traffic.bytes_out += written as u64;
         env.counts.traffic.bytes_out += written as u64;
         self.output.handle_written(written, is_full, env);
+        if matches!(self.stage, Stage::Closing(_)) && self.output.is_empty() {
+            self.deadline = self.deadline.min(env.now.after(env.limits.close_wait_max));
+        }
     }
 
     /// The socket has room again. Says whether there is something to write.
@@ -244,7 +247,8 @@ impl Connection {
         debug_assert!(code.is_sendable() && reason.len() <= CLOSE_REASON_BYTES_MAX);
         let Stage::Open(unfinished) = &mut self.stage else { return None };
         self.stage = Stage::Closing(unfinished.take());
-        self.deadline = env.now.after(env.limits.close_wait_max);
+        // The client's time begins when it has our close frame, which may lie behind much else.
+        self.deadline = Tick::NEVER;
         self.push_close(code, reason, env);
         Some(Event::Closed(Closed::by_server(code, reason, cause)))
     }
@@ -444,7 +448,7 @@ impl Connection {
         let closed = Closed { code, reason: reason.into(), by: By::Client, cause: Cause::ClientClosed };
         self.push_close(code, "", env);
         self.is_peer_done = true;
-        self.linger(env);
+        self.linger();
         Event::Closed(closed)
     }
 
@@ -471,7 +475,7 @@ impl Connection {
     fn fail(&mut self, error: ProtocolError, env: &mut Env) -> Event<'static> {
         let (code, reason) = (error.close_code(), error.as_str());
         self.push_close(code, reason, env);
-        self.linger(env);
+        self.linger();
         Event::Closed(Closed::by_server(code, reason, Cause::ProtocolError(error)))
     }
 
@@ -489,9 +493,10 @@ impl Connection {
         Event::Closed(Closed::abnormal(by, cause))
     }
 
-    fn linger(&mut self, env: &Env) {
+    /// What is queued goes out, however long that takes while it makes progress; the client's time begins with its end.
+    fn linger(&mut self) {
         self.stage = Stage::Lingering;
-        self.deadline = env.now.after(env.limits.close_wait_max);
+        self.deadline = Tick::NEVER;
     }
 
     fn push_close(&mut self, code: CloseCode, reason: &str, env: &mut Env) {

@@ -76,7 +76,7 @@ impl Server {
         match event {
             Some(Event::Closed(closed)) => {
                 life.close(closed, code, reason, cause);
-                life.say_goodbye(code, reason, &self.env.limits, now, ledger);
+                life.say_goodbye(code, reason, now, ledger);
             }
             Some(event) => panic!("{event:?} came of a close"),
             None => assert!(!life.is_open(), "{} is open and was not closed", life.fd),

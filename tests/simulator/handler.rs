@@ -36,9 +36,9 @@ impl Server {
             Event::Piece { .. } => unreachable!("every body is collected"),
             Event::Upgrade(request) => return self.answer_upgrade(slot, fd, request),
             Event::Closed(closed) => {
-                let (limits, now) = (&self.env.limits, self.env.now);
+                let now = self.env.now;
                 let (life, ledger) = self.oracle.account(fd);
-                life.close_by_bytes(&closed, limits, now, ledger);
+                life.close_by_bytes(&closed, now, ledger);
                 self.record_end(slot, Some(Event::Closed(closed)));
                 return self.compare(slot);
             }

@@ -14,7 +14,7 @@ use crate::lane::{Due, Lane, Ledger};
 pub enum Stage {
     Http,
     Open,
-    /// A close frame is on its way, and this is how long its client has.
+    /// A close frame is on its way, and this is how long its client has, once it is sent.
     Closing {
         until: Tick,
     },
@@ -178,17 +178,17 @@ impl Life {
     }
 
     /// Its client said goodbye or broke a rule, as its bytes tell.
-    pub fn close_by_bytes(&mut self, closed: &Closed, limits: &Limits, now: Tick, ledger: &mut Ledger) {
+    pub fn close_by_bytes(&mut self, closed: &Closed, now: Tick, ledger: &mut Ledger) {
         match closed.cause {
             Cause::ClientClosed => {
                 assert_eq!(closed.by, By::Client);
                 self.inbound.tell(&Said::Close(closed.code.as_u16(), closed.reason.to_string()));
-                self.say_goodbye(closed.code, "", limits, now, ledger);
+                self.say_goodbye(closed.code, "", now, ledger);
             }
             Cause::ProtocolError(error) => {
                 let code = self.inbound.tell_bad(error).into();
                 self.close(closed, code, error.as_str(), closed.cause);
-                self.say_goodbye(code, error.as_str(), limits, now, ledger);
+                self.say_goodbye(code, error.as_str(), now, ledger);
             }
             cause => panic!("{}: {cause} because of what the client said", self.fd),
         }
@@ -222,7 +222,7 @@ impl Life {
                 turn.assert_due(self.message_due(limits), "the end of a message");
                 let reason = "message took too long";
                 self.close(closed, CloseCode::POLICY, reason, closed.cause);
-                return self.say_goodbye(CloseCode::POLICY, reason, limits, turn.now, ledger);
+                return self.say_goodbye(CloseCode::POLICY, reason, turn.now, ledger);
             }
             cause => panic!("{}: {cause} because of a tick", self.fd),
         }
@@ -258,15 +258,24 @@ impl Life {
     }
 
     /// Its close frame is queued, and its client is waited for.
-    pub fn say_goodbye(&mut self, code: CloseCode, reason: &str, limits: &Limits, now: Tick, ledger: &mut Ledger) {
+    pub fn say_goodbye(&mut self, code: CloseCode, reason: &str, now: Tick, ledger: &mut Ledger) {
         assert!(self.is_open(), "{} was closed twice", self.fd);
         let payload = match code {
             CloseCode::NO_STATUS => Vec::new(),
             _ => [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat(),
         };
         self.lane.push_control(Due::Close(payload), ledger);
-        self.stage = Stage::Closing { until: now.after(limits.close_wait_max) };
+        self.stage = Stage::Closing { until: Tick::NEVER };
         self.closed_at = Some(now);
+    }
+
+    /// Some of its output was written: perhaps the close frame.
+    pub fn written(&mut self, limits: &Limits, now: Tick) {
+        if let Stage::Closing { until } = &mut self.stage
+            && self.lane.bytes() == 0
+        {
+            *until = now.after(limits.close_wait_max).min(*until);
+        }
     }
 
     /// It ends at once.

@@ -253,6 +253,7 @@ impl Server {
             let now = self.env.now;
             let (life, ledger) = self.oracle.account(fd);
             life.lane.written(written, is_full, now, ledger);
+            life.written(&self.env.limits, now);
             self.compare(slot);
         }
         self.touch(slot);

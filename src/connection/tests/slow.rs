@@ -153,3 +153,32 @@ fn blank_lines_buy_a_new_connection_no_time() {
     }
     assert_eq!(rig.tick(10_000).as_deref(), Some("refused 408"));
 }
+
+#[test]
+fn a_close_waits_for_a_queue_that_makes_progress() {
+    let mut rig = Rig::open(Limits::default());
+    rig.send(&"x".repeat(1_000_000));
+    assert!(rig.connection.close(CloseCode::NORMAL, "bye", Cause::ServerClosed, &mut rig.env).is_some());
+    let mut second = 0;
+    let last = loop {
+        second += 1;
+        assert_eq!(rig.tick(second * 1000), None);
+        rig.connection.handle_writable();
+        let part = rig.write(10_000);
+        if rig.connection.queued_bytes() == 0 {
+            break part;
+        }
+        assert_eq!(rig.next(), Next::Stay, "with {} bytes to go", rig.connection.queued_bytes());
+    };
+    assert!(last.ends_with(b"\x88\x05\x03\xe8bye"));
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(second * 1000 + 5000), "and now the client has its time");
+}
+
+#[test]
+fn a_close_does_not_wait_for_a_queue_that_stands_still() {
+    let mut rig = stalled(Limits::default());
+    assert!(rig.connection.close(CloseCode::NORMAL, "bye", Cause::ServerClosed, &mut rig.env).is_some());
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(30_000));
+    assert_eq!(rig.tick(30_000), None);
+    assert_eq!(rig.next(), Next::Drop);
+}
