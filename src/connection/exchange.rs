@@ -100,7 +100,8 @@ impl Connection {
             self.respond(Response::text(500, "the handler's response cannot be sent\n").close(), env);
             return false;
         }
-        answer.reply = match (answer.head_only, answer.knows_chunks) {
+        let has_no_body = response.has_no_body();
+        answer.reply = match (answer.head_only || has_no_body, answer.knows_chunks) {
             (true, _) => Reply::HeadOnly,
             (false, true) => Reply::Chunked,
             (false, false) => Reply::UntilClose,
@@ -108,6 +109,7 @@ impl Connection {
         answer.keep_alive &= answer.reply != Reply::UntilClose && !response.closes() && answer.accept.is_none();
         let (length, keep_alive) = match answer.reply {
             Reply::UntilClose => (Length::UntilClose, false),
+            _ if has_no_body => (Length::Known(0), answer.keep_alive && !self.is_peer_done),
             _ => (Length::Chunked, answer.keep_alive && !self.is_peer_done),
         };
         answer.keep_alive = keep_alive;

@@ -101,7 +101,7 @@ pub enum Reply {
     Chunked,
     /// Its head is out, and the end of the connection is that of its body (RFC 9112 section 6.3, item 8): HTTP/1.0.
     UntilClose,
-    /// Its head is out, and it has no body: the answer to a HEAD.
+    /// Its head is out, and it has no body: the answer to a HEAD, or one whose status has none.
     HeadOnly,
 }
 

@@ -162,6 +162,11 @@ impl Response {
         self.is_later
     }
 
+    /// Whether its status has no body, whatever it was given (RFC 9110 section 15).
+    pub(crate) fn has_no_body(&self) -> bool {
+        matches!(self.status, 204 | 205 | 304)
+    }
+
     /// The first mistake made in building this response. With one it is sent as a 500.
     pub(crate) fn fault(&self) -> Option<&str> {
         self.fields.fault()
@@ -178,7 +183,7 @@ impl Response {
             instead.closes = self.closes;
             return instead.encode(out, date, keep_alive, head_only);
         }
-        let body: &[u8] = if matches!(self.status, 204 | 205 | 304) { b"" } else { &self.body };
+        let body: &[u8] = if self.has_no_body() { b"" } else { &self.body };
         out.reserve(HEAD_BYTES + self.fields.lines.len() + body.len());
         self.encode_head(out, date, Length::Known(body.len()), keep_alive);
         if !head_only {

@@ -197,3 +197,16 @@ fn a_drain_cuts_a_response_short_whose_request_is_still_coming() {
     assert_eq!(rig.body(), "3\r\none\r\n");
     assert_eq!(rig.connection.state(), State::Closing);
 }
+
+#[test]
+fn a_status_that_has_no_body_has_no_chunks() {
+    for (status, length) in [(204, ""), (304, ""), (205, "Content-Length: 0\r\n")] {
+        let mut rig = rig();
+        rig.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+        assert!(rig.connection.begin_response(&Response::new(status), &mut rig.env));
+        assert!(rig.reply(b"not sent") && rig.end());
+        let written = String::from_utf8(rig.written()).expect("text");
+        assert!(written.ends_with(&format!("{length}Connection: keep-alive\r\n\r\n")), "{written}");
+        assert!(!written.contains("chunked"), "{written}");
+    }
+}
