@@ -194,3 +194,21 @@ fn a_drain_fires_no_timer_that_nobody_set() {
     assert!(server.stop().is_ok());
     assert!(heard.so_far().is_empty());
 }
+
+#[test]
+fn the_request_that_asks_for_the_drain_gets_its_answer() {
+    let mut server = serve(|server| {
+        server.on_request(|ctx, _, _| {
+            ctx.drain();
+            Response::text(200, "going down\n")
+        })
+    });
+    let mut raw = server.raw();
+    raw.send("GET /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let reply = raw.reply();
+    assert_eq!((reply.status, &*reply.body), (200, "going down\n"));
+    assert!(!reply.keeps_alive());
+    raw.end();
+    drop(raw);
+    server.wait_for_end().expect("a drain that ends well");
+}

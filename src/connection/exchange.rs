@@ -173,6 +173,11 @@ impl Connection {
     /// to answer and nothing to wait for.
     pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
+        if let Some(answer) = http.answer_at_hand() {
+            // Its handler is what asked for the drain: it gets that handler's answer, and is the last.
+            answer.keep_alive = false;
+            return None;
+        }
         let response = Response::text(503, "the server is going down\n").close();
         if http.answer_mut().is_some() {
             self.respond(response, env);

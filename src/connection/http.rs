@@ -234,6 +234,14 @@ impl Http {
         }
     }
 
+    /// The plain request that the handler is busy with.
+    pub fn answer_at_hand(&mut self) -> Option<&mut Answer> {
+        match &mut self.phase {
+            Phase::Answer(answer) if answer.deferred.is_none() && answer.accept.is_none() => Some(answer),
+            _ => None,
+        }
+    }
+
     /// How far the response to what is being read is.
     pub fn reply(&self) -> Reply {
         match &self.phase {
