@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use crate::connection::{Cause, Closed, Connection, Env, Event, Outbound, Sent, State, Traffic};
+use crate::event_loop::Epoch;
 use crate::event_loop::drain::Drain;
 use crate::event_loop::stats::Counters;
 use crate::event_loop::table::Table;
@@ -42,6 +43,7 @@ pub struct Core {
     /// What handlers keep with connections: only where they do.
     pub sessions: HashMap<Fd, Box<dyn Any>>,
     pub counters: Counters,
+    pub epoch: Epoch,
     pub started: SystemTime,
     pub connections_max: usize,
     /// Set once: no new connections, and the loop ends when the last is gone or when the drain says so.
@@ -89,7 +91,7 @@ pub struct Info {
 
 impl Core {
     /// An empty core.
-    pub fn new(connections_max: usize, env: Env, second_login: SecondLogin) -> Core {
+    pub fn new(connections_max: usize, env: Env, second_login: SecondLogin, epoch: Epoch) -> Core {
         Core {
             wheel: Wheel::new(env.now),
             table: Table::new(connections_max, env),
@@ -102,6 +104,7 @@ impl Core {
             departing: None,
             sessions: HashMap::new(),
             counters: Counters::default(),
+            epoch,
             started: SystemTime::now(),
             connections_max,
             drain: None,
@@ -432,8 +435,8 @@ impl Core {
 
     /// A timer.
     pub fn add_timer(&mut self, delay: Duration, every: Option<Duration>) -> TimerId {
-        // The turn's clock was read up to a millisecond ago and rounded down: one more, so that nothing is early.
-        let at = self.table.env.now.after(delay.saturating_add(Duration::from_millis(1)));
+        // Not the turn's clock: a handler may have taken its time. It is rounded down: one more, so that nothing is early.
+        let at = self.epoch.now().after(delay.saturating_add(Duration::from_millis(1)));
         let timer = self.timers.add(at, every);
         self.wheel.arm(Owner::Timer(timer.index()), at);
         timer

@@ -120,10 +120,25 @@ pub fn open<C>(commands_max: usize) -> io::Result<(Poll, Inbox<C>)> {
     Ok((poll, Inbox::new(waker, commands_max)))
 }
 
+/// The moment of tick 0.
+#[derive(Copy, Clone, Debug)]
+pub struct Epoch(Instant);
+
+impl Epoch {
+    /// This moment, rounded down.
+    pub fn now(self) -> Tick {
+        self.tick_of(Instant::now())
+    }
+
+    fn tick_of(self, at: Instant) -> Tick {
+        Tick(u64::try_from((at - self.0).as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 /// Where the time comes from.
 #[derive(Debug)]
 struct Clock {
-    started: Instant,
+    epoch: Epoch,
     /// When this turn began.
     turned: Instant,
     /// The second that `Env::date` was made for.
@@ -153,14 +168,15 @@ impl<A: Application> EventLoop<A> {
             let token = Token(TOKEN_LISTENERS_END - 1 - index);
             poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)?;
         }
+        let clock = Clock::new();
         Ok(EventLoop {
-            core: Core::new(connections_max, env, config.second_login),
+            core: Core::new(connections_max, env, config.second_login, clock.epoch),
             application,
             poll,
             door: Door::new(listeners)?,
             inbox,
             signals,
-            clock: Clock::new(),
+            clock,
             buffer: vec![0; budget],
             commands: VecDeque::new(),
             slots: Vec::new(),
@@ -227,7 +243,7 @@ impl<A: Application> EventLoop<A> {
         }
         let drain = self.core.drain.as_ref().map(Drain::next);
         let next = [self.core.wheel.next(), self.door.retry_at(), drain].into_iter().flatten().min()?;
-        let at = self.clock.started + Duration::from_millis(next.0);
+        let at = self.clock.epoch.0 + Duration::from_millis(next.0);
         Some(at.saturating_duration_since(now))
     }
 
@@ -506,14 +522,14 @@ impl<A: Application> EventLoop<A> {
 impl Clock {
     fn new() -> Clock {
         let started = Instant::now();
-        Clock { started, turned: started, dated: u64::MAX }
+        Clock { epoch: Epoch(started), turned: started, dated: u64::MAX }
     }
 
     /// Reads the clock into `env`, once a turn; the date only when the second has changed.
     fn read(&mut self, env: &mut Env) {
         self.turned = Instant::now();
-        let elapsed = self.turned - self.started;
-        env.now = Tick(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+        let elapsed = self.turned - self.epoch.0;
+        env.now = self.epoch.tick_of(self.turned);
         if self.dated != elapsed.as_secs() {
             self.dated = elapsed.as_secs();
             env.date.clear();
