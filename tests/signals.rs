@@ -8,9 +8,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use common::raw::{CLOSE, close_payload};
+use common::raw::{CLOSE, TEXT, close_payload};
 use common::{Client, Heard, Raw, channel};
-use fdpush::{Limits, Server};
+use fdpush::{Limits, Message, Server};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Set in the environment of the process that is to be the server.
 const IS_SERVER: &str = "FDPUSH_TEST_IS_SERVER";
@@ -81,7 +82,15 @@ fn the_server_process() {
     let server = Server::bind("127.0.0.1:0")
         .expect("an address")
         .limits(Limits { drain_time_max: hour, close_wait_max: hour, ..Limits::default() })
-        .on_message(common::echo);
+        .on_message(|ctx, fd, message| {
+            if message == Message::Text("both") {
+                // While the loop is busy here, both wait for it.
+                for signal in [SIGTERM, SIGINT] {
+                    signal_hook::low_level::raise(signal).expect("a signal to this process");
+                }
+            }
+            common::echo(ctx, fd, message);
+        });
     println!("listening on {}", server.local_addr().expect("an address"));
     match server.run() {
         Ok(()) => std::process::exit(0),
@@ -114,6 +123,17 @@ fn sigterm_drains_with_1001_and_the_process_ends_well() {
 #[test]
 fn sigint_drains_with_1001_and_the_process_ends_well() {
     drains_on("INT");
+}
+
+#[test]
+fn two_signals_in_one_moment_are_one() {
+    let mut process = Process::start();
+    let mut client = Raw::upgraded(process.address);
+    client.send_frame(TEXT, b"both");
+    assert_eq!(client.close_frame().0, 1001);
+    client.send_frame(CLOSE, &close_payload(1001, ""));
+    drop(client);
+    assert_eq!(process.end().code(), Some(0));
 }
 
 #[test]

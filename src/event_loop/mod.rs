@@ -298,7 +298,8 @@ impl<A: Application> EventLoop<A> {
         if count == 0 {
             return Ok(());
         }
-        if count > 1 || self.core.drain.is_some() {
+        // What came in one wake is one: a terminal sends SIGINT, and what started the server SIGTERM, in the same moment.
+        if self.core.drain.is_some() {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "a second signal cut the drain short"));
         }
         log::info!("draining {} connections", self.core.table.len());
