@@ -172,7 +172,13 @@ impl Listener {
                     | Errno::HOSTDOWN,
                 ) => {}
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return Ok(Accepted::Exhausted),
-                Err(error) => return Err(error.into()),
+                // No listener, so it never will be.
+                Err(error @ (Errno::BADF | Errno::INVAL | Errno::NOTSOCK)) => return Err(error.into()),
+                // Whatever else the network, a firewall or a security module has to say, it is of this one client.
+                Err(error) => {
+                    log::warn!("cannot accept a connection: {error}");
+                    return Ok(Accepted::Exhausted);
+                }
             }
         }
     }
