@@ -4,9 +4,14 @@
 
 mod common;
 
+use std::any::Any;
+
 use common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame_with};
 use common::{Heard, Raw, TestServer, channel, echo, report_close, serve};
-use fdpush::{By, Cause, CloseCode, Closed, Fd, Limits, Outcome, ProtocolError, Response};
+use fdpush::{
+    By, Cause, CloseCode, Closed, Context, Fd, Handler, Intake, Limits, Outcome, Piece, ProtocolError, Request,
+    Response,
+};
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::Data;
 
@@ -386,6 +391,34 @@ fn a_panic_in_any_other_callback_ends_at_most_its_own_connection() {
     let mut witness = server.connect("/");
     server.ask(|ctx| ctx.broadcast("still here"));
     assert_eq!(witness.text(), "still here");
+}
+
+/// Panics at the first piece of a body, before its response or within it.
+struct PanicsInBody;
+
+impl Handler for PanicsInBody {
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Intake {
+        if request.path() == "/begun" {
+            assert!(ctx.begin_response(fd, &Response::new(200)).is_queued());
+        }
+        Intake::pieces(())
+    }
+
+    fn on_body(&mut self, _: &mut Context<'_>, _: Fd, _: &mut dyn Any, _: Piece<'_>) {
+        panic!("on purpose: body");
+    }
+}
+
+#[test]
+fn a_panic_in_the_midst_of_a_body_ends_the_connection() {
+    hush_panics_on_purpose();
+    let server = serve(|server| server.handler(PanicsInBody));
+    for (path, status) in [("/", 500), ("/begun", 200)] {
+        let mut raw = server.raw();
+        raw.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello"));
+        assert_eq!(raw.reply().status, status);
+        raw.end();
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ impl<A: Application> EventLoop<A> {
 
     /// Hands a piece of a body to the application.
     pub(super) fn hand_on(&mut self, fd: Fd, bytes: &[u8], is_last: bool, mut state: Box<dyn Any>) {
+        let mut is_done = false;
         self.call(Some(fd), |application, core| {
             if !bytes.is_empty() {
                 application.body(core, fd, &mut *state, Piece::Bytes(bytes));
@@ -35,7 +36,11 @@ impl<A: Application> EventLoop<A> {
             if is_last {
                 application.body(core, fd, &mut *state, Piece::End);
             }
+            is_done = true;
         });
+        if !is_done {
+            return self.refuse(fd, internal_error(), "a handler panicked");
+        }
         let Some(slot) = self.core.table.slot_of(fd).filter(|_| !is_last) else { return };
         if let Some((entry, _)) = self.core.table.get_mut(slot) {
             entry.connection.give_back(state);
