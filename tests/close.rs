@@ -7,7 +7,7 @@ mod common;
 use std::any::Any;
 
 use common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame_with};
-use common::{Heard, Raw, TestServer, channel, echo, report_close, serve};
+use common::{Heard, PATIENCE, Raw, TestServer, channel, echo, report_close, serve};
 use fdpush::{
     By, Cause, CloseCode, Closed, Context, Fd, Handler, Intake, Limits, Outcome, Piece, ProtocolError, Request,
     Response,
@@ -419,6 +419,19 @@ fn a_panic_in_the_midst_of_a_body_ends_the_connection() {
         assert_eq!(raw.reply().status, status);
         raw.end();
     }
+}
+
+#[test]
+fn a_paused_connection_that_is_closed_is_read_again() {
+    let limits = Limits { close_wait_max: 10 * PATIENCE, ..Limits::default() };
+    let server = serve(|server| server.limits(limits).on_open(|ctx, fd, _| assert!(ctx.pause(fd))));
+    let mut raw = Raw::upgraded(server.address());
+    raw.send_frame(CLOSE, &close_payload(1000, ""));
+    // The turn after this one has heard of the frame, and lets it lie.
+    server.ask(|_| ());
+    let fd = Fd::from_u64(1).expect("an fd");
+    assert_eq!(server.ask(move |ctx| ctx.close(fd, 1001, "")), Outcome::Queued);
+    server.wait_until("it is gone", move |ctx| !ctx.exists(fd));
 }
 
 #[test]

@@ -246,6 +246,10 @@ impl Core {
             }
             _ => return false,
         };
+        if self.table.get(slot).is_some_and(|entry| entry.is_readable) {
+            // It may have been paused, with the client's own close frame unread.
+            self.make_ready(slot);
+        }
         let departed = self.registry.remove(slot);
         self.counters.open -= 1;
         self.counters.closed += 1;
