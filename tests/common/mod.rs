@@ -7,6 +7,8 @@
 #![allow(dead_code)]
 
 pub mod client;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 pub mod raw;
 
 use std::io;

@@ -84,6 +84,36 @@ impl Raw {
         reply
     }
 
+    /// The next response, whose body comes in chunks.
+    pub fn reply_in_chunks(&mut self) -> Reply {
+        let mut reply = self.reply_head();
+        assert_eq!(reply.header("Transfer-Encoding"), Some("chunked"), "{}", reply.head);
+        let mut body = Vec::new();
+        loop {
+            let line = self.line();
+            let size = usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("no chunk size: {line:?}"));
+            body.extend(self.take(size));
+            assert_eq!(self.line(), "", "the end of a chunk");
+            if size == 0 {
+                break;
+            }
+        }
+        reply.body = String::from_utf8(body).expect("a body of text");
+        reply
+    }
+
+    /// The next line, without its end.
+    fn line(&mut self) -> String {
+        loop {
+            if let Some(at) = self.buf.windows(2).position(|window| window == b"\r\n") {
+                let line = String::from_utf8(self.take(at)).expect("a line of text");
+                self.take(2);
+                return line;
+            }
+            assert!(self.fill(), "the stream ended within a line");
+        }
+    }
+
     /// The next response, to a HEAD: it has no body whatever its head says.
     pub fn reply_head(&mut self) -> Reply {
         let end = loop {

@@ -1,0 +1,346 @@
+//! What a back end pushes, through the real binary: to whom it goes, that it arrives as it was written, and what is
+//! answered; one at a time, by the batch, and by datagram.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
+use std::thread;
+
+use common::gateway::{Gateway, next, next_of, request, until};
+use common::{Client, Raw, Scratch};
+use serde_json::{Value, json};
+
+const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
+
+/// What is left out where nothing else is said.
+fn pushed(matched: u64) -> Value {
+    json!({"matched": matched, "queued": matched, "dropped": 0, "offline": []})
+}
+
+/// The next message of a client who may hear of newcomers before.
+fn data(client: &mut Client) -> Value {
+    next_of(client, "message")["data"].take()
+}
+
+#[test]
+fn every_target_is_reached_and_told_whom_it_was_for() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, ann_fd) = gateway.open("/?uid=ann", &[]);
+    let (mut bob, bob_fd) = gateway.open("/?uid=bob", &[]);
+    let (mut nobody, fd) = gateway.open("/", &[]);
+    gateway.done("/api/join", json!({"fds": [ann_fd, fd], "group": "g"}));
+    gateway.done("/api/join", json!({"fd": bob_fd, "group": "h"}));
+    let all = [true, true, true];
+    for (target, told, reached) in [
+        (json!({"uid": "ann"}), json!({"to": "ann"}), [true, false, false]),
+        (json!({"uids": ["bob"]}), json!({"to": "bob"}), [false, true, false]),
+        (json!({"fd": fd}), json!({}), [false, false, true]),
+        (json!({"fds": [ann_fd, fd, fd]}), json!({}), [true, false, true]),
+        (json!({"group": "g"}), json!({"group": "g"}), [true, false, true]),
+        (json!({"groups": ["g", "h"]}), json!({"groups": ["g", "h"]}), all),
+        (json!({"all": true}), json!({"all": true}), all),
+    ] {
+        let mut command = target.clone();
+        command["data"] = json!({"for": target});
+        let matched = reached.iter().filter(|is_reached| **is_reached).count() as u64;
+        assert_eq!(gateway.done("/api/push", &command), pushed(matched), "{command}");
+        let mut message = told;
+        message["type"] = json!("message");
+        message["data"] = command["data"].take();
+        for (client, _) in [&mut ann, &mut bob, &mut nobody].into_iter().zip(reached).filter(|(_, is)| *is) {
+            assert_eq!(next_of(client, "message"), message);
+        }
+    }
+    let several = gateway.done("/api/push", json!({"uids": ["ann", "bob", "ann"], "data": 1}));
+    assert_eq!(several, pushed(2));
+    assert_eq!(next_of(&mut ann, "message"), json!({"type": "message", "to": "ann", "data": 1}));
+    assert_eq!(next_of(&mut bob, "message"), json!({"type": "message", "to": "bob", "data": 1}));
+}
+
+#[test]
+fn whom_except_names_is_left_out() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, ann_fd) = gateway.open("/?uid=ann", &[]);
+    let (mut bob, _) = gateway.open("/?uid=bob", &[]);
+    let (mut cat, _) = gateway.open("/?uid=cat", &[]);
+    gateway.done("/api/join", json!({"uid": "cat", "group": "cats"}));
+    for (except, reached) in [
+        (json!({"fd": ann_fd}), "bob cat"),
+        (json!({"fds": [ann_fd, 999]}), "bob cat"),
+        (json!({"uid": "bob"}), "ann cat"),
+        (json!({"uids": ["ann", "cat", "nobody"]}), "bob"),
+        (json!({"group": "cats"}), "ann bob"),
+        (json!({"groups": ["cats"], "uid": "ann"}), "bob"),
+        (json!({"uids": ["ann", "bob", "cat"]}), ""),
+        (json!({}), "ann bob cat"),
+    ] {
+        let answer = gateway.done("/api/push", json!({"all": true, "except": except, "data": except}));
+        assert_eq!(answer, pushed(reached.split_whitespace().count() as u64), "{except}");
+        for (client, name) in [(&mut ann, "ann"), (&mut bob, "bob"), (&mut cat, "cat")] {
+            if reached.contains(name) {
+                assert_eq!(data(client), except, "{name}");
+            }
+        }
+    }
+    let answer = gateway.done("/api/push", json!({"uid": "ann", "except": {"uid": "ann"}, "data": 1}));
+    assert_eq!(answer, pushed(0), "left out is not offline");
+}
+
+#[test]
+fn data_arrives_as_it_was_written() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    gateway.done("/api/join", json!({"fd": fd, "group": "g\"ü"}));
+    assert_eq!(next(&mut ann)["type"], "joined");
+    for data in [
+        r#"{"b" : 1.50,   "a":"\u00e9\/\ud83e\udd80"}"#,
+        "123456789012345678901234567890.000000000000000000010",
+        "-0",
+        "1e400",
+        r#"{"a":1,"a":2,"":null}"#,
+        "null",
+        "\"🦀 \u{7f} é\"",
+        "[[],\t{ } ,\n  [ ]]",
+        "\"\"",
+    ] {
+        for (target, told) in [
+            (r#""uid":"ann""#, r#""to":"ann","#),
+            (r#""uids":["ann"]"#, r#""to":"ann","#),
+            (r#""fd":1"#, ""),
+            (r#""group":"g\"\u00fc""#, r#""group":"g\"ü","#),
+            (r#""groups":["g\"ü","x"]"#, r#""groups":["g\"ü","x"],"#),
+            (r#""all":true"#, r#""all":true,"#),
+        ] {
+            assert_eq!(fd, 1);
+            gateway.done("/api/push", format!(r#" {{ "data" : {data} , {target} }} "#));
+            assert_eq!(ann.text(), format!(r#"{{"type":"message",{told}"data":{data}}}"#));
+        }
+    }
+}
+
+#[test]
+fn text_and_binary_are_the_message_itself() {
+    let gateway = Gateway::start(&[]);
+    let mut ann = gateway.connect("/?uid=ann");
+    for text in ["", "plain", "line\nbreak \"quote\" 消息", "\u{0}"] {
+        assert_eq!(gateway.done("/api/push", json!({"uid": "ann", "text": text})), pushed(1));
+        assert_eq!(ann.text(), text);
+    }
+    for (base64, bytes) in [("", &b""[..]), ("AP8+Pw==", &[0, 255, 62, 63]), ("aGVsbG8=", b"hello")] {
+        assert_eq!(gateway.done("/api/push", json!({"all": true, "binary": base64})), pushed(1));
+        assert_eq!(ann.binary(), bytes);
+    }
+}
+
+#[test]
+fn a_member_of_two_groups_gets_it_once() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    gateway.done("/api/join", json!({"fd": fd, "groups": ["g", "h"]}));
+    let answer = gateway.done("/api/push", json!({"groups": ["g", "h", "g", "empty"], "data": "once"}));
+    assert_eq!(answer, pushed(1));
+    let answer = gateway.done("/api/push", json!({"fds": [fd, fd], "text": r#"{"type":"message","data":"fd"}"#}));
+    assert_eq!(answer, pushed(1));
+    gateway.done("/api/push", json!({"uids": ["ann", "ann"], "text": r#"{"type":"message","data":"uid"}"#}));
+    gateway.done("/api/push", json!({"all": true, "data": "end"}));
+    let heard: Vec<Value> = (0..4).map(|_| data(&mut ann)).collect();
+    assert_eq!(heard, ["once", "fd", "uid", "end"]);
+}
+
+#[test]
+fn who_is_not_there_is_named() {
+    let gateway = Gateway::start(&[]);
+    let mut ann = gateway.connect("/?uid=ann");
+    for payload in ["data", "text"] {
+        let answer = gateway.done("/api/push", json!({"uids": ["bob", "ann", "cat", "bob"], payload: "x"}));
+        assert_eq!(answer, json!({"matched": 1, "queued": 1, "dropped": 0, "offline": ["bob", "cat"]}));
+        ann.text();
+    }
+    let answer = gateway.done("/api/push", json!({"uid": "q\"", "data": 1}));
+    assert_eq!(answer, json!({"matched": 0, "queued": 0, "dropped": 0, "offline": ["q\""]}));
+    assert_eq!(gateway.done("/api/push", json!({"group": "none", "data": 1})), pushed(0));
+    assert_eq!(gateway.done("/api/push", json!({"uids": [], "data": 1})), pushed(0));
+    ann.close(1000, "");
+    ann.closed();
+    assert_eq!(gateway.done("/api/push", json!({"uid": "ann", "data": 1}))["offline"], json!(["ann"]));
+}
+
+#[test]
+fn an_fd_of_the_past_reaches_nobody() {
+    let gateway = Gateway::start(&[]);
+    let (mut old, stale) = gateway.open("/", &[]);
+    old.close(1000, "");
+    old.closed();
+    assert_eq!(gateway.done("/api/push", json!({"fd": stale, "data": "for the old"})), pushed(0));
+    let (mut new, fd) = gateway.open("/", &[]);
+    assert_ne!(fd, stale);
+    for stranger in [json!(stale), json!(0), json!(u64::MAX), json!(99)] {
+        assert_eq!(gateway.done("/api/push", json!({"fds": [stranger], "data": "not you"})), pushed(0));
+    }
+    assert_eq!(gateway.done("/api/push", json!({"fds": [stale, fd], "data": "you"})), pushed(1));
+    assert_eq!(next(&mut new)["data"], "you");
+}
+
+#[test]
+fn an_id_comes_back_as_it_was_written() {
+    let gateway = Gateway::start(&[]);
+    for id in [r#""a\u0041""#, "7", "-1.50", "12345678901234567890", r#""""#] {
+        let good = format!(r#"{{"all":true,"data":1,"id":{id}}}"#);
+        let reply = gateway.call("POST", "/api/push", &[("Content-Type", "application/json")], &good);
+        let expected = format!("{{\"id\":{id},\"matched\":0,\"queued\":0,\"dropped\":0,\"offline\":[]}}\n");
+        assert_eq!((reply.status, reply.body), (200, expected));
+        let bad = format!(r#"{{"all":true,"uid":"ann","data":1,"id":{id}}}"#);
+        let reply = gateway.call("POST", "/api/push", &[("Content-Type", "application/json")], &bad);
+        assert_eq!(reply.status, 400);
+        assert!(
+            reply.body.starts_with(&format!("{{\"id\":{id},\"error\":{{\"code\":\"bad_request\"")),
+            "{}",
+            reply.body
+        );
+    }
+    for id in [json!(null), json!(true), json!([1]), json!({}), json!("x".repeat(127))] {
+        let (status, answer) = gateway.post("/api/push", json!({"all": true, "data": 1, "id": id}));
+        // `null` is none.
+        assert_eq!(status, if id.is_null() { 200 } else { 400 }, "{id}: {answer}");
+        assert_eq!(answer.get("id"), None, "{answer}");
+    }
+}
+
+#[test]
+fn with_a_key_a_slow_reader_gets_the_last_value() {
+    let limits = ["--slow-reader", "conflate", "--message-bytes-max", "64KiB", "--queue-bytes-max", "256KiB"];
+    let gateway = Gateway::start(&limits);
+    let mut slow = gateway.connect("/?uid=slow");
+    const LAST: usize = 300;
+    let padding = "x".repeat(60_000);
+    for number in 0..=LAST {
+        let data = json!({"number": number, "padding": padding});
+        assert_eq!(gateway.done("/api/push", json!({"uid": "slow", "key": "price", "data": data})), pushed(1));
+    }
+    let mut heard = 0;
+    loop {
+        heard += 1;
+        if next(&mut slow)["data"]["number"] == LAST {
+            break;
+        }
+    }
+    assert!(heard <= LAST, "some were replaced");
+}
+
+/// Line `number` of a batch, and what is wrong with it, if anything is: the code, and whether its id is found.
+fn line(number: usize) -> (String, Option<(&'static str, bool)>) {
+    let good = json!({"uid": "ann", "data": number, "id": number});
+    match number % 9 {
+        1 => (format!("{{\"uid\":\"ann\",\"data\":{number},\"id\":{number}"), Some(("bad_request", false))),
+        3 => (json!({"uid": "ann", "fd": 1, "data": 1, "id": number}).to_string(), Some(("bad_request", true))),
+        5 => (json!({"uid": "", "data": 1, "id": number}).to_string(), Some(("bad_request", true))),
+        7 => (json!({"uid": "ann", "text": "x".repeat(2100), "id": number}).to_string(), Some(("too_large", false))),
+        _ => (good.to_string(), None),
+    }
+}
+
+#[test]
+fn a_batch_is_answered_line_by_line_in_order() {
+    const LINES: usize = 3000;
+    // The bound of a line, and not of the batch.
+    let gateway = Gateway::start(&["--body-bytes-max", "2KiB"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    // The last line has no end.
+    let body = (1..=LINES).map(|number| line(number).0).collect::<Vec<_>>().join("\n");
+    let mut raw = Raw::connect(gateway.api);
+    let mut writer = raw.another();
+    thread::spawn(move || {
+        let whole = request("POST", "/api/batch", &[NDJSON], &body);
+        // Of a length that has nothing to do with that of a line.
+        whole.as_bytes().chunks(1237).for_each(|piece| writer.send(piece));
+    });
+    let reply = raw.reply_in_chunks();
+    assert_eq!((reply.status, reply.header("Content-Type")), (200, Some("application/x-ndjson")));
+    let answers: Vec<Value> = reply.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(answers.len(), LINES);
+    for (number, answer) in (1..=LINES).zip(answers) {
+        let Some((code, has_id)) = line(number).1 else {
+            let mut expected = pushed(1);
+            expected["id"] = json!(number);
+            assert_eq!(answer, expected, "line {number}");
+            assert_eq!(next(&mut ann), json!({"type": "message", "to": "ann", "data": number}));
+            continue;
+        };
+        assert_eq!((&answer["error"]["code"], &answer["error"]["line"]), (&json!(code), &json!(number)), "{answer}");
+        assert_eq!(answer.get("id"), has_id.then(|| json!(number)).as_ref(), "{answer}");
+    }
+    // The connection is good for more.
+    raw.send(request("GET", "/healthz", &[], ""));
+    assert_eq!(raw.reply().status, 200);
+}
+
+#[test]
+fn a_batch_may_come_in_chunks_with_gaps_and_without_a_last_end() {
+    let gateway = Gateway::start(&[]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let mut raw = Raw::connect(gateway.api);
+    raw.send("POST /api/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+    raw.send("Transfer-Encoding: chunked\r\n\r\n");
+    for piece in ["\n\r\n{\"uid\":\"an", "n\",\"data\":1}\r\n  \n", "{\"uid\":\"ann\",\"da", "ta\":2}"] {
+        raw.send(format!("{:x}\r\n{piece}\r\n", piece.len()));
+    }
+    // What has been carried out before the end of the body is not held back.
+    assert_eq!(next(&mut ann)["data"], 1);
+    raw.send("0\r\n\r\n");
+    let reply = raw.reply_in_chunks();
+    let one = format!("{}\n", r#"{"matched":1,"queued":1,"dropped":0,"offline":[]}"#);
+    assert_eq!(reply.body, one.repeat(2));
+    assert_eq!(next(&mut ann)["data"], 2);
+
+    for body in ["", "\n\n"] {
+        raw.send(request("POST", "/api/batch", &[NDJSON], body));
+        let reply = if body.is_empty() { raw.reply() } else { raw.reply_in_chunks() };
+        assert_eq!((reply.status, reply.body.trim()), (200, ""), "{}", reply.head);
+    }
+}
+
+#[test]
+fn datagrams_push_where_they_show_a_key() {
+    let scratch = Scratch::new("datagrams");
+    let path = scratch.file("push.sock");
+    let unix = format!("unixgram:{}", path.display());
+    let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0", "--api", &unix, "--api-key", "first,second"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let to = gateway.datagrams.iter().find_map(|address| address.strip_prefix("udp:")).expect("a UDP address");
+    udp.connect(to).expect("an address");
+    let unix = UnixDatagram::unbound().expect("a socket");
+    unix.connect(&path).expect("a path");
+    let send_udp = |datagram: Value| assert!(udp.send(datagram.to_string().as_bytes()).is_ok());
+    let send_unix = |datagram: Value| assert!(unix.send(datagram.to_string().as_bytes()).is_ok());
+    // One socket keeps the order: what is refused was looked at before the last.
+    for send in [&send_udp as &dyn Fn(Value), &send_unix] {
+        send(json!({"uid": "ann", "data": "no key"}));
+        send(json!({"uid": "ann", "data": "wrong key", "auth": "third"}));
+        send(json!("no command"));
+        send(json!({"uid": "ann", "data": "first", "auth": "first"}));
+        send(json!({"all": true, "data": "second", "auth": "second"}));
+        assert_eq!(next(&mut ann), json!({"type": "message", "to": "ann", "data": "first"}));
+        assert_eq!(next(&mut ann), json!({"type": "message", "all": true, "data": "second"}));
+    }
+    let key = ("Authorization", "Bearer second");
+    for (outcome, count) in [("done", 4), ("unauthorized", 4), ("malformed", 2), ("overflowed", 0)] {
+        let sample = format!("fdpush_datagrams_total{{outcome=\"{outcome}\"}} {count}\n");
+        // It is counted once it is handed over, and may have arrived by then.
+        until(&sample, || gateway.call("GET", "/metrics", &[key], "").body.contains(&sample));
+    }
+}
+
+#[test]
+fn datagrams_need_no_key_where_there_is_none() {
+    let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    udp.connect(gateway.datagrams[0].trim_start_matches("udp:")).expect("an address");
+    for datagram in [r#"{"uid":"ann","fd":1,"data":1}"#, r#"{"uid":"ann","data":[1, 2.0]}"#] {
+        udp.send(datagram.as_bytes()).expect("sent");
+    }
+    assert_eq!(ann.text(), r#"{"type":"message","to":"ann","data":[1, 2.0]}"#);
+}

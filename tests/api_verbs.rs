@@ -1,0 +1,415 @@
+//! The registry's verbs and what can be looked at, through the real binary; and each refusal, which leaves all as it was.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::gateway::{Gateway, closed, hang_up, json_of, next, request};
+use common::{Client, Raw};
+use serde_json::{Value, json};
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// Proves that nothing came for a client: what is pushed now comes first.
+fn heard_nothing(gateway: &Gateway, client: &mut Client, fd: u64) {
+    gateway.done("/api/push", json!({"fd": fd, "data": "sentinel"}));
+    assert_eq!(next(client)["data"], "sentinel");
+}
+
+#[test]
+fn a_uid_is_given_and_taken() {
+    let gateway = Gateway::start(&[]);
+    let (mut client, fd) = gateway.open("/", &[]);
+    assert_eq!(gateway.done("/api/bind", json!({"fd": fd, "uid": "ann"})), json!({"matched": 1, "changed": 1}));
+    assert_eq!(gateway.done("/api/bind", json!({"fd": fd, "uid": "ann"})), json!({"matched": 1, "changed": 0}));
+    gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
+    assert_eq!(next(&mut client)["to"], "ann");
+    assert_eq!(gateway.done("/api/bind", json!({"fd": fd, "uid": "bob"})), json!({"matched": 1, "changed": 1}));
+    assert_eq!(gateway.done("/api/push", json!({"uid": "ann", "data": 1}))["offline"], json!(["ann"]));
+    let online = gateway.done("/api/online", json!({"uids": ["bob", "ann", "bob"]}));
+    assert_eq!(online, json!({"online": {"bob": [fd]}, "offline": ["ann"]}));
+    assert_eq!(gateway.done("/api/unbind", json!({"uid": "bob"})), json!({"matched": 1, "changed": 1}));
+    assert_eq!(gateway.done("/api/unbind", json!({"fds": [fd, fd, 99]})), json!({"matched": 1, "changed": 0}));
+    assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], Value::Null);
+    for gone in [0, 99, u64::MAX] {
+        assert_eq!(gateway.done("/api/bind", json!({"fd": gone, "uid": "x"})), json!({"matched": 0, "changed": 0}));
+    }
+    assert_eq!(gateway.get("/api/users"), json!({"users": [], "next": null}));
+}
+
+#[test]
+fn bind_keeps_to_the_policy_of_second_logins() {
+    let gateway = Gateway::start(&["--on-second-login", "reject_new"]);
+    let (_ann, _) = gateway.open("/?uid=ann", &[]);
+    let (_other, fd) = gateway.open("/", &[]);
+    let (status, answer) = gateway.post("/api/bind", json!({"fd": fd, "uid": "ann"}));
+    assert_eq!((status, &answer["error"]["code"]), (409, &json!("taken")));
+    assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], Value::Null);
+
+    let gateway = Gateway::start(&["--on-second-login", "kick_old"]);
+    let (mut old, _) = gateway.open("/?uid=ann", &[]);
+    let (_new, fd) = gateway.open("/", &[]);
+    gateway.done("/api/bind", json!({"fd": fd, "uid": "ann"}));
+    assert_eq!(old.closed().0, 4001);
+    assert_eq!(gateway.done("/api/online", json!({"uids": ["ann"]}))["online"], json!({"ann": [fd]}));
+}
+
+#[test]
+fn members_hear_who_comes_and_goes_by_the_api() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, ann_fd) = gateway.open("/?uid=ann", &[]);
+    let (mut bob, bob_fd) = gateway.open("/?uid=bob", &[]);
+    let (tab, tab_fd) = gateway.open("/?uid=bob", &[]);
+    let frame = |kind: &str, group: &str, uid: &str, count: u32| json!({"type": kind, "group": group, "uid": uid, "count": count});
+    assert_eq!(gateway.done("/api/join", json!({"uid": "ann", "group": "g"})), json!({"matched": 1, "changed": 1}));
+    assert_eq!(next(&mut ann), frame("joined", "g", "ann", 1));
+    let both = json!({"uid": "bob", "groups": ["g", "h"]});
+    assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 2}));
+    assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 0}));
+    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "one person, however many tabs");
+    assert_eq!(next(&mut bob), frame("joined", "g", "bob", 2));
+    assert_eq!(next(&mut bob), frame("joined", "h", "bob", 1));
+    // The second tab is no news to the group; it may come before or after the first.
+    let leave = json!({"fd": tab_fd, "group": "g"});
+    assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 1}));
+    assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 0}));
+    heard_nothing(&gateway, &mut ann, ann_fd);
+
+    // Another name in the same groups: one leaves, another comes.
+    gateway.done("/api/bind", json!({"fd": bob_fd, "uid": "cat"}));
+    assert_eq!(next(&mut ann), frame("left", "g", "bob", 1));
+    assert_eq!(next(&mut ann), frame("joined", "g", "cat", 2));
+    gateway.done("/api/unbind", json!({"fd": bob_fd}));
+    assert_eq!(next(&mut ann), frame("left", "g", "cat", 1));
+    // Who has no name is a member, and nobody's news.
+    let members = gateway.get("/api/groups/g");
+    let expected = json!([{"fd": ann_fd, "uid": "ann"}, {"fd": bob_fd, "uid": null}]);
+    assert_eq!((&members["count"], &members["members"]), (&json!(2), &expected));
+    gateway.done("/api/leave", json!({"fd": bob_fd, "group": "g"}));
+    heard_nothing(&gateway, &mut ann, ann_fd);
+
+    hang_up(tab);
+    assert_eq!(gateway.done("/api/close", json!({"uid": "nobody"})), json!({"matched": 0}));
+    gateway.done("/api/join", json!({"fd": bob_fd, "group": "g"}));
+    gateway.done("/api/bind", json!({"fd": bob_fd, "uid": "bob"}));
+    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2));
+    gateway.done("/api/close", json!({"fd": bob_fd}));
+    assert_eq!(next(&mut ann), frame("left", "g", "bob", 1));
+}
+
+#[test]
+fn ungroup_ends_a_group() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    let (_anonymous, other) = gateway.open("/", &[]);
+    gateway.done("/api/join", json!({"fds": [fd, other], "group": "g"}));
+    assert_eq!(gateway.get("/api/groups")["groups"], json!([{"group": "g", "count": 2}]));
+    assert_eq!(gateway.done("/api/ungroup", json!({"group": "g"})), json!({"matched": 2, "changed": 2}));
+    assert_eq!(gateway.done("/api/ungroup", json!({"group": "g"})), json!({"matched": 0, "changed": 0}));
+    assert_eq!(gateway.get("/api/groups")["groups"], json!([]));
+    assert_eq!(gateway.done("/api/push", json!({"group": "g", "data": 1}))["matched"], 0);
+    let empty = json!({"group": "g", "count": 0, "members": [], "next": null});
+    assert_eq!(gateway.get("/api/groups/g"), empty);
+    assert_eq!(next(&mut ann)["type"], "joined");
+    heard_nothing(&gateway, &mut ann, fd);
+}
+
+#[test]
+fn close_says_why_and_abort_says_nothing() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, _) = gateway.open("/?uid=ann", &[]);
+    assert_eq!(gateway.done("/api/close", json!({"uid": "ann"})), json!({"matched": 1}));
+    assert_eq!(ann.closed(), (1000, String::new()));
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    let reason = "ü".repeat(61);
+    gateway.done("/api/close", json!({"fds": [fd, 99], "code": 4999, "reason": reason}));
+    assert_eq!(ann.closed(), (4999, reason));
+    let mut clients: Vec<_> = (0..3).map(|_| gateway.open("/?uid=ann", &[]).0).collect();
+    gateway.done("/api/join", json!({"uid": "ann", "group": "g"}));
+    assert_eq!(gateway.done("/api/close", json!({"groups": ["g", "g"], "code": 1012})), json!({"matched": 3}));
+    for client in &mut clients {
+        assert_eq!(closed(client).0, 1012);
+    }
+    let (mut lost, _) = gateway.open("/", &[]);
+    assert_eq!(gateway.done("/api/close", json!({"all": true, "abort": true})), json!({"matched": 1}));
+    lost.lost();
+    assert_eq!(gateway.done("/api/close", json!({"all": true})), json!({"matched": 0}));
+}
+
+/// The pages of a listing, with something done between them.
+fn pages(gateway: &Gateway, path: &str, list: &str, mut between: impl FnMut()) -> Vec<Value> {
+    let mut seen = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = gateway.get(&format!("{path}?limit=7&after={after}"));
+        let entries = page[list].as_array().expect("a list").clone();
+        assert!(entries.len() <= 7);
+        seen.extend(entries);
+        match &page["next"] {
+            Value::Null => return seen,
+            Value::String(name) => after = name.clone(),
+            number => after = number.to_string(),
+        }
+        between();
+    }
+}
+
+#[test]
+fn pages_name_whoever_stays_exactly_once() {
+    let gateway = Gateway::start(&[]);
+    let mut stay = Vec::new();
+    let mut go = Vec::new();
+    for number in 0..60 {
+        let uid = format!("u{:02}", number * 37 % 60);
+        let (client, fd) = gateway.open(&format!("/?uid={uid}"), &[]);
+        gateway.done("/api/join", json!({"fd": fd, "groups": ["all", format!("g{uid}")]}));
+        if number % 3 == 0 { go.push(client) } else { stay.push((client, fd, uid)) }
+    }
+    let mut come = Vec::new();
+    for (path, list, member) in [
+        ("/api/users", "users", "uid"),
+        ("/api/groups", "groups", "group"),
+        ("/api/groups/all", "members", "fd"),
+        ("/api/connections", "connections", "fd"),
+    ] {
+        let seen = pages(&gateway, path, list, || {
+            if let Some(client) = go.pop() {
+                hang_up(client);
+                let (client, fd) = gateway.open(&format!("/?uid=new{}", go.len()), &[]);
+                gateway.done("/api/join", json!({"fd": fd, "groups": ["all", format!("new{fd}")]}));
+                come.push(client);
+            }
+        });
+        let names: Vec<&Value> = seen.iter().map(|entry| &entry[member]).collect();
+        let once: BTreeSet<String> = names.iter().map(|name| name.to_string()).collect();
+        assert_eq!(once.len(), names.len(), "{path}: some twice");
+        for (_, fd, uid) in &stay {
+            let name = match member {
+                "uid" => json!(uid),
+                "group" => json!(format!("g{uid}")),
+                _ => json!(fd),
+            };
+            assert!(names.contains(&&name), "{path}: {name} is missing");
+        }
+    }
+    assert_eq!(gateway.get("/api/users/u01")["connections"][0]["uid"], "u01");
+    assert_eq!(gateway.call("GET", "/api/users/nobody", &[], "").status, 404);
+    for query in ["limit=0", "limit=1001", "limit=x", "limit=-1", "page=2"] {
+        assert_eq!(gateway.call("GET", &format!("/api/users?{query}"), &[], "").status, 400, "{query}");
+    }
+    assert_eq!(gateway.call("GET", "/api/connections?after=x", &[], "").status, 400);
+}
+
+#[test]
+fn attributes_are_set_merged_and_read() {
+    let gateway = Gateway::start(&[]);
+    let (mut client, fd) = gateway.open("/?uid=ann", &[]);
+    let path = format!("/api/connections/{fd}/attributes");
+    let send = |method: &str, body: Value| {
+        let reply = gateway.call(method, &path, &[JSON], &body.to_string());
+        assert_eq!(reply.status, 200, "{reply:?}");
+        json_of(&reply)
+    };
+    assert_eq!(gateway.get(&path), json!({}));
+    assert_eq!(send("PATCH", json!({"a": {"b": 1}, "c": null})), json!({"a": {"b": 1}}));
+    assert_eq!(send("PATCH", json!({"a": {"b": null, "d": [1]}})), json!({"a": {"d": [1]}}));
+    assert_eq!(send("PUT", json!({"x": null, "y": 1.5})), json!({"x": null, "y": 1.5}));
+    let merge = [("Content-Type", "application/merge-patch+json")];
+    assert_eq!(gateway.call("PATCH", &path, &merge, r#"{"y":2}"#).status, 200);
+    assert_eq!(gateway.get(&path), json!({"x": null, "y": 2}));
+    for body in ["[]", "1", "", "{", "null"] {
+        let reply = gateway.call("PUT", &path, &[JSON], body);
+        assert_eq!(reply.status, 400, "{body}: {reply:?}");
+    }
+    assert_eq!(gateway.get(&path), json!({"x": null, "y": 2}));
+    let reply = gateway.call("DELETE", &path, &[JSON], "");
+    assert_eq!((reply.status, reply.header("Allow")), (405, Some("GET, PUT, PATCH")));
+    client.close(1000, "");
+    client.closed();
+    assert_eq!(gateway.call("GET", &path, &[], "").status, 404);
+    let (_other, other) = gateway.open("/", &[]);
+    assert_eq!(gateway.get(&format!("/api/connections/{other}/attributes")), json!({}), "not the last one's");
+    assert_eq!(gateway.call("GET", "/api/connections/x/attributes", &[], "").status, 400);
+}
+
+#[test]
+fn stats_and_one_connection_tell_what_happened() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    ann.send(r#"{"type":"join","group":"g","id":1}"#);
+    assert_eq!((next(&mut ann)["type"].take(), next(&mut ann)["type"].take()), (json!("ack"), json!("joined")));
+    let info = gateway.get(&format!("/api/connections/{fd}"));
+    assert_eq!((&info["uid"], &info["groups"]), (&json!("ann"), &json!(["g"])));
+    assert_eq!((&info["messages_in"], &info["messages_out"]), (&json!(1), &json!(3)));
+    assert!(info["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{info}");
+    let stats = gateway.get("/api/stats");
+    for (member, value) in [("open", 1), ("users", 1), ("groups", 1), ("opened", 1), ("messages_in", 1)] {
+        assert_eq!(stats[member], value, "{member}: {stats}");
+    }
+    assert_eq!((&stats["is_draining"], &stats["version"]), (&json!(false), &json!(env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_leaves_all_as_it_was() {
+    let gateway = Gateway::start(&["--message-bytes-max", "8KiB", "--queue-bytes-max", "16KiB"]);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    let (mut bob, bob_fd) = gateway.open("/?uid=bob", &[]);
+    let (long, huge) = ("x".repeat(129), "x".repeat(16 << 10));
+    let before = gateway.get("/api/stats");
+    for (path, body, named) in [
+        ("push", json!({"data": 1}), "uid, uids, fd, fds, group, groups, all"),
+        ("push", json!({"uid": "ann", "all": true, "data": 1}), "only one"),
+        ("push", json!({"all": false, "data": 1}), "all must be true"),
+        ("push", json!({"uid": "ann"}), "data, text, binary"),
+        ("push", json!({"uid": "ann", "data": 1, "text": "x"}), "data, text, binary"),
+        ("push", json!({"uids": ["ann", ""], "data": 1}), "uids"),
+        ("push", json!({"uids": ["ann", long], "data": 1}), "uids"),
+        ("push", json!({"groups": [""], "data": 1}), "groups"),
+        ("push", json!({"uid": 7, "data": 1}), "uid"),
+        ("push", json!({"fd": -1, "data": 1}), "fd"),
+        ("push", json!({"fds": [1, "2"], "data": 1}), "fds[1]"),
+        ("push", json!({"uid": "ann", "text": 5}), "text"),
+        ("push", json!({"uid": "ann", "binary": "AP8"}), "binary"),
+        ("push", json!({"uid": "ann", "binary": "*"}), "binary"),
+        ("push", json!({"uid": "ann", "data": 1, "dat": 2}), "dat"),
+        ("push", json!({"all": true, "except": {"uid": ""}, "data": 1}), "except"),
+        ("push", json!({"all": true, "except": {"all": true}, "data": 1}), "except"),
+        ("push", json!({"all": true, "auth": "key", "data": 1}), "auth"),
+        ("push", json!([1]), ""),
+        ("bind", json!({"uid": "ann"}), "fd"),
+        ("bind", json!({"fd": fd}), "uid"),
+        ("bind", json!({"fd": fd, "uid": long}), "uid"),
+        ("bind", json!({"fd": fd, "uid": "cat", "group": "g"}), "group"),
+        ("unbind", json!({}), "uid, uids, fd, fds"),
+        ("unbind", json!({"all": true}), "uid, uids, fd, fds"),
+        ("join", json!({"fd": fd}), "group, groups"),
+        ("join", json!({"fd": fd, "group": "g", "groups": ["h"]}), "group, groups"),
+        ("join", json!({"group": "g"}), "uid, uids, fd, fds"),
+        ("join", json!({"fd": fd, "groups": ["g", ""]}), "groups"),
+        ("join", json!({"fd": fd, "group": "g", "code": 1000}), "code"),
+        ("leave", json!({"fd": fd, "uid": "bob", "group": "g"}), "only one"),
+        ("ungroup", json!({}), "group"),
+        ("ungroup", json!({"group": "g", "fd": 1}), "fd"),
+        ("close", json!({}), "uid, uids, fd, fds, group, groups, all"),
+        ("close", json!({"fd": fd, "code": 1005}), "code"),
+        ("close", json!({"fd": fd, "code": 70000}), "code"),
+        ("close", json!({"fd": fd, "reason": "x".repeat(124)}), "reason"),
+        ("close", json!({"fd": fd, "why": "x"}), "why"),
+        ("online", json!({"uids": ["ann", ""]}), "uids"),
+        ("online", json!({}), "uids"),
+    ] {
+        let (status, answer) = gateway.post(&format!("/api/{path}"), &body);
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_request")), "{path} {body}: {answer}");
+        let message = answer["error"]["message"].as_str().expect("a message");
+        assert!(message.contains(named), "{path} {body}: {message}");
+    }
+    for target in [json!({"all": true}), json!({"uids": ["ann", "bob"]}), json!({"fds": [fd, bob_fd]})] {
+        let mut command = target;
+        command["data"] = json!(huge);
+        let (status, answer) = gateway.post("/api/push", &command);
+        assert_eq!((status, &answer["error"]["code"]), (413, &json!("too_large")));
+    }
+    heard_nothing(&gateway, &mut ann, fd);
+    heard_nothing(&gateway, &mut bob, bob_fd);
+    let after = gateway.get("/api/stats");
+    for member in ["open", "users", "groups", "closed", "dropped"] {
+        assert_eq!(before[member], after[member], "{member}");
+    }
+}
+
+#[test]
+fn paths_methods_and_bodies_that_are_none() {
+    let gateway = Gateway::start(&["--body-bytes-max", "1KiB"]);
+    for (method, path, status, allow) in [
+        ("GET", "/api/push", 405, Some("POST")),
+        ("PUT", "/api/batch", 405, Some("POST")),
+        ("POST", "/api/users", 405, Some("GET")),
+        ("DELETE", "/api/users/ann", 405, Some("GET")),
+        ("POST", "/metrics", 405, Some("GET")),
+        ("POST", "/healthz", 405, Some("GET")),
+        ("GET", "/", 404, None),
+        ("GET", "/api", 404, None),
+        ("POST", "/api/pushes", 404, None),
+        ("GET", "/api/users/", 400, None),
+        ("GET", "/api/users/a/b", 404, None),
+        ("GET", "/api/users/%ff", 400, None),
+        ("GET", "/api/connections/0", 400, None),
+        ("GET", "/api/connections/77", 404, None),
+    ] {
+        let reply = gateway.call(method, path, &[JSON], "");
+        assert_eq!((reply.status, reply.header("Allow")), (status, allow), "{method} {path}");
+        let error = json_of(&reply)["error"].take();
+        assert!(error["code"].is_string() && error["message"].is_string(), "{error}");
+    }
+    for body in ["", "{", "{} {}", "\u{feff}{}"] {
+        assert_eq!(gateway.call("POST", "/api/push", &[JSON], body).status, 400, "{body:?}");
+    }
+    let reply = gateway.call("POST", "/api/push", &[JSON], &"x".repeat(1025));
+    assert_eq!(reply.status, 413);
+    let head = gateway.call("GET", "/api/stats", &[], "");
+    assert_eq!(head.header("Cache-Control"), Some("no-store"));
+}
+
+#[test]
+fn without_keys_no_web_page_may_ask() {
+    let gateway = Gateway::start(&[]);
+    let own = format!("http://{}", gateway.api);
+    let host = gateway.api.to_string();
+    let push = r#"{"all":true,"data":1}"#;
+    for (headers, status, code) in [
+        (&[JSON, ("Host", "evil.example")][..], 403, "forbidden"),
+        (&[JSON, ("Host", "localhost.evil.example")], 403, "forbidden"),
+        (&[JSON, ("Origin", "http://evil.example")], 403, "forbidden"),
+        (&[JSON, ("Origin", "null")], 403, "forbidden"),
+        (&[JSON, ("Origin", &own)], 403, "forbidden"),
+        (&[], 415, "unsupported_media_type"),
+        (&[("Content-Type", "text/plain")], 415, "unsupported_media_type"),
+        (&[("Content-Type", "application/x-www-form-urlencoded")], 415, "unsupported_media_type"),
+        (&[("Content-Type", "application/x-ndjson")], 415, "unsupported_media_type"),
+        (&[("Content-Type", "Application/JSON; charset=utf-8"), ("Host", "[::1]:9502")], 200, ""),
+        (&[JSON, ("Host", &host), ("Origin", &own)], 200, ""),
+        (&[JSON, ("Host", "LOCALHOST:1")], 200, ""),
+    ] {
+        let reply = gateway.call("POST", "/api/push", headers, push);
+        assert_eq!(reply.status, status, "{headers:?}: {reply:?}");
+        assert_eq!(json_of(&reply)["error"]["code"].as_str().unwrap_or_default(), code);
+        // A batch is judged by the same, before its body.
+        if status == 403 {
+            assert_eq!(gateway.call("POST", "/api/batch", headers, push).status, 403);
+        }
+    }
+    assert_eq!(gateway.call("GET", "/api/users", &[("Host", "evil.example")], "").status, 403);
+    assert_eq!(gateway.call("GET", "/metrics", &[("Host", "evil.example")], "").status, 403);
+    assert_eq!(gateway.call("GET", "/healthz", &[("Host", "10.0.0.7:80")], "").status, 200, "a probe has no key");
+}
+
+#[test]
+fn with_keys_one_must_be_shown() {
+    let gateway = Gateway::start(&["--api-key", "first,second"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let push = |data: &str| json!({"uid": "ann", "data": data}).to_string();
+    for header in [None, Some("Bearer third"), Some("Bearer "), Some("Basic first"), Some("first")] {
+        let headers: Vec<(&str, &str)> = header.iter().map(|value| ("Authorization", *value)).chain([JSON]).collect();
+        for (method, path) in [("POST", "/api/push"), ("POST", "/api/batch"), ("GET", "/metrics"), ("GET", "/nowhere")]
+        {
+            let reply = gateway.call(method, path, &headers, &push("refused"));
+            assert_eq!((reply.status, reply.header("WWW-Authenticate")), (401, Some("Bearer")), "{header:?} {path}");
+            assert_eq!(json_of(&reply)["error"]["code"], "unauthorized");
+        }
+    }
+    for key in ["Bearer first", "bearer second"] {
+        // With a key, no matter from where and of which type.
+        let headers = [("Authorization", key), ("Host", "push.example"), ("Origin", "https://any.example")];
+        let reply = gateway.call("POST", "/api/push", &headers, &push(key));
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert_eq!(next(&mut ann)["data"], key);
+    }
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(gateway.call("GET", path, &[], "").status, 200);
+    }
+    // The clients' own listener knows nothing of it.
+    let mut raw = Raw::connect(gateway.address);
+    raw.send(request("POST", "/api/push", &[JSON, ("Authorization", "Bearer first")], &push("x")));
+    assert_eq!(raw.reply().status, 404);
+}
