@@ -6,6 +6,8 @@
 // Each test file is a crate of its own and uses its own part of this.
 #![allow(dead_code)]
 
+#[cfg(feature = "gateway")]
+pub mod backend;
 pub mod client;
 #[cfg(feature = "gateway")]
 pub mod gateway;

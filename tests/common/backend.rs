@@ -1,0 +1,114 @@
+//! A back end: it takes the server's requests one by one, answers as the test wants, and tells the test of each.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
+use sha2::Sha256;
+
+use super::{Heard, channel};
+
+/// A back end that listens until the test is over.
+pub struct Backend {
+    pub address: SocketAddr,
+    /// What it was asked, in order.
+    pub asked: Heard<Asked>,
+}
+
+/// One of the server's requests.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub head: String,
+    pub body: String,
+}
+
+/// What the back end does.
+pub enum Answer {
+    /// It answers with a status and a body.
+    Status(u16, String),
+    /// It takes the request, and says nothing for as long as the server waits.
+    Hang,
+}
+
+impl Backend {
+    pub fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Backend {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (told, asked) = channel();
+        let answer = Arc::new(answer);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (told, answer) = (told.clone(), Arc::clone(&answer));
+                thread::spawn(move || serve(stream, &told, &*answer));
+            }
+        });
+        Backend { address, asked }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+}
+
+impl Asked {
+    /// A header's value, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// Whether whoever sent it knows this secret.
+    pub fn is_signed_with(&self, secret: &str) -> bool {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
+        mac.update(self.body.as_bytes());
+        let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.header("x-fdpush-signature") == Some(&format!("sha256={hex}"))
+    }
+}
+
+/// Requests of one connection, until it ends.
+fn serve(stream: TcpStream, told: &Sender<Asked>, answer: &dyn Fn(&Asked) -> Answer) {
+    let mut writer = stream.try_clone().expect("a descriptor");
+    let mut reader = BufReader::new(stream);
+    while let Some(asked) = read(&mut reader) {
+        let answer = answer(&asked);
+        let _ = told.send(asked);
+        match answer {
+            Answer::Status(status, body) => {
+                let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n", body.len());
+                if writer.write_all(format!("{head}{body}").as_bytes()).is_err() {
+                    return;
+                }
+            }
+            Answer::Hang => {
+                let _ = reader.read_to_end(&mut Vec::new());
+                return;
+            }
+        }
+    }
+}
+
+fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let mut asked = Asked { head, body: String::new() };
+    let length = asked.header("content-length").map_or(0, |length| length.parse().expect("a length"));
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    asked.body = String::from_utf8(body).expect("a body of text");
+    Some(asked)
+}

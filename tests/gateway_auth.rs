@@ -1,0 +1,294 @@
+//! Who a client is, through the real binary: by token, by the back end's word; and how many may come, and how often.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::process::Command;
+
+use common::backend::{Answer, Backend};
+use common::gateway::{Gateway, closed, hang_up, next, next_of, until};
+use common::raw::UPGRADE;
+use common::{Client, Raw, refusal};
+use serde_json::{Value, json};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const OTHER: &str = "fedcba9876543210fedcba9876543210";
+
+/// What `fdpush token` prints.
+fn token(flags: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_fdpush")).arg("token").args(flags).output().expect("the binary");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+fn token_of(uid: &str, groups: &str) -> String {
+    token(&["--uid", uid, "--groups", groups, "--jwt-secret", SECRET])
+}
+
+fn with_tokens(flags: &[&str]) -> Gateway {
+    Gateway::start(&[&["--auth", "jwt", "--jwt-secret", SECRET], flags].concat())
+}
+
+/// The answer to a frame with an id, whatever comes before.
+fn ask(client: &mut Client, mut frame: Value) -> Value {
+    frame["id"] = json!(1);
+    client.send(&frame.to_string());
+    loop {
+        let answer = next(client);
+        if answer["id"] == 1 {
+            return answer;
+        }
+    }
+}
+
+#[test]
+fn a_token_says_who_one_is() {
+    let gateway = with_tokens(&[]);
+    let ann = token_of("ann", "g,h");
+    let bearer = format!("Bearer {ann}");
+    let subprotocol = format!("chat, bearer.{ann}");
+    for (target, headers) in [
+        (format!("/?token={ann}"), &[][..]),
+        ("/".to_owned(), &[("Authorization", &*bearer)][..]),
+        ("/?uid=eve".to_owned(), &[("Sec-WebSocket-Protocol", &*subprotocol)][..]),
+    ] {
+        let mut client = Client::connect(gateway.address, &target, headers).expect("a WebSocket");
+        let chosen = headers.iter().any(|(name, _)| name.starts_with("Sec")).then(|| format!("bearer.{ann}"));
+        assert_eq!(client.header("Sec-WebSocket-Protocol"), chosen.as_deref());
+        let welcome = next(&mut client);
+        assert_eq!((&welcome["type"], &welcome["uid"]), (&json!("welcome"), &json!("ann")));
+        for group in ["g", "h"] {
+            let joined = next(&mut client);
+            assert_eq!(joined, json!({"type": "joined", "group": group, "uid": "ann", "count": 1}));
+        }
+        let info = gateway.get(&format!("/api/connections/{}", welcome["fd"]));
+        let mut groups = info["groups"].as_array().expect("a list").clone();
+        groups.sort_by_key(Value::to_string);
+        assert_eq!(groups, ["g", "h"]);
+        hang_up(client);
+    }
+    assert_eq!(gateway.metric(r#"fdpush_auth_requests_total{outcome="accepted"}"#), 3.0);
+}
+
+#[test]
+fn who_has_no_good_token_stays_out() {
+    let gateway = with_tokens(&["--jwt-issuer", "shop", "--jwt-audience", "push"]);
+    let secret = ["--uid", "ann", "--jwt-secret", SECRET];
+    let fit = ["--jwt-issuer", "shop", "--jwt-audience", "push"];
+    let good = token(&[&secret[..], &fit].concat());
+    let foreign = token(&[&["--uid", "ann", "--jwt-secret", OTHER][..], &fit].concat());
+    let other_issuer = token(&[&secret[..], &["--jwt-issuer", "x", "--jwt-audience", "push"]].concat());
+    let no_audience = token(&[&secret[..], &["--jwt-issuer", "shop"]].concat());
+    let (head, rest) = good.split_once('.').expect("a token");
+    let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", rest.split_once('.').expect("claims").0);
+    let mangled = format!("{head}.{}x", rest);
+    for bad in [&foreign, &other_issuer, &no_audience, &unsigned, &mangled, "x", ""] {
+        let (status, body) = refusal(Client::connect(gateway.address, &format!("/?token={bad}"), &[]));
+        assert_eq!(status, 401, "{bad}");
+        assert!(bad.len() < 20 || !body.contains(bad), "{body}");
+    }
+    assert_eq!(refusal(Client::connect(gateway.address, "/?uid=ann", &[])).0, 401);
+    let mut raw = Raw::connect(gateway.address);
+    raw.send(UPGRADE);
+    assert_eq!(raw.reply().header("WWW-Authenticate"), Some("Bearer"));
+    assert_eq!(gateway.metric(r#"fdpush_auth_requests_total{outcome="refused"}"#), 9.0);
+    gateway.connect(&format!("/?token={good}"));
+    assert_eq!(gateway.get("/api/stats")["opened"], 1);
+}
+
+#[test]
+fn the_secret_before_the_current_one_is_still_good() {
+    let gateway = Gateway::start(&["--auth", "jwt", "--jwt-secret", OTHER, "--jwt-secret", SECRET]);
+    gateway.connect(&format!("/?token={}", token_of("ann", "g")));
+}
+
+#[test]
+fn a_connection_ends_with_its_token() {
+    let gateway = with_tokens(&[]);
+    let brief = token(&["--uid", "ann", "--ttl", "2s", "--jwt-secret", SECRET]);
+    let long = token(&["--uid", "bob", "--ttl", "24h", "--jwt-secret", SECRET]);
+    let mut ann = gateway.connect(&format!("/?token={brief}"));
+    let mut bob = gateway.connect(&format!("/?token={long}"));
+    assert_eq!(closed(&mut ann), (4003, "the token has expired".to_owned()));
+    gateway.done("/api/push", json!({"all": true, "data": "on"}));
+    assert_eq!(next(&mut bob)["data"], "on");
+}
+
+#[test]
+fn with_tokens_a_client_may_push_to_its_own_groups_only() {
+    let gateway = with_tokens(&[]);
+    let mut ann = gateway.connect(&format!("/?token={}", token_of("ann", "g")));
+    let (mut bob, fd) = gateway.open(&format!("/?token={}", token_of("bob", "g,h")), &[]);
+    assert_eq!(ask(&mut ann, json!({"type": "push", "group": "g", "data": 1}))["matched"], 2);
+    assert_eq!(next_of(&mut bob, "message")["from"], "ann");
+    for refused in [
+        json!({"type": "push", "to": "bob", "data": 1}),
+        json!({"type": "push", "fd": fd, "data": 1}),
+        json!({"type": "push", "group": "h", "data": 1}),
+        json!({"type": "push", "all": true, "data": 1}),
+        json!({"type": "join", "group": "h"}),
+        json!({"type": "leave", "group": "g"}),
+        json!({"type": "online", "uids": ["bob"]}),
+    ] {
+        assert_eq!(ask(&mut ann, refused.clone())["code"], "not_allowed", "{refused}");
+    }
+    gateway.done("/api/push", json!({"uid": "bob", "data": "sentinel"}));
+    assert_eq!(next(&mut bob)["data"], "sentinel");
+
+    let gateway = with_tokens(&["--client-may", "push_uid,join"]);
+    let mut ann = gateway.connect(&format!("/?token={}", token_of("ann", "g")));
+    assert_eq!(ask(&mut ann, json!({"type": "push", "to": "ann", "data": 1}))["matched"], 1);
+    assert_eq!(ask(&mut ann, json!({"type": "join", "group": "h"}))["type"], "ack");
+    assert_eq!(ask(&mut ann, json!({"type": "push", "group": "h", "data": 1}))["code"], "not_allowed");
+}
+
+/// A back end that goes by the path of the client.
+fn doorkeeper() -> Backend {
+    Backend::start(|asked| {
+        let target = asked.json()["target"].as_str().expect("a target").to_owned();
+        let ann =
+            json!({"uid": "ann", "groups": ["g"], "attributes": {"plan": "pro"}, "exp": 9_007_199_254_740_992_u64});
+        match target.split('?').next().expect("a path") {
+            "/ann" => Answer::Status(200, ann.to_string()),
+            "/number" => Answer::Status(200, r#"{"uid":10086,"more":1}"#.to_owned()),
+            "/nobody" => Answer::Status(200, r#"{"uid":null}"#.to_owned()),
+            "/over" => Answer::Status(200, r#"{"uid":"ann","exp":1}"#.to_owned()),
+            "/no" => Answer::Status(403, r#"{"message":"not you"}"#.to_owned()),
+            "/teapot" => Answer::Status(418, "no JSON".to_owned()),
+            "/broken" => Answer::Status(200, "[1]".to_owned()),
+            "/failing" => Answer::Status(500, String::new()),
+            "/elsewhere" => Answer::Status(302, String::new()),
+            _ => Answer::Hang,
+        }
+    })
+}
+
+#[test]
+fn the_back_end_says_who_one_is() {
+    let backend = doorkeeper();
+    let gateway = Gateway::start(&["--auth", "webhook", "--auth-url", &backend.url(), "--webhook-secret", "hush"]);
+    let cookie = [("Cookie", "session=1"), ("Authorization", "Basic eDp5")];
+    let (mut ann, fd) = gateway.open("/ann?uid=eve", &cookie);
+    let asked = backend.asked.next();
+    assert!(asked.is_signed_with("hush"), "{}", asked.head);
+    let question = asked.json();
+    assert_eq!(
+        (&question["method"], &question["target"], &question["fd"]),
+        (&json!("GET"), &json!("/ann?uid=eve"), &json!(fd))
+    );
+    assert_eq!(question["headers"]["cookie"], json!(["session=1"]));
+    assert_eq!(question["headers"]["authorization"], json!(["Basic eDp5"]));
+    assert_eq!(asked.header("x-fdpush-node"), question["node"].as_str());
+    assert_eq!(next(&mut ann), json!({"type": "joined", "group": "g", "uid": "ann", "count": 1}));
+    assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], "ann");
+    assert_eq!(gateway.get(&format!("/api/connections/{fd}/attributes")), json!({"plan": "pro"}));
+    assert_eq!(ask(&mut ann, json!({"type": "push", "all": true, "data": 1}))["code"], "not_allowed");
+
+    let (_number, fd) = gateway.open("/number", &[]);
+    assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], "10086");
+    let (_nobody, fd) = gateway.open("/nobody", &[]);
+    assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], Value::Null);
+    assert_eq!(closed(&mut gateway.connect("/over")).0, 4003);
+    let refused = |path: &str| refusal(Client::connect(gateway.address, path, &[]));
+    assert_eq!(refused("/no"), (403, "not you\n".to_owned()));
+    assert_eq!(refused("/teapot"), (418, "refused\n".to_owned()));
+    for path in ["/broken", "/failing", "/elsewhere"] {
+        assert_eq!(refused(path).0, 503, "{path}");
+    }
+    for (outcome, count) in [("accepted", 4.0), ("refused", 2.0), ("failed", 3.0), ("timed_out", 0.0)] {
+        assert_eq!(gateway.metric(&format!("fdpush_auth_requests_total{{outcome=\"{outcome}\"}}")), count, "{outcome}");
+    }
+}
+
+#[test]
+fn a_back_end_that_hangs_delays_nobody_else() {
+    let backend = doorkeeper();
+    let gateway = Gateway::start(&["--auth", "webhook", "--auth-url", &backend.url(), "--auth-timeout", "1s"]);
+    let mut ann = gateway.connect("/ann");
+    // More than the threads that ask.
+    let mut waiting: Vec<Raw> = (0..40).map(|_| Raw::connect(gateway.address)).collect();
+    for raw in &mut waiting {
+        raw.send(UPGRADE.replacen('/', "/hang", 1));
+    }
+    for number in 0..200 {
+        assert_eq!(gateway.done("/api/push", json!({"uid": "ann", "data": number}))["queued"], 1);
+        assert_eq!(next_of(&mut ann, "message")["data"], number);
+    }
+    for raw in &mut waiting {
+        let reply = raw.reply();
+        assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
+    }
+    assert_eq!(gateway.metric(r#"fdpush_auth_requests_total{outcome="timed_out"}"#), 40.0);
+    // Who gives up while the back end thinks leaves nothing behind.
+    let mut gone = Raw::connect(gateway.address);
+    gone.send(UPGRADE.replacen('/', "/hang", 1));
+    drop(gone);
+    until("only ann is left", || gateway.metric(r#"fdpush_connections{state="http"}"#) <= 1.0);
+    assert_eq!(gateway.get("/api/stats")["open"], 1);
+}
+
+#[test]
+fn a_uid_and_an_address_have_a_bound() {
+    let gateway = Gateway::start(&["--uid-connections-max", "2", "--address-connections-max", "3"]);
+    let refused = |target: &str| refusal(Client::connect(gateway.address, target, &[])).0;
+    let first = gateway.connect("/?uid=ann");
+    let _second = gateway.connect("/?uid=ann");
+    assert_eq!(refused("/?uid=ann"), 429);
+    let third = gateway.connect("/");
+    assert_eq!(refused("/"), 429, "the fourth of the address");
+    assert_eq!(refused("/?uid=bob"), 429);
+    hang_up(third);
+    until("its place is free", || Client::connect(gateway.address, "/?uid=bob", &[]).is_ok());
+    hang_up(first);
+    until("ann's place is free", || Client::connect(gateway.address, "/?uid=ann", &[]).is_ok());
+    assert!(gateway.metric(r#"fdpush_refusals_total{status="429"}"#) >= 3.0);
+}
+
+#[test]
+fn who_sends_too_much_is_warned_once_and_closed() {
+    let gateway = Gateway::start(&["--message-rate", "1", "--message-burst", "3"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let (mut acks, mut errors) = (0, 0);
+    // Many more than the rate lets through, however slow the machine.
+    let mut raw = Raw::upgraded(gateway.address);
+    let frame = common::raw::frame(common::raw::TEXT, br#"{"type":"heartbeat","id":1}"#);
+    raw.send(frame.repeat(500));
+    let code = loop {
+        let (first, payload) = raw.frame();
+        if first == 0x88 {
+            break u16::from_be_bytes([payload[0], payload[1]]);
+        }
+        let frame: Value = serde_json::from_slice(&payload).expect("JSON");
+        match frame["type"].as_str() {
+            Some("ack") => acks += 1,
+            Some("error") => {
+                assert_eq!(frame["code"], "rate_limited");
+                errors += 1;
+            }
+            _ => assert_eq!(frame["type"], "welcome"),
+        }
+    };
+    assert_eq!((code, errors), (1008, 1));
+    assert!(acks >= 3, "{acks}");
+    // Others have a bucket of their own.
+    assert_eq!(ask(&mut ann, json!({"type": "heartbeat"}))["type"], "ack");
+}
+
+#[test]
+fn so_many_a_second_are_let_in() {
+    let gateway = Gateway::start(&["--accept-rate", "2"]);
+    let mut clients = Vec::new();
+    let reply = loop {
+        let mut raw = Raw::connect(gateway.address);
+        raw.send(UPGRADE);
+        match raw.reply() {
+            reply if reply.status == 101 => clients.push(raw),
+            reply => break reply,
+        }
+        assert!(clients.len() < 500, "all are let in");
+    };
+    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
+    assert!(clients.len() >= 2, "as many at once as in a second");
+    assert_eq!(gateway.get("/api/stats")["opened"], clients.len(), "back ends are not held up");
+    until("a second later another one may come", || Client::connect(gateway.address, "/", &[]).is_ok());
+}
