@@ -104,6 +104,8 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     serve.check_trust(&addresses)?;
     let (server, datagrams) = bind_api(server, inherited.api, &settings)?;
     let api: Vec<Address> = server.addresses().skip(addresses.len()).cloned().collect();
+    // Before anybody can know that there is a server to send a signal to: until then, SIGHUP would end it.
+    watch_hangup(server.remote())?;
     announce(&addresses, serve.serves_page());
     for address in &api {
         log::info!("the API is on {address}");
@@ -114,7 +116,6 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
         .into_iter()
         .map(|socket| serve_datagrams(socket, Arc::clone(&keys), server.remote()))
         .collect::<Result<Vec<Ingress>, _>>()?;
-    watch_hangup(server.remote())?;
     let limits = serve.limits();
     let heartbeat = serve.heartbeat();
     let origins = serve.origins()?;
