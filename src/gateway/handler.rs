@@ -147,6 +147,9 @@ impl Gateway {
             self.settings = old;
             return log::error!("the settings stay as they are: {why}");
         }
+        if old.serve.clients.address_connections_max.is_some() != self.counts_addresses() {
+            self.count_addresses(ctx);
+        }
         log::set_max_level(self.settings.serve.log.into());
         match changed.as_slice() {
             [] => log::info!("the settings were read again: nothing changed"),
@@ -154,6 +157,21 @@ impl Gateway {
         }
         if !restart.is_empty() {
             log::warn!("these settings changed and need a restart: {}", restart.join(", "));
+        }
+    }
+
+    /// Whether it must be known how many connections an address has.
+    fn counts_addresses(&self) -> bool {
+        self.settings.serve.clients.address_connections_max.is_some()
+    }
+
+    /// Counts those who are there already, where the settings say from now on that they are to be counted.
+    fn count_addresses(&mut self, ctx: &Context<'_>) {
+        self.addresses = HashMap::new();
+        if self.counts_addresses() {
+            for ip in ctx.connections().filter_map(|fd| ctx.info(fd)?.peer.ip()) {
+                *self.addresses.entry(ip).or_default() += 1;
+            }
         }
     }
 
@@ -300,8 +318,7 @@ impl Handler for Gateway {
             Some(uid) => log::debug!("fd {fd} opened from {}, uid={uid}", request.peer()),
             None => log::debug!("fd {fd} opened from {}, anonymous", request.peer()),
         }
-        if let Some(ip) = request.peer().ip().filter(|_| self.settings.serve.clients.address_connections_max.is_some())
-        {
+        if let Some(ip) = request.peer().ip().filter(|_| self.counts_addresses()) {
             *self.addresses.entry(ip).or_default() += 1;
         }
         let welcome = frame::welcome(fd, ctx.uid_of(fd), &self.heartbeat);
