@@ -1,0 +1,367 @@
+//! What a back end hears of, and what operators do to a running server: webhooks, SIGHUP, probes, metrics, SIGTERM.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::backend::{Answer, Backend};
+use common::gateway::{Gateway, closed, hang_up, json_of, next, until};
+use common::{Client, Raw, Scratch, refusal};
+use serde_json::{Value, json};
+
+/// A back end that takes everything.
+fn willing() -> Backend {
+    Backend::start(|_| Answer::Status(204, String::new()))
+}
+
+/// The events of a back end one by one, whatever requests they come in. Their `seq` has no holes.
+struct Events<'a> {
+    backend: &'a Backend,
+    waiting: Vec<Value>,
+    seq: u64,
+    run: Option<Value>,
+}
+
+impl<'a> Events<'a> {
+    fn of(backend: &'a Backend) -> Events<'a> {
+        Events { backend, waiting: Vec::new(), seq: 0, run: None }
+    }
+
+    /// The next event, without what differs from run to run.
+    fn next(&mut self) -> Value {
+        while self.waiting.is_empty() {
+            let asked = self.backend.asked.next();
+            assert!(asked.is_signed_with("hush"), "{}", asked.head);
+            assert_eq!(asked.header("content-type"), Some("application/json"));
+            assert_eq!(asked.header("x-fdpush-node"), Some("here"));
+            let body = asked.json();
+            assert_eq!((&body["node"], &body["given_up"]), (&json!("here"), &json!(0)));
+            assert!(body["sent_ms"].is_u64());
+            assert_eq!(*self.run.get_or_insert(body["run"].clone()), body["run"], "one run");
+            self.waiting.extend(body["events"].as_array().expect("a list").iter().cloned());
+        }
+        let mut event = self.waiting.remove(0);
+        self.seq += 1;
+        assert_eq!(event["seq"], self.seq, "{event}");
+        let fields = event.as_object_mut().expect("an object");
+        fields.remove("seq");
+        assert!(fields.remove("time_ms").is_some_and(|time| time.is_u64()));
+        fields.remove("peer");
+        event
+    }
+}
+
+fn watched(backend: &Backend, flags: &[&str]) -> Gateway {
+    let url = backend.url();
+    let watch = ["--webhook", &url, "--webhook-secret", "hush", "--node", "here"];
+    Gateway::start(&[&watch[..], flags].concat())
+}
+
+#[test]
+fn a_back_end_hears_of_all_that_happens_in_order() {
+    let backend = willing();
+    let gateway = watched(&backend, &[]);
+    let mut events = Events::of(&backend);
+    let (mut ann, fd) = gateway.open("/ch%C3%A4t?uid=ann", &[]);
+    assert_eq!(events.next(), json!({"type": "open", "fd": fd, "uid": "ann", "path": "/chät"}));
+    ann.send(r#"{"type":"heartbeat"}"#);
+    ann.send("not even JSON");
+    ann.send_binary(&[0, 255, 62, 63]);
+    for payload in
+        [json!({"text": r#"{"type":"heartbeat"}"#}), json!({"text": "not even JSON"}), json!({"binary": "AP8+Pw=="})]
+    {
+        let mut expected = payload;
+        expected["type"] = json!("message");
+        expected["fd"] = json!(fd);
+        expected["uid"] = json!("ann");
+        assert_eq!(events.next(), expected);
+    }
+    let close = |fd: u64, uid: Value, code: u16, reason: &str, by: &str, cause: &str| json!({"type": "close", "fd": fd, "uid": uid, "code": code, "reason": reason, "by": by, "cause": cause});
+    let by_server = close(fd, json!("ann"), 1003, "frames are JSON text", "server", "server_closed");
+    assert_eq!(events.next(), by_server);
+    assert_eq!(closed(&mut ann).0, 1003);
+
+    let mut bob = gateway.open("/?uid=bob", &[]);
+    assert_eq!(events.next()["type"], "open");
+    bob.0.close(4321, "bye");
+    assert_eq!(events.next(), close(bob.1, json!("bob"), 4321, "bye", "client", "client_closed"));
+    let (lost, fd) = gateway.open("/", &[]);
+    assert_eq!(events.next()["uid"], Value::Null);
+    drop(lost);
+    assert_eq!(events.next(), close(fd, Value::Null, 1006, "", "client", "connection_lost"));
+    // An upgrade that is refused opens nothing.
+    assert_eq!(refusal(Client::connect(gateway.address, "/?uid=", &[])).0, 400);
+    let (_kicked, fd) = gateway.open("/", &[]);
+    assert_eq!(events.next()["fd"], fd);
+    gateway.done("/api/close", json!({"fd": fd, "code": 4000, "reason": "out"}));
+    assert_eq!(events.next(), close(fd, Value::Null, 4000, "out", "server", "server_closed"));
+    until("all were taken", || gateway.metric("fdpush_webhook_sent_total") == 11.0);
+    assert_eq!(gateway.metric("fdpush_webhook_queue"), 0.0);
+}
+
+#[test]
+fn every_open_has_its_close_up_to_the_end_of_the_server() {
+    const CLIENTS: usize = 100;
+    let backend = willing();
+    let mut gateway = watched(&backend, &["--webhook-batch-max", "7"]);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|number| gateway.connect(&format!("/?uid=u{number}"))).collect();
+    for (number, client) in clients.drain(..CLIENTS / 2).enumerate() {
+        if number % 2 == 0 { drop(client) } else { hang_up(client) }
+    }
+    gateway.signal("-TERM");
+    clients.iter_mut().for_each(|client| assert_eq!(closed(client).0, 1001));
+    drop(clients);
+    assert!(gateway.wait().success());
+    let mut events = Events::of(&backend);
+    let mut open = Vec::new();
+    let mut causes = Vec::new();
+    for _ in 0..2 * CLIENTS {
+        let event = events.next();
+        match event["type"].as_str() {
+            Some("open") => open.push((event["fd"].clone(), event["uid"].clone())),
+            Some("close") => {
+                let whose = (event["fd"].clone(), event["uid"].clone());
+                let place = open.iter().position(|opened| *opened == whose).expect("it was open");
+                open.remove(place);
+                causes.push(event["cause"].as_str().expect("a cause").to_owned());
+            }
+            _ => panic!("{event}"),
+        }
+    }
+    assert!(open.is_empty() && backend.asked.so_far().is_empty());
+    let count = |cause: &str| causes.iter().filter(|one| *one == cause).count();
+    assert_eq!((count("connection_lost"), count("client_closed"), count("drained")), (25, 25, 50), "{causes:?}");
+}
+
+#[test]
+fn a_person_is_online_until_the_last_connection_stays_away() {
+    let backend = willing();
+    let gateway = watched(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1s"]);
+    let mut events = Events::of(&backend);
+    let first = gateway.connect("/?uid=ann");
+    assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
+    let second = gateway.connect("/?uid=ann");
+    hang_up(first);
+    hang_up(second);
+    // Back at once, as after a page refresh: no news. The next news is bob's.
+    let third = gateway.connect("/?uid=ann");
+    let (bob, fd) = gateway.open("/", &[]);
+    gateway.done("/api/bind", json!({"fd": fd, "uid": "bob"}));
+    assert_eq!(events.next(), json!({"type": "online", "uid": "bob"}));
+    gateway.done("/api/unbind", json!({"fd": fd}));
+    assert_eq!(events.next(), json!({"type": "offline", "uid": "bob"}));
+    hang_up(bob);
+    hang_up(third);
+    assert_eq!(events.next(), json!({"type": "offline", "uid": "ann"}));
+    let _again = gateway.connect("/?uid=ann");
+    assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
+}
+
+#[test]
+fn a_back_end_that_hangs_or_fails_delays_no_push() {
+    let backend = Backend::start(|_| Answer::Hang);
+    let gateway =
+        watched(&backend, &["--webhook-timeout", "1s", "--webhook-queue-max", "50", "--webhook-batch-max", "10"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    backend.asked.next();
+    for number in 0..500 {
+        ann.send(&json!({"type": "push", "to": "ann", "data": number}).to_string());
+        assert_eq!(next(&mut ann)["data"], number);
+    }
+    // Over the queue's bound, messages are given up, and what opens and closes is not.
+    until("some are given up", || gateway.metric("fdpush_webhook_given_up_total") >= 400.0);
+    until("a request failed", || gateway.metric("fdpush_webhook_failures_total") >= 1.0);
+    hang_up(ann);
+}
+
+#[test]
+fn what_failed_is_sent_again_and_arrives_once_it_can() {
+    let tries = std::sync::atomic::AtomicUsize::new(0);
+    let backend = Backend::start(move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        0 => Answer::Status(500, String::new()),
+        1 => Answer::Status(404, String::new()),
+        _ => Answer::Status(200, "anything".to_owned()),
+    });
+    let gateway = watched(&backend, &[]);
+    let (_ann, fd) = gateway.open("/?uid=ann", &[]);
+    for _ in 0..3 {
+        let body = backend.asked.next().json();
+        assert_eq!((&body["events"][0]["seq"], &body["events"][0]["fd"]), (&json!(1), &json!(fd)));
+    }
+    until("it is taken", || gateway.metric("fdpush_webhook_sent_total") == 1.0);
+    assert_eq!(gateway.metric("fdpush_webhook_failures_total"), 2.0);
+}
+
+/// A configuration file, and a server of it.
+struct Configured {
+    file: PathBuf,
+    gateway: Gateway,
+    _scratch: Scratch,
+}
+
+impl Configured {
+    fn start(name: &str, text: &str) -> Configured {
+        let scratch = Scratch::new(name);
+        let file = scratch.file("fdpush.toml");
+        fs::write(&file, text).expect("a file");
+        let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
+        Configured { file, gateway, _scratch: scratch }
+    }
+
+    /// Another text, and SIGHUP; over once the log has these words.
+    fn reload(&self, text: &str, words: &str) -> String {
+        fs::write(&self.file, text).expect("a file");
+        self.gateway.signal("-HUP");
+        self.gateway.logged(words)
+    }
+
+    fn status_with(&self, key: &str) -> u16 {
+        self.gateway.call("GET", "/api/stats", &[("Authorization", &format!("Bearer {key}"))], "").status
+    }
+}
+
+#[test]
+fn sighup_reads_the_settings_again() {
+    let text = "api_key = [\"old\"]\norigin = [\"https://old.example\"]\nmessage_bytes_max = \"1KiB\"\n";
+    let configured = Configured::start("hangup", text);
+    let gateway = &configured.gateway;
+    let comes_from = |origin: &str| Client::connect(gateway.address, "/", &[("Origin", origin)]).is_ok();
+    assert_eq!((configured.status_with("old"), configured.status_with("new")), (200, 401));
+    assert_eq!((comes_from("https://old.example"), comes_from("https://new.example")), (true, false));
+    let mut ann = gateway.connect("/?uid=ann");
+    let long = json!({"type": "heartbeat", "id": "x".repeat(100)}).to_string() + &" ".repeat(2000);
+
+    let text = "api_key = [\"new\"]\norigin = [\"https://new.example\"]\nmessage_bytes_max = \"8KiB\"\n\
+        log = \"debug\"\nping_every = \"7s\"\nclient_may = [\"nothing\"]\n";
+    let log = configured.reload(text, "and these changed: ");
+    for key in ["log", "origin", "client_may", "api_key", "message_bytes_max"] {
+        assert!(log.contains(key), "{key}: {log}");
+    }
+    assert!(gateway.logged("need a restart: ").contains("ping_every"));
+    assert_eq!((configured.status_with("old"), configured.status_with("new")), (401, 200));
+    assert_eq!((comes_from("https://old.example"), comes_from("https://new.example")), (false, true));
+    // Whoever was there stays, and has the new limits and permits.
+    ann.send(&long);
+    assert_eq!(next(&mut ann)["type"], "ack");
+    ann.send(r#"{"type":"push","to":"ann","data":1,"id":1}"#);
+    assert_eq!(next(&mut ann)["code"], "not_allowed");
+    gateway.logged("DEBUG");
+}
+
+#[test]
+fn a_file_that_is_broken_changes_nothing() {
+    let configured = Configured::start("broken", "api_key = [\"old\"]\n");
+    for broken in [
+        "api_key = [\"new\"",
+        "api_key = [\"new\"]\nheaders_max = 0\n",
+        "api_key = [\"new\"]\nheader_max = 10\n",
+        "api_key = [\"two words\"]\n",
+        "api_key = [\"new\"]\nmessage_bytes_max = \"2MiB\"\nqueue_bytes_max = \"1MiB\"\n",
+        "api_key = [\"new\"]\norigin = [\"example\"]\n",
+        "api_key = [\"new\"]\napi_key_file = \"/nowhere/at/all\"\n",
+    ] {
+        let log = configured.reload(broken, "the settings stay as they are: ");
+        assert!(!log.contains("two words"), "{log}");
+        assert_eq!((configured.status_with("old"), configured.status_with("new")), (200, 401), "{broken}");
+    }
+    configured.reload("api_key = [\"old\"]\n", "nothing changed");
+    configured.reload("api_key = [\"new\"]\n", "and these changed: api_key");
+    assert_eq!((configured.status_with("old"), configured.status_with("new")), (401, 200));
+}
+
+#[test]
+fn a_bound_that_sighup_brings_counts_who_is_there_already() {
+    let configured = Configured::start("bound", "\n");
+    let gateway = &configured.gateway;
+    let first = gateway.connect("/");
+    let second = gateway.connect("/");
+    configured.reload("address_connections_max = 2\n", "and these changed: address_connections_max");
+    assert_eq!(refusal(Client::connect(gateway.address, "/", &[])).0, 429);
+    hang_up(first);
+    until("its place is free", || Client::connect(gateway.address, "/", &[]).is_ok());
+    hang_up(second);
+    configured.reload("\n", "and these changed: address_connections_max");
+    let _many: Vec<Client> = (0..5).map(|_| gateway.connect("/")).collect();
+}
+
+#[test]
+fn readiness_ends_before_life_does() {
+    let mut gateway = Gateway::start(&["--drain-time-max", "1h", "--close-wait-max", "1h"]);
+    let mut probe = Raw::connect(gateway.api);
+    let mut ask = |path: &str| {
+        probe.send(common::gateway::request("GET", path, &[], ""));
+        let reply = probe.reply();
+        (reply.status, reply.body)
+    };
+    assert_eq!(ask("/readyz"), (200, "ready\n".to_owned()));
+    // It holds the drain up: it does not do its part of the close handshake.
+    let mut stubborn = Raw::upgraded(gateway.address);
+    gateway.signal("-TERM");
+    assert_eq!(stubborn.close_frame().0, 1001);
+    assert_eq!(ask("/readyz").0, 503);
+    let mut another = Raw::connect(gateway.api);
+    another.send(common::gateway::request("GET", "/healthz", &[], ""));
+    assert_eq!(another.reply().status, 200);
+    drop(stubborn);
+    assert!(gateway.wait().success());
+}
+
+#[test]
+fn metrics_tell_what_happened() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, _) = gateway.open("/?uid=ann", &[]);
+    let (bob, fd) = gateway.open("/?uid=bob", &[]);
+    ann.send(r#"{"type":"push","to":"ann","data":1}"#);
+    assert_eq!(next(&mut ann)["data"], 1);
+    gateway.done("/api/join", json!({"fd": fd, "group": "g"}));
+    gateway.post("/api/push", json!({}));
+    gateway.call("GET", &format!("/nowhere/{fd}"), &[], "");
+    hang_up(bob);
+    assert_eq!(refusal(Client::connect(gateway.address, "/?uid=", &[])).0, 400);
+    let reply = gateway.call("GET", "/metrics", &[], "");
+    assert!(reply.header("Content-Type").is_some_and(|kind| kind.starts_with("application/openmetrics-text")));
+    assert!(reply.body.ends_with("# EOF\n"));
+    for line in [
+        "fdpush_connections{state=\"open\"} 1",
+        "fdpush_uids 1",
+        "fdpush_groups 0",
+        "fdpush_opens_total 2",
+        "fdpush_closes_total{cause=\"client_closed\"} 1",
+        "fdpush_refusals_total{status=\"400\"} 1",
+        "fdpush_messages_total{direction=\"in\"} 1",
+        "fdpush_api_requests_total{path=\"/api/join\",status=\"200\"} 1",
+        "fdpush_api_requests_total{path=\"/api/push\",status=\"400\"} 1",
+        "fdpush_api_requests_total{path=\"other\",status=\"404\"} 1",
+        concat!("fdpush_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+    ] {
+        assert!(reply.body.lines().any(|found| found == line), "{line}\n{}", reply.body);
+    }
+    for histogram in ["fdpush_turn_duration_seconds_count", "fdpush_push_to_write_seconds_count"] {
+        assert!(gateway.metric(histogram) > 0.0, "{histogram}");
+    }
+}
+
+#[test]
+fn sigterm_tells_every_client_while_pushes_go_on() {
+    const CLIENTS: usize = 300;
+    let mut gateway = Gateway::start(&[]);
+    let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(gateway.address)).collect();
+    let mut back_end = Raw::connect(gateway.api);
+    // Many pushes at once, of which most are in queues, or still to be read, when the signal comes.
+    let push = json!({"all": true, "data": "x".repeat(500)}).to_string();
+    let json_type = [("Content-Type", "application/json")];
+    let pushes = common::gateway::request("POST", "/api/push", &json_type, &push).repeat(50);
+    back_end.send(&pushes);
+    assert_eq!(json_of(&back_end.reply())["matched"], CLIENTS);
+    gateway.signal("-TERM");
+    for client in &mut clients {
+        // Frames are whole up to the close frame.
+        assert_eq!(client.close_frame(), (1001, "the server is going down".to_owned()));
+        client.send_frame(common::raw::CLOSE, &common::raw::close_payload(1001, ""));
+        client.end();
+    }
+    assert!(gateway.wait().success());
+    assert!(std::net::TcpStream::connect(gateway.address).is_err());
+}
