@@ -2,12 +2,38 @@
 # Holds packaging/ and docs/ against the server: every file parses, and what they name is there.
 #   packaging/check.sh             what can be seen without a server
 #   packaging/check.sh METRICS     also that each metric they name is at METRICS, a URL or a file of /metrics
-#   FDPUSH_BIN                     also that the settings file names this binary's settings, and passes its `check`
+#   packaging/check.sh --live BIN  both of METRICS and FDPUSH_BIN: starts BIN on ports of the kernel's choice
+#   FDPUSH_BIN                     also that the settings file has this binary's settings and defaults, and passes its `check`
 # Needs python3 (3.11); uses systemd-analyze and promtool where they are installed.
 set -euo pipefail
+
+metrics=${1:-}
+binary=${FDPUSH_BIN:-}
+scratch=$(mktemp -d)
+server=
+clean_up() {
+    [[ -z $server ]] || kill "$server" 2>/dev/null || true
+    wait
+    rm -r "$scratch"
+}
+trap clean_up EXIT
+
+if [[ $metrics == --live ]]; then
+    binary=$(realpath "${2:?--live wants the path of the binary}")
+    "$binary" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 >/dev/null 2>"$scratch/log" &
+    server=$!
+    for (( tries = 100; tries > 0; tries-- )); do
+        api=$(sed -n 's/.*the API is on //p' "$scratch/log")
+        [[ -z $api ]] || break
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.1
+    done
+    [[ -n $api ]] || { cat "$scratch/log"; echo "$binary does not serve"; exit 1; } >&2
+    metrics=http://$api/metrics
+fi
 cd "$(dirname "$0")/.."
 
-python3 - "${1:-}" "${FDPUSH_BIN:-}" <<'PYTHON'
+python3 - "$metrics" "$binary" <<'PYTHON'
 import json, pathlib, re, subprocess, sys, tempfile, tomllib, urllib.request
 
 metrics_at, binary = sys.argv[1:]
@@ -26,16 +52,23 @@ json.loads(dashboard.read_text())
 alerts = pathlib.Path("packaging/prometheus/fdpush.rules.yml")
 handbook = pathlib.Path("docs/operations.md")
 SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
+# Labels whose every value is on a page of metrics from the start.
+LABEL = re.compile(r"""\b(fdpush_[a-z_]+)\{[^}]*\b(state|outcome|policy|direction)=~?\\?"([a-z_|]+)""")
 named = {}
+labels = {}
 for path in dashboard, alerts, handbook:
     # Not those that `_` precedes or a letter follows, nor a path such as fdpush_x.toml.
     for name in re.findall(r"\bfdpush_[a-z_]+\b", path.read_text()):
         named.setdefault(SUFFIX.sub("", name), path)
+    for name, label, values in LABEL.findall(path.read_text()):
+        labels.update({(name, label, value): path for value in values.split("|")})
 
 if metrics_at:
     if "://" in metrics_at:
-        with urllib.request.urlopen(metrics_at, timeout=10) as answer:
-            page = answer.read().decode()
+        # The first request is the first that is counted, so that only the second sees requests at all.
+        for _ in range(2):
+            with urllib.request.urlopen(metrics_at, timeout=10) as answer:
+                page = answer.read().decode()
     else:
         page = pathlib.Path(metrics_at).read_text()
     families = re.findall(r"(?m)^# TYPE (\S+)", page) + re.findall(r"(?m)^([a-z_]+)", page)
@@ -43,10 +76,17 @@ if metrics_at:
     for name, path in sorted(named.items()):
         if name not in there:
             faults.append(f"{path}: {name} is not among the metrics")
+    for (name, label, value), path in sorted(labels.items()):
+        if not re.search(rf'(?m)^{name}\{{.*\b{label}="{value}"', page):
+            faults.append(f'{path}: {name} has no {label} "{value}"')
 
 if binary:
-    shown = tomllib.loads(subprocess.run([binary, "config"], check=True, capture_output=True, text=True).stdout)
-    known = set(shown)
+    config = subprocess.run([binary, "config"], check=True, capture_output=True, text=True).stdout
+    known = set(tomllib.loads(config))
+    for key, value in re.findall(r"(?m)^([a-z_]+) = (.*?)  # default$", config):
+        # Of client_may it shows what `all` stands for.
+        if key != "client_may" and f"\n#{key} = {value}\n" not in text:
+            faults.append(f"{settings}: the default of {key} is {value}")
     # `config` may leave out what has no value; a file that names it must still pass `check`.
     for key in sorted(known - keys):
         faults.append(f"{settings}: {key} is missing")
@@ -82,9 +122,7 @@ fi
 
 # The units are verified with a stand-in for the binary, which is not installed here.
 if command -v systemd-analyze >/dev/null; then
-    units=$(mktemp -d)
-    trap 'rm -r "$units"' EXIT
-    cp packaging/systemd/* "$units"
-    sed -i "s#/usr/local/bin/fdpush#$(command -v true)#" "$units/fdpush.service"
-    systemd-analyze verify "$units"/fdpush.service "$units"/fdpush.socket
+    cp packaging/systemd/* "$scratch"
+    sed -i "s#/usr/local/bin/fdpush#$(command -v true)#" "$scratch/fdpush.service"
+    systemd-analyze verify "$scratch"/fdpush.service "$scratch"/fdpush.socket
 fi
