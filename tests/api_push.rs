@@ -4,8 +4,9 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::net::UdpSocket;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::thread;
 
 use common::gateway::{Gateway, next, next_of, request, until};
@@ -299,6 +300,55 @@ fn a_batch_may_come_in_chunks_with_gaps_and_without_a_last_end() {
         let reply = if body.is_empty() { raw.reply() } else { raw.reply_in_chunks() };
         assert_eq!((reply.status, reply.body.trim()), (200, ""), "{}", reply.head);
     }
+}
+
+#[test]
+fn a_batch_whose_answers_are_not_read_waits_and_holds_up_nobody() {
+    const LINES: usize = 60_000;
+    let gateway = Gateway::start(&[]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let id = "x".repeat(120);
+    let line = format!("{{\"fd\":0,\"data\":1,\"id\":\"{id}\"}}\n");
+    let mut raw = Raw::connect(gateway.api);
+    let mut writer = raw.another();
+    thread::spawn(move || writer.send(request("POST", "/api/batch", &[NDJSON], &line.repeat(LINES))));
+    for number in 0..100 {
+        gateway.done("/api/push", json!({"uid": "ann", "data": number}));
+        assert_eq!(data(&mut ann), number);
+    }
+    let reply = raw.reply_in_chunks();
+    let answer = format!("{{\"id\":\"{id}\",\"matched\":0,\"queued\":0,\"dropped\":0,\"offline\":[]}}");
+    assert_eq!(reply.body.lines().filter(|line| *line == answer).count(), LINES);
+}
+
+#[test]
+fn a_batch_that_breaks_off_has_done_what_came() {
+    let gateway = Gateway::start(&[]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let mut raw = Raw::connect(gateway.api);
+    raw.send("POST /api/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n");
+    raw.send("Content-Length: 1000\r\n\r\n{\"uid\":\"ann\",\"data\":1}\n{\"uid\":\"ann\",\"data\":2}");
+    assert_eq!(data(&mut ann), 1);
+    drop(raw);
+    until("it is gone", || gateway.metric("fdpush_connections{state=\"http\"}") <= 1.0);
+    gateway.done("/api/push", json!({"uid": "ann", "data": 3}));
+    assert_eq!(data(&mut ann), 3, "half a line is none");
+}
+
+#[test]
+fn back_ends_come_by_unix_socket_too() {
+    let scratch = Scratch::new("api");
+    let path = scratch.file("api.sock");
+    let gateway = Gateway::start(&["--api", &format!("unix:{}", path.display())]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let mut stream = UnixStream::connect(&path).expect("a server that listens");
+    let headers = [("Content-Type", "application/json"), ("Host", "any"), ("Connection", "close")];
+    let push = json!({"uid": "ann", "data": 1}).to_string();
+    stream.write_all(request("POST", "/api/push", &headers, &push).as_bytes()).expect("sent");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("a reply");
+    assert!(reply.starts_with("HTTP/1.1 200 ") && reply.ends_with("\"offline\":[]}\n"), "{reply}");
+    assert_eq!(data(&mut ann), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod common;
 
 use std::process::Command;
+use std::sync::Barrier;
 
 use common::backend::{Answer, Backend};
 use common::gateway::{Gateway, closed, hang_up, next, next_of, until};
@@ -242,6 +243,46 @@ fn a_uid_and_an_address_have_a_bound() {
     hang_up(first);
     until("ann's place is free", || Client::connect(gateway.address, "/?uid=ann", &[]).is_ok());
     assert!(gateway.metric(r#"fdpush_refusals_total{status="429"}"#) >= 3.0);
+}
+
+#[test]
+fn bounds_hold_for_those_who_come_at_once() {
+    const CLIENTS: usize = 12;
+    // The back end answers when all have asked: the verdicts come together.
+    let gate = Barrier::new(CLIENTS);
+    let backend = Backend::start(move |_| {
+        gate.wait();
+        Answer::Status(200, r#"{"uid":"ann"}"#.to_owned())
+    });
+    let url = backend.url();
+    let by_hook = ["--auth", "webhook", "--auth-url", &url, "--auth-timeout", "60s"];
+    for (flags, bound, count) in [
+        (&[][..], "--uid-connections-max", 2),
+        (&[], "--address-connections-max", 3),
+        (&by_hook, "--uid-connections-max", 4),
+        (&by_hook, "--address-connections-max", 5),
+    ] {
+        let gateway = Gateway::start(&[flags, &[bound, &count.to_string()]].concat());
+        let mut raws: Vec<Raw> = (0..CLIENTS).map(|_| Raw::connect(gateway.address)).collect();
+        raws.iter_mut().for_each(|raw| raw.send(UPGRADE.replacen('/', "/?uid=ann", 1)));
+        let statuses: Vec<u16> = raws.iter_mut().map(|raw| raw.reply().status).collect();
+        let count_of = |status: u16| statuses.iter().filter(|one| **one == status).count();
+        assert_eq!((count_of(101), count_of(429)), (count, CLIENTS - count), "{bound} {flags:?}");
+    }
+}
+
+#[test]
+fn who_still_waits_for_a_verdict_does_not_hold_up_the_end() {
+    let backend = Backend::start(|_| Answer::Hang);
+    let url = backend.url();
+    let auth = ["--auth", "webhook", "--auth-url", &url, "--auth-timeout", "60s", "--drain-time-max", "2s"];
+    let mut gateway = Gateway::start(&auth);
+    let mut waiting = Raw::connect(gateway.address);
+    waiting.send(UPGRADE);
+    backend.asked.next();
+    gateway.signal("-TERM");
+    assert_eq!(waiting.reply().status, 503);
+    assert!(gateway.wait().success());
 }
 
 #[test]

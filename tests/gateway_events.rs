@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use common::backend::{Answer, Backend};
 use common::gateway::{Gateway, closed, hang_up, json_of, next, until};
@@ -194,6 +195,33 @@ fn what_failed_is_sent_again_and_arrives_once_it_can() {
     assert_eq!(gateway.metric("fdpush_webhook_failures_total"), 2.0);
 }
 
+#[test]
+fn the_end_does_not_wait_for_a_back_end_that_hangs() {
+    let backend = Backend::start(|_| Answer::Hang);
+    let mut gateway = watched(&backend, &["--drain-time-max", "1s", "--webhook-timeout", "60s"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    backend.asked.next();
+    gateway.signal("-TERM");
+    assert_eq!(closed(&mut ann).0, 1001);
+    assert!(gateway.wait().success());
+}
+
+#[test]
+fn an_open_tells_what_the_back_end_said_of_it() {
+    let backend = Backend::start(|asked| match asked.json().get("events") {
+        Some(_) => Answer::Status(200, String::new()),
+        None => Answer::Status(200, r#"{"uid":"ann","groups":["g","h"],"attributes":{"plan":"pro"}}"#.to_owned()),
+    });
+    let url = backend.url();
+    let gateway = watched(&backend, &["--auth", "webhook", "--auth-url", &url]);
+    let (_ann, fd) = gateway.open("/path", &[]);
+    assert_eq!(backend.asked.next().json()["target"], "/path");
+    let open = Events::of(&backend).next();
+    let attributes = json!({"plan": "pro"});
+    let expected = json!({"type": "open", "fd": fd, "uid": "ann", "path": "/path", "groups": ["g", "h"], "attributes": attributes});
+    assert_eq!(open, expected);
+}
+
 /// A configuration file, and a server of it.
 struct Configured {
     file: PathBuf,
@@ -272,6 +300,40 @@ fn a_file_that_is_broken_changes_nothing() {
 }
 
 #[test]
+fn sighup_brings_other_secrets() {
+    const OLD: &str = "0123456789abcdef0123456789abcdef";
+    const NEW: &str = "fedcba9876543210fedcba9876543210";
+    let backend = willing();
+    let text = |jwt: &str, webhook: &str| {
+        let hook = format!("webhook = \"{}\"\nwebhook_secret = \"{webhook}\"\n", backend.url());
+        format!("{hook}auth = \"jwt\"\njwt_secret = [{jwt}]\n")
+    };
+    let configured = Configured::start("secrets", &text(&format!("\"{OLD}\""), "hush"));
+    let gateway = &configured.gateway;
+    let enters = |secret: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
+        let output = command.args(["token", "--uid", "ann", "--jwt-secret", secret]).output().expect("the binary");
+        let token = String::from_utf8(output.stdout).expect("text");
+        Client::connect(gateway.address, &format!("/?token={}", token.trim()), &[])
+    };
+    let mut ann = enters(OLD).expect("the secret");
+    assert_eq!(next(&mut ann)["type"], "welcome");
+    assert_eq!(refusal(enters(NEW)).0, 401);
+    assert!(backend.asked.next().is_signed_with("hush"));
+
+    let both = format!("\"{NEW}\", \"{OLD}\"");
+    let log = configured.reload(&text(&both, "quiet"), "and these changed: ");
+    assert!(log.contains("jwt_secret, webhook_secret") && !log.contains("quiet"), "{log}");
+    assert!(enters(OLD).is_ok() && enters(NEW).is_ok());
+    until("the new secret signs", || backend.asked.next().is_signed_with("quiet"));
+    configured.reload(&text(&format!("\"{NEW}\""), "quiet"), "and these changed: jwt_secret");
+    assert_eq!(refusal(enters(OLD)).0, 401);
+    // Whoever is in stays in.
+    gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
+    assert_eq!(next(&mut ann)["data"], 1);
+}
+
+#[test]
 fn a_bound_that_sighup_brings_counts_who_is_there_already() {
     let configured = Configured::start("bound", "\n");
     let gateway = &configured.gateway;
@@ -306,6 +368,18 @@ fn readiness_ends_before_life_does() {
     assert_eq!(another.reply().status, 200);
     drop(stubborn);
     assert!(gateway.wait().success());
+}
+
+#[test]
+fn a_full_server_is_not_ready() {
+    let gateway = Gateway::start(&["--connections-max", "2"]);
+    let ready = || gateway.call("GET", "/readyz", &[], "").status;
+    let _first = gateway.connect("/");
+    assert_eq!(ready(), 200);
+    let second = gateway.connect("/");
+    assert_eq!(ready(), 503);
+    hang_up(second);
+    until("there is room", || ready() == 200);
 }
 
 #[test]
