@@ -20,6 +20,8 @@ trap clean_up EXIT
 
 if [[ $metrics == --live ]]; then
     binary=$(realpath "${2:?--live wants the path of the binary}")
+    # It is there for `sed` even before the server is.
+    touch "$scratch/log"
     "$binary" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 >/dev/null 2>"$scratch/log" &
     server=$!
     for (( tries = 100; tries > 0; tries-- )); do
