@@ -27,7 +27,7 @@ pub struct Limits {
     pub head_time_max: Duration,
     /// Bytes of an HTTP request's body; over it, 413. Default 1 MiB.
     pub body_bytes_max: usize,
-    /// From the end of the head to the end of the body; over it, 408. Default 30 s.
+    /// From the end of the head to the end of the body; in pieces, from each to the next; over it, 408. Default 30 s.
     pub body_time_max: Duration,
     /// How long a handler may let an upgrade or a request wait that it answers later; over it, 503. Default 10 s.
     pub answer_time_max: Duration,

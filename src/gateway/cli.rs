@@ -28,7 +28,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the server.
     ///
-    /// Without any flag it listens on 127.0.0.1:9501, believes every ?uid=NAME, and serves a page to try it on.
+    /// Without any flag it listens on 127.0.0.1:9501, believes every ?uid=NAME, and serves a page to try it on. Back ends
+    /// have its HTTP API on 127.0.0.1:9502.
     ///
     /// Every flag --a-b is also FDPUSH_A_B in the environment and the key a_b of the TOML file that --config names. A flag
     /// goes before the environment, that before the file, and the file before the default. What may be given several
@@ -118,12 +119,12 @@ pub struct Clients {
     #[arg(long, value_name = "POLICY", env = "FDPUSH_ON_SECOND_LOGIN", default_value = "multi")]
     pub on_second_login: OnSecondLogin,
 
-    /// Connections of one uid at a time. Default: any number
+    /// Connections of one uid at a time; over it, 429. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_UID_CONNECTIONS_MAX",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub uid_connections_max: Option<u32>,
 
-    /// Connections from one IP address at a time. Default: any number
+    /// Connections from one IP address at a time; over it, 429. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_CONNECTIONS_MAX",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub address_connections_max: Option<u32>,
@@ -263,7 +264,7 @@ pub struct Bounds {
         default_value_t = Size(Limits::default().body_bytes_max))]
     pub body_bytes_max: Size,
 
-    /// For the whole body of an HTTP request; over it, 408
+    /// For the whole body of an HTTP request; of a batch, from piece to piece; over it, 408
     #[arg(long, value_name = "TIME", env = "FDPUSH_BODY_TIME_MAX",
         default_value_t = Time(Limits::default().body_time_max))]
     pub body_time_max: Time,

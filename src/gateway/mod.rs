@@ -142,6 +142,7 @@ fn bind_api(
     settings: &Settings,
 ) -> Result<(Server, Vec<Socket>), Box<dyn Error>> {
     let mut datagrams = Vec::new();
+    let stands_in = settings.has_default_api() && !inherited.is_empty();
     for socket in inherited {
         match socket {
             ApiSocket::Http(socket) => server = server.listen_control_on(socket)?,
@@ -149,7 +150,7 @@ fn bind_api(
             ApiSocket::UnixDatagram(socket) => datagrams.push(Socket::from_unixgram(socket)?),
         }
     }
-    for address in settings.serve.api_addresses() {
+    for address in settings.serve.api_addresses().filter(|_| !stands_in) {
         match address {
             ApiAddress::Http(endpoint) => server = server.listen_control(endpoint)?,
             ApiAddress::Udp(_) | ApiAddress::UnixDatagram(_) => {

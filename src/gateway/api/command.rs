@@ -111,6 +111,10 @@ pub enum Payload<'a> {
 
 /// Reads a body or a line. The message of a refusal names the member.
 pub fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
+    // An array would be taken for the members in their order.
+    if json.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+        return Err(ApiError::bad_request("a JSON object is wanted, not an array"));
+    }
     serde_json::from_slice(json).map_err(|error| {
         // Only now is it worth the while to keep track of where in the object the reader is.
         let mut reader = serde_json::Deserializer::from_slice(json);

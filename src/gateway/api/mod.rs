@@ -289,9 +289,16 @@ impl Api {
 /// # Errors
 /// What is wrong with the command.
 pub fn check_datagram(keys: &ApiKeys, datagram: &[u8]) -> Result<bool, String> {
-    let command: PushCommand<'_> = command::read(datagram).map_err(|error| error.message.into_owned())?;
-    let shown = command.auth.as_ref().map(AsRef::as_ref);
-    Ok(keys.is_empty() || shown.is_some_and(|key| keys.contains(key)))
+    let judge = || {
+        let mut command: PushCommand<'_> = command::read(datagram)?;
+        let shown = command.auth.as_ref().map(AsRef::as_ref);
+        let is_known = keys.is_empty() || shown.is_some_and(|key| keys.contains(key));
+        command.take_target()?;
+        command.take_payload()?;
+        command.take_except()?;
+        Ok(is_known)
+    };
+    judge().map_err(|error: ApiError| error.message.into_owned())
 }
 
 /// Whether `host`, a name or an address with or without a port, is this machine to itself.

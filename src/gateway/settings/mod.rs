@@ -90,6 +90,11 @@ impl Settings {
         self.layers.source("listen") == Source::Default
     }
 
+    /// Whether nobody has said where the API is.
+    pub fn has_default_api(&self) -> bool {
+        self.layers.source("api") == Source::Default
+    }
+
     /// What else can be said without listening: that all names can be resolved, and that nobody has to be trusted who
     /// should not.
     pub fn check(&self) -> Result<(), String> {
