@@ -138,15 +138,20 @@ impl Gateway {
             Err(why) => return log::error!("the settings stay as they are: {why}"),
         };
         let old = std::mem::replace(&mut self.settings, settings);
-        let serve = &self.settings.serve;
-        let applied = serve
-            .origins()
-            .and_then(|origins| ctx.set_limits(serve.limits()).map(|()| ctx.set_origins(origins)))
-            .and_then(|()| self.apply());
-        if let Err(why) = applied {
-            self.settings = old;
-            return log::error!("the settings stay as they are: {why}");
+        let limits = self.settings.serve.limits();
+        // What can fail comes first, and what is changed then cannot.
+        let sound = limits.check().and_then(|()| self.settings.serve.origins());
+        let origins = match sound.and_then(|origins| self.apply().map(|()| origins)) {
+            Ok(origins) => origins,
+            Err(why) => {
+                self.settings = old;
+                return log::error!("the settings stay as they are: {why}");
+            }
+        };
+        if let Err(why) = ctx.set_limits(limits) {
+            log::error!("the limits stay as they are: {why}");
         }
+        ctx.set_origins(origins);
         if old.serve.clients.address_connections_max.is_some() != self.counts_addresses() {
             self.count_addresses(ctx);
         }
