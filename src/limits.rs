@@ -50,8 +50,9 @@ pub struct Limits {
     /// It bounds what one turn of the loop pushes to a connection, too, less what its socket takes at once: a reader has
     /// no time to read within a turn.
     pub queue_bytes_max: usize,
-    /// Bytes in the queues of all WebSockets, a shared frame counted once; over it, `slow_reader` likewise, and a reader that has taken half
-    /// a message and has no room for the other half is closed whatever the policy. HTTP responses have as much again, and a
+    /// Bytes in the queues of all WebSockets, a shared frame counted once, except that a frame of at most 512 bytes counts
+    /// for each recipient until it is written; over it, `slow_reader` likewise, and a reader that has taken half a message
+    /// and has no room for the other half is closed whatever the policy. HTTP responses have as much again, and a
     /// connection is ended whose response is over it and cannot be sent at once. Default 64 MiB.
     pub queue_total_bytes_max: usize,
     /// How long a connection's output may make no progress before it counts as dead. Default 30 s.

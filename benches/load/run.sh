@@ -34,14 +34,7 @@ shapes=(
     'idle-bound|idle --connections 19000 --bound'
 )
 
-cargo build --quiet --release
-cargo build --quiet --release --manifest-path ../../Cargo.toml --example bench_server
-built() {
-    local directory
-    directory=$(cargo metadata --no-deps --format-version 1 --manifest-path "$1" |
-        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-    echo "$directory/release/$2"
-}
+source ./built.sh
 load=$(built Cargo.toml load)
 raw=$(built Cargo.toml raw)
 fdpush=$(built ../../Cargo.toml examples/bench_server)

@@ -18,14 +18,7 @@ shapes=(
 )
 
 command -v strace >/dev/null || { echo "strace is missing (Debian: apt install strace)" >&2; exit 1; }
-cargo build --quiet --release
-cargo build --quiet --release --manifest-path ../../Cargo.toml --example bench_server
-built() {
-    local directory
-    directory=$(cargo metadata --no-deps --format-version 1 --manifest-path "$1" |
-        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-    echo "$directory/release/$2"
-}
+source ./built.sh
 load=$(built Cargo.toml load)
 server_command=${SERVER:-$(built ../../Cargo.toml examples/bench_server)}
 

@@ -209,8 +209,7 @@ impl Gateway {
         }
         let Identity { uid, groups, attributes, exp } = identity;
         let attributes = attributes.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
-        let limiter = self.rate.map(|rate| RateLimiter::new(rate, self.now_ms()));
-        let session = Session { attributes, groups, exp, expiry: None, limiter };
+        let session = Session { attributes, groups, exp, ..Session::default() };
         if !session.is_empty() {
             ctx.set_session(fd, session);
         }
@@ -279,7 +278,8 @@ impl Gateway {
 
     /// Counts a message against the sender's rate: first an error, then 1008.
     fn is_within_rate(&mut self, ctx: &mut Context<'_>, fd: Fd) -> bool {
-        let (Some(rate), now) = (self.rate, self.now_ms()) else { return true };
+        let Some(rate) = self.rate else { return true };
+        let now = self.now_ms();
         if ctx.session::<Session>(fd).is_none() {
             ctx.set_session(fd, Session::default());
         }

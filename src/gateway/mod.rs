@@ -1,6 +1,7 @@
 //! The ready-made server: a user of the crate's public face, like any other.
 //!
-//! It adds what the crate leaves open: flags, identity, JSON frames, presence, a page to try it all.
+//! It adds what the crate leaves open: settings, identity, JSON frames, presence, an HTTP API and events for back ends,
+//! metrics, a page to try it all.
 
 mod api;
 mod auth;
@@ -106,12 +107,8 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let api: Vec<Address> = server.addresses().skip(addresses.len()).cloned().collect();
     // Before anybody can know that there is a server to send a signal to: until then, SIGHUP would end it.
     watch_hangup(server.remote())?;
-    announce(&addresses, serve.serves_page());
-    for address in &api {
-        log::info!("the API is on {address}");
-    }
-
     let keys = Arc::new(Mutex::new(api_keys(&settings)?));
+    let datagram_addresses: Vec<_> = datagrams.iter().map(|socket| socket.address().clone()).collect();
     let datagrams = datagrams
         .into_iter()
         .map(|socket| serve_datagrams(socket, Arc::clone(&keys), server.remote()))
@@ -124,7 +121,15 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let (webhook, hook) = (contact::webhook(serve, &node)?, contact::hook(serve, &node)?);
     let flush_time_max = WEBHOOK_FLUSH_TIME_MAX.min(limits.drain_time_max);
     let rooms = Rooms { keys, datagrams, hook, webhook: webhook.clone() };
+    let serves_page = serve.serves_page();
     let gateway = Gateway::new(settings, rooms)?;
+    announce(&addresses, serves_page);
+    for address in &api {
+        log::info!("the API is on {address}");
+    }
+    for address in &datagram_addresses {
+        log::info!("the API takes datagrams on {address}");
+    }
     let server = server.limits(limits).heartbeat(heartbeat).origins(origins).second_login(second_login);
     let ended = server.handler(gateway).run();
     if let Some(webhook) = webhook {
@@ -170,7 +175,6 @@ pub fn api_keys(settings: &Settings) -> Result<ApiKeys, String> {
 
 /// Hands the datagrams of a socket to the loop, after a look at their key.
 fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) -> std::io::Result<Ingress> {
-    log::info!("the API takes datagrams on {}", socket.address());
     Ingress::start(socket, move |datagram| {
         let is_known = match keys.lock() {
             Ok(keys) => api::check_datagram(&keys, datagram),
@@ -183,7 +187,6 @@ fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) ->
         }
         match remote.notify(Told::Datagram(datagram.into())) {
             Ok(()) => Outcome::Done,
-            Err(RemoteError::Full) => Outcome::Overflowed,
             Err(_) => Outcome::Overflowed,
         }
     })

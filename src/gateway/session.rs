@@ -21,8 +21,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether there is nothing to keep.
+    /// Whether there is nothing to keep of what an identity brings.
     pub fn is_empty(&self) -> bool {
-        self.attributes.is_empty() && self.groups.is_empty() && self.exp.is_none() && self.limiter.is_none()
+        self.attributes.is_empty() && self.groups.is_empty() && self.exp.is_none()
     }
 }

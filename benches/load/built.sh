@@ -1,0 +1,9 @@
+# Builds what is measured, and says where it lies: sourced by run.sh and syscalls.sh, in this directory.
+cargo build --quiet --release
+cargo build --quiet --release --manifest-path ../../Cargo.toml --example bench_server
+built() {
+    local directory
+    directory=$(cargo metadata --no-deps --format-version 1 --manifest-path "$1" |
+        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    echo "$directory/release/$2"
+}
