@@ -6,16 +6,13 @@
 #   SERVERS          further servers, or others, a line each: `name command`; the address is appended to the command.
 #                    The first is what the rest are compared with. `raw` and `fdpush` alone stand for those built here.
 #   SERVER_CORE, LOAD_CORE   where they are pinned (default 0 and 1)
-# A ratio is that of the server's CPU time an operation, which others on the machine disturb less than throughput.
+# A ratio is the median of the rounds' own: of the first server's CPU time an operation by this server's, which others on
+# the machine disturb less than throughput; and behind it, of this server's throughput by the first one's.
 set -euo pipefail
 cd "$(dirname "$0")"
 rounds=${ROUNDS:-5}
 seconds=${SECONDS_EACH:-1}
-server_core=${SERVER_CORE:-0}
-load_core=${LOAD_CORE:-1}
 pattern=${1:-.}
-# No run takes longer, whatever happens.
-run_seconds_max=120
 
 # name|options of load
 shapes=(
@@ -51,41 +48,7 @@ while read -r name command; do
     commands+=("$command")
 done <<<"${SERVERS:-$'raw\nfdpush'}"
 
-scratch=$(mktemp -d)
-server=
-finish() {
-    stop
-    rm -rf "$scratch"
-}
-stop() {
-    [[ -n $server ]] || return 0
-    kill "$server" 2>/dev/null || true
-    # A server that drains has nobody left to drain.
-    wait "$server" 2>/dev/null || true
-    server=
-}
-trap finish EXIT
-
-# start COMMAND ADDRESS: sets `server` to the process, once it listens.
-start() {
-    # shellcheck disable=SC2086 # a command is words
-    taskset -c "$server_core" $1 "$2" >"$scratch/server.log" 2>&1 &
-    server=$!
-    local tries
-    for ((tries = 0; tries < 100; tries++)); do
-        (exec 3<>"/dev/tcp/${2/://}") 2>/dev/null && return
-        sleep 0.05
-    done
-    echo "$1 does not listen on $2:" >&2
-    cat "$scratch/server.log" >&2
-    return 1
-}
-
-# median FIELD FILE: of the values of `FIELD=…`, or nothing.
-median() {
-    { grep -o "\b$1=[0-9.]*" "$2" 2>/dev/null || true; } | cut -d= -f2 | sort -n |
-        awk '{ value[NR] = $1 } END { if (NR) print value[int((NR + 1) / 2)] }'
-}
+source ./measure.sh
 
 # Another port for each run: one that was just closed may still be held by its connections.
 port=$((20000 + RANDOM % 5000))
@@ -97,14 +60,16 @@ for shape in "${shapes[@]}"; do
     for ((round = 0; round < rounds; round++)); do
         # Memory is not noisy.
         [[ $options == idle* ]] && ((round > 0)) && break
-        for index in "${!names[@]}"; do
+        for turn in "${!names[@]}"; do
+            # Each goes first in its turn: what a round begins with is not the same server's lot.
+            index=$(((turn + round) % ${#names[@]}))
             [[ ${names[index]} == raw && $options == push* ]] && continue
             port=$((port + 1))
-            start "${commands[index]}" "127.0.0.1:$port"
+            start "${commands[index]} 127.0.0.1:$port" "127.0.0.1:$port"
             # shellcheck disable=SC2086 # options are words
             timeout "$run_seconds_max" taskset -c "$load_core" "$load" $options --seconds "$seconds" \
                 --address "127.0.0.1:$port" --pid "$server" >>"$scratch/$shape_name-${names[index]}" ||
-                echo "$shape_name, ${names[index]}: failed" >&2
+                echo "failed" | tee -a "$scratch/$shape_name-${names[index]}" >&2
             stop
         done
     done
@@ -116,9 +81,9 @@ for shape in "${shapes[@]}"; do
         if [[ -n $cpu ]]; then
             line+=$(printf '  %s %s (%s)' "$name" "$(median rate "$file")" "$cpu")
             if [[ -n $first ]]; then
-                line+=$(awk -v first="$first" -v own="$cpu" 'BEGIN { printf " = %.2f", first / own }')
+                line+=" = $(ratio cpu_us "$first" "$file") (throughput $(ratio rate "$file" "$first"))"
             fi
-            first=${first:-$cpu}
+            first=${first:-$file}
         elif [[ -s $file ]]; then
             line+="  $name $(<"$file")"
         fi

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
 /// Events that one wait takes at most.
@@ -38,8 +39,17 @@ impl Epoll {
 
     /// Waits for events and moves them to `into`.
     pub fn wait(&mut self, into: &mut Vec<Readiness>) -> io::Result<()> {
+        self.take(into, None)
+    }
+
+    /// Moves the events that there are to `into`, without waiting for any.
+    pub fn look(&mut self, into: &mut Vec<Readiness>) -> io::Result<()> {
+        self.take(into, Some(&Timespec::default()))
+    }
+
+    fn take(&mut self, into: &mut Vec<Readiness>, timeout: Option<&Timespec>) -> io::Result<()> {
         self.events.clear();
-        match epoll::wait(&self.fd, spare_capacity(&mut self.events), None) {
+        match epoll::wait(&self.fd, spare_capacity(&mut self.events), timeout) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -21,6 +21,13 @@ pub fn anonymous_bytes(pid: u32) -> io::Result<u64> {
     Ok(first_number(line)? * 1024)
 }
 
+/// The most that was ever resident.
+pub fn peak_resident_bytes(pid: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(first_number(line)? * 1024)
+}
+
 /// Resident bytes, with the pages of the program itself and its libraries.
 pub fn resident_bytes(pid: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;

@@ -110,6 +110,70 @@ impl FrameCounter {
     }
 }
 
+/// Counts HTTP responses that have a length, and sees to it that each says 2xx.
+#[derive(Debug, Default)]
+pub struct ResponseCounter {
+    head: Vec<u8>,
+    /// Body bytes of the current response that are to come.
+    left: usize,
+}
+
+impl ResponseCounter {
+    /// Reads on, and says how many responses ended; an error for one that is not good.
+    pub fn count(&mut self, mut bytes: &[u8]) -> Result<usize, ()> {
+        let mut responses = 0;
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let taken = self.left.min(bytes.len());
+                bytes = &bytes[taken..];
+                self.left -= taken;
+                responses += usize::from(self.left == 0);
+                continue;
+            }
+            let before = self.head.len();
+            self.head.extend_from_slice(bytes);
+            // The blank line may have begun in what came before.
+            let from = before.saturating_sub(3);
+            let Some(end) = self.head[from..].windows(4).position(|window| window == b"\r\n\r\n") else { break };
+            let end = from + end + 4;
+            bytes = &bytes[end - before..];
+            self.left = body_length(&self.head[..end]).ok_or(())?;
+            self.head.clear();
+            responses += usize::from(self.left == 0);
+        }
+        Ok(responses)
+    }
+}
+
+/// The body's length that the head of a good response gives.
+fn body_length(head: &[u8]) -> Option<usize> {
+    let head = std::str::from_utf8(head).ok()?;
+    let mut lines = head.lines();
+    lines.next().filter(|status| status.starts_with("HTTP/1.1 2"))?;
+    lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    })
+}
+
+/// Counts the answers to a batch, a JSON object a line, in whatever chunks they come.
+#[derive(Debug, Default)]
+pub struct AnswerCounter {
+    is_behind_object: bool,
+}
+
+impl AnswerCounter {
+    /// Reads on, and says how many answers ended; an error where one tells of an error.
+    pub fn count(&mut self, bytes: &[u8]) -> Result<usize, ()> {
+        // A chunk holds whole lines, and no line end of HTTP follows a brace.
+        let mut answers = usize::from(self.is_behind_object && bytes.first() == Some(&b'\n'));
+        answers += bytes.windows(2).filter(|pair| *pair == b"}\n").count();
+        self.is_behind_object = bytes.last() == Some(&b'}');
+        let refused = bytes.windows(7).any(|window| window == b"\"error\"");
+        if refused { Err(()) } else { Ok(answers) }
+    }
+}
+
 /// The length of the payload behind a server's header, once that is all there.
 fn server_payload(header: &[u8]) -> Option<usize> {
     match (header.get(1)?, header.len()) {
@@ -184,6 +248,30 @@ mod tests {
     fn the_key_of_the_rfc_has_its_answer() {
         let response = String::from_utf8(upgrade_response("dGhlIHNhbXBsZSBub25jZQ==")).expect("ASCII");
         assert!(response.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    }
+
+    #[test]
+    fn responses_are_counted_wherever_they_are_cut() {
+        let one = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc";
+        let none = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n";
+        let bytes = [&one[..], none, one].concat();
+        for cut in 0..bytes.len() {
+            let mut counter = ResponseCounter::default();
+            let counted = counter.count(&bytes[..cut]).and_then(|first| Ok(first + counter.count(&bytes[cut..])?));
+            assert_eq!(counted, Ok(3), "cut at {cut}");
+        }
+        assert_eq!(ResponseCounter::default().count(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), Err(()));
+    }
+
+    #[test]
+    fn answers_are_counted_wherever_they_are_cut() {
+        let bytes = b"HTTP/1.1 200 OK\r\n\r\n1e\r\n{\"matched\":1}\n{\"matched\":1}\n\r\nf\r\n{\"matched\":1}\n\r\n";
+        for cut in 0..bytes.len() {
+            let mut counter = AnswerCounter::default();
+            let counted = counter.count(&bytes[..cut]).and_then(|first| Ok(first + counter.count(&bytes[cut..])?));
+            assert_eq!(counted, Ok(3), "cut at {cut}");
+        }
+        assert_eq!(AnswerCounter::default().count(b"{\"error\":{}}\n"), Err(()));
     }
 
     #[test]

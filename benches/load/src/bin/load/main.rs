@@ -4,6 +4,7 @@
 //! the server is always busy and never drowned. Throughput on a shared machine says little; the server's CPU time an
 //! operation says more, and a comparison with `raw` in the same minute most.
 
+mod api;
 mod idle;
 mod peer;
 mod shapes;
@@ -42,6 +43,15 @@ struct Options {
     /// How long to measure, in seconds.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// For push and batch: where back ends come, if that is another address.
+    #[arg(long)]
+    api: Option<SocketAddr>,
+    /// For push: how clients subscribe and back ends push.
+    #[arg(long, value_enum, default_value = "bench")]
+    dialect: Dialect,
+    /// For push: so many posts a second, evenly, instead of `depth` in flight; prints how long deliveries took.
+    #[arg(long)]
+    pace: Option<u32>,
     /// For idle: whether each connection has a uid of 8 bytes.
     #[arg(long)]
     bound: bool,
@@ -57,10 +67,23 @@ enum Shape {
     P2p,
     /// The first of each pair posts to the uid of the second. An operation is a post.
     Push,
+    /// One connection sends a batch without end to the uids of all others. An operation is a message.
+    Batch,
     /// Memory of connections that do nothing, before and after 100 messages each way.
     Idle,
     /// Connect, upgrade, close, over and over.
     Upgrades,
+}
+
+/// How a server is asked to push.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+enum Dialect {
+    /// `POST /push?uid=N`, as bench servers have it.
+    Bench,
+    /// `fdpush serve`: `POST /api/push` with JSON.
+    Fdpush,
+    /// Nchan: `POST /pub?id=N`, for `/sub?id=N`.
+    Nchan,
 }
 
 /// What was measured.
@@ -76,9 +99,9 @@ fn main() -> io::Result<()> {
     match options.shape {
         Shape::Idle => idle::measure(&options),
         Shape::Upgrades => upgrades::measure(&options).map(|figures| figures.print()),
-        Shape::Echo | Shape::Fanout | Shape::P2p | Shape::Push => {
-            shapes::measure(&options).map(|figures| figures.print())
-        }
+        Shape::Push => api::push(&options),
+        Shape::Batch => api::batch(&options),
+        Shape::Echo | Shape::Fanout | Shape::P2p => shapes::measure(&options).map(|figures| figures.print()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use fdpush_load::wire::{self, FrameCounter};
+use fdpush_load::wire::{self, AnswerCounter, FrameCounter, ResponseCounter};
 
 /// Nothing takes longer, unless the server is stuck.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -27,11 +27,9 @@ pub struct Peer {
 #[derive(Debug)]
 enum Incoming {
     Frames(FrameCounter),
-    /// Responses of one length, and how much of the current one is there.
-    Responses {
-        bytes: usize,
-        seen: usize,
-    },
+    Responses(ResponseCounter),
+    /// The answers to a batch, a line each.
+    Answers(AnswerCounter),
 }
 
 impl Peer {
@@ -73,20 +71,36 @@ impl Peer {
         if got == frame { Ok(()) } else { Err(wrong("not the frame that was sent", &got)) }
     }
 
-    /// Reads an HTTP response, blocking, and from then on counts responses of its length.
+    /// Reads one frame that the server sends of its own accord, blocking.
+    pub fn expect_any(&mut self) -> io::Result<()> {
+        let mut counter = FrameCounter::default();
+        let mut byte = [0];
+        loop {
+            self.socket.read_exact(&mut byte)?;
+            if counter.count(&byte) > 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads an HTTP response, blocking, and from then on counts responses, which all must be good.
     pub fn expect_response(&mut self) -> io::Result<()> {
         let head = self.read_head()?;
-        let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
-        let Some(length) = length.and_then(|value| value.trim().parse::<usize>().ok()) else {
-            return Err(wrong("no length", &head));
-        };
-        if !head.starts_with(b"HTTP/1.1 200 ") {
-            return Err(wrong("no 200", &head));
+        let mut counter = ResponseCounter::default();
+        let mut whole = counter.count(&head).map_err(|()| wrong("no good response", &head))?;
+        let mut byte = [0];
+        while whole == 0 {
+            self.socket.read_exact(&mut byte)?;
+            whole = counter.count(&byte).map_err(|()| wrong("no good response", &head))?;
         }
-        self.socket.read_exact(&mut vec![0; length])?;
-        self.incoming = Incoming::Responses { bytes: head.len() + length, seen: 0 };
+        self.incoming = Incoming::Responses(counter);
         Ok(())
+    }
+
+    /// From here on what comes are the answers to a batch.
+    pub fn begin_batch(&mut self, head: &str) -> io::Result<()> {
+        self.incoming = Incoming::Answers(AnswerCounter::default());
+        self.socket.write_all(head.as_bytes())
     }
 
     /// From here on nothing blocks.
@@ -129,11 +143,11 @@ impl Peer {
             };
             messages += match &mut self.incoming {
                 Incoming::Frames(counter) => counter.count(&buffer[..count]),
-                Incoming::Responses { bytes, seen } => {
-                    *seen += count;
-                    let whole = *seen / *bytes;
-                    *seen %= *bytes;
-                    whole
+                Incoming::Responses(counter) => {
+                    counter.count(&buffer[..count]).map_err(|()| wrong("no good response", &buffer[..count]))?
+                }
+                Incoming::Answers(counter) => {
+                    counter.count(&buffer[..count]).map_err(|()| wrong("a refusal", &buffer[..count]))?
                 }
             };
             if count < buffer.len() {

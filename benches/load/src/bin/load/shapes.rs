@@ -1,4 +1,4 @@
-//! The shapes that run for a while: echo, fan-out, point to point, push by HTTP.
+//! The shapes that run for a while: echo, fan-out, point to point.
 
 use std::io;
 
@@ -20,7 +20,6 @@ pub fn measure(options: &Options) -> io::Result<Figures> {
     let mut rig = match options.shape {
         Shape::Fanout => Rig::new(fanout(options)?)?,
         Shape::P2p => Rig::new(p2p(options)?)?,
-        Shape::Push => Rig::new(push(options)?)?,
         _ => Rig::new(echo(options)?)?,
     };
     let (connections, depth) = (options.connections, options.depth);
@@ -29,7 +28,7 @@ pub fn measure(options: &Options) -> io::Result<Figures> {
         rig.peers[sender].send(depth)?;
     }
     let (mut deliveries, mut answers) = (0, depth);
-    let figures = run(options, || {
+    run(options, || {
         let before = deliveries;
         match options.shape {
             // A publish is over when its last delivery is; then the next may come.
@@ -44,27 +43,9 @@ pub fn measure(options: &Options) -> io::Result<Figures> {
                 Ok(deliveries - before)
             }
             Shape::P2p => rig.turn(|peers, index, count| peers[index - connections].send(count)),
-            Shape::Push => {
-                let mut posts = 0;
-                rig.turn(|peers, index, count| {
-                    if index >= connections {
-                        deliveries += count;
-                        return Ok(());
-                    }
-                    posts += count;
-                    answers += count;
-                    peers[index].send(count)
-                })?;
-                Ok(posts)
-            }
             _ => rig.turn(|peers, index, count| peers[index].send(count)),
         }
-    })?;
-    // What was answered has been delivered, but for what is under way.
-    if options.shape == Shape::Push && answers > deliveries + 3 * depth * connections {
-        return Err(io::Error::other(format!("{answers} posts answered, {deliveries} delivered")));
-    }
-    Ok(figures)
+    })
 }
 
 impl Rig {
@@ -78,11 +59,18 @@ impl Rig {
     }
 
     /// Waits, and tells `on_messages` for each connection how many messages came. Returns how many those were in all.
-    pub fn turn(
-        &mut self,
-        mut on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>,
-    ) -> io::Result<usize> {
+    pub fn turn(&mut self, on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>) -> io::Result<usize> {
         self.epoll.wait(&mut self.events)?;
+        self.take(on_messages)
+    }
+
+    /// As [`turn`](Rig::turn), without waiting.
+    pub fn look(&mut self, on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>) -> io::Result<usize> {
+        self.epoll.look(&mut self.events)?;
+        self.take(on_messages)
+    }
+
+    fn take(&mut self, mut on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>) -> io::Result<usize> {
         let mut messages = 0;
         for event in &self.events {
             if event.is_writable {
@@ -139,25 +127,6 @@ fn p2p(options: &Options) -> io::Result<Vec<Peer>> {
         let payload = format!("{{\"to\":{to},\"data\":\"{filling}\"}}");
         sender.set_request(&fdpush_load::wire::client_frame(payload.as_bytes()), options.depth);
         sender.send_blocking()?;
-        receiver.expect(payload.as_bytes())?;
-        senders.push(sender);
-        receivers.push(receiver);
-    }
-    senders.append(&mut receivers);
-    Ok(senders)
-}
-
-fn push(options: &Options) -> io::Result<Vec<Peer>> {
-    let payload = "x".repeat(options.payload);
-    let (mut senders, mut receivers) = (Vec::new(), Vec::new());
-    for uid in 0..options.connections {
-        let mut receiver = Peer::connect(options.address, Some(&format!("/p2p?uid={uid}")))?;
-        let mut sender = Peer::connect(options.address, None)?;
-        let head =
-            format!("POST /push?uid={uid} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", payload.len());
-        sender.set_request(format!("{head}{payload}").as_bytes(), options.depth);
-        sender.send_blocking()?;
-        sender.expect_response()?;
         receiver.expect(payload.as_bytes())?;
         senders.push(sender);
         receivers.push(receiver);

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Measures what a back end's push costs `fdpush serve`, beside Nchan and the bare handler of bench_server, in one run:
+#   benches/load/api.sh              all of it; medians of all rounds, the servers in turn
+#   ROUNDS, SECONDS_EACH, SERVER_CORE, LOAD_CORE   as for run.sh
+# post         32 keep-alive connections, each to one receiver, one post in flight on each: server's CPU µs a post
+# post-5000    5,000 posts a second: from when a post was due until its receiver had it, p50 and p99 in µs, CPU
+# batch        one /api/batch without end, a message a line, to 32 receivers: messages a second, peak memory
+# Nchan takes part where nginx has it (Debian: apt install nginx libnginx-mod-nchan).
+set -euo pipefail
+cd "$(dirname "$0")"
+rounds=${ROUNDS:-5}
+seconds=${SECONDS_EACH:-1}
+
+source ./built.sh
+load=$(built Cargo.toml load)
+bench_server=$(built ../../Cargo.toml examples/bench_server)
+cargo build --quiet --release --manifest-path ../../Cargo.toml --bin fdpush
+fdpush=$(built ../../Cargo.toml fdpush)
+
+source ./measure.sh
+
+nginx=$(command -v nginx || true)
+nchan=$(find /usr/lib/nginx/modules /usr/share/nginx/modules -name ngx_nchan_module.so 2>/dev/null | head -1)
+write_nchan_conf() {
+    cat >"$scratch/nginx.conf" <<CONF
+load_module $nchan;
+daemon off;
+master_process off;
+error_log $scratch/nginx.log crit;
+pid $scratch/nginx.pid;
+events { worker_connections 4096; use epoll; multi_accept on; }
+http {
+    access_log off;
+    client_body_temp_path $scratch/body;
+    proxy_temp_path $scratch/proxy;
+    fastcgi_temp_path $scratch/fastcgi;
+    uwsgi_temp_path $scratch/uwsgi;
+    scgi_temp_path $scratch/scgi;
+    keepalive_requests 1000000000;
+    tcp_nodelay on;
+    server {
+        listen $1;
+        location /sub { nchan_subscriber websocket; nchan_channel_id \$arg_id; nchan_subscriber_first_message newest; }
+        location /pub { nchan_publisher http; nchan_channel_id \$arg_id; }
+    }
+}
+CONF
+}
+
+# one SHAPE SERVER OPTIONS…: a run of the load against a server that was just started.
+one() {
+    local shape=$1 name=$2 address api
+    shift 2
+    port=$((port + 2))
+    address=127.0.0.1:$port
+    api=$address
+    case $name in
+        fdpush)
+            api=127.0.0.1:$((port + 1))
+            start "$fdpush serve --log warn --api $api --listen $address" "$address"
+            ;;
+        nchan)
+            write_nchan_conf "$address"
+            start "$nginx -p $scratch -c $scratch/nginx.conf" "$address"
+            ;;
+        bench) start "$bench_server $address" "$address" ;;
+    esac
+    timeout "$run_seconds_max" taskset -c "$load_core" "$load" "$@" --dialect "$name" --seconds "$seconds" \
+        --address "$address" --api "$api" --pid "$server" >>"$scratch/$shape-$name" ||
+        echo "failed" | tee -a "$scratch/$shape-$name" >&2
+    stop
+}
+
+# table SHAPE FIELD…: medians, and how often each goes into that of another server.
+table() {
+    local shape=$1 line name file field
+    local own=$scratch/$1-fdpush
+    shift
+    line=$(printf '%-12s' "$shape")
+    for name in "${names[@]}"; do
+        file=$scratch/$shape-$name
+        [[ -s $file ]] || continue
+        line+="  $name"
+        for field in "$@"; do
+            line+=" $field $(median "$field" "$file")"
+            [[ $name == fdpush ]] || line+=" ($(ratio "$field" "$file" "$own") of fdpush's)"
+        done
+    done
+    echo "$line"
+}
+
+port=$((28000 + RANDOM % 2000))
+names=(fdpush bench)
+[[ -z $nginx || -z $nchan ]] || names+=(nchan)
+ulimit -n "$(ulimit -H -n)"
+echo "load $(cut -d' ' -f1-3 /proc/loadavg), $rounds rounds of $seconds s"
+for ((round = 0; round < rounds; round++)); do
+    for turn in "${!names[@]}"; do
+        name=${names[(turn + round) % ${#names[@]}]}
+        one post "$name" push --connections 32 --payload 128
+        one post-5000 "$name" push --connections 32 --payload 128 --pace 5000
+    done
+    one batch fdpush batch --connections 32 --payload 20 --depth 64
+    one batch-128B fdpush batch --connections 32 --payload 128 --depth 16
+done
+table post cpu_us rate
+table post-5000 cpu_us p50_us p99_us busy
+table batch rate cpu_us peak_mib
+table batch-128B rate cpu_us peak_mib

@@ -1,0 +1,204 @@
+//! The shapes of a back end: a push by an HTTP request, many by a batch, and how long a push takes to arrive.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+use fdpush_load::process;
+
+use crate::peer::Peer;
+use crate::shapes::Rig;
+use crate::{Dialect, Options, WARM_UP, run};
+
+/// Lines of a batch that are sent at a time.
+const BATCH_LINES: usize = 256;
+
+/// So many posts at the most may wait for their delivery in a paced run: a server that does not keep up is no sight.
+const LATE_MAX: usize = 10_000;
+
+/// Posts, each on a keep-alive connection of its receiver's own, and says what a post costs or how long it takes.
+pub fn push(options: &Options) -> io::Result<()> {
+    let mut rig = Rig::new(pairs(options)?)?;
+    match options.pace {
+        Some(per_second) => paced(options, &mut rig, per_second),
+        None => flat_out(options, &mut rig),
+    }
+}
+
+fn flat_out(options: &Options, rig: &mut Rig) -> io::Result<()> {
+    let (pairs, depth) = (options.connections, options.depth);
+    for sender in 0..pairs {
+        rig.peers[sender].send(depth)?;
+    }
+    let (mut deliveries, mut answers) = (0, 0);
+    let figures = run(options, || {
+        let before = answers;
+        rig.turn(|peers, index, count| {
+            if index >= pairs {
+                deliveries += count;
+                return Ok(());
+            }
+            answers += count;
+            peers[index].send(count)
+        })?;
+        Ok(answers - before)
+    })?;
+    figures.print();
+    // What was answered with 2xx is to arrive.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while deliveries < answers && Instant::now() < deadline {
+        rig.look(|_, index, count| {
+            if index < pairs {
+                answers += count
+            } else {
+                deliveries += count
+            };
+            Ok(())
+        })?;
+    }
+    match answers.saturating_sub(deliveries) {
+        0 => Ok(()),
+        lost => Err(io::Error::other(format!("{answers} posts answered, {lost} of them not delivered"))),
+    }
+}
+
+/// Posts evenly, whether or not earlier ones are answered: a server that falls behind cannot hide it.
+fn paced(options: &Options, rig: &mut Rig, per_second: u32) -> io::Result<()> {
+    let pairs = options.connections;
+    let mut due: Vec<VecDeque<Instant>> = vec![VecDeque::new(); pairs];
+    let mut took: Vec<Duration> = Vec::new();
+    let gap = Duration::from_secs(1) / per_second;
+    let started = Instant::now();
+    let measured_from = started + WARM_UP;
+    let until = measured_from + Duration::from_secs_f64(options.seconds);
+    let (mut next, mut sender, mut waiting) = (started, 0, 0);
+    let mut cpu = None;
+    loop {
+        let now = Instant::now();
+        if now >= measured_from && cpu.is_none() {
+            cpu = Some((now, process::cpu_time(options.pid)?));
+        }
+        if now >= until && waiting == 0 {
+            break;
+        }
+        if now >= next && now < until {
+            rig.peers[sender].send(1)?;
+            // Counted from when it should have been sent.
+            due[sender].push_back(next);
+            waiting += 1;
+            next += gap;
+            sender = (sender + 1) % pairs;
+        }
+        rig.look(|_, index, count| {
+            let Some(receiver) = index.checked_sub(pairs) else { return Ok(()) };
+            let arrived = Instant::now();
+            for sent in due[receiver].drain(..count) {
+                waiting -= 1;
+                if sent >= measured_from {
+                    took.push(arrived - sent);
+                }
+            }
+            Ok(())
+        })?;
+        if waiting > LATE_MAX {
+            return Err(io::Error::other("the server does not keep up"));
+        }
+    }
+    let (since, before) = cpu.unwrap_or((started, Duration::ZERO));
+    let cpu = process::cpu_time(options.pid)? - before;
+    took.sort_unstable();
+    let percentile = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+    println!(
+        "rate={:.0} cpu_us={:.3} p50_us={:.1} p99_us={:.1} busy={:.0}%",
+        took.len() as f64 / options.seconds,
+        cpu.as_secs_f64() * 1e6 / took.len() as f64,
+        percentile(0.5),
+        percentile(0.99),
+        cpu.as_secs_f64() / since.elapsed().as_secs_f64() * 100.0,
+    );
+    Ok(())
+}
+
+/// One request whose body does not end: a push command a line, to each receiver in turn. `depth` chunks are in flight.
+pub fn batch(options: &Options) -> io::Result<()> {
+    let payload = "x".repeat(options.payload);
+    let lines: String = (0..BATCH_LINES)
+        .map(|line| format!("{{\"uid\":\"{}\",\"data\":\"{payload}\"}}\n", line % options.connections))
+        .collect();
+    let mut sender = Peer::connect(options.api.unwrap_or(options.address), None)?;
+    sender.set_request(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes(), options.depth);
+    sender.begin_batch(
+        "POST /api/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
+         Transfer-Encoding: chunked\r\n\r\n",
+    )?;
+    let mut peers = vec![sender];
+    for uid in 0..options.connections {
+        peers.push(subscriber(options, uid)?);
+    }
+    let mut rig = Rig::new(peers)?;
+    rig.peers[0].send(options.depth)?;
+    let (mut answers, mut messages, mut chunks) = (0, 0, 0);
+    let figures = run(options, || {
+        let before = messages;
+        rig.turn(|peers, index, count| {
+            if index > 0 {
+                messages += count;
+                return Ok(());
+            }
+            answers += count;
+            let over = answers / BATCH_LINES - chunks;
+            chunks += over;
+            peers[0].send(over)
+        })?;
+        Ok(messages - before)
+    })?;
+    let peak = process::peak_resident_bytes(options.pid)? as f64 / f64::from(1 << 20);
+    print!("peak_mib={peak:.1} ");
+    figures.print();
+    Ok(())
+}
+
+/// Back ends first, and behind them the receiver that each pushes to.
+fn pairs(options: &Options) -> io::Result<Vec<Peer>> {
+    let payload = "x".repeat(options.payload);
+    let (mut senders, mut receivers) = (Vec::new(), Vec::new());
+    for uid in 0..options.connections {
+        let mut receiver = subscriber(options, uid)?;
+        let mut sender = Peer::connect(options.api.unwrap_or(options.address), None)?;
+        let (path, body, message) = match options.dialect {
+            Dialect::Bench => (format!("/push?uid={uid}"), payload.clone(), payload.clone()),
+            Dialect::Nchan => (format!("/pub?id={uid}"), payload.clone(), payload.clone()),
+            Dialect::Fdpush => (
+                "/api/push".to_owned(),
+                format!("{{\"uid\":\"{uid}\",\"data\":\"{payload}\"}}"),
+                format!("{{\"type\":\"message\",\"to\":\"{uid}\",\"data\":\"{payload}\"}}"),
+            ),
+        };
+        let kind = if options.dialect == Dialect::Fdpush { "application/json" } else { "text/plain" };
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        sender.set_request(format!("{head}{body}").as_bytes(), options.depth);
+        sender.send_blocking()?;
+        sender.expect_response()?;
+        receiver.expect(message.as_bytes())?;
+        senders.push(sender);
+        receivers.push(receiver);
+    }
+    senders.append(&mut receivers);
+    Ok(senders)
+}
+
+fn subscriber(options: &Options, uid: usize) -> io::Result<Peer> {
+    match options.dialect {
+        Dialect::Bench => Peer::connect(options.address, Some(&format!("/p2p?uid={uid}"))),
+        Dialect::Nchan => Peer::connect(options.address, Some(&format!("/sub?id={uid}"))),
+        Dialect::Fdpush => {
+            let mut peer = Peer::connect(options.address, Some(&format!("/?uid={uid}")))?;
+            // The welcome.
+            peer.expect_any()?;
+            Ok(peer)
+        }
+    }
+}
