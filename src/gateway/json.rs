@@ -20,13 +20,27 @@ impl AsRef<str> for Text<'_> {
 /// Writes a string as JSON has it.
 pub struct Quoted<'a>(pub &'a str);
 
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Quoted<'_> {
+    /// Appends it, without the cost of formatting: for what is written a message.
+    pub fn append_to(&self, out: &mut String) {
+        // Writing to a string does not fail.
+        let _ = self.write_to(out);
+    }
+
+    fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
         // Most names have nothing to escape.
         if self.0.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-            return write!(f, "\"{}\"", self.0);
+            out.write_char('"')?;
+            out.write_str(self.0)?;
+            return out.write_char('"');
         }
-        f.write_str(&serde_json::to_string(self.0).map_err(|_| fmt::Error)?)
+        out.write_str(&serde_json::to_string(self.0).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_to(f)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt::{Arguments, Write};
 
 use fdpush::{Context, Delivery, Fd, Message, Push};
 
@@ -82,15 +81,20 @@ fn push_data<'t>(
 ) -> Result<Pushed<'t>, ApiError> {
     match target {
         Target::Uids(uids) => return push_to_each(ctx, &distinct(uids), data, how, message),
-        Target::Fds(_) => envelope(message, format_args!(""), data),
+        Target::Fds(_) => envelope(message, data, |_| {}),
         Target::Groups(groups) => match groups.as_slice() {
-            [group] => envelope(message, format_args!("\"group\":{},", Quoted(group)), data),
-            groups => {
-                let names: Vec<String> = groups.iter().map(|group| Quoted(group).to_string()).collect();
-                envelope(message, format_args!("\"groups\":[{}],", names.join(",")), data);
-            }
+            [group] => envelope(message, data, |message| {
+                message.push_str("\"group\":");
+                Quoted(group).append_to(message);
+                message.push(',');
+            }),
+            groups => envelope(message, data, |message| {
+                message.push_str("\"groups\":[");
+                append_names(message, groups.iter().map(AsRef::as_ref));
+                message.push_str("],");
+            }),
         },
-        Target::All => envelope(message, format_args!("\"all\":true,"), data),
+        Target::All => envelope(message, data, |message| message.push_str("\"all\":true,")),
     }
     push_raw(ctx, target, Message::Text(message), how)
 }
@@ -106,13 +110,13 @@ fn push_to_each<'t>(
     if data.len() + ENVELOPE_BYTES_MAX > ctx.limits().queue_bytes_max {
         // It may be too long for some and not for others: then it is not pushed to any.
         for uid in uids {
-            envelope(message, format_args!("\"to\":{},", Quoted(uid)), data);
+            envelope_to(message, uid, data);
             check_size(ctx, message.as_bytes())?;
         }
     }
     let mut pushed = Pushed::default();
     for uid in uids {
-        envelope(message, format_args!("\"to\":{},", Quoted(uid)), data);
+        envelope_to(message, uid, data);
         let delivery = ctx.push_uid(uid, how.of(Message::Text(message)));
         if delivery.matched == 0 && !ctx.is_online(uid) {
             pushed.1.push(uid);
@@ -123,10 +127,23 @@ fn push_to_each<'t>(
 }
 
 /// Writes the message as its receivers get it. There is no `from`, which tells it from a message of another client.
-fn envelope(message: &mut String, to: Arguments<'_>, data: &str) {
+/// `append_to` says whom it is for.
+fn envelope(message: &mut String, data: &str, append_to: impl FnOnce(&mut String)) {
     message.clear();
-    // Writing to a string does not fail.
-    let _ = write!(message, "{{\"type\":\"message\",{to}\"data\":{data}}}");
+    message.push_str("{\"type\":\"message\",");
+    append_to(message);
+    message.push_str("\"data\":");
+    message.push_str(data);
+    message.push('}');
+}
+
+/// The message for one person.
+fn envelope_to(message: &mut String, uid: &str, data: &str) {
+    envelope(message, data, |message| {
+        message.push_str("\"to\":");
+        Quoted(uid).append_to(message);
+        message.push(',');
+    });
 }
 
 /// Pushes a payload as it is.
@@ -174,16 +191,31 @@ fn excepted(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
     fds
 }
 
+/// The answer, a line of a batch or a body of its own. It is written by hand, for a batch has a million a second of it.
 fn write_answer(id: Option<&str>, delivery: Delivery, offline: &[&str], out: &mut String) {
     out.push('{');
     if let Some(id) = id {
-        let _ = write!(out, "\"id\":{id},");
+        out.push_str("\"id\":");
+        out.push_str(id);
+        out.push(',');
     }
     let Delivery { matched, queued, dropped } = delivery;
-    let _ = write!(out, "\"matched\":{matched},\"queued\":{queued},\"dropped\":{dropped},\"offline\":[");
-    for (index, uid) in offline.iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        let _ = write!(out, "{comma}{}", Quoted(uid));
+    let mut digits = itoa::Buffer::new();
+    for (name, number) in [("\"matched\":", matched), (",\"queued\":", queued), (",\"dropped\":", dropped)] {
+        out.push_str(name);
+        out.push_str(digits.format(number));
     }
+    out.push_str(",\"offline\":[");
+    append_names(out, offline.iter().copied());
     out.push_str("]}");
+}
+
+/// Appends names as the elements of an array.
+fn append_names<'n>(out: &mut String, names: impl Iterator<Item = &'n str>) {
+    for (index, name) in names.enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        Quoted(name).append_to(out);
+    }
 }
