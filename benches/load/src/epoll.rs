@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
 /// Events that one wait takes at most.
@@ -36,10 +38,11 @@ impl Epoll {
         Ok(epoll::add(&self.fd, source, EventData::new_u64(token as u64), flags)?)
     }
 
-    /// Waits for events and moves them to `into`.
-    pub fn wait(&mut self, into: &mut Vec<Readiness>) -> io::Result<()> {
+    /// Waits for events, at most for so long, and moves them to `into`.
+    pub fn wait(&mut self, into: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
         self.events.clear();
-        match epoll::wait(&self.fd, spare_capacity(&mut self.events), None) {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match epoll::wait(&self.fd, spare_capacity(&mut self.events), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -82,7 +82,7 @@ impl Rig {
         &mut self,
         mut on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>,
     ) -> io::Result<usize> {
-        self.epoll.wait(&mut self.events)?;
+        self.epoll.wait(&mut self.events, None)?;
         let mut messages = 0;
         for event in &self.events {
             if event.is_writable {
