@@ -32,7 +32,9 @@ class Gateway:
         finally:
             doom.cancel()
         self.api = said.split()[-1]
-        self.reader = threading.Thread(target=self.child.stderr.read, daemon=True)
+        # Whole once the server has stopped.
+        self.log = []
+        self.reader = threading.Thread(target=lambda: self.log.extend(self.child.stderr), daemon=True)
         self.reader.start()
         self.session = requests.Session()
         if has_keys:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A back end's day in Python, with requests and websocket-client. Needs Python 3 with venv.
+# A back end's day in Python, with requests and websocket-client. Needs Python 3 with venv, and openssl.
 #   FDPUSH_BIN  the binary to test                 (default: target/release/fdpush, built here)
 #   PYTHON      a Python that has requirements.txt (default: a venv of ours under the target directory, made once)
 # The tests start their servers themselves, on free ports, and stop those, by handle.
