@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::Barrier;
 
@@ -243,6 +244,35 @@ fn a_uid_and_an_address_have_a_bound() {
     hang_up(first);
     until("ann's place is free", || Client::connect(gateway.address, "/?uid=ann", &[]).is_ok());
     assert!(gateway.metric(r#"fdpush_refusals_total{status="429"}"#) >= 3.0);
+}
+
+#[test]
+fn each_address_has_its_bound_wherever_it_connects_to() {
+    let gateway = Gateway::start(&["--listen", "127.0.0.2:0", "--address-connections-max", "2"]);
+    let other: SocketAddr = gateway.others[0].parse().expect("an address");
+    let [ann, bob] = [[127, 0, 0, 1], [127, 0, 0, 2]].map(IpAddr::from);
+    let connect = |from: IpAddr, to: SocketAddr| Client::connect_from(from, to, "/");
+    let is_full = |from: IpAddr| [gateway.address, other].iter().all(|to| refusal(connect(from, *to)).0 == 429);
+    let mut first = connect(ann, gateway.address).expect("the first of its address");
+    let _second = connect(ann, other).expect("the second");
+    assert!(is_full(ann));
+    let _third = connect(bob, gateway.address).expect("the first of another address");
+    let _fourth = connect(bob, other).expect("the second");
+    assert!(is_full(bob) && is_full(ann));
+    let fd = next(&mut first)["fd"].take();
+    assert_eq!(
+        gateway.get(&format!("/api/connections/{fd}"))["peer"].as_str().map(|peer| &peer[..10]),
+        Some("127.0.0.1:")
+    );
+    hang_up(first);
+    // Whoever left makes room for its own address only.
+    let mut place = None;
+    until("its place is free", || {
+        place = connect(ann, other).ok();
+        place.is_some()
+    });
+    assert!(is_full(bob) && is_full(ann));
+    assert_eq!(gateway.get("/api/stats")["open"], 4);
 }
 
 #[test]

@@ -132,6 +132,11 @@ impl Connection {
         self.is_control
     }
 
+    /// Whether it is no WebSocket, so that what it has to write is answers to requests.
+    pub fn is_http(&self) -> bool {
+        self.is_control || matches!(self.stage, Stage::Http(_))
+    }
+
     // What happened.
 
     /// Takes note that `count` bytes came, before they are handed to [`handle_bytes`](Connection::handle_bytes).

@@ -54,6 +54,8 @@ pub struct Table {
     pub env: Env,
     /// Connections that may have something to write, or an end to come to.
     dirty: Vec<u32>,
+    /// A spare list, kept for its memory.
+    answering: Vec<u32>,
     /// Open connections whose reader turned out too slow, for the core to close.
     slow: Vec<u32>,
     /// Slots that will never be used again.
@@ -81,6 +83,7 @@ impl Table {
             generations: Vec::new(),
             env,
             dirty: Vec::new(),
+            answering: Vec::new(),
             slow: Vec::new(),
             retired: 0,
             control: 0,
@@ -186,14 +189,15 @@ impl Table {
         }
     }
 
-    /// The connections that were listed since the last call.
+    /// The connections that were listed since the last call, those that answer requests last: an answer tells what was
+    /// queued, so it is written after that, and whoever has read it can count on it, even if the process is killed.
     pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
-        into.append(&mut self.dirty);
-        for &slot in into.iter() {
-            if let Some(entry) = self.entries.get_mut(slot as usize) {
-                entry.is_dirty = false;
-            }
+        for slot in self.dirty.drain(..) {
+            let Some(entry) = self.entries.get_mut(slot as usize) else { continue };
+            entry.is_dirty = false;
+            if entry.connection.is_http() { self.answering.push(slot) } else { into.push(slot) }
         }
+        into.append(&mut self.answering);
     }
 
     /// Whether some connection is listed.

@@ -1,11 +1,12 @@
 //! The independent client: tungstenite, with a deadline on everything it waits for.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use fdpush::Fd;
+use socket2::{Domain, Socket, Type};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::client::Response;
 use tungstenite::http::{HeaderName, HeaderValue};
@@ -31,9 +32,15 @@ impl Client {
     /// Connects over TCP.
     pub fn connect(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Result<Client, Error> {
         let stream = TcpStream::connect(address).expect("a server that listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
-        Client::over(Box::new(stream), &format!("ws://{address}{target}"), headers)
+        Client::over_tcp(stream, address, target, headers)
+    }
+
+    /// Connects over TCP, as one who has this address of this machine.
+    pub fn connect_from(from: IpAddr, address: SocketAddr, target: &str) -> Result<Client, Error> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::new(from, 0).into()).expect("an address of this machine");
+        socket.connect(&address.into()).expect("a server that listens");
+        Client::over_tcp(socket.into(), address, target, &[])
     }
 
     /// Connects over a unix socket.
@@ -42,6 +49,17 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
         Client::over(Box::new(stream), &format!("ws://localhost{target}"), &[])
+    }
+
+    fn over_tcp(
+        stream: TcpStream,
+        address: SocketAddr,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Client, Error> {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
+        Client::over(Box::new(stream), &format!("ws://{address}{target}"), headers)
     }
 
     fn over(stream: Box<dyn Stream>, url: &str, headers: &[(&str, &str)]) -> Result<Client, Error> {

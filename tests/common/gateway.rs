@@ -17,6 +17,8 @@ pub struct Gateway {
     child: Child,
     /// Where clients come.
     pub address: SocketAddr,
+    /// Where else they come, in the order of the flags that say so.
+    pub others: Vec<String>,
     /// Where back ends come.
     pub api: SocketAddr,
     /// Where datagrams come, as the log names it.
@@ -45,15 +47,15 @@ impl Gateway {
                 let _ = told.send(line);
             }
         });
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let url = line.split_once("http://").map_or(line.rsplit_once(' ').expect("an address").1, |(_, url)| url);
-        let address = url.trim().trim_end_matches('/').parse().expect("an address");
+        let mut stdout = BufReader::new(stdout).lines();
+        let mut announced = || place_in(&stdout.next().expect("a line").expect("text"));
+        let address = announced().parse().expect("an address");
+        let others = flags.iter().filter(|flag| **flag == "--listen").map(|_| announced()).collect();
         let api = last_word(&next_with(&log, "the API is on ")).parse().expect("an address");
         let is_datagram = |flag: &&&str| flag.starts_with("udp:") || flag.starts_with("unixgram:");
         let wanted = flags.iter().filter(is_datagram).count();
         let datagrams = (0..wanted).map(|_| last_word(&next_with(&log, "takes datagrams on "))).collect();
-        Gateway { child, address, api, datagrams, log }
+        Gateway { child, address, others, api, datagrams, log }
     }
 
     /// A client that has had its welcome.
@@ -200,6 +202,12 @@ fn next_with(log: &Heard<String>, words: &str) -> String {
             return line;
         }
     }
+}
+
+/// Where the server says that it is running: what to open, or an address.
+fn place_in(line: &str) -> String {
+    let place = line.split_once("http://").map_or_else(|| last_word(line), |(_, url)| url.to_owned());
+    place.trim_end_matches('/').to_owned()
 }
 
 fn last_word(line: &str) -> String {

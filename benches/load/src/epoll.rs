@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -37,19 +38,11 @@ impl Epoll {
         Ok(epoll::add(&self.fd, source, EventData::new_u64(token as u64), flags)?)
     }
 
-    /// Waits for events and moves them to `into`.
-    pub fn wait(&mut self, into: &mut Vec<Readiness>) -> io::Result<()> {
-        self.take(into, None)
-    }
-
-    /// Moves the events that there are to `into`, without waiting for any.
-    pub fn look(&mut self, into: &mut Vec<Readiness>) -> io::Result<()> {
-        self.take(into, Some(&Timespec::default()))
-    }
-
-    fn take(&mut self, into: &mut Vec<Readiness>, timeout: Option<&Timespec>) -> io::Result<()> {
+    /// Waits for events, at most for so long, and moves them to `into`.
+    pub fn wait(&mut self, into: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
         self.events.clear();
-        match epoll::wait(&self.fd, spare_capacity(&mut self.events), timeout) {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match epoll::wait(&self.fd, spare_capacity(&mut self.events), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

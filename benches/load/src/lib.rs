@@ -1,7 +1,7 @@
-//! What the load client (`load`) and the yardstick server (`raw`) share.
+//! What the load client (`load`), the yardstick server (`raw`) and the proofs of how a server ends (`proof`) share.
 //!
-//! Both are as plain as can be: one thread, one epoll, no options that a figure would have to be explained by. Neither
-//! knows fdpush; what a server under test offers is the paths of `examples/bench_server.rs`.
+//! All are as plain as can be: one thread, one epoll, no options that a figure would have to be explained by. `load` and
+//! `raw` do not know fdpush; what a server under test offers is the paths of `examples/bench_server.rs`.
 
 pub mod epoll;
 pub mod process;

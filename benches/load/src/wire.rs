@@ -77,6 +77,13 @@ pub struct Answer<'a> {
     pub payload: &'a [u8],
 }
 
+/// The server frame at the front of `bytes`, once it is all there: its first byte, its payload, and how long it is.
+pub fn read_server_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
+    let header = (2..=bytes.len().min(10)).find(|len| server_payload(&bytes[..*len]).is_some())?;
+    let whole = header + server_payload(&bytes[..header])?;
+    Some((bytes[0], bytes.get(header..whole)?, whole))
+}
+
 /// Counts the frames in a server's stream without looking at payloads.
 #[derive(Debug, Default)]
 pub struct FrameCounter {
@@ -285,6 +292,9 @@ mod tests {
             assert_eq!(read, whole);
             assert_eq!(payloads, [payload.clone(), b"next".to_vec()]);
             assert_eq!(bytes[..written], [server_frame(&payload), server_frame(b"next")].concat());
+            let first = read_server_frame(&bytes[..written]).expect("a frame");
+            assert_eq!((first.0, first.1), (0x81, &*payload));
+            assert!((0..first.2).step_by(97).all(|cut| read_server_frame(&bytes[..cut]).is_none()));
             for cut in 0..written.min(200) {
                 let mut counter = FrameCounter::default();
                 assert_eq!(counter.count(&bytes[..cut]) + counter.count(&bytes[cut..written]), 2);

@@ -69,7 +69,7 @@ impl Raw {
     fn run(mut self) -> io::Result<()> {
         let mut events = Vec::new();
         loop {
-            self.epoll.wait(&mut events)?;
+            self.epoll.wait(&mut events, None)?;
             for event in &events {
                 if event.token == LISTENER {
                     self.accept()?;

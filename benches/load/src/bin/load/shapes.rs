@@ -1,6 +1,7 @@
 //! The shapes that run for a while: echo, fan-out, point to point.
 
 use std::io;
+use std::time::Duration;
 
 use fdpush_load::epoll::{Epoll, Readiness};
 
@@ -60,13 +61,13 @@ impl Rig {
 
     /// Waits, and tells `on_messages` for each connection how many messages came. Returns how many those were in all.
     pub fn turn(&mut self, on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>) -> io::Result<usize> {
-        self.epoll.wait(&mut self.events)?;
+        self.epoll.wait(&mut self.events, None)?;
         self.take(on_messages)
     }
 
     /// As [`turn`](Rig::turn), without waiting.
     pub fn look(&mut self, on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>) -> io::Result<usize> {
-        self.epoll.look(&mut self.events)?;
+        self.epoll.wait(&mut self.events, Some(Duration::ZERO))?;
         self.take(on_messages)
     }
 

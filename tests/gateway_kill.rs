@@ -1,0 +1,180 @@
+//! What SIGKILL cannot take back, through the real binary: a push that was answered with `queued` lies in the reader's
+//! socket, for the loop writes messages before the answers that speak of them.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use common::gateway::{Gateway, request};
+use common::raw::UPGRADE;
+use common::{PATIENCE, Raw, Scratch, channel};
+use serde_json::json;
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+const SUBSCRIBERS: usize = 32;
+const ANSWER: &str = "{\"matched\":1,\"queued\":1,\"dropped\":0,\"offline\":[]}\n";
+
+/// A subscriber over a unix socket, where what was written is there to be read in the same moment.
+struct Near(UnixStream);
+
+impl Near {
+    fn connect(path: &Path, uid: &str) -> Near {
+        let mut stream = UnixStream::connect(path).expect("a server that listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.write_all(UPGRADE.replacen('/', &format!("/?uid={uid}"), 1).as_bytes()).expect("bytes sent");
+        let mut came = Vec::new();
+        while !came.ends_with(b"}}") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a 101 and a welcome");
+            came.extend(byte);
+        }
+        stream.set_nonblocking(true).expect("no blocking");
+        Near(stream)
+    }
+
+    /// The texts that are there, without waiting. They are short.
+    fn texts(&mut self) -> Vec<String> {
+        let mut bytes = [0; 4096];
+        let count = self.0.read(&mut bytes).unwrap_or_default();
+        texts(&bytes[..count]).0
+    }
+}
+
+/// The short text frames at the front of `bytes`, and how much of it they are.
+fn texts(bytes: &[u8]) -> (Vec<String>, usize) {
+    let (mut texts, mut read) = (Vec::new(), 0);
+    while let Some([0x81, length @ 0..=125, rest @ ..]) = bytes.get(read..) {
+        let Some(payload) = rest.get(..usize::from(*length)) else { break };
+        texts.push(String::from_utf8(payload.to_vec()).expect("text"));
+        read += 2 + payload.len();
+    }
+    (texts, read)
+}
+
+#[test]
+fn an_answer_comes_after_the_messages_that_it_speaks_of() {
+    const ROUNDS: usize = 200;
+    let scratch = Scratch::new("kill");
+    let path = scratch.file("sock");
+    let gateway = Gateway::start(&["--listen", &format!("unix:{}", path.display())]);
+    let mut subscribers: Vec<Near> =
+        (0..SUBSCRIBERS).map(|number| Near::connect(&path, &format!("u{number}"))).collect();
+    let mut back_end = Raw::connect(gateway.api);
+    for round in 0..ROUNDS {
+        let push = |number| json!({"uid": format!("u{number}"), "text": round.to_string()}).to_string();
+        // Many requests in one read of the loop, or many pieces of one body.
+        if round % 2 == 0 {
+            let all = (0..SUBSCRIBERS).map(|number| request("POST", "/api/push", &[JSON], &push(number)));
+            back_end.send(all.collect::<String>());
+            for subscriber in &mut subscribers {
+                assert_eq!(back_end.reply().body, ANSWER);
+                assert_eq!(subscriber.texts(), [round.to_string()]);
+            }
+        } else {
+            let head = "POST /api/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+            let chunks =
+                (0..SUBSCRIBERS).map(|number| format!("{:x}\r\n{}\n\r\n", push(number).len() + 1, push(number)));
+            back_end.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunks.collect::<String>()));
+            assert_eq!(back_end.reply_in_chunks().body, ANSWER.repeat(SUBSCRIBERS));
+            for subscriber in &mut subscribers {
+                assert_eq!(subscriber.texts(), [round.to_string()]);
+            }
+        }
+    }
+}
+
+/// A back end that pushes number after number to subscriber after subscriber.
+struct Pusher {
+    stream: TcpStream,
+    name: usize,
+    sent: usize,
+    answered: usize,
+}
+
+impl Pusher {
+    fn push(&mut self, count: usize) {
+        let one = |number| {
+            let uid = format!("u{}", number % SUBSCRIBERS);
+            let body = json!({"uid": uid, "text": format!("{} {number}", self.name)}).to_string();
+            request("POST", "/api/push", &[JSON], &body)
+        };
+        let all: String = (self.sent..self.sent + count).map(one).collect();
+        // The server may be no more: then there is an end to read.
+        let _ = self.stream.write_all(all.as_bytes());
+        self.sent += count;
+    }
+
+    /// Has `depth` requests under way until the server is no more. `told` of every answer.
+    fn push_to_the_end(mut self, depth: usize, told: &Sender<()>) -> Pusher {
+        self.push(depth);
+        let (mut buffer, mut line) = ([0; 16 << 10], Vec::new());
+        loop {
+            let count = match self.stream.read(&mut buffer) {
+                Ok(0) => return self,
+                Ok(count) => count,
+                // What came before the reset has been read by then.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return self,
+                Err(error) => panic!("nothing came in time: {error}"),
+            };
+            let mut ended = 0;
+            for byte in &buffer[..count] {
+                line.push(*byte);
+                if *byte == b'\n' {
+                    assert!(!line.starts_with(b"HTTP/1.1 ") || line.starts_with(b"HTTP/1.1 200 "));
+                    ended += usize::from(line == ANSWER.as_bytes());
+                    line.clear();
+                }
+            }
+            self.answered += ended;
+            (0..ended).for_each(|_| told.send(()).expect("the test waits"));
+            self.push(ended);
+        }
+    }
+}
+
+#[test]
+fn sigkill_under_load_takes_back_nothing_that_was_answered() {
+    // How many requests each has under way.
+    const PUSHERS: [usize; 4] = [1, 1, 7, 32];
+    const ANSWERS: usize = 3000;
+    let mut gateway = Gateway::start(&[]);
+    let readers: Vec<_> = (0..SUBSCRIBERS)
+        .map(|number| Raw::upgraded_at(gateway.address, &format!("/?uid=u{number}")))
+        .map(|mut raw| thread::spawn(move || texts(&raw.rest()).0))
+        .collect();
+    let (told, heard) = channel();
+    let pushers: Vec<_> = PUSHERS
+        .into_iter()
+        .enumerate()
+        .map(|(name, depth)| {
+            let stream = TcpStream::connect(gateway.api).expect("a server that listens");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+            let (pusher, told) = (Pusher { stream, name, sent: 0, answered: 0 }, told.clone());
+            thread::spawn(move || pusher.push_to_the_end(depth, &told))
+        })
+        .collect();
+    (0..ANSWERS).for_each(|_| heard.next());
+    gateway.signal("-KILL");
+    assert!(!gateway.wait().success());
+    let pushers: Vec<Pusher> = pushers.into_iter().map(|pusher| pusher.join().expect("an end")).collect();
+    for (number, reader) in readers.into_iter().enumerate() {
+        let came = reader.join().expect("an end");
+        assert!(came[0].starts_with(r#"{"type":"welcome""#), "{}", came[0]);
+        for pusher in &pushers {
+            let prefix = format!("{} ", pusher.name);
+            let of_it: Vec<usize> = came.iter().filter_map(|text| text.strip_prefix(&prefix)?.parse().ok()).collect();
+            // Each once, in order, up to one that may not have been answered.
+            let all = (number..).step_by(SUBSCRIBERS);
+            assert!(all.clone().zip(&of_it).all(|(sent, came)| sent == *came), "{of_it:?}");
+            assert!(of_it.last().is_none_or(|last| *last < pusher.sent));
+            let answered = all.take_while(|sent| *sent < pusher.answered).count();
+            assert!(of_it.len() >= answered, "{} of {answered} answered messages came", of_it.len());
+        }
+    }
+}

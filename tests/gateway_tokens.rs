@@ -1,0 +1,128 @@
+//! Tokens by public keys, through the real binary: each algorithm by its key file, and its key changed by SIGHUP.
+#![cfg(feature = "gateway")]
+
+mod common;
+/// Keys and tokens that others made.
+#[allow(dead_code)]
+#[path = "../src/gateway/auth/jwt/samples.rs"]
+mod samples;
+
+use std::fs;
+
+use common::gateway::{Gateway, next, until};
+use common::{Client, Scratch, refusal};
+use serde_json::{Value, json};
+
+// The keys that come, and tokens of theirs, made with PyJWT of the same claims as those of the samples.
+
+const NEXT_RSA: &str = "\
+-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA0LY3gc+UH/SOvrhvRC3e
+Is2bwprXbhcfmy9800qL2C5/UCevIqAdbm2vtlDbeaXe/1OhoO7ytNQMFZ5tpHw5
+m2VsOJBb1a5BJB1j0u6/Bx/uTBXrKs/97/+TuTMsiuy7i3Nn+d8m2Csxi962LXs5
+3cZS3kj95xMAJQcC4wUu7OHz1kYiZ5NZSX2P0NO6J1Hc7iQaDHnekJh4ZrpV/GCF
+VFSyPd5HrPmBizEkyMQzREW3hfAY2YLAG/Xb9AyNZGzHp/fCi/MYdw1nCLnQh829
+dO7MfmEHsuzFNwcosVkgIAQ0cCyqI1DDpEW6IFQu/elTaaRhLKpd9YWO/qjPrac2
+lwIDAQAB
+-----END PUBLIC KEY-----
+";
+
+const NEXT_RS256: &str = "\
+     eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMDAxMCIsImdyb3VwcyI6WyJyb29tIiwic3RhZmYiXSwiZXhwIjo0MTAyNDQ\
+     0ODAwfQ.kbrjOa39Vfjzt83wXDqIZZE4IfUyAg9e6dHjf2GPi8f2VdB-H11GrW4SRGhbMgkfM83aa3YR9r7rVWoeBguODDbW3MizOGkomAj1\
+     _Fb0j2iFWuaLtiCVlUneauKSZDP_BxRWnh3yCUzLA7M6g00GUIOvfYHQprVvs4B1RRaIMQ4YYvdl5DdX3vWtqXw59ANrGRXcCduSECkyHfya\
+     P6sIIRZpc3LILxj4VL7o1LcU_vSXh3ARWcdZVlKb5ujMK2Ip9doChUnm6c5ON9KA9spzF7rRfojOEck-BV70wjz1iTgS-FRlIx6lxNfYLCwf\
+     OcjtQAc7fDzqivfYWHJg-gxbbw";
+
+const NEXT_EC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEZri7uQVUI1YU/BeBUtsv73RxXDDH
+iZRKOV6ltDZpAJEuwxDTyJabToD84fKQdL1hSWCZWAnQJcjUNtmNanMiFA==
+-----END PUBLIC KEY-----
+";
+
+const NEXT_ES256: &str = "\
+     eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMDAxMCIsImdyb3VwcyI6WyJyb29tIiwic3RhZmYiXSwiZXhwIjo0MTAyNDQ\
+     0ODAwfQ.9GAv9rQcZjUtj6ptGpFotqeay6bKfR05__EX9l9rTsnWpsAb9HRAVzRFUgFfn5FsSNs9I2Gk65DMSxYzlA6cNg";
+
+const NEXT_ED: &str = "\
+-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEA3ib7U0BBrIg1Dgz9mc8sidtjj30KqMQKG/yTjxr9AjM=
+-----END PUBLIC KEY-----
+";
+
+const NEXT_EDDSA: &str = "\
+     eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMDAxMCIsImdyb3VwcyI6WyJyb29tIiwic3RhZmYiXSwiZXhwIjo0MTAyNDQ\
+     0ODAwfQ.IquHNI6czlb2gPy9FHwIHy1iumbLyIxBb_wbdfol-Ivl0EqMRG3Fk0SFEo5iuZ5rf3ao-lMeiFw0ryJKt9hrAg";
+
+/// A key and a token of it.
+type Pair = (&'static str, &'static str);
+
+/// Each algorithm: what vouches for it, and what is to come in its place.
+const ALGORITHMS: [(Pair, Pair); 3] = [
+    ((samples::RSA, samples::RS256), (NEXT_RSA, NEXT_RS256)),
+    ((samples::EC, samples::ES256), (NEXT_EC, NEXT_ES256)),
+    ((samples::ED, samples::EDDSA), (NEXT_ED, NEXT_EDDSA)),
+];
+
+fn enter(gateway: &Gateway, token: &str) -> Result<Client, tungstenite::Error> {
+    Client::connect(gateway.address, &format!("/?token={token}"), &[])
+}
+
+/// What a newcomer is told until it is in both groups of the token.
+fn check_identity(gateway: &Gateway, client: &mut Client) {
+    let welcome = next(client);
+    assert_eq!((&welcome["type"], &welcome["uid"]), (&json!("welcome"), &json!("10010")));
+    let mut groups = gateway.get(&format!("/api/connections/{}", welcome["fd"]))["groups"].take();
+    groups.as_array_mut().expect("a list").sort_by_key(Value::to_string);
+    assert_eq!(groups, json!(["room", "staff"]));
+}
+
+#[test]
+fn each_algorithm_by_its_key_and_its_key_changed_without_a_gap() {
+    for (index, ((old_key, old), (new_key, new))) in ALGORITHMS.into_iter().enumerate() {
+        let scratch = Scratch::new(&format!("tokens-{index}"));
+        let [config, key, next_key] = ["fdpush.toml", "key.pem", "next.pem"].map(|name| scratch.file(name));
+        let configure = |files: &[&std::path::Path]| {
+            let text = format!("auth = \"jwt\"\njwt_key_file = {files:?}\n");
+            fs::write(&config, text).expect("a file");
+        };
+        fs::write(&key, old_key).expect("a file");
+        fs::write(&next_key, new_key).expect("a file");
+        configure(&[&key]);
+        let gateway = Gateway::spawn(&["--config", &config.display().to_string()]);
+        let reload = |words: &str| {
+            gateway.signal("-HUP");
+            gateway.logged(words);
+        };
+        const CHANGED: &str = "and these changed: jwt_key_file";
+
+        let mut first = enter(&gateway, old).expect("a good token");
+        check_identity(&gateway, &mut first);
+        let others = ALGORITHMS.iter().flat_map(|((_, old), (_, new))| [*old, *new]).filter(|token| *token != old);
+        for token in others.chain([samples::HS256]) {
+            assert_eq!(refusal(enter(&gateway, token)).0, 401, "{token}");
+        }
+
+        configure(&[&next_key, &key]);
+        reload(CHANGED);
+        assert!(enter(&gateway, old).is_ok() && enter(&gateway, new).is_ok());
+        // The settings stay, and the file that they name is another one.
+        configure(&[&key]);
+        reload(CHANGED);
+        assert_eq!(refusal(enter(&gateway, new)).0, 401);
+        fs::write(&key, new_key).expect("a file");
+        reload(CHANGED);
+        assert_eq!(refusal(enter(&gateway, old)).0, 401);
+        check_identity(&gateway, &mut enter(&gateway, new).expect("a good token"));
+        // A file that is half there takes nothing away.
+        fs::write(&key, &new_key[..new_key.len() / 2]).expect("a file");
+        reload("the settings stay as they are: ");
+        assert!(enter(&gateway, new).is_ok());
+
+        // Whoever is in stays in.
+        until("only the first is left", || gateway.get("/api/stats")["open"] == 1);
+        assert_eq!(gateway.done("/api/push", json!({"uid": "10010", "text": "still there?"}))["queued"], 1);
+        while first.text() != "still there?" {}
+    }
+}
