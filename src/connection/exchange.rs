@@ -30,7 +30,7 @@ impl Connection {
         let Some(key) = unanswered.and_then(|answer| answer.accept) else { return Ok(None) };
         let mut response = Vec::with_capacity(256);
         if let Err(fault) = accept.encode(&key, request, &mut response) {
-            self.respond(Response::text(500, "the handler's answer cannot be sent\n").close(), env);
+            self.respond(self.refusal(500, "the handler's answer cannot be sent").close(), env);
             return Err(fault);
         }
         let output = self.output.queue(env);
@@ -54,7 +54,7 @@ impl Connection {
         let keep_alive = answer.keep_alive && answer.accept.is_none() && !self.is_peer_done;
         let stays = keep_alive && !response.closes() && response.fault().is_none();
         self.deadline = http.deadline(env);
-        self.push_response(&response, stays, answer.head_only, env);
+        self.push_response(&response.or_fault(self.is_control), stays, answer.head_only, env);
         if !stays {
             self.linger_after_http(env);
         }
@@ -97,7 +97,7 @@ impl Connection {
         let Stage::Http(http) = &mut self.stage else { return false };
         let Some(answer) = http.answer_mut().filter(|answer| answer.reply == Reply::None) else { return false };
         if response.fault().is_some() {
-            self.respond(Response::text(500, "the handler's response cannot be sent\n").close(), env);
+            self.respond(response.clone().close(), env);
             return false;
         }
         let has_no_body = response.has_no_body();
@@ -178,7 +178,7 @@ impl Connection {
             answer.keep_alive = false;
             return None;
         }
-        let response = Response::text(503, "the server is going down\n").close();
+        let response = Response::refusal(self.is_control, 503, "the server is going down").close();
         if http.answer_mut().is_some() {
             self.respond(response, env);
         } else if http.reply() != Reply::None {
@@ -233,7 +233,7 @@ impl Connection {
             }
             Ok(Step::Request { request, wanted_upgrade }) => Some(Event::Request { request, wanted_upgrade }),
             Ok(Step::Upgrade(_)) if self.is_control => {
-                self.respond(Response::text(404, "no WebSocket is served here\n"), env);
+                self.respond(self.refusal(404, "no WebSocket is served here"), env);
                 None
             }
             Ok(Step::Upgrade(request)) => match env.origins.allows(&request) {
@@ -255,13 +255,17 @@ impl Connection {
             "idle" if !self.output.is_empty() => self.deadline = http.deadline(env),
             "idle" => self.stage = Stage::Finished,
             "answer" => {
-                let response = Response::text(503, "the request was not answered in time\n");
+                let response = self.refusal(503, "the request was not answered in time");
                 self.respond(response.header("Retry-After", "1").close(), env);
                 return Some(Event::Refused(Refusal::Unanswered));
             }
             _ => return Some(self.refuse(HttpError::Timeout, env)),
         }
         None
+    }
+
+    fn refusal(&self, status: u16, why: &'static str) -> Response {
+        Response::refusal(self.is_control, status, why)
     }
 
     fn refuse(&mut self, error: HttpError, env: &mut Env) -> Event<'static> {
@@ -273,7 +277,7 @@ impl Connection {
             self.cut(reply, env);
             return Event::Refused(Refusal::Http(error));
         }
-        self.push_response(&error.response(), false, head_only, env);
+        self.push_response(&error.response(self.is_control), false, head_only, env);
         self.linger_after_http(env);
         Event::Refused(Refusal::Http(error))
     }
