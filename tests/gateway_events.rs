@@ -207,6 +207,24 @@ fn the_end_does_not_wait_for_a_back_end_that_hangs() {
 }
 
 #[test]
+fn a_signal_while_the_last_events_are_sent_ends_at_once() {
+    for signal in ["-TERM", "-INT"] {
+        let backend = Backend::start(|_| Answer::Hang);
+        let mut gateway = watched(&backend, &["--webhook-timeout", "60s"]);
+        let mut ann = gateway.connect("/?uid=ann");
+        backend.asked.next();
+        gateway.signal("-TERM");
+        assert_eq!(closed(&mut ann).0, 1001);
+        drop(ann);
+        gateway.logged("the last 2 events");
+        gateway.signal(signal);
+        gateway.logged("gave 2 events up");
+        gateway.logged("a signal cut the last events short");
+        assert!(!gateway.wait().success(), "{signal}");
+    }
+}
+
+#[test]
 fn an_open_tells_what_the_back_end_said_of_it() {
     let backend = Backend::start(|asked| match asked.json().get("events") {
         Some(_) => Answer::Status(200, String::new()),
