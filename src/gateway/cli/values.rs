@@ -23,6 +23,10 @@ pub struct Time(pub Duration);
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Delay(pub Duration);
 
+/// How long a token is good for, which counts in seconds: at least one, at most a year.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Lifetime(pub Duration);
+
 /// A number of bytes, with or without a unit: `65536`, `64KiB`, `16MiB`; at least a byte, at most 1 TiB.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Size(pub usize);
@@ -156,7 +160,18 @@ impl FromStr for Delay {
     }
 }
 
+impl FromStr for Lifetime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Lifetime, String> {
+        duration(text, Duration::from_secs(1)..=YEAR, "from 1s to 1y").map(Lifetime)
+    }
+}
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// As `1y` is read: 365 days and a quarter.
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 fn duration(text: &str, range: RangeInclusive<Duration>, allowed: &str) -> Result<Duration, String> {
     let time =
@@ -425,6 +440,12 @@ mod tests {
         }
         assert_eq!("0s".parse(), Ok(Delay(Duration::ZERO)));
         assert!("0s".parse::<Time>().is_err_and(|why| why.contains("from 10ms")));
+        for good in ["1s", "30d", "365d", "1y"] {
+            assert!(good.parse::<Lifetime>().is_ok(), "{good}");
+        }
+        for bad in ["0s", "999ms", "1y 1s", "ever"] {
+            assert!(bad.parse::<Lifetime>().is_err(), "{bad}");
+        }
     }
 
     #[test]
