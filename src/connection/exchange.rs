@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::io::Write;
 
-use crate::connection::http::{Answer, Deferred, Reply, Step};
+use crate::connection::http::{Answer, Awaited, Deferred, Reply, Step};
 use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Opened, Pulse, Refusal, Sent, Stage};
 use crate::fd::Fd;
 use crate::protocol::http::HttpError;
@@ -219,9 +219,9 @@ impl Connection {
         if is_full {
             return None;
         }
-        let phase = http.phase_name();
+        let awaited = http.awaits();
         let step = http.step(self.peer, self.is_control, env);
-        if http.phase_name() != phase {
+        if http.awaits() != awaited {
             self.deadline = http.deadline(env);
         }
         match step {
@@ -250,16 +250,16 @@ impl Connection {
     /// A deadline of the HTTP side has passed.
     pub(super) fn handle_http_tick(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
-        match http.phase_name() {
+        match http.awaits() {
             // A response is still being fetched: the next request cannot be expected before it is there.
-            "idle" if !self.output.is_empty() => self.deadline = http.deadline(env),
-            "idle" => self.stage = Stage::Finished,
-            "answer" => {
+            Awaited::Request if !self.output.is_empty() => self.deadline = http.deadline(env),
+            Awaited::Request => self.stage = Stage::Finished,
+            Awaited::Answer => {
                 let response = self.refusal(503, "the request was not answered in time");
                 self.respond(response.header("Retry-After", "1").close(), env);
                 return Some(Event::Refused(Refusal::Unanswered));
             }
-            _ => return Some(self.refuse(HttpError::Timeout, env)),
+            Awaited::Head | Awaited::Body | Awaited::Piece => return Some(self.refuse(HttpError::Timeout, env)),
         }
         None
     }
