@@ -243,6 +243,32 @@ fn every_fires_again_and_again_until_it_is_cancelled() {
 }
 
 #[test]
+fn periods_that_a_handler_missed_are_left_out() {
+    const PERIOD: Duration = Duration::from_millis(20);
+    let (told, heard) = channel();
+    let mut is_first = true;
+    let server = serve(move |server| {
+        server.on_timer(move |_, _| {
+            let since = Instant::now();
+            // The first call takes ten periods.
+            while is_first && since.elapsed() < 10 * PERIOD {
+                thread::yield_now();
+            }
+            is_first = false;
+            told.send(Instant::now()).expect("the test waits");
+        })
+    });
+    let every = server.ask(|ctx| ctx.every(PERIOD));
+    let free = heard.next();
+    for count in 0..5 {
+        // One comes at once for all that were missed. Ticks are milliseconds, rounded down.
+        let earliest = (count * PERIOD).saturating_sub(Duration::from_millis(1));
+        assert!(heard.next().duration_since(free) >= earliest, "call {count} came too early");
+    }
+    server.ask(move |ctx| ctx.cancel(every));
+}
+
+#[test]
 fn a_cancelled_timer_never_fires() {
     let (told, heard) = channel();
     let server = serve(move |server| server.on_timer(move |_, timer| told.send(timer).expect("the test waits")));
