@@ -8,7 +8,7 @@ use fdpush::{Context, Delivery, Fd, Message, Push};
 
 use super::command::{self, Command, Except, Payload, PushCommand, Target};
 use super::error::ApiError;
-use crate::gateway::frame::HEADER_BYTES_MAX;
+use crate::gateway::frame;
 use crate::gateway::json::Quoted;
 
 /// Carries out a push command and appends the answer, an error too, to `out`. `line` is its place in a batch, from 1.
@@ -147,13 +147,8 @@ fn push_raw<'t>(
     })
 }
 
-/// A message that no queue could ever hold is the sender's mistake, and not a reader's.
 fn check_size(ctx: &Context<'_>, payload: &[u8]) -> Result<(), ApiError> {
-    let (bytes, max) = (payload.len() + HEADER_BYTES_MAX, ctx.limits().queue_bytes_max);
-    if bytes <= max {
-        return Ok(());
-    }
-    Err(ApiError::too_large(format!("the message comes to {bytes} bytes: queue_bytes_max is {max}")))
+    frame::check_size(payload.len(), ctx.limits().queue_bytes_max).map_err(ApiError::too_large)
 }
 
 /// The names, each once, in order.
