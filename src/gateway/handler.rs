@@ -110,7 +110,6 @@ impl Gateway {
     /// Takes over from the settings what can change while the server runs.
     fn apply(&mut self) -> Result<(), String> {
         let serve = &self.settings.serve;
-        let keys = super::api_keys(&self.settings)?;
         let tokens = match serve.auth() {
             Auth::Jwt => Some(tokens(&self.settings)?),
             Auth::Trust | Auth::Webhook => None,
@@ -122,7 +121,7 @@ impl Gateway {
         if let Some(webhook) = &self.webhook {
             webhook.set_secret(secret);
         }
-        self.api.set_keys(keys);
+        self.api.set_keys(super::api_keys(&self.settings));
         self.tokens = tokens;
         self.permits = Permits::new(serve.client_may());
         let per_second = serve.clients.message_rate.and_then(NonZeroU32::new);

@@ -110,7 +110,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let api: Vec<Address> = server.addresses().skip(addresses.len()).cloned().collect();
     // Before anybody can know that there is a server to send a signal to: until then, SIGHUP would end it.
     watch_hangup(server.remote())?;
-    let keys = Arc::new(Mutex::new(api_keys(&settings)?));
+    let keys = Arc::new(Mutex::new(api_keys(&settings)));
     let datagram_addresses: Vec<_> = datagrams.iter().map(|socket| socket.address().clone()).collect();
     let datagrams = datagrams
         .into_iter()
@@ -194,9 +194,8 @@ fn bind_api(
 }
 
 /// The API keys in effect.
-pub fn api_keys(settings: &Settings) -> Result<ApiKeys, String> {
-    let keys: Vec<&str> = settings.api_keys().iter().map(cli::Secret::expose).collect();
-    ApiKeys::new(&keys, "")
+pub fn api_keys(settings: &Settings) -> ApiKeys {
+    ApiKeys::new(settings.api_keys().iter().map(cli::Secret::expose))
 }
 
 /// Hands the datagrams of a socket to the loop, after a look at their key.
