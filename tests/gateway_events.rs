@@ -50,6 +50,7 @@ impl<'a> Events<'a> {
         fields.remove("seq");
         assert!(fields.remove("time_ms").is_some_and(|time| time.is_u64()));
         fields.remove("peer");
+        assert!(fields.remove("address").is_none_or(|address| address == "127.0.0.1"));
         event
     }
 }

@@ -12,8 +12,8 @@ use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 pub use self::token::Token;
 use self::values::path;
 pub use self::values::{
-    ApiAddress, Auth, Delay, Endpoint, EventKind, Level, MASK, May, NodeName, OnSecondLogin, OriginRule, Secret, Size,
-    Slow, Time, Url, Way, When,
+    ApiAddress, Auth, Delay, Endpoint, EventKind, ForwardedHeader, Level, MASK, May, NodeName, OnSecondLogin,
+    OriginRule, Secret, Size, Slow, Time, TrustedProxy, Url, Way, When,
 };
 
 /// A WebSocket push server: to one, to many, to all.
@@ -128,6 +128,16 @@ pub struct Clients {
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_CONNECTIONS_MAX",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub address_connections_max: Option<u32>,
+
+    /// A proxy that is believed where its clients are: an address, a network as 10.0.0.0/8, or `unix` for all that come by
+    /// a unix socket. May be given several times. Default: none, and what others say of it is not looked at
+    #[arg(long, value_name = "ADDR", env = "FDPUSH_TRUSTED_PROXY", value_delimiter = ',')]
+    pub trusted_proxy: Vec<TrustedProxy>,
+
+    /// With --trusted-proxy: the header that they write. The other one is not looked at: a proxy passes on what it does
+    /// not know
+    #[arg(long, value_name = "HEADER", env = "FDPUSH_FORWARDED_HEADER", default_value = "x-forwarded-for")]
+    pub forwarded_header: ForwardedHeader,
 
     /// Messages a second that a connection may send, in the long run. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_RATE",

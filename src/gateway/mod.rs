@@ -18,6 +18,7 @@ mod metrics;
 mod page;
 mod permits;
 mod presence;
+mod proxies;
 mod rate;
 mod roster;
 mod session;

@@ -1,7 +1,7 @@
 //! The values of settings: times, sizes, addresses, secrets and choices, each with what is allowed in its errors.
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::ValueEnum;
 use fdpush::{Address, Origins, SecondLogin, SlowReader};
+use ipnet::IpNet;
 use log::LevelFilter;
 
 /// What `fdpush config` prints in a secret's stead; no secret can be this.
@@ -69,6 +70,22 @@ pub enum Auth {
     Trust,
     Jwt,
     Webhook,
+}
+
+/// A proxy that may say where its clients are.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum TrustedProxy {
+    /// One of this network, which may have a single address.
+    Net(IpNet),
+    /// Whoever comes by a unix socket.
+    Unix,
+}
+
+/// The header in which proxies say it.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ForwardedHeader {
+    XForwardedFor,
+    Forwarded,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
@@ -352,6 +369,19 @@ impl AsRef<str> for OriginRule {
     }
 }
 
+impl FromStr for TrustedProxy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TrustedProxy, String> {
+        if text == "unix" {
+            return Ok(TrustedProxy::Unix);
+        }
+        let net = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip)));
+        net.map(TrustedProxy::Net)
+            .map_err(|_| "expected an address, as 10.0.0.7, a network, as 10.0.0.0/8, or unix".to_owned())
+    }
+}
+
 impl FromStr for Url {
     type Err = String;
 
@@ -500,6 +530,12 @@ mod tests {
         }
         assert!("*".parse::<OriginRule>().is_ok() && "https://a.example".parse::<OriginRule>().is_ok());
         assert!("a.example".parse::<OriginRule>().is_err_and(|why| why.contains("https://example.com")));
+        for good in ["10.0.0.7", "10.0.0.0/8", "::1", "fd00::/8", "unix"] {
+            assert!(good.parse::<TrustedProxy>().is_ok(), "{good}");
+        }
+        for bad in ["", "10.0.0.0/33", "10.0.0", "proxy.lan", "unix:/x"] {
+            assert!(bad.parse::<TrustedProxy>().is_err_and(|why| why.contains("10.0.0.0/8")), "{bad}");
+        }
         assert!("node\n".parse::<NodeName>().is_err() && "a".repeat(129).parse::<NodeName>().is_err());
     }
 }
