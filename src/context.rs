@@ -311,6 +311,8 @@ impl Context<'_> {
     }
 
     /// Calls `on_timer` every `period`, at least a millisecond. It keeps its pace: a late call does not shift the next.
+    /// Periods that passed altogether while a handler blocked are left out, as by Swoole's `Timer::tick`: one call comes
+    /// for all of them, as soon as may be, and the next a whole period after it.
     pub fn every(&mut self, period: Duration) -> TimerId {
         let period = period.max(Duration::from_millis(1));
         self.core.add_timer(period, Some(period))

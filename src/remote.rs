@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -38,7 +39,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 #[must_use = "drop it with `let _ =` where the outcome does not matter"]
 pub struct Reply<T> {
-    receiver: oneshot::Receiver<T>,
+    receiver: oneshot::Receiver<Result<T, RemoteError>>,
     thread: Arc<OnceLock<ThreadId>>,
 }
 
@@ -47,8 +48,11 @@ pub struct Reply<T> {
 pub enum RemoteError {
     /// As many commands as may wait are waiting. Nothing was done.
     Full,
-    /// The server has ended.
+    /// The server has ended. Of a command that was taken before: it was not carried out.
     Closed,
+    /// The command panicked on the loop's thread, or a handler's code in it did. How far it came is not known; the server
+    /// goes on.
+    Panicked,
     /// The reply did not come in time. The command may still be carried out.
     TimedOut,
     /// The loop's own thread would wait for itself: inside a handler, use its [`Context`].
@@ -75,7 +79,14 @@ impl Remote {
         let (sender, receiver) = oneshot::channel();
         let command = Command::Call(Box::new(move |ctx| {
             // Nobody may be waiting.
-            let _ = sender.send(call(ctx));
+            match catch_unwind(AssertUnwindSafe(|| call(ctx))) {
+                Ok(value) => drop(sender.send(Ok(value))),
+                Err(panic) => {
+                    drop(sender.send(Err(RemoteError::Panicked)));
+                    // It is the loop's to log.
+                    resume_unwind(panic)
+                }
+            }
         }));
         self.send(command)?;
         Ok(Reply { receiver, thread: Arc::clone(&self.thread) })
@@ -267,17 +278,24 @@ impl Remote {
 
 impl<T> Reply<T> {
     /// Waits until the loop has carried the command out.
+    ///
+    /// # Errors
+    /// [`Closed`](RemoteError::Closed), [`Panicked`](RemoteError::Panicked), and on the loop's own thread
+    /// [`OwnThread`](RemoteError::OwnThread), at once: the command is carried out later.
     pub fn wait(self) -> Result<T, RemoteError> {
         self.check_thread()?;
-        self.receiver.recv().map_err(|_| RemoteError::Closed)
+        self.receiver.recv().unwrap_or(Err(RemoteError::Closed))
     }
 
     /// Waits, but not longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`wait`](Reply::wait), and [`TimedOut`](RemoteError::TimedOut).
     pub fn wait_timeout(self, timeout: Duration) -> Result<T, RemoteError> {
         self.check_thread()?;
-        self.receiver.recv_timeout(timeout).map_err(|error| match error {
-            oneshot::RecvTimeoutError::Timeout => RemoteError::TimedOut,
-            oneshot::RecvTimeoutError::Disconnected => RemoteError::Closed,
+        self.receiver.recv_timeout(timeout).unwrap_or_else(|error| match error {
+            oneshot::RecvTimeoutError::Timeout => Err(RemoteError::TimedOut),
+            oneshot::RecvTimeoutError::Disconnected => Err(RemoteError::Closed),
         })
     }
 
@@ -337,6 +355,7 @@ impl fmt::Display for RemoteError {
         f.write_str(match self {
             RemoteError::Full => "the server's inbox is full",
             RemoteError::Closed => "the server has ended",
+            RemoteError::Panicked => "the command panicked",
             RemoteError::TimedOut => "no reply in time",
             RemoteError::OwnThread => "the loop's own thread would wait for itself",
         })

@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::gateway::{Gateway, closed, hang_up, json_of, next, request};
+use common::raw::UPGRADE;
 use common::{Client, Raw};
 use serde_json::{Value, json};
 
@@ -276,11 +277,13 @@ fn what_cannot_be_is_refused_and_leaves_all_as_it_was() {
         ("push", json!({"all": true, "except": {"uid": ""}, "data": 1}), "except"),
         ("push", json!({"all": true, "except": {"all": true}, "data": 1}), "except"),
         ("push", json!({"all": true, "auth": "key", "data": 1}), "auth"),
+        ("push", json!({"all": true, "data": 1, "code": 1000}), "push takes no code"),
         ("push", json!([1]), ""),
         ("bind", json!({"uid": "ann"}), "fd"),
         ("bind", json!({"fd": fd}), "uid"),
         ("bind", json!({"fd": fd, "uid": long}), "uid"),
         ("bind", json!({"fd": fd, "uid": "cat", "group": "g"}), "group"),
+        ("bind", json!({"fd": fd, "uid": "cat", "data": 1}), "bind takes no data"),
         ("unbind", json!({}), "uid, uids, fd, fds"),
         ("unbind", json!({"all": true}), "uid, uids, fd, fds"),
         ("join", json!({"fd": fd}), "group, groups"),
@@ -349,6 +352,41 @@ fn paths_methods_and_bodies_that_are_none() {
     assert_eq!(reply.status, 413);
     let head = gateway.call("GET", "/api/stats", &[], "");
     assert_eq!(head.header("Cache-Control"), Some("no-store"));
+}
+
+#[test]
+fn what_never_comes_to_a_call_is_refused_in_json_too() {
+    let bounds = ["--body-bytes-max", "1KiB", "--head-bytes-max", "2KiB", "--body-time-max", "50ms"];
+    let gateway = Gateway::start(&bounds);
+    let post = |lines: &str, body: &str| format!("POST /api/push HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n{body}");
+    let json = "Content-Type: application/json\r\n";
+    for (bytes, status, code) in [
+        ("\x16\x03\x01".to_owned(), 400, "bad_request"),
+        ("GET /api/stats HTTP/1.1\r\n\r\n".to_owned(), 400, "bad_request"),
+        (post(&format!("{json}Transfer-Encoding: chunked"), "x\r\n"), 400, "bad_request"),
+        (UPGRADE.to_owned(), 404, "not_found"),
+        (UPGRADE.replace("GET", "POST"), 405, "method_not_allowed"),
+        (post(&format!("{json}Content-Length: 2"), "{"), 408, "timeout"),
+        (post(&format!("{json}Content-Length: 1025"), ""), 413, "too_large"),
+        (post("Expect: a miracle\r\nContent-Length: 2", ""), 417, "expectation_failed"),
+        (UPGRADE.replace("Version: 13", "Version: 12"), 426, "upgrade_required"),
+        (format!("GET /{}", "x".repeat(2048)), 431, "headers_too_large"),
+        (post("Transfer-Encoding: gzip", ""), 501, "not_implemented"),
+        ("GET /api/stats HTTP/3.0\r\n\r\n".to_owned(), 505, "version_not_supported"),
+    ] {
+        let mut raw = Raw::connect(gateway.api);
+        raw.send(&bytes);
+        let reply = raw.reply();
+        assert_eq!((reply.status, reply.header("Content-Type")), (status, Some("application/json")), "{bytes:?}");
+        let answer = json_of(&reply);
+        assert_eq!(answer["error"]["code"], code, "{bytes:?}");
+        assert!(answer["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{answer}");
+        assert!(!reply.keeps_alive(), "{bytes:?}");
+        raw.end();
+    }
+    let mut client = Raw::connect(gateway.address);
+    client.send("GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(client.reply().body, "Host is missing\n", "whoever is no back end gets a text");
 }
 
 #[test]

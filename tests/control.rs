@@ -6,6 +6,7 @@ use std::any::Any;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use common::raw::Reply;
 use common::{PATIENCE, Raw, TestServer, serve};
 use fdpush::{Address, Context, Fd, Handler, Intake, Limits, Piece, Request, Response, Server};
 
@@ -81,6 +82,50 @@ fn no_websocket_is_opened_on_a_control_listener() {
     let refused = common::refusal(common::Client::connect(control, "/", &[]));
     assert_eq!(refused.0, 404);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
+}
+
+/// The code in a refusal that is JSON.
+fn code(reply: &Reply) -> &str {
+    assert_eq!(reply.header("Content-Type"), Some("application/json"), "{reply:?}");
+    let code = reply.body.strip_prefix(r#"{"error":{"code":""#).and_then(|rest| rest.split('"').next());
+    code.unwrap_or_else(|| panic!("no refusal: {reply:?}"))
+}
+
+#[test]
+fn what_the_server_refuses_itself_is_json_for_back_ends() {
+    let server = serve(|server: Server| {
+        let server = server.listen_control("127.0.0.1:0").expect("a free port");
+        server.on_request(|_, _, request| match request.path().as_ref() {
+            "/panic" => panic!("as the test wants it"),
+            "/fault" => Some(Response::new(99)),
+            _ => None,
+        })
+    });
+    let Some(Address::Tcp(control)) = server.addresses.last() else { panic!("two listeners") };
+    for (path, status, code_of_it, text) in [
+        ("/panic", 500, "internal_error", "internal error\n"),
+        ("/fault", 500, "internal_error", "the handler's response cannot be sent\n"),
+        ("/none", 404, "not_found", "not found\n"),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut operator = Raw::connect(*control);
+        operator.send(&request);
+        let reply = operator.reply();
+        assert_eq!((reply.status, code(&reply)), (status, code_of_it), "{path}");
+        let mut client = server.raw();
+        client.send(&request);
+        assert_eq!(client.reply().body, text, "{path}");
+    }
+}
+
+#[test]
+fn an_operator_too_many_is_told_so_in_json() {
+    let (server, control) = controlled(Limits::default());
+    let operators: Vec<Raw> = (0..256).map(|_| Raw::connect(control)).collect();
+    server.wait_until("all have come in", |ctx| ctx.stats().control == 256);
+    let reply = Raw::connect(control).reply();
+    assert_eq!((reply.status, code(&reply)), (503, "unavailable"));
+    drop(operators);
 }
 
 #[test]

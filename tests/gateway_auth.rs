@@ -108,7 +108,7 @@ fn the_secret_before_the_current_one_is_still_good() {
 fn a_connection_ends_with_its_token() {
     let gateway = with_tokens(&[]);
     let brief = token(&["--uid", "ann", "--ttl", "2s", "--jwt-secret", SECRET]);
-    let long = token(&["--uid", "bob", "--ttl", "24h", "--jwt-secret", SECRET]);
+    let long = token(&["--uid", "bob", "--ttl", "1y", "--jwt-secret", SECRET]);
     let mut ann = gateway.connect(&format!("/?token={brief}"));
     let mut bob = gateway.connect(&format!("/?token={long}"));
     assert_eq!(closed(&mut ann), (4003, "the token has expired".to_owned()));

@@ -50,6 +50,7 @@ impl<'a> Events<'a> {
         fields.remove("seq");
         assert!(fields.remove("time_ms").is_some_and(|time| time.is_u64()));
         fields.remove("peer");
+        assert!(fields.remove("address").is_none_or(|address| address == "127.0.0.1"));
         event
     }
 }
@@ -204,6 +205,24 @@ fn the_end_does_not_wait_for_a_back_end_that_hangs() {
     gateway.signal("-TERM");
     assert_eq!(closed(&mut ann).0, 1001);
     assert!(gateway.wait().success());
+}
+
+#[test]
+fn a_signal_while_the_last_events_are_sent_ends_at_once() {
+    for signal in ["-TERM", "-INT"] {
+        let backend = Backend::start(|_| Answer::Hang);
+        let mut gateway = watched(&backend, &["--webhook-timeout", "60s"]);
+        let mut ann = gateway.connect("/?uid=ann");
+        backend.asked.next();
+        gateway.signal("-TERM");
+        assert_eq!(closed(&mut ann).0, 1001);
+        drop(ann);
+        gateway.logged("the last 2 events");
+        gateway.signal(signal);
+        gateway.logged("gave 2 events up");
+        gateway.logged("a signal cut the last events short");
+        assert!(!gateway.wait().success(), "{signal}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::raw::UPGRADE;
 use common::{PATIENCE, channel, echo, report_close, serve};
 use fdpush::{
-    Cause, Change, CloseCode, Delivery, Fd, Frame, Limits, Message, Notice, Outcome, RemoteError, Server, State,
+    Cause, Change, CloseCode, Delivery, Fd, Frame, Limits, Message, Notice, Outcome, RemoteError, Reply, Server, State,
 };
 
 #[test]
@@ -109,12 +109,13 @@ fn a_call_runs_like_a_handler_and_returns_its_value() {
 }
 
 #[test]
-fn a_panic_in_a_call_is_its_callers_and_the_server_lives() {
+fn a_panic_in_a_call_is_told_to_its_caller_and_the_server_lives() {
     let server = serve(|server| server);
     let mut client = server.connect("/");
-    let reply = server.remote.call(|_| std::panic::resume_unwind(Box::new("on purpose"))).expect("room");
-    let outcome: Result<(), RemoteError> = reply.wait();
-    assert_eq!(outcome, Err(RemoteError::Closed));
+    for wait in [Reply::wait, |reply: Reply<()>| reply.wait_timeout(PATIENCE)] {
+        let reply = server.remote.call(|_| std::panic::resume_unwind(Box::new("on purpose"))).expect("room");
+        assert_eq!(wait(reply), Err(RemoteError::Panicked));
+    }
     server.ask(|ctx| ctx.broadcast("still here"));
     assert_eq!(client.text(), "still here");
 }
@@ -161,9 +162,10 @@ fn a_full_inbox_refuses_and_what_it_took_is_carried_out() {
 fn commands_sent_before_the_run_are_carried_out_by_it_or_closed() {
     let server = Server::bind("127.0.0.1:0").expect("an address").catch_signals(false);
     let remote = server.remote();
-    let reply = remote.stats().expect("room");
+    let (reply, late) = (remote.stats().expect("room"), remote.stats().expect("room"));
     drop(server);
     assert_eq!(reply.wait().map(|stats| stats.open), Err(RemoteError::Closed), "it never ran");
+    assert_eq!(late.wait_timeout(PATIENCE).map(|stats| stats.open), Err(RemoteError::Closed));
     assert_eq!(remote.stats().map(|_| ()), Err(RemoteError::Closed));
 
     let (told, heard) = channel();
@@ -238,6 +240,32 @@ fn every_fires_again_and_again_until_it_is_cancelled() {
     let (last, number) = heard.next();
     assert_ne!(last, every);
     assert_eq!(number, 6, "it did not fire while ten of its periods passed");
+}
+
+#[test]
+fn periods_that_a_handler_missed_are_left_out() {
+    const PERIOD: Duration = Duration::from_millis(20);
+    let (told, heard) = channel();
+    let mut is_first = true;
+    let server = serve(move |server| {
+        server.on_timer(move |_, _| {
+            let since = Instant::now();
+            // The first call takes ten periods.
+            while is_first && since.elapsed() < 10 * PERIOD {
+                thread::yield_now();
+            }
+            is_first = false;
+            told.send(Instant::now()).expect("the test waits");
+        })
+    });
+    let every = server.ask(|ctx| ctx.every(PERIOD));
+    let free = heard.next();
+    for count in 0..5 {
+        // One comes at once for all that were missed. Ticks are milliseconds, rounded down.
+        let earliest = (count * PERIOD).saturating_sub(Duration::from_millis(1));
+        assert!(heard.next().duration_since(free) >= earliest, "call {count} came too early");
+    }
+    server.ask(move |ctx| ctx.cancel(every));
 }
 
 #[test]

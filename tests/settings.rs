@@ -159,7 +159,14 @@ fn secrets_are_masked_and_a_mask_is_no_secret() {
 fn check_says_ok_or_what_is_wrong() {
     let said = call(&["check"], &[]);
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "ok\n", ""));
-    let table: [(&str, &[&str]); 18] = [
+    let scratch = Scratch::new("keys");
+    let keys = scratch.file("keys");
+    fs::write(&keys, "# ours\ngood\ntwo words\n").expect("a file");
+    let named = format!("api_key_file = \"{}\"", keys.display());
+    let of_keys = format!("{}:3: a key has 1 to 512", keys.display());
+    let table: [(&str, &[&str]); 20] = [
+        (&named, &[&of_keys]),
+        ("api_key = [\"good\", \"two words\"]", &["FILE:1: api_key: a key has 1 to 512"]),
         ("ping_evry = \"5s\"", &["FILE:1: unknown key ping_evry", "did you mean ping_every?"]),
         ("log = \"warn\"\nlog = \"warn\"", &["FILE:2: duplicate key"]),
         ("\nmissed_max = \"2\"", &["FILE:2: missed_max", "expected an integer"]),

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::io::Write;
 
-use crate::connection::http::{Answer, Deferred, Reply, Step};
+use crate::connection::http::{Answer, Awaited, Deferred, Reply, Step};
 use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Opened, Pulse, Refusal, Sent, Stage};
 use crate::fd::Fd;
 use crate::protocol::http::HttpError;
@@ -30,7 +30,7 @@ impl Connection {
         let Some(key) = unanswered.and_then(|answer| answer.accept) else { return Ok(None) };
         let mut response = Vec::with_capacity(256);
         if let Err(fault) = accept.encode(&key, request, &mut response) {
-            self.respond(Response::text(500, "the handler's answer cannot be sent\n").close(), env);
+            self.respond(self.refusal(500, "the handler's answer cannot be sent").close(), env);
             return Err(fault);
         }
         let output = self.output.queue(env);
@@ -54,7 +54,7 @@ impl Connection {
         let keep_alive = answer.keep_alive && answer.accept.is_none() && !self.is_peer_done;
         let stays = keep_alive && !response.closes() && response.fault().is_none();
         self.deadline = http.deadline(env);
-        self.push_response(&response, stays, answer.head_only, env);
+        self.push_response(&response.or_fault(self.is_control), stays, answer.head_only, env);
         if !stays {
             self.linger_after_http(env);
         }
@@ -97,7 +97,7 @@ impl Connection {
         let Stage::Http(http) = &mut self.stage else { return false };
         let Some(answer) = http.answer_mut().filter(|answer| answer.reply == Reply::None) else { return false };
         if response.fault().is_some() {
-            self.respond(Response::text(500, "the handler's response cannot be sent\n").close(), env);
+            self.respond(response.clone().close(), env);
             return false;
         }
         let has_no_body = response.has_no_body();
@@ -178,7 +178,7 @@ impl Connection {
             answer.keep_alive = false;
             return None;
         }
-        let response = Response::text(503, "the server is going down\n").close();
+        let response = Response::refusal(self.is_control, 503, "the server is going down").close();
         if http.answer_mut().is_some() {
             self.respond(response, env);
         } else if http.reply() != Reply::None {
@@ -219,9 +219,9 @@ impl Connection {
         if is_full {
             return None;
         }
-        let phase = http.phase_name();
+        let awaited = http.awaits();
         let step = http.step(self.peer, self.is_control, env);
-        if http.phase_name() != phase {
+        if http.awaits() != awaited {
             self.deadline = http.deadline(env);
         }
         match step {
@@ -233,7 +233,7 @@ impl Connection {
             }
             Ok(Step::Request { request, wanted_upgrade }) => Some(Event::Request { request, wanted_upgrade }),
             Ok(Step::Upgrade(_)) if self.is_control => {
-                self.respond(Response::text(404, "no WebSocket is served here\n"), env);
+                self.respond(self.refusal(404, "no WebSocket is served here"), env);
                 None
             }
             Ok(Step::Upgrade(request)) => match env.origins.allows(&request) {
@@ -250,18 +250,22 @@ impl Connection {
     /// A deadline of the HTTP side has passed.
     pub(super) fn handle_http_tick(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
-        match http.phase_name() {
+        match http.awaits() {
             // A response is still being fetched: the next request cannot be expected before it is there.
-            "idle" if !self.output.is_empty() => self.deadline = http.deadline(env),
-            "idle" => self.stage = Stage::Finished,
-            "answer" => {
-                let response = Response::text(503, "the request was not answered in time\n");
+            Awaited::Request if !self.output.is_empty() => self.deadline = http.deadline(env),
+            Awaited::Request => self.stage = Stage::Finished,
+            Awaited::Answer => {
+                let response = self.refusal(503, "the request was not answered in time");
                 self.respond(response.header("Retry-After", "1").close(), env);
                 return Some(Event::Refused(Refusal::Unanswered));
             }
-            _ => return Some(self.refuse(HttpError::Timeout, env)),
+            Awaited::Head | Awaited::Body | Awaited::Piece => return Some(self.refuse(HttpError::Timeout, env)),
         }
         None
+    }
+
+    fn refusal(&self, status: u16, why: &'static str) -> Response {
+        Response::refusal(self.is_control, status, why)
     }
 
     fn refuse(&mut self, error: HttpError, env: &mut Env) -> Event<'static> {
@@ -273,7 +277,7 @@ impl Connection {
             self.cut(reply, env);
             return Event::Refused(Refusal::Http(error));
         }
-        self.push_response(&error.response(), false, head_only, env);
+        self.push_response(&error.response(self.is_control), false, head_only, env);
         self.linger_after_http(env);
         Event::Refused(Refusal::Http(error))
     }

@@ -46,6 +46,21 @@ enum Phase {
     Answer(Answer),
 }
 
+/// What a connection that speaks HTTP waits for.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Awaited {
+    /// The next request, of which nothing has come.
+    Request,
+    /// The rest of a head.
+    Head,
+    /// The rest of a body.
+    Body,
+    /// The next piece of a body.
+    Piece,
+    /// The handler.
+    Answer,
+}
+
 /// A body that nobody has asked for yet.
 #[derive(Debug)]
 struct Announced {
@@ -184,23 +199,23 @@ impl Http {
 
     /// When the client must have gone on, counted from `now`, at which the phase began.
     pub fn deadline(&self, env: &Env) -> Tick {
-        let limit = match self.phase {
-            Phase::Idle => env.limits.keep_alive_max,
-            Phase::Head => env.limits.head_time_max,
-            Phase::Body(_) | Phase::Pieces(_) => env.limits.body_time_max,
-            Phase::Answer(_) | Phase::Asked(_) => env.limits.answer_time_max,
+        let limit = match self.awaits() {
+            Awaited::Request => env.limits.keep_alive_max,
+            Awaited::Head => env.limits.head_time_max,
+            Awaited::Body | Awaited::Piece => env.limits.body_time_max,
+            Awaited::Answer => env.limits.answer_time_max,
         };
         env.now.after(limit)
     }
 
-    /// The phase in a word, to tell when it changes.
-    pub fn phase_name(&self) -> &'static str {
+    /// What it waits for. When that changes, a new deadline begins.
+    pub fn awaits(&self) -> Awaited {
         match self.phase {
-            Phase::Idle => "idle",
-            Phase::Head => "head",
-            Phase::Body(_) => "body",
-            Phase::Pieces(_) => "pieces",
-            Phase::Answer(_) | Phase::Asked(_) => "answer",
+            Phase::Idle => Awaited::Request,
+            Phase::Head => Awaited::Head,
+            Phase::Body(_) => Awaited::Body,
+            Phase::Pieces(_) => Awaited::Piece,
+            Phase::Answer(_) | Phase::Asked(_) => Awaited::Answer,
         }
     }
 

@@ -32,6 +32,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
     Content-Length: 19\r\nConnection: close\r\n\r\nthe server is full\n";
 
+const CONTROL_FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\n\
+    Content-Length: 64\r\nConnection: close\r\n\r\n\
+    {\"error\":{\"code\":\"unavailable\",\"message\":\"the server is full\"}}\n";
+
 const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
     Content-Length: 33\r\nConnection: close\r\n\r\ntoo many come at once, try later\n";
 
@@ -170,7 +174,7 @@ impl Door {
         };
         if count >= max {
             core.count_full(format_args!("the server has its {max} connections"));
-            return Some(FULL);
+            return Some(full(is_control));
         }
         let (now, pace) = (core.table.env.now, core.table.env.limits.accepts_per_second_max);
         if is_control || Pace::lets_in(&mut self.pace, pace, now) {
@@ -189,7 +193,7 @@ impl Door {
             let Some(listener) = &self.listeners[index] else { break };
             let Ok(Accepted::Connection(socket, _)) = listener.accept() else { break };
             core.count_full("out of descriptors");
-            listener::refuse(&socket, FULL);
+            listener::refuse(&socket, full(listener.is_control));
             drop(socket);
             self.spare = spare();
         }
@@ -233,6 +237,10 @@ pub fn raise_connections_max(limits: &Limits, has_control: bool) -> io::Result<u
     })
 }
 
+fn full(is_control: bool) -> &'static [u8] {
+    if is_control { CONTROL_FULL } else { FULL }
+}
+
 fn spare() -> Option<OwnedFd> {
     File::open("/dev/null").ok().map(OwnedFd::from)
 }
@@ -256,7 +264,7 @@ mod tests {
 
     #[test]
     fn refusals_are_as_long_as_they_say() {
-        for refusal in [FULL, TOO_FAST] {
+        for refusal in [FULL, CONTROL_FULL, TOO_FAST] {
             let text = str::from_utf8(refusal).expect("text");
             let (head, body) = text.split_once("\r\n\r\n").expect("a head");
             assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");

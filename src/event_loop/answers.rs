@@ -18,7 +18,7 @@ impl<A: Application> EventLoop<A> {
     pub(super) fn take_in(&mut self, fd: Fd, request: Box<Request>) {
         let mut intake = None;
         self.call(Some(fd), |application, core| intake = Some(application.head(core, fd, &request)));
-        let intake = intake.unwrap_or_else(|| Intake::Refuse(internal_error()));
+        let intake = intake.unwrap_or_else(|| Intake::Refuse(self.internal_error(fd)));
         let Some(slot) = self.core.table.slot_of(fd) else { return };
         if let Some((entry, env)) = self.core.table.get_mut(slot) {
             let end = entry.connection.take_in(request, intake, env);
@@ -39,7 +39,7 @@ impl<A: Application> EventLoop<A> {
             is_done = true;
         });
         if !is_done {
-            return self.refuse(fd, internal_error(), "a handler panicked");
+            return self.refuse(fd, self.internal_error(fd), "a handler panicked");
         }
         let Some(slot) = self.core.table.slot_of(fd).filter(|_| !is_last) else { return };
         if let Some((entry, _)) = self.core.table.get_mut(slot) {
@@ -54,10 +54,10 @@ impl<A: Application> EventLoop<A> {
             Some(Some(response)) if response.is_later() => self.defer(fd, Deferred::Plain),
             Some(Some(response)) => self.respond(fd, response),
             Some(None) if wanted_upgrade => {
-                self.refuse(fd, HttpError::UpgradeRequired.response(), HttpError::UpgradeRequired);
+                self.refuse(fd, HttpError::UpgradeRequired.response(self.is_control(fd)), HttpError::UpgradeRequired);
             }
-            Some(None) => self.refuse(fd, Response::text(404, "not found\n"), "nothing is served there"),
-            None => self.refuse(fd, internal_error(), "a handler panicked"),
+            Some(None) => self.refuse(fd, self.refusal(fd, 404, "not found"), "nothing is served there"),
+            None => self.refuse(fd, self.internal_error(fd), "a handler panicked"),
         }
     }
 
@@ -82,7 +82,7 @@ impl<A: Application> EventLoop<A> {
             }
             (Some(Deferred::Plain), Upgrade::Accept(_)) => {
                 log::error!("fd {fd}: a request is answered with 500, because it asked for no WebSocket to accept");
-                self.refuse(fd, internal_error(), "accepted, and no upgrade");
+                self.refuse(fd, self.internal_error(fd), "accepted, and no upgrade");
             }
             (None, _) => {}
         }
@@ -120,7 +120,7 @@ impl<A: Application> EventLoop<A> {
         self.call(Some(fd), |application, core| upgrade = Some(application.upgrade(core, fd, &request)));
         match upgrade {
             Some(upgrade) => self.finish_upgrade(fd, upgrade, request),
-            None => self.refuse(fd, internal_error(), "a handler panicked"),
+            None => self.refuse(fd, self.internal_error(fd), "a handler panicked"),
         }
     }
 
@@ -164,8 +164,18 @@ impl<A: Application> EventLoop<A> {
         }
         self.core.arm(slot);
     }
-}
 
-fn internal_error() -> Response {
-    Response::text(500, "internal error\n").close()
+    fn internal_error(&self, fd: Fd) -> Response {
+        self.refusal(fd, 500, "internal error").close()
+    }
+
+    fn refusal(&self, fd: Fd, status: u16, why: &'static str) -> Response {
+        Response::refusal(self.is_control(fd), status, why)
+    }
+
+    fn is_control(&self, fd: Fd) -> bool {
+        let table = &self.core.table;
+        let entry = table.slot_of(fd).and_then(|slot| table.get(slot));
+        entry.is_some_and(|entry| entry.connection.is_control())
+    }
 }

@@ -114,12 +114,7 @@ fn check_size(ctx: &Context<'_>, to: &Target<'_>, bytes: usize) -> Result<(), Re
         Target::Fd(_) => 0,
         Target::All => frame::TO_ALL.len(),
     };
-    let (bytes, bytes_max) = (bytes + naming + frame::HEADER_BYTES_MAX, ctx.limits().queue_bytes_max);
-    if bytes > bytes_max {
-        let what = format!("the message would be a frame of {bytes} bytes: it may have {bytes_max}");
-        return Err(Refusal::too_large(what));
-    }
-    Ok(())
+    frame::check_size(bytes + naming, ctx.limits().queue_bytes_max).map_err(Refusal::too_large)
 }
 
 fn acknowledge(ctx: &mut Context<'_>, fd: Fd, id: Id<'_>, change: Change) -> Result<(), Refusal> {

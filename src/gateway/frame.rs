@@ -18,8 +18,8 @@ const UIDS_MAX: usize = 1000;
 /// The longest `id`, as it is written: it is sent back.
 const ID_BYTES_MAX: usize = 128;
 
-/// What the header of a WebSocket frame of ours adds to its text, at most.
-pub const HEADER_BYTES_MAX: usize = 10;
+/// What the header of a WebSocket frame of ours adds to its payload, at most.
+const HEADER_BYTES_MAX: usize = 10;
 
 /// What a client asks for.
 #[derive(Debug, PartialEq)]
@@ -320,6 +320,18 @@ pub fn welcome(fd: Fd, uid: Option<&str>, heartbeat: &Heartbeat) -> String {
 pub fn message(from: Option<&str>, fd: Fd, to: &str, data: &str) -> String {
     let from = Uid(from);
     format!(r#"{{"type":"message","from":{from},"fd":{fd},{to}"data":{data}}}"#)
+}
+
+/// Whether the frame of a message of so many bytes fits into a queue at all: one that none could ever hold is its
+/// sender's mistake, and not a reader's.
+///
+/// # Errors
+/// Says how long it would be, and may be.
+pub fn check_size(message_bytes: usize, queue_bytes_max: usize) -> Result<(), String> {
+    match message_bytes + HEADER_BYTES_MAX {
+        bytes if bytes <= queue_bytes_max => Ok(()),
+        bytes => Err(format!("the message would be a frame of {bytes} bytes: queue_bytes_max is {queue_bytes_max}")),
+    }
 }
 
 /// `"to":"10010",`

@@ -16,7 +16,7 @@ use super::api::{Api, Parts};
 use super::auth::api_keys::ApiKeys;
 use super::auth::hook::{self, Hook, Verdict};
 use super::auth::{Identity, jwt};
-use super::cli::{self, Auth, Secret};
+use super::cli::{self, Auth, ForwardedHeader, Secret};
 use super::client;
 use super::clock;
 use super::contact;
@@ -25,6 +25,7 @@ use super::ingress::Ingress;
 use super::metrics::Metrics;
 use super::page;
 use super::permits::Permits;
+use super::proxies::{Proxies, address_of};
 use super::rate::{Rate, RateLimiter, Verdict as Allowance};
 use super::roster::Roster;
 use super::session::Session;
@@ -43,6 +44,7 @@ pub struct Gateway {
     settings: Settings,
     heartbeat: Heartbeat,
     permits: Permits,
+    proxies: Proxies,
     rate: Option<Rate>,
     tokens: Option<jwt::Keys>,
     /// What tokens came to.
@@ -73,7 +75,7 @@ pub enum Told {
     /// A command by datagram.
     Datagram(Box<[u8]>),
     /// Who a client is, as the back end has it.
-    Verdict { fd: Fd, peer: Option<IpAddr>, verdict: Verdict },
+    Verdict { fd: Fd, address: Option<IpAddr>, verdict: Verdict },
     /// SIGHUP: the settings are to be read again.
     Reload,
 }
@@ -89,6 +91,7 @@ impl Gateway {
         let mut gateway = Gateway {
             heartbeat: settings.serve.heartbeat(),
             permits: Permits::new(Vec::new()),
+            proxies: Proxies::new(&[], ForwardedHeader::XForwardedFor),
             rate: None,
             tokens: None,
             verified: hook::Stats::default(),
@@ -110,7 +113,6 @@ impl Gateway {
     /// Takes over from the settings what can change while the server runs.
     fn apply(&mut self) -> Result<(), String> {
         let serve = &self.settings.serve;
-        let keys = super::api_keys(&self.settings)?;
         let tokens = match serve.auth() {
             Auth::Jwt => Some(tokens(&self.settings)?),
             Auth::Trust | Auth::Webhook => None,
@@ -122,9 +124,10 @@ impl Gateway {
         if let Some(webhook) = &self.webhook {
             webhook.set_secret(secret);
         }
-        self.api.set_keys(keys);
+        self.api.set_keys(super::api_keys(&self.settings));
         self.tokens = tokens;
         self.permits = Permits::new(serve.client_may());
+        self.proxies = Proxies::new(&serve.clients.trusted_proxy, serve.clients.forwarded_header);
         let per_second = serve.clients.message_rate.and_then(NonZeroU32::new);
         let burst = serve.message_burst().and_then(NonZeroU32::new);
         self.rate = per_second.map(|per_second| Rate::new(per_second, burst));
@@ -174,7 +177,7 @@ impl Gateway {
     fn count_addresses(&mut self, ctx: &Context<'_>) {
         self.addresses = HashMap::new();
         if self.counts_addresses() {
-            for ip in ctx.connections().filter_map(|fd| ctx.info(fd)?.peer.ip()) {
+            for ip in ctx.connections().filter_map(|fd| address_of(ctx, fd, ctx.info(fd)?.peer)) {
                 *self.addresses.entry(ip).or_default() += 1;
             }
         }
@@ -194,7 +197,7 @@ impl Gateway {
         fd: Fd,
         accept: Accept,
         identity: Identity,
-        peer: Option<IpAddr>,
+        address: Option<IpAddr>,
     ) -> Upgrade {
         let clients = &self.settings.serve.clients;
         if let (Some(max), Some(uid)) = (clients.uid_connections_max, &identity.uid)
@@ -202,14 +205,15 @@ impl Gateway {
         {
             return too_many(format!("a uid has at most {max} connections\n"));
         }
-        if let (Some(max), Some(ip)) = (clients.address_connections_max, peer)
+        if let (Some(max), Some(ip)) = (clients.address_connections_max, address)
             && self.addresses.get(&ip).is_some_and(|count| *count >= max)
         {
             return too_many(format!("an address has at most {max} connections\n"));
         }
         let Identity { uid, groups, attributes, exp } = identity;
         let attributes = attributes.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
-        let session = Session { attributes, groups, exp, ..Session::default() };
+        let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
+        let session = Session { attributes, groups, exp, forwarded, ..Session::default() };
         if !session.is_empty() {
             ctx.set_session(fd, session);
         }
@@ -219,7 +223,7 @@ impl Gateway {
         }
     }
 
-    fn admit_token(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
+    fn admit_token(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, address: Option<IpAddr>) -> Upgrade {
         let Some(keys) = &self.tokens else { return Upgrade::refuse(Response::text(503, "no keys\n")) };
         let Some(presented) = jwt::find(request) else {
             self.verified.refused += 1;
@@ -232,7 +236,7 @@ impl Gateway {
                     Some(subprotocol) => Upgrade::accept().subprotocol(subprotocol),
                     None => Upgrade::accept(),
                 };
-                self.admit(ctx, fd, accept, identity, request.peer().ip())
+                self.admit(ctx, fd, accept, identity, address)
             }
             Err(why) => {
                 self.verified.refused += 1;
@@ -242,11 +246,11 @@ impl Gateway {
     }
 
     /// Asks the back end who this is. The verdict comes by notice.
-    fn ask(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
+    fn ask(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, address: Option<IpAddr>) -> Upgrade {
         let Some(hook) = &self.hook else { return unavailable() };
-        let (remote, peer) = (ctx.remote(), request.peer().ip());
-        hook.ask(fd, request.clone(), move |verdict| {
-            if let Err(error) = remote.notify(Told::Verdict { fd, peer, verdict }) {
+        let remote = ctx.remote();
+        hook.ask(fd, address, request.clone(), move |verdict| {
+            if let Err(error) = remote.notify(Told::Verdict { fd, address, verdict }) {
                 log::warn!("fd {fd}: the back end's verdict does not reach the loop: {error}");
             }
         });
@@ -254,11 +258,11 @@ impl Gateway {
     }
 
     /// The back end has said who this is.
-    fn handle_verdict(&mut self, ctx: &mut Context<'_>, fd: Fd, peer: Option<IpAddr>, verdict: Verdict) {
+    fn handle_verdict(&mut self, ctx: &mut Context<'_>, fd: Fd, address: Option<IpAddr>, verdict: Verdict) {
         let upgrade = match verdict {
             // Who has gone meanwhile must not leave a session behind.
             Verdict::Accept(_) if !ctx.exists(fd) => return,
-            Verdict::Accept(identity) => self.admit(ctx, fd, Upgrade::accept(), identity, peer),
+            Verdict::Accept(identity) => self.admit(ctx, fd, Upgrade::accept(), identity, address),
             Verdict::Refuse { status, body } => Upgrade::refuse(Response::text(status, body)),
             Verdict::Unavailable => unavailable(),
         };
@@ -308,22 +312,29 @@ impl Handler for Gateway {
     }
 
     fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
+        let forwarded = self.proxies.forwarded(request);
+        if forwarded.is_some() {
+            ctx.set_session(fd, Session { forwarded, ..Session::default() });
+        }
+        let address = address_of(ctx, fd, request.peer());
         match self.settings.serve.auth() {
             Auth::Trust => match trusted(request) {
-                Ok(identity) => self.admit(ctx, fd, Upgrade::accept(), identity, request.peer().ip()),
+                Ok(identity) => self.admit(ctx, fd, Upgrade::accept(), identity, address),
                 Err(response) => Upgrade::refuse(response),
             },
-            Auth::Jwt => self.admit_token(ctx, fd, request),
-            Auth::Webhook => self.ask(ctx, fd, request),
+            Auth::Jwt => self.admit_token(ctx, fd, request, address),
+            Auth::Webhook => self.ask(ctx, fd, request, address),
         }
     }
 
     fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+        let (peer, address) = (request.peer(), address_of(ctx, fd, request.peer()));
+        let from = address.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
         match ctx.uid_of(fd) {
-            Some(uid) => log::debug!("fd {fd} opened from {}, uid={uid}", request.peer()),
-            None => log::debug!("fd {fd} opened from {}, anonymous", request.peer()),
+            Some(uid) => log::debug!("fd {fd} opened from {from} by {peer}, uid={uid}"),
+            None => log::debug!("fd {fd} opened from {from} by {peer}, anonymous"),
         }
-        if let Some(ip) = request.peer().ip().filter(|_| self.counts_addresses()) {
+        if let Some(ip) = address.filter(|_| self.counts_addresses()) {
             *self.addresses.entry(ip).or_default() += 1;
         }
         let welcome = frame::welcome(fd, ctx.uid_of(fd), &self.heartbeat);
@@ -355,7 +366,7 @@ impl Handler for Gateway {
             ctx.cancel(timer);
             self.expiries.remove(&timer);
         }
-        let ip = ctx.info(fd).and_then(|info| info.peer.ip());
+        let ip = ctx.info(fd).and_then(|info| address_of(ctx, fd, info.peer));
         if let Some(count) = ip.and_then(|ip| self.addresses.get_mut(&ip)) {
             *count -= 1;
             if *count == 0 {
@@ -404,7 +415,7 @@ impl Handler for Gateway {
     fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {
         match notice.downcast::<Told>().map(|told| *told) {
             Ok(Told::Datagram(bytes)) => self.api.handle_datagram(ctx, &bytes),
-            Ok(Told::Verdict { fd, peer, verdict }) => self.handle_verdict(ctx, fd, peer, verdict),
+            Ok(Told::Verdict { fd, address, verdict }) => self.handle_verdict(ctx, fd, address, verdict),
             Ok(Told::Reload) => self.reload(ctx),
             Err(_) => log::error!("a notice that nobody knows"),
         }

@@ -18,6 +18,7 @@ mod metrics;
 mod page;
 mod permits;
 mod presence;
+mod proxies;
 mod rate;
 mod roster;
 mod session;
@@ -37,6 +38,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use fdpush::{Address, Remote, RemoteError, Server};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use simple_logger::SimpleLogger;
 
 use self::auth::api_keys::ApiKeys;
@@ -45,6 +48,7 @@ use self::handler::{Gateway, Rooms, Told};
 use self::ingress::{Ingress, Outcome, Socket};
 use self::settings::Settings;
 use self::systemd::{ApiSocket, Inherited};
+use self::webhook::Webhook;
 
 /// How long the last events may take to the back end once the last connection has gone.
 const WEBHOOK_FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -107,7 +111,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let api: Vec<Address> = server.addresses().skip(addresses.len()).cloned().collect();
     // Before anybody can know that there is a server to send a signal to: until then, SIGHUP would end it.
     watch_hangup(server.remote())?;
-    let keys = Arc::new(Mutex::new(api_keys(&settings)?));
+    let keys = Arc::new(Mutex::new(api_keys(&settings)));
     let datagram_addresses: Vec<_> = datagrams.iter().map(|socket| socket.address().clone()).collect();
     let datagrams = datagrams
         .into_iter()
@@ -132,12 +136,35 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     }
     let server = server.limits(limits).heartbeat(heartbeat).origins(origins).second_login(second_login);
     let ended = server.handler(gateway).run();
-    if let Some(webhook) = webhook {
-        webhook.finish(flush_time_max);
-    }
+    let flushed = webhook.map_or(Ok(()), |webhook| flush(&webhook, flush_time_max));
     ended?;
+    flushed?;
     log::info!("drained");
     Ok(())
+}
+
+/// Gives the last events their time to reach the back end, unless a signal comes, by which somebody says that there is
+/// none.
+fn flush(webhook: &Webhook, time_max: Duration) -> std::io::Result<()> {
+    // The loop's own catching of signals ended with it.
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let handle = signals.handle();
+    let is_cut = std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let is_cut = signals.forever().next().is_some();
+            if is_cut {
+                webhook.give_up();
+            }
+            is_cut
+        });
+        webhook.finish(time_max);
+        handle.close();
+        waiter.join()
+    });
+    match is_cut {
+        Ok(true) => Err(std::io::Error::new(ErrorKind::Interrupted, "a signal cut the last events short")),
+        _ => Ok(()),
+    }
 }
 
 /// Adds the listeners for back ends, and binds the sockets for datagrams.
@@ -168,9 +195,8 @@ fn bind_api(
 }
 
 /// The API keys in effect.
-pub fn api_keys(settings: &Settings) -> Result<ApiKeys, String> {
-    let keys: Vec<&str> = settings.api_keys().iter().map(cli::Secret::expose).collect();
-    ApiKeys::new(&keys, "")
+pub fn api_keys(settings: &Settings) -> ApiKeys {
+    ApiKeys::new(settings.api_keys().iter().map(cli::Secret::expose))
 }
 
 /// Hands the datagrams of a socket to the loop, after a look at their key.
@@ -194,7 +220,7 @@ fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) ->
 
 /// Tells the gateway of every SIGHUP.
 fn watch_hangup(remote: Remote) -> std::io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGHUP])?;
+    let mut signals = Signals::new([SIGHUP])?;
     std::thread::Builder::new().name("sighup".to_owned()).spawn(move || {
         for _ in signals.forever() {
             if remote.notify(Told::Reload) == Err(RemoteError::Closed) {

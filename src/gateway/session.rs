@@ -1,5 +1,7 @@
 //! What the gateway keeps with a connection, where there is something to keep: most have none.
 
+use std::net::IpAddr;
+
 use fdpush::TimerId;
 use serde_json::{Map, Value};
 
@@ -12,6 +14,8 @@ pub struct Session {
     pub attributes: Map<String, Value>,
     /// Groups to be joined when it opens.
     pub groups: Vec<String>,
+    /// Where its client is, as a trusted proxy told it.
+    pub forwarded: Option<IpAddr>,
     /// When it stops being who it is, in seconds since 1970.
     pub exp: Option<u64>,
     /// The timer of that moment.
@@ -21,8 +25,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether there is nothing to keep of what an identity brings.
+    /// Whether there is nothing to keep of what a client brings.
     pub fn is_empty(&self) -> bool {
-        self.attributes.is_empty() && self.groups.is_empty() && self.exp.is_none()
+        self.attributes.is_empty() && self.groups.is_empty() && self.exp.is_none() && self.forwarded.is_none()
     }
 }

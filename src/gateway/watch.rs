@@ -8,6 +8,7 @@ use fdpush::{Closed, Context, Fd, Message, Request, TimerId};
 use serde_json::value::RawValue;
 
 use super::clock;
+use super::proxies::address_of;
 use super::session::Session;
 use super::webhook::Webhook;
 use super::webhook::debounce::Debounce;
@@ -42,6 +43,7 @@ impl Watch {
             fd,
             uid: ctx.uid_of(fd),
             peer: request.peer(),
+            address: address_of(ctx, fd, request.peer()),
             path: &path,
             groups: &groups,
             attributes,

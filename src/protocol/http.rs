@@ -264,8 +264,9 @@ impl HttpError {
     }
 
     /// The answer: status, reason, and the headers that the status calls for. It closes the connection.
-    pub fn response(self) -> Response {
-        let response = Response::text(self.status(), format!("{self}\n")).close();
+    pub fn response(self, is_control: bool) -> Response {
+        let (status, why) = self.verdict();
+        let response = Response::refusal(is_control, status, why).close();
         match self {
             // RFC 9110 section 15.5.6.
             HttpError::UpgradeMethod => response.header("Allow", "GET"),

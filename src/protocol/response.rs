@@ -96,6 +96,17 @@ impl Response {
         Response::typed(status, "application/json", json.into())
     }
 
+    /// A refusal of the server's own: a text for clients, where people may see it; JSON for back ends, whose programs
+    /// read every refusal on a control listener in the same way. `why` has nothing in it that JSON would escape.
+    pub(crate) fn refusal(is_control: bool, status: u16, why: &'static str) -> Response {
+        if !is_control {
+            return Response::text(status, format!("{why}\n"));
+        }
+        debug_assert!(!why.contains(['"', '\\']) && !why.contains(char::is_control), "{why}");
+        let code = code(status);
+        Response::json(status, format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"{why}\"}}}}\n"))
+    }
+
     /// No response yet: what `on_request` returns where the answer comes later, by
     /// [`Remote::answer`](crate::Remote::answer) from another thread or [`Context::answer`](crate::Context::answer) from
     /// another handler, and within [`Limits::answer_time_max`](crate::Limits::answer_time_max). Anywhere else it is a
@@ -172,17 +183,22 @@ impl Response {
         self.fields.fault()
     }
 
-    /// Appends the response to `out`.
+    /// This response, or the 500 that takes its place if it has a fault.
+    pub(crate) fn or_fault(self, is_control: bool) -> Response {
+        if self.fault().is_none() {
+            return self;
+        }
+        let instead = Response::refusal(is_control, 500, "the handler's response cannot be sent");
+        Response { closes: self.closes, ..instead }
+    }
+
+    /// Appends the response, which has no fault, to `out`.
     ///
     /// `date` is the time as an IMF-fixdate (RFC 9110 section 5.6.7), `""` to leave it out. `keep_alive` is what the
     /// request allows; the response may still close. `head_only` answers `HEAD`: the length of the body without the
     /// body.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, date: &str, keep_alive: bool, head_only: bool) {
-        if self.fault().is_some() {
-            let mut instead = Response::text(500, "the handler's response cannot be sent\n");
-            instead.closes = self.closes;
-            return instead.encode(out, date, keep_alive, head_only);
-        }
+        debug_assert_eq!(self.fault(), None);
         let body: &[u8] = if self.has_no_body() { b"" } else { &self.body };
         out.reserve(HEAD_BYTES + self.fields.lines.len() + body.len());
         self.encode_head(out, date, Length::Known(body.len()), keep_alive);
@@ -259,6 +275,24 @@ impl Fields {
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.lines);
+    }
+}
+
+/// What a program reads in a refusal that is JSON.
+fn code(status: u16) -> &'static str {
+    match status {
+        404 => "not_found",
+        405 => "method_not_allowed",
+        408 => "timeout",
+        413 => "too_large",
+        417 => "expectation_failed",
+        426 => "upgrade_required",
+        431 => "headers_too_large",
+        500 => "internal_error",
+        501 => "not_implemented",
+        503 => "unavailable",
+        505 => "version_not_supported",
+        _ => "bad_request",
     }
 }
 
@@ -352,7 +386,7 @@ mod tests {
 
     fn encoded(response: &Response, keep_alive: bool, head_only: bool) -> String {
         let mut out = b"before|".to_vec();
-        response.encode(&mut out, "", keep_alive, head_only);
+        response.clone().or_fault(false).encode(&mut out, "", keep_alive, head_only);
         let text = String::from_utf8(out).expect("a response of text");
         text.strip_prefix("before|").expect("it appends").to_owned()
     }
@@ -452,6 +486,17 @@ mod tests {
             assert!(text.contains("Connection: close\r\n") && !text.contains("X-Late"), "{text}");
         }
         assert_eq!(ok().header("X", "caf\u{e9}\t!").fault(), None);
+    }
+
+    #[test]
+    fn refusals_are_texts_for_clients_and_json_for_back_ends() {
+        let text = encoded(&Response::refusal(false, 413, "too long"), false, false);
+        assert!(text.contains("Content-Type: text/plain; charset=utf-8\r\n") && text.ends_with("\r\n\r\ntoo long\n"));
+        let json = encoded(&Response::refusal(true, 413, "too long"), false, false);
+        assert!(json.contains("Content-Type: application/json\r\n"));
+        assert!(json.ends_with("\r\n\r\n{\"error\":{\"code\":\"too_large\",\"message\":\"too long\"}}\n"), "{json}");
+        let fault = encoded(&Response::new(0).close().or_fault(true), true, false);
+        assert!(fault.contains("\"code\":\"internal_error\"") && fault.contains("Connection: close\r\n"), "{fault}");
     }
 
     #[test]

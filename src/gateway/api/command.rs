@@ -14,10 +14,10 @@ use crate::gateway::json::{Text, present};
 /// The longest `id`, as it is written: it is sent back.
 const ID_BYTES_MAX: usize = 128;
 
-/// A push, as it came.
+/// A push or one of the registry's verbs, as it came. Each takes what it has a use for, and the rest is refused.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct PushCommand<'a> {
+pub struct Command<'a> {
     #[serde(borrow)]
     uid: Option<Text<'a>>,
     #[serde(borrow)]
@@ -38,12 +38,16 @@ pub struct PushCommand<'a> {
     #[serde(borrow)]
     except: Option<Except<'a>>,
     #[serde(borrow)]
-    pub key: Option<Text<'a>>,
+    key: Option<Text<'a>>,
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     /// The API key of a datagram, which has no header to show it in.
     #[serde(borrow)]
     pub auth: Option<Text<'a>>,
+    pub code: Option<u16>,
+    #[serde(borrow)]
+    pub reason: Option<Text<'a>>,
+    pub abort: Option<bool>,
 }
 
 /// Whom a push leaves out.
@@ -62,33 +66,22 @@ pub struct Except<'a> {
     groups: Option<Vec<Text<'a>>>,
 }
 
-/// One of the registry's verbs, as it came.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct VerbCommand<'a> {
-    #[serde(borrow)]
-    uid: Option<Text<'a>>,
-    #[serde(borrow)]
-    uids: Option<Vec<Text<'a>>>,
-    fd: Option<u64>,
-    fds: Option<Vec<u64>>,
-    #[serde(borrow)]
-    group: Option<Text<'a>>,
-    #[serde(borrow)]
-    groups: Option<Vec<Text<'a>>>,
-    all: Option<bool>,
-    pub code: Option<u16>,
-    #[serde(borrow)]
-    pub reason: Option<Text<'a>>,
-    pub abort: Option<bool>,
-}
-
 /// Who is asked after.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OnlineCommand<'a> {
     #[serde(borrow)]
     pub uids: Vec<Text<'a>>,
+}
+
+/// A push that was judged.
+pub struct PushCommand<'a> {
+    /// As it was written.
+    pub id: Option<&'a str>,
+    pub target: Target<'a>,
+    pub payload: Payload<'a>,
+    pub except: Option<Except<'a>>,
+    pub key: Option<Cow<'a, str>>,
 }
 
 /// Whom a command is for.
@@ -137,28 +130,46 @@ pub fn find_id(json: &[u8]) -> Option<&str> {
     check_id(id).ok().flatten()
 }
 
-impl<'a> PushCommand<'a> {
-    /// The command's `id`, as it was written.
-    pub fn id(&self) -> Result<Option<&'a str>, ApiError> {
-        check_id(self.id)
+impl<'a> Command<'a> {
+    /// The push that it is.
+    pub fn into_push(mut self) -> Result<PushCommand<'a>, ApiError> {
+        let push = PushCommand {
+            id: check_id(self.id.take())?,
+            target: self.take_target(true)?,
+            payload: self.take_payload()?,
+            except: self.take_except()?,
+            key: self.key.take().map(|key| key.0),
+        };
+        self.check_empty("push")?;
+        Ok(push)
     }
 
-    /// Whom it is for.
-    pub fn take_target(&mut self) -> Result<Target<'a>, ApiError> {
-        let named = Named {
-            uid: self.uid.take(),
-            uids: self.uids.take(),
-            fd: self.fd.take(),
-            fds: self.fds.take(),
-            group: self.group.take(),
-            groups: self.groups.take(),
-            all: self.all.take(),
+    /// The connections or persons it is for; `groups` and `all` where the verb knows those too.
+    pub fn take_target(&mut self, with_groups: bool) -> Result<Target<'a>, ApiError> {
+        let (allowed, group, groups, all) = match with_groups {
+            true => ("uid, uids, fd, fds, group, groups, all", self.group.take(), self.groups.take(), self.all.take()),
+            false => ("uid, uids, fd, fds", None, None, None),
         };
-        named.into_target("uid, uids, fd, fds, group, groups, all")
+        let check_all = |is_all: bool| is_all.then_some(Target::All).ok_or(ApiError::bad_request("all must be true"));
+        let given = [
+            self.uid.take().map(|uid| names(vec![uid], "uid").map(Target::Uids)),
+            self.uids.take().map(|uids| names(uids, "uids").map(Target::Uids)),
+            self.fd.take().map(|fd| Ok(Target::Fds(vec![fd]))),
+            self.fds.take().map(|fds| Ok(Target::Fds(fds))),
+            group.map(|group| names(vec![group], "group").map(Target::Groups)),
+            groups.map(|groups| names(groups, "groups").map(Target::Groups)),
+            all.map(check_all),
+        ];
+        let mut given = given.into_iter().flatten();
+        match (given.next(), given.next()) {
+            (Some(target), None) => target,
+            (None, _) => Err(ApiError::bad_request(format!("one of {allowed} is needed"))),
+            (Some(_), Some(_)) => Err(ApiError::bad_request(format!("only one of {allowed} may be given"))),
+        }
     }
 
     /// What it says.
-    pub fn take_payload(&mut self) -> Result<Payload<'a>, ApiError> {
+    fn take_payload(&mut self) -> Result<Payload<'a>, ApiError> {
         match (self.data.take(), self.text.take(), self.binary.take()) {
             (Some(data), None, None) => Ok(Payload::Data(data.get())),
             (None, Some(text), None) => Ok(Payload::Text(text.0)),
@@ -172,45 +183,12 @@ impl<'a> PushCommand<'a> {
     }
 
     /// Whom it leaves out.
-    pub fn take_except(&mut self) -> Result<Option<Except<'a>>, ApiError> {
+    fn take_except(&mut self) -> Result<Option<Except<'a>>, ApiError> {
         let Some(except) = self.except.take() else { return Ok(None) };
         let uids = except.uid.iter().chain(except.uids.iter().flatten());
         let groups = except.group.iter().chain(except.groups.iter().flatten());
         uids.chain(groups).try_for_each(|name| check_name(&name.0, "except"))?;
         Ok(Some(except))
-    }
-}
-
-impl Except<'_> {
-    /// The fds that it names outright.
-    pub fn fds(&self) -> impl Iterator<Item = Fd> + '_ {
-        self.fd.iter().chain(self.fds.iter().flatten()).filter_map(|fd| Fd::from_u64(*fd))
-    }
-
-    pub fn uids(&self) -> impl Iterator<Item = &str> {
-        self.uid.iter().chain(self.uids.iter().flatten()).map(AsRef::as_ref)
-    }
-
-    pub fn groups(&self) -> impl Iterator<Item = &str> {
-        self.group.iter().chain(self.groups.iter().flatten()).map(AsRef::as_ref)
-    }
-}
-
-impl<'a> VerbCommand<'a> {
-    /// The connections or persons it is for; `groups` and `all` where the verb knows those too.
-    pub fn take_target(&mut self, with_groups: bool) -> Result<Target<'a>, ApiError> {
-        let mut named = Named {
-            uid: self.uid.take(),
-            uids: self.uids.take(),
-            fd: self.fd.take(),
-            fds: self.fds.take(),
-            ..Named::default()
-        };
-        if !with_groups {
-            return named.into_target("uid, uids, fd, fds");
-        }
-        (named.group, named.groups, named.all) = (self.group.take(), self.groups.take(), self.all.take());
-        named.into_target("uid, uids, fd, fds, group, groups, all")
     }
 
     /// The groups it is about, at least one.
@@ -241,6 +219,13 @@ impl<'a> VerbCommand<'a> {
             ("group", self.group.is_some()),
             ("groups", self.groups.is_some()),
             ("all", self.all.is_some()),
+            ("data", self.data.is_some()),
+            ("text", self.text.is_some()),
+            ("binary", self.binary.is_some()),
+            ("except", self.except.is_some()),
+            ("key", self.key.is_some()),
+            ("id", self.id.is_some()),
+            ("auth", self.auth.is_some()),
             ("code", self.code.is_some()),
             ("reason", self.reason.is_some()),
             ("abort", self.abort.is_some()),
@@ -252,44 +237,18 @@ impl<'a> VerbCommand<'a> {
     }
 }
 
-/// Whom a command names.
-#[derive(Default)]
-struct Named<'a> {
-    uid: Option<Text<'a>>,
-    uids: Option<Vec<Text<'a>>>,
-    fd: Option<u64>,
-    fds: Option<Vec<u64>>,
-    group: Option<Text<'a>>,
-    groups: Option<Vec<Text<'a>>>,
-    all: Option<bool>,
-}
+impl Except<'_> {
+    /// The fds that it names outright.
+    pub fn fds(&self) -> impl Iterator<Item = Fd> + '_ {
+        self.fd.iter().chain(self.fds.iter().flatten()).filter_map(|fd| Fd::from_u64(*fd))
+    }
 
-impl<'a> Named<'a> {
-    fn into_target(self, allowed: &str) -> Result<Target<'a>, ApiError> {
-        let Named { uid, uids, fd, fds, group, groups, all } = self;
-        let given = [uid.is_some(), uids.is_some(), fd.is_some(), fds.is_some(), group.is_some(), groups.is_some()];
-        match given.iter().filter(|is_there| **is_there).count() + usize::from(all.is_some()) {
-            1 => {}
-            0 => return Err(ApiError::bad_request(format!("one of {allowed} is needed"))),
-            _ => return Err(ApiError::bad_request(format!("only one of {allowed} may be given"))),
-        }
-        if let Some(uids) = uid.map(|uid| vec![uid]) {
-            return names(uids, "uid").map(Target::Uids);
-        }
-        if let Some(uids) = uids {
-            return names(uids, "uids").map(Target::Uids);
-        }
-        if let Some(group) = group {
-            return names(vec![group], "group").map(Target::Groups);
-        }
-        if let Some(groups) = groups {
-            return names(groups, "groups").map(Target::Groups);
-        }
-        match all {
-            Some(true) => Ok(Target::All),
-            Some(false) => Err(ApiError::bad_request("all must be true")),
-            None => Ok(Target::Fds(fd.map_or_else(|| fds.unwrap_or_default(), |fd| vec![fd]))),
-        }
+    pub fn uids(&self) -> impl Iterator<Item = &str> {
+        self.uid.iter().chain(self.uids.iter().flatten()).map(AsRef::as_ref)
+    }
+
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.group.iter().chain(self.groups.iter().flatten()).map(AsRef::as_ref)
     }
 }
 

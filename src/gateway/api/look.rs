@@ -1,14 +1,16 @@
 //! Looking: users, groups, connections by the page, one connection, its attributes, the numbers.
 
 use std::collections::BinaryHeap;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use fdpush::{Context, Fd, Info, Request, Stats, Traffic};
+use fdpush::{Context, Fd, Request, Stats, Traffic};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::verbs::json;
+use crate::gateway::proxies::address_of;
 use crate::gateway::session::Session;
 
 /// Entries of a page, where nothing is said, and at most.
@@ -71,6 +73,7 @@ struct Connection {
     uid: Option<String>,
     groups: Vec<String>,
     peer: String,
+    address: Option<IpAddr>,
     /// Milliseconds since 1970.
     connected_at_ms: u64,
     connected_for_ms: u64,
@@ -95,11 +98,13 @@ impl From<Traffic> for Carried {
     }
 }
 
-impl From<Info> for Connection {
-    fn from(info: Info) -> Connection {
-        Connection {
+impl Connection {
+    fn find(ctx: &Context<'_>, fd: Fd) -> Option<Connection> {
+        let info = ctx.info(fd)?;
+        Some(Connection {
             fd: info.fd.as_u64(),
             peer: info.peer.to_string(),
+            address: address_of(ctx, fd, info.peer),
             connected_at_ms: info.connected_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis),
             connected_for_ms: millis(info.connected_for),
             idle_for_ms: millis(info.idle_for),
@@ -107,7 +112,7 @@ impl From<Info> for Connection {
             queued_bytes: info.queued_bytes,
             uid: info.uid,
             groups: info.groups,
-        }
+        })
     }
 }
 
@@ -136,8 +141,7 @@ pub fn user(ctx: &Context<'_>, uid: &str) -> Result<String, ApiError> {
         uid: &'a str,
         connections: Vec<Connection>,
     }
-    let connections: Vec<Connection> =
-        ctx.fds_of(uid).into_iter().filter_map(|fd| ctx.info(fd)).map(Connection::from).collect();
+    let connections: Vec<Connection> = ctx.fds_of(uid).into_iter().filter_map(|fd| Connection::find(ctx, fd)).collect();
     if connections.is_empty() {
         return Err(ApiError::not_found("nobody of this uid is online"));
     }
@@ -198,13 +202,13 @@ pub fn connections(ctx: &Context<'_>, request: &Request) -> Result<String, ApiEr
     let has_more = fds.len() > page.limit;
     fds.truncate(page.limit);
     let next = fds.last().filter(|_| has_more).map(|fd| fd.as_u64());
-    let connections = fds.into_iter().filter_map(|fd| ctx.info(fd)).map(Connection::from).collect();
+    let connections = fds.into_iter().filter_map(|fd| Connection::find(ctx, fd)).collect();
     json(&Connections { connections, next })
 }
 
 pub fn connection(ctx: &Context<'_>, fd: &str) -> Result<String, ApiError> {
-    let info = open(ctx, fd).and_then(|fd| ctx.info(fd).ok_or_else(gone))?;
-    json(&Connection::from(info))
+    let fd = open(ctx, fd)?;
+    json(&Connection::find(ctx, fd).ok_or_else(gone)?)
 }
 
 pub fn attributes(ctx: &Context<'_>, fd: &str) -> Result<String, ApiError> {

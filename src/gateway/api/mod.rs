@@ -18,7 +18,7 @@ use fdpush::{Context, Fd, Intake, Piece, Request, Response};
 use percent_encoding::percent_decode_str;
 
 use self::batch::Batch;
-use self::command::PushCommand;
+use self::command::Command;
 use self::error::ApiError;
 use super::auth::api_keys::ApiKeys;
 use super::metrics::{self, Metrics};
@@ -226,8 +226,10 @@ impl Api {
     /// Carries out a push that came as a datagram. Who sent it was asked before.
     pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8]) {
         self.answers.clear();
-        let outcome = command::read(datagram)
-            .and_then(|command| push::execute(ctx, command, &mut self.scratch, &mut self.answers));
+        let outcome = command::read(datagram).and_then(|mut command: Command<'_>| {
+            command.auth = None;
+            push::execute(ctx, &command.into_push()?, &mut self.scratch, &mut self.answers)
+        });
         if let Err(error) = outcome {
             log::debug!("a datagram is not carried out: {}", error.message);
         }
@@ -290,13 +292,10 @@ impl Api {
 /// What is wrong with the command.
 pub fn check_datagram(keys: &ApiKeys, datagram: &[u8]) -> Result<bool, String> {
     let judge = || {
-        let mut command: PushCommand<'_> = command::read(datagram)?;
-        let shown = command.auth.as_ref().map(AsRef::as_ref);
-        let is_known = keys.is_empty() || shown.is_some_and(|key| keys.contains(key));
-        command.take_target()?;
-        command.take_payload()?;
-        command.take_except()?;
-        Ok(is_known)
+        let mut command: Command<'_> = command::read(datagram)?;
+        let shown = command.auth.take();
+        command.into_push()?;
+        Ok(keys.is_empty() || shown.is_some_and(|key| keys.contains(key.as_ref())))
     };
     judge().map_err(|error: ApiError| error.message.into_owned())
 }

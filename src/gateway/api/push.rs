@@ -5,19 +5,19 @@ use std::collections::HashSet;
 
 use fdpush::{Context, Delivery, Fd, Message, Push};
 
-use super::command::{self, Except, Payload, PushCommand, Target};
+use super::command::{self, Command, Except, Payload, PushCommand, Target};
 use super::error::ApiError;
-use crate::gateway::frame::HEADER_BYTES_MAX;
+use crate::gateway::frame;
 use crate::gateway::json::Quoted;
 
 /// Carries out a push command and appends the answer, an error too, to `out`. `line` is its place in a batch, from 1.
 /// `scratch` is memory for reuse. Returns the status that a request of its own is answered with.
 pub fn carry_out(ctx: &mut Context<'_>, json: &[u8], line: Option<u64>, scratch: &mut String, out: &mut String) -> u16 {
-    let outcome = command::read::<PushCommand<'_>>(json).and_then(|command| {
+    let outcome = command::read::<Command<'_>>(json).and_then(|command| {
         if command.auth.is_some() {
             return Err(ApiError::bad_request("auth: the key belongs into the header Authorization: Bearer KEY"));
         }
-        execute(ctx, command, scratch, out)
+        execute(ctx, &command.into_push()?, scratch, out)
     });
     match outcome {
         Ok(()) => 200,
@@ -31,21 +31,19 @@ pub fn carry_out(ctx: &mut Context<'_>, json: &[u8], line: Option<u64>, scratch:
 /// Carries out a push and appends its answer to `out`; on an error nothing was done, and nothing appended.
 pub fn execute(
     ctx: &mut Context<'_>,
-    mut command: PushCommand<'_>,
+    command: &PushCommand<'_>,
     scratch: &mut String,
     out: &mut String,
 ) -> Result<(), ApiError> {
-    let id = command.id()?;
-    let target = command.take_target()?;
-    let payload = command.take_payload()?;
-    let except = command.take_except()?.map_or_else(Vec::new, |except| excepted(ctx, &except));
-    let how = How { except: &except, key: command.key.as_ref().map(AsRef::as_ref) };
-    let (delivery, offline) = match &payload {
-        Payload::Data(data) => push_data(ctx, &target, data, &how, scratch)?,
-        Payload::Text(text) => push_raw(ctx, &target, Message::Text(text), &how)?,
-        Payload::Binary(bytes) => push_raw(ctx, &target, Message::Binary(bytes), &how)?,
+    let PushCommand { id, target, payload, except, key } = command;
+    let except = except.as_ref().map_or_else(Vec::new, |except| excepted(ctx, except));
+    let how = How { except: &except, key: key.as_deref() };
+    let (delivery, offline) = match payload {
+        Payload::Data(data) => push_data(ctx, target, data, &how, scratch)?,
+        Payload::Text(text) => push_raw(ctx, target, Message::Text(text), &how)?,
+        Payload::Binary(bytes) => push_raw(ctx, target, Message::Binary(bytes), &how)?,
     };
-    write_answer(id, delivery, &offline, out);
+    write_answer(*id, delivery, &offline, out);
     Ok(())
 }
 
@@ -166,13 +164,8 @@ fn push_raw<'t>(
     })
 }
 
-/// A message that no queue could ever hold is the sender's mistake, and not a reader's.
 fn check_size(ctx: &Context<'_>, payload: &[u8]) -> Result<(), ApiError> {
-    let (bytes, max) = (payload.len() + HEADER_BYTES_MAX, ctx.limits().queue_bytes_max);
-    if bytes <= max {
-        return Ok(());
-    }
-    Err(ApiError::too_large(format!("the message comes to {bytes} bytes: queue_bytes_max is {max}")))
+    frame::check_size(payload.len(), ctx.limits().queue_bytes_max).map_err(ApiError::too_large)
 }
 
 /// The names, each once, in order.

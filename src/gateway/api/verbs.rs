@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fdpush::{Change, CloseCode, Context, Fd, Outcome};
 use serde::Serialize;
 
-use super::command::{self, OnlineCommand, Target, VerbCommand};
+use super::command::{self, Command, OnlineCommand, Target};
 use super::error::ApiError;
 use crate::gateway::roster::Roster;
 
@@ -35,7 +35,7 @@ impl Changed {
 }
 
 pub fn bind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    let mut command: VerbCommand<'_> = command::read(body)?;
+    let mut command: Command<'_> = command::read(body)?;
     let (fd, uid) = command.take_binding()?;
     command.check_empty("bind")?;
     let mut changed = Changed::default();
@@ -46,7 +46,7 @@ pub fn bind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<S
 }
 
 pub fn unbind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    let mut command: VerbCommand<'_> = command::read(body)?;
+    let mut command: Command<'_> = command::read(body)?;
     let target = command.take_target(false)?;
     command.check_empty("unbind")?;
     let mut changed = Changed::default();
@@ -71,7 +71,7 @@ fn each_membership(
     body: &[u8],
     mut change: impl FnMut(&mut Context<'_>, Fd, &str) -> Change,
 ) -> Result<String, ApiError> {
-    let mut command: VerbCommand<'_> = command::read(body)?;
+    let mut command: Command<'_> = command::read(body)?;
     let groups = command.take_groups()?;
     let target = command.take_target(false)?;
     command.check_empty(verb)?;
@@ -88,7 +88,7 @@ fn each_membership(
 }
 
 pub fn ungroup(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    let mut command: VerbCommand<'_> = command::read(body)?;
+    let mut command: Command<'_> = command::read(body)?;
     let groups = command.take_groups()?;
     command.check_empty("ungroup")?;
     let mut changed = Changed::default();
@@ -105,7 +105,7 @@ pub fn close(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
     struct Closing {
         matched: usize,
     }
-    let mut command: VerbCommand<'_> = command::read(body)?;
+    let mut command: Command<'_> = command::read(body)?;
     let target = command.take_target(true)?;
     let code = CloseCode::from(command.code.take().unwrap_or(1000));
     let reason = command.reason.take().map_or(Cow::Borrowed(""), |reason| reason.0);

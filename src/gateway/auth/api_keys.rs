@@ -9,11 +9,8 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// The longest key, in bytes.
+/// The longest key, in bytes: it has to stand in a header.
 const KEY_BYTES_MAX: usize = 512;
-
-/// What a key must be: it has to stand in a header.
-const WANTED: &str = "a key has 1 to 512 visible ASCII characters and no space";
 
 /// The keys of back ends, several so that one can be changed while the other is still in use.
 #[derive(Clone, Default)]
@@ -22,24 +19,9 @@ pub struct ApiKeys {
 }
 
 impl ApiKeys {
-    /// The keys of `list`, and those of `file`, the text of a key file: a key a line, white space around it left out,
-    /// without empty lines and those that start with `#`.
-    ///
-    /// # Errors
-    ///
-    /// Names the place of the key that is none, and never repeats it.
-    pub fn new<S: AsRef<str>>(list: &[S], file: &str) -> Result<ApiKeys, String> {
-        let mut digests = Vec::new();
-        for (index, key) in list.iter().enumerate() {
-            digests.push(checked(key.as_ref()).ok_or_else(|| format!("API key {}: {WANTED}", index + 1))?);
-        }
-        for (index, line) in file.lines().enumerate() {
-            let key = line.trim();
-            if !key.is_empty() && !key.starts_with('#') {
-                digests.push(checked(key).ok_or_else(|| format!("line {}: {WANTED}", index + 1))?);
-            }
-        }
-        Ok(ApiKeys { digests })
+    /// These keys, each of which passed [`check`].
+    pub fn new<'a>(keys: impl IntoIterator<Item = &'a str>) -> ApiKeys {
+        ApiKeys { digests: keys.into_iter().map(sha256).collect() }
     }
 
     /// Whether there are none, so that nobody can be asked for one.
@@ -67,9 +49,14 @@ impl fmt::Debug for ApiKeys {
     }
 }
 
-fn checked(key: &str) -> Option<[u8; 32]> {
+/// Whether this can be a key.
+///
+/// # Errors
+///
+/// Says what a key must be, and never repeats it.
+pub fn check(key: &str) -> Result<(), &'static str> {
     let is_key = (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
-    is_key.then(|| sha256(key))
+    if is_key { Ok(()) } else { Err("a key has 1 to 512 visible ASCII characters and no space") }
 }
 
 fn sha256(key: &str) -> [u8; 32] {
@@ -80,12 +67,10 @@ fn sha256(key: &str) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    const FILE: &str = "# the shop's\nshop-key\r\n\n   # the old one\n\tmail-key  \nwith#mark";
-
     #[test]
-    fn every_key_of_list_and_file_opens() {
-        let keys = ApiKeys::new(&["first", "second"], FILE).expect("good keys");
-        for key in ["first", "second", "shop-key", "mail-key", "with#mark"] {
+    fn every_key_opens() {
+        let keys = ApiKeys::new(["first", "second", "with#mark"]);
+        for key in ["first", "second", "with#mark"] {
             assert!(keys.contains(key), "{key}");
             assert!(keys.authorize(Some(&format!("Bearer {key}"))), "{key}");
             assert!(keys.authorize(Some(&format!("bearer  {key} "))), "{key}");
@@ -102,26 +87,23 @@ mod tests {
 
     #[test]
     fn where_there_is_no_key_none_opens() {
-        let none = ApiKeys::new::<&str>(&[], "# none yet\n").expect("no keys");
+        let none = ApiKeys::default();
         assert!(none.is_empty());
         assert!(!none.contains("") && !none.authorize(None) && !none.authorize(Some("Bearer ")));
     }
 
     #[test]
-    fn what_is_no_key_is_named_by_its_place() {
+    fn what_is_no_key_is_refused_and_not_repeated() {
         for bad in ["", "two words", "clé", "tab\tbed", "nul\0", &"k".repeat(513)] {
-            let error = ApiKeys::new(&["good", bad], "").expect_err("no key");
-            assert!(error.starts_with("API key 2: a key has 1 to 512"), "{error}");
-            assert!(bad.is_empty() || !error.contains(bad), "{error}");
+            let error = check(bad).expect_err("no key");
+            assert!(error.starts_with("a key has 1 to 512") && (bad.is_empty() || !error.contains(bad)), "{error}");
         }
-        assert!(ApiKeys::new(&["k".repeat(512)], "").is_ok());
-        let error = ApiKeys::new::<&str>(&[], "one\n\ntwo words\n").expect_err("no key");
-        assert!(error.starts_with("line 3: "), "{error}");
+        assert_eq!(check(&"k".repeat(512)), Ok(()));
     }
 
     #[test]
     fn debug_keeps_them_secret() {
-        let keys = ApiKeys::new(&["hush"], "").expect("a key");
+        let keys = ApiKeys::new(["hush"]);
         assert_eq!(format!("{keys:?}"), "ApiKeys(1)");
     }
 }

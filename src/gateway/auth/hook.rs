@@ -13,6 +13,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -85,6 +86,7 @@ struct State {
 #[derive(Debug)]
 struct Question {
     fd: Fd,
+    address: Option<IpAddr>,
     request: Request,
     open: Arc<Open>,
 }
@@ -138,9 +140,15 @@ impl Hook {
         Ok(hook)
     }
 
-    /// Asks who sent this request, and returns at once. `answer` is called with the verdict, once and within the timeout,
+    /// Asks who sent this request, from this address, and returns at once. `answer` is called with the verdict, once and within the timeout,
     /// on another thread; or on this one, before `ask` returns, where too many questions wait already. It must not block.
-    pub fn ask(&self, fd: Fd, request: Request, answer: impl FnOnce(Verdict) + Send + 'static) {
+    pub fn ask(
+        &self,
+        fd: Fd,
+        address: Option<IpAddr>,
+        request: Request,
+        answer: impl FnOnce(Verdict) + Send + 'static,
+    ) {
         let deadline = clock::now() + self.shared.timeout;
         let open = Arc::new(Open { deadline, answer: Mutex::new(Some(Box::new(answer))) });
         let mut state = self.shared.lock();
@@ -152,7 +160,7 @@ impl Hook {
         // So that the line is not longer than the open questions are many.
         while state.watched.pop_front_if(|first| first.is_answered()).is_some() {}
         state.watched.push_back(Arc::clone(&open));
-        state.questions.push_back(Question { fd, request, open });
+        state.questions.push_back(Question { fd, address, request, open });
         let is_watch_idle = std::mem::take(&mut state.is_watch_idle);
         drop(state);
         self.shared.for_worker.notify_one();
@@ -190,8 +198,9 @@ impl Drop for Hook {
 impl Shared {
     /// What a worker does until the end.
     fn work(&self) {
-        while let Some(Question { fd, request, open }) = self.next_question() {
-            let verdict = self.ask_back_end(fd, &request, open.deadline);
+        while let Some(Question { fd, address, request, open }) = self.next_question() {
+            let body = question::to_json(self.backend.node(), fd, address, &request);
+            let verdict = self.ask_back_end(&body, open.deadline);
             self.resolve(&open, fd, verdict);
         }
     }
@@ -205,14 +214,13 @@ impl Shared {
 
     /// Asks; and asks once more where the connection ended without an answer, which is how one ends that was kept for
     /// too long.
-    fn ask_back_end(&self, fd: Fd, request: &Request, deadline: Instant) -> Result<Verdict, Trouble> {
-        let body = question::to_json(self.backend.node(), fd, request);
+    fn ask_back_end(&self, body: &[u8], deadline: Instant) -> Result<Verdict, Trouble> {
         let post = || {
             let left = deadline.saturating_duration_since(clock::now());
             if left.is_zero() {
                 Err(Trouble::TimedOut)
             } else {
-                self.backend.post(&body, left).map_err(Trouble::Failure)
+                self.backend.post(body, left).map_err(Trouble::Failure)
             }
         };
         let answer = match post() {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Jwt, Time, path};
+use super::values::Lifetime;
+use super::{Jwt, path};
 
 #[derive(PartialEq, Debug, Args)]
 pub struct Token {
@@ -16,9 +17,9 @@ pub struct Token {
     #[arg(long, value_name = "NAME")]
     pub uid: String,
 
-    /// How long the token is good for
+    /// How long the token is good for: at most a year, 1y. It cannot be taken back, but by taking the secret away
     #[arg(long, value_name = "TIME", default_value = "1h")]
-    pub ttl: Time,
+    pub ttl: Lifetime,
 
     /// Groups that the client is in from the start. With commas, or given several times
     #[arg(long, value_name = "NAME", value_delimiter = ',')]

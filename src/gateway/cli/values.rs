@@ -1,7 +1,7 @@
 //! The values of settings: times, sizes, addresses, secrets and choices, each with what is allowed in its errors.
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::ValueEnum;
 use fdpush::{Address, Origins, SecondLogin, SlowReader};
+use ipnet::IpNet;
 use log::LevelFilter;
 
 /// What `fdpush config` prints in a secret's stead; no secret can be this.
@@ -22,6 +23,10 @@ pub struct Time(pub Duration);
 /// A time that may also be zero.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Delay(pub Duration);
+
+/// How long a token is good for, which counts in seconds: at least one, at most a year.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Lifetime(pub Duration);
 
 /// A number of bytes, with or without a unit: `65536`, `64KiB`, `16MiB`; at least a byte, at most 1 TiB.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -65,6 +70,22 @@ pub enum Auth {
     Trust,
     Jwt,
     Webhook,
+}
+
+/// A proxy that may say where its clients are.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum TrustedProxy {
+    /// One of this network, which may have a single address.
+    Net(IpNet),
+    /// Whoever comes by a unix socket.
+    Unix,
+}
+
+/// The header in which proxies say it.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ForwardedHeader {
+    XForwardedFor,
+    Forwarded,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
@@ -156,7 +177,18 @@ impl FromStr for Delay {
     }
 }
 
+impl FromStr for Lifetime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Lifetime, String> {
+        duration(text, Duration::from_secs(1)..=YEAR, "from 1s to 1y").map(Lifetime)
+    }
+}
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// As `1y` is read: 365 days and a quarter.
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 fn duration(text: &str, range: RangeInclusive<Duration>, allowed: &str) -> Result<Duration, String> {
     let time =
@@ -337,6 +369,19 @@ impl AsRef<str> for OriginRule {
     }
 }
 
+impl FromStr for TrustedProxy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TrustedProxy, String> {
+        if text == "unix" {
+            return Ok(TrustedProxy::Unix);
+        }
+        let net = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip)));
+        net.map(TrustedProxy::Net)
+            .map_err(|_| "expected an address, as 10.0.0.7, a network, as 10.0.0.0/8, or unix".to_owned())
+    }
+}
+
 impl FromStr for Url {
     type Err = String;
 
@@ -425,6 +470,12 @@ mod tests {
         }
         assert_eq!("0s".parse(), Ok(Delay(Duration::ZERO)));
         assert!("0s".parse::<Time>().is_err_and(|why| why.contains("from 10ms")));
+        for good in ["1s", "30d", "365d", "1y"] {
+            assert!(good.parse::<Lifetime>().is_ok(), "{good}");
+        }
+        for bad in ["0s", "999ms", "1y 1s", "ever"] {
+            assert!(bad.parse::<Lifetime>().is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -479,6 +530,12 @@ mod tests {
         }
         assert!("*".parse::<OriginRule>().is_ok() && "https://a.example".parse::<OriginRule>().is_ok());
         assert!("a.example".parse::<OriginRule>().is_err_and(|why| why.contains("https://example.com")));
+        for good in ["10.0.0.7", "10.0.0.0/8", "::1", "fd00::/8", "unix"] {
+            assert!(good.parse::<TrustedProxy>().is_ok(), "{good}");
+        }
+        for bad in ["", "10.0.0.0/33", "10.0.0", "proxy.lan", "unix:/x"] {
+            assert!(bad.parse::<TrustedProxy>().is_err_and(|why| why.contains("10.0.0.0/8")), "{bad}");
+        }
         assert!("node\n".parse::<NodeName>().is_err() && "a".repeat(129).parse::<NodeName>().is_err());
     }
 }

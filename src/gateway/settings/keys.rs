@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::gateway::auth::api_keys::check;
 use crate::gateway::cli::{Api, Jwt, Secret};
 
 /// HS256 wants a secret as long as its hash (RFC 7518 section 3.2).
@@ -17,22 +18,33 @@ pub struct KeyFile {
     pub content: Secret,
 }
 
-/// The keys that were given, and those in the file.
-pub fn api_keys(api: &Api, warnings: &mut Vec<String>) -> Result<Vec<Secret>, String> {
-    let mut keys = api.api_key.clone();
+/// The keys that were given, as `name` in a complaint, and those in the file.
+pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>) -> Result<Vec<Secret>, String> {
+    let mut keys = Vec::new();
+    for key in &api.api_key {
+        check(key.expose()).map_err(|why| format!("{name}: {why}"))?;
+        keys.push(key.clone());
+    }
     if let Some(path) = &api.api_key_file {
         let text = read(path)?;
         warnings.extend(exposure(path));
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let count = keys.len();
-        for line in lines {
-            keys.push(line.parse().map_err(|why| format!("{}: {why}", path.display()))?);
+        for (line, key) in listed(&text) {
+            let named = |why: &str| format!("{}:{line}: {why}", path.display());
+            check(key).map_err(named)?;
+            keys.push(key.parse().map_err(|why: String| named(&why))?);
         }
         if keys.len() == count {
             return Err(format!("{}: there is no key in it: expected one a line", path.display()));
         }
     }
     Ok(keys)
+}
+
+/// The keys of a file, with their lines, counted from 1.
+fn listed(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// The key files of tokens, read.
@@ -68,4 +80,16 @@ fn shortness(name: &str, secret: &Secret) -> Option<String> {
 
 fn read(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_has_comments_and_white_space() {
+        let text = "# the shop's\nshop-key\r\n\n   # the old one\n\tmail-key  \nwith#mark";
+        assert_eq!(listed(text).collect::<Vec<_>>(), [(2, "shop-key"), (5, "mail-key"), (6, "with#mark")]);
+        assert_eq!(listed("# none yet\n").next(), None);
+    }
 }

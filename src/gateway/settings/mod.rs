@@ -63,7 +63,7 @@ impl Settings {
     fn of(layers: Layers) -> Result<Settings, String> {
         let mut warnings = layers.mistyped_variables(std::env::vars_os().map(|(name, _)| name));
         let serve = Serve::from_arg_matches(&layers.all).map_err(|error| error.to_string())?;
-        let api_keys = keys::api_keys(&serve.api, &mut warnings)?;
+        let api_keys = keys::api_keys(&serve.api, &layers.name("api_key"), &mut warnings)?;
         let jwt_keys = keys::jwt_keys(&serve.clients.jwt, &mut warnings)?;
         let mut settings = Settings { serve, layers, api_keys, jwt_keys, warnings };
         settings.check_soundness()?;

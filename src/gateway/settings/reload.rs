@@ -13,6 +13,8 @@ const RELOADABLE: &[&str] = &[
     "client_may",
     "uid_connections_max",
     "address_connections_max",
+    "trusted_proxy",
+    "forwarded_header",
     "message_rate",
     "message_burst",
     "accept_rate",

@@ -1,6 +1,7 @@
 //! The events that a back end hears of, and their JSON. `docs/webhooks.md` is the reference for who reads them.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +17,8 @@ pub enum Event<'a> {
         fd: Fd,
         uid: Option<&'a str>,
         peer: Peer,
+        /// Where the client is, behind proxies that are trusted.
+        address: Option<IpAddr>,
         /// The path it asked for, decoded.
         path: &'a str,
         /// The groups it is in from the start.
@@ -130,9 +133,10 @@ impl Serialize for Timed<'_> {
         map.serialize_entry("type", self.event.kind().as_str())?;
         map.serialize_entry("time_ms", &self.time_ms)?;
         match self.event {
-            Event::Open { fd, uid, peer, path, groups, attributes } => {
+            Event::Open { fd, uid, peer, address, path, groups, attributes } => {
                 whose(&mut map, fd, uid)?;
                 map.serialize_entry("peer", &Shown(peer))?;
+                map.serialize_entry("address", &address)?;
                 map.serialize_entry("path", path)?;
                 if !groups.is_empty() {
                     map.serialize_entry("groups", groups)?;
@@ -202,16 +206,26 @@ mod tests {
         let attributes = RawValue::from_string(r#"{"plan": "pro"}"#.to_owned()).expect("JSON");
         let peer = Peer::V4 { ip: [203, 0, 113, 9], port: 4711 };
         let (uid, path, groups) = (Some("10086"), "/chät", ["a", "b\"c"].as_slice());
-        let event = Event::Open { fd: fd(), uid, peer, path, groups, attributes: Some(&attributes) };
+        let attributes = Some(&*attributes);
+        let event =
+            Event::Open { fd: fd(), uid, peer, address: Some([198, 51, 100, 7].into()), path, groups, attributes };
         assert_eq!(
             value(event),
             json!({"type": "open", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": "10086", "peer": "203.0.113.9:4711",
-                "path": "/chät", "groups": ["a", "b\"c"], "attributes": {"plan": "pro"}})
+                "address": "198.51.100.7", "path": "/chät", "groups": ["a", "b\"c"], "attributes": {"plan": "pro"}})
         );
-        let event = Event::Open { fd: fd(), uid: None, peer: Peer::Unix, path: "/", groups: &[], attributes: None };
+        let event = Event::Open {
+            fd: fd(),
+            uid: None,
+            peer: Peer::Unix,
+            address: None,
+            path: "/",
+            groups: &[],
+            attributes: None,
+        };
         assert_eq!(
             value(event),
-            json!({"type": "open", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": null, "peer": "unix", "path": "/"})
+            json!({"type": "open", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": null, "peer": "unix", "address": null, "path": "/"})
         );
     }
 

@@ -135,12 +135,20 @@ impl Webhook {
     /// Takes no more events, and waits until those that are there are sent, but not longer than `time_max`; the rest is
     /// given up. How many that were.
     pub fn finish(&self, time_max: Duration) -> usize {
-        let now = clock::now();
+        let (now, waiting) = (clock::now(), self.stats().queued);
+        if waiting > 0 {
+            log::info!("the last {waiting} events have {time_max:?} to reach the webhook");
+        }
         let rest = self.queue.finish(now + time_max, now);
         if rest > 0 {
-            log::error!("gave {rest} events up that the webhook did not take in the last {time_max:?}");
+            log::error!("gave {rest} events up that the webhook did not take in the end");
         }
         rest
+    }
+
+    /// Gives up what still waits, at once: whoever [finishes](Webhook::finish) waits no longer.
+    pub fn give_up(&self) {
+        self.queue.end();
     }
 }
 

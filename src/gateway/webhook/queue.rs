@@ -68,7 +68,7 @@ struct State {
     /// `queued` is never less than what is in `waiting`; the rest is on its way.
     stats: Stats,
     phase: Phase,
-    /// How many events were left at the end.
+    /// How many events were left at the end, until whoever finishes has been told.
     rest: usize,
 }
 
@@ -198,7 +198,7 @@ impl Queue {
     pub fn finish(&self, deadline: Instant, now: Instant) -> usize {
         let mut state = self.lock();
         if state.phase == Phase::Over {
-            return 0;
+            return std::mem::take(&mut state.rest);
         }
         state.phase = Phase::Finishing(deadline);
         self.for_worker.notify_one();
@@ -208,17 +208,18 @@ impl Queue {
         (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         // The worker may have come first.
         let waiting = state.end();
-        let rest = state.rest;
+        let rest = std::mem::take(&mut state.rest);
         drop(state);
         drop(waiting);
         self.for_worker.notify_one();
         rest
     }
 
-    /// The worker ends: whoever finishes need not wait.
+    /// Nothing is sent any more, because the worker ends or nobody wants to wait for it: whoever finishes need not.
     pub fn end(&self) {
         // The binding outlives the lock, so that the events are freed without it.
         let _waiting = self.lock().end();
+        self.for_worker.notify_one();
         self.for_finisher.notify_all();
     }
 

@@ -448,7 +448,7 @@ fn the_sample_key_is_answered() {
 #[test]
 fn answers() {
     let answer = |error: HttpError| {
-        let response = error.response();
+        let response = error.response(false);
         assert_eq!((response.status(), response.fault()), (error.status(), None));
         assert!(response.closes());
         let mut out = Vec::new();

@@ -1,16 +1,18 @@
 //! What a back end is asked: the client's request, as JSON. `docs/webhooks.md` is the reference for who reads it.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use fdpush::{Fd, Peer, Request};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// The body of the question. Cookies and authorization are in it: that is what it is for.
-pub fn to_json(node: &str, fd: Fd, request: &Request) -> Vec<u8> {
+pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request) -> Vec<u8> {
     let question = Question {
         node,
         fd: fd.as_u64(),
         peer: Shown(request.peer()),
+        address,
         method: request.method(),
         target: request.target(),
         headers: Headers(request),
@@ -24,6 +26,7 @@ struct Question<'a> {
     node: &'a str,
     fd: u64,
     peer: Shown,
+    address: Option<IpAddr>,
     method: &'a str,
     target: &'a str,
     headers: Headers<'a>,

@@ -1,7 +1,7 @@
 //! Questions to a back end that answers, refuses, lies, hangs, or is not there.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -66,7 +66,9 @@ fn config(double: &Double) -> Config {
 /// Asks, and gives back where the verdict will come.
 fn ask(hook: &Hook, request: &Request) -> Receiver<Verdict> {
     let (sender, verdicts) = mpsc::channel();
-    hook.ask(fd(7), request.clone(), move |verdict| sender.send(verdict).expect("a test"));
+    hook.ask(fd(7), Some(IpAddr::V4([203, 0, 113, 9].into())), request.clone(), move |verdict| {
+        sender.send(verdict).expect("a test")
+    });
     verdicts
 }
 
@@ -92,7 +94,7 @@ fn the_question_is_the_whole_request_signed() {
     let received = double.next();
     assert_eq!(received.header("x-fdpush-signature"), Some(secret.sign(&received.body).as_str()));
     let expected = serde_json::json!({
-        "node": "node-1", "fd": 7, "peer": request.peer().to_string(), "method": "GET", "target": "/chat?token=a%20b",
+        "node": "node-1", "fd": 7, "peer": request.peer().to_string(), "address": "203.0.113.9", "method": "GET", "target": "/chat?token=a%20b",
         "headers": {"host": ["x"], "cookie": ["sid=1"], "x-a": ["1", "\u{fffd}2"], "authorization": ["Bearer t"],
             "connection": ["close"]},
     });
@@ -182,7 +184,7 @@ fn the_watch_answers_even_where_workers_hang() {
     let (reached, is_reached) = mpsc::channel();
     loop {
         let (held, reached) = (Arc::clone(&held), reached.clone());
-        hook.ask(fd(1), request.clone(), move |verdict| {
+        hook.ask(fd(1), None, request.clone(), move |verdict| {
             // On a busy machine it may be the watch that calls, which must not hang.
             let is_worker = matches!(verdict, Verdict::Accept(_));
             reached.send(is_worker).expect("a test");
@@ -253,7 +255,7 @@ fn a_server_lets_in_whom_the_back_end_knows() {
     let (address, remote) = serve(move |server| {
         server.on_upgrade(move |ctx, fd, request| {
             let remote = ctx.remote();
-            hook.ask(fd, request.clone(), move |verdict| {
+            hook.ask(fd, None, request.clone(), move |verdict| {
                 // Too late for a client that is gone.
                 let _ = remote.answer(fd, upgrade(verdict));
             });

@@ -1,0 +1,127 @@
+//! What a command line may say, and what comes of it.
+
+use super::*;
+use clap::CommandFactory;
+use std::time::Duration;
+
+fn serve(flags: &[&str]) -> Result<Serve, String> {
+    let line = ["fdpush", "serve"].iter().chain(flags);
+    match Cli::try_parse_from(line).map_err(|error| error.to_string())?.command {
+        Command::Serve(serve) => Ok(*serve),
+        command => Err(format!("{command:?}")),
+    }
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn without_flags_all_is_as_the_crate_has_it() {
+    let serve = serve(&[]).expect("no flag is needed");
+    assert_eq!(serve.limits(), Limits::default());
+    assert_eq!(serve.heartbeat(), Heartbeat::default());
+    assert_eq!(serve.origins(), Ok(Origins::default()));
+    assert_eq!(serve.listen, ["127.0.0.1:9501".parse().expect("an address")]);
+    assert_eq!(serve.api.addresses, ["127.0.0.1:9502".parse().expect("an address")]);
+    assert!(serve.serves_page());
+}
+
+#[test]
+fn every_way_of_heartbeat_can_be_had() {
+    let heartbeat = |flags: &[&str]| serve(flags).expect("valid").heartbeat();
+    let seconds = Duration::from_secs;
+    let client = ["--heartbeat", "client", "--idle-max", "1m 30s"];
+    assert_eq!(heartbeat(&client), Heartbeat::Client { idle_max: seconds(90) });
+    let ping = ["--heartbeat", "ping", "--ping-every", "5s", "--missed-max", "3"];
+    assert_eq!(heartbeat(&ping), Heartbeat::Ping { every: seconds(5), missed_max: 3 });
+    assert_eq!(heartbeat(&["--heartbeat", "push", "--ping-every", "5s"]), Heartbeat::Push { every: seconds(5) });
+    assert_eq!(heartbeat(&["--heartbeat", "off"]), Heartbeat::Off);
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_its_name_and_what_is_allowed() {
+    let table: [(&[&str], &[&str]); 14] = [
+        (&["--heartbeat", "pong"], &["pong", "--heartbeat", "client, ping, push, off"]),
+        (&["--ping-every", "soon"], &["soon", "--ping-every", "25s"]),
+        (&["--ping-every", "1ms"], &["1ms", "--ping-every", "from 10ms"]),
+        (&["--missed-max", "0"], &["0", "--missed-max", "1.."]),
+        (&["--queue-bytes-max", "much"], &["much", "--queue-bytes-max", "64KiB"]),
+        (&["--connections-max", "99999999"], &["99999999", "--connections-max", "16777215"]),
+        (&["--on-second-login", "fight"], &["fight", "multi, kick_old, reject_new"]),
+        (&["--log", "loud"], &["loud", "--log", "off, error, warn"]),
+        (&["--listen", "9501"], &["9501", "--listen", "HOST:PORT, [V6]:PORT or unix:PATH"]),
+        (&["--api", "udp:9501"], &["9501", "--api", "unixgram:PATH or off"]),
+        (&["--origin", "a.example"], &["a.example", "--origin", "https://example.com"]),
+        (&["--webhook", "a.example"], &["a.example", "--webhook", "https://HOST"]),
+        (&["--client-may", "fly"], &["fly", "--client-may", "push_own_group, push_group, push_all"]),
+        (&["--headers-max", "257"], &["257", "--headers-max", "256"]),
+    ];
+    for (flags, hints) in table {
+        let error = serve(flags).expect_err("refused");
+        for hint in hints {
+            assert!(error.contains(hint), "{flags:?}: no {hint:?} in {error}");
+        }
+    }
+}
+
+#[test]
+fn trust_is_for_this_machine_unless_asked_for_by_name() {
+    let open = [Address::Tcp("0.0.0.0:9501".parse().expect("an address"))];
+    let local = [Address::Tcp("[::1]:9501".parse().expect("an address")), Address::Unix("/tmp/x".into())];
+    let check = |flags: &[&str], addresses| serve(flags).expect("valid").check_trust(addresses);
+    assert_eq!(check(&[], &local), Ok(()));
+    assert!(check(&[], &open).is_err_and(|why| why.contains("--auth trust")));
+    assert_eq!(check(&["--auth", "trust"], &open), Ok(()));
+}
+
+#[test]
+fn origins_are_checked() {
+    let origins = |flags: &[&str]| serve(flags).expect("valid").origins();
+    assert_eq!(origins(&["--origin", "*"]), Ok(Origins::Any));
+    assert!(origins(&["--origin", "https://a.example,https://b.example"]).is_ok());
+}
+
+#[test]
+fn what_clients_may_do_depends_on_who_they_are() {
+    let may = |flags: &[&str]| serve(flags).expect("valid").client_may();
+    assert_eq!(may(&[]).len(), 7);
+    assert_eq!(may(&["--auth", "jwt"]), [May::PushOwnGroup]);
+    assert_eq!(may(&["--auth", "jwt", "--client-may", "all"]).len(), 7);
+    assert_eq!(may(&["--client-may", "nothing"]), []);
+    assert_eq!(may(&["--client-may", "online,push_uid"]), [May::PushUid, May::Online]);
+}
+
+#[test]
+fn a_burst_is_twice_the_rate() {
+    let burst = |flags: &[&str]| serve(flags).expect("valid").message_burst();
+    assert_eq!(burst(&[]), None);
+    assert_eq!(burst(&["--message-rate", "10"]), Some(20));
+    assert_eq!(burst(&["--message-rate", "10", "--message-burst", "50"]), Some(50));
+}
+
+#[test]
+fn debug_output_shows_no_secret() {
+    let flags = ["--jwt-secret", "hush,hush2", "--api-key", "hush3", "--webhook-secret", "hush4"];
+    let text = format!("{:?}", serve(&flags).expect("valid"));
+    assert!(text.contains("webhook_secret: Some(***)") && !text.contains("hush"), "{text}");
+}
+
+#[test]
+fn every_setting_has_its_flag_and_its_variable() {
+    for command in Cli::command().get_subcommands() {
+        for arg in command.get_arguments() {
+            let id = arg.get_id().as_str();
+            assert_eq!(arg.get_long(), Some(id.replace('_', "-").as_str()), "{id}");
+            if matches!(id, "uid" | "ttl" | "groups") {
+                // What one token says is no setting.
+                continue;
+            }
+            let variable = format!("FDPUSH_{}", id.to_uppercase());
+            assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "{id}");
+            let is_secret = matches!(arg.get_value_names(), Some([name]) if name == "SECRET" || name == "KEY");
+            assert_eq!(arg.is_hide_env_values_set(), is_secret, "{id}: help shows no secret");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Clients that come by a proxy, through the real binary: whose word is taken for where they are, and what hangs on it.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use common::backend::{Answer, Backend};
+use common::gateway::{Gateway, hang_up, until};
+use common::raw::UPGRADE;
+use common::{Client, PATIENCE, Scratch, refusal};
+use serde_json::json;
+
+/// As a client that its proxy heard from this address.
+fn comes_from(gateway: &Gateway, told: &str) -> Result<Client, u16> {
+    let client = Client::connect(gateway.address, "/", &[("X-Forwarded-For", told)]);
+    client.map_err(|error| refusal(Err(error)).0)
+}
+
+#[test]
+fn the_bound_of_an_address_is_the_clients_behind_a_trusted_proxy() {
+    let gateway = Gateway::start(&["--trusted-proxy", "10.0.0.0/8,127.0.0.1", "--address-connections-max", "1"]);
+    let first = comes_from(&gateway, "203.0.113.9").expect("the first of its address");
+    let _other = comes_from(&gateway, "203.0.113.10").expect("another address");
+    for again in ["203.0.113.9", "198.51.100.1, 203.0.113.9", "203.0.113.9:80, 10.2.3.4"] {
+        assert_eq!(comes_from(&gateway, again).err(), Some(429), "{again}");
+    }
+    // The other header may be the client's own.
+    let both = [("Forwarded", "for=198.51.100.1"), ("X-Forwarded-For", "203.0.113.10")];
+    assert_eq!(refusal(Client::connect(gateway.address, "/", &both)).0, 429);
+    hang_up(first);
+    until("its place is free", || comes_from(&gateway, "203.0.113.9").is_ok());
+}
+
+#[test]
+fn nobody_else_is_believed() {
+    for trusted in [&[][..], &["--trusted-proxy", "10.0.0.0/8,unix"]] {
+        let gateway = Gateway::start(&[trusted, &["--address-connections-max", "1"]].concat());
+        let (_first, fd) = gateway.open("/", &[("X-Forwarded-For", "203.0.113.9")]);
+        assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["address"], "127.0.0.1", "{trusted:?}");
+        assert_eq!(comes_from(&gateway, "203.0.113.10").err(), Some(429), "{trusted:?}");
+    }
+}
+
+#[test]
+fn back_ends_are_told_where_the_client_is() {
+    let backend = Backend::start(|asked| match asked.json().get("events") {
+        Some(_) => Answer::Status(200, String::new()),
+        None => Answer::Status(200, r#"{"uid":"ann","attributes":{"plan":"pro"}}"#.to_owned()),
+    });
+    let url = backend.url();
+    let hooks = ["--auth", "webhook", "--auth-url", &url, "--webhook", &url];
+    let proxy = ["--trusted-proxy", "127.0.0.0/8", "--forwarded-header", "forwarded"];
+    let gateway = Gateway::start(&[&hooks[..], &proxy, &["--address-connections-max", "1"]].concat());
+    let header = [("Forwarded", r#"for=198.51.100.1, for="[2001:db8::7]:4711";proto=https"#)];
+    let (ann, fd) = gateway.open("/", &header);
+    let question = backend.asked.next().json();
+    assert_eq!(question["address"], "2001:db8::7");
+    assert!(question["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{question}");
+    assert_eq!(backend.asked.next().json()["events"][0]["address"], "2001:db8::7");
+    let path = format!("/api/connections/{fd}");
+    assert_eq!(gateway.get(&path)["address"], "2001:db8::7");
+    assert_eq!(gateway.get("/api/users/ann")["connections"][0]["address"], "2001:db8::7");
+    // What a back end sets has its place beside it.
+    assert_eq!(gateway.get(&format!("{path}/attributes")), json!({"plan": "pro"}));
+    let patch = gateway.call("PUT", &format!("{path}/attributes"), &[("Content-Type", "application/json")], "{}");
+    assert_eq!((patch.status, &gateway.get(&path)["address"]), (200, &json!("2001:db8::7")));
+    assert_eq!(refusal(Client::connect(gateway.address, "/", &header)).0, 429);
+    hang_up(ann);
+    until("its place is free", || Client::connect(gateway.address, "/", &header).is_ok());
+}
+
+#[test]
+fn a_proxy_may_come_by_a_unix_socket() {
+    for (trusted, address) in [("unix", json!("203.0.113.9")), ("127.0.0.1", json!(null))] {
+        let scratch = Scratch::new("proxied");
+        let path = scratch.file("push.sock");
+        let unix = format!("unix:{}", path.display());
+        let gateway = Gateway::start(&["--listen", &unix, "--trusted-proxy", trusted]);
+        let mut stream = UnixStream::connect(&path).expect("a server that listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        let request = UPGRADE.replace("\r\n\r\n", "\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("bytes sent");
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).expect("an answer");
+        assert_eq!(&start, b"HTTP/1.1 101");
+        let connection = &gateway.get("/api/connections")["connections"][0];
+        assert_eq!((&connection["peer"], &connection["address"]), (&json!("unix"), &address), "{trusted}");
+    }
+}
+
+#[test]
+fn sighup_says_whom_to_trust_and_those_who_are_there_stay_where_they_were() {
+    let scratch = Scratch::new("trusting");
+    let file = scratch.file("fdpush.toml");
+    fs::write(&file, "\n").expect("a file");
+    let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
+    let address_of = |fd| gateway.get(&format!("/api/connections/{fd}"))["address"].clone();
+    let header = [("X-Forwarded-For", "203.0.113.9")];
+    let (_before, before) = gateway.open("/", &header);
+    fs::write(&file, "trusted_proxy = [\"127.0.0.1\"]\naddress_connections_max = 1\n").expect("a file");
+    gateway.signal("-HUP");
+    gateway.logged("and these changed: ");
+    let (_after, after) = gateway.open("/", &header);
+    assert_eq!((address_of(before), address_of(after)), (json!("127.0.0.1"), json!("203.0.113.9")));
+    // Of these two, one each: that of the first counts, too, where nothing is told.
+    assert_eq!(comes_from(&gateway, "203.0.113.9").err(), Some(429));
+    assert_eq!(comes_from(&gateway, "unknown").err(), Some(429));
+}
