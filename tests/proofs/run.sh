@@ -5,9 +5,11 @@
 #   PROOF_BIN    the program that proves it   (default: of benches/load, built here)
 #   ROUNDS       how often it is killed       (default 10)
 #   SUBSCRIBERS  clients of the drains        (default 10000)
+#   RATE_MIN     pushes a second that the drains must have come to, of the 5000 that are due (default 4500)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-subscribers=${SUBSCRIBERS:-10000}
+rounds=${ROUNDS:-10}
+options=(--subscribers "${SUBSCRIBERS:-10000}" --rate-min "${RATE_MIN:-4500}")
 if [[ -z ${FDPUSH_BIN:-} ]]; then
     cargo build --release --bin fdpush
     FDPUSH_BIN=${CARGO_TARGET_DIR:-target}/release/fdpush
@@ -18,6 +20,6 @@ if [[ -z ${PROOF_BIN:-} ]]; then
 fi
 # Server and client each hold a descriptor a connection; the server raises its own limit.
 ulimit -n "$(ulimit -H -n)"
-timeout 600 "$PROOF_BIN" kill --server "$FDPUSH_BIN" --rounds "${ROUNDS:-10}"
-timeout 120 "$PROOF_BIN" drain --server "$FDPUSH_BIN" --subscribers "$subscribers"
-timeout 120 "$PROOF_BIN" drain --server "$FDPUSH_BIN" --subscribers "$subscribers" --drain-for-ms 3000
+timeout $((60 + 30 * rounds)) "$PROOF_BIN" kill --server "$FDPUSH_BIN" --rounds "$rounds"
+timeout 120 "$PROOF_BIN" drain --server "$FDPUSH_BIN" "${options[@]}"
+timeout 120 "$PROOF_BIN" drain --server "$FDPUSH_BIN" "${options[@]}" --drain-for-ms 3000

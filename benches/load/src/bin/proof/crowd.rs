@@ -31,6 +31,8 @@ pub struct Book {
     pub answered: usize,
     pub promised: usize,
     pub received: usize,
+    /// Pushers whose last request came too late for a server that goes down.
+    pub refused: usize,
 }
 
 impl Crowd {
@@ -69,6 +71,11 @@ impl Crowd {
             let number = pusher + one.sent * count;
             one.push(number % total, number);
         }
+    }
+
+    /// Pushes that wait for their answer, and may still get one.
+    pub fn under_way(&self) -> usize {
+        self.pushers.iter().filter(|pusher| !pusher.is_over).map(Pusher::under_way).sum()
     }
 
     /// Sends what is to be sent, waits for something to happen, at most for so long, and reads what came.
@@ -129,6 +136,7 @@ impl Crowd {
     pub fn book(&self) -> Book {
         let sent = self.pushers.iter().map(|pusher| pusher.sent).sum();
         let answered = self.pushers.iter().map(|pusher| pusher.answered).sum();
-        Book { sent, answered, ..Book::default() }
+        let refused = self.pushers.iter().filter(|pusher| pusher.is_refused).count();
+        Book { sent, answered, refused, ..Book::default() }
     }
 }

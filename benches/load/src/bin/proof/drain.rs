@@ -14,6 +14,10 @@ use crate::{Load, wrong};
 /// The close code of a server that goes down.
 const GOING_AWAY: u16 = 1001;
 
+/// Pushes that wait for their answer at most. On a machine that is too busy for the rate there are fewer a second, and no
+/// backlog without an end.
+const UNDER_WAY_MAX: usize = 1000;
+
 /// The server counts in milliseconds, rounded down.
 const TICK: Duration = Duration::from_millis(2);
 
@@ -24,9 +28,12 @@ pub struct Options {
     /// Pushes a second.
     #[arg(long, default_value_t = 5000)]
     rate: u32,
-    /// How long they go on before the signal, in milliseconds. They go on after it, too.
-    #[arg(long, default_value_t = 2000)]
-    before_ms: u64,
+    /// How many a second it must have come to.
+    #[arg(long, default_value_t = 0)]
+    rate_min: u32,
+    /// How many there are before the signal. They go on after it, too.
+    #[arg(long, default_value_t = 10_000)]
+    before: usize,
     /// Over how long the server spreads its closes, in milliseconds.
     #[arg(long, default_value_t = 0)]
     drain_for_ms: u64,
@@ -41,22 +48,19 @@ pub fn prove(options: &Options) -> io::Result<()> {
     let flags = [format!("--drain-for={}ms", spread.as_millis()), format!("--drain-time-max={}ms", limit.as_millis())];
     let (mut server, _) = Server::start(&options.load.server, Places::find()?, &flags)?;
     let mut crowd = Crowd::gather(&options.load, server.places, |_| Manner::Requests)?;
-    let started = Instant::now();
-    let mut pushed = 0;
-    let mut push = |crowd: &mut Crowd| {
-        let due = (started.elapsed().as_secs_f64() * f64::from(options.rate)) as usize;
-        (pushed..due).for_each(|number| crowd.push(number % options.load.pushers));
-        pushed = due;
-        crowd.turn(Duration::from_millis(1))
-    };
-    while started.elapsed() < Duration::from_millis(options.before_ms) {
-        push(&mut crowd)?;
+    let mut pace = Pace { rate: options.rate, started: Instant::now(), pushed: 0 };
+    while pace.pushed < options.before {
+        pace.turn(&mut crowd)?;
     }
+    let reached = pace.pushed as f64 / pace.started.elapsed().as_secs_f64();
     let before = crowd.book();
+    if before.refused > 0 {
+        return Err(wrong("a push was refused"));
+    }
     let signalled = Instant::now();
     server.signal(Signal::TERM)?;
     let (status, took) = loop {
-        push(&mut crowd)?;
+        pace.turn(&mut crowd)?;
         match server.ended()? {
             Some(status) => break (status, signalled.elapsed()),
             None if signalled.elapsed() > limit + PATIENCE => return Err(wrong("the server does not end")),
@@ -67,7 +71,7 @@ pub fn prove(options: &Options) -> io::Result<()> {
     let book = crowd.settle()?;
     let closes = closes(&crowd, signalled)?;
     println!(
-        "drain: {} subscribers; {} pushes sent before SIGTERM, {} of them answered by then, {} sent after; {} answered, {} of them queued, {} received, none \
+        "drain: {} subscribers; {} pushes sent before SIGTERM, {reached:.0} a second, {} of them answered by then, {} sent after; {} answered, {} of them queued, {} received, none \
          lost; {} closes with {GOING_AWAY}, from {:.1?} to {:.1?}; {status} after {took:.1?} of {limit:.1?}",
         options.load.subscribers,
         before.sent,
@@ -80,10 +84,33 @@ pub fn prove(options: &Options) -> io::Result<()> {
         closes[0],
         closes[closes.len() - 1],
     );
+    if reached < f64::from(options.rate_min) {
+        return Err(wrong("too few pushes a second: is the machine busy?"));
+    }
     if !status.success() || took > limit {
         return Err(wrong("it did not end well, or in time"));
     }
     check_spread(&closes, spread)
+}
+
+/// Pushes at a rate, over one pusher after the other.
+struct Pace {
+    rate: u32,
+    started: Instant,
+    pushed: usize,
+}
+
+impl Pace {
+    /// Pushes what is due, and reads what came.
+    fn turn(&mut self, crowd: &mut Crowd) -> io::Result<()> {
+        let due = (self.started.elapsed().as_secs_f64() * f64::from(self.rate)) as usize;
+        let room = UNDER_WAY_MAX.saturating_sub(crowd.under_way());
+        for _ in 0..due.saturating_sub(self.pushed).min(room) {
+            crowd.push(self.pushed % crowd.pushers.len());
+            self.pushed += 1;
+        }
+        crowd.turn(Duration::from_millis(1))
+    }
 }
 
 /// When each subscriber was told, after the signal, the first one first. All were, with the right code.

@@ -37,6 +37,7 @@ pub fn prove(options: &Options) -> io::Result<()> {
         total.answered += book.answered;
         total.promised += book.promised;
         total.received += book.received;
+        total.refused += book.refused;
     }
     let (_, took) = Server::start(&options.load.server, places, &[])?;
     restarts.push(took);
@@ -53,6 +54,9 @@ pub fn prove(options: &Options) -> io::Result<()> {
         total.promised,
         total.received,
     );
+    if total.refused > 0 {
+        return Err(wrong("a push was refused"));
+    }
     if total.answered == total.sent || total.promised != total.answered {
         return Err(wrong("it was not killed in the middle of pushes"));
     }

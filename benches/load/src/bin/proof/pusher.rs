@@ -24,6 +24,8 @@ pub struct Pusher {
     line: Vec<u8>,
     pub sent: usize,
     pub answered: usize,
+    /// Its last request was refused, because the server goes down. Nothing was promised of that one.
+    pub is_refused: bool,
     /// Its stream has ended.
     pub is_over: bool,
 }
@@ -40,7 +42,7 @@ impl Pusher {
                 format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes()
             }
         };
-        Ok(Pusher { socket, manner, unsent, line: Vec::new(), sent: 0, answered: 0, is_over: false })
+        Ok(Pusher { socket, manner, unsent, line: Vec::new(), sent: 0, answered: 0, is_refused: false, is_over: false })
     }
 
     pub fn under_way(&self) -> usize {
@@ -97,9 +99,16 @@ impl Pusher {
             for part in buffer[..count].split_inclusive(|byte| *byte == b'\n') {
                 self.line.extend_from_slice(part);
                 if self.line.ends_with(b"\n") {
-                    if let Some(queued) = queued(&self.line)? {
-                        answered(self.answered, queued)?;
-                        self.answered += 1;
+                    match read_line(&self.line)? {
+                        Line::Answer(queued) => {
+                            answered(self.answered, queued)?;
+                            self.answered += 1;
+                        }
+                        Line::GoingDown => self.is_refused = true,
+                        Line::Other if self.is_refused && self.line.starts_with(b"HTTP/") => {
+                            return Err(wrong("an answer came behind the last one"));
+                        }
+                        Line::Other => {}
                     }
                     self.line.clear();
                 }
@@ -109,14 +118,26 @@ impl Pusher {
     }
 }
 
-/// What a line of a response says of a push, where it is about one. The lines of heads and chunk sizes are not.
-fn queued(line: &[u8]) -> io::Result<Option<usize>> {
+/// A line of what the server says.
+enum Line {
+    /// On how many connections a push was queued.
+    Answer(usize),
+    /// The status of a request that came too late.
+    GoingDown,
+    /// Of a head, the size of a chunk, or a text for people.
+    Other,
+}
+
+fn read_line(line: &[u8]) -> io::Result<Line> {
     let text = String::from_utf8_lossy(line);
+    if text.starts_with("HTTP/1.1 503 ") {
+        return Ok(Line::GoingDown);
+    }
     let is_refused = text.starts_with("HTTP/1.1 ") && !text.starts_with("HTTP/1.1 200 ");
     if is_refused || text.starts_with("{\"error\"") {
         return Err(wrong(format!("a push was refused: {text}")));
     }
-    let Some((_, rest)) = text.split_once("\"queued\":") else { return Ok(None) };
+    let Some((_, rest)) = text.split_once("\"queued\":") else { return Ok(Line::Other) };
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().map(Some).map_err(|_| wrong(format!("no answer: {text}")))
+    digits.parse().map(Line::Answer).map_err(|_| wrong(format!("no answer: {text}")))
 }
