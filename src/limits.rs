@@ -50,10 +50,18 @@ pub struct Limits {
     /// It bounds what one turn of the loop pushes to a connection, too, less what its socket takes at once: a reader has
     /// no time to read within a turn.
     pub queue_bytes_max: usize,
-    /// Bytes in the queues of all WebSockets, a shared frame counted once, except that a frame of at most 512 bytes counts
-    /// for each recipient until it is written; over it, `slow_reader` likewise, and a reader that has taken half a message
-    /// and has no room for the other half is closed whatever the policy. HTTP responses have as much again, and a
-    /// connection is ended whose response is over it and cannot be sent at once. Default 64 MiB.
+    /// Bytes in the queues of all WebSockets, a shared frame counted once; over it, `slow_reader` likewise. A queue holds
+    /// what its socket did not take: what a turn of the loop pushes costs no more than the loop's journal (at most 512 KiB)
+    /// before it is offered to the sockets at the turn's end, or as soon as there would be no room for it.
+    ///
+    /// Only a whole message can be dropped, and none that was said to be queued. So a connection is closed whatever the
+    /// policy if half a message is left for which there is no room, or if what it was pushed in a turn is left by its
+    /// socket when others have used the room up; a close frame that there is no room for is not sent. Until it is closed,
+    /// all are over the bound by what that one connection has. Beyond that only control frames are over it, and, under
+    /// [`Conflate`](SlowReader::Conflate), one message that took the place of a shorter or a shared one.
+    ///
+    /// HTTP responses have as much again, and a connection is ended whose response is over it and cannot be sent at once.
+    /// Default 64 MiB.
     pub queue_total_bytes_max: usize,
     /// How long a connection's output may make no progress before it counts as dead. Default 30 s.
     pub write_time_max: Duration,

@@ -7,12 +7,14 @@
 mod common;
 
 use std::alloc::System;
+use std::io::IoSlice;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::raw::{TEXT, frame};
+use common::raw::{TEXT, UPGRADE, frame};
 use common::{PATIENCE, Raw, TestServer, serve};
-use fdpush::{Context, Fd, Frame, Heartbeat, Message};
+use fdpush::sim::{Connection, Env, Event, Opcode, Outbound, Sent, outbound};
+use fdpush::{Context, Fd, Frame, Heartbeat, Limits, Message, Origins, Peer, Upgrade};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -107,6 +109,54 @@ fn fan_out(bytes: usize, outstanding: usize, members: usize) -> usize {
     })
 }
 
+/// Turns of floor 1 alone, without sockets, which would be more than a process may have: what sockets take at once.
+fn many_recipients(bytes: usize, publishes: usize, recipients: u64) -> usize {
+    let mut env = Env::new(Limits::default(), Heartbeat::Off, Origins::Same);
+    let mut connections: Vec<Connection> = (1..=recipients).map(|fd| websocket(fd, &mut env)).collect();
+    let message = vec![b'x'; bytes];
+    let mut turn = || {
+        for _ in 0..publishes {
+            let mut outbound = outbound(Outbound::message(Opcode::Binary, &message), true, None);
+            for connection in &mut connections {
+                assert_eq!(connection.send(&mut outbound, &mut env), Sent::Queued);
+            }
+        }
+        for connection in &mut connections {
+            while connection.can_write() {
+                write(connection, &mut env);
+            }
+            assert_eq!(connection.queued_bytes(), 0);
+        }
+        env.end_turn();
+    };
+    (0..WARM_UP).for_each(|_| turn());
+    let region = Region::new(ALLOCATOR);
+    (0..ROUNDS).for_each(|_| turn());
+    let change = region.change();
+    change.allocations + change.reallocations
+}
+
+/// An open connection.
+fn websocket(fd: u64, env: &mut Env) -> Connection {
+    let mut connection = Connection::new(Peer::Unix, env);
+    let mut request = UPGRADE.to_owned().into_bytes();
+    let Some(Event::Upgrade(request)) = connection.handle_bytes(&mut &mut request[..], env) else {
+        panic!("no upgrade");
+    };
+    let fd = Fd::from_u64(fd).expect("a number of a connection");
+    connection.accept(fd, &Upgrade::accept(), &request, env).expect("an answer").expect("what came ahead");
+    write(&mut connection, env);
+    connection
+}
+
+/// Its socket takes what one system call offers.
+fn write(connection: &mut Connection, env: &mut Env) {
+    let mut slices = [IoSlice::new(&[]); 64];
+    let filled = connection.poll_slices(env, &mut slices);
+    let offered = slices[..filled].iter().map(|slice| slice.len()).sum();
+    connection.handle_written(offered, false, env);
+}
+
 #[test]
 fn a_warm_server_allocates_nothing_for_a_message_or_a_recipient() {
     // A few KiB at a time at most: what a socket could be full of makes a queue, and a message that is cut is kept.
@@ -120,5 +170,10 @@ fn a_warm_server_allocates_nothing_for_a_message_or_a_recipient() {
         }
         // A long frame is shared: its bytes and the count of its owners are allocated, however many those are.
         assert_eq!(fan_out(1024, 4, members), 2 * 4 * ROUNDS, "long frames to {members}");
+    }
+    for recipients in [3000, 10_000] {
+        assert_eq!(many_recipients(128, 16, recipients), 0, "to {recipients}");
+        assert_eq!(many_recipients(1024, 16, recipients), 2 * 16 * ROUNDS, "long frames to {recipients}");
+        assert_eq!(many_recipients(8 << 10, 8, recipients), 2 * 8 * ROUNDS, "longer frames to {recipients}");
     }
 }

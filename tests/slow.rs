@@ -165,6 +165,79 @@ fn all_queues_together_have_a_bound_too() {
 }
 
 #[test]
+fn what_a_turn_pushes_to_many_is_no_queue() {
+    const READERS: usize = 50;
+    const PUBLISHES: usize = 16;
+    let (told, heard) = channel();
+    let limits = Limits { queue_total_bytes_max: QUEUE_BYTES_MAX, ..limits(SlowReader::Close) };
+    let server = serve(|server| server.limits(limits).on_close(report_close(told)));
+    let behind = server.connect("/");
+    let fd = behind.fd();
+    let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect("/")).collect();
+    let queued_bytes = || server.ask(move |ctx| ctx.info(fd)).expect("it lives").queued_bytes;
+    for sent in 0..MESSAGES_MAX {
+        if queued_bytes() > QUEUE_BYTES_MAX / 2 {
+            break;
+        }
+        assert_eq!(server.ask(move |ctx| ctx.push(fd, &numbered(sent))), Outcome::Queued);
+    }
+    // Six times the bound in all, and none of it is a queue but what the one gets that is behind.
+    let (writes, deliveries) = server.ask(|ctx| {
+        let (writes, text) = (ctx.stats().writes, "x".repeat(500));
+        (writes, (0..PUBLISHES).map(|_| ctx.broadcast(&text)).collect::<Vec<_>>())
+    });
+    let all = READERS + 1;
+    assert_eq!(deliveries, [Delivery { matched: all, queued: all, dropped: 0 }; PUBLISHES]);
+    for reader in &mut readers {
+        (0..PUBLISHES).for_each(|_| assert_eq!(reader.text().len(), 500));
+    }
+    let writes = server.ask(|ctx| ctx.stats().writes) - writes;
+    assert!(writes <= all as u64, "{writes} writes for the output of one turn");
+    assert!(heard.so_far().is_empty());
+}
+
+/// What was told to be queued is not dropped behind anybody's back: where a turn leaves more than there is room for, a
+/// connection ends.
+#[test]
+fn a_turn_that_no_socket_takes_keeps_the_bound_and_its_word() {
+    const READERS: usize = 20;
+    const TOTAL_MAX: usize = 100 << 10;
+    let (told, heard) = channel();
+    let limits =
+        Limits { queue_bytes_max: 1 << 20, queue_total_bytes_max: TOTAL_MAX, ..limits(SlowReader::DropNewest) };
+    let server = serve(|server| server.limits(limits).on_close(report_close(told)));
+    let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect("/")).collect();
+    let fds: Vec<Fd> = readers.iter().map(Client::fd).collect();
+    let mut queued = vec![0; READERS];
+    for turn in 0..MESSAGES_MAX {
+        let (fds, sent) = (fds.clone(), queued.clone());
+        let (waiting, outcomes) = server.ask(move |ctx| {
+            let waiting = ctx.stats().queued_bytes;
+            let outcomes = fds.iter().zip(sent).map(|(fd, sent)| ctx.push(*fd, &numbered(sent)));
+            (waiting, outcomes.collect::<Vec<_>>())
+        });
+        assert!(waiting <= TOTAL_MAX, "{waiting} bytes wait in turn {turn}");
+        queued.iter_mut().zip(&outcomes).for_each(|(queued, outcome)| *queued += usize::from(outcome.is_queued()));
+        if outcomes.iter().all(|outcome| !outcome.is_queued()) {
+            break;
+        }
+    }
+    let closed: Vec<Fd> = heard
+        .so_far()
+        .into_iter()
+        .map(|(fd, closed)| {
+            assert_eq!(closed.cause, Cause::SlowConsumer);
+            fd
+        })
+        .collect();
+    for (reader, queued) in readers.iter_mut().zip(queued) {
+        if !closed.contains(&reader.fd()) {
+            expect_numbers(reader, 0..queued);
+        }
+    }
+}
+
+#[test]
 fn a_socket_that_takes_nothing_for_too_long_is_dropped() {
     // Over a unix socket, where no TCP_USER_TIMEOUT comes first.
     let scratch = Scratch::new("write-timeout");

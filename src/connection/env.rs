@@ -24,7 +24,7 @@ pub struct Env {
     pub now: Tick,
     /// The same for people: the `Date` of HTTP responses.
     pub date: String,
-    /// Bytes in all queues.
+    /// Bytes in all queues. What lies in the journal is in none.
     pub queued: Queued,
     /// What is counted.
     pub counts: Counts,
@@ -51,6 +51,12 @@ impl Env {
             assemblers: Vec::new(),
             queues: Vec::new(),
         }
+    }
+
+    /// Whether all queues together, and so many bytes more, are over their bound.
+    #[inline]
+    pub fn is_over_total(&self, more: usize) -> bool {
+        self.queued.frames + more > self.limits.queue_total_bytes_max
     }
 
     /// All that was touched has been flushed: the journal begins anew.

@@ -280,11 +280,10 @@ impl Rig {
         }
         let policy = self.env.limits.slow_reader;
         match sent {
-            Sent::Queued if self.env.queued.frames > self.env.limits.queue_total_bytes_max => {
-                self.write(at);
-                let is_over = self.env.queued.frames > self.env.limits.queue_total_bytes_max;
+            Sent::Queued if self.env.is_over_total(self.sides[at].connection.fresh_bytes()) => {
+                self.offer(at);
                 let side = &mut self.sides[at];
-                if !is_over || side.connection.queued_bytes() == 0 {
+                if !self.env.is_over_total(0) || !side.connection.is_behind() {
                     return;
                 }
                 if policy != SlowReader::Close && side.connection.take_back(&mut self.env) {
@@ -308,7 +307,7 @@ impl Rig {
     fn send(&mut self, at: usize, outbound: &mut Outbound<'_>, due: &Due) -> Sent {
         let side = &mut self.sides[at];
         let (before, bytes, limits) = (side.connection.queued_bytes(), outbound.bytes(), &self.env.limits);
-        let is_over_total = before > 0 && self.env.queued.frames + bytes > limits.queue_total_bytes_max;
+        let is_over_total = before > 0 && self.env.is_over_total(side.connection.fresh_bytes() + bytes);
         let expected = match side.life {
             Life::Http | Life::Ended => Sent::NotOpen,
             Life::Open if bytes > limits.queue_bytes_max => Sent::TooLarge,
@@ -348,6 +347,8 @@ impl Rig {
         let side = &mut self.sides[at];
         if side.life == Life::Open {
             side.reader.truncate();
+        } else {
+            side.reader.is_lost = true;
         }
         let event = side.connection.close_slow(&mut self.env);
         if matches!(&event, Some(Event::Closed(closed)) if closed.code == CloseCode::ABNORMAL) {
@@ -370,8 +371,17 @@ impl Rig {
 
     // The loop's side.
 
-    /// Writes until there is nothing to write, the socket is full, or the turn's share used up.
+    /// Writes, and ends a connection that is left with frames for which there is no room.
     fn write(&mut self, at: usize) {
+        let was_untried = self.sides[at].connection.is_untried();
+        self.offer(at);
+        if was_untried && self.env.is_over_total(0) && self.sides[at].connection.is_behind() {
+            self.close_slow(at);
+        }
+    }
+
+    /// Writes until there is nothing to write, the socket is full, or the turn's share used up.
+    fn offer(&mut self, at: usize) {
         let side = &mut self.sides[at];
         for _ in 0..WRITES_PER_TURN_MAX {
             let mut slices = [IoSlice::new(&[]); 64];
@@ -401,6 +411,7 @@ impl Rig {
         for at in [0, 1] {
             self.flush(at);
         }
+        assert!(self.sides.iter().all(|side| side.connection.fresh_bytes() == 0), "output outlives the journal");
         self.env.end_turn();
         self.env.now = match later {
             Some(millis) => self.env.now.after(Duration::from_millis(millis)),

@@ -4,27 +4,49 @@
 //! It exists because most output is written in the turn that made it, by a socket with room. A reply, the replies to all
 //! that one read brought, a publish to a thousand and the sixteen after it: each is one range, so neither a queue nor a
 //! copy is made for it. What is left when the socket was full, or whose frames do not lie together, goes into a
-//! [`Queue`](super::queue::Queue). When all that was touched is flushed, no range is left, and the journal begins anew.
+//! [`Queue`]. When all that was touched is flushed, no range is left, and the journal begins anew.
 
-use crate::connection::queue::{COPIED_BYTES_MAX, Outbound, RUN_BYTES_MAX};
+use crate::connection::queue::{COPIED_BYTES_MAX, Outbound, Queue, Queued};
+use crate::protocol::frame::server_frame_bytes;
+use crate::protocol::shared::SharedFrame;
 
 /// A turn's output is flushed before its end once it is this long, while it is still in the processor's cache.
 const FLUSHED_AT_BYTES: usize = 64 << 10;
 
 /// Nothing is appended beyond this: what one call of a handler pushes on top goes into queues. So the journal, like the
-/// buffer that is read into, is a fixed cost; what counts as queued is each connection's range, for it may come to a copy.
+/// buffer that is read into, is a fixed cost: of what lies here, no connection has anything that counts as queued.
 const BYTES_MAX: usize = 256 << 10;
+
+// What is kept apart is a copy. `Limits::queue_total_bytes_max` names the sum.
+const _: () = assert!(2 * BYTES_MAX == 512 << 10);
+
+/// Nor more that has to be kept apart than this, which large frames alone never come to: with many small ones that have a
+/// key, queues are no dearer.
+const APART_MAX: usize = 1024;
+
+const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < APART_MAX);
 
 /// The frames of this turn.
 #[derive(Debug)]
 pub struct Journal {
     /// Never grows. Of what it may hold, only what was ever used takes up memory.
     bytes: Vec<u8>,
+    /// Those of the frames in `bytes` that are not copied into a queue, in order.
+    apart: Vec<Apart>,
+}
+
+/// A frame that has a place of its own in a queue: stalled readers of a large one share it, and one with a key can be
+/// replaced.
+#[derive(Debug)]
+struct Apart {
+    start: u32,
+    frame: SharedFrame,
+    key: Option<Box<str>>,
 }
 
 impl Default for Journal {
     fn default() -> Journal {
-        Journal { bytes: Vec::with_capacity(BYTES_MAX) }
+        Journal { bytes: Vec::with_capacity(BYTES_MAX), apart: Vec::new() }
     }
 }
 
@@ -65,12 +87,16 @@ impl Journal {
             return outbound.place;
         }
         let bytes = outbound.bytes();
-        // A large frame to many is shared by queues: stalled readers would each be left with a copy of their own.
-        let is_shared = outbound.to_many && bytes > COPIED_BYTES_MAX;
-        if is_shared || outbound.key.is_some() || self.bytes.len() + bytes > BYTES_MAX {
+        let is_apart = outbound.is_apart();
+        // What is so long goes out at once, to each of many, and needs no copy here.
+        let is_alone = is_apart && (bytes > FLUSHED_AT_BYTES || self.apart.len() == APART_MAX);
+        if is_alone || self.bytes.len() + bytes > BYTES_MAX {
             return None;
         }
         let start = self.bytes.len() as u32;
+        if is_apart {
+            self.apart.push(Apart { start, frame: outbound.share(), key: outbound.key.map(Into::into) });
+        }
         outbound.append_to(&mut self.bytes);
         outbound.place = Some(Range { start, end: start + bytes as u32 });
         outbound.place
@@ -80,19 +106,32 @@ impl Journal {
     #[inline]
     pub fn extend(&mut self, range: &mut Range, outbound: &mut Outbound<'_>) -> bool {
         let is_next = outbound.place.is_some() || range.end as usize == self.bytes.len();
-        // What a socket leaves of a range becomes a run of a queue, and may be no longer than one.
-        if !is_next || range.len() + outbound.bytes() > RUN_BYTES_MAX {
-            return false;
-        }
-        let next = self.put(outbound).filter(|next| next.start == range.end);
+        let next = if is_next { self.put(outbound).filter(|next| next.start == range.end) } else { None };
         if let Some(next) = next {
             range.end = next.end;
         }
         next.is_some()
     }
 
+    /// Appends the frames of a range to a queue, as though they had been pushed to it.
+    pub fn unload(&self, range: Range, queue: &mut Queue, total: &mut Queued) {
+        let mut rest = self.get(range);
+        let before = self.apart.partition_point(|apart| apart.start < range.start);
+        let mut apart = self.apart.iter().skip(before).peekable();
+        while let Some((frame, behind)) = server_frame_bytes(rest).and_then(|bytes| rest.split_at_checked(bytes)) {
+            let start = range.end - rest.len() as u32;
+            match apart.next_if(|apart| apart.start == start) {
+                Some(apart) => queue.push_apart(apart.frame.clone(), apart.key.as_deref(), total),
+                None => queue.push_frame(frame, total),
+            }
+            rest = behind;
+        }
+        debug_assert!(rest.is_empty(), "a range ends with a frame");
+    }
+
     /// Begins anew. No connection may hold a range.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.apart.clear();
     }
 }

@@ -220,9 +220,8 @@ impl Connection {
 
     /// Puts a message in the place of the unsent one with its key. `false`: there is none.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
-        let bytes_max = env.limits.queue_bytes_max;
-        self.is_open()
-            && self.output.as_queue().is_some_and(|output| output.conflate(outbound, bytes_max, &mut env.queued))
+        let Env { limits, queued, .. } = env;
+        self.is_open() && self.output.as_queue().is_some_and(|output| output.conflate(outbound, limits, queued))
     }
 
     /// Takes back the only message in the queue, none of which is written. `false`: there is not just that.
@@ -259,15 +258,16 @@ impl Connection {
     }
 
     /// Ends a connection whose reader is too slow: what it has not begun to read is dropped, so that the close frame
-    /// is next.
+    /// is next. One that was ending already has no more time.
     pub fn close_slow(&mut self, env: &mut Env) -> Option<Event<'static>> {
-        if self.is_open() {
-            match self.output.as_queue() {
-                Some(queue) => queue.truncate_to_frame(&mut env.queued),
-                None => self.output.clear(env),
-            }
+        if !self.is_open() {
+            return self.abort(env);
         }
-        if self.is_open() && env.queued.frames > env.limits.queue_total_bytes_max {
+        match self.output.as_queue() {
+            Some(queue) => queue.truncate_to_frame(&mut env.queued),
+            None => self.output.clear(env),
+        }
+        if env.is_over_total(0) {
             // Not even the frame that it is in the middle of can be kept for it, so there is no place for a close frame.
             self.release(env);
             return Some(self.die(By::Server, Cause::SlowConsumer));
@@ -369,6 +369,23 @@ impl Connection {
         self.output.bytes()
     }
 
+    /// Of these, bytes that are in no queue yet: they came this turn, and the socket has not been offered them.
+    #[inline]
+    pub fn fresh_bytes(&self) -> usize {
+        self.output.fresh_bytes()
+    }
+
+    /// Whether frames wait that no full socket has refused yet.
+    #[inline]
+    pub fn is_untried(&self) -> bool {
+        self.output.is_untried()
+    }
+
+    /// Whether something waits because the socket was full.
+    pub fn is_behind(&self) -> bool {
+        self.output.is_behind()
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
         self.peer
@@ -413,7 +430,8 @@ impl Connection {
             return Sent::TooLarge;
         }
         let queued = self.queued_bytes();
-        let is_over_total = queued > 0 && env.queued.frames + bytes > env.limits.queue_total_bytes_max;
+        // Where nothing waits, there is room until the socket has refused it.
+        let is_over_total = queued > 0 && env.is_over_total(self.fresh_bytes() + bytes);
         if queued + bytes > env.limits.queue_bytes_max || is_over_total {
             return Sent::Full;
         }

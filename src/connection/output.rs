@@ -36,6 +36,25 @@ impl Output {
         }
     }
 
+    /// Bytes of it that are in no queue yet, and will be if the socket does not take them.
+    #[inline]
+    pub fn fresh_bytes(&self) -> usize {
+        match self {
+            Output::Fresh(range) => range.len(),
+            Output::Empty | Output::Queued(_) => 0,
+        }
+    }
+
+    /// Whether frames wait that no full socket has refused yet.
+    #[inline]
+    pub fn is_untried(&self) -> bool {
+        match self {
+            Output::Empty => false,
+            Output::Fresh(_) => true,
+            Output::Queued(queue) => queue.behind_since().is_none() && queue.has_frames(),
+        }
+    }
+
     /// Since when the socket has taken nothing.
     #[inline]
     pub fn stalled_since(&self) -> Option<Tick> {
@@ -56,14 +75,12 @@ impl Output {
         match self {
             Output::Empty => {
                 if let Some(range) = env.journal.put(outbound) {
-                    env.queued.frames += range.len();
                     *self = Output::Fresh(range);
                     return;
                 }
             }
             Output::Fresh(range) => {
                 if env.journal.extend(range, outbound) {
-                    env.queued.frames += outbound.bytes();
                     return;
                 }
             }
@@ -86,9 +103,7 @@ impl Output {
         if !matches!(self, Output::Queued(_)) {
             let mut queue = env.take_queue();
             if let Output::Fresh(range) = *self {
-                let fresh = env.journal.get(range);
-                env.queued.frames -= fresh.len();
-                queue.push_frames(fresh, &mut env.queued);
+                env.journal.unload(range, &mut queue, &mut env.queued);
             }
             *self = Output::Queued(queue);
         }
@@ -143,7 +158,6 @@ impl Output {
         match self {
             Output::Empty => return,
             Output::Fresh(range) if written == range.len() => {
-                env.queued.frames -= written;
                 env.counts.sent += 1;
                 *self = Output::Empty;
                 return;
@@ -165,8 +179,7 @@ impl Output {
     /// Drops all of it.
     pub fn clear(&mut self, env: &mut Env) {
         match std::mem::take(self) {
-            Output::Empty => {}
-            Output::Fresh(range) => env.queued.frames -= range.len(),
+            Output::Empty | Output::Fresh(_) => {}
             Output::Queued(queue) => env.give_queue(queue),
         }
     }
@@ -175,6 +188,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::queue::Queued;
     use crate::limits::{Heartbeat, Limits};
     use crate::protocol::origin::Origins;
 
@@ -187,7 +201,7 @@ mod tests {
     }
 
     fn waiting(output: &Output, env: &Env) -> Vec<u8> {
-        let mut slices = [IoSlice::new(&[]); 4];
+        let mut slices = [IoSlice::new(&[]); 8];
         let filled = output.poll_slices(&env.journal, &mut slices);
         slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
     }
@@ -202,7 +216,7 @@ mod tests {
                 output.push(&mut outbound, &mut env);
             }
         }
-        assert_eq!(env.queued.frames, 27);
+        assert_eq!(env.queued.frames, 0, "a range is no queue");
         for output in &mut outputs {
             assert!(matches!(output, Output::Fresh(_)));
             assert_eq!(waiting(output, &env), b"\x81\x01a\x81\x01b\x81\x01c");
@@ -254,7 +268,84 @@ mod tests {
         assert!(env.journal.is_long());
         assert!(matches!(output, Output::Queued(_)));
         assert_eq!(output.bytes(), 5 * 100_010);
+        assert_eq!(env.queued.frames, output.bytes());
         output.clear(&mut env);
         assert_eq!(env.queued.frames, 0);
+    }
+
+    #[test]
+    fn large_frames_to_many_take_a_queue_only_from_full_sockets_and_these_share_them() {
+        let mut env = env();
+        let payload = "x".repeat(10_000);
+        let mut outputs = [Output::Empty, Output::Empty, Output::Empty, Output::Empty];
+        for _ in 0..4 {
+            let mut large = text(&payload);
+            large.to_many = true;
+            let mut small = text("small");
+            small.to_many = true;
+            for output in &mut outputs {
+                output.push(&mut large, &mut env);
+                output.push(&mut small, &mut env);
+            }
+        }
+        let [quick, stalled @ ..] = &mut outputs;
+        assert!(matches!(quick, Output::Fresh(_)));
+        let all = waiting(quick, &env);
+        assert_eq!(all.len(), 4 * (10_004 + 7));
+        quick.handle_written(all.len(), false, &mut env);
+        assert_eq!(env.queued, Queued::default());
+
+        for output in stalled.iter_mut() {
+            output.handle_written(10_004 + 7 + 1, true, &mut env);
+            output.as_queue().expect("a queue").check_invariants();
+        }
+        // The small ones are copied, with a byte that is written of a frame that is not.
+        assert_eq!(env.queued.frames, 3 * 10_004 + 3 * 3 * 7);
+        env.end_turn();
+        for output in stalled {
+            output.as_queue().expect("a queue").handle_writable();
+            assert_eq!(waiting(output, &env), all[10_004 + 7 + 1..]);
+            output.clear(&mut env);
+        }
+        assert_eq!(env.queued, Queued::default());
+    }
+
+    #[test]
+    fn a_key_outlives_the_turn() {
+        let mut env = env();
+        let mut output = Output::Empty;
+        for message in ["gold=1", "iron=1"] {
+            let mut keyed = text(message);
+            keyed.key = Some(&message[..4]);
+            output.push(&mut keyed, &mut env);
+        }
+        assert!(matches!(output, Output::Fresh(_)));
+        output.handle_written(3, true, &mut env);
+        env.end_turn();
+        let mut conflate = |message: &str| {
+            let mut newer = text(message);
+            newer.key = Some(&message[..4]);
+            output.as_queue().expect("a queue").conflate(&mut newer, &env.limits, &mut env.queued)
+        };
+        assert!(!conflate("gold=2"), "it is half written");
+        assert!(conflate("iron=2"));
+        output.as_queue().expect("a queue").handle_writable();
+        assert_eq!(waiting(&output, &env), b"old=1\x81\x06iron=2");
+        output.clear(&mut env);
+        assert_eq!(env.queued, Queued::default());
+    }
+
+    #[test]
+    fn a_long_range_becomes_runs_that_give_memory_back() {
+        let mut env = env();
+        let payload = "x".repeat(996);
+        let mut output = Output::Empty;
+        for _ in 0..100 {
+            output.push(&mut text(&payload), &mut env);
+        }
+        assert!(matches!(output, Output::Fresh(_)));
+        output.handle_written(0, true, &mut env);
+        assert_eq!(output.as_queue().expect("a queue").segment_count(), 100_usize.div_ceil(32));
+        output.clear(&mut env);
     }
 }

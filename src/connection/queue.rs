@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 
 use crate::connection::journal::Range;
+use crate::limits::Limits;
 use crate::protocol::frame::{Opcode, ServerHeader, server_frame_bytes};
 use crate::protocol::shared::{Frame, SharedFrame};
 use crate::tick::Tick;
@@ -138,7 +139,13 @@ impl<'a> Outbound<'a> {
         run.extend_from_slice(self.payload);
     }
 
-    fn share(&mut self) -> SharedFrame {
+    /// Whether it has a place of its own in a queue, whoever's that is.
+    #[inline]
+    pub(super) fn is_apart(&self) -> bool {
+        self.key.is_some() || (self.to_many && self.bytes() > COPIED_BYTES_MAX)
+    }
+
+    pub(super) fn share(&mut self) -> SharedFrame {
         let shared = self.shared.get_or_insert_with(|| match (self.frame, &self.header) {
             (Some(frame), _) => SharedFrame::from_frame(frame),
             (None, Some(header)) => SharedFrame::encode(header, self.payload),
@@ -164,6 +171,11 @@ impl Queue {
         self.segments.is_empty()
     }
 
+    /// Whether frames are in it, and not only what HTTP was answered.
+    pub fn has_frames(&self) -> bool {
+        self.segments.back().is_some_and(|last| last.kind != Kind::Http)
+    }
+
     /// Whether the socket is full, so that a write would be in vain.
     pub fn is_full(&self) -> bool {
         self.is_full
@@ -182,17 +194,31 @@ impl Queue {
     /// Appends a frame. `total` is kept up to date.
     pub fn push(&mut self, outbound: &mut Outbound<'_>, total: &mut Queued) {
         let bytes = outbound.bytes();
-        if let Some(key) = outbound.key {
-            let number = self.first + self.segments.len() as u64;
-            self.keys.insert(key.into(), number);
-            self.push_shared(outbound, Some(key.into()), total);
-        } else if outbound.to_many && bytes > if self.is_full { SHARED_BYTES_MIN } else { COPIED_BYTES_MAX } {
-            self.push_shared(outbound, None, total);
+        if outbound.is_apart() || (outbound.to_many && self.is_full && bytes > SHARED_BYTES_MIN) {
+            self.push_apart(outbound.share(), outbound.key, total);
         } else {
             outbound.append_to(self.run(bytes, Kind::Frames));
+            self.bytes += bytes;
             total.frames += bytes;
         }
-        self.bytes += bytes;
+    }
+
+    /// Appends a frame that is shared, or can be replaced by its key.
+    pub fn push_apart(&mut self, frame: SharedFrame, key: Option<&str>, total: &mut Queued) {
+        if let Some(key) = key {
+            let number = self.first + self.segments.len() as u64;
+            self.keys.insert(key.into(), number);
+        }
+        self.bytes += frame.as_bytes().len();
+        total.frames += frame.enter_queue();
+        self.segments.push_back(Segment { bytes: Bytes::Shared(frame), key: key.map(Into::into), kind: Kind::Frames });
+    }
+
+    /// Appends a frame that is encoded already.
+    pub fn push_frame(&mut self, frame: &[u8], total: &mut Queued) {
+        self.run(frame.len(), Kind::Frames).extend_from_slice(frame);
+        self.bytes += frame.len();
+        total.frames += frame.len();
     }
 
     /// Appends bytes that are no frame: HTTP responses. `write` appends them to the buffer it is given.
@@ -205,27 +231,27 @@ impl Queue {
         total.http += bytes;
     }
 
-    /// Appends frames that are encoded already.
-    pub fn push_frames(&mut self, frames: &[u8], total: &mut Queued) {
-        self.run(frames.len(), Kind::Frames).extend_from_slice(frames);
-        self.bytes += frames.len();
-        total.frames += frames.len();
-    }
-
     /// Puts a newer message in the place of the unsent older one with its key. `false`: there is none, or it would make
-    /// the queue longer than `bytes_max`.
-    pub fn conflate(&mut self, outbound: &mut Outbound<'_>, bytes_max: usize, total: &mut Queued) -> bool {
+    /// the queue longer than it may be, or take more memory while all queues are over their bound.
+    pub fn conflate(&mut self, outbound: &mut Outbound<'_>, limits: &Limits, total: &mut Queued) -> bool {
         let Some(&number) = outbound.key.and_then(|key| self.keys.get(key)) else { return false };
         let index = (number - self.first) as usize;
         let is_begun = index == 0 && self.sent > 0;
         let Some(segment) = self.segments.get_mut(index).filter(|_| !is_begun) else { return false };
-        let older = segment.bytes.as_slice().len();
-        let bytes = self.bytes - older + outbound.bytes();
-        if bytes > bytes_max {
+        let Bytes::Shared(older) = &segment.bytes else { return false };
+        let bytes = self.bytes - older.as_bytes().len() + outbound.bytes();
+        if bytes > limits.queue_bytes_max {
             return false;
         }
-        segment.release(total);
-        segment.bytes = share_into(outbound, total);
+        let newer = outbound.share();
+        let (taken, given) = (newer.enter_queue(), older.leave_queue());
+        if taken > given && total.frames > limits.queue_total_bytes_max {
+            newer.leave_queue();
+            older.enter_queue();
+            return false;
+        }
+        total.frames = total.frames - given + taken;
+        segment.bytes = Bytes::Shared(newer);
         self.bytes = bytes;
         true
     }
@@ -376,11 +402,6 @@ impl Queue {
         }
     }
 
-    fn push_shared(&mut self, outbound: &mut Outbound<'_>, key: Option<Box<str>>, total: &mut Queued) {
-        let bytes = share_into(outbound, total);
-        self.segments.push_back(Segment { bytes, key, kind: Kind::Frames });
-    }
-
     fn pop_front(&mut self, total: &mut Queued) {
         let Some(segment) = self.segments.pop_front() else { return };
         if let Some(key) = &segment.key
@@ -397,13 +418,6 @@ impl Queue {
             self.spare = run;
         }
     }
-}
-
-/// The frame as one more queue holds it.
-fn share_into(outbound: &mut Outbound<'_>, total: &mut Queued) -> Bytes {
-    let shared = outbound.share();
-    total.frames += shared.enter_queue();
-    Bytes::Shared(shared)
 }
 
 /// Where the frame that `sent` lies in ends, in a run that begins with a frame.

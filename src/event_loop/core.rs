@@ -14,7 +14,7 @@ use crate::event_loop::stats::Counters;
 use crate::event_loop::table::Table;
 use crate::event_loop::timers::{TimerId, Timers};
 use crate::fd::Fd;
-use crate::limits::Heartbeat;
+use crate::limits::{Heartbeat, SlowReader};
 use crate::message::{Content, Delivery, Message, Outcome, Push};
 use crate::peer::Peer;
 use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
@@ -121,7 +121,7 @@ impl Core {
         if !self.table.is_current(fd) || push.except.contains(&fd) {
             return Outcome::Gone;
         }
-        let outcome = self.table.push(fd.slot(), &mut outbound(&push, false));
+        let outcome = self.table.push(fd.slot(), &mut self.outbound(&push, false));
         self.end_slow();
         outcome
     }
@@ -166,7 +166,7 @@ impl Core {
             }
         }
         let mut delivery = Delivery::default();
-        let mut outbound = outbound(&push, found.len() > 1);
+        let mut outbound = self.outbound(&push, found.len() > 1);
         for slot in found.drain(..) {
             if self.marks[slot as usize] != mark {
                 self.marks[slot as usize] = mark;
@@ -176,6 +176,17 @@ impl Core {
         self.found = found;
         self.end_slow();
         delivery
+    }
+
+    fn outbound<'a>(&self, push: &Push<'a>, to_many: bool) -> Outbound<'a> {
+        let mut outbound = match push.content {
+            Content::Frame(frame) => Outbound::frame(frame),
+            Content::Message(Message::Text(text)) => Outbound::message(Opcode::Text, text.as_bytes()),
+            Content::Message(Message::Binary(bytes)) => Outbound::message(Opcode::Binary, bytes),
+        };
+        outbound.to_many |= to_many;
+        outbound.key = push.key.filter(|_| self.table.env.limits.slow_reader == SlowReader::Conflate);
+        outbound
     }
 
     fn next_mark(&mut self) -> u32 {
@@ -199,6 +210,7 @@ impl Core {
         if sent == Sent::Full {
             // A full queue may have a socket with room.
             sent = self.table.write_and(slot, |connection, env| connection.ping(payload, env)).unwrap_or(Sent::NotOpen);
+            self.end_slow();
         }
         self.table.touch(slot);
         match sent {
@@ -258,18 +270,18 @@ impl Core {
         true
     }
 
+    /// Takes note of the readers that were found too slow, and closed.
     #[inline]
-    fn end_slow(&mut self) {
+    pub fn end_slow(&mut self) {
         if self.table.has_slow() {
-            self.close_slow();
+            self.record_slow();
         }
     }
 
     #[cold]
-    fn close_slow(&mut self) {
-        while let Some(slot) = self.table.pop_slow() {
-            let event = self.table.step(slot, |connection, env| connection.close_slow(env));
-            self.record_end(slot, event);
+    fn record_slow(&mut self) {
+        while let Some((slot, event)) = self.table.pop_slow() {
+            self.record_end(slot, Some(event));
         }
     }
 
@@ -522,15 +534,4 @@ impl Core {
         }
         assert_eq!(open, self.counters.open, "open connections");
     }
-}
-
-fn outbound<'a>(push: &Push<'a>, to_many: bool) -> Outbound<'a> {
-    let mut outbound = match push.content {
-        Content::Frame(frame) => Outbound::frame(frame),
-        Content::Message(Message::Text(text)) => Outbound::message(Opcode::Text, text.as_bytes()),
-        Content::Message(Message::Binary(bytes)) => Outbound::message(Opcode::Binary, bytes),
-    };
-    outbound.to_many |= to_many;
-    outbound.key = push.key;
-    outbound
 }

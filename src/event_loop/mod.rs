@@ -391,7 +391,7 @@ impl<A: Application> EventLoop<A> {
             }
         }
         // Pongs, errors and responses are output that no push has announced.
-        self.core.table.touch(slot);
+        self.core.table.touch_unasked(slot);
     }
 
     #[inline]
@@ -484,15 +484,16 @@ impl<A: Application> EventLoop<A> {
             }
         }
         self.core.table.env.end_turn();
+        self.core.end_slow();
         self.flushing = slots;
     }
 
     fn reap(&mut self) {
+        // A socket that broke while it was written to, or took too little, has ended its connection only now.
+        self.settle();
         if self.over.is_empty() {
             return;
         }
-        // A socket that broke while it was written to has ended its connection only now.
-        self.settle();
         for slot in self.over.drain(..) {
             self.core.reap(slot);
         }

@@ -46,7 +46,8 @@ pub struct Stats {
     pub users: usize,
     /// Groups with a member.
     pub groups: usize,
-    /// Bytes in all queues, a shared frame counted once; HTTP responses too.
+    /// Bytes in all queues, which is what sockets have not taken, a shared frame counted once; HTTP responses too. What
+    /// this turn pushed and no socket was offered yet is in no queue.
     pub queued_bytes: usize,
     /// Bytes and messages since the start, both ways; those of connections that are gone, too.
     pub traffic: Traffic,

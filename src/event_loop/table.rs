@@ -56,8 +56,8 @@ pub struct Table {
     dirty: Vec<u32>,
     /// A spare list, kept for its memory.
     answering: Vec<u32>,
-    /// Open connections whose reader turned out too slow, for the core to close.
-    slow: Vec<u32>,
+    /// Connections that were closed because their reader turned out too slow, with their end, for the core to record.
+    slow: Vec<(u32, Event<'static>)>,
     /// Slots that will never be used again.
     retired: usize,
     /// Control connections among those there are.
@@ -129,7 +129,7 @@ impl Table {
 
     /// Frees a slot and closes its socket. A slot at its last generation stays occupied for ever.
     pub fn remove(&mut self, slot: u32) {
-        let Some(entry) = self.entries.get_mut(slot as usize) else { return };
+        let Some(entry) = self.entries.get_mut(slot as usize).filter(|entry| entry.socket.is_some()) else { return };
         entry.connection.release(&mut self.env);
         self.control -= usize::from(entry.connection.is_control());
         match self.generations.get_mut(slot as usize) {
@@ -189,6 +189,16 @@ impl Table {
         }
     }
 
+    /// The same for output that nobody was asked about: control frames. One that does not lie beside what came before it
+    /// makes a queue of that; where there is no room for it, it goes out now.
+    #[inline]
+    pub fn touch_unasked(&mut self, slot: u32) {
+        self.touch(slot);
+        if self.env.is_over_total(0) {
+            self.write(slot);
+        }
+    }
+
     /// The connections that were listed since the last call, those that answer requests last: an answer tells what was
     /// queued, so it is written after that, and whoever has read it can count on it, even if the process is killed.
     pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
@@ -211,8 +221,8 @@ impl Table {
         !self.slow.is_empty()
     }
 
-    /// Readers found too slow since the last call.
-    pub fn pop_slow(&mut self) -> Option<u32> {
+    /// Readers found too slow since the last call, and how their connection ended.
+    pub fn pop_slow(&mut self) -> Option<(u32, Event<'static>)> {
         self.slow.pop()
     }
 
@@ -229,7 +239,8 @@ impl Table {
                     entry.is_dirty = true;
                     self.dirty.push(slot);
                 }
-                if self.env.queued.frames > self.env.limits.queue_total_bytes_max {
+                // What its socket does not take would be over the bound.
+                if self.env.is_over_total(entry.connection.fresh_bytes()) {
                     return self.relieve(slot);
                 }
                 if outbound.bytes() > EAGER_BYTES {
@@ -248,47 +259,61 @@ impl Table {
 
     #[cold]
     fn push_to_full(&mut self, slot: u32, outbound: &mut Outbound<'_>) -> Outcome {
-        self.write(slot);
+        if !self.write(slot) {
+            // It is not slow but broken, which the flush at the turn's end finds out again.
+            self.touch(slot);
+            self.env.counts.dropped += 1;
+            return Outcome::Dropped;
+        }
         let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
         match entry.connection.send(outbound, env) {
             Sent::Queued => {
+                let is_over = env.is_over_total(entry.connection.fresh_bytes());
                 self.touch(slot);
-                return Outcome::Queued;
+                return if is_over { self.relieve(slot) } else { Outcome::Queued };
             }
-            Sent::NotOpen => return Outcome::Gone,
-            Sent::Full | Sent::TooLarge => {}
-        }
-        match env.limits.slow_reader {
-            SlowReader::Close => self.slow.push(slot),
-            SlowReader::DropNewest => {}
-            SlowReader::Conflate => {
-                if entry.connection.conflate(outbound, env) {
-                    env.counts.conflated += 1;
-                    return Outcome::Queued;
+            Sent::Full | Sent::TooLarge => match env.limits.slow_reader {
+                SlowReader::Close => self.close_slow(slot),
+                SlowReader::DropNewest => {}
+                SlowReader::Conflate => {
+                    if entry.connection.conflate(outbound, env) {
+                        env.counts.conflated += 1;
+                        return Outcome::Queued;
+                    }
                 }
-            }
+            },
+            // What it had before was too much for it, and for all.
+            Sent::NotOpen => {}
         }
         self.env.counts.dropped += 1;
         Outcome::Dropped
     }
 
-    /// All queues together are over their bound, by a message to a connection that had none waiting: it goes out now. A
-    /// reader that does not take it is too slow for such a day, and the policy applies; but half a message cannot be
-    /// dropped, so that ends the connection whatever the policy.
+    /// All queues together would be over their bound with a message to a connection that had none waiting: it goes out
+    /// now. A reader that does not take it is too slow for such a day, and the policy applies; but half a message cannot
+    /// be dropped, so that ends the connection whatever the policy.
     #[cold]
     fn relieve(&mut self, slot: u32) -> Outcome {
-        self.write(slot);
-        let is_over = self.env.queued.frames > self.env.limits.queue_total_bytes_max;
+        self.offer(slot);
         let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
-        if !is_over || entry.connection.queued_bytes() == 0 {
+        if !env.is_over_total(0) || !entry.connection.is_behind() {
             return Outcome::Queued;
         }
         let drops = env.limits.slow_reader != SlowReader::Close;
         if !(drops && entry.connection.take_back(env)) {
-            self.slow.push(slot);
+            self.close_slow(slot);
         }
         self.env.counts.dropped += 1;
         Outcome::Dropped
+    }
+
+    /// Ends a connection whose reader is too slow. What it held is free at once: others may need the room.
+    #[cold]
+    fn close_slow(&mut self, slot: u32) {
+        let Some((entry, env)) = self.get_mut(slot) else { return };
+        let event = entry.connection.close_slow(env);
+        self.slow.extend(event.map(|event| (slot, event)));
+        self.touch(slot);
     }
 
     /// Queues a piece of a response. A client that does not read is let go, so that it sees that the response is not whole.
@@ -349,8 +374,21 @@ impl Table {
         Flushed::Stays { may_resume: !wanted_read && entry.connection.wants_read() }
     }
 
-    /// Writes until the queue is empty, the socket full, or the turn's share used up. `false`: the socket broke.
+    /// Writes what the connection has. What a socket refuses is in a queue only now: where that is too much for all
+    /// queues together, the connection ends, whatever the policy, for the messages were said to be queued and none of
+    /// them can be dropped. `false`: the socket broke.
     fn write(&mut self, slot: u32) -> bool {
+        let was_untried = self.get(slot).is_some_and(|entry| entry.connection.is_untried());
+        let is_whole = self.offer(slot);
+        if was_untried && self.env.is_over_total(0) && self.get(slot).is_some_and(|entry| entry.connection.is_behind())
+        {
+            self.close_slow(slot);
+        }
+        is_whole
+    }
+
+    /// Writes until the queue is empty, the socket full, or the turn's share used up. `false`: the socket broke.
+    fn offer(&mut self, slot: u32) -> bool {
         for _ in 0..WRITES_PER_TURN_MAX {
             let Some(entry) = self.entries.get_mut(slot as usize) else { return true };
             let Some(socket) = &entry.socket else { return true };
@@ -412,7 +450,7 @@ impl Table {
     ) -> Option<Event<'static>> {
         let (entry, env) = self.get_mut(slot)?;
         let event = step(&mut entry.connection, env);
-        self.touch(slot);
+        self.touch_unasked(slot);
         event
     }
 }

@@ -157,7 +157,7 @@ impl Snapshot {
         sheet.counters("fdpush_messages", "WebSocket messages by direction", "direction", messages)?;
         let bytes = [("in", self.bytes_in), ("out", self.bytes_out)];
         sheet.counters("fdpush_bytes", "Bytes by direction", "direction", bytes)?;
-        sheet.gauge("fdpush_queue_bytes", "Bytes that wait to be written", self.queue_bytes as u64)?;
+        sheet.gauge("fdpush_queue_bytes", "Bytes in queues: what sockets have not taken", self.queue_bytes as u64)?;
         let auth = self.auth.iter().map(|(outcome, count)| (*outcome, *count));
         sheet.counters(
             "fdpush_auth_requests",

@@ -65,13 +65,15 @@ impl Server {
         let Some(entry) = self.slots.get_mut(slot) else { return false };
         let event = entry.connection.close(code, reason, cause, &mut self.env);
         self.judge_close(slot, &event, code, reason, cause);
-        self.touch(slot);
-        self.record_end(slot, event)
+        let was_open = self.record_end(slot, event);
+        self.touch_unasked(slot);
+        was_open
     }
 
     /// What a close of the server's must come to: an end with that cause where it was open, else nothing.
     pub fn judge_close(&mut self, slot: u32, event: &Option<Event<'_>>, code: CloseCode, reason: &str, cause: Cause) {
         let now = self.env.now;
+        self.observe(slot);
         let (life, ledger) = self.oracle.account(self.slots.fd_of(slot));
         match event {
             Some(Event::Closed(closed)) => {
@@ -167,7 +169,8 @@ impl Server {
         let limits = &self.env.limits;
         let (life, ledger) = self.oracle.account(fd);
         let (queued, bytes) = (life.lane.bytes(), 2);
-        let is_over_total = queued > 0 && ledger.total + bytes > limits.queue_total_bytes_max;
+        let all = ledger.total + life.lane.fresh_bytes() + bytes;
+        let is_over_total = queued > 0 && all > limits.queue_total_bytes_max;
         let expected = match life.is_open() {
             false => Sent::NotOpen,
             true if queued + bytes > limits.queue_bytes_max || is_over_total => Sent::Full,
@@ -176,6 +179,7 @@ impl Server {
         assert_eq!(sent, expected, "{fd} was pinged with {queued} bytes queued");
         if sent == Sent::Queued {
             hit("asked: ping");
+            life.lane.observe(entry.connection.queued_bytes(), entry.connection.fresh_bytes(), ledger);
             life.lane.push_control(Due::Ping, ledger);
         }
         self.compare(slot);

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
+use fdpush::Limits;
 use fdpush::sim::Tick;
 
 /// Numbers a push, whomever it goes to. Its payload says which it is.
@@ -33,7 +34,7 @@ pub enum Due {
     Close(Vec<u8>),
 }
 
-/// Memory in all queues.
+/// Memory in all queues. What lies in the journal is in none.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Of frames, a shared one counted once.
@@ -47,6 +48,8 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 pub struct Lane {
     segments: VecDeque<Segment>,
+    /// Whether they are in a queue, and counted: not while the connection has them in the journal.
+    is_queued: bool,
     /// How much of the first segment is written.
     sent: usize,
     /// Unwritten bytes.
@@ -74,6 +77,8 @@ struct Segment {
     is_raw: bool,
     /// One pong, for the latest of the pings that came since.
     is_pong: bool,
+    /// Bytes of control frames, which nobody asks whether there is room for.
+    control: usize,
     /// Bytes of the frames that went on to `flying`.
     flown: usize,
     frames: VecDeque<(Due, usize)>,
@@ -90,6 +95,24 @@ pub struct Posted {
 }
 
 impl Segment {
+    fn shared(posted: &Posted) -> Segment {
+        let frames = VecDeque::from([(Due::Message(posted.id), posted.bytes)]);
+        Segment { bytes: posted.bytes, shared: Some(posted.id), key: posted.key.clone(), frames, ..Segment::default() }
+    }
+
+    /// The memory that this takes in a queue.
+    fn enter(&self, ledger: &mut Ledger) {
+        assert!(!self.is_raw, "HTTP is never in the journal");
+        let is_first = self.shared.is_none_or(|id| {
+            let queues = ledger.shared.entry(id).or_default();
+            *queues += 1;
+            *queues == 1
+        });
+        if is_first {
+            ledger.total += self.bytes;
+        }
+    }
+
     /// The memory that goes when this leaves its queue.
     fn release(&self, ledger: &mut Ledger) {
         let Some(id) = self.shared else {
@@ -119,6 +142,31 @@ impl Lane {
         self.bytes
     }
 
+    /// Unwritten bytes that take no memory of their own.
+    pub fn fresh_bytes(&self) -> usize {
+        if self.is_queued { 0 } else { self.bytes }
+    }
+
+    /// Whether frames wait that the wire has not refused yet.
+    pub fn is_untried(&self) -> bool {
+        !self.is_behind && self.segments.back().is_some_and(|last| !last.is_raw)
+    }
+
+    /// Bytes in its queue that nobody judged: of control frames, and what the wire has yet to be offered.
+    pub fn unjudged_bytes(&self) -> usize {
+        let is_untried = self.is_untried();
+        let bytes = |segment: &Segment| if is_untried { segment.bytes } else { segment.control };
+        if self.is_queued { self.segments.iter().map(bytes).sum() } else { 0 }
+    }
+
+    /// Where the connection has its `bytes`: of these, `fresh` are in the journal.
+    pub fn observe(&mut self, bytes: usize, fresh: usize, ledger: &mut Ledger) {
+        assert!(fresh == 0 || (fresh == bytes && !self.is_queued), "{fresh} of {bytes} bytes left a queue");
+        if bytes > 0 && fresh == 0 {
+            self.enter_queue(ledger);
+        }
+    }
+
     /// Unwritten bytes of messages alone.
     pub fn message_bytes(&self) -> usize {
         let mut frames = self.segments.iter().flat_map(|segment| &segment.frames);
@@ -143,6 +191,7 @@ impl Lane {
         assert!(bytes >= self.bytes, "output vanished");
         if bytes > self.bytes {
             let grown = bytes - self.bytes;
+            self.enter_queue(ledger);
             let run = self.run(0, true);
             run.bytes += grown;
             run.frames.push_back((Due::Raw, grown));
@@ -157,7 +206,10 @@ impl Lane {
         let is_shared = posted.key.is_some()
             || (posted.to_many && posted.bytes > if self.is_full { SHARED_BYTES_MIN } else { COPIED_BYTES_MAX });
         if is_shared {
-            let segment = Segment::shared(posted, ledger);
+            let segment = Segment::shared(posted);
+            if self.is_queued {
+                segment.enter(ledger);
+            }
             self.segments.push_back(segment);
         } else {
             self.append(frame, ledger);
@@ -182,17 +234,19 @@ impl Lane {
             self.push_control(due, ledger);
             return false;
         }
+        self.enter_queue(ledger);
         let bytes = 2 + payload.len();
         let skipped = usize::from(self.sent > 0);
         let unsent = self.segments.iter_mut().skip(skipped).find(|segment| segment.is_pong);
         let older = match unsent {
             Some(segment) => {
                 segment.frames = VecDeque::from([(due, bytes)]);
+                segment.control = bytes;
                 mem::replace(&mut segment.bytes, bytes)
             }
             None => {
                 let frames = VecDeque::from([(due, bytes)]);
-                self.segments.push_back(Segment { bytes, is_pong: true, frames, ..Segment::default() });
+                self.segments.push_back(Segment { bytes, is_pong: true, control: bytes, frames, ..Segment::default() });
                 0
             }
         };
@@ -202,19 +256,25 @@ impl Lane {
     }
 
     /// A message takes the place of the last unsent one with its key. `false`: it cannot.
-    pub fn conflate(&mut self, posted: &Posted, bytes_max: usize, ledger: &mut Ledger) -> bool {
+    pub fn conflate(&mut self, posted: &Posted, limits: &Limits, ledger: &mut Ledger) -> bool {
         let sent = self.sent;
         let last = self.segments.iter_mut().enumerate().rfind(|(_, segment)| segment.key == posted.key);
-        let Some((index, segment)) = last.filter(|_| posted.key.is_some()) else { return false };
+        let may = posted.key.is_some() && self.is_queued;
+        let Some((index, segment)) = last.filter(|_| may) else { return false };
         if index == 0 && sent > 0 {
             return false;
         }
         let bytes = self.bytes - segment.bytes + posted.bytes;
-        if bytes > bytes_max {
+        let taken = if ledger.shared.contains_key(&posted.id) { 0 } else { posted.bytes };
+        let is_last = segment.shared.is_some_and(|older| ledger.shared.get(&older) == Some(&1));
+        let given = if is_last { segment.bytes } else { 0 };
+        let is_over_total = taken > given && ledger.total > limits.queue_total_bytes_max;
+        if bytes > limits.queue_bytes_max || is_over_total {
             return false;
         }
         segment.release(ledger);
-        *segment = Segment::shared(posted, ledger);
+        *segment = Segment::shared(posted);
+        segment.enter(ledger);
         self.bytes = bytes;
         true
     }
@@ -226,15 +286,16 @@ impl Lane {
         if self.sent > 0 {
             return false;
         }
-        for segment in self.segments.drain(..) {
-            segment.release(ledger);
-        }
+        self.drain(0, ledger);
         (self.bytes, self.is_full, self.is_behind, self.stalled_since) = (0, false, false, None);
         true
     }
 
     /// The wire took `count` bytes, and is full if it was offered more.
     pub fn written(&mut self, count: usize, is_full: bool, now: Tick, ledger: &mut Ledger) {
+        if count < self.bytes {
+            self.enter_queue(ledger);
+        }
         self.sent += count;
         self.bytes -= count;
         while let Some(first) = self.segments.front_mut() {
@@ -251,9 +312,12 @@ impl Lane {
                 break;
             }
             self.sent -= first.bytes;
-            first.release(ledger);
+            if self.is_queued {
+                first.release(ledger);
+            }
             self.segments.pop_front();
         }
+        self.is_queued &= !self.segments.is_empty();
         self.is_full = is_full;
         self.is_behind |= is_full;
         self.is_taking |= count > 0;
@@ -275,9 +339,7 @@ impl Lane {
     pub fn truncate(&mut self, ledger: &mut Ledger) {
         let raw = self.segments.iter().take_while(|segment| segment.is_raw).count();
         let kept = raw.max(usize::from(self.sent > 0));
-        for segment in self.segments.drain(kept..) {
-            segment.release(ledger);
-        }
+        self.drain(kept, ledger);
         if raw == 0
             && let Some(first) = self.segments.front_mut()
             && first.shared.is_none()
@@ -291,22 +353,43 @@ impl Lane {
                 ledger.total -= mem::take(&mut self.sent);
             }
         }
+        self.is_queued &= !self.segments.is_empty();
         self.bytes = self.segments.iter().map(|segment| segment.bytes).sum::<usize>() - self.sent;
     }
 
     /// The connection is dropped, and what is queued with it.
     pub fn abandon(&mut self, ledger: &mut Ledger) {
-        for segment in mem::take(&mut self.segments) {
-            segment.release(ledger);
-        }
+        self.drain(0, ledger);
         self.is_abandoned |= self.bytes > 0 || self.sent > 0;
         (self.bytes, self.sent) = (0, 0);
     }
 
+    /// What it owes takes memory from here on.
+    fn enter_queue(&mut self, ledger: &mut Ledger) {
+        if !mem::replace(&mut self.is_queued, true) {
+            self.segments.iter().for_each(|segment| segment.enter(ledger));
+        }
+    }
+
+    /// Drops all segments but so many.
+    fn drain(&mut self, kept: usize, ledger: &mut Ledger) {
+        for segment in self.segments.drain(kept..) {
+            if self.is_queued {
+                segment.release(ledger);
+            }
+        }
+        self.is_queued &= kept > 0;
+    }
+
     fn append(&mut self, frame: (Due, usize), ledger: &mut Ledger) {
+        if self.is_queued {
+            ledger.total += frame.1;
+        }
         let run = self.run(frame.1, false);
         run.bytes += frame.1;
-        ledger.total += frame.1;
+        if !matches!(frame.0, Due::Message(_)) {
+            run.control += frame.1;
+        }
         run.frames.push_back(frame);
     }
 
@@ -319,25 +402,5 @@ impl Lane {
             self.segments.push_back(Segment { is_raw, ..Segment::default() });
         }
         self.segments.back_mut().expect("just pushed")
-    }
-}
-
-impl Segment {
-    fn shared(posted: &Posted, ledger: &mut Ledger) -> Segment {
-        let queues = ledger.shared.entry(posted.id).or_default();
-        *queues += 1;
-        if *queues == 1 {
-            ledger.total += posted.bytes;
-        }
-        let frames = VecDeque::from([(Due::Message(posted.id), posted.bytes)]);
-        Segment {
-            bytes: posted.bytes,
-            shared: Some(posted.id),
-            key: posted.key.clone(),
-            is_raw: false,
-            is_pong: false,
-            flown: 0,
-            frames,
-        }
     }
 }

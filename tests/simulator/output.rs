@@ -50,14 +50,13 @@ impl Server {
         }
         reached.sort_unstable();
         assert_eq!(reached, intended, "push {id} reached these, and was meant for those");
-        self.end_slow();
     }
 
     fn push(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
         match self.send(slot, message, posted) {
             Sent::Queued => {
                 self.touch(slot);
-                if self.env.queued.frames > self.env.limits.queue_total_bytes_max {
+                if self.would_be_over(slot) {
                     return self.relieve(slot, posted);
                 }
                 hit("push: queued");
@@ -73,18 +72,29 @@ impl Server {
     }
 
     fn push_to_full(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
-        self.write(slot);
+        if !self.write(slot) {
+            hit("push: broken while writing");
+            self.touch(slot);
+            return Outcome::Dropped;
+        }
         match self.send(slot, message, posted) {
             Sent::Queued => {
                 self.touch(slot);
                 hit("push: queued after a write");
-                return Outcome::Queued;
+                return if self.would_be_over(slot) { self.relieve(slot, posted) } else { Outcome::Queued };
             }
-            Sent::NotOpen => return Outcome::Gone,
+            Sent::NotOpen => {
+                hit("push: ended by what it had before");
+                return Outcome::Dropped;
+            }
             Sent::Full | Sent::TooLarge => {}
         }
+        let (limits, lane) = (&self.env.limits, &self.oracle.lives[&self.slots.fd_of(slot)].lane);
+        let is_over_total = self.oracle.ledger.total + posted.bytes > limits.queue_total_bytes_max;
+        let is_over = lane.bytes() + posted.bytes > limits.queue_bytes_max || is_over_total;
+        assert!(lane.bytes() > 0 && lane.fresh_bytes() == 0 && is_over, "who is called slow has a queue, and no room");
         match self.env.limits.slow_reader {
-            SlowReader::Close => self.slow.push(slot),
+            SlowReader::Close => self.close_slow(slot),
             SlowReader::DropNewest => hit("push: dropped"),
             SlowReader::Conflate => {
                 if self.conflate(slot, message, posted) {
@@ -97,6 +107,12 @@ impl Server {
         Outcome::Dropped
     }
 
+    /// Whether there is no room for what the connection has, should its wire not take it.
+    fn would_be_over(&self, slot: u32) -> bool {
+        let lane = &self.oracle.lives[&self.slots.fd_of(slot)].lane;
+        self.oracle.ledger.total + lane.fresh_bytes() > self.env.limits.queue_total_bytes_max
+    }
+
     /// Asks the connection, having foretold its answer.
     fn send(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> Sent {
         let fd = self.slots.fd_of(slot);
@@ -104,7 +120,8 @@ impl Server {
         let (life, ledger) = self.oracle.account(fd);
         let limits = &self.env.limits;
         let queued = life.lane.bytes();
-        let is_over_total = queued > 0 && ledger.total + posted.bytes > limits.queue_total_bytes_max;
+        let all = ledger.total + life.lane.fresh_bytes() + posted.bytes;
+        let is_over_total = queued > 0 && all > limits.queue_total_bytes_max;
         let expected = match posted.bytes {
             _ if !life.is_open() => Sent::NotOpen,
             bytes if bytes > limits.queue_bytes_max => Sent::TooLarge,
@@ -114,6 +131,7 @@ impl Server {
         let sent = entry.connection.send(message, &mut self.env);
         assert_eq!(sent, expected, "{fd} with {queued} bytes queued is sent {posted:?}");
         if sent == Sent::Queued {
+            life.lane.observe(entry.connection.queued_bytes(), entry.connection.fresh_bytes(), ledger);
             life.lane.push_message(posted, ledger);
         }
         self.compare(slot);
@@ -122,11 +140,10 @@ impl Server {
 
     fn conflate(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> bool {
         let fd = self.slots.fd_of(slot);
-        let bytes_max = self.env.limits.queue_bytes_max;
         let Some(entry) = self.slots.get_mut(slot) else { return false };
         let is_conflated = entry.connection.conflate(message, &mut self.env);
         let (life, ledger) = self.oracle.account(fd);
-        let expected = life.lane.conflate(posted, bytes_max, ledger);
+        let expected = life.lane.conflate(posted, &self.env.limits, ledger);
         assert_eq!(is_conflated, expected, "{fd} conflates {posted:?}");
         self.compare(slot);
         is_conflated
@@ -134,15 +151,14 @@ impl Server {
 
     fn relieve(&mut self, slot: u32, posted: &Posted) -> Outcome {
         hit("all queues over their bound");
-        self.write(slot);
-        let is_over = self.env.queued.frames > self.env.limits.queue_total_bytes_max;
-        let has_output = self.slots.get(slot).is_some_and(|entry| entry.connection.queued_bytes() > 0);
-        if !is_over || !has_output {
+        self.offer(slot);
+        let is_behind = self.oracle.lives[&self.slots.fd_of(slot)].lane.is_behind;
+        if self.oracle.ledger.total <= self.env.limits.queue_total_bytes_max || !is_behind {
             return Outcome::Queued;
         }
         let drops = self.env.limits.slow_reader != SlowReader::Close;
         if !(drops && self.take_back(slot, posted)) {
-            self.slow.push(slot);
+            self.close_slow(slot);
         }
         Outcome::Dropped
     }
@@ -161,30 +177,37 @@ impl Server {
         is_taken
     }
 
-    fn end_slow(&mut self) {
-        while let Some(slot) = self.slow.pop() {
-            let fd = self.slots.fd_of(slot);
-            let Some(entry) = self.slots.get_mut(slot) else { continue };
-            let event = entry.connection.close_slow(&mut self.env);
+    /// A reader is too slow: it is closed, or dropped if there is no room for its close frame either.
+    fn close_slow(&mut self, slot: u32) {
+        let fd = self.slots.fd_of(slot);
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let event = entry.connection.close_slow(&mut self.env);
+        let (life, ledger) = self.oracle.account(fd);
+        let was_open = life.is_open();
+        if was_open {
+            life.lane.truncate(ledger);
+        }
+        if was_open && ledger.total <= self.env.limits.queue_total_bytes_max {
             let (code, reason) = (CloseCode::TRY_AGAIN_LATER, "reading too slowly");
-            let (life, ledger) = self.oracle.account(fd);
-            if life.is_open() {
-                life.lane.truncate(ledger);
-                if ledger.total > self.env.limits.queue_total_bytes_max {
+            self.judge_close(slot, &event, code, reason, Cause::SlowConsumer);
+        } else {
+            life.lane.abandon(ledger);
+            match &event {
+                Some(Event::Closed(closed)) if was_open => {
                     hit("a slow reader cut off");
-                    let Some(Event::Closed(closed)) = &event else { panic!("{fd} was not closed: {event:?}") };
-                    life.lane.abandon(ledger);
                     life.close(closed, CloseCode::ABNORMAL, "", Cause::SlowConsumer);
                     life.die(self.env.now);
-                    self.compare(slot);
-                    self.touch(slot);
-                    self.record_end(slot, event);
-                    continue;
                 }
+                None if !was_open => {
+                    hit("a close cut short");
+                    life.is_lost = true;
+                }
+                other => panic!("{fd} was too slow, which came to {other:?}"),
             }
-            self.judge_close(slot, &event, code, reason, Cause::SlowConsumer);
-            self.record_end(slot, event);
+            self.compare(slot);
+            self.touch(slot);
         }
+        self.record_end(slot, event);
     }
 
     /// Writes what connections have, and lists those that are over.
@@ -224,7 +247,8 @@ impl Server {
         entry.connection.release(&mut self.env);
         let event = entry.connection.handle_end(true);
         let now = self.env.now;
-        let life = self.life_at(slot);
+        let (life, ledger) = self.oracle.account(self.slots.fd_of(slot));
+        life.lane.abandon(ledger);
         life.is_lost = true;
         if let Some(fdpush::sim::Event::Closed(closed)) = &event {
             life.close_by_loss(closed, now);
@@ -232,8 +256,21 @@ impl Server {
         self.record_end(slot, event);
     }
 
+    /// Writes, and ends a connection that is left with what there is no room for. `false`: the socket broke.
+    pub fn write(&mut self, slot: u32) -> bool {
+        let fd = self.slots.fd_of(slot);
+        let was_untried = self.oracle.life(fd).lane.is_untried();
+        let is_whole = self.offer(slot);
+        let is_behind = self.oracle.life(fd).lane.is_behind;
+        if was_untried && is_behind && self.oracle.ledger.total > self.env.limits.queue_total_bytes_max {
+            hit("a turn left more than there is room for");
+            self.close_slow(slot);
+        }
+        is_whole
+    }
+
     /// Writes until the queue is empty, the socket full, or the turn's share used up. `false`: the socket broke.
-    fn write(&mut self, slot: u32) -> bool {
+    fn offer(&mut self, slot: u32) -> bool {
         let fd = self.slots.fd_of(slot);
         for _ in 0..WRITES_PER_TURN_MAX {
             let Some(entry) = self.slots.get_mut(slot) else { return true };

@@ -9,7 +9,7 @@ use std::mem;
 use std::rc::Rc;
 
 use fdpush::sim::{Departed, Env, Event, Owner, Queued, Registry, Tick};
-use fdpush::{Fd, SecondLogin, State};
+use fdpush::{Fd, SecondLogin, SlowReader, State};
 
 use crate::clock::Clock;
 use crate::coverage::hit;
@@ -34,7 +34,6 @@ pub struct Server {
     /// When the turn before was.
     pub before: Tick,
     pub dirty: Vec<u32>,
-    pub slow: Vec<u32>,
     pub ready: Vec<u32>,
     pub over: Vec<u32>,
     /// Whose socket said "full".
@@ -75,7 +74,6 @@ impl Server {
             rng,
             before: Tick(0),
             dirty: Vec::new(),
-            slow: Vec::new(),
             ready: Vec::new(),
             over: Vec::new(),
             full: Vec::new(),
@@ -107,7 +105,17 @@ impl Server {
         self.reap();
         let ledger = &self.oracle.ledger;
         assert_eq!(self.env.queued, Queued { frames: ledger.total, http: ledger.http }, "bytes in all queues");
+        self.check_bound();
         accepted
+    }
+
+    /// What waits keeps to its bound, but for control frames and a message that took an older one's place.
+    fn check_bound(&self) {
+        let limits = &self.env.limits;
+        let unjudged: usize = self.oracle.lives.values().map(|life| life.lane.unjudged_bytes()).sum();
+        let conflated = if limits.slow_reader == SlowReader::Conflate { limits.queue_bytes_max } else { 0 };
+        let (total, total_max) = (self.oracle.ledger.total, limits.queue_total_bytes_max);
+        assert!(total <= total_max + unjudged + conflated, "{total} bytes queued, {unjudged} unasked");
     }
 
     /// Whether a turn would find work without waiting.
@@ -233,11 +241,12 @@ impl Server {
             let Some(entry) = self.slots.get_mut(slot) else { return };
             let is_http = entry.connection.state() == State::Http;
             let event = entry.connection.handle_bytes(&mut input, &mut self.env);
+            let queued = entry.connection.queued_bytes();
             if is_http {
-                let queued = entry.connection.queued_bytes();
                 let (life, ledger) = self.oracle.account(fd);
                 life.lane.observe_raw(queued, ledger);
             }
+            self.observe(slot);
             let Some(event) = event else { break };
             self.handle_event(slot, fd, event);
             if !self.ends.is_empty() {
@@ -250,7 +259,7 @@ impl Server {
             life.inbound.settle(self.env.now);
         }
         self.compare(slot);
-        self.touch(slot);
+        self.touch_unasked(slot);
     }
 
     /// The client of `slot` is gone.
@@ -286,6 +295,9 @@ impl Server {
         let before = entry.connection.queued_bytes();
         let event = entry.connection.handle_tick(&mut self.env);
         let after = entry.connection.queued_bytes();
+        if !was_http {
+            self.observe(slot);
+        }
 
         let turn = Turn { before: self.before, now: self.env.now };
         let limits = &self.env.limits;
@@ -298,8 +310,8 @@ impl Server {
             None => life.outlive_tick(after > before, limits, turn, ledger),
         }
         self.compare(slot);
-        self.touch(slot);
         self.record_end(slot, event);
+        self.touch_unasked(slot);
         self.arm(slot);
     }
 
@@ -374,6 +386,15 @@ impl Server {
         }
     }
 
+    /// The same after output that nobody was asked about, which may have made a queue of what came before it.
+    pub fn touch_unasked(&mut self, slot: u32) {
+        self.touch(slot);
+        if self.oracle.ledger.total > self.env.limits.queue_total_bytes_max {
+            hit("no room for control frames");
+            self.write(slot);
+        }
+    }
+
     /// The life of whoever has a slot.
     pub fn life_at(&mut self, slot: u32) -> &mut Life {
         self.oracle.life(self.slots.fd_of(slot))
@@ -381,13 +402,24 @@ impl Server {
 
     // What should be.
 
+    /// Takes note of where a connection has its output.
+    pub fn observe(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get(slot) else { return };
+        let (queued, fresh) = (entry.connection.queued_bytes(), entry.connection.fresh_bytes());
+        let (life, ledger) = self.oracle.account(self.slots.fd_of(slot));
+        life.lane.observe(queued, fresh, ledger);
+    }
+
     /// Holds one connection against its twin.
     pub fn compare(&mut self, slot: u32) {
+        self.observe(slot);
         let fd = self.slots.fd_of(slot);
         let Some(entry) = self.slots.get(slot) else { return };
         let life = self.oracle.lives.get(&fd).expect("the server has it");
         assert_eq!(entry.connection.is_open(), life.is_open(), "{fd}: open, as against {:?}", life.stage);
         assert_eq!(entry.connection.queued_bytes(), life.lane.bytes(), "{fd}: bytes queued");
+        assert_eq!(entry.connection.fresh_bytes(), life.lane.fresh_bytes(), "{fd}: bytes in the journal");
+        assert_eq!(entry.connection.is_untried(), life.lane.is_untried(), "{fd}: what the wire is yet to refuse");
         if self.rng.one_in(8) {
             entry.connection.check_invariants();
         }
