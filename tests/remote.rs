@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -427,4 +429,32 @@ fn the_common_questions_have_a_method_and_call_is_for_the_rest() {
     assert_eq!(remote.abort(fd).expect("room").wait(), Ok(Outcome::Queued));
     client.lost();
     assert_eq!(remote.is_open(fd).expect("room").wait(), Ok(false));
+}
+
+#[test]
+fn commands_without_end_hold_up_no_client() {
+    const COMMANDS: usize = 100;
+    let ran = Arc::new(AtomicUsize::new(0));
+    let (told, heard) = channel();
+    let seen = Arc::clone(&ran);
+    let server = serve(move |server| {
+        server.on_message(move |_, _, _| told.send(seen.load(Ordering::Relaxed)).expect("the test waits"))
+    });
+    let mut client = server.connect("/");
+    let (go, wait) = mpsc::channel();
+    let held = server.remote.call(move |_| wait.recv_timeout(PATIENCE)).expect("room");
+    for _ in 0..COMMANDS {
+        let ran = Arc::clone(&ran);
+        let busy = move |_: &mut fdpush::Context<'_>| {
+            let until = Instant::now() + Duration::from_millis(6);
+            while Instant::now() < until {}
+            ran.fetch_add(1, Ordering::Relaxed);
+        };
+        let _ = server.remote.call(busy).expect("room");
+    }
+    client.send("hello");
+    go.send(()).expect("the loop waits");
+    assert_eq!(held.wait(), Ok(Ok(())));
+    let before = heard.next();
+    assert!(before < COMMANDS / 2, "the message came behind {before} commands");
 }

@@ -285,3 +285,34 @@ fn responses_have_a_bound_of_their_own() {
     assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "hello").queued), 1);
     assert_eq!(websocket.text(), "hello");
 }
+
+#[test]
+fn a_handler_with_much_to_push_makes_no_system_call_for_each() {
+    const CLIENTS: usize = 60;
+    const MESSAGES: usize = 300;
+    // All of it is three times what all queues may hold, and none of it more than a socket takes.
+    let limits = Limits {
+        message_bytes_max: MESSAGE_BYTES,
+        queue_bytes_max: QUEUE_BYTES_MAX,
+        queue_total_bytes_max: 600 << 10,
+        ..Limits::default()
+    };
+    let server = serve(|server| server.limits(limits));
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect("/?group=room")).collect();
+    let writes = server.ask(|ctx| {
+        let before = ctx.stats().writes;
+        for number in 0..MESSAGES {
+            // Each on its own, as frames that differ from member to member are.
+            for fd in ctx.members("room") {
+                assert_eq!(ctx.push(fd, &format!("{number:0100}")), Outcome::Queued);
+            }
+        }
+        ctx.stats().writes - before
+    });
+    assert!(writes < (CLIENTS * 10) as u64, "{writes} writes in one call");
+    for client in &mut clients {
+        for number in 0..MESSAGES {
+            assert_eq!(client.text(), format!("{number:0100}"));
+        }
+    }
+}

@@ -53,10 +53,12 @@ impl<C> Inbox<C> {
         self.0.lock().commands_max = commands_max;
     }
 
-    /// Takes all that waits, in exchange for an empty queue.
-    pub fn swap(&self, empty: &mut VecDeque<C>) {
-        debug_assert!(empty.is_empty());
-        std::mem::swap(&mut self.0.lock().commands, empty);
+    /// Takes the first that wait, at most so many, and says whether there are more: of those, no wake-up will tell.
+    pub fn take(&self, max: usize, into: &mut Vec<C>) -> bool {
+        let mut queue = self.0.lock();
+        let count = queue.commands.len().min(max);
+        into.extend(queue.commands.drain(..count));
+        !queue.commands.is_empty()
     }
 }
 

@@ -17,7 +17,6 @@ mod table;
 mod timers;
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::fmt::Write;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,6 +52,12 @@ use crate::wheel::Owner;
 
 /// Events that one wait takes at most. More are told of by the next.
 const EVENTS_MAX: usize = 512;
+
+/// How long a turn is held up by what other threads sent. What is left is carried out in the next.
+const COMMANDS_TIME_MAX: Duration = Duration::from_millis(5);
+
+/// Commands that are taken out of the inbox under one lock, and before a look at the clock.
+const COMMANDS_AT_ONCE: usize = 8;
 
 /// Tokens from here on are not slots.
 const TOKEN_WAKER: Token = Token(usize::MAX);
@@ -106,8 +111,10 @@ pub struct EventLoop<A: Application> {
     clock: Clock,
     /// Read into; lent to handlers.
     buffer: Vec<u8>,
+    /// Whether the inbox has commands that were put off.
+    has_commands: bool,
     /// Spare lists, kept for their memory.
-    commands: VecDeque<A::Command>,
+    commands: Vec<A::Command>,
     slots: Vec<u32>,
     flushing: Vec<u32>,
     over: Vec<u32>,
@@ -178,7 +185,8 @@ impl<A: Application> EventLoop<A> {
             signals,
             clock,
             buffer: vec![0; budget],
-            commands: VecDeque::new(),
+            has_commands: false,
+            commands: Vec::new(),
             slots: Vec::new(),
             flushing: Vec::new(),
             over: Vec::new(),
@@ -238,7 +246,7 @@ impl<A: Application> EventLoop<A> {
     /// How long to wait for events: not at all while work was put off.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let is_behind = !self.core.ready.is_empty() || self.core.table.has_dirty() || self.door.has_pending();
-        if is_behind {
+        if is_behind || self.has_commands {
             return Some(Duration::ZERO);
         }
         let drain = self.core.drain.as_ref().map(Drain::next);
@@ -249,13 +257,20 @@ impl<A: Application> EventLoop<A> {
 
     // What happened.
 
+    /// Carries out what other threads sent, for a while: however much that is, sockets and timers have their turn.
     fn handle_commands(&mut self) {
+        let until = self.clock.turned + COMMANDS_TIME_MAX;
         let mut commands = std::mem::take(&mut self.commands);
-        self.inbox.swap(&mut commands);
-        for command in commands.drain(..) {
-            self.call(None, |application, core| application.command(core, command));
-            self.settle();
-            self.flush_long();
+        loop {
+            self.has_commands = self.inbox.take(COMMANDS_AT_ONCE, &mut commands);
+            for command in commands.drain(..) {
+                self.call(None, |application, core| application.command(core, command));
+                self.settle();
+                self.flush_long();
+            }
+            if !self.has_commands || Instant::now() >= until {
+                break;
+            }
         }
         self.commands = commands;
     }
@@ -483,7 +498,7 @@ impl<A: Application> EventLoop<A> {
                 }
             }
         }
-        self.core.table.env.end_turn();
+        self.core.table.end_flush();
         self.core.end_slow();
         self.flushing = slots;
     }

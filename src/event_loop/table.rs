@@ -58,6 +58,8 @@ pub struct Table {
     answering: Vec<u32>,
     /// Connections that were closed because their reader turned out too slow, with their end, for the core to record.
     slow: Vec<(u32, Event<'static>)>,
+    /// What queues held when every socket had last been offered what there was for it.
+    held: usize,
     /// Slots that will never be used again.
     retired: usize,
     /// Control connections among those there are.
@@ -85,6 +87,7 @@ impl Table {
             dirty: Vec::new(),
             answering: Vec::new(),
             slow: Vec::new(),
+            held: 0,
             retired: 0,
             control: 0,
         }
@@ -259,6 +262,9 @@ impl Table {
 
     #[cold]
     fn push_to_full(&mut self, slot: u32, outbound: &mut Outbound<'_>) -> Outcome {
+        if self.env.is_over_total(outbound.bytes()) {
+            self.relieve_all();
+        }
         if !self.write(slot) {
             // It is not slow but broken, which the flush at the turn's end finds out again.
             self.touch(slot);
@@ -294,6 +300,7 @@ impl Table {
     /// be dropped, so that ends the connection whatever the policy.
     #[cold]
     fn relieve(&mut self, slot: u32) -> Outcome {
+        self.relieve_all();
         self.offer(slot);
         let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
         if !env.is_over_total(0) || !entry.connection.is_behind() {
@@ -305,6 +312,33 @@ impl Table {
         }
         self.env.counts.dropped += 1;
         Outcome::Dropped
+    }
+
+    /// Offers every socket what there is for it, once a good part of the bound has come since that was last done: it waits
+    /// because the turn is long, and not because readers are slow. Where each push made room for itself alone, a handler
+    /// with much to push would make a system call for each.
+    fn relieve_all(&mut self) {
+        if self.env.queued.frames.saturating_sub(self.held) < self.env.limits.queue_total_bytes_max / 4 {
+            return;
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for &slot in &dirty {
+            // An answer is written after what it speaks of: at the turn's end.
+            if self.get(slot).is_some_and(|entry| !entry.connection.is_http()) {
+                // A socket that is broken is found out again at the flush.
+                self.offer(slot);
+            }
+        }
+        // Whoever came to be listed meanwhile stands behind those.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+        self.held = self.env.queued.frames;
+    }
+
+    /// Takes note that all that was listed has been offered to its sockets.
+    pub fn end_flush(&mut self) {
+        self.env.end_turn();
+        self.held = self.env.queued.frames;
     }
 
     /// Ends a connection whose reader is too slow. What it held is free at once: others may need the room.

@@ -22,6 +22,7 @@ use super::clock;
 use super::contact;
 use super::frame::{self, Refusal};
 use super::ingress::Ingress;
+use super::ingress::waiting::Datagram;
 use super::metrics::Metrics;
 use super::page;
 use super::permits::Permits;
@@ -73,7 +74,7 @@ pub struct Rooms {
 /// What other threads tell the gateway.
 pub enum Told {
     /// A command by datagram.
-    Datagram(Box<[u8]>),
+    Datagram(Datagram),
     /// Who a client is, as the back end has it.
     Verdict { fd: Fd, address: Option<IpAddr>, verdict: Verdict },
     /// SIGHUP: the settings are to be read again.

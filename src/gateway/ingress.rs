@@ -6,6 +6,8 @@
 //! Nobody is answered, so what counts is that nothing goes missing unseen: what the loop's inbox has no room for, what is
 //! longer than the buffer, and what the kernel drops because the thread is too slow.
 
+pub mod waiting;
+
 use std::fmt;
 use std::fs;
 use std::io;

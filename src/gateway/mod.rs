@@ -45,6 +45,7 @@ use simple_logger::SimpleLogger;
 use self::auth::api_keys::ApiKeys;
 use self::cli::{ApiAddress, Cli, Command, Endpoint};
 use self::handler::{Gateway, Rooms, Told};
+use self::ingress::waiting::Waiting;
 use self::ingress::{Ingress, Outcome, Socket};
 use self::settings::Settings;
 use self::systemd::{ApiSocket, Inherited};
@@ -52,6 +53,9 @@ use self::webhook::Webhook;
 
 /// How long the last events may take to the back end once the last connection has gone.
 const WEBHOOK_FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long SIGHUP waits before it is told again to a loop whose inbox is full.
+const HANGUP_RETRY: Duration = Duration::from_millis(20);
 
 /// Crates that would log what clients sent, cookies and all.
 const HUSHED: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
@@ -201,6 +205,7 @@ pub fn api_keys(settings: &Settings) -> ApiKeys {
 
 /// Hands the datagrams of a socket to the loop, after a look at their key.
 fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) -> std::io::Result<Ingress> {
+    let waiting = Waiting::default();
     Ingress::start(socket, move |datagram| {
         let is_known = match keys.lock() {
             Ok(keys) => api::check_datagram(&keys, datagram),
@@ -211,9 +216,9 @@ fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) ->
             Ok(false) => return Outcome::Unauthorized,
             Err(_) => return Outcome::Malformed,
         }
-        match remote.notify(Told::Datagram(datagram.into())) {
-            Ok(()) => Outcome::Done,
-            Err(_) => Outcome::Overflowed,
+        match waiting.admit(datagram).map(|datagram| remote.notify(Told::Datagram(datagram))) {
+            Some(Ok(())) => Outcome::Done,
+            Some(Err(_)) | None => Outcome::Overflowed,
         }
     })
 }
@@ -223,8 +228,12 @@ fn watch_hangup(remote: Remote) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGHUP])?;
     std::thread::Builder::new().name("sighup".to_owned()).spawn(move || {
         for _ in signals.forever() {
-            if remote.notify(Told::Reload) == Err(RemoteError::Closed) {
-                return;
+            // Where datagrams have filled the inbox, a key that is no longer good must not stay in use for that.
+            while let Err(error) = remote.notify(Told::Reload) {
+                if error != RemoteError::Full {
+                    return;
+                }
+                std::thread::sleep(HANGUP_RETRY);
             }
         }
     })?;

@@ -1,0 +1,63 @@
+//! Datagrams on their way to the loop, whose inbox counts commands and not their bytes.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of one socket's datagrams that may wait for the loop.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// How many bytes wait.
+#[derive(Default, Debug)]
+pub struct Waiting(Arc<AtomicUsize>);
+
+/// A datagram that waits, until it is dropped.
+#[derive(Debug)]
+pub struct Datagram {
+    bytes: Box<[u8]>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Waiting {
+    /// A copy of a datagram to send to the loop; `None` where too much waits already.
+    pub fn admit(&self, datagram: &[u8]) -> Option<Datagram> {
+        // One thread adds, so nothing comes in between; the loop only takes away.
+        if self.0.load(Ordering::Relaxed) + datagram.len() > WAITING_BYTES_MAX {
+            return None;
+        }
+        self.0.fetch_add(datagram.len(), Ordering::Relaxed);
+        Some(Datagram { bytes: datagram.into(), waiting: Arc::clone(&self.0) })
+    }
+}
+
+impl Deref for Datagram {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Datagram {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_by_its_bytes() {
+        let waiting = Waiting::default();
+        let datagram = vec![b'x'; 60_000];
+        let mut admitted: Vec<Datagram> = std::iter::from_fn(|| waiting.admit(&datagram)).collect();
+        assert_eq!(admitted.len(), WAITING_BYTES_MAX / 60_000);
+        assert_eq!(*admitted[0], *datagram);
+        admitted.pop();
+        assert!(waiting.admit(&datagram).is_some(), "one was carried out");
+        drop(admitted);
+        assert_eq!(waiting.0.load(Ordering::Relaxed), 0);
+    }
+}
