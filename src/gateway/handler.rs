@@ -16,7 +16,7 @@ use super::api::{Api, Parts};
 use super::auth::api_keys::ApiKeys;
 use super::auth::hook::{self, Hook, Verdict};
 use super::auth::{Identity, jwt};
-use super::cli::{self, Auth, Secret};
+use super::cli::Auth;
 use super::client;
 use super::clock;
 use super::contact;
@@ -110,10 +110,7 @@ impl Gateway {
     /// Takes over from the settings what can change while the server runs.
     fn apply(&mut self) -> Result<(), String> {
         let serve = &self.settings.serve;
-        let tokens = match serve.auth() {
-            Auth::Jwt => Some(tokens(&self.settings)?),
-            Auth::Trust | Auth::Webhook => None,
-        };
+        let tokens = self.settings.token_keys()?;
         let secret = contact::secret(serve).map_err(|error| error.to_string())?;
         if let Some(hook) = &self.hook {
             hook.set_secret(secret.clone());
@@ -408,14 +405,6 @@ impl Handler for Gateway {
             Err(_) => log::error!("a notice that nobody knows"),
         }
     }
-}
-
-/// The keys that tokens are checked with.
-fn tokens(settings: &Settings) -> Result<jwt::Keys, String> {
-    let cli::Jwt { jwt_secret, jwt_key_file, jwt_issuer, jwt_audience } = &settings.serve.clients.jwt;
-    let secrets: Vec<&str> = jwt_secret.iter().map(Secret::expose).collect();
-    let keys = jwt::Keys::load(&secrets, jwt_key_file)?;
-    Ok(keys.issuer(jwt_issuer.clone()).audience(jwt_audience.clone()))
 }
 
 /// The identity that a client claims, where clients are believed.

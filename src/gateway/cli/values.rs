@@ -283,11 +283,19 @@ impl fmt::Display for ApiAddress {
 }
 
 impl ApiAddress {
+    /// What the address of a UDP socket stands for; nothing where it is none.
+    pub fn resolve_udp(&self) -> Result<Vec<SocketAddr>, String> {
+        match self {
+            ApiAddress::Udp(address) => resolve(address),
+            ApiAddress::Http(_) | ApiAddress::UnixDatagram(_) | ApiAddress::Off => Ok(Vec::new()),
+        }
+    }
+
     /// Whether only this machine can reach it.
     pub fn is_local(&self) -> Result<bool, String> {
         match self {
             ApiAddress::Http(endpoint) => Ok(endpoint.resolve()?.iter().all(Address::is_local)),
-            ApiAddress::Udp(address) => Ok(resolve(address)?.iter().all(|address| Address::Tcp(*address).is_local())),
+            ApiAddress::Udp(_) => Ok(self.resolve_udp()?.iter().all(|address| Address::Tcp(*address).is_local())),
             ApiAddress::UnixDatagram(_) | ApiAddress::Off => Ok(true),
         }
     }

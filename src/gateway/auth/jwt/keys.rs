@@ -42,16 +42,16 @@ impl Keys {
     pub fn load<S: AsRef<str>, P: AsRef<Path>>(secrets: &[S], files: &[P]) -> Result<Keys, String> {
         let mut keys = Vec::with_capacity(secrets.len() + files.len());
         for (index, secret) in secrets.iter().enumerate() {
-            let name = format!("JWT secret {}", index + 1);
+            let name = format!("jwt_secret {}", index + 1);
             keys.push(secret_key(secret.as_ref().as_bytes(), &name).map_err(|why| format!("{name}: {why}"))?);
         }
         for file in files {
-            let name = file.as_ref().display().to_string();
+            let name = format!("jwt_key_file {}", file.as_ref().display());
             let bytes = fs::read(file).map_err(|error| format!("{name}: {error}"))?;
             keys.push(file_key(&bytes, &name).map_err(|why| format!("{name}: {why}"))?);
         }
         if keys.is_empty() {
-            return Err("tokens need a key: give a JWT secret or a JWT key file".to_owned());
+            return Err("tokens need a key: give a jwt_secret or a jwt_key_file".to_owned());
         }
         Ok(Keys { keys, issuer: None, audience: None })
     }
