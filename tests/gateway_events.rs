@@ -70,15 +70,10 @@ fn a_back_end_hears_of_all_that_happens_in_order() {
     ann.send(r#"{"type":"heartbeat"}"#);
     ann.send("not even JSON");
     ann.send_binary(&[0, 255, 62, 63]);
-    for payload in
-        [json!({"text": r#"{"type":"heartbeat"}"#}), json!({"text": "not even JSON"}), json!({"binary": "AP8+Pw=="})]
-    {
-        let mut expected = payload;
-        expected["type"] = json!("message");
-        expected["fd"] = json!(fd);
-        expected["uid"] = json!("ann");
-        assert_eq!(events.next(), expected);
+    for text in [r#"{"type":"heartbeat"}"#, "not even JSON"] {
+        assert_eq!(events.next(), json!({"type": "message", "fd": fd, "uid": "ann", "text": text}));
     }
+    // A binary one is no frame of ours: nobody hears of it but its sender.
     let close = |fd: u64, uid: Value, code: u16, reason: &str, by: &str, cause: &str| json!({"type": "close", "fd": fd, "uid": uid, "code": code, "reason": reason, "by": by, "cause": cause});
     let by_server = close(fd, json!("ann"), 1003, "frames are JSON text", "server", "server_closed");
     assert_eq!(events.next(), by_server);
@@ -98,8 +93,51 @@ fn a_back_end_hears_of_all_that_happens_in_order() {
     assert_eq!(events.next()["fd"], fd);
     gateway.done("/api/close", json!({"fd": fd, "code": 4000, "reason": "out"}));
     assert_eq!(events.next(), close(fd, Value::Null, 4000, "out", "server", "server_closed"));
-    until("all were taken", || gateway.metric("fdpush_webhook_sent_total") == 11.0);
+    until("all were taken", || gateway.metric("fdpush_webhook_sent_total") == 10.0);
     assert_eq!(gateway.metric("fdpush_webhook_queue"), 0.0);
+}
+
+#[test]
+fn what_is_sent_goes_to_the_back_end_and_nowhere_else() {
+    let backend = willing();
+    let gateway = watched(&backend, &["--webhook-events", "message", "--client-may", "nothing"]);
+    let mut events = Events::of(&backend);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    let mut bob = gateway.connect("/?uid=bob");
+    let order = r#"{"type":"send","data":{"order":[1, 2]},"id":7}"#;
+    ann.send(order);
+    assert_eq!(next(&mut ann), json!({"type": "ack", "id": 7}));
+    assert_eq!(events.next(), json!({"type": "message", "fd": fd, "uid": "ann", "text": order}));
+    // Without an id there is no answer: the next frame is the back end's.
+    ann.send(r#"{"type":"send","data":1}"#);
+    assert_eq!(events.next()["text"], r#"{"type":"send","data":1}"#);
+    gateway.done("/api/push", json!({"all": true, "data": "taken"}));
+    assert_eq!(next(&mut ann)["data"], "taken");
+    assert_eq!(next(&mut bob)["data"], "taken");
+
+    let deaf = Gateway::start(&[]);
+    let silent = watched(&backend, &["--webhook-events", "open,close"]);
+    for gateway in [deaf, silent] {
+        let mut ann = gateway.connect("/?uid=ann");
+        ann.send(order);
+        let refused = next(&mut ann);
+        assert_eq!((&refused["id"], &refused["code"]), (&json!(7), &json!("not_allowed")), "{refused}");
+        assert!(refused["message"].as_str().is_some_and(|message| message.contains("no back end listens")));
+    }
+}
+
+#[test]
+fn what_the_back_end_has_no_room_for_is_not_acknowledged() {
+    let backend = Backend::start(|_| Answer::Hang);
+    let gateway =
+        watched(&backend, &["--webhook-queue-max", "1", "--webhook-batch-max", "1", "--webhook-events", "message"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    for kind in ["ack", "error"] {
+        ann.send(r#"{"type":"send","data":1,"id":7}"#);
+        assert_eq!(next(&mut ann)["type"], kind);
+    }
+    ann.send(r#"{"type":"send","data":1,"id":7}"#);
+    assert_eq!(next(&mut ann)["code"], "unavailable");
 }
 
 #[test]

@@ -332,9 +332,11 @@ impl Handler for Gateway {
         if !self.is_within_rate(ctx, fd) {
             return;
         }
-        self.roster.watch().message(ctx, fd, message);
         match message {
-            Message::Text(text) => client::carry_out(ctx, &mut self.roster, &self.permits, fd, text),
+            Message::Text(text) => {
+                let passed = self.roster.watch().message(ctx, fd, text);
+                client::carry_out(ctx, &mut self.roster, &self.permits, fd, text, passed);
+            }
             Message::Binary(_) => {
                 ctx.close(fd, CloseCode::UNSUPPORTED, "frames are JSON text");
             }
