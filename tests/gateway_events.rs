@@ -199,6 +199,26 @@ fn a_person_is_online_until_the_last_connection_stays_away() {
 }
 
 #[test]
+fn a_server_that_ends_leaves_nobody_online() {
+    let backend = willing();
+    let mut gateway = watched(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1h"]);
+    let mut events = Events::of(&backend);
+    let ann = gateway.connect("/?uid=ann");
+    let mut bob = gateway.connect("/?uid=bob");
+    for uid in ["ann", "bob"] {
+        assert_eq!(events.next(), json!({"type": "online", "uid": uid}));
+    }
+    hang_up(ann);
+    gateway.signal("-TERM");
+    assert_eq!(closed(&mut bob).0, 1001);
+    drop(bob);
+    for uid in ["ann", "bob"] {
+        assert_eq!(events.next(), json!({"type": "offline", "uid": uid}));
+    }
+    assert!(gateway.wait().success());
+}
+
+#[test]
 fn a_back_end_that_hangs_or_fails_delays_no_push() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway =

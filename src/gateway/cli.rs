@@ -356,7 +356,8 @@ pub struct Hooks {
     #[arg(long, value_name = "TIME", env = "FDPUSH_WEBHOOK_RETRY_TIME_MAX", default_value = "5m")]
     pub webhook_retry_time_max: Time,
 
-    /// How long a uid must be gone to be `offline`, so that a page refresh is not
+    /// How long a uid must be gone for the webhook to hear `offline`, so that a page refresh is not. Groups hear `left` at
+    /// once
     #[arg(long, value_name = "TIME", env = "FDPUSH_PRESENCE_DELAY", default_value = "3s")]
     pub presence_delay: Delay,
 

@@ -300,6 +300,7 @@ impl Handler for Gateway {
     }
 
     fn on_stop(&mut self, _: &mut Context<'_>) {
+        self.roster.watch().end();
         systemd::tell_stopping();
     }
 

@@ -106,6 +106,16 @@ impl Watch {
         true
     }
 
+    /// The server has ended: nobody comes back to it, and whoever may still have done is offline.
+    pub fn end(&mut self) {
+        let Some(webhook) = self.presence() else { return };
+        while let Some(deadline) = self.debounce.next_deadline() {
+            while let Some(uid) = self.debounce.poll(deadline) {
+                webhook.emit(Event::Offline { uid: &uid });
+            }
+        }
+    }
+
     /// The webhook, if it wants to hear of persons.
     fn presence(&self) -> Option<Arc<Webhook>> {
         let wants = |webhook: &&Arc<Webhook>| webhook.wants(Kind::Online) || webhook.wants(Kind::Offline);
