@@ -364,7 +364,7 @@ fn keys_that_cannot_be_used_are_refused_at_the_start() {
     assert!(try_load(&[], &[]).is_err_and(|why| why.contains("need a key")));
     assert!(try_load(&[], &[&[b'a'; (64 << 10) + 1]]).is_err_and(|why| why.contains("more than 65536")));
     let missing = Keys::load::<&str, _>(&[], &["/nowhere/at/all.pem"]);
-    assert!(missing.is_err_and(|why| why.starts_with("/nowhere/at/all.pem: ")));
+    assert!(missing.is_err_and(|why| why.starts_with("jwt_key_file /nowhere/at/all.pem: ")));
 }
 
 #[test]
