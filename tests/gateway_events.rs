@@ -343,6 +343,7 @@ fn sighup_reads_the_settings_again() {
     for key in ["log", "origin", "client_may", "api_key", "message_bytes_max"] {
         assert!(log.contains(key), "{key}: {log}");
     }
+    assert!(!log.contains("api_key_file"), "{log}");
     assert!(gateway.logged("need a restart: ").contains("ping_every"));
     assert_eq!((configured.status_with("old"), configured.status_with("new")), (401, 200));
     assert_eq!((comes_from("https://old.example"), comes_from("https://new.example")), (false, true));

@@ -129,7 +129,7 @@ impl Gateway {
 
     /// Reads the settings again. Where they cannot be, all stays as it is.
     fn reload(&mut self, ctx: &mut Context<'_>) {
-        let Reloaded { settings, changed, restart } = match reload::reload(&self.settings) {
+        let Reloaded { settings, changed, restart, hidden } = match reload::reload(&self.settings) {
             Ok(reloaded) => reloaded,
             Err(why) => return log::error!("the settings stay as they are: {why}"),
         };
@@ -158,6 +158,9 @@ impl Gateway {
         }
         if !restart.is_empty() {
             log::warn!("these settings changed and need a restart: {}", restart.join(", "));
+        }
+        if !hidden.is_empty() {
+            log::warn!("these settings changed in the file, and are hidden: {}", hidden.join(", "));
         }
     }
 
@@ -396,7 +399,8 @@ impl Handler for Gateway {
             return;
         }
         if let Some(fd) = self.expiries.remove(&timer) {
-            ctx.close(fd, EXPIRED, "the token has expired");
+            let what = if self.tokens.is_some() { "the token has expired" } else { "the identity has expired" };
+            ctx.close(fd, EXPIRED, what);
         }
     }
 

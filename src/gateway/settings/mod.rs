@@ -75,6 +75,11 @@ impl Settings {
         &self.api_keys
     }
 
+    /// Of these, the file's.
+    fn filed_api_keys(&self) -> &[Secret] {
+        self.api_keys.get(self.serve.api.api_key.len()..).unwrap_or_default()
+    }
+
     /// The files that tokens are checked with, in the order of the flags.
     pub fn jwt_keys(&self) -> &[KeyFile] {
         &self.jwt_keys

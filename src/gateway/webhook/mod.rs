@@ -116,9 +116,7 @@ impl Webhook {
         let json = event.to_json(clock::unix_ms()).into_boxed_slice();
         let is_in = self.queue.push(json, kind == Kind::Message, now);
         if !is_in && let Some(more) = self.overflows.admit(now) {
-            log::error!(
-                "there is no room for an event in the webhook's queue: given up ({more} more since the last line)"
-            );
+            log::error!("there is no room for an event in the webhook's queue: given up{more}");
         }
         is_in
     }
