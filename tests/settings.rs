@@ -130,6 +130,19 @@ fn what_config_prints_can_be_given_as_a_file() {
 }
 
 #[test]
+fn what_is_not_set_is_shown_with_what_holds() {
+    let said = call(&["config"], &[]);
+    for line in [
+        "# auth is not set: trust, and only where no other machine can connect",
+        "# connections_max is not set: what the descriptor limit allows, at the start",
+        "# node is not set: the host's name and something random, chosen at the start",
+        "# webhook is not set",
+    ] {
+        assert!(said.out.lines().any(|found| found == line), "no {line} in {}", said.out);
+    }
+}
+
+#[test]
 fn secrets_are_masked_and_a_mask_is_no_secret() {
     let scratch = Scratch::new("masked");
     let environment = [
