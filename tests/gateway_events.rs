@@ -338,8 +338,9 @@ fn sighup_reads_the_settings_again() {
     let long = json!({"type": "heartbeat", "id": "x".repeat(100)}).to_string() + &" ".repeat(2000);
 
     let text = "api_key = [\"new\"]\norigin = [\"https://new.example\"]\nmessage_bytes_max = \"8KiB\"\n\
-        log = \"debug\"\nping_every = \"7s\"\nclient_may = [\"nothing\"]\n";
-    let log = configured.reload(text, "and these changed: ");
+        log = \"debug\"\nping_every = \"7s\"\nclient_may = [\"nothing\"]\nmessage_burst = 5\n";
+    configured.reload(text, "message_burst has no effect without --message-rate");
+    let log = gateway.logged("and these changed: ");
     for key in ["log", "origin", "client_may", "api_key", "message_bytes_max"] {
         assert!(log.contains(key), "{key}: {log}");
     }

@@ -152,6 +152,9 @@ impl Gateway {
             self.count_addresses(ctx);
         }
         log::set_max_level(self.settings.serve.log.into());
+        for warning in self.settings.warnings().iter().filter(|warning| !old.warnings().contains(warning)) {
+            log::warn!("{warning}");
+        }
         match changed.as_slice() {
             [] => log::info!("the settings were read again: nothing changed"),
             changed => log::info!("the settings were read again, and these changed: {}", changed.join(", ")),
