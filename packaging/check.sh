@@ -3,6 +3,7 @@
 #   packaging/check.sh             what can be seen without a server
 #   packaging/check.sh METRICS     also that each metric they name is at METRICS, a URL or a file of /metrics
 #   packaging/check.sh --live BIN  both of METRICS and FDPUSH_BIN: starts BIN on ports of the kernel's choice
+#   FDPUSH_KEY                     the API key of the server at METRICS, where it wants one
 #   FDPUSH_BIN                     also that the settings file has this binary's settings and defaults, and passes its `check`
 # Needs python3 (3.11); uses systemd-analyze and promtool where they are installed.
 set -euo pipefail
@@ -36,7 +37,7 @@ fi
 cd "$(dirname "$0")/.."
 
 python3 - "$metrics" "$binary" <<'PYTHON'
-import json, pathlib, re, subprocess, sys, tempfile, tomllib, urllib.request
+import json, os, pathlib, re, subprocess, sys, tempfile, tomllib, urllib.error, urllib.request
 
 metrics_at, binary = sys.argv[1:]
 faults = []
@@ -55,7 +56,7 @@ alerts = pathlib.Path("packaging/prometheus/fdpush.rules.yml")
 handbook = pathlib.Path("docs/operations.md")
 SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
 # Labels whose every value is on a page of metrics from the start.
-LABEL = re.compile(r"""\b(fdpush_[a-z_]+)\{[^}]*\b(state|outcome|policy|direction)=~?\\?"([a-z_|]+)""")
+LABEL = re.compile(r"""\b(fdpush_[a-z_]+)\{[^}]*\b(state|outcome|policy|direction|cause)=~?\\?"([a-z_|]+)""")
 named = {}
 labels = {}
 for path in dashboard, alerts, handbook:
@@ -69,8 +70,17 @@ if metrics_at:
     if "://" in metrics_at:
         # The first request is the first that is counted, so that only the second sees requests at all.
         for _ in range(2):
-            with urllib.request.urlopen(metrics_at, timeout=10) as answer:
-                page = answer.read().decode()
+            request = urllib.request.Request(metrics_at)
+            if key := os.environ.get("FDPUSH_KEY"):
+                request.add_header("Authorization", f"Bearer {key}")
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    page = answer.read().decode()
+            except urllib.error.HTTPError as refused:
+                hint = "; set FDPUSH_KEY" if refused.code == 401 else ""
+                sys.exit(f"{metrics_at}: {refused.code} {refused.read().decode().strip()}{hint}")
+            except OSError as error:
+                sys.exit(f"{metrics_at}: {error}")
     else:
         page = pathlib.Path(metrics_at).read_text()
     families = re.findall(r"(?m)^# TYPE (\S+)", page) + re.findall(r"(?m)^([a-z_]+)", page)

@@ -271,7 +271,10 @@ impl<H: Handler> Server<H> {
         let check = config.limits.check().and_then(|()| config.heartbeat.check());
         check.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         for listener in &listeners {
-            log::info!("listening on {}", listener.address());
+            match listener.is_control {
+                true => log::debug!("listening on {} for control", listener.address()),
+                false => log::info!("listening on {}", listener.address()),
+            }
         }
         remote.claim_thread();
         let application = Adapter { handler, remote };

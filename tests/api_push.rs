@@ -356,7 +356,8 @@ fn datagrams_push_where_they_show_a_key() {
     let scratch = Scratch::new("datagrams");
     let path = scratch.file("push.sock");
     let unix = format!("unixgram:{}", path.display());
-    let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0", "--api", &unix, "--api-key", "first,second"]);
+    let api = ["--api", "udp:127.0.0.1:0", "--api", &unix, "--api-key", "first,second"];
+    let gateway = Gateway::spawn(&[&["--log", "debug"][..], &api].concat());
     let mut ann = gateway.connect("/?uid=ann");
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let to = gateway.datagrams.iter().find_map(|address| address.strip_prefix("udp:")).expect("a UDP address");
@@ -375,6 +376,9 @@ fn datagrams_push_where_they_show_a_key() {
         send(json!({"all": true, "data": "second", "auth": "second"}));
         assert_eq!(next(&mut ann), json!({"type": "message", "to": "ann", "data": "first"}));
         assert_eq!(next(&mut ann), json!({"type": "message", "all": true, "data": "second"}));
+        for why in ["an API key is needed", "this API key is not known", "an object is wanted", "one of uid, uids"] {
+            gateway.logged(&format!("a datagram is not carried out: {why}"));
+        }
     }
     let key = ("Authorization", "Bearer second");
     for (outcome, count) in [("done", 4), ("unauthorized", 4), ("malformed", 4), ("overflowed", 0)] {

@@ -423,6 +423,17 @@ fn without_keys_no_web_page_may_ask() {
 }
 
 #[test]
+fn a_query_is_percent_encoded_and_may_be_empty() {
+    let gateway = Gateway::start(&[]);
+    let _ann = gateway.connect("/?uid=ann");
+    assert_eq!(gateway.get("/api/users?after=&limit=")["users"][0]["uid"], "ann");
+    for bad in ["/api/users?after=%zz", "/api/groups?after=50%", "/api/connections?limit=%ff"] {
+        let reply = gateway.call("GET", bad, &[], "");
+        assert_eq!((reply.status, &json_of(&reply)["error"]["code"]), (400, &json!("bad_request")), "{bad}");
+    }
+}
+
+#[test]
 fn with_keys_one_must_be_shown() {
     let gateway = Gateway::start(&["--api-key", "first,second"]);
     let mut ann = gateway.connect("/?uid=ann");
@@ -433,7 +444,10 @@ fn with_keys_one_must_be_shown() {
         {
             let reply = gateway.call(method, path, &headers, &push("refused"));
             assert_eq!((reply.status, reply.header("WWW-Authenticate")), (401, Some("Bearer")), "{header:?} {path}");
-            assert_eq!(json_of(&reply)["error"]["code"], "unauthorized");
+            let error = &json_of(&reply)["error"];
+            let why = if header == Some("Bearer third") { "this API key is not known" } else { "an API key is needed" };
+            assert_eq!(error["code"], "unauthorized");
+            assert!(error["message"].as_str().is_some_and(|message| message.starts_with(why)), "{header:?}: {error}");
         }
     }
     for key in ["Bearer first", "bearer second"] {

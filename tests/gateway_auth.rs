@@ -28,7 +28,7 @@ fn token_of(uid: &str, groups: &str) -> String {
 }
 
 fn with_tokens(flags: &[&str]) -> Gateway {
-    Gateway::start(&[&["--auth", "jwt", "--jwt-secret", SECRET], flags].concat())
+    Gateway::spawn(&[&["--log", "debug", "--auth", "jwt", "--jwt-secret", SECRET], flags].concat())
 }
 
 /// The answer to a frame with an id, whatever comes before.
@@ -90,6 +90,9 @@ fn who_has_no_good_token_stays_out() {
         assert!(bad.len() < 20 || !body.contains(bad), "{body}");
     }
     assert_eq!(refusal(Client::connect(gateway.address, "/?uid=ann", &[])).0, 401);
+    for why in ["the token's signature is wrong", "the token is from another issuer", "a token is needed"] {
+        gateway.logged(&format!("refused with 401: by the handler: {why}"));
+    }
     let mut raw = Raw::connect(gateway.address);
     raw.send(UPGRADE);
     assert_eq!(raw.reply().header("WWW-Authenticate"), Some("Bearer"));
@@ -168,7 +171,9 @@ fn doorkeeper() -> Backend {
 #[test]
 fn the_back_end_says_who_one_is() {
     let backend = doorkeeper();
-    let gateway = Gateway::start(&["--auth", "webhook", "--auth-url", &backend.url(), "--webhook-secret", "hush"]);
+    let url = backend.url();
+    let flags = ["--log", "debug", "--auth", "webhook", "--auth-url", &url, "--webhook-secret", "hush"];
+    let gateway = Gateway::spawn(&flags);
     let cookie = [("Cookie", "session=1"), ("Authorization", "Basic eDp5")];
     let (mut ann, fd) = gateway.open("/ann?uid=eve", &cookie);
     let asked = backend.asked.next();
@@ -190,9 +195,10 @@ fn the_back_end_says_who_one_is() {
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], "10086");
     let (_nobody, fd) = gateway.open("/nobody", &[]);
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], Value::Null);
-    assert_eq!(closed(&mut gateway.connect("/over")).0, 4003);
+    assert_eq!(closed(&mut gateway.connect("/over")), (4003, "the identity has expired".to_owned()));
     let refused = |path: &str| refusal(Client::connect(gateway.address, path, &[]));
     assert_eq!(refused("/no"), (403, "not you\n".to_owned()));
+    gateway.logged("refused with 403: by the handler: not you");
     assert_eq!(refused("/teapot"), (418, "refused\n".to_owned()));
     for path in ["/broken", "/failing", "/elsewhere"] {
         assert_eq!(refused(path).0, 503, "{path}");

@@ -71,15 +71,10 @@ fn a_back_end_hears_of_all_that_happens_in_order() {
     ann.send(r#"{"type":"heartbeat"}"#);
     ann.send("not even JSON");
     ann.send_binary(&[0, 255, 62, 63]);
-    for payload in
-        [json!({"text": r#"{"type":"heartbeat"}"#}), json!({"text": "not even JSON"}), json!({"binary": "AP8+Pw=="})]
-    {
-        let mut expected = payload;
-        expected["type"] = json!("message");
-        expected["fd"] = json!(fd);
-        expected["uid"] = json!("ann");
-        assert_eq!(events.next(), expected);
+    for text in [r#"{"type":"heartbeat"}"#, "not even JSON"] {
+        assert_eq!(events.next(), json!({"type": "message", "fd": fd, "uid": "ann", "text": text}));
     }
+    // A binary one is no frame of ours: nobody hears of it but its sender.
     let close = |fd: u64, uid: Value, code: u16, reason: &str, by: &str, cause: &str| json!({"type": "close", "fd": fd, "uid": uid, "code": code, "reason": reason, "by": by, "cause": cause});
     let by_server = close(fd, json!("ann"), 1003, "frames are JSON text", "server", "server_closed");
     assert_eq!(events.next(), by_server);
@@ -99,8 +94,51 @@ fn a_back_end_hears_of_all_that_happens_in_order() {
     assert_eq!(events.next()["fd"], fd);
     gateway.done("/api/close", json!({"fd": fd, "code": 4000, "reason": "out"}));
     assert_eq!(events.next(), close(fd, Value::Null, 4000, "out", "server", "server_closed"));
-    until("all were taken", || gateway.metric("fdpush_webhook_sent_total") == 11.0);
+    until("all were taken", || gateway.metric("fdpush_webhook_sent_total") == 10.0);
     assert_eq!(gateway.metric("fdpush_webhook_queue"), 0.0);
+}
+
+#[test]
+fn what_is_sent_goes_to_the_back_end_and_nowhere_else() {
+    let backend = willing();
+    let gateway = watched(&backend, &["--webhook-events", "message", "--client-may", "nothing"]);
+    let mut events = Events::of(&backend);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    let mut bob = gateway.connect("/?uid=bob");
+    let order = r#"{"type":"send","data":{"order":[1, 2]},"id":7}"#;
+    ann.send(order);
+    assert_eq!(next(&mut ann), json!({"type": "ack", "id": 7}));
+    assert_eq!(events.next(), json!({"type": "message", "fd": fd, "uid": "ann", "text": order}));
+    // Without an id there is no answer: the next frame is the back end's.
+    ann.send(r#"{"type":"send","data":1}"#);
+    assert_eq!(events.next()["text"], r#"{"type":"send","data":1}"#);
+    gateway.done("/api/push", json!({"all": true, "data": "taken"}));
+    assert_eq!(next(&mut ann)["data"], "taken");
+    assert_eq!(next(&mut bob)["data"], "taken");
+
+    let deaf = Gateway::start(&[]);
+    let silent = watched(&backend, &["--webhook-events", "open,close"]);
+    for gateway in [deaf, silent] {
+        let mut ann = gateway.connect("/?uid=ann");
+        ann.send(order);
+        let refused = next(&mut ann);
+        assert_eq!((&refused["id"], &refused["code"]), (&json!(7), &json!("not_allowed")), "{refused}");
+        assert!(refused["message"].as_str().is_some_and(|message| message.contains("no back end listens")));
+    }
+}
+
+#[test]
+fn what_the_back_end_has_no_room_for_is_not_acknowledged() {
+    let backend = Backend::start(|_| Answer::Hang);
+    let gateway =
+        watched(&backend, &["--webhook-queue-max", "1", "--webhook-batch-max", "1", "--webhook-events", "message"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    for kind in ["ack", "error"] {
+        ann.send(r#"{"type":"send","data":1,"id":7}"#);
+        assert_eq!(next(&mut ann)["type"], kind);
+    }
+    ann.send(r#"{"type":"send","data":1,"id":7}"#);
+    assert_eq!(next(&mut ann)["code"], "unavailable");
 }
 
 #[test]
@@ -159,6 +197,26 @@ fn a_person_is_online_until_the_last_connection_stays_away() {
     assert_eq!(events.next(), json!({"type": "offline", "uid": "ann"}));
     let _again = gateway.connect("/?uid=ann");
     assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
+}
+
+#[test]
+fn a_server_that_ends_leaves_nobody_online() {
+    let backend = willing();
+    let mut gateway = watched(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1h"]);
+    let mut events = Events::of(&backend);
+    let ann = gateway.connect("/?uid=ann");
+    let mut bob = gateway.connect("/?uid=bob");
+    for uid in ["ann", "bob"] {
+        assert_eq!(events.next(), json!({"type": "online", "uid": uid}));
+    }
+    hang_up(ann);
+    gateway.signal("-TERM");
+    assert_eq!(closed(&mut bob).0, 1001);
+    drop(bob);
+    for uid in ["ann", "bob"] {
+        assert_eq!(events.next(), json!({"type": "offline", "uid": uid}));
+    }
+    assert!(gateway.wait().success());
 }
 
 #[test]
@@ -281,11 +339,13 @@ fn sighup_reads_the_settings_again() {
     let long = json!({"type": "heartbeat", "id": "x".repeat(100)}).to_string() + &" ".repeat(2000);
 
     let text = "api_key = [\"new\"]\norigin = [\"https://new.example\"]\nmessage_bytes_max = \"8KiB\"\n\
-        log = \"debug\"\nping_every = \"7s\"\nclient_may = [\"nothing\"]\n";
-    let log = configured.reload(text, "and these changed: ");
+        log = \"debug\"\nping_every = \"7s\"\nclient_may = [\"nothing\"]\nmessage_burst = 5\n";
+    configured.reload(text, "message_burst has no effect without --message-rate");
+    let log = gateway.logged("and these changed: ");
     for key in ["log", "origin", "client_may", "api_key", "message_bytes_max"] {
         assert!(log.contains(key), "{key}: {log}");
     }
+    assert!(!log.contains("api_key_file"), "{log}");
     assert!(gateway.logged("need a restart: ").contains("ping_every"));
     assert_eq!((configured.status_with("old"), configured.status_with("new")), (401, 200));
     assert_eq!((comes_from("https://old.example"), comes_from("https://new.example")), (false, true));
@@ -422,7 +482,9 @@ fn metrics_tell_what_happened() {
         "fdpush_groups 0",
         "fdpush_opens_total 2",
         "fdpush_closes_total{cause=\"client_closed\"} 1",
+        "fdpush_closes_total{cause=\"handler_panicked\"} 0",
         "fdpush_refusals_total{status=\"400\"} 1",
+        "fdpush_refusals_total{status=\"503\"} 0",
         "fdpush_messages_total{direction=\"in\"} 1",
         "fdpush_api_requests_total{path=\"/api/join\",status=\"200\"} 1",
         "fdpush_api_requests_total{path=\"/api/push\",status=\"400\"} 1",

@@ -130,6 +130,19 @@ fn what_config_prints_can_be_given_as_a_file() {
 }
 
 #[test]
+fn what_is_not_set_is_shown_with_what_holds() {
+    let said = call(&["config"], &[]);
+    for line in [
+        "# auth is not set: trust, and only where no other machine can connect",
+        "# connections_max is not set: what the descriptor limit allows, at the start",
+        "# node is not set: the host's name and something random, chosen at the start",
+        "# webhook is not set",
+    ] {
+        assert!(said.out.lines().any(|found| found == line), "no {line} in {}", said.out);
+    }
+}
+
+#[test]
 fn secrets_are_masked_and_a_mask_is_no_secret() {
     let scratch = Scratch::new("masked");
     let environment = [
@@ -163,15 +176,40 @@ fn check_says_ok_or_what_is_wrong() {
     let keys = scratch.file("keys");
     fs::write(&keys, "# ours\ngood\ntwo words\n").expect("a file");
     let named = format!("api_key_file = \"{}\"", keys.display());
-    let of_keys = format!("{}:3: a key has 1 to 512", keys.display());
-    let table: [(&str, &[&str]); 20] = [
+    let of_keys = format!("api_key_file {}:3: a key has 1 to 512", keys.display());
+    let pem = scratch.file("private.pem");
+    let token_key = |text: &str| {
+        fs::write(&pem, text).expect("a file");
+        let said = complaint(&format!("auth = \"jwt\"\njwt_key_file = [\"{}\"]", pem.display()));
+        said.replace(&pem.display().to_string(), "PEM")
+    };
+    let private = token_key("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    assert!(private.contains("jwt_key_file PEM: a private key: give the public one"), "{private}");
+    let garbage = token_key("-----BEGIN PUBLIC KEY-----\ngarbage\n-----END PUBLIC KEY-----\n");
+    assert!(garbage.contains("jwt_key_file PEM: it must be a PEM public key"), "{garbage}");
+    let long = format!("api_key = [\"{}\"]", "k".repeat(513));
+    let long_path = format!("listen = [\"unix:/{}\"]", "s".repeat(200));
+    let table: [(&str, &[&str]); 27] = [
         (&named, &[&of_keys]),
+        (&long, &["FILE:1: api_key: a key has 1 to 512"]),
+        (&long_path, &["FILE:1: listen: unix:/s", "SUN_LEN"]),
+        (
+            "listen = [\"127.0.0.1:9502\"]",
+            &["--api: 127.0.0.1:9502 is taken already, by 127.0.0.1:9502 of FILE:1: listen"],
+        ),
+        ("auth = \"trust\"\nlisten = [\"0.0.0.0:9502\"]", &["--api: 127.0.0.1:9502 is taken already, by 0.0.0.0:9502"]),
+        ("listen = [\"unix:/x\"]\napi = [\"unixgram:/x\"]", &["FILE:2: api: unixgram:/x is taken already"]),
+        ("webhook = \"http://127.0.0.1:1\"\nnode = \"clé\"", &["the node name \"clé\" is not made of visible ASCII"]),
+        (
+            "auth = \"jwt\"\njwt_key_file = [\"/nonexistent/jwt.pem\"]",
+            &["jwt_key_file /nonexistent/jwt.pem: No such file"],
+        ),
         ("api_key = [\"good\", \"two words\"]", &["FILE:1: api_key: a key has 1 to 512"]),
         ("ping_evry = \"5s\"", &["FILE:1: unknown key ping_evry", "did you mean ping_every?"]),
         ("log = \"warn\"\nlog = \"warn\"", &["FILE:2: duplicate key"]),
         ("\nmissed_max = \"2\"", &["FILE:2: missed_max", "expected an integer"]),
         ("heartbeat = \"pong\"", &["FILE:1: heartbeat = \"pong\"", "client, ping, push, off"]),
-        ("head_bytes_max = \"2MiB\"", &["FILE:1: head_bytes_max", "from 1 to 1048576"]),
+        ("head_bytes_max = \"2MiB\"", &["FILE:1: head_bytes_max is 2097152: it must be from 1 to 1048576"]),
         ("read_budget_bytes = 5", &["FILE:1: read_budget_bytes", "from 1 KiB"]),
         ("drain_for = \"1m\"", &["FILE:1: drain_for", "at most drain_time_max"]),
         ("listen = [\"0.0.0.0:1\"]", &["0.0.0.0:1", "--auth trust"]),
@@ -184,7 +222,7 @@ fn check_says_ok_or_what_is_wrong() {
         ("auth = \"webhook\"", &["FILE:1: auth", "--auth-url"]),
         ("client_may = [\"all\", \"join\"]", &["FILE:1: client_may", "stand alone"]),
         ("webhook_queue_max = 5", &["--webhook-batch-max is 100", "FILE:1: webhook_queue_max"]),
-        ("api_key_file = \"/nonexistent/keys\"", &["/nonexistent/keys", "No such file"]),
+        ("api_key_file = \"/nonexistent/keys\"", &["api_key_file /nonexistent/keys: No such file"]),
     ];
     for (text, hints) in table {
         let said = complaint(text);
@@ -196,7 +234,8 @@ fn check_says_ok_or_what_is_wrong() {
 
 #[test]
 fn what_has_no_effect_is_warned_of() {
-    let table: [(&[&str], &[&str]); 6] = [
+    let table: [(&[&str], &[&str]); 7] = [
+        (&["--connections-max", "16777215"], &["--connections-max is 16777215: the descriptor limit of"]),
         (&["--heartbeat", "off", "--missed-max", "3"], &["--missed-max", "--heartbeat ping"]),
         (&["--idle-max", "5s"], &["--idle-max", "--heartbeat client"]),
         (&["--message-burst", "5"], &["--message-burst", "--message-rate"]),
@@ -252,7 +291,7 @@ fn exit_codes_tell_a_wrong_line_from_a_wrong_file() {
             assert_eq!(said.code, Some(2), "{subcommand} {flags:?}: {said:?}");
         }
         let said = call(&[subcommand, "--config", "/nonexistent/fdpush.toml"], &[]);
-        assert!(said.code == Some(1) && said.err.contains("/nonexistent/fdpush.toml"), "{said:?}");
+        assert!(said.code == Some(1) && said.err.contains("config /nonexistent/fdpush.toml: No such file"), "{said:?}");
         let said = call(&[subcommand, "--jwt-secret", "x"], &[]);
         assert!(said.code == Some(1) && said.err.contains("--jwt-secret is for --auth jwt only"), "{said:?}");
     }

@@ -57,6 +57,21 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All names there are, as [`as_str`](Cause::as_str) has them: for who counts by cause and wants to begin at 0.
+    pub const NAMES: [&'static str; 11] = [
+        "client_closed",
+        "connection_lost",
+        "server_closed",
+        "heartbeat_missed",
+        "slow_consumer",
+        "write_timed_out",
+        "message_timed_out",
+        "protocol_error",
+        "kicked",
+        "handler_panicked",
+        "drained",
+    ];
+
     /// A short name for logs and metrics, in snake case.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -101,5 +116,28 @@ impl fmt::Display for Closed {
             write!(f, " {:?}", self.reason)?;
         }
         write!(f, " ({})", self.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_is_among_the_names() {
+        let causes = [
+            Cause::ClientClosed,
+            Cause::ConnectionLost,
+            Cause::ServerClosed,
+            Cause::HeartbeatMissed,
+            Cause::SlowConsumer,
+            Cause::WriteTimedOut,
+            Cause::MessageTimedOut,
+            Cause::ProtocolError(ProtocolError::Unmasked),
+            Cause::Kicked,
+            Cause::HandlerPanicked,
+            Cause::Drained,
+        ];
+        assert_eq!(causes.map(Cause::as_str), Cause::NAMES);
     }
 }

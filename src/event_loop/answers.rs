@@ -128,7 +128,10 @@ impl<A: Application> EventLoop<A> {
     fn finish_upgrade(&mut self, fd: Fd, upgrade: Upgrade, request: Box<Request>) {
         let Some(slot) = self.core.table.slot_of(fd) else { return };
         let accept = match upgrade {
-            Upgrade::Refuse(response) => return self.refuse(fd, response, "by the handler"),
+            Upgrade::Refuse(response) => {
+                let why = response.gist().map_or_else(String::new, |gist| format!(": {gist}"));
+                return self.refuse(fd, response, format_args!("by the handler{why}"));
+            }
             Upgrade::Later => return self.defer(fd, Deferred::Upgrade(request)),
             Upgrade::Accept(accept) => accept,
         };

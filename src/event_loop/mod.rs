@@ -317,7 +317,7 @@ impl<A: Application> EventLoop<A> {
         if self.core.drain.is_some() {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "a second signal cut the drain short"));
         }
-        log::info!("draining {} connections", self.core.table.len());
+        log::info!("draining {} WebSockets", self.core.stats().open);
         self.core.begin_drain();
         Ok(())
     }

@@ -5,6 +5,7 @@ mod token;
 mod values;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
@@ -279,7 +280,7 @@ pub struct Bounds {
         default_value_t = Time(Limits::default().body_time_max))]
     pub body_time_max: Time,
 
-    /// For an upgrade that is answered later, as with --auth webhook; over it, 503
+    /// For an upgrade that is answered later; over it, 503. With --auth webhook it gives way to a longer --auth-timeout
     #[arg(long, value_name = "TIME", env = "FDPUSH_ANSWER_TIME_MAX",
         default_value_t = Time(Limits::default().answer_time_max))]
     pub answer_time_max: Time,
@@ -366,7 +367,8 @@ pub struct Hooks {
     #[arg(long, value_name = "TIME", env = "FDPUSH_WEBHOOK_RETRY_TIME_MAX", default_value = "5m")]
     pub webhook_retry_time_max: Time,
 
-    /// How long a uid must be gone to be `offline`, so that a page refresh is not
+    /// How long a uid must be gone for the webhook to hear `offline`, so that a page refresh is not. Groups hear `left` at
+    /// once
     #[arg(long, value_name = "TIME", env = "FDPUSH_PRESENCE_DELAY", default_value = "3s")]
     pub presence_delay: Delay,
 
@@ -443,6 +445,15 @@ impl Serve {
         }
     }
 
+    /// For an upgrade that the back end is asked about: a second more than the back end has, so that the end of its time
+    /// is what the client hears of.
+    fn verdict_time_max(&self) -> Duration {
+        match self.auth() {
+            Auth::Webhook => self.clients.auth_timeout.0 + Duration::from_secs(1),
+            Auth::Trust | Auth::Jwt => Duration::ZERO,
+        }
+    }
+
     pub fn limits(&self) -> Limits {
         let bounds = &self.bounds;
         Limits {
@@ -453,7 +464,7 @@ impl Serve {
             head_time_max: bounds.head_time_max.0,
             body_bytes_max: bounds.body_bytes_max.0,
             body_time_max: bounds.body_time_max.0,
-            answer_time_max: bounds.answer_time_max.0,
+            answer_time_max: bounds.answer_time_max.0.max(self.verdict_time_max()),
             keep_alive_max: bounds.keep_alive_max.0,
             message_bytes_max: bounds.message_bytes_max.0,
             message_time_max: bounds.message_time_max.0,

@@ -8,16 +8,20 @@ use fdpush::{Change, Context, Delivery, Fd, Outcome, Push};
 use super::frame::{self, Id, Refusal, Target};
 use super::permits::Permits;
 use super::roster::Roster;
+use super::watch::Passed;
 
 /// Groups that one client can be in by its own wish.
 const GROUPS_MAX: usize = 1000;
 
-/// Carries out a client's frame, and answers it.
-pub fn carry_out(ctx: &mut Context<'_>, roster: &mut Roster, permits: &Permits, fd: Fd, text: &str) {
+/// Carries out a client's frame, and answers it. `passed` is what became of it on its way to the back end.
+pub fn carry_out(ctx: &mut Context<'_>, roster: &mut Roster, permits: &Permits, fd: Fd, text: &str, passed: Passed) {
     let (id, request) = frame::parse(text);
     let outcome = request.and_then(|request| {
         permits.check(ctx, fd, &request)?;
-        answer(ctx, roster, fd, id, request)
+        match request {
+            frame::Request::Send => acknowledge_passed(id, passed),
+            request => answer(ctx, roster, fd, id, request),
+        }
     });
     let answer = match outcome {
         Ok(answer) => answer,
@@ -59,10 +63,21 @@ fn answer(
             roster.tell_left(ctx, fd, &group, change);
             Ok(None)
         }
-        frame::Request::Heartbeat => Ok(id.map(frame::ack)),
+        frame::Request::Heartbeat | frame::Request::Send => Ok(id.map(frame::ack)),
         frame::Request::Online { uids } => {
             let are_online = uids.iter().map(Cow::as_ref).filter(|uid| ctx.is_online(uid));
             Ok(Some(frame::online(id, are_online)))
+        }
+    }
+}
+
+/// The answer to what is for the back end alone.
+fn acknowledge_passed(id: Id<'_>, passed: Passed) -> Result<Option<String>, Refusal> {
+    match passed {
+        Passed::Queued => Ok(id.map(frame::ack)),
+        Passed::Full => Err(Refusal::unavailable("the back end is behind, and this was not passed on")),
+        Passed::Nobody => {
+            Err(Refusal::not_allowed("no back end listens here: there is no webhook that takes message events"))
         }
     }
 }

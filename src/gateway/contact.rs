@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::auth::hook::{self, Hook};
 use super::backend::signature::Secret;
-use super::backend::{Contact, Url};
+use super::backend::{Backend, Contact, Url};
 use super::cli::{Auth, EventKind, Serve};
 use super::webhook::event::Kind;
 use super::webhook::{self, Webhook};
@@ -31,6 +31,16 @@ pub fn hook(serve: &Serve, node: &str) -> io::Result<Option<Hook>> {
     let timeout = serve.clients.auth_timeout.0;
     let config = hook::Config { timeout, ..hook::Config::new(contact(serve, url.as_ref(), node)?) };
     Hook::start(config).map(Some)
+}
+
+/// Whether these back ends could be spoken to, as far as that can be said without speaking to them.
+pub fn check(serve: &Serve) -> io::Result<()> {
+    let hook = serve.clients.auth_url.as_ref().filter(|_| serve.auth() == Auth::Webhook);
+    let node = node(serve);
+    for url in serve.hooks.webhook.iter().chain(hook) {
+        Backend::new(contact(serve, url.as_ref(), &node)?, 1)?;
+    }
+    Ok(())
 }
 
 /// What both sign with.

@@ -24,11 +24,23 @@ const HEADER_BYTES_MAX: usize = 10;
 /// What a client asks for.
 #[derive(Debug, PartialEq)]
 pub enum Request<'a> {
-    Push { to: Target<'a>, key: Option<Cow<'a, str>>, data: &'a str },
-    Join { group: Cow<'a, str> },
-    Leave { group: Cow<'a, str> },
+    Push {
+        to: Target<'a>,
+        key: Option<Cow<'a, str>>,
+        data: &'a str,
+    },
+    /// For the back end alone, which hears of every frame as it came.
+    Send,
+    Join {
+        group: Cow<'a, str>,
+    },
+    Leave {
+        group: Cow<'a, str>,
+    },
     Heartbeat,
-    Online { uids: Vec<Cow<'a, str>> },
+    Online {
+        uids: Vec<Cow<'a, str>>,
+    },
 }
 
 /// Whom a push is for.
@@ -107,12 +119,14 @@ impl<'a> Envelope<'a> {
         let kind = text(kind, "type")?;
         let (request, used): (Request<'a>, &[&str]) = match &*kind {
             "push" => (self.push()?, &["to", "fd", "group", "all", "key", "data"]),
+            "send" if self.data.is_none() => return Err(Refusal::bad_request("data is missing")),
+            "send" => (Request::Send, &["data"]),
             "join" => (Request::Join { group: self.group()? }, &["group"]),
             "leave" => (Request::Leave { group: self.group()? }, &["group"]),
             "heartbeat" => (Request::Heartbeat, &[]),
             "online" => (Request::Online { uids: self.uids()? }, &["uids"]),
             other => {
-                let what = format!("unknown type {other:?}: it is one of push, join, leave, heartbeat, online");
+                let what = format!("unknown type {other:?}: it is one of push, send, join, leave, heartbeat, online");
                 return Err(Refusal::bad_frame(what));
             }
         };
@@ -274,6 +288,11 @@ impl Refusal {
     /// The client sends too many.
     pub fn rate_limited(message: impl Into<String>) -> Refusal {
         Refusal { code: "rate_limited", message: message.into() }
+    }
+
+    /// The back end has more to read than it can.
+    pub fn unavailable(message: impl Into<String>) -> Refusal {
+        Refusal { code: "unavailable", message: message.into() }
     }
 
     /// The frame is fine, but not for this client.

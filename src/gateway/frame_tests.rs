@@ -24,6 +24,7 @@ fn frames_are_read_as_meant() {
         (r#"{"type":"join","group":"r\u00f6m"}"#, Request::Join { group: "röm".into() }),
         (r#"{"type":"leave","group":"r"}"#, Request::Leave { group: "r".into() }),
         (r#"{"type":"heartbeat"}"#, Request::Heartbeat),
+        (r#"{"type":"send","data":null}"#, Request::Send),
         (r#"{"type":"online","uids":[]}"#, Request::Online { uids: vec![] }),
     ];
     for (text, request) in table {
@@ -58,6 +59,8 @@ fn what_cannot_be_is_refused_by_name() {
     let long = format!(r#"{{"type":"online","uids":["{}"]}}"#, "x".repeat(129));
     let many = format!(r#"{{"type":"online","uids":[{}"x"]}}"#, "\"x\",".repeat(1000));
     let table = [
+        (r#"{"type":"send"}"#, "bad_request", "data is missing"),
+        (r#"{"type":"send","to":"a","data":1}"#, "bad_request", "send takes no \"to\""),
         ("hello", "bad_frame", "a frame is one JSON object, and this is none"),
         ("[]", "bad_frame", "object"),
         ("{}", "bad_frame", "type is missing"),

@@ -16,7 +16,7 @@ use super::api::{Api, Parts};
 use super::auth::api_keys::ApiKeys;
 use super::auth::hook::{self, Hook, Verdict};
 use super::auth::{Identity, jwt};
-use super::cli::{self, Auth, ForwardedHeader, Secret};
+use super::cli::{Auth, ForwardedHeader};
 use super::client;
 use super::clock;
 use super::contact;
@@ -114,10 +114,7 @@ impl Gateway {
     /// Takes over from the settings what can change while the server runs.
     fn apply(&mut self) -> Result<(), String> {
         let serve = &self.settings.serve;
-        let tokens = match serve.auth() {
-            Auth::Jwt => Some(tokens(&self.settings)?),
-            Auth::Trust | Auth::Webhook => None,
-        };
+        let tokens = self.settings.token_keys()?;
         let secret = contact::secret(serve).map_err(|error| error.to_string())?;
         if let Some(hook) = &self.hook {
             hook.set_secret(secret.clone());
@@ -137,7 +134,7 @@ impl Gateway {
 
     /// Reads the settings again. Where they cannot be, all stays as it is.
     fn reload(&mut self, ctx: &mut Context<'_>) {
-        let Reloaded { settings, changed, restart } = match reload::reload(&self.settings) {
+        let Reloaded { settings, changed, restart, hidden } = match reload::reload(&self.settings) {
             Ok(reloaded) => reloaded,
             Err(why) => return log::error!("the settings stay as they are: {why}"),
         };
@@ -160,12 +157,18 @@ impl Gateway {
             self.count_addresses(ctx);
         }
         log::set_max_level(self.settings.serve.log.into());
+        for warning in self.settings.warnings().iter().filter(|warning| !old.warnings().contains(warning)) {
+            log::warn!("{warning}");
+        }
         match changed.as_slice() {
             [] => log::info!("the settings were read again: nothing changed"),
             changed => log::info!("the settings were read again, and these changed: {}", changed.join(", ")),
         }
         if !restart.is_empty() {
             log::warn!("these settings changed and need a restart: {}", restart.join(", "));
+        }
+        if !hidden.is_empty() {
+            log::warn!("these settings changed in the file, and are hidden: {}", hidden.join(", "));
         }
     }
 
@@ -309,6 +312,7 @@ impl Handler for Gateway {
     }
 
     fn on_stop(&mut self, _: &mut Context<'_>) {
+        self.roster.watch().end();
         systemd::tell_stopping();
     }
 
@@ -348,9 +352,11 @@ impl Handler for Gateway {
         if !self.is_within_rate(ctx, fd) {
             return;
         }
-        self.roster.watch().message(ctx, fd, message);
         match message {
-            Message::Text(text) => client::carry_out(ctx, &mut self.roster, &self.permits, fd, text),
+            Message::Text(text) => {
+                let passed = self.roster.watch().message(ctx, fd, text);
+                client::carry_out(ctx, &mut self.roster, &self.permits, fd, text, passed);
+            }
             Message::Binary(_) => {
                 ctx.close(fd, CloseCode::UNSUPPORTED, "frames are JSON text");
             }
@@ -409,7 +415,8 @@ impl Handler for Gateway {
             return;
         }
         if let Some(fd) = self.expiries.remove(&timer) {
-            ctx.close(fd, EXPIRED, "the token has expired");
+            let what = if self.tokens.is_some() { "the token has expired" } else { "the identity has expired" };
+            ctx.close(fd, EXPIRED, what);
         }
     }
 
@@ -421,14 +428,6 @@ impl Handler for Gateway {
             Err(_) => log::error!("a notice that nobody knows"),
         }
     }
-}
-
-/// The keys that tokens are checked with.
-fn tokens(settings: &Settings) -> Result<jwt::Keys, String> {
-    let cli::Jwt { jwt_secret, jwt_key_file, jwt_issuer, jwt_audience } = &settings.serve.clients.jwt;
-    let secrets: Vec<&str> = jwt_secret.iter().map(Secret::expose).collect();
-    let keys = jwt::Keys::load(&secrets, jwt_key_file)?;
-    Ok(keys.issuer(jwt_issuer.clone()).audience(jwt_audience.clone()))
 }
 
 /// The identity that a client claims, where clients are believed.

@@ -245,6 +245,10 @@ impl Shared {
             match recv(&socket.socket, &mut buffer[..], RecvFlags::TRUNC) {
                 // An empty datagram, or the one that wakes.
                 Ok(_) if self.stops.load(Ordering::Acquire) => break,
+                Ok((_, len)) if len > DATAGRAM_BYTES_MAX => {
+                    log::debug!("a datagram on {} is not carried out: it has {len} bytes", socket.address);
+                    self.count(Outcome::Malformed);
+                }
                 Ok((_, len)) => self.count(buffer.get(..len).map_or(Outcome::Malformed, |datagram| {
                     catch_unwind(AssertUnwindSafe(|| handle(datagram))).unwrap_or_else(|_| {
                         log::error!("a datagram on {} made the server panic, and is given up", socket.address);

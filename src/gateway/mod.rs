@@ -207,14 +207,13 @@ pub fn api_keys(settings: &Settings) -> ApiKeys {
 fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) -> std::io::Result<Ingress> {
     let waiting = Waiting::default();
     Ingress::start(socket, move |datagram| {
-        let is_known = match keys.lock() {
+        let judged = match keys.lock() {
             Ok(keys) => api::check_datagram(&keys, datagram),
             Err(_) => return Outcome::Unauthorized,
         };
-        match is_known {
-            Ok(true) => {}
-            Ok(false) => return Outcome::Unauthorized,
-            Err(_) => return Outcome::Malformed,
+        if let Err(error) = judged {
+            log::debug!("a datagram is not carried out: {}", error.message);
+            return if error.status == 401 { Outcome::Unauthorized } else { Outcome::Malformed };
         }
         match waiting.admit(datagram).map(|datagram| remote.notify(Told::Datagram(datagram))) {
             Some(Ok(())) => Outcome::Done,

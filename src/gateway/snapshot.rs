@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use fdpush::{Histogram, Stats};
+use fdpush::{Cause, Histogram, Stats};
 
 use super::auth::hook;
 use super::ingress;
 use super::metrics::{Descriptors, Durations, Snapshot};
 use super::webhook;
+
+/// The statuses that this server refuses with by itself. A back end that is asked who a client is may have others.
+const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 429, 431, 500, 501, 503, 505];
 
 /// The state of the server at the time of a scrape.
 pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, hook: hook::Stats) -> Snapshot {
@@ -17,8 +20,8 @@ pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, ho
         groups: stats.groups,
         accepts: stats.accepted,
         opens: stats.opened,
-        closes: stats.closed_by_cause.clone(),
-        refusals: stats.refused_by_status.clone(),
+        closes: from_zero(Cause::NAMES, &stats.closed_by_cause),
+        refusals: from_zero(REFUSALS, &stats.refused_by_status),
         messages_in: stats.traffic.messages_in,
         messages_out: stats.traffic.messages_out,
         bytes_in: stats.traffic.bytes_in,
@@ -46,6 +49,12 @@ pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, ho
         datagrams,
         descriptors: Descriptors::now(),
     }
+}
+
+/// The counts, with all that may still come at 0: of a series that begins with its first event, no rate shows that one.
+fn from_zero<K: Copy + Ord, const N: usize>(all: [K; N], counts: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
+    let zeros = all.map(|key| (key, 0));
+    zeros.into_iter().chain(counts.iter().map(|(key, count)| (*key, *count))).collect()
 }
 
 fn durations(histogram: &Histogram) -> Durations {

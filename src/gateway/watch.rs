@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use fdpush::{Closed, Context, Fd, Message, Request, TimerId};
+use fdpush::{Closed, Context, Fd, Request, TimerId};
 use serde_json::value::RawValue;
 
 use super::clock;
@@ -13,6 +13,17 @@ use super::session::Session;
 use super::webhook::Webhook;
 use super::webhook::debounce::Debounce;
 use super::webhook::event::{Event, Kind};
+
+/// What became of a message on its way to the back end.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Passed {
+    /// It waits in the webhook's queue.
+    Queued,
+    /// There was no room for it.
+    Full,
+    /// No back end wants to hear of messages.
+    Nobody,
+}
 
 /// The eyes of the back end.
 #[derive(Debug)]
@@ -51,9 +62,11 @@ impl Watch {
     }
 
     /// A client sent something.
-    pub fn message(&mut self, ctx: &Context<'_>, fd: Fd, message: Message<'_>) {
-        if let Some(webhook) = self.webhook.as_ref().filter(|webhook| webhook.wants(Kind::Message)) {
-            webhook.emit(Event::Message { fd, uid: ctx.uid_of(fd), message });
+    pub fn message(&mut self, ctx: &Context<'_>, fd: Fd, text: &str) -> Passed {
+        match self.webhook.as_ref().filter(|webhook| webhook.wants(Kind::Message)) {
+            None => Passed::Nobody,
+            Some(webhook) if webhook.emit(Event::Message { fd, uid: ctx.uid_of(fd), text }) => Passed::Queued,
+            Some(_) => Passed::Full,
         }
     }
 
@@ -93,6 +106,16 @@ impl Watch {
         }
         self.arm(ctx);
         true
+    }
+
+    /// The server has ended: nobody comes back to it, and whoever may still have done is offline.
+    pub fn end(&mut self) {
+        let Some(webhook) = self.presence() else { return };
+        while let Some(deadline) = self.debounce.next_deadline() {
+            while let Some(uid) = self.debounce.poll(deadline) {
+                webhook.emit(Event::Offline { uid: &uid });
+            }
+        }
     }
 
     /// The webhook, if it wants to hear of persons.

@@ -36,8 +36,10 @@ pub enum OriginError {
     Null,
     /// The header is no `scheme://host[:port]`. Holds what it is.
     Malformed(String),
-    /// The origin is well-formed and none that may come. Holds it.
+    /// The origin is well-formed and not the server's own. Holds it.
     Foreign(String),
+    /// The origin is well-formed and not on the list, which takes the place of the server's own. Holds it.
+    Unlisted(String),
     /// The origin is the server's own by name, but the name is no loopback name and the client is on the loopback
     /// interface, which smells of DNS rebinding. Holds the origin.
     Rebound(String),
@@ -112,7 +114,8 @@ impl Origins {
                 }
                 Ok(())
             }
-            Origins::List(_) | Origins::Same => Err(OriginError::Foreign(shown(value))),
+            Origins::List(_) => Err(OriginError::Unlisted(shown(value))),
+            Origins::Same => Err(OriginError::Foreign(shown(value))),
         }
     }
 
@@ -141,8 +144,9 @@ impl fmt::Display for OriginError {
                 write!(f, "origin {origin} is not scheme://host[:port]")
             }
             OriginError::Foreign(origin) => {
-                write!(f, "origin {origin} may not come in: it is neither the server's own nor listed")
+                write!(f, "origin {origin} may not come in: it is not the server's own, and none is listed")
             }
+            OriginError::Unlisted(origin) => write!(f, "origin {origin} may not come in: it is not listed"),
             OriginError::Rebound(origin) => write!(
                 f,
                 "origin {origin} may not come in over the loopback interface unless it is listed \

@@ -59,6 +59,9 @@ pub(super) struct Fields {
     fault: Option<String>,
 }
 
+/// The most of a response's text that a log line repeats.
+const GIST_BYTES_MAX: usize = 200;
+
 impl Response {
     /// A response with this status, 200 to 599, and no body.
     #[must_use]
@@ -161,6 +164,13 @@ impl Response {
     /// The status that was asked for.
     pub fn status(&self) -> u16 {
         self.status
+    }
+
+    /// What it says, for a log: the first line of its text, without control characters, and cut.
+    pub(crate) fn gist(&self) -> Option<String> {
+        let line = str::from_utf8(&self.body).ok()?.lines().next().filter(|line| !line.is_empty())?;
+        let cut = line.floor_char_boundary(GIST_BYTES_MAX);
+        Some(line.get(..cut)?.chars().filter(|c| !c.is_control()).collect())
     }
 
     /// Whether [`close`](Response::close) was asked for.

@@ -112,11 +112,41 @@ pub fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
         // Only now is it worth the while to keep track of where in the object the reader is.
         let mut reader = serde_json::Deserializer::from_slice(json);
         let message = match serde_path_to_error::deserialize::<_, T>(&mut reader) {
-            Err(error) if error.path().iter().next().is_some() => format!("{}: {}", error.path(), error.inner()),
-            _ => error.to_string(),
+            Err(error) => match error.path().to_string() {
+                // The object itself, or a name in it that is none.
+                path if path == "." || path.ends_with('?') => plain(error.inner()),
+                path => format!("{path}: {}", plain(error.inner())),
+            },
+            Ok(_) => plain(&error),
         };
         ApiError::bad_request(message)
     })
+}
+
+/// What the parser says, in the words of JSON and not of Rust. A batch's own lines are counted elsewhere.
+fn plain(error: &serde_json::Error) -> String {
+    let place = match (error.line(), error.column()) {
+        (0, _) | (_, 0) => String::new(),
+        (1, column) => format!(" (column {column})"),
+        (line, column) => format!(" (line {line}, column {column})"),
+    };
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
+    if !error.is_data() {
+        return format!("no JSON: {text}{place}");
+    }
+    let mismatch = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
+    let Some((found, wanted)) = mismatch.and_then(|text| text.rsplit_once(", expected ")) else {
+        return format!("{text}{place}");
+    };
+    let wanted = match wanted {
+        "u64" | "u16" => "a whole number",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        wanted if wanted.starts_with("struct ") => "an object",
+        wanted => wanted,
+    };
+    format!("{wanted} is wanted, not {found}{place}")
 }
 
 /// A command's `id`, also where the rest of it cannot be read.
@@ -273,4 +303,30 @@ fn check_id(id: Option<&RawValue>) -> Result<Option<&str>, ApiError> {
         return Err(ApiError::bad_request(what));
     }
     Ok(Some(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_told_plainly() {
+        let table = [
+            (r#"{"id":3,"uid":17}"#, "uid: a string is wanted, not integer `17` (column 16)"),
+            (r#"{"fd":"3"}"#, "fd: a whole number is wanted, not string \"3\" (column 9)"),
+            (r#"{"fd":-1}"#, "fd: a whole number is wanted, not integer `-1` (column 8)"),
+            (r#"{"fds":3}"#, "fds: an array is wanted, not integer `3` (column 8)"),
+            (r#"{"except":{"uids":[1]}}"#, "except.uids[0]: a string is wanted, not integer `1` (column 20)"),
+            ("\"x\"", "an object is wanted, not string \"x\" (column 3)"),
+            ("{uid:1}", "no JSON: key must be a string (column 2)"),
+            ("{\n\"uid\":}", "uid: no JSON: expected value (line 2, column 7)"),
+            ("", "no JSON: EOF while parsing a value"),
+        ];
+        for (json, message) in table {
+            let error = read::<Command<'_>>(json.as_bytes()).err().expect("refused");
+            assert_eq!(error.message, message, "{json}");
+        }
+        let error = read::<Command<'_>>(br#"{"udi":"a"}"#).err().expect("refused");
+        assert!(error.message.contains("unknown field `udi`, expected one of `uid`, `uids`"), "{}", error.message);
+    }
 }

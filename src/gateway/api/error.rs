@@ -24,8 +24,8 @@ impl ApiError {
         ApiError::new(400, "bad_request", message)
     }
 
-    pub fn unauthorized() -> ApiError {
-        ApiError::new(401, "unauthorized", "an API key is needed: Authorization: Bearer KEY")
+    pub fn unauthorized(message: &'static str) -> ApiError {
+        ApiError::new(401, "unauthorized", message)
     }
 
     pub fn forbidden(message: impl Into<Cow<'static, str>>) -> ApiError {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use fdpush::{Context, Fd, Request, Stats, Traffic};
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -26,9 +27,14 @@ struct Page {
 impl Page {
     fn of(request: &Request) -> Result<Page, ApiError> {
         let mut page = Page { after: None, limit: LIMIT };
+        if !is_percent_encoded(request.raw_query()) {
+            return Err(ApiError::bad_request(
+                "the query is not percent-encoded UTF-8: a % is followed by two hex digits",
+            ));
+        }
         for (name, value) in request.query_pairs() {
             match &*name {
-                "after" if value.is_empty() => {}
+                "after" | "limit" if value.is_empty() => {}
                 "after" => page.after = Some(value.into_owned()),
                 "limit" => match value.parse() {
                     Ok(limit @ 1..=LIMIT_MAX) => page.limit = limit,
@@ -298,6 +304,12 @@ pub fn stats(ctx: &Context<'_>) -> Result<String, ApiError> {
     })
 }
 
+/// Whether every `%` begins an escape, and what all of them stand for is text.
+fn is_percent_encoded(query: &str) -> bool {
+    let is_escape = |rest: &str| rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    query.split('%').skip(1).all(is_escape) && percent_decode_str(query).decode_utf8().is_ok()
+}
+
 fn open(ctx: &Context<'_>, fd: &str) -> Result<Fd, ApiError> {
     let fd = parse_fd(fd, "fd")?;
     if ctx.is_open(fd) { Ok(fd) } else { Err(gone()) }
@@ -339,6 +351,16 @@ mod tests {
                 serde_json::from_str::<Value>(after).expect("an object"),
                 "{before} {patch}"
             );
+        }
+    }
+
+    #[test]
+    fn queries_are_percent_encoded() {
+        for good in ["", "after=&limit=", "after=%E6%B6%88&limit=5", "after=a+b", "after=100%25"] {
+            assert!(is_percent_encoded(good), "{good}");
+        }
+        for bad in ["after=100%", "after=%zz", "after=%4", "after=%ff"] {
+            assert!(!is_percent_encoded(bad), "{bad}");
         }
     }
 

@@ -268,8 +268,11 @@ impl Api {
     fn check_caller(&self, request: &Request) -> Result<(), ApiError> {
         let keys = self.keys();
         if !keys.is_empty() {
-            let is_known = keys.authorize(request.header("authorization"));
-            return if is_known { Ok(()) } else { Err(ApiError::unauthorized()) };
+            return match request.header("authorization") {
+                shown if keys.authorize(shown) => Ok(()),
+                Some(shown) if ApiKeys::is_shown(shown) => Err(ApiError::unauthorized("this API key is not known")),
+                _ => Err(ApiError::unauthorized("an API key is needed: Authorization: Bearer KEY")),
+            };
         }
         let host = request.header("host").unwrap_or_default();
         if request.peer().ip().is_some() && !is_local(host) {
@@ -286,18 +289,21 @@ impl Api {
     }
 }
 
-/// Whether the sender of a datagram shows a key, where keys are set: in the member `auth`, for it has no header.
+/// Judges a datagram before the loop is troubled with it.
 ///
 /// # Errors
-/// What is wrong with the command.
-pub fn check_datagram(keys: &ApiKeys, datagram: &[u8]) -> Result<bool, String> {
-    let judge = || {
-        let mut command: Command<'_> = command::read(datagram)?;
-        let shown = command.auth.take();
-        command.into_push()?;
-        Ok(keys.is_empty() || shown.is_some_and(|key| keys.contains(key.as_ref())))
-    };
-    judge().map_err(|error: ApiError| error.message.into_owned())
+/// What is wrong with the command; or 401 where keys are set and its sender shows none of them: in the member `auth`, for
+/// a datagram has no header.
+pub fn check_datagram(keys: &ApiKeys, datagram: &[u8]) -> Result<(), ApiError> {
+    let mut command: Command<'_> = command::read(datagram)?;
+    let shown = command.auth.take();
+    command.into_push()?;
+    match shown {
+        _ if keys.is_empty() => Ok(()),
+        Some(key) if keys.contains(key.as_ref()) => Ok(()),
+        Some(_) => Err(ApiError::unauthorized("this API key is not known")),
+        None => Err(ApiError::unauthorized("an API key is needed: a member \"auth\"")),
+    }
 }
 
 /// Whether `host`, a name or an address with or without a port, is this machine to itself.

@@ -34,6 +34,11 @@ impl ApiKeys {
         header.and_then(super::bearer).is_some_and(|key| self.contains(key))
     }
 
+    /// Whether an `Authorization` header carries a key at all, good or not.
+    pub fn is_shown(header: &str) -> bool {
+        super::bearer(header).is_some()
+    }
+
     /// Whether this is one of the keys. All are compared, whichever it is.
     pub fn contains(&self, key: &str) -> bool {
         let digest = sha256(key);

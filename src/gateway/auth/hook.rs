@@ -287,7 +287,7 @@ impl Shared {
             && let Some(more) = self.troubles.admit(clock::now())
         {
             let whom = fd.into().map_or_else(String::new, |fd| format!(" for fd {fd}"));
-            log::warn!("no verdict of the connect hook{whom}: {trouble} ({more} more since the last line)");
+            log::warn!("no verdict of the connect hook{whom}: {trouble}{more}");
         }
         answer(verdict.unwrap_or(Verdict::Unavailable));
     }

@@ -29,6 +29,15 @@ fn without_flags_all_is_as_the_crate_has_it() {
 }
 
 #[test]
+fn who_asks_the_back_end_waits_for_as_long_as_that_may_take() {
+    let waits = |flags: &[&str]| serve(flags).expect("valid").limits().answer_time_max;
+    let hook = ["--auth", "webhook", "--auth-url", "http://127.0.0.1:1", "--auth-timeout", "30s"];
+    assert_eq!(waits(&hook), Duration::from_secs(31));
+    assert_eq!(waits(&[&hook[..], &["--answer-time-max", "40s"]].concat()), Duration::from_secs(40));
+    assert_eq!(waits(&["--answer-time-max", "1s"]), Duration::from_secs(1));
+}
+
+#[test]
 fn every_way_of_heartbeat_can_be_had() {
     let heartbeat = |flags: &[&str]| serve(flags).expect("valid").heartbeat();
     let seconds = Duration::from_secs;

@@ -28,7 +28,8 @@ pub struct Delay(pub Duration);
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Lifetime(pub Duration);
 
-/// A number of bytes, with or without a unit: `65536`, `64KiB`, `16MiB`; at least a byte, at most 1 TiB.
+/// A number of bytes, with or without a unit: `65536`, `64KiB`, `16MB`; at least a byte, at most 1 TiB. No unit is short
+/// of its B.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Size(pub usize);
 
@@ -212,7 +213,14 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Size, String> {
-        let size: ByteSize = text.parse().map_err(|_| "a size is written like 65536, 64KiB or 16MiB".to_owned())?;
+        // `1m` is a million to one, 1,048,576 to another, and a thousandth to a third.
+        let is_plain = text.ends_with(|last: char| last.is_ascii_digit() || matches!(last, 'b' | 'B'));
+        let size: Option<ByteSize> = text.parse().ok().filter(|_| is_plain);
+        let Some(size) = size else {
+            return Err(
+                "a size is written like 65536, 64KiB or 16MiB (1,024 to the KiB), or 64kB or 16MB (1,000)".to_owned()
+            );
+        };
         match usize::try_from(size.as_u64()) {
             Ok(bytes @ 1..=0x100_0000_0000) => Ok(Size(bytes)),
             _ => Err("a size must be from 1 byte to 1TiB".to_owned()),
@@ -300,11 +308,19 @@ impl fmt::Display for ApiAddress {
 }
 
 impl ApiAddress {
+    /// What the address of a UDP socket stands for; nothing where it is none.
+    pub fn resolve_udp(&self) -> Result<Vec<SocketAddr>, String> {
+        match self {
+            ApiAddress::Udp(address) => resolve(address),
+            ApiAddress::Http(_) | ApiAddress::UnixDatagram(_) | ApiAddress::Off => Ok(Vec::new()),
+        }
+    }
+
     /// Whether only this machine can reach it.
     pub fn is_local(&self) -> Result<bool, String> {
         match self {
             ApiAddress::Http(endpoint) => Ok(endpoint.resolve()?.iter().all(Address::is_local)),
-            ApiAddress::Udp(address) => Ok(resolve(address)?.iter().all(|address| Address::Tcp(*address).is_local())),
+            ApiAddress::Udp(_) => Ok(self.resolve_udp()?.iter().all(|address| Address::Tcp(*address).is_local())),
             ApiAddress::UnixDatagram(_) | ApiAddress::Off => Ok(true),
         }
     }
@@ -462,6 +478,12 @@ mod tests {
         for (bytes, text) in [(1, "1"), (1000, "1000"), (65_536, "64KiB"), (3 << 20, "3MiB"), (1 << 30, "1GiB")] {
             assert_eq!(Size(bytes).to_string(), text);
             assert_eq!(text.parse(), Ok(Size(bytes)));
+        }
+        for (text, bytes) in [("64kB", 64_000), ("16MB", 16_000_000), ("1 KiB", 1024), ("2mib", 2 << 20), ("7B", 7)] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for bad in ["1m", "1M", "1k", "64Ki", "", "much", "2TiB", "0"] {
+            assert!(bad.parse::<Size>().is_err_and(|why| why.starts_with("a size ")), "{bad}");
         }
         for (millis, text) in [(10, "10ms"), (25_000, "25s"), (90_000, "1m 30s")] {
             let time = Time(Duration::from_millis(millis));

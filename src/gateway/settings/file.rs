@@ -38,7 +38,7 @@ enum Kind {
 impl File {
     /// Reads a file, and judges each of its values.
     pub fn read(path: &Path) -> Result<File, String> {
-        let text = fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
+        let text = fs::read_to_string(path).map_err(|why| format!("config {}: {why}", path.display()))?;
         let entries = entries(&text).map_err(|(line, why)| format!("{}:{line}: {why}", path.display()))?;
         Ok(File { path: path.to_owned(), entries })
     }

@@ -26,16 +26,16 @@ pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>) -> Result<Vec
         keys.push(key.clone());
     }
     if let Some(path) = &api.api_key_file {
-        let text = read(path)?;
+        let text = read("api_key_file", path)?;
         warnings.extend(exposure(path));
         let count = keys.len();
         for (line, key) in listed(&text) {
-            let named = |why: &str| format!("{}:{line}: {why}", path.display());
+            let named = |why: &str| format!("api_key_file {}:{line}: {why}", path.display());
             check(key).map_err(named)?;
             keys.push(key.parse().map_err(|why: String| named(&why))?);
         }
         if keys.len() == count {
-            return Err(format!("{}: there is no key in it: expected one a line", path.display()));
+            return Err(format!("api_key_file {}: there is no key in it: expected one a line", path.display()));
         }
     }
     Ok(keys)
@@ -51,7 +51,8 @@ fn listed(text: &str) -> impl Iterator<Item = (usize, &str)> {
 pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>) -> Result<Vec<KeyFile>, String> {
     let mut files = Vec::new();
     for path in &jwt.jwt_key_file {
-        let content: Secret = read(path)?.trim().parse().map_err(|why| format!("{}: {why}", path.display()))?;
+        let text = read("jwt_key_file", path)?;
+        let content: Secret = text.trim().parse().map_err(|why| format!("jwt_key_file {}: {why}", path.display()))?;
         // A public key is for everybody.
         if !content.expose().starts_with("-----BEGIN PUBLIC KEY-----") {
             warnings.extend(exposure(path));
@@ -78,8 +79,9 @@ fn shortness(name: &str, secret: &Secret) -> Option<String> {
     })
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))
+/// The text of a file that the setting `key` names.
+fn read(key: &str, path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|why| format!("{key} {}: {why}", path.display()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! otherwise, and that line is parsed again: what a value may be is decided in one place.
 
 mod file;
+mod judge;
 mod keys;
 pub mod reload;
 mod show;
@@ -15,7 +16,6 @@ use std::sync::OnceLock;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
-use fdpush::Address;
 
 use self::file::File;
 pub use self::keys::KeyFile;
@@ -75,6 +75,11 @@ impl Settings {
         &self.api_keys
     }
 
+    /// Of these, the file's.
+    fn filed_api_keys(&self) -> &[Secret] {
+        self.api_keys.get(self.serve.api.api_key.len()..).unwrap_or_default()
+    }
+
     /// The files that tokens are checked with, in the order of the flags.
     pub fn jwt_keys(&self) -> &[KeyFile] {
         &self.jwt_keys
@@ -93,16 +98,6 @@ impl Settings {
     /// Whether nobody has said where the API is.
     pub fn has_default_api(&self) -> bool {
         self.layers.source("api") == Source::Default
-    }
-
-    /// What else can be said without listening: that all names can be resolved, and that nobody has to be trusted who
-    /// should not.
-    pub fn check(&self) -> Result<(), String> {
-        let mut addresses: Vec<Address> = Vec::new();
-        for endpoint in &self.serve.listen {
-            addresses.extend(endpoint.resolve()?);
-        }
-        self.serve.check_trust(&addresses)
     }
 }
 

@@ -2,7 +2,7 @@
 //! is, so that the settings always say what is in effect.
 
 use super::file::{Entry, File};
-use super::{Layers, Settings, declarations};
+use super::{Layers, Settings, Source, declarations};
 
 /// The settings that can change while the server runs.
 const RELOADABLE: &[&str] = &[
@@ -48,6 +48,8 @@ pub struct Reloaded {
     pub changed: Vec<&'static str>,
     /// The keys of those that would have changed, and for which the server must be started anew.
     pub restart: Vec<&'static str>,
+    /// What changed in the file and has no effect, and by which flag or variable that is: `api_key by FDPUSH_API_KEY`.
+    pub hidden: Vec<String>,
 }
 
 /// Reads the settings again. The command line and the environment are those of the start.
@@ -58,17 +60,28 @@ pub fn reload(old: &Settings) -> Result<Reloaded, String> {
     let wanted = Settings::load(old.layers.line.clone())?;
     let differs = |key: &&str| {
         old.layers.values(key) != wanted.layers.values(key)
-            || *key == "api_key_file" && old.api_keys != wanted.api_keys
+            || *key == "api_key_file" && old.filed_api_keys() != wanted.filed_api_keys()
             || *key == "jwt_key_file" && old.jwt_keys != wanted.jwt_keys
     };
     let keys = declarations().map(|arg| arg.get_id().as_str());
     let (changed, restart): (Vec<_>, Vec<_>) = keys.filter(differs).partition(|key| RELOADABLE.contains(key));
+    let hidden = hidden(&old.layers, &wanted.layers);
     if restart.is_empty() {
-        return Ok(Reloaded { settings: wanted, changed, restart });
+        return Ok(Reloaded { settings: wanted, changed, restart, hidden });
     }
     let settings = Settings::of(mixed(old, wanted)?)
         .map_err(|why| format!("{why}; that comes of what cannot change without a restart: {}", restart.join(", ")))?;
-    Ok(Reloaded { settings, changed, restart })
+    Ok(Reloaded { settings, changed, restart, hidden })
+}
+
+/// The keys of the file that changed below a flag or a variable.
+fn hidden(old: &Layers, wanted: &Layers) -> Vec<String> {
+    let values = |layers: &Layers, key: &str| layers.file.as_ref()?.entry(key).map(|entry| entry.values.clone());
+    let keys = declarations().map(|arg| arg.get_id().as_str());
+    let is_hidden = |key: &&str| {
+        matches!(wanted.source(key), Source::Flag | Source::Environment) && values(old, key) != values(wanted, key)
+    };
+    keys.filter(is_hidden).map(|key| format!("{key} by {}", wanted.name(key))).collect()
 }
 
 /// The layers that are wanted, with what cannot change as it was.
@@ -125,8 +138,9 @@ mod tests {
         let old = load(&file, &["--headers-max", "16"]);
         let text = "log = \"error\"\ninbox_max = 20\nheaders_max = 64\nnode = \"n\"\norigin = [\"*\"]\n";
         fs::write(&file.0, text).expect("a file");
-        let Reloaded { settings, changed, restart } = reload(&old).unwrap_or_else(|why| panic!("{why}"));
+        let Reloaded { settings, changed, restart, hidden } = reload(&old).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!((changed, restart), (vec!["log", "origin"], vec!["inbox_max", "node"]));
+        assert_eq!(hidden, ["headers_max by --headers-max"]);
         assert_eq!(settings.serve.limits().inbox_max, 10, "in effect is what was");
         assert_eq!(settings.serve.hooks.node, None);
         assert_eq!(settings.serve.limits().headers_max, 16, "a flag goes before the file");
@@ -150,6 +164,16 @@ mod tests {
         let new = reload(&old).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!((new.changed, new.restart), (vec!["api_key_file"], vec![]));
         assert_eq!(exposed(&new.settings), ["flag", "alpha", "beta"]);
+    }
+
+    #[test]
+    fn a_key_that_changes_is_not_its_neighbour() {
+        let keys = Scratch::new("neighbours", "alpha\n");
+        let text = |key: &str| format!("api_key = [\"{key}\"]\napi_key_file = \"{}\"\n", keys.0.display());
+        let file = Scratch::new("neighbour", &text("one"));
+        let old = load(&file, &[]);
+        fs::write(&file.0, text("two")).expect("a file");
+        assert_eq!(reload(&old).unwrap_or_else(|why| panic!("{why}")).changed, ["api_key"]);
     }
 
     #[test]

@@ -24,7 +24,8 @@ impl Settings {
             let key = arg.get_id().as_str();
             let values = self.values(arg);
             if values.is_empty() {
-                out.push_str(&format!("# {key} is not set\n"));
+                let instead = instead(key).map_or_else(String::new, |what| format!(": {what}"));
+                out.push_str(&format!("# {key} is not set{instead}\n"));
             } else {
                 out.push_str(&format!("{key} = {}  # {}\n", value(arg, &values), self.layers.source(key)));
             }
@@ -57,6 +58,18 @@ impl fmt::Display for Source {
             Source::Default => "default",
         })
     }
+}
+
+/// What holds where a setting is not set, and says so by no value of its own.
+fn instead(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "auth" => "trust, and only where no other machine can connect",
+        "connections_max" => "what the descriptor limit allows, at the start",
+        "node" => "the host's name and something random, chosen at the start",
+        "origin" => "the server's own only",
+        "uid_connections_max" | "address_connections_max" | "message_rate" | "accept_rate" => "any number",
+        _ => return None,
+    })
 }
 
 /// A value in TOML.

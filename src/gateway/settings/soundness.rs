@@ -1,9 +1,14 @@
 //! Settings that contradict each other: refused where one of them would be believed to protect, warned of where it has
 //! no effect.
 
+use rustix::process::{Resource, getrlimit};
+
 use super::keys;
 use super::{Settings, Source, declaration, declarations, is_secret};
 use crate::gateway::cli::{ApiAddress, Auth, EventKind, May, OnSecondLogin, Serve, Way};
+
+/// Descriptors that are no clients': the API's connections, listeners, epoll, logs, as the crate keeps them free.
+const OTHER_DESCRIPTORS: u64 = 320;
 
 /// Settings that mean something with others only.
 struct Dependency {
@@ -41,8 +46,11 @@ impl Settings {
     }
 
     fn check_limits(&self) -> Result<(), String> {
-        let named = |why: String| match why.split([' ', ':']).next() {
-            Some(key) if self.layers.source(key) != Source::Default => format!("{}: {why}", self.layers.name(key)),
+        // It begins with the setting's key, which whoever set it may know by another name.
+        let named = |why: String| match why.split_once(' ') {
+            Some((key, rest)) if self.layers.source(key) != Source::Default => {
+                format!("{} {rest}", self.layers.name(key))
+            }
             _ => why,
         };
         self.serve.limits().check().map_err(named)?;
@@ -105,6 +113,15 @@ impl Settings {
         if self.is_changed("queue_bytes_max") && limits.queue_bytes_max > limits.queue_total_bytes_max {
             let (one, all) = (self.layers.name("queue_bytes_max"), self.layers.name("queue_total_bytes_max"));
             self.warnings.push(format!("{one} is over {all}, which comes first"));
+        }
+        // The soft limit is raised to the hard one when the server starts.
+        if let (Some(wanted), Some(descriptors)) = (limits.connections_max, getrlimit(Resource::Nofile).maximum)
+            && u64::from(wanted) > descriptors.saturating_sub(OTHER_DESCRIPTORS)
+        {
+            let (name, room) = (self.layers.name("connections_max"), descriptors.saturating_sub(OTHER_DESCRIPTORS));
+            self.warnings.push(format!(
+                "{name} is {wanted}: the descriptor limit of {descriptors} has room for {room} connections"
+            ));
         }
     }
 

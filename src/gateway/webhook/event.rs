@@ -3,9 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use fdpush::{By, Closed, Fd, Message, Peer};
+use fdpush::{By, Closed, Fd, Peer};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
@@ -27,7 +25,7 @@ pub enum Event<'a> {
         attributes: Option<&'a RawValue>,
     },
     /// A client sent a message.
-    Message { fd: Fd, uid: Option<&'a str>, message: Message<'a> },
+    Message { fd: Fd, uid: Option<&'a str>, text: &'a str },
     /// A connection ended.
     Close { fd: Fd, uid: Option<&'a str>, closed: &'a Closed },
     /// A uid's first connection opened.
@@ -78,8 +76,7 @@ impl Event<'_> {
                 let groups: usize = groups.iter().map(|group| group.len() + 3).sum();
                 groups + attributes.map_or(0, |attributes| attributes.get().len())
             }
-            Event::Message { message: Message::Text(text), .. } => text.len() + text.len() / 8,
-            Event::Message { message: Message::Binary(bytes), .. } => bytes.len() / 3 * 4 + 4,
+            Event::Message { text, .. } => text.len() + text.len() / 8,
             Event::Close { .. } | Event::Online { .. } | Event::Offline { .. } => 0,
         };
         payload + 192
@@ -145,12 +142,9 @@ impl Serialize for Timed<'_> {
                     map.serialize_entry("attributes", attributes)?;
                 }
             }
-            Event::Message { fd, uid, message } => {
+            Event::Message { fd, uid, text } => {
                 whose(&mut map, fd, uid)?;
-                match message {
-                    Message::Text(text) => map.serialize_entry("text", text)?,
-                    Message::Binary(bytes) => map.serialize_entry("binary", &STANDARD.encode(bytes))?,
-                }
+                map.serialize_entry("text", text)?;
             }
             Event::Close { fd, uid, closed } => {
                 whose(&mut map, fd, uid)?;
@@ -232,15 +226,10 @@ mod tests {
     #[test]
     fn message() {
         let text = "line\nbreak \"quote\" \u{0} 消息";
-        let event = Event::Message { fd: fd(), uid: Some("u"), message: Message::Text(text) };
+        let event = Event::Message { fd: fd(), uid: Some("u"), text };
         assert_eq!(
             value(event),
             json!({"type": "message", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": "u", "text": text})
-        );
-        let event = Event::Message { fd: fd(), uid: None, message: Message::Binary(&[0, 255, 62, 63]) };
-        assert_eq!(
-            value(event),
-            json!({"type": "message", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": null, "binary": "AP8+Pw=="})
         );
     }
 

@@ -105,21 +105,20 @@ impl Webhook {
         self.kinds.contains(kind)
     }
 
-    /// Puts an event into the queue, if it is wanted. Never waits for the back end.
-    pub fn emit(&self, event: Event<'_>) {
+    /// Puts an event into the queue, if it is wanted and there is room, and says whether it is in. Never waits for the
+    /// back end.
+    pub fn emit(&self, event: Event<'_>) -> bool {
         let kind = event.kind();
         if !self.wants(kind) {
-            return;
+            return false;
         }
         let now = clock::now();
         let json = event.to_json(clock::unix_ms()).into_boxed_slice();
-        if !self.queue.push(json, kind == Kind::Message, now)
-            && let Some(more) = self.overflows.admit(now)
-        {
-            log::error!(
-                "there is no room for an event in the webhook's queue: given up ({more} more since the last line)"
-            );
+        let is_in = self.queue.push(json, kind == Kind::Message, now);
+        if !is_in && let Some(more) = self.overflows.admit(now) {
+            log::error!("there is no room for an event in the webhook's queue: given up{more}");
         }
+        is_in
     }
 
     /// What became of all events.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use fdpush::{Fd, Message};
+use fdpush::Fd;
 
 use super::event::{Event, Kind};
 use super::queue::{BatchBounds, Bounds, Queue};
@@ -25,7 +25,7 @@ fn start(config: Config) -> Webhook {
 }
 
 fn say(webhook: &Webhook, text: &str) {
-    webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: None, message: Message::Text(text) });
+    webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: None, text });
 }
 
 fn seqs(received: &Received) -> Vec<u64> {
@@ -55,7 +55,7 @@ fn events_come_signed_and_numbered() {
     let webhook = start(Config { contact, ..config(&double) });
     let before = clock::unix_ms();
     webhook.emit(Event::Online { uid: "nobody asked" });
-    webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: Some("u"), message: Message::Text("hi") });
+    webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: Some("u"), text: "hi" });
     let received = double.next();
     assert_eq!(received.header("x-fdpush-signature"), Some(secret.sign(&received.body).as_str()));
     assert_eq!(received.header("x-fdpush-node"), Some("a\"b"));

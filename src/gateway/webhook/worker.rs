@@ -81,15 +81,13 @@ impl Worker {
             let lost = self.queue.failed(&mut batch, now.checked_sub(self.retry_time_max));
             let pause = self.retry.next_pause();
             if let Some(more) = self.failures.admit(now) {
-                log::warn!("the webhook {trouble} ({more} failures more since the last line); next try in {pause:?}");
+                log::warn!("the webhook {trouble}; next try in {}{more}", shown(pause));
             }
             if lost > 0
                 && let Some(more) = self.losses.admit(now)
             {
-                let age = self.retry_time_max;
-                log::error!(
-                    "gave {lost} events up that the webhook did not take in {age:?} (and so {more} times more)"
-                );
+                let age = shown(self.retry_time_max);
+                log::error!("gave {lost} events up that the webhook did not take in {age}{more}");
             }
             let is_finishing = self.queue.pause(pause, now, self.is_finishing);
             if is_finishing && !self.is_finishing {
@@ -123,6 +121,12 @@ impl Worker {
         body.extend_from_slice(b"]}");
         body
     }
+}
+
+/// A time as people write it, without what is below a millisecond.
+fn shown(time: Duration) -> humantime::FormattedDuration {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    humantime::format_duration(Duration::from_millis(millis))
 }
 
 impl std::fmt::Display for Trouble {

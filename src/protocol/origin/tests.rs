@@ -239,8 +239,12 @@ fn the_403_names_the_origin() {
     let text = String::from_utf8(out).expect("text");
     assert!(text.ends_with(
         "\r\n\r\norigin http://evil.example may not come in: \
-         it is neither the server's own nor listed\n"
+         it is not the server's own, and none is listed\n"
     ));
+
+    let list = Origins::list(["https://good.example"]).expect("origins");
+    let refused = list.allows(&from(REMOTE, "example.com", "http://example.com")).expect_err("not on the list");
+    assert_eq!(refused.to_string(), "origin http://example.com may not come in: it is not listed");
 
     let rebound = from(LOCAL, "rebound.example", "http://rebound.example");
     let refused = Origins::Same.allows(&rebound).expect_err("a rebound name");

@@ -13,9 +13,6 @@ use serde::Deserialize;
 /// The largest key file, in bytes. An RSA key of 4096 bits has 800.
 const FILE_BYTES_MAX: usize = 64 << 10;
 
-/// The least of an HS256 secret, in bytes (RFC 7518 section 3.2). A shorter one is taken, with a warning.
-const SECRET_BYTES_MIN: usize = 32;
-
 /// The least of an RSA modulus, in bytes: 2048 bits (RFC 7518 section 3.3).
 const MODULUS_BYTES_MIN: usize = 256;
 
@@ -42,16 +39,16 @@ impl Keys {
     pub fn load<S: AsRef<str>, P: AsRef<Path>>(secrets: &[S], files: &[P]) -> Result<Keys, String> {
         let mut keys = Vec::with_capacity(secrets.len() + files.len());
         for (index, secret) in secrets.iter().enumerate() {
-            let name = format!("JWT secret {}", index + 1);
-            keys.push(secret_key(secret.as_ref().as_bytes(), &name).map_err(|why| format!("{name}: {why}"))?);
+            let name = format!("jwt_secret {}", index + 1);
+            keys.push(secret_key(secret.as_ref().as_bytes()).map_err(|why| format!("{name}: {why}"))?);
         }
         for file in files {
-            let name = file.as_ref().display().to_string();
+            let name = format!("jwt_key_file {}", file.as_ref().display());
             let bytes = fs::read(file).map_err(|error| format!("{name}: {error}"))?;
-            keys.push(file_key(&bytes, &name).map_err(|why| format!("{name}: {why}"))?);
+            keys.push(file_key(&bytes).map_err(|why| format!("{name}: {why}"))?);
         }
         if keys.is_empty() {
-            return Err("tokens need a key: give a JWT secret or a JWT key file".to_owned());
+            return Err("tokens need a key: give a jwt_secret or a jwt_key_file".to_owned());
         }
         Ok(Keys { keys, issuer: None, audience: None })
     }
@@ -106,18 +103,12 @@ pub(super) fn check_secret(secret: &[u8]) -> Result<(), String> {
     Err(format!("{kind} is no secret: give {WANTED}"))
 }
 
-fn secret_key(secret: &[u8], name: &str) -> Result<(DecodingKey, Algorithm), String> {
+fn secret_key(secret: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
     check_secret(secret)?;
-    if secret.len() < SECRET_BYTES_MIN {
-        log::warn!(
-            "{name} has {} bytes: less than {SECRET_BYTES_MIN} can be guessed from one token (RFC 7518 section 3.2)",
-            secret.len()
-        );
-    }
     Ok((DecodingKey::from_secret(secret), Algorithm::HS256))
 }
 
-fn file_key(bytes: &[u8], name: &str) -> Result<(DecodingKey, Algorithm), String> {
+fn file_key(bytes: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
     }
@@ -127,7 +118,7 @@ fn file_key(bytes: &[u8], name: &str) -> Result<(DecodingKey, Algorithm), String
     // Editors end a text with a line end; of a binary secret every byte counts.
     let is_text = str::from_utf8(bytes).is_ok();
     let line = bytes.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    secret_key(line.filter(|_| is_text).unwrap_or(bytes), name)
+    secret_key(line.filter(|_| is_text).unwrap_or(bytes))
 }
 
 fn public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm), String> {

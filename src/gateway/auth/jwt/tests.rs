@@ -357,14 +357,14 @@ fn keys_that_cannot_be_used_are_refused_at_the_start() {
         let error = try_load(&[], &[file]).expect_err(hint);
         assert!(error.contains(hint) && error.contains("fdpush-jwt-"), "{hint}: {error}");
     }
-    for (secret, hint) in [("", "JWT secret 2: it is empty"), (samples::RSA, "JWT secret 2: a PEM key is no secret")] {
+    for (secret, hint) in [("", "jwt_secret 2: it is empty"), (samples::RSA, "jwt_secret 2: a PEM key is no secret")] {
         let error = try_load(&["first", secret], &[]).expect_err(hint);
         assert!(error.starts_with(hint), "{error}");
     }
     assert!(try_load(&[], &[]).is_err_and(|why| why.contains("need a key")));
     assert!(try_load(&[], &[&[b'a'; (64 << 10) + 1]]).is_err_and(|why| why.contains("more than 65536")));
     let missing = Keys::load::<&str, _>(&[], &["/nowhere/at/all.pem"]);
-    assert!(missing.is_err_and(|why| why.starts_with("/nowhere/at/all.pem: ")));
+    assert!(missing.is_err_and(|why| why.starts_with("jwt_key_file /nowhere/at/all.pem: ")));
 }
 
 #[test]
