@@ -314,7 +314,7 @@ impl Table {
         Outcome::Dropped
     }
 
-    /// Offers every socket what there is for it, once a good part of the bound has come since that was last done: it waits
+    /// Offers every socket what is queued for it, once a good part of the bound has come since that was last done: it waits
     /// because the turn is long, and not because readers are slow. Where each push made room for itself alone, a handler
     /// with much to push would make a system call for each.
     fn relieve_all(&mut self) {
@@ -323,8 +323,10 @@ impl Table {
         }
         let mut dirty = std::mem::take(&mut self.dirty);
         for &slot in &dirty {
-            // An answer is written after what it speaks of: at the turn's end.
-            if self.get(slot).is_some_and(|entry| !entry.connection.is_http()) {
+            // What is fresh takes up no room, and would if its socket refused it. An answer is written after what it
+            // speaks of: at the turn's end.
+            let has_queue = |entry: &Entry| !entry.connection.is_http() && entry.connection.fresh_bytes() == 0;
+            if self.get(slot).is_some_and(has_queue) {
                 // A socket that is broken is found out again at the flush.
                 self.offer(slot);
             }

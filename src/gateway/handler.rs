@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,8 @@ pub struct Gateway {
     api: Api,
     metrics: Metrics,
     datagrams: Vec<Ingress>,
+    /// SIGHUP has come: the settings are to be read again.
+    hangup: Arc<AtomicBool>,
     /// How many connections an address has, where that is bounded.
     addresses: HashMap<IpAddr, u32>,
     /// Whose identity ends with which timer.
@@ -69,6 +72,8 @@ pub struct Rooms {
     pub datagrams: Vec<Ingress>,
     pub hook: Option<Hook>,
     pub webhook: Option<Arc<Webhook>>,
+    /// Set by SIGHUP.
+    pub hangup: Arc<AtomicBool>,
 }
 
 /// What other threads tell the gateway.
@@ -77,7 +82,7 @@ pub enum Told {
     Datagram(Datagram),
     /// Who a client is, as the back end has it.
     Verdict { fd: Fd, address: Option<IpAddr>, verdict: Verdict },
-    /// SIGHUP: the settings are to be read again.
+    /// Nothing but that `hangup` is set.
     Reload,
 }
 
@@ -87,7 +92,7 @@ impl Gateway {
     /// # Errors
     /// Says which key or secret cannot be used.
     pub fn new(settings: Settings, rooms: Rooms) -> Result<Gateway, String> {
-        let Rooms { keys, datagrams, hook, webhook } = rooms;
+        let Rooms { keys, datagrams, hook, webhook, hangup } = rooms;
         let watch = Watch::new(webhook.clone(), settings.serve.hooks.presence_delay.0);
         let mut gateway = Gateway {
             heartbeat: settings.serve.heartbeat(),
@@ -102,6 +107,7 @@ impl Gateway {
             api: Api::new(keys),
             metrics: Metrics::new(),
             datagrams,
+            hangup,
             addresses: HashMap::new(),
             expiries: HashMap::new(),
             started: clock::now(),
@@ -421,10 +427,13 @@ impl Handler for Gateway {
     }
 
     fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {
+        if self.hangup.swap(false, Ordering::Acquire) {
+            self.reload(ctx);
+        }
         match notice.downcast::<Told>().map(|told| *told) {
             Ok(Told::Datagram(bytes)) => self.api.handle_datagram(ctx, &bytes),
             Ok(Told::Verdict { fd, address, verdict }) => self.handle_verdict(ctx, fd, address, verdict),
-            Ok(Told::Reload) => self.reload(ctx),
+            Ok(Told::Reload) => {}
             Err(_) => log::error!("a notice that nobody knows"),
         }
     }

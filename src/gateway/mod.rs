@@ -33,6 +33,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -53,9 +54,6 @@ use self::webhook::Webhook;
 
 /// How long the last events may take to the back end once the last connection has gone.
 const WEBHOOK_FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// How long SIGHUP waits before it is told again to a loop whose inbox is full.
-const HANGUP_RETRY: Duration = Duration::from_millis(20);
 
 /// Crates that would log what clients sent, cookies and all.
 const HUSHED: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
@@ -114,7 +112,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let (server, datagrams) = bind_api(server, inherited.api, &settings)?;
     let api: Vec<Address> = server.addresses().skip(addresses.len()).cloned().collect();
     // Before anybody can know that there is a server to send a signal to: until then, SIGHUP would end it.
-    watch_hangup(server.remote())?;
+    let hangup = watch_hangup(server.remote())?;
     let keys = Arc::new(Mutex::new(api_keys(&settings)));
     let datagram_addresses: Vec<_> = datagrams.iter().map(|socket| socket.address().clone()).collect();
     let datagrams = datagrams
@@ -128,7 +126,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let node = contact::node(serve);
     let (webhook, hook) = (contact::webhook(serve, &node)?, contact::hook(serve, &node)?);
     let flush_time_max = WEBHOOK_FLUSH_TIME_MAX.min(limits.drain_time_max);
-    let rooms = Rooms { keys, datagrams, hook, webhook: webhook.clone() };
+    let rooms = Rooms { keys, datagrams, hook, webhook: webhook.clone(), hangup };
     let serves_page = serve.serves_page();
     let gateway = Gateway::new(settings, rooms)?;
     announce(&addresses, serves_page);
@@ -222,21 +220,21 @@ fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) ->
     })
 }
 
-/// Tells the gateway of every SIGHUP.
-fn watch_hangup(remote: Remote) -> std::io::Result<()> {
+/// Tells the gateway of every SIGHUP, by a flag. The notice behind it is only there to be one: where datagrams have filled
+/// the inbox, the flag is seen with the next of them, for a key that is no longer good must not stay in use.
+fn watch_hangup(remote: Remote) -> std::io::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let is_wanted = Arc::clone(&flag);
     let mut signals = Signals::new([SIGHUP])?;
     std::thread::Builder::new().name("sighup".to_owned()).spawn(move || {
         for _ in signals.forever() {
-            // Where datagrams have filled the inbox, a key that is no longer good must not stay in use for that.
-            while let Err(error) = remote.notify(Told::Reload) {
-                if error != RemoteError::Full {
-                    return;
-                }
-                std::thread::sleep(HANGUP_RETRY);
+            is_wanted.store(true, Ordering::Release);
+            if remote.notify(Told::Reload) == Err(RemoteError::Closed) {
+                return;
             }
         }
     })?;
-    Ok(())
+    Ok(flag)
 }
 
 /// A server on all of these.
