@@ -338,9 +338,10 @@ impl Handler for Gateway {
             *self.addresses.entry(ip).or_default() += 1;
         }
         let welcome = frame::welcome(fd, ctx.uid_of(fd), &self.heartbeat);
-        ctx.push(fd, &welcome);
         self.roster.handle_open(ctx, fd, request);
         self.watch_expiry(ctx, fd);
+        ctx.push(fd, &welcome);
+        self.roster.join_first_groups(ctx, fd);
     }
 
     fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {

@@ -27,12 +27,17 @@ impl Roster {
         &mut self.watch
     }
 
-    /// A connection is open: it joins the groups that it is to be in from the start.
+    /// A connection is open. This comes before anything is pushed to it: what closes it would take its uid away, and
+    /// it would go without having come.
     pub fn handle_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
         self.watch.opened(ctx, fd, request);
         if let Some(uid) = ctx.uid_of(fd) {
             self.watch.came(uid);
         }
+    }
+
+    /// Puts a connection into the groups that it is to be in from the start.
+    pub fn join_first_groups(&mut self, ctx: &mut Context<'_>, fd: Fd) {
         let groups = ctx.session_mut::<Session>(fd).map(|session| std::mem::take(&mut session.groups));
         for group in groups.unwrap_or_default() {
             self.join(ctx, fd, &group);
@@ -61,32 +66,32 @@ impl Roster {
 
     /// Puts a connection into a group, and tells the group, the newcomer included.
     pub fn join(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
-        let change = ctx.join(fd, group);
-        self.tell_joined(ctx, fd, group, change);
+        let (change, news) = self.join_untold(ctx, fd, group);
+        tell(ctx, group, news);
         change
     }
 
-    /// Tells a group of a newcomer, if `change` says that it is one.
-    pub fn tell_joined(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str, change: Change) {
-        let Some(uid) = ctx.uid_of(fd).filter(|_| change.is_done()) else { return };
-        if let Some(count) = self.presence.enter(group, uid) {
-            let joined = frame::presence("joined", group, uid, count);
-            ctx.push_group(group, &joined);
-        }
+    /// As [`join`](Roster::join), but the group is yet to be told the news, if there are any.
+    pub fn join_untold(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> (Change, Option<String>) {
+        let change = ctx.join(fd, group);
+        let uid = ctx.uid_of(fd).filter(|_| change.is_done());
+        let news = uid.and_then(|uid| self.enter(group, uid));
+        (change, news)
     }
 
     /// Takes a connection out of a group, and tells who is left.
     pub fn leave(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
-        let change = ctx.leave(fd, group);
-        self.tell_left(ctx, fd, group, change);
+        let (change, news) = self.leave_untold(ctx, fd, group);
+        tell(ctx, group, news);
         change
     }
 
-    /// Tells a group of one who left, if `change` says so.
-    pub fn tell_left(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str, change: Change) {
-        if let Some(uid) = ctx.uid_of(fd).filter(|_| change.is_done()).map(str::to_owned) {
-            self.exit(ctx, group, &uid);
-        }
+    /// As [`leave`](Roster::leave), but the group is yet to be told the news, if there are any.
+    pub fn leave_untold(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> (Change, Option<String>) {
+        let change = ctx.leave(fd, group);
+        let uid = ctx.uid_of(fd).filter(|_| change.is_done());
+        let news = uid.and_then(|uid| self.exit(group, uid));
+        (change, news)
     }
 
     /// A connection is open no more.
@@ -95,7 +100,8 @@ impl Roster {
         let Some(uid) = ctx.uid_of(fd).map(str::to_owned) else { return };
         let groups: Vec<String> = ctx.groups_of(fd).into_iter().map(str::to_owned).collect();
         for group in groups {
-            self.exit(ctx, &group, &uid);
+            let news = self.exit(&group, &uid);
+            tell(ctx, &group, news);
         }
         self.watch.went(ctx, &uid);
     }
@@ -110,19 +116,30 @@ impl Roster {
         }
         for group in groups {
             if let Some(uid) = before {
-                self.exit(ctx, &group, uid);
+                let news = self.exit(&group, uid);
+                tell(ctx, &group, news);
             }
-            if let Some(uid) = after
-                && let Some(count) = self.presence.enter(&group, uid)
-            {
-                ctx.push_group(&group, &frame::presence("joined", &group, uid, count));
+            if let Some(uid) = after {
+                let news = self.enter(&group, uid);
+                tell(ctx, &group, news);
             }
         }
     }
 
-    fn exit(&mut self, ctx: &mut Context<'_>, group: &str, uid: &str) {
-        if let Some(count) = self.presence.exit(group, uid) {
-            ctx.push_group(group, &frame::presence("left", group, uid, count));
-        }
+    fn enter(&mut self, group: &str, uid: &str) -> Option<String> {
+        let count = self.presence.enter(group, uid)?;
+        Some(frame::presence("joined", group, uid, count))
+    }
+
+    fn exit(&mut self, group: &str, uid: &str) -> Option<String> {
+        let count = self.presence.exit(group, uid)?;
+        Some(frame::presence("left", group, uid, count))
+    }
+}
+
+/// Tells a group the news, if there are any.
+pub fn tell(ctx: &mut Context<'_>, group: &str, news: Option<String>) {
+    if let Some(news) = news {
+        ctx.push_group(group, &news);
     }
 }
