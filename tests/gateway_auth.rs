@@ -144,6 +144,16 @@ fn with_tokens_a_client_may_push_to_its_own_groups_only() {
     assert_eq!(ask(&mut ann, json!({"type": "push", "group": "h", "data": 1}))["code"], "not_allowed");
 }
 
+#[test]
+fn who_comes_within_the_leeway_is_not_thrown_out_at_once() {
+    let gateway = with_tokens(&[]);
+    let brief = token(&["--uid", "ann", "--ttl", "1s", "--jwt-secret", SECRET]);
+    let mut first = gateway.connect(&format!("/?token={brief}"));
+    // The first is closed when the same token is let in no more, and not before.
+    assert_eq!(closed(&mut first).0, 4003);
+    assert_eq!(refusal(Client::connect(gateway.address, &format!("/?token={brief}"), &[])).0, 401);
+}
+
 /// A back end that goes by the path of the client.
 fn doorkeeper() -> Backend {
     Backend::start(|asked| {
@@ -158,6 +168,7 @@ fn doorkeeper() -> Backend {
             "/no" => Answer::Status(403, r#"{"message":"not you"}"#.to_owned()),
             "/teapot" => Answer::Status(418, "no JSON".to_owned()),
             "/broken" => Answer::Status(200, "[1]".to_owned()),
+            "/infinite" => Answer::Status(200, r#"{"uid":"ann","attributes":{"plan":"pro","n":1e999}}"#.to_owned()),
             "/failing" => Answer::Status(500, String::new()),
             "/elsewhere" => Answer::Status(302, String::new()),
             _ => Answer::Hang,
@@ -190,14 +201,14 @@ fn the_back_end_says_who_one_is() {
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], "10086");
     let (_nobody, fd) = gateway.open("/nobody", &[]);
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], Value::Null);
-    assert_eq!(closed(&mut gateway.connect("/over")).0, 4003);
     let refused = |path: &str| refusal(Client::connect(gateway.address, path, &[]));
+    assert_eq!(refused("/over"), (401, "who you are has expired\n".to_owned()));
     assert_eq!(refused("/no"), (403, "not you\n".to_owned()));
     assert_eq!(refused("/teapot"), (418, "refused\n".to_owned()));
-    for path in ["/broken", "/failing", "/elsewhere"] {
+    for path in ["/broken", "/infinite", "/failing", "/elsewhere"] {
         assert_eq!(refused(path).0, 503, "{path}");
     }
-    for (outcome, count) in [("accepted", 4.0), ("refused", 2.0), ("failed", 3.0), ("timed_out", 0.0)] {
+    for (outcome, count) in [("accepted", 3.0), ("refused", 3.0), ("failed", 4.0), ("timed_out", 0.0)] {
         assert_eq!(gateway.metric(&format!("fdpush_auth_requests_total{{outcome=\"{outcome}\"}}")), count, "{outcome}");
     }
 }

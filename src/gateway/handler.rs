@@ -15,7 +15,7 @@ use fdpush::{
 use super::api::{Api, Parts};
 use super::auth::api_keys::ApiKeys;
 use super::auth::hook::{self, Hook, Verdict};
-use super::auth::{Identity, jwt};
+use super::auth::{Identity, LEEWAY, jwt};
 use super::cli::{self, Auth, ForwardedHeader, Secret};
 use super::client;
 use super::clock;
@@ -211,7 +211,6 @@ impl Gateway {
             return too_many(format!("an address has at most {max} connections\n"));
         }
         let Identity { uid, groups, attributes, exp } = identity;
-        let attributes = attributes.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
         let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
         let session = Session { attributes, groups, exp, forwarded, ..Session::default() };
         if !session.is_empty() {
@@ -269,10 +268,10 @@ impl Gateway {
         ctx.answer(fd, upgrade);
     }
 
-    /// Ends the connection when its identity does.
+    /// Ends the connection when its identity does, and no sooner than the same identity would be refused.
     fn watch_expiry(&mut self, ctx: &mut Context<'_>, fd: Fd) {
         let Some(exp) = ctx.session::<Session>(fd).and_then(|session| session.exp) else { return };
-        let left = Duration::from_secs(exp).saturating_sub(Duration::from_millis(clock::unix_ms()));
+        let left = Duration::from_secs(exp + LEEWAY).saturating_sub(Duration::from_millis(clock::unix_ms()));
         let timer = ctx.after(left);
         self.expiries.insert(timer, fd);
         if let Some(session) = ctx.session_mut::<Session>(fd) {

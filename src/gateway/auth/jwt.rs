@@ -25,13 +25,10 @@ use serde_json::value::RawValue;
 
 pub use self::keys::Keys;
 
-use super::{Identity, NameError};
+use super::{Identity, LEEWAY, NameError};
 
 /// The longest token. It is refused before any work is done for it.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
-
-/// Seconds by which two clocks may differ: `exp` is past when it is as long ago, `nbf` is ahead when it is farther.
-const LEEWAY: u64 = 5;
 
 /// The latest time that a claim can name, in seconds since 1970: what every JSON reader holds exactly (RFC 8259 section 6).
 const SECONDS_MAX: u64 = 1 << 53;
@@ -60,9 +57,9 @@ pub enum TokenError {
     Unfit(&'static str, &'static str),
     /// `sub` or one of `groups` is too short, too long or too many.
     Name(NameError),
-    /// `exp` is past.
+    /// `exp` is past, by [`LEEWAY`] or more.
     Expired,
-    /// `nbf` is not yet there.
+    /// `nbf` is ahead, by more than [`LEEWAY`].
     Early,
     /// `iss` is somebody else.
     Issuer,
