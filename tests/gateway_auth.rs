@@ -258,6 +258,31 @@ fn a_uid_and_an_address_have_a_bound() {
 }
 
 #[test]
+fn no_uid_gets_over_its_bound_by_a_bind() {
+    let gateway = Gateway::start(&["--uid-connections-max", "1"]);
+    let (ann, fd) = gateway.open("/?uid=ann", &[]);
+    let (_bob, other) = gateway.open("/?uid=bob", &[]);
+    let (status, answer) = gateway.post("/api/bind", json!({"fd": other, "uid": "ann"}));
+    assert_eq!((status, &answer["error"]["code"]), (409, &json!("too_many")), "{answer}");
+    assert_eq!(gateway.get(&format!("/api/connections/{other}"))["uid"], "bob");
+    assert_eq!(gateway.done("/api/bind", json!({"fd": fd, "uid": "ann"})), json!({"matched": 1, "changed": 0}));
+    assert_eq!(gateway.done("/api/bind", json!({"fd": 999, "uid": "ann"}))["matched"], 0);
+    hang_up(ann);
+    gateway.done("/api/bind", json!({"fd": other, "uid": "ann"}));
+}
+
+#[test]
+fn where_a_uid_has_one_connection_anyway_its_bound_has_no_effect() {
+    let gateway = Gateway::start(&["--uid-connections-max", "1", "--on-second-login", "kick_old"]);
+    let mut first = gateway.connect("/?uid=ann");
+    let _second = gateway.connect("/?uid=ann");
+    assert_eq!(closed(&mut first).0, 4001);
+    let gateway = Gateway::start(&["--uid-connections-max", "1", "--on-second-login", "reject_new"]);
+    let _first = gateway.connect("/?uid=ann");
+    assert_eq!(refusal(Client::connect(gateway.address, "/?uid=ann", &[])).0, 409);
+}
+
+#[test]
 fn each_address_has_its_bound_wherever_it_connects_to() {
     let gateway = Gateway::start(&["--listen", "127.0.0.2:0", "--address-connections-max", "2"]);
     let other: SocketAddr = gateway.others[0].parse().expect("an address");

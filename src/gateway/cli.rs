@@ -15,6 +15,7 @@ pub use self::values::{
     ApiAddress, Auth, Delay, Endpoint, EventKind, ForwardedHeader, Level, MASK, May, NodeName, OnSecondLogin,
     OriginRule, Secret, Size, Slow, Time, TrustedProxy, Url, Way, When,
 };
+use super::rate::RATE_MAX;
 
 /// A WebSocket push server: to one, to many, to all.
 #[derive(Debug, Parser)]
@@ -119,7 +120,7 @@ pub struct Clients {
     #[arg(long, value_name = "POLICY", env = "FDPUSH_ON_SECOND_LOGIN", default_value = "multi")]
     pub on_second_login: OnSecondLogin,
 
-    /// Connections of one uid at a time; over it, 429. Default: any number
+    /// With --on-second-login multi: connections of one uid at a time; over it, 429. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_UID_CONNECTIONS_MAX",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub uid_connections_max: Option<u32>,
@@ -141,12 +142,12 @@ pub struct Clients {
 
     /// Messages a second that a connection may send, in the long run. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_RATE",
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
     pub message_rate: Option<u32>,
 
     /// With --message-rate: messages that a connection may send at once. Default: twice the rate
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_BURST",
-        value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
     pub message_burst: Option<u32>,
 
     /// Connections a second that are let in, and as many at once after a quiet one; over it, 503. Default: any number
@@ -422,10 +423,16 @@ impl Serve {
         }
     }
 
+    /// Connections of one uid at a time. The other policies leave it one connection anyway, and say themselves what the
+    /// second gets.
+    pub fn uid_connections_max(&self) -> Option<u32> {
+        self.clients.uid_connections_max.filter(|_| self.clients.on_second_login == OnSecondLogin::Multi)
+    }
+
     /// Messages that a connection may send at once; `None` without a rate.
     pub fn message_burst(&self) -> Option<u32> {
         let rate = self.clients.message_rate?;
-        Some(self.clients.message_burst.unwrap_or(rate * 2))
+        Some(self.clients.message_burst.unwrap_or(rate.saturating_mul(2).min(RATE_MAX)))
     }
 
     /// Where back ends come; nowhere if that is `off`.

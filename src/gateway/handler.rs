@@ -126,6 +126,7 @@ impl Gateway {
         }
         self.api.set_keys(super::api_keys(&self.settings));
         self.tokens = tokens;
+        self.roster.set_uid_connections_max(serve.uid_connections_max());
         self.permits = Permits::new(serve.client_may());
         self.proxies = Proxies::new(&serve.clients.trusted_proxy, serve.clients.forwarded_header);
         let per_second = serve.clients.message_rate.and_then(NonZeroU32::new);
@@ -199,13 +200,10 @@ impl Gateway {
         identity: Identity,
         address: Option<IpAddr>,
     ) -> Upgrade {
-        let clients = &self.settings.serve.clients;
-        if let (Some(max), Some(uid)) = (clients.uid_connections_max, &identity.uid)
-            && ctx.fds_of(uid).len() >= max as usize
-        {
-            return too_many(format!("a uid has at most {max} connections\n"));
+        if let Some(Err(full)) = identity.uid.as_ref().map(|uid| self.roster.check_room(ctx, uid)) {
+            return too_many(format!("{full}\n"));
         }
-        if let (Some(max), Some(ip)) = (clients.address_connections_max, address)
+        if let (Some(max), Some(ip)) = (self.settings.serve.clients.address_connections_max, address)
             && self.addresses.get(&ip).is_some_and(|count| *count >= max)
         {
             return too_many(format!("an address has at most {max} connections\n"));

@@ -2,6 +2,8 @@
 //!
 //! Members of a group hear of persons who come and go; the back end, of persons who come online and go offline.
 
+use std::fmt;
+
 use fdpush::{Change, Closed, Context, Fd, Request};
 
 use super::frame;
@@ -14,12 +16,31 @@ use super::watch::Watch;
 pub struct Roster {
     presence: Presence,
     watch: Watch,
+    /// Connections that a uid may have.
+    uid_connections_max: Option<u32>,
 }
+
+/// A uid has as many connections as it may have, which are so many.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct UidFull(pub u32);
 
 impl Roster {
     /// Nobody is here. The back end hears through `watch`.
     pub fn new(watch: Watch) -> Roster {
-        Roster { presence: Presence::default(), watch }
+        Roster { presence: Presence::default(), watch, uid_connections_max: None }
+    }
+
+    /// Bounds the connections of a uid from now on; who is there stays.
+    pub fn set_uid_connections_max(&mut self, max: Option<u32>) {
+        self.uid_connections_max = max;
+    }
+
+    /// Whether a uid may have one connection more.
+    pub fn check_room(&self, ctx: &Context<'_>, uid: &str) -> Result<(), UidFull> {
+        match self.uid_connections_max {
+            Some(max) if ctx.fds_of(uid).len() >= max as usize => Err(UidFull(max)),
+            _ => Ok(()),
+        }
     }
 
     /// What the back end hears of connections.
@@ -44,14 +65,18 @@ impl Roster {
         }
     }
 
-    /// Says who a connection is from now on; in its groups one person leaves, and another comes.
-    pub fn bind(&mut self, ctx: &mut Context<'_>, fd: Fd, uid: &str) -> Change {
+    /// Says who a connection is from now on, if that one may have one more; in its groups one person leaves, and another
+    /// comes.
+    pub fn bind(&mut self, ctx: &mut Context<'_>, fd: Fd, uid: &str) -> Result<Change, UidFull> {
         let before = ctx.uid_of(fd).map(str::to_owned);
+        if ctx.is_open(fd) && before.as_deref() != Some(uid) {
+            self.check_room(ctx, uid)?;
+        }
         let change = ctx.bind(fd, uid);
         if change.is_done() {
             self.rename(ctx, fd, before.as_deref(), Some(uid));
         }
-        change
+        Ok(change)
     }
 
     /// Takes a connection's uid away.
@@ -134,6 +159,12 @@ impl Roster {
     fn exit(&mut self, group: &str, uid: &str) -> Option<String> {
         let count = self.presence.exit(group, uid)?;
         Some(frame::presence("left", group, uid, count))
+    }
+}
+
+impl fmt::Display for UidFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a uid has at most {} connections", self.0)
     }
 }
 

@@ -99,6 +99,10 @@ fn a_burst_is_twice_the_rate() {
     assert_eq!(burst(&[]), None);
     assert_eq!(burst(&["--message-rate", "10"]), Some(20));
     assert_eq!(burst(&["--message-rate", "10", "--message-burst", "50"]), Some(50));
+    // What is printed is what is kept.
+    assert_eq!(burst(&["--message-rate", "1000000"]), Some(RATE_MAX));
+    assert_eq!(burst(&["--message-rate", "1", "--message-burst", "1000000"]), Some(RATE_MAX));
+    assert!(serve(&["--message-rate", "1", "--message-burst", "1000001"]).is_err());
 }
 
 #[test]
