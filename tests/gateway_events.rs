@@ -459,6 +459,19 @@ fn sigterm_tells_every_client_while_pushes_go_on() {
     assert!(std::net::TcpStream::connect(gateway.address).is_err());
 }
 
+#[test]
+fn no_client_writes_a_line_of_the_log() {
+    let gateway = Gateway::spawn(&["--log", "debug"]);
+    let forger = gateway.connect("/?uid=x%0A2026-01-01%20ERROR%20all%20is%20lost%1B[31m%C2%85");
+    let named = r#"uid "x\n2026-01-01 ERROR all is lost\u{1b}[31m\u{85}""#;
+    assert!(gateway.logged("opened from").ends_with(named));
+    hang_up(forger);
+    assert!(gateway.logged(" closed: ").contains(named));
+    let (status, _) = refusal(Client::connect(gateway.address, "/", &[("Origin", "https://a\u{9b}31m")]));
+    assert_eq!(status, 403);
+    assert!(gateway.logged("WARN").contains(r"origin https://a\xc2\x9b31m "));
+}
+
 /// What may wait for a reader, in the test below.
 const QUEUE: usize = 128 << 10;
 

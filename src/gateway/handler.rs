@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
@@ -327,10 +328,7 @@ impl Handler for Gateway {
     fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
         let (peer, address) = (request.peer(), address_of(ctx, fd, request.peer()));
         let from = address.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
-        match ctx.uid_of(fd) {
-            Some(uid) => log::debug!("fd {fd} opened from {from} by {peer}, uid={uid}"),
-            None => log::debug!("fd {fd} opened from {from} by {peer}, anonymous"),
-        }
+        log::debug!("fd {fd} opened from {from} by {peer}, {}", Who(ctx.uid_of(fd)));
         if let Some(ip) = address.filter(|_| self.counts_addresses()) {
             *self.addresses.entry(ip).or_default() += 1;
         }
@@ -355,10 +353,10 @@ impl Handler for Gateway {
     }
 
     fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
-        let uid = ctx.uid_of(fd).unwrap_or("anonymous");
+        let who = Who(ctx.uid_of(fd));
         match closed.cause {
-            Cause::SlowConsumer | Cause::WriteTimedOut => log::warn!("fd {fd} ({uid}) reads too slowly: {closed}"),
-            _ => log::debug!("fd {fd} ({uid}) closed: {closed}"),
+            Cause::SlowConsumer | Cause::WriteTimedOut => log::warn!("fd {fd} ({who}) reads too slowly: {closed}"),
+            _ => log::debug!("fd {fd} ({who}) closed: {closed}"),
         }
         if let Some(timer) = ctx.session::<Session>(fd).and_then(|session| session.expiry) {
             ctx.cancel(timer);
@@ -416,6 +414,18 @@ impl Handler for Gateway {
             Ok(Told::Verdict { fd, address, verdict }) => self.handle_verdict(ctx, fd, address, verdict),
             Ok(Told::Reload) => self.reload(ctx),
             Err(_) => log::error!("a notice that nobody knows"),
+        }
+    }
+}
+
+/// A client as the log has it. Its uid may be of its own choice, and must not end the line and begin another.
+struct Who<'a>(Option<&'a str>);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(uid) => write!(f, "uid {uid:?}"),
+            None => f.write_str("anonymous"),
         }
     }
 }
