@@ -156,6 +156,34 @@ fn secrets_are_masked_and_a_mask_is_no_secret() {
 }
 
 #[test]
+fn passwords_in_urls_are_shown_nowhere() {
+    let hook = "https://user:hush@example.com/hook";
+    let environment = [("FDPUSH_AUTH_URL", "http://us%40er:hush@h:1/x?y")];
+    let line = ["config", "--auth", "webhook", "--webhook", hook];
+    let said = call(&line, &environment);
+    assert_eq!((said.code, said.out.contains("hush")), (Some(0), false), "{said:?}");
+    for line in [
+        "auth_url = \"http://***@h:1/x?y\"  # from environment",
+        "webhook = \"https://***@example.com/hook\"  # from flag",
+    ] {
+        assert!(said.out.contains(line), "no {line} in {}", said.out);
+    }
+    let scratch = Scratch::new("urls");
+    let again = call(&["check", "--config", &write(&scratch, &said.out)], &[]);
+    assert!(again.code == Some(1) && again.err.contains("give user and password"), "{again:?}");
+    let help = call(&["serve", "--help"], &environment);
+    assert!(help.code == Some(0) && !help.out.contains("hush"), "{}", help.out);
+    let wrong = "htp://user:hush@h/";
+    for said in [
+        call(&["check", "--webhook", wrong], &[]),
+        call(&["check"], &[("FDPUSH_AUTH_URL", wrong)]),
+        call(&["check", "--config", &write(&scratch, &format!("webhook = \"{wrong}\"\n"))], &[]),
+    ] {
+        assert!(said.code != Some(0) && said.err.contains("http://HOST") && !said.err.contains("hush"), "{said:?}");
+    }
+}
+
+#[test]
 fn check_says_ok_or_what_is_wrong() {
     let said = call(&["check"], &[]);
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "ok\n", ""));

@@ -2,6 +2,7 @@
 //! `FDPUSH_A_B`, and a key `a_b` of the configuration file, which `settings/` layers below the two.
 
 mod token;
+mod url;
 mod values;
 
 use std::path::PathBuf;
@@ -10,10 +11,12 @@ use clap::{Args, Parser, Subcommand};
 use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 
 pub use self::token::Token;
+use self::url::UrlParser;
+pub use self::url::{Url, masked};
 use self::values::path;
 pub use self::values::{
     ApiAddress, Auth, Delay, Endpoint, EventKind, ForwardedHeader, Level, MASK, May, NodeName, OnSecondLogin,
-    OriginRule, Secret, Size, Slow, Time, TrustedProxy, Url, Way, When,
+    OriginRule, Secret, Size, Slow, Time, TrustedProxy, Way, When,
 };
 use super::rate::RATE_MAX;
 
@@ -98,7 +101,7 @@ pub struct Clients {
     pub jwt: Jwt,
 
     /// With --auth webhook: the URL that is asked who a client is
-    #[arg(long, value_name = "URL", env = "FDPUSH_AUTH_URL")]
+    #[arg(long, value_name = "URL", env = "FDPUSH_AUTH_URL", value_parser = UrlParser, hide_env_values = true)]
     pub auth_url: Option<Url>,
 
     /// With --auth webhook: for the answer; over it, the client gets 503
@@ -331,7 +334,7 @@ pub struct Bounds {
 #[command(next_help_heading = "Webhook")]
 pub struct Hooks {
     /// The URL that is told of events. Default: none is
-    #[arg(long, value_name = "URL", env = "FDPUSH_WEBHOOK")]
+    #[arg(long, value_name = "URL", env = "FDPUSH_WEBHOOK", value_parser = UrlParser, hide_env_values = true)]
     pub webhook: Option<Url>,
 
     /// Which events. May be given several times

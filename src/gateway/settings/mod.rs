@@ -224,7 +224,12 @@ fn declaration(key: &str) -> Option<&'static Arg> {
 
 /// Whether a setting's value is for no eyes.
 fn is_secret(arg: &Arg) -> bool {
-    arg.is_hide_env_values_set()
+    arg.is_hide_env_values_set() && !is_url(arg)
+}
+
+/// Whether a setting's value is a URL, in which user and password are for no eyes.
+fn is_url(arg: &Arg) -> bool {
+    arg.get_value_names().and_then(|names| names.first()).is_some_and(|name| name == "URL")
 }
 
 fn is_given(matches: &ArgMatches, key: &str) -> bool {
