@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::Barrier;
@@ -10,7 +11,7 @@ use std::sync::Barrier;
 use common::backend::{Answer, Backend};
 use common::gateway::{Gateway, closed, hang_up, next, next_of, until};
 use common::raw::UPGRADE;
-use common::{Client, Raw, refusal};
+use common::{Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -102,6 +103,20 @@ fn who_has_no_good_token_stays_out() {
 fn the_secret_before_the_current_one_is_still_good() {
     let gateway = Gateway::start(&["--auth", "jwt", "--jwt-secret", OTHER, "--jwt-secret", SECRET]);
     gateway.connect(&format!("/?token={}", token_of("ann", "g")));
+}
+
+#[test]
+fn tokens_are_made_and_checked_with_the_same_bytes_of_a_file() {
+    let scratch = Scratch::new("same-bytes");
+    let file = scratch.file("secret");
+    let path = file.display().to_string();
+    let binary: Vec<u8> = (200..=255).collect();
+    for bytes in [format!(" {SECRET} \n\n").as_bytes(), format!("{SECRET}\r\n").as_bytes(), &binary] {
+        fs::write(&file, bytes).expect("a file");
+        let ann = token(&["--uid", "ann", "--jwt-key-file", &path]);
+        let gateway = Gateway::start(&["--auth", "jwt", "--jwt-key-file", &path]);
+        gateway.connect(&format!("/?token={ann}"));
+    }
 }
 
 #[test]

@@ -3,6 +3,10 @@
 #![cfg(feature = "gateway")]
 
 mod common;
+/// Keys that others made.
+#[allow(dead_code)]
+#[path = "../src/gateway/auth/jwt/samples.rs"]
+mod samples;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -181,6 +185,29 @@ fn passwords_in_urls_are_shown_nowhere() {
     ] {
         assert!(said.code != Some(0) && said.err.contains("http://HOST") && !said.err.contains("hush"), "{said:?}");
     }
+}
+
+#[test]
+fn a_public_key_is_no_secret_and_a_key_that_serve_refuses_is_refused() {
+    let scratch = Scratch::new("public");
+    let file = scratch.file("key.pem");
+    let check = |text: &str| {
+        fs::write(&file, text).expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("a mode");
+        call(&["check", "--auth", "jwt", "--jwt-key-file", &file.display().to_string()], &[])
+    };
+    for key in [samples::RSA, samples::RSA_PKCS1, samples::EC, samples::ED] {
+        let said = check(key);
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    }
+    let said = check("hush-hush");
+    assert!(said.err.contains("can be read by everybody") && said.err.contains("9 bytes can be guessed"), "{said:?}");
+    for (key, hint) in [("", "it is empty"), ("-----BEGIN PRIVATE KEY-----\n", "openssl pkey -pubout")] {
+        let said = check(key);
+        assert!(said.code == Some(1) && said.err.contains("key.pem: ") && said.err.contains(hint), "{said:?}");
+    }
+    let said = call(&["check", "--auth", "jwt", &format!("--jwt-secret={}", samples::ED)], &[]);
+    assert!(said.code == Some(1) && said.err.contains("jwt_secret: a PEM key is no secret"), "{said:?}");
 }
 
 #[test]

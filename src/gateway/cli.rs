@@ -169,7 +169,7 @@ pub struct Jwt {
     pub jwt_secret: Vec<Secret>,
 
     /// With --auth jwt: a file with a public key in PEM (RS256, ES256 or EdDSA, by its kind), or else with an HS256
-    /// secret. May be given several times
+    /// secret, of which one line end at its end is no part. May be given several times
     #[arg(long, value_name = "FILE", env = "FDPUSH_JWT_KEY_FILE", value_delimiter = ',', value_parser = path)]
     pub jwt_key_file: Vec<PathBuf>,
 

@@ -165,6 +165,9 @@ impl Gateway {
             [] => log::info!("the settings were read again: nothing changed"),
             changed => log::info!("the settings were read again, and these changed: {}", changed.join(", ")),
         }
+        for warning in self.settings.warnings().iter().filter(|warning| !old.warnings().contains(warning)) {
+            log::warn!("{warning}");
+        }
         if !restart.is_empty() {
             log::warn!("these settings changed and need a restart: {}", restart.join(", "));
         }
@@ -432,9 +435,9 @@ impl fmt::Display for Who<'_> {
 
 /// The keys that tokens are checked with.
 fn tokens(settings: &Settings) -> Result<jwt::Keys, String> {
-    let cli::Jwt { jwt_secret, jwt_key_file, jwt_issuer, jwt_audience } = &settings.serve.clients.jwt;
+    let cli::Jwt { jwt_secret, jwt_issuer, jwt_audience, .. } = &settings.serve.clients.jwt;
     let secrets: Vec<&str> = jwt_secret.iter().map(Secret::expose).collect();
-    let keys = jwt::Keys::load(&secrets, jwt_key_file)?;
+    let keys = jwt::Keys::new(&secrets, settings.jwt_keys())?;
     Ok(keys.issuer(jwt_issuer.clone()).audience(jwt_audience.clone()))
 }
 

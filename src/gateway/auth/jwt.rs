@@ -23,7 +23,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use self::keys::Keys;
+pub use self::keys::{KeyFile, Keys, check_secret};
 
 use super::{Identity, LEEWAY, NameError};
 
@@ -246,12 +246,12 @@ impl Audience {
 /// # Errors
 ///
 /// Names the secret or the part of `grant` that [`Keys::verify`] would refuse.
-pub fn issue(secret: &str, grant: &Grant<'_>) -> Result<String, String> {
+pub fn issue(secret: &[u8], grant: &Grant<'_>) -> Result<String, String> {
     issue_at(secret, grant, now())
 }
 
-fn issue_at(secret: &str, grant: &Grant<'_>, now: u64) -> Result<String, String> {
-    keys::check_secret(secret.as_bytes())?;
+fn issue_at(secret: &[u8], grant: &Grant<'_>, now: u64) -> Result<String, String> {
+    check_secret(secret)?;
     Identity::new(Some(grant.uid.to_owned()), grant.groups.to_vec()).map_err(|why| why.to_string())?;
     let ttl = grant.ttl.as_secs().saturating_add(u64::from(grant.ttl.subsec_nanos() > 0));
     let exp = now.saturating_add(ttl);
@@ -260,7 +260,7 @@ fn issue_at(secret: &str, grant: &Grant<'_>, now: u64) -> Result<String, String>
     }
     let &Grant { uid, groups, issuer, audience, .. } = grant;
     let claims = Issued { sub: uid, iat: now, exp, groups, iss: issuer, aud: audience };
-    let key = EncodingKey::from_secret(secret.as_bytes());
+    let key = EncodingKey::from_secret(secret);
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|why| why.to_string())
 }
 

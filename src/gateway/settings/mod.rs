@@ -18,8 +18,7 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
 use fdpush::Address;
 
 use self::file::File;
-pub use self::keys::KeyFile;
-use super::auth::jwt::{self, Grant};
+use super::auth::jwt::{self, Grant, KeyFile};
 use super::cli::{Cli, Secret, Serve, Token};
 
 /// All settings, and where each comes from.
@@ -114,8 +113,8 @@ pub fn token(line: Vec<OsString>) -> Result<String, String> {
     let layers = Layers::read(line)?;
     let token = Token::from_arg_matches(&layers.all).map_err(|error| error.to_string())?;
     let files = keys::jwt_keys(&token.jwt, &mut Vec::new())?;
-    let is_secret = |file: &&KeyFile| !file.content.expose().starts_with("-----BEGIN");
-    let secret = token.jwt.jwt_secret.first().or_else(|| files.iter().find(is_secret).map(|file| &file.content));
+    let given = token.jwt.jwt_secret.first().map(|secret| secret.expose().as_bytes());
+    let secret = given.or_else(|| files.iter().find_map(KeyFile::secret));
     let secret =
         secret.ok_or("a token is made with a secret: give --jwt-secret, or a --jwt-key-file that holds one")?;
     let grant = Grant {
@@ -125,7 +124,7 @@ pub fn token(line: Vec<OsString>) -> Result<String, String> {
         issuer: token.jwt.jwt_issuer.as_deref(),
         audience: token.jwt.jwt_audience.as_deref(),
     };
-    jwt::issue(secret.expose(), &grant)
+    jwt::issue(secret, &grant)
 }
 
 impl Layers {
