@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::Barrier;
@@ -10,7 +11,7 @@ use std::sync::Barrier;
 use common::backend::{Answer, Backend};
 use common::gateway::{Gateway, closed, hang_up, next, next_of, until};
 use common::raw::UPGRADE;
-use common::{Client, Raw, refusal};
+use common::{Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -108,6 +109,20 @@ fn the_secret_before_the_current_one_is_still_good() {
 }
 
 #[test]
+fn tokens_are_made_and_checked_with_the_same_bytes_of_a_file() {
+    let scratch = Scratch::new("same-bytes");
+    let file = scratch.file("secret");
+    let path = file.display().to_string();
+    let binary: Vec<u8> = (200..=255).collect();
+    for bytes in [format!(" {SECRET} \n\n").as_bytes(), format!("{SECRET}\r\n").as_bytes(), &binary] {
+        fs::write(&file, bytes).expect("a file");
+        let ann = token(&["--uid", "ann", "--jwt-key-file", &path]);
+        let gateway = Gateway::start(&["--auth", "jwt", "--jwt-key-file", &path]);
+        gateway.connect(&format!("/?token={ann}"));
+    }
+}
+
+#[test]
 fn a_connection_ends_with_its_token() {
     let gateway = with_tokens(&[]);
     let brief = token(&["--uid", "ann", "--ttl", "2s", "--jwt-secret", SECRET]);
@@ -147,6 +162,16 @@ fn with_tokens_a_client_may_push_to_its_own_groups_only() {
     assert_eq!(ask(&mut ann, json!({"type": "push", "group": "h", "data": 1}))["code"], "not_allowed");
 }
 
+#[test]
+fn who_comes_within_the_leeway_is_not_thrown_out_at_once() {
+    let gateway = with_tokens(&[]);
+    let brief = token(&["--uid", "ann", "--ttl", "1s", "--jwt-secret", SECRET]);
+    let mut first = gateway.connect(&format!("/?token={brief}"));
+    // The first is closed when the same token is let in no more, and not before.
+    assert_eq!(closed(&mut first).0, 4003);
+    assert_eq!(refusal(Client::connect(gateway.address, &format!("/?token={brief}"), &[])).0, 401);
+}
+
 /// A back end that goes by the path of the client.
 fn doorkeeper() -> Backend {
     Backend::start(|asked| {
@@ -161,6 +186,7 @@ fn doorkeeper() -> Backend {
             "/no" => Answer::Status(403, r#"{"message":"not you"}"#.to_owned()),
             "/teapot" => Answer::Status(418, "no JSON".to_owned()),
             "/broken" => Answer::Status(200, "[1]".to_owned()),
+            "/infinite" => Answer::Status(200, r#"{"uid":"ann","attributes":{"plan":"pro","n":1e999}}"#.to_owned()),
             "/failing" => Answer::Status(500, String::new()),
             "/elsewhere" => Answer::Status(302, String::new()),
             _ => Answer::Hang,
@@ -195,15 +221,15 @@ fn the_back_end_says_who_one_is() {
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], "10086");
     let (_nobody, fd) = gateway.open("/nobody", &[]);
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], Value::Null);
-    assert_eq!(closed(&mut gateway.connect("/over")), (4003, "the identity has expired".to_owned()));
     let refused = |path: &str| refusal(Client::connect(gateway.address, path, &[]));
+    assert_eq!(refused("/over"), (401, "who you are has expired\n".to_owned()));
     assert_eq!(refused("/no"), (403, "not you\n".to_owned()));
     gateway.logged("refused with 403: by the handler: not you");
     assert_eq!(refused("/teapot"), (418, "refused\n".to_owned()));
-    for path in ["/broken", "/failing", "/elsewhere"] {
+    for path in ["/broken", "/infinite", "/failing", "/elsewhere"] {
         assert_eq!(refused(path).0, 503, "{path}");
     }
-    for (outcome, count) in [("accepted", 4.0), ("refused", 2.0), ("failed", 3.0), ("timed_out", 0.0)] {
+    for (outcome, count) in [("accepted", 3.0), ("refused", 3.0), ("failed", 4.0), ("timed_out", 0.0)] {
         assert_eq!(gateway.metric(&format!("fdpush_auth_requests_total{{outcome=\"{outcome}\"}}")), count, "{outcome}");
     }
 }
@@ -250,6 +276,31 @@ fn a_uid_and_an_address_have_a_bound() {
     hang_up(first);
     until("ann's place is free", || Client::connect(gateway.address, "/?uid=ann", &[]).is_ok());
     assert!(gateway.metric(r#"fdpush_refusals_total{status="429"}"#) >= 3.0);
+}
+
+#[test]
+fn no_uid_gets_over_its_bound_by_a_bind() {
+    let gateway = Gateway::start(&["--uid-connections-max", "1"]);
+    let (ann, fd) = gateway.open("/?uid=ann", &[]);
+    let (_bob, other) = gateway.open("/?uid=bob", &[]);
+    let (status, answer) = gateway.post("/api/bind", json!({"fd": other, "uid": "ann"}));
+    assert_eq!((status, &answer["error"]["code"]), (409, &json!("too_many")), "{answer}");
+    assert_eq!(gateway.get(&format!("/api/connections/{other}"))["uid"], "bob");
+    assert_eq!(gateway.done("/api/bind", json!({"fd": fd, "uid": "ann"})), json!({"matched": 1, "changed": 0}));
+    assert_eq!(gateway.done("/api/bind", json!({"fd": 999, "uid": "ann"}))["matched"], 0);
+    hang_up(ann);
+    gateway.done("/api/bind", json!({"fd": other, "uid": "ann"}));
+}
+
+#[test]
+fn where_a_uid_has_one_connection_anyway_its_bound_has_no_effect() {
+    let gateway = Gateway::start(&["--uid-connections-max", "1", "--on-second-login", "kick_old"]);
+    let mut first = gateway.connect("/?uid=ann");
+    let _second = gateway.connect("/?uid=ann");
+    assert_eq!(closed(&mut first).0, 4001);
+    let gateway = Gateway::start(&["--uid-connections-max", "1", "--on-second-login", "reject_new"]);
+    let _first = gateway.connect("/?uid=ann");
+    assert_eq!(refusal(Client::connect(gateway.address, "/?uid=ann", &[])).0, 409);
 }
 
 #[test]

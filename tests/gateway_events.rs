@@ -520,3 +520,76 @@ fn sigterm_tells_every_client_while_pushes_go_on() {
     assert!(gateway.wait().success());
     assert!(std::net::TcpStream::connect(gateway.address).is_err());
 }
+
+#[test]
+fn no_client_writes_a_line_of_the_log() {
+    let gateway = Gateway::spawn(&["--log", "debug"]);
+    let forger = gateway.connect("/?uid=x%0A2026-01-01%20ERROR%20all%20is%20lost%1B[31m%C2%85");
+    let named = r#"uid "x\n2026-01-01 ERROR all is lost\u{1b}[31m\u{85}""#;
+    assert!(gateway.logged("opened from").ends_with(named));
+    hang_up(forger);
+    assert!(gateway.logged(" closed: ").contains(named));
+    let (status, _) = refusal(Client::connect(gateway.address, "/", &[("Origin", "https://a\u{9b}31m")]));
+    assert_eq!(status, 403);
+    assert!(gateway.logged("WARN").contains(r"origin https://a\xc2\x9b31m "));
+}
+
+/// What may wait for a reader, in the test below.
+const QUEUE: usize = 128 << 10;
+
+/// Pushes to a connection that does not read until its queue has no room for an ack.
+fn stuff(gateway: &Gateway, fd: u64) {
+    let push = |bytes: usize| gateway.done("/api/push", json!({"fd": fd, "text": "x".repeat(bytes)}));
+    let queued = || {
+        let info = gateway.get(&format!("/api/connections/{fd}"));
+        usize::try_from(info["queued_bytes"].as_u64().expect("a number")).expect("a size")
+    };
+    // Until the kernel has taken all that it takes.
+    let mut seen = vec![0];
+    until("its queue is nearly full", || {
+        let now = queued();
+        if now < QUEUE - (20 << 10) {
+            push(16 << 10);
+        }
+        if seen.first() != Some(&now) {
+            seen.clear();
+        }
+        seen.push(now);
+        seen.len() > 100
+    });
+    // A frame of this size has a head of four bytes.
+    push(QUEUE - seen[0] - 20);
+    assert_eq!(queued(), QUEUE - 16);
+}
+
+#[test]
+fn who_is_closed_by_its_own_ack_is_counted_right() {
+    let gateway = Gateway::start(&["--queue-bytes-max", &QUEUE.to_string(), "--message-bytes-max", "64KiB"]);
+    let connections = |uid: &str| gateway.done("/api/online", json!({"uids": [uid]}))["online"][uid].clone();
+    let change = |kind: &str| json!({"type": kind, "group": "g", "id": 1}).to_string();
+    let join = r#"{"type":"join","group":"g"}"#;
+    let joined = |uid: &str, count: u32| json!({"type": "joined", "group": "g", "uid": uid, "count": count});
+    let left = |uid: &str, count: u32| json!({"type": "left", "group": "g", "uid": uid, "count": count});
+    let mut bob = gateway.connect("/?uid=bob");
+    bob.send(join);
+    assert_eq!(next(&mut bob), joined("bob", 1));
+    let (mut first, fd) = gateway.open("/?uid=ann", &[]);
+    first.send(join);
+    assert_eq!(next(&mut bob), joined("ann", 2));
+    let (mut second, stuffed) = gateway.open("/?uid=ann", &[]);
+    stuff(&gateway, stuffed);
+    second.send(&change("join"));
+    until("ann's second is closed", || connections("ann") == json!([fd]));
+    // Her first is still there: bob hears of nobody who left, until she does.
+    first.send(r#"{"type":"leave","group":"g"}"#);
+    assert_eq!(next(&mut bob), left("ann", 1));
+    first.send(join);
+    assert_eq!(next(&mut bob), joined("ann", 2));
+    stuff(&gateway, fd);
+    first.send(&change("leave"));
+    assert_eq!(next(&mut bob), left("ann", 1));
+    until("ann is closed", || connections("ann").is_null());
+    let mut third = gateway.connect("/?uid=ann");
+    third.send(join);
+    assert_eq!(next(&mut bob), joined("ann", 2));
+}

@@ -3,6 +3,10 @@
 #![cfg(feature = "gateway")]
 
 mod common;
+/// Keys that others made.
+#[allow(dead_code)]
+#[path = "../src/gateway/auth/jwt/samples.rs"]
+mod samples;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -166,6 +170,57 @@ fn secrets_are_masked_and_a_mask_is_no_secret() {
 
     let help = call(&["serve", "--help"], &environment);
     assert!(help.code == Some(0) && !help.out.contains("hush"), "{}", help.out);
+}
+
+#[test]
+fn passwords_in_urls_are_shown_nowhere() {
+    let hook = "https://user:hush@example.com/hook";
+    let environment = [("FDPUSH_AUTH_URL", "http://us%40er:hush@h:1/x?y")];
+    let line = ["config", "--auth", "webhook", "--webhook", hook];
+    let said = call(&line, &environment);
+    assert_eq!((said.code, said.out.contains("hush")), (Some(0), false), "{said:?}");
+    for line in [
+        "auth_url = \"http://***@h:1/x?y\"  # from environment",
+        "webhook = \"https://***@example.com/hook\"  # from flag",
+    ] {
+        assert!(said.out.contains(line), "no {line} in {}", said.out);
+    }
+    let scratch = Scratch::new("urls");
+    let again = call(&["check", "--config", &write(&scratch, &said.out)], &[]);
+    assert!(again.code == Some(1) && again.err.contains("give user and password"), "{again:?}");
+    let help = call(&["serve", "--help"], &environment);
+    assert!(help.code == Some(0) && !help.out.contains("hush"), "{}", help.out);
+    let wrong = "htp://user:hush@h/";
+    for said in [
+        call(&["check", "--webhook", wrong], &[]),
+        call(&["check"], &[("FDPUSH_AUTH_URL", wrong)]),
+        call(&["check", "--config", &write(&scratch, &format!("webhook = \"{wrong}\"\n"))], &[]),
+    ] {
+        assert!(said.code != Some(0) && said.err.contains("http://HOST") && !said.err.contains("hush"), "{said:?}");
+    }
+}
+
+#[test]
+fn a_public_key_is_no_secret_and_a_key_that_serve_refuses_is_refused() {
+    let scratch = Scratch::new("public");
+    let file = scratch.file("key.pem");
+    let check = |text: &str| {
+        fs::write(&file, text).expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("a mode");
+        call(&["check", "--auth", "jwt", "--jwt-key-file", &file.display().to_string()], &[])
+    };
+    for key in [samples::RSA, samples::RSA_PKCS1, samples::EC, samples::ED] {
+        let said = check(key);
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    }
+    let said = check("hush-hush");
+    assert!(said.err.contains("can be read by everybody") && said.err.contains("9 bytes can be guessed"), "{said:?}");
+    for (key, hint) in [("", "it is empty"), ("-----BEGIN PRIVATE KEY-----\n", "openssl pkey -pubout")] {
+        let said = check(key);
+        assert!(said.code == Some(1) && said.err.contains("key.pem: ") && said.err.contains(hint), "{said:?}");
+    }
+    let said = call(&["check", "--auth", "jwt", &format!("--jwt-secret={}", samples::ED)], &[]);
+    assert!(said.code == Some(1) && said.err.contains("jwt_secret: a PEM key is no secret"), "{said:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! `FDPUSH_A_B`, and a key `a_b` of the configuration file, which `settings/` layers below the two.
 
 mod token;
+mod url;
 mod values;
 
 use std::path::PathBuf;
@@ -11,11 +12,14 @@ use clap::{Args, Parser, Subcommand};
 use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 
 pub use self::token::Token;
+use self::url::UrlParser;
+pub use self::url::{Url, masked};
 use self::values::path;
 pub use self::values::{
     ApiAddress, Auth, Delay, Endpoint, EventKind, ForwardedHeader, Level, MASK, May, NodeName, OnSecondLogin,
-    OriginRule, Secret, Size, Slow, Time, TrustedProxy, Url, Way, When,
+    OriginRule, Secret, Size, Slow, Time, TrustedProxy, Way, When,
 };
+use super::rate::RATE_MAX;
 
 /// A WebSocket push server: to one, to many, to all.
 #[derive(Debug, Parser)]
@@ -98,7 +102,7 @@ pub struct Clients {
     pub jwt: Jwt,
 
     /// With --auth webhook: the URL that is asked who a client is
-    #[arg(long, value_name = "URL", env = "FDPUSH_AUTH_URL")]
+    #[arg(long, value_name = "URL", env = "FDPUSH_AUTH_URL", value_parser = UrlParser, hide_env_values = true)]
     pub auth_url: Option<Url>,
 
     /// With --auth webhook: for the answer; over it, the client gets 503
@@ -120,7 +124,7 @@ pub struct Clients {
     #[arg(long, value_name = "POLICY", env = "FDPUSH_ON_SECOND_LOGIN", default_value = "multi")]
     pub on_second_login: OnSecondLogin,
 
-    /// Connections of one uid at a time; over it, 429. Default: any number
+    /// With --on-second-login multi: connections of one uid at a time; over it, 429. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_UID_CONNECTIONS_MAX",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub uid_connections_max: Option<u32>,
@@ -142,12 +146,12 @@ pub struct Clients {
 
     /// Messages a second that a connection may send, in the long run. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_RATE",
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
     pub message_rate: Option<u32>,
 
     /// With --message-rate: messages that a connection may send at once. Default: twice the rate
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_BURST",
-        value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
     pub message_burst: Option<u32>,
 
     /// Connections a second that are let in, and as many at once after a quiet one; over it, 503. Default: any number
@@ -166,7 +170,7 @@ pub struct Jwt {
     pub jwt_secret: Vec<Secret>,
 
     /// With --auth jwt: a file with a public key in PEM (RS256, ES256 or EdDSA, by its kind), or else with an HS256
-    /// secret. May be given several times
+    /// secret, of which one line end at its end is no part. May be given several times
     #[arg(long, value_name = "FILE", env = "FDPUSH_JWT_KEY_FILE", value_delimiter = ',', value_parser = path)]
     pub jwt_key_file: Vec<PathBuf>,
 
@@ -331,7 +335,7 @@ pub struct Bounds {
 #[command(next_help_heading = "Webhook")]
 pub struct Hooks {
     /// The URL that is told of events. Default: none is
-    #[arg(long, value_name = "URL", env = "FDPUSH_WEBHOOK")]
+    #[arg(long, value_name = "URL", env = "FDPUSH_WEBHOOK", value_parser = UrlParser, hide_env_values = true)]
     pub webhook: Option<Url>,
 
     /// Which events. May be given several times
@@ -424,10 +428,16 @@ impl Serve {
         }
     }
 
+    /// Connections of one uid at a time. The other policies leave it one connection anyway, and say themselves what the
+    /// second gets.
+    pub fn uid_connections_max(&self) -> Option<u32> {
+        self.clients.uid_connections_max.filter(|_| self.clients.on_second_login == OnSecondLogin::Multi)
+    }
+
     /// Messages that a connection may send at once; `None` without a rate.
     pub fn message_burst(&self) -> Option<u32> {
         let rate = self.clients.message_rate?;
-        Some(self.clients.message_burst.unwrap_or(rate * 2))
+        Some(self.clients.message_burst.unwrap_or(rate.saturating_mul(2).min(RATE_MAX)))
     }
 
     /// Where back ends come; nowhere if that is `off`.

@@ -7,7 +7,7 @@ use fdpush::{Change, Context, Delivery, Fd, Outcome, Push};
 
 use super::frame::{self, Id, Refusal, Target};
 use super::permits::Permits;
-use super::roster::Roster;
+use super::roster::{self, Roster};
 use super::watch::Passed;
 
 /// Groups that one client can be in by its own wish.
@@ -47,20 +47,21 @@ fn answer(
             let delivery = push(ctx, fd, &to, key.as_deref(), data)?;
             Ok(id.map(|id| frame::push_ack(id, delivery)))
         }
-        // The answer comes first, and only then does the group hear of it, the newcomer included.
+        // The answer comes first, and only then does the group hear of it, the newcomer included. But who is in the group is
+        // written down before both: an answer for which there is no room closes its reader, who is nobody then.
         frame::Request::Join { group } => {
             if !ctx.is_member(fd, &group) && ctx.groups_of(fd).len() >= GROUPS_MAX {
                 return Err(Refusal::not_allowed(format!("one is in at most {GROUPS_MAX} groups")));
             }
-            let change = ctx.join(fd, &*group);
+            let (change, news) = roster.join_untold(ctx, fd, &group);
             acknowledge(ctx, fd, id, change)?;
-            roster.tell_joined(ctx, fd, &group, change);
+            roster::tell(ctx, &group, news);
             Ok(None)
         }
         frame::Request::Leave { group } => {
-            let change = ctx.leave(fd, &group);
+            let (change, news) = roster.leave_untold(ctx, fd, &group);
             acknowledge(ctx, fd, id, change)?;
-            roster.tell_left(ctx, fd, &group, change);
+            roster::tell(ctx, &group, news);
             Ok(None)
         }
         frame::Request::Heartbeat | frame::Request::Send => Ok(id.map(frame::ack)),

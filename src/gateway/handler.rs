@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use fdpush::{
 use super::api::{Api, Parts};
 use super::auth::api_keys::ApiKeys;
 use super::auth::hook::{self, Hook, Verdict};
-use super::auth::{Identity, jwt};
+use super::auth::{Identity, LEEWAY, jwt};
 use super::cli::{Auth, ForwardedHeader};
 use super::client;
 use super::clock;
@@ -130,6 +131,7 @@ impl Gateway {
         }
         self.api.set_keys(super::api_keys(&self.settings));
         self.tokens = tokens;
+        self.roster.set_uid_connections_max(serve.uid_connections_max());
         self.permits = Permits::new(serve.client_may());
         self.proxies = Proxies::new(&serve.clients.trusted_proxy, serve.clients.forwarded_header);
         let per_second = serve.clients.message_rate.and_then(NonZeroU32::new);
@@ -170,6 +172,9 @@ impl Gateway {
             [] => log::info!("the settings were read again: nothing changed"),
             changed => log::info!("the settings were read again, and these changed: {}", changed.join(", ")),
         }
+        for warning in self.settings.warnings().iter().filter(|warning| !old.warnings().contains(warning)) {
+            log::warn!("{warning}");
+        }
         if !restart.is_empty() {
             log::warn!("these settings changed and need a restart: {}", restart.join(", "));
         }
@@ -209,19 +214,15 @@ impl Gateway {
         identity: Identity,
         address: Option<IpAddr>,
     ) -> Upgrade {
-        let clients = &self.settings.serve.clients;
-        if let (Some(max), Some(uid)) = (clients.uid_connections_max, &identity.uid)
-            && ctx.fds_of(uid).len() >= max as usize
-        {
-            return too_many(format!("a uid has at most {max} connections\n"));
+        if let Some(Err(full)) = identity.uid.as_ref().map(|uid| self.roster.check_room(ctx, uid)) {
+            return too_many(format!("{full}\n"));
         }
-        if let (Some(max), Some(ip)) = (clients.address_connections_max, address)
+        if let (Some(max), Some(ip)) = (self.settings.serve.clients.address_connections_max, address)
             && self.addresses.get(&ip).is_some_and(|count| *count >= max)
         {
             return too_many(format!("an address has at most {max} connections\n"));
         }
         let Identity { uid, groups, attributes, exp } = identity;
-        let attributes = attributes.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
         let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
         let session = Session { attributes, groups, exp, forwarded, ..Session::default() };
         if !session.is_empty() {
@@ -279,10 +280,10 @@ impl Gateway {
         ctx.answer(fd, upgrade);
     }
 
-    /// Ends the connection when its identity does.
+    /// Ends the connection when its identity does, and no sooner than the same identity would be refused.
     fn watch_expiry(&mut self, ctx: &mut Context<'_>, fd: Fd) {
         let Some(exp) = ctx.session::<Session>(fd).and_then(|session| session.exp) else { return };
-        let left = Duration::from_secs(exp).saturating_sub(Duration::from_millis(clock::unix_ms()));
+        let left = Duration::from_secs(exp + LEEWAY).saturating_sub(Duration::from_millis(clock::unix_ms()));
         let timer = ctx.after(left);
         self.expiries.insert(timer, fd);
         if let Some(session) = ctx.session_mut::<Session>(fd) {
@@ -341,17 +342,15 @@ impl Handler for Gateway {
     fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
         let (peer, address) = (request.peer(), address_of(ctx, fd, request.peer()));
         let from = address.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
-        match ctx.uid_of(fd) {
-            Some(uid) => log::debug!("fd {fd} opened from {from} by {peer}, uid={uid}"),
-            None => log::debug!("fd {fd} opened from {from} by {peer}, anonymous"),
-        }
+        log::debug!("fd {fd} opened from {from} by {peer}, {}", Who(ctx.uid_of(fd)));
         if let Some(ip) = address.filter(|_| self.counts_addresses()) {
             *self.addresses.entry(ip).or_default() += 1;
         }
         let welcome = frame::welcome(fd, ctx.uid_of(fd), &self.heartbeat);
-        ctx.push(fd, &welcome);
         self.roster.handle_open(ctx, fd, request);
         self.watch_expiry(ctx, fd);
+        ctx.push(fd, &welcome);
+        self.roster.join_first_groups(ctx, fd);
     }
 
     fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
@@ -370,10 +369,10 @@ impl Handler for Gateway {
     }
 
     fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
-        let uid = ctx.uid_of(fd).unwrap_or("anonymous");
+        let who = Who(ctx.uid_of(fd));
         match closed.cause {
-            Cause::SlowConsumer | Cause::WriteTimedOut => log::warn!("fd {fd} ({uid}) reads too slowly: {closed}"),
-            _ => log::debug!("fd {fd} ({uid}) closed: {closed}"),
+            Cause::SlowConsumer | Cause::WriteTimedOut => log::warn!("fd {fd} ({who}) reads too slowly: {closed}"),
+            _ => log::debug!("fd {fd} ({who}) closed: {closed}"),
         }
         if let Some(timer) = ctx.session::<Session>(fd).and_then(|session| session.expiry) {
             ctx.cancel(timer);
@@ -435,6 +434,18 @@ impl Handler for Gateway {
             Ok(Told::Verdict { fd, address, verdict }) => self.handle_verdict(ctx, fd, address, verdict),
             Ok(Told::Reload) => {}
             Err(_) => log::error!("a notice that nobody knows"),
+        }
+    }
+}
+
+/// A client as the log has it. Its uid may be of its own choice, and must not end the line and begin another.
+struct Who<'a>(Option<&'a str>);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(uid) => write!(f, "uid {uid:?}"),
+            None => f.write_str("anonymous"),
         }
     }
 }

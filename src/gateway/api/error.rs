@@ -40,6 +40,10 @@ impl ApiError {
         ApiError::new(405, "method_not_allowed", format!("the method must be {allowed}"))
     }
 
+    pub fn too_many(message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError::new(409, "too_many", message)
+    }
+
     pub fn too_large(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::new(413, "too_large", message)
     }

@@ -40,7 +40,8 @@ pub fn bind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<S
     command.check_empty("bind")?;
     let mut changed = Changed::default();
     if let Some(fd) = Fd::from_u64(fd) {
-        changed.count(roster.bind(ctx, fd, &uid))?;
+        let change = roster.bind(ctx, fd, &uid);
+        changed.count(change.map_err(|full| ApiError::too_many(full.to_string()))?)?;
     }
     json(&changed)
 }

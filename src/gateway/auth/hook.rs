@@ -228,7 +228,7 @@ impl Shared {
             answer => answer?,
         };
         match (answer.status, answer.body) {
-            (200, Ok(body)) => verdict::accept(&body).map_err(Trouble::Nonsense),
+            (200, Ok(body)) => verdict::accept(&body, clock::unix_ms() / 1000).map_err(Trouble::Nonsense),
             (200, Err(failure)) => Err(Trouble::Failure(failure)),
             // What it says of its refusal is welcome, and no more.
             (status @ 400..=499, body) => Ok(verdict::refuse(status, &body.unwrap_or_default())),

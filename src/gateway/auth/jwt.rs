@@ -23,15 +23,12 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use self::keys::Keys;
+pub use self::keys::{KeyFile, Keys, check_secret};
 
-use super::{Identity, NameError};
+use super::{Identity, LEEWAY, NameError};
 
 /// The longest token. It is refused before any work is done for it.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
-
-/// Seconds by which two clocks may differ: `exp` is past when it is as long ago, `nbf` is ahead when it is farther.
-const LEEWAY: u64 = 5;
 
 /// The latest time that a claim can name, in seconds since 1970: what every JSON reader holds exactly (RFC 8259 section 6).
 const SECONDS_MAX: u64 = 1 << 53;
@@ -60,9 +57,9 @@ pub enum TokenError {
     Unfit(&'static str, &'static str),
     /// `sub` or one of `groups` is too short, too long or too many.
     Name(NameError),
-    /// `exp` is past.
+    /// `exp` is past, by [`LEEWAY`] or more.
     Expired,
-    /// `nbf` is not yet there.
+    /// `nbf` is ahead, by more than [`LEEWAY`].
     Early,
     /// `iss` is somebody else.
     Issuer,
@@ -249,12 +246,12 @@ impl Audience {
 /// # Errors
 ///
 /// Names the secret or the part of `grant` that [`Keys::verify`] would refuse.
-pub fn issue(secret: &str, grant: &Grant<'_>) -> Result<String, String> {
+pub fn issue(secret: &[u8], grant: &Grant<'_>) -> Result<String, String> {
     issue_at(secret, grant, now())
 }
 
-fn issue_at(secret: &str, grant: &Grant<'_>, now: u64) -> Result<String, String> {
-    keys::check_secret(secret.as_bytes())?;
+fn issue_at(secret: &[u8], grant: &Grant<'_>, now: u64) -> Result<String, String> {
+    check_secret(secret)?;
     Identity::new(Some(grant.uid.to_owned()), grant.groups.to_vec()).map_err(|why| why.to_string())?;
     let ttl = grant.ttl.as_secs().saturating_add(u64::from(grant.ttl.subsec_nanos() > 0));
     let exp = now.saturating_add(ttl);
@@ -263,7 +260,7 @@ fn issue_at(secret: &str, grant: &Grant<'_>, now: u64) -> Result<String, String>
     }
     let &Grant { uid, groups, issuer, audience, .. } = grant;
     let claims = Issued { sub: uid, iat: now, exp, groups, iss: issuer, aud: audience };
-    let key = EncodingKey::from_secret(secret.as_bytes());
+    let key = EncodingKey::from_secret(secret);
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|why| why.to_string())
 }
 

@@ -9,6 +9,10 @@ pub mod jwt;
 use std::fmt;
 
 use fdpush::NAME_BYTES_MAX;
+use serde_json::{Map, Value};
+
+/// Seconds by which two clocks may differ: what ends, ends that much later, for who comes and for who is there.
+pub const LEEWAY: u64 = 5;
 
 /// Groups that one identity can bring with it.
 pub const GROUPS_MAX: usize = 1000;
@@ -20,9 +24,9 @@ pub struct Identity {
     pub uid: Option<String>,
     /// The groups to join at once, at most [`GROUPS_MAX`], each 1 to [`NAME_BYTES_MAX`] bytes.
     pub groups: Vec<String>,
-    /// What the back end wants to find again with the connection: a JSON object, as it was written.
-    pub attributes: Option<Box<str>>,
-    /// When it stops being true, in seconds since 1970. It never exceeds 2⁵³, so that no sum with it overflows.
+    /// What the back end wants to find again with the connection.
+    pub attributes: Map<String, Value>,
+    /// When it stops being true, in seconds since 1970, and [`LEEWAY`] later for our clock. It never exceeds 2⁵³, so that no sum with it overflows.
     pub exp: Option<u64>,
 }
 

@@ -17,6 +17,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use percent_encoding::percent_decode_str;
 use ureq::Agent;
 use ureq::http::{HeaderValue, Uri};
 
@@ -43,9 +46,14 @@ pub struct Contact {
     pub secret: Option<Secret>,
 }
 
-/// An `http` or `https` URL with a host. A `user:password@` in it is sent as Basic authentication.
+/// An `http` or `https` URL with a host.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Url(Uri);
+pub struct Url {
+    /// Without user and password.
+    uri: Uri,
+    /// They are sent as Basic authentication (RFC 7617), percent-decoded: a URL has no other way to write an `@`.
+    authorization: Option<HeaderValue>,
+}
 
 /// A back end that can be asked, by several threads at a time.
 #[derive(Debug)]
@@ -121,12 +129,15 @@ impl Backend {
     fn exchange(&self, body: &[u8], timeout: Duration) -> Result<Answer, Failure> {
         let mut request = self
             .agent
-            .post(self.url.0.clone())
+            .post(self.url.uri.clone())
             .config()
             .timeout_global(Some(timeout.max(TIMEOUT_MIN)))
             .build()
             .header("Content-Type", "application/json")
             .header("X-Fdpush-Node", self.node.clone());
+        if let Some(authorization) = &self.url.authorization {
+            request = request.header("Authorization", authorization.clone());
+        }
         let secret = self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(secret) = secret {
             request = request.header("X-Fdpush-Signature", secret.sign(body));
@@ -151,7 +162,24 @@ impl Url {
         if uri.host().is_none_or(str::is_empty) {
             return Err(invalid("the URL names no host".to_owned()));
         }
-        Ok(Url(uri))
+        Url::of(uri).ok_or_else(|| invalid("the URL's user or host cannot be read".to_owned()))
+    }
+
+    fn of(uri: Uri) -> Option<Url> {
+        let Some((userinfo, host)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) else {
+            return Some(Url { uri, authorization: None });
+        };
+        let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+        let mut credentials: Vec<u8> = percent_decode_str(user).collect();
+        credentials.push(b':');
+        credentials.extend(percent_decode_str(password));
+        let mut authorization =
+            HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(credentials))).ok()?;
+        authorization.set_sensitive(true);
+        let authority = host.parse().ok()?;
+        let mut parts = uri.into_parts();
+        parts.authority = Some(authority);
+        Some(Url { uri: Uri::from_parts(parts).ok()?, authorization: Some(authorization) })
     }
 }
 
@@ -186,13 +214,13 @@ fn invalid(message: String) -> io::Error {
 /// Scheme, host, port and path: neither the password nor the query.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.0.scheme_str().unwrap_or_default();
-        let host = self.0.host().unwrap_or_default();
+        let scheme = self.uri.scheme_str().unwrap_or_default();
+        let host = self.uri.host().unwrap_or_default();
         write!(f, "{scheme}://{host}")?;
-        if let Some(port) = self.0.port() {
+        if let Some(port) = self.uri.port() {
             write!(f, ":{port}")?;
         }
-        f.write_str(self.0.path())
+        f.write_str(self.uri.path())
     }
 }
 

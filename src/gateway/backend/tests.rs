@@ -68,6 +68,27 @@ fn posts_signed_json_and_keeps_the_connection() {
 }
 
 #[test]
+fn user_and_password_are_sent_decoded() {
+    let double = Double::always(200, "");
+    let authority = double.contact().url.to_string().replace("http://", "").replace("/hook", "");
+    for (userinfo, wanted) in [
+        ("user:pass", Some("Basic dXNlcjpwYXNz")),
+        // us@er:p:w
+        ("us%40er:p%3Aw", Some("Basic dXNAZXI6cDp3")),
+        ("user", Some("Basic dXNlcjo=")),
+        ("", None),
+    ] {
+        let at = if userinfo.is_empty() { "" } else { "@" };
+        let url = Url::parse(&format!("http://{userinfo}{at}{authority}/x?y=%40")).expect("a URL");
+        let contact = Contact { url, ..double.contact() };
+        Backend::new(contact, 1).expect("a back end").post(b"{}", PATIENCE).expect("an answer");
+        let received = double.next();
+        assert_eq!(received.header("authorization"), wanted, "{userinfo}");
+        assert_eq!((received.line.as_str(), received.header("host")), ("POST /x?y=%40", Some(authority.as_str())));
+    }
+}
+
+#[test]
 fn every_status_but_a_redirect_is_an_answer() {
     for status in [204, 400, 401, 404, 500, 503] {
         let double = Double::always(status, "");

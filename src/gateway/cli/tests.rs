@@ -63,7 +63,7 @@ fn a_wrong_value_is_refused_with_its_name_and_what_is_allowed() {
         (&["--listen", "9501"], &["9501", "--listen", "HOST:PORT, [V6]:PORT or unix:PATH"]),
         (&["--api", "udp:9501"], &["9501", "--api", "unixgram:PATH or off"]),
         (&["--origin", "a.example"], &["a.example", "--origin", "https://example.com"]),
-        (&["--webhook", "a.example"], &["a.example", "--webhook", "https://HOST"]),
+        (&["--webhook", "a.example"], &["***", "--webhook", "https://HOST"]),
         (&["--client-may", "fly"], &["fly", "--client-may", "push_own_group, push_group, push_all"]),
         (&["--headers-max", "257"], &["257", "--headers-max", "256"]),
     ];
@@ -108,6 +108,10 @@ fn a_burst_is_twice_the_rate() {
     assert_eq!(burst(&[]), None);
     assert_eq!(burst(&["--message-rate", "10"]), Some(20));
     assert_eq!(burst(&["--message-rate", "10", "--message-burst", "50"]), Some(50));
+    // What is printed is what is kept.
+    assert_eq!(burst(&["--message-rate", "1000000"]), Some(RATE_MAX));
+    assert_eq!(burst(&["--message-rate", "1", "--message-burst", "1000000"]), Some(RATE_MAX));
+    assert!(serve(&["--message-rate", "1", "--message-burst", "1000001"]).is_err());
 }
 
 #[test]
@@ -129,7 +133,9 @@ fn every_setting_has_its_flag_and_its_variable() {
             }
             let variable = format!("FDPUSH_{}", id.to_uppercase());
             assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "{id}");
-            let is_secret = matches!(arg.get_value_names(), Some([name]) if name == "SECRET" || name == "KEY");
+            // URLs have passwords.
+            let is_secret =
+                matches!(arg.get_value_names(), Some([name]) if ["SECRET", "KEY", "URL"].contains(&&**name));
             assert_eq!(arg.is_hide_env_values_set(), is_secret, "{id}: help shows no secret");
         }
     }

@@ -58,10 +58,6 @@ pub struct Secret(String);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OriginRule(String);
 
-/// An `http://` or `https://` URL.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Url(String);
-
 /// A server's name: 1 to 128 bytes, none of them a control character.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeName(String);
@@ -398,24 +394,6 @@ impl FromStr for TrustedProxy {
     }
 }
 
-impl FromStr for Url {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Url, String> {
-        let uri: Option<ureq::http::Uri> = text.parse().ok();
-        let is_sound = uri.is_some_and(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
-        });
-        if is_sound { Ok(Url(text.to_owned())) } else { Err("expected http://HOST… or https://HOST…".to_owned()) }
-    }
-}
-
-impl AsRef<str> for Url {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
 impl FromStr for NodeName {
     type Err = String;
 
@@ -544,12 +522,6 @@ mod tests {
 
     #[test]
     fn urls_and_origins_have_their_form() {
-        for good in ["http://127.0.0.1:8080/hook", "https://example.com", "http://[::1]/x?y"] {
-            assert!(good.parse::<Url>().is_ok(), "{good}");
-        }
-        for bad in ["", "example.com", "/hook", "ftp://example.com", "http://", "unix:/x"] {
-            assert!(bad.parse::<Url>().is_err_and(|why| why.contains("http://HOST")), "{bad}");
-        }
         assert!("*".parse::<OriginRule>().is_ok() && "https://a.example".parse::<OriginRule>().is_ok());
         assert!("a.example".parse::<OriginRule>().is_err_and(|why| why.contains("https://example.com")));
         for good in ["10.0.0.7", "10.0.0.0/8", "::1", "fd00::/8", "unix"] {

@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction};
 use toml::de::{DeTable, DeValue};
 
-use super::{declaration, declarations, is_secret, parse, show};
+use super::{declaration, declarations, is_secret, is_url, parse, show};
 
 /// A file that was read and is sound by itself.
 #[derive(Clone)]
@@ -134,7 +134,7 @@ fn judge(arg: &Arg, entry: &Entry) -> Result<(), String> {
         (_, Some(why)) => why.to_string(),
         _ => error.kind().to_string(),
     };
-    if is_secret(arg) {
+    if is_secret(arg) || is_url(arg) {
         return Err(format!("{}: {why}", entry.key));
     }
     Err(format!("{} = {}: {why}", entry.key, show::value(arg, &entry.values)))
@@ -227,9 +227,14 @@ mod tests {
 
     #[test]
     fn errors_show_no_secret() {
-        for text in
-            ["jwt_secret = [\"hush\"", "jwt_secret = [\"hush,hush\"]", "webhook_secret = 'hush", "api_key = \"hush\""]
-        {
+        for text in [
+            "jwt_secret = [\"hush\"",
+            "jwt_secret = [\"hush,hush\"]",
+            "webhook_secret = 'hush",
+            "api_key = \"hush\"",
+            "webhook = \"htp://u:hush@h/\"",
+            "auth_url = \"http://u:hush@\"",
+        ] {
             let (_, why) = refused(text);
             assert!(!why.contains("hush"), "{text}: {why}");
         }

@@ -8,7 +8,7 @@ use fdpush::Address;
 
 use super::Settings;
 use crate::gateway::auth::jwt;
-use crate::gateway::cli::{ApiAddress, Auth, Secret};
+use crate::gateway::cli::{self, ApiAddress, Auth, Secret};
 use crate::gateway::contact;
 
 /// What only one socket can be bound to.
@@ -51,10 +51,10 @@ impl Settings {
         if self.serve.auth() != Auth::Jwt {
             return Ok(None);
         }
-        let jwt = &self.serve.clients.jwt;
-        let secrets: Vec<&str> = jwt.jwt_secret.iter().map(Secret::expose).collect();
-        let keys = jwt::Keys::load(&secrets, &jwt.jwt_key_file)?;
-        Ok(Some(keys.issuer(jwt.jwt_issuer.clone()).audience(jwt.jwt_audience.clone())))
+        let cli::Jwt { jwt_secret, jwt_issuer, jwt_audience, .. } = &self.serve.clients.jwt;
+        let secrets: Vec<&str> = jwt_secret.iter().map(Secret::expose).collect();
+        let keys = jwt::Keys::new(&secrets, self.jwt_keys())?;
+        Ok(Some(keys.issuer(jwt_issuer.clone()).audience(jwt_audience.clone())))
     }
 
     fn check_places(&self) -> Result<(), String> {

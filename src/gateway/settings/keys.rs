@@ -2,21 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::gateway::auth::api_keys::check;
+use crate::gateway::auth::jwt::{self, KeyFile};
 use crate::gateway::cli::{Api, Jwt, Secret};
 
 /// HS256 wants a secret as long as its hash (RFC 7518 section 3.2).
 const JWT_SECRET_BYTES_MIN: usize = 32;
-
-/// A file that tokens are checked with.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct KeyFile {
-    pub path: PathBuf,
-    /// Without the white space around it.
-    pub content: Secret,
-}
 
 /// The keys that were given, as `name` in a complaint, and those in the file.
 pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>) -> Result<Vec<Secret>, String> {
@@ -47,20 +40,21 @@ fn listed(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// The key files of tokens, read.
+/// The key files of tokens, read and judged; the secrets beside them are judged too.
 pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>) -> Result<Vec<KeyFile>, String> {
     let mut files = Vec::new();
     for path in &jwt.jwt_key_file {
-        let text = read("jwt_key_file", path)?;
-        let content: Secret = text.trim().parse().map_err(|why| format!("jwt_key_file {}: {why}", path.display()))?;
+        let file = KeyFile::read(path)?;
         // A public key is for everybody.
-        if !content.expose().starts_with("-----BEGIN PUBLIC KEY-----") {
+        if let Some(secret) = file.secret() {
             warnings.extend(exposure(path));
-            warnings.extend(shortness(&path.display().to_string(), &content));
+            warnings.extend(shortness(&path.display().to_string(), secret));
         }
-        files.push(KeyFile { path: path.clone(), content });
+        files.push(file);
     }
     for secret in &jwt.jwt_secret {
+        let secret = secret.expose().as_bytes();
+        jwt::check_secret(secret).map_err(|why| format!("jwt_secret: {why}"))?;
         warnings.extend(shortness("jwt_secret", secret));
     }
     Ok(files)
@@ -72,8 +66,8 @@ pub fn exposure(path: &Path) -> Option<String> {
     (mode & 0o004 != 0).then(|| format!("{} holds secrets and can be read by everybody: chmod o-r it", path.display()))
 }
 
-fn shortness(name: &str, secret: &Secret) -> Option<String> {
-    let count = secret.expose().len();
+fn shortness(name: &str, secret: &[u8]) -> Option<String> {
+    let count = secret.len();
     (count < JWT_SECRET_BYTES_MIN).then(|| {
         format!("{name}: a secret of {count} bytes can be guessed: HS256 wants {JWT_SECRET_BYTES_MIN} (RFC 7518)")
     })

@@ -18,8 +18,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
 
 use self::file::File;
-pub use self::keys::KeyFile;
-use super::auth::jwt::{self, Grant};
+use super::auth::jwt::{self, Grant, KeyFile};
 use super::cli::{Cli, Secret, Serve, Token};
 
 /// All settings, and where each comes from.
@@ -109,8 +108,8 @@ pub fn token(line: Vec<OsString>) -> Result<String, String> {
     let layers = Layers::read(line)?;
     let token = Token::from_arg_matches(&layers.all).map_err(|error| error.to_string())?;
     let files = keys::jwt_keys(&token.jwt, &mut Vec::new())?;
-    let is_secret = |file: &&KeyFile| !file.content.expose().starts_with("-----BEGIN");
-    let secret = token.jwt.jwt_secret.first().or_else(|| files.iter().find(is_secret).map(|file| &file.content));
+    let given = token.jwt.jwt_secret.first().map(|secret| secret.expose().as_bytes());
+    let secret = given.or_else(|| files.iter().find_map(KeyFile::secret));
     let secret =
         secret.ok_or("a token is made with a secret: give --jwt-secret, or a --jwt-key-file that holds one")?;
     let grant = Grant {
@@ -120,7 +119,7 @@ pub fn token(line: Vec<OsString>) -> Result<String, String> {
         issuer: token.jwt.jwt_issuer.as_deref(),
         audience: token.jwt.jwt_audience.as_deref(),
     };
-    jwt::issue(secret.expose(), &grant)
+    jwt::issue(secret, &grant)
 }
 
 impl Layers {
@@ -219,7 +218,12 @@ fn declaration(key: &str) -> Option<&'static Arg> {
 
 /// Whether a setting's value is for no eyes.
 fn is_secret(arg: &Arg) -> bool {
-    arg.is_hide_env_values_set()
+    arg.is_hide_env_values_set() && !is_url(arg)
+}
+
+/// Whether a setting's value is a URL, in which user and password are for no eyes.
+fn is_url(arg: &Arg) -> bool {
+    arg.get_value_names().and_then(|names| names.first()).is_some_and(|name| name == "URL")
 }
 
 fn is_given(matches: &ArgMatches, key: &str) -> bool {

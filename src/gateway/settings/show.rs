@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 
 use clap::{Arg, ArgAction, ValueEnum};
 
-use super::{Settings, Source, declarations, is_secret};
-use crate::gateway::cli::MASK;
+use super::{Settings, Source, declarations, is_secret, is_url};
+use crate::gateway::cli::{MASK, masked};
 
 impl Settings {
     /// As TOML, a setting a line.
@@ -44,6 +44,7 @@ impl Settings {
             }
             "message_burst" if values.is_empty() => self.serve.message_burst().iter().map(u32::to_string).collect(),
             _ if is_secret(arg) => values.iter().map(|_| MASK.to_owned()).collect(),
+            _ if is_url(arg) => values.iter().map(|url| masked(url)).collect(),
             _ => values,
         }
     }

@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
-use crate::gateway::auth::Identity;
+use crate::gateway::auth::{Identity, LEEWAY};
 
 /// What a refused client reads where the back end says nothing.
 const REFUSED: &str = "refused";
+
+/// What a client reads whose identity is over before it has begun.
+const EXPIRED: &str = "who you are has expired\n";
 
 /// Bytes of a refusal's text; what is longer is cut.
 const REFUSAL_BYTES_MAX: usize = 1024;
@@ -34,8 +37,8 @@ struct Accepted<'a> {
     uid: Option<Uid<'a>>,
     #[serde(default)]
     groups: Option<Vec<String>>,
-    #[serde(borrow, default)]
-    attributes: Option<&'a RawValue>,
+    #[serde(default)]
+    attributes: Option<Map<String, Value>>,
     #[serde(default)]
     exp: Option<u64>,
 }
@@ -54,21 +57,22 @@ struct Refused<'a> {
     message: Cow<'a, str>,
 }
 
-/// Reads the body of a 200, or says what is wrong with it.
-pub fn accept(body: &[u8]) -> Result<Verdict, String> {
+/// Reads the body of a 200, or says what is wrong with it. `now` is in seconds since 1970: an identity that is over by
+/// then is refused, and not let in to be thrown out.
+pub fn accept(body: &[u8], now: u64) -> Result<Verdict, String> {
     let accepted: Accepted<'_> = object(body)?;
     let uid = accepted.uid.map(|uid| match uid {
         Uid::Text(text) => text.into_owned(),
         Uid::Number(number) => number.to_string(),
     });
     let mut identity = Identity::new(uid, accepted.groups.unwrap_or_default()).map_err(|error| error.to_string())?;
-    identity.attributes = accepted.attributes.map(|attributes| attributes.get().into());
-    if identity.attributes.as_ref().is_some_and(|attributes| !attributes.starts_with('{')) {
-        return Err("attributes are a JSON object".to_owned());
-    }
+    identity.attributes = accepted.attributes.unwrap_or_default();
     identity.exp = accepted.exp;
     if identity.exp.is_some_and(|exp| exp > EXP_MAX) {
         return Err("exp is beyond all time".to_owned());
+    }
+    if identity.exp.is_some_and(|exp| exp + LEEWAY <= now) {
+        return Ok(Verdict::Refuse { status: 401, body: EXPIRED.to_owned() });
     }
     Ok(Verdict::Accept(identity))
 }
@@ -95,10 +99,12 @@ mod tests {
     use super::*;
     use crate::gateway::auth::GROUPS_MAX;
 
+    const NOW: u64 = 1_700_000_000;
+
     fn text(body: &str) -> String {
-        match accept(body.as_bytes()) {
+        match accept(body.as_bytes(), NOW) {
             Ok(Verdict::Accept(Identity { uid, groups, attributes, exp })) => {
-                format!("{uid:?} {groups:?} {attributes:?} {exp:?}")
+                format!("{uid:?} {groups:?} {} {exp:?}", Value::from(attributes))
             }
             Ok(other) => format!("{other:?}"),
             Err(error) => error,
@@ -109,13 +115,13 @@ mod tests {
     fn accepts() {
         let all =
             r#"{"uid": "1\u0030", "groups": ["a", "b"], "attributes": {"x" : [1]}, "exp": 1700000000, "more": 1}"#;
-        assert_eq!(text(all), r#"Some("10") ["a", "b"] Some("{\"x\" : [1]}") Some(1700000000)"#);
+        assert_eq!(text(all), r#"Some("10") ["a", "b"] {"x":[1]} Some(1700000000)"#);
         for nobody in ["{}", r#"{"uid":null,"groups":null,"attributes":null,"exp":null}"#, r#"{"groups":[]}"#] {
-            assert_eq!(text(nobody), "None [] None None", "{nobody}");
+            assert_eq!(text(nobody), "None [] {} None", "{nobody}");
         }
-        assert_eq!(text(r#"{"uid":10086}"#), r#"Some("10086") [] None None"#);
+        assert_eq!(text(r#"{"uid":10086}"#), r#"Some("10086") [] {} None"#);
         let longest = "u".repeat(NAME_BYTES_MAX);
-        assert!(accept(format!(r#"{{"uid":"{longest}","groups":["{longest}"]}}"#).as_bytes()).is_ok());
+        assert!(accept(format!(r#"{{"uid":"{longest}","groups":["{longest}"]}}"#).as_bytes(), NOW).is_ok());
     }
 
     #[test]
@@ -123,7 +129,11 @@ mod tests {
         let long = "u".repeat(NAME_BYTES_MAX + 1);
         let long = [format!(r#"{{"uid":"{long}"}}"#), format!(r#"{{"groups":["{long}"]}}"#)];
         let many = format!(r#"{{"groups":[{}"a"]}}"#, r#""a","#.repeat(GROUPS_MAX));
+        let deep = format!(r#"{{"attributes":{{"a":{}{}}}}}"#, "[".repeat(200), "]".repeat(200));
         let bad = [
+            &deep,
+            r#"{"attributes":{"plan":"pro","n":1e999}}"#,
+            r#"{"attributes":{"plan":"pro","s":"\ud800"}}"#,
             &many,
             r#"{"exp":9007199254740993}"#,
             "",
@@ -151,9 +161,18 @@ mod tests {
             &long[1],
         ];
         for body in bad {
-            assert!(accept(body.as_bytes()).is_err(), "{body}");
+            assert!(accept(body.as_bytes(), NOW).is_err(), "{body}");
         }
-        assert!(accept(b"{\"uid\":\"\xff\"}").is_err());
+        assert!(accept(b"{\"uid\":\"\xff\"}", NOW).is_err());
+    }
+
+    #[test]
+    fn an_identity_that_is_over_is_refused() {
+        let verdict = |exp: u64| accept(format!(r#"{{"uid":"a","exp":{exp}}}"#).as_bytes(), NOW);
+        assert!(matches!(verdict(NOW - LEEWAY + 1), Ok(Verdict::Accept(_))));
+        for exp in [0, 1, NOW - LEEWAY] {
+            assert!(matches!(verdict(exp), Ok(Verdict::Refuse { status: 401, .. })), "{exp}");
+        }
     }
 
     #[test]

@@ -3,15 +3,17 @@
 //! It owns what a key must be like before the server starts with it. A public key is no secret: whatever looks like one
 //! and cannot be used as one is refused, and never taken for an HS256 secret, which anybody could then sign with.
 
-use std::fs;
-use std::path::Path;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use jsonwebtoken::crypto::{self, rust_crypto};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
 /// The largest key file, in bytes. An RSA key of 4096 bits has 800.
-const FILE_BYTES_MAX: usize = 64 << 10;
+const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The least of an RSA modulus, in bytes: 2048 bits (RFC 7518 section 3.3).
 const MODULUS_BYTES_MIN: usize = 256;
@@ -27,6 +29,56 @@ pub struct Keys {
     pub(super) audience: Option<String>,
 }
 
+/// A file that was read and holds a key: whoever makes tokens and whoever checks them goes by these same bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl KeyFile {
+    /// Reads a file, and judges its key.
+    ///
+    /// # Errors
+    ///
+    /// Names the file, and says why it cannot be used.
+    pub fn read(path: &Path) -> Result<KeyFile, String> {
+        let named = |why: String| format!("jwt_key_file {}: {why}", path.display());
+        let mut bytes = Vec::new();
+        let mut file = File::open(path).map_err(|error| named(error.to_string()))?.take(FILE_BYTES_MAX + 1);
+        file.read_to_end(&mut bytes).map_err(|error| named(error.to_string()))?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(named(format!("it has more than {FILE_BYTES_MAX} bytes")));
+        }
+        let file = KeyFile { path: path.to_owned(), bytes };
+        file.key().map_err(named)?;
+        Ok(file)
+    }
+
+    /// The HS256 secret in it; none where it holds a public key.
+    ///
+    /// Editors end a text with a line end, which is no part of it; of a binary secret every byte counts.
+    pub fn secret(&self) -> Option<&[u8]> {
+        if has_pem_mark(&self.bytes) {
+            return None;
+        }
+        let is_text = str::from_utf8(&self.bytes).is_ok();
+        let line = self.bytes.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        Some(line.filter(|_| is_text).unwrap_or(&self.bytes))
+    }
+
+    fn key(&self) -> Result<(DecodingKey, Algorithm), String> {
+        self.secret().map_or_else(|| public_key(&self.bytes), secret_key)
+    }
+}
+
+/// What it holds may be a secret.
+impl fmt::Debug for KeyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 impl Keys {
     /// HS256 keys from `secrets`, and one key from each of `files`: RS256, ES256 or EdDSA from a PEM public key, HS256 from
     /// anything else. In a text file with a secret, one line end at the end does not count.
@@ -36,16 +88,14 @@ impl Keys {
     /// # Errors
     ///
     /// Says which key or file cannot be used and why, and that there must be at least one.
-    pub fn load<S: AsRef<str>, P: AsRef<Path>>(secrets: &[S], files: &[P]) -> Result<Keys, String> {
+    pub fn new(secrets: &[&str], files: &[KeyFile]) -> Result<Keys, String> {
         let mut keys = Vec::with_capacity(secrets.len() + files.len());
         for (index, secret) in secrets.iter().enumerate() {
             let name = format!("jwt_secret {}", index + 1);
-            keys.push(secret_key(secret.as_ref().as_bytes()).map_err(|why| format!("{name}: {why}"))?);
+            keys.push(secret_key(secret.as_bytes()).map_err(|why| format!("{name}: {why}"))?);
         }
         for file in files {
-            let name = format!("jwt_key_file {}", file.as_ref().display());
-            let bytes = fs::read(file).map_err(|error| format!("{name}: {error}"))?;
-            keys.push(file_key(&bytes).map_err(|why| format!("{name}: {why}"))?);
+            keys.push(file.key().map_err(|why| format!("jwt_key_file {}: {why}", file.path.display()))?);
         }
         if keys.is_empty() {
             return Err("tokens need a key: give a jwt_secret or a jwt_key_file".to_owned());
@@ -84,7 +134,7 @@ pub(super) fn name(algorithm: Algorithm) -> &'static str {
 }
 
 /// Whether this may be an HS256 secret: not empty, and nothing that is public.
-pub(super) fn check_secret(secret: &[u8]) -> Result<(), String> {
+pub fn check_secret(secret: &[u8]) -> Result<(), String> {
     if secret.is_empty() {
         return Err("it is empty".to_owned());
     }
@@ -106,19 +156,6 @@ pub(super) fn check_secret(secret: &[u8]) -> Result<(), String> {
 fn secret_key(secret: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
     check_secret(secret)?;
     Ok((DecodingKey::from_secret(secret), Algorithm::HS256))
-}
-
-fn file_key(bytes: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
-    }
-    if has_pem_mark(bytes) {
-        return public_key(bytes);
-    }
-    // Editors end a text with a line end; of a binary secret every byte counts.
-    let is_text = str::from_utf8(bytes).is_ok();
-    let line = bytes.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    secret_key(line.filter(|_| is_text).unwrap_or(bytes))
 }
 
 fn public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm), String> {

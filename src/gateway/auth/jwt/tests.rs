@@ -1,6 +1,6 @@
 //! Tokens of every kind of key, and tokens that try something.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
@@ -32,8 +32,8 @@ impl Drop for File {
 
 fn try_load(secrets: &[&str], files: &[&[u8]]) -> Result<Keys, String> {
     let files: Vec<File> = files.iter().map(File::new).collect();
-    let paths: Vec<&PathBuf> = files.iter().map(|file| &file.0).collect();
-    Keys::load(secrets, &paths)
+    let files = files.iter().map(|file| KeyFile::read(&file.0)).collect::<Result<Vec<_>, _>>()?;
+    Keys::new(secrets, &files)
 }
 
 fn load(secrets: &[&str], files: &[&str]) -> Keys {
@@ -363,7 +363,7 @@ fn keys_that_cannot_be_used_are_refused_at_the_start() {
     }
     assert!(try_load(&[], &[]).is_err_and(|why| why.contains("need a key")));
     assert!(try_load(&[], &[&[b'a'; (64 << 10) + 1]]).is_err_and(|why| why.contains("more than 65536")));
-    let missing = Keys::load::<&str, _>(&[], &["/nowhere/at/all.pem"]);
+    let missing = KeyFile::read(Path::new("/nowhere/at/all.pem"));
     assert!(missing.is_err_and(|why| why.starts_with("jwt_key_file /nowhere/at/all.pem: ")));
 }
 
@@ -399,13 +399,13 @@ fn issued_tokens_are_good() {
     let full = Grant { groups: &groups, issuer: Some("shop"), audience: Some("push"), ..plain };
     let keys = load(&[samples::SECRET], &[]);
     let strict = keys.clone().issuer(Some("shop".to_owned())).audience(Some("push".to_owned()));
-    let token = issue_at(samples::SECRET, &full, NOW).expect("a token");
+    let token = issue_at(samples::SECRET.as_bytes(), &full, NOW).expect("a token");
     let identity = strict.verify_at(&token, NOW).expect("a good token");
     assert_eq!((identity.exp, identity.groups.as_slice()), (Some(NOW + 3600), &groups[..]));
-    let token = issue_at(samples::SECRET, &plain, NOW).expect("a token");
+    let token = issue_at(samples::SECRET.as_bytes(), &plain, NOW).expect("a token");
     assert_eq!(keys.verify_at(&token, NOW).map(|identity| identity.uid), Ok(Some("10010".to_owned())));
     assert_eq!(strict.verify_at(&token, NOW), Err(TokenError::Missing("iss")));
-    assert!(issue(samples::SECRET, &plain).is_ok_and(|token| keys.verify(&token).is_ok()));
+    assert!(issue(samples::SECRET.as_bytes(), &plain).is_ok_and(|token| keys.verify(&token).is_ok()));
 
     for (secret, grant) in [
         ("", plain),
@@ -415,6 +415,6 @@ fn issued_tokens_are_good() {
         (samples::SECRET, Grant { ttl: Duration::ZERO, ..plain }),
         (samples::SECRET, Grant { ttl: Duration::MAX, ..plain }),
     ] {
-        assert!(issue_at(secret, &grant, NOW).is_err());
+        assert!(issue_at(secret.as_bytes(), &grant, NOW).is_err());
     }
 }
