@@ -21,6 +21,7 @@ use super::cli::{Auth, ForwardedHeader};
 use super::client;
 use super::clock;
 use super::contact;
+use super::exposure::Exposure;
 use super::frame::{self, Refusal};
 use super::ingress::Ingress;
 use super::ingress::waiting::Datagram;
@@ -55,6 +56,7 @@ pub struct Gateway {
     webhook: Option<Arc<Webhook>>,
     roster: Roster,
     api: Api,
+    exposure: Exposure,
     metrics: Metrics,
     datagrams: Vec<Ingress>,
     /// SIGHUP has come: the settings are to be read again.
@@ -68,6 +70,7 @@ pub struct Gateway {
 
 /// What has threads of its own, and was started before the loop.
 pub struct Rooms {
+    pub exposure: Exposure,
     pub keys: Arc<Mutex<ApiKeys>>,
     pub datagrams: Vec<Ingress>,
     pub hook: Option<Hook>,
@@ -92,7 +95,7 @@ impl Gateway {
     /// # Errors
     /// Says which key or secret cannot be used.
     pub fn new(settings: Settings, rooms: Rooms) -> Result<Gateway, String> {
-        let Rooms { keys, datagrams, hook, webhook, hangup } = rooms;
+        let Rooms { exposure, keys, datagrams, hook, webhook, hangup } = rooms;
         let watch = Watch::new(webhook.clone(), settings.serve.hooks.presence_delay.0);
         let mut gateway = Gateway {
             heartbeat: settings.serve.heartbeat(),
@@ -105,6 +108,7 @@ impl Gateway {
             webhook,
             roster: Roster::new(watch),
             api: Api::new(keys),
+            exposure,
             metrics: Metrics::new(),
             datagrams,
             hangup,
@@ -120,6 +124,8 @@ impl Gateway {
     /// Takes over from the settings what can change while the server runs.
     fn apply(&mut self) -> Result<(), String> {
         let serve = &self.settings.serve;
+        let api_keys = super::api_keys(&self.settings);
+        self.exposure.check(&api_keys)?;
         let tokens = self.settings.token_keys()?;
         let secret = contact::secret(serve).map_err(|error| error.to_string())?;
         if let Some(hook) = &self.hook {
@@ -128,7 +134,7 @@ impl Gateway {
         if let Some(webhook) = &self.webhook {
             webhook.set_secret(secret);
         }
-        self.api.set_keys(super::api_keys(&self.settings));
+        self.api.set_keys(api_keys);
         self.tokens = tokens;
         self.permits = Permits::new(serve.client_may());
         self.proxies = Proxies::new(&serve.clients.trusted_proxy, serve.clients.forwarded_header);

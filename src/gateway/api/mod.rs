@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fdpush::{Context, Fd, Intake, Piece, Request, Response};
+use fdpush::{Context, Fd, Intake, Peer, Piece, Request, Response};
 use percent_encoding::percent_decode_str;
 
 use self::batch::Batch;
@@ -274,8 +274,11 @@ impl Api {
                 _ => Err(ApiError::unauthorized("an API key is needed: Authorization: Bearer KEY")),
             };
         }
-        let host = request.header("host").unwrap_or_default();
-        if request.peer().ip().is_some() && !is_local(host) {
+        let (peer, host) = (request.peer(), request.header("host").unwrap_or_default());
+        if !is_this_machine(peer) {
+            return Err(ApiError::forbidden("without API keys, only this machine may ask"));
+        }
+        if peer.ip().is_some() && !is_local(host) {
             return Err(ApiError::forbidden(
                 "without API keys, Host must be this machine's own: localhost, 127.0.0.1, [::1]",
             ));
@@ -304,6 +307,12 @@ pub fn check_datagram(keys: &ApiKeys, datagram: &[u8]) -> Result<(), ApiError> {
         Some(_) => Err(ApiError::unauthorized("this API key is not known")),
         None => Err(ApiError::unauthorized("an API key is needed: a member \"auth\"")),
     }
+}
+
+/// Whether it came from this machine. No listener that takes no key can be reached from elsewhere; where something on the
+/// way changed the address that was asked for, the one that asks still tells.
+fn is_this_machine(peer: Peer) -> bool {
+    peer.is_loopback() || peer == Peer::Unix
 }
 
 /// Whether `host`, a name or an address with or without a port, is this machine to itself.
@@ -387,4 +396,28 @@ fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
     let name = name.map_err(|_| ApiError::bad_request("the name in the path is no UTF-8"))?;
     command::check_name(&name, "the name in the path")?;
     Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn without_keys_only_this_machine_may_ask() {
+        assert!(is_this_machine(Peer::Unix));
+        for (peer, is_here) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("10.0.0.1:1", false),
+            ("[::ffff:10.0.0.1]:1", false),
+            ("[2001:db8::1]:1", false),
+        ] {
+            let address: SocketAddr = peer.parse().expect("an address");
+            assert_eq!(is_this_machine(address.into()), is_here, "{peer}");
+        }
+    }
 }
