@@ -151,6 +151,57 @@ fn a_member_of_two_groups_gets_it_once() {
 }
 
 #[test]
+fn what_is_named_has_a_bound() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    gateway.done("/api/join", json!({"fd": fd, "group": "g"}));
+    let names = |count: usize| (0..count).map(|number| format!("n{number}")).collect::<Vec<_>>();
+    let half = vec!["g"; 5000];
+    for (path, command) in [
+        ("/api/push", json!({"uids": names(10_001), "data": 1})),
+        ("/api/push", json!({"fds": vec![fd; 10_001], "data": 1})),
+        ("/api/push", json!({"groups": vec!["g"; 10_001], "text": "x"})),
+        ("/api/push", json!({"groups": half, "text": "x", "except": {"groups": half, "uids": ["x"]}})),
+        (
+            "/api/push",
+            json!({"all": true, "text": "x", "except": {"fds": vec![fd; 5000], "uids": half, "groups": ["g"]}}),
+        ),
+        ("/api/join", json!({"uids": half, "groups": names(5001)})),
+        ("/api/close", json!({"groups": names(10_001)})),
+        ("/api/ungroup", json!({"groups": names(10_001)})),
+        ("/api/online", json!({"uids": names(10_001)})),
+    ] {
+        let (status, answer) = gateway.post(path, &command);
+        assert_eq!((status, &answer["error"]["code"]), (413, &json!("too_large")), "{path}: {answer}");
+        let message = answer["error"]["message"].as_str().expect("a message");
+        assert!(message.contains("10001 are named: a command names at most 10000"), "{message}");
+    }
+
+    // As many as may be, and a message for each that nobody is there to get.
+    let many = names(10_000);
+    let answer = gateway.done("/api/push", json!({"uids": many, "data": "x".repeat(900_000)}));
+    assert_eq!((&answer["matched"], &answer["offline"]), (&json!(0), &json!(many)));
+    let long: Vec<&str> = many.iter().map(String::as_str).chain(["g"; 3]).skip(3).collect();
+    assert_eq!(gateway.done("/api/push", json!({"groups": long, "text": r#"{"type":"message","data":1}"#})), pushed(1));
+    assert_eq!(data(&mut ann), 1);
+}
+
+#[test]
+fn of_several_persons_single_connections_are_left_out() {
+    let gateway = Gateway::start(&[]);
+    let (mut left, left_fd) = gateway.open("/?uid=ann", &[]);
+    let (mut ann, _) = gateway.open("/?uid=ann", &[]);
+    let (mut bob, bob_fd) = gateway.open("/?uid=bob", &[]);
+    let except = json!({"fds": [99, left_fd, left_fd], "uids": ["cat", "cat"]});
+    let answer = gateway.done("/api/push", json!({"uids": ["bob", "ann", "cat"], "data": 1, "except": except}));
+    assert_eq!(answer, json!({"matched": 2, "queued": 2, "dropped": 0, "offline": ["cat"]}));
+    let answer = gateway.done("/api/push", json!({"uids": ["bob", "ann"], "data": 2, "except": {"fd": bob_fd}}));
+    assert_eq!(answer, pushed(2));
+    assert_eq!((data(&mut ann), data(&mut bob)), (json!(1), json!(1)));
+    assert_eq!((data(&mut ann), data(&mut left)), (json!(2), json!(2)));
+}
+
+#[test]
 fn who_is_not_there_is_named() {
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=ann");
@@ -177,8 +228,19 @@ fn an_fd_of_the_past_reaches_nobody() {
     assert_eq!(gateway.done("/api/push", json!({"fd": stale, "data": "for the old"})), pushed(0));
     let (mut new, fd) = gateway.open("/", &[]);
     assert_ne!(fd, stale);
-    for stranger in [json!(stale), json!(0), json!(u64::MAX), json!(99)] {
+    for stranger in [stale, 99, (1 << 53) - 1] {
         assert_eq!(gateway.done("/api/push", json!({"fds": [stranger], "data": "not you"})), pushed(0));
+    }
+    for none in [0, 1 << 24, 1 << 53, u64::MAX] {
+        for (member, command) in [
+            ("fd", json!({"fd": none, "data": 1})),
+            ("fds", json!({"fds": [fd, none], "data": 1})),
+            ("except", json!({"all": true, "except": {"fd": none}, "data": 1})),
+        ] {
+            let (status, answer) = gateway.post("/api/push", &command);
+            assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_request")), "{command}");
+            assert_eq!(answer["error"]["message"], format!("{member}: {none} is no fd"));
+        }
     }
     assert_eq!(gateway.done("/api/push", json!({"fds": [stale, fd], "data": "you"})), pushed(1));
     assert_eq!(next(&mut new)["data"], "you");
@@ -308,7 +370,7 @@ fn a_batch_whose_answers_are_not_read_waits_and_holds_up_nobody() {
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=ann");
     let id = "x".repeat(120);
-    let line = format!("{{\"fd\":0,\"data\":1,\"id\":\"{id}\"}}\n");
+    let line = format!("{{\"fd\":99,\"data\":1,\"id\":\"{id}\"}}\n");
     let mut raw = Raw::connect(gateway.api);
     let mut writer = raw.another();
     thread::spawn(move || writer.send(request("POST", "/api/batch", &[NDJSON], &line.repeat(LINES))));

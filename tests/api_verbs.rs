@@ -33,8 +33,12 @@ fn a_uid_is_given_and_taken() {
     assert_eq!(gateway.done("/api/unbind", json!({"uid": "bob"})), json!({"matched": 1, "changed": 1}));
     assert_eq!(gateway.done("/api/unbind", json!({"fds": [fd, fd, 99]})), json!({"matched": 1, "changed": 0}));
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], Value::Null);
-    for gone in [0, 99, u64::MAX] {
+    for gone in [99, (1_u64 << 53) - 1] {
         assert_eq!(gateway.done("/api/bind", json!({"fd": gone, "uid": "x"})), json!({"matched": 0, "changed": 0}));
+    }
+    for none in [0, 1 << 53, u64::MAX] {
+        assert_eq!(gateway.post("/api/bind", json!({"fd": none, "uid": "x"})).0, 400, "{none}");
+        assert_eq!(gateway.post("/api/close", json!({"fds": [fd, none]})).0, 400, "{none}");
     }
     assert_eq!(gateway.get("/api/users"), json!({"users": [], "next": null}));
 }
