@@ -187,6 +187,22 @@ fn what_is_named_has_a_bound() {
 }
 
 #[test]
+fn a_key_is_as_long_as_a_name() {
+    let gateway = Gateway::start(&["--slow-reader", "conflate"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    for (bytes, status) in [(0, 400), (1, 200), (128, 200), (129, 400), (500_000, 400)] {
+        let key = "k".repeat(bytes);
+        let (got, answer) = gateway.post("/api/push", json!({"uid": "ann", "data": bytes, "key": key}));
+        assert_eq!(got, status, "{bytes}: {answer}");
+        if got == 200 {
+            assert_eq!(data(&mut ann), bytes);
+        } else {
+            assert_eq!(answer["error"]["message"], format!("key: a name has 1 to 128 bytes, not {bytes}"));
+        }
+    }
+}
+
+#[test]
 fn of_several_persons_single_connections_are_left_out() {
     let gateway = Gateway::start(&[]);
     let (mut left, left_fd) = gateway.open("/?uid=ann", &[]);

@@ -181,7 +181,7 @@ impl<'a> Command<'a> {
             target: self.take_target(true)?,
             payload: self.take_payload()?,
             except: self.take_except()?,
-            key: self.key.take().map(|key| key.0),
+            key: self.take_key()?,
         };
         self.check_empty("push")?;
         Ok(push)
@@ -224,6 +224,13 @@ impl<'a> Command<'a> {
             (None, None, None) => Err(ApiError::bad_request("one of data, text, binary is needed")),
             _ => Err(ApiError::bad_request("only one of data, text, binary may be given")),
         }
+    }
+
+    /// The conflation key, bounded as clients' are: queues keep it.
+    fn take_key(&mut self) -> Result<Option<Cow<'a, str>>, ApiError> {
+        let Some(key) = self.key.take() else { return Ok(None) };
+        check_name(&key.0, "key")?;
+        Ok(Some(key.0))
     }
 
     /// Whom it leaves out.
