@@ -377,6 +377,27 @@ fn a_batch_may_come_in_chunks_with_gaps_and_without_a_last_end() {
         raw.send(request("POST", "/api/batch", &[NDJSON], body));
         let reply = if body.is_empty() { raw.reply() } else { raw.reply_in_chunks() };
         assert_eq!((reply.status, reply.body.trim()), (200, ""), "{}", reply.head);
+        assert_eq!(reply.header("Content-Type"), Some("application/x-ndjson"), "{}", reply.head);
+    }
+}
+
+#[test]
+fn a_batch_that_waits_for_100_continue_is_told_to_come() {
+    let gateway = Gateway::start(&[]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let mut raw = Raw::connect(gateway.api);
+    let line = "{\"uid\":\"ann\",\"data\":1}\n";
+    let one = format!("{}\n", r#"{"matched":1,"queued":1,"dropped":0,"offline":[]}"#);
+    let length = format!("Content-Length: {}", line.len());
+    let chunk = format!("{:x}\r\n{line}\r\n0\r\n\r\n", line.len());
+    for (how, body) in [(&*length, line), ("Transfer-Encoding: chunked", &chunk)] {
+        raw.send("POST /api/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n");
+        raw.send(format!("Expect: 100-continue\r\n{how}\r\n\r\n"));
+        raw.expect(b"HTTP/1.1 100 Continue\r\n\r\n");
+        raw.send(body);
+        let reply = raw.reply_in_chunks();
+        assert_eq!((reply.status, reply.body), (200, one.clone()), "{how}");
+        assert_eq!(data(&mut ann), 1);
     }
 }
 

@@ -395,16 +395,16 @@ impl Handler for Gateway {
         self.roster.handle_close(ctx, fd, closed);
     }
 
-    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Intake {
+    fn on_head(&mut self, ctx: &mut Context<'_>, _: Fd, request: &Request) -> Intake {
         match request.is_control() {
-            true => self.api.take_in(ctx, fd, request, &self.metrics),
+            true => self.api.take_in(ctx, request, &self.metrics),
             // Nothing that is served to clients has a body.
             false => Response::text(404, "not found\n").into(),
         }
     }
 
     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
-        self.api.handle_piece(ctx, fd, state, piece);
+        self.api.handle_piece(ctx, fd, state, piece, &self.metrics);
     }
 
     fn on_request(&mut self, ctx: &mut Context<'_>, _: Fd, request: &Request) -> Option<Response> {

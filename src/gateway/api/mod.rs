@@ -165,22 +165,29 @@ impl Api {
     }
 
     /// The head of a request with a body: refused before it is sent, where it can be.
-    pub fn take_in(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, metrics: &Metrics) -> Intake {
+    pub fn take_in(&mut self, ctx: &mut Context<'_>, request: &Request, metrics: &Metrics) -> Intake {
         match self.admit(request) {
-            Ok(Call::Batch) => {
-                metrics.count_api_request(Call::Batch.label(), 200);
-                let line_bytes_max = ctx.limits().body_bytes_max;
-                ctx.begin_response(fd, &Response::new(200).header("Content-Type", "application/x-ndjson"));
-                Intake::pieces(Batch::new(line_bytes_max))
-            }
+            Ok(Call::Batch) => Intake::pieces(Batch::new(ctx.limits().body_bytes_max)),
             Ok(_) => Intake::Whole,
             Err(refused) => Intake::Refuse(refused.response(metrics)),
         }
     }
 
     /// A piece of a batch.
-    pub fn handle_piece(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
+    pub fn handle_piece(
+        &mut self,
+        ctx: &mut Context<'_>,
+        fd: Fd,
+        state: &mut dyn Any,
+        piece: Piece<'_>,
+        metrics: &Metrics,
+    ) {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
+        // Not before there is a piece: behind a response, a client that waits for a 100 would wait in vain.
+        if batch.begin() {
+            metrics.count_api_request(Call::Batch.label(), 200);
+            ctx.begin_response(fd, &ndjson());
+        }
         self.answers.clear();
         match piece {
             Piece::Bytes(bytes) => batch.handle_piece(ctx, bytes, &mut self.answers),
@@ -206,6 +213,8 @@ impl Api {
         };
         let response = match call {
             Call::Push => self.push(ctx, request.body()),
+            // An empty one, which has no body, and so no pieces.
+            Call::Batch => ndjson(),
             Call::Metrics => {
                 Response::new(200).header("Content-Type", metrics::CONTENT_TYPE).body(metrics_text(ctx).into_bytes())
             }
@@ -374,10 +383,13 @@ fn answer(ctx: &mut Context<'_>, call: Call<'_>, request: &Request, roster: &mut
             _ => look::attributes(ctx, fd),
         },
         Call::Stats => look::stats(ctx),
-        // An empty batch has no body, and so no pieces.
-        Call::Batch => Ok(String::new()),
-        Call::Push | Call::Metrics | Call::Healthy | Call::Ready => Err(ApiError::not_found("not here")),
+        Call::Push | Call::Batch | Call::Metrics | Call::Healthy | Call::Ready => Err(ApiError::not_found("not here")),
     }
+}
+
+/// The head of the answers to a batch.
+fn ndjson() -> Response {
+    Response::new(200).header("Content-Type", "application/x-ndjson")
 }
 
 fn ready(ctx: &Context<'_>) -> Response {
