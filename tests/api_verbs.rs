@@ -239,6 +239,27 @@ fn attributes_are_set_merged_and_read() {
 }
 
 #[test]
+fn attributes_have_a_bound() {
+    let gateway = Gateway::start(&["--body-bytes-max", "1000"]);
+    let (_ann, fd) = gateway.open("/?uid=ann", &[]);
+    let path = format!("/api/connections/{fd}/attributes");
+    let patch = |body: Value| gateway.call("PATCH", &path, &[JSON], &body.to_string());
+    let (first, second) = ("a".repeat(600), "b".repeat(386));
+    assert_eq!(patch(json!({"a": first})).status, 200);
+    let reply = patch(json!({"b": second}));
+    assert_eq!((reply.status, &json_of(&reply)["error"]["code"]), (413, &json!("too_large")), "{reply:?}");
+    assert!(reply.body.contains("the attributes would have 1001 bytes: they have at most 1000"), "{reply:?}");
+    assert_eq!(gateway.get(&path), json!({"a": first}), "nothing changed");
+    assert_eq!(patch(json!({"b": second[1..]})).status, 200);
+    assert_eq!(patch(json!({"a": null, "c": 1})).status, 200);
+    assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
+    // As it is kept, a number may be longer than it was written.
+    let body = format!("{{\"n\":[{}1e9]}}", "1e9,".repeat(245));
+    assert_eq!(gateway.call("PUT", &path, &[JSON], &body).status, 413);
+    assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
+}
+
+#[test]
 fn stats_and_one_connection_tell_what_happened() {
     let gateway = Gateway::start(&[]);
     let (mut ann, fd) = gateway.open("/?uid=ann", &[]);

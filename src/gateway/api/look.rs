@@ -228,17 +228,25 @@ pub fn attributes(ctx: &Context<'_>, fd: &str) -> Result<String, ApiError> {
 /// Sets all attributes of a connection, or merges others into them (RFC 7386).
 pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool) -> Result<String, ApiError> {
     let fd = open(ctx, fd)?;
-    let attributes: Map<String, Value> = super::command::read(body)?;
-    if ctx.session::<Session>(fd).is_none() {
-        ctx.set_session(fd, Session::default());
-    }
-    let session = ctx.session_mut::<Session>(fd).ok_or_else(gone)?;
-    if merges {
-        merge(&mut session.attributes, attributes);
+    let given: Map<String, Value> = super::command::read(body)?;
+    let attributes = if merges {
+        let mut attributes = ctx.session::<Session>(fd).map(|session| session.attributes.clone()).unwrap_or_default();
+        merge(&mut attributes, given);
+        attributes
     } else {
-        session.attributes = attributes;
+        given
+    };
+    // Patch by patch, they would grow without a bound.
+    let (json, bytes_max) = (json(&attributes)?, ctx.limits().body_bytes_max);
+    if json.len() > bytes_max {
+        let what = format!("the attributes would have {} bytes: they have at most {bytes_max}", json.len());
+        return Err(ApiError::too_large(what));
     }
-    json(&session.attributes)
+    match ctx.session_mut::<Session>(fd) {
+        Some(session) => session.attributes = attributes,
+        None => _ = ctx.set_session(fd, Session { attributes, ..Session::default() }),
+    }
+    Ok(json)
 }
 
 /// A JSON merge patch: what is `null` goes, objects are merged, all else is replaced (RFC 7386 section 2).
