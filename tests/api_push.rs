@@ -203,6 +203,47 @@ fn a_key_is_as_long_as_a_name() {
 }
 
 #[test]
+fn a_refusal_repeats_little_of_a_command() {
+    let gateway = Gateway::start(&[]);
+    let long = "x".repeat(900_000);
+    for (command, told) in [
+        (json!({"all": true, "data": 1, &long: 1}), "unknown field `xxx"),
+        (json!({"all": true, "data": 1, "except": {&long: 1}}), "unknown field `xxx"),
+        (json!({"fd": long, "data": 1}), "string \"xxx"),
+    ] {
+        let (status, answer) = gateway.post("/api/push", command);
+        let message = answer["error"]["message"].as_str().expect("a message");
+        assert!(status == 400 && message.contains(told) && message.contains('…'), "{status}: {message}");
+        assert!(message.len() < 600, "{} bytes", message.len());
+    }
+    let reply = gateway.call("GET", &format!("/api/users?{}=1", "x".repeat(4000)), &[], "");
+    assert!(reply.status == 400 && reply.body.len() < 200, "{reply:?}");
+    // An answer that was over the queue's bound came not at all.
+    let mut ann = gateway.connect("/?uid=ann");
+    ann.send(&json!({"id": 7, "type": long}).to_string());
+    let refused = next(&mut ann);
+    assert_eq!((&refused["type"], &refused["id"], &refused["code"]), (&json!("error"), &json!(7), &json!("bad_frame")));
+}
+
+#[test]
+fn a_datagram_with_an_unfit_id_is_malformed() {
+    let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let to = gateway.datagrams[0].strip_prefix("udp:").expect("a UDP address");
+    for id in [json!({}), json!([1]), json!(true), json!("x".repeat(127)), json!("x".repeat(126))] {
+        let command = json!({"uid": "ann", "data": id, "id": id});
+        udp.send_to(command.to_string().as_bytes(), to).expect("a datagram");
+    }
+    assert_eq!(data(&mut ann), "x".repeat(126));
+    // It is counted once it is on its way.
+    for (outcome, count) in [("done", 1.0), ("malformed", 4.0)] {
+        let sample = format!("fdpush_datagrams_total{{outcome=\"{outcome}\"}}");
+        until(outcome, || gateway.metric(&sample) == count);
+    }
+}
+
+#[test]
 fn of_several_persons_single_connections_are_left_out() {
     let gateway = Gateway::start(&[]);
     let (mut left, left_fd) = gateway.open("/?uid=ann", &[]);

@@ -366,6 +366,17 @@ fn a_socket_that_no_client_can_come_to_is_refused() {
     }
 }
 
+#[test]
+fn what_is_handed_over_must_be_there() {
+    for (environment, hint) in [
+        ([("LISTEN_FDS", "999999999"), ("LISTEN_PID", "")], "LISTEN_FDS is 999999999: at most 1024 sockets are taken"),
+        ([("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", "700")], "descriptor 700, which is no socket"),
+    ] {
+        let said = call(&["serve"], &environment);
+        assert!(said.code == Some(1) && said.err.contains(hint), "{said:?}");
+    }
+}
+
 /// The environment in which a socket is handed over for back ends.
 fn handed_over(socket: &impl AsFd) -> [(&'static str, String); 3] {
     rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).expect("a descriptor of ours");

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
-use crate::gateway::json::{Text, present};
+use crate::gateway::json::{Text, cut, cut_quoted, present};
 
 /// The longest `id`, as it is written: it is sent back.
 const ID_BYTES_MAX: usize = 128;
@@ -128,7 +128,7 @@ pub fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
             Err(error) => match error.path().to_string() {
                 // The object itself, or a name in it that is none.
                 path if path == "." || path.ends_with('?') => plain(error.inner()),
-                path => format!("{path}: {}", plain(error.inner())),
+                path => format!("{}: {}", cut(&path), plain(error.inner())),
             },
             Ok(_) => plain(&error),
         };
@@ -144,6 +144,7 @@ fn plain(error: &serde_json::Error) -> String {
         (line, column) => format!(" (line {line}, column {column})"),
     };
     let text = error.to_string();
+    let text = cut_quoted(&text);
     let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
     if !error.is_data() {
         return format!("no JSON: {text}{place}");

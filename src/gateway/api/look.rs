@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::verbs::json;
+use crate::gateway::json::cut;
 use crate::gateway::proxies::address_of;
 use crate::gateway::session::Session;
 
@@ -40,7 +41,7 @@ impl Page {
                     Ok(limit @ 1..=LIMIT_MAX) => page.limit = limit,
                     _ => return Err(ApiError::bad_request(format!("limit: it must be from 1 to {LIMIT_MAX}"))),
                 },
-                other => return Err(ApiError::bad_request(format!("{other}: no such parameter: after, limit"))),
+                other => return Err(ApiError::bad_request(format!("{}: no such parameter: after, limit", cut(other)))),
             }
         }
         Ok(page)
@@ -325,7 +326,7 @@ fn open(ctx: &Context<'_>, fd: &str) -> Result<Fd, ApiError> {
 
 fn parse_fd(text: &str, member: &str) -> Result<Fd, ApiError> {
     let fd = text.parse().ok().and_then(Fd::from_u64);
-    fd.ok_or_else(|| ApiError::bad_request(format!("{member}: {text:?} is no fd")))
+    fd.ok_or_else(|| ApiError::bad_request(format!("{member}: {:?} is no fd", cut(text))))
 }
 
 fn gone() -> ApiError {
