@@ -287,6 +287,9 @@ impl Context<'_> {
 
     /// Begins the response to a request whose body comes in pieces; its own body follows in pieces, too, and what body
     /// `response` has is not sent. `Gone`: nothing waits for a response there, or one was begun.
+    ///
+    /// A client that waits for a `100 Continue` before it sends its body is not sent one behind a response: begin it with
+    /// the first piece rather than with the head.
     pub fn begin_response(&mut self, fd: Fd, response: &Response) -> Outcome {
         self.core.reply(fd, |connection, env| connection.begin_response(response, env))
     }

@@ -50,9 +50,10 @@ pub struct Limits {
     /// It bounds what one turn of the loop pushes to a connection, too, less what its socket takes at once: a reader has
     /// no time to read within a turn.
     pub queue_bytes_max: usize,
-    /// Bytes in the queues of all WebSockets, a shared frame counted once; over it, `slow_reader` likewise. A queue holds
-    /// what its socket did not take: what a turn of the loop pushes costs no more than the loop's journal (at most 512 KiB)
-    /// before it is offered to the sockets at the turn's end, or as soon as there would be no room for it.
+    /// Bytes in the queues of all WebSockets, a shared frame counted once, and conflation keys with them; over it,
+    /// `slow_reader` likewise. A queue holds what its socket did not take: what a turn of the loop pushes costs no more than
+    /// the loop's journal (at most 512 KiB) before it is offered to the sockets at the turn's end, or as soon as there would
+    /// be no room for it.
     ///
     /// Only a whole message can be dropped, and none that was said to be queued. So a connection is closed whatever the
     /// policy if half a message is left for which there is no room, or if what it was pushed in a turn is left by its

@@ -99,7 +99,8 @@ impl<'a> Push<'a> {
 
     /// The conflation key. Where the server's policy for slow readers is
     /// [`SlowReader::Conflate`](crate::SlowReader::Conflate), a newer message replaces the unsent older one of the same
-    /// key once the reader's queue is full. Without that policy the key has no effect.
+    /// key once the reader's queue is full. Its bytes count towards the bounds of queues. Without that policy the key has no
+    /// effect.
     pub fn key(mut self, key: &'a str) -> Push<'a> {
         self.key = Some(key);
         self

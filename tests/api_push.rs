@@ -151,6 +151,114 @@ fn a_member_of_two_groups_gets_it_once() {
 }
 
 #[test]
+fn what_is_named_has_a_bound() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    gateway.done("/api/join", json!({"fd": fd, "group": "g"}));
+    let names = |count: usize| (0..count).map(|number| format!("n{number}")).collect::<Vec<_>>();
+    let half = vec!["g"; 5000];
+    for (path, command) in [
+        ("/api/push", json!({"uids": names(10_001), "data": 1})),
+        ("/api/push", json!({"fds": vec![fd; 10_001], "data": 1})),
+        ("/api/push", json!({"groups": vec!["g"; 10_001], "text": "x"})),
+        ("/api/push", json!({"groups": half, "text": "x", "except": {"groups": half, "uids": ["x"]}})),
+        (
+            "/api/push",
+            json!({"all": true, "text": "x", "except": {"fds": vec![fd; 5000], "uids": half, "groups": ["g"]}}),
+        ),
+        ("/api/join", json!({"uids": half, "groups": names(5001)})),
+        ("/api/close", json!({"groups": names(10_001)})),
+        ("/api/ungroup", json!({"groups": names(10_001)})),
+        ("/api/online", json!({"uids": names(10_001)})),
+    ] {
+        let (status, answer) = gateway.post(path, &command);
+        assert_eq!((status, &answer["error"]["code"]), (413, &json!("too_large")), "{path}: {answer}");
+        let message = answer["error"]["message"].as_str().expect("a message");
+        assert!(message.contains("10001 are named: a command names at most 10000"), "{message}");
+    }
+
+    // As many as may be, and a message for each that nobody is there to get.
+    let many = names(10_000);
+    let answer = gateway.done("/api/push", json!({"uids": many, "data": "x".repeat(900_000)}));
+    assert_eq!((&answer["matched"], &answer["offline"]), (&json!(0), &json!(many)));
+    let long: Vec<&str> = many.iter().map(String::as_str).chain(["g"; 3]).skip(3).collect();
+    assert_eq!(gateway.done("/api/push", json!({"groups": long, "text": r#"{"type":"message","data":1}"#})), pushed(1));
+    assert_eq!(data(&mut ann), 1);
+}
+
+#[test]
+fn a_key_is_as_long_as_a_name() {
+    let gateway = Gateway::start(&["--slow-reader", "conflate"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    for (bytes, status) in [(0, 400), (1, 200), (128, 200), (129, 400), (500_000, 400)] {
+        let key = "k".repeat(bytes);
+        let (got, answer) = gateway.post("/api/push", json!({"uid": "ann", "data": bytes, "key": key}));
+        assert_eq!(got, status, "{bytes}: {answer}");
+        if got == 200 {
+            assert_eq!(data(&mut ann), bytes);
+        } else {
+            assert_eq!(answer["error"]["message"], format!("key: a name has 1 to 128 bytes, not {bytes}"));
+        }
+    }
+}
+
+#[test]
+fn a_refusal_repeats_little_of_a_command() {
+    let gateway = Gateway::start(&[]);
+    let long = "x".repeat(900_000);
+    for (command, told) in [
+        (json!({"all": true, "data": 1, &long: 1}), "unknown field `xxx"),
+        (json!({"all": true, "data": 1, "except": {&long: 1}}), "unknown field `xxx"),
+        (json!({"fd": long, "data": 1}), "string \"xxx"),
+    ] {
+        let (status, answer) = gateway.post("/api/push", command);
+        let message = answer["error"]["message"].as_str().expect("a message");
+        assert!(status == 400 && message.contains(told) && message.contains('…'), "{status}: {message}");
+        assert!(message.len() < 600, "{} bytes", message.len());
+    }
+    let reply = gateway.call("GET", &format!("/api/users?{}=1", "x".repeat(4000)), &[], "");
+    assert!(reply.status == 400 && reply.body.len() < 200, "{reply:?}");
+    // An answer that was over the queue's bound came not at all.
+    let mut ann = gateway.connect("/?uid=ann");
+    ann.send(&json!({"id": 7, "type": long}).to_string());
+    let refused = next(&mut ann);
+    assert_eq!((&refused["type"], &refused["id"], &refused["code"]), (&json!("error"), &json!(7), &json!("bad_frame")));
+}
+
+#[test]
+fn a_datagram_with_an_unfit_id_is_malformed() {
+    let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let to = gateway.datagrams[0].strip_prefix("udp:").expect("a UDP address");
+    for id in [json!({}), json!([1]), json!(true), json!("x".repeat(127)), json!("x".repeat(126))] {
+        let command = json!({"uid": "ann", "data": id, "id": id});
+        udp.send_to(command.to_string().as_bytes(), to).expect("a datagram");
+    }
+    assert_eq!(data(&mut ann), "x".repeat(126));
+    // It is counted once it is on its way.
+    for (outcome, count) in [("done", 1.0), ("malformed", 4.0)] {
+        let sample = format!("fdpush_datagrams_total{{outcome=\"{outcome}\"}}");
+        until(outcome, || gateway.metric(&sample) == count);
+    }
+}
+
+#[test]
+fn of_several_persons_single_connections_are_left_out() {
+    let gateway = Gateway::start(&[]);
+    let (mut left, left_fd) = gateway.open("/?uid=ann", &[]);
+    let (mut ann, _) = gateway.open("/?uid=ann", &[]);
+    let (mut bob, bob_fd) = gateway.open("/?uid=bob", &[]);
+    let except = json!({"fds": [99, left_fd, left_fd], "uids": ["cat", "cat"]});
+    let answer = gateway.done("/api/push", json!({"uids": ["bob", "ann", "cat"], "data": 1, "except": except}));
+    assert_eq!(answer, json!({"matched": 2, "queued": 2, "dropped": 0, "offline": ["cat"]}));
+    let answer = gateway.done("/api/push", json!({"uids": ["bob", "ann"], "data": 2, "except": {"fd": bob_fd}}));
+    assert_eq!(answer, pushed(2));
+    assert_eq!((data(&mut ann), data(&mut bob)), (json!(1), json!(1)));
+    assert_eq!((data(&mut ann), data(&mut left)), (json!(2), json!(2)));
+}
+
+#[test]
 fn who_is_not_there_is_named() {
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=ann");
@@ -177,8 +285,19 @@ fn an_fd_of_the_past_reaches_nobody() {
     assert_eq!(gateway.done("/api/push", json!({"fd": stale, "data": "for the old"})), pushed(0));
     let (mut new, fd) = gateway.open("/", &[]);
     assert_ne!(fd, stale);
-    for stranger in [json!(stale), json!(0), json!(u64::MAX), json!(99)] {
+    for stranger in [stale, 99, (1 << 53) - 1] {
         assert_eq!(gateway.done("/api/push", json!({"fds": [stranger], "data": "not you"})), pushed(0));
+    }
+    for none in [0, 1 << 24, 1 << 53, u64::MAX] {
+        for (member, command) in [
+            ("fd", json!({"fd": none, "data": 1})),
+            ("fds", json!({"fds": [fd, none], "data": 1})),
+            ("except", json!({"all": true, "except": {"fd": none}, "data": 1})),
+        ] {
+            let (status, answer) = gateway.post("/api/push", &command);
+            assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_request")), "{command}");
+            assert_eq!(answer["error"]["message"], format!("{member}: {none} is no fd"));
+        }
     }
     assert_eq!(gateway.done("/api/push", json!({"fds": [stale, fd], "data": "you"})), pushed(1));
     assert_eq!(next(&mut new)["data"], "you");
@@ -299,6 +418,27 @@ fn a_batch_may_come_in_chunks_with_gaps_and_without_a_last_end() {
         raw.send(request("POST", "/api/batch", &[NDJSON], body));
         let reply = if body.is_empty() { raw.reply() } else { raw.reply_in_chunks() };
         assert_eq!((reply.status, reply.body.trim()), (200, ""), "{}", reply.head);
+        assert_eq!(reply.header("Content-Type"), Some("application/x-ndjson"), "{}", reply.head);
+    }
+}
+
+#[test]
+fn a_batch_that_waits_for_100_continue_is_told_to_come() {
+    let gateway = Gateway::start(&[]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let mut raw = Raw::connect(gateway.api);
+    let line = "{\"uid\":\"ann\",\"data\":1}\n";
+    let one = format!("{}\n", r#"{"matched":1,"queued":1,"dropped":0,"offline":[]}"#);
+    let length = format!("Content-Length: {}", line.len());
+    let chunk = format!("{:x}\r\n{line}\r\n0\r\n\r\n", line.len());
+    for (how, body) in [(&*length, line), ("Transfer-Encoding: chunked", &chunk)] {
+        raw.send("POST /api/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n");
+        raw.send(format!("Expect: 100-continue\r\n{how}\r\n\r\n"));
+        raw.expect(b"HTTP/1.1 100 Continue\r\n\r\n");
+        raw.send(body);
+        let reply = raw.reply_in_chunks();
+        assert_eq!((reply.status, reply.body), (200, one.clone()), "{how}");
+        assert_eq!(data(&mut ann), 1);
     }
 }
 
@@ -308,7 +448,7 @@ fn a_batch_whose_answers_are_not_read_waits_and_holds_up_nobody() {
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=ann");
     let id = "x".repeat(120);
-    let line = format!("{{\"fd\":0,\"data\":1,\"id\":\"{id}\"}}\n");
+    let line = format!("{{\"fd\":99,\"data\":1,\"id\":\"{id}\"}}\n");
     let mut raw = Raw::connect(gateway.api);
     let mut writer = raw.another();
     thread::spawn(move || writer.send(request("POST", "/api/batch", &[NDJSON], &line.repeat(LINES))));

@@ -33,8 +33,12 @@ fn a_uid_is_given_and_taken() {
     assert_eq!(gateway.done("/api/unbind", json!({"uid": "bob"})), json!({"matched": 1, "changed": 1}));
     assert_eq!(gateway.done("/api/unbind", json!({"fds": [fd, fd, 99]})), json!({"matched": 1, "changed": 0}));
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], Value::Null);
-    for gone in [0, 99, u64::MAX] {
+    for gone in [99, (1_u64 << 53) - 1] {
         assert_eq!(gateway.done("/api/bind", json!({"fd": gone, "uid": "x"})), json!({"matched": 0, "changed": 0}));
+    }
+    for none in [0, 1 << 53, u64::MAX] {
+        assert_eq!(gateway.post("/api/bind", json!({"fd": none, "uid": "x"})).0, 400, "{none}");
+        assert_eq!(gateway.post("/api/close", json!({"fds": [fd, none]})).0, 400, "{none}");
     }
     assert_eq!(gateway.get("/api/users"), json!({"users": [], "next": null}));
 }
@@ -232,6 +236,27 @@ fn attributes_are_set_merged_and_read() {
     let (_other, other) = gateway.open("/", &[]);
     assert_eq!(gateway.get(&format!("/api/connections/{other}/attributes")), json!({}), "not the last one's");
     assert_eq!(gateway.call("GET", "/api/connections/x/attributes", &[], "").status, 400);
+}
+
+#[test]
+fn attributes_have_a_bound() {
+    let gateway = Gateway::start(&["--body-bytes-max", "1000"]);
+    let (_ann, fd) = gateway.open("/?uid=ann", &[]);
+    let path = format!("/api/connections/{fd}/attributes");
+    let patch = |body: Value| gateway.call("PATCH", &path, &[JSON], &body.to_string());
+    let (first, second) = ("a".repeat(600), "b".repeat(386));
+    assert_eq!(patch(json!({"a": first})).status, 200);
+    let reply = patch(json!({"b": second}));
+    assert_eq!((reply.status, &json_of(&reply)["error"]["code"]), (413, &json!("too_large")), "{reply:?}");
+    assert!(reply.body.contains("the attributes would have 1001 bytes: they have at most 1000"), "{reply:?}");
+    assert_eq!(gateway.get(&path), json!({"a": first}), "nothing changed");
+    assert_eq!(patch(json!({"b": second[1..]})).status, 200);
+    assert_eq!(patch(json!({"a": null, "c": 1})).status, 200);
+    assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
+    // As it is kept, a number may be longer than it was written.
+    let body = format!("{{\"n\":[{}1e9]}}", "1e9,".repeat(245));
+    assert_eq!(gateway.call("PUT", &path, &[JSON], &body).status, 413);
+    assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
 }
 
 #[test]

@@ -11,13 +11,13 @@ mod samples;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Client, PATIENCE, Scratch};
+use common::{Client, PATIENCE, Raw, Scratch};
 
 /// What one call of the binary came to.
 #[derive(Debug)]
@@ -418,6 +418,61 @@ fn a_socket_that_no_client_can_come_to_is_refused() {
     assert_eq!(said.code, Some(1), "{said:?}");
     for hint in ["a UDP socket", "\"clients\"", "named \"api\""] {
         assert!(said.err.contains(hint), "no {hint} in {}", said.err);
+    }
+}
+
+#[test]
+fn what_is_handed_over_must_be_there() {
+    for (environment, hint) in [
+        ([("LISTEN_FDS", "999999999"), ("LISTEN_PID", "")], "LISTEN_FDS is 999999999: at most 1024 sockets are taken"),
+        ([("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", "700")], "descriptor 700, which is no socket"),
+    ] {
+        let said = call(&["serve"], &environment);
+        assert!(said.code == Some(1) && said.err.contains(hint), "{said:?}");
+    }
+}
+
+/// The environment in which a socket is handed over for back ends.
+fn handed_over(socket: &impl AsFd) -> [(&'static str, String); 3] {
+    rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).expect("a descriptor of ours");
+    let descriptor = socket.as_fd().as_raw_fd().to_string();
+    [("LISTEN_FDS", "1".to_owned()), ("LISTEN_FDS_FIRST_FD", descriptor), ("LISTEN_FDNAMES", "api".to_owned())]
+}
+
+fn borrowed<'a>(environment: &'a [(&'static str, String); 3]) -> Vec<(&'a str, &'a str)> {
+    environment.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+#[test]
+fn a_handed_over_api_that_others_can_reach_takes_a_key() {
+    let tcp = TcpListener::bind("0.0.0.0:0").expect("a port");
+    let udp = UdpSocket::bind("0.0.0.0:0").expect("a port");
+    for environment in [handed_over(&tcp), handed_over(&udp)] {
+        let said = call(&["serve", "--listen", "127.0.0.1:0"], &borrowed(&environment));
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.err.contains("can be reached from other machines, so back ends must show a key"), "{said:?}");
+    }
+
+    // With a key it is served, and a file that takes the last one away changes nothing.
+    let scratch = Scratch::new("handed_over");
+    let file = write(&scratch, "api_key = [\"alpha\"]\nmessage_bytes_max = 1000\n");
+    let line = ["serve", "--config", &file, "--listen", "127.0.0.1:0", "--log", "info"];
+    let environment = handed_over(&tcp);
+    let mut served = Served(command(&line, &borrowed(&environment)).spawn().expect("the binary"));
+    let (told, log) = common::channel();
+    let lines = BufReader::new(served.0.stderr.take().expect("piped")).lines();
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
+    let logged = |words: &str| while !log.next().contains(words) {};
+    logged("the API is on 0.0.0.0:");
+    write(&scratch, "message_bytes_max = 2000\n");
+    let id = served.0.id().to_string();
+    assert!(Command::new("kill").args(["-HUP", &id]).status().expect("kill").success());
+    logged("the settings stay as they are: the API on 0.0.0.0:");
+    let port = tcp.local_addr().expect("an address").port();
+    for (key, status) in [("", 401), ("Authorization: Bearer alpha\r\n", 200)] {
+        let mut raw = Raw::connect(([127, 0, 0, 1], port).into());
+        raw.send(format!("GET /api/stats HTTP/1.1\r\nHost: localhost\r\n{key}\r\n"));
+        assert_eq!(raw.reply().status, status);
     }
 }
 

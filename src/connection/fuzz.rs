@@ -307,11 +307,13 @@ impl Rig {
     fn send(&mut self, at: usize, outbound: &mut Outbound<'_>, due: &Due) -> Sent {
         let side = &mut self.sides[at];
         let (before, bytes, limits) = (side.connection.queued_bytes(), outbound.bytes(), &self.env.limits);
-        let is_over_total = before > 0 && self.env.is_over_total(side.connection.fresh_bytes() + bytes);
+        let (held, more) = (side.connection.held_bytes(), bytes + outbound.key.map_or(0, str::len));
+        let is_over_total = before > 0 && self.env.is_over_total(side.connection.fresh_bytes() + more);
+        let is_over = before > 0 && held + more > limits.queue_bytes_max;
         let expected = match side.life {
             Life::Http | Life::Ended => Sent::NotOpen,
             Life::Open if bytes > limits.queue_bytes_max => Sent::TooLarge,
-            Life::Open if before + bytes > limits.queue_bytes_max || is_over_total => Sent::Full,
+            Life::Open if is_over || is_over_total => Sent::Full,
             Life::Open => Sent::Queued,
         };
         let sent = side.connection.send(outbound, &mut self.env);

@@ -208,7 +208,7 @@ impl Connection {
     /// Queues a message.
     #[inline]
     pub fn send(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
-        let sent = self.room_for(outbound.bytes(), env);
+        let sent = self.room_for(outbound, env);
         if sent != Sent::Queued {
             return sent;
         }
@@ -239,7 +239,7 @@ impl Connection {
     pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> Sent {
         debug_assert!(payload.len() <= CONTROL_BYTES_MAX);
         let mut outbound = Outbound::message(Opcode::Ping, payload);
-        let sent = self.room_for(outbound.bytes(), env);
+        let sent = self.room_for(&outbound, env);
         if sent == Sent::Queued {
             self.output.push(&mut outbound, env);
         }
@@ -369,6 +369,12 @@ impl Connection {
         self.output.bytes()
     }
 
+    /// Bytes that those take up, with the keys of messages that can be replaced.
+    #[inline]
+    pub fn held_bytes(&self) -> usize {
+        self.output.held_bytes()
+    }
+
     /// Of these, bytes that are in no queue yet: they came this turn, and the socket has not been offered them.
     #[inline]
     pub fn fresh_bytes(&self) -> usize {
@@ -420,22 +426,19 @@ impl Connection {
         self.output.clear(env);
     }
 
-    /// Whether a frame of so many bytes can be queued.
+    /// Whether a frame can be queued.
     #[inline]
-    fn room_for(&self, bytes: usize, env: &Env) -> Sent {
+    fn room_for(&self, outbound: &Outbound<'_>, env: &Env) -> Sent {
         if !self.is_open() {
             return Sent::NotOpen;
         }
-        if bytes > env.limits.queue_bytes_max {
+        if outbound.bytes() > env.limits.queue_bytes_max {
             return Sent::TooLarge;
         }
-        let queued = self.queued_bytes();
+        let (held, more) = (self.held_bytes(), outbound.bytes() + outbound.key_bytes());
         // Where nothing waits, there is room until the socket has refused it.
-        let is_over_total = queued > 0 && env.is_over_total(self.fresh_bytes() + bytes);
-        if queued + bytes > env.limits.queue_bytes_max || is_over_total {
-            return Sent::Full;
-        }
-        Sent::Queued
+        let is_over = || held + more > env.limits.queue_bytes_max || env.is_over_total(self.fresh_bytes() + more);
+        if held > 0 && is_over() { Sent::Full } else { Sent::Queued }
     }
 
     fn handle_item<'a>(&mut self, item: Item<'a>, env: &mut Env) -> Option<Event<'a>> {

@@ -36,6 +36,15 @@ impl Output {
         }
     }
 
+    /// Bytes that it takes up. What is in no queue yet has no keys of its own.
+    #[inline]
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Output::Queued(queue) => queue.held_bytes(),
+            Output::Empty | Output::Fresh(_) => self.bytes(),
+        }
+    }
+
     /// Bytes of it that are in no queue yet, and will be if the socket does not take them.
     #[inline]
     pub fn fresh_bytes(&self) -> usize {

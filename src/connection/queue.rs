@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use crate::connection::journal::Range;
 use crate::limits::Limits;
@@ -41,6 +42,8 @@ pub struct Queue {
     sent: usize,
     /// Unwritten bytes in all segments.
     bytes: usize,
+    /// Bytes of the segments' conflation keys.
+    key_bytes: usize,
     /// Whether the socket is full. Nothing is written until it says that it has room.
     is_full: bool,
     /// Since when the socket has taken nothing, once it was full and until it takes something and has room for more.
@@ -52,7 +55,7 @@ pub struct Queue {
     /// The number of the first segment, which counts all that ever left.
     first: u64,
     /// The numbers of the segments that have a conflation key.
-    keys: HashMap<Box<str>, u64>,
+    keys: HashMap<Arc<str>, u64>,
     /// An emptied run, for the next one.
     spare: Vec<u8>,
 }
@@ -61,7 +64,7 @@ pub struct Queue {
 struct Segment {
     bytes: Bytes,
     /// Under which the segment stands in `keys`.
-    key: Option<Box<str>>,
+    key: Option<Arc<str>>,
     kind: Kind,
 }
 
@@ -84,7 +87,7 @@ enum Bytes {
 /// Bytes in all queues of a loop.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Queued {
-    /// Of WebSockets, a shared frame counted once.
+    /// Of WebSockets, a shared frame counted once, and with the conflation keys.
     pub frames: usize,
     /// Of HTTP, which must not use up what WebSockets may have: anybody can ask for a page and not read it.
     pub http: usize,
@@ -121,6 +124,12 @@ impl<'a> Outbound<'a> {
     #[inline]
     pub fn bytes(&self) -> usize {
         self.header().len() + self.payload.len()
+    }
+
+    /// The length of its key.
+    #[inline]
+    pub fn key_bytes(&self) -> usize {
+        self.key.map_or(0, str::len)
     }
 
     #[inline]
@@ -166,6 +175,11 @@ impl Queue {
         self.bytes
     }
 
+    /// Bytes that it takes up: those to be written, and the keys by which messages can be replaced.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes + self.key_bytes
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
@@ -205,13 +219,16 @@ impl Queue {
 
     /// Appends a frame that is shared, or can be replaced by its key.
     pub fn push_apart(&mut self, frame: SharedFrame, key: Option<&str>, total: &mut Queued) {
-        if let Some(key) = key {
+        let key: Option<Arc<str>> = key.map(Into::into);
+        if let Some(key) = &key {
             let number = self.first + self.segments.len() as u64;
-            self.keys.insert(key.into(), number);
+            self.keys.insert(Arc::clone(key), number);
         }
         self.bytes += frame.as_bytes().len();
-        total.frames += frame.enter_queue();
-        self.segments.push_back(Segment { bytes: Bytes::Shared(frame), key: key.map(Into::into), kind: Kind::Frames });
+        let segment = Segment { bytes: Bytes::Shared(frame), key, kind: Kind::Frames };
+        self.key_bytes += segment.key_bytes();
+        segment.enter(total);
+        self.segments.push_back(segment);
     }
 
     /// Appends a frame that is encoded already.
@@ -240,7 +257,7 @@ impl Queue {
         let Some(segment) = self.segments.get_mut(index).filter(|_| !is_begun) else { return false };
         let Bytes::Shared(older) = &segment.bytes else { return false };
         let bytes = self.bytes - older.as_bytes().len() + outbound.bytes();
-        if bytes > limits.queue_bytes_max {
+        if bytes > self.bytes && bytes + self.key_bytes > limits.queue_bytes_max {
             return false;
         }
         let newer = outbound.share();
@@ -354,6 +371,7 @@ impl Queue {
             self.sent = 0;
         }
         self.bytes = self.segments.iter().map(|kept| kept.bytes.as_slice().len()).sum::<usize>() - self.sent;
+        self.key_bytes = self.segments.iter().map(Segment::key_bytes).sum();
     }
 
     /// Gives back all that is queued.
@@ -382,6 +400,7 @@ impl Queue {
     pub fn check_invariants(&self) {
         let bytes: usize = self.segments.iter().map(|segment| segment.bytes.as_slice().len()).sum();
         assert_eq!(bytes, self.bytes + self.sent, "queued bytes");
+        assert_eq!(self.segments.iter().map(Segment::key_bytes).sum::<usize>(), self.key_bytes, "bytes of keys");
         let first = self.segments.front().map_or(1, |first| first.bytes.as_slice().len());
         assert!(self.sent < first, "a written segment was not popped");
     }
@@ -410,6 +429,7 @@ impl Queue {
             self.keys.remove(key);
         }
         self.first += 1;
+        self.key_bytes -= segment.key_bytes();
         segment.release(total);
         if let Bytes::Run(mut run) = segment.bytes
             && run.capacity() <= SPARE_BYTES_MAX
@@ -442,12 +462,23 @@ impl Bytes {
 }
 
 impl Segment {
+    fn key_bytes(&self) -> usize {
+        self.key.as_ref().map_or(0, |key| key.len())
+    }
+
+    /// A shared frame comes into a queue, with its key.
+    fn enter(&self, total: &mut Queued) {
+        if let Bytes::Shared(frame) = &self.bytes {
+            total.frames += frame.enter_queue() + self.key_bytes();
+        }
+    }
+
     /// It leaves its queue, and gives its memory back.
     fn release(&self, total: &mut Queued) {
         match &self.bytes {
             Bytes::Run(run) if self.kind == Kind::Http => total.http -= run.len(),
             Bytes::Run(run) => total.frames -= run.len(),
-            Bytes::Shared(frame) => total.frames -= frame.leave_queue(),
+            Bytes::Shared(frame) => total.frames -= frame.leave_queue() + self.key_bytes(),
         }
     }
 }

@@ -492,7 +492,7 @@ fn a_frame_to_many_is_one_in_memory() {
 
 #[test]
 fn conflation_keeps_the_place_and_changes_the_content() {
-    let limits = Limits { queue_bytes_max: 60, ..Limits::default() };
+    let limits = Limits { queue_bytes_max: 68, ..Limits::default() };
     let mut rig = Rig::open(limits);
     let keyed = |rig: &mut Rig, key: &'static str, text: &str| {
         let mut outbound = Outbound::message(Opcode::Text, text.as_bytes());
@@ -514,6 +514,37 @@ fn conflation_keeps_the_place_and_changes_the_content() {
     let rest = rig.written();
     assert_eq!(rest[..15], [b'-'; 15]);
     assert_eq!(rest[15..], *b"\x81\x09gold=1001\x81\x09iron=2000\x81\x12==================");
+    assert_eq!(rig.env.queued.frames, 0);
+}
+
+#[test]
+fn keys_take_up_room_like_what_they_stand_for() {
+    let mut rig = Rig::open(Limits { queue_bytes_max: 1000, ..Limits::default() });
+    let push = |rig: &mut Rig, key: &str| {
+        let mut outbound = Outbound::message(Opcode::Text, b"x");
+        outbound.key = Some(key);
+        let sent = rig.connection.send(&mut outbound, &mut rig.env);
+        rig.connection.check_invariants();
+        sent
+    };
+    rig.send(&"-".repeat(18));
+    assert_eq!(rig.write(5).len(), 5);
+    let keys: Vec<String> = (0..20).map(|number| format!("{number:097}")).collect();
+    let queued = keys.iter().take_while(|key| push(&mut rig, key) == Sent::Queued).count();
+    assert_eq!((queued, rig.connection.queued_bytes()), (9, 15 + 9 * 3));
+    assert_eq!(rig.env.queued.frames, 20 + 9 * 100);
+    // A short one has room where a long one has none.
+    assert_eq!(push(&mut rig, &keys[0][..7]), Sent::Queued);
+    assert_eq!(push(&mut rig, &keys[0]), Sent::Full);
+    let mut newer = Outbound::message(Opcode::Text, b"y");
+    newer.key = Some(&keys[0]);
+    assert!(rig.connection.conflate(&mut newer, &mut rig.env));
+    rig.connection.check_invariants();
+    assert_eq!(rig.env.queued.frames, 20 + 9 * 100 + 10);
+    rig.connection.close_slow(&mut rig.env);
+    rig.connection.check_invariants();
+    assert!(rig.env.queued.frames < 60, "they go with what they stand for");
+    rig.connection.release(&mut rig.env);
     assert_eq!(rig.env.queued.frames, 0);
 }
 

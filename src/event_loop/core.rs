@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use crate::connection::{Cause, Closed, Connection, Env, Event, Outbound, Sent, State, Traffic};
 use crate::event_loop::Epoch;
 use crate::event_loop::drain::Drain;
+use crate::event_loop::marks::Marks;
 use crate::event_loop::stats::Counters;
 use crate::event_loop::table::Table;
 use crate::event_loop::timers::{TimerId, Timers};
@@ -48,9 +49,8 @@ pub struct Core {
     pub connections_max: usize,
     /// Set once: no new connections, and the loop ends when the last is gone or when the drain says so.
     pub drain: Option<Drain>,
-    /// For pushes to sets that overlap: the last push a slot was part of.
-    marks: Vec<u32>,
-    mark: u32,
+    /// For pushes to sets that overlap: the slots that are found already.
+    marks: Marks,
     /// Slots found by the registry, for when it must not be borrowed.
     found: Vec<u32>,
 }
@@ -108,8 +108,7 @@ impl Core {
             started: SystemTime::now(),
             connections_max,
             drain: None,
-            marks: Vec::new(),
-            mark: 0,
+            marks: Marks::default(),
             found: Vec::new(),
         }
     }
@@ -128,50 +127,51 @@ impl Core {
 
     /// To the connections of some uids; one that is named twice gets it once.
     pub fn push_uids<'u>(&mut self, uids: impl Iterator<Item = &'u str>, push: Push<'_>) -> Delivery {
-        let mut found = std::mem::take(&mut self.found);
+        let mut found = self.begin_search(&push);
         for uid in uids {
-            found.extend(self.registry.slots_of(uid));
+            found.extend(self.registry.slots_of(uid).filter(|slot| self.marks.see(*slot)));
         }
         self.push_found(found, push)
     }
 
     /// To the members of some groups; a member of several gets it once.
     pub fn push_groups<'g>(&mut self, groups: impl Iterator<Item = &'g str>, push: Push<'_>) -> Delivery {
-        let mut found = std::mem::take(&mut self.found);
+        let mut found = self.begin_search(&push);
         for group in groups {
-            found.extend(self.registry.members(group));
+            found.extend(self.registry.members(group).filter(|slot| self.marks.see(*slot)));
         }
         self.push_found(found, push)
     }
 
     /// To some connections; one that is named twice gets it once.
     pub fn push_fds(&mut self, fds: impl Iterator<Item = Fd>, push: Push<'_>) -> Delivery {
-        let mut found = std::mem::take(&mut self.found);
-        found.extend(fds.filter_map(|fd| self.table.slot_of(fd)));
+        let mut found = self.begin_search(&push);
+        found.extend(fds.filter_map(|fd| self.table.slot_of(fd)).filter(|slot| self.marks.see(*slot)));
         self.push_found(found, push)
     }
 
     /// To every open connection.
     pub fn broadcast(&mut self, push: Push<'_>) -> Delivery {
-        let mut found = std::mem::take(&mut self.found);
-        found.extend(0..self.table.slots_end());
+        let mut found = self.begin_search(&push);
+        found.extend((0..self.table.slots_end()).filter(|slot| self.marks.see(*slot)));
         self.push_found(found, push)
     }
 
-    fn push_found(&mut self, mut found: Vec<u32>, push: Push<'_>) -> Delivery {
-        let mark = self.next_mark();
-        for fd in push.except {
-            if let Some(slot) = self.table.slot_of(*fd) {
-                self.marks[slot as usize] = mark;
-            }
+    /// The list for what is found: empty, and whom the push leaves out is seen already. As each slot is put on it once, it
+    /// is never longer than the slots are many, however often a name is said.
+    fn begin_search(&mut self, push: &Push<'_>) -> Vec<u32> {
+        self.marks.begin(self.table.slots_end());
+        for slot in push.except.iter().filter_map(|fd| self.table.slot_of(*fd)) {
+            self.marks.see(slot);
         }
+        std::mem::take(&mut self.found)
+    }
+
+    fn push_found(&mut self, mut found: Vec<u32>, push: Push<'_>) -> Delivery {
         let mut delivery = Delivery::default();
         let mut outbound = self.outbound(&push, found.len() > 1);
         for slot in found.drain(..) {
-            if self.marks[slot as usize] != mark {
-                self.marks[slot as usize] = mark;
-                delivery.count(self.table.push(slot, &mut outbound));
-            }
+            delivery.count(self.table.push(slot, &mut outbound));
         }
         self.found = found;
         self.end_slow();
@@ -187,16 +187,6 @@ impl Core {
         outbound.to_many |= to_many;
         outbound.key = push.key.filter(|_| self.table.env.limits.slow_reader == SlowReader::Conflate);
         outbound
-    }
-
-    fn next_mark(&mut self) -> u32 {
-        self.marks.resize(self.table.slots_end() as usize, 0);
-        self.mark = self.mark.wrapping_add(1);
-        if self.mark == 0 {
-            self.marks.fill(0);
-            self.mark = 1;
-        }
-        self.mark
     }
 
     /// A ping.

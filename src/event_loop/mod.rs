@@ -10,6 +10,7 @@ mod core;
 mod drain;
 mod inbox;
 mod listener;
+mod marks;
 mod signals;
 mod socket;
 mod stats;

@@ -129,7 +129,7 @@ pub struct Clients {
         value_parser = clap::value_parser!(u32).range(1..))]
     pub uid_connections_max: Option<u32>,
 
-    /// Connections from one IP address at a time; over it, 429. Default: any number
+    /// WebSockets from one IP address at a time; over it, 429. Plain HTTP does not count. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_CONNECTIONS_MAX",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub address_connections_max: Option<u32>,

@@ -92,7 +92,9 @@ fn push(ctx: &mut Context<'_>, from: Fd, to: &Target<'_>, key: Option<&str>, dat
         Target::Uids(uids) => {
             let mut delivery = Delivery::default();
             let mut seen: HashSet<&str> = HashSet::new();
-            for to in uids.iter().map(Cow::as_ref).filter(|uid| seen.insert(uid)) {
+            let distinct = uids.iter().map(Cow::as_ref).filter(|uid| seen.insert(uid));
+            // A message that nobody will get is not even written.
+            for to in distinct.filter(|uid| ctx.is_online(uid)).collect::<Vec<_>>() {
                 delivery += ctx.push_uid(to, keyed(&message(&frame::to_uid(to)), key));
             }
             Ok(delivery)

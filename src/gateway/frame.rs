@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::{Quoted, Text};
+use super::json::{Quoted, Text, cut};
 
 /// uids in one frame, at most.
 const UIDS_MAX: usize = 1000;
@@ -117,6 +117,7 @@ impl<'a> Envelope<'a> {
         }
         let Some(kind) = self.kind else { return Err(Refusal::bad_frame("type is missing")) };
         let kind = text(kind, "type")?;
+        let kind = cut(&kind);
         let (request, used): (Request<'a>, &[&str]) = match &*kind {
             "push" => (self.push()?, &["to", "fd", "group", "all", "key", "data"]),
             "send" if self.data.is_none() => return Err(Refusal::bad_request("data is missing")),
@@ -257,7 +258,7 @@ impl<'de> Visitor<'de> for Members {
                 "data" => &mut envelope.data,
                 "uids" => &mut envelope.uids,
                 _ => {
-                    envelope.unknown = Some(name.into_owned());
+                    envelope.unknown = Some(cut(&name).into_owned());
                     continue;
                 }
             };

@@ -106,6 +106,16 @@ fn a_refused_frame_keeps_its_id() {
 }
 
 #[test]
+fn a_refusal_repeats_little_of_a_frame() {
+    let long = "x".repeat(900_000);
+    for text in [format!(r#"{{"type":"{long}"}}"#), format!(r#"{{"type":"heartbeat","{long}":1}}"#)] {
+        let refusal = parse(&text).1.expect_err("refused");
+        assert!(refusal.message.contains(&format!("\"{}…\"", "x".repeat(64))), "{}", refusal.message);
+        assert!(refusal.message.len() < 200, "{} bytes", refusal.message.len());
+    }
+}
+
+#[test]
 fn ours_are_the_documented_ones() {
     let fd = Fd::from_u64(1).expect("an fd");
     let ping = Heartbeat::Ping { every: Duration::from_secs(25), missed_max: 2 };

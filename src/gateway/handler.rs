@@ -22,6 +22,7 @@ use super::cli::{Auth, ForwardedHeader};
 use super::client;
 use super::clock;
 use super::contact;
+use super::exposure::Exposure;
 use super::frame::{self, Refusal};
 use super::ingress::Ingress;
 use super::ingress::waiting::Datagram;
@@ -56,6 +57,7 @@ pub struct Gateway {
     webhook: Option<Arc<Webhook>>,
     roster: Roster,
     api: Api,
+    exposure: Exposure,
     metrics: Metrics,
     datagrams: Vec<Ingress>,
     /// SIGHUP has come: the settings are to be read again.
@@ -69,6 +71,7 @@ pub struct Gateway {
 
 /// What has threads of its own, and was started before the loop.
 pub struct Rooms {
+    pub exposure: Exposure,
     pub keys: Arc<Mutex<ApiKeys>>,
     pub datagrams: Vec<Ingress>,
     pub hook: Option<Hook>,
@@ -93,7 +96,7 @@ impl Gateway {
     /// # Errors
     /// Says which key or secret cannot be used.
     pub fn new(settings: Settings, rooms: Rooms) -> Result<Gateway, String> {
-        let Rooms { keys, datagrams, hook, webhook, hangup } = rooms;
+        let Rooms { exposure, keys, datagrams, hook, webhook, hangup } = rooms;
         let watch = Watch::new(webhook.clone(), settings.serve.hooks.presence_delay.0);
         let mut gateway = Gateway {
             heartbeat: settings.serve.heartbeat(),
@@ -106,6 +109,7 @@ impl Gateway {
             webhook,
             roster: Roster::new(watch),
             api: Api::new(keys),
+            exposure,
             metrics: Metrics::new(),
             datagrams,
             hangup,
@@ -121,6 +125,8 @@ impl Gateway {
     /// Takes over from the settings what can change while the server runs.
     fn apply(&mut self) -> Result<(), String> {
         let serve = &self.settings.serve;
+        let api_keys = super::api_keys(&self.settings);
+        self.exposure.check(&api_keys)?;
         let tokens = self.settings.token_keys()?;
         let secret = contact::secret(serve).map_err(|error| error.to_string())?;
         if let Some(hook) = &self.hook {
@@ -129,7 +135,7 @@ impl Gateway {
         if let Some(webhook) = &self.webhook {
             webhook.set_secret(secret);
         }
-        self.api.set_keys(super::api_keys(&self.settings));
+        self.api.set_keys(api_keys);
         self.tokens = tokens;
         self.roster.set_uid_connections_max(serve.uid_connections_max());
         self.permits = Permits::new(serve.client_may());
@@ -388,16 +394,16 @@ impl Handler for Gateway {
         self.roster.handle_close(ctx, fd, closed);
     }
 
-    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Intake {
+    fn on_head(&mut self, ctx: &mut Context<'_>, _: Fd, request: &Request) -> Intake {
         match request.is_control() {
-            true => self.api.take_in(ctx, fd, request, &self.metrics),
+            true => self.api.take_in(ctx, request, &self.metrics),
             // Nothing that is served to clients has a body.
             false => Response::text(404, "not found\n").into(),
         }
     }
 
     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
-        self.api.handle_piece(ctx, fd, state, piece);
+        self.api.handle_piece(ctx, fd, state, piece, &self.metrics);
     }
 
     fn on_request(&mut self, ctx: &mut Context<'_>, _: Fd, request: &Request) -> Option<Response> {

@@ -10,6 +10,7 @@ mod cli;
 mod client;
 mod clock;
 mod contact;
+mod exposure;
 mod frame;
 mod handler;
 mod ingress;
@@ -45,6 +46,7 @@ use simple_logger::SimpleLogger;
 
 use self::auth::api_keys::ApiKeys;
 use self::cli::{ApiAddress, Cli, Command, Endpoint};
+use self::exposure::Exposure;
 use self::handler::{Gateway, Rooms, Told};
 use self::ingress::waiting::Waiting;
 use self::ingress::{Ingress, Outcome, Socket};
@@ -111,10 +113,12 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     serve.check_trust(&addresses)?;
     let (server, datagrams) = bind_api(server, inherited.api, &settings)?;
     let api: Vec<Address> = server.addresses().skip(addresses.len()).cloned().collect();
+    let datagram_addresses: Vec<_> = datagrams.iter().map(|socket| socket.address().clone()).collect();
+    let exposure = Exposure::of(&api, &datagram_addresses);
+    exposure.check(&api_keys(&settings))?;
     // Before anybody can know that there is a server to send a signal to: until then, SIGHUP would end it.
     let hangup = watch_hangup(server.remote())?;
     let keys = Arc::new(Mutex::new(api_keys(&settings)));
-    let datagram_addresses: Vec<_> = datagrams.iter().map(|socket| socket.address().clone()).collect();
     let datagrams = datagrams
         .into_iter()
         .map(|socket| serve_datagrams(socket, Arc::clone(&keys), server.remote()))
@@ -126,7 +130,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let node = contact::node(serve);
     let (webhook, hook) = (contact::webhook(serve, &node)?, contact::hook(serve, &node)?);
     let flush_time_max = WEBHOOK_FLUSH_TIME_MAX.min(limits.drain_time_max);
-    let rooms = Rooms { keys, datagrams, hook, webhook: webhook.clone(), hangup };
+    let rooms = Rooms { exposure, keys, datagrams, hook, webhook: webhook.clone(), hangup };
     let serves_page = serve.serves_page();
     let gateway = Gateway::new(settings, rooms)?;
     announce(&addresses, serves_page);

@@ -13,6 +13,12 @@ use sd_notify::NotifyState;
 /// What the socket unit of the API calls its sockets, with `FileDescriptorName=`.
 const API: &str = "api";
 
+/// The most sockets that are taken. Whoever says that there are more has no so many descriptors.
+const SOCKETS_MAX: u64 = 1024;
+
+/// The first of the descriptors that are handed over, unless the environment says otherwise.
+const FIRST_DESCRIPTOR: u64 = 3;
+
 /// The sockets that were handed over.
 #[derive(Debug, Default)]
 pub struct Inherited {
@@ -40,17 +46,23 @@ impl Inherited {
     pub fn take() -> io::Result<Inherited> {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
+        check_count()?;
+        let first = number("LISTEN_FDS_FIRST_FD").unwrap_or(FIRST_DESCRIPTOR);
         let mut sockets = ListenFd::from_env();
         let mut inherited = Inherited::default();
         for index in 0..sockets.len() {
             let name = names.next().unwrap_or_default();
-            match (ApiSocket::take(&mut sockets, index)?, name) {
+            let socket = ApiSocket::take(&mut sockets, index).ok_or_else(|| {
+                let descriptor = first.saturating_add(index as u64);
+                unfit(format!("systemd hands over descriptor {descriptor}, which is no socket that could be served"))
+            })?;
+            match (socket, name) {
                 (socket, API) => inherited.api.push(socket),
                 (ApiSocket::Http(socket), _) => inherited.listen.push(socket),
                 (socket, name) => {
                     let why =
                         format!("systemd hands over {socket} as {name:?}: only sockets named {API:?} may be such");
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+                    return Err(unfit(why));
                 }
             }
         }
@@ -58,22 +70,41 @@ impl Inherited {
     }
 }
 
+/// Refuses what would have to be listed before it could be found missing.
+fn check_count() -> io::Result<()> {
+    let is_ours = match env::var("LISTEN_PID") {
+        Ok(pid) => pid.is_empty() || pid == std::process::id().to_string(),
+        Err(_) => true,
+    };
+    match number("LISTEN_FDS").filter(|_| is_ours) {
+        Some(count) if count > SOCKETS_MAX => {
+            Err(unfit(format!("LISTEN_FDS is {count}: at most {SOCKETS_MAX} sockets are taken")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
+
+fn unfit(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
 impl ApiSocket {
-    fn take(sockets: &mut ListenFd, index: usize) -> io::Result<ApiSocket> {
+    /// What is at an index, if it is of use.
+    fn take(sockets: &mut ListenFd, index: usize) -> Option<ApiSocket> {
         if let Ok(Some(socket)) = sockets.take_tcp_listener(index) {
-            return Ok(ApiSocket::Http(socket.into()));
+            return Some(ApiSocket::Http(socket.into()));
         }
         if let Ok(Some(socket)) = sockets.take_unix_listener(index) {
-            return Ok(ApiSocket::Http(socket.into()));
+            return Some(ApiSocket::Http(socket.into()));
         }
         if let Ok(Some(socket)) = sockets.take_udp_socket(index) {
-            return Ok(ApiSocket::Udp(socket));
+            return Some(ApiSocket::Udp(socket));
         }
-        if let Ok(Some(socket)) = sockets.take_unix_datagram(index) {
-            return Ok(ApiSocket::UnixDatagram(socket));
-        }
-        let why = format!("systemd hands over descriptor {index}, which is no socket that could be served");
-        Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+        sockets.take_unix_datagram(index).ok()?.map(ApiSocket::UnixDatagram)
     }
 }
 

@@ -168,7 +168,7 @@ impl Server {
         let sent = entry.connection.ping(b"", &mut self.env);
         let limits = &self.env.limits;
         let (life, ledger) = self.oracle.account(fd);
-        let (queued, bytes) = (life.lane.bytes(), 2);
+        let (queued, bytes) = (life.lane.held_bytes(), 2);
         let all = ledger.total + life.lane.fresh_bytes() + bytes;
         let is_over_total = queued > 0 && all > limits.queue_total_bytes_max;
         let expected = match life.is_open() {

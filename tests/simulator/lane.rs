@@ -94,6 +94,13 @@ pub struct Posted {
     pub key: Option<String>,
 }
 
+impl Posted {
+    /// What it takes up in a queue of its own.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes + self.key.as_ref().map_or(0, String::len)
+    }
+}
+
 impl Segment {
     fn shared(posted: &Posted) -> Segment {
         let frames = VecDeque::from([(Due::Message(posted.id), posted.bytes)]);
@@ -111,6 +118,12 @@ impl Segment {
         if is_first {
             ledger.total += self.bytes;
         }
+        ledger.total += self.key_bytes();
+    }
+
+    /// Of its key, which takes memory, too.
+    fn key_bytes(&self) -> usize {
+        self.key.as_ref().map_or(0, String::len)
     }
 
     /// The memory that goes when this leaves its queue.
@@ -119,6 +132,7 @@ impl Segment {
             *if self.is_raw { &mut ledger.http } else { &mut ledger.total } -= self.bytes;
             return;
         };
+        ledger.total -= self.key_bytes();
         let queues = ledger.shared.get_mut(&id).expect("a shared frame is counted");
         *queues -= 1;
         if *queues == 0 {
@@ -142,6 +156,12 @@ impl Lane {
         self.bytes
     }
 
+    /// Those, and the keys of what is queued.
+    pub fn held_bytes(&self) -> usize {
+        let keys = if self.is_queued { self.segments.iter().map(Segment::key_bytes).sum() } else { 0 };
+        self.bytes + keys
+    }
+
     /// Unwritten bytes that take no memory of their own.
     pub fn fresh_bytes(&self) -> usize {
         if self.is_queued { 0 } else { self.bytes }
@@ -155,7 +175,8 @@ impl Lane {
     /// Bytes in its queue that nobody judged: of control frames, and what the wire has yet to be offered.
     pub fn unjudged_bytes(&self) -> usize {
         let is_untried = self.is_untried();
-        let bytes = |segment: &Segment| if is_untried { segment.bytes } else { segment.control };
+        let all = |segment: &Segment| segment.bytes + segment.key_bytes();
+        let bytes = |segment: &Segment| if is_untried { all(segment) } else { segment.control };
         if self.is_queued { self.segments.iter().map(bytes).sum() } else { 0 }
     }
 
@@ -257,7 +278,7 @@ impl Lane {
 
     /// A message takes the place of the last unsent one with its key. `false`: it cannot.
     pub fn conflate(&mut self, posted: &Posted, limits: &Limits, ledger: &mut Ledger) -> bool {
-        let sent = self.sent;
+        let (sent, keys) = (self.sent, self.held_bytes() - self.bytes);
         let last = self.segments.iter_mut().enumerate().rfind(|(_, segment)| segment.key == posted.key);
         let may = posted.key.is_some() && self.is_queued;
         let Some((index, segment)) = last.filter(|_| may) else { return false };
@@ -269,7 +290,8 @@ impl Lane {
         let is_last = segment.shared.is_some_and(|older| ledger.shared.get(&older) == Some(&1));
         let given = if is_last { segment.bytes } else { 0 };
         let is_over_total = taken > given && ledger.total > limits.queue_total_bytes_max;
-        if bytes > limits.queue_bytes_max || is_over_total {
+        let is_over = bytes > self.bytes && bytes + keys > limits.queue_bytes_max;
+        if is_over || is_over_total {
             return false;
         }
         segment.release(ledger);

@@ -90,8 +90,8 @@ impl Server {
             Sent::Full | Sent::TooLarge => {}
         }
         let (limits, lane) = (&self.env.limits, &self.oracle.lives[&self.slots.fd_of(slot)].lane);
-        let is_over_total = self.oracle.ledger.total + posted.bytes > limits.queue_total_bytes_max;
-        let is_over = lane.bytes() + posted.bytes > limits.queue_bytes_max || is_over_total;
+        let is_over_total = self.oracle.ledger.total + posted.held_bytes() > limits.queue_total_bytes_max;
+        let is_over = lane.held_bytes() + posted.held_bytes() > limits.queue_bytes_max || is_over_total;
         assert!(lane.bytes() > 0 && lane.fresh_bytes() == 0 && is_over, "who is called slow has a queue, and no room");
         match self.env.limits.slow_reader {
             SlowReader::Close => self.close_slow(slot),
@@ -120,12 +120,13 @@ impl Server {
         let (life, ledger) = self.oracle.account(fd);
         let limits = &self.env.limits;
         let queued = life.lane.bytes();
-        let all = ledger.total + life.lane.fresh_bytes() + posted.bytes;
-        let is_over_total = queued > 0 && all > limits.queue_total_bytes_max;
+        let all = ledger.total + life.lane.fresh_bytes() + posted.held_bytes();
+        let held = life.lane.held_bytes() + posted.held_bytes();
+        let is_over = queued > 0 && (held > limits.queue_bytes_max || all > limits.queue_total_bytes_max);
         let expected = match posted.bytes {
             _ if !life.is_open() => Sent::NotOpen,
             bytes if bytes > limits.queue_bytes_max => Sent::TooLarge,
-            bytes if queued + bytes > limits.queue_bytes_max || is_over_total => Sent::Full,
+            _ if is_over => Sent::Full,
             _ => Sent::Queued,
         };
         let sent = entry.connection.send(message, &mut self.env);

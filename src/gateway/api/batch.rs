@@ -13,6 +13,8 @@ pub struct Batch {
     /// Whether that line is too long, and what comes of it passed over.
     is_overlong: bool,
     line_bytes_max: usize,
+    /// Whether its answers have begun.
+    is_begun: bool,
     /// Lines that have ended.
     lines: u64,
     scratch: String,
@@ -21,7 +23,13 @@ pub struct Batch {
 impl Batch {
     /// A batch whose lines have at most so many bytes.
     pub fn new(line_bytes_max: usize) -> Batch {
-        Batch { partial: Vec::new(), is_overlong: false, line_bytes_max, lines: 0, scratch: String::new() }
+        let (partial, scratch) = (Vec::new(), String::new());
+        Batch { partial, is_overlong: false, line_bytes_max, is_begun: false, lines: 0, scratch }
+    }
+
+    /// Begins the answers. `false`: they have begun.
+    pub fn begin(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_begun, true)
     }
 
     /// Carries out the lines that end in `piece`, and appends an answer for each to `out`.

@@ -1,6 +1,8 @@
 //! What back ends ask for, read from JSON and judged before anything is done.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::hash::Hash;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,10 +11,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
-use crate::gateway::json::{Text, present};
+use crate::gateway::json::{Text, cut, cut_quoted, present};
 
 /// The longest `id`, as it is written: it is sent back.
 const ID_BYTES_MAX: usize = 128;
+
+/// Persons, connections and groups that one command names, those of `except` included.
+const NAMES_MAX: usize = 10_000;
 
 /// A push or one of the registry's verbs, as it came. Each takes what it has a use for, and the rest is refused.
 #[derive(Default, Deserialize)]
@@ -36,7 +41,7 @@ pub struct Command<'a> {
     #[serde(borrow)]
     binary: Option<Text<'a>>,
     #[serde(borrow)]
-    except: Option<Except<'a>>,
+    except: Option<ExceptMembers<'a>>,
     #[serde(borrow)]
     key: Option<Text<'a>>,
     #[serde(borrow)]
@@ -50,10 +55,10 @@ pub struct Command<'a> {
     pub abort: Option<bool>,
 }
 
-/// Whom a push leaves out.
+/// The member `except`, as it came.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Except<'a> {
+struct ExceptMembers<'a> {
     fd: Option<u64>,
     fds: Option<Vec<u64>>,
     #[serde(borrow)]
@@ -71,7 +76,7 @@ pub struct Except<'a> {
 #[serde(deny_unknown_fields)]
 pub struct OnlineCommand<'a> {
     #[serde(borrow)]
-    pub uids: Vec<Text<'a>>,
+    uids: Vec<Text<'a>>,
 }
 
 /// A push that was judged.
@@ -80,17 +85,25 @@ pub struct PushCommand<'a> {
     pub id: Option<&'a str>,
     pub target: Target<'a>,
     pub payload: Payload<'a>,
-    pub except: Option<Except<'a>>,
+    pub except: Except<'a>,
     pub key: Option<Cow<'a, str>>,
 }
 
-/// Whom a command is for.
+/// Whom a command is for: each once, in the order in which they are named.
 #[derive(Debug)]
 pub enum Target<'a> {
     Uids(Vec<Cow<'a, str>>),
-    Fds(Vec<u64>),
+    Fds(Vec<Fd>),
     Groups(Vec<Cow<'a, str>>),
     All,
+}
+
+/// Whom a push leaves out, each once.
+#[derive(Default, Debug)]
+pub struct Except<'a> {
+    pub fds: Vec<Fd>,
+    pub uids: Vec<Cow<'a, str>>,
+    pub groups: Vec<Cow<'a, str>>,
 }
 
 /// What is pushed.
@@ -115,7 +128,7 @@ pub fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
             Err(error) => match error.path().to_string() {
                 // The object itself, or a name in it that is none.
                 path if path == "." || path.ends_with('?') => plain(error.inner()),
-                path => format!("{path}: {}", plain(error.inner())),
+                path => format!("{}: {}", cut(&path), plain(error.inner())),
             },
             Ok(_) => plain(&error),
         };
@@ -131,6 +144,7 @@ fn plain(error: &serde_json::Error) -> String {
         (line, column) => format!(" (line {line}, column {column})"),
     };
     let text = error.to_string();
+    let text = cut_quoted(&text);
     let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
     if !error.is_data() {
         return format!("no JSON: {text}{place}");
@@ -168,7 +182,7 @@ impl<'a> Command<'a> {
             target: self.take_target(true)?,
             payload: self.take_payload()?,
             except: self.take_except()?,
-            key: self.key.take().map(|key| key.0),
+            key: self.take_key()?,
         };
         self.check_empty("push")?;
         Ok(push)
@@ -176,6 +190,7 @@ impl<'a> Command<'a> {
 
     /// The connections or persons it is for; `groups` and `all` where the verb knows those too.
     pub fn take_target(&mut self, with_groups: bool) -> Result<Target<'a>, ApiError> {
+        check_count(self.count_names())?;
         let (allowed, group, groups, all) = match with_groups {
             true => ("uid, uids, fd, fds, group, groups, all", self.group.take(), self.groups.take(), self.all.take()),
             false => ("uid, uids, fd, fds", None, None, None),
@@ -184,8 +199,8 @@ impl<'a> Command<'a> {
         let given = [
             self.uid.take().map(|uid| names(vec![uid], "uid").map(Target::Uids)),
             self.uids.take().map(|uids| names(uids, "uids").map(Target::Uids)),
-            self.fd.take().map(|fd| Ok(Target::Fds(vec![fd]))),
-            self.fds.take().map(|fds| Ok(Target::Fds(fds))),
+            self.fd.take().map(|fd| fds(vec![fd], "fd").map(Target::Fds)),
+            self.fds.take().map(|numbers| fds(numbers, "fds").map(Target::Fds)),
             group.map(|group| names(vec![group], "group").map(Target::Groups)),
             groups.map(|groups| names(groups, "groups").map(Target::Groups)),
             all.map(check_all),
@@ -212,17 +227,30 @@ impl<'a> Command<'a> {
         }
     }
 
+    /// The conflation key, bounded as clients' are: queues keep it.
+    fn take_key(&mut self) -> Result<Option<Cow<'a, str>>, ApiError> {
+        let Some(key) = self.key.take() else { return Ok(None) };
+        check_name(&key.0, "key")?;
+        Ok(Some(key.0))
+    }
+
     /// Whom it leaves out.
-    fn take_except(&mut self) -> Result<Option<Except<'a>>, ApiError> {
-        let Some(except) = self.except.take() else { return Ok(None) };
-        let uids = except.uid.iter().chain(except.uids.iter().flatten());
-        let groups = except.group.iter().chain(except.groups.iter().flatten());
-        uids.chain(groups).try_for_each(|name| check_name(&name.0, "except"))?;
-        Ok(Some(except))
+    fn take_except(&mut self) -> Result<Except<'a>, ApiError> {
+        let Some(except) = self.except.take() else { return Ok(Except::default()) };
+        let ExceptMembers { fd, fds: numbers, uid, uids, group, groups } = except;
+        let all = |one: Option<Text<'a>>, many: Option<Vec<Text<'a>>>| {
+            names(one.into_iter().chain(many.into_iter().flatten()).collect(), "except")
+        };
+        Ok(Except {
+            fds: fds(fd.into_iter().chain(numbers.into_iter().flatten()).collect(), "except")?,
+            uids: all(uid, uids)?,
+            groups: all(group, groups)?,
+        })
     }
 
     /// The groups it is about, at least one.
     pub fn take_groups(&mut self) -> Result<Vec<Cow<'a, str>>, ApiError> {
+        check_count(self.count_names())?;
         match (self.group.take(), self.groups.take()) {
             (Some(group), None) => names(vec![group], "group"),
             (None, Some(groups)) => names(groups, "groups"),
@@ -232,11 +260,22 @@ impl<'a> Command<'a> {
     }
 
     /// The one connection and the one uid of a `bind`.
-    pub fn take_binding(&mut self) -> Result<(u64, Cow<'a, str>), ApiError> {
+    pub fn take_binding(&mut self) -> Result<(Fd, Cow<'a, str>), ApiError> {
         let fd = self.fd.take().ok_or(ApiError::bad_request("fd is missing"))?;
+        let fd = to_fd(fd, "fd")?;
         let uid = self.uid.take().ok_or(ApiError::bad_request("uid is missing"))?;
         check_name(&uid.0, "uid")?;
         Ok((fd, uid.0))
+    }
+
+    /// How many it names in its lists.
+    fn count_names(&self) -> usize {
+        let (empty, len) =
+            (ExceptMembers::default(), |names: &Option<Vec<Text<'a>>>| names.as_ref().map_or(0, Vec::len));
+        let except = self.except.as_ref().unwrap_or(&empty);
+        let numbers = [&self.fds, &except.fds].into_iter().flatten().map(Vec::len);
+        let names = [&self.uids, &self.groups, &except.uids, &except.groups].into_iter().map(len);
+        numbers.chain(names).sum()
     }
 
     /// Refuses what the verb has no use for: a mistake is better told than ignored. To be called when all was taken.
@@ -267,24 +306,44 @@ impl<'a> Command<'a> {
     }
 }
 
-impl Except<'_> {
-    /// The fds that it names outright.
-    pub fn fds(&self) -> impl Iterator<Item = Fd> + '_ {
-        self.fd.iter().chain(self.fds.iter().flatten()).filter_map(|fd| Fd::from_u64(*fd))
+impl<'a> OnlineCommand<'a> {
+    /// The uids, each once.
+    pub fn into_uids(self) -> Result<Vec<Cow<'a, str>>, ApiError> {
+        check_count(self.uids.len())?;
+        names(self.uids, "uids")
     }
+}
 
-    pub fn uids(&self) -> impl Iterator<Item = &str> {
-        self.uid.iter().chain(self.uids.iter().flatten()).map(AsRef::as_ref)
-    }
-
-    pub fn groups(&self) -> impl Iterator<Item = &str> {
-        self.group.iter().chain(self.groups.iter().flatten()).map(AsRef::as_ref)
+/// What a command asks for takes time and memory for each of those it names: those have a bound.
+fn check_count(count: usize) -> Result<(), ApiError> {
+    match count {
+        0..=NAMES_MAX => Ok(()),
+        _ => Err(ApiError::too_large(format!("{count} are named: a command names at most {NAMES_MAX}"))),
     }
 }
 
 fn names<'a>(texts: Vec<Text<'a>>, member: &str) -> Result<Vec<Cow<'a, str>>, ApiError> {
     texts.iter().try_for_each(|text| check_name(&text.0, member))?;
-    Ok(texts.into_iter().map(|text| text.0).collect())
+    Ok(distinct(texts.into_iter().map(|text| text.0).collect()))
+}
+
+fn fds(numbers: Vec<u64>, member: &str) -> Result<Vec<Fd>, ApiError> {
+    numbers.into_iter().map(|number| to_fd(number, member)).collect::<Result<_, _>>().map(distinct)
+}
+
+fn to_fd(number: u64, member: &str) -> Result<Fd, ApiError> {
+    Fd::from_u64(number).ok_or_else(|| ApiError::bad_request(format!("{member}: {number} is no fd")))
+}
+
+/// Each once, in order.
+fn distinct<T: Eq + Hash>(mut items: Vec<T>) -> Vec<T> {
+    if items.len() > 1 {
+        let mut seen = HashSet::with_capacity(items.len());
+        let are_new: Vec<bool> = items.iter().map(|item| seen.insert(item)).collect();
+        let mut are_new = are_new.into_iter();
+        items.retain(|_| are_new.next() == Some(true));
+    }
+    items
 }
 
 /// Refuses what is no uid and no group.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::verbs::json;
+use crate::gateway::json::cut;
 use crate::gateway::proxies::address_of;
 use crate::gateway::session::Session;
 
@@ -40,7 +41,7 @@ impl Page {
                     Ok(limit @ 1..=LIMIT_MAX) => page.limit = limit,
                     _ => return Err(ApiError::bad_request(format!("limit: it must be from 1 to {LIMIT_MAX}"))),
                 },
-                other => return Err(ApiError::bad_request(format!("{other}: no such parameter: after, limit"))),
+                other => return Err(ApiError::bad_request(format!("{}: no such parameter: after, limit", cut(other)))),
             }
         }
         Ok(page)
@@ -228,17 +229,25 @@ pub fn attributes(ctx: &Context<'_>, fd: &str) -> Result<String, ApiError> {
 /// Sets all attributes of a connection, or merges others into them (RFC 7386).
 pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool) -> Result<String, ApiError> {
     let fd = open(ctx, fd)?;
-    let attributes: Map<String, Value> = super::command::read(body)?;
-    if ctx.session::<Session>(fd).is_none() {
-        ctx.set_session(fd, Session::default());
-    }
-    let session = ctx.session_mut::<Session>(fd).ok_or_else(gone)?;
-    if merges {
-        merge(&mut session.attributes, attributes);
+    let given: Map<String, Value> = super::command::read(body)?;
+    let attributes = if merges {
+        let mut attributes = ctx.session::<Session>(fd).map(|session| session.attributes.clone()).unwrap_or_default();
+        merge(&mut attributes, given);
+        attributes
     } else {
-        session.attributes = attributes;
+        given
+    };
+    // Patch by patch, they would grow without a bound.
+    let (json, bytes_max) = (json(&attributes)?, ctx.limits().body_bytes_max);
+    if json.len() > bytes_max {
+        let what = format!("the attributes would have {} bytes: they have at most {bytes_max}", json.len());
+        return Err(ApiError::too_large(what));
     }
-    json(&session.attributes)
+    match ctx.session_mut::<Session>(fd) {
+        Some(session) => session.attributes = attributes,
+        None => _ = ctx.set_session(fd, Session { attributes, ..Session::default() }),
+    }
+    Ok(json)
 }
 
 /// A JSON merge patch: what is `null` goes, objects are merged, all else is replaced (RFC 7386 section 2).
@@ -317,7 +326,7 @@ fn open(ctx: &Context<'_>, fd: &str) -> Result<Fd, ApiError> {
 
 fn parse_fd(text: &str, member: &str) -> Result<Fd, ApiError> {
     let fd = text.parse().ok().and_then(Fd::from_u64);
-    fd.ok_or_else(|| ApiError::bad_request(format!("{member}: {text:?} is no fd")))
+    fd.ok_or_else(|| ApiError::bad_request(format!("{member}: {:?} is no fd", cut(text))))
 }
 
 fn gone() -> ApiError {

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fdpush::{Context, Fd, Intake, Piece, Request, Response};
+use fdpush::{Context, Fd, Intake, Peer, Piece, Request, Response};
 use percent_encoding::percent_decode_str;
 
 use self::batch::Batch;
@@ -165,22 +165,29 @@ impl Api {
     }
 
     /// The head of a request with a body: refused before it is sent, where it can be.
-    pub fn take_in(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, metrics: &Metrics) -> Intake {
+    pub fn take_in(&mut self, ctx: &mut Context<'_>, request: &Request, metrics: &Metrics) -> Intake {
         match self.admit(request) {
-            Ok(Call::Batch) => {
-                metrics.count_api_request(Call::Batch.label(), 200);
-                let line_bytes_max = ctx.limits().body_bytes_max;
-                ctx.begin_response(fd, &Response::new(200).header("Content-Type", "application/x-ndjson"));
-                Intake::pieces(Batch::new(line_bytes_max))
-            }
+            Ok(Call::Batch) => Intake::pieces(Batch::new(ctx.limits().body_bytes_max)),
             Ok(_) => Intake::Whole,
             Err(refused) => Intake::Refuse(refused.response(metrics)),
         }
     }
 
     /// A piece of a batch.
-    pub fn handle_piece(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
+    pub fn handle_piece(
+        &mut self,
+        ctx: &mut Context<'_>,
+        fd: Fd,
+        state: &mut dyn Any,
+        piece: Piece<'_>,
+        metrics: &Metrics,
+    ) {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
+        // Not before there is a piece: behind a response, a client that waits for a 100 would wait in vain.
+        if batch.begin() {
+            metrics.count_api_request(Call::Batch.label(), 200);
+            ctx.begin_response(fd, &ndjson());
+        }
         self.answers.clear();
         match piece {
             Piece::Bytes(bytes) => batch.handle_piece(ctx, bytes, &mut self.answers),
@@ -206,6 +213,8 @@ impl Api {
         };
         let response = match call {
             Call::Push => self.push(ctx, request.body()),
+            // An empty one, which has no body, and so no pieces.
+            Call::Batch => ndjson(),
             Call::Metrics => {
                 Response::new(200).header("Content-Type", metrics::CONTENT_TYPE).body(metrics_text(ctx).into_bytes())
             }
@@ -274,8 +283,11 @@ impl Api {
                 _ => Err(ApiError::unauthorized("an API key is needed: Authorization: Bearer KEY")),
             };
         }
-        let host = request.header("host").unwrap_or_default();
-        if request.peer().ip().is_some() && !is_local(host) {
+        let (peer, host) = (request.peer(), request.header("host").unwrap_or_default());
+        if !is_this_machine(peer) {
+            return Err(ApiError::forbidden("without API keys, only this machine may ask"));
+        }
+        if peer.ip().is_some() && !is_local(host) {
             return Err(ApiError::forbidden(
                 "without API keys, Host must be this machine's own: localhost, 127.0.0.1, [::1]",
             ));
@@ -304,6 +316,12 @@ pub fn check_datagram(keys: &ApiKeys, datagram: &[u8]) -> Result<(), ApiError> {
         Some(_) => Err(ApiError::unauthorized("this API key is not known")),
         None => Err(ApiError::unauthorized("an API key is needed: a member \"auth\"")),
     }
+}
+
+/// Whether it came from this machine. No listener that takes no key can be reached from elsewhere; where something on the
+/// way changed the address that was asked for, the one that asks still tells.
+fn is_this_machine(peer: Peer) -> bool {
+    peer.is_loopback() || peer == Peer::Unix
 }
 
 /// Whether `host`, a name or an address with or without a port, is this machine to itself.
@@ -365,10 +383,13 @@ fn answer(ctx: &mut Context<'_>, call: Call<'_>, request: &Request, roster: &mut
             _ => look::attributes(ctx, fd),
         },
         Call::Stats => look::stats(ctx),
-        // An empty batch has no body, and so no pieces.
-        Call::Batch => Ok(String::new()),
-        Call::Push | Call::Metrics | Call::Healthy | Call::Ready => Err(ApiError::not_found("not here")),
+        Call::Push | Call::Batch | Call::Metrics | Call::Healthy | Call::Ready => Err(ApiError::not_found("not here")),
     }
+}
+
+/// The head of the answers to a batch.
+fn ndjson() -> Response {
+    Response::new(200).header("Content-Type", "application/x-ndjson")
 }
 
 fn ready(ctx: &Context<'_>) -> Response {
@@ -387,4 +408,28 @@ fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
     let name = name.map_err(|_| ApiError::bad_request("the name in the path is no UTF-8"))?;
     command::check_name(&name, "the name in the path")?;
     Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn without_keys_only_this_machine_may_ask() {
+        assert!(is_this_machine(Peer::Unix));
+        for (peer, is_here) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("10.0.0.1:1", false),
+            ("[::ffff:10.0.0.1]:1", false),
+            ("[2001:db8::1]:1", false),
+        ] {
+            let address: SocketAddr = peer.parse().expect("an address");
+            assert_eq!(is_this_machine(address.into()), is_here, "{peer}");
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! `POST /api/push`, a line of a batch, a datagram: one message, to whom it may concern.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use fdpush::{Context, Delivery, Fd, Message, Push};
 
@@ -36,7 +35,7 @@ pub fn execute(
     out: &mut String,
 ) -> Result<(), ApiError> {
     let PushCommand { id, target, payload, except, key } = command;
-    let except = except.as_ref().map_or_else(Vec::new, |except| excepted(ctx, except));
+    let except = excepted(ctx, except);
     let how = How { except: &except, key: key.as_deref() };
     let (delivery, offline) = match payload {
         Payload::Data(data) => push_data(ctx, target, data, &how, scratch)?,
@@ -47,18 +46,21 @@ pub fn execute(
     Ok(())
 }
 
-/// What the envelope of one uid adds to `data`, at most: a name of 128 bytes, each of them escaped.
-const ENVELOPE_BYTES_MAX: usize = 1024;
-
 /// How a push is done.
 struct How<'a> {
+    /// In order, each once.
     except: &'a [Fd],
     key: Option<&'a str>,
 }
 
 impl How<'_> {
     fn of<'p>(&'p self, message: Message<'p>) -> Push<'p> {
-        let push = message.except(self.except);
+        self.besides(message, self.except)
+    }
+
+    /// As [`of`](How::of), where of those left out only these matter.
+    fn besides<'p>(&'p self, message: Message<'p>, except: &'p [Fd]) -> Push<'p> {
+        let push = message.except(except);
         match self.key {
             Some(key) => push.key(key),
             None => push,
@@ -78,7 +80,7 @@ fn push_data<'t>(
     message: &mut String,
 ) -> Result<Pushed<'t>, ApiError> {
     match target {
-        Target::Uids(uids) => return push_to_each(ctx, &distinct(uids), data, how, message),
+        Target::Uids(uids) => return push_to_each(ctx, uids, data, how, message),
         Target::Fds(_) => envelope(message, data, |_| {}),
         Target::Groups(groups) => match groups.as_slice() {
             [group] => envelope(message, data, |message| {
@@ -100,26 +102,32 @@ fn push_data<'t>(
 /// Pushes `data` to each of these persons, who is told that it was for them.
 fn push_to_each<'t>(
     ctx: &mut Context<'_>,
-    uids: &[&'t str],
+    uids: &'t [Cow<'_, str>],
     data: &str,
     how: &How<'_>,
     message: &mut String,
 ) -> Result<Pushed<'t>, ApiError> {
-    if data.len() + ENVELOPE_BYTES_MAX > ctx.limits().queue_bytes_max {
-        // It may be too long for some and not for others: then it is not pushed to any.
-        for uid in uids {
-            envelope_to(message, uid, data);
-            check_size(ctx, message.as_bytes())?;
-        }
+    // It may be too long for some and not for others: then it is not pushed to any.
+    let mut longest = 0;
+    for uid in uids {
+        envelope_to(message, uid, "");
+        longest = longest.max(message.len());
     }
+    check_bytes(ctx, longest + data.len())?;
     let mut pushed = Pushed::default();
     for uid in uids {
-        envelope_to(message, uid, data);
-        let delivery = ctx.push_uid(uid, how.of(Message::Text(message)));
-        if delivery.matched == 0 && !ctx.is_online(uid) {
+        if !ctx.is_online(uid) {
             pushed.1.push(uid);
+            continue;
         }
-        pushed.0 += delivery;
+        // The list may be long, and each of many would walk it.
+        let mut except = Vec::new();
+        if !how.except.is_empty() {
+            except = ctx.fds_of(uid);
+            except.retain(|fd| how.except.binary_search(fd).is_ok());
+        }
+        envelope_to(message, uid, data);
+        pushed.0 += ctx.push_uid(uid, how.besides(Message::Text(message), &except));
     }
     Ok(pushed)
 }
@@ -151,36 +159,30 @@ fn push_raw<'t>(
     message: Message<'_>,
     how: &How<'_>,
 ) -> Result<Pushed<'t>, ApiError> {
-    check_size(ctx, message.as_bytes())?;
+    check_bytes(ctx, message.as_bytes().len())?;
     let push = how.of(message);
     Ok(match target {
         Target::Uids(uids) => {
             let delivery = ctx.push_uids(uids.iter().map(AsRef::as_ref), push);
-            (delivery, distinct(uids).into_iter().filter(|uid| !ctx.is_online(uid)).collect())
+            (delivery, uids.iter().map(AsRef::as_ref).filter(|uid| !ctx.is_online(uid)).collect())
         }
-        Target::Fds(fds) => (ctx.push_fds(fds.iter().filter_map(|fd| Fd::from_u64(*fd)), push), Vec::new()),
+        Target::Fds(fds) => (ctx.push_fds(fds.iter().copied(), push), Vec::new()),
         Target::Groups(groups) => (ctx.push_groups(groups.iter().map(AsRef::as_ref), push), Vec::new()),
         Target::All => (ctx.broadcast(push), Vec::new()),
     })
 }
 
-fn check_size(ctx: &Context<'_>, payload: &[u8]) -> Result<(), ApiError> {
-    frame::check_size(payload.len(), ctx.limits().queue_bytes_max).map_err(ApiError::too_large)
+fn check_bytes(ctx: &Context<'_>, payload_bytes: usize) -> Result<(), ApiError> {
+    frame::check_size(payload_bytes, ctx.limits().queue_bytes_max).map_err(ApiError::too_large)
 }
 
-/// The names, each once, in order.
-fn distinct<'t>(names: &'t [Cow<'_, str>]) -> Vec<&'t str> {
-    if let [name] = names {
-        return vec![name];
-    }
-    let mut seen = HashSet::new();
-    names.iter().map(AsRef::as_ref).filter(|name| seen.insert(*name)).collect()
-}
-
+/// The connections that are left out, in order, each once.
 fn excepted(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
-    let mut fds: Vec<Fd> = except.fds().collect();
-    except.uids().for_each(|uid| fds.extend(ctx.fds_of(uid)));
-    except.groups().for_each(|group| fds.extend(ctx.members(group)));
+    let mut fds = except.fds.clone();
+    except.uids.iter().for_each(|uid| fds.extend(ctx.fds_of(uid)));
+    except.groups.iter().for_each(|group| fds.extend(ctx.members(group)));
+    fds.sort_unstable();
+    fds.dedup();
     fds
 }
 

@@ -39,10 +39,8 @@ pub fn bind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<S
     let (fd, uid) = command.take_binding()?;
     command.check_empty("bind")?;
     let mut changed = Changed::default();
-    if let Some(fd) = Fd::from_u64(fd) {
-        let change = roster.bind(ctx, fd, &uid);
-        changed.count(change.map_err(|full| ApiError::too_many(full.to_string()))?)?;
-    }
+    let change = roster.bind(ctx, fd, &uid);
+    changed.count(change.map_err(|full| ApiError::too_many(full.to_string()))?)?;
     json(&changed)
 }
 
@@ -134,10 +132,9 @@ pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
         offline: BTreeSet<&'a str>,
     }
     let command: OnlineCommand<'_> = command::read(body)?;
+    let uids = command.into_uids()?;
     let mut answer = Online { online: BTreeMap::new(), offline: BTreeSet::new() };
-    for uid in &command.uids {
-        let uid = uid.as_ref();
-        command::check_name(uid, "uids")?;
+    for uid in uids.iter().map(AsRef::as_ref) {
         match ctx.fds_of(uid) {
             fds if fds.is_empty() => {
                 answer.offline.insert(uid);
@@ -153,7 +150,7 @@ pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
 /// The open connections that a target names, each once.
 fn connections(ctx: &Context<'_>, target: &Target<'_>) -> BTreeSet<Fd> {
     match target {
-        Target::Fds(fds) => fds.iter().filter_map(|fd| Fd::from_u64(*fd)).filter(|fd| ctx.is_open(*fd)).collect(),
+        Target::Fds(fds) => fds.iter().copied().filter(|fd| ctx.is_open(*fd)).collect(),
         Target::Uids(uids) => uids.iter().flat_map(|uid| ctx.fds_of(uid)).collect(),
         Target::Groups(groups) => groups.iter().flat_map(|group| ctx.members(group)).collect(),
         Target::All => ctx.connections().collect(),
