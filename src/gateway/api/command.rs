@@ -40,8 +40,9 @@ pub struct Command<'a> {
     text: Option<Text<'a>>,
     #[serde(borrow)]
     binary: Option<Text<'a>>,
+    /// Apart, for it is large and seldom there.
     #[serde(borrow)]
-    except: Option<ExceptMembers<'a>>,
+    except: Option<Box<ExceptMembers<'a>>>,
     #[serde(borrow)]
     key: Option<Text<'a>>,
     #[serde(borrow)]
@@ -191,25 +192,38 @@ impl<'a> Command<'a> {
     /// The connections or persons it is for; `groups` and `all` where the verb knows those too.
     pub fn take_target(&mut self, with_groups: bool) -> Result<Target<'a>, ApiError> {
         check_count(self.count_names())?;
-        let (allowed, group, groups, all) = match with_groups {
-            true => ("uid, uids, fd, fds, group, groups, all", self.group.take(), self.groups.take(), self.all.take()),
-            false => ("uid, uids, fd, fds", None, None, None),
-        };
-        let check_all = |is_all: bool| is_all.then_some(Target::All).ok_or(ApiError::bad_request("all must be true"));
-        let given = [
-            self.uid.take().map(|uid| names(vec![uid], "uid").map(Target::Uids)),
-            self.uids.take().map(|uids| names(uids, "uids").map(Target::Uids)),
-            self.fd.take().map(|fd| fds(vec![fd], "fd").map(Target::Fds)),
-            self.fds.take().map(|numbers| fds(numbers, "fds").map(Target::Fds)),
-            group.map(|group| names(vec![group], "group").map(Target::Groups)),
-            groups.map(|groups| names(groups, "groups").map(Target::Groups)),
-            all.map(check_all),
-        ];
-        let mut given = given.into_iter().flatten();
-        match (given.next(), given.next()) {
-            (Some(target), None) => target,
-            (None, _) => Err(ApiError::bad_request(format!("one of {allowed} is needed"))),
-            (Some(_), Some(_)) => Err(ApiError::bad_request(format!("only one of {allowed} may be given"))),
+        let mut given = count(&[self.uid.is_some(), self.uids.is_some(), self.fd.is_some(), self.fds.is_some()]);
+        let mut allowed = "uid, uids, fd, fds";
+        if with_groups {
+            given += count(&[self.group.is_some(), self.groups.is_some(), self.all.is_some()]);
+            allowed = "uid, uids, fd, fds, group, groups, all";
+        }
+        match given {
+            1 => {}
+            0 => return Err(ApiError::bad_request(format!("one of {allowed} is needed"))),
+            _ => return Err(ApiError::bad_request(format!("only one of {allowed} may be given"))),
+        }
+        if let Some(uid) = self.uid.take() {
+            return names(vec![uid], "uid").map(Target::Uids);
+        }
+        if let Some(uids) = self.uids.take() {
+            return names(uids, "uids").map(Target::Uids);
+        }
+        if let Some(fd) = self.fd.take() {
+            return fds(vec![fd], "fd").map(Target::Fds);
+        }
+        if let Some(numbers) = self.fds.take() {
+            return fds(numbers, "fds").map(Target::Fds);
+        }
+        if let Some(group) = self.group.take() {
+            return names(vec![group], "group").map(Target::Groups);
+        }
+        if let Some(groups) = self.groups.take() {
+            return names(groups, "groups").map(Target::Groups);
+        }
+        match self.all.take() {
+            Some(true) => Ok(Target::All),
+            _ => Err(ApiError::bad_request("all must be true")),
         }
     }
 
@@ -237,7 +251,7 @@ impl<'a> Command<'a> {
     /// Whom it leaves out.
     fn take_except(&mut self) -> Result<Except<'a>, ApiError> {
         let Some(except) = self.except.take() else { return Ok(Except::default()) };
-        let ExceptMembers { fd, fds: numbers, uid, uids, group, groups } = except;
+        let ExceptMembers { fd, fds: numbers, uid, uids, group, groups } = *except;
         let all = |one: Option<Text<'a>>, many: Option<Vec<Text<'a>>>| {
             names(one.into_iter().chain(many.into_iter().flatten()).collect(), "except")
         };
@@ -270,36 +284,39 @@ impl<'a> Command<'a> {
 
     /// How many it names in its lists.
     fn count_names(&self) -> usize {
-        let (empty, len) =
-            (ExceptMembers::default(), |names: &Option<Vec<Text<'a>>>| names.as_ref().map_or(0, Vec::len));
-        let except = self.except.as_ref().unwrap_or(&empty);
-        let numbers = [&self.fds, &except.fds].into_iter().flatten().map(Vec::len);
-        let names = [&self.uids, &self.groups, &except.uids, &except.groups].into_iter().map(len);
-        numbers.chain(names).sum()
+        let names = |names: &Option<Vec<Text<'a>>>| names.as_ref().map_or(0, Vec::len);
+        let numbers = |numbers: &Option<Vec<u64>>| numbers.as_ref().map_or(0, Vec::len);
+        let except =
+            self.except.as_ref().map_or(0, |except| numbers(&except.fds) + names(&except.uids) + names(&except.groups));
+        numbers(&self.fds) + names(&self.uids) + names(&self.groups) + except
     }
 
     /// Refuses what the verb has no use for: a mistake is better told than ignored. To be called when all was taken.
     pub fn check_empty(&self, verb: &str) -> Result<(), ApiError> {
-        let members = [
-            ("uid", self.uid.is_some()),
-            ("uids", self.uids.is_some()),
-            ("fd", self.fd.is_some()),
-            ("fds", self.fds.is_some()),
-            ("group", self.group.is_some()),
-            ("groups", self.groups.is_some()),
-            ("all", self.all.is_some()),
-            ("data", self.data.is_some()),
-            ("text", self.text.is_some()),
-            ("binary", self.binary.is_some()),
-            ("except", self.except.is_some()),
-            ("key", self.key.is_some()),
-            ("id", self.id.is_some()),
-            ("auth", self.auth.is_some()),
-            ("code", self.code.is_some()),
-            ("reason", self.reason.is_some()),
-            ("abort", self.abort.is_some()),
+        const NAMES: [&str; 17] = [
+            "uid", "uids", "fd", "fds", "group", "groups", "all", "data", "text", "binary", "except", "key", "id",
+            "auth", "code", "reason", "abort",
         ];
-        match members.iter().find(|(_, is_there)| *is_there) {
+        let are_there: [bool; NAMES.len()] = [
+            self.uid.is_some(),
+            self.uids.is_some(),
+            self.fd.is_some(),
+            self.fds.is_some(),
+            self.group.is_some(),
+            self.groups.is_some(),
+            self.all.is_some(),
+            self.data.is_some(),
+            self.text.is_some(),
+            self.binary.is_some(),
+            self.except.is_some(),
+            self.key.is_some(),
+            self.id.is_some(),
+            self.auth.is_some(),
+            self.code.is_some(),
+            self.reason.is_some(),
+            self.abort.is_some(),
+        ];
+        match NAMES.iter().zip(are_there).find(|(_, is_there)| *is_there) {
             Some((name, _)) => Err(ApiError::bad_request(format!("{verb} takes no {name}"))),
             None => Ok(()),
         }
@@ -312,6 +329,11 @@ impl<'a> OnlineCommand<'a> {
         check_count(self.uids.len())?;
         names(self.uids, "uids")
     }
+}
+
+/// How many of these are so.
+fn count(are_so: &[bool]) -> usize {
+    are_so.iter().filter(|is_so| **is_so).count()
 }
 
 /// What a command asks for takes time and memory for each of those it names: those have a bound.

@@ -46,6 +46,9 @@ pub fn execute(
     Ok(())
 }
 
+/// What the envelope of one uid adds to `data`, at most: a name of 128 bytes, each of them escaped.
+const ENVELOPE_BYTES_MAX: usize = 1024;
+
 /// How a push is done.
 struct How<'a> {
     /// In order, each once.
@@ -107,16 +110,17 @@ fn push_to_each<'t>(
     how: &How<'_>,
     message: &mut String,
 ) -> Result<Pushed<'t>, ApiError> {
-    // It may be too long for some and not for others: then it is not pushed to any.
-    let mut longest = 0;
-    for uid in uids {
-        envelope_to(message, uid, "");
-        longest = longest.max(message.len());
+    if data.len() + ENVELOPE_BYTES_MAX > ctx.limits().queue_bytes_max {
+        // It may be too long for some and not for others: then it is not pushed to any.
+        for uid in uids {
+            envelope_to(message, uid, "");
+            check_bytes(ctx, message.len() + data.len())?;
+        }
     }
-    check_bytes(ctx, longest + data.len())?;
     let mut pushed = Pushed::default();
     for uid in uids {
-        if !ctx.is_online(uid) {
+        // Of many, some are offline, and nothing is written for them. A single one is there as a rule.
+        if uids.len() > 1 && !ctx.is_online(uid) {
             pushed.1.push(uid);
             continue;
         }
@@ -127,7 +131,11 @@ fn push_to_each<'t>(
             except.retain(|fd| how.except.binary_search(fd).is_ok());
         }
         envelope_to(message, uid, data);
-        pushed.0 += ctx.push_uid(uid, how.besides(Message::Text(message), &except));
+        let delivery = ctx.push_uid(uid, how.besides(Message::Text(message), &except));
+        if delivery.matched == 0 && !ctx.is_online(uid) {
+            pushed.1.push(uid);
+        }
+        pushed.0 += delivery;
     }
     Ok(pushed)
 }
