@@ -117,6 +117,10 @@ impl FrameCounter {
     }
 }
 
+/// The server did not do what it was asked for.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Refused;
+
 /// Counts HTTP responses that have a length, and sees to it that each says 2xx.
 #[derive(Debug, Default)]
 pub struct ResponseCounter {
@@ -127,7 +131,7 @@ pub struct ResponseCounter {
 
 impl ResponseCounter {
     /// Reads on, and says how many responses ended; an error for one that is not good.
-    pub fn count(&mut self, mut bytes: &[u8]) -> Result<usize, ()> {
+    pub fn count(&mut self, mut bytes: &[u8]) -> Result<usize, Refused> {
         let mut responses = 0;
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -144,7 +148,7 @@ impl ResponseCounter {
             let Some(end) = self.head[from..].windows(4).position(|window| window == b"\r\n\r\n") else { break };
             let end = from + end + 4;
             bytes = &bytes[end - before..];
-            self.left = body_length(&self.head[..end]).ok_or(())?;
+            self.left = body_length(&self.head[..end]).ok_or(Refused)?;
             self.head.clear();
             responses += usize::from(self.left == 0);
         }
@@ -171,13 +175,13 @@ pub struct AnswerCounter {
 
 impl AnswerCounter {
     /// Reads on, and says how many answers ended; an error where one tells of an error.
-    pub fn count(&mut self, bytes: &[u8]) -> Result<usize, ()> {
+    pub fn count(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
         // A chunk holds whole lines, and no line end of HTTP follows a brace.
         let mut answers = usize::from(self.is_behind_object && bytes.first() == Some(&b'\n'));
         answers += bytes.windows(2).filter(|pair| *pair == b"}\n").count();
         self.is_behind_object = bytes.last() == Some(&b'}');
         let refused = bytes.windows(7).any(|window| window == b"\"error\"");
-        if refused { Err(()) } else { Ok(answers) }
+        if refused { Err(Refused) } else { Ok(answers) }
     }
 }
 
@@ -267,7 +271,7 @@ mod tests {
             let counted = counter.count(&bytes[..cut]).and_then(|first| Ok(first + counter.count(&bytes[cut..])?));
             assert_eq!(counted, Ok(3), "cut at {cut}");
         }
-        assert_eq!(ResponseCounter::default().count(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), Err(()));
+        assert_eq!(ResponseCounter::default().count(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), Err(Refused));
     }
 
     #[test]
@@ -278,7 +282,7 @@ mod tests {
             let counted = counter.count(&bytes[..cut]).and_then(|first| Ok(first + counter.count(&bytes[cut..])?));
             assert_eq!(counted, Ok(3), "cut at {cut}");
         }
-        assert_eq!(AnswerCounter::default().count(b"{\"error\":{}}\n"), Err(()));
+        assert_eq!(AnswerCounter::default().count(b"{\"error\":{}}\n"), Err(Refused));
     }
 
     #[test]

@@ -87,11 +87,11 @@ impl Peer {
     pub fn expect_response(&mut self) -> io::Result<()> {
         let head = self.read_head()?;
         let mut counter = ResponseCounter::default();
-        let mut whole = counter.count(&head).map_err(|()| wrong("no good response", &head))?;
+        let mut whole = counter.count(&head).map_err(|_| wrong("no good response", &head))?;
         let mut byte = [0];
         while whole == 0 {
             self.socket.read_exact(&mut byte)?;
-            whole = counter.count(&byte).map_err(|()| wrong("no good response", &head))?;
+            whole = counter.count(&byte).map_err(|_| wrong("no good response", &head))?;
         }
         self.incoming = Incoming::Responses(counter);
         Ok(())
@@ -144,10 +144,10 @@ impl Peer {
             messages += match &mut self.incoming {
                 Incoming::Frames(counter) => counter.count(&buffer[..count]),
                 Incoming::Responses(counter) => {
-                    counter.count(&buffer[..count]).map_err(|()| wrong("no good response", &buffer[..count]))?
+                    counter.count(&buffer[..count]).map_err(|_| wrong("no good response", &buffer[..count]))?
                 }
                 Incoming::Answers(counter) => {
-                    counter.count(&buffer[..count]).map_err(|()| wrong("a refusal", &buffer[..count]))?
+                    counter.count(&buffer[..count]).map_err(|_| wrong("a refusal", &buffer[..count]))?
                 }
             };
             if count < buffer.len() {
