@@ -18,10 +18,7 @@ pub fn carry_out(ctx: &mut Context<'_>, roster: &mut Roster, permits: &Permits, 
     let (id, request) = frame::parse(text);
     let outcome = request.and_then(|request| {
         permits.check(ctx, fd, &request)?;
-        match request {
-            frame::Request::Send => acknowledge_passed(id, passed),
-            request => answer(ctx, roster, fd, id, request),
-        }
+        answer(ctx, roster, fd, id, request, passed)
     });
     let answer = match outcome {
         Ok(answer) => answer,
@@ -39,6 +36,7 @@ fn answer(
     fd: Fd,
     id: Id<'_>,
     request: frame::Request<'_>,
+    passed: Passed,
 ) -> Result<Option<String>, Refusal> {
     match request {
         frame::Request::Push { to, key, data } => {
@@ -64,7 +62,8 @@ fn answer(
             roster::tell(ctx, &group, news);
             Ok(None)
         }
-        frame::Request::Heartbeat | frame::Request::Send => Ok(id.map(frame::ack)),
+        frame::Request::Send => acknowledge_passed(id, passed),
+        frame::Request::Heartbeat => Ok(id.map(frame::ack)),
         frame::Request::Online { uids } => {
             let are_online = uids.iter().map(Cow::as_ref).filter(|uid| ctx.is_online(uid));
             Ok(Some(frame::online(id, are_online)))
