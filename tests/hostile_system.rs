@@ -79,9 +79,18 @@ fn descriptors_run_out_and_freed_places_are_reused() {
 
     // Who comes now is told, and meanwhile the server sleeps more than it runs: a spinning one would use all it gets.
     let (since, ticks) = (Instant::now(), child.cpu_ticks());
+    let (mut told, mut late) = (0, 0);
     while since.elapsed() < Duration::from_secs(1) {
-        assert_eq!(offer(&child).0, 503);
+        match offer(&child) {
+            (503, _) => told += 1,
+            // The child's first answer was on a connection that may have had its descriptor still when all came.
+            (_, wire) => {
+                opened.push(wire);
+                late += 1;
+            }
+        }
     }
+    assert!(told > 0 && late <= 1, "{told} refused, {late} let in");
     let elapsed_ticks = since.elapsed().as_millis() as u64 / 10;
     let used = child.cpu_ticks() - ticks;
     assert!(used * 4 <= elapsed_ticks, "{used} ticks of {elapsed_ticks} to refuse a few clients");
