@@ -22,10 +22,10 @@ fn encode(c: &mut Criterion) {
             frame.format(out).expect("room");
         };
         let ours = |out: &mut Vec<u8>| {
-            out.extend_from_slice(ServerHeader::new(Opcode::Text, payload.len()).as_bytes());
+            ServerHeader::new(Opcode::Text, payload.len()).append_to(out);
             out.extend_from_slice(&payload);
         };
-        let shared = || SharedFrame::encode(&ServerHeader::new(Opcode::Text, payload.len()), &payload);
+        let shared = || SharedFrame::encode(ServerHeader::new(Opcode::Text, payload.len()), &payload);
 
         let (mut out, mut their_out) = (Vec::with_capacity(size + 16), Vec::with_capacity(size + 16));
         ours(&mut out);

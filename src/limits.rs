@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use crate::fd::Fd;
-
-/// What the header of a frame adds to its payload at most, where the server sends it (RFC 6455 section 5.2, no mask).
-const SERVER_HEADER_BYTES_MAX: usize = 10;
+use crate::protocol::frame::SERVER_HEADER_BYTES_MAX;
 
 /// The bounds. Build one from the defaults: `Limits { message_bytes_max: 1 << 24, ..Limits::default() }`.
 #[derive(Clone, PartialEq, Eq, Debug)]

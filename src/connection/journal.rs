@@ -80,37 +80,38 @@ impl Journal {
         self.bytes.len() >= FLUSHED_AT_BYTES
     }
 
-    /// The range of a frame, which is appended unless it was for an earlier recipient. `None`: it belongs in a queue.
+    /// The range of a frame, or `before` made longer by it. The frame is appended unless it was for an earlier recipient.
+    /// `None`: it does not lie behind `before`, or there is no room for it here, so it belongs in a queue.
     #[inline]
-    pub fn put(&mut self, outbound: &mut Outbound<'_>) -> Option<Range> {
-        if outbound.place.is_some() {
-            return outbound.place;
-        }
-        let bytes = outbound.bytes();
-        let is_apart = outbound.is_apart();
-        // What is so long goes out at once, to each of many, and needs no copy here.
-        let is_alone = is_apart && (bytes > FLUSHED_AT_BYTES || self.apart.len() == APART_MAX);
-        if is_alone || self.bytes.len() + bytes > BYTES_MAX {
+    pub fn put(&mut self, before: Option<Range>, outbound: &mut Outbound<'_>) -> Option<Range> {
+        let place = match outbound.place {
+            Some(place) if before.is_none_or(|before| before.end == place.start) => place,
+            None if before.is_none_or(|before| before.end as usize == self.bytes.len()) => self.append(outbound)?,
+            _ => return None,
+        };
+        Some(Range { start: before.map_or(place.start, |before| before.start), end: place.end })
+    }
+
+    #[inline]
+    fn append(&mut self, outbound: &mut Outbound<'_>) -> Option<Range> {
+        let (start, bytes) = (self.bytes.len(), outbound.bytes());
+        if start + bytes > BYTES_MAX || (outbound.is_apart() && !self.keep_apart(outbound)) {
             return None;
         }
-        let start = self.bytes.len() as u32;
-        if is_apart {
-            self.apart.push(Apart { start, frame: outbound.share(), key: outbound.key.map(Into::into) });
-        }
         outbound.append_to(&mut self.bytes);
-        outbound.place = Some(Range { start, end: start + bytes as u32 });
+        outbound.place = Some(Range { start: start as u32, end: (start + bytes) as u32 });
         outbound.place
     }
 
-    /// Makes `range` longer by a frame, if that lies behind it or can be put there.
-    #[inline]
-    pub fn extend(&mut self, range: &mut Range, outbound: &mut Outbound<'_>) -> bool {
-        let is_next = outbound.place.is_some() || range.end as usize == self.bytes.len();
-        let next = if is_next { self.put(outbound).filter(|next| next.start == range.end) } else { None };
-        if let Some(next) = next {
-            range.end = next.end;
+    /// Keeps what a queue would want to have. `false`: it is not to lie here.
+    fn keep_apart(&mut self, outbound: &mut Outbound<'_>) -> bool {
+        // What is so long goes out at once, to each of many, and needs no copy here.
+        let may = outbound.bytes() <= FLUSHED_AT_BYTES && self.apart.len() < APART_MAX;
+        if may {
+            let (start, key) = (self.bytes.len() as u32, outbound.key.map(Into::into));
+            self.apart.push(Apart { start, frame: outbound.share(), key });
         }
-        next.is_some()
+        may
     }
 
     /// Appends the frames of a range to a queue, as though they had been pushed to it.

@@ -81,20 +81,19 @@ impl Output {
     /// Appends a frame.
     #[inline]
     pub fn push(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) {
-        match self {
-            Output::Empty => {
-                if let Some(range) = env.journal.put(outbound) {
-                    *self = Output::Fresh(range);
-                    return;
-                }
-            }
-            Output::Fresh(range) => {
-                if env.journal.extend(range, outbound) {
-                    return;
-                }
-            }
-            Output::Queued(_) => {}
+        let before = match self {
+            Output::Empty => None,
+            Output::Fresh(range) => Some(*range),
+            Output::Queued(_) => return self.push_to_queue(outbound, env),
+        };
+        match env.journal.put(before, outbound) {
+            Some(range) => *self = Output::Fresh(range),
+            None => self.push_to_queue(outbound, env),
         }
+    }
+
+    #[inline(never)]
+    fn push_to_queue(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) {
         self.queue(env).push(outbound, &mut env.queued);
     }
 

@@ -95,9 +95,9 @@ pub struct Queued {
 
 /// A frame on its way into queues, encoded at most once.
 pub struct Outbound<'a> {
-    header: Option<ServerHeader>,
-    payload: &'a [u8],
-    frame: Option<&'a Frame>,
+    content: Content<'a>,
+    /// Its length on the wire.
+    bytes: usize,
     shared: Option<SharedFrame>,
     /// Where it lies in the journal, once it does.
     pub(super) place: Option<Range>,
@@ -107,23 +107,34 @@ pub struct Outbound<'a> {
     pub(crate) key: Option<&'a str>,
 }
 
+#[derive(Copy, Clone)]
+enum Content<'a> {
+    Message(ServerHeader, &'a [u8]),
+    /// Encoded already.
+    Frame(&'a Frame),
+}
+
 impl<'a> Outbound<'a> {
     /// A message, or a control frame.
     pub fn message(opcode: Opcode, payload: &'a [u8]) -> Outbound<'a> {
-        let header = Some(ServerHeader::new(opcode, payload.len()));
-        Outbound { header, payload, frame: None, shared: None, place: None, to_many: false, key: None }
+        let header = ServerHeader::new(opcode, payload.len());
+        Outbound::new(Content::Message(header, payload), header.len() + payload.len(), false)
     }
 
     /// A frame that is encoded already. It is shared with whoever else has it.
     pub fn frame(frame: &'a Frame) -> Outbound<'a> {
-        let payload = frame.as_bytes();
-        Outbound { header: None, payload, frame: Some(frame), shared: None, place: None, to_many: true, key: None }
+        Outbound::new(Content::Frame(frame), frame.as_bytes().len(), true)
+    }
+
+    #[inline]
+    fn new(content: Content<'a>, bytes: usize, to_many: bool) -> Outbound<'a> {
+        Outbound { content, bytes, shared: None, place: None, to_many, key: None }
     }
 
     /// Its length on the wire.
     #[inline]
     pub fn bytes(&self) -> usize {
-        self.header().len() + self.payload.len()
+        self.bytes
     }
 
     /// The length of its key.
@@ -132,20 +143,16 @@ impl<'a> Outbound<'a> {
         self.key.map_or(0, str::len)
     }
 
-    #[inline]
-    fn header(&self) -> &[u8] {
-        self.header.as_ref().map_or(&[], ServerHeader::as_bytes)
-    }
-
-    #[inline]
+    #[inline(always)]
     pub(super) fn append_to(&self, run: &mut Vec<u8>) {
-        run.reserve(self.bytes());
-        match self.header() {
-            // A constant length is two bytes stored, not a call to copy them.
-            [first, second] => run.extend_from_slice(&[*first, *second]),
-            header => run.extend_from_slice(header),
+        run.reserve(self.bytes);
+        match self.content {
+            Content::Message(header, payload) => {
+                header.append_to(run);
+                run.extend_from_slice(payload);
+            }
+            Content::Frame(frame) => run.extend_from_slice(frame.as_bytes()),
         }
-        run.extend_from_slice(self.payload);
     }
 
     /// Whether it has a place of its own in a queue, whoever's that is.
@@ -155,10 +162,9 @@ impl<'a> Outbound<'a> {
     }
 
     pub(super) fn share(&mut self) -> SharedFrame {
-        let shared = self.shared.get_or_insert_with(|| match (self.frame, &self.header) {
-            (Some(frame), _) => SharedFrame::from_frame(frame),
-            (None, Some(header)) => SharedFrame::encode(header, self.payload),
-            (None, None) => SharedFrame::from_frame(&Frame::binary(self.payload)),
+        let shared = self.shared.get_or_insert_with(|| match self.content {
+            Content::Message(header, payload) => SharedFrame::encode(header, payload),
+            Content::Frame(frame) => SharedFrame::from_frame(frame),
         });
         shared.clone()
     }

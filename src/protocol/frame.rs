@@ -89,70 +89,75 @@ impl Header {
         if opcode.is_control() && usize::from(short) > CONTROL_BYTES_MAX {
             return Err(ProtocolError::ControlTooLong);
         }
-        let Some((payload_bytes, mask_at)) = parse_length(short, input)? else { return Ok(None) };
+        let (payload_bytes, mask_at) = match short {
+            126.. => match parse_long_length(short, input)? {
+                Some(length) => length,
+                None => return Ok(None),
+            },
+            _ => (u64::from(short), 2),
+        };
         let Some(mask) = input.get(mask_at..).and_then(|rest| rest.first_chunk::<4>()) else { return Ok(None) };
         Ok(Some(Header { fin, opcode, payload_bytes, mask: *mask, header_bytes: mask_at + 4 }))
     }
 }
 
-/// The payload length and the offset of the mask behind it.
+/// A payload length that takes bytes of its own, and the offset of the mask behind them.
 #[inline]
-fn parse_length(short: u8, input: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
+fn parse_long_length(short: u8, input: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
     let extended = input.get(2..).unwrap_or_default();
-    match short {
-        126 => {
-            let Some(bytes) = extended.first_chunk::<2>() else { return Ok(None) };
-            let length = u64::from(u16::from_be_bytes(*bytes));
-            if length < 126 { Err(ProtocolError::LengthNotMinimal) } else { Ok(Some((length, 4))) }
-        }
-        127 => {
-            if extended.first().is_some_and(|top| top & 0x80 != 0) {
-                return Err(ProtocolError::LengthTooLarge);
-            }
-            let Some(bytes) = extended.first_chunk::<8>() else { return Ok(None) };
-            let length = u64::from_be_bytes(*bytes);
-            if length <= 0xffff { Err(ProtocolError::LengthNotMinimal) } else { Ok(Some((length, 10))) }
-        }
-        _ => Ok(Some((u64::from(short), 2))),
+    if short == 126 {
+        let Some(bytes) = extended.first_chunk::<2>() else { return Ok(None) };
+        let length = u64::from(u16::from_be_bytes(*bytes));
+        return if length < 126 { Err(ProtocolError::LengthNotMinimal) } else { Ok(Some((length, 4))) };
     }
+    if extended.first().is_some_and(|top| top & 0x80 != 0) {
+        return Err(ProtocolError::LengthTooLarge);
+    }
+    let Some(bytes) = extended.first_chunk::<8>() else { return Ok(None) };
+    let length = u64::from_be_bytes(*bytes);
+    if length <= 0xffff { Err(ProtocolError::LengthNotMinimal) } else { Ok(Some((length, 10))) }
 }
 
 /// The header of an unfragmented, unmasked server frame, in its shortest form.
 #[derive(Copy, Clone, Debug)]
 pub struct ServerHeader {
-    bytes: [u8; SERVER_HEADER_BYTES_MAX],
-    len: u8,
+    opcode: Opcode,
+    payload_bytes: usize,
 }
 
 impl ServerHeader {
     /// The header for a payload of `payload_bytes`.
     #[inline]
     pub fn new(opcode: Opcode, payload_bytes: usize) -> ServerHeader {
-        let mut bytes = [0; SERVER_HEADER_BYTES_MAX];
-        bytes[0] = 0x80 | opcode as u8;
-        let len = match payload_bytes {
-            0..=125 => {
-                bytes[1] = payload_bytes as u8;
-                2
-            }
-            126..=0xffff => {
-                bytes[1] = 126;
-                bytes[2..4].copy_from_slice(&(payload_bytes as u16).to_be_bytes());
-                4
-            }
-            _ => {
-                bytes[1] = 127;
-                bytes[2..10].copy_from_slice(&(payload_bytes as u64).to_be_bytes());
-                10
-            }
-        };
-        ServerHeader { bytes, len }
+        ServerHeader { opcode, payload_bytes }
     }
 
-    /// The header's bytes: 2, 4 or 10.
+    /// How many bytes it takes: 2, 4 or 10.
     #[inline]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+    #[expect(clippy::len_without_is_empty, reason = "no header is empty")]
+    pub fn len(self) -> usize {
+        match self.payload_bytes {
+            0..=125 => 2,
+            126..=0xffff => 4,
+            _ => 10,
+        }
+    }
+
+    /// Appends it to `run`: of a known length, it is a store, and not a call to copy it.
+    #[inline(always)]
+    pub fn append_to(self, run: &mut Vec<u8>) {
+        let first = 0x80 | self.opcode as u8;
+        match self.payload_bytes {
+            short @ 0..=125 => run.extend_from_slice(&[first, short as u8]),
+            medium @ 126..=0xffff => {
+                let [high, low] = (medium as u16).to_be_bytes();
+                run.extend_from_slice(&[first, 126, high, low]);
+            }
+            long => {
+                run.extend_from_slice(&[first, 127]);
+                run.extend_from_slice(&(long as u64).to_be_bytes());
+            }
+        }
     }
 }
 
@@ -171,9 +176,16 @@ pub fn server_frame_bytes(bytes: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
+    fn encoded(opcode: Opcode, payload_bytes: usize) -> Vec<u8> {
+        let (header, mut bytes) = (ServerHeader::new(opcode, payload_bytes), Vec::new());
+        header.append_to(&mut bytes);
+        assert!(bytes.len() == header.len() && bytes.len() <= SERVER_HEADER_BYTES_MAX);
+        bytes
+    }
+
     #[test]
     fn server_headers_are_minimal() {
-        let header = |payload| ServerHeader::new(Opcode::Text, payload).as_bytes().to_vec();
+        let header = |payload| encoded(Opcode::Text, payload);
         assert_eq!(header(0), [0x81, 0]);
         assert_eq!(header(125), [0x81, 125]);
         assert_eq!(header(126), [0x81, 126, 0, 126]);
@@ -184,9 +196,9 @@ mod tests {
     #[test]
     fn a_server_frame_knows_its_length() {
         for payload in [0, 1, 125, 126, 65_535, 65_536] {
-            let header = ServerHeader::new(Opcode::Binary, payload);
-            assert_eq!(server_frame_bytes(header.as_bytes()), Some(payload + header.as_bytes().len()));
-            assert_eq!(server_frame_bytes(&header.as_bytes()[..1]), None);
+            let header = encoded(Opcode::Binary, payload);
+            assert_eq!(server_frame_bytes(&header), Some(payload + header.len()));
+            assert_eq!(server_frame_bytes(&header[..1]), None);
         }
     }
 

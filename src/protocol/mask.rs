@@ -5,25 +5,26 @@ const STEP: usize = 32;
 
 /// Unmasks `payload`, whose first byte lies `offset` bytes into the frame's payload.
 #[inline]
-pub fn unmask(payload: &mut [u8], mut key: [u8; 4], offset: u64) {
-    key.rotate_left((offset % 4) as usize);
-    let word = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
+pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: u64) {
+    // The key's first byte is the lowest, in whatever order the machine has its bytes.
+    let key = u32::from_le_bytes(key).rotate_right((offset % 4) as u32 * 8);
+    let word = u64::from(key) << 32 | u64::from(key);
 
     let (steps, rest) = payload.as_chunks_mut::<STEP>();
     for step in steps {
         for part in step.as_chunks_mut::<8>().0 {
-            *part = (u64::from_ne_bytes(*part) ^ word).to_ne_bytes();
+            *part = (u64::from_le_bytes(*part) ^ word).to_le_bytes();
         }
     }
     let (words, tail) = rest.as_chunks_mut::<8>();
     for part in words {
-        *part = (u64::from_ne_bytes(*part) ^ word).to_ne_bytes();
+        *part = (u64::from_le_bytes(*part) ^ word).to_le_bytes();
     }
     let (half, tail) = tail.as_chunks_mut::<4>();
     for part in half {
-        *part = (u32::from_ne_bytes(*part) ^ u32::from_ne_bytes(key)).to_ne_bytes();
+        *part = (u32::from_le_bytes(*part) ^ key).to_le_bytes();
     }
-    for (byte, mask) in tail.iter_mut().zip(key) {
+    for (byte, mask) in tail.iter_mut().zip(key.to_le_bytes()) {
         *byte ^= mask;
     }
 }

@@ -28,9 +28,15 @@ impl Frame {
     }
 
     fn encode(opcode: Opcode, payload: &[u8]) -> Frame {
-        let header = ServerHeader::new(opcode, payload.len());
-        Frame([header.as_bytes(), payload].concat().into())
+        Frame(encode(ServerHeader::new(opcode, payload.len()), payload).into())
     }
+}
+
+fn encode(header: ServerHeader, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(header.len() + payload.len());
+    header.append_to(&mut bytes);
+    bytes.extend_from_slice(payload);
+    bytes
 }
 
 /// A frame in the queues of one loop. It knows in how many, so that the memory that it holds is counted once.
@@ -51,8 +57,8 @@ enum Bytes {
 
 impl SharedFrame {
     /// Encodes a message.
-    pub fn encode(header: &ServerHeader, payload: &[u8]) -> SharedFrame {
-        SharedFrame::new(Bytes::Encoded([header.as_bytes(), payload].concat()))
+    pub fn encode(header: ServerHeader, payload: &[u8]) -> SharedFrame {
+        SharedFrame::new(Bytes::Encoded(encode(header, payload)))
     }
 
     /// Shares what is encoded already.

@@ -18,6 +18,11 @@ pub fn text(bytes: &[u8]) -> Result<&str, NotUtf8> {
     {
         return Ok(ascii.as_str());
     }
+    any_text(bytes)
+}
+
+#[inline(never)]
+fn any_text(bytes: &[u8]) -> Result<&str, NotUtf8> {
     basic::from_utf8(bytes).map_err(|_| NotUtf8)
 }
 
