@@ -38,8 +38,9 @@ use crate::connection::output::Output;
 use crate::connection::queue::Queue;
 use crate::fd::Fd;
 use crate::limits::Heartbeat;
+use crate::message::Message;
 use crate::peer::Peer;
-use crate::protocol::assembler::{Assembler, Item};
+use crate::protocol::assembler::{self, Assembler, Item};
 use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode, parse_close};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
@@ -148,9 +149,25 @@ impl Connection {
         self.pulse.handle_bytes();
     }
 
+    /// The message at the front of `input`, which is moved past it, where it lies there whole, as nearly all do: lent,
+    /// without an event made of it. `None`: nothing was read; [`handle_bytes`](Connection::handle_bytes) says what is
+    /// there. After an error, `fail` is to be called.
+    #[inline]
+    pub fn take_message<'a>(
+        &mut self,
+        input: &mut &'a mut [u8],
+        env: &mut Env,
+    ) -> Result<Option<Message<'a>>, ProtocolError> {
+        let Stage::Open(None) = self.stage else { return Ok(None) };
+        let message = assembler::take_message(input, env.limits.message_bytes_max as u64);
+        if let Ok(Some(_)) = message {
+            self.count_message(env);
+        }
+        message
+    }
+
     /// Reads on in `input`, which is moved past what was read, up to the next event. `None`: `input` is used up or
     /// kept. The events of HTTP are to be answered before the next call.
-    #[inline]
     pub fn handle_bytes<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
         match &mut self.stage {
             Stage::Open(unfinished) => {
@@ -498,7 +515,7 @@ impl Connection {
     }
 
     /// Fails the connection (RFC 6455 section 7.1.7): the client is told why, and nothing more is read from it.
-    fn fail(&mut self, error: ProtocolError, env: &mut Env) -> Event<'static> {
+    pub fn fail(&mut self, error: ProtocolError, env: &mut Env) -> Event<'static> {
         let (code, reason) = (error.close_code(), error.as_str());
         self.push_close(code, reason, env);
         self.linger();

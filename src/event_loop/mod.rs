@@ -388,18 +388,15 @@ impl<A: Application> EventLoop<A> {
         let mut input = bytes;
         loop {
             let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
-            let Some(event) = entry.connection.handle_bytes(&mut input, env) else { break };
-            match event {
-                Event::Text(text) => self.deliver(fd, Message::Text(&text)),
-                Event::Binary(bytes) => self.deliver(fd, Message::Binary(&bytes)),
-                Event::Ping(payload) => self.call(Some(fd), |application, core| application.ping(core, fd, &payload)),
-                Event::Pong(payload) => self.call(Some(fd), |application, core| application.pong(core, fd, &payload)),
-                Event::Request { request, wanted_upgrade } => self.answer_request(fd, &request, wanted_upgrade),
-                Event::Head(request) => self.take_in(fd, request),
-                Event::Piece { bytes, is_last, state } => self.hand_on(fd, &bytes, is_last, state),
-                Event::Upgrade(request) => self.answer_upgrade(fd, request),
-                end @ (Event::Closed(_) | Event::Refused(_)) => {
-                    self.core.record_end(slot, Some(end));
+            match entry.connection.take_message(&mut input, env) {
+                Ok(Some(message)) => self.deliver(fd, message),
+                Ok(None) => match entry.connection.handle_bytes(&mut input, env) {
+                    Some(event) => self.handle_event(fd, event),
+                    None => break,
+                },
+                Err(error) => {
+                    let event = entry.connection.fail(error, env);
+                    self.handle_event(fd, event);
                 }
             }
             if !self.core.ends.is_empty() {
@@ -408,6 +405,20 @@ impl<A: Application> EventLoop<A> {
         }
         // Pongs, errors and responses are output that no push has announced.
         self.core.table.touch_unasked(slot);
+    }
+
+    fn handle_event(&mut self, fd: Fd, event: Event<'_>) {
+        match event {
+            Event::Text(text) => self.deliver(fd, Message::Text(&text)),
+            Event::Binary(bytes) => self.deliver(fd, Message::Binary(&bytes)),
+            Event::Ping(payload) => self.call(Some(fd), |application, core| application.ping(core, fd, &payload)),
+            Event::Pong(payload) => self.call(Some(fd), |application, core| application.pong(core, fd, &payload)),
+            Event::Request { request, wanted_upgrade } => self.answer_request(fd, &request, wanted_upgrade),
+            Event::Head(request) => self.take_in(fd, request),
+            Event::Piece { bytes, is_last, state } => self.hand_on(fd, &bytes, is_last, state),
+            Event::Upgrade(request) => self.answer_upgrade(fd, request),
+            end @ (Event::Closed(_) | Event::Refused(_)) => _ = self.core.record_end(fd.slot(), Some(end)),
+        }
     }
 
     #[inline]

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::mem;
 
+use crate::message::Message;
 use crate::protocol::decoder::{Decoder, Ends, Piece, advance};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{Header, Opcode};
@@ -27,6 +28,15 @@ pub enum Item<'a> {
     Pong(Cow<'a, [u8]>),
     /// A close frame; its payload is not judged yet.
     Close(Cow<'a, [u8]>),
+}
+
+impl<'a> From<Message<'a>> for Item<'a> {
+    fn from(message: Message<'a>) -> Item<'a> {
+        match message {
+            Message::Text(text) => Item::Text(Cow::Borrowed(text)),
+            Message::Binary(bytes) => Item::Binary(Cow::Borrowed(bytes)),
+        }
+    }
 }
 
 /// The start of a message that is not all there.
@@ -65,8 +75,11 @@ impl Assembler {
             if input.is_empty() {
                 return Ok(None);
             }
-            if let Some(item) = take_whole(input, message_bytes_max)? {
-                return Ok(Some(item));
+            if let Some(message) = take_message(input, message_bytes_max)? {
+                return Ok(Some(message.into()));
+            }
+            if let Some(control) = take_control(input)? {
+                return Ok(Some(control));
             }
         }
         let assembler = unfinished.get_or_insert_with(|| {
@@ -129,30 +142,56 @@ impl Assembler {
     }
 }
 
-/// The frame at the front of `input` where it is a message of its own and lies there whole. The common case: nothing
-/// is copied and nothing kept.
+/// The first byte of a frame that is a message of its own.
+const WHOLE_TEXT: u8 = 0x80 | Opcode::Text as u8;
+const WHOLE_BINARY: u8 = 0x80 | Opcode::Binary as u8;
+
+/// The message at the front of `input`, where it is all in one frame that lies there whole: the common case, in which
+/// nothing is copied and nothing kept. `None`: it is something else, and `input` is as it was.
+///
+/// Only for a stream that is not in the middle of a message or frame.
 #[inline]
-fn take_whole<'a>(input: &mut &'a mut [u8], message_bytes_max: u64) -> Result<Option<Item<'a>>, ProtocolError> {
+pub fn take_message<'a>(
+    input: &mut &'a mut [u8],
+    message_bytes_max: u64,
+) -> Result<Option<Message<'a>>, ProtocolError> {
+    let is_text = match input.first() {
+        Some(&WHOLE_TEXT) => true,
+        Some(&WHOLE_BINARY) => false,
+        _ => return Ok(None),
+    };
     let Some(header) = Header::parse(input)? else { return Ok(None) };
-    let held = (input.len() - header.header_bytes) as u64;
-    if !header.fin || header.opcode == Opcode::Continuation || header.payload_bytes > held {
+    // One that is too big is found out by its header, whole or not: by the decoder.
+    if header.payload_bytes > message_bytes_max {
         return Ok(None);
     }
-    if !header.opcode.is_control() && header.payload_bytes > message_bytes_max {
-        return Err(ProtocolError::MessageTooBig);
+    let Some(payload) = take_payload(input, &header) else { return Ok(None) };
+    if !is_text {
+        return Ok(Some(Message::Binary(payload)));
     }
-    advance(input, header.header_bytes);
-    let payload = advance(input, header.payload_bytes as usize);
+    match utf8::text(payload) {
+        Ok(text) => Ok(Some(Message::Text(text))),
+        Err(_) => Err(ProtocolError::TextNotUtf8),
+    }
+}
+
+/// The same for a control frame.
+fn take_control<'a>(input: &mut &'a mut [u8]) -> Result<Option<Item<'a>>, ProtocolError> {
+    let Some(header) = Header::parse(input)?.filter(|header| header.opcode.is_control()) else { return Ok(None) };
+    let payload = take_payload(input, &header);
+    Ok(payload.map(|payload| control_item(header.opcode, Cow::Borrowed(payload))))
+}
+
+/// The payload of the frame at the front of `input`, unmasked, if it is all there.
+#[inline]
+fn take_payload<'a>(input: &mut &'a mut [u8], header: &Header) -> Option<&'a [u8]> {
+    if header.payload_bytes > (input.len() - header.header_bytes) as u64 {
+        return None;
+    }
+    let frame = advance(input, header.header_bytes + header.payload_bytes as usize);
+    let payload = frame.get_mut(header.header_bytes..)?;
     unmask(payload, header.mask, 0);
-    let payload: &'a [u8] = payload;
-    Ok(Some(match header.opcode {
-        Opcode::Text => {
-            let text = utf8::text(payload).map_err(|_| ProtocolError::TextNotUtf8)?;
-            Item::Text(Cow::Borrowed(text))
-        }
-        Opcode::Binary | Opcode::Continuation => Item::Binary(Cow::Borrowed(payload)),
-        control => control_item(control, Cow::Borrowed(payload)),
-    }))
+    Some(payload)
 }
 
 fn control_item(opcode: Opcode, payload: Cow<'_, [u8]>) -> Item<'_> {
