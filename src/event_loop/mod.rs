@@ -389,7 +389,13 @@ impl<A: Application> EventLoop<A> {
         loop {
             let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
             match entry.connection.take_message(&mut input, env) {
-                Ok(Some(message)) => self.deliver(fd, message),
+                Ok(Some(message)) => {
+                    self.deliver(fd, message);
+                    // As nearly always: what the handler brought about can wait until the caller sees to it.
+                    if input.is_empty() {
+                        break;
+                    }
+                }
                 Ok(None) => match entry.connection.handle_bytes(&mut input, env) {
                     Some(event) => self.handle_event(fd, event),
                     None => break,
