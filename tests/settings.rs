@@ -242,9 +242,20 @@ fn check_says_ok_or_what_is_wrong() {
     assert!(private.contains("jwt_key_file PEM: a private key: give the public one"), "{private}");
     let garbage = token_key("-----BEGIN PUBLIC KEY-----\ngarbage\n-----END PUBLIC KEY-----\n");
     assert!(garbage.contains("jwt_key_file PEM: it must be a PEM public key"), "{garbage}");
+    let authority = |text: &str| {
+        fs::write(&pem, text).expect("a file");
+        let said = complaint(&format!("webhook = \"https://a\"\nwebhook_ca_file = \"{}\"", pem.display()));
+        said.replace(&pem.display().to_string(), "PEM")
+    };
+    let private = authority("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    assert!(private.contains("webhook_ca_file PEM: a private key: give certificates only"), "{private}");
+    let empty = authority("certificate\n");
+    assert!(empty.contains("webhook_ca_file PEM: there is no certificate in it: expected PEM"), "{empty}");
+    let garbage = authority("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    assert!(garbage.contains("webhook_ca_file PEM: certificate 1: "), "{garbage}");
     let long = format!("api_key = [\"{}\"]", "k".repeat(513));
     let long_path = format!("listen = [\"unix:/{}\"]", "s".repeat(200));
-    let table: [(&str, &[&str]); 27] = [
+    let table: [(&str, &[&str]); 28] = [
         (&named, &[&of_keys]),
         (&long, &["FILE:1: api_key: a key has 1 to 512"]),
         (&long_path, &["FILE:1: listen: unix:/s", "SUN_LEN"]),
@@ -258,6 +269,10 @@ fn check_says_ok_or_what_is_wrong() {
         (
             "auth = \"jwt\"\njwt_key_file = [\"/nonexistent/jwt.pem\"]",
             &["jwt_key_file /nonexistent/jwt.pem: No such file"],
+        ),
+        (
+            "auth = \"webhook\"\nauth_url = \"https://a\"\nwebhook_ca_file = \"/nonexistent/ca.pem\"",
+            &["webhook_ca_file /nonexistent/ca.pem: No such file"],
         ),
         ("api_key = [\"good\", \"two words\"]", &["FILE:1: api_key: a key has 1 to 512"]),
         ("ping_evry = \"5s\"", &["FILE:1: unknown key ping_evry", "did you mean ping_every?"]),

@@ -353,6 +353,11 @@ pub struct Hooks {
     #[arg(long, value_name = "SECRET", env = "FDPUSH_WEBHOOK_SECRET", hide_env_values = true)]
     pub webhook_secret: Option<Secret>,
 
+    /// Certificates in PEM, by one of which an https back end's own has to be signed, --auth-url's as well. Default:
+    /// Mozilla's roots
+    #[arg(long, value_name = "FILE", env = "FDPUSH_WEBHOOK_CA_FILE")]
+    pub webhook_ca_file: Option<PathBuf>,
+
     /// Events that may wait
     #[arg(long, value_name = "COUNT", env = "FDPUSH_WEBHOOK_QUEUE_MAX", default_value = "100000",
         value_parser = clap::value_parser!(u32).range(1..=1 << 30))]

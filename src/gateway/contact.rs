@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::auth::hook::{self, Hook};
+use super::backend::authorities::Authorities;
 use super::backend::signature::Secret;
 use super::backend::{Backend, Contact, Url};
 use super::cli::{Auth, EventKind, Serve};
@@ -60,7 +61,13 @@ pub fn node(serve: &Serve) -> String {
 }
 
 fn contact(serve: &Serve, url: &str, node: &str) -> io::Result<Contact> {
-    Ok(Contact { url: Url::parse(url)?, node: node.to_owned(), secret: secret(serve)? })
+    let authorities = serve.hooks.webhook_ca_file.as_deref().map(Authorities::read).transpose();
+    Ok(Contact {
+        url: Url::parse(url)?,
+        node: node.to_owned(),
+        secret: secret(serve)?,
+        authorities: authorities.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?,
+    })
 }
 
 impl From<EventKind> for Kind {

@@ -71,7 +71,7 @@ impl Double {
     /// How to reach it, unsigned, as `node-1`.
     pub fn contact(&self) -> Contact {
         let url = Url::parse(&format!("http://{}/hook?v=1", self.address)).expect("a URL");
-        Contact { url, node: "node-1".to_owned(), secret: None }
+        Contact { url, node: "node-1".to_owned(), secret: None, authorities: None }
     }
 
     /// The next request.

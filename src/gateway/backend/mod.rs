@@ -3,6 +3,7 @@
 //! It blocks, so it is for threads of their own, never for the loop's. It must not know what is asked, nor what an
 //! answer means.
 
+pub mod authorities;
 pub mod signature;
 
 #[cfg(test)]
@@ -22,7 +23,9 @@ use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
 use ureq::Agent;
 use ureq::http::{HeaderValue, Uri};
+use ureq::tls::{RootCerts, TlsConfig};
 
+use self::authorities::Authorities;
 use self::signature::Secret;
 
 /// Bytes of an answer's body; one that is longer is a failure.
@@ -44,6 +47,8 @@ pub struct Contact {
     pub node: String,
     /// What requests are signed with; without one they are not.
     pub secret: Option<Secret>,
+    /// Who vouches for an `https` back end; without any, Mozilla's roots do.
+    pub authorities: Option<Authorities>,
 }
 
 /// An `http` or `https` URL with a host.
@@ -89,7 +94,7 @@ impl Backend {
     /// A back end that at most `connections_max` threads will ask at a time. Fails where the node's name cannot be in a
     /// header.
     pub fn new(contact: Contact, connections_max: usize) -> io::Result<Backend> {
-        let Contact { url, node, secret } = contact;
+        let Contact { url, node, secret, authorities } = contact;
         let node = HeaderValue::from_str(&node)
             .ok()
             .filter(|value| value.to_str().is_ok_and(|text| !text.is_empty()))
@@ -99,6 +104,7 @@ impl Backend {
             .max_redirects(0)
             // What is set is what is used: no proxy from an environment meant for other programs.
             .proxy(None)
+            .tls_config(TlsConfig::builder().root_certs(authorities.map_or(RootCerts::WebPki, RootCerts::from)).build())
             .user_agent(concat!("fdpush/", env!("CARGO_PKG_VERSION")))
             .accept("application/json")
             .max_idle_connections(connections_max)

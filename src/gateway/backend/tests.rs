@@ -38,7 +38,7 @@ fn urls_are_http_and_name_a_host() {
 fn a_node_can_be_named_in_a_header() {
     let url = Url::parse("http://localhost/").expect("a URL");
     for bad in ["", "a\nb", "Zürich"] {
-        let contact = Contact { url: url.clone(), node: bad.to_owned(), secret: None };
+        let contact = Contact { url: url.clone(), node: bad.to_owned(), secret: None, authorities: None };
         assert!(Backend::new(contact, 1).is_err(), "{bad:?}");
     }
 }

@@ -159,7 +159,11 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
             "--webhook",
             tells,
         ),
-        without_effect(&["webhook_secret", "node"], "--webhook or --auth webhook", tells || auth == Auth::Webhook),
+        without_effect(
+            &["webhook_secret", "webhook_ca_file", "node"],
+            "--webhook or --auth webhook",
+            tells || auth == Auth::Webhook,
+        ),
         without_effect(&["presence_delay"], "--webhook-events online or offline", tells_presence),
     ]
 }
