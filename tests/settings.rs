@@ -224,14 +224,8 @@ fn a_public_key_is_no_secret_and_a_key_that_serve_refuses_is_refused() {
 }
 
 #[test]
-fn check_says_ok_or_what_is_wrong() {
-    let said = call(&["check"], &[]);
-    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "ok\n", ""));
-    let scratch = Scratch::new("keys");
-    let keys = scratch.file("keys");
-    fs::write(&keys, "# ours\ngood\ntwo words\n").expect("a file");
-    let named = format!("api_key_file = \"{}\"", keys.display());
-    let of_keys = format!("api_key_file {}:3: a key has 1 to 512", keys.display());
+fn check_reads_files_of_keys_and_certificates() {
+    let scratch = Scratch::new("pem");
     let pem = scratch.file("private.pem");
     let token_key = |text: &str| {
         fs::write(&pem, text).expect("a file");
@@ -253,6 +247,17 @@ fn check_says_ok_or_what_is_wrong() {
     assert!(empty.contains("webhook_ca_file PEM: there is no certificate in it: expected PEM"), "{empty}");
     let garbage = authority("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     assert!(garbage.contains("webhook_ca_file PEM: certificate 1: "), "{garbage}");
+}
+
+#[test]
+fn check_says_ok_or_what_is_wrong() {
+    let said = call(&["check"], &[]);
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "ok\n", ""));
+    let scratch = Scratch::new("keys");
+    let keys = scratch.file("keys");
+    fs::write(&keys, "# ours\ngood\ntwo words\n").expect("a file");
+    let named = format!("api_key_file = \"{}\"", keys.display());
+    let of_keys = format!("api_key_file {}:3: a key has 1 to 512", keys.display());
     let long = format!("api_key = [\"{}\"]", "k".repeat(513));
     let long_path = format!("listen = [\"unix:/{}\"]", "s".repeat(200));
     let table: [(&str, &[&str]); 28] = [
