@@ -6,10 +6,13 @@
 # What is found stays in fuzz/found/TARGET; a crash is told and lies in fuzz/artifacts/TARGET. Then: mend the fault,
 # add the input to fuzz/corpus/TARGET, where `cargo test` replays it from then on.
 set -euo pipefail
+[[ ${FUZZ_SECONDS:-${1:-}} =~ ^[0-9]*\.?[0-9]+$ ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 
 targets=(frames head body upgrade connection wheel registry)
-seconds=${FUZZ_SECONDS:-$(awk -v hours="${1:?how many hours a target}" 'BEGIN { printf "%d", hours * 3600 }')}
+# At least one: to libFuzzer, 0 is for ever.
+seconds=$(awk -v seconds="${FUZZ_SECONDS:-}" -v hours="${1:-0}" \
+    'BEGIN { whole = int(seconds == "" ? hours * 3600 : seconds); print whole > 0 ? whole : 1 }')
 jobs=${FUZZ_JOBS:-$(nproc)}
 # No sanitizer: our code has no `unsafe`, and runs several times as often without. So a stable toolchain will do too.
 toolchain=+nightly

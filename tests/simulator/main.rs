@@ -6,9 +6,9 @@
 //! when at the latest, and what is left of it (nothing).
 //!
 //! ```text
-//! cargo test --test simulator                          some dozen seeds
-//! SIM_SEEDS=300 cargo test --test simulator            as many as you like
-//! SIM_SEED=123 cargo test --test simulator             this one, with what happened in it
+//! cargo test --test simulator                          the first 24 seeds
+//! SIM_SEEDS=300 cargo test --test simulator            as many as you like; from SIM_FIRST on, if that is set
+//! SIM_SEED=123 cargo test --test simulator -- --nocapture    this one, with what happened in it
 //! tests/simulator/many.sh 100000                       a hundred thousand, in release, on all cores
 //! ```
 //!
@@ -109,7 +109,9 @@ fn everything_is_as_it_should_be() {
     }
     println!("{seeds} seeds from {first}: {all:#?}");
     let missed: Vec<_> = COVERED.iter().filter(|what| !all.contains_key(*what)).collect();
-    assert!(seeds < SEEDS || missed.is_empty(), "none of the seeds met {missed:?}");
+    // What is rare is in few seeds: others, however many, may be without.
+    let has_usual = first == 0 && seeds >= SEEDS;
+    assert!(!has_usual || missed.is_empty(), "none of the seeds met {missed:?}");
 }
 
 #[test]

@@ -4,8 +4,9 @@
 #   JOBS                                       how many at a time (default: the cores there are)
 # Ends with what a failed seed needs to be run again.
 set -euo pipefail
+[[ ${1:-} =~ ^[0-9]+$ ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 cd "$(dirname "$0")/../.."
-seeds=${1:?how many seeds?}
+seeds=$1
 first=${2:-0}
 # Seeds that a process runs.
 portion=100
