@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::connection::closed::Closed;
 use crate::protocol::http::HttpError;
+use crate::protocol::message::Message;
 use crate::protocol::origin::OriginError;
 use crate::protocol::request::Request;
 
@@ -67,6 +68,15 @@ pub enum Event<'a> {
     Closed(Closed),
     /// A request was refused by a rule, and its answer is queued. The connection was no WebSocket, and will be none.
     Refused(Refusal),
+}
+
+impl<'a> From<Message<'a>> for Event<'a> {
+    fn from(message: Message<'a>) -> Event<'a> {
+        match message {
+            Message::Text(text) => Event::Text(Cow::Borrowed(text)),
+            Message::Binary(bytes) => Event::Binary(Cow::Borrowed(bytes)),
+        }
+    }
 }
 
 /// Why a request was refused before any handler saw it, or while it waited for one.

@@ -13,8 +13,8 @@ use crate::protocol::response::{CONTINUE, Length, Response};
 use crate::protocol::upgrade::Accept;
 
 impl Connection {
-    /// Opens the WebSocket that `request` asked for. What the client sent ahead is returned: it is to be handed to
-    /// [`handle_bytes`](Connection::handle_bytes). `None`: there is nothing to open any more.
+    /// Opens the WebSocket that `request` asked for. What the client sent ahead is returned: it is to be handed in like
+    /// all that comes. `None`: there is nothing to open any more.
     ///
     /// # Errors
     /// What the handler did wrong, in words; the client then has a 500.

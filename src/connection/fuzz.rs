@@ -159,7 +159,13 @@ impl Rig {
         let events_max = 3 * bytes.len() + 8192;
         let mut input = &mut bytes[..];
         for _ in 0..events_max {
-            let Some(event) = self.sides[at].connection.handle_bytes(&mut input, &mut self.env) else {
+            let connection = &mut self.sides[at].connection;
+            let event = match connection.handle_message(&mut input, &mut self.env) {
+                Ok(Some(message)) => Some(message.into()),
+                Ok(None) => connection.handle_bytes(&mut input, &mut self.env),
+                Err(end) => Some(*end),
+            };
+            let Some(event) = event else {
                 // Behind the end of a connection, input may be left: nobody wants it.
                 let is_over = self.sides[at].connection.state() == State::Closing;
                 assert!(is_over || input.is_empty(), "input was neither used up nor kept");

@@ -81,7 +81,8 @@ impl Journal {
     }
 
     /// The range of a frame, or `before` made longer by it. The frame is appended unless it was for an earlier recipient.
-    /// `None`: it does not lie behind `before`, or there is no room for it here, so it belongs in a queue.
+    /// `None`: it belongs in a queue, for it does not lie behind `before`, or is not to lie here: there is no room, or it
+    /// goes out alone.
     #[inline]
     pub fn put(&mut self, before: Option<Range>, outbound: &mut Outbound<'_>) -> Option<Range> {
         let place = match outbound.place {

@@ -38,12 +38,12 @@ use crate::connection::output::Output;
 use crate::connection::queue::Queue;
 use crate::fd::Fd;
 use crate::limits::Heartbeat;
-use crate::message::Message;
 use crate::peer::Peer;
 use crate::protocol::assembler::{self, Assembler, Item};
 use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode, parse_close};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
+use crate::protocol::message::Message;
 use crate::tick::Tick;
 
 /// HTTP responses may pile up to this before the next pipelined request is read.
@@ -140,7 +140,8 @@ impl Connection {
 
     // What happened.
 
-    /// Takes note that `count` bytes came, before they are handed to [`handle_bytes`](Connection::handle_bytes).
+    /// Takes note that `count` bytes came, before they are handed to [`handle_message`](Connection::handle_message) and
+    /// [`handle_bytes`](Connection::handle_bytes).
     #[inline]
     pub fn handle_received(&mut self, count: usize, env: &mut Env) {
         self.traffic.bytes_in += count as u64;
@@ -149,21 +150,26 @@ impl Connection {
         self.pulse.handle_bytes();
     }
 
-    /// The message at the front of `input`, which is moved past it, where it lies there whole, as nearly all do: lent,
-    /// without an event made of it. `None`: nothing was read; [`handle_bytes`](Connection::handle_bytes) says what is
-    /// there. After an error, `fail` is to be called.
+    /// Takes the message at the front of `input` where it lies there whole, as nearly all do: it is lent, without an event
+    /// made of it. `None`: nothing was read, and [`handle_bytes`](Connection::handle_bytes) says what is there.
+    ///
+    /// # Errors
+    /// The end of the connection, whose client has broken a rule.
     #[inline]
-    pub fn take_message<'a>(
+    pub fn handle_message<'a>(
         &mut self,
         input: &mut &'a mut [u8],
         env: &mut Env,
-    ) -> Result<Option<Message<'a>>, ProtocolError> {
+    ) -> Result<Option<Message<'a>>, Box<Event<'static>>> {
         let Stage::Open(None) = self.stage else { return Ok(None) };
-        let message = assembler::take_message(input, env.limits.message_bytes_max as u64);
-        if let Ok(Some(_)) = message {
-            self.count_message(env);
+        match assembler::take_message(input, env.limits.message_bytes_max as u64) {
+            Ok(Some(message)) => {
+                self.count_message(env);
+                Ok(Some(message))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(Box::new(self.fail(error, env))),
         }
-        message
     }
 
     /// Reads on in `input`, which is moved past what was read, up to the next event. `None`: `input` is used up or
@@ -515,7 +521,7 @@ impl Connection {
     }
 
     /// Fails the connection (RFC 6455 section 7.1.7): the client is told why, and nothing more is read from it.
-    pub fn fail(&mut self, error: ProtocolError, env: &mut Env) -> Event<'static> {
+    fn fail(&mut self, error: ProtocolError, env: &mut Env) -> Event<'static> {
         let (code, reason) = (error.close_code(), error.as_str());
         self.push_close(code, reason, env);
         self.linger();

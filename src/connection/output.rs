@@ -92,6 +92,7 @@ impl Output {
         }
     }
 
+    // Apart, for most of what is pushed goes to the journal.
     #[inline(never)]
     fn push_to_queue(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) {
         self.queue(env).push(outbound, &mut env.queued);

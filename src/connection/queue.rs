@@ -95,7 +95,7 @@ pub struct Queued {
 
 /// A frame on its way into queues, encoded at most once.
 pub struct Outbound<'a> {
-    content: Content<'a>,
+    source: Source<'a>,
     /// Its length on the wire.
     bytes: usize,
     shared: Option<SharedFrame>,
@@ -108,8 +108,8 @@ pub struct Outbound<'a> {
 }
 
 #[derive(Copy, Clone)]
-enum Content<'a> {
-    Message(ServerHeader, &'a [u8]),
+enum Source<'a> {
+    Payload(Opcode, &'a [u8]),
     /// Encoded already.
     Frame(&'a Frame),
 }
@@ -117,18 +117,18 @@ enum Content<'a> {
 impl<'a> Outbound<'a> {
     /// A message, or a control frame.
     pub fn message(opcode: Opcode, payload: &'a [u8]) -> Outbound<'a> {
-        let header = ServerHeader::new(opcode, payload.len());
-        Outbound::new(Content::Message(header, payload), header.len() + payload.len(), false)
+        let bytes = ServerHeader::new(opcode, payload.len()).bytes() + payload.len();
+        Outbound::new(Source::Payload(opcode, payload), bytes, false)
     }
 
     /// A frame that is encoded already. It is shared with whoever else has it.
     pub fn frame(frame: &'a Frame) -> Outbound<'a> {
-        Outbound::new(Content::Frame(frame), frame.as_bytes().len(), true)
+        Outbound::new(Source::Frame(frame), frame.as_bytes().len(), true)
     }
 
     #[inline]
-    fn new(content: Content<'a>, bytes: usize, to_many: bool) -> Outbound<'a> {
-        Outbound { content, bytes, shared: None, place: None, to_many, key: None }
+    fn new(source: Source<'a>, bytes: usize, to_many: bool) -> Outbound<'a> {
+        Outbound { source, bytes, shared: None, place: None, to_many, key: None }
     }
 
     /// Its length on the wire.
@@ -143,15 +143,16 @@ impl<'a> Outbound<'a> {
         self.key.map_or(0, str::len)
     }
 
+    // Always, for the journal: see `ServerHeader::append_to`.
     #[inline(always)]
     pub(super) fn append_to(&self, run: &mut Vec<u8>) {
         run.reserve(self.bytes);
-        match self.content {
-            Content::Message(header, payload) => {
-                header.append_to(run);
+        match self.source {
+            Source::Payload(opcode, payload) => {
+                ServerHeader::new(opcode, payload.len()).append_to(run);
                 run.extend_from_slice(payload);
             }
-            Content::Frame(frame) => run.extend_from_slice(frame.as_bytes()),
+            Source::Frame(frame) => run.extend_from_slice(frame.as_bytes()),
         }
     }
 
@@ -162,9 +163,9 @@ impl<'a> Outbound<'a> {
     }
 
     pub(super) fn share(&mut self) -> SharedFrame {
-        let shared = self.shared.get_or_insert_with(|| match self.content {
-            Content::Message(header, payload) => SharedFrame::encode(header, payload),
-            Content::Frame(frame) => SharedFrame::from_frame(frame),
+        let shared = self.shared.get_or_insert_with(|| match self.source {
+            Source::Payload(opcode, payload) => SharedFrame::encode(opcode, payload),
+            Source::Frame(frame) => SharedFrame::from_frame(frame),
         });
         shared.clone()
     }

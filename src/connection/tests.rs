@@ -4,7 +4,6 @@ mod lent;
 mod pieces;
 mod slow;
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use super::*;
@@ -56,7 +55,7 @@ impl Rig {
         let mut input = &mut bytes[..];
         let mut told = Vec::new();
         self.connection.handle_received(input.len(), &mut self.env);
-        while let Some(event) = self.connection.handle_bytes(&mut input, &mut self.env) {
+        while let Some(event) = next_event(&mut self.connection, &mut input, &mut self.env) {
             // That a body is announced is only of interest where it is not just collected.
             if self.intake.is_some() || !matches!(event, Event::Head(_)) {
                 told.push(tell(&event));
@@ -127,6 +126,15 @@ impl Rig {
 
     fn next(&mut self) -> Next {
         self.connection.poll_next(&self.env)
+    }
+}
+
+/// Reads on as the loop does.
+fn next_event<'a>(connection: &mut Connection, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
+    match connection.handle_message(input, env) {
+        Ok(Some(message)) => Some(message.into()),
+        Ok(None) => connection.handle_bytes(input, env),
+        Err(end) => Some(*end),
     }
 }
 

@@ -388,32 +388,30 @@ impl<A: Application> EventLoop<A> {
         let mut input = bytes;
         loop {
             let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
-            match entry.connection.take_message(&mut input, env) {
+            let mut is_used_up = false;
+            match entry.connection.handle_message(&mut input, env) {
                 Ok(Some(message)) => {
+                    is_used_up = input.is_empty();
                     self.deliver(fd, message);
-                    // As nearly always: what the handler brought about can wait until the caller sees to it.
-                    if input.is_empty() {
-                        break;
-                    }
                 }
                 Ok(None) => match entry.connection.handle_bytes(&mut input, env) {
-                    Some(event) => self.handle_event(fd, event),
+                    Some(event) => self.tell(fd, event),
                     None => break,
                 },
-                Err(error) => {
-                    let event = entry.connection.fail(error, env);
-                    self.handle_event(fd, event);
-                }
+                Err(end) => self.tell(fd, *end),
             }
             if !self.core.ends.is_empty() {
                 self.settle_ends();
+            }
+            if is_used_up {
+                break;
             }
         }
         // Pongs, errors and responses are output that no push has announced.
         self.core.table.touch_unasked(slot);
     }
 
-    fn handle_event(&mut self, fd: Fd, event: Event<'_>) {
+    fn tell(&mut self, fd: Fd, event: Event<'_>) {
         match event {
             Event::Text(text) => self.deliver(fd, Message::Text(&text)),
             Event::Binary(bytes) => self.deliver(fd, Message::Binary(&bytes)),

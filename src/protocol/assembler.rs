@@ -7,11 +7,11 @@
 use std::borrow::Cow;
 use std::mem;
 
-use crate::message::Message;
 use crate::protocol::decoder::{Decoder, Ends, Piece, advance};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{Header, Opcode};
 use crate::protocol::mask::unmask;
+use crate::protocol::message::Message;
 use crate::protocol::utf8::{self, Utf8Stream};
 use crate::tick::Tick;
 
@@ -63,7 +63,6 @@ impl Assembler {
     /// The next item of `input`, which is moved past what was read. `None`: `input` is used up.
     ///
     /// `unfinished` is the connection's: the start of a message that earlier input left, if any.
-    #[inline]
     pub fn next<'a>(
         unfinished: &mut Option<Box<Assembler>>,
         input: &mut &'a mut [u8],
@@ -189,7 +188,7 @@ fn take_payload<'a>(input: &mut &'a mut [u8], header: &Header) -> Option<&'a [u8
         return None;
     }
     let frame = advance(input, header.header_bytes + header.payload_bytes as usize);
-    let payload = frame.get_mut(header.header_bytes..)?;
+    let (_, payload) = frame.split_at_mut(header.header_bytes);
     unmask(payload, header.mask, 0);
     Some(payload)
 }

@@ -102,7 +102,6 @@ impl Header {
 }
 
 /// A payload length that takes bytes of its own, and the offset of the mask behind them.
-#[inline]
 fn parse_long_length(short: u8, input: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
     let extended = input.get(2..).unwrap_or_default();
     if short == 126 {
@@ -134,8 +133,7 @@ impl ServerHeader {
 
     /// How many bytes it takes: 2, 4 or 10.
     #[inline]
-    #[expect(clippy::len_without_is_empty, reason = "no header is empty")]
-    pub fn len(self) -> usize {
+    pub fn bytes(self) -> usize {
         match self.payload_bytes {
             0..=125 => 2,
             126..=0xffff => 4,
@@ -143,7 +141,8 @@ impl ServerHeader {
         }
     }
 
-    /// Appends it to `run`: of a known length, it is a store, and not a call to copy it.
+    /// Appends it to `run`.
+    // Always: where its length is known it is a store, and not a call to copy it.
     #[inline(always)]
     pub fn append_to(self, run: &mut Vec<u8>) {
         let first = 0x80 | self.opcode as u8;
@@ -179,7 +178,7 @@ mod tests {
     fn encoded(opcode: Opcode, payload_bytes: usize) -> Vec<u8> {
         let (header, mut bytes) = (ServerHeader::new(opcode, payload_bytes), Vec::new());
         header.append_to(&mut bytes);
-        assert!(bytes.len() == header.len() && bytes.len() <= SERVER_HEADER_BYTES_MAX);
+        assert!(bytes.len() == header.bytes() && bytes.len() <= SERVER_HEADER_BYTES_MAX);
         bytes
     }
 

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod http;
 pub mod intake;
 pub mod mask;
+pub mod message;
 pub mod origin;
 pub mod request;
 pub mod response;

@@ -28,12 +28,13 @@ impl Frame {
     }
 
     fn encode(opcode: Opcode, payload: &[u8]) -> Frame {
-        Frame(encode(ServerHeader::new(opcode, payload.len()), payload).into())
+        Frame(encode(opcode, payload).into())
     }
 }
 
-fn encode(header: ServerHeader, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(header.len() + payload.len());
+fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let header = ServerHeader::new(opcode, payload.len());
+    let mut bytes = Vec::with_capacity(header.bytes() + payload.len());
     header.append_to(&mut bytes);
     bytes.extend_from_slice(payload);
     bytes
@@ -57,8 +58,8 @@ enum Bytes {
 
 impl SharedFrame {
     /// Encodes a message.
-    pub fn encode(header: ServerHeader, payload: &[u8]) -> SharedFrame {
-        SharedFrame::new(Bytes::Encoded(encode(header, payload)))
+    pub fn encode(opcode: Opcode, payload: &[u8]) -> SharedFrame {
+        SharedFrame::new(Bytes::Encoded(encode(opcode, payload)))
     }
 
     /// Shares what is encoded already.

@@ -21,6 +21,7 @@ pub fn text(bytes: &[u8]) -> Result<&str, NotUtf8> {
     any_text(bytes)
 }
 
+// Apart, so that a short text costs no stack frame for the sake of a long one.
 #[inline(never)]
 fn any_text(bytes: &[u8]) -> Result<&str, NotUtf8> {
     basic::from_utf8(bytes).map_err(|_| NotUtf8)

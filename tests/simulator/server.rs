@@ -9,7 +9,7 @@ use std::mem;
 use std::rc::Rc;
 
 use fdpush::sim::{Departed, Env, Event, Owner, Queued, Registry, Tick};
-use fdpush::{Fd, Message, SecondLogin, SlowReader, State};
+use fdpush::{Fd, SecondLogin, SlowReader, State};
 
 use crate::clock::Clock;
 use crate::coverage::hit;
@@ -240,11 +240,10 @@ impl Server {
         loop {
             let Some(entry) = self.slots.get_mut(slot) else { return };
             let is_http = entry.connection.state() == State::Http;
-            let event = match entry.connection.take_message(&mut input, &mut self.env) {
-                Ok(Some(Message::Text(text))) => Some(Event::Text(text.into())),
-                Ok(Some(Message::Binary(bytes))) => Some(Event::Binary(bytes.into())),
+            let event = match entry.connection.handle_message(&mut input, &mut self.env) {
+                Ok(Some(message)) => Some(message.into()),
                 Ok(None) => entry.connection.handle_bytes(&mut input, &mut self.env),
-                Err(error) => Some(entry.connection.fail(error, &mut self.env)),
+                Err(end) => Some(*end),
             };
             let queued = entry.connection.queued_bytes();
             if is_http {

@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fdpush::bench::{Assembler, Item, Spares, Tick};
+use fdpush::bench::{Assembler, Item, Spares, Tick, take_message};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::protocol::frame::{Frame, coding};
 
@@ -18,6 +18,8 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// What one read takes from a socket at most, as in fdpush's `Limits::default()`.
 const READ_BYTES: usize = 64 << 10;
+
+const MESSAGE_BYTES_MAX: u64 = 1 << 24;
 
 /// A client's text messages, all alike, of `size` bytes each: as many as fit into one read, and at least one.
 struct Stream {
@@ -126,11 +128,19 @@ impl Reader {
             let buffer = &mut self.buffer[..part.len()];
             buffer.copy_from_slice(part);
             let mut input = buffer;
-            while let Some(item) =
-                Assembler::next(&mut self.unfinished, &mut input, 1 << 24, Tick(0), &mut self.spares).expect("valid")
-            {
-                let Item::Text(text) = item else { panic!("{item:?} where texts were sent") };
-                message(text.as_bytes());
+            loop {
+                if self.unfinished.is_none()
+                    && let Some(text) = take_message(&mut input, MESSAGE_BYTES_MAX).expect("valid")
+                {
+                    message(text.as_bytes());
+                    continue;
+                }
+                let (unfinished, spares) = (&mut self.unfinished, &mut self.spares);
+                match Assembler::next(unfinished, &mut input, MESSAGE_BYTES_MAX, Tick(0), spares).expect("valid") {
+                    Some(Item::Text(text)) => message(text.as_bytes()),
+                    Some(item) => panic!("{item:?} where texts were sent"),
+                    None => break,
+                }
             }
         }
     }

@@ -1,49 +1,72 @@
 //! Messages that are lent to the handler where they lie in the input.
 
 use super::*;
+use crate::protocol::message::Message;
 
-#[test]
-fn what_came_is_lent_not_copied() {
-    let mut rig = Rig::open(Limits::default());
-    let mut bytes = frame(true, Opcode::Text, b"lent");
-    let mut input = &mut bytes[..];
-    let event = rig.connection.handle_bytes(&mut input, &mut rig.env);
-    assert!(matches!(event, Some(Event::Text(Cow::Borrowed("lent")))));
+/// Takes a message off `bytes`, if one is there, and tells it in words; and how much is left behind it.
+fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {
+    let mut copy = bytes.to_vec();
+    let whole = copy.as_ptr_range();
+    let mut input = &mut copy[..];
+    let told = match rig.connection.handle_message(&mut input, &mut rig.env) {
+        Ok(Some(message)) => {
+            let lent = message.as_bytes().as_ptr_range();
+            assert!(whole.start <= lent.start && lent.end <= whole.end, "copied, not lent");
+            match message {
+                Message::Text(text) => format!("text {text}"),
+                Message::Binary(bytes) => format!("binary {bytes:?}"),
+            }
+        }
+        Ok(None) => "nothing".to_owned(),
+        Err(end) => tell(&end),
+    };
+    let left = input.len();
+    assert!(told != "nothing" || copy == bytes, "{bytes:?} became {copy:?}");
+    (told, left)
 }
 
 #[test]
-fn only_a_whole_message_at_the_front_is_taken() {
-    let limits = Limits { message_bytes_max: 8, ..Limits::default() };
-    let mut rig = Rig::open(limits);
-    let taken = |rig: &mut Rig, bytes: &[u8]| {
-        let (mut bytes, before) = (bytes.to_vec(), bytes);
-        let mut input = &mut bytes[..];
-        let message = rig.connection.take_message(&mut input, &mut rig.env).map(|message| message.map(|m| m.len()));
-        let left = input.len();
-        // Where nothing is taken, nothing is touched.
-        assert!(message != Ok(None) || bytes == before, "{before:?} became {bytes:?}");
-        (message, left)
-    };
-    for opcode in [Opcode::Text, Opcode::Binary] {
+fn a_whole_message_at_the_front_is_lent() {
+    let mut rig = Rig::open(Limits::default());
+    for (opcode, first) in [(Opcode::Text, "text first"), (Opcode::Binary, "binary [102, 105, 114, 115, 116]")] {
         let two = [frame(true, opcode, b"first"), frame(true, opcode, b"2nd")].concat();
-        assert_eq!(taken(&mut rig, &two), (Ok(Some(5)), 9));
-        for cut in 0..9 {
-            assert_eq!(taken(&mut rig, &two[..cut]), (Ok(None), cut));
-        }
-        // Others say what these are.
-        let (part, large) = (frame(false, opcode, b"part"), frame(true, opcode, b"too large"));
-        for other in [part, large, frame(true, Opcode::Ping, b"ping"), b"\xf1\x80\0\0\0\0".to_vec()] {
-            assert_eq!(taken(&mut rig, &other), (Ok(None), other.len()));
+        assert_eq!(taken(&mut rig, &two), (first.to_owned(), 9));
+        for cut in 0..11 {
+            assert_eq!(taken(&mut rig, &two[..cut]), ("nothing".to_owned(), cut));
         }
     }
     assert_eq!(rig.connection.traffic().messages_in, 2);
-    assert_eq!(taken(&mut rig, b"\x81\x01\0"), (Err(ProtocolError::Unmasked), 3));
-    assert_eq!(taken(&mut rig, &frame(true, Opcode::Text, b"\xff")), (Err(ProtocolError::TextNotUtf8), 0));
+}
 
-    // In the middle of a message, what looks like one is the decoder's to judge.
+#[test]
+fn what_else_is_there_is_left_alone() {
+    let mut rig = Rig::open(Limits { message_bytes_max: 8, ..Limits::default() });
+    let nothing = |bytes: &[u8]| ("nothing".to_owned(), bytes.len());
+    for opcode in [Opcode::Text, Opcode::Binary] {
+        let (part, large) = (frame(false, opcode, b"part"), frame(true, opcode, b"too large"));
+        for other in [part, large, frame(true, Opcode::Ping, b"ping"), b"\xf1\x80\0\0\0\0".to_vec()] {
+            assert_eq!(taken(&mut rig, &other), nothing(&other));
+        }
+    }
+    // In the middle of a message, what looks like one is for the decoder to judge.
     rig.feed(&frame(false, Opcode::Text, b"begun"));
     let text = frame(true, Opcode::Text, b"text");
-    assert_eq!(taken(&mut rig, &text), (Ok(None), text.len()));
-    assert!(rig.feed(&text)[0].contains("1002"), "the message was unfinished");
-    assert_eq!(taken(&mut rig, &text), (Ok(None), text.len()), "nobody takes anything any more");
+    assert_eq!(taken(&mut rig, &text), nothing(&text));
+    assert_eq!(rig.feed(&text), ["closed 1002 \"new message inside a fragmented one\" (protocol_error) by Server"]);
+    assert_eq!(taken(&mut rig, &text), nothing(&text), "nobody takes anything any more");
+    assert_eq!(rig.connection.traffic().messages_in, 0);
+}
+
+#[test]
+fn a_message_that_breaks_a_rule_ends_its_connection() {
+    let unmasked = b"\x81\x01\0".to_vec();
+    let told = [(unmasked, "1002 \"client frame is not masked\""), (frame(true, Opcode::Text, b"\xff"), "1007 \"")];
+    for (bytes, why) in told {
+        let mut rig = Rig::open(Limits::default());
+        let (end, _) = taken(&mut rig, &bytes);
+        assert!(end.starts_with(&format!("closed {why}")), "{end}");
+        assert_eq!(rig.connection.state(), State::Closing);
+        assert_eq!(taken(&mut rig, &frame(true, Opcode::Text, b"text")).0, "nothing");
+        assert_eq!(rig.connection.traffic().messages_in, 0);
+    }
 }

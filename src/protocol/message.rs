@@ -1,0 +1,62 @@
+//! A message as it is lent, from the input to a handler and from a handler to a queue.
+
+/// A WebSocket message, text or binary, lent: `Copy`, and pushed on without being copied first.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Message<'a> {
+    /// UTF-8 text (opcode 1).
+    Text(&'a str),
+    /// Bytes (opcode 2).
+    Binary(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    /// The text, where it is text.
+    pub fn as_text(self) -> Option<&'a str> {
+        match self {
+            Message::Text(text) => Some(text),
+            Message::Binary(_) => None,
+        }
+    }
+
+    /// The payload, of either kind.
+    pub fn as_bytes(self) -> &'a [u8] {
+        match self {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The payload's length in bytes.
+    pub fn len(self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// Whether the payload is empty, which RFC 6455 allows.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<'a> From<&'a str> for Message<'a> {
+    fn from(text: &'a str) -> Message<'a> {
+        Message::Text(text)
+    }
+}
+
+impl<'a> From<&'a String> for Message<'a> {
+    fn from(text: &'a String) -> Message<'a> {
+        Message::Text(text)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Message<'a> {
+    fn from(bytes: &'a [u8]) -> Message<'a> {
+        Message::Binary(bytes)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Message<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Message<'a> {
+        Message::Binary(bytes)
+    }
+}
