@@ -1,4 +1,5 @@
-//! Hostile frames: every row of the table "Frames", as data in `hostile/data_frames.rs` and `close_frames.rs`.
+//! Hostile frames: over 250 streams as data in `hostile/data_frames.rs` and `close_frames.rs`, each with its name, how it
+//! must end and what must not have been delivered.
 //!
 //! Each case is sent whole, a byte a turn of the loop, and cut in two at every byte, the second part only once the loop
 //! has read the first. Inputs of more than some hundred bytes are cut near their ends and at a sample of places between

@@ -1,4 +1,5 @@
-//! Hostile HTTP: every row of the table "Upgrade and HTTP", as data in `hostile/http_*.rs`.
+//! Hostile HTTP, from the first byte to the upgrade: over 300 inputs as data in `hostile/http_*.rs`, each with its name,
+//! what must come back and what no handler must see.
 //!
 //! Each case is sent whole, a byte a turn of the loop, and cut in two at every byte, the second part only once the loop
 //! has read the first. Inputs of more than some hundred bytes are cut near their ends and at a sample of places between
