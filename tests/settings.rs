@@ -225,28 +225,24 @@ fn a_public_key_is_no_secret_and_a_key_that_serve_refuses_is_refused() {
 
 #[test]
 fn check_reads_files_of_keys_and_certificates() {
+    let of = |kind: &str, body: &str| format!("-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n");
+    let token = "auth = \"jwt\"\njwt_key_file = [\"PEM\"]";
+    let authority = "webhook = \"https://a\"\nwebhook_ca_file = \"PEM\"";
+    let table = [
+        (token, of("PRIVATE KEY", "AAAA"), "jwt_key_file PEM: a private key: give the public one"),
+        (token, of("PUBLIC KEY", "garbage"), "jwt_key_file PEM: it must be a PEM public key"),
+        (authority, of("PRIVATE KEY", "AAAA"), "webhook_ca_file PEM: a private key: give certificates only"),
+        (authority, of("CERTIFICATE", "AAAA"), "webhook_ca_file PEM: certificate 1: "),
+        (authority, "certificate".to_owned(), "webhook_ca_file PEM: there is no certificate in it: expected PEM"),
+    ];
     let scratch = Scratch::new("pem");
-    let pem = scratch.file("private.pem");
-    let token_key = |text: &str| {
-        fs::write(&pem, text).expect("a file");
-        let said = complaint(&format!("auth = \"jwt\"\njwt_key_file = [\"{}\"]", pem.display()));
-        said.replace(&pem.display().to_string(), "PEM")
-    };
-    let private = token_key("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
-    assert!(private.contains("jwt_key_file PEM: a private key: give the public one"), "{private}");
-    let garbage = token_key("-----BEGIN PUBLIC KEY-----\ngarbage\n-----END PUBLIC KEY-----\n");
-    assert!(garbage.contains("jwt_key_file PEM: it must be a PEM public key"), "{garbage}");
-    let authority = |text: &str| {
-        fs::write(&pem, text).expect("a file");
-        let said = complaint(&format!("webhook = \"https://a\"\nwebhook_ca_file = \"{}\"", pem.display()));
-        said.replace(&pem.display().to_string(), "PEM")
-    };
-    let private = authority("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
-    assert!(private.contains("webhook_ca_file PEM: a private key: give certificates only"), "{private}");
-    let empty = authority("certificate\n");
-    assert!(empty.contains("webhook_ca_file PEM: there is no certificate in it: expected PEM"), "{empty}");
-    let garbage = authority("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
-    assert!(garbage.contains("webhook_ca_file PEM: certificate 1: "), "{garbage}");
+    let file = scratch.file("file");
+    let path = file.display().to_string();
+    for (settings, text, hint) in table {
+        fs::write(&file, &text).expect("a file");
+        let said = complaint(&settings.replace("PEM", &path)).replace(&path, "PEM");
+        assert!(said.contains(hint), "{text}: no {hint:?} in {said}");
+    }
 }
 
 #[test]
