@@ -499,7 +499,7 @@ impl Core {
         }
     }
 
-    /// Frees a slot at the end of a turn.
+    /// Frees a slot at the end of a turn. A second time in the same turn, nothing happens.
     pub fn reap(&mut self, slot: u32) {
         self.drop_session(self.table.fd_of(slot));
         self.wheel.cancel(Owner::Connection(slot));

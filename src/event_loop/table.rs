@@ -297,7 +297,8 @@ impl Table {
 
     /// All queues together would be over their bound with a message to a connection that had none waiting: it goes out
     /// now. A reader that does not take it is too slow for such a day, and the policy applies; but half a message cannot
-    /// be dropped, so that ends the connection whatever the policy.
+    /// be dropped, nor one that was said to be queued (they may come together, for the keys of what is fresh are counted
+    /// only once that is in a queue), so these end the connection whatever the policy.
     #[cold]
     fn relieve(&mut self, slot: u32) -> Outcome {
         self.relieve_all();

@@ -164,7 +164,8 @@ impl Server {
         Outcome::Dropped
     }
 
-    /// Takes a message back of which nothing is written. It is the only one: where others waited, it was not queued.
+    /// Takes a message back of which nothing is written. It is nearly always the only one, for where others wait, there is
+    /// no room for it; but the keys of what is fresh are only counted once that is in a queue.
     fn take_back(&mut self, slot: u32, posted: &Posted) -> bool {
         let fd = self.slots.fd_of(slot);
         let Some(entry) = self.slots.get_mut(slot) else { return false };
