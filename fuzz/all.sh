@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 targets=(frames head body upgrade connection wheel registry)
 # At least one: to libFuzzer, 0 is for ever.
 seconds=$(awk -v seconds="${FUZZ_SECONDS:-}" -v hours="${1:-0}" \
-    'BEGIN { whole = int(seconds == "" ? hours * 3600 : seconds); print whole > 0 ? whole : 1 }')
+    'BEGIN { whole = int(seconds == "" ? hours * 3600 : seconds); print (whole > 0 ? whole : 1) }')
 jobs=${FUZZ_JOBS:-$(nproc)}
 # No sanitizer: our code has no `unsafe`, and runs several times as often without. So a stable toolchain will do too.
 toolchain=+nightly
