@@ -1,4 +1,4 @@
-# Builds what is measured, and says where it lies: sourced by run.sh and syscalls.sh, in this directory.
+# Builds what is measured, and says where it lies: sourced by the scripts beside it, in this directory.
 cargo build --quiet --release
 cargo build --quiet --release --manifest-path ../../Cargo.toml --example bench_server
 built() {

@@ -1,4 +1,4 @@
-# What run.sh and api.sh share: servers that are started and ended, medians and ratios. Sourced by them, in this directory.
+# What run.sh, api.sh and instructions.sh share: servers that are started and ended, medians and ratios. Sourced by them.
 server_core=${SERVER_CORE:-0}
 load_core=${LOAD_CORE:-1}
 # No run takes longer, whatever happens.

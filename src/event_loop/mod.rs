@@ -411,6 +411,7 @@ impl<A: Application> EventLoop<A> {
         self.core.table.touch_unasked(slot);
     }
 
+    /// Tells the application of an event, or answers what it stands for.
     fn tell(&mut self, fd: Fd, event: Event<'_>) {
         match event {
             Event::Text(text) => self.deliver(fd, Message::Text(&text)),
