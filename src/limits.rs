@@ -1,5 +1,6 @@
 //! Every bound of the server in one place: what a peer, or a day with too many of them, can take at most.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::fd::Fd;
@@ -15,6 +16,11 @@ pub struct Limits {
     /// Connections let in in a second, and as many at once after a quiet one; over it, 503 with `Retry-After`, before any
     /// work was put into them. Default none.
     pub accepts_per_second_max: Option<u32>,
+
+    /// Leading bits of an IPv6 address that name one client, from 1 to 128. A network of one customer is a /64 or shorter, so
+    /// a client can choose among 2^64 addresses. The server itself bounds nothing by address;
+    /// [`counted_address`](Limits::counted_address) is for handlers that do. Default 64.
+    pub address_ipv6_prefix: u8,
 
     /// Bytes of an HTTP head, request line and blank line included; over it, 431. Default 8 KiB.
     pub head_bytes_max: usize,
@@ -95,6 +101,7 @@ impl Default for Limits {
         Limits {
             connections_max: None,
             accepts_per_second_max: None,
+            address_ipv6_prefix: 64,
             head_bytes_max: 8 << 10,
             headers_max: 64,
             head_time_max: Duration::from_secs(10),
@@ -123,6 +130,7 @@ impl Limits {
         let counts = [
             ("connections_max", self.connections_max.map_or(1, |max| max as usize), Fd::CONNECTIONS_MAX as usize),
             ("accepts_per_second_max", self.accepts_per_second_max.map_or(1, |max| max as usize), u32::MAX as usize),
+            ("address_ipv6_prefix", usize::from(self.address_ipv6_prefix), 128),
             ("head_bytes_max", self.head_bytes_max, 1 << 20),
             ("headers_max", self.headers_max, 256),
             ("message_bytes_max", self.message_bytes_max, 1 << 40),
@@ -165,6 +173,23 @@ impl Limits {
             }
         }
         Ok(())
+    }
+}
+
+impl Limits {
+    /// The address that `ip` counts as where something is bounded by address.
+    ///
+    /// It is an IPv4 address itself, also one that came as an IPv4-mapped IPv6 address, and the network of an IPv6 address:
+    /// its first [`address_ipv6_prefix`](Limits::address_ipv6_prefix) bits.
+    pub fn counted_address(&self, ip: IpAddr) -> IpAddr {
+        match ip.to_canonical() {
+            IpAddr::V4(v4) => IpAddr::V4(v4),
+            IpAddr::V6(v6) => {
+                let host_bits = 128u32.saturating_sub(self.address_ipv6_prefix.into());
+                let network = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+                IpAddr::V6((v6.to_bits() & network).into())
+            }
+        }
     }
 }
 
@@ -240,7 +265,38 @@ mod tests {
         assert!(limits.check().is_err_and(|why| why.starts_with("head_time_max")));
         let limits = Limits { connections_max: Some(u32::MAX), ..Limits::default() };
         assert!(limits.check().is_err_and(|why| why.starts_with("connections_max")));
+        for address_ipv6_prefix in [0, 129] {
+            let limits = Limits { address_ipv6_prefix, ..Limits::default() };
+            assert!(limits.check().is_err_and(|why| why.starts_with("address_ipv6_prefix")));
+        }
         let heartbeat = Heartbeat::Ping { every: Duration::from_secs(1), missed_max: 0 };
         assert!(heartbeat.check().is_err_and(|why| why.contains("missed_max")));
+    }
+
+    #[test]
+    fn ipv6_counts_by_network_and_ipv4_by_address() {
+        let table = [
+            (64, "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            (64, "2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::"),
+            (64, "2001:db8:1:3::1", "2001:db8:1:3::"),
+            (56, "2001:db8:1:2ff::1", "2001:db8:1:200::"),
+            (48, "2001:db8:1:2::1", "2001:db8:1::"),
+            (63, "2001:db8:1:3::1", "2001:db8:1:2::"),
+            (1, "ffff::1", "8000::"),
+            (128, "2001:db8::1", "2001:db8::1"),
+            (127, "2001:db8::1", "2001:db8::"),
+            (64, "::1", "::"),
+            (64, "203.0.113.9", "203.0.113.9"),
+            (1, "203.0.113.9", "203.0.113.9"),
+            (64, "::ffff:203.0.113.9", "203.0.113.9"),
+            (64, "::ffff:203.0.113.10", "203.0.113.10"),
+        ];
+        for (address_ipv6_prefix, ip, counted) in table {
+            let limits = Limits { address_ipv6_prefix, ..Limits::default() };
+            let found = limits.counted_address(ip.parse().expect("an address"));
+            assert_eq!(found.to_string(), counted, "{ip} by /{address_ipv6_prefix}");
+        }
+        let limits = Limits { address_ipv6_prefix: 0, ..Limits::default() };
+        assert_eq!(limits.counted_address("2001:db8::1".parse().expect("an address")).to_string(), "::");
     }
 }

@@ -34,6 +34,52 @@ fn the_bound_of_an_address_is_the_clients_behind_a_trusted_proxy() {
     until("its place is free", || comes_from(&gateway, "203.0.113.9").is_ok());
 }
 
+/// The body of a refusal with 429 that such a client gets.
+fn refused_from(gateway: &Gateway, told: &str) -> String {
+    let (status, body) = refusal(Client::connect(gateway.address, "/", &[("X-Forwarded-For", told)]));
+    assert_eq!(status, 429, "{told}");
+    body
+}
+
+#[test]
+fn ipv6_clients_count_by_their_network() {
+    let scratch = Scratch::new("network");
+    let file = scratch.file("fdpush.toml");
+    let settings = "trusted_proxy = [\"127.0.0.1\"]\naddress_connections_max = 2\n";
+    fs::write(&file, settings).expect("a file");
+    let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
+    let mut first = Some(comes_from(&gateway, "2001:db8:1:2::1").expect("the first of its network"));
+    let _second = comes_from(&gateway, "[2001:db8:1:2:ffff::2]:4711").expect("the second");
+    for third in 3..23 {
+        let why = refused_from(&gateway, &format!("2001:db8:1:2::{third:x}"));
+        assert_eq!(why, "connection limit of network 2001:db8:1:2::/64 reached (2)\n");
+    }
+    let _neighbour = comes_from(&gateway, "2001:db8:1:3::1").expect("another network");
+    // An IPv4 address is one address, however it is written.
+    let _v4: Vec<Client> = ["203.0.113.9", "::ffff:203.0.113.9"].map(|ip| comes_from(&gateway, ip).expect(ip)).into();
+    let why = refused_from(&gateway, "::ffff:203.0.113.9");
+    assert_eq!(why, "connection limit of address 203.0.113.9 reached (2)\n");
+    let _other = comes_from(&gateway, "203.0.113.10").expect("another address");
+    hang_up(first.take().expect("the first"));
+    until("its place is free", || {
+        first = comes_from(&gateway, "2001:db8:1:2::77").ok();
+        first.is_some()
+    });
+
+    // A shorter prefix holds for those who are there already, and so does the longer one again.
+    fs::write(&file, format!("{settings}address_ipv6_prefix = 48\n")).expect("a file");
+    gateway.signal("-HUP");
+    gateway.logged("and these changed: address_ipv6_prefix");
+    let why = refused_from(&gateway, "2001:db8:1:9::1");
+    assert_eq!(why, "connection limit of network 2001:db8:1::/48 reached (2)\n");
+    hang_up(first.expect("the one that came back"));
+    fs::write(&file, settings).expect("a file");
+    gateway.signal("-HUP");
+    gateway.logged("and these changed: address_ipv6_prefix");
+    let _back = comes_from(&gateway, "2001:db8:1:2::78").expect("the second of its network");
+    assert_eq!(comes_from(&gateway, "2001:db8:1:2::79").err(), Some(429));
+}
+
 #[test]
 fn nobody_else_is_believed() {
     for trusted in [&[][..], &["--trusted-proxy", "10.0.0.0/8,unix"]] {

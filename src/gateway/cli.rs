@@ -129,10 +129,17 @@ pub struct Clients {
         value_parser = clap::value_parser!(u32).range(1..))]
     pub uid_connections_max: Option<u32>,
 
-    /// WebSockets from one IP address at a time; over it, 429. Plain HTTP does not count. Default: any number
+    /// WebSockets from one IPv4 address or IPv6 network at a time; over it, 429. Plain HTTP does not count. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_CONNECTIONS_MAX",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub address_connections_max: Option<u32>,
+
+    /// Leading bits of an IPv6 address that count as one address for --address-connections-max: a network of one customer is a
+    /// /64 or shorter
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_IPV6_PREFIX",
+        default_value_t = Limits::default().address_ipv6_prefix,
+        value_parser = clap::value_parser!(u8).range(1..=128))]
+    pub address_ipv6_prefix: u8,
 
     /// A proxy that is believed where its clients are: an address, a network as 10.0.0.0/8, or `unix` for all that come by
     /// a unix socket. May be given several times. Default: none, and what others say of it is not looked at
@@ -474,6 +481,7 @@ impl Serve {
         Limits {
             connections_max: bounds.connections_max,
             accepts_per_second_max: self.clients.accept_rate,
+            address_ipv6_prefix: self.clients.address_ipv6_prefix,
             head_bytes_max: bounds.head_bytes_max.0,
             headers_max: bounds.headers_max as usize,
             head_time_max: bounds.head_time_max.0,

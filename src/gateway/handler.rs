@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -10,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fdpush::{
-    Accept, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Message, NAME_BYTES_MAX, Notice, Piece,
-    Request, Response, TimerId, Upgrade,
+    Accept, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Limits, Message, NAME_BYTES_MAX, Notice,
+    Piece, Request, Response, TimerId, Upgrade,
 };
 
 use super::api::{Api, Parts};
@@ -62,7 +63,7 @@ pub struct Gateway {
     datagrams: Vec<Ingress>,
     /// SIGHUP has come: the settings are to be read again.
     hangup: Arc<AtomicBool>,
-    /// How many connections an address has, where that is bounded.
+    /// Open connections by counted address, where that is bounded: see `Limits::counted_address`.
     addresses: HashMap<IpAddr, u32>,
     /// Whose identity ends with which timer.
     expiries: HashMap<TimerId, Fd>,
@@ -167,7 +168,9 @@ impl Gateway {
             log::error!("the limits stay as they are: {why}");
         }
         ctx.set_origins(origins);
-        if old.serve.clients.address_connections_max.is_some() != self.counts_addresses() {
+        let prefix = |settings: &Settings| settings.serve.clients.address_ipv6_prefix;
+        let counted = old.serve.clients.address_connections_max.is_some();
+        if counted != self.counts_addresses() || prefix(&old) != prefix(&self.settings) {
             self.count_addresses(ctx);
         }
         log::set_max_level(self.settings.serve.log.into());
@@ -199,7 +202,7 @@ impl Gateway {
         self.addresses = HashMap::new();
         if self.counts_addresses() {
             for ip in ctx.connections().filter_map(|fd| address_of(ctx, fd, ctx.info(fd)?.peer)) {
-                *self.addresses.entry(ip).or_default() += 1;
+                *self.addresses.entry(ctx.limits().counted_address(ip)).or_default() += 1;
             }
         }
     }
@@ -223,10 +226,11 @@ impl Gateway {
         if let Some(Err(full)) = identity.uid.as_ref().map(|uid| self.roster.check_room(ctx, uid)) {
             return too_many(format!("{full}\n"));
         }
-        if let (Some(max), Some(ip)) = (self.settings.serve.clients.address_connections_max, address)
-            && self.addresses.get(&ip).is_some_and(|count| *count >= max)
-        {
-            return too_many(format!("an address has at most {max} connections\n"));
+        if let (Some(max), Some(ip)) = (self.settings.serve.clients.address_connections_max, address) {
+            let counted = ctx.limits().counted_address(ip);
+            if self.addresses.get(&counted).is_some_and(|count| *count >= max) {
+                return too_many(address_full(counted, ctx.limits(), max));
+            }
         }
         let Identity { uid, groups, attributes, exp } = identity;
         let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
@@ -350,7 +354,7 @@ impl Handler for Gateway {
         let from = address.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
         log::debug!("fd {fd} opened from {from} by {peer}, {}", Who(ctx.uid_of(fd)));
         if let Some(ip) = address.filter(|_| self.counts_addresses()) {
-            *self.addresses.entry(ip).or_default() += 1;
+            *self.addresses.entry(ctx.limits().counted_address(ip)).or_default() += 1;
         }
         let welcome = frame::welcome(fd, ctx.uid_of(fd), &self.heartbeat);
         self.roster.handle_open(ctx, fd, request);
@@ -385,10 +389,11 @@ impl Handler for Gateway {
             self.expiries.remove(&timer);
         }
         let ip = ctx.info(fd).and_then(|info| address_of(ctx, fd, info.peer));
-        if let Some(count) = ip.and_then(|ip| self.addresses.get_mut(&ip)) {
-            *count -= 1;
-            if *count == 0 {
-                ip.map(|ip| self.addresses.remove(&ip));
+        let counted = ip.map(|ip| ctx.limits().counted_address(ip));
+        if let Some(Entry::Occupied(mut count)) = counted.map(|counted| self.addresses.entry(counted)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
         self.roster.handle_close(ctx, fd, closed);
@@ -472,6 +477,16 @@ fn trusted(request: &Request) -> Result<Identity, Response> {
 
 fn unavailable() -> Upgrade {
     Upgrade::refuse(Response::text(503, "nobody can say who you are\n").header("Retry-After", "1"))
+}
+
+/// The refusal of one more connection from an address, or from the IPv6 network that it stands for.
+fn address_full(counted: IpAddr, limits: &Limits, max: u32) -> String {
+    match counted {
+        IpAddr::V4(ip) => format!("connection limit of address {ip} reached ({max})\n"),
+        IpAddr::V6(ip) => {
+            format!("connection limit of network {ip}/{} reached ({max})\n", limits.address_ipv6_prefix)
+        }
+    }
 }
 
 fn too_many(why: String) -> Upgrade {

@@ -13,6 +13,7 @@ const RELOADABLE: &[&str] = &[
     "client_may",
     "uid_connections_max",
     "address_connections_max",
+    "address_ipv6_prefix",
     "trusted_proxy",
     "forwarded_header",
     "message_rate",
