@@ -14,17 +14,18 @@ use std::io;
 use std::iter::Sum;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-
 use std::os::unix::net::UnixDatagram;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, SockAddr, Type};
+
+use super::threads;
 
 /// The longest datagram that is read. UDP has none longer; one of a unix socket may be, and is refused.
 const DATAGRAM_BYTES_MAX: usize = 64 << 10;
@@ -201,11 +202,11 @@ impl Ingress {
     /// # Errors
     ///
     /// That of the system, when it has no thread to give.
-    pub fn start(socket: Socket, handle: impl FnMut(&[u8]) -> Outcome + Send + 'static) -> io::Result<Ingress> {
+    pub fn start(socket: Socket, mut handle: impl FnMut(&[u8]) -> Outcome + Send + 'static) -> io::Result<Ingress> {
         let (socket, shared) = (Arc::new(socket), Arc::new(Shared::default()));
-        let thread = thread::Builder::new().name("fdpush-ingress".to_owned()).spawn({
+        let thread = threads::spawn("fdpush-ingress", {
             let (socket, shared) = (Arc::clone(&socket), Arc::clone(&shared));
-            move || shared.receive(&socket, handle)
+            move || shared.receive(&socket, &mut handle)
         })?;
         Ok(Ingress { socket, shared, thread: Some(thread) })
     }
@@ -232,13 +233,15 @@ impl Drop for Ingress {
         // It wakes the thread. On UDP, Linux does so and says ENOTCONN all the same.
         let _ = self.socket.socket.shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             let _ = thread.join();
         }
     }
 }
 
 impl Shared {
-    fn receive(&self, socket: &Socket, mut handle: impl FnMut(&[u8]) -> Outcome) {
+    /// Receives until the end, or until the socket cannot be read.
+    fn receive(&self, socket: &Socket, handle: &mut impl FnMut(&[u8]) -> Outcome) -> io::Result<()> {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         while !self.stops.load(Ordering::Acquire) {
             // With TRUNC, the length is the datagram's, not that of what was read of it.
@@ -257,11 +260,12 @@ impl Shared {
                 })),
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::CONNREFUSED) => {}
                 Err(error) => {
-                    log::error!("datagrams on {} are no longer received: {error}", socket.address);
-                    break;
+                    log::error!("datagrams on {} are not received: {error}", socket.address);
+                    return Err(error.into());
                 }
             }
         }
+        Ok(())
     }
 
     fn count(&self, outcome: Outcome) {

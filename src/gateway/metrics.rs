@@ -18,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use rustix::process::{Resource, getrlimit};
 
 use super::ingress;
+use super::threads::Tally;
 
 /// The media type of what [`Metrics::encode`] makes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -65,6 +66,8 @@ pub struct Snapshot {
     /// Who asked to be let in and proved, or did not prove, who it is: `accepted`, `refused`, `failed`, `timed_out`.
     pub auth: BTreeMap<&'static str, u64>,
     pub datagrams: ingress::Counts,
+    /// The threads beside the loop, by name.
+    pub threads: BTreeMap<&'static str, Tally>,
     /// Descriptors of this process.
     pub descriptors: Descriptors,
 }
@@ -189,6 +192,10 @@ impl Snapshot {
             ("lost", lost),
         ];
         sheet.counters("fdpush_datagrams", "Datagrams by outcome", "outcome", datagrams)?;
+        let down = self.threads.values().map(|tally| tally.down as u64).sum();
+        sheet.gauge("fdpush_threads_down", "Threads that have failed and are not yet restarted", down)?;
+        let failures = self.threads.iter().map(|(name, tally)| (*name, tally.failures));
+        sheet.counters("fdpush_thread_failures", "Panics and errors of threads, by thread", "thread", failures)?;
         sheet.gauge("fdpush_descriptors_used", "File descriptors in use", self.descriptors.used)?;
         // Where there is no limit, there is no number to compare with.
         if let Some(max) = self.descriptors.max {
@@ -297,6 +304,11 @@ mod tests {
             webhook_failures: 22,
             webhook_given_up: 23,
             datagrams: ingress::Counts { done: 24, malformed: 25, unauthorized: 26, overflowed: 27, lost: 28 },
+            threads: [
+                ("fdpush-a", Tally { alive: 2, down: 1, failures: 29 }),
+                ("fdpush-b", Tally { alive: 1, down: 1, failures: 30 }),
+            ]
+            .into(),
             descriptors: Descriptors { used: 1010, max: Some(65536) },
             ..Snapshot::default()
         }
@@ -327,7 +339,8 @@ mod tests {
             fdpush_webhook_given_up_total 23|fdpush_datagrams_total{outcome=\"done\"} 24|\
             fdpush_datagrams_total{outcome=\"malformed\"} 25|fdpush_datagrams_total{outcome=\"unauthorized\"} 26|\
             fdpush_datagrams_total{outcome=\"overflowed\"} 27|fdpush_datagrams_total{outcome=\"lost\"} 28|\
-            fdpush_descriptors_used 1010|fdpush_descriptors_max 65536|\
+            fdpush_threads_down 2|fdpush_thread_failures_total{thread=\"fdpush-a\"} 29|\
+            fdpush_thread_failures_total{thread=\"fdpush-b\"} 30|fdpush_descriptors_used 1010|fdpush_descriptors_max 65536|\
             fdpush_api_requests_total{path=\"/api/push\",status=\"200\"} 2|\
             fdpush_api_requests_total{path=\"/api/users/{uid}\",status=\"404\"} 1|\
             fdpush_auth_requests_total{outcome=\"accepted\"} 0|fdpush_auth_requests_total{outcome=\"timed_out\"} 1";

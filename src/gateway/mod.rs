@@ -26,6 +26,7 @@ mod session;
 mod settings;
 mod snapshot;
 mod systemd;
+mod threads;
 mod throttle;
 mod watch;
 mod webhook;
@@ -151,25 +152,30 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
 
 /// Gives the last events their time to reach the back end, unless a signal comes, by which somebody says that there is
 /// none.
-fn flush(webhook: &Webhook, time_max: Duration) -> std::io::Result<()> {
+fn flush(webhook: &Arc<Webhook>, time_max: Duration) -> std::io::Result<()> {
     // The loop's own catching of signals ended with it.
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let handle = signals.handle();
-    let is_cut = std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| {
-            let is_cut = signals.forever().next().is_some();
-            if is_cut {
+    let is_cut = Arc::new(AtomicBool::new(false));
+    let waiter = threads::spawn("fdpush-signals", {
+        let (webhook, is_cut) = (Arc::clone(webhook), Arc::clone(&is_cut));
+        move || {
+            if signals.forever().next().is_some() {
+                is_cut.store(true, Ordering::Release);
                 webhook.give_up();
             }
-            is_cut
-        });
-        webhook.finish(time_max);
-        handle.close();
-        waiter.join()
+            Ok(())
+        }
     });
-    match is_cut {
-        Ok(true) => Err(std::io::Error::new(ErrorKind::Interrupted, "a signal cut the last events short")),
-        _ => Ok(()),
+    webhook.finish(time_max);
+    handle.close();
+    if let Ok(waiter) = waiter {
+        waiter.thread().unpark();
+        let _ = waiter.join();
+    }
+    match is_cut.load(Ordering::Acquire) {
+        true => Err(std::io::Error::new(ErrorKind::Interrupted, "a signal cut the last events short")),
+        false => Ok(()),
     }
 }
 
@@ -230,13 +236,14 @@ fn watch_hangup(remote: Remote) -> std::io::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let is_wanted = Arc::clone(&flag);
     let mut signals = Signals::new([SIGHUP])?;
-    std::thread::Builder::new().name("sighup".to_owned()).spawn(move || {
+    threads::spawn("fdpush-sighup", move || {
         for _ in signals.forever() {
             is_wanted.store(true, Ordering::Release);
             if remote.notify(Told::Reload) == Err(RemoteError::Closed) {
-                return;
+                break;
             }
         }
+        Ok(())
     })?;
     Ok(flag)
 }

@@ -7,6 +7,7 @@ use fdpush::{Cause, Histogram, Stats};
 use super::auth::hook;
 use super::ingress;
 use super::metrics::{Descriptors, Durations, Snapshot};
+use super::threads;
 use super::webhook;
 
 /// The statuses that this server refuses with by itself. A back end that is asked who a client is may have others.
@@ -47,6 +48,7 @@ pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, ho
             ("timed_out", hook.timed_out),
         ]),
         datagrams,
+        threads: threads::tallies(),
         descriptors: Descriptors::now(),
     }
 }

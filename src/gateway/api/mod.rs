@@ -23,6 +23,7 @@ use self::error::ApiError;
 use super::auth::api_keys::ApiKeys;
 use super::metrics::{self, Metrics};
 use super::roster::Roster;
+use super::threads;
 
 /// The API's state: its keys, and memory for reuse.
 pub struct Api {
@@ -398,6 +399,8 @@ fn ready(ctx: &Context<'_>) -> Response {
         Response::text(503, "draining\n")
     } else if stats.connections - stats.control >= stats.connections_max {
         Response::text(503, "full\n")
+    } else if let Some(name) = threads::first_down() {
+        Response::text(503, format!("thread {name} is down\n"))
     } else {
         Response::text(200, "ready\n")
     }

@@ -15,7 +15,6 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use fdpush::{Fd, Request};
@@ -24,6 +23,7 @@ pub use self::verdict::Verdict;
 use crate::gateway::backend::signature::Secret;
 use crate::gateway::backend::{Backend, Contact, Failure};
 use crate::gateway::clock;
+use crate::gateway::threads;
 use crate::gateway::throttle::Throttle;
 
 /// How often trouble is logged at most.
@@ -180,9 +180,12 @@ impl Hook {
         self.shared.backend.set_secret(secret);
     }
 
-    fn spawn(&self, name: &str, run: fn(&Shared)) -> io::Result<()> {
+    fn spawn(&self, name: &'static str, run: fn(&Shared)) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared))?;
+        threads::spawn(name, move || {
+            run(&shared);
+            Ok(())
+        })?;
         Ok(())
     }
 }

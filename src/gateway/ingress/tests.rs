@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::*;

@@ -14,7 +14,6 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use self::event::{Event, Kind, Kinds};
@@ -25,6 +24,7 @@ use self::worker::{Rules, Worker};
 use super::backend::signature::Secret;
 use super::backend::{Backend, Contact};
 use super::clock;
+use super::threads;
 use super::throttle::Throttle;
 
 /// How often a full queue is logged at most.
@@ -95,8 +95,11 @@ impl Webhook {
             retry_time_max: config.retry_time_max,
             retry: Retry::new(config.backoff_first, config.backoff_max),
         };
-        let worker = Worker::new(Arc::clone(&queue), Arc::clone(&backend), &node, &run, rules);
-        thread::Builder::new().name("fdpush-webhook".to_owned()).spawn(|| worker.run())?;
+        let mut worker = Worker::new(Arc::clone(&queue), Arc::clone(&backend), &node, &run, rules);
+        threads::spawn("fdpush-webhook", move || {
+            worker.run();
+            Ok(())
+        })?;
         Ok(Webhook { queue, backend, kinds: config.kinds, overflows: Throttle::new(LOG_EVERY) })
     }
 

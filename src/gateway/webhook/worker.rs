@@ -26,6 +26,8 @@ pub struct Worker {
     timeout: Duration,
     retry_time_max: Duration,
     retry: Retry,
+    /// The batch on its way to the back end. A panic leaves it here, and the next run tries it again.
+    in_flight: VecDeque<Entry>,
     /// Whether the worker knows that it is to finish.
     is_finishing: bool,
     failures: Throttle,
@@ -57,28 +59,48 @@ impl Worker {
         let opening = names.as_bytes()[..names.len() - 1].to_vec();
         let Rules { batch, timeout, retry_time_max, retry } = rules;
         let [failures, losses] = [(); 2].map(|()| Throttle::new(LOG_EVERY));
-        Worker { queue, backend, opening, batch, timeout, retry_time_max, retry, is_finishing: false, failures, losses }
+        Worker {
+            queue,
+            backend,
+            opening,
+            batch,
+            timeout,
+            retry_time_max,
+            retry,
+            in_flight: VecDeque::new(),
+            is_finishing: false,
+            failures,
+            losses,
+        }
     }
 
-    /// Works until the queue is finished.
-    pub fn run(mut self) {
+    /// Works until the queue is finished. After a panic it is called again, and continues.
+    pub fn run(&mut self) {
+        if !self.in_flight.is_empty() {
+            // The last run ended in a panic: the events that are too old are given up, as after any failed request.
+            let before = clock::now().checked_sub(self.retry_time_max);
+            self.queue.failed(&mut self.in_flight, before);
+            self.deliver();
+        }
         while let Some(batch) = self.queue.take(self.batch) {
-            self.deliver(batch);
+            self.in_flight = batch;
+            self.deliver();
         }
         self.queue.end();
     }
 
     /// Tries until the batch is taken, or given up, or the end has come.
-    fn deliver(&mut self, mut batch: VecDeque<Entry>) {
-        while !batch.is_empty() {
+    fn deliver(&mut self) {
+        while !self.in_flight.is_empty() {
             let Some(timeout) = self.queue.timeout(self.timeout, clock::now()) else { return };
-            let Err(trouble) = self.post(&batch, timeout) else {
+            let Err(trouble) = self.post(&self.in_flight, timeout) else {
                 self.retry.reset();
-                self.queue.delivered(&batch);
+                self.queue.delivered(&self.in_flight);
+                self.in_flight.clear();
                 return;
             };
             let now = clock::now();
-            let lost = self.queue.failed(&mut batch, now.checked_sub(self.retry_time_max));
+            let lost = self.queue.failed(&mut self.in_flight, now.checked_sub(self.retry_time_max));
             let pause = self.retry.next_pause();
             if let Some(more) = self.failures.admit(now) {
                 log::warn!("the webhook {trouble}; next try in {}{more}", shown(pause));
@@ -135,5 +157,34 @@ impl std::fmt::Display for Trouble {
             Trouble::Status(status) => write!(f, "answered {status}"),
             Trouble::Failure(failure) => write!(f, "failed: {failure}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::backend::double::{Double, PATIENCE};
+    use crate::gateway::webhook::queue::Bounds;
+
+    #[test]
+    fn the_batch_that_a_panic_left_is_sent_by_the_next_run() {
+        let double = Double::always(200, "");
+        let queue = Arc::new(Queue::new(Bounds { events_max: 10, bytes_max: 1000 }));
+        let backend = Arc::new(Backend::new(double.contact(), 1).expect("a back end"));
+        let batch = BatchBounds { events_max: 1, bytes_max: 1000 };
+        let retry = Retry::new(Duration::from_millis(1), Duration::from_millis(1));
+        let rules = Rules { batch, timeout: PATIENCE, retry_time_max: PATIENCE, retry };
+        let mut worker = Worker::new(Arc::clone(&queue), backend, "node", "run", rules);
+        let push = |json: &str| assert!(queue.push(json.as_bytes().into(), false, clock::now()));
+        push(r#"{"event":"a"}"#);
+        push(r#"{"event":"b"}"#);
+        // As a panic leaves it, between `take` and the answer.
+        worker.in_flight = queue.take(batch).expect("a batch");
+        let run = std::thread::spawn(move || worker.run());
+        let events = [double.next(), double.next()].map(|received| received.json()["events"][0]["event"].clone());
+        assert_eq!(events, ["a", "b"]);
+        assert_eq!(queue.finish(clock::now() + PATIENCE, clock::now()), 0);
+        run.join().expect("an end");
+        assert_eq!((queue.stats().sent, queue.stats().failures), (2, 1));
     }
 }

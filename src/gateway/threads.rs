@@ -1,0 +1,185 @@
+//! The supervised threads of the server: all that run beside the loop.
+//!
+//! A thread that panics, or returns an error, is counted and logged, and its work is started again on the same thread.
+//! The first failure in a minute restarts it at once; the next ones after a pause that doubles. While a thread pauses,
+//! it is `down`: `/readyz` answers 503 and `fdpush_threads_down` counts it.
+//!
+//! The work is a `FnMut`: its state must survive a panic, so it lives outside the call (a queue, the captured worker).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::clock;
+
+/// A run of this length resets the pause.
+const STABLE_TIME: Duration = Duration::from_secs(60);
+
+/// The pause after the second failure. It doubles with each one more, up to `PAUSE_MAX`.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// The threads of one name.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    /// Threads that have started and not ended. `down <= alive`.
+    pub alive: usize,
+    /// Threads that have failed and are not yet restarted.
+    pub down: usize,
+    /// Panics and errors since the start of the process.
+    pub failures: u64,
+}
+
+static THREADS: Mutex<BTreeMap<&'static str, Tally>> = Mutex::new(BTreeMap::new());
+
+/// Runs `work` on a new thread until it returns `Ok`, and restarts it after a panic or an error.
+///
+/// To end a thread during its pause, make `work` return `Ok` when it is called again, and unpark the thread.
+///
+/// # Errors
+///
+/// The system has no thread to give.
+pub fn spawn(name: &'static str, work: impl FnMut() -> io::Result<()> + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let registration = Registration::new(name);
+    thread::Builder::new().name(name.to_owned()).spawn(move || supervise(registration, work))
+}
+
+/// All threads by name.
+pub fn tallies() -> BTreeMap<&'static str, Tally> {
+    lock().clone()
+}
+
+/// The name of a thread that is down.
+pub fn first_down() -> Option<&'static str> {
+    lock().iter().find(|(_, tally)| tally.down > 0).map(|(name, _)| *name)
+}
+
+/// A thread in the tallies. Dropping it takes the thread out, unless it is down: then the thread has died for good.
+struct Registration {
+    name: &'static str,
+    is_down: bool,
+}
+
+impl Registration {
+    fn new(name: &'static str) -> Registration {
+        lock().entry(name).or_default().alive += 1;
+        Registration { name, is_down: false }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Tally)) {
+        change(lock().entry(self.name).or_default());
+    }
+
+    fn fail(&mut self) {
+        self.update(|tally| {
+            tally.failures += 1;
+            tally.down += 1;
+        });
+        self.is_down = true;
+    }
+
+    fn restart(&mut self) {
+        self.update(|tally| tally.down -= 1);
+        self.is_down = false;
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if !self.is_down {
+            self.update(|tally| tally.alive -= 1);
+        }
+    }
+}
+
+fn supervise(mut registration: Registration, mut work: impl FnMut() -> io::Result<()>) {
+    let mut pause = Duration::ZERO;
+    loop {
+        let start = clock::now();
+        let why = match catch_unwind(AssertUnwindSafe(&mut work)) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            // The panic hook has logged the message.
+            Err(_) => "panicked".to_owned(),
+        };
+        registration.fail();
+        if clock::now().saturating_duration_since(start) >= STABLE_TIME {
+            pause = Duration::ZERO;
+        }
+        log::error!("thread {} failed: {why}; restarting in {pause:?}", registration.name);
+        if !pause.is_zero() {
+            thread::park_timeout(pause);
+        }
+        pause = (pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
+        registration.restart();
+    }
+}
+
+/// No code panics while it holds the lock, so a poisoned one is sound.
+fn lock() -> MutexGuard<'static, BTreeMap<&'static str, Tally>> {
+    THREADS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    type Order = fn() -> io::Result<()>;
+
+    fn tally(name: &str) -> Tally {
+        tallies().get(name).copied().unwrap_or_default()
+    }
+
+    /// A thread whose every run is told, and does what it is told to.
+    fn start(name: &'static str) -> (JoinHandle<()>, Receiver<()>, Sender<Order>) {
+        let (started, starts) = channel();
+        let (orders, received) = channel::<Order>();
+        let thread = spawn(name, move || {
+            started.send(()).expect("the test listens");
+            received.recv().map_or(Ok(()), |order| order())
+        });
+        (thread.expect("a thread"), starts, orders)
+    }
+
+    #[test]
+    fn a_thread_that_panics_or_errs_is_restarted_and_counted() {
+        let (thread, starts, orders) = start("test-restart");
+        let orders_in_turn: [Order; 3] =
+            [|| panic!("a test panics here"), || Err(io::ErrorKind::NotConnected.into()), || Ok(())];
+        for order in orders_in_turn {
+            starts.recv_timeout(PATIENCE).expect("a run");
+            orders.send(order).expect("the thread listens");
+        }
+        thread.join().expect("an end");
+        assert_eq!(tally("test-restart"), Tally { alive: 0, down: 0, failures: 2 });
+    }
+
+    #[test]
+    fn a_thread_that_fails_again_and_again_is_down_until_it_is_restarted() {
+        let (thread, starts, orders) = start("test-down");
+        let deadline = clock::now() + PATIENCE;
+        while tally("test-down").down == 0 {
+            assert!(clock::now() < deadline, "{:?}", tally("test-down"));
+            if starts.try_recv().is_ok() {
+                orders.send(|| panic!("a test panics here")).expect("the thread listens");
+            }
+            thread::yield_now();
+        }
+        assert!(first_down().is_some());
+        assert_eq!(tally("test-down").alive, 1);
+        // The next run finds that it is over.
+        drop(orders);
+        thread.thread().unpark();
+        thread.join().expect("an end");
+        let Tally { alive, down, failures } = tally("test-down");
+        assert_eq!((alive, down), (0, 0));
+        assert!(failures >= 2, "the first failure has no pause");
+    }
+}
