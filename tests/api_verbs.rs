@@ -445,6 +445,18 @@ fn without_keys_no_web_page_may_ask() {
     assert_eq!(gateway.call("GET", "/api/users", &[("Host", "evil.example")], "").status, 403);
     assert_eq!(gateway.call("GET", "/metrics", &[("Host", "evil.example")], "").status, 403);
     assert_eq!(gateway.call("GET", "/healthz", &[("Host", "10.0.0.7:80")], "").status, 200, "a probe has no key");
+    // A target in absolute-form names the host, and Host has no effect.
+    for (target, host, status) in [
+        ("http://localhost/api/users", "evil.example", 200),
+        ("http://127.0.0.1:80/api/users?limit=1", "localhost", 200),
+        ("http://evil.example/api/users", "localhost", 403),
+        ("http://evil.example/healthz", "localhost", 200),
+        ("http://me@localhost/api/users", "localhost", 400),
+    ] {
+        assert_eq!(gateway.call("GET", target, &[("Host", host)], "").status, status, "{target}");
+    }
+    assert_eq!(gateway.call("POST", "http://localhost/api/push", &[JSON, ("Host", "a")], push).status, 200);
+    assert_eq!(gateway.call("OPTIONS", "*", &[], "").status, 404);
 }
 
 #[test]

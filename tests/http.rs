@@ -286,6 +286,31 @@ fn a_head_too_long_or_with_too_many_lines_gets_431() {
     assert_eq!(heard.so_far(), ["/lines"]);
 }
 
+/// RFC 9112 section 3.2.2.
+#[test]
+fn a_target_in_absolute_form_is_its_path_and_its_host() {
+    let server = serve(|server| {
+        server.on_request(|_, _, request| {
+            let hosts: Vec<&str> = request.header_all("host").collect();
+            Response::text(200, format!("{} of {}", request.target(), hosts.join(" and ")))
+        })
+    });
+    let mut raw = server.raw();
+    for (target, body) in [
+        ("http://push.example/a?b=http://c", "/a?b=http://c of push.example"),
+        ("HTTPS://Push.example:8443?b", "/?b of Push.example:8443"),
+        ("http://[::1]:1", "/ of [::1]:1"),
+        ("/a", "/a of other.example"),
+    ] {
+        raw.send(format!("GET {target} HTTP/1.1\r\nX: y\r\nHost: other.example\r\nContent-Length: 1\r\n\r\nx"));
+        assert_eq!(raw.reply().body, body, "{target}");
+    }
+    raw.send("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(raw.reply().body, "* of localhost");
+    raw.send("GET http://push.example/a HTTP/1.0\r\n\r\n");
+    assert_eq!(raw.reply().body, "/a of push.example");
+}
+
 #[test]
 fn what_is_no_good_request_is_refused_and_nothing_behind_it_runs() {
     let (server, heard) = serve_with(Limits::default());
@@ -297,8 +322,14 @@ fn what_is_no_good_request_is_refused_and_nothing_behind_it_runs() {
         ("GET / HTTP/1.1\nHost: localhost\n\n".to_owned(), 400),
         (head("GET  / HTTP/1.1", ok), 400),
         (head("GET / HTTP/1.1 ", ok), 400),
-        (head("GET http://localhost/ HTTP/1.1", ok), 400),
-        (head("OPTIONS * HTTP/1.1", ok), 400),
+        (head("GET http://localhost/ HTTP/1.1", ""), 400),
+        (head("GET http://localhost/ HTTP/1.1", "Host: a\r\nHost: a\r\n"), 400),
+        (head("GET http://localhost/ HTTP/1.1", "Host: a b\r\n"), 400),
+        (head("GET http://user@localhost/ HTTP/1.1", ok), 400),
+        (head("GET http:///path HTTP/1.1", ok), 400),
+        (head("GET ftp://localhost/ HTTP/1.1", ok), 400),
+        (head("GET * HTTP/1.1", ok), 400),
+        (head("CONNECT localhost:80 HTTP/1.1", ok), 400),
         (head("GET /#fragment HTTP/1.1", ok), 400),
         (head("GET /\u{e9} HTTP/1.1", ok), 400),
         (head("GET / HTTP/2.0", ok), 505),

@@ -114,6 +114,18 @@ fn a_foreign_origin_gets_403_by_scheme_host_and_port() {
         expect_status(&server, &with_origin(&origin), 403);
     }
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 1);
+
+    // A target in absolute-form names the host, and `Host` has no effect (RFC 9112 section 3.2.2).
+    let absolute = |target: &str, host: &str, origin: &str| {
+        let lines = format!("Host: {host}\r\nOrigin: {origin}\r\n");
+        UPGRADE.replacen("GET /", &format!("GET {target}"), 1).replace("Host: localhost\r\n", &lines)
+    };
+    let own = format!("http://localhost:{port}");
+    expect_status(&server, &absolute(&own, "evil.example", &own), 101);
+    expect_status(&server, &absolute(&format!("{own}/"), "evil.example", "http://evil.example"), 403);
+    expect_status(&server, &absolute("http://evil.example/", &format!("localhost:{port}"), &own), 403);
+    expect_status(&server, &absolute("http://evil.example/", "localhost", "http://evil.example"), 403);
+    assert_eq!(server.ask(|ctx| ctx.stats().opened), 2);
 }
 
 #[test]

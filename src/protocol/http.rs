@@ -12,6 +12,7 @@ use std::mem::MaybeUninit;
 use super::origin::Authority;
 use super::request::{Layout, Request};
 use super::response::Response;
+use super::target::Target;
 use super::token::{elements, is_token_byte};
 use super::upgrade::accept_key;
 use crate::peer::Peer;
@@ -29,7 +30,7 @@ pub enum HttpError {
     BareLineFeed,
     /// The request line is not `method SP target SP version` (RFC 9112 section 3).
     RequestLine,
-    /// The target does not start with `/`, or holds `#`, a control or what is not ASCII.
+    /// The target is neither a path nor an `http` URL, or holds `#`, a control or what is not ASCII (RFC 9112 section 3.2).
     Target,
     /// A version other than HTTP/1.1 and HTTP/1.0.
     Version,
@@ -218,6 +219,8 @@ pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Resul
 /// Reads and judges a head: exactly the bytes up to where [`find_head_end`] found the end, at most `headers_max` lines
 /// of them headers (and never more than [`HEADERS_CEILING`]).
 ///
+/// A target in absolute-form becomes one in origin-form, and its host the request's `Host` (RFC 9112 section 3.2.2).
+///
 /// # Errors
 /// The first rule that the head breaks; syntax comes before meaning, and what frames the request (`Host`, the body's
 /// length) before what it asks for.
@@ -241,12 +244,15 @@ pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HttpError::RequestLine);
     };
-    if !is_origin_form(target) {
-        return Err(HttpError::Target);
-    }
-
+    let form = Target::parse(method, target).ok_or(HttpError::Target)?;
     let fields = Fields::gather(parsed.headers);
+    // RFC 9112 section 3.2: a bad `Host` is refused whether or not it has effect.
     fields.check_host(version)?;
+    if let Target::Absolute(absolute) = form {
+        let rewritten = absolute.rewrite(method, version, parsed.headers);
+        // HTTP/1.0 may have come without the line that is there now.
+        return parse_head(rewritten, headers_max.saturating_add(1), peer);
+    }
     let body = fields.body_length(version)?;
     let expects_continue = fields.expects_continue(version)? && body != BodyLength::None;
     let kind = fields.kind(method, version, body)?;
@@ -283,7 +289,7 @@ impl HttpError {
             Self::NotHttp => (400, "this is not HTTP; a TLS client on a plain port?"),
             Self::BareLineFeed => (400, "a line ends in LF without CR"),
             Self::RequestLine => (400, "the request line is malformed"),
-            Self::Target => (400, "the target must start with / and be ASCII without #"),
+            Self::Target => (400, "the target must be a path or an http URL, in ASCII and without #"),
             Self::Version => (505, "the version must be HTTP/1.1 or HTTP/1.0"),
             Self::HeaderLine => (400, "a header line is malformed"),
             Self::HeadTooLarge => (431, "the request head is too long"),
@@ -474,12 +480,6 @@ fn names_a_version(head: &[u8]) -> bool {
     matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
 }
 
-/// Whether a target is the path and query of RFC 9112 section 3.2.1. The other forms are for proxies, and for `OPTIONS
-/// *`, which has no answer here.
-fn is_origin_form(target: &str) -> bool {
-    target.starts_with('/') && target.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
-}
-
 /// Digits and nothing else, as a number of 64 bits. `u64::from_str` alone would take a plus sign.
 fn parse_decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
@@ -511,20 +511,28 @@ pub fn fuzz_head(data: &[u8]) {
         return;
     };
     let request = &head.request;
-    assert!(request.target().starts_with('/') && request.headers().len() <= 64);
+    let is_options = request.method() == "OPTIONS" && request.target() == "*";
+    // One more: HTTP/1.0 with a target in absolute-form and no `Host` is given one.
+    assert!((request.target().starts_with('/') || is_options) && request.headers().len() <= 65);
     assert!(!matches!(head.kind, Kind::Upgrade { .. }) || request.version() == 1);
 
-    let (method, target, minor) = (request.method(), request.target(), request.version());
-    let mut rewritten = format!("{method} {target} HTTP/1.{minor}\r\n").into_bytes();
-    for (name, value) in request.headers() {
-        rewritten.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
-        assert!(request.values(name).any(|other| other == value));
+    // In absolute-form it asks for the same, of the host that its target names.
+    let absolute = format!("HTTP://[::1]:8080{}", request.target().trim_start_matches('*'));
+    for (target, host) in [(request.target(), None), (absolute.as_str(), Some(&b"[::1]:8080"[..]))] {
+        let mut rewritten = format!("{} {target} HTTP/1.{}\r\n", request.method(), request.version()).into_bytes();
+        for (name, value) in request.headers() {
+            rewritten.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
+            assert!(request.values(name).any(|other| other == value));
+        }
+        rewritten.extend_from_slice(b"\r\n");
+        let again = parse_head(rewritten, 65, PEER).expect("a head that passed once");
+        assert_eq!((again.kind, again.body), (head.kind, head.body));
+        assert_eq!(again.keep_alive, head.keep_alive);
+        assert_eq!(again.expects_continue, head.expects_continue);
+        assert_eq!(again.request.target(), request.target());
+        let hosts: Vec<&[u8]> = again.request.values("host").collect();
+        assert_eq!(hosts, host.or(request.values("host").next()).into_iter().collect::<Vec<_>>());
     }
-    rewritten.extend_from_slice(b"\r\n");
-    let again = parse_head(rewritten, 64, PEER).expect("a head that passed once");
-    assert_eq!((again.kind, again.body), (head.kind, head.body));
-    assert_eq!(again.keep_alive, head.keep_alive);
-    assert_eq!(again.expects_continue, head.expects_continue);
 
     let _ = (request.path(), request.cookies().count(), request.subprotocols().count());
     let _ = (request.query_pairs().count(), super::origin::Origins::Same.allows(request));

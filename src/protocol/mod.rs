@@ -17,6 +17,7 @@ pub mod origin;
 pub mod request;
 pub mod response;
 pub mod shared;
+mod target;
 mod token;
 pub mod upgrade;
 pub mod utf8;

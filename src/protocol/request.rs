@@ -58,7 +58,11 @@ impl Request {
         self.text(self.layout.method)
     }
 
-    /// The request target, as it came: `/chat?uid=10010`. It starts with `/` and is visible ASCII without `#`.
+    /// The request target's path and query, as they came: `/chat?uid=10010`. It starts with `/` and is visible ASCII without
+    /// `#`; or it is `*`, with the method OPTIONS only.
+    ///
+    /// Of a target in absolute-form, `http://host/chat`, this is the rest behind the host, and `host` is the value of
+    /// `Host`, whatever came in that header (RFC 9112 section 3.2.2).
     pub fn target(&self) -> &str {
         self.text(self.layout.target)
     }

@@ -28,9 +28,11 @@ const NO_HTTP: &[Row] = &[
     ("Redis", b"*1\r\n$4\r\nPING\r\n\r\n", &[400], &[]),
     ("a PROXY line", b"PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", &[400], &[]),
     ("a response", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", &[400], &[]),
-    ("an absolute URL", b"GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n", &[400], &[]),
+    ("an absolute URL and no Host", b"GET http://h/ HTTP/1.1\r\n\r\n", &[400], &[]),
+    ("an absolute URL with a user", b"GET http://u@h/ HTTP/1.1\r\nHost: h\r\n\r\n", &[400], &[]),
+    ("an absolute URL of a file", b"GET file:///etc/passwd HTTP/1.1\r\nHost: h\r\n\r\n", &[400], &[]),
     ("CONNECT", b"CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n", &[400], &[]),
-    ("OPTIONS *", b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", &[400], &[]),
+    ("GET *", b"GET * HTTP/1.1\r\nHost: h\r\n\r\n", &[400], &[]),
     ("nothing", b"", &[], &[]),
     ("blank lines and nothing else", b"\r\n\r\n\r\n", &[], &[]),
     ("a head without its end", b"GET / HTTP/1.1\r\nHost: h\r\n", &[], &[]),
@@ -38,6 +40,13 @@ const NO_HTTP: &[Row] = &[
 ];
 
 const PIPELINES: &[Row] = &[
+    (
+        "two requests in absolute-form",
+        b"GET http://a/1 HTTP/1.1\r\nHost: h\r\n\r\nGET HTTP://b:80/2 HTTP/1.1\r\nHost: h\r\n\r\n",
+        &[200, 200],
+        &["GET /1", "GET /2"],
+    ),
+    ("OPTIONS *", b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", &[200], &["OPTIONS *"]),
     (
         "two requests",
         b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\n",

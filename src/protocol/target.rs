@@ -1,0 +1,170 @@
+//! Request targets (RFC 9112 section 3.2): which forms are served, and what each asks for.
+//!
+//! A target in absolute-form names the host and the path at once. It is taken apart here; `http.rs` rewrites its head in
+//! origin-form, so that everything behind the parser sees one form and one `Host`.
+
+use super::origin::Authority;
+
+/// A target in one of the forms that a server must understand.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Target<'a> {
+    /// `/path?query` (section 3.2.1); or `*` with OPTIONS, for the server as a whole (section 3.2.4).
+    Origin,
+    /// `http://host[:port]/path?query` (section 3.2.2).
+    Absolute(Absolute<'a>),
+}
+
+/// A target in absolute-form.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) struct Absolute<'a> {
+    /// The host that the request is for, in place of the one in `Host`.
+    authority: &'a str,
+    /// The path and the query: empty, or it starts with `/` or `?`.
+    rest: &'a str,
+    is_options: bool,
+}
+
+impl<'a> Target<'a> {
+    /// The form of a target. `None`: it has no form that is served here, or it is not visible ASCII, or it has a fragment.
+    pub(super) fn parse(method: &str, target: &'a str) -> Option<Target<'a>> {
+        if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            return None;
+        }
+        // The target of CONNECT is an authority, and only proxies serve it (RFC 9112 section 3.2.3).
+        if method == "CONNECT" {
+            return None;
+        }
+        if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
+            return Some(Target::Origin);
+        }
+        let (scheme, rest) = target.split_once("://")?;
+        // RFC 6455 section 4.1 asks clients to write http for ws here. Some write ws all the same, which means the same.
+        if !["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+            return None;
+        }
+        let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        // It has no user part, which RFC 9110 section 4.2.4 wants to be treated as an error.
+        Authority::parse(authority.as_bytes())?;
+        Some(Target::Absolute(Absolute { authority, rest, is_options: method == "OPTIONS" }))
+    }
+}
+
+impl Absolute<'_> {
+    /// The same head in origin-form: with the path of this target, and its authority as the one `Host`.
+    ///
+    /// RFC 9112 section 3.2.2: a server ignores the `Host` that came and replaces it with the host of the target.
+    pub(super) fn rewrite(&self, method: &str, version: u8, headers: &[httparse::Header<'_>]) -> Vec<u8> {
+        let lines = headers.iter().filter(|header| !header.name.eq_ignore_ascii_case("host"));
+        let bytes: usize = lines.clone().map(|header| header.name.len() + header.value.len() + 4).sum();
+        let mut head = Vec::with_capacity(bytes + method.len() + self.authority.len() + self.rest.len() + 24);
+        let start = [method, " ", self.prefix(), self.rest, " HTTP/1.", if version == 0 { "0" } else { "1" }];
+        let host = ["\r\nHost: ", self.authority, "\r\n"];
+        for piece in start.iter().chain(&host) {
+            head.extend_from_slice(piece.as_bytes());
+        }
+        for header in lines {
+            for piece in [header.name.as_bytes(), b": ", header.value, b"\r\n"] {
+                head.extend_from_slice(piece);
+            }
+        }
+        head.extend_from_slice(b"\r\n");
+        head
+    }
+
+    /// What origin-form has in front of the path and query: an empty path is `/`, and that of OPTIONS is `*` (RFC 9112
+    /// sections 3.2.1 and 3.2.4).
+    fn prefix(&self) -> &'static str {
+        match self.rest {
+            "" if self.is_options => "*",
+            rest if rest.starts_with('/') => "",
+            _ => "/",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The method, the target in origin-form and the host of a target that is in absolute-form.
+    fn rewritten(method: &str, target: &str) -> Option<(String, String)> {
+        let Some(Target::Absolute(absolute)) = Target::parse(method, target) else { return None };
+        let headers = [
+            httparse::Header { name: "hOST", value: b"other.example" },
+            httparse::Header { name: "X", value: b"\xe9 y" },
+        ];
+        let head = absolute.rewrite(method, 1, &headers);
+        let text = String::from_utf8_lossy(&head).into_owned();
+        assert!(text.ends_with("\r\nX: \u{fffd} y\r\n\r\n") && !text.contains("other"), "{text:?}");
+        let line = text.split("\r\n").next()?.strip_prefix(method)?.strip_suffix(" HTTP/1.1")?.trim_ascii();
+        let host = text.split("\r\n").nth(1)?.strip_prefix("Host: ")?;
+        Some((line.to_owned(), host.to_owned()))
+    }
+
+    #[test]
+    fn absolute_form_is_taken_apart() {
+        for (method, target, path, host) in [
+            ("GET", "http://a/", "/", "a"),
+            ("GET", "http://a", "/", "a"),
+            ("GET", "http://a?x=1", "/?x=1", "a"),
+            ("GET", "http://a/?x=/y?z://", "/?x=/y?z://", "a"),
+            ("GET", "http://a//b", "//b", "a"),
+            ("GET", "HTTPS://Chat.Example:8443/p/q?r", "/p/q?r", "Chat.Example:8443"),
+            ("GET", "ws://a/", "/", "a"),
+            ("GET", "WsS://a/", "/", "a"),
+            ("GET", "http://[2001:db8::1]:80/x", "/x", "[2001:db8::1]:80"),
+            ("GET", "http://a:/x", "/x", "a:"),
+            ("POST", "http://a", "/", "a"),
+            ("OPTIONS", "http://a", "*", "a"),
+            ("OPTIONS", "http://a/", "/", "a"),
+            ("OPTIONS", "http://a?x", "/?x", "a"),
+        ] {
+            assert_eq!(rewritten(method, target), Some((path.to_owned(), host.to_owned())), "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn every_other_form_is_refused() {
+        for (method, target) in [
+            ("GET", ""),
+            ("GET", "*"),
+            ("GET", "a"),
+            ("GET", "a:80"),
+            ("CONNECT", "a:80"),
+            ("CONNECT", "/"),
+            ("CONNECT", "http://a/"),
+            ("OPTIONS", "**"),
+            ("OPTIONS", "*/"),
+            ("GET", "http:/a/"),
+            ("GET", "http:a"),
+            ("GET", "://a/"),
+            ("GET", "http://"),
+            ("GET", "http:///x"),
+            ("GET", "http://?x"),
+            ("GET", "http://:80/"),
+            ("GET", "http://u@a/"),
+            ("GET", "http://u:p@a/"),
+            ("GET", "http://@a/"),
+            ("GET", "http://a:b/"),
+            ("GET", "http://a:99999/"),
+            ("GET", "http://[::1/"),
+            ("GET", "http://::1/"),
+            ("GET", "http://a\\b/"),
+            ("GET", "http://a#b"),
+            ("GET", "http://a/#b"),
+            ("GET", "http://caf\u{e9}/"),
+            ("GET", "ftp://a/"),
+            ("GET", "file:///etc/passwd"),
+            ("GET", "javascript://a/"),
+            ("GET", "xhttp://a/"),
+            ("GET", "http+unix://a/"),
+            ("GET", " http://a/"),
+        ] {
+            assert_eq!(Target::parse(method, target), None, "{method} {target}");
+        }
+        for (method, target) in [("GET", "/"), ("GET", "//"), ("GET", "/http://a/"), ("OPTIONS", "*"), ("OPTIONS", "/")]
+        {
+            assert_eq!(Target::parse(method, target), Some(Target::Origin), "{method} {target}");
+        }
+    }
+}
