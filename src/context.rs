@@ -331,8 +331,8 @@ impl Context<'_> {
         &self.core.table.env.limits
     }
 
-    /// Sets the bounds anew; what came before is not judged again. `connections_max`, `read_budget_bytes`, `inbox_max` and
-    /// the `TCP_USER_TIMEOUT` made of `write_time_max` stay as they were when the server started.
+    /// Sets the bounds anew; what came before is not judged again. `connections_max`, `control_connections_max`,
+    /// `read_budget_bytes`, `inbox_max` and the `TCP_USER_TIMEOUT` made of `write_time_max` stay as they were when the server started.
     ///
     /// # Errors
     /// Names the bound that cannot be; nothing has changed then.

@@ -6,12 +6,21 @@ use std::time::Duration;
 use crate::fd::Fd;
 use crate::protocol::frame::SERVER_HEADER_BYTES_MAX;
 
+/// The largest `control_connections_max`.
+const CONTROL_CONNECTIONS_MAX: u32 = 65_536;
+
 /// The bounds. Build one from the defaults: `Limits { message_bytes_max: 1 << 24, ..Limits::default() }`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Connections at a time, HTTP ones included; over it, a new one gets 503. `None`: derived from the process's
-    /// descriptor limit, which the server raises as far as it may. At most [`Fd::CONNECTIONS_MAX`].
+    /// descriptor limit, which the server raises as far as it may: see
+    /// [`derived_connections_max`](Limits::derived_connections_max). At most [`Fd::CONNECTIONS_MAX`].
     pub connections_max: Option<u32>,
+
+    /// Connections of [control listeners](crate::Server::listen_control) at a time; over it, a new one gets 503. They are
+    /// not counted in `connections_max`. Fixed when the server starts: as many descriptors are reserved. From 1 to
+    /// 65,536. Default 256.
+    pub control_connections_max: u32,
 
     /// Connections let in in a second, and as many at once after a quiet one; over it, 503 with `Retry-After`, before any
     /// work was put into them. Default none.
@@ -100,6 +109,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections_max: None,
+            control_connections_max: 256,
             accepts_per_second_max: None,
             address_ipv6_prefix: 64,
             head_bytes_max: 8 << 10,
@@ -125,10 +135,29 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Descriptors that no connection gets: for listeners, epoll, timers, standard streams, and for files and sockets
+    /// that handlers open. 64.
+    pub const DESCRIPTORS_RESERVED: u32 = 64;
+
+    /// The descriptors that clients do not get: [`DESCRIPTORS_RESERVED`](Limits::DESCRIPTORS_RESERVED), and
+    /// `control_connections_max` if the server has a control listener.
+    pub fn descriptors_reserved(&self, has_control: bool) -> u32 {
+        Limits::DESCRIPTORS_RESERVED + if has_control { self.control_connections_max } else { 0 }
+    }
+
+    /// The `connections_max` of a server with a descriptor limit of `descriptors`, where none is set: the limit less
+    /// [`descriptors_reserved`](Limits::descriptors_reserved), at least 1 and at most [`Fd::CONNECTIONS_MAX`].
+    pub fn derived_connections_max(&self, descriptors: Option<u64>, has_control: bool) -> u32 {
+        let Some(descriptors) = descriptors else { return Fd::CONNECTIONS_MAX };
+        let left = descriptors.saturating_sub(self.descriptors_reserved(has_control).into());
+        u32::try_from(left).unwrap_or(Fd::CONNECTIONS_MAX).clamp(1, Fd::CONNECTIONS_MAX)
+    }
+
     /// Says which bound cannot be, and why.
     pub fn check(&self) -> Result<(), String> {
         let counts = [
             ("connections_max", self.connections_max.map_or(1, |max| max as usize), Fd::CONNECTIONS_MAX as usize),
+            ("control_connections_max", self.control_connections_max as usize, CONTROL_CONNECTIONS_MAX as usize),
             ("accepts_per_second_max", self.accepts_per_second_max.map_or(1, |max| max as usize), u32::MAX as usize),
             ("address_ipv6_prefix", usize::from(self.address_ipv6_prefix), 128),
             ("head_bytes_max", self.head_bytes_max, 1 << 20),
@@ -255,6 +284,21 @@ mod tests {
     }
 
     #[test]
+    fn the_connections_of_a_descriptor_limit() {
+        let limits = Limits { control_connections_max: 100, ..Limits::default() };
+        for (descriptors, has_control, most) in [
+            (Some(1024), false, 1024 - 64),
+            (Some(1024), true, 1024 - 64 - 100),
+            (Some(64), true, 1),
+            (Some(0), false, 1),
+            (Some(u64::MAX), true, Fd::CONNECTIONS_MAX),
+            (None, true, Fd::CONNECTIONS_MAX),
+        ] {
+            assert_eq!(limits.derived_connections_max(descriptors, has_control), most, "{descriptors:?}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_is_named() {
         let limits = Limits { queue_bytes_max: 0, ..Limits::default() };
         assert!(limits.check().is_err_and(|why| why.starts_with("queue_bytes_max")));
@@ -263,6 +307,10 @@ mod tests {
         assert_eq!(Limits { queue_bytes_max: 1010, ..limits }.check(), Ok(()));
         let limits = Limits { head_time_max: Duration::ZERO, ..Limits::default() };
         assert!(limits.check().is_err_and(|why| why.starts_with("head_time_max")));
+        for control_connections_max in [0, 65_537] {
+            let limits = Limits { control_connections_max, ..Limits::default() };
+            assert!(limits.check().is_err_and(|why| why.starts_with("control_connections_max is")));
+        }
         let limits = Limits { connections_max: Some(u32::MAX), ..Limits::default() };
         assert!(limits.check().is_err_and(|why| why.starts_with("connections_max")));
         for address_ipv6_prefix in [0, 129] {

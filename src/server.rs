@@ -185,8 +185,9 @@ impl<H: Handler> Server<H> {
     }
 
     /// Listens on one more address for back ends and operators: plain HTTP, whose requests are
-    /// [`is_control`](Request::is_control). No WebSocket is opened there. Its connections, at most 256, have room of their
-    /// own besides [`Limits::connections_max`], and it goes on listening while the server drains, so that it can say so.
+    /// [`is_control`](Request::is_control). No WebSocket is opened there. Its connections have a limit of their own,
+    /// [`Limits::control_connections_max`], besides [`Limits::connections_max`]. It goes on listening while the server
+    /// drains, so that it can say so.
     /// What the server refuses there by itself is JSON: `{"error":{"code":"too_large","message":"…"}}`, where clients get
     /// a text.
     ///

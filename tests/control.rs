@@ -3,6 +3,7 @@
 mod common;
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,46 @@ fn a_request_knows_which_kind_of_listener_it_came_through() {
     let mut client = server.raw();
     client.send(READY);
     assert_eq!(client.reply().status, 404);
+    let mut operator = Raw::connect(control);
+    operator.send(READY);
+    assert_eq!(operator.reply().status, 200);
+}
+
+#[test]
+fn control_connections_have_a_limit_and_counts_of_their_own() {
+    let limits = Limits { control_connections_max: 2, connections_max: Some(1), ..Limits::default() };
+    let (server, control) = controlled(limits);
+    let mut operators = [Raw::connect(control), Raw::connect(control)];
+    for operator in &mut operators {
+        operator.send(READY);
+        assert_eq!(operator.reply().status, 200);
+    }
+    let mut third = Raw::connect(control);
+    let reply = third.reply();
+    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
+    assert_eq!(code(&reply), "unavailable");
+    assert!(reply.body.contains("API connection limit reached (2)"), "{reply:?}");
+    third.end();
+    operators[0].send("BAD\r\n\r\n");
+    assert_eq!(operators[0].reply().status, 400);
+
+    // No client was refused, and one has its place.
+    let stats = server.ask(|ctx| ctx.stats());
+    assert_eq!((stats.connections_max, stats.control_connections_max), (1, 2));
+    assert_eq!((stats.refused, stats.control_refused), (0, 1));
+    assert_eq!(stats.refused_by_status, BTreeMap::new());
+    assert_eq!(stats.control_refused_by_status, BTreeMap::from([(400, 1), (503, 1)]));
+    let client = server.connect("/");
+    let mut other = server.raw();
+    assert_eq!(other.reply().status, 503);
+    let stats = server.ask(|ctx| ctx.stats());
+    assert_eq!((stats.refused, stats.control_refused), (1, 1));
+    assert_eq!(stats.refused_by_status, BTreeMap::from([(503, 1)]));
+    drop(client);
+
+    // A freed place is used again.
+    drop(operators);
+    server.wait_until("they are gone", |ctx| ctx.stats().control == 0);
     let mut operator = Raw::connect(control);
     operator.send(READY);
     assert_eq!(operator.reply().status, 200);

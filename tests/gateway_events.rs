@@ -478,6 +478,9 @@ fn metrics_tell_what_happened() {
     assert!(reply.body.ends_with("# EOF\n"));
     for line in [
         "fdpush_connections{state=\"open\"} 1",
+        "fdpush_connections{state=\"other\"} 0",
+        "fdpush_api_connections_max 256",
+        "fdpush_api_refusals_total{status=\"503\"} 0",
         "fdpush_uids 1",
         "fdpush_groups 0",
         "fdpush_opens_total 2",

@@ -12,29 +12,17 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::event_loop::core::Core;
 use crate::event_loop::listener::{self, Accepted, Listener};
 use crate::event_loop::socket::Socket;
-use crate::fd::Fd;
 use crate::limits::Limits;
 use crate::tick::Tick;
 
 /// Connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN_MAX: usize = 512;
 
-/// Control connections at a time. They have room of their own, for when the server is full of clients is when an operator
-/// wants to know.
-const CONTROL_CONNECTIONS_MAX: usize = 256;
-
-/// Descriptors that are not connections of clients: control connections, listeners, epoll, logs, files of handlers.
-const DESCRIPTORS_RESERVED: u64 = 64;
-
 /// How long accepting pauses when descriptors have run out, unless one is freed before.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
     Content-Length: 19\r\nConnection: close\r\n\r\nthe server is full\n";
-
-const CONTROL_FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\n\
-    Content-Length: 64\r\nConnection: close\r\n\r\n\
-    {\"error\":{\"code\":\"unavailable\",\"message\":\"the server is full\"}}\n";
 
 const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
     Content-Length: 33\r\nConnection: close\r\n\r\ntoo many come at once, try later\n";
@@ -51,6 +39,19 @@ pub struct Door {
     spare: Option<OwnedFd>,
     /// While descriptors have run out: when to try again.
     retry: Option<Retry>,
+    /// The response for a control connection over the limit.
+    control_full: Vec<u8>,
+    /// The response for a control connection without a descriptor.
+    control_exhausted: Vec<u8>,
+}
+
+/// Why a connection is refused when it comes.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Refused {
+    Full,
+    ControlFull,
+    ControlExhausted,
+    TooFast,
 }
 
 /// A token bucket: so many clients a second, and as many at once after a quiet one.
@@ -70,11 +71,13 @@ struct Retry {
 }
 
 impl Door {
-    /// A door with these listeners.
-    pub fn new(listeners: Vec<Listener>) -> io::Result<Door> {
+    /// A door with these listeners, and the limit of control connections.
+    pub fn new(listeners: Vec<Listener>, control_connections_max: u32) -> io::Result<Door> {
         let pending = vec![false; listeners.len()];
         let listeners = listeners.into_iter().map(Some).collect();
-        Ok(Door { listeners, pace: None, pending, spare: spare(), retry: None })
+        let control_full = control_unavailable(&control_limit_reached(control_connections_max));
+        let control_exhausted = control_unavailable("file descriptor limit reached");
+        Ok(Door { listeners, pace: None, pending, spare: spare(), retry: None, control_full, control_exhausted })
     }
 
     /// Epoll says that somebody waits at a listener.
@@ -140,14 +143,14 @@ impl Door {
                     return Ok(true);
                 }
                 Accepted::Connection(socket, peer) => {
-                    if let Some(refusal) = self.refusal(is_control, core) {
-                        listener::refuse(&socket, refusal);
+                    if let Some(refused) = self.refusal(is_control, core) {
+                        listener::refuse(&socket, self.response(refused));
                         continue;
                     }
                     let socket = Socket::new(socket);
                     let descriptor = socket.as_raw_fd();
                     let Some(fd) = core.table.insert(socket, peer, is_control) else {
-                        core.count_full("all slots are in use or retired");
+                        core.count_full(is_control, "all slots are in use or retired");
                         continue;
                     };
                     let token = Token(fd.slot() as usize);
@@ -165,23 +168,37 @@ impl Door {
         Ok(true)
     }
 
-    /// What a new connection is told for which there is no room, or no time.
-    fn refusal(&mut self, is_control: bool, core: &mut Core) -> Option<&'static [u8]> {
+    /// Whether a new connection is refused: there is no room for it, or too many come in a second.
+    fn refusal(&mut self, is_control: bool, core: &mut Core) -> Option<Refused> {
         let control = core.table.control_len();
-        let (count, max) = match is_control {
-            true => (control, CONTROL_CONNECTIONS_MAX),
-            false => (core.table.len() - control, core.connections_max),
-        };
-        if count >= max {
-            core.count_full(format_args!("the server has its {max} connections"));
-            return Some(full(is_control));
+        if is_control {
+            let max = core.control_connections_max;
+            let is_full = control >= max as usize;
+            return is_full.then(|| {
+                core.count_full(true, control_limit_reached(max));
+                Refused::ControlFull
+            });
+        }
+        let max = core.connections_max;
+        if core.table.len() - control >= max {
+            core.count_full(false, format_args!("the server has its {max} connections"));
+            return Some(Refused::Full);
         }
         let (now, pace) = (core.table.env.now, core.table.env.limits.accepts_per_second_max);
-        if is_control || Pace::lets_in(&mut self.pace, pace, now) {
+        if Pace::lets_in(&mut self.pace, pace, now) {
             return None;
         }
-        core.count_full(format_args!("more than {} come in a second", pace.unwrap_or_default()));
-        Some(TOO_FAST)
+        core.count_full(false, format_args!("more than {} come in a second", pace.unwrap_or_default()));
+        Some(Refused::TooFast)
+    }
+
+    fn response(&self, refused: Refused) -> &[u8] {
+        match refused {
+            Refused::Full => FULL,
+            Refused::ControlFull => &self.control_full,
+            Refused::ControlExhausted => &self.control_exhausted,
+            Refused::TooFast => TOO_FAST,
+        }
     }
 
     /// Gives up the spare descriptor for the moment it takes to tell those who wait that there is no room.
@@ -192,8 +209,9 @@ impl Door {
             }
             let Some(listener) = &self.listeners[index] else { break };
             let Ok(Accepted::Connection(socket, _)) = listener.accept() else { break };
-            core.count_full("out of descriptors");
-            listener::refuse(&socket, full(listener.is_control));
+            core.count_full(listener.is_control, "out of descriptors");
+            let refused = if listener.is_control { Refused::ControlExhausted } else { Refused::Full };
+            listener::refuse(&socket, self.response(refused));
             drop(socket);
             self.spare = spare();
         }
@@ -220,25 +238,27 @@ impl Pace {
     }
 }
 
-/// Raises the soft descriptor limit to the hard one, and says how many connections there may be.
-///
-/// With `has_control`, as many are kept for control connections.
+/// Raises the soft descriptor limit to the hard one, and returns the limit of clients' connections.
 pub fn raise_connections_max(limits: &Limits, has_control: bool) -> io::Result<usize> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-    let most = Fd::CONNECTIONS_MAX as usize;
-    let control = if has_control { CONTROL_CONNECTIONS_MAX as u64 } else { 0 };
-    Ok(match (limits.connections_max, maximum) {
-        (Some(set), _) => set as usize,
-        (None, Some(descriptors)) => {
-            usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED + control)).unwrap_or(most).clamp(1, most)
-        }
-        (None, None) => most,
-    })
+    let derived = || limits.derived_connections_max(maximum, has_control);
+    Ok(limits.connections_max.unwrap_or_else(derived) as usize)
 }
 
-fn full(is_control: bool) -> &'static [u8] {
-    if is_control { CONTROL_FULL } else { FULL }
+fn control_limit_reached(max: u32) -> String {
+    format!("API connection limit reached ({max})")
+}
+
+/// A 503 response for a control connection. `message` needs no JSON escape.
+fn control_unavailable(message: &str) -> Vec<u8> {
+    let body = format!("{{\"error\":{{\"code\":\"unavailable\",\"message\":\"{message}\"}}}}\n");
+    let count = body.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\n\
+         Content-Length: {count}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
 }
 
 fn spare() -> Option<OwnedFd> {
@@ -264,7 +284,7 @@ mod tests {
 
     #[test]
     fn refusals_are_as_long_as_they_say() {
-        for refusal in [FULL, CONTROL_FULL, TOO_FAST] {
+        for refusal in [FULL, &control_unavailable(&control_limit_reached(7)), TOO_FAST] {
             let text = str::from_utf8(refusal).expect("text");
             let (head, body) = text.split_once("\r\n\r\n").expect("a head");
             assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");

@@ -47,6 +47,7 @@ pub struct Core {
     pub epoch: Epoch,
     pub started: SystemTime,
     pub connections_max: usize,
+    pub control_connections_max: u32,
     /// Set once: no new connections, and the loop ends when the last is gone or when the drain says so.
     pub drain: Option<Drain>,
     /// For pushes to sets that overlap: the slots that are found already.
@@ -91,7 +92,13 @@ pub struct Info {
 
 impl Core {
     /// An empty core.
-    pub fn new(connections_max: usize, env: Env, second_login: SecondLogin, epoch: Epoch) -> Core {
+    pub fn new(
+        connections_max: usize,
+        control_connections_max: u32,
+        env: Env,
+        second_login: SecondLogin,
+        epoch: Epoch,
+    ) -> Core {
         Core {
             wheel: Wheel::new(env.now),
             table: Table::new(connections_max, env),
@@ -107,6 +114,7 @@ impl Core {
             epoch,
             started: SystemTime::now(),
             connections_max,
+            control_connections_max,
             drain: None,
             marks: Marks::default(),
             found: Vec::new(),

@@ -164,6 +164,7 @@ impl<A: Application> EventLoop<A> {
     ) -> io::Result<EventLoop<A>> {
         let has_control = listeners.iter().any(|listener| listener.is_control);
         let connections_max = accept::raise_connections_max(&config.limits, has_control)?;
+        let control_connections_max = config.limits.control_connections_max;
         let budget = config.limits.read_budget_bytes;
         let write_time_max = config.limits.write_time_max;
         let env = Env::new(config.limits, config.heartbeat, config.origins);
@@ -178,10 +179,10 @@ impl<A: Application> EventLoop<A> {
         }
         let clock = Clock::new();
         Ok(EventLoop {
-            core: Core::new(connections_max, env, config.second_login, clock.epoch),
+            core: Core::new(connections_max, control_connections_max, env, config.second_login, clock.epoch),
             application,
             poll,
-            door: Door::new(listeners)?,
+            door: Door::new(listeners, control_connections_max)?,
             inbox,
             signals,
             clock,

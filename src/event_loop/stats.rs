@@ -28,14 +28,21 @@ pub struct Stats {
     pub control: usize,
     /// The most connections at a time, besides those for control.
     pub connections_max: usize,
+    /// The most control connections at a time.
+    pub control_connections_max: usize,
     /// Connections accepted since the start.
     pub accepted: u64,
-    /// Connections refused since the start because there was no room.
+    /// Clients' connections refused since the start because there was no room.
     pub refused: u64,
-    /// Requests refused since the start, by the HTTP status they got: those for which there was no room (503), what is no
-    /// HTTP that is served here, upgrades that a rule or a handler refused. What
+    /// Clients' requests refused since the start, by the HTTP status they got: those for which there was no room (503),
+    /// what is no HTTP that is served here, upgrades that a rule or a handler refused. What
     /// [`on_request`](crate::Handler::on_request) answers is no refusal.
     pub refused_by_status: BTreeMap<u16, u64>,
+    /// Control connections refused since the start because there was no room. `refused` does not count them.
+    pub control_refused: u64,
+    /// Requests of control connections refused since the start, by the HTTP status they got. `refused_by_status` does not
+    /// count them.
+    pub control_refused_by_status: BTreeMap<u16, u64>,
     /// WebSockets opened since the start.
     pub opened: u64,
     /// WebSockets closed since the start: `opened == closed + open`.
@@ -82,15 +89,23 @@ pub struct Stats {
 #[derive(Debug, Default)]
 pub struct Counters {
     pub accepted: u64,
-    pub refused: u64,
-    pub refused_by_status: BTreeMap<u16, u64>,
+    clients: Refusals,
+    control: Refusals,
     pub opened: u64,
     pub closed: u64,
     pub closed_by_cause: BTreeMap<&'static str, u64>,
     pub open: usize,
     pub turn_time: Histogram,
-    full: Hush,
     origin: Hush,
+}
+
+/// The refusals of clients, or of control connections.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// For want of room.
+    full: u64,
+    by_status: BTreeMap<u16, u64>,
+    hush: Hush,
 }
 
 /// When to speak again of what was just warned of, and how often it happened since.
@@ -121,9 +136,12 @@ impl Core {
             connections: self.table.len(),
             control: self.table.control_len(),
             connections_max: self.connections_max,
+            control_connections_max: self.control_connections_max as usize,
             accepted: counters.accepted,
-            refused: counters.refused,
-            refused_by_status: counters.refused_by_status.clone(),
+            refused: counters.clients.full,
+            refused_by_status: counters.clients.by_status.clone(),
+            control_refused: counters.control.full,
+            control_refused_by_status: counters.control.by_status.clone(),
             opened: counters.opened,
             closed: counters.closed,
             closed_by_cause: counters.closed_by_cause.clone(),
@@ -156,7 +174,8 @@ impl Core {
 
     /// A request was refused: by a rule, a handler, or for a handler's fault.
     pub fn refuse(&mut self, fd: Fd, status: u16, why: impl fmt::Display) {
-        *self.counters.refused_by_status.entry(status).or_default() += 1;
+        let is_control = self.table.get(fd.slot()).is_some_and(|entry| entry.connection.is_control());
+        *self.counters.refusals(is_control).by_status.entry(status).or_default() += 1;
         log::debug!("fd {fd}: refused with {status}: {why}");
     }
 
@@ -172,14 +191,22 @@ impl Core {
         }
     }
 
-    /// A connection got 503 at the door: `why` there is no room.
-    pub fn count_full(&mut self, why: impl fmt::Display) {
-        self.counters.refused += 1;
-        *self.counters.refused_by_status.entry(503).or_default() += 1;
+    /// A new connection got 503: `why` there is no room.
+    pub fn count_full(&mut self, is_control: bool, why: impl fmt::Display) {
+        let refusals = self.counters.refusals(is_control);
+        refusals.full += 1;
+        *refusals.by_status.entry(503).or_default() += 1;
         log::debug!("a new connection is refused with 503: {why}");
-        if let Some(count) = self.counters.full.count(self.table.env.now) {
-            log::warn!("{why}: new clients get 503 (since the last such line: {count})");
+        if let Some(count) = refusals.hush.count(self.table.env.now) {
+            let refused = if is_control { "new API connections" } else { "new clients" };
+            log::warn!("{why}: {refused} get 503 (since the last such line: {count})");
         }
+    }
+}
+
+impl Counters {
+    fn refusals(&mut self, is_control: bool) -> &mut Refusals {
+        if is_control { &mut self.control } else { &mut self.clients }
     }
 }
 

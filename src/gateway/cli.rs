@@ -213,6 +213,13 @@ pub struct Api {
     /// A file with such keys, one a line; lines that begin with # are comments
     #[arg(long, value_name = "FILE", env = "FDPUSH_API_KEY_FILE", value_parser = path)]
     pub api_key_file: Option<PathBuf>,
+
+    /// Connections to --api at a time; over it, 503. They are not counted in --connections-max; as many descriptors are
+    /// reserved for them
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_API_CONNECTIONS_MAX",
+        default_value_t = Limits::default().control_connections_max,
+        value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub api_connections_max: u32,
 }
 
 #[derive(PartialEq, Debug, Args)]
@@ -457,6 +464,11 @@ impl Serve {
         self.api.addresses.iter().filter(|address| **address != ApiAddress::Off)
     }
 
+    /// Whether back ends can connect by HTTP.
+    pub fn has_http_api(&self) -> bool {
+        self.api_addresses().any(|address| matches!(address, ApiAddress::Http(_)))
+    }
+
     pub fn heartbeat(&self) -> Heartbeat {
         let Heart { heartbeat, idle_max: Time(idle_max), ping_every: Time(every), missed_max } = self.heart;
         match heartbeat {
@@ -480,6 +492,7 @@ impl Serve {
         let bounds = &self.bounds;
         Limits {
             connections_max: bounds.connections_max,
+            control_connections_max: self.api.api_connections_max,
             accepts_per_second_max: self.clients.accept_rate,
             address_ipv6_prefix: self.clients.address_ipv6_prefix,
             head_bytes_max: bounds.head_bytes_max.0,

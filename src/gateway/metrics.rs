@@ -38,16 +38,22 @@ struct ApiRequest {
 /// The numbers of a moment. Those in the plural form of a verb count since the start.
 #[derive(Clone, Default, Debug)]
 pub struct Snapshot {
-    /// Connections by state: `open` WebSockets, and `other`: HTTP and closing ones.
+    /// Connections by state: `open` WebSockets; `other`: clients' HTTP and closing ones; `api`: those of back ends.
     pub connections: BTreeMap<&'static str, usize>,
+    /// The limit of `open` and `other` together.
+    pub connections_max: usize,
+    /// The limit of `api`.
+    pub api_connections_max: usize,
     pub uids: usize,
     pub groups: usize,
     pub accepts: u64,
     pub opens: u64,
     /// By [`Cause::as_str`](fdpush::Cause::as_str).
     pub closes: BTreeMap<&'static str, u64>,
-    /// By HTTP status.
+    /// Of clients, by HTTP status.
     pub refusals: BTreeMap<u16, u64>,
+    /// Of back ends, by HTTP status.
+    pub api_refusals: BTreeMap<u16, u64>,
     pub messages_in: u64,
     pub messages_out: u64,
     pub bytes_in: u64,
@@ -144,6 +150,9 @@ impl Snapshot {
     fn encode_connections(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
         let connections = self.connections.iter().map(|(state, count)| (*state, *count as u64));
         sheet.gauges("fdpush_connections", "Connections by state", "state", connections)?;
+        let (clients, api) = (self.connections_max as u64, self.api_connections_max as u64);
+        sheet.gauge("fdpush_connections_max", "Limit of clients' connections", clients)?;
+        sheet.gauge("fdpush_api_connections_max", "Limit of API connections", api)?;
         sheet.gauge("fdpush_uids", "Users with a connection", self.uids as u64)?;
         sheet.gauge("fdpush_groups", "Groups with a member", self.groups as u64)?;
         sheet.counter("fdpush_accepts", "Connections accepted", self.accepts)?;
@@ -151,7 +160,10 @@ impl Snapshot {
         let closes = self.closes.iter().map(|(cause, count)| (*cause, *count));
         sheet.counters("fdpush_closes", "WebSockets closed by cause", "cause", closes)?;
         let refusals = self.refusals.iter().map(|(status, count)| (*status, *count));
-        sheet.counters("fdpush_refusals", "Requests refused by HTTP status", "status", refusals)?;
+        sheet.counters("fdpush_refusals", "Clients' requests refused by HTTP status", "status", refusals)?;
+        let refusals = self.api_refusals.iter().map(|(status, count)| (*status, *count));
+        let help = "API connections and requests refused before their route was known, by HTTP status";
+        sheet.counters("fdpush_api_refusals", help, "status", refusals)?;
         sheet.counter("fdpush_heartbeats_missed", "Heartbeats that nothing answered in time", self.heartbeats_missed)
     }
 
@@ -283,12 +295,15 @@ mod tests {
         let turns = Durations { sum: millis(2500), count: 4, buckets: vec![(millis(1), 1), (millis(2), 3)] };
         Snapshot {
             connections: [("http", 1), ("open", 1000), ("closing", 2)].into(),
+            connections_max: 5000,
+            api_connections_max: 256,
             uids: 7,
             groups: 8,
             accepts: 1200,
             opens: 1100,
             closes: [("client_closed", 90), ("heartbeat_missed", 10)].into(),
             refusals: [(403, 5), (503, 6)].into(),
+            api_refusals: [(503, 4)].into(),
             messages_in: 11,
             messages_out: 12,
             bytes_in: 13,
@@ -327,7 +342,9 @@ mod tests {
             fdpush_connections{state=\"closing\"} 2|fdpush_uids 7|fdpush_groups 8|fdpush_accepts_total 1200|\
             fdpush_opens_total 1100|fdpush_closes_total{cause=\"client_closed\"} 90|\
             fdpush_closes_total{cause=\"heartbeat_missed\"} 10|fdpush_refusals_total{status=\"403\"} 5|\
-            fdpush_refusals_total{status=\"503\"} 6|fdpush_messages_total{direction=\"in\"} 11|\
+            fdpush_refusals_total{status=\"503\"} 6|fdpush_api_refusals_total{status=\"503\"} 4|\
+            fdpush_connections_max 5000|fdpush_api_connections_max 256|\
+            fdpush_messages_total{direction=\"in\"} 11|\
             fdpush_messages_total{direction=\"out\"} 12|fdpush_bytes_total{direction=\"in\"} 13|\
             fdpush_bytes_total{direction=\"out\"} 18446744073709551615|fdpush_queue_bytes 15|\
             fdpush_drops_total{policy=\"drop_newest\"} 16|fdpush_drops_total{policy=\"conflate\"} 17|\

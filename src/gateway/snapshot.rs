@@ -13,16 +13,26 @@ use super::webhook;
 /// The statuses that this server refuses with by itself. A back end that is asked who a client is may have others.
 const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 429, 431, 500, 501, 503, 505];
 
+/// The same on the API's connections, before a request has its route.
+const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
+
 /// The state of the server at the time of a scrape.
 pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, hook: hook::Stats) -> Snapshot {
     Snapshot {
-        connections: BTreeMap::from([("open", stats.open), ("other", stats.connections - stats.open)]),
+        connections: BTreeMap::from([
+            ("open", stats.open),
+            ("other", stats.connections - stats.open - stats.control),
+            ("api", stats.control),
+        ]),
+        connections_max: stats.connections_max,
+        api_connections_max: stats.control_connections_max,
         uids: stats.users,
         groups: stats.groups,
         accepts: stats.accepted,
         opens: stats.opened,
         closes: from_zero(Cause::NAMES, &stats.closed_by_cause),
         refusals: from_zero(REFUSALS, &stats.refused_by_status),
+        api_refusals: from_zero(API_REFUSALS, &stats.control_refused_by_status),
         messages_in: stats.traffic.messages_in,
         messages_out: stats.traffic.messages_out,
         bytes_in: stats.traffic.bytes_in,

@@ -7,9 +7,6 @@ use super::keys;
 use super::{Settings, Source, declaration, declarations, is_secret};
 use crate::gateway::cli::{ApiAddress, Auth, EventKind, May, OnSecondLogin, Serve, Way};
 
-/// Descriptors that are no clients': the API's connections, listeners, epoll, logs, as the crate keeps them free.
-const OTHER_DESCRIPTORS: u64 = 320;
-
 /// Settings that mean something with others only.
 struct Dependency {
     keys: &'static [&'static str],
@@ -116,13 +113,18 @@ impl Settings {
         }
         // The soft limit is raised to the hard one when the server starts.
         if let (Some(wanted), Some(descriptors)) = (limits.connections_max, getrlimit(Resource::Nofile).maximum)
-            && u64::from(wanted) > descriptors.saturating_sub(OTHER_DESCRIPTORS)
+            && u64::from(wanted) > descriptors.saturating_sub(self.descriptors_reserved())
         {
-            let (name, room) = (self.layers.name("connections_max"), descriptors.saturating_sub(OTHER_DESCRIPTORS));
+            let (name, room) =
+                (self.layers.name("connections_max"), descriptors.saturating_sub(self.descriptors_reserved()));
             self.warnings.push(format!(
                 "{name} is {wanted}: the descriptor limit of {descriptors} has room for {room} connections"
             ));
         }
+    }
+
+    fn descriptors_reserved(&self) -> u64 {
+        self.serve.limits().descriptors_reserved(self.serve.has_http_api()).into()
     }
 
     fn warn_of_exposure(&mut self) {
@@ -153,6 +155,7 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
             "--on-second-login multi",
             serve.clients.on_second_login == OnSecondLogin::Multi,
         ),
+        without_effect(&["api_connections_max"], "--api HOST:PORT or unix:PATH", serve.has_http_api()),
         without_effect(&["api_key", "api_key_file"], "--api", serve.api_addresses().next().is_some()),
         without_effect(
             &["webhook_events", "webhook_queue_max", "webhook_batch_max", "webhook_timeout", "webhook_retry_time_max"],
