@@ -45,6 +45,7 @@ pub struct Core {
     pub sessions: HashMap<Fd, Box<dyn Any>>,
     pub counters: Counters,
     pub epoch: Epoch,
+    /// The wall-clock time of tick 0, as the wall clock has it now.
     pub started: SystemTime,
     pub connections_max: usize,
     pub control_connections_max: u32,
@@ -78,7 +79,7 @@ pub struct Info {
     pub groups: Vec<String>,
     /// Where it came from.
     pub peer: Peer,
-    /// When it was opened; for an HTTP connection, when it was accepted.
+    /// When it was opened; for an HTTP connection, when it was accepted. By the wall clock as it is set now.
     pub connected_at: SystemTime,
     /// How long ago that was.
     pub connected_for: Duration,

@@ -6,6 +6,7 @@
 
 mod accept;
 mod answers;
+mod clock;
 mod core;
 mod drain;
 mod inbox;
@@ -18,15 +19,14 @@ mod table;
 mod timers;
 
 use std::any::Any;
-use std::fmt::Write;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use httpdate::HttpDate;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
+pub use self::clock::Epoch;
 pub use self::core::{Core, Info};
 pub use self::inbox::{Inbox, Rejected, Sender};
 pub use self::listener::{Address, Listener};
@@ -34,6 +34,7 @@ pub use self::stats::Stats;
 pub use self::timers::TimerId;
 
 use self::accept::Door;
+use self::clock::Clock;
 use self::drain::Drain;
 use self::signals::Signals;
 use self::table::Flushed;
@@ -128,31 +129,6 @@ pub fn open<C>(commands_max: usize) -> io::Result<(Poll, Inbox<C>)> {
     Ok((poll, Inbox::new(waker, commands_max)))
 }
 
-/// The moment of tick 0.
-#[derive(Copy, Clone, Debug)]
-pub struct Epoch(Instant);
-
-impl Epoch {
-    /// This moment, rounded down.
-    pub fn now(self) -> Tick {
-        self.tick_of(Instant::now())
-    }
-
-    fn tick_of(self, at: Instant) -> Tick {
-        Tick(u64::try_from((at - self.0).as_millis()).unwrap_or(u64::MAX))
-    }
-}
-
-/// Where the time comes from.
-#[derive(Debug)]
-struct Clock {
-    epoch: Epoch,
-    /// When this turn began.
-    turned: Instant,
-    /// The second that `Env::date` was made for.
-    dated: u64,
-}
-
 impl<A: Application> EventLoop<A> {
     /// A loop over `poll`, with its inbox's waker registered there.
     pub fn new(
@@ -200,7 +176,7 @@ impl<A: Application> EventLoop<A> {
     /// # Errors
     /// `Interrupted` when a second signal cut the drain short; whatever epoll or a listener reports.
     pub fn run(mut self) -> io::Result<()> {
-        self.clock.read(&mut self.core.table.env);
+        self.clock.read(&mut self.core);
         self.call(None, |application, core| application.started(core));
         let ended = self.turn_until_drained();
         if ended.is_err() {
@@ -222,7 +198,7 @@ impl<A: Application> EventLoop<A> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-            self.clock.read(&mut self.core.table.env);
+            self.clock.read(&mut self.core);
             self.handle_commands();
             self.handle_events(&events)?;
             if self.core.drain.is_some() {
@@ -239,7 +215,7 @@ impl<A: Application> EventLoop<A> {
                 self.core.check_invariants();
             }
             // The same look at the clock says how long the turn took and how long to wait.
-            now = Instant::now();
+            now = clock::now();
             self.core.end_turn(now - self.clock.turned);
         }
         Ok(())
@@ -253,8 +229,7 @@ impl<A: Application> EventLoop<A> {
         }
         let drain = self.core.drain.as_ref().map(Drain::next);
         let next = [self.core.wheel.next(), self.door.retry_at(), drain].into_iter().flatten().min()?;
-        let at = self.clock.epoch.0 + Duration::from_millis(next.0);
-        Some(at.saturating_duration_since(now))
+        Some(self.clock.epoch.at(next).saturating_duration_since(now))
     }
 
     // What happened.
@@ -270,7 +245,7 @@ impl<A: Application> EventLoop<A> {
                 self.settle();
                 self.flush_long();
             }
-            if !self.has_commands || Instant::now() >= until {
+            if !self.has_commands || clock::now() >= until {
                 break;
             }
         }
@@ -550,25 +525,6 @@ impl<A: Application> EventLoop<A> {
         }
         if let Some(slot) = fd.and_then(|fd| self.core.table.slot_of(fd)) {
             self.core.close_slot(slot, CloseCode::INTERNAL_ERROR, "internal error", Cause::HandlerPanicked);
-        }
-    }
-}
-
-impl Clock {
-    fn new() -> Clock {
-        let started = Instant::now();
-        Clock { epoch: Epoch(started), turned: started, dated: u64::MAX }
-    }
-
-    /// Reads the clock into `env`, once a turn; the date only when the second has changed.
-    fn read(&mut self, env: &mut Env) {
-        self.turned = Instant::now();
-        let elapsed = self.turned - self.epoch.0;
-        env.now = self.epoch.tick_of(self.turned);
-        if self.dated != elapsed.as_secs() {
-            self.dated = elapsed.as_secs();
-            env.date.clear();
-            write!(env.date, "{}", HttpDate::from(SystemTime::now())).expect("a string takes everything");
         }
     }
 }

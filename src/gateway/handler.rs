@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fdpush::{
     Accept, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Limits, Message, NAME_BYTES_MAX, Notice,
@@ -18,11 +18,12 @@ use fdpush::{
 use super::api::{Api, Parts};
 use super::auth::api_keys::ApiKeys;
 use super::auth::hook::{self, Hook, Verdict};
-use super::auth::{Identity, LEEWAY, jwt};
+use super::auth::{Identity, jwt};
 use super::cli::{Auth, ForwardedHeader};
 use super::client;
 use super::clock;
 use super::contact;
+use super::expiry::{Expiries, LOOK_EVERY};
 use super::exposure::Exposure;
 use super::frame::{self, Refusal};
 use super::ingress::Ingress;
@@ -65,8 +66,7 @@ pub struct Gateway {
     hangup: Arc<AtomicBool>,
     /// Open connections by counted address, where that is bounded: see `Limits::counted_address`.
     addresses: HashMap<IpAddr, u32>,
-    /// Whose identity ends with which timer.
-    expiries: HashMap<TimerId, Fd>,
+    expiries: Expiries,
     started: Instant,
 }
 
@@ -115,7 +115,7 @@ impl Gateway {
             datagrams,
             hangup,
             addresses: HashMap::new(),
-            expiries: HashMap::new(),
+            expiries: Expiries::new(clock::unix_ms, LOOK_EVERY),
             started: clock::now(),
             settings,
         };
@@ -290,17 +290,6 @@ impl Gateway {
         ctx.answer(fd, upgrade);
     }
 
-    /// Ends the connection when its identity does, and no sooner than the same identity would be refused.
-    fn watch_expiry(&mut self, ctx: &mut Context<'_>, fd: Fd) {
-        let Some(exp) = ctx.session::<Session>(fd).and_then(|session| session.exp) else { return };
-        let left = Duration::from_secs(exp + LEEWAY).saturating_sub(Duration::from_millis(clock::unix_ms()));
-        let timer = ctx.after(left);
-        self.expiries.insert(timer, fd);
-        if let Some(session) = ctx.session_mut::<Session>(fd) {
-            session.expiry = Some(timer);
-        }
-    }
-
     /// Counts a message against the sender's rate: first an error, then 1008.
     fn is_within_rate(&mut self, ctx: &mut Context<'_>, fd: Fd) -> bool {
         let Some(rate) = self.rate else { return true };
@@ -358,7 +347,9 @@ impl Handler for Gateway {
         }
         let welcome = frame::welcome(fd, ctx.uid_of(fd), &self.heartbeat);
         self.roster.handle_open(ctx, fd, request);
-        self.watch_expiry(ctx, fd);
+        if let Some(exp) = ctx.session::<Session>(fd).and_then(|session| session.exp) {
+            self.expiries.insert(ctx, fd, exp);
+        }
         ctx.push(fd, &welcome);
         self.roster.join_first_groups(ctx, fd);
     }
@@ -384,9 +375,8 @@ impl Handler for Gateway {
             Cause::SlowConsumer | Cause::WriteTimedOut => log::warn!("fd {fd} ({who}) reads too slowly: {closed}"),
             _ => log::debug!("fd {fd} ({who}) closed: {closed}"),
         }
-        if let Some(timer) = ctx.session::<Session>(fd).and_then(|session| session.expiry) {
-            ctx.cancel(timer);
-            self.expiries.remove(&timer);
+        if let Some(exp) = ctx.session::<Session>(fd).and_then(|session| session.exp) {
+            self.expiries.remove(fd, exp);
         }
         let ip = ctx.info(fd).and_then(|info| address_of(ctx, fd, info.peer));
         let counted = ip.map(|ip| ctx.limits().counted_address(ip));
@@ -430,8 +420,8 @@ impl Handler for Gateway {
         if self.roster.watch().handle_timer(ctx, timer) {
             return;
         }
-        if let Some(fd) = self.expiries.remove(&timer) {
-            let what = if self.tokens.is_some() { "the token has expired" } else { "the identity has expired" };
+        let what = if self.tokens.is_some() { "the token has expired" } else { "the identity has expired" };
+        for fd in self.expiries.handle_timer(ctx, timer).into_iter().flatten() {
             ctx.close(fd, EXPIRED, what);
         }
     }

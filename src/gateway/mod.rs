@@ -10,6 +10,7 @@ mod cli;
 mod client;
 mod clock;
 mod contact;
+mod expiry;
 mod exposure;
 mod frame;
 mod handler;

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use fdpush::TimerId;
 use serde_json::{Map, Value};
 
 use super::rate::RateLimiter;
@@ -18,8 +17,6 @@ pub struct Session {
     pub forwarded: Option<IpAddr>,
     /// When it stops being who it is, in seconds since 1970.
     pub exp: Option<u64>,
-    /// The timer of that moment.
-    pub expiry: Option<TimerId>,
     /// How many messages it may send.
     pub limiter: Option<RateLimiter>,
 }

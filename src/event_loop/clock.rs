@@ -1,0 +1,94 @@
+//! The loop's clocks: the monotonic clock, which deadlines follow, and the wall clock, which people read.
+//!
+//! No other file of the loop reads a clock. A turn reads the monotonic clock once at its start and once at its end.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant, SystemTime};
+
+use httpdate::HttpDate;
+
+use crate::event_loop::Core;
+use crate::tick::Tick;
+
+/// How far the wall clock may part from the monotonic clock before the times told to people follow it.
+const WALL_DRIFT_MAX: Duration = Duration::from_secs(1);
+
+/// The monotonic clock.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// The moment of tick 0.
+#[derive(Copy, Clone, Debug)]
+pub struct Epoch(Instant);
+
+/// What the loop has read of its clocks.
+#[derive(Debug)]
+pub struct Clock {
+    pub epoch: Epoch,
+    /// When this turn began.
+    pub turned: Instant,
+    /// The second that `Env::date` was made for.
+    dated: u64,
+}
+
+impl Epoch {
+    /// This moment, rounded down.
+    pub fn now(self) -> Tick {
+        self.tick_of(now())
+    }
+
+    /// The moment of a tick.
+    pub fn at(self, tick: Tick) -> Instant {
+        self.0 + Duration::from_millis(tick.0)
+    }
+
+    fn tick_of(self, at: Instant) -> Tick {
+        Tick(u64::try_from((at - self.0).as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Clock {
+    pub fn new() -> Clock {
+        let started = now();
+        Clock { epoch: Epoch(started), turned: started, dated: u64::MAX }
+    }
+
+    /// Reads the clock, once a turn; the wall clock only when the second has changed.
+    pub fn read(&mut self, core: &mut Core) {
+        self.turned = now();
+        let elapsed = self.turned - self.epoch.0;
+        let env = &mut core.table.env;
+        env.now = self.epoch.tick_of(self.turned);
+        if self.dated != elapsed.as_secs() {
+            self.dated = elapsed.as_secs();
+            let wall = SystemTime::now();
+            env.date.clear();
+            write!(env.date, "{}", HttpDate::from(wall)).expect("a string takes everything");
+            core.started = started_at(core.started, wall, elapsed);
+        }
+    }
+}
+
+/// The wall-clock time of tick 0: moved where the wall clock was set, and kept where it only drifts.
+fn started_at(before: SystemTime, wall: SystemTime, elapsed: Duration) -> SystemTime {
+    let started = wall.checked_sub(elapsed).unwrap_or(before);
+    let jump = started.duration_since(before).unwrap_or_else(|earlier| earlier.duration());
+    if jump > WALL_DRIFT_MAX { started } else { before }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_moves_with_a_wall_clock_that_was_set() {
+        let seconds = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(n);
+        let elapsed = Duration::from_secs(50);
+        let started = |wall: SystemTime| started_at(seconds(1000), wall, elapsed);
+        assert_eq!(started(seconds(1050)), seconds(1000));
+        assert_eq!(started(seconds(1050) + Duration::from_millis(900)), seconds(1000), "drift");
+        assert_eq!(started(seconds(5050)), seconds(5000), "set forward");
+        assert_eq!(started(seconds(150)), seconds(100), "set back");
+    }
+}
