@@ -20,6 +20,7 @@ pub use self::values::{
     OriginRule, Secret, Size, Slow, Time, TrustedProxy, Way, When,
 };
 use super::rate::RATE_MAX;
+use super::subprotocol::Subprotocol;
 
 /// A WebSocket push server: to one, to many, to all.
 #[derive(Debug, Parser)]
@@ -113,6 +114,12 @@ pub struct Clients {
     /// it, the server's own origin only. Clients that send no Origin are no browsers and pass
     #[arg(long, value_name = "ORIGIN", env = "FDPUSH_ORIGIN", value_delimiter = ',')]
     pub origin: Vec<OriginRule>,
+
+    /// A subprotocol that clients may speak, as chat.v1, the preferred one first; the frames are the same in all. A client
+    /// that offers some and none of these, and no bearer.TOKEN, is refused with 400. May be given several times. Default:
+    /// none
+    #[arg(long, value_name = "NAME", env = "FDPUSH_SUBPROTOCOLS", value_delimiter = ',')]
+    pub subprotocols: Vec<Subprotocol>,
 
     /// What clients may do; `all` or `nothing` stand alone. May be given several times. Default: `all` with --auth trust,
     /// else `push_own_group`

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use fdpush::{
-    Accept, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Limits, Message, NAME_BYTES_MAX, Notice,
-    Piece, Request, Response, TimerId, Upgrade,
+    Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Limits, Message, NAME_BYTES_MAX, Notice, Piece,
+    Request, Response, TimerId, Upgrade,
 };
 
 use super::api::{Api, Parts};
@@ -38,6 +38,7 @@ use super::session::Session;
 use super::settings::Settings;
 use super::settings::reload::{self, Reloaded};
 use super::snapshot;
+use super::subprotocol::{self, Choice, Subprotocol};
 use super::systemd;
 use super::watch::Watch;
 use super::webhook::Webhook;
@@ -86,7 +87,7 @@ pub enum Told {
     /// A command by datagram.
     Datagram(Datagram),
     /// Who a client is, as the back end has it.
-    Verdict { fd: Fd, address: Option<IpAddr>, verdict: Verdict },
+    Verdict { fd: Fd, address: Option<IpAddr>, choice: Choice, verdict: Verdict },
     /// Nothing but that `hangup` is set.
     Reload,
 }
@@ -214,15 +215,28 @@ impl Gateway {
 
     // Who a client is.
 
+    fn subprotocols(&self) -> &[Subprotocol] {
+        &self.settings.serve.clients.subprotocols
+    }
+
+    fn choose(&self, request: &Request) -> Choice {
+        subprotocol::choose(request, self.subprotocols())
+    }
+
     /// Opens a connection as `identity`, if that may have one more.
     fn admit(
         &mut self,
         ctx: &mut Context<'_>,
         fd: Fd,
-        accept: Accept,
+        choice: Choice,
         identity: Identity,
         address: Option<IpAddr>,
     ) -> Upgrade {
+        let subprotocol = match (identity.subprotocol, choice) {
+            (Some(chosen), _) | (None, Choice::One(chosen)) => Some(chosen),
+            (None, Choice::NotOffered) => None,
+            (None, Choice::NoneInCommon) => return Upgrade::refuse(subprotocol::refuse(self.subprotocols())),
+        };
         if let Some(Err(full)) = identity.uid.as_ref().map(|uid| self.roster.check_room(ctx, uid)) {
             return too_many(format!("{full}\n"));
         }
@@ -232,32 +246,26 @@ impl Gateway {
                 return too_many(address_full(counted, ctx.limits(), max));
             }
         }
-        let Identity { uid, groups, attributes, exp } = identity;
+        let Identity { uid, groups, attributes, exp, .. } = identity;
         let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
         let session = Session { attributes, groups, exp, forwarded, ..Session::default() };
         if !session.is_empty() {
             ctx.set_session(fd, session);
         }
-        match uid {
-            Some(uid) => accept.uid(uid).into(),
-            None => accept.into(),
-        }
+        let accept = subprotocol.map_or_else(Upgrade::accept, |name| Upgrade::accept().subprotocol(name));
+        uid.map_or(accept.clone(), |uid| accept.uid(uid)).into()
     }
 
     fn admit_token(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, address: Option<IpAddr>) -> Upgrade {
         let Some(keys) = &self.tokens else { return Upgrade::refuse(Response::text(503, "no keys\n")) };
-        let Some(presented) = jwt::find(request) else {
+        let Some(token) = jwt::find(request) else {
             self.verified.refused += 1;
             return Upgrade::refuse(jwt::refuse("a token is needed"));
         };
-        match keys.verify(&presented.token) {
+        match keys.verify(&token) {
             Ok(identity) => {
                 self.verified.accepted += 1;
-                let accept = match presented.subprotocol {
-                    Some(subprotocol) => Upgrade::accept().subprotocol(subprotocol),
-                    None => Upgrade::accept(),
-                };
-                self.admit(ctx, fd, accept, identity, address)
+                self.admit(ctx, fd, self.choose(request), identity, address)
             }
             Err(why) => {
                 self.verified.refused += 1;
@@ -269,9 +277,9 @@ impl Gateway {
     /// Asks the back end who this is. The verdict comes by notice.
     fn ask(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, address: Option<IpAddr>) -> Upgrade {
         let Some(hook) = &self.hook else { return unavailable() };
-        let remote = ctx.remote();
+        let (remote, choice) = (ctx.remote(), self.choose(request));
         hook.ask(fd, address, request.clone(), move |verdict| {
-            if let Err(error) = remote.notify(Told::Verdict { fd, address, verdict }) {
+            if let Err(error) = remote.notify(Told::Verdict { fd, address, choice, verdict }) {
                 log::warn!("fd {fd}: the back end's verdict does not reach the loop: {error}");
             }
         });
@@ -279,11 +287,18 @@ impl Gateway {
     }
 
     /// The back end has said who this is.
-    fn handle_verdict(&mut self, ctx: &mut Context<'_>, fd: Fd, address: Option<IpAddr>, verdict: Verdict) {
+    fn handle_verdict(
+        &mut self,
+        ctx: &mut Context<'_>,
+        fd: Fd,
+        address: Option<IpAddr>,
+        choice: Choice,
+        verdict: Verdict,
+    ) {
         let upgrade = match verdict {
             // Who has gone meanwhile must not leave a session behind.
             Verdict::Accept(_) if !ctx.exists(fd) => return,
-            Verdict::Accept(identity) => self.admit(ctx, fd, Upgrade::accept(), identity, address),
+            Verdict::Accept(identity) => self.admit(ctx, fd, choice, identity, address),
             Verdict::Refuse { status, body } => Upgrade::refuse(Response::text(status, body)),
             Verdict::Unavailable => unavailable(),
         };
@@ -330,7 +345,7 @@ impl Handler for Gateway {
         let address = address_of(ctx, fd, request.peer());
         match self.settings.serve.auth() {
             Auth::Trust => match trusted(request) {
-                Ok(identity) => self.admit(ctx, fd, Upgrade::accept(), identity, address),
+                Ok(identity) => self.admit(ctx, fd, self.choose(request), identity, address),
                 Err(response) => Upgrade::refuse(response),
             },
             Auth::Jwt => self.admit_token(ctx, fd, request, address),
@@ -432,7 +447,9 @@ impl Handler for Gateway {
         }
         match notice.downcast::<Told>().map(|told| *told) {
             Ok(Told::Datagram(bytes)) => self.api.handle_datagram(ctx, &bytes),
-            Ok(Told::Verdict { fd, address, verdict }) => self.handle_verdict(ctx, fd, address, verdict),
+            Ok(Told::Verdict { fd, address, choice, verdict }) => {
+                self.handle_verdict(ctx, fd, address, choice, verdict);
+            }
             Ok(Told::Reload) => {}
             Err(_) => log::error!("a notice that nobody knows"),
         }

@@ -26,6 +26,7 @@ mod roster;
 mod session;
 mod settings;
 mod snapshot;
+mod subprotocol;
 mod systemd;
 mod threads;
 mod throttle;

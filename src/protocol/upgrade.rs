@@ -105,6 +105,9 @@ impl Accept {
 
     /// Chooses a subprotocol. It must be one of [`Request::subprotocols`], letter for letter (RFC 6455 section 4.2.2,
     /// item 5): a browser drops the connection over any other.
+    ///
+    /// A browser that offers subprotocols also drops a connection for which none is chosen, and the server sees it as open
+    /// until then. Choose one, or refuse the upgrade.
     #[must_use]
     pub fn subprotocol(mut self, name: impl Into<String>) -> Accept {
         self.subprotocol = Some(name.into());

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use fdpush::{Fd, Request};
 
 pub use self::verdict::Verdict;
+use super::Identity;
 use crate::gateway::backend::signature::Secret;
 use crate::gateway::backend::{Backend, Contact, Failure};
 use crate::gateway::clock;
@@ -203,7 +204,7 @@ impl Shared {
     fn work(&self) {
         while let Some(Question { fd, address, request, open }) = self.next_question() {
             let body = question::to_json(self.backend.node(), fd, address, &request);
-            let verdict = self.ask_back_end(&body, open.deadline);
+            let verdict = self.ask_back_end(&body, open.deadline).and_then(|verdict| check_offered(verdict, &request));
             self.resolve(&open, fd, verdict);
         }
     }
@@ -298,6 +299,18 @@ impl Shared {
     /// Nothing can panic while the lock is held, so a poisoned one is as good as any.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client fails a connection that gets a subprotocol which it did not offer (RFC 6455 section 4.1).
+fn check_offered(verdict: Verdict, request: &Request) -> Result<Verdict, Trouble> {
+    match &verdict {
+        Verdict::Accept(Identity { subprotocol: Some(chosen), .. })
+            if !request.subprotocols().any(|offered| offered == chosen) =>
+        {
+            Err(Trouble::Nonsense(format!("subprotocol {chosen:?} was not offered by the client")))
+        }
+        _ => Ok(verdict),
     }
 }
 

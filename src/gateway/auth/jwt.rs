@@ -67,14 +67,6 @@ pub enum TokenError {
     Audience,
 }
 
-/// A token that came with a request.
-#[derive(PartialEq, Eq, Debug)]
-pub struct Presented<'a> {
-    pub token: Cow<'a, str>,
-    /// The subprotocol it came in. The 101 must choose it, or a browser drops the connection.
-    pub subprotocol: Option<&'a str>,
-}
-
 /// What `fdpush token` puts into a token.
 #[derive(Copy, Clone, Debug)]
 pub struct Grant<'a> {
@@ -128,7 +120,7 @@ struct Issued<'a> {
 
 /// The token of a request: `?token=`, else `Authorization: Bearer` (RFC 6750 section 2.1), else the subprotocol
 /// `bearer.<token>`, for browsers, which can set no header. An empty one is none.
-pub fn find(request: &Request) -> Option<Presented<'_>> {
+pub fn find(request: &Request) -> Option<Cow<'_, str>> {
     choose(request.query("token"), request.header("authorization"), request.subprotocols())
 }
 
@@ -136,16 +128,20 @@ fn choose<'a>(
     query: Option<Cow<'a, str>>,
     authorization: Option<&'a str>,
     mut subprotocols: impl Iterator<Item = &'a str>,
-) -> Option<Presented<'a>> {
-    let plain = |token: Cow<'a, str>| (!token.is_empty()).then_some(Presented { token, subprotocol: None });
-    let in_subprotocol = |name: &'a str| {
-        let token = name.strip_prefix(SUBPROTOCOL).filter(|token| !token.is_empty())?;
-        Some(Presented { token: token.into(), subprotocol: Some(name) })
-    };
+) -> Option<Cow<'a, str>> {
     query
-        .and_then(plain)
-        .or_else(|| plain(super::bearer(authorization?)?.into()))
-        .or_else(|| subprotocols.find_map(in_subprotocol))
+        .filter(|token| !token.is_empty())
+        .or_else(|| Some(super::bearer(authorization?)?.into()))
+        .or_else(|| subprotocols.find_map(in_subprotocol).map(Cow::Borrowed))
+}
+
+/// Whether a subprotocol carries a token.
+pub fn is_bearer(subprotocol: &str) -> bool {
+    in_subprotocol(subprotocol).is_some()
+}
+
+fn in_subprotocol(name: &str) -> Option<&str> {
+    name.strip_prefix(SUBPROTOCOL).filter(|token| !token.is_empty())
 }
 
 /// The 401 for a request whose token is not believed, or that has none. `why` is told to the client.

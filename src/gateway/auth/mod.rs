@@ -28,6 +28,8 @@ pub struct Identity {
     pub attributes: Map<String, Value>,
     /// When it stops being true, in seconds since 1970, and [`LEEWAY`] later for our clock. It never exceeds 2⁵³, so that no sum with it overflows.
     pub exp: Option<u64>,
+    /// The subprotocol that the back end chose, among those that the client offers.
+    pub subprotocol: Option<String>,
 }
 
 /// What is wrong with an identity's names. It tells the place and the size, and not the name, which is a stranger's.

@@ -10,6 +10,7 @@ const RELOADABLE: &[&str] = &[
     "jwt_secret",
     "jwt_key_file",
     "origin",
+    "subprotocols",
     "client_may",
     "uid_connections_max",
     "address_connections_max",

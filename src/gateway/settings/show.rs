@@ -68,6 +68,7 @@ fn instead(key: &str) -> Option<&'static str> {
         "connections_max" => "what the descriptor limit allows, at the start",
         "node" => "the host's name and something random, chosen at the start",
         "origin" => "the server's own only",
+        "subprotocols" => "none, but for bearer.TOKEN",
         "uid_connections_max" | "address_connections_max" | "message_rate" | "accept_rate" => "any number",
         _ => return None,
     })

@@ -41,6 +41,8 @@ struct Accepted<'a> {
     attributes: Option<Map<String, Value>>,
     #[serde(default)]
     exp: Option<u64>,
+    #[serde(default)]
+    subprotocol: Option<String>,
 }
 
 /// A uid as text, or as the number that it is in many a database.
@@ -68,6 +70,7 @@ pub fn accept(body: &[u8], now: u64) -> Result<Verdict, String> {
     let mut identity = Identity::new(uid, accepted.groups.unwrap_or_default()).map_err(|error| error.to_string())?;
     identity.attributes = accepted.attributes.unwrap_or_default();
     identity.exp = accepted.exp;
+    identity.subprotocol = accepted.subprotocol;
     if identity.exp.is_some_and(|exp| exp > EXP_MAX) {
         return Err("exp is beyond all time".to_owned());
     }
@@ -103,8 +106,9 @@ mod tests {
 
     fn text(body: &str) -> String {
         match accept(body.as_bytes(), NOW) {
-            Ok(Verdict::Accept(Identity { uid, groups, attributes, exp })) => {
-                format!("{uid:?} {groups:?} {} {exp:?}", Value::from(attributes))
+            Ok(Verdict::Accept(Identity { uid, groups, attributes, exp, subprotocol })) => {
+                let subprotocol = subprotocol.map_or_else(String::new, |name| format!(" {name}"));
+                format!("{uid:?} {groups:?} {} {exp:?}{subprotocol}", Value::from(attributes))
             }
             Ok(other) => format!("{other:?}"),
             Err(error) => error,
@@ -119,6 +123,7 @@ mod tests {
         for nobody in ["{}", r#"{"uid":null,"groups":null,"attributes":null,"exp":null}"#, r#"{"groups":[]}"#] {
             assert_eq!(text(nobody), "None [] {} None", "{nobody}");
         }
+        assert_eq!(text(r#"{"subprotocol":"chat.v1"}"#), "None [] {} None chat.v1");
         assert_eq!(text(r#"{"uid":10086}"#), r#"Some("10086") [] {} None"#);
         let longest = "u".repeat(NAME_BYTES_MAX);
         assert!(accept(format!(r#"{{"uid":"{longest}","groups":["{longest}"]}}"#).as_bytes(), NOW).is_ok());
@@ -156,6 +161,8 @@ mod tests {
             r#"{"attributes":"{}"}"#,
             r#"{"exp":"soon"}"#,
             r#"{"exp":-1}"#,
+            r#"{"subprotocol":1}"#,
+            r#"{"subprotocol":["chat.v1"]}"#,
             r#"{"exp":1.5}"#,
             &long[0],
             &long[1],

@@ -1,0 +1,103 @@
+//! Subprotocols, through the real binary: who gets which, and who is refused before anything is counted or closed.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::process::Command;
+
+use common::backend::{Answer, Backend};
+use common::gateway::{Gateway, next};
+use common::{Client, refusal};
+use serde_json::{Value, json};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const NONE: &str = "no subprotocol in common: this server speaks none\n";
+const TWO: &str = "no subprotocol in common: this server speaks chat.v2, chat.v1\n";
+
+/// What a client gets that offers these: the subprotocol of the 101, or the body of the 400.
+fn offer(gateway: &Gateway, target: &str, offers: &str) -> Result<Option<String>, String> {
+    let headers = [("Sec-WebSocket-Protocol", offers)];
+    let headers = if offers.is_empty() { &[][..] } else { &headers };
+    let client = Client::connect(gateway.address, target, headers);
+    match client {
+        Ok(mut client) => {
+            assert_eq!(next(&mut client)["type"], "welcome");
+            Ok(client.header("Sec-WebSocket-Protocol").map(str::to_owned))
+        }
+        refused => match refusal(refused) {
+            (400, body) => Err(body),
+            other => panic!("{other:?}"),
+        },
+    }
+}
+
+fn one(name: &str) -> Result<Option<String>, String> {
+    Ok(Some(name.to_owned()))
+}
+
+#[test]
+fn the_server_chooses_in_its_own_order() {
+    let gateway = Gateway::start(&["--subprotocols", "chat.v2,chat.v1"]);
+    assert_eq!(offer(&gateway, "/", ""), Ok(None));
+    assert_eq!(offer(&gateway, "/", "chat.v1, graphql-ws, chat.v2"), one("chat.v2"));
+    assert_eq!(offer(&gateway, "/", "chat.v1"), one("chat.v1"));
+    assert_eq!(offer(&gateway, "/", "bearer.x, chat.v1"), one("chat.v1"));
+    assert_eq!(offer(&gateway, "/", "bearer.x"), one("bearer.x"));
+    assert_eq!(offer(&gateway, "/", "graphql-ws"), Err(TWO.to_owned()));
+    let silent = Gateway::start(&[]);
+    assert_eq!(offer(&silent, "/", ""), Ok(None));
+    assert_eq!(offer(&silent, "/", "chat.v1, bearer.x"), one("bearer.x"));
+    assert_eq!(offer(&silent, "/", "chat.v1"), Err(NONE.to_owned()));
+}
+
+#[test]
+fn a_client_that_gets_none_kicks_nobody() {
+    let gateway = Gateway::start(&["--on-second-login", "kick_old"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    assert_eq!(offer(&gateway, "/?uid=ann", "chat.v1"), Err(NONE.to_owned()));
+    gateway.done("/api/push", json!({"uid": "ann", "data": "still here"}));
+    assert_eq!(next(&mut ann)["data"], "still here");
+    assert_eq!(gateway.get("/api/stats")["opened"], 1);
+}
+
+#[test]
+fn a_bearer_is_echoed_wherever_the_token_was() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
+    let output = command.args(["token", "--uid", "ann", "--jwt-secret", SECRET]).output().expect("the binary");
+    let token = String::from_utf8(output.stdout).expect("text").trim().to_owned();
+    let gateway = Gateway::start(&["--auth", "jwt", "--jwt-secret", SECRET, "--subprotocols", "chat.v1"]);
+    let (query, bearer) = (format!("/?token={token}"), format!("bearer.{token}"));
+    assert_eq!(offer(&gateway, &query, ""), Ok(None));
+    assert_eq!(offer(&gateway, &query, &bearer), one(&bearer));
+    assert_eq!(offer(&gateway, &query, "bearer.other"), one("bearer.other"));
+    assert_eq!(offer(&gateway, "/", &bearer), one(&bearer));
+    assert_eq!(offer(&gateway, "/", &format!("{bearer}, chat.v1")), one("chat.v1"), "the token is not repeated");
+    assert_eq!(offer(&gateway, &query, "chat.v9").map_err(|body| body.contains("speaks chat.v1")), Err(true));
+}
+
+#[test]
+fn the_connect_hook_may_choose() {
+    let backend = Backend::start(|asked| {
+        let question: Value = asked.json();
+        let choice = match question["target"].as_str().expect("a target") {
+            "/second" => json!({"uid": "ann", "subprotocol": "chat.v1"}),
+            "/own" => json!({"uid": "ann", "subprotocol": "the-shop's"}),
+            _ => json!({"uid": "ann", "subprotocol": null}),
+        };
+        Answer::Status(200, choice.to_string())
+    });
+    let url = backend.url();
+    let gateway = Gateway::start(&["--auth", "webhook", "--auth-url", &url, "--subprotocols", "chat.v2,chat.v1"]);
+    let both = "chat.v1, chat.v2";
+    assert_eq!(offer(&gateway, "/none", both), one("chat.v2"));
+    assert_eq!(offer(&gateway, "/second", both), one("chat.v1"));
+    assert_eq!(offer(&gateway, "/own", "the-shop's"), one("the-shop's"));
+    assert_eq!(offer(&gateway, "/none", "bearer.x"), one("bearer.x"));
+    assert_eq!(offer(&gateway, "/none", "graphql-ws"), Err(TWO.to_owned()));
+    // One that the client did not offer would break its connection: that answer is none.
+    let headers = [("Sec-WebSocket-Protocol", both)];
+    assert_eq!(refusal(Client::connect(gateway.address, "/own", &headers)).0, 503);
+    assert!(gateway.logged("no verdict of the connect hook").contains("was not offered by the client"));
+    assert_eq!(refusal(Client::connect(gateway.address, "/own", &[])).0, 503);
+    assert_eq!(gateway.metric(r#"fdpush_auth_requests_total{outcome="failed"}"#), 2.0);
+}
