@@ -160,12 +160,16 @@ impl Context<'_> {
     // Connections.
 
     /// Closes a WebSocket with a code and a reason of at most 123 bytes (Swoole's `disconnect`). What is queued is sent
-    /// before. `Queued`: it is ending, and its `on_close` follows.
+    /// before. `Queued`: it is ending, and its `on_close` follows. `Gone`: it is not open, and nothing was done.
     pub fn close(&mut self, fd: Fd, code: impl Into<CloseCode>, reason: &str) -> Outcome {
         self.core.close(fd, code.into(), reason)
     }
 
     /// Drops a connection at once: no close frame, and what is queued is lost.
+    ///
+    /// It may be in any state: one that waits for the client's part of a close handshake, or an HTTP connection, is dropped
+    /// too. `Queued`: it is dropped at the end of the turn, and its `on_close` follows if it was open. `Gone`: there was
+    /// nothing left to drop.
     pub fn abort(&mut self, fd: Fd) -> Outcome {
         self.core.abort(fd)
     }
@@ -241,7 +245,7 @@ impl Context<'_> {
         self.core.stats()
     }
 
-    /// Gives a connection a heartbeat other than the server's, from now on. `Ok(false)`: it is gone.
+    /// Gives a connection a heartbeat other than the server's, from now on. `Ok(false)`: it is gone, or closing.
     ///
     /// # Errors
     /// Says which period cannot be.
@@ -251,13 +255,13 @@ impl Context<'_> {
     }
 
     /// Gives a connection the server's heartbeat again, whatever [`protect`](Context::protect) or
-    /// [`set_heartbeat`](Context::set_heartbeat) gave it. `false`: it is gone.
+    /// [`set_heartbeat`](Context::set_heartbeat) gave it. `false`: it is gone, or closing.
     pub fn reset_heartbeat(&mut self, fd: Fd) -> bool {
         self.core.set_heartbeat(fd, None)
     }
 
     /// Exempts a connection from heartbeats (Swoole's `protect`), until
-    /// [`reset_heartbeat`](Context::reset_heartbeat). `false`: it is gone.
+    /// [`reset_heartbeat`](Context::reset_heartbeat). `false`: it is gone, or closing.
     pub fn protect(&mut self, fd: Fd) -> bool {
         self.core.set_heartbeat(fd, Some(Heartbeat::Off))
     }
@@ -265,12 +269,12 @@ impl Context<'_> {
     /// Stops reading from a WebSocket: what the client sends waits in the kernel, and TCP slows it down. Messages that
     /// were read together with the one being handled (up to `read_budget_bytes`) still come. Nothing that the client does
     /// is noticed until reading goes on, not that it answers a heartbeat nor that it closes its side; a connection that
-    /// breaks is. `false`: it is gone.
+    /// breaks is. `false`: it is not open.
     pub fn pause(&mut self, fd: Fd) -> bool {
         self.core.set_paused(fd, true)
     }
 
-    /// Goes on reading.
+    /// Goes on reading. `false`: it is not open.
     pub fn resume(&mut self, fd: Fd) -> bool {
         self.core.set_paused(fd, false)
     }

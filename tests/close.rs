@@ -9,8 +9,8 @@ use std::any::Any;
 use common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame_with};
 use common::{Heard, PATIENCE, Raw, TestServer, channel, echo, report_close, serve};
 use fdpush::{
-    By, Cause, CloseCode, Closed, Context, Fd, Handler, Intake, Limits, Outcome, Piece, ProtocolError, Request,
-    Response,
+    By, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Limits, Outcome, Piece, ProtocolError,
+    Request, Response,
 };
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::Data;
@@ -305,6 +305,34 @@ fn abort_drops_the_connection_without_a_close_frame() {
     assert_eq!(ended, fd);
     assert_eq!((closed.code, closed.by, closed.cause), (CloseCode::ABNORMAL, By::Server, Cause::ServerClosed));
     client.lost();
+}
+
+#[test]
+fn abort_says_whether_there_was_a_connection_to_drop() {
+    let (server, heard) = echo_server(Limits { close_wait_max: PATIENCE, ..Limits::default() });
+    // Open, then closing: the client never answers the close frame.
+    let mut closing = Raw::upgraded(server.address());
+    let fd = server.ask(|ctx| ctx.connections().next()).expect("one that is open");
+    let said = server.ask(move |ctx| {
+        let closes = [ctx.close(fd, 4000, ""), ctx.close(fd, 4000, ""), ctx.ping(fd, b"")];
+        let others = [ctx.protect(fd), ctx.reset_heartbeat(fd), ctx.pause(fd), ctx.resume(fd), ctx.set_session(fd, 1)];
+        (closes, others, ctx.set_heartbeat(fd, Heartbeat::Off))
+    });
+    assert_eq!(said, ([Outcome::Queued, Outcome::Gone, Outcome::Gone], [false; 5], Ok(false)));
+    assert_eq!(closing.frame(), (0x80 | CLOSE, close_payload(4000, "")));
+    assert_eq!(heard.next().1.code, CloseCode::from(4000));
+    assert!(server.ask(move |ctx| ctx.exists(fd)));
+    assert_eq!(server.ask(move |ctx| [ctx.abort(fd), ctx.abort(fd)]), [Outcome::Queued, Outcome::Gone]);
+    closing.end();
+    assert_eq!(server.ask(move |ctx| ctx.abort(fd)), Outcome::Gone);
+    // HTTP.
+    let mut http = server.raw();
+    http.send("GET / HTTP/1.1\r\n");
+    server.wait_until("it is there", |ctx| ctx.stats().connections == 1);
+    let next = Fd::from_u64(fd.as_u64() + (1 << 24)).expect("an fd");
+    assert_eq!(server.ask(move |ctx| (ctx.abort(next), ctx.close(next, 1000, ""))), (Outcome::Queued, Outcome::Gone));
+    http.end();
+    assert_eq!(heard.so_far().len(), 0, "on_close is for WebSockets, and came once");
 }
 
 #[test]

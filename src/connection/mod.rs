@@ -306,6 +306,11 @@ impl Connection {
         event
     }
 
+    /// Whether it is over: its socket is to be dropped, and nothing more can be done to it.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.stage, Stage::Finished)
+    }
+
     /// Gives this connection a heartbeat of its own from now on, or the server's again.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>, env: &Env) {
         self.pulse = Pulse::default();

@@ -233,11 +233,15 @@ impl Core {
         if self.close_slot(slot, code, reason, Cause::ServerClosed) { Outcome::Queued } else { Outcome::Gone }
     }
 
-    /// Drops one connection at once, without a close frame and without what is queued.
+    /// Drops one connection at once, in whatever state, without a close frame and without what is queued.
     pub fn abort(&mut self, fd: Fd) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        if self.table.get(slot).is_none_or(|entry| entry.connection.is_finished()) {
+            return Outcome::Gone;
+        }
         let event = self.table.step(slot, |connection, env| connection.abort(env));
-        if self.record_end(slot, event) { Outcome::Queued } else { Outcome::Gone }
+        self.record_end(slot, event);
+        Outcome::Queued
     }
 
     /// Starts the close handshake. `false`: it was not open.
@@ -470,6 +474,9 @@ impl Core {
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>) -> bool {
         let Some(slot) = self.table.slot_of(fd) else { return false };
         let Some((entry, env)) = self.table.get_mut(slot) else { return false };
+        if entry.connection.state() == State::Closing {
+            return false;
+        }
         entry.connection.set_heartbeat(fd, heartbeat, env);
         self.arm(slot);
         true
