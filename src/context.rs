@@ -19,7 +19,8 @@ use crate::remote::Remote;
 /// now. Nothing here calls a handler; what a call causes, an `on_close` for instance, comes after the handler returned.
 ///
 /// A push takes anything that is [`Into<Push>`](Push): a message as it came, a `&str`, a `&[u8]`, a
-/// [`Frame`](crate::Frame); each with `.except(&[fd])` to leave connections out.
+/// [`Frame`](crate::Frame). [`IntoPush`](crate::IntoPush) gives each of them, also a `String` or a `Vec<u8>`,
+/// `.except(&[fd])` to leave connections out.
 #[derive(Debug)]
 pub struct Context<'a> {
     pub(crate) core: &'a mut Core,

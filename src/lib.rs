@@ -139,7 +139,7 @@ pub use crate::fd::Fd;
 pub use crate::handler::{Closures, Handler, Notice};
 pub use crate::histogram::Histogram;
 pub use crate::limits::{Heartbeat, Limits, SlowReader};
-pub use crate::message::{Delivery, Message, Outcome, Push};
+pub use crate::message::{Delivery, IntoPush, Message, Outcome, Push};
 pub use crate::peer::Peer;
 pub use crate::protocol::close::CloseCode;
 pub use crate::protocol::error::ProtocolError;

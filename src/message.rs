@@ -18,7 +18,7 @@ impl<'a> Message<'a> {
 }
 
 /// A message and how it is to be pushed. Everything that takes one also takes a [`Message`], a `&str`, a `&[u8]` or a
-/// [`Frame`], all lent: a `String` that was just made goes in as `&format!(…)`.
+/// [`Frame`], all lent: a `String` that was just made goes in as `&format!(…)`. [`IntoPush`] gives options to all of them.
 #[derive(Copy, Clone, Debug)]
 pub struct Push<'a> {
     pub(crate) content: Content<'a>,
@@ -49,6 +49,62 @@ impl<'a> Push<'a> {
         self
     }
 }
+
+/// Everything that can be pushed, with the options of a push: texts, bytes, messages and frames.
+///
+/// A value that owns its bytes is lent: it is not consumed.
+///
+/// ```
+/// use std::borrow::Cow;
+/// use std::rc::Rc;
+/// use std::sync::Arc;
+///
+/// use fdpush::{Context, Fd, Frame, IntoPush, Message};
+///
+/// fn tell_the_others(ctx: &mut Context<'_>, fd: Fd) {
+///     // Text.
+///     let text = String::from("hello");
+///     ctx.broadcast("hello".except(&[fd]));
+///     ctx.broadcast(text.except(&[fd]));
+///     ctx.broadcast((&text).except(&[fd]));
+///     ctx.broadcast(format!("{fd} says hello").except(&[fd]));
+///     ctx.broadcast(Cow::from("hello").except(&[fd]));
+///     ctx.broadcast(Arc::<str>::from("hello").except(&[fd]));
+///     ctx.broadcast(Rc::new(text).except(&[fd]));
+///     ctx.broadcast(Box::<str>::from("hello").except(&[fd]));
+///     // Binary.
+///     let bytes = vec![1, 2, 3];
+///     ctx.broadcast(b"bytes".except(&[fd]));
+///     ctx.broadcast(bytes.as_slice().except(&[fd]));
+///     ctx.broadcast((&bytes).except(&[fd]));
+///     ctx.broadcast(bytes.except(&[fd]));
+///     ctx.broadcast(Cow::from(&bytes).except(&[fd]));
+///     ctx.broadcast(Arc::<[u8]>::from([1, 2, 3]).except(&[fd]));
+///     ctx.broadcast(Arc::new(bytes).except(&[fd]));
+///     // A message as it came, and a frame that was encoded before.
+///     ctx.broadcast(Message::Text("hello").except(&[fd]));
+///     let frame = Frame::text("hello");
+///     ctx.broadcast((&frame).except(&[fd]));
+///     ctx.broadcast(frame.except(&[fd]).key("greeting"));
+///     // Without options they are lent by hand.
+///     ctx.push(fd, &format!("you are {fd}"));
+///     ctx.push(fd, &Cow::from("hello"));
+///     ctx.push(fd, b"bytes");
+/// }
+/// ```
+pub trait IntoPush<'a>: Into<Push<'a>> {
+    /// This to all but `fds`: see [`Push::except`].
+    fn except(self, fds: &'a [Fd]) -> Push<'a> {
+        self.into().except(fds)
+    }
+
+    /// This with a conflation key: see [`Push::key`].
+    fn key(self, key: &'a str) -> Push<'a> {
+        self.into().key(key)
+    }
+}
+
+impl<'a, P: Into<Push<'a>>> IntoPush<'a> for P {}
 
 impl<'a, M: Into<Message<'a>>> From<M> for Push<'a> {
     fn from(message: M) -> Push<'a> {

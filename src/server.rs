@@ -91,8 +91,26 @@ impl Server<Closures> {
     }
 
     /// Called when a client asks for a WebSocket: see [`Handler::on_upgrade`].
-    pub fn on_upgrade(mut self, call: impl FnMut(&mut Context<'_>, Fd, &Request) -> Upgrade + 'static) -> Self {
-        self.handler.upgrade = Some(Box::new(call));
+    ///
+    /// The closure returns what [`Upgrade::accept`] builds, a [`Response`] that refuses, a `Result` of the two, or an
+    /// [`Upgrade`].
+    ///
+    /// ```no_run
+    /// # use fdpush::{Response, Server, Upgrade};
+    /// # fn uid_of(cookie: Option<&str>) -> Option<String> { cookie.map(str::to_owned) }
+    /// Server::bind("127.0.0.1:9501")?
+    ///     .on_upgrade(|_ctx, _fd, request| match uid_of(request.header("cookie")) {
+    ///         Some(uid) => Ok(Upgrade::accept().uid(uid)),
+    ///         None => Err(Response::text(401, "log in first\n")),
+    ///     })
+    ///     .run()
+    /// # ; Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn on_upgrade<U: Into<Upgrade>>(
+        mut self,
+        mut call: impl FnMut(&mut Context<'_>, Fd, &Request) -> U + 'static,
+    ) -> Self {
+        self.handler.upgrade = Some(Box::new(move |ctx, fd, request| call(ctx, fd, request).into()));
         self
     }
 

@@ -29,7 +29,7 @@ fn a_session_lives_from_the_upgrade_to_the_end_of_on_close() {
         server
             .on_upgrade(|ctx, fd, request| {
                 assert!(ctx.set_session(fd, Session { path: request.path().into_owned(), messages: 0 }));
-                Upgrade::accept().header("X-Fd", fd.to_string()).into()
+                Upgrade::accept().header("X-Fd", fd.to_string())
             })
             .on_message(|ctx, fd, _| {
                 let session = ctx.session_mut::<Session>(fd).expect("set by the upgrade");

@@ -265,7 +265,7 @@ fn a_heartbeat_can_be_given_before_the_upgrade_is_answered() {
             .heartbeat(Heartbeat::Off)
             .on_upgrade(|ctx, fd, _| {
                 assert_eq!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }), Ok(true));
-                fdpush::Upgrade::accept().into()
+                fdpush::Upgrade::accept()
             })
             .on_close(report_close(told))
     });

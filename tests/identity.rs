@@ -221,9 +221,8 @@ fn where_the_policy_is_to_kick_the_newer_connection_stays() {
 
 #[test]
 fn kicking_works_on_the_upgrade_too() {
-    let server = serve(|server| {
-        server.second_login(SecondLogin::KickOld).on_upgrade(|_, _, _| Upgrade::accept().uid("ann").into())
-    });
+    let server =
+        serve(|server| server.second_login(SecondLogin::KickOld).on_upgrade(|_, _, _| Upgrade::accept().uid("ann")));
     let mut old = server.connect("/");
     let mut new = server.connect("/");
     assert_eq!(old.closed().0, 4001);
@@ -235,8 +234,8 @@ fn kicking_works_on_the_upgrade_too() {
 fn where_the_policy_is_to_reject_the_upgrade_gets_a_409() {
     let server = serve(|server| {
         server.second_login(SecondLogin::RejectNew).on_upgrade(|_, _, request| match request.query("uid") {
-            Some(uid) => Upgrade::accept().uid(uid).into(),
-            None => Upgrade::accept().into(),
+            Some(uid) => Upgrade::accept().uid(uid),
+            None => Upgrade::accept(),
         })
     });
     let mut old = server.connect("/?uid=ann");
@@ -294,7 +293,7 @@ fn a_page_refresh_never_makes_anyone_look_offline() {
 fn a_uid_chosen_on_the_upgrade_is_bound_before_on_open() {
     let (told, heard) = channel();
     let server = serve(|server| {
-        server.on_upgrade(|_, _, _| Upgrade::accept().uid("ann").into()).on_open(move |ctx, fd, _| {
+        server.on_upgrade(|_, _, _| Upgrade::accept().uid("ann")).on_open(move |ctx, fd, _| {
             told.send(ctx.uid_of(fd).map(str::to_owned)).expect("the test waits");
         })
     });
@@ -304,7 +303,7 @@ fn a_uid_chosen_on_the_upgrade_is_bound_before_on_open() {
 
 #[test]
 fn a_uid_that_cannot_be_is_the_clients_fault() {
-    let server = serve(|server| server.on_upgrade(|_, _, _| Upgrade::accept().uid("").into()));
+    let server = serve(|server| server.on_upgrade(|_, _, _| Upgrade::accept().uid("")));
     let (status, why) = server.refusal("/", &[]);
     assert_eq!((status, why.as_str()), (400, "a uid or group name has 1 to 128 bytes\n"));
     server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);

@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::borrow::Cow;
 use std::iter;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use common::{Client, echo, serve};
-use fdpush::{Delivery, Fd, Frame, Limits, Message, Outcome};
+use fdpush::{Delivery, Fd, Frame, IntoPush, Limits, Message, Outcome};
 use tungstenite::Message as Received;
 
 fn delivered(count: usize) -> Delivery {
@@ -41,6 +44,39 @@ fn a_push_to_a_uid_reaches_all_its_devices_and_nobody_else() {
     assert_eq!(phone.text(), "for both");
     assert_eq!(laptop.text(), "for both");
     nothing_more(&server, &mut [&mut phone, &mut laptop, &mut stranger]);
+}
+
+#[test]
+fn every_kind_of_push_can_leave_connections_out() {
+    let server = serve(|server| server);
+    let (mut one, mut other) = (server.connect("/"), server.connect("/"));
+    let fd = one.fd();
+    server.ask(move |ctx| {
+        let except = [fd];
+        let (text, bytes) = (String::from("text"), b"bytes".to_vec());
+        let frame = Frame::text("text");
+        for delivery in [
+            ctx.broadcast("text".except(&except)),
+            ctx.broadcast(text.except(&except)),
+            ctx.broadcast(format!("te{}", "xt").except(&except)),
+            ctx.broadcast(Cow::from("text").except(&except)),
+            ctx.broadcast(Arc::<str>::from("text").except(&except)),
+            ctx.broadcast(Box::<str>::from("text").except(&except)),
+            ctx.broadcast(Rc::new(text).except(&except)),
+            ctx.broadcast(Message::Text("text").except(&except)),
+            ctx.broadcast(frame.except(&except)),
+            ctx.broadcast(bytes.except(&except)),
+            ctx.broadcast(bytes.as_slice().except(&except)),
+            ctx.broadcast(b"bytes".except(&except)),
+            ctx.broadcast(Cow::from(&bytes).except(&except)),
+            ctx.broadcast(Arc::new(bytes).except(&except)),
+        ] {
+            assert_eq!(delivery, delivered(1));
+        }
+    });
+    (0..9).for_each(|_| assert_eq!(other.text(), "text"));
+    (0..5).for_each(|_| assert_eq!(other.binary(), b"bytes"));
+    nothing_more(&server, &mut [&mut one, &mut other]);
 }
 
 #[test]

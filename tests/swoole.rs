@@ -410,7 +410,7 @@ fn cookies_and_headers_are_set_on_the_101() {
         server.on_upgrade(|_, _, request| {
             let seen = request.cookie("seen").unwrap_or("nothing").to_owned();
             let accept = Upgrade::accept().header("X-Seen", seen).header("X-Server", "fdpush");
-            accept.cookie("sid=1; Path=/; HttpOnly").cookie("theme=dark").into()
+            accept.cookie("sid=1; Path=/; HttpOnly").cookie("theme=dark")
         })
     });
     let mut raw = server.raw();

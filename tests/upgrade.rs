@@ -175,7 +175,7 @@ fn headers_cookies_and_a_subprotocol_stand_on_the_101() {
             let offered: Vec<&str> = request.subprotocols().collect();
             assert_eq!(offered, ["chat.v1", "chat.v2"]);
             let accept = Upgrade::accept().header("X-Node", "7").cookie("sid=1; Path=/").cookie("theme=dark");
-            accept.subprotocol("chat.v2").into()
+            accept.subprotocol("chat.v2")
         })
     });
     let client = server.connect_with("/", &[("Sec-WebSocket-Protocol", "chat.v1, chat.v2")]);
@@ -188,9 +188,9 @@ fn headers_cookies_and_a_subprotocol_stand_on_the_101() {
 fn an_accept_that_cannot_be_sent_becomes_a_500() {
     let server = serve(|server| {
         server.on_upgrade(|_, _, request| match request.target() {
-            "/unoffered" => Upgrade::accept().subprotocol("chat").into(),
-            "/injection" => Upgrade::accept().header("X-Name", "a\r\nX-Evil: 1").into(),
-            _ => Upgrade::accept().header("Sec-WebSocket-Accept", "mine").into(),
+            "/unoffered" => Upgrade::accept().subprotocol("chat"),
+            "/injection" => Upgrade::accept().header("X-Name", "a\r\nX-Evil: 1"),
+            _ => Upgrade::accept().header("Sec-WebSocket-Accept", "mine"),
         })
     });
     for target in ["/unoffered", "/injection", "/own"] {
@@ -212,6 +212,23 @@ fn an_upgrade_can_be_refused_with_any_status() {
         assert_eq!(server.refusal(&format!("/?status={status}"), &[]), (status, "not you\n".to_owned()));
     }
     server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
+}
+
+#[test]
+fn a_closure_may_return_whatever_says_what_becomes_of_an_upgrade() {
+    let accepts = serve(|server| server.on_upgrade(|_, _, _| Upgrade::accept().header("X-Way", "accept")));
+    assert_eq!(accepts.connect("/").header("X-Way"), Some("accept"));
+    let refuses = serve(|server| server.on_upgrade(|_, _, _| Response::text(402, "pay\n")));
+    assert_eq!(refuses.refusal("/", &[]), (402, "pay\n".to_owned()));
+    let either = serve(|server| {
+        server.on_upgrade(|_, _, request| {
+            let uid = request.query("uid").ok_or_else(|| Response::text(401, "who?\n"))?;
+            Ok::<_, Response>(Upgrade::accept().uid(uid))
+        })
+    });
+    assert_eq!(either.refusal("/", &[]), (401, "who?\n".to_owned()));
+    let _ann = either.connect("/?uid=ann");
+    assert!(either.ask(|ctx| ctx.is_online("ann")));
 }
 
 #[test]
@@ -394,7 +411,7 @@ fn a_connection_that_its_on_upgrade_ended_does_not_open() {
         server
             .on_upgrade(|ctx, fd, _| {
                 ctx.abort(fd);
-                Upgrade::accept().uid("ann").into()
+                Upgrade::accept().uid("ann")
             })
             .on_open(move |_, _, _| open.send("open").expect("the test waits"))
             .on_close(move |_, _, _| told.send("close").expect("the test waits"))
@@ -415,7 +432,7 @@ fn a_connection_whose_on_upgrade_drains_the_server_does_not_open() {
         server
             .on_upgrade(|ctx, _, _| {
                 ctx.drain();
-                Upgrade::accept().into()
+                Upgrade::accept()
             })
             .on_open(move |_, _, _| told.send("open").expect("the test waits"))
     });

@@ -1,5 +1,9 @@
 //! A message as it is lent, from the input to a handler and from a handler to a queue.
 
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+
 /// A WebSocket message, text or binary, lent: `Copy`, and pushed on without being copied first.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Message<'a> {
@@ -46,6 +50,48 @@ impl<'a> From<&'a str> for Message<'a> {
 impl<'a> From<&'a String> for Message<'a> {
     fn from(text: &'a String) -> Message<'a> {
         Message::Text(text)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Message<'a> {
+    fn from(bytes: &'a [u8; N]) -> Message<'a> {
+        Message::Binary(bytes)
+    }
+}
+
+impl<'a, T: ?Sized> From<&'a Box<T>> for Message<'a>
+where
+    &'a T: Into<Message<'a>>,
+{
+    fn from(boxed: &'a Box<T>) -> Message<'a> {
+        (&**boxed).into()
+    }
+}
+
+impl<'a, T: ?Sized> From<&'a Rc<T>> for Message<'a>
+where
+    &'a T: Into<Message<'a>>,
+{
+    fn from(shared: &'a Rc<T>) -> Message<'a> {
+        (&**shared).into()
+    }
+}
+
+impl<'a, T: ?Sized> From<&'a Arc<T>> for Message<'a>
+where
+    &'a T: Into<Message<'a>>,
+{
+    fn from(shared: &'a Arc<T>) -> Message<'a> {
+        (&**shared).into()
+    }
+}
+
+impl<'a, T: ?Sized + ToOwned> From<&'a Cow<'_, T>> for Message<'a>
+where
+    &'a T: Into<Message<'a>>,
+{
+    fn from(cow: &'a Cow<'_, T>) -> Message<'a> {
+        (&**cow).into()
     }
 }
 

@@ -38,8 +38,8 @@ pub enum Upgrade {
 /// ```
 /// use fdpush::Upgrade;
 ///
-/// let yes: Upgrade = Upgrade::accept().subprotocol("chat.v2").cookie("sid=1; Path=/").uid("10010").into();
-/// # assert!(matches!(yes, Upgrade::Accept(_)));
+/// let yes = Upgrade::accept().subprotocol("chat.v2").cookie("sid=1; Path=/").uid("10010");
+/// # assert!(matches!(yes.into(), Upgrade::Accept(_)));
 /// ```
 ///
 /// `Connection`, `Upgrade`, `Sec-WebSocket-…` and the headers about a body or the date are the server's own: to set one
@@ -81,6 +81,13 @@ impl From<Accept> for Upgrade {
 impl From<Response> for Upgrade {
     fn from(response: Response) -> Upgrade {
         if response.is_later() { Upgrade::Later } else { Upgrade::Refuse(response) }
+    }
+}
+
+/// Either says what becomes of the upgrade, such as `Ok(Upgrade::accept())` and `Err(Response::new(403))`.
+impl<T: Into<Upgrade>, E: Into<Upgrade>> From<Result<T, E>> for Upgrade {
+    fn from(result: Result<T, E>) -> Upgrade {
+        result.map_or_else(E::into, T::into)
     }
 }
 
@@ -263,5 +270,8 @@ mod tests {
         assert!(matches!(Response::new(403).into(), Upgrade::Refuse(_)));
         assert!(matches!(Upgrade::refuse(Response::new(403)), Upgrade::Refuse(_)));
         assert!(matches!(Upgrade::later(), Upgrade::Later));
+        let of = |is_in: bool| if is_in { Ok(Upgrade::accept()) } else { Err(Response::new(403)) };
+        assert!(matches!(of(true).into(), Upgrade::Accept(_)));
+        assert!(matches!(of(false).into(), Upgrade::Refuse(_)));
     }
 }

@@ -69,7 +69,7 @@ impl LoggingServer {
                 .heartbeat(Heartbeat::Off)
                 .on_upgrade(move |ctx, fd, request| {
                     upgrade.note(ctx, fd, format!("upgrade {}", request.target()));
-                    Upgrade::accept().into()
+                    Upgrade::accept()
                 })
                 .on_open(move |ctx, fd, _| open.note(ctx, fd, "open".to_owned()))
                 .on_message(move |ctx, fd, heard| {
