@@ -13,10 +13,17 @@ use crate::event_loop::core::Core;
 use crate::event_loop::listener::{self, Accepted, Listener};
 use crate::event_loop::socket::Socket;
 use crate::limits::Limits;
+use crate::peer::Peer;
 use crate::tick::Tick;
 
 /// Connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN_MAX: usize = 512;
+
+/// Descriptors held back: for control connections once clients have taken all others, and one to refuse clients with.
+const SPARES: usize = 16;
+
+/// Errors of accept(2) that end a turn's share of a listener.
+const FAILURES_PER_TURN_MAX: usize = 16;
 
 /// How long accepting pauses when descriptors have run out, unless one is freed before.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -27,18 +34,15 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCont
 const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
     Content-Length: 33\r\nConnection: close\r\n\r\ntoo many come at once, try later\n";
 
-/// The listeners, and whether they have somebody waiting.
+/// The listeners, and whether clients wait at them.
 #[derive(Debug)]
 pub struct Door {
-    /// Closed ones keep their place, by which epoll names them.
-    listeners: Vec<Option<Listener>>,
+    /// By the index in its epoll token.
+    gates: Vec<Gate>,
     pace: Option<Pace>,
-    /// By listener: somebody may wait. Edge-triggered epoll says so once.
-    pending: Vec<bool>,
-    /// A descriptor held back, so that a client can be accepted and refused when there are no others.
-    spare: Option<OwnedFd>,
-    /// While descriptors have run out: when to try again.
-    retry: Option<Retry>,
+    /// Descriptors that are held back. Once the others are used up, control connections take all but the last, and the last
+    /// accepts clients to refuse them.
+    spares: Vec<OwnedFd>,
     /// The response for a control connection over the limit.
     control_full: Vec<u8>,
     /// The response for a control connection without a descriptor.
@@ -52,6 +56,18 @@ enum Refused {
     ControlFull,
     ControlExhausted,
     TooFast,
+}
+
+/// A listener and its state.
+#[derive(Debug)]
+struct Gate {
+    /// `None`: it is closed.
+    listener: Option<Listener>,
+    is_control: bool,
+    /// A client may wait. Edge-triggered epoll says so once.
+    is_pending: bool,
+    /// While accepting is paused: when to go on.
+    retry: Option<Retry>,
 }
 
 /// A token bucket: so many clients a second, and as many at once after a quiet one.
@@ -72,59 +88,64 @@ struct Retry {
 
 impl Door {
     /// A door with these listeners, and the limit of control connections.
-    pub fn new(listeners: Vec<Listener>, control_connections_max: u32) -> io::Result<Door> {
-        let pending = vec![false; listeners.len()];
-        let listeners = listeners.into_iter().map(Some).collect();
-        let control_full = control_unavailable(&control_limit_reached(control_connections_max));
-        let control_exhausted = control_unavailable("file descriptor limit reached");
-        Ok(Door { listeners, pace: None, pending, spare: spare(), retry: None, control_full, control_exhausted })
+    pub fn new(listeners: Vec<Listener>, control_connections_max: u32) -> Door {
+        let gate = |listener: Listener| Gate {
+            is_control: listener.is_control,
+            listener: Some(listener),
+            is_pending: false,
+            retry: None,
+        };
+        let mut door = Door {
+            gates: listeners.into_iter().map(gate).collect(),
+            pace: None,
+            spares: Vec::new(),
+            control_full: control_unavailable(&control_limit_reached(control_connections_max)),
+            control_exhausted: control_unavailable("file descriptor limit reached"),
+        };
+        door.refill();
+        door
     }
 
-    /// Epoll says that somebody waits at a listener.
+    /// Epoll says that a client waits at a listener.
     pub fn handle_event(&mut self, listener: usize) {
-        if let Some(pending) = self.pending.get_mut(listener) {
-            *pending = true;
+        if let Some(gate) = self.gates.get_mut(listener) {
+            gate.is_pending = true;
         }
     }
 
     /// A connection was freed, and its descriptor with it.
     pub fn handle_freed(&mut self) {
-        if let Some(retry) = &mut self.retry {
+        self.refill();
+        for retry in self.gates.iter_mut().filter_map(|gate| gate.retry.as_mut()) {
             retry.is_freed = true;
         }
     }
 
-    /// Whether somebody may be waiting who could come in now.
+    /// Whether a client may be waiting that could be accepted now.
     pub fn has_pending(&self) -> bool {
-        self.pending.contains(&true) && self.retry.is_none_or(|retry| retry.is_freed)
+        self.gates.iter().any(|gate| gate.is_pending && gate.retry.is_none_or(|retry| retry.is_freed))
     }
 
     /// When accepting goes on that was paused.
     pub fn retry_at(&self) -> Option<Tick> {
-        self.retry.map(|retry| retry.at)
+        self.gates.iter().filter_map(|gate| Some(gate.retry?.at)).min()
     }
 
     /// Closes the listeners for clients. Those for control stay: whether the server is draining is what they are asked.
     pub fn close(&mut self) {
-        for (place, pending) in self.listeners.iter_mut().zip(&mut self.pending) {
-            if place.as_ref().is_some_and(|listener| !listener.is_control) {
-                *place = None;
-                *pending = false;
-            }
+        for gate in self.gates.iter_mut().filter(|gate| !gate.is_control) {
+            *gate = Gate { listener: None, is_control: false, is_pending: false, retry: None };
         }
     }
 
-    /// Lets in who waits, up to a turn's share.
+    /// Accepts clients that wait, up to a turn's share. Control listeners come first.
     pub fn accept_pending(&mut self, core: &mut Core, epoll: &mio::Registry) -> io::Result<()> {
-        if let Some(retry) = self.retry {
-            if !retry.is_freed && core.table.env.now < retry.at {
-                return Ok(());
-            }
-            self.retry = None;
-        }
-        for index in 0..self.listeners.len() {
-            if self.pending[index] && self.retry.is_none() {
-                self.pending[index] = self.accept_from(index, core, epoll)?;
+        for is_control in [true, false] {
+            for index in 0..self.gates.len() {
+                if self.gates[index].begin(is_control, core.table.env.now) {
+                    self.refill();
+                    self.gates[index].is_pending = self.accept_from(index, core, epoll)?;
+                }
             }
         }
         Ok(())
@@ -132,40 +153,67 @@ impl Door {
 
     /// Accepts from one listener. `true`: more may wait.
     fn accept_from(&mut self, index: usize, core: &mut Core, epoll: &mio::Registry) -> io::Result<bool> {
+        let is_control = self.gates[index].is_control;
+        let (mut is_short, mut failures) = (false, 0);
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            let Some(listener) = &self.listeners[index] else { return Ok(false) };
-            let is_control = listener.is_control;
-            match listener.accept()? {
+            match self.accept_one(index)? {
+                Accepted::Connection(socket, peer) => self.take_in(socket, peer, is_control, core, epoll),
                 Accepted::Nobody => return Ok(false),
-                Accepted::Exhausted => {
-                    self.refuse_with_spare(index, core);
-                    self.retry = Some(Retry { at: core.table.env.now.after(PAUSE), is_freed: false });
-                    return Ok(true);
+                Accepted::Gone => {}
+                Accepted::Failed(error) => {
+                    core.count_accept_error(error);
+                    failures += 1;
+                    // Such a client may still be in the queue, and be met again.
+                    if failures == FAILURES_PER_TURN_MAX {
+                        is_short = true;
+                        break;
+                    }
                 }
-                Accepted::Connection(socket, peer) => {
-                    if let Some(refused) = self.refusal(is_control, core) {
-                        listener::refuse(&socket, self.response(refused));
-                        continue;
+                Accepted::Exhausted => {
+                    is_short = true;
+                    if !self.refuse_with_spare(index, core)? {
+                        break;
                     }
-                    let socket = Socket::new(socket);
-                    let descriptor = socket.as_raw_fd();
-                    let Some(fd) = core.table.insert(socket, peer, is_control) else {
-                        core.count_full(is_control, "all slots are in use or retired");
-                        continue;
-                    };
-                    let token = Token(fd.slot() as usize);
-                    let interest = Interest::READABLE | Interest::WRITABLE;
-                    if let Err(error) = epoll.register(&mut SourceFd(&descriptor), token, interest) {
-                        log::warn!("cannot watch a new connection: {error}");
-                        core.table.remove(fd.slot());
-                        continue;
-                    }
-                    core.counters.accepted += 1;
-                    core.arm(fd.slot());
                 }
             }
         }
+        if is_short {
+            self.gates[index].retry = Some(Retry { at: core.table.env.now.after(PAUSE), is_freed: false });
+        }
         Ok(true)
+    }
+
+    /// Accepts one connection, for control with a spare descriptor where there is no other.
+    fn accept_one(&mut self, index: usize) -> io::Result<Accepted> {
+        let Gate { listener: Some(listener), is_control, .. } = &self.gates[index] else { return Ok(Accepted::Nobody) };
+        loop {
+            let accepted = listener.accept()?;
+            let may_take_spare = *is_control && self.spares.len() > 1;
+            if !may_take_spare || !matches!(accepted, Accepted::Exhausted) {
+                return Ok(accepted);
+            }
+            self.spares.pop();
+        }
+    }
+
+    /// Makes a connection of an accepted socket, or refuses it.
+    fn take_in(&mut self, socket: OwnedFd, peer: Peer, is_control: bool, core: &mut Core, epoll: &mio::Registry) {
+        if let Some(refused) = self.refusal(is_control, core) {
+            return listener::refuse(&socket, self.response(refused));
+        }
+        let socket = Socket::new(socket);
+        let descriptor = socket.as_raw_fd();
+        let Some(fd) = core.table.insert(socket, peer, is_control) else {
+            return core.count_full(is_control, "all slots are in use or retired");
+        };
+        let token = Token(fd.slot() as usize);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = epoll.register(&mut SourceFd(&descriptor), token, interest) {
+            log::warn!("cannot watch a new connection: {error}");
+            return core.table.remove(fd.slot());
+        }
+        core.counters.accepted += 1;
+        core.arm(fd.slot());
     }
 
     /// Whether a new connection is refused: there is no room for it, or too many come in a second.
@@ -201,23 +249,47 @@ impl Door {
         }
     }
 
-    /// Gives up the spare descriptor for the moment it takes to tell those who wait that there is no room.
-    fn refuse_with_spare(&mut self, index: usize, core: &mut Core) {
-        for _ in 0..ACCEPTS_PER_TURN_MAX {
-            if self.spare.take().is_none() {
-                break;
-            }
-            let Some(listener) = &self.listeners[index] else { break };
-            let Ok(Accepted::Connection(socket, _)) = listener.accept() else { break };
+    /// Gives up a spare descriptor for the moment it takes to tell one client that there is no room. `false`: none could be
+    /// told.
+    fn refuse_with_spare(&mut self, index: usize, core: &mut Core) -> io::Result<bool> {
+        let Some(listener) = &self.gates[index].listener else { return Ok(false) };
+        if self.spares.pop().is_none() {
+            return Ok(false);
+        }
+        let accepted = listener.accept()?;
+        let is_told = if let Accepted::Connection(socket, _) = accepted {
             core.count_full(listener.is_control, "out of descriptors");
             let refused = if listener.is_control { Refused::ControlExhausted } else { Refused::Full };
             listener::refuse(&socket, self.response(refused));
-            drop(socket);
-            self.spare = spare();
+            true
+        } else {
+            false
+        };
+        self.refill();
+        Ok(is_told)
+    }
+
+    /// Holds back as many descriptors again as there should be, as far as there are any.
+    fn refill(&mut self) {
+        while self.spares.len() < SPARES
+            && let Ok(file) = File::open("/dev/null")
+        {
+            self.spares.push(file.into());
         }
-        if self.spare.is_none() {
-            self.spare = spare();
+    }
+}
+
+impl Gate {
+    /// Whether a client may be accepted from it now. A pause that is over ends.
+    fn begin(&mut self, is_control: bool, now: Tick) -> bool {
+        if self.is_control != is_control || !self.is_pending {
+            return false;
         }
+        let is_due = self.retry.is_none_or(|retry| retry.is_freed || now >= retry.at);
+        if is_due {
+            self.retry = None;
+        }
+        is_due
     }
 }
 
@@ -261,13 +333,84 @@ fn control_unavailable(message: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn spare() -> Option<OwnedFd> {
-    File::open("/dev/null").ok().map(OwnedFd::from)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
+    use rustix::io::Errno;
+
     use super::*;
+    use crate::connection::Env;
+    use crate::event_loop::clock::Clock;
+    use crate::event_loop::listener::Address;
+    use crate::limits::Heartbeat;
+    use crate::protocol::origin::Origins;
+    use crate::registry::SecondLogin;
+
+    /// A door with a listener for clients, the core that it fills, and the epoll instance that connections go to.
+    fn door() -> (Door, Core, mio::Poll, std::net::SocketAddr) {
+        let listener = Listener::bind_all("127.0.0.1:0").expect("a free port").remove(0);
+        let Address::Tcp(address) = *listener.address() else { panic!("a TCP address") };
+        let env = Env::new(Limits::default(), Heartbeat::default(), Origins::default());
+        let core = Core::new(1000, 256, env, SecondLogin::default(), Clock::new().epoch);
+        (Door::new(vec![listener], 256), core, mio::Poll::new().expect("an epoll instance"), address)
+    }
+
+    impl Door {
+        fn inject(&self, errors: &[Errno]) {
+            let listener = self.gates[0].listener.as_ref().expect("a listener");
+            listener.injected.borrow_mut().extend(errors);
+        }
+
+        fn turn(&mut self, core: &mut Core, poll: &mio::Poll) {
+            self.handle_event(0);
+            self.accept_pending(core, poll.registry()).expect("a listener that listens");
+        }
+    }
+
+    #[test]
+    fn an_odd_error_of_accept_costs_no_waiting_client_its_place() {
+        for error in [Errno::PERM, Errno::ACCESS, Errno::NOPROTOOPT, Errno::NONET, Errno::OPNOTSUPP, Errno::CONNABORTED]
+        {
+            let (mut door, mut core, poll, address) = door();
+            // A connection on the loopback interface waits in the queue once connect() has returned.
+            let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).expect("a place")).collect();
+            door.inject(&[error]);
+            door.turn(&mut core, &poll);
+            assert_eq!((core.table.len(), core.stats().refused, door.retry_at()), (20, 0, None), "{error:?}");
+            let is_counted = matches!(error, Errno::PERM | Errno::ACCESS);
+            assert_eq!(core.counters.accept_errors, u64::from(is_counted), "{error:?}");
+            drop(clients);
+        }
+    }
+
+    #[test]
+    fn an_error_that_stays_pauses_its_listener_and_refuses_no_client() {
+        let (mut door, mut core, poll, address) = door();
+        let _client = TcpStream::connect(address).expect("a place");
+        door.inject(&[Errno::PERM; 100]);
+        door.turn(&mut core, &poll);
+        assert_eq!(core.counters.accept_errors, FAILURES_PER_TURN_MAX as u64);
+        assert!(!door.has_pending() && door.retry_at() == Some(Tick(0).after(PAUSE)), "{door:?}");
+        door.turn(&mut core, &poll);
+        assert_eq!(core.counters.accept_errors, FAILURES_PER_TURN_MAX as u64, "before the pause is over");
+        while core.table.len() == 0 {
+            core.table.env.now = core.table.env.now.after(PAUSE);
+            door.turn(&mut core, &poll);
+        }
+        assert_eq!((core.counters.accept_errors, core.stats().refused), (100, 0));
+    }
+
+    #[test]
+    fn one_lack_of_descriptors_refuses_one_client() {
+        let (mut door, mut core, poll, address) = door();
+        let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).expect("a place")).collect();
+        door.inject(&[Errno::MFILE]);
+        door.turn(&mut core, &poll);
+        assert_eq!((core.table.len(), core.stats().refused), (19, 1));
+        assert_eq!(door.spares.len(), SPARES);
+        drop(clients);
+    }
 
     #[test]
     fn a_pace_lets_in_what_a_second_allows_and_no_more_at_once() {

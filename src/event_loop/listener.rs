@@ -45,14 +45,21 @@ pub struct Listener {
     pub is_control: bool,
     /// Held for what dropping it does.
     _file: Option<SocketFile>,
+    /// Errors that the next calls of `accept` meet.
+    #[cfg(test)]
+    pub injected: std::cell::RefCell<std::collections::VecDeque<Errno>>,
 }
 
-/// What accepting came to.
+/// The outcome of accepting one connection.
 #[derive(Debug)]
 pub enum Accepted {
     Connection(OwnedFd, Peer),
-    /// Nobody waits.
+    /// No client waits.
     Nobody,
+    /// The client was gone before it was accepted. The next one may be there.
+    Gone,
+    /// The system refused this client, by a firewall or a security module for one.
+    Failed(Errno),
     /// The process, or the system, is out of descriptors or memory.
     Exhausted,
 }
@@ -93,6 +100,17 @@ impl Listener {
         Ok(listeners)
     }
 
+    fn new(socket: Socket, address: Address, file: Option<SocketFile>) -> Listener {
+        Listener {
+            socket: socket.into(),
+            address,
+            is_control: false,
+            _file: file,
+            #[cfg(test)]
+            injected: Default::default(),
+        }
+    }
+
     fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
         socket.set_reuse_address(true)?;
@@ -103,7 +121,7 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Listener { socket: socket.into(), address: Address::Tcp(bound), is_control: false, _file: None })
+        Ok(Listener::new(socket, Address::Tcp(bound), None))
     }
 
     fn bind_unix(path: &Path) -> io::Result<Listener> {
@@ -114,12 +132,7 @@ impl Listener {
         let metadata = fs::symlink_metadata(path)?;
         let file = SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
         socket.listen(BACKLOG)?;
-        Ok(Listener {
-            socket: socket.into(),
-            address: Address::Unix(path.to_owned()),
-            is_control: false,
-            _file: Some(file),
-        })
+        Ok(Listener::new(socket, Address::Unix(path.to_owned()), Some(file)))
     }
 
     /// Takes over a socket that listens already. Its file, if it has one, stays whose it is.
@@ -140,7 +153,7 @@ impl Listener {
         };
         socket.set_nonblocking(true)?;
         socket.set_cloexec(true)?;
-        Ok(Listener { socket: socket.into(), address, is_control: false, _file: None })
+        Ok(Listener::new(socket, address, None))
     }
 
     /// Sets the options that accepted sockets inherit, as they do on Linux, so that none has to be set on each.
@@ -156,30 +169,17 @@ impl Listener {
     }
 
     /// Accepts one connection.
+    ///
+    /// # Errors
+    /// The socket listens no more.
     pub fn accept(&self) -> io::Result<Accepted> {
-        loop {
-            match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok((socket, address)) => return Ok(Accepted::Connection(socket, peer(address))),
-                Err(Errno::AGAIN) => return Ok(Accepted::Nobody),
-                // The client was gone before it was accepted; accept(2) names the network's errors with that.
-                Err(
-                    Errno::INTR
-                    | Errno::CONNABORTED
-                    | Errno::PROTO
-                    | Errno::NETDOWN
-                    | Errno::NETUNREACH
-                    | Errno::HOSTUNREACH
-                    | Errno::HOSTDOWN,
-                ) => {}
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return Ok(Accepted::Exhausted),
-                // No listener, so it never will be.
-                Err(error @ (Errno::BADF | Errno::INVAL | Errno::NOTSOCK)) => return Err(error.into()),
-                // Whatever else the network, a firewall or a security module has to say, it is of this one client.
-                Err(error) => {
-                    log::warn!("cannot accept a connection: {error}");
-                    return Ok(Accepted::Exhausted);
-                }
-            }
+        #[cfg(test)]
+        if let Some(error) = self.injected.borrow_mut().pop_front() {
+            return judge(error);
+        }
+        match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((socket, address)) => Ok(Accepted::Connection(socket, peer(address))),
+            Err(error) => judge(error),
         }
     }
 
@@ -257,6 +257,32 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
+/// What an error of accept(2) means for the listener: only a lack of descriptors or memory is a reason to stop.
+///
+/// # Errors
+/// The socket listens no more, so no later call can succeed.
+fn judge(error: Errno) -> io::Result<Accepted> {
+    match error {
+        Errno::AGAIN => Ok(Accepted::Nobody),
+        // accept(2) names the errors of the network that are the new connection's own, and are to be treated like EAGAIN
+        // by trying again.
+        Errno::INTR
+        | Errno::CONNABORTED
+        | Errno::NETDOWN
+        | Errno::PROTO
+        | Errno::NOPROTOOPT
+        | Errno::HOSTDOWN
+        | Errno::NONET
+        | Errno::HOSTUNREACH
+        | Errno::OPNOTSUPP
+        | Errno::NETUNREACH => Ok(Accepted::Gone),
+        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Ok(Accepted::Exhausted),
+        Errno::BADF | Errno::INVAL | Errno::NOTSOCK => Err(error.into()),
+        // EPERM is a firewall's. The list of accept(2) is open: other protocols and security modules have their own.
+        error => Ok(Accepted::Failed(error)),
+    }
+}
+
 fn peer(address: Option<SocketAddrAny>) -> Peer {
     let socket_address = address.and_then(|address| SocketAddr::try_from(address).ok());
     socket_address.map_or(Peer::Unix, Peer::from)
@@ -264,4 +290,59 @@ fn peer(address: Option<SocketAddrAny>) -> Peer {
 
 fn explain<T>(address: &str, result: io::Result<T>) -> io::Result<T> {
     result.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_accept_are_judged_as_its_manual_has_them() {
+        let table: [(&str, &[Errno]); 5] = [
+            ("Nobody", &[Errno::AGAIN, Errno::WOULDBLOCK]),
+            (
+                "Gone",
+                &[
+                    Errno::INTR,
+                    Errno::CONNABORTED,
+                    Errno::NETDOWN,
+                    Errno::PROTO,
+                    Errno::NOPROTOOPT,
+                    Errno::HOSTDOWN,
+                    Errno::NONET,
+                    Errno::HOSTUNREACH,
+                    Errno::OPNOTSUPP,
+                    Errno::NETUNREACH,
+                ],
+            ),
+            ("Exhausted", &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]),
+            (
+                "Failed",
+                &[
+                    Errno::PERM,
+                    Errno::ACCESS,
+                    Errno::NOSR,
+                    Errno::SOCKTNOSUPPORT,
+                    Errno::PROTONOSUPPORT,
+                    Errno::TIMEDOUT,
+                    Errno::IO,
+                ],
+            ),
+            ("no listener", &[Errno::BADF, Errno::INVAL, Errno::NOTSOCK]),
+        ];
+        for (expected, errors) in table {
+            for &error in errors {
+                let found = match judge(error) {
+                    Ok(Accepted::Connection(..)) => "Connection",
+                    Ok(Accepted::Nobody) => "Nobody",
+                    Ok(Accepted::Gone) => "Gone",
+                    Ok(Accepted::Failed(same)) if same == error => "Failed",
+                    Ok(Accepted::Failed(_)) => "Failed by another error",
+                    Ok(Accepted::Exhausted) => "Exhausted",
+                    Err(_) => "no listener",
+                };
+                assert_eq!(found, expected, "{error:?}");
+            }
+        }
+    }
 }

@@ -158,7 +158,7 @@ impl<A: Application> EventLoop<A> {
             core: Core::new(connections_max, control_connections_max, env, config.second_login, clock.epoch),
             application,
             poll,
-            door: Door::new(listeners, control_connections_max)?,
+            door: Door::new(listeners, control_connections_max),
             inbox,
             signals,
             clock,

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use crate::connection::{Refusal, Traffic};
 use crate::event_loop::core::Core;
@@ -34,6 +37,9 @@ pub struct Stats {
     pub accepted: u64,
     /// Clients' connections refused since the start because there was no room.
     pub refused: u64,
+    /// Connections since the start for which accept(2) failed, for another reason than that the client was gone or that
+    /// there was no descriptor or memory. A firewall or a security module does that.
+    pub accept_errors: u64,
     /// Clients' requests refused since the start, by the HTTP status they got: those for which there was no room (503),
     /// what is no HTTP that is served here, upgrades that a rule or a handler refused. What
     /// [`on_request`](crate::Handler::on_request) answers is no refusal.
@@ -89,6 +95,7 @@ pub struct Stats {
 #[derive(Debug, Default)]
 pub struct Counters {
     pub accepted: u64,
+    pub accept_errors: u64,
     clients: Refusals,
     control: Refusals,
     pub opened: u64,
@@ -96,6 +103,7 @@ pub struct Counters {
     pub closed_by_cause: BTreeMap<&'static str, u64>,
     pub open: usize,
     pub turn_time: Histogram,
+    accept: Hush,
     origin: Hush,
 }
 
@@ -142,6 +150,7 @@ impl Core {
             refused_by_status: counters.clients.by_status.clone(),
             control_refused: counters.control.full,
             control_refused_by_status: counters.control.by_status.clone(),
+            accept_errors: counters.accept_errors,
             opened: counters.opened,
             closed: counters.closed,
             closed_by_cause: counters.closed_by_cause.clone(),
@@ -188,6 +197,16 @@ impl Core {
             log::warn!(
                 "fd {fd}: refused with 403: {error} (refused over their origin since the last such line: {count})"
             );
+        }
+    }
+
+    /// The system refused a client that waited at a listener.
+    pub fn count_accept_error(&mut self, error: Errno) {
+        self.counters.accept_errors += 1;
+        let error = io::Error::from(error);
+        log::debug!("cannot accept a connection: {error}");
+        if let Some(count) = self.counters.accept.count(self.table.env.now) {
+            log::warn!("cannot accept a connection: {error} (since the last such line: {count})");
         }
     }
 

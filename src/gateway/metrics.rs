@@ -47,6 +47,7 @@ pub struct Snapshot {
     pub uids: usize,
     pub groups: usize,
     pub accepts: u64,
+    pub accept_errors: u64,
     pub opens: u64,
     /// By [`Cause::as_str`](fdpush::Cause::as_str).
     pub closes: BTreeMap<&'static str, u64>,
@@ -156,6 +157,7 @@ impl Snapshot {
         sheet.gauge("fdpush_uids", "Users with a connection", self.uids as u64)?;
         sheet.gauge("fdpush_groups", "Groups with a member", self.groups as u64)?;
         sheet.counter("fdpush_accepts", "Connections accepted", self.accepts)?;
+        sheet.counter("fdpush_accept_errors", "Connections that accept(2) failed for", self.accept_errors)?;
         sheet.counter("fdpush_opens", "WebSockets opened", self.opens)?;
         let closes = self.closes.iter().map(|(cause, count)| (*cause, *count));
         sheet.counters("fdpush_closes", "WebSockets closed by cause", "cause", closes)?;
@@ -300,6 +302,7 @@ mod tests {
             uids: 7,
             groups: 8,
             accepts: 1200,
+            accept_errors: 33,
             opens: 1100,
             closes: [("client_closed", 90), ("heartbeat_missed", 10)].into(),
             refusals: [(403, 5), (503, 6)].into(),
@@ -340,7 +343,7 @@ mod tests {
         let build = format!("fdpush_build_info{{version=\"{version}\"}} 1");
         let lines = "fdpush_connections{state=\"http\"} 1|fdpush_connections{state=\"open\"} 1000|\
             fdpush_connections{state=\"closing\"} 2|fdpush_uids 7|fdpush_groups 8|fdpush_accepts_total 1200|\
-            fdpush_opens_total 1100|fdpush_closes_total{cause=\"client_closed\"} 90|\
+            fdpush_accept_errors_total 33|fdpush_opens_total 1100|fdpush_closes_total{cause=\"client_closed\"} 90|\
             fdpush_closes_total{cause=\"heartbeat_missed\"} 10|fdpush_refusals_total{status=\"403\"} 5|\
             fdpush_refusals_total{status=\"503\"} 6|fdpush_api_refusals_total{status=\"503\"} 4|\
             fdpush_connections_max 5000|fdpush_api_connections_max 256|\

@@ -29,6 +29,7 @@ pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, ho
         uids: stats.users,
         groups: stats.groups,
         accepts: stats.accepted,
+        accept_errors: stats.accept_errors,
         opens: stats.opened,
         closes: from_zero(Cause::NAMES, &stats.closed_by_cause),
         refusals: from_zero(REFUSALS, &stats.refused_by_status),

@@ -34,7 +34,17 @@ impl Gateway {
 
     /// As [`start`](Gateway::start), with a level of the log given elsewhere, that is `info` or more.
     pub fn spawn(flags: &[&str]) -> Gateway {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
+        Gateway::spawn_as(Command::new(env!("CARGO_BIN_EXE_fdpush")), flags)
+    }
+
+    /// As [`start`](Gateway::start), in a process that may have so many descriptors.
+    pub fn start_with_descriptors(max: u32, flags: &[&str]) -> Gateway {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {max}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_fdpush")]);
+        Gateway::spawn_as(command, &[&["--log", "info"], flags].concat())
+    }
+
+    fn spawn_as(mut command: Command, flags: &[&str]) -> Gateway {
         command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary");
