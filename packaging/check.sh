@@ -56,7 +56,7 @@ alerts = pathlib.Path("packaging/prometheus/fdpush.rules.yml")
 handbook = pathlib.Path("docs/operations.md")
 SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
 # Labels whose every value is on a page of metrics from the start.
-LABEL = re.compile(r"""\b(fdpush_[a-z_]+)\{[^}]*\b(state|outcome|policy|direction|cause)=~?\\?"([a-z_|]+)""")
+LABEL = re.compile(r"""\b(fdpush_[a-z_]+)\{[^}]*\b(state|outcome|policy|direction|cause|reason)=~?\\?"([a-z_|]+)""")
 named = {}
 labels = {}
 for path in dashboard, alerts, handbook:

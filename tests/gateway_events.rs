@@ -8,58 +8,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use common::backend::{Answer, Backend};
+use common::events::{Events, watched, willing};
 use common::gateway::{Gateway, closed, hang_up, json_of, next, until};
 use common::{Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
-
-/// A back end that takes everything.
-fn willing() -> Backend {
-    Backend::start(|_| Answer::Status(204, String::new()))
-}
-
-/// The events of a back end one by one, whatever requests they come in. Their `seq` has no holes.
-struct Events<'a> {
-    backend: &'a Backend,
-    waiting: Vec<Value>,
-    seq: u64,
-    run: Option<Value>,
-}
-
-impl<'a> Events<'a> {
-    fn of(backend: &'a Backend) -> Events<'a> {
-        Events { backend, waiting: Vec::new(), seq: 0, run: None }
-    }
-
-    /// The next event, without what differs from run to run.
-    fn next(&mut self) -> Value {
-        while self.waiting.is_empty() {
-            let asked = self.backend.asked.next();
-            assert!(asked.is_signed_with("hush"), "{}", asked.head);
-            assert_eq!(asked.header("content-type"), Some("application/json"));
-            assert_eq!(asked.header("x-fdpush-node"), Some("here"));
-            let body = asked.json();
-            assert_eq!((&body["node"], &body["given_up"]), (&json!("here"), &json!(0)));
-            assert!(body["sent_ms"].is_u64());
-            assert_eq!(*self.run.get_or_insert(body["run"].clone()), body["run"], "one run");
-            self.waiting.extend(body["events"].as_array().expect("a list").iter().cloned());
-        }
-        let mut event = self.waiting.remove(0);
-        self.seq += 1;
-        assert_eq!(event["seq"], self.seq, "{event}");
-        let fields = event.as_object_mut().expect("an object");
-        fields.remove("seq");
-        assert!(fields.remove("time_ms").is_some_and(|time| time.is_u64()));
-        fields.remove("peer");
-        assert!(fields.remove("address").is_none_or(|address| address == "127.0.0.1"));
-        event
-    }
-}
-
-fn watched(backend: &Backend, flags: &[&str]) -> Gateway {
-    let url = backend.url();
-    let watch = ["--webhook", &url, "--webhook-secret", "hush", "--node", "here"];
-    Gateway::start(&[&watch[..], flags].concat())
-}
 
 #[test]
 fn a_back_end_hears_of_all_that_happens_in_order() {
@@ -96,49 +48,6 @@ fn a_back_end_hears_of_all_that_happens_in_order() {
     assert_eq!(events.next(), close(fd, Value::Null, 4000, "out", "server", "server_closed"));
     until("all were taken", || gateway.metric("fdpush_webhook_sent_total") == 10.0);
     assert_eq!(gateway.metric("fdpush_webhook_queue"), 0.0);
-}
-
-#[test]
-fn what_is_sent_goes_to_the_back_end_and_nowhere_else() {
-    let backend = willing();
-    let gateway = watched(&backend, &["--webhook-events", "message", "--client-may", "nothing"]);
-    let mut events = Events::of(&backend);
-    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
-    let mut bob = gateway.connect("/?uid=bob");
-    let order = r#"{"type":"send","data":{"order":[1, 2]},"id":7}"#;
-    ann.send(order);
-    assert_eq!(next(&mut ann), json!({"type": "ack", "id": 7}));
-    assert_eq!(events.next(), json!({"type": "message", "fd": fd, "uid": "ann", "text": order}));
-    // Without an id there is no answer: the next frame is the back end's.
-    ann.send(r#"{"type":"send","data":1}"#);
-    assert_eq!(events.next()["text"], r#"{"type":"send","data":1}"#);
-    gateway.done("/api/push", json!({"all": true, "data": "taken"}));
-    assert_eq!(next(&mut ann)["data"], "taken");
-    assert_eq!(next(&mut bob)["data"], "taken");
-
-    let deaf = Gateway::start(&[]);
-    let silent = watched(&backend, &["--webhook-events", "open,close"]);
-    for gateway in [deaf, silent] {
-        let mut ann = gateway.connect("/?uid=ann");
-        ann.send(order);
-        let refused = next(&mut ann);
-        assert_eq!((&refused["id"], &refused["code"]), (&json!(7), &json!("not_allowed")), "{refused}");
-        assert!(refused["message"].as_str().is_some_and(|message| message.contains("no back end listens")));
-    }
-}
-
-#[test]
-fn what_the_back_end_has_no_room_for_is_not_acknowledged() {
-    let backend = Backend::start(|_| Answer::Hang);
-    let gateway =
-        watched(&backend, &["--webhook-queue-max", "1", "--webhook-batch-max", "1", "--webhook-events", "message"]);
-    let mut ann = gateway.connect("/?uid=ann");
-    for kind in ["ack", "error"] {
-        ann.send(r#"{"type":"send","data":1,"id":7}"#);
-        assert_eq!(next(&mut ann)["type"], kind);
-    }
-    ann.send(r#"{"type":"send","data":1,"id":7}"#);
-    assert_eq!(next(&mut ann)["code"], "unavailable");
 }
 
 #[test]
@@ -217,41 +126,6 @@ fn a_server_that_ends_leaves_nobody_online() {
         assert_eq!(events.next(), json!({"type": "offline", "uid": uid}));
     }
     assert!(gateway.wait().success());
-}
-
-#[test]
-fn a_back_end_that_hangs_or_fails_delays_no_push() {
-    let backend = Backend::start(|_| Answer::Hang);
-    let gateway =
-        watched(&backend, &["--webhook-timeout", "1s", "--webhook-queue-max", "50", "--webhook-batch-max", "10"]);
-    let mut ann = gateway.connect("/?uid=ann");
-    backend.asked.next();
-    for number in 0..500 {
-        ann.send(&json!({"type": "push", "to": "ann", "data": number}).to_string());
-        assert_eq!(next(&mut ann)["data"], number);
-    }
-    // Over the queue's bound, messages are given up, and what opens and closes is not.
-    until("some are given up", || gateway.metric("fdpush_webhook_given_up_total") >= 400.0);
-    until("a request failed", || gateway.metric("fdpush_webhook_failures_total") >= 1.0);
-    hang_up(ann);
-}
-
-#[test]
-fn what_failed_is_sent_again_and_arrives_once_it_can() {
-    let tries = std::sync::atomic::AtomicUsize::new(0);
-    let backend = Backend::start(move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
-        0 => Answer::Status(500, String::new()),
-        1 => Answer::Status(404, String::new()),
-        _ => Answer::Status(200, "anything".to_owned()),
-    });
-    let gateway = watched(&backend, &[]);
-    let (_ann, fd) = gateway.open("/?uid=ann", &[]);
-    for _ in 0..3 {
-        let body = backend.asked.next().json();
-        assert_eq!((&body["events"][0]["seq"], &body["events"][0]["fd"]), (&json!(1), &json!(fd)));
-    }
-    until("it is taken", || gateway.metric("fdpush_webhook_sent_total") == 1.0);
-    assert_eq!(gateway.metric("fdpush_webhook_failures_total"), 2.0);
 }
 
 #[test]

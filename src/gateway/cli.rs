@@ -21,6 +21,7 @@ pub use self::values::{
 };
 use super::rate::RATE_MAX;
 use super::subprotocol::Subprotocol;
+use super::webhook;
 
 /// A WebSocket push server: to one, to many, to all.
 #[derive(Debug, Parser)]
@@ -359,7 +360,8 @@ pub struct Hooks {
     #[arg(long, value_name = "URL", env = "FDPUSH_WEBHOOK", value_parser = UrlParser, hide_env_values = true)]
     pub webhook: Option<Url>,
 
-    /// Which events. May be given several times
+    /// Which events. `message` is every text message, heartbeats and refused frames included; `send` is the valid frames
+    /// of type `send`. May be given several times
     #[arg(
         long,
         value_name = "EVENT",
@@ -388,6 +390,16 @@ pub struct Hooks {
     #[arg(long, value_name = "COUNT", env = "FDPUSH_WEBHOOK_BATCH_MAX", default_value = "100",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub webhook_batch_max: u32,
+
+    /// The body of one request, in bytes. A larger event is sent alone
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_WEBHOOK_BATCH_BYTES_MAX",
+        default_value_t = Size(webhook::BATCH_BYTES_MAX))]
+    pub webhook_batch_bytes_max: Size,
+
+    /// One event, in bytes of JSON, from 4KiB to 64MiB. A client's frame whose event is larger gets the error `too_large`
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_WEBHOOK_EVENT_BYTES_MAX",
+        default_value_t = Size(webhook::EVENT_BYTES_MAX))]
+    pub webhook_event_bytes_max: Size,
 
     /// For the answer to one request
     #[arg(long, value_name = "TIME", env = "FDPUSH_WEBHOOK_TIMEOUT", default_value = "5s")]

@@ -6,20 +6,25 @@ use std::collections::HashSet;
 use fdpush::{Change, Context, Delivery, Fd, Outcome, Push};
 
 use super::frame::{self, Id, Refusal, Target};
+use super::json;
 use super::permits::Permits;
 use super::roster::{self, Roster};
-use super::watch::Passed;
+use super::webhook::Emitted;
 
 /// Groups that one client can be in by its own wish.
 const GROUPS_MAX: usize = 1000;
 
-/// Carries out a client's frame, and answers it. `passed` is what became of it on its way to the back end.
-pub fn carry_out(ctx: &mut Context<'_>, roster: &mut Roster, permits: &Permits, fd: Fd, text: &str, passed: Passed) {
+/// Carries out a client's frame, and answers it. `emitted` is what became of the frame's `message` event.
+pub fn carry_out(ctx: &mut Context<'_>, roster: &mut Roster, permits: &Permits, fd: Fd, text: &str, emitted: Emitted) {
     let (id, request) = frame::parse(text);
-    let outcome = request.and_then(|request| {
-        permits.check(ctx, fd, &request)?;
-        answer(ctx, roster, fd, id, request, passed)
-    });
+    let outcome = match emitted {
+        // A frame is carried out if the back end can hear of it, or not at all.
+        Emitted::TooLarge(bytes_max) => Err(event_too_large(bytes_max)),
+        _ => request.and_then(|request| {
+            permits.check(ctx, fd, &request)?;
+            answer(ctx, roster, fd, id, request, emitted)
+        }),
+    };
     let answer = match outcome {
         Ok(answer) => answer,
         Err(refusal) => Some(frame::error(id, &refusal)),
@@ -36,7 +41,7 @@ fn answer(
     fd: Fd,
     id: Id<'_>,
     request: frame::Request<'_>,
-    passed: Passed,
+    emitted: Emitted,
 ) -> Result<Option<String>, Refusal> {
     match request {
         frame::Request::Push { to, key, data } => {
@@ -62,7 +67,10 @@ fn answer(
             roster::tell(ctx, &group, news);
             Ok(None)
         }
-        frame::Request::Send => acknowledge_passed(id, passed),
+        frame::Request::Send { data } => {
+            let emitted = if roster.watch().wants_sent() { emit_sent(ctx, roster, fd, data)? } else { emitted };
+            acknowledge_emitted(id, emitted)
+        }
         frame::Request::Heartbeat => Ok(id.map(frame::ack)),
         frame::Request::Online { uids } => {
             let are_online = uids.iter().map(Cow::as_ref).filter(|uid| ctx.is_online(uid));
@@ -71,15 +79,26 @@ fn answer(
     }
 }
 
+/// Emits the `send` event of a frame. Its data goes into the event as it came, so it must be JSON that every back end reads.
+fn emit_sent(ctx: &Context<'_>, roster: &mut Roster, fd: Fd, data: &str) -> Result<Emitted, Refusal> {
+    let data = json::portable(data).map_err(|why| Refusal::bad_request(format!("data cannot be sent on: {why}")))?;
+    Ok(roster.watch().sent(ctx, fd, data))
+}
+
 /// The answer to what is for the back end alone.
-fn acknowledge_passed(id: Id<'_>, passed: Passed) -> Result<Option<String>, Refusal> {
-    match passed {
-        Passed::Queued => Ok(id.map(frame::ack)),
-        Passed::Full => Err(Refusal::unavailable("the back end is behind, and this was not passed on")),
-        Passed::Nobody => {
-            Err(Refusal::not_allowed("no back end listens here: there is no webhook that takes message events"))
+fn acknowledge_emitted(id: Id<'_>, emitted: Emitted) -> Result<Option<String>, Refusal> {
+    match emitted {
+        Emitted::Queued => Ok(id.map(frame::ack)),
+        Emitted::Full => Err(Refusal::unavailable("the back end is behind, and this was not passed on")),
+        Emitted::TooLarge(bytes_max) => Err(event_too_large(bytes_max)),
+        Emitted::Unwanted => {
+            Err(Refusal::not_allowed("no back end listens here: there is no webhook that takes send or message events"))
         }
     }
+}
+
+fn event_too_large(bytes_max: usize) -> Refusal {
+    Refusal::too_large(format!("the frame's webhook event exceeds webhook_event_bytes_max ({bytes_max} bytes of JSON)"))
 }
 
 /// Pushes `data` from one client to others. Everyone who is meant gets it, the sender's own connections too.

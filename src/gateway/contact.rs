@@ -19,6 +19,8 @@ pub fn webhook(serve: &Serve, node: &str) -> io::Result<Option<Arc<Webhook>>> {
         kinds: hooks.webhook_events.iter().copied().map(Kind::from).collect(),
         queue_max: hooks.webhook_queue_max as usize,
         batch_max: hooks.webhook_batch_max as usize,
+        batch_bytes_max: hooks.webhook_batch_bytes_max.0,
+        event_bytes_max: hooks.webhook_event_bytes_max.0,
         timeout: hooks.webhook_timeout.0,
         retry_time_max: hooks.webhook_retry_time_max.0,
         ..webhook::Config::new(contact(serve, url.as_ref(), node)?)
@@ -75,6 +77,7 @@ impl From<EventKind> for Kind {
         match kind {
             EventKind::Open => Kind::Open,
             EventKind::Message => Kind::Message,
+            EventKind::Send => Kind::Send,
             EventKind::Close => Kind::Close,
             EventKind::Online => Kind::Online,
             EventKind::Offline => Kind::Offline,

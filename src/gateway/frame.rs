@@ -29,8 +29,10 @@ pub enum Request<'a> {
         key: Option<Cow<'a, str>>,
         data: &'a str,
     },
-    /// For the back end alone, which hears of every frame as it came.
-    Send,
+    /// For the back end alone.
+    Send {
+        data: &'a str,
+    },
     Join {
         group: Cow<'a, str>,
     },
@@ -120,8 +122,7 @@ impl<'a> Envelope<'a> {
         let kind = cut(&kind);
         let (request, used): (Request<'a>, &[&str]) = match &*kind {
             "push" => (self.push()?, &["to", "fd", "group", "all", "key", "data"]),
-            "send" if self.data.is_none() => return Err(Refusal::bad_request("data is missing")),
-            "send" => (Request::Send, &["data"]),
+            "send" => (Request::Send { data: self.data()? }, &["data"]),
             "join" => (Request::Join { group: self.group()? }, &["group"]),
             "leave" => (Request::Leave { group: self.group()? }, &["group"]),
             "heartbeat" => (Request::Heartbeat, &[]),
@@ -155,7 +156,7 @@ impl<'a> Envelope<'a> {
     }
 
     fn push(&self) -> Result<Request<'a>, Refusal> {
-        let Some(data) = self.data else { return Err(Refusal::bad_request("data is missing")) };
+        let data = self.data()?;
         let targets = [("to", self.to), ("fd", self.fd), ("group", self.group), ("all", self.all)];
         let mut named = targets.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
         let to = match (named.next(), named.next()) {
@@ -172,7 +173,11 @@ impl<'a> Envelope<'a> {
             },
         };
         let key = self.key.map(|key| name(key, "key")).transpose()?;
-        Ok(Request::Push { to, key, data: data.get() })
+        Ok(Request::Push { to, key, data })
+    }
+
+    fn data(&self) -> Result<&'a str, Refusal> {
+        self.data.map_or(Err(Refusal::bad_request("data is missing")), |data| Ok(data.get()))
     }
 
     fn group(&self) -> Result<Cow<'a, str>, Refusal> {

@@ -24,7 +24,7 @@ fn frames_are_read_as_meant() {
         (r#"{"type":"join","group":"r\u00f6m"}"#, Request::Join { group: "röm".into() }),
         (r#"{"type":"leave","group":"r"}"#, Request::Leave { group: "r".into() }),
         (r#"{"type":"heartbeat"}"#, Request::Heartbeat),
-        (r#"{"type":"send","data":null}"#, Request::Send),
+        (r#"{"type":"send","data":null}"#, Request::Send { data: "null" }),
         (r#"{"type":"online","uids":[]}"#, Request::Online { uids: vec![] }),
     ];
     for (text, request) in table {

@@ -375,8 +375,8 @@ impl Handler for Gateway {
         }
         match message {
             Message::Text(text) => {
-                let passed = self.roster.watch().message(ctx, fd, text);
-                client::carry_out(ctx, &mut self.roster, &self.permits, fd, text, passed);
+                let emitted = self.roster.watch().message(ctx, fd, text);
+                client::carry_out(ctx, &mut self.roster, &self.permits, fd, text, emitted);
             }
             Message::Binary(_) => {
                 ctx.close(fd, CloseCode::UNSUPPORTED, "frames are JSON text");

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// What a message repeats of a text that it was sent, at most.
@@ -72,6 +72,67 @@ pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// JSON that is passed on as it was written, if readers of all languages can read it: nested at most 127 deep, numbers within
+/// the range of a double, surrogates in pairs. A reader that fails on one value of a client fails on all that comes with it.
+///
+/// # Errors
+/// Says which of these it breaks.
+pub fn portable(text: &str) -> Result<&RawValue, serde_json::Error> {
+    serde_json::from_str::<Portable>(text)?;
+    serde_json::from_str(text)
+}
+
+/// Reads a value to its end and keeps nothing of it. Unlike serde's `IgnoredAny` it looks into numbers and strings.
+struct Portable;
+
+impl<'de> Deserialize<'de> for Portable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Portable, D::Error> {
+        deserializer.deserialize_any(Portable)
+    }
+}
+
+impl<'de> Visitor<'de> for Portable {
+    type Value = Portable;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Portable, E> {
+        Ok(Portable)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Portable, E> {
+        Ok(Portable)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Portable, E> {
+        Ok(Portable)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Portable, E> {
+        Ok(Portable)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Portable, E> {
+        Ok(Portable)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Portable, E> {
+        Ok(Portable)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Portable, A::Error> {
+        while seq.next_element::<Portable>()?.is_some() {}
+        Ok(Portable)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Portable, A::Error> {
+        while map.next_entry::<Portable, Portable>()?.is_some() {}
+        Ok(Portable)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +161,36 @@ mod tests {
             let behind = ", expected one of `uid`, `uids` at line 1 column 6";
             let told = cut_quoted(&format!("{before}{quote}{long}{quote}{behind}")).into_owned();
             assert_eq!(told, format!("{before}{quote}{}{quote}{behind}", cut(&long)));
+        }
+    }
+
+    #[test]
+    fn portable_is_what_every_reader_reads() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let members = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+        for text in [
+            "null",
+            " [true, -1, 18446744073709551615, 1.5e300, 123456789012345678901234567890]",
+            r#"{"a":{"b":["\u0001\ud83d\ude00\"","消息"]},"a":0}"#,
+            &nested(127),
+            &members(127),
+        ] {
+            assert_eq!(portable(text).expect(text).get(), text.trim());
+        }
+        for text in [
+            "1e999",
+            "[-1e400]",
+            r#"["\ud800"]"#,
+            r#"{"\udc00":1}"#,
+            r#""\ud800\u0041""#,
+            &nested(128),
+            &members(128),
+            &nested(100_000),
+            "[1,]",
+            "1 2",
+            "",
+        ] {
+            assert!(portable(text).is_err(), "{}", cut(text));
         }
     }
 }

@@ -69,7 +69,8 @@ pub struct Snapshot {
     pub webhook_queue: usize,
     pub webhook_sent: u64,
     pub webhook_failures: u64,
-    pub webhook_given_up: u64,
+    /// By reason: `refused`, `timed_out`, `queue_full`, `shutdown`, `too_large`.
+    pub webhook_given_up: BTreeMap<&'static str, u64>,
     /// Who asked to be let in and proved, or did not prove, who it is: `accepted`, `refused`, `failed`, `timed_out`.
     pub auth: BTreeMap<&'static str, u64>,
     pub datagrams: ingress::Counts,
@@ -196,7 +197,8 @@ impl Snapshot {
         sheet.gauge("fdpush_webhook_queue", "Events that wait for the webhook", self.webhook_queue as u64)?;
         sheet.counter("fdpush_webhook_sent", "Events that the webhook took", self.webhook_sent)?;
         sheet.counter("fdpush_webhook_failures", "Requests to the webhook that failed", self.webhook_failures)?;
-        sheet.counter("fdpush_webhook_given_up", "Events that were given up", self.webhook_given_up)?;
+        let given_up = self.webhook_given_up.iter().map(|(reason, count)| (*reason, *count));
+        sheet.counters("fdpush_webhook_given_up", "Events that were given up, by reason", "reason", given_up)?;
         let ingress::Counts { done, malformed, unauthorized, overflowed, lost } = self.datagrams;
         let datagrams = [
             ("done", done),
@@ -320,7 +322,7 @@ mod tests {
             webhook_queue: 20,
             webhook_sent: 21,
             webhook_failures: 22,
-            webhook_given_up: 23,
+            webhook_given_up: [("refused", 23), ("too_large", 0)].into(),
             datagrams: ingress::Counts { done: 24, malformed: 25, unauthorized: 26, overflowed: 27, lost: 28 },
             threads: [
                 ("fdpush-a", Tally { alive: 2, down: 1, failures: 29 }),
@@ -356,7 +358,8 @@ mod tests {
             fdpush_turn_duration_seconds_bucket{le=\"0.002\"} 3|fdpush_turn_duration_seconds_bucket{le=\"+Inf\"} 4|\
             fdpush_push_to_write_seconds_count 0|fdpush_push_to_write_seconds_bucket{le=\"+Inf\"} 0|\
             fdpush_timers 19|fdpush_webhook_queue 20|fdpush_webhook_sent_total 21|fdpush_webhook_failures_total 22|\
-            fdpush_webhook_given_up_total 23|fdpush_datagrams_total{outcome=\"done\"} 24|\
+            fdpush_webhook_given_up_total{reason=\"refused\"} 23|\
+            fdpush_webhook_given_up_total{reason=\"too_large\"} 0|fdpush_datagrams_total{outcome=\"done\"} 24|\
             fdpush_datagrams_total{outcome=\"malformed\"} 25|fdpush_datagrams_total{outcome=\"unauthorized\"} 26|\
             fdpush_datagrams_total{outcome=\"overflowed\"} 27|fdpush_datagrams_total{outcome=\"lost\"} 28|\
             fdpush_threads_down 2|fdpush_thread_failures_total{thread=\"fdpush-a\"} 29|\

@@ -29,8 +29,8 @@ impl Permits {
             }
             Request::Join { .. } | Request::Leave { .. } => (self.has(May::Join), "join and leave groups"),
             Request::Online { .. } => (self.has(May::Online), "ask who is online"),
-            // The back end hears of every frame anyway.
-            Request::Heartbeat | Request::Send => (true, ""),
+            // The back end judges what is sent to it.
+            Request::Heartbeat | Request::Send { .. } => (true, ""),
         };
         if is_permitted { Ok(()) } else { Err(Refusal::not_allowed(format!("a client may not {what} here"))) }
     }

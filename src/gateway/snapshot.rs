@@ -18,6 +18,7 @@ const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
 
 /// The state of the server at the time of a scrape.
 pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, hook: hook::Stats) -> Snapshot {
+    let webhook::GivenUp { refused, timed_out, queue_full, shutdown, too_large } = webhook.given_up;
     Snapshot {
         connections: BTreeMap::from([
             ("open", stats.open),
@@ -51,7 +52,13 @@ pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, ho
         webhook_queue: webhook.queued,
         webhook_sent: webhook.sent,
         webhook_failures: webhook.failures,
-        webhook_given_up: webhook.given_up,
+        webhook_given_up: BTreeMap::from([
+            ("refused", refused),
+            ("timed_out", timed_out),
+            ("queue_full", queue_full),
+            ("shutdown", shutdown),
+            ("too_large", too_large),
+        ]),
         auth: BTreeMap::from([
             ("accepted", hook.accepted),
             ("refused", hook.refused),

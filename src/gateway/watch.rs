@@ -1,4 +1,4 @@
-//! What the back end hears of: connections that open, speak and close, and persons who come online and go offline.
+//! The events that the back end receives: connections that open, send and close, and uids that go online and offline.
 //!
 //! Everything here only puts an event into the webhook's queue: a back end that is slow, dead or lying delays nothing.
 
@@ -10,22 +10,11 @@ use serde_json::value::RawValue;
 use super::clock;
 use super::proxies::address_of;
 use super::session::Session;
-use super::webhook::Webhook;
 use super::webhook::debounce::Debounce;
 use super::webhook::event::{Event, Kind};
+use super::webhook::{Emitted, Webhook};
 
-/// What became of a message on its way to the back end.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Passed {
-    /// It waits in the webhook's queue.
-    Queued,
-    /// There was no room for it.
-    Full,
-    /// No back end wants to hear of messages.
-    Nobody,
-}
-
-/// The eyes of the back end.
+/// Emits webhook events.
 #[derive(Debug)]
 pub struct Watch {
     webhook: Option<Arc<Webhook>>,
@@ -58,16 +47,29 @@ impl Watch {
             path: &path,
             groups: &groups,
             attributes,
+            is_truncated: false,
         });
     }
 
-    /// A client sent something.
-    pub fn message(&mut self, ctx: &Context<'_>, fd: Fd, text: &str) -> Passed {
-        match self.webhook.as_ref().filter(|webhook| webhook.wants(Kind::Message)) {
-            None => Passed::Nobody,
-            Some(webhook) if webhook.emit(Event::Message { fd, uid: ctx.uid_of(fd), text }) => Passed::Queued,
-            Some(_) => Passed::Full,
+    /// A client sent a text message.
+    pub fn message(&mut self, ctx: &Context<'_>, fd: Fd, text: &str) -> Emitted {
+        match &self.webhook {
+            Some(webhook) => webhook.emit(Event::Message { fd, uid: ctx.uid_of(fd), text }),
+            None => Emitted::Unwanted,
         }
+    }
+
+    /// A client sent a valid frame of type `send`.
+    pub fn sent(&mut self, ctx: &Context<'_>, fd: Fd, data: &RawValue) -> Emitted {
+        match &self.webhook {
+            Some(webhook) => webhook.emit(Event::Send { fd, uid: ctx.uid_of(fd), data }),
+            None => Emitted::Unwanted,
+        }
+    }
+
+    /// Whether the back end wants the frames of type `send`.
+    pub fn wants_sent(&self) -> bool {
+        self.webhook.as_ref().is_some_and(|webhook| webhook.wants(Kind::Send))
     }
 
     /// A connection is open no more.

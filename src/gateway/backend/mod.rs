@@ -4,6 +4,7 @@
 //! answer means.
 
 pub mod authorities;
+pub mod retry_after;
 pub mod signature;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 
 use self::authorities::Authorities;
 use self::signature::Secret;
+use super::clock;
 
 /// Bytes of an answer's body; one that is longer is a failure.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
@@ -74,6 +76,8 @@ pub struct Backend {
 pub struct Answer {
     /// The status, 200 or above.
     pub status: u16,
+    /// The pause that the back end asks for before the next request. It has no bound.
+    pub retry_after: Option<Duration>,
     /// The body, if all of it came, in time and within its bound.
     pub body: Result<Vec<u8>, Failure>,
 }
@@ -153,8 +157,10 @@ impl Backend {
         if status.is_redirection() {
             return Err(Failure::Redirected(status.as_u16()));
         }
+        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.and_then(|value| retry_after::parse(value, clock::unix_ms()));
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
-        Ok(Answer { status: status.as_u16(), body: body.map_err(Failure::Failed) })
+        Ok(Answer { status: status.as_u16(), retry_after, body: body.map_err(Failure::Failed) })
     }
 }
 

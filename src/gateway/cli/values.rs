@@ -127,6 +127,7 @@ pub enum May {
 pub enum EventKind {
     Open,
     Message,
+    Send,
     Close,
     Online,
     Offline,

@@ -5,7 +5,9 @@ use rustix::process::{Resource, getrlimit};
 
 use super::keys;
 use super::{Settings, Source, declaration, declarations, is_secret};
-use crate::gateway::cli::{ApiAddress, Auth, EventKind, May, OnSecondLogin, Serve, Way};
+use crate::gateway::cli::{ApiAddress, Auth, EventKind, May, OnSecondLogin, Serve, Size, Way};
+use crate::gateway::webhook::EVENT_BYTES_MAX_MAX;
+use crate::gateway::webhook::event::EVENT_BYTES_MAX_MIN;
 
 /// Settings that mean something with others only.
 struct Dependency {
@@ -85,6 +87,12 @@ impl Settings {
                 hooks.webhook_batch_max, hooks.webhook_queue_max
             ));
         }
+        let event_bytes = EVENT_BYTES_MAX_MIN..=EVENT_BYTES_MAX_MAX;
+        if !event_bytes.contains(&hooks.webhook_event_bytes_max.0) {
+            let (name, size) = (self.layers.name("webhook_event_bytes_max"), &hooks.webhook_event_bytes_max);
+            let (least, most) = (Size(EVENT_BYTES_MAX_MIN), Size(EVENT_BYTES_MAX_MAX));
+            return Err(format!("{name} is {size}: it must be {least} to {most}"));
+        }
         Ok(())
     }
 
@@ -158,7 +166,15 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
         without_effect(&["api_connections_max"], "--api HOST:PORT or unix:PATH", serve.has_http_api()),
         without_effect(&["api_key", "api_key_file"], "--api", serve.api_addresses().next().is_some()),
         without_effect(
-            &["webhook_events", "webhook_queue_max", "webhook_batch_max", "webhook_timeout", "webhook_retry_time_max"],
+            &[
+                "webhook_events",
+                "webhook_queue_max",
+                "webhook_batch_max",
+                "webhook_batch_bytes_max",
+                "webhook_event_bytes_max",
+                "webhook_timeout",
+                "webhook_retry_time_max",
+            ],
             "--webhook",
             tells,
         ),

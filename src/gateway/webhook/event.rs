@@ -1,6 +1,10 @@
-//! The events that a back end hears of, and their JSON. `docs/webhooks.md` is the reference for who reads them.
+//! The events that a back end receives, and their JSON. `docs/webhooks.md` is the reference for their readers.
+//!
+//! An event is encoded once, up to a bound: text that grows by escapes (a control character is six bytes of JSON) costs no
+//! more memory than the bound.
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 
 use fdpush::{By, Closed, Fd, Peer};
@@ -23,9 +27,13 @@ pub enum Event<'a> {
         groups: &'a [&'a str],
         /// What the back end said of it when it was let in.
         attributes: Option<&'a RawValue>,
+        /// `groups` and `attributes` are left out and `path` is cut, because the event exceeded its bound.
+        is_truncated: bool,
     },
-    /// A client sent a message.
+    /// A client sent a text message, whatever is in it.
     Message { fd: Fd, uid: Option<&'a str>, text: &'a str },
+    /// A client sent a valid frame of type `send`.
+    Send { fd: Fd, uid: Option<&'a str>, data: &'a RawValue },
     /// A connection ended.
     Close { fd: Fd, uid: Option<&'a str>, closed: &'a Closed },
     /// A uid's first connection opened.
@@ -39,10 +47,17 @@ pub enum Event<'a> {
 pub enum Kind {
     Open,
     Message,
+    Send,
     Close,
     Online,
     Offline,
 }
+
+/// The smallest bound on an event: every event fits into it, an `open` event once it is truncated.
+pub const EVENT_BYTES_MAX_MIN: usize = 4 << 10;
+
+/// Bytes of the path that a truncated `open` event keeps: at most six times as many in JSON.
+const TRUNCATED_PATH_BYTES_MAX: usize = 256;
 
 /// A set of kinds.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -53,20 +68,32 @@ impl Event<'_> {
         match self {
             Event::Open { .. } => Kind::Open,
             Event::Message { .. } => Kind::Message,
+            Event::Send { .. } => Kind::Send,
             Event::Close { .. } => Kind::Close,
             Event::Online { .. } => Kind::Online,
             Event::Offline { .. } => Kind::Offline,
         }
     }
 
-    /// A JSON object of the event, and of when it was in milliseconds since 1970.
-    pub fn to_json(self, time_ms: u64) -> Vec<u8> {
-        let mut json = Vec::with_capacity(self.bytes_about());
-        // Nothing in an event can fail to serialize, and a vector takes everything.
-        if let Err(error) = serde_json::to_writer(&mut json, &Timed { event: self, time_ms }) {
-            log::error!("an event that is no JSON: {error}");
-        }
-        json
+    /// The event and its time, in milliseconds since 1970, as a JSON object of at most `bytes_max` bytes.
+    ///
+    /// An `open` event that is longer is truncated. `None`: the event is too large.
+    pub fn to_json(self, time_ms: u64, bytes_max: usize) -> Option<Vec<u8>> {
+        self.encode(time_ms, bytes_max).or_else(|| self.truncated()?.encode(time_ms, bytes_max))
+    }
+
+    fn encode(self, time_ms: u64, bytes_max: usize) -> Option<Vec<u8>> {
+        let mut json = Bounded { bytes: Vec::with_capacity(self.bytes_about().min(bytes_max)), bytes_max };
+        // Nothing in an event fails to serialize, so an error is the bound.
+        serde_json::to_writer(&mut json, &Timed { event: self, time_ms }).ok()?;
+        Some(json.bytes)
+    }
+
+    /// A shorter form of the event, if it has one.
+    fn truncated(self) -> Option<Self> {
+        let Event::Open { fd, uid, peer, address, path, .. } = self else { return None };
+        let path = &path[..path.floor_char_boundary(TRUNCATED_PATH_BYTES_MAX)];
+        Some(Event::Open { fd, uid, peer, address, path, groups: &[], attributes: None, is_truncated: true })
     }
 
     /// About how long its JSON is, so that one allocation is enough for nearly all.
@@ -77,6 +104,7 @@ impl Event<'_> {
                 groups + attributes.map_or(0, |attributes| attributes.get().len())
             }
             Event::Message { text, .. } => text.len() + text.len() / 8,
+            Event::Send { data, .. } => data.get().len(),
             Event::Close { .. } | Event::Online { .. } | Event::Offline { .. } => 0,
         };
         payload + 192
@@ -89,10 +117,16 @@ impl Kind {
         match self {
             Kind::Open => "open",
             Kind::Message => "message",
+            Kind::Send => "send",
             Kind::Close => "close",
             Kind::Online => "online",
             Kind::Offline => "offline",
         }
+    }
+
+    /// Whether a client causes such an event with every frame: those are the first that a full queue has no room for.
+    pub fn is_frame(self) -> bool {
+        matches!(self, Kind::Message | Kind::Send)
     }
 
     fn bit(self) -> u8 {
@@ -130,7 +164,7 @@ impl Serialize for Timed<'_> {
         map.serialize_entry("type", self.event.kind().as_str())?;
         map.serialize_entry("time_ms", &self.time_ms)?;
         match self.event {
-            Event::Open { fd, uid, peer, address, path, groups, attributes } => {
+            Event::Open { fd, uid, peer, address, path, groups, attributes, is_truncated } => {
                 whose(&mut map, fd, uid)?;
                 map.serialize_entry("peer", &Shown(peer))?;
                 map.serialize_entry("address", &address)?;
@@ -141,6 +175,13 @@ impl Serialize for Timed<'_> {
                 if let Some(attributes) = attributes {
                     map.serialize_entry("attributes", attributes)?;
                 }
+                if is_truncated {
+                    map.serialize_entry("truncated", &true)?;
+                }
+            }
+            Event::Send { fd, uid, data } => {
+                whose(&mut map, fd, uid)?;
+                map.serialize_entry("data", data)?;
             }
             Event::Message { fd, uid, text } => {
                 whose(&mut map, fd, uid)?;
@@ -171,6 +212,26 @@ fn by(by: By) -> &'static str {
     }
 }
 
+/// A buffer that refuses to grow over a bound.
+struct Bounded {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.bytes_max - self.bytes.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What is written as it is displayed.
 struct Shown<T>(T);
 
@@ -188,7 +249,8 @@ mod tests {
     use super::*;
 
     fn value(event: Event<'_>) -> Value {
-        serde_json::from_slice(&event.to_json(1_700_000_000_123)).expect("JSON")
+        serde_json::from_slice(&event.to_json(1_700_000_000_123, 1 << 20).expect("a bound that is enough"))
+            .expect("JSON")
     }
 
     fn fd() -> Fd {
@@ -201,8 +263,16 @@ mod tests {
         let peer = Peer::V4 { ip: [203, 0, 113, 9], port: 4711 };
         let (uid, path, groups) = (Some("10086"), "/chät", ["a", "b\"c"].as_slice());
         let attributes = Some(&*attributes);
-        let event =
-            Event::Open { fd: fd(), uid, peer, address: Some([198, 51, 100, 7].into()), path, groups, attributes };
+        let event = Event::Open {
+            fd: fd(),
+            uid,
+            peer,
+            address: Some([198, 51, 100, 7].into()),
+            path,
+            groups,
+            attributes,
+            is_truncated: false,
+        };
         assert_eq!(
             value(event),
             json!({"type": "open", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": "10086", "peer": "203.0.113.9:4711",
@@ -216,6 +286,7 @@ mod tests {
             path: "/",
             groups: &[],
             attributes: None,
+            is_truncated: false,
         };
         assert_eq!(
             value(event),
@@ -231,6 +302,66 @@ mod tests {
             value(event),
             json!({"type": "message", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": "u", "text": text})
         );
+    }
+
+    #[test]
+    fn send() {
+        let data = RawValue::from_string(r#"{"order": [1,2]}"#.to_owned()).expect("JSON");
+        let event = Event::Send { fd: fd(), uid: Some("u"), data: &data };
+        assert_eq!(
+            value(event),
+            json!({"type": "send", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": "u", "data": {"order": [1, 2]}})
+        );
+        let json = event.to_json(1, 1000).expect("JSON");
+        assert!(json.ends_with(br#""data":{"order": [1,2]}}"#), "as it was written");
+    }
+
+    #[test]
+    fn the_bound_counts_bytes_of_json() {
+        let control = "\u{1}".repeat(1000);
+        let event = Event::Message { fd: fd(), uid: None, text: &control };
+        let length = event.to_json(1, usize::MAX).expect("JSON").len();
+        assert!(length > 6000, "{length}");
+        assert_eq!(event.to_json(1, length).map(|json| json.len()), Some(length));
+        assert_eq!(event.to_json(1, length - 1), None);
+        assert_eq!(event.to_json(1, 0), None);
+    }
+
+    #[test]
+    fn every_event_but_a_frame_fits_into_the_smallest_bound() {
+        let long = "\u{1}".repeat(fdpush::NAME_BYTES_MAX);
+        let (path, groups) = ("/\u{1}ä".repeat(100_000), vec!["\u{1}"; 1000]);
+        let attributes = RawValue::from_string(format!("[{}1]", "1,".repeat(50_000))).expect("JSON");
+        let peer = Peer::V6 { ip: [255; 16], port: 65535 };
+        let fd = Fd::from_u64((1 << 53) - 1).unwrap_or_else(fd);
+        let open = Event::Open {
+            fd,
+            uid: Some(&long),
+            peer,
+            address: Some([0xffff; 8].into()),
+            path: &path,
+            groups: &groups,
+            attributes: Some(&attributes),
+            is_truncated: false,
+        };
+        let json = open.to_json(u64::MAX, EVENT_BYTES_MAX_MIN).expect("it fits");
+        let event: Value = serde_json::from_slice(&json).expect("JSON");
+        assert_eq!(
+            (&event["truncated"], &event["groups"], &event["attributes"]),
+            (&json!(true), &json!(null), &json!(null))
+        );
+        assert!(path.starts_with(event["path"].as_str().expect("a path")));
+        assert!(open.to_json(1, 10 << 20).is_some_and(|json| !json.ends_with(b"true}")), "whole where there is room");
+
+        let closed = Closed {
+            code: CloseCode::KICKED,
+            reason: "\u{1}".repeat(123).into(),
+            by: By::Server,
+            cause: Cause::Kicked,
+        };
+        for event in [Event::Close { fd, uid: Some(&long), closed: &closed }, Event::Online { uid: &long }] {
+            assert!(event.to_json(u64::MAX, EVENT_BYTES_MAX_MIN).is_some());
+        }
     }
 
     #[test]
@@ -255,7 +386,7 @@ mod tests {
         for kind in [Kind::Open, Kind::Message, Kind::Close] {
             assert!(kinds.contains(kind), "{}", kind.as_str());
         }
-        assert!(!kinds.contains(Kind::Online) && !kinds.contains(Kind::Offline));
+        assert!(![Kind::Send, Kind::Online, Kind::Offline].iter().any(|kind| kinds.contains(*kind)));
         assert!([Kind::Offline].into_iter().collect::<Kinds>().contains(Kind::Offline));
     }
 }

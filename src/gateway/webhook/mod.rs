@@ -5,6 +5,7 @@
 
 pub mod debounce;
 pub mod event;
+mod fate;
 mod queue;
 mod retry;
 mod worker;
@@ -17,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::event::{Event, Kind, Kinds};
-pub use self::queue::Stats;
 use self::queue::{BatchBounds, Bounds, Queue};
+pub use self::queue::{GivenUp, Stats};
 use self::retry::Retry;
 use self::worker::{Rules, Worker};
 use super::backend::signature::Secret;
@@ -30,28 +31,59 @@ use super::throttle::Throttle;
 /// How often a full queue is logged at most.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
+/// The default of [`Config::batch_bytes_max`]: below the 100 KiB that Express reads of a body, and the 1 MiB of nginx.
+pub const BATCH_BYTES_MAX: usize = 96 << 10;
+
+/// The default of [`Config::event_bytes_max`]: below the 1 MiB that nginx reads of a body.
+pub const EVENT_BYTES_MAX: usize = 512 << 10;
+
+/// The longest that an event may ever be.
+pub const EVENT_BYTES_MAX_MAX: usize = 64 << 20;
+
+/// The bytes that wait at most, by default.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+const _: () = assert!(EVENT_BYTES_MAX_MAX <= QUEUE_BYTES_MAX, "an event that may be sent finds room");
+
 /// What is told to whom, and how hard it is tried.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub contact: Contact,
     /// The events that the back end wants to hear of.
     pub kinds: Kinds,
-    /// Events that may wait; over it messages are given up, and over twice as many all.
+    /// Events that may wait; over it those of frames are given up, and over twice as many all.
     pub queue_max: usize,
-    /// Their bytes; over it messages are given up, and over twice as many all.
+    /// Their bytes; over it those of frames are given up, and over twice as many all.
     pub queue_bytes_max: usize,
     /// Events in a request.
     pub batch_max: usize,
-    /// Their bytes. An event that is larger goes alone.
+    /// Bytes of a request's body. An event that is larger goes alone.
     pub batch_bytes_max: usize,
+    /// Bytes of an event, as JSON. The event of a frame that is larger is not sent; an `open` event is truncated.
+    pub event_bytes_max: usize,
     /// For a request, from its start to the answer's end.
     pub timeout: Duration,
     /// An event that is older than this after a failure is given up.
     pub retry_time_max: Duration,
     /// The longest pause after a first failure; it doubles with each one more.
     pub backoff_first: Duration,
-    /// The longest pause at all.
+    /// The longest of these pauses.
     pub backoff_max: Duration,
+    /// The longest pause that a back end can ask for with `Retry-After`.
+    pub retry_after_max: Duration,
+}
+
+/// What became of an event.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Emitted {
+    /// It waits in the queue.
+    Queued,
+    /// The queue has no room. It was given up.
+    Full,
+    /// It is larger than an event may be, which is so many bytes.
+    TooLarge(usize),
+    /// The back end does not want such events.
+    Unwanted,
 }
 
 /// The way to the back end. Dropping it gives up what still waits.
@@ -60,7 +92,9 @@ pub struct Webhook {
     queue: Arc<Queue>,
     backend: Arc<Backend>,
     kinds: Kinds,
+    event_bytes_max: usize,
     overflows: Throttle,
+    oversizes: Throttle,
 }
 
 impl Config {
@@ -70,13 +104,15 @@ impl Config {
             contact,
             kinds: Kinds::default(),
             queue_max: 100_000,
-            queue_bytes_max: 64 << 20,
+            queue_bytes_max: QUEUE_BYTES_MAX,
             batch_max: 100,
-            batch_bytes_max: 1 << 20,
+            batch_bytes_max: BATCH_BYTES_MAX,
+            event_bytes_max: EVENT_BYTES_MAX,
             timeout: Duration::from_secs(5),
             retry_time_max: Duration::from_secs(300),
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(30),
+            retry_after_max: Duration::from_secs(60),
         }
     }
 }
@@ -93,6 +129,7 @@ impl Webhook {
             batch: BatchBounds { events_max: config.batch_max, bytes_max: config.batch_bytes_max },
             timeout: config.timeout,
             retry_time_max: config.retry_time_max,
+            retry_after_max: config.retry_after_max,
             retry: Retry::new(config.backoff_first, config.backoff_max),
         };
         let mut worker = Worker::new(Arc::clone(&queue), Arc::clone(&backend), &node, &run, rules);
@@ -100,7 +137,15 @@ impl Webhook {
             worker.run();
             Ok(())
         })?;
-        Ok(Webhook { queue, backend, kinds: config.kinds, overflows: Throttle::new(LOG_EVERY) })
+        let [overflows, oversizes] = [(); 2].map(|()| Throttle::new(LOG_EVERY));
+        Ok(Webhook {
+            queue,
+            backend,
+            kinds: config.kinds,
+            event_bytes_max: config.event_bytes_max,
+            overflows,
+            oversizes,
+        })
     }
 
     /// Whether the back end wants to hear of such events: where not, nobody need put one together.
@@ -108,20 +153,29 @@ impl Webhook {
         self.kinds.contains(kind)
     }
 
-    /// Puts an event into the queue, if it is wanted and there is room, and says whether it is in. Never waits for the
-    /// back end.
-    pub fn emit(&self, event: Event<'_>) -> bool {
+    /// Puts an event into the queue, if it is wanted and there is room, and says what became of it. Never waits for the back
+    /// end.
+    pub fn emit(&self, event: Event<'_>) -> Emitted {
         let kind = event.kind();
         if !self.wants(kind) {
-            return false;
+            return Emitted::Unwanted;
         }
         let now = clock::now();
-        let json = event.to_json(clock::unix_ms()).into_boxed_slice();
-        let is_in = self.queue.push(json, kind == Kind::Message, now);
-        if !is_in && let Some(more) = self.overflows.admit(now) {
+        let Some(json) = event.to_json(clock::unix_ms(), self.event_bytes_max) else {
+            self.queue.count_too_large();
+            if let Some(more) = self.oversizes.admit(now) {
+                let (kind, max) = (kind.as_str(), self.event_bytes_max);
+                log::warn!("a {kind} event of more than {max} bytes is not sent to the webhook{more}");
+            }
+            return Emitted::TooLarge(self.event_bytes_max);
+        };
+        if self.queue.push(json.into_boxed_slice(), kind.is_frame(), now) {
+            return Emitted::Queued;
+        }
+        if let Some(more) = self.overflows.admit(now) {
             log::error!("there is no room for an event in the webhook's queue: given up{more}");
         }
-        is_in
+        Emitted::Full
     }
 
     /// What became of all events.

@@ -1,7 +1,7 @@
-//! What waits for the back end: bounded, in order, and honest about what was lost.
+//! The events that wait for the back end: bounded, in order, with every loss counted by its reason.
 //!
 //! The loop's thread pushes, the worker takes a batch at a time from the front. Each event takes the next number when it
-//! is pushed, also one for which there is no room: so what is given up leaves a hole that the receiver sees.
+//! is pushed, also one for which there is no room: an event that is given up leaves a hole that the receiver sees.
 //!
 //! The one lock is held for a few moves of pointers only, never while JSON is written or memory of many events is freed.
 
@@ -28,10 +28,14 @@ pub struct Bounds {
     pub bytes_max: usize,
 }
 
-/// The least and most of a batch: as many as are there, up to that many, and one at least however large it is.
+/// What a number adds to an event in a body, with the comma before the event: `,"seq":18446744073709551615,`.
+const SEQ_BYTES: usize = 28;
+
+/// The most of a batch. A batch has at least one event, however large that is.
 #[derive(Copy, Clone, Debug)]
 pub struct BatchBounds {
     pub events_max: usize,
+    /// Of the events with their numbers, as [`Entry::bytes`] counts them.
     pub bytes_max: usize,
 }
 
@@ -42,10 +46,38 @@ pub struct Stats {
     pub queued: usize,
     /// Events that the back end took.
     pub sent: u64,
-    /// Requests that failed.
+    /// Requests that failed, those that the back end refused included.
     pub failures: u64,
-    /// Events that were given up.
-    pub given_up: u64,
+    pub given_up: GivenUp,
+}
+
+/// Events that the back end never gets, by reason.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct GivenUp {
+    /// The back end refused it, in a request of its own.
+    pub refused: u64,
+    /// The back end took it in no try of the time that there is for it.
+    pub timed_out: u64,
+    /// The queue had no room.
+    pub queue_full: u64,
+    /// It was left when the server ended.
+    pub shutdown: u64,
+    /// The event of a frame was over the bound on an event. Its client knows, and it took no number.
+    pub too_large: u64,
+}
+
+impl GivenUp {
+    /// Those that took a number: the holes in the sequence.
+    pub fn holes(&self) -> u64 {
+        self.refused + self.timed_out + self.queue_full + self.shutdown
+    }
+}
+
+impl Entry {
+    /// Its bytes in a body.
+    pub fn bytes(&self) -> usize {
+        self.json.len() + SEQ_BYTES
+    }
 }
 
 /// The queue between the loop's thread and the worker.
@@ -95,14 +127,18 @@ impl Queue {
     }
 
     /// Numbers an event and puts it at the end. `false` where there is no room, or nothing is taken any more.
-    pub fn push(&self, json: Box<[u8]>, is_message: bool, at: Instant) -> bool {
-        let factor = if is_message { 1 } else { 2 };
+    pub fn push(&self, json: Box<[u8]>, is_frame: bool, at: Instant) -> bool {
+        let factor = if is_frame { 1 } else { 2 };
         let mut state = self.lock();
         state.last_seq += 1;
         let has_room = state.stats.queued < self.bounds.events_max.saturating_mul(factor)
             && state.bytes.saturating_add(json.len()) <= self.bounds.bytes_max.saturating_mul(factor);
-        if !has_room || state.phase != Phase::Open {
-            state.stats.given_up += 1;
+        if state.phase != Phase::Open {
+            state.stats.given_up.shutdown += 1;
+            return false;
+        }
+        if !has_room {
+            state.stats.given_up.queue_full += 1;
             return false;
         }
         state.bytes += json.len();
@@ -127,27 +163,51 @@ impl Queue {
         }
         let mut bytes = 0;
         let fitting = state.waiting.iter().take(bounds.events_max).take_while(|entry| {
-            bytes += entry.json.len();
+            bytes += entry.bytes();
             bytes <= bounds.bytes_max
         });
         let count = fitting.count().max(1);
         Some(state.waiting.drain(..count).collect())
     }
 
-    /// The back end took the batch.
-    pub fn delivered(&self, batch: &VecDeque<Entry>) {
+    /// The back end took the first `count` events of the batch.
+    pub fn delivered(&self, batch: &mut VecDeque<Entry>, count: usize) {
         let mut state = self.lock();
-        if state.phase == Phase::Over {
-            // It came too late: they are counted as given up.
-            return;
+        // After the end it came too late: they are counted as given up.
+        if state.phase != Phase::Over {
+            state.stats.sent += count as u64;
+            state.leave(batch.iter().take(count));
+            self.tell_if_empty(&state);
         }
-        state.stats.sent += batch.len() as u64;
-        state.leave(batch.iter());
-        self.tell_if_empty(&state);
+        drop(state);
+        batch.drain(..count);
     }
 
-    /// A request failed: gives up the events that came before `before`, of the batch, and then of those that wait. How
-    /// many it were.
+    /// The back end refused a request of several events.
+    pub fn refused(&self) {
+        self.lock().stats.failures += 1;
+    }
+
+    /// The back end refused a request of the first event alone, which is given up.
+    pub fn refused_one(&self, batch: &mut VecDeque<Entry>) {
+        let mut state = self.lock();
+        state.stats.failures += 1;
+        if state.phase != Phase::Over {
+            state.stats.given_up.refused += 1;
+            state.leave(batch.iter().take(1));
+            self.tell_if_empty(&state);
+        }
+        drop(state);
+        batch.pop_front();
+    }
+
+    /// The event of a frame was too large to be pushed.
+    pub fn count_too_large(&self) {
+        self.lock().stats.given_up.too_large += 1;
+    }
+
+    /// A request failed, and may pass later: gives up the events that came before `before`, of the batch, and then of those
+    /// that wait. How many it were.
     pub fn failed(&self, batch: &mut VecDeque<Entry>, before: Option<Instant>) -> usize {
         let is_old = |entry: &&Entry| before.is_some_and(|before| entry.at < before);
         let mut old: Vec<Entry> = batch.drain(..batch.iter().take_while(is_old).count()).collect();
@@ -155,7 +215,7 @@ impl Queue {
         let mut state = self.lock();
         state.stats.failures += 1;
         while state.phase != Phase::Over {
-            state.stats.given_up += old.len() as u64;
+            state.stats.given_up.timed_out += old.len() as u64;
             state.leave(old.iter());
             count += old.len();
             let old_count = state.waiting.iter().take(GIVE_UP_AT_ONCE).take_while(is_old).count();
@@ -260,7 +320,7 @@ impl State {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;
             self.rest = std::mem::take(&mut self.stats.queued);
-            self.stats.given_up += self.rest as u64;
+            self.stats.given_up.shutdown += self.rest as u64;
             self.bytes = 0;
         }
         std::mem::take(&mut self.waiting)

@@ -28,7 +28,12 @@ impl Retry {
         bound.mul_f64(self.random.f64())
     }
 
-    /// It went well, or the world is another.
+    /// The failures since the last reset.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// A request passed, or the circumstances changed.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

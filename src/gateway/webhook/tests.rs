@@ -8,7 +8,7 @@ use fdpush::Fd;
 
 use super::event::{Event, Kind};
 use super::queue::{BatchBounds, Bounds, Queue};
-use super::{Config, Stats, Webhook};
+use super::{Config, Emitted, GivenUp, Stats, Webhook};
 use crate::gateway::backend::double::{Double, PATIENCE, Received, Reply};
 use crate::gateway::backend::signature::Secret;
 use crate::gateway::backend::{Contact, Url};
@@ -31,6 +31,11 @@ fn say(webhook: &Webhook, text: &str) {
 fn seqs(received: &Received) -> Vec<u64> {
     let body = received.json();
     body["events"].as_array().expect("events").iter().map(|event| event["seq"].as_u64().expect("a number")).collect()
+}
+
+/// Events that were given up because the queue was full, and because the server ended.
+fn lost(queue_full: u64, shutdown: u64) -> GivenUp {
+    GivenUp { queue_full, shutdown, ..GivenUp::default() }
 }
 
 fn await_stats(webhook: &Webhook, is_met: impl Fn(Stats) -> bool) {
@@ -86,7 +91,7 @@ fn order_holds_across_failures_of_all_kinds() {
         1 => Reply::Raw(Vec::new()),
         2 => Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
         3 => Reply::Raw(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_vec()),
-        4 => Reply::Answer(410, ""),
+        4 => Reply::Answer(429, ""),
         5 => Reply::Answer(204, ""),
         // Taken, although the answer's body is cut short.
         _ => Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234".to_vec()),
@@ -97,7 +102,7 @@ fn order_holds_across_failures_of_all_kinds() {
     }
     assert_eq!(webhook.finish(PATIENCE), 0);
     let stats = webhook.stats();
-    assert_eq!((stats.sent, stats.queued, stats.given_up), (100, 0, 0));
+    assert_eq!((stats.sent, stats.queued, stats.given_up), (100, 0, GivenUp::default()));
 
     let requests = took(&double, |index| index % 7 >= 5);
     assert_eq!(stats.failures, requests.iter().filter(|(is_taken, _)| !is_taken).count() as u64);
@@ -120,7 +125,7 @@ fn a_batch_is_bounded_in_number_and_bytes() {
         }
         Reply::Answer(200, "")
     });
-    let webhook = start(Config { batch_max: 3, batch_bytes_max: 1000, ..config(&double) });
+    let webhook = start(Config { batch_max: 3, batch_bytes_max: 1200, ..config(&double) });
     say(&webhook, "first");
     assert_eq!(seqs(&double.next()), [1]);
     // While the back end thinks about the first, the others pile up.
@@ -149,15 +154,19 @@ fn a_hanging_back_end_is_nothing_to_the_loop() {
     }
     let taken = clock::now() - start;
     assert!(taken < PATIENCE / 4, "less than it takes to wait once: {taken:?}");
-    assert_eq!(webhook.stats(), Stats { queued: 100, given_up: 901, ..Stats::default() });
+    assert_eq!(webhook.stats(), Stats { queued: 100, given_up: lost(901, 0), ..Stats::default() });
 
     // The end is as long as it may be, and the rest is counted.
     let start = clock::now();
     assert_eq!(webhook.finish(Duration::from_millis(50)), 100);
     assert!(clock::now() - start < PATIENCE / 2);
-    assert_eq!(webhook.stats(), Stats { given_up: 1001, ..Stats::default() }, "and a late answer changes nothing");
+    assert_eq!(
+        webhook.stats(),
+        Stats { given_up: lost(901, 100), ..Stats::default() },
+        "and a late answer changes nothing"
+    );
     say(&webhook, "too late");
-    assert_eq!(webhook.stats().given_up, 1002);
+    assert_eq!(webhook.stats().given_up, lost(901, 101));
     assert_eq!(webhook.finish(PATIENCE), 0, "once is enough");
 }
 
@@ -183,7 +192,7 @@ fn holes_are_where_events_were_given_up() {
         webhook.emit(Event::Online { uid });
     }
     say(&webhook, "9");
-    assert_eq!(webhook.stats(), Stats { queued: 6, given_up: 3, ..Stats::default() });
+    assert_eq!(webhook.stats(), Stats { queued: 6, given_up: lost(3, 0), ..Stats::default() });
     gate.wait();
     await_stats(&webhook, |stats| stats.sent == 6);
     say(&webhook, "10");
@@ -204,7 +213,7 @@ fn what_is_too_old_is_given_up_and_the_rest_goes_on() {
     let webhook = start(Config { batch_max: 1, retry_time_max, ..config(&double) });
     say(&webhook, "bad");
     let start = clock::now();
-    await_stats(&webhook, |stats| stats.given_up == 1);
+    await_stats(&webhook, |stats| stats.given_up.timed_out == 1);
     assert!(clock::now() - start >= retry_time_max - Duration::from_millis(5), "not before its time");
     say(&webhook, "good");
     await_stats(&webhook, |stats| stats.sent == 1);
@@ -242,7 +251,7 @@ fn finishing_ends_in_time_where_the_back_end_does_not_recover() {
     assert_eq!(webhook.finish(Duration::from_millis(100)), 250);
     assert!(clock::now() - start < PATIENCE / 2);
     let stats = webhook.stats();
-    assert_eq!((stats.queued, stats.sent, stats.given_up), (0, 0, 250));
+    assert_eq!((stats.queued, stats.sent, stats.given_up), (0, 0, lost(0, 250)));
 }
 
 #[test]
@@ -279,11 +288,19 @@ fn a_flood_of_old_events_is_given_up_in_one_go() {
     assert_eq!((batch.len(), batch[0].seq), (50, 51), "the others are tried again");
     assert_eq!(queue.failed(&mut batch, Some(second(900))), 850);
     assert!(batch.is_empty());
-    assert_eq!(queue.stats(), Stats { queued: 100, given_up: 900, failures: 3, sent: 0 });
-    let batch = queue.take(BatchBounds { events_max: 100, bytes_max: 20 }).expect("a batch");
+    assert_eq!(
+        queue.stats(),
+        Stats { queued: 100, given_up: GivenUp { timed_out: 900, ..GivenUp::default() }, failures: 3, sent: 0 }
+    );
+    let mut batch = queue.take(BatchBounds { events_max: 100, bytes_max: 300 }).expect("a batch");
     assert_eq!((batch.len(), batch[0].seq), (10, 901));
-    queue.delivered(&batch);
-    assert_eq!(queue.stats(), Stats { queued: 90, given_up: 900, failures: 3, sent: 10 });
+    queue.delivered(&mut batch, 4);
+    assert_eq!((batch.len(), batch[0].seq, queue.stats().queued, queue.stats().sent), (6, 905, 96, 4));
+    queue.refused();
+    queue.refused_one(&mut batch);
+    assert_eq!((batch.len(), batch[0].seq), (5, 906));
+    let given_up = GivenUp { timed_out: 900, refused: 1, ..GivenUp::default() };
+    assert_eq!(queue.stats(), Stats { queued: 95, given_up, failures: 5, sent: 4 });
 }
 
 #[test]
@@ -295,8 +312,231 @@ fn bytes_are_bounded_too() {
     assert!(!push(1, true));
     assert!(push(10, false));
     assert!(!push(1, false));
-    let batch = queue.take(BatchBounds { events_max: 9, bytes_max: 1 }).expect("a batch");
+    let mut batch = queue.take(BatchBounds { events_max: 9, bytes_max: 1 }).expect("a batch");
     assert!(!push(1, true), "what is on its way counts");
-    queue.delivered(&batch);
+    queue.delivered(&mut batch, 1);
     assert!(push(10, false) && !push(1, true));
+}
+
+/// A back end that refuses requests with an event whose text starts with `bad`, with a status in that text, and takes all
+/// others.
+fn picky() -> Double {
+    Double::start(|received| match bad_status(received) {
+        Some(status) => Reply::Answer(status, "no"),
+        None => Reply::Answer(200, ""),
+    })
+}
+
+fn bad_status(received: &Received) -> Option<u16> {
+    let body = received.json();
+    let mut texts = body["events"].as_array().expect("events").iter().filter_map(|event| event["text"].as_str());
+    texts.find_map(|text| text.strip_prefix("bad ")?.parse().ok())
+}
+
+#[test]
+fn the_one_event_that_is_refused_is_given_up_at_once_and_stops_no_other() {
+    for status in [400, 401, 403, 404, 410, 413, 422, 431, 499] {
+        let double = picky();
+        // A pause or a try too many would take longer than any test waits.
+        let pause = PATIENCE * 10;
+        let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
+        for number in 1..=100 {
+            let text = if number == 63 { format!("bad {status}") } else { number.to_string() };
+            say(&webhook, &text);
+        }
+        assert_eq!(webhook.finish(PATIENCE), 0);
+        let given_up = GivenUp { refused: 1, ..GivenUp::default() };
+        let stats = webhook.stats();
+        assert_eq!((stats.sent, stats.queued, stats.given_up), (99, 0, given_up), "{status}");
+        let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
+        // A first request with the first few events; seven that are refused, down to the one; doubling again.
+        assert!(requests.len() <= 24, "{}", requests.len());
+        let taken: Vec<u64> = requests.iter().filter(|request| bad_status(request).is_none()).flat_map(seqs).collect();
+        let expected: Vec<u64> = (1..=100).filter(|seq| *seq != 63).collect();
+        assert_eq!(taken, expected, "each once, in order");
+        assert_eq!(requests.last().expect("a request").json()["given_up"], 1);
+        assert_eq!(stats.failures, requests.iter().filter(|request| bad_status(request).is_some()).count() as u64);
+    }
+}
+
+#[test]
+fn a_back_end_that_refuses_everything_gets_about_one_request_an_event() {
+    let double = Double::always(404, "not found");
+    let webhook = start(Config { queue_max: 1000, ..config(&double) });
+    for number in 0..200 {
+        say(&webhook, &number.to_string());
+    }
+    await_stats(&webhook, |stats| stats.given_up.refused == 200);
+    let requests: Vec<Vec<u64>> = std::iter::from_fn(|| double.try_next()).map(|received| seqs(&received)).collect();
+    assert!(requests.len() <= 200 + 14, "{}", requests.len());
+    let single: Vec<u64> = requests.iter().filter(|seqs| seqs.len() == 1).map(|seqs| seqs[0]).collect();
+    assert_eq!(single, (1..=200).collect::<Vec<u64>>(), "each was refused alone, in order, once");
+    assert_eq!(webhook.stats().queued, 0);
+}
+
+#[test]
+fn refusals_in_a_row_are_slowed_down() {
+    let double = Double::always(401, "");
+    let webhook = start(Config { queue_max: 1000, ..config(&double) });
+    let start = clock::now();
+    for number in 0..120 {
+        say(&webhook, &number.to_string());
+    }
+    await_stats(&webhook, |stats| stats.given_up.refused == 120);
+    let taken = clock::now() - start;
+    assert!(taken >= Duration::from_millis(20 * 20), "a pause for each from the hundredth on: {taken:?}");
+}
+
+#[test]
+fn refused_and_failing_events_keep_their_order() {
+    let count = AtomicUsize::new(0);
+    // Every third request fails, whatever is in it.
+    let is_well = move || !count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
+    let double = Double::start(move |received| match bad_status(received) {
+        _ if !is_well() => Reply::Answer(503, ""),
+        Some(status) => Reply::Answer(status, ""),
+        None => Reply::Answer(204, ""),
+    });
+    let webhook = start(Config { batch_max: 16, ..config(&double) });
+    let is_bad = |number: u64| number.is_multiple_of(7) || (40..=50).contains(&number) || number == 1 || number == 99;
+    for number in 1..=99 {
+        say(&webhook, &if is_bad(number) { "bad 413".to_owned() } else { number.to_string() });
+    }
+    let bad = (1..=99).filter(|number| is_bad(*number)).count() as u64;
+    await_stats(&webhook, |stats| stats.queued == 0);
+    let stats = webhook.stats();
+    assert_eq!((stats.sent, stats.given_up.holes(), stats.given_up.refused), (99 - bad, bad, bad));
+    let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
+    let mut next = 1;
+    for (index, request) in requests.iter().enumerate() {
+        let seqs = seqs(request);
+        assert_eq!(seqs[0], next, "{seqs:?}");
+        match bad_status(request) {
+            _ if index.is_multiple_of(3) => {}
+            None => next = seqs.last().expect("an event") + 1,
+            Some(_) if seqs.len() == 1 => next += 1,
+            Some(_) => {}
+        }
+    }
+    assert_eq!(next, 100);
+}
+
+#[test]
+fn a_refusal_counts_whatever_becomes_of_its_body() {
+    let endless: Vec<u8> = [b"HTTP/1.1 400 No\r\n\r\n".as_slice(), &vec![b'x'; 1 << 20]].concat();
+    let replies: [fn(Vec<u8>) -> Reply; 3] = [
+        Reply::Raw,
+        |_| Reply::Raw(b"HTTP/1.1 400 No\r\nContent-Length: 9\r\n\r\n1".to_vec()),
+        |_| {
+            Reply::Dribble(
+                "HTTP/1.1 400 No\r\nContent-Length: 99999999\r\n\r\nno no no no no no no no no no no no no no",
+            )
+        },
+    ];
+    for reply in replies {
+        let endless = endless.clone();
+        let double = Double::start(move |received| match bad_status(received) {
+            Some(_) => reply(endless.clone()),
+            None => Reply::Answer(200, ""),
+        });
+        let webhook = start(Config { timeout: Duration::from_secs(2), ..config(&double) });
+        say(&webhook, "bad 400");
+        await_stats(&webhook, |stats| stats.given_up.refused == 1);
+        say(&webhook, "good");
+        await_stats(&webhook, |stats| stats.sent == 1);
+    }
+}
+
+#[test]
+fn a_pause_that_the_back_end_asks_for_is_kept() {
+    let answers = [
+        "HTTP/1.1 429 Too Many\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 503 Busy\r\nretry-after: 1\r\nContent-Length: 0\r\n\r\n",
+        // For the moment only, by its header.
+        "HTTP/1.1 413 Large\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
+    ];
+    for answer in answers {
+        let count = AtomicUsize::new(0);
+        let double = Double::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::Raw(answer.into()),
+            _ => Reply::Answer(200, ""),
+        });
+        let webhook = start(config(&double));
+        say(&webhook, "patience");
+        double.next();
+        let start = clock::now();
+        double.next();
+        // The clock of the test starts a little after the answer's.
+        assert!(clock::now() - start >= Duration::from_millis(900), "{answer}");
+        await_stats(&webhook, |stats| stats == Stats { sent: 1, failures: 1, ..Stats::default() });
+    }
+}
+
+#[test]
+fn a_pause_that_the_back_end_asks_for_has_a_bound() {
+    for pause in ["31536000", "99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+        let count = AtomicUsize::new(0);
+        let double = Double::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::Raw(format!("HTTP/1.1 503 Busy\r\nRetry-After: {pause}\r\n\r\n").into()),
+            _ => Reply::Answer(200, ""),
+        });
+        let webhook = start(Config { retry_after_max: Duration::from_millis(10), ..config(&double) });
+        say(&webhook, "patience");
+        await_stats(&webhook, |stats| stats.sent == 1);
+    }
+}
+
+#[test]
+fn what_makes_the_back_end_fail_is_tried_in_smaller_requests() {
+    // It fails on more than three events at a time, in one of several ways.
+    let replies: [fn() -> Reply; 3] = [|| Reply::Answer(500, ""), || Reply::Raw(Vec::new()), || Reply::Hang];
+    for reply in replies {
+        let gate = Arc::new(Barrier::new(2));
+        let (passes, count) = (Arc::clone(&gate), AtomicUsize::new(0));
+        let double = Double::start(move |received| {
+            if count.fetch_add(1, Ordering::SeqCst) == 0 {
+                passes.wait();
+            }
+            if seqs(received).len() > 3 { reply() } else { Reply::Answer(200, "") }
+        });
+        let webhook = start(Config { timeout: Duration::from_millis(300), ..config(&double) });
+        say(&webhook, "first");
+        double.next();
+        for number in 0..20 {
+            say(&webhook, &number.to_string());
+        }
+        gate.wait();
+        await_stats(&webhook, |stats| stats.sent == 21);
+        assert_eq!(webhook.stats().given_up, GivenUp::default());
+    }
+}
+
+#[test]
+fn no_body_exceeds_the_bound_of_a_batch_unless_it_has_one_event() {
+    let double = Double::always(200, "");
+    let batch_bytes_max = 700;
+    let contact = Contact { node: "n".repeat(128), ..double.contact() };
+    let webhook = start(Config { batch_bytes_max, contact, ..config(&double) });
+    for number in 0..300_usize {
+        say(&webhook, &"\u{1}\"x".repeat(number % 40));
+    }
+    await_stats(&webhook, |stats| stats.sent == 300);
+    let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
+    assert!(requests.iter().any(|request| seqs(request).len() > 1));
+    for request in requests {
+        assert!(request.body.len() <= batch_bytes_max || seqs(&request).len() == 1, "{}", request.body.len());
+    }
+}
+
+#[test]
+fn the_event_of_a_frame_that_is_too_large_is_counted_and_leaves_no_hole() {
+    let double = Double::always(200, "");
+    let webhook = start(Config { event_bytes_max: 4096, ..config(&double) });
+    let emit = |text: &str| webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: None, text });
+    assert_eq!(emit(&"\u{1}".repeat(1000)), Emitted::TooLarge(4096));
+    assert_eq!(emit(&"x".repeat(3000)), Emitted::Queued);
+    await_stats(&webhook, |stats| stats.sent == 1);
+    let request = double.next();
+    assert_eq!((seqs(&request), &request.json()["given_up"]), (vec![1], &0.into()));
+    assert_eq!(webhook.stats().given_up, GivenUp { too_large: 1, ..GivenUp::default() });
 }

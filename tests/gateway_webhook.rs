@@ -1,0 +1,187 @@
+//! The frames that go to a back end, and the back ends that refuse, fail or hang.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use common::backend::{Answer, Backend};
+use common::events::{Events, watched, willing};
+use common::gateway::{Gateway, hang_up, next, until};
+use serde_json::{Value, json};
+
+#[test]
+fn what_is_sent_goes_to_the_back_end_and_nowhere_else() {
+    let backend = willing();
+    let gateway = watched(&backend, &["--webhook-events", "message", "--client-may", "nothing"]);
+    let mut events = Events::of(&backend);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    let mut bob = gateway.connect("/?uid=bob");
+    let order = r#"{"type":"send","data":{"order":[1, 2]},"id":7}"#;
+    ann.send(order);
+    assert_eq!(next(&mut ann), json!({"type": "ack", "id": 7}));
+    assert_eq!(events.next(), json!({"type": "message", "fd": fd, "uid": "ann", "text": order}));
+    // Without an id there is no answer: the next frame is the back end's.
+    ann.send(r#"{"type":"send","data":1}"#);
+    assert_eq!(events.next()["text"], r#"{"type":"send","data":1}"#);
+    gateway.done("/api/push", json!({"all": true, "data": "taken"}));
+    assert_eq!(next(&mut ann)["data"], "taken");
+    assert_eq!(next(&mut bob)["data"], "taken");
+
+    let deaf = Gateway::start(&[]);
+    let silent = watched(&backend, &["--webhook-events", "open,close"]);
+    for gateway in [deaf, silent] {
+        let mut ann = gateway.connect("/?uid=ann");
+        ann.send(order);
+        let refused = next(&mut ann);
+        assert_eq!((&refused["id"], &refused["code"]), (&json!(7), &json!("not_allowed")), "{refused}");
+        assert!(refused["message"].as_str().is_some_and(|message| message.contains("no back end listens")));
+    }
+}
+
+#[test]
+fn what_the_back_end_has_no_room_for_is_not_acknowledged() {
+    let backend = Backend::start(|_| Answer::Hang);
+    let gateway =
+        watched(&backend, &["--webhook-queue-max", "1", "--webhook-batch-max", "1", "--webhook-events", "message"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    for kind in ["ack", "error"] {
+        ann.send(r#"{"type":"send","data":1,"id":7}"#);
+        assert_eq!(next(&mut ann)["type"], kind);
+    }
+    ann.send(r#"{"type":"send","data":1,"id":7}"#);
+    assert_eq!(next(&mut ann)["code"], "unavailable");
+}
+
+#[test]
+fn send_events_are_the_valid_frames_of_type_send_and_nothing_else() {
+    let backend = willing();
+    let gateway = watched(&backend, &["--webhook-events", "send"]);
+    let mut events = Events::of(&backend);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    let deep = format!(r#"{{"type":"send","data":{}{},"id":1}}"#, "[".repeat(500), "]".repeat(500));
+    for (frame, code) in [
+        (r#"{"type":"heartbeat","id":1}"#, None),
+        (r#"{"type":"join","group":"g","id":1}"#, None),
+        ("not even JSON", Some("bad_frame")),
+        (r#"{"type":"send","id":1}"#, Some("bad_request")),
+        (r#"{"type":"send","data":1,"to":"bob","id":1}"#, Some("bad_request")),
+        // Data that some back ends fail to read, and all that comes with it.
+        (r#"{"type":"send","data":1e999,"id":1}"#, Some("bad_request")),
+        (r#"{"type":"send","data":"\ud800","id":1}"#, Some("bad_request")),
+        (&deep, Some("bad_request")),
+    ] {
+        ann.send(frame);
+        let answer = loop {
+            let answer = next(&mut ann);
+            if answer["type"] != "joined" {
+                break answer;
+            }
+        };
+        assert_eq!(answer["code"].as_str(), code, "{frame}: {answer}");
+    }
+    ann.send(r#"{"type":"send","id":7,"data":{"order": [1, "\ud83d\ude00"]}}"#);
+    assert_eq!(next(&mut ann), json!({"type": "ack", "id": 7}));
+    assert_eq!(events.next(), json!({"type": "send", "fd": fd, "uid": "ann", "data": {"order": [1, "😀"]}}));
+
+    // Both kinds: a frame is two events.
+    let gateway = watched(&backend, &["--webhook-events", "message,send"]);
+    let mut events = Events::of(&backend);
+    let mut ann = gateway.connect("/?uid=ann");
+    let frame = r#"{"type":"send","data":null}"#;
+    ann.send(frame);
+    assert_eq!(events.next()["text"], frame);
+    let event = events.next();
+    assert_eq!((&event["type"], event.get("data")), (&json!("send"), Some(&Value::Null)));
+}
+
+#[test]
+fn a_frame_whose_event_is_too_large_is_refused_whole() {
+    let backend = willing();
+    let gateway = watched(&backend, &["--webhook-event-bytes-max", "100KiB", "--webhook-events", "open,message"]);
+    let mut events = Events::of(&backend);
+    let (mut ann, _) = gateway.open("/?uid=ann", &[]);
+    let mut bob = gateway.connect("/?uid=bob");
+    // 60 kB of a frame are 360 kB of JSON.
+    let control = "\u{1}".repeat(60_000);
+    let push = format!(r#"{{"type":"push","to":"bob","data":"{}","id":1}}"#, "\\\\".repeat(30_000));
+    for frame in [&control, &push, &"x".repeat(110_000)] {
+        ann.send(frame);
+        let error = next(&mut ann);
+        assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("too_large")), "{error}");
+        assert!(error["message"].as_str().is_some_and(|message| message.contains("102400 bytes")), "{error}");
+    }
+    ann.send(r#"{"type":"push","to":"bob","data":"small"}"#);
+    assert_eq!(next(&mut bob)["data"], "small", "and nothing of what was refused");
+    assert_eq!(events.next()["type"], "open");
+    assert_eq!(events.next()["type"], "open");
+    assert!(events.next()["text"].as_str().is_some_and(|text| text.contains("small")), "without a hole");
+    assert_eq!(gateway.metric(r#"fdpush_webhook_given_up_total{reason="too_large"}"#), 3.0);
+
+    // Frames that are no `send` have no `send` event that could be too large.
+    let gateway = watched(&backend, &["--webhook-event-bytes-max", "4KiB", "--webhook-events", "send"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let long = "x".repeat(5000);
+    ann.send(&format!(r#"{{"type":"push","to":"ann","data":"{long}"}}"#));
+    assert_eq!(next(&mut ann)["data"], long);
+    ann.send(&format!(r#"{{"type":"send","data":"{long}","id":2}}"#));
+    assert_eq!(next(&mut ann)["code"], "too_large");
+}
+
+#[test]
+fn an_event_that_the_back_end_refuses_stops_nobody_elses() {
+    // As nginx and Express do: bodies over a bound get 413.
+    let backend = Backend::start(|asked| match asked.body.len() {
+        0..=20_000 => Answer::Status(204, String::new()),
+        _ => Answer::Status(413, "too large".to_owned()),
+    });
+    let gateway = watched(&backend, &["--webhook-events", "message"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let mut bob = gateway.connect("/?uid=bob");
+    let large = format!(r#"{{"type":"heartbeat","x":"{}"}}"#, "x".repeat(30_000));
+    for number in 0..20 {
+        ann.send(&large);
+        bob.send(&format!(r#"{{"type":"heartbeat","id":{number}}}"#));
+        assert_eq!(next(&mut bob)["id"], number);
+    }
+    until("the small ones are taken", || gateway.metric("fdpush_webhook_sent_total") == 20.0);
+    until("the large ones are counted", || {
+        gateway.metric(r#"fdpush_webhook_given_up_total{reason="refused"}"#) == 20.0
+    });
+    assert_eq!(gateway.metric("fdpush_webhook_queue"), 0.0);
+    assert!(gateway.logged("that the webhook refused with 413").contains("seq "));
+}
+
+#[test]
+fn a_back_end_that_hangs_or_fails_delays_no_push() {
+    let backend = Backend::start(|_| Answer::Hang);
+    let gateway =
+        watched(&backend, &["--webhook-timeout", "1s", "--webhook-queue-max", "50", "--webhook-batch-max", "10"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    backend.asked.next();
+    for number in 0..500 {
+        ann.send(&json!({"type": "push", "to": "ann", "data": number}).to_string());
+        assert_eq!(next(&mut ann)["data"], number);
+    }
+    // Over the queue's bound, messages are given up, and what opens and closes is not.
+    let given_up = r#"fdpush_webhook_given_up_total{reason="queue_full"}"#;
+    until("some are given up", || gateway.metric(given_up) >= 400.0);
+    until("a request failed", || gateway.metric("fdpush_webhook_failures_total") >= 1.0);
+    hang_up(ann);
+}
+
+#[test]
+fn what_failed_is_sent_again_and_arrives_once_it_can() {
+    let tries = std::sync::atomic::AtomicUsize::new(0);
+    let backend = Backend::start(move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        0 => Answer::Status(500, String::new()),
+        1 => Answer::Status(429, String::new()),
+        _ => Answer::Status(200, "anything".to_owned()),
+    });
+    let gateway = watched(&backend, &[]);
+    let (_ann, fd) = gateway.open("/?uid=ann", &[]);
+    for _ in 0..3 {
+        let body = backend.asked.next().json();
+        assert_eq!((&body["events"][0]["seq"], &body["events"][0]["fd"]), (&json!(1), &json!(fd)));
+    }
+    until("it is taken", || gateway.metric("fdpush_webhook_sent_total") == 1.0);
+    assert_eq!(gateway.metric("fdpush_webhook_failures_total"), 2.0);
+}
