@@ -517,7 +517,7 @@ fn datagrams_push_where_they_show_a_key() {
         assert_eq!(next(&mut ann), json!({"type": "message", "to": "ann", "data": "first"}));
         assert_eq!(next(&mut ann), json!({"type": "message", "all": true, "data": "second"}));
         for why in ["an API key is needed", "this API key is not known", "an object is wanted", "one of uid, uids"] {
-            gateway.logged(&format!("a datagram is not carried out: {why}"));
+            gateway.logged(&format!("a datagram is not carried out: \"{why}"));
         }
     }
     let key = ("Authorization", "Bearer second");

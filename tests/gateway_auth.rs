@@ -92,7 +92,7 @@ fn who_has_no_good_token_stays_out() {
     }
     assert_eq!(refusal(Client::connect(gateway.address, "/?uid=ann", &[])).0, 401);
     for why in ["the token's signature is wrong", "the token is from another issuer", "a token is needed"] {
-        gateway.logged(&format!("refused with 401: by the handler: {why}"));
+        gateway.logged(&format!("refused with 401: by the handler: \"{why}"));
     }
     let mut raw = Raw::connect(gateway.address);
     raw.send(UPGRADE);
@@ -224,7 +224,7 @@ fn the_back_end_says_who_one_is() {
     let refused = |path: &str| refusal(Client::connect(gateway.address, path, &[]));
     assert_eq!(refused("/over"), (401, "who you are has expired\n".to_owned()));
     assert_eq!(refused("/no"), (403, "not you\n".to_owned()));
-    gateway.logged("refused with 403: by the handler: not you");
+    gateway.logged("refused with 403: by the handler: \"not you");
     assert_eq!(refused("/teapot"), (418, "refused\n".to_owned()));
     for path in ["/broken", "/infinite", "/failing", "/elsewhere"] {
         assert_eq!(refused(path).0, 503, "{path}");

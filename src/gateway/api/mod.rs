@@ -241,7 +241,7 @@ impl Api {
             push::execute(ctx, &command.into_push()?, &mut self.scratch, &mut self.answers)
         });
         if let Err(error) = outcome {
-            log::debug!("a datagram is not carried out: {}", error.message.escape_debug());
+            log::debug!("a datagram is not carried out: {:?}", error.message);
         }
     }
 

@@ -345,7 +345,7 @@ impl fmt::Display for Trouble {
         match self {
             Trouble::Failure(failure) => failure.fmt(f),
             Trouble::Status(status) => write!(f, "answered {status}"),
-            Trouble::Nonsense(what) => write!(f, "answered 200 with what is no verdict: {what}"),
+            Trouble::Nonsense(what) => write!(f, "answered 200 with what is no verdict: {what:?}"),
             Trouble::TimedOut => f.write_str("no answer in time"),
             Trouble::QueueFull => f.write_str("too many questions wait already"),
             Trouble::Over => f.write_str("the server ends"),

@@ -254,7 +254,7 @@ impl fmt::Display for Failure {
             Failure::Panicked(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
                 let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("of no known kind");
-                write!(f, "panicked: {text}")
+                write!(f, "panicked: {text:?}")
             }
         }
     }

@@ -154,6 +154,6 @@ fn nobody_listens() {
 #[test]
 fn a_panic_is_a_failure_with_its_text() {
     for panic in [Box::new("no thread") as Box<dyn std::any::Any + Send>, Box::new("no thread".to_owned())] {
-        assert_eq!(Failure::Panicked(panic).to_string(), "panicked: no thread");
+        assert_eq!(Failure::Panicked(panic).to_string(), "panicked: \"no thread\"");
     }
 }
