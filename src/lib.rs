@@ -34,6 +34,13 @@
 //! Server::bind("127.0.0.1:9501")?.run()
 //! ```
 //!
+//! The loop calls the logger. A logger that waits stops the loop and all its clients, and a logger that panics outside a
+//! handler ends [`Server::run`]. `simple_logger` does both: it writes with `eprintln!`, which blocks on a pipe that is full
+//! and panics where standard error cannot be written. Where that can happen, use a logger that writes on a thread of its
+//! own, from a bounded queue. `fdpush serve` does.
+//!
+//! Text that clients sent is in quotes and escaped, as by `{:?}`, in every message.
+//!
 //! What can be counted is in [`Context::stats`].
 //!
 //! # The house

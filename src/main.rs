@@ -4,11 +4,14 @@ mod gateway;
 
 use std::process::ExitCode;
 
+use gateway::logging;
+
 fn main() -> ExitCode {
+    let _flush = logging::Flush;
     match gateway::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fdpush: {error}");
+            logging::print_error(&format!("fdpush: {error}\n"));
             ExitCode::FAILURE
         }
     }

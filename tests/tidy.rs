@@ -223,6 +223,28 @@ fn tidy_itself_sees_what_it_is_meant_to_see() {
     assert!(sources(&["src"]).any(|source| source.path == "src/protocol/frame.rs"));
 }
 
+#[test]
+fn the_server_neither_prints_with_macros_nor_starts_threads_that_nothing_watches() {
+    // Such a macro panics where its output cannot be written, and waits where it is not read.
+    let printing = ["println!", "print!(", "eprintln!", "eprint!("].map(|what| (what, "gateway/logging prints"));
+    let threads = ["thread::spawn", "thread::Builder", "thread::scope"].map(|what| (what, "gateway/threads starts it"));
+    let mut complaints = Complaints::default();
+    for source in sources(&["src"]) {
+        // Tests stand last.
+        let is_test = source.path.ends_with("tests.rs") || source.path == "src/gateway/backend/double.rs";
+        let code = source.code().take_while(|(_, code)| *code != "mod tests {");
+        for (line, code) in code.filter(|_| !is_test) {
+            for (what, instead) in printing.iter().chain(&threads) {
+                let is_supervisor = source.path == "src/gateway/threads.rs" && *what == "thread::Builder";
+                if code.contains(what) && !is_supervisor {
+                    complaints.add(&source, line, format!("{what}: {instead}"));
+                }
+            }
+        }
+    }
+    complaints.check();
+}
+
 /// The Rust files under these paths, in order.
 fn sources(paths: &[&str]) -> impl Iterator<Item = Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

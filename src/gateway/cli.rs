@@ -72,7 +72,7 @@ pub struct Serve {
     #[arg(long, value_name = "WHEN", env = "FDPUSH_PAGE", default_value = "auto")]
     pub page: When,
 
-    /// What is logged, to standard error
+    /// What is logged, to standard error. A line that it does not take is dropped and counted; no client waits for it
     #[arg(long, value_name = "LEVEL", env = "FDPUSH_LOG", default_value = "info")]
     pub log: Level,
 

@@ -76,6 +76,7 @@ pub struct Snapshot {
     pub datagrams: ingress::Counts,
     /// The threads beside the loop, by name.
     pub threads: BTreeMap<&'static str, Tally>,
+    pub log_lines_dropped: u64,
     /// Descriptors of this process.
     pub descriptors: Descriptors,
 }
@@ -212,6 +213,7 @@ impl Snapshot {
         sheet.gauge("fdpush_threads_down", "Threads that have failed and are not yet restarted", down)?;
         let failures = self.threads.iter().map(|(name, tally)| (*name, tally.failures));
         sheet.counters("fdpush_thread_failures", "Panics and errors of threads, by thread", "thread", failures)?;
+        sheet.counter("fdpush_log_lines_dropped", "Log lines that were not written", self.log_lines_dropped)?;
         sheet.gauge("fdpush_descriptors_used", "File descriptors in use", self.descriptors.used)?;
         // Where there is no limit, there is no number to compare with.
         if let Some(max) = self.descriptors.max {
@@ -329,6 +331,7 @@ mod tests {
                 ("fdpush-b", Tally { alive: 1, down: 1, failures: 30 }),
             ]
             .into(),
+            log_lines_dropped: 31,
             descriptors: Descriptors { used: 1010, max: Some(65536) },
             ..Snapshot::default()
         }
@@ -363,7 +366,8 @@ mod tests {
             fdpush_datagrams_total{outcome=\"malformed\"} 25|fdpush_datagrams_total{outcome=\"unauthorized\"} 26|\
             fdpush_datagrams_total{outcome=\"overflowed\"} 27|fdpush_datagrams_total{outcome=\"lost\"} 28|\
             fdpush_threads_down 2|fdpush_thread_failures_total{thread=\"fdpush-a\"} 29|\
-            fdpush_thread_failures_total{thread=\"fdpush-b\"} 30|fdpush_descriptors_used 1010|fdpush_descriptors_max 65536|\
+            fdpush_thread_failures_total{thread=\"fdpush-b\"} 30|fdpush_log_lines_dropped_total 31|\
+            fdpush_descriptors_used 1010|fdpush_descriptors_max 65536|\
             fdpush_api_requests_total{path=\"/api/push\",status=\"200\"} 2|\
             fdpush_api_requests_total{path=\"/api/users/{uid}\",status=\"404\"} 1|\
             fdpush_auth_requests_total{outcome=\"accepted\"} 0|fdpush_auth_requests_total{outcome=\"timed_out\"} 1";

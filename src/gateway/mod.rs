@@ -16,6 +16,7 @@ mod frame;
 mod handler;
 mod ingress;
 mod json;
+pub mod logging;
 mod metrics;
 mod page;
 mod permits;
@@ -35,17 +36,16 @@ mod webhook;
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use clap::Parser;
 use fdpush::{Address, Remote, RemoteError, Server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use simple_logger::SimpleLogger;
 
 use self::auth::api_keys::ApiKeys;
 use self::cli::{ApiAddress, Cli, Command, Endpoint};
@@ -57,56 +57,46 @@ use self::settings::Settings;
 use self::systemd::{ApiSocket, Inherited};
 use self::webhook::Webhook;
 
+/// How long the start waits for standard output to take the addresses.
+const ANNOUNCE_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// How long the last events may take to the back end once the last connection has gone.
 const WEBHOOK_FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// Crates that would log what clients sent, cookies and all.
-const HUSHED: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
 
 /// Runs the command line.
 pub fn run() -> Result<(), Box<dyn Error>> {
     let line: Vec<OsString> = std::env::args_os().collect();
     match Cli::parse_from(&line).command {
-        Command::Serve(_) => start(Settings::load(line)?),
+        Command::Serve(_) => {
+            logging::install()?;
+            start(Settings::load(line)?)
+        }
         Command::Config(_) => {
             let settings = Settings::load(line)?;
             warn(&settings);
-            say(&settings.to_toml())
+            Ok(logging::print(&settings.to_toml())?)
         }
         Command::Check(_) => {
             let settings = Settings::load(line)?;
             settings.check()?;
             warn(&settings);
-            say("ok\n")
+            Ok(logging::print("ok\n")?)
         }
-        Command::Token(_) => say(&format!("{}\n", settings::token(line)?)),
-    }
-}
-
-/// Prints to standard output. Whoever closes it, as `head` does, has read enough.
-fn say(text: &str) -> Result<(), Box<dyn Error>> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        Command::Token(_) => Ok(logging::print(&format!("{}\n", settings::token(line)?))?),
     }
 }
 
 /// Where nothing is logged, warnings go straight to standard error.
 fn warn(settings: &Settings) {
     for warning in settings.warnings() {
-        eprintln!("fdpush: warning: {warning}");
+        logging::print_error(&format!("fdpush: warning: {warning}\n"));
     }
 }
 
 fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let inherited = Inherited::take()?;
     let serve = &settings.serve;
-    let level: log::LevelFilter = serve.log.into();
-    let logger = SimpleLogger::new().with_level(log::LevelFilter::Trace).with_utc_timestamps();
-    let hush = level.min(log::LevelFilter::Warn);
-    HUSHED.into_iter().fold(logger, |logger, target| logger.with_module_level(target, hush)).init()?;
-    // What SIGHUP can change is the bound of all, not the logger's own.
-    log::set_max_level(level);
+    log::set_max_level(serve.log.into());
     for warning in settings.warnings() {
         log::warn!("{warning}");
     }
@@ -136,7 +126,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let rooms = Rooms { exposure, keys, datagrams, hook, webhook: webhook.clone(), hangup };
     let serves_page = serve.serves_page();
     let gateway = Gateway::new(settings, rooms)?;
-    announce(&addresses, serves_page);
+    announce(&addresses, serves_page)?;
     for address in &api {
         log::info!("the API is on {address}");
     }
@@ -222,7 +212,7 @@ fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) ->
             Err(_) => return Outcome::Unauthorized,
         };
         if let Err(error) = judged {
-            log::debug!("a datagram is not carried out: {}", error.message);
+            log::debug!("a datagram is not carried out: {:?}", error.message);
             return if error.status == 401 { Outcome::Unauthorized } else { Outcome::Malformed };
         }
         match waiting.admit(datagram).map(|datagram| remote.notify(Told::Datagram(datagram))) {
@@ -269,17 +259,22 @@ fn bind(sockets: Vec<OwnedFd>, addresses: &[Endpoint]) -> Result<Server, Box<dyn
 }
 
 /// Says on standard output where the server is, and what to open.
-fn announce(addresses: &[Address], serves_page: bool) {
-    let mut out = std::io::stdout().lock();
-    for address in addresses {
-        let line = match address {
-            Address::Tcp(tcp) if serves_page => {
-                format!("fdpush {} is running: open {}", env!("CARGO_PKG_VERSION"), page::url(*tcp))
-            }
-            address => format!("fdpush {} is running on {address}", env!("CARGO_PKG_VERSION")),
-        };
+///
+/// A thread writes it, for standard output may be a pipe that is full. The server starts without it after a second.
+fn announce(addresses: &[Address], serves_page: bool) -> std::io::Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    let line = |address: &Address| match address {
+        Address::Tcp(tcp) if serves_page => format!("fdpush {version} is running: open {}\n", page::url(*tcp)),
+        address => format!("fdpush {version} is running on {address}\n"),
+    };
+    let text: String = addresses.iter().map(line).collect();
+    let (done, is_done) = mpsc::channel();
+    threads::spawn("fdpush-announce", move || {
         // A closed standard output is no reason not to serve.
-        let _ = writeln!(out, "{line}");
-    }
-    let _ = out.flush();
+        let _ = logging::print(&text);
+        let _ = done.send(());
+        Ok(())
+    })?;
+    let _ = is_done.recv_timeout(ANNOUNCE_TIME_MAX);
+    Ok(())
 }

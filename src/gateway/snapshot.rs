@@ -6,6 +6,7 @@ use fdpush::{Cause, Histogram, Stats};
 
 use super::auth::hook;
 use super::ingress;
+use super::logging;
 use super::metrics::{Descriptors, Durations, Snapshot};
 use super::threads;
 use super::webhook;
@@ -67,6 +68,7 @@ pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, ho
         ]),
         datagrams,
         threads: threads::tallies(),
+        log_lines_dropped: logging::dropped(),
         descriptors: Descriptors::now(),
     }
 }

@@ -73,15 +73,11 @@ impl Registration {
         change(lock().entry(self.name).or_default());
     }
 
-    fn fail(&mut self) {
-        self.update(|tally| {
-            tally.failures += 1;
-            tally.down += 1;
-        });
+    /// Is down for this time.
+    fn pause(&mut self, time: Duration) {
+        self.update(|tally| tally.down += 1);
         self.is_down = true;
-    }
-
-    fn restart(&mut self) {
+        thread::park_timeout(time);
         self.update(|tally| tally.down -= 1);
         self.is_down = false;
     }
@@ -105,16 +101,15 @@ fn supervise(mut registration: Registration, mut work: impl FnMut() -> io::Resul
             // The panic hook has logged the message.
             Err(_) => "panicked".to_owned(),
         };
-        registration.fail();
+        registration.update(|tally| tally.failures += 1);
         if clock::now().saturating_duration_since(start) >= STABLE_TIME {
             pause = Duration::ZERO;
         }
         log::error!("thread {} failed: {why}; restarting in {pause:?}", registration.name);
         if !pause.is_zero() {
-            thread::park_timeout(pause);
+            registration.pause(pause);
         }
         pause = (pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
-        registration.restart();
     }
 }
 

@@ -1,0 +1,178 @@
+//! The lines between the callers and the thread that writes them, bounded in bytes.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What may wait, in bytes, the line that is being written included.
+const BYTES_MAX: usize = 1 << 20;
+
+/// What a line takes beside its text.
+const LINE_OVERHEAD: usize = 64;
+
+/// The queue.
+pub struct LogQueue {
+    state: Mutex<State>,
+    /// The writer waits here for lines.
+    for_writer: Condvar,
+    /// A flush waits here for the writer.
+    for_flush: Condvar,
+    /// Lines that did not fit or could not be written.
+    dropped: AtomicU64,
+}
+
+struct State {
+    entries: VecDeque<Entry>,
+    /// Of the entries, and of the one that is being written.
+    bytes: usize,
+    /// Of the one that is being written.
+    in_hand: usize,
+    /// Lines that did not fit behind the last entry, and that no entry tells yet.
+    untold: u64,
+}
+
+/// What is to be written.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Lines that did not fit before this one.
+    pub dropped_before: u64,
+    /// A line with its line end. Empty where only the dropped lines are to be told.
+    pub line: String,
+}
+
+impl LogQueue {
+    pub const fn new() -> LogQueue {
+        let state = State { entries: VecDeque::new(), bytes: 0, in_hand: 0, untold: 0 };
+        LogQueue {
+            state: Mutex::new(state),
+            for_writer: Condvar::new(),
+            for_flush: Condvar::new(),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts a line at the end, or drops it where there is no room. Never waits for the writer.
+    pub fn push(&self, line: String) {
+        let cost = cost(&line);
+        let mut state = self.lock();
+        if state.bytes + cost > BYTES_MAX {
+            state.untold += 1;
+            drop(state);
+            self.count_dropped();
+            return;
+        }
+        state.bytes += cost;
+        let dropped_before = std::mem::take(&mut state.untold);
+        state.entries.push_back(Entry { dropped_before, line });
+        drop(state);
+        self.for_writer.notify_one();
+    }
+
+    /// Waits for something to write. The entry that was taken before is done with.
+    pub fn take(&self) -> Entry {
+        let mut state = self.lock();
+        // Also where a panic ended the last writer.
+        state.bytes -= std::mem::take(&mut state.in_hand);
+        let is_idle = |state: &mut State| state.entries.is_empty() && state.untold == 0;
+        if is_idle(&mut state) {
+            self.for_flush.notify_all();
+        }
+        let mut state = self.for_writer.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner);
+        let entry = state.entries.pop_front().unwrap_or_else(|| {
+            state.bytes += LINE_OVERHEAD;
+            Entry { dropped_before: std::mem::take(&mut state.untold), line: String::new() }
+        });
+        state.in_hand = cost(&entry.line);
+        entry
+    }
+
+    /// Counts a line that was not written.
+    pub fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lines that were dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all is written, but not longer than `time_max`.
+    pub fn flush(&self, time_max: Duration) {
+        let state = self.lock();
+        let is_busy = |state: &mut State| state.bytes > 0 || state.untold > 0;
+        drop(self.for_flush.wait_timeout_while(state, time_max, is_busy));
+    }
+
+    /// No code panics while it holds the lock, so a poisoned one is sound.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn cost(line: &str) -> usize {
+    line.len() + LINE_OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The most lines of this text that fit.
+    fn fill(queue: &LogQueue, text: &str) -> usize {
+        let count = BYTES_MAX / cost(text);
+        (0..count).for_each(|_| queue.push(text.to_owned()));
+        assert_eq!(queue.dropped(), 0);
+        count
+    }
+
+    #[test]
+    fn lines_come_in_order_and_a_gap_is_told_where_it_is() {
+        let queue = LogQueue::new();
+        let text = "x".repeat(1000);
+        let count = fill(&queue, &text);
+        (0..3).for_each(|_| queue.push(text.clone()));
+        assert_eq!(queue.dropped(), 3);
+        // The first makes room only when the second is taken: until then it is being written.
+        assert_eq!(queue.take(), Entry { dropped_before: 0, line: text.clone() });
+        queue.push(text.clone());
+        assert_eq!(queue.dropped(), 4);
+        assert_eq!(queue.take().dropped_before, 0);
+        queue.push("after".to_owned());
+        queue.push("last".to_owned());
+        for _ in 2..count {
+            assert_eq!(queue.take(), Entry { dropped_before: 0, line: text.clone() });
+        }
+        assert_eq!(queue.take(), Entry { dropped_before: 4, line: "after".to_owned() });
+        assert_eq!(queue.take(), Entry { dropped_before: 0, line: "last".to_owned() });
+    }
+
+    #[test]
+    fn a_gap_that_no_line_follows_is_told_by_itself() {
+        let queue = LogQueue::new();
+        let count = fill(&queue, "x");
+        queue.push("y".to_owned());
+        (0..count).for_each(|_| drop(queue.take()));
+        assert_eq!(queue.take(), Entry { dropped_before: 1, line: String::new() });
+        queue.push("z".to_owned());
+        assert_eq!(queue.take(), Entry { dropped_before: 0, line: "z".to_owned() });
+    }
+
+    #[test]
+    fn a_flush_waits_for_the_line_in_hand_and_no_longer_than_it_may() {
+        let queue = LogQueue::new();
+        queue.flush(Duration::MAX);
+        queue.push("x".to_owned());
+        queue.flush(Duration::ZERO);
+        assert_eq!(queue.take().line, "x");
+        queue.flush(Duration::ZERO);
+        std::thread::scope(|scope| {
+            let flush = scope.spawn(|| queue.flush(Duration::from_secs(20)));
+            // A writer is done with a line when it comes for the next.
+            scope.spawn(|| queue.take());
+            flush.join().expect("an end");
+            assert_eq!(queue.lock().bytes, 0);
+            queue.push("end".to_owned());
+        });
+    }
+}

@@ -1,0 +1,91 @@
+//! The thread that writes the lines to standard error.
+//!
+//! It alone waits where standard error is a pipe that is full, or a terminal that is stopped. It uses system calls, not
+//! `std::io::Stderr`: its lock would be held during that wait.
+
+use std::io;
+use std::time::SystemTime;
+
+use log::Level;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::line;
+use super::queue::{Entry, LogQueue};
+
+/// The target of what the log says of itself.
+const LOG: &str = "fdpush::log";
+
+/// What the writer knows between two lines.
+pub struct Writer {
+    output: Output,
+    /// Lines that were dropped, and that no written line has told.
+    untold: u64,
+}
+
+/// Where the lines go.
+struct Output {
+    /// The last write ended within a line.
+    is_mid_line: bool,
+}
+
+impl Writer {
+    pub fn new() -> Writer {
+        Writer { output: Output { is_mid_line: false }, untold: 0 }
+    }
+
+    /// Writes until the process ends.
+    pub fn run(&mut self, queue: &LogQueue) -> io::Result<()> {
+        loop {
+            self.write(queue, &queue.take());
+        }
+    }
+
+    /// Writes a line, behind the number of those that were dropped before it.
+    fn write(&mut self, queue: &LogQueue, entry: &Entry) {
+        self.untold += entry.dropped_before;
+        if self.untold > 0 {
+            let notice = format_args!("log lines dropped since the last line: {}", self.untold);
+            let notice = line::format(SystemTime::now(), Level::Warn, LOG, notice);
+            if self.output.write(notice.as_bytes()).is_ok() {
+                self.untold = 0;
+            }
+        }
+        if !entry.line.is_empty() && self.output.write(entry.line.as_bytes()).is_err() {
+            self.untold += 1;
+            queue.count_dropped();
+        }
+    }
+}
+
+impl Output {
+    /// Writes all of a line, or fails.
+    fn write(&mut self, line: &[u8]) -> rustix::io::Result<()> {
+        if self.is_mid_line {
+            self.write_all(b"\n")?;
+        }
+        self.write_all(line)
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> rustix::io::Result<()> {
+        let stderr = io::stderr();
+        while !bytes.is_empty() {
+            match rustix::io::write(&stderr, bytes) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(count) => {
+                    let (written, rest) = bytes.split_at(count.min(bytes.len()));
+                    self.is_mid_line = !written.ends_with(b"\n");
+                    bytes = rest;
+                }
+                Err(Errno::INTR) => {}
+                // Another process that has the same pipe or terminal made it non-blocking.
+                Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(error) => return Err(error),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,318 @@
+//! A log that cannot be written stops nothing: the binary, with a standard error that is closed, full, or not read.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
+use std::net::SocketAddr;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::backend::{Answer, Backend};
+use common::gateway::{Gateway, next, until};
+use common::{Client, Scratch, refusal};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+const FOREIGN: (&str, &str) = ("Origin", "http://foreign.example");
+
+/// A server whose log goes where the test says. Dropping it ends it.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+    api: PathBuf,
+    config: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Served {
+    fn start(stderr: impl Into<Stdio>, flags: &[&str]) -> Served {
+        let scratch = Scratch::new("log");
+        let (api, config) = (scratch.file("api.sock"), scratch.file("fdpush.toml"));
+        fs::write(&config, "").expect("a file");
+        let mut command = command(&["serve", "--log", "debug", "--listen", "127.0.0.1:0"]);
+        command.arg(format!("--api=unix:{}", api.display())).arg(format!("--config={}", config.display()));
+        let mut child = command.args(flags).stderr(stderr).spawn().expect("the binary");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let address = line.trim().rsplit_once("http://").expect("an address").1;
+        let address = address.trim_end_matches('/').parse().expect("an address");
+        Served { child, address, api, config, _scratch: scratch }
+    }
+
+    /// A client that has had its welcome.
+    fn connect(&self, target: &str) -> Client {
+        let mut client = Client::connect(self.address, target, &[]).expect("a WebSocket");
+        assert_eq!(next(&mut client)["type"], "welcome");
+        client
+    }
+
+    /// What the API says to a GET: the head and the body.
+    fn get(&self, path: &str) -> String {
+        let mut stream = UnixStream::connect(&self.api).expect("the API");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("a reply");
+        reply
+    }
+
+    fn dropped(&self) -> u64 {
+        let page = self.get("/metrics");
+        let value = page.lines().find_map(|line| line.strip_prefix("fdpush_log_lines_dropped_total "));
+        value.expect("the metric").parse().expect("a number")
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+    }
+
+    /// Clients, health checks, webhooks and settings, where lines are logged at each.
+    fn lives(&mut self, backend: &Backend) {
+        let mut ann = self.connect("/?uid=ann");
+        // The first request failed, which the worker logs.
+        assert_eq!(backend.asked.next().body.split_once("sent_ms").map(|(head, _)| head.is_empty()), Some(false));
+        assert!(backend.asked.next().body.contains(r#""uid":"ann""#));
+        assert_eq!(refusal(Client::connect(self.address, "/?uid=bob", &[FOREIGN])).0, 403);
+        assert!(self.get("/healthz").starts_with("HTTP/1.1 200 "));
+        assert!(self.get("/readyz").starts_with("HTTP/1.1 200 "));
+        fs::write(&self.config, format!("origin = [\"{}\"]\n", FOREIGN.1)).expect("a file");
+        self.signal("-HUP");
+        until("the origin is read again", || Client::connect(self.address, "/?uid=bob", &[FOREIGN]).is_ok());
+        assert!(backend.asked.next().body.contains(r#""uid":"bob""#));
+        ann.send(r#"{"type":"heartbeat","id":1}"#);
+        assert_eq!(next(&mut ann)["id"], 1);
+    }
+
+    /// SIGTERM drains, and the process ends well.
+    fn drains(mut self) {
+        let mut ann = self.connect("/?uid=ann");
+        self.signal("-TERM");
+        assert_eq!(ann.closed().0, 1001);
+        let end = self.child.wait().expect("an end");
+        assert!(end.success(), "{end}");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+fn run(command: &mut Command) -> ExitStatus {
+    command.status().expect("the binary")
+}
+
+/// A back end that refuses the first request and takes the others.
+fn backend() -> Backend {
+    let count = AtomicUsize::new(0);
+    Backend::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Answer::Status(500, String::new()),
+        _ => Answer::Status(200, String::new()),
+    })
+}
+
+fn webhook(backend: &Backend) -> [String; 4] {
+    ["--webhook".to_owned(), backend.url(), "--webhook-events".to_owned(), "open".to_owned()]
+}
+
+/// A pipe whose reader is gone.
+fn closed_pipe() -> PipeWriter {
+    pipe().expect("a pipe").1
+}
+
+/// A pipe that takes no byte more.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().expect("a pipe");
+    let flags = fcntl_getfl(&writer).expect("flags");
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("flags");
+    for chunk in [&[b'-'; 4096][..], b"-"] {
+        let end = std::iter::repeat_with(|| writer.write(chunk)).find_map(Result::err).expect("an end");
+        assert_eq!(end.kind(), ErrorKind::WouldBlock);
+    }
+    fcntl_setfl(&writer, flags).expect("flags");
+    (reader, writer)
+}
+
+fn dev_full() -> File {
+    File::options().write(true).open("/dev/full").expect("/dev/full")
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    for stderr in [Stdio::from(closed_pipe()), Stdio::from(dev_full())] {
+        let backend = backend();
+        let mut served = Served::start(stderr, &webhook(&backend).each_ref().map(String::as_str));
+        served.lives(&backend);
+        until("lines are counted", || served.dropped() >= 5);
+        served.drains();
+    }
+}
+
+#[test]
+fn a_reader_of_the_log_that_goes_stops_nothing() {
+    let backend = backend();
+    let (reader, writer) = pipe().expect("a pipe");
+    let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
+    // As `2>&1 | head -n 2` does.
+    assert_eq!(BufReader::new(reader).lines().take(2).map_while(Result::ok).count(), 2);
+    served.lives(&backend);
+    until("lines are counted", || served.dropped() > 0);
+    served.drains();
+}
+
+#[test]
+fn a_pipe_that_is_not_read_stops_nothing_and_tells_what_was_lost() {
+    for is_nonblocking in [false, true] {
+        let backend = backend();
+        let (reader, writer) = full_pipe();
+        if is_nonblocking {
+            // As a parent that uses the pipe itself may make it.
+            let flags = fcntl_getfl(&writer).expect("flags");
+            fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("flags");
+        }
+        let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
+        served.lives(&backend);
+        assert_eq!(served.dropped(), 0, "they wait");
+        // Two lines of some 700 bytes each.
+        let long = format!("/?uid={}", "%01".repeat(128));
+        until("the queue is full", || {
+            (0..100).for_each(|_| drop(served.connect(&long)));
+            served.dropped() > 100
+        });
+        served.lives_on();
+
+        let (told, lines) = common::channel();
+        std::thread::spawn(move || {
+            BufReader::new(reader).lines().map_while(Result::ok).for_each(|line| drop(told.send(line)));
+        });
+        let mut in_log = 0;
+        until("the log tells of each line that is missing", || {
+            let notices = lines.so_far();
+            let counts = notices.iter().filter_map(|line| line.split_once("log lines dropped since the last line: "));
+            in_log += counts.map(|(_, count)| count.parse::<u64>().expect("a number")).sum::<u64>();
+            in_log == served.dropped()
+        });
+        served.signal("-TERM");
+        until("the last line is written", || lines.so_far().iter().any(|line| line.ends_with(" drained")));
+        assert!(served.child.wait().expect("an end").success());
+    }
+}
+
+impl Served {
+    /// A client and a health check.
+    fn lives_on(&self) {
+        let mut cat = self.connect("/?uid=cat");
+        cat.send(r#"{"type":"heartbeat","id":2}"#);
+        assert_eq!(next(&mut cat)["id"], 2);
+        assert!(self.get("/healthz").starts_with("HTTP/1.1 200 "));
+    }
+}
+
+#[test]
+fn a_full_pipe_at_the_end_changes_no_exit_code() {
+    let (_reader, writer) = full_pipe();
+    Served::start(writer.try_clone().expect("a descriptor"), &[]).drains();
+    let flags = ["serve", "--listen", "unix:/dev/null", "--api", "off"];
+    assert_eq!(run(command(&flags).stderr(writer)).code(), Some(1));
+}
+
+#[test]
+fn a_full_pipe_for_the_addresses_stops_no_start() {
+    let scratch = Scratch::new("stdout");
+    let path = scratch.file("push.sock");
+    let (_reader, writer) = full_pipe();
+    let listen = format!("unix:{}", path.display());
+    let mut command = command(&["serve", "--listen", &listen, "--api", "off"]);
+    let mut child =
+        command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer).spawn().expect("the binary");
+    until("it listens", || UnixStream::connect(&path).is_ok());
+    let mut client = Client::connect_unix(&path, "/?uid=ann").expect("a WebSocket");
+    assert_eq!(next(&mut client)["type"], "welcome");
+    let kill = Command::new("kill").arg(child.id().to_string()).status().expect("kill");
+    assert!(kill.success() && child.wait().expect("an end").success());
+}
+
+#[test]
+fn closed_descriptors_are_no_sockets() {
+    // A descriptor that the server opened in their place would get the log, or the addresses.
+    let scratch = Scratch::new("closed");
+    let path = scratch.file("push.sock");
+    let mut shell = Command::new("sh");
+    let script = r#"exec "$0" serve --log debug --listen "unix:$1" --api off <&- >&- 2>&-"#;
+    let mut child = shell.args(["-c", script, env!("CARGO_BIN_EXE_fdpush")]).arg(&path).spawn().expect("a shell");
+    until("it listens", || UnixStream::connect(&path).is_ok());
+    let mut client = Client::connect_unix(&path, "/?uid=ann").expect("a WebSocket");
+    assert_eq!(next(&mut client)["type"], "welcome");
+    let kill = Command::new("kill").arg(child.id().to_string()).status().expect("kill");
+    assert!(kill.success());
+    assert_eq!(client.closed().0, 1001);
+    assert!(child.wait().expect("an end").success());
+}
+
+#[test]
+fn commands_whose_output_is_closed_or_full_do_not_panic() {
+    let secret = format!("--jwt-secret={}", "x".repeat(32));
+    for (args, to_full) in [
+        (&["config"][..], 1),
+        (&["check"], 1),
+        (&["token", "--uid", "ann", &secret], 1),
+        (&["--help"], 0),
+        (&["serve", "--listen", "nowhere"], 2),
+        (&["config", "--config", "/nonexistent"], 1),
+        (&["serve", "--listen", "unix:/dev/null", "--api", "off"], 1),
+    ] {
+        let to_closed = if to_full == 1 && !args.contains(&"--config") && args[0] != "serve" { 0 } else { to_full };
+        let status = run(command(args).stdout(closed_pipe()).stderr(closed_pipe()));
+        assert_eq!(status.code(), Some(to_closed), "{args:?} to a closed pipe: {status}");
+        let status = run(command(args).stdout(dev_full()).stderr(dev_full()));
+        assert_eq!(status.code(), Some(to_full), "{args:?} to a full disk: {status}");
+    }
+}
+
+#[test]
+fn a_record_is_one_line_whatever_came_from_outside() {
+    let scratch = Scratch::new("forged");
+    let path = scratch.file("api.gram");
+    let flag = format!("unixgram:{}", path.display());
+    let gateway = Gateway::spawn(&["--log", "debug", "--api", &flag]);
+    let sender = UnixDatagram::unbound().expect("a socket");
+    let forged = "\n2026-01-01T00:00:00.000Z ERROR [fdpush] FORGED";
+    for (name, escaped) in [
+        (forged, r"\n2026-01-01T00:00:00.000Z ERROR [fdpush] FORGED"),
+        ("\r\u{1b}[2K", r"\r\u{1b}[2K"),
+        ("\u{85}\u{9b}\u{7f}", r"\u{85}\u{9b}\u{7f}"),
+        ("\u{2028}\u{202e}\u{2066}", r"\u{2028}\u{202e}\u{2066}"),
+    ] {
+        let datagram = serde_json::json!({ name: 1 }).to_string();
+        sender.send_to(datagram.as_bytes(), &path).expect("a datagram");
+        let line = gateway.logged("a datagram is not carried out");
+        assert!(line.contains(escaped), "{line}");
+    }
+    let target = format!("/?uid={}", percent_encoding::utf8_percent_encode(forged, percent_encoding::NON_ALPHANUMERIC));
+    let (_client, fd) = gateway.open(&target, &[]);
+    let line = gateway.logged(&format!("fd {fd} opened"));
+    assert!(line.contains(r"\n2026"), "{line}");
+}
+
+#[test]
+fn a_long_text_from_outside_is_cut() {
+    let scratch = Scratch::new("long");
+    let config = scratch.file("fdpush.toml");
+    fs::write(&config, "").expect("a file");
+    let gateway = Gateway::start(&["--config", &config.display().to_string()]);
+    fs::write(&config, format!("origin = [\"{}\"]\n", "x".repeat(1 << 20))).expect("a file");
+    gateway.signal("-HUP");
+    let line = gateway.logged("the settings stay as they are");
+    assert!(line.len() < 4096 && line.ends_with(" [cut]"), "{} bytes", line.len());
+}
