@@ -202,6 +202,21 @@ impl Context<'_> {
         self.core.connections_after(after, limit)
     }
 
+    /// Keeps a control connection: it is not closed to make room for another one. A handler calls it once it knows that the
+    /// request comes from a back end of its own, and before it carries the request out. It has effect until the connection
+    /// ends, or until [`release_control`](Context::release_control).
+    ///
+    /// `false`: [`control_connections_max`](Limits::control_connections_max) others are kept, or it is no control
+    /// connection. The first is counted as [`control_refused`](Stats::control_refused); 503 is the answer to give.
+    pub fn keep_control(&mut self, fd: Fd) -> bool {
+        self.core.keep_control(fd)
+    }
+
+    /// Keeps a control connection no longer, of which a key is not valid any more.
+    pub fn release_control(&mut self, fd: Fd) {
+        self.core.release_control(fd);
+    }
+
     /// Keeps a value of one's own with a connection: what an upgrade found out about it, say, for its messages. It
     /// replaces the one before, can be set from `on_upgrade` on, and is dropped when the connection's `on_close` has
     /// returned. Connections without one pay nothing for it. `false`: the connection is gone.

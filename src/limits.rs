@@ -17,8 +17,9 @@ pub struct Limits {
     /// [`derived_connections_max`](Limits::derived_connections_max). At most [`Fd::CONNECTIONS_MAX`].
     pub connections_max: Option<u32>,
 
-    /// Connections of [control listeners](crate::Server::listen_control) at a time; over it, a new one gets 503. They are
-    /// not counted in `connections_max`. Fixed when the server starts: as many descriptors are reserved. From 1 to
+    /// Connections of [control listeners](crate::Server::listen_control) that are
+    /// [kept](crate::Context::keep_control) at a time. 16 more have a place: when all places are taken, a new connection
+    /// takes that of the oldest one that is not kept. They are not counted in `connections_max`. Fixed when the server starts: as many descriptors are reserved. From 1 to
     /// 65,536. Default 256.
     pub control_connections_max: u32,
 

@@ -38,10 +38,27 @@ impl Handler for Controlled {
         }
     }
 
-    fn on_request(&mut self, ctx: &mut Context<'_>, _: Fd, request: &Request) -> Option<Response> {
-        let status = if ctx.is_draining() { 503 } else { 200 };
-        request.is_control().then(|| Response::new(status))
+    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
+        match &*request.path() {
+            _ if !request.is_control() => None,
+            "/later" => Some(Response::later()),
+            "/keep" if ctx.keep_control(fd) => Some(Response::new(200)),
+            "/keep" => Some(Response::new(503).close()),
+            "/release" => {
+                ctx.release_control(fd);
+                Some(Response::new(200))
+            }
+            _ => Some(Response::new(if ctx.is_draining() { 503 } else { 200 })),
+        }
     }
+}
+
+/// A connection to a control listener that has asked for this path, and the status it got.
+fn asked(control: SocketAddr, path: &str) -> (Raw, u16) {
+    let mut raw = Raw::connect(control);
+    raw.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let status = raw.reply().status;
+    (raw, status)
 }
 
 /// A server with a control listener, and where that is.
@@ -81,37 +98,48 @@ fn a_request_knows_which_kind_of_listener_it_came_through() {
 fn control_connections_have_a_limit_and_counts_of_their_own() {
     let limits = Limits { control_connections_max: 2, connections_max: Some(1), ..Limits::default() };
     let (server, control) = controlled(limits);
-    let mut operators = [Raw::connect(control), Raw::connect(control)];
-    for operator in &mut operators {
-        operator.send(READY);
-        assert_eq!(operator.reply().status, 200);
-    }
-    let mut third = Raw::connect(control);
-    let reply = third.reply();
+    let (mut first, status) = asked(control, "/keep");
+    assert_eq!(status, 200);
+    let (second, status) = asked(control, "/keep");
+    assert_eq!(status, 200);
+    let (mut third, status) = asked(control, "/keep");
+    assert_eq!(status, 503);
+    third.end();
+    first.send("BAD\r\n\r\n");
+    assert_eq!(first.reply().status, 400);
+    drop((first, third));
+    server.wait_until("one is left", |ctx| ctx.stats().control == 1);
+
+    // The places of those that are not kept are taken for good while all of them wait for answers.
+    let later = "GET /later HTTP/1.1\r\nHost: a\r\n\r\n";
+    let bytes = server.ask(|ctx| ctx.stats().traffic.bytes_in) + 17 * later.len() as u64;
+    let mut waiting: Vec<Raw> = (0..17).map(|_| Raw::connect(control)).collect();
+    waiting.iter_mut().for_each(|operator| operator.send(later));
+    server.wait_until("all have asked", move |ctx| ctx.stats().traffic.bytes_in == bytes);
+    let mut late = Raw::connect(control);
+    let reply = late.reply();
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     assert_eq!(code(&reply), "unavailable");
     assert!(reply.body.contains("API connection limit reached (2)"), "{reply:?}");
-    third.end();
-    operators[0].send("BAD\r\n\r\n");
-    assert_eq!(operators[0].reply().status, 400);
+    late.end();
 
     // No client was refused, and one has its place.
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.connections_max, stats.control_connections_max), (1, 2));
-    assert_eq!((stats.refused, stats.control_refused), (0, 1));
+    assert_eq!((stats.refused, stats.control_refused, stats.control_evicted), (0, 2, 0));
     assert_eq!(stats.refused_by_status, BTreeMap::new());
     assert_eq!(stats.control_refused_by_status, BTreeMap::from([(400, 1), (503, 1)]));
     let client = server.connect("/");
     let mut other = server.raw();
     assert_eq!(other.reply().status, 503);
     let stats = server.ask(|ctx| ctx.stats());
-    assert_eq!((stats.refused, stats.control_refused), (1, 1));
+    assert_eq!((stats.refused, stats.control_refused), (1, 2));
     assert_eq!(stats.refused_by_status, BTreeMap::from([(503, 1)]));
     drop(client);
 
     // A freed place is used again.
-    drop(operators);
-    server.wait_until("they are gone", |ctx| ctx.stats().control == 0);
+    drop(second);
+    server.wait_until("it is gone", |ctx| ctx.stats().control == 17);
     let mut operator = Raw::connect(control);
     operator.send(READY);
     assert_eq!(operator.reply().status, 200);
@@ -160,13 +188,37 @@ fn what_the_server_refuses_itself_is_json_for_back_ends() {
 }
 
 #[test]
-fn an_operator_too_many_is_told_so_in_json() {
-    let (server, control) = controlled(Limits::default());
-    let operators: Vec<Raw> = (0..256).map(|_| Raw::connect(control)).collect();
-    server.wait_until("all have come in", |ctx| ctx.stats().control == 256);
-    let reply = Raw::connect(control).reply();
-    assert_eq!((reply.status, code(&reply)), (503, "unavailable"));
-    drop(operators);
+fn the_oldest_connection_that_is_not_kept_makes_room() {
+    let limits = Limits { control_connections_max: 4, ..Limits::default() };
+    let (server, control) = controlled(limits);
+    let (mut kept, status) = asked(control, "/keep");
+    assert_eq!(status, 200);
+    let (mut released, status) = asked(control, "/keep");
+    assert_eq!(status, 200);
+    // Idle ones of every kind: silent, within a head, within a body, and between two requests.
+    let mut idle: Vec<Raw> = (0..18).map(|_| Raw::connect(control)).collect();
+    server.wait_until("all have come in", |ctx| ctx.stats().control == 20);
+    idle[1].send("GET / HT");
+    idle[2].send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx");
+    idle[3].send(READY);
+    assert_eq!(idle[3].reply().status, 200);
+    let _newer: Vec<Raw> = (0..4).map(|_| asked(control, "/ready").0).collect();
+    idle[2].reply_head();
+    for oldest in &mut idle[..4] {
+        oldest.rest();
+    }
+    // The others are there, and so are those that are kept.
+    for other in idle[4..].iter_mut().chain([&mut kept]) {
+        other.send(READY);
+        assert_eq!(other.reply().status, 200);
+    }
+    assert_eq!(server.ask(|ctx| ctx.stats().control_evicted), 4);
+    released.send("GET /release HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(released.reply().status, 200);
+    let _flood: Vec<Raw> = (0..100).map(|_| Raw::connect(control)).collect();
+    released.end();
+    kept.send(READY);
+    assert_eq!(kept.reply().status, 200);
 }
 
 #[test]

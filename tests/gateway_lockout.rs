@@ -5,10 +5,11 @@ mod common;
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::Raw;
 use common::gateway::{Gateway, request, until};
 use common::raw::UPGRADE;
+use common::{Client, Raw};
 
 /// The status that a probe gets at this path.
 fn probe(gateway: &Gateway, path: &str) -> u16 {
@@ -40,5 +41,92 @@ fn probes_are_answered_while_clients_have_all_descriptors() {
     }
     assert_eq!(probe(&gateway, "/healthz"), 200);
     drop((clients, back_ends));
-    until("clients come in again", || common::Client::connect(gateway.address, "/", &[]).is_ok());
+    until("clients come in again", || Client::connect(gateway.address, "/", &[]).is_ok());
+}
+
+/// Connections to the API without a key, opened again as soon as the server closes them, until it is dropped.
+struct Attack<'scope>(&'scope AtomicBool);
+
+impl<'scope> Attack<'scope> {
+    fn start<'env>(
+        scope: &'scope std::thread::Scope<'scope, 'env>,
+        gateway: &Gateway,
+        over: &'scope AtomicBool,
+    ) -> Self {
+        let api = gateway.api;
+        for start in ["", "GET /api/stats HT", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+            scope.spawn(move || {
+                let mut held = std::collections::VecDeque::new();
+                while !over.load(Ordering::Relaxed) {
+                    let Ok(mut stream) = TcpStream::connect(api) else { continue };
+                    let _ = stream.write_all(start.as_bytes());
+                    held.push_back(stream);
+                    if held.len() > 400 {
+                        held.pop_front();
+                    }
+                }
+            });
+        }
+        Attack(over)
+    }
+}
+
+impl Drop for Attack<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+const KEY: (&str, &str) = ("Authorization", "Bearer key");
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+#[test]
+fn idle_connections_without_a_key_lock_neither_probes_nor_back_ends_out() {
+    let gateway = Gateway::start(&["--api-key", "key", "--api-connections-max", "64"]);
+    let push = request("POST", "/api/push", &[KEY, JSON], r#"{"all":true,"data":1}"#);
+    let mut back_end = Raw::connect(gateway.api);
+    back_end.send(&push);
+    assert_eq!(back_end.reply().status, 200);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _attack = Attack::start(scope, &gateway, &over);
+        gateway.logged("API connections without a valid request were closed for others");
+        for _ in 0..50 {
+            assert_eq!((probe(&gateway, "/healthz"), probe(&gateway, "/readyz")), (200, 200));
+            // One that is kept, and one that comes anew.
+            back_end.send(&push);
+            assert_eq!(back_end.reply().status, 200);
+            assert_eq!(gateway.call("GET", "/api/stats", &[KEY], "").status, 200);
+        }
+        assert_eq!(gateway.call("GET", "/api/stats", &[("Authorization", "Bearer wrong")], "").status, 401);
+    });
+    let metrics = gateway.call("GET", "/metrics", &[KEY], "").body;
+    let evicted = metrics.lines().find_map(|line| line.strip_prefix("fdpush_api_evictions_total "));
+    assert!(evicted.is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count > 100)), "{metrics}");
+}
+
+#[test]
+fn probes_have_their_places_where_back_ends_have_all_of_theirs() {
+    let gateway = Gateway::start(&["--api-key", "key", "--api-connections-max", "3"]);
+    let stats = request("GET", "/api/stats", &[KEY], "");
+    let mut back_ends: Vec<Raw> = (0..3).map(|_| Raw::connect(gateway.api)).collect();
+    for back_end in &mut back_ends {
+        back_end.send(&stats);
+        assert_eq!(back_end.reply().status, 200);
+    }
+    for (method, body) in [("GET", ""), ("POST", r#"{"all":true,"data":1}"#)] {
+        let path = if method == "GET" { "/api/stats" } else { "/api/push" };
+        let refused = gateway.call(method, path, &[KEY, JSON], body);
+        assert_eq!((refused.status, refused.header("Retry-After"), refused.keeps_alive()), (503, Some("1"), false));
+        assert!(refused.body.contains("API connection limit reached (3)"), "{refused:?}");
+    }
+    let _idle: Vec<Raw> = (0..100).map(|_| Raw::connect(gateway.api)).collect();
+    assert_eq!((probe(&gateway, "/healthz"), probe(&gateway, "/readyz")), (200, 200));
+    assert_eq!(gateway.call("GET", "/metrics", &[KEY], "").status, 200);
+    for back_end in &mut back_ends {
+        back_end.send(&stats);
+        assert_eq!(back_end.reply().status, 200);
+    }
+    back_ends.pop();
+    until("a place is free", || gateway.call("GET", "/api/stats", &[KEY], "").status == 200);
 }

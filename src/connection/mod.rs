@@ -33,7 +33,7 @@ pub use crate::connection::http::Deferred;
 pub use crate::connection::queue::{Outbound, Queued};
 
 use crate::connection::heartbeat::Pulse;
-use crate::connection::http::Http;
+use crate::connection::http::{Awaited, Http};
 use crate::connection::output::Output;
 use crate::connection::queue::Queue;
 use crate::fd::Fd;
@@ -136,6 +136,11 @@ impl Connection {
     /// Whether it is no WebSocket, so that what it has to write is answers to requests.
     pub fn is_http(&self) -> bool {
         self.is_control || matches!(self.stage, Stage::Http(_))
+    }
+
+    /// Whether the next step is the client's: no handler has yet to answer it.
+    pub fn waits_for_client(&self) -> bool {
+        !matches!(&self.stage, Stage::Http(http) if http.awaits() == Awaited::Answer)
     }
 
     // What happened.

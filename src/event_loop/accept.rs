@@ -155,8 +155,9 @@ impl Door {
     fn accept_from(&mut self, index: usize, core: &mut Core, epoll: &mio::Registry) -> io::Result<bool> {
         let is_control = self.gates[index].is_control;
         let (mut is_short, mut failures) = (false, 0);
-        for _ in 0..ACCEPTS_PER_TURN_MAX {
-            match self.accept_one(index)? {
+        let share = if is_control { core.control_accepts_max() } else { usize::MAX };
+        for _ in 0..share.min(ACCEPTS_PER_TURN_MAX) {
+            match self.accept_one(index, core)? {
                 Accepted::Connection(socket, peer) => self.take_in(socket, peer, is_control, core, epoll),
                 Accepted::Nobody => return Ok(false),
                 Accepted::Gone => {}
@@ -184,16 +185,23 @@ impl Door {
     }
 
     /// Accepts one connection, for control with a spare descriptor where there is no other.
-    fn accept_one(&mut self, index: usize) -> io::Result<Accepted> {
+    ///
+    /// The last spare is for refusals, unless a control connection can be closed: the turn's end frees its descriptor.
+    fn accept_one(&mut self, index: usize, core: &mut Core) -> io::Result<Accepted> {
         let Gate { listener: Some(listener), is_control, .. } = &self.gates[index] else { return Ok(Accepted::Nobody) };
-        loop {
-            let accepted = listener.accept()?;
-            let may_take_spare = *is_control && self.spares.len() > 1;
-            if !may_take_spare || !matches!(accepted, Accepted::Exhausted) {
-                return Ok(accepted);
+        let mut accepted = listener.accept()?;
+        while *is_control && matches!(accepted, Accepted::Exhausted) {
+            let is_last = self.spares.len() == 1;
+            if self.spares.is_empty() || (is_last && !core.table.has_place_to_take()) {
+                break;
             }
             self.spares.pop();
+            accepted = listener.accept()?;
+            if is_last && matches!(accepted, Accepted::Connection(..)) {
+                core.evict_control();
+            }
         }
+        Ok(accepted)
     }
 
     /// Makes a connection of an accepted socket, or refuses it.
@@ -220,12 +228,11 @@ impl Door {
     fn refusal(&mut self, is_control: bool, core: &mut Core) -> Option<Refused> {
         let control = core.table.control_len();
         if is_control {
-            let max = core.control_connections_max;
-            let is_full = control >= max as usize;
-            return is_full.then(|| {
-                core.count_full(true, control_limit_reached(max));
-                Refused::ControlFull
-            });
+            if core.make_control_room() {
+                return None;
+            }
+            core.count_full(true, control_limit_reached(core.control_connections_max));
+            return Some(Refused::ControlFull);
         }
         let max = core.connections_max;
         if core.table.len() - control >= max {

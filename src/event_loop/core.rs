@@ -288,6 +288,48 @@ impl Core {
         }
     }
 
+    /// Keeps a control connection when others need room: see [`Context::keep_control`](crate::Context::keep_control).
+    pub fn keep_control(&mut self, fd: Fd) -> bool {
+        let Some(slot) = self.table.slot_of(fd) else { return false };
+        if !self.table.get(slot).is_some_and(|entry| entry.connection.is_control()) {
+            return false;
+        }
+        let max = self.control_connections_max;
+        let is_kept = self.table.places().keep(slot, max as usize);
+        if !is_kept {
+            self.count_control_full();
+        }
+        is_kept
+    }
+
+    /// Keeps a control connection no longer.
+    pub fn release_control(&mut self, fd: Fd) {
+        if let Some(slot) = self.table.slot_of(fd) {
+            self.table.places().release(slot);
+        }
+    }
+
+    /// Whether there is a place for one more control connection. One that is not kept is closed for it.
+    pub fn make_control_room(&mut self) -> bool {
+        let max = self.control_connections_max as usize;
+        !self.table.places().are_taken(max) || self.evict_control()
+    }
+
+    /// Control connections that may be accepted in one turn.
+    pub fn control_accepts_max(&mut self) -> usize {
+        let max = self.control_connections_max as usize;
+        self.table.places().accepts_max(max)
+    }
+
+    /// Closes the oldest control connection that is not kept. Its descriptor is free when the turn ends.
+    pub fn evict_control(&mut self) -> bool {
+        let Some(slot) = self.table.take_oldest_place() else { return false };
+        let event = self.table.step(slot, |connection, env| connection.abort(env));
+        self.record_end(slot, event);
+        self.count_eviction();
+        true
+    }
+
     /// Begins to drain: every WebSocket is closed with 1001, in its time; what is none, and not for control, at once.
     pub fn begin_drain(&mut self) {
         if self.drain.is_some() {

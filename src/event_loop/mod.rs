@@ -7,6 +7,7 @@
 mod accept;
 mod answers;
 mod clock;
+mod control;
 mod core;
 mod drain;
 mod inbox;

@@ -49,6 +49,9 @@ pub struct Stats {
     /// Requests of control connections refused since the start, by the HTTP status they got. `refused_by_status` does not
     /// count them.
     pub control_refused_by_status: BTreeMap<u16, u64>,
+    /// Control connections since the start that were closed to make room for others: see
+    /// [`Context::keep_control`](crate::Context::keep_control).
+    pub control_evicted: u64,
     /// WebSockets opened since the start.
     pub opened: u64,
     /// WebSockets closed since the start: `opened == closed + open`.
@@ -96,6 +99,8 @@ pub struct Stats {
 pub struct Counters {
     pub accepted: u64,
     pub accept_errors: u64,
+    pub control_evicted: u64,
+    evicted: Hush,
     clients: Refusals,
     control: Refusals,
     pub opened: u64,
@@ -151,6 +156,7 @@ impl Core {
             control_refused: counters.control.full,
             control_refused_by_status: counters.control.by_status.clone(),
             accept_errors: counters.accept_errors,
+            control_evicted: counters.control_evicted,
             opened: counters.opened,
             closed: counters.closed,
             closed_by_cause: counters.closed_by_cause.clone(),
@@ -208,6 +214,26 @@ impl Core {
         log::debug!("cannot accept a connection: {error}");
         if let Some(count) = self.counters.accept.count(self.table.env.now) {
             log::warn!("cannot accept a connection: {error} (since the last such line: {count})");
+        }
+    }
+
+    /// A control connection was closed to make room for another.
+    pub fn count_eviction(&mut self) {
+        self.counters.control_evicted += 1;
+        if let Some(count) = self.counters.evicted.count(self.table.env.now) {
+            log::warn!(
+                "API connections without a valid request were closed for others (since the last such line: {count})"
+            );
+        }
+    }
+
+    /// A control connection cannot be kept. The request on it is refused by its handler.
+    pub fn count_control_full(&mut self) {
+        let max = self.control_connections_max;
+        let refusals = &mut self.counters.control;
+        refusals.full += 1;
+        if let Some(count) = refusals.hush.count(self.table.env.now) {
+            log::warn!("API connection limit reached ({max}): requests get 503 (since the last such line: {count})");
         }
     }
 

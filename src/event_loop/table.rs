@@ -8,6 +8,7 @@ use std::io::IoSlice;
 use slab::Slab;
 
 use crate::connection::{Connection, Env, Event, Next, Outbound, Sent};
+use crate::event_loop::control::Places;
 use crate::event_loop::socket::Socket;
 use crate::fd::Fd;
 use crate::limits::SlowReader;
@@ -64,6 +65,8 @@ pub struct Table {
     retired: usize,
     /// Control connections among those there are.
     control: usize,
+    /// Those of them that have a place.
+    places: Places,
 }
 
 /// What flushing came to.
@@ -90,6 +93,7 @@ impl Table {
             held: 0,
             retired: 0,
             control: 0,
+            places: Places::default(),
         }
     }
 
@@ -101,6 +105,23 @@ impl Table {
     /// How many of them are control connections.
     pub fn control_len(&self) -> usize {
         self.control
+    }
+
+    /// Which of them make room for others.
+    pub fn places(&mut self) -> &mut Places {
+        &mut self.places
+    }
+
+    /// Whether [`take_oldest_place`](Table::take_oldest_place) would find one.
+    pub fn has_place_to_take(&self) -> bool {
+        let waits = |slot: u32| self.get(slot).is_some_and(|entry| entry.connection.waits_for_client());
+        self.places.others().any(waits)
+    }
+
+    /// Takes its place from the oldest control connection that is not kept and that waits for its client.
+    pub fn take_oldest_place(&mut self) -> Option<u32> {
+        let Table { places, entries, .. } = self;
+        places.take_oldest(|slot| entries.get(slot as usize).is_some_and(|entry| entry.connection.waits_for_client()))
     }
 
     /// One more than the highest slot ever used.
@@ -124,6 +145,9 @@ impl Table {
             is_readable: false,
             is_hung_up: false,
         });
+        if is_control {
+            self.places.insert(slot);
+        }
         if slot == self.slots_end() {
             self.generations.push(0);
         }
@@ -134,7 +158,10 @@ impl Table {
     pub fn remove(&mut self, slot: u32) {
         let Some(entry) = self.entries.get_mut(slot as usize).filter(|entry| entry.socket.is_some()) else { return };
         entry.connection.release(&mut self.env);
-        self.control -= usize::from(entry.connection.is_control());
+        if entry.connection.is_control() {
+            self.control -= 1;
+            self.places.remove(slot);
+        }
         match self.generations.get_mut(slot as usize) {
             Some(generation) if *generation < Fd::GENERATION_MAX => {
                 *generation += 1;

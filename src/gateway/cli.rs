@@ -222,8 +222,8 @@ pub struct Api {
     #[arg(long, value_name = "FILE", env = "FDPUSH_API_KEY_FILE", value_parser = path)]
     pub api_key_file: Option<PathBuf>,
 
-    /// Connections to --api at a time; over it, 503. They are not counted in --connections-max; as many descriptors are
-    /// reserved for them
+    /// Connections to --api at a time that have sent a valid request; over it, 503. 16 more have a place, for probes; an idle
+    /// one of them makes room for a new one. They are not counted in --connections-max; as many descriptors are reserved
     #[arg(long, value_name = "COUNT", env = "FDPUSH_API_CONNECTIONS_MAX",
         default_value_t = Limits::default().control_connections_max,
         value_parser = clap::value_parser!(u32).range(1..=65_536))]

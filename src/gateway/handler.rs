@@ -404,9 +404,9 @@ impl Handler for Gateway {
         self.roster.handle_close(ctx, fd, closed);
     }
 
-    fn on_head(&mut self, ctx: &mut Context<'_>, _: Fd, request: &Request) -> Intake {
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Intake {
         match request.is_control() {
-            true => self.api.take_in(ctx, request, &self.metrics),
+            true => self.api.take_in(ctx, fd, request, &self.metrics),
             // Nothing that is served to clients has a body.
             false => Response::text(404, "not found\n").into(),
         }
@@ -416,7 +416,7 @@ impl Handler for Gateway {
         self.api.handle_piece(ctx, fd, state, piece, &self.metrics);
     }
 
-    fn on_request(&mut self, ctx: &mut Context<'_>, _: Fd, request: &Request) -> Option<Response> {
+    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
         if !request.is_control() {
             return if self.settings.serve.serves_page() { page::respond(request) } else { None };
         }
@@ -428,7 +428,7 @@ impl Handler for Gateway {
             let hook = hook.as_ref().map_or(*verified, Hook::stats);
             metrics.encode(snapshot::of(&ctx.stats(), counts, webhook, hook))
         };
-        Some(api.respond(ctx, request, &mut parts, text))
+        Some(api.respond(ctx, fd, request, &mut parts, text))
     }
 
     fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {

@@ -48,6 +48,11 @@ impl ApiError {
         ApiError::new(413, "too_large", message)
     }
 
+    /// The API has `max` connections of back ends.
+    pub fn full(max: u32) -> ApiError {
+        ApiError::new(503, "unavailable", format!("API connection limit reached ({max})"))
+    }
+
     pub fn unsupported_media_type(wanted: &'static str) -> ApiError {
         ApiError::new(415, "unsupported_media_type", format!("Content-Type must be {wanted}"))
     }

@@ -166,8 +166,8 @@ impl Api {
     }
 
     /// The head of a request with a body: refused before it is sent, where it can be.
-    pub fn take_in(&mut self, ctx: &mut Context<'_>, request: &Request, metrics: &Metrics) -> Intake {
-        match self.admit(request) {
+    pub fn take_in(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, metrics: &Metrics) -> Intake {
+        match self.admit(ctx, fd, request) {
             Ok(Call::Batch) => Intake::pieces(Batch::new(ctx.limits().body_bytes_max)),
             Ok(_) => Intake::Whole,
             Err(refused) => Intake::Refuse(refused.response(metrics)),
@@ -204,11 +204,12 @@ impl Api {
     pub fn respond(
         &mut self,
         ctx: &mut Context<'_>,
+        fd: Fd,
         request: &Request,
         parts: &mut Parts<'_>,
         metrics_text: impl FnOnce(&Context<'_>) -> String,
     ) -> Response {
-        let call = match self.admit(request) {
+        let call = match self.admit(ctx, fd, request) {
             Ok(call) => call,
             Err(refused) => return refused.response(parts.metrics),
         };
@@ -252,8 +253,24 @@ impl Api {
         Response::json(status, json)
     }
 
+    /// As [`judge`](Api::judge). A connection with a valid request is kept when others come. Probes and scrapes find their
+    /// place without that, also where back ends have all of theirs.
+    fn admit<'r>(&self, ctx: &mut Context<'_>, fd: Fd, request: &'r Request) -> Result<Call<'r>, Refused> {
+        let judged = self.judge(request);
+        match &judged {
+            Ok(Call::Healthy | Call::Ready | Call::Metrics) => {}
+            Ok(call) if !ctx.keep_control(fd) => {
+                let error = ApiError::full(ctx.limits().control_connections_max);
+                return Err(Refused { label: call.label(), allow: None, error });
+            }
+            Err(Refused { error: ApiError { status: 401 | 403, .. }, .. }) => ctx.release_control(fd),
+            Ok(_) | Err(_) => {}
+        }
+        judged
+    }
+
     /// Whether a request may be carried out, and which call it is.
-    fn admit<'r>(&self, request: &'r Request) -> Result<Call<'r>, Refused> {
+    fn judge<'r>(&self, request: &'r Request) -> Result<Call<'r>, Refused> {
         let path = request.target().split_once('?').map_or(request.target(), |(path, _)| path);
         let call = Call::of(path);
         let refused = |error| Refused { label: call.map_or("other", Call::label), allow: None, error };
@@ -357,6 +374,8 @@ impl Refused {
         let response = self.error.response(None);
         match self.allow {
             Some(allow) => response.header("Allow", allow),
+            // RFC 9110 section 10.2.3. The connection has no place, and gives up the one it has.
+            None if self.error.status == 503 => response.header("Retry-After", "1").close(),
             None => response,
         }
     }
