@@ -19,7 +19,8 @@ pub type Notice = Box<dyn Any + Send>;
 /// What happens on a server. Every method has a default, so a handler says only what it cares about.
 ///
 /// All are called on the loop's one thread, one at a time: a push inside a callback never re-enters a handler. They must
-/// not block. A panic closes the connection that was served with 1011 and is logged; the server goes on.
+/// not block: one that takes over 100 ms is warned of by its name in the log. A panic closes the connection that was served
+/// with 1011 and is logged; the server goes on.
 pub trait Handler {
     /// The server runs: the place to start timers.
     fn on_start(&mut self, ctx: &mut Context<'_>) {

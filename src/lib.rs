@@ -26,7 +26,7 @@
 //!
 //! # What it says
 //!
-//! The server logs through the `log` crate: refused origins, a full server, handlers that panicked. A program without a
+//! The server logs through the `log` crate: refused origins, a full server, handlers that panicked or blocked. A program without a
 //! logger sees none of it. Any will do; with `simple_logger`:
 //!
 //! ```ignore

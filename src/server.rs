@@ -374,6 +374,13 @@ impl<H: Handler> Application for Adapter<H> {
         handler.on_timer(&mut ctx, timer);
     }
 
+    fn command_name(command: &Command) -> &'static str {
+        match command {
+            Command::Call(_) => "a command of Remote",
+            Command::Notice(_) => "on_notice",
+        }
+    }
+
     fn command(&mut self, core: &mut Core, command: Command) {
         let (handler, mut ctx) = self.with(core);
         match command {

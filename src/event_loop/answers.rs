@@ -17,7 +17,7 @@ impl<A: Application> EventLoop<A> {
     /// Asks what is to become of a body that was announced.
     pub(super) fn take_in(&mut self, fd: Fd, request: Box<Request>) {
         let mut intake = None;
-        self.call(Some(fd), |application, core| intake = Some(application.head(core, fd, &request)));
+        self.call("on_head", Some(fd), |application, core| intake = Some(application.head(core, fd, &request)));
         let intake = intake.unwrap_or_else(|| Intake::Refuse(self.internal_error(fd)));
         let Some(slot) = self.core.table.slot_of(fd) else { return };
         if let Some((entry, env)) = self.core.table.get_mut(slot) {
@@ -29,7 +29,7 @@ impl<A: Application> EventLoop<A> {
     /// Hands a piece of a body to the application.
     pub(super) fn hand_on(&mut self, fd: Fd, bytes: &[u8], is_last: bool, mut state: Box<dyn Any>) {
         let mut is_done = false;
-        self.call(Some(fd), |application, core| {
+        self.call("on_body", Some(fd), |application, core| {
             if !bytes.is_empty() {
                 application.body(core, fd, &mut *state, Piece::Bytes(bytes));
             }
@@ -49,7 +49,7 @@ impl<A: Application> EventLoop<A> {
 
     pub(super) fn answer_request(&mut self, fd: Fd, request: &Request, wanted_upgrade: bool) {
         let mut answered = None;
-        self.call(Some(fd), |application, core| answered = Some(application.request(core, fd, request)));
+        self.call("on_request", Some(fd), |application, core| answered = Some(application.request(core, fd, request)));
         match answered {
             Some(Some(response)) if response.is_later() => self.defer(fd, Deferred::Plain),
             Some(Some(response)) => self.respond(fd, response),
@@ -117,7 +117,7 @@ impl<A: Application> EventLoop<A> {
 
     pub(super) fn answer_upgrade(&mut self, fd: Fd, request: Box<Request>) {
         let mut upgrade = None;
-        self.call(Some(fd), |application, core| upgrade = Some(application.upgrade(core, fd, &request)));
+        self.call("on_upgrade", Some(fd), |application, core| upgrade = Some(application.upgrade(core, fd, &request)));
         match upgrade {
             Some(upgrade) => self.finish_upgrade(fd, upgrade, request),
             None => self.refuse(fd, self.internal_error(fd), "a handler panicked"),
@@ -154,7 +154,7 @@ impl<A: Application> EventLoop<A> {
                 if let Some(uid) = accept.chosen_uid() {
                     self.core.bind(fd, uid);
                 }
-                self.call(Some(fd), |application, core| application.opened(core, fd, &request));
+                self.call("on_open", Some(fd), |application, core| application.opened(core, fd, &request));
                 self.settle_ends();
                 self.feed(slot, &mut early);
                 self.core.make_ready(slot);

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime};
 
 use httpdate::HttpDate;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::event_loop::Core;
 use crate::tick::Tick;
@@ -16,6 +17,14 @@ const WALL_DRIFT_MAX: Duration = Duration::from_secs(1);
 /// The monotonic clock.
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// The monotonic clock as of the last tick of the kernel, some milliseconds ago at most. A look at it costs a fraction of one
+/// at the exact clock.
+#[inline]
+pub fn coarse() -> Duration {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// The moment of tick 0.

@@ -6,6 +6,7 @@
 
 mod accept;
 mod answers;
+mod calls;
 mod clock;
 mod control;
 mod core;
@@ -21,7 +22,6 @@ mod timers;
 
 use std::any::Any;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -35,15 +35,15 @@ pub use self::stats::Stats;
 pub use self::timers::TimerId;
 
 use self::accept::Door;
+use self::calls::{Calls, ON_MESSAGE};
 use self::clock::Clock;
 use self::drain::Drain;
 use self::signals::Signals;
 use self::table::Flushed;
-use crate::connection::{Cause, Closed, Env, Event, State};
+use crate::connection::{Closed, Env, Event, State};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
-use crate::protocol::close::CloseCode;
 use crate::protocol::intake::{Intake, Piece};
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
@@ -87,6 +87,8 @@ pub trait Application {
     /// `None`: the application answers no plain HTTP.
     fn request(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Option<Response>;
     fn timer(&mut self, core: &mut Core, timer: TimerId);
+    /// What a command is called in the log.
+    fn command_name(command: &Self::Command) -> &'static str;
     fn command(&mut self, core: &mut Core, command: Self::Command);
     fn stopped(&mut self, core: &mut Core);
 }
@@ -112,6 +114,7 @@ pub struct EventLoop<A: Application> {
     inbox: Inbox<A::Command>,
     signals: Option<Signals>,
     clock: Clock,
+    calls: Calls,
     /// Read into; lent to handlers.
     buffer: Vec<u8>,
     /// Whether the inbox has commands that were put off.
@@ -163,6 +166,7 @@ impl<A: Application> EventLoop<A> {
             inbox,
             signals,
             clock,
+            calls: Calls::default(),
             buffer: vec![0; budget],
             has_commands: false,
             commands: Vec::new(),
@@ -178,7 +182,7 @@ impl<A: Application> EventLoop<A> {
     /// `Interrupted` when a second signal cut the drain short; whatever epoll or a listener reports.
     pub fn run(mut self) -> io::Result<()> {
         self.clock.read(&mut self.core);
-        self.call(None, |application, core| application.started(core));
+        self.guard("on_start", None, |application, core| application.started(core));
         let ended = self.turn_until_drained();
         if ended.is_err() {
             // Whatever cut it short, there is an `on_close` for each `on_open`.
@@ -186,7 +190,7 @@ impl<A: Application> EventLoop<A> {
             self.core.close_due(Tick::NEVER);
             self.settle();
         }
-        self.call(None, |application, core| application.stopped(core));
+        self.guard("on_stop", None, |application, core| application.stopped(core));
         ended
     }
 
@@ -242,7 +246,7 @@ impl<A: Application> EventLoop<A> {
         loop {
             self.has_commands = self.inbox.take(COMMANDS_AT_ONCE, &mut commands);
             for command in commands.drain(..) {
-                self.call(None, |application, core| application.command(core, command));
+                self.call(A::command_name(&command), None, |application, core| application.command(core, command));
                 self.settle();
                 self.flush_long();
             }
@@ -303,6 +307,7 @@ impl<A: Application> EventLoop<A> {
     fn read_ready(&mut self) {
         let mut slots = std::mem::take(&mut self.slots);
         slots.append(&mut self.core.ready);
+        self.calls.begin();
         for slot in slots.drain(..) {
             if let Some((entry, _)) = self.core.table.get_mut(slot) {
                 entry.is_ready = false;
@@ -362,6 +367,10 @@ impl<A: Application> EventLoop<A> {
     /// Hands bytes to a connection, and what they amount to, to the application.
     fn feed(&mut self, slot: u32, bytes: &mut [u8]) {
         let fd = self.core.table.fd_of(slot);
+        self.time_messages(fd, |this| this.handle_input(slot, fd, bytes));
+    }
+
+    fn handle_input(&mut self, slot: u32, fd: Fd, bytes: &mut [u8]) {
         let mut input = bytes;
         loop {
             let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
@@ -393,8 +402,12 @@ impl<A: Application> EventLoop<A> {
         match event {
             Event::Text(text) => self.deliver(fd, Message::Text(&text)),
             Event::Binary(bytes) => self.deliver(fd, Message::Binary(&bytes)),
-            Event::Ping(payload) => self.call(Some(fd), |application, core| application.ping(core, fd, &payload)),
-            Event::Pong(payload) => self.call(Some(fd), |application, core| application.pong(core, fd, &payload)),
+            Event::Ping(payload) => {
+                self.call("on_ping", Some(fd), |application, core| application.ping(core, fd, &payload))
+            }
+            Event::Pong(payload) => {
+                self.call("on_pong", Some(fd), |application, core| application.pong(core, fd, &payload))
+            }
             Event::Request { request, wanted_upgrade } => self.answer_request(fd, &request, wanted_upgrade),
             Event::Head(request) => self.take_in(fd, request),
             Event::Piece { bytes, is_last, state } => self.hand_on(fd, &bytes, is_last, state),
@@ -405,7 +418,7 @@ impl<A: Application> EventLoop<A> {
 
     #[inline]
     fn deliver(&mut self, fd: Fd, message: Message<'_>) {
-        self.call(Some(fd), |application, core| application.message(core, fd, message));
+        self.guard(ON_MESSAGE, Some(fd), |application, core| application.message(core, fd, message));
     }
 
     fn fire_timers(&mut self) {
@@ -424,7 +437,7 @@ impl<A: Application> EventLoop<A> {
                     if let Some(at) = fired.again {
                         self.core.wheel.arm(owner, at);
                     }
-                    self.call(None, |application, core| application.timer(core, fired.id));
+                    self.call("on_timer", None, |application, core| application.timer(core, fired.id));
                 }
             }
             self.settle();
@@ -439,6 +452,7 @@ impl<A: Application> EventLoop<A> {
         if entry.connection.is_doomed(env) {
             entry.is_readable = true;
             self.core.table.retry_write(slot);
+            self.calls.begin();
             self.read(slot);
         }
     }
@@ -459,10 +473,10 @@ impl<A: Application> EventLoop<A> {
         while let Some(ending) = self.core.ends.pop_front() {
             let (fd, closed) = (ending.fd, ending.closed.clone());
             self.core.departing = Some(ending);
-            self.call(None, |application, core| application.closed(core, fd, &closed));
+            self.call("on_close", Some(fd), |application, core| application.closed(core, fd, &closed));
             self.core.departing = None;
             // A session's own `drop` is a handler's code, too.
-            self.call(None, |_, core| core.drop_session(fd));
+            self.call("the drop of a session", Some(fd), |_, core| core.drop_session(fd));
         }
     }
 
@@ -471,6 +485,7 @@ impl<A: Application> EventLoop<A> {
     fn flush_long(&mut self) {
         if self.core.table.env.journal.is_long() {
             self.flush();
+            self.calls.begin();
         }
     }
 
@@ -507,25 +522,5 @@ impl<A: Application> EventLoop<A> {
             self.core.reap(slot);
         }
         self.door.handle_freed();
-    }
-
-    /// Calls the application. A panic is caught: it ends the connection that was served, and only that.
-    #[inline]
-    fn call(&mut self, fd: Option<Fd>, call: impl FnOnce(&mut A, &mut Core)) {
-        let (application, core) = (&mut self.application, &mut self.core);
-        if catch_unwind(AssertUnwindSafe(|| call(application, core))).is_err() {
-            self.handle_panic(fd);
-        }
-    }
-
-    #[cold]
-    fn handle_panic(&mut self, fd: Option<Fd>) {
-        match fd {
-            Some(fd) => log::error!("fd {fd}: a handler panicked; the connection is closed"),
-            None => log::error!("a handler panicked"),
-        }
-        if let Some(slot) = fd.and_then(|fd| self.core.table.slot_of(fd)) {
-            self.core.close_slot(slot, CloseCode::INTERNAL_ERROR, "internal error", Cause::HandlerPanicked);
-        }
     }
 }

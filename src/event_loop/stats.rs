@@ -123,14 +123,14 @@ struct Refusals {
 
 /// When to speak again of what was just warned of, and how often it happened since.
 #[derive(Debug, Default)]
-struct Hush {
+pub struct Hush {
     until: Tick,
     unsaid: u64,
 }
 
 impl Hush {
     /// It happened. When it is time for a line: how often it did since the last one.
-    fn count(&mut self, now: Tick) -> Option<u64> {
+    pub fn count(&mut self, now: Tick) -> Option<u64> {
         self.unsaid += 1;
         if now < self.until {
             return None;

@@ -1,0 +1,146 @@
+//! Handlers that panic or block the loop: the log names the handler and the connection.
+
+mod common;
+
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, TestServer, serve};
+use fdpush::{Context, Fd, Response};
+use log::{LevelFilter, Metadata, Record};
+
+static LINES: Lines = Lines(Mutex::new(Vec::new()));
+
+/// Everything that was logged, by whichever test.
+struct Lines(Mutex<Vec<String>>);
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.lock().expect("no test panics here").push(format!("{} {}", record.level(), record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+/// The first line that begins like this and names this peer.
+fn logged(start: &str, peer: &str) -> String {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let lines = LINES.0.lock().expect("no test panics here");
+        if let Some(line) = lines.iter().find(|line| line.starts_with(start) && line.contains(peer)) {
+            return line.clone();
+        }
+        drop(lines);
+        assert!(Instant::now() < end, "no line begins with {start:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Does to the loop what the test says: `block` or `panic`.
+fn act(what: Option<&str>) {
+    match what {
+        Some("block") => {
+            // Nothing is ever sent.
+            let (_sender, receiver) = mpsc::channel::<()>();
+            assert!(receiver.recv_timeout(Duration::from_millis(150)).is_err());
+        }
+        Some("panic") => panic!("on purpose: \"quoted\"\nERROR forged"),
+        _ => {}
+    }
+}
+
+/// A server whose handlers act when `?HANDLER=WHAT` says so, or for a message, ping or pong its payload.
+fn acting_server() -> TestServer {
+    let _ = log::set_logger(&LINES);
+    log::set_max_level(LevelFilter::Debug);
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.payload_as_str().is_some_and(|text| text.starts_with("on purpose")) {
+            loud(info);
+        }
+    }));
+    let payload = |bytes: &[u8]| act(str::from_utf8(bytes).ok());
+    serve(move |server| {
+        server
+            .on_upgrade(|ctx, fd, request| {
+                act(request.query("upgrade").as_deref());
+                common::tell_fd(ctx, fd, request)
+            })
+            .on_open(|ctx, fd, request| {
+                if let Some(uid) = request.query("uid") {
+                    ctx.bind(fd, uid);
+                }
+                ctx.set_session(fd, request.query("close").unwrap_or_default().into_owned());
+                act(request.query("open").as_deref());
+            })
+            .on_message(move |_, _, message| payload(message.as_bytes()))
+            .on_ping(move |_, _, bytes| payload(bytes))
+            .on_pong(move |_, _, bytes| payload(bytes))
+            .on_close(|ctx: &mut Context<'_>, fd: Fd, _| act(ctx.session::<String>(fd).map(String::as_str)))
+            .on_request(|_, _, request| {
+                act(request.query("request").as_deref());
+                Response::text(200, "fine\n")
+            })
+            .on_notice(|ctx, notice| match notice.downcast_ref::<&str>() {
+                Some(&"timer") => drop(ctx.after(Duration::ZERO)),
+                what => act(what.copied()),
+            })
+            .on_timer(|_, _| act(Some("block")))
+    })
+}
+
+#[test]
+fn a_handler_that_blocks_the_loop_is_named() {
+    let server = acting_server();
+    let blocked = |name: &str, peer: &str| logged(&format!("WARN {name} blocked the loop for "), peer);
+    let mut ann = server.connect("/?uid=ann&open=block&close=block");
+    let (fd, peer) = (
+        ann.fd(),
+        server.ask({
+            let fd = ann.fd();
+            move |ctx| ctx.info(fd).expect("it is there").peer
+        }),
+    );
+    let named = format!(", fd {fd}, uid \"ann\", peer {peer} (since the last such line: 1)");
+    assert!(blocked("on_open", &named).ends_with(&named));
+    ann.send("block");
+    assert!(blocked("on_message", &named).ends_with(&named));
+    ann.ping(b"block");
+    assert!(blocked("on_ping", &named).ends_with(&named));
+    ann.close(1000, "");
+    assert!(blocked("on_close", &named).ends_with(&named));
+    server.connect("/?upgrade=block");
+    blocked("on_upgrade", ", fd ");
+    let mut http = server.raw();
+    http.send("GET /?request=block HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(http.reply().status, 200);
+    blocked("on_request", ", fd ");
+    server.remote.notify("block").expect("room in the inbox");
+    blocked("on_notice", "ms (since");
+    server.remote.notify("timer").expect("room in the inbox");
+    blocked("on_timer", "ms (since");
+    server.ask(|_| act(Some("block")));
+    blocked("a command of Remote", "ms (since");
+}
+
+#[test]
+fn a_panic_is_one_line_with_the_handler_and_the_connection() {
+    let server = acting_server();
+    let text = "panicked: \"on purpose: \\\"quoted\\\"\\nERROR forged\"";
+    for (name, target, payload) in [("on_open", "/?uid=bob&open=panic", ""), ("on_message", "/?uid=bob", "panic")] {
+        let mut bob = server.connect(target);
+        bob.send(payload);
+        assert_eq!(bob.closed().0, 1011);
+        let line = logged(&format!("ERROR {name} {text}"), &format!(", fd {}, uid \"bob\", peer 127.0.0.1:", bob.fd()));
+        assert!(line.ends_with(": the connection is closed") && !line.contains('\n'), "{line}");
+    }
+    assert_eq!(server.refusal("/?upgrade=panic", &[]).0, 500);
+    logged(&format!("ERROR on_upgrade {text}"), ", peer 127.0.0.1:");
+    server.remote.notify("panic").expect("room in the inbox");
+    assert_eq!(logged(&format!("ERROR on_notice {text}"), ""), format!("ERROR on_notice {text}"));
+}
