@@ -63,7 +63,7 @@
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
 //! floor 0   protocol/          fd   tick   peer   message   limits   histogram      pure functions and values
 //!              frame → decoder → assembler                  RFC 6455: bytes to messages
-//!              http → request, intake, body · response · upgrade    RFC 9112: as much of HTTP as an upgrade needs
+//!              http → request, query, intake, body · response · upgrade    RFC 9112: as much of HTTP as an upgrade needs
 //! ```
 //!
 //! To read it: [`fd`](Fd), then `protocol/frame.rs` and its neighbours, `connection/mod.rs`, `event_loop/mod.rs`, and the
@@ -152,6 +152,7 @@ pub use crate::protocol::close::CloseCode;
 pub use crate::protocol::error::ProtocolError;
 pub use crate::protocol::intake::{Intake, Piece};
 pub use crate::protocol::origin::{OriginError, Origins};
+pub use crate::protocol::query::QueryError;
 pub use crate::protocol::request::Request;
 pub use crate::protocol::response::Response;
 pub use crate::protocol::shared::Frame;

@@ -1,6 +1,7 @@
 //! The handler of `fdpush serve`: every event of the loop, and which room it goes to.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -11,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use fdpush::{
-    Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Limits, Message, NAME_BYTES_MAX, Notice, Piece,
-    Request, Response, TimerId, Upgrade,
+    Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Limits, Message, Notice, Piece, Request,
+    Response, TimerId, Upgrade,
 };
 
 use super::api::{Api, Parts};
@@ -258,9 +259,16 @@ impl Gateway {
 
     fn admit_token(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, address: Option<IpAddr>) -> Upgrade {
         let Some(keys) = &self.tokens else { return Upgrade::refuse(Response::text(503, "no keys\n")) };
-        let Some(token) = jwt::find(request) else {
-            self.verified.refused += 1;
-            return Upgrade::refuse(jwt::refuse("a token is needed"));
+        let token = match jwt::find(request) {
+            Ok(Some(token)) => token,
+            Ok(None) => {
+                self.verified.refused += 1;
+                return Upgrade::refuse(jwt::refuse("a token is needed"));
+            }
+            Err(why) => {
+                self.verified.refused += 1;
+                return Upgrade::refuse(Response::text(400, format!("{why}\n")));
+            }
         };
         match keys.verify(&token) {
             Ok(identity) => {
@@ -470,16 +478,9 @@ impl fmt::Display for Who<'_> {
 
 /// The identity that a client claims, where clients are believed.
 fn trusted(request: &Request) -> Result<Identity, Response> {
-    match request.query("uid") {
-        Some(uid) if (1..=NAME_BYTES_MAX).contains(&uid.len()) => {
-            Ok(Identity { uid: Some(uid.into_owned()), ..Identity::default() })
-        }
-        Some(uid) => {
-            let what = format!("uid has {} bytes: it must have 1 to {NAME_BYTES_MAX}\n", uid.len());
-            Err(Response::text(400, what))
-        }
-        None => Ok(Identity::default()),
-    }
+    let refuse = |why: &dyn fmt::Display| Response::text(400, format!("{why}\n"));
+    let uid = request.try_query("uid").map_err(|error| refuse(&error))?;
+    Identity::new(uid.map(Cow::into_owned), Vec::new()).map_err(|error| refuse(&error))
 }
 
 fn unavailable() -> Upgrade {

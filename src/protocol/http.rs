@@ -10,6 +10,7 @@ use std::fmt;
 use std::mem::MaybeUninit;
 
 use super::origin::Authority;
+use super::query::decode_path;
 use super::request::{Layout, Request};
 use super::response::Response;
 use super::target::Target;
@@ -30,8 +31,10 @@ pub enum HttpError {
     BareLineFeed,
     /// The request line is not `method SP target SP version` (RFC 9112 section 3).
     RequestLine,
-    /// The target is neither a path nor an `http` URL, or holds `#`, a control or what is not ASCII (RFC 9112 section 3.2).
+    /// The target is neither a path nor an `http` URL, or holds `#`, a control or what is not UTF-8 (RFC 9112 section 3.2).
     Target,
+    /// The target's path is not percent-encoded UTF-8: two of them would become one path.
+    Path,
     /// A version other than HTTP/1.1 and HTTP/1.0.
     Version,
     /// A header line breaks RFC 9112 section 5: an unfit name or value, a space before the colon, a folded line.
@@ -245,6 +248,9 @@ pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head
         return Err(HttpError::RequestLine);
     };
     let form = Target::parse(method, target).ok_or(HttpError::Target)?;
+    if form == Target::Origin && decode_path(target.split('?').next().unwrap_or_default()).is_err() {
+        return Err(HttpError::Path);
+    }
     let fields = Fields::gather(parsed.headers);
     // RFC 9112 section 3.2: a bad `Host` is refused whether or not it has effect.
     fields.check_host(version)?;
@@ -289,7 +295,8 @@ impl HttpError {
             Self::NotHttp => (400, "this is not HTTP; a TLS client on a plain port?"),
             Self::BareLineFeed => (400, "a line ends in LF without CR"),
             Self::RequestLine => (400, "the request line is malformed"),
-            Self::Target => (400, "the target must be a path or an http URL, in ASCII and without #"),
+            Self::Target => (400, "the target must be a path or an http URL, in UTF-8 and without #"),
+            Self::Path => (400, "the path must be percent-encoded UTF-8"),
             Self::Version => (505, "the version must be HTTP/1.1 or HTTP/1.0"),
             Self::HeaderLine => (400, "a header line is malformed"),
             Self::HeadTooLarge => (431, "the request head is too long"),
@@ -468,6 +475,7 @@ fn syntax_error(error: httparse::Error, head: &[u8]) -> HttpError {
         httparse::Error::TooManyHeaders => HttpError::TooManyHeaders,
         httparse::Error::HeaderName | httparse::Error::HeaderValue => HttpError::HeaderLine,
         httparse::Error::Version if names_a_version(head) => HttpError::Version,
+        httparse::Error::Token if !is_target_utf8(head) => HttpError::Target,
         _ => HttpError::RequestLine,
     }
 }
@@ -478,6 +486,13 @@ fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
     matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
+}
+
+/// Whether the request line's second word is UTF-8.
+fn is_target_utf8(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let target = line.splitn(3, |&byte| byte == b' ').nth(1).unwrap_or_default();
+    str::from_utf8(target).is_ok()
 }
 
 /// Digits and nothing else, as a number of 64 bits. `u64::from_str` alone would take a plus sign.
@@ -534,8 +549,10 @@ pub fn fuzz_head(data: &[u8]) {
         assert_eq!(hosts, host.or(request.values("host").next()).into_iter().collect::<Vec<_>>());
     }
 
-    let _ = (request.path(), request.cookies().count(), request.subprotocols().count());
-    let _ = (request.query_pairs().count(), super::origin::Origins::Same.allows(request));
+    assert_eq!(Ok(request.path()), decode_path(request.target().split('?').next().unwrap_or_default()));
+    assert_eq!(request.query_pairs().is_ok(), super::query::check(request.raw_query()).is_ok());
+    let _ = (request.cookies().count(), request.subprotocols().count());
+    let _ = (request.query_pairs_lossy().count(), super::origin::Origins::Same.allows(request));
 }
 
 #[cfg(test)]

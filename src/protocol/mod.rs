@@ -14,6 +14,7 @@ pub mod intake;
 pub mod mask;
 pub mod message;
 pub mod origin;
+pub mod query;
 pub mod request;
 pub mod response;
 pub mod shared;

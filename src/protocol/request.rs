@@ -9,8 +9,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
-
+use super::query::{self, QueryError};
 use super::token;
 use crate::peer::Peer;
 
@@ -58,8 +57,10 @@ impl Request {
         self.text(self.layout.method)
     }
 
-    /// The request target's path and query, as they came: `/chat?uid=10010`. It starts with `/` and is visible ASCII without
-    /// `#`; or it is `*`, with the method OPTIONS only.
+    /// The request target's path and query, as they came: `/chat?uid=10010`.
+    ///
+    /// It starts with `/`; or it is `*`, with the method OPTIONS only. It is UTF-8 without `#`, spaces and ASCII controls.
+    /// Browsers percent-encode what is not ASCII; other clients may send it raw.
     ///
     /// Of a target in absolute-form, `http://host/chat`, this is the rest behind the host, and `host` is the value of
     /// `Host`, whatever came in that header (RFC 9112 section 3.2.2).
@@ -67,13 +68,14 @@ impl Request {
         self.text(self.layout.target)
     }
 
-    /// The target's path, percent-decoded: `/caf%C3%A9` is `/café`. What is no UTF-8 reads U+FFFD.
+    /// The target's path, percent-decoded: `/caf%C3%A9` is `/café`.
     ///
+    /// The path is UTF-8: a request with another one gets 400 before any handler sees it, so two paths never become one.
     /// Dots and slashes are not resolved, and a decoded path may hold any character: compare it, but do not open it as
     /// a file.
     pub fn path(&self) -> Cow<'_, str> {
         let (path, _) = self.split_target();
-        percent_decode_str(path).decode_utf8_lossy()
+        query::decode_path(path).unwrap_or_default()
     }
 
     /// What follows the target's first `?`, as it came; empty when there is none.
@@ -82,24 +84,68 @@ impl Request {
         query
     }
 
-    /// The query's first value of this name, decoded as a form is (`+` is a space). A name without `=` has the value
-    /// `""`.
+    /// The value of a query parameter, decoded as a form is: `+` is a space, a name without `=` has the value `""`.
+    ///
+    /// `None` if the query does not have the parameter, and also if it has no certain value: a `%` without two
+    /// hexadecimal digits, bytes that are not UTF-8, or a parameter that is given more than once. A replacement character
+    /// would make one uid of two. [`try_query`](Request::try_query) tells these cases apart,
+    /// [`query_lossy`](Request::query_lossy) takes what it can get.
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.query_pairs().find_map(|(key, value)| (key == name).then_some(value))
+        self.try_query(name).ok().flatten()
     }
 
-    /// All names and values of the query, decoded, in order.
-    pub fn query_pairs(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    /// The value of a query parameter as in [`query`](Request::query); `None` if the query does not have it.
+    ///
+    /// ```
+    /// use fdpush::{Request, Response, Upgrade};
+    ///
+    /// fn on_upgrade(request: &Request) -> Upgrade {
+    ///     match request.try_query("uid") {
+    ///         Ok(Some(uid)) => Upgrade::accept().uid(uid).into(),
+    ///         Ok(None) => Upgrade::accept().into(), // anonymous
+    ///         Err(error) => Upgrade::refuse(Response::text(400, error.to_string())),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The query has the parameter, but no certain value: see [`QueryError`].
+    pub fn try_query(&self, name: &str) -> Result<Option<Cow<'_, str>>, QueryError> {
+        query::value(self.raw_query(), name)
+    }
+
+    /// The first value of a query parameter, with U+FFFD for each byte sequence that is not UTF-8.
+    ///
+    /// Different values may read the same: it is for texts that people read, and not for names.
+    pub fn query_lossy(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.query_pairs_lossy().find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    /// All names and values of the query, decoded, in order, repeated ones too.
+    ///
+    /// # Errors
+    /// The first parameter whose name or value is not percent-encoded UTF-8.
+    pub fn query_pairs(&self) -> Result<impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)>, QueryError> {
+        query::check(self.raw_query())?;
+        Ok(self.query_pairs_lossy())
+    }
+
+    /// All names and values of the query, in order, with U+FFFD for each byte sequence that is not UTF-8.
+    pub fn query_pairs_lossy(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         form_urlencoded::parse(self.raw_query().as_bytes())
     }
 
-    /// The value of the first header line of this name, in any case of letters. `None` when there is no such line, and
-    /// when its value is no UTF-8.
+    /// The value of the header line of this name, in any case of letters.
+    ///
+    /// `None` if there is no such line, if its value is not UTF-8, and if there are several lines: proxies and libraries
+    /// disagree which of them counts. [`header_all`](Request::header_all) has the values of all.
     pub fn header(&self, name: &str) -> Option<&str> {
-        str::from_utf8(self.values(name).next()?).ok()
+        let mut values = self.values(name);
+        let value = values.next().filter(|_| values.next().is_none())?;
+        str::from_utf8(value).ok()
     }
 
-    /// The values of all header lines of this name, in order, without those that are no UTF-8.
+    /// The values of all header lines of this name, in order, without those that are not UTF-8.
     pub fn header_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         self.values(name).filter_map(|value| str::from_utf8(value).ok())
     }
@@ -111,16 +157,20 @@ impl Request {
     }
 
     /// The first cookie of this name. Cookie names are case-sensitive.
+    ///
+    /// Browsers send cookies of one name in a set order, the longest path first (RFC 6265 section 5.4), and servers take
+    /// the first.
     pub fn cookie(&self, name: &str) -> Option<&str> {
         self.cookies().find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    /// The cookies, in order: name and value as they came, quotes and all (RFC 6265 section 5.4). Pieces without `=`
-    /// are no cookies and are left out.
+    /// The cookies, in order: name and value as they came, quotes and all (RFC 6265 section 5.4).
+    ///
+    /// Pieces without `=` are not cookies and are left out, and so are cookies that are not UTF-8.
     pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.header_all("cookie")
-            .flat_map(|line| line.split(';'))
-            .filter_map(|pair| pair.split_once('='))
+        self.values("cookie")
+            .flat_map(|line| line.split(|byte| *byte == b';'))
+            .filter_map(|pair| str::from_utf8(pair).ok()?.split_once('='))
             .map(|(name, value)| (name.trim_ascii(), value.trim_ascii()))
     }
 
@@ -178,7 +228,7 @@ impl Request {
         target.split_once('?').unwrap_or((target, ""))
     }
 
-    /// Methods, targets and names are ASCII, which the parser has seen to.
+    /// Methods and header names are ASCII, and targets UTF-8: the parser has checked it.
     fn text(&self, span: Span) -> &str {
         str::from_utf8(span.within(&self.head)).unwrap_or_default()
     }
@@ -190,7 +240,7 @@ impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (path, query) = self.split_target();
         let query = if query.is_empty() { "" } else { "?…" };
-        write!(f, "Request({} {path}{query} from {:?})", self.method(), self.peer)
+        write!(f, "Request({} {}{query} from {:?})", self.method(), path.escape_debug(), self.peer)
     }
 }
 
@@ -260,9 +310,8 @@ mod tests {
             ("/", "/", ""),
             ("/?", "/", ""),
             ("/a?b?c", "/a", "b?c"),
-            ("/%ff", "/\u{fffd}", ""),
-            ("/%zz%", "/%zz%", ""),
             ("/a+b", "/a+b", ""),
+            ("/ö/%C3%B6?ö", "/ö/ö", "ö"),
             ("/%2e%2e%2f%00", "/../\0", ""),
             ("//evil.example/", "//evil.example/", ""),
         ] {
@@ -274,24 +323,40 @@ mod tests {
 
     #[test]
     fn queries() {
-        let request = request("GET /?uid=1&uid=2&q=a+b%26c&flag&%75=z&=x&&bad=%ff HTTP/1.1|Host: a");
-        assert_eq!(request.query("uid").as_deref(), Some("1"));
+        let request = request("GET /?q=a+b%26c&flag&%75=z&=x&&bad=%ff&tag=1&tag=2 HTTP/1.1|Host: a");
         assert_eq!(request.query("q").as_deref(), Some("a b&c"));
         assert_eq!(request.query("flag").as_deref(), Some(""));
         assert_eq!(request.query("u").as_deref(), Some("z"));
-        assert_eq!(request.query("bad").as_deref(), Some("\u{fffd}"));
-        assert_eq!(request.query("UID"), None);
-        assert_eq!(request.query_pairs().count(), 7);
+        assert_eq!(request.query("Q"), None);
+        assert_eq!(request.try_query("Q"), Ok(None));
+        for (name, error, lossy) in [
+            ("bad", QueryError::NotUtf8("bad".to_owned()), "\u{fffd}"),
+            ("tag", QueryError::Repeated("tag".to_owned()), "1"),
+        ] {
+            assert_eq!((request.query(name), request.try_query(name)), (None, Err(error)));
+            assert_eq!(request.query_lossy(name).as_deref(), Some(lossy));
+        }
+        assert_eq!(request.query_pairs().err(), Some(QueryError::NotUtf8("bad".to_owned())));
+        assert_eq!(request.query_pairs_lossy().count(), 7);
+    }
+
+    #[test]
+    fn pairs_come_in_order() {
+        let request = request("GET /?tag=1&b=+&tag=2 HTTP/1.1|Host: a");
+        let pairs: Vec<_> = request.query_pairs().expect("UTF-8").collect();
+        assert_eq!(pairs, [("tag", "1"), ("b", " "), ("tag", "2")].map(|(name, value)| (name.into(), value.into())));
     }
 
     #[test]
     fn headers() {
-        let request = request("GET / HTTP/1.1|Host: a|X-One:  first \t|x-one: second|X-ONE:|Bad: \u{e9}|X-Onerous: no");
-        assert_eq!(request.header("x-one"), Some("first"));
+        let request =
+            request("GET / HTTP/1.1|Host: a|X-One:  first \t|x-one: second|X-ONE:|Text: \u{e9}|X-Onerous: no");
+        assert_eq!(request.header("x-one"), None, "which of the three?");
+        assert_eq!(request.header("x-onerous"), Some("no"));
         assert_eq!(request.header("HOST"), Some("a"));
         assert_eq!(request.header("x-on"), None);
         assert_eq!(request.header_all("X-one").collect::<Vec<_>>(), ["first", "second", ""]);
-        assert_eq!(request.header("bad"), Some("\u{e9}"));
+        assert_eq!(request.header("text"), Some("\u{e9}"));
         assert_eq!(request.headers().len(), 6);
         assert_eq!(request.headers().nth(1), Some(("X-One", &b"first"[..])));
     }
@@ -315,6 +380,14 @@ mod tests {
         assert_eq!(request.cookie("junk"), None);
         assert_eq!(request.cookie("SID"), None);
         assert_eq!(request.cookies().count(), 4);
+    }
+
+    #[test]
+    fn a_cookie_that_is_not_utf8_hides_no_other() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: name=\xd5\xc5; \xff=1; sid=7\r\n\r\n".to_vec();
+        let request = parse_head(head, 64, Peer::Unix).expect("a good head").request;
+        assert_eq!(request.cookies().collect::<Vec<_>>(), [("sid", "7")]);
+        assert_eq!(request.cookie("name"), None);
     }
 
     #[test]

@@ -25,9 +25,12 @@ pub(super) struct Absolute<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// The form of a target. `None`: it has no form that is served here, or it is not visible ASCII, or it has a fragment.
+    /// The form of a target. `None`: it has no form that is served here, or it has a control, a space or a fragment.
+    ///
+    /// RFC 3986 has only ASCII in it. Raw UTF-8 is taken as nginx takes it: browsers never send it, other clients do, and
+    /// a proxy in front lets it pass. It means what its percent-encoded form means.
     pub(super) fn parse(method: &str, target: &'a str) -> Option<Target<'a>> {
-        if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        if !target.bytes().all(|byte| (byte.is_ascii_graphic() && byte != b'#') || !byte.is_ascii()) {
             return None;
         }
         // The target of CONNECT is an authority, and only proxies serve it (RFC 9112 section 3.2.3).
@@ -109,6 +112,7 @@ mod tests {
             ("GET", "http://a?x=1", "/?x=1", "a"),
             ("GET", "http://a/?x=/y?z://", "/?x=/y?z://", "a"),
             ("GET", "http://a//b", "//b", "a"),
+            ("GET", "http://a/ü?uid=张", "/ü?uid=张", "a"),
             ("GET", "HTTPS://Chat.Example:8443/p/q?r", "/p/q?r", "Chat.Example:8443"),
             ("GET", "ws://a/", "/", "a"),
             ("GET", "WsS://a/", "/", "a"),

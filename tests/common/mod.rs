@@ -63,7 +63,7 @@ pub fn serve_made<H: Handler>(
     thread::spawn(move || {
         let server = make().expect("an address to listen on").catch_signals(false);
         let server = server.on_upgrade(tell_fd).on_open(|ctx, fd, request| {
-            for (name, value) in request.query_pairs() {
+            for (name, value) in request.query_pairs().expect("UTF-8") {
                 match &*name {
                     "uid" => ctx.bind(fd, value),
                     "group" => ctx.join(fd, value),

@@ -47,7 +47,11 @@ const METHODS_AND_VERSIONS: &[Row] = &[
 const TARGETS: &[Row] = &[
     ("target with a query", "/ ", "/?uid=7&x= ", 101),
     ("target with %00, which only says NUL", "/ ", "/%00 ", 101),
-    ("target with a percent sign alone", "/ ", "/100% ", 101),
+    ("target with a percent sign alone", "/ ", "/100% ", 400),
+    ("target with half an escape", "/ ", "/%4 ", 400),
+    ("path in GBK", "/ ", "/%D5%C5 ", 400),
+    ("path with an overlong NUL", "/ ", "/%C0%80 ", 400),
+    ("query in GBK, which nobody reads", "/ ", "/?uid=%D5%C5 ", 101),
     ("target of two slashes", "/ ", "// ", 101),
     ("fragment in the target", "/ ", "/#top ", 400),
     ("fragment behind a query", "/ ", "/?a=b#c ", 400),
@@ -66,7 +70,7 @@ const TARGETS: &[Row] = &[
     ("control in the target", "/ ", "/\x01 ", 400),
     ("NUL in the target", "/ ", "/\0 ", 400),
     ("DEL in the target", "/ ", "/\x7f ", 400),
-    ("UTF-8 in the target", "/ ", "/ü ", 400),
+    ("UTF-8 in the target", "/ ", "/ü?uid=张 ", 101),
     ("no target", "/ ", "", 400),
 ];
 

@@ -1,11 +1,11 @@
 //! Looking: users, groups, connections by the page, one connection, its attributes, the numbers.
 
+use std::borrow::Cow;
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use fdpush::{Context, Fd, Request, Stats, Traffic};
-use percent_encoding::percent_decode_str;
+use fdpush::{Context, Fd, QueryError, Request, Stats, Traffic};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -27,24 +27,21 @@ struct Page {
 
 impl Page {
     fn of(request: &Request) -> Result<Page, ApiError> {
-        let mut page = Page { after: None, limit: LIMIT };
-        if !is_percent_encoded(request.raw_query()) {
-            return Err(ApiError::bad_request(
-                "the query is not percent-encoded UTF-8: a % is followed by two hex digits",
-            ));
+        let malformed = |error: QueryError| ApiError::bad_request(error.to_string());
+        let mut pairs = request.query_pairs().map_err(malformed)?;
+        if let Some((other, _)) = pairs.find(|(name, _)| !matches!(&**name, "after" | "limit")) {
+            return Err(ApiError::bad_request(format!("{}: no such parameter: after, limit", cut(&other))));
         }
-        for (name, value) in request.query_pairs() {
-            match &*name {
-                "after" | "limit" if value.is_empty() => {}
-                "after" => page.after = Some(value.into_owned()),
-                "limit" => match value.parse() {
-                    Ok(limit @ 1..=LIMIT_MAX) => page.limit = limit,
-                    _ => return Err(ApiError::bad_request(format!("limit: it must be from 1 to {LIMIT_MAX}"))),
-                },
-                other => return Err(ApiError::bad_request(format!("{}: no such parameter: after, limit", cut(other)))),
-            }
-        }
-        Ok(page)
+        let given = |name: &str| -> Result<Option<String>, ApiError> {
+            let value = request.try_query(name).map_err(malformed)?;
+            Ok(value.filter(|value| !value.is_empty()).map(Cow::into_owned))
+        };
+        let limit = match given("limit")?.map(|limit| limit.parse()) {
+            None => LIMIT,
+            Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
+            Some(_) => return Err(ApiError::bad_request(format!("limit: it must be from 1 to {LIMIT_MAX}"))),
+        };
+        Ok(Page { after: given("after")?, limit })
     }
 
     /// The fd that the page begins behind.
@@ -319,12 +316,6 @@ pub fn stats(ctx: &Context<'_>) -> Result<String, ApiError> {
     })
 }
 
-/// Whether every `%` begins an escape, and what all of them stand for is text.
-fn is_percent_encoded(query: &str) -> bool {
-    let is_escape = |rest: &str| rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-    query.split('%').skip(1).all(is_escape) && percent_decode_str(query).decode_utf8().is_ok()
-}
-
 fn open(ctx: &Context<'_>, fd: &str) -> Result<Fd, ApiError> {
     let fd = parse_fd(fd, "fd")?;
     if ctx.is_open(fd) { Ok(fd) } else { Err(gone()) }
@@ -366,16 +357,6 @@ mod tests {
                 serde_json::from_str::<Value>(after).expect("an object"),
                 "{before} {patch}"
             );
-        }
-    }
-
-    #[test]
-    fn queries_are_percent_encoded() {
-        for good in ["", "after=&limit=", "after=%E6%B6%88&limit=5", "after=a+b", "after=100%25"] {
-            assert!(is_percent_encoded(good), "{good}");
-        }
-        for bad in ["after=100%", "after=%zz", "after=%4", "after=%ff"] {
-            assert!(!is_percent_encoded(bad), "{bad}");
         }
     }
 

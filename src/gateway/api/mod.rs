@@ -296,6 +296,9 @@ impl Api {
         let keys = self.keys();
         if !keys.is_empty() {
             return match request.header("authorization") {
+                None if request.header_all("authorization").nth(1).is_some() => {
+                    Err(ApiError::bad_request("Authorization is given more than once"))
+                }
                 shown if keys.authorize(shown) => Ok(()),
                 Some(shown) if ApiKeys::is_shown(shown) => Err(ApiError::unauthorized("this API key is not known")),
                 _ => Err(ApiError::unauthorized("an API key is needed: Authorization: Bearer KEY")),
@@ -310,12 +313,12 @@ impl Api {
                 "without API keys, Host must be this machine's own: localhost, 127.0.0.1, [::1]",
             ));
         }
-        match request.header("origin") {
-            Some(origin) if origin.split_once("://").is_none_or(|(_, authority)| authority != host) => {
-                Err(ApiError::forbidden("without API keys, no web page of another origin may ask"))
-            }
-            _ => Ok(()),
+        // All lines, and those that are not UTF-8: what decides on safety must not overlook one.
+        let mut origins = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("origin"));
+        if origins.any(|(_, origin)| !is_origin_of(origin, host)) {
+            return Err(ApiError::forbidden("without API keys, no web page of another origin may ask"));
         }
+        Ok(())
     }
 }
 
@@ -349,6 +352,12 @@ fn is_local(host: &str) -> bool {
         None => host.split(':').next().unwrap_or_default(),
     };
     name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// Whether an `Origin` has this authority, with any scheme.
+fn is_origin_of(origin: &[u8], host: &str) -> bool {
+    let origin = str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
+    origin.is_some_and(|(_, authority)| authority == host)
 }
 
 /// A form that a web page posts has none of these types.

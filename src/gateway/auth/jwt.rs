@@ -120,8 +120,16 @@ struct Issued<'a> {
 
 /// The token of a request: `?token=`, else `Authorization: Bearer` (RFC 6750 section 2.1), else the subprotocol
 /// `bearer.<token>`, for browsers, which can set no header. An empty one is none.
-pub fn find(request: &Request) -> Option<Cow<'_, str>> {
-    choose(request.query("token"), request.header("authorization"), request.subprotocols())
+///
+/// # Errors
+/// `token` has no certain value, or `Authorization` is given more than once: which of them counts would depend on who
+/// reads it.
+pub fn find(request: &Request) -> Result<Option<Cow<'_, str>>, String> {
+    let query = request.try_query("token").map_err(|error| error.to_string())?;
+    if request.header_all("authorization").nth(1).is_some() {
+        return Err("Authorization is given more than once".to_owned());
+    }
+    Ok(choose(query, request.header("authorization"), request.subprotocols()))
 }
 
 fn choose<'a>(

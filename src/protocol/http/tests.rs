@@ -69,7 +69,19 @@ const REQUEST_LINES: &[Case] = &[
     ("GET /a#b HTTP/1.1|Host: a", 400, Some(Target)),
     ("GET /?a#b HTTP/1.1|Host: a", 400, Some(Target)),
     ("GET /# HTTP/1.1|Host: a", 400, Some(Target)),
-    ("GET /caf\u{e9} HTTP/1.1|Host: a", 400, Some(Target)),
+    // Raw UTF-8 is taken, in the path and in the query.
+    ("GET /caf\u{e9}?uid=\u{5f20}\u{4e09} HTTP/1.1|Host: a", 200, None),
+    ("GET /caf%C3%A9 HTTP/1.1|Host: a", 200, None),
+    ("GET \u{e9} HTTP/1.1|Host: a", 400, Some(Target)),
+    // A path is percent-encoded UTF-8. What a query holds is judged where a parameter is read.
+    ("GET /%D5%C5 HTTP/1.1|Host: a", 400, Some(Path)),
+    ("GET /caf%E9 HTTP/1.1|Host: a", 400, Some(Path)),
+    ("GET /%C0%80 HTTP/1.1|Host: a", 400, Some(Path)),
+    ("GET /%ED%A0%80 HTTP/1.1|Host: a", 400, Some(Path)),
+    ("GET /% HTTP/1.1|Host: a", 400, Some(Path)),
+    ("GET /%4?a HTTP/1.1|Host: a", 400, Some(Path)),
+    ("GET /%zz HTTP/1.1|Host: a", 400, Some(Path)),
+    ("GET /?uid=%D5%C5&a=%zz&b=% HTTP/1.1|Host: a", 200, None),
     ("GET /\x7f HTTP/1.1|Host: a", 400, Some(RequestLine)),
     ("GET /\0 HTTP/1.1|Host: a", 400, Some(RequestLine)),
     ("GET /\x1b HTTP/1.1|Host: a", 400, Some(RequestLine)),
@@ -299,6 +311,15 @@ fn every_case() {
         }
     }
     assert!(all_cases().count() >= 170);
+}
+
+#[test]
+fn a_target_that_is_not_utf8_is_refused() {
+    for target in [&b"/\xd5\xc5"[..], b"/?uid=\xd5\xc5\xc8\xfd", b"/\xc0\x80", b"/?a=\xed\xa0\x80"] {
+        let head = [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+        assert_eq!(read(&head).map(|_| ()), Err(Target), "{target:?}");
+    }
+    assert_eq!(read(b"G\xe9T / HTTP/1.1\r\nHost: a\r\n\r\n").map(|_| ()), Err(RequestLine));
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! What a back end is asked: the client's request, as JSON. `docs/webhooks.md` is the reference for who reads it.
+//! The connect hook's question: the client's request, as JSON. `docs/webhooks.md` is the reference for who reads it.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fdpush::{Fd, Peer, Request};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -15,7 +16,8 @@ pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request) -
         address,
         method: request.method(),
         target: request.target(),
-        headers: Headers(request),
+        headers: Headers { request, form: Form::Text },
+        headers_base64: Some(Headers { request, form: Form::Base64 }).filter(|headers| !headers.is_empty()),
     };
     // A vector takes everything, and nothing in a request can fail to serialize.
     serde_json::to_vec(&question).unwrap_or_default()
@@ -30,6 +32,8 @@ struct Question<'a> {
     method: &'a str,
     target: &'a str,
     headers: Headers<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers_base64: Option<Headers<'a>>,
 }
 
 struct Shown(Peer);
@@ -40,16 +44,46 @@ impl Serialize for Shown {
     }
 }
 
-/// Each name once, in lower case, with all its values in order. What is no UTF-8 in a value reads U+FFFD.
-struct Headers<'a>(&'a Request);
+/// Header lines whose values are of one form: each name once, in lower case, with its values in order.
+///
+/// A value that is not UTF-8 is told in base64. With U+FFFD in it, two values would read the same, and a back end that
+/// looks up a session by one would find another person's.
+#[derive(Copy, Clone)]
+struct Headers<'a> {
+    request: &'a Request,
+    form: Form,
+}
+
+/// The form in which JSON can hold a value.
+#[derive(Copy, Clone, PartialEq)]
+enum Form {
+    Text,
+    Base64,
+}
+
+impl<'a> Headers<'a> {
+    fn lines(self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.request.headers().filter(move |(_, value)| Form::of(value) == self.form)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lines().next().is_none()
+    }
+}
+
+impl Form {
+    fn of(value: &[u8]) -> Form {
+        if str::from_utf8(value).is_ok() { Form::Text } else { Form::Base64 }
+    }
+}
 
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (index, (name, _)) in self.0.headers().enumerate() {
-            let is_repeated = self.0.headers().take(index).any(|(earlier, _)| earlier.eq_ignore_ascii_case(name));
+        for (index, (name, _)) in self.lines().enumerate() {
+            let is_repeated = self.lines().take(index).any(|(earlier, _)| earlier.eq_ignore_ascii_case(name));
             if !is_repeated {
-                map.serialize_entry(&name.to_ascii_lowercase(), &Values { request: self.0, name })?;
+                map.serialize_entry(&name.to_ascii_lowercase(), &Values { headers: *self, name })?;
             }
         }
         map.end()
@@ -57,19 +91,24 @@ impl Serialize for Headers<'_> {
 }
 
 struct Values<'a> {
-    request: &'a Request,
+    headers: Headers<'a>,
     name: &'a str,
-}
-
-impl<'a> Values<'a> {
-    fn iter(&self) -> impl Iterator<Item = Cow<'a, str>> {
-        let same = self.request.headers().filter(|(name, _)| name.eq_ignore_ascii_case(self.name));
-        same.map(|(_, value)| String::from_utf8_lossy(value))
-    }
 }
 
 impl Serialize for Values<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.iter())
+        let lines = self.headers.lines().filter(|(name, _)| name.eq_ignore_ascii_case(self.name));
+        serializer.collect_seq(lines.map(|(_, value)| Value(value)))
+    }
+}
+
+struct Value<'a>(&'a [u8]);
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match str::from_utf8(self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.serialize_str(&STANDARD.encode(self.0)),
+        }
     }
 }

@@ -1,0 +1,178 @@
+//! Percent-encoding of targets: how text is read from a path and from the parameters of a query.
+//!
+//! It owns one rule: text that is not UTF-8 has no value. A replacement character in its place would make two names one.
+//! It must not know which parameters matter, nor what a request is.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use percent_encoding::{percent_decode, percent_decode_str};
+
+/// What an error repeats of a parameter's name, at most.
+const ECHO_BYTES_MAX: usize = 64;
+
+/// Why a query parameter has no value. Each variant holds the parameter's name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// A `%` is not followed by two hexadecimal digits.
+    Escape(String),
+    /// The decoded bytes are not UTF-8.
+    NotUtf8(String),
+    /// The parameter is given more than once, and readers disagree which value counts.
+    Repeated(String),
+}
+
+/// The fault of an encoded text.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Fault {
+    Escape,
+    NotUtf8,
+}
+
+/// The names and values of a query, still encoded, in order. A name without `=` has the value `""`.
+pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// The only value of a parameter; `None` if the query does not have it.
+pub fn value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, QueryError> {
+    let mut values = pairs(query).filter(|(encoded, _)| is_name(encoded, name)).map(|(_, value)| value);
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(QueryError::Repeated(name.to_owned()));
+    }
+    decode_form(value).map(Some).map_err(|fault| fault.of(name))
+}
+
+/// Checks that all names and values of a query are percent-encoded UTF-8.
+pub fn check(query: &str) -> Result<(), QueryError> {
+    pairs(query).try_for_each(|(name, value)| {
+        decode_form(name).and_then(|_| decode_form(value)).map(|_| ()).map_err(|fault| {
+            let bytes: Vec<u8> = percent_decode_str(name).collect();
+            fault.of(&String::from_utf8_lossy(&bytes))
+        })
+    })
+}
+
+/// Decodes a path, in which `+` is a plus sign.
+pub fn decode_path(encoded: &str) -> Result<Cow<'_, str>, Fault> {
+    if !has_whole_escapes(encoded) {
+        return Err(Fault::Escape);
+    }
+    percent_decode_str(encoded).decode_utf8().map_err(|_| Fault::NotUtf8)
+}
+
+/// Decodes a name or a value of a form, in which `+` is a space.
+fn decode_form(encoded: &str) -> Result<Cow<'_, str>, Fault> {
+    if encoded.contains('+') {
+        return decode_path(&encoded.replace('+', " ")).map(|decoded| decoded.into_owned().into());
+    }
+    decode_path(encoded)
+}
+
+/// Whether an encoded name of a form stands for `name`.
+fn is_name(encoded: &str, name: &str) -> bool {
+    if !encoded.contains(['%', '+']) {
+        return encoded == name;
+    }
+    percent_decode(encoded.replace('+', " ").as_bytes()).eq(name.bytes())
+}
+
+/// Whether two hexadecimal digits follow each `%`.
+fn has_whole_escapes(encoded: &str) -> bool {
+    let is_escape = |rest: &str| rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    encoded.split('%').skip(1).all(is_escape)
+}
+
+impl Fault {
+    fn of(self, name: &str) -> QueryError {
+        match self {
+            Fault::Escape => QueryError::Escape(name.to_owned()),
+            Fault::NotUtf8 => QueryError::NotUtf8(name.to_owned()),
+        }
+    }
+}
+
+/// It names the parameter, and repeats nothing of the value.
+impl fmt::Display for QueryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, fault) = match self {
+            QueryError::Escape(name) => (name, "has a % without two hexadecimal digits"),
+            QueryError::NotUtf8(name) => (name, "is not percent-encoded UTF-8"),
+            QueryError::Repeated(name) => (name, "is given more than once"),
+        };
+        let end = name.floor_char_boundary(ECHO_BYTES_MAX);
+        let cut = if end < name.len() { "…" } else { "" };
+        write!(f, "query parameter {}{cut} {fault}", name[..end].escape_debug())
+    }
+}
+
+impl std::error::Error for QueryError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_the_only_one_and_utf8() {
+        let escape = || Err(QueryError::Escape("uid".to_owned()));
+        let not_utf8 = || Err(QueryError::NotUtf8("uid".to_owned()));
+        let repeated = || Err(QueryError::Repeated("uid".to_owned()));
+        for (query, outcome) in [
+            ("", Ok(None)),
+            ("uids=1&UID=2&xuid=3", Ok(None)),
+            ("uid=1", Ok(Some("1"))),
+            ("a=%ff&uid=1&b=%", Ok(Some("1"))),
+            ("uid", Ok(Some(""))),
+            ("uid=", Ok(Some(""))),
+            ("uid==a", Ok(Some("=a"))),
+            ("u%69d=1", Ok(Some("1"))),
+            ("uid=a+b%2B%20c%26", Ok(Some("a b+ c&"))),
+            ("uid=%E5%BC%A0%E4%B8%89", Ok(Some("张三"))),
+            ("uid=张三", Ok(Some("张三"))),
+            ("uid=张%E4%B8%89+", Ok(Some("张三 "))),
+            ("uid=%00", Ok(Some("\0"))),
+            // GBK, Latin-1, an overlong NUL, half of a surrogate pair, a raw and an encoded part of one character.
+            ("uid=%D5%C5%C8%FD", not_utf8()),
+            ("uid=%C0%EE%CB%C4", not_utf8()),
+            ("uid=caf%E9", not_utf8()),
+            ("uid=%C0%80", not_utf8()),
+            ("uid=%ED%A0%80", not_utf8()),
+            ("uid=%E5%BC", not_utf8()),
+            ("uid=a+%ff", not_utf8()),
+            ("uid=%", escape()),
+            ("uid=%4", escape()),
+            ("uid=%zz", escape()),
+            ("uid=%+4", escape()),
+            ("uid=%é", escape()),
+            ("uid=100%+sure", escape()),
+            ("uid=1&uid=2", repeated()),
+            ("uid=1&uid=1", repeated()),
+            ("uid=1&u%69d=2", repeated()),
+            ("uid&uid=%ff", repeated()),
+            ("ui%64%=1", Ok(None)),
+        ] {
+            let got = value(query, "uid");
+            assert_eq!(got.as_ref().map(Option::as_deref), outcome.as_ref().copied(), "{query}");
+        }
+        assert_eq!(value("a+b=1", "a b").expect("a value").as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn a_whole_query_is_checked() {
+        for good in ["", "&&", "a=1&a=2", "after=%E6%B6%88&limit=5", "a+b=100%25", "é=é"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for (bad, message) in [
+            ("after=100%", "query parameter after has a % without two hexadecimal digits"),
+            ("a=1&b=%ff", "query parameter b is not percent-encoded UTF-8"),
+            ("%ff=1", "query parameter \u{fffd} is not percent-encoded UTF-8"),
+            ("a%0A%=1", "query parameter a\\n% has a % without two hexadecimal digits"),
+        ] {
+            assert_eq!(check(bad).map_err(|error| error.to_string()), Err(message.to_owned()), "{bad}");
+        }
+        let long = check(&format!("{}=%", "é".repeat(500))).expect_err("refused").to_string();
+        assert!(long.contains(&format!("{}… has", "é".repeat(32))), "{long}");
+    }
+}
