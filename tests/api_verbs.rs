@@ -223,7 +223,7 @@ fn attributes_are_set_merged_and_read() {
     let merge = [("Content-Type", "application/merge-patch+json")];
     assert_eq!(gateway.call("PATCH", &path, &merge, r#"{"y":2}"#).status, 200);
     assert_eq!(gateway.get(&path), json!({"x": null, "y": 2}));
-    for body in ["[]", "1", "", "{", "null"] {
+    for body in ["[1]", "1", "", "{", "null"] {
         let reply = gateway.call("PUT", &path, &[JSON], body);
         assert_eq!(reply.status, 400, "{body}: {reply:?}");
     }
@@ -292,7 +292,9 @@ fn what_cannot_be_is_refused_and_leaves_all_as_it_was() {
         ("push", json!({"uids": ["ann", ""], "data": 1}), "uids"),
         ("push", json!({"uids": ["ann", long], "data": 1}), "uids"),
         ("push", json!({"groups": [""], "data": 1}), "groups"),
-        ("push", json!({"uid": 7, "data": 1}), "uid"),
+        ("push", json!({"uid": 7.5, "data": 1}), "uid"),
+        ("push", json!({"uid": true, "data": 1}), "uid"),
+        ("push", json!({"uids": {"0": "ann"}, "data": 1}), "array_values"),
         ("push", json!({"fd": -1, "data": 1}), "fd"),
         ("push", json!({"fds": [1, "2"], "data": 1}), "fds[1]"),
         ("push", json!({"uid": "ann", "text": 5}), "text"),
@@ -302,13 +304,13 @@ fn what_cannot_be_is_refused_and_leaves_all_as_it_was() {
         ("push", json!({"all": true, "except": {"uid": ""}, "data": 1}), "except"),
         ("push", json!({"all": true, "except": {"all": true}, "data": 1}), "except"),
         ("push", json!({"all": true, "auth": "key", "data": 1}), "auth"),
-        ("push", json!({"all": true, "data": 1, "code": 1000}), "push takes no code"),
+        ("push", json!({"all": true, "data": 1, "code": 1000}), "push takes no \"code\""),
         ("push", json!([1]), ""),
         ("bind", json!({"uid": "ann"}), "fd"),
         ("bind", json!({"fd": fd}), "uid"),
         ("bind", json!({"fd": fd, "uid": long}), "uid"),
         ("bind", json!({"fd": fd, "uid": "cat", "group": "g"}), "group"),
-        ("bind", json!({"fd": fd, "uid": "cat", "data": 1}), "bind takes no data"),
+        ("bind", json!({"fd": fd, "uid": "cat", "data": 1}), "bind takes no \"data\"; it takes fd, uid"),
         ("unbind", json!({}), "uid, uids, fd, fds"),
         ("unbind", json!({"all": true}), "uid, uids, fd, fds"),
         ("join", json!({"fd": fd}), "group, groups"),

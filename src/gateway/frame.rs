@@ -5,12 +5,13 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use fdpush::{Delivery, Fd, Heartbeat, NAME_BYTES_MAX};
+use fdpush::{Delivery, Fd, Heartbeat};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::{Quoted, Text, cut};
+use super::json::{self, List, Quoted, Text, cut};
+use super::names::{self, Name};
 
 /// uids in one frame, at most.
 const UIDS_MAX: usize = 1000;
@@ -80,17 +81,11 @@ struct Envelope<'a> {
     twice: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<'a> {
-    #[serde(borrow)]
-    One(Text<'a>),
-    Many(Vec<Text<'a>>),
-}
-
 /// Reads a frame. The id is found even where the rest is refused.
 pub fn parse(text: &str) -> (Id<'_>, Result<Request<'_>, Refusal>) {
-    let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(text) else {
+    // A byte order mark is no part of the JSON (RFC 8259 section 8.1).
+    let json = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(json) else {
         return (None, Err(Refusal::bad_frame("a frame is one JSON object, and this is none")));
     };
     match envelope.id() {
@@ -118,26 +113,32 @@ impl<'a> Envelope<'a> {
             return Err(Refusal::bad_frame(format!("{name} is there twice")));
         }
         let Some(kind) = self.kind else { return Err(Refusal::bad_frame("type is missing")) };
-        let kind = text(kind, "type")?;
-        let kind = cut(&kind);
-        let (request, used): (Request<'a>, &[&str]) = match &*kind {
-            "push" => (self.push()?, &["to", "fd", "group", "all", "key", "data"]),
-            "send" => (Request::Send { data: self.data()? }, &["data"]),
-            "join" => (Request::Join { group: self.group()? }, &["group"]),
-            "leave" => (Request::Leave { group: self.group()? }, &["group"]),
-            "heartbeat" => (Request::Heartbeat, &[]),
-            "online" => (Request::Online { uids: self.uids()? }, &["uids"]),
+        let kind = read::<Text<'a>>(kind, "type", "a string")?.0;
+        let members: &[&str] = match &*kind {
+            "push" => &["to", "fd", "group", "all", "key", "data", "id"],
+            "send" => &["data", "id"],
+            "join" | "leave" => &["group", "id"],
+            "heartbeat" => &["id"],
+            "online" => &["uids", "id"],
             other => {
+                let other = cut(other);
                 let what = format!("unknown type {other:?}: it is one of push, send, join, leave, heartbeat, online");
                 return Err(Refusal::bad_frame(what));
             }
         };
-        self.check_members(&kind, used)?;
-        Ok(request)
+        self.check_members(&kind, members)?;
+        match &*kind {
+            "push" => self.push(),
+            "send" => Ok(Request::Send { data: self.data()? }),
+            "join" => Ok(Request::Join { group: self.group()? }),
+            "leave" => Ok(Request::Leave { group: self.group()? }),
+            "online" => Ok(Request::Online { uids: self.uids()? }),
+            _ => Ok(Request::Heartbeat),
+        }
     }
 
     /// A member that means nothing here is a mistake of the sender's, better told than ignored.
-    fn check_members(&self, kind: &str, used: &[&str]) -> Result<(), Refusal> {
+    fn check_members(&self, kind: &str, known: &[&str]) -> Result<(), Refusal> {
         let members = [
             ("to", self.to),
             ("fd", self.fd),
@@ -147,11 +148,10 @@ impl<'a> Envelope<'a> {
             ("data", self.data),
             ("uids", self.uids),
         ];
-        let stray = members.iter().find(|(name, value)| value.is_some() && !used.contains(name));
-        match (stray.map(|(name, _)| *name), &self.unknown) {
-            (Some(name), _) => Err(Refusal::bad_request(format!("{kind} takes no {name:?}"))),
-            (None, Some(name)) => Err(Refusal::bad_request(format!("{kind} takes no {name:?}"))),
-            (None, None) => Ok(()),
+        let stray = members.iter().find(|(name, value)| value.is_some() && !known.contains(name));
+        match stray.map(|(name, _)| *name).or(self.unknown.as_deref()) {
+            Some(name) => Err(Refusal::bad_request(json::stray(kind, name, known))),
+            None => Ok(()),
         }
     }
 
@@ -164,7 +164,10 @@ impl<'a> Envelope<'a> {
             (Some((first, _)), Some((second, _))) => {
                 return Err(Refusal::bad_request(format!("push takes one of {first} and {second}, not both")));
             }
-            (Some(("to", to)), None) => Target::Uids(one_or_many(to)?),
+            (Some(("to", to)), None) if to.get().starts_with('[') => {
+                Target::Uids(uids(to, "to", "a uid or an array of uids")?)
+            }
+            (Some(("to", to)), None) => Target::Uids(vec![name(to, "to")?]),
             (Some(("fd", fd)), None) => Target::Fd(read(fd, "fd", "a positive number")?),
             (Some(("group", group)), None) => Target::Group(name(group, "group")?),
             (Some((_, all)), None) => match read::<bool>(all, "all", "true")? {
@@ -186,45 +189,27 @@ impl<'a> Envelope<'a> {
 
     fn uids(&self) -> Result<Vec<Cow<'a, str>>, Refusal> {
         let Some(uids) = self.uids else { return Err(Refusal::bad_request("uids is missing")) };
-        let uids: Vec<Text<'a>> = read(uids, "uids", "an array of strings")?;
-        bounded(uids, "uids")
+        self::uids(uids, "uids", "an array of uids")
     }
-}
-
-fn text<'a>(value: &'a RawValue, name: &str) -> Result<Cow<'a, str>, Refusal> {
-    read::<Text<'a>>(value, name, "a string").map(|text| text.0)
 }
 
 /// A uid, a group or a key, which all have the same bounds.
 fn name<'a>(value: &'a RawValue, member: &str) -> Result<Cow<'a, str>, Refusal> {
-    let name = text(value, member)?;
+    let Name(name) = read(value, member, "a string or an integer of 64 bits")?;
     check_name(&name, member)?;
     Ok(name)
 }
 
 fn check_name(name: &str, member: &str) -> Result<(), Refusal> {
-    if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
-        let what = format!("{member} has a name of {} bytes: it may have 1 to {NAME_BYTES_MAX}", name.len());
-        return Err(Refusal::bad_request(what));
-    }
-    Ok(())
+    names::check(name).map_err(|error| Refusal::bad_request(format!("{member}: {error}")))
 }
 
-fn one_or_many(value: &RawValue) -> Result<Vec<Cow<'_, str>>, Refusal> {
-    match read(value, "to", "a uid or an array of uids")? {
-        OneOrMany::One(uid) => {
-            check_name(&uid.0, "to")?;
-            Ok(vec![uid.0])
-        }
-        OneOrMany::Many(uids) => bounded(uids, "to"),
-    }
-}
-
-fn bounded<'a>(uids: Vec<Text<'a>>, name: &str) -> Result<Vec<Cow<'a, str>>, Refusal> {
+fn uids<'a>(value: &'a RawValue, member: &str, kind: &str) -> Result<Vec<Cow<'a, str>>, Refusal> {
+    let List(uids): List<Name<'a>> = read(value, member, kind)?;
     if uids.len() > UIDS_MAX {
-        return Err(Refusal::too_large(format!("{name} has {} uids: it may have {UIDS_MAX}", uids.len())));
+        return Err(Refusal::too_large(format!("{member} has {} uids: it may have {UIDS_MAX}", uids.len())));
     }
-    uids.iter().try_for_each(|uid| check_name(&uid.0, name))?;
+    uids.iter().try_for_each(|uid| check_name(&uid.0, member))?;
     Ok(uids.into_iter().map(|uid| uid.0).collect())
 }
 
@@ -238,7 +223,7 @@ impl<'de> Deserialize<'de> for Envelope<'de> {
     }
 }
 
-/// Takes note of where each member's value lies. A member that is `null` is one that is not there.
+/// Takes note of where each member's value lies. A member that is `null` is one that is not there, but for `data`.
 struct Members;
 
 impl<'de> Visitor<'de> for Members {
@@ -267,10 +252,13 @@ impl<'de> Visitor<'de> for Members {
                     continue;
                 }
             };
-            let is_there = name == "data" || value.get() != "null";
-            if is_there && place.replace(value).is_some() {
+            if place.replace(value).is_some() {
                 envelope.twice = Some(name.into_owned());
             }
+        }
+        let Envelope { kind, id, to, fd, group, all, key, uids, .. } = &mut envelope;
+        for member in [kind, id, to, fd, group, all, key, uids] {
+            member.take_if(|value| value.get() == "null");
         }
         Ok(envelope)
     }

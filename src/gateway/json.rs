@@ -2,9 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::spelling::nearest;
 
 /// What a message repeats of a text that it was sent, at most.
 const ECHO_BYTES_MAX: usize = 64;
@@ -19,6 +24,20 @@ impl AsRef<str> for Text<'_> {
         &self.0
     }
 }
+
+/// An array; `{}` is an empty one, as Lua writes it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct List<T>(pub Vec<T>);
+
+/// An object that is kept as it is. A member that comes twice is refused: readers disagree which of the two counts.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Object(pub Map<String, Value>);
+
+/// A time in seconds since 1970, which may have a fraction and be before 1970: a `NumericDate` (RFC 7519 section 2).
+///
+/// It is at most 2⁵³ away from 1970: up to there every JSON reader holds integers exactly (RFC 8259 section 6).
+#[derive(Copy, Clone, PartialEq, PartialOrd, Debug)]
+pub struct Seconds(pub f64);
 
 /// Writes a string as JSON has it.
 pub struct Quoted<'a>(pub &'a str);
@@ -64,6 +83,158 @@ pub fn cut_quoted(message: &str) -> Cow<'_, str> {
             format!("{}{}{quote}{}", &message[..=start], cut(quoted), &message[end..]).into()
         }
         _ => message.into(),
+    }
+}
+
+/// The JSON of an object: without a byte order mark, which RFC 8259 section 8.1 lets a reader skip, and `{}` for `[]`,
+/// which is PHP's empty array. `None`: it is an array with elements, which serde would take for the members in order.
+pub fn object_text(json: &[u8]) -> Option<&[u8]> {
+    let json = skip_mark(json);
+    match json.trim_ascii().strip_prefix(b"[") {
+        None => Some(json),
+        Some(rest) if rest.trim_ascii_start() == b"]" => Some(b"{}"),
+        Some(_) => None,
+    }
+}
+
+/// What follows a UTF-8 byte order mark.
+pub fn skip_mark(json: &[u8]) -> &[u8] {
+    json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
+}
+
+/// Reads a JSON object.
+///
+/// # Errors
+/// The reader's words, or that it is not an object.
+pub fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
+    match object_text(json) {
+        Some(object) if object.trim_ascii_start().starts_with(b"{") => {
+            serde_json::from_slice(object).map_err(|error| error.to_string())
+        }
+        _ => Err("not a JSON object".to_owned()),
+    }
+}
+
+/// The refusal of a member that a call does not have: the member that was probably meant, and those that the call has.
+pub fn stray(call: &str, name: &str, members: &[&str]) -> String {
+    // Of a long name little is compared, for that takes the square of its length.
+    let name = cut(name);
+    let hint = match nearest(&name.to_ascii_lowercase(), members.iter().copied()) {
+        Some(meant) => format!(", did you mean {meant:?}?"),
+        None => ";".to_owned(),
+    };
+    format!("{call} takes no {name:?}{hint} it takes {}", members.join(", "))
+}
+
+/// For a member that is an object, `null`, or PHP's empty array, which stands for an empty object.
+pub fn optional_object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    deserializer.deserialize_any(ObjectVisitor(PhantomData))
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Some)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Option<T>, A::Error> {
+        match seq.next_element::<IgnoredAny>()? {
+            None => Ok(Some(T::default())),
+            Some(_) => Err(Error::invalid_type(Unexpected::Seq, &self)),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<List<T>, D::Error> {
+        deserializer.deserialize_any(ListVisitor(PhantomData)).map(List)
+    }
+}
+
+struct ListVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(items)
+    }
+
+    // An object with members is not guessed at: its names may be meant, or its values.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<T>, A::Error> {
+        match map.next_key::<IgnoredAny>()? {
+            None => Ok(Vec::new()),
+            Some(_) => Err(Error::custom("an array is wanted, not an object (in PHP: array_values)")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
+        deserializer.deserialize_map(MembersVisitor).map(Object)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Map<String, Value>, A::Error> {
+        let mut members = Map::new();
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if members.contains_key(&name) {
+                return Err(Error::custom(format!("duplicate member {:?}", cut(&name))));
+            }
+            members.insert(name, value);
+        }
+        Ok(members)
+    }
+}
+
+impl Seconds {
+    const MAX: f64 = (1_u64 << 53) as f64;
+
+    /// Whole seconds, rounded down; 0 for a time before 1970.
+    pub fn whole(self) -> u64 {
+        self.0.floor().max(0.0) as u64
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        if seconds.abs() <= Seconds::MAX {
+            return Ok(Seconds(seconds));
+        }
+        Err(Error::invalid_value(Unexpected::Float(seconds), &"a number of seconds since 1970"))
     }
 }
 
@@ -136,6 +307,74 @@ impl<'de> Visitor<'de> for Portable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_may_be_phps_and_have_a_mark() {
+        let read = |json: &[u8]| read_object::<Object>(json).map(|object| Value::Object(object.0).to_string());
+        for (json, object) in [
+            (&b"{}"[..], "{}"),
+            (b"[]", "{}"),
+            (b" [ ]\r\n", "{}"),
+            (b"\xef\xbb\xbf[]", "{}"),
+            (b"\xef\xbb\xbf {\"a\":1}", r#"{"a":1}"#),
+        ] {
+            assert_eq!(read(json).as_deref(), Ok(object), "{json:?}");
+        }
+        for json in [
+            &b"[1]"[..],
+            b"[[]]",
+            b"[]]",
+            b"",
+            b"\xef\xbb\xbf",
+            b"1",
+            b"null",
+            b"\xef\xbb\xbf\xef\xbb\xbf{}",
+            b"\xff\xfe{}",
+        ] {
+            assert_eq!(read(json), Err("not a JSON object".to_owned()), "{json:?}");
+        }
+        assert!(read(br#"{"a":1,"\u0061":2}"#).is_err_and(|error| error.starts_with(r#"duplicate member "a""#)));
+    }
+
+    #[test]
+    fn an_array_may_be_luas() {
+        let read =
+            |json: &str| serde_json::from_str::<List<u64>>(json).map(|list| list.0).map_err(|error| error.to_string());
+        assert_eq!(read("[3,1]"), Ok(vec![3, 1]));
+        assert_eq!((read("[]"), read("{}")), (Ok(vec![]), Ok(vec![])));
+        let holes = read(r#"{"0":3,"2":1}"#).expect_err("refused");
+        assert!(holes.starts_with("an array is wanted, not an object (in PHP: array_values)"), "{holes}");
+        for json in ["3", "null", "\"3\"", "[-1]", "[[]]"] {
+            assert!(read(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn seconds_have_fractions_and_bounds() {
+        for (json, whole) in
+            [("5", 5), ("5.9", 5), ("-0.5", 0), ("-3", 0), ("1.7e9", 1_700_000_000), ("9007199254740992", 1 << 53)]
+        {
+            assert_eq!(serde_json::from_str::<Seconds>(json).map(Seconds::whole).ok(), Some(whole), "{json}");
+        }
+        for json in ["9007199254740994", "1e300", "-1e300", "1e400", "NaN", "Infinity", "\"5\"", "true", "null", "[5]"]
+        {
+            assert!(serde_json::from_str::<Seconds>(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_stray_member_is_told_with_what_was_meant() {
+        let members = ["uid", "uids", "data"];
+        for (name, told) in [
+            ("udi", r#"push takes no "udi", did you mean "uid"? it takes uid, uids, data"#),
+            ("UID", r#"push takes no "UID", did you mean "uid"? it takes uid, uids, data"#),
+            ("colour", r#"push takes no "colour"; it takes uid, uids, data"#),
+            ("a\n", r#"push takes no "a\n"; it takes uid, uids, data"#),
+        ] {
+            assert_eq!(stray("push", name, &members), told);
+        }
+        assert!(stray("push", &"x".repeat(1_000_000), &members).len() < 200);
+    }
 
     #[test]
     fn what_is_repeated_is_cut_between_characters() {

@@ -4,6 +4,7 @@ use fdpush::Context;
 
 use super::error::ApiError;
 use super::push;
+use crate::gateway::json::skip_mark;
 
 /// A batch on its way: what the pieces of its body amount to.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ impl Batch {
     fn handle_line(&mut self, ctx: &mut Context<'_>, line: &[u8], out: &mut String) {
         self.lines += 1;
         // An empty line is none: many a program ends its last one twice.
-        if line.trim_ascii().is_empty() {
+        if skip_mark(line).trim_ascii().is_empty() {
             return;
         }
         push::carry_out(ctx, line, Some(self.lines), &mut self.scratch, out);

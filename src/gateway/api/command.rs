@@ -6,12 +6,13 @@ use std::hash::Hash;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fdpush::{Fd, NAME_BYTES_MAX};
+use fdpush::Fd;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
-use crate::gateway::json::{Text, cut, cut_quoted, present};
+use crate::gateway::json::{self, List, Object, Text, cut, cut_quoted, optional_object, present};
+use crate::gateway::names::{self, Name};
 
 /// The longest `id`, as it is written: it is sent back.
 const ID_BYTES_MAX: usize = 128;
@@ -19,20 +20,57 @@ const ID_BYTES_MAX: usize = 128;
 /// Persons, connections and groups that one command names, those of `except` included.
 const NAMES_MAX: usize = 10_000;
 
-/// A push or one of the registry's verbs, as it came. Each takes what it has a use for, and the rest is refused.
+/// A call, and the members that its command may have.
+#[derive(Copy, Clone, Debug)]
+pub struct Shape {
+    call: &'static str,
+    members: &'static [&'static str],
+}
+
+pub const PUSH: Shape = Shape {
+    call: "push",
+    members: &["uid", "uids", "fd", "fds", "group", "groups", "all", "data", "text", "binary", "except", "key", "id"],
+};
+
+/// A push that comes as a datagram, which has no header to show a key in.
+pub const DATAGRAM: Shape = Shape {
+    call: "push",
+    members: &[
+        "uid", "uids", "fd", "fds", "group", "groups", "all", "data", "text", "binary", "except", "key", "id", "auth",
+    ],
+};
+
+pub const BIND: Shape = Shape { call: "bind", members: &["fd", "uid"] };
+pub const UNBIND: Shape = Shape { call: "unbind", members: &["uid", "uids", "fd", "fds"] };
+pub const JOIN: Shape = Shape { call: "join", members: &["uid", "uids", "fd", "fds", "group", "groups"] };
+pub const LEAVE: Shape = Shape { call: "leave", ..JOIN };
+pub const UNGROUP: Shape = Shape { call: "ungroup", members: &["group", "groups"] };
+pub const ONLINE: Shape = Shape { call: "online", members: &["uids"] };
+pub const CLOSE: Shape = Shape {
+    call: "close",
+    members: &["uid", "uids", "fd", "fds", "group", "groups", "all", "code", "reason", "abort"],
+};
+
+/// Attributes, which may have any member.
+const ATTRIBUTES: Shape = Shape { call: "attributes", members: &[] };
+
+/// The members of `except`.
+const EXCEPT: Shape = Shape { call: "except", members: &["uid", "uids", "fd", "fds", "group", "groups"] };
+
+/// A push or one of the registry's verbs, as it came. It has no member that its [`Shape`] does not name.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Command<'a> {
     #[serde(borrow)]
-    uid: Option<Text<'a>>,
+    uid: Option<Name<'a>>,
     #[serde(borrow)]
-    uids: Option<Vec<Text<'a>>>,
+    uids: Option<List<Name<'a>>>,
     fd: Option<u64>,
-    fds: Option<Vec<u64>>,
+    fds: Option<List<u64>>,
     #[serde(borrow)]
-    group: Option<Text<'a>>,
+    group: Option<Name<'a>>,
     #[serde(borrow)]
-    groups: Option<Vec<Text<'a>>>,
+    groups: Option<List<Name<'a>>>,
     all: Option<bool>,
     #[serde(borrow, deserialize_with = "present")]
     data: Option<&'a RawValue>,
@@ -41,13 +79,13 @@ pub struct Command<'a> {
     #[serde(borrow)]
     binary: Option<Text<'a>>,
     /// Apart, for it is large and seldom there.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "optional_object")]
     except: Option<Box<ExceptMembers<'a>>>,
     #[serde(borrow)]
-    key: Option<Text<'a>>,
+    key: Option<Name<'a>>,
     #[serde(borrow)]
     id: Option<&'a RawValue>,
-    /// The API key of a datagram, which has no header to show it in.
+    /// The API key of a datagram.
     #[serde(borrow)]
     pub auth: Option<Text<'a>>,
     pub code: Option<u16>,
@@ -61,23 +99,15 @@ pub struct Command<'a> {
 #[serde(deny_unknown_fields, default)]
 struct ExceptMembers<'a> {
     fd: Option<u64>,
-    fds: Option<Vec<u64>>,
+    fds: Option<List<u64>>,
     #[serde(borrow)]
-    uid: Option<Text<'a>>,
+    uid: Option<Name<'a>>,
     #[serde(borrow)]
-    uids: Option<Vec<Text<'a>>>,
+    uids: Option<List<Name<'a>>>,
     #[serde(borrow)]
-    group: Option<Text<'a>>,
+    group: Option<Name<'a>>,
     #[serde(borrow)]
-    groups: Option<Vec<Text<'a>>>,
-}
-
-/// Who is asked after.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OnlineCommand<'a> {
-    #[serde(borrow)]
-    uids: Vec<Text<'a>>,
+    groups: Option<List<Name<'a>>>,
 }
 
 /// A push that was judged.
@@ -116,25 +146,38 @@ pub enum Payload<'a> {
     Binary(Vec<u8>),
 }
 
-/// Reads a body or a line. The message of a refusal names the member.
-pub fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
-    // An array would be taken for the members in their order.
-    if json.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
-        return Err(ApiError::bad_request("a JSON object is wanted, not an array"));
-    }
+/// Reads attributes: an object, kept as it is.
+pub fn read_attributes(json: &[u8]) -> Result<Object, ApiError> {
+    read(json, &ATTRIBUTES)
+}
+
+/// Reads an object of this shape.
+fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiError> {
+    let json = json::object_text(json).ok_or(ApiError::bad_request("a JSON object is wanted, not an array"))?;
     serde_json::from_slice(json).map_err(|error| {
         // Only now is it worth the while to keep track of where in the object the reader is.
         let mut reader = serde_json::Deserializer::from_slice(json);
-        let message = match serde_path_to_error::deserialize::<_, T>(&mut reader) {
-            Err(error) => match error.path().to_string() {
-                // The object itself, or a name in it that is none.
-                path if path == "." || path.ends_with('?') => plain(error.inner()),
-                path => format!("{}: {}", cut(&path), plain(error.inner())),
-            },
-            Ok(_) => plain(&error),
+        let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut reader) else {
+            return ApiError::bad_request(plain(&error));
+        };
+        let (path, is_nested) = (error.path().to_string(), error.path().iter().nth(1).is_some());
+        let message = match unknown_member(error.inner()) {
+            // `except` alone has members of its own.
+            Some(name) if is_nested => EXCEPT.stray(&name),
+            Some(name) => shape.stray(&name),
+            // The object itself, or a name in it that is none.
+            None if path == "." || path.ends_with('?') => plain(error.inner()),
+            None => format!("{}: {}", cut(&path), plain(error.inner())),
         };
         ApiError::bad_request(message)
     })
+}
+
+/// The name in an error that says that no member has it.
+fn unknown_member(error: &serde_json::Error) -> Option<String> {
+    let text = error.to_string();
+    let (name, _) = text.strip_prefix("unknown field `")?.rsplit_once("`, expected ")?;
+    Some(name.to_owned())
 }
 
 /// What the parser says, in the words of JSON and not of Rust. A batch's own lines are counted elsewhere.
@@ -156,10 +199,14 @@ fn plain(error: &serde_json::Error) -> String {
     };
     let wanted = match wanted {
         "u64" | "u16" => "a whole number",
-        "a sequence" => "an array",
         "a map" => "an object",
         wanted if wanted.starts_with("struct ") => "an object",
         wanted => wanted,
+    };
+    let found = match found {
+        "sequence" => "an array",
+        "map" => "an object",
+        found => found,
     };
     format!("{wanted} is wanted, not {found}{place}")
 }
@@ -171,22 +218,42 @@ pub fn find_id(json: &[u8]) -> Option<&str> {
         #[serde(borrow)]
         id: Option<&'a RawValue>,
     }
-    let OnlyId { id } = serde_json::from_slice(json).ok()?;
+    let OnlyId { id } = serde_json::from_slice(json::object_text(json)?).ok()?;
     check_id(id).ok().flatten()
 }
 
+impl Shape {
+    fn stray(&self, name: &str) -> String {
+        json::stray(self.call, name, self.members)
+    }
+}
+
 impl<'a> Command<'a> {
+    /// Reads a body, a line or a datagram.
+    ///
+    /// # Errors
+    /// The message names the member. One that the call has no use for is refused: a mistake is better told than ignored.
+    pub fn read(json: &'a [u8], shape: &Shape) -> Result<Command<'a>, ApiError> {
+        let command: Command<'a> = read(json, shape)?;
+        let stray = command.members().find(|name| !shape.members.contains(name));
+        match stray {
+            None => Ok(command),
+            Some("auth") => {
+                Err(ApiError::bad_request("auth: the key belongs into the header Authorization: Bearer KEY"))
+            }
+            Some(name) => Err(ApiError::bad_request(shape.stray(name))),
+        }
+    }
+
     /// The push that it is.
     pub fn into_push(mut self) -> Result<PushCommand<'a>, ApiError> {
-        let push = PushCommand {
+        Ok(PushCommand {
             id: check_id(self.id.take())?,
             target: self.take_target(true)?,
             payload: self.take_payload()?,
             except: self.take_except()?,
             key: self.take_key()?,
-        };
-        self.check_empty("push")?;
-        Ok(push)
+        })
     }
 
     /// The connections or persons it is for; `groups` and `all` where the verb knows those too.
@@ -207,19 +274,19 @@ impl<'a> Command<'a> {
             return names(vec![uid], "uid").map(Target::Uids);
         }
         if let Some(uids) = self.uids.take() {
-            return names(uids, "uids").map(Target::Uids);
+            return names(uids.0, "uids").map(Target::Uids);
         }
         if let Some(fd) = self.fd.take() {
             return fds(vec![fd], "fd").map(Target::Fds);
         }
         if let Some(numbers) = self.fds.take() {
-            return fds(numbers, "fds").map(Target::Fds);
+            return fds(numbers.0, "fds").map(Target::Fds);
         }
         if let Some(group) = self.group.take() {
             return names(vec![group], "group").map(Target::Groups);
         }
         if let Some(groups) = self.groups.take() {
-            return names(groups, "groups").map(Target::Groups);
+            return names(groups.0, "groups").map(Target::Groups);
         }
         match self.all.take() {
             Some(true) => Ok(Target::All),
@@ -252,11 +319,11 @@ impl<'a> Command<'a> {
     fn take_except(&mut self) -> Result<Except<'a>, ApiError> {
         let Some(except) = self.except.take() else { return Ok(Except::default()) };
         let ExceptMembers { fd, fds: numbers, uid, uids, group, groups } = *except;
-        let all = |one: Option<Text<'a>>, many: Option<Vec<Text<'a>>>| {
-            names(one.into_iter().chain(many.into_iter().flatten()).collect(), "except")
+        let all = |one: Option<Name<'a>>, many: Option<List<Name<'a>>>| {
+            names(one.into_iter().chain(many.into_iter().flat_map(|list| list.0)).collect(), "except")
         };
         Ok(Except {
-            fds: fds(fd.into_iter().chain(numbers.into_iter().flatten()).collect(), "except")?,
+            fds: fds(fd.into_iter().chain(numbers.into_iter().flat_map(|list| list.0)).collect(), "except")?,
             uids: all(uid, uids)?,
             groups: all(group, groups)?,
         })
@@ -267,7 +334,7 @@ impl<'a> Command<'a> {
         check_count(self.count_names())?;
         match (self.group.take(), self.groups.take()) {
             (Some(group), None) => names(vec![group], "group"),
-            (None, Some(groups)) => names(groups, "groups"),
+            (None, Some(groups)) => names(groups.0, "groups"),
             (None, None) => Err(ApiError::bad_request("one of group, groups is needed")),
             (Some(_), Some(_)) => Err(ApiError::bad_request("only one of group, groups may be given")),
         }
@@ -282,52 +349,44 @@ impl<'a> Command<'a> {
         Ok((fd, uid.0))
     }
 
+    /// The uids that are asked after, each once.
+    pub fn take_uids(&mut self) -> Result<Vec<Cow<'a, str>>, ApiError> {
+        check_count(self.count_names())?;
+        let uids = self.uids.take().ok_or(ApiError::bad_request("uids is missing"))?;
+        names(uids.0, "uids")
+    }
+
     /// How many it names in its lists.
     fn count_names(&self) -> usize {
-        let names = |names: &Option<Vec<Text<'a>>>| names.as_ref().map_or(0, Vec::len);
-        let numbers = |numbers: &Option<Vec<u64>>| numbers.as_ref().map_or(0, Vec::len);
+        let names = |names: &Option<List<Name<'a>>>| names.as_ref().map_or(0, |list| list.0.len());
+        let numbers = |numbers: &Option<List<u64>>| numbers.as_ref().map_or(0, |list| list.0.len());
         let except =
             self.except.as_ref().map_or(0, |except| numbers(&except.fds) + names(&except.uids) + names(&except.groups));
         numbers(&self.fds) + names(&self.uids) + names(&self.groups) + except
     }
 
-    /// Refuses what the verb has no use for: a mistake is better told than ignored. To be called when all was taken.
-    pub fn check_empty(&self, verb: &str) -> Result<(), ApiError> {
-        const NAMES: [&str; 17] = [
-            "uid", "uids", "fd", "fds", "group", "groups", "all", "data", "text", "binary", "except", "key", "id",
-            "auth", "code", "reason", "abort",
+    /// The members that are there.
+    fn members(&self) -> impl Iterator<Item = &'static str> {
+        let members = [
+            ("uid", self.uid.is_some()),
+            ("uids", self.uids.is_some()),
+            ("fd", self.fd.is_some()),
+            ("fds", self.fds.is_some()),
+            ("group", self.group.is_some()),
+            ("groups", self.groups.is_some()),
+            ("all", self.all.is_some()),
+            ("data", self.data.is_some()),
+            ("text", self.text.is_some()),
+            ("binary", self.binary.is_some()),
+            ("except", self.except.is_some()),
+            ("key", self.key.is_some()),
+            ("id", self.id.is_some()),
+            ("auth", self.auth.is_some()),
+            ("code", self.code.is_some()),
+            ("reason", self.reason.is_some()),
+            ("abort", self.abort.is_some()),
         ];
-        let are_there: [bool; NAMES.len()] = [
-            self.uid.is_some(),
-            self.uids.is_some(),
-            self.fd.is_some(),
-            self.fds.is_some(),
-            self.group.is_some(),
-            self.groups.is_some(),
-            self.all.is_some(),
-            self.data.is_some(),
-            self.text.is_some(),
-            self.binary.is_some(),
-            self.except.is_some(),
-            self.key.is_some(),
-            self.id.is_some(),
-            self.auth.is_some(),
-            self.code.is_some(),
-            self.reason.is_some(),
-            self.abort.is_some(),
-        ];
-        match NAMES.iter().zip(are_there).find(|(_, is_there)| *is_there) {
-            Some((name, _)) => Err(ApiError::bad_request(format!("{verb} takes no {name}"))),
-            None => Ok(()),
-        }
-    }
-}
-
-impl<'a> OnlineCommand<'a> {
-    /// The uids, each once.
-    pub fn into_uids(self) -> Result<Vec<Cow<'a, str>>, ApiError> {
-        check_count(self.uids.len())?;
-        names(self.uids, "uids")
+        members.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name)
     }
 }
 
@@ -344,9 +403,9 @@ fn check_count(count: usize) -> Result<(), ApiError> {
     }
 }
 
-fn names<'a>(texts: Vec<Text<'a>>, member: &str) -> Result<Vec<Cow<'a, str>>, ApiError> {
-    texts.iter().try_for_each(|text| check_name(&text.0, member))?;
-    Ok(distinct(texts.into_iter().map(|text| text.0).collect()))
+fn names<'a>(names: Vec<Name<'a>>, member: &str) -> Result<Vec<Cow<'a, str>>, ApiError> {
+    names.iter().try_for_each(|name| check_name(&name.0, member))?;
+    Ok(distinct(names.into_iter().map(|name| name.0).collect()))
 }
 
 fn fds(numbers: Vec<u64>, member: &str) -> Result<Vec<Fd>, ApiError> {
@@ -370,10 +429,7 @@ fn distinct<T: Eq + Hash>(mut items: Vec<T>) -> Vec<T> {
 
 /// Refuses what is no uid and no group.
 pub fn check_name(name: &str, member: &str) -> Result<(), ApiError> {
-    match name.len() {
-        1..=NAME_BYTES_MAX => Ok(()),
-        len => Err(ApiError::bad_request(format!("{member}: a name has 1 to {NAME_BYTES_MAX} bytes, not {len}"))),
-    }
+    names::check(name).map_err(|error| ApiError::bad_request(format!("{member}: {error}")))
 }
 
 fn check_id(id: Option<&RawValue>) -> Result<Option<&str>, ApiError> {
@@ -390,24 +446,87 @@ fn check_id(id: Option<&RawValue>) -> Result<Option<&str>, ApiError> {
 mod tests {
     use super::*;
 
+    /// The message of a push's refusal.
+    fn refusal(json: impl AsRef<[u8]>) -> String {
+        let outcome = Command::read(json.as_ref(), &PUSH).and_then(Command::into_push);
+        outcome.err().expect("refused").message.into_owned()
+    }
+
     #[test]
     fn faults_are_told_plainly() {
         let table = [
-            (r#"{"id":3,"uid":17}"#, "uid: a string is wanted, not integer `17` (column 16)"),
+            (
+                r#"{"id":3,"uid":true}"#,
+                "uid: a string or an integer of 64 bits is wanted, not boolean `true` (column 18)",
+            ),
+            (
+                r#"{"uid":10010.0}"#,
+                "uid: a string or an integer of 64 bits is wanted, not floating point `10010.0` (column 14)",
+            ),
+            (
+                r#"{"except":{"uids":[1,[]]}}"#,
+                "except.uids[1]: a string or an integer of 64 bits is wanted, not an array (column 23)",
+            ),
             (r#"{"fd":"3"}"#, "fd: a whole number is wanted, not string \"3\" (column 9)"),
             (r#"{"fd":-1}"#, "fd: a whole number is wanted, not integer `-1` (column 8)"),
             (r#"{"fds":3}"#, "fds: an array is wanted, not integer `3` (column 8)"),
-            (r#"{"except":{"uids":[1]}}"#, "except.uids[0]: a string is wanted, not integer `1` (column 20)"),
+            (
+                r#"{"uids":{"0":"a","2":"b"}}"#,
+                "uids: an array is wanted, not an object (in PHP: array_values) (column 12)",
+            ),
+            (r#"{"except":[1]}"#, "except: an object is wanted, not an array (column 13)"),
             ("\"x\"", "an object is wanted, not string \"x\" (column 3)"),
+            ("[1]", "a JSON object is wanted, not an array"),
+            ("[]", "one of uid, uids, fd, fds, group, groups, all is needed"),
             ("{uid:1}", "no JSON: key must be a string (column 2)"),
             ("{\n\"uid\":}", "uid: no JSON: expected value (line 2, column 7)"),
             ("", "no JSON: EOF while parsing a value"),
         ];
         for (json, message) in table {
-            let error = read::<Command<'_>>(json.as_bytes()).err().expect("refused");
-            assert_eq!(error.message, message, "{json}");
+            assert_eq!(refusal(json), message, "{json}");
         }
-        let error = read::<Command<'_>>(br#"{"udi":"a"}"#).err().expect("refused");
-        assert!(error.message.contains("unknown field `udi`, expected one of `uid`, `uids`"), "{}", error.message);
+        assert!(refusal(b"{\"uid\":\"\xd5\xc5\",\"data\":1}").contains("no JSON: invalid unicode"));
+        assert!(refusal(r#"{"uid":"\ud800","data":1}"#).contains("uid: no JSON"));
+        assert!(refusal(r#"{"uid":"a","u\u0069d":"b","data":1}"#).starts_with("duplicate field `uid`"));
+    }
+
+    #[test]
+    fn a_call_names_its_own_members() {
+        let all = "it takes uid, uids, fd, fds, group, groups";
+        for (shape, json, message) in [
+            (&BIND, r#"{"fd":1,"udi":"a"}"#, r#"bind takes no "udi", did you mean "uid"? it takes fd, uid"#.to_owned()),
+            (
+                &BIND,
+                r#"{"fd":1,"uids":["a"]}"#,
+                r#"bind takes no "uids", did you mean "uid"? it takes fd, uid"#.to_owned(),
+            ),
+            (&JOIN, r#"{"gruop":"a"}"#, format!(r#"join takes no "gruop", did you mean "group"? {all}"#)),
+            (&ONLINE, r#"{"uid":"a"}"#, r#"online takes no "uid", did you mean "uids"? it takes uids"#.to_owned()),
+            (&ONLINE, r#"{"x`, expected `y":1}"#, r#"online takes no "x`, expected `y"; it takes uids"#.to_owned()),
+            (&PUSH, r#"{"except":{"udi":"a"}}"#, format!(r#"except takes no "udi", did you mean "uid"? {all}"#)),
+            (&PUSH, r#"{"except":{"all":true}}"#, format!(r#"except takes no "all"; {all}"#)),
+            (&PUSH, r#"{"auth":"x"}"#, "auth: the key belongs into the header Authorization: Bearer KEY".to_owned()),
+        ] {
+            assert_eq!(Command::read(json.as_bytes(), shape).err().expect("refused").message, message, "{json}");
+        }
+        assert!(Command::read(br#"{"all":true,"data":1,"auth":"x"}"#, &DATAGRAM).is_ok());
+        assert!(Command::read(br#"{"fd":1,"uid":null,"data":null}"#, &UNBIND).is_err(), "data may be null");
+    }
+
+    #[test]
+    fn what_dynamic_languages_write_is_read() {
+        let json = b"\xef\xbb\xbf{\"uids\":[10010,\"10010\",-7,\"a\"],\"key\":5,\"data\":1,\
+                     \"except\":{\"uid\":3,\"groups\":[4,\"4\"],\"fds\":{}}}";
+        let push = Command::read(json, &PUSH).and_then(Command::into_push).expect("a push");
+        let Target::Uids(uids) = push.target else { panic!("{:?}", push.target) };
+        assert_eq!((uids, push.key.as_deref()), (vec!["10010".into(), "-7".into(), "a".into()], Some("5")));
+        assert_eq!(
+            (push.except.uids, push.except.groups, push.except.fds),
+            (vec!["3".into()], vec!["4".into()], vec![])
+        );
+        let push = Command::read(br#"{"group":7,"data":[],"except":[]}"#, &PUSH).and_then(Command::into_push);
+        let push = push.expect("a push");
+        assert!(matches!(push.target, Target::Groups(groups) if groups == ["7"]));
+        assert!(matches!(push.payload, Payload::Data("[]")), "data is any JSON");
     }
 }

@@ -226,7 +226,7 @@ pub fn attributes(ctx: &Context<'_>, fd: &str) -> Result<String, ApiError> {
 /// Sets all attributes of a connection, or merges others into them (RFC 7386).
 pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool) -> Result<String, ApiError> {
     let fd = open(ctx, fd)?;
-    let given: Map<String, Value> = super::command::read(body)?;
+    let given = super::command::read_attributes(body)?.0;
     let attributes = if merges {
         let mut attributes = ctx.session::<Session>(fd).map(|session| session.attributes.clone()).unwrap_or_default();
         merge(&mut attributes, given);

@@ -237,10 +237,8 @@ impl Api {
     /// Carries out a push that came as a datagram. Who sent it was asked before.
     pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8]) {
         self.answers.clear();
-        let outcome = command::read(datagram).and_then(|mut command: Command<'_>| {
-            command.auth = None;
-            push::execute(ctx, &command.into_push()?, &mut self.scratch, &mut self.answers)
-        });
+        let outcome = Command::read(datagram, &command::DATAGRAM)
+            .and_then(|command| push::execute(ctx, &command.into_push()?, &mut self.scratch, &mut self.answers));
         if let Err(error) = outcome {
             log::debug!("a datagram is not carried out: {:?}", error.message);
         }
@@ -328,7 +326,7 @@ impl Api {
 /// What is wrong with the command; or 401 where keys are set and its sender shows none of them: in the member `auth`, for
 /// a datagram has no header.
 pub fn check_datagram(keys: &ApiKeys, datagram: &[u8]) -> Result<(), ApiError> {
-    let mut command: Command<'_> = command::read(datagram)?;
+    let mut command = Command::read(datagram, &command::DATAGRAM)?;
     let shown = command.auth.take();
     command.into_push()?;
     match shown {

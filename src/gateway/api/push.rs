@@ -12,12 +12,8 @@ use crate::gateway::json::Quoted;
 /// Carries out a push command and appends the answer, an error too, to `out`. `line` is its place in a batch, from 1.
 /// `scratch` is memory for reuse. Returns the status that a request of its own is answered with.
 pub fn carry_out(ctx: &mut Context<'_>, json: &[u8], line: Option<u64>, scratch: &mut String, out: &mut String) -> u16 {
-    let outcome = command::read::<Command<'_>>(json).and_then(|command| {
-        if command.auth.is_some() {
-            return Err(ApiError::bad_request("auth: the key belongs into the header Authorization: Bearer KEY"));
-        }
-        execute(ctx, &command.into_push()?, scratch, out)
-    });
+    let outcome =
+        Command::read(json, &command::PUSH).and_then(|command| execute(ctx, &command.into_push()?, scratch, out));
     match outcome {
         Ok(()) => 200,
         Err(error) => {

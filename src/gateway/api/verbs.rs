@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fdpush::{Change, CloseCode, Context, Fd, Outcome};
 use serde::Serialize;
 
-use super::command::{self, Command, OnlineCommand, Target};
+use super::command::{self, Command, Shape, Target};
 use super::error::ApiError;
 use crate::gateway::roster::Roster;
 
@@ -35,9 +35,8 @@ impl Changed {
 }
 
 pub fn bind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    let mut command: Command<'_> = command::read(body)?;
+    let mut command = Command::read(body, &command::BIND)?;
     let (fd, uid) = command.take_binding()?;
-    command.check_empty("bind")?;
     let mut changed = Changed::default();
     let change = roster.bind(ctx, fd, &uid);
     changed.count(change.map_err(|full| ApiError::too_many(full.to_string()))?)?;
@@ -45,9 +44,8 @@ pub fn bind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<S
 }
 
 pub fn unbind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    let mut command: Command<'_> = command::read(body)?;
+    let mut command = Command::read(body, &command::UNBIND)?;
     let target = command.take_target(false)?;
-    command.check_empty("unbind")?;
     let mut changed = Changed::default();
     for fd in connections(ctx, &target) {
         changed.count(roster.unbind(ctx, fd))?;
@@ -56,24 +54,23 @@ pub fn unbind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result
 }
 
 pub fn join(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    each_membership("join", ctx, body, |ctx, fd, group| roster.join(ctx, fd, group))
+    each_membership(&command::JOIN, ctx, body, |ctx, fd, group| roster.join(ctx, fd, group))
 }
 
 pub fn leave(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    each_membership("leave", ctx, body, |ctx, fd, group| roster.leave(ctx, fd, group))
+    each_membership(&command::LEAVE, ctx, body, |ctx, fd, group| roster.leave(ctx, fd, group))
 }
 
 /// Changes a membership of each connection in each group. A connection counts once, in however many groups.
 fn each_membership(
-    verb: &str,
+    shape: &Shape,
     ctx: &mut Context<'_>,
     body: &[u8],
     mut change: impl FnMut(&mut Context<'_>, Fd, &str) -> Change,
 ) -> Result<String, ApiError> {
-    let mut command: Command<'_> = command::read(body)?;
+    let mut command = Command::read(body, shape)?;
     let groups = command.take_groups()?;
     let target = command.take_target(false)?;
-    command.check_empty(verb)?;
     let mut total = Changed::default();
     for fd in connections(ctx, &target) {
         let mut changed = Changed::default();
@@ -87,9 +84,8 @@ fn each_membership(
 }
 
 pub fn ungroup(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    let mut command: Command<'_> = command::read(body)?;
+    let mut command = Command::read(body, &command::UNGROUP)?;
     let groups = command.take_groups()?;
-    command.check_empty("ungroup")?;
     let mut changed = Changed::default();
     for group in &groups {
         for fd in ctx.members(group) {
@@ -104,7 +100,7 @@ pub fn close(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
     struct Closing {
         matched: usize,
     }
-    let mut command: Command<'_> = command::read(body)?;
+    let mut command = Command::read(body, &command::CLOSE)?;
     let target = command.take_target(true)?;
     let code = CloseCode::from(command.code.take().unwrap_or(1000));
     let reason = command.reason.take().map_or(Cow::Borrowed(""), |reason| reason.0);
@@ -131,8 +127,7 @@ pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
         online: BTreeMap<&'a str, Vec<u64>>,
         offline: BTreeSet<&'a str>,
     }
-    let command: OnlineCommand<'_> = command::read(body)?;
-    let uids = command.into_uids()?;
+    let uids = Command::read(body, &command::ONLINE)?.take_uids()?;
     let mut answer = Online { online: BTreeMap::new(), offline: BTreeSet::new() };
     for uid in uids.iter().map(AsRef::as_ref) {
         match ctx.fds_of(uid) {

@@ -25,12 +25,14 @@ use serde_json::value::RawValue;
 
 pub use self::keys::{KeyFile, Keys, check_secret};
 
-use super::{Identity, LEEWAY, NameError};
+use super::{Identity, LEEWAY, NameError, is_over};
+use crate::gateway::json::{List, Seconds, read_object};
+use crate::gateway::names::Name;
 
 /// The longest token. It is refused before any work is done for it.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
 
-/// The latest time that a claim can name, in seconds since 1970: what every JSON reader holds exactly (RFC 8259 section 6).
+/// The latest time that a claim can name, in seconds since 1970.
 const SECONDS_MAX: u64 = 1 << 53;
 
 /// What a subprotocol starts with that carries a token.
@@ -172,12 +174,12 @@ impl Keys {
         let (head, claims) = message.split_once('.').ok_or(TokenError::Malformed)?;
         self.check_signature(head, message, signature)?;
         let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).map_err(|_| TokenError::Malformed)?;
-        self.judge(&object(&claims).map_err(TokenError::Claims)?, now)
+        self.judge(&read_object(&claims).map_err(TokenError::Claims)?, now)
     }
 
     fn check_signature(&self, head: &str, message: &str, signature: &str) -> Result<(), TokenError> {
         let head = BASE64_URL_SAFE_NO_PAD.decode(head).map_err(|_| TokenError::Malformed)?;
-        let head: Head<'_> = object(&head).map_err(|_| TokenError::Malformed)?;
+        let head: Head<'_> = read_object(&head).map_err(|_| TokenError::Malformed)?;
         if head.crit.is_some() {
             return Err(TokenError::Critical);
         }
@@ -195,19 +197,21 @@ impl Keys {
 
     fn judge(&self, claims: &Claims<'_>, now: u64) -> Result<Identity, TokenError> {
         let exp = seconds("exp", claims.exp)?.ok_or(TokenError::Missing("exp"))?;
-        // Halves of a second count against the token on either side.
-        if exp.floor() + LEEWAY as f64 <= now as f64 {
+        if is_over(exp, now) {
             return Err(TokenError::Expired);
         }
-        if seconds("nbf", claims.nbf)?.is_some_and(|nbf| nbf.ceil() > (now + LEEWAY) as f64) {
+        // As with `exp`, halves of a second count against the token.
+        if seconds("nbf", claims.nbf)?.is_some_and(|Seconds(nbf)| nbf.ceil() > (now + LEEWAY) as f64) {
             return Err(TokenError::Early);
         }
         self.check_parties(claims)?;
-        let uid: String = read("sub", "a string", claims.sub)?.ok_or(TokenError::Missing("sub"))?;
-        let groups: Option<Vec<String>> = read("groups", "an array of strings", claims.groups)?;
-        let identity = Identity::new(Some(uid), groups.unwrap_or_default()).map_err(TokenError::Name)?;
-        // It is at least 1970's: one before was refused as expired.
-        Ok(Identity { exp: Some(exp.floor() as u64), ..identity })
+        let sub: Name<'_> =
+            read("sub", "a string or an integer of 64 bits", claims.sub)?.ok_or(TokenError::Missing("sub"))?;
+        let groups: Option<List<Name<'_>>> =
+            read("groups", "an array of strings or integers of 64 bits", claims.groups)?;
+        let groups = groups.into_iter().flat_map(|list| list.0).map(|group| group.0.into_owned());
+        let identity = Identity::new(Some(sub.0.into_owned()), groups.collect()).map_err(TokenError::Name)?;
+        Ok(Identity { exp: Some(exp.whole()), ..identity })
     }
 
     /// Checks `iss` and `aud`, each where one was configured (RFC 7519 sections 4.1.1 and 4.1.3).
@@ -268,30 +272,17 @@ fn issue_at(secret: &[u8], grant: &Grant<'_>, now: u64) -> Result<String, String
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|why| why.to_string())
 }
 
-/// A JSON object read as `T`. A derived reader would take an array just as well.
-fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
-    if json.trim_ascii_start().first() != Some(&b'{') {
-        return Err("not a JSON object".to_owned());
-    }
-    serde_json::from_slice(json).map_err(|error| error.to_string())
-}
-
-fn read<T: serde::de::DeserializeOwned>(
+fn read<'a, T: Deserialize<'a>>(
     name: &'static str,
     kind: &'static str,
-    value: Option<&RawValue>,
+    value: Option<&'a RawValue>,
 ) -> Result<Option<T>, TokenError> {
     let Some(value) = value else { return Ok(None) };
     serde_json::from_str(value.get()).map(Some).map_err(|_| TokenError::Unfit(name, kind))
 }
 
-/// A `NumericDate` (RFC 7519 section 2), which may have a fraction and be before 1970.
-fn seconds(name: &'static str, value: Option<&RawValue>) -> Result<Option<f64>, TokenError> {
-    const KIND: &str = "a number of seconds since 1970";
-    match read::<f64>(name, KIND, value)? {
-        Some(seconds) if seconds.abs() > SECONDS_MAX as f64 => Err(TokenError::Unfit(name, KIND)),
-        seconds => Ok(seconds),
-    }
+fn seconds(name: &'static str, value: Option<&RawValue>) -> Result<Option<Seconds>, TokenError> {
+    read(name, "a number of seconds since 1970", value)
 }
 
 fn now() -> u64 {

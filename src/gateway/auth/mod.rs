@@ -11,6 +11,9 @@ use std::fmt;
 use fdpush::NAME_BYTES_MAX;
 use serde_json::{Map, Value};
 
+use super::json::Seconds;
+use super::names::{self, BadLength};
+
 /// Seconds by which two clocks may differ: what ends, ends that much later, for who comes and for who is there.
 pub const LEEWAY: u64 = 5;
 
@@ -46,17 +49,22 @@ pub enum NameError {
 impl Identity {
     /// An identity of these names, which last for ever.
     pub fn new(uid: Option<String>, groups: Vec<String>) -> Result<Identity, NameError> {
-        if let Some(uid) = uid.as_ref().filter(|uid| !is_name(uid)) {
-            return Err(NameError::Uid(uid.len()));
+        if let Some(Err(BadLength(len))) = uid.as_deref().map(names::check) {
+            return Err(NameError::Uid(len));
         }
         if groups.len() > GROUPS_MAX {
             return Err(NameError::Groups(groups.len()));
         }
-        if let Some((index, group)) = groups.iter().enumerate().find(|(_, group)| !is_name(group)) {
-            return Err(NameError::Group(index + 1, group.len()));
+        for (index, group) in groups.iter().enumerate() {
+            names::check(group).map_err(|BadLength(len)| NameError::Group(index + 1, len))?;
         }
         Ok(Identity { uid, groups, ..Identity::default() })
     }
+}
+
+/// Whether what ends at `exp` is over at `now`, in seconds since 1970. Halves of a second count against it.
+pub fn is_over(exp: Seconds, now: u64) -> bool {
+    exp.0.floor() + LEEWAY as f64 <= now as f64
 }
 
 impl fmt::Display for NameError {
@@ -72,10 +80,6 @@ impl fmt::Display for NameError {
 }
 
 impl std::error::Error for NameError {}
-
-fn is_name(name: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len())
-}
 
 /// The credentials of an `Authorization: Bearer` header (RFC 6750 section 2.1); the scheme's letters are of any case.
 fn bearer(header: &str) -> Option<&str> {

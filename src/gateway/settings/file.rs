@@ -10,6 +10,7 @@ use clap::{Arg, ArgAction};
 use toml::de::{DeTable, DeValue};
 
 use super::{declaration, declarations, is_secret, is_url, parse, show};
+use crate::gateway::spelling::nearest;
 
 /// A file that was read and is sound by itself.
 #[derive(Clone)]
@@ -55,16 +56,6 @@ impl Entry {
         let name = self.key.replace('_', "-");
         self.values.iter().map(move |value| format!("--{name}={value}"))
     }
-}
-
-/// The one that was probably meant: a slip in every third letter away, at most.
-pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let length = word.chars().count();
-    let slips_max = (length / 3).max(1);
-    // The distance is at least the difference of the lengths, and takes the time of their product.
-    let names = names.filter(|name| name.len().abs_diff(length) <= slips_max);
-    let near = names.map(|name| (strsim::damerau_levenshtein(word, name), name));
-    near.filter(|(slips, _)| *slips <= slips_max).min().map(|(_, name)| name)
 }
 
 /// The keys of a file's text; or the line of what is wrong with it, and what that is.

@@ -20,6 +20,7 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
 use self::file::File;
 use super::auth::jwt::{self, Grant, KeyFile};
 use super::cli::{Cli, Secret, Serve, Token};
+use super::spelling::nearest;
 
 /// All settings, and where each comes from.
 pub struct Settings {
@@ -190,7 +191,7 @@ impl Layers {
             let Some(key) = name.strip_prefix("FDPUSH_").map(str::to_lowercase) else { continue };
             let keys = declarations().map(|arg| arg.get_id().as_str());
             if declaration(&key).is_none()
-                && let Some(meant) = file::nearest(&key, keys)
+                && let Some(meant) = nearest(&key, keys)
             {
                 warnings.push(format!("{name} is no setting; did you mean FDPUSH_{}?", meant.to_uppercase()));
             }

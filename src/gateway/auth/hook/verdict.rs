@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
-use crate::gateway::auth::{Identity, LEEWAY};
+use crate::gateway::auth::{Identity, is_over};
+use crate::gateway::json::{List, Object, Seconds, Text, optional_object, read_object};
+use crate::gateway::names::Name;
 
 /// What a refused client reads where the back end says nothing.
 const REFUSED: &str = "refused";
@@ -15,9 +16,6 @@ const EXPIRED: &str = "who you are has expired\n";
 
 /// Bytes of a refusal's text; what is longer is cut.
 const REFUSAL_BYTES_MAX: usize = 1024;
-
-/// The greatest time that JavaScript and this server reckon with, in seconds since 1970.
-const EXP_MAX: u64 = 1 << 53;
 
 /// Whether a client may come in, and who it is.
 #[derive(Clone, Debug)]
@@ -34,73 +32,51 @@ pub enum Verdict {
 #[derive(Deserialize)]
 struct Accepted<'a> {
     #[serde(borrow, default)]
-    uid: Option<Uid<'a>>,
+    uid: Option<Name<'a>>,
+    #[serde(borrow, default)]
+    groups: Option<List<Name<'a>>>,
+    #[serde(default, deserialize_with = "optional_object")]
+    attributes: Option<Object>,
     #[serde(default)]
-    groups: Option<Vec<String>>,
-    #[serde(default)]
-    attributes: Option<Map<String, Value>>,
-    #[serde(default)]
-    exp: Option<u64>,
+    exp: Option<Seconds>,
     #[serde(default)]
     subprotocol: Option<String>,
-}
-
-/// A uid as text, or as the number that it is in many a database.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a uid is a string, a whole number or null")]
-enum Uid<'a> {
-    Text(#[serde(borrow)] Cow<'a, str>),
-    Number(i64),
 }
 
 #[derive(Deserialize)]
 struct Refused<'a> {
     #[serde(borrow)]
-    message: Cow<'a, str>,
+    message: Text<'a>,
 }
 
 /// Reads the body of a 200, or says what is wrong with it. `now` is in seconds since 1970: an identity that is over by
 /// then is refused, and not let in to be thrown out.
 pub fn accept(body: &[u8], now: u64) -> Result<Verdict, String> {
-    let accepted: Accepted<'_> = object(body)?;
-    let uid = accepted.uid.map(|uid| match uid {
-        Uid::Text(text) => text.into_owned(),
-        Uid::Number(number) => number.to_string(),
-    });
-    let mut identity = Identity::new(uid, accepted.groups.unwrap_or_default()).map_err(|error| error.to_string())?;
-    identity.attributes = accepted.attributes.unwrap_or_default();
-    identity.exp = accepted.exp;
-    identity.subprotocol = accepted.subprotocol;
-    if identity.exp.is_some_and(|exp| exp > EXP_MAX) {
-        return Err("exp is beyond all time".to_owned());
-    }
-    if identity.exp.is_some_and(|exp| exp + LEEWAY <= now) {
+    let Accepted { uid, groups, attributes, exp, subprotocol } = read_object(body)?;
+    let uid = uid.map(|uid| uid.0.into_owned());
+    let groups = groups.into_iter().flat_map(|list| list.0).map(|group| group.0.into_owned());
+    let identity = Identity::new(uid, groups.collect()).map_err(|error| error.to_string())?;
+    if exp.is_some_and(|exp| is_over(exp, now)) {
         return Ok(Verdict::Refuse { status: 401, body: EXPIRED.to_owned() });
     }
-    Ok(Verdict::Accept(identity))
+    let attributes = attributes.unwrap_or_default().0;
+    Ok(Verdict::Accept(Identity { attributes, exp: exp.map(Seconds::whole), subprotocol, ..identity }))
 }
 
 /// Reads the body of a 4xx, which may say why.
 pub fn refuse(status: u16, body: &[u8]) -> Verdict {
-    let message = object(body).map_or(Cow::Borrowed(REFUSED), |refused: Refused<'_>| refused.message);
+    let message = read_object(body).map_or(Cow::Borrowed(REFUSED), |refused: Refused<'_>| refused.message.0);
     let cut = message.floor_char_boundary(REFUSAL_BYTES_MAX);
     Verdict::Refuse { status, body: format!("{}\n", &message[..cut]) }
-}
-
-/// Reads a JSON object. An array is none, although serde would take its items for the fields.
-fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
-    if !body.trim_ascii_start().starts_with(b"{") {
-        return Err("it is no JSON object".to_owned());
-    }
-    serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use fdpush::NAME_BYTES_MAX;
+    use serde_json::Value;
 
     use super::*;
-    use crate::gateway::auth::GROUPS_MAX;
+    use crate::gateway::auth::{GROUPS_MAX, LEEWAY};
 
     const NOW: u64 = 1_700_000_000;
 
@@ -125,6 +101,13 @@ mod tests {
         }
         assert_eq!(text(r#"{"subprotocol":"chat.v1"}"#), "None [] {} None chat.v1");
         assert_eq!(text(r#"{"uid":10086}"#), r#"Some("10086") [] {} None"#);
+        let php =
+            "\u{feff}{\"uid\":-5,\"groups\":[7,\"a\",18446744073709551615],\"attributes\":[],\"exp\":1700000000.75}\n";
+        assert_eq!(text(php), r#"Some("-5") ["7", "a", "18446744073709551615"] {} Some(1700000000)"#);
+        assert_eq!(text(r#"{"uid":"a","exp":1.7e9,"groups":{}}"#), r#"Some("a") [] {} Some(1700000000)"#);
+        for nobody in ["[]", " [ ] ", "\u{feff}{}"] {
+            assert_eq!(text(nobody), "None [] {} None", "{nobody}");
+        }
         let longest = "u".repeat(NAME_BYTES_MAX);
         assert!(accept(format!(r#"{{"uid":"{longest}","groups":["{longest}"]}}"#).as_bytes(), NOW).is_ok());
     }
@@ -140,12 +123,12 @@ mod tests {
             r#"{"attributes":{"plan":"pro","n":1e999}}"#,
             r#"{"attributes":{"plan":"pro","s":"\ud800"}}"#,
             &many,
-            r#"{"exp":9007199254740993}"#,
+            r#"{"exp":9007199254740994}"#,
             "",
             "OK",
             "null",
             "\"10\"",
-            "[]",
+            "[[]]",
             r#"["a",[],{},1]"#,
             "{",
             r#"{"uid":"a"} trailing"#,
@@ -156,14 +139,24 @@ mod tests {
             r#"{"uid":"a","uid":"b"}"#,
             r#"{"groups":"a"}"#,
             r#"{"groups":[""]}"#,
-            r#"{"groups":[1]}"#,
-            r#"{"attributes":[]}"#,
+            r#"{"groups":[1.5]}"#,
+            r#"{"groups":{"0":"a","2":"b"}}"#,
+            r#"{"groups":["a",true]}"#,
+            r#"{"attributes":[1]}"#,
+            r#"{"attributes":[{}]}"#,
+            r#"{"attributes":{"a":1,"a":2}}"#,
+            r#"{"uid":18446744073709551616}"#,
+            r#"{"uid":1e3}"#,
+            r#"{"uid":null,"uid":"b"}"#,
+            r#"{"uid":"\ud800"}"#,
             r#"{"attributes":"{}"}"#,
             r#"{"exp":"soon"}"#,
-            r#"{"exp":-1}"#,
             r#"{"subprotocol":1}"#,
             r#"{"subprotocol":["chat.v1"]}"#,
-            r#"{"exp":1.5}"#,
+            r#"{"exp":1e300}"#,
+            r#"{"exp":1e999}"#,
+            r#"{"exp":NaN}"#,
+            r#"{"exp":true}"#,
             &long[0],
             &long[1],
         ];
@@ -177,8 +170,9 @@ mod tests {
     fn an_identity_that_is_over_is_refused() {
         let verdict = |exp: u64| accept(format!(r#"{{"uid":"a","exp":{exp}}}"#).as_bytes(), NOW);
         assert!(matches!(verdict(NOW - LEEWAY + 1), Ok(Verdict::Accept(_))));
-        for exp in [0, 1, NOW - LEEWAY] {
-            assert!(matches!(verdict(exp), Ok(Verdict::Refuse { status: 401, .. })), "{exp}");
+        for exp in ["0", "1.5", "-1", "-0.5", &format!("{}", NOW - LEEWAY), &format!("{}.9", NOW - LEEWAY)] {
+            let verdict = accept(format!(r#"{{"uid":"a","exp":{exp}}}"#).as_bytes(), NOW);
+            assert!(matches!(verdict, Ok(Verdict::Refuse { status: 401, .. })), "{exp}");
         }
     }
 
@@ -189,6 +183,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(body(r#"{"message":"log in \"first\""}"#), "log in \"first\"\n");
+        assert_eq!(body("\u{feff}{\"message\":\"no\"}"), "no\n");
         for nothing in ["", "<html>", "{}", r#"["no"]"#, r#"{"message":1}"#, r#"{"message":null}"#] {
             assert_eq!(body(nothing), "refused\n", "{nothing}");
         }

@@ -1,0 +1,145 @@
+//! Names: uids, groups and conflation keys, as JSON brings them.
+//!
+//! It owns the two rules that hold for a name wherever it comes from. A name is a JSON string, or an integer that stands
+//! for its decimal text; back ends in PHP and Python have integers for keys. And a name has 1 to 128 bytes. Two names are
+//! the same if their bytes are: nothing is trimmed, folded or normalised. `docs/api.md` tells it to users.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use fdpush::NAME_BYTES_MAX;
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+/// A name, whose length is yet to be checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Name<'a>(pub Cow<'a, str>);
+
+/// A name of no bytes, or of too many.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct BadLength(pub usize);
+
+/// Checks that a name has 1 to [`NAME_BYTES_MAX`] bytes.
+pub fn check(name: &str) -> Result<(), BadLength> {
+    match name.len() {
+        1..=NAME_BYTES_MAX => Ok(()),
+        len => Err(BadLength(len)),
+    }
+}
+
+impl AsRef<str> for Name<'_> {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Name<'a>, D::Error> {
+        deserializer.deserialize_any(NameVisitor).map(Name)
+    }
+}
+
+struct NameVisitor;
+
+/// Floats are refused, integral ones too: beyond 2⁵³ one float stands for many integers. JSON readers turn integers of
+/// more than 64 bits into floats, so those are refused as well.
+impl<'de> Visitor<'de> for NameVisitor {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or an integer of 64 bits")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(text.into())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Cow<'de, str>, E> {
+        Ok(text.to_owned().into())
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Cow<'de, str>, E> {
+        Ok(text.into())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Cow<'de, str>, E> {
+        Ok(number.to_string().into())
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Cow<'de, str>, E> {
+        Ok(number.to_string().into())
+    }
+}
+
+impl fmt::Display for BadLength {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a name has 1 to {NAME_BYTES_MAX} bytes, not {}", self.0)
+    }
+}
+
+impl std::error::Error for BadLength {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<String, String> {
+        let name: Result<Name<'_>, _> = serde_json::from_slice(json.as_bytes());
+        name.map(|name| name.0.into_owned()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn integers_are_their_decimal_text() {
+        for (json, name) in [
+            (r#""10010""#, "10010"),
+            ("10010", "10010"),
+            ("0", "0"),
+            ("-5", "-5"),
+            ("9007199254740993", "9007199254740993"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            (r#""a\u0000 \n""#, "a\0 \n"),
+            // The same character to the eye, composed and not: two names.
+            (r#""\u00e9""#, "é"),
+            (r#""e\u0301""#, "e\u{301}"),
+            (r#""\ud83d\ude00""#, "😀"),
+            (r#""""#, ""),
+        ] {
+            assert_eq!(read(json).as_deref(), Ok(name), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_certain_text_is_no_name() {
+        for json in [
+            "1.5",
+            "1.0",
+            "1e3",
+            "-0",
+            "18446744073709551616",
+            "-9223372036854775809",
+            "1e999",
+            "true",
+            "null",
+            "[1]",
+            "{}",
+            r#""\ud800""#,
+            r#""\udc00\ud800""#,
+            "\"\u{1}\"",
+        ] {
+            assert!(read(json).is_err(), "{json}");
+        }
+        assert!(serde_json::from_slice::<Name<'_>>(b"\"\xd5\xc5\"").is_err());
+        let error = read("1.5").expect_err("refused");
+        assert!(error.contains("floating point `1.5`, expected a string or an integer of 64 bits"), "{error}");
+    }
+
+    #[test]
+    fn lengths() {
+        assert_eq!(check("a").and(check(&"a".repeat(128))), Ok(()));
+        assert_eq!(check(""), Err(BadLength(0)));
+        assert_eq!(
+            check(&"é".repeat(65)).map_err(|error| error.to_string()),
+            Err("a name has 1 to 128 bytes, not 130".to_owned())
+        );
+    }
+}

@@ -1,0 +1,329 @@
+//! Names from outside, through the real binary: whatever bytes a uid, a group or a parameter comes in, two of them never
+//! become one; and integers, empty arrays and byte order marks of dynamic languages are taken alike everywhere.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::net::UdpSocket;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use common::backend::{Answer, Backend};
+use common::gateway::{Gateway, json_of, next, next_of, request, until};
+use common::raw::{Reply, UPGRADE};
+use common::{Client, Raw, refusal};
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// 张三 and 李四 in GBK, percent-encoded.
+const GBK: [&str; 2] = ["%D5%C5%C8%FD", "%C0%EE%CB%C4"];
+
+/// The answer to an upgrade at a target of any bytes.
+fn upgrade(gateway: &Gateway, target: &[u8]) -> (Raw, Reply) {
+    let mut raw = Raw::connect(gateway.address);
+    raw.send([b"GET ", target, UPGRADE.strip_prefix("GET /").expect("an upgrade").as_bytes()].concat());
+    let reply = raw.reply();
+    (raw, reply)
+}
+
+/// The uid that a client has which asks for a WebSocket at this target.
+fn uid_at(gateway: &Gateway, target: &[u8]) -> Value {
+    let (mut raw, reply) = upgrade(gateway, target);
+    assert_eq!(reply.status, 101, "{target:?}: {reply:?}");
+    let (_, welcome) = raw.frame();
+    let welcome: Value = serde_json::from_slice(&welcome).expect("JSON");
+    welcome["uid"].clone()
+}
+
+/// A token with these claims.
+fn token(claims: &str) -> String {
+    let parts = [r#"{"alg":"HS256"}"#, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
+    let signed = parts.join(".");
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("a key");
+    mac.update(signed.as_bytes());
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+}
+
+#[test]
+fn a_uid_that_is_not_utf8_is_nobodys() {
+    let gateway = Gateway::start(&["--on-second-login", "kick_old"]);
+    let mut ann = gateway.connect("/?uid=%EF%BF%BD%EF%BF%BD%EF%BF%BD%EF%BF%BD");
+    for uid in GBK.iter().chain(&["caf%E9", "%C0%80", "%ED%A0%80", "%ff", "a+%E5%BC"]) {
+        let refused = refusal(Client::connect(gateway.address, &format!("/?x=1&uid={uid}"), &[]));
+        assert_eq!(refused, (400, "query parameter uid is not percent-encoded UTF-8\n".to_owned()), "{uid}");
+    }
+    for uid in ["%", "100%", "%4", "%zz"] {
+        let refused = refusal(Client::connect(gateway.address, &format!("/?uid={uid}"), &[]));
+        let told = "query parameter uid has a % without two hexadecimal digits\n";
+        assert_eq!(refused, (400, told.to_owned()), "{uid}");
+    }
+    for query in ["uid=a&uid=b", "uid=a&uid=a", "uid=a&u%69d=b", "uid&uid=a", "uid=a&uid=%ff"] {
+        let refused = refusal(Client::connect(gateway.address, &format!("/?{query}"), &[]));
+        assert_eq!(refused, (400, "query parameter uid is given more than once\n".to_owned()), "{query}");
+    }
+    // Whoever has four U+FFFD for a uid, for they may be asked for by name, was neither kicked nor joined.
+    assert_eq!(gateway.get("/api/stats")["open"], 1);
+    gateway.done("/api/push", json!({"uid": "\u{fffd}".repeat(4), "data": "still here"}));
+    assert_eq!(next_of(&mut ann, "message")["data"], "still here");
+}
+
+#[test]
+fn a_uid_is_its_bytes() {
+    let gateway = Gateway::start(&[]);
+    for (target, uid) in [
+        ("/?uid=10010", json!("10010")),
+        ("/?uid=%E5%BC%A0%E4%B8%89", json!("张三")),
+        ("/?other=%D5&b=%zz&b=1&uid=a", json!("a")),
+        ("/?uids=a", json!(null)),
+        ("/?u%69d=a%2Bb+c", json!("a+b c")),
+        // Nothing is trimmed, folded or normalised, and a control character is a character.
+        ("/?uid=+A+", json!(" A ")),
+        ("/?uid=caf%C3%A9", json!("café")),
+        ("/?uid=cafe%CC%81", json!("cafe\u{301}")),
+        ("/?uid=a%00", json!("a\0")),
+        ("/?uid=%EF%BB%BFa", json!("\u{feff}a")),
+        // Raw UTF-8, in the path too, is what its encoded form is.
+        ("/房?uid=张三", json!("张三")),
+        ("/?uid=张%E4%B8%89", json!("张三")),
+        ("http://localhost/房?uid=张三", json!("张三")),
+    ] {
+        assert_eq!(uid_at(&gateway, target.as_bytes()), uid, "{target}");
+    }
+    for target in [&b"/?uid=\xd5\xc5\xc8\xfd"[..], b"/\xff", b"/?a=\xc0\x80"] {
+        let (_, reply) = upgrade(&gateway, target);
+        assert_eq!(
+            (reply.status, reply.body.as_str()),
+            (400, "the target must be a path or an http URL, in UTF-8 and without #\n")
+        );
+    }
+    for target in ["/%D5%C5?uid=a", "/%zz", "/%"] {
+        let (_, reply) = upgrade(&gateway, target.as_bytes());
+        assert_eq!((reply.status, reply.body.as_str()), (400, "the path must be percent-encoded UTF-8\n"), "{target}");
+    }
+}
+
+#[test]
+fn a_token_comes_once() {
+    let gateway = Gateway::start(&["--auth", "jwt", "--jwt-secret", SECRET]);
+    let ann = token(r#"{"sub":"ann","exp":4102444800}"#);
+    let bearer = format!("Bearer {ann}");
+    let refused = |target: &str, headers: &[(&str, &str)]| refusal(Client::connect(gateway.address, target, headers));
+    let twice = format!("/?token={ann}&token={ann}");
+    assert_eq!(refused(&twice, &[]), (400, "query parameter token is given more than once\n".to_owned()));
+    assert_eq!(
+        refused("/?token=%D5%C5", &[]),
+        (400, "query parameter token is not percent-encoded UTF-8\n".to_owned())
+    );
+    let mut raw = Raw::connect(gateway.address);
+    let line = format!("Authorization: {bearer}\r\n");
+    raw.send(UPGRADE.replace("Upgrade: websocket\r\n", &format!("Upgrade: websocket\r\n{line}{line}")));
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.body.as_str()), (400, "Authorization is given more than once\n"));
+    // What this way of finding out does not read is not judged.
+    gateway.open("/?uid=a&uid=%ff", &[("Authorization", &bearer)]);
+}
+
+#[test]
+fn a_token_may_have_integers() {
+    let gateway = Gateway::start(&["--auth", "jwt", "--jwt-secret", SECRET]);
+    for (claims, uid, groups) in [
+        (r#"{"sub":10010,"exp":4102444800.5}"#, "10010", json!([])),
+        ("\u{feff}{\"sub\":-3,\"exp\":4.1024448e9,\"groups\":[7]}", "-3", json!(["7"])),
+        (r#"{"sub":"10010","exp":4102444800,"groups":{}}"#, "10010", json!([])),
+    ] {
+        let (_client, fd) = gateway.open(&format!("/?token={}", token(claims)), &[]);
+        let info = gateway.get(&format!("/api/connections/{fd}"));
+        assert_eq!((&info["uid"], &info["groups"]), (&json!(uid), &groups), "{claims}");
+    }
+    for claims in [r#"{"sub":10010.0,"exp":4102444800}"#, r#"{"sub":18446744073709551616,"exp":4102444800}"#] {
+        let refused = refusal(Client::connect(gateway.address, &format!("/?token={}", token(claims)), &[]));
+        let told = "the token's \"sub\" must be a string or an integer of 64 bits\n";
+        assert_eq!(refused, (401, told.to_owned()), "{claims}");
+    }
+}
+
+#[test]
+fn the_hook_may_be_in_php() {
+    let backend = Backend::start(|asked| {
+        let question = asked.json();
+        let answer = match question["target"].as_str().expect("a target") {
+            "/php" => "\u{feff}{\"uid\":10010,\"groups\":[7,\"a\"],\"attributes\":[],\"exp\":4102444800.5}\n",
+            "/lua" => r#"{"uid":"10010","groups":{},"exp":4.1024448e9}"#,
+            "/empty" => "[]",
+            "/holes" => r#"{"uid":"a","groups":{"0":"a","2":"b"}}"#,
+            "/float" => r#"{"uid":10010.0}"#,
+            "/twice" => r#"{"uid":"a","uid":"b"}"#,
+            "/list" => r#"{"uid":"a","attributes":["x"]}"#,
+            "/over" => r#"{"uid":"a","exp":-1.5}"#,
+            _ => "{}",
+        };
+        Answer::Status(200, answer.to_owned())
+    });
+    let gateway = Gateway::start(&["--auth", "webhook", "--auth-url", &backend.url()]);
+    for (target, uid, groups) in [
+        ("/php", json!("10010"), json!(["7", "a"])),
+        ("/lua", json!("10010"), json!([])),
+        ("/empty", json!(null), json!([])),
+    ] {
+        let (_client, fd) = gateway.open(target, &[]);
+        let info = gateway.get(&format!("/api/connections/{fd}"));
+        let mut joined = info["groups"].as_array().expect("a list").clone();
+        joined.sort_by_key(Value::to_string);
+        assert_eq!((&info["uid"], &json!(joined)), (&uid, &groups), "{target}");
+        assert_eq!(gateway.get(&format!("/api/connections/{fd}/attributes")), json!({}), "{target}");
+    }
+    for (target, status) in [("/holes", 503), ("/float", 503), ("/twice", 503), ("/list", 503), ("/over", 401)] {
+        assert_eq!(refusal(Client::connect(gateway.address, target, &[])).0, status, "{target}");
+    }
+
+    // Values that differ are told apart, and what the query says is the back end's to read.
+    backend.asked.so_far();
+    let mut cookies = Vec::new();
+    for name in [&b"\xd5\xc5\xc8\xfd"[..], b"\xc0\xee\xcb\xc4"] {
+        let mut raw = Raw::connect(gateway.address);
+        let head = UPGRADE.strip_prefix("GET /").and_then(|head| head.strip_suffix("\r\n")).expect("an upgrade");
+        raw.send([b"GET /?uid=%D5%C5&uid=b", head.as_bytes(), b"Cookie: name=", name, b"\r\n\r\n"].concat());
+        assert_eq!(raw.reply().status, 101);
+        let question = backend.asked.next().json();
+        assert_eq!(question["target"], "/?uid=%D5%C5&uid=b");
+        assert_eq!(question["headers"]["cookie"], json!(null));
+        cookies.push(question["headers_base64"]["cookie"].clone());
+    }
+    assert_eq!(cookies, [json!(["bmFtZT3Vxcj9"]), json!(["bmFtZT3A7svE"])]);
+}
+
+#[test]
+fn the_api_may_be_called_from_php() {
+    let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0"]);
+    let (mut ann, fd) = gateway.open("/?uid=10010", &[]);
+    // Array keys that look like integers are integers, and an empty array is a list.
+    for (path, body, answer) in [
+        ("join", r#"{"uid":10010,"groups":[7,"hall"]}"#, json!({"matched": 1, "changed": 1})),
+        ("join", r#"{"uids":["10010"],"group":"7"}"#, json!({"matched": 1, "changed": 0})),
+        ("online", r#"{"uids":[10010,"10010",-1]}"#, json!({"online": {"10010": [fd]}, "offline": ["-1"]})),
+        ("unbind", r#"{"uids":[10010]}"#, json!({"matched": 1, "changed": 1})),
+        ("bind", &format!(r#"{{"fd":{fd},"uid":10010}}"#), json!({"matched": 1, "changed": 1})),
+        ("leave", r#"{"uid":10010,"group":"hall"}"#, json!({"matched": 1, "changed": 1})),
+    ] {
+        assert_eq!(gateway.done(&format!("/api/{path}"), format!("\u{feff}{body}")), answer, "{path} {body}");
+    }
+    let mut pushed = 0;
+    let mut hears = |text: String| {
+        pushed += 1;
+        assert_eq!(next_of(&mut ann, "message")["data"], pushed, "{text}");
+    };
+    for (number, body) in [
+        r#"{"uid":10010,"data":1}"#,
+        r#"{"uids":[10010,3],"data":2,"except":[]}"#,
+        r#"{"group":7,"data":3,"except":{"uids":[3,"4"],"groups":[5],"fds":[]},"key":9}"#,
+        "\u{feff}{\"groups\":[7,8],\"data\":4}",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(gateway.done("/api/push", body)["queued"], 1, "{number}");
+        hears(body.to_owned());
+    }
+    let lines = "\u{feff}{\"id\":1,\"uid\":10010,\"data\":5}\n{\"id\":2,\"uid\":1e3,\"data\":0}\n\u{feff}{\"uid\":10010,\"data\":6}";
+    let mut raw = Raw::connect(gateway.api);
+    raw.send(request("POST", "/api/batch", &[("Content-Type", "application/x-ndjson")], lines));
+    let reply = raw.reply_in_chunks();
+    let answers: Vec<Value> = reply.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((&answers[0]["queued"], &answers[2]["queued"]), (&json!(1), &json!(1)), "{answers:?}");
+    let message = answers[1]["error"]["message"].as_str().expect("a message");
+    assert!(message.starts_with("uid: a string or an integer of 64 bits is wanted, not floating point"), "{message}");
+    hears("a batch".to_owned());
+    hears("a batch".to_owned());
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let place = gateway.datagrams[0].strip_prefix("udp:").expect("an address");
+    sender.send_to("\u{feff}{\"uid\":10010,\"data\":7,\"except\":[]}".as_bytes(), place).expect("sent");
+    hears("a datagram".to_owned());
+    sender.send_to(b"{\"uid\":10010.0,\"data\":8}", place).expect("sent");
+    until("the other is malformed", || gateway.metric(r#"fdpush_datagrams_total{outcome="malformed"}"#) == 1.0);
+
+    let attributes = format!("/api/connections/{fd}/attributes");
+    let put = |method: &str, body: &str| {
+        let reply = gateway.call(method, &attributes, &[("Content-Type", "application/json")], body);
+        (reply.status, json_of(&reply))
+    };
+    assert_eq!(put("PUT", "\u{feff}{\"cart\":[],\"n\":1}"), (200, json!({"cart": [], "n": 1})));
+    assert_eq!(put("PATCH", "[]"), (200, json!({"cart": [], "n": 1})));
+    assert_eq!(put("PUT", "[]"), (200, json!({})));
+    for body in ["[1]", r#"{"a":1,"a":2}"#] {
+        assert_eq!(put("PUT", body).0, 400, "{body}");
+    }
+}
+
+#[test]
+fn what_has_no_certain_name_is_refused_everywhere() {
+    let gateway = Gateway::start(&[]);
+    let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
+    for uid in ["1.5", "1.0", "1e3", "-0", "18446744073709551616", "true", "{}", r#""\ud800""#, r#""a","uid":"b""#] {
+        for (path, body) in [
+            ("push", format!(r#"{{"data":1,"uid":{uid}}}"#)),
+            ("push", format!(r#"{{"data":1,"all":true,"except":{{"uid":{uid}}}}}"#)),
+            ("bind", format!(r#"{{"fd":{fd},"uid":{uid}}}"#)),
+            ("close", format!(r#"{{"uid":{uid}}}"#)),
+        ] {
+            let (status, answer) = gateway.post(&format!("/api/{path}"), &body);
+            let message = answer["error"]["message"].as_str().expect("a message");
+            assert!(status == 400 && message.contains("uid"), "{path} {body}: {answer}");
+        }
+        if !uid.contains("uid") {
+            ann.send(&format!(r#"{{"type":"push","data":1,"id":1,"to":{uid}}}"#));
+            let refused = next(&mut ann);
+            assert!(refused["message"].as_str().is_some_and(|message| message.starts_with("to must be")), "{refused}");
+        }
+    }
+    for (path, told) in [
+        ("/api/users/%D5%C5", "the path must be percent-encoded UTF-8"),
+        ("/api/groups/%zz", "the path must be percent-encoded UTF-8"),
+        ("/api/users?after=%D5%C5", "query parameter after is not percent-encoded UTF-8"),
+        ("/api/users?after=a&after=b", "query parameter after is given more than once"),
+        ("/api/users?limit=1&limit=2", "query parameter limit is given more than once"),
+        ("/api/users?limit=%", "query parameter limit has a % without two hexadecimal digits"),
+    ] {
+        let reply = gateway.call("GET", path, &[], "");
+        assert_eq!((reply.status, &json_of(&reply)["error"]["message"]), (400, &json!(told)), "{path}");
+    }
+    // A name of the API's own is found again, whatever is in it, encoded or raw.
+    gateway.done("/api/bind", json!({"fd": fd, "uid": "张\0/?"}));
+    for path in ["/api/users/%E5%BC%A0%00%2F%3F", "/api/users/张%00%2f%3f"] {
+        assert_eq!(gateway.get(path)["uid"], "张\0/?", "{path}");
+    }
+}
+
+#[test]
+fn clients_may_name_by_integer() {
+    let gateway = Gateway::start(&[]);
+    let mut ann = gateway.connect("/?uid=10010");
+    ann.send(r#"{"type":"push","to":10010,"data":1,"id":1}"#);
+    assert_eq!(next(&mut ann), json!({"type": "message", "from": "10010", "fd": 1, "to": "10010", "data": 1}));
+    assert_eq!(next(&mut ann)["queued"], 1);
+    ann.send("\u{feff}{\"type\":\"join\",\"group\":7,\"id\":2}");
+    let answers = [next(&mut ann), next(&mut ann)];
+    assert!(answers.contains(&json!({"type": "joined", "group": "7", "uid": "10010", "count": 1})), "{answers:?}");
+    ann.send(r#"{"type":"online","uids":[10010,-1],"id":3}"#);
+    assert_eq!(next(&mut ann)["online"], json!(["10010"]));
+    ann.send(r#"{"type":"join","gruop":"x","id":4}"#);
+    assert_eq!(next(&mut ann)["message"], r#"join takes no "gruop", did you mean "group"? it takes group, id"#);
+}
+
+#[test]
+fn a_key_is_shown_once_and_an_origin_is_not_overlooked() {
+    let gateway = Gateway::start(&["--api-key", "k"]);
+    let mut raw = Raw::connect(gateway.api);
+    let twice = [("Authorization", "Bearer k"), ("Authorization", "Bearer other")];
+    raw.send(request("GET", "/api/stats", &twice, ""));
+    assert_eq!(raw.reply().status, 400);
+    let gateway = Gateway::start(&[]);
+    for origins in [&b"Origin: http://evil.example\r\nOrigin: http://localhost\r\n"[..], b"Origin: http://evil\xff\r\n"]
+    {
+        let mut raw = Raw::connect(gateway.api);
+        raw.send([b"GET /api/stats HTTP/1.1\r\nHost: localhost\r\n", origins, b"\r\n"].concat());
+        assert_eq!(raw.reply().status, 403, "{origins:?}");
+    }
+}
