@@ -52,6 +52,12 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// From a message's first byte to its last; over it, close code 1008. Default 60 s.
     pub message_time_max: Duration,
+    /// Memory of unfinished messages, HTTP heads and bodies of all connections together: what buffers have room for, which
+    /// can be twice what came. Over it, the connections that hold the most are closed, with close code 1013 or status 503
+    /// and cause [`InboundOverload`](crate::Cause::InboundOverload), until an eighth of it is free. At least twice
+    /// `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that one client alone is never over it. Default
+    /// 64 MiB.
+    pub inbound_total_bytes_max: usize,
     /// How long a close handshake waits for the client's part, once all that was queued and the server's close frame are
     /// sent; until then `write_time_max` holds. Default 5 s.
     pub close_wait_max: Duration,
@@ -122,6 +128,7 @@ impl Default for Limits {
             keep_alive_max: Duration::from_secs(60),
             message_bytes_max: 1 << 20,
             message_time_max: Duration::from_secs(60),
+            inbound_total_bytes_max: 64 << 20,
             close_wait_max: Duration::from_secs(5),
             queue_bytes_max: 4 << 20,
             queue_total_bytes_max: 64 << 20,
@@ -164,6 +171,7 @@ impl Limits {
             ("head_bytes_max", self.head_bytes_max, 1 << 20),
             ("headers_max", self.headers_max, 256),
             ("message_bytes_max", self.message_bytes_max, 1 << 40),
+            ("inbound_total_bytes_max", self.inbound_total_bytes_max, 1 << 50),
             ("queue_bytes_max", self.queue_bytes_max, 1 << 40),
             ("queue_total_bytes_max", self.queue_total_bytes_max, 1 << 50),
             ("inbox_max", self.inbox_max, 1 << 30),
@@ -179,6 +187,15 @@ impl Limits {
                 "queue_bytes_max is {}: with a message_bytes_max of {} it must be at least {least}, or the largest \
                  messages could be received and never pushed on",
                 self.queue_bytes_max, self.message_bytes_max
+            ));
+        }
+        let largest = self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max);
+        if self.inbound_total_bytes_max < largest.saturating_mul(2) {
+            return Err(format!(
+                "inbound_total_bytes_max is {}: it must be at least {}, twice the largest of message_bytes_max, \
+                 body_bytes_max and head_bytes_max",
+                self.inbound_total_bytes_max,
+                largest.saturating_mul(2)
             ));
         }
         if !(1 << 10..=1 << 26).contains(&self.read_budget_bytes) {
@@ -306,6 +323,8 @@ mod tests {
         let limits = Limits { message_bytes_max: 1000, queue_bytes_max: 1009, ..Limits::default() };
         assert!(limits.check().is_err_and(|why| why.contains("at least 1010")));
         assert_eq!(Limits { queue_bytes_max: 1010, ..limits }.check(), Ok(()));
+        let limits = Limits { message_bytes_max: 1 << 20, inbound_total_bytes_max: (1 << 21) - 1, ..Limits::default() };
+        assert!(limits.check().is_err_and(|why| why.starts_with("inbound_total_bytes_max")));
         let limits = Limits { head_time_max: Duration::ZERO, ..Limits::default() };
         assert!(limits.check().is_err_and(|why| why.starts_with("head_time_max")));
         for control_connections_max in [0, 65_537] {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::raw::{BINARY, CONTINUATION, PING, TEXT, UPGRADE, frame, frame_with};
 use common::{Raw, TestServer, channel, echo, report_close, serve};
-use fdpush::bench::{Assembler, Item, Spares, Tick};
+use fdpush::bench::{Assembler, AssemblerError, Item, Spares, Tick};
 use fdpush::{By, Cause, Limits, ProtocolError};
 use hostile::child::{self, Child};
 use hostile::data_frames::{NOT_UTF8, is_hopeless};
@@ -62,7 +62,7 @@ fn cut_at_every_byte() {
 }
 
 /// What an assembler makes of `parts`, which it is given one after the other.
-fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<ProtocolError>) {
+fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<AssemblerError>) {
     let (mut unfinished, mut spares, mut items) = (None, Spares::new(), Vec::new());
     for part in parts {
         let mut part = part.to_vec();

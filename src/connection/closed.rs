@@ -46,6 +46,9 @@ pub enum Cause {
     WriteTimedOut,
     /// A message was not finished within `message_time_max`.
     MessageTimedOut,
+    /// Unfinished messages were over `inbound_total_bytes_max`, and this connection held one of the largest; or there was
+    /// no memory for what it sent.
+    InboundOverload,
     /// The client broke RFC 6455.
     ProtocolError(ProtocolError),
     /// The same uid connected anew, and the policy is to kick the old.
@@ -58,7 +61,7 @@ pub enum Cause {
 
 impl Cause {
     /// All names there are, as [`as_str`](Cause::as_str) has them: for who counts by cause and wants to begin at 0.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 12] = [
         "client_closed",
         "connection_lost",
         "server_closed",
@@ -66,6 +69,7 @@ impl Cause {
         "slow_consumer",
         "write_timed_out",
         "message_timed_out",
+        "inbound_overload",
         "protocol_error",
         "kicked",
         "handler_panicked",
@@ -82,6 +86,7 @@ impl Cause {
             Cause::SlowConsumer => "slow_consumer",
             Cause::WriteTimedOut => "write_timed_out",
             Cause::MessageTimedOut => "message_timed_out",
+            Cause::InboundOverload => "inbound_overload",
             Cause::ProtocolError(_) => "protocol_error",
             Cause::Kicked => "kicked",
             Cause::HandlerPanicked => "handler_panicked",
@@ -133,6 +138,7 @@ mod tests {
             Cause::SlowConsumer,
             Cause::WriteTimedOut,
             Cause::MessageTimedOut,
+            Cause::InboundOverload,
             Cause::ProtocolError(ProtocolError::Unmasked),
             Cause::Kicked,
             Cause::HandlerPanicked,

@@ -5,6 +5,7 @@ use crate::connection::journal::Journal;
 use crate::connection::queue::{Queue, Queued};
 use crate::limits::{Heartbeat, Limits};
 use crate::protocol::assembler;
+use crate::protocol::held::HeldTotal;
 use crate::protocol::origin::Origins;
 use crate::tick::Tick;
 
@@ -26,6 +27,8 @@ pub struct Env {
     pub date: String,
     /// Bytes in all queues. What lies in the journal is in none.
     pub queued: Queued,
+    /// Memory of unfinished messages, heads and bodies.
+    pub inbound: HeldTotal,
     /// What is counted.
     pub counts: Counts,
     /// What this turn has to send.
@@ -39,6 +42,7 @@ pub struct Env {
 impl Env {
     /// Surroundings at tick 0, with nothing in reserve.
     pub fn new(limits: Limits, heartbeat: Heartbeat, origins: Origins) -> Env {
+        let inbound = HeldTotal::default();
         Env {
             limits,
             heartbeat,
@@ -48,7 +52,8 @@ impl Env {
             queued: Queued::default(),
             counts: Counts::default(),
             journal: Journal::default(),
-            assemblers: Vec::new(),
+            assemblers: assembler::Spares::counted_in(&inbound),
+            inbound,
             queues: Vec::new(),
         }
     }
@@ -57,6 +62,12 @@ impl Env {
     #[inline]
     pub fn is_over_total(&self, more: usize) -> bool {
         self.queued.frames + more > self.limits.queue_total_bytes_max
+    }
+
+    /// Whether unfinished messages, heads and bodies are over their bound.
+    #[inline]
+    pub fn is_over_inbound(&self) -> bool {
+        self.inbound.bytes() > self.limits.inbound_total_bytes_max
     }
 
     /// All that was touched has been flushed: the journal begins anew.

@@ -36,11 +36,11 @@ impl Connection {
         let output = self.output.queue(env);
         output.push_http(|out| out.extend_from_slice(&response), &mut env.queued);
 
-        let http = std::mem::take(&mut **http);
+        let early = http.take_early();
         self.stage = Stage::Open(None);
         self.opened = Opened::at(env.now);
         self.deadline = Pulse::first_check(self.heartbeat(env), fd, env.now);
-        Ok(Some(http.into_early()))
+        Ok(Some(early))
     }
 
     /// Answers the request that waits: plain HTTP, or an upgrade that is refused, which ends the connection, so that
@@ -48,6 +48,7 @@ impl Connection {
     pub fn respond(&mut self, response: Response, env: &mut Env) {
         let Stage::Http(http) = &mut self.stage else { return };
         let Some(answer) = http.end_answer() else { return };
+        http.recount();
         if answer.reply != Reply::None {
             return self.cut(answer.reply, env);
         }
@@ -71,7 +72,9 @@ impl Connection {
             Intake::Pieces(state) => Some(state),
         };
         let Stage::Http(http) = &mut self.stage else { return None };
-        match http.take_in(request, state, env.limits.body_bytes_max) {
+        let taken = http.take_in(request, state, env.limits.body_bytes_max);
+        http.recount();
+        match taken {
             Ok(must_tell) => {
                 self.deadline = http.deadline(env);
                 if must_tell {
@@ -150,6 +153,7 @@ impl Connection {
             return false;
         }
         let Some(answer) = http.end_answer() else { return false };
+        http.recount();
         self.deadline = http.deadline(env);
         if answer.reply == Reply::Chunked {
             let output = self.output.queue(env);
@@ -202,25 +206,33 @@ impl Connection {
             && let Some(answer) = http.answer_mut()
         {
             answer.deferred = Some(deferred);
+            http.recount();
         }
     }
 
     /// The request that waits, to be answered now.
     pub fn take_deferred(&mut self) -> Option<Deferred> {
         let Stage::Http(http) = &mut self.stage else { return None };
-        http.answer_mut()?.deferred.take()
+        let deferred = http.answer_mut()?.deferred.take();
+        http.recount();
+        deferred
     }
 
     pub(super) fn handle_http<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
         let is_full = self.queued_bytes() > HTTP_OUTPUT_MAX;
         let Stage::Http(http) = &mut self.stage else { return None };
-        http.keep(input);
+        let kept = http.keep(input);
         *input = &mut [];
+        if let Err(error) = kept {
+            return Some(self.refuse(error, env));
+        }
         if is_full {
+            http.recount();
             return None;
         }
         let awaited = http.awaits();
         let step = http.step(self.peer, self.is_control, env);
+        http.recount();
         if http.awaits() != awaited {
             self.deadline = http.deadline(env);
         }
@@ -262,6 +274,16 @@ impl Connection {
             Awaited::Head | Awaited::Body | Awaited::Piece => return Some(self.refuse(HttpError::Timeout, env)),
         }
         None
+    }
+
+    /// Ends it because unfinished heads and bodies are over their bound.
+    pub(super) fn refuse_overload(&mut self, env: &mut Env) -> Event<'static> {
+        let Stage::Http(http) = &mut self.stage else { return Event::Refused(Refusal::Http(HttpError::Overload)) };
+        if http.answer_mut().is_some_and(|answer| answer.reply == Reply::None) {
+            self.respond(HttpError::Overload.response(self.is_control), env);
+            return Event::Refused(Refusal::Http(HttpError::Overload));
+        }
+        self.refuse(HttpError::Overload, env)
     }
 
     fn refusal(&self, status: u16, why: &'static str) -> Response {

@@ -10,6 +10,7 @@ use std::mem;
 use crate::connection::env::Env;
 use crate::peer::Peer;
 use crate::protocol::body::BodyDecoder;
+use crate::protocol::held::{HeldShare, HeldTotal};
 use crate::protocol::http::{BodyLength, Head, HttpError, Kind, find_head_end, parse_head, skip_empty_lines};
 use crate::protocol::request::Request;
 use crate::tick::Tick;
@@ -28,6 +29,8 @@ pub struct Http {
     /// Whether the request is a HEAD, whose answer has no body, not even one that refuses it.
     is_head: bool,
     phase: Phase,
+    /// The memory that unfinished heads and bodies take up, and what was sent ahead.
+    held: HeldShare,
 }
 
 #[derive(Debug, Default)]
@@ -156,17 +159,39 @@ pub enum Step {
 
 impl Http {
     /// A connection that was just accepted.
-    pub fn new() -> Http {
-        Http { phase: Phase::Head, ..Http::default() }
+    pub fn new(held: &HeldTotal) -> Http {
+        Http { phase: Phase::Head, held: held.share(), ..Http::default() }
     }
 
     /// Keeps `input` until it is its turn.
-    pub fn keep(&mut self, input: &[u8]) {
+    ///
+    /// # Errors
+    /// [`HttpError::OutOfMemory`].
+    pub fn keep(&mut self, input: &[u8]) -> Result<(), HttpError> {
         // Once a read, not once a request: a client that pipelines is not made to wait for its bytes to be moved.
         if !input.is_empty() {
             self.compact();
+            self.buf.try_reserve(input.len()).map_err(|_| HttpError::OutOfMemory)?;
             self.buf.extend_from_slice(input);
         }
+        Ok(())
+    }
+
+    /// Memory of what is unfinished or waits, as of the last call of [`recount`](Http::recount).
+    #[inline]
+    pub fn held_bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
+    /// Counts anew what is unfinished or waits. An emptied buffer that is kept for the next request is not counted.
+    pub fn recount(&mut self) {
+        let kept = match &self.phase {
+            Phase::Body(upload) => upload.body.capacity() + upload.request.head_bytes(),
+            Phase::Answer(Answer { deferred: Some(Deferred::Upgrade(request)), .. }) => request.head_bytes(),
+            Phase::Idle | Phase::Head | Phase::Asked(_) | Phase::Pieces(_) | Phase::Answer(_) => 0,
+        };
+        let ahead = if self.is_drained() { 0 } else { self.buf.capacity() };
+        self.held.set(kept + ahead);
     }
 
     /// Reads on in what was kept.
@@ -328,9 +353,9 @@ impl Http {
     }
 
     /// What the client sent ahead of its answer.
-    pub fn into_early(mut self) -> Vec<u8> {
-        self.buf.drain(..self.at.min(self.buf.len()));
-        self.buf
+    pub fn take_early(&mut self) -> Vec<u8> {
+        self.compact();
+        mem::take(&mut self.buf)
     }
 
     fn rest(&self) -> &[u8] {

@@ -20,6 +20,7 @@ mod http;
 mod journal;
 mod output;
 mod queue;
+mod relief;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +40,7 @@ use crate::connection::queue::Queue;
 use crate::fd::Fd;
 use crate::limits::Heartbeat;
 use crate::peer::Peer;
-use crate::protocol::assembler::{self, Assembler, Item};
+use crate::protocol::assembler::{self, Assembler, AssemblerError, Item};
 use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode, parse_close};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
@@ -105,7 +106,7 @@ enum Stage {
 impl Connection {
     /// A connection that was just accepted.
     pub fn new(peer: Peer, env: &Env) -> Connection {
-        let http = Http::new();
+        let http = Http::new(&env.inbound);
         Connection {
             deadline: http.deadline(env),
             stage: Stage::Http(Box::new(http)),
@@ -185,7 +186,8 @@ impl Connection {
                 let max = env.limits.message_bytes_max as u64;
                 match Assembler::next(unfinished, input, max, env.now, &mut env.assemblers) {
                     Ok(item) => self.handle_item(item?, env),
-                    Err(error) => Some(self.fail(error, env)),
+                    Err(AssemblerError::Protocol(error)) => Some(self.fail(error, env)),
+                    Err(AssemblerError::OutOfMemory) => Some(self.fail_overload("out of memory", env)),
                 }
             }
             Stage::Http(_) => self.handle_http(input, env),
@@ -283,24 +285,6 @@ impl Connection {
         self.deadline = Tick::NEVER;
         self.push_close(code, reason, env);
         Some(Event::Closed(Closed::by_server(code, reason, cause)))
-    }
-
-    /// Ends a connection whose reader is too slow: what it has not begun to read is dropped, so that the close frame
-    /// is next. One that was ending already has no more time.
-    pub fn close_slow(&mut self, env: &mut Env) -> Option<Event<'static>> {
-        if !self.is_open() {
-            return self.abort(env);
-        }
-        match self.output.as_queue() {
-            Some(queue) => queue.truncate_to_frame(&mut env.queued),
-            None => self.output.clear(env),
-        }
-        if env.is_over_total(0) {
-            // Not even the frame that it is in the middle of can be kept for it, so there is no place for a close frame.
-            self.release(env);
-            return Some(self.die(By::Server, Cause::SlowConsumer));
-        }
-        self.close(CloseCode::TRY_AGAIN_LATER, "reading too slowly", Cause::SlowConsumer, env)
     }
 
     /// Ends it without a word, and without what is queued.

@@ -14,7 +14,9 @@ mod drain;
 mod inbox;
 mod listener;
 mod marks;
+mod relief;
 mod signals;
+mod slots;
 mod socket;
 mod stats;
 mod table;
@@ -362,6 +364,10 @@ impl<A: Application> EventLoop<A> {
             }
         }
         self.settle();
+        if self.core.table.env.is_over_inbound() {
+            self.core.relieve_inbound();
+            self.settle();
+        }
     }
 
     /// Hands bytes to a connection, and what they amount to, to the application.
@@ -393,6 +399,7 @@ impl<A: Application> EventLoop<A> {
                 break;
             }
         }
+        self.core.table.note_inbound(slot);
         // Pongs, errors and responses are output that no push has announced.
         self.core.table.touch_unasked(slot);
     }

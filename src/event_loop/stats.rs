@@ -65,6 +65,8 @@ pub struct Stats {
     /// Bytes in all queues, which is what sockets have not taken, a shared frame counted once; HTTP responses too. What
     /// this turn pushed and no socket was offered yet is in no queue.
     pub queued_bytes: usize,
+    /// Memory of unfinished messages, heads and bodies: at most `inbound_total_bytes_max`, and what one read brings.
+    pub inbound_bytes: usize,
     /// Bytes and messages since the start, both ways; those of connections that are gone, too.
     pub traffic: Traffic,
     /// Messages since the start that a full queue did not take, each counted once a reader; responses too, where the
@@ -163,6 +165,7 @@ impl Core {
             users: self.registry.user_count(),
             groups: self.registry.group_count(),
             queued_bytes: self.table.env.queued.frames + self.table.env.queued.http,
+            inbound_bytes: self.table.env.inbound.bytes(),
             traffic: counts.traffic,
             dropped: counts.dropped,
             conflated: counts.conflated,

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use crate::connection::{Connection, Env, Event, Next, Outbound, Sent};
 use crate::event_loop::control::Places;
+use crate::event_loop::slots::SlotSet;
 use crate::event_loop::socket::Socket;
 use crate::fd::Fd;
 use crate::limits::SlowReader;
@@ -49,7 +50,7 @@ const _: () = assert!(size_of::<Entry>() <= 128, "two cache lines for each conne
 /// The table.
 #[derive(Debug)]
 pub struct Table {
-    entries: Slab<Entry>,
+    pub(super) entries: Slab<Entry>,
     /// By slot, how often it was reused. As long as the most slots ever used at a time.
     generations: Vec<u32>,
     pub env: Env,
@@ -61,6 +62,8 @@ pub struct Table {
     slow: Vec<(u32, Event<'static>)>,
     /// What queues held when every socket had last been offered what there was for it.
     held: usize,
+    /// Connections that may hold an unfinished message, head or body.
+    pub(super) unfinished: SlotSet,
     /// Slots that will never be used again.
     retired: usize,
     /// Control connections among those there are.
@@ -91,6 +94,7 @@ impl Table {
             answering: Vec::new(),
             slow: Vec::new(),
             held: 0,
+            unfinished: SlotSet::default(),
             retired: 0,
             control: 0,
             places: Places::default(),

@@ -321,6 +321,12 @@ pub struct Bounds {
         default_value_t = Time(Limits::default().message_time_max))]
     pub message_time_max: Time,
 
+    /// Memory of unfinished messages, HTTP heads and bodies of all clients, in bytes; over it, those that hold the most are
+    /// closed: 1013, or 503. At least twice --message-bytes-max and --body-bytes-max
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_INBOUND_TOTAL_BYTES_MAX",
+        default_value_t = Size(Limits::default().inbound_total_bytes_max))]
+    pub inbound_total_bytes_max: Size,
+
     /// For the client's part of a close handshake
     #[arg(long, value_name = "TIME", env = "FDPUSH_CLOSE_WAIT_MAX",
         default_value_t = Time(Limits::default().close_wait_max))]
@@ -523,6 +529,7 @@ impl Serve {
             keep_alive_max: bounds.keep_alive_max.0,
             message_bytes_max: bounds.message_bytes_max.0,
             message_time_max: bounds.message_time_max.0,
+            inbound_total_bytes_max: bounds.inbound_total_bytes_max.0,
             close_wait_max: bounds.close_wait_max.0,
             queue_bytes_max: bounds.queue_bytes_max.0,
             queue_total_bytes_max: bounds.queue_total_bytes_max.0,

@@ -62,6 +62,8 @@ pub struct Snapshot {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub queue_bytes: usize,
+    /// Memory of unfinished messages, heads and bodies.
+    pub inbound_bytes: usize,
     /// Messages that slow readers did not get, by what was done: `drop_newest`, `conflate`, `too_large`.
     pub drops: BTreeMap<&'static str, u64>,
     pub heartbeats_missed: u64,
@@ -181,6 +183,8 @@ impl Snapshot {
         let bytes = [("in", self.bytes_in), ("out", self.bytes_out)];
         sheet.counters("fdpush_bytes", "Bytes by direction", "direction", bytes)?;
         sheet.gauge("fdpush_queue_bytes", "Bytes in queues: what sockets have not taken", self.queue_bytes as u64)?;
+        let inbound = self.inbound_bytes as u64;
+        sheet.gauge("fdpush_inbound_bytes", "Memory of unfinished messages, heads and bodies", inbound)?;
         let auth = self.auth.iter().map(|(outcome, count)| (*outcome, *count));
         sheet.counters(
             "fdpush_auth_requests",
@@ -321,6 +325,7 @@ mod tests {
             bytes_in: 13,
             bytes_out: u64::MAX,
             queue_bytes: 15,
+            inbound_bytes: 14,
             auth: [("accepted", 0), ("timed_out", 1)].into(),
             drops: [("drop_newest", 16), ("conflate", 17)].into(),
             heartbeats_missed: 18,
@@ -360,7 +365,7 @@ mod tests {
             fdpush_connections_max 5000|fdpush_api_connections_max 256|\
             fdpush_messages_total{direction=\"in\"} 11|\
             fdpush_messages_total{direction=\"out\"} 12|fdpush_bytes_total{direction=\"in\"} 13|\
-            fdpush_bytes_total{direction=\"out\"} 18446744073709551615|fdpush_queue_bytes 15|\
+            fdpush_bytes_total{direction=\"out\"} 18446744073709551615|fdpush_queue_bytes 15|fdpush_inbound_bytes 14|\
             fdpush_drops_total{policy=\"drop_newest\"} 16|fdpush_drops_total{policy=\"conflate\"} 17|\
             fdpush_heartbeats_missed_total 18|fdpush_turn_duration_seconds_sum 2.5|\
             fdpush_turn_duration_seconds_count 4|fdpush_turn_duration_seconds_bucket{le=\"0.001\"} 1|\

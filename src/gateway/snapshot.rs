@@ -42,6 +42,7 @@ pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, ho
         bytes_in: stats.traffic.bytes_in,
         bytes_out: stats.traffic.bytes_out,
         queue_bytes: stats.queued_bytes,
+        inbound_bytes: stats.inbound_bytes,
         drops: BTreeMap::from([
             ("drop_newest", stats.dropped),
             ("conflate", stats.conflated),

@@ -5,11 +5,13 @@
 //! none. What it keeps grows by bytes that came, never by a length that was announced.
 
 use std::borrow::Cow;
+use std::collections::TryReserveError;
 use std::mem;
 
 use crate::protocol::decoder::{Decoder, Ends, Piece, advance};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{Header, Opcode};
+use crate::protocol::held::{HeldShare, HeldTotal};
 use crate::protocol::mask::unmask;
 use crate::protocol::message::Message;
 use crate::protocol::utf8::{self, Utf8Stream};
@@ -51,13 +53,68 @@ pub struct Assembler {
     control: Vec<u8>,
     /// When the message's first byte came.
     started: Tick,
+    /// The memory that it takes up, itself included, while a message is unfinished.
+    held: HeldShare,
 }
 
 /// Assemblers that are not needed just now. A server whose clients send large messages makes no new one for each.
-pub type Spares = Vec<Box<Assembler>>;
+#[derive(Debug, Default)]
+pub struct Spares {
+    #[expect(clippy::vec_box, reason = "an assembler moves to a connection by its box")]
+    boxes: Vec<Box<Assembler>>,
+    /// What all assemblers that are in use take up.
+    held: HeldTotal,
+}
+
+/// Why the next item cannot be had. It ends the connection.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum AssemblerError {
+    /// The client broke a rule.
+    Protocol(ProtocolError),
+    /// There is no memory for what came.
+    OutOfMemory,
+}
+
+impl From<ProtocolError> for AssemblerError {
+    fn from(error: ProtocolError) -> AssemblerError {
+        AssemblerError::Protocol(error)
+    }
+}
+
+impl From<TryReserveError> for AssemblerError {
+    fn from(_: TryReserveError) -> AssemblerError {
+        AssemblerError::OutOfMemory
+    }
+}
 
 /// How many assemblers are worth keeping; each is some 300 bytes.
 const SPARES_MAX: usize = 64;
+
+/// The most that a character takes up which began in an earlier piece.
+const UTF8_BYTES_MAX: usize = 4;
+
+impl Spares {
+    /// No spares, and a total of their own.
+    pub fn new() -> Spares {
+        Spares::default()
+    }
+
+    /// Spares whose assemblers count in `held`.
+    pub fn counted_in(held: &HeldTotal) -> Spares {
+        Spares { boxes: Vec::new(), held: held.clone() }
+    }
+
+    fn take(&mut self) -> Box<Assembler> {
+        self.boxes.pop().unwrap_or_else(|| Box::new(Assembler { held: self.held.share(), ..Assembler::default() }))
+    }
+
+    fn give(&mut self, mut done: Box<Assembler>) {
+        if self.boxes.len() < SPARES_MAX {
+            done.held.set(0);
+            self.boxes.push(done);
+        }
+    }
+}
 
 impl Assembler {
     /// The next item of `input`, which is moved past what was read. `None`: `input` is used up.
@@ -69,7 +126,7 @@ impl Assembler {
         message_bytes_max: u64,
         now: Tick,
         spares: &mut Spares,
-    ) -> Result<Option<Item<'a>>, ProtocolError> {
+    ) -> Result<Option<Item<'a>>, AssemblerError> {
         if unfinished.is_none() {
             if input.is_empty() {
                 return Ok(None);
@@ -82,18 +139,27 @@ impl Assembler {
             }
         }
         let assembler = unfinished.get_or_insert_with(|| {
-            let mut assembler = spares.pop().unwrap_or_default();
+            let mut assembler = spares.take();
             assembler.started = now;
             assembler
         });
         let item = assembler.assemble(input, message_bytes_max)?;
-        if assembler.decoder.is_idle()
-            && let Some(done) = unfinished.take()
-            && spares.len() < SPARES_MAX
-        {
-            spares.push(done);
+        if !assembler.decoder.is_idle() {
+            assembler.held.set(assembler.memory());
+        } else if let Some(done) = unfinished.take() {
+            spares.give(done);
         }
         Ok(item)
+    }
+
+    /// The memory that it takes up, as of the last call of [`next`](Assembler::next).
+    #[inline]
+    pub fn held_bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
+    fn memory(&self) -> usize {
+        size_of::<Assembler>() + self.text.capacity() + self.binary.capacity() + self.control.capacity()
     }
 
     /// When the unfinished message's first byte came.
@@ -105,7 +171,7 @@ impl Assembler {
         &mut self,
         input: &mut &'a mut [u8],
         message_bytes_max: u64,
-    ) -> Result<Option<Item<'a>>, ProtocolError> {
+    ) -> Result<Option<Item<'a>>, AssemblerError> {
         while let Some(piece) = self.decoder.decode(input, message_bytes_max)? {
             if let Some(item) = self.add(piece)? {
                 return Ok(Some(item));
@@ -114,10 +180,11 @@ impl Assembler {
         Ok(None)
     }
 
-    fn add(&mut self, piece: Piece<'_>) -> Result<Option<Item<'static>>, ProtocolError> {
+    fn add(&mut self, piece: Piece<'_>) -> Result<Option<Item<'static>>, AssemblerError> {
         let is_whole = piece.ends == Ends::Message;
         match piece.opcode {
             Opcode::Text => {
+                self.text.try_reserve(piece.payload.len() + UTF8_BYTES_MAX)?;
                 self.utf8.push(piece.payload, &mut self.text).map_err(|_| ProtocolError::TextNotUtf8)?;
                 if is_whole {
                     self.utf8.finish().map_err(|_| ProtocolError::TextNotUtf8)?;
@@ -125,6 +192,7 @@ impl Assembler {
                 }
             }
             Opcode::Binary | Opcode::Continuation => {
+                self.binary.try_reserve(piece.payload.len())?;
                 self.binary.extend_from_slice(piece.payload);
                 if is_whole {
                     return Ok(Some(Item::Binary(Cow::Owned(mem::take(&mut self.binary)))));
@@ -221,7 +289,7 @@ pub fn fuzz_frames(data: &[u8]) {
 
 struct Run {
     items: Vec<Item<'static>>,
-    error: Option<ProtocolError>,
+    error: Option<AssemblerError>,
 }
 
 fn run_stream(stream: &[u8], sizes: &[usize], message_bytes_max: u64) -> Run {
@@ -297,7 +365,7 @@ mod tests {
         let mut bytes = frame(true, Opcode::Text, b"hello");
         let mut unfinished = None;
         let mut input = &mut bytes[..];
-        let item = Assembler::next(&mut unfinished, &mut input, 100, Tick(0), &mut Vec::new());
+        let item = Assembler::next(&mut unfinished, &mut input, 100, Tick(0), &mut Spares::new());
         assert_eq!(item, Ok(Some(Item::Text(Cow::Borrowed("hello")))));
         assert!(matches!(item, Ok(Some(Item::Text(Cow::Borrowed(_))))));
         assert!(unfinished.is_none());
@@ -309,11 +377,33 @@ mod tests {
         bytes.truncate(100);
         let mut unfinished = None;
         let mut input = &mut bytes[..];
-        let item = Assembler::next(&mut unfinished, &mut input, 1 << 24, Tick(7), &mut Vec::new());
+        let item = Assembler::next(&mut unfinished, &mut input, 1 << 24, Tick(7), &mut Spares::new());
         assert_eq!(item, Ok(None));
         let assembler = unfinished.expect("a message began");
         assert!(assembler.binary.capacity() <= 256, "{}", assembler.binary.capacity());
         assert_eq!(assembler.started(), Tick(7));
+    }
+
+    #[test]
+    fn what_is_unfinished_is_counted_until_it_is_finished_or_dropped() {
+        let total = HeldTotal::default();
+        let mut spares = Spares::counted_in(&total);
+        let bytes = frame(true, Opcode::Binary, &[5; 5000]);
+        for is_finished in [true, false] {
+            let (mut unfinished, mut bytes) = (None, bytes.clone());
+            let (mut input, mut rest) = bytes.split_at_mut(4000);
+            let item = Assembler::next(&mut unfinished, &mut input, 1 << 20, Tick(0), &mut spares);
+            assert_eq!(item, Ok(None));
+            let held = unfinished.as_ref().map_or(0, |unfinished| unfinished.held_bytes());
+            assert!((4000..8192 + 400).contains(&held), "{held}");
+            assert_eq!(total.bytes(), held);
+            if is_finished {
+                let item = Assembler::next(&mut unfinished, &mut rest, 1 << 20, Tick(0), &mut spares);
+                assert!(matches!(item, Ok(Some(_))));
+            }
+            drop(unfinished);
+            assert_eq!(total.bytes(), 0);
+        }
     }
 
     #[test]
@@ -322,9 +412,9 @@ mod tests {
         let mut unfinished = None;
         for (index, &byte) in stream.iter().enumerate() {
             let mut part = [byte];
-            let item = Assembler::next(&mut unfinished, &mut &mut part[..], 100, Tick(0), &mut Vec::new());
+            let item = Assembler::next(&mut unfinished, &mut &mut part[..], 100, Tick(0), &mut Spares::new());
             let is_bad = index == 6 + 4;
-            assert_eq!(item, if is_bad { Err(ProtocolError::TextNotUtf8) } else { Ok(None) }, "byte {index}");
+            assert_eq!(item, if is_bad { Err(ProtocolError::TextNotUtf8.into()) } else { Ok(None) }, "byte {index}");
             if is_bad {
                 return;
             }
@@ -337,6 +427,6 @@ mod tests {
         let stream = [frame(true, Opcode::Text, b"good"), b"\xc1".to_vec()].concat();
         let run = run_stream(&stream, &[stream.len()], 100);
         assert_eq!(run.items, [text("good")]);
-        assert_eq!(run.error, Some(ProtocolError::ReservedBits));
+        assert_eq!(run.error, Some(ProtocolError::ReservedBits.into()));
     }
 }

@@ -82,14 +82,14 @@ impl BodyDecoder {
         loop {
             match self.state {
                 State::Done => return Ok(true),
-                State::Sized(left) => match take(left, input, out) {
+                State::Sized(left) => match take(left, input, out)? {
                     0 => self.state = State::Done,
                     left => {
                         self.state = State::Sized(left);
                         return Ok(false);
                     }
                 },
-                State::Data(left) => match take(left, input, out) {
+                State::Data(left) => match take(left, input, out)? {
                     0 => self.state = State::DataCr,
                     left => {
                         self.state = State::Data(left);
@@ -159,12 +159,16 @@ impl BodyDecoder {
 }
 
 /// Moves up to `left` bytes from `input` to `out` and says how many are still to come.
-fn take(left: u64, input: &mut &[u8], out: &mut Vec<u8>) -> u64 {
+///
+/// # Errors
+/// [`HttpError::OutOfMemory`].
+fn take(left: u64, input: &mut &[u8], out: &mut Vec<u8>) -> Result<u64, HttpError> {
     let here = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
     let (ours, rest) = input.split_at(here);
+    out.try_reserve(ours.len()).map_err(|_| HttpError::OutOfMemory)?;
     out.extend_from_slice(ours);
     *input = rest;
-    left - here as u64
+    Ok(left - here as u64)
 }
 
 /// The value of a hexadecimal digit.

@@ -91,6 +91,10 @@ pub enum HttpError {
     ChunkExtensionsTooLarge,
     /// A chunked body brings too many bytes of trailers.
     TrailersTooLarge,
+    /// Unfinished messages, heads and bodies of all connections are over their bound, and this is among the largest.
+    Overload,
+    /// There is no memory for what came.
+    OutOfMemory,
 }
 
 /// A head that passed, and what it asks for.
@@ -286,6 +290,7 @@ impl HttpError {
             HttpError::UpgradeVersion | HttpError::UpgradeRequired => {
                 response.header("Upgrade", "websocket").header("Sec-WebSocket-Version", "13")
             }
+            HttpError::Overload | HttpError::OutOfMemory => response.header("Retry-After", "1"),
             _ => response,
         }
     }
@@ -329,6 +334,8 @@ impl HttpError {
             Self::ChunkFraming => (400, "a chunk is malformed"),
             Self::ChunkExtensionsTooLarge => (413, "the chunk extensions are too long"),
             Self::TrailersTooLarge => (431, "the trailers are too long"),
+            Self::Overload => (503, "too many unfinished requests"),
+            Self::OutOfMemory => (503, "out of memory"),
         }
     }
 }

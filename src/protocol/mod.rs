@@ -9,6 +9,7 @@ pub mod close;
 pub mod decoder;
 pub mod error;
 pub mod frame;
+pub mod held;
 pub mod http;
 pub mod intake;
 pub mod mask;

@@ -52,6 +52,11 @@ impl Request {
         Request { head, layout, peer, body: Vec::new(), is_control: false }
     }
 
+    /// The memory that its head takes up.
+    pub(crate) fn head_bytes(&self) -> usize {
+        self.head.capacity() + self.layout.fields.capacity() * size_of::<(Span, Span)>()
+    }
+
     /// The method, as it came: `GET`, `POST`. Methods are case-sensitive (RFC 9110 section 9.1).
     pub fn method(&self) -> &str {
         self.text(self.layout.method)

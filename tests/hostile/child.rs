@@ -97,6 +97,17 @@ impl Child {
         statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("resident pages") * PAGE
     }
 
+    /// Lets the address space grow by so many bytes and no more.
+    pub fn limit_growth(&self, bytes: usize) {
+        const PAGE: usize = 4096;
+        let statm = self.proc("statm");
+        let pages = statm.split(' ').next().and_then(|pages| pages.parse::<usize>().ok()).expect("pages");
+        let max = Some((pages * PAGE + bytes) as u64);
+        let limit = rustix::process::Rlimit { current: max, maximum: max };
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("a process");
+        rustix::process::prlimit(Some(pid), rustix::process::Resource::As, limit).expect("a limit set");
+    }
+
     /// Time on a processor so far, in ticks of 10 ms.
     pub fn cpu_ticks(&self) -> u64 {
         let stat = self.proc("stat");

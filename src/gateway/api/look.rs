@@ -290,6 +290,7 @@ pub fn stats(ctx: &Context<'_>) -> Result<String, ApiError> {
         api_refused: u64,
         dropped: u64,
         queued_bytes: usize,
+        inbound_bytes: usize,
         #[serde(flatten)]
         traffic: Carried,
     }
@@ -312,6 +313,7 @@ pub fn stats(ctx: &Context<'_>) -> Result<String, ApiError> {
         api_refused: stats.control_refused,
         dropped: stats.dropped,
         queued_bytes: stats.queued_bytes,
+        inbound_bytes: stats.inbound_bytes,
         traffic: stats.traffic.into(),
     })
 }

@@ -34,6 +34,7 @@ const RELOADABLE: &[&str] = &[
     "answer_time_max",
     "keep_alive_max",
     "message_time_max",
+    "inbound_total_bytes_max",
     "close_wait_max",
     "write_time_max",
     "read_budget_bytes",

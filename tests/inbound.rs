@@ -1,0 +1,179 @@
+//! Unfinished messages, heads and bodies: one bound for all clients, which the largest holders pay for.
+
+mod common;
+mod hostile;
+
+use common::raw::{TEXT, frame_with};
+use common::{Raw, TestServer, channel, echo, report_close, serve};
+use fdpush::{By, Cause, Heartbeat, Limits, Response, Upgrade};
+use hostile::child::{self, Child};
+
+const MESSAGE_MAX: usize = 1 << 20;
+const TOTAL_MAX: usize = 4 << 20;
+
+/// A text frame that more fragments must follow.
+const FIRST_TEXT: u8 = 0x01;
+
+fn limits() -> Limits {
+    Limits { message_bytes_max: MESSAGE_MAX, inbound_total_bytes_max: TOTAL_MAX, ..Limits::default() }
+}
+
+#[test]
+fn child() {
+    child::run(&[
+        ("roomy", |server| server.heartbeat(Heartbeat::Off)),
+        ("narrow", |server| {
+            let size = 64 << 20;
+            let limits = Limits {
+                message_bytes_max: size,
+                body_bytes_max: size,
+                queue_bytes_max: size + 10,
+                inbound_total_bytes_max: 1 << 40,
+                ..Limits::default()
+            };
+            server.heartbeat(Heartbeat::Off).limits(limits).on_message(|ctx, fd, message| {
+                ctx.push(fd, message);
+            })
+        }),
+    ]);
+}
+
+fn inbound_bytes(server: &TestServer) -> usize {
+    server.ask(|ctx| ctx.stats().inbound_bytes)
+}
+
+#[test]
+fn the_largest_unfinished_messages_are_closed_and_no_other_client() {
+    let (told, heard) = channel();
+    let server = serve(|server| server.limits(limits()).on_message(echo).on_close(report_close(told)));
+    let mut idle = server.connect("/");
+    let mut small = Raw::upgraded(server.address());
+    small.send(frame_with(FIRST_TEXT, b"small"));
+    let mut large: Vec<Raw> = (0..64).map(|_| Raw::upgraded(server.address())).collect();
+    for (client, number) in large.iter_mut().zip(1..) {
+        client.send(frame_with(FIRST_TEXT, &vec![b'x'; 256 << 10]));
+        // The sum is over the bound by no more than one read brings, which may double the buffer of one message.
+        let held = inbound_bytes(&server);
+        assert!(held <= TOTAL_MAX + MESSAGE_MAX, "{held} bytes with {number} clients");
+    }
+    server.wait_until("all is read", |ctx| ctx.stats().traffic.bytes_in > 64 * (256 << 10));
+    assert!(inbound_bytes(&server) <= TOTAL_MAX);
+    let closed = heard.so_far();
+    // A buffer has room for up to twice what came.
+    assert!((64 - 16..=64 - 6).contains(&closed.len()), "{} of 64 closed", closed.len());
+    for (_, closed) in &closed {
+        assert_eq!((closed.code.as_u16(), closed.by, closed.cause), (1013, By::Server, Cause::InboundOverload));
+    }
+    let stats = server.ask(|ctx| ctx.stats());
+    assert_eq!(stats.closed_by_cause.get("inbound_overload"), Some(&(closed.len() as u64)));
+
+    small.send(frame_with(0x80, b" but whole"));
+    assert_eq!(small.frame(), (0x80 | TEXT, b"small but whole".to_vec()));
+    idle.send("still here");
+    assert_eq!(idle.text(), "still here");
+    drop(large);
+    server.wait_until("all is given back", |ctx| ctx.stats().inbound_bytes == 0);
+}
+
+#[test]
+fn one_client_alone_may_send_the_largest_message() {
+    let limits = Limits { inbound_total_bytes_max: 2 * MESSAGE_MAX, ..limits() };
+    let server = serve(|server| server.limits(limits).on_message(echo));
+    let mut client = server.connect("/");
+    let text = "x".repeat(MESSAGE_MAX);
+    for _ in 0..4 {
+        client.send(&text);
+        assert_eq!(client.text(), text);
+    }
+}
+
+#[test]
+fn heads_and_bodies_count_and_the_largest_get_503() {
+    let server = serve(|server| server.limits(limits()).on_request(|_, _, _| Response::text(200, "whole")));
+    let mut small = Raw::connect(server.address());
+    small.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf ");
+    let mut head = Raw::connect(server.address());
+    head.send("GET / HTTP/1.1\r\nHost:");
+    let announce = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {MESSAGE_MAX}\r\n\r\n");
+    let mut largest = Raw::connect(server.address());
+    largest.send([announce.as_bytes(), &vec![b'x'; MESSAGE_MAX - 1]].concat());
+    server.wait_until("the largest is held", |ctx| ctx.stats().inbound_bytes >= MESSAGE_MAX);
+    let mut others: Vec<Raw> = (0..64).map(|_| Raw::connect(server.address())).collect();
+    for client in &mut others {
+        client.send(&announce);
+        client.try_send(vec![b'x'; 100 << 10]);
+    }
+    let reply = largest.reply();
+    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
+    assert!(!reply.keeps_alive());
+    assert!(inbound_bytes(&server) <= TOTAL_MAX + MESSAGE_MAX);
+    small.send("whole");
+    assert_eq!(small.reply().status, 200);
+    head.send(" a\r\n\r\n");
+    assert_eq!(head.reply().status, 200);
+    drop((small, head, others));
+    server.wait_until("all is given back", |ctx| ctx.stats().inbound_bytes == 0);
+}
+
+#[test]
+fn an_upgrade_that_waits_for_its_answer_counts_with_its_head() {
+    let server = serve(|server| server.limits(limits()).on_upgrade(|_, _, _| Upgrade::Later));
+    let mut client = Raw::connect(server.address());
+    let padding = "p".repeat(6000);
+    client.send(common::raw::UPGRADE.replacen("\r\n", &format!("\r\nPadding: {padding}\r\n"), 1));
+    server.wait_until("its head is held", |ctx| (6000..20_000).contains(&ctx.stats().inbound_bytes));
+    drop(client);
+    server.wait_until("its head is given back", |ctx| ctx.stats().inbound_bytes == 0);
+}
+
+#[test]
+fn hundreds_of_unfinished_messages_leave_the_process_small() {
+    let child = Child::start("roomy");
+    let before = child.memory();
+    let mut clients: Vec<Raw> = (0..400).map(|_| Raw::upgraded(child.address)).collect();
+    let begun = frame_with(FIRST_TEXT, &vec![b'x'; MESSAGE_MAX - 1]);
+    for client in &mut clients {
+        client.try_send(&begun);
+    }
+    child.wait_for_stat("closed", |closed| closed >= 400 - 64);
+    assert!(child.stat("inbound_bytes") <= (64 << 20) + (2 << 20));
+    // 64 MiB are held. What is above that is what the allocator keeps, and the fixed buffers.
+    let grown = child.memory().saturating_sub(before);
+    assert!(grown < 128 << 20, "{} MiB", grown >> 20);
+    let mut innocent = Raw::upgraded(child.address);
+    innocent.send_frame(0x9, b"alive");
+    assert_eq!(innocent.frame(), (0x8a, b"alive".to_vec()));
+}
+
+#[test]
+fn where_memory_cannot_be_had_the_client_that_needs_it_is_closed_and_no_other() {
+    const BYTES: usize = 60 << 20;
+    let child = Child::start("narrow");
+    let mut innocent = Raw::upgraded(child.address);
+    innocent.send_frame(TEXT, b"before");
+    assert_eq!(innocent.frame(), (0x80 | TEXT, b"before".to_vec()));
+    // A buffer for each of three bodies grows to 64 MiB, which is more than the allocator takes from its heap. A fourth
+    // does not fit in.
+    child.limit_growth(200 << 20);
+    let upload = |number: usize| {
+        let mut client = Raw::connect(child.address);
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n\r\n"));
+        client.try_send(vec![b'x'; BYTES - number]);
+        client
+    };
+    let mut fitting: Vec<Raw> = (1..=3).map(upload).collect();
+    child.wait_for_stat("inbound_bytes", |bytes| bytes as usize > 3 * BYTES - 6);
+
+    let mut greedy = Raw::upgraded(child.address);
+    greedy.try_send(frame_with(FIRST_TEXT, &vec![b'x'; BYTES]));
+    child.wait_for_stat("closed", |closed| closed == 1);
+    let reply = upload(1).reply();
+    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
+
+    innocent.send_frame(TEXT, b"after");
+    assert_eq!(innocent.frame(), (0x80 | TEXT, b"after".to_vec()));
+    for (client, left) in fitting.iter_mut().zip(1..) {
+        client.send("x".repeat(left));
+        assert_eq!(client.reply().status, 404, "it is answered");
+    }
+}
