@@ -421,14 +421,19 @@ fn ndjson() -> Response {
 
 fn ready(ctx: &Context<'_>) -> Response {
     let stats = ctx.stats();
-    if ctx.is_draining() {
-        Response::text(503, "draining\n")
-    } else if stats.connections - stats.control >= stats.connections_max {
-        Response::text(503, "full\n")
-    } else if let Some(name) = threads::first_down() {
-        Response::text(503, format!("thread {name} is down\n"))
-    } else {
-        Response::text(200, "ready\n")
+    let is_full = stats.connections - stats.control >= stats.connections_max;
+    match unreadiness(ctx.is_draining(), is_full, threads::first_down()) {
+        Some(why) => Response::text(503, format!("{why}\n")),
+        None => Response::text(200, "ready\n"),
+    }
+}
+
+/// Why new connections should go elsewhere. `thread_down` is the name of a thread that has failed.
+fn unreadiness(is_draining: bool, is_full: bool, thread_down: Option<&str>) -> Option<Cow<'static, str>> {
+    match thread_down {
+        _ if is_draining => Some("draining".into()),
+        _ if is_full => Some("full".into()),
+        thread => thread.map(|name| format!("thread {name} is down").into()),
     }
 }
 
@@ -444,6 +449,14 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+
+    #[test]
+    fn a_server_that_is_not_ready_says_why() {
+        assert_eq!(unreadiness(false, false, None), None);
+        let why = |is_draining, is_full| unreadiness(is_draining, is_full, Some("fdpush-webhook")).expect("a reason");
+        assert_eq!(why(false, false), "thread fdpush-webhook is down");
+        assert_eq!((why(false, true), why(true, true)), ("full".into(), "draining".into()));
+    }
 
     #[test]
     fn without_keys_only_this_machine_may_ask() {
