@@ -220,6 +220,38 @@ impl Served {
 }
 
 #[test]
+fn a_log_file_at_its_size_limit_stops_nothing_and_is_continued() {
+    let scratch = Scratch::new("limit");
+    let (path, socket, api) = (scratch.file("log"), scratch.file("push.sock"), scratch.file("api.sock"));
+    let script = r#"ulimit -f 8; exec "$0" serve --log debug --listen "unix:$1" --api "unix:$2" 2>>"$3""#;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_fdpush")]).args([&socket, &api, &path]).stdout(Stdio::null());
+    let child = shell.spawn().expect("a shell");
+    until("it listens", || UnixStream::connect(&api).is_ok());
+    let address = SocketAddr::from(([0; 4], 0));
+    let served = Served { child, address, api, config: path.clone(), _scratch: scratch };
+    let come_and_go = || drop(Client::connect_unix(&socket, "/?uid=ann").expect("a WebSocket"));
+    until("the file is full", || {
+        come_and_go();
+        served.dropped() > 0
+    });
+    // Somebody makes room.
+    File::options().write(true).open(&path).expect("the log").set_len(0).expect("an empty log");
+    let mut text = String::new();
+    until("it tells of each line that is missing", || {
+        come_and_go();
+        text = fs::read_to_string(&path).expect("the log");
+        text.contains(&format!("log lines dropped since the last line: {}\n", served.dropped()))
+    });
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        assert!(line.get(24..).is_some_and(|rest| rest.contains("[fdpush::")), "{line}");
+    }
+    served.signal("-TERM");
+    let mut served = served;
+    assert!(served.child.wait().expect("an end").success());
+}
+
+#[test]
 fn a_full_pipe_at_the_end_changes_no_exit_code() {
     let (_reader, writer) = full_pipe();
     Served::start(writer.try_clone().expect("a descriptor"), &[]).drains();

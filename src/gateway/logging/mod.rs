@@ -17,11 +17,13 @@ mod writer;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, ErrorKind, Write};
 use std::panic::{self, PanicHookInfo};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use signal_hook::consts::SIGXFSZ;
 use simple_logger::SimpleLogger;
 
 use self::queue::LogQueue;
@@ -54,6 +56,8 @@ pub struct Flush;
 ///
 /// The system has no thread to give.
 pub fn install() -> io::Result<()> {
+    // By default it ends the process that writes more to a file than `RLIMIT_FSIZE` allows. With a handler, the write fails.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let mut writer = writer::Writer::new();
     threads::spawn("fdpush-log", move || writer.run(&QUEUE))?;
     IS_INSTALLED.store(true, Ordering::Release);
