@@ -200,12 +200,11 @@ impl Core {
     /// A connection refused a request by one of its rules.
     pub fn count_refusal(&mut self, fd: Fd, refusal: &Refusal) {
         let Refusal::Origin(error) = refusal else { return self.refuse(fd, refusal.status(), refusal) };
-        // It repeats what the client sent.
-        let error = error.to_string();
-        self.refuse(fd, refusal.status(), format_args!("{error:?}"));
+        // It repeats what the client sent, with escapes for quotes and all that is not visible ASCII.
+        self.refuse(fd, refusal.status(), format_args!("\"{error}\""));
         if let Some(count) = self.counters.origin.count(self.table.env.now) {
             log::warn!(
-                "fd {fd}: refused with 403: {error:?} (refused over their origin since the last such line: {count})"
+                "fd {fd}: refused with 403: \"{error}\" (refused over their origin since the last such line: {count})"
             );
         }
     }
