@@ -106,6 +106,11 @@ impl Context<'_> {
         self.core.registry.slots_of(uid).map(|slot| self.core.table.fd_of(slot)).collect()
     }
 
+    /// How many connections a person has. Costs the same however many they are.
+    pub fn connection_count(&self, uid: &str) -> usize {
+        self.core.registry.count_of(uid)
+    }
+
     /// Whether a person has a connection.
     pub fn is_online(&self, uid: &str) -> bool {
         self.core.registry.count_of(uid) > 0
@@ -344,6 +349,12 @@ impl Context<'_> {
     /// Ends a timer. `false`: it had ended.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         self.core.cancel_timer(timer)
+    }
+
+    /// Calls [`on_turn_end`](crate::Handler::on_turn_end) once, at the end of this turn of the loop; from `on_turn_end`
+    /// itself, at the end of the next, which follows at once.
+    pub fn request_turn_end(&mut self) {
+        self.core.wants_turn_end = true;
     }
 
     /// The bounds that the server runs with.

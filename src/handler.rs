@@ -94,6 +94,12 @@ pub trait Handler {
         let _ = (ctx, timer);
     }
 
+    /// The turn of the loop ends in which [`Context::request_turn_end`] was called: everything that came was handled, and
+    /// the last of the output is about to be written. The place to send once what several events of a turn changed.
+    fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
+        let _ = ctx;
+    }
+
     /// The server has ended (Swoole's `shutdown`): called once, behind every `on_close`, just before
     /// [`run`](crate::Server::run) returns. Nothing that is pushed now is sent.
     fn on_stop(&mut self, ctx: &mut Context<'_>) {
@@ -118,6 +124,7 @@ pub struct Closures {
     pub(crate) request: Callback<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Option<Response>>,
     pub(crate) notice: Callback<dyn FnMut(&mut Context<'_>, Notice)>,
     pub(crate) timer: Callback<dyn FnMut(&mut Context<'_>, TimerId)>,
+    pub(crate) turn_end: Callback<dyn FnMut(&mut Context<'_>)>,
     pub(crate) stop: Callback<dyn FnMut(&mut Context<'_>)>,
 }
 
@@ -137,6 +144,7 @@ impl Closures {
                 request: None,
                 notice: None,
                 timer: None,
+                turn_end: None,
                 stop: None,
             }
         )
@@ -200,6 +208,12 @@ impl Handler for Closures {
     fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
         if let Some(on_timer) = &mut self.timer {
             on_timer(ctx, timer);
+        }
+    }
+
+    fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
+        if let Some(turn_end) = &mut self.turn_end {
+            turn_end(ctx);
         }
     }
 

@@ -166,6 +166,12 @@ impl Server<Closures> {
         self
     }
 
+    /// Called at the end of a turn of the loop for which that was requested: see [`Handler::on_turn_end`].
+    pub fn on_turn_end(mut self, call: impl FnMut(&mut Context<'_>) + 'static) -> Self {
+        self.handler.turn_end = Some(Box::new(call));
+        self
+    }
+
     /// Called when the server has ended: see [`Handler::on_stop`].
     pub fn on_stop(mut self, call: impl FnMut(&mut Context<'_>) + 'static) -> Self {
         self.handler.stop = Some(Box::new(call));
@@ -387,6 +393,11 @@ impl<H: Handler> Application for Adapter<H> {
             Command::Call(call) => call(&mut ctx),
             Command::Notice(notice) => handler.on_notice(&mut ctx, notice),
         }
+    }
+
+    fn turn_ended(&mut self, core: &mut Core) {
+        let (handler, mut ctx) = self.with(core);
+        handler.on_turn_end(&mut ctx);
     }
 
     fn stopped(&mut self, core: &mut Core) {

@@ -35,8 +35,8 @@ fn every_target_is_reached_and_told_whom_it_was_for() {
     gateway.done("/api/join", json!({"fd": bob_fd, "group": "h"}));
     let all = [true, true, true];
     for (target, told, reached) in [
-        (json!({"uid": "ann"}), json!({"to": "ann"}), [true, false, false]),
-        (json!({"uids": ["bob"]}), json!({"to": "bob"}), [false, true, false]),
+        (json!({"uid": "ann"}), json!({}), [true, false, false]),
+        (json!({"uids": ["bob"]}), json!({}), [false, true, false]),
         (json!({"fd": fd}), json!({}), [false, false, true]),
         (json!({"fds": [ann_fd, fd, fd]}), json!({}), [true, false, true]),
         (json!({"group": "g"}), json!({"group": "g"}), [true, false, true]),
@@ -56,8 +56,8 @@ fn every_target_is_reached_and_told_whom_it_was_for() {
     }
     let several = gateway.done("/api/push", json!({"uids": ["ann", "bob", "ann"], "data": 1}));
     assert_eq!(several, pushed(2));
-    assert_eq!(next_of(&mut ann, "message"), json!({"type": "message", "to": "ann", "data": 1}));
-    assert_eq!(next_of(&mut bob, "message"), json!({"type": "message", "to": "bob", "data": 1}));
+    assert_eq!(next_of(&mut ann, "message"), json!({"type": "message", "data": 1}));
+    assert_eq!(next_of(&mut bob, "message"), json!({"type": "message", "data": 1}));
 }
 
 #[test]
@@ -107,8 +107,8 @@ fn data_arrives_as_it_was_written() {
         "\"\"",
     ] {
         for (target, told) in [
-            (r#""uid":"ann""#, r#""to":"ann","#),
-            (r#""uids":["ann"]"#, r#""to":"ann","#),
+            (r#""uid":"ann""#, ""),
+            (r#""uids":["ann","bob"]"#, ""),
             (r#""fd":1"#, ""),
             (r#""group":"g\"\u00fc""#, r#""group":"g\"ü","#),
             (r#""groups":["g\"ü","x"]"#, r#""groups":["g\"ü","x"],"#),
@@ -385,7 +385,7 @@ fn a_batch_is_answered_line_by_line_in_order() {
             let mut expected = pushed(1);
             expected["id"] = json!(number);
             assert_eq!(answer, expected, "line {number}");
-            assert_eq!(next(&mut ann), json!({"type": "message", "to": "ann", "data": number}));
+            assert_eq!(next(&mut ann), json!({"type": "message", "data": number}));
             continue;
         };
         assert_eq!((&answer["error"]["code"], &answer["error"]["line"]), (&json!(code), &json!(number)), "{answer}");
@@ -514,7 +514,7 @@ fn datagrams_push_where_they_show_a_key() {
         send(json!({"data": "to nobody", "auth": "first"}));
         send(json!({"uid": "ann", "data": "first", "auth": "first"}));
         send(json!({"all": true, "data": "second", "auth": "second"}));
-        assert_eq!(next(&mut ann), json!({"type": "message", "to": "ann", "data": "first"}));
+        assert_eq!(next(&mut ann), json!({"type": "message", "data": "first"}));
         assert_eq!(next(&mut ann), json!({"type": "message", "all": true, "data": "second"}));
         for why in ["an API key is needed", "this API key is not known", "an object is wanted", "one of uid, uids"] {
             gateway.logged(&format!("a datagram is not carried out: \"{why}"));
@@ -537,5 +537,5 @@ fn datagrams_need_no_key_where_there_is_none() {
     for datagram in [r#"{"uid":"ann","fd":1,"data":1}"#, r#"{"uid":"ann","data":[1, 2.0]}"#] {
         udp.send(datagram.as_bytes()).expect("sent");
     }
-    assert_eq!(ann.text(), r#"{"type":"message","to":"ann","data":[1, 2.0]}"#);
+    assert_eq!(ann.text(), r#"{"type":"message","data":[1, 2.0]}"#);
 }

@@ -25,7 +25,7 @@ fn a_uid_is_given_and_taken() {
     assert_eq!(gateway.done("/api/bind", json!({"fd": fd, "uid": "ann"})), json!({"matched": 1, "changed": 1}));
     assert_eq!(gateway.done("/api/bind", json!({"fd": fd, "uid": "ann"})), json!({"matched": 1, "changed": 0}));
     gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
-    assert_eq!(next(&mut client)["to"], "ann");
+    assert_eq!(next(&mut client)["data"], 1);
     assert_eq!(gateway.done("/api/bind", json!({"fd": fd, "uid": "bob"})), json!({"matched": 1, "changed": 1}));
     assert_eq!(gateway.done("/api/push", json!({"uid": "ann", "data": 1}))["offline"], json!(["ann"]));
     let online = gateway.done("/api/online", json!({"uids": ["bob", "ann", "bob"]}));
@@ -117,6 +117,7 @@ fn ungroup_ends_a_group() {
     let empty = json!({"group": "g", "count": 0, "members": [], "next": null});
     assert_eq!(gateway.get("/api/groups/g"), empty);
     assert_eq!(next(&mut ann)["type"], "joined");
+    assert_eq!(next(&mut ann), json!({"type": "left", "group": "g", "uid": "ann", "count": 0}));
     heard_nothing(&gateway, &mut ann, fd);
 }
 

@@ -458,3 +458,31 @@ fn commands_without_end_hold_up_no_client() {
     let before = heard.next();
     assert!(before < COMMANDS / 2, "the message came behind {before} commands");
 }
+
+#[test]
+fn the_end_of_a_turn_is_told_once_where_it_was_requested() {
+    let (sender, heard) = channel();
+    let mut ends = 0;
+    let server = serve(move |server| {
+        server.on_turn_end(move |ctx| {
+            ends += 1;
+            if ends == 1 {
+                ctx.request_turn_end();
+            }
+            ctx.push_group("g", &format!("end {ends}"));
+            sender.send(ends).expect("the test listens");
+        })
+    });
+    let mut client = server.connect("/?group=g");
+    server.ask(|ctx| {
+        ctx.request_turn_end();
+        ctx.request_turn_end();
+        ctx.push_group("g", "in the turn");
+    });
+    assert_eq!([client.text(), client.text(), client.text()], ["in the turn", "end 1", "end 2"]);
+    assert_eq!((heard.next(), heard.next()), (1, 2));
+    // A connection that ends late in a turn, when its socket breaks, wakes no other event: the next turn follows at once.
+    server.ask(|ctx| ctx.request_turn_end());
+    assert_eq!((client.text().as_str(), heard.next()), ("end 3", 3));
+    assert!(heard.so_far().is_empty());
+}

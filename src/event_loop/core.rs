@@ -51,6 +51,8 @@ pub struct Core {
     pub control_connections_max: u32,
     /// Set once: no new connections, and the loop ends when the last is gone or when the drain says so.
     pub drain: Option<Drain>,
+    /// The application is to hear of the end of this turn.
+    pub wants_turn_end: bool,
     /// For pushes to sets that overlap: the slots that are found already.
     marks: Marks,
     /// Slots found by the registry, for when it must not be borrowed.
@@ -117,6 +119,7 @@ impl Core {
             connections_max,
             control_connections_max,
             drain: None,
+            wants_turn_end: false,
             marks: Marks::default(),
             found: Vec::new(),
         }

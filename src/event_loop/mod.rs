@@ -89,6 +89,8 @@ pub trait Application {
     /// `None`: the application answers no plain HTTP.
     fn request(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Option<Response>;
     fn timer(&mut self, core: &mut Core, timer: TimerId);
+    /// The end of a turn in which [`Core::wants_turn_end`] was set, before the flush.
+    fn turn_ended(&mut self, core: &mut Core);
     /// What a command is called in the log.
     fn command_name(command: &Self::Command) -> &'static str;
     fn command(&mut self, core: &mut Core, command: Self::Command);
@@ -216,6 +218,7 @@ impl<A: Application> EventLoop<A> {
             self.read_ready();
             self.fire_timers();
             self.settle();
+            self.end_turn();
             self.flush();
             self.reap();
             if cfg!(debug_assertions) && self.core.table.len() < 64 {
@@ -231,7 +234,7 @@ impl<A: Application> EventLoop<A> {
     /// How long to wait for events: not at all while work was put off.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let is_behind = !self.core.ready.is_empty() || self.core.table.has_dirty() || self.door.has_pending();
-        if is_behind || self.has_commands {
+        if is_behind || self.has_commands || self.core.wants_turn_end {
             return Some(Duration::ZERO);
         }
         let drain = self.core.drain.as_ref().map(Drain::next);
@@ -484,6 +487,15 @@ impl<A: Application> EventLoop<A> {
             self.core.departing = None;
             // A session's own `drop` is a handler's code, too.
             self.call("the drop of a session", Some(fd), |_, core| core.drop_session(fd));
+        }
+    }
+
+    /// Tells the application of the end of the turn, if it asked for that.
+    #[inline]
+    fn end_turn(&mut self) {
+        if std::mem::take(&mut self.core.wants_turn_end) {
+            self.call("on_turn_end", None, |application, core| application.turn_ended(core));
+            self.settle();
         }
     }
 

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::json::{self, List, Quoted, Text, cut};
 use super::names::{self, Name};
+use super::publish::Target;
 
 /// uids in one frame, at most.
 const UIDS_MAX: usize = 1000;
@@ -19,8 +20,14 @@ const UIDS_MAX: usize = 1000;
 /// The longest `id`, as it is written: it is sent back.
 const ID_BYTES_MAX: usize = 128;
 
+/// Persons that one notice names, at most. docs/api.md and the README say so.
+pub const NOTICE_UIDS_MAX: usize = 100;
+
 /// What the header of a WebSocket frame of ours adds to its payload, at most.
-const HEADER_BYTES_MAX: usize = 10;
+pub const HEADER_BYTES_MAX: usize = 10;
+
+/// The end of a notice: a count of at most 20 digits.
+const NOTICE_END_BYTES_MAX: usize = 32;
 
 /// What a client asks for.
 #[derive(Debug, PartialEq)]
@@ -44,15 +51,6 @@ pub enum Request<'a> {
     Online {
         uids: Vec<Cow<'a, str>>,
     },
-}
-
-/// Whom a push is for.
-#[derive(Debug, PartialEq)]
-pub enum Target<'a> {
-    Uids(Vec<Cow<'a, str>>),
-    Fd(u64),
-    Group(Cow<'a, str>),
-    All,
 }
 
 /// Why a frame is not carried out.
@@ -168,8 +166,8 @@ impl<'a> Envelope<'a> {
                 Target::Uids(uids(to, "to", "a uid or an array of uids")?)
             }
             (Some(("to", to)), None) => Target::Uids(vec![name(to, "to")?]),
-            (Some(("fd", fd)), None) => Target::Fd(read(fd, "fd", "a positive number")?),
-            (Some(("group", group)), None) => Target::Group(name(group, "group")?),
+            (Some(("fd", fd)), None) => Target::Fds(vec![self::fd(fd)?]),
+            (Some(("group", group)), None) => Target::Groups(vec![name(group, "group")?]),
             (Some((_, all)), None) => match read::<bool>(all, "all", "true")? {
                 true => Target::All,
                 false => return Err(Refusal::bad_request("all must be true")),
@@ -202,6 +200,11 @@ fn name<'a>(value: &'a RawValue, member: &str) -> Result<Cow<'a, str>, Refusal> 
 
 fn check_name(name: &str, member: &str) -> Result<(), Refusal> {
     names::check(name).map_err(|error| Refusal::bad_request(format!("{member}: {error}")))
+}
+
+fn fd(value: &RawValue) -> Result<Fd, Refusal> {
+    let number = read(value, "fd", "a positive number")?;
+    Fd::from_u64(number).ok_or_else(|| Refusal::bad_request(format!("{number} is no fd")))
 }
 
 fn uids<'a>(value: &'a RawValue, member: &str, kind: &str) -> Result<Vec<Cow<'a, str>>, Refusal> {
@@ -329,37 +332,6 @@ pub fn welcome(fd: Fd, uid: Option<&str>, heartbeat: &Heartbeat) -> String {
     format!(r#"{{"type":"welcome","fd":{fd},"uid":{uid},"heartbeat":{{"mode":"{mode}","every_ms":{every}}}}}"#)
 }
 
-/// A message, as its receivers get it. `to` is the member that says whom it was for, as [`to_uid`] and its like write it.
-pub fn message(from: Option<&str>, fd: Fd, to: &str, data: &str) -> String {
-    let from = Uid(from);
-    format!(r#"{{"type":"message","from":{from},"fd":{fd},{to}"data":{data}}}"#)
-}
-
-/// Whether the frame of a message of so many bytes fits into a queue at all: one that none could ever hold is its
-/// sender's mistake, and not a reader's.
-///
-/// # Errors
-/// Says how long it would be, and may be.
-pub fn check_size(message_bytes: usize, queue_bytes_max: usize) -> Result<(), String> {
-    match message_bytes + HEADER_BYTES_MAX {
-        bytes if bytes <= queue_bytes_max => Ok(()),
-        bytes => Err(format!("the message would be a frame of {bytes} bytes: queue_bytes_max is {queue_bytes_max}")),
-    }
-}
-
-/// `"to":"10010",`
-pub fn to_uid(uid: &str) -> String {
-    format!("\"to\":{},", Quoted(uid))
-}
-
-/// `"group":"room",`
-pub fn to_group(group: &str) -> String {
-    format!("\"group\":{},", Quoted(group))
-}
-
-/// `"all":true,`
-pub const TO_ALL: &str = "\"all\":true,";
-
 /// The answer to a push.
 pub fn push_ack(id: &str, delivery: Delivery) -> String {
     let Delivery { matched, queued, dropped } = delivery;
@@ -380,19 +352,71 @@ pub fn error(id: Id<'_>, refusal: &Refusal) -> String {
 /// The answer to `online`.
 pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
     let mut text = format!(r#"{{"type":"online",{}"online":["#, IdMember(id));
-    for (index, uid) in uids.enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        // Writing to a string does not fail.
-        let _ = write!(text, "{comma}{}", Quoted(uid));
-    }
+    append_names(&mut text, uids);
     text.push_str("]}");
     text
 }
 
-/// Who came into a group (`joined`) or went (`left`), and how many are there now.
-pub fn presence(kind: &str, group: &str, uid: &str, count: usize) -> String {
-    let (group, uid) = (Quoted(group), Quoted(uid));
-    format!(r#"{{"type":"{kind}","group":{group},"uid":{uid},"count":{count}}}"#)
+/// A notice for the members of a group: persons joined, or left.
+#[derive(Debug)]
+pub struct Notice {
+    pub kind: NoticeKind,
+    /// At least one.
+    pub uids: Vec<Box<str>>,
+    /// Persons in the group now.
+    pub count: usize,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum NoticeKind {
+    Joined,
+    Left,
+}
+
+/// Writes a notice. It names one person as `uid` and several as `uids`; more than [`NOTICE_UIDS_MAX`], or names for which a
+/// queue has no room, are left out: then only `count` says what changed.
+pub fn notice(group: &str, notice: &Notice, queue_bytes_max: usize) -> String {
+    let (kind, group, count) = (notice.kind.as_str(), Quoted(group), notice.count);
+    let mut text = format!(r#"{{"type":"{kind}","group":{group},"#);
+    let bare = text.len();
+    match notice.uids.as_slice() {
+        [uid] => {
+            text.push_str("\"uid\":");
+            Quoted(uid).append_to(&mut text);
+            text.push(',');
+        }
+        uids if uids.len() <= NOTICE_UIDS_MAX => {
+            text.push_str("\"uids\":[");
+            append_names(&mut text, uids.iter().map(AsRef::as_ref));
+            text.push_str("],");
+        }
+        _ => {}
+    }
+    if text.len() + NOTICE_END_BYTES_MAX + HEADER_BYTES_MAX > queue_bytes_max {
+        text.truncate(bare);
+    }
+    // Writing to a string does not fail.
+    let _ = write!(text, r#""count":{count}}}"#);
+    text
+}
+
+impl NoticeKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            NoticeKind::Joined => "joined",
+            NoticeKind::Left => "left",
+        }
+    }
+}
+
+/// Appends names as the elements of an array.
+pub fn append_names<'n>(out: &mut String, names: impl Iterator<Item = &'n str>) {
+    for (index, name) in names.enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        Quoted(name).append_to(out);
+    }
 }
 
 #[cfg(test)]

@@ -10,17 +10,15 @@ fn push<'a>(to: Target<'a>, data: &'a str) -> Request<'a> {
 
 #[test]
 fn frames_are_read_as_meant() {
+    let fd3 = || Target::Fds(vec![Fd::from_u64(3).expect("an fd")]);
     let uids = |uids: &[&'static str]| uids.iter().map(|uid| Cow::Borrowed(*uid)).collect::<Vec<_>>();
     let table = [
         (r#"{"type":"push","to":"10010","data":1}"#, push(Target::Uids(uids(&["10010"])), "1")),
         (r#"{"data":[ 1 ],"to":["a","b"],"type":"push"}"#, push(Target::Uids(uids(&["a", "b"])), "[ 1 ]")),
-        (r#"{"type":"push","fd":3,"data":null}"#, push(Target::Fd(3), "null")),
-        (r#"{"type":"push","group":"r","data":"x"}"#, push(Target::Group("r".into()), "\"x\"")),
+        (r#"{"type":"push","fd":3,"data":null}"#, push(fd3(), "null")),
+        (r#"{"type":"push","group":"r","data":"x"}"#, push(Target::Groups(uids(&["r"])), "\"x\"")),
         (r#"{"type":"push","all":true,"to":null,"data":{}}"#, push(Target::All, "{}")),
-        (
-            r#"{"type":"push","fd":3,"key":"k","data":1}"#,
-            Request::Push { to: Target::Fd(3), key: Some("k".into()), data: "1" },
-        ),
+        (r#"{"type":"push","fd":3,"key":"k","data":1}"#, Request::Push { to: fd3(), key: Some("k".into()), data: "1" }),
         (r#"{"type":"push","to":10010,"key":5,"data":1}"#, {
             Request::Push { to: Target::Uids(uids(&["10010"])), key: Some("5".into()), data: "1" }
         }),
@@ -132,6 +130,10 @@ fn ours_are_the_documented_ones() {
     let fd = Fd::from_u64(1).expect("an fd");
     let ping = Heartbeat::Ping { every: Duration::from_secs(25), missed_max: 2 };
     let refusal = Refusal { code: "not_allowed", message: "say \"please\"".to_owned() };
+    let told = |kind, uids: &[&str]| {
+        let uids = uids.iter().map(|uid| (*uid).into()).collect();
+        notice("r", &Notice { kind, uids, count: 2 }, 1 << 20)
+    };
     let table = [
         (
             welcome(fd, Some("10086"), &ping),
@@ -142,12 +144,6 @@ fn ours_are_the_documented_ones() {
             r#"{"type":"welcome","fd":1,"uid":null,"heartbeat":{"mode":"client","every_ms":30000}}"#,
         ),
         (
-            message(Some("a\"b"), fd, &to_uid("10010"), "[1]"),
-            r#"{"type":"message","from":"a\"b","fd":1,"to":"10010","data":[1]}"#,
-        ),
-        (message(None, fd, TO_ALL, "1"), r#"{"type":"message","from":null,"fd":1,"all":true,"data":1}"#),
-        (message(None, fd, &to_group("r"), "1"), r#"{"type":"message","from":null,"fd":1,"group":"r","data":1}"#),
-        (
             push_ack("7", Delivery { matched: 2, queued: 1, dropped: 1 }),
             r#"{"type":"ack","id":7,"matched":2,"queued":1,"dropped":1}"#,
         ),
@@ -156,10 +152,22 @@ fn ours_are_the_documented_ones() {
         (error(None, &refusal), r#"{"type":"error","code":"not_allowed","message":"say \"please\""}"#),
         (online(Some("8"), ["a", "b"].into_iter()), r#"{"type":"online","id":8,"online":["a","b"]}"#),
         (online(None, [].into_iter()), r#"{"type":"online","online":[]}"#),
-        (presence("joined", "r", "a", 2), r#"{"type":"joined","group":"r","uid":"a","count":2}"#),
+        (told(NoticeKind::Joined, &["a"]), r#"{"type":"joined","group":"r","uid":"a","count":2}"#),
+        (told(NoticeKind::Left, &["a", "b"]), r#"{"type":"left","group":"r","uids":["a","b"],"count":2}"#),
+        (told(NoticeKind::Left, &["a"; NOTICE_UIDS_MAX + 1]), r#"{"type":"left","group":"r","count":2}"#),
     ];
     for (ours, documented) in table {
         assert_eq!(ours, documented);
         assert!(serde_json::from_str::<serde_json::Value>(&ours).is_ok());
     }
+}
+
+#[test]
+fn names_for_which_a_queue_has_no_room_are_left_out() {
+    let uids = vec!["\u{1}".repeat(128).into(); 3];
+    let notice = |queue_bytes_max| {
+        super::notice("r", &Notice { kind: NoticeKind::Left, uids: uids.clone(), count: 7 }, queue_bytes_max)
+    };
+    assert_eq!(notice(2000), r#"{"type":"left","group":"r","count":7}"#);
+    assert!(notice(4000).contains(r#""uids":["\u0001"#));
 }

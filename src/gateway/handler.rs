@@ -33,6 +33,7 @@ use super::metrics::Metrics;
 use super::page;
 use super::permits::Permits;
 use super::proxies::{Proxies, address_of};
+use super::publish::Publisher;
 use super::rate::{Rate, RateLimiter, Verdict as Allowance};
 use super::roster::Roster;
 use super::session::Session;
@@ -60,6 +61,7 @@ pub struct Gateway {
     hook: Option<Hook>,
     webhook: Option<Arc<Webhook>>,
     roster: Roster,
+    publisher: Publisher,
     api: Api,
     exposure: Exposure,
     metrics: Metrics,
@@ -111,6 +113,7 @@ impl Gateway {
             hook,
             webhook,
             roster: Roster::new(watch),
+            publisher: Publisher::default(),
             api: Api::new(keys),
             exposure,
             metrics: Metrics::new(),
@@ -384,7 +387,9 @@ impl Handler for Gateway {
         match message {
             Message::Text(text) => {
                 let emitted = self.roster.watch().message(ctx, fd, text);
-                client::carry_out(ctx, &mut self.roster, &self.permits, fd, text, emitted);
+                let Gateway { roster, publisher, permits, .. } = self;
+                let mut parts = client::Parts { roster, publisher, permits };
+                client::carry_out(ctx, &mut parts, fd, text, emitted);
             }
             Message::Binary(_) => {
                 ctx.close(fd, CloseCode::UNSUPPORTED, "frames are JSON text");
@@ -421,15 +426,16 @@ impl Handler for Gateway {
     }
 
     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
-        self.api.handle_piece(ctx, fd, state, piece, &self.metrics);
+        let Gateway { api, roster, publisher, metrics, .. } = self;
+        api.handle_piece(ctx, fd, state, piece, &mut Parts { roster, publisher, metrics });
     }
 
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
         if !request.is_control() {
             return if self.settings.serve.serves_page() { page::respond(request) } else { None };
         }
-        let Gateway { api, roster, metrics, datagrams, webhook, hook, verified, .. } = self;
-        let mut parts = Parts { roster, metrics };
+        let Gateway { api, roster, publisher, metrics, datagrams, webhook, hook, verified, .. } = self;
+        let mut parts = Parts { roster, publisher, metrics };
         let text = |ctx: &Context<'_>| {
             let counts = datagrams.iter().map(Ingress::counts).sum();
             let webhook = webhook.as_ref().map(|webhook| webhook.stats()).unwrap_or_default();
@@ -449,12 +455,19 @@ impl Handler for Gateway {
         }
     }
 
+    fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
+        self.roster.tell_all(ctx);
+    }
+
     fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {
         if self.hangup.swap(false, Ordering::Acquire) {
             self.reload(ctx);
         }
         match notice.downcast::<Told>().map(|told| *told) {
-            Ok(Told::Datagram(bytes)) => self.api.handle_datagram(ctx, &bytes),
+            Ok(Told::Datagram(bytes)) => {
+                let Gateway { api, roster, publisher, metrics, .. } = self;
+                api.handle_datagram(ctx, &bytes, &mut Parts { roster, publisher, metrics });
+            }
             Ok(Told::Verdict { fd, address, choice, verdict }) => {
                 self.handle_verdict(ctx, fd, address, choice, verdict);
             }

@@ -23,6 +23,7 @@ mod page;
 mod permits;
 mod presence;
 mod proxies;
+mod publish;
 mod rate;
 mod roster;
 mod session;

@@ -3,7 +3,8 @@
 use fdpush::{Context, Fd};
 
 use super::cli::May;
-use super::frame::{Refusal, Request, Target};
+use super::frame::{Refusal, Request};
+use super::publish::Target;
 
 /// The permits of all clients, as `--client-may` has them.
 #[derive(Clone, Debug)]
@@ -20,10 +21,10 @@ impl Permits {
     pub fn check(&self, ctx: &Context<'_>, fd: Fd, request: &Request<'_>) -> Result<(), Refusal> {
         let (is_permitted, what) = match request {
             Request::Push { to: Target::Uids(_), .. } => (self.has(May::PushUid), "push to a uid"),
-            Request::Push { to: Target::Fd(_), .. } => (self.has(May::PushFd), "push to an fd"),
+            Request::Push { to: Target::Fds(_), .. } => (self.has(May::PushFd), "push to an fd"),
             Request::Push { to: Target::All, .. } => (self.has(May::PushAll), "push to all"),
-            Request::Push { to: Target::Group(group), .. } => {
-                let is_own = self.has(May::PushOwnGroup) && ctx.is_member(fd, group);
+            Request::Push { to: Target::Groups(groups), .. } => {
+                let is_own = self.has(May::PushOwnGroup) && groups.iter().all(|group| ctx.is_member(fd, group));
                 let what = if self.has(May::PushOwnGroup) { "push to a group it is not in" } else { "push to a group" };
                 (is_own || self.has(May::PushGroup), what)
             }

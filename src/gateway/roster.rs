@@ -1,6 +1,7 @@
-//! Who is who and where: every change of a uid or a membership goes through here, so that those who watch hear of it.
+//! Uids and memberships: every change of either goes through here, so that groups and the back end hear of it.
 //!
-//! Members of a group hear of persons who come and go; the back end, of persons who come online and go offline.
+//! Members of a group hear of persons who join and leave, once a turn of the loop; the back end hears of persons who come
+//! online and go offline.
 
 use std::fmt;
 
@@ -38,7 +39,7 @@ impl Roster {
     /// Whether a uid may have one connection more.
     pub fn check_room(&self, ctx: &Context<'_>, uid: &str) -> Result<(), UidFull> {
         match self.uid_connections_max {
-            Some(max) if ctx.fds_of(uid).len() >= max as usize => Err(UidFull(max)),
+            Some(max) if ctx.connection_count(uid) >= max as usize => Err(UidFull(max)),
             _ => Ok(()),
         }
     }
@@ -65,8 +66,7 @@ impl Roster {
         }
     }
 
-    /// Says who a connection is from now on, if that one may have one more; in its groups one person leaves, and another
-    /// comes.
+    /// Binds a connection to a uid that may have one connection more. In its groups one person leaves, and another joins.
     pub fn bind(&mut self, ctx: &mut Context<'_>, fd: Fd, uid: &str) -> Result<Change, UidFull> {
         let before = ctx.uid_of(fd).map(str::to_owned);
         if ctx.is_open(fd) && before.as_deref() != Some(uid) {
@@ -89,88 +89,96 @@ impl Roster {
         change
     }
 
-    /// Puts a connection into a group, and tells the group, the newcomer included.
+    /// Puts a connection into a group. The group, the newcomer included, hears of it at the end of the turn.
     pub fn join(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
-        let (change, news) = self.join_untold(ctx, fd, group);
-        tell(ctx, group, news);
-        change
-    }
-
-    /// As [`join`](Roster::join), but the group is yet to be told the news, if there are any.
-    pub fn join_untold(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> (Change, Option<String>) {
         let change = ctx.join(fd, group);
-        let uid = ctx.uid_of(fd).filter(|_| change.is_done());
-        let news = uid.and_then(|uid| self.enter(group, uid));
-        (change, news)
-    }
-
-    /// Takes a connection out of a group, and tells who is left.
-    pub fn leave(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
-        let (change, news) = self.leave_untold(ctx, fd, group);
-        tell(ctx, group, news);
+        if change.is_done() {
+            self.enter(ctx, fd, group);
+        }
         change
     }
 
-    /// As [`leave`](Roster::leave), but the group is yet to be told the news, if there are any.
-    pub fn leave_untold(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> (Change, Option<String>) {
+    /// Takes a connection out of a group. Those who are still in it hear of it at the end of the turn.
+    pub fn leave(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
         let change = ctx.leave(fd, group);
-        let uid = ctx.uid_of(fd).filter(|_| change.is_done());
-        let news = uid.and_then(|uid| self.exit(group, uid));
-        (change, news)
+        if change.is_done()
+            && let Some(uid) = ctx.uid_of(fd)
+            && self.presence.exit(group, uid)
+        {
+            ctx.request_turn_end();
+        }
+        change
+    }
+
+    /// Takes all connections out of a group, and tells them so at once. How many they were.
+    pub fn ungroup(&mut self, ctx: &mut Context<'_>, group: &str) -> usize {
+        let members = ctx.members(group);
+        ctx.ungroup(group);
+        let count = members.len();
+        if let Some(notice) = self.presence.dissolve(group) {
+            let text = frame::notice(group, &notice, ctx.limits().queue_bytes_max);
+            ctx.push_fds(members, &text);
+        }
+        count
     }
 
     /// A connection is open no more.
     pub fn handle_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
         self.watch.closed(ctx, fd, closed);
         let Some(uid) = ctx.uid_of(fd).map(str::to_owned) else { return };
-        let groups: Vec<String> = ctx.groups_of(fd).into_iter().map(str::to_owned).collect();
-        for group in groups {
-            let news = self.exit(&group, &uid);
-            tell(ctx, &group, news);
+        let mut is_changed = false;
+        for group in ctx.groups_of(fd) {
+            is_changed |= self.presence.exit(group, &uid);
+        }
+        if is_changed {
+            ctx.request_turn_end();
         }
         self.watch.went(ctx, &uid);
     }
 
+    /// Tells all groups what changed in them.
+    pub fn tell_all(&mut self, ctx: &mut Context<'_>) {
+        while let Some(group) = self.presence.next_changed() {
+            self.tell(ctx, &group);
+        }
+    }
+
+    /// Tells a group what changed in it: one notice of those who left, and one of those who joined.
+    pub fn tell(&mut self, ctx: &mut Context<'_>, group: &str) {
+        for notice in self.presence.take_notices(group).into_iter().flatten() {
+            let text = frame::notice(group, &notice, ctx.limits().queue_bytes_max);
+            ctx.push_group(group, &text);
+        }
+    }
+
     fn rename(&mut self, ctx: &mut Context<'_>, fd: Fd, before: Option<&str>, after: Option<&str>) {
-        let groups: Vec<String> = ctx.groups_of(fd).into_iter().map(str::to_owned).collect();
         if let Some(uid) = after {
             self.watch.came(uid);
         }
         if let Some(uid) = before {
             self.watch.went(ctx, uid);
         }
-        for group in groups {
-            if let Some(uid) = before {
-                let news = self.exit(&group, uid);
-                tell(ctx, &group, news);
-            }
-            if let Some(uid) = after {
-                let news = self.enter(&group, uid);
-                tell(ctx, &group, news);
-            }
+        let mut is_changed = false;
+        for group in ctx.groups_of(fd) {
+            is_changed |= before.is_some_and(|uid| self.presence.exit(group, uid));
+            is_changed |= after.is_some_and(|uid| self.presence.enter(group, uid));
+        }
+        if is_changed {
+            ctx.request_turn_end();
         }
     }
 
-    fn enter(&mut self, group: &str, uid: &str) -> Option<String> {
-        let count = self.presence.enter(group, uid)?;
-        Some(frame::presence("joined", group, uid, count))
-    }
-
-    fn exit(&mut self, group: &str, uid: &str) -> Option<String> {
-        let count = self.presence.exit(group, uid)?;
-        Some(frame::presence("left", group, uid, count))
+    fn enter(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) {
+        if let Some(uid) = ctx.uid_of(fd)
+            && self.presence.enter(group, uid)
+        {
+            ctx.request_turn_end();
+        }
     }
 }
 
 impl fmt::Display for UidFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a uid has at most {} connections", self.0)
-    }
-}
-
-/// Tells a group the news, if there are any.
-pub fn tell(ctx: &mut Context<'_>, group: &str, news: Option<String>) {
-    if let Some(news) = news {
-        ctx.push_group(group, &news);
     }
 }

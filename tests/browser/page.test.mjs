@@ -414,6 +414,22 @@ test("who left is asked about after a grace, and only who is still missing goes 
   assert.equal(await tab.locator("#people-count").textContent(), "1");
 });
 
+test("a notice of several persons counts for each, and one without names makes the page ask", async () => {
+  const { tab, peer } = await enterScripted();
+  await connected(tab);
+  const tell = (notice) => peer.socket.send(JSON.stringify({ group: "lobby", ...notice }));
+  tell({ type: "joined", uids: ["bob", "cat", "dan"], count: 4 });
+  for (const uid of ["bob", "cat", "dan"]) {
+    await roster(tab, uid, '[data-state="online"]').waitFor({ timeout: DEADLINE_MS });
+  }
+  peer.online = ["alice", "dan"];
+  tell({ type: "left", uids: ["bob"], count: 3 });
+  await roster(tab, "bob", '[data-state="offline"]').waitFor({ timeout: DEADLINE_MS });
+  tell({ type: "left", count: 2 });
+  await roster(tab, "cat", '[data-state="offline"]').waitFor({ timeout: DEADLINE_MS });
+  assert.equal(await tab.locator("#people-count").textContent(), "2");
+});
+
 test("a server that no longer answers is given up, and the message marked", async () => {
   const { tab, peer } = await enterScripted();
   await connected(tab);

@@ -2,6 +2,7 @@
 
 use fdpush::Context;
 
+use super::Parts;
 use super::error::ApiError;
 use super::push;
 use crate::gateway::json::skip_mark;
@@ -18,14 +19,12 @@ pub struct Batch {
     is_begun: bool,
     /// Lines that have ended.
     lines: u64,
-    scratch: String,
 }
 
 impl Batch {
     /// A batch whose lines have at most so many bytes.
     pub fn new(line_bytes_max: usize) -> Batch {
-        let (partial, scratch) = (Vec::new(), String::new());
-        Batch { partial, is_overlong: false, line_bytes_max, is_begun: false, lines: 0, scratch }
+        Batch { partial: Vec::new(), is_overlong: false, line_bytes_max, is_begun: false, lines: 0 }
     }
 
     /// Begins the answers. `false`: they have begun.
@@ -34,24 +33,24 @@ impl Batch {
     }
 
     /// Carries out the lines that end in `piece`, and appends an answer for each to `out`.
-    pub fn handle_piece(&mut self, ctx: &mut Context<'_>, mut piece: &[u8], out: &mut String) {
+    pub fn handle_piece(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, mut piece: &[u8], out: &mut String) {
         while let Some(end) = memchr::memchr(b'\n', piece) {
             let (line, rest) = (&piece[..end], &piece[end + 1..]);
             piece = rest;
             if self.partial.is_empty() && !self.is_overlong && line.len() <= self.line_bytes_max {
-                self.handle_line(ctx, line, out);
+                self.handle_line(ctx, parts, line, out);
             } else {
                 self.keep(line);
-                self.handle_partial(ctx, out);
+                self.handle_partial(ctx, parts, out);
             }
         }
         self.keep(piece);
     }
 
     /// The body has ended: what is left is a line, too.
-    pub fn handle_end(&mut self, ctx: &mut Context<'_>, out: &mut String) {
+    pub fn handle_end(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, out: &mut String) {
         if !self.partial.is_empty() || self.is_overlong {
-            self.handle_partial(ctx, out);
+            self.handle_partial(ctx, parts, out);
         }
     }
 
@@ -64,7 +63,7 @@ impl Batch {
         }
     }
 
-    fn handle_partial(&mut self, ctx: &mut Context<'_>, out: &mut String) {
+    fn handle_partial(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, out: &mut String) {
         if std::mem::take(&mut self.is_overlong) {
             self.lines += 1;
             let what = format!("a line has at most {} bytes", self.line_bytes_max);
@@ -73,18 +72,18 @@ impl Batch {
             return;
         }
         let mut line = std::mem::take(&mut self.partial);
-        self.handle_line(ctx, &line, out);
+        self.handle_line(ctx, parts, &line, out);
         line.clear();
         self.partial = line;
     }
 
-    fn handle_line(&mut self, ctx: &mut Context<'_>, line: &[u8], out: &mut String) {
+    fn handle_line(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, line: &[u8], out: &mut String) {
         self.lines += 1;
         // An empty line is none: many a program ends its last one twice.
         if skip_mark(line).trim_ascii().is_empty() {
             return;
         }
-        push::carry_out(ctx, line, Some(self.lines), &mut self.scratch, out);
+        push::carry_out(ctx, parts, line, Some(self.lines), out);
         out.push('\n');
     }
 }

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::error::ApiError;
 use crate::gateway::json::{self, List, Object, Text, cut, cut_quoted, optional_object, present};
 use crate::gateway::names::{self, Name};
+use crate::gateway::publish::{Payload, Target};
 
 /// The longest `id`, as it is written: it is sent back.
 const ID_BYTES_MAX: usize = 128;
@@ -120,30 +121,12 @@ pub struct PushCommand<'a> {
     pub key: Option<Cow<'a, str>>,
 }
 
-/// Whom a command is for: each once, in the order in which they are named.
-#[derive(Debug)]
-pub enum Target<'a> {
-    Uids(Vec<Cow<'a, str>>),
-    Fds(Vec<Fd>),
-    Groups(Vec<Cow<'a, str>>),
-    All,
-}
-
 /// Whom a push leaves out, each once.
 #[derive(Default, Debug)]
 pub struct Except<'a> {
     pub fds: Vec<Fd>,
     pub uids: Vec<Cow<'a, str>>,
     pub groups: Vec<Cow<'a, str>>,
-}
-
-/// What is pushed.
-#[derive(Debug)]
-pub enum Payload<'a> {
-    /// Any JSON, which goes into our envelope.
-    Data(&'a str),
-    Text(Cow<'a, str>),
-    Binary(Vec<u8>),
 }
 
 /// Reads attributes: an object, kept as it is.
@@ -297,7 +280,7 @@ impl<'a> Command<'a> {
     /// What it says.
     fn take_payload(&mut self) -> Result<Payload<'a>, ApiError> {
         match (self.data.take(), self.text.take(), self.binary.take()) {
-            (Some(data), None, None) => Ok(Payload::Data(data.get())),
+            (Some(data), None, None) => Ok(Payload::Data { from: None, data: data.get() }),
             (None, Some(text), None) => Ok(Payload::Text(text.0)),
             (None, None, Some(binary)) => match STANDARD.decode(binary.0.as_bytes()) {
                 Ok(bytes) => Ok(Payload::Binary(bytes)),
@@ -527,6 +510,6 @@ mod tests {
         let push = Command::read(br#"{"group":7,"data":[],"except":[]}"#, &PUSH).and_then(Command::into_push);
         let push = push.expect("a push");
         assert!(matches!(push.target, Target::Groups(groups) if groups == ["7"]));
-        assert!(matches!(push.payload, Payload::Data("[]")), "data is any JSON");
+        assert!(matches!(push.payload, Payload::Data { from: None, data: "[]" }), "data is any JSON");
     }
 }

@@ -7,6 +7,7 @@ mod command;
 mod error;
 mod look;
 mod push;
+mod slots;
 mod verbs;
 
 use std::any::Any;
@@ -22,6 +23,7 @@ use self::command::Command;
 use self::error::ApiError;
 use super::auth::api_keys::ApiKeys;
 use super::metrics::{self, Metrics};
+use super::publish::Publisher;
 use super::roster::Roster;
 use super::threads;
 
@@ -29,13 +31,13 @@ use super::threads;
 pub struct Api {
     /// Shared with the threads that take datagrams.
     keys: Arc<Mutex<ApiKeys>>,
-    scratch: String,
     answers: String,
 }
 
 /// What the API works on besides the connections.
 pub struct Parts<'a> {
     pub roster: &'a mut Roster,
+    pub publisher: &'a mut Publisher,
     pub metrics: &'a Metrics,
 }
 
@@ -152,7 +154,7 @@ impl<'a> Call<'a> {
 impl Api {
     /// An API that asks for one of these keys; for none, if there are none.
     pub fn new(keys: Arc<Mutex<ApiKeys>>) -> Api {
-        Api { keys, scratch: String::new(), answers: String::new() }
+        Api { keys, answers: String::new() }
     }
 
     /// Takes other keys, from the next request on.
@@ -181,18 +183,18 @@ impl Api {
         fd: Fd,
         state: &mut dyn Any,
         piece: Piece<'_>,
-        metrics: &Metrics,
+        parts: &mut Parts<'_>,
     ) {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
         // Not before there is a piece: behind a response, a client that waits for a 100 would wait in vain.
         if batch.begin() {
-            metrics.count_api_request(Call::Batch.label(), 200);
+            parts.metrics.count_api_request(Call::Batch.label(), 200);
             ctx.begin_response(fd, &ndjson());
         }
         self.answers.clear();
         match piece {
-            Piece::Bytes(bytes) => batch.handle_piece(ctx, bytes, &mut self.answers),
-            Piece::End => batch.handle_end(ctx, &mut self.answers),
+            Piece::Bytes(bytes) => batch.handle_piece(ctx, parts, bytes, &mut self.answers),
+            Piece::End => batch.handle_end(ctx, parts, &mut self.answers),
         }
         ctx.write_response(fd, self.answers.as_bytes());
         if piece == Piece::End {
@@ -214,7 +216,7 @@ impl Api {
             Err(refused) => return refused.response(parts.metrics),
         };
         let response = match call {
-            Call::Push => self.push(ctx, request.body()),
+            Call::Push => push(ctx, parts, request.body()),
             // An empty one, which has no body, and so no pieces.
             Call::Batch => ndjson(),
             Call::Metrics => {
@@ -235,20 +237,13 @@ impl Api {
     }
 
     /// Carries out a push that came as a datagram. Who sent it was asked before.
-    pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8]) {
+    pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8], parts: &mut Parts<'_>) {
         self.answers.clear();
         let outcome = Command::read(datagram, &command::DATAGRAM)
-            .and_then(|command| push::execute(ctx, &command.into_push()?, &mut self.scratch, &mut self.answers));
+            .and_then(|command| push::execute(ctx, parts, &command.into_push()?, &mut self.answers));
         if let Err(error) = outcome {
             log::debug!("a datagram is not carried out: {:?}", error.message);
         }
-    }
-
-    fn push(&mut self, ctx: &mut Context<'_>, body: &[u8]) -> Response {
-        let mut json = String::with_capacity(96);
-        let status = push::carry_out(ctx, body, None, &mut self.scratch, &mut json);
-        json.push('\n');
-        Response::json(status, json)
     }
 
     /// As [`judge`](Api::judge). A connection with a valid request is kept when others come. Probes and scrapes find their
@@ -386,6 +381,13 @@ impl Refused {
             None => response,
         }
     }
+}
+
+fn push(ctx: &mut Context<'_>, parts: &mut Parts<'_>, body: &[u8]) -> Response {
+    let mut json = String::with_capacity(96);
+    let status = push::carry_out(ctx, parts, body, None, &mut json);
+    json.push('\n');
+    Response::json(status, json)
 }
 
 fn answer(ctx: &mut Context<'_>, call: Call<'_>, request: &Request, roster: &mut Roster) -> Result<String, ApiError> {

@@ -6,12 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use fdpush::{Change, CloseCode, Context, Fd, Outcome};
 use serde::Serialize;
 
-use super::command::{self, Command, Shape, Target};
+use super::command::{self, Command, Shape};
 use super::error::ApiError;
+use super::slots::SlotSet;
+use crate::gateway::publish::Target;
 use crate::gateway::roster::Roster;
 
 /// The longest close reason, RFC 6455 section 5.5.
 const REASON_BYTES_MAX: usize = 123;
+
+/// Memberships that one command changes: connections times groups. So many take the loop about as long as it gives to commands
+/// in a turn.
+const MEMBERSHIPS_MAX: usize = 20_000;
 
 /// How many connections a verb found, and for how many something changed.
 #[derive(Copy, Clone, Default, Serialize)]
@@ -71,8 +77,16 @@ fn each_membership(
     let mut command = Command::read(body, shape)?;
     let groups = command.take_groups()?;
     let target = command.take_target(false)?;
+    let connections = connections(ctx, &target);
+    let memberships = connections.len().saturating_mul(groups.len());
+    if memberships > MEMBERSHIPS_MAX {
+        let (connections, groups) = (connections.len(), groups.len());
+        return Err(ApiError::too_large(format!(
+            "{connections} connections in {groups} groups are {memberships} memberships: a command changes at most {MEMBERSHIPS_MAX}"
+        )));
+    }
     let mut total = Changed::default();
-    for fd in connections(ctx, &target) {
+    for fd in connections {
         let mut changed = Changed::default();
         for group in &groups {
             changed.count(change(ctx, fd, group))?;
@@ -88,10 +102,9 @@ pub fn ungroup(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Resul
     let groups = command.take_groups()?;
     let mut changed = Changed::default();
     for group in &groups {
-        for fd in ctx.members(group) {
-            changed.count(roster.leave(ctx, fd, group))?;
-        }
+        changed.matched += roster.ungroup(ctx, group);
     }
+    changed.changed = changed.matched;
     json(&changed)
 }
 
@@ -143,11 +156,13 @@ pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
 }
 
 /// The open connections that a target names, each once.
-fn connections(ctx: &Context<'_>, target: &Target<'_>) -> BTreeSet<Fd> {
+fn connections(ctx: &Context<'_>, target: &Target<'_>) -> Vec<Fd> {
+    let mut seen = SlotSet::default();
+    let mut once = |fds: Vec<Fd>| fds.into_iter().filter(|fd| seen.insert(*fd)).collect::<Vec<Fd>>();
     match target {
         Target::Fds(fds) => fds.iter().copied().filter(|fd| ctx.is_open(*fd)).collect(),
         Target::Uids(uids) => uids.iter().flat_map(|uid| ctx.fds_of(uid)).collect(),
-        Target::Groups(groups) => groups.iter().flat_map(|group| ctx.members(group)).collect(),
+        Target::Groups(groups) => groups.iter().flat_map(|group| once(ctx.members(group))).collect(),
         Target::All => ctx.connections().collect(),
     }
 }

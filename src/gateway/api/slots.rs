@@ -1,0 +1,20 @@
+//! Connections found by names that overlap, each once: in time that grows with what is found.
+
+use fdpush::Fd;
+
+/// A set of slots.
+#[derive(Default)]
+pub struct SlotSet(Vec<u64>);
+
+impl SlotSet {
+    /// Adds the slot of an open connection. `false`: it is there already.
+    pub fn insert(&mut self, fd: Fd) -> bool {
+        let (word, bit) = (fd.slot() as usize / 64, 1 << (fd.slot() % 64));
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        let is_new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        is_new
+    }
+}

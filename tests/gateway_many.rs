@@ -1,0 +1,198 @@
+//! Commands about many, through the real binary: what they send is linear, one frame is shared, and no reader is closed.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::fmt::Write;
+use std::thread::{self, JoinHandle};
+
+use common::gateway::{Gateway, next, next_of, request};
+use common::{Client, Raw};
+use serde_json::{Value, json};
+
+/// Enough that a square of it shows: 300 × 301 / 2 is 45,150.
+const MANY: usize = 300;
+
+/// A server and clients of uids `u0` and up, with their fds.
+fn many(gateway: &Gateway, count: usize) -> (Vec<Client>, Vec<u64>) {
+    (0..count).map(|number| gateway.open(&format!("/?uid=u{number}"), &[])).unzip()
+}
+
+fn uids(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("u{number}")).collect()
+}
+
+/// Each client reads on a thread of its own, as fast as it can, until it has had `frames` messages of `bytes`.
+fn read_all(clients: Vec<Client>, frames: usize, bytes: usize) -> Vec<JoinHandle<Client>> {
+    let read = |mut client: Client| {
+        thread::spawn(move || {
+            for _ in 0..frames {
+                let text = client.text();
+                assert!(text.len() > bytes && text.starts_with(r#"{"type":"message","#), "{}", &text[..60]);
+            }
+            client
+        })
+    };
+    clients.into_iter().map(read).collect()
+}
+
+fn join_all(readers: Vec<JoinHandle<Client>>) -> Vec<Client> {
+    readers.into_iter().map(|reader| reader.join().expect("a client that was not closed")).collect()
+}
+
+#[test]
+fn a_large_push_to_many_who_all_read_closes_none_of_them() {
+    let gateway = Gateway::start(&[]);
+    let (mut clients, _) = many(&gateway, MANY);
+    for bytes in [100_000, 1_000_000] {
+        let readers = read_all(clients, 1, bytes);
+        let pushed = gateway.done("/api/push", json!({"uids": uids(MANY), "data": "x".repeat(bytes)}));
+        assert_eq!(pushed, json!({"matched": MANY, "queued": MANY, "dropped": 0, "offline": []}));
+        clients = join_all(readers);
+    }
+    // A client's frame names many, too.
+    let mut sender = gateway.connect("/?uid=sender");
+    let readers = read_all(clients, 1, 500_000);
+    sender.send(&json!({"type": "push", "to": uids(MANY), "data": "x".repeat(500_000), "id": 1}).to_string());
+    let ack = next(&mut sender);
+    assert_eq!(ack, json!({"type": "ack", "id": 1, "matched": MANY, "queued": MANY, "dropped": 0}));
+    let _clients = join_all(readers);
+    assert_eq!(gateway.get("/api/stats")["open"], MANY + 1);
+    assert_eq!(gateway.metric(r#"fdpush_closes_total{cause="slow_consumer"}"#), 0.0);
+}
+
+#[test]
+fn a_batch_of_large_messages_of_their_own_closes_none_who_read() {
+    // All frames differ and are more than all queues may hold: the batch waits for the sockets.
+    let gateway = Gateway::start(&["--queue-total-bytes-max", "8MiB"]);
+    let (clients, _) = many(&gateway, 60);
+    let readers = read_all(clients, 3, 300_000);
+    let mut body = String::new();
+    for round in 0..3 {
+        for number in 0..60 {
+            let data = "x".repeat(300_000);
+            writeln!(body, r#"{{"id":{number},"uid":"u{number}","data":"{round}{data}"}}"#).expect("a string");
+        }
+    }
+    let mut raw = Raw::connect(gateway.api);
+    raw.send(request("POST", "/api/batch", &[("Content-Type", "application/x-ndjson")], &body));
+    let reply = raw.reply_in_chunks();
+    assert_eq!(reply.status, 200);
+    let lines: Vec<Value> = reply.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 180);
+    for line in lines {
+        assert_eq!((&line["queued"], &line["dropped"]), (&json!(1), &json!(0)), "{line}");
+    }
+    let _clients = join_all(readers);
+    assert_eq!(gateway.get("/api/stats")["open"], 60);
+}
+
+#[test]
+fn one_notice_for_each_group_and_command() {
+    let gateway = Gateway::start(&[]);
+    let (mut witness, _) = gateway.open("/?uid=witness", &[]);
+    gateway.done("/api/join", json!({"uid": "witness", "groups": ["g", "h"]}));
+    assert_eq!((next(&mut witness)["group"].take(), next(&mut witness)["group"].take()), (json!("g"), json!("h")));
+    let (mut clients, _) = many(&gateway, MANY);
+    let sent = || gateway.get("/api/stats")["messages_out"].as_u64().expect("a number");
+
+    // So few are named; more are counted.
+    let before = sent();
+    let few = json!({"uids": ["u0", "u1", "u2"], "groups": ["g", "h"]});
+    assert_eq!(gateway.done("/api/join", &few), json!({"matched": 3, "changed": 3}));
+    for group in ["g", "h"] {
+        let joined = json!({"type": "joined", "group": group, "uids": ["u0", "u1", "u2"], "count": 4});
+        for client in clients[..3].iter_mut().chain([&mut witness]) {
+            assert_eq!(next(client), joined);
+        }
+    }
+    assert_eq!(sent() - before, 8);
+
+    let before = sent();
+    gateway.done("/api/join", json!({"uids": uids(MANY), "group": "g"}));
+    let joined = json!({"type": "joined", "group": "g", "count": MANY + 1});
+    for client in clients.iter_mut().chain([&mut witness]) {
+        assert_eq!(next(client), joined);
+    }
+    assert_eq!(sent() - before, MANY as u64 + 1);
+
+    let before = sent();
+    gateway.done("/api/leave", json!({"uids": uids(MANY), "groups": ["g", "h"]}));
+    assert_eq!(next(&mut witness), json!({"type": "left", "group": "g", "count": 1}));
+    let mut left = next(&mut witness);
+    assert_eq!(left["uids"].take(), json!(["u0", "u1", "u2"]));
+    assert_eq!(left, json!({"type": "left", "group": "h", "uids": null, "count": 1}));
+    assert_eq!(sent() - before, 2, "only those who are still there hear of it");
+
+    gateway.done("/api/join", json!({"uids": uids(MANY), "group": "g"}));
+    let before = sent();
+    let ungrouped = gateway.done("/api/ungroup", json!({"group": "g"}));
+    assert_eq!(ungrouped, json!({"matched": MANY + 1, "changed": MANY + 1}));
+    for client in clients.iter_mut().chain([&mut witness]) {
+        assert_eq!(next_of(client, "left"), json!({"type": "left", "group": "g", "count": 0}));
+    }
+    assert_eq!(sent() - before, MANY as u64 + 1);
+}
+
+#[test]
+fn closing_many_of_a_group_is_one_notice_to_the_others() {
+    let gateway = Gateway::start(&[]);
+    let (clients, fds) = many(&gateway, MANY);
+    gateway.done("/api/join", json!({"fds": fds, "group": "g"}));
+    let mut clients: Vec<Client> = clients
+        .into_iter()
+        .map(|mut client| {
+            next_of(&mut client, "joined");
+            client
+        })
+        .collect();
+    let sent = || gateway.get("/api/stats")["messages_out"].as_u64().expect("a number");
+    let before = sent();
+    assert_eq!(gateway.done("/api/close", json!({"fds": fds[..MANY / 2]})), json!({"matched": MANY / 2}));
+    for client in &mut clients[MANY / 2..] {
+        assert_eq!(next(client), json!({"type": "left", "group": "g", "count": MANY / 2}));
+    }
+    assert_eq!(sent() - before, (MANY / 2) as u64);
+}
+
+#[test]
+fn notices_and_messages_of_a_group_keep_their_order() {
+    let gateway = Gateway::start(&[]);
+    let mut ann = gateway.connect("/?uid=ann");
+    let (mut bob, fd) = gateway.open("/?uid=bob", &[]);
+    gateway.done("/api/join", json!({"uid": "ann", "group": "g"}));
+    assert_eq!(next(&mut ann)["count"], 1);
+    // Three requests in one segment, and so in one turn.
+    let json = [("Content-Type", "application/json")];
+    let join = request("POST", "/api/join", &json, &json!({"fd": fd, "group": "g"}).to_string());
+    let push = request("POST", "/api/push", &json, &json!({"group": "g", "data": 1}).to_string());
+    let leave = request("POST", "/api/leave", &json, &json!({"fd": fd, "group": "g"}).to_string());
+    let mut raw = Raw::connect(gateway.api);
+    raw.send([join.as_str(), push.as_str(), leave.as_str()].concat());
+    let joined = json!({"type": "joined", "group": "g", "uid": "bob", "count": 2});
+    let message = json!({"type": "message", "group": "g", "data": 1});
+    assert_eq!((next(&mut ann), next(&mut ann)), (joined.clone(), message.clone()));
+    assert_eq!(next(&mut ann), json!({"type": "left", "group": "g", "uid": "bob", "count": 1}));
+    assert_eq!((next(&mut bob), next(&mut bob)), (joined, message));
+}
+
+#[test]
+fn a_product_over_the_bound_is_refused_and_changes_nothing() {
+    let gateway = Gateway::start(&[]);
+    let (_clients, fds) = many(&gateway, 5);
+    let groups: Vec<String> = (0..4001).map(|number| format!("g{number}")).collect();
+    for (verb, body) in [
+        ("join", json!({"fds": fds, "groups": groups})),
+        ("join", json!({"uids": uids(5), "groups": groups})),
+        ("leave", json!({"fds": fds, "groups": groups})),
+    ] {
+        let (status, answer) = gateway.post(&format!("/api/{verb}"), body);
+        assert_eq!((status, &answer["error"]["code"]), (413, &json!("too_large")), "{verb}");
+        let why = "5 connections in 4001 groups are 20005 memberships: a command changes at most 20000";
+        assert_eq!(answer["error"]["message"], why);
+    }
+    assert_eq!(gateway.get("/api/stats")["groups"], 0);
+    let joined = gateway.done("/api/join", json!({"fds": fds, "groups": groups[..4000]}));
+    assert_eq!(joined, json!({"matched": 5, "changed": 5}));
+    assert_eq!(gateway.get("/api/stats")["groups"], 4000);
+}
