@@ -74,7 +74,7 @@ class Pushes(Day):
     def test_a_batch_is_answered_line_by_line(self):
         ann = self.connect("ann")
         commands = [{"uid": "ann", "data": n, "id": n} for n in range(1, 501)]
-        commands[99] = {"uid": 17, "data": 1, "id": 100}
+        commands[99] = {"uid": 17.5, "data": 1, "id": 100}
         # Without a length, so it is sent in chunks, and may be as long as it likes.
         lines = (json.dumps(command).encode() + b"\n" for command in commands)
         kind = {"Content-Type": "application/x-ndjson"}
@@ -203,7 +203,9 @@ class Refusals(Day):
         ann = self.connect("ann")
         all_of = {"all": True}
         for verb, body, word in [
-            ("push", {"uid": 17, "data": 1}, "uid: "),
+            ("push", {"uid": 17.5, "data": 1}, "uid: "),
+            ("push", {"uid": True, "data": 1}, "uid: "),
+            ("push", {"uids": {"0": "ann"}, "data": 1}, "array_values"),
             ("push", {"uids": "ann", "data": 1}, "uids: "),
             ("push", {"uids": ["ann", None], "data": 1}, "uids[1]: "),
             ("push", {"fd": "3", "data": 1}, "fd: "),
