@@ -241,7 +241,10 @@ fn the_page_is_served_unless_it_is_not_wanted() {
 #[test]
 fn flags_that_cannot_be_are_named() {
     for (flags, hints) in [
-        (&["--listen", "0.0.0.0:0"][..], &["0.0.0.0", "--auth trust"][..]),
+        (
+            &["--listen", "0.0.0.0:0"][..],
+            &["0.0.0.0", "--auth jwt with --jwt-secret", "--auth webhook", "--auth trust"][..],
+        ),
         (&["--listen", "nowhere"], &["nowhere", "HOST:PORT, [V6]:PORT or unix:PATH"]),
         (&["--listen", "127.0.0.1:99999"], &["127.0.0.1:99999"]),
         (&["--listen", "unix:/dev/null"], &["cannot listen on unix:/dev/null", "not a socket"]),

@@ -444,8 +444,9 @@ impl Serve {
     pub fn check_trust(&self, addresses: &[Address]) -> Result<(), String> {
         match addresses.iter().find(|address| !address.is_local()) {
             Some(open) if self.clients.auth.is_none() => Err(format!(
-                "{open} can be reached from other machines, where anyone could claim any uid; \
-                 if that is meant, say so with --auth trust"
+                "{open} can be reached from other machines, and the server must know who its clients are: give --auth jwt \
+                 with --jwt-secret (signed tokens), or --auth webhook with --auth-url (the back end says); --auth trust lets \
+                 anyone claim any uid"
             )),
             _ => Ok(()),
         }

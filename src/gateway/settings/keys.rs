@@ -8,9 +8,6 @@ use crate::gateway::auth::api_keys::check;
 use crate::gateway::auth::jwt::{self, KeyFile};
 use crate::gateway::cli::{Api, Jwt, Secret};
 
-/// HS256 wants a secret as long as its hash (RFC 7518 section 3.2).
-const JWT_SECRET_BYTES_MIN: usize = 32;
-
 /// The keys that were given, as `name` in a complaint, and those in the file.
 pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>) -> Result<Vec<Secret>, String> {
     let mut keys = Vec::new();
@@ -46,16 +43,14 @@ pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>) -> Result<Vec<KeyFile>, S
     for path in &jwt.jwt_key_file {
         let file = KeyFile::read(path)?;
         // A public key is for everybody.
-        if let Some(secret) = file.secret() {
+        if file.secret().is_some() {
             warnings.extend(exposure(path));
-            warnings.extend(shortness(&path.display().to_string(), secret));
         }
         files.push(file);
     }
     for secret in &jwt.jwt_secret {
         let secret = secret.expose().as_bytes();
         jwt::check_secret(secret).map_err(|why| format!("jwt_secret: {why}"))?;
-        warnings.extend(shortness("jwt_secret", secret));
     }
     Ok(files)
 }
@@ -64,13 +59,6 @@ pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>) -> Result<Vec<KeyFile>, S
 pub fn exposure(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode();
     (mode & 0o004 != 0).then(|| format!("{} holds secrets and can be read by everybody: chmod o-r it", path.display()))
-}
-
-fn shortness(name: &str, secret: &[u8]) -> Option<String> {
-    let count = secret.len();
-    (count < JWT_SECRET_BYTES_MIN).then(|| {
-        format!("{name}: a secret of {count} bytes can be guessed: HS256 wants {JWT_SECRET_BYTES_MIN} (RFC 7518)")
-    })
 }
 
 /// The text of a file that the setting `key` names.

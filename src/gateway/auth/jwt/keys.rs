@@ -18,6 +18,10 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 /// The least of an RSA modulus, in bytes: 2048 bits (RFC 7518 section 3.3).
 const MODULUS_BYTES_MIN: usize = 256;
 
+/// The least of an HS256 secret, in bytes: as long as the hash (RFC 7518 section 3.2). A shorter one can be guessed from a
+/// single token.
+const SECRET_BYTES_MIN: usize = 32;
+
 /// What is asked for where something else was given.
 const WANTED: &str = "a PEM public key: RSA of 2048 to 4096 bits, EC on P-256, or Ed25519";
 
@@ -133,7 +137,7 @@ pub(super) fn name(algorithm: Algorithm) -> &'static str {
     }
 }
 
-/// Whether this may be an HS256 secret: not empty, and nothing that is public.
+/// Whether this may be an HS256 secret: long enough, and nothing that is public.
 pub fn check_secret(secret: &[u8]) -> Result<(), String> {
     if secret.is_empty() {
         return Err("it is empty".to_owned());
@@ -147,6 +151,12 @@ pub fn check_secret(secret: &[u8]) -> Result<(), String> {
         "a JSON Web Key"
     } else if secret.starts_with(b"ssh-") || secret.starts_with(b"ecdsa-sha2-") {
         "an SSH key"
+    } else if secret.len() < SECRET_BYTES_MIN {
+        return Err(format!(
+            "a secret of {} bytes is too short: HS256 needs at least {SECRET_BYTES_MIN} (RFC 7518 section 3.2), as \
+             `openssl rand -base64 32` makes them",
+            secret.len()
+        ));
     } else {
         return Ok(());
     };

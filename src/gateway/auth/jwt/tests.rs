@@ -30,6 +30,9 @@ impl Drop for File {
     }
 }
 
+/// A secret that made none of the samples.
+const OTHER: &str = "another secret of at least 32 bytes";
+
 fn try_load(secrets: &[&str], files: &[&[u8]]) -> Result<Keys, String> {
     let files: Vec<File> = files.iter().map(File::new).collect();
     let files = files.iter().map(|file| KeyFile::read(&file.0)).collect::<Result<Vec<_>, _>>()?;
@@ -62,7 +65,7 @@ fn every_kind_of_key_vouches_for_its_own_tokens() {
         (load(&[], &[samples::RSA_PKCS1]), samples::RS256),
         (load(&[], &[samples::EC]), samples::ES256),
         (load(&[], &[samples::ED]), samples::EDDSA),
-        (load(&["another"], &[samples::ED, samples::RFC_RSA, samples::EC, samples::RSA]), samples::RS256),
+        (load(&[OTHER], &[samples::ED, samples::RFC_RSA, samples::EC, samples::RSA]), samples::RS256),
     ];
     let groups = vec!["room".to_owned(), "staff".to_owned()];
     let wanted = Identity { exp: Some(EXP), ..Identity::new(Some("10010".to_owned()), groups).expect("names") };
@@ -75,9 +78,9 @@ fn every_kind_of_key_vouches_for_its_own_tokens() {
 
 #[test]
 fn a_previous_secret_is_good_and_a_stranger_is_not() {
-    let keys = load(&["the current one", samples::SECRET], &[]);
+    let keys = load(&[OTHER, samples::SECRET], &[]);
     assert!(keys.verify_at(samples::HS256, NOW).is_ok());
-    let keys = load(&["the current one", "some other"], &[]);
+    let keys = load(&[OTHER, &OTHER.to_uppercase()], &[]);
     assert_eq!(keys.verify_at(samples::HS256, NOW), Err(TokenError::Signature));
     let keys = load(&[], &[samples::RFC_RSA, samples::RFC_EC, samples::RFC_ED]);
     for token in [samples::RS256, samples::ES256, samples::EDDSA] {
@@ -369,8 +372,13 @@ fn keys_that_cannot_be_used_are_refused_at_the_start() {
         let error = try_load(&[], &[file]).expect_err(hint);
         assert!(error.contains(hint) && error.contains("fdpush-jwt-"), "{hint}: {error}");
     }
-    for (secret, hint) in [("", "jwt_secret 2: it is empty"), (samples::RSA, "jwt_secret 2: a PEM key is no secret")] {
-        let error = try_load(&["first", secret], &[]).expect_err(hint);
+    let short = "a".repeat(31);
+    for (secret, hint) in [
+        ("", "jwt_secret 2: it is empty"),
+        (samples::RSA, "jwt_secret 2: a PEM key is no secret"),
+        (&*short, "jwt_secret 2: a secret of 31 bytes is too short: HS256 needs at least 32"),
+    ] {
+        let error = try_load(&[OTHER, secret], &[]).expect_err(hint);
         assert!(error.starts_with(hint), "{error}");
     }
     assert!(try_load(&[], &[]).is_err_and(|why| why.contains("need a key")));
