@@ -349,7 +349,8 @@ async function enterScripted(script, welcome = WELCOME) {
 }
 
 test("close codes: told in words, and only some lead to a reconnect", async () => {
-  for (const [code, comesBack] of [[1000, false], [1001, true], [1008, false], [1011, true], [1013, true], [4001, false], [4003, false]]) {
+  for (const [code, comesBack] of [[1000, false], [1001, true], [1008, false], [1011, true], [1013, true], [3000, true], [4000, false], [4001, false], [4003, false],
+    [4321, false], [4999, false]]) {
     const { tab, peer } = await enterScripted((socket, { opened }) => { if (opened === 1) socket.close({ code, reason: "why" }); });
     if (comesBack) {
       await until(`a reconnect after ${code}`, () => peer.opened === 2);
@@ -386,6 +387,36 @@ test("any JSON is shown as text, never as markup; errors and drops are told", as
   await tab.locator(".remark", { hasText: "rate_limited: slow down" }).waitFor({ timeout: DEADLINE_MS });
   await write(tab, "all", "", "three get it");
   assert.equal(await receiptOf(tab, "three get it"), "queued for 2 of 3, dropped 1");
+});
+
+test("a text without an envelope is shown as a message, whatever it is", async () => {
+  const { tab, peer } = await enterScripted();
+  await connected(tab);
+  for (const text of ["plain <b>text</b>", "42", '{"price":1}', '{"type":"news"}', "null", ""]) {
+    peer.socket.send(text);
+    const item = tab.locator("#log .message.in").last();
+    await until(`the text ${text}`, async () => await item.count() && (await item.locator(".text").textContent()) === text);
+    assert.equal(await item.getAttribute("data-scope"), "text");
+  }
+  assert.equal(await tab.locator(".remark").count(), 0);
+});
+
+test("the title of the raw frames and its note do not overlap", async () => {
+  for (const [width, height] of [[1280, 800], [390, 844]]) {
+    const tab = await enter("alice", { options: { viewport: { width, height } } });
+    await tab.locator("#frames-toggle").click();
+    const boxes = [];
+    for (const part of ["#frames-title", "#frames-panel > .row > .faint", "#frames-clear"]) boxes.push(await tab.locator(part).boundingBox());
+    for (const [index, one] of boxes.entries()) {
+      for (const other of boxes.slice(index + 1)) {
+        const apart = one.x + one.width <= other.x || other.x + other.width <= one.x || one.y + one.height <= other.y || other.y + other.height <= one.y;
+        assert.ok(apart, `at ${width} px: ${JSON.stringify([one, other])}`);
+      }
+    }
+    const title = await tab.locator("#frames-title").evaluate((box) => box.scrollWidth - box.clientWidth);
+    assert.ok(title <= 0, `at ${width} px the title is ${title} px too wide`);
+    await tab.close();
+  }
 });
 
 test("in heartbeat mode client the page reports", async () => {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The page in headless Chromium, against a built `fdpush`. Needs node 20 or later and Debian's chromium.
+# The page, and the client of the README, in headless Chromium, against a built `fdpush`. Needs node 20 or later and Debian's chromium.
 #   FDPUSH_BIN  the binary to test   (default: target/release/fdpush of this repository)
 #   CHROMIUM    the browser to drive (default: /usr/bin/chromium)
 # The test starts its servers itself, on free ports, and stops those, by handle, at its end.
@@ -15,4 +15,4 @@ export FDPUSH_BIN CHROMIUM
 cd "$here"
 # A lockfile would pin one registry's host; the one dependency is pinned in package.json and has none of its own.
 npm install --no-package-lock --no-audit --no-fund --loglevel=error
-exec node --test --test-reporter=spec page.test.mjs
+exec node --test --test-reporter=spec page.test.mjs client.test.mjs

@@ -1,0 +1,99 @@
+// The JavaScript client of the README, as it stands there, in Chromium against `fdpush serve`.
+// Run through ./run.sh, which says what it needs.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
+import { createInterface } from "node:readline";
+import { test } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
+import { chromium } from "playwright-core";
+
+const DEADLINE_MS = 20_000;
+const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+
+async function clientOf(readme) {
+  const source = (await readFile(new URL(readme, import.meta.url), "utf8")).match(/```js\n([^]*?)```/)[1];
+  assert.ok(source.includes("ws://127.0.0.1:9501/"), "the address to replace");
+  return source;
+}
+
+// A server on these addresses, and those that it got.
+async function startServer(listen, api) {
+  const args = ["serve", "--listen", listen, "--api", api];
+  const child = spawn(process.env.FDPUSH_BIN, args, { stdio: ["ignore", "ignore", "pipe"] });
+  const kill = () => child.kill("SIGKILL");
+  process.once("exit", kill);   // a failing test leaves no server behind
+  const exited = once(child, "exit");
+  const stop = async () => {
+    kill();
+    await exited;
+    process.removeListener("exit", kill);
+  };
+  const places = await new Promise((resolve, reject) => {
+    const found = {};
+    createInterface({ input: child.stderr }).on("line", (line) => {
+      found.listen ??= line.match(/listening on (127[\d.]+:\d+)$/)?.[1];
+      found.api ??= line.match(/the API is on (127[\d.]+:\d+)$/)?.[1];
+      if (found.listen && found.api) resolve(found);
+    });
+    child.once("exit", (code) => reject(new Error(`the server exited with ${code}`)));
+  });
+  const call = async (path, body) => {
+    const headers = { "Content-Type": "application/json" };
+    const answer = await fetch(`http://${places.api}${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+    assert.equal(answer.status, 200);
+    return answer.json();
+  };
+  return { ...places, stop, call };
+}
+
+async function until(what, condition) {
+  const deadline = Date.now() + DEADLINE_MS;
+  while (Date.now() < deadline) {
+    const found = await condition();
+    if (found) return found;
+    await pause(20);
+  }
+  throw new Error(`not within ${DEADLINE_MS} ms: ${what}`);
+}
+
+test("the README's client talks, comes back after a restart, and stays away after a final code", async () => {
+  let server = await startServer("127.0.0.1:0", "127.0.0.1:0");
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
+  try {
+    const tab = await browser.newPage();
+    const said = [];
+    tab.on("console", (message) => { if (message.type() === "log") said.push(message.text()); });
+    // The server's own origin, and not the demo page, which allows no other script.
+    await tab.goto(`http://${server.listen}/nothing-is-served-here`);
+    const source = await clientOf("../../README.md");
+    await tab.addScriptTag({ content: source.replace("127.0.0.1:9501", server.listen) });
+    const online = async () => (await server.call("/api/online", { uids: ["10086"] })).offline.length === 0;
+    await until("a connection", online);
+    const hears = async (text) => {
+      assert.equal((await server.call("/api/push", { uid: "10086", data: text })).queued, 1);
+      await until(text, () => said.includes(`undefined ${text}`));
+    };
+    await hears("hello");
+    assert.equal(await tab.evaluate(() => send({ type: "push", to: "10086", data: "to myself" })), true);
+    await until("its own push", () => said.includes("10086 to myself"));
+
+    await server.stop();
+    await until("the end", () => tab.evaluate(() => send({ type: "heartbeat" }) === false));
+    server = await startServer(server.listen, server.api);
+    await until("a reconnect", online);
+    await hears("here again");
+
+    assert.deepEqual(await server.call("/api/close", { uid: "10086", code: 4000, reason: "signed out" }), { matched: 1 });
+    await until("the end", () => said.includes("ended by the server: 4000 signed out"));
+    await tab.clock.install();   // a timer would be wound forward
+    await tab.clock.fastForward(60_000);
+    assert.equal(await online(), false);
+  } finally {
+    await browser.close();
+    await server.stop();
+  }
+});
