@@ -231,6 +231,29 @@ fn kicking_works_on_the_upgrade_too() {
 }
 
 #[test]
+fn two_uids_that_are_not_utf8_do_not_become_one() {
+    let server = serve(|server| {
+        server.second_login(SecondLogin::KickOld).on_open(|ctx, fd, request| {
+            if let Some(uid) = request.query("uid") {
+                ctx.bind(fd, uid);
+            }
+        })
+    });
+    // Two names in GBK, a part of a character, half an escape, a name that is there twice.
+    let targets =
+        ["/?uid=%D5%C5%C8%FD", "/?uid=%C0%EE%CB%C4", "/?uid=%E5%BC", "/?uid=%D", "/?uid=a&uid=b", "/?uid=%ff&uid=a"];
+    let clients = targets.map(|target| server.connect(target));
+    for (client, target) in clients.iter().zip(targets) {
+        assert_eq!(uid_of(&server, client.fd()), None, "{target}");
+    }
+    let named = server.connect("/?uid=%E5%BC%A0%E4%B8%89");
+    assert_eq!(uid_of(&server, named.fd()).as_deref(), Some("张三"));
+    let raw = server.connect("/?x=%ff&uid=%E6%9D%8E%E5%9B%9B");
+    assert_eq!(uid_of(&server, raw.fd()).as_deref(), Some("李四"));
+    assert_eq!(server.ask(|ctx| ctx.stats().open), 8, "and nobody was kicked");
+}
+
+#[test]
 fn where_the_policy_is_to_reject_the_upgrade_gets_a_409() {
     let server = serve(|server| {
         server.second_login(SecondLogin::RejectNew).on_upgrade(|_, _, request| match request.query("uid") {

@@ -229,13 +229,13 @@ class Refusals(Day):
             ("unbind", {}, "one of uid"),
             ("join", {"fd": ann.fd}, "one of group"),
             ("join", {"group": "g"}, "one of uid"),
-            ("leave", {"fd": ann.fd, "group": 1}, "group: "),
+            ("leave", {"fd": ann.fd, "group": 1.5}, "group: "),
             ("ungroup", {"group": "g", "uid": "ann"}, "uid"),
             ("close", {"uid": "ann", "code": 1005}, "code: "),
             ("close", {"uid": "ann", "code": "1000"}, "code: "),
             ("close", {"uid": "ann", "reason": "x" * 124}, "reason: "),
             ("online", {}, "uids"),
-            ("online", {"uids": [1]}, "uids[0]: "),
+            ("online", {"uids": [1.5]}, "uids[0]: "),
         ]:
             with self.subTest(verb=verb, body=body):
                 self.check(self.gateway.call("POST", f"/api/{verb}", json=body), 400, "bad_request", word)
