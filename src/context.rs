@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::event_loop::{Core, Info, Stats, TimerId};
+use crate::event_loop::{Core, Info, Proxies, Stats, TimerId};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
 use crate::message::{Delivery, Outcome, Push};
+use crate::peer::Peer;
 use crate::protocol::close::CloseCode;
 use crate::protocol::origin::Origins;
 use crate::protocol::response::Response;
@@ -376,6 +377,12 @@ impl Context<'_> {
     /// Sets anew where browsers may come from. Connections that are open stay.
     pub fn set_origins(&mut self, origins: Origins) {
         self.core.table.env.origins = origins;
+    }
+
+    /// Sets anew whose PROXY headers are believed: see [`Server::proxy_protocol`](crate::Server::proxy_protocol). It holds for
+    /// connections to come.
+    pub fn set_trusted_proxies(&mut self, trusts: impl Fn(Peer) -> bool + Send + 'static) {
+        self.core.proxies = Proxies::new(trusts);
     }
 
     /// A handle for other threads.

@@ -100,6 +100,7 @@ pub mod fuzz {
     pub use crate::protocol::assembler::fuzz_frames;
     pub use crate::protocol::body::fuzz_body;
     pub use crate::protocol::http::fuzz_head;
+    pub use crate::protocol::proxy::fuzz_proxy;
     pub use crate::registry::fuzz_registry;
     pub use crate::wheel::fuzz_wheel;
 }

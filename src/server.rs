@@ -9,11 +9,12 @@ use mio::Poll;
 
 use crate::connection::Closed;
 use crate::context::Context;
-use crate::event_loop::{self, Address, Application, Config, Core, EventLoop, Inbox, Listener, TimerId};
+use crate::event_loop::{self, Address, Application, Config, Core, EventLoop, Inbox, Kind, Listener, Proxies, TimerId};
 use crate::fd::Fd;
 use crate::handler::{Closures, Handler, Notice};
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
+use crate::peer::Peer;
 use crate::protocol::intake::{Intake, Piece};
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
@@ -80,6 +81,7 @@ impl Server<Closures> {
             origins: Origins::default(),
             second_login: SecondLogin::default(),
             catches_signals: true,
+            proxies: Proxies::default(),
         };
         Ok(Server { handler: Closures::default(), config, listeners, poll, inbox, remote })
     }
@@ -208,6 +210,33 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
+    /// Expects the [PROXY protocol] on the addresses for clients that it listens on so far, versions 1 and 2: a load balancer
+    /// says in a header before the first byte of HTTP where its client is. [`Peer`] is that client from then on.
+    ///
+    /// `trusts` says of the other end of a socket whether it is such a load balancer. All others are closed at once, and
+    /// counted in [`Stats::untrusted_proxies`](crate::Stats::untrusted_proxies). A trusted one that sends no valid header
+    /// gets 400, and 408 after [`head_time_max`](Limits::head_time_max), in which the head of the first request has to come
+    /// as well. A header of at most [`head_bytes_max`](Limits::head_bytes_max) bytes is read. Where the balancer names no TCP
+    /// address (`LOCAL`, `UNKNOWN`, `UNSPEC`), as for its health checks, `Peer` is the balancer itself.
+    ///
+    /// Addresses that are added later, and control listeners, expect none.
+    ///
+    /// ```no_run
+    /// # use fdpush::{Peer, Server};
+    /// let balancer = |peer: Peer| peer.ip().is_some_and(|ip| ip.to_string().starts_with("10.0.0."));
+    /// Server::bind("0.0.0.0:9501")?.proxy_protocol(balancer).listen("127.0.0.1:9503")?.run()
+    /// # ; Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// [PROXY protocol]: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
+    pub fn proxy_protocol(mut self, trusts: impl Fn(Peer) -> bool + Send + 'static) -> Self {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.kind == Kind::Client) {
+            listener.kind = Kind::Proxied;
+        }
+        self.config.proxies = Proxies::new(trusts);
+        self
+    }
+
     /// Listens on one more address for back ends and operators: plain HTTP, whose requests are
     /// [`is_control`](Request::is_control). No WebSocket is opened there. Its connections have a limit of their own,
     /// [`Limits::control_connections_max`], besides [`Limits::connections_max`]. It goes on listening while the server
@@ -219,7 +248,7 @@ impl<H: Handler> Server<H> {
     /// As [`bind`](Server::bind).
     pub fn listen_control(mut self, address: impl AsRef<str>) -> io::Result<Self> {
         let mut listeners = Listener::bind_all(address.as_ref())?;
-        listeners.iter_mut().for_each(|listener| listener.is_control = true);
+        listeners.iter_mut().for_each(|listener| listener.kind = Kind::Control);
         self.listeners.append(&mut listeners);
         Ok(self)
     }
@@ -230,7 +259,7 @@ impl<H: Handler> Server<H> {
     /// As [`from_listener`](Server::from_listener).
     pub fn listen_control_on(mut self, socket: impl Into<OwnedFd>) -> io::Result<Self> {
         let mut listener = Listener::adopt(socket.into())?;
-        listener.is_control = true;
+        listener.kind = Kind::Control;
         self.listeners.push(listener);
         Ok(self)
     }
@@ -296,9 +325,9 @@ impl<H: Handler> Server<H> {
         let check = config.limits.check().and_then(|()| config.heartbeat.check());
         check.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         for listener in &listeners {
-            match listener.is_control {
-                true => log::debug!("listening on {} for control", listener.address()),
-                false => log::info!("listening on {}", listener.address()),
+            match listener.kind {
+                Kind::Control => log::debug!("listening on {} for control", listener.address()),
+                Kind::Client | Kind::Proxied => log::info!("listening on {}", listener.address()),
             }
         }
         remote.claim_thread();

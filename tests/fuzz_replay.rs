@@ -22,6 +22,11 @@ fn frames() {
 }
 
 #[test]
+fn proxy() {
+    replay("proxy", fdpush::fuzz::fuzz_proxy);
+}
+
+#[test]
 fn head() {
     replay("head", fdpush::fuzz::fuzz_head);
 }

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use common::backend::{Answer, Backend};
 use common::gateway::{Gateway, hang_up, until};
 use common::raw::UPGRADE;
-use common::{Client, PATIENCE, Scratch, refusal};
+use common::{Client, PATIENCE, Raw, Scratch, refusal};
 use serde_json::json;
 
 /// As a client that its proxy heard from this address.
@@ -154,4 +154,83 @@ fn sighup_says_whom_to_trust_and_those_who_are_there_stay_where_they_were() {
     // Of these two, one each: that of the first counts, too, where nothing is told.
     assert_eq!(comes_from(&gateway, "203.0.113.9").err(), Some(429));
     assert_eq!(comes_from(&gateway, "unknown").err(), Some(429));
+}
+
+/// As a client that a load balancer speaks for with a PROXY header: its upgrade, with these lines more.
+fn comes_with_proxy_header(gateway: &Gateway, client: &str, lines: &str) -> Raw {
+    let family = if client.contains(':') { "TCP6" } else { "TCP4" };
+    let to = if client.contains(':') { "::1" } else { "10.0.0.1" };
+    let mut raw = Raw::connect(gateway.address);
+    let upgrade = UPGRADE.replace("\r\n\r\n", &format!("\r\n{lines}\r\n"));
+    raw.send(format!("PROXY {family} {client} {to} 4711 80\r\n{upgrade}"));
+    raw
+}
+
+#[test]
+fn the_client_of_a_proxy_header_is_bounded_and_told_as_every_other() {
+    let backend = Backend::start(|_| Answer::Status(200, r#"{"uid":"ann"}"#.to_owned()));
+    let url = backend.url();
+    let gateway = Gateway::start(&[
+        "--proxy-protocol",
+        "--trusted-proxy=127.0.0.0/8,198.51.100.0/24",
+        "--address-connections-max=1",
+        "--auth=webhook",
+        &format!("--auth-url={url}"),
+    ]);
+    let mut first = comes_with_proxy_header(&gateway, "203.0.113.9", "");
+    assert_eq!(first.reply().status, 101);
+    let question = backend.asked.next().json();
+    assert_eq!((&question["address"], &question["peer"]), (&json!("203.0.113.9"), &json!("203.0.113.9:4711")));
+    let connection = &gateway.get("/api/connections")["connections"][0];
+    assert_eq!((&connection["address"], &connection["peer"]), (&json!("203.0.113.9"), &json!("203.0.113.9:4711")));
+    assert_eq!(comes_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 429);
+    // The client's own word is not taken for where it is.
+    let forged = "X-Forwarded-For: 192.0.2.1\r\n";
+    assert_eq!(comes_with_proxy_header(&gateway, "203.0.113.9", forged).reply().status, 429);
+    // Clients of a network count as one, too.
+    let mut v6 = comes_with_proxy_header(&gateway, "2001:db8::1", "");
+    assert_eq!(v6.reply().status, 101);
+    assert_eq!(comes_with_proxy_header(&gateway, "2001:db8::2", "").reply().status, 429);
+    // A balancer in front of a trusted proxy: that one's header is believed.
+    let mut chained = comes_with_proxy_header(&gateway, "198.51.100.7", "X-Forwarded-For: 192.0.2.1\r\n");
+    assert_eq!(chained.reply().status, 101);
+    assert_eq!(comes_with_proxy_header(&gateway, "192.0.2.1", "").reply().status, 429);
+    // The API expects no header.
+    assert_eq!(gateway.call("GET", "/healthz", &[], "").status, 200);
+}
+
+#[test]
+fn sighup_says_which_balancers_are_trusted() {
+    let scratch = Scratch::new("balancers");
+    let file = scratch.file("fdpush.toml");
+    fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"10.0.0.1\"]\n").expect("a file");
+    let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
+    let mut stranger = Raw::connect(gateway.address);
+    stranger.try_send("PROXY UNKNOWN\r\n");
+    stranger.end();
+    gateway.logged("is no trusted proxy, and closed");
+    assert_eq!(gateway.metric("fdpush_untrusted_proxies_total"), 1.0);
+    fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"127.0.0.1\"]\n").expect("a file");
+    gateway.signal("-HUP");
+    gateway.logged("and these changed: trusted_proxy");
+    assert_eq!(comes_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 101);
+}
+
+#[test]
+fn a_balancer_may_come_by_a_unix_socket() {
+    let scratch = Scratch::new("balanced");
+    let path = scratch.file("push.sock");
+    let unix = format!("unix:{}", path.display());
+    let gateway = Gateway::start(&["--listen", &unix, "--trusted-proxy", "unix", "--proxy-protocol"]);
+    let mut stream = UnixStream::connect(&path).expect("a server that listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+    stream.write_all(b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n").expect("bytes sent");
+    stream.write_all(UPGRADE.as_bytes()).expect("bytes sent");
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).expect("an answer");
+    assert_eq!(&start, b"HTTP/1.1 101");
+    let connection = &gateway.get("/api/connections")["connections"][0];
+    assert_eq!((&connection["peer"], &connection["address"]), (&json!("203.0.113.9:4711"), &json!("203.0.113.9")));
+    // Who comes by TCP is not trusted.
+    Raw::connect(gateway.address).end();
 }

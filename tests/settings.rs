@@ -260,7 +260,7 @@ fn check_says_ok_or_what_is_wrong() {
     let of_keys = format!("api_key_file {}:3: a key has 1 to 512", keys.display());
     let long = format!("api_key = [\"{}\"]", "k".repeat(513));
     let long_path = format!("listen = [\"unix:/{}\"]", "s".repeat(200));
-    let table: [(&str, &[&str]); 28] = [
+    let table: [(&str, &[&str]); 31] = [
         (&named, &[&of_keys]),
         (&long, &["FILE:1: api_key: a key has 1 to 512"]),
         (&long_path, &["FILE:1: listen: unix:/s", "SUN_LEN"]),
@@ -295,6 +295,9 @@ fn check_says_ok_or_what_is_wrong() {
         ("auth_url = \"http://a/\"", &["FILE:1: auth_url", "--auth webhook"]),
         ("auth = \"jwt\"", &["FILE:1: auth", "--jwt-secret or --jwt-key-file"]),
         ("auth = \"webhook\"", &["FILE:1: auth", "--auth-url"]),
+        ("proxy_protocol = true", &["FILE:1: proxy_protocol", "--trusted-proxy"]),
+        ("proxy_protocol = \"true\"", &["FILE:1: proxy_protocol", "expected true or false"]),
+        ("address_ipv6_prefix = 129", &["FILE:1: address_ipv6_prefix = 129", "not in 1..=128"]),
         ("client_may = [\"all\", \"join\"]", &["FILE:1: client_may", "stand alone"]),
         ("webhook_queue_max = 5", &["--webhook-batch-max is 100", "FILE:1: webhook_queue_max"]),
         ("api_key_file = \"/nonexistent/keys\"", &["api_key_file /nonexistent/keys: No such file"]),

@@ -231,13 +231,18 @@ impl Connection {
             return None;
         }
         let awaited = http.awaits();
-        let step = http.step(self.peer, self.is_control, env);
+        let mut step = http.step(self.peer, self.is_control, env);
+        if let Ok(Step::Proxied(client)) = step {
+            // From here on the client is at the other end, for all that ask.
+            self.peer = client.unwrap_or(self.peer);
+            step = http.step(self.peer, self.is_control, env);
+        }
         http.recount();
         if http.awaits() != awaited {
             self.deadline = http.deadline(env);
         }
         match step {
-            Ok(Step::More) => None,
+            Ok(Step::More | Step::Proxied(_)) => None,
             Ok(Step::Head(request)) => Some(Event::Head(request)),
             Ok(Step::Piece { bytes, is_last, state }) => {
                 self.deadline = http.deadline(env);

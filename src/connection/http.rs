@@ -12,6 +12,7 @@ use crate::peer::Peer;
 use crate::protocol::body::BodyDecoder;
 use crate::protocol::held::{HeldShare, HeldTotal};
 use crate::protocol::http::{BodyLength, Head, HttpError, Kind, find_head_end, parse_head, skip_empty_lines};
+use crate::protocol::proxy::parse_proxy_header;
 use crate::protocol::request::Request;
 use crate::tick::Tick;
 
@@ -38,6 +39,8 @@ enum Phase {
     /// Between two requests; nothing of the next has come.
     #[default]
     Idle,
+    /// Before everything else: the PROXY header.
+    Proxy,
     /// Inside a head. The connection's first moment counts as that, too.
     Head,
     /// The handler is asked what is to become of the body that a head announced.
@@ -137,6 +140,8 @@ pub enum Deferred {
 pub enum Step {
     /// More bytes are needed.
     More,
+    /// The PROXY header is there, and names the client unless that is the other end of the socket.
+    Proxied(Option<Peer>),
     /// A head came that announces a body: [`Http::take_in`] says what is to become of it.
     Head(Box<Request>),
     /// A piece of a body, with the state that [`Http::give_back`] takes back. It is the last one if `is_last`.
@@ -161,6 +166,11 @@ impl Http {
     /// A connection that was just accepted.
     pub fn new(held: &HeldTotal) -> Http {
         Http { phase: Phase::Head, held: held.share(), ..Http::default() }
+    }
+
+    /// A connection that was just accepted from a proxy, which sends a PROXY header first.
+    pub fn new_proxied(held: &HeldTotal) -> Http {
+        Http { phase: Phase::Proxy, ..Http::new(held) }
     }
 
     /// Keeps `input` until it is its turn.
@@ -188,7 +198,7 @@ impl Http {
         let kept = match &self.phase {
             Phase::Body(upload) => upload.body.capacity() + upload.request.head_bytes(),
             Phase::Answer(Answer { deferred: Some(Deferred::Upgrade(request)), .. }) => request.head_bytes(),
-            Phase::Idle | Phase::Head | Phase::Asked(_) | Phase::Pieces(_) | Phase::Answer(_) => 0,
+            Phase::Idle | Phase::Proxy | Phase::Head | Phase::Asked(_) | Phase::Pieces(_) | Phase::Answer(_) => 0,
         };
         let ahead = if self.is_drained() { 0 } else { self.buf.capacity() };
         self.held.set(kept + ahead);
@@ -208,6 +218,7 @@ impl Http {
                 }
                 self.read_head(peer, is_control, env)
             }
+            Phase::Proxy => self.read_proxy_header(env),
             Phase::Body(upload) => self.read_body(upload),
             Phase::Pieces(stream) => self.read_piece(stream),
             waiting @ (Phase::Answer(_) | Phase::Asked(_)) => {
@@ -237,7 +248,8 @@ impl Http {
     pub fn awaits(&self) -> Awaited {
         match self.phase {
             Phase::Idle => Awaited::Request,
-            Phase::Head => Awaited::Head,
+            // One deadline holds for both.
+            Phase::Proxy | Phase::Head => Awaited::Head,
             Phase::Body(_) => Awaited::Body,
             Phase::Pieces(_) => Awaited::Piece,
             Phase::Answer(_) | Phase::Asked(_) => Awaited::Answer,
@@ -251,7 +263,7 @@ impl Http {
 
     /// Whether something of a request has come that is not answered.
     pub fn has_begun(&self) -> bool {
-        !matches!(self.phase, Phase::Idle | Phase::Head) || !self.is_drained()
+        !matches!(self.phase, Phase::Idle | Phase::Proxy | Phase::Head) || !self.is_drained()
     }
 
     /// Whether a request waits for its answer.
@@ -270,7 +282,7 @@ impl Http {
             Phase::Answer(answer) => Some(answer),
             Phase::Asked(announced) => Some(&mut announced.answer),
             Phase::Pieces(stream) => Some(&mut stream.answer),
-            Phase::Idle | Phase::Head | Phase::Body(_) => None,
+            Phase::Idle | Phase::Proxy | Phase::Head | Phase::Body(_) => None,
         }
     }
 
@@ -285,7 +297,7 @@ impl Http {
     /// How far the response to what is being read is.
     pub fn reply(&self) -> Reply {
         match &self.phase {
-            Phase::Idle | Phase::Head => Reply::None,
+            Phase::Idle | Phase::Proxy | Phase::Head => Reply::None,
             Phase::Body(upload) => upload.answer.reply,
             Phase::Asked(announced) => announced.answer.reply,
             Phase::Pieces(stream) => stream.answer.reply,
@@ -364,6 +376,16 @@ impl Http {
 
     fn is_drained(&self) -> bool {
         self.at >= self.buf.len()
+    }
+
+    fn read_proxy_header(&mut self, env: &Env) -> Result<Step, HttpError> {
+        let Some(header) = parse_proxy_header(self.rest(), env.limits.head_bytes_max)? else {
+            self.phase = Phase::Proxy;
+            return Ok(Step::More);
+        };
+        self.at += header.bytes;
+        self.phase = Phase::Head;
+        Ok(Step::Proxied(header.client))
     }
 
     fn read_head(&mut self, peer: Peer, is_control: bool, env: &Env) -> Result<Step, HttpError> {

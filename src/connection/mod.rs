@@ -124,6 +124,12 @@ impl Connection {
         }
     }
 
+    /// A connection that was just accepted from a trusted proxy, which names its client in a PROXY header.
+    pub fn new_proxied(peer: Peer, env: &Env) -> Connection {
+        let http = Http::new_proxied(&env.inbound);
+        Connection { stage: Stage::Http(Box::new(http)), ..Connection::new(peer, env) }
+    }
+
     /// A connection of a control listener: it speaks HTTP, and never anything else.
     pub fn new_control(peer: Peer, env: &Env) -> Connection {
         Connection { is_control: true, ..Connection::new(peer, env) }

@@ -10,7 +10,7 @@ use mio::{Interest, Token};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::event_loop::core::Core;
-use crate::event_loop::listener::{self, Accepted, Listener};
+use crate::event_loop::listener::{self, Accepted, Kind, Listener};
 use crate::event_loop::socket::Socket;
 use crate::limits::Limits;
 use crate::peer::Peer;
@@ -63,7 +63,7 @@ enum Refused {
 struct Gate {
     /// `None`: it is closed.
     listener: Option<Listener>,
-    is_control: bool,
+    kind: Kind,
     /// A client may wait. Edge-triggered epoll says so once.
     is_pending: bool,
     /// While accepting is paused: when to go on.
@@ -89,12 +89,8 @@ struct Retry {
 impl Door {
     /// A door with these listeners, and the limit of control connections.
     pub fn new(listeners: Vec<Listener>, control_connections_max: u32) -> Door {
-        let gate = |listener: Listener| Gate {
-            is_control: listener.is_control,
-            listener: Some(listener),
-            is_pending: false,
-            retry: None,
-        };
+        let gate =
+            |listener: Listener| Gate { kind: listener.kind, listener: Some(listener), is_pending: false, retry: None };
         let mut door = Door {
             gates: listeners.into_iter().map(gate).collect(),
             pace: None,
@@ -133,8 +129,8 @@ impl Door {
 
     /// Closes the listeners for clients. Those for control stay: whether the server is draining is what they are asked.
     pub fn close(&mut self) {
-        for gate in self.gates.iter_mut().filter(|gate| !gate.is_control) {
-            *gate = Gate { listener: None, is_control: false, is_pending: false, retry: None };
+        for gate in self.gates.iter_mut().filter(|gate| !gate.is_control()) {
+            *gate = Gate { listener: None, kind: gate.kind, is_pending: false, retry: None };
         }
     }
 
@@ -153,12 +149,13 @@ impl Door {
 
     /// Accepts from one listener. `true`: more may wait.
     fn accept_from(&mut self, index: usize, core: &mut Core, epoll: &mio::Registry) -> io::Result<bool> {
-        let is_control = self.gates[index].is_control;
+        let kind = self.gates[index].kind;
+        let is_control = kind == Kind::Control;
         let (mut is_short, mut failures) = (false, 0);
         let share = if is_control { core.control_accepts_max() } else { usize::MAX };
         for _ in 0..share.min(ACCEPTS_PER_TURN_MAX) {
             match self.accept_one(index, core)? {
-                Accepted::Connection(socket, peer) => self.take_in(socket, peer, is_control, core, epoll),
+                Accepted::Connection(socket, peer) => self.take_in(socket, peer, kind, core, epoll),
                 Accepted::Nobody => return Ok(false),
                 Accepted::Gone => {}
                 Accepted::Failed(error) => {
@@ -188,9 +185,9 @@ impl Door {
     ///
     /// The last spare is for refusals, unless a control connection can be closed: the turn's end frees its descriptor.
     fn accept_one(&mut self, index: usize, core: &mut Core) -> io::Result<Accepted> {
-        let Gate { listener: Some(listener), is_control, .. } = &self.gates[index] else { return Ok(Accepted::Nobody) };
+        let Gate { listener: Some(listener), kind, .. } = &self.gates[index] else { return Ok(Accepted::Nobody) };
         let mut accepted = listener.accept()?;
-        while *is_control && matches!(accepted, Accepted::Exhausted) {
+        while *kind == Kind::Control && matches!(accepted, Accepted::Exhausted) {
             let is_last = self.spares.len() == 1;
             if self.spares.is_empty() || (is_last && !core.table.has_place_to_take()) {
                 break;
@@ -205,13 +202,18 @@ impl Door {
     }
 
     /// Makes a connection of an accepted socket, or refuses it.
-    fn take_in(&mut self, socket: OwnedFd, peer: Peer, is_control: bool, core: &mut Core, epoll: &mio::Registry) {
+    fn take_in(&mut self, socket: OwnedFd, peer: Peer, kind: Kind, core: &mut Core, epoll: &mio::Registry) {
+        let is_control = kind == Kind::Control;
+        if kind == Kind::Proxied && !core.proxies.trusts(peer) {
+            // It speaks another protocol, or is nobody's proxy: there is no answer that it is known to understand.
+            return core.count_untrusted_proxy(peer);
+        }
         if let Some(refused) = self.refusal(is_control, core) {
             return listener::refuse(&socket, self.response(refused));
         }
         let socket = Socket::new(socket);
         let descriptor = socket.as_raw_fd();
-        let Some(fd) = core.table.insert(socket, peer, is_control) else {
+        let Some(fd) = core.table.insert(socket, peer, kind) else {
             return core.count_full(is_control, "all slots are in use or retired");
         };
         let token = Token(fd.slot() as usize);
@@ -265,8 +267,9 @@ impl Door {
         }
         let accepted = listener.accept()?;
         let is_told = if let Accepted::Connection(socket, _) = accepted {
-            core.count_full(listener.is_control, "out of descriptors");
-            let refused = if listener.is_control { Refused::ControlExhausted } else { Refused::Full };
+            let is_control = listener.kind == Kind::Control;
+            core.count_full(is_control, "out of descriptors");
+            let refused = if is_control { Refused::ControlExhausted } else { Refused::Full };
             listener::refuse(&socket, self.response(refused));
             true
         } else {
@@ -287,9 +290,13 @@ impl Door {
 }
 
 impl Gate {
+    fn is_control(&self) -> bool {
+        self.kind == Kind::Control
+    }
+
     /// Whether a client may be accepted from it now. A pause that is over ends.
     fn begin(&mut self, is_control: bool, now: Tick) -> bool {
-        if self.is_control != is_control || !self.is_pending {
+        if self.is_control() != is_control || !self.is_pending {
             return false;
         }
         let is_due = self.retry.is_none_or(|retry| retry.is_freed || now >= retry.at);

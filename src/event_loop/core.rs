@@ -11,6 +11,7 @@ use crate::connection::{Cause, Closed, Connection, Env, Event, Outbound, Sent, S
 use crate::event_loop::Epoch;
 use crate::event_loop::drain::Drain;
 use crate::event_loop::marks::Marks;
+use crate::event_loop::proxies::Proxies;
 use crate::event_loop::stats::Counters;
 use crate::event_loop::table::Table;
 use crate::event_loop::timers::{TimerId, Timers};
@@ -49,6 +50,8 @@ pub struct Core {
     pub started: SystemTime,
     pub connections_max: usize,
     pub control_connections_max: u32,
+    /// Whose PROXY headers are believed.
+    pub proxies: Proxies,
     /// Set once: no new connections, and the loop ends when the last is gone or when the drain says so.
     pub drain: Option<Drain>,
     /// The application is to hear of the end of this turn.
@@ -118,6 +121,7 @@ impl Core {
             started: SystemTime::now(),
             connections_max,
             control_connections_max,
+            proxies: Proxies::default(),
             drain: None,
             wants_turn_end: false,
             marks: Marks::default(),

@@ -41,13 +41,22 @@ pub enum Address {
 pub struct Listener {
     socket: OwnedFd,
     address: Address,
-    /// For back ends and operators: see `Server::listen_control`.
-    pub is_control: bool,
+    pub kind: Kind,
     /// Held for what dropping it does.
     _file: Option<SocketFile>,
     /// Errors that the next calls of `accept` meet.
     #[cfg(test)]
     pub injected: std::cell::RefCell<std::collections::VecDeque<Errno>>,
+}
+
+/// The connections of a listener.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Client,
+    /// Of clients, each by a trusted proxy that sends a PROXY header: see `Server::proxy_protocol`.
+    Proxied,
+    /// Of back ends and operators: see `Server::listen_control`.
+    Control,
 }
 
 /// The outcome of accepting one connection.
@@ -104,7 +113,7 @@ impl Listener {
         Listener {
             socket: socket.into(),
             address,
-            is_control: false,
+            kind: Kind::Client,
             _file: file,
             #[cfg(test)]
             injected: Default::default(),

@@ -14,6 +14,7 @@ mod drain;
 mod inbox;
 mod listener;
 mod marks;
+mod proxies;
 mod relief;
 mod signals;
 mod slots;
@@ -32,7 +33,8 @@ use mio::{Events, Interest, Poll, Token};
 pub use self::clock::Epoch;
 pub use self::core::{Core, Info};
 pub use self::inbox::{Inbox, Rejected, Sender};
-pub use self::listener::{Address, Listener};
+pub use self::listener::{Address, Kind, Listener};
+pub use self::proxies::Proxies;
 pub use self::stats::Stats;
 pub use self::timers::TimerId;
 
@@ -98,12 +100,14 @@ pub trait Application {
 }
 
 /// What a loop is run with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Config {
     pub limits: Limits,
     pub heartbeat: Heartbeat,
     pub origins: Origins,
     pub second_login: SecondLogin,
+    /// For listeners of [`Kind::Proxied`].
+    pub proxies: Proxies,
     /// Whether SIGTERM and SIGINT drain this loop.
     pub catches_signals: bool,
 }
@@ -146,7 +150,7 @@ impl<A: Application> EventLoop<A> {
         inbox: Inbox<A::Command>,
         application: A,
     ) -> io::Result<EventLoop<A>> {
-        let has_control = listeners.iter().any(|listener| listener.is_control);
+        let has_control = listeners.iter().any(|listener| listener.kind == Kind::Control);
         let connections_max = accept::raise_connections_max(&config.limits, has_control)?;
         let control_connections_max = config.limits.control_connections_max;
         let budget = config.limits.read_budget_bytes;
@@ -162,8 +166,10 @@ impl<A: Application> EventLoop<A> {
             poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)?;
         }
         let clock = Clock::new();
+        let mut core = Core::new(connections_max, control_connections_max, env, config.second_login, clock.epoch);
+        core.proxies = config.proxies;
         Ok(EventLoop {
-            core: Core::new(connections_max, control_connections_max, env, config.second_login, clock.epoch),
+            core,
             application,
             poll,
             door: Door::new(listeners, control_connections_max),

@@ -14,6 +14,7 @@ use crate::connection::{Refusal, Traffic};
 use crate::event_loop::core::Core;
 use crate::fd::Fd;
 use crate::histogram::Histogram;
+use crate::peer::Peer;
 use crate::tick::Tick;
 
 /// At most one line in so long warns of what may happen a thousand times.
@@ -49,6 +50,9 @@ pub struct Stats {
     /// Requests of control connections refused since the start, by the HTTP status they got. `refused_by_status` does not
     /// count them.
     pub control_refused_by_status: BTreeMap<u16, u64>,
+    /// Connections since the start that were closed because no trusted proxy made them, on listeners of the
+    /// [PROXY protocol](crate::Server::proxy_protocol).
+    pub untrusted_proxies: u64,
     /// Control connections since the start that were closed to make room for others: see
     /// [`Context::keep_control`](crate::Context::keep_control).
     pub control_evicted: u64,
@@ -102,6 +106,8 @@ pub struct Counters {
     pub accepted: u64,
     pub accept_errors: u64,
     pub control_evicted: u64,
+    pub untrusted_proxies: u64,
+    untrusted: Hush,
     evicted: Hush,
     clients: Refusals,
     control: Refusals,
@@ -159,6 +165,7 @@ impl Core {
             control_refused_by_status: counters.control.by_status.clone(),
             accept_errors: counters.accept_errors,
             control_evicted: counters.control_evicted,
+            untrusted_proxies: counters.untrusted_proxies,
             opened: counters.opened,
             closed: counters.closed,
             closed_by_cause: counters.closed_by_cause.clone(),
@@ -216,6 +223,15 @@ impl Core {
         log::debug!("cannot accept a connection: {error}");
         if let Some(count) = self.counters.accept.count(self.table.env.now) {
             log::warn!("cannot accept a connection: {error} (since the last such line: {count})");
+        }
+    }
+
+    /// A connection that no trusted proxy made was closed, on a listener for those.
+    pub fn count_untrusted_proxy(&mut self, peer: Peer) {
+        self.counters.untrusted_proxies += 1;
+        log::debug!("{peer} is no trusted proxy, and closed");
+        if let Some(count) = self.counters.untrusted.count(self.table.env.now) {
+            log::warn!("{peer} is no trusted proxy, and closed (since the last such line: {count})");
         }
     }
 

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use crate::connection::{Connection, Env, Event, Next, Outbound, Sent};
 use crate::event_loop::control::Places;
+use crate::event_loop::listener::Kind;
 use crate::event_loop::slots::SlotSet;
 use crate::event_loop::socket::Socket;
 use crate::fd::Fd;
@@ -134,12 +135,14 @@ impl Table {
     }
 
     /// Takes in a connection; `None` when all slots are in use or retired.
-    pub fn insert(&mut self, socket: Socket, peer: Peer, is_control: bool) -> Option<Fd> {
+    pub fn insert(&mut self, socket: Socket, peer: Peer, kind: Kind) -> Option<Fd> {
         let slot = u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < Fd::CONNECTIONS_MAX)?;
-        let connection = match is_control {
-            true => Connection::new_control(peer, &self.env),
-            false => Connection::new(peer, &self.env),
+        let connection = match kind {
+            Kind::Client => Connection::new(peer, &self.env),
+            Kind::Proxied => Connection::new_proxied(peer, &self.env),
+            Kind::Control => Connection::new_control(peer, &self.env),
         };
+        let is_control = connection.is_control();
         self.control += usize::from(is_control);
         self.entries.insert(Entry {
             socket: Some(socket),

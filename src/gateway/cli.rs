@@ -8,7 +8,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 
 pub use self::token::Token;
@@ -153,6 +153,12 @@ pub struct Clients {
     /// a unix socket. May be given several times. Default: none, and what others say of it is not looked at
     #[arg(long, value_name = "ADDR", env = "FDPUSH_TRUSTED_PROXY", value_delimiter = ',')]
     pub trusted_proxy: Vec<TrustedProxy>,
+
+    /// With --trusted-proxy: whether they send a PROXY header (version 1 or 2) on every connection to --listen. All others
+    /// are closed. Its address is the client's; --forwarded-header is believed if that is a trusted proxy's in turn
+    #[arg(long, value_name = "BOOL", env = "FDPUSH_PROXY_PROTOCOL", action = ArgAction::Set, default_value = "false",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub proxy_protocol: bool,
 
     /// With --trusted-proxy: the header that they write. The other one is not looked at: a proxy passes on what it does
     /// not know

@@ -145,7 +145,7 @@ impl Gateway {
         self.tokens = tokens;
         self.roster.set_uid_connections_max(serve.uid_connections_max());
         self.permits = Permits::new(serve.client_may());
-        self.proxies = Proxies::new(&serve.clients.trusted_proxy, serve.clients.forwarded_header);
+        self.proxies = Proxies::of(serve);
         let per_second = serve.clients.message_rate.and_then(NonZeroU32::new);
         let burst = serve.message_burst().and_then(NonZeroU32::new);
         self.rate = per_second.map(|per_second| Rate::new(per_second, burst));
@@ -173,6 +173,8 @@ impl Gateway {
             log::error!("the limits stay as they are: {why}");
         }
         ctx.set_origins(origins);
+        let proxies = Proxies::of(&self.settings.serve);
+        ctx.set_trusted_proxies(move |peer| proxies.trusts_peer(peer));
         let prefix = |settings: &Settings| settings.serve.clients.address_ipv6_prefix;
         let counted = old.serve.clients.address_connections_max.is_some();
         if counted != self.counts_addresses() || prefix(&old) != prefix(&self.settings) {

@@ -53,6 +53,7 @@ pub struct Snapshot {
     pub closes: BTreeMap<&'static str, u64>,
     /// Of clients, by HTTP status.
     pub refusals: BTreeMap<u16, u64>,
+    pub untrusted_proxies: u64,
     /// Connections of the API that were closed to make room for others.
     pub api_evictions: u64,
     /// Of back ends, by HTTP status.
@@ -172,6 +173,8 @@ impl Snapshot {
         let refusals = self.api_refusals.iter().map(|(status, count)| (*status, *count));
         let help = "API connections and requests refused before their route was known, by HTTP status";
         sheet.counters("fdpush_api_refusals", help, "status", refusals)?;
+        let help = "Connections closed because no trusted proxy made them";
+        sheet.counter("fdpush_untrusted_proxies", help, self.untrusted_proxies)?;
         let help = "API connections closed to make room for others";
         sheet.counter("fdpush_api_evictions", help, self.api_evictions)?;
         sheet.counter("fdpush_heartbeats_missed", "Heartbeats that nothing answered in time", self.heartbeats_missed)
@@ -319,6 +322,7 @@ mod tests {
             closes: [("client_closed", 90), ("heartbeat_missed", 10)].into(),
             refusals: [(403, 5), (503, 6)].into(),
             api_refusals: [(503, 4)].into(),
+            untrusted_proxies: 35,
             api_evictions: 34,
             messages_in: 11,
             messages_out: 12,
@@ -361,7 +365,7 @@ mod tests {
             fdpush_accept_errors_total 33|fdpush_opens_total 1100|fdpush_closes_total{cause=\"client_closed\"} 90|\
             fdpush_closes_total{cause=\"heartbeat_missed\"} 10|fdpush_refusals_total{status=\"403\"} 5|\
             fdpush_refusals_total{status=\"503\"} 6|fdpush_api_refusals_total{status=\"503\"} 4|\
-            fdpush_api_evictions_total 34|\
+            fdpush_untrusted_proxies_total 35|fdpush_api_evictions_total 34|\
             fdpush_connections_max 5000|fdpush_api_connections_max 256|\
             fdpush_messages_total{direction=\"in\"} 11|\
             fdpush_messages_total{direction=\"out\"} 12|fdpush_bytes_total{direction=\"in\"} 13|\

@@ -56,6 +56,7 @@ use self::exposure::Exposure;
 use self::handler::{Gateway, Rooms, Told};
 use self::ingress::waiting::Waiting;
 use self::ingress::{Ingress, Outcome, Socket};
+use self::proxies::Proxies;
 use self::settings::Settings;
 use self::systemd::{ApiSocket, Inherited};
 use self::webhook::Webhook;
@@ -104,7 +105,11 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
         log::warn!("{warning}");
     }
     let endpoints = if settings.listens_by_default() && !inherited.listen.is_empty() { &[] } else { &*serve.listen };
-    let server = bind(inherited.listen, endpoints)?;
+    let mut server = bind(inherited.listen, endpoints)?;
+    if serve.clients.proxy_protocol {
+        let proxies = Proxies::of(serve);
+        server = server.proxy_protocol(move |peer| proxies.trusts_peer(peer));
+    }
     let addresses: Vec<Address> = server.addresses().cloned().collect();
     serve.check_trust(&addresses)?;
     let (server, datagrams) = bind_api(server, inherited.api, &settings)?;

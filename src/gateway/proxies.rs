@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use fdpush::{Context, Fd, Peer, Request};
 
-use super::cli::{ForwardedHeader, TrustedProxy};
+use super::cli::{ForwardedHeader, Serve, TrustedProxy};
 use super::session::Session;
 
 /// The proxies in front.
@@ -24,6 +24,19 @@ impl Proxies {
         Proxies { trusted: trusted.to_vec(), header }
     }
 
+    /// The proxies of the settings.
+    pub fn of(serve: &Serve) -> Proxies {
+        Proxies::new(&serve.clients.trusted_proxy, serve.clients.forwarded_header)
+    }
+
+    /// Whether the other end of a socket is one of these proxies.
+    pub fn trusts_peer(&self, peer: Peer) -> bool {
+        match peer.ip() {
+            Some(ip) => self.trusts(ip.to_canonical()),
+            None => self.trusted.contains(&TrustedProxy::Unix),
+        }
+    }
+
     /// The client's address as a trusted proxy tells it; `None` where the other end of the socket is none, or knows
     /// nothing.
     pub fn forwarded(&self, request: &Request) -> Option<IpAddr> {
@@ -36,11 +49,7 @@ impl Proxies {
     }
 
     fn told<'a>(&self, peer: Peer, lines: impl Iterator<Item = &'a [u8]>) -> Option<IpAddr> {
-        let is_trusted = match peer.ip() {
-            Some(ip) => self.trusts(ip.to_canonical()),
-            None => self.trusted.contains(&TrustedProxy::Unix),
-        };
-        if !is_trusted {
+        if !self.trusts_peer(peer) {
             return None;
         }
         let hops: Vec<Option<IpAddr>> = lines.flat_map(|line| self.hops(line)).collect();

@@ -35,6 +35,7 @@ pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, ho
         opens: stats.opened,
         closes: from_zero(Cause::NAMES, &stats.closed_by_cause),
         refusals: from_zero(REFUSALS, &stats.refused_by_status),
+        untrusted_proxies: stats.untrusted_proxies,
         api_evictions: stats.control_evicted,
         api_refusals: from_zero(API_REFUSALS, &stats.control_refused_by_status),
         messages_in: stats.traffic.messages_in,

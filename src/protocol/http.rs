@@ -29,6 +29,8 @@ pub enum HttpError {
     NotHttp,
     /// A line ends in LF without CR. RFC 9112 section 2.2 would allow to take it; smugglers do.
     BareLineFeed,
+    /// The PROXY header that must come first is malformed, or is not there.
+    ProxyHeader,
     /// The request line is not `method SP target SP version` (RFC 9112 section 3).
     RequestLine,
     /// The target is neither a path nor an `http` URL, or holds `#`, a control or what is not UTF-8 (RFC 9112 section 3.2).
@@ -299,6 +301,7 @@ impl HttpError {
         match self {
             Self::NotHttp => (400, "this is not HTTP; a TLS client on a plain port?"),
             Self::BareLineFeed => (400, "a line ends in LF without CR"),
+            Self::ProxyHeader => (400, "a valid PROXY header must come first"),
             Self::RequestLine => (400, "the request line is malformed"),
             Self::Target => (400, "the target must be a path or an http URL, in UTF-8 and without #"),
             Self::Path => (400, "the path must be percent-encoded UTF-8"),

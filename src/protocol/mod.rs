@@ -15,6 +15,7 @@ pub mod intake;
 pub mod mask;
 pub mod message;
 pub mod origin;
+pub mod proxy;
 pub mod query;
 pub mod request;
 pub mod response;

@@ -188,7 +188,8 @@ impl Request {
             .filter(|name| token::is_token(name.as_bytes()))
     }
 
-    /// Where the request came from. Behind a reverse proxy that is the proxy.
+    /// Where the request came from. Behind a reverse proxy that is the proxy, unless it says in a PROXY header who its client
+    /// is: see [`Server::proxy_protocol`](crate::Server::proxy_protocol).
     pub fn peer(&self) -> Peer {
         self.peer
     }

@@ -33,6 +33,7 @@ pub struct Entry {
 enum Kind {
     Count,
     Size,
+    Bool,
     Text,
 }
 
@@ -139,6 +140,7 @@ impl Kind {
         match arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str()) {
             Some("COUNT") => Kind::Count,
             Some("SIZE") => Kind::Size,
+            Some("BOOL") => Kind::Bool,
             _ => Kind::Text,
         }
     }
@@ -149,8 +151,10 @@ impl Kind {
                 let number = i64::from_str_radix(integer.as_str(), integer.radix());
                 return number.map(|number| number.to_string()).map_err(|_| "the integer is too large".to_owned());
             }
+            (Kind::Bool, DeValue::Boolean(is_so)) => return Ok(is_so.to_string()),
             (Kind::Size | Kind::Text, DeValue::String(text)) => return Ok(text.clone().into_owned()),
             (Kind::Count, _) => "an integer",
+            (Kind::Bool, _) => "true or false",
             (Kind::Size, _) => "a string with a unit, as \"64KiB\", or an integer, which is bytes",
             (Kind::Text, _) => "a string",
         };

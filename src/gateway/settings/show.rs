@@ -76,9 +76,11 @@ fn instead(key: &str) -> Option<&'static str> {
 
 /// A value in TOML.
 pub fn value(arg: &Arg, values: &[String]) -> String {
-    let is_count = arg.get_value_names().and_then(|names| names.first()).is_some_and(|name| name == "COUNT");
+    let kind = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
+    let is_count = kind == "COUNT";
     let one = |text: &String| match text.parse::<u64>() {
         Ok(number) if is_count => number.to_string(),
+        _ if kind == "BOOL" => text.clone(),
         _ => quoted(text),
     };
     let list: Vec<String> = values.iter().map(one).collect();

@@ -156,6 +156,8 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
         without_effect(&["idle_max"], "--heartbeat client", way == Way::Client),
         without_effect(&["ping_every"], "--heartbeat ping or push", matches!(way, Way::Ping | Way::Push)),
         without_effect(&["missed_max"], "--heartbeat ping", way == Way::Ping),
+        // Without one, no client could connect.
+        refused(&["proxy_protocol"], "--trusted-proxy", !serve.clients.trusted_proxy.is_empty()),
         without_effect(&["forwarded_header"], "--trusted-proxy", !serve.clients.trusted_proxy.is_empty()),
         without_effect(&["message_burst"], "--message-rate", serve.clients.message_rate.is_some()),
         without_effect(
