@@ -56,6 +56,7 @@
 //!              core ── table ── socket         what handlers may ask for; connections by slot; four system calls
 //!              accept ── listener              who comes in
 //!              inbox   signals   timers        what comes from elsewhere
+//!              calls   clock                  handlers by name, the two clocks
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
 //! floor 1   connection/        wheel/          registry/      state machines, siblings that do not know each other
 //!              http  queue

@@ -291,7 +291,7 @@ fn check_says_ok_or_what_is_wrong() {
         ("api = [\"0.0.0.0:1\"]", &["FILE:1: api", "--api-key"]),
         ("api = [\"udp:[::]:1\"]", &["FILE:1: api", "--api-key"]),
         ("api = [\"off\", \"127.0.0.1:1\"]", &["FILE:1: api", "off stands alone"]),
-        ("jwt_secret = [\"x\"]", &["FILE:1: jwt_secret", "--auth jwt"]),
+        ("jwt_secret = [\"0123456789abcdef0123456789abcdef\"]", &["FILE:1: jwt_secret", "--auth jwt"]),
         ("auth_url = \"http://a/\"", &["FILE:1: auth_url", "--auth webhook"]),
         ("auth = \"jwt\"", &["FILE:1: auth", "--jwt-secret or --jwt-key-file"]),
         ("auth = \"webhook\"", &["FILE:1: auth", "--auth-url"]),
@@ -370,7 +370,7 @@ fn exit_codes_tell_a_wrong_line_from_a_wrong_file() {
         }
         let said = call(&[subcommand, "--config", "/nonexistent/fdpush.toml"], &[]);
         assert!(said.code == Some(1) && said.err.contains("config /nonexistent/fdpush.toml: No such file"), "{said:?}");
-        let said = call(&[subcommand, "--jwt-secret", "x"], &[]);
+        let said = call(&[subcommand, "--jwt-secret", &"x".repeat(32)], &[]);
         assert!(said.code == Some(1) && said.err.contains("--jwt-secret is for --auth jwt only"), "{said:?}");
     }
     let said = call(&["serve", "--listen", "::1:9501"], &[]);
