@@ -47,7 +47,7 @@ settings = pathlib.Path("packaging/fdpush.toml")
 text = settings.read_text()
 if tomllib.loads(text):
     faults.append(f"{settings}: not every setting is commented out")
-keys = set(tomllib.loads(re.sub(r"(?m)^#([a-z_]+ = )", r"\1", text)))
+keys = set(tomllib.loads(re.sub(r"(?m)^#([a-z0-9_]+ = )", r"\1", text)))
 
 # What of the metrics is named in the dashboard, the alerts and the handbook.
 dashboard = pathlib.Path("packaging/grafana/fdpush.json")
@@ -95,7 +95,7 @@ if metrics_at:
 if binary:
     config = subprocess.run([binary, "config"], check=True, capture_output=True, text=True).stdout
     known = set(tomllib.loads(config))
-    for key, value in re.findall(r"(?m)^([a-z_]+) = (.*?)  # default$", config):
+    for key, value in re.findall(r"(?m)^([a-z0-9_]+) = (.*?)  # default$", config):
         # Of client_may it shows what `all` stands for.
         if key != "client_may" and f"\n#{key} = {value}\n" not in text:
             faults.append(f"{settings}: the default of {key} is {value}")

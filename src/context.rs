@@ -227,6 +227,9 @@ impl Context<'_> {
     /// replaces the one before, can be set from `on_upgrade` on, and is dropped when the connection's `on_close` has
     /// returned. Connections without one pay nothing for it. `false`: the connection is gone.
     ///
+    /// It is also dropped when a connection ends that never opened. So a value with a `Drop` of its own says that the client
+    /// of an [`Upgrade::later`](crate::Upgrade::later) has gone, and that its answer is not needed any more.
+    ///
     /// ```
     /// # use fdpush::{Context, Fd};
     /// struct Session { asked: u32 }

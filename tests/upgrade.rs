@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
@@ -351,6 +352,53 @@ fn a_client_that_leaves_while_its_upgrade_waits_is_gone_and_the_answer_nobodys()
     server.remote.answer(stale, Upgrade::accept().header("X-For", "the first")).expect("room in the inbox");
     server.remote.answer(fd, Upgrade::accept().header("X-For", "the second")).expect("room in the inbox");
     assert_eq!(heir.reply().header("X-For"), Some("the second"));
+}
+
+/// Tells of its end.
+struct Told(Sender<Fd>, Fd);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // The test may have ended.
+        let _ = self.0.send(self.1);
+    }
+}
+
+#[test]
+fn what_is_kept_with_an_upgrade_that_waits_ends_when_its_client_goes() {
+    let (asked, waiting) = channel();
+    let (told, gone) = channel();
+    let server = serve(move |server| {
+        server.on_upgrade(move |ctx, fd, _| {
+            ctx.set_session(fd, Told(told.clone(), fd));
+            asked.send(fd).expect("the test waits");
+            Upgrade::later()
+        })
+    });
+    let early = [UPGRADE.as_bytes(), &frame(TEXT, b"early")].concat();
+    let leave: [fn(Raw); 2] = [Raw::reset, drop];
+    for head in [UPGRADE.as_bytes(), &early] {
+        for leave in leave {
+            let mut raw = server.raw();
+            raw.send(head);
+            let fd = waiting.next();
+            leave(raw);
+            assert_eq!(gone.next(), fd);
+        }
+        // Its side alone ends: no frame can follow.
+        let mut raw = server.raw();
+        raw.send(head);
+        let fd = waiting.next();
+        raw.shut();
+        assert_eq!(gone.next(), fd);
+        raw.end();
+        // The end comes together with the head.
+        let mut raw = server.raw();
+        raw.send(head);
+        drop(raw);
+        assert_eq!(gone.next(), waiting.next());
+    }
+    server.wait_until("no connection is left", |ctx| ctx.stats().connections == 0);
 }
 
 #[test]

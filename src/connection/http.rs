@@ -276,6 +276,11 @@ impl Http {
         matches!(&self.phase, Phase::Answer(Answer { deferred: Some(Deferred::Plain), .. }))
     }
 
+    /// Whether an upgrade waits for an answer from elsewhere.
+    pub fn is_deferred_upgrade(&self) -> bool {
+        matches!(&self.phase, Phase::Answer(Answer { deferred: Some(Deferred::Upgrade(_)), .. }))
+    }
+
     /// The request that may be answered, if there is one: it waits, or its body is being handed on.
     pub fn answer_mut(&mut self) -> Option<&mut Answer> {
         match &mut self.phase {

@@ -150,6 +150,11 @@ impl Connection {
         !matches!(&self.stage, Stage::Http(http) if http.awaits() == Awaited::Answer)
     }
 
+    /// Whether an upgrade waits for an answer from elsewhere. It is of no use to a client that has ended its stream.
+    pub fn is_deferred_upgrade(&self) -> bool {
+        matches!(&self.stage, Stage::Http(http) if http.is_deferred_upgrade())
+    }
+
     // What happened.
 
     /// Takes note that `count` bytes came, before they are handed to [`handle_message`](Connection::handle_message) and

@@ -285,7 +285,8 @@ impl<A: Application> EventLoop<A> {
     fn handle_socket(&mut self, slot: u32, event: &mio::event::Event) {
         let Some((entry, _)) = self.core.table.get_mut(slot) else { return };
         entry.is_hung_up |= event.is_read_closed() || event.is_error();
-        let is_gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
+        let is_gone = event.is_error()
+            || (event.is_read_closed() && (event.is_write_closed() || entry.connection.is_deferred_upgrade()));
         let has_input = event.is_readable() || entry.is_hung_up;
         entry.is_readable |= has_input;
         let has_room = event.is_writable() && entry.connection.handle_writable();
@@ -345,6 +346,10 @@ impl<A: Application> EventLoop<A> {
         }
         let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
         if !entry.is_readable || !entry.connection.wants_read() {
+            if entry.is_hung_up && entry.connection.is_deferred_upgrade() {
+                // Bytes that came early hide the end of the stream, and are not read before the upgrade is answered.
+                self.core.handle_end(slot, true);
+            }
             return;
         }
         env.counts.reads += 1;

@@ -255,7 +255,9 @@ impl Gateway {
         let Identity { uid, groups, attributes, exp, .. } = identity;
         let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
         let session = Session { attributes, groups, exp, forwarded, ..Session::default() };
-        if !session.is_empty() {
+        if session.is_empty() {
+            ctx.take_session::<Session>(fd);
+        } else {
             ctx.set_session(fd, session);
         }
         let accept = subprotocol.map_or_else(Upgrade::accept, |name| Upgrade::accept().subprotocol(name));
@@ -291,11 +293,14 @@ impl Gateway {
     fn ask(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, address: Option<IpAddr>) -> Upgrade {
         let Some(hook) = &self.hook else { return unavailable() };
         let (remote, choice) = (ctx.remote(), self.choose(request));
-        hook.ask(fd, address, request.clone(), move |verdict| {
+        let source = address.map(|ip| ctx.limits().counted_address(ip));
+        let question = hook.ask(fd, address, source, request.clone(), move |verdict| {
             if let Err(error) = remote.notify(Told::Verdict { fd, address, choice, verdict }) {
                 log::warn!("fd {fd}: the back end's verdict does not reach the loop: {error}");
             }
         });
+        let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
+        ctx.set_session(fd, Session { question: Some(question), forwarded, ..Session::default() });
         Upgrade::later()
     }
 
@@ -352,8 +357,10 @@ impl Handler for Gateway {
 
     fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
         let forwarded = self.proxies.forwarded(request);
-        if forwarded.is_some() {
-            ctx.set_session(fd, Session { forwarded, ..Session::default() });
+        // The connection may have been kept alive from a request of another client, by the same proxy.
+        match forwarded {
+            Some(_) => _ = ctx.set_session(fd, Session { forwarded, ..Session::default() }),
+            None => _ = ctx.take_session::<Session>(fd),
         }
         let address = address_of(ctx, fd, request.peer());
         match self.settings.serve.auth() {

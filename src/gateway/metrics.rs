@@ -76,8 +76,11 @@ pub struct Snapshot {
     pub webhook_failures: u64,
     /// By reason: `refused`, `timed_out`, `queue_full`, `shutdown`, `too_large`.
     pub webhook_given_up: BTreeMap<&'static str, u64>,
-    /// Who asked to be let in and proved, or did not prove, who it is: `accepted`, `refused`, `failed`, `timed_out`.
+    /// Who asked to be let in and proved, or did not prove, who it is: `accepted`, `refused`, `failed`, `timed_out`,
+    /// `overflowed`, `gone`.
     pub auth: BTreeMap<&'static str, u64>,
+    /// Clients that wait for the back end to be asked about them.
+    pub auth_waiting: usize,
     pub datagrams: ingress::Counts,
     /// The threads beside the loop, by name.
     pub threads: BTreeMap<&'static str, Tally>,
@@ -195,6 +198,7 @@ impl Snapshot {
             "outcome",
             auth,
         )?;
+        sheet.gauge("fdpush_auth_waiting", "Questions that wait to be asked of auth_url", self.auth_waiting as u64)?;
         let drops = self.drops.iter().map(|(policy, count)| (*policy, *count));
         sheet.counters("fdpush_drops", "Messages that slow readers did not get, by policy", "policy", drops)
     }
@@ -331,6 +335,7 @@ mod tests {
             queue_bytes: 15,
             inbound_bytes: 14,
             auth: [("accepted", 0), ("timed_out", 1)].into(),
+            auth_waiting: 29,
             drops: [("drop_newest", 16), ("conflate", 17)].into(),
             heartbeats_missed: 18,
             turns,
@@ -385,7 +390,8 @@ mod tests {
             fdpush_descriptors_used 1010|fdpush_descriptors_max 65536|\
             fdpush_api_requests_total{path=\"/api/push\",status=\"200\"} 2|\
             fdpush_api_requests_total{path=\"/api/users/{uid}\",status=\"404\"} 1|\
-            fdpush_auth_requests_total{outcome=\"accepted\"} 0|fdpush_auth_requests_total{outcome=\"timed_out\"} 1";
+            fdpush_auth_requests_total{outcome=\"accepted\"} 0|fdpush_auth_requests_total{outcome=\"timed_out\"} 1|\
+            fdpush_auth_waiting 29";
         for line in lines.split('|').chain([build.as_str()]) {
             assert!(text.lines().any(|has| has == line), "{line} is not in\n{text}");
         }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
+use super::auth::hook::Pending;
 use super::rate::RateLimiter;
 
 /// A connection's own.
@@ -17,6 +18,10 @@ pub struct Session {
     pub forwarded: Option<IpAddr>,
     /// When it stops being who it is, in seconds since 1970.
     pub exp: Option<u64>,
+    /// The question of who it is, while the back end is asked. A client that goes takes it back: the session ends with the
+    /// connection.
+    #[expect(dead_code, reason = "kept for its drop")]
+    pub question: Option<Pending>,
     /// How many messages it may send.
     pub limiter: Option<RateLimiter>,
 }

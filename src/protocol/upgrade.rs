@@ -65,7 +65,9 @@ impl Upgrade {
         Upgrade::Refuse(response)
     }
 
-    /// The answer comes later.
+    /// The answer comes later, by [`Context::answer`](crate::Context::answer) or [`Remote::answer`](crate::Remote::answer).
+    /// A client that goes before it, or ends its side of the stream, ends the connection: what
+    /// [`Context::set_session`](crate::Context::set_session) kept with it is dropped then.
     #[must_use]
     pub fn later() -> Upgrade {
         Upgrade::Later

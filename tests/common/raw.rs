@@ -2,6 +2,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::PATIENCE;
 
@@ -55,6 +58,23 @@ impl Raw {
     /// The same connection, for another thread.
     pub fn another(&self) -> Raw {
         Raw { stream: self.stream.try_clone().expect("a descriptor"), buf: Vec::new() }
+    }
+
+    /// From an address of the loopback network, so that the server takes it for another client.
+    pub fn connect_from(source: [u8; 4], address: SocketAddr) -> Raw {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
+        socket.connect(&address.into()).expect("a server that listens");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Raw { stream, buf: Vec::new() }
+    }
+
+    /// Ends the connection with a reset, as a client does that crashes or wants to do harm.
+    pub fn reset(self) {
+        let linger = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        linger.expect("a socket option");
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {

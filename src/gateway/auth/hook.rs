@@ -1,11 +1,13 @@
 //! The connect hook: a back end is asked, over HTTP, who a client is.
 //!
-//! The loop's thread only puts the question into a bounded queue. A few threads take them in order and block on the back
-//! end, each with the time that is left of the one bound, which counts from the asking. One thread more watches over that
-//! bound and has no other work, so whatever the others hang in, each question is answered in time, and once.
+//! The loop's thread only puts the question into a bounded queue, which serves client addresses in turn. A few threads take
+//! questions out and block on the back end, each with the time that is left of the one bound, which counts from the asking.
+//! One thread more watches over that bound and has no other work, so whatever the others hang in, each question is
+//! answered in time, and once. A question whose client has gone is taken out before it is asked.
 
 pub mod verdict;
 
+mod fair_queue;
 mod question;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use fdpush::{Fd, Request};
 
+use self::fair_queue::{Bounds, FairQueue, Full, Source};
 pub use self::verdict::Verdict;
 use super::Identity;
 use crate::gateway::backend::signature::Secret;
@@ -30,6 +33,9 @@ use crate::gateway::throttle::Throttle;
 /// How often trouble is logged at most.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
+/// The length of the list of open questions from which on those that were answered are taken out of it.
+const WATCHED_MIN: usize = 64;
+
 /// Whom to ask, and how patiently.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -40,6 +46,8 @@ pub struct Config {
     pub threads: usize,
     /// Questions that may wait for a thread.
     pub queue_max: usize,
+    /// Questions of one source that may wait for a thread.
+    pub source_queue_max: usize,
 }
 
 /// The way to the back end. Dropping it answers all that is open with [`Verdict::Unavailable`].
@@ -55,16 +63,29 @@ pub struct Stats {
     pub waiting: usize,
     pub accepted: u64,
     pub refused: u64,
-    /// No answer, or none that can be understood, or no room for the question.
+    /// No answer, or none that can be understood.
     pub failed: u64,
     pub timed_out: u64,
+    /// No room for the question.
+    pub overflowed: u64,
+    /// The client had gone before the verdict.
+    pub gone: u64,
+}
+
+/// A question that was asked. Keep it as long as its client is there: dropping it takes the question back, and whoever asked
+/// gets no answer any more.
+#[derive(Debug)]
+#[must_use = "dropping it takes the question back"]
+pub struct Pending {
+    shared: Arc<Shared>,
+    open: Arc<Open>,
 }
 
 #[derive(Debug)]
 struct Shared {
     backend: Backend,
     timeout: Duration,
-    queue_max: usize,
+    bounds: Bounds,
     state: Mutex<State>,
     /// Workers wait here for questions.
     for_worker: Condvar,
@@ -73,11 +94,13 @@ struct Shared {
     troubles: Throttle,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    questions: VecDeque<Question>,
+    questions: FairQueue<Question>,
     /// All that was asked and may still be open, in the order of their deadlines, which is that of the asking.
     watched: VecDeque<Arc<Open>>,
+    /// The length of `watched` at which those that were answered are taken out.
+    watched_max: usize,
     /// The watch waits without a deadline.
     is_watch_idle: bool,
     is_over: bool,
@@ -94,12 +117,20 @@ struct Question {
 
 /// A question that wants one answer.
 struct Open {
+    source: Source,
     deadline: Instant,
     /// Taken by whoever answers.
     answer: Mutex<Option<Answer>>,
 }
 
 type Answer = Box<dyn FnOnce(Verdict) + Send>;
+
+/// A question in the hands of a worker. Its source is released when it is dropped.
+struct Served<'a> {
+    shared: &'a Shared,
+    source: Source,
+    question: Question,
+}
 
 /// Why there is no verdict of the back end's.
 enum Trouble {
@@ -108,14 +139,23 @@ enum Trouble {
     /// The answer makes no sense.
     Nonsense(String),
     TimedOut,
-    QueueFull,
+    /// No room: for the source, or for all.
+    QueueFull {
+        full: Full,
+        source: Source,
+        bounds: Bounds,
+    },
+    /// It made room for a source with fewer questions.
+    Displaced(Source),
+    /// Its client had gone when it was to be asked once more.
+    Gone,
     Over,
 }
 
 impl Config {
     /// The defaults for a back end.
     pub fn new(contact: Contact) -> Config {
-        Config { contact, timeout: Duration::from_secs(2), threads: 16, queue_max: 1024 }
+        Config { contact, timeout: Duration::from_secs(2), threads: 16, queue_max: 1024, source_queue_max: 256 }
     }
 }
 
@@ -123,11 +163,25 @@ impl Hook {
     /// Starts the threads. Fails where the node cannot be named in a header, or there are no threads to be had.
     pub fn start(config: Config) -> io::Result<Hook> {
         let threads = config.threads.max(1);
+        let bounds = Bounds {
+            items_max: config.queue_max,
+            source_items_max: config.source_queue_max,
+            // The rest is for all others, however slow the answers to one source are.
+            source_served_max: threads - threads / 4,
+        };
+        let state = State {
+            questions: FairQueue::new(bounds),
+            watched: VecDeque::new(),
+            watched_max: WATCHED_MIN,
+            is_watch_idle: false,
+            is_over: false,
+            stats: Stats::default(),
+        };
         let shared = Arc::new(Shared {
             backend: Backend::new(config.contact, threads)?,
             timeout: config.timeout,
-            queue_max: config.queue_max,
-            state: Mutex::default(),
+            bounds,
+            state: Mutex::new(state),
             for_worker: Condvar::new(),
             for_watch: Condvar::new(),
             troubles: Throttle::new(LOG_EVERY),
@@ -141,33 +195,45 @@ impl Hook {
         Ok(hook)
     }
 
-    /// Asks who sent this request, from this address, and returns at once. `answer` is called with the verdict, once and within the timeout,
-    /// on another thread; or on this one, before `ask` returns, where too many questions wait already. It must not block.
+    /// Asks who sent this request, from this address, and returns at once. `source` is what the address counts as: sources are
+    /// served in turn.
+    ///
+    /// `answer` is called with the verdict, once and within the timeout, on another thread; or on this one, before `ask`
+    /// returns, where too many questions wait already. It must not block. It is not called once the returned [`Pending`] has
+    /// been dropped.
     pub fn ask(
         &self,
         fd: Fd,
         address: Option<IpAddr>,
+        source: Option<IpAddr>,
         request: Request,
         answer: impl FnOnce(Verdict) + Send + 'static,
-    ) {
+    ) -> Pending {
         let deadline = clock::now() + self.shared.timeout;
-        let open = Arc::new(Open { deadline, answer: Mutex::new(Some(Box::new(answer))) });
+        let open = Arc::new(Open { source, deadline, answer: Mutex::new(Some(Box::new(answer))) });
+        let question = Question { fd, address, request, open: Arc::clone(&open) };
+        let pending = Pending { shared: Arc::clone(&self.shared), open: Arc::clone(&open) };
         let mut state = self.shared.lock();
-        if state.questions.len() >= self.shared.queue_max {
-            drop(state);
-            self.shared.resolve(&open, fd, Err(Trouble::QueueFull));
-            return;
-        }
-        // So that the line is not longer than the open questions are many.
-        while state.watched.pop_front_if(|first| first.is_answered()).is_some() {}
-        state.watched.push_back(Arc::clone(&open));
-        state.questions.push_back(Question { fd, address, request, open });
+        let displaced = match state.questions.push(source, question) {
+            Ok(displaced) => displaced,
+            Err(full) => {
+                drop(state);
+                let bounds = self.shared.bounds;
+                self.shared.resolve(&open, fd, Err(Trouble::QueueFull { full, source, bounds }));
+                return pending;
+            }
+        };
+        state.watch(open);
         let is_watch_idle = std::mem::take(&mut state.is_watch_idle);
         drop(state);
         self.shared.for_worker.notify_one();
         if is_watch_idle {
             self.shared.for_watch.notify_one();
         }
+        if let Some(displaced) = displaced {
+            self.shared.resolve(&displaced.open, displaced.fd, Err(Trouble::Displaced(displaced.open.source)));
+        }
+        pending
     }
 
     /// What became of the questions so far.
@@ -202,25 +268,44 @@ impl Drop for Hook {
 impl Shared {
     /// What a worker does until the end.
     fn work(&self) {
-        while let Some(Question { fd, address, request, open }) = self.next_question() {
-            let body = question::to_json(self.backend.node(), fd, address, &request);
-            let verdict = self.ask_back_end(&body, open.deadline).and_then(|verdict| check_offered(verdict, &request));
-            self.resolve(&open, fd, verdict);
+        while let Some(served) = self.next_question() {
+            let Question { fd, address, request, open } = &served.question;
+            // Its client may have gone, or its time may have passed, since it left the queue.
+            if open.is_answered() {
+                continue;
+            }
+            let body = question::to_json(self.backend.node(), *fd, *address, request);
+            let verdict = self.ask_back_end(&body, open).and_then(|verdict| check_offered(verdict, request));
+            self.resolve(open, *fd, verdict);
         }
     }
 
     /// Waits for a question. `None` when it is over.
-    fn next_question(&self) -> Option<Question> {
-        let is_idle = |state: &mut State| state.questions.is_empty() && !state.is_over;
+    fn next_question(&self) -> Option<Served<'_>> {
+        let is_idle = |state: &mut State| !state.questions.is_ready() && !state.is_over;
         let mut state = self.for_worker.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
-        if state.is_over { None } else { state.questions.pop_front() }
+        if state.is_over {
+            return None;
+        }
+        let (source, question) = state.questions.pop()?;
+        Some(Served { shared: self, source, question })
+    }
+
+    /// The client of a question has gone.
+    fn withdraw(&self, open: &Arc<Open>) {
+        let Some(answer) = open.take() else { return };
+        let mut state = self.lock();
+        let question = state.questions.remove(open.source, |question| Arc::ptr_eq(&question.open, open));
+        state.stats.gone += 1;
+        drop(state);
+        drop((question, answer));
     }
 
     /// Asks; and asks once more where the connection ended without an answer, which is how one ends that was kept for
     /// too long.
-    fn ask_back_end(&self, body: &[u8], deadline: Instant) -> Result<Verdict, Trouble> {
+    fn ask_back_end(&self, body: &[u8], open: &Open) -> Result<Verdict, Trouble> {
         let post = || {
-            let left = deadline.saturating_duration_since(clock::now());
+            let left = open.deadline.saturating_duration_since(clock::now());
             if left.is_zero() {
                 Err(Trouble::TimedOut)
             } else {
@@ -228,7 +313,12 @@ impl Shared {
             }
         };
         let answer = match post() {
-            Err(Trouble::Failure(failure)) if failure.is_disconnect() => post()?,
+            Err(Trouble::Failure(failure)) if failure.is_disconnect() => {
+                if open.is_answered() {
+                    return Err(Trouble::Gone);
+                }
+                post()?
+            }
             answer => answer?,
         };
         match (answer.status, answer.body) {
@@ -248,8 +338,8 @@ impl Shared {
             let is_over = state.is_over;
             let first = state.watched.pop_front_if(|first| is_over || first.deadline <= now || first.is_answered());
             if let Some(first) = first {
-                // Its place in the queue is free, if it has one still: the queue is in the same order.
-                let late = state.questions.pop_front_if(|question| Arc::ptr_eq(&question.open, &first));
+                // Its place in the queue is free, if it has one still.
+                let late = state.questions.remove(first.source, |question| Arc::ptr_eq(&question.open, &first));
                 drop(state);
                 drop(late);
                 let trouble = if is_over { Trouble::Over } else { Trouble::TimedOut };
@@ -283,6 +373,7 @@ impl Shared {
                 Ok(Verdict::Accept(_)) => &mut stats.accepted,
                 Ok(_) => &mut stats.refused,
                 Err(trouble) if trouble.is_timeout() => &mut stats.timed_out,
+                Err(Trouble::QueueFull { .. } | Trouble::Displaced(_)) => &mut stats.overflowed,
                 Err(_) => &mut stats.failed,
             };
             *counter += 1;
@@ -314,6 +405,36 @@ fn check_offered(verdict: Verdict, request: &Request) -> Result<Verdict, Trouble
     }
 }
 
+impl State {
+    /// Watches over one question more. The list stays within twice the number of open questions.
+    fn watch(&mut self, open: Arc<Open>) {
+        if self.watched.len() >= self.watched_max {
+            self.watched.retain(|open| !open.is_answered());
+            self.watched_max = WATCHED_MIN.max(2 * self.watched.len());
+        }
+        self.watched.push_back(open);
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.shared.withdraw(&self.open);
+    }
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.questions.release(self.source);
+        let is_ready = state.questions.is_ready();
+        drop(state);
+        // The worker itself may be ending in a panic.
+        if is_ready {
+            self.shared.for_worker.notify_one();
+        }
+    }
+}
+
 impl Open {
     fn take(&self) -> Option<Answer> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -329,7 +450,12 @@ impl Trouble {
         match self {
             Trouble::Failure(failure) => failure.is_timeout(),
             Trouble::TimedOut => true,
-            Trouble::Status(_) | Trouble::Nonsense(_) | Trouble::QueueFull | Trouble::Over => false,
+            Trouble::Status(_)
+            | Trouble::Nonsense(_)
+            | Trouble::QueueFull { .. }
+            | Trouble::Displaced(_)
+            | Trouble::Gone
+            | Trouble::Over => false,
         }
     }
 }
@@ -347,8 +473,29 @@ impl fmt::Display for Trouble {
             Trouble::Status(status) => write!(f, "answered {status}"),
             Trouble::Nonsense(what) => write!(f, "answered 200 with what is no verdict: {what:?}"),
             Trouble::TimedOut => f.write_str("no answer in time"),
-            Trouble::QueueFull => f.write_str("too many questions wait already"),
+            Trouble::QueueFull { full: Full::Source, source, bounds } => {
+                write!(f, "{} questions of {} wait already", bounds.source_items_max, Shown(*source))
+            }
+            Trouble::QueueFull { full: Full::All, bounds, .. } => {
+                write!(f, "{} questions wait already", bounds.items_max)
+            }
+            Trouble::Displaced(source) => {
+                write!(f, "the queue is full, and no address has more questions in it than {}", Shown(*source))
+            }
+            Trouble::Gone => f.write_str("its client has gone"),
             Trouble::Over => f.write_str("the server ends"),
+        }
+    }
+}
+
+/// A source, as the log has it.
+struct Shown(Source);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(ip) => ip.fmt(f),
+            None => f.write_str("unix sockets"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use fdpush::{Closures, Fd, Remote, Request, Response, Server, Upgrade};
 
-use super::{Config, Hook, Stats, Verdict};
+use super::{Config, Hook, Pending, Stats, Verdict};
 use crate::gateway::auth::Identity;
 use crate::gateway::backend::Contact;
 use crate::gateway::backend::double::{Double, PATIENCE, Reply};
@@ -63,13 +64,32 @@ fn config(double: &Double) -> Config {
     Config { timeout: PATIENCE, ..Config::new(double.contact()) }
 }
 
-/// Asks, and gives back where the verdict will come.
-fn ask(hook: &Hook, request: &Request) -> Receiver<Verdict> {
+/// A question, and where its verdict will come.
+struct Asked {
+    verdicts: Receiver<Verdict>,
+    pending: Pending,
+}
+
+impl Deref for Asked {
+    type Target = Receiver<Verdict>;
+
+    fn deref(&self) -> &Receiver<Verdict> {
+        &self.verdicts
+    }
+}
+
+fn ask(hook: &Hook, request: &Request) -> Asked {
+    ask_from(hook, request, [203, 0, 113, 9])
+}
+
+fn ask_from(hook: &Hook, request: &Request, address: [u8; 4]) -> Asked {
     let (sender, verdicts) = mpsc::channel();
-    hook.ask(fd(7), Some(IpAddr::V4([203, 0, 113, 9].into())), request.clone(), move |verdict| {
-        sender.send(verdict).expect("a test")
+    let address = Some(IpAddr::from(address));
+    let pending = hook.ask(fd(7), address, address, request.clone(), move |verdict| {
+        // The test may not wait for it.
+        let _ = sender.send(verdict);
     });
-    verdicts
+    Asked { verdicts, pending }
 }
 
 fn verdict_of(reply: impl Fn(usize) -> Reply + Send + Sync + 'static, timeout: Duration) -> (Verdict, Stats) {
@@ -157,7 +177,7 @@ fn a_back_end_that_hangs_or_dribbles_is_given_its_time_and_no_more() {
     for waste in wastes {
         let request = request();
         let double = Double::start(move |_| waste());
-        let hook = Hook::start(Config { timeout, threads: 2, queue_max: 10, ..config(&double) }).expect("a hook");
+        let hook = Hook::start(Config { timeout, threads: 2, ..config(&double) }).expect("a hook");
         let start = clock::now();
         let verdicts: Vec<_> = (0..12).map(|_| ask(&hook, &request)).collect();
         assert!(clock::now() - start < timeout, "asking takes no time");
@@ -185,7 +205,7 @@ fn the_watch_answers_even_where_workers_hang() {
     let (reached, is_reached) = mpsc::channel();
     loop {
         let (held, reached) = (Arc::clone(&held), reached.clone());
-        hook.ask(fd(1), None, request.clone(), move |verdict| {
+        let _pending = hook.ask(fd(1), None, None, request.clone(), move |verdict| {
             // On a busy machine it may be the watch that calls, which must not hang.
             let is_worker = matches!(verdict, Verdict::Accept(_));
             reached.send(is_worker).expect("a test");
@@ -225,7 +245,7 @@ fn over_the_bound_the_verdict_is_immediate() {
     let second = ask(&hook, &request);
     let third = ask(&hook, &request);
     assert!(matches!(third.try_recv(), Ok(Verdict::Unavailable)), "before ask returns");
-    assert_eq!(hook.stats(), Stats { waiting: 1, failed: 1, ..Stats::default() });
+    assert_eq!(hook.stats(), Stats { waiting: 1, overflowed: 1, ..Stats::default() });
 
     // And at the end, nobody is left without a verdict.
     drop(hook);
@@ -256,10 +276,11 @@ fn a_server_lets_in_whom_the_back_end_knows() {
     let (address, remote) = serve(move |server| {
         server.on_upgrade(move |ctx, fd, request| {
             let remote = ctx.remote();
-            hook.ask(fd, None, request.clone(), move |verdict| {
+            let pending = hook.ask(fd, None, None, request.clone(), move |verdict| {
                 // Too late for a client that is gone.
                 let _ = remote.answer(fd, upgrade(verdict));
             });
+            ctx.set_session(fd, pending);
             Upgrade::later()
         })
     });
@@ -282,4 +303,108 @@ fn a_server_lets_in_whom_the_back_end_knows() {
     assert_eq!(fds.len(), 1);
     drop(stream);
     remote.drain().expect("a server");
+}
+
+/// A back end that answers when the test lets it, with the address as the uid, and says whom it was asked about.
+fn gated() -> (Double, mpsc::Sender<()>) {
+    let (open, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let double = Double::start(move |_| {
+        // Ends with the test.
+        let _ = gate.lock().expect("no panic").recv();
+        Reply::Answer(200, r#"{"uid":"a"}"#)
+    });
+    (double, open)
+}
+
+fn address_in(double: &Double) -> String {
+    double.next().json()["address"].as_str().expect("an address").to_owned()
+}
+
+#[test]
+fn a_question_whose_client_has_gone_is_not_asked() {
+    let (double, open) = gated();
+    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
+    let request = request();
+    let first = ask_from(&hook, &request, [10, 0, 0, 1]);
+    assert_eq!(address_in(&double), "10.0.0.1");
+    let gone: Vec<Asked> = (0..100).map(|_| ask_from(&hook, &request, [10, 0, 0, 2])).collect();
+    let honest = ask_from(&hook, &request, [10, 0, 0, 3]);
+    assert_eq!(hook.stats().waiting, 101);
+    for Asked { verdicts, pending } in gone {
+        drop(pending);
+        assert!(verdicts.recv().is_err(), "its answer is gone");
+    }
+    assert_eq!(hook.stats(), Stats { waiting: 1, gone: 100, ..Stats::default() });
+    // One that is being asked is not waited for, but counted.
+    drop(first);
+    open.send(()).expect("the back end");
+    assert_eq!(address_in(&double), "10.0.0.3");
+    open.send(()).expect("the back end");
+    assert!(matches!(honest.recv_timeout(PATIENCE), Ok(Verdict::Accept(_))));
+    drop(honest);
+    assert_eq!(hook.stats(), Stats { accepted: 1, gone: 101, ..Stats::default() });
+    assert!(double.try_next().is_none());
+}
+
+#[test]
+fn addresses_take_turns_and_none_has_all_workers() {
+    let (double, open) = gated();
+    // Three of four workers are the most of one address.
+    let hook = Hook::start(Config { threads: 4, ..config(&double) }).expect("a hook");
+    let request = request();
+    let storm: Vec<Asked> = (0..50).map(|_| ask_from(&hook, &request, [10, 0, 0, 1])).collect();
+    for _ in 0..3 {
+        assert_eq!(address_in(&double), "10.0.0.1");
+    }
+    assert_eq!(hook.stats().waiting, 47);
+    // While the back end answers none of them, the next address is asked about at once.
+    let honest = ask_from(&hook, &request, [10, 0, 0, 2]);
+    assert_eq!(address_in(&double), "10.0.0.2");
+    let others: Vec<Asked> = (0..2).map(|_| ask_from(&hook, &request, [10, 0, 0, 3])).collect();
+    let mut order = Vec::new();
+    for _ in 0..52 {
+        // As many as were asked may be answered; then one more is asked.
+        open.send(()).expect("the back end");
+    }
+    for _ in 0..49 {
+        order.push(address_in(&double));
+    }
+    let places: Vec<usize> = (0..49).filter(|at| order[*at] == "10.0.0.3").collect();
+    assert!(places.len() == 2 && places[1] < 8, "{order:?}");
+    open.send(()).expect("the back end");
+    for asked in storm.iter().chain([&honest]).chain(&others) {
+        assert!(matches!(asked.recv_timeout(PATIENCE), Ok(Verdict::Accept(_))));
+    }
+}
+
+#[test]
+fn a_full_queue_has_room_for_an_address_that_has_least_in_it() {
+    let (double, _open) = gated();
+    let bounds = Config { threads: 1, queue_max: 6, source_queue_max: 5, ..config(&double) };
+    let hook = Hook::start(bounds).expect("a hook");
+    let request = request();
+    let asked = ask_from(&hook, &request, [10, 0, 0, 1]);
+    assert_eq!(address_in(&double), "10.0.0.1");
+    let storm: Vec<Asked> = (0..6).map(|_| ask_from(&hook, &request, [10, 0, 0, 1])).collect();
+    assert!(matches!(storm[5].try_recv(), Ok(Verdict::Unavailable)), "over the bound of its address");
+    let others: Vec<Asked> = (2..=3).map(|last| ask_from(&hook, &request, [10, 0, 0, last])).collect();
+    assert!(matches!(storm[4].try_recv(), Ok(Verdict::Unavailable)), "it made room");
+    assert!(others.iter().all(|other| other.try_recv().is_err()), "these wait");
+    assert_eq!(hook.stats(), Stats { waiting: 6, overflowed: 2, ..Stats::default() });
+    drop((asked, storm, others));
+    assert_eq!(hook.stats(), Stats { waiting: 0, overflowed: 2, gone: 7, ..Stats::default() });
+}
+
+#[test]
+fn what_is_watched_does_not_grow_with_those_who_go() {
+    let (double, _open) = gated();
+    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
+    let request = request();
+    let first = ask(&hook, &request);
+    for _ in 0..1000 {
+        drop(ask(&hook, &request));
+    }
+    assert!(hook.shared.lock().watched.len() <= super::WATCHED_MIN);
+    drop(first);
 }

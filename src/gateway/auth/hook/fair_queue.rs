@@ -1,0 +1,328 @@
+//! A bounded queue that serves its sources in turn: one source with many items delays another one by one item at most.
+//!
+//! A source is a client's counted address: an IPv4 address or an IPv6 network, or all clients of unix sockets. It must not
+//! know what an item is. An item that was popped counts as served until its source is released, and a source has a bound
+//! on those, too: whatever it asks for, others find a free worker.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+
+/// Whom an item came from.
+pub type Source = Option<IpAddr>;
+
+/// The most of each.
+#[derive(Copy, Clone, Debug)]
+pub struct Bounds {
+    /// Items that wait.
+    pub items_max: usize,
+    /// Items of one source that wait.
+    pub source_items_max: usize,
+    /// Items of one source that are served at a time, at least one.
+    pub source_served_max: usize,
+}
+
+/// Why an item is not taken in.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Full {
+    /// As many of the same source wait as may.
+    Source,
+    /// As many wait as may, and no source has so many more that one of its items had to make room.
+    All,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct FairQueue<T> {
+    bounds: Bounds,
+    lanes: HashMap<Source, Lane<T>>,
+    /// The sources whose next item may be popped, in turn.
+    turns: BTreeMap<u64, Source>,
+    next_turn: u64,
+    /// The sources with items that wait, by how many.
+    by_length: BTreeSet<(usize, Source)>,
+    len: usize,
+}
+
+/// The items of one source. It is in the map while it has items, or some are served.
+#[derive(Debug)]
+struct Lane<T> {
+    items: VecDeque<T>,
+    served: usize,
+    /// Its key in `turns`, if it has items and `served` is below its bound.
+    turn: Option<u64>,
+}
+
+impl<T> FairQueue<T> {
+    pub fn new(bounds: Bounds) -> FairQueue<T> {
+        FairQueue {
+            bounds,
+            lanes: HashMap::new(),
+            turns: BTreeMap::new(),
+            next_turn: 0,
+            by_length: BTreeSet::new(),
+            len: 0,
+        }
+    }
+
+    /// Items that wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether [`pop`](FairQueue::pop) has an item.
+    pub fn is_ready(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    /// Puts an item at the end of its source. In a full queue the last item of the source that has most makes room for a source
+    /// that has at least two less; that item is returned.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn push(&mut self, source: Source, item: T) -> Result<Option<T>, Full> {
+        let length = self.lanes.get(&source).map_or(0, |lane| lane.items.len());
+        if length >= self.bounds.source_items_max {
+            return Err(Full::Source);
+        }
+        let mut displaced = None;
+        if self.len >= self.bounds.items_max {
+            let longest = self.by_length.last().filter(|(longest, _)| *longest > length + 1);
+            let (_, longest) = *longest.ok_or(Full::All)?;
+            displaced = self.change(longest, |items| items.pop_back());
+        }
+        self.change(source, |items| items.push_back(item));
+        self.check_invariants();
+        Ok(displaced)
+    }
+
+    /// The next item of the source whose turn it is. [`release`](FairQueue::release) the source when the item has been
+    /// served.
+    pub fn pop(&mut self) -> Option<(Source, T)> {
+        let (_, source) = self.turns.pop_first()?;
+        if let Some(lane) = self.lanes.get_mut(&source) {
+            lane.turn = None;
+            lane.served += 1;
+        }
+        let item = self.change(source, |items| items.pop_front())?;
+        self.check_invariants();
+        Some((source, item))
+    }
+
+    /// An item of the source has been served.
+    pub fn release(&mut self, source: Source) {
+        if let Some(lane) = self.lanes.get_mut(&source) {
+            lane.served -= 1;
+        }
+        self.change(source, |_| ());
+        self.check_invariants();
+    }
+
+    /// Takes an item out, wherever in its source it waits.
+    pub fn remove(&mut self, source: Source, is_it: impl FnMut(&T) -> bool) -> Option<T> {
+        if !self.lanes.contains_key(&source) {
+            return None;
+        }
+        let removed = self.change(source, |items| items.iter().position(is_it).and_then(|at| items.remove(at)));
+        self.check_invariants();
+        removed
+    }
+
+    /// Changes the items of a source, and puts the source where it belongs by what it has then.
+    fn change<R>(&mut self, source: Source, change: impl FnOnce(&mut VecDeque<T>) -> R) -> R {
+        let lane = self.lanes.entry(source).or_insert_with(|| Lane { items: VecDeque::new(), served: 0, turn: None });
+        let before = lane.items.len();
+        let result = change(&mut lane.items);
+        let after = lane.items.len();
+        self.len = self.len - before + after;
+        if before != after {
+            self.by_length.remove(&(before, source));
+            if after > 0 {
+                self.by_length.insert((after, source));
+            }
+        }
+        let may_have_turn = after > 0 && lane.served < self.bounds.source_served_max.max(1);
+        match lane.turn {
+            None if may_have_turn => {
+                lane.turn = Some(self.next_turn);
+                self.turns.insert(self.next_turn, source);
+                self.next_turn += 1;
+            }
+            Some(turn) if !may_have_turn => {
+                lane.turn = None;
+                self.turns.remove(&turn);
+            }
+            _ => {}
+        }
+        if after == 0 && lane.served == 0 {
+            self.lanes.remove(&source);
+        }
+        result
+    }
+
+    fn check_invariants(&self) {
+        if cfg!(test) {
+            assert_eq!(self.len, self.lanes.values().map(|lane| lane.items.len()).sum::<usize>());
+            assert!(self.len <= self.bounds.items_max);
+            let with_turn = self.lanes.values().filter(|lane| lane.turn.is_some()).count();
+            assert_eq!(self.turns.len(), with_turn);
+            assert_eq!(self.by_length.len(), self.lanes.values().filter(|lane| !lane.items.is_empty()).count());
+            for (source, lane) in &self.lanes {
+                let length = lane.items.len();
+                assert!(length <= self.bounds.source_items_max && lane.served <= self.bounds.source_served_max);
+                assert!(length + lane.served > 0);
+                assert_eq!(lane.turn.is_some(), length > 0 && lane.served < self.bounds.source_served_max);
+                assert!(length == 0 || self.by_length.contains(&(length, *source)));
+                assert!(lane.turn.is_none_or(|turn| self.turns.get(&turn) == Some(source)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { items_max: 6, source_items_max: 4, source_served_max: 2 };
+
+    fn source(number: u8) -> Source {
+        (number > 0).then(|| Ipv4Addr::new(10, 0, 0, number).into())
+    }
+
+    #[test]
+    fn sources_take_turns() {
+        let mut queue = FairQueue::new(Bounds { items_max: 100, source_items_max: 100, source_served_max: 100 });
+        for number in 0..50 {
+            assert_eq!(queue.push(source(1), number), Ok(None));
+        }
+        for number in 100..103 {
+            assert_eq!(queue.push(source(2), number), Ok(None));
+        }
+        assert_eq!(queue.push(source(0), 200), Ok(None));
+        let order: Vec<i32> = std::iter::from_fn(|| queue.pop()).take(9).map(|(_, item)| item).collect();
+        assert_eq!(order, [0, 100, 200, 1, 101, 2, 102, 3, 4]);
+    }
+
+    #[test]
+    fn a_source_is_served_up_to_its_bound_at_a_time() {
+        let mut queue = FairQueue::new(BOUNDS);
+        for number in 0..3 {
+            assert_eq!(queue.push(source(1), number), Ok(None));
+        }
+        assert_eq!((queue.pop(), queue.pop()), (Some((source(1), 0)), Some((source(1), 1))));
+        assert_eq!((queue.pop(), queue.is_ready(), queue.len()), (None, false, 1), "its third waits");
+        assert_eq!(queue.push(source(2), 9), Ok(None));
+        assert_eq!(queue.pop(), Some((source(2), 9)), "others do not");
+        queue.release(source(1));
+        assert_eq!(queue.pop(), Some((source(1), 2)));
+        for number in [1, 1, 2] {
+            queue.release(source(number));
+        }
+        assert!(queue.lanes.is_empty(), "nothing is kept of a source that has nothing");
+    }
+
+    #[test]
+    fn the_source_with_most_makes_room() {
+        let mut queue = FairQueue::new(BOUNDS);
+        for number in 0..4 {
+            assert_eq!(queue.push(source(1), number), Ok(None));
+        }
+        assert_eq!(queue.push(source(1), 4), Err(Full::Source));
+        assert_eq!((queue.push(source(2), 20), queue.push(source(2), 21)), (Ok(None), Ok(None)));
+        assert_eq!(queue.push(source(3), 30), Ok(Some(3)), "the last of the longest");
+        assert_eq!(queue.push(source(3), 31), Ok(Some(2)));
+        assert_eq!(queue.push(source(3), 32), Err(Full::All), "two each");
+        assert_eq!(queue.push(source(4), 40), Ok(Some(31)), "still one for who has none");
+        assert_eq!(queue.remove(source(2), |item| *item == 20), Some(20));
+        assert_eq!(queue.remove(source(2), |item| *item == 20), None);
+        assert_eq!(queue.remove(source(9), |_| true), None);
+        let order: Vec<i32> = std::iter::from_fn(|| queue.pop()).map(|(_, item)| item).collect();
+        assert_eq!(order, [0, 21, 30, 40, 1]);
+    }
+
+    /// The naive twin: all items in one list, and the sources in the order of their turns.
+    #[derive(Default)]
+    struct Twin {
+        items: Vec<(Source, u32)>,
+        served: Vec<Source>,
+        turns: Vec<Source>,
+    }
+
+    impl Twin {
+        fn count(&self, source: Source) -> usize {
+            self.items.iter().filter(|(other, _)| *other == source).count()
+        }
+
+        fn settle(&mut self, source: Source) {
+            let served = self.served.iter().filter(|other| **other == source).count();
+            let may = self.count(source) > 0 && served < BOUNDS.source_served_max;
+            if !may {
+                self.turns.retain(|other| *other != source);
+            } else if !self.turns.contains(&source) {
+                self.turns.push(source);
+            }
+        }
+
+        fn push(&mut self, source: Source, item: u32) -> Result<Option<u32>, Full> {
+            if self.count(source) >= BOUNDS.source_items_max {
+                return Err(Full::Source);
+            }
+            let mut displaced = None;
+            if self.items.len() >= BOUNDS.items_max {
+                let longest = self.items.iter().map(|(other, _)| (self.count(*other), *other)).max().expect("full");
+                if longest.0 <= self.count(source) + 1 {
+                    return Err(Full::All);
+                }
+                let at = self.items.iter().rposition(|(other, _)| *other == longest.1).expect("an item");
+                displaced = Some(self.items.remove(at).1);
+                self.settle(longest.1);
+            }
+            self.items.push((source, item));
+            self.settle(source);
+            Ok(displaced)
+        }
+
+        fn pop(&mut self) -> Option<(Source, u32)> {
+            if self.turns.is_empty() {
+                return None;
+            }
+            let source = self.turns.remove(0);
+            let at = self.items.iter().position(|(other, _)| *other == source).expect("an item");
+            self.served.push(source);
+            let popped = self.items.remove(at);
+            self.settle(source);
+            Some(popped)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn fair_queue_matches_naive(steps in prop::collection::vec((0..6_u8, 0..5_u8), 1..300)) {
+            let (mut queue, mut twin) = (FairQueue::new(BOUNDS), Twin::default());
+            for (number, (what, who)) in (0_u32..).zip(steps) {
+                let source = source(who);
+                match what {
+                    0..=2 => prop_assert_eq!(queue.push(source, number), twin.push(source, number)),
+                    3 => prop_assert_eq!(queue.pop(), twin.pop()),
+                    4 => {
+                        if let Some(at) = twin.served.iter().position(|served| *served == source) {
+                            twin.served.remove(at);
+                            twin.settle(source);
+                            queue.release(source);
+                        }
+                    }
+                    _ => {
+                        let at = twin.items.iter().position(|(other, item)| *other == source && item % 2 == 0);
+                        let expected = at.map(|at| twin.items.remove(at).1);
+                        twin.settle(source);
+                        prop_assert_eq!(queue.remove(source, |item| item % 2 == 0), expected);
+                    }
+                }
+                prop_assert_eq!((queue.len(), queue.is_ready()), (twin.items.len(), !twin.turns.is_empty()));
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The connect hook under storms: clients that come and go, or come and stay, from one address and from many.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use common::Raw;
+use common::backend::{Answer, Backend};
+use common::gateway::{Gateway, until};
+use common::raw::{Reply, UPGRADE};
+
+/// A back end that lets everybody in, after a tenth of a second.
+fn slow() -> Backend {
+    Backend::start(|_| {
+        let (_never_used, nothing) = channel::<()>();
+        let _ = nothing.recv_timeout(Duration::from_millis(100));
+        Answer::Status(200, "{}".to_owned())
+    })
+}
+
+fn gateway(backend: &Backend, flags: &[&str]) -> Gateway {
+    let url = backend.url();
+    Gateway::start(&[&["--auth", "webhook", "--auth-url", &url], flags].concat())
+}
+
+/// Clients that come every two milliseconds, until it is dropped.
+struct Storm {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Storm {
+    fn start(mut client: impl FnMut(usize) + Send + 'static) -> Storm {
+        let (stop, stopped) = channel();
+        let thread = thread::spawn(move || {
+            for number in 0.. {
+                client(number);
+                if stopped.recv_timeout(Duration::from_millis(2)) != Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        });
+        Storm { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(thread::panicking() || ended.is_ok(), "the storm failed");
+        }
+    }
+}
+
+fn count(gateway: &Gateway, outcome: &str) -> f64 {
+    gateway.metric(&format!("fdpush_auth_requests_total{{outcome=\"{outcome}\"}}"))
+}
+
+/// An upgrade that a proxy passes on.
+fn forwarded(address: &str) -> String {
+    UPGRADE.replacen("\r\n", &format!("\r\nX-Forwarded-For: {address}\r\n"), 1)
+}
+
+#[test]
+fn honest_clients_come_in_while_others_come_and_go() {
+    let clients: [fn(Raw); 3] = [
+        |mut raw| {
+            raw.send(UPGRADE);
+            raw.reset();
+        },
+        |mut raw| raw.send(UPGRADE),
+        // The end of the stream lies behind bytes that came early.
+        |mut raw| raw.send(format!("{UPGRADE}early")),
+    ];
+    for client in clients {
+        let backend = slow();
+        let gateway = gateway(&backend, &[]);
+        let address = gateway.address;
+        let _storm = Storm::start(move |_| client(Raw::connect_from([127, 0, 0, 9], address)));
+        until("the storm is on", || count(&gateway, "gone") >= 300.0);
+        let mut honest: Vec<Raw> = (0..20).map(|_| Raw::connect_from([127, 0, 0, 2], address)).collect();
+        honest.iter_mut().for_each(|raw| raw.send(UPGRADE));
+        let statuses: Vec<u16> = honest.iter_mut().map(|raw| raw.reply().status).collect();
+        assert_eq!(statuses, [101; 20]);
+        assert_eq!(count(&gateway, "overflowed"), 0.0, "who goes makes room");
+    }
+}
+
+#[test]
+fn honest_clients_come_in_while_others_stay_and_wait() {
+    let backend = slow();
+    let gateway = gateway(&backend, &[]);
+    let address = gateway.address;
+    let mut held = Vec::new();
+    let _storm = Storm::start(move |_| {
+        let mut raw = Raw::connect_from([127, 0, 0, 9], address);
+        raw.send(UPGRADE);
+        held.push(raw);
+        if held.len() > 500 {
+            held.clear();
+        }
+    });
+    // More than the back end answers wait.
+    until("the storm is on", || gateway.metric("fdpush_auth_waiting") >= 100.0);
+    let mut honest: Vec<Raw> = (0..20).map(|_| Raw::connect_from([127, 0, 0, 2], address)).collect();
+    honest.iter_mut().for_each(|raw| raw.send(UPGRADE));
+    let statuses: Vec<u16> = honest.iter_mut().map(|raw| raw.reply().status).collect();
+    assert_eq!(statuses, [101; 20]);
+}
+
+#[test]
+fn an_ipv6_network_is_one_address_behind_a_proxy_too() {
+    let backend = Backend::start(|_| Answer::Hang);
+    let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
+    let ask = |address: &str| {
+        let mut raw = Raw::connect(gateway.address);
+        raw.send(forwarded(address));
+        raw
+    };
+    // Of one network 12 are asked about, and 256 wait.
+    let mut storm: Vec<Raw> = (0..12 + 256).map(|number| ask(&format!("2001:db8::{number:x}"))).collect();
+    until("all wait", || gateway.metric("fdpush_auth_waiting") == 256.0);
+    for number in 0..10 {
+        let Reply { status, head, .. } = ask(&format!("2001:db8::ffff:{number:x}")).reply();
+        assert!(status == 503 && head.contains("Retry-After: 1"), "{head}");
+    }
+    assert_eq!(count(&gateway, "overflowed"), 10.0);
+    assert!(gateway.logged("no verdict of the connect hook").contains("256 questions of 2001:db8:: wait already"));
+    let asked: Vec<String> = (0..12).map(|_| backend.asked.next().body).collect();
+    assert!(asked.iter().all(|body| body.contains("2001:db8::")));
+    // Another network, an IPv4 address: each is asked about at once.
+    let mut others = Vec::new();
+    for other in ["2001:db8:0:1::1", "198.51.100.7", "198.51.100.8", "2001:db8:1::1"] {
+        others.push(ask(other));
+        assert_eq!(backend.asked.next().json()["address"], other);
+    }
+    // Whoever goes makes room.
+    storm.drain(12..).for_each(drop);
+    until("none waits", || gateway.metric("fdpush_auth_waiting") == 0.0);
+    assert_eq!(count(&gateway, "gone"), 256.0);
+}
+
+#[test]
+fn a_storm_from_many_addresses_is_told() {
+    let backend = Backend::start(|_| Answer::Hang);
+    let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
+    let ask = |address: &str| {
+        let mut raw = Raw::connect(gateway.address);
+        raw.send(forwarded(address));
+        raw
+    };
+    // 16 are asked about, and 1024 wait: 4 or 5 of each address.
+    let storm: Vec<Raw> = (0..16 + 1024).map(|number| ask(&format!("10.0.{}.1", number % 250))).collect();
+    until("all wait", || gateway.metric("fdpush_auth_waiting") == 1024.0);
+    let mut one_more = ask("10.0.0.1");
+    assert_eq!(one_more.reply().status, 503);
+    assert!(gateway.logged("no verdict of the connect hook").contains("1024 questions wait already"));
+    // An address with none takes the place of one that has most.
+    let _honest = ask("198.51.100.7");
+    until("it has a place", || count(&gateway, "overflowed") == 2.0);
+    assert_eq!(gateway.metric("fdpush_auth_waiting"), 1024.0);
+    drop(storm);
+    // The workers are busy for as long as the back end lets them.
+    until("only it waits", || gateway.metric("fdpush_auth_waiting") == 1.0);
+}
