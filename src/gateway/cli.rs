@@ -111,8 +111,9 @@ pub struct Clients {
     #[arg(long, value_name = "TIME", env = "FDPUSH_AUTH_TIMEOUT", default_value = "2s")]
     pub auth_timeout: Time,
 
-    /// An origin that browsers may come from, as https://example.com; `*` for all. May be given several times. Without
-    /// it, the server's own origin only. Clients that send no Origin are no browsers and pass
+    /// An origin that browsers may come from, as https://example.com, or https://*.example.com for its subdomains at any
+    /// depth. `file://` and `null` (pages from files, and sandboxed frames of any site) by name; `*` for all. May be given
+    /// several times. Without it, the server's own origin only. Clients that send no Origin are no browsers and pass
     #[arg(long, value_name = "ORIGIN", env = "FDPUSH_ORIGIN", value_delimiter = ',')]
     pub origin: Vec<OriginRule>,
 

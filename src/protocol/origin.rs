@@ -4,6 +4,8 @@
 //! it compares scheme, host and port as parsed values, never as pieces of text, so that neither `evil-example.com` nor
 //! `example.com.evil` passes for `example.com`. What it cannot parse does not pass.
 
+mod rule;
+
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -32,7 +34,7 @@ pub enum Origins {
 pub enum OriginError {
     /// The header is there more than once.
     Repeated,
-    /// The header is `null`: a sandboxed frame, a local file, a redirect across sites.
+    /// The header is `null`, which is not listed: a sandboxed frame, a local file, a redirect across sites.
     Null,
     /// The header is no `scheme://host[:port]`. Holds what it is.
     Malformed(String),
@@ -69,18 +71,20 @@ impl Origins {
     /// These origins, each `scheme://host[:port]`, the way browsers send them: no path, no slash at the end. Schemes of
     /// apps (`capacitor://localhost`) and extensions are fine here.
     ///
+    /// A host may begin with one `*.`, which stands for one or more labels, as in CSP: `https://*.example.com` matches
+    /// `https://a.example.com` and `https://a.b.example.com`, and not `https://example.com`.
+    ///
+    /// Two more can be listed by name. `file://` is the origin of some native clients (ESP32). `null` is the origin of
+    /// pages from files. It is also that of every sandboxed frame of any site, so a list with `null` protects no cookie.
+    ///
     /// # Errors
-    /// Says which of them is no origin.
+    /// Says which of them is no origin, or is one that no browser sends.
     pub fn list<I>(origins: I) -> Result<Origins, String>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let normalise = |text: &str| match Origin::parse(text) {
-            Some(origin) => Ok(origin.to_string()),
-            None => Err(format!("{text:?} is not an origin: it must be scheme://host[:port]")),
-        };
-        let list = origins.into_iter().map(|origin| normalise(origin.as_ref()));
+        let list = origins.into_iter().map(|origin| rule::normalise(origin.as_ref()));
         list.collect::<Result<_, _>>().map(Origins::List)
     }
 
@@ -99,15 +103,23 @@ impl Origins {
         if headers.next().is_some() {
             return Err(OriginError::Repeated);
         }
-        if value == b"null" {
-            return Err(OriginError::Null);
+        if value == rule::NULL.as_bytes() {
+            return if self.lists(rule::NULL) { Ok(()) } else { Err(OriginError::Null) };
         }
-        let Some(origin) = str::from_utf8(value).ok().and_then(Origin::parse) else {
+        let text = str::from_utf8(value).map_err(|_| OriginError::Malformed(shown(value)))?;
+        if rule::is_file(text) {
+            return match self {
+                _ if self.lists(rule::FILE) => Ok(()),
+                Origins::Same => Err(OriginError::Foreign(shown(value))),
+                Origins::Any | Origins::List(_) => Err(OriginError::Unlisted(shown(value))),
+            };
+        }
+        let Some(origin) = Origin::parse(text) else {
             return Err(OriginError::Malformed(shown(value)));
         };
         match self {
             Origins::Any => Ok(()),
-            Origins::List(list) if list.iter().any(|listed| origin.is(listed)) => Ok(()),
+            Origins::List(list) if list.iter().any(|listed| rule::matches(listed, &origin)) => Ok(()),
             Origins::Same if origin.is_of_host(request) => {
                 if request.peer().is_loopback() && !Origins::host_is_loopback(request) {
                     return Err(OriginError::Rebound(shown(value)));
@@ -117,6 +129,11 @@ impl Origins {
             Origins::List(_) => Err(OriginError::Unlisted(shown(value))),
             Origins::Same => Err(OriginError::Foreign(shown(value))),
         }
+    }
+
+    /// Whether a list names this one, which has no host.
+    fn lists(&self, name: &str) -> bool {
+        matches!(self, Origins::List(list) if list.iter().any(|listed| listed.eq_ignore_ascii_case(name)))
     }
 
     /// Whether the `Host` header names this machine itself: `localhost`, `*.localhost`, `127.0.0.0/8`, `[::1]`. What
@@ -139,7 +156,7 @@ impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             OriginError::Repeated => f.write_str("the Origin header is there more than once"),
-            OriginError::Null => f.write_str("origin null may not come in"),
+            OriginError::Null => f.write_str("origin null may not come in: it is not listed"),
             OriginError::Malformed(origin) => {
                 write!(f, "origin {origin} is not scheme://host[:port]")
             }
@@ -167,15 +184,6 @@ impl<'a> Origin<'a> {
             && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
         let authority = Authority::parse(authority.as_bytes())?;
         is_scheme.then_some(Origin { scheme, authority })
-    }
-
-    /// Whether this is the origin that `listed` spells.
-    fn is(&self, listed: &str) -> bool {
-        Origin::parse(listed).is_some_and(|listed| {
-            self.scheme.eq_ignore_ascii_case(listed.scheme)
-                && self.authority.host.is(&listed.authority.host)
-                && self.port() == listed.port()
-        })
     }
 
     /// Whether this is a web page's origin on the host and port that the request asked for. A `Host` without a port

@@ -54,7 +54,7 @@ pub enum ApiAddress {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
-/// An origin that browsers may come from, or `*`.
+/// An origin that browsers may come from, `null`, `file://`, or `*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OriginRule(String);
 
@@ -369,8 +369,9 @@ impl FromStr for OriginRule {
 
     fn from_str(text: &str) -> Result<OriginRule, String> {
         if text != "*" {
-            Origins::list([text])
-                .map_err(|_| "expected scheme://host[:port], as https://example.com, or *".to_owned())?;
+            Origins::list([text]).map_err(|why| {
+                format!("{why}; expected https://example.com, https://*.example.com, null, file:// or *")
+            })?;
         }
         Ok(OriginRule(text.to_owned()))
     }

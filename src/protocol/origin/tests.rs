@@ -135,6 +135,31 @@ fn null_and_repeated() {
 }
 
 #[test]
+fn null_and_file_pass_where_they_are_listed() {
+    let both = Origins::list(["null", "FILE://"]).expect("origins");
+    assert_eq!(both, Origins::List(vec!["null".to_owned(), "file://".to_owned()]));
+    let list = |origin: &str| Origins::list([origin]).expect("an origin");
+    for peer in [REMOTE, LOCAL, Peer::Unix] {
+        for (origin, other) in [("null", "file://"), ("file://", "null")] {
+            let request = from(peer, "example.com", origin);
+            assert_eq!(both.allows(&request), Ok(()));
+            assert_eq!(list(origin).allows(&request), Ok(()));
+            assert_eq!(Origins::Any.allows(&request), Ok(()));
+            for refusing in [list(other), list("https://null"), list("https://*.null"), Origins::Same] {
+                assert!(refusing.allows(&request).is_err(), "{origin} {refusing:?}");
+            }
+        }
+    }
+    let file = from(REMOTE, "example.com", "file://");
+    assert_eq!(Origins::Same.allows(&file), Err(OriginError::Foreign("file://".to_owned())));
+    assert_eq!(list("null").allows(&file), Err(OriginError::Unlisted("file://".to_owned())));
+    // No other page passes by them.
+    for origin in ["file://a", "file:///", "Null", "null:", "https://null", "https://example.com"] {
+        assert!(both.allows(&from(REMOTE, "example.com", origin)).is_err(), "{origin}");
+    }
+}
+
+#[test]
 fn no_origin_is_no_browser() {
     let list = Origins::list(["http://example.com"]).expect("an origin");
     for origins in [Origins::Same, Origins::Any, list] {
@@ -222,9 +247,12 @@ fn lists() {
 
 #[test]
 fn lists_that_are_none() {
-    for bad in ["", "*", "null", "example.com", "https://example.com/", "https://*.example.com:x"] {
+    for bad in ["", "*", "NULL", "example.com", "https://example.com/", "https://*.example.com:x"] {
         let error = Origins::list(["https://good.example", bad]).expect_err("no origin");
         assert!(error.starts_with(&format!("{bad:?} is not an origin")), "{error}");
+    }
+    for bad in ["https://*", "https://evil.*", "file:///", "https://10.1"] {
+        assert!(Origins::list([bad]).is_err(), "{bad}");
     }
     assert_eq!(Origins::list([""; 0]), Ok(Origins::List(Vec::new())));
 }

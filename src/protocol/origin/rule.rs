@@ -1,0 +1,216 @@
+//! The entries of a list of origins: what can be listed, and what an entry matches.
+//!
+//! An entry is an origin, an origin whose host begins with `*.`, `null` or `file://`. An entry that no browser could
+//! ever send is refused when the list is made: it would match nothing, and nothing would say so.
+
+use std::net::Ipv4Addr;
+
+use super::{Authority, Host, Origin, default_port};
+
+/// The `Origin` of a page without an origin: a local file, a sandboxed frame, a redirect across sites.
+pub const NULL: &str = "null";
+
+/// The `Origin` of some native clients, and of pages from files in some web views.
+pub const FILE: &str = "file://";
+
+/// The longest name in DNS.
+const HOST_BYTES_MAX: usize = 253;
+
+/// An entry in its normal form: lower case, no default port.
+///
+/// # Errors
+/// Says why no browser could send it.
+pub fn normalise(entry: &str) -> Result<String, String> {
+    if entry == NULL {
+        return Ok(NULL.to_owned());
+    }
+    if is_file(entry) {
+        return Ok(FILE.to_owned());
+    }
+    let refused = |why: &str| Err(format!("{entry:?} is not an origin: {why}"));
+    let Some(origin) = Origin::parse(entry) else { return refused(fault_of_form(entry)) };
+    if origin.authority.port == Some(0) {
+        return refused("no browser connects to port 0");
+    }
+    let host = match origin.authority.host {
+        Host::V6(_) => return Ok(origin.to_string()),
+        Host::Name(name) => name,
+    };
+    let (base, is_wildcard) = host.strip_prefix("*.").map_or((host, false), |base| (base, true));
+    match fault_of_host(base, is_wildcard) {
+        Some(why) => refused(why),
+        None => Ok(origin.to_string()),
+    }
+}
+
+/// Whether an entry matches an origin.
+pub fn matches(entry: &str, origin: &Origin<'_>) -> bool {
+    let Some(listed) = Origin::parse(entry) else { return false };
+    if !origin.scheme.eq_ignore_ascii_case(listed.scheme) || origin.port() != listed.port() {
+        return false;
+    }
+    match (&listed.authority.host, &origin.authority.host) {
+        (Host::Name(listed), Host::Name(host)) => match listed.strip_prefix("*.") {
+            Some(base) => is_subdomain(host, base),
+            None => listed.eq_ignore_ascii_case(host),
+        },
+        (listed, host) => listed.is(host),
+    }
+}
+
+/// Whether `text` is `file://`, which has no host.
+pub fn is_file(text: &str) -> bool {
+    text.eq_ignore_ascii_case(FILE)
+}
+
+/// Whether `host` is one or more whole labels before `base`, as in a host-source of CSP.
+fn is_subdomain(host: &str, base: &str) -> bool {
+    let Some(end) = host.len().checked_sub(base.len() + 1) else { return false };
+    let Some((labels, rest)) = host.split_at_checked(end) else { return false };
+    let is_of_base = rest.strip_prefix('.').is_some_and(|rest| rest.eq_ignore_ascii_case(base));
+    is_of_base && !labels.is_empty() && labels.split('.').all(is_label)
+}
+
+fn is_label(label: &str) -> bool {
+    !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+fn fault_of_host(host: &str, is_wildcard: bool) -> Option<&'static str> {
+    if host.contains('*') {
+        return Some("a * stands for whole labels at the start of the host only, as https://*.example.com");
+    }
+    if host.len() > HOST_BYTES_MAX {
+        return Some("a host has at most 253 characters");
+    }
+    // A name may end with the root's dot, which browsers keep.
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if !name.split('.').all(is_label) {
+        return Some("a host is made of labels of letters, digits, - and _, with a dot between them");
+    }
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number && is_wildcard {
+        return Some("a * has no place before an IP address");
+    }
+    // Browsers send every spelling of an IPv4 address as four decimal numbers.
+    if is_number && host.parse::<Ipv4Addr>().is_err() {
+        return Some("an IPv4 address is written as four numbers from 0 to 255");
+    }
+    None
+}
+
+/// Why a text is not `scheme://host[:port]`.
+fn fault_of_form(text: &str) -> &'static str {
+    const FORM: &str = "it must be scheme://host[:port], null or file://";
+    let Some((scheme, rest)) = text.split_once("://") else { return FORM };
+    if !text.is_ascii() {
+        return "write the host in its ASCII form, as https://xn--mnchen-3ya.example";
+    }
+    if is_file(&format!("{scheme}://")) && rest.starts_with('/') {
+        return "pages from files have the origin null or file://, without a path";
+    }
+    if rest.contains('@') {
+        return "an origin has no user and no password";
+    }
+    match rest.find(['/', '?', '#']) {
+        Some(1..) if default_port(scheme).is_some() || Authority::parse(rest.as_bytes()).is_none() => {
+            "an origin has no path, and no slash after the host"
+        }
+        _ => FORM,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(entry: &str, origin: &str) -> bool {
+        super::matches(&normalise(entry).expect("an entry"), &Origin::parse(origin).expect("an origin"))
+    }
+
+    #[test]
+    fn a_wildcard_matches_subdomains_at_any_depth_and_nothing_else() {
+        for origin in [
+            "https://a.example.com",
+            "https://a.b.example.com",
+            "https://A.EXAMPLE.com:443",
+            "https://xn--a-b_c.example.com",
+        ] {
+            assert!(matches("https://*.example.com", origin), "{origin}");
+            assert!(matches("HTTPS://*.Example.COM:443", origin), "{origin}");
+        }
+        for origin in [
+            "https://example.com",
+            "https://.example.com",
+            "https://a..example.com",
+            "https://.a.example.com",
+            "https://evil-example.com",
+            "https://evilexample.com",
+            "https://a.evil-example.com",
+            "https://example.com.evil",
+            "https://a.example.com.evil",
+            "https://a.example.com.",
+            "https://evil.com%2f.example.com",
+            "https://evil.com%00.example.com",
+            "https://*.example.com",
+            "https://a,b.example.com",
+            "http://a.example.com",
+            "https://a.example.com:8443",
+            "https://[::1]",
+        ] {
+            assert!(!matches("https://*.example.com", origin), "{origin}");
+        }
+        assert!(matches("http://*.localhost:3000", "http://app.localhost:3000"));
+        assert!(!matches("http://*.localhost:3000", "http://app.localhost"));
+        assert!(matches("capacitor://*.app", "capacitor://x.app"));
+    }
+
+    #[test]
+    fn entries_that_no_browser_can_send_are_refused() {
+        for (entry, why) in [
+            ("https://*", "whole labels"),
+            ("https://*.", "labels of letters"),
+            ("https://*.*.example.com", "whole labels"),
+            ("https://a.*.example.com", "whole labels"),
+            ("https://*example.com", "whole labels"),
+            ("https://exa*mple.com", "whole labels"),
+            ("https://example.*", "whole labels"),
+            ("https://*.10.0.0.1", "IP address"),
+            ("https://*.[::1]", "scheme://host"),
+            ("https://10.0.0", "four numbers"),
+            ("https://10.0.0.256", "four numbers"),
+            ("https://a..b", "labels"),
+            ("https://a%41.example", "labels"),
+            ("https://a,b", "labels"),
+            ("https://example.com:0", "port 0"),
+            ("https://example.com:*", "scheme://host"),
+            ("https://example.com/", "no slash"),
+            ("https://example.com/app", "no path"),
+            ("https://example.com#top", "no path"),
+            ("https://user:pass@example.com", "no user"),
+            ("https://m\u{fc}nchen.example", "ASCII form"),
+            ("file:///", "null or file://"),
+            ("file:///home", "null or file://"),
+            ("Null", "null or file://"),
+            ("*", "scheme://host"),
+            ("", "scheme://host"),
+        ] {
+            let error = normalise(entry).expect_err(entry);
+            assert!(error.starts_with(&format!("{entry:?} is not an origin: ")), "{error}");
+            assert!(error.contains(why), "{entry}: no {why} in {error}");
+        }
+        let long = format!("https://{}.example", "a".repeat(250));
+        assert!(normalise(&long).is_err_and(|why| why.contains("253")));
+        for (entry, normal) in [
+            ("HTTPS://Example.COM:0443", "https://example.com"),
+            ("https://example.com.", "https://example.com."),
+            ("http://10.0.0.1:8080", "http://10.0.0.1:8080"),
+            ("FILE://", "file://"),
+            ("null", "null"),
+            ("https://*.Example.com:443", "https://*.example.com"),
+            ("app://a_b", "app://a_b"),
+        ] {
+            assert_eq!(normalise(entry).as_deref(), Ok(normal));
+        }
+    }
+}
