@@ -366,14 +366,15 @@ impl Context<'_> {
         &self.core.table.env.limits
     }
 
-    /// Sets the bounds anew; what came before is not judged again. `connections_max`, `control_connections_max`,
-    /// `read_budget_bytes`, `inbox_max` and the `TCP_USER_TIMEOUT` made of `write_time_max` stay as they were when the server started.
+    /// Sets the bounds anew; what came before is not judged again. `connections_max`, `control_connections_max` and
+    /// `inbox_max` stay as they were when the server started. Connections that are there have the new bounds within a few
+    /// turns of the loop, but for the time of an HTTP head, a body, an answer, or a close that has begun.
     ///
     /// # Errors
     /// Names the bound that cannot be; nothing has changed then.
     pub fn set_limits(&mut self, limits: Limits) -> Result<(), String> {
         limits.check()?;
-        self.core.table.env.limits = limits;
+        self.core.set_limits(limits);
         Ok(())
     }
 

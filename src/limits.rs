@@ -163,6 +163,12 @@ impl Limits {
 
     /// Says which bound cannot be, and why.
     pub fn check(&self) -> Result<(), String> {
+        self.faults().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// All bounds that cannot be, and why. Each text begins with the name of the bound.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
         let counts = [
             ("connections_max", self.connections_max.map_or(1, |max| max as usize), Fd::CONNECTIONS_MAX as usize),
             ("control_connections_max", self.control_connections_max as usize, CONTROL_CONNECTIONS_MAX as usize),
@@ -178,12 +184,12 @@ impl Limits {
         ];
         for (name, value, max) in counts {
             if !(1..=max).contains(&value) {
-                return Err(format!("{name} is {value}: it must be from 1 to {max}"));
+                faults.push(format!("{name} is {value}: it must be from 1 to {max}"));
             }
         }
-        let least = self.message_bytes_max + SERVER_HEADER_BYTES_MAX;
+        let least = self.message_bytes_max.saturating_add(SERVER_HEADER_BYTES_MAX);
         if self.queue_bytes_max < least {
-            return Err(format!(
+            faults.push(format!(
                 "queue_bytes_max is {}: with a message_bytes_max of {} it must be at least {least}, or the largest \
                  messages could be received and never pushed on",
                 self.queue_bytes_max, self.message_bytes_max
@@ -191,7 +197,7 @@ impl Limits {
         }
         let largest = self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max);
         if self.inbound_total_bytes_max < largest.saturating_mul(2) {
-            return Err(format!(
+            faults.push(format!(
                 "inbound_total_bytes_max is {}: it must be at least {}, twice the largest of message_bytes_max, \
                  body_bytes_max and head_bytes_max",
                 self.inbound_total_bytes_max,
@@ -199,11 +205,11 @@ impl Limits {
             ));
         }
         if !(1 << 10..=1 << 26).contains(&self.read_budget_bytes) {
-            return Err(format!("read_budget_bytes is {}: it must be from 1 KiB to 64 MiB", self.read_budget_bytes));
+            faults.push(format!("read_budget_bytes is {}: it must be from 1 KiB to 64 MiB", self.read_budget_bytes));
         }
         if self.drain_for > self.drain_time_max {
             let (wanted, max) = (self.drain_for, self.drain_time_max);
-            return Err(format!("drain_for is {wanted:?}: it must be at most drain_time_max, {max:?}"));
+            faults.push(format!("drain_for is {wanted:?}: it must be at most drain_time_max, {max:?}"));
         }
         let times = [
             ("head_time_max", self.head_time_max),
@@ -216,10 +222,10 @@ impl Limits {
         ];
         for (name, value) in times {
             if value.is_zero() {
-                return Err(format!("{name} is zero: nobody could ever meet it"));
+                faults.push(format!("{name} is zero: it must be longer"));
             }
         }
-        Ok(())
+        faults
     }
 }
 

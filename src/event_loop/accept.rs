@@ -134,6 +134,15 @@ impl Door {
         }
     }
 
+    /// Sets what sockets to come inherit.
+    pub fn set_write_time_max(&self, write_time_max: Duration) {
+        for listener in self.gates.iter().filter_map(|gate| gate.listener.as_ref()) {
+            if let Err(error) = listener.set_user_timeout(listener::user_timeout(write_time_max)) {
+                log::warn!("{}: TCP_USER_TIMEOUT cannot be set: {error}", listener.address());
+            }
+        }
+    }
+
     /// Accepts clients that wait, up to a turn's share. Control listeners come first.
     pub fn accept_pending(&mut self, core: &mut Core, epoll: &mio::Registry) -> io::Result<()> {
         for is_control in [true, false] {

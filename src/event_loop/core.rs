@@ -12,6 +12,7 @@ use crate::event_loop::Epoch;
 use crate::event_loop::drain::Drain;
 use crate::event_loop::marks::Marks;
 use crate::event_loop::proxies::Proxies;
+use crate::event_loop::relimit::Relimit;
 use crate::event_loop::stats::Counters;
 use crate::event_loop::table::Table;
 use crate::event_loop::timers::{TimerId, Timers};
@@ -56,6 +57,8 @@ pub struct Core {
     pub drain: Option<Drain>,
     /// The application is to hear of the end of this turn.
     pub wants_turn_end: bool,
+    /// New limits that not all connections have yet.
+    pub relimit: Option<Relimit>,
     /// For pushes to sets that overlap: the slots that are found already.
     marks: Marks,
     /// Slots found by the registry, for when it must not be borrowed.
@@ -124,6 +127,7 @@ impl Core {
             proxies: Proxies::default(),
             drain: None,
             wants_turn_end: false,
+            relimit: None,
             marks: Marks::default(),
             found: Vec::new(),
         }

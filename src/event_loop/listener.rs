@@ -171,10 +171,16 @@ impl Listener {
             let socket = socket2::SockRef::from(&self.socket);
             socket.set_tcp_nodelay(true)?;
             socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
-            // The kernel takes milliseconds as a signed 32-bit number, and anything above as an error.
-            socket.set_tcp_user_timeout(Some(write_time_max.min(TCP_USER_TIMEOUT_MAX)))?;
         }
-        Ok(())
+        self.set_user_timeout(user_timeout(write_time_max))
+    }
+
+    /// Sets the `TCP_USER_TIMEOUT` that accepted sockets inherit.
+    pub fn set_user_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self.address {
+            Address::Tcp(_) => socket2::SockRef::from(&self.socket).set_tcp_user_timeout(Some(timeout)),
+            Address::Unix(_) => Ok(()),
+        }
     }
 
     /// Accepts one connection.
@@ -238,6 +244,12 @@ impl Address {
             Address::Unix(_) => true,
         }
     }
+}
+
+/// The `TCP_USER_TIMEOUT` of a `write_time_max`. The kernel takes milliseconds as a signed 32-bit number, and anything
+/// above as an error.
+pub fn user_timeout(write_time_max: Duration) -> Duration {
+    write_time_max.min(TCP_USER_TIMEOUT_MAX)
 }
 
 /// Answers a client that there is no room for, without a connection of its own.

@@ -16,6 +16,7 @@ mod listener;
 mod marks;
 mod proxies;
 mod relief;
+mod relimit;
 mod signals;
 mod slots;
 mod socket;
@@ -220,6 +221,7 @@ impl<A: Application> EventLoop<A> {
                 self.door.close();
                 self.core.close_due(self.core.table.env.now);
             }
+            self.core.apply_limits(&self.door, &mut self.buffer);
             self.door.accept_pending(&mut self.core, self.poll.registry())?;
             self.read_ready();
             self.fire_timers();
@@ -240,7 +242,8 @@ impl<A: Application> EventLoop<A> {
     /// How long to wait for events: not at all while work was put off.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let is_behind = !self.core.ready.is_empty() || self.core.table.has_dirty() || self.door.has_pending();
-        if is_behind || self.has_commands || self.core.wants_turn_end {
+        let has_more = self.core.wants_turn_end || self.core.relimit.is_some();
+        if is_behind || self.has_commands || has_more {
             return Some(Duration::ZERO);
         }
         let drain = self.core.drain.as_ref().map(Drain::next);

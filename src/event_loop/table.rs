@@ -4,6 +4,7 @@
 //! next owner.
 
 use std::io::IoSlice;
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -245,6 +246,16 @@ impl Table {
             if entry.connection.is_http() { self.answering.push(slot) } else { into.push(slot) }
         }
         into.append(&mut self.answering);
+    }
+
+    /// Sets `TCP_USER_TIMEOUT` of a connection over TCP.
+    pub fn set_user_timeout(&self, slot: u32, timeout: Duration) {
+        if let Some(Entry { socket: Some(socket), connection, .. }) = self.get(slot)
+            && connection.peer() != Peer::Unix
+            && let Err(error) = socket2::SockRef::from(socket).set_tcp_user_timeout(Some(timeout))
+        {
+            log::debug!("fd {}: TCP_USER_TIMEOUT cannot be set: {error}", self.fd_of(slot));
+        }
     }
 
     /// Whether some connection is listed.
