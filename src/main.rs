@@ -8,11 +8,5 @@ use gateway::logging;
 
 fn main() -> ExitCode {
     let _flush = logging::Flush;
-    match gateway::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            logging::print_error(&format!("fdpush: {error}\n"));
-            ExitCode::FAILURE
-        }
-    }
+    gateway::run()
 }

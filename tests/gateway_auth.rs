@@ -114,12 +114,17 @@ fn tokens_are_made_and_checked_with_the_same_bytes_of_a_file() {
     let file = scratch.file("secret");
     let path = file.display().to_string();
     let binary: Vec<u8> = (200..=255).collect();
-    for bytes in [format!(" {SECRET} \n\n").as_bytes(), format!("{SECRET}\r\n").as_bytes(), &binary] {
+    let marked = format!("\u{feff}\"{SECRET}\"\r\n");
+    for bytes in [format!(" {SECRET} \n").as_bytes(), marked.as_bytes(), &binary] {
         fs::write(&file, bytes).expect("a file");
         let ann = token(&["--uid", "ann", "--jwt-key-file", &path]);
         let gateway = Gateway::start(&["--auth", "jwt", "--jwt-key-file", &path]);
         gateway.connect(&format!("/?token={ann}"));
     }
+    // The mark, the quotes and the line end are no part of the secret.
+    fs::write(&file, marked).expect("a file");
+    let gateway = Gateway::start(&["--auth", "jwt", "--jwt-key-file", &path]);
+    gateway.connect(&format!("/?token={}", token(&["--uid", "ann", "--jwt-secret", SECRET])));
 }
 
 #[test]

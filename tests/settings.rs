@@ -174,20 +174,20 @@ fn secrets_are_masked_and_a_mask_is_no_secret() {
 
 #[test]
 fn passwords_in_urls_are_shown_nowhere() {
-    let hook = "https://user:hush@example.com/hook";
-    let environment = [("FDPUSH_AUTH_URL", "http://us%40er:hush@h:1/x?y")];
+    let hook = "https://user:hush@example.com/hook?hush";
+    let environment = [("FDPUSH_AUTH_URL", "http://us%40er:hush@h:1/x?token=hush")];
     let line = ["config", "--auth", "webhook", "--webhook", hook];
     let said = call(&line, &environment);
     assert_eq!((said.code, said.out.contains("hush")), (Some(0), false), "{said:?}");
     for line in [
-        "auth_url = \"http://***@h:1/x?y\"  # from environment",
-        "webhook = \"https://***@example.com/hook\"  # from flag",
+        "auth_url = \"http://***@h:1/x?***\"  # from environment",
+        "webhook = \"https://***@example.com/hook?***\"  # from flag",
     ] {
         assert!(said.out.contains(line), "no {line} in {}", said.out);
     }
     let scratch = Scratch::new("urls");
     let again = call(&["check", "--config", &write(&scratch, &said.out)], &[]);
-    assert!(again.code == Some(1) && again.err.contains("give user and password"), "{again:?}");
+    assert!(again.code == Some(1) && again.err.contains("give the URL itself"), "{again:?}");
     let help = call(&["serve", "--help"], &environment);
     assert!(help.code == Some(0) && !help.out.contains("hush"), "{}", help.out);
     let wrong = "htp://user:hush@h/";
@@ -224,7 +224,7 @@ fn a_public_key_is_no_secret_and_a_key_that_serve_refuses_is_refused() {
         assert!(said.code == Some(1) && said.err.contains("key.pem: ") && said.err.contains(hint), "{said:?}");
     }
     let said = call(&["check", "--auth", "jwt", &format!("--jwt-secret={}", samples::ED)], &[]);
-    assert!(said.code == Some(1) && said.err.contains("jwt_secret: a PEM key is no secret"), "{said:?}");
+    assert!(said.code == Some(2) && said.err.contains("--jwt-secret: a PEM key is no secret"), "{said:?}");
 }
 
 #[test]

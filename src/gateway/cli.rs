@@ -1,6 +1,8 @@
 //! The command line, which is also the one declaration of all settings: each is a flag `--a-b`, an environment variable
 //! `FDPUSH_A_B`, and a key `a_b` of the configuration file, which `settings/` layers below the two.
 
+mod count;
+mod secret;
 mod token;
 mod url;
 mod values;
@@ -11,14 +13,16 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 
+use self::count::{at_least, between, bits};
+pub use self::secret::{MASK, Secret, bare, quoted};
 pub use self::token::Token;
 use self::url::UrlParser;
 pub use self::url::{Url, masked};
-use self::values::path;
 pub use self::values::{
-    ApiAddress, Auth, Delay, Endpoint, EventKind, ForwardedHeader, Level, MASK, May, NodeName, OnSecondLogin,
-    OriginRule, Secret, Size, Slow, Time, TrustedProxy, Way, When,
+    ApiAddress, Auth, Delay, Endpoint, EventKind, ForwardedHeader, Level, May, NodeName, OnSecondLogin, OriginRule,
+    Size, Slow, Time, TrustedProxy, Way, When,
 };
+use self::values::{path, text};
 use super::rate::RATE_MAX;
 use super::subprotocol::Subprotocol;
 use super::webhook;
@@ -135,19 +139,19 @@ pub struct Clients {
 
     /// With --on-second-login multi: connections of one uid at a time; over it, 429. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_UID_CONNECTIONS_MAX",
-        value_parser = clap::value_parser!(u32).range(1..))]
+        value_parser = at_least(1))]
     pub uid_connections_max: Option<u32>,
 
     /// WebSockets from one IPv4 address or IPv6 network at a time; over it, 429. Plain HTTP does not count. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_CONNECTIONS_MAX",
-        value_parser = clap::value_parser!(u32).range(1..))]
+        value_parser = at_least(1))]
     pub address_connections_max: Option<u32>,
 
     /// Leading bits of an IPv6 address that count as one address for --address-connections-max: a network of one customer is a
     /// /64 or shorter
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_IPV6_PREFIX",
         default_value_t = Limits::default().address_ipv6_prefix,
-        value_parser = clap::value_parser!(u8).range(1..=128))]
+        value_parser = bits)]
     pub address_ipv6_prefix: u8,
 
     /// A proxy that is believed where its clients are: an address, a network as 10.0.0.0/8, or `unix` for all that come by
@@ -168,17 +172,17 @@ pub struct Clients {
 
     /// Messages a second that a connection may send, in the long run. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_RATE",
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
+        value_parser = between(1, RATE_MAX))]
     pub message_rate: Option<u32>,
 
     /// With --message-rate: messages that a connection may send at once. Default: twice the rate
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_BURST",
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
+        value_parser = between(1, RATE_MAX))]
     pub message_burst: Option<u32>,
 
     /// Connections a second that are let in, and as many at once after a quiet one; over it, 503. Default: any number
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ACCEPT_RATE",
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        value_parser = between(1, 1_000_000))]
     pub accept_rate: Option<u32>,
 }
 
@@ -197,11 +201,11 @@ pub struct Jwt {
     pub jwt_key_file: Vec<PathBuf>,
 
     /// With --auth jwt: what a token's `iss` must be. Default: anything
-    #[arg(long, value_name = "TEXT", env = "FDPUSH_JWT_ISSUER")]
+    #[arg(long, value_name = "TEXT", env = "FDPUSH_JWT_ISSUER", value_parser = text)]
     pub jwt_issuer: Option<String>,
 
     /// With --auth jwt: what a token's `aud` must name. Default: anything
-    #[arg(long, value_name = "TEXT", env = "FDPUSH_JWT_AUDIENCE")]
+    #[arg(long, value_name = "TEXT", env = "FDPUSH_JWT_AUDIENCE", value_parser = text)]
     pub jwt_audience: Option<String>,
 }
 
@@ -233,7 +237,7 @@ pub struct Api {
     /// one of them makes room for a new one. They are not counted in --connections-max; as many descriptors are reserved
     #[arg(long, value_name = "COUNT", env = "FDPUSH_API_CONNECTIONS_MAX",
         default_value_t = Limits::default().control_connections_max,
-        value_parser = clap::value_parser!(u32).range(1..=65_536))]
+        value_parser = between(1, 65_536))]
     pub api_connections_max: u32,
 }
 
@@ -256,7 +260,7 @@ pub struct Heart {
 
     /// With `ping`: unanswered pings in a row; any byte is an answer
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MISSED_MAX", default_value = "2",
-        value_parser = clap::value_parser!(u32).range(1..))]
+        value_parser = at_least(1))]
     pub missed_max: u32,
 }
 
@@ -265,7 +269,7 @@ pub struct Heart {
 pub struct Bounds {
     /// Connections at a time; over it, 503. Default: what the descriptor limit allows, which is raised as far as it may
     #[arg(long, value_name = "COUNT", env = "FDPUSH_CONNECTIONS_MAX",
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(Fd::CONNECTIONS_MAX)))]
+        value_parser = between(1, Fd::CONNECTIONS_MAX))]
     pub connections_max: Option<u32>,
 
     /// A client's message, in bytes; over it, close code 1009
@@ -295,7 +299,7 @@ pub struct Bounds {
     /// Header fields of a head; over it, 431
     #[arg(long, value_name = "COUNT", env = "FDPUSH_HEADERS_MAX",
         default_value_t = count(Limits::default().headers_max),
-        value_parser = clap::value_parser!(u32).range(1..=256))]
+        value_parser = between(1, 256))]
     pub headers_max: u32,
 
     /// For the whole HTTP head; over it, 408
@@ -352,7 +356,7 @@ pub struct Bounds {
     /// Commands of other threads that may wait for the loop
     #[arg(long, value_name = "COUNT", env = "FDPUSH_INBOX_MAX",
         default_value_t = count(Limits::default().inbox_max),
-        value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+        value_parser = between(1, 1 << 30))]
     pub inbox_max: u32,
 
     /// After SIGTERM or SIGINT: the time over which clients are told, at most --drain-time-max
@@ -391,17 +395,17 @@ pub struct Hooks {
 
     /// Certificates in PEM, by one of which an https back end's own has to be signed, --auth-url's as well. Default:
     /// Mozilla's roots
-    #[arg(long, value_name = "FILE", env = "FDPUSH_WEBHOOK_CA_FILE")]
+    #[arg(long, value_name = "FILE", env = "FDPUSH_WEBHOOK_CA_FILE", value_parser = path)]
     pub webhook_ca_file: Option<PathBuf>,
 
     /// Events that may wait
     #[arg(long, value_name = "COUNT", env = "FDPUSH_WEBHOOK_QUEUE_MAX", default_value = "100000",
-        value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+        value_parser = between(1, 1 << 30))]
     pub webhook_queue_max: u32,
 
     /// Events in one request
     #[arg(long, value_name = "COUNT", env = "FDPUSH_WEBHOOK_BATCH_MAX", default_value = "100",
-        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        value_parser = between(1, 100_000))]
     pub webhook_batch_max: u32,
 
     /// The body of one request, in bytes. A larger event is sent alone

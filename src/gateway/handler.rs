@@ -7,7 +7,6 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -23,10 +22,9 @@ use super::auth::{Identity, jwt};
 use super::cli::{Auth, ForwardedHeader};
 use super::client;
 use super::clock;
-use super::contact;
 use super::expiry::{Expiries, LOOK_EVERY};
-use super::exposure::Exposure;
 use super::frame::{self, Refusal};
+use super::hangup::{Plan, Reading, Readings};
 use super::ingress::Ingress;
 use super::ingress::waiting::Datagram;
 use super::metrics::Metrics;
@@ -38,7 +36,6 @@ use super::rate::{Rate, RateLimiter, Verdict as Allowance};
 use super::roster::Roster;
 use super::session::Session;
 use super::settings::Settings;
-use super::settings::reload::{self, Reloaded};
 use super::snapshot;
 use super::subprotocol::{self, Choice, Subprotocol};
 use super::systemd;
@@ -50,7 +47,7 @@ const EXPIRED: u16 = 4003;
 
 /// The gateway.
 pub struct Gateway {
-    settings: Settings,
+    settings: Arc<Settings>,
     heartbeat: Heartbeat,
     permits: Permits,
     proxies: Proxies,
@@ -63,11 +60,10 @@ pub struct Gateway {
     roster: Roster,
     publisher: Publisher,
     api: Api,
-    exposure: Exposure,
     metrics: Metrics,
     datagrams: Vec<Ingress>,
-    /// SIGHUP has come: the settings are to be read again.
-    hangup: Arc<AtomicBool>,
+    /// Settings that SIGHUP brought.
+    readings: Arc<Readings>,
     /// Open connections by counted address, where that is bounded: see `Limits::counted_address`.
     addresses: HashMap<IpAddr, u32>,
     expiries: Expiries,
@@ -76,13 +72,11 @@ pub struct Gateway {
 
 /// What has threads of its own, and was started before the loop.
 pub struct Rooms {
-    pub exposure: Exposure,
     pub keys: Arc<Mutex<ApiKeys>>,
     pub datagrams: Vec<Ingress>,
     pub hook: Option<Hook>,
     pub webhook: Option<Arc<Webhook>>,
-    /// Set by SIGHUP.
-    pub hangup: Arc<AtomicBool>,
+    pub readings: Arc<Readings>,
 }
 
 /// What other threads tell the gateway.
@@ -91,17 +85,15 @@ pub enum Told {
     Datagram(Datagram),
     /// Who a client is, as the back end has it.
     Verdict { fd: Fd, address: Option<IpAddr>, choice: Choice, verdict: Verdict },
-    /// Nothing but that `hangup` is set.
+    /// Nothing but that there is a reading.
     Reload,
 }
 
 impl Gateway {
     /// A gateway of these settings.
-    ///
-    /// # Errors
-    /// Says which key or secret cannot be used.
-    pub fn new(settings: Settings, rooms: Rooms) -> Result<Gateway, String> {
-        let Rooms { exposure, keys, datagrams, hook, webhook, hangup } = rooms;
+    pub fn new(plan: Plan, rooms: Rooms) -> Gateway {
+        let Rooms { keys, datagrams, hook, webhook, readings } = rooms;
+        let settings = Arc::clone(&plan.settings);
         let watch = Watch::new(webhook.clone(), settings.serve.hooks.presence_delay.0);
         let mut gateway = Gateway {
             heartbeat: settings.serve.heartbeat(),
@@ -115,32 +107,29 @@ impl Gateway {
             roster: Roster::new(watch),
             publisher: Publisher::default(),
             api: Api::new(keys),
-            exposure,
             metrics: Metrics::new(),
             datagrams,
-            hangup,
+            readings,
             addresses: HashMap::new(),
             expiries: Expiries::new(clock::unix_ms, LOOK_EVERY),
             started: clock::now(),
             settings,
         };
-        gateway.apply()?;
-        Ok(gateway)
+        gateway.apply(plan);
+        gateway
     }
 
     /// Takes over from the settings what can change while the server runs.
-    fn apply(&mut self) -> Result<(), String> {
-        let serve = &self.settings.serve;
-        let api_keys = super::api_keys(&self.settings);
-        self.exposure.check(&api_keys)?;
-        let tokens = self.settings.token_keys()?;
-        let secret = contact::secret(serve).map_err(|error| error.to_string())?;
+    fn apply(&mut self, plan: Plan) {
+        let Plan { settings, api_keys, tokens, secret, .. } = plan;
         if let Some(hook) = &self.hook {
             hook.set_secret(secret.clone());
         }
         if let Some(webhook) = &self.webhook {
             webhook.set_secret(secret);
         }
+        self.settings = settings;
+        let serve = &self.settings.serve;
         self.api.set_keys(api_keys);
         self.tokens = tokens;
         self.roster.set_uid_connections_max(serve.uid_connections_max());
@@ -149,30 +138,20 @@ impl Gateway {
         let per_second = serve.clients.message_rate.and_then(NonZeroU32::new);
         let burst = serve.message_burst().and_then(NonZeroU32::new);
         self.rate = per_second.map(|per_second| Rate::new(per_second, burst));
-        Ok(())
     }
 
-    /// Reads the settings again. Where they cannot be, all stays as it is.
-    fn reload(&mut self, ctx: &mut Context<'_>) {
-        let Reloaded { settings, changed, restart, hidden } = match reload::reload(&self.settings) {
-            Ok(reloaded) => reloaded,
+    /// Takes over settings that SIGHUP brought. Where they cannot be, all stays as it is.
+    fn reload(&mut self, ctx: &mut Context<'_>, reading: Reading) {
+        let (plan, news) = match reading {
+            Ok(reading) => reading,
             Err(why) => return log::error!("the settings stay as they are: {why}"),
         };
-        let old = std::mem::replace(&mut self.settings, settings);
-        let limits = self.settings.serve.limits();
-        // What can fail comes first, and what is changed then cannot.
-        let sound = limits.check().and_then(|()| self.settings.serve.origins());
-        let origins = match sound.and_then(|origins| self.apply().map(|()| origins)) {
-            Ok(origins) => origins,
-            Err(why) => {
-                self.settings = old;
-                return log::error!("the settings stay as they are: {why}");
-            }
-        };
-        if let Err(why) = ctx.set_limits(limits) {
-            log::error!("the limits stay as they are: {why}");
+        if let Err(why) = ctx.set_limits(plan.limits.clone()) {
+            return log::error!("the settings stay as they are: {why}");
         }
-        ctx.set_origins(origins);
+        ctx.set_origins(plan.origins.clone());
+        let old = Arc::clone(&self.settings);
+        self.apply(plan);
         let proxies = Proxies::of(&self.settings.serve);
         ctx.set_trusted_proxies(move |peer| proxies.trusts_peer(peer));
         let prefix = |settings: &Settings| settings.serve.clients.address_ipv6_prefix;
@@ -181,22 +160,7 @@ impl Gateway {
             self.count_addresses(ctx);
         }
         log::set_max_level(self.settings.serve.log.into());
-        for warning in self.settings.warnings().iter().filter(|warning| !old.warnings().contains(warning)) {
-            log::warn!("{warning}");
-        }
-        match changed.as_slice() {
-            [] => log::info!("the settings were read again: nothing changed"),
-            changed => log::info!("the settings were read again, and these changed: {}", changed.join(", ")),
-        }
-        for warning in self.settings.warnings().iter().filter(|warning| !old.warnings().contains(warning)) {
-            log::warn!("{warning}");
-        }
-        if !restart.is_empty() {
-            log::warn!("these settings changed and need a restart: {}", restart.join(", "));
-        }
-        if !hidden.is_empty() {
-            log::warn!("these settings changed in the file, and are hidden: {}", hidden.join(", "));
-        }
+        news.log();
     }
 
     /// Whether it must be known how many connections an address has.
@@ -346,7 +310,15 @@ impl Gateway {
 }
 
 impl Handler for Gateway {
-    fn on_start(&mut self, _: &mut Context<'_>) {
+    fn on_start(&mut self, ctx: &mut Context<'_>) {
+        let stats = ctx.stats();
+        let set = self.settings.serve.limits().connections_max;
+        let origin = if set.is_some() { "as set" } else { "from the descriptor limit" };
+        log::info!(
+            "connections_max is {} ({origin}), api_connections_max {}",
+            stats.connections_max,
+            stats.control_connections_max
+        );
         systemd::tell_ready();
     }
 
@@ -469,8 +441,8 @@ impl Handler for Gateway {
     }
 
     fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {
-        if self.hangup.swap(false, Ordering::Acquire) {
-            self.reload(ctx);
+        while let Some(reading) = self.readings.take() {
+            self.reload(ctx, reading);
         }
         match notice.downcast::<Told>().map(|told| *told) {
             Ok(Told::Datagram(bytes)) => {

@@ -12,8 +12,10 @@ mod clock;
 mod contact;
 mod expiry;
 mod exposure;
+mod files;
 mod frame;
 mod handler;
+mod hangup;
 mod ingress;
 mod json;
 pub mod logging;
@@ -41,23 +43,25 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use clap::Parser;
-use fdpush::{Address, Remote, RemoteError, Server};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use clap::FromArgMatches;
+use fdpush::{Address, Remote, Server};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use self::auth::api_keys::ApiKeys;
 use self::cli::{ApiAddress, Cli, Command, Endpoint};
 use self::exposure::Exposure;
 use self::handler::{Gateway, Rooms, Told};
+use self::hangup::Plan;
 use self::ingress::waiting::Waiting;
 use self::ingress::{Ingress, Outcome, Socket};
 use self::proxies::Proxies;
-use self::settings::Settings;
+use self::settings::{Faults, Settings};
 use self::systemd::{ApiSocket, Inherited};
 use self::webhook::Webhook;
 
@@ -68,26 +72,54 @@ const ANNOUNCE_TIME_MAX: Duration = Duration::from_secs(1);
 const WEBHOOK_FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the command line.
-pub fn run() -> Result<(), Box<dyn Error>> {
+pub fn run() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
-    match Cli::parse_from(&line).command {
-        Command::Serve(_) => {
+    match carry_out(line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast_ref::<Faults>() {
+            Some(faults) => {
+                for text in faults.texts() {
+                    logging::print_error(&format!("fdpush: {text}\n"));
+                }
+                // As clap has it for a line that it does not take.
+                ExitCode::from(if faults.is_usage() { 2 } else { 1 })
+            }
+            None => {
+                logging::print_error(&format!("fdpush: {error}\n"));
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn carry_out(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
+    let parsed = settings::command().try_get_matches_from(&line).and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(Cli { command: Command::Serve(_) }) => {
             logging::install()?;
-            start(Settings::load(line)?)
+            start(Settings::load_and_check(line)?)
         }
-        Command::Config(_) => {
+        Ok(Cli { command: Command::Config(_) }) => {
             let settings = Settings::load(line)?;
             warn(&settings);
             Ok(logging::print(&settings.to_toml())?)
         }
-        Command::Check(_) => {
-            let settings = Settings::load(line)?;
-            settings.check()?;
+        Ok(Cli { command: Command::Check(_) }) => {
+            let settings = Settings::load_and_check(line)?;
             warn(&settings);
             Ok(logging::print("ok\n")?)
         }
-        Command::Token(_) => Ok(logging::print(&format!("{}\n", settings::token(line)?))?),
+        Ok(Cli { command: Command::Token(_) }) => Ok(logging::print(&format!("{}\n", settings::token(line)?))?),
+        Err(error) if settings::is_of_a_value(&error) && takes_settings(&line) => {
+            // One value cannot be: perhaps others cannot either.
+            Err(Settings::load_and_check(line).err().map_or_else(|| error.into(), Into::into))
+        }
+        Err(error) => error.exit(),
     }
+}
+
+fn takes_settings(line: &[OsString]) -> bool {
+    line.get(1).is_some_and(|name| ["serve", "config", "check"].iter().any(|known| name == known))
 }
 
 /// Where nothing is logged, warnings go straight to standard error.
@@ -116,24 +148,25 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let api: Vec<Address> = server.addresses().skip(addresses.len()).cloned().collect();
     let datagram_addresses: Vec<_> = datagrams.iter().map(|socket| socket.address().clone()).collect();
     let exposure = Exposure::of(&api, &datagram_addresses);
-    exposure.check(&api_keys(&settings))?;
+    let settings = Arc::new(settings);
+    let serve = &settings.serve;
+    let plan = Plan::of(Arc::clone(&settings), &exposure)?;
     // Before anybody can know that there is a server to send a signal to: until then, SIGHUP would end it.
-    let hangup = watch_hangup(server.remote())?;
+    let readings = hangup::watch(Arc::clone(&settings), exposure, server.remote())?;
     let keys = Arc::new(Mutex::new(api_keys(&settings)));
     let datagrams = datagrams
         .into_iter()
         .map(|socket| serve_datagrams(socket, Arc::clone(&keys), server.remote()))
         .collect::<Result<Vec<Ingress>, _>>()?;
-    let limits = serve.limits();
+    let (limits, origins) = (plan.limits.clone(), plan.origins.clone());
     let heartbeat = serve.heartbeat();
-    let origins = serve.origins()?;
     let second_login = serve.clients.on_second_login.into();
     let node = contact::node(serve);
     let (webhook, hook) = (contact::webhook(serve, &node)?, contact::hook(serve, &node)?);
     let flush_time_max = WEBHOOK_FLUSH_TIME_MAX.min(limits.drain_time_max);
-    let rooms = Rooms { exposure, keys, datagrams, hook, webhook: webhook.clone(), hangup };
+    let rooms = Rooms { keys, datagrams, hook, webhook: webhook.clone(), readings };
     let serves_page = serve.serves_page();
-    let gateway = Gateway::new(settings, rooms)?;
+    let gateway = Gateway::new(plan, rooms);
     announce(&addresses, serves_page)?;
     for address in &api {
         log::info!("the API is on {address}");
@@ -228,24 +261,6 @@ fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) ->
             Some(Err(_)) | None => Outcome::Overflowed,
         }
     })
-}
-
-/// Tells the gateway of every SIGHUP, by a flag. The notice behind it is only there to be one: where datagrams have filled
-/// the inbox, the flag is seen with the next of them, for a key that is no longer good must not stay in use.
-fn watch_hangup(remote: Remote) -> std::io::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let is_wanted = Arc::clone(&flag);
-    let mut signals = Signals::new([SIGHUP])?;
-    threads::spawn("fdpush-sighup", move || {
-        for _ in signals.forever() {
-            is_wanted.store(true, Ordering::Release);
-            if remote.notify(Told::Reload) == Err(RemoteError::Closed) {
-                break;
-            }
-        }
-        Ok(())
-    })?;
-    Ok(flag)
 }
 
 /// A server on all of these.

@@ -1,11 +1,15 @@
 //! Whose word is taken for who a back end is.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
 use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
+
+use crate::gateway::files;
+
+/// The largest file of certificates, in bytes. Mozilla's roots have 230,000.
+const FILE_BYTES_MAX: u64 = 8 << 20;
 
 /// Certificates, by one of which a back end's own has to be signed, in place of Mozilla's roots.
 #[derive(Clone, Debug)]
@@ -14,7 +18,7 @@ pub struct Authorities(Arc<Vec<Certificate<'static>>>);
 impl Authorities {
     /// Reads a file of certificates in PEM, or says what is wrong with it.
     pub fn read(path: &Path) -> Result<Authorities, String> {
-        let parsed = fs::read(path).map_err(|why| why.to_string()).and_then(|pem| Authorities::parse(&pem));
+        let parsed = files::read(path, FILE_BYTES_MAX).and_then(|pem| Authorities::parse(&pem));
         parsed.map_err(|why| format!("webhook_ca_file {}: {why}", path.display()))
     }
 

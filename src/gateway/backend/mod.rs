@@ -177,6 +177,11 @@ impl Url {
         Url::of(uri).ok_or_else(|| invalid("the URL's user or host cannot be read".to_owned()))
     }
 
+    /// The port, if it names one.
+    pub fn port(&self) -> Option<u16> {
+        self.uri.port_u16()
+    }
+
     fn of(uri: Uri) -> Option<Url> {
         let Some((userinfo, host)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) else {
             return Some(Url { uri, authorization: None });

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use clap::builder::TypedValueParser;
 use clap::{Arg, Command, Error};
 
-use super::values::MASK;
+use super::secret::MASK;
 use crate::gateway::backend;
 
 /// An `http://` or `https://` URL.
@@ -19,12 +19,24 @@ pub struct Url(String);
 #[derive(Copy, Clone)]
 pub struct UrlParser;
 
-/// A URL with a mask in place of the user and the password, if it has them.
+/// A URL with a mask in place of the user and the password, the query and the fragment, if it has them.
 pub fn masked(url: &str) -> String {
-    match split(url) {
-        Some((scheme, _, rest)) => format!("{scheme}://{MASK}@{rest}"),
-        None => url.to_owned(),
-    }
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let (rest, fragment) = rest.split_once('#').map_or((rest, ""), |(rest, _)| (rest, "#***"));
+    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?***"));
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (userinfo, host) = authority.rsplit_once('@').map_or(("", authority), |(_, host)| ("***@", host));
+    let colon = if url.contains("://") { "://" } else { "" };
+    format!("{scheme}{colon}{userinfo}{host}{path}{query}{fragment}")
+}
+
+/// Whether it is what [`masked`] made of a URL.
+fn is_masked(url: &str) -> bool {
+    let after = |mark: char| url.split_once(mark).map(|(_, rest)| rest);
+    split(url).is_some_and(|(_, userinfo, _)| userinfo == MASK)
+        || after('?').is_some_and(|query| query.split('#').next() == Some(MASK))
+        || after('#') == Some(MASK)
 }
 
 /// The scheme, the user and password, and what comes after them (RFC 3986 section 3.2.1).
@@ -40,13 +52,21 @@ impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Url, String> {
-        if split(text).is_some_and(|(_, userinfo, _)| userinfo == MASK) {
-            return Err(format!("{MASK} is what `fdpush config` prints in a password's stead: give user and password"));
+        if is_masked(text) {
+            return Err(format!(
+                "{MASK} is what `fdpush config` prints in the stead of user, password and query: give the URL itself"
+            ));
         }
-        match backend::Url::parse(text) {
-            Ok(_) => Ok(Url(text.to_owned())),
-            Err(_) => Err("expected http://HOST… or https://HOST…".to_owned()),
+        if backend::Url::parse(text).is_err() {
+            return Err("expected http://HOST… or https://HOST…".to_owned());
         }
+        if text.contains('#') {
+            return Err("a fragment (#…) is never sent to a back end: leave it out".to_owned());
+        }
+        if backend::Url::parse(text).is_ok_and(|url| url.port() == Some(0)) {
+            return Err("no back end listens on port 0".to_owned());
+        }
+        Ok(Url(text.to_owned()))
     }
 }
 
@@ -66,15 +86,10 @@ impl TypedValueParser for UrlParser {
     type Value = Url;
 
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<Url, Error> {
-        let text = value.to_str().unwrap_or_default();
-        if let Ok(url) = text.parse() {
-            return Ok(url);
-        }
-        // clap's own error shows the value: it gets another one, that is as wrong.
-        let is_masked = split(text).is_some_and(|(_, userinfo, _)| userinfo == MASK);
-        let stand_in = if is_masked { format!("http://{MASK}@…") } else { MASK.to_owned() };
-        let parse: fn(&str) -> Result<Url, String> = Url::from_str;
-        parse.parse_ref(command, arg, OsStr::new(&stand_in))
+        let parsed = value.to_str().unwrap_or_default().parse();
+        // clap's own error shows the value: it gets the mask instead.
+        let parse = move |_: &str| parsed.clone();
+        parse.parse_ref(command, arg, OsStr::new(MASK))
     }
 }
 
@@ -90,16 +105,26 @@ mod tests {
         for bad in ["", "example.com", "/hook", "ftp://example.com", "http://", "unix:/x"] {
             assert!(bad.parse::<Url>().is_err_and(|why| why.contains("http://HOST")), "{bad}");
         }
+        for (bad, why) in [("http://h/#top", "fragment"), ("http://h:0/", "port 0")] {
+            assert!(bad.parse::<Url>().is_err_and(|error| error.contains(why)), "{bad}");
+        }
+        for masked in ["https://h/x?***", "https://h/x#***", "https://h/x?***#***"] {
+            assert!(masked.parse::<Url>().is_err_and(|why| why.contains("fdpush config")), "{masked}");
+        }
         assert!("https://***@h/x".parse::<Url>().is_err_and(|why| why.contains("fdpush config")));
     }
 
     #[test]
     fn masks() {
         for (url, wanted) in [
-            ("http://user:hush@h:1/x?y#z", "http://***@h:1/x?y#z"),
+            ("http://user:hush@h:1/x?y#z", "http://***@h:1/x?***#***"),
+            ("https://h/hook?token=hush", "https://h/hook?***"),
+            ("https://h?hush", "https://h?***"),
+            ("https://h/a#hush?x@y", "https://h/a#***"),
+            ("u:hush@h/x?hush", "***@h/x?***"),
             ("http://user@h", "http://***@h"),
             ("http://a@b@h/", "http://***@h/"),
-            ("http://h/@me?a@b", "http://h/@me?a@b"),
+            ("http://h/@me?a@b", "http://h/@me?***"),
             ("http://h", "http://h"),
         ] {
             assert_eq!(masked(url), wanted);

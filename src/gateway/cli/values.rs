@@ -13,9 +13,6 @@ use fdpush::{Address, Origins, SecondLogin, SlowReader};
 use ipnet::IpNet;
 use log::LevelFilter;
 
-/// What `fdpush config` prints in a secret's stead; no secret can be this.
-pub const MASK: &str = "***";
-
 /// A time with its unit: `25s`, `500ms`, `1m 30s`; at least 10 ms, at most a day.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Time(pub Duration);
@@ -49,10 +46,6 @@ pub enum ApiAddress {
     /// Nowhere.
     Off,
 }
-
-/// What must not be seen: in no log, no error, no debug output.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
 
 /// An origin that browsers may come from, `null`, `file://`, or `*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -189,8 +182,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
 fn duration(text: &str, range: RangeInclusive<Duration>, allowed: &str) -> Result<Duration, String> {
-    let time =
-        humantime::parse_duration(text).map_err(|why| format!("{why}; a time is written like 25s, 500ms or 2m"))?;
+    let time = humantime::parse_duration(text)
+        .map_err(|_| "a time is a whole number with its unit, as 25s, 500ms or 1m 30s".to_owned())?;
     if range.contains(&time) { Ok(time) } else { Err(format!("a time must be {allowed} here")) }
 }
 
@@ -339,31 +332,6 @@ fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
     Ok(found.collect())
 }
 
-impl FromStr for Secret {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Secret, String> {
-        match text {
-            "" => Err("a secret must not be empty".to_owned()),
-            MASK => Err(format!("{MASK} is what `fdpush config` prints in a secret's stead: give the secret itself")),
-            _ => Ok(Secret(text.to_owned())),
-        }
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(MASK)
-    }
-}
-
-impl Secret {
-    /// The secret itself, for whoever computes or compares with it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
 impl FromStr for OriginRule {
     type Err = String;
 
@@ -391,6 +359,12 @@ impl FromStr for TrustedProxy {
             return Ok(TrustedProxy::Unix);
         }
         let net = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip)));
+        if let Ok(IpNet::V6(net)) = net
+            && net.addr().to_ipv4_mapped().is_some()
+        {
+            // Clients' addresses are compared as IPv4.
+            return Err("write an IPv4-mapped address as IPv4, as 10.0.0.7 or 10.0.0.0/8".to_owned());
+        }
         net.map(TrustedProxy::Net)
             .map_err(|_| "expected an address, as 10.0.0.7, a network, as 10.0.0.0/8, or unix".to_owned())
     }
@@ -409,6 +383,14 @@ impl AsRef<str> for NodeName {
     fn as_ref(&self) -> &str {
         &self.0
     }
+}
+
+/// A text that is compared with another: not empty, one line, no white space around it.
+pub fn text(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(char::is_control) || text.trim() != text {
+        return Err("expected a line of text, without white space around it".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// A file's path; an empty one is none.
@@ -513,21 +495,17 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_seen() {
-        let secret: Secret = "open sesame".parse().expect("a secret");
-        assert_eq!(format!("{secret:?} {:?}", vec![secret.clone()]), "*** [***]");
-        assert_eq!(secret.expose(), "open sesame");
-        for bad in ["", MASK] {
-            assert!(bad.parse::<Secret>().is_err());
-        }
-    }
-
-    #[test]
     fn urls_and_origins_have_their_form() {
         assert!("*".parse::<OriginRule>().is_ok() && "https://a.example".parse::<OriginRule>().is_ok());
         assert!("a.example".parse::<OriginRule>().is_err_and(|why| why.contains("https://example.com")));
         for good in ["10.0.0.7", "10.0.0.0/8", "::1", "fd00::/8", "unix"] {
             assert!(good.parse::<TrustedProxy>().is_ok(), "{good}");
+        }
+        for mapped in ["::ffff:10.0.0.7", "::ffff:10.0.0.0/104"] {
+            assert!(mapped.parse::<TrustedProxy>().is_err_and(|why| why.contains("as IPv4")), "{mapped}");
+        }
+        for bad in ["", " ", "a\n", " a", "a\t"] {
+            assert!(text(bad).is_err(), "{bad:?}");
         }
         for bad in ["", "10.0.0.0/33", "10.0.0", "proxy.lan", "unix:/x"] {
             assert!(bad.parse::<TrustedProxy>().is_err_and(|why| why.contains("10.0.0.0/8")), "{bad}");

@@ -2,15 +2,19 @@
 //! judged by the same rules; its errors name the file, the line and the key, and show nothing of a secret.
 
 use std::error::Error;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction};
 use toml::de::{DeTable, DeValue};
 
-use super::{declaration, declarations, is_secret, is_url, parse, show};
+use super::faults::Faults;
+use super::{declaration, declarations, is_secret, is_url, parse_alone, show};
+use crate::gateway::files;
 use crate::gateway::spelling::nearest;
+
+/// The largest configuration file, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A file that was read and is sound by itself.
 #[derive(Clone)]
@@ -38,11 +42,25 @@ enum Kind {
 }
 
 impl File {
-    /// Reads a file, and judges each of its values.
-    pub fn read(path: &Path) -> Result<File, String> {
-        let text = fs::read_to_string(path).map_err(|why| format!("config {}: {why}", path.display()))?;
-        let entries = entries(&text).map_err(|(line, why)| format!("{}:{line}: {why}", path.display()))?;
-        Ok(File { path: path.to_owned(), entries })
+    /// Reads a file, and judges each of its values. Those that are unsound are left out, and are in `faults`. `None`: it
+    /// cannot be read, or is no TOML.
+    pub fn read(path: &Path, faults: &mut Faults) -> Option<File> {
+        let text = match files::read_text(path, FILE_BYTES_MAX) {
+            Ok(text) => text,
+            Err(why) => {
+                faults.blame("config", format!("config {}: {why}", path.display()));
+                return None;
+            }
+        };
+        let Read { entries, wrong, is_toml } = entries(&text);
+        for Wrong { line, key, why } in wrong {
+            let text = format!("{}:{line}: {why}", path.display());
+            match key {
+                Some(key) => faults.blame(key, text),
+                None => faults.add(&[], text),
+            }
+        }
+        is_toml.then(|| File { path: path.to_owned(), entries })
     }
 
     /// What it says of a key.
@@ -59,27 +77,54 @@ impl Entry {
     }
 }
 
-/// The keys of a file's text; or the line of what is wrong with it, and what that is.
-fn entries(text: &str) -> Result<Vec<Entry>, (usize, String)> {
-    let line_of = |offset: usize| text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
-    // The parser's own message quotes the line, which may hold a secret.
-    let table = DeTable::parse(text).map_err(|error| {
-        let offset = error.span().map_or(0, |span| span.start);
-        (line_of(offset), error.message().to_owned())
-    })?;
-    let mut entries = Vec::new();
-    for (key, value) in table.get_ref() {
-        let line = line_of(key.span().start);
-        let name: &str = key.get_ref();
-        let entry = entry(name, value.get_ref(), line).map_err(|why| (line, why))?;
-        entries.push(entry);
-    }
-    Ok(entries)
+/// The keys of a file's text, and what is wrong with it.
+struct Read {
+    entries: Vec<Entry>,
+    /// In the order of its lines.
+    wrong: Vec<Wrong>,
+    is_toml: bool,
 }
 
-fn entry(name: &str, value: &DeValue<'_>, line: usize) -> Result<Entry, String> {
+/// What is wrong with a line.
+struct Wrong {
+    line: usize,
+    /// The setting that is left without a value.
+    key: Option<&'static str>,
+    why: String,
+}
+
+fn entries(text: &str) -> Read {
+    let line_of = |offset: usize| text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut read = Read { entries: Vec::new(), wrong: Vec::new(), is_toml: errors.is_empty() };
+    for error in errors {
+        let line = line_of(error.span().map_or(0, |span| span.start));
+        // One slip in a line is often several to the parser.
+        if read.wrong.iter().all(|wrong| wrong.line != line) {
+            // The parser's own display quotes the line, which may hold a secret.
+            read.wrong.push(Wrong { line, key: None, why: error.message().to_owned() });
+        }
+    }
+    if read.is_toml {
+        for (key, value) in table.get_ref() {
+            let line = line_of(key.span().start);
+            let name: &str = key.get_ref();
+            match entry(name, value.get_ref(), line) {
+                Ok(entry) => read.entries.push(entry),
+                Err(whys) => {
+                    let key = declaration(name).map(|arg| arg.get_id().as_str());
+                    read.wrong.extend(whys.into_iter().map(|why| Wrong { line, key, why }));
+                }
+            }
+        }
+    }
+    read.wrong.sort_by_key(|wrong| wrong.line);
+    read
+}
+
+fn entry(name: &str, value: &DeValue<'_>, line: usize) -> Result<Entry, Vec<String>> {
     if name == "config" {
-        return Err("config: the file cannot name another; give --config or FDPUSH_CONFIG".to_owned());
+        return Err(vec!["config: the file cannot name another; give --config or FDPUSH_CONFIG".to_owned()]);
     }
     let Some(arg) = declaration(name) else {
         let names = declarations().map(|arg| arg.get_id().as_str()).filter(|key| *key != "config");
@@ -88,13 +133,17 @@ fn entry(name: &str, value: &DeValue<'_>, line: usize) -> Result<Entry, String> 
             None => "`fdpush config` prints all there are".to_owned(),
         };
         let form = if value.is_table() { " (there are no tables: all keys are at the top)" } else { "" };
-        return Err(format!("unknown key {name}{form}; {hint}"));
+        return Err(vec![format!("unknown key {name}{form}; {hint}")]);
     };
     let key = arg.get_id().as_str();
-    let values = values(arg, value).map_err(|why| format!("{key}: {why}"))?;
-    let entry = Entry { key, line, values };
-    judge(arg, &entry)?;
-    Ok(entry)
+    let values = values(arg, value).map_err(|why| vec![format!("{key}: {why}")])?;
+    let wrong: Vec<String> = judge_all(arg, &values)
+        .map(|(value, why)| match value {
+            Some(value) => format!("{key} = {}: {why}", show::value(arg, &[value.to_owned()])),
+            None => format!("{key}: {why}"),
+        })
+        .collect();
+    if wrong.is_empty() { Ok(Entry { key, line, values }) } else { Err(wrong) }
 }
 
 /// The values of a key as flags have them.
@@ -120,19 +169,22 @@ fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     Ok(values)
 }
 
-/// Has clap judge the values, which it would otherwise do as though they stood on the command line.
-fn judge(arg: &Arg, entry: &Entry) -> Result<(), String> {
-    let line = ["fdpush", "serve"].into_iter().map(str::to_owned).chain(entry.flags());
-    let Err(error) = parse(line.map(Into::into)) else { return Ok(()) };
-    let why = match (error.get(ContextKind::ValidValue), error.source()) {
+/// The values that cannot be, and why. A value that is for no eyes is left out.
+pub fn judge_all<'a>(arg: &'a Arg, values: &'a [String]) -> impl Iterator<Item = (Option<&'a str>, String)> {
+    let is_shown = !is_secret(arg) && !is_url(arg);
+    values.iter().filter_map(move |value| Some((is_shown.then_some(value.as_str()), judge(arg, value)?)))
+}
+
+/// Has clap judge a value, as though it stood alone on the command line.
+fn judge(arg: &Arg, value: &str) -> Option<String> {
+    let error = parse_alone(&format!("--{}={value}", arg.get_long()?)).err()?;
+    Some(match (error.get(ContextKind::ValidValue), error.source()) {
         (Some(ContextValue::Strings(valid)), _) if !valid.is_empty() => format!("expected {}", valid.join(", ")),
         (_, Some(why)) => why.to_string(),
+        // clap has no words of its own for an empty value.
+        _ if value.is_empty() => "it must not be empty".to_owned(),
         _ => error.kind().to_string(),
-    };
-    if is_secret(arg) || is_url(arg) {
-        return Err(format!("{}: {why}", entry.key));
-    }
-    Err(format!("{} = {}: {why}", entry.key, show::value(arg, &entry.values)))
+    })
 }
 
 impl Kind {
@@ -179,13 +231,23 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> (usize, String) {
-        entries(text).err().unwrap_or_else(|| panic!("{text} passed"))
+        let wrong = entries(text).wrong.into_iter().next().unwrap_or_else(|| panic!("{text} passed"));
+        (wrong.line, wrong.why)
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told() {
+        let lines = |text: &str| -> Vec<usize> { entries(text).wrong.iter().map(|wrong| wrong.line).collect() };
+        assert_eq!(lines("missed_max = 0\ncolour = 1\nlog = \"warn\"\nheaders_max = 1.5\n"), [1, 2, 4]);
+        assert_eq!(lines("origin = [\"a\", \"https://good.example\", \"https://b/\"]"), [1, 1]);
+        assert_eq!(lines("log = \"warn\nmissed_max = \nheaders_max = 5 5\n"), [1, 2, 3]);
     }
 
     #[test]
     fn values_become_flags() {
         let text = "ping_every = \"5s\"\nmissed_max = 3\nlisten = [\"a:1\", \"unix:/x\"]\nhead_bytes_max = 0x1000\n";
-        let entries = entries(text).unwrap_or_else(|why| panic!("{why:?}"));
+        let Read { entries, wrong, .. } = entries(text);
+        assert!(wrong.is_empty());
         let mut flags: Vec<String> = entries.iter().flat_map(Entry::flags).collect();
         flags.sort();
         let expected =
@@ -205,10 +267,10 @@ mod tests {
             ("ping_every = 5", 1, &["ping_every", "an integer", "expected a string"]),
             ("ping_every = \"soon\"", 1, &["ping_every", "soon", "25s"]),
             ("missed_max = \"2\"", 1, &["missed_max", "a string", "expected an integer"]),
-            ("missed_max = 0", 1, &["missed_max", "1.."]),
+            ("missed_max = 0", 1, &["missed_max", "at least 1"]),
             ("queue_bytes_max = 1.5", 1, &["queue_bytes_max", "a float", "64KiB"]),
             ("listen = \"a:1\"", 1, &["listen", "expected an array of strings"]),
-            ("listen = [\"a\"]", 1, &["listen", "\"a\"", "HOST:PORT, [V6]:PORT or unix:PATH"]),
+            ("listen = [\"a\"]", 1, &["listen", "[\"a\"]", "HOST:PORT, [V6]:PORT or unix:PATH"]),
             ("api = []", 1, &["api", "empty"]),
             ("origin = [\"https://a,https://b\"]", 1, &["origin", "comma"]),
             ("auth = \"magic\"", 1, &["auth", "magic", "trust, jwt, webhook"]),

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use fdpush::Address;
 
 use super::Settings;
+use super::faults::Faults;
 use crate::gateway::auth::jwt;
-use crate::gateway::cli::{self, ApiAddress, Auth, Secret};
+use crate::gateway::cli::{self, ApiAddress, Auth, Endpoint, Secret};
 use crate::gateway::contact;
 
 /// What only one socket can be bound to.
@@ -27,20 +28,27 @@ struct Wish {
 }
 
 impl Settings {
-    /// What else can be said without listening: that all names can be resolved, that no two sockets want one place, that
-    /// nobody has to be trusted who should not, that keys are keys, and that back ends can be spoken to.
-    ///
-    /// # Errors
-    /// Names the setting.
-    pub fn check(&self) -> Result<(), String> {
+    /// Collects what else can be wrong, short of listening: names that have no address, two sockets with one address,
+    /// clients that are believed though other machines reach them, keys that cannot be used, back ends that cannot be
+    /// asked.
+    pub(super) fn check(&self, faults: &mut Faults) {
         let mut addresses: Vec<Address> = Vec::new();
         for endpoint in &self.serve.listen {
-            addresses.extend(endpoint.resolve()?);
+            match endpoint.resolve() {
+                Ok(resolved) => addresses.extend(resolved),
+                Err(why) => faults.add(&["listen"], format!("{}: {why}", self.layers.name("listen"))),
+            }
         }
-        self.serve.check_trust(&addresses)?;
-        self.check_places()?;
-        self.token_keys()?;
-        contact::check(&self.serve).map_err(|why| why.to_string())
+        if let Err(why) = self.serve.check_trust(&addresses) {
+            faults.add(&["listen", "auth"], why);
+        }
+        self.check_places(faults);
+        if let Err(why) = self.token_keys() {
+            faults.add(&["auth", "jwt_secret", "jwt_key_file"], why);
+        }
+        if let Err(why) = contact::check(&self.serve) {
+            faults.add(&["webhook", "auth_url", "webhook_secret", "webhook_ca_file", "node"], why.to_string());
+        }
     }
 
     /// The keys that tokens are checked with; none where clients come in otherwise.
@@ -57,42 +65,52 @@ impl Settings {
         Ok(Some(keys.issuer(jwt_issuer.clone()).audience(jwt_audience.clone())))
     }
 
-    fn check_places(&self) -> Result<(), String> {
-        let wishes = self.wishes()?;
+    fn check_places(&self, faults: &mut Faults) {
+        let wishes = self.wishes(faults);
         for (index, wish) in wishes.iter().enumerate() {
             let name = self.layers.name(wish.key);
             for path in wish.places.iter().filter_map(Place::file) {
-                UnixAddr::from_pathname(path).map_err(|why| format!("{name}: {}: {why}", wish.text))?;
+                if let Err(why) = UnixAddr::from_pathname(path) {
+                    faults.add(&[wish.key], format!("{name}: {}: {why}", wish.text));
+                }
             }
             let collides = |other: &&Wish| other.places.iter().any(|place| wish.places.iter().any(|p| p.is_in(place)));
             if let Some(other) = wishes.iter().take(index).find(collides) {
                 let (text, whose, taken) = (&wish.text, self.layers.name(other.key), &other.text);
-                return Err(format!("{name}: {text} is taken already, by {taken} of {whose}"));
+                let keys = [wish.key, other.key];
+                faults.add(&keys, format!("{name}: {text} is taken already, by {taken} of {whose}"));
             }
         }
-        Ok(())
     }
 
-    fn wishes(&self) -> Result<Vec<Wish>, String> {
+    fn wishes(&self, faults: &mut Faults) -> Vec<Wish> {
         let of = |address: Address| match address {
             Address::Tcp(address) => Place::Tcp(address),
             Address::Unix(path) => Place::File(path),
         };
+        let resolved = |endpoint: &Endpoint| -> Result<Vec<Place>, String> {
+            Ok(endpoint.resolve()?.into_iter().map(of).collect())
+        };
         let mut wishes = Vec::new();
         for endpoint in &self.serve.listen {
-            let places = endpoint.resolve()?.into_iter().map(of).collect();
+            // A name without an address was told before.
+            let places = resolved(endpoint).unwrap_or_default();
             wishes.push(Wish { key: "listen", text: endpoint.to_string(), places });
         }
         for address in self.serve.api_addresses() {
             let places = match address {
-                ApiAddress::Http(endpoint) => endpoint.resolve()?.into_iter().map(of).collect(),
-                ApiAddress::Udp(_) => address.resolve_udp()?.into_iter().map(Place::Udp).collect(),
-                ApiAddress::UnixDatagram(path) => vec![Place::File(path.clone())],
-                ApiAddress::Off => Vec::new(),
+                ApiAddress::Http(endpoint) => resolved(endpoint),
+                ApiAddress::Udp(_) => address.resolve_udp().map(|udp| udp.into_iter().map(Place::Udp).collect()),
+                ApiAddress::UnixDatagram(path) => Ok(vec![Place::File(path.clone())]),
+                ApiAddress::Off => Ok(Vec::new()),
             };
+            let places = places.unwrap_or_else(|why| {
+                faults.add(&["api"], format!("{}: {why}", self.layers.name("api")));
+                Vec::new()
+            });
             wishes.push(Wish { key: "api", text: address.to_string(), places });
         }
-        Ok(wishes)
+        wishes
     }
 }
 

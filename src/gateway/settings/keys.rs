@@ -4,66 +4,79 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::faults::Faults;
 use crate::gateway::auth::api_keys::check;
 use crate::gateway::auth::jwt::{self, KeyFile};
-use crate::gateway::cli::{Api, Jwt, Secret};
+use crate::gateway::cli::{Api, Jwt, Secret, bare};
+use crate::gateway::files;
 
-/// The keys that were given, as `name` in a complaint, and those in the file.
-pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>) -> Result<Vec<Secret>, String> {
-    let mut keys = Vec::new();
-    for key in &api.api_key {
-        check(key.expose()).map_err(|why| format!("{name}: {why}"))?;
-        keys.push(key.clone());
+/// The largest file of API keys, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The keys that were given, as `name` in an error, and those in the file.
+pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<Secret> {
+    for why in api.api_key.iter().filter_map(|key| check(key.expose()).err()) {
+        faults.blame("api_key", format!("{name}: {why}"));
     }
-    if let Some(path) = &api.api_key_file {
-        let text = read("api_key_file", path)?;
-        warnings.extend(exposure(path));
-        let count = keys.len();
-        for (line, key) in listed(&text) {
-            let named = |why: &str| format!("api_key_file {}:{line}: {why}", path.display());
-            check(key).map_err(named)?;
-            keys.push(key.parse().map_err(|why: String| named(&why))?);
+    let mut keys = api.api_key.clone();
+    let Some(path) = &api.api_key_file else { return keys };
+    let text = match files::read_text(path, FILE_BYTES_MAX) {
+        Ok(text) => text,
+        Err(why) => {
+            faults.blame("api_key_file", format!("api_key_file {}: {why}", path.display()));
+            return keys;
         }
-        if keys.len() == count {
-            return Err(format!("api_key_file {}: there is no key in it: expected one a line", path.display()));
+    };
+    warnings.extend(exposure(path));
+    let mut is_empty = true;
+    for (line, key) in listed(&text) {
+        is_empty = false;
+        match check(key).map_err(str::to_owned).and_then(|()| key.parse()) {
+            Ok(key) => keys.push(key),
+            Err(why) => faults.blame("api_key_file", format!("api_key_file {}:{line}: {why}", path.display())),
         }
     }
-    Ok(keys)
+    if is_empty {
+        let why = "there is no key in it: expected one a line";
+        faults.blame("api_key_file", format!("api_key_file {}: {why}", path.display()));
+    }
+    keys
 }
 
 /// The keys of a file, with their lines, counted from 1.
 fn listed(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
-    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| (number, bare(line)))
 }
 
 /// The key files of tokens, read and judged; the secrets beside them are judged too.
-pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>) -> Result<Vec<KeyFile>, String> {
-    let mut files = Vec::new();
+pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<KeyFile> {
+    let mut read = Vec::new();
     for path in &jwt.jwt_key_file {
-        let file = KeyFile::read(path)?;
-        // A public key is for everybody.
-        if file.secret().is_some() {
-            warnings.extend(exposure(path));
+        match KeyFile::read(path) {
+            Ok(file) => {
+                // A public key is for everybody.
+                if file.secret().is_some() {
+                    warnings.extend(exposure(path));
+                }
+                read.push(file);
+            }
+            Err(why) => faults.blame("jwt_key_file", why),
         }
-        files.push(file);
     }
     for secret in &jwt.jwt_secret {
         let secret = secret.expose().as_bytes();
-        jwt::check_secret(secret).map_err(|why| format!("jwt_secret: {why}"))?;
+        if let Err(why) = jwt::check_secret(secret) {
+            faults.blame("jwt_secret", format!("jwt_secret: {why}"));
+        }
     }
-    Ok(files)
+    read
 }
 
 /// A warning of a file with secrets that everybody on this machine can read.
 pub fn exposure(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode();
     (mode & 0o004 != 0).then(|| format!("{} holds secrets and can be read by everybody: chmod o-r it", path.display()))
-}
-
-/// The text of a file that the setting `key` names.
-fn read(key: &str, path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|why| format!("{key} {}: {why}", path.display()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 //! `cli.rs` is the one declaration. What the file says is put on the command line where neither flag nor variable says
 //! otherwise, and that line is parsed again: what a value may be is decided in one place.
 
+mod faults;
 mod file;
+mod given;
 mod judge;
 mod keys;
 pub mod reload;
@@ -15,11 +17,14 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgMatches, FromArgMatches};
 
+pub use self::faults::Faults;
 use self::file::File;
+use self::given::{Given, parse, parse_alone};
+pub use self::given::{command, is_of_a_value};
 use super::auth::jwt::{self, Grant, KeyFile};
-use super::cli::{Cli, Secret, Serve, Token};
+use super::cli::{Secret, Serve, Token};
 use super::spelling::nearest;
 
 /// All settings, and where each comes from.
@@ -52,22 +57,51 @@ enum Source {
 }
 
 impl Settings {
-    /// The settings of a command line that clap has let pass, with its environment and its file.
+    /// The settings of a command line, with its environment and its file.
     ///
     /// # Errors
-    /// Names the file or the flag, the key, and what is allowed.
-    pub fn load(line: Vec<OsString>) -> Result<Settings, String> {
-        Settings::of(Layers::read(line)?)
+    /// All that is wrong. Each names the file or the flag, the key, and what is allowed.
+    pub fn load(line: Vec<OsString>) -> Result<Settings, Faults> {
+        let mut faults = Faults::default();
+        let settings = Layers::read(line, &mut faults).and_then(|layers| Settings::of(layers, &mut faults));
+        match settings {
+            Some(settings) if faults.is_empty() => Ok(settings),
+            _ => Err(faults),
+        }
     }
 
-    fn of(layers: Layers) -> Result<Settings, String> {
+    /// The same, and all else that can be judged without listening.
+    ///
+    /// # Errors
+    /// As [`load`](Settings::load).
+    pub fn load_and_check(line: Vec<OsString>) -> Result<Settings, Faults> {
+        let mut faults = Faults::default();
+        let settings = Layers::read(line, &mut faults).and_then(|layers| Settings::of(layers, &mut faults));
+        if let Some(settings) = &settings {
+            settings.check(&mut faults);
+        }
+        match settings {
+            Some(settings) if faults.is_empty() => Ok(settings),
+            _ => Err(faults),
+        }
+    }
+
+    /// The settings of these layers, as far as they have values. What is wrong with them is in `faults`.
+    fn of(layers: Layers, faults: &mut Faults) -> Option<Settings> {
         let mut warnings = layers.mistyped_variables(std::env::vars_os().map(|(name, _)| name));
-        let serve = Serve::from_arg_matches(&layers.all).map_err(|error| error.to_string())?;
-        let api_keys = keys::api_keys(&serve.api, &layers.name("api_key"), &mut warnings)?;
-        let jwt_keys = keys::jwt_keys(&serve.clients.jwt, &mut warnings)?;
+        warnings.extend(layers.empty_variables());
+        let serve = match Serve::from_arg_matches(&layers.all) {
+            Ok(serve) => serve,
+            Err(error) => {
+                faults.add(&[], error.to_string());
+                return None;
+            }
+        };
+        let api_keys = keys::api_keys(&serve.api, &layers.name("api_key"), &mut warnings, faults);
+        let jwt_keys = keys::jwt_keys(&serve.clients.jwt, &mut warnings, faults);
         let mut settings = Settings { serve, layers, api_keys, jwt_keys, warnings };
-        settings.check_soundness()?;
-        Ok(settings)
+        settings.check_soundness(faults);
+        Some(settings)
     }
 
     /// The keys that back ends may show: the flag's and the file's.
@@ -83,6 +117,13 @@ impl Settings {
     /// The files that tokens are checked with, in the order of the flags.
     pub fn jwt_keys(&self) -> &[KeyFile] {
         &self.jwt_keys
+    }
+
+    /// The files that these settings come from, and that SIGHUP reads again.
+    fn files(&self) -> Vec<PathBuf> {
+        let config = self.layers.file.iter().map(|file| &file.path);
+        let keys = self.serve.api.api_key_file.iter().chain(&self.serve.clients.jwt.jwt_key_file);
+        config.chain(keys).cloned().collect()
     }
 
     /// What is strange and yet no error, for the log.
@@ -105,14 +146,17 @@ impl Settings {
 ///
 /// # Errors
 /// As [`Settings::load`], and where there is no secret to make it with.
-pub fn token(line: Vec<OsString>) -> Result<String, String> {
-    let layers = Layers::read(line)?;
+pub fn token(line: Vec<OsString>) -> Result<String, Faults> {
+    let mut faults = Faults::default();
+    let layers = Layers::read(line, &mut faults);
+    let Some(layers) = layers.filter(|_| faults.is_empty()) else { return Err(faults) };
     let token = Token::from_arg_matches(&layers.all).map_err(|error| error.to_string())?;
-    let files = keys::jwt_keys(&token.jwt, &mut Vec::new())?;
+    let files = keys::jwt_keys(&token.jwt, &mut Vec::new(), &mut faults);
+    faults.into_result()?;
     let given = token.jwt.jwt_secret.first().map(|secret| secret.expose().as_bytes());
     let secret = given.or_else(|| files.iter().find_map(KeyFile::secret));
-    let secret =
-        secret.ok_or("a token is made with a secret: give --jwt-secret, or a --jwt-key-file that holds one")?;
+    let secret = secret
+        .ok_or("a token is made with a secret: give --jwt-secret, or a --jwt-key-file that holds one".to_owned())?;
     let grant = Grant {
         uid: &token.uid,
         groups: &token.groups,
@@ -120,23 +164,33 @@ pub fn token(line: Vec<OsString>) -> Result<String, String> {
         issuer: token.jwt.jwt_issuer.as_deref(),
         audience: token.jwt.jwt_audience.as_deref(),
     };
-    jwt::issue(secret, &grant)
+    Ok(jwt::issue(secret, &grant)?)
 }
 
 impl Layers {
     /// The layers of a command line, with the file that it, or the environment, names.
-    fn read(line: Vec<OsString>) -> Result<Layers, String> {
-        let above = parse(line.iter().cloned()).map_err(|error| error.to_string())?;
-        let path: Option<&PathBuf> = above.get_one("config");
-        let file = path.map(|path| File::read(path)).transpose()?;
-        Layers::stack(line, above, file)
+    fn read(line: Vec<OsString>, faults: &mut Faults) -> Option<Layers> {
+        let given = Given::read(line, faults)?;
+        let path: Option<&PathBuf> = given.matches.get_one("config");
+        let file = match path {
+            Some(path) => Some(File::read(path, faults)?),
+            None => None,
+        };
+        match Layers::stack(given, file) {
+            Ok(layers) => Some(layers),
+            Err(why) => {
+                faults.add(&[], why);
+                None
+            }
+        }
     }
 
     /// Puts what the file says below what flags and environment say.
-    fn stack(line: Vec<OsString>, above: ArgMatches, file: Option<File>) -> Result<Layers, String> {
+    fn stack(given: Given, file: Option<File>) -> Result<Layers, String> {
+        let Given { line, without, matches: above } = given;
         let entries = file.iter().flat_map(|file| &file.entries);
         // The file is for all subcommands; a key that this one does not have is for another.
-        let cli = Cli::command();
+        let cli = command();
         let subcommand = line.get(1).and_then(|name| cli.find_subcommand(name));
         let has = |key: &str| subcommand.is_some_and(|command| command.get_arguments().any(|arg| arg.get_id() == key));
         let below = entries.filter(|entry| has(entry.key) && !is_given(&above, entry.key));
@@ -145,7 +199,7 @@ impl Layers {
         let name_end = line.len().min(2);
         let stacked: Vec<OsString> =
             line[..name_end].iter().cloned().chain(flags).chain(line[name_end..].iter().cloned()).collect();
-        let all = parse(stacked).map_err(|error| error.to_string())?;
+        let all = parse(stacked, &without).map_err(|error| error.to_string())?;
         Ok(Layers { line, above, file, all })
     }
 
@@ -183,6 +237,14 @@ impl Layers {
         }
     }
 
+    /// Warnings of variables without a value whose setting protects something.
+    fn empty_variables(&self) -> Vec<String> {
+        let guards =
+            |arg: &&Arg| is_secret(arg) || ["auth", "jwt_issuer", "jwt_audience"].contains(&arg.get_id().as_str());
+        let empty = declarations().filter(guards).filter_map(given::empty_variable);
+        empty.map(|name| format!("{name} is empty, and so is not set")).collect()
+    }
+
     /// Warnings of variables that look like ours and are none. Others are left alone: what starts containers makes
     /// variables of services' names.
     fn mistyped_variables(&self, names: impl Iterator<Item = OsString>) -> Vec<String> {
@@ -198,12 +260,6 @@ impl Layers {
         }
         warnings
     }
-}
-
-/// What clap makes of a line: the flags of its subcommand.
-fn parse(line: impl IntoIterator<Item = OsString>) -> Result<ArgMatches, clap::Error> {
-    let mut matches = Cli::command().try_get_matches_from(line)?;
-    Ok(matches.remove_subcommand().map_or(matches, |(_, matches)| matches))
 }
 
 /// All settings, as they are declared.

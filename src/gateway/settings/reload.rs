@@ -1,8 +1,11 @@
 //! SIGHUP: the file is read again, with the files that it names. What cannot change while the server runs stays as it
 //! is, so that the settings always say what is in effect.
 
+use std::path::PathBuf;
+
 use super::file::{Entry, File};
-use super::{Layers, Settings, Source, declarations};
+use super::given::Given;
+use super::{Faults, Layers, Settings, Source, declarations};
 
 /// The settings that can change while the server runs.
 const RELOADABLE: &[&str] = &[
@@ -51,6 +54,8 @@ pub struct Reloaded {
     pub changed: Vec<&'static str>,
     /// The keys of those that would have changed, and for which the server must be started anew.
     pub restart: Vec<&'static str>,
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
     /// What changed in the file and has no effect, and by which flag or variable that is: `api_key by FDPUSH_API_KEY`.
     pub hidden: Vec<String>,
 }
@@ -59,7 +64,7 @@ pub struct Reloaded {
 ///
 /// # Errors
 /// As [`Settings::load`]: then all stays as it is.
-pub fn reload(old: &Settings) -> Result<Reloaded, String> {
+pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
     let wanted = Settings::load(old.layers.line.clone())?;
     let differs = |key: &&str| {
         old.layers.values(key) != wanted.layers.values(key)
@@ -69,12 +74,20 @@ pub fn reload(old: &Settings) -> Result<Reloaded, String> {
     let keys = declarations().map(|arg| arg.get_id().as_str());
     let (changed, restart): (Vec<_>, Vec<_>) = keys.filter(differs).partition(|key| RELOADABLE.contains(key));
     let hidden = hidden(&old.layers, &wanted.layers);
+    let files = wanted.files();
     if restart.is_empty() {
-        return Ok(Reloaded { settings: wanted, changed, restart, hidden });
+        return Ok(Reloaded { settings: wanted, changed, restart, files, hidden });
     }
-    let settings = Settings::of(mixed(old, wanted)?)
-        .map_err(|why| format!("{why}; that comes of what cannot change without a restart: {}", restart.join(", ")))?;
-    Ok(Reloaded { settings, changed, restart, hidden })
+    let mut faults = Faults::default();
+    let settings = Settings::of(mixed(old, wanted)?, &mut faults);
+    match settings {
+        Some(settings) if faults.is_empty() => Ok(Reloaded { settings, changed, restart, files, hidden }),
+        _ => {
+            let why = format!("that comes of what cannot change without a restart: {}", restart.join(", "));
+            faults.add(&[], why);
+            Err(faults)
+        }
+    }
 }
 
 /// The keys of the file that changed below a flag or a variable.
@@ -89,14 +102,15 @@ fn hidden(old: &Layers, wanted: &Layers) -> Vec<String> {
 
 /// The layers that are wanted, with what cannot change as it was.
 fn mixed(old: &Settings, wanted: Settings) -> Result<Layers, String> {
-    let Layers { line, above, file, .. } = wanted.layers;
+    let Layers { line, above: matches, file, .. } = wanted.layers;
+    let given = Given { line, without: Default::default(), matches };
     let entries = |file: &Option<File>, is_reloadable: bool| -> Vec<Entry> {
         let entries = file.iter().flat_map(|file| &file.entries);
         entries.filter(|entry| RELOADABLE.contains(&entry.key) == is_reloadable).cloned().collect()
     };
     let kept = entries(&old.layers.file, false);
     let entries = kept.into_iter().chain(entries(&file, true)).collect();
-    Layers::stack(line, above, file.map(|file| File { path: file.path, entries }))
+    Layers::stack(given, file.map(|file| File { path: file.path, entries }))
 }
 
 #[cfg(test)]
@@ -141,9 +155,10 @@ mod tests {
         let old = load(&file, &["--headers-max", "16"]);
         let text = "log = \"error\"\ninbox_max = 20\nheaders_max = 64\nnode = \"n\"\norigin = [\"*\"]\n";
         fs::write(&file.0, text).expect("a file");
-        let Reloaded { settings, changed, restart, hidden } = reload(&old).unwrap_or_else(|why| panic!("{why}"));
+        let Reloaded { settings, changed, restart, hidden, files } = reload(&old).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!((changed, restart), (vec!["log", "origin"], vec!["inbox_max", "node"]));
         assert_eq!(hidden, ["headers_max by --headers-max"]);
+        assert_eq!(files, std::slice::from_ref(&file.0));
         assert_eq!(settings.serve.limits().inbox_max, 10, "in effect is what was");
         assert_eq!(settings.serve.hooks.node, None);
         assert_eq!(settings.serve.limits().headers_max, 16, "a flag goes before the file");
@@ -184,8 +199,8 @@ mod tests {
         let file = Scratch::new("unsound", "headers_max = 32\n");
         let old = load(&file, &[]);
         fs::write(&file.0, "headers_max = 0\n").expect("a file");
-        let why = reload(&old).err().expect("refused");
-        assert!(why.contains(":1: headers_max = 0: 0 is not in 1..=256"), "{why}");
+        let why = reload(&old).err().expect("refused").to_string();
+        assert!(why.contains(":1: headers_max = 0: it must be from 1 to 256"), "{why}");
         fs::remove_file(&file.0).expect("a file");
         assert!(reload(&old).is_err());
     }

@@ -4,13 +4,14 @@
 //! and cannot be used as one is refused, and never taken for an HS256 secret, which anybody could then sign with.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use jsonwebtoken::crypto::{self, rust_crypto};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
+
+use crate::gateway::cli::bare;
+use crate::gateway::files;
 
 /// The largest key file, in bytes. An RSA key of 4096 bits has 800.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -48,12 +49,7 @@ impl KeyFile {
     /// Names the file, and says why it cannot be used.
     pub fn read(path: &Path) -> Result<KeyFile, String> {
         let named = |why: String| format!("jwt_key_file {}: {why}", path.display());
-        let mut bytes = Vec::new();
-        let mut file = File::open(path).map_err(|error| named(error.to_string()))?.take(FILE_BYTES_MAX + 1);
-        file.read_to_end(&mut bytes).map_err(|error| named(error.to_string()))?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(named(format!("it has more than {FILE_BYTES_MAX} bytes")));
-        }
+        let bytes = files::read(path, FILE_BYTES_MAX).map_err(named)?;
         let file = KeyFile { path: path.to_owned(), bytes };
         file.key().map_err(named)?;
         Ok(file)
@@ -61,18 +57,22 @@ impl KeyFile {
 
     /// The HS256 secret in it; none where it holds a public key.
     ///
-    /// Editors end a text with a line end, which is no part of it; of a binary secret every byte counts.
+    /// Of a text, what is [`bare`]; of a binary secret, every byte.
     pub fn secret(&self) -> Option<&[u8]> {
         if has_pem_mark(&self.bytes) {
             return None;
         }
-        let is_text = str::from_utf8(&self.bytes).is_ok();
-        let line = self.bytes.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        Some(line.filter(|_| is_text).unwrap_or(&self.bytes))
+        Some(text_of(&self.bytes).map_or(&*self.bytes, |text| bare(text).as_bytes()))
     }
 
     fn key(&self) -> Result<(DecodingKey, Algorithm), String> {
-        self.secret().map_or_else(|| public_key(&self.bytes), secret_key)
+        match self.secret() {
+            Some(secret) if text_of(secret).is_some_and(|text| text.contains(['\n', '\r'])) => {
+                Err("it has several lines: a secret is one".to_owned())
+            }
+            Some(secret) => secret_key(secret),
+            None => public_key(self.bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&self.bytes)),
+        }
     }
 }
 
@@ -208,6 +208,12 @@ fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
         Algorithm::EdDSA if bytes.len() != 32 => false,
         _ => crypto::verify("", b"", key, algorithm).is_ok(),
     }
+}
+
+/// Lines of text; `None` for anything else, as random bytes are.
+fn text_of(bytes: &[u8]) -> Option<&str> {
+    let is_other = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    str::from_utf8(bytes).ok().filter(|text| !text.contains(is_other))
 }
 
 /// Whether it is, or was meant to be, PEM (RFC 7468).

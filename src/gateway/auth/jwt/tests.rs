@@ -388,13 +388,22 @@ fn keys_that_cannot_be_used_are_refused_at_the_start() {
 }
 
 #[test]
-fn the_line_end_of_a_text_file_is_no_part_of_its_secret() {
-    for end in ["\n", "\r\n", ""] {
-        let file = format!("{}{end}", samples::SECRET);
-        assert!(load(&[], &[&file]).verify_at(samples::HS256, NOW).is_ok(), "{end:?}");
+fn what_editors_add_to_a_text_file_is_no_part_of_its_secret() {
+    for (start, end) in [("", ""), ("", "\n"), ("", "\r\n"), ("\u{feff}", "\n"), ("'", "'\n"), ("\u{feff}\"", "\"\r\n")]
+    {
+        let file = format!("{start}{}{end}", samples::SECRET);
+        assert!(load(&[], &[&file]).verify_at(samples::HS256, NOW).is_ok(), "{file:?}");
     }
-    let file = format!("{}\n\n", samples::SECRET);
-    assert_eq!(load(&[], &[&file]).verify_at(samples::HS256, NOW), Err(TokenError::Signature));
+    let lines = format!("{}\n# the old one\n", samples::SECRET);
+    for lines in [lines, format!("{}\n\n", samples::SECRET), format!("\n{}", samples::SECRET)] {
+        assert!(try_load(&[], &[lines.as_bytes()]).is_err_and(|why| why.contains("several lines")), "{lines:?}");
+    }
+    // A byte-order mark before PEM, too.
+    let marked = format!("\u{feff}{}", samples::ED);
+    assert!(load(&[], &[&marked]).verify_at(samples::EDDSA, NOW).is_ok());
+    // Every byte of what is no text counts.
+    let binary = b"\xef\xbb\xbf\"\x00\xff 0123456789abcdef0123456789abcdef\"\n";
+    assert_eq!(KeyFile::read(&File::new(&binary[..]).0).expect("a secret").secret(), Some(&binary[..]));
 }
 
 #[test]

@@ -1,0 +1,91 @@
+//! Secrets, and which bytes of what was given are the secret.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What `fdpush config` prints in a secret's stead; no secret can be this.
+pub const MASK: &str = "***";
+
+/// What must not be seen: in no log, no error, no debug output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl FromStr for Secret {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Secret, String> {
+        match bare(text) {
+            "" => Err("a secret must not be empty".to_owned()),
+            MASK => Err(format!("{MASK} is what `fdpush config` prints in a secret's stead: give the secret itself")),
+            secret if secret.contains("-----BEGIN") => {
+                Err("a PEM key is no secret: give a public key as --jwt-key-file".to_owned())
+            }
+            secret if secret.contains(char::is_control) => {
+                Err("a secret is one line of text without control characters".to_owned())
+            }
+            secret => Ok(Secret(secret.to_owned())),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl Secret {
+    /// The secret itself, for whoever computes or compares with it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A secret as it was meant, from a flag, a variable or a file alike: without a byte-order mark, without one line end at
+/// the end, and without one pair of quotes around it. A secret that has quotes around it needs another pair.
+pub fn bare(text: &str) -> &str {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    quoted(text).unwrap_or(text)
+}
+
+/// What is between a pair of quotes around a text.
+pub fn quoted(text: &str) -> Option<&str> {
+    ['"', '\''].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_seen() {
+        let secret: Secret = "open sesame".parse().expect("a secret");
+        assert_eq!(format!("{secret:?} {:?}", vec![secret.clone()]), "*** [***]");
+        assert_eq!(secret.expose(), "open sesame");
+        for bad in ["", "\n", "\u{feff}", "\"\"", MASK, "'***'", "a\nb", "a\r\r\n", "a\n\n", "a\0b", "a\tb"] {
+            let why = bad.parse::<Secret>().expect_err(bad);
+            assert!(!why.contains("a\u{0}b"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_without_what_editors_and_env_files_add() {
+        for (given, secret) in [
+            ("s3cret", "s3cret"),
+            ("s3cret\n", "s3cret"),
+            ("s3cret\r\n", "s3cret"),
+            ("\u{feff}s3cret", "s3cret"),
+            ("\u{feff}\"s3cret\"\r\n", "s3cret"),
+            ("'s3cret'", "s3cret"),
+            ("\"'s3cret'\"", "'s3cret'"),
+            ("\"\"s3cret\"\"", "\"s3cret\""),
+            ("\"s3cret", "\"s3cret"),
+            ("\"s3cret'", "\"s3cret'"),
+            ("\"", "\""),
+            ("s3 cret ", "s3 cret "),
+        ] {
+            assert_eq!(bare(given), secret, "{given:?}");
+        }
+    }
+}
