@@ -203,7 +203,7 @@ impl Context<'_> {
 
     /// The open WebSockets a page at a time: at most `limit`, in the order of their slots, behind `after`, which is the
     /// last of the page before, whether it is still there or not. Page by page, whoever stays connected all the while is
-    /// named once. Costs as much as the slots it looks at.
+    /// named once. Costs what is on the page.
     pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Vec<Fd> {
         self.core.connections_after(after, limit)
     }
@@ -291,15 +291,32 @@ impl Context<'_> {
         self.core.set_heartbeat(fd, Some(Heartbeat::Off))
     }
 
-    /// Stops reading from a WebSocket: what the client sends waits in the kernel, and TCP slows it down. Messages that
+    /// Bytes that wait to be written to a connection; 0 when it is gone.
+    pub fn queued_bytes(&self, fd: Fd) -> usize {
+        self.core.queued_bytes(fd)
+    }
+
+    /// Bytes in the queues of all WebSockets, which [`queue_total_bytes_max`](Limits::queue_total_bytes_max) bounds.
+    pub fn queued_bytes_total(&self) -> usize {
+        self.core.table.env.queued.frames
+    }
+
+    /// The longest queue, in bytes, that a message was pushed to since the last call. A handler with much to push learns by
+    /// it when to wait for the readers.
+    pub fn take_longest_queue(&mut self) -> usize {
+        std::mem::take(&mut self.core.table.env.longest_queue)
+    }
+
+    /// Stops reading from a WebSocket, or from a request whose body comes in pieces, which `body_time_max` does not end
+    /// meanwhile: what the client sends waits in the kernel, and TCP slows it down. Messages that
     /// were read together with the one being handled (up to `read_budget_bytes`) still come. Nothing that the client does
     /// is noticed until reading goes on, not that it answers a heartbeat nor that it closes its side; a connection that
-    /// breaks is. `false`: it is not open.
+    /// breaks is. `false`: it is neither.
     pub fn pause(&mut self, fd: Fd) -> bool {
         self.core.set_paused(fd, true)
     }
 
-    /// Goes on reading. `false`: it is not open.
+    /// Goes on reading. `false`: it is not open, and was not paused.
     pub fn resume(&mut self, fd: Fd) -> bool {
         self.core.set_paused(fd, false)
     }

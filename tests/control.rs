@@ -305,3 +305,54 @@ fn who_comes_too_fast_gets_503_before_anything_else() {
     operator.send(READY);
     assert_eq!(operator.reply().status, 200, "operators may always ask");
 }
+
+/// Pauses a request at the first piece of its body, for longer than a body may take, and tells what happens in which order.
+struct Pausing {
+    paused: Option<Fd>,
+    told: std::sync::mpsc::Sender<&'static str>,
+}
+
+impl Handler for Pausing {
+    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, _: &Request) -> Intake {
+        Intake::pieces(())
+    }
+
+    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, _: &mut dyn Any, piece: Piece<'_>) {
+        match piece {
+            Piece::Bytes(_) if self.paused.is_none() => {
+                self.told.send("first piece").expect("the test listens");
+                assert!(ctx.pause(fd));
+                self.paused = Some(fd);
+                ctx.after(2 * ctx.limits().body_time_max);
+            }
+            Piece::Bytes(_) => self.told.send("next piece").expect("the test listens"),
+            Piece::End => {
+                assert!(!ctx.pause(fd), "nothing more comes");
+                ctx.begin_response(fd, &Response::text(200, ""));
+                ctx.write_response(fd, b"all of it\n");
+                ctx.end_response(fd);
+            }
+        }
+    }
+
+    fn on_timer(&mut self, ctx: &mut Context<'_>, _: fdpush::TimerId) {
+        self.told.send("resumed").expect("the test listens");
+        assert!(ctx.resume(self.paused.expect("it was paused")));
+    }
+}
+
+#[test]
+fn a_body_can_be_paused_for_longer_than_it_may_take() {
+    let (told, heard) = common::channel();
+    let limits = Limits { body_time_max: Duration::from_millis(200), ..Limits::default() };
+    let server = serve(move |server| server.limits(limits).handler(Pausing { paused: None, told }));
+    let mut raw = server.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");
+    assert_eq!(heard.next(), "first piece");
+    raw.send("cdPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\ne");
+    assert_eq!([heard.next(), heard.next(), heard.next()], ["resumed", "next piece", "next piece"]);
+    for _ in 0..2 {
+        let reply = raw.reply_in_chunks();
+        assert_eq!((reply.status, reply.body.as_str()), (200, "all of it\n"));
+    }
+}

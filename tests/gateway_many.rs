@@ -88,6 +88,24 @@ fn a_batch_of_large_messages_of_their_own_closes_none_who_read() {
 }
 
 #[test]
+fn a_batch_to_one_reader_goes_as_fast_as_it_reads() {
+    let gateway = Gateway::start(&["--message-bytes-max", "100KiB", "--queue-bytes-max", "256KiB"]);
+    let (clients, _) = many(&gateway, 1);
+    let readers = read_all(clients, 1500, 30_000);
+    let mut body = String::new();
+    for number in 0..1500 {
+        writeln!(body, r#"{{"id":{number},"uid":"u0","data":"{}"}}"#, "x".repeat(30_000)).expect("a string");
+    }
+    let mut raw = Raw::connect(gateway.api);
+    raw.send(request("POST", "/api/batch", &[("Content-Type", "application/x-ndjson")], &body));
+    let reply = raw.reply_in_chunks();
+    let lines: Vec<Value> = reply.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let missed = lines.iter().filter(|line| line["queued"] != 1).count();
+    assert_eq!((lines.len(), missed), (1500, 0));
+    let _clients = join_all(readers);
+}
+
+#[test]
 fn one_notice_for_each_group_and_command() {
     let gateway = Gateway::start(&[]);
     let (mut witness, _) = gateway.open("/?uid=witness", &[]);
@@ -195,4 +213,33 @@ fn a_product_over_the_bound_is_refused_and_changes_nothing() {
     let joined = gateway.done("/api/join", json!({"fds": fds, "groups": groups[..4000]}));
     assert_eq!(joined, json!({"matched": 5, "changed": 5}));
     assert_eq!(gateway.get("/api/stats")["groups"], 4000);
+}
+
+#[test]
+fn pages_of_connections_are_bounded_by_their_groups_and_follow_each_other() {
+    let gateway = Gateway::start(&[]);
+    let (_clients, fds): (Vec<Client>, Vec<u64>) = (0..5).map(|_| gateway.open("/?uid=ann", &[])).unzip();
+    let groups: Vec<String> = (0..4000).map(|number| format!("g{number}")).collect();
+    gateway.done("/api/join", json!({"uid": "ann", "groups": groups}));
+    for (path, limit, pages) in [
+        ("/api/connections", 1000, vec![3, 2]),
+        ("/api/users/ann", 1000, vec![3, 2]),
+        ("/api/users/ann", 2, vec![2, 2, 1]),
+        ("/api/groups/g0", 2, vec![2, 2, 1]),
+    ] {
+        let (mut seen, mut sizes, mut after) = (Vec::new(), Vec::new(), Value::Null);
+        loop {
+            let after_fd = after.as_u64().map_or(String::new(), |fd| fd.to_string());
+            let page = gateway.get(&format!("{path}?limit={limit}&after={after_fd}"));
+            let listed = page.get("connections").or(page.get("members")).and_then(Value::as_array).expect("a list");
+            sizes.push(listed.len());
+            seen.extend(listed.iter().map(|entry| entry["fd"].as_u64().expect("an fd")));
+            after = page["next"].clone();
+            if after.is_null() {
+                break;
+            }
+        }
+        assert_eq!((seen, sizes), (fds.clone(), pages), "{path} {limit}");
+    }
+    assert_eq!(gateway.get("/api/users/ann?limit=1")["count"], 5);
 }

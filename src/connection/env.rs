@@ -27,6 +27,8 @@ pub struct Env {
     pub date: String,
     /// Bytes in all queues. What lies in the journal is in none.
     pub queued: Queued,
+    /// The longest queue, in bytes, that a frame was pushed to since this was last asked for.
+    pub longest_queue: usize,
     /// Memory of unfinished messages, heads and bodies.
     pub inbound: HeldTotal,
     /// What is counted.
@@ -50,6 +52,7 @@ impl Env {
             now: Tick(0),
             date: String::new(),
             queued: Queued::default(),
+            longest_queue: 0,
             counts: Counts::default(),
             journal: Journal::default(),
             assemblers: assembler::Spares::counted_in(&inbound),

@@ -219,14 +219,14 @@ impl Connection {
     }
 
     pub(super) fn handle_http<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
-        let is_full = self.queued_bytes() > HTTP_OUTPUT_MAX;
+        let is_held = self.is_paused || self.queued_bytes() > HTTP_OUTPUT_MAX;
         let Stage::Http(http) = &mut self.stage else { return None };
         let kept = http.keep(input);
         *input = &mut [];
         if let Err(error) = kept {
             return Some(self.refuse(error, env));
         }
-        if is_full {
+        if is_held {
             http.recount();
             return None;
         }
@@ -271,6 +271,8 @@ impl Connection {
             // A response is still being fetched: the next request cannot be expected before it is there.
             Awaited::Request if !self.output.is_empty() => self.deadline = http.deadline(env),
             Awaited::Request => self.stage = Stage::Finished,
+            // The handler put the rest of the body off, and not the client.
+            Awaited::Piece if self.is_paused => self.deadline = http.deadline(env),
             Awaited::Answer => {
                 let response = self.refusal(503, "the request was not answered in time");
                 self.respond(response.header("Retry-After", "1").close(), env);

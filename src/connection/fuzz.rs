@@ -125,7 +125,7 @@ impl Rig {
                 _ => side.connection.set_heartbeat(side.fd, Some(heartbeat(argument / 4)), &self.env),
             },
             9 | 10 => self.push(&[at], argument, argument),
-            11 => side.connection.set_paused(argument & 1 == 0),
+            11 => _ = side.connection.set_paused(argument & 1 == 0),
             12 => {
                 side.room = if argument == u8::MAX { usize::MAX } else { size(argument) };
                 side.connection.handle_writable();
@@ -255,7 +255,7 @@ impl Rig {
             2 => self.push(&[at], manner, manner),
             3 => self.push(&[at, 1 - at], manner, manner),
             4 => self.close(at, 0),
-            5 => self.sides[at].connection.set_paused(true),
+            5 => _ = self.sides[at].connection.set_paused(true),
             6 => self.abort(at),
             _ => {}
         }

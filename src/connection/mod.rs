@@ -320,9 +320,18 @@ impl Connection {
         }
     }
 
-    /// Stops reading, or goes on. What the client sends waits in the kernel, and TCP slows it down.
-    pub fn set_paused(&mut self, is_paused: bool) {
-        self.is_paused = is_paused;
+    /// Stops reading from a WebSocket, or the body of a request that comes in pieces; or goes on. What the client sends waits
+    /// in the kernel, and TCP slows it down. `false`: it is neither.
+    pub fn set_paused(&mut self, is_paused: bool) -> bool {
+        let may = match &self.stage {
+            Stage::Open(_) => true,
+            Stage::Http(http) => self.is_paused || http.awaits() == Awaited::Piece,
+            Stage::Closing(_) | Stage::Lingering | Stage::Finished => false,
+        };
+        if may {
+            self.is_paused = is_paused;
+        }
+        may
     }
 
     // What to do next.
@@ -332,7 +341,7 @@ impl Connection {
     pub fn wants_read(&self) -> bool {
         match &self.stage {
             Stage::Open(_) => !self.is_paused,
-            Stage::Http(http) => http.wants_read() && self.queued_bytes() <= HTTP_OUTPUT_MAX,
+            Stage::Http(http) => !self.is_paused && http.wants_read() && self.queued_bytes() <= HTTP_OUTPUT_MAX,
             Stage::Closing(_) | Stage::Lingering => true,
             Stage::Finished => false,
         }

@@ -95,7 +95,9 @@ impl Output {
     // Apart, for most of what is pushed goes to the journal.
     #[inline(never)]
     fn push_to_queue(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) {
-        self.queue(env).push(outbound, &mut env.queued);
+        let queue = self.queue(env);
+        queue.push(outbound, &mut env.queued);
+        env.longest_queue = env.longest_queue.max(queue.bytes());
     }
 
     /// Appends a pong; where much waits already, the queue has but one.

@@ -150,6 +150,7 @@ impl<A: Application> EventLoop<A> {
             Ok(Some(mut early)) => {
                 self.core.counters.opened += 1;
                 self.core.counters.open += 1;
+                self.core.open.insert(slot);
                 self.core.table.touch(slot);
                 if let Some(uid) = accept.chosen_uid() {
                     self.core.bind(fd, uid);

@@ -11,6 +11,7 @@ use crate::connection::{Cause, Closed, Connection, Env, Event, Outbound, Sent, S
 use crate::event_loop::Epoch;
 use crate::event_loop::drain::Drain;
 use crate::event_loop::marks::Marks;
+use crate::event_loop::open::OpenSlots;
 use crate::event_loop::proxies::Proxies;
 use crate::event_loop::relimit::Relimit;
 use crate::event_loop::stats::Counters;
@@ -59,6 +60,8 @@ pub struct Core {
     pub wants_turn_end: bool,
     /// New limits that not all connections have yet.
     pub relimit: Option<Relimit>,
+    /// The slots of open WebSockets.
+    pub open: OpenSlots,
     /// For pushes to sets that overlap: the slots that are found already.
     marks: Marks,
     /// Slots found by the registry, for when it must not be borrowed.
@@ -128,6 +131,7 @@ impl Core {
             drain: None,
             wants_turn_end: false,
             relimit: None,
+            open: OpenSlots::default(),
             marks: Marks::default(),
             found: Vec::new(),
         }
@@ -173,7 +177,7 @@ impl Core {
     /// To every open connection.
     pub fn broadcast(&mut self, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
-        found.extend((0..self.table.slots_end()).filter(|slot| self.marks.see(*slot)));
+        found.extend(self.open.iter_from(0).filter(|slot| self.marks.see(*slot)));
         self.push_found(found, push)
     }
 
@@ -278,6 +282,7 @@ impl Core {
         }
         let departed = self.registry.remove(slot);
         self.counters.open -= 1;
+        self.open.remove(slot);
         self.counters.closed += 1;
         *self.counters.closed_by_cause.entry(closed.cause.as_str()).or_default() += 1;
         self.ends.push_back(Ending { fd: self.table.fd_of(slot), closed, departed });
@@ -489,20 +494,6 @@ impl Core {
         })
     }
 
-    /// Open connections, lowest slot first.
-    pub fn connections(&self) -> impl Iterator<Item = Fd> + '_ {
-        let is_open = |slot: &u32| self.table.get(*slot).is_some_and(|entry| entry.connection.is_open());
-        self.table.slots().filter(is_open).map(|slot| self.table.fd_of(slot))
-    }
-
-    /// Open connections in slots behind that of `after`, lowest first, at most `limit`.
-    pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Vec<Fd> {
-        let start = after.map_or(0, |fd| fd.slot() + 1);
-        let is_open = |slot: &u32| self.table.get(*slot).is_some_and(|entry| entry.connection.is_open());
-        let slots = (start..self.table.slots_end()).filter(is_open);
-        slots.take(limit).map(|slot| self.table.fd_of(slot)).collect()
-    }
-
     // Time.
 
     /// A timer.
@@ -535,11 +526,13 @@ impl Core {
         true
     }
 
-    /// Stops reading from a connection, or goes on.
+    /// Stops reading from a WebSocket or the pieces of a body, or goes on.
     pub fn set_paused(&mut self, fd: Fd, is_paused: bool) -> bool {
-        let Some(slot) = self.open_slot(fd) else { return false };
+        let Some(slot) = self.table.slot_of(fd) else { return false };
         let Some((entry, _)) = self.table.get_mut(slot) else { return false };
-        entry.connection.set_paused(is_paused);
+        if !entry.connection.set_paused(is_paused) {
+            return false;
+        }
         if !is_paused {
             self.make_ready(slot);
         }
@@ -592,5 +585,7 @@ impl Core {
             open += usize::from(entry.connection.is_open());
         }
         assert_eq!(open, self.counters.open, "open connections");
+        let is_open = |slot: &u32| self.table.get(*slot).is_some_and(|entry| entry.connection.is_open());
+        assert_eq!(self.open.iter_from(0).filter(is_open).count(), open, "slots of open connections");
     }
 }

@@ -14,6 +14,7 @@ mod drain;
 mod inbox;
 mod listener;
 mod marks;
+mod open;
 mod proxies;
 mod relief;
 mod relimit;

@@ -188,6 +188,12 @@ impl Core {
         }
     }
 
+    /// Bytes that wait to be written to a connection.
+    pub fn queued_bytes(&self, fd: Fd) -> usize {
+        let entry = self.table.slot_of(fd).and_then(|slot| self.table.get(slot));
+        entry.map_or(0, |entry| entry.connection.queued_bytes())
+    }
+
     /// A turn is over, and took so long.
     #[inline]
     pub fn end_turn(&mut self, took: Duration) {

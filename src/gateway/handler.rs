@@ -427,7 +427,7 @@ impl Handler for Gateway {
     }
 
     fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
-        if self.roster.watch().handle_timer(ctx, timer) {
+        if self.roster.watch().handle_timer(ctx, timer) || self.api.handle_timer(ctx, timer) {
             return;
         }
         let what = if self.tokens.is_some() { "the token has expired" } else { "the identity has expired" };

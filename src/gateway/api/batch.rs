@@ -4,7 +4,8 @@ use fdpush::Context;
 
 use super::Parts;
 use super::error::ApiError;
-use super::push;
+use super::hold::Holds;
+use super::push::{self, Place};
 use crate::gateway::json::skip_mark;
 
 /// A batch on its way: what the pieces of its body amount to.
@@ -33,24 +34,31 @@ impl Batch {
     }
 
     /// Carries out the lines that end in `piece`, and appends an answer for each to `out`.
-    pub fn handle_piece(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, mut piece: &[u8], out: &mut String) {
+    pub fn handle_piece(
+        &mut self,
+        ctx: &mut Context<'_>,
+        parts: &mut Parts<'_>,
+        holds: &mut Holds,
+        mut piece: &[u8],
+        out: &mut String,
+    ) {
         while let Some(end) = memchr::memchr(b'\n', piece) {
             let (line, rest) = (&piece[..end], &piece[end + 1..]);
             piece = rest;
             if self.partial.is_empty() && !self.is_overlong && line.len() <= self.line_bytes_max {
-                self.handle_line(ctx, parts, line, out);
+                self.handle_line(ctx, parts, holds, line, out);
             } else {
                 self.keep(line);
-                self.handle_partial(ctx, parts, out);
+                self.handle_partial(ctx, parts, holds, out);
             }
         }
         self.keep(piece);
     }
 
     /// The body has ended: what is left is a line, too.
-    pub fn handle_end(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, out: &mut String) {
+    pub fn handle_end(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, holds: &mut Holds, out: &mut String) {
         if !self.partial.is_empty() || self.is_overlong {
-            self.handle_partial(ctx, parts, out);
+            self.handle_partial(ctx, parts, holds, out);
         }
     }
 
@@ -63,7 +71,7 @@ impl Batch {
         }
     }
 
-    fn handle_partial(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, out: &mut String) {
+    fn handle_partial(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, holds: &mut Holds, out: &mut String) {
         if std::mem::take(&mut self.is_overlong) {
             self.lines += 1;
             let what = format!("a line has at most {} bytes", self.line_bytes_max);
@@ -72,18 +80,26 @@ impl Batch {
             return;
         }
         let mut line = std::mem::take(&mut self.partial);
-        self.handle_line(ctx, parts, &line, out);
+        self.handle_line(ctx, parts, holds, &line, out);
         line.clear();
         self.partial = line;
     }
 
-    fn handle_line(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, line: &[u8], out: &mut String) {
+    fn handle_line(
+        &mut self,
+        ctx: &mut Context<'_>,
+        parts: &mut Parts<'_>,
+        holds: &mut Holds,
+        line: &[u8],
+        out: &mut String,
+    ) {
         self.lines += 1;
         // An empty line is none: many a program ends its last one twice.
         if skip_mark(line).trim_ascii().is_empty() {
             return;
         }
-        push::carry_out(ctx, parts, line, Some(self.lines), out);
+        let place = Place { line: self.lines, holds };
+        push::carry_out(ctx, parts, line, Some(place), out);
         out.push('\n');
     }
 }

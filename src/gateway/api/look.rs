@@ -19,6 +19,10 @@ use crate::gateway::session::Session;
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
+/// Group names in one answer, after which a page of connections ends early. Connections times groups are a product: without
+/// this, a page of 1,000 connections with 10,000 groups each would have ten million names.
+const GROUP_NAMES_MAX: usize = 10_000;
+
 /// Which page.
 struct Page {
     after: Option<String>,
@@ -47,6 +51,21 @@ impl Page {
     /// The fd that the page begins behind.
     fn after_fd(&self) -> Result<Option<Fd>, ApiError> {
         self.after.as_deref().map(|after| parse_fd(after, "after")).transpose()
+    }
+
+    /// The first connections behind `after`, by slot, and whether there are more. By slot, so that each that stays is named
+    /// exactly once. Only what is on the page is sorted.
+    fn select_fds(&self, mut fds: Vec<Fd>) -> Result<(Vec<Fd>, bool), ApiError> {
+        if let Some(after) = self.after_fd()? {
+            fds.retain(|fd| fd.slot() > after.slot());
+        }
+        let has_more = fds.len() > self.limit;
+        if has_more {
+            fds.select_nth_unstable_by_key(self.limit, |fd| fd.slot());
+            fds.truncate(self.limit);
+        }
+        fds.sort_unstable_by_key(|fd| fd.slot());
+        Ok((fds, has_more))
     }
 
     /// The first names behind `after`, in order, and whether there are more.
@@ -139,17 +158,37 @@ pub fn users(ctx: &Context<'_>, request: &Request) -> Result<String, ApiError> {
     })
 }
 
-pub fn user(ctx: &Context<'_>, uid: &str) -> Result<String, ApiError> {
+pub fn user(ctx: &Context<'_>, request: &Request, uid: &str) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct User<'a> {
         uid: &'a str,
+        count: usize,
         connections: Vec<Connection>,
+        next: Option<u64>,
     }
-    let connections: Vec<Connection> = ctx.fds_of(uid).into_iter().filter_map(|fd| Connection::find(ctx, fd)).collect();
-    if connections.is_empty() {
+    let page = Page::of(request)?;
+    if !ctx.is_online(uid) {
         return Err(ApiError::not_found("nobody of this uid is online"));
     }
-    json(&User { uid, connections })
+    let count = ctx.connection_count(uid);
+    let (fds, has_more) = page.select_fds(ctx.fds_of(uid))?;
+    let (connections, next) = tell(ctx, fds, has_more);
+    json(&User { uid, count, connections, next })
+}
+
+/// Connections as they are told, as many as one answer has room for, and the `next` of the page.
+fn tell(ctx: &Context<'_>, fds: Vec<Fd>, mut has_more: bool) -> (Vec<Connection>, Option<u64>) {
+    let (mut connections, mut names) = (Vec::new(), 0);
+    for connection in fds.into_iter().filter_map(|fd| Connection::find(ctx, fd)) {
+        if names > GROUP_NAMES_MAX {
+            has_more = true;
+            break;
+        }
+        names += connection.groups.len();
+        connections.push(connection);
+    }
+    let next = connections.last().filter(|_| has_more).map(|last| last.fd);
+    (connections, next)
 }
 
 pub fn groups(ctx: &Context<'_>, request: &Request) -> Result<String, ApiError> {
@@ -182,14 +221,8 @@ pub fn group(ctx: &Context<'_>, request: &Request, group: &str) -> Result<String
         next: Option<u64>,
     }
     let page = Page::of(request)?;
-    let after = page.after_fd()?;
-    let mut fds = ctx.members(group);
-    let count = fds.len();
-    // By slot, as connections are listed: whoever stays is named exactly once.
-    fds.retain(|fd| after.is_none_or(|after| fd.slot() > after.slot()));
-    fds.sort_unstable_by_key(|fd| fd.slot());
-    let has_more = fds.len() > page.limit;
-    fds.truncate(page.limit);
+    let count = ctx.member_count(group);
+    let (fds, has_more) = page.select_fds(ctx.members(group))?;
     let next = fds.last().filter(|_| has_more).map(|fd| fd.as_u64());
     let member = |fd: Fd| Member { fd: fd.as_u64(), uid: ctx.uid_of(fd).map(str::to_owned) };
     json(&Group { group, count, members: fds.into_iter().map(member).collect(), next })
@@ -205,8 +238,7 @@ pub fn connections(ctx: &Context<'_>, request: &Request) -> Result<String, ApiEr
     let mut fds = ctx.connections_after(page.after_fd()?, page.limit + 1);
     let has_more = fds.len() > page.limit;
     fds.truncate(page.limit);
-    let next = fds.last().filter(|_| has_more).map(|fd| fd.as_u64());
-    let connections = fds.into_iter().filter_map(|fd| Connection::find(ctx, fd)).collect();
+    let (connections, next) = tell(ctx, fds, has_more);
     json(&Connections { connections, next })
 }
 

@@ -5,6 +5,7 @@
 mod batch;
 mod command;
 mod error;
+mod hold;
 mod look;
 mod push;
 mod slots;
@@ -15,13 +16,15 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fdpush::{Context, Fd, Intake, Peer, Piece, Request, Response};
+use fdpush::{Context, Fd, Intake, Peer, Piece, Request, Response, TimerId};
 use percent_encoding::percent_decode_str;
 
 use self::batch::Batch;
 use self::command::Command;
 use self::error::ApiError;
+use self::hold::Holds;
 use super::auth::api_keys::ApiKeys;
+use super::clock;
 use super::metrics::{self, Metrics};
 use super::publish::Publisher;
 use super::roster::Roster;
@@ -32,6 +35,7 @@ pub struct Api {
     /// Shared with the threads that take datagrams.
     keys: Arc<Mutex<ApiKeys>>,
     answers: String,
+    holds: Holds,
 }
 
 /// What the API works on besides the connections.
@@ -154,7 +158,7 @@ impl<'a> Call<'a> {
 impl Api {
     /// An API that asks for one of these keys; for none, if there are none.
     pub fn new(keys: Arc<Mutex<ApiKeys>>) -> Api {
-        Api { keys, answers: String::new() }
+        Api { keys, answers: String::new(), holds: Holds::default() }
     }
 
     /// Takes other keys, from the next request on.
@@ -193,13 +197,19 @@ impl Api {
         }
         self.answers.clear();
         match piece {
-            Piece::Bytes(bytes) => batch.handle_piece(ctx, parts, bytes, &mut self.answers),
-            Piece::End => batch.handle_end(ctx, parts, &mut self.answers),
+            Piece::Bytes(bytes) => batch.handle_piece(ctx, parts, &mut self.holds, bytes, &mut self.answers),
+            Piece::End => batch.handle_end(ctx, parts, &mut self.holds, &mut self.answers),
         }
         ctx.write_response(fd, self.answers.as_bytes());
+        self.holds.pause(ctx, fd, clock::now());
         if piece == Piece::End {
             ctx.end_response(fd);
         }
+    }
+
+    /// A timer fired. `false`: it is not the API's.
+    pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
+        self.holds.handle_timer(ctx, timer, clock::now())
     }
 
     /// A request, whole.
@@ -240,7 +250,7 @@ impl Api {
     pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8], parts: &mut Parts<'_>) {
         self.answers.clear();
         let outcome = Command::read(datagram, &command::DATAGRAM)
-            .and_then(|command| push::execute(ctx, parts, &command.into_push()?, &mut self.answers));
+            .and_then(|command| push::execute(ctx, parts, &command.into_push()?, None, &mut self.answers));
         if let Err(error) = outcome {
             log::debug!("a datagram is not carried out: {:?}", error.message);
         }
@@ -401,7 +411,7 @@ fn answer(ctx: &mut Context<'_>, call: Call<'_>, request: &Request, roster: &mut
         Call::Close => verbs::close(ctx, body),
         Call::Online => verbs::online(ctx, body),
         Call::Users => look::users(ctx, request),
-        Call::User(uid) => look::user(ctx, &decoded(uid)?),
+        Call::User(uid) => look::user(ctx, request, &decoded(uid)?),
         Call::Groups => look::groups(ctx, request),
         Call::Group(group) => look::group(ctx, request, &decoded(group)?),
         Call::Connections => look::connections(ctx, request),

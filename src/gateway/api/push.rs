@@ -5,25 +5,34 @@ use fdpush::{Context, Delivery, Fd};
 use super::Parts;
 use super::command::{self, Command, Except, PushCommand};
 use super::error::ApiError;
+use super::hold::Holds;
 use super::slots::SlotSet;
 use crate::gateway::frame::append_names;
 use crate::gateway::publish::{Options, Target};
 
-/// Carries out a push command and appends the answer, an error too, to `out`. `line` is its place in a batch, from 1.
+/// A push command's place in a batch.
+pub struct Place<'a> {
+    /// Counted from 1.
+    pub line: u64,
+    /// Hears which receivers the batch has to wait for.
+    pub holds: &'a mut Holds,
+}
+
+/// Carries out a push command and appends the answer, an error too, to `out`. `place` is its place in a batch.
 /// Returns the status that a request of its own is answered with.
 pub fn carry_out(
     ctx: &mut Context<'_>,
     parts: &mut Parts<'_>,
     json: &[u8],
-    line: Option<u64>,
+    mut place: Option<Place<'_>>,
     out: &mut String,
 ) -> u16 {
-    let outcome =
-        Command::read(json, &command::PUSH).and_then(|command| execute(ctx, parts, &command.into_push()?, out));
+    let outcome = Command::read(json, &command::PUSH)
+        .and_then(|command| execute(ctx, parts, &command.into_push()?, place.as_mut(), out));
     match outcome {
         Ok(()) => 200,
         Err(error) => {
-            error.write(command::find_id(json), line, out);
+            error.write(command::find_id(json), place.map(|place| place.line), out);
             error.status
         }
     }
@@ -34,6 +43,7 @@ pub fn execute(
     ctx: &mut Context<'_>,
     parts: &mut Parts<'_>,
     command: &PushCommand<'_>,
+    place: Option<&mut Place<'_>>,
     out: &mut String,
 ) -> Result<(), ApiError> {
     let PushCommand { id, target, payload, except, key } = command;
@@ -53,6 +63,9 @@ pub fn execute(
         && !ctx.is_online(uid)
     {
         offline.push(uid);
+    }
+    if let Some(place) = place {
+        place.holds.note(ctx, target);
     }
     write_answer(*id, delivery, &offline, out);
     Ok(())
