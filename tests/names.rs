@@ -92,13 +92,18 @@ fn a_uid_is_its_bytes() {
     ] {
         assert_eq!(uid_at(&gateway, target.as_bytes()), uid, "{target}");
     }
-    for target in [&b"/?uid=\xd5\xc5\xc8\xfd"[..], b"/\xff", b"/?a=\xc0\x80"] {
+    // Raw bytes that are not UTF-8 mean what their encoded form means, too.
+    for (target, told) in [
+        (&b"/?uid=\xd5\xc5\xc8\xfd"[..], "query parameter uid is not percent-encoded UTF-8\n"),
+        (b"/?a=1&uid=\xe5\xbc", "query parameter uid is not percent-encoded UTF-8\n"),
+        (b"/?\xff&uid=a&uid=b", "query parameter uid is given more than once\n"),
+        (b"http://localhost/?uid=caf\xe9", "query parameter uid is not percent-encoded UTF-8\n"),
+        (b"/\xff?uid=a", "the path must be percent-encoded UTF-8\n"),
+    ] {
         let (_, reply) = upgrade(&gateway, target);
-        assert_eq!(
-            (reply.status, reply.body.as_str()),
-            (400, "the target must be a path or an http URL, in UTF-8 and without #\n")
-        );
+        assert_eq!((reply.status, reply.body.as_str()), (400, told), "{target:?}");
     }
+    assert_eq!(uid_at(&gateway, b"/?a=\xc0\x80&uid=\xe5\xbc\xa0"), "张");
     for target in ["/%D5%C5?uid=a", "/%zz", "/%"] {
         let (_, reply) = upgrade(&gateway, target.as_bytes());
         assert_eq!((reply.status, reply.body.as_str()), (400, "the path must be percent-encoded UTF-8\n"), "{target}");

@@ -13,7 +13,7 @@ use super::origin::Authority;
 use super::query::decode_path;
 use super::request::{Layout, Request};
 use super::response::Response;
-use super::target::Target;
+use super::target::{self, Target};
 use super::token::{elements, is_token_byte};
 use super::upgrade::accept_key;
 use crate::peer::Peer;
@@ -33,7 +33,7 @@ pub enum HttpError {
     ProxyHeader,
     /// The request line is not `method SP target SP version` (RFC 9112 section 3).
     RequestLine,
-    /// The target is neither a path nor an `http` URL, or holds `#`, a control or what is not UTF-8 (RFC 9112 section 3.2).
+    /// The target is neither a path nor an `http` URL, or holds `#` or a control (RFC 9112 section 3.2).
     Target,
     /// The target's path is not percent-encoded UTF-8: two of them would become one path.
     Path,
@@ -228,7 +228,8 @@ pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Resul
 /// Reads and judges a head: exactly the bytes up to where [`find_head_end`] found the end, at most `headers_max` lines
 /// of them headers (and never more than [`HEADERS_CEILING`]).
 ///
-/// A target in absolute-form becomes one in origin-form, and its host the request's `Host` (RFC 9112 section 3.2.2).
+/// A target in absolute-form becomes one in origin-form, and its host the request's `Host` (RFC 9112 section 3.2.2). A raw
+/// target that is not UTF-8 becomes its percent-encoded form.
 ///
 /// # Errors
 /// The first rule that the head breaks; syntax comes before meaning, and what frames the request (`Host`, the body's
@@ -248,7 +249,10 @@ pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head
     match parsed.parse_with_uninit_headers(&bytes, room) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(HttpError::RequestLine),
-        Err(error) => return Err(syntax_error(error, &bytes)),
+        Err(error) => match target::encode_raw(&bytes) {
+            Some(encoded) => return parse_head(encoded, headers_max, peer),
+            None => return Err(syntax_error(error, &bytes)),
+        },
     }
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HttpError::RequestLine);
@@ -303,7 +307,7 @@ impl HttpError {
             Self::BareLineFeed => (400, "a line ends in LF without CR"),
             Self::ProxyHeader => (400, "a valid PROXY header must come first"),
             Self::RequestLine => (400, "the request line is malformed"),
-            Self::Target => (400, "the target must be a path or an http URL, in UTF-8 and without #"),
+            Self::Target => (400, "the target must be a path or an http URL, without #"),
             Self::Path => (400, "the path must be percent-encoded UTF-8"),
             Self::Version => (505, "the version must be HTTP/1.1 or HTTP/1.0"),
             Self::HeaderLine => (400, "a header line is malformed"),
@@ -485,7 +489,6 @@ fn syntax_error(error: httparse::Error, head: &[u8]) -> HttpError {
         httparse::Error::TooManyHeaders => HttpError::TooManyHeaders,
         httparse::Error::HeaderName | httparse::Error::HeaderValue => HttpError::HeaderLine,
         httparse::Error::Version if names_a_version(head) => HttpError::Version,
-        httparse::Error::Token if !is_target_utf8(head) => HttpError::Target,
         _ => HttpError::RequestLine,
     }
 }
@@ -496,13 +499,6 @@ fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
     matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
-}
-
-/// Whether the request line's second word is UTF-8.
-fn is_target_utf8(head: &[u8]) -> bool {
-    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let target = line.splitn(3, |&byte| byte == b' ').nth(1).unwrap_or_default();
-    str::from_utf8(target).is_ok()
 }
 
 /// Digits and nothing else, as a number of 64 bits. `u64::from_str` alone would take a plus sign.

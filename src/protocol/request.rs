@@ -65,7 +65,8 @@ impl Request {
     /// The request target's path and query, as they came: `/chat?uid=10010`.
     ///
     /// It starts with `/`; or it is `*`, with the method OPTIONS only. It is UTF-8 without `#`, spaces and ASCII controls.
-    /// Browsers percent-encode what is not ASCII; other clients may send it raw.
+    /// Browsers percent-encode what is not ASCII; other clients may send it raw. A raw target that is not UTF-8 is
+    /// percent-encoded here.
     ///
     /// Of a target in absolute-form, `http://host/chat`, this is the rest behind the host, and `host` is the value of
     /// `Host`, whatever came in that header (RFC 9112 section 3.2.2).

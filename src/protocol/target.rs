@@ -1,7 +1,10 @@
 //! Request targets (RFC 9112 section 3.2): which forms are served, and what each asks for.
 //!
 //! A target in absolute-form names the host and the path at once. It is taken apart here; `http.rs` rewrites its head in
-//! origin-form, so that everything behind the parser sees one form and one `Host`.
+//! origin-form, so that everything behind the parser sees one form and one `Host`. Raw bytes that are not UTF-8 are
+//! percent-encoded, so that it sees UTF-8.
+
+use percent_encoding::{AsciiSet, percent_encode};
 
 use super::origin::Authority;
 
@@ -27,8 +30,8 @@ pub(super) struct Absolute<'a> {
 impl<'a> Target<'a> {
     /// The form of a target. `None`: it has no form that is served here, or it has a control, a space or a fragment.
     ///
-    /// RFC 3986 has only ASCII in it. Raw UTF-8 is taken as nginx takes it: browsers never send it, other clients do, and
-    /// a proxy in front lets it pass. It means what its percent-encoded form means.
+    /// RFC 3986 has only ASCII in it. Raw bytes beyond ASCII are taken as nginx takes them: browsers never send them, other
+    /// clients do, and a proxy in front lets them pass. They mean what their percent-encoded form means.
     pub(super) fn parse(method: &str, target: &'a str) -> Option<Target<'a>> {
         if !target.bytes().all(|byte| (byte.is_ascii_graphic() && byte != b'#') || !byte.is_ascii()) {
             return None;
@@ -85,9 +88,66 @@ impl Absolute<'_> {
     }
 }
 
+/// The head with the bytes of its path and query beyond ASCII percent-encoded. `None`: they are UTF-8, or the host is not.
+///
+/// httparse refuses other targets as a whole. Encoded, the path is judged as any path is, and a parameter where it is
+/// read, so that the error names it.
+pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
+    let line_end = head.iter().position(|&byte| byte == b'\r')?;
+    let start = head[..line_end].iter().position(|&byte| byte == b' ')? + 1;
+    let end = head[start..line_end].iter().position(|&byte| byte == b' ').map_or(line_end, |at| start + at);
+    let start = start + host_end(&head[start..end]);
+    let path = &head[start..end];
+    if str::from_utf8(path).is_ok() {
+        return None;
+    }
+    let mut encoded = Vec::with_capacity(head.len() + 2 * path.iter().filter(|byte| !byte.is_ascii()).count());
+    encoded.extend_from_slice(&head[..start]);
+    // A control stays as it is, and is refused.
+    percent_encode(path, &AsciiSet::EMPTY).for_each(|piece| encoded.extend_from_slice(piece.as_bytes()));
+    encoded.extend_from_slice(&head[end..]);
+    Some(encoded)
+}
+
+/// The end of the host of a target in absolute-form; 0 in origin-form.
+fn host_end(target: &[u8]) -> usize {
+    let is_path = |byte: &u8| matches!(byte, b'/' | b'?');
+    let host = target.windows(3).position(|window| window == b"://").filter(|_| !target.starts_with(b"/"));
+    let start = host.map_or(0, |at| at + 3);
+    target[start..].iter().position(is_path).map_or(target.len(), |at| start + at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn raw_bytes_are_encoded_where_they_are_no_utf8() {
+        let encode = |line: &[u8]| encode_raw(&[line, b"\r\nX: \xff y\r\n\r\n"].concat());
+        for (line, encoded) in [
+            (&b"GET /?a=%41&uid=\xd5\xc5 HTTP/1.1"[..], "GET /?a=%41&uid=%D5%C5 HTTP/1.1"),
+            (b"GET /\xe5\xbc\xa0?\xff\x01# HTTP/1.1", "GET /%E5%BC%A0?%FF\u{1}# HTTP/1.1"),
+            (b"GET http://a?\xff HTTP/1.1", "GET http://a?%FF HTTP/1.1"),
+            (b"GET /\xff://a", "GET /%FF://a"),
+            (b"GET http:/\xff", "GET http:/%FF"),
+        ] {
+            let whole = [encoded.as_bytes(), b"\r\nX: \xff y\r\n\r\n"].concat();
+            assert_eq!(encode(line).as_ref(), Some(&whole), "{encoded}");
+            assert_eq!(encode_raw(&whole), None);
+        }
+        for line in [
+            &b"GET / HTTP/1.1"[..],
+            b"GET /\xe5\xbc\xa0 \xff",
+            b"GET http://\xff/ HTTP/1.1",
+            b"GET \xff HTTP/1.1",
+            b"GET  \xff",
+            b"\xff / HTTP/1.1",
+            b"\xff",
+            b"",
+        ] {
+            assert_eq!(encode(line), None, "{line:?}");
+        }
+    }
 
     /// The method, the target in origin-form and the host of a target that is in absolute-form.
     fn rewritten(method: &str, target: &str) -> Option<(String, String)> {

@@ -314,10 +314,26 @@ fn every_case() {
 }
 
 #[test]
-fn a_target_that_is_not_utf8_is_refused() {
-    for target in [&b"/\xd5\xc5"[..], b"/?uid=\xd5\xc5\xc8\xfd", b"/\xc0\x80", b"/?a=\xed\xa0\x80"] {
+fn a_raw_target_means_what_its_encoded_form_means() {
+    for (target, outcome) in [
+        (&b"/?a=\xff&uid=\xd5\xc5\xc8\xfd"[..], Ok("/?a=%FF&uid=%D5%C5%C8%FD")),
+        (b"/?\xe5\xbc\xa0=\xed\xa0\x80", Ok("/?%E5%BC%A0=%ED%A0%80")),
+        (b"http://b/?uid=\xd5", Ok("/?uid=%D5")),
+        (b"/\xd5\xc5", Err(Path)),
+        (b"/\xc0\x80?a", Err(Path)),
+        (b"http://b/\xff", Err(Path)),
+        (b"http://\xc3\xa9/\xff", Err(Target)),
+        (b"http://\xff/", Err(RequestLine)),
+        (b"http://\xff/\xff", Err(RequestLine)),
+        (b"\xff", Err(RequestLine)),
+        (b"/?\xff#", Err(Target)),
+        (b"/?\xff\x01", Err(RequestLine)),
+        (b"/?\xff\x7f", Err(RequestLine)),
+        (b"/?\xff ", Err(RequestLine)),
+    ] {
         let head = [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
-        assert_eq!(read(&head).map(|_| ()), Err(Target), "{target:?}");
+        let target = read(&head).map(|head| head.request.target().to_owned());
+        assert_eq!(target.as_deref().map_err(|error| *error), outcome, "{head:?}");
     }
     assert_eq!(read(b"G\xe9T / HTTP/1.1\r\nHost: a\r\n\r\n").map(|_| ()), Err(RequestLine));
 }
