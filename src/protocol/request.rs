@@ -165,19 +165,24 @@ impl Request {
     /// The first cookie of this name. Cookie names are case-sensitive.
     ///
     /// Browsers send cookies of one name in a set order, the longest path first (RFC 6265 section 5.4), and servers take
-    /// the first.
+    /// the first. `None` if that is not UTF-8, whatever the next one is.
     pub fn cookie(&self, name: &str) -> Option<&str> {
-        self.cookies().find_map(|(key, value)| (key == name).then_some(value))
+        let (_, value) = self.raw_cookies().find(|(key, _)| *key == name.as_bytes())?;
+        str::from_utf8(value).ok()
     }
 
     /// The cookies, in order: name and value as they came, quotes and all (RFC 6265 section 5.4).
     ///
     /// Pieces without `=` are not cookies and are left out, and so are cookies that are not UTF-8.
     pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values("cookie")
-            .flat_map(|line| line.split(|byte| *byte == b';'))
-            .filter_map(|pair| str::from_utf8(pair).ok()?.split_once('='))
-            .map(|(name, value)| (name.trim_ascii(), value.trim_ascii()))
+        self.raw_cookies().filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, str::from_utf8(value).ok()?)))
+    }
+
+    fn raw_cookies(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.values("cookie").flat_map(|line| line.split(|byte| *byte == b';')).filter_map(|pair| {
+            let equals = memchr::memchr(b'=', pair)?;
+            Some((pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()))
+        })
     }
 
     /// The subprotocols that the client offers, the most wanted first (RFC 6455 section 4.1, item 10). What is no token
@@ -395,6 +400,10 @@ mod tests {
         let request = parse_head(head, 64, Peer::Unix).expect("a good head").request;
         assert_eq!(request.cookies().collect::<Vec<_>>(), [("sid", "7")]);
         assert_eq!(request.cookie("name"), None);
+        // A back end that reads the first would see another person.
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: sid=\xd5\xc5\r\nCookie: sid=7\r\n\r\n".to_vec();
+        let request = parse_head(head, 64, Peer::Unix).expect("a good head").request;
+        assert_eq!((request.cookie("sid"), request.cookies().count()), (None, 1));
     }
 
     #[test]
