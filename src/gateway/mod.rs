@@ -248,11 +248,7 @@ pub fn api_keys(settings: &Settings) -> ApiKeys {
 fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) -> std::io::Result<Ingress> {
     let waiting = Waiting::default();
     Ingress::start(socket, move |datagram| {
-        let judged = match keys.lock() {
-            Ok(keys) => api::check_datagram(&keys, datagram),
-            Err(_) => return Outcome::Unauthorized,
-        };
-        if let Err(error) = judged {
+        if let Err(error) = api::check_datagram(&keys, datagram) {
             log::debug!("a datagram is not carried out: {:?}", error.message);
             return if error.status == 401 { Outcome::Unauthorized } else { Outcome::Malformed };
         }

@@ -166,9 +166,8 @@ impl Api {
         *self.keys() = keys;
     }
 
-    /// A thread that panicked while it read them has left them as they were.
     fn keys(&self) -> MutexGuard<'_, ApiKeys> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.keys)
     }
 
     /// The head of a request with a body: refused before it is sent, where it can be.
@@ -330,16 +329,23 @@ impl Api {
 /// # Errors
 /// What is wrong with the command; or 401 where keys are set and its sender shows none of them: in the member `auth`, for
 /// a datagram has no header.
-pub fn check_datagram(keys: &ApiKeys, datagram: &[u8]) -> Result<(), ApiError> {
+pub fn check_datagram(keys: &Mutex<ApiKeys>, datagram: &[u8]) -> Result<(), ApiError> {
     let mut command = Command::read(datagram, &command::DATAGRAM)?;
     let shown = command.auth.take();
     command.into_push()?;
+    // Only now: the loop waits for this lock, and nothing panics while it is held.
+    let keys = lock(keys);
     match shown {
         _ if keys.is_empty() => Ok(()),
         Some(key) if keys.contains(key.as_ref()) => Ok(()),
         Some(_) => Err(ApiError::unauthorized("this API key is not known")),
         None => Err(ApiError::unauthorized("an API key is needed: a member \"auth\"")),
     }
+}
+
+/// A thread that panicked while it read the keys has left them as they were.
+fn lock(keys: &Mutex<ApiKeys>) -> MutexGuard<'_, ApiKeys> {
+    keys.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether it came from this machine. No listener that takes no key can be reached from elsewhere; where something on the
@@ -468,6 +474,19 @@ mod tests {
         let why = |is_draining, is_full| unreadiness(is_draining, is_full, Some("fdpush-webhook")).expect("a reason");
         assert_eq!(why(false, false), "thread fdpush-webhook is down");
         assert_eq!((why(false, true), why(true, true)), ("full".into(), "draining".into()));
+    }
+
+    #[test]
+    fn keys_outlive_a_panic_of_a_thread_that_reads_them() {
+        let keys = Mutex::new(ApiKeys::new(["k"]));
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _keys = keys.lock();
+            panic!("a test panics here");
+        }));
+        assert!(panic.is_err() && keys.is_poisoned());
+        let status = |json: &str| check_datagram(&keys, json.as_bytes()).map_err(|error| error.status);
+        assert_eq!(status(r#"{"all":true,"data":1,"auth":"k"}"#), Ok(()));
+        assert_eq!(status(r#"{"all":true,"data":1,"auth":"x"}"#), Err(401));
     }
 
     #[test]
