@@ -257,7 +257,7 @@ fn the_api_may_be_called_from_php() {
     assert_eq!(put("PUT", "\u{feff}{\"cart\":[],\"n\":1}"), (200, json!({"cart": [], "n": 1})));
     assert_eq!(put("PATCH", "[]"), (200, json!({"cart": [], "n": 1})));
     assert_eq!(put("PUT", "[]"), (200, json!({})));
-    for body in ["[1]", r#"{"a":1,"a":2}"#] {
+    for body in ["[1]", r#"{"a":1,"a":2}"#, r#"{"cart":[{"id":1,"id":2}]}"#] {
         assert_eq!(put("PUT", body).0, 400, "{body}");
     }
 }

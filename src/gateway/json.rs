@@ -29,7 +29,8 @@ impl AsRef<str> for Text<'_> {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct List<T>(pub Vec<T>);
 
-/// An object that is kept as it is. A member that comes twice is refused: readers disagree which of the two counts.
+/// An object that is kept as it is. A member that comes twice, at any depth, is refused: readers disagree which of the two
+/// counts.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Object(pub Map<String, Value>);
 
@@ -209,13 +210,72 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Map<String, Value>, A::Error> {
         let mut members = Map::new();
-        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+        while let Some((name, Unique(value))) = map.next_entry::<String, Unique>()? {
             if members.contains_key(&name) {
                 return Err(Error::custom(format!("duplicate member {:?}", cut(&name))));
             }
             members.insert(name, value);
         }
         Ok(members)
+    }
+}
+
+/// A value in which no object has a member twice. `Value` itself keeps the last of the two.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unique, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor).map(Unique)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Unique(item)) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(items.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
+        MembersVisitor.visit_map(map).map(Value::Object)
     }
 }
 
@@ -333,7 +393,12 @@ mod tests {
         ] {
             assert_eq!(read(json), Err("not a JSON object".to_owned()), "{json:?}");
         }
-        assert!(read(br#"{"a":1,"\u0061":2}"#).is_err_and(|error| error.starts_with(r#"duplicate member "a""#)));
+        for json in [r#"{"a":1,"\u0061":2}"#, r#"{"b":{"a":1,"a":1}}"#, r#"{"b":[1,[{"c":{"a":null,"a":0}}]]}"#] {
+            assert!(read(json.as_bytes()).is_err_and(|error| error.starts_with(r#"duplicate member "a""#)), "{json}");
+        }
+        let all = r#"{"a":[null,true,-1,18446744073709551615,1.5,"\u0001\"é",{"a":{"a":[]}},[{"a":1},{"a":1}]]}"#;
+        let value: Value = serde_json::from_str(all).expect("JSON");
+        assert_eq!(read(all.as_bytes()), Ok(value.to_string()));
     }
 
     #[test]

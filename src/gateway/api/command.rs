@@ -144,7 +144,10 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
             return ApiError::bad_request(plain(&error));
         };
         let (path, is_nested) = (error.path().to_string(), error.path().iter().nth(1).is_some());
+        let first = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
         let message = match unknown_member(error.inner()) {
+            // A member of other calls, whose value is none there either.
+            _ if shape.lacks(&first) => shape.stray(&first),
             // `except` alone has members of its own.
             Some(name) if is_nested => EXCEPT.stray(&name),
             Some(name) => shape.stray(&name),
@@ -206,8 +209,17 @@ pub fn find_id(json: &[u8]) -> Option<&str> {
 }
 
 impl Shape {
+    /// Whether a command of this shape has no member of this name, although other commands do.
+    fn lacks(&self, name: &str) -> bool {
+        let is_known = DATAGRAM.members.contains(&name) || CLOSE.members.contains(&name);
+        is_known && !self.members.is_empty() && !self.members.contains(&name)
+    }
+
     fn stray(&self, name: &str) -> String {
-        json::stray(self.call, name, self.members)
+        match name {
+            "auth" => "auth: the key belongs into the header Authorization: Bearer KEY".to_owned(),
+            name => json::stray(self.call, name, self.members),
+        }
     }
 }
 
@@ -221,9 +233,6 @@ impl<'a> Command<'a> {
         let stray = command.members().find(|name| !shape.members.contains(name));
         match stray {
             None => Ok(command),
-            Some("auth") => {
-                Err(ApiError::bad_request("auth: the key belongs into the header Authorization: Bearer KEY"))
-            }
             Some(name) => Err(ApiError::bad_request(shape.stray(name))),
         }
     }
@@ -488,6 +497,15 @@ mod tests {
             (&ONLINE, r#"{"x`, expected `y":1}"#, r#"online takes no "x`, expected `y"; it takes uids"#.to_owned()),
             (&PUSH, r#"{"except":{"udi":"a"}}"#, format!(r#"except takes no "udi", did you mean "uid"? {all}"#)),
             (&PUSH, r#"{"except":{"all":true}}"#, format!(r#"except takes no "all"; {all}"#)),
+            (&ONLINE, r#"{"uid":["a"]}"#, r#"online takes no "uid", did you mean "uids"? it takes uids"#.to_owned()),
+            (
+                &ONLINE,
+                r#"{"uids":{"1":2},"code":"x"}"#,
+                "uids: an array is wanted, not an object (in PHP: array_values) (column 12)".to_owned(),
+            ),
+            (&BIND, r#"{"uids":"a"}"#, r#"bind takes no "uids", did you mean "uid"? it takes fd, uid"#.to_owned()),
+            (&BIND, r#"{"except":{"x":1}}"#, r#"bind takes no "except"; it takes fd, uid"#.to_owned()),
+            (&PUSH, r#"{"auth":7}"#, "auth: the key belongs into the header Authorization: Bearer KEY".to_owned()),
             (&PUSH, r#"{"auth":"x"}"#, "auth: the key belongs into the header Authorization: Bearer KEY".to_owned()),
         ] {
             assert_eq!(Command::read(json.as_bytes(), shape).err().expect("refused").message, message, "{json}");

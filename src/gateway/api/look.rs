@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::verbs::json;
-use crate::gateway::json::cut;
+use crate::gateway::json::{cut, stray};
 use crate::gateway::proxies::address_of;
 use crate::gateway::session::Session;
 
@@ -33,8 +33,9 @@ impl Page {
     fn of(request: &Request) -> Result<Page, ApiError> {
         let malformed = |error: QueryError| ApiError::bad_request(error.to_string());
         let mut pairs = request.query_pairs().map_err(malformed)?;
-        if let Some((other, _)) = pairs.find(|(name, _)| !matches!(&**name, "after" | "limit")) {
-            return Err(ApiError::bad_request(format!("{}: no such parameter: after, limit", cut(&other))));
+        const PARAMETERS: [&str; 2] = ["after", "limit"];
+        if let Some((other, _)) = pairs.find(|(name, _)| !PARAMETERS.contains(&&**name)) {
+            return Err(ApiError::bad_request(stray("the query", &other, &PARAMETERS)));
         }
         let given = |name: &str| -> Result<Option<String>, ApiError> {
             let value = request.try_query(name).map_err(malformed)?;
