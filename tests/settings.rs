@@ -14,32 +14,10 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
+use common::command::{Served, call, command, complaint, make_private, write};
 use common::{Client, PATIENCE, Raw, Scratch};
-
-/// What one call of the binary came to.
-#[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-/// The binary with nothing in its environment but this.
-fn command(line: &[&str], environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
-    command.args(line).env_clear().envs(environment.iter().copied());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn call(line: &[&str], environment: &[(&str, &str)]) -> Said {
-    let output = command(line, environment).output().expect("the binary");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-}
 
 /// The line of a key that `fdpush config` prints.
 fn shown(key: &str, line: &[&str], environment: &[(&str, &str)]) -> String {
@@ -47,28 +25,6 @@ fn shown(key: &str, line: &[&str], environment: &[(&str, &str)]) -> String {
     assert_eq!(said.code, Some(0), "{said:?}");
     let found = said.out.lines().find(|line| line.starts_with(&format!("{key} =")));
     found.unwrap_or_else(|| panic!("no {key} in {}", said.out)).to_owned()
-}
-
-/// What `check` says against a file.
-fn complaint(text: &str) -> String {
-    let scratch = Scratch::new("complaint");
-    let file = write(&scratch, text);
-    let said = call(&["check", "--config", &file], &[]);
-    assert_eq!(said.code, Some(1), "{text}: {said:?}");
-    assert!(said.err.starts_with("fdpush: "), "{said:?}");
-    said.err.replace(&file, "FILE")
-}
-
-/// A configuration file that only its owner can read.
-fn write(scratch: &Scratch, text: &str) -> String {
-    let path = scratch.file("fdpush.toml");
-    fs::write(&path, text).expect("a file");
-    make_private(&path);
-    path.to_str().expect("UTF-8").to_owned()
-}
-
-fn make_private(path: &Path) {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a file of ours");
 }
 
 #[test]
@@ -297,7 +253,7 @@ fn check_says_ok_or_what_is_wrong() {
         ("auth = \"webhook\"", &["FILE:1: auth", "--auth-url"]),
         ("proxy_protocol = true", &["FILE:1: proxy_protocol", "--trusted-proxy"]),
         ("proxy_protocol = \"true\"", &["FILE:1: proxy_protocol", "expected true or false"]),
-        ("address_ipv6_prefix = 129", &["FILE:1: address_ipv6_prefix = 129", "not in 1..=128"]),
+        ("address_ipv6_prefix = 129", &["FILE:1: address_ipv6_prefix = 129", "must be from 1 to 128"]),
         ("client_may = [\"all\", \"join\"]", &["FILE:1: client_may", "stand alone"]),
         ("webhook_queue_max = 5", &["--webhook-batch-max is 100", "FILE:1: webhook_queue_max"]),
         ("api_key_file = \"/nonexistent/keys\"", &["api_key_file /nonexistent/keys: No such file"]),
@@ -375,16 +331,6 @@ fn exit_codes_tell_a_wrong_line_from_a_wrong_file() {
     }
     let said = call(&["serve", "--listen", "::1:9501"], &[]);
     assert!(said.err.contains("expected HOST:PORT, [V6]:PORT or unix:PATH"), "{said:?}");
-}
-
-/// A running `fdpush serve`. Dropping it ends it.
-struct Served(Child);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

@@ -121,6 +121,15 @@ impl Gateway {
         next_with(&self.log, words)
     }
 
+    /// The next lines of the log up to one with these words in it.
+    pub fn logged_up_to(&self, words: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| line.contains(words)) {
+            lines.push(self.log.next());
+        }
+        lines
+    }
+
     /// Sends a signal, as `-TERM`.
     pub fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();

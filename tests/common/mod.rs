@@ -10,6 +10,8 @@
 pub mod backend;
 pub mod client;
 #[cfg(feature = "gateway")]
+pub mod command;
+#[cfg(feature = "gateway")]
 pub mod events;
 #[cfg(feature = "gateway")]
 pub mod gateway;

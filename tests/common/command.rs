@@ -1,0 +1,62 @@
+//! The binary as operators call it: a line, an environment, and what it says.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use super::Scratch;
+
+/// What one call of the binary came to.
+#[derive(Debug)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+/// The binary with nothing in its environment but this.
+pub fn command(line: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
+    command.args(line).env_clear().envs(environment.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+pub fn call(line: &[&str], environment: &[(&str, &str)]) -> Said {
+    let output = command(line, environment).output().expect("the binary");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// What `check` says against a file.
+pub fn complaint(text: &str) -> String {
+    let scratch = Scratch::new("complaint");
+    let file = write(&scratch, text);
+    let said = call(&["check", "--config", &file], &[]);
+    assert_eq!(said.code, Some(1), "{text}: {said:?}");
+    assert!(said.err.starts_with("fdpush: "), "{said:?}");
+    said.err.replace(&file, "FILE")
+}
+
+/// A configuration file that only its owner can read.
+pub fn write(scratch: &Scratch, text: &str) -> String {
+    let path = scratch.file("fdpush.toml");
+    fs::write(&path, text).expect("a file");
+    make_private(&path);
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+pub fn make_private(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a file of ours");
+}
+
+/// A running `fdpush serve`. Dropping it ends it.
+pub struct Served(pub Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,48 @@
+//! Limits that change while a server runs.
+
+mod common;
+
+use std::time::Duration;
+
+use common::raw::TEXT;
+use common::{Raw, serve};
+use fdpush::Limits;
+
+/// The reads that one message of 64 KiB takes.
+fn reads_of_a_message(server: &common::TestServer, raw: &mut Raw) -> u64 {
+    let before = server.ask(|ctx| ctx.stats()).reads;
+    raw.send_frame(TEXT, &vec![b'x'; 64 << 10]);
+    assert_eq!(raw.frame().1.len(), 64 << 10);
+    server.ask(|ctx| ctx.stats()).reads - before
+}
+
+#[test]
+fn the_read_budget_of_a_connection_that_is_there_changes() {
+    let server = serve(|server| server.on_message(common::echo));
+    let mut raw = Raw::upgraded(server.address());
+    for (budget, at_least, at_most) in [(1 << 10, 64, u64::MAX), (1 << 20, 1, 40), (1 << 10, 64, u64::MAX)] {
+        let limits = Limits { read_budget_bytes: budget, ..Limits::default() };
+        server.ask(move |ctx| ctx.set_limits(limits)).expect("sound");
+        let reads = reads_of_a_message(&server, &mut raw);
+        assert!((at_least..=at_most).contains(&reads), "{budget}: {reads} reads");
+    }
+}
+
+#[test]
+fn a_shorter_write_time_holds_for_one_that_is_stuck_already() {
+    let long = Limits { write_time_max: Duration::from_secs(3600), ..Limits::default() };
+    let short = Limits { write_time_max: Duration::from_millis(100), ..long.clone() };
+    let server = serve(move |server| server.limits(long));
+    let raws: Vec<Raw> = (0..3).map(|_| Raw::upgraded(server.address())).collect();
+    server.wait_until("their queues fill", |ctx| {
+        ctx.broadcast("x".repeat(200_000).as_str());
+        ctx.connections().all(|fd| ctx.info(fd).is_some_and(|info| info.queued_bytes > 0))
+    });
+    server.ask(move |ctx| ctx.set_limits(short)).expect("sound");
+    server.wait_until("they are gone", |ctx| ctx.stats().open == 0);
+    let stats = server.ask(|ctx| ctx.stats());
+    // The kernel has the same limit as TCP_USER_TIMEOUT, and may be first.
+    let count = |cause: &str| stats.closed_by_cause.get(cause).copied().unwrap_or_default();
+    assert_eq!(count("write_timed_out") + count("connection_lost"), 3, "{stats:?}");
+    drop(raws);
+}

@@ -1,0 +1,371 @@
+//! SIGHUP through the real binary: each setting that can change has its effect, and no file stops the server.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use common::gateway::{Gateway, closed, next, request, until};
+use common::raw::TEXT;
+use common::{Client, PATIENCE, Raw, Scratch, refusal};
+use serde_json::json;
+
+/// A server with a settings file.
+struct Configured {
+    file: PathBuf,
+    gateway: Gateway,
+    scratch: Scratch,
+}
+
+impl Configured {
+    fn start(text: &str) -> Configured {
+        let scratch = Scratch::new("reload");
+        let file = scratch.file("fdpush.toml");
+        fs::write(&file, text).expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
+        let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
+        Configured { file, gateway, scratch }
+    }
+
+    /// Another text, and SIGHUP; over once the log says that these changed.
+    fn reload(&self, text: &str, keys: &[&str]) {
+        fs::write(&self.file, text).expect("a file");
+        self.gateway.signal("-HUP");
+        let line = self.gateway.logged("and these changed: ");
+        let (_, changed) = line.split_once("and these changed: ").expect("the words");
+        let changed: BTreeSet<&str> = changed.split(", ").collect();
+        assert_eq!(changed, keys.iter().copied().collect(), "{line}");
+    }
+}
+
+/// A client that reads nothing, and has bytes waiting for it.
+fn stalled(gateway: &Gateway, uid: &str) -> Raw {
+    let mut raw = Raw::connect(gateway.address);
+    raw.send(common::raw::UPGRADE.replace("GET / ", &format!("GET /?uid={uid} ")));
+    assert_eq!(raw.reply().status, 101);
+    let push = json!({"uid": uid, "data": "x".repeat(200_000)});
+    until("its socket is full", || {
+        gateway.done("/api/push", &push);
+        gateway.get("/api/stats")["queued_bytes"].as_u64().expect("a number") > 0
+    });
+    raw
+}
+
+fn status_of(gateway: &Gateway, bytes: impl AsRef<[u8]>) -> u16 {
+    let mut raw = Raw::connect(gateway.address);
+    raw.send(bytes);
+    raw.reply().status
+}
+
+/// What a second connection comes to.
+fn second(gateway: &Gateway) -> u16 {
+    let _first = gateway.connect("/?uid=ann");
+    match Client::connect(gateway.address, "/?uid=ann", &[]) {
+        Ok(_) => 101,
+        refused => refusal(refused).0,
+    }
+}
+
+/// Settings before and after, and what shows which are in effect. It runs before the change and after it, and says the
+/// second text and the third.
+type Effect = (&'static str, &'static str, &'static str, fn(&Gateway) -> String, [&'static str; 2]);
+
+/// Which of some origins may come in.
+fn origins(gateway: &Gateway) -> String {
+    let all = [
+        "https://a.example.com",
+        "https://a.b.example.com",
+        "https://example.com",
+        "https://evil-example.com",
+        "https://example.com.evil",
+        "null",
+        "file://",
+    ];
+    let enters = |origin: &&str| Client::connect(gateway.address, "/", &[("Origin", origin)]).is_ok();
+    all.into_iter().filter(enters).collect::<Vec<_>>().join(" ")
+}
+
+const EFFECTS: [Effect; 12] = [
+    (
+        "origin",
+        r#"["https://*.example.com"]"#,
+        r#"["null", "file://"]"#,
+        origins,
+        ["https://a.example.com https://a.b.example.com", "null file://"],
+    ),
+    ("uid_connections_max", "2", "1", |gateway| second(gateway).to_string(), ["101", "429"]),
+    ("address_connections_max", "2", "1", |gateway| second(gateway).to_string(), ["101", "429"]),
+    ("head_bytes_max", "8192", "512", |gateway| status_with_headers(gateway, 1, 1000), ["404", "431"]),
+    ("headers_max", "64", "10", |gateway| status_with_headers(gateway, 20, 1), ["404", "431"]),
+    (
+        "body_bytes_max",
+        "8192",
+        "1024",
+        |gateway| gateway.post("/api/push", json!({"all": true, "data": "x".repeat(4000)})).0.to_string(),
+        ["200", "413"],
+    ),
+    (
+        "queue_bytes_max",
+        "262144",
+        "2048",
+        |gateway| {
+            let _ann = gateway.connect("/?uid=ann");
+            gateway.post("/api/push", json!({"uid": "ann", "data": "x".repeat(4000)})).0.to_string()
+        },
+        ["200", "413"],
+    ),
+    (
+        "message_bytes_max",
+        "8192",
+        "1024",
+        |gateway| {
+            let mut ann = gateway.connect("/");
+            ann.send(&(json!({"type": "heartbeat", "id": 1}).to_string() + &" ".repeat(2000)));
+            match ann.next() {
+                tungstenite::Message::Close(frame) => u16::from(frame.expect("a code").code).to_string(),
+                other => {
+                    serde_json::from_str::<serde_json::Value>(other.to_text().expect("text")).expect("JSON")["type"]
+                        .to_string()
+                }
+            }
+        },
+        ["\"ack\"", "1009"],
+    ),
+    (
+        "slow_reader",
+        "\"drop_newest\"",
+        "\"close\"",
+        |gateway| {
+            let _raw = stalled(gateway, "bob");
+            let push = json!({"uid": "bob", "data": "x".repeat(200_000)});
+            until("its queue is full", || {
+                gateway.done("/api/push", &push)["dropped"] != 0 || !is_online(gateway, "bob")
+            });
+            is_online(gateway, "bob").to_string()
+        },
+        ["true", "false"],
+    ),
+    (
+        "message_rate",
+        "1000",
+        "1",
+        |gateway| {
+            let mut ann = gateway.connect("/");
+            let mut codes = BTreeSet::new();
+            for _ in 0..6 {
+                ann.send(r#"{"type":"heartbeat","id":1}"#);
+            }
+            for _ in 0..3 {
+                codes.insert(next(&mut ann)["code"].to_string());
+            }
+            codes.contains("\"rate_limited\"").to_string()
+        },
+        ["false", "true"],
+    ),
+    (
+        "accept_rate",
+        "1000000",
+        "1",
+        |gateway| {
+            let statuses: BTreeSet<u16> =
+                (0..5).map(|_| status_of(gateway, request("GET", "/none", &[], ""))).collect();
+            statuses.contains(&503).to_string()
+        },
+        ["false", "true"],
+    ),
+    (
+        "client_may",
+        "[\"all\"]",
+        "[\"nothing\"]",
+        |gateway| {
+            let mut ann = gateway.connect("/?uid=ann");
+            ann.send(r#"{"type":"push","to":"bob","data":1,"id":1}"#);
+            next(&mut ann)["code"].to_string()
+        },
+        ["null", "\"not_allowed\""],
+    ),
+];
+
+fn status_with_headers(gateway: &Gateway, count: usize, bytes: usize) -> String {
+    let value = "v".repeat(bytes);
+    let headers: Vec<(String, &str)> = (0..count).map(|index| (format!("X-{index}"), value.as_str())).collect();
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    status_of(gateway, request("GET", "/none", &headers, "")).to_string()
+}
+
+fn is_online(gateway: &Gateway, uid: &str) -> bool {
+    gateway.call("GET", &format!("/api/users/{uid}"), &[], "").status == 200
+}
+
+#[test]
+fn what_is_reloaded_changes_what_the_server_does() {
+    for (key, before, after, effect, [was, is]) in EFFECTS {
+        // Small enough to be over soon.
+        let others = match key {
+            "queue_bytes_max" => "message_bytes_max = 1024\n",
+            "slow_reader" => "message_bytes_max = 1024\nqueue_bytes_max = \"512KiB\"\n",
+            _ => "",
+        };
+        let text = |value: &str| format!("page = \"never\"\n{others}{key} = {value}\n");
+        let configured = Configured::start(&text(before));
+        assert_eq!(effect(&configured.gateway), was, "{key} = {before}");
+        until("all are gone", || configured.gateway.get("/api/stats")["open"] == 0);
+        configured.reload(&text(after), &[key]);
+        assert_eq!(effect(&configured.gateway), is, "{key} = {after}");
+    }
+}
+
+#[test]
+fn times_that_are_reloaded_hold_for_those_who_are_there() {
+    let long =
+        ["head_time_max", "body_time_max", "keep_alive_max", "message_time_max", "close_wait_max", "write_time_max"];
+    let text = |time: &str| -> String { long.iter().map(|key| format!("{key} = \"{time}\"\n")).collect() };
+    let configured = Configured::start(&text("1h"));
+    let gateway = &configured.gateway;
+    let slow = stalled(gateway, "slow");
+    let mut unfinished = Raw::connect(gateway.address);
+    unfinished.send(common::raw::UPGRADE);
+    assert_eq!(unfinished.reply().status, 101);
+    let (_, welcome) = unfinished.frame();
+    assert!(String::from_utf8_lossy(&welcome).contains("welcome"));
+    // Of a message in pieces, the first.
+    unfinished.send(common::raw::frame_with(TEXT, b"{"));
+    configured.reload(&text("200ms"), &long);
+    until("who reads nothing is gone", || !is_online(gateway, "slow"));
+    drop(slow);
+    let (opcode, close) = unfinished.frame();
+    assert_eq!((opcode, &close[..2]), (0x88, &1008_u16.to_be_bytes()[..]));
+    // Whose part of the close never comes.
+    unfinished.end();
+
+    let head_only = |head: &str| status_of(gateway, head);
+    assert_eq!(head_only("GET / HTTP/1.1\r\n"), 408);
+    let mut api = Raw::connect(gateway.api);
+    api.send(
+        "POST /api/push HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{",
+    );
+    assert_eq!(api.reply().status, 408);
+    let mut idle = Raw::connect(gateway.address);
+    idle.send(request("GET", "/none", &[], ""));
+    assert_eq!(idle.reply().status, 404);
+    idle.end();
+}
+
+#[test]
+fn a_drain_goes_by_what_was_reloaded() {
+    let text = |time: &str| format!("drain_for = \"{time}\"\ndrain_time_max = \"1h\"\n");
+    let mut configured = Configured::start(&text("1h"));
+    let mut clients = [configured.gateway.connect("/"), configured.gateway.connect("/")];
+    configured.reload("drain_time_max = \"300ms\"\n", &["drain_for", "drain_time_max"]);
+    configured.gateway.signal("-TERM");
+    for client in &mut clients {
+        assert_eq!(closed(client).0, 1001);
+    }
+    // One that never answers does not keep it.
+    assert_eq!(configured.gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn what_was_read_is_named_and_a_warning_comes_once() {
+    let configured = Configured::start("log = \"info\"\n");
+    let gateway = &configured.gateway;
+    let path = configured.file.display().to_string();
+    fs::write(&configured.file, "message_burst = 5\nheaders_max = 32\n").expect("a file");
+    let mut lines = Vec::new();
+    for words in ["and these changed: ", "nothing changed"] {
+        gateway.signal("-HUP");
+        lines.extend(gateway.logged_up_to(words));
+        assert!(lines.last().is_some_and(|line| line.contains(&format!("files read again: {path}; "))), "{lines:?}");
+    }
+    let warned = lines.iter().filter(|line| line.contains("message_burst has no effect")).count();
+    assert_eq!(warned, 1, "{lines:?}");
+
+    let bare = Gateway::start(&[]);
+    bare.signal("-HUP");
+    let line = bare.logged("nothing changed");
+    assert!(line.contains("files read again: none, for no setting names one"), "{line}");
+}
+
+#[test]
+fn the_last_api_key_is_not_taken_away() {
+    let configured = Configured::start("api_key = [\"alpha\"]\n");
+    let gateway = &configured.gateway;
+    let status =
+        |key: &str| gateway.call("GET", "/api/stats", &[("Authorization", &format!("Bearer {key}"))], "").status;
+    let open = || gateway.call("GET", "/api/stats", &[], "").status;
+    for text in ["", "# api_key = [\"alpha\"]\n", "headers_max = 32\n"] {
+        fs::write(&configured.file, text).expect("a file");
+        gateway.signal("-HUP");
+        let line = gateway.logged("the settings stay as they are: ");
+        assert!(line.contains("ERROR") && line.contains("last API key"), "{line}");
+        assert_eq!((status("alpha"), open()), (200, 401), "{text}");
+    }
+    configured.reload("api_key = [\"beta\"]\n", &["api_key"]);
+    assert_eq!((status("alpha"), status("beta"), open()), (401, 200, 401));
+}
+
+#[test]
+fn a_file_that_is_none_stops_neither_clients_nor_the_end() {
+    let mut configured = Configured::start("headers_max = 32\n");
+    let fifo = configured.scratch.file("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let sparse = configured.scratch.file("sparse");
+    fs::File::create(&sparse).and_then(|file| file.set_len(10 << 30)).expect("a file");
+    let mut ann = configured.gateway.connect("/?uid=ann");
+    let folder = configured.scratch.file("");
+    for (path, why) in [
+        (fifo.clone(), "not a regular file"),
+        ("/dev/zero".into(), "not a regular file"),
+        (folder, "not a regular file"),
+        (sparse, "more than"),
+    ] {
+        let path = path.display();
+        for text in [format!("api_key_file = \"{path}\"\n"), format!("auth = \"jwt\"\njwt_key_file = [\"{path}\"]\n")] {
+            fs::write(&configured.file, format!("headers_max = 16\n{text}")).expect("a file");
+            configured.gateway.signal("-HUP");
+            let line = configured.gateway.logged("the settings stay as they are: ");
+            assert!(line.contains(why), "{line}");
+        }
+        configured.gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
+        assert_eq!(next(&mut ann)["data"], 1);
+    }
+    // The settings file itself. A second SIGHUP, that comes at once, is served as well.
+    fs::remove_file(&configured.file).expect("a file");
+    fs::rename(&fifo, &configured.file).expect("a file");
+    configured.gateway.signal("-HUP");
+    configured.gateway.logged("not a regular file");
+    fs::remove_file(&configured.file).expect("a file");
+    fs::write(&configured.file, "headers_max = 32\norigin = [\"https://a.example\"]\n").expect("a file");
+    configured.gateway.signal("-HUP");
+    configured.gateway.logged("and these changed: origin");
+    configured.gateway.signal("-TERM");
+    assert_eq!(closed(&mut ann).0, 1001);
+    ann.close(1000, "");
+    assert_eq!(configured.gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn a_file_that_is_none_is_an_error_at_the_start() {
+    let scratch = Scratch::new("start");
+    let fifo = scratch.file("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let fifo = fifo.display().to_string();
+    for command in ["check", "serve"] {
+        for flags in [
+            &["--config", &*fifo][..],
+            &["--api-key-file", &fifo],
+            &["--auth", "jwt", "--jwt-key-file", &fifo],
+            &["--webhook", "https://127.0.0.1:1", "--webhook-ca-file", &fifo],
+        ] {
+            let mut line = Command::new(env!("CARGO_BIN_EXE_fdpush"));
+            let output = line.arg(command).args(flags).env_clear().output().expect("the binary");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(1) && said.contains("not a regular file"), "{flags:?}: {said}");
+        }
+    }
+    assert!(PATIENCE.as_secs() > 5, "a file is given up before the test is");
+}

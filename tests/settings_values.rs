@@ -1,0 +1,227 @@
+//! What settings may be: every fault is named at once, and a value that can never work is no value.
+#![cfg(feature = "gateway")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use common::Scratch;
+use common::command::{Served, call, complaint, make_private, write};
+
+#[test]
+fn check_and_serve_name_all_that_is_wrong() {
+    let scratch = Scratch::new("all");
+    let file = write(
+        &scratch,
+        "colour = 1\nmissed_max = 0\norigin = [\"https://a/\", \"https://*\"]\nclient_may = [\"all\", \"join\"]\n\
+         listen = [\"127.0.0.1:9502\"]\nheaders_max = 4\n",
+    );
+    let flags =
+        ["--config", &file, "--ping-every", "soon", "--message-rate", "1.5", "--api-key-file", "/nonexistent/k"];
+    let environment = [("FDPUSH_UID_CONNECTIONS_MAX", "none"), ("FDPUSH_WEBHOOK", "htp://u:hush@h")];
+    for subcommand in ["check", "serve", "config"] {
+        let said = call(&[&[subcommand], &flags[..]].concat(), &environment);
+        assert_eq!(said.code, Some(2), "{said:?}");
+        let hints = [
+            "--ping-every \"soon\": a time is a whole number with its unit",
+            "--message-rate \"1.5\": it must be a whole number, from 1 to",
+            "FDPUSH_UID_CONNECTIONS_MAX \"none\": it must be a whole number, at least 1",
+            "FDPUSH_WEBHOOK: expected http://HOST",
+            ":1: unknown key colour",
+            ":2: missed_max = 0: it must be at least 1",
+            ":3: origin = [\"https://a/\"]: ",
+            ":3: origin = [\"https://*\"]: ",
+            ":4: client_may: all and nothing stand alone",
+            ":6: headers_max is 4: it must be at least 5",
+            "api_key_file /nonexistent/k: No such file",
+            "127.0.0.1:9502 is taken already",
+        ];
+        for hint in &hints {
+            assert_eq!(said.err.matches(hint).count(), 1, "{subcommand}: {hint:?} in {}", said.err);
+        }
+        assert_eq!(said.err.lines().count(), hints.len(), "{}", said.err);
+        assert!(
+            said.err.lines().all(|line| line.starts_with("fdpush: ")) && !said.err.contains("hush"),
+            "{}",
+            said.err
+        );
+    }
+    // What depends on a value that cannot be is not judged.
+    let said = call(&["check", "--auth", "magic", "--auth-url", "http://127.0.0.1:1"], &[]);
+    assert_eq!(said.err.lines().count(), 1, "{said:?}");
+}
+
+#[test]
+fn no_number_is_refused_in_the_words_of_a_parser() {
+    let help = call(&["serve", "--help"], &[]).out;
+    let flags: Vec<&str> = help.lines().filter(|line| line.contains("<COUNT>")).collect();
+    assert!(flags.len() > 10, "{help}");
+    for line in flags {
+        let flag = line.split_whitespace().next().expect("a flag");
+        for (value, hint) in
+            [("1.5", "a whole number"), ("many", "a whole number"), ("-1", "a whole number"), ("0", "it must be ")]
+        {
+            // Of all numbers, some may be 0.
+            let said = call(&["check", &format!("{flag}={value}")], &[]);
+            assert!(said.code == Some(2) && said.err.contains(hint), "{flag} {value}: {said:?}");
+            assert!(said.err.contains(&format!("{flag} {value:?}: ")), "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_variable_that_is_empty_is_not_set() {
+    let help = call(&["serve", "--help"], &[]).out;
+    let names =
+        help.lines().filter_map(|line| Some(line.split_once("[env: FDPUSH_")?.1.split(['=', ']']).next()?.to_owned()));
+    let names: Vec<String> = names.map(|name| format!("FDPUSH_{name}")).collect();
+    assert!(names.len() > 50, "{help}");
+    let environment: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    let said = call(&["check"], &environment);
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "ok\n"), "{said:?}");
+    for name in ["FDPUSH_API_KEY", "FDPUSH_JWT_ISSUER", "FDPUSH_JWT_AUDIENCE", "FDPUSH_AUTH"] {
+        assert!(said.err.contains(&format!("{name} is empty, and so is not set")), "{said:?}");
+    }
+    let (set, unset) = (call(&["config"], &environment).out, call(&["config"], &[]).out);
+    assert_eq!(set, unset);
+    // A flag and a key of the file are not meant to be empty.
+    for flag in
+        ["--jwt-issuer=", "--jwt-audience=", "--api-key=", "--webhook-ca-file=", "--node=", "--listen=", "--log="]
+    {
+        let said = call(&["check", flag], &[]);
+        assert_eq!(said.code, Some(2), "{flag}: {said:?}");
+    }
+    for line in
+        ["jwt_issuer = \"\"", "jwt_audience = \" \"", "webhook_ca_file = \"\"", "api_key = [\"\"]", "node = \"\""]
+    {
+        assert!(complaint(line).contains("FILE:1: "), "{line}");
+    }
+}
+
+#[test]
+fn a_secret_is_the_same_from_wherever_it_comes() {
+    let (secret, key) = ("s".repeat(40), "k".repeat(40));
+    let token = |flags: &[&str], environment: &[(&str, &str)]| {
+        let said = call(&[&["token", "--uid", "ann"], flags].concat(), environment);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        said.out
+    };
+    // A token's signature is made of all bytes of the secret: the second of it may pass between two tokens.
+    let same = |flags: &[&str], environment: &[(&str, &str)]| {
+        (0..20).any(|_| token(&["--jwt-secret", &secret], &[]) == token(flags, environment))
+    };
+    let scratch = Scratch::new("same");
+    let file = scratch.file("secret");
+    for (start, end) in
+        [("", ""), ("", "\n"), ("", "\r\n"), ("\u{feff}", ""), ("\"", "\""), ("'", "'"), ("\u{feff}\"", "\"\r\n")]
+    {
+        let given = format!("{start}{secret}{end}");
+        assert!(same(&["--jwt-secret", &given], &[]), "a flag with {given:?}");
+        assert!(same(&[], &[("FDPUSH_JWT_SECRET", &given)]), "a variable with {given:?}");
+        let config = write(&scratch, &format!("jwt_secret = [{given:?}]\n").replace("\\u{feff}", "\\uFEFF"));
+        assert!(same(&["--config", &config], &[]), "a file with {given:?}");
+        fs::write(&file, &given).expect("a file");
+        make_private(&file);
+        let path = file.display().to_string();
+        assert!(same(&["--jwt-key-file", &path], &[]), "a key file with {given:?}");
+
+        // A key of the API, and what events are signed with, are judged alike.
+        let given = format!("{start}{key}{end}");
+        fs::write(&file, &given).expect("a file");
+        for flags in [
+            &["--api-key", &*given][..],
+            &["--api-key-file", &path],
+            &["--webhook", "http://127.0.0.1:1", "--webhook-secret", &given],
+        ] {
+            let said = call(&[&["check"], flags].concat(), &[]);
+            assert_eq!(said.code, Some(0), "{flags:?}: {said:?}");
+            let is_quoted = start.ends_with(['"', '\'']) && !flags.contains(&"--api-key-file");
+            assert_eq!(said.err.contains("quotes around a secret are no part"), is_quoted, "{flags:?}: {said:?}");
+        }
+    }
+    let flags = ["--webhook", "http://127.0.0.1:1"];
+    for (name, value) in [("FDPUSH_API_KEY", "\"\""), ("FDPUSH_API_KEY", "a\nb"), ("FDPUSH_WEBHOOK_SECRET", "a\tb")] {
+        let said = call(&[&["check"], &flags[..]].concat(), &[(name, value)]);
+        assert!(said.code == Some(2) && said.err.contains(name), "{said:?}");
+    }
+    let list = format!("\"{secret},{secret}\"");
+    let said = call(&["check", "--auth", "jwt"], &[("FDPUSH_JWT_SECRET", &list)]);
+    assert!(said.code == Some(1) && said.err.contains("the whole list is in quotes"), "{said:?}");
+}
+
+#[test]
+fn values_that_can_never_work_are_told() {
+    let refused: [(&str, &str); 8] = [
+        ("headers_max = 4", "FILE:1: headers_max is 4: it must be at least 5"),
+        ("head_bytes_max = 100", "FILE:1: head_bytes_max is 100: it must be at least 142"),
+        ("message_bytes_max = 10\nqueue_bytes_max = 20", "FILE:2: queue_bytes_max is 20: it must be at least 256"),
+        ("queue_total_bytes_max = 100", "FILE:1: queue_total_bytes_max is 100: it must be at least 256"),
+        ("trusted_proxy = [\"::ffff:10.0.0.1\"]", "as IPv4"),
+        ("webhook = \"http://h/#x\"", "fragment"),
+        ("webhook = \"http://h:0/\"", "port 0"),
+        ("listen = [\"127.0.0.1:9600\", \"127.0.0.1:9600\"]", "taken already"),
+    ];
+    for (text, hint) in refused {
+        let said = complaint(text);
+        assert!(said.contains(hint), "{text}: no {hint:?} in {said}");
+    }
+    let warned: [(&str, &str); 8] = [
+        ("trusted_proxy = [\"0.0.0.0/0\"]", "lets every client choose its address"),
+        ("listen = [\"127.0.0.1:1\"]\ntrusted_proxy = [\"unix\"]", "unix has no effect without --listen unix:PATH"),
+        ("origin = [\"wss://a.example\"]", "a page's origin is https://a.example"),
+        ("origin = [\"*\", \"https://a.example\"]", "no effect beside *"),
+        ("connections_max = 10\nuid_connections_max = 11", "which comes first"),
+        ("address_ipv6_prefix = 56", "no effect without --address-connections-max"),
+        ("webhook = \"http://127.0.0.1:1\"\nwebhook_timeout = \"1h\"", "--webhook-retry-time-max, which comes first"),
+        ("queue_total_bytes_max = \"64KiB\"", "are dropped"),
+    ];
+    let scratch = Scratch::new("warned");
+    for (text, hint) in warned {
+        let file = write(&scratch, text);
+        let said = call(&["check", "--config", &file], &[]);
+        assert!(said.code == Some(0) && said.err.contains(hint), "{text}: no {hint:?} in {said:?}");
+    }
+}
+
+#[test]
+fn few_descriptors_are_warned_of_with_their_reserve() {
+    let limited = |descriptors: u32, flags: &str| {
+        let binary = env!("CARGO_BIN_EXE_fdpush");
+        let script = format!("ulimit -n {descriptors} && exec {binary} check {flags}");
+        let output = Command::new("sh").args(["-c", &script]).env_clear().output().expect("a shell");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    for (descriptors, flags, hints) in [
+        (
+            64,
+            "",
+            [
+                "connections_max is 1: the descriptor limit is 64, of which 320 are reserved",
+                "256 for api_connections_max",
+            ],
+        ),
+        (1024, "", ["connections_max is 704:", "64 for listeners"]),
+        (1024, "--api-connections-max 100", ["connections_max is 860:", "164 are reserved"]),
+        (1024, "--api off", ["connections_max is 960:", "64 are reserved"]),
+    ] {
+        let said = limited(descriptors, flags);
+        for hint in hints {
+            assert!(said.contains(hint), "{descriptors} {flags}: no {hint:?} in {said}");
+        }
+    }
+    assert_eq!(limited(1320, ""), "");
+    assert_eq!(limited(64, "--connections-max 0").matches("it must be from 1 to").count(), 1);
+}
+
+#[test]
+fn the_start_says_how_many_can_connect() {
+    let line = "ulimit -n 400; exec $0 serve --listen 127.0.0.1:0 --api 127.0.0.1:0";
+    let mut command = Command::new("sh");
+    command.args(["-c", line, env!("CARGO_BIN_EXE_fdpush")]).env_clear().stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut served = Served(command.spawn().expect("a shell"));
+    let lines = BufReader::new(served.0.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let said = lines.into_iter().find(|line| line.contains("api_connections_max 256")).expect("a line");
+    assert!(said.contains("connections_max is 80 (from the descriptor limit)"), "{said}");
+}
