@@ -45,19 +45,32 @@ pub enum Reply {
 impl Double {
     /// A back end that does with each request what `reply` says. `reply` may block, to be slow.
     pub fn start(reply: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Double {
+        let reply = Arc::new(reply);
+        Double::accept(move |stream, sender| serve(stream, sender, &*reply))
+    }
+
+    /// A back end that reads a byte of each request, writes `answer`, and closes with the rest unread.
+    pub fn unread(answer: &'static [u8]) -> Double {
+        Double::accept(move |mut stream, _| {
+            stream.read_exact(&mut [0])?;
+            stream.write_all(answer)
+        })
+    }
+
+    fn accept(serve: impl Fn(TcpStream, &Sender<Received>) -> std::io::Result<()> + Send + Sync + 'static) -> Double {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let (sender, requests) = mpsc::channel();
         let is_over = Arc::new(AtomicBool::new(false));
-        let (over, reply) = (Arc::clone(&is_over), Arc::new(reply));
+        let (over, serve) = (Arc::clone(&is_over), Arc::new(serve));
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 if over.load(Ordering::SeqCst) {
                     return;
                 }
-                let (sender, reply) = (sender.clone(), Arc::clone(&reply));
+                let (sender, serve) = (sender.clone(), Arc::clone(&serve));
                 // A client that is gone is no failure of the test.
-                thread::spawn(move || drop(serve(stream, &sender, &*reply)));
+                thread::spawn(move || drop(serve(stream, &sender)));
             }
         });
         Double { address, requests, is_over }

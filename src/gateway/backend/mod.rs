@@ -4,6 +4,7 @@
 //! answer means.
 
 pub mod authorities;
+mod early_answer;
 pub mod retry_after;
 pub mod signature;
 
@@ -25,8 +26,11 @@ use percent_encoding::percent_decode_str;
 use ureq::Agent;
 use ureq::http::{HeaderValue, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, RustlsConnector, TcpConnector};
 
 use self::authorities::Authorities;
+use self::early_answer::EarlyAnswers;
 use self::signature::Secret;
 use super::clock;
 
@@ -115,7 +119,9 @@ impl Backend {
             .max_idle_connections_per_host(connections_max)
             .max_idle_age(IDLE_MAX)
             .build();
-        Ok(Backend { agent: Agent::new_with_config(config), url, node, secret: Mutex::new(secret) })
+        let connector = ().chain(TcpConnector::default()).chain(EarlyAnswers).chain(RustlsConnector::default());
+        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        Ok(Backend { agent, url, node, secret: Mutex::new(secret) })
     }
 
     /// This server's name.

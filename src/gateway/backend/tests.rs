@@ -137,6 +137,21 @@ fn an_answer_is_bounded_whole_and_http() {
     assert!(failure.is_disconnect(), "{failure:?}");
 }
 
+/// The body fits into no socket's buffers, so its writing fails when the connection is reset.
+#[test]
+fn an_answer_that_comes_before_the_body_was_read_is_an_answer() {
+    let double = Double::unread(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge");
+    let backend = backend(&double);
+    let body = vec![b'a'; 64 << 20];
+    for _ in 0..3 {
+        let answer = backend.post(&body, PATIENCE).expect("an answer");
+        assert_eq!((answer.status, answer.body.expect("a body")), (413, b"large".to_vec()));
+    }
+    let silent = Double::unread(b"");
+    let failure = self::backend(&silent).post(&body, PATIENCE).expect_err("no answer");
+    assert!(failure.is_disconnect(), "{failure:?}");
+}
+
 #[test]
 fn nobody_listens() {
     let double = Double::always(200, "");
