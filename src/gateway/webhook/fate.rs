@@ -16,12 +16,13 @@ pub enum Fate {
 impl Fate {
     /// The meaning of a status, with the `Retry-After` of its answer.
     ///
-    /// A 4xx refuses the request for good (RFC 9110 section 15.5), but for four that speak of the moment: 408, 425, 429,
-    /// and a 413 with `Retry-After` (section 15.5.14).
+    /// A 4xx refuses the request for good (RFC 9110 section 15.5), but for three that speak of the moment: 408, 425 and
+    /// 429. `Retry-After` does not change that: a proxy that adds it to every refusal would block the queue. So a 413 with
+    /// `Retry-After`, which section 15.5.14 calls temporary, is a refusal, too.
     pub fn of(status: u16, retry_after: Option<Duration>) -> Fate {
         match (status, retry_after) {
             (200..=299, _) => Fate::Taken,
-            (408 | 425 | 429, _) | (413, Some(_)) => Fate::MayPass(retry_after),
+            (408 | 425 | 429, _) => Fate::MayPass(retry_after),
             (400..=499, _) => Fate::Refused,
             _ => Fate::MayPass(retry_after),
         }
@@ -44,10 +45,10 @@ mod tests {
             };
             assert_eq!(Fate::of(status, None), expected, "{status}");
         }
-        for status in [408, 413, 425, 429, 500, 503] {
+        for status in [408, 425, 429, 500, 503] {
             assert_eq!(Fate::of(status, pause), Fate::MayPass(pause), "{status}");
         }
-        for status in [400, 401, 403, 404, 410, 422, 431] {
+        for status in [400, 401, 403, 404, 410, 413, 422, 431] {
             assert_eq!(Fate::of(status, pause), Fate::Refused, "{status}");
         }
         assert_eq!(Fate::of(204, pause), Fate::Taken);

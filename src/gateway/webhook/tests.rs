@@ -452,8 +452,6 @@ fn a_pause_that_the_back_end_asks_for_is_kept() {
     let answers = [
         "HTTP/1.1 429 Too Many\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 503 Busy\r\nretry-after: 1\r\nContent-Length: 0\r\n\r\n",
-        // For the moment only, by its header.
-        "HTTP/1.1 413 Large\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
     ];
     for answer in answers {
         let count = AtomicUsize::new(0);

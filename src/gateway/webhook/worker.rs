@@ -244,7 +244,7 @@ impl Trouble {
     /// Whether fewer events might pass: a back end that was reached, and that did not say that it is busy.
     fn may_be_the_events(&self) -> bool {
         match self {
-            Trouble::Status(status, _) => matches!(status, 413 | 500..=599) && *status != 503,
+            Trouble::Status(status, _) => matches!(status, 500..=599) && *status != 503,
             Trouble::Failure(failure) => failure.is_timeout() || failure.is_disconnect(),
         }
     }
