@@ -127,6 +127,31 @@ fn a_frame_whose_event_is_too_large_is_refused_whole() {
 }
 
 #[test]
+fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
+    let backend = willing();
+    let gateway = watched(&backend, &["--webhook-events", "message"]);
+    let mut events = Events::of(&backend);
+    let mut ann = gateway.connect(&format!("/?uid={}", "n".repeat(128)));
+    let mut bob = gateway.connect("/?uid=bob");
+    // As long as a message may be: plain text, text that takes twice as many bytes in the event, and white space.
+    let (open, close) = (r#"{"type":"push","to":"bob","data":""#, r#""}"#);
+    let room = (1 << 20) - open.len() - close.len();
+    let frames = [
+        format!("{open}{}{close}", "x".repeat(room)),
+        format!("{open}{}{close}", "\\\"".repeat(room / 2)),
+        format!("{open}{close}{}", "\n".repeat(room)),
+    ];
+    for frame in frames {
+        ann.send(&frame);
+        assert_eq!(next(&mut bob)["type"], "message");
+        assert!(events.next()["text"] == frame.as_str(), "the whole frame");
+    }
+    // What is no frame at all may be longer still.
+    ann.send(&"\u{1}".repeat(1 << 20));
+    assert_eq!(next(&mut ann)["code"], "too_large");
+}
+
+#[test]
 fn an_event_that_the_back_end_refuses_stops_nobody_elses() {
     // As nginx and Express do: bodies over a bound get 413.
     let backend = Backend::start(|asked| match asked.body.len() {

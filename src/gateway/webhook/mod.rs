@@ -34,8 +34,12 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 /// The default of [`Config::batch_bytes_max`]: below the 100 KiB that Express reads of a body, and the 1 MiB of nginx.
 pub const BATCH_BYTES_MAX: usize = 96 << 10;
 
-/// The default of [`Config::event_bytes_max`]: below the 1 MiB that nginx reads of a body.
-pub const EVENT_BYTES_MAX: usize = 512 << 10;
+/// The default of [`Config::event_bytes_max`]: twice the default of `message_bytes_max`, and room for the event's other
+/// fields.
+///
+/// So every valid frame fits. JSON has no control characters but tab, line feed and carriage return, so no byte of a frame
+/// takes more than two bytes of the event.
+pub const EVENT_BYTES_MAX: usize = (2 << 20) + event::EVENT_BYTES_MAX_MIN;
 
 /// The longest that an event may ever be.
 pub const EVENT_BYTES_MAX_MAX: usize = 64 << 20;
