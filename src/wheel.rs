@@ -1,23 +1,23 @@
-//! The timer wheel: who is to be woken, and when.
+//! The timer wheel: one deadline for each connection and each timer.
 //!
-//! It owns one deadline for each connection and each timer. It must not know what either is, nor read a clock: the
-//! time is the [`Tick`] it was last told.
+//! It does not know connections or timers, and does not read a clock. The time is the last [`Tick`] that it was given.
 //!
-//! The one idea: level `n` of the wheel counts in units of 256ⁿ ticks, a slot a unit, and holds the deadlines of the
-//! present block of 256 units and of the block after it; what is further off hangs on a higher level. When the present
-//! enters a block, the one after next has come into the level's reach: it was one slot of the level above, and its
-//! deadlines sink from there, each into its own slot here. Eight levels count any `u64`, so no deadline is too far.
+//! Data structure: level `n` counts in units of 256ⁿ ticks. A block is 256 units. A level has two blocks of slots, one
+//! slot per unit: the present block and the next one. A deadline further away is stored on a higher level. When the time
+//! enters a new block of a level, the block after it comes into reach. That block is one slot of the level above, and
+//! its deadlines cascade from there into the slots of this level. Eight levels cover all values of `u64`.
 //!
-//! Two blocks and not one, and 256 units and not the usual 64, because of the heartbeats of a million connections: all
-//! that is due within 65 seconds is on level 0 or 1 whenever it is armed, so that it sinks at most once, in portions of
-//! 256 ms. With one block a level, or 64 units, seconds' worth sinks at once, and stalls the loop while it does.
+//! Two blocks instead of one, and 256 units instead of the usual 64, keep the cascades of a million heartbeats short.
+//! Every deadline within 65 seconds is on level 0 or 1 when it is armed, so it cascades at most once, in portions of
+//! 256 ms. With one block per level, or with 64 units, the deadlines of several seconds would cascade at once and stall
+//! the loop.
 //!
-//! A deadline and the present are all it takes to tell the slot that a node is in. So the node needs no field for that,
-//! and [`Wheel::cancel`] is O(1).
+//! The slot of a node follows from its deadline and the present time. The node needs no field for its slot, and
+//! [`Wheel::cancel`] is O(1).
 
 mod level;
+mod model;
 mod ring;
-mod twin;
 
 use std::mem;
 
@@ -26,51 +26,53 @@ use level::{Level, SLOTS};
 use ring::{Link, List, Node, Nodes};
 
 #[doc(hidden)]
-pub use twin::fuzz_wheel;
+pub use model::fuzz_wheel;
 
-/// The largest index an [`Owner`] may have. Links spend their top bit on the arena, and one value on "none".
+/// The largest index of an [`Owner`].
+///
+/// A link uses its top bit for the arena and one value for "none".
 pub const OWNER_INDEX_MAX: u32 = (1 << 31) - 2;
 
-/// A unit of a level is this many bits wider than one of the level below: 256 times.
+/// The ratio between the units of adjacent levels, in bits: 2^8 is 256.
 const UNIT_BITS: u32 = 8;
 const LEVELS: usize = (u64::BITS / UNIT_BITS) as usize;
 
 const _: () = assert!(SLOTS == 2 << UNIT_BITS, "a level holds two blocks");
 
-/// Whose deadline it is. An owner has one deadline at most.
+/// The owner of a deadline. An owner has at most one deadline.
 ///
-/// Indices are dense: the wheel keeps 16 bytes for each index up to the largest that was ever armed, apart for
-/// connections and timers. None may exceed [`OWNER_INDEX_MAX`].
+/// Indices must be dense. The wheel keeps 16 bytes for each index up to the largest one that was armed, separately for
+/// connections and timers. The maximum is [`OWNER_INDEX_MAX`].
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Owner {
-    /// A connection, by its slot.
+    /// A connection, by its slot in the slab.
     Connection(u32),
-    /// A timer of the user's, by its place in the loop's list of timers.
+    /// A user timer, by its index in the loop's list of timers.
     Timer(u32),
 }
 
 /// A hierarchical timer wheel with a resolution of one tick.
 ///
-/// Nothing expires early, and nothing that is due survives an [`advance`](Wheel::advance). Arming, cancelling and
-/// popping are O(1).
+/// No deadline expires early. Every due deadline expires at the next [`advance`](Wheel::advance). Arming, cancelling
+/// and popping are O(1).
 #[derive(Debug)]
 pub struct Wheel {
-    /// The latest tick that `advance` was told.
+    /// The last tick given to `advance`.
     now: Tick,
     /// Deadlines after `now`.
     levels: Box<[Level; LEVELS]>,
-    /// What was armed for a tick that had come: it waits for the next `advance`, so that an owner which re-arms itself
-    /// for "now" each time it expires cannot hold the caller in its pop loop.
+    /// Deadlines that had passed when they were armed. They expire at the next `advance`. Otherwise an owner that
+    /// re-arms itself for the present each time it expires would keep the caller in its pop loop.
     overdue: List,
-    /// What has expired and was not popped yet, by deadline.
+    /// Expired deadlines that were not popped yet, in order of deadline.
     expired: List,
     nodes: Nodes,
-    /// Nodes that are in any of the lists.
+    /// The number of linked nodes.
     len: usize,
 }
 
 impl Wheel {
-    /// An empty wheel; `now` is the present until `advance` moves it.
+    /// Creates an empty wheel. `now` is the present time until `advance` changes it.
     pub fn new(now: Tick) -> Wheel {
         Wheel {
             now,
@@ -82,12 +84,12 @@ impl Wheel {
         }
     }
 
-    /// Sets the owner's deadline, in place of any it had, even one that has expired and was not popped.
+    /// Sets the owner's deadline. It replaces any earlier one, also one that has expired and was not popped.
     ///
-    /// A tick that has passed counts as the present one, and expires at the next [`advance`](Wheel::advance).
+    /// A tick in the past counts as the present one. It expires at the next [`advance`](Wheel::advance).
     pub fn arm(&mut self, owner: Owner, at: Tick) {
         let link = Link::to(owner);
-        self.nodes.reach(link);
+        self.nodes.grow_to(link);
         if self.nodes[link].is_linked() {
             self.unlink(link);
         } else {
@@ -98,14 +100,14 @@ impl Wheel {
         if at == self.now {
             self.nodes.push_back(&mut self.overdue, link);
         } else {
-            self.hang(link);
+            self.insert(link);
         }
     }
 
-    /// Sets the owner's deadline unless it has one that is as early.
+    /// Sets the owner's deadline unless an earlier or equal one is set.
     ///
-    /// What was postponed need not be told to the wheel: let the old deadline expire, see then that there is nothing to
-    /// do yet, and arm again. That is one touch a period however busy the owner is.
+    /// A postponed deadline does not need a call: the caller lets the old one expire, finds nothing to do, and arms
+    /// again. This costs one operation a period, however often the owner is active.
     pub fn arm_no_later(&mut self, owner: Owner, at: Tick) {
         let at = at.max(self.now);
         if self.deadline(owner).is_none_or(|armed| armed > at) {
@@ -113,7 +115,7 @@ impl Wheel {
         }
     }
 
-    /// Forgets the owner's deadline, if it has one, even when it has expired and was not popped.
+    /// Removes the owner's deadline, if there is one, also if it has expired and was not popped.
     pub fn cancel(&mut self, owner: Owner) {
         let link = Link::to(owner);
         if self.nodes.get(link).is_some_and(Node::is_linked) {
@@ -122,16 +124,16 @@ impl Wheel {
         }
     }
 
-    /// When the owner expires, or did if it was not popped yet.
+    /// Returns the owner's deadline, also if it has expired and was not popped.
     pub fn deadline(&self, owner: Owner) -> Option<Tick> {
         let node = self.nodes.get(Link::to(owner))?;
         node.is_linked().then_some(node.deadline)
     }
 
-    /// When to call [`advance`](Wheel::advance) next; `None` when nothing is armed.
+    /// Returns the time of the next call of [`advance`](Wheel::advance), or `None` if nothing is armed.
     ///
-    /// Never later than the earliest deadline, or the present if that has come. It may be earlier: a far deadline is
-    /// approached in steps, one a level at most.
+    /// The result is never later than the earliest deadline; if that has passed, it is the present. It may be earlier,
+    /// because a far deadline takes one step for each level.
     pub fn next(&self) -> Option<Tick> {
         if self.overdue.is_empty() && self.expired.is_empty() {
             self.next_slot().map(|(tick, _, _)| tick)
@@ -140,10 +142,10 @@ impl Wheel {
         }
     }
 
-    /// Moves the present to `now` and what is due by then to [`pop_expired`](Wheel::pop_expired).
+    /// Sets the present time to `now` and makes all due deadlines available to [`pop_expired`](Wheel::pop_expired).
     ///
-    /// A tick before the present is ignored. Empty slots are skipped, not visited: the cost is that of the deadlines
-    /// which expire or sink a level, however far the jump.
+    /// A tick before the present is ignored. Empty slots are skipped: the cost depends on the deadlines that expire or
+    /// cascade, not on the distance.
     pub fn advance(&mut self, now: Tick) {
         if now < self.now {
             return;
@@ -153,18 +155,19 @@ impl Wheel {
             && tick <= now
         {
             self.now = tick;
-            let reached = self.levels[level].take(slot);
+            let due = self.levels[level].take(slot);
             if level == 0 {
-                self.nodes.append(&mut self.expired, reached);
+                self.nodes.append(&mut self.expired, due);
             } else {
-                self.sink(reached);
+                self.cascade(due);
             }
         }
         self.now = now;
     }
 
-    /// Takes the next that has expired: the earliest deadline first, and equal ones in the order they were armed. The
-    /// owner is then unarmed.
+    /// Removes the next expired deadline and returns its owner.
+    ///
+    /// The earliest deadline comes first; equal deadlines come in the order in which they were armed.
     pub fn pop_expired(&mut self) -> Option<Owner> {
         let first = self.expired.first;
         let owner = first.owner()?;
@@ -173,40 +176,40 @@ impl Wheel {
         Some(owner)
     }
 
-    /// How many owners are armed, counting those which have expired and were not popped yet.
+    /// Returns the number of armed owners, including expired ones that were not popped yet.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no owner is armed.
+    /// Returns whether no owner is armed.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Panics if the wheel contradicts itself. Visits everything: for tests and debug builds.
+    /// Panics if the data structure is inconsistent. O(n): for tests and debug builds.
     pub fn check_invariants(&self) {
         let mut listed = 0;
         for (at, level) in self.levels.iter().enumerate() {
             level.check_invariants();
             for (slot, &list) in level.lists().iter().enumerate().filter(|(_, list)| !list.is_empty()) {
                 for deadline in self.checked_deadlines(list) {
-                    assert!(deadline > self.now, "{deadline:?} is due and still hangs on level {at}");
-                    assert_eq!(place(self.now, deadline), (at, slot), "place of {deadline:?}");
+                    assert!(deadline > self.now, "{deadline:?} is due and still on level {at}");
+                    assert_eq!(slot_for(self.now, deadline), (at, slot), "slot of {deadline:?}");
                     listed += 1;
                 }
             }
         }
-        let gone: Vec<Tick> =
+        let expired: Vec<Tick> =
             self.checked_deadlines(self.expired).chain(self.checked_deadlines(self.overdue)).collect();
-        assert!(gone.is_sorted(), "expired out of order: {gone:?}");
-        assert!(gone.last().is_none_or(|&last| last <= self.now), "expired early: {gone:?}");
-        listed += gone.len();
+        assert!(expired.is_sorted(), "expired out of order: {expired:?}");
+        assert!(expired.last().is_none_or(|&last| last <= self.now), "expired early: {expired:?}");
+        listed += expired.len();
 
         let linked = self.nodes.iter().filter(|node| node.is_linked()).count();
-        assert_eq!((listed, linked), (self.len, self.len), "nodes listed, nodes linked; and len");
+        assert_eq!((listed, linked), (self.len, self.len), "nodes listed, nodes linked, len");
     }
 
-    /// The slot with which `advance` has work next, as (when, level, slot).
+    /// Returns the next slot that `advance` has to process, as (time, level, slot).
     fn next_slot(&self) -> Option<(Tick, usize, usize)> {
         let levels = self.levels.iter().enumerate();
         levels.filter_map(|(level, slots)| self.next_slot_of(level, slots)).min_by_key(|&(tick, ..)| tick)
@@ -215,52 +218,53 @@ impl Wheel {
     fn next_slot_of(&self, level: usize, slots: &Level) -> Option<(Tick, usize, usize)> {
         let present = units(self.now, level);
         let unit = present + slots.distance_to_occupied(slot_of(present))?;
-        // A slot of level 0 is a tick, due when that comes. One above sinks when the present enters the unit before it.
+        // A slot of level 0 is one tick and is due then. A slot of a higher level cascades when the time enters the
+        // unit before it.
         let when = if level == 0 { unit } else { (unit - 1) << (level as u32 * UNIT_BITS) };
         Some((Tick(when), level, slot_of(unit)))
     }
 
-    /// Puts an unlinked node, whose deadline is yet to come, into its slot.
-    fn hang(&mut self, link: Link) {
-        let (level, slot) = place(self.now, self.nodes[link].deadline);
+    /// Inserts an unlinked node, whose deadline is after the present, into its slot.
+    fn insert(&mut self, link: Link) {
+        let (level, slot) = slot_for(self.now, self.nodes[link].deadline);
         self.nodes.push_back(self.levels[level].occupy(slot), link);
     }
 
-    /// Spreads what was in one slot over the level below.
-    fn sink(&mut self, reached: List) {
-        let mut link = reached.first;
+    /// Distributes the nodes of one slot over the level below.
+    fn cascade(&mut self, due: List) {
+        let mut link = due.first;
         loop {
             let next = self.nodes[link].next;
-            self.hang(link);
-            if next == reached.first {
+            self.insert(link);
+            if next == due.first {
                 break;
             }
             link = next;
         }
     }
 
-    /// Takes a linked node out of whichever list it is in.
+    /// Removes a linked node from its list.
     fn unlink(&mut self, link: Link) {
         let deadline = self.nodes[link].deadline;
         if deadline > self.now {
-            let (level, slot) = place(self.now, deadline);
-            self.levels[level].change(slot, |list| self.nodes.unlink(list, link));
+            let (level, slot) = slot_for(self.now, deadline);
+            self.levels[level].unlink_with(slot, |list| self.nodes.unlink(list, link));
         } else if self.overdue.first == link {
             self.nodes.unlink(&mut self.overdue, link);
         } else {
-            // Either expired, or overdue but not first: then its neighbours are all there is to change.
+            // The node is expired, or overdue but not the first. In both cases only its neighbours change.
             self.nodes.unlink(&mut self.expired, link);
         }
     }
 
-    /// The deadlines in a list, each node's links asserted on the way.
+    /// Returns the deadlines in a list and asserts the links of each node.
     fn checked_deadlines(&self, list: List) -> impl Iterator<Item = Tick> + '_ {
         let mut link = list.first;
         let mut steps = 0;
         std::iter::from_fn(move || {
             link.owner()?;
             steps += 1;
-            assert!(steps <= self.len, "a list is longer than all that is armed");
+            assert!(steps <= self.len, "a list is longer than the number of armed owners");
             let node = self.nodes[link];
             assert_eq!(self.nodes[node.next].prev, link, "a node's next does not point back");
             link = if node.next == list.first { Link::NONE } else { node.next };
@@ -269,8 +273,10 @@ impl Wheel {
     }
 }
 
-/// Level and slot of a deadline after `now`: the lowest level where it is in the present block or the one after.
-fn place(now: Tick, deadline: Tick) -> (usize, usize) {
+/// Returns the level and slot of a deadline after `now`.
+///
+/// The level is the lowest one on which the deadline is in the present block or the next one.
+fn slot_for(now: Tick, deadline: Tick) -> (usize, usize) {
     let mut level = 0;
     while units(deadline, level + 1) - units(now, level + 1) > 1 {
         level += 1;
@@ -278,12 +284,13 @@ fn place(now: Tick, deadline: Tick) -> (usize, usize) {
     (level, slot_of(units(deadline, level)))
 }
 
-/// A tick in units of a level, of which the level above has the blocks. Above the top there is but one.
+/// Converts a tick to units of a level. One unit of level `n + 1` is one block of level `n`. Above the top level the
+/// result is 0.
 fn units(tick: Tick, level: usize) -> u64 {
     tick.0.checked_shr(level as u32 * UNIT_BITS).unwrap_or(0)
 }
 
-/// Two blocks of slots, even and odd, take turns at being the present one.
+/// The slot of a unit. Even and odd blocks alternate as the present block.
 fn slot_of(unit: u64) -> usize {
     unit as usize % SLOTS
 }
@@ -302,8 +309,8 @@ mod tests {
         std::iter::from_fn(|| wheel.pop_expired()).collect()
     }
 
-    /// Both sides of every border between digits, and of the ends of the range.
-    fn borders() -> Vec<u64> {
+    /// Both sides of every boundary between digits, and the ends of the range.
+    fn boundaries() -> Vec<u64> {
         let powers = (0..u64::BITS).map(|bits| 1 << bits);
         let mut ticks: Vec<u64> = powers.flat_map(|power: u64| [power - 1, power, power + 1]).collect();
         ticks
@@ -315,10 +322,10 @@ mod tests {
     }
 
     #[test]
-    fn neither_early_nor_late_at_any_border() {
-        let borders = borders();
-        for (nth, &start) in borders.iter().enumerate() {
-            for &at in &borders[nth + 1..] {
+    fn deadlines_are_neither_early_nor_late_at_any_boundary() {
+        let boundaries = boundaries();
+        for (nth, &start) in boundaries.iter().enumerate() {
+            for &at in &boundaries[nth + 1..] {
                 let mut wheel = Wheel::new(Tick(start));
                 wheel.arm(Connection(0), Tick(at));
                 wheel.advance(Tick(at - 1));
@@ -331,8 +338,8 @@ mod tests {
     }
 
     #[test]
-    fn next_reaches_a_deadline_in_a_step_a_level() {
-        for &at in &borders()[1..] {
+    fn next_takes_at_most_one_step_for_each_level() {
+        for &at in &boundaries()[1..] {
             let mut wheel = Wheel::new(Tick(0));
             wheel.arm(Timer(3), Tick(at));
             let mut steps = 0;
@@ -347,17 +354,17 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_sinks_at_most_once() {
-        for now in borders().into_iter().filter(|&now| now < u64::MAX - 65_536) {
-            let (level, _) = place(Tick(now), Tick(now + 65_536));
+    fn a_heartbeat_cascades_at_most_once() {
+        for now in boundaries().into_iter().filter(|&now| now < u64::MAX - 65_536) {
+            let (level, _) = slot_for(Tick(now), Tick(now + 65_536));
             assert!(level <= 1, "at {now}");
         }
     }
 
     #[test]
-    fn a_jump_of_years_expires_in_order() {
+    fn deadlines_expire_in_order_after_a_jump_of_a_century() {
         let mut wheel = Wheel::new(Tick(0));
-        let ticks = borders();
+        let ticks = boundaries();
         for (index, &at) in ticks.iter().enumerate().rev() {
             wheel.arm(Connection(index as u32), Tick(at));
         }
@@ -379,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_passed_expires_at_the_next_advance() {
+    fn past_deadlines_expire_at_the_next_advance() {
         let mut wheel = Wheel::new(Tick(100));
         for (index, at) in [(0, 99), (1, 0), (2, 100)] {
             wheel.arm(Timer(index), Tick(at));
@@ -391,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn arming_replaces_also_what_has_expired() {
+    fn arming_replaces_an_expired_deadline() {
         let mut wheel = Wheel::new(Tick(0));
         wheel.arm(Connection(0), Tick(10));
         wheel.arm(Connection(1), Tick(10));
@@ -403,16 +410,16 @@ mod tests {
     }
 
     #[test]
-    fn cancelling_reaches_every_list() {
+    fn cancel_removes_from_every_list() {
         let mut wheel = Wheel::new(Tick(10));
         wheel.cancel(Timer(7));
         for index in 0..3 {
-            wheel.arm(Connection(index), Tick(20)); // will have expired
+            wheel.arm(Connection(index), Tick(20)); // expires
         }
         wheel.advance(Tick(20));
         for index in 0..3 {
             wheel.arm(Timer(index), Tick(20)); // overdue
-            wheel.arm(Timer(index + 3), Tick(9999)); // yet to come
+            wheel.arm(Timer(index + 3), Tick(9999)); // in the future
         }
         for owner in [Connection(1), Timer(1), Timer(4), Connection(0), Timer(0), Timer(3)] {
             wheel.cancel(owner);
@@ -424,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn arm_no_later_only_ever_shortens() {
+    fn arm_no_later_never_postpones() {
         let mut wheel = Wheel::new(Tick(0));
         for (at, kept) in [(50, 50), (60, 50), (40, 40), (40, 40)] {
             wheel.arm_no_later(Connection(0), Tick(at));
@@ -432,7 +439,7 @@ mod tests {
         }
         wheel.advance(Tick(45));
         wheel.arm_no_later(Connection(0), Tick(70));
-        assert_eq!(expire(&mut wheel, 45), [Connection(0)], "an expired owner stays expired");
+        assert_eq!(expire(&mut wheel, 45), [Connection(0)], "an expired deadline stays expired");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! One level of the wheel: a ring of slots, and a bit for each that is not empty.
+//! One level of the wheel: a circular array of slots, and a bitmap of the occupied ones.
 //!
-//! It keeps lists and bits in step. It must not know which ticks the slots stand for.
+//! It keeps lists and bitmap consistent. It does not know which ticks the slots stand for.
 
 use std::mem;
 
@@ -13,7 +13,7 @@ const WORDS: usize = SLOTS / WORD_BITS;
 
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Level {
-    /// Bit `slot % 64` of word `slot / 64` is set while that slot is not empty.
+    /// Bit `slot % 64` of word `slot / 64` is set while the slot is not empty.
     occupied: [u64; WORDS],
     slots: [List; SLOTS],
 }
@@ -21,23 +21,23 @@ pub(super) struct Level {
 impl Level {
     pub(super) const EMPTY: Level = Level { occupied: [0; WORDS], slots: [List::EMPTY; SLOTS] };
 
-    /// The list of a slot, to be added to.
+    /// Marks a slot as occupied and returns its list; the caller adds a node.
     pub(super) fn occupy(&mut self, slot: usize) -> &mut List {
         self.occupied[slot / WORD_BITS] |= 1 << (slot % WORD_BITS);
         &mut self.slots[slot]
     }
 
-    /// Takes a node out of a slot's list, by way of `unlink`.
-    pub(super) fn change(&mut self, slot: usize, unlink: impl FnOnce(&mut List)) {
+    /// Removes a node from a slot's list by calling `unlink`.
+    pub(super) fn unlink_with(&mut self, slot: usize, unlink: impl FnOnce(&mut List)) {
         unlink(&mut self.slots[slot]);
         if self.slots[slot].is_empty() {
-            self.vacate(slot);
+            self.clear_bit(slot);
         }
     }
 
-    /// Empties a slot.
+    /// Empties a slot and returns its list.
     pub(super) fn take(&mut self, slot: usize) -> List {
-        self.vacate(slot);
+        self.clear_bit(slot);
         mem::replace(&mut self.slots[slot], List::EMPTY)
     }
 
@@ -45,10 +45,10 @@ impl Level {
         &self.slots
     }
 
-    /// How many slots it is from `slot` to the first that is not empty, going round at the end.
+    /// Returns the distance from `slot` to the first occupied slot, with wrap-around.
     pub(super) fn distance_to_occupied(&self, slot: usize) -> Option<u64> {
         let first = slot / WORD_BITS;
-        // The slot's own word comes twice: first without what lies before the slot, and last for just that.
+        // The slot's own word is visited twice: first without the bits before the slot, at the end with all bits.
         let after = u64::MAX << (slot % WORD_BITS);
         (first..=first + WORDS).find_map(|at| {
             let word = self.occupied[at % WORDS] & if at == first { after } else { u64::MAX };
@@ -63,7 +63,7 @@ impl Level {
         }
     }
 
-    fn vacate(&mut self, slot: usize) {
+    fn clear_bit(&mut self, slot: usize) {
         self.occupied[slot / WORD_BITS] &= !(1 << (slot % WORD_BITS));
     }
 }

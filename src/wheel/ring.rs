@@ -1,8 +1,8 @@
-//! Rings of nodes: doubly linked lists through the arenas, where every list of the wheel lies.
+//! Circular doubly linked lists of nodes. All lists of the wheel share two arenas of nodes.
 //!
-//! It owns the nodes and ties and cuts their links. It must not know what a list stands for. The one idea: a list is a
-//! ring known by its first node, so that both ends are at hand, two lists become one in O(1), and a node that is not the
-//! first is taken out by its neighbours alone, whichever list it is in.
+//! This module owns the nodes and their links. It does not know the meaning of a list. A list is identified by its
+//! first node, so both ends are reachable, concatenation is O(1), and a node that is not the first is removed through
+//! its neighbours alone, whichever list it is in.
 
 use std::ops::{Index, IndexMut};
 
@@ -11,7 +11,7 @@ use crate::tick::Tick;
 
 const _: () = assert!(size_of::<Node>() == 16);
 
-/// A ring of nodes, known by its first; the first's `prev` is the last.
+/// A circular list, identified by its first node. The `prev` of the first is the last.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct List {
     pub(super) first: Link,
@@ -19,18 +19,18 @@ pub(super) struct List {
 
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Node {
-    /// Meaningful while the node is linked.
+    /// Valid while the node is linked.
     pub(super) deadline: Tick,
-    /// Both links are `NONE` while the node is in no list, and neither is while it is in one.
+    /// Both links are `NONE` while the node is in no list. Neither is `NONE` while it is in a list.
     pub(super) prev: Link,
     pub(super) next: Link,
 }
 
-/// An [`Owner`] in 32 bits, or none: the top bit tells the arena, the rest is the index.
+/// An optional [`Owner`] in 32 bits. The top bit is the arena, the rest is the index.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Link(u32);
 
-/// The two arenas, each as long as its largest index needed.
+/// The two arenas. The length of each is the largest index used, plus one.
 #[derive(Debug)]
 pub(super) struct Nodes([Vec<Node>; 2]);
 
@@ -59,7 +59,7 @@ impl Link {
             Owner::Connection(index) => (0, index),
             Owner::Timer(index) => (Link::TIMER, index),
         };
-        assert!(index <= OWNER_INDEX_MAX, "{owner:?} is beyond the wheel's indices");
+        assert!(index <= OWNER_INDEX_MAX, "{owner:?} exceeds OWNER_INDEX_MAX");
         Link(arena | index)
     }
 
@@ -72,7 +72,7 @@ impl Link {
         }
     }
 
-    /// Which arena, and where in it.
+    /// Returns the arena and the index in it.
     fn split(self) -> (usize, usize) {
         ((self.0 >> 31) as usize, (self.0 & !Link::TIMER) as usize)
     }
@@ -87,27 +87,27 @@ impl Nodes {
         self.0.iter().flatten()
     }
 
-    /// The node, if its arena has grown that far.
+    /// Returns the node, or `None` if its arena is too short.
     pub(super) fn get(&self, link: Link) -> Option<&Node> {
         let (arena, index) = link.split();
         self.0[arena].get(index)
     }
 
     /// Grows the arena until the node exists.
-    pub(super) fn reach(&mut self, link: Link) {
+    pub(super) fn grow_to(&mut self, link: Link) {
         let (arena, index) = link.split();
         if self.0[arena].len() <= index {
             self.0[arena].resize(index + 1, Node::UNLINKED);
         }
     }
 
-    /// Links a node that is in no list, or in a ring that is being taken apart.
+    /// Appends a node that is in no list, or in a list that is being taken apart.
     pub(super) fn push_back(&mut self, list: &mut List, link: Link) {
         (self[link].prev, self[link].next) = (link, link);
         self.append(list, List { first: link });
     }
 
-    /// Moves all of `tail` behind the last of `list`: two rings, cut open and tied into one.
+    /// Concatenates two lists: moves all nodes of `tail` to the end of `list`.
     pub(super) fn append(&mut self, list: &mut List, tail: List) {
         if list.is_empty() {
             *list = tail;
@@ -121,7 +121,7 @@ impl Nodes {
         }
     }
 
-    /// Takes a node out of its ring, and moves `list` on if it was the first there.
+    /// Removes a node. `list` is updated if the node is its first.
     pub(super) fn unlink(&mut self, list: &mut List, link: Link) {
         let Node { prev, next, .. } = self[link];
         self[prev].next = next;

@@ -1,12 +1,12 @@
-//! The wheel's naive twin, and the interpreter that runs both side by side for proptest and the fuzzer.
+//! A naive model of the wheel. One interpreter runs both for proptest and the fuzzer.
 
 use super::{Owner, Wheel};
 use crate::tick::Tick;
 
-/// All that a wheel is: a list of deadlines, searched from end to end.
-struct Twin {
+/// The model: a list of deadlines, searched from end to end.
+struct Model {
     now: Tick,
-    /// In the order they were armed.
+    /// In the order in which they were armed.
     armed: Vec<Armed>,
 }
 
@@ -16,86 +16,86 @@ struct Armed {
     expired: bool,
 }
 
-/// How many operations go between two looks at the whole: most of a run's time would be spent looking. Nothing hides in
-/// between, for the start of a list of operations is a list as well.
-const LOOK_EVERY: usize = 8;
+/// The number of operations between two full comparisons, which take most of the run time. Nothing goes unseen in
+/// between, because every prefix of a list of operations is an input, too.
+const COMPARE_EVERY: usize = 8;
 
-/// Runs the operations that the bytes spell on a wheel and on its twin; panics where they differ.
+/// Decodes operations from bytes and runs them on a wheel and on the model; panics if they differ.
 pub fn fuzz_wheel(data: &[u8]) {
     let mut wheel = Wheel::new(Tick(0));
-    let mut twin = Twin { now: Tick(0), armed: Vec::new() };
+    let mut model = Model { now: Tick(0), armed: Vec::new() };
     let mut bytes = data.iter().copied();
     let mut steps = 0_usize;
     while let Some(operation) = bytes.next() {
-        step(&mut wheel, &mut twin, operation, &mut bytes);
+        step(&mut wheel, &mut model, operation, &mut bytes);
         steps += 1;
-        if steps.is_multiple_of(LOOK_EVERY) {
-            compare(&wheel, &twin);
+        if steps.is_multiple_of(COMPARE_EVERY) {
+            compare(&wheel, &model);
         }
     }
-    compare(&wheel, &twin);
+    compare(&wheel, &model);
 }
 
-fn step(wheel: &mut Wheel, twin: &mut Twin, operation: u8, bytes: &mut impl Iterator<Item = u8>) {
+fn step(wheel: &mut Wheel, model: &mut Model, operation: u8, bytes: &mut impl Iterator<Item = u8>) {
     match operation % 8 {
         0 | 1 => {
-            let (owner, at) = (owner(bytes), Tick(twin.now.0.saturating_add(distance(bytes))));
+            let (owner, at) = (owner(bytes), Tick(model.now.0.saturating_add(distance(bytes))));
             wheel.arm(owner, at);
-            twin.arm(owner, at);
+            model.arm(owner, at);
         }
         2 => {
-            let (owner, at) = (owner(bytes), Tick(twin.now.0.saturating_sub(distance(bytes))));
+            let (owner, at) = (owner(bytes), Tick(model.now.0.saturating_sub(distance(bytes))));
             wheel.arm(owner, at);
-            twin.arm(owner, at);
+            model.arm(owner, at);
         }
         3 => {
-            let (owner, at) = (owner(bytes), Tick(twin.now.0.saturating_add(distance(bytes))));
+            let (owner, at) = (owner(bytes), Tick(model.now.0.saturating_add(distance(bytes))));
             wheel.arm_no_later(owner, at);
-            if twin.deadline(owner).is_none_or(|armed| armed > at) {
-                twin.arm(owner, at);
+            if model.deadline(owner).is_none_or(|armed| armed > at) {
+                model.arm(owner, at);
             }
         }
         4 => {
             let owner = owner(bytes);
             wheel.cancel(owner);
-            twin.cancel(owner);
+            model.cancel(owner);
         }
         5 => {
-            let now = Tick(twin.now.0.saturating_add(distance(bytes)));
+            let now = Tick(model.now.0.saturating_add(distance(bytes)));
             wheel.advance(now);
-            twin.advance(now);
+            model.advance(now);
         }
         6 => {
-            // The way of the loop: to the next tick of interest. Or back in time.
-            let now = wheel.next().unwrap_or(Tick(twin.now.0.saturating_sub(1)));
+            // The loop's behaviour: advance to the next tick of interest. With nothing armed, go back in time.
+            let now = wheel.next().unwrap_or(Tick(model.now.0.saturating_sub(1)));
             wheel.advance(now);
-            twin.advance(now);
+            model.advance(now);
         }
         _ => {
             for _ in 0..bytes.next().unwrap_or(u8::MAX) % 16 {
-                assert_eq!(wheel.pop_expired(), twin.pop_expired(), "popped");
+                assert_eq!(wheel.pop_expired(), model.pop_expired(), "popped");
             }
         }
     }
 }
 
-fn compare(wheel: &Wheel, twin: &Twin) {
+fn compare(wheel: &Wheel, model: &Model) {
     wheel.check_invariants();
-    assert_eq!(wheel.len(), twin.armed.len(), "len");
+    assert_eq!(wheel.len(), model.armed.len(), "len");
     for owner in (0..OWNERS).map(owner_of) {
-        assert_eq!(wheel.deadline(owner), twin.deadline(owner), "deadline of {owner:?}");
+        assert_eq!(wheel.deadline(owner), model.deadline(owner), "deadline of {owner:?}");
     }
-    match (wheel.next(), twin.armed.iter().map(|armed| armed.deadline).min()) {
+    match (wheel.next(), model.armed.iter().map(|armed| armed.deadline).min()) {
         (None, None) => {}
         (Some(next), Some(earliest)) => {
-            assert!(next >= twin.now, "next is in the past");
-            assert!(next <= earliest.max(twin.now), "next sleeps through a deadline");
+            assert!(next >= model.now, "next is in the past");
+            assert!(next <= earliest.max(model.now), "next is later than a deadline");
         }
         (next, earliest) => panic!("next is {next:?}, the earliest deadline {earliest:?}"),
     }
 }
 
-impl Twin {
+impl Model {
     fn arm(&mut self, owner: Owner, at: Tick) {
         self.cancel(owner);
         self.armed.push(Armed { owner, deadline: at.max(self.now), expired: false });
@@ -126,7 +126,8 @@ impl Twin {
     }
 }
 
-/// A small universe, so that operations meet on the same owner; its indices are spread, so that arenas grow in leaps.
+/// The number of owners is small, so that operations often hit the same one. Their indices are sparse, so that arenas
+/// grow by more than one node.
 const OWNERS: u8 = 16;
 
 fn owner_of(byte: u8) -> Owner {
@@ -138,7 +139,7 @@ fn owner(bytes: &mut impl Iterator<Item = u8>) -> Owner {
     owner_of(bytes.next().unwrap_or(0))
 }
 
-/// Every order of magnitude is as likely as any other: from the same tick to some thousand years.
+/// All orders of magnitude are equally likely: from 0 ticks to some thousand years.
 fn distance(bytes: &mut impl Iterator<Item = u8>) -> u64 {
     let magnitude = bytes.next().unwrap_or(0) % 40;
     u64::from(bytes.next().unwrap_or(0)) << magnitude
