@@ -1,55 +1,61 @@
-//! How long things took, counted into buckets: what a loop can afford to keep of every turn.
+//! Histograms of durations, cheap enough to record every turn of the loop.
 //!
-//! The one idea: a bucket for each power of two of microseconds. To find it is one instruction, and quantiles over a
-//! factor of two are what an operator looks at.
+//! There is one bucket for each power of two of microseconds. One instruction finds the bucket. Quantiles are exact
+//! within a factor of two.
 
 use std::time::Duration;
 
-/// The last bucket with an upper end is for 2^23 µs, 8.4 s.
-const BOUNDED: usize = 24;
+/// The number of buckets with an upper bound. The last of them ends at 2^23 µs, 8.4 s.
+const BOUNDED_BUCKETS: usize = 24;
 
-/// Durations since the start of the server, in buckets that each end at a power of two of microseconds.
+/// Durations since the start of the server, counted in buckets.
+///
+/// The upper bounds of the buckets are powers of two of microseconds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Histogram {
-    buckets: [u64; BOUNDED + 1],
+    buckets: [u64; BOUNDED_BUCKETS + 1],
     sum_micros: u64,
 }
 
 impl Histogram {
-    /// Counts one duration `times` times.
+    /// Records one duration `times` times.
     #[inline]
     pub(crate) fn record(&mut self, duration: Duration, times: u64) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        // The smallest power of two that is not below it.
+        // The exponent of the smallest power of two that is not below `micros`.
         let bucket = (u64::BITS - micros.saturating_sub(1).leading_zeros()) as usize;
-        self.buckets[bucket.min(BOUNDED)] += times;
+        self.buckets[bucket.min(BOUNDED_BUCKETS)] += times;
         self.sum_micros = self.sum_micros.saturating_add(micros.saturating_mul(times));
     }
 
-    /// How many durations there were.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// All of them together.
+    /// Returns the sum of all durations, in whole microseconds.
     pub fn sum(&self) -> Duration {
         Duration::from_micros(self.sum_micros)
     }
 
-    /// The buckets as Prometheus has them: an upper end, and how many were no longer than that; 1 µs, 2 µs, 4 µs … 8.4 s.
-    /// Those that were longer still are only in [`count`](Histogram::count).
+    /// Returns cumulative buckets, as Prometheus has them.
+    ///
+    /// Each is an upper bound (1 µs, 2 µs, 4 µs … 8.4 s) and the number of durations up to it. Longer durations are
+    /// counted only in [`count`](Histogram::count).
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
-        self.buckets.iter().take(BOUNDED).enumerate().scan(0, |so_far, (power, count)| {
-            *so_far += count;
-            Some((Duration::from_micros(1 << power), *so_far))
+        self.buckets.iter().take(BOUNDED_BUCKETS).enumerate().scan(0, |cumulative, (power, count)| {
+            *cumulative += count;
+            Some((Duration::from_micros(1 << power), *cumulative))
         })
     }
 
-    /// The upper end of the bucket in which the quantile lies: `quantile(0.99)` was met by 99 of 100. `None`: nothing
-    /// was counted, or it is beyond the last bucket.
+    /// Returns the upper bound of the bucket that holds a quantile.
+    ///
+    /// `quantile(0.99)` is a bound that 99 of 100 durations do not exceed. `None` if nothing was recorded, or if the
+    /// quantile lies beyond the last bucket.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let rank = (self.count() as f64 * share).ceil().max(1.0) as u64;
-        self.buckets().find(|(_, so_far)| *so_far >= rank).map(|(end, _)| end)
+        self.buckets().find(|(_, cumulative)| *cumulative >= rank).map(|(end, _)| end)
     }
 }
 
@@ -58,22 +64,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_duration_is_in_the_bucket_that_ends_no_earlier() {
+    fn a_duration_is_in_the_smallest_bucket_that_holds_it() {
         for (micros, end) in [(0, 1), (1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (1000, 1024), (8_388_608, 8_388_608)] {
             let mut histogram = Histogram::default();
             histogram.record(Duration::from_micros(micros), 1);
-            let first = histogram.buckets().find(|(_, so_far)| *so_far == 1).map(|(end, _)| end);
+            let first = histogram.buckets().find(|(_, cumulative)| *cumulative == 1).map(|(end, _)| end);
             assert_eq!(first, Some(Duration::from_micros(end)), "{micros} µs");
             assert_eq!(histogram.sum(), Duration::from_micros(micros));
         }
     }
 
     #[test]
-    fn what_is_beyond_all_buckets_is_counted_all_the_same() {
+    fn durations_beyond_the_last_bucket_are_counted() {
         let mut histogram = Histogram::default();
         histogram.record(Duration::MAX, 2);
         assert_eq!(histogram.count(), 2);
-        assert!(histogram.buckets().all(|(_, so_far)| so_far == 0));
+        assert!(histogram.buckets().all(|(_, cumulative)| cumulative == 0));
         assert_eq!(histogram.quantile(0.5), None);
     }
 

@@ -1,4 +1,4 @@
-//! What is pushed: a message and its options, and what becomes of it.
+//! Pushes: a message with its options, and the result of sending it.
 
 use crate::fd::Fd;
 use crate::protocol::shared::Frame;
@@ -6,19 +6,21 @@ use crate::protocol::shared::Frame;
 pub use crate::protocol::message::Message;
 
 impl<'a> Message<'a> {
-    /// This message to all but `fds`: `ctx.broadcast(message.except(&[fd]))`.
+    /// Excludes connections: `ctx.broadcast(message.except(&[fd]))`.
     pub fn except(self, fds: &'a [Fd]) -> Push<'a> {
         Push::from(self).except(fds)
     }
 
-    /// This message with a conflation key: see [`Push::key`].
+    /// Sets the conflation key: see [`Push::key`].
     pub fn key(self, key: &'a str) -> Push<'a> {
         Push::from(self).key(key)
     }
 }
 
-/// A message and how it is to be pushed. Everything that takes one also takes a [`Message`], a `&str`, a `&[u8]` or a
-/// [`Frame`], all lent: a `String` that was just made goes in as `&format!(…)`. [`IntoPush`] gives options to all of them.
+/// A message and the options of its push.
+///
+/// Every method that takes a `Push` also takes a [`Message`], a `&str`, a `&[u8]` or a `&`[`Frame`]. All are borrowed:
+/// pass a new `String` as `&format!(…)`. [`IntoPush`] adds the options to all of these types.
 #[derive(Copy, Clone, Debug)]
 pub struct Push<'a> {
     pub(crate) content: Content<'a>,
@@ -26,7 +28,7 @@ pub struct Push<'a> {
     pub(crate) key: Option<&'a str>,
 }
 
-/// What is pushed: a message to be encoded, or a frame that is.
+/// The payload of a push: a message to encode, or an encoded frame.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum Content<'a> {
     Message(Message<'a>),
@@ -34,25 +36,26 @@ pub(crate) enum Content<'a> {
 }
 
 impl<'a> Push<'a> {
-    /// Leaves these connections out, for instance the one the message came from.
+    /// Excludes connections, for instance the sender of the message.
     pub fn except(mut self, fds: &'a [Fd]) -> Push<'a> {
         self.except = fds;
         self
     }
 
-    /// The conflation key. Where the server's policy for slow readers is
-    /// [`SlowReader::Conflate`](crate::SlowReader::Conflate), a newer message replaces the unsent older one of the same
-    /// key once the reader's queue is full. Its bytes count towards the bounds of queues. Without that policy the key has no
-    /// effect.
+    /// Sets the conflation key.
+    ///
+    /// With the slow-consumer policy [`SlowReader::Conflate`](crate::SlowReader::Conflate), a newer message replaces
+    /// the unsent older one with the same key once the queue of the connection is full. The bytes of the key count
+    /// towards the limits of the queues. With any other policy the key has no effect.
     pub fn key(mut self, key: &'a str) -> Push<'a> {
         self.key = Some(key);
         self
     }
 }
 
-/// Everything that can be pushed, with the options of a push: texts, bytes, messages and frames.
+/// Adds the options of a push to texts, bytes, messages and frames.
 ///
-/// A value that owns its bytes is lent: it is not consumed.
+/// The value is borrowed, not consumed.
 ///
 /// ```
 /// use std::borrow::Cow;
@@ -61,7 +64,7 @@ impl<'a> Push<'a> {
 ///
 /// use fdpush::{Context, Fd, Frame, IntoPush, Message};
 ///
-/// fn tell_the_others(ctx: &mut Context<'_>, fd: Fd) {
+/// fn notify_others(ctx: &mut Context<'_>, fd: Fd) {
 ///     // Text.
 ///     let text = String::from("hello");
 ///     ctx.broadcast("hello".except(&[fd]));
@@ -81,24 +84,24 @@ impl<'a> Push<'a> {
 ///     ctx.broadcast(Cow::from(&bytes).except(&[fd]));
 ///     ctx.broadcast(Arc::<[u8]>::from([1, 2, 3]).except(&[fd]));
 ///     ctx.broadcast(Arc::new(bytes).except(&[fd]));
-///     // A message as it came, and a frame that was encoded before.
+///     // A received message, and a frame that is already encoded.
 ///     ctx.broadcast(Message::Text("hello").except(&[fd]));
 ///     let frame = Frame::text("hello");
 ///     ctx.broadcast((&frame).except(&[fd]));
 ///     ctx.broadcast(frame.except(&[fd]).key("greeting"));
-///     // Without options they are lent by hand.
+///     // Without options, borrow the value.
 ///     ctx.push(fd, &format!("you are {fd}"));
 ///     ctx.push(fd, &Cow::from("hello"));
 ///     ctx.push(fd, b"bytes");
 /// }
 /// ```
 pub trait IntoPush<'a>: Into<Push<'a>> {
-    /// This to all but `fds`: see [`Push::except`].
+    /// Excludes connections: see [`Push::except`].
     fn except(self, fds: &'a [Fd]) -> Push<'a> {
         self.into().except(fds)
     }
 
-    /// This with a conflation key: see [`Push::key`].
+    /// Sets the conflation key: see [`Push::key`].
     fn key(self, key: &'a str) -> Push<'a> {
         self.into().key(key)
     }
@@ -118,38 +121,42 @@ impl<'a> From<&'a Frame> for Push<'a> {
     }
 }
 
-/// What became of a push to one connection. `Queued` means that it is in the connection's queue, in order, and will be
-/// written unless the connection ends first; not that the client has it, which TCP cannot promise.
+/// The result of a push to one connection.
+///
+/// `Queued` means that the message is in the queue of the connection, in order. It is written unless the connection
+/// ends first. It does not mean that the client received it, which TCP cannot confirm.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
-    /// In the queue.
+    /// The message is in the queue.
     Queued,
-    /// Not queued: the queue is full and the policy for slow readers dropped the message or closed the connection.
+    /// Not queued: the queue is full. The slow-consumer policy dropped the message or closed the connection.
     Dropped,
-    /// There is no such connection, or not any more: never was, closed, closing, or not a WebSocket (yet).
+    /// No open WebSocket has this fd: never assigned, closed, closing, or not upgraded (yet).
     Gone,
-    /// Not queued, and never will be: the frame is longer than `queue_bytes_max`. The connection goes on.
+    /// Not queued: the frame is longer than `queue_bytes_max`. The connection stays open.
     TooLarge,
-    /// Not sent, whoever were there: a ping over 125 bytes, a close reason over 123 bytes, or a close code that RFC 6455
-    /// section 7.4 does not let anyone send.
+    /// Not sent, because the arguments are invalid.
+    ///
+    /// These are a ping over 125 bytes, a close reason over 123 bytes, and a close code that RFC 6455 section 7.4
+    /// reserves.
     Refused,
 }
 
 impl Outcome {
-    /// Whether the message is in the queue.
+    /// Returns whether the message is in the queue.
     pub fn is_queued(self) -> bool {
         self == Outcome::Queued
     }
 }
 
-/// What became of a push to many.
+/// The result of a push to many connections: `matched == queued + dropped`.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Delivery {
-    /// Connections that it was meant for, less those excepted.
+    /// Connections that were addressed, without the excluded ones.
     pub matched: usize,
-    /// Of these, how many have it in their queue.
+    /// Connections that have the message in their queue.
     pub queued: usize,
-    /// Of these, how many have not: `matched == queued + dropped`.
+    /// Connections that do not have it.
     pub dropped: usize,
 }
 

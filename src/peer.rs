@@ -1,34 +1,35 @@
-//! Who is at the other end of a connection, in 20 bytes instead of the standard library's 32: one is kept for each
-//! connection.
+//! The address of a client, in 20 bytes.
+//!
+//! The standard library's `SocketAddr` takes 32 bytes. The server keeps one address for each connection.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The address a connection came from.
+/// The address of a client.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Peer {
-    /// An IPv4 client.
+    /// An IPv4 address and a port.
     V4 {
         /// The address, in network order.
         ip: [u8; 4],
         /// The client's port.
         port: u16,
     },
-    /// An IPv6 client. Flow label and scope are not kept.
+    /// An IPv6 address and a port. Flow label and scope are not kept.
     V6 {
         /// The address, in network order.
         ip: [u8; 16],
         /// The client's port.
         port: u16,
     },
-    /// A client of a unix socket, which has no address.
+    /// A client of a unix socket: it has no address.
     Unix,
 }
 
 const _: () = assert!(size_of::<Peer>() == 20);
 
 impl Peer {
-    /// The client's IP address; `None` on a unix socket.
+    /// Returns the client's IP address; `None` on a unix socket.
     pub fn ip(&self) -> Option<IpAddr> {
         match *self {
             Peer::V4 { ip, .. } => Some(IpAddr::V4(Ipv4Addr::from(ip))),
@@ -37,7 +38,7 @@ impl Peer {
         }
     }
 
-    /// The client's port; `None` on a unix socket.
+    /// Returns the client's port; `None` on a unix socket.
     pub fn port(&self) -> Option<u16> {
         match *self {
             Peer::V4 { port, .. } | Peer::V6 { port, .. } => Some(port),
@@ -45,7 +46,10 @@ impl Peer {
         }
     }
 
-    /// Whether the client is on this very machine and came by IP (127.0.0.0/8, `::1`, or the first as an IPv4-mapped one).
+    /// Returns whether the client has a loopback address.
+    ///
+    /// Loopback addresses are 127.0.0.0/8, `::1`, and 127.0.0.0/8 as IPv4-mapped IPv6 addresses. A unix socket has
+    /// none.
     pub fn is_loopback(&self) -> bool {
         self.ip().is_some_and(|ip| ip.to_canonical().is_loopback())
     }
@@ -74,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_like_a_socket_address() {
+    fn is_displayed_as_a_socket_address() {
         for text in ["127.0.0.1:80", "[::1]:9501", "203.0.113.9:65535"] {
             let peer = Peer::from(text.parse::<SocketAddr>().expect("an address"));
             assert_eq!(peer.to_string(), text);
@@ -83,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_its_own_machine() {
+    fn loopback_addresses() {
         let is_loopback = |text: &str| Peer::from(text.parse::<SocketAddr>().expect("an address")).is_loopback();
         assert!(is_loopback("127.8.9.1:1"));
         assert!(is_loopback("[::1]:1"));

@@ -1,22 +1,25 @@
-//! The loop's notion of time, as floors 0 and 1 see it: a number that is handed in, never a clock that is read.
+//! Time of the event loop, in milliseconds. Layers 0 and 1 get it as an argument and never read a clock.
 
 use std::time::Duration;
 
-/// A moment, in milliseconds since the loop started. It never goes back.
+/// A point in time, in milliseconds since the loop started. It never decreases.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Tick(pub u64);
 
 impl Tick {
-    /// A moment that never comes.
+    /// A point in time that is never reached.
     pub const NEVER: Tick = Tick(u64::MAX);
 
-    /// This moment and `delay` more, rounded up to whole milliseconds, so that nothing is early.
+    /// Returns this time plus `delay`.
+    ///
+    /// The delay is rounded up to whole milliseconds, so that no deadline is early. The sum saturates at
+    /// [`Tick::NEVER`].
     pub fn after(self, delay: Duration) -> Tick {
         let millis = delay.as_nanos().div_ceil(1_000_000);
         Tick(self.0.saturating_add(u64::try_from(millis).unwrap_or(u64::MAX)))
     }
 
-    /// How long ago `earlier` was; zero when it was not.
+    /// Returns the time since `earlier`, or zero if `earlier` is later.
     pub fn since(self, earlier: Tick) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
