@@ -244,7 +244,7 @@ fn an_impossible_length_is_an_error_that_can_be_logged() {
     assert_eq!(raw.close_frame().0, 1002);
     let (closed, line) = heard.next();
     assert_eq!(closed.cause, Cause::ProtocolError(ProtocolError::LengthTooLarge));
-    assert_eq!(line, "1002 \"payload length has its top bit set\" (protocol_error)");
+    assert_eq!(line, "1002 \"payload length exceeds 2^63 - 1\" (protocol_error)");
 }
 
 #[test]

@@ -1,45 +1,47 @@
-//! What a WebSocket peer can do wrong: one variant a rule of RFC 6455, and the close code each gets.
+//! Violations of RFC 6455 by a client: one variant per rule, each with its close code.
 
 use std::fmt;
 
 use crate::protocol::close::CloseCode;
 
-/// A rule of RFC 6455 that the client broke. The connection is failed with [`close_code`](ProtocolError::close_code).
+/// A violation of RFC 6455 by the client.
+///
+/// The server fails the connection with [`close_code`](ProtocolError::close_code).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// RSV1, RSV2 or RSV3 is set and no extension was agreed on (section 5.2).
+    /// RSV1, RSV2 or RSV3 is set, and no extension was negotiated (section 5.2).
     ReservedBits,
-    /// An opcode of 3-7 or 11-15 (section 5.2).
+    /// The opcode is reserved: 3-7 or 11-15 (section 5.2).
     ReservedOpcode,
-    /// A client's frame must be masked (section 5.1).
+    /// A client frame is not masked (section 5.1).
     Unmasked,
-    /// A length written in more bytes than it needs (section 5.2).
+    /// The payload length is not in its shortest form (section 5.2).
     LengthNotMinimal,
-    /// A 64-bit length whose top bit is set (section 5.2).
+    /// The top bit of a 64-bit payload length is set (section 5.2).
     LengthTooLarge,
-    /// A ping, pong or close without FIN (section 5.5).
+    /// A ping, pong or close frame has no FIN bit (section 5.5).
     ControlFragmented,
-    /// A ping, pong or close with more than 125 bytes (section 5.5).
+    /// A ping, pong or close frame has over 125 bytes of payload (section 5.5).
     ControlTooLong,
-    /// A continuation with no message to continue (section 5.4).
+    /// A continuation frame comes without an unfinished message (section 5.4).
     ContinuationWithoutStart,
-    /// A new text or binary frame before the last message's end (section 5.4).
+    /// A text or binary frame comes inside an unfinished message (section 5.4).
     MessageUnfinished,
-    /// A message, in all its fragments, over `message_bytes_max`.
+    /// A message, with all its fragments, exceeds `message_bytes_max`.
     MessageTooBig,
-    /// Text that is not UTF-8 (section 8.1), told at the first byte that cannot be.
+    /// Text is not UTF-8 (section 8.1). A text that arrives in parts fails at its first invalid byte.
     TextNotUtf8,
-    /// A close frame with one byte of payload: half a code (section 5.5.1).
+    /// The payload of a close frame is one byte, half a code (section 5.5.1).
     CloseCodeCut,
-    /// A close code that must not be sent (section 7.4).
+    /// The close code must not be sent (section 7.4).
     CloseCodeInvalid,
-    /// A close reason that is not UTF-8 (section 5.5.1).
+    /// The close reason is not UTF-8 (section 5.5.1).
     CloseReasonNotUtf8,
 }
 
 impl ProtocolError {
-    /// The code the client is told: 1002, 1007 or 1009 (RFC 6455 section 7.4.1).
+    /// Returns the close code to send: 1002, 1007 or 1009 (RFC 6455 section 7.4.1).
     pub fn close_code(self) -> CloseCode {
         match self {
             ProtocolError::MessageTooBig => CloseCode::TOO_BIG,
@@ -48,21 +50,21 @@ impl ProtocolError {
         }
     }
 
-    /// The rule in words, short enough for a close frame's reason.
+    /// Returns a description that fits into the reason of a close frame.
     pub fn as_str(self) -> &'static str {
         match self {
-            ProtocolError::ReservedBits => "a reserved bit is set",
+            ProtocolError::ReservedBits => "reserved bit is set",
             ProtocolError::ReservedOpcode => "reserved opcode",
             ProtocolError::Unmasked => "client frame is not masked",
             ProtocolError::LengthNotMinimal => "payload length is not minimal",
-            ProtocolError::LengthTooLarge => "payload length has its top bit set",
+            ProtocolError::LengthTooLarge => "payload length exceeds 2^63 - 1",
             ProtocolError::ControlFragmented => "control frame is fragmented",
             ProtocolError::ControlTooLong => "control frame is over 125 bytes",
-            ProtocolError::ContinuationWithoutStart => "continuation without a start",
-            ProtocolError::MessageUnfinished => "new message inside a fragmented one",
+            ProtocolError::ContinuationWithoutStart => "continuation frame without a message",
+            ProtocolError::MessageUnfinished => "new message inside a fragmented message",
             ProtocolError::MessageTooBig => "message is too big",
             ProtocolError::TextNotUtf8 => "text is not UTF-8",
-            ProtocolError::CloseCodeCut => "close payload of one byte",
+            ProtocolError::CloseCodeCut => "close frame payload is one byte",
             ProtocolError::CloseCodeInvalid => "invalid close code",
             ProtocolError::CloseReasonNotUtf8 => "close reason is not UTF-8",
         }

@@ -52,7 +52,7 @@ fn what_else_is_there_is_left_alone() {
     rig.feed(&frame(false, Opcode::Text, b"begun"));
     let text = frame(true, Opcode::Text, b"text");
     assert_eq!(taken(&mut rig, &text), nothing(&text));
-    assert_eq!(rig.feed(&text), ["closed 1002 \"new message inside a fragmented one\" (protocol_error) by Server"]);
+    assert_eq!(rig.feed(&text), ["closed 1002 \"new message inside a fragmented message\" (protocol_error) by Server"]);
     assert_eq!(taken(&mut rig, &text), nothing(&text), "nobody takes anything any more");
     assert_eq!(rig.connection.traffic().messages_in, 0);
 }
