@@ -1,7 +1,8 @@
-//! The frame layer: a client's byte stream into pieces of payload, RFC 6455 sections 5.2 to 5.5.
+//! The frame decoder: splits a client's byte stream into pieces of payload (RFC 6455 sections 5.2 to 5.5).
 //!
-//! The decoder unmasks in place and lends out what it finds. It keeps no payload: between two reads it holds at most
-//! the 13 bytes of an unfinished header and a few numbers. Wherever the stream is cut, the pieces add up to the same.
+//! The decoder unmasks in place and returns borrowed slices. It keeps no payload: between two reads it holds at most
+//! the 13 bytes of an incomplete header and a few numbers. The frames are the same for every division of the stream
+//! into reads.
 
 use std::mem;
 
@@ -9,52 +10,55 @@ use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{CLIENT_HEADER_BYTES_MAX, Header, Opcode};
 use crate::protocol::mask::unmask;
 
-/// A run of unmasked payload bytes, all of one frame.
+/// A slice of unmasked payload from one frame.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Piece<'a> {
-    /// What the bytes belong to; never `Continuation`, but the opcode that the message began with.
+    /// The opcode of the message. A continuation frame has the opcode of the first fragment, never `Continuation`.
     pub opcode: Opcode,
-    /// The bytes; empty only where the frame is.
+    /// The bytes. Empty only if the frame has no payload.
     pub payload: &'a mut [u8],
-    /// Whether the frame ends with them, and the message with it.
+    /// Whether the frame, or the message, ends after these bytes.
     pub ends: Ends,
 }
 
-/// What ends behind a piece.
+/// The unit that ends after a piece.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// More of this frame is to come.
+    /// None: the frame continues.
     Nothing,
-    /// The frame; more fragments of its message are to come.
+    /// The frame. More fragments of its message follow.
     Frame,
-    /// The message, or the control frame.
+    /// The message, or a control frame.
     Message,
 }
 
-/// The state between two reads.
+/// The state of the decoder between two reads.
 #[derive(Debug, Default)]
 pub struct Decoder {
     header: [u8; CLIENT_HEADER_BYTES_MAX],
     header_len: u8,
     frame: Option<Frame>,
-    /// What the unfinished message is, while there is one: set by its first fragment, cleared by its last.
+    /// The opcode of the unfinished message. Set by its first fragment, cleared by its last.
     message: Option<Opcode>,
-    /// The payload that the unfinished message's headers announced so far.
+    /// The sum of the payload lengths in the headers of the unfinished message.
     message_bytes: u64,
 }
 
-/// A frame whose header is known and whose payload is not all there.
+/// A frame with a complete header and an incomplete payload.
 #[derive(Debug)]
 struct Frame {
     header: Header,
-    /// Payload bytes seen. Below `header.payload_bytes`, but for an empty frame.
-    seen: u64,
+    /// The payload bytes decoded so far. Below `header.payload_bytes`, except in an empty frame.
+    decoded: u64,
 }
 
 impl Decoder {
-    /// The next piece at the front of `input`, which is moved past what was read. `None`: `input` is used up.
+    /// Decodes the next piece and advances `input` past it. Returns `None` once `input` is used up.
     ///
-    /// `message_bytes_max` bounds a message in all its fragments; the header that crosses it is the error.
+    /// `message_bytes_max` limits the payload of a message with all its fragments.
+    ///
+    /// # Errors The first violated rule. [`ProtocolError::MessageTooBig`] is reported at the header that exceeds the
+    /// limit.
     pub fn decode<'a>(
         &mut self,
         input: &mut &'a mut [u8],
@@ -67,24 +71,24 @@ impl Decoder {
         Ok(self.read_payload(input))
     }
 
-    /// Whether the stream is between two messages: nothing of a frame or message is pending.
+    /// Returns whether no frame and no message is unfinished.
     pub fn is_idle(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
 
     fn read_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, ProtocolError> {
         let kept = usize::from(self.header_len);
-        let taken = input.len().min(CLIENT_HEADER_BYTES_MAX - kept);
-        self.header[kept..kept + taken].copy_from_slice(&input[..taken]);
-        let header = Header::parse(&self.header[..kept + taken])?;
+        let count = input.len().min(CLIENT_HEADER_BYTES_MAX - kept);
+        self.header[kept..kept + count].copy_from_slice(&input[..count]);
+        let header = Header::parse(&self.header[..kept + count])?;
         match header {
             Some(header) => {
                 advance(input, header.header_bytes - kept);
                 self.header_len = 0;
             }
             None => {
-                advance(input, taken);
-                self.header_len = (kept + taken) as u8;
+                advance(input, count);
+                self.header_len = (kept + count) as u8;
             }
         }
         Ok(header)
@@ -103,23 +107,23 @@ impl Decoder {
                 return Err(ProtocolError::MessageTooBig);
             }
         }
-        self.frame = Some(Frame { header, seen: 0 });
+        self.frame = Some(Frame { header, decoded: 0 });
         Ok(())
     }
 
     fn read_payload<'a>(&mut self, input: &mut &'a mut [u8]) -> Option<Piece<'a>> {
         let frame = self.frame.as_mut()?;
         let Header { opcode, fin, mask, payload_bytes, .. } = frame.header;
-        let left = payload_bytes - frame.seen;
-        let taken = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
-        if taken == 0 && left > 0 {
+        let left = payload_bytes - frame.decoded;
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+        if count == 0 && left > 0 {
             return None;
         }
-        let payload = advance(input, taken);
-        unmask(payload, mask, frame.seen);
-        frame.seen += taken as u64;
+        let payload = advance(input, count);
+        unmask(payload, mask, frame.decoded);
+        frame.decoded += count as u64;
 
-        let ends = match (frame.seen == payload_bytes, fin) {
+        let ends = match (frame.decoded == payload_bytes, fin) {
             (false, _) => Ends::Nothing,
             (true, false) => Ends::Frame,
             (true, true) => Ends::Message,
@@ -135,7 +139,7 @@ impl Decoder {
     }
 }
 
-/// Takes the first `count` bytes off `input`; all of it where it has fewer.
+/// Removes the first `count` bytes from `input` and returns them; all bytes if there are fewer.
 pub(super) fn advance<'a>(input: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
     let all = mem::take(input);
     let (taken, rest) = all.split_at_mut(count.min(all.len()));
@@ -148,27 +152,27 @@ mod tests {
     use super::*;
     use crate::protocol::client::{frame, masked};
 
-    /// A frame put together again: its opcode, its payload, and what ended with it.
+    /// A reassembled frame: opcode, payload, and the unit that ended with it.
     type Whole = (Opcode, Vec<u8>, Ends);
 
-    /// All frames of `stream`, which comes in chunks, and the error that ended it.
+    /// Decodes `stream` in chunks. Returns all frames and the final error.
     fn decode(stream: &[u8], chunk: usize, max: u64) -> (Vec<Whole>, Option<ProtocolError>) {
         let mut decoder = Decoder::default();
         let mut frames: Vec<Whole> = Vec::new();
-        let mut open = false;
+        let mut unfinished = false;
         for part in stream.chunks(chunk) {
             let mut part = part.to_vec();
             let mut input = &mut part[..];
             loop {
                 match decoder.decode(&mut input, max) {
                     Ok(Some(piece)) => {
-                        if !open {
+                        if !unfinished {
                             frames.push((piece.opcode, Vec::new(), Ends::Nothing));
                         }
                         let last = frames.last_mut().expect("just pushed");
                         last.1.extend_from_slice(piece.payload);
                         last.2 = piece.ends;
-                        open = piece.ends == Ends::Nothing;
+                        unfinished = piece.ends == Ends::Nothing;
                     }
                     Ok(None) => break,
                     Err(error) => return (frames, Some(error)),
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_fragments_is_held() {
+    fn fragments_out_of_order_are_errors() {
         let cases = [
             (frame(true, Opcode::Continuation, b"x"), ProtocolError::ContinuationWithoutStart),
             (
@@ -219,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_that_crosses_the_bound_is_the_error() {
+    fn a_message_over_the_limit_fails_at_its_header() {
         let mut stream = frame(false, Opcode::Binary, &[0; 60]);
         stream.extend(&frame(true, Opcode::Continuation, &[0; 41])[..6]);
         assert_eq!(decode(&stream, 1, 100).1, Some(ProtocolError::MessageTooBig));

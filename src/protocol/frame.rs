@@ -1,39 +1,38 @@
-//! Frame headers, RFC 6455 section 5.2: reading a client's, writing the server's.
+//! Frame headers (RFC 6455 section 5.2): parsing those of clients, writing those of the server.
 //!
-//! Only the rules that one header can break by itself are held here; what depends on the frames before it is
-//! `decoder.rs`.
+//! This module checks only rules that concern one header. `decoder.rs` checks rules about sequences of frames.
 
 use crate::protocol::error::ProtocolError;
 
-/// The longest header a client can send: two bytes, a 64-bit length, a mask.
+/// The longest header of a client: two bytes, a 64-bit length, a masking key.
 pub const CLIENT_HEADER_BYTES_MAX: usize = 14;
 
-/// The longest header the server sends: it does not mask.
+/// The longest header of the server, which does not mask.
 pub const SERVER_HEADER_BYTES_MAX: usize = 10;
 
 /// The longest payload of a control frame (RFC 6455 section 5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
 
-/// What a frame is (RFC 6455 section 5.2).
+/// The opcode of a frame (RFC 6455 section 5.2).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Opcode {
-    /// The next part of a fragmented message.
+    /// The next fragment of a message.
     Continuation = 0x0,
-    /// A text message, or its first part.
+    /// A text message, or its first fragment.
     Text = 0x1,
-    /// A binary message, or its first part.
+    /// A binary message, or its first fragment.
     Binary = 0x2,
     /// The close handshake.
     Close = 0x8,
-    /// "Are you there?"
+    /// A ping: the receiver answers with a pong.
     Ping = 0x9,
-    /// "I am."
+    /// A pong: the answer to a ping, or unsolicited.
     Pong = 0xa,
 }
 
 impl Opcode {
-    /// Close, ping and pong, which may come between a message's fragments.
+    /// Returns whether this is close, ping or pong. Those may come between the fragments of a message.
     pub fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
     }
@@ -51,24 +50,25 @@ impl Opcode {
     }
 }
 
-/// A client's frame header.
+/// The header of a client frame.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// Whether the message ends with this frame.
+    /// Whether this frame is the last of its message.
     pub fin: bool,
-    /// What the frame is.
+    /// The type of the frame.
     pub opcode: Opcode,
-    /// How many bytes of payload follow. Below 2^63.
+    /// The length of the payload in bytes, below 2^63.
     pub payload_bytes: u64,
     /// The client's masking key.
     pub mask: [u8; 4],
-    /// How many bytes the header itself took: 6, 8 or 14.
+    /// The length of the header in bytes: 6, 8 or 14.
     pub header_bytes: usize,
 }
 
 impl Header {
-    /// The header at the start of `input`, or `None` when it is not all there. A broken rule is told at the byte that
-    /// breaks it, even in a header that is not all there.
+    /// Parses the header at the start of `input`. Returns `None` if it is incomplete.
+    ///
+    /// # Errors A violated rule is reported at the byte that violates it, also in an incomplete header.
     #[inline]
     pub fn parse(input: &[u8]) -> Result<Option<Header>, ProtocolError> {
         let Some(&first) = input.first() else { return Ok(None) };
@@ -101,7 +101,7 @@ impl Header {
     }
 }
 
-/// A payload length that takes bytes of its own, and the offset of the mask behind them.
+/// Parses an extended payload length. Returns the length and the offset of the masking key after it.
 fn parse_long_length(short: u8, input: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
     let extended = input.get(2..).unwrap_or_default();
     if short == 126 {
@@ -117,7 +117,7 @@ fn parse_long_length(short: u8, input: &[u8]) -> Result<Option<(u64, usize)>, Pr
     if length <= 0xffff { Err(ProtocolError::LengthNotMinimal) } else { Ok(Some((length, 10))) }
 }
 
-/// The header of an unfragmented, unmasked server frame, in its shortest form.
+/// The header of an unfragmented, unmasked server frame, with its length in the shortest form.
 #[derive(Copy, Clone, Debug)]
 pub struct ServerHeader {
     opcode: Opcode,
@@ -125,13 +125,13 @@ pub struct ServerHeader {
 }
 
 impl ServerHeader {
-    /// The header for a payload of `payload_bytes`.
+    /// Creates the header for a payload of `payload_bytes`.
     #[inline]
     pub fn new(opcode: Opcode, payload_bytes: usize) -> ServerHeader {
         ServerHeader { opcode, payload_bytes }
     }
 
-    /// How many bytes it takes: 2, 4 or 10.
+    /// Returns the length of the header in bytes: 2, 4 or 10.
     #[inline]
     pub fn bytes(self) -> usize {
         match self.payload_bytes {
@@ -141,26 +141,28 @@ impl ServerHeader {
         }
     }
 
-    /// Appends it to `run`.
-    // Always: where its length is known it is a store, and not a call to copy it.
+    /// Appends the header to `out`.
+    // Inlined always: if the length is a constant, this is one store instead of a call of memcpy.
     #[inline(always)]
-    pub fn append_to(self, run: &mut Vec<u8>) {
+    pub fn append_to(self, out: &mut Vec<u8>) {
         let first = 0x80 | self.opcode as u8;
         match self.payload_bytes {
-            short @ 0..=125 => run.extend_from_slice(&[first, short as u8]),
+            short @ 0..=125 => out.extend_from_slice(&[first, short as u8]),
             medium @ 126..=0xffff => {
                 let [high, low] = (medium as u16).to_be_bytes();
-                run.extend_from_slice(&[first, 126, high, low]);
+                out.extend_from_slice(&[first, 126, high, low]);
             }
             long => {
-                run.extend_from_slice(&[first, 127]);
-                run.extend_from_slice(&(long as u64).to_be_bytes());
+                out.extend_from_slice(&[first, 127]);
+                out.extend_from_slice(&(long as u64).to_be_bytes());
             }
         }
     }
 }
 
-/// The length of the whole server frame that `bytes` begins with, header and payload; `None` where its header is cut.
+/// Returns the length of the server frame at the start of `bytes`: header and payload.
+///
+/// `None` if the header is incomplete.
 pub fn server_frame_bytes(bytes: &[u8]) -> Option<usize> {
     let short = bytes.get(1)? & 0x7f;
     let (payload, header) = match short {
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_frame_knows_its_length() {
+    fn the_length_of_a_server_frame() {
         for payload in [0, 1, 125, 126, 65_535, 65_536] {
             let header = encoded(Opcode::Binary, payload);
             assert_eq!(server_frame_bytes(&header), Some(payload + header.len()));
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn client_headers_at_every_split() {
+    fn client_headers_split_at_every_byte() {
         let table: [(&[u8], u64, usize); 4] = [
             (b"\x81\x80\x01\x02\x03\x04", 0, 6),
             (b"\x82\xfd\x01\x02\x03\x04", 125, 6),
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_headers_name_their_rule_as_early_as_it_shows() {
+    fn an_invalid_header_fails_at_its_first_invalid_byte() {
         let table: [(&[u8], ProtocolError); 14] = [
             (b"\xc1", ProtocolError::ReservedBits),
             (b"\xa1", ProtocolError::ReservedBits),

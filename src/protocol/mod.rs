@@ -1,6 +1,7 @@
-//! RFC 6455 and as much of HTTP/1.1 as it needs, sans-IO: bytes in, values out, and the other way round.
+//! RFC 6455 and the part of HTTP/1.1 that an upgrade needs, sans-IO.
 //!
-//! Nothing here knows of a socket, a clock, a log or a connection.
+//! All functions take bytes and return values, or the reverse. The module does not use sockets, clocks, logs or
+//! connections.
 
 pub mod assembler;
 pub mod body;
