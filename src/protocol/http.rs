@@ -14,7 +14,7 @@ use super::query::decode_path;
 use super::request::{Layout, Request};
 use super::response::Response;
 use super::target::{self, Target};
-use super::token::{elements, is_token_byte};
+use super::token::{is_token_byte, list_elements};
 use super::upgrade::accept_key;
 use crate::peer::Peer;
 
@@ -374,15 +374,15 @@ impl<'a> Fields<'a> {
         } else if is("content-length") {
             self.content_length.note(value);
         } else if is("transfer-encoding") {
-            elements(value).for_each(|element| self.coding.note(element));
+            list_elements(value).for_each(|element| self.coding.note(element));
         } else if is("connection") {
-            for element in elements(value) {
+            for element in list_elements(value) {
                 self.close |= element.eq_ignore_ascii_case(b"close");
                 self.keep_alive |= element.eq_ignore_ascii_case(b"keep-alive");
                 self.upgrade |= element.eq_ignore_ascii_case(b"upgrade");
             }
         } else if is("upgrade") {
-            self.websocket |= elements(value).any(|e| e.eq_ignore_ascii_case(b"websocket"));
+            self.websocket |= list_elements(value).any(|e| e.eq_ignore_ascii_case(b"websocket"));
         } else if is("sec-websocket-key") {
             self.key.note(value);
         } else if is("sec-websocket-version") {

@@ -1,9 +1,11 @@
-//! The smallest words of HTTP: tokens, field values, comma lists (RFC 9110 section 5.5 and 5.6).
+//! Lexical elements of HTTP: tokens, field values, comma-separated lists (RFC 9110 sections 5.5 and 5.6).
 //!
-//! Pure predicates over bytes, shared by what reads a head and what writes one, so that both sides of the server mean
-//! the same by "token". It knows no header by name.
+//! These are pure predicates over bytes. The parser and the encoder of heads share them, so that both define "token" in
+//! the same way. This module knows no header by name.
 
-/// Whether `byte` may stand in a token: a method, a field name, a subprotocol (RFC 9110 section 5.6.2, `tchar`).
+/// Returns whether a token may contain `byte` (RFC 9110 section 5.6.2, `tchar`).
+///
+/// Methods, field names and subprotocols are tokens.
 pub const fn is_token_byte(byte: u8) -> bool {
     matches!(
         byte,
@@ -13,22 +15,24 @@ pub const fn is_token_byte(byte: u8) -> bool {
     )
 }
 
-/// Whether `text` is a token: one token byte or more.
+/// Returns whether `text` is a token: one token byte or more.
 pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().copied().all(is_token_byte)
 }
 
-/// Whether `value` may be sent as a field value (RFC 9110 section 5.5): visible ASCII, space, tab and the bytes from
-/// 0x80 up. CR, LF and NUL would let a value break out of its line.
+/// Returns whether `value` may be sent as a field value (RFC 9110 section 5.5).
+///
+/// Allowed are visible ASCII, space, tab and the bytes from 0x80 up. CR, LF and NUL would let a value inject header
+/// lines.
 pub fn is_field_value(value: &[u8]) -> bool {
     value.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
 }
 
-/// The elements of a comma list without the white space around them (RFC 9110 section 5.6.1). Empty elements are given
-/// too: most callers skip them, as that section asks; the one that reads `Transfer-Encoding` does not.
+/// Splits a comma-separated list and trims white space around elements (RFC 9110 section 5.6.1).
 ///
-/// It splits at every comma and is meant for lists of tokens, which hold no quoted strings.
-pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// Empty elements are included. Most callers skip them, as that section demands; the parser of `Transfer-Encoding` does
+/// not. The list must consist of tokens: a comma in a quoted string splits, too.
+pub fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
@@ -57,8 +61,8 @@ mod tests {
 
     #[test]
     fn lists() {
-        let list: Vec<&[u8]> = elements(b" a ,b,\t, c d ").collect();
+        let list: Vec<&[u8]> = list_elements(b" a ,b,\t, c d ").collect();
         assert_eq!(list, [&b"a"[..], b"b", b"", b"c d"]);
-        assert_eq!(elements(b"").count(), 1);
+        assert_eq!(list_elements(b"").count(), 1);
     }
 }
