@@ -109,7 +109,7 @@ pub mod fuzz {
 /// What `benches/` measures below the public face, for it only.
 #[doc(hidden)]
 pub mod bench {
-    pub use crate::protocol::assembler::{Assembler, AssemblerError, Item, Spares, take_message};
+    pub use crate::protocol::assembler::{Assembler, AssemblerError, AssemblerPool, Item, take_message};
     pub use crate::protocol::frame::{Opcode, ServerHeader};
     pub use crate::protocol::http::{Kind, find_head_end, parse_head};
     pub use crate::protocol::mask::unmask;

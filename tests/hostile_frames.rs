@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::raw::{BINARY, CONTINUATION, PING, TEXT, UPGRADE, frame, frame_with};
 use common::{Raw, TestServer, channel, echo, report_close, serve};
-use fdpush::bench::{Assembler, AssemblerError, Item, Spares, Tick};
+use fdpush::bench::{Assembler, AssemblerError, AssemblerPool, Item, Tick};
 use fdpush::{By, Cause, Limits, ProtocolError};
 use hostile::child::{self, Child};
 use hostile::data_frames::{NOT_UTF8, is_hopeless};
@@ -63,12 +63,12 @@ fn cut_at_every_byte() {
 
 /// What an assembler makes of `parts`, which it is given one after the other.
 fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<AssemblerError>) {
-    let (mut unfinished, mut spares, mut items) = (None, Spares::new(), Vec::new());
+    let (mut unfinished, mut pool, mut items) = (None, AssemblerPool::new(), Vec::new());
     for part in parts {
         let mut part = part.to_vec();
         let mut input = &mut part[..];
         loop {
-            match Assembler::next(&mut unfinished, &mut input, MESSAGE_BYTES_MAX as u64, Tick(0), &mut spares) {
+            match Assembler::next(&mut unfinished, &mut input, MESSAGE_BYTES_MAX as u64, Tick(0), &mut pool) {
                 Ok(None) => break,
                 Ok(Some(Item::Close(payload))) => return ([items, vec![format!("close {payload:?}")]].concat(), None),
                 Ok(Some(item)) => items.push(format!("{item:?}")),

@@ -36,7 +36,7 @@ pub struct Env {
     /// What this turn has to send.
     pub journal: Journal,
     /// Assemblers for reuse.
-    pub assemblers: assembler::Spares,
+    pub assemblers: assembler::AssemblerPool,
     #[expect(clippy::vec_box, reason = "a queue moves between connections by its box")]
     queues: Vec<Box<Queue>>,
 }
@@ -55,7 +55,7 @@ impl Env {
             longest_queue: 0,
             counts: Counts::default(),
             journal: Journal::default(),
-            assemblers: assembler::Spares::counted_in(&inbound),
+            assemblers: assembler::AssemblerPool::counted_in(&inbound),
             inbound,
             queues: Vec::new(),
         }

@@ -1,8 +1,8 @@
-//! The message layer: pieces of frames into whole messages, RFC 6455 sections 5.4 and 5.6.
+//! The message assembler: joins pieces of frames into messages (RFC 6455 sections 5.4 and 5.6).
 //!
-//! A message that lies whole in the input, as nearly all do, is lent out where it lies. Only the start of an
-//! unfinished one is kept, in an `Assembler` that exists for as long as that message does, so an idle connection has
-//! none. What it keeps grows by bytes that came, never by a length that was announced.
+//! Nearly all messages are complete in the input. They are returned as borrowed slices of it. Only the start of an
+//! unfinished message is copied, into an `Assembler` that exists as long as that message does. An idle connection has
+//! none. The memory of an assembler grows with bytes received, never with a length announced.
 
 use std::borrow::Cow;
 use std::collections::TryReserveError;
@@ -17,18 +17,18 @@ use crate::protocol::message::Message;
 use crate::protocol::utf8::{self, Utf8Stream};
 use crate::tick::Tick;
 
-/// What a client sent: a whole message or a control frame.
+/// A message or a control frame from a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item<'a> {
     /// A text message, valid UTF-8.
     Text(Cow<'a, str>),
     /// A binary message.
     Binary(Cow<'a, [u8]>),
-    /// A ping, to be answered with the same payload.
+    /// A ping. The answer is a pong with the same payload.
     Ping(Cow<'a, [u8]>),
-    /// A pong, asked for or not.
+    /// A pong, solicited or not.
     Pong(Cow<'a, [u8]>),
-    /// A close frame; its payload is not judged yet.
+    /// A close frame. Its payload is not checked yet.
     Close(Cow<'a, [u8]>),
 }
 
@@ -41,37 +41,39 @@ impl<'a> From<Message<'a>> for Item<'a> {
     }
 }
 
-/// The start of a message that is not all there.
+/// An unfinished message.
 #[derive(Debug, Default)]
 pub struct Assembler {
     decoder: Decoder,
-    /// The message's bytes so far: in `text` or `binary`, after its opcode.
+    /// The payload so far: in `text` or `binary`, by opcode.
     text: String,
     binary: Vec<u8>,
     utf8: Utf8Stream,
-    /// A control frame that came in parts, perhaps between two fragments of the message.
+    /// The payload so far of a control frame that arrives in parts, perhaps between two fragments of the message.
     control: Vec<u8>,
-    /// When the message's first byte came.
+    /// The arrival time of the first byte.
     started: Tick,
-    /// The memory that it takes up, itself included, while a message is unfinished.
+    /// The memory of this assembler, with the struct itself, while a message is unfinished.
     held: HeldShare,
 }
 
-/// Assemblers that are not needed just now. A server whose clients send large messages makes no new one for each.
+/// A pool of unused assemblers.
+///
+/// It saves an allocation for each large message.
 #[derive(Debug, Default)]
-pub struct Spares {
-    #[expect(clippy::vec_box, reason = "an assembler moves to a connection by its box")]
+pub struct AssemblerPool {
+    #[expect(clippy::vec_box, reason = "the box moves to the connection")]
     boxes: Vec<Box<Assembler>>,
-    /// What all assemblers that are in use take up.
+    /// The memory of all assemblers in use.
     held: HeldTotal,
 }
 
-/// Why the next item cannot be had. It ends the connection.
+/// An error that ends the connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum AssemblerError {
-    /// The client broke a rule.
+    /// The client violated RFC 6455.
     Protocol(ProtocolError),
-    /// There is no memory for what came.
+    /// Memory for received bytes could not be allocated.
     OutOfMemory,
 }
 
@@ -87,21 +89,21 @@ impl From<TryReserveError> for AssemblerError {
     }
 }
 
-/// How many assemblers are worth keeping; each is some 300 bytes.
-const SPARES_MAX: usize = 64;
+/// The maximum number of pooled assemblers, of some 300 bytes each.
+const POOLED_MAX: usize = 64;
 
-/// The most that a character takes up which began in an earlier piece.
+/// The longest character in bytes. One that began in an earlier piece may be completed by the next.
 const UTF8_BYTES_MAX: usize = 4;
 
-impl Spares {
-    /// No spares, and a total of their own.
-    pub fn new() -> Spares {
-        Spares::default()
+impl AssemblerPool {
+    /// Creates an empty pool with its own total.
+    pub fn new() -> AssemblerPool {
+        AssemblerPool::default()
     }
 
-    /// Spares whose assemblers count in `held`.
-    pub fn counted_in(held: &HeldTotal) -> Spares {
-        Spares { boxes: Vec::new(), held: held.clone() }
+    /// Creates an empty pool whose assemblers are counted in `held`.
+    pub fn counted_in(held: &HeldTotal) -> AssemblerPool {
+        AssemblerPool { boxes: Vec::new(), held: held.clone() }
     }
 
     fn take(&mut self) -> Box<Assembler> {
@@ -109,7 +111,7 @@ impl Spares {
     }
 
     fn give(&mut self, mut done: Box<Assembler>) {
-        if self.boxes.len() < SPARES_MAX {
+        if self.boxes.len() < POOLED_MAX {
             done.held.set(0);
             self.boxes.push(done);
         }
@@ -117,15 +119,18 @@ impl Spares {
 }
 
 impl Assembler {
-    /// The next item of `input`, which is moved past what was read. `None`: `input` is used up.
+    /// Returns the next item and advances `input` past it. Returns `None` once `input` is used up.
     ///
-    /// `unfinished` is the connection's: the start of a message that earlier input left, if any.
+    /// `unfinished` belongs to the connection: the unfinished message of earlier input, if any. `message_bytes_max`
+    /// limits the payload of a message. `now` becomes the arrival time of a message that starts here.
+    ///
+    /// # Errors The client violated RFC 6455, or memory is exhausted. The connection cannot continue.
     pub fn next<'a>(
         unfinished: &mut Option<Box<Assembler>>,
         input: &mut &'a mut [u8],
         message_bytes_max: u64,
         now: Tick,
-        spares: &mut Spares,
+        pool: &mut AssemblerPool,
     ) -> Result<Option<Item<'a>>, AssemblerError> {
         if unfinished.is_none() {
             if input.is_empty() {
@@ -139,7 +144,7 @@ impl Assembler {
             }
         }
         let assembler = unfinished.get_or_insert_with(|| {
-            let mut assembler = spares.take();
+            let mut assembler = pool.take();
             assembler.started = now;
             assembler
         });
@@ -147,12 +152,12 @@ impl Assembler {
         if !assembler.decoder.is_idle() {
             assembler.held.set(assembler.memory());
         } else if let Some(done) = unfinished.take() {
-            spares.give(done);
+            pool.give(done);
         }
         Ok(item)
     }
 
-    /// The memory that it takes up, as of the last call of [`next`](Assembler::next).
+    /// Returns the memory of this assembler in bytes, as of the last call of [`next`](Assembler::next).
     #[inline]
     pub fn held_bytes(&self) -> usize {
         self.held.bytes()
@@ -162,7 +167,7 @@ impl Assembler {
         size_of::<Assembler>() + self.text.capacity() + self.binary.capacity() + self.control.capacity()
     }
 
-    /// When the unfinished message's first byte came.
+    /// Returns the arrival time of the first byte of the unfinished message.
     pub fn started(&self) -> Tick {
         self.started
     }
@@ -209,14 +214,16 @@ impl Assembler {
     }
 }
 
-/// The first byte of a frame that is a message of its own.
+/// The first byte of an unfragmented message.
 const WHOLE_TEXT: u8 = 0x80 | Opcode::Text as u8;
 const WHOLE_BINARY: u8 = 0x80 | Opcode::Binary as u8;
 
-/// The message at the front of `input`, where it is all in one frame that lies there whole: the common case, in which
-/// nothing is copied and nothing kept. `None`: it is something else, and `input` is as it was.
+/// Takes a message from the front of `input` if it is one complete frame.
 ///
-/// Only for a stream that is not in the middle of a message or frame.
+/// This is the common case. Nothing is copied or stored. In all other cases the result is `None` and `input` is
+/// unchanged. The stream must not be inside a message or a frame.
+///
+/// # Errors The frame violates RFC 6455, or its text is not UTF-8.
 #[inline]
 pub fn take_message<'a>(
     input: &mut &'a mut [u8],
@@ -228,7 +235,7 @@ pub fn take_message<'a>(
         _ => return Ok(None),
     };
     let Some(header) = Header::parse(input)? else { return Ok(None) };
-    // One that is too big is found out by its header, whole or not: by the decoder.
+    // The decoder reports a message over the limit, complete or not.
     if header.payload_bytes > message_bytes_max {
         return Ok(None);
     }
@@ -236,20 +243,20 @@ pub fn take_message<'a>(
     if !is_text {
         return Ok(Some(Message::Binary(payload)));
     }
-    match utf8::text(payload) {
+    match utf8::validate(payload) {
         Ok(text) => Ok(Some(Message::Text(text))),
         Err(_) => Err(ProtocolError::TextNotUtf8),
     }
 }
 
-/// The same for a control frame.
+/// Takes a complete control frame from the front of `input`, as [`take_message`] does.
 fn take_control<'a>(input: &mut &'a mut [u8]) -> Result<Option<Item<'a>>, ProtocolError> {
     let Some(header) = Header::parse(input)?.filter(|header| header.opcode.is_control()) else { return Ok(None) };
     let payload = take_payload(input, &header);
     Ok(payload.map(|payload| control_item(header.opcode, Cow::Borrowed(payload))))
 }
 
-/// The payload of the frame at the front of `input`, unmasked, if it is all there.
+/// Takes the frame at the front of `input` and returns its unmasked payload. `None` if the frame is incomplete.
 #[inline]
 fn take_payload<'a>(input: &mut &'a mut [u8], header: &Header) -> Option<&'a [u8]> {
     if header.payload_bytes > (input.len() - header.header_bytes) as u64 {
@@ -269,8 +276,10 @@ fn control_item(opcode: Opcode, payload: Cow<'_, [u8]>) -> Item<'_> {
     }
 }
 
-/// The body of the fuzz target `frames`: the first bytes of `data` say how the rest, a client's stream, is cut; cut or
-/// whole, the same items and the same error must come out.
+/// The body of the fuzz target `frames`.
+///
+/// The first bytes of `data` define chunk sizes. The rest is a client's stream. Items and errors must be the same with
+/// and without division into chunks.
 #[doc(hidden)]
 pub fn fuzz_frames(data: &[u8]) {
     const MESSAGE_BYTES_MAX: u64 = 1 << 16;
@@ -281,8 +290,8 @@ pub fn fuzz_frames(data: &[u8]) {
     let bytewise = run_stream(stream, &[1], MESSAGE_BYTES_MAX);
     assert_eq!(whole.items, cut.items);
     assert_eq!(whole.items, bytewise.items);
-    // A whole frame of bad text fails at its end, a cut one at the byte: the same error, told at another moment, and
-    // perhaps before a later frame's header was looked at.
+    // A complete frame of invalid text fails at its end, one in parts at the invalid byte. The error is the same. It
+    // may be reported before the header of a later frame was read.
     assert_eq!(whole.error, cut.error);
     assert_eq!(whole.error, bytewise.error);
 }
@@ -294,19 +303,19 @@ struct Run {
 
 fn run_stream(stream: &[u8], sizes: &[usize], message_bytes_max: u64) -> Run {
     let mut unfinished = None;
-    let mut spares = Spares::new();
+    let mut pool = AssemblerPool::new();
     let mut items = Vec::new();
     let mut rest = stream;
     for &size in sizes.iter().cycle() {
         if rest.is_empty() {
             break;
         }
-        let (part, behind) = rest.split_at(size.min(rest.len()));
-        rest = behind;
+        let (part, rest_after) = rest.split_at(size.min(rest.len()));
+        rest = rest_after;
         let mut part = part.to_vec();
         let mut input = &mut part[..];
         loop {
-            match Assembler::next(&mut unfinished, &mut input, message_bytes_max, Tick(0), &mut spares) {
+            match Assembler::next(&mut unfinished, &mut input, message_bytes_max, Tick(0), &mut pool) {
                 Ok(Some(item)) => items.push(into_owned(item)),
                 Ok(None) => break,
                 Err(error) => return Run { items, error: Some(error) },
@@ -336,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_is_the_same_at_every_split() {
+    fn items_are_the_same_at_every_split() {
         let mut stream = frame(true, Opcode::Text, "grüß".as_bytes());
         stream.extend(frame(false, Opcode::Text, &"漢字".as_bytes()[..4]));
         stream.extend(frame(true, Opcode::Ping, b"now"));
@@ -361,23 +370,23 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_message_is_lent_and_an_idle_connection_keeps_nothing() {
+    fn a_complete_message_is_borrowed_and_leaves_no_state() {
         let mut bytes = frame(true, Opcode::Text, b"hello");
         let mut unfinished = None;
         let mut input = &mut bytes[..];
-        let item = Assembler::next(&mut unfinished, &mut input, 100, Tick(0), &mut Spares::new());
+        let item = Assembler::next(&mut unfinished, &mut input, 100, Tick(0), &mut AssemblerPool::new());
         assert_eq!(item, Ok(Some(Item::Text(Cow::Borrowed("hello")))));
         assert!(matches!(item, Ok(Some(Item::Text(Cow::Borrowed(_))))));
         assert!(unfinished.is_none());
     }
 
     #[test]
-    fn memory_grows_by_what_came_not_by_what_was_announced() {
+    fn memory_grows_with_bytes_received_not_announced() {
         let mut bytes = frame(true, Opcode::Binary, &vec![5; 1 << 20]);
         bytes.truncate(100);
         let mut unfinished = None;
         let mut input = &mut bytes[..];
-        let item = Assembler::next(&mut unfinished, &mut input, 1 << 24, Tick(7), &mut Spares::new());
+        let item = Assembler::next(&mut unfinished, &mut input, 1 << 24, Tick(7), &mut AssemblerPool::new());
         assert_eq!(item, Ok(None));
         let assembler = unfinished.expect("a message began");
         assert!(assembler.binary.capacity() <= 256, "{}", assembler.binary.capacity());
@@ -385,20 +394,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unfinished_is_counted_until_it_is_finished_or_dropped() {
+    fn memory_is_counted_until_the_message_is_finished_or_dropped() {
         let total = HeldTotal::default();
-        let mut spares = Spares::counted_in(&total);
+        let mut pool = AssemblerPool::counted_in(&total);
         let bytes = frame(true, Opcode::Binary, &[5; 5000]);
         for is_finished in [true, false] {
             let (mut unfinished, mut bytes) = (None, bytes.clone());
             let (mut input, mut rest) = bytes.split_at_mut(4000);
-            let item = Assembler::next(&mut unfinished, &mut input, 1 << 20, Tick(0), &mut spares);
+            let item = Assembler::next(&mut unfinished, &mut input, 1 << 20, Tick(0), &mut pool);
             assert_eq!(item, Ok(None));
             let held = unfinished.as_ref().map_or(0, |unfinished| unfinished.held_bytes());
             assert!((4000..8192 + 400).contains(&held), "{held}");
             assert_eq!(total.bytes(), held);
             if is_finished {
-                let item = Assembler::next(&mut unfinished, &mut rest, 1 << 20, Tick(0), &mut spares);
+                let item = Assembler::next(&mut unfinished, &mut rest, 1 << 20, Tick(0), &mut pool);
                 assert!(matches!(item, Ok(Some(_))));
             }
             drop(unfinished);
@@ -407,23 +416,23 @@ mod tests {
     }
 
     #[test]
-    fn bad_text_fails_at_its_first_impossible_byte() {
+    fn invalid_text_fails_at_its_first_invalid_byte() {
         let stream = frame(true, Opcode::Text, b"ok \xed\xa0 and much more");
         let mut unfinished = None;
         for (index, &byte) in stream.iter().enumerate() {
             let mut part = [byte];
-            let item = Assembler::next(&mut unfinished, &mut &mut part[..], 100, Tick(0), &mut Spares::new());
+            let item = Assembler::next(&mut unfinished, &mut &mut part[..], 100, Tick(0), &mut AssemblerPool::new());
             let is_bad = index == 6 + 4;
             assert_eq!(item, if is_bad { Err(ProtocolError::TextNotUtf8.into()) } else { Ok(None) }, "byte {index}");
             if is_bad {
                 return;
             }
         }
-        panic!("the text passed");
+        panic!("the invalid text was accepted");
     }
 
     #[test]
-    fn a_good_message_before_a_bad_frame_is_delivered() {
+    fn a_valid_message_before_an_invalid_frame_is_delivered() {
         let stream = [frame(true, Opcode::Text, b"good"), b"\xc1".to_vec()].concat();
         let run = run_stream(&stream, &[stream.len()], 100);
         assert_eq!(run.items, [text("good")]);

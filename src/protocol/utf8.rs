@@ -1,33 +1,36 @@
-//! UTF-8 that arrives in pieces (RFC 6455 section 8.1): validated as it comes, failing at the first byte that cannot be.
+//! UTF-8 validation of text, complete or in pieces (RFC 6455 section 8.1). Text in pieces fails at its first invalid
+//! byte.
 
 use ascii::AsciiStr;
 use simdutf8::{basic, compat};
 
-/// Below this simdutf8 leaves the work to the standard library, which goes byte by byte up to where a word begins.
+/// Below 64 bytes, simdutf8 uses the standard library, which reads byte by byte up to a word boundary.
 const SHORT_BYTES_MAX: usize = 64;
 
-/// The text was not UTF-8.
+/// The text is not UTF-8.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct NotUtf8;
 
-/// A text that is there as a whole. Most are short and ASCII, which is seen a word at a time.
+/// Validates a complete text.
+///
+/// Most texts are short and ASCII. That is checked a word at a time.
 #[inline]
-pub fn text(bytes: &[u8]) -> Result<&str, NotUtf8> {
+pub fn validate(bytes: &[u8]) -> Result<&str, NotUtf8> {
     if bytes.len() < SHORT_BYTES_MAX
         && let Ok(ascii) = AsciiStr::from_ascii(bytes)
     {
         return Ok(ascii.as_str());
     }
-    any_text(bytes)
+    validate_simd(bytes)
 }
 
-// Apart, so that a short text costs no stack frame for the sake of a long one.
+// A separate function, so that short texts do not pay for the stack frame of long ones.
 #[inline(never)]
-fn any_text(bytes: &[u8]) -> Result<&str, NotUtf8> {
+fn validate_simd(bytes: &[u8]) -> Result<&str, NotUtf8> {
     basic::from_utf8(bytes).map_err(|_| NotUtf8)
 }
 
-/// What is left over between two pieces: at most the first three bytes of a character.
+/// Validates text in pieces. Between two pieces it keeps at most the first three bytes of a character.
 #[derive(Copy, Clone, Default, Debug)]
 pub struct Utf8Stream {
     pending: [u8; 4],
@@ -35,13 +38,15 @@ pub struct Utf8Stream {
 }
 
 impl Utf8Stream {
-    /// Appends to `text` all of `piece` that makes whole characters, and keeps the rest for the next piece.
+    /// Appends the complete characters of `piece` to `text` and keeps the rest for the next piece.
+    ///
+    /// # Errors [`NotUtf8`] at the first invalid byte.
     pub fn push(&mut self, piece: &[u8], text: &mut String) -> Result<(), NotUtf8> {
         let mut rest = piece;
         while self.len > 0
-            && let Some((&byte, behind)) = rest.split_first()
+            && let Some((&byte, remainder)) = rest.split_first()
         {
-            rest = behind;
+            rest = remainder;
             self.push_byte(byte, text)?;
         }
         let whole = match compat::from_utf8(rest) {
@@ -55,12 +60,14 @@ impl Utf8Stream {
                 compat::from_utf8(whole).map_err(|_| NotUtf8)?
             }
         };
-        // The cut character, if any, lies behind `whole` and is pending, not yet in `text`.
+        // An incomplete character after `whole` is in `pending` and not yet in `text`.
         text.push_str(whole);
         Ok(())
     }
 
-    /// Says whether the text may end here: not inside a character.
+    /// Checks that the text does not end inside a character.
+    ///
+    /// # Errors [`NotUtf8`] if it does.
     pub fn finish(&self) -> Result<(), NotUtf8> {
         if self.len == 0 { Ok(()) } else { Err(NotUtf8) }
     }
@@ -99,15 +106,15 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_text_is_judged_as_the_standard_library_judges_it() {
+    fn validate_agrees_with_the_standard_library() {
         for len in 0..2 * SHORT_BYTES_MAX {
             let ascii = vec![b'x'; len];
-            assert_eq!(text(&ascii).ok(), std::str::from_utf8(&ascii).ok());
+            assert_eq!(validate(&ascii).ok(), std::str::from_utf8(&ascii).ok());
             for at in 0..len {
                 for odd in [&b"\xff"[..], b"\x80", b"\xc3\xa9", b"\xed\xa0\x80", b"\0"] {
                     let mut bytes = ascii.clone();
                     bytes.splice(at..at + 1, odd.iter().copied());
-                    assert_eq!(text(&bytes).ok(), std::str::from_utf8(&bytes).ok(), "{odd:x?} at {at} of {len}");
+                    assert_eq!(validate(&bytes).ok(), std::str::from_utf8(&bytes).ok(), "{odd:x?} at {at} of {len}");
                 }
             }
         }
@@ -126,8 +133,8 @@ mod tests {
     }
 
     #[test]
-    fn fails_at_the_first_impossible_byte() {
-        // The byte at the index is the first that cannot be; all before it are fine.
+    fn fails_at_the_first_invalid_byte() {
+        // Each input has its first invalid byte at the given index.
         let table: [(&[u8], usize); 9] = [
             (b"ab\xff", 2),
             (b"\x80", 0),
@@ -151,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn may_not_end_inside_a_character() {
+    fn a_text_that_ends_inside_a_character_is_invalid() {
         assert_eq!(push_all(&[b"\xf0\x9f", b"\xa6"]), Err(NotUtf8));
     }
 }

@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fdpush::bench::{Assembler, Item, Spares, Tick, take_message};
+use fdpush::bench::{Assembler, AssemblerPool, Item, Tick, take_message};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::protocol::frame::{Frame, coding};
 
@@ -114,12 +114,12 @@ impl AsyncWrite for Feed<'_> {
 struct Reader {
     buffer: Vec<u8>,
     unfinished: Option<Box<Assembler>>,
-    spares: Spares,
+    pool: AssemblerPool,
 }
 
 impl Reader {
     fn new() -> Reader {
-        Reader { buffer: vec![0; READ_BYTES], unfinished: None, spares: Spares::new() }
+        Reader { buffer: vec![0; READ_BYTES], unfinished: None, pool: AssemblerPool::new() }
     }
 
     /// Reads all of `stream`, and tells `message` each text.
@@ -135,8 +135,8 @@ impl Reader {
                     message(text.as_bytes());
                     continue;
                 }
-                let (unfinished, spares) = (&mut self.unfinished, &mut self.spares);
-                match Assembler::next(unfinished, &mut input, MESSAGE_BYTES_MAX, Tick(0), spares).expect("valid") {
+                let (unfinished, pool) = (&mut self.unfinished, &mut self.pool);
+                match Assembler::next(unfinished, &mut input, MESSAGE_BYTES_MAX, Tick(0), pool).expect("valid") {
                     Some(Item::Text(text)) => message(text.as_bytes()),
                     Some(item) => panic!("{item:?} where texts were sent"),
                     None => break,
