@@ -1,11 +1,11 @@
-//! A client's frames, for tests and fuzz targets only: the server never masks.
+//! Client frames, for tests and fuzz targets only: the server never masks.
 
 use crate::protocol::frame::Opcode;
 
-/// The key that all frames of [`frame`] are masked with.
+/// The masking key of all frames.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A masked frame with its length in the shortest form.
+/// Encodes a masked frame with its length in the shortest form.
 pub fn frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let first = u8::from(fin) << 7 | opcode as u8;
     let mut bytes = match payload.len() {
@@ -17,7 +17,7 @@ pub fn frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A header as it is told to be, with the mask bit and key.
+/// Encodes a header from its first byte, 7-bit length and extended length, with mask bit and key.
 pub fn masked(first: u8, short: u8, extended: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | short], extended, &MASK].concat()
 }

@@ -1,10 +1,10 @@
-//! Close codes and the payload of close frames, RFC 6455 sections 5.5.1 and 7.4.
+//! Close codes and the payload of close frames (RFC 6455 sections 5.5.1 and 7.4).
 
 use std::fmt;
 
 use crate::protocol::error::ProtocolError;
 
-/// The longest close reason, in bytes: a control frame's 125 less the code's two.
+/// The longest close reason in bytes: the 125 bytes of a control frame less the two of the code.
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 /// A WebSocket close code (RFC 6455 section 7.4).
@@ -14,11 +14,11 @@ pub struct CloseCode(u16);
 impl CloseCode {
     /// 1000: the purpose is fulfilled.
     pub const NORMAL: CloseCode = CloseCode(1000);
-    /// 1001: the server is going down, or the browser left the page.
+    /// 1001: the server shuts down, or the browser left the page.
     pub const GOING_AWAY: CloseCode = CloseCode(1001);
-    /// 1002: the client broke RFC 6455.
+    /// 1002: the peer violated RFC 6455.
     pub const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
-    /// 1003: a kind of data that the server does not take.
+    /// 1003: the server does not accept this type of data.
     pub const UNSUPPORTED: CloseCode = CloseCode(1003);
     /// 1005: the close frame had no code. Never sent.
     pub const NO_STATUS: CloseCode = CloseCode(1005);
@@ -26,23 +26,25 @@ impl CloseCode {
     pub const ABNORMAL: CloseCode = CloseCode(1006);
     /// 1007: text that is not UTF-8.
     pub const NOT_UTF8: CloseCode = CloseCode(1007);
-    /// 1008: against the server's policy.
+    /// 1008: the client violated a policy of the server.
     pub const POLICY: CloseCode = CloseCode(1008);
-    /// 1009: a message over the limit.
+    /// 1009: a message exceeds the size limit.
     pub const TOO_BIG: CloseCode = CloseCode(1009);
-    /// 1011: the server's own fault; a handler that panicked.
+    /// 1011: an error in the server, for instance a handler that panicked.
     pub const INTERNAL_ERROR: CloseCode = CloseCode(1011);
-    /// 1013: try again later; the client reads too slowly.
+    /// 1013: try again later, for instance because the client reads too slowly.
     pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
-    /// 4001, of this server's own: the same uid connected anew ([`SecondLogin::KickOld`](crate::SecondLogin)).
+    /// 4001, specific to this server: the same uid logged in again ([`SecondLogin::KickOld`](crate::SecondLogin)).
     pub const KICKED: CloseCode = CloseCode(4001);
 
-    /// The code as a number.
+    /// Returns the code as a number.
     pub fn as_u16(self) -> u16 {
         self.0
     }
 
-    /// Whether a close frame may carry it: 1000-1003, 1007-1014, 3000-4999 (RFC 6455 section 7.4 and the IANA registry).
+    /// Returns whether a close frame may carry this code.
+    ///
+    /// That is 1000-1003, 1007-1014 and 3000-4999 (RFC 6455 section 7.4 and the IANA registry).
     pub fn is_sendable(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
@@ -66,7 +68,11 @@ impl fmt::Debug for CloseCode {
     }
 }
 
-/// What a close frame said: its code and reason. Without payload it is `NO_STATUS` and `""`.
+/// Parses the payload of a close frame: code and reason.
+///
+/// An empty payload is `NO_STATUS` and `""`.
+///
+/// # Errors One byte of payload, a code that must not be sent, or a reason that is not UTF-8.
 pub fn parse_close(payload: &[u8]) -> Result<(CloseCode, &str), ProtocolError> {
     let (code, reason) = match payload {
         [] => return Ok((CloseCode::NO_STATUS, "")),
@@ -85,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_that_may_be_sent() {
+    fn sendable_codes() {
         let sendable = |code: u16| CloseCode(code).is_sendable();
         for code in [1000, 1001, 1002, 1003, 1007, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999] {
             assert!(sendable(code), "{code}");

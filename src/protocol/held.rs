@@ -1,28 +1,28 @@
-//! Memory that is counted in a total for as long as its owner lives.
+//! Memory accounting: shares that add up to a total.
 //!
-//! The share gives its bytes back when it is dropped, so no path that drops an owner can forget to count it.
+//! A share returns its bytes to the total when it is dropped. No path that drops an owner can forget it.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// The sum of the shares of one loop. A clone counts in the same sum.
+/// The sum of all shares of one loop. A clone refers to the same sum.
 #[derive(Clone, Debug, Default)]
 pub struct HeldTotal(Rc<Cell<usize>>);
 
 impl HeldTotal {
-    /// Bytes in all shares.
+    /// Returns the bytes of all shares.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.0.get()
     }
 
-    /// A share of 0 bytes.
+    /// Creates a share of 0 bytes.
     pub fn share(&self) -> HeldShare {
         HeldShare { total: self.clone(), bytes: 0 }
     }
 }
 
-/// What one owner holds.
+/// The memory of one owner.
 #[derive(Debug, Default)]
 pub struct HeldShare {
     total: HeldTotal,
@@ -30,13 +30,13 @@ pub struct HeldShare {
 }
 
 impl HeldShare {
-    /// Its bytes.
+    /// Returns the bytes of this share.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Sets its bytes, and changes the total by the difference.
+    /// Sets the bytes of this share and adjusts the total.
     #[inline]
     pub fn set(&mut self, bytes: usize) {
         self.total.0.set(self.total.0.get() - self.bytes + bytes);
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_share_gives_its_bytes_back() {
+    fn a_dropped_share_returns_its_bytes() {
         let total = HeldTotal::default();
         let (mut one, mut other) = (total.share(), total.share());
         one.set(10);

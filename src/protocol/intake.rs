@@ -1,33 +1,37 @@
-//! What is to become of a request's body: collected, handed on in pieces, or refused before it is sent.
+//! Options for a request body: collect it, stream it, or refuse it before it is sent.
 
 use std::any::Any;
 
 use super::response::Response;
 
-/// What a handler wants with the body of a plain request, once it has seen the head.
+/// The decision of a handler about the body of a plain request, after the head.
 #[derive(Debug)]
 pub enum Intake {
-    /// All of it at once: the request goes to [`on_request`](crate::Handler::on_request) when its body is there, which may
-    /// be [`Limits::body_bytes_max`](crate::Limits::body_bytes_max) long.
+    /// Collect the whole body, then call [`on_request`](crate::Handler::on_request).
+    ///
+    /// The limit is [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
     Whole,
-    /// Piece by piece, however long it is, to [`on_body`](crate::Handler::on_body), together with this state of the
-    /// handler's own. The state is dropped when the body has ended, or its connection has.
+    /// Pass the body in pieces of any total length to [`on_body`](crate::Handler::on_body), together with this state.
+    ///
+    /// The state belongs to the handler. It is dropped at the end of the body or of the connection.
     Pieces(Box<dyn Any>),
-    /// Not at all: the client gets this response, and the connection ends, for its body may be on its way already.
+    /// Refuse the body: send this response and close the connection.
+    ///
+    /// The connection must close, because the body may already be on its way.
     Refuse(Response),
 }
 
-/// A part of a request's body.
+/// A part of a request body.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Piece<'a> {
     /// The next bytes, at least one.
     Bytes(&'a [u8]),
-    /// There are no more.
+    /// The end of the body.
     End,
 }
 
 impl Intake {
-    /// [`Intake::Pieces`] with this state.
+    /// Creates an [`Intake::Pieces`] with this state.
     pub fn pieces(state: impl Any) -> Intake {
         Intake::Pieces(Box::new(state))
     }

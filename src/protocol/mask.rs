@@ -1,12 +1,12 @@
-//! Unmasking, RFC 6455 section 5.3: XOR with a 4-byte key, in place.
+//! Unmasking (RFC 6455 section 5.3): XOR with a 4-byte key, in place.
 
-/// How many bytes one step of the main loop takes: four 64-bit words, which the compiler turns into vector code.
+/// The bytes of one iteration of the main loop: four 64-bit words, which the compiler vectorises.
 const STEP: usize = 32;
 
-/// Unmasks `payload`, whose first byte lies `offset` bytes into the frame's payload.
+/// Unmasks `payload`, which starts at `offset` in the payload of its frame.
 #[inline]
 pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: u64) {
-    // The key's first byte is the lowest, in whatever order the machine has its bytes.
+    // The first byte of the key is the least significant one, on machines of either byte order.
     let key = u32::from_le_bytes(key).rotate_right((offset % 4) as u32 * 8);
     let word = u64::from(key) << 32 | u64::from(key);
 
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_the_definition_at_every_length_and_offset() {
+    fn matches_the_definition_at_every_length_and_offset() {
         for len in 0..200 {
             for offset in 0..9 {
                 let mut fast: Vec<u8> = (0..len).map(|byte| byte as u8).collect();

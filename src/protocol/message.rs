@@ -1,10 +1,12 @@
-//! A message as it is lent, from the input to a handler and from a handler to a queue.
+//! WebSocket messages: borrowed from the input for a handler, or from a handler for a queue.
 
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A WebSocket message, text or binary, lent: `Copy`, and pushed on without being copied first.
+/// A WebSocket message, text or binary, borrowed.
+///
+/// It is `Copy`. A handler can push a received message without a copy of its payload.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Message<'a> {
     /// UTF-8 text (opcode 1).
@@ -14,7 +16,7 @@ pub enum Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// The text, where it is text.
+    /// Returns the text; `None` for a binary message.
     pub fn as_text(self) -> Option<&'a str> {
         match self {
             Message::Text(text) => Some(text),
@@ -22,7 +24,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The payload, of either kind.
+    /// Returns the payload of either type.
     pub fn as_bytes(self) -> &'a [u8] {
         match self {
             Message::Text(text) => text.as_bytes(),
@@ -30,12 +32,12 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The payload's length in bytes.
+    /// Returns the length of the payload in bytes.
     pub fn len(self) -> usize {
         self.as_bytes().len()
     }
 
-    /// Whether the payload is empty, which RFC 6455 allows.
+    /// Returns whether the payload is empty, which RFC 6455 allows.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }

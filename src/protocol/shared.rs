@@ -1,4 +1,4 @@
-//! A frame encoded once, for any number of queues.
+//! Frames that are encoded once and shared by any number of queues.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,23 +6,24 @@ use std::sync::Arc;
 
 use crate::protocol::frame::{Opcode, ServerHeader};
 
-/// A message encoded as a WebSocket frame, ready to be pushed any number of times, from any thread. A clone shares the
-/// bytes.
+/// A message encoded as a WebSocket frame.
+///
+/// It can be pushed any number of times and from any thread. A clone shares the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame(Arc<[u8]>);
 
 impl Frame {
-    /// A text message.
+    /// Encodes a text message.
     pub fn text(text: &str) -> Frame {
         Frame::encode(Opcode::Text, text.as_bytes())
     }
 
-    /// A binary message.
+    /// Encodes a binary message.
     pub fn binary(bytes: &[u8]) -> Frame {
         Frame::encode(Opcode::Binary, bytes)
     }
 
-    /// The frame as it goes over the wire: unmasked, unfragmented, its length in the shortest form.
+    /// Returns the bytes on the wire: unmasked, unfragmented, with the length in its shortest form.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -40,7 +41,9 @@ fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A frame in the queues of one loop. It knows in how many, so that the memory that it holds is counted once.
+/// A frame in the queues of one loop.
+///
+/// It counts the queues that it is in, so that its memory is accounted once.
 #[derive(Clone, Debug)]
 pub struct SharedFrame(Rc<Inner>);
 
@@ -62,12 +65,12 @@ impl SharedFrame {
         SharedFrame::new(Bytes::Encoded(encode(opcode, payload)))
     }
 
-    /// Shares what is encoded already.
+    /// Shares a frame that is already encoded.
     pub fn from_frame(frame: &Frame) -> SharedFrame {
         SharedFrame::new(Bytes::Frame(frame.clone()))
     }
 
-    /// The frame's bytes.
+    /// Returns the bytes of the frame.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0.bytes {
             Bytes::Encoded(bytes) => bytes,
@@ -75,14 +78,18 @@ impl SharedFrame {
         }
     }
 
-    /// One more queue has it. Returns the memory that this takes: all of it for the first queue, else none.
+    /// Records that one more queue has the frame.
+    ///
+    /// Returns the memory to add to the total: all of it for the first queue, else 0.
     pub fn enter_queue(&self) -> usize {
         let queues = self.0.queues.get();
         self.0.queues.set(queues + 1);
         if queues == 0 { self.as_bytes().len() } else { 0 }
     }
 
-    /// One queue is done with it. Returns the memory that this gives back: all of it from the last queue, else none.
+    /// Records that one queue released the frame.
+    ///
+    /// Returns the memory to subtract from the total: all of it for the last queue, else 0.
     pub fn leave_queue(&self) -> usize {
         let queues = self.0.queues.get() - 1;
         self.0.queues.set(queues);
@@ -99,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_what_goes_over_the_wire() {
+    fn frames_have_the_bytes_of_the_wire_format() {
         assert_eq!(Frame::text("hi").as_bytes(), b"\x81\x02hi");
         assert_eq!(Frame::binary(b"").as_bytes(), b"\x82\x00");
         assert_eq!(Frame::binary(&[0; 126]).as_bytes()[..4], [0x82, 126, 0, 126]);
