@@ -21,7 +21,11 @@ impl log::Log for Lines {
     }
 
     fn log(&self, record: &Record<'_>) {
-        self.0.lock().expect("no test panics here").push(format!("{} {}", record.level(), record.args()));
+        let line = record.args().to_string();
+        if line.contains("slow-log.example") {
+            act(Some("block"));
+        }
+        self.0.lock().expect("no test panics here").push(format!("{} {line}", record.level()));
     }
 
     fn flush(&self) {}
@@ -126,6 +130,21 @@ fn a_handler_that_blocks_the_loop_is_named() {
     blocked("on_timer", "ms (since");
     server.ask(|_| act(Some("block")));
     blocked("a command of Remote", "ms (since");
+}
+
+#[test]
+fn a_slow_request_without_a_message_does_not_blame_on_message() {
+    let server = acting_server();
+    let mut stranger = server.raw();
+    let peer = format!("peer {} ", stranger.local_addr());
+    // The refusal is logged, and the log takes its time.
+    stranger.send(common::raw::UPGRADE.replace("\r\n\r\n", "\r\nOrigin: http://slow-log.example\r\n\r\n"));
+    assert_eq!(stranger.reply().status, 403);
+    logged("WARN fd ", "http://slow-log.example");
+    server.ask(|_| ());
+    let lines = LINES.0.lock().expect("no test panics here").join("\n");
+    let blamed = lines.lines().find(|line| line.starts_with("WARN on_message blocked") && line.contains(&peer));
+    assert_eq!(blamed, None);
 }
 
 #[test]

@@ -30,9 +30,17 @@ pub struct Calls {
     /// When the running section began, by the coarse clock.
     began: Duration,
     /// The connection whose input is handled.
-    reading: Option<Fd>,
+    reading: Option<Reading>,
     /// For each handler, when its next warning is due.
     hushes: BTreeMap<&'static str, Hush>,
+}
+
+/// A connection whose input is handled.
+#[derive(Copy, Clone, Debug)]
+struct Reading {
+    fd: Fd,
+    /// It was no WebSocket when that began.
+    was_http: bool,
 }
 
 impl Calls {
@@ -78,7 +86,8 @@ impl<A: Application> EventLoop<A> {
     /// Handles a connection's input, whose messages are not timed one by one.
     #[inline]
     pub(super) fn time_messages(&mut self, fd: Fd, handle: impl FnOnce(&mut EventLoop<A>)) {
-        let outer = self.calls.reading.replace(fd);
+        let was_http = self.core.table.get(fd.slot()).is_some_and(|entry| entry.connection.is_http());
+        let outer = self.calls.reading.replace(Reading { fd, was_http });
         handle(self);
         self.end_messages();
         self.calls.reading = outer;
@@ -88,10 +97,17 @@ impl<A: Application> EventLoop<A> {
     #[inline]
     fn end_messages(&mut self) {
         if let Some(took) = self.calls.lap()
-            && self.calls.reading.is_some()
+            && let Some(reading) = self.calls.reading
+            && self.has_messages(reading)
         {
-            self.warn_of_block(ON_MESSAGE, self.calls.reading, took);
+            self.warn_of_block(ON_MESSAGE, Some(reading.fd), took);
         }
+    }
+
+    /// Whether messages of the connection may have taken the time: a WebSocket has some, and a request has none.
+    fn has_messages(&self, reading: Reading) -> bool {
+        let is_open = || self.core.table.get(reading.fd.slot()).is_some_and(|entry| entry.connection.is_open());
+        !reading.was_http || is_open()
     }
 
     #[cold]

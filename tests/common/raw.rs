@@ -77,6 +77,11 @@ impl Raw {
         linger.expect("a socket option");
     }
 
+    /// Where it comes from: the server's `peer`.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.stream.local_addr().expect("a connected socket")
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("bytes sent");
     }
