@@ -142,6 +142,9 @@ impl Default for Limits {
     }
 }
 
+/// The first 96 bits of an IPv6 address that stands for an IPv4 address behind a translator (RFC 6052 section 2.1).
+const NAT64: u128 = 0x64_ff9b << 64;
+
 impl Limits {
     /// Descriptors that no connection gets: for listeners, epoll, timers, standard streams, and for files and sockets
     /// that handlers open. 64.
@@ -232,11 +235,13 @@ impl Limits {
 impl Limits {
     /// The address that `ip` counts as where something is bounded by address.
     ///
-    /// It is an IPv4 address itself, also one that came as an IPv4-mapped IPv6 address, and the network of an IPv6 address:
-    /// its first [`address_ipv6_prefix`](Limits::address_ipv6_prefix) bits.
+    /// It is an IPv4 address itself, also one that an IPv6 address stands for (IPv4-mapped, or translated with the prefix
+    /// `64:ff9b::/96` of RFC 6052), and the network of any other IPv6 address: its first
+    /// [`address_ipv6_prefix`](Limits::address_ipv6_prefix) bits.
     pub fn counted_address(&self, ip: IpAddr) -> IpAddr {
         match ip.to_canonical() {
             IpAddr::V4(v4) => IpAddr::V4(v4),
+            IpAddr::V6(v6) if v6.to_bits() >> 32 == NAT64 => IpAddr::V4((v6.to_bits() as u32).into()),
             IpAddr::V6(v6) => {
                 let host_bits = 128u32.saturating_sub(self.address_ipv6_prefix.into());
                 let network = u128::MAX.checked_shl(host_bits).unwrap_or(0);
@@ -364,6 +369,8 @@ mod tests {
             (1, "203.0.113.9", "203.0.113.9"),
             (64, "::ffff:203.0.113.9", "203.0.113.9"),
             (64, "::ffff:203.0.113.10", "203.0.113.10"),
+            (64, "64:ff9b::203.0.113.9", "203.0.113.9"),
+            (64, "64:ff9b::1:203.0.113.9", "64:ff9b::"),
         ];
         for (address_ipv6_prefix, ip, counted) in table {
             let limits = Limits { address_ipv6_prefix, ..Limits::default() };
