@@ -1,10 +1,11 @@
-// The JavaScript client of the README, as it stands there, in Chromium against `fdpush serve`.
+// The JavaScript client of the README, as it stands there, in Chromium and in Node with ws, against `fdpush serve`.
 // Run through ./run.sh, which says what it needs.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
+import { createServer } from "node:net";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
@@ -65,7 +66,8 @@ test("the README's client talks, comes back after a restart, and stays away afte
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
   try {
     const tab = await browser.newPage();
-    const said = [];
+    const said = [], uncaught = [];
+    tab.on("pageerror", (error) => uncaught.push(error.message));
     tab.on("console", (message) => { if (message.type() === "log") said.push(message.text()); });
     // The server's own origin, and not the demo page, which allows no other script.
     await tab.goto(`http://${server.listen}/nothing-is-served-here`);
@@ -77,7 +79,9 @@ test("the README's client talks, comes back after a restart, and stays away afte
       assert.equal((await server.call("/api/push", { uid: "10086", data: text })).queued, 1);
       await until(text, () => said.includes(`undefined ${text}`));
     };
+    for (const text of ["no JSON", "null"]) await server.call("/api/push", { uid: "10086", text });
     await hears("hello");
+    assert.deepEqual(uncaught, []);
     assert.equal(await tab.evaluate(() => send({ type: "push", to: "10086", data: "to myself" })), true);
     await until("its own push", () => said.includes("10086 to myself"));
 
@@ -94,6 +98,44 @@ test("the README's client talks, comes back after a restart, and stays away afte
     assert.equal(await online(), false);
   } finally {
     await browser.close();
+    await server.stop();
+  }
+});
+
+test("it runs in Node with ws, through a push of text and a restart", async () => {
+  let server = await startServer("127.0.0.1:0", "127.0.0.1:0");
+  const source = (await clientOf("../../README.md")).replace("127.0.0.1:9501", server.listen);
+  const args = ["--input-type=module", "--eval", `import WebSocket from "ws";\n${source}`];
+  const client = spawn(process.execPath, args, { cwd: import.meta.dirname, stdio: ["ignore", "pipe", "inherit"] });
+  const kill = () => client.kill("SIGKILL");
+  process.once("exit", kill);
+  const said = [];
+  createInterface({ input: client.stdout }).on("line", (line) => said.push(line));
+  try {
+    const online = async () => (await server.call("/api/online", { uids: ["10086"] })).offline.length === 0;
+    const hears = async (text) => {
+      await server.call("/api/push", { uid: "10086", data: text });
+      await until(text, () => said.includes(`undefined ${text}`));
+    };
+    await until("a connection", online);
+    for (const text of ["no JSON", "null", "7", "[]", "{}"]) await server.call("/api/push", { uid: "10086", text });
+    await hears("hello");
+    await server.stop();
+    const deaf = createServer((socket) => socket.destroy());
+    deaf.listen(Number(server.listen.split(":")[1]), "127.0.0.1");
+    await once(deaf, "connection");   // an attempt fails
+    deaf.close();
+    await once(deaf, "close");
+    server = await startServer(server.listen, server.api);
+    await until("a reconnect", online);
+    await hears("here again");
+    assert.equal(client.exitCode, null);
+    await server.call("/api/close", { uid: "10086", code: 4000, reason: "signed out" });
+    await until("its exit", () => client.exitCode === 0);   // no timer is left
+    assert.ok(said.includes("ended by the server: 4000 signed out"));
+  } finally {
+    kill();
+    process.removeListener("exit", kill);
     await server.stop();
   }
 });

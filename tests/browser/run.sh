@@ -13,6 +13,6 @@ done
 FDPUSH_BIN=$(cd "$(dirname "$FDPUSH_BIN")" && pwd)/$(basename "$FDPUSH_BIN")
 export FDPUSH_BIN CHROMIUM
 cd "$here"
-# A lockfile would pin one registry's host; the one dependency is pinned in package.json and has none of its own.
+# A lockfile would pin one registry's host; the dependencies are pinned in package.json and have none of their own.
 npm install --no-package-lock --no-audit --no-fund --loglevel=error
 exec node --test --test-reporter=spec page.test.mjs client.test.mjs
