@@ -200,6 +200,21 @@ fn the_client_of_a_proxy_header_is_bounded_and_told_as_every_other() {
 }
 
 #[test]
+fn a_proxy_header_may_be_expected_on_one_address_only() {
+    let gateway = Gateway::start(&["--listen", "proxy:127.0.0.1:0", "--trusted-proxy", "127.0.0.1"]);
+    // The one that expects the header is announced first.
+    let (balanced, plain) = (gateway.address, gateway.others[0].parse().expect("an address"));
+    let header = "PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n";
+    for (place, start, status) in [(balanced, header, 101), (balanced, "", 400), (plain, "", 101), (plain, header, 400)]
+    {
+        let mut raw = Raw::connect(place);
+        raw.send(format!("{start}{UPGRADE}"));
+        assert_eq!(raw.reply().status, status, "{start:?}");
+    }
+    assert_eq!(comes_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 101);
+}
+
+#[test]
 fn sighup_says_which_balancers_are_trusted() {
     let scratch = Scratch::new("balancers");
     let file = scratch.file("fdpush.toml");

@@ -216,7 +216,7 @@ fn check_says_ok_or_what_is_wrong() {
     let of_keys = format!("api_key_file {}:3: a key has 1 to 512", keys.display());
     let long = format!("api_key = [\"{}\"]", "k".repeat(513));
     let long_path = format!("listen = [\"unix:/{}\"]", "s".repeat(200));
-    let table: [(&str, &[&str]); 31] = [
+    let table: [(&str, &[&str]); 32] = [
         (&named, &[&of_keys]),
         (&long, &["FILE:1: api_key: a key has 1 to 512"]),
         (&long_path, &["FILE:1: listen: unix:/s", "SUN_LEN"]),
@@ -252,6 +252,7 @@ fn check_says_ok_or_what_is_wrong() {
         ("auth = \"jwt\"", &["FILE:1: auth", "--jwt-secret or --jwt-key-file"]),
         ("auth = \"webhook\"", &["FILE:1: auth", "--auth-url"]),
         ("proxy_protocol = true", &["FILE:1: proxy_protocol", "--trusted-proxy"]),
+        ("listen = [\"proxy:127.0.0.1:0\"]", &["FILE:1: listen", "proxy:127.0.0.1:0", "--trusted-proxy"]),
         ("proxy_protocol = \"true\"", &["FILE:1: proxy_protocol", "expected true or false"]),
         ("address_ipv6_prefix = 129", &["FILE:1: address_ipv6_prefix = 129", "must be from 1 to 128"]),
         ("client_may = [\"all\", \"join\"]", &["FILE:1: client_may", "stand alone"]),

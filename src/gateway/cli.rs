@@ -19,8 +19,8 @@ pub use self::token::Token;
 use self::url::UrlParser;
 pub use self::url::{Url, masked};
 pub use self::values::{
-    ApiAddress, Auth, Delay, Endpoint, EventKind, ForwardedHeader, Level, May, NodeName, OnSecondLogin, OriginRule,
-    Size, Slow, Time, TrustedProxy, Way, When,
+    ApiAddress, Auth, ClientAddress, Delay, Endpoint, EventKind, ForwardedHeader, Level, May, NodeName, OnSecondLogin,
+    OriginRule, Size, Slow, Time, TrustedProxy, Way, When,
 };
 use self::values::{path, text};
 use super::rate::RATE_MAX;
@@ -67,10 +67,10 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", env = "FDPUSH_CONFIG", value_parser = path)]
     pub config: Option<PathBuf>,
 
-    /// Where to listen: HOST:PORT, [V6]:PORT or unix:PATH. May be given several times. Sockets that systemd hands over
-    /// take the default's place
+    /// Where to listen: HOST:PORT, [V6]:PORT or unix:PATH, with proxy: in front for --proxy-protocol on this address only.
+    /// May be given several times. Sockets that systemd hands over take the default's place
     #[arg(long, value_name = "ADDR", env = "FDPUSH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9501")]
-    pub listen: Vec<Endpoint>,
+    pub listen: Vec<ClientAddress>,
 
     /// Whether GET / serves the demo page. `auto`: with --auth trust
     #[arg(long, value_name = "WHEN", env = "FDPUSH_PAGE", default_value = "auto")]
@@ -159,8 +159,8 @@ pub struct Clients {
     #[arg(long, value_name = "ADDR", env = "FDPUSH_TRUSTED_PROXY", value_delimiter = ',')]
     pub trusted_proxy: Vec<TrustedProxy>,
 
-    /// With --trusted-proxy: whether they send a PROXY header (version 1 or 2) on every connection to --listen. All others
-    /// are closed. Its address is the client's; --forwarded-header is believed if that is a trusted proxy's in turn
+    /// With --trusted-proxy: whether they send a PROXY header (version 1 or 2) on every connection to each --listen. All
+    /// others are closed. Its address is the client's; --forwarded-header is believed if that is a trusted proxy's in turn
     #[arg(long, value_name = "BOOL", env = "FDPUSH_PROXY_PROTOCOL", action = ArgAction::Set, default_value = "false",
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub proxy_protocol: bool,

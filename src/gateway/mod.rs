@@ -54,7 +54,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use self::auth::api_keys::ApiKeys;
-use self::cli::{ApiAddress, Cli, Command, Endpoint};
+use self::cli::{ApiAddress, Cli, ClientAddress, Command, Serve};
 use self::exposure::Exposure;
 use self::handler::{Gateway, Rooms, Told};
 use self::hangup::Plan;
@@ -137,11 +137,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
         log::warn!("{warning}");
     }
     let endpoints = if settings.listens_by_default() && !inherited.listen.is_empty() { &[] } else { &*serve.listen };
-    let mut server = bind(inherited.listen, endpoints)?;
-    if serve.clients.proxy_protocol {
-        let proxies = Proxies::of(serve);
-        server = server.proxy_protocol(move |peer| proxies.trusts_peer(peer));
-    }
+    let server = bind(inherited.listen, endpoints, serve)?;
     let addresses: Vec<Address> = server.addresses().cloned().collect();
     serve.check_trust(&addresses)?;
     let (server, datagrams) = bind_api(server, inherited.api, &settings)?;
@@ -259,9 +255,25 @@ fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) ->
     })
 }
 
-/// A server on all of these.
-fn bind(sockets: Vec<OwnedFd>, addresses: &[Endpoint]) -> Result<Server, Box<dyn Error>> {
-    let mut server: Option<Server> = None;
+/// A server on all of these. Those with a PROXY header come first: `Server::proxy_protocol` is for all before it.
+fn bind(sockets: Vec<OwnedFd>, addresses: &[ClientAddress], serve: &Serve) -> Result<Server, Box<dyn Error>> {
+    let all_have_header = serve.clients.proxy_protocol;
+    let has_header = |address: &&ClientAddress| all_have_header || address.has_proxy_header();
+    let (with_header, without): (Vec<_>, Vec<_>) = addresses.iter().partition(has_header);
+    let (sockets_with_header, sockets) = if all_have_header { (sockets, Vec::new()) } else { (Vec::new(), sockets) };
+    let server = listen(None, sockets_with_header, &with_header)?.map(|server| {
+        let proxies = Proxies::of(serve);
+        server.proxy_protocol(move |peer| proxies.trusts_peer(peer))
+    });
+    listen(server, sockets, &without)?.ok_or_else(|| "nothing to listen on: give --listen an address".into())
+}
+
+/// Listens on all of these, besides where a server listens already.
+fn listen(
+    mut server: Option<Server>,
+    sockets: Vec<OwnedFd>,
+    addresses: &[&ClientAddress],
+) -> std::io::Result<Option<Server>> {
     for socket in sockets {
         server = Some(match server {
             None => Server::from_listener(socket)?,
@@ -270,11 +282,11 @@ fn bind(sockets: Vec<OwnedFd>, addresses: &[Endpoint]) -> Result<Server, Box<dyn
     }
     for address in addresses {
         server = Some(match server {
-            None => Server::bind(address)?,
-            Some(server) => server.listen(address)?,
+            None => Server::bind(address.endpoint())?,
+            Some(server) => server.listen(address.endpoint())?,
         });
     }
-    server.ok_or_else(|| "nothing to listen on: give --listen an address".into())
+    Ok(server)
 }
 
 /// Says on standard output where the server is, and what to open.

@@ -34,6 +34,13 @@ pub struct Size(pub usize);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint(String);
 
+/// Where clients come: an [`Endpoint`], with `proxy:` in front if a PROXY header comes first on each connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientAddress {
+    endpoint: Endpoint,
+    has_proxy_header: bool,
+}
+
 /// Where back ends come.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ApiAddress {
@@ -267,6 +274,39 @@ impl Endpoint {
     }
 }
 
+impl FromStr for ClientAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ClientAddress, String> {
+        // `proxy:9501` is port 9501 of a host that is named so.
+        if let Some(Ok(endpoint)) = text.strip_prefix("proxy:").map(str::parse) {
+            return Ok(ClientAddress { endpoint, has_proxy_header: true });
+        }
+        let why = "expected HOST:PORT, [V6]:PORT or unix:PATH, or one of them after proxy:";
+        let endpoint = text.parse().map_err(|_| why.to_owned())?;
+        Ok(ClientAddress { endpoint, has_proxy_header: false })
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefix = if self.has_proxy_header { "proxy:" } else { "" };
+        write!(f, "{prefix}{}", self.endpoint)
+    }
+}
+
+impl ClientAddress {
+    /// The address to bind.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Whether a PROXY header comes first on each connection.
+    pub fn has_proxy_header(&self) -> bool {
+        self.has_proxy_header
+    }
+}
+
 impl FromStr for ApiAddress {
     type Err = String;
 
@@ -480,6 +520,30 @@ mod tests {
         }
         for bad in ["udp:9", "unixgram:", "udp:unix:/x", "OFF"] {
             assert!(bad.parse::<ApiAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_client_address_says_whether_a_proxy_header_comes_first() {
+        for (text, endpoint, has_proxy_header) in [
+            ("127.0.0.1:1", "127.0.0.1:1", false),
+            ("unix:/a", "unix:/a", false),
+            ("proxy:127.0.0.1:1", "127.0.0.1:1", true),
+            ("proxy:[::]:1", "[::]:1", true),
+            ("proxy:unix:/a", "unix:/a", true),
+            ("proxy:9501", "proxy:9501", false),
+            ("proxy:proxy:9501", "proxy:9501", true),
+        ] {
+            let address: ClientAddress = text.parse().expect("an address");
+            assert_eq!(
+                (address.endpoint().as_ref(), address.has_proxy_header()),
+                (endpoint, has_proxy_header),
+                "{text}"
+            );
+            assert_eq!(address.to_string(), text);
+        }
+        for bad in ["proxy:", "proxy:unix:", "proxy:::1", "proxy:proxy:proxy:1", "PROXY:a:1", "proxy: a:1", ""] {
+            assert!(bad.parse::<ClientAddress>().is_err_and(|why| why.starts_with("expected HOST:PORT")), "{bad}");
         }
     }
 

@@ -33,8 +33,8 @@ impl Settings {
     /// asked.
     pub(super) fn check(&self, faults: &mut Faults) {
         let mut addresses: Vec<Address> = Vec::new();
-        for endpoint in &self.serve.listen {
-            match endpoint.resolve() {
+        for address in &self.serve.listen {
+            match address.endpoint().resolve() {
                 Ok(resolved) => addresses.extend(resolved),
                 Err(why) => faults.add(&["listen"], format!("{}: {why}", self.layers.name("listen"))),
             }
@@ -92,10 +92,10 @@ impl Settings {
             Ok(endpoint.resolve()?.into_iter().map(of).collect())
         };
         let mut wishes = Vec::new();
-        for endpoint in &self.serve.listen {
+        for address in &self.serve.listen {
             // A name without an address was told before.
-            let places = resolved(endpoint).unwrap_or_default();
-            wishes.push(Wish { key: "listen", text: endpoint.to_string(), places });
+            let places = resolved(address.endpoint()).unwrap_or_default();
+            wishes.push(Wish { key: "listen", text: address.to_string(), places });
         }
         for address in self.serve.api_addresses() {
             let places = match address {

@@ -8,7 +8,7 @@ use super::faults::Faults;
 use super::keys;
 use super::{Settings, Source, declaration, declarations, is_secret};
 use crate::gateway::cli::{
-    ApiAddress, Auth, EventKind, May, OnSecondLogin, Serve, Size, TrustedProxy, Way, bare, quoted,
+    ApiAddress, Auth, ClientAddress, EventKind, May, OnSecondLogin, Serve, Size, TrustedProxy, Way, bare, quoted,
 };
 use crate::gateway::webhook::EVENT_BYTES_MAX_MAX;
 use crate::gateway::webhook::event::EVENT_BYTES_MAX_MIN;
@@ -127,6 +127,14 @@ impl Settings {
         let api = &self.serve.api.addresses;
         if api.len() > 1 && api.contains(&ApiAddress::Off) {
             faults.add(&["api"], format!("{}: off stands alone", self.layers.name("api")));
+        }
+        // Without one, no client could connect to it.
+        let has_proxy_header = |address: &&ClientAddress| address.has_proxy_header();
+        if self.serve.clients.trusted_proxy.is_empty()
+            && let Some(address) = self.serve.listen.iter().find(has_proxy_header)
+        {
+            let name = self.layers.name("listen");
+            faults.add(&["listen", "trusted_proxy"], format!("{name}: {address} is for --trusted-proxy only"));
         }
         let hooks = &self.serve.hooks;
         if hooks.webhook_batch_max > hooks.webhook_queue_max {
@@ -280,7 +288,8 @@ impl Settings {
 
     fn listens_on_unix(&self) -> bool {
         // A service manager may hand over any socket.
-        self.listens_by_default() || self.serve.listen.iter().any(|endpoint| endpoint.as_ref().starts_with("unix:"))
+        let is_unix = |address: &ClientAddress| address.endpoint().as_ref().starts_with("unix:");
+        self.listens_by_default() || self.serve.listen.iter().any(is_unix)
     }
 
     /// Warns of secrets that were meant otherwise, perhaps. See [`bare`].
