@@ -408,3 +408,14 @@ fn what_is_watched_does_not_grow_with_those_who_go() {
     assert!(hook.shared.lock().watched.len() <= super::WATCHED_MIN);
     drop(first);
 }
+
+#[test]
+fn a_panic_in_an_answer_ends_no_worker_and_frees_its_place() {
+    let double = Double::always(200, "{}");
+    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
+    let (request, address) = (request(), Some(IpAddr::from([203, 0, 113, 9])));
+    let _panics = hook.ask(fd(7), address, address, request.clone(), |_| panic!("a test panics here"));
+    // One worker, and one place of this address: without a restart, or with the place taken, nothing is asked.
+    let next = ask(&hook, &request);
+    assert!(matches!(next.recv_timeout(PATIENCE), Ok(Verdict::Accept(_))));
+}
