@@ -25,7 +25,7 @@ fn encode(c: &mut Criterion) {
             ServerHeader::new(Opcode::Text, payload.len()).append_to(out);
             out.extend_from_slice(&payload);
         };
-        let shared = || SharedFrame::encode(Opcode::Text, &payload);
+        let shared = || SharedFrame::encode(Opcode::Text, &payload).expect("memory");
 
         let (mut out, mut their_out) = (Vec::with_capacity(size + 16), Vec::with_capacity(size + 16));
         ours(&mut out);

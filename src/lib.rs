@@ -122,8 +122,12 @@ pub mod bench {
 /// What `tests/simulator/` drives in the loop's stead, for it only.
 #[doc(hidden)]
 pub mod sim {
-    pub use crate::connection::{Connection, Deferred, Env, Event, Next, Outbound, Queued, Sent};
+    pub use crate::connection::{
+        Connection, Deferred, Demand, Env, Event, Holder, Next, Outbound, Queued, Relief, Sent,
+    };
+    pub use crate::connection::{KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES};
     pub use crate::protocol::frame::Opcode;
+    pub use crate::protocol::shared::FRAME_BYTES;
     pub use crate::registry::{Departed, Registry};
     pub use crate::tick::Tick;
     pub use crate::wheel::{Owner, Wheel};

@@ -67,23 +67,28 @@ pub struct Limits {
     /// what a frame's header adds, so that whatever came in can be pushed on. Default 4 MiB: a few of the largest messages
     /// in a burst, which the reader of one that was no larger than a single message would not survive.
     ///
+    /// What is not copied into the queue (long messages to many, and those with a key) counts with the memory that its place
+    /// and its key take up.
+    ///
     /// It bounds what one turn of the loop pushes to a connection, too, less what its socket takes at once: a reader has
     /// no time to read within a turn.
     pub queue_bytes_max: usize,
-    /// Bytes in the queues of all WebSockets, a shared frame counted once, and conflation keys with them; over it,
-    /// `slow_reader` likewise. A queue holds what its socket did not take: what a turn of the loop pushes costs no more than
+    /// Memory of the queues of all WebSockets, a shared frame counted once. A queue holds what its socket did not take: what a turn of the loop pushes costs no more than
     /// the loop's journal (at most 512 KiB) before it is offered to the sockets at the turn's end, or as soon as there would
     /// be no room for it.
     ///
-    /// Only a whole message can be dropped, and none that was said to be queued. So a connection is closed whatever the
-    /// policy if half a message is left for which there is no room, or if what it was pushed in a turn is left by its
-    /// socket when others have used the room up; a close frame that there is no room for is not sent. Until it is closed,
-    /// all are over the bound by what that one connection has. Beyond that only control frames are over it, and, under
-    /// [`Conflate`](SlowReader::Conflate), one message that took the place of a shorter or a shared one.
+    /// Over it the largest holders pay, whoever was pushed to, until a 16th of it is free: under
+    /// [`Close`](SlowReader::Close) they are closed; under the others their newest messages are dropped, also those that
+    /// were said to be queued. A message that is half written cannot be dropped: where it is too much, its connection is
+    /// closed under any policy, and a close frame that there is no room for is not sent. `queue_bytes_min` is taken from
+    /// nobody.
     ///
     /// HTTP responses have as much again, and a connection is ended whose response is over it and cannot be sent at once.
     /// Default 64 MiB.
     pub queue_total_bytes_max: usize,
+    /// Bytes of a queue that others cannot take from it when all are over `queue_total_bytes_max`. Where there are so many
+    /// queues that these would be more than half the bound, it is their equal share of that half. Default 64 KiB.
+    pub queue_bytes_min: usize,
     /// How long a connection's output may make no progress before it counts as dead. Default 30 s.
     pub write_time_max: Duration,
     /// What a connection gets whose queue is full.
@@ -106,7 +111,7 @@ pub enum SlowReader {
     /// The connection is closed with 1013, cause [`SlowConsumer`](crate::Cause::SlowConsumer).
     #[default]
     Close,
-    /// The message is dropped; those already queued stay.
+    /// The message is dropped; those already queued stay, but for the newest of the longest queues when all queues are full.
     DropNewest,
     /// As `DropNewest`, but a message with a [key](crate::Push::key) replaces the unsent older one of the same key.
     Conflate,
@@ -132,6 +137,7 @@ impl Default for Limits {
             close_wait_max: Duration::from_secs(5),
             queue_bytes_max: 4 << 20,
             queue_total_bytes_max: 64 << 20,
+            queue_bytes_min: 64 << 10,
             write_time_max: Duration::from_secs(30),
             slow_reader: SlowReader::Close,
             read_budget_bytes: 64 << 10,
@@ -146,6 +152,11 @@ impl Default for Limits {
 const NAT64: u128 = 0x64_ff9b << 64;
 
 impl Limits {
+    /// What a queue may hold that no other takes from it, while there are so many queues.
+    pub(crate) fn queue_floor(&self, queues: usize) -> usize {
+        self.queue_bytes_min.min(self.queue_total_bytes_max / 2 / queues.max(1))
+    }
+
     /// Descriptors that no connection gets: for listeners, epoll, timers, standard streams, and for files and sockets
     /// that handlers open. 64.
     pub const DESCRIPTORS_RESERVED: u32 = 64;
@@ -183,6 +194,7 @@ impl Limits {
             ("inbound_total_bytes_max", self.inbound_total_bytes_max, 1 << 50),
             ("queue_bytes_max", self.queue_bytes_max, 1 << 40),
             ("queue_total_bytes_max", self.queue_total_bytes_max, 1 << 50),
+            ("queue_bytes_min", self.queue_bytes_min, 1 << 40),
             ("inbox_max", self.inbox_max, 1 << 30),
         ];
         for (name, value, max) in counts {

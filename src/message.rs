@@ -124,12 +124,15 @@ impl<'a> From<&'a Frame> for Push<'a> {
 /// The result of a push to one connection.
 ///
 /// `Queued` means that the message is in the queue of the connection, in order. It is written unless the connection
-/// ends first. It does not mean that the client received it, which TCP cannot confirm.
+/// ends first, or all queues reach [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max) and this queue is
+/// among the longest. It does not mean that the client received it, which TCP cannot confirm.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
     /// The message is in the queue.
     Queued,
-    /// Not queued: the queue is full. The slow-consumer policy dropped the message or closed the connection.
+    /// Not queued: the queue is full, or all queues are full and this one is among the longest.
+    ///
+    /// The slow-consumer policy dropped the message or closed the connection.
     Dropped,
     /// No open WebSocket has this fd: never assigned, closed, closing, or not upgraded (yet).
     Gone,

@@ -329,6 +329,27 @@ fn an_id_comes_back_as_it_was_written() {
 }
 
 #[test]
+fn a_push_that_closes_a_slow_reader_says_dropped_and_not_offline() {
+    let gateway = Gateway::start(&["--message-bytes-max", "64KiB", "--queue-bytes-max", "256KiB"]);
+    let _slow = gateway.connect("/?uid=slow");
+    let data = "x".repeat(60 << 10);
+    let closing = loop {
+        let answer = gateway.done("/api/push", json!({"uid": "slow", "data": data}));
+        if answer != pushed(1) {
+            break answer;
+        }
+    };
+    assert_eq!(closing, json!({"matched": 1, "queued": 0, "dropped": 1, "offline": []}));
+    assert_eq!(gateway.metric("fdpush_drops_total{policy=\"close\"}"), 1.0);
+    assert_eq!(gateway.metric("fdpush_drops_total{policy=\"drop_newest\"}"), 0.0);
+    assert_eq!(gateway.metric("fdpush_closes_total{cause=\"slow_consumer\"}"), 1.0);
+    assert_eq!(
+        gateway.done("/api/push", json!({"uid": "slow", "data": data})),
+        json!({"matched": 0, "queued": 0, "dropped": 0, "offline": ["slow"]})
+    );
+}
+
+#[test]
 fn with_a_key_a_slow_reader_gets_the_last_value() {
     let limits = ["--slow-reader", "conflate", "--message-bytes-max", "64KiB", "--queue-bytes-max", "256KiB"];
     let gateway = Gateway::start(&limits);

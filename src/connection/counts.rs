@@ -16,6 +16,8 @@ pub struct Counts {
     pub conflated: u64,
     /// Messages, and responses, that a full queue did not take.
     pub dropped: u64,
+    /// Those of them whose reader was closed for it.
+    pub dropped_by_close: u64,
     /// Messages longer than any queue may be.
     pub too_large: u64,
     /// System calls that read and that wrote.

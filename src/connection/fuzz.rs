@@ -6,6 +6,7 @@
 
 mod http;
 mod reader;
+mod room;
 mod upgrade;
 
 use std::io::IoSlice;
@@ -119,7 +120,7 @@ impl Rig {
             // What ends a connection is kept rare, or little would ever happen to one.
             9 if argument < 32 => self.close(at, u16::from(argument)),
             10 if argument < 32 => match argument % 4 {
-                0 => self.close_slow(at),
+                0 => self.close_slow(at, usize::MAX),
                 1 => self.abort(at),
                 2 => self.drain(at),
                 _ => side.connection.set_heartbeat(side.fd, Some(heartbeat(argument / 4)), &self.env),
@@ -286,24 +287,13 @@ impl Rig {
         }
         let policy = self.env.limits.slow_reader;
         match sent {
-            Sent::Queued if self.env.is_over_total(self.sides[at].connection.fresh_bytes()) => {
-                self.offer(at);
-                let side = &mut self.sides[at];
-                if !self.env.is_over_total(0) || !side.connection.is_behind() {
-                    return;
-                }
-                if policy != SlowReader::Close && side.connection.take_back(&mut self.env) {
-                    assert_eq!(side.reader.due.pop_back().as_ref(), Some(due), "taken back");
-                    side.messages_out -= 1;
-                } else {
-                    self.close_slow(at);
-                }
-            }
-            Sent::Full if policy == SlowReader::Close => self.close_slow(at),
+            Sent::Queued => self.make_room(at),
+            Sent::Full if policy == SlowReader::Close => self.close_slow(at, usize::MAX),
             Sent::Full if policy == SlowReader::Conflate => {
                 let side = &mut self.sides[at];
                 if side.connection.conflate(outbound, &mut self.env) {
                     side.reader.conflate(due);
+                    self.make_room(at);
                 }
             }
             _ => {}
@@ -313,13 +303,12 @@ impl Rig {
     fn send(&mut self, at: usize, outbound: &mut Outbound<'_>, due: &Due) -> Sent {
         let side = &mut self.sides[at];
         let (before, bytes, limits) = (side.connection.queued_bytes(), outbound.bytes(), &self.env.limits);
-        let (held, more) = (side.connection.held_bytes(), bytes + outbound.key.map_or(0, str::len));
-        let is_over_total = before > 0 && self.env.is_over_total(side.connection.fresh_bytes() + more);
+        let (held, more) = (side.connection.held_bytes(), bytes + outbound.overhead());
         let is_over = before > 0 && held + more > limits.queue_bytes_max;
         let expected = match side.life {
             Life::Http | Life::Ended => Sent::NotOpen,
             Life::Open if bytes > limits.queue_bytes_max => Sent::TooLarge,
-            Life::Open if is_over || is_over_total => Sent::Full,
+            Life::Open if is_over => Sent::Full,
             Life::Open => Sent::Queued,
         };
         let sent = side.connection.send(outbound, &mut self.env);
@@ -351,14 +340,14 @@ impl Rig {
         self.hear_end(at, event);
     }
 
-    fn close_slow(&mut self, at: usize) {
+    fn close_slow(&mut self, at: usize, kept_max: usize) {
         let side = &mut self.sides[at];
         if side.life == Life::Open {
             side.reader.truncate();
         } else {
             side.reader.is_lost = true;
         }
-        let event = side.connection.close_slow(&mut self.env);
+        let event = side.connection.close_slow(kept_max, &mut self.env);
         if matches!(&event, Some(Event::Closed(closed)) if closed.code == CloseCode::ABNORMAL) {
             side.reader.is_lost = true;
         }
@@ -379,13 +368,10 @@ impl Rig {
 
     // The loop's side.
 
-    /// Writes, and ends a connection that is left with frames for which there is no room.
+    /// Writes, and makes room for what is left.
     fn write(&mut self, at: usize) {
-        let was_untried = self.sides[at].connection.is_untried();
         self.offer(at);
-        if was_untried && self.env.is_over_total(0) && self.sides[at].connection.is_behind() {
-            self.close_slow(at);
-        }
+        self.relieve();
     }
 
     /// Writes until there is nothing to write, the socket is full, or the turn's share used up.

@@ -107,12 +107,13 @@ impl Journal {
     /// Keeps what a queue would want to have. `false`: it is not to lie here.
     fn keep_apart(&mut self, outbound: &mut Outbound<'_>) -> bool {
         // What is so long goes out at once, to each of many, and needs no copy here.
-        let may = outbound.bytes() <= FLUSHED_AT_BYTES && self.apart.len() < APART_MAX;
-        if may {
-            let (start, key) = (self.bytes.len() as u32, outbound.key.map(Into::into));
-            self.apart.push(Apart { start, frame: outbound.share(), key });
+        if outbound.bytes() > FLUSHED_AT_BYTES || self.apart.len() >= APART_MAX {
+            return false;
         }
-        may
+        let Some(frame) = outbound.share() else { return false };
+        let (start, key) = (self.bytes.len() as u32, outbound.key.map(Into::into));
+        self.apart.push(Apart { start, frame, key });
+        true
     }
 
     /// Appends the frames of a range to a queue, as though they had been pushed to it.

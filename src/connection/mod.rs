@@ -31,7 +31,8 @@ pub use crate::connection::env::Env;
 pub use crate::connection::event::{Event, Next, Refusal, Sent, State, Traffic};
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
 pub use crate::connection::http::Deferred;
-pub use crate::connection::queue::{Outbound, Queued};
+pub use crate::connection::queue::{KEY_BYTES, Outbound, QUEUE_BYTES, Queued, SEGMENT_BYTES};
+pub use crate::connection::relief::{Demand, Holder, Relief};
 
 use crate::connection::heartbeat::Pulse;
 use crate::connection::http::{Awaited, Http};
@@ -253,7 +254,9 @@ impl Connection {
         if sent != Sent::Queued {
             return sent;
         }
-        self.output.push(outbound, env);
+        if !self.output.push(outbound, env) {
+            return Sent::Full;
+        }
         self.traffic.messages_out += 1;
         env.counts.traffic.messages_out += 1;
         Sent::Queued
@@ -265,26 +268,14 @@ impl Connection {
         self.is_open() && self.output.as_queue().is_some_and(|output| output.conflate(outbound, limits, queued))
     }
 
-    /// Takes back the only message in the queue, none of which is written. `false`: there is not just that.
-    pub fn take_back(&mut self, env: &mut Env) -> bool {
-        let may = self.is_open() && self.output.is_one_unsent();
-        if may {
-            self.release(env);
-            self.traffic.messages_out -= 1;
-            env.counts.traffic.messages_out -= 1;
-        }
-        may
-    }
-
     /// Queues a ping, whose payload has at most 125 bytes (RFC 6455 section 5.5).
     pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> Sent {
         debug_assert!(payload.len() <= CONTROL_BYTES_MAX);
         let mut outbound = Outbound::message(Opcode::Ping, payload);
-        let sent = self.room_for(&outbound, env);
-        if sent == Sent::Queued {
-            self.output.push(&mut outbound, env);
+        match self.room_for(&outbound, env) {
+            Sent::Queued if !self.output.push(&mut outbound, env) => Sent::Full,
+            sent => sent,
         }
-        sent
     }
 
     /// Starts the close handshake. The event that follows is the connection's end; `None` when it was not open.
@@ -472,10 +463,11 @@ impl Connection {
         if outbound.bytes() > env.limits.queue_bytes_max {
             return Sent::TooLarge;
         }
-        let (held, more) = (self.held_bytes(), outbound.bytes() + outbound.key_bytes());
-        // Where nothing waits, there is room until the socket has refused it.
-        let is_over = || held + more > env.limits.queue_bytes_max || env.is_over_total(self.fresh_bytes() + more);
-        if held > 0 && is_over() { Sent::Full } else { Sent::Queued }
+        let held = self.held_bytes();
+        // Where nothing waits, there is room until the socket has refused it. Memory that all queues share is made free
+        // by those that hold the most.
+        let is_over = held + outbound.bytes() + outbound.overhead() > env.limits.queue_bytes_max;
+        if held > 0 && is_over { Sent::Full } else { Sent::Queued }
     }
 
     fn handle_item<'a>(&mut self, item: Item<'a>, env: &mut Env) -> Option<Event<'a>> {

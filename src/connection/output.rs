@@ -78,26 +78,33 @@ impl Output {
         matches!(self, Output::Queued(queue) if queue.behind_since().is_some())
     }
 
-    /// Appends a frame.
+    /// Appends a frame. `false`: there is no memory for it.
     #[inline]
-    pub fn push(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) {
+    pub fn push(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let before = match self {
             Output::Empty => None,
             Output::Fresh(range) => Some(*range),
             Output::Queued(_) => return self.push_to_queue(outbound, env),
         };
         match env.journal.put(before, outbound) {
-            Some(range) => *self = Output::Fresh(range),
+            Some(range) => {
+                *self = Output::Fresh(range);
+                true
+            }
             None => self.push_to_queue(outbound, env),
         }
     }
 
     // Apart, for most of what is pushed goes to the journal.
     #[inline(never)]
-    fn push_to_queue(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) {
+    fn push_to_queue(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let queue = self.queue(env);
-        queue.push(outbound, &mut env.queued);
+        let is_pushed = queue.push(outbound, &mut env.queued);
         env.longest_queue = env.longest_queue.max(queue.bytes());
+        if queue.is_empty() {
+            self.clear(env);
+        }
+        is_pushed
     }
 
     /// Appends a pong; where much waits already, the queue has but one.
@@ -124,13 +131,18 @@ impl Output {
         }
     }
 
-    /// Whether it lies in one place, and nothing of it is written.
-    pub fn is_one_unsent(&self) -> bool {
+    /// The memory that its queue is charged of what all queues have.
+    pub fn charge(&self) -> usize {
         match self {
-            Output::Empty => false,
-            Output::Fresh(_) => true,
-            Output::Queued(queue) => queue.is_one_unsent(),
+            Output::Queued(queue) => queue.charge(),
+            Output::Empty | Output::Fresh(_) => 0,
         }
+    }
+
+    /// Whether there is a queue.
+    #[inline]
+    pub fn is_queued(&self) -> bool {
+        matches!(self, Output::Queued(_))
     }
 
     /// The queue, if there is one.
@@ -199,9 +211,10 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::queue::Queued;
+    use crate::connection::queue::{QUEUE_BYTES, Queued, SEGMENT_BYTES};
     use crate::limits::{Heartbeat, Limits};
     use crate::protocol::origin::Origins;
+    use crate::protocol::shared::FRAME_BYTES;
 
     fn env() -> Env {
         Env::new(Limits::default(), Heartbeat::Off, Origins::Same)
@@ -260,7 +273,7 @@ mod tests {
         output.handle_written(4, true, &mut env);
         env.end_turn();
         assert_eq!(waiting(&output, &env), b"", "the socket is full");
-        assert_eq!(env.queued.frames, 10);
+        assert_eq!(env.queued.frames, QUEUE_BYTES + 10);
         output.push(&mut text("three"), &mut env);
         output.as_queue().expect("a queue").handle_writable();
         assert_eq!(waiting(&output, &env), b"e\x81\x03two\x81\x05three");
@@ -279,7 +292,7 @@ mod tests {
         assert!(env.journal.is_long());
         assert!(matches!(output, Output::Queued(_)));
         assert_eq!(output.bytes(), 5 * 100_010);
-        assert_eq!(env.queued.frames, output.bytes());
+        assert_eq!(env.queued.frames, QUEUE_BYTES + output.bytes());
         output.clear(&mut env);
         assert_eq!(env.queued.frames, 0);
     }
@@ -311,7 +324,8 @@ mod tests {
             output.as_queue().expect("a queue").check_invariants();
         }
         // The small ones are copied, with a byte that is written of a frame that is not.
-        assert_eq!(env.queued.frames, 3 * 10_004 + 3 * 3 * 7);
+        let frames = 3 * (10_004 + FRAME_BYTES);
+        assert_eq!(env.queued.frames, frames + 3 * (QUEUE_BYTES + 3 * (SEGMENT_BYTES + 7)));
         env.end_turn();
         for output in stalled {
             output.as_queue().expect("a queue").handle_writable();

@@ -3,6 +3,11 @@
 //! A queue exists only while there is something in it. Small frames are copied into one run of bytes, so that what a
 //! turn has for a connection leaves as one slice; large ones, and for a stalled reader all that are longer than what it
 //! takes to share them, are shared between the queues they are in.
+//!
+//! What is counted is the memory that the queue takes up, not only what it has to write: a place for each segment of its
+//! own, its key and its frame, and the queue itself. A test holds it against the allocator.
+
+mod newest;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
@@ -11,7 +16,7 @@ use std::sync::Arc;
 use crate::connection::journal::Range;
 use crate::limits::Limits;
 use crate::protocol::frame::{Opcode, ServerHeader, server_frame_bytes};
-use crate::protocol::shared::{Frame, SharedFrame};
+use crate::protocol::shared::{FRAME_BYTES, Frame, SharedFrame};
 use crate::tick::Tick;
 
 /// A frame to many that is longer than this is shared, a shorter one copied: below it the copy is cheaper than a slice
@@ -30,6 +35,16 @@ const SPARE_BYTES_MAX: usize = 4 << 10;
 /// An empty queue is kept for its next use if it has room for no more segments than this, and for as many keys.
 const SPARE_SEGMENTS_MAX: usize = 64;
 
+/// The memory of a queue besides its segments.
+pub const QUEUE_BYTES: usize = size_of::<Queue>() + 4 * size_of::<Segment>();
+
+/// The memory of a segment that is not copied bytes. Segments lie in an array that grows by doubling and is half full at
+/// least.
+pub const SEGMENT_BYTES: usize = size_of::<Segment>() * 3 / 2;
+
+/// The memory of a conflation key besides its bytes: its counts, and its place in a map that is 7/16 full at least.
+pub const KEY_BYTES: usize = 88;
+
 /// Pongs are queued one for each ping while no more output than this waits; over it only the latest is kept
 /// (RFC 6455 section 5.5.3).
 pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
@@ -42,8 +57,10 @@ pub struct Queue {
     sent: usize,
     /// Unwritten bytes in all segments.
     bytes: usize,
-    /// Bytes of the segments' conflation keys.
-    key_bytes: usize,
+    /// The memory of shared frames besides their bytes, and of keys.
+    overhead: usize,
+    /// Whether the queue itself counts as HTTP's.
+    is_http: bool,
     /// Whether the socket is full. Nothing is written until it says that it has room.
     is_full: bool,
     /// Since when the socket has taken nothing, once it was full and until it takes something and has room for more.
@@ -87,7 +104,7 @@ enum Bytes {
 /// Bytes in all queues of a loop.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Queued {
-    /// Of WebSockets, a shared frame counted once, and with the conflation keys.
+    /// Of WebSockets: all memory of their queues, a shared frame counted once.
     pub frames: usize,
     /// Of HTTP, which must not use up what WebSockets may have: anybody can ask for a page and not read it.
     pub http: usize,
@@ -137,10 +154,10 @@ impl<'a> Outbound<'a> {
         self.bytes
     }
 
-    /// The length of its key.
+    /// The memory that it takes up in a queue besides its bytes.
     #[inline]
-    pub fn key_bytes(&self) -> usize {
-        self.key.map_or(0, str::len)
+    pub fn overhead(&self) -> usize {
+        if self.is_apart() { overhead(self.key.map(str::len)) } else { 0 }
     }
 
     // Always, for the journal: see `ServerHeader::append_to`.
@@ -162,29 +179,33 @@ impl<'a> Outbound<'a> {
         self.key.is_some() || (self.to_many && self.bytes() > COPIED_BYTES_MAX)
     }
 
-    pub(super) fn share(&mut self) -> SharedFrame {
-        let shared = self.shared.get_or_insert_with(|| match self.source {
-            Source::Payload(opcode, payload) => SharedFrame::encode(opcode, payload),
-            Source::Frame(frame) => SharedFrame::from_frame(frame),
-        });
-        shared.clone()
+    /// The frame for any number of queues. `None`: there is no memory for it.
+    pub(super) fn share(&mut self) -> Option<SharedFrame> {
+        if self.shared.is_none() {
+            self.shared = Some(match self.source {
+                Source::Payload(opcode, payload) => SharedFrame::encode(opcode, payload)?,
+                Source::Frame(frame) => SharedFrame::from_frame(frame),
+            });
+        }
+        self.shared.clone()
     }
 }
 
 impl Queue {
-    /// Whether it holds one segment, and nothing of that is written.
-    pub fn is_one_unsent(&self) -> bool {
-        self.segments.len() == 1 && self.sent == 0
-    }
-
     /// Unwritten bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes that it takes up: those to be written, and the keys by which messages can be replaced.
+    /// What counts towards the queue's bound: bytes to be written, and the memory of what is not copied.
     pub fn held_bytes(&self) -> usize {
-        self.bytes + self.key_bytes
+        self.bytes + self.overhead
+    }
+
+    /// The memory that this queue is charged of what all queues have: of a shared frame, its part.
+    pub fn charge(&self) -> usize {
+        let own = if self.is_http || self.is_empty() { 0 } else { QUEUE_BYTES };
+        own + self.segments.iter().map(Segment::charge).sum::<usize>()
     }
 
     /// Whether there is nothing to write.
@@ -212,16 +233,19 @@ impl Queue {
         self.behind_since
     }
 
-    /// Appends a frame. `total` is kept up to date.
-    pub fn push(&mut self, outbound: &mut Outbound<'_>, total: &mut Queued) {
+    /// Appends a frame. `total` is kept up to date. `false`: there is no memory for it.
+    pub fn push(&mut self, outbound: &mut Outbound<'_>, total: &mut Queued) -> bool {
         let bytes = outbound.bytes();
         if outbound.is_apart() || (outbound.to_many && self.is_full && bytes > SHARED_BYTES_MIN) {
-            self.push_apart(outbound.share(), outbound.key, total);
+            let Some(frame) = outbound.share() else { return false };
+            self.push_apart(frame, outbound.key, total);
         } else {
-            outbound.append_to(self.run(bytes, Kind::Frames));
+            let Some(run) = self.run(bytes, Kind::Frames, total) else { return false };
+            outbound.append_to(run);
             self.bytes += bytes;
             total.frames += bytes;
         }
+        true
     }
 
     /// Appends a frame that is shared, or can be replaced by its key.
@@ -233,30 +257,35 @@ impl Queue {
         }
         self.bytes += frame.as_bytes().len();
         let segment = Segment { bytes: Bytes::Shared(frame), key, kind: Kind::Frames };
-        self.key_bytes += segment.key_bytes();
+        self.overhead += segment.overhead();
         segment.enter(total);
-        self.segments.push_back(segment);
+        self.push_segment(segment, total);
     }
 
     /// Appends a frame that is encoded already.
     pub fn push_frame(&mut self, frame: &[u8], total: &mut Queued) {
-        self.run(frame.len(), Kind::Frames).extend_from_slice(frame);
+        // A piece of the journal is small. Without memory for it, the process ends.
+        let run = self.run(frame.len(), Kind::Frames, total).expect("memory for a small frame");
+        run.extend_from_slice(frame);
         self.bytes += frame.len();
         total.frames += frame.len();
     }
 
     /// Appends bytes that are no frame: HTTP responses. `write` appends them to the buffer it is given.
     pub fn push_http(&mut self, write: impl FnOnce(&mut Vec<u8>), total: &mut Queued) {
-        let run = self.run(0, Kind::Http);
+        let Some(run) = self.run(0, Kind::Http, total) else { return };
         let before = run.len();
         write(run);
+        if run.capacity() > SPARE_BYTES_MAX && run.capacity() > run.len() / 4 * 5 {
+            run.shrink_to(run.len() / 8 * 9);
+        }
         let bytes = run.len() - before;
         self.bytes += bytes;
         total.http += bytes;
     }
 
     /// Puts a newer message in the place of the unsent older one with its key. `false`: there is none, or it would make
-    /// the queue longer than it may be, or take more memory while all queues are over their bound.
+    /// the queue longer than it may be, or there is no memory for it.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, limits: &Limits, total: &mut Queued) -> bool {
         let Some(&number) = outbound.key.and_then(|key| self.keys.get(key)) else { return false };
         let index = (number - self.first) as usize;
@@ -264,17 +293,12 @@ impl Queue {
         let Some(segment) = self.segments.get_mut(index).filter(|_| !is_begun) else { return false };
         let Bytes::Shared(older) = &segment.bytes else { return false };
         let bytes = self.bytes - older.as_bytes().len() + outbound.bytes();
-        if bytes > self.bytes && bytes + self.key_bytes > limits.queue_bytes_max {
+        if bytes > self.bytes && bytes + self.overhead > limits.queue_bytes_max {
             return false;
         }
-        let newer = outbound.share();
-        let (taken, given) = (newer.enter_queue(), older.leave_queue());
-        if taken > given && total.frames > limits.queue_total_bytes_max {
-            newer.leave_queue();
-            older.enter_queue();
-            return false;
-        }
-        total.frames = total.frames - given + taken;
+        let Some(newer) = outbound.share() else { return false };
+        total.frames += newer.enter_queue();
+        total.frames -= older.leave_queue();
         segment.bytes = Bytes::Shared(newer);
         self.bytes = bytes;
         true
@@ -284,7 +308,7 @@ impl Queue {
     pub fn push_pong(&mut self, payload: &[u8], total: &mut Queued) {
         let outbound = Outbound::message(Opcode::Pong, payload);
         if !self.is_full && self.bytes <= PONG_QUEUE_BYTES_MAX {
-            outbound.append_to(self.run(outbound.bytes(), Kind::Frames));
+            outbound.append_to(self.small_run(outbound.bytes(), Kind::Frames, total));
         } else {
             let index = self.pong.and_then(|number| number.checked_sub(self.first)).map(|index| index as usize);
             let unsent = index.filter(|index| *index > 0 || self.sent == 0);
@@ -296,7 +320,7 @@ impl Queue {
                 outbound.append_to(run);
             } else {
                 self.pong = Some(self.first + self.segments.len() as u64);
-                outbound.append_to(self.run(outbound.bytes(), Kind::Pong));
+                outbound.append_to(self.small_run(outbound.bytes(), Kind::Pong, total));
             }
         }
         self.bytes += outbound.bytes();
@@ -337,8 +361,9 @@ impl Queue {
         }
         self.sent = left;
         self.is_full = is_full;
-        if is_full {
-            self.behind_since.get_or_insert(now);
+        if is_full && self.behind_since.is_none() && !self.is_empty() {
+            self.behind_since = Some(now);
+            self.shrink();
         }
         self.stalled_since = match (is_full, written) {
             (false, _) => None,
@@ -364,6 +389,7 @@ impl Queue {
                 let end = frame_end_behind(run, self.sent);
                 total.frames -= run.len() - end;
                 run.truncate(end);
+                run.shrink_to(end / 8 * 9);
                 usize::from(end > self.sent)
             }
             // A frame of its own must be whole once it is begun.
@@ -373,12 +399,14 @@ impl Queue {
         for segment in self.segments.drain(kept..) {
             segment.release(total);
         }
+        self.shrink_lists();
+        self.handle_emptied(kept > 0, total);
         self.keys.clear();
         if kept == 0 {
             self.sent = 0;
         }
         self.bytes = self.segments.iter().map(|kept| kept.bytes.as_slice().len()).sum::<usize>() - self.sent;
-        self.key_bytes = self.segments.iter().map(Segment::key_bytes).sum();
+        self.overhead = self.segments.iter().map(Segment::overhead).sum();
     }
 
     /// Gives back all that is queued.
@@ -407,24 +435,75 @@ impl Queue {
     pub fn check_invariants(&self) {
         let bytes: usize = self.segments.iter().map(|segment| segment.bytes.as_slice().len()).sum();
         assert_eq!(bytes, self.bytes + self.sent, "queued bytes");
-        assert_eq!(self.segments.iter().map(Segment::key_bytes).sum::<usize>(), self.key_bytes, "bytes of keys");
+        assert_eq!(self.segments.iter().map(Segment::overhead).sum::<usize>(), self.overhead, "overhead");
         let first = self.segments.front().map_or(1, |first| first.bytes.as_slice().len());
         assert!(self.sent < first, "a written segment was not popped");
     }
 
-    /// The run to append `bytes` to.
-    fn run(&mut self, bytes: usize, kind: Kind) -> &mut Vec<u8> {
+    /// The run to append `bytes` to, with room for them. `None`: there is no memory for that.
+    fn run(&mut self, bytes: usize, kind: Kind, total: &mut Queued) -> Option<&mut Vec<u8>> {
         let has_room = self.segments.back().is_some_and(|last| match &last.bytes {
             Bytes::Run(run) => last.kind == kind && kind != Kind::Pong && run.len() + bytes <= RUN_BYTES_MAX,
             Bytes::Shared(_) => false,
         });
         if !has_room {
-            let run = std::mem::take(&mut self.spare);
-            self.segments.push_back(Segment { bytes: Bytes::Run(run), key: None, kind });
+            let mut run = std::mem::take(&mut self.spare);
+            reserve(&mut run, bytes)?;
+            self.push_segment(Segment { bytes: Bytes::Run(run), key: None, kind }, total);
         }
         match self.segments.back_mut() {
-            Some(Segment { bytes: Bytes::Run(run), .. }) => run,
+            Some(Segment { bytes: Bytes::Run(run), .. }) => {
+                reserve(run, bytes)?;
+                Some(run)
+            }
             _ => unreachable!("a run was just found or pushed"),
+        }
+    }
+
+    /// The same for a control frame, without whose memory the process ends.
+    fn small_run(&mut self, bytes: usize, kind: Kind, total: &mut Queued) -> &mut Vec<u8> {
+        self.run(bytes, kind, total).expect("memory for a control frame")
+    }
+
+    fn push_segment(&mut self, segment: Segment, total: &mut Queued) {
+        if self.segments.is_empty() {
+            self.is_http = segment.kind == Kind::Http;
+            *self.counted_in(total) += QUEUE_BYTES;
+        }
+        self.segments.push_back(segment);
+    }
+
+    /// Takes note that segments were removed, and that none is left unless `has_more`.
+    fn handle_emptied(&mut self, has_more: bool, total: &mut Queued) {
+        if !has_more {
+            *self.counted_in(total) -= QUEUE_BYTES;
+        }
+    }
+
+    /// The total that the queue itself counts in.
+    fn counted_in<'t>(&self, total: &'t mut Queued) -> &'t mut usize {
+        if self.is_http { &mut total.http } else { &mut total.frames }
+    }
+
+    /// Gives back what is not in use, for the reader will take its time.
+    fn shrink(&mut self) {
+        self.spare = Vec::new();
+        for segment in &mut self.segments {
+            if let Bytes::Run(run) = &mut segment.bytes {
+                run.shrink_to(run.len() / 8 * 9);
+            }
+        }
+    }
+
+    /// Keeps the lists at least a quarter full.
+    fn shrink_lists(&mut self) {
+        let len = self.segments.len();
+        if self.segments.capacity() > SPARE_SEGMENTS_MAX && len < self.segments.capacity() / 4 {
+            self.segments.shrink_to(2 * len);
+        }
+        let len = self.keys.len();
+        if self.keys.capacity() > SPARE_SEGMENTS_MAX && len < self.keys.capacity() / 4 {
+            self.keys.shrink_to(2 * len);
         }
     }
 
@@ -436,15 +515,32 @@ impl Queue {
             self.keys.remove(key);
         }
         self.first += 1;
-        self.key_bytes -= segment.key_bytes();
+        self.overhead -= segment.overhead();
         segment.release(total);
+        self.shrink_lists();
+        self.handle_emptied(!self.segments.is_empty(), total);
+        // A reader that is behind may be so for long.
         if let Bytes::Run(mut run) = segment.bytes
             && run.capacity() <= SPARE_BYTES_MAX
+            && self.behind_since.is_none()
         {
             run.clear();
             self.spare = run;
         }
     }
+}
+
+/// The memory of a frame of its own besides its bytes, with a key of so many.
+fn overhead(key: Option<usize>) -> usize {
+    SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |bytes| KEY_BYTES + bytes)
+}
+
+/// Makes room for `more` bytes, and for a quarter of what there will be then: less than a vector would by itself.
+fn reserve(run: &mut Vec<u8>, more: usize) -> Option<()> {
+    if run.capacity() - run.len() < more {
+        run.try_reserve_exact(more + (run.len() + more) / 4).ok()?;
+    }
+    Some(())
 }
 
 /// Where the frame that `sent` lies in ends, in a run that begins with a frame.
@@ -469,14 +565,27 @@ impl Bytes {
 }
 
 impl Segment {
-    fn key_bytes(&self) -> usize {
-        self.key.as_ref().map_or(0, |key| key.len())
+    /// What it adds to the bound of its queue besides its bytes.
+    fn overhead(&self) -> usize {
+        match &self.bytes {
+            Bytes::Run(_) => 0,
+            Bytes::Shared(_) => overhead(self.key.as_ref().map(|key| key.len())),
+        }
+    }
+
+    /// What its queue is charged for it.
+    fn charge(&self) -> usize {
+        match &self.bytes {
+            Bytes::Run(_) if self.kind == Kind::Http => 0,
+            Bytes::Run(run) => run.len(),
+            Bytes::Shared(frame) => frame.charge() + self.overhead() - FRAME_BYTES,
+        }
     }
 
     /// A shared frame comes into a queue, with its key.
     fn enter(&self, total: &mut Queued) {
         if let Bytes::Shared(frame) = &self.bytes {
-            total.frames += frame.enter_queue() + self.key_bytes();
+            total.frames += frame.enter_queue() + self.overhead() - FRAME_BYTES;
         }
     }
 
@@ -485,7 +594,7 @@ impl Segment {
         match &self.bytes {
             Bytes::Run(run) if self.kind == Kind::Http => total.http -= run.len(),
             Bytes::Run(run) => total.frames -= run.len(),
-            Bytes::Shared(frame) => total.frames -= frame.leave_queue() + self.key_bytes(),
+            Bytes::Shared(frame) => total.frames -= frame.leave_queue() + self.overhead() - FRAME_BYTES,
         }
     }
 }

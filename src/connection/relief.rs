@@ -1,9 +1,141 @@
-//! What a connection gives up when memory that all share runs out, or its own queue.
+//! Memory that connections share, and what the largest holders of queued bytes give up when it runs out.
+//!
+//! Over the bound, the largest pays, and again the largest, until a part of the bound is free: so the search among the
+//! holders is paid for by the bytes that have to come before the next one. A floor, which half the bound has room for
+//! however many hold something, is taken from nobody.
+
+use std::collections::BinaryHeap;
 
 use crate::connection::{By, Cause, Closed, Connection, Env, Event, Stage};
+use crate::limits::{Limits, SlowReader};
 use crate::protocol::close::CloseCode;
 
+/// The part of the bound that is made free when it is reached: one in so many.
+const FREED_PART: usize = 16;
+
+/// Half a message cannot be dropped. Its connection is closed once it holds so many times what any holder does of whom
+/// messages can be dropped.
+const STUCK_FACTOR: usize = 2;
+
+/// Who pays, and what, while all queues are over their bound.
+#[derive(Debug)]
+pub struct Relief {
+    /// Of which more can be had.
+    holders: BinaryHeap<Holder>,
+    /// Of which no more can be dropped: what is left is half a message, or none.
+    stuck: BinaryHeap<Holder>,
+    /// Whether those are closed: what could be dropped was not enough.
+    closes_stuck: bool,
+    floor: usize,
+}
+
+/// A connection with a queue.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Holder {
+    /// What it is charged.
+    pub charge: usize,
+    /// Where it is.
+    pub slot: u32,
+}
+
+/// What the largest holder has to do.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Demand {
+    /// It is closed.
+    Close(Holder),
+    /// It drops its newest messages, until it is charged no more than `charge_max`.
+    Drop {
+        /// Who does.
+        holder: Holder,
+        /// What it may be charged then.
+        charge_max: usize,
+    },
+}
+
+impl Relief {
+    /// For these holders.
+    pub fn new(holders: Vec<Holder>, limits: &Limits) -> Relief {
+        let floor = limits.queue_floor(holders.len());
+        Relief { holders: holders.into(), stuck: BinaryHeap::new(), closes_stuck: false, floor }
+    }
+
+    /// Whether the part of the bound is free.
+    pub fn is_enough(&self, env: &Env) -> bool {
+        let max = env.limits.queue_total_bytes_max;
+        env.queued.frames <= max - max / FREED_PART
+    }
+
+    /// What nobody has to give up.
+    pub fn floor(&self) -> usize {
+        self.floor
+    }
+
+    /// Who is next, until enough is free or nobody is left.
+    pub fn poll(&mut self, env: &Env) -> Option<Demand> {
+        let max = env.limits.queue_total_bytes_max;
+        let excess = env.queued.frames.checked_sub(max - max / FREED_PART).filter(|excess| *excess > 0)?;
+        let largest = self.holders.pop().filter(|holder| holder.charge > self.floor);
+        let other = largest.map_or(0, |holder| holder.charge);
+        let may_close = self.closes_stuck || env.queued.frames > max;
+        if may_close && self.stuck.peek().is_some_and(|stuck| stuck.charge / STUCK_FACTOR >= other) {
+            self.closes_stuck = true;
+            self.holders.extend(largest);
+            return self.stuck.pop().map(Demand::Close);
+        }
+        let holder = largest?;
+        Some(match env.limits.slow_reader {
+            SlowReader::Close => Demand::Close(holder),
+            SlowReader::DropNewest | SlowReader::Conflate => {
+                // The next holder may be nearly as large.
+                let charge_max = (holder.charge / 2).max(holder.charge.saturating_sub(excess)).max(self.floor);
+                Demand::Drop { holder, charge_max }
+            }
+        })
+    }
+
+    /// The holder has dropped so many messages, and is charged `charge` now.
+    pub fn handle_dropped(&mut self, holder: Holder, dropped: usize, charge: usize) {
+        let holder = Holder { charge, ..holder };
+        if charge <= self.floor {
+            return;
+        }
+        if dropped > 0 { &mut self.holders } else { &mut self.stuck }.push(holder);
+    }
+
+    /// The holder's socket took something, and it is charged `charge` now.
+    pub fn handle_offered(&mut self, holder: Holder, charge: usize) {
+        self.holders.push(Holder { charge, ..holder });
+    }
+}
+
 impl Connection {
+    /// The memory that its queue is charged of what all queues have.
+    pub fn charge(&self) -> usize {
+        self.output.charge()
+    }
+
+    /// Whether it has a queue.
+    #[inline]
+    pub fn has_queue(&self) -> bool {
+        self.output.is_queued()
+    }
+
+    /// Drops its newest messages until it is charged no more than `charge_max`, or none is left that nothing was written
+    /// of. Returns how many.
+    pub fn drop_newest(&mut self, charge_max: usize, env: &mut Env) -> usize {
+        if !self.is_open() {
+            return 0;
+        }
+        let Some(queue) = self.output.as_queue() else { return 0 };
+        let dropped = queue.drop_newest(charge_max, &mut env.queued);
+        if queue.is_empty() {
+            self.output.clear(env);
+        }
+        self.traffic.messages_out -= dropped as u64;
+        env.counts.traffic.messages_out -= dropped as u64;
+        dropped
+    }
+
     /// Memory of what the client has not finished: a message, a head or a body.
     #[inline]
     pub fn inbound_bytes(&self) -> usize {
@@ -15,8 +147,9 @@ impl Connection {
     }
 
     /// Ends a connection whose reader is too slow: what it has not begun to read is dropped, so that the close frame
-    /// is next. One that was ending already has no more time.
-    pub fn close_slow(&mut self, env: &mut Env) -> Option<Event<'static>> {
+    /// is next. If it is charged more than `kept_max` then, or all queues are over their bound, the rest is dropped too, and
+    /// there is no close frame. One that was ending already has no more time.
+    pub fn close_slow(&mut self, kept_max: usize, env: &mut Env) -> Option<Event<'static>> {
         if !self.is_open() {
             return self.abort(env);
         }
@@ -24,8 +157,8 @@ impl Connection {
             Some(queue) => queue.truncate_to_frame(&mut env.queued),
             None => self.output.clear(env),
         }
-        if env.is_over_total(0) {
-            // Not even the frame that it is in the middle of can be kept for it, so there is no place for a close frame.
+        if env.is_over_total(0) || self.charge() > kept_max {
+            // There is no room for the frame that it is in the middle of, and a close frame cannot come before its end.
             self.release(env);
             return Some(self.die(By::Server, Cause::SlowConsumer));
         }

@@ -12,7 +12,7 @@ use crate::protocol::client::frame;
 use crate::protocol::intake::Intake;
 use crate::protocol::origin::Origins;
 use crate::protocol::response::Response;
-use crate::protocol::shared::Frame;
+use crate::protocol::shared::{FRAME_BYTES, Frame};
 use crate::protocol::upgrade::Accept;
 use crate::protocol::upgrade::Upgrade;
 
@@ -418,7 +418,7 @@ fn a_queue_has_a_bound_and_a_slow_reader_an_end() {
     assert_eq!(rig.write(10).len(), 10);
     assert_eq!(rig.send(&"y".repeat(38)), Sent::Queued);
     assert_eq!(rig.send(&"z".repeat(38)), Sent::Full);
-    let event = rig.connection.close_slow(&mut rig.env);
+    let event = rig.connection.close_slow(usize::MAX, &mut rig.env);
     assert!(event.is_some_and(|event| tell(&event).starts_with("closed 1013 ")));
     assert!(rig.connection.handle_writable());
     let rest = rig.written();
@@ -437,7 +437,7 @@ fn a_slow_reader_of_responses_still_gets_them_and_the_101_whole() {
     assert_eq!(rig.write(1000).len(), 1000);
     let http = rig.connection.queued_bytes();
     rig.send("dropped");
-    assert!(rig.connection.close_slow(&mut rig.env).is_some());
+    assert!(rig.connection.close_slow(usize::MAX, &mut rig.env).is_some());
     assert!(rig.connection.handle_writable());
     let rest = rig.written();
     assert_eq!(rest.len(), http + 22, "all of HTTP, and the close frame");
@@ -454,9 +454,9 @@ fn a_slow_reader_that_stopped_between_two_frames_keeps_nothing() {
     rig.send(&"y".repeat(618));
     rig.send("");
     assert_eq!(rig.write(32_750).len(), 32_750, "all but the last frame, which fills the run");
-    assert!(rig.connection.close_slow(&mut rig.env).is_some());
+    assert!(rig.connection.close_slow(usize::MAX, &mut rig.env).is_some());
     rig.connection.check_invariants();
-    assert_eq!(rig.env.queued.frames, 22, "what is written is given back");
+    assert_eq!(rig.env.queued.frames, QUEUE_BYTES + 22, "what is written is given back");
 }
 
 #[test]
@@ -486,10 +486,10 @@ fn a_frame_to_many_is_one_in_memory() {
         assert_eq!(rig.connection.send(&mut outbound, &mut env), Sent::Queued);
     }
     assert_eq!(env.queued.frames, 0, "no queue yet");
-    for rig in &mut rigs {
+    for (rig, queues) in rigs.iter_mut().zip(1..) {
         assert_eq!(rig.connection.queued_bytes(), 10_004);
         rig.connection.handle_written(1, true, &mut env);
-        assert_eq!(env.queued.frames, 10_004);
+        assert_eq!(env.queued.frames, 10_004 + FRAME_BYTES + queues * (QUEUE_BYTES + SEGMENT_BYTES));
     }
     for rig in &mut rigs {
         assert_eq!(rig.connection.queued_bytes(), 10_003);
@@ -501,7 +501,8 @@ fn a_frame_to_many_is_one_in_memory() {
 
 #[test]
 fn conflation_keeps_the_place_and_changes_the_content() {
-    let limits = Limits { queue_bytes_max: 68, ..Limits::default() };
+    let key_bytes = SEGMENT_BYTES + FRAME_BYTES + KEY_BYTES + 4;
+    let limits = Limits { queue_bytes_max: 60 + 2 * key_bytes, ..Limits::default() };
     let mut rig = Rig::open(limits);
     let keyed = |rig: &mut Rig, key: &'static str, text: &str| {
         let mut outbound = Outbound::message(Opcode::Text, text.as_bytes());
@@ -528,7 +529,9 @@ fn conflation_keeps_the_place_and_changes_the_content() {
 
 #[test]
 fn keys_take_up_room_like_what_they_stand_for() {
-    let mut rig = Rig::open(Limits { queue_bytes_max: 1000, ..Limits::default() });
+    let overhead = SEGMENT_BYTES + FRAME_BYTES + KEY_BYTES;
+    let room = 15 + 9 * (overhead + 100) + overhead + 50;
+    let mut rig = Rig::open(Limits { queue_bytes_max: room, ..Limits::default() });
     let push = |rig: &mut Rig, key: &str| {
         let mut outbound = Outbound::message(Opcode::Text, b"x");
         outbound.key = Some(key);
@@ -541,7 +544,8 @@ fn keys_take_up_room_like_what_they_stand_for() {
     let keys: Vec<String> = (0..20).map(|number| format!("{number:097}")).collect();
     let queued = keys.iter().take_while(|key| push(&mut rig, key) == Sent::Queued).count();
     assert_eq!((queued, rig.connection.queued_bytes()), (9, 15 + 9 * 3));
-    assert_eq!(rig.env.queued.frames, 20 + 9 * 100);
+    let counted = QUEUE_BYTES + 20 + 9 * (overhead + 100);
+    assert_eq!(rig.env.queued.frames, counted);
     // A short one has room where a long one has none.
     assert_eq!(push(&mut rig, &keys[0][..7]), Sent::Queued);
     assert_eq!(push(&mut rig, &keys[0]), Sent::Full);
@@ -549,10 +553,10 @@ fn keys_take_up_room_like_what_they_stand_for() {
     newer.key = Some(&keys[0]);
     assert!(rig.connection.conflate(&mut newer, &mut rig.env));
     rig.connection.check_invariants();
-    assert_eq!(rig.env.queued.frames, 20 + 9 * 100 + 10);
-    rig.connection.close_slow(&mut rig.env);
+    assert_eq!(rig.env.queued.frames, counted + overhead + 10);
+    rig.connection.close_slow(usize::MAX, &mut rig.env);
     rig.connection.check_invariants();
-    assert!(rig.env.queued.frames < 60, "they go with what they stand for");
+    assert!(rig.env.queued.frames < QUEUE_BYTES + 60, "they go with what they stand for");
     rig.connection.release(&mut rig.env);
     assert_eq!(rig.env.queued.frames, 0);
 }

@@ -66,7 +66,7 @@ pub struct Stats {
     pub users: usize,
     /// Groups with a member.
     pub groups: usize,
-    /// Bytes in all queues, which is what sockets have not taken, a shared frame counted once; HTTP responses too. What
+    /// Memory of all queues, which hold what sockets have not taken, a shared frame counted once; HTTP responses too. What
     /// this turn pushed and no socket was offered yet is in no queue.
     pub queued_bytes: usize,
     /// Memory of unfinished messages, heads and bodies: at most `inbound_total_bytes_max`, and what one read brings.
@@ -76,6 +76,8 @@ pub struct Stats {
     /// Messages since the start that a full queue did not take, each counted once a reader; responses too, where the
     /// connection was ended for want of room.
     pub dropped: u64,
+    /// Those of them whose reader was closed: [`SlowReader::Close`](crate::SlowReader).
+    pub dropped_by_close: u64,
     /// Messages that a full queue took in the place of an unsent older one: [`SlowReader::Conflate`](crate::SlowReader).
     pub conflated: u64,
     /// Messages not sent because they are longer than `queue_bytes_max`.
@@ -175,6 +177,7 @@ impl Core {
             inbound_bytes: self.table.env.inbound.bytes(),
             traffic: counts.traffic,
             dropped: counts.dropped,
+            dropped_by_close: counts.dropped_by_close,
             conflated: counts.conflated,
             too_large: counts.too_large,
             pings: counts.pings,

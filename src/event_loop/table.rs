@@ -14,7 +14,6 @@ use crate::event_loop::listener::Kind;
 use crate::event_loop::slots::SlotSet;
 use crate::event_loop::socket::Socket;
 use crate::fd::Fd;
-use crate::limits::SlowReader;
 use crate::message::Outcome;
 use crate::peer::Peer;
 
@@ -57,15 +56,19 @@ pub struct Table {
     generations: Vec<u32>,
     pub env: Env,
     /// Connections that may have something to write, or an end to come to.
-    dirty: Vec<u32>,
+    pub(super) dirty: Vec<u32>,
     /// A spare list, kept for its memory.
     answering: Vec<u32>,
     /// Connections that were closed because their reader turned out too slow, with their end, for the core to record.
     slow: Vec<(u32, Event<'static>)>,
     /// What queues held when every socket had last been offered what there was for it.
-    held: usize,
+    pub(super) held: usize,
     /// Connections that may hold an unfinished message, head or body.
     pub(super) unfinished: SlotSet,
+    /// Connections that may have a queue. One that got it since the last flush is in `dirty`.
+    pub(super) queued: SlotSet,
+    /// Pushes that pay for themselves before the holders are looked through again, for the last look freed little.
+    pub(super) unsearched: usize,
     /// Slots that will never be used again.
     retired: usize,
     /// Control connections among those there are.
@@ -97,6 +100,8 @@ impl Table {
             slow: Vec::new(),
             held: 0,
             unfinished: SlotSet::default(),
+            queued: SlotSet::default(),
+            unsearched: 0,
             retired: 0,
             control: 0,
             places: Places::default(),
@@ -234,6 +239,7 @@ impl Table {
         self.touch(slot);
         if self.env.is_over_total(0) {
             self.write(slot);
+            self.relieve(None);
         }
     }
 
@@ -269,6 +275,11 @@ impl Table {
         !self.slow.is_empty()
     }
 
+    /// Whether the connection at `slot` was.
+    pub fn has_slow_at(&self, slot: u32) -> bool {
+        self.slow.iter().any(|(slow, _)| *slow == slot)
+    }
+
     /// Readers found too slow since the last call, and how their connection ended.
     pub fn pop_slow(&mut self) -> Option<(u32, Event<'static>)> {
         self.slow.pop()
@@ -289,13 +300,14 @@ impl Table {
                 }
                 // What its socket does not take would be over the bound.
                 if self.env.is_over_total(entry.connection.fresh_bytes()) {
-                    return self.relieve(slot);
+                    return self.make_room(slot);
                 }
                 if outbound.bytes() > EAGER_BYTES {
                     self.write(slot);
                 }
                 Outcome::Queued
             }
+            Sent::NotOpen if self.has_slow() => self.push_to_closed(slot),
             Sent::NotOpen => Outcome::Gone,
             Sent::TooLarge => {
                 self.env.counts.too_large += 1;
@@ -303,84 +315,6 @@ impl Table {
             }
             Sent::Full => self.push_to_full(slot, outbound),
         }
-    }
-
-    #[cold]
-    fn push_to_full(&mut self, slot: u32, outbound: &mut Outbound<'_>) -> Outcome {
-        if self.env.is_over_total(outbound.bytes()) {
-            self.relieve_all();
-        }
-        if !self.write(slot) {
-            // It is not slow but broken, which the flush at the turn's end finds out again.
-            self.touch(slot);
-            self.env.counts.dropped += 1;
-            return Outcome::Dropped;
-        }
-        let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
-        match entry.connection.send(outbound, env) {
-            Sent::Queued => {
-                let is_over = env.is_over_total(entry.connection.fresh_bytes());
-                self.touch(slot);
-                return if is_over { self.relieve(slot) } else { Outcome::Queued };
-            }
-            Sent::Full | Sent::TooLarge => match env.limits.slow_reader {
-                SlowReader::Close => self.close_slow(slot),
-                SlowReader::DropNewest => {}
-                SlowReader::Conflate => {
-                    if entry.connection.conflate(outbound, env) {
-                        env.counts.conflated += 1;
-                        return Outcome::Queued;
-                    }
-                }
-            },
-            // What it had before was too much for it, and for all.
-            Sent::NotOpen => {}
-        }
-        self.env.counts.dropped += 1;
-        Outcome::Dropped
-    }
-
-    /// All queues together would be over their bound with a message to a connection that had none waiting: it goes out
-    /// now. A reader that does not take it is too slow for such a day, and the policy applies; but half a message cannot
-    /// be dropped, nor one that was said to be queued (they may come together, for the keys of what is fresh are counted
-    /// only once that is in a queue), so these end the connection whatever the policy.
-    #[cold]
-    fn relieve(&mut self, slot: u32) -> Outcome {
-        self.relieve_all();
-        self.offer(slot);
-        let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
-        if !env.is_over_total(0) || !entry.connection.is_behind() {
-            return Outcome::Queued;
-        }
-        let drops = env.limits.slow_reader != SlowReader::Close;
-        if !(drops && entry.connection.take_back(env)) {
-            self.close_slow(slot);
-        }
-        self.env.counts.dropped += 1;
-        Outcome::Dropped
-    }
-
-    /// Offers every socket what is queued for it, once a good part of the bound has come since that was last done: it waits
-    /// because the turn is long, and not because readers are slow. Where each push made room for itself alone, a handler
-    /// with much to push would make a system call for each.
-    fn relieve_all(&mut self) {
-        if self.env.queued.frames.saturating_sub(self.held) < self.env.limits.queue_total_bytes_max / 4 {
-            return;
-        }
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for &slot in &dirty {
-            // What is fresh takes up no room, and would if its socket refused it. An answer is written after what it
-            // speaks of: at the turn's end.
-            let has_queue = |entry: &Entry| !entry.connection.is_http() && entry.connection.fresh_bytes() == 0;
-            if self.get(slot).is_some_and(has_queue) {
-                // A socket that is broken is found out again at the flush.
-                self.offer(slot);
-            }
-        }
-        // Whoever came to be listed meanwhile stands behind those.
-        dirty.append(&mut self.dirty);
-        self.dirty = dirty;
-        self.held = self.env.queued.frames;
     }
 
     /// Takes note that all that was listed has been offered to its sockets.
@@ -391,9 +325,9 @@ impl Table {
 
     /// Ends a connection whose reader is too slow. What it held is free at once: others may need the room.
     #[cold]
-    fn close_slow(&mut self, slot: u32) {
+    pub(super) fn close_slow(&mut self, slot: u32, kept_max: usize) {
         let Some((entry, env)) = self.get_mut(slot) else { return };
-        let event = entry.connection.close_slow(env);
+        let event = entry.connection.close_slow(kept_max, env);
         self.slow.extend(event.map(|event| (slot, event)));
         self.touch(slot);
     }
@@ -453,24 +387,15 @@ impl Table {
             }
             Next::Stay => {}
         }
-        Flushed::Stays { may_resume: !wanted_read && entry.connection.wants_read() }
-    }
-
-    /// Writes what the connection has. What a socket refuses is in a queue only now: where that is too much for all
-    /// queues together, the connection ends, whatever the policy, for the messages were said to be queued and none of
-    /// them can be dropped. `false`: the socket broke.
-    fn write(&mut self, slot: u32) -> bool {
-        let was_untried = self.get(slot).is_some_and(|entry| entry.connection.is_untried());
-        let is_whole = self.offer(slot);
-        if was_untried && self.env.is_over_total(0) && self.get(slot).is_some_and(|entry| entry.connection.is_behind())
-        {
-            self.close_slow(slot);
+        let (may_resume, has_queue) = (!wanted_read && entry.connection.wants_read(), entry.connection.has_queue());
+        if has_queue {
+            self.queued.insert(slot);
         }
-        is_whole
+        Flushed::Stays { may_resume }
     }
 
     /// Writes until the queue is empty, the socket full, or the turn's share used up. `false`: the socket broke.
-    fn offer(&mut self, slot: u32) -> bool {
+    pub(super) fn offer(&mut self, slot: u32) -> bool {
         for _ in 0..WRITES_PER_TURN_MAX {
             let Some(entry) = self.entries.get_mut(slot as usize) else { return true };
             let Some(socket) = &entry.socket else { return true };

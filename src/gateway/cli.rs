@@ -282,10 +282,15 @@ pub struct Bounds {
         default_value_t = Size(Limits::default().queue_bytes_max))]
     pub queue_bytes_max: Size,
 
-    /// What may wait for all of them, in bytes
+    /// Memory of what waits for all of them, in bytes; over it, the longest queues are cut by --slow-reader
     #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_TOTAL_BYTES_MAX",
         default_value_t = Size(Limits::default().queue_total_bytes_max))]
     pub queue_total_bytes_max: Size,
+
+    /// What one queue may hold that no other takes from it, in bytes; among many queues, their share of half the total
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_BYTES_MIN",
+        default_value_t = Size(Limits::default().queue_bytes_min))]
+    pub queue_bytes_min: Size,
 
     /// What a reader gets that is over its bound: `close` with 1013, `drop_newest` message, or `conflate` those of one key
     #[arg(long, value_name = "POLICY", env = "FDPUSH_SLOW_READER", default_value = "close")]
@@ -545,6 +550,7 @@ impl Serve {
             close_wait_max: bounds.close_wait_max.0,
             queue_bytes_max: bounds.queue_bytes_max.0,
             queue_total_bytes_max: bounds.queue_total_bytes_max.0,
+            queue_bytes_min: bounds.queue_bytes_min.0,
             write_time_max: bounds.write_time_max.0,
             slow_reader: bounds.slow_reader.into(),
             read_budget_bytes: bounds.read_budget_bytes.0,

@@ -65,7 +65,7 @@ pub struct Snapshot {
     pub queue_bytes: usize,
     /// Memory of unfinished messages, heads and bodies.
     pub inbound_bytes: usize,
-    /// Messages that slow readers did not get, by what was done: `drop_newest`, `conflate`, `too_large`.
+    /// Messages that slow readers did not get, by what was done: `close`, `drop_newest`, `conflate`, `too_large`.
     pub drops: BTreeMap<&'static str, u64>,
     pub heartbeats_missed: u64,
     pub turns: Durations,

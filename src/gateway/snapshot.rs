@@ -45,7 +45,8 @@ pub fn of(stats: &Stats, datagrams: ingress::Counts, webhook: webhook::Stats, ho
         queue_bytes: stats.queued_bytes,
         inbound_bytes: stats.inbound_bytes,
         drops: BTreeMap::from([
-            ("drop_newest", stats.dropped),
+            ("close", stats.dropped_by_close),
+            ("drop_newest", stats.dropped - stats.dropped_by_close),
             ("conflate", stats.conflated),
             ("too_large", stats.too_large),
         ]),

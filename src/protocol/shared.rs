@@ -41,6 +41,9 @@ fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The memory of a shared frame besides its bytes: its counts, and the overhead of the allocator.
+pub const FRAME_BYTES: usize = size_of::<Inner>() + 32;
+
 /// A frame in the queues of one loop.
 ///
 /// It counts the queues that it is in, so that its memory is accounted once.
@@ -60,9 +63,14 @@ enum Bytes {
 }
 
 impl SharedFrame {
-    /// Encodes a message.
-    pub fn encode(opcode: Opcode, payload: &[u8]) -> SharedFrame {
-        SharedFrame::new(Bytes::Encoded(encode(opcode, payload)))
+    /// Encodes a message. Returns `None` if the allocation fails.
+    pub fn encode(opcode: Opcode, payload: &[u8]) -> Option<SharedFrame> {
+        let header = ServerHeader::new(opcode, payload.len());
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(header.bytes() + payload.len()).ok()?;
+        header.append_to(&mut bytes);
+        bytes.extend_from_slice(payload);
+        Some(SharedFrame::new(Bytes::Encoded(bytes)))
     }
 
     /// Shares a frame that is already encoded.
@@ -84,7 +92,7 @@ impl SharedFrame {
     pub fn enter_queue(&self) -> usize {
         let queues = self.0.queues.get();
         self.0.queues.set(queues + 1);
-        if queues == 0 { self.as_bytes().len() } else { 0 }
+        if queues == 0 { self.as_bytes().len() + FRAME_BYTES } else { 0 }
     }
 
     /// Records that one queue released the frame.
@@ -93,7 +101,12 @@ impl SharedFrame {
     pub fn leave_queue(&self) -> usize {
         let queues = self.0.queues.get() - 1;
         self.0.queues.set(queues);
-        if queues == 0 { self.as_bytes().len() } else { 0 }
+        if queues == 0 { self.as_bytes().len() + FRAME_BYTES } else { 0 }
+    }
+
+    /// The share of its memory that each of its queues is charged.
+    pub fn charge(&self) -> usize {
+        (self.as_bytes().len() + FRAME_BYTES) / self.0.queues.get().max(1) as usize
     }
 
     fn new(bytes: Bytes) -> SharedFrame {
@@ -115,10 +128,12 @@ mod tests {
     #[test]
     fn shared_memory_is_counted_once() {
         let frame = SharedFrame::from_frame(&Frame::text("hello"));
-        assert_eq!(frame.enter_queue(), 7);
+        let whole = 7 + FRAME_BYTES;
+        assert_eq!(frame.enter_queue(), whole);
         assert_eq!(frame.enter_queue(), 0);
+        assert_eq!(frame.charge(), whole / 2);
         assert_eq!(frame.leave_queue(), 0);
-        assert_eq!(frame.leave_queue(), 7);
-        assert_eq!(frame.enter_queue(), 7);
+        assert_eq!(frame.leave_queue(), whole);
+        assert_eq!(frame.enter_queue(), whole);
     }
 }

@@ -169,11 +169,9 @@ impl Server {
         let limits = &self.env.limits;
         let (life, ledger) = self.oracle.account(fd);
         let (queued, bytes) = (life.lane.held_bytes(), 2);
-        let all = ledger.total + life.lane.fresh_bytes() + bytes;
-        let is_over_total = queued > 0 && all > limits.queue_total_bytes_max;
         let expected = match life.is_open() {
             false => Sent::NotOpen,
-            true if queued + bytes > limits.queue_bytes_max || is_over_total => Sent::Full,
+            true if queued > 0 && queued + bytes > limits.queue_bytes_max => Sent::Full,
             true => Sent::Queued,
         };
         assert_eq!(sent, expected, "{fd} was pinged with {queued} bytes queued");

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
 use fdpush::Limits;
-use fdpush::sim::Tick;
+use fdpush::sim::{FRAME_BYTES, KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES, Tick};
 
 /// Numbers a push, whomever it goes to. Its payload says which it is.
 pub type PushId = u64;
@@ -50,6 +50,8 @@ pub struct Lane {
     segments: VecDeque<Segment>,
     /// Whether they are in a queue, and counted: not while the connection has them in the journal.
     is_queued: bool,
+    /// Whether its queue counts as HTTP's.
+    is_http: bool,
     /// How much of the first segment is written.
     sent: usize,
     /// Unwritten bytes.
@@ -97,8 +99,14 @@ pub struct Posted {
 impl Posted {
     /// What it takes up in a queue of its own.
     pub fn held_bytes(&self) -> usize {
-        self.bytes + self.key.as_ref().map_or(0, String::len)
+        let is_apart = self.key.is_some() || (self.to_many && self.bytes > COPIED_BYTES_MAX);
+        self.bytes + if is_apart { overhead(self.key.as_ref()) } else { 0 }
     }
+}
+
+/// What a frame of its own takes up besides its bytes.
+fn overhead(key: Option<&String>) -> usize {
+    SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |key| KEY_BYTES + key.len())
 }
 
 impl Segment {
@@ -116,14 +124,27 @@ impl Segment {
             *queues == 1
         });
         if is_first {
-            ledger.total += self.bytes;
+            ledger.total += self.bytes + self.frame_bytes();
         }
-        ledger.total += self.key_bytes();
+        ledger.total += self.overhead() - self.frame_bytes();
     }
 
-    /// Of its key, which takes memory, too.
-    fn key_bytes(&self) -> usize {
-        self.key.as_ref().map_or(0, String::len)
+    /// What it takes up besides its bytes.
+    fn overhead(&self) -> usize {
+        if self.shared.is_some() { overhead(self.key.as_ref()) } else { 0 }
+    }
+
+    fn frame_bytes(&self) -> usize {
+        if self.shared.is_some() { FRAME_BYTES } else { 0 }
+    }
+
+    /// What its queue is charged for it: of a shared frame, its part.
+    fn charge(&self, ledger: &Ledger) -> usize {
+        match self.shared {
+            _ if self.is_raw => 0,
+            None => self.bytes,
+            Some(id) => (self.bytes + FRAME_BYTES) / ledger.shared[&id] as usize + self.overhead() - FRAME_BYTES,
+        }
     }
 
     /// The memory that goes when this leaves its queue.
@@ -132,12 +153,12 @@ impl Segment {
             *if self.is_raw { &mut ledger.http } else { &mut ledger.total } -= self.bytes;
             return;
         };
-        ledger.total -= self.key_bytes();
+        ledger.total -= self.overhead() - FRAME_BYTES;
         let queues = ledger.shared.get_mut(&id).expect("a shared frame is counted");
         *queues -= 1;
         if *queues == 0 {
             ledger.shared.remove(&id);
-            ledger.total -= self.bytes;
+            ledger.total -= self.bytes + FRAME_BYTES;
         }
     }
 
@@ -156,10 +177,30 @@ impl Lane {
         self.bytes
     }
 
-    /// Those, and the keys of what is queued.
+    /// Those, and what the queue takes up besides.
     pub fn held_bytes(&self) -> usize {
-        let keys = if self.is_queued { self.segments.iter().map(Segment::key_bytes).sum() } else { 0 };
-        self.bytes + keys
+        let overhead = if self.is_queued { self.segments.iter().map(Segment::overhead).sum() } else { 0 };
+        self.bytes + overhead
+    }
+
+    /// What it is charged of what all queues hold.
+    pub fn charge(&self, ledger: &Ledger) -> usize {
+        if !self.is_queued {
+            return 0;
+        }
+        let own = if self.is_http { 0 } else { QUEUE_BYTES };
+        own + self.segments.iter().map(|segment| segment.charge(ledger)).sum::<usize>()
+    }
+
+    /// Of that, what it shares with no other.
+    pub fn own_charge(&self) -> usize {
+        let own = |segment: &&Segment| segment.shared.is_none() && !segment.is_raw;
+        if self.is_queued { self.segments.iter().filter(own).map(|segment| segment.bytes).sum() } else { 0 }
+    }
+
+    /// Whether it has a queue.
+    pub fn has_queue(&self) -> bool {
+        self.is_queued
     }
 
     /// Unwritten bytes that take no memory of their own.
@@ -172,19 +213,17 @@ impl Lane {
         !self.is_behind && self.segments.back().is_some_and(|last| !last.is_raw)
     }
 
-    /// Bytes in its queue that nobody judged: of control frames, and what the wire has yet to be offered.
-    pub fn unjudged_bytes(&self) -> usize {
-        let is_untried = self.is_untried();
-        let all = |segment: &Segment| segment.bytes + segment.key_bytes();
-        let bytes = |segment: &Segment| if is_untried { all(segment) } else { segment.control };
-        if self.is_queued { self.segments.iter().map(bytes).sum() } else { 0 }
+    /// Bytes in its queue for which nobody asked whether there is room: control frames, and the queue for them.
+    pub fn unasked_bytes(&self) -> usize {
+        let control: usize = self.segments.iter().map(|segment| segment.control).sum();
+        if self.is_queued && control > 0 { control + QUEUE_BYTES } else { 0 }
     }
 
     /// Where the connection has its `bytes`: of these, `fresh` are in the journal.
     pub fn observe(&mut self, bytes: usize, fresh: usize, ledger: &mut Ledger) {
         assert!(fresh == 0 || (fresh == bytes && !self.is_queued), "{fresh} of {bytes} bytes left a queue");
         if bytes > 0 && fresh == 0 {
-            self.enter_queue(ledger);
+            self.enter_queue(false, ledger);
         }
     }
 
@@ -212,7 +251,7 @@ impl Lane {
         assert!(bytes >= self.bytes, "output vanished");
         if bytes > self.bytes {
             let grown = bytes - self.bytes;
-            self.enter_queue(ledger);
+            self.enter_queue(true, ledger);
             let run = self.run(0, true);
             run.bytes += grown;
             run.frames.push_back((Due::Raw, grown));
@@ -255,7 +294,7 @@ impl Lane {
             self.push_control(due, ledger);
             return false;
         }
-        self.enter_queue(ledger);
+        self.enter_queue(false, ledger);
         let bytes = 2 + payload.len();
         let skipped = usize::from(self.sent > 0);
         let unsent = self.segments.iter_mut().skip(skipped).find(|segment| segment.is_pong);
@@ -286,12 +325,8 @@ impl Lane {
             return false;
         }
         let bytes = self.bytes - segment.bytes + posted.bytes;
-        let taken = if ledger.shared.contains_key(&posted.id) { 0 } else { posted.bytes };
-        let is_last = segment.shared.is_some_and(|older| ledger.shared.get(&older) == Some(&1));
-        let given = if is_last { segment.bytes } else { 0 };
-        let is_over_total = taken > given && ledger.total > limits.queue_total_bytes_max;
         let is_over = bytes > self.bytes && bytes + keys > limits.queue_bytes_max;
-        if is_over || is_over_total {
+        if is_over {
             return false;
         }
         segment.release(ledger);
@@ -301,21 +336,45 @@ impl Lane {
         true
     }
 
-    /// A message is taken back. `false`: some of it is written, or it is not all there is.
-    pub fn take_back(&mut self, id: PushId, ledger: &mut Ledger) -> bool {
-        let mut frames = self.segments.iter().flat_map(|segment| &segment.frames);
-        if self.sent > 0 || !frames.all(|(due, _)| *due == Due::Message(id)) {
-            return false;
+    /// So many messages are dropped, the newest first. What is written of one stays.
+    pub fn drop_newest(&mut self, count: usize, ledger: &mut Ledger) {
+        for _ in 0..count {
+            let begun = self.segments.front().is_some_and(|first| first.flown < self.sent);
+            let is_message = |(index, frame, due): &(usize, usize, &Due)| {
+                matches!(due, Due::Message(_)) && !(begun && (*index, *frame) == (0, 0))
+            };
+            let mut frames = self.segments.iter().enumerate().flat_map(|(index, segment)| {
+                segment.frames.iter().enumerate().map(move |(frame, (due, _))| (index, frame, due))
+            });
+            let newest = frames.rfind(is_message);
+            let (index, frame, _) = newest.expect("no more is dropped than there is");
+            let segment = &mut self.segments[index];
+            let (_, bytes) = segment.frames.remove(frame).expect("just found");
+            self.bytes -= bytes;
+            if segment.shared.is_some() {
+                let segment = self.segments.remove(index).expect("just found");
+                segment.release(ledger);
+                continue;
+            }
+            segment.bytes -= bytes;
+            ledger.total -= bytes;
+            if segment.frames.is_empty() {
+                // Of the first, what is written goes with it.
+                ledger.total -= segment.bytes;
+                self.segments.remove(index);
+                self.sent = if index == 0 { 0 } else { self.sent };
+            }
         }
-        self.drain(0, ledger);
-        (self.bytes, self.is_full, self.is_behind, self.stalled_since) = (0, false, false, None);
-        true
+        self.leave_queue(ledger);
+        if !self.is_queued {
+            (self.is_full, self.is_behind, self.stalled_since) = (false, false, None);
+        }
     }
 
     /// The wire took `count` bytes, and is full if it was offered more.
     pub fn written(&mut self, count: usize, is_full: bool, now: Tick, ledger: &mut Ledger) {
         if count < self.bytes {
-            self.enter_queue(ledger);
+            self.enter_queue(false, ledger);
         }
         self.sent += count;
         self.bytes -= count;
@@ -338,7 +397,7 @@ impl Lane {
             }
             self.segments.pop_front();
         }
-        self.is_queued &= !self.segments.is_empty();
+        self.leave_queue(ledger);
         self.is_full = is_full;
         self.is_behind |= is_full;
         self.is_taking |= count > 0;
@@ -374,7 +433,7 @@ impl Lane {
                 ledger.total -= mem::take(&mut self.sent);
             }
         }
-        self.is_queued &= !self.segments.is_empty();
+        self.leave_queue(ledger);
         self.bytes = self.segments.iter().map(|segment| segment.bytes).sum::<usize>() - self.sent;
     }
 
@@ -385,11 +444,25 @@ impl Lane {
         (self.bytes, self.sent) = (0, 0);
     }
 
-    /// What it owes takes memory from here on.
-    fn enter_queue(&mut self, ledger: &mut Ledger) {
+    /// What it owes takes memory from here on. It `begins_raw` where nothing is owed yet but HTTP.
+    fn enter_queue(&mut self, begins_raw: bool, ledger: &mut Ledger) {
         if !mem::replace(&mut self.is_queued, true) {
+            self.is_http = self.segments.front().map_or(begins_raw, |first| first.is_raw);
+            *self.counted_in(ledger) += QUEUE_BYTES;
             self.segments.iter().for_each(|segment| segment.enter(ledger));
         }
+    }
+
+    /// Where nothing is left, there is no queue.
+    fn leave_queue(&mut self, ledger: &mut Ledger) {
+        if self.is_queued && self.segments.is_empty() {
+            self.is_queued = false;
+            *self.counted_in(ledger) -= QUEUE_BYTES;
+        }
+    }
+
+    fn counted_in<'l>(&self, ledger: &'l mut Ledger) -> &'l mut usize {
+        if self.is_http { &mut ledger.http } else { &mut ledger.total }
     }
 
     /// Drops all segments but so many.
@@ -399,7 +472,7 @@ impl Lane {
                 segment.release(ledger);
             }
         }
-        self.is_queued &= kept > 0;
+        self.leave_queue(ledger);
     }
 
     fn append(&mut self, frame: (Due, usize), ledger: &mut Ledger) {

@@ -44,8 +44,13 @@ impl Server {
         assert_eq!(message.bytes(), posted.bytes, "length on the wire");
         let mut reached = Vec::new();
         for &slot in slots {
-            if self.push(slot, &mut message, &posted) != Outcome::Gone {
-                reached.push(self.slots.fd_of(slot));
+            let fd = self.slots.fd_of(slot);
+            let outcome = self.push(slot, &mut message, &posted);
+            // One that was closed to make room for what others were sent before counts as dropped.
+            let was_closed = self.oracle.lives.get(&fd).is_some_and(|life| life.closed_at == Some(self.env.now));
+            let is_closed_for_others = outcome == Outcome::Gone && was_closed;
+            if outcome != Outcome::Gone || (is_closed_for_others && intended.binary_search(&fd).is_ok()) {
+                reached.push(fd);
             }
         }
         reached.sort_unstable();
@@ -56,11 +61,8 @@ impl Server {
         match self.send(slot, message, posted) {
             Sent::Queued => {
                 self.touch(slot);
-                if self.would_be_over(slot) {
-                    return self.relieve(slot, posted);
-                }
                 hit("push: queued");
-                Outcome::Queued
+                self.make_room(slot)
             }
             Sent::NotOpen => Outcome::Gone,
             Sent::TooLarge => {
@@ -81,7 +83,7 @@ impl Server {
             Sent::Queued => {
                 self.touch(slot);
                 hit("push: queued after a write");
-                return if self.would_be_over(slot) { self.relieve(slot, posted) } else { Outcome::Queued };
+                return self.make_room(slot);
             }
             Sent::NotOpen => {
                 hit("push: ended by what it had before");
@@ -90,27 +92,20 @@ impl Server {
             Sent::Full | Sent::TooLarge => {}
         }
         let (limits, lane) = (&self.env.limits, &self.oracle.lives[&self.slots.fd_of(slot)].lane);
-        let is_over_total = self.oracle.ledger.total + posted.held_bytes() > limits.queue_total_bytes_max;
-        let is_over = lane.held_bytes() + posted.held_bytes() > limits.queue_bytes_max || is_over_total;
+        let is_over = lane.held_bytes() + posted.held_bytes() > limits.queue_bytes_max;
         assert!(lane.bytes() > 0 && lane.fresh_bytes() == 0 && is_over, "who is called slow has a queue, and no room");
         match self.env.limits.slow_reader {
-            SlowReader::Close => self.close_slow(slot),
+            SlowReader::Close => self.close_slow(slot, usize::MAX),
             SlowReader::DropNewest => hit("push: dropped"),
             SlowReader::Conflate => {
                 if self.conflate(slot, message, posted) {
                     hit("push: conflated");
-                    return Outcome::Queued;
+                    return self.make_room(slot);
                 }
                 hit("push: dropped, not conflated");
             }
         }
         Outcome::Dropped
-    }
-
-    /// Whether there is no room for what the connection has, should its wire not take it.
-    fn would_be_over(&self, slot: u32) -> bool {
-        let lane = &self.oracle.lives[&self.slots.fd_of(slot)].lane;
-        self.oracle.ledger.total + lane.fresh_bytes() > self.env.limits.queue_total_bytes_max
     }
 
     /// Asks the connection, having foretold its answer.
@@ -120,9 +115,8 @@ impl Server {
         let (life, ledger) = self.oracle.account(fd);
         let limits = &self.env.limits;
         let queued = life.lane.bytes();
-        let all = ledger.total + life.lane.fresh_bytes() + posted.held_bytes();
         let held = life.lane.held_bytes() + posted.held_bytes();
-        let is_over = queued > 0 && (held > limits.queue_bytes_max || all > limits.queue_total_bytes_max);
+        let is_over = queued > 0 && held > limits.queue_bytes_max;
         let expected = match posted.bytes {
             _ if !life.is_open() => Sent::NotOpen,
             bytes if bytes > limits.queue_bytes_max => Sent::TooLarge,
@@ -150,46 +144,18 @@ impl Server {
         is_conflated
     }
 
-    fn relieve(&mut self, slot: u32, posted: &Posted) -> Outcome {
-        hit("all queues over their bound");
-        self.offer(slot);
-        let is_behind = self.oracle.lives[&self.slots.fd_of(slot)].lane.is_behind;
-        if self.oracle.ledger.total <= self.env.limits.queue_total_bytes_max || !is_behind {
-            return Outcome::Queued;
-        }
-        let drops = self.env.limits.slow_reader != SlowReader::Close;
-        if !(drops && self.take_back(slot, posted)) {
-            self.close_slow(slot);
-        }
-        Outcome::Dropped
-    }
-
-    /// Takes a message back of which nothing is written. It is nearly always the only one, for where others wait, there is
-    /// no room for it; but the keys of what is fresh are only counted once that is in a queue.
-    fn take_back(&mut self, slot: u32, posted: &Posted) -> bool {
-        let fd = self.slots.fd_of(slot);
-        let Some(entry) = self.slots.get_mut(slot) else { return false };
-        let is_taken = entry.connection.take_back(&mut self.env);
-        let (life, ledger) = self.oracle.account(fd);
-        assert_eq!(is_taken, life.lane.take_back(posted.id, ledger), "{fd} takes back {posted:?}");
-        self.compare(slot);
-        if is_taken {
-            hit("push: taken back");
-        }
-        is_taken
-    }
-
     /// A reader is too slow: it is closed, or dropped if there is no room for its close frame either.
-    fn close_slow(&mut self, slot: u32) {
+    pub fn close_slow(&mut self, slot: u32, kept_max: usize) {
         let fd = self.slots.fd_of(slot);
         let Some(entry) = self.slots.get_mut(slot) else { return };
-        let event = entry.connection.close_slow(&mut self.env);
+        let event = entry.connection.close_slow(kept_max, &mut self.env);
         let (life, ledger) = self.oracle.account(fd);
         let was_open = life.is_open();
         if was_open {
             life.lane.truncate(ledger);
         }
-        if was_open && ledger.total <= self.env.limits.queue_total_bytes_max {
+        let has_room = ledger.total <= self.env.limits.queue_total_bytes_max && life.lane.charge(ledger) <= kept_max;
+        if was_open && has_room {
             let (code, reason) = (CloseCode::TRY_AGAIN_LATER, "reading too slowly");
             self.judge_close(slot, &event, code, reason, Cause::SlowConsumer);
         } else {
@@ -258,21 +224,15 @@ impl Server {
         self.record_end(slot, event);
     }
 
-    /// Writes, and ends a connection that is left with what there is no room for. `false`: the socket broke.
+    /// Writes, and has the largest holders pay for what is left. `false`: the socket broke.
     pub fn write(&mut self, slot: u32) -> bool {
-        let fd = self.slots.fd_of(slot);
-        let was_untried = self.oracle.life(fd).lane.is_untried();
         let is_whole = self.offer(slot);
-        let is_behind = self.oracle.life(fd).lane.is_behind;
-        if was_untried && is_behind && self.oracle.ledger.total > self.env.limits.queue_total_bytes_max {
-            hit("a turn left more than there is room for");
-            self.close_slow(slot);
-        }
+        self.relieve(None);
         is_whole
     }
 
     /// Writes until the queue is empty, the socket full, or the turn's share used up. `false`: the socket broke.
-    fn offer(&mut self, slot: u32) -> bool {
+    pub fn offer(&mut self, slot: u32) -> bool {
         let fd = self.slots.fd_of(slot);
         for _ in 0..WRITES_PER_TURN_MAX {
             let Some(entry) = self.slots.get_mut(slot) else { return true };

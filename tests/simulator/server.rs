@@ -9,7 +9,7 @@ use std::mem;
 use std::rc::Rc;
 
 use fdpush::sim::{Departed, Env, Event, Owner, Queued, Registry, Tick};
-use fdpush::{Fd, SecondLogin, SlowReader, State};
+use fdpush::{Fd, SecondLogin, State};
 
 use crate::clock::Clock;
 use crate::coverage::hit;
@@ -109,13 +109,11 @@ impl Server {
         accepted
     }
 
-    /// What waits keeps to its bound, but for control frames and a message that took an older one's place.
+    /// What waits keeps to its bound, but for control frames.
     fn check_bound(&self) {
-        let limits = &self.env.limits;
-        let unjudged: usize = self.oracle.lives.values().map(|life| life.lane.unjudged_bytes()).sum();
-        let conflated = if limits.slow_reader == SlowReader::Conflate { limits.queue_bytes_max } else { 0 };
-        let (total, total_max) = (self.oracle.ledger.total, limits.queue_total_bytes_max);
-        assert!(total <= total_max + unjudged + conflated, "{total} bytes queued, {unjudged} unasked");
+        let unasked: usize = self.oracle.lives.values().map(|life| life.lane.unasked_bytes()).sum();
+        let (total, total_max) = (self.oracle.ledger.total, self.env.limits.queue_total_bytes_max);
+        assert!(total <= total_max + unasked, "{total} bytes queued, {unasked} unasked");
     }
 
     /// Whether a turn would find work without waiting.

@@ -68,6 +68,7 @@ fn limits(rng: &mut Rng) -> Limits {
         close_wait_max: millis(rng, 50, 3000),
         queue_bytes_max,
         queue_total_bytes_max: queue_bytes_max * *rng.pick(&[2, 10, 1000]),
+        queue_bytes_min: *rng.pick(&[1, 500, 65_536]),
         write_time_max: millis(rng, 100, 5000),
         slow_reader: *rng.pick(&[SlowReader::Close, SlowReader::DropNewest, SlowReader::Conflate]),
         ..Limits::default()

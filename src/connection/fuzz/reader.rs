@@ -147,7 +147,7 @@ impl Reader {
     }
 
     /// Whether the first that is due has begun to come: not so in the midst of a pong.
-    fn is_inside_due(&self) -> bool {
+    pub(super) fn is_inside_due(&self) -> bool {
         self.is_upgraded && self.bytes.first().is_some_and(|first| first & 0x0f != 10)
     }
 

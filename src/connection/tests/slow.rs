@@ -48,7 +48,7 @@ fn pages_that_nobody_reads_take_nothing_from_websockets() {
     }
     assert!(rig.env.queued.http > 10 * (64 << 10));
     assert_eq!(rig.send("hello"), Sent::Queued);
-    assert_eq!(rig.env.queued.frames, 7 + 7);
+    assert_eq!(rig.env.queued.frames, QUEUE_BYTES + 7 + 7);
     for client in &mut clients {
         client.release(&mut rig.env);
     }

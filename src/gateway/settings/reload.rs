@@ -28,6 +28,7 @@ const RELOADABLE: &[&str] = &[
     "message_bytes_max",
     "queue_bytes_max",
     "queue_total_bytes_max",
+    "queue_bytes_min",
     "slow_reader",
     "head_bytes_max",
     "headers_max",

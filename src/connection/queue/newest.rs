@@ -1,0 +1,191 @@
+//! Dropping the newest messages of a queue, for want of memory that all queues share.
+
+use std::sync::Arc;
+
+use crate::connection::queue::{Bytes, Kind, Queue, Queued, Segment, frame_end_behind};
+use crate::protocol::frame::server_frame_bytes;
+
+/// The bit of a frame's first byte that control frames have (RFC 6455 section 5.2).
+const CONTROL_BIT: u8 = 0x08;
+
+impl Queue {
+    /// Drops messages, the newest first, until the queue is charged no more than `charge_max` or only what must stay is
+    /// left: control frames, HTTP, and a frame that is half written. Returns how many it dropped.
+    pub fn drop_newest(&mut self, charge_max: usize, total: &mut Queued) -> usize {
+        let (had, mut charge, mut dropped) = (!self.segments.is_empty(), self.charge(), 0);
+        let mut has_lost_key = false;
+        // What stays, the newest first.
+        let mut stays: Vec<Segment> = Vec::new();
+        while charge > charge_max
+            && let Some(mut last) = self.segments.pop_back()
+        {
+            let sent = if self.segments.is_empty() { self.sent } else { 0 };
+            let before = last.charge();
+            match &mut last.bytes {
+                Bytes::Shared(frame) if sent == 0 => {
+                    charge -= before;
+                    self.bytes -= frame.as_bytes().len();
+                    self.overhead -= last.overhead();
+                    last.release(total);
+                    has_lost_key |= last.key.is_some();
+                    dropped += 1;
+                }
+                Bytes::Run(run) if last.kind == Kind::Frames => {
+                    let len = run.len();
+                    dropped += drop_from_run(run, sent, charge - charge_max);
+                    let freed = len - run.len();
+                    charge -= freed;
+                    self.bytes -= freed;
+                    total.frames -= freed;
+                    if !run.is_empty() {
+                        stays.push(last);
+                    }
+                }
+                Bytes::Run(_) | Bytes::Shared(_) => {
+                    let is_first_http = last.kind == Kind::Http;
+                    stays.push(last);
+                    if is_first_http {
+                        break;
+                    }
+                }
+            }
+        }
+        while let Some(segment) = stays.pop() {
+            if segment.kind == Kind::Pong {
+                self.pong = Some(self.first + self.segments.len() as u64);
+            }
+            self.segments.push_back(segment);
+        }
+        if has_lost_key {
+            self.find_keys();
+        }
+        self.shrink_lists();
+        if self.segments.front().is_some_and(|first| first.bytes.as_slice().len() == self.sent) {
+            // All behind what is written was dropped.
+            self.pop_front(total);
+            self.sent = 0;
+        } else {
+            self.handle_emptied(!had || !self.segments.is_empty(), total);
+        }
+        dropped
+    }
+
+    /// Finds the newest message of each key: an older one may be left of a key whose newest was dropped.
+    fn find_keys(&mut self) {
+        self.keys.clear();
+        for (segment, number) in self.segments.iter().zip(self.first..) {
+            if let Some(key) = &segment.key {
+                self.keys.insert(Arc::clone(key), number);
+            }
+        }
+    }
+}
+
+/// Drops messages from a run, the newest first, until it is shorter by `excess`. Of it, `sent` bytes are written. Returns
+/// how many it dropped.
+fn drop_from_run(run: &mut Vec<u8>, sent: usize, excess: usize) -> usize {
+    let begun = if sent > 0 { frame_end_behind(run, sent) } else { 0 };
+    let mut frames = Vec::new();
+    let mut at = begun;
+    while let Some(bytes) = run.get(at..).and_then(server_frame_bytes).filter(|bytes| at + bytes <= run.len()) {
+        frames.push(at..at + bytes);
+        at += bytes;
+    }
+    let (mut freed, mut dropped) = (0, 0);
+    let mut cut = run.len();
+    let mut controls = Vec::new();
+    while freed < excess
+        && let Some(frame) = frames.pop()
+    {
+        cut = frame.start;
+        match run.get(frame.clone()) {
+            Some(bytes) if bytes.first().is_some_and(|first| first & CONTROL_BIT != 0) => controls.push(bytes.to_vec()),
+            _ => {
+                freed += frame.len();
+                dropped += 1;
+            }
+        }
+    }
+    run.truncate(cut);
+    controls.iter().rev().for_each(|control| run.extend_from_slice(control));
+    run.shrink_to(run.len() / 8 * 9);
+    dropped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::queue::{Outbound, QUEUE_BYTES};
+    use crate::protocol::frame::Opcode;
+    use crate::tick::Tick;
+
+    fn bytes(queue: &Queue) -> Vec<u8> {
+        queue.segments.iter().flat_map(|segment| segment.bytes.as_slice().to_vec()).skip(queue.sent).collect()
+    }
+
+    #[test]
+    fn the_newest_messages_go_and_control_frames_and_what_is_begun_stay() {
+        for charge_max in (0..2000).step_by(7) {
+            let (mut queue, mut total) = (Queue::default(), Queued::default());
+            let long = "l".repeat(600);
+            let mut kept = Vec::new();
+            for (number, text) in ["begun", "a", &long, "b", "c", &long, "d"].into_iter().enumerate() {
+                let mut message = Outbound::message(Opcode::Text, text.as_bytes());
+                message.to_many = text.len() > 10;
+                message.key = (number % 2 == 1).then_some(text);
+                assert!(queue.push(&mut message, &mut total));
+                kept.push(Some(text));
+                if number % 2 == 0 {
+                    assert!(queue.push(&mut Outbound::message(Opcode::Ping, b"p"), &mut total));
+                    kept.push(None);
+                }
+            }
+            queue.handle_written(3, true, Tick(0), &mut total);
+            assert_eq!(total.frames, queue.charge());
+            let before = queue.charge();
+            let dropped = queue.drop_newest(charge_max, &mut total);
+            queue.check_invariants();
+            assert_eq!(total.frames, queue.charge());
+            assert!(queue.charge() <= charge_max || dropped == 6, "{} of {before}", queue.charge());
+            assert!(dropped == 0 || before > charge_max);
+            for text in kept.iter_mut().skip(1).rev().filter(|text| text.is_some()).take(dropped) {
+                *text = Some("");
+            }
+            let mut expected = Vec::new();
+            for text in kept.into_iter().filter(|text| *text != Some("")) {
+                match text {
+                    Some(text) => Outbound::message(Opcode::Text, text.as_bytes()).append_to(&mut expected),
+                    None => Outbound::message(Opcode::Ping, b"p").append_to(&mut expected),
+                }
+            }
+            assert_eq!(bytes(&queue), expected[3..], "{dropped} dropped");
+            assert_eq!(queue.bytes(), expected.len() - 3);
+            queue.clear(&mut total);
+            assert_eq!(total, Queued::default());
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_written_up_to_what_is_dropped_goes_too() {
+        let (mut queue, mut total) = (Queue::default(), Queued::default());
+        for text in ["a", "b"] {
+            queue.push(&mut Outbound::message(Opcode::Text, text.as_bytes()), &mut total);
+        }
+        queue.handle_written(3, true, Tick(0), &mut total);
+        assert_eq!(queue.drop_newest(0, &mut total), 1);
+        assert!(queue.is_empty());
+        assert_eq!(total, Queued::default());
+    }
+
+    #[test]
+    fn a_queue_of_messages_alone_can_be_dropped_whole() {
+        let (mut queue, mut total) = (Queue::default(), Queued::default());
+        for text in ["a", "b"] {
+            queue.push(&mut Outbound::message(Opcode::Text, text.as_bytes()), &mut total);
+        }
+        assert_eq!(total.frames, QUEUE_BYTES + 6);
+        assert_eq!(queue.drop_newest(0, &mut total), 2);
+        assert!(queue.is_empty());
+        assert_eq!(total, Queued::default());
+    }
+}

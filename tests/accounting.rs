@@ -1,0 +1,137 @@
+//! Memory that is counted is memory that is taken: queues held against the allocator, for messages of every size and kind.
+//!
+//! The allocator counts for all threads, so this is one test alone in its process.
+
+use std::alloc::System;
+use std::io::IoSlice;
+
+use fdpush::sim::{Connection, Env, Event, Opcode, Outbound, Sent, outbound};
+use fdpush::{Fd, Heartbeat, Limits, Origins, Peer, SlowReader, Upgrade};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// How messages come into queues.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Kind {
+    /// Each to one reader.
+    Own,
+    /// The same to all readers.
+    Shared,
+    /// Each to one reader, with a key of its own.
+    Keyed,
+}
+
+/// An open connection, whose socket is full.
+fn stalled(slot: u64, env: &mut Env) -> Connection {
+    let mut connection = Connection::new(Peer::Unix, env);
+    let mut request = UPGRADE.to_owned().into_bytes();
+    let Some(Event::Upgrade(request)) = connection.handle_bytes(&mut &mut request[..], env) else {
+        panic!("no upgrade");
+    };
+    let fd = Fd::from_u64(slot + 1).expect("a number of a connection");
+    connection.accept(fd, &Upgrade::accept(), &request, env).expect("an answer").expect("what came ahead");
+    write(&mut connection, env, usize::MAX);
+    connection
+}
+
+fn write(connection: &mut Connection, env: &mut Env, taken_max: usize) {
+    let mut slices = [IoSlice::new(&[]); 64];
+    let filled = connection.poll_slices(env, &mut slices);
+    let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+    let taken = offered.min(taken_max);
+    connection.handle_written(taken, taken < offered, env);
+}
+
+/// The memory taken since the region began.
+fn taken(region: &Region<'_, System>) -> usize {
+    let change = region.change();
+    change.bytes_allocated.saturating_sub(change.bytes_deallocated)
+}
+
+fn push(connection: &mut Connection, env: &mut Env, message: &mut Outbound<'_>) {
+    assert_eq!(connection.send(message, env), Sent::Queued);
+    // In turns of their own: the journal is a fixed cost, and in no queue.
+    write(connection, env, 0);
+    env.end_turn();
+}
+
+/// What is counted and what is taken by so many messages of so many bytes to each of some readers.
+fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize, usize) {
+    let limits = Limits {
+        queue_bytes_max: 1 << 30,
+        queue_total_bytes_max: 1 << 40,
+        slow_reader: if kind == Kind::Keyed { SlowReader::Conflate } else { SlowReader::Close },
+        ..Limits::default()
+    };
+    let mut env = Env::new(limits, Heartbeat::Off, Origins::Same);
+    let mut connections: Vec<Connection> = (0..readers as u64).map(|slot| stalled(slot, &mut env)).collect();
+    // The shared lists of a loop, of which there is one.
+    let payload = vec![b'x'; bytes];
+    let mut warm = stalled(0, &mut env);
+    push(&mut warm, &mut env, &mut outbound(Outbound::message(Opcode::Binary, &payload), true, Some("key")));
+    warm.release(&mut env);
+    assert_eq!(env.queued.frames, 0);
+
+    let region = Region::new(ALLOCATOR);
+    for number in 0..messages {
+        let key = format!("key{number}");
+        let key = (kind == Kind::Keyed).then_some(key.as_str());
+        let mut shared = outbound(Outbound::message(Opcode::Binary, &payload), kind == Kind::Shared, key);
+        for connection in &mut connections {
+            match kind {
+                Kind::Shared => {
+                    assert_eq!(connection.send(&mut shared, &mut env), Sent::Queued);
+                }
+                Kind::Own | Kind::Keyed => {
+                    push(connection, &mut env, &mut outbound(Outbound::message(Opcode::Binary, &payload), false, key));
+                }
+            }
+        }
+        connections.iter_mut().for_each(|connection| write(connection, &mut env, 0));
+        env.end_turn();
+    }
+    let (counted, taken_full) = (env.queued.frames, taken(&region));
+    let held: usize = connections.iter().map(Connection::held_bytes).sum();
+    if kind != Kind::Shared {
+        assert!(held <= counted, "{held} bytes in the bounds of queues, {counted} in that of all");
+    }
+
+    // Half of it drains, and what is left is still what is counted.
+    for connection in &mut connections {
+        let mut left = connection.queued_bytes() / 2;
+        while left > 0 && connection.handle_writable() {
+            let before = connection.queued_bytes();
+            write(connection, &mut env, left);
+            left -= before - connection.queued_bytes();
+        }
+    }
+    assert_ratio(env.queued.frames, taken(&region), &format!("half of {messages} {kind:?} of {bytes} to {readers}"));
+    connections.iter_mut().for_each(|connection| connection.release(&mut env));
+    assert_eq!(env.queued.frames, 0);
+    (counted, taken_full)
+}
+
+fn assert_ratio(counted: usize, taken: usize, what: &str) {
+    let ratio = taken as f64 / counted as f64;
+    assert!((1.0 / 1.5..=1.5).contains(&ratio), "{what}: {counted} bytes are counted, and {taken} are taken");
+}
+
+#[test]
+fn what_is_counted_and_what_is_taken_agree_within_a_half() {
+    let shapes = [(1, 20_000, 1), (1, 100, 100), (60, 10_000, 2), (60, 1, 1000), (600, 1, 1000), (600, 1000, 4)];
+    let large = [(5000, 1, 1000), (5000, 100, 20), (40_000, 20, 20), (1_000_000, 2, 20), (1_000_000, 1, 1000)];
+    for kind in [Kind::Own, Kind::Shared, Kind::Keyed] {
+        for (bytes, messages, readers) in shapes.into_iter().chain(large) {
+            if bytes * messages * readers > 100 << 20 && kind != Kind::Shared {
+                continue;
+            }
+            let (counted, taken) = measure(kind, bytes, messages, readers);
+            assert_ratio(counted, taken, &format!("{messages} {kind:?} of {bytes} to {readers}"));
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Memory that all queues share: the largest holders pay when it runs out, and no one who reads.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::raw::frame_with;
+use common::{Client, Raw, channel, report_close, serve};
+use fdpush::{Cause, Fd, Frame, Limits, Message, Outcome, SlowReader};
+
+const TOTAL_MAX: usize = 16 << 20;
+const HOGS: usize = 16;
+const READERS: usize = 50;
+const MESSAGE_BYTES: usize = 150_000;
+
+fn limits(slow_reader: SlowReader) -> Limits {
+    Limits { queue_total_bytes_max: TOTAL_MAX, slow_reader, ..Limits::default() }
+}
+
+/// Clients that read nothing hold nearly all of the bound; then clients that read get one message each, in one turn.
+fn readers_get_theirs(slow_reader: SlowReader) {
+    let (told, heard) = channel();
+    let server = serve(move |server| server.limits(limits(slow_reader)).on_close(report_close(told)));
+    let hogs: Vec<Client> = (0..HOGS).map(|_| server.connect("/")).collect();
+    let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect("/")).collect();
+    let hog_fds: Vec<Fd> = hogs.iter().map(Client::fd).collect();
+    let mut queued = 0;
+    while queued < TOTAL_MAX / 16 * 14 {
+        let fds = hog_fds.clone();
+        queued = server.ask(move |ctx| {
+            let message = vec![0; 16 << 10];
+            for (fd, number) in fds.into_iter().zip(0..) {
+                let key = format!("{number}{}", ctx.stats().queued_bytes);
+                ctx.push(fd, Message::Binary(&message).key(&key));
+            }
+            ctx.stats().queued_bytes
+        });
+    }
+    assert!(heard.so_far().is_empty());
+
+    let fds: Vec<Fd> = readers.iter().map(Client::fd).collect();
+    let (outcomes, most) = server.ask(move |ctx| {
+        let message = vec![1; MESSAGE_BYTES];
+        let mut most = 0;
+        let push = |fd| {
+            let outcome = ctx.push(fd, Message::Binary(&message));
+            most = most.max(ctx.stats().queued_bytes);
+            outcome
+        };
+        (fds.into_iter().map(push).collect::<Vec<Outcome>>(), most)
+    });
+    assert!(most <= TOTAL_MAX, "{most} bytes queued, of {TOTAL_MAX}");
+    assert_eq!(outcomes, [Outcome::Queued; READERS]);
+    for reader in &mut readers {
+        assert_eq!(reader.binary(), vec![1; MESSAGE_BYTES]);
+    }
+    for (fd, closed) in heard.so_far() {
+        assert_eq!(closed.cause, Cause::SlowConsumer);
+        assert!(hog_fds.contains(&fd), "{fd} reads");
+    }
+    let stats = server.ask(|ctx| ctx.stats());
+    match slow_reader {
+        SlowReader::Close => assert!(stats.closed > 0 && stats.closed < HOGS as u64, "{} closed", stats.closed),
+        SlowReader::DropNewest | SlowReader::Conflate => assert!(stats.dropped > 0),
+    }
+}
+
+#[test]
+fn readers_get_theirs_when_slow_ones_are_closed() {
+    readers_get_theirs(SlowReader::Close);
+}
+
+#[test]
+fn readers_get_theirs_when_slow_ones_miss_messages() {
+    readers_get_theirs(SlowReader::DropNewest);
+}
+
+#[test]
+fn readers_get_theirs_when_slow_ones_get_the_newest() {
+    readers_get_theirs(SlowReader::Conflate);
+}
+
+#[test]
+fn a_connection_that_holds_little_keeps_it_whatever_others_hold() {
+    let (told, heard) = channel();
+    let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(told)));
+    // What a client holds that reads nothing: more than its kernel takes, and less than the floor.
+    let modest = Raw::upgraded(server.address());
+    let fd = server.ask(|ctx| ctx.connections().next().expect("the first"));
+    while server.ask(move |ctx| ctx.info(fd)).expect("it is there").queued_bytes == 0 {
+        server.ask(move |ctx| ctx.push(fd, Message::Binary(&[0; 8 << 10])));
+    }
+    let hogs: Vec<Client> = (0..HOGS).map(|_| server.connect("/")).collect();
+    for _ in 0..3 {
+        let fds: Vec<Fd> = hogs.iter().map(Client::fd).collect();
+        server.ask(move |ctx| {
+            for _ in 0..64 {
+                for fd in &fds {
+                    ctx.push(*fd, Message::Binary(&[0; 64 << 10]));
+                }
+            }
+            assert!(ctx.stats().queued_bytes <= TOTAL_MAX);
+        });
+    }
+    server.wait_until("hogs are closed", |ctx| ctx.stats().closed > 0);
+    assert!(heard.so_far().iter().all(|(closed, _)| *closed != fd));
+    assert!(server.ask(move |ctx| ctx.is_open(fd)));
+    drop(modest);
+}
+
+#[test]
+fn one_large_message_to_many_who_read_closes_none_of_them() {
+    const CLIENTS: usize = 200;
+    const BYTES: usize = 1_000_000;
+    let server = serve(|server| server.limits(Limits::default()));
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect("/")).collect();
+    let frame = Frame::binary(&vec![7; BYTES]);
+    let (delivery, queued) = server.ask(move |ctx| (ctx.broadcast(&frame), ctx.stats().queued_bytes));
+    assert_eq!((delivery.matched, delivery.queued), (CLIENTS, CLIENTS));
+    assert!(queued < BYTES + CLIENTS * 1000, "{queued} bytes are counted for one frame");
+    for client in &mut clients {
+        assert_eq!(client.binary().len(), BYTES);
+    }
+    assert_eq!(server.ask(|ctx| ctx.stats().closed), 0);
+}
+
+#[test]
+fn control_frames_that_nobody_asked_for_are_bound_as_well() {
+    let limits = Limits { queue_total_bytes_max: 256 << 10, ..limits(SlowReader::DropNewest) };
+    let server = serve(|server| server.limits(limits));
+    let pings: Arc<[u8]> = frame_with(0x89, &[b'p'; 125]).repeat(8000).into();
+    // Each is answered with a pong, and none of these is read.
+    let mut clients: Vec<Raw> = (0..64).map(|_| Raw::upgraded(server.address())).collect();
+    let threads: Vec<_> = clients
+        .iter_mut()
+        .map(|client| {
+            let (mut client, pings) = (client.another(), Arc::clone(&pings));
+            std::thread::spawn(move || (0..4).all(|_| client.try_send(&pings)))
+        })
+        .collect();
+    for _ in 0..50 {
+        let queued = server.ask(|ctx| ctx.stats().queued_bytes);
+        assert!(queued <= (256 << 10) + 64 * 700, "{queued} bytes queued");
+    }
+    drop(clients);
+    threads.into_iter().for_each(|thread| _ = thread.join());
+}
