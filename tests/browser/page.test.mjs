@@ -324,6 +324,8 @@ test("a phone has no horizontal scroll, whatever is open or written", async () =
   await narrow(tab, "people");
   await tab.locator("#frames-toggle").click();
   await narrow(tab, "frames");
+  await tab.locator("#my-fd").evaluate((fd) => { fd.textContent = "fd 9007199254740991"; });
+  await narrow(tab, "the largest fd");
 });
 
 /* A scripted peer in place of the server, for what a real one rarely does */
