@@ -346,7 +346,7 @@ fn a_long_text_from_outside_is_cut() {
     let config = scratch.file("fdpush.toml");
     fs::write(&config, "").expect("a file");
     let gateway = Gateway::start(&["--config", &config.display().to_string()]);
-    fs::write(&config, format!("origin = [\"{}\"]\n", "x".repeat(1 << 20))).expect("a file");
+    fs::write(&config, format!("origin = [\"{}\"]\n", "x".repeat(1 << 19))).expect("a file");
     gateway.signal("-HUP");
     let line = gateway.logged("the settings stay as they are");
     assert!(line.len() < 4096 && line.ends_with(" [cut]"), "{} bytes", line.len());
