@@ -417,7 +417,7 @@ fn what_never_comes_to_a_call_is_refused_in_json_too() {
     }
     let mut client = Raw::connect(gateway.address);
     client.send("GET / HTTP/1.1\r\n\r\n");
-    assert_eq!(client.reply().body, "Host is missing\n", "whoever is no back end gets a text");
+    assert_eq!(client.reply().body, "Host header is missing\n", "clients get plain text");
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn a_balancer_without_a_good_header_gets_400_and_a_silent_one_408() {
         raw.try_send(&bytes);
         let reply = raw.reply();
         assert_eq!(reply.status, 400, "{:?}", bytes.escape_ascii().to_string());
-        assert_eq!(reply.body, "a valid PROXY header must come first\n");
+        assert_eq!(reply.body, "PROXY header is missing or malformed\n");
         raw.end();
     }
     assert_eq!(server.ask(|ctx| ctx.stats().refused_by_status[&400]), 8);

@@ -1,10 +1,10 @@
-//! HTTP/1.1 request heads: where they end, what they say, and whether that is allowed.
+//! HTTP/1.1 request heads: finding their end, parsing them and checking them.
 //!
-//! [`httparse`] reads the syntax; this file judges, because a parser alone lets pass what must not (RFC 9112 section
-//! 11.2: two readings of one request let a second one through). Whoever asks for a body in two ways, or for a host in
-//! none, is refused and the connection closed; nothing is guessed.
+//! [`httparse`] parses the syntax. This module checks the rules that a parser alone does not enforce. Two readings of
+//! one request let an attacker smuggle a second one (RFC 9112 section 11.2), so an ambiguous body length or host is an
+//! error that closes the connection.
 //!
-//! It sees bytes and gives values: no socket, no clock, and nothing of what becomes of a request.
+//! The functions take bytes and return values. The module does not use sockets or clocks and does not route requests.
 
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -18,130 +18,139 @@ use super::token::{is_token_byte, list_elements};
 use super::upgrade::accept_key;
 use crate::peer::Peer;
 
-/// The most header lines that any limit can allow: their places are kept on the stack.
+/// The largest number of header lines that a limit can allow. The parser keeps their positions on the stack.
 pub const HEADERS_CEILING: usize = 256;
 
-/// What is wrong with a request. After any of these the connection closes, because where the next request would start
-/// is no longer certain.
+/// An error in a request.
+///
+/// The connection closes after any of these, because the start of the next request is uncertain.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum HttpError {
-    /// The first byte starts no method; often a TLS hello sent to a plain port.
+    /// The first byte cannot start a method. Often it is a TLS ClientHello sent to a plain port.
     NotHttp,
-    /// A line ends in LF without CR. RFC 9112 section 2.2 would allow to take it; smugglers do.
+    /// A line ends in LF without CR. RFC 9112 section 2.2 would allow to accept it, but request smuggling uses it.
     BareLineFeed,
-    /// The PROXY header that must come first is malformed, or is not there.
+    /// The required PROXY header is malformed or missing.
     ProxyHeader,
     /// The request line is not `method SP target SP version` (RFC 9112 section 3).
     RequestLine,
-    /// The target is neither a path nor an `http` URL, or holds `#` or a control (RFC 9112 section 3.2).
+    /// The target is neither a path nor an `http` URL (RFC 9112 section 3.2).
+    ///
+    /// Also if it contains `#` or a control character.
     Target,
-    /// The target's path is not percent-encoded UTF-8: two of them would become one path.
+    /// The path is not percent-encoded UTF-8. Lossy decoding would make two paths equal.
     Path,
-    /// A version other than HTTP/1.1 and HTTP/1.0.
+    /// The version is neither HTTP/1.1 nor HTTP/1.0.
     Version,
-    /// A header line breaks RFC 9112 section 5: an unfit name or value, a space before the colon, a folded line.
+    /// A header line violates RFC 9112 section 5.
+    ///
+    /// Examples are an invalid name or value, a space before the colon, a folded line.
     HeaderLine,
     /// The head is longer than the limit (RFC 6585 section 5).
     HeadTooLarge,
-    /// The head has more lines than the limit (RFC 6585 section 5).
+    /// The head has more header lines than the limit (RFC 6585 section 5).
     TooManyHeaders,
-    /// The head or the body did not come in time.
+    /// The head or the body did not arrive in time.
     Timeout,
-    /// HTTP/1.1 without `Host` (RFC 9112 section 3.2).
+    /// An HTTP/1.1 request has no `Host` (RFC 9112 section 3.2).
     HostMissing,
-    /// `Host` more than once (RFC 9112 section 3.2).
+    /// `Host` is repeated (RFC 9112 section 3.2).
     HostRepeated,
-    /// `Host` is no `host[:port]` (RFC 9112 section 3.2).
+    /// `Host` is not `host[:port]` (RFC 9112 section 3.2).
     HostMalformed,
-    /// `Content-Length` more than once, were it twice the same.
+    /// `Content-Length` is repeated, with the same value or another.
     LengthRepeated,
-    /// `Content-Length` is no number of 64 bits (RFC 9110 section 8.6).
+    /// `Content-Length` is not a decimal number of at most 64 bits (RFC 9110 section 8.6).
     LengthMalformed,
-    /// `Content-Length` beside `Transfer-Encoding` (RFC 9112 section 6.3).
+    /// Both `Content-Length` and `Transfer-Encoding` are present (RFC 9112 section 6.3).
     LengthAndCoding,
-    /// `Transfer-Encoding` names `chunked` more than once, or nothing (RFC 9112 section 6.1).
+    /// `Transfer-Encoding` is empty or repeats `chunked` (RFC 9112 section 6.1).
     CodingMalformed,
     /// `Transfer-Encoding` names a coding other than `chunked` (RFC 9112 section 6.1).
     CodingUnknown,
-    /// `Transfer-Encoding` with HTTP/1.0 (RFC 9112 section 6.1).
+    /// An HTTP/1.0 request has `Transfer-Encoding` (RFC 9112 section 6.1).
     CodingOnHttp10,
-    /// `Expect` asks for something other than `100-continue` (RFC 9110 section 10.1.1).
+    /// `Expect` is not `100-continue` (RFC 9110 section 10.1.1).
     Expectation,
-    /// An upgrade by a method other than GET (RFC 6455 section 4.1).
+    /// The method of an upgrade is not GET (RFC 6455 section 4.1).
     UpgradeMethod,
-    /// An upgrade by HTTP/1.0 (RFC 9110 section 7.8).
+    /// The version of an upgrade is HTTP/1.0 (RFC 9110 section 7.8).
     UpgradeOnHttp10,
     /// `Sec-WebSocket-Version` is not 13 (RFC 6455 section 4.4).
     UpgradeVersion,
-    /// An upgrade without `Sec-WebSocket-Key` (RFC 6455 section 4.2.1).
+    /// An upgrade has no `Sec-WebSocket-Key` (RFC 6455 section 4.2.1).
     KeyMissing,
-    /// `Sec-WebSocket-Key` more than once (RFC 6455 section 11.3.1).
+    /// `Sec-WebSocket-Key` is repeated (RFC 6455 section 11.3.1).
     KeyRepeated,
     /// `Sec-WebSocket-Key` is not the base64 of 16 bytes (RFC 6455 section 4.2.1).
     KeyMalformed,
-    /// An upgrade with a body, whose bytes would be taken for frames.
+    /// An upgrade has a body, whose bytes would be read as frames.
     UpgradeBody,
-    /// A plain request where only WebSockets are served (RFC 9110 section 15.5.22).
+    /// A plain request to a server for WebSockets only (RFC 9110 section 15.5.22).
     UpgradeRequired,
-    /// The body is longer than the limit (RFC 9110 section 15.5.14).
+    /// The body exceeds the limit (RFC 9110 section 15.5.14).
     BodyTooLarge,
-    /// A chunk size is no hexadecimal number of 64 bits (RFC 9112 section 7.1).
+    /// A chunk size is not a hexadecimal number of at most 64 bits (RFC 9112 section 7.1).
     ChunkSize,
-    /// What is around a chunk's data breaks RFC 9112 section 7.1.
+    /// The framing of a chunk violates RFC 9112 section 7.1.
     ChunkFraming,
-    /// A chunked body brings too many bytes of chunk extensions.
+    /// The chunk extensions of a body exceed the limit.
     ChunkExtensionsTooLarge,
-    /// A chunked body brings too many bytes of trailers.
+    /// The trailers of a body exceed the limit.
     TrailersTooLarge,
-    /// Unfinished messages, heads and bodies of all connections are over their bound, and this is among the largest.
+    /// The unfinished messages, heads and bodies of all connections exceed their limit.
+    ///
+    /// This connection holds one of the largest.
     Overload,
-    /// There is no memory for what came.
+    /// Memory for received bytes could not be allocated.
     OutOfMemory,
 }
 
-/// A head that passed, and what it asks for.
+/// A valid head.
 #[derive(Debug)]
 pub struct Head {
-    /// The request, as yet without its body.
+    /// The request, without its body.
     pub request: Request,
-    /// A WebSocket, or plain HTTP.
+    /// The type of the request: upgrade or plain HTTP.
     pub kind: Kind,
-    /// What follows the head.
+    /// The length of the body after the head.
     pub body: BodyLength,
     /// Whether another request may follow on this connection (RFC 9112 section 9.3).
     pub keep_alive: bool,
-    /// Whether the client waits for a `100 Continue` before it sends its body. Never without a body.
+    /// Whether the client waits for `100 Continue` before it sends its body. Never without a body.
     pub expects_continue: bool,
 }
 
-/// What a request asks for.
+/// The type of a request.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// A WebSocket, and all that RFC 6455 section 4.2.1 demands of the client is there.
+    /// A valid upgrade to WebSocket (RFC 6455 section 4.2.1).
     Upgrade {
         /// The value of `Sec-WebSocket-Accept`.
         accept: [u8; 28],
     },
     /// Plain HTTP.
     Plain {
-        /// It carries marks of an upgrade but does not ask for one: a proxy in between took its `Connection` and
-        /// `Upgrade` away. Without a handler for it, it gets [`HttpError::UpgradeRequired`], which says so.
+        /// Whether headers of an upgrade are present although the request is not one.
+        ///
+        /// The usual cause is a proxy that removed `Connection` and `Upgrade`. Without a handler for plain requests the
+        /// answer is [`HttpError::UpgradeRequired`], whose text names this cause.
         wanted_upgrade: bool,
     },
 }
 
-/// How long a request's body is (RFC 9112 section 6.3).
+/// The length of a request body (RFC 9112 section 6.3).
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum BodyLength {
-    /// No body: neither header is there, or `Content-Length` is 0.
+    /// No body: neither header is present, or `Content-Length` is 0.
     None,
-    /// So many bytes; from [`parse_head`] never 0.
+    /// A known number of bytes. [`parse_head`] never returns 0 here.
     Length(u64),
-    /// Chunks, until the last one.
+    /// Chunks, until the last chunk.
     Chunked,
 }
 
-/// The header lines that decide over a request, gathered in one pass.
+/// The headers that determine how a request is processed, collected in one pass.
 #[derive(Default)]
 struct Fields<'a> {
     host: Single<'a>,
@@ -154,12 +163,12 @@ struct Fields<'a> {
     /// `Upgrade: websocket`.
     websocket: bool,
     key: Single<'a>,
-    /// Whether all lines of `Sec-WebSocket-Version` say 13; `None` without such a line.
+    /// Whether all lines of `Sec-WebSocket-Version` are 13; `None` without such a line.
     version_13: Option<bool>,
     expect: Expect,
 }
 
-/// A header that may come once.
+/// The value of a header that must not be repeated.
 #[derive(Copy, Clone, Default)]
 enum Single<'a> {
     #[default]
@@ -168,7 +177,7 @@ enum Single<'a> {
     Repeated,
 }
 
-/// What `Transfer-Encoding` comes to.
+/// The combined value of all `Transfer-Encoding` lines.
 #[derive(Copy, Clone, PartialEq, Default)]
 enum Coding {
     #[default]
@@ -178,7 +187,7 @@ enum Coding {
     Unknown,
 }
 
-/// What `Expect` comes to.
+/// The combined value of all `Expect` lines.
 #[derive(Copy, Clone, PartialEq, Default)]
 enum Expect {
     #[default]
@@ -187,24 +196,25 @@ enum Expect {
     Unknown,
 }
 
-/// How many bytes at the front of `buf` are blank lines, which a server should ignore before a request line (RFC 9112
-/// section 2.2). The caller drops them before [`find_head_end`].
+/// Returns the number of bytes of blank lines at the front of `buf`.
+///
+/// A server should ignore blank lines before a request line (RFC 9112 section 2.2). The caller removes them before
+/// [`find_head_end`].
 pub fn skip_empty_lines(buf: &[u8]) -> usize {
     buf.chunks_exact(2).take_while(|line| line == b"\r\n").count() * 2
 }
 
-/// Looks for the end of the head at the front of `buf`, which may grow from call to call: the index behind its blank
-/// line, or `None` when that has not come yet.
+/// Finds the end of the head at the front of `buf`, which may grow between calls.
 ///
-/// `scanned` says how far earlier calls have looked; it starts at 0 with each head. No byte is looked at twice, so a
-/// head that comes byte by byte costs no more than one that comes whole. And however it comes, the outcome is the same.
+/// Returns the index after the blank line, or `None` if that has not arrived. `scanned` is the number of bytes that
+/// earlier calls have searched; it must be 0 for a new head. No byte is searched twice, so a head that arrives byte by
+/// byte costs no more than one that arrives at once. The result does not depend on the division of the input.
 ///
-/// # Errors
-/// As soon as the bytes show that no good head can come: [`HttpError::NotHttp`], [`HttpError::BareLineFeed`], or
-/// [`HttpError::HeadTooLarge`] when it does not end within `bytes_max`.
+/// # Errors Reported as soon as the bytes cannot begin a valid head: [`HttpError::NotHttp`],
+/// [`HttpError::BareLineFeed`], or [`HttpError::HeadTooLarge`] if the head does not end within `bytes_max`.
 pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Result<Option<usize>, HttpError> {
     match buf {
-        // Half of a blank line, perhaps.
+        // Possibly the first half of a blank line.
         [] | [b'\r'] => return Ok(None),
         [first, ..] if !is_token_byte(*first) => return Err(HttpError::NotHttp),
         _ => {}
@@ -225,28 +235,27 @@ pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Resul
     if window.len() == bytes_max { Err(HttpError::HeadTooLarge) } else { Ok(None) }
 }
 
-/// Reads and judges a head: exactly the bytes up to where [`find_head_end`] found the end, at most `headers_max` lines
-/// of them headers (and never more than [`HEADERS_CEILING`]).
+/// Parses and checks a complete head, which ends where [`find_head_end`] found its end.
 ///
-/// A target in absolute-form becomes one in origin-form, and its host the request's `Host` (RFC 9112 section 3.2.2). A raw
-/// target that is not UTF-8 becomes its percent-encoded form.
+/// The head may have at most `headers_max` header lines, and never more than [`HEADERS_CEILING`]. A target in
+/// absolute-form is rewritten to origin-form, and its host replaces `Host` (RFC 9112 section 3.2.2). A raw target that
+/// is not UTF-8 is percent-encoded.
 ///
-/// # Errors
-/// The first rule that the head breaks; syntax comes before meaning, and what frames the request (`Host`, the body's
-/// length) before what it asks for.
+/// # Errors The first violated rule. Syntax is checked before semantics. The framing of the request (`Host`, the length
+/// of the body) is checked before its upgrade headers.
 pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head, HttpError> {
     debug_assert_eq!(
         find_head_end(&bytes, &mut 0, usize::MAX),
         Ok(Some(bytes.len())),
-        "a head is looked for before it is parsed"
+        "parse_head requires exactly one complete head"
     );
     if u32::try_from(bytes.len()).is_err() {
         return Err(HttpError::HeadTooLarge);
     }
-    let mut room = [const { MaybeUninit::uninit() }; HEADERS_CEILING];
-    let room = &mut room[..headers_max.min(HEADERS_CEILING)];
+    let mut header_slots = [const { MaybeUninit::uninit() }; HEADERS_CEILING];
+    let header_slots = &mut header_slots[..headers_max.min(HEADERS_CEILING)];
     let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(&bytes, room) {
+    match parsed.parse_with_uninit_headers(&bytes, header_slots) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(HttpError::RequestLine),
         Err(error) => match target::encode_raw(&bytes) {
@@ -262,11 +271,11 @@ pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head
         return Err(HttpError::Path);
     }
     let fields = Fields::gather(parsed.headers);
-    // RFC 9112 section 3.2: a bad `Host` is refused whether or not it has effect.
+    // RFC 9112 section 3.2: an invalid `Host` is an error even if a target in absolute-form replaces it.
     fields.check_host(version)?;
     if let Target::Absolute(absolute) = form {
         let rewritten = absolute.rewrite(method, version, parsed.headers);
-        // HTTP/1.0 may have come without the line that is there now.
+        // An HTTP/1.0 request without `Host` has one line more after the rewrite.
         return parse_head(rewritten, headers_max.saturating_add(1), peer);
     }
     let body = fields.body_length(version)?;
@@ -280,15 +289,17 @@ pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head
 }
 
 impl HttpError {
-    /// The status of the answer.
+    /// Returns the status of the response.
     pub fn status(self) -> u16 {
-        self.verdict().0
+        self.status_and_text().0
     }
 
-    /// The answer: status, reason, and the headers that the status calls for. It closes the connection.
+    /// Returns the response: the status, the description, and the headers that the status requires.
+    ///
+    /// It closes the connection. On a control listener its body is JSON.
     pub fn response(self, is_control: bool) -> Response {
-        let (status, why) = self.verdict();
-        let response = Response::refusal(is_control, status, why).close();
+        let (status, text) = self.status_and_text();
+        let response = Response::refusal(is_control, status, text).close();
         match self {
             // RFC 9110 section 15.5.6.
             HttpError::UpgradeMethod => response.header("Allow", "GET"),
@@ -301,56 +312,56 @@ impl HttpError {
         }
     }
 
-    const fn verdict(self) -> (u16, &'static str) {
+    const fn status_and_text(self) -> (u16, &'static str) {
         match self {
-            Self::NotHttp => (400, "this is not HTTP; a TLS client on a plain port?"),
-            Self::BareLineFeed => (400, "a line ends in LF without CR"),
-            Self::ProxyHeader => (400, "a valid PROXY header must come first"),
-            Self::RequestLine => (400, "the request line is malformed"),
-            Self::Target => (400, "the target must be a path or an http URL, without #"),
-            Self::Path => (400, "the path must be percent-encoded UTF-8"),
-            Self::Version => (505, "the version must be HTTP/1.1 or HTTP/1.0"),
-            Self::HeaderLine => (400, "a header line is malformed"),
-            Self::HeadTooLarge => (431, "the request head is too long"),
-            Self::TooManyHeaders => (431, "the request has too many headers"),
-            Self::Timeout => (408, "the request did not come in time"),
-            Self::HostMissing => (400, "Host is missing"),
-            Self::HostRepeated => (400, "Host is there more than once"),
-            Self::HostMalformed => (400, "Host is not host[:port]"),
-            Self::LengthRepeated => (400, "Content-Length is there more than once"),
-            Self::LengthMalformed => (400, "Content-Length is not a number of 64 bits"),
-            Self::LengthAndCoding => (400, "both Content-Length and Transfer-Encoding are there"),
-            Self::CodingMalformed => (400, "Transfer-Encoding must say chunked exactly once"),
-            Self::CodingUnknown => (501, "the only transfer coding understood is chunked"),
-            Self::CodingOnHttp10 => (400, "HTTP/1.0 has no Transfer-Encoding"),
-            Self::Expectation => (417, "the only expectation understood is 100-continue"),
-            Self::UpgradeMethod => (405, "a WebSocket is asked for with GET"),
-            Self::UpgradeOnHttp10 => (400, "a WebSocket is asked for with HTTP/1.1"),
+            Self::NotHttp => (400, "not an HTTP request; this port does not accept TLS"),
+            Self::BareLineFeed => (400, "line ends in LF without CR"),
+            Self::ProxyHeader => (400, "PROXY header is missing or malformed"),
+            Self::RequestLine => (400, "malformed request line"),
+            Self::Target => (400, "request target must be a path or an http URL, without #"),
+            Self::Path => (400, "path must be percent-encoded UTF-8"),
+            Self::Version => (505, "version must be HTTP/1.1 or HTTP/1.0"),
+            Self::HeaderLine => (400, "malformed header line"),
+            Self::HeadTooLarge => (431, "request head is too long"),
+            Self::TooManyHeaders => (431, "too many header lines"),
+            Self::Timeout => (408, "request timed out"),
+            Self::HostMissing => (400, "Host header is missing"),
+            Self::HostRepeated => (400, "duplicate header: Host"),
+            Self::HostMalformed => (400, "Host must be host[:port]"),
+            Self::LengthRepeated => (400, "duplicate header: Content-Length"),
+            Self::LengthMalformed => (400, "Content-Length must be a decimal number of at most 64 bits"),
+            Self::LengthAndCoding => (400, "Content-Length and Transfer-Encoding must not be combined"),
+            Self::CodingMalformed => (400, "Transfer-Encoding must be chunked, exactly once"),
+            Self::CodingUnknown => (501, "unsupported transfer coding; only chunked is supported"),
+            Self::CodingOnHttp10 => (400, "Transfer-Encoding requires HTTP/1.1"),
+            Self::Expectation => (417, "unsupported expectation; only 100-continue is supported"),
+            Self::UpgradeMethod => (405, "WebSocket upgrade requires GET"),
+            Self::UpgradeOnHttp10 => (400, "WebSocket upgrade requires HTTP/1.1"),
             Self::UpgradeVersion => (426, "Sec-WebSocket-Version must be 13"),
             Self::KeyMissing => (400, "Sec-WebSocket-Key is missing"),
-            Self::KeyRepeated => (400, "Sec-WebSocket-Key is there more than once"),
-            Self::KeyMalformed => (400, "Sec-WebSocket-Key is not the base64 of 16 bytes"),
-            Self::UpgradeBody => (400, "a request for a WebSocket has no body"),
+            Self::KeyRepeated => (400, "duplicate header: Sec-WebSocket-Key"),
+            Self::KeyMalformed => (400, "Sec-WebSocket-Key must be the base64 of 16 bytes"),
+            Self::UpgradeBody => (400, "WebSocket upgrade must not have a body"),
             Self::UpgradeRequired => (
                 426,
-                "only WebSockets are served here; if one was asked for, a proxy in between must \
-                 pass on the headers Connection and Upgrade",
+                "WebSocket upgrade required; if the client sent one, a proxy must forward \
+                 the headers Connection and Upgrade",
             ),
-            Self::BodyTooLarge => (413, "the request body is too long"),
-            Self::ChunkSize => (400, "a chunk size is not a hexadecimal number of 64 bits"),
-            Self::ChunkFraming => (400, "a chunk is malformed"),
-            Self::ChunkExtensionsTooLarge => (413, "the chunk extensions are too long"),
-            Self::TrailersTooLarge => (431, "the trailers are too long"),
+            Self::BodyTooLarge => (413, "request body is too long"),
+            Self::ChunkSize => (400, "chunk size must be a hexadecimal number of at most 64 bits"),
+            Self::ChunkFraming => (400, "malformed chunk"),
+            Self::ChunkExtensionsTooLarge => (413, "chunk extensions are too long"),
+            Self::TrailersTooLarge => (431, "trailers are too long"),
             Self::Overload => (503, "too many unfinished requests"),
             Self::OutOfMemory => (503, "out of memory"),
         }
     }
 }
 
-/// What is wrong, for the client to read.
+/// The description that the client receives.
 impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.verdict().1)
+        f.write_str(self.status_and_text().1)
     }
 }
 
@@ -360,21 +371,22 @@ impl<'a> Fields<'a> {
     fn gather(headers: &[httparse::Header<'a>]) -> Fields<'a> {
         let mut fields = Fields::default();
         for &httparse::Header { name, value } in headers {
-            fields.note(name, value);
+            fields.record(name, value);
         }
         fields
     }
 
-    /// Takes note of one header line. The comparisons look at the length first, so that most lines cost a few
-    /// comparisons of numbers.
-    fn note(&mut self, name: &str, value: &'a [u8]) {
+    /// Records one header line.
+    ///
+    /// The comparisons check the length first, so most lines cost a few comparisons of numbers.
+    fn record(&mut self, name: &str, value: &'a [u8]) {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         if is("host") {
-            self.host.note(value);
+            self.host.record(value);
         } else if is("content-length") {
-            self.content_length.note(value);
+            self.content_length.record(value);
         } else if is("transfer-encoding") {
-            list_elements(value).for_each(|element| self.coding.note(element));
+            list_elements(value).for_each(|element| self.coding.record(element));
         } else if is("connection") {
             for element in list_elements(value) {
                 self.close |= element.eq_ignore_ascii_case(b"close");
@@ -384,7 +396,7 @@ impl<'a> Fields<'a> {
         } else if is("upgrade") {
             self.websocket |= list_elements(value).any(|e| e.eq_ignore_ascii_case(b"websocket"));
         } else if is("sec-websocket-key") {
-            self.key.note(value);
+            self.key.record(value);
         } else if is("sec-websocket-version") {
             self.version_13 = Some(self.version_13 != Some(false) && value == b"13");
         } else if is("expect") {
@@ -394,7 +406,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// RFC 9112 section 3.2. HTTP/1.0 may go without.
+    /// Checks `Host` (RFC 9112 section 3.2). It is optional in HTTP/1.0.
     fn check_host(&self, version: u8) -> Result<(), HttpError> {
         match self.host {
             Single::Missing if version == 0 => Ok(()),
@@ -405,7 +417,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// RFC 9112 section 6.3, with every leave that it gives to refuse taken.
+    /// Determines the length of the body (RFC 9112 section 6.3).
+    ///
+    /// If the RFC permits either recovery or refusal, this refuses.
     fn body_length(&self, version: u8) -> Result<BodyLength, HttpError> {
         match (self.content_length, self.coding) {
             (Single::Missing, Coding::Missing) => Ok(BodyLength::None),
@@ -423,7 +437,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// RFC 9110 section 10.1.1: HTTP/1.0 expects nothing, whatever it says.
+    /// Evaluates `Expect` (RFC 9110 section 10.1.1). It has no effect in HTTP/1.0.
     fn expects_continue(&self, version: u8) -> Result<bool, HttpError> {
         match self.expect {
             _ if version == 0 => Ok(false),
@@ -433,7 +447,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// RFC 6455 section 4.2.1: what makes a request an upgrade, and what an upgrade must have.
+    /// Distinguishes upgrades from plain requests, and checks the headers of an upgrade (RFC 6455 section 4.2.1).
     fn kind(&self, method: &str, version: u8, body: BodyLength) -> Result<Kind, HttpError> {
         if !(self.upgrade && self.websocket) {
             let wanted_upgrade = self.websocket || !matches!(self.key, Single::Missing);
@@ -462,7 +476,7 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Single<'a> {
-    fn note(&mut self, value: &'a [u8]) {
+    fn record(&mut self, value: &'a [u8]) {
         *self = match self {
             Single::Missing => Single::Once(value),
             Single::Once(_) | Single::Repeated => Single::Repeated,
@@ -471,8 +485,8 @@ impl<'a> Single<'a> {
 }
 
 impl Coding {
-    /// Takes in one more element of the list. An unknown coding outweighs a malformed list.
-    fn note(&mut self, element: &[u8]) {
+    /// Adds one element of the list. An unknown coding takes precedence over a malformed list.
+    fn record(&mut self, element: &[u8]) {
         let chunked = element.eq_ignore_ascii_case(b"chunked");
         *self = match self {
             Coding::Unknown => Coding::Unknown,
@@ -483,25 +497,26 @@ impl Coding {
     }
 }
 
-/// The rule that a head breaks on which httparse gave up.
+/// Maps an error of httparse to the violated rule.
 fn syntax_error(error: httparse::Error, head: &[u8]) -> HttpError {
     match error {
         httparse::Error::TooManyHeaders => HttpError::TooManyHeaders,
         httparse::Error::HeaderName | httparse::Error::HeaderValue => HttpError::HeaderLine,
-        httparse::Error::Version if names_a_version(head) => HttpError::Version,
+        httparse::Error::Version if has_version(head) => HttpError::Version,
         _ => HttpError::RequestLine,
     }
 }
 
-/// Whether the request line's third and last word is `HTTP/` digit `.` digit (RFC 9112 section 2.3): a version, if none
-/// that is served, and no mere rubbish.
-fn names_a_version(head: &[u8]) -> bool {
+/// Returns whether the third word of the request line has the form of a version (RFC 9112 section 2.3).
+///
+/// The form is `HTTP/` digit `.` digit. The version may be unsupported.
+fn has_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
     matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
 }
 
-/// Digits and nothing else, as a number of 64 bits. `u64::from_str` alone would take a plus sign.
+/// Parses a decimal number of 64 bits. `u64::from_str` alone would accept a plus sign.
 fn parse_decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -512,8 +527,10 @@ fn parse_decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// The body of a fuzz target: a head is found at the same place however it comes, and what is read from it means the
-/// same when it is written out again.
+/// The body of a fuzz target.
+///
+/// The end of a head must not depend on the division of the input. A parsed head that is written out again must have
+/// the same meaning.
 #[doc(hidden)]
 pub fn fuzz_head(data: &[u8]) {
     const BYTES_MAX: usize = 1024;
@@ -533,11 +550,11 @@ pub fn fuzz_head(data: &[u8]) {
     };
     let request = &head.request;
     let is_options = request.method() == "OPTIONS" && request.target() == "*";
-    // One more: HTTP/1.0 with a target in absolute-form and no `Host` is given one.
+    // One more than 64: an HTTP/1.0 request with a target in absolute-form and without `Host` gets one.
     assert!((request.target().starts_with('/') || is_options) && request.headers().len() <= 65);
     assert!(!matches!(head.kind, Kind::Upgrade { .. }) || request.version() == 1);
 
-    // In absolute-form it asks for the same, of the host that its target names.
+    // The same request in absolute-form is equivalent, with the host of its target.
     let absolute = format!("HTTP://[::1]:8080{}", request.target().trim_start_matches('*'));
     for (target, host) in [(request.target(), None), (absolute.as_str(), Some(&b"[::1]:8080"[..]))] {
         let mut rewritten = format!("{} {target} HTTP/1.{}\r\n", request.method(), request.version()).into_bytes();
@@ -546,7 +563,7 @@ pub fn fuzz_head(data: &[u8]) {
             assert!(request.values(name).any(|other| other == value));
         }
         rewritten.extend_from_slice(b"\r\n");
-        let again = parse_head(rewritten, 65, PEER).expect("a head that passed once");
+        let again = parse_head(rewritten, 65, PEER).expect("the rewritten head is valid");
         assert_eq!((again.kind, again.body), (head.kind, head.body));
         assert_eq!(again.keep_alive, head.keep_alive);
         assert_eq!(again.expects_continue, head.expects_continue);

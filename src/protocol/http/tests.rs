@@ -1,4 +1,4 @@
-//! Tables of heads. In a table `|` stands for CRLF, and each head gets its blank line.
+//! Tables of heads. `|` stands for CRLF. Each head is followed by a blank line.
 
 use super::HttpError::*;
 use super::*;
@@ -7,7 +7,7 @@ const PEER: Peer = Peer::V4 { ip: [192, 0, 2, 1], port: 5000 };
 const BYTES_MAX: usize = 8192;
 const HEADERS_MAX: usize = 64;
 
-/// An upgrade in pieces, so that a case can leave one out.
+/// An upgrade in parts, so that a case can omit one.
 macro_rules! upgrade {
     () => {
         concat!(upgrade!(no_key), "|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
@@ -26,14 +26,14 @@ macro_rules! upgrade {
     };
 }
 
-/// These lines, and a good version and key.
+/// Adds a valid version and key to these lines.
 macro_rules! keyed {
     ($lines:literal) => {
         concat!($lines, "|Sec-WebSocket-Version: 13|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
     };
 }
 
-/// A head, the status it gets, and the rule that it breaks. 101 is an upgrade that passes, 200 a plain request.
+/// A head, its status, and the violated rule. 101 is a valid upgrade, 200 a valid plain request.
 type Case = (&'static str, u16, Option<HttpError>);
 
 const REQUEST_LINES: &[Case] = &[
@@ -52,7 +52,7 @@ const REQUEST_LINES: &[Case] = &[
     ("OPTIONS ** HTTP/1.1|Host: a", 400, Some(Target)),
     ("CONNECT a:80 HTTP/1.1|Host: a", 400, Some(Target)),
     ("CONNECT / HTTP/1.1|Host: a", 400, Some(Target)),
-    // Absolute-form; `Host` is judged all the same.
+    // Absolute-form. `Host` is checked nevertheless.
     ("GET http://a/ HTTP/1.1|Host: a", 200, None),
     ("GET HTTPS://a:1?x HTTP/1.1|Host: b", 200, None),
     ("GET http://a HTTP/1.0", 200, None),
@@ -69,11 +69,11 @@ const REQUEST_LINES: &[Case] = &[
     ("GET /a#b HTTP/1.1|Host: a", 400, Some(Target)),
     ("GET /?a#b HTTP/1.1|Host: a", 400, Some(Target)),
     ("GET /# HTTP/1.1|Host: a", 400, Some(Target)),
-    // Raw UTF-8 is taken, in the path and in the query.
+    // Raw UTF-8 is accepted in the path and in the query.
     ("GET /caf\u{e9}?uid=\u{5f20}\u{4e09} HTTP/1.1|Host: a", 200, None),
     ("GET /caf%C3%A9 HTTP/1.1|Host: a", 200, None),
     ("GET \u{e9} HTTP/1.1|Host: a", 400, Some(Target)),
-    // A path is percent-encoded UTF-8. What a query holds is judged where a parameter is read.
+    // A path must be percent-encoded UTF-8. A query is checked when a parameter is read.
     ("GET /%D5%C5 HTTP/1.1|Host: a", 400, Some(Path)),
     ("GET /caf%E9 HTTP/1.1|Host: a", 400, Some(Path)),
     ("GET /%C0%80 HTTP/1.1|Host: a", 400, Some(Path)),
@@ -88,7 +88,7 @@ const REQUEST_LINES: &[Case] = &[
     ("GET /a\rb HTTP/1.1|Host: a", 400, Some(RequestLine)),
     ("GET /a b HTTP/1.1|Host: a", 400, Some(RequestLine)),
     ("GET /\ta HTTP/1.1|Host: a", 400, Some(RequestLine)),
-    // Spaces, parts missing.
+    // Wrong spaces and missing parts.
     ("GET  / HTTP/1.1|Host: a", 400, Some(RequestLine)),
     ("GET /  HTTP/1.1|Host: a", 400, Some(RequestLine)),
     ("GET / HTTP/1.1 |Host: a", 400, Some(RequestLine)),
@@ -109,7 +109,7 @@ const REQUEST_LINES: &[Case] = &[
     ("GET / FOO/1.1|Host: a", 400, Some(RequestLine)),
     ("GET / HTTP/1.|Host: a", 400, Some(RequestLine)),
     ("GET / HTTP/|Host: a", 400, Some(RequestLine)),
-    // What is no HTTP from its first byte.
+    // Not HTTP from the first byte.
     ("\x16\x03\x01\x02", 400, Some(NotHttp)),
     ("\0", 400, Some(NotHttp)),
     (" GET / HTTP/1.1|Host: a", 400, Some(NotHttp)),
@@ -215,7 +215,7 @@ const BODIES: &[Case] = &[
     ("POST / HTTP/1.1|Host: a|Transfer-Encoding: x|Transfer-Encoding: chunked", 501, Some(CodingUnknown)),
     ("POST / HTTP/1.0|Transfer-Encoding: chunked", 400, Some(CodingOnHttp10)),
     ("POST / HTTP/1.0|Transfer-Encoding: gzip", 400, Some(CodingOnHttp10)),
-    // Both: the smuggler's favourite.
+    // Both, as request smuggling uses them.
     ("POST / HTTP/1.1|Host: a|Content-Length: 5|Transfer-Encoding: chunked", 400, Some(LengthAndCoding)),
     ("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked|Content-Length: 0", 400, Some(LengthAndCoding)),
     ("POST / HTTP/1.1|Host: a|Transfer-Encoding: x|Content-Length: y", 400, Some(LengthAndCoding)),
@@ -237,7 +237,7 @@ const UPGRADES: &[Case] = &[
     (upgrade!("|Upgrade: h2c"), 101, None),
     (keyed!("GET / HTTP/1.1|Host: a|connection: keep-alive, UPGRADE|UPGRADE: WebSocket"), 101, None),
     (keyed!("GET / HTTP/1.1|Host: a|Connection: keep-alive|Connection: ,upgrade|Upgrade: h2c ,\twebsocket"), 101, None),
-    // Plain after all.
+    // Plain requests that resemble an upgrade.
     (keyed!("GET / HTTP/1.1|Host: a|Connection: keep-alive|Upgrade: websocket"), 200, None),
     (keyed!("GET / HTTP/1.1|Host: a|Connection: upgraded|Upgrade: websocket"), 200, None),
     (keyed!("GET / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket2"), 200, None),
@@ -276,7 +276,7 @@ const UPGRADES: &[Case] = &[
         400,
         Some(KeyMalformed),
     ),
-    // Bodies, and rules that hold for all.
+    // Bodies, and rules for all requests.
     (upgrade!("|Content-Length: 5"), 400, Some(UpgradeBody)),
     (upgrade!("|Transfer-Encoding: chunked"), 400, Some(UpgradeBody)),
     (upgrade!("|Transfer-Encoding: gzip"), 501, Some(CodingUnknown)),
@@ -289,7 +289,7 @@ fn wire(lines: &str) -> Vec<u8> {
     format!("{lines}||").replace('|', "\r\n").into_bytes()
 }
 
-/// What a connection does: look for the end, then parse.
+/// Does what a connection does: finds the end, then parses.
 fn read(bytes: &[u8]) -> Result<Head, HttpError> {
     let end = find_head_end(bytes, &mut 0, BYTES_MAX)?.expect("a whole head");
     parse_head(bytes[..end].to_vec(), HEADERS_MAX, PEER)
@@ -314,7 +314,7 @@ fn every_case() {
 }
 
 #[test]
-fn a_raw_target_means_what_its_encoded_form_means() {
+fn a_raw_target_equals_its_encoded_form() {
     for (target, outcome) in [
         (&b"/?a=\xff&uid=\xd5\xc5\xc8\xfd"[..], Ok("/?a=%FF&uid=%D5%C5%C8%FD")),
         (b"/?\xe5\xbc\xa0=\xed\xa0\x80", Ok("/?%E5%BC%A0=%ED%A0%80")),
@@ -339,7 +339,7 @@ fn a_raw_target_means_what_its_encoded_form_means() {
 }
 
 #[test]
-fn every_case_split_at_every_byte() {
+fn every_case_is_the_same_at_every_split() {
     for (lines, ..) in all_cases() {
         let bytes = wire(lines);
         let whole = find_head_end(&bytes, &mut 0, BYTES_MAX);
@@ -355,27 +355,27 @@ fn every_case_split_at_every_byte() {
 }
 
 #[test]
-fn the_end_is_the_first_one() {
+fn the_head_ends_at_the_first_blank_line() {
     let two = wire("GET / HTTP/1.1|Host: a||GET /two HTTP/1.1|Host: a");
     assert_eq!(find_head_end(&two, &mut 0, BYTES_MAX), Ok(Some(27)));
-    // What follows the head may be anything.
+    // The bytes after the head are not checked.
     assert_eq!(find_head_end(b"GET /\r\n\r\n\n\x16\0", &mut 0, BYTES_MAX), Ok(Some(9)));
     assert_eq!(find_head_end(b"", &mut 0, BYTES_MAX), Ok(None));
     assert_eq!(find_head_end(b"\r", &mut 0, BYTES_MAX), Ok(None));
 }
 
 #[test]
-fn bad_bytes_are_known_at_once() {
+fn invalid_bytes_are_reported_at_once() {
     assert_eq!(find_head_end(b"\x16", &mut 0, BYTES_MAX), Err(NotHttp));
     assert_eq!(find_head_end(b"GET / HTTP/1.1\n", &mut 0, BYTES_MAX), Err(BareLineFeed));
 }
 
 #[test]
-fn no_byte_is_looked_at_twice() {
+fn no_byte_is_searched_twice() {
     let mut scanned = 0;
     assert_eq!(find_head_end(b"GET / HTTP/1.1\r\nHost", &mut scanned, BYTES_MAX), Ok(None));
     assert_eq!(scanned, 20);
-    // A line feed where it has looked already is not seen again.
+    // A line feed in bytes that were searched before is not found.
     let changed = b"GET / HTTP/1.1\n\nHost";
     assert_eq!(find_head_end(changed, &mut scanned, BYTES_MAX), Ok(None));
 }
@@ -386,13 +386,13 @@ fn long_heads() {
     let exactly = head.len();
     assert_eq!(find_head_end(&head, &mut 0, exactly), Ok(Some(exactly)));
     assert_eq!(find_head_end(&head, &mut 0, exactly - 1), Err(HeadTooLarge));
-    // Known as soon as so many bytes came without the end, and not before.
+    // The error comes as soon as the limit is reached without an end, and not before.
     let mut scanned = 0;
     for end in 0..exactly - 1 {
         assert_eq!(find_head_end(&head[..end], &mut scanned, exactly - 1), Ok(None));
     }
     assert_eq!(find_head_end(&head[..exactly - 1], &mut scanned, exactly - 1), Err(HeadTooLarge));
-    // What is wrong beyond the limit does not count, so that the outcome is the same for every cut.
+    // Errors beyond the limit do not count, so that the result is the same for every division of the input.
     let mut bytes = vec![b'A'; 100];
     bytes.push(b'\n');
     assert_eq!(find_head_end(&bytes, &mut 0, 100), Err(HeadTooLarge));
@@ -444,7 +444,7 @@ fn body_lengths() {
 }
 
 #[test]
-fn keeping_alive() {
+fn keep_alive() {
     for (lines, keeps) in [
         ("GET / HTTP/1.1|Host: a", true),
         ("GET / HTTP/1.1|Host: a|Connection: keep-alive", true),
@@ -476,7 +476,7 @@ fn expectations() {
 }
 
 #[test]
-fn marks_of_an_upgrade_that_was_lost() {
+fn headers_of_an_upgrade_that_a_proxy_removed() {
     for (lines, wanted_upgrade) in [
         ("GET / HTTP/1.1|Host: a", false),
         ("GET / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: h2c", false),
@@ -490,13 +490,13 @@ fn marks_of_an_upgrade_that_was_lost() {
 }
 
 #[test]
-fn the_sample_key_is_answered() {
+fn the_sample_key_of_rfc_6455() {
     let kind = read(&wire(upgrade!())).map(|head| head.kind);
     assert_eq!(kind, Ok(Kind::Upgrade { accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" }));
 }
 
 #[test]
-fn answers() {
+fn error_responses() {
     let answer = |error: HttpError| {
         let response = error.response(false);
         assert_eq!((response.status(), response.fault()), (error.status(), None));
@@ -508,7 +508,7 @@ fn answers() {
     assert_eq!(
         answer(HostMissing),
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
-         Content-Length: 16\r\nConnection: close\r\n\r\nHost is missing\n",
+         Content-Length: 23\r\nConnection: close\r\n\r\nHost header is missing\n",
     );
     assert!(answer(UpgradeMethod).contains("\r\nAllow: GET\r\n"));
     for error in [UpgradeVersion, UpgradeRequired] {
