@@ -1,48 +1,48 @@
-//! Request bodies as they come in: by `Content-Length` (RFC 9112 section 6.2) or in chunks (section 7.1).
+//! Request bodies: by `Content-Length` (RFC 9112 section 6.2) or in chunks (section 7.1).
 //!
-//! One state machine that takes any piece of the input and gives the same body, or the same error, however the pieces
-//! were cut. It takes its own bytes only, so that what follows, the next request, stays where it is; and it grows by
-//! bytes that came, never by a length that was announced.
+//! The decoder is one state machine. Body and error do not depend on the division of the input. It consumes only the
+//! bytes of its own body and leaves the next request in the input. Its memory grows with bytes received, never with a
+//! length announced.
 //!
-//! It reads chunks to the letter: where two parsers could disagree about the end of a body, a second request can be
-//! smuggled past the one in front.
+//! Chunks are parsed strictly. If two parsers disagree about the end of a body, an attacker can smuggle a second
+//! request past the proxy in front.
 
 use super::http::{BodyLength, HttpError};
 
-/// How many bytes of chunk extensions and trailers, which nobody reads, one body may bring.
+/// The maximum bytes of chunk extensions and trailers in one body. They are ignored.
 const EXTRAS_BYTES_MAX: u32 = 8 * 1024;
 
-/// How many digits a chunk size may have: what fits in 64 bits.
+/// The maximum digits of a chunk size: 64 bits.
 const SIZE_DIGITS_MAX: u8 = 16;
 
 /// Decodes one request body.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     state: State,
-    /// How many bytes the body may still grow by.
-    allowance: u64,
-    /// How many more bytes of chunk extensions and trailers are put up with.
+    /// The bytes by which the body may still grow.
+    bytes_left: u64,
+    /// The remaining bytes for chunk extensions and trailers.
     extras_left: u32,
 }
 
-/// What the next byte belongs to.
+/// The syntax element of the next byte.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum State {
-    /// A body of known length; so many bytes are to come, at least one.
+    /// In a body of known length: the remaining bytes, at least one.
     Sized(u64),
     /// The digits of a chunk size.
     Size { size: u64, digits: u8 },
-    /// White space behind a chunk size, which only an extension may follow.
+    /// White space after a chunk size. Only an extension may follow.
     Padding { size: u64 },
     /// A chunk extension.
     Extension { size: u64 },
-    /// The LF that ends a chunk's first line.
+    /// The LF after a chunk size and its extensions.
     SizeLf { size: u64 },
-    /// A chunk's data; so many bytes are to come, at least one.
+    /// In the data of a chunk: the remaining bytes, at least one.
     Data(u64),
-    /// The CR behind a chunk's data.
+    /// The CR after the data of a chunk.
     DataCr,
-    /// The LF behind a chunk's data.
+    /// The LF after the data of a chunk.
     DataLf,
     /// The start of a trailer line, or of the blank line that ends the body.
     TrailerStart,
@@ -52,32 +52,31 @@ enum State {
     TrailerLf,
     /// The LF of the blank line.
     EndLf,
-    /// The body is whole.
+    /// The body is complete.
     Done,
 }
 
 impl BodyDecoder {
-    /// A decoder for a body of this length, which may be no longer than `bytes_max`.
+    /// Creates a decoder for a body of at most `bytes_max` bytes.
     ///
-    /// # Errors
-    /// [`HttpError::BodyTooLarge`] when the length is known and too large.
+    /// # Errors [`HttpError::BodyTooLarge`] if the length is known and exceeds `bytes_max`.
     pub fn new(length: BodyLength, bytes_max: usize) -> Result<BodyDecoder, HttpError> {
-        let allowance = bytes_max as u64;
+        let bytes_left = bytes_max as u64;
         let state = match length {
             BodyLength::None | BodyLength::Length(0) => State::Done,
-            BodyLength::Length(bytes) if bytes > allowance => return Err(HttpError::BodyTooLarge),
+            BodyLength::Length(bytes) if bytes > bytes_left => return Err(HttpError::BodyTooLarge),
             BodyLength::Length(bytes) => State::Sized(bytes),
             BodyLength::Chunked => State::Size { size: 0, digits: 0 },
         };
-        Ok(BodyDecoder { state, allowance, extras_left: EXTRAS_BYTES_MAX })
+        Ok(BodyDecoder { state, bytes_left, extras_left: EXTRAS_BYTES_MAX })
     }
 
-    /// Takes what belongs to the body from the front of `input` and appends its content to `out`. `true` when the body
-    /// is whole; what is left of `input` is then not part of it.
+    /// Moves the content of the body from the front of `input` to `out`.
     ///
-    /// # Errors
-    /// On an error the connection has lost its place in the stream: answer, close, and drop the decoder and what is
-    /// left of `input`.
+    /// Returns `true` if the body is complete. The rest of `input` is then not part of it.
+    ///
+    /// # Errors After an error the position in the stream is lost. The caller must respond, close, and drop the decoder
+    /// and the rest of `input`.
     pub fn decode(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, HttpError> {
         loop {
             match self.state {
@@ -107,7 +106,7 @@ impl BodyDecoder {
         }
     }
 
-    /// The state after one byte of the framing around a chunk's data.
+    /// Returns the state after one byte of framing.
     fn step(&mut self, byte: u8) -> Result<State, HttpError> {
         use State::*;
         match (self.state, byte) {
@@ -135,7 +134,7 @@ impl BodyDecoder {
             }
             (SizeLf { size: 0 }, b'\n') => Ok(TrailerStart),
             (SizeLf { size }, b'\n') => {
-                self.allowance = self.allowance.checked_sub(size).ok_or(HttpError::BodyTooLarge)?;
+                self.bytes_left = self.bytes_left.checked_sub(size).ok_or(HttpError::BodyTooLarge)?;
                 Ok(Data(size))
             }
             (DataCr, b'\r') => Ok(DataLf),
@@ -158,20 +157,17 @@ impl BodyDecoder {
     }
 }
 
-/// Moves up to `left` bytes from `input` to `out` and says how many are still to come.
-///
-/// # Errors
-/// [`HttpError::OutOfMemory`].
+/// Moves up to `left` bytes from `input` to `out`. Returns the number of bytes still missing.
 fn take(left: u64, input: &mut &[u8], out: &mut Vec<u8>) -> Result<u64, HttpError> {
-    let here = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
-    let (ours, rest) = input.split_at(here);
-    out.try_reserve(ours.len()).map_err(|_| HttpError::OutOfMemory)?;
-    out.extend_from_slice(ours);
+    let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+    let (content, rest) = input.split_at(count);
+    out.try_reserve(content.len()).map_err(|_| HttpError::OutOfMemory)?;
+    out.extend_from_slice(content);
     *input = rest;
-    Ok(left - here as u64)
+    Ok(left - count as u64)
 }
 
-/// The value of a hexadecimal digit.
+/// Returns the value of a hexadecimal digit.
 fn hex(digit: u8) -> u64 {
     u64::from(match digit {
         b'0'..=b'9' => digit - b'0',
@@ -179,15 +175,17 @@ fn hex(digit: u8) -> u64 {
     })
 }
 
-/// Whether `byte` may stand in a chunk extension or a trailer. Controls, a bare CR or LF above all, are where parsers
-/// disagree.
+/// Returns whether a chunk extension or a trailer may contain `byte`.
+///
+/// Parsers disagree about control characters, above all a bare CR or LF.
 fn is_line_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// The body of a fuzz target: however the input is cut, the outcome is the same; and no decoder gives more than it may.
+/// The body of a fuzz target.
 ///
-/// The first bytes of `data` choose the length, the limit and the cut; the rest is input.
+/// The result must not depend on the division of the input, and the body must stay within its limit. The first bytes of
+/// `data` choose the length, the limit and the division. The rest is input.
 #[doc(hidden)]
 pub fn fuzz_body(data: &[u8]) {
     let [mode, length, bytes_max, piece, input @ ..] = data else {
@@ -214,8 +212,9 @@ pub fn fuzz_body(data: &[u8]) {
     }
 }
 
-/// Feeds `input` in pieces until the body is whole, wrong, or the input at its end. Gives the outcome, the body and how
-/// many bytes were taken.
+/// Feeds `input` in pieces until the body is complete, an error occurs, or the input ends.
+///
+/// Returns the result, the body and the number of bytes consumed.
 fn decode_in_pieces(mut decoder: BodyDecoder, input: &[u8], piece: usize) -> (Result<bool, HttpError>, Vec<u8>, usize) {
     let (mut body, mut taken) = (Vec::new(), 0);
     let mut outcome = decoder.decode(&mut &[][..], &mut body);
@@ -226,7 +225,7 @@ fn decode_in_pieces(mut decoder: BodyDecoder, input: &[u8], piece: usize) -> (Re
         let mut rest = piece;
         outcome = decoder.decode(&mut rest, &mut body);
         taken += piece.len() - rest.len();
-        assert!(outcome != Ok(false) || rest.is_empty(), "an unfinished body takes all");
+        assert!(outcome != Ok(false) || rest.is_empty(), "an unfinished body consumes all input");
     }
     (outcome, body, taken)
 }
@@ -236,8 +235,7 @@ mod tests {
     use super::*;
     use HttpError::*;
 
-    /// What a body of chunks comes to: the body and what is left behind it, or the error, or `Cut` when the end is
-    /// missing.
+    /// The expected result: body and remaining input, an error, or `Cut` if the end is missing.
     enum Want {
         Body(&'static str, &'static str),
         Bad(u16, HttpError),
@@ -295,7 +293,7 @@ mod tests {
         ("0\r\nA: b\n\r\n", Bad(400, ChunkFraming)),
         ("0\r\nA: b\rC\r\n", Bad(400, ChunkFraming)),
         ("0\r\nA: \0\r\n", Bad(400, ChunkFraming)),
-        // Not the end yet.
+        // Incomplete bodies.
         ("", Cut),
         ("5", Cut),
         ("5\r\nhell", Cut),
@@ -306,11 +304,11 @@ mod tests {
     ];
 
     fn chunked(bytes_max: usize) -> BodyDecoder {
-        BodyDecoder::new(BodyLength::Chunked, bytes_max).expect("a length not known yet")
+        BodyDecoder::new(BodyLength::Chunked, bytes_max).expect("an unknown length")
     }
 
     #[test]
-    fn chunked_bodies_however_they_are_cut() {
+    fn chunked_bodies_are_the_same_in_pieces_of_any_size() {
         for (input, want) in CHUNKED {
             let input = input.as_bytes();
             for piece in 1..=input.len().max(1) {
@@ -332,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_point() {
+    fn bodies_are_the_same_at_every_split() {
         for (input, _) in CHUNKED {
             let input = input.as_bytes();
             let (outcome, body, taken) = decode_in_pieces(chunked(20), input, input.len().max(1));
@@ -380,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announced_length_takes_no_memory() {
+    fn an_announced_length_allocates_no_memory() {
         let mut out = Vec::new();
         let mut sized = BodyDecoder::new(BodyLength::Length(1 << 40), usize::MAX).expect("a length");
         assert_eq!(sized.decode(&mut &b"x"[..], &mut out), Ok(false));
@@ -389,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn extensions_and_trailers_are_bounded_together() {
+    fn extensions_and_trailers_share_one_limit() {
         let extras = EXTRAS_BYTES_MAX as usize;
         let extension = |bytes: usize| format!("1;{}\r\nx\r\n", "e".repeat(bytes - 1));
         let trailer = |bytes: usize| format!("0\r\n{}\r\n\r\n", "t".repeat(bytes));
