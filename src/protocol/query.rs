@@ -1,17 +1,17 @@
-//! Percent-encoding of targets: how text is read from a path and from the parameters of a query.
+//! Percent-decoding of paths and query parameters.
 //!
-//! It owns one rule: text that is not UTF-8 has no value. A replacement character in its place would make two names one.
-//! It must not know which parameters matter, nor what a request is.
+//! Rule: text that is not UTF-8 has no value. A replacement character would make two names equal. This module does not
+//! know requests or particular parameters.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use percent_encoding::{percent_decode, percent_decode_str};
 
-/// What an error repeats of a parameter's name, at most.
-const ECHO_BYTES_MAX: usize = 64;
+/// The longest part of a parameter's name in an error message, in bytes.
+const SHOWN_NAME_BYTES_MAX: usize = 64;
 
-/// Why a query parameter has no value. Each variant holds the parameter's name.
+/// The reason that a query parameter has no value. Each variant holds the name of the parameter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum QueryError {
@@ -19,25 +19,27 @@ pub enum QueryError {
     Escape(String),
     /// The decoded bytes are not UTF-8.
     NotUtf8(String),
-    /// The parameter is given more than once, and readers disagree which value counts.
+    /// The parameter is repeated. Implementations disagree about which value counts.
     Repeated(String),
 }
 
-/// The fault of an encoded text.
+/// An error in percent-encoded text.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub enum DecodeError {
     Escape,
     NotUtf8,
 }
 
-/// The names and values of a query, still encoded, in order. A name without `=` has the value `""`.
+/// Splits a query into names and values, still encoded, in order. A name without `=` has the value `""`.
 pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
-/// The only value of a parameter; `None` if the query does not have it.
+/// Returns the value of a parameter; `None` if the query does not have it.
+///
+/// # Errors The parameter is repeated, or its value is not percent-encoded UTF-8.
 pub fn value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, QueryError> {
-    let mut values = pairs(query).filter(|(encoded, _)| is_name(encoded, name)).map(|(_, value)| value);
+    let mut values = pairs(query).filter(|(encoded, _)| name_equals(encoded, name)).map(|(_, value)| value);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(QueryError::Repeated(name.to_owned()));
@@ -46,6 +48,8 @@ pub fn value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Que
 }
 
 /// Checks that all names and values of a query are percent-encoded UTF-8.
+///
+/// # Errors The first parameter that is not.
 pub fn check(query: &str) -> Result<(), QueryError> {
     pairs(query).try_for_each(|(name, value)| {
         decode_form(name).and_then(|_| decode_form(value)).map(|_| ()).map_err(|fault| {
@@ -56,45 +60,47 @@ pub fn check(query: &str) -> Result<(), QueryError> {
 }
 
 /// Decodes a path, in which `+` is a plus sign.
-pub fn decode_path(encoded: &str) -> Result<Cow<'_, str>, Fault> {
-    if !has_whole_escapes(encoded) {
-        return Err(Fault::Escape);
+///
+/// # Errors A `%` without two hexadecimal digits, or bytes that are not UTF-8.
+pub fn decode_path(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
+    if !has_valid_escapes(encoded) {
+        return Err(DecodeError::Escape);
     }
-    percent_decode_str(encoded).decode_utf8().map_err(|_| Fault::NotUtf8)
+    percent_decode_str(encoded).decode_utf8().map_err(|_| DecodeError::NotUtf8)
 }
 
-/// Decodes a name or a value of a form, in which `+` is a space.
-fn decode_form(encoded: &str) -> Result<Cow<'_, str>, Fault> {
+/// Decodes a name or a value of form data, in which `+` is a space.
+fn decode_form(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
     if encoded.contains('+') {
         return decode_path(&encoded.replace('+', " ")).map(|decoded| decoded.into_owned().into());
     }
     decode_path(encoded)
 }
 
-/// Whether an encoded name of a form stands for `name`.
-fn is_name(encoded: &str, name: &str) -> bool {
+/// Returns whether an encoded name equals `name` after decoding.
+fn name_equals(encoded: &str, name: &str) -> bool {
     if !encoded.contains(['%', '+']) {
         return encoded == name;
     }
     percent_decode(encoded.replace('+', " ").as_bytes()).eq(name.bytes())
 }
 
-/// Whether two hexadecimal digits follow each `%`.
-fn has_whole_escapes(encoded: &str) -> bool {
+/// Returns whether two hexadecimal digits follow each `%`.
+fn has_valid_escapes(encoded: &str) -> bool {
     let is_escape = |rest: &str| rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
     encoded.split('%').skip(1).all(is_escape)
 }
 
-impl Fault {
+impl DecodeError {
     fn of(self, name: &str) -> QueryError {
         match self {
-            Fault::Escape => QueryError::Escape(name.to_owned()),
-            Fault::NotUtf8 => QueryError::NotUtf8(name.to_owned()),
+            DecodeError::Escape => QueryError::Escape(name.to_owned()),
+            DecodeError::NotUtf8 => QueryError::NotUtf8(name.to_owned()),
         }
     }
 }
 
-/// It names the parameter, and repeats nothing of the value.
+/// Names the parameter. The value is not included.
 impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, fault) = match self {
@@ -102,7 +108,7 @@ impl fmt::Display for QueryError {
             QueryError::NotUtf8(name) => (name, "is not percent-encoded UTF-8"),
             QueryError::Repeated(name) => (name, "is given more than once"),
         };
-        let end = name.floor_char_boundary(ECHO_BYTES_MAX);
+        let end = name.floor_char_boundary(SHOWN_NAME_BYTES_MAX);
         let cut = if end < name.len() { "…" } else { "" };
         write!(f, "query parameter {}{cut} {fault}", name[..end].escape_debug())
     }
@@ -115,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_the_only_one_and_utf8() {
+    fn a_value_is_unique_and_utf8() {
         let escape = || Err(QueryError::Escape("uid".to_owned()));
         let not_utf8 = || Err(QueryError::NotUtf8("uid".to_owned()));
         let repeated = || Err(QueryError::Repeated("uid".to_owned()));
@@ -133,7 +139,8 @@ mod tests {
             ("uid=张三", Ok(Some("张三"))),
             ("uid=张%E4%B8%89+", Ok(Some("张三 "))),
             ("uid=%00", Ok(Some("\0"))),
-            // GBK, Latin-1, an overlong NUL, half of a surrogate pair, a raw and an encoded part of one character.
+            // GBK, Latin-1, an overlong NUL, half of a surrogate pair, a character that is partly raw and partly
+            // encoded.
             ("uid=%D5%C5%C8%FD", not_utf8()),
             ("uid=%C0%EE%CB%C4", not_utf8()),
             ("uid=caf%E9", not_utf8()),
@@ -160,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_query_is_checked() {
+    fn check_covers_all_names_and_values() {
         for good in ["", "&&", "a=1&a=2", "after=%E6%B6%88&limit=5", "a+b=100%25", "é=é"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }

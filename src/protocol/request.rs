@@ -1,10 +1,10 @@
-//! One HTTP request, as handlers see it.
+//! An HTTP request, as handlers see it.
 //!
-//! It owns the bytes of the head just as they came, and a list of ranges into them: one allocation for the bytes, one
-//! for the ranges, no string a header. Headers are found by a linear scan, which beats any map for the few dozen that a
-//! request has.
+//! It owns the bytes of the head unchanged, and a list of ranges into them: one allocation for the bytes, one for the
+//! ranges, no string per header. Headers are found by a linear scan, which is faster than a map for the few dozen of a
+//! request.
 //!
-//! It must not know how a head is judged (`http.rs`), nor what becomes of the request.
+//! `http.rs` checks heads. This module does not know how, and does not route requests.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,33 +13,33 @@ use super::query::{self, QueryError};
 use super::token;
 use crate::peer::Peer;
 
-/// An HTTP request: the one that asks for a WebSocket, or a plain one on the same port.
+/// An HTTP request: a WebSocket upgrade, or a plain request on the same port.
 ///
-/// It owns its bytes and is [`Send`], so a handler may keep it, or hand it to another thread, and answer later.
+/// It owns its bytes and is [`Send`]. A handler may keep it, or move it to another thread, and answer later.
 #[derive(Clone)]
 pub struct Request {
     /// The head, from the method to the blank line.
     head: Vec<u8>,
-    /// Where things are in `head`.
+    /// The positions of the parts in `head`.
     layout: Layout,
     peer: Peer,
-    /// Empty until the whole body is there.
+    /// Empty until the body is complete.
     body: Vec<u8>,
     is_control: bool,
 }
 
-/// Where the parts of a head are.
+/// The positions of the parts of a head.
 #[derive(Clone)]
 pub(crate) struct Layout {
     method: Span,
     target: Span,
     /// 0 or 1, for HTTP/1.0 and HTTP/1.1.
     version: u8,
-    /// Name and value of each header line, in order.
+    /// The name and value of each header line, in order.
     fields: Vec<(Span, Span)>,
 }
 
-/// A range of a head. Heads are shorter than 4 GiB, which `parse_head` sees to.
+/// A range in a head. Heads are shorter than 4 GiB, which `parse_head` checks.
 #[derive(Copy, Clone, Default)]
 struct Span {
     start: u32,
@@ -47,60 +47,64 @@ struct Span {
 }
 
 impl Request {
-    /// A request over a `head` with this layout, as yet without a body.
+    /// Creates a request without a body from a head and its layout.
     pub(crate) fn new(head: Vec<u8>, layout: Layout, peer: Peer) -> Request {
         Request { head, layout, peer, body: Vec::new(), is_control: false }
     }
 
-    /// The memory that its head takes up.
+    /// Returns the memory of the head in bytes.
     pub(crate) fn head_bytes(&self) -> usize {
         self.head.capacity() + self.layout.fields.capacity() * size_of::<(Span, Span)>()
     }
 
-    /// The method, as it came: `GET`, `POST`. Methods are case-sensitive (RFC 9110 section 9.1).
+    /// Returns the method unchanged: `GET`, `POST`.
+    ///
+    /// Methods are case-sensitive (RFC 9110 section 9.1).
     pub fn method(&self) -> &str {
         self.text(self.layout.method)
     }
 
-    /// The request target's path and query, as they came: `/chat?uid=10010`.
+    /// Returns the path and query of the request target, still encoded: `/chat?uid=10010`.
     ///
-    /// It starts with `/`; or it is `*`, with the method OPTIONS only. It is UTF-8 without `#`, spaces and ASCII controls.
-    /// Browsers percent-encode what is not ASCII; other clients may send it raw. A raw target that is not UTF-8 is
-    /// percent-encoded here.
+    /// It starts with `/`, or is `*` with the method OPTIONS. It is UTF-8 without `#`, spaces and ASCII control
+    /// characters. Browsers percent-encode non-ASCII characters; other clients may send them raw. A raw target that is
+    /// not UTF-8 is percent-encoded.
     ///
-    /// Of a target in absolute-form, `http://host/chat`, this is the rest behind the host, and `host` is the value of
-    /// `Host`, whatever came in that header (RFC 9112 section 3.2.2).
+    /// A target in absolute-form, `http://host/chat`, is split: the path and query are the target, and the host is the
+    /// value of `Host`, whatever the client sent in that header (RFC 9112 section 3.2.2).
     pub fn target(&self) -> &str {
         self.text(self.layout.target)
     }
 
-    /// The target's path, percent-decoded: `/caf%C3%A9` is `/café`.
+    /// Returns the percent-decoded path: `/caf%C3%A9` is `/café`.
     ///
-    /// The path is UTF-8: a request with another one gets 400 before any handler sees it, so two paths never become one.
-    /// Dots and slashes are not resolved, and a decoded path may hold any character: compare it, but do not open it as
-    /// a file.
+    /// The path is UTF-8. A request with an invalid one gets 400 before any handler is called, so two different paths
+    /// never become equal. Dots and slashes are not resolved, and a decoded path may contain any character. Compare it,
+    /// but do not open it as a file.
     pub fn path(&self) -> Cow<'_, str> {
         let (path, _) = self.split_target();
         query::decode_path(path).unwrap_or_default()
     }
 
-    /// What follows the target's first `?`, as it came; empty when there is none.
+    /// Returns the query: the target after its first `?`, still encoded; empty if there is none.
     pub fn raw_query(&self) -> &str {
         let (_, query) = self.split_target();
         query
     }
 
-    /// The value of a query parameter, decoded as a form is: `+` is a space, a name without `=` has the value `""`.
+    /// Returns the value of a query parameter, decoded as form data.
     ///
-    /// `None` if the query does not have the parameter, and also if it has no certain value: a `%` without two
-    /// hexadecimal digits, bytes that are not UTF-8, or a parameter that is given more than once. A replacement character
-    /// would make one uid of two. [`try_query`](Request::try_query) tells these cases apart,
-    /// [`query_lossy`](Request::query_lossy) takes what it can get.
+    /// In form data, `+` is a space, and a name without `=` has the value `""`.
+    ///
+    /// `None` if the query does not have the parameter, and also if its value is ambiguous: a `%` without two
+    /// hexadecimal digits, bytes that are not UTF-8, or a repeated parameter. A replacement character would make two
+    /// uids equal. [`try_query`](Request::try_query) distinguishes these cases. [`query_lossy`](Request::query_lossy)
+    /// ignores them.
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
         self.try_query(name).ok().flatten()
     }
 
-    /// The value of a query parameter as in [`query`](Request::query); `None` if the query does not have it.
+    /// Returns the value of a query parameter as [`query`](Request::query) does; `None` only if it is absent.
     ///
     /// ```
     /// use fdpush::{Request, Response, Upgrade};
@@ -115,65 +119,67 @@ impl Request {
     /// ```
     ///
     /// # Errors
-    /// The query has the parameter, but no certain value: see [`QueryError`].
+    /// The value is ambiguous: see [`QueryError`].
     pub fn try_query(&self, name: &str) -> Result<Option<Cow<'_, str>>, QueryError> {
         query::value(self.raw_query(), name)
     }
 
-    /// The first value of a query parameter, with U+FFFD for each byte sequence that is not UTF-8.
+    /// Returns the first value of a query parameter, with U+FFFD for each invalid byte sequence.
     ///
-    /// Different values may read the same: it is for texts that people read, and not for names.
+    /// Different values may become equal. Use it for texts that people read, not for names.
     pub fn query_lossy(&self, name: &str) -> Option<Cow<'_, str>> {
         self.query_pairs_lossy().find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    /// All names and values of the query, decoded, in order, repeated ones too.
+    /// Returns all names and values of the query, decoded, in order, including repeated ones.
     ///
-    /// # Errors
-    /// The first parameter whose name or value is not percent-encoded UTF-8.
+    /// # Errors The first parameter whose name or value is not percent-encoded UTF-8.
     pub fn query_pairs(&self) -> Result<impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)>, QueryError> {
         query::check(self.raw_query())?;
         Ok(self.query_pairs_lossy())
     }
 
-    /// All names and values of the query, in order, with U+FFFD for each byte sequence that is not UTF-8.
+    /// Returns all names and values in order, with U+FFFD for each invalid byte sequence.
     pub fn query_pairs_lossy(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         form_urlencoded::parse(self.raw_query().as_bytes())
     }
 
-    /// The value of the header line of this name, in any case of letters.
+    /// Returns the value of a header. Names are not case-sensitive.
     ///
-    /// `None` if there is no such line, if its value is not UTF-8, and if there are several lines: proxies and libraries
-    /// disagree which of them counts. [`header_all`](Request::header_all) has the values of all.
+    /// `None` if the header is absent, if its value is not UTF-8, or if it is repeated: proxies and libraries disagree
+    /// about which line counts. [`header_all`](Request::header_all) returns all values.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.values(name);
         let value = values.next().filter(|_| values.next().is_none())?;
         str::from_utf8(value).ok()
     }
 
-    /// The values of all header lines of this name, in order, without those that are not UTF-8.
+    /// Returns all values of a header, in order, without those that are not UTF-8.
     pub fn header_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         self.values(name).filter_map(|value| str::from_utf8(value).ok())
     }
 
-    /// All header lines, in order: the name as it came, and the value's bytes without the white space around them.
+    /// Returns all header lines, in order.
+    ///
+    /// Names are as the client sent them. Values are bytes, without the white space around them.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
         let fields = self.layout.fields.iter();
         fields.map(|&(name, value)| (self.text(name), value.within(&self.head)))
     }
 
-    /// The first cookie of this name. Cookie names are case-sensitive.
+    /// Returns the first cookie of this name. Cookie names are case-sensitive.
     ///
-    /// Browsers send cookies of one name in a set order, the longest path first (RFC 6265 section 5.4), and servers take
-    /// the first. `None` if that is not UTF-8, whatever the next one is.
+    /// Browsers send cookies of one name in a defined order, the longest path first (RFC 6265 section 5.4), and servers
+    /// use the first. `None` if the first is not UTF-8, even if a later one is.
     pub fn cookie(&self, name: &str) -> Option<&str> {
         let (_, value) = self.raw_cookies().find(|(key, _)| *key == name.as_bytes())?;
         str::from_utf8(value).ok()
     }
 
-    /// The cookies, in order: name and value as they came, quotes and all (RFC 6265 section 5.4).
+    /// Returns all cookies, in order (RFC 6265 section 5.4).
     ///
-    /// Pieces without `=` are not cookies and are left out, and so are cookies that are not UTF-8.
+    /// Names and values are as the client sent them, quotes included. Parts without `=` and cookies that are not UTF-8
+    /// are skipped.
     pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
         self.raw_cookies().filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, str::from_utf8(value).ok()?)))
     }
@@ -185,8 +191,9 @@ impl Request {
         })
     }
 
-    /// The subprotocols that the client offers, the most wanted first (RFC 6455 section 4.1, item 10). What is no token
-    /// is left out.
+    /// Returns the subprotocols that the client offers, in order of preference (RFC 6455 section 4.1, item 10).
+    ///
+    /// Elements that are not tokens are skipped.
     pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
         self.header_all("sec-websocket-protocol")
             .flat_map(|line| line.split(','))
@@ -194,23 +201,26 @@ impl Request {
             .filter(|name| token::is_token(name.as_bytes()))
     }
 
-    /// Where the request came from. Behind a reverse proxy that is the proxy, unless it says in a PROXY header who its client
-    /// is: see [`Server::proxy_protocol`](crate::Server::proxy_protocol).
+    /// Returns the address of the client.
+    ///
+    /// Behind a reverse proxy this is the address of the proxy, unless a PROXY header contains that of the client: see
+    /// [`Server::proxy_protocol`](crate::Server::proxy_protocol).
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// The minor version: 1 for HTTP/1.1, 0 for HTTP/1.0.
+    /// Returns the minor HTTP version: 1 for HTTP/1.1, 0 for HTTP/1.0.
     pub fn version(&self) -> u8 {
         self.layout.version
     }
 
-    /// The whole body, decoded if it came in chunks; empty for an upgrade.
+    /// Returns the complete body, without chunk framing; empty for an upgrade.
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// Whether it came through a listener of [`Server::listen_control`](crate::Server::listen_control).
+    /// Returns whether the request came through a listener of
+    /// [`Server::listen_control`](crate::Server::listen_control).
     pub fn is_control(&self) -> bool {
         self.is_control
     }
@@ -219,17 +229,16 @@ impl Request {
         self.is_control = is_control;
     }
 
-    /// Puts the whole body in place, once it is there.
+    /// Sets the complete body.
     pub(crate) fn set_body(&mut self, body: Vec<u8>) {
         self.body = body;
     }
 
-    /// The values of all header lines of this name, also those that are no UTF-8: what decides on safety must not
-    /// overlook one.
+    /// Returns all values of a header, including those that are not UTF-8, which a security check must see.
     pub(crate) fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let wanted = name.as_bytes();
         let named = self.layout.fields.iter().filter(move |(name, _)| {
-            // The length first: it tells most names apart without a look at the head.
+            // The length first: it differs for most names and avoids reading the head.
             name.len() == wanted.len() && name.within(&self.head).eq_ignore_ascii_case(wanted)
         });
         named.map(|(_, value)| value.within(&self.head))
@@ -240,14 +249,13 @@ impl Request {
         target.split_once('?').unwrap_or((target, ""))
     }
 
-    /// Methods and header names are ASCII, and targets UTF-8: the parser has checked it.
+    /// Returns a range as text. The parser has checked that methods and header names are ASCII and targets are UTF-8.
     fn text(&self, span: Span) -> &str {
         str::from_utf8(span.within(&self.head)).unwrap_or_default()
     }
 }
 
-/// The method, the path and the peer; of the query only that there is one, because queries carry tokens and debug lines
-/// end up in logs.
+/// Shows method, path and peer. The query is hidden, because queries contain tokens and debug output is logged.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (path, query) = self.split_target();
@@ -257,7 +265,7 @@ impl fmt::Debug for Request {
 }
 
 impl Layout {
-    /// The layout of `head`, whose parts are given as slices of it.
+    /// Creates the layout of `head` from slices of it.
     pub(crate) fn of(
         head: &[u8],
         (method, target, version): (&str, &str, u8),
@@ -274,9 +282,9 @@ impl Layout {
 }
 
 impl Span {
-    /// Where `part`, a slice of `whole`, is.
+    /// Returns the position of `part`, which is a slice of `whole`.
     fn of(whole: &[u8], part: &[u8]) -> Span {
-        // An empty slice has no place: the parser may take it from anywhere.
+        // An empty slice has no position: the parser may return any.
         if part.is_empty() {
             return Span::default();
         }
@@ -353,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_come_in_order() {
+    fn query_pairs_are_in_order() {
         let request = request("GET /?tag=1&b=+&tag=2 HTTP/1.1|Host: a");
         let pairs: Vec<_> = request.query_pairs().expect("UTF-8").collect();
         assert_eq!(pairs, [("tag", "1"), ("b", " "), ("tag", "2")].map(|(name, value)| (name.into(), value.into())));
@@ -363,7 +371,7 @@ mod tests {
     fn headers() {
         let request =
             request("GET / HTTP/1.1|Host: a|X-One:  first \t|x-one: second|X-ONE:|Text: \u{e9}|X-Onerous: no");
-        assert_eq!(request.header("x-one"), None, "which of the three?");
+        assert_eq!(request.header("x-one"), None, "three lines are ambiguous");
         assert_eq!(request.header("x-onerous"), Some("no"));
         assert_eq!(request.header("HOST"), Some("a"));
         assert_eq!(request.header("x-on"), None);
@@ -374,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_no_utf8_is_bytes_only() {
+    fn a_value_that_is_not_utf8_is_available_as_bytes() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nX: \xff\r\nX: y\r\n\r\n".to_vec();
         let request = parse_head(head, 64, Peer::Unix).expect("a good head").request;
         assert_eq!(request.header("x"), None);
@@ -395,12 +403,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_that_is_not_utf8_hides_no_other() {
+    fn a_cookie_that_is_not_utf8_is_skipped() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: name=\xd5\xc5; \xff=1; sid=7\r\n\r\n".to_vec();
         let request = parse_head(head, 64, Peer::Unix).expect("a good head").request;
         assert_eq!(request.cookies().collect::<Vec<_>>(), [("sid", "7")]);
         assert_eq!(request.cookie("name"), None);
-        // A back end that reads the first would see another person.
+        // A back end that reads the first one would identify another user.
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: sid=\xd5\xc5\r\nCookie: sid=7\r\n\r\n".to_vec();
         let request = parse_head(head, 64, Peer::Unix).expect("a good head").request;
         assert_eq!((request.cookie("sid"), request.cookies().count()), (None, 1));
@@ -416,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_keeps_the_query_to_itself() {
+    fn debug_output_hides_the_query() {
         let request = request("GET /chat?token=secret HTTP/1.1|Host: a");
         let text = format!("{request:?}");
         assert!(text.starts_with("Request(GET /chat?… from"), "{text}");
@@ -424,14 +432,14 @@ mod tests {
     }
 
     #[test]
-    fn a_body_comes_after_its_head() {
+    fn the_body_is_set_after_the_head() {
         let mut request = request("POST / HTTP/1.1|Host: a");
         request.set_body(b"hello".to_vec());
         assert_eq!(request.body(), b"hello");
     }
 
     #[test]
-    fn requests_may_change_threads() {
+    fn requests_are_send() {
         fn is_send<T: Send>() {}
         is_send::<Request>();
     }

@@ -1,17 +1,17 @@
-//! Request targets (RFC 9112 section 3.2): which forms are served, and what each asks for.
+//! Request targets (RFC 9112 section 3.2): the supported forms and their parts.
 //!
-//! A target in absolute-form names the host and the path at once. It is taken apart here; `http.rs` rewrites its head in
-//! origin-form, so that everything behind the parser sees one form and one `Host`. Raw bytes that are not UTF-8 are
-//! percent-encoded, so that it sees UTF-8.
+//! A target in absolute-form contains the host and the path. This module splits it, and `http.rs` rewrites the head in
+//! origin-form. Raw bytes that are not UTF-8 are percent-encoded. All later code sees one form, one `Host` and valid
+//! UTF-8.
 
 use percent_encoding::{AsciiSet, percent_encode};
 
 use super::origin::Authority;
 
-/// A target in one of the forms that a server must understand.
+/// A target in a supported form.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Target<'a> {
-    /// `/path?query` (section 3.2.1); or `*` with OPTIONS, for the server as a whole (section 3.2.4).
+    /// `/path?query` (section 3.2.1), or `*` with OPTIONS for the whole server (section 3.2.4).
     Origin,
     /// `http://host[:port]/path?query` (section 3.2.2).
     Absolute(Absolute<'a>),
@@ -20,23 +20,25 @@ pub(super) enum Target<'a> {
 /// A target in absolute-form.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Absolute<'a> {
-    /// The host that the request is for, in place of the one in `Host`.
+    /// The host of the request. It replaces the one in `Host`.
     authority: &'a str,
-    /// The path and the query: empty, or it starts with `/` or `?`.
+    /// The path and the query. Empty, or starts with `/` or `?`.
     rest: &'a str,
     is_options: bool,
 }
 
 impl<'a> Target<'a> {
-    /// The form of a target. `None`: it has no form that is served here, or it has a control, a space or a fragment.
+    /// Parses a target.
     ///
-    /// RFC 3986 has only ASCII in it. Raw bytes beyond ASCII are taken as nginx takes them: browsers never send them, other
-    /// clients do, and a proxy in front lets them pass. They mean what their percent-encoded form means.
+    /// Returns `None` if its form is not supported, or if it has a control character, a space or a fragment.
+    ///
+    /// RFC 3986 allows only ASCII. Raw non-ASCII bytes are accepted, as nginx does: browsers never send them, other
+    /// clients do, and a proxy in front forwards them. They are equivalent to their percent-encoded form.
     pub(super) fn parse(method: &str, target: &'a str) -> Option<Target<'a>> {
         if !target.bytes().all(|byte| (byte.is_ascii_graphic() && byte != b'#') || !byte.is_ascii()) {
             return None;
         }
-        // The target of CONNECT is an authority, and only proxies serve it (RFC 9112 section 3.2.3).
+        // The target of CONNECT is an authority, which only proxies support (RFC 9112 section 3.2.3).
         if method == "CONNECT" {
             return None;
         }
@@ -44,21 +46,21 @@ impl<'a> Target<'a> {
             return Some(Target::Origin);
         }
         let (scheme, rest) = target.split_once("://")?;
-        // RFC 6455 section 4.1 asks clients to write http for ws here. Some write ws all the same, which means the same.
+        // RFC 6455 section 4.1 requires clients to write http instead of ws here. Some write ws; it is equivalent.
         if !["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
             return None;
         }
         let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        // It has no user part, which RFC 9110 section 4.2.4 wants to be treated as an error.
+        // An authority with a user part is not accepted, as RFC 9110 section 4.2.4 demands.
         Authority::parse(authority.as_bytes())?;
         Some(Target::Absolute(Absolute { authority, rest, is_options: method == "OPTIONS" }))
     }
 }
 
 impl Absolute<'_> {
-    /// The same head in origin-form: with the path of this target, and its authority as the one `Host`.
+    /// Writes the same head in origin-form: with the path of this target, and its authority as the only `Host`.
     ///
-    /// RFC 9112 section 3.2.2: a server ignores the `Host` that came and replaces it with the host of the target.
+    /// RFC 9112 section 3.2.2: a server ignores the received `Host` and replaces it with the host of the target.
     pub(super) fn rewrite(&self, method: &str, version: u8, headers: &[httparse::Header<'_>]) -> Vec<u8> {
         let lines = headers.iter().filter(|header| !header.name.eq_ignore_ascii_case("host"));
         let bytes: usize = lines.clone().map(|header| header.name.len() + header.value.len() + 4).sum();
@@ -77,8 +79,9 @@ impl Absolute<'_> {
         head
     }
 
-    /// What origin-form has in front of the path and query: an empty path is `/`, and that of OPTIONS is `*` (RFC 9112
-    /// sections 3.2.1 and 3.2.4).
+    /// Returns the prefix that origin-form needs before the path and query.
+    ///
+    /// An empty path becomes `/`, with OPTIONS `*` (RFC 9112 sections 3.2.1 and 3.2.4).
     fn prefix(&self) -> &'static str {
         match self.rest {
             "" if self.is_options => "*",
@@ -88,10 +91,10 @@ impl Absolute<'_> {
     }
 }
 
-/// The head with the bytes of its path and query beyond ASCII percent-encoded. `None`: they are UTF-8, or the host is not.
+/// Percent-encodes the non-ASCII bytes of the path and query in a head.
 ///
-/// httparse refuses other targets as a whole. Encoded, the path is judged as any path is, and a parameter where it is
-/// read, so that the error names it.
+/// Returns `None` if they are UTF-8, or if the host is not. httparse refuses such targets as a whole. After encoding,
+/// the path is checked as any path, and a parameter when it is read, so that the error names it.
 pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
     let line_end = head.iter().position(|&byte| byte == b'\r')?;
     let start = head[..line_end].iter().position(|&byte| byte == b' ')? + 1;
@@ -103,13 +106,13 @@ pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
     }
     let mut encoded = Vec::with_capacity(head.len() + 2 * path.iter().filter(|byte| !byte.is_ascii()).count());
     encoded.extend_from_slice(&head[..start]);
-    // A control stays as it is, and is refused.
+    // Control characters stay unencoded, so that they are refused.
     percent_encode(path, &AsciiSet::EMPTY).for_each(|piece| encoded.extend_from_slice(piece.as_bytes()));
     encoded.extend_from_slice(&head[end..]);
     Some(encoded)
 }
 
-/// The end of the host of a target in absolute-form; 0 in origin-form.
+/// Returns the end of the host in a target in absolute-form; 0 in origin-form.
 fn host_end(target: &[u8]) -> usize {
     let is_path = |byte: &u8| matches!(byte, b'/' | b'?');
     let host = target.windows(3).position(|window| window == b"://").filter(|_| !target.starts_with(b"/"));
@@ -122,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn raw_bytes_are_encoded_where_they_are_no_utf8() {
+    fn raw_bytes_that_are_not_utf8_are_encoded() {
         let encode = |line: &[u8]| encode_raw(&[line, b"\r\nX: \xff y\r\n\r\n"].concat());
         for (line, encoded) in [
             (&b"GET /?a=%41&uid=\xd5\xc5 HTTP/1.1"[..], "GET /?a=%41&uid=%D5%C5 HTTP/1.1"),
@@ -149,7 +152,7 @@ mod tests {
         }
     }
 
-    /// The method, the target in origin-form and the host of a target that is in absolute-form.
+    /// Rewrites a target in absolute-form. Returns the target in origin-form and the host.
     fn rewritten(method: &str, target: &str) -> Option<(String, String)> {
         let Some(Target::Absolute(absolute)) = Target::parse(method, target) else { return None };
         let headers = [
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn absolute_form_is_taken_apart() {
+    fn absolute_form_is_split() {
         for (method, target, path, host) in [
             ("GET", "http://a/", "/", "a"),
             ("GET", "http://a", "/", "a"),
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_form_is_refused() {
+    fn unsupported_forms_are_refused() {
         for (method, target) in [
             ("GET", ""),
             ("GET", "*"),
