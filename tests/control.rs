@@ -173,7 +173,7 @@ fn what_the_server_refuses_itself_is_json_for_back_ends() {
     let Some(Address::Tcp(control)) = server.addresses.last() else { panic!("two listeners") };
     for (path, status, code_of_it, text) in [
         ("/panic", 500, "internal_error", "internal error\n"),
-        ("/fault", 500, "internal_error", "the handler's response cannot be sent\n"),
+        ("/fault", 500, "internal_error", "invalid response from the request handler\n"),
         ("/none", 404, "not_found", "not found\n"),
     ] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -129,7 +129,7 @@ impl<A: Application> EventLoop<A> {
         let Some(slot) = self.core.table.slot_of(fd) else { return };
         let accept = match upgrade {
             Upgrade::Refuse(response) => {
-                let why = response.gist().map_or_else(String::new, |gist| format!(": {gist:?}"));
+                let why = response.log_text().map_or_else(String::new, |text| format!(": {text:?}"));
                 return self.refuse(fd, response, format_args!("by the handler{why}"));
             }
             Upgrade::Later => return self.defer(fd, Deferred::Upgrade(request)),

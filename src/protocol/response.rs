@@ -1,25 +1,25 @@
-//! HTTP responses: built by handlers, written as bytes.
+//! HTTP responses: built by handlers, encoded as bytes.
 //!
-//! A builder that never fails in the hand: a mistake (a header name that is no token, a line break in a value, an
-//! unknown status) is remembered, and the response becomes a 500. So nothing that a handler passes on from a stranger
-//! can add a line to a head.
+//! The builder never returns an error. It records the first mistake (a header name that is not a token, a line break in
+//! a value, an invalid status), and the response becomes a 500. Untrusted text that a handler passes on cannot add a
+//! line to a head.
 //!
-//! It must not know which request it answers, nor the time: the loop passes in what depends on them.
+//! This module does not know the request or the time. The loop passes in values that depend on them.
 
 use std::borrow::Cow;
 
 use super::token;
 
-/// Tells a client that waits for it to send its body (RFC 9110 section 10.1.1).
+/// The interim response to `Expect: 100-continue` (RFC 9110 section 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Above the longest head without the fields, so that a buffer grows once.
+/// An upper bound of a head without the handler's headers, so that a buffer grows once.
 const HEAD_BYTES: usize = 256;
 
-/// Headers that the server writes itself, from what it knows of the connection and the body.
+/// Headers that only the server writes.
 const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
 
-/// An answer to a plain HTTP request, or to an upgrade that is refused.
+/// A response to a plain HTTP request, or to a refused upgrade.
 ///
 /// ```
 /// use fdpush::Response;
@@ -28,23 +28,23 @@ const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfe
 /// assert_eq!(response.status(), 404);
 /// ```
 ///
-/// `Content-Length`, `Connection`, `Transfer-Encoding` and `Date` are the server's own: to set one is a fault. A
-/// response with a fault goes out as a bare 500, and the server logs which it was.
+/// `Content-Length`, `Connection`, `Transfer-Encoding` and `Date` are written by the server. Setting one of them is an
+/// error. A response with an error is replaced by a bare 500, and the server logs the error.
 #[derive(Clone, Debug)]
 pub struct Response {
     status: u16,
-    /// From the constructor; gone once a header of that name is set.
+    /// Set by the constructor, cleared by a `Content-Type` header.
     content_type: Option<&'static str>,
     fields: Fields,
     body: Cow<'static, [u8]>,
     closes: bool,
-    /// An `Upgrade` header is there, which `Connection` has to name.
+    /// Whether an `Upgrade` header is set, which `Connection` has to name.
     upgrades: bool,
-    /// It is none yet.
+    /// Whether the response follows later.
     is_later: bool,
 }
 
-/// How a body's end is told.
+/// The framing of a body.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Length {
     Known(usize),
@@ -52,18 +52,18 @@ pub(crate) enum Length {
     UntilClose,
 }
 
-/// Header lines that are ready to send, and the first fault made in writing them.
+/// Encoded header lines, and the first mistake in writing them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields {
     lines: Vec<u8>,
     fault: Option<String>,
 }
 
-/// The most of a response's text that a log line repeats.
-const GIST_BYTES_MAX: usize = 200;
+/// The longest part of a response's text in a log line, in bytes.
+const LOG_TEXT_BYTES_MAX: usize = 200;
 
 impl Response {
-    /// A response with this status, 200 to 599, and no body.
+    /// Creates a response without a body. The status must be 200 to 599.
     #[must_use]
     pub fn new(status: u16) -> Response {
         let mut fields = Fields::default();
@@ -81,51 +81,55 @@ impl Response {
         }
     }
 
-    /// A response of plain text.
+    /// Creates a response of plain text in UTF-8.
     #[must_use]
     pub fn text(status: u16, text: impl Into<Cow<'static, str>>) -> Response {
         Response::typed(status, "text/plain; charset=utf-8", text.into())
     }
 
-    /// A response of HTML.
+    /// Creates a response of HTML in UTF-8.
     #[must_use]
     pub fn html(status: u16, html: impl Into<Cow<'static, str>>) -> Response {
         Response::typed(status, "text/html; charset=utf-8", html.into())
     }
 
-    /// A response of JSON, which is sent as it is given.
+    /// Creates a response of JSON. The text is sent unchanged.
     #[must_use]
     pub fn json(status: u16, json: impl Into<Cow<'static, str>>) -> Response {
         Response::typed(status, "application/json", json.into())
     }
 
-    /// A refusal of the server's own: a text for clients, where people may see it; JSON for back ends, whose programs
-    /// read every refusal on a control listener in the same way. `why` has nothing in it that JSON would escape.
-    pub(crate) fn refusal(is_control: bool, status: u16, why: &'static str) -> Response {
+    /// Creates an error response of the server: plain text for clients, JSON on a control listener.
+    ///
+    /// Back ends parse every error on a control listener in the same way. `text` must not contain characters that JSON
+    /// escapes.
+    pub(crate) fn refusal(is_control: bool, status: u16, text: &'static str) -> Response {
         if !is_control {
-            return Response::text(status, format!("{why}\n"));
+            return Response::text(status, format!("{text}\n"));
         }
-        debug_assert!(!why.contains(['"', '\\']) && !why.contains(char::is_control), "{why}");
+        debug_assert!(!text.contains(['"', '\\']) && !text.contains(char::is_control), "{text}");
         let code = code(status);
-        Response::json(status, format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"{why}\"}}}}\n"))
+        Response::json(status, format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"{text}\"}}}}\n"))
     }
 
-    /// No response yet: what `on_request` returns where the answer comes later, by
-    /// [`Remote::answer`](crate::Remote::answer) from another thread or [`Context::answer`](crate::Context::answer) from
-    /// another handler, and within [`Limits::answer_time_max`](crate::Limits::answer_time_max). Anywhere else it is a
-    /// fault.
+    /// Defers the response: for `on_request` only.
+    ///
+    /// The response follows from [`Remote::answer`](crate::Remote::answer) on another thread or
+    /// [`Context::answer`](crate::Context::answer) in another handler, within
+    /// [`Limits::answer_time_max`](crate::Limits::answer_time_max). Anywhere else it is an error.
     #[must_use]
     pub fn later() -> Response {
         let mut response = Response::new(500);
         response.is_later = true;
-        response.fields.set_fault(|| "an answer that comes later is for on_request only".to_owned());
+        response.fields.set_fault(|| "Response::later is allowed in on_request only".to_owned());
         response
     }
 
-    /// Adds a header line. A name may come several times; only `Content-Type` replaces the one that
-    /// [`text`](Response::text), [`html`](Response::html) and [`json`](Response::json) set.
+    /// Adds a header line. Names may be repeated.
     ///
-    /// With an `Upgrade` header (of a 426) the server says `Connection: upgrade` too, as RFC 9110 section 7.8 asks.
+    /// Only `Content-Type` replaces the one that [`text`](Response::text), [`html`](Response::html) and
+    /// [`json`](Response::json) set. With an `Upgrade` header (of a 426) the server also sends `Connection: upgrade`,
+    /// as RFC 9110 section 7.8 demands.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Response {
         if OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
@@ -140,73 +144,73 @@ impl Response {
         self
     }
 
-    /// Adds a cookie: the text of a `Set-Cookie` header, such as `sid=1; Path=/; HttpOnly`.
+    /// Adds a `Set-Cookie` header, such as `sid=1; Path=/; HttpOnly`.
     #[must_use]
     pub fn cookie(self, cookie: impl AsRef<[u8]>) -> Response {
         self.header("Set-Cookie", cookie)
     }
 
-    /// Sets the body. It is not sent with status 204, 205 and 304, which have none (RFC 9110 section 15), nor in answer
-    /// to `HEAD`.
+    /// Sets the body.
+    ///
+    /// It is not sent with status 204, 205 and 304, which have none (RFC 9110 section 15), nor in response to `HEAD`.
     #[must_use]
     pub fn body(mut self, body: impl Into<Cow<'static, [u8]>>) -> Response {
         self.body = body.into();
         self
     }
 
-    /// Ends the connection after this response.
+    /// Closes the connection after this response.
     #[must_use]
     pub fn close(mut self) -> Response {
         self.closes = true;
         self
     }
 
-    /// The status that was asked for.
+    /// Returns the status given to the constructor.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// What it says, for a log: the first line of its text, without control characters, and cut.
-    pub(crate) fn gist(&self) -> Option<String> {
+    /// Returns the first line of the text for a log, shortened and without control characters.
+    pub(crate) fn log_text(&self) -> Option<String> {
         let line = str::from_utf8(&self.body).ok()?.lines().next().filter(|line| !line.is_empty())?;
-        let cut = line.floor_char_boundary(GIST_BYTES_MAX);
+        let cut = line.floor_char_boundary(LOG_TEXT_BYTES_MAX);
         Some(line.get(..cut)?.chars().filter(|c| !c.is_control()).collect())
     }
 
-    /// Whether [`close`](Response::close) was asked for.
+    /// Returns whether [`close`](Response::close) was called.
     pub(crate) fn closes(&self) -> bool {
         self.closes
     }
 
-    /// Whether it comes [later](Response::later).
+    /// Returns whether the response [follows later](Response::later).
     pub(crate) fn is_later(&self) -> bool {
         self.is_later
     }
 
-    /// Whether its status has no body, whatever it was given (RFC 9110 section 15).
+    /// Returns whether the status never has a body (RFC 9110 section 15).
     pub(crate) fn has_no_body(&self) -> bool {
         matches!(self.status, 204 | 205 | 304)
     }
 
-    /// The first mistake made in building this response. With one it is sent as a 500.
+    /// Returns the first mistake in building this response. With one it is sent as a 500.
     pub(crate) fn fault(&self) -> Option<&str> {
         self.fields.fault()
     }
 
-    /// This response, or the 500 that takes its place if it has a fault.
+    /// Returns this response, or a 500 if it has a fault.
     pub(crate) fn or_fault(self, is_control: bool) -> Response {
         if self.fault().is_none() {
             return self;
         }
-        let instead = Response::refusal(is_control, 500, "the handler's response cannot be sent");
+        let instead = Response::refusal(is_control, 500, "invalid response from the request handler");
         Response { closes: self.closes, ..instead }
     }
 
-    /// Appends the response, which has no fault, to `out`.
+    /// Appends the response, which must have no fault, to `out`.
     ///
-    /// `date` is the time as an IMF-fixdate (RFC 9110 section 5.6.7), `""` to leave it out. `keep_alive` is what the
-    /// request allows; the response may still close. `head_only` answers `HEAD`: the length of the body without the
-    /// body.
+    /// `date` is an IMF-fixdate (RFC 9110 section 5.6.7), or `""` to omit it. `keep_alive` is what the request allows;
+    /// the response may still close. With `head_only`, for `HEAD`, the length of the body is sent without the body.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, date: &str, keep_alive: bool, head_only: bool) {
         debug_assert_eq!(self.fault(), None);
         let body: &[u8] = if self.has_no_body() { b"" } else { &self.body };
@@ -217,7 +221,9 @@ impl Response {
         }
     }
 
-    /// Appends the head to `out`. `keep_alive` is what the request allows; the response may still close.
+    /// Appends the head to `out`.
+    ///
+    /// `keep_alive` is what the request allows; the response may still close.
     pub(crate) fn encode_head(&self, out: &mut Vec<u8>, date: &str, length: Length, keep_alive: bool) {
         out.extend_from_slice(b"HTTP/1.1 ");
         push_decimal(out, usize::from(self.status));
@@ -230,7 +236,7 @@ impl Response {
         }
         self.fields.encode(out);
         match length {
-            // Neither 204 nor 304 says a length: RFC 9110 section 8.6.
+            // 204 and 304 have no Content-Length (RFC 9110 section 8.6).
             Length::Known(_) if matches!(self.status, 204 | 304) => {}
             Length::Known(bytes) => {
                 out.extend_from_slice(b"Content-Length: ");
@@ -240,7 +246,7 @@ impl Response {
             Length::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Length::UntilClose => {}
         }
-        // HTTP/1.1 keeps alive unasked, but HTTP/1.0 has to be told, and it harms nobody.
+        // HTTP/1.0 needs an explicit keep-alive. For HTTP/1.1 it is redundant and harmless.
         let alive = if keep_alive && !self.closes { "keep-alive" } else { "close" };
         let upgrade = if self.upgrades { "upgrade, " } else { "" };
         push(out, ["Connection: ", upgrade, alive, "\r\n\r\n"]);
@@ -258,7 +264,7 @@ impl Response {
 }
 
 impl Fields {
-    /// Adds a line, or remembers why it cannot be.
+    /// Adds a line, or records a fault.
     pub(super) fn add(&mut self, name: &str, value: &[u8]) {
         if !token::is_token(name.as_bytes()) {
             return self.set_fault(|| format!("header name {name:?} is not a token"));
@@ -266,7 +272,7 @@ impl Fields {
         if !token::is_field_value(value) {
             return self.set_fault(|| format!("header {name} has a control character in its value"));
         }
-        // Room for a line or two more than most responses add.
+        // Capacity for one or two lines more than most responses add.
         self.lines.reserve(128.max(name.len() + value.len() + 4));
         self.lines.extend_from_slice(name.as_bytes());
         self.lines.extend_from_slice(b": ");
@@ -274,7 +280,7 @@ impl Fields {
         self.lines.extend_from_slice(b"\r\n");
     }
 
-    /// Remembers a fault, unless there is an earlier one.
+    /// Records a fault, unless one is recorded already.
     pub(super) fn set_fault(&mut self, fault: impl FnOnce() -> String) {
         self.fault.get_or_insert_with(fault);
     }
@@ -288,7 +294,7 @@ impl Fields {
     }
 }
 
-/// What a program reads in a refusal that is JSON.
+/// Returns the error code in a JSON error response.
 fn code(status: u16) -> &'static str {
     match status {
         404 => "not_found",
@@ -323,14 +329,15 @@ fn push_decimal(out: &mut Vec<u8>, mut number: usize) {
             break;
         }
     }
-    // The digits came last first.
+    // The digits are in reverse order.
     if let Some(digits) = out.get_mut(start..) {
         digits.reverse();
     }
 }
 
-/// The reason phrase of a status (RFC 9110 section 15; RFC 6585; RFC 7725). It may be empty (RFC 9112 section 4), as it
-/// is for the rare ones.
+/// Returns the reason phrase of a status (RFC 9110 section 15; RFC 6585; RFC 7725).
+///
+/// It is empty for rare ones, as RFC 9112 section 4 allows.
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -402,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_responses() {
+    fn complete_responses() {
         let mut out = Vec::new();
         Response::text(200, "hello").encode(&mut out, DATE, true, false);
         assert_eq!(
@@ -422,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn closing() {
+    fn close() {
         let plain = Response::new(200);
         assert!(encoded(&plain, true, false).contains("Connection: keep-alive\r\n"));
         assert!(encoded(&plain, false, false).contains("Connection: close\r\n"));
@@ -433,8 +440,8 @@ mod tests {
     }
 
     #[test]
-    fn bodies() {
-        // Status, HEAD, the length that is said, the body that is sent.
+    fn bodies_by_status_and_method() {
+        // Status, HEAD, the Content-Length sent, the body sent.
         for (status, head_only, length, body) in [
             (200, false, Some("4"), "body"),
             (200, true, Some("4"), ""),
@@ -499,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_texts_for_clients_and_json_for_back_ends() {
+    fn errors_are_text_for_clients_and_json_for_back_ends() {
         let text = encoded(&Response::refusal(false, 413, "too long"), false, false);
         assert!(text.contains("Content-Type: text/plain; charset=utf-8\r\n") && text.ends_with("\r\n\r\ntoo long\n"));
         let json = encoded(&Response::refusal(true, 413, "too long"), false, false);
