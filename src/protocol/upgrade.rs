@@ -1,7 +1,7 @@
-//! The answer to a WebSocket upgrade (RFC 6455 section 4.2.2).
+//! The response to a WebSocket upgrade (RFC 6455 section 4.2.2).
 //!
-//! It owns the 101 and the key that goes into it; what makes a request an upgrade is judged in `http.rs`, and when the
-//! answer leaves is the connection's matter.
+//! This module owns the 101 response and the accept key. `http.rs` checks upgrade requests. The connection decides when
+//! the response is sent.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -11,40 +11,41 @@ use sha1::{Digest as _, Sha1};
 use super::request::Request;
 use super::response::{Fields, Response, push};
 
-/// What is appended to a client's key before it is hashed (RFC 6455 section 1.3).
+/// The string that is appended to a client's key before hashing (RFC 6455 section 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Base64 that lets the unused bits of the last digit be anything, because RFC 6455's own example key (section 4.1,
-/// item 7: `AQIDBAUGBwgJCgsMDQ4PEC==`) has some set.
+/// Base64 that ignores the unused bits of the last digit.
+///
+/// The example key of RFC 6455 (section 4.1, item 7: `AQIDBAUGBwgJCgsMDQ4PEC==`) has some of them set.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-/// Headers of a 101 that the server writes itself; so are all whose names start with `Sec-WebSocket-`.
+/// Headers of a 101 response that only the server writes, besides all names that start with `Sec-WebSocket-`.
 const OWN_HEADERS: [&str; 5] = ["connection", "content-length", "date", "transfer-encoding", "upgrade"];
 
-/// What `on_upgrade` answers to a request for a WebSocket.
+/// The decision of `on_upgrade` about an upgrade request.
 #[derive(Clone, Debug)]
 pub enum Upgrade {
-    /// Yes: the connection opens.
+    /// Accept: the connection becomes a WebSocket.
     Accept(Accept),
-    /// No: this response is sent, and the connection closes.
+    /// Refuse: this response is sent, and the connection closes.
     Refuse(Response),
-    /// Not yet: the answer comes from elsewhere, say from a thread that asks a database.
+    /// Decide later, for instance on a thread that queries a database.
     Later,
 }
 
-/// A yes to an upgrade, with what the 101 shall say.
+/// The acceptance of an upgrade, with the contents of the 101 response.
 ///
 /// ```
 /// use fdpush::Upgrade;
 ///
-/// let yes = Upgrade::accept().subprotocol("chat.v2").cookie("sid=1; Path=/").uid("10010");
-/// # assert!(matches!(yes.into(), Upgrade::Accept(_)));
+/// let accepted = Upgrade::accept().subprotocol("chat.v2").cookie("sid=1; Path=/").uid("10010");
+/// # assert!(matches!(accepted.into(), Upgrade::Accept(_)));
 /// ```
 ///
-/// `Connection`, `Upgrade`, `Sec-WebSocket-…` and the headers about a body or the date are the server's own: to set one
-/// is a fault, as is a name or value that cannot stand in a header. An upgrade answered with a fault gets a 500, and
-/// the server logs which it was.
+/// `Connection`, `Upgrade`, `Sec-WebSocket-…`, `Date` and the headers about a body are written by the server. Setting one
+/// of them is an error, as is an invalid header name or value. An upgrade with such an error gets a 500, and the server
+/// logs the first one.
 #[derive(Clone, Debug, Default)]
 pub struct Accept {
     fields: Fields,
@@ -53,21 +54,22 @@ pub struct Accept {
 }
 
 impl Upgrade {
-    /// A plain yes, to be built upon.
+    /// Accepts the upgrade. Options can be added to the result.
     #[must_use]
     pub fn accept() -> Accept {
         Accept::default()
     }
 
-    /// A no, with this response.
+    /// Refuses the upgrade with this response.
     #[must_use]
     pub fn refuse(response: Response) -> Upgrade {
         Upgrade::Refuse(response)
     }
 
-    /// The answer comes later, by [`Context::answer`](crate::Context::answer) or [`Remote::answer`](crate::Remote::answer).
-    /// A client that goes before it, or ends its side of the stream, ends the connection: what
-    /// [`Context::set_session`](crate::Context::set_session) kept with it is dropped then.
+    /// Defers the decision to [`Context::answer`](crate::Context::answer) or [`Remote::answer`](crate::Remote::answer).
+    ///
+    /// If the client disconnects before the decision, or shuts down its side of the stream, the connection ends. The
+    /// value of [`Context::set_session`](crate::Context::set_session) is dropped then.
     #[must_use]
     pub fn later() -> Upgrade {
         Upgrade::Later
@@ -86,7 +88,7 @@ impl From<Response> for Upgrade {
     }
 }
 
-/// Either says what becomes of the upgrade, such as `Ok(Upgrade::accept())` and `Err(Response::new(403))`.
+/// Both sides of a `Result` are decisions, such as `Ok(Upgrade::accept())` and `Err(Response::new(403))`.
 impl<T: Into<Upgrade>, E: Into<Upgrade>> From<Result<T, E>> for Upgrade {
     fn from(result: Result<T, E>) -> Upgrade {
         result.map_or_else(E::into, T::into)
@@ -94,7 +96,7 @@ impl<T: Into<Upgrade>, E: Into<Upgrade>> From<Result<T, E>> for Upgrade {
 }
 
 impl Accept {
-    /// Adds a header line to the 101. A name may come several times.
+    /// Adds a header line to the 101 response. Names may be repeated.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Accept {
         let lower = name.to_ascii_lowercase();
@@ -106,53 +108,55 @@ impl Accept {
         self
     }
 
-    /// Adds a cookie: the text of a `Set-Cookie` header, such as `sid=1; Path=/; HttpOnly`.
+    /// Adds a `Set-Cookie` header, such as `sid=1; Path=/; HttpOnly`.
     #[must_use]
     pub fn cookie(self, cookie: impl AsRef<[u8]>) -> Accept {
         self.header("Set-Cookie", cookie)
     }
 
-    /// Chooses a subprotocol. It must be one of [`Request::subprotocols`], letter for letter (RFC 6455 section 4.2.2,
-    /// item 5): a browser drops the connection over any other.
+    /// Selects a subprotocol.
     ///
-    /// A browser that offers subprotocols also drops a connection for which none is chosen, and the server sees it as open
-    /// until then. Choose one, or refuse the upgrade.
+    /// It must equal one of [`Request::subprotocols`] (RFC 6455 section 4.2.2, item 5). A browser closes the connection
+    /// over any other. A browser that offers subprotocols also closes a connection without a selected one, and the
+    /// server sees it as open until then. Select one, or refuse the upgrade.
     #[must_use]
     pub fn subprotocol(mut self, name: impl Into<String>) -> Accept {
         self.subprotocol = Some(name.into());
         self
     }
 
-    /// Binds the connection to a uid before `on_open` is called. The policy for a uid's second connection holds: where
-    /// it says `reject_new`, the client gets a 409 instead of the 101.
+    /// Binds the connection to a uid before `on_open` is called.
+    ///
+    /// The policy for a second login applies: with `reject_new`, the client gets a 409 instead of the 101.
     #[must_use]
     pub fn uid(mut self, uid: impl Into<String>) -> Accept {
         self.uid = Some(uid.into());
         self
     }
 
-    /// The uid to bind, if any.
+    /// Returns the uid to bind, if any.
     pub(crate) fn chosen_uid(&self) -> Option<&str> {
         self.uid.as_deref()
     }
 
-    /// Appends the 101 to `out`: the answer to `request`, whose key earned it `accept`. On a fault it appends nothing
-    /// and says what the handler did wrong.
+    /// Appends the 101 response to `request` to `out`. `accept` is the value of `Sec-WebSocket-Accept`.
+    ///
+    /// # Errors The mistake of the handler. Nothing is appended then.
     pub(crate) fn encode(&self, accept: &[u8; 28], request: &Request, out: &mut Vec<u8>) -> Result<(), String> {
         if let Some(fault) = self.fields.fault() {
             return Err(fault.to_owned());
         }
-        if let Some(chosen) = &self.subprotocol
-            && !request.subprotocols().any(|offered| offered == chosen)
+        if let Some(selected) = &self.subprotocol
+            && !request.subprotocols().any(|offered| offered == selected)
         {
-            return Err(format!("subprotocol {chosen:?} was not offered by the client"));
+            return Err(format!("subprotocol {selected:?} was not offered by the client"));
         }
         push(out, ["HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"]);
         push(out, ["Connection: Upgrade\r\nSec-WebSocket-Accept: "]);
         out.extend_from_slice(accept);
         push(out, ["\r\n"]);
-        if let Some(chosen) = &self.subprotocol {
-            push(out, ["Sec-WebSocket-Protocol: ", chosen, "\r\n"]);
+        if let Some(selected) = &self.subprotocol {
+            push(out, ["Sec-WebSocket-Protocol: ", selected, "\r\n"]);
         }
         self.fields.encode(out);
         push(out, ["\r\n"]);
@@ -160,10 +164,12 @@ impl Accept {
     }
 }
 
-/// The `Sec-WebSocket-Accept` that a `Sec-WebSocket-Key` earns: the base64 of the SHA-1 of the key and a fixed suffix
-/// (RFC 6455 section 4.2.2, item 5). `None` when the key is not the base64 of exactly 16 bytes.
+/// Computes `Sec-WebSocket-Accept` from `Sec-WebSocket-Key`.
+///
+/// It is the base64 of the SHA-1 of the key and a fixed suffix (RFC 6455 section 4.2.2, item 5). `None` if the key is
+/// not the base64 of exactly 16 bytes.
 pub fn accept_key(key: &str) -> Option<[u8; 28]> {
-    // 24 digits of base64, of which the padding takes some: decoded at most 18 bytes.
+    // 24 digits of base64 including padding decode to at most 18 bytes.
     let mut nonce = [0; 18];
     if key.len() != 24 || BASE64.decode_slice(key, &mut nonce) != Ok(16) {
         return None;
@@ -195,13 +201,13 @@ mod tests {
         // Section 1.3.
         let accept = accept_key("dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(accept.as_ref(), Some(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        // Section 4.1, whose last digit is not the canonical one.
+        // Section 4.1; its last digit is not canonical.
         assert!(accept_key("AQIDBAUGBwgJCgsMDQ4PEC==").is_some());
         assert!(accept_key("AQIDBAUGBwgJCgsMDQ4PEA==").is_some());
     }
 
     #[test]
-    fn keys_that_are_none() {
+    fn invalid_keys() {
         for key in [
             "",
             "dGhlIHNhbXBsZSBub25jZQ",
@@ -224,10 +230,10 @@ mod tests {
     #[test]
     fn the_whole_101() {
         let (request, accept) = upgrade("Sec-WebSocket-Protocol: chat, chat.v2\r\n");
-        let yes = Upgrade::accept().subprotocol("chat.v2").cookie("sid=1").header("X-A", "b").uid("7");
-        assert_eq!(yes.chosen_uid(), Some("7"));
+        let accepted = Upgrade::accept().subprotocol("chat.v2").cookie("sid=1").header("X-A", "b").uid("7");
+        assert_eq!(accepted.chosen_uid(), Some("7"));
         let mut out = b"before|".to_vec();
-        assert_eq!(yes.encode(&accept, &request, &mut out), Ok(()));
+        assert_eq!(accepted.encode(&accept, &request, &mut out), Ok(()));
         assert_eq!(
             String::from_utf8_lossy(&out),
             "before|HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
@@ -237,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn no_subprotocol_chosen_none_said() {
+    fn no_subprotocol_header_unless_selected() {
         let (request, accept) = upgrade("Sec-WebSocket-Protocol: chat\r\n");
         let mut out = Vec::new();
         assert_eq!(Upgrade::accept().encode(&accept, &request, &mut out), Ok(()));
@@ -245,20 +251,23 @@ mod tests {
     }
 
     #[test]
-    fn faults() {
+    fn invalid_options_are_errors() {
         let (request, accept) = upgrade("Sec-WebSocket-Protocol: chat\r\n");
-        let yes = Upgrade::accept;
+        let accepted = Upgrade::accept;
         for (answer, fault) in [
-            (yes().subprotocol("Chat"), "subprotocol \"Chat\" was not offered by the client"),
-            (yes().subprotocol(""), "subprotocol \"\" was not offered by the client"),
-            (yes().subprotocol("a\r\nb"), "subprotocol \"a\\r\\nb\" was not offered by the client"),
-            (yes().header("Upgrade", "x"), "header Upgrade is written by the server"),
-            (yes().header("connection", "x"), "header connection is written by the server"),
-            (yes().header("Content-Length", "0"), "header Content-Length is written by the server"),
-            (yes().header("SEC-WebSocket-Extensions", "x"), "header SEC-WebSocket-Extensions is written by the server"),
-            (yes().header("a b", "x"), "header name \"a b\" is not a token"),
-            (yes().header("X", "a\r\nb"), "header X has a control character in its value"),
-            (yes().cookie("a\n"), "header Set-Cookie has a control character in its value"),
+            (accepted().subprotocol("Chat"), "subprotocol \"Chat\" was not offered by the client"),
+            (accepted().subprotocol(""), "subprotocol \"\" was not offered by the client"),
+            (accepted().subprotocol("a\r\nb"), "subprotocol \"a\\r\\nb\" was not offered by the client"),
+            (accepted().header("Upgrade", "x"), "header Upgrade is written by the server"),
+            (accepted().header("connection", "x"), "header connection is written by the server"),
+            (accepted().header("Content-Length", "0"), "header Content-Length is written by the server"),
+            (
+                accepted().header("SEC-WebSocket-Extensions", "x"),
+                "header SEC-WebSocket-Extensions is written by the server",
+            ),
+            (accepted().header("a b", "x"), "header name \"a b\" is not a token"),
+            (accepted().header("X", "a\r\nb"), "header X has a control character in its value"),
+            (accepted().cookie("a\n"), "header Set-Cookie has a control character in its value"),
         ] {
             let mut out = Vec::new();
             assert_eq!(answer.encode(&accept, &request, &mut out), Err(fault.to_owned()));
@@ -267,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_convert() {
+    fn conversions_into_upgrade() {
         assert!(matches!(Upgrade::accept().into(), Upgrade::Accept(_)));
         assert!(matches!(Response::new(403).into(), Upgrade::Refuse(_)));
         assert!(matches!(Upgrade::refuse(Response::new(403)), Upgrade::Refuse(_)));
