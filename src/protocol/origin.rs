@@ -1,8 +1,8 @@
-//! Who may come from a browser: the `Origin` check (RFC 6455 section 10.2, RFC 6454 section 7).
+//! The `Origin` check for requests from browsers (RFC 6455 section 10.2, RFC 6454 section 7).
 //!
-//! A browser lets any page open a WebSocket to any server and says only where the page came from. So the server looks:
-//! it compares scheme, host and port as parsed values, never as pieces of text, so that neither `evil-example.com` nor
-//! `example.com.evil` passes for `example.com`. What it cannot parse does not pass.
+//! A browser lets any page open a WebSocket to any server, and only reports the origin of the page. The server must
+//! check it. It compares scheme, host and port as parsed values, not as text, so neither `evil-example.com` nor
+//! `example.com.evil` equals `example.com`. An origin that cannot be parsed is refused.
 
 mod rule;
 
@@ -12,38 +12,44 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::request::Request;
 use super::response::Response;
 
-/// Which origins browsers may come from. Clients that send no `Origin` are no browsers and pass.
+/// The origins from which browsers may connect.
+///
+/// Clients that send no `Origin` are not browsers and are accepted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Origins {
-    /// Pages of this server's own host and port: the `Origin` must name what the `Host` header names. The scheme may be
-    /// `http` or `https`, because TLS may end at a proxy in front of the server.
+    /// Only pages of this server: the `Origin` must have the host and port of the `Host` header.
     ///
-    /// A client on the loopback interface must also have asked for a loopback name: `localhost`, `*.localhost`,
-    /// `127.0.0.0/8` or `[::1]`. Otherwise a page that rebinds its own DNS name to 127.0.0.1 would be of the same
-    /// origin as every server on the visitor's machine.
+    /// The scheme may be `http` or `https`, because TLS may end at a proxy in front of the server.
+    ///
+    /// A client on the loopback interface must also use a loopback name in `Host`: `localhost`, `*.localhost`,
+    /// `127.0.0.0/8` or `[::1]`. Otherwise a page that rebinds its own DNS name to 127.0.0.1 would have the same origin
+    /// as every server on the visitor's machine.
     #[default]
     Same,
-    /// Any page of any site. For servers that trust no cookie and no network.
+    /// Any page of any site. For servers that do not rely on cookies or on the network for authentication.
     Any,
-    /// Pages of these origins and no others; made by [`Origins::list`].
+    /// Only pages of these origins; made by [`Origins::list`].
     List(Vec<String>),
 }
 
-/// Why an origin does not pass. The text says what to do about it.
+/// The reason that an origin is refused. The text says how to allow it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OriginError {
-    /// The header is there more than once.
+    /// The header is repeated.
     Repeated,
-    /// The header is `null`, which is not listed: a sandboxed frame, a local file, a redirect across sites.
+    /// The header is `null`, which is not listed.
+    ///
+    /// It comes from a sandboxed frame, a local file, or a redirect across sites.
     Null,
-    /// The header is no `scheme://host[:port]`. Holds what it is.
+    /// The header is not `scheme://host[:port]`. Holds its value.
     Malformed(String),
-    /// The origin is well-formed and not the server's own. Holds it.
+    /// The origin is not the server's own, and no list is set. Holds the origin.
     Foreign(String),
-    /// The origin is well-formed and not on the list, which takes the place of the server's own. Holds it.
+    /// The origin is not in the list, which replaces the server's own origin. Holds the origin.
     Unlisted(String),
-    /// The origin is the server's own by name, but the name is no loopback name and the client is on the loopback
-    /// interface, which smells of DNS rebinding. Holds the origin.
+    /// The origin equals `Host`, but the client is on the loopback interface and the name is not a loopback name.
+    ///
+    /// This indicates DNS rebinding. Holds the origin.
     Rebound(String),
 }
 
@@ -53,32 +59,33 @@ struct Origin<'a> {
     authority: Authority<'a>,
 }
 
-/// A `host[:port]`, as in `Host` (RFC 9110 section 7.2) and behind the `//` of an origin.
+/// A `host[:port]`, as in `Host` (RFC 9110 section 7.2) and after the `//` of an origin.
 pub(super) struct Authority<'a> {
     host: Host<'a>,
-    /// An empty port (`example.com:`) is none.
+    /// An empty port (`example.com:`) counts as none.
     port: Option<u16>,
 }
 
-/// A host: a name or an IPv4 address as text, which is compared in any case of letters, or an IPv6 address by value,
-/// since that has many spellings.
+/// A host. Names and IPv4 addresses are compared as text, without case. IPv6 addresses have many spellings and are
+/// compared by value.
 enum Host<'a> {
     Name(&'a str),
     V6(Ipv6Addr),
 }
 
 impl Origins {
-    /// These origins, each `scheme://host[:port]`, the way browsers send them: no path, no slash at the end. Schemes of
-    /// apps (`capacitor://localhost`) and extensions are fine here.
+    /// Accepts these origins, each `scheme://host[:port]` as browsers send it.
+    ///
+    /// An origin has no path and no slash at the end. Schemes of apps (`capacitor://localhost`) and extensions are
+    /// allowed.
     ///
     /// A host may begin with one `*.`, which stands for one or more labels, as in CSP: `https://*.example.com` matches
     /// `https://a.example.com` and `https://a.b.example.com`, and not `https://example.com`.
     ///
-    /// Two more can be listed by name. `file://` is the origin of some native clients (ESP32). `null` is the origin of
-    /// pages from files. It is also that of every sandboxed frame of any site, so a list with `null` protects no cookie.
+    /// Two special origins can be listed. `file://` is the origin of some native clients (ESP32). `null` is the origin
+    /// of pages from files, and also of every sandboxed frame of any site: a list with `null` does not protect cookies.
     ///
-    /// # Errors
-    /// Says which of them is no origin, or is one that no browser sends.
+    /// # Errors Names the entry that is not an origin, or that no browser sends.
     pub fn list<I>(origins: I) -> Result<Origins, String>
     where
         I: IntoIterator,
@@ -88,10 +95,9 @@ impl Origins {
         list.collect::<Result<_, _>>().map(Origins::List)
     }
 
-    /// Whether the request may come from where its `Origin` header says.
+    /// Checks the `Origin` header of a request.
     ///
-    /// # Errors
-    /// Why not; [`OriginError::response`] is the 403 to send.
+    /// # Errors The reason of the refusal; [`OriginError::response`] is the 403 to send.
     pub fn allows(&self, request: &Request) -> Result<(), OriginError> {
         if *self == Origins::Any {
             return Ok(());
@@ -104,48 +110,49 @@ impl Origins {
             return Err(OriginError::Repeated);
         }
         if value == rule::NULL.as_bytes() {
-            return if self.lists(rule::NULL) { Ok(()) } else { Err(OriginError::Null) };
+            return if self.is_listed(rule::NULL) { Ok(()) } else { Err(OriginError::Null) };
         }
-        let text = str::from_utf8(value).map_err(|_| OriginError::Malformed(shown(value)))?;
+        let text = str::from_utf8(value).map_err(|_| OriginError::Malformed(escaped(value)))?;
         if rule::is_file(text) {
             return match self {
-                _ if self.lists(rule::FILE) => Ok(()),
-                Origins::Same => Err(OriginError::Foreign(shown(value))),
-                Origins::Any | Origins::List(_) => Err(OriginError::Unlisted(shown(value))),
+                _ if self.is_listed(rule::FILE) => Ok(()),
+                Origins::Same => Err(OriginError::Foreign(escaped(value))),
+                Origins::Any | Origins::List(_) => Err(OriginError::Unlisted(escaped(value))),
             };
         }
         let Some(origin) = Origin::parse(text) else {
-            return Err(OriginError::Malformed(shown(value)));
+            return Err(OriginError::Malformed(escaped(value)));
         };
         match self {
             Origins::Any => Ok(()),
             Origins::List(list) if list.iter().any(|listed| rule::matches(listed, &origin)) => Ok(()),
-            Origins::Same if origin.is_of_host(request) => {
+            Origins::Same if origin.matches_host(request) => {
                 if request.peer().is_loopback() && !Origins::host_is_loopback(request) {
-                    return Err(OriginError::Rebound(shown(value)));
+                    return Err(OriginError::Rebound(escaped(value)));
                 }
                 Ok(())
             }
-            Origins::List(_) => Err(OriginError::Unlisted(shown(value))),
-            Origins::Same => Err(OriginError::Foreign(shown(value))),
+            Origins::List(_) => Err(OriginError::Unlisted(escaped(value))),
+            Origins::Same => Err(OriginError::Foreign(escaped(value))),
         }
     }
 
-    /// Whether a list names this one, which has no host.
-    fn lists(&self, name: &str) -> bool {
+    /// Returns whether a special origin, which has no host, is in the list.
+    fn is_listed(&self, name: &str) -> bool {
         matches!(self, Origins::List(list) if list.iter().any(|listed| listed.eq_ignore_ascii_case(name)))
     }
 
-    /// Whether the `Host` header names this machine itself: `localhost`, `*.localhost`, `127.0.0.0/8`, `[::1]`. What
-    /// serves loopback clients without asking who they are must see to it, also where there is no `Origin`: a page
-    /// under a rebound DNS name sends none with a `GET`.
+    /// Returns whether `Host` is a loopback name: `localhost`, `*.localhost`, `127.0.0.0/8`, `[::1]`.
+    ///
+    /// Code that trusts loopback clients without authentication must check this, also for requests without `Origin`: a
+    /// page under a rebound DNS name sends none with a `GET`.
     pub fn host_is_loopback(request: &Request) -> bool {
         host_of(request).is_some_and(|authority| authority.host.is_loopback())
     }
 }
 
 impl OriginError {
-    /// The 403 that says why. It closes the connection.
+    /// Returns the 403 response with the reason. It closes the connection.
     #[must_use]
     pub fn response(&self) -> Response {
         Response::text(403, format!("{self}\n")).close()
@@ -155,19 +162,19 @@ impl OriginError {
 impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OriginError::Repeated => f.write_str("the Origin header is there more than once"),
-            OriginError::Null => f.write_str("origin null may not come in: it is not listed"),
+            OriginError::Repeated => f.write_str("duplicate header: Origin"),
+            OriginError::Null => f.write_str("origin null is not allowed: not in the list of origins"),
             OriginError::Malformed(origin) => {
-                write!(f, "origin {origin} is not scheme://host[:port]")
+                write!(f, "origin {origin} must be scheme://host[:port]")
             }
             OriginError::Foreign(origin) => {
-                write!(f, "origin {origin} may not come in: it is not the server's own, and none is listed")
+                write!(f, "origin {origin} is not allowed: not the server's own, and no list of origins is set")
             }
-            OriginError::Unlisted(origin) => write!(f, "origin {origin} may not come in: it is not listed"),
+            OriginError::Unlisted(origin) => write!(f, "origin {origin} is not allowed: not in the list of origins"),
             OriginError::Rebound(origin) => write!(
                 f,
-                "origin {origin} may not come in over the loopback interface unless it is listed \
-                 (against DNS rebinding)"
+                "origin {origin} is not allowed over the loopback interface unless listed \
+                 (protection against DNS rebinding)"
             ),
         }
     }
@@ -176,7 +183,7 @@ impl fmt::Display for OriginError {
 impl std::error::Error for OriginError {}
 
 impl<'a> Origin<'a> {
-    /// RFC 6454 section 6.2: no path, no user, no spaces, one origin only.
+    /// Parses an origin (RFC 6454 section 6.2): no path, no user, no spaces, one origin only.
     fn parse(text: &'a str) -> Option<Origin<'a>> {
         let (scheme, authority) = text.split_once("://")?;
         // RFC 3986 section 3.1.
@@ -186,15 +193,17 @@ impl<'a> Origin<'a> {
         is_scheme.then_some(Origin { scheme, authority })
     }
 
-    /// Whether this is a web page's origin on the host and port that the request asked for. A `Host` without a port
-    /// means the default one, and of the origin's own scheme: the page knows whether there was TLS, the server behind a
-    /// proxy does not.
-    fn is_of_host(&self, request: &Request) -> bool {
+    /// Returns whether this is the origin of a web page on the host and port of the request.
+    ///
+    /// A `Host` without a port means the default port of the origin's scheme: the page knows whether there was TLS, the
+    /// server behind a proxy does not.
+    fn matches_host(&self, request: &Request) -> bool {
         let Some(default) = default_port(self.scheme) else {
             return false;
         };
-        host_of(request)
-            .is_some_and(|host| self.authority.host.is(&host.host) && self.port() == Some(host.port.unwrap_or(default)))
+        host_of(request).is_some_and(|host| {
+            self.authority.host.equals(&host.host) && self.port() == Some(host.port.unwrap_or(default))
+        })
     }
 
     fn port(&self) -> Option<u16> {
@@ -218,8 +227,9 @@ impl fmt::Display for Origin<'_> {
 }
 
 impl<'a> Authority<'a> {
-    /// RFC 3986 section 3.2 without the user part, which has no place in `Host` or `Origin`. An empty host is none (RFC
-    /// 9110 section 4.2.1).
+    /// Parses an authority (RFC 3986 section 3.2) without user part, which `Host` and `Origin` do not allow.
+    ///
+    /// An empty host is invalid (RFC 9110 section 4.2.1).
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Authority<'a>> {
         let text = str::from_utf8(bytes).ok()?;
         let (host, port) = match text.strip_prefix('[') {
@@ -234,7 +244,7 @@ impl<'a> Authority<'a> {
         };
         let port = match port.strip_prefix(':') {
             Some("") => None,
-            // `u16::from_str` alone would take a plus sign.
+            // `u16::from_str` alone would accept a plus sign.
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
             None if port.is_empty() => None,
             _ => return None,
@@ -244,7 +254,7 @@ impl<'a> Authority<'a> {
 }
 
 impl Host<'_> {
-    fn is(&self, other: &Host<'_>) -> bool {
+    fn equals(&self, other: &Host<'_>) -> bool {
         match (self, other) {
             (Host::Name(a), Host::Name(b)) => a.eq_ignore_ascii_case(b),
             (Host::V6(a), Host::V6(b)) => a == b,
@@ -252,7 +262,7 @@ impl Host<'_> {
         }
     }
 
-    /// RFC 6761 section 6.3 for the names.
+    /// Returns whether the host is a loopback name (RFC 6761 section 6.3) or address.
     fn is_loopback(&self) -> bool {
         match self {
             Host::V6(ip) => ip.is_loopback(),
@@ -264,7 +274,7 @@ impl Host<'_> {
     }
 }
 
-/// A name of one character or more (RFC 3986 section 3.2.2, `reg-name`, of which an IPv4 address is a case).
+/// Returns whether `name` is a non-empty `reg-name` (RFC 3986 section 3.2.2), which includes IPv4 addresses.
 fn is_reg_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     while let Some(byte) = bytes.next() {
@@ -295,9 +305,8 @@ fn host_of(request: &Request) -> Option<Authority<'_>> {
     request.values("host").next().and_then(Authority::parse)
 }
 
-/// A header's value, fit for a message: of bounded length and without anything that could act up in a terminal or a
-/// log.
-fn shown(value: &[u8]) -> String {
+/// Escapes a header value for error messages and logs, and shortens it to 100 bytes.
+fn escaped(value: &[u8]) -> String {
     const BYTES_MAX: usize = 100;
     match value.get(..BYTES_MAX) {
         Some(start) => format!("{}…", start.escape_ascii()),

@@ -1,7 +1,7 @@
-//! The entries of a list of origins: what can be listed, and what an entry matches.
+//! The entries of a list of origins: parsing and matching.
 //!
-//! An entry is an origin, an origin whose host begins with `*.`, `null` or `file://`. An entry that no browser could
-//! ever send is refused when the list is made: it would match nothing, and nothing would say so.
+//! An entry is an origin, an origin whose host begins with `*.`, `null` or `file://`. An entry that no browser can send
+//! is an error when the list is made. Otherwise it would match nothing, without a message.
 
 use std::net::Ipv4Addr;
 
@@ -13,13 +13,12 @@ pub const NULL: &str = "null";
 /// The `Origin` of some native clients, and of pages from files in some web views.
 pub const FILE: &str = "file://";
 
-/// The longest name in DNS.
+/// The longest name in DNS, in bytes.
 const HOST_BYTES_MAX: usize = 253;
 
-/// An entry in its normal form: lower case, no default port.
+/// Converts an entry to its normal form: lower case, no default port.
 ///
-/// # Errors
-/// Says why no browser could send it.
+/// # Errors The reason that no browser can send it.
 pub fn normalise(entry: &str) -> Result<String, String> {
     if entry == NULL {
         return Ok(NULL.to_owned());
@@ -28,22 +27,22 @@ pub fn normalise(entry: &str) -> Result<String, String> {
         return Ok(FILE.to_owned());
     }
     let refused = |why: &str| Err(format!("{entry:?} is not an origin: {why}"));
-    let Some(origin) = Origin::parse(entry) else { return refused(fault_of_form(entry)) };
+    let Some(origin) = Origin::parse(entry) else { return refused(format_error(entry)) };
     if origin.authority.port == Some(0) {
-        return refused("no browser connects to port 0");
+        return refused("browsers do not connect to port 0");
     }
     let host = match origin.authority.host {
         Host::V6(_) => return Ok(origin.to_string()),
         Host::Name(name) => name,
     };
     let (base, is_wildcard) = host.strip_prefix("*.").map_or((host, false), |base| (base, true));
-    match fault_of_host(base, is_wildcard) {
+    match host_error(base, is_wildcard) {
         Some(why) => refused(why),
         None => Ok(origin.to_string()),
     }
 }
 
-/// Whether an entry matches an origin.
+/// Returns whether an entry matches an origin.
 pub fn matches(entry: &str, origin: &Origin<'_>) -> bool {
     let Some(listed) = Origin::parse(entry) else { return false };
     if !origin.scheme.eq_ignore_ascii_case(listed.scheme) || origin.port() != listed.port() {
@@ -54,16 +53,16 @@ pub fn matches(entry: &str, origin: &Origin<'_>) -> bool {
             Some(base) => is_subdomain(host, base),
             None => listed.eq_ignore_ascii_case(host),
         },
-        (listed, host) => listed.is(host),
+        (listed, host) => listed.equals(host),
     }
 }
 
-/// Whether `text` is `file://`, which has no host.
+/// Returns whether `text` is `file://`, which has no host.
 pub fn is_file(text: &str) -> bool {
     text.eq_ignore_ascii_case(FILE)
 }
 
-/// Whether `host` is one or more whole labels before `base`, as in a host-source of CSP.
+/// Returns whether `host` is `base` with one or more labels in front, as in a host-source of CSP.
 fn is_subdomain(host: &str, base: &str) -> bool {
     let Some(end) = host.len().checked_sub(base.len() + 1) else { return false };
     let Some((labels, rest)) = host.split_at_checked(end) else { return false };
@@ -75,36 +74,36 @@ fn is_label(label: &str) -> bool {
     !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-fn fault_of_host(host: &str, is_wildcard: bool) -> Option<&'static str> {
+fn host_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
     if host.contains('*') {
-        return Some("a * stands for whole labels at the start of the host only, as https://*.example.com");
+        return Some("a * must stand for whole labels at the start of the host, as in https://*.example.com");
     }
     if host.len() > HOST_BYTES_MAX {
         return Some("a host has at most 253 characters");
     }
-    // A name may end with the root's dot, which browsers keep.
+    // A name may end with the dot of the root, which browsers keep.
     let name = host.strip_suffix('.').unwrap_or(host);
     if !name.split('.').all(is_label) {
-        return Some("a host is made of labels of letters, digits, - and _, with a dot between them");
+        return Some("a host must consist of labels of letters, digits, - and _, separated by dots");
     }
     let last = name.rsplit('.').next().unwrap_or(name);
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && is_wildcard {
-        return Some("a * has no place before an IP address");
+        return Some("a * before an IP address is not allowed");
     }
-    // Browsers send every spelling of an IPv4 address as four decimal numbers.
+    // Browsers normalise every spelling of an IPv4 address to four decimal numbers.
     if is_number && host.parse::<Ipv4Addr>().is_err() {
-        return Some("an IPv4 address is written as four numbers from 0 to 255");
+        return Some("an IPv4 address must be four numbers from 0 to 255");
     }
     None
 }
 
-/// Why a text is not `scheme://host[:port]`.
-fn fault_of_form(text: &str) -> &'static str {
+/// Returns the reason that a text is not `scheme://host[:port]`.
+fn format_error(text: &str) -> &'static str {
     const FORM: &str = "it must be scheme://host[:port], null or file://";
     let Some((scheme, rest)) = text.split_once("://") else { return FORM };
     if !text.is_ascii() {
-        return "write the host in its ASCII form, as https://xn--mnchen-3ya.example";
+        return "the host must be in its ASCII form, as in https://xn--mnchen-3ya.example";
     }
     if is_file(&format!("{scheme}://")) && rest.starts_with('/') {
         return "pages from files have the origin null or file://, without a path";
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_no_browser_can_send_are_refused() {
+    fn entries_that_no_browser_can_send_are_errors() {
         for (entry, why) in [
             ("https://*", "whole labels"),
             ("https://*.", "labels of letters"),

@@ -1,4 +1,4 @@
-//! Tables of origins against hosts.
+//! Tables of origins and hosts.
 
 use super::*;
 use crate::peer::Peer;
@@ -69,7 +69,7 @@ fn same_origin() {
 }
 
 #[test]
-fn what_is_no_origin() {
+fn malformed_origins() {
     for origin in [
         "",
         "example.com",
@@ -135,7 +135,7 @@ fn null_and_repeated() {
 }
 
 #[test]
-fn null_and_file_pass_where_they_are_listed() {
+fn null_and_file_are_allowed_if_listed() {
     let both = Origins::list(["null", "FILE://"]).expect("origins");
     assert_eq!(both, Origins::List(vec!["null".to_owned(), "file://".to_owned()]));
     let list = |origin: &str| Origins::list([origin]).expect("an origin");
@@ -153,14 +153,14 @@ fn null_and_file_pass_where_they_are_listed() {
     let file = from(REMOTE, "example.com", "file://");
     assert_eq!(Origins::Same.allows(&file), Err(OriginError::Foreign("file://".to_owned())));
     assert_eq!(list("null").allows(&file), Err(OriginError::Unlisted("file://".to_owned())));
-    // No other page passes by them.
+    // They do not match any other page.
     for origin in ["file://a", "file:///", "Null", "null:", "https://null", "https://example.com"] {
         assert!(both.allows(&from(REMOTE, "example.com", origin)).is_err(), "{origin}");
     }
 }
 
 #[test]
-fn no_origin_is_no_browser() {
+fn requests_without_origin_are_allowed() {
     let list = Origins::list(["http://example.com"]).expect("an origin");
     for origins in [Origins::Same, Origins::Any, list] {
         for peer in [REMOTE, LOCAL, Peer::Unix] {
@@ -170,7 +170,7 @@ fn no_origin_is_no_browser() {
 }
 
 #[test]
-fn a_request_without_host_has_no_origin_of_its_own() {
+fn a_request_without_host_has_no_own_origin() {
     let head = b"GET / HTTP/1.0\r\nOrigin: http://example.com\r\n\r\n".to_vec();
     let request = parse_head(head, 64, REMOTE).expect("a good head").request;
     assert!(Origins::Same.allows(&request).is_err());
@@ -233,20 +233,20 @@ fn lists() {
         ("https://www.example.com", false),
         ("http://localhost", false),
         ("capacitor://localhost:80", false),
-        // The server's own host is not on the list.
+        // The server's own host is not in the list.
         ("http://server.example", false),
     ] {
         let passed = list.allows(&from(REMOTE, "server.example", origin));
         assert_eq!(passed.is_ok(), passes, "{origin}");
     }
-    // A list made by hand need not be in normal form, and what is no origin matches nothing.
+    // A list made without `Origins::list` may be in another form. An entry that is not an origin matches nothing.
     let by_hand = Origins::List(vec!["example".to_owned(), "HTTP://A:80".to_owned()]);
     assert_eq!(by_hand.allows(&from(REMOTE, "b", "http://a")), Ok(()));
     assert!(by_hand.allows(&from(REMOTE, "b", "http://example")).is_err());
 }
 
 #[test]
-fn lists_that_are_none() {
+fn invalid_lists() {
     for bad in ["", "*", "NULL", "example.com", "https://example.com/", "https://*.example.com:x"] {
         let error = Origins::list(["https://good.example", bad]).expect_err("no origin");
         assert!(error.starts_with(&format!("{bad:?} is not an origin")), "{error}");
@@ -266,23 +266,23 @@ fn the_403_names_the_origin() {
     response.encode(&mut out, "", true, false);
     let text = String::from_utf8(out).expect("text");
     assert!(text.ends_with(
-        "\r\n\r\norigin http://evil.example may not come in: \
-         it is not the server's own, and none is listed\n"
+        "\r\n\r\norigin http://evil.example is not allowed: \
+         not the server's own, and no list of origins is set\n"
     ));
 
     let list = Origins::list(["https://good.example"]).expect("origins");
     let refused = list.allows(&from(REMOTE, "example.com", "http://example.com")).expect_err("not on the list");
-    assert_eq!(refused.to_string(), "origin http://example.com may not come in: it is not listed");
+    assert_eq!(refused.to_string(), "origin http://example.com is not allowed: not in the list of origins");
 
     let rebound = from(LOCAL, "rebound.example", "http://rebound.example");
     let refused = Origins::Same.allows(&rebound).expect_err("a rebound name");
-    assert!(refused.to_string().contains("unless it is listed"));
+    assert!(refused.to_string().contains("unless listed"));
 }
 
 #[test]
-fn what_is_shown_is_bounded_and_tame() {
-    assert_eq!(shown(b"http://a\t\x80\"\\"), "http://a\\t\\x80\\\"\\\\");
-    let long = shown(&[0xff; 8000]);
+fn escaped_values_are_bounded() {
+    assert_eq!(escaped(b"http://a\t\x80\"\\"), "http://a\\t\\x80\\\"\\\\");
+    let long = escaped(&[0xff; 8000]);
     assert!(long.len() < 500 && long.ends_with('…'));
 }
 
