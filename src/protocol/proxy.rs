@@ -1,8 +1,8 @@
-//! The PROXY protocol, versions 1 and 2: the header in which a load balancer says whom it speaks for.
+//! The PROXY protocol, versions 1 and 2: a header with the address of a proxied client.
 //!
-//! Specification: `doc/proxy-protocol.txt` of HAProxy. The header comes once, before the first byte of the client. This file
-//! reads it; whether the sender may be believed is known to who accepted the connection. It is small enough to be written
-//! here: every bound is checked, the first byte that fits neither version ends it, and no byte behind the header is read.
+//! Specification: `doc/proxy-protocol.txt` of HAProxy. The header comes once, before the first byte of the client. This
+//! module parses it. The code that accepted the connection decides whether the sender is trusted. The parser checks
+//! every bound, fails at the first invalid byte, and reads no byte after the header.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -18,23 +18,24 @@ const V1_BYTES_MAX: usize = 107;
 /// The first bytes of version 2.
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The part of version 2 that is always there: signature, version and command, family and protocol, length.
+/// The fixed part of version 2: signature, version and command, family and protocol, length.
 const V2_START_BYTES: usize = 16;
 
-/// A whole header.
+/// A parsed header.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct ProxyHeader {
-    /// Its length.
+    /// The length of the header in bytes.
     pub bytes: usize,
-    /// The client; `None`: the other end of the socket is the client. That is so for the health checks of a load balancer
-    /// (`LOCAL`), and where it does not know its client's address, or that is none of TCP.
+    /// The client. `None` if the peer of the socket is the client itself.
+    ///
+    /// That is the case for health checks of a load balancer (`LOCAL`), and if the address of the client is unknown or
+    /// not of TCP.
     pub client: Option<Peer>,
 }
 
-/// Reads the header at the front of `buf`, which may grow from call to call. `None`: it is not all there.
+/// Parses the header at the front of `buf`, which may grow between calls. Returns `None` if it is incomplete.
 ///
-/// # Errors
-/// [`HttpError::ProxyHeader`] as soon as the bytes show that no good header can come, or that it is longer than
+/// # Errors [`HttpError::ProxyHeader`] as soon as the bytes cannot begin a valid header, or if it is longer than
 /// `bytes_max`.
 pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHeader>, HttpError> {
     let header = if buf.starts_with(V1) {
@@ -54,11 +55,13 @@ pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHe
     if is_too_long { Err(HttpError::ProxyHeader) } else { Ok(header.flatten()) }
 }
 
-/// Section 2.1: `PROXY TCP4 SOURCE DESTINATION PORT PORT` or `PROXY UNKNOWN …`, and CRLF. `None`: it breaks a rule.
+/// Parses version 1 (section 2.1): `PROXY TCP4 SOURCE DESTINATION PORT PORT` or `PROXY UNKNOWN …`, and CRLF.
+///
+/// `None` is an error, `Some(None)` an incomplete header.
 fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     let window = buf.get(..V1_BYTES_MAX).unwrap_or(buf);
     let Some(end) = memchr::memchr(b'\n', window) else {
-        // Neither a bare CR nor anything else than ASCII has a place in the line.
+        // A line contains only ASCII and no bare CR.
         let is_line = match window.split_last() {
             Some((b'\r', line)) => line.iter().all(is_line_byte),
             _ => window.iter().all(is_line_byte),
@@ -95,9 +98,11 @@ fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     Some(Some(ProxyHeader { bytes, client: Some(client.into()) }))
 }
 
-/// Section 2.2: the start, the addresses of the family, and extensions (TLV). `None`: it breaks a rule.
+/// Parses version 2 (section 2.2): the fixed part, the addresses of the family, and extensions (TLV).
+///
+/// `None` is an error, `Some(None)` an incomplete header.
 fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
-    // What is wrong is found with the byte that says it, not with the last one of the header.
+    // An error is reported at the invalid byte, not at the end of the header.
     let command = match buf.get(12) {
         None => return Some(None),
         Some(0x20) => Command::Local,
@@ -105,7 +110,7 @@ fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
         Some(_) => return None,
     };
     let Some(&family) = buf.get(13) else { return Some(None) };
-    // The specification wants what it does not define to be refused.
+    // The specification requires that undefined values are refused.
     if !matches!(family, 0x00 | 0x11 | 0x12 | 0x21 | 0x22 | 0x31 | 0x32) && command == Command::Proxy {
         return None;
     }
@@ -123,7 +128,7 @@ fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     let bytes = V2_START_BYTES + rest_bytes;
     let Some(rest) = buf.get(V2_START_BYTES..bytes) else { return Some(None) };
     let (addresses, extensions) = rest.split_at(address_bytes);
-    // What follows a family that is unknown, or LOCAL, is to be skipped unread.
+    // The bytes after LOCAL, or after an unknown family, must be skipped without a check.
     if command == Command::Proxy && family != 0 {
         check_extensions(extensions)?;
     }
@@ -148,7 +153,7 @@ enum Command {
     Proxy,
 }
 
-/// Whether extensions fill their room exactly: type, length in two bytes, value. Their values are not looked at.
+/// Checks that extensions fill their space exactly: type, length in two bytes, value. Values are not checked.
 fn check_extensions(mut extensions: &[u8]) -> Option<()> {
     while !extensions.is_empty() {
         let &[_, high, low, ref rest @ ..] = extensions else { return None };
@@ -161,13 +166,15 @@ fn is_line_byte(byte: &u8) -> bool {
     byte.is_ascii_graphic() || *byte == b' '
 }
 
-/// A decimal port without leading zeros.
+/// Parses a decimal port without leading zeros.
 fn parse_port(digits: &str) -> Option<u16> {
     let is_decimal = digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     if is_decimal { digits.parse().ok() } else { None }
 }
 
-/// The body of a fuzz target: a header is the same however it comes, and what follows it changes nothing.
+/// The body of a fuzz target.
+///
+/// The result must not depend on the division of the input or on the bytes after the header.
 #[doc(hidden)]
 pub fn fuzz_proxy(data: &[u8]) {
     const BYTES_MAX: usize = 512;
@@ -203,12 +210,12 @@ mod tests {
         [&ips.concat()[..], &[0x12, 0x67, 0, 80]].concat()
     }
 
-    /// Reads it whole, in two pieces at every byte, and byte by byte.
+    /// Parses a header at once, in two parts split at every byte, and byte by byte.
     fn read(header: &[u8]) -> Result<String, HttpError> {
         fuzz_proxy(header);
         let request = b"GET / HTTP/1.1\r\n\r\n";
         let parsed = parse_proxy_header(&[header, request].concat(), BYTES_MAX)?;
-        let parsed = parsed.expect("a whole header, or an error");
+        let parsed = parsed.expect("a complete header, or an error");
         assert_eq!(parsed.bytes, header.len());
         for end in 0..header.len() {
             assert_eq!(parse_proxy_header(&header[..end], BYTES_MAX), Ok(None), "{end}");
@@ -268,7 +275,7 @@ mod tests {
 
     #[test]
     fn version_2() {
-        // ALPN h2; SSL with a sub-extension; NOOP; a checksum, whose value is not looked at.
+        // ALPN h2; SSL with a sub-extension; NOOP; a checksum, which is not verified.
         let extensions =
             [&[1, 0, 2, b'h', b'2'][..], &[0x20, 0, 8, 1, 0, 0, 0, 0, 0x21, 0, 0], &[4, 0, 0], &[3, 0, 4, 1, 2, 3, 4]];
         let extended = [&V4_ADDRESSES, &extensions.concat()[..]].concat();
@@ -276,7 +283,7 @@ mod tests {
             (v2(0x21, 0x11, &V4_ADDRESSES), "203.0.113.9:4711"),
             (v2(0x21, 0x11, &extended), "203.0.113.9:4711"),
             (v2(0x21, 0x21, &v6_addresses()), "[2001:db8::7]:4711"),
-            // Health checks of the balancer itself, whatever else is there.
+            // Health checks of the load balancer, with any addresses.
             (v2(0x20, 0x00, &[]), "local"),
             (v2(0x20, 0x11, &V4_ADDRESSES), "local"),
             (v2(0x20, 0xff, b"anything"), "local"),
@@ -302,7 +309,7 @@ mod tests {
             v2(0x21, 0x11, &[]),
             v2(0x21, 0x21, &V4_ADDRESSES),
             v2(0x21, 0x31, &[b'/'; 215]),
-            // Extensions that are cut short, or reach over the end.
+            // Extensions that are incomplete or exceed the header.
             v2(0x21, 0x11, &[&V4_ADDRESSES[..], &[1]].concat()),
             v2(0x21, 0x11, &[&V4_ADDRESSES[..], &[1, 0]].concat()),
             v2(0x21, 0x11, &[&V4_ADDRESSES[..], &[1, 0, 1]].concat()),
@@ -315,13 +322,13 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_bounded() {
+    fn the_length_of_a_header_is_limited() {
         let long = v2(0x20, 0, &[0; 1000]);
         assert_eq!(parse_proxy_header(&long, 1016), Ok(Some(ProxyHeader { bytes: 1016, client: None })));
         assert_eq!(parse_proxy_header(&long, 1015), Err(HttpError::ProxyHeader));
         assert_eq!(parse_proxy_header(&long[..1014], 1015), Ok(None));
         assert_eq!(parse_proxy_header(&long[..1015], 1015), Err(HttpError::ProxyHeader));
-        // What is wrong is told by the byte that says it.
+        // An error is reported at the invalid byte.
         assert_eq!(parse_proxy_header(b"PR0", BYTES_MAX), Err(HttpError::ProxyHeader));
         assert_eq!(parse_proxy_header(&v2(0x2f, 0, &[])[..13], BYTES_MAX), Err(HttpError::ProxyHeader));
     }
