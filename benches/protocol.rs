@@ -1,6 +1,6 @@
-//! Floor 0: frames out, beside tungstenite, and upgrades in. Both writers append to a buffer that has room.
+//! Benchmarks of layer 0: encoding frames, compared with tungstenite, and parsing upgrades.
 //!
-//! Frames in are measured beside other readers, by `benches/peers/`, a workspace of its own.
+//! Both encoders append to a buffer with enough capacity. `benches/peers/`, a separate workspace, compares decoders.
 
 use std::hint::black_box;
 
@@ -17,39 +17,39 @@ fn encode(c: &mut Criterion) {
     let mut group = c.benchmark_group("encode");
     for size in SIZES {
         let payload = Bytes::from(vec![b'x'; size]);
-        let theirs = |out: &mut Vec<u8>| {
+        let encode_tungstenite = |out: &mut Vec<u8>| {
             let frame = Frame::message(payload.clone(), coding::OpCode::Data(coding::Data::Text), true);
-            frame.format(out).expect("room");
+            frame.format(out).expect("enough capacity");
         };
-        let ours = |out: &mut Vec<u8>| {
+        let encode_fdpush = |out: &mut Vec<u8>| {
             ServerHeader::new(Opcode::Text, payload.len()).append_to(out);
             out.extend_from_slice(&payload);
         };
-        let shared = || SharedFrame::encode(Opcode::Text, &payload).expect("memory");
+        let encode_shared = || SharedFrame::encode(Opcode::Text, &payload).expect("memory");
 
-        let (mut out, mut their_out) = (Vec::with_capacity(size + 16), Vec::with_capacity(size + 16));
-        ours(&mut out);
-        theirs(&mut their_out);
-        assert!(out == their_out && shared().as_bytes() == out, "three encoders, three frames");
+        let (mut out, mut tungstenite_out) = (Vec::with_capacity(size + 16), Vec::with_capacity(size + 16));
+        encode_fdpush(&mut out);
+        encode_tungstenite(&mut tungstenite_out);
+        assert!(out == tungstenite_out && encode_shared().as_bytes() == out, "all encoders produce the same frame");
 
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::new("fdpush", size), |b| {
             b.iter(|| {
                 out.clear();
-                ours(black_box(&mut out));
+                encode_fdpush(black_box(&mut out));
             });
         });
-        group.bench_function(BenchmarkId::new("fdpush, shared", size), |b| b.iter(|| black_box(shared())));
+        group.bench_function(BenchmarkId::new("fdpush, shared", size), |b| b.iter(|| black_box(encode_shared())));
         group.bench_function(BenchmarkId::new("tungstenite", size), |b| {
             b.iter(|| {
                 out.clear();
-                theirs(black_box(&mut out));
+                encode_tungstenite(black_box(&mut out));
             });
         });
     }
 }
 
-/// A browser's upgrade request: found, parsed, judged, and its `Sec-WebSocket-Accept` reckoned.
+/// Parses a browser's upgrade request: finds its end, checks it, and computes `Sec-WebSocket-Accept`.
 fn upgrade(c: &mut Criterion) {
     const HEAD: &str = "GET /chat?uid=10010 HTTP/1.1\r\n\
         Host: example.org\r\n\
@@ -66,8 +66,8 @@ fn upgrade(c: &mut Criterion) {
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
     let read = |bytes: &str| {
-        let end = find_head_end(bytes.as_bytes(), &mut 0, 8 << 10).expect("a head").expect("a whole one");
-        parse_head(bytes.as_bytes()[..end].to_vec(), 64, Peer::Unix).expect("a good one")
+        let end = find_head_end(bytes.as_bytes(), &mut 0, 8 << 10).expect("a valid head").expect("a complete head");
+        parse_head(bytes.as_bytes()[..end].to_vec(), 64, Peer::Unix).expect("a valid head")
     };
     let head = read(HEAD);
     assert_eq!(head.kind, Kind::Upgrade { accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" });

@@ -1,7 +1,7 @@
-//! Floor 1: a million connections in the timer wheel and the registry, without a socket.
+//! Benchmarks of layer 1: a million connections in the timer wheel and the registry, without sockets.
 //!
-//! In test mode (`cargo bench -- --test`) it is ten thousand. Before anything is timed by criterion, one line says what
-//! a connection takes there and what a heartbeat period costs.
+//! In test mode (`cargo bench -- --test`) there are ten thousand. Before criterion starts, one line reports the memory
+//! per connection and the cost of a heartbeat period.
 
 use std::fs;
 use std::hint::black_box;
@@ -20,7 +20,7 @@ fn connections() -> u32 {
     if measures { 1_000_000 } else { 10_000 }
 }
 
-/// When a connection's first ping is due: spread over a period, in no order.
+/// The first ping of a connection: evenly distributed over a period, in no order.
 fn first_ping(slot: u32) -> Tick {
     Tick(1 + u64::from(slot.wrapping_mul(0x9e37_79b1)) % PERIOD)
 }
@@ -33,7 +33,7 @@ fn armed(count: u32) -> Wheel {
     wheel
 }
 
-/// Goes from tick to tick for a period, as the loop does, and arms all that expires for the next one.
+/// Advances tick by tick for one period, as the loop does, and re-arms each expired owner for the next period.
 fn run_period(wheel: &mut Wheel, from: u64) -> u32 {
     let mut expired = 0;
     for now in from + 1..=from + PERIOD {
@@ -46,16 +46,17 @@ fn run_period(wheel: &mut Wheel, from: u64) -> u32 {
     expired
 }
 
-/// Bytes of this process that are in memory.
+/// The resident memory of this process in bytes.
 fn resident_bytes() -> f64 {
     let rollup = fs::read_to_string("/proc/self/smaps_rollup").expect("Linux");
     let kib = rollup.lines().find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix(" kB")?.parse().ok());
     1024.0 * kib.unwrap_or(0.0)
 }
 
-/// All connections there are, each bound to a uid of its own: their memory, and a heartbeat period of theirs. The first
-/// thing that this process does, for memory that was freed would be used again.
-fn sum_up(_: &mut Criterion) {
+/// Reports memory and the cost of a heartbeat period with all connections bound to their own uids.
+///
+/// It must run first: later measurements would reuse freed memory.
+fn report(_: &mut Criterion) {
     let count = connections();
     let uids = uids(count);
     let each = |bytes: f64| bytes / f64::from(count);
@@ -67,7 +68,7 @@ fn sum_up(_: &mut Criterion) {
     let with_registry = resident_bytes();
     assert_eq!(registry.user_count(), uids.len());
 
-    // The first period cascades from where they were armed; the one after it is like all that follow.
+    // In the first period, deadlines cascade from their initial slots. The second period is like all later ones.
     assert_eq!(run_period(&mut wheel, 0), count);
     let began = Instant::now();
     assert_eq!(run_period(&mut wheel, PERIOD), count);
@@ -95,7 +96,7 @@ fn wheel(c: &mut Criterion) {
     group.throughput(Throughput::Elements(u64::from(count))).sample_size(10).sampling_mode(SamplingMode::Flat);
     group.bench_function("arm", |b| b.iter_with_large_drop(|| armed(black_box(count))));
 
-    // What a message costs: nothing is moved, for the deadline that stands is earlier.
+    // The cost per message: nothing moves, because the existing deadline is earlier.
     group.bench_function("touch", |b| {
         b.iter(|| {
             for slot in 0..count {
@@ -201,5 +202,5 @@ fn group(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, sum_up, wheel, users, group);
+criterion_group!(benches, report, wheel, users, group);
 criterion_main!(benches);

@@ -1,13 +1,13 @@
-//! The load shapes that WebSocket servers are measured with: `cargo run --release --example bench_server 127.0.0.1:9501`.
+//! The workloads of WebSocket benchmarks: `cargo run --release --example bench_server 127.0.0.1:9501`.
 //!
-//! - `/echo`: every message comes back.
-//! - `/sub`, `/pub`: a text that a `/pub` sends goes to every `/sub`.
-//! - `/p2p?uid=N`: a text `{"to":M,"data":…}` goes, unchanged, to uid M.
-//! - `POST /push?uid=N`: the body goes to uid N as a text message.
+//! - `/echo`: returns every message.
+//! - `/sub`, `/pub`: sends the text of a `/pub` to every `/sub`.
+//! - `/p2p?uid=N`: sends a text `{"to":M,"data":…}`, unchanged, to uid M.
+//! - `POST /push?uid=N`: sends the body as a text message to uid N.
 
 use fdpush::{Closed, Context, Fd, Handler, Heartbeat, Message, Origins, Request, Response, Server};
 
-/// What a connection is for, by slot.
+/// The workload of a connection.
 #[derive(Copy, Clone, Default)]
 enum Role {
     #[default]
@@ -71,7 +71,7 @@ impl Handler for Bench {
         }
         let uid = request.query("uid")?;
         let Ok(text) = std::str::from_utf8(request.body()) else {
-            return Some(Response::text(400, "the body is not UTF-8\n"));
+            return Some(Response::text(400, "body must be UTF-8\n"));
         };
         match ctx.push_uid(&uid, text).queued {
             0 => Some(Response::text(404, "offline\n")),

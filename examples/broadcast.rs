@@ -1,4 +1,4 @@
-//! Sends every message to all the others, and the time to all every second:
+//! Sends every message to all other connections, and the time to all of them every second:
 //! `cargo run --release --example broadcast 127.0.0.1:9501`.
 
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ fn main() -> std::io::Result<()> {
         })
         .on_timer(|ctx, _| {
             let unix = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-            ctx.broadcast(&format!("it is {unix} seconds past 1970"));
+            ctx.broadcast(&format!("Unix time: {unix}"));
         })
         .on_message(|ctx, fd, message| {
             ctx.broadcast(message.except(&[fd]));

@@ -1,4 +1,4 @@
-//! Sends every message back, text or binary, up to 16 MiB: `cargo run --release --example echo 127.0.0.1:9501`.
+//! Returns every message, text or binary, up to 16 MiB: `cargo run --release --example echo 127.0.0.1:9501`.
 
 use fdpush::{Limits, Origins, Server};
 

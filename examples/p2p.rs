@@ -1,4 +1,4 @@
-//! A text `uid payload` goes to that uid, from whoever connected with `?uid=NAME`:
+//! Sends a text `uid payload` to that uid. Clients connect with `?uid=NAME`:
 //! `cargo run --release --example p2p 127.0.0.1:9501`.
 
 use fdpush::{Message, Server};
@@ -10,14 +10,14 @@ fn main() -> std::io::Result<()> {
             if let Some(uid) = request.query("uid") {
                 let change = ctx.bind(fd, uid);
                 if !change.is_ok() {
-                    // Taken, or no name: the connection lives on without a uid, unless it is told why not.
+                    // The uid is taken or invalid. Without this close, the connection stays open without a uid.
                     ctx.close(fd, 1008, &change.to_string());
                 }
             }
         })
         .on_message(|ctx, fd, message| {
             let Some((uid, payload)) = message.as_text().and_then(|text| text.split_once(' ')) else {
-                ctx.push(fd, "say: uid payload");
+                ctx.push(fd, "message must be: uid payload");
                 return;
             };
             if ctx.push_uid(uid, Message::Text(payload)).matched == 0 {

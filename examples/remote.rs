@@ -1,4 +1,4 @@
-//! Another thread pushes: every line of standard input goes to all, or `uid: text` to that uid.
+//! Pushes from another thread: a line of standard input goes to all, or `uid: text` to that uid.
 //! `cargo run --release --example remote 127.0.0.1:9501`.
 
 use std::io::BufRead;
@@ -18,7 +18,7 @@ fn main() -> std::io::Result<()> {
     let remote = server.remote();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            match say(&remote, &line) {
+            match push_line(&remote, &line) {
                 Ok(delivery) => println!("{delivery:?}"),
                 Err(error) => return eprintln!("{error}"),
             }
@@ -27,7 +27,7 @@ fn main() -> std::io::Result<()> {
     server.run()
 }
 
-fn say(remote: &Remote, line: &str) -> Result<fdpush::Delivery, RemoteError> {
+fn push_line(remote: &Remote, line: &str) -> Result<fdpush::Delivery, RemoteError> {
     match line.split_once(": ") {
         Some((uid, text)) => remote.push_uid(uid, Message::Text(text))?.wait(),
         None => remote.broadcast(line)?.wait(),
