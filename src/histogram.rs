@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-/// The number of buckets with an upper bound. The last of them ends at 2^23 µs, 8.4 s.
+/// The number of buckets with an upper bound.
+///
+/// The last of them ends at 2^23 µs, 8.4 s.
 const BOUNDED_BUCKETS: usize = 24;
 
 /// Durations since the start of the server, counted in buckets.

@@ -28,7 +28,7 @@ pub struct Push<'a> {
     pub(crate) key: Option<&'a str>,
 }
 
-/// The payload of a push: a message to encode, or an encoded frame.
+/// The payload of a push: a message, or an encoded frame.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum Content<'a> {
     Message(Message<'a>),
@@ -130,11 +130,14 @@ impl<'a> From<&'a Frame> for Push<'a> {
 pub enum Outcome {
     /// The message is in the queue.
     Queued,
-    /// Not queued: the queue is full, or all queues are full and this one is among the longest.
+    /// Not queued: a limit of queues is reached.
     ///
-    /// The slow-consumer policy dropped the message or closed the connection.
+    /// This queue is full, or all queues together are full and this one is among the longest. The slow-consumer policy
+    /// dropped the message or closed the connection.
     Dropped,
-    /// No open WebSocket has this fd: never assigned, closed, closing, or not upgraded (yet).
+    /// No open WebSocket has this fd.
+    ///
+    /// It was never assigned, or the connection is closed, closing, or not upgraded (yet).
     Gone,
     /// Not queued: the frame is longer than `queue_bytes_max`. The connection stays open.
     TooLarge,
@@ -152,7 +155,9 @@ impl Outcome {
     }
 }
 
-/// The result of a push to many connections: `matched == queued + dropped`.
+/// The result of a push to many connections.
+///
+/// `matched == queued + dropped`.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Delivery {
     /// Connections that were addressed, without the excluded ones.

@@ -15,7 +15,9 @@ pub enum Peer {
         /// The client's port.
         port: u16,
     },
-    /// An IPv6 address and a port. Flow label and scope are not kept.
+    /// An IPv6 address and a port.
+    ///
+    /// Flow label and scope are not kept.
     V6 {
         /// The address, in network order.
         ip: [u8; 16],

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-/// A point in time, in milliseconds since the loop started. It never decreases.
+/// A point in time, in milliseconds since the loop started.
+///
+/// It never decreases.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Tick(pub u64);
 

@@ -33,7 +33,7 @@ pub use model::fuzz_wheel;
 /// A link uses its top bit for the arena and one value for "none".
 pub const OWNER_INDEX_MAX: u32 = (1 << 31) - 2;
 
-/// The ratio between the units of adjacent levels, in bits: 2^8 is 256.
+/// The ratio between the units of adjacent levels, in bits.
 const UNIT_BITS: u32 = 8;
 const LEVELS: usize = (u64::BITS / UNIT_BITS) as usize;
 
@@ -61,8 +61,10 @@ pub struct Wheel {
     now: Tick,
     /// Deadlines after `now`.
     levels: Box<[Level; LEVELS]>,
-    /// Deadlines that had passed when they were armed. They expire at the next `advance`. Otherwise an owner that
-    /// re-arms itself for the present each time it expires would keep the caller in its pop loop.
+    /// Deadlines that had passed when they were armed.
+    ///
+    /// They expire at the next `advance`. Otherwise an owner that re-arms itself for the present each time it expires
+    /// would keep the caller in its pop loop.
     overdue: List,
     /// Expired deadlines that were not popped yet, in order of deadline.
     expired: List,
@@ -72,7 +74,9 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    /// Creates an empty wheel. `now` is the present time until `advance` changes it.
+    /// Creates an empty wheel.
+    ///
+    /// `now` is the present time until `advance` changes it.
     pub fn new(now: Tick) -> Wheel {
         Wheel {
             now,
@@ -84,9 +88,10 @@ impl Wheel {
         }
     }
 
-    /// Sets the owner's deadline. It replaces any earlier one, also one that has expired and was not popped.
+    /// Sets the owner's deadline.
     ///
-    /// A tick in the past counts as the present one. It expires at the next [`advance`](Wheel::advance).
+    /// It replaces any earlier one, also one that has expired and was not popped. A tick in the past counts as the
+    /// present one. It expires at the next [`advance`](Wheel::advance).
     pub fn arm(&mut self, owner: Owner, at: Tick) {
         let link = Link::to(owner);
         self.nodes.grow_to(link);
@@ -115,7 +120,9 @@ impl Wheel {
         }
     }
 
-    /// Removes the owner's deadline, if there is one, also if it has expired and was not popped.
+    /// Removes the owner's deadline, if there is one.
+    ///
+    /// An expired deadline that was not popped is removed, too.
     pub fn cancel(&mut self, owner: Owner) {
         let link = Link::to(owner);
         if self.nodes.get(link).is_some_and(Node::is_linked) {
@@ -124,16 +131,18 @@ impl Wheel {
         }
     }
 
-    /// Returns the owner's deadline, also if it has expired and was not popped.
+    /// Returns the owner's deadline.
+    ///
+    /// An expired deadline that was not popped is returned, too.
     pub fn deadline(&self, owner: Owner) -> Option<Tick> {
         let node = self.nodes.get(Link::to(owner))?;
         node.is_linked().then_some(node.deadline)
     }
 
-    /// Returns the time of the next call of [`advance`](Wheel::advance), or `None` if nothing is armed.
+    /// Returns the time of the next call of [`advance`](Wheel::advance).
     ///
-    /// The result is never later than the earliest deadline; if that has passed, it is the present. It may be earlier,
-    /// because a far deadline takes one step for each level.
+    /// `None` if nothing is armed. The result is never later than the earliest deadline; if that has passed, it is the
+    /// present. It may be earlier, because a far deadline takes one step for each level.
     pub fn next(&self) -> Option<Tick> {
         if self.overdue.is_empty() && self.expired.is_empty() {
             self.next_slot().map(|(tick, _, _)| tick)
@@ -142,10 +151,10 @@ impl Wheel {
         }
     }
 
-    /// Sets the present time to `now` and makes all due deadlines available to [`pop_expired`](Wheel::pop_expired).
+    /// Sets the present time to `now` and expires all due deadlines.
     ///
-    /// A tick before the present is ignored. Empty slots are skipped: the cost depends on the deadlines that expire or
-    /// cascade, not on the distance.
+    /// [`pop_expired`](Wheel::pop_expired) returns their owners. A tick before the present is ignored. Empty slots are
+    /// skipped: the cost depends on the deadlines that expire or cascade, not on the distance.
     pub fn advance(&mut self, now: Tick) {
         if now < self.now {
             return;
@@ -176,7 +185,9 @@ impl Wheel {
         Some(owner)
     }
 
-    /// Returns the number of armed owners, including expired ones that were not popped yet.
+    /// Returns the number of armed owners.
+    ///
+    /// Expired ones that were not popped yet are included.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -186,7 +197,9 @@ impl Wheel {
         self.len == 0
     }
 
-    /// Panics if the data structure is inconsistent. O(n): for tests and debug builds.
+    /// Panics if the data structure is inconsistent.
+    ///
+    /// O(n): for tests and debug builds.
     pub fn check_invariants(&self) {
         let mut listed = 0;
         for (at, level) in self.levels.iter().enumerate() {
@@ -224,7 +237,9 @@ impl Wheel {
         Some((Tick(when), level, slot_of(unit)))
     }
 
-    /// Inserts an unlinked node, whose deadline is after the present, into its slot.
+    /// Inserts an unlinked node into its slot.
+    ///
+    /// Its deadline must be after the present.
     fn insert(&mut self, link: Link) {
         let (level, slot) = slot_for(self.now, self.nodes[link].deadline);
         self.nodes.push_back(self.levels[level].occupy(slot), link);
@@ -257,7 +272,7 @@ impl Wheel {
         }
     }
 
-    /// Returns the deadlines in a list and asserts the links of each node.
+    /// Returns the deadlines in a list and asserts all links.
     fn checked_deadlines(&self, list: List) -> impl Iterator<Item = Tick> + '_ {
         let mut link = list.first;
         let mut steps = 0;
@@ -284,13 +299,16 @@ fn slot_for(now: Tick, deadline: Tick) -> (usize, usize) {
     (level, slot_of(units(deadline, level)))
 }
 
-/// Converts a tick to units of a level. One unit of level `n + 1` is one block of level `n`. Above the top level the
-/// result is 0.
+/// Converts a tick to units of a level.
+///
+/// One unit of level `n + 1` is one block of level `n`. Above the top level the result is 0.
 fn units(tick: Tick, level: usize) -> u64 {
     tick.0.checked_shr(level as u32 * UNIT_BITS).unwrap_or(0)
 }
 
-/// The slot of a unit. Even and odd blocks alternate as the present block.
+/// The slot of a unit.
+///
+/// Even and odd blocks alternate as the present block.
 fn slot_of(unit: u64) -> usize {
     unit as usize % SLOTS
 }
@@ -309,7 +327,7 @@ mod tests {
         std::iter::from_fn(|| wheel.pop_expired()).collect()
     }
 
-    /// Both sides of every boundary between digits, and the ends of the range.
+    /// Both sides of every digit boundary, and the range's ends.
     fn boundaries() -> Vec<u64> {
         let powers = (0..u64::BITS).map(|bits| 1 << bits);
         let mut ticks: Vec<u64> = powers.flat_map(|power: u64| [power - 1, power, power + 1]).collect();

@@ -49,11 +49,13 @@ pub struct Assembler {
     text: String,
     binary: Vec<u8>,
     utf8: Utf8Stream,
-    /// The payload so far of a control frame that arrives in parts, perhaps between two fragments of the message.
+    /// The payload so far of a control frame that arrives in parts.
+    ///
+    /// It may come between two fragments of the message.
     control: Vec<u8>,
     /// The arrival time of the first byte.
     started: Tick,
-    /// The memory of this assembler, with the struct itself, while a message is unfinished.
+    /// The memory of an unfinished message, with this struct.
     held: HeldShare,
 }
 
@@ -92,7 +94,9 @@ impl From<TryReserveError> for AssemblerError {
 /// The maximum number of pooled assemblers, of some 300 bytes each.
 const POOLED_MAX: usize = 64;
 
-/// The longest character in bytes. One that began in an earlier piece may be completed by the next.
+/// The longest character in bytes.
+///
+/// One that began in an earlier piece may be completed by the next.
 const UTF8_BYTES_MAX: usize = 4;
 
 impl AssemblerPool {
@@ -119,12 +123,14 @@ impl AssemblerPool {
 }
 
 impl Assembler {
-    /// Returns the next item and advances `input` past it. Returns `None` once `input` is used up.
+    /// Returns the next item and advances `input` past it.
     ///
-    /// `unfinished` belongs to the connection: the unfinished message of earlier input, if any. `message_bytes_max`
-    /// limits the payload of a message. `now` becomes the arrival time of a message that starts here.
+    /// Returns `None` once `input` is used up. `unfinished` belongs to the connection: the unfinished message of
+    /// earlier input, if any. `message_bytes_max` limits the payload of a message. `now` becomes the arrival time of a
+    /// message that starts here.
     ///
-    /// # Errors The client violated RFC 6455, or memory is exhausted. The connection cannot continue.
+    /// # Errors
+    /// The client violated RFC 6455, or memory is exhausted. The connection cannot continue.
     pub fn next<'a>(
         unfinished: &mut Option<Box<Assembler>>,
         input: &mut &'a mut [u8],
@@ -157,7 +163,9 @@ impl Assembler {
         Ok(item)
     }
 
-    /// Returns the memory of this assembler in bytes, as of the last call of [`next`](Assembler::next).
+    /// Returns the memory of this assembler in bytes.
+    ///
+    /// The value is that of the last call of [`next`](Assembler::next).
     #[inline]
     pub fn held_bytes(&self) -> usize {
         self.held.bytes()
@@ -218,12 +226,13 @@ impl Assembler {
 const WHOLE_TEXT: u8 = 0x80 | Opcode::Text as u8;
 const WHOLE_BINARY: u8 = 0x80 | Opcode::Binary as u8;
 
-/// Takes a message from the front of `input` if it is one complete frame.
+/// Takes a message that is one complete frame from `input`.
 ///
 /// This is the common case. Nothing is copied or stored. In all other cases the result is `None` and `input` is
 /// unchanged. The stream must not be inside a message or a frame.
 ///
-/// # Errors The frame violates RFC 6455, or its text is not UTF-8.
+/// # Errors
+/// The frame violates RFC 6455, or its text is not UTF-8.
 #[inline]
 pub fn take_message<'a>(
     input: &mut &'a mut [u8],
@@ -249,14 +258,16 @@ pub fn take_message<'a>(
     }
 }
 
-/// Takes a complete control frame from the front of `input`, as [`take_message`] does.
+/// Takes a complete control frame from `input`, as [`take_message`] does.
 fn take_control<'a>(input: &mut &'a mut [u8]) -> Result<Option<Item<'a>>, ProtocolError> {
     let Some(header) = Header::parse(input)?.filter(|header| header.opcode.is_control()) else { return Ok(None) };
     let payload = take_payload(input, &header);
     Ok(payload.map(|payload| control_item(header.opcode, Cow::Borrowed(payload))))
 }
 
-/// Takes the frame at the front of `input` and returns its unmasked payload. `None` if the frame is incomplete.
+/// Takes a complete frame from `input` and returns its unmasked payload.
+///
+/// `None` if the frame is incomplete.
 #[inline]
 fn take_payload<'a>(input: &mut &'a mut [u8], header: &Header) -> Option<&'a [u8]> {
     if header.payload_bytes > (input.len() - header.header_bytes) as u64 {

@@ -9,7 +9,9 @@
 
 use super::http::{BodyLength, HttpError};
 
-/// The maximum bytes of chunk extensions and trailers in one body. They are ignored.
+/// The maximum bytes of chunk extensions and trailers in one body.
+///
+/// They are ignored.
 const EXTRAS_BYTES_MAX: u32 = 8 * 1024;
 
 /// The maximum digits of a chunk size: 64 bits.
@@ -44,7 +46,7 @@ enum State {
     DataCr,
     /// The LF after the data of a chunk.
     DataLf,
-    /// The start of a trailer line, or of the blank line that ends the body.
+    /// The start of a trailer line or of the final blank line.
     TrailerStart,
     /// Inside a trailer line.
     Trailer,
@@ -59,7 +61,8 @@ enum State {
 impl BodyDecoder {
     /// Creates a decoder for a body of at most `bytes_max` bytes.
     ///
-    /// # Errors [`HttpError::BodyTooLarge`] if the length is known and exceeds `bytes_max`.
+    /// # Errors
+    /// [`HttpError::BodyTooLarge`] if the length is known and exceeds `bytes_max`.
     pub fn new(length: BodyLength, bytes_max: usize) -> Result<BodyDecoder, HttpError> {
         let bytes_left = bytes_max as u64;
         let state = match length {
@@ -71,12 +74,13 @@ impl BodyDecoder {
         Ok(BodyDecoder { state, bytes_left, extras_left: EXTRAS_BYTES_MAX })
     }
 
-    /// Moves the content of the body from the front of `input` to `out`.
+    /// Moves content of the body from `input` to `out`.
     ///
     /// Returns `true` if the body is complete. The rest of `input` is then not part of it.
     ///
-    /// # Errors After an error the position in the stream is lost. The caller must respond, close, and drop the decoder
-    /// and the rest of `input`.
+    /// # Errors
+    /// After an error the position in the stream is lost. The caller must respond, close, and drop the decoder and the
+    /// rest of `input`.
     pub fn decode(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, HttpError> {
         loop {
             match self.state {
@@ -157,7 +161,9 @@ impl BodyDecoder {
     }
 }
 
-/// Moves up to `left` bytes from `input` to `out`. Returns the number of bytes still missing.
+/// Moves up to `left` bytes from `input` to `out`.
+///
+/// Returns the number of bytes still missing.
 fn take(left: u64, input: &mut &[u8], out: &mut Vec<u8>) -> Result<u64, HttpError> {
     let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
     let (content, rest) = input.split_at(count);
@@ -212,7 +218,7 @@ pub fn fuzz_body(data: &[u8]) {
     }
 }
 
-/// Feeds `input` in pieces until the body is complete, an error occurs, or the input ends.
+/// Feeds `input` in pieces until the body ends or fails.
 ///
 /// Returns the result, the body and the number of bytes consumed.
 fn decode_in_pieces(mut decoder: BodyDecoder, input: &[u8], piece: usize) -> (Result<bool, HttpError>, Vec<u8>, usize) {
@@ -235,7 +241,9 @@ mod tests {
     use super::*;
     use HttpError::*;
 
-    /// The expected result: body and remaining input, an error, or `Cut` if the end is missing.
+    /// The expected result of decoding.
+    ///
+    /// Body and remaining input, an error, or `Cut` if the end is missing.
     enum Want {
         Body(&'static str, &'static str),
         Bad(u16, HttpError),

@@ -17,7 +17,9 @@ pub fn frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Encodes a header from its first byte, 7-bit length and extended length, with mask bit and key.
+/// Encodes a header with mask bit and masking key.
+///
+/// `short` is the 7-bit length, `extended` the bytes of an extended length.
 pub fn masked(first: u8, short: u8, extended: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | short], extended, &MASK].concat()
 }

@@ -4,7 +4,9 @@ use std::fmt;
 
 use crate::protocol::error::ProtocolError;
 
-/// The longest close reason in bytes: the 125 bytes of a control frame less the two of the code.
+/// The longest close reason in bytes.
+///
+/// A control frame has at most 125 bytes of payload, and the code takes two.
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 /// A WebSocket close code (RFC 6455 section 7.4).
@@ -72,7 +74,8 @@ impl fmt::Debug for CloseCode {
 ///
 /// An empty payload is `NO_STATUS` and `""`.
 ///
-/// # Errors One byte of payload, a code that must not be sent, or a reason that is not UTF-8.
+/// # Errors
+/// One byte of payload, a code that must not be sent, or a reason that is not UTF-8.
 pub fn parse_close(payload: &[u8]) -> Result<(CloseCode, &str), ProtocolError> {
     let (code, reason) = match payload {
         [] => return Ok((CloseCode::NO_STATUS, "")),

@@ -13,7 +13,9 @@ use crate::protocol::mask::unmask;
 /// A slice of unmasked payload from one frame.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Piece<'a> {
-    /// The opcode of the message. A continuation frame has the opcode of the first fragment, never `Continuation`.
+    /// The opcode of the message.
+    ///
+    /// A continuation frame has the opcode of the first fragment, never `Continuation`.
     pub opcode: Opcode,
     /// The bytes. Empty only if the frame has no payload.
     pub payload: &'a mut [u8],
@@ -38,9 +40,11 @@ pub struct Decoder {
     header: [u8; CLIENT_HEADER_BYTES_MAX],
     header_len: u8,
     frame: Option<Frame>,
-    /// The opcode of the unfinished message. Set by its first fragment, cleared by its last.
+    /// The opcode of the unfinished message.
+    ///
+    /// Set by its first fragment, cleared by its last.
     message: Option<Opcode>,
-    /// The sum of the payload lengths in the headers of the unfinished message.
+    /// The sum of all payload lengths of the unfinished message.
     message_bytes: u64,
 }
 
@@ -48,17 +52,20 @@ pub struct Decoder {
 #[derive(Debug)]
 struct Frame {
     header: Header,
-    /// The payload bytes decoded so far. Below `header.payload_bytes`, except in an empty frame.
+    /// The payload bytes decoded so far.
+    ///
+    /// Below `header.payload_bytes`, except in an empty frame.
     decoded: u64,
 }
 
 impl Decoder {
-    /// Decodes the next piece and advances `input` past it. Returns `None` once `input` is used up.
+    /// Decodes the next piece and advances `input` past it.
     ///
-    /// `message_bytes_max` limits the payload of a message with all its fragments.
+    /// Returns `None` once `input` is used up. `message_bytes_max` limits the payload of a message with all its
+    /// fragments.
     ///
-    /// # Errors The first violated rule. [`ProtocolError::MessageTooBig`] is reported at the header that exceeds the
-    /// limit.
+    /// # Errors
+    /// The first violated rule. [`ProtocolError::MessageTooBig`] is reported at the header that exceeds the limit.
     pub fn decode<'a>(
         &mut self,
         input: &mut &'a mut [u8],
@@ -139,7 +146,7 @@ impl Decoder {
     }
 }
 
-/// Removes the first `count` bytes from `input` and returns them; all bytes if there are fewer.
+/// Removes up to `count` bytes from `input` and returns them.
 pub(super) fn advance<'a>(input: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
     let all = mem::take(input);
     let (taken, rest) = all.split_at_mut(count.min(all.len()));

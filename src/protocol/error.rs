@@ -20,9 +20,9 @@ pub enum ProtocolError {
     LengthNotMinimal,
     /// The top bit of a 64-bit payload length is set (section 5.2).
     LengthTooLarge,
-    /// A ping, pong or close frame has no FIN bit (section 5.5).
+    /// A control frame has no FIN bit (section 5.5).
     ControlFragmented,
-    /// A ping, pong or close frame has over 125 bytes of payload (section 5.5).
+    /// A control frame has over 125 bytes of payload (section 5.5).
     ControlTooLong,
     /// A continuation frame comes without an unfinished message (section 5.4).
     ContinuationWithoutStart,
@@ -30,9 +30,13 @@ pub enum ProtocolError {
     MessageUnfinished,
     /// A message, with all its fragments, exceeds `message_bytes_max`.
     MessageTooBig,
-    /// Text is not UTF-8 (section 8.1). A text that arrives in parts fails at its first invalid byte.
+    /// Text is not UTF-8 (section 8.1).
+    ///
+    /// A text that arrives in parts fails at its first invalid byte.
     TextNotUtf8,
-    /// The payload of a close frame is one byte, half a code (section 5.5.1).
+    /// The payload of a close frame is one byte (section 5.5.1).
+    ///
+    /// A close code has two bytes.
     CloseCodeCut,
     /// The close code must not be sent (section 7.4).
     CloseCodeInvalid,

@@ -4,10 +4,14 @@
 
 use crate::protocol::error::ProtocolError;
 
-/// The longest header of a client: two bytes, a 64-bit length, a masking key.
+/// The longest header of a client frame, in bytes.
+///
+/// It consists of two bytes, a 64-bit length and a masking key.
 pub const CLIENT_HEADER_BYTES_MAX: usize = 14;
 
-/// The longest header of the server, which does not mask.
+/// The longest header of a server frame, in bytes.
+///
+/// It has no masking key.
 pub const SERVER_HEADER_BYTES_MAX: usize = 10;
 
 /// The longest payload of a control frame (RFC 6455 section 5.5).
@@ -32,7 +36,9 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    /// Returns whether this is close, ping or pong. Those may come between the fragments of a message.
+    /// Returns whether this is close, ping or pong.
+    ///
+    /// Those may come between the fragments of a message.
     pub fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
     }
@@ -66,9 +72,12 @@ pub struct Header {
 }
 
 impl Header {
-    /// Parses the header at the start of `input`. Returns `None` if it is incomplete.
+    /// Parses the header at the start of `input`.
     ///
-    /// # Errors A violated rule is reported at the byte that violates it, also in an incomplete header.
+    /// Returns `None` if it is incomplete.
+    ///
+    /// # Errors
+    /// A violated rule is reported at the byte that violates it, also in an incomplete header.
     #[inline]
     pub fn parse(input: &[u8]) -> Result<Option<Header>, ProtocolError> {
         let Some(&first) = input.first() else { return Ok(None) };
@@ -101,7 +110,9 @@ impl Header {
     }
 }
 
-/// Parses an extended payload length. Returns the length and the offset of the masking key after it.
+/// Parses an extended payload length.
+///
+/// Returns the length and the offset of the masking key after it.
 fn parse_long_length(short: u8, input: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
     let extended = input.get(2..).unwrap_or_default();
     if short == 126 {
@@ -117,7 +128,9 @@ fn parse_long_length(short: u8, input: &[u8]) -> Result<Option<(u64, usize)>, Pr
     if length <= 0xffff { Err(ProtocolError::LengthNotMinimal) } else { Ok(Some((length, 10))) }
 }
 
-/// The header of an unfragmented, unmasked server frame, with its length in the shortest form.
+/// The header of an unfragmented, unmasked server frame.
+///
+/// Its length is encoded in the shortest form.
 #[derive(Copy, Clone, Debug)]
 pub struct ServerHeader {
     opcode: Opcode,
@@ -160,9 +173,9 @@ impl ServerHeader {
     }
 }
 
-/// Returns the length of the server frame at the start of `bytes`: header and payload.
+/// Returns the length of the server frame at the start of `bytes`.
 ///
-/// `None` if the header is incomplete.
+/// The length includes the header. `None` if the header is incomplete.
 pub fn server_frame_bytes(bytes: &[u8]) -> Option<usize> {
     let short = bytes.get(1)? & 0x7f;
     let (payload, header) = match short {

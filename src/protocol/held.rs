@@ -5,7 +5,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// The sum of all shares of one loop. A clone refers to the same sum.
+/// The sum of all shares of one loop.
+///
+/// A clone refers to the same sum.
 #[derive(Clone, Debug, Default)]
 pub struct HeldTotal(Rc<Cell<usize>>);
 

@@ -18,7 +18,9 @@ use super::token::{is_token_byte, list_elements};
 use super::upgrade::accept_key;
 use crate::peer::Peer;
 
-/// The largest number of header lines that a limit can allow. The parser keeps their positions on the stack.
+/// The largest number of header lines that a limit can allow.
+///
+/// The parser keeps their positions on the stack.
 pub const HEADERS_CEILING: usize = 256;
 
 /// An error in a request.
@@ -26,9 +28,13 @@ pub const HEADERS_CEILING: usize = 256;
 /// The connection closes after any of these, because the start of the next request is uncertain.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum HttpError {
-    /// The first byte cannot start a method. Often it is a TLS ClientHello sent to a plain port.
+    /// The first byte cannot start a method.
+    ///
+    /// Often it is a TLS ClientHello sent to a plain port.
     NotHttp,
-    /// A line ends in LF without CR. RFC 9112 section 2.2 would allow to accept it, but request smuggling uses it.
+    /// A line ends in LF without CR.
+    ///
+    /// RFC 9112 section 2.2 would allow to accept it, but request smuggling uses it.
     BareLineFeed,
     /// The required PROXY header is malformed or missing.
     ProxyHeader,
@@ -38,7 +44,9 @@ pub enum HttpError {
     ///
     /// Also if it contains `#` or a control character.
     Target,
-    /// The path is not percent-encoded UTF-8. Lossy decoding would make two paths equal.
+    /// The path is not percent-encoded UTF-8.
+    ///
+    /// Lossy decoding would make two paths equal.
     Path,
     /// The version is neither HTTP/1.1 nor HTTP/1.0.
     Version,
@@ -90,7 +98,7 @@ pub enum HttpError {
     UpgradeRequired,
     /// The body exceeds the limit (RFC 9110 section 15.5.14).
     BodyTooLarge,
-    /// A chunk size is not a hexadecimal number of at most 64 bits (RFC 9112 section 7.1).
+    /// A chunk size is not hexadecimal or exceeds 64 bits (RFC 9112 section 7.1).
     ChunkSize,
     /// The framing of a chunk violates RFC 9112 section 7.1.
     ChunkFraming,
@@ -117,7 +125,9 @@ pub struct Head {
     pub body: BodyLength,
     /// Whether another request may follow on this connection (RFC 9112 section 9.3).
     pub keep_alive: bool,
-    /// Whether the client waits for `100 Continue` before it sends its body. Never without a body.
+    /// Whether the client waits for `100 Continue` before it sends its body.
+    ///
+    /// Never without a body.
     pub expects_continue: bool,
 }
 
@@ -131,7 +141,7 @@ pub enum Kind {
     },
     /// Plain HTTP.
     Plain {
-        /// Whether headers of an upgrade are present although the request is not one.
+        /// Whether a plain request has some headers of an upgrade.
         ///
         /// The usual cause is a proxy that removed `Connection` and `Upgrade`. Without a handler for plain requests the
         /// answer is [`HttpError::UpgradeRequired`], whose text names this cause.
@@ -150,7 +160,7 @@ pub enum BodyLength {
     Chunked,
 }
 
-/// The headers that determine how a request is processed, collected in one pass.
+/// The headers that determine how a request is processed.
 #[derive(Default)]
 struct Fields<'a> {
     host: Single<'a>,
@@ -196,7 +206,7 @@ enum Expect {
     Unknown,
 }
 
-/// Returns the number of bytes of blank lines at the front of `buf`.
+/// Returns the length of blank lines at the front of `buf`.
 ///
 /// A server should ignore blank lines before a request line (RFC 9112 section 2.2). The caller removes them before
 /// [`find_head_end`].
@@ -204,14 +214,16 @@ pub fn skip_empty_lines(buf: &[u8]) -> usize {
     buf.chunks_exact(2).take_while(|line| line == b"\r\n").count() * 2
 }
 
-/// Finds the end of the head at the front of `buf`, which may grow between calls.
+/// Finds the end of the head at the front of `buf`.
 ///
-/// Returns the index after the blank line, or `None` if that has not arrived. `scanned` is the number of bytes that
-/// earlier calls have searched; it must be 0 for a new head. No byte is searched twice, so a head that arrives byte by
-/// byte costs no more than one that arrives at once. The result does not depend on the division of the input.
+/// `buf` may grow between calls. Returns the index after the blank line, or `None` if that has not arrived. `scanned`
+/// is the number of bytes that earlier calls have searched; it must be 0 for a new head. No byte is searched twice, so
+/// a head that arrives byte by byte costs no more than one that arrives at once. The result does not depend on the
+/// division of the input.
 ///
-/// # Errors Reported as soon as the bytes cannot begin a valid head: [`HttpError::NotHttp`],
-/// [`HttpError::BareLineFeed`], or [`HttpError::HeadTooLarge`] if the head does not end within `bytes_max`.
+/// # Errors
+/// Reported as soon as the bytes cannot begin a valid head: [`HttpError::NotHttp`], [`HttpError::BareLineFeed`], or
+/// [`HttpError::HeadTooLarge`] if the head does not end within `bytes_max`.
 pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Result<Option<usize>, HttpError> {
     match buf {
         // Possibly the first half of a blank line.
@@ -235,14 +247,15 @@ pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Resul
     if window.len() == bytes_max { Err(HttpError::HeadTooLarge) } else { Ok(None) }
 }
 
-/// Parses and checks a complete head, which ends where [`find_head_end`] found its end.
+/// Parses and checks a complete head.
 ///
-/// The head may have at most `headers_max` header lines, and never more than [`HEADERS_CEILING`]. A target in
-/// absolute-form is rewritten to origin-form, and its host replaces `Host` (RFC 9112 section 3.2.2). A raw target that
-/// is not UTF-8 is percent-encoded.
+/// `bytes` ends where [`find_head_end`] found the end of the head. The head may have at most `headers_max` header
+/// lines, and never more than [`HEADERS_CEILING`]. A target in absolute-form is rewritten to origin-form, and its host
+/// replaces `Host` (RFC 9112 section 3.2.2). A raw target that is not UTF-8 is percent-encoded.
 ///
-/// # Errors The first violated rule. Syntax is checked before semantics. The framing of the request (`Host`, the length
-/// of the body) is checked before its upgrade headers.
+/// # Errors
+/// The first violated rule. Syntax is checked before semantics. The framing of the request (`Host`, the length of the
+/// body) is checked before its upgrade headers.
 pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head, HttpError> {
     debug_assert_eq!(
         find_head_end(&bytes, &mut 0, usize::MAX),
@@ -294,7 +307,7 @@ impl HttpError {
         self.status_and_text().0
     }
 
-    /// Returns the response: the status, the description, and the headers that the status requires.
+    /// Returns the response with description and required headers.
     ///
     /// It closes the connection. On a control listener its body is JSON.
     pub fn response(self, is_control: bool) -> Response {
@@ -447,7 +460,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Distinguishes upgrades from plain requests, and checks the headers of an upgrade (RFC 6455 section 4.2.1).
+    /// Checks whether the request is a valid upgrade (RFC 6455 section 4.2.1).
     fn kind(&self, method: &str, version: u8, body: BodyLength) -> Result<Kind, HttpError> {
         if !(self.upgrade && self.websocket) {
             let wanted_upgrade = self.websocket || !matches!(self.key, Single::Missing);
@@ -485,7 +498,9 @@ impl<'a> Single<'a> {
 }
 
 impl Coding {
-    /// Adds one element of the list. An unknown coding takes precedence over a malformed list.
+    /// Adds one element of the list.
+    ///
+    /// An unknown coding takes precedence over a malformed list.
     fn record(&mut self, element: &[u8]) {
         let chunked = element.eq_ignore_ascii_case(b"chunked");
         *self = match self {
@@ -507,7 +522,7 @@ fn syntax_error(error: httparse::Error, head: &[u8]) -> HttpError {
     }
 }
 
-/// Returns whether the third word of the request line has the form of a version (RFC 9112 section 2.3).
+/// Returns whether the request line names an HTTP version (RFC 9112 section 2.3).
 ///
 /// The form is `HTTP/` digit `.` digit. The version may be unsupported.
 fn has_version(head: &[u8]) -> bool {
@@ -516,7 +531,9 @@ fn has_version(head: &[u8]) -> bool {
     matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
 }
 
-/// Parses a decimal number of 64 bits. `u64::from_str` alone would accept a plus sign.
+/// Parses a decimal number of 64 bits.
+///
+/// `u64::from_str` alone would accept a plus sign.
 fn parse_decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;

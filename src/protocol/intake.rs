@@ -4,16 +4,17 @@ use std::any::Any;
 
 use super::response::Response;
 
-/// The decision of a handler about the body of a plain request, after the head.
+/// A handler's decision about the body of a plain request.
 #[derive(Debug)]
 pub enum Intake {
     /// Collect the whole body, then call [`on_request`](crate::Handler::on_request).
     ///
     /// The limit is [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
     Whole,
-    /// Pass the body in pieces of any total length to [`on_body`](crate::Handler::on_body), together with this state.
+    /// Pass the body in pieces to [`on_body`](crate::Handler::on_body), with this state.
     ///
-    /// The state belongs to the handler. It is dropped at the end of the body or of the connection.
+    /// The total length is not limited. The state belongs to the handler. It is dropped at the end of the body or of
+    /// the connection.
     Pieces(Box<dyn Any>),
     /// Refuse the body: send this response and close the connection.
     ///

@@ -1,6 +1,8 @@
 //! Unmasking (RFC 6455 section 5.3): XOR with a 4-byte key, in place.
 
-/// The bytes of one iteration of the main loop: four 64-bit words, which the compiler vectorises.
+/// The bytes of one iteration of the main loop.
+///
+/// These are four 64-bit words, which the compiler vectorises.
 const STEP: usize = 32;
 
 /// Unmasks `payload`, which starts at `offset` in the payload of its frame.

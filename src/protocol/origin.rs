@@ -17,22 +17,27 @@ use super::response::Response;
 /// Clients that send no `Origin` are not browsers and are accepted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Origins {
-    /// Only pages of this server: the `Origin` must have the host and port of the `Host` header.
+    /// Only pages of this server.
     ///
-    /// The scheme may be `http` or `https`, because TLS may end at a proxy in front of the server.
+    /// The `Origin` must have the host and port of the `Host` header. The scheme may be `http` or `https`, because TLS
+    /// may end at a proxy in front of the server.
     ///
     /// A client on the loopback interface must also use a loopback name in `Host`: `localhost`, `*.localhost`,
     /// `127.0.0.0/8` or `[::1]`. Otherwise a page that rebinds its own DNS name to 127.0.0.1 would have the same origin
     /// as every server on the visitor's machine.
     #[default]
     Same,
-    /// Any page of any site. For servers that do not rely on cookies or on the network for authentication.
+    /// Any page of any site.
+    ///
+    /// For servers that do not rely on cookies or on the network for authentication.
     Any,
     /// Only pages of these origins; made by [`Origins::list`].
     List(Vec<String>),
 }
 
-/// The reason that an origin is refused. The text says how to allow it.
+/// The reason that an origin is refused.
+///
+/// The text says how to allow it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OriginError {
     /// The header is repeated.
@@ -43,11 +48,15 @@ pub enum OriginError {
     Null,
     /// The header is not `scheme://host[:port]`. Holds its value.
     Malformed(String),
-    /// The origin is not the server's own, and no list is set. Holds the origin.
+    /// The origin is not the server's own, and no list is set.
+    ///
+    /// Holds the origin.
     Foreign(String),
-    /// The origin is not in the list, which replaces the server's own origin. Holds the origin.
+    /// The origin is not in the list. Holds the origin.
+    ///
+    /// The list replaces the server's own origin.
     Unlisted(String),
-    /// The origin equals `Host`, but the client is on the loopback interface and the name is not a loopback name.
+    /// A loopback client used a name that is not a loopback name.
     ///
     /// This indicates DNS rebinding. Holds the origin.
     Rebound(String),
@@ -66,8 +75,10 @@ pub(super) struct Authority<'a> {
     port: Option<u16>,
 }
 
-/// A host. Names and IPv4 addresses are compared as text, without case. IPv6 addresses have many spellings and are
-/// compared by value.
+/// A host.
+///
+/// Names and IPv4 addresses are compared as text, without case. IPv6 addresses have many spellings and are compared by
+/// value.
 enum Host<'a> {
     Name(&'a str),
     V6(Ipv6Addr),
@@ -85,7 +96,8 @@ impl Origins {
     /// Two special origins can be listed. `file://` is the origin of some native clients (ESP32). `null` is the origin
     /// of pages from files, and also of every sandboxed frame of any site: a list with `null` does not protect cookies.
     ///
-    /// # Errors Names the entry that is not an origin, or that no browser sends.
+    /// # Errors
+    /// Names the entry that is not an origin, or that no browser sends.
     pub fn list<I>(origins: I) -> Result<Origins, String>
     where
         I: IntoIterator,
@@ -97,7 +109,8 @@ impl Origins {
 
     /// Checks the `Origin` header of a request.
     ///
-    /// # Errors The reason of the refusal; [`OriginError::response`] is the 403 to send.
+    /// # Errors
+    /// The reason of the refusal; [`OriginError::response`] is the 403 to send.
     pub fn allows(&self, request: &Request) -> Result<(), OriginError> {
         if *self == Origins::Any {
             return Ok(());
@@ -137,7 +150,7 @@ impl Origins {
         }
     }
 
-    /// Returns whether a special origin, which has no host, is in the list.
+    /// Returns whether a special origin without host is listed.
     fn is_listed(&self, name: &str) -> bool {
         matches!(self, Origins::List(list) if list.iter().any(|listed| listed.eq_ignore_ascii_case(name)))
     }
@@ -183,7 +196,9 @@ impl fmt::Display for OriginError {
 impl std::error::Error for OriginError {}
 
 impl<'a> Origin<'a> {
-    /// Parses an origin (RFC 6454 section 6.2): no path, no user, no spaces, one origin only.
+    /// Parses an origin (RFC 6454 section 6.2).
+    ///
+    /// It has no path, no user and no spaces, and there is only one.
     fn parse(text: &'a str) -> Option<Origin<'a>> {
         let (scheme, authority) = text.split_once("://")?;
         // RFC 3986 section 3.1.
@@ -193,10 +208,10 @@ impl<'a> Origin<'a> {
         is_scheme.then_some(Origin { scheme, authority })
     }
 
-    /// Returns whether this is the origin of a web page on the host and port of the request.
+    /// Returns whether the origin is that of the requested host and port.
     ///
-    /// A `Host` without a port means the default port of the origin's scheme: the page knows whether there was TLS, the
-    /// server behind a proxy does not.
+    /// Only `http` and `https` are web origins. A `Host` without a port means the default port of the origin's scheme:
+    /// the page knows whether there was TLS, the server behind a proxy does not.
     fn matches_host(&self, request: &Request) -> bool {
         let Some(default) = default_port(self.scheme) else {
             return false;
@@ -211,7 +226,9 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// The normal form: lower case, an IPv6 address in its shortest spelling, no default port.
+/// Writes the normal form.
+///
+/// It is in lower case, without a default port, and with an IPv6 address in its shortest spelling.
 impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://", self.scheme.to_ascii_lowercase())?;
@@ -227,9 +244,9 @@ impl fmt::Display for Origin<'_> {
 }
 
 impl<'a> Authority<'a> {
-    /// Parses an authority (RFC 3986 section 3.2) without user part, which `Host` and `Origin` do not allow.
+    /// Parses an authority (RFC 3986 section 3.2) without user part.
     ///
-    /// An empty host is invalid (RFC 9110 section 4.2.1).
+    /// `Host` and `Origin` do not allow a user part. An empty host is invalid (RFC 9110 section 4.2.1).
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Authority<'a>> {
         let text = str::from_utf8(bytes).ok()?;
         let (host, port) = match text.strip_prefix('[') {
@@ -305,7 +322,9 @@ fn host_of(request: &Request) -> Option<Authority<'_>> {
     request.values("host").next().and_then(Authority::parse)
 }
 
-/// Escapes a header value for error messages and logs, and shortens it to 100 bytes.
+/// Escapes a header value for errors and logs.
+///
+/// The limit is 100 bytes.
 fn escaped(value: &[u8]) -> String {
     const BYTES_MAX: usize = 100;
     match value.get(..BYTES_MAX) {

@@ -18,7 +18,9 @@ const V1_BYTES_MAX: usize = 107;
 /// The first bytes of version 2.
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The fixed part of version 2: signature, version and command, family and protocol, length.
+/// The length of the fixed part of version 2, in bytes.
+///
+/// It has signature, version and command, family and protocol, length.
 const V2_START_BYTES: usize = 16;
 
 /// A parsed header.
@@ -26,17 +28,19 @@ const V2_START_BYTES: usize = 16;
 pub struct ProxyHeader {
     /// The length of the header in bytes.
     pub bytes: usize,
-    /// The client. `None` if the peer of the socket is the client itself.
+    /// The client.
     ///
-    /// That is the case for health checks of a load balancer (`LOCAL`), and if the address of the client is unknown or
-    /// not of TCP.
+    /// `None` if the peer of the socket is the client itself. That is the case for health checks of a load balancer
+    /// (`LOCAL`), and if the address of the client is unknown or not of TCP.
     pub client: Option<Peer>,
 }
 
-/// Parses the header at the front of `buf`, which may grow between calls. Returns `None` if it is incomplete.
+/// Parses the header at the front of `buf`.
 ///
-/// # Errors [`HttpError::ProxyHeader`] as soon as the bytes cannot begin a valid header, or if it is longer than
-/// `bytes_max`.
+/// `buf` may grow between calls. Returns `None` if the header is incomplete.
+///
+/// # Errors
+/// [`HttpError::ProxyHeader`] as soon as the bytes cannot begin a valid header, or if it is longer than `bytes_max`.
 pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHeader>, HttpError> {
     let header = if buf.starts_with(V1) {
         parse_v1(buf)
@@ -55,9 +59,10 @@ pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHe
     if is_too_long { Err(HttpError::ProxyHeader) } else { Ok(header.flatten()) }
 }
 
-/// Parses version 1 (section 2.1): `PROXY TCP4 SOURCE DESTINATION PORT PORT` or `PROXY UNKNOWN …`, and CRLF.
+/// Parses version 1 (section 2.1).
 ///
-/// `None` is an error, `Some(None)` an incomplete header.
+/// The header is `PROXY TCP4 SOURCE DESTINATION PORT PORT` or `PROXY UNKNOWN …`, and CRLF. `None` is an error,
+/// `Some(None)` an incomplete header.
 fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     let window = buf.get(..V1_BYTES_MAX).unwrap_or(buf);
     let Some(end) = memchr::memchr(b'\n', window) else {
@@ -98,9 +103,10 @@ fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     Some(Some(ProxyHeader { bytes, client: Some(client.into()) }))
 }
 
-/// Parses version 2 (section 2.2): the fixed part, the addresses of the family, and extensions (TLV).
+/// Parses version 2 (section 2.2).
 ///
-/// `None` is an error, `Some(None)` an incomplete header.
+/// The header has the fixed part, the addresses of the family, and extensions (TLV). `None` is an error, `Some(None)`
+/// an incomplete header.
 fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     // An error is reported at the invalid byte, not at the end of the header.
     let command = match buf.get(12) {
@@ -153,7 +159,9 @@ enum Command {
     Proxy,
 }
 
-/// Checks that extensions fill their space exactly: type, length in two bytes, value. Values are not checked.
+/// Checks that extensions fill their space exactly.
+///
+/// Each has a type, a length in two bytes, and a value. Values are not checked.
 fn check_extensions(mut extensions: &[u8]) -> Option<()> {
     while !extensions.is_empty() {
         let &[_, high, low, ref rest @ ..] = extensions else { return None };
@@ -210,7 +218,7 @@ mod tests {
         [&ips.concat()[..], &[0x12, 0x67, 0, 80]].concat()
     }
 
-    /// Parses a header at once, in two parts split at every byte, and byte by byte.
+    /// Parses a header at once and split at every byte.
     fn read(header: &[u8]) -> Result<String, HttpError> {
         fuzz_proxy(header);
         let request = b"GET / HTTP/1.1\r\n\r\n";

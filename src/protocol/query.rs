@@ -8,10 +8,12 @@ use std::fmt;
 
 use percent_encoding::{percent_decode, percent_decode_str};
 
-/// The longest part of a parameter's name in an error message, in bytes.
+/// The longest parameter name in an error, in bytes.
 const SHOWN_NAME_BYTES_MAX: usize = 64;
 
-/// The reason that a query parameter has no value. Each variant holds the name of the parameter.
+/// The reason that a query parameter has no value.
+///
+/// Each variant holds the name of the parameter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum QueryError {
@@ -30,14 +32,17 @@ pub enum DecodeError {
     NotUtf8,
 }
 
-/// Splits a query into names and values, still encoded, in order. A name without `=` has the value `""`.
+/// Splits a query into names and values, still encoded, in order.
+///
+/// A name without `=` has the value `""`.
 pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
-/// Returns the value of a parameter; `None` if the query does not have it.
+/// Returns the value of a parameter; `None` if it is absent.
 ///
-/// # Errors The parameter is repeated, or its value is not percent-encoded UTF-8.
+/// # Errors
+/// The parameter is repeated, or its value is not percent-encoded UTF-8.
 pub fn value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, QueryError> {
     let mut values = pairs(query).filter(|(encoded, _)| name_equals(encoded, name)).map(|(_, value)| value);
     let Some(value) = values.next() else { return Ok(None) };
@@ -49,7 +54,8 @@ pub fn value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Que
 
 /// Checks that all names and values of a query are percent-encoded UTF-8.
 ///
-/// # Errors The first parameter that is not.
+/// # Errors
+/// The first parameter that is not.
 pub fn check(query: &str) -> Result<(), QueryError> {
     pairs(query).try_for_each(|(name, value)| {
         decode_form(name).and_then(|_| decode_form(value)).map(|_| ()).map_err(|fault| {
@@ -61,7 +67,8 @@ pub fn check(query: &str) -> Result<(), QueryError> {
 
 /// Decodes a path, in which `+` is a plus sign.
 ///
-/// # Errors A `%` without two hexadecimal digits, or bytes that are not UTF-8.
+/// # Errors
+/// A `%` without two hexadecimal digits, or bytes that are not UTF-8.
 pub fn decode_path(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
     if !has_valid_escapes(encoded) {
         return Err(DecodeError::Escape);
@@ -69,7 +76,9 @@ pub fn decode_path(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
     percent_decode_str(encoded).decode_utf8().map_err(|_| DecodeError::NotUtf8)
 }
 
-/// Decodes a name or a value of form data, in which `+` is a space.
+/// Decodes a name or a value of form data.
+///
+/// In form data, `+` is a space.
 fn decode_form(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
     if encoded.contains('+') {
         return decode_path(&encoded.replace('+', " ")).map(|decoded| decoded.into_owned().into());

@@ -13,7 +13,7 @@ use super::query::{self, QueryError};
 use super::token;
 use crate::peer::Peer;
 
-/// An HTTP request: a WebSocket upgrade, or a plain request on the same port.
+/// An HTTP request: a WebSocket upgrade or a plain request.
 ///
 /// It owns its bytes and is [`Send`]. A handler may keep it, or move it to another thread, and answer later.
 #[derive(Clone)]
@@ -39,7 +39,9 @@ pub(crate) struct Layout {
     fields: Vec<(Span, Span)>,
 }
 
-/// A range in a head. Heads are shorter than 4 GiB, which `parse_head` checks.
+/// A range in a head.
+///
+/// Heads are shorter than 4 GiB, which `parse_head` checks.
 #[derive(Copy, Clone, Default)]
 struct Span {
     start: u32,
@@ -86,7 +88,9 @@ impl Request {
         query::decode_path(path).unwrap_or_default()
     }
 
-    /// Returns the query: the target after its first `?`, still encoded; empty if there is none.
+    /// Returns the encoded query: the target after its first `?`.
+    ///
+    /// It is empty if there is none.
     pub fn raw_query(&self) -> &str {
         let (_, query) = self.split_target();
         query
@@ -94,17 +98,17 @@ impl Request {
 
     /// Returns the value of a query parameter, decoded as form data.
     ///
-    /// In form data, `+` is a space, and a name without `=` has the value `""`.
-    ///
-    /// `None` if the query does not have the parameter, and also if its value is ambiguous: a `%` without two
-    /// hexadecimal digits, bytes that are not UTF-8, or a repeated parameter. A replacement character would make two
-    /// uids equal. [`try_query`](Request::try_query) distinguishes these cases. [`query_lossy`](Request::query_lossy)
-    /// ignores them.
+    /// In form data, `+` is a space, and a name without `=` has the value `""`. `None` if the query does not have the
+    /// parameter, and also if its value is ambiguous: a `%` without two hexadecimal digits, bytes that are not UTF-8,
+    /// or a repeated parameter. A replacement character would make two uids equal. [`try_query`](Request::try_query)
+    /// distinguishes these cases. [`query_lossy`](Request::query_lossy) ignores them.
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
         self.try_query(name).ok().flatten()
     }
 
-    /// Returns the value of a query parameter as [`query`](Request::query) does; `None` only if it is absent.
+    /// Returns the value of a query parameter; `None` if it is absent.
+    ///
+    /// The value is decoded as in [`query`](Request::query).
     ///
     /// ```
     /// use fdpush::{Request, Response, Upgrade};
@@ -124,22 +128,28 @@ impl Request {
         query::value(self.raw_query(), name)
     }
 
-    /// Returns the first value of a query parameter, with U+FFFD for each invalid byte sequence.
+    /// Returns the first value of a query parameter, lossily decoded.
     ///
-    /// Different values may become equal. Use it for texts that people read, not for names.
+    /// U+FFFD replaces each invalid byte sequence. Different values may become equal. Use it for texts that people
+    /// read, not for names.
     pub fn query_lossy(&self, name: &str) -> Option<Cow<'_, str>> {
         self.query_pairs_lossy().find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    /// Returns all names and values of the query, decoded, in order, including repeated ones.
+    /// Returns all names and values of the query, decoded.
     ///
-    /// # Errors The first parameter whose name or value is not percent-encoded UTF-8.
+    /// They are in order and include repeated names.
+    ///
+    /// # Errors
+    /// The first parameter whose name or value is not percent-encoded UTF-8.
     pub fn query_pairs(&self) -> Result<impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)>, QueryError> {
         query::check(self.raw_query())?;
         Ok(self.query_pairs_lossy())
     }
 
-    /// Returns all names and values in order, with U+FFFD for each invalid byte sequence.
+    /// Returns all names and values of the query, lossily decoded.
+    ///
+    /// They are in order. U+FFFD replaces each invalid byte sequence.
     pub fn query_pairs_lossy(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         form_urlencoded::parse(self.raw_query().as_bytes())
     }
@@ -154,7 +164,9 @@ impl Request {
         str::from_utf8(value).ok()
     }
 
-    /// Returns all values of a header, in order, without those that are not UTF-8.
+    /// Returns all values of a header, in order.
+    ///
+    /// Values that are not UTF-8 are skipped.
     pub fn header_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         self.values(name).filter_map(|value| str::from_utf8(value).ok())
     }
@@ -234,7 +246,9 @@ impl Request {
         self.body = body;
     }
 
-    /// Returns all values of a header, including those that are not UTF-8, which a security check must see.
+    /// Returns all values of a header as bytes.
+    ///
+    /// A security check must use this: it includes values that are not UTF-8.
     pub(crate) fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let wanted = name.as_bytes();
         let named = self.layout.fields.iter().filter(move |(name, _)| {
@@ -249,13 +263,17 @@ impl Request {
         target.split_once('?').unwrap_or((target, ""))
     }
 
-    /// Returns a range as text. The parser has checked that methods and header names are ASCII and targets are UTF-8.
+    /// Returns a range as text.
+    ///
+    /// The parser has checked that methods and header names are ASCII and targets are UTF-8.
     fn text(&self, span: Span) -> &str {
         str::from_utf8(span.within(&self.head)).unwrap_or_default()
     }
 }
 
-/// Shows method, path and peer. The query is hidden, because queries contain tokens and debug output is logged.
+/// Shows method, path and peer.
+///
+/// The query is hidden, because queries contain tokens and debug output is logged.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (path, query) = self.split_target();

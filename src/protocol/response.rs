@@ -13,7 +13,9 @@ use super::token;
 /// The interim response to `Expect: 100-continue` (RFC 9110 section 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// An upper bound of a head without the handler's headers, so that a buffer grows once.
+/// An upper bound of a head without the handler's headers.
+///
+/// It lets a buffer grow once.
 const HEAD_BYTES: usize = 256;
 
 /// Headers that only the server writes.
@@ -59,11 +61,13 @@ pub(super) struct Fields {
     fault: Option<String>,
 }
 
-/// The longest part of a response's text in a log line, in bytes.
+/// The longest response text in a log line, in bytes.
 const LOG_TEXT_BYTES_MAX: usize = 200;
 
 impl Response {
-    /// Creates a response without a body. The status must be 200 to 599.
+    /// Creates a response without a body.
+    ///
+    /// The status must be 200 to 599.
     #[must_use]
     pub fn new(status: u16) -> Response {
         let mut fields = Fields::default();
@@ -99,10 +103,10 @@ impl Response {
         Response::typed(status, "application/json", json.into())
     }
 
-    /// Creates an error response of the server: plain text for clients, JSON on a control listener.
+    /// Creates an error response of the server.
     ///
-    /// Back ends parse every error on a control listener in the same way. `text` must not contain characters that JSON
-    /// escapes.
+    /// It is plain text for clients, and JSON on a control listener. Back ends parse every error on a control listener
+    /// in the same way. `text` must not contain characters that JSON escapes.
     pub(crate) fn refusal(is_control: bool, status: u16, text: &'static str) -> Response {
         if !is_control {
             return Response::text(status, format!("{text}\n"));
@@ -171,7 +175,9 @@ impl Response {
         self.status
     }
 
-    /// Returns the first line of the text for a log, shortened and without control characters.
+    /// Returns the first line of the text for a log.
+    ///
+    /// It is shortened and has no control characters.
     pub(crate) fn log_text(&self) -> Option<String> {
         let line = str::from_utf8(&self.body).ok()?.lines().next().filter(|line| !line.is_empty())?;
         let cut = line.floor_char_boundary(LOG_TEXT_BYTES_MAX);
@@ -193,7 +199,9 @@ impl Response {
         matches!(self.status, 204 | 205 | 304)
     }
 
-    /// Returns the first mistake in building this response. With one it is sent as a 500.
+    /// Returns the first mistake in building this response.
+    ///
+    /// With one it is sent as a 500.
     pub(crate) fn fault(&self) -> Option<&str> {
         self.fields.fault()
     }

@@ -23,7 +23,9 @@ impl Frame {
         Frame::encode(Opcode::Binary, bytes)
     }
 
-    /// Returns the bytes on the wire: unmasked, unfragmented, with the length in its shortest form.
+    /// Returns the bytes on the wire.
+    ///
+    /// The frame is unmasked and unfragmented, with its length in the shortest form.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -41,7 +43,9 @@ fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The memory of a shared frame besides its bytes: its counts, and the overhead of the allocator.
+/// The memory of a shared frame besides its bytes.
+///
+/// It consists of counters and the overhead of the allocator.
 pub const FRAME_BYTES: usize = size_of::<Inner>() + 32;
 
 /// A frame in the queues of one loop.
@@ -104,7 +108,7 @@ impl SharedFrame {
         if queues == 0 { self.as_bytes().len() + FRAME_BYTES } else { 0 }
     }
 
-    /// The share of its memory that each of its queues is charged.
+    /// Returns the memory that each queue of the frame accounts for.
     pub fn charge(&self) -> usize {
         (self.as_bytes().len() + FRAME_BYTES) / self.0.queues.get().max(1) as usize
     }
@@ -128,12 +132,12 @@ mod tests {
     #[test]
     fn shared_memory_is_counted_once() {
         let frame = SharedFrame::from_frame(&Frame::text("hello"));
-        let whole = 7 + FRAME_BYTES;
-        assert_eq!(frame.enter_queue(), whole);
+        let all = 7 + FRAME_BYTES;
+        assert_eq!(frame.enter_queue(), all);
         assert_eq!(frame.enter_queue(), 0);
-        assert_eq!(frame.charge(), whole / 2);
+        assert_eq!(frame.charge(), all / 2);
         assert_eq!(frame.leave_queue(), 0);
-        assert_eq!(frame.leave_queue(), whole);
-        assert_eq!(frame.enter_queue(), whole);
+        assert_eq!(frame.leave_queue(), all);
+        assert_eq!(frame.enter_queue(), all);
     }
 }

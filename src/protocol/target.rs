@@ -58,9 +58,10 @@ impl<'a> Target<'a> {
 }
 
 impl Absolute<'_> {
-    /// Writes the same head in origin-form: with the path of this target, and its authority as the only `Host`.
+    /// Writes the same head in origin-form.
     ///
-    /// RFC 9112 section 3.2.2: a server ignores the received `Host` and replaces it with the host of the target.
+    /// The path is that of this target, and its authority is the only `Host`. RFC 9112 section 3.2.2: a server ignores
+    /// the received `Host` and replaces it with the host of the target.
     pub(super) fn rewrite(&self, method: &str, version: u8, headers: &[httparse::Header<'_>]) -> Vec<u8> {
         let lines = headers.iter().filter(|header| !header.name.eq_ignore_ascii_case("host"));
         let bytes: usize = lines.clone().map(|header| header.name.len() + header.value.len() + 4).sum();
@@ -93,7 +94,7 @@ impl Absolute<'_> {
 
 /// Percent-encodes the non-ASCII bytes of the path and query in a head.
 ///
-/// Returns `None` if they are UTF-8, or if the host is not. httparse refuses such targets as a whole. After encoding,
+/// Returns `None` if the path and query are UTF-8, or if the host is not. httparse refuses such targets as a whole. After encoding,
 /// the path is checked as any path, and a parameter when it is read, so that the error names it.
 pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
     let line_end = head.iter().position(|&byte| byte == b'\r')?;
@@ -112,7 +113,7 @@ pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
     Some(encoded)
 }
 
-/// Returns the end of the host in a target in absolute-form; 0 in origin-form.
+/// Returns the end of the host in absolute-form; else 0.
 fn host_end(target: &[u8]) -> usize {
     let is_path = |byte: &u8| matches!(byte, b'/' | b'?');
     let host = target.windows(3).position(|window| window == b"://").filter(|_| !target.starts_with(b"/"));
@@ -152,7 +153,9 @@ mod tests {
         }
     }
 
-    /// Rewrites a target in absolute-form. Returns the target in origin-form and the host.
+    /// Rewrites a target in absolute-form.
+    ///
+    /// Returns the target in origin-form and the host.
     fn rewritten(method: &str, target: &str) -> Option<(String, String)> {
         let Some(Target::Absolute(absolute)) = Target::parse(method, target) else { return None };
         let headers = [

@@ -20,7 +20,9 @@ const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-/// Headers of a 101 response that only the server writes, besides all names that start with `Sec-WebSocket-`.
+/// Headers of a 101 response that only the server writes.
+///
+/// So are all names that start with `Sec-WebSocket-`.
 const OWN_HEADERS: [&str; 5] = ["connection", "content-length", "date", "transfer-encoding", "upgrade"];
 
 /// The decision of `on_upgrade` about an upgrade request.
@@ -139,9 +141,12 @@ impl Accept {
         self.uid.as_deref()
     }
 
-    /// Appends the 101 response to `request` to `out`. `accept` is the value of `Sec-WebSocket-Accept`.
+    /// Appends the 101 response to `request` to `out`.
     ///
-    /// # Errors The mistake of the handler. Nothing is appended then.
+    /// `accept` is the value of `Sec-WebSocket-Accept`.
+    ///
+    /// # Errors
+    /// The mistake of the handler. Nothing is appended then.
     pub(crate) fn encode(&self, accept: &[u8; 28], request: &Request, out: &mut Vec<u8>) -> Result<(), String> {
         if let Some(fault) = self.fields.fault() {
             return Err(fault.to_owned());

@@ -13,7 +13,9 @@ const WORDS: usize = SLOTS / WORD_BITS;
 
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Level {
-    /// Bit `slot % 64` of word `slot / 64` is set while the slot is not empty.
+    /// One bit per slot, set while the slot is not empty.
+    ///
+    /// It is bit `slot % 64` of word `slot / 64`.
     occupied: [u64; WORDS],
     slots: [List; SLOTS],
 }
@@ -21,7 +23,9 @@ pub(super) struct Level {
 impl Level {
     pub(super) const EMPTY: Level = Level { occupied: [0; WORDS], slots: [List::EMPTY; SLOTS] };
 
-    /// Marks a slot as occupied and returns its list; the caller adds a node.
+    /// Marks a slot as occupied and returns its list.
+    ///
+    /// The caller must add a node.
     pub(super) fn occupy(&mut self, slot: usize) -> &mut List {
         self.occupied[slot / WORD_BITS] |= 1 << (slot % WORD_BITS);
         &mut self.slots[slot]

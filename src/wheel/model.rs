@@ -16,11 +16,15 @@ struct Armed {
     expired: bool,
 }
 
-/// The number of operations between two full comparisons, which take most of the run time. Nothing goes unseen in
-/// between, because every prefix of a list of operations is an input, too.
+/// The number of operations between two full comparisons.
+///
+/// Comparisons take most of the run time. No difference stays undetected in between, because every prefix of a list of
+/// operations is an input, too.
 const COMPARE_EVERY: usize = 8;
 
-/// Decodes operations from bytes and runs them on a wheel and on the model; panics if they differ.
+/// Runs encoded operations on a wheel and on the model.
+///
+/// It panics if they differ.
 pub fn fuzz_wheel(data: &[u8]) {
     let mut wheel = Wheel::new(Tick(0));
     let mut model = Model { now: Tick(0), armed: Vec::new() };
@@ -126,8 +130,10 @@ impl Model {
     }
 }
 
-/// The number of owners is small, so that operations often hit the same one. Their indices are sparse, so that arenas
-/// grow by more than one node.
+/// The number of owners.
+///
+/// It is small, so that operations often hit the same owner. Indices are sparse, so that arenas grow by more than one
+/// node.
 const OWNERS: u8 = 16;
 
 fn owner_of(byte: u8) -> Owner {
@@ -139,7 +145,9 @@ fn owner(bytes: &mut impl Iterator<Item = u8>) -> Owner {
     owner_of(bytes.next().unwrap_or(0))
 }
 
-/// All orders of magnitude are equally likely: from 0 ticks to some thousand years.
+/// Decodes a distance from 0 ticks to some thousand years.
+///
+/// All orders of magnitude are equally likely.
 fn distance(bytes: &mut impl Iterator<Item = u8>) -> u64 {
     let magnitude = bytes.next().unwrap_or(0) % 40;
     u64::from(bytes.next().unwrap_or(0)) << magnitude

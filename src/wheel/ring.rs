@@ -11,7 +11,9 @@ use crate::tick::Tick;
 
 const _: () = assert!(size_of::<Node>() == 16);
 
-/// A circular list, identified by its first node. The `prev` of the first is the last.
+/// A circular list, identified by its first node.
+///
+/// The `prev` of the first is the last.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct List {
     pub(super) first: Link,
@@ -21,16 +23,22 @@ pub(super) struct List {
 pub(super) struct Node {
     /// Valid while the node is linked.
     pub(super) deadline: Tick,
-    /// Both links are `NONE` while the node is in no list. Neither is `NONE` while it is in a list.
+    /// Both links are `NONE` while the node is in no list.
+    ///
+    /// Neither is `NONE` while it is in a list.
     pub(super) prev: Link,
     pub(super) next: Link,
 }
 
-/// An optional [`Owner`] in 32 bits. The top bit is the arena, the rest is the index.
+/// An optional [`Owner`] in 32 bits.
+///
+/// The top bit is the arena, the rest is the index.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Link(u32);
 
-/// The two arenas. The length of each is the largest index used, plus one.
+/// The two arenas.
+///
+/// The length of each is the largest index used, plus one.
 #[derive(Debug)]
 pub(super) struct Nodes([Vec<Node>; 2]);
 
@@ -101,13 +109,15 @@ impl Nodes {
         }
     }
 
-    /// Appends a node that is in no list, or in a list that is being taken apart.
+    /// Appends a node to a list.
+    ///
+    /// The node is in no list, or in one that is being taken apart.
     pub(super) fn push_back(&mut self, list: &mut List, link: Link) {
         (self[link].prev, self[link].next) = (link, link);
         self.append(list, List { first: link });
     }
 
-    /// Concatenates two lists: moves all nodes of `tail` to the end of `list`.
+    /// Moves all nodes of `tail` to the end of `list`.
     pub(super) fn append(&mut self, list: &mut List, tail: List) {
         if list.is_empty() {
             *list = tail;

@@ -33,7 +33,9 @@ macro_rules! keyed {
     };
 }
 
-/// A head, its status, and the violated rule. 101 is a valid upgrade, 200 a valid plain request.
+/// A head, its status, and the violated rule.
+///
+/// 101 is a valid upgrade, 200 a valid plain request.
 type Case = (&'static str, u16, Option<HttpError>);
 
 const REQUEST_LINES: &[Case] = &[

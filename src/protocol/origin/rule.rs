@@ -7,10 +7,14 @@ use std::net::Ipv4Addr;
 
 use super::{Authority, Host, Origin, default_port};
 
-/// The `Origin` of a page without an origin: a local file, a sandboxed frame, a redirect across sites.
+/// The `Origin` of a page without an origin.
+///
+/// Examples are a local file, a sandboxed frame, a redirect across sites.
 pub const NULL: &str = "null";
 
-/// The `Origin` of some native clients, and of pages from files in some web views.
+/// The `Origin` of some native clients.
+///
+/// Pages from files in some web views have it, too.
 pub const FILE: &str = "file://";
 
 /// The longest name in DNS, in bytes.
@@ -18,7 +22,8 @@ const HOST_BYTES_MAX: usize = 253;
 
 /// Converts an entry to its normal form: lower case, no default port.
 ///
-/// # Errors The reason that no browser can send it.
+/// # Errors
+/// The reason that no browser can send it.
 pub fn normalise(entry: &str) -> Result<String, String> {
     if entry == NULL {
         return Ok(NULL.to_owned());
@@ -62,7 +67,9 @@ pub fn is_file(text: &str) -> bool {
     text.eq_ignore_ascii_case(FILE)
 }
 
-/// Returns whether `host` is `base` with one or more labels in front, as in a host-source of CSP.
+/// Returns whether `host` is a subdomain of `base`.
+///
+/// It must have one or more labels in front, as in a host-source of CSP.
 fn is_subdomain(host: &str, base: &str) -> bool {
     let Some(end) = host.len().checked_sub(base.len() + 1) else { return false };
     let Some((labels, rest)) = host.split_at_checked(end) else { return false };
