@@ -125,8 +125,11 @@ impl Context<'_> {
     // Groups.
 
     /// Puts a connection into a group, which need not exist. A name has 1 to 128 bytes. It leaves by itself when it ends.
+    ///
+    /// [`Change::Full`]: it is in [`connection_groups_max`](crate::Limits::connection_groups_max) groups, or all connections
+    /// together have [`memberships_max`](crate::Limits::memberships_max).
     pub fn join(&mut self, fd: Fd, group: impl AsRef<str>) -> Change {
-        self.core.open_slot(fd).map_or(Change::Gone, |slot| self.core.registry.join(slot, group.as_ref()))
+        self.core.join(fd, group.as_ref())
     }
 
     /// Takes a connection out of a group.

@@ -94,6 +94,12 @@ pub struct Limits {
     /// What a connection gets whose queue is full.
     pub slow_reader: SlowReader,
 
+    /// Groups that one connection is in. Over it, a join is [`Full`](crate::Change::Full). Default 1,000.
+    pub connection_groups_max: usize,
+    /// Memberships of all connections in all groups; likewise. One takes up to 300 bytes: 60 in a group that many share, and
+    /// the rest where the group, with a name of up to 128 bytes, has no other member. Default 1,000,000.
+    pub memberships_max: usize,
+
     /// Bytes read from one connection in one turn of the loop, so that a loud one cannot starve the rest. Default 64 KiB.
     pub read_budget_bytes: usize,
     /// Commands from other threads that may wait for the loop. Default 65,536.
@@ -140,6 +146,8 @@ impl Default for Limits {
             queue_bytes_min: 64 << 10,
             write_time_max: Duration::from_secs(30),
             slow_reader: SlowReader::Close,
+            connection_groups_max: 1000,
+            memberships_max: 1_000_000,
             read_budget_bytes: 64 << 10,
             inbox_max: 65_536,
             drain_for: Duration::ZERO,
@@ -195,6 +203,8 @@ impl Limits {
             ("queue_bytes_max", self.queue_bytes_max, 1 << 40),
             ("queue_total_bytes_max", self.queue_total_bytes_max, 1 << 50),
             ("queue_bytes_min", self.queue_bytes_min, 1 << 40),
+            ("connection_groups_max", self.connection_groups_max, 1 << 30),
+            ("memberships_max", self.memberships_max, 1 << 30),
             ("inbox_max", self.inbox_max, 1 << 30),
         ];
         for (name, value, max) in counts {

@@ -10,6 +10,7 @@
 //! What is empty is not kept. A user exists while a slot is bound to it and a group while it has a member, so that their
 //! names, which strangers choose, cannot pile up.
 
+mod arena;
 mod change;
 mod directory;
 mod twin;
@@ -34,6 +35,9 @@ const _: () = assert!(size_of::<Member>() == 8);
 // A uid of up to 24 bytes lies within its `User`. Bound to one slot it costs these two, and five bytes in an index that is
 // never less than 7/16 full while it grows; the spare room of vectors that have just doubled comes on top.
 const _: () = assert!(size_of::<Slot>() + size_of::<User>() + 5 * 16 / 7 < 60);
+
+/// A group's list of no more places than this is not shrunk.
+const MEMBERS_KEPT: usize = 16;
 
 /// No slot, user or membership: the end of a list, or what an unbound slot has for a user.
 const NONE: u32 = u32::MAX;
@@ -183,6 +187,11 @@ impl Registry {
         Change::Done
     }
 
+    /// Whether the slot is in at least so many groups.
+    pub fn has_groups(&self, slot: u32, count: usize) -> bool {
+        count == 0 || self.groups_of(slot).nth(count - 1).is_some()
+    }
+
     /// Ends the slot's membership of a group.
     pub fn leave(&mut self, slot: u32, group: &str) -> Change {
         if !is_name(group) {
@@ -328,6 +337,9 @@ impl Registry {
         let Membership { seat, position, .. } = self.unlist(membership);
         let members = &mut self.groups[seat.group].members;
         members.swap_remove(position as usize);
+        if members.capacity() > MEMBERS_KEPT && members.len() < members.capacity() / 4 {
+            members.shrink_to(2 * members.len());
+        }
         if let Some(moved) = members.get(position as usize) {
             self.memberships[moved.membership].position = position;
         } else if members.is_empty() {
@@ -412,7 +424,7 @@ impl User {
 
 impl Group {
     fn new(name: &str) -> Group {
-        Group { name: name.into(), members: Vec::new() }
+        Group { name: name.into(), members: Vec::with_capacity(1) }
     }
 }
 
@@ -568,18 +580,6 @@ mod tests {
         let slots = registry.slots_of(&String::from("ann"));
         let members = registry.members(&String::from("red"));
         assert!(slots.eq(members));
-    }
-
-    #[test]
-    fn a_slab_adds_nothing_to_a_user() {
-        /// What `slab` keeps an entry in.
-        #[expect(dead_code)]
-        enum Entry<T> {
-            Vacant(usize),
-            Occupied(T),
-        }
-        assert_eq!(size_of::<Entry<User>>(), 32);
-        assert_eq!(size_of::<Entry<Membership>>(), 24);
     }
 
     proptest! {

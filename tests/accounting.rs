@@ -5,7 +5,7 @@
 use std::alloc::System;
 use std::io::IoSlice;
 
-use fdpush::sim::{Connection, Env, Event, Opcode, Outbound, Sent, outbound};
+use fdpush::sim::{Connection, Env, Event, Opcode, Outbound, Registry, Sent, outbound};
 use fdpush::{Fd, Heartbeat, Limits, Origins, Peer, SlowReader, Upgrade};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -121,6 +121,25 @@ fn assert_ratio(counted: usize, taken: usize, what: &str) {
     assert!((1.0 / 1.5..=1.5).contains(&ratio), "{what}: {counted} bytes are counted, and {taken} are taken");
 }
 
+/// Joins, each of a group of its own with a name of so many bytes: the memory of one, and what is left of it once all have
+/// left but one connection.
+fn memberships(name_bytes: usize) -> (usize, usize) {
+    const SLOTS: u32 = 100;
+    const GROUPS: u32 = 1000;
+    let name = |slot: u32, group: u32| format!("{slot:06}{group:0width$}", width = name_bytes - 6);
+    let mut registry = Registry::new();
+    let region = Region::new(ALLOCATOR);
+    for (slot, group) in (0..SLOTS).flat_map(|slot| (0..GROUPS).map(move |group| (slot, group))) {
+        assert!(registry.join(slot, &name(slot, group)).is_done());
+    }
+    let full = taken(&region) / (SLOTS * GROUPS) as usize;
+    (0..SLOTS).filter(|slot| *slot != SLOTS / 2).for_each(|slot| _ = registry.remove(slot));
+    registry.check_invariants();
+    let left = taken(&region) / GROUPS as usize;
+    drop(registry);
+    (full, left)
+}
+
 #[test]
 fn what_is_counted_and_what_is_taken_agree_within_a_half() {
     let shapes = [(1, 20_000, 1), (1, 100, 100), (60, 10_000, 2), (60, 1, 1000), (600, 1, 1000), (600, 1000, 4)];
@@ -133,5 +152,12 @@ fn what_is_counted_and_what_is_taken_agree_within_a_half() {
             let (counted, taken) = measure(kind, bytes, messages, readers);
             assert_ratio(counted, taken, &format!("{messages} {kind:?} of {bytes} to {readers}"));
         }
+    }
+
+    // Of a connection that stays, what its memberships share a chunk with may stay, and some room in the indexes.
+    for (name_bytes, bytes_max) in [(12, 180), (24, 180), (128, 300)] {
+        let (full, left) = memberships(name_bytes);
+        assert!(full <= bytes_max, "a group with a name of {name_bytes} bytes takes {full}");
+        assert!(left <= 3 * full, "{left} bytes are left for each membership, which took {full}");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::raw::frame_with;
 use common::{Client, Raw, channel, report_close, serve};
-use fdpush::{Cause, Fd, Frame, Limits, Message, Outcome, SlowReader};
+use fdpush::{Cause, Change, Fd, Frame, Limits, Message, Outcome, SlowReader};
 
 const TOTAL_MAX: usize = 16 << 20;
 const HOGS: usize = 16;
@@ -144,4 +144,21 @@ fn control_frames_that_nobody_asked_for_are_bound_as_well() {
     }
     drop(clients);
     threads.into_iter().for_each(|thread| _ = thread.join());
+}
+
+#[test]
+fn groups_of_a_connection_and_of_all_are_bound() {
+    let limits = Limits { connection_groups_max: 3, memberships_max: 5, ..Limits::default() };
+    let server = serve(|server| server.limits(limits));
+    let clients: Vec<Client> = (0..3).map(|_| server.connect("/")).collect();
+    let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
+    server.ask(move |ctx| {
+        let mut join = |fd: usize, group| ctx.join(fds[fd], group);
+        assert_eq!([join(0, "a"), join(0, "b"), join(0, "c")], [Change::Done; 3]);
+        assert_eq!((join(0, "d"), join(0, "a"), join(0, "")), (Change::Full, Change::Already, Change::BadName));
+        assert_eq!([join(1, "a"), join(1, "b")], [Change::Done; 2]);
+        assert_eq!((join(2, "a"), join(1, "c")), (Change::Full, Change::Full), "all together have five");
+        assert_eq!(ctx.leave(fds[0], "c"), Change::Done);
+        assert_eq!(ctx.join(fds[2], "a"), Change::Done);
+    });
 }

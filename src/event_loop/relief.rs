@@ -6,8 +6,10 @@
 use crate::connection::{Demand, Holder, Outbound, Relief, Sent};
 use crate::event_loop::core::Core;
 use crate::event_loop::table::{Entry, Table};
+use crate::fd::Fd;
 use crate::limits::SlowReader;
 use crate::message::Outcome;
+use crate::registry::{Change, is_name};
 
 /// The part of a bound that is made free when it is reached: one in so many.
 const FREED_PART: usize = 8;
@@ -234,6 +236,18 @@ impl Table {
 }
 
 impl Core {
+    /// Puts a connection into a group, as far as the bounds allow.
+    pub fn join(&mut self, fd: Fd, group: &str) -> Change {
+        let Some(slot) = self.open_slot(fd) else { return Change::Gone };
+        let (registry, limits) = (&mut self.registry, &self.table.env.limits);
+        let is_full = registry.membership_count() >= limits.memberships_max
+            || registry.has_groups(slot, limits.connection_groups_max);
+        if is_full && is_name(group) && !registry.is_member(slot, group) {
+            return Change::Full;
+        }
+        registry.join(slot, group)
+    }
+
     /// Ends the connections that hold the most unfinished bytes.
     #[cold]
     pub fn relieve_inbound(&mut self) {

@@ -364,6 +364,18 @@ pub struct Bounds {
         value_parser = between(1, 1 << 30))]
     pub inbox_max: u32,
 
+    /// Groups of one connection; over it, a join is refused
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_CONNECTION_GROUPS_MAX",
+        default_value_t = count(Limits::default().connection_groups_max),
+        value_parser = between(1, 1 << 30))]
+    pub connection_groups_max: u32,
+
+    /// Memberships of all connections in all groups, each up to 300 bytes; over it, a join is refused
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_MEMBERSHIPS_MAX",
+        default_value_t = count(Limits::default().memberships_max),
+        value_parser = between(1, 1 << 30))]
+    pub memberships_max: u32,
+
     /// After SIGTERM or SIGINT: the time over which clients are told, at most --drain-time-max
     #[arg(long, value_name = "TIME", env = "FDPUSH_DRAIN_FOR",
         default_value_t = Delay(Limits::default().drain_for))]
@@ -554,6 +566,8 @@ impl Serve {
             write_time_max: bounds.write_time_max.0,
             slow_reader: bounds.slow_reader.into(),
             read_budget_bytes: bounds.read_budget_bytes.0,
+            connection_groups_max: bounds.connection_groups_max as usize,
+            memberships_max: bounds.memberships_max as usize,
             inbox_max: bounds.inbox_max as usize,
             drain_for: bounds.drain_for.0,
             drain_time_max: bounds.drain_time_max.0,

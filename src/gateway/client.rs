@@ -11,9 +11,6 @@ use super::publish::{Options, Payload, Publisher};
 use super::roster::Roster;
 use super::webhook::Emitted;
 
-/// Groups that one client can be in by its own wish.
-const GROUPS_MAX: usize = 1000;
-
 /// What a client's frame works on besides the connections.
 pub struct Parts<'a> {
     pub roster: &'a mut Roster,
@@ -62,12 +59,7 @@ fn answer(
             Ok(id.map(|id| frame::push_ack(id, delivery)))
         }
         // The group, the newcomer included, hears of it behind the answer: at the end of the turn.
-        frame::Request::Join { group } => {
-            if !ctx.is_member(fd, &group) && ctx.groups_of(fd).len() >= GROUPS_MAX {
-                return Err(Refusal::not_allowed(format!("one is in at most {GROUPS_MAX} groups")));
-            }
-            acknowledge(id, parts.roster.join(ctx, fd, &group))
-        }
+        frame::Request::Join { group } => acknowledge(id, parts.roster.join(ctx, fd, &group)),
         frame::Request::Leave { group } => acknowledge(id, parts.roster.leave(ctx, fd, &group)),
         frame::Request::Send { data } => {
             let wants_sent = parts.roster.watch().wants_sent();
@@ -105,6 +97,9 @@ fn event_too_large(bytes_max: usize) -> Refusal {
 }
 
 fn acknowledge(id: Id<'_>, change: Change) -> Result<Option<String>, Refusal> {
+    if change == Change::Full {
+        return Err(Refusal::not_allowed(change.to_string()));
+    }
     if !change.is_ok() {
         return Err(Refusal::bad_request(change.to_string()));
     }

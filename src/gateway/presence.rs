@@ -7,6 +7,9 @@ use std::collections::{HashMap, VecDeque};
 
 use super::frame::{Notice, NoticeKind};
 
+/// A map with room for no more than this is not shrunk.
+const GROUPS_KEPT: usize = 64;
+
 /// The persons in each group.
 #[derive(Debug, Default)]
 pub struct Presence {
@@ -55,6 +58,14 @@ impl Presence {
         true
     }
 
+    /// Removes a group, and keeps the map an eighth full at least.
+    fn remove(&mut self, group: &str) {
+        self.groups.remove(group);
+        if self.groups.capacity() > GROUPS_KEPT && self.groups.len() < self.groups.capacity() / 8 {
+            self.groups.shrink_to(2 * self.groups.len());
+        }
+    }
+
     /// One connection of `uid` left `group`. `true`: the group has something to be told.
     pub fn exit(&mut self, group: &str, uid: &str) -> bool {
         let Some(entry) = self.groups.get_mut(group) else { return false };
@@ -65,6 +76,9 @@ impl Presence {
         }
         let was_known = !person.is_new;
         entry.persons.remove(uid);
+        if entry.persons.capacity() > GROUPS_KEPT && entry.persons.len() < entry.persons.capacity() / 8 {
+            entry.persons.shrink_to(2 * entry.persons.len());
+        }
         if was_known {
             entry.changes(group, &mut self.changed).left.push(uid.into());
         }
@@ -79,7 +93,7 @@ impl Presence {
             persons.into_iter().filter(|(_, person)| !person.is_new).map(|(uid, _)| uid).collect();
         uids.extend(entry.changes.as_mut().map(|changes| std::mem::take(&mut changes.left)).unwrap_or_default());
         if entry.changes.is_none() {
-            self.groups.remove(group);
+            self.remove(group);
         }
         (!uids.is_empty()).then_some(Notice { kind: NoticeKind::Left, uids, count: 0 })
     }
@@ -97,7 +111,7 @@ impl Presence {
         joined.retain(|uid| entry.persons.get_mut(uid).is_some_and(|person| std::mem::take(&mut person.is_new)));
         let count = entry.persons.len();
         if count == 0 {
-            self.groups.remove(group);
+            self.remove(group);
         }
         let notice = |kind, uids: Vec<Box<str>>, count| (!uids.is_empty()).then_some(Notice { kind, uids, count });
         let between = count - joined.len();

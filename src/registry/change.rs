@@ -30,6 +30,8 @@ pub enum Change {
     Taken,
     /// The uid or group name is empty, or longer than [`NAME_BYTES_MAX`].
     BadName,
+    /// The connection is in `connection_groups_max` groups, or all are in `memberships_max`.
+    Full,
     /// The connection does not exist, or not any more.
     Gone,
 }
@@ -62,6 +64,7 @@ impl fmt::Display for Change {
             Change::Already => f.write_str("nothing to change"),
             Change::Taken => f.write_str("the uid is taken by another connection"),
             Change::BadName => write!(f, "a uid or group name has 1 to {NAME_BYTES_MAX} bytes"),
+            Change::Full => f.write_str("group limit reached"),
             Change::Gone => f.write_str("the connection is gone"),
         }
     }

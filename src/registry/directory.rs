@@ -6,8 +6,8 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::ops::{Index, IndexMut};
 
+use super::arena::Arena;
 use hashbrown::HashTable;
-use slab::Slab;
 
 /// What a [`Directory`] can hold.
 pub(super) trait Keyed {
@@ -17,10 +17,13 @@ pub(super) trait Keyed {
     fn key(&self) -> &Self::Key;
 }
 
+/// An index of no more places than this is not shrunk.
+const INDEX_KEPT: usize = 64;
+
 /// Entries by id, and by key; no two of them have the same key. An id is reused once its entry was removed.
 #[derive(Debug)]
 pub(super) struct Directory<T> {
-    entries: Slab<T>,
+    entries: Arena<T>,
     index: HashTable<u32>,
     /// Keyed at random, for the keys are strangers' choice and could be made to collide.
     hasher: RandomState,
@@ -28,7 +31,7 @@ pub(super) struct Directory<T> {
 
 impl<T: Keyed> Directory<T> {
     pub(super) fn new() -> Directory<T> {
-        Directory { entries: Slab::new(), index: HashTable::new(), hasher: RandomState::new() }
+        Directory { entries: Arena::new(), index: HashTable::new(), hasher: RandomState::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -48,7 +51,8 @@ impl<T: Keyed> Directory<T> {
     pub(super) fn insert(&mut self, entry: T) -> u32 {
         let hash = self.hasher.hash_one(entry.key());
         let id = id(self.entries.insert(entry));
-        self.index.insert_unique(hash, id, |&id| self.hasher.hash_one(self.entries[id as usize].key()));
+        let Directory { entries, index, hasher } = self;
+        index.insert_unique(hash, id, |&id| hash_of(entries, hasher, id));
         id
     }
 
@@ -56,7 +60,16 @@ impl<T: Keyed> Directory<T> {
         let entry = self.entries.remove(id as usize);
         let hash = self.hasher.hash_one(entry.key());
         self.index.find_entry(hash, |&other| other == id).expect("every entry is indexed").remove();
+        self.shrink();
         entry
+    }
+
+    /// Keeps the index at least an eighth full.
+    fn shrink(&mut self) {
+        let Directory { entries, index, hasher } = self;
+        if index.capacity() > INDEX_KEPT && index.len() < index.capacity() / 8 {
+            index.shrink_to(2 * index.len(), |&id| hash_of(entries, hasher, id));
+        }
     }
 
     pub(super) fn check_invariants(&self) {
@@ -71,14 +84,18 @@ impl<T> Index<u32> for Directory<T> {
     type Output = T;
 
     fn index(&self, id: u32) -> &T {
-        &self.entries[id as usize]
+        self.entries.get(id as usize).expect("an id that was given out")
     }
 }
 
 impl<T> IndexMut<u32> for Directory<T> {
     fn index_mut(&mut self, id: u32) -> &mut T {
-        &mut self.entries[id as usize]
+        self.entries.get_mut(id as usize).expect("an id that was given out")
     }
+}
+
+fn hash_of<T: Keyed>(entries: &Arena<T>, hasher: &RandomState, id: u32) -> u64 {
+    hasher.hash_one(entries.get(id as usize).expect("every entry is indexed").key())
 }
 
 /// An index as the 32 bits it is stored in: four thousand million entries would not fit into memory first.

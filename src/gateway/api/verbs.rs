@@ -33,6 +33,7 @@ impl Changed {
             Change::Done => self.changed += 1,
             Change::Already => {}
             Change::Taken => return Err(ApiError { status: 409, code: "taken", message: change.to_string().into() }),
+            Change::Full => return Err(ApiError::too_many(change.to_string())),
             Change::BadName => return Err(ApiError::bad_request(change.to_string())),
         }
         self.matched += 1;

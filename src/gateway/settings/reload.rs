@@ -41,6 +41,8 @@ const RELOADABLE: &[&str] = &[
     "inbound_total_bytes_max",
     "close_wait_max",
     "write_time_max",
+    "connection_groups_max",
+    "memberships_max",
     "read_budget_bytes",
     "drain_for",
     "drain_time_max",

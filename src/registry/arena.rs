@@ -1,0 +1,151 @@
+//! Entries by id, in chunks that are allocated when they are needed and freed when they are empty.
+//!
+//! One array would keep the memory of the most entries that ever were. Here a long-lived entry keeps one chunk. New entries
+//! go to the lowest chunk with room, so that the higher ones become empty.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::mem;
+
+use slab::Slab;
+
+/// Entries of a chunk.
+const CHUNK_LEN: usize = 256;
+
+/// Entries by id.
+#[derive(Debug)]
+pub(super) struct Arena<T> {
+    chunks: Vec<Slab<T>>,
+    /// Chunks with room, each once. Those behind the end of `chunks` were removed.
+    open: BinaryHeap<Reverse<u32>>,
+    len: usize,
+}
+
+impl<T> Arena<T> {
+    pub(super) fn new() -> Arena<T> {
+        Arena { chunks: Vec::new(), open: BinaryHeap::new(), len: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn get(&self, id: usize) -> Option<&T> {
+        self.chunks.get(id / CHUNK_LEN)?.get(id % CHUNK_LEN)
+    }
+
+    pub(super) fn get_mut(&mut self, id: usize) -> Option<&mut T> {
+        self.chunks.get_mut(id / CHUNK_LEN)?.get_mut(id % CHUNK_LEN)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> + '_ {
+        let chunks = self.chunks.iter().enumerate();
+        chunks.flat_map(|(chunk, entries)| entries.iter().map(move |(index, entry)| (chunk * CHUNK_LEN + index, entry)))
+    }
+
+    /// Adds an entry. Its id is that of a removed one, if there was any.
+    pub(super) fn insert(&mut self, entry: T) -> usize {
+        let chunk = self.open_chunk();
+        let entries = &mut self.chunks[chunk];
+        let index = entries.insert(entry);
+        if entries.len() == CHUNK_LEN {
+            self.open.pop();
+        }
+        self.len += 1;
+        chunk * CHUNK_LEN + index
+    }
+
+    /// Removes the entry with this id. Panics if there is none.
+    pub(super) fn remove(&mut self, id: usize) -> T {
+        let chunk = id / CHUNK_LEN;
+        let entries = &mut self.chunks[chunk];
+        let entry = entries.remove(id % CHUNK_LEN);
+        self.len -= 1;
+        if entries.len() == CHUNK_LEN - 1 {
+            self.open.push(Reverse(chunk as u32));
+        }
+        if entries.is_empty() {
+            *entries = Slab::new();
+            self.remove_last_chunks();
+        }
+        entry
+    }
+
+    /// The lowest chunk with room.
+    fn open_chunk(&mut self) -> usize {
+        match self.open.peek() {
+            Some(Reverse(chunk)) => *chunk as usize,
+            None => {
+                self.chunks.push(Slab::new());
+                self.open.push(Reverse(self.chunks.len() as u32 - 1));
+                self.chunks.len() - 1
+            }
+        }
+    }
+
+    /// Removes the empty chunks at the end, once they are more than half.
+    fn remove_last_chunks(&mut self) {
+        let used = self.chunks.iter().rposition(|chunk| !chunk.is_empty()).map_or(0, |last| last + 1);
+        if 2 * used < self.chunks.len() {
+            self.chunks.truncate(used);
+            self.chunks.shrink_to_fit();
+            let open = mem::take(&mut self.open).into_iter();
+            self.open = open.filter(|Reverse(chunk)| (*chunk as usize) < used).collect();
+            self.open.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::registry::{Membership, User};
+
+    #[test]
+    fn a_long_lived_entry_keeps_one_chunk() {
+        let mut arena = Arena::new();
+        let ids: Vec<usize> = (0..100 * CHUNK_LEN).map(|value| arena.insert(value)).collect();
+        let kept = ids[70 * CHUNK_LEN];
+        ids.into_iter().filter(|id| *id != kept).for_each(|id| assert_eq!(arena.remove(id), id));
+        let capacity: usize = arena.chunks.iter().map(Slab::capacity).sum();
+        assert!(capacity <= CHUNK_LEN, "{capacity}");
+        assert_eq!(arena.insert(7), 0, "the lowest id is taken first");
+        arena.remove(0);
+        arena.remove(kept);
+        assert_eq!((arena.len(), arena.chunks.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_slab_adds_nothing_to_a_user() {
+        /// What `slab` keeps an entry in.
+        #[expect(dead_code)]
+        enum Entry<T> {
+            Vacant(usize),
+            Occupied(T),
+        }
+        assert_eq!(size_of::<Entry<User>>(), 32);
+        assert_eq!(size_of::<Entry<Membership>>(), 24);
+    }
+
+    proptest! {
+        #[test]
+        fn arena_matches_naive(operations in prop::collection::vec((any::<bool>(), any::<u16>()), 0..3000)) {
+            let (mut arena, mut naive) = (Arena::new(), BTreeMap::new());
+            for (number, (inserts, choice)) in operations.into_iter().enumerate() {
+                if inserts || naive.is_empty() {
+                    let id = arena.insert(number);
+                    prop_assert!(naive.insert(id, number).is_none(), "an id in use was given out");
+                } else {
+                    let (&id, _) = naive.iter().nth(usize::from(choice) % naive.len()).expect("one of them");
+                    prop_assert_eq!(Some(arena.remove(id)), naive.remove(&id));
+                }
+                prop_assert_eq!(arena.len(), naive.len());
+            }
+            prop_assert!(arena.iter().map(|(id, value)| (id, *value)).eq(naive));
+        }
+    }
+}
