@@ -48,6 +48,13 @@ fn check_and_serve_name_all_that_is_wrong() {
             said.err
         );
     }
+    // All that a back end is asked with, also where its URL cannot be used.
+    let ca = ["check", "--webhook-ca-file", "/nonexistent/ca", "--node", "clé", "--webhook"];
+    for (url, count) in [("http://127.0.0.1:1", 2), ("ftp://a", 3)] {
+        let said = call(&[&ca[..], &[url]].concat(), &[]);
+        assert!(said.err.contains("/nonexistent/ca: No such file"), "{said:?}");
+        assert!(said.err.contains("the node name \"clé\"") && said.err.lines().count() == count, "{said:?}");
+    }
     // What depends on a value that cannot be is not judged.
     let said = call(&["check", "--auth", "magic", "--auth-url", "http://127.0.0.1:1"], &[]);
     assert_eq!(said.err.lines().count(), 1, "{said:?}");
@@ -160,12 +167,19 @@ fn values_that_can_never_work_are_told() {
         ("queue_total_bytes_max = 100", "FILE:1: queue_total_bytes_max is 100: it must be at least 256"),
         ("trusted_proxy = [\"::ffff:10.0.0.1\"]", "as IPv4"),
         ("webhook = \"http://h/#x\"", "fragment"),
-        ("webhook = \"http://h:0/\"", "port 0"),
+        ("webhook = \"http://h:0/\"", "a port is a number from 1 to 65535"),
         ("listen = [\"127.0.0.1:9600\", \"127.0.0.1:9600\"]", "taken already"),
     ];
     for (text, hint) in refused {
         let said = complaint(text);
         assert!(said.contains(hint), "{text}: no {hint:?} in {said}");
+    }
+    for url in ["http://h:65536", "https://u:p@h:99999/x", "http://[::1]:70000/", "http://u@[::1]:0"] {
+        let said = complaint(&format!("webhook = \"{url}\""));
+        assert!(said.contains("a port is a number from 1 to 65535"), "{url}: {said}");
+    }
+    for url in ["http://h:65535", "http://h:/x", "http://[::1]", "http://u:1@h/", "http://u:p@[::1]:1/"] {
+        assert_eq!(call(&["check", "--webhook", url], &[]).out, "ok\n", "{url}");
     }
     let warned: [(&str, &str); 8] = [
         ("trusted_proxy = [\"0.0.0.0/0\"]", "lets every client choose its address"),

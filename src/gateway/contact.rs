@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::auth::hook::{self, Hook};
 use super::backend::authorities::Authorities;
 use super::backend::signature::Secret;
-use super::backend::{Backend, Contact, Url};
+use super::backend::{self, Contact, Url};
 use super::cli::{Auth, EventKind, Serve};
 use super::webhook::event::Kind;
 use super::webhook::{self, Webhook};
@@ -36,14 +36,14 @@ pub fn hook(serve: &Serve, node: &str) -> io::Result<Option<Hook>> {
     Hook::start(config).map(Some)
 }
 
-/// Whether these back ends could be spoken to, as far as that can be said without speaking to them.
-pub fn check(serve: &Serve) -> io::Result<()> {
-    let hook = serve.clients.auth_url.as_ref().filter(|_| serve.auth() == Auth::Webhook);
-    let node = node(serve);
-    for url in serve.hooks.webhook.iter().chain(hook) {
-        Backend::new(contact(serve, url.as_ref(), &node)?, 1)?;
-    }
-    Ok(())
+/// All that a back end could not be asked with: the keys of settings, and why. No back end is asked.
+pub fn faults(serve: &Serve) -> Vec<(&'static str, String)> {
+    let results = [
+        ("webhook_secret", secret(serve).map(drop).map_err(|error| error.to_string())),
+        ("webhook_ca_file", authorities(serve).map(drop)),
+        ("node", backend::node_header(&node(serve)).map(drop).map_err(|error| error.to_string())),
+    ];
+    results.into_iter().filter_map(|(key, result)| Some((key, result.err()?))).collect()
 }
 
 /// What both sign with.
@@ -63,13 +63,16 @@ pub fn node(serve: &Serve) -> String {
 }
 
 fn contact(serve: &Serve, url: &str, node: &str) -> io::Result<Contact> {
-    let authorities = serve.hooks.webhook_ca_file.as_deref().map(Authorities::read).transpose();
     Ok(Contact {
         url: Url::parse(url)?,
         node: node.to_owned(),
         secret: secret(serve)?,
-        authorities: authorities.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?,
+        authorities: authorities(serve).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?,
     })
+}
+
+fn authorities(serve: &Serve) -> Result<Option<Authorities>, String> {
+    serve.hooks.webhook_ca_file.as_deref().map(Authorities::read).transpose()
 }
 
 impl From<EventKind> for Kind {

@@ -22,7 +22,7 @@ use super::settings::Settings;
 use super::settings::reload::{self, Reloaded};
 use super::threads;
 
-/// Readings that the loop has not taken. The newest has all that an older one has.
+/// Readings that the loop has not taken. Settings that can be used have all that older ones have.
 const READINGS_MAX: usize = 16;
 
 /// Settings, and all that is made of them and can fail.
@@ -114,7 +114,9 @@ impl Readings {
     fn put(&self, reading: Reading) {
         let mut queue = self.lock();
         if queue.len() == READINGS_MAX {
-            queue.pop_front();
+            // An error in their place would leave the server with older settings than the next reading is compared with.
+            let unneeded = queue.iter().position(Result::is_err).unwrap_or(0);
+            queue.remove(unneeded);
         }
         queue.push_back(reading);
         self.is_waiting.store(true, Ordering::Release);

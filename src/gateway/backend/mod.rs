@@ -103,10 +103,7 @@ impl Backend {
     /// header.
     pub fn new(contact: Contact, connections_max: usize) -> io::Result<Backend> {
         let Contact { url, node, secret, authorities } = contact;
-        let node = HeaderValue::from_str(&node)
-            .ok()
-            .filter(|value| value.to_str().is_ok_and(|text| !text.is_empty()))
-            .ok_or_else(|| invalid(format!("the node name {node:?} is not made of visible ASCII")))?;
+        let node = node_header(&node)?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -180,12 +177,10 @@ impl Url {
         if uri.host().is_none_or(str::is_empty) {
             return Err(invalid("the URL names no host".to_owned()));
         }
+        if !has_sound_port(&uri) {
+            return Err(invalid("the URL's port is not a number from 1 to 65535".to_owned()));
+        }
         Url::of(uri).ok_or_else(|| invalid("the URL's user or host cannot be read".to_owned()))
-    }
-
-    /// The port, if it names one.
-    pub fn port(&self) -> Option<u16> {
-        self.uri.port_u16()
     }
 
     fn of(uri: Uri) -> Option<Url> {
@@ -203,6 +198,29 @@ impl Url {
         let mut parts = uri.into_parts();
         parts.authority = Some(authority);
         Some(Url { uri: Uri::from_parts(parts).ok()?, authorization: Some(authorization) })
+    }
+}
+
+/// The header value of a node name.
+///
+/// # Errors
+/// It is empty or has other than visible ASCII.
+pub fn node_header(node: &str) -> io::Result<HeaderValue> {
+    HeaderValue::from_str(node)
+        .ok()
+        .filter(|value| value.to_str().is_ok_and(|text| !text.is_empty()))
+        .ok_or_else(|| invalid(format!("the node name {node:?} is not made of visible ASCII")))
+}
+
+/// Whether a URL has no port or one that can be connected to. `Uri` takes any number for a port, and then has none: the
+/// request would go to the default port of the scheme.
+fn has_sound_port(uri: &Uri) -> bool {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    // The colons of an IPv6 address are within brackets.
+    match place.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+        Some((_, port)) => port.is_empty() || uri.port_u16().is_some_and(|port| port != 0),
+        None => true,
     }
 }
 

@@ -58,13 +58,10 @@ impl FromStr for Url {
             ));
         }
         if backend::Url::parse(text).is_err() {
-            return Err("expected http://HOST… or https://HOST…".to_owned());
+            return Err("expected http://HOST… or https://HOST…; a port is a number from 1 to 65535".to_owned());
         }
         if text.contains('#') {
             return Err("a fragment (#…) is never sent to a back end: leave it out".to_owned());
-        }
-        if backend::Url::parse(text).is_ok_and(|url| url.port() == Some(0)) {
-            return Err("no back end listens on port 0".to_owned());
         }
         Ok(Url(text.to_owned()))
     }

@@ -34,6 +34,11 @@ impl Faults {
         }
     }
 
+    /// Whether a setting has no usable value.
+    pub fn blames(&self, key: &str) -> bool {
+        self.blamed.contains(key)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }

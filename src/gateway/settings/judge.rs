@@ -46,8 +46,13 @@ impl Settings {
         if let Err(why) = self.token_keys() {
             faults.add(&["auth", "jwt_secret", "jwt_key_file"], why);
         }
-        if let Err(why) = contact::check(&self.serve) {
-            faults.add(&["webhook", "auth_url", "webhook_secret", "webhook_ca_file", "node"], why.to_string());
+        // A URL that cannot be used is a back end that is meant.
+        let hook = &self.serve.clients.auth_url;
+        let has_back_end = self.serve.hooks.webhook.is_some() || hook.is_some() && self.serve.auth() == Auth::Webhook;
+        if has_back_end || faults.blames("webhook") || faults.blames("auth_url") {
+            for (key, why) in contact::faults(&self.serve) {
+                faults.add(&[key], why);
+            }
         }
     }
 
