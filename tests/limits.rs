@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::raw::TEXT;
 use common::{Raw, serve};
-use fdpush::Limits;
+use fdpush::{Limits, Outcome, Upgrade};
 
 /// The reads that one message of 64 KiB takes.
 fn reads_of_a_message(server: &common::TestServer, raw: &mut Raw) -> u64 {
@@ -45,4 +45,46 @@ fn a_shorter_write_time_holds_for_one_that_is_stuck_already() {
     let count = |cause: &str| stats.closed_by_cause.get(cause).copied().unwrap_or_default();
     assert_eq!(count("write_timed_out") + count("connection_lost"), 3, "{stats:?}");
     drop(raws);
+}
+
+#[test]
+fn a_shorter_answer_time_holds_for_the_next_upgrade() {
+    let long = Limits { answer_time_max: Duration::from_secs(3600), ..Limits::default() };
+    let short = Limits { answer_time_max: Duration::from_millis(50), ..long.clone() };
+    let server = serve(move |server| server.limits(long).on_upgrade(|_, _, _| Upgrade::later()));
+    let mut before = server.raw();
+    before.send(common::raw::UPGRADE);
+    server.wait_until("it waits for an answer", |ctx| ctx.stats().connections == 1);
+    server.ask(move |ctx| ctx.set_limits(short)).expect("sound");
+    let mut after = server.raw();
+    after.send(common::raw::UPGRADE);
+    assert_eq!(after.reply().status, 503);
+}
+
+#[test]
+fn a_larger_minimum_of_a_queue_lets_a_half_written_frame_end() {
+    const LEN: usize = 16 << 20;
+    let limits = |queue_bytes_min| Limits {
+        queue_bytes_min,
+        queue_bytes_max: 256 << 20,
+        // Half of it is more than a frame, which then is the bound of the minimum.
+        queue_total_bytes_max: 5 * LEN / 2,
+        ..Limits::default()
+    };
+    let server = serve(move |server| server.limits(limits(1)));
+    // Not all of a frame fits into the buffers of a socket, so that the first is half written when the queues are full.
+    let overflow = || {
+        let raw = Raw::upgraded(server.address());
+        server.wait_until("it is closed", |ctx| {
+            let Some(fd) = ctx.connections().next() else { return true };
+            ctx.push(fd, "x".repeat(LEN).as_str()) != Outcome::Queued
+        });
+        raw
+    };
+    assert!(overflow().rest().len() < LEN);
+    server.wait_until("it is gone", |ctx| ctx.stats().open == 0);
+    server.ask(move |ctx| ctx.set_limits(limits(LEN * 2))).expect("sound");
+    let mut kept = overflow();
+    assert_eq!(kept.frame().1.len(), LEN);
+    assert_eq!(kept.close_frame().0, 1013);
 }

@@ -89,7 +89,7 @@ fn origins(gateway: &Gateway) -> String {
     all.into_iter().filter(enters).collect::<Vec<_>>().join(" ")
 }
 
-const EFFECTS: [Effect; 12] = [
+const EFFECTS: [Effect; 17] = [
     (
         "origin",
         r#"["https://*.example.com"]"#,
@@ -167,6 +167,66 @@ const EFFECTS: [Effect; 12] = [
         ["false", "true"],
     ),
     (
+        "message_burst",
+        "10",
+        "1",
+        |gateway| {
+            let mut ann = gateway.connect("/");
+            for _ in 0..6 {
+                ann.send(r#"{"type":"heartbeat","id":1}"#);
+            }
+            (0..6).any(|_| next(&mut ann)["code"] == "rate_limited").to_string()
+        },
+        ["false", "true"],
+    ),
+    (
+        "queue_total_bytes_max",
+        "\"64MiB\"",
+        "\"256KiB\"",
+        |gateway| {
+            let mut raw = Raw::connect(gateway.address);
+            raw.send(common::raw::UPGRADE.replace("GET / ", "GET /?uid=bob "));
+            assert_eq!(raw.reply().status, 101);
+            let push = json!({"uid": "bob", "data": "x".repeat(200_000)});
+            until("its queue holds more than the smaller bound", || {
+                gateway.done("/api/push", &push);
+                !is_online(gateway, "bob") || gateway.get("/api/stats")["queued_bytes"].as_u64() > Some(1 << 20)
+            });
+            is_online(gateway, "bob").to_string()
+        },
+        ["true", "false"],
+    ),
+    (
+        "inbound_total_bytes_max",
+        "\"64MiB\"",
+        "\"128KiB\"",
+        |gateway| {
+            let mut raws: Vec<Raw> = (0..5).map(|_| Raw::upgraded(gateway.address)).collect();
+            let message = common::raw::frame(TEXT, &[b'x'; 60_000]);
+            for raw in &mut raws {
+                raw.send(&message[..50_000]);
+            }
+            until("all of it is there, or one had to go", || {
+                let stats = gateway.get("/api/stats");
+                stats["open"].as_u64() < Some(5) || stats["inbound_bytes"].as_u64() >= Some(250_000)
+            });
+            gateway.get("/api/stats")["open"].to_string()
+        },
+        ["5", "2"],
+    ),
+    ("subprotocols", "[\"chat.v1\"]", "[\"chat.v2\"]", subprotocols, ["chat.v1", "chat.v2"]),
+    (
+        "forwarded_header",
+        "\"x-forwarded-for\"",
+        "\"forwarded\"",
+        |gateway| {
+            let headers = [("X-Forwarded-For", "203.0.113.1"), ("Forwarded", "for=203.0.113.2")];
+            let (_ann, fd) = gateway.open("/", &headers);
+            gateway.get(&format!("/api/connections/{fd}"))["address"].to_string()
+        },
+        ["\"203.0.113.1\"", "\"203.0.113.2\""],
+    ),
+    (
         "accept_rate",
         "1000000",
         "1",
@@ -190,6 +250,12 @@ const EFFECTS: [Effect; 12] = [
     ),
 ];
 
+/// Which of two subprotocols can be had.
+fn subprotocols(gateway: &Gateway) -> String {
+    let enters = |name: &&str| Client::connect(gateway.address, "/", &[("Sec-WebSocket-Protocol", name)]).is_ok();
+    ["chat.v1", "chat.v2"].into_iter().filter(enters).collect()
+}
+
 fn status_with_headers(gateway: &Gateway, count: usize, bytes: usize) -> String {
     let value = "v".repeat(bytes);
     let headers: Vec<(String, &str)> = (0..count).map(|index| (format!("X-{index}"), value.as_str())).collect();
@@ -208,6 +274,9 @@ fn what_is_reloaded_changes_what_the_server_does() {
         let others = match key {
             "queue_bytes_max" => "message_bytes_max = 1024\n",
             "slow_reader" => "message_bytes_max = 1024\nqueue_bytes_max = \"512KiB\"\n",
+            "message_burst" => "message_rate = 1\n",
+            "inbound_total_bytes_max" => "message_bytes_max = \"64KiB\"\nbody_bytes_max = \"64KiB\"\n",
+            "forwarded_header" => "trusted_proxy = [\"127.0.0.1\"]\n",
             _ => "",
         };
         let text = |value: &str| format!("page = \"never\"\n{others}{key} = {value}\n");
@@ -253,6 +322,97 @@ fn times_that_are_reloaded_hold_for_those_who_are_there() {
     idle.send(request("GET", "/none", &[], ""));
     assert_eq!(idle.reply().status, 404);
     idle.end();
+}
+
+/// The tests of the effect of settings that are not in `EFFECTS`, and the file of each test.
+const ELSEWHERE: [(&[&str], &str, &str); 12] = [
+    (
+        &["head_time_max", "body_time_max", "keep_alive_max", "message_time_max", "close_wait_max", "write_time_max"],
+        include_str!("reload.rs"),
+        "times_that_are_reloaded_hold_for_those_who_are_there",
+    ),
+    (&["drain_for"], include_str!("reload.rs"), "a_drain_goes_by_what_was_reloaded"),
+    (&["drain_time_max"], include_str!("reload.rs"), "the_end_of_a_drain_is_what_was_reloaded"),
+    (&["answer_time_max"], include_str!("limits.rs"), "a_shorter_answer_time_holds_for_the_next_upgrade"),
+    (&["queue_bytes_min"], include_str!("limits.rs"), "a_larger_minimum_of_a_queue_lets_a_half_written_frame_end"),
+    (&["read_budget_bytes"], include_str!("limits.rs"), "the_read_budget_of_a_connection_that_is_there_changes"),
+    (&["api_key", "log"], include_str!("gateway_events.rs"), "sighup_reads_the_settings_again"),
+    (&["api_key_file"], include_str!("reload.rs"), "a_file_of_api_keys_is_read_again"),
+    (&["jwt_secret", "webhook_secret"], include_str!("gateway_events.rs"), "sighup_brings_other_secrets"),
+    (
+        &["jwt_key_file"],
+        include_str!("gateway_tokens.rs"),
+        "each_algorithm_by_its_key_and_its_key_changed_without_a_gap",
+    ),
+    (&["address_ipv6_prefix"], include_str!("gateway_proxies.rs"), "ipv6_clients_count_by_their_network"),
+    (
+        &["trusted_proxy"],
+        include_str!("gateway_proxies.rs"),
+        "sighup_says_whom_to_trust_and_those_who_are_there_stay_where_they_were",
+    ),
+];
+
+/// The settings that the example file marks with `(reload)`: those below a comment that ends with the mark.
+fn reloadable() -> BTreeSet<&'static str> {
+    let mut keys = BTreeSet::new();
+    let mut is_marked = false;
+    for line in include_str!("../packaging/fdpush.toml").lines() {
+        match line.strip_prefix('#').and_then(|line| line.split_once(" = ")) {
+            Some((key, _))
+                if key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') =>
+            {
+                keys.extend(is_marked.then_some(key));
+            }
+            _ => is_marked = line.ends_with("(reload)"),
+        }
+    }
+    keys
+}
+
+#[test]
+fn each_reloadable_setting_has_a_test_of_its_effect() {
+    let mut tested: Vec<&str> = EFFECTS.iter().map(|effect| effect.0).collect();
+    for (keys, source, test) in ELSEWHERE {
+        let (_, body) = source.split_once(&format!("#[test]\nfn {test}() {{")).unwrap_or_else(|| panic!("no {test}"));
+        let body = body.split("\n}\n").next().unwrap_or_default();
+        for key in keys {
+            assert!(body.contains(key), "{test} does not name {key}");
+        }
+        tested.extend(keys);
+    }
+    assert_eq!(tested.iter().copied().collect::<BTreeSet<_>>(), reloadable());
+}
+
+#[test]
+fn a_file_of_api_keys_is_read_again() {
+    let scratch = Scratch::new("keys");
+    let keys = scratch.file("keys");
+    let write = |key: &str| {
+        fs::write(&keys, format!("{key}\n")).expect("a file");
+        fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).expect("a mode");
+    };
+    write("alpha");
+    let text = format!("api_key_file = \"{}\"\n", keys.display());
+    let configured = Configured::start(&text);
+    let status = |key: &str| {
+        let header = format!("Bearer {key}");
+        configured.gateway.call("GET", "/api/stats", &[("Authorization", &header)], "").status
+    };
+    assert_eq!((status("alpha"), status("beta")), (200, 401));
+    write("beta");
+    configured.reload(&text, &["api_key_file"]);
+    assert_eq!((status("alpha"), status("beta")), (401, 200));
+}
+
+#[test]
+fn the_end_of_a_drain_is_what_was_reloaded() {
+    let text = |time: &str| format!("close_wait_max = \"1h\"\ndrain_time_max = \"{time}\"\n");
+    let mut configured = Configured::start(&text("1h"));
+    let mut silent = Raw::upgraded(configured.gateway.address);
+    configured.reload(&text("300ms"), &["drain_time_max"]);
+    configured.gateway.signal("-TERM");
+    assert_eq!(configured.gateway.wait().code(), Some(0));
+    silent.rest();
 }
 
 #[test]

@@ -118,6 +118,7 @@ fn mixed(old: &Settings, wanted: Settings) -> Result<Layers, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::declaration;
     use super::*;
     use std::fs;
     use std::path::PathBuf;
@@ -150,6 +151,22 @@ mod tests {
         for key in RELOADABLE {
             assert!(declarations().any(|arg| arg.get_id() == key), "{key}");
         }
+    }
+
+    #[test]
+    fn the_example_file_marks_every_reloadable_key() {
+        let mut marked = Vec::new();
+        let mut is_marked = false;
+        for line in include_str!("../../../packaging/fdpush.toml").lines() {
+            match line.strip_prefix('#').and_then(|line| line.split_once(" = ")) {
+                Some((key, _)) if declaration(key).is_some() => marked.extend(is_marked.then_some(key)),
+                _ => is_marked = line.ends_with("(reload)"),
+            }
+        }
+        let mut reloadable = RELOADABLE.to_vec();
+        reloadable.sort_unstable();
+        marked.sort_unstable();
+        assert_eq!(marked, reloadable);
     }
 
     #[test]
