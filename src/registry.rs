@@ -89,7 +89,8 @@ struct Membership {
     seat: Seat,
     /// Where in the group's `members` it is.
     position: u32,
-    /// Neighbours among the slot's memberships: `prev` was joined later, `next` earlier.
+    /// Neighbours among the slot's memberships: `prev` was joined later, `next` earlier. Of the one joined last, `prev` is
+    /// how many the slot has.
     prev: u32,
     next: u32,
 }
@@ -187,9 +188,9 @@ impl Registry {
         Change::Done
     }
 
-    /// Whether the slot is in at least so many groups.
-    pub fn has_groups(&self, slot: u32, count: usize) -> bool {
-        count == 0 || self.groups_of(slot).nth(count - 1).is_some()
+    /// The number of groups that the slot is a member of.
+    pub fn group_count_of(&self, slot: u32) -> usize {
+        some(self.slot(slot).memberships).map_or(0, |last| self.memberships[last].prev as usize)
     }
 
     /// Ends the slot's membership of a group.
@@ -324,7 +325,8 @@ impl Registry {
     fn enter(&mut self, seat: Seat) {
         let next = self.slot(seat.slot).memberships;
         let position = directory::id(self.groups[seat.group].members.len());
-        let membership = self.memberships.insert(Membership { seat, position, prev: NONE, next });
+        let count = directory::id(self.group_count_of(seat.slot) + 1);
+        let membership = self.memberships.insert(Membership { seat, position, prev: count, next });
         if next != NONE {
             self.memberships[next].prev = membership;
         }
@@ -350,13 +352,18 @@ impl Registry {
     /// Ends a membership on its slot's side; the group's side is left to the caller.
     fn unlist(&mut self, membership: u32) -> Membership {
         let ended = self.memberships.remove(membership);
+        let last = self.slot(ended.seat.slot).memberships;
+        if membership == last {
+            self.slot_mut(ended.seat.slot).memberships = ended.next;
+            if ended.next != NONE {
+                self.memberships[ended.next].prev = ended.prev - 1;
+            }
+            return ended;
+        }
+        self.memberships[last].prev -= 1;
+        self.memberships[ended.prev].next = ended.next;
         if ended.next != NONE {
             self.memberships[ended.next].prev = ended.prev;
-        }
-        if ended.prev != NONE {
-            self.memberships[ended.prev].next = ended.next;
-        } else {
-            self.slot_mut(ended.seat.slot).memberships = ended.next;
         }
         ended
     }
@@ -393,7 +400,7 @@ impl Registry {
 
         let mut listed = 0;
         for (slot, entry) in self.slots.iter().enumerate() {
-            let mut newer = NONE;
+            let mut newer = directory::id(self.groups_of(slot as u32).count());
             let mut next = entry.memberships;
             while let Some(id) = some(next) {
                 let membership = self.memberships[id];

@@ -241,7 +241,7 @@ impl Core {
         let Some(slot) = self.open_slot(fd) else { return Change::Gone };
         let (registry, limits) = (&mut self.registry, &self.table.env.limits);
         let is_full = registry.membership_count() >= limits.memberships_max
-            || registry.has_groups(slot, limits.connection_groups_max);
+            || registry.group_count_of(slot) >= limits.connection_groups_max;
         if is_full && is_name(group) && !registry.is_member(slot, group) {
             return Change::Full;
         }

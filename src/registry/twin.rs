@@ -62,6 +62,7 @@ fn compare(registry: &Registry, twin: &Twin, names: &[String]) {
     for slot in SLOTS {
         assert_eq!(registry.uid_of(slot), twin.uid_of(slot), "uid of {slot}");
         assert!(registry.groups_of(slot).eq(twin.groups_of(slot)), "groups of {slot}");
+        assert_eq!(registry.group_count_of(slot), twin.groups_of(slot).count(), "count of groups of {slot}");
     }
     for name in names {
         assert!(registry.slots_of(name).eq(twin.slots_of(name)), "slots of {name}");
