@@ -89,7 +89,7 @@ fn origins(gateway: &Gateway) -> String {
     all.into_iter().filter(enters).collect::<Vec<_>>().join(" ")
 }
 
-const EFFECTS: [Effect; 17] = [
+const EFFECTS: [Effect; 19] = [
     (
         "origin",
         r#"["https://*.example.com"]"#,
@@ -248,7 +248,18 @@ const EFFECTS: [Effect; 17] = [
         },
         ["null", "\"not_allowed\""],
     ),
+    ("connection_groups_max", "1", "2", joins_of_two_groups, ["Some(\"not_allowed\")", "None"]),
+    ("memberships_max", "2", "1", joins_of_two_groups, ["None", "Some(\"not_allowed\")"]),
 ];
+
+/// What the second of two joins is refused with.
+fn joins_of_two_groups(gateway: &Gateway) -> String {
+    let mut ann = gateway.connect("/?uid=ann");
+    ann.send(r#"{"type":"join","group":"a"}"#);
+    ann.send(r#"{"type":"join","group":"b","id":1}"#);
+    let answer = std::iter::repeat_with(|| next(&mut ann)).find(|frame| frame["id"] == 1).expect("an answer");
+    format!("{:?}", answer["code"].as_str())
+}
 
 /// Which of two subprotocols can be had.
 fn subprotocols(gateway: &Gateway) -> String {
