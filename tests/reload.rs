@@ -480,6 +480,19 @@ fn the_last_api_key_is_not_taken_away() {
 }
 
 #[test]
+fn the_signature_of_requests_to_back_ends_is_not_taken_away() {
+    let hook = "webhook = \"http://127.0.0.1:1\"\n";
+    let configured = Configured::start(&format!("{hook}webhook_secret = \"hush\"\n"));
+    for text in [hook, ""] {
+        fs::write(&configured.file, text).expect("a file");
+        configured.gateway.signal("-HUP");
+        let line = configured.gateway.logged("the settings stay as they are: ");
+        assert!(line.contains("ERROR") && line.contains("take webhook_secret away"), "{line}");
+    }
+    configured.reload(&format!("{hook}webhook_secret = \"quiet\"\n"), &["webhook_secret"]);
+}
+
+#[test]
 fn a_file_that_is_none_stops_neither_clients_nor_the_end() {
     let mut configured = Configured::start("headers_max = 32\n");
     let fifo = configured.scratch.file("fifo");

@@ -174,6 +174,13 @@ fn values_that_can_never_work_are_told() {
         let said = complaint(text);
         assert!(said.contains(hint), "{text}: no {hint:?} in {said}");
     }
+    for (key, kind) in [("listen", "unix"), ("listen", "proxy:unix"), ("api", "unix"), ("api", "unixgram")] {
+        let said = complaint(&format!("trusted_proxy = [\"unix\"]\n{key} = [\"{kind}:/dev/null\"]"));
+        assert!(
+            said.contains(&format!("FILE:2: {key}: {kind}:/dev/null: there is a file that is no socket")),
+            "{said}"
+        );
+    }
     for url in ["http://h:65536", "https://u:p@h:99999/x", "http://[::1]:70000/", "http://u@[::1]:0"] {
         let said = complaint(&format!("webhook = \"{url}\""));
         assert!(said.contains("a port is a number from 1 to 65535"), "{url}: {said}");

@@ -15,6 +15,7 @@ use signal_hook::iterator::Signals;
 use super::auth::api_keys::ApiKeys;
 use super::auth::jwt;
 use super::backend::signature::Secret;
+use super::cli::Auth;
 use super::contact;
 use super::exposure::Exposure;
 use super::handler::Told;
@@ -160,6 +161,15 @@ fn read(old: &Settings, exposure: &Exposure) -> Reading {
     let has_api = plan.settings.serve.api_addresses().next().is_some();
     if has_api && !old.api_keys().is_empty() && plan.settings.api_keys().is_empty() {
         return Err("they would take the last API key away; restart the server if that is meant".to_owned());
+    }
+    let serve = &plan.settings.serve;
+    let has_back_end = serve.hooks.webhook.is_some() || serve.auth() == Auth::Webhook;
+    if has_back_end && old.serve.hooks.webhook_secret.is_some() && serve.hooks.webhook_secret.is_none() {
+        return Err(
+            "they would take webhook_secret away, and requests to back ends would have no signature; restart the \
+                    server if that is meant"
+                .to_owned(),
+        );
     }
     Ok((plan, News { changed, restart, hidden, files, warnings }))
 }

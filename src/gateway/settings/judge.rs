@@ -1,6 +1,8 @@
 //! What `fdpush check` judges beyond what is read: all that `serve` would stumble over, short of listening.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::PathBuf;
 
@@ -77,6 +79,10 @@ impl Settings {
             for path in wish.places.iter().filter_map(Place::file) {
                 if let Err(why) = UnixAddr::from_pathname(path) {
                     faults.add(&[wish.key], format!("{name}: {}: {why}", wish.text));
+                }
+                // A socket that is left over gives way; all else stays.
+                if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
+                    faults.add(&[wish.key], format!("{name}: {}: there is a file that is no socket", wish.text));
                 }
             }
             let collides = |other: &&Wish| other.places.iter().any(|place| wish.places.iter().any(|p| p.is_in(place)));
