@@ -17,6 +17,8 @@ pub const NULL: &str = "null";
 /// Pages from files in some web views have it, too.
 pub const FILE: &str = "file://";
 
+const FILE_ERROR: &str = "pages from files have the origin null or file://, without a host and a path";
+
 /// The longest name in DNS, in bytes.
 const HOST_BYTES_MAX: usize = 253;
 
@@ -33,6 +35,9 @@ pub fn normalise(entry: &str) -> Result<String, String> {
     }
     let refused = |why: &str| Err(format!("{entry:?} is not an origin: {why}"));
     let Some(origin) = Origin::parse(entry) else { return refused(format_error(entry)) };
+    if origin.scheme.eq_ignore_ascii_case("file") {
+        return refused(FILE_ERROR);
+    }
     if origin.authority.port == Some(0) {
         return refused("browsers do not connect to port 0");
     }
@@ -94,7 +99,9 @@ fn host_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
         return Some("a host must consist of labels of letters, digits, - and _, separated by dots");
     }
     let last = name.rsplit('.').next().unwrap_or(name);
-    let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
+    let is_hex = last.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"))
+        && last.bytes().skip(2).all(|byte| byte.is_ascii_hexdigit());
+    let is_number = is_hex || last.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && is_wildcard {
         return Some("a * before an IP address is not allowed");
     }
@@ -113,7 +120,7 @@ fn format_error(text: &str) -> &'static str {
         return "the host must be in its ASCII form, as in https://xn--mnchen-3ya.example";
     }
     if is_file(&format!("{scheme}://")) && rest.starts_with('/') {
-        return "pages from files have the origin null or file://, without a path";
+        return FILE_ERROR;
     }
     if rest.contains('@') {
         return "an origin has no user and no password";
@@ -184,6 +191,11 @@ mod tests {
             ("https://*.10.0.0.1", "IP address"),
             ("https://*.[::1]", "scheme://host"),
             ("https://10.0.0", "four numbers"),
+            ("http://0x7f000001", "four numbers"),
+            ("http://10.0.0.0X1", "four numbers"),
+            ("https://*.0x1", "IP address"),
+            ("file://host", "without a host"),
+            ("FILE://localhost:80", "without a host"),
             ("https://10.0.0.256", "four numbers"),
             ("https://a..b", "labels"),
             ("https://a%41.example", "labels"),
