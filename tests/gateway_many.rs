@@ -196,7 +196,7 @@ fn notices_and_messages_of_a_group_keep_their_order() {
 
 #[test]
 fn a_product_over_the_bound_is_refused_and_changes_nothing() {
-    let gateway = Gateway::start(&[]);
+    let gateway = Gateway::start(&["--connection-groups-max", "10000"]);
     let (_clients, fds) = many(&gateway, 5);
     let groups: Vec<String> = (0..4001).map(|number| format!("g{number}")).collect();
     for (verb, body) in [
@@ -217,7 +217,7 @@ fn a_product_over_the_bound_is_refused_and_changes_nothing() {
 
 #[test]
 fn pages_of_connections_are_bounded_by_their_groups_and_follow_each_other() {
-    let gateway = Gateway::start(&[]);
+    let gateway = Gateway::start(&["--connection-groups-max", "10000"]);
     let (_clients, fds): (Vec<Client>, Vec<u64>) = (0..5).map(|_| gateway.open("/?uid=ann", &[])).unzip();
     let groups: Vec<String> = (0..4000).map(|number| format!("g{number}")).collect();
     gateway.done("/api/join", json!({"uid": "ann", "groups": groups}));

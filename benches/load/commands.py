@@ -58,7 +58,8 @@ def main():
     options = options.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    server = subprocess.Popen([options.binary, "serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"],
+    server = subprocess.Popen([options.binary, "serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0",
+                               "--connection-groups-max", "10000"],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         address = ("127.0.0.1", int(re.search(r":(\d+)/", server.stdout.readline()).group(1)))
