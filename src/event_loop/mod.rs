@@ -2,7 +2,7 @@
 //!
 //! One turn: wait, take what other threads sent, accept and read, fire timers, tell handlers of ends, write, and free
 //! what is over. Sockets are registered edge-triggered, once. Who may have more to read than an event will tell of is on
-//! the ready list; who has something to write is on the table's dirty list.
+//! the ready list; who has something to write is on the table's dirty list, or among those that a flush has left.
 
 mod accept;
 mod answers;
@@ -11,6 +11,7 @@ mod clock;
 mod control;
 mod core;
 mod drain;
+mod flush;
 mod inbox;
 mod listener;
 mod marks;
@@ -24,6 +25,7 @@ mod socket;
 mod stats;
 mod table;
 mod timers;
+mod unwritten;
 
 use std::any::Any;
 use std::io;
@@ -45,7 +47,6 @@ use self::calls::{Calls, ON_MESSAGE};
 use self::clock::Clock;
 use self::drain::Drain;
 use self::signals::Signals;
-use self::table::Flushed;
 use crate::connection::{Closed, Env, Event, State};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
@@ -228,7 +229,7 @@ impl<A: Application> EventLoop<A> {
             self.fire_timers();
             self.settle();
             self.end_turn();
-            self.flush();
+            self.flush(false);
             self.reap();
             if cfg!(debug_assertions) && self.core.table.len() < 64 {
                 self.core.check_invariants();
@@ -512,38 +513,6 @@ impl<A: Application> EventLoop<A> {
             self.call("on_turn_end", None, |application, core| application.turn_ended(core));
             self.settle();
         }
-    }
-
-    /// Flushes before the turn is over, when it has much to send already.
-    #[inline]
-    fn flush_long(&mut self) {
-        if self.core.table.env.journal.is_long() {
-            self.flush();
-            self.calls.begin();
-        }
-    }
-
-    fn flush(&mut self) {
-        let mut slots = std::mem::take(&mut self.flushing);
-        self.core.table.take_dirty(&mut slots);
-        for slot in slots.drain(..) {
-            match self.core.table.flush(slot) {
-                Flushed::Stays { may_resume } => {
-                    if may_resume {
-                        self.core.make_ready(slot);
-                    }
-                    self.core.arm(slot);
-                }
-                Flushed::Over => self.over.push(slot),
-                Flushed::Broken => {
-                    self.core.handle_end(slot, true);
-                    self.over.push(slot);
-                }
-            }
-        }
-        self.core.table.end_flush();
-        self.core.end_slow();
-        self.flushing = slots;
     }
 
     fn reap(&mut self) {

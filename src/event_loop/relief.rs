@@ -99,7 +99,8 @@ impl Table {
             return;
         }
         let mut dirty = std::mem::take(&mut self.dirty);
-        for &slot in &dirty {
+        let unwritten = std::mem::take(&mut self.unwritten);
+        for slot in unwritten.web_sockets().chain(dirty.iter().copied()) {
             // What is fresh takes up no room, and would if its socket refused it. An answer is written after what it
             // speaks of: at the turn's end.
             let has_queue = |entry: &Entry| !entry.connection.is_http() && entry.connection.fresh_bytes() == 0;
@@ -111,6 +112,7 @@ impl Table {
         // A connection that came to be listed meanwhile stands behind those.
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
+        self.unwritten = unwritten;
         self.held = self.env.queued.frames;
     }
 
@@ -187,7 +189,8 @@ impl Table {
 
     /// The connections that have a queue.
     fn holders(&mut self) -> Vec<Holder> {
-        self.dirty.iter().for_each(|slot| self.queued.insert(*slot));
+        let untold = self.unwritten.web_sockets().chain(self.dirty.iter().copied());
+        untold.for_each(|slot| self.queued.insert(slot));
         let mut holders = Vec::new();
         let entries = &self.entries;
         self.queued.retain(|slot| {

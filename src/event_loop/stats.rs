@@ -118,6 +118,8 @@ pub struct Counters {
     pub closed_by_cause: BTreeMap<&'static str, u64>,
     pub open: usize,
     pub turn_time: Histogram,
+    /// How long the turns were whose output is not all written.
+    waited: Duration,
     accept: Hush,
     origin: Hush,
 }
@@ -201,6 +203,11 @@ impl Core {
     #[inline]
     pub fn end_turn(&mut self, took: Duration) {
         self.counters.turn_time.record(took, 1);
+        self.counters.waited += took;
+        if !self.table.unwritten.is_empty() {
+            return;
+        }
+        let took = std::mem::take(&mut self.counters.waited);
         let counts = &mut self.table.env.counts;
         let sent = std::mem::take(&mut counts.sent);
         counts.waits.record(took, sent);

@@ -13,6 +13,7 @@ use crate::event_loop::control::Places;
 use crate::event_loop::listener::Kind;
 use crate::event_loop::slots::SlotSet;
 use crate::event_loop::socket::Socket;
+use crate::event_loop::unwritten::Unwritten;
 use crate::fd::Fd;
 use crate::message::Outcome;
 use crate::peer::Peer;
@@ -26,8 +27,9 @@ const SLICES_MAX: usize = 64;
 /// System calls a turn that may be spent on writing to one connection.
 const WRITES_PER_TURN_MAX: usize = 16;
 
-/// A frame over this goes to the socket at once, not at the turn's end: nothing is coalesced with it, and of a burst of
-/// such frames the reader can have the first while the others are made.
+/// A frame over this to one connection goes to the socket at once, not at the turn's end: nothing is coalesced with it, and
+/// of a burst of such frames the reader can have the first while the others are made. One to many is shared, and is written
+/// at the turn's end, in portions.
 const EAGER_BYTES: usize = 64 << 10;
 
 /// A connection and its socket.
@@ -36,8 +38,8 @@ pub struct Entry {
     /// `None`: a retired slot, whose generations are used up.
     socket: Option<Socket>,
     pub connection: Connection,
-    /// Listed in `dirty`.
-    is_dirty: bool,
+    /// Listed in `dirty`, or in `unwritten` as a WebSocket.
+    pub(super) is_dirty: bool,
     /// Listed as ready to be read.
     pub is_ready: bool,
     /// Epoll has told of bytes that were not all read.
@@ -59,6 +61,8 @@ pub struct Table {
     pub(super) dirty: Vec<u32>,
     /// A spare list, kept for its memory.
     answering: Vec<u32>,
+    /// Those of them that a flush has taken over and not yet written to.
+    pub(super) unwritten: Unwritten,
     /// Connections that were closed because their reader turned out too slow, with their end, for the core to record.
     slow: Vec<(u32, Event<'static>)>,
     /// What queues held when every socket had last been offered what there was for it.
@@ -97,6 +101,7 @@ impl Table {
             env,
             dirty: Vec::new(),
             answering: Vec::new(),
+            unwritten: Unwritten::default(),
             slow: Vec::new(),
             held: 0,
             unfinished: SlotSet::default(),
@@ -243,15 +248,21 @@ impl Table {
         }
     }
 
-    /// The connections that were listed since the last call, those that answer requests last: an answer tells what was
-    /// queued, so it is written after that, and whoever has read it can count on it, even if the process is killed.
-    pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
+    /// Moves the connections that were listed since the last call into a list, and says how many of them are WebSockets: those
+    /// come first.
+    pub fn take_dirty(&mut self, into: &mut Vec<u32>) -> usize {
         for slot in self.dirty.drain(..) {
             let Some(entry) = self.entries.get_mut(slot as usize) else { continue };
-            entry.is_dirty = false;
-            if entry.connection.is_http() { self.answering.push(slot) } else { into.push(slot) }
+            if entry.connection.is_http() {
+                entry.is_dirty = false;
+                self.answering.push(slot);
+            } else {
+                into.push(slot);
+            }
         }
+        let web_sockets = into.len();
         into.append(&mut self.answering);
+        web_sockets
     }
 
     /// Sets `TCP_USER_TIMEOUT` of a connection over TCP.
@@ -266,7 +277,7 @@ impl Table {
 
     /// Whether some connection is listed.
     pub fn has_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.unwritten.is_empty()
     }
 
     /// Whether a reader was found too slow.
@@ -302,7 +313,7 @@ impl Table {
                 if self.env.is_over_total(entry.connection.fresh_bytes()) {
                     return self.make_room(slot);
                 }
-                if outbound.bytes() > EAGER_BYTES {
+                if outbound.bytes() > EAGER_BYTES && !outbound.to_many {
                     self.write(slot);
                 }
                 Outcome::Queued
@@ -369,6 +380,7 @@ impl Table {
     /// Writes what the connection has, and says what is to become of it.
     pub fn flush(&mut self, slot: u32) -> Flushed {
         let Some((entry, _)) = self.get_mut(slot) else { return Flushed::Stays { may_resume: false } };
+        entry.is_dirty = false;
         let wanted_read = entry.connection.wants_read();
         if !self.write(slot) {
             // What it had will never be written, and the journal it may lie in does not outlast the turn.

@@ -1,0 +1,82 @@
+//! Writing, at the end of a turn and before it where there is much to write: in portions, so that a push to very many
+//! connections keeps no other waiting.
+
+use std::time::Duration;
+
+use crate::event_loop::table::Flushed;
+use crate::event_loop::{Application, EventLoop, clock};
+
+/// How long a turn writes to more connections than [`PORTION`]. The next turn writes to the rest.
+const FLUSH_TIME_MAX: Duration = Duration::from_millis(5);
+
+/// Connections that are written to before a look at the clock. If no more have something new, they are written to before
+/// those that earlier turns left.
+const PORTION: usize = 64;
+
+impl<A: Application> EventLoop<A> {
+    /// Flushes before the turn is over, when it has much to send already.
+    #[inline]
+    pub(super) fn flush_long(&mut self) {
+        if self.core.table.env.journal.is_long() {
+            self.flush(true);
+            self.calls.begin();
+        }
+    }
+
+    /// Writes what connections have, unless it `is_whole` for at most [`FLUSH_TIME_MAX`]. The next turns write the rest.
+    pub(super) fn flush(&mut self, is_whole: bool) {
+        let mut slots = std::mem::take(&mut self.flushing);
+        let count = self.core.table.take_dirty(&mut slots);
+        let (web_sockets, answers) = slots.split_at(count);
+        let is_few = count <= PORTION;
+        if !is_few {
+            self.core.table.unwritten.add_web_sockets(web_sockets);
+        }
+        for &slot in answers {
+            self.core.table.unwritten.add_answer(slot);
+        }
+        if is_few {
+            for &slot in web_sockets {
+                self.flush_slot(slot);
+            }
+        }
+        slots.clear();
+        self.flushing = slots;
+        self.flush_unwritten(is_whole);
+        if self.core.table.unwritten.is_empty() {
+            self.core.table.end_flush();
+        }
+        self.core.end_slow();
+    }
+
+    fn flush_unwritten(&mut self, is_whole: bool) {
+        let mut until = None;
+        let mut count = 0;
+        while let Some(slot) = self.core.table.unwritten.take() {
+            self.flush_slot(slot);
+            count += 1;
+            if count % PORTION == 0 && !is_whole {
+                let now = clock::now();
+                if now >= *until.get_or_insert(now + FLUSH_TIME_MAX) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn flush_slot(&mut self, slot: u32) {
+        match self.core.table.flush(slot) {
+            Flushed::Stays { may_resume } => {
+                if may_resume {
+                    self.core.make_ready(slot);
+                }
+                self.core.arm(slot);
+            }
+            Flushed::Over => self.over.push(slot),
+            Flushed::Broken => {
+                self.core.handle_end(slot, true);
+                self.over.push(slot);
+            }
+        }
+    }
+}

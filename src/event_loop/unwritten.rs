@@ -1,0 +1,94 @@
+//! The connections that a flush has still to write to, when it is carried out over several turns.
+//!
+//! A push to very many is queued in one call, so handlers see it as a whole. Its writes take a system call a connection, and
+//! other connections would wait for all of them. So a flush ends after a while, and the next turn continues it. WebSockets
+//! are written to in the order in which they were added. An answer to an HTTP request tells what was queued before it, so it
+//! is written after that: a client that has read it can count on it, even if the process is killed.
+
+use std::collections::VecDeque;
+
+/// WebSockets and HTTP connections in the order in which they are written to.
+#[derive(Debug, Default)]
+pub struct Unwritten {
+    web_sockets: VecDeque<u32>,
+    /// HTTP connections, each with the count of WebSockets that come before it.
+    answers: VecDeque<(u64, u32)>,
+    /// WebSockets that were ever added, and those that were ever taken. `taken <= added`.
+    added: u64,
+    taken: u64,
+}
+
+impl Unwritten {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.web_sockets.is_empty() && self.answers.is_empty()
+    }
+
+    /// The WebSockets, in order.
+    pub fn web_sockets(&self) -> impl Iterator<Item = u32> + '_ {
+        self.web_sockets.iter().copied()
+    }
+
+    /// Adds WebSockets behind those that there are.
+    pub fn add_web_sockets(&mut self, slots: &[u32]) {
+        self.web_sockets.extend(slots);
+        self.added += slots.len() as u64;
+    }
+
+    /// Adds an HTTP connection, to be written to after all WebSockets that are here. If it is here already, it waits for
+    /// those that came since, too.
+    pub fn add_answer(&mut self, slot: u32) {
+        if !self.web_sockets.is_empty() {
+            self.answers.retain(|(_, answer)| *answer != slot);
+        }
+        self.answers.push_back((self.added, slot));
+    }
+
+    /// Takes the next connection: an HTTP connection, once all that come before it were taken, else a WebSocket.
+    pub fn take(&mut self) -> Option<u32> {
+        if self.answers.front().is_some_and(|(due, _)| *due <= self.taken) {
+            return self.answers.pop_front().map(|(_, slot)| slot);
+        }
+        let slot = self.web_sockets.pop_front()?;
+        self.taken += 1;
+        Some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(unwritten: &mut Unwritten, count: usize) -> Vec<u32> {
+        std::iter::from_fn(|| unwritten.take()).take(count).collect()
+    }
+
+    #[test]
+    fn an_answer_comes_after_all_that_came_before_it_and_not_later() {
+        let mut unwritten = Unwritten::default();
+        assert_eq!(unwritten.take(), None);
+        unwritten.add_web_sockets(&[1, 2, 3]);
+        unwritten.add_answer(9);
+        assert_eq!(taken(&mut unwritten, 2), [1, 2]);
+        unwritten.add_web_sockets(&[4, 5]);
+        unwritten.add_answer(8);
+        assert_eq!(taken(&mut unwritten, 3), [3, 9, 4]);
+        assert!(!unwritten.is_empty());
+        assert_eq!(taken(&mut unwritten, 9), [5, 8]);
+        assert!(unwritten.is_empty());
+        unwritten.add_answer(7);
+        assert_eq!(taken(&mut unwritten, 9), [7]);
+    }
+
+    #[test]
+    fn an_answer_that_is_added_again_waits_for_all_that_came_before_the_last_time() {
+        let mut unwritten = Unwritten::default();
+        unwritten.add_web_sockets(&[1, 2]);
+        unwritten.add_answer(9);
+        unwritten.add_answer(8);
+        assert_eq!(taken(&mut unwritten, 1), [1]);
+        unwritten.add_web_sockets(&[3]);
+        unwritten.add_answer(9);
+        assert_eq!(taken(&mut unwritten, 9), [2, 8, 3, 9]);
+    }
+}
