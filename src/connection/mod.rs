@@ -464,7 +464,7 @@ impl Connection {
             return Sent::TooLarge;
         }
         let held = self.held_bytes();
-        // Where nothing waits, there is room until the socket has refused it. Memory that all queues share is made free
+        // A connection without a queue has room until the socket has refused it. Memory that all queues share is made free
         // by those that hold the most.
         let is_over = held + outbound.bytes() + outbound.overhead() > env.limits.queue_bytes_max;
         if held > 0 && is_over { Sent::Full } else { Sent::Queued }

@@ -4,7 +4,7 @@
 //! turn has for a connection leaves as one slice; large ones, and for a stalled reader all that are longer than what it
 //! takes to share them, are shared between the queues they are in.
 //!
-//! What is counted is the memory that the queue takes up, not only what it has to write: a place for each segment of its
+//! The count is the memory of the queue, not only the bytes to be written: a place for each segment of its
 //! own, its key and its frame, and the queue itself. A test holds it against the allocator.
 
 mod newest;
@@ -197,7 +197,7 @@ impl Queue {
         self.bytes
     }
 
-    /// What counts towards the queue's bound: bytes to be written, and the memory of what is not copied.
+    /// Bytes that count towards the queue's bound: those to be written, and the memory of frames that are not copied.
     pub fn held_bytes(&self) -> usize {
         self.bytes + self.overhead
     }
@@ -565,7 +565,7 @@ impl Bytes {
 }
 
 impl Segment {
-    /// What it adds to the bound of its queue besides its bytes.
+    /// Bytes that count towards its queue's bound besides its own.
     fn overhead(&self) -> usize {
         match &self.bytes {
             Bytes::Run(_) => 0,
@@ -573,7 +573,7 @@ impl Segment {
         }
     }
 
-    /// What its queue is charged for it.
+    /// Memory that its queue is charged for it.
     fn charge(&self) -> usize {
         match &self.bytes {
             Bytes::Run(_) if self.kind == Kind::Http => 0,

@@ -17,7 +17,7 @@ const FREED_PART: usize = 16;
 /// messages can be dropped.
 const STUCK_FACTOR: usize = 2;
 
-/// Who pays, and what, while all queues are over their bound.
+/// The holders that pay while all queues are over their bound, and how much.
 #[derive(Debug)]
 pub struct Relief {
     /// Of which more can be had.
@@ -32,13 +32,13 @@ pub struct Relief {
 /// A connection with a queue.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Holder {
-    /// What it is charged.
+    /// Memory that it is charged.
     pub charge: usize,
     /// Where it is.
     pub slot: u32,
 }
 
-/// What the largest holder has to do.
+/// The demand on the largest holder.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Demand {
     /// It is closed.
@@ -65,7 +65,7 @@ impl Relief {
         env.queued.frames <= max - max / FREED_PART
     }
 
-    /// What nobody has to give up.
+    /// Bytes that every holder keeps.
     pub fn floor(&self) -> usize {
         self.floor
     }

@@ -18,7 +18,7 @@ use crate::peer::Peer;
 use crate::protocol::close::CloseCode;
 use crate::tick::Tick;
 
-/// How long a handler may take without a warning.
+/// The longest run of a handler without a warning.
 const BLOCKED_MAX: Duration = Duration::from_millis(100);
 
 /// Bytes of a panic's message that are logged.

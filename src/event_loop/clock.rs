@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::event_loop::Core;
 use crate::tick::Tick;
 
-/// How far the wall clock may part from the monotonic clock before the times told to people follow it.
+/// The drift of the wall clock from the monotonic clock that the reported times ignore.
 const WALL_DRIFT_MAX: Duration = Duration::from_secs(1);
 
 /// The monotonic clock.
@@ -31,7 +31,7 @@ pub fn coarse() -> Duration {
 #[derive(Copy, Clone, Debug)]
 pub struct Epoch(Instant);
 
-/// What the loop has read of its clocks.
+/// The loop's last readings of its clocks.
 #[derive(Debug)]
 pub struct Clock {
     pub epoch: Epoch,

@@ -52,7 +52,7 @@ pub struct Core {
     pub started: SystemTime,
     pub connections_max: usize,
     pub control_connections_max: u32,
-    /// Whose PROXY headers are believed.
+    /// The proxies whose PROXY headers are believed.
     pub proxies: Proxies,
     /// Set once: no new connections, and the loop ends when the last is gone or when the drain says so.
     pub drain: Option<Drain>,

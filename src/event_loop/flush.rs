@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::event_loop::table::Flushed;
 use crate::event_loop::{Application, EventLoop, clock};
 
-/// How long a turn writes to more connections than [`PORTION`]. The next turn writes to the rest.
+/// The time that a turn writes to more connections than [`PORTION`]. The next turn writes to the rest.
 const FLUSH_TIME_MAX: Duration = Duration::from_millis(5);
 
 /// Connections that are written to before a look at the clock. If no more have something new, they are written to before

@@ -278,7 +278,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What an error of accept(2) means for the listener: only a lack of descriptors or memory is a reason to stop.
+/// The consequence of an error of accept(2) for the listener: only a lack of descriptors or memory is a reason to stop.
 ///
 /// # Errors
 /// The socket listens no more, so no later call can succeed.

@@ -1,4 +1,4 @@
-//! Whose PROXY headers are believed.
+//! The proxies whose PROXY headers are believed.
 
 use std::fmt;
 

@@ -83,7 +83,7 @@ impl Expiries {
     }
 }
 
-/// How long an identity is still good.
+/// The time for which an identity is still valid.
 fn left(exp: u64, now_ms: u64) -> Duration {
     Duration::from_secs(exp + LEEWAY).saturating_sub(Duration::from_millis(now_ms))
 }

@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 
 use super::threads;
 
-/// How long one file may take.
+/// The longest read of one file.
 const READ_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The bytes of a regular file of at most `bytes_max`.

@@ -98,7 +98,7 @@ pub fn object_text(json: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// What follows a UTF-8 byte order mark.
+/// The text behind a UTF-8 byte order mark.
 pub fn skip_mark(json: &[u8]) -> &[u8] {
     json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
 }

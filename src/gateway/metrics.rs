@@ -239,7 +239,7 @@ impl Snapshot {
     }
 }
 
-/// Where the lines go.
+/// The destination of the lines.
 struct Sheet<'a>(DescriptorEncoder<'a>);
 
 impl Sheet<'_> {

@@ -65,7 +65,7 @@ use self::settings::{Faults, Settings};
 use self::systemd::{ApiSocket, Inherited};
 use self::webhook::Webhook;
 
-/// How long the start waits for standard output to take the addresses.
+/// The longest wait of the start for standard output to take the addresses.
 const ANNOUNCE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How long the last events may take to the back end once the last connection has gone.

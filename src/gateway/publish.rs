@@ -19,7 +19,7 @@ pub enum Target<'a> {
     All,
 }
 
-/// What is published.
+/// The content of a message.
 #[derive(Debug)]
 pub enum Payload<'a> {
     /// Any JSON. Receivers get it in an envelope, which names the client that sent it, if one did.

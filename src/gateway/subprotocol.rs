@@ -14,7 +14,7 @@ use super::auth::jwt;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subprotocol(String);
 
-/// What comes of the offers of one client.
+/// The result of the offers of one client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Choice {
     /// It offers none, and gets none.

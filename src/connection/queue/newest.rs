@@ -14,7 +14,7 @@ impl Queue {
     pub fn drop_newest(&mut self, charge_max: usize, total: &mut Queued) -> usize {
         let (had, mut charge, mut dropped) = (!self.segments.is_empty(), self.charge(), 0);
         let mut has_lost_key = false;
-        // What stays, the newest first.
+        // Messages that stay, the newest first.
         let mut stays: Vec<Segment> = Vec::new();
         while charge > charge_max
             && let Some(mut last) = self.segments.pop_back()

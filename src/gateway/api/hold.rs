@@ -10,10 +10,10 @@ use fdpush::{Context, Fd, TimerId};
 
 use crate::gateway::publish::Target;
 
-/// How long one piece of a batch waits for its receivers.
+/// The longest wait of one piece of a batch for its receivers.
 const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// How often the queues are looked at meanwhile.
+/// The interval between two checks of the queues meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Receivers that one batch waits for.

@@ -29,7 +29,7 @@ use simple_logger::SimpleLogger;
 use self::queue::LogQueue;
 use super::threads;
 
-/// How long the end of the process waits for the last lines.
+/// The longest wait for the last lines at the end of the process.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Crates that would log what clients sent, cookies and all.

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What may wait, in bytes, the line that is being written included.
+/// Bytes that may wait, the line that is being written included.
 const BYTES_MAX: usize = 1 << 20;
 
-/// What a line takes beside its text.
+/// Bytes of a line beside its text.
 const LINE_OVERHEAD: usize = 64;
 
 /// The queue.

@@ -23,7 +23,7 @@ pub struct Writer {
     untold: u64,
 }
 
-/// Where the lines go.
+/// The destination of the lines.
 struct Output {
     /// The last write ended within a line.
     is_mid_line: bool,

@@ -1,4 +1,4 @@
-//! What an answer means for the events of its request.
+//! The consequence of an answer for the events of its request.
 
 use std::time::Duration;
 

@@ -77,7 +77,7 @@ pub struct Config {
     pub retry_after_max: Duration,
 }
 
-/// What became of an event.
+/// The result of an event.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Emitted {
     /// It waits in the queue.

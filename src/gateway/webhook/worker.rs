@@ -17,7 +17,7 @@ use crate::gateway::backend::{Backend, Failure};
 use crate::gateway::clock;
 use crate::gateway::throttle::Throttle;
 
-/// How often one kind of failure is logged at most.
+/// The shortest interval between two log lines of one kind of failure.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// What a body has beside node, run and events: `,"sent_ms":N,"given_up":N,"events":[]}`, each N of 20 digits at most.
