@@ -113,15 +113,18 @@ fn honest_clients_come_in_while_others_stay_and_wait() {
     assert_eq!(statuses, [101; 20]);
 }
 
+/// A client that asks for a WebSocket from `address`, by the word of the proxy.
+fn ask_from(gateway: &Gateway, address: &str) -> Raw {
+    let mut raw = Raw::connect(gateway.address);
+    raw.send(forwarded(address));
+    raw
+}
+
 #[test]
 fn an_ipv6_network_is_one_address_behind_a_proxy_too() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
-    let ask = |address: &str| {
-        let mut raw = Raw::connect(gateway.address);
-        raw.send(forwarded(address));
-        raw
-    };
+    let ask = |address: &str| ask_from(&gateway, address);
     // Of one network 12 are asked about, and 256 wait.
     let mut storm: Vec<Raw> = (0..12 + 256).map(|number| ask(&format!("2001:db8::{number:x}"))).collect();
     until("all wait", || gateway.metric("fdpush_auth_waiting") == 256.0);
@@ -139,7 +142,7 @@ fn an_ipv6_network_is_one_address_behind_a_proxy_too() {
         others.push(ask(other));
         assert_eq!(backend.asked.next().json()["address"], other);
     }
-    // Whoever goes makes room.
+    // A client that goes makes room.
     storm.drain(12..).for_each(drop);
     until("none waits", || gateway.metric("fdpush_auth_waiting") == 0.0);
     assert_eq!(count(&gateway, "gone"), 256.0);
@@ -149,11 +152,7 @@ fn an_ipv6_network_is_one_address_behind_a_proxy_too() {
 fn a_storm_from_many_addresses_is_told() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
-    let ask = |address: &str| {
-        let mut raw = Raw::connect(gateway.address);
-        raw.send(forwarded(address));
-        raw
-    };
+    let ask = |address: &str| ask_from(&gateway, address);
     // 16 are asked about, and 1024 wait: 4 or 5 of each address.
     let storm: Vec<Raw> = (0..16 + 1024).map(|number| ask(&format!("10.0.{}.1", number % 250))).collect();
     until("all wait", || gateway.metric("fdpush_auth_waiting") == 1024.0);

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
 use std::net::SocketAddr;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -259,6 +259,17 @@ fn a_full_pipe_at_the_end_changes_no_exit_code() {
     assert_eq!(run(command(&flags).stderr(writer)).code(), Some(1));
 }
 
+/// Opens a WebSocket over the unix socket of `child`, and ends it by SIGTERM: the client hears 1001, and the exit code is 0.
+fn serves_and_drains(path: &Path, mut child: Child) {
+    until("it listens", || UnixStream::connect(path).is_ok());
+    let mut client = Client::connect_unix(path, "/?uid=ann").expect("a WebSocket");
+    assert_eq!(next(&mut client)["type"], "welcome");
+    let kill = Command::new("kill").arg(child.id().to_string()).status().expect("kill");
+    assert!(kill.success());
+    assert_eq!(client.closed().0, 1001);
+    assert!(child.wait().expect("an end").success());
+}
+
 #[test]
 fn a_full_pipe_for_the_addresses_stops_no_start() {
     let scratch = Scratch::new("stdout");
@@ -266,15 +277,8 @@ fn a_full_pipe_for_the_addresses_stops_no_start() {
     let (_reader, writer) = full_pipe();
     let listen = format!("unix:{}", path.display());
     let mut command = command(&["serve", "--listen", &listen, "--api", "off"]);
-    let mut child =
-        command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer).spawn().expect("the binary");
-    until("it listens", || UnixStream::connect(&path).is_ok());
-    let mut client = Client::connect_unix(&path, "/?uid=ann").expect("a WebSocket");
-    assert_eq!(next(&mut client)["type"], "welcome");
-    let kill = Command::new("kill").arg(child.id().to_string()).status().expect("kill");
-    assert!(kill.success());
-    assert_eq!(client.closed().0, 1001);
-    assert!(child.wait().expect("an end").success());
+    let child = command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer).spawn().expect("the binary");
+    serves_and_drains(&path, child);
 }
 
 #[test]
@@ -284,14 +288,8 @@ fn closed_descriptors_are_no_sockets() {
     let path = scratch.file("push.sock");
     let mut shell = Command::new("sh");
     let script = r#"exec "$0" serve --log debug --listen "unix:$1" --api off <&- >&- 2>&-"#;
-    let mut child = shell.args(["-c", script, env!("CARGO_BIN_EXE_fdpush")]).arg(&path).spawn().expect("a shell");
-    until("it listens", || UnixStream::connect(&path).is_ok());
-    let mut client = Client::connect_unix(&path, "/?uid=ann").expect("a WebSocket");
-    assert_eq!(next(&mut client)["type"], "welcome");
-    let kill = Command::new("kill").arg(child.id().to_string()).status().expect("kill");
-    assert!(kill.success());
-    assert_eq!(client.closed().0, 1001);
-    assert!(child.wait().expect("an end").success());
+    let child = shell.args(["-c", script, env!("CARGO_BIN_EXE_fdpush")]).arg(&path).spawn().expect("a shell");
+    serves_and_drains(&path, child);
 }
 
 #[test]
