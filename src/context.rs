@@ -107,7 +107,7 @@ impl Context<'_> {
         self.core.registry.slots_of(uid).map(|slot| self.core.table.fd_of(slot)).collect()
     }
 
-    /// How many connections a person has. Costs the same however many they are.
+    /// The number of connections of a uid. It costs the same for any number of them.
     pub fn connection_count(&self, uid: &str) -> usize {
         self.core.registry.count_of(uid)
     }

@@ -67,8 +67,8 @@ pub struct Limits {
     /// what a frame's header adds, so that whatever came in can be pushed on. Default 4 MiB: a few of the largest messages
     /// in a burst, which the reader of one that was no larger than a single message would not survive.
     ///
-    /// What is not copied into the queue (long messages to many, and those with a key) counts with the memory that its place
-    /// and its key take up.
+    /// A message that is not copied into the queue (a long one to many, or one with a key) counts with the memory that its
+    /// place and its key take up.
     ///
     /// It bounds what one turn of the loop pushes to a connection, too, less what its socket takes at once: a reader has
     /// no time to read within a turn.
@@ -160,7 +160,7 @@ impl Default for Limits {
 const NAT64: u128 = 0x64_ff9b << 64;
 
 impl Limits {
-    /// What a queue may hold that no other takes from it, while there are so many queues.
+    /// Bytes of a queue that no other queue takes from it, while there are so many queues.
     pub(crate) fn queue_floor(&self, queues: usize) -> usize {
         self.queue_bytes_min.min(self.queue_total_bytes_max / 2 / queues.max(1))
     }

@@ -15,7 +15,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// How messages come into queues.
+/// The ways in which messages come into queues.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Kind {
     /// Each to one reader.
@@ -60,7 +60,7 @@ fn push(connection: &mut Connection, env: &mut Env, message: &mut Outbound<'_>) 
     env.end_turn();
 }
 
-/// What is counted and what is taken by so many messages of so many bytes to each of some readers.
+/// The counted and the resident bytes of so many messages of so many bytes to each of some readers.
 fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize, usize) {
     let limits = Limits {
         queue_bytes_max: 1 << 30,

@@ -246,6 +246,6 @@ fn a_balancer_may_come_by_a_unix_socket() {
     assert_eq!(&start, b"HTTP/1.1 101");
     let connection = &gateway.get("/api/connections")["connections"][0];
     assert_eq!((&connection["peer"], &connection["address"]), (&json!("203.0.113.9:4711"), &json!("203.0.113.9")));
-    // Who comes by TCP is not trusted.
+    // A peer over TCP is not trusted.
     Raw::connect(gateway.address).end();
 }

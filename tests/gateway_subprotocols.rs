@@ -14,7 +14,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const NONE: &str = "no subprotocol in common: this server speaks none\n";
 const TWO: &str = "no subprotocol in common: this server speaks chat.v2, chat.v1\n";
 
-/// What a client gets that offers these: the subprotocol of the 101, or the body of the 400.
+/// The answer to a client that offers these: the subprotocol of the 101, or the body of the 400.
 fn offer(gateway: &Gateway, target: &str, offers: &str) -> Result<Option<String>, String> {
     let headers = [("Sec-WebSocket-Protocol", offers)];
     let headers = if offers.is_empty() { &[][..] } else { &headers };

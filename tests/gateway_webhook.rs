@@ -146,7 +146,7 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
         assert_eq!(next(&mut bob)["type"], "message");
         assert!(events.next()["text"] == frame.as_str(), "the whole frame");
     }
-    // What is no frame at all may be longer still.
+    // A text that is no frame may be longer still.
     ann.send(&"\u{1}".repeat(1 << 20));
     assert_eq!(next(&mut ann)["code"], "too_large");
 }

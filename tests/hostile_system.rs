@@ -216,7 +216,7 @@ fn stalled_readers_get_no_more_when_all_queues_are_full() {
         // Only who has half a message that there is no room for is closed: the half cannot be taken back.
         let fd = client.fd();
         if let Some(info) = server.ask(move |ctx| ctx.info(fd).filter(|_| ctx.is_open(fd))) {
-            // What was dropped of the longest queues is no longer among what was sent.
+            // Messages dropped from the longest queues are no longer among those that were sent.
             let queued = info.traffic.messages_out;
             let rounds: Vec<u64> = (0..queued).map(|_| number(&client.binary())).collect();
             assert!(rounds.is_sorted_by(|a, b| a < b), "what was queued comes, once and in order: {rounds:?}");

@@ -49,7 +49,7 @@ impl Served {
         client
     }
 
-    /// What the API says to a GET: the head and the body.
+    /// The answer of the API to a GET: the head and the body.
     fn get(&self, path: &str) -> String {
         let mut stream = UnixStream::connect(&self.api).expect("the API");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");

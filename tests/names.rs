@@ -64,7 +64,7 @@ fn a_uid_that_is_not_utf8_is_nobodys() {
         let refused = refusal(Client::connect(gateway.address, &format!("/?{query}"), &[]));
         assert_eq!(refused, (400, "query parameter uid is given more than once\n".to_owned()), "{query}");
     }
-    // Whoever has four U+FFFD for a uid, for they may be asked for by name, was neither kicked nor joined.
+    // A client with four U+FFFD for a uid, for they may be asked for by name, was neither kicked nor joined.
     assert_eq!(gateway.get("/api/stats")["open"], 1);
     gateway.done("/api/push", json!({"uid": "\u{fffd}".repeat(4), "data": "still here"}));
     assert_eq!(next_of(&mut ann, "message")["data"], "still here");
@@ -127,7 +127,7 @@ fn a_token_comes_once() {
     raw.send(UPGRADE.replace("Upgrade: websocket\r\n", &format!("Upgrade: websocket\r\n{line}{line}")));
     let reply = raw.reply();
     assert_eq!((reply.status, reply.body.as_str()), (400, "Authorization is given more than once\n"));
-    // What this way of finding out does not read is not judged.
+    // A parameter that this kind of authentication does not read is not judged.
     gateway.open("/?uid=a&uid=%ff", &[("Authorization", &bearer)]);
 }
 

@@ -84,7 +84,7 @@ fn readers_get_theirs_when_slow_ones_get_the_newest() {
 fn a_connection_that_holds_little_keeps_it_whatever_others_hold() {
     let (told, heard) = channel();
     let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(told)));
-    // What a client holds that reads nothing: more than its kernel takes, and less than the floor.
+    // Bytes held by a client that reads nothing: more than its kernel takes, and less than the floor.
     let modest = Raw::upgraded(server.address());
     let fd = server.ask(|ctx| ctx.connections().next().expect("the first"));
     while server.ask(move |ctx| ctx.info(fd)).expect("it is there").queued_bytes == 0 {

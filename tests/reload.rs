@@ -61,7 +61,7 @@ fn status_of(gateway: &Gateway, bytes: impl AsRef<[u8]>) -> u16 {
     raw.reply().status
 }
 
-/// What a second connection comes to.
+/// The result of a second connection.
 fn second(gateway: &Gateway) -> u16 {
     let _first = gateway.connect("/?uid=ann");
     match Client::connect(gateway.address, "/?uid=ann", &[]) {
@@ -252,7 +252,7 @@ const EFFECTS: [Effect; 19] = [
     ("memberships_max", "2", "1", joins_of_two_groups, ["None", "Some(\"not_allowed\")"]),
 ];
 
-/// What the second of two joins is refused with.
+/// The error of the second of two joins.
 fn joins_of_two_groups(gateway: &Gateway) -> String {
     let mut ann = gateway.connect("/?uid=ann");
     ann.send(r#"{"type":"join","group":"a"}"#);
@@ -319,7 +319,7 @@ fn times_that_are_reloaded_hold_for_those_who_are_there() {
     drop(slow);
     let (opcode, close) = unfinished.frame();
     assert_eq!((opcode, &close[..2]), (0x88, &1008_u16.to_be_bytes()[..]));
-    // Whose part of the close never comes.
+    // The client never answers the close.
     unfinished.end();
 
     let head_only = |head: &str| status_of(gateway, head);

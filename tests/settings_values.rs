@@ -1,4 +1,4 @@
-//! What settings may be: every fault is named at once, and a value that can never work is no value.
+//! The values of settings: every fault is named at once, and a value that can never work is no value.
 #![cfg(feature = "gateway")]
 
 mod common;
@@ -55,7 +55,7 @@ fn check_and_serve_name_all_that_is_wrong() {
         assert!(said.err.contains("/nonexistent/ca: No such file"), "{said:?}");
         assert!(said.err.contains("the node name \"clé\"") && said.err.lines().count() == count, "{said:?}");
     }
-    // What depends on a value that cannot be is not judged.
+    // A setting that depends on an impossible value is not judged.
     let said = call(&["check", "--auth", "magic", "--auth-url", "http://127.0.0.1:1"], &[]);
     assert_eq!(said.err.lines().count(), 1, "{said:?}");
 }

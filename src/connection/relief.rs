@@ -34,7 +34,7 @@ pub struct Relief {
 pub struct Holder {
     /// Memory that it is charged.
     pub charge: usize,
-    /// Where it is.
+    /// Its slot.
     pub slot: u32,
 }
 
@@ -45,9 +45,9 @@ pub enum Demand {
     Close(Holder),
     /// It drops its newest messages, until it is charged no more than `charge_max`.
     Drop {
-        /// Who does.
+        /// The largest holder.
         holder: Holder,
-        /// What it may be charged then.
+        /// The most that it may be charged then.
         charge_max: usize,
     },
 }
@@ -70,7 +70,7 @@ impl Relief {
         self.floor
     }
 
-    /// Who is next, until enough is free or nobody is left.
+    /// The next demand, until enough is free or no holder is left.
     pub fn poll(&mut self, env: &Env) -> Option<Demand> {
         let max = env.limits.queue_total_bytes_max;
         let excess = env.queued.frames.checked_sub(max - max / FREED_PART).filter(|excess| *excess > 0)?;

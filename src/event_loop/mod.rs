@@ -96,7 +96,7 @@ pub trait Application {
     fn timer(&mut self, core: &mut Core, timer: TimerId);
     /// The end of a turn in which [`Core::wants_turn_end`] was set, before the flush.
     fn turn_ended(&mut self, core: &mut Core);
-    /// What a command is called in the log.
+    /// The name of a command in the log.
     fn command_name(command: &Self::Command) -> &'static str;
     fn command(&mut self, core: &mut Core, command: Self::Command);
     fn stopped(&mut self, core: &mut Core);

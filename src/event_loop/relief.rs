@@ -101,7 +101,7 @@ impl Table {
         let mut dirty = std::mem::take(&mut self.dirty);
         let unwritten = std::mem::take(&mut self.unwritten);
         for slot in unwritten.web_sockets().chain(dirty.iter().copied()) {
-            // What is fresh takes up no room, and would if its socket refused it. An answer is written after what it
+            // Fresh output takes up no room, and would if its socket refused it. An answer is written after what it
             // speaks of: at the turn's end.
             let has_queue = |entry: &Entry| !entry.connection.is_http() && entry.connection.fresh_bytes() == 0;
             if self.get(slot).is_some_and(has_queue) {

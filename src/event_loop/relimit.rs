@@ -13,7 +13,7 @@ use crate::limits::Limits;
 /// Connections brought up to date in one turn.
 const SLOTS_PER_TURN_MAX: u32 = 1024;
 
-/// How far new limits have come.
+/// The progress of new limits through the connections.
 #[derive(Debug)]
 pub struct Relimit {
     /// The next slot.

@@ -118,7 +118,7 @@ pub struct Counters {
     pub closed_by_cause: BTreeMap<&'static str, u64>,
     pub open: usize,
     pub turn_time: Histogram,
-    /// How long the turns were whose output is not all written.
+    /// The duration of the turns whose output is not all written.
     waited: Duration,
     accept: Hush,
     origin: Hush,

@@ -67,7 +67,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", env = "FDPUSH_CONFIG", value_parser = path)]
     pub config: Option<PathBuf>,
 
-    /// Where to listen: HOST:PORT, [V6]:PORT or unix:PATH, with proxy: in front for --proxy-protocol on this address only.
+    /// Address to listen on: HOST:PORT, [V6]:PORT or unix:PATH, with proxy: in front for --proxy-protocol on this address only.
     /// May be given several times. Sockets that systemd hands over take the default's place
     #[arg(long, value_name = "ADDR", env = "FDPUSH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9501")]
     pub listen: Vec<ClientAddress>,
@@ -76,7 +76,7 @@ pub struct Serve {
     #[arg(long, value_name = "WHEN", env = "FDPUSH_PAGE", default_value = "auto")]
     pub page: When,
 
-    /// What is logged, to standard error. A line that it does not take is dropped and counted; no client waits for it
+    /// Level of the log on standard error. A line that it does not take is dropped and counted; no client waits for it
     #[arg(long, value_name = "LEVEL", env = "FDPUSH_LOG", default_value = "info")]
     pub log: Level,
 
@@ -287,7 +287,7 @@ pub struct Bounds {
         default_value_t = Size(Limits::default().queue_total_bytes_max))]
     pub queue_total_bytes_max: Size,
 
-    /// What one queue may hold that no other takes from it, in bytes; among many queues, their share of half the total
+    /// Bytes of one queue that no other queue takes from it; among many queues, their share of half the total
     #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_BYTES_MIN",
         default_value_t = Size(Limits::default().queue_bytes_min))]
     pub queue_bytes_min: Size,

@@ -11,7 +11,7 @@ use super::publish::{Options, Payload, Publisher};
 use super::roster::Roster;
 use super::webhook::Emitted;
 
-/// What a client's frame works on besides the connections.
+/// The state that a client's frame works on besides the connections.
 pub struct Parts<'a> {
     pub roster: &'a mut Roster,
     pub publisher: &'a mut Publisher,

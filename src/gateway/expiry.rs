@@ -77,7 +77,7 @@ impl Expiries {
         self.timer = next.map(|delay| ctx.after(delay));
     }
 
-    /// How long until the next look. `None`: there is nobody to look after.
+    /// The time until the next check. `None`: no identity ends.
     fn next_look(&self, now_ms: u64) -> Option<Duration> {
         self.by_time.first().map(|&(exp, _)| left(exp, now_ms).min(self.look_every))
     }
@@ -107,7 +107,7 @@ mod tests {
     use super::super::clock;
     use super::*;
 
-    /// Where the wall clock of these tests starts, in seconds since 1970.
+    /// The start of the wall clock of these tests, in seconds since 1970.
     const START: u64 = 1_700_000_000;
     const HOUR: u64 = 3600;
     const PATIENCE: Duration = Duration::from_secs(20);

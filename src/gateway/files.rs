@@ -62,7 +62,7 @@ fn not_regular() -> String {
     "it is not a regular file".to_owned()
 }
 
-/// What `read` returns, unless it takes longer than `time_max`. Its thread is then left to end by itself.
+/// Returns the result of `read`, unless it takes longer than `time_max`. Its thread is then left to end by itself.
 fn within<T: Send + 'static>(
     time_max: Duration,
     read: impl FnOnce() -> Result<T, String> + Send + 'static,
@@ -72,7 +72,7 @@ fn within<T: Send + 'static>(
     let started = threads::spawn("fdpush-file", move || {
         // Taken once: after a panic there is nothing left to do.
         if let Some(read) = read.take() {
-            // Nobody listens once the time is over.
+            // The receiver is gone once the time is over.
             let _ = sender.send(read());
         }
         Ok(())

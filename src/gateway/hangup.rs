@@ -36,10 +36,10 @@ pub struct Plan {
     pub limits: Limits,
 }
 
-/// What a reading came to: a plan and what to say of it, or why there is none.
+/// The result of a reading: a plan and its log lines, or the error.
 pub type Reading = Result<(Plan, News), String>;
 
-/// What the log says of new settings.
+/// The log lines about new settings.
 pub struct News {
     pub changed: Vec<&'static str>,
     pub restart: Vec<&'static str>,
@@ -57,7 +57,7 @@ pub struct Readings {
 }
 
 impl Plan {
-    /// What is made of these settings.
+    /// The values made of these settings.
     ///
     /// # Errors
     /// Says which key, secret or limit cannot be used, or that an API which others can reach would have no key.

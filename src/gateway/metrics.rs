@@ -76,7 +76,7 @@ pub struct Snapshot {
     pub webhook_failures: u64,
     /// By reason: `refused`, `timed_out`, `queue_full`, `shutdown`, `too_large`.
     pub webhook_given_up: BTreeMap<&'static str, u64>,
-    /// Who asked to be let in and proved, or did not prove, who it is: `accepted`, `refused`, `failed`, `timed_out`,
+    /// The result of an authentication: `accepted`, `refused`, `failed`, `timed_out`,
     /// `overflowed`, `gone`.
     pub auth: BTreeMap<&'static str, u64>,
     /// Clients that wait for the back end to be asked about them.

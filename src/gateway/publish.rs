@@ -30,7 +30,7 @@ pub enum Payload<'a> {
     Binary(Vec<u8>),
 }
 
-/// How a message is published.
+/// Options of a message.
 #[derive(Copy, Clone, Default, Debug)]
 pub struct Options<'a> {
     /// Connections that are left out.

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_slab_adds_nothing_to_a_user() {
-        /// What `slab` keeps an entry in.
+        /// The layout of an entry in `slab`.
         #[expect(dead_code)]
         enum Entry<T> {
             Vacant(usize),

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::Scratch;
 
-/// What one call of the binary came to.
+/// The result of one call of the binary.
 #[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
@@ -29,7 +29,7 @@ pub fn call(line: &[&str], environment: &[(&str, &str)]) -> Said {
     Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// What `check` says against a file.
+/// The errors of `check` for a file.
 pub fn complaint(text: &str) -> String {
     let scratch = Scratch::new("complaint");
     let file = write(&scratch, text);

@@ -77,7 +77,7 @@ impl Raw {
         linger.expect("a socket option");
     }
 
-    /// Where it comes from: the server's `peer`.
+    /// Its own address: the server's `peer`.
     pub fn local_addr(&self) -> SocketAddr {
         self.stream.local_addr().expect("a connected socket")
     }

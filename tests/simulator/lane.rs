@@ -104,7 +104,7 @@ impl Posted {
     }
 }
 
-/// What a frame of its own takes up besides its bytes.
+/// Bytes that a frame of its own takes up besides its payload.
 fn overhead(key: Option<&String>) -> usize {
     SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |key| KEY_BYTES + key.len())
 }
@@ -129,7 +129,7 @@ impl Segment {
         ledger.total += self.overhead() - self.frame_bytes();
     }
 
-    /// What it takes up besides its bytes.
+    /// Memory that it takes up besides its bytes.
     fn overhead(&self) -> usize {
         if self.shared.is_some() { overhead(self.key.as_ref()) } else { 0 }
     }
@@ -138,7 +138,7 @@ impl Segment {
         if self.shared.is_some() { FRAME_BYTES } else { 0 }
     }
 
-    /// What its queue is charged for it: of a shared frame, its part.
+    /// Memory that its queue is charged for it: of a shared frame, its part.
     fn charge(&self, ledger: &Ledger) -> usize {
         match self.shared {
             _ if self.is_raw => 0,
@@ -183,7 +183,7 @@ impl Lane {
         self.bytes + overhead
     }
 
-    /// What it is charged of what all queues hold.
+    /// Its charge among all queues.
     pub fn charge(&self, ledger: &Ledger) -> usize {
         if !self.is_queued {
             return 0;
@@ -444,7 +444,7 @@ impl Lane {
         (self.bytes, self.sent) = (0, 0);
     }
 
-    /// What it owes takes memory from here on. It `begins_raw` where nothing is owed yet but HTTP.
+    /// Output that it owes takes memory from here on. It `begins_raw` if it owes only HTTP.
     fn enter_queue(&mut self, begins_raw: bool, ledger: &mut Ledger) {
         if !mem::replace(&mut self.is_queued, true) {
             self.is_http = self.segments.front().map_or(begins_raw, |first| first.is_raw);
@@ -453,7 +453,7 @@ impl Lane {
         }
     }
 
-    /// Where nothing is left, there is no queue.
+    /// An empty queue is dropped.
     fn leave_queue(&mut self, ledger: &mut Ledger) {
         if self.is_queued && self.segments.is_empty() {
             self.is_queued = false;

@@ -70,7 +70,7 @@ impl Server {
         has_dropped
     }
 
-    /// Who pays has more than the floor, and more than anyone of those who have not paid shares with no other.
+    /// A holder that pays has more than the floor, and more than anyone of those who have not paid shares with no other.
     fn judge_payer(&self, holder: Holder, floor: usize, paid: &BTreeSet<u32>) {
         assert!(holder.charge > floor, "{holder:?} pays, and the floor is {floor}");
         for (slot, _) in self.slots.iter().filter(|(slot, _)| !paid.contains(slot)) {
@@ -98,7 +98,7 @@ impl Server {
         queued.map(|slot| Holder { charge: self.charge(slot), slot }).collect()
     }
 
-    /// What a connection is charged, which has to be what it should be.
+    /// Asserts the charge of a connection.
     fn charge(&self, slot: u32) -> usize {
         let fd = self.slots.fd_of(slot);
         let charge = self.slots.get(slot).map_or(0, |entry| entry.connection.charge());

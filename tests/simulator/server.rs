@@ -109,7 +109,7 @@ impl Server {
         accepted
     }
 
-    /// What waits keeps to its bound, but for control frames.
+    /// Waiting output keeps to its bound, but for control frames.
     fn check_bound(&self) {
         let unasked: usize = self.oracle.lives.values().map(|life| life.lane.unasked_bytes()).sum();
         let (total, total_max) = (self.oracle.ledger.total, self.env.limits.queue_total_bytes_max);

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// What `fdpush config` prints in a secret's stead; no secret can be this.
+/// The text that `fdpush config` prints in place of a secret; no secret can be this.
 pub const MASK: &str = "***";
 
-/// What must not be seen: in no log, no error, no debug output.
+/// A text that is shown in no log, no error and no debug output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -49,7 +49,7 @@ pub fn bare(text: &str) -> &str {
     quoted(text).unwrap_or(text)
 }
 
-/// What is between a pair of quotes around a text.
+/// The text within a pair of quotes around it.
 pub fn quoted(text: &str) -> Option<&str> {
     ['"', '\''].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote))
 }

@@ -34,7 +34,7 @@ pub struct Size(pub usize);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint(String);
 
-/// Where clients come: an [`Endpoint`], with `proxy:` in front if a PROXY header comes first on each connection.
+/// A listener for clients: an [`Endpoint`], with `proxy:` in front if a PROXY header comes first on each connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientAddress {
     endpoint: Endpoint,

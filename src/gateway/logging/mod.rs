@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    /// What such a process says on standard error, and whether it ends well.
+    /// The standard error of such a process, and whether it exits with 0.
     fn said(what: &str) -> (Vec<String>, bool) {
         let mut command = Command::new(std::env::current_exe().expect("this test"));
         command.args(["--exact", "gateway::logging::tests::child", "--nocapture", "--test-threads=1"]);

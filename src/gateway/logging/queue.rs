@@ -32,7 +32,7 @@ struct State {
     untold: u64,
 }
 
-/// What is to be written.
+/// The lines to be written.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Entry {
     /// Lines that did not fit before this one.

@@ -16,7 +16,7 @@ use super::queue::{Entry, LogQueue};
 /// The target of what the log says of itself.
 const LOG: &str = "fdpush::log";
 
-/// What the writer knows between two lines.
+/// The state of the writer between two lines.
 pub struct Writer {
     output: Output,
     /// Lines that were dropped, and that no written line has told.

@@ -85,7 +85,7 @@ struct Read {
     is_toml: bool,
 }
 
-/// What is wrong with a line.
+/// The error of a line.
 struct Wrong {
     line: usize,
     /// The setting that is left without a value.

@@ -13,7 +13,7 @@ use super::faults::Faults;
 use super::{declaration, file};
 use crate::gateway::cli::Cli;
 
-/// What flags and environment say.
+/// The settings from flags and the environment.
 pub struct Given {
     /// The command line, without what cannot be.
     pub line: Vec<OsString>,
@@ -63,12 +63,12 @@ fn command_without(without: &BTreeSet<String>) -> Command {
     })
 }
 
-/// What clap makes of a line: the flags of its subcommand.
+/// The matches of clap for a line: the flags of its subcommand.
 pub fn parse(line: Vec<OsString>, without: &BTreeSet<String>) -> Result<ArgMatches, clap::Error> {
     subcommand_of(command_without(without), line)
 }
 
-/// What clap makes of `serve` with one flag, whatever the environment.
+/// The matches of clap for `serve` with one flag, without the environment.
 pub fn parse_alone(flag: &str) -> Result<ArgMatches, clap::Error> {
     let command = Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(|arg| arg.env(None::<&str>)));
     subcommand_of(command, ["fdpush", "serve", flag].map(OsString::from).into())

@@ -40,7 +40,7 @@ pub struct Settings {
 struct Layers {
     /// The command line as it was given.
     line: Vec<OsString>,
-    /// What flags and environment say.
+    /// The settings from flags and the environment.
     above: ArgMatches,
     file: Option<File>,
     /// What all say.

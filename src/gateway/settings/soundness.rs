@@ -76,7 +76,7 @@ impl Settings {
         let limits = self.serve.limits();
         for why in limits.faults() {
             let key = why.split(' ').next().unwrap_or_default().to_owned();
-            // What it is compared with may be what has no usable value.
+            // The setting that it is compared with may have no usable value.
             let other = match key.as_str() {
                 "queue_bytes_max" => "message_bytes_max",
                 "drain_for" => "drain_time_max",

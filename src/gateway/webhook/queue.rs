@@ -28,7 +28,7 @@ pub struct Bounds {
     pub bytes_max: usize,
 }
 
-/// What a number adds to an event in a body, with the comma before the event: `,"seq":18446744073709551615,`.
+/// Bytes that a number adds to an event in a body, with the comma before the event: `,"seq":18446744073709551615,`.
 const SEQ_BYTES: usize = 28;
 
 /// The most of a batch. A batch has at least one event, however large that is.

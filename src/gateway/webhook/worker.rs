@@ -20,7 +20,7 @@ use crate::gateway::throttle::Throttle;
 /// The shortest interval between two log lines of one kind of failure.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// What a body has beside node, run and events: `,"sent_ms":N,"given_up":N,"events":[]}`, each N of 20 digits at most.
+/// Bytes of a body beside node, run and events: `,"sent_ms":N,"given_up":N,"events":[]}`, each N of 20 digits at most.
 const ENVELOPE_BYTES: usize = 80;
 
 /// Events that may be refused in a row before each further one costs a pause.
