@@ -11,9 +11,9 @@ use crate::connection::{Cause, Closed, Connection, Env, Event, Outbound, Sent, S
 use crate::event_loop::Epoch;
 use crate::event_loop::drain::Drain;
 use crate::event_loop::marks::Marks;
-use crate::event_loop::open::OpenSlots;
 use crate::event_loop::proxies::Proxies;
 use crate::event_loop::relimit::Relimit;
+use crate::event_loop::slots::SlotSet;
 use crate::event_loop::stats::Counters;
 use crate::event_loop::table::Table;
 use crate::event_loop::timers::{TimerId, Timers};
@@ -61,7 +61,7 @@ pub struct Core {
     /// New limits that not all connections have yet.
     pub relimit: Option<Relimit>,
     /// The slots of open WebSockets.
-    pub open: OpenSlots,
+    pub open: SlotSet,
     /// For pushes to sets that overlap: the slots that are found already.
     marks: Marks,
     /// Slots found by the registry, for when it must not be borrowed.
@@ -131,7 +131,7 @@ impl Core {
             drain: None,
             wants_turn_end: false,
             relimit: None,
-            open: OpenSlots::default(),
+            open: SlotSet::default(),
             marks: Marks::default(),
             found: Vec::new(),
         }
@@ -194,10 +194,12 @@ impl Core {
     fn push_found(&mut self, mut found: Vec<u32>, push: Push<'_>) -> Delivery {
         let mut delivery = Delivery::default();
         let mut outbound = self.outbound(&push, found.len() > 1);
+        let listed = self.table.dirty.len();
         for slot in found.drain(..) {
             delivery.count(self.table.push(slot, &mut outbound));
         }
         self.found = found;
+        self.table.put_off(listed);
         self.end_slow();
         delivery
     }

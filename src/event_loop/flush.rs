@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use crate::event_loop::table::Flushed;
+use crate::event_loop::unwritten::FEW_MAX;
 use crate::event_loop::{Application, EventLoop, clock};
 
-/// The time that a turn writes to more connections than [`PORTION`]. The next turn writes to the rest.
+/// The time that a turn writes to many connections. The next turn writes to the rest.
 const FLUSH_TIME_MAX: Duration = Duration::from_millis(5);
 
-/// Connections that are written to before a look at the clock. If no more have something new, they are written to before
-/// those that earlier turns left.
-const PORTION: usize = 64;
+/// Connections that are written to before a look at the clock.
+const CLOCK_EVERY: usize = 16;
 
 impl<A: Application> EventLoop<A> {
     /// Flushes before the turn is over, when it has much to send already.
@@ -28,9 +28,9 @@ impl<A: Application> EventLoop<A> {
         let mut slots = std::mem::take(&mut self.flushing);
         let count = self.core.table.take_dirty(&mut slots);
         let (web_sockets, answers) = slots.split_at(count);
-        let is_few = count <= PORTION;
+        let is_few = count <= FEW_MAX;
         if !is_few {
-            self.core.table.unwritten.add_web_sockets(web_sockets);
+            self.core.table.unwritten.add_web_sockets(web_sockets.iter().copied());
         }
         for &slot in answers {
             self.core.table.unwritten.add_answer(slot);
@@ -55,7 +55,7 @@ impl<A: Application> EventLoop<A> {
         while let Some(slot) = self.core.table.unwritten.take() {
             self.flush_slot(slot);
             count += 1;
-            if count % PORTION == 0 && !is_whole {
+            if count % CLOCK_EVERY == 0 && !is_whole {
                 let now = clock::now();
                 if now >= *until.get_or_insert(now + FLUSH_TIME_MAX) {
                     break;

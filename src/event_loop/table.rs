@@ -13,7 +13,7 @@ use crate::event_loop::control::Places;
 use crate::event_loop::listener::Kind;
 use crate::event_loop::slots::SlotSet;
 use crate::event_loop::socket::Socket;
-use crate::event_loop::unwritten::Unwritten;
+use crate::event_loop::unwritten::{FEW_MAX, Unwritten};
 use crate::fd::Fd;
 use crate::message::Outcome;
 use crate::peer::Peer;
@@ -263,6 +263,13 @@ impl Table {
         let web_sockets = into.len();
         into.append(&mut self.answering);
         web_sockets
+    }
+
+    /// Puts those that one push listed, from index `from` on, behind the few that others listed, if they are many.
+    pub fn put_off(&mut self, from: usize) {
+        if self.dirty.len().saturating_sub(from) > FEW_MAX {
+            self.unwritten.add_web_sockets(self.dirty.drain(from..));
+        }
     }
 
     /// Sets `TCP_USER_TIMEOUT` of a connection over TCP.

@@ -7,6 +7,9 @@
 
 use std::collections::VecDeque;
 
+/// Connections that are few: they are written to at once, before those that are here.
+pub const FEW_MAX: usize = 64;
+
 /// WebSockets and HTTP connections in the order in which they are written to.
 #[derive(Debug, Default)]
 pub struct Unwritten {
@@ -30,9 +33,9 @@ impl Unwritten {
     }
 
     /// Adds WebSockets behind those that there are.
-    pub fn add_web_sockets(&mut self, slots: &[u32]) {
-        self.web_sockets.extend(slots);
+    pub fn add_web_sockets(&mut self, slots: impl ExactSizeIterator<Item = u32>) {
         self.added += slots.len() as u64;
+        self.web_sockets.extend(slots);
     }
 
     /// Adds an HTTP connection, to be written to after all WebSockets that are here. If it is here already, it waits for
@@ -67,10 +70,10 @@ mod tests {
     fn an_answer_comes_after_all_that_came_before_it_and_not_later() {
         let mut unwritten = Unwritten::default();
         assert_eq!(unwritten.take(), None);
-        unwritten.add_web_sockets(&[1, 2, 3]);
+        unwritten.add_web_sockets([1, 2, 3].into_iter());
         unwritten.add_answer(9);
         assert_eq!(taken(&mut unwritten, 2), [1, 2]);
-        unwritten.add_web_sockets(&[4, 5]);
+        unwritten.add_web_sockets([4, 5].into_iter());
         unwritten.add_answer(8);
         assert_eq!(taken(&mut unwritten, 3), [3, 9, 4]);
         assert!(!unwritten.is_empty());
@@ -83,11 +86,11 @@ mod tests {
     #[test]
     fn an_answer_that_is_added_again_waits_for_all_that_came_before_the_last_time() {
         let mut unwritten = Unwritten::default();
-        unwritten.add_web_sockets(&[1, 2]);
+        unwritten.add_web_sockets([1, 2].into_iter());
         unwritten.add_answer(9);
         unwritten.add_answer(8);
         assert_eq!(taken(&mut unwritten, 1), [1]);
-        unwritten.add_web_sockets(&[3]);
+        unwritten.add_web_sockets([3].into_iter());
         unwritten.add_answer(9);
         assert_eq!(taken(&mut unwritten, 9), [2, 8, 3, 9]);
     }
