@@ -30,7 +30,7 @@ impl<A: Application> EventLoop<A> {
         let (web_sockets, answers) = slots.split_at(count);
         let is_few = count <= FEW_MAX;
         if !is_few {
-            self.core.table.unwritten.add_web_sockets(web_sockets.iter().copied());
+            web_sockets.iter().for_each(|slot| self.core.table.unwritten.add_web_socket(*slot));
         }
         for &slot in answers {
             self.core.table.unwritten.add_answer(slot);

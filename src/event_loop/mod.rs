@@ -274,6 +274,7 @@ impl<A: Application> EventLoop<A> {
     }
 
     fn handle_events(&mut self, events: &Events) -> io::Result<()> {
+        let listed = self.core.table.dirty.len();
         for event in events {
             match event.token() {
                 TOKEN_WAKER => {}
@@ -284,6 +285,8 @@ impl<A: Application> EventLoop<A> {
                 },
             }
         }
+        // Sockets that have room again are many after a push of long messages.
+        self.core.table.put_off(listed);
         Ok(())
     }
 

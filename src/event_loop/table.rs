@@ -265,11 +265,23 @@ impl Table {
         web_sockets
     }
 
-    /// Puts those that one push listed, from index `from` on, behind the few that others listed, if they are many.
+    /// Puts the WebSockets that were listed for one cause, from index `from` on, behind the few that others listed, if they
+    /// are many.
     pub fn put_off(&mut self, from: usize) {
-        if self.dirty.len().saturating_sub(from) > FEW_MAX {
-            self.unwritten.add_web_sockets(self.dirty.drain(from..));
+        if self.dirty.len().saturating_sub(from) <= FEW_MAX {
+            return;
         }
+        let Table { dirty, unwritten, entries, .. } = self;
+        let mut index = 0;
+        dirty.retain(|slot| {
+            index += 1;
+            let is_http = entries.get(*slot as usize).is_some_and(|entry| entry.connection.is_http());
+            let is_kept = index <= from || is_http;
+            if !is_kept {
+                unwritten.add_web_socket(*slot);
+            }
+            is_kept
+        });
     }
 
     /// Sets `TCP_USER_TIMEOUT` of a connection over TCP.

@@ -32,10 +32,10 @@ impl Unwritten {
         self.web_sockets.iter().copied()
     }
 
-    /// Adds WebSockets behind those that there are.
-    pub fn add_web_sockets(&mut self, slots: impl ExactSizeIterator<Item = u32>) {
-        self.added += slots.len() as u64;
-        self.web_sockets.extend(slots);
+    /// Adds a WebSocket behind those that there are.
+    pub fn add_web_socket(&mut self, slot: u32) {
+        self.web_sockets.push_back(slot);
+        self.added += 1;
     }
 
     /// Adds an HTTP connection, to be written to after all WebSockets that are here. If it is here already, it waits for
@@ -70,10 +70,10 @@ mod tests {
     fn an_answer_comes_after_all_that_came_before_it_and_not_later() {
         let mut unwritten = Unwritten::default();
         assert_eq!(unwritten.take(), None);
-        unwritten.add_web_sockets([1, 2, 3].into_iter());
+        [1, 2, 3].into_iter().for_each(|slot| unwritten.add_web_socket(slot));
         unwritten.add_answer(9);
         assert_eq!(taken(&mut unwritten, 2), [1, 2]);
-        unwritten.add_web_sockets([4, 5].into_iter());
+        [4, 5].into_iter().for_each(|slot| unwritten.add_web_socket(slot));
         unwritten.add_answer(8);
         assert_eq!(taken(&mut unwritten, 3), [3, 9, 4]);
         assert!(!unwritten.is_empty());
@@ -86,11 +86,11 @@ mod tests {
     #[test]
     fn an_answer_that_is_added_again_waits_for_all_that_came_before_the_last_time() {
         let mut unwritten = Unwritten::default();
-        unwritten.add_web_sockets([1, 2].into_iter());
+        [1, 2].into_iter().for_each(|slot| unwritten.add_web_socket(slot));
         unwritten.add_answer(9);
         unwritten.add_answer(8);
         assert_eq!(taken(&mut unwritten, 1), [1]);
-        unwritten.add_web_sockets([3].into_iter());
+        [3].into_iter().for_each(|slot| unwritten.add_web_socket(slot));
         unwritten.add_answer(9);
         assert_eq!(taken(&mut unwritten, 9), [2, 8, 3, 9]);
     }
