@@ -568,4 +568,21 @@ mod tests {
             fuzz_upgrade(&bytes);
         }
     }
+
+    /// The largest holder is half a message, and the total is within its bound: the smaller holder pays nothing.
+    #[test]
+    fn half_a_message_that_is_largest_costs_the_smaller_holder_nothing() {
+        let both = [3, 0, 4, 250, 143, 0, 144, 250];
+        fuzz_connection(
+            &[
+                &[37u8, 10][..],
+                &both,
+                &[
+                    62, 207, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 73, 0, 74, 0, 100, 0, 0, 12, 0, 246, 227, 0,
+                    232, 1, 30, 2, 187, 158, 0, 54, 0, 9, 95, 23, 0, 208, 118, 120, 0, 0, 146, 123,
+                ],
+            ]
+            .concat(),
+        );
+    }
 }

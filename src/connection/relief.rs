@@ -17,6 +17,9 @@ const FREED_PART: usize = 16;
 /// messages can be dropped.
 const STUCK_FACTOR: usize = 2;
 
+/// Charges that are read for each demand, on average.
+const CHARGES_PER_DEMAND: usize = 64;
+
 /// The holders that pay while all queues are over their bound, and how much.
 #[derive(Debug)]
 pub struct Relief {
@@ -24,8 +27,14 @@ pub struct Relief {
     holders: BinaryHeap<Holder>,
     /// Of which no more can be dropped: what is left is half a message, or none.
     stuck: BinaryHeap<Holder>,
-    /// Whether those are closed: what could be dropped was not enough.
+    /// Slots of those that are charged no more than the floor, or closed.
+    settled: Vec<u32>,
+    /// Whether those that are stuck are closed: what could be dropped was not enough.
     closes_stuck: bool,
+    /// Demands until the charges are read anew.
+    fresh: usize,
+    /// Demands between two readings.
+    fresh_max: usize,
     floor: usize,
 }
 
@@ -56,7 +65,16 @@ impl Relief {
     /// For these holders.
     pub fn new(holders: Vec<Holder>, limits: &Limits) -> Relief {
         let floor = limits.queue_floor(holders.len());
-        Relief { holders: holders.into(), stuck: BinaryHeap::new(), closes_stuck: false, floor }
+        let fresh_max = holders.len() / CHARGES_PER_DEMAND;
+        Relief {
+            holders: holders.into(),
+            stuck: BinaryHeap::new(),
+            settled: Vec::new(),
+            closes_stuck: false,
+            fresh: fresh_max,
+            fresh_max,
+            floor,
+        }
     }
 
     /// Whether the part of the bound is free.
@@ -70,21 +88,30 @@ impl Relief {
         self.floor
     }
 
-    /// The next demand, until enough is free or no holder is left.
-    pub fn poll(&mut self, env: &Env) -> Option<Demand> {
+    /// The next demand, until enough is free or no holder is left. `charge` reads what a slot is charged now: the share of a
+    /// frame grows when others drop it.
+    pub fn poll(&mut self, env: &Env, charge: impl Fn(u32) -> usize) -> Option<Demand> {
+        match self.fresh.checked_sub(1) {
+            Some(fresh) => self.fresh = fresh,
+            None => self.read_charges(charge),
+        }
         let max = env.limits.queue_total_bytes_max;
         let excess = env.queued.frames.checked_sub(max - max / FREED_PART).filter(|excess| *excess > 0)?;
         let largest = self.holders.pop().filter(|holder| holder.charge > self.floor);
         let other = largest.map_or(0, |holder| holder.charge);
-        let may_close = self.closes_stuck || env.queued.frames > max;
-        if may_close && self.stuck.peek().is_some_and(|stuck| stuck.charge / STUCK_FACTOR >= other) {
+        if self.stuck.peek().is_some_and(|stuck| stuck.charge / STUCK_FACTOR >= other) {
+            if !self.closes_stuck && env.queued.frames <= max {
+                // Within the bound, the smaller holders pay nothing for what a much larger one cannot give.
+                return None;
+            }
             self.closes_stuck = true;
             self.holders.extend(largest);
-            return self.stuck.pop().map(Demand::Close);
+            let stuck = self.stuck.pop()?;
+            return Some(self.close(stuck));
         }
         let holder = largest?;
         Some(match env.limits.slow_reader {
-            SlowReader::Close => Demand::Close(holder),
+            SlowReader::Close => self.close(holder),
             SlowReader::DropNewest | SlowReader::Conflate => {
                 // The next holder may be nearly as large.
                 let charge_max = (holder.charge / 2).max(holder.charge.saturating_sub(excess)).max(self.floor);
@@ -97,9 +124,24 @@ impl Relief {
     pub fn handle_dropped(&mut self, holder: Holder, dropped: usize, charge: usize) {
         let holder = Holder { charge, ..holder };
         if charge <= self.floor {
+            self.settled.push(holder.slot);
             return;
         }
         if dropped > 0 { &mut self.holders } else { &mut self.stuck }.push(holder);
+    }
+
+    /// A closed connection may keep the frame that is half written, whose share can grow.
+    fn close(&mut self, holder: Holder) -> Demand {
+        self.settled.push(holder.slot);
+        Demand::Close(holder)
+    }
+
+    fn read_charges(&mut self, charge: impl Fn(u32) -> usize) {
+        self.fresh = self.fresh_max;
+        let read = |holder: Holder| Holder { charge: charge(holder.slot), ..holder };
+        let settled = self.settled.drain(..).map(|slot| Holder { charge: 0, slot });
+        self.holders = self.holders.drain().chain(settled).map(read).collect();
+        self.stuck = self.stuck.drain().map(read).collect();
     }
 
     /// The holder's socket took something, and it is charged `charge` now.

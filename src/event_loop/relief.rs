@@ -140,7 +140,7 @@ impl Table {
         let count = holders.len();
         let mut relief = Relief::new(holders, &self.env.limits);
         let mut has_dropped = false;
-        while let Some(demand) = relief.poll(&self.env) {
+        while let Some(demand) = relief.poll(&self.env, |slot| self.charge(slot)) {
             let (Demand::Close(holder) | Demand::Drop { holder, .. }) = demand;
             let is_untried = |entry: &Entry| entry.connection.is_untried() && entry.connection.can_write();
             if self.get(holder.slot).is_some_and(is_untried) {

@@ -37,7 +37,7 @@ impl Server {
         let floor = self.env.limits.queue_bytes_min.min(max / 2 / holders.len());
         let mut relief = Relief::new(holders.clone(), &self.env.limits);
         let (mut paid, mut has_dropped) = (BTreeSet::new(), false);
-        while let Some(demand) = relief.poll(&self.env) {
+        while let Some(demand) = relief.poll(&self.env, |slot| self.charge(slot)) {
             let (Demand::Close(holder) | Demand::Drop { holder, .. }) = demand;
             self.judge_payer(holder, floor, &paid);
             let fd = self.slots.fd_of(holder.slot);

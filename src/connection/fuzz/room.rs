@@ -26,7 +26,7 @@ impl Rig {
             "all is charged to someone"
         );
         let mut relief = Relief::new(holders, &self.env.limits);
-        while let Some(demand) = relief.poll(&self.env) {
+        while let Some(demand) = relief.poll(&self.env, |slot| self.sides[slot as usize].connection.charge()) {
             let (Demand::Close(holder) | Demand::Drop { holder, .. }) = demand;
             let largest = self.holders().map(|holder| holder.charge).max();
             assert!(holder.charge > relief.floor(), "the floor is taken from nobody");
