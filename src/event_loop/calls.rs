@@ -19,16 +19,16 @@ use crate::protocol::close::CloseCode;
 use crate::tick::Tick;
 
 /// The longest run of a handler without a warning.
-const BLOCKED_MAX: Duration = Duration::from_millis(100);
+const BLOCKED_MAX: coarsetime::Duration = coarsetime::Duration::from_millis(100);
 
 /// Bytes of a panic's message that are logged.
 const PANIC_BYTES_MAX: usize = 1024;
 
 /// The time that handlers take.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Calls {
     /// When the running section began, by the coarse clock.
-    began: Duration,
+    began: coarsetime::Instant,
     /// The connection whose input is handled.
     reading: Option<Reading>,
     /// For each handler, when its next warning is due.
@@ -44,6 +44,11 @@ struct Reading {
 }
 
 impl Calls {
+    /// No call so far.
+    pub fn new() -> Calls {
+        Calls { began: clock::coarse(), reading: None, hushes: BTreeMap::new() }
+    }
+
     /// Begins a section.
     pub fn begin(&mut self) {
         self.began = clock::coarse();
@@ -53,9 +58,9 @@ impl Calls {
     #[inline]
     fn lap(&mut self) -> Option<Duration> {
         let now = clock::coarse();
-        let took = now.saturating_sub(self.began);
+        let took = now.duration_since(self.began);
         self.began = now;
-        (took > BLOCKED_MAX).then_some(took)
+        (took > BLOCKED_MAX).then(|| took.into())
     }
 
     /// Whether to warn of a handler now: how often it blocked since the last warning.
@@ -186,7 +191,7 @@ mod tests {
 
     #[test]
     fn each_handler_has_warnings_of_its_own() {
-        let mut calls = Calls::default();
+        let mut calls = Calls::new();
         let mut count = |name, now| calls.count(name, Tick(now));
         assert_eq!([count("on_open", 0), count("on_open", 1), count("on_close", 2)], [Some(1), None, Some(1)]);
         assert_eq!(count("on_open", 1000), Some(2));

@@ -5,11 +5,9 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime};
 
-use httpdate::HttpDate;
-use rustix::time::{ClockId, clock_gettime};
-
 use crate::event_loop::Core;
 use crate::tick::Tick;
+use httpdate::HttpDate;
 
 /// The drift of the wall clock from the monotonic clock that the reported times ignore.
 const WALL_DRIFT_MAX: Duration = Duration::from_secs(1);
@@ -22,9 +20,8 @@ pub fn now() -> Instant {
 /// The monotonic clock as of the last tick of the kernel, some milliseconds ago at most. A look at it costs a fraction of one
 /// at the exact clock.
 #[inline]
-pub fn coarse() -> Duration {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+pub fn coarse() -> coarsetime::Instant {
+    coarsetime::Instant::now_without_cache_update()
 }
 
 /// The moment of tick 0.

@@ -42,7 +42,9 @@ impl<A: Application> EventLoop<A> {
         }
         slots.clear();
         self.flushing = slots;
-        self.flush_unwritten(is_whole);
+        if !self.core.table.unwritten.is_empty() {
+            self.flush_unwritten(is_whole);
+        }
         if self.core.table.unwritten.is_empty() {
             self.core.table.end_flush();
         }

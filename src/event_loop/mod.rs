@@ -179,7 +179,7 @@ impl<A: Application> EventLoop<A> {
             inbox,
             signals,
             clock,
-            calls: Calls::default(),
+            calls: Calls::new(),
             buffer: vec![0; budget],
             has_commands: false,
             commands: Vec::new(),
