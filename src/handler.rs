@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::event_loop::TimerId;
 use crate::fd::Fd;
 use crate::message::Message;
-use crate::protocol::intake::{Intake, Piece};
+use crate::protocol::body_mode::{Intake, Piece};
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;

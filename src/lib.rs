@@ -64,7 +64,7 @@
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
 //! floor 0   protocol/          fd   tick   peer   message   limits   histogram      pure functions and values
 //!              frame → decoder → assembler                  RFC 6455: bytes to messages
-//!              http → request, query, intake, body · response · upgrade    RFC 9112: as much of HTTP as an upgrade needs
+//!              http → request, query, body_mode, body · response · upgrade    RFC 9112: as much of HTTP as an upgrade needs
 //! ```
 //!
 //! To read it: [`fd`](Fd), then `protocol/frame.rs` and its neighbours, `connection/mod.rs`, `event_loop/mod.rs`, and the
@@ -154,9 +154,9 @@ pub use crate::histogram::Histogram;
 pub use crate::limits::{Heartbeat, Limits, SlowReader};
 pub use crate::message::{Delivery, IntoPush, Message, Outcome, Push};
 pub use crate::peer::Peer;
+pub use crate::protocol::body_mode::{Intake, Piece};
 pub use crate::protocol::close::CloseCode;
 pub use crate::protocol::error::ProtocolError;
-pub use crate::protocol::intake::{Intake, Piece};
 pub use crate::protocol::origin::{OriginError, Origins};
 pub use crate::protocol::query::QueryError;
 pub use crate::protocol::request::Request;

@@ -13,7 +13,7 @@
 mod arena;
 mod change;
 mod directory;
-mod twin;
+mod model;
 
 use std::{iter, mem};
 
@@ -23,7 +23,7 @@ use directory::{Directory, Keyed};
 
 pub use change::{Change, Departed, SecondLogin};
 #[doc(hidden)]
-pub use twin::fuzz_registry;
+pub use model::fuzz_registry;
 
 /// The longest uid or group name, in bytes of UTF-8. The shortest has one.
 pub const NAME_BYTES_MAX: usize = 128;

@@ -15,7 +15,7 @@ use crate::handler::{Closures, Handler, Notice};
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
 use crate::peer::Peer;
-use crate::protocol::intake::{Intake, Piece};
+use crate::protocol::body_mode::{Intake, Piece};
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;

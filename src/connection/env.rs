@@ -5,7 +5,7 @@ use crate::connection::journal::Journal;
 use crate::connection::queue::{Queue, Queued};
 use crate::limits::{Heartbeat, Limits};
 use crate::protocol::assembler;
-use crate::protocol::held::HeldTotal;
+use crate::protocol::memory::HeldTotal;
 use crate::protocol::origin::Origins;
 use crate::tick::Tick;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::limits::Limits;
+use crate::protocol::body_mode::Intake;
 use crate::protocol::client::frame;
-use crate::protocol::intake::Intake;
 use crate::protocol::origin::Origins;
 use crate::protocol::response::Response;
 use crate::protocol::shared::{FRAME_BYTES, Frame};

@@ -51,7 +51,7 @@ use crate::connection::{Closed, Env, Event, State};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
-use crate::protocol::intake::{Intake, Piece};
+use crate::protocol::body_mode::{Intake, Piece};
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;

@@ -5,15 +5,15 @@
 
 pub mod assembler;
 pub mod body;
+pub mod body_mode;
 pub mod client;
 pub mod close;
 pub mod decoder;
 pub mod error;
 pub mod frame;
-pub mod held;
 pub mod http;
-pub mod intake;
 pub mod mask;
+pub mod memory;
 pub mod message;
 pub mod origin;
 pub mod proxy;

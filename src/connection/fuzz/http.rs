@@ -3,7 +3,7 @@
 use crate::connection::fuzz::reader::Due;
 use crate::connection::fuzz::{Life, Rig, size};
 use crate::connection::{Deferred, Sent};
-use crate::protocol::intake::Intake;
+use crate::protocol::body_mode::Intake;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;

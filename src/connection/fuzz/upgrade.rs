@@ -11,7 +11,7 @@ use crate::connection::{Connection, Env, Event, Queued, State};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
 use crate::peer::Peer;
-use crate::protocol::intake::Intake;
+use crate::protocol::body_mode::Intake;
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
