@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fdpush::Peer;
-use fdpush::bench::{Kind, Opcode, ServerHeader, SharedFrame};
+use fdpush::bench::{Opcode, RequestKind, ServerHeader, SharedFrame};
 use fdpush::bench::{find_head_end, parse_head};
 use tungstenite::Bytes;
 use tungstenite::protocol::frame::{Frame, coding};
@@ -70,7 +70,7 @@ fn upgrade(c: &mut Criterion) {
         parse_head(bytes.as_bytes()[..end].to_vec(), 64, Peer::Unix).expect("a valid head")
     };
     let head = read(HEAD);
-    assert_eq!(head.kind, Kind::Upgrade { accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" });
+    assert_eq!(head.kind, RequestKind::Upgrade { accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" });
     assert_eq!(head.request.query("uid").as_deref(), Some("10010"));
 
     let mut group = c.benchmark_group("upgrade");

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::event_loop::TimerId;
 use crate::fd::Fd;
 use crate::message::Message;
-use crate::protocol::body_mode::{Intake, Piece};
+use crate::protocol::body_mode::{BodyEvent, BodyMode};
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
@@ -64,16 +64,16 @@ pub trait Handler {
 
     /// The head of a plain HTTP request came that announces a body. Here a request can be refused before it is sent, or
     /// its body be taken in pieces, however long it is. By default it is collected.
-    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Intake {
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> BodyMode {
         let _ = (ctx, fd, request);
-        Intake::Whole
+        BodyMode::Collect
     }
 
     /// A piece came of a body that `on_head` wanted in pieces, with the state that it gave. The response is the handler's
     /// to send, at any time from the head on: see [`begin_response`](Context::begin_response). While the client does not
     /// read it, no more of the body is read either.
-    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
-        let _ = (ctx, fd, state, piece);
+    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
+        let _ = (ctx, fd, state, event);
     }
 
     /// A plain HTTP request came, on the same port (Swoole's `request`). `None`: nothing is served there; the client

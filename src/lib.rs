@@ -111,7 +111,7 @@ pub mod fuzz {
 pub mod bench {
     pub use crate::protocol::assembler::{Assembler, AssemblerError, AssemblerPool, Item, take_message};
     pub use crate::protocol::frame::{Opcode, ServerHeader};
-    pub use crate::protocol::http::{Kind, find_head_end, parse_head};
+    pub use crate::protocol::http::{RequestKind, find_head_end, parse_head};
     pub use crate::protocol::mask::unmask;
     pub use crate::protocol::shared::SharedFrame;
     pub use crate::registry::Registry;
@@ -154,7 +154,7 @@ pub use crate::histogram::Histogram;
 pub use crate::limits::{Heartbeat, Limits, SlowReader};
 pub use crate::message::{Delivery, IntoPush, Message, Outcome, Push};
 pub use crate::peer::Peer;
-pub use crate::protocol::body_mode::{Intake, Piece};
+pub use crate::protocol::body_mode::{BodyEvent, BodyMode};
 pub use crate::protocol::close::CloseCode;
 pub use crate::protocol::error::ProtocolError;
 pub use crate::protocol::origin::{OriginError, Origins};

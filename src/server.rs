@@ -15,7 +15,7 @@ use crate::handler::{Closures, Handler, Notice};
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
 use crate::peer::Peer;
-use crate::protocol::body_mode::{Intake, Piece};
+use crate::protocol::body_mode::{BodyEvent, BodyMode};
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
@@ -389,14 +389,14 @@ impl<H: Handler> Application for Adapter<H> {
         handler.on_close(&mut ctx, fd, closed);
     }
 
-    fn head(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Intake {
+    fn head(&mut self, core: &mut Core, fd: Fd, request: &Request) -> BodyMode {
         let (handler, mut ctx) = self.with(core);
         handler.on_head(&mut ctx, fd, request)
     }
 
-    fn body(&mut self, core: &mut Core, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
+    fn body(&mut self, core: &mut Core, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
         let (handler, mut ctx) = self.with(core);
-        handler.on_body(&mut ctx, fd, state, piece);
+        handler.on_body(&mut ctx, fd, state, event);
     }
 
     fn request(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Option<Response> {

@@ -9,7 +9,7 @@ use std::any::Any;
 use common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame_with};
 use common::{Heard, PATIENCE, Raw, TestServer, channel, echo, report_close, serve};
 use fdpush::{
-    By, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Limits, Outcome, Piece, ProtocolError,
+    BodyEvent, BodyMode, By, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Limits, Outcome, ProtocolError,
     Request, Response,
 };
 use tungstenite::Message;
@@ -425,14 +425,14 @@ fn a_panic_in_any_other_callback_ends_at_most_its_own_connection() {
 struct PanicsInBody;
 
 impl Handler for PanicsInBody {
-    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Intake {
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> BodyMode {
         if request.path() == "/begun" {
             assert!(ctx.begin_response(fd, &Response::new(200)).is_queued());
         }
-        Intake::pieces(())
+        BodyMode::stream(())
     }
 
-    fn on_body(&mut self, _: &mut Context<'_>, _: Fd, _: &mut dyn Any, _: Piece<'_>) {
+    fn on_body(&mut self, _: &mut Context<'_>, _: Fd, _: &mut dyn Any, _: BodyEvent<'_>) {
         panic!("on purpose: body");
     }
 }

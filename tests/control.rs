@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::raw::Reply;
 use common::{PATIENCE, Raw, TestServer, serve};
-use fdpush::{Address, Context, Fd, Handler, Intake, Limits, Piece, Request, Response, Server};
+use fdpush::{Address, BodyEvent, BodyMode, Context, Fd, Handler, Limits, Request, Response, Server};
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -17,21 +17,21 @@ const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
 struct Controlled;
 
 impl Handler for Controlled {
-    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> Intake {
-        if request.is_control() { Intake::pieces(0_usize) } else { Response::text(403, "not from there\n").into() }
+    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> BodyMode {
+        if request.is_control() { BodyMode::stream(0_usize) } else { Response::text(403, "not from there\n").into() }
     }
 
-    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
+    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
         let count = state.downcast_mut::<usize>().expect("what on_head gave");
-        match piece {
-            Piece::Bytes(bytes) => {
+        match event {
+            BodyEvent::Data(bytes) => {
                 if *count == 0 {
                     ctx.begin_response(fd, &Response::text(200, ""));
                 }
                 *count += bytes.len();
                 ctx.write_response(fd, bytes);
             }
-            Piece::End => {
+            BodyEvent::End => {
                 ctx.write_response(fd, format!("\n{count} bytes\n").as_bytes());
                 ctx.end_response(fd);
             }
@@ -313,20 +313,20 @@ struct Pausing {
 }
 
 impl Handler for Pausing {
-    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, _: &Request) -> Intake {
-        Intake::pieces(())
+    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, _: &Request) -> BodyMode {
+        BodyMode::stream(())
     }
 
-    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, _: &mut dyn Any, piece: Piece<'_>) {
-        match piece {
-            Piece::Bytes(_) if self.paused.is_none() => {
+    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, _: &mut dyn Any, event: BodyEvent<'_>) {
+        match event {
+            BodyEvent::Data(_) if self.paused.is_none() => {
                 self.told.send("first piece").expect("the test listens");
                 assert!(ctx.pause(fd));
                 self.paused = Some(fd);
                 ctx.after(2 * ctx.limits().body_time_max);
             }
-            Piece::Bytes(_) => self.told.send("next piece").expect("the test listens"),
-            Piece::End => {
+            BodyEvent::Data(_) => self.told.send("next piece").expect("the test listens"),
+            BodyEvent::End => {
                 assert!(!ctx.pause(fd), "nothing more comes");
                 ctx.begin_response(fd, &Response::text(200, ""));
                 ctx.write_response(fd, b"all of it\n");

@@ -5,7 +5,7 @@ use crate::connection::journal::Journal;
 use crate::connection::queue::{Queue, Queued};
 use crate::limits::{Heartbeat, Limits};
 use crate::protocol::assembler;
-use crate::protocol::memory::HeldTotal;
+use crate::protocol::memory::MemoryTotal;
 use crate::protocol::origin::Origins;
 use crate::tick::Tick;
 
@@ -30,7 +30,7 @@ pub struct Env {
     /// The longest queue, in bytes, that a frame was pushed to since this was last asked for.
     pub longest_queue: usize,
     /// Memory of unfinished messages, heads and bodies.
-    pub inbound: HeldTotal,
+    pub inbound: MemoryTotal,
     /// What is counted.
     pub counts: Counts,
     /// What this turn has to send.
@@ -44,7 +44,7 @@ pub struct Env {
 impl Env {
     /// Surroundings at tick 0, with nothing in reserve.
     pub fn new(limits: Limits, heartbeat: Heartbeat, origins: Origins) -> Env {
-        let inbound = HeldTotal::default();
+        let inbound = MemoryTotal::default();
         Env {
             limits,
             heartbeat,

@@ -50,7 +50,7 @@ pub enum Event<'a> {
         bytes: Vec<u8>,
         /// Whether the body is whole.
         is_last: bool,
-        /// What came with `Intake::Pieces`.
+        /// What came with `BodyMode::Stream`.
         state: Box<dyn Any>,
     },
     /// A request for a WebSocket: `accept`, `respond` or

@@ -6,7 +6,7 @@ use std::io::Write;
 use crate::connection::http::{Answer, Awaited, Deferred, Reply, Step};
 use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Opened, Pulse, Refusal, Sent, Stage};
 use crate::fd::Fd;
-use crate::protocol::body_mode::Intake;
+use crate::protocol::body_mode::BodyMode;
 use crate::protocol::http::HttpError;
 use crate::protocol::request::Request;
 use crate::protocol::response::{CONTINUE, Length, Response};
@@ -62,14 +62,14 @@ impl Connection {
     }
 
     /// Does with an announced body what the handler wants.
-    pub fn take_in(&mut self, request: Box<Request>, intake: Intake, env: &mut Env) -> Option<Event<'static>> {
-        let state = match intake {
-            Intake::Refuse(response) => {
+    pub fn take_in(&mut self, request: Box<Request>, mode: BodyMode, env: &mut Env) -> Option<Event<'static>> {
+        let state = match mode {
+            BodyMode::Refuse(response) => {
                 self.respond(response, env);
                 return None;
             }
-            Intake::Whole => None,
-            Intake::Pieces(state) => Some(state),
+            BodyMode::Collect => None,
+            BodyMode::Stream(state) => Some(state),
         };
         let Stage::Http(http) = &mut self.stage else { return None };
         let taken = http.take_in(request, state, env.limits.body_bytes_max);

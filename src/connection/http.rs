@@ -10,8 +10,8 @@ use std::mem;
 use crate::connection::env::Env;
 use crate::peer::Peer;
 use crate::protocol::body::BodyDecoder;
-use crate::protocol::http::{BodyLength, Head, HttpError, Kind, find_head_end, parse_head, skip_empty_lines};
-use crate::protocol::memory::{HeldShare, HeldTotal};
+use crate::protocol::http::{BodyLength, Head, HttpError, RequestKind, find_head_end, parse_head, skip_empty_lines};
+use crate::protocol::memory::{MemoryShare, MemoryTotal};
 use crate::protocol::proxy::parse_proxy_header;
 use crate::protocol::request::Request;
 use crate::tick::Tick;
@@ -31,7 +31,7 @@ pub struct Http {
     is_head: bool,
     phase: Phase,
     /// The memory that unfinished heads and bodies take up, and what was sent ahead.
-    held: HeldShare,
+    memory: MemoryShare,
 }
 
 #[derive(Debug, Default)]
@@ -164,13 +164,13 @@ pub enum Step {
 
 impl Http {
     /// A connection that was just accepted.
-    pub fn new(held: &HeldTotal) -> Http {
-        Http { phase: Phase::Head, held: held.share(), ..Http::default() }
+    pub fn new(memory: &MemoryTotal) -> Http {
+        Http { phase: Phase::Head, memory: memory.share(), ..Http::default() }
     }
 
     /// A connection that was just accepted from a proxy, which sends a PROXY header first.
-    pub fn new_proxied(held: &HeldTotal) -> Http {
-        Http { phase: Phase::Proxy, ..Http::new(held) }
+    pub fn new_proxied(memory: &MemoryTotal) -> Http {
+        Http { phase: Phase::Proxy, ..Http::new(memory) }
     }
 
     /// Keeps `input` until it is its turn.
@@ -189,8 +189,8 @@ impl Http {
 
     /// Memory of what is unfinished or waits, as of the last call of [`recount`](Http::recount).
     #[inline]
-    pub fn held_bytes(&self) -> usize {
-        self.held.bytes()
+    pub fn memory_bytes(&self) -> usize {
+        self.memory.bytes()
     }
 
     /// Counts anew what is unfinished or waits. An emptied buffer that is kept for the next request is not counted.
@@ -201,7 +201,7 @@ impl Http {
             Phase::Idle | Phase::Proxy | Phase::Head | Phase::Asked(_) | Phase::Pieces(_) | Phase::Answer(_) => 0,
         };
         let ahead = if self.is_drained() { 0 } else { self.buf.capacity() };
-        self.held.set(kept + ahead);
+        self.memory.set(kept + ahead);
     }
 
     /// Reads on in what was kept.
@@ -413,16 +413,16 @@ impl Http {
         let knows_chunks = request.version() == 1;
         let mut answer = Answer { keep_alive, head_only: self.is_head, knows_chunks, ..Answer::default() };
         match kind {
-            Kind::Upgrade { accept } => {
+            RequestKind::Upgrade { accept } => {
                 answer.accept = Some(accept);
                 self.phase = Phase::Answer(answer);
                 Ok(Step::Upgrade(Box::new(request)))
             }
-            Kind::Plain { wanted_upgrade } if body == BodyLength::None => {
+            RequestKind::Plain { wanted_upgrade } if body == BodyLength::None => {
                 self.phase = Phase::Answer(answer);
                 Ok(Step::Request { request: Box::new(request), wanted_upgrade })
             }
-            Kind::Plain { wanted_upgrade } => {
+            RequestKind::Plain { wanted_upgrade } => {
                 let announced = Announced { answer, wanted_upgrade, length: body, expects_continue };
                 self.phase = Phase::Asked(Box::new(announced));
                 Ok(Step::Head(Box::new(request)))

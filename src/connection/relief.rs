@@ -182,8 +182,8 @@ impl Connection {
     #[inline]
     pub fn inbound_bytes(&self) -> usize {
         match &self.stage {
-            Stage::Open(Some(unfinished)) | Stage::Closing(Some(unfinished)) => unfinished.held_bytes(),
-            Stage::Http(http) => http.held_bytes(),
+            Stage::Open(Some(unfinished)) | Stage::Closing(Some(unfinished)) => unfinished.memory_bytes(),
+            Stage::Http(http) => http.memory_bytes(),
             _ => 0,
         }
     }

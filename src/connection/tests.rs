@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::limits::Limits;
-use crate::protocol::body_mode::Intake;
+use crate::protocol::body_mode::BodyMode;
 use crate::protocol::client::frame;
 use crate::protocol::origin::Origins;
 use crate::protocol::response::Response;
@@ -24,7 +24,7 @@ struct Rig {
     connection: Connection,
     env: Env,
     /// What the next announced body is taken in as; `None`: whole.
-    intake: Option<Intake>,
+    mode: Option<BodyMode>,
     /// What came of bodies in pieces.
     pieces: Vec<u8>,
 }
@@ -32,7 +32,7 @@ struct Rig {
 impl Rig {
     fn new(limits: Limits) -> Rig {
         let env = Env::new(limits, Heartbeat::Off, Origins::Same);
-        Rig { connection: Connection::new(Peer::Unix, &env), env, intake: None, pieces: Vec::new() }
+        Rig { connection: Connection::new(Peer::Unix, &env), env, mode: None, pieces: Vec::new() }
     }
 
     /// An open WebSocket whose 101 is read already.
@@ -57,7 +57,7 @@ impl Rig {
         self.connection.handle_received(input.len(), &mut self.env);
         while let Some(event) = next_event(&mut self.connection, &mut input, &mut self.env) {
             // That a body is announced is only of interest where it is not just collected.
-            if self.intake.is_some() || !matches!(event, Event::Head(_)) {
+            if self.mode.is_some() || !matches!(event, Event::Head(_)) {
                 told.push(tell(&event));
             }
             match event {
@@ -66,8 +66,8 @@ impl Rig {
                     self.connection.respond(Response::new(200).body(body), &mut self.env);
                 }
                 Event::Head(request) => {
-                    let intake = self.intake.take().unwrap_or(Intake::Whole);
-                    self.connection.take_in(request, intake, &mut self.env);
+                    let mode = self.mode.take().unwrap_or(BodyMode::Collect);
+                    self.connection.take_in(request, mode, &mut self.env);
                 }
                 Event::Piece { bytes, is_last, state } => {
                     self.pieces.extend(bytes);

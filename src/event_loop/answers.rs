@@ -6,7 +6,7 @@ use std::fmt;
 use crate::connection::Deferred;
 use crate::event_loop::{Application, EventLoop};
 use crate::fd::Fd;
-use crate::protocol::body_mode::{Intake, Piece};
+use crate::protocol::body_mode::{BodyEvent, BodyMode};
 use crate::protocol::http::HttpError;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
@@ -16,12 +16,12 @@ use crate::registry::{Change, is_name};
 impl<A: Application> EventLoop<A> {
     /// Asks what is to become of a body that was announced.
     pub(super) fn take_in(&mut self, fd: Fd, request: Box<Request>) {
-        let mut intake = None;
-        self.call("on_head", Some(fd), |application, core| intake = Some(application.head(core, fd, &request)));
-        let intake = intake.unwrap_or_else(|| Intake::Refuse(self.internal_error(fd)));
+        let mut mode = None;
+        self.call("on_head", Some(fd), |application, core| mode = Some(application.head(core, fd, &request)));
+        let mode = mode.unwrap_or_else(|| BodyMode::Refuse(self.internal_error(fd)));
         let Some(slot) = self.core.table.slot_of(fd) else { return };
         if let Some((entry, env)) = self.core.table.get_mut(slot) {
-            let end = entry.connection.take_in(request, intake, env);
+            let end = entry.connection.take_in(request, mode, env);
             self.core.record_end(slot, end);
         }
     }
@@ -31,10 +31,10 @@ impl<A: Application> EventLoop<A> {
         let mut is_done = false;
         self.call("on_body", Some(fd), |application, core| {
             if !bytes.is_empty() {
-                application.body(core, fd, &mut *state, Piece::Bytes(bytes));
+                application.body(core, fd, &mut *state, BodyEvent::Data(bytes));
             }
             if is_last {
-                application.body(core, fd, &mut *state, Piece::End);
+                application.body(core, fd, &mut *state, BodyEvent::End);
             }
             is_done = true;
         });

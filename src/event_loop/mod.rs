@@ -51,7 +51,7 @@ use crate::connection::{Closed, Env, Event, State};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
-use crate::protocol::body_mode::{Intake, Piece};
+use crate::protocol::body_mode::{BodyEvent, BodyMode};
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
@@ -89,8 +89,8 @@ pub trait Application {
     fn pong(&mut self, core: &mut Core, fd: Fd, payload: &[u8]);
     fn closed(&mut self, core: &mut Core, fd: Fd, closed: &Closed);
     /// A head that announces a body.
-    fn head(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Intake;
-    fn body(&mut self, core: &mut Core, fd: Fd, state: &mut dyn Any, piece: Piece<'_>);
+    fn head(&mut self, core: &mut Core, fd: Fd, request: &Request) -> BodyMode;
+    fn body(&mut self, core: &mut Core, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>);
     /// `None`: the application answers no plain HTTP.
     fn request(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Option<Response>;
     fn timer(&mut self, core: &mut Core, timer: TimerId);

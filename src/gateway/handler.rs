@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use fdpush::{
-    Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Intake, Limits, Message, Notice, Piece, Request,
+    BodyEvent, BodyMode, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Limits, Message, Notice, Request,
     Response, TimerId, Upgrade,
 };
 
@@ -398,7 +398,7 @@ impl Handler for Gateway {
         self.roster.handle_close(ctx, fd, closed);
     }
 
-    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Intake {
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> BodyMode {
         match request.is_control() {
             true => self.api.take_in(ctx, fd, request, &self.metrics),
             // Nothing that is served to clients has a body.
@@ -406,9 +406,9 @@ impl Handler for Gateway {
         }
     }
 
-    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, piece: Piece<'_>) {
+    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
         let Gateway { api, roster, publisher, metrics, .. } = self;
-        api.handle_piece(ctx, fd, state, piece, &mut Parts { roster, publisher, metrics });
+        api.handle_piece(ctx, fd, state, event, &mut Parts { roster, publisher, metrics });
     }
 
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {

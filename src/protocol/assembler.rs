@@ -1,4 +1,4 @@
-//! The message assembler: joins pieces of frames into messages (RFC 6455 sections 5.4 and 5.6).
+//! The message assembler: joins the parts of frames into messages (RFC 6455 sections 5.4 and 5.6).
 //!
 //! Nearly all messages are complete in the input. They are returned as borrowed slices of it. Only the start of an
 //! unfinished message is copied, into an `Assembler` that exists as long as that message does. An idle connection has
@@ -8,11 +8,11 @@ use std::borrow::Cow;
 use std::collections::TryReserveError;
 use std::mem;
 
-use crate::protocol::decoder::{Decoder, Ends, Piece, advance};
+use crate::protocol::decoder::{Decoder, Ends, PayloadPart, advance};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{Header, Opcode};
 use crate::protocol::mask::unmask;
-use crate::protocol::memory::{HeldShare, HeldTotal};
+use crate::protocol::memory::{MemoryShare, MemoryTotal};
 use crate::protocol::message::Message;
 use crate::protocol::utf8::{self, Utf8Stream};
 use crate::tick::Tick;
@@ -56,7 +56,7 @@ pub struct Assembler {
     /// The arrival time of the first byte.
     started: Tick,
     /// The memory of an unfinished message, with this struct.
-    held: HeldShare,
+    memory: MemoryShare,
 }
 
 /// A pool of unused assemblers.
@@ -67,7 +67,7 @@ pub struct AssemblerPool {
     #[expect(clippy::vec_box, reason = "the box moves to the connection")]
     boxes: Vec<Box<Assembler>>,
     /// The memory of all assemblers in use.
-    held: HeldTotal,
+    memory: MemoryTotal,
 }
 
 /// An error that ends the connection.
@@ -96,7 +96,7 @@ const POOLED_MAX: usize = 64;
 
 /// The longest character in bytes.
 ///
-/// One that began in an earlier piece may be completed by the next.
+/// A character that began in an earlier part may be completed by the next.
 const UTF8_BYTES_MAX: usize = 4;
 
 impl AssemblerPool {
@@ -105,18 +105,18 @@ impl AssemblerPool {
         AssemblerPool::default()
     }
 
-    /// Creates an empty pool whose assemblers are counted in `held`.
-    pub fn counted_in(held: &HeldTotal) -> AssemblerPool {
-        AssemblerPool { boxes: Vec::new(), held: held.clone() }
+    /// Creates an empty pool whose assemblers are counted in `memory`.
+    pub fn counted_in(memory: &MemoryTotal) -> AssemblerPool {
+        AssemblerPool { boxes: Vec::new(), memory: memory.clone() }
     }
 
     fn take(&mut self) -> Box<Assembler> {
-        self.boxes.pop().unwrap_or_else(|| Box::new(Assembler { held: self.held.share(), ..Assembler::default() }))
+        self.boxes.pop().unwrap_or_else(|| Box::new(Assembler { memory: self.memory.share(), ..Assembler::default() }))
     }
 
     fn give(&mut self, mut done: Box<Assembler>) {
         if self.boxes.len() < POOLED_MAX {
-            done.held.set(0);
+            done.memory.set(0);
             self.boxes.push(done);
         }
     }
@@ -156,7 +156,7 @@ impl Assembler {
         });
         let item = assembler.assemble(input, message_bytes_max)?;
         if !assembler.decoder.is_idle() {
-            assembler.held.set(assembler.memory());
+            assembler.memory.set(assembler.allocated_bytes());
         } else if let Some(done) = unfinished.take() {
             pool.give(done);
         }
@@ -167,11 +167,11 @@ impl Assembler {
     ///
     /// The value is that of the last call of [`next`](Assembler::next).
     #[inline]
-    pub fn held_bytes(&self) -> usize {
-        self.held.bytes()
+    pub fn memory_bytes(&self) -> usize {
+        self.memory.bytes()
     }
 
-    fn memory(&self) -> usize {
+    fn allocated_bytes(&self) -> usize {
         size_of::<Assembler>() + self.text.capacity() + self.binary.capacity() + self.control.capacity()
     }
 
@@ -185,36 +185,36 @@ impl Assembler {
         input: &mut &'a mut [u8],
         message_bytes_max: u64,
     ) -> Result<Option<Item<'a>>, AssemblerError> {
-        while let Some(piece) = self.decoder.decode(input, message_bytes_max)? {
-            if let Some(item) = self.add(piece)? {
+        while let Some(part) = self.decoder.decode(input, message_bytes_max)? {
+            if let Some(item) = self.add(part)? {
                 return Ok(Some(item));
             }
         }
         Ok(None)
     }
 
-    fn add(&mut self, piece: Piece<'_>) -> Result<Option<Item<'static>>, AssemblerError> {
-        let is_whole = piece.ends == Ends::Message;
-        match piece.opcode {
+    fn add(&mut self, part: PayloadPart<'_>) -> Result<Option<Item<'static>>, AssemblerError> {
+        let is_whole = part.ends == Ends::Message;
+        match part.opcode {
             Opcode::Text => {
-                self.text.try_reserve(piece.payload.len() + UTF8_BYTES_MAX)?;
-                self.utf8.push(piece.payload, &mut self.text).map_err(|_| ProtocolError::TextNotUtf8)?;
+                self.text.try_reserve(part.payload.len() + UTF8_BYTES_MAX)?;
+                self.utf8.push(part.payload, &mut self.text).map_err(|_| ProtocolError::TextNotUtf8)?;
                 if is_whole {
                     self.utf8.finish().map_err(|_| ProtocolError::TextNotUtf8)?;
                     return Ok(Some(Item::Text(Cow::Owned(mem::take(&mut self.text)))));
                 }
             }
             Opcode::Binary | Opcode::Continuation => {
-                self.binary.try_reserve(piece.payload.len())?;
-                self.binary.extend_from_slice(piece.payload);
+                self.binary.try_reserve(part.payload.len())?;
+                self.binary.extend_from_slice(part.payload);
                 if is_whole {
                     return Ok(Some(Item::Binary(Cow::Owned(mem::take(&mut self.binary)))));
                 }
             }
             Opcode::Ping | Opcode::Pong | Opcode::Close => {
-                self.control.extend_from_slice(piece.payload);
+                self.control.extend_from_slice(part.payload);
                 if is_whole {
-                    return Ok(Some(control_item(piece.opcode, Cow::Owned(mem::take(&mut self.control)))));
+                    return Ok(Some(control_item(part.opcode, Cow::Owned(mem::take(&mut self.control)))));
                 }
             }
         }
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn memory_is_counted_until_the_message_is_finished_or_dropped() {
-        let total = HeldTotal::default();
+        let total = MemoryTotal::default();
         let mut pool = AssemblerPool::counted_in(&total);
         let bytes = frame(true, Opcode::Binary, &[5; 5000]);
         for is_finished in [true, false] {
@@ -414,9 +414,9 @@ mod tests {
             let (mut input, mut rest) = bytes.split_at_mut(4000);
             let item = Assembler::next(&mut unfinished, &mut input, 1 << 20, Tick(0), &mut pool);
             assert_eq!(item, Ok(None));
-            let held = unfinished.as_ref().map_or(0, |unfinished| unfinished.held_bytes());
-            assert!((4000..8192 + 400).contains(&held), "{held}");
-            assert_eq!(total.bytes(), held);
+            let memory = unfinished.as_ref().map_or(0, |unfinished| unfinished.memory_bytes());
+            assert!((4000..8192 + 400).contains(&memory), "{memory}");
+            assert_eq!(total.bytes(), memory);
             if is_finished {
                 let item = Assembler::next(&mut unfinished, &mut rest, 1 << 20, Tick(0), &mut pool);
                 assert!(matches!(item, Ok(Some(_))));

@@ -20,16 +20,16 @@ const SIZE_DIGITS_MAX: u8 = 16;
 /// Decodes one request body.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
-    state: State,
+    position: Position,
     /// The bytes by which the body may still grow.
     bytes_left: u64,
     /// The remaining bytes for chunk extensions and trailers.
     extras_left: u32,
 }
 
-/// The syntax element of the next byte.
+/// The position in the syntax of a body: the element that the next byte belongs to.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-enum State {
+enum Position {
     /// In a body of known length: the remaining bytes, at least one.
     Sized(u64),
     /// The digits of a chunk size.
@@ -65,13 +65,13 @@ impl BodyDecoder {
     /// [`HttpError::BodyTooLarge`] if the length is known and exceeds `bytes_max`.
     pub fn new(length: BodyLength, bytes_max: usize) -> Result<BodyDecoder, HttpError> {
         let bytes_left = bytes_max as u64;
-        let state = match length {
-            BodyLength::None | BodyLength::Length(0) => State::Done,
+        let position = match length {
+            BodyLength::None | BodyLength::Length(0) => Position::Done,
             BodyLength::Length(bytes) if bytes > bytes_left => return Err(HttpError::BodyTooLarge),
-            BodyLength::Length(bytes) => State::Sized(bytes),
-            BodyLength::Chunked => State::Size { size: 0, digits: 0 },
+            BodyLength::Length(bytes) => Position::Sized(bytes),
+            BodyLength::Chunked => Position::Size { size: 0, digits: 0 },
         };
-        Ok(BodyDecoder { state, bytes_left, extras_left: EXTRAS_BYTES_MAX })
+        Ok(BodyDecoder { position, bytes_left, extras_left: EXTRAS_BYTES_MAX })
     }
 
     /// Moves content of the body from `input` to `out`.
@@ -83,19 +83,19 @@ impl BodyDecoder {
     /// rest of `input`.
     pub fn decode(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, HttpError> {
         loop {
-            match self.state {
-                State::Done => return Ok(true),
-                State::Sized(left) => match take(left, input, out)? {
-                    0 => self.state = State::Done,
+            match self.position {
+                Position::Done => return Ok(true),
+                Position::Sized(left) => match take(left, input, out)? {
+                    0 => self.position = Position::Done,
                     left => {
-                        self.state = State::Sized(left);
+                        self.position = Position::Sized(left);
                         return Ok(false);
                     }
                 },
-                State::Data(left) => match take(left, input, out)? {
-                    0 => self.state = State::DataCr,
+                Position::Data(left) => match take(left, input, out)? {
+                    0 => self.position = Position::DataCr,
                     left => {
-                        self.state = State::Data(left);
+                        self.position = Position::Data(left);
                         return Ok(false);
                     }
                 },
@@ -104,16 +104,16 @@ impl BodyDecoder {
                         return Ok(false);
                     };
                     *input = rest;
-                    self.state = self.step(byte)?;
+                    self.position = self.step(byte)?;
                 }
             }
         }
     }
 
-    /// Returns the state after one byte of framing.
-    fn step(&mut self, byte: u8) -> Result<State, HttpError> {
-        use State::*;
-        match (self.state, byte) {
+    /// Returns the position after one byte of framing.
+    fn step(&mut self, byte: u8) -> Result<Position, HttpError> {
+        use Position::*;
+        match (self.position, byte) {
             (Size { size, digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 if digits == SIZE_DIGITS_MAX {
                     return Err(HttpError::ChunkSize);

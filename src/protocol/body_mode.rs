@@ -1,45 +1,50 @@
-//! Options for a request body: collect it, stream it, or refuse it before it is sent.
+//! The processing of a request body: collected, streamed, or refused.
 
 use std::any::Any;
 
 use super::response::Response;
 
 /// A handler's decision about the body of a plain request.
+///
+/// [`Handler::on_head`](crate::Handler::on_head) returns it, before the body is received.
 #[derive(Debug)]
-pub enum Intake {
-    /// Collect the whole body, then call [`on_request`](crate::Handler::on_request).
+pub enum BodyMode {
+    /// Collects the whole body, then calls [`on_request`](crate::Handler::on_request).
     ///
-    /// The limit is [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
-    Whole,
-    /// Pass the body in pieces to [`on_body`](crate::Handler::on_body), with this state.
+    /// A body over [`Limits::body_bytes_max`](crate::Limits::body_bytes_max) is refused with status 413.
+    Collect,
+    /// Passes the body to [`on_body`](crate::Handler::on_body) as it arrives, with this state.
     ///
     /// The total length is not limited. The state belongs to the handler. It is dropped at the end of the body or of
     /// the connection.
-    Pieces(Box<dyn Any>),
-    /// Refuse the body: send this response and close the connection.
+    Stream(Box<dyn Any>),
+    /// Refuses the body: sends this response and closes the connection.
     ///
-    /// The connection must close, because the body may already be on its way.
+    /// The connection must close, because the client may already be sending the body.
     Refuse(Response),
 }
 
-/// A part of a request body.
+/// An event of a streamed request body.
+///
+/// A body of `n` bytes is any number of [`Data`](BodyEvent::Data) events with `n` bytes in total, then one
+/// [`End`](BodyEvent::End). The framing of chunked bodies (RFC 9112 section 7.1) is removed.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Piece<'a> {
+pub enum BodyEvent<'a> {
     /// The next bytes, at least one.
-    Bytes(&'a [u8]),
+    Data(&'a [u8]),
     /// The end of the body.
     End,
 }
 
-impl Intake {
-    /// Creates an [`Intake::Pieces`] with this state.
-    pub fn pieces(state: impl Any) -> Intake {
-        Intake::Pieces(Box::new(state))
+impl BodyMode {
+    /// Creates a [`BodyMode::Stream`] with this state.
+    pub fn stream(state: impl Any) -> BodyMode {
+        BodyMode::Stream(Box::new(state))
     }
 }
 
-impl From<Response> for Intake {
-    fn from(response: Response) -> Intake {
-        Intake::Refuse(response)
+impl From<Response> for BodyMode {
+    fn from(response: Response) -> BodyMode {
+        BodyMode::Refuse(response)
     }
 }

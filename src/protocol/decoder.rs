@@ -1,4 +1,4 @@
-//! The frame decoder: splits a client's byte stream into pieces of payload (RFC 6455 sections 5.2 to 5.5).
+//! The frame decoder: splits a client's byte stream into parts of payload (RFC 6455 sections 5.2 to 5.5).
 //!
 //! The decoder unmasks in place and returns borrowed slices. It keeps no payload: between two reads it holds at most
 //! the 13 bytes of an incomplete header and a few numbers. The frames are the same for every division of the stream
@@ -12,7 +12,7 @@ use crate::protocol::mask::unmask;
 
 /// A slice of unmasked payload from one frame.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Piece<'a> {
+pub struct PayloadPart<'a> {
     /// The opcode of the message.
     ///
     /// A continuation frame has the opcode of the first fragment, never `Continuation`.
@@ -23,7 +23,7 @@ pub struct Piece<'a> {
     pub ends: Ends,
 }
 
-/// The unit that ends after a piece.
+/// The unit that ends after a part.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Ends {
     /// None: the frame continues.
@@ -59,7 +59,7 @@ struct Frame {
 }
 
 impl Decoder {
-    /// Decodes the next piece and advances `input` past it.
+    /// Decodes the next part and advances `input` past it.
     ///
     /// Returns `None` once `input` is used up. `message_bytes_max` limits the payload of a message with all its
     /// fragments.
@@ -70,7 +70,7 @@ impl Decoder {
         &mut self,
         input: &mut &'a mut [u8],
         message_bytes_max: u64,
-    ) -> Result<Option<Piece<'a>>, ProtocolError> {
+    ) -> Result<Option<PayloadPart<'a>>, ProtocolError> {
         if self.frame.is_none() {
             let Some(header) = self.read_header(input)? else { return Ok(None) };
             self.begin_frame(header, message_bytes_max)?;
@@ -118,7 +118,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn read_payload<'a>(&mut self, input: &mut &'a mut [u8]) -> Option<Piece<'a>> {
+    fn read_payload<'a>(&mut self, input: &mut &'a mut [u8]) -> Option<PayloadPart<'a>> {
         let frame = self.frame.as_mut()?;
         let Header { opcode, fin, mask, payload_bytes, .. } = frame.header;
         let left = payload_bytes - frame.decoded;
@@ -142,7 +142,7 @@ impl Decoder {
             self.message = None;
             self.message_bytes = 0;
         }
-        Some(Piece { opcode, payload, ends })
+        Some(PayloadPart { opcode, payload, ends })
     }
 }
 
@@ -172,14 +172,14 @@ mod tests {
             let mut input = &mut part[..];
             loop {
                 match decoder.decode(&mut input, max) {
-                    Ok(Some(piece)) => {
+                    Ok(Some(part)) => {
                         if !unfinished {
-                            frames.push((piece.opcode, Vec::new(), Ends::Nothing));
+                            frames.push((part.opcode, Vec::new(), Ends::Nothing));
                         }
                         let last = frames.last_mut().expect("just pushed");
-                        last.1.extend_from_slice(piece.payload);
-                        last.2 = piece.ends;
-                        unfinished = piece.ends == Ends::Nothing;
+                        last.1.extend_from_slice(part.payload);
+                        last.2 = part.ends;
+                        unfinished = part.ends == Ends::Nothing;
                     }
                     Ok(None) => break,
                     Err(error) => return (frames, Some(error)),

@@ -13,7 +13,7 @@ use super::origin::Authority;
 use super::query::decode_path;
 use super::request::{Layout, Request};
 use super::response::Response;
-use super::target::{self, Target};
+use super::target::{self, RequestTarget};
 use super::token::{is_token_byte, list_elements};
 use super::upgrade::accept_key;
 use crate::peer::Peer;
@@ -120,7 +120,7 @@ pub struct Head {
     /// The request, without its body.
     pub request: Request,
     /// The type of the request: upgrade or plain HTTP.
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// The length of the body after the head.
     pub body: BodyLength,
     /// Whether another request may follow on this connection (RFC 9112 section 9.3).
@@ -133,7 +133,7 @@ pub struct Head {
 
 /// The type of a request.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum RequestKind {
     /// A valid upgrade to WebSocket (RFC 6455 section 4.2.1).
     Upgrade {
         /// The value of `Sec-WebSocket-Accept`.
@@ -279,14 +279,14 @@ pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HttpError::RequestLine);
     };
-    let form = Target::parse(method, target).ok_or(HttpError::Target)?;
-    if form == Target::Origin && decode_path(target.split('?').next().unwrap_or_default()).is_err() {
+    let form = RequestTarget::parse(method, target).ok_or(HttpError::Target)?;
+    if form == RequestTarget::Origin && decode_path(target.split('?').next().unwrap_or_default()).is_err() {
         return Err(HttpError::Path);
     }
     let fields = Fields::gather(parsed.headers);
     // RFC 9112 section 3.2: an invalid `Host` is an error even if a target in absolute-form replaces it.
     fields.check_host(version)?;
-    if let Target::Absolute(absolute) = form {
+    if let RequestTarget::Absolute(absolute) = form {
         let rewritten = absolute.rewrite(method, version, parsed.headers);
         // An HTTP/1.0 request without `Host` has one line more after the rewrite.
         return parse_head(rewritten, headers_max.saturating_add(1), peer);
@@ -461,10 +461,10 @@ impl<'a> Fields<'a> {
     }
 
     /// Checks whether the request is a valid upgrade (RFC 6455 section 4.2.1).
-    fn kind(&self, method: &str, version: u8, body: BodyLength) -> Result<Kind, HttpError> {
+    fn kind(&self, method: &str, version: u8, body: BodyLength) -> Result<RequestKind, HttpError> {
         if !(self.upgrade && self.websocket) {
             let wanted_upgrade = self.websocket || !matches!(self.key, Single::Missing);
-            return Ok(Kind::Plain { wanted_upgrade });
+            return Ok(RequestKind::Plain { wanted_upgrade });
         }
         if method != "GET" {
             return Err(HttpError::UpgradeMethod);
@@ -484,7 +484,7 @@ impl<'a> Fields<'a> {
         if body != BodyLength::None {
             return Err(HttpError::UpgradeBody);
         }
-        Ok(Kind::Upgrade { accept })
+        Ok(RequestKind::Upgrade { accept })
     }
 }
 
@@ -569,7 +569,7 @@ pub fn fuzz_head(data: &[u8]) {
     let is_options = request.method() == "OPTIONS" && request.target() == "*";
     // One more than 64: an HTTP/1.0 request with a target in absolute-form and without `Host` gets one.
     assert!((request.target().starts_with('/') || is_options) && request.headers().len() <= 65);
-    assert!(!matches!(head.kind, Kind::Upgrade { .. }) || request.version() == 1);
+    assert!(!matches!(head.kind, RequestKind::Upgrade { .. }) || request.version() == 1);
 
     // The same request in absolute-form is equivalent, with the host of its target.
     let absolute = format!("HTTP://[::1]:8080{}", request.target().trim_start_matches('*'));

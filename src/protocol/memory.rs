@@ -9,9 +9,9 @@ use std::rc::Rc;
 ///
 /// A clone refers to the same sum.
 #[derive(Clone, Debug, Default)]
-pub struct HeldTotal(Rc<Cell<usize>>);
+pub struct MemoryTotal(Rc<Cell<usize>>);
 
-impl HeldTotal {
+impl MemoryTotal {
     /// Returns the bytes of all shares.
     #[inline]
     pub fn bytes(&self) -> usize {
@@ -19,19 +19,19 @@ impl HeldTotal {
     }
 
     /// Creates a share of 0 bytes.
-    pub fn share(&self) -> HeldShare {
-        HeldShare { total: self.clone(), bytes: 0 }
+    pub fn share(&self) -> MemoryShare {
+        MemoryShare { total: self.clone(), bytes: 0 }
     }
 }
 
 /// The memory of one owner.
 #[derive(Debug, Default)]
-pub struct HeldShare {
-    total: HeldTotal,
+pub struct MemoryShare {
+    total: MemoryTotal,
     bytes: usize,
 }
 
-impl HeldShare {
+impl MemoryShare {
     /// Returns the bytes of this share.
     #[inline]
     pub fn bytes(&self) -> usize {
@@ -46,7 +46,7 @@ impl HeldShare {
     }
 }
 
-impl Drop for HeldShare {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
         self.set(0);
     }
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_dropped_share_returns_its_bytes() {
-        let total = HeldTotal::default();
+        let total = MemoryTotal::default();
         let (mut one, mut other) = (total.share(), total.share());
         one.set(10);
         other.set(5);

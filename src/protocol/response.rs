@@ -37,7 +37,7 @@ pub struct Response {
     status: u16,
     /// Set by the constructor, cleared by a `Content-Type` header.
     content_type: Option<&'static str>,
-    fields: Fields,
+    lines: HeaderLines,
     body: Cow<'static, [u8]>,
     closes: bool,
     /// Whether an `Upgrade` header is set, which `Connection` has to name.
@@ -56,8 +56,8 @@ pub(crate) enum Length {
 
 /// Encoded header lines, and the first mistake in writing them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fields {
-    lines: Vec<u8>,
+pub(super) struct HeaderLines {
+    bytes: Vec<u8>,
     fault: Option<String>,
 }
 
@@ -70,14 +70,14 @@ impl Response {
     /// The status must be 200 to 599.
     #[must_use]
     pub fn new(status: u16) -> Response {
-        let mut fields = Fields::default();
+        let mut lines = HeaderLines::default();
         if !(200..=599).contains(&status) {
-            fields.set_fault(|| format!("status {status} is not within 200 to 599"));
+            lines.set_fault(|| format!("status {status} is not within 200 to 599"));
         }
         Response {
             status,
             content_type: None,
-            fields,
+            lines,
             body: Cow::Borrowed(b""),
             closes: false,
             upgrades: false,
@@ -125,7 +125,7 @@ impl Response {
     pub fn later() -> Response {
         let mut response = Response::new(500);
         response.is_later = true;
-        response.fields.set_fault(|| "Response::later is allowed in on_request only".to_owned());
+        response.lines.set_fault(|| "Response::later is allowed in on_request only".to_owned());
         response
     }
 
@@ -137,14 +137,14 @@ impl Response {
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Response {
         if OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-            self.fields.set_fault(|| format!("header {name} is written by the server"));
+            self.lines.set_fault(|| format!("header {name} is written by the server"));
             return self;
         }
         if name.eq_ignore_ascii_case("content-type") {
             self.content_type = None;
         }
         self.upgrades |= name.eq_ignore_ascii_case("upgrade");
-        self.fields.add(name, value.as_ref());
+        self.lines.add(name, value.as_ref());
         self
     }
 
@@ -203,7 +203,7 @@ impl Response {
     ///
     /// With one it is sent as a 500.
     pub(crate) fn fault(&self) -> Option<&str> {
-        self.fields.fault()
+        self.lines.fault()
     }
 
     /// Returns this response, or a 500 if it has a fault.
@@ -222,7 +222,7 @@ impl Response {
     pub(crate) fn encode(&self, out: &mut Vec<u8>, date: &str, keep_alive: bool, head_only: bool) {
         debug_assert_eq!(self.fault(), None);
         let body: &[u8] = if self.has_no_body() { b"" } else { &self.body };
-        out.reserve(HEAD_BYTES + self.fields.lines.len() + body.len());
+        out.reserve(HEAD_BYTES + self.lines.bytes.len() + body.len());
         self.encode_head(out, date, Length::Known(body.len()), keep_alive);
         if !head_only {
             out.extend_from_slice(body);
@@ -242,7 +242,7 @@ impl Response {
         if let Some(content_type) = self.content_type {
             push(out, ["Content-Type: ", content_type, "\r\n"]);
         }
-        self.fields.encode(out);
+        self.lines.encode(out);
         match length {
             // 204 and 304 have no Content-Length (RFC 9110 section 8.6).
             Length::Known(_) if matches!(self.status, 204 | 304) => {}
@@ -271,7 +271,7 @@ impl Response {
     }
 }
 
-impl Fields {
+impl HeaderLines {
     /// Adds a line, or records a fault.
     pub(super) fn add(&mut self, name: &str, value: &[u8]) {
         if !token::is_token(name.as_bytes()) {
@@ -281,11 +281,11 @@ impl Fields {
             return self.set_fault(|| format!("header {name} has a control character in its value"));
         }
         // Capacity for one or two lines more than most responses add.
-        self.lines.reserve(128.max(name.len() + value.len() + 4));
-        self.lines.extend_from_slice(name.as_bytes());
-        self.lines.extend_from_slice(b": ");
-        self.lines.extend_from_slice(value);
-        self.lines.extend_from_slice(b"\r\n");
+        self.bytes.reserve(128.max(name.len() + value.len() + 4));
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(b": ");
+        self.bytes.extend_from_slice(value);
+        self.bytes.extend_from_slice(b"\r\n");
     }
 
     /// Records a fault, unless one is recorded already.
@@ -298,7 +298,7 @@ impl Fields {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.lines);
+        out.extend_from_slice(&self.bytes);
     }
 }
 
@@ -320,10 +320,10 @@ fn code(status: u16) -> &'static str {
     }
 }
 
-/// Appends the pieces to `out`.
-pub(super) fn push<const N: usize>(out: &mut Vec<u8>, pieces: [&str; N]) {
-    for piece in pieces {
-        out.extend_from_slice(piece.as_bytes());
+/// Appends texts to `out`.
+pub(super) fn push<const N: usize>(out: &mut Vec<u8>, texts: [&str; N]) {
+    for text in texts {
+        out.extend_from_slice(text.as_bytes());
     }
 }
 

@@ -10,7 +10,7 @@ use super::origin::Authority;
 
 /// A target in a supported form.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(super) enum Target<'a> {
+pub(super) enum RequestTarget<'a> {
     /// `/path?query` (section 3.2.1), or `*` with OPTIONS for the whole server (section 3.2.4).
     Origin,
     /// `http://host[:port]/path?query` (section 3.2.2).
@@ -27,14 +27,14 @@ pub(super) struct Absolute<'a> {
     is_options: bool,
 }
 
-impl<'a> Target<'a> {
+impl<'a> RequestTarget<'a> {
     /// Parses a target.
     ///
     /// Returns `None` if its form is not supported, or if it has a control character, a space or a fragment.
     ///
     /// RFC 3986 allows only ASCII. Raw non-ASCII bytes are accepted, as nginx does: browsers never send them, other
     /// clients do, and a proxy in front forwards them. They are equivalent to their percent-encoded form.
-    pub(super) fn parse(method: &str, target: &'a str) -> Option<Target<'a>> {
+    pub(super) fn parse(method: &str, target: &'a str) -> Option<RequestTarget<'a>> {
         if !target.bytes().all(|byte| (byte.is_ascii_graphic() && byte != b'#') || !byte.is_ascii()) {
             return None;
         }
@@ -43,7 +43,7 @@ impl<'a> Target<'a> {
             return None;
         }
         if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
-            return Some(Target::Origin);
+            return Some(RequestTarget::Origin);
         }
         let (scheme, rest) = target.split_once("://")?;
         // RFC 6455 section 4.1 requires clients to write http instead of ws here. Some write ws; it is equivalent.
@@ -53,7 +53,7 @@ impl<'a> Target<'a> {
         let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         // An authority with a user part is not accepted, as RFC 9110 section 4.2.4 demands.
         Authority::parse(authority.as_bytes())?;
-        Some(Target::Absolute(Absolute { authority, rest, is_options: method == "OPTIONS" }))
+        Some(RequestTarget::Absolute(Absolute { authority, rest, is_options: method == "OPTIONS" }))
     }
 }
 
@@ -157,7 +157,7 @@ mod tests {
     ///
     /// Returns the target in origin-form and the host.
     fn rewritten(method: &str, target: &str) -> Option<(String, String)> {
-        let Some(Target::Absolute(absolute)) = Target::parse(method, target) else { return None };
+        let Some(RequestTarget::Absolute(absolute)) = RequestTarget::parse(method, target) else { return None };
         let headers = [
             httparse::Header { name: "hOST", value: b"other.example" },
             httparse::Header { name: "X", value: b"\xe9 y" },
@@ -230,11 +230,11 @@ mod tests {
             ("GET", "http+unix://a/"),
             ("GET", " http://a/"),
         ] {
-            assert_eq!(Target::parse(method, target), None, "{method} {target}");
+            assert_eq!(RequestTarget::parse(method, target), None, "{method} {target}");
         }
         for (method, target) in [("GET", "/"), ("GET", "//"), ("GET", "/http://a/"), ("OPTIONS", "*"), ("OPTIONS", "/")]
         {
-            assert_eq!(Target::parse(method, target), Some(Target::Origin), "{method} {target}");
+            assert_eq!(RequestTarget::parse(method, target), Some(RequestTarget::Origin), "{method} {target}");
         }
     }
 }

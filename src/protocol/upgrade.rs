@@ -9,7 +9,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use sha1::{Digest as _, Sha1};
 
 use super::request::Request;
-use super::response::{Fields, Response, push};
+use super::response::{HeaderLines, Response, push};
 
 /// The string that is appended to a client's key before hashing (RFC 6455 section 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -50,7 +50,7 @@ pub enum Upgrade {
 /// logs the first one.
 #[derive(Clone, Debug, Default)]
 pub struct Accept {
-    fields: Fields,
+    lines: HeaderLines,
     subprotocol: Option<String>,
     uid: Option<String>,
 }
@@ -103,9 +103,9 @@ impl Accept {
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Accept {
         let lower = name.to_ascii_lowercase();
         if OWN_HEADERS.contains(&lower.as_str()) || lower.starts_with("sec-websocket-") {
-            self.fields.set_fault(|| format!("header {name} is written by the server"));
+            self.lines.set_fault(|| format!("header {name} is written by the server"));
         } else {
-            self.fields.add(name, value.as_ref());
+            self.lines.add(name, value.as_ref());
         }
         self
     }
@@ -148,7 +148,7 @@ impl Accept {
     /// # Errors
     /// The mistake of the handler. Nothing is appended then.
     pub(crate) fn encode(&self, accept: &[u8; 28], request: &Request, out: &mut Vec<u8>) -> Result<(), String> {
-        if let Some(fault) = self.fields.fault() {
+        if let Some(fault) = self.lines.fault() {
             return Err(fault.to_owned());
         }
         if let Some(selected) = &self.subprotocol
@@ -163,7 +163,7 @@ impl Accept {
         if let Some(selected) = &self.subprotocol {
             push(out, ["Sec-WebSocket-Protocol: ", selected, "\r\n"]);
         }
-        self.fields.encode(out);
+        self.lines.encode(out);
         push(out, ["\r\n"]);
         Ok(())
     }
@@ -189,7 +189,7 @@ pub fn accept_key(key: &str) -> Option<[u8; 28]> {
 mod tests {
     use super::*;
     use crate::peer::Peer;
-    use crate::protocol::http::{Kind, parse_head};
+    use crate::protocol::http::{RequestKind, parse_head};
 
     fn upgrade(offers: &str) -> (Request, [u8; 28]) {
         let head = format!(
@@ -197,7 +197,7 @@ mod tests {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{offers}\r\n"
         );
         let head = parse_head(head.into_bytes(), 64, Peer::Unix).expect("a good head");
-        let Kind::Upgrade { accept } = head.kind else { panic!("not an upgrade") };
+        let RequestKind::Upgrade { accept } = head.kind else { panic!("not an upgrade") };
         (head.request, accept)
     }
 

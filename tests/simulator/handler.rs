@@ -3,7 +3,7 @@
 use std::mem;
 
 use fdpush::sim::{Event, Owner, Tick};
-use fdpush::{CloseCode, Fd, Heartbeat, Intake, Request, Response, SecondLogin, Upgrade};
+use fdpush::{BodyMode, CloseCode, Fd, Heartbeat, Request, Response, SecondLogin, Upgrade};
 
 use crate::asks::Target;
 use crate::coverage::hit;
@@ -135,7 +135,7 @@ impl Server {
 
     fn take_in(&mut self, slot: u32, request: Box<Request>) {
         if let Some(entry) = self.slots.get_mut(slot) {
-            entry.connection.take_in(request, Intake::Whole, &mut self.env);
+            entry.connection.take_in(request, BodyMode::Collect, &mut self.env);
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::connection::fuzz::reader::Due;
 use crate::connection::fuzz::{Life, Rig, size};
 use crate::connection::{Deferred, Sent};
-use crate::protocol::body_mode::Intake;
+use crate::protocol::body_mode::BodyMode;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
@@ -25,12 +25,12 @@ pub(super) const REQUESTS: [&str; 8] = [
 
 impl Rig {
     pub(super) fn take_in(&mut self, at: usize, request: Box<Request>, manner: u8) {
-        let intake = match manner % 4 {
-            0 | 1 => Intake::Whole,
-            2 => Intake::pieces(()),
+        let mode = match manner % 4 {
+            0 | 1 => BodyMode::Collect,
+            2 => BodyMode::stream(()),
             _ => return self.respond(at, manner),
         };
-        self.sides[at].connection.take_in(request, intake, &mut self.env);
+        self.sides[at].connection.take_in(request, mode, &mut self.env);
     }
 
     /// Responds at once, which cuts a response short that was begun.

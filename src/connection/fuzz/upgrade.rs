@@ -11,7 +11,7 @@ use crate::connection::{Connection, Env, Event, Queued, State};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
 use crate::peer::Peer;
-use crate::protocol::body_mode::Intake;
+use crate::protocol::body_mode::BodyMode;
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
@@ -101,7 +101,7 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
             check_answer(&request, manner, answer.is_ok(), written);
         }
         Event::Head(request) => {
-            connection.take_in(request, Intake::Whole, env);
+            connection.take_in(request, BodyMode::Collect, env);
         }
         Event::Refused(_) => {}
         event => panic!("{event:?} before there is a WebSocket"),

@@ -7,7 +7,7 @@ const NEXT: &str = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
 
 fn rig() -> Rig {
     let mut rig = Rig::new(Limits { body_bytes_max: 4, ..Limits::default() });
-    rig.intake = Some(Intake::pieces("state"));
+    rig.mode = Some(BodyMode::stream("state"));
     rig
 }
 
@@ -68,7 +68,7 @@ fn a_client_that_waits_is_told_to_go_on_only_when_the_body_is_wanted() {
     assert_eq!(wanted.written(), b"HTTP/1.1 100 Continue\r\n\r\n");
 
     let mut unwanted = rig();
-    unwanted.intake = Some(Response::text(401, "no key\n").into());
+    unwanted.mode = Some(Response::text(401, "no key\n").into());
     assert_eq!(unwanted.feed(expecting.as_bytes()), ["head /"]);
     let written = unwanted.written();
     assert!(written.starts_with(b"HTTP/1.1 401 ") && written.ends_with(b"Connection: close\r\n\r\nno key\n"));
@@ -160,7 +160,7 @@ fn nothing_gets_into_a_response_that_was_begun_before_its_body_came() {
             panic!("no body was announced");
         };
         assert!(rig.begin() && rig.reply(b"one"));
-        rig.connection.take_in(request, Intake::Whole, &mut rig.env);
+        rig.connection.take_in(request, BodyMode::Collect, &mut rig.env);
         if is_late {
             rig.tick(rig.env.limits.body_time_max.as_millis() as u64);
         }
@@ -192,7 +192,7 @@ fn a_drain_cuts_a_response_short_whose_request_is_still_coming() {
         panic!("no body was announced");
     };
     assert!(rig.begin() && rig.reply(b"one"));
-    rig.connection.take_in(request, Intake::Whole, &mut rig.env);
+    rig.connection.take_in(request, BodyMode::Collect, &mut rig.env);
     assert!(rig.connection.drain(&mut rig.env).is_some());
     assert_eq!(rig.body(), "3\r\none\r\n");
     assert_eq!(rig.connection.state(), State::Closing);

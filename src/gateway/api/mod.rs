@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fdpush::{Context, Fd, Intake, Peer, Piece, Request, Response, TimerId};
+use fdpush::{BodyEvent, BodyMode, Context, Fd, Peer, Request, Response, TimerId};
 use percent_encoding::percent_decode_str;
 
 use self::batch::Batch;
@@ -171,11 +171,11 @@ impl Api {
     }
 
     /// The head of a request with a body: refused before it is sent, where it can be.
-    pub fn take_in(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, metrics: &Metrics) -> Intake {
+    pub fn take_in(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, metrics: &Metrics) -> BodyMode {
         match self.admit(ctx, fd, request) {
-            Ok(Call::Batch) => Intake::pieces(Batch::new(ctx.limits().body_bytes_max)),
-            Ok(_) => Intake::Whole,
-            Err(refused) => Intake::Refuse(refused.response(metrics)),
+            Ok(Call::Batch) => BodyMode::stream(Batch::new(ctx.limits().body_bytes_max)),
+            Ok(_) => BodyMode::Collect,
+            Err(refused) => BodyMode::Refuse(refused.response(metrics)),
         }
     }
 
@@ -185,7 +185,7 @@ impl Api {
         ctx: &mut Context<'_>,
         fd: Fd,
         state: &mut dyn Any,
-        piece: Piece<'_>,
+        event: BodyEvent<'_>,
         parts: &mut Parts<'_>,
     ) {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
@@ -195,13 +195,13 @@ impl Api {
             ctx.begin_response(fd, &ndjson());
         }
         self.answers.clear();
-        match piece {
-            Piece::Bytes(bytes) => batch.handle_piece(ctx, parts, &mut self.holds, bytes, &mut self.answers),
-            Piece::End => batch.handle_end(ctx, parts, &mut self.holds, &mut self.answers),
+        match event {
+            BodyEvent::Data(bytes) => batch.handle_piece(ctx, parts, &mut self.holds, bytes, &mut self.answers),
+            BodyEvent::End => batch.handle_end(ctx, parts, &mut self.holds, &mut self.answers),
         }
         ctx.write_response(fd, self.answers.as_bytes());
         self.holds.pause(ctx, fd, clock::now());
-        if piece == Piece::End {
+        if event == BodyEvent::End {
             ctx.end_response(fd);
         }
     }

@@ -306,7 +306,7 @@ fn every_case() {
     for &(lines, status, error) in all_cases() {
         match read(&wire(lines)) {
             Ok(head) => {
-                let read = if let Kind::Upgrade { .. } = head.kind { 101 } else { 200 };
+                let read = if let RequestKind::Upgrade { .. } = head.kind { 101 } else { 200 };
                 assert_eq!((read, None), (status, error), "{lines:?}");
             }
             Err(read) => assert_eq!((read.status(), Some(read)), (status, error), "{lines:?}"),
@@ -487,14 +487,14 @@ fn headers_of_an_upgrade_that_a_proxy_removed() {
         (keyed!("GET / HTTP/1.1|Host: a|Connection: close"), true),
     ] {
         let kind = read(&wire(lines)).map(|head| head.kind);
-        assert_eq!(kind, Ok(Kind::Plain { wanted_upgrade }), "{lines}");
+        assert_eq!(kind, Ok(RequestKind::Plain { wanted_upgrade }), "{lines}");
     }
 }
 
 #[test]
 fn the_sample_key_of_rfc_6455() {
     let kind = read(&wire(upgrade!())).map(|head| head.kind);
-    assert_eq!(kind, Ok(Kind::Upgrade { accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" }));
+    assert_eq!(kind, Ok(RequestKind::Upgrade { accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" }));
 }
 
 #[test]
