@@ -74,9 +74,15 @@
 //!
 //! `gateway`, on by default, is the binary `fdpush` and its dependencies. A library user turns it off:
 //! `fdpush = { version = "0.1", default-features = false }`.
+//!
+//! `unstable` exports internals for the tests, benches and fuzz targets of this repository. They are not documented, and
+//! any release may change them.
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("fdpush is made for Linux: epoll, accept4, TCP_USER_TIMEOUT");
+compile_error!("fdpush requires Linux: it uses epoll, accept4 and TCP_USER_TIMEOUT");
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("fdpush requires 64-bit pointers: limits and byte counts are `usize` values of up to 2^50");
 
 mod connection;
 mod context;
@@ -94,7 +100,8 @@ mod server;
 mod tick;
 mod wheel;
 
-/// The bodies of the fuzz targets, for `fuzz/` only.
+/// The bodies of the fuzz targets in `fuzz/`.
+#[cfg(feature = "unstable")]
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::connection::{fuzz_connection, fuzz_upgrade};
@@ -106,7 +113,8 @@ pub mod fuzz {
     pub use crate::wheel::fuzz_wheel;
 }
 
-/// What `benches/` measures below the public face, for it only.
+/// The internals that `benches/` measures.
+#[cfg(feature = "unstable")]
 #[doc(hidden)]
 pub mod bench {
     pub use crate::protocol::assembler::{Assembler, AssemblerError, AssemblerPool, Item, take_message};
@@ -119,7 +127,8 @@ pub mod bench {
     pub use crate::wheel::{Owner, Wheel};
 }
 
-/// What `tests/simulator/` drives in the loop's stead, for it only.
+/// The state machines that `tests/simulator/` drives in place of the loop.
+#[cfg(feature = "unstable")]
 #[doc(hidden)]
 pub mod sim {
     pub use crate::connection::{

@@ -13,6 +13,7 @@
 mod arena;
 mod change;
 mod directory;
+#[cfg(any(test, feature = "unstable"))]
 mod model;
 
 use std::{iter, mem};
@@ -22,7 +23,7 @@ use compact_str::CompactString;
 use directory::{Directory, Keyed};
 
 pub use change::{Change, Departed, SecondLogin};
-#[doc(hidden)]
+#[cfg(any(test, feature = "unstable"))]
 pub use model::fuzz_registry;
 
 /// The longest uid or group name, in bytes of UTF-8. The shortest has one.

@@ -16,6 +16,7 @@
 //! [`Wheel::cancel`] is O(1).
 
 mod level;
+#[cfg(any(test, feature = "unstable"))]
 mod model;
 mod ring;
 
@@ -25,7 +26,7 @@ use crate::tick::Tick;
 use level::{Level, SLOTS};
 use ring::{Link, List, Node, Nodes};
 
-#[doc(hidden)]
+#[cfg(any(test, feature = "unstable"))]
 pub use model::fuzz_wheel;
 
 /// The largest index of an [`Owner`].
@@ -188,11 +189,13 @@ impl Wheel {
     /// Returns the number of armed owners.
     ///
     /// Expired ones that were not popped yet are included.
+    #[cfg(any(test, feature = "unstable"))]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Returns whether no owner is armed.
+    #[cfg(any(test, feature = "unstable"))]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

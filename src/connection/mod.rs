@@ -14,6 +14,7 @@ mod deadlines;
 mod env;
 mod event;
 mod exchange;
+#[cfg(any(test, feature = "unstable"))]
 mod fuzz;
 mod heartbeat;
 mod http;
@@ -29,9 +30,12 @@ use std::io::IoSlice;
 pub use crate::connection::closed::{By, Cause, Closed};
 pub use crate::connection::env::Env;
 pub use crate::connection::event::{Event, Next, Refusal, Sent, State, Traffic};
+#[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
 pub use crate::connection::http::Deferred;
-pub use crate::connection::queue::{KEY_BYTES, Outbound, QUEUE_BYTES, Queued, SEGMENT_BYTES};
+pub use crate::connection::queue::Outbound;
+#[cfg(any(test, feature = "unstable"))]
+pub use crate::connection::queue::{KEY_BYTES, QUEUE_BYTES, Queued, SEGMENT_BYTES};
 pub use crate::connection::relief::{Demand, Holder, Relief};
 
 use crate::connection::heartbeat::Pulse;
@@ -416,6 +420,7 @@ impl Connection {
     }
 
     /// Whether something waits because the socket was full.
+    #[cfg(any(test, feature = "unstable"))]
     pub fn is_behind(&self) -> bool {
         self.output.is_behind()
     }

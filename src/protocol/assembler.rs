@@ -101,6 +101,7 @@ const UTF8_BYTES_MAX: usize = 4;
 
 impl AssemblerPool {
     /// Creates an empty pool with its own total.
+    #[cfg(any(test, feature = "unstable"))]
     pub fn new() -> AssemblerPool {
         AssemblerPool::default()
     }
@@ -291,7 +292,7 @@ fn control_item(opcode: Opcode, payload: Cow<'_, [u8]>) -> Item<'_> {
 ///
 /// The first bytes of `data` define chunk sizes. The rest is a client's stream. Items and errors must be the same with
 /// and without division into chunks.
-#[doc(hidden)]
+#[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_frames(data: &[u8]) {
     const MESSAGE_BYTES_MAX: u64 = 1 << 16;
     let Some((cuts, stream)) = data.split_first_chunk::<4>() else { return };
@@ -307,11 +308,13 @@ pub fn fuzz_frames(data: &[u8]) {
     assert_eq!(whole.error, bytewise.error);
 }
 
+#[cfg(any(test, feature = "unstable"))]
 struct Run {
     items: Vec<Item<'static>>,
     error: Option<AssemblerError>,
 }
 
+#[cfg(any(test, feature = "unstable"))]
 fn run_stream(stream: &[u8], sizes: &[usize], message_bytes_max: u64) -> Run {
     let mut unfinished = None;
     let mut pool = AssemblerPool::new();
@@ -336,6 +339,7 @@ fn run_stream(stream: &[u8], sizes: &[usize], message_bytes_max: u64) -> Run {
     Run { items, error: None }
 }
 
+#[cfg(any(test, feature = "unstable"))]
 fn into_owned(item: Item<'_>) -> Item<'static> {
     match item {
         Item::Text(text) => Item::Text(Cow::Owned(text.into_owned())),

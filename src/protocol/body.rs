@@ -192,7 +192,7 @@ fn is_line_byte(byte: u8) -> bool {
 ///
 /// The result must not depend on the division of the input, and the body must stay within its limit. The first bytes of
 /// `data` choose the length, the limit and the division. The rest is input.
-#[doc(hidden)]
+#[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_body(data: &[u8]) {
     let [mode, length, bytes_max, piece, input @ ..] = data else {
         return;
@@ -221,6 +221,7 @@ pub fn fuzz_body(data: &[u8]) {
 /// Feeds `input` in pieces until the body ends or fails.
 ///
 /// Returns the result, the body and the number of bytes consumed.
+#[cfg(any(test, feature = "unstable"))]
 fn decode_in_pieces(mut decoder: BodyDecoder, input: &[u8], piece: usize) -> (Result<bool, HttpError>, Vec<u8>, usize) {
     let (mut body, mut taken) = (Vec::new(), 0);
     let mut outcome = decoder.decode(&mut &[][..], &mut body);

@@ -548,7 +548,7 @@ fn parse_decimal(digits: &[u8]) -> Option<u64> {
 ///
 /// The end of a head must not depend on the division of the input. A parsed head that is written out again must have
 /// the same meaning.
-#[doc(hidden)]
+#[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_head(data: &[u8]) {
     const BYTES_MAX: usize = 1024;
     const PEER: Peer = Peer::V4 { ip: [127, 0, 0, 1], port: 1 };

@@ -6,6 +6,7 @@
 pub mod assembler;
 pub mod body;
 pub mod body_mode;
+#[cfg(any(test, feature = "unstable"))]
 pub mod client;
 pub mod close;
 pub mod decoder;

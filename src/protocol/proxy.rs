@@ -183,7 +183,7 @@ fn parse_port(digits: &str) -> Option<u16> {
 /// The body of a fuzz target.
 ///
 /// The result must not depend on the division of the input or on the bytes after the header.
-#[doc(hidden)]
+#[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_proxy(data: &[u8]) {
     const BYTES_MAX: usize = 512;
     let whole = parse_proxy_header(data, BYTES_MAX);
