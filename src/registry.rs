@@ -1,20 +1,22 @@
-//! Users and groups: which slots are whose, and which belong together.
+//! The registry: the uid of each connection, and the members of each group.
 //!
-//! It owns the map between uids and slots, and the members of groups. It must not know what a slot holds: it never sees
-//! a connection, and a slot is a number from its first mention to [`Registry::remove`].
+//! A connection is a slot number here. The registry does not know connections, fds, queues or limits.
 //!
-//! The one idea: every relation is threaded through the things it relates. A user's slots are a list whose links lie in
-//! the slots; a membership lies in its slot's list and knows its place in the group's dense array. So nothing is ever
-//! searched: a slot leaves in as many steps as it has memberships, however large the groups or many the tabs.
+//! Data structure: relations are doubly linked lists whose links are stored in the related entries. The slots of a user
+//! are a list through [`SlotEntry`]. The memberships of a slot are a list through [`Membership`]. A membership also
+//! stores its position in the array of its group. Nothing is searched: a slot is removed in as many steps as it has
+//! memberships, however large its groups are.
 //!
-//! What is empty is not kept. A user exists while a slot is bound to it and a group while it has a member, so that their
-//! names, which strangers choose, cannot pile up.
+//! A user exists while a slot is bound to it, and a group while it has a member. Clients choose these names, so the
+//! memory of unused names is freed.
 
 mod arena;
 mod change;
 mod directory;
 #[cfg(any(test, feature = "unstable"))]
 mod model;
+#[cfg(test)]
+mod tests;
 
 use std::{iter, mem};
 
@@ -26,56 +28,89 @@ pub use change::{Change, Departed, SecondLogin};
 #[cfg(any(test, feature = "unstable"))]
 pub use model::fuzz_registry;
 
-/// The longest uid or group name, in bytes of UTF-8. The shortest has one.
+/// The longest uid or group name, in bytes of UTF-8.
+///
+/// The shortest name has one byte.
 pub const NAME_BYTES_MAX: usize = 128;
 
-const _: () = assert!(size_of::<Slot>() == 16);
+const _: () = assert!(size_of::<SlotEntry>() == 16);
 const _: () = assert!(size_of::<User>() == 32);
 const _: () = assert!(size_of::<Membership>() == 20);
 const _: () = assert!(size_of::<Member>() == 8);
-// A uid of up to 24 bytes lies within its `User`. Bound to one slot it costs these two, and five bytes in an index that is
-// never less than 7/16 full while it grows; the spare room of vectors that have just doubled comes on top.
-const _: () = assert!(size_of::<Slot>() + size_of::<User>() + 5 * 16 / 7 < 60);
+// A uid of up to 24 bytes is stored inside its `User`. A connection with its own uid costs one slot entry, one user, and
+// five bytes in an index that is at least 7/16 full while it grows. The unused capacity of vectors is not included.
+const _: () = assert!(size_of::<SlotEntry>() + size_of::<User>() + 5 * 16 / 7 < 60);
 
-/// A group's list of no more places than this is not shrunk.
+/// The capacity up to which a group's array is not shrunk.
 const MEMBERS_KEPT: usize = 16;
 
-/// No slot, user or membership: the end of a list, or what an unbound slot has for a user.
+/// The null link: no slot, no user, no membership.
 const NONE: u32 = u32::MAX;
 
-/// Who is bound to which uid, and who is in which group.
+/// The uids and groups of the connections of one loop.
+///
+/// The registry answers two questions for every push: the slots of a uid, and the members of a group. Its answers are
+/// exact only if the caller reports every connection, in this order:
+///
+/// 1. The connection opens. No call is needed: a slot that was never mentioned has no uid and no groups.
+/// 2. The client logs in: [`bind`](Registry::bind). With [`SecondLogin::KickOld`] the caller then closes the slots in
+///    `kicked`. They stay bound until step 4, so that their close events can name the uid.
+/// 3. The client joins and leaves groups: [`join`](Registry::join), [`leave`](Registry::leave),
+///    [`ungroup`](Registry::ungroup). The registry has no limits of its own. A caller that has some compares
+///    [`group_count_of`](Registry::group_count_of) and [`membership_count`](Registry::membership_count) before `join`.
+/// 4. The connection ends: [`remove`](Registry::remove), once, before the slot is reused. Otherwise the next connection
+///    in this slot would have the uid and the groups of the last one. The result is the data of the close event.
+///
+/// Iterators borrow the registry. A caller that closes connections while it visits them collects the slots first.
+///
+/// ```text
+/// let mut kicked = Vec::new();
+/// registry.bind(0, "10010", SecondLogin::KickOld, &mut kicked);    // Done; kicked is []
+/// registry.join(0, "news");                                        // Done
+/// registry.bind(1, "10010", SecondLogin::KickOld, &mut kicked);    // Done; kicked is [0]
+/// registry.slots_of("10010");                                      // 1, 0
+/// registry.remove(0);                                              // uid 10010, groups [news]
+/// registry.slots_of("10010");                                      // 1
+/// ```
+///
+/// The test `the_example_of_the_documentation` runs it.
 #[derive(Debug)]
 pub struct Registry {
-    /// Grown to the largest slot that was ever bound or joined; a slot beyond has neither uid nor group.
-    slots: Vec<Slot>,
+    /// One entry for each slot up to the largest one that was bound or joined.
+    slots: Vec<SlotEntry>,
     users: Directory<User>,
     groups: Directory<Group>,
     memberships: Directory<Membership>,
 }
 
+/// The heads of the lists of one slot.
 #[derive(Copy, Clone, Debug)]
-struct Slot {
+struct SlotEntry {
+    /// The id of the user, or `NONE`.
     user: u32,
-    /// Neighbours among the user's slots: `prev` was bound later, `next` earlier.
+    /// The next newer slot of the same user.
     prev: u32,
+    /// The next older slot of the same user.
     next: u32,
-    /// The membership joined last.
+    /// The slot's newest membership.
     memberships: u32,
 }
 
 #[derive(Debug)]
 struct User {
     name: CompactString,
-    /// The slot bound last.
+    /// The slot with the newest binding.
     first: u32,
-    /// How many slots are bound, never 0.
+    /// The number of bound slots, at least 1.
     count: u32,
 }
 
 #[derive(Debug)]
 struct Group {
     name: CompactString,
-    /// Dense and in no order, for a fast fan-out; never empty.
+    /// The members, at least one, in no order.
+    ///
+    /// The array has no gaps, so that a fan-out reads consecutive memory.
     members: Vec<Member>,
 }
 
@@ -87,35 +122,40 @@ struct Member {
 
 #[derive(Copy, Clone, Debug)]
 struct Membership {
-    seat: Seat,
-    /// Where in the group's `members` it is.
+    key: MembershipKey,
+    /// The index of this member in the group's `members`.
     position: u32,
-    /// Neighbours among the slot's memberships: `prev` was joined later, `next` earlier. Of the one joined last, `prev` is
-    /// how many the slot has.
+    /// The next newer membership of the same slot.
+    ///
+    /// In the newest membership, it is the number of the slot's memberships.
     prev: u32,
+    /// The next older membership of the same slot.
     next: u32,
 }
 
-/// What a membership is found by.
+/// The key of a membership.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
-struct Seat {
+struct MembershipKey {
     slot: u32,
     group: u32,
 }
 
 impl Registry {
-    /// A registry of nobody.
+    /// Creates an empty registry.
     pub fn new() -> Registry {
         Registry { slots: Vec::new(), users: Directory::new(), groups: Directory::new(), memberships: Directory::new() }
     }
 
-    /// Binds the slot to a uid, in place of any it had.
+    /// Binds the slot to a uid.
     ///
-    /// Where `policy` is [`SecondLogin::KickOld`], the slots that the uid had before are added to `kicked`, the newest
-    /// first. They stay bound: it is the caller's to close them, and closing removes them. A slot that is bound to this
-    /// uid already kicks nobody; so an old connection that repeats its bind while it is being kicked does no harm.
+    /// It replaces the slot's earlier uid. With [`SecondLogin::KickOld`], the other slots of the uid are appended to
+    /// `kicked`, the newest first. They stay bound: the caller closes them, and then calls
+    /// [`remove`](Registry::remove). A slot that is bound to this uid already kicks no other slot, so that a repeated
+    /// bind of a kicked connection has no effect.
     ///
-    /// Unless the answer is [`Change::Done`], nothing has changed, and the slot keeps the uid it had.
+    /// Nothing changes unless the result is [`Change::Done`]. [`Change::Already`]: the slot is bound to this uid.
+    /// [`Change::Taken`]: another slot is, and the policy is [`SecondLogin::RejectNew`]. [`Change::BadName`]: see
+    /// [`is_name`].
     pub fn bind(&mut self, slot: u32, uid: &str, policy: SecondLogin, kicked: &mut Vec<u32>) -> Change {
         if !is_name(uid) {
             return Change::BadName;
@@ -133,13 +173,15 @@ impl Registry {
         }
         self.unbind(slot);
         let user = found.unwrap_or_else(|| self.users.insert(User::new(uid)));
-        self.attach(slot, user);
+        self.link_slot(slot, user);
         Change::Done
     }
 
-    /// Takes the slot's uid from it.
+    /// Removes the slot's uid.
+    ///
+    /// The result is [`Change::Done`], or [`Change::Already`] if the slot has no uid.
     pub fn unbind(&mut self, slot: u32) -> Change {
-        let Slot { user, prev, next, .. } = self.slot(slot);
+        let SlotEntry { user, prev, next, .. } = self.slot(slot);
         if user == NONE {
             return Change::Already;
         }
@@ -151,8 +193,8 @@ impl Registry {
         } else {
             self.users[user].first = next;
         }
-        let left = self.slot_mut(slot);
-        (left.user, left.prev, left.next) = (NONE, NONE, NONE);
+        let unbound = self.slot_mut(slot);
+        (unbound.user, unbound.prev, unbound.next) = (NONE, NONE, NONE);
         self.users[user].count -= 1;
         if self.users[user].count == 0 {
             self.users.remove(user);
@@ -160,125 +202,138 @@ impl Registry {
         Change::Done
     }
 
-    /// The uid that the slot is bound to.
+    /// Returns the uid of the slot.
     pub fn uid_of(&self, slot: u32) -> Option<&str> {
-        some(self.slot(slot).user).map(|user| self.users[user].name.as_str())
+        link(self.slot(slot).user).map(|user| self.users[user].name.as_str())
     }
 
-    /// The slots bound to a uid, the newest binding first.
+    /// Returns the slots of a uid, the newest binding first.
     pub fn slots_of(&self, uid: &str) -> impl Iterator<Item = u32> + use<'_> {
         self.slots_from(self.users.find(uid).map_or(NONE, |user| self.users[user].first))
     }
 
-    /// How many slots are bound to a uid; 0 means that the person is offline.
+    /// Returns the number of slots of a uid.
+    ///
+    /// 0 means that the user is offline. O(1).
     pub fn count_of(&self, uid: &str) -> usize {
         self.users.find(uid).map_or(0, |user| self.users[user].count as usize)
     }
 
-    /// Makes the slot a member of a group, which begins with its first member.
+    /// Adds the slot to a group.
+    ///
+    /// The first member creates the group. [`Change::Already`]: the slot is a member. [`Change::BadName`]: see
+    /// [`is_name`].
     pub fn join(&mut self, slot: u32, group: &str) -> Change {
         if !is_name(group) {
             return Change::BadName;
         }
         let found = self.groups.find(group);
-        if found.is_some_and(|group| self.memberships.find(&Seat { slot, group }).is_some()) {
+        if found.is_some_and(|group| self.memberships.find(&MembershipKey { slot, group }).is_some()) {
             return Change::Already;
         }
         let group = found.unwrap_or_else(|| self.groups.insert(Group::new(group)));
-        self.enter(Seat { slot, group });
+        self.insert_membership(MembershipKey { slot, group });
         Change::Done
     }
 
-    /// The number of groups that the slot is a member of.
+    /// Returns the number of groups of the slot.
+    ///
+    /// O(1).
     pub fn group_count_of(&self, slot: u32) -> usize {
-        some(self.slot(slot).memberships).map_or(0, |last| self.memberships[last].prev as usize)
+        link(self.slot(slot).memberships).map_or(0, |newest| self.memberships[newest].prev as usize)
     }
 
-    /// Ends the slot's membership of a group.
+    /// Removes the slot from a group.
+    ///
+    /// [`Change::Already`]: the slot is not a member. [`Change::BadName`]: see [`is_name`].
     pub fn leave(&mut self, slot: u32, group: &str) -> Change {
         if !is_name(group) {
             return Change::BadName;
         }
         match self.membership(slot, group) {
             Some(membership) => {
-                self.exit(membership);
+                self.remove_membership(membership);
                 Change::Done
             }
             None => Change::Already,
         }
     }
 
-    /// Whether the slot is a member of a group.
+    /// Returns whether the slot is a member of a group.
     pub fn is_member(&self, slot: u32, group: &str) -> bool {
         self.membership(slot, group).is_some()
     }
 
-    /// Ends a group with all its memberships, and says how many they were. O(members).
+    /// Removes a group and returns the number of its members.
+    ///
+    /// O(members).
     pub fn ungroup(&mut self, group: &str) -> usize {
         let Some(group) = self.groups.find(group) else {
             return 0;
         };
         let Group { members, .. } = self.groups.remove(group);
         for member in &members {
-            self.unlist(member.membership);
+            self.unlink_membership(member.membership);
         }
         members.len()
     }
 
-    /// The members of a group, each once, in no order that means anything.
+    /// Returns the members of a group, each once, in no order.
     pub fn members(&self, group: &str) -> impl ExactSizeIterator<Item = u32> + use<'_> {
         let members = self.groups.find(group).map_or(&[][..], |group| &self.groups[group].members);
         members.iter().map(|member| member.slot)
     }
 
-    /// The groups that the slot is a member of, the last joined first.
+    /// Returns the groups of the slot, the last joined first.
     pub fn groups_of(&self, slot: u32) -> impl Iterator<Item = &str> + '_ {
-        let first = some(self.slot(slot).memberships);
-        iter::successors(first, |&id| some(self.memberships[id].next))
-            .map(|id| self.groups[self.memberships[id].seat.group].name.as_str())
+        let newest = link(self.slot(slot).memberships);
+        iter::successors(newest, |&id| link(self.memberships[id].next))
+            .map(|id| self.groups[self.memberships[id].key.group].name.as_str())
     }
 
-    /// Takes from the slot all it has, and tells what that was.
+    /// Removes the uid and all groups of the slot, and returns them.
     ///
-    /// O(own memberships), and no allocation for a slot without uid and groups.
+    /// O(groups of the slot). It does not allocate for a slot without uid and groups.
     pub fn remove(&mut self, slot: u32) -> Departed {
         let departed = Departed {
             uid: self.uid_of(slot).map(CompactString::from),
             groups: self.groups_of(slot).map(CompactString::from).collect(),
         };
         self.unbind(slot);
-        while let Some(membership) = some(self.slot(slot).memberships) {
-            self.exit(membership);
+        while let Some(membership) = link(self.slot(slot).memberships) {
+            self.remove_membership(membership);
         }
         departed
     }
 
-    /// All uids that are bound, with how many slots each, in no order.
+    /// Returns all uids with the number of their slots, in no order.
     pub fn users(&self) -> impl Iterator<Item = (&str, usize)> + '_ {
         self.users.iter().map(|(_, user)| (user.name.as_str(), user.count as usize))
     }
 
-    /// All groups, with how many members each, in no order.
+    /// Returns all groups with the number of their members, in no order.
     pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> + '_ {
         self.groups.iter().map(|(_, group)| (group.name.as_str(), group.members.len()))
     }
 
-    /// How many uids are bound.
+    /// Returns the number of uids. O(1).
     pub fn user_count(&self) -> usize {
         self.users.len()
     }
 
-    /// How many groups there are.
+    /// Returns the number of groups. O(1).
     pub fn group_count(&self) -> usize {
         self.groups.len()
     }
 
-    /// How many memberships there are: the sum of all groups' members.
+    /// Returns the number of memberships in all groups. O(1).
     pub fn membership_count(&self) -> usize {
         self.memberships.len()
     }
 
-    /// Panics if the registry contradicts itself. Visits everything: for tests and debug builds.
+    /// Panics if the data structure is inconsistent.
+    ///
+    /// O(n): for tests and debug builds.
     pub fn check_invariants(&self) {
         self.users.check_invariants();
         self.groups.check_invariants();
@@ -287,31 +342,31 @@ impl Registry {
         self.check_groups();
     }
 
-    fn slot(&self, slot: u32) -> Slot {
-        self.slots.get(slot as usize).copied().unwrap_or(Slot::BLANK)
+    fn slot(&self, slot: u32) -> SlotEntry {
+        self.slots.get(slot as usize).copied().unwrap_or(SlotEntry::UNUSED)
     }
 
-    fn slot_mut(&mut self, slot: u32) -> &mut Slot {
-        assert_ne!(slot, NONE, "no slot has this number");
+    fn slot_mut(&mut self, slot: u32) -> &mut SlotEntry {
+        assert_ne!(slot, NONE, "{slot} is not a slot number");
         let index = slot as usize;
         if self.slots.len() <= index {
-            self.slots.resize(index + 1, Slot::BLANK);
+            self.slots.resize(index + 1, SlotEntry::UNUSED);
         }
         &mut self.slots[index]
     }
 
-    /// A user's slots from one of them on.
+    /// Returns the slots of a user from `first` on, the newest first.
     fn slots_from(&self, first: u32) -> impl Iterator<Item = u32> + use<'_> {
-        iter::successors(some(first), |&slot| some(self.slot(slot).next))
+        iter::successors(link(first), |&slot| link(self.slot(slot).next))
     }
 
     fn membership(&self, slot: u32, group: &str) -> Option<u32> {
         let group = self.groups.find(group)?;
-        self.memberships.find(&Seat { slot, group })
+        self.memberships.find(&MembershipKey { slot, group })
     }
 
-    /// Puts an unbound slot in front of the user's others.
-    fn attach(&mut self, slot: u32, user: u32) {
+    /// Inserts an unbound slot as the first of a user.
+    fn link_slot(&mut self, slot: u32, user: u32) {
         let entry = &mut self.users[user];
         let next = mem::replace(&mut entry.first, slot);
         entry.count += 1;
@@ -322,23 +377,25 @@ impl Registry {
         (bound.user, bound.next) = (user, next);
     }
 
-    /// Adds a membership that does not exist yet, to both its slot and its group.
-    fn enter(&mut self, seat: Seat) {
-        let next = self.slot(seat.slot).memberships;
-        let position = directory::id(self.groups[seat.group].members.len());
-        let count = directory::id(self.group_count_of(seat.slot) + 1);
-        let membership = self.memberships.insert(Membership { seat, position, prev: count, next });
+    /// Inserts a new membership into the lists of its slot and its group.
+    fn insert_membership(&mut self, key: MembershipKey) {
+        let next = self.slot(key.slot).memberships;
+        let position = directory::id(self.groups[key.group].members.len());
+        let count = directory::id(self.group_count_of(key.slot) + 1);
+        let membership = self.memberships.insert(Membership { key, position, prev: count, next });
         if next != NONE {
             self.memberships[next].prev = membership;
         }
-        self.slot_mut(seat.slot).memberships = membership;
-        self.groups[seat.group].members.push(Member { slot: seat.slot, membership });
+        self.slot_mut(key.slot).memberships = membership;
+        self.groups[key.group].members.push(Member { slot: key.slot, membership });
     }
 
-    /// Ends a membership on both sides. The group's last member fills the gap, or the group ends too.
-    fn exit(&mut self, membership: u32) {
-        let Membership { seat, position, .. } = self.unlist(membership);
-        let members = &mut self.groups[seat.group].members;
+    /// Removes a membership from its slot and its group.
+    ///
+    /// The last member of the group takes its position. A group without members is removed.
+    fn remove_membership(&mut self, membership: u32) {
+        let Membership { key, position, .. } = self.unlink_membership(membership);
+        let members = &mut self.groups[key.group].members;
         members.swap_remove(position as usize);
         if members.capacity() > MEMBERS_KEPT && members.len() < members.capacity() / 4 {
             members.shrink_to(2 * members.len());
@@ -346,16 +403,18 @@ impl Registry {
         if let Some(moved) = members.get(position as usize) {
             self.memberships[moved.membership].position = position;
         } else if members.is_empty() {
-            self.groups.remove(seat.group);
+            self.groups.remove(key.group);
         }
     }
 
-    /// Ends a membership on its slot's side; the group's side is left to the caller.
-    fn unlist(&mut self, membership: u32) -> Membership {
+    /// Removes a membership from the list of its slot.
+    ///
+    /// The caller removes it from its group.
+    fn unlink_membership(&mut self, membership: u32) -> Membership {
         let ended = self.memberships.remove(membership);
-        let last = self.slot(ended.seat.slot).memberships;
+        let last = self.slot(ended.key.slot).memberships;
         if membership == last {
-            self.slot_mut(ended.seat.slot).memberships = ended.next;
+            self.slot_mut(ended.key.slot).memberships = ended.next;
             if ended.next != NONE {
                 self.memberships[ended.next].prev = ended.prev - 1;
             }
@@ -372,45 +431,50 @@ impl Registry {
     fn check_users(&self) {
         let mut bound = 0;
         for (id, user) in self.users.iter() {
-            assert!(is_name(&user.name), "a user has the name {:?}", user.name);
-            assert_ne!(user.count, 0, "{} is kept without a slot", user.name);
+            assert!(is_name(&user.name), "invalid uid {:?}", user.name);
+            assert_ne!(user.count, 0, "user {} has no slot", user.name);
             let mut newer = NONE;
             for slot in self.slots_from(user.first).take(user.count as usize) {
                 assert_eq!((self.slot(slot).user, self.slot(slot).prev), (id, newer), "links of slot {slot}");
                 newer = slot;
                 bound += 1;
             }
-            assert_eq!(self.slot(newer).next, NONE, "{} has more slots than it counts", user.name);
+            assert_eq!(self.slot(newer).next, NONE, "user {} has more slots than its count", user.name);
         }
-        assert_eq!(self.slots.iter().filter(|slot| slot.user != NONE).count(), bound, "slots bound to no user");
+        assert_eq!(self.slots.iter().filter(|slot| slot.user != NONE).count(), bound, "number of bound slots");
     }
 
     fn check_groups(&self) {
-        let mut seated = 0;
+        let mut found = 0;
         for (id, group) in self.groups.iter() {
-            assert!(is_name(&group.name), "a group has the name {:?}", group.name);
-            assert!(!group.members.is_empty(), "{} is kept without a member", group.name);
+            assert!(is_name(&group.name), "invalid group name {:?}", group.name);
+            assert!(!group.members.is_empty(), "group {} has no member", group.name);
             for (position, member) in group.members.iter().enumerate() {
                 let membership = self.memberships[member.membership];
-                assert_eq!(membership.seat, Seat { slot: member.slot, group: id }, "seat in {}", group.name);
-                assert_eq!(membership.position as usize, position, "position in {}", group.name);
-                seated += 1;
+                assert_eq!(
+                    membership.key,
+                    MembershipKey { slot: member.slot, group: id },
+                    "key in group {}",
+                    group.name
+                );
+                assert_eq!(membership.position as usize, position, "position in group {}", group.name);
+                found += 1;
             }
         }
-        assert_eq!(self.memberships.len(), seated, "memberships of no group");
+        assert_eq!(self.memberships.len(), found, "number of memberships in groups");
 
         let mut listed = 0;
         for (slot, entry) in self.slots.iter().enumerate() {
             let mut newer = directory::id(self.groups_of(slot as u32).count());
             let mut next = entry.memberships;
-            while let Some(id) = some(next) {
+            while let Some(id) = link(next) {
                 let membership = self.memberships[id];
-                assert_eq!((membership.seat.slot as usize, membership.prev), (slot, newer), "links of membership {id}");
+                assert_eq!((membership.key.slot as usize, membership.prev), (slot, newer), "links of membership {id}");
                 (newer, next) = (id, membership.next);
                 listed += 1;
             }
         }
-        assert_eq!(self.memberships.len(), listed, "memberships of no slot");
+        assert_eq!(self.memberships.len(), listed, "number of memberships in slots");
     }
 }
 
@@ -420,8 +484,8 @@ impl Default for Registry {
     }
 }
 
-impl Slot {
-    const BLANK: Slot = Slot { user: NONE, prev: NONE, next: NONE, memberships: NONE };
+impl SlotEntry {
+    const UNUSED: SlotEntry = SlotEntry { user: NONE, prev: NONE, next: NONE, memberships: NONE };
 }
 
 impl User {
@@ -453,147 +517,21 @@ impl Keyed for Group {
 }
 
 impl Keyed for Membership {
-    type Key = Seat;
+    type Key = MembershipKey;
 
-    fn key(&self) -> &Seat {
-        &self.seat
+    fn key(&self) -> &MembershipKey {
+        &self.key
     }
 }
 
-/// Whether it can be a uid or group name: 1 to [`NAME_BYTES_MAX`] bytes.
+/// Returns whether `name` has the length of a uid or group name.
+///
+/// That is 1 to [`NAME_BYTES_MAX`] bytes.
 pub fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
 }
 
-fn some(link: u32) -> Option<u32> {
-    (link != NONE).then_some(link)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Binds under a policy and says who was kicked.
-    fn bind(registry: &mut Registry, slot: u32, uid: &str, policy: SecondLogin) -> (Change, Vec<u32>) {
-        let mut kicked = Vec::new();
-        let change = registry.bind(slot, uid, policy, &mut kicked);
-        registry.check_invariants();
-        (change, kicked)
-    }
-
-    fn slots_of(registry: &Registry, uid: &str) -> Vec<u32> {
-        registry.slots_of(uid).collect()
-    }
-
-    #[test]
-    fn a_uid_has_many_slots_and_a_slot_one_uid() {
-        let mut registry = Registry::new();
-        for slot in [3, 0, 8] {
-            assert_eq!(bind(&mut registry, slot, "ann", SecondLogin::Multi), (Change::Done, vec![]));
-        }
-        assert_eq!(slots_of(&registry, "ann"), [8, 0, 3]);
-        assert_eq!(bind(&mut registry, 0, "ann", SecondLogin::Multi), (Change::Already, vec![]));
-        assert_eq!(bind(&mut registry, 0, "bob", SecondLogin::Multi), (Change::Done, vec![]));
-        assert_eq!(slots_of(&registry, "ann"), [8, 3]);
-        assert_eq!(registry.uid_of(0), Some("bob"));
-        assert_eq!((registry.count_of("ann"), registry.count_of("bob"), registry.count_of("eve")), (2, 1, 0));
-    }
-
-    #[test]
-    fn kick_old_names_the_others_and_leaves_them_bound() {
-        let mut registry = Registry::new();
-        for slot in 0..3 {
-            bind(&mut registry, slot, "ann", SecondLogin::Multi);
-        }
-        assert_eq!(bind(&mut registry, 9, "ann", SecondLogin::KickOld), (Change::Done, vec![2, 1, 0]));
-        assert_eq!(slots_of(&registry, "ann"), [9, 2, 1, 0]);
-        assert_eq!(bind(&mut registry, 1, "ann", SecondLogin::KickOld), (Change::Already, vec![]));
-    }
-
-    #[test]
-    fn reject_new_changes_nothing() {
-        let mut registry = Registry::new();
-        assert_eq!(bind(&mut registry, 0, "ann", SecondLogin::RejectNew).0, Change::Done);
-        assert_eq!(bind(&mut registry, 0, "ann", SecondLogin::RejectNew).0, Change::Already);
-        bind(&mut registry, 1, "bob", SecondLogin::RejectNew);
-        assert_eq!(bind(&mut registry, 1, "ann", SecondLogin::RejectNew).0, Change::Taken);
-        assert_eq!(registry.uid_of(1), Some("bob"));
-        registry.remove(0);
-        assert_eq!(bind(&mut registry, 1, "ann", SecondLogin::RejectNew).0, Change::Done);
-        assert_eq!(registry.count_of("bob"), 0);
-    }
-
-    #[test]
-    fn a_page_refresh_never_looks_offline() {
-        let mut registry = Registry::new();
-        bind(&mut registry, 0, "ann", SecondLogin::Multi);
-        bind(&mut registry, 1, "ann", SecondLogin::Multi);
-        registry.remove(0);
-        assert_eq!(slots_of(&registry, "ann"), [1]);
-    }
-
-    #[test]
-    fn names_have_1_to_128_bytes() {
-        let mut registry = Registry::new();
-        let longest = "é".repeat(NAME_BYTES_MAX / 2);
-        let too_long = format!("{longest}x");
-        for (name, change) in [("", Change::BadName), (&too_long, Change::BadName), (&longest, Change::Done)] {
-            assert_eq!(bind(&mut registry, 0, name, SecondLogin::Multi).0, change);
-            assert_eq!(registry.join(0, name), change);
-            assert_eq!(registry.is_member(0, name), change.is_done());
-            assert_eq!(registry.leave(0, name), change);
-        }
-        assert_eq!(registry.uid_of(0), Some(longest.as_str()));
-    }
-
-    #[test]
-    fn a_departing_slot_tells_and_leaves_nothing() {
-        let mut registry = Registry::new();
-        assert_eq!(registry.remove(7), Departed::default());
-        bind(&mut registry, 5, "ann", SecondLogin::Multi);
-        for group in ["red", "green", "blue"] {
-            assert_eq!(registry.join(5, group), Change::Done);
-        }
-        registry.join(6, "green");
-        let departed = registry.remove(5);
-        registry.check_invariants();
-        assert_eq!(departed.uid.as_deref(), Some("ann"));
-        assert_eq!(departed.groups, ["blue", "green", "red"]);
-        assert_eq!(registry.groups().collect::<Vec<_>>(), [("green", 1)]);
-        assert_eq!((registry.user_count(), registry.group_count(), registry.membership_count()), (0, 1, 1));
-        assert_eq!(registry.remove(5), Departed::default());
-    }
-
-    #[test]
-    fn ungroup_ends_every_membership() {
-        let mut registry = Registry::new();
-        for slot in 0..5 {
-            registry.join(slot, "all");
-            registry.join(slot, if slot % 2 == 0 { "even" } else { "odd" });
-        }
-        assert_eq!(registry.ungroup("all"), 5);
-        assert_eq!(registry.ungroup("all"), 0);
-        registry.check_invariants();
-        assert_eq!(registry.members("even").len(), 3);
-        assert_eq!(registry.groups_of(1).collect::<Vec<_>>(), ["odd"]);
-        assert_eq!(registry.join(4, "all"), Change::Done);
-    }
-
-    #[test]
-    fn answers_do_not_borrow_the_names_they_were_asked_by() {
-        let mut registry = Registry::new();
-        bind(&mut registry, 1, "ann", SecondLogin::Multi);
-        registry.join(1, "red");
-        let slots = registry.slots_of(&String::from("ann"));
-        let members = registry.members(&String::from("red"));
-        assert!(slots.eq(members));
-    }
-
-    proptest! {
-        #[test]
-        fn registry_matches_naive(operations in prop::collection::vec(any::<u8>(), 0..400)) {
-            fuzz_registry(&operations);
-        }
-    }
+/// Converts a stored link.
+fn link(stored: u32) -> Option<u32> {
+    (stored != NONE).then_some(stored)
 }

@@ -328,7 +328,7 @@ fn a_uid_chosen_on_the_upgrade_is_bound_before_on_open() {
 fn a_uid_that_cannot_be_is_the_clients_fault() {
     let server = serve(|server| server.on_upgrade(|_, _, _| Upgrade::accept().uid("")));
     let (status, why) = server.refusal("/", &[]);
-    assert_eq!((status, why.as_str()), (400, "a uid or group name has 1 to 128 bytes\n"));
+    assert_eq!((status, why.as_str()), (400, "uid or group name must have 1 to 128 bytes\n"));
     server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
 }

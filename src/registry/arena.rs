@@ -1,7 +1,8 @@
-//! Entries by id, in chunks that are allocated when they are needed and freed when they are empty.
+//! An arena: entries by id, in chunks of 256.
 //!
-//! One array would keep the memory of the most entries that ever were. Here a long-lived entry keeps one chunk. New entries
-//! go to the lowest chunk with room, so that the higher ones become empty.
+//! A chunk is allocated when it gets its first entry and freed when it loses its last. A single array would keep the
+//! memory of its largest size. Here a long-lived entry keeps one chunk. New entries go to the lowest chunk with a free
+//! place, so that the higher chunks become empty.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,21 +10,21 @@ use std::mem;
 
 use slab::Slab;
 
-/// Entries of a chunk.
+/// The number of entries in a chunk.
 const CHUNK_LEN: usize = 256;
 
-/// Entries by id.
+/// An array of entries with stable ids.
 #[derive(Debug)]
 pub(super) struct Arena<T> {
     chunks: Vec<Slab<T>>,
-    /// Chunks with room, each once. Those behind the end of `chunks` were removed.
-    open: BinaryHeap<Reverse<u32>>,
+    /// The chunks with a free place, each once.
+    free: BinaryHeap<Reverse<u32>>,
     len: usize,
 }
 
 impl<T> Arena<T> {
     pub(super) fn new() -> Arena<T> {
-        Arena { chunks: Vec::new(), open: BinaryHeap::new(), len: 0 }
+        Arena { chunks: Vec::new(), free: BinaryHeap::new(), len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -43,26 +44,30 @@ impl<T> Arena<T> {
         chunks.flat_map(|(chunk, entries)| entries.iter().map(move |(index, entry)| (chunk * CHUNK_LEN + index, entry)))
     }
 
-    /// Adds an entry. Its id is that of a removed one, if there was any.
+    /// Adds an entry and returns its id.
+    ///
+    /// Ids of removed entries are reused.
     pub(super) fn insert(&mut self, entry: T) -> usize {
-        let chunk = self.open_chunk();
+        let chunk = self.free_chunk();
         let entries = &mut self.chunks[chunk];
         let index = entries.insert(entry);
         if entries.len() == CHUNK_LEN {
-            self.open.pop();
+            self.free.pop();
         }
         self.len += 1;
         chunk * CHUNK_LEN + index
     }
 
-    /// Removes the entry with this id. Panics if there is none.
+    /// Removes the entry with this id.
+    ///
+    /// Panics if there is none.
     pub(super) fn remove(&mut self, id: usize) -> T {
         let chunk = id / CHUNK_LEN;
         let entries = &mut self.chunks[chunk];
         let entry = entries.remove(id % CHUNK_LEN);
         self.len -= 1;
         if entries.len() == CHUNK_LEN - 1 {
-            self.open.push(Reverse(chunk as u32));
+            self.free.push(Reverse(chunk as u32));
         }
         if entries.is_empty() {
             *entries = Slab::new();
@@ -71,27 +76,29 @@ impl<T> Arena<T> {
         entry
     }
 
-    /// The lowest chunk with room.
-    fn open_chunk(&mut self) -> usize {
-        match self.open.peek() {
+    /// Returns the lowest chunk with a free place.
+    ///
+    /// If all chunks are full, it adds one.
+    fn free_chunk(&mut self) -> usize {
+        match self.free.peek() {
             Some(Reverse(chunk)) => *chunk as usize,
             None => {
                 self.chunks.push(Slab::new());
-                self.open.push(Reverse(self.chunks.len() as u32 - 1));
+                self.free.push(Reverse(self.chunks.len() as u32 - 1));
                 self.chunks.len() - 1
             }
         }
     }
 
-    /// Removes the empty chunks at the end, once they are more than half.
+    /// Removes the empty chunks at the end if they are the majority.
     fn remove_last_chunks(&mut self) {
         let used = self.chunks.iter().rposition(|chunk| !chunk.is_empty()).map_or(0, |last| last + 1);
         if 2 * used < self.chunks.len() {
             self.chunks.truncate(used);
             self.chunks.shrink_to_fit();
-            let open = mem::take(&mut self.open).into_iter();
-            self.open = open.filter(|Reverse(chunk)| (*chunk as usize) < used).collect();
-            self.open.shrink_to_fit();
+            let free = mem::take(&mut self.free).into_iter();
+            self.free = free.filter(|Reverse(chunk)| (*chunk as usize) < used).collect();
+            self.free.shrink_to_fit();
         }
     }
 }
@@ -113,14 +120,14 @@ mod tests {
         ids.into_iter().filter(|id| *id != kept).for_each(|id| assert_eq!(arena.remove(id), id));
         let capacity: usize = arena.chunks.iter().map(Slab::capacity).sum();
         assert!(capacity <= CHUNK_LEN, "{capacity}");
-        assert_eq!(arena.insert(7), 0, "the lowest id is taken first");
+        assert_eq!(arena.insert(7), 0, "the lowest id is reused first");
         arena.remove(0);
         arena.remove(kept);
         assert_eq!((arena.len(), arena.chunks.len()), (0, 0));
     }
 
     #[test]
-    fn a_slab_adds_nothing_to_a_user() {
+    fn a_slab_entry_of_a_user_has_no_overhead() {
         /// The layout of an entry in `slab`.
         #[expect(dead_code)]
         enum Entry<T> {
@@ -138,9 +145,9 @@ mod tests {
             for (number, (inserts, choice)) in operations.into_iter().enumerate() {
                 if inserts || naive.is_empty() {
                     let id = arena.insert(number);
-                    prop_assert!(naive.insert(id, number).is_none(), "an id in use was given out");
+                    prop_assert!(naive.insert(id, number).is_none(), "an id in use was assigned again");
                 } else {
-                    let (&id, _) = naive.iter().nth(usize::from(choice) % naive.len()).expect("one of them");
+                    let (&id, _) = naive.iter().nth(usize::from(choice) % naive.len()).expect("an entry");
                     prop_assert_eq!(Some(arena.remove(id)), naive.remove(&id));
                 }
                 prop_assert_eq!(arena.len(), naive.len());

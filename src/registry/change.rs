@@ -1,5 +1,4 @@
-//! What the registry is asked under, and what it answers: second-login policies, the outcome of a
-//! change, and what a slot leaves behind.
+//! Policies and results of the registry.
 
 use std::fmt;
 
@@ -7,51 +6,59 @@ use compact_str::CompactString;
 
 use super::NAME_BYTES_MAX;
 
-/// What a uid's second connection gets.
+/// The policy for a second connection with the same uid.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub enum SecondLogin {
-    /// It joins the first: a uid has as many connections as it likes (tabs, devices).
+    /// Both stay open. A uid may have any number of connections.
     #[default]
     Multi,
-    /// It takes over: the earlier ones are closed with code 4001.
+    /// The earlier connections are closed with code 4001.
     KickOld,
-    /// It is refused, on the upgrade with 409, while the first lives.
+    /// The second connection is refused.
+    ///
+    /// An upgrade gets status 409, and a later bind [`Change::Taken`], while the first connection is open.
     RejectNew,
 }
 
-/// What came of binding, unbinding, joining or leaving.
+/// The result of a bind, unbind, join or leave.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Change {
-    /// It is so now, and was not before.
+    /// The change was made.
     Done,
-    /// It was so already: bound to that very uid, a member, not a member, without a uid.
+    /// Nothing to change.
+    ///
+    /// The connection is bound to this uid, has no uid, is a member, or is not a member.
     Already,
-    /// Another connection holds the uid, and [`SecondLogin::RejectNew`] lets it keep it.
+    /// Another connection has the uid, and the policy is [`SecondLogin::RejectNew`].
     Taken,
-    /// The uid or group name is empty, or longer than [`NAME_BYTES_MAX`].
+    /// The uid or group name is empty or over [`NAME_BYTES_MAX`] bytes.
     BadName,
-    /// The connection is in `connection_groups_max` groups, or all are in `memberships_max`.
+    /// `connection_groups_max` or `memberships_max` is reached.
     Full,
-    /// The connection does not exist, or not any more.
+    /// No open connection has this fd.
     Gone,
 }
 
-/// What [`Registry::remove`](super::Registry::remove) took from a slot.
+/// The uid and groups that a removed slot had.
+///
+/// [`Registry::remove`](super::Registry::remove) returns it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Departed {
-    /// The uid it was bound to.
+    /// The uid, if the slot was bound.
     pub uid: Option<CompactString>,
-    /// The groups it was in, the last joined first.
+    /// The groups, the last joined first.
     pub groups: Vec<CompactString>,
 }
 
 impl Change {
-    /// Whether anything changed.
+    /// Returns whether the change was made.
     pub fn is_done(self) -> bool {
         self == Change::Done
     }
 
-    /// Whether what was asked for is so now, changed or not.
+    /// Returns whether the requested state is reached.
+    ///
+    /// That is `Done` or `Already`.
     pub fn is_ok(self) -> bool {
         matches!(self, Change::Done | Change::Already)
     }
@@ -62,10 +69,10 @@ impl fmt::Display for Change {
         match self {
             Change::Done => f.write_str("done"),
             Change::Already => f.write_str("nothing to change"),
-            Change::Taken => f.write_str("the uid is taken by another connection"),
-            Change::BadName => write!(f, "a uid or group name has 1 to {NAME_BYTES_MAX} bytes"),
+            Change::Taken => f.write_str("another connection has the uid"),
+            Change::BadName => write!(f, "uid or group name must have 1 to {NAME_BYTES_MAX} bytes"),
             Change::Full => f.write_str("group limit reached"),
-            Change::Gone => f.write_str("the connection is gone"),
+            Change::Gone => f.write_str("connection is not open"),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! A slab whose entries are also found by a key that each carries.
+//! A directory: entries by id and by key.
 //!
-//! It owns the entries and the index over them, and must not know what they mean. The one idea: the index holds ids, not
-//! keys, so that a key is stored once, in its entry, and costs the index five bytes.
+//! It owns the entries and a hash index. It does not know the meaning of the entries. The index stores ids, not keys: a
+//! key is stored once, in its entry, and the index takes five bytes for it.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::ops::{Index, IndexMut};
@@ -9,23 +9,27 @@ use std::ops::{Index, IndexMut};
 use super::arena::Arena;
 use hashbrown::HashTable;
 
-/// What a [`Directory`] can hold.
+/// An entry that contains its key.
 pub(super) trait Keyed {
     type Key: Eq + Hash + ?Sized;
 
-    /// Must stay the same while the entry is in a directory.
+    /// Returns the key.
+    ///
+    /// It must not change while the entry is in a directory.
     fn key(&self) -> &Self::Key;
 }
 
-/// An index of no more places than this is not shrunk.
+/// The capacity up to which an index is not shrunk.
 const INDEX_KEPT: usize = 64;
 
-/// Entries by id, and by key; no two of them have the same key. An id is reused once its entry was removed.
+/// A map from ids and from keys to entries.
+///
+/// Keys are unique. The id of a removed entry is reused.
 #[derive(Debug)]
 pub(super) struct Directory<T> {
     entries: Arena<T>,
     index: HashTable<u32>,
-    /// Keyed at random, for the keys are strangers' choice and could be made to collide.
+    /// Seeded at random: clients choose the keys and could make them collide.
     hasher: RandomState,
 }
 
@@ -47,7 +51,9 @@ impl<T: Keyed> Directory<T> {
         self.index.find(hash, |&id| self[id].key() == key).copied()
     }
 
-    /// Adds an entry whose key is new.
+    /// Adds an entry and returns its id.
+    ///
+    /// The key must be new.
     pub(super) fn insert(&mut self, entry: T) -> u32 {
         let hash = self.hasher.hash_one(entry.key());
         let id = id(self.entries.insert(entry));
@@ -59,12 +65,12 @@ impl<T: Keyed> Directory<T> {
     pub(super) fn remove(&mut self, id: u32) -> T {
         let entry = self.entries.remove(id as usize);
         let hash = self.hasher.hash_one(entry.key());
-        self.index.find_entry(hash, |&other| other == id).expect("every entry is indexed").remove();
+        self.index.find_entry(hash, |&other| other == id).expect("an indexed entry").remove();
         self.shrink();
         entry
     }
 
-    /// Keeps the index at least an eighth full.
+    /// Shrinks an index that is less than one eighth full.
     fn shrink(&mut self) {
         let Directory { entries, index, hasher } = self;
         if index.capacity() > INDEX_KEPT && index.len() < index.capacity() / 8 {
@@ -73,9 +79,9 @@ impl<T: Keyed> Directory<T> {
     }
 
     pub(super) fn check_invariants(&self) {
-        assert_eq!(self.index.len(), self.entries.len(), "index and entries");
+        assert_eq!(self.index.len(), self.entries.len(), "length of the index");
         for (id, entry) in self.iter() {
-            assert_eq!(self.find(entry.key()), Some(id), "an entry is not found by its key");
+            assert_eq!(self.find(entry.key()), Some(id), "id found by key");
         }
     }
 }
@@ -84,21 +90,24 @@ impl<T> Index<u32> for Directory<T> {
     type Output = T;
 
     fn index(&self, id: u32) -> &T {
-        self.entries.get(id as usize).expect("an id that was given out")
+        self.entries.get(id as usize).expect("a valid id")
     }
 }
 
 impl<T> IndexMut<u32> for Directory<T> {
     fn index_mut(&mut self, id: u32) -> &mut T {
-        self.entries.get_mut(id as usize).expect("an id that was given out")
+        self.entries.get_mut(id as usize).expect("a valid id")
     }
 }
 
 fn hash_of<T: Keyed>(entries: &Arena<T>, hasher: &RandomState, id: u32) -> u64 {
-    hasher.hash_one(entries.get(id as usize).expect("every entry is indexed").key())
+    hasher.hash_one(entries.get(id as usize).expect("an indexed entry").key())
 }
 
-/// An index as the 32 bits it is stored in: four thousand million entries would not fit into memory first.
+/// Converts an index to an id.
+///
+/// All indices fit: there are at most 2^24 users, one for each connection, and 2^30 memberships, the largest
+/// `memberships_max`.
 pub(super) fn id(index: usize) -> u32 {
     u32::try_from(index).expect("an index fits 32 bits")
 }

@@ -1,88 +1,96 @@
-//! The registry's naive twin, and the interpreter that runs both side by side for proptest and the fuzzer.
+//! A naive model of the registry.
+//!
+//! One interpreter runs both for proptest and the fuzzer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, Departed, NAME_BYTES_MAX, Registry, SecondLogin};
 
-/// Small, so that operations meet; not dense, so that there are slots nobody ever named.
+/// The slots of all operations.
+///
+/// They are few, so that operations often hit the same slot. They have gaps: the slots in between are never used.
 const SLOTS: [u32; 6] = [0, 1, 2, 5, 8, 300];
 
-/// All that a registry is: two lists of pairs, the newest last, searched from end to end.
+/// The model: two lists of (slot, name), the newest last.
 #[derive(Default)]
-struct Twin {
+struct NaiveRegistry {
     bound: Vec<(u32, String)>,
     joined: Vec<(u32, String)>,
 }
 
-/// How many operations go between two looks at the whole: most of a run's time would be spent looking. Nothing hides in
-/// between, for the start of a list of operations is a list as well.
-const LOOK_EVERY: usize = 8;
+/// The number of operations between two full comparisons.
+///
+/// Comparisons take most of the run time. No difference stays undetected in between, because every prefix of a list of
+/// operations is an input, too.
+const COMPARE_EVERY: usize = 8;
 
-/// Runs the operations that the bytes spell on a registry and on its twin; panics where they differ.
+/// Runs encoded operations on a registry and on the model.
+///
+/// It panics if they differ.
 pub fn fuzz_registry(data: &[u8]) {
     let names = names();
     let mut registry = Registry::new();
-    let mut twin = Twin::default();
+    let mut naive = NaiveRegistry::default();
     let mut bytes = data.iter().copied();
     let mut steps = 0_usize;
     while let Some(operation) = bytes.next() {
         let slot = SLOTS[usize::from(bytes.next().unwrap_or(0)) % SLOTS.len()];
         let name = &names[usize::from(bytes.next().unwrap_or(0)) % names.len()];
-        step(&mut registry, &mut twin, operation, slot, name);
+        step(&mut registry, &mut naive, operation, slot, name);
         steps += 1;
-        if steps.is_multiple_of(LOOK_EVERY) {
-            compare(&registry, &twin, &names);
+        if steps.is_multiple_of(COMPARE_EVERY) {
+            compare(&registry, &naive, &names);
         }
     }
-    compare(&registry, &twin, &names);
+    compare(&registry, &naive, &names);
 }
 
-fn step(registry: &mut Registry, twin: &mut Twin, operation: u8, slot: u32, name: &str) {
+fn step(registry: &mut Registry, naive: &mut NaiveRegistry, operation: u8, slot: u32, name: &str) {
     match operation % 8 {
-        0 => both_bind(registry, twin, slot, name, SecondLogin::Multi),
-        1 => both_bind(registry, twin, slot, name, SecondLogin::KickOld),
-        2 => both_bind(registry, twin, slot, name, SecondLogin::RejectNew),
-        3 => assert_eq!(registry.unbind(slot), twin.unbind(slot), "unbind {slot}"),
-        4 => assert_eq!(registry.join(slot, name), twin.join(slot, name), "join {slot} {name}"),
-        5 => assert_eq!(registry.leave(slot, name), twin.leave(slot, name), "leave {slot} {name}"),
-        6 => assert_eq!(registry.remove(slot), twin.remove(slot), "remove {slot}"),
-        _ => assert_eq!(registry.ungroup(name), twin.ungroup(name), "ungroup {name}"),
+        0 => both_bind(registry, naive, slot, name, SecondLogin::Multi),
+        1 => both_bind(registry, naive, slot, name, SecondLogin::KickOld),
+        2 => both_bind(registry, naive, slot, name, SecondLogin::RejectNew),
+        3 => assert_eq!(registry.unbind(slot), naive.unbind(slot), "unbind {slot}"),
+        4 => assert_eq!(registry.join(slot, name), naive.join(slot, name), "join {slot} {name}"),
+        5 => assert_eq!(registry.leave(slot, name), naive.leave(slot, name), "leave {slot} {name}"),
+        6 => assert_eq!(registry.remove(slot), naive.remove(slot), "remove {slot}"),
+        _ => assert_eq!(registry.ungroup(name), naive.ungroup(name), "ungroup {name}"),
     }
 }
 
-fn both_bind(registry: &mut Registry, twin: &mut Twin, slot: u32, uid: &str, policy: SecondLogin) {
-    let (mut kicked, mut twin_kicked) = (vec![77], vec![77]); // what was in it before stays
+fn both_bind(registry: &mut Registry, naive: &mut NaiveRegistry, slot: u32, uid: &str, policy: SecondLogin) {
+    let (mut kicked, mut naive_kicked) = (vec![77], vec![77]); // earlier elements must stay
     let change = registry.bind(slot, uid, policy, &mut kicked);
-    assert_eq!(change, twin.bind(slot, uid, policy, &mut twin_kicked), "bind {slot} {uid} {policy:?}");
-    assert_eq!(kicked, twin_kicked, "kicked by bind {slot} {uid} {policy:?}");
+    assert_eq!(change, naive.bind(slot, uid, policy, &mut naive_kicked), "bind {slot} {uid} {policy:?}");
+    assert_eq!(kicked, naive_kicked, "kicked by bind {slot} {uid} {policy:?}");
 }
 
-fn compare(registry: &Registry, twin: &Twin, names: &[String]) {
+fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
     registry.check_invariants();
     for slot in SLOTS {
-        assert_eq!(registry.uid_of(slot), twin.uid_of(slot), "uid of {slot}");
-        assert!(registry.groups_of(slot).eq(twin.groups_of(slot)), "groups of {slot}");
-        assert_eq!(registry.group_count_of(slot), twin.groups_of(slot).count(), "count of groups of {slot}");
+        assert_eq!(registry.uid_of(slot), naive.uid_of(slot), "uid of {slot}");
+        assert!(registry.groups_of(slot).eq(naive.groups_of(slot)), "groups of {slot}");
+        assert_eq!(registry.group_count_of(slot), naive.groups_of(slot).count(), "count of groups of {slot}");
     }
     for name in names {
-        assert!(registry.slots_of(name).eq(twin.slots_of(name)), "slots of {name}");
-        assert_eq!(registry.count_of(name), twin.slots_of(name).count(), "count of {name}");
-        let members = twin.members(name);
+        assert!(registry.slots_of(name).eq(naive.slots_of(name)), "slots of {name}");
+        assert_eq!(registry.count_of(name), naive.slots_of(name).count(), "count of {name}");
+        let members = naive.members(name);
         assert_eq!(registry.members(name).len(), members.len(), "members of {name}");
         assert_eq!(registry.members(name).collect::<BTreeSet<u32>>(), members, "members of {name}");
         for slot in SLOTS {
             assert_eq!(registry.is_member(slot, name), members.contains(&slot), "member {slot} of {name}");
         }
     }
-    let (users, groups) = (counted(&twin.bound), counted(&twin.joined));
+    let (users, groups) = (counted(&naive.bound), counted(&naive.joined));
     assert_eq!(registry.user_count(), users.len(), "user count");
     assert_eq!(registry.group_count(), groups.len(), "group count");
-    assert_eq!(registry.membership_count(), twin.joined.len(), "membership count");
+    assert_eq!(registry.membership_count(), naive.joined.len(), "membership count");
     assert_eq!(registry.users().collect::<BTreeMap<_, _>>(), users, "users");
     assert_eq!(registry.groups().collect::<BTreeMap<_, _>>(), groups, "groups");
 }
 
-/// How many pairs each name is in.
+/// Returns the number of pairs with each name.
 fn counted(pairs: &[(u32, String)]) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
     for (_, name) in pairs {
@@ -91,7 +99,7 @@ fn counted(pairs: &[(u32, String)]) -> BTreeMap<&str, usize> {
     counts
 }
 
-impl Twin {
+impl NaiveRegistry {
     fn bind(&mut self, slot: u32, uid: &str, policy: SecondLogin, kicked: &mut Vec<u32>) -> Change {
         if !(1..=128).contains(&uid.len()) {
             return Change::BadName;
@@ -111,7 +119,7 @@ impl Twin {
     }
 
     fn unbind(&mut self, slot: u32) -> Change {
-        changed(&mut self.bound, |pair| pair.0 == slot)
+        remove_pairs(&mut self.bound, |pair| pair.0 == slot)
     }
 
     fn uid_of(&self, slot: u32) -> Option<&str> {
@@ -137,7 +145,7 @@ impl Twin {
         if !(1..=128).contains(&group.len()) {
             return Change::BadName;
         }
-        changed(&mut self.joined, |pair| pair.0 == slot && pair.1 == group)
+        remove_pairs(&mut self.joined, |pair| pair.0 == slot && pair.1 == group)
     }
 
     fn members(&self, group: &str) -> BTreeSet<u32> {
@@ -163,14 +171,18 @@ impl Twin {
     }
 }
 
-/// Removes the pairs that match; whether there were any.
-fn changed(pairs: &mut Vec<(u32, String)>, matches: impl Fn(&(u32, String)) -> bool) -> Change {
+/// Removes all matching pairs.
+///
+/// Returns `Done` if there were any, else `Already`.
+fn remove_pairs(pairs: &mut Vec<(u32, String)>, matches: impl Fn(&(u32, String)) -> bool) -> Change {
     let before = pairs.len();
     pairs.retain(|pair| !matches(pair));
     if pairs.len() < before { Change::Done } else { Change::Already }
 }
 
-/// Names inline and on the heap, at the limit and beyond, in more than one script; and none.
+/// Returns the names of all operations.
+///
+/// They are stored inline or on the heap, at the length limit and over it, in several scripts, and empty.
 fn names() -> Vec<String> {
     let mut names: Vec<String> = ["a", "b", "10010", "Zoë", "小明", ""].map(String::from).into();
     names.extend([24, 25, NAME_BYTES_MAX, NAME_BYTES_MAX + 1].map(|bytes| "x".repeat(bytes)));

@@ -4,7 +4,7 @@ use super::{Owner, Wheel};
 use crate::tick::Tick;
 
 /// The model: a list of deadlines, searched from end to end.
-struct Model {
+struct NaiveWheel {
     now: Tick,
     /// In the order in which they were armed.
     armed: Vec<Armed>,
@@ -27,7 +27,7 @@ const COMPARE_EVERY: usize = 8;
 /// It panics if they differ.
 pub fn fuzz_wheel(data: &[u8]) {
     let mut wheel = Wheel::new(Tick(0));
-    let mut model = Model { now: Tick(0), armed: Vec::new() };
+    let mut model = NaiveWheel { now: Tick(0), armed: Vec::new() };
     let mut bytes = data.iter().copied();
     let mut steps = 0_usize;
     while let Some(operation) = bytes.next() {
@@ -40,7 +40,7 @@ pub fn fuzz_wheel(data: &[u8]) {
     compare(&wheel, &model);
 }
 
-fn step(wheel: &mut Wheel, model: &mut Model, operation: u8, bytes: &mut impl Iterator<Item = u8>) {
+fn step(wheel: &mut Wheel, model: &mut NaiveWheel, operation: u8, bytes: &mut impl Iterator<Item = u8>) {
     match operation % 8 {
         0 | 1 => {
             let (owner, at) = (owner(bytes), Tick(model.now.0.saturating_add(distance(bytes))));
@@ -83,7 +83,7 @@ fn step(wheel: &mut Wheel, model: &mut Model, operation: u8, bytes: &mut impl It
     }
 }
 
-fn compare(wheel: &Wheel, model: &Model) {
+fn compare(wheel: &Wheel, model: &NaiveWheel) {
     wheel.check_invariants();
     assert_eq!(wheel.len(), model.armed.len(), "len");
     for owner in (0..OWNERS).map(owner_of) {
@@ -99,7 +99,7 @@ fn compare(wheel: &Wheel, model: &Model) {
     }
 }
 
-impl Model {
+impl NaiveWheel {
     fn arm(&mut self, owner: Owner, at: Tick) {
         self.cancel(owner);
         self.armed.push(Armed { owner, deadline: at.max(self.now), expired: false });
@@ -124,7 +124,7 @@ impl Model {
 
     fn pop_expired(&mut self) -> Option<Owner> {
         let expired = self.armed.iter().filter(|armed| armed.expired);
-        let owner = expired.min_by_key(|armed| armed.deadline)?.owner; // the first armed, of equals
+        let owner = expired.min_by_key(|armed| armed.deadline)?.owner; // of equal deadlines, the first armed
         self.cancel(owner);
         Some(owner)
     }
