@@ -49,6 +49,9 @@
 //!
 //! ```text
 //! floor 4   main, gateway/                     the ready-made server: a user of the face below, like any other
+//!              serving ── api ── push ── presence    clients, HTTP requests, messages, uids and groups
+//!              identity   hooks   wire               authentication; webhooks; JSON and client frames
+//!              operations   settings   runtime       log and metrics; command line and file; clock and threads
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
 //! floor 3   server   handler   context   remote          the crate's face: Server, Handler, Context, Remote
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,7 +4,7 @@ mod gateway;
 
 use std::process::ExitCode;
 
-use gateway::logging;
+use gateway::operations::logging;
 
 fn main() -> ExitCode {
     let _flush = logging::Flush;

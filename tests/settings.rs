@@ -5,7 +5,7 @@
 mod common;
 /// Keys that others made.
 #[allow(dead_code)]
-#[path = "../src/gateway/auth/jwt/samples.rs"]
+#[path = "../src/gateway/identity/jwt/samples.rs"]
 mod samples;
 
 use std::fs;

@@ -145,7 +145,7 @@ fn the_clock_is_read_in_one_file() {
         .collect();
     readers.dedup();
     // The gateway is a user of the crate, with threads of its own, and has a clock of its own.
-    assert_eq!(readers, ["src/event_loop/clock.rs", "src/gateway/clock.rs"]);
+    assert_eq!(readers, ["src/event_loop/clock.rs", "src/gateway/runtime/clock.rs"]);
 }
 
 #[test]
@@ -226,16 +226,18 @@ fn tidy_itself_sees_what_it_is_meant_to_see() {
 #[test]
 fn the_server_neither_prints_with_macros_nor_starts_threads_that_nothing_watches() {
     // Such a macro panics where its output cannot be written, and waits where it is not read.
-    let printing = ["println!", "print!(", "eprintln!", "eprint!("].map(|what| (what, "gateway/logging prints"));
-    let threads = ["thread::spawn", "thread::Builder", "thread::scope"].map(|what| (what, "gateway/threads starts it"));
+    let printing =
+        ["println!", "print!(", "eprintln!", "eprint!("].map(|what| (what, "gateway/operations/logging prints"));
+    let threads =
+        ["thread::spawn", "thread::Builder", "thread::scope"].map(|what| (what, "gateway/runtime/threads starts it"));
     let mut complaints = Complaints::default();
     for source in sources(&["src"]) {
         // Tests stand last.
-        let is_test = source.path.ends_with("tests.rs") || source.path == "src/gateway/backend/double.rs";
+        let is_test = source.path.ends_with("tests.rs") || source.path == "src/gateway/hooks/backend/mock.rs";
         let code = source.code().take_while(|(_, code)| *code != "mod tests {");
         for (line, code) in code.filter(|_| !is_test) {
             for (what, instead) in printing.iter().chain(&threads) {
-                let is_supervisor = source.path == "src/gateway/threads.rs" && *what == "thread::Builder";
+                let is_supervisor = source.path == "src/gateway/runtime/threads.rs" && *what == "thread::Builder";
                 if code.contains(what) && !is_supervisor {
                     complaints.add(&source, line, format!("{what}: {instead}"));
                 }

@@ -3,10 +3,10 @@
 use fdpush::Context;
 
 use super::Parts;
+use super::backpressure::Holds;
 use super::error::ApiError;
-use super::hold::Holds;
 use super::push::{self, Place};
-use crate::gateway::json::skip_mark;
+use crate::gateway::wire::json::skip_mark;
 
 /// A batch on its way: what the pieces of its body amount to.
 #[derive(Debug)]

@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
-use crate::gateway::json::{self, List, Object, Text, cut, cut_quoted, optional_object, present};
-use crate::gateway::names::{self, Name};
-use crate::gateway::publish::{Payload, Target};
+use crate::gateway::push::publish::{Payload, Target};
+use crate::gateway::wire::json::{self, List, Object, Text, cut, cut_quoted, optional_object, present};
+use crate::gateway::wire::names::{self, Name};
 
 /// The longest `id`, as it is written: it is sent back.
 const ID_BYTES_MAX: usize = 128;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use fdpush::Response;
 
-use crate::gateway::json::Quoted;
+use crate::gateway::wire::json::Quoted;
 
 /// A refusal: a status, a code for programs, a message for people.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -2,11 +2,11 @@
 //!
 //! `docs/api.md` is its reference. Commands are carried out on the loop's thread, in the order in which they come.
 
+mod backpressure;
 mod batch;
 mod command;
 mod error;
-mod hold;
-mod look;
+mod lookup;
 mod push;
 mod slots;
 mod verbs;
@@ -19,16 +19,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fdpush::{BodyEvent, BodyMode, Context, Fd, Peer, Request, Response, TimerId};
 use percent_encoding::percent_decode_str;
 
+use self::backpressure::Holds;
 use self::batch::Batch;
 use self::command::Command;
 use self::error::ApiError;
-use self::hold::Holds;
-use super::auth::api_keys::ApiKeys;
-use super::clock;
-use super::metrics::{self, Metrics};
-use super::publish::Publisher;
-use super::roster::Roster;
-use super::threads;
+use crate::gateway::identity::api_keys::ApiKeys;
+use crate::gateway::operations::metrics::{self, Metrics};
+use crate::gateway::presence::roster::Roster;
+use crate::gateway::push::publish::Publisher;
+use crate::gateway::runtime::clock;
+use crate::gateway::runtime::threads;
 
 /// The API's state: its keys, and memory for reuse.
 pub struct Api {
@@ -416,18 +416,18 @@ fn answer(ctx: &mut Context<'_>, call: Call<'_>, request: &Request, roster: &mut
         Call::Ungroup => verbs::ungroup(ctx, roster, body),
         Call::Close => verbs::close(ctx, body),
         Call::Online => verbs::online(ctx, body),
-        Call::Users => look::users(ctx, request),
-        Call::User(uid) => look::user(ctx, request, &decoded(uid)?),
-        Call::Groups => look::groups(ctx, request),
-        Call::Group(group) => look::group(ctx, request, &decoded(group)?),
-        Call::Connections => look::connections(ctx, request),
-        Call::Connection(fd) => look::connection(ctx, fd),
+        Call::Users => lookup::users(ctx, request),
+        Call::User(uid) => lookup::user(ctx, request, &decoded(uid)?),
+        Call::Groups => lookup::groups(ctx, request),
+        Call::Group(group) => lookup::group(ctx, request, &decoded(group)?),
+        Call::Connections => lookup::connections(ctx, request),
+        Call::Connection(fd) => lookup::connection(ctx, fd),
         Call::Attributes(fd) => match request.method() {
-            "PUT" => look::set_attributes(ctx, fd, body, false),
-            "PATCH" => look::set_attributes(ctx, fd, body, true),
-            _ => look::attributes(ctx, fd),
+            "PUT" => lookup::set_attributes(ctx, fd, body, false),
+            "PATCH" => lookup::set_attributes(ctx, fd, body, true),
+            _ => lookup::attributes(ctx, fd),
         },
-        Call::Stats => look::stats(ctx),
+        Call::Stats => lookup::stats(ctx),
         Call::Push | Call::Batch | Call::Metrics | Call::Healthy | Call::Ready => Err(ApiError::not_found("not here")),
     }
 }

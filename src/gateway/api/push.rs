@@ -3,12 +3,12 @@
 use fdpush::{Context, Delivery, Fd};
 
 use super::Parts;
+use super::backpressure::Holds;
 use super::command::{self, Command, Except, PushCommand};
 use super::error::ApiError;
-use super::hold::Holds;
 use super::slots::SlotSet;
-use crate::gateway::frame::append_names;
-use crate::gateway::publish::{Options, Target};
+use crate::gateway::push::publish::{Options, Target};
+use crate::gateway::wire::frame::append_names;
 
 /// A push command's place in a batch.
 pub struct Place<'a> {

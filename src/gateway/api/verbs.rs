@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::command::{self, Command, Shape};
 use super::error::ApiError;
 use super::slots::SlotSet;
-use crate::gateway::publish::Target;
-use crate::gateway::roster::Roster;
+use crate::gateway::presence::roster::Roster;
+use crate::gateway::push::publish::Target;
 
 /// The longest close reason, RFC 6455 section 5.5.
 const REASON_BYTES_MAX: usize = 123;

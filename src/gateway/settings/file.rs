@@ -9,9 +9,10 @@ use clap::{Arg, ArgAction};
 use toml::de::{DeTable, DeValue};
 
 use super::faults::Faults;
-use super::{declaration, declarations, is_secret, is_url, parse_alone, show};
-use crate::gateway::files;
-use crate::gateway::spelling::nearest;
+use super::show;
+use super::{declaration, declarations, is_secret, is_url, parse_alone};
+use crate::gateway::runtime::files;
+use crate::gateway::wire::suggestion::nearest;
 
 /// The largest configuration file, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::cli::{Api, Jwt, Secret, bare};
 use super::faults::Faults;
-use crate::gateway::auth::api_keys::check;
-use crate::gateway::auth::jwt::{self, KeyFile};
-use crate::gateway::cli::{Api, Jwt, Secret, bare};
-use crate::gateway::files;
+use crate::gateway::identity::api_keys::check;
+use crate::gateway::identity::jwt::{self, KeyFile};
+use crate::gateway::runtime::files;
 
 /// The largest file of API keys, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;

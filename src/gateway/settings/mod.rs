@@ -3,14 +3,16 @@
 //! `cli.rs` is the one declaration. What the file says is put on the command line where neither flag nor variable says
 //! otherwise, and that line is parsed again: what a value may be is decided in one place.
 
+mod arguments;
+pub mod back_ends;
+mod check;
+pub mod cli;
+mod consistency;
 mod faults;
 mod file;
-mod given;
-mod judge;
 mod keys;
 pub mod reload;
 mod show;
-mod soundness;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,13 +21,13 @@ use std::sync::OnceLock;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, FromArgMatches};
 
+use self::arguments::{Given, parse, parse_alone};
+pub use self::arguments::{command, is_of_a_value};
+use self::cli::{Secret, Serve, Token};
 pub use self::faults::Faults;
 use self::file::File;
-use self::given::{Given, parse, parse_alone};
-pub use self::given::{command, is_of_a_value};
-use super::auth::jwt::{self, Grant, KeyFile};
-use super::cli::{Secret, Serve, Token};
-use super::spelling::nearest;
+use crate::gateway::identity::jwt::{self, Grant, KeyFile};
+use crate::gateway::wire::suggestion::nearest;
 
 /// All settings, and where each comes from.
 pub struct Settings {
@@ -241,7 +243,7 @@ impl Layers {
     fn empty_variables(&self) -> Vec<String> {
         let guards =
             |arg: &&Arg| is_secret(arg) || ["auth", "jwt_issuer", "jwt_audience"].contains(&arg.get_id().as_str());
-        let empty = declarations().filter(guards).filter_map(given::empty_variable);
+        let empty = declarations().filter(guards).filter_map(arguments::empty_variable);
         empty.map(|name| format!("{name} is empty, and so is not set")).collect()
     }
 

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
+use super::arguments::Given;
 use super::file::{Entry, File};
-use super::given::Given;
 use super::{Faults, Layers, Settings, Source, declarations};
 
 /// The settings that can change while the server runs.
@@ -118,8 +118,8 @@ fn mixed(old: &Settings, wanted: Settings) -> Result<Layers, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::declaration;
     use super::*;
+    use crate::gateway::settings::declaration;
     use std::fs;
     use std::path::PathBuf;
 

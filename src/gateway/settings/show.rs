@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 
 use clap::{Arg, ArgAction, ValueEnum};
 
+use super::cli::{MASK, masked};
 use super::{Settings, Source, declarations, is_secret, is_url};
-use crate::gateway::cli::{MASK, masked};
 
 impl Settings {
     /// As TOML, a setting a line.

@@ -1,0 +1,174 @@
+//! A back end that is asked, and answers well, badly, late or not at all.
+
+use std::time::Duration;
+
+use super::mock::{Double, PATIENCE, Reply};
+use super::signature::Secret;
+use super::{ANSWER_BYTES_MAX, Backend, Contact, Failure, Url};
+use crate::gateway::runtime::clock;
+
+const SHORT: Duration = Duration::from_millis(150);
+
+fn backend(double: &Double) -> Backend {
+    Backend::new(double.contact(), 2).expect("a back end")
+}
+
+fn fails(reply: impl Fn() -> Reply + Send + Sync + 'static, timeout: Duration) -> Failure {
+    let double = Double::start(move |_| reply());
+    let answer = backend(&double).post(b"{}", timeout);
+    match answer {
+        Err(failure) => failure,
+        Ok(answer) => answer.body.expect_err("a failure"),
+    }
+}
+
+#[test]
+fn urls_are_http_and_name_a_host() {
+    for good in ["http://localhost/", "https://u:p@example.com:8443/a/b?key=1", "http://[::1]:9/x"] {
+        Url::parse(good).unwrap_or_else(|error| panic!("{good}: {error}"));
+    }
+    for bad in ["", "localhost:80/x", "/hook", "ftp://example.com/", "http://", "http:///x", "ws://a/", "http://a b/"] {
+        assert!(Url::parse(bad).is_err(), "{bad}");
+    }
+    let url = Url::parse("https://u:secret@example.com:8443/a?token=secret").expect("a URL");
+    assert_eq!(format!("{url} {url:?}"), "https://example.com:8443/a https://example.com:8443/a");
+}
+
+#[test]
+fn a_node_can_be_named_in_a_header() {
+    let url = Url::parse("http://localhost/").expect("a URL");
+    for bad in ["", "a\nb", "Zürich"] {
+        let contact = Contact { url: url.clone(), node: bad.to_owned(), secret: None, authorities: None };
+        assert!(Backend::new(contact, 1).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn posts_signed_json_and_keeps_the_connection() {
+    let double = Double::always(200, "pong");
+    let secret = Secret::new("Jefe").expect("a secret");
+    let backend = Backend::new(Contact { secret: Some(secret), ..double.contact() }, 2).expect("a back end");
+    for _ in 0..2 {
+        let answer = backend.post(b"what do ya want for nothing?", PATIENCE).expect("an answer");
+        assert_eq!((answer.status, answer.body.expect("a body")), (200, b"pong".to_vec()));
+        let received = double.next();
+        assert_eq!(received.line, "POST /hook?v=1");
+        assert_eq!(received.header("content-type"), Some("application/json"));
+        assert_eq!(received.header("x-fdpush-node"), Some("node-1"));
+        assert_eq!(
+            received.header("x-fdpush-signature"),
+            Some("sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"),
+            "RFC 4231 section 4.3"
+        );
+        assert_eq!(received.header("transfer-encoding"), None);
+    }
+    backend.set_secret(None);
+    backend.post(b"{}", PATIENCE).expect("an answer");
+    assert_eq!(double.next().header("x-fdpush-signature"), None);
+}
+
+#[test]
+fn user_and_password_are_sent_decoded() {
+    let double = Double::always(200, "");
+    let authority = double.contact().url.to_string().replace("http://", "").replace("/hook", "");
+    for (userinfo, wanted) in [
+        ("user:pass", Some("Basic dXNlcjpwYXNz")),
+        // us@er:p:w
+        ("us%40er:p%3Aw", Some("Basic dXNAZXI6cDp3")),
+        ("user", Some("Basic dXNlcjo=")),
+        ("", None),
+    ] {
+        let at = if userinfo.is_empty() { "" } else { "@" };
+        let url = Url::parse(&format!("http://{userinfo}{at}{authority}/x?y=%40")).expect("a URL");
+        let contact = Contact { url, ..double.contact() };
+        Backend::new(contact, 1).expect("a back end").post(b"{}", PATIENCE).expect("an answer");
+        let received = double.next();
+        assert_eq!(received.header("authorization"), wanted, "{userinfo}");
+        assert_eq!((received.line.as_str(), received.header("host")), ("POST /x?y=%40", Some(authority.as_str())));
+    }
+}
+
+#[test]
+fn every_status_but_a_redirect_is_an_answer() {
+    for status in [204, 400, 401, 404, 500, 503] {
+        let double = Double::always(status, "");
+        assert_eq!(backend(&double).post(b"{}", PATIENCE).expect("an answer").status, status);
+    }
+    for status in [301, 302, 303, 307, 308] {
+        let moved = format!("HTTP/1.1 {status} Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
+        let failure = fails(move || Reply::Raw(moved.clone().into_bytes()), PATIENCE);
+        assert!(matches!(failure, Failure::Redirected(told) if told == status), "{failure:?}");
+        assert_eq!(failure.to_string(), format!("answered {status}, and redirects are not followed"));
+    }
+}
+
+#[test]
+fn the_time_is_bounded_however_the_back_end_wastes_it() {
+    let wastes: [fn() -> Reply; 3] = [
+        || Reply::Hang,
+        || Reply::Dribble("HTTP/1.1 200 OK\r\nX-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n"),
+        || Reply::Dribble("HTTP/1.1 200 \r\n\r\nbody body body body body body body body body body body body body"),
+    ];
+    for waste in wastes {
+        let start = clock::now();
+        let failure = fails(waste, SHORT);
+        assert!(failure.is_timeout(), "{failure:?}");
+        assert!(clock::now() - start < SHORT * 10, "{:?}", clock::now() - start);
+    }
+}
+
+#[test]
+fn an_answer_is_bounded_whole_and_http() {
+    let body = |length: u64| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        [head.into_bytes(), vec![b'a'; length as usize]].concat()
+    };
+    let double = Double::start(move |_| Reply::Raw(body(ANSWER_BYTES_MAX)));
+    let answer = backend(&double).post(b"{}", PATIENCE).expect("an answer");
+    assert_eq!(answer.body.expect("a body").len() as u64, ANSWER_BYTES_MAX);
+
+    let failure = fails(move || Reply::Raw(body(ANSWER_BYTES_MAX + 1)), PATIENCE);
+    assert_eq!(failure.to_string(), "an answer of more than 65536 bytes");
+    let failure = fails(|| Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234".to_vec()), PATIENCE);
+    assert!(failure.is_disconnect(), "{failure:?}");
+    let failure = fails(|| Reply::Raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n".to_vec()), PATIENCE);
+    assert!(!failure.is_timeout() && !failure.is_disconnect(), "{failure:?}");
+    let failure = fails(|| Reply::Raw(Vec::new()), PATIENCE);
+    assert!(failure.is_disconnect(), "{failure:?}");
+}
+
+/// The body fits into no socket's buffers, so its writing fails when the connection is reset.
+#[test]
+fn an_answer_that_comes_before_the_body_was_read_is_an_answer() {
+    let double = Double::unread(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge");
+    let backend = backend(&double);
+    let body = vec![b'a'; 64 << 20];
+    for _ in 0..3 {
+        let answer = backend.post(&body, PATIENCE).expect("an answer");
+        assert_eq!((answer.status, answer.body.expect("a body")), (413, b"large".to_vec()));
+    }
+    let silent = Double::unread(b"");
+    let failure = self::backend(&silent).post(&body, PATIENCE).expect_err("no answer");
+    assert!(failure.is_disconnect(), "{failure:?}");
+}
+
+#[test]
+fn nobody_listens() {
+    let double = Double::always(200, "");
+    let contact = double.contact();
+    drop(double);
+    let backend = Backend::new(contact, 1).expect("a back end");
+    // The port may be accepting still, for as long as it takes its thread to end.
+    let deadline = clock::now() + PATIENCE;
+    while backend.post(b"{}", PATIENCE).is_ok() {
+        assert!(clock::now() < deadline, "the double goes on");
+    }
+    assert!(!backend.post(b"{}", PATIENCE).expect_err("nobody").is_timeout());
+}
+
+#[test]
+fn a_panic_is_a_failure_with_its_text() {
+    for panic in [Box::new("no thread") as Box<dyn std::any::Any + Send>, Box::new("no thread".to_owned())] {
+        assert_eq!(Failure::Panicked(panic).to_string(), "panicked: \"no thread\"");
+    }
+}

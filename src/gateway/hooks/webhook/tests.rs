@@ -1,0 +1,540 @@
+//! Events on their way to a back end that is slow, broken, away, or well.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use fdpush::Fd;
+
+use super::event::{Event, Kind};
+use super::queue::{BatchBounds, Bounds, Queue};
+use super::{Config, Emitted, GivenUp, Stats, Webhook};
+use crate::gateway::hooks::backend::mock::{Double, PATIENCE, Received, Reply};
+use crate::gateway::hooks::backend::signature::Secret;
+use crate::gateway::hooks::backend::{Contact, Url};
+use crate::gateway::runtime::clock;
+
+/// Tries again at once and gives up late.
+fn config(double: &Double) -> Config {
+    let (backoff_first, backoff_max) = (Duration::from_millis(1), Duration::from_millis(5));
+    Config { backoff_first, backoff_max, timeout: PATIENCE, retry_time_max: PATIENCE, ..Config::new(double.contact()) }
+}
+
+fn start(config: Config) -> Webhook {
+    Webhook::start(config).expect("a webhook")
+}
+
+fn say(webhook: &Webhook, text: &str) {
+    webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: None, text });
+}
+
+fn seqs(received: &Received) -> Vec<u64> {
+    let body = received.json();
+    body["events"].as_array().expect("events").iter().map(|event| event["seq"].as_u64().expect("a number")).collect()
+}
+
+/// Events that were given up because the queue was full, and because the server ended.
+fn lost(queue_full: u64, shutdown: u64) -> GivenUp {
+    GivenUp { queue_full, shutdown, ..GivenUp::default() }
+}
+
+fn await_stats(webhook: &Webhook, is_met: impl Fn(Stats) -> bool) {
+    let deadline = clock::now() + PATIENCE;
+    while !is_met(webhook.stats()) {
+        assert!(clock::now() < deadline, "{:?}", webhook.stats());
+        std::thread::yield_now();
+    }
+}
+
+/// Which events a failing back end saw in requests that it took (`true`) and others, in order.
+fn took(double: &Double, is_taken: impl Fn(usize) -> bool) -> Vec<(bool, Vec<u64>)> {
+    let requests = std::iter::from_fn(|| double.try_next());
+    requests.enumerate().map(|(index, received)| (is_taken(index), seqs(&received))).collect()
+}
+
+#[test]
+fn events_come_signed_and_numbered() {
+    let double = Double::always(200, "");
+    let secret = Secret::new("s3cret").expect("a secret");
+    let contact = Contact { secret: Some(secret.clone()), node: "a\"b".to_owned(), ..double.contact() };
+    let webhook = start(Config { contact, ..config(&double) });
+    let before = clock::unix_ms();
+    webhook.emit(Event::Online { uid: "nobody asked" });
+    webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: Some("u"), text: "hi" });
+    let received = double.next();
+    assert_eq!(received.header("x-fdpush-signature"), Some(secret.sign(&received.body).as_str()));
+    assert_eq!(received.header("x-fdpush-node"), Some("a\"b"));
+    let body = received.json();
+    assert_eq!((&body["node"], &body["given_up"]), (&"a\"b".into(), &0.into()));
+    assert_eq!(body["run"].as_str().map(str::len), Some(16));
+    let times = [&body["sent_ms"], &body["events"][0]["time_ms"]].map(|time| time.as_u64().expect("a time"));
+    assert!(times[0] >= times[1] && times[1] >= before, "{times:?}");
+    assert_eq!(body["events"].as_array().map(Vec::len), Some(1));
+    assert_eq!((&body["events"][0]["seq"], &body["events"][0]["text"]), (&1.into(), &"hi".into()));
+
+    // A new secret is for the next request, and the numbers go on.
+    let other = Secret::new("other").expect("a secret");
+    webhook.set_secret(Some(other.clone()));
+    say(&webhook, "again");
+    let received = double.next();
+    assert_eq!(received.header("x-fdpush-signature"), Some(other.sign(&received.body).as_str()));
+    assert_eq!(seqs(&received), [2]);
+    assert_eq!(received.json()["run"], body["run"]);
+    await_stats(&webhook, |stats| stats == Stats { sent: 2, ..Stats::default() });
+}
+
+#[test]
+fn order_holds_across_failures_of_all_kinds() {
+    let count = AtomicUsize::new(0);
+    let double = Double::start(move |_| match count.fetch_add(1, Ordering::SeqCst) % 7 {
+        0 => Reply::Answer(500, "no"),
+        1 => Reply::Raw(Vec::new()),
+        2 => Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
+        3 => Reply::Raw(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_vec()),
+        4 => Reply::Answer(429, ""),
+        5 => Reply::Answer(204, ""),
+        // Taken, although the answer's body is cut short.
+        _ => Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234".to_vec()),
+    });
+    let webhook = start(Config { batch_max: 10, ..config(&double) });
+    for number in 0..100 {
+        say(&webhook, &number.to_string());
+    }
+    assert_eq!(webhook.finish(PATIENCE), 0);
+    let stats = webhook.stats();
+    assert_eq!((stats.sent, stats.queued, stats.given_up), (100, 0, GivenUp::default()));
+
+    let requests = took(&double, |index| index % 7 >= 5);
+    assert_eq!(stats.failures, requests.iter().filter(|(is_taken, _)| !is_taken).count() as u64);
+    let mut next = 1;
+    for (is_taken, seqs) in requests {
+        assert!(seqs.len() <= 10, "{seqs:?}");
+        assert!(seqs.iter().copied().eq(next..next + seqs.len() as u64), "{seqs:?} after {next}");
+        next += if is_taken { seqs.len() as u64 } else { 0 };
+    }
+    assert_eq!(next, 101, "without a hole");
+}
+
+#[test]
+fn a_batch_is_bounded_in_number_and_bytes() {
+    let gate = Arc::new(Barrier::new(2));
+    let (passes, count) = (Arc::clone(&gate), AtomicUsize::new(0));
+    let double = Double::start(move |_| {
+        if count.fetch_add(1, Ordering::SeqCst) == 0 {
+            passes.wait();
+        }
+        Reply::Answer(200, "")
+    });
+    let webhook = start(Config { batch_max: 3, batch_bytes_max: 1200, ..config(&double) });
+    say(&webhook, "first");
+    assert_eq!(seqs(&double.next()), [1]);
+    // While the back end thinks about the first, the others pile up.
+    for length in [1, 1, 1, 1, 5000, 600, 600, 1] {
+        say(&webhook, &"x".repeat(length));
+    }
+    gate.wait();
+    assert_eq!(webhook.finish(PATIENCE), 0);
+    let batches: Vec<Vec<u64>> = took(&double, |_| true).into_iter().map(|(_, seqs)| seqs).collect();
+    assert_eq!(
+        batches,
+        [vec![2, 3, 4], vec![5], vec![6], vec![7], vec![8, 9]],
+        "the sixth is too large, but for itself"
+    );
+}
+
+#[test]
+fn a_hanging_back_end_is_nothing_to_the_loop() {
+    let double = Double::start(|_| Reply::Hang);
+    let webhook = start(Config { queue_max: 100, ..config(&double) });
+    say(&webhook, "first");
+    double.next();
+    let start = clock::now();
+    for _ in 0..1000 {
+        say(&webhook, "more");
+    }
+    let taken = clock::now() - start;
+    assert!(taken < PATIENCE / 4, "less than it takes to wait once: {taken:?}");
+    assert_eq!(webhook.stats(), Stats { queued: 100, given_up: lost(901, 0), ..Stats::default() });
+
+    // The end is as long as it may be, and the rest is counted.
+    let start = clock::now();
+    assert_eq!(webhook.finish(Duration::from_millis(50)), 100);
+    assert!(clock::now() - start < PATIENCE / 2);
+    assert_eq!(
+        webhook.stats(),
+        Stats { given_up: lost(901, 100), ..Stats::default() },
+        "and a late answer changes nothing"
+    );
+    say(&webhook, "too late");
+    assert_eq!(webhook.stats().given_up, lost(901, 101));
+    assert_eq!(webhook.finish(PATIENCE), 0, "once is enough");
+}
+
+#[test]
+fn holes_are_where_events_were_given_up() {
+    let gate = Arc::new(Barrier::new(2));
+    let passes = Arc::clone(&gate);
+    let count = AtomicUsize::new(0);
+    let double = Double::start(move |_| {
+        if count.fetch_add(1, Ordering::SeqCst) == 0 {
+            passes.wait();
+        }
+        Reply::Answer(200, "")
+    });
+    let kinds = [Kind::Message, Kind::Online].into_iter().collect();
+    let webhook = start(Config { queue_max: 3, kinds, ..config(&double) });
+    say(&webhook, "1, which is on its way and counts");
+    assert_eq!(seqs(&double.next()), [1]);
+    say(&webhook, "2");
+    say(&webhook, "3");
+    say(&webhook, "4 is one too many");
+    for uid in ["5", "6", "7", "8 is one too many"] {
+        webhook.emit(Event::Online { uid });
+    }
+    say(&webhook, "9");
+    assert_eq!(webhook.stats(), Stats { queued: 6, given_up: lost(3, 0), ..Stats::default() });
+    gate.wait();
+    await_stats(&webhook, |stats| stats.sent == 6);
+    say(&webhook, "10");
+    assert_eq!(webhook.finish(PATIENCE), 0);
+    let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
+    let all: Vec<u64> = requests.iter().flat_map(seqs).collect();
+    assert_eq!(all, [2, 3, 5, 6, 7, 10]);
+    assert_eq!(requests.last().expect("a request").json()["given_up"], 3);
+}
+
+#[test]
+fn what_is_too_old_is_given_up_and_the_rest_goes_on() {
+    let double = Double::start(|received| {
+        let is_good = received.json()["events"].as_array().expect("events").iter().all(|event| event["text"] == "good");
+        Reply::Answer(if is_good { 200 } else { 500 }, "")
+    });
+    let retry_time_max = Duration::from_millis(100);
+    let webhook = start(Config { batch_max: 1, retry_time_max, ..config(&double) });
+    say(&webhook, "bad");
+    let start = clock::now();
+    await_stats(&webhook, |stats| stats.given_up.timed_out == 1);
+    assert!(clock::now() - start >= retry_time_max - Duration::from_millis(5), "not before its time");
+    say(&webhook, "good");
+    await_stats(&webhook, |stats| stats.sent == 1);
+    let requests = took(&double, |_| false);
+    let (last, tries) = requests.split_last().expect("requests");
+    assert_eq!(last.1, [2]);
+    assert!(!tries.is_empty() && tries.iter().all(|(_, seqs)| *seqs == [1]), "{tries:?}");
+    assert_eq!(webhook.stats().failures, tries.len() as u64);
+}
+
+#[test]
+fn finishing_does_not_wait_for_the_next_try() {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_well);
+    let double = Double::start(move |_| Reply::Answer(if seen.load(Ordering::SeqCst) { 200 } else { 503 }, ""));
+    // Half an hour on average.
+    let pause = Duration::from_secs(3600);
+    let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
+    say(&webhook, "patience");
+    await_stats(&webhook, |stats| stats.failures > 0);
+    is_well.store(true, Ordering::SeqCst);
+    assert_eq!(webhook.finish(PATIENCE), 0);
+    assert_eq!(webhook.stats(), Stats { sent: 1, failures: webhook.stats().failures, ..Stats::default() });
+}
+
+#[test]
+fn finishing_ends_in_time_where_the_back_end_does_not_recover() {
+    let double = Double::always(503, "");
+    let webhook = start(config(&double));
+    for number in 0..250 {
+        say(&webhook, &number.to_string());
+    }
+    await_stats(&webhook, |stats| stats.failures > 1);
+    let start = clock::now();
+    assert_eq!(webhook.finish(Duration::from_millis(100)), 250);
+    assert!(clock::now() - start < PATIENCE / 2);
+    let stats = webhook.stats();
+    assert_eq!((stats.queued, stats.sent, stats.given_up), (0, 0, lost(0, 250)));
+}
+
+#[test]
+fn finishing_an_idle_webhook_is_immediate() {
+    let double = Double::always(200, "");
+    let webhook = start(config(&double));
+    let start = clock::now();
+    assert_eq!(webhook.finish(PATIENCE), 0);
+    assert!(clock::now() - start < PATIENCE / 2);
+    assert!(double.try_next().is_none());
+}
+
+#[test]
+fn a_back_end_that_is_away_is_waited_for() {
+    let double = Double::always(200, "");
+    let nobody = Url::parse("http://127.0.0.1:1/").expect("a URL");
+    let webhook = start(Config { contact: Contact { url: nobody, ..double.contact() }, ..config(&double) });
+    say(&webhook, "anyone?");
+    await_stats(&webhook, |stats| stats.failures >= 3);
+    assert_eq!(webhook.stats().queued, 1);
+}
+
+#[test]
+fn a_flood_of_old_events_is_given_up_in_one_go() {
+    let queue = Queue::new(Bounds { events_max: 10_000, bytes_max: 1 << 20 });
+    let start = clock::now();
+    let second = |second| start + Duration::from_secs(second);
+    for number in 0..1000 {
+        assert!(queue.push(Box::from(&b"{}"[..]), true, second(number)));
+    }
+    let mut batch = queue.take(BatchBounds { events_max: 100, bytes_max: 1 << 20 }).expect("a batch");
+    assert_eq!(queue.failed(&mut batch, None), 0, "older than the clock can say");
+    assert_eq!(queue.failed(&mut batch, Some(second(50))), 50);
+    assert_eq!((batch.len(), batch[0].seq), (50, 51), "the others are tried again");
+    assert_eq!(queue.failed(&mut batch, Some(second(900))), 850);
+    assert!(batch.is_empty());
+    assert_eq!(
+        queue.stats(),
+        Stats { queued: 100, given_up: GivenUp { timed_out: 900, ..GivenUp::default() }, failures: 3, sent: 0 }
+    );
+    let mut batch = queue.take(BatchBounds { events_max: 100, bytes_max: 300 }).expect("a batch");
+    assert_eq!((batch.len(), batch[0].seq), (10, 901));
+    queue.delivered(&mut batch, 4);
+    assert_eq!((batch.len(), batch[0].seq, queue.stats().queued, queue.stats().sent), (6, 905, 96, 4));
+    queue.refused();
+    queue.refused_one(&mut batch);
+    assert_eq!((batch.len(), batch[0].seq), (5, 906));
+    let given_up = GivenUp { timed_out: 900, refused: 1, ..GivenUp::default() };
+    assert_eq!(queue.stats(), Stats { queued: 95, given_up, failures: 5, sent: 4 });
+}
+
+#[test]
+fn bytes_are_bounded_too() {
+    let queue = Queue::new(Bounds { events_max: 1000, bytes_max: 10 });
+    let now = clock::now();
+    let push = |length: usize, is_message| queue.push(vec![b'x'; length].into(), is_message, now);
+    assert!(push(10, true));
+    assert!(!push(1, true));
+    assert!(push(10, false));
+    assert!(!push(1, false));
+    let mut batch = queue.take(BatchBounds { events_max: 9, bytes_max: 1 }).expect("a batch");
+    assert!(!push(1, true), "what is on its way counts");
+    queue.delivered(&mut batch, 1);
+    assert!(push(10, false) && !push(1, true));
+}
+
+/// A back end that refuses requests with an event whose text starts with `bad`, with a status in that text, and takes all
+/// others.
+fn picky() -> Double {
+    Double::start(|received| match bad_status(received) {
+        Some(status) => Reply::Answer(status, "no"),
+        None => Reply::Answer(200, ""),
+    })
+}
+
+fn bad_status(received: &Received) -> Option<u16> {
+    let body = received.json();
+    let mut texts = body["events"].as_array().expect("events").iter().filter_map(|event| event["text"].as_str());
+    texts.find_map(|text| text.strip_prefix("bad ")?.parse().ok())
+}
+
+#[test]
+fn the_one_event_that_is_refused_is_given_up_at_once_and_stops_no_other() {
+    for status in [400, 401, 403, 404, 410, 413, 422, 431, 499] {
+        let double = picky();
+        // A pause or a try too many would take longer than any test waits.
+        let pause = PATIENCE * 10;
+        let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
+        for number in 1..=100 {
+            let text = if number == 63 { format!("bad {status}") } else { number.to_string() };
+            say(&webhook, &text);
+        }
+        assert_eq!(webhook.finish(PATIENCE), 0);
+        let given_up = GivenUp { refused: 1, ..GivenUp::default() };
+        let stats = webhook.stats();
+        assert_eq!((stats.sent, stats.queued, stats.given_up), (99, 0, given_up), "{status}");
+        let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
+        // A first request with the first few events; seven that are refused, down to the one; doubling again.
+        assert!(requests.len() <= 24, "{}", requests.len());
+        let taken: Vec<u64> = requests.iter().filter(|request| bad_status(request).is_none()).flat_map(seqs).collect();
+        let expected: Vec<u64> = (1..=100).filter(|seq| *seq != 63).collect();
+        assert_eq!(taken, expected, "each once, in order");
+        assert_eq!(requests.last().expect("a request").json()["given_up"], 1);
+        assert_eq!(stats.failures, requests.iter().filter(|request| bad_status(request).is_some()).count() as u64);
+    }
+}
+
+#[test]
+fn a_back_end_that_refuses_everything_gets_about_one_request_an_event() {
+    let double = Double::always(404, "not found");
+    let webhook = start(Config { queue_max: 1000, ..config(&double) });
+    for number in 0..200 {
+        say(&webhook, &number.to_string());
+    }
+    await_stats(&webhook, |stats| stats.given_up.refused == 200);
+    let requests: Vec<Vec<u64>> = std::iter::from_fn(|| double.try_next()).map(|received| seqs(&received)).collect();
+    assert!(requests.len() <= 200 + 14, "{}", requests.len());
+    let single: Vec<u64> = requests.iter().filter(|seqs| seqs.len() == 1).map(|seqs| seqs[0]).collect();
+    assert_eq!(single, (1..=200).collect::<Vec<u64>>(), "each was refused alone, in order, once");
+    assert_eq!(webhook.stats().queued, 0);
+}
+
+#[test]
+fn refusals_in_a_row_are_slowed_down() {
+    let double = Double::always(401, "");
+    let webhook = start(Config { queue_max: 1000, ..config(&double) });
+    let start = clock::now();
+    for number in 0..120 {
+        say(&webhook, &number.to_string());
+    }
+    await_stats(&webhook, |stats| stats.given_up.refused == 120);
+    let taken = clock::now() - start;
+    assert!(taken >= Duration::from_millis(20 * 20), "a pause for each from the hundredth on: {taken:?}");
+}
+
+#[test]
+fn refused_and_failing_events_keep_their_order() {
+    let count = AtomicUsize::new(0);
+    // Every third request fails, whatever is in it.
+    let is_well = move || !count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
+    let double = Double::start(move |received| match bad_status(received) {
+        _ if !is_well() => Reply::Answer(503, ""),
+        Some(status) => Reply::Answer(status, ""),
+        None => Reply::Answer(204, ""),
+    });
+    let webhook = start(Config { batch_max: 16, ..config(&double) });
+    let is_bad = |number: u64| number.is_multiple_of(7) || (40..=50).contains(&number) || number == 1 || number == 99;
+    for number in 1..=99 {
+        say(&webhook, &if is_bad(number) { "bad 413".to_owned() } else { number.to_string() });
+    }
+    let bad = (1..=99).filter(|number| is_bad(*number)).count() as u64;
+    await_stats(&webhook, |stats| stats.queued == 0);
+    let stats = webhook.stats();
+    assert_eq!((stats.sent, stats.given_up.holes(), stats.given_up.refused), (99 - bad, bad, bad));
+    let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
+    let mut next = 1;
+    for (index, request) in requests.iter().enumerate() {
+        let seqs = seqs(request);
+        assert_eq!(seqs[0], next, "{seqs:?}");
+        match bad_status(request) {
+            _ if index.is_multiple_of(3) => {}
+            None => next = seqs.last().expect("an event") + 1,
+            Some(_) if seqs.len() == 1 => next += 1,
+            Some(_) => {}
+        }
+    }
+    assert_eq!(next, 100);
+}
+
+#[test]
+fn a_refusal_counts_whatever_becomes_of_its_body() {
+    let endless: Vec<u8> = [b"HTTP/1.1 400 No\r\n\r\n".as_slice(), &vec![b'x'; 1 << 20]].concat();
+    let replies: [fn(Vec<u8>) -> Reply; 3] = [
+        Reply::Raw,
+        |_| Reply::Raw(b"HTTP/1.1 400 No\r\nContent-Length: 9\r\n\r\n1".to_vec()),
+        |_| {
+            Reply::Dribble(
+                "HTTP/1.1 400 No\r\nContent-Length: 99999999\r\n\r\nno no no no no no no no no no no no no no",
+            )
+        },
+    ];
+    for reply in replies {
+        let endless = endless.clone();
+        let double = Double::start(move |received| match bad_status(received) {
+            Some(_) => reply(endless.clone()),
+            None => Reply::Answer(200, ""),
+        });
+        let webhook = start(Config { timeout: Duration::from_secs(2), ..config(&double) });
+        say(&webhook, "bad 400");
+        await_stats(&webhook, |stats| stats.given_up.refused == 1);
+        say(&webhook, "good");
+        await_stats(&webhook, |stats| stats.sent == 1);
+    }
+}
+
+#[test]
+fn a_pause_that_the_back_end_asks_for_is_kept() {
+    let answers = [
+        "HTTP/1.1 429 Too Many\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 503 Busy\r\nretry-after: 1\r\nContent-Length: 0\r\n\r\n",
+    ];
+    for answer in answers {
+        let count = AtomicUsize::new(0);
+        let double = Double::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::Raw(answer.into()),
+            _ => Reply::Answer(200, ""),
+        });
+        let webhook = start(config(&double));
+        say(&webhook, "patience");
+        double.next();
+        let start = clock::now();
+        double.next();
+        // The clock of the test starts a little after the answer's.
+        assert!(clock::now() - start >= Duration::from_millis(900), "{answer}");
+        await_stats(&webhook, |stats| stats == Stats { sent: 1, failures: 1, ..Stats::default() });
+    }
+}
+
+#[test]
+fn a_pause_that_the_back_end_asks_for_has_a_bound() {
+    for pause in ["31536000", "99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+        let count = AtomicUsize::new(0);
+        let double = Double::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::Raw(format!("HTTP/1.1 503 Busy\r\nRetry-After: {pause}\r\n\r\n").into()),
+            _ => Reply::Answer(200, ""),
+        });
+        let webhook = start(Config { retry_after_max: Duration::from_millis(10), ..config(&double) });
+        say(&webhook, "patience");
+        await_stats(&webhook, |stats| stats.sent == 1);
+    }
+}
+
+#[test]
+fn what_makes_the_back_end_fail_is_tried_in_smaller_requests() {
+    // It fails on more than three events at a time, in one of several ways.
+    let replies: [fn() -> Reply; 3] = [|| Reply::Answer(500, ""), || Reply::Raw(Vec::new()), || Reply::Hang];
+    for reply in replies {
+        let gate = Arc::new(Barrier::new(2));
+        let (passes, count) = (Arc::clone(&gate), AtomicUsize::new(0));
+        let double = Double::start(move |received| {
+            if count.fetch_add(1, Ordering::SeqCst) == 0 {
+                passes.wait();
+            }
+            if seqs(received).len() > 3 { reply() } else { Reply::Answer(200, "") }
+        });
+        let webhook = start(Config { timeout: Duration::from_millis(300), ..config(&double) });
+        say(&webhook, "first");
+        double.next();
+        for number in 0..20 {
+            say(&webhook, &number.to_string());
+        }
+        gate.wait();
+        await_stats(&webhook, |stats| stats.sent == 21);
+        assert_eq!(webhook.stats().given_up, GivenUp::default());
+    }
+}
+
+#[test]
+fn no_body_exceeds_the_bound_of_a_batch_unless_it_has_one_event() {
+    let double = Double::always(200, "");
+    let batch_bytes_max = 700;
+    let contact = Contact { node: "n".repeat(128), ..double.contact() };
+    let webhook = start(Config { batch_bytes_max, contact, ..config(&double) });
+    for number in 0..300_usize {
+        say(&webhook, &"\u{1}\"x".repeat(number % 40));
+    }
+    await_stats(&webhook, |stats| stats.sent == 300);
+    let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
+    assert!(requests.iter().any(|request| seqs(request).len() > 1));
+    for request in requests {
+        assert!(request.body.len() <= batch_bytes_max || seqs(&request).len() == 1, "{}", request.body.len());
+    }
+}
+
+#[test]
+fn the_event_of_a_frame_that_is_too_large_is_counted_and_leaves_no_hole() {
+    let double = Double::always(200, "");
+    let webhook = start(Config { event_bytes_max: 4096, ..config(&double) });
+    let emit = |text: &str| webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: None, text });
+    assert_eq!(emit(&"\u{1}".repeat(1000)), Emitted::TooLarge(4096));
+    assert_eq!(emit(&"x".repeat(3000)), Emitted::Queued);
+    await_stats(&webhook, |stats| stats.sent == 1);
+    let request = double.next();
+    assert_eq!((seqs(&request), &request.json()["given_up"]), (vec![1], &0.into()));
+    assert_eq!(webhook.stats().given_up, GivenUp { too_large: 1, ..GivenUp::default() });
+}

@@ -1,0 +1,421 @@
+//! Questions to a back end that answers, refuses, lies, hangs, or is not there.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use fdpush::{Closures, Fd, Remote, Request, Response, Server, Upgrade};
+
+use super::{Config, Hook, Pending, Stats, Verdict};
+use crate::gateway::hooks::backend::Contact;
+use crate::gateway::hooks::backend::mock::{Double, PATIENCE, Reply};
+use crate::gateway::hooks::backend::signature::Secret;
+use crate::gateway::identity::Identity;
+use crate::gateway::runtime::clock;
+
+const HEAD: &[u8] =
+    b"GET /chat?token=a%20b HTTP/1.1\r\nHost: x\r\nCookie: sid=1\r\nX-A: 1\r\nAuthorization: Bearer t\r\n\
+    x-a: \xff2\r\nConnection: close\r\n\r\n";
+
+/// Runs a server on a thread, and gives back its address and what ends it.
+fn serve(set_up: impl FnOnce(Server<Closures>) -> Server<Closures> + Send + 'static) -> (SocketAddr, Remote) {
+    let (sender, started) = mpsc::channel();
+    thread::spawn(move || {
+        let server = set_up(Server::bind("127.0.0.1:0").expect("a port"));
+        sender.send((server.local_addr().expect("TCP"), server.remote())).expect("a test");
+        server.run()
+    });
+    started.recv_timeout(PATIENCE).expect("a server")
+}
+
+fn exchange(address: SocketAddr, head: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.write_all(head).expect("to write");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    String::from_utf8(answer).expect("text")
+}
+
+/// A request as only a server can make one.
+fn request() -> Request {
+    let (sender, requests) = mpsc::channel();
+    let (address, remote) = serve(|server| {
+        server.on_request(move |_, _, request| {
+            sender.send(request.clone()).expect("a test");
+            Response::new(204)
+        })
+    });
+    exchange(address, HEAD);
+    remote.drain().expect("a server");
+    requests.recv_timeout(PATIENCE).expect("a request")
+}
+
+fn fd(number: u64) -> Fd {
+    Fd::from_u64(number).expect("an fd")
+}
+
+fn config(double: &Double) -> Config {
+    Config { timeout: PATIENCE, ..Config::new(double.contact()) }
+}
+
+/// A question, and where its verdict will come.
+struct Asked {
+    verdicts: Receiver<Verdict>,
+    pending: Pending,
+}
+
+impl Deref for Asked {
+    type Target = Receiver<Verdict>;
+
+    fn deref(&self) -> &Receiver<Verdict> {
+        &self.verdicts
+    }
+}
+
+fn ask(hook: &Hook, request: &Request) -> Asked {
+    ask_from(hook, request, [203, 0, 113, 9])
+}
+
+fn ask_from(hook: &Hook, request: &Request, address: [u8; 4]) -> Asked {
+    let (sender, verdicts) = mpsc::channel();
+    let address = Some(IpAddr::from(address));
+    let pending = hook.ask(fd(7), address, address, request.clone(), move |verdict| {
+        // The test may not wait for it.
+        let _ = sender.send(verdict);
+    });
+    Asked { verdicts, pending }
+}
+
+fn verdict_of(reply: impl Fn(usize) -> Reply + Send + Sync + 'static, timeout: Duration) -> (Verdict, Stats) {
+    let count = AtomicUsize::new(0);
+    let double = Double::start(move |_| reply(count.fetch_add(1, Ordering::SeqCst)));
+    let hook = Hook::start(Config { timeout, ..config(&double) }).expect("a hook");
+    let verdict = ask(&hook, &request()).recv_timeout(PATIENCE).expect("a verdict");
+    (verdict, hook.stats())
+}
+
+#[test]
+fn the_question_is_the_whole_request_signed() {
+    let double = Double::always(200, r#"{"uid":"10086","groups":["a"]}"#);
+    let secret = Secret::new("s3cret").expect("a secret");
+    let contact = Contact { secret: Some(secret.clone()), ..double.contact() };
+    let hook = Hook::start(Config { contact, ..config(&double) }).expect("a hook");
+    let request = request();
+    let verdict = ask(&hook, &request).recv_timeout(PATIENCE).expect("a verdict");
+    assert!(
+        matches!(verdict, Verdict::Accept(Identity { uid: Some(uid), groups, .. }) if uid == "10086" && groups == ["a"])
+    );
+    let received = double.next();
+    assert_eq!(received.header("x-fdpush-signature"), Some(secret.sign(&received.body).as_str()));
+    let expected = serde_json::json!({
+        "node": "node-1", "fd": 7, "peer": request.peer().to_string(), "address": "203.0.113.9", "method": "GET", "target": "/chat?token=a%20b",
+        "headers": {"host": ["x"], "cookie": ["sid=1"], "x-a": ["1"], "authorization": ["Bearer t"],
+            "connection": ["close"]},
+        "headers_base64": {"x-a": ["/zI="]},
+    });
+    assert_eq!(received.json(), expected);
+    assert_eq!(hook.stats(), Stats { accepted: 1, ..Stats::default() });
+
+    hook.set_secret(None);
+    ask(&hook, &request).recv_timeout(PATIENCE).expect("a verdict");
+    assert_eq!(double.next().header("x-fdpush-signature"), None);
+}
+
+#[test]
+fn refusals_pass_through() {
+    for status in [400, 401, 403, 404, 429, 499] {
+        let (verdict, stats) = verdict_of(move |_| Reply::Answer(status, r#"{"message":"no"}"#), PATIENCE);
+        assert!(
+            matches!(&verdict, Verdict::Refuse { status: told, body } if *told == status && body == "no\n"),
+            "{verdict:?}"
+        );
+        assert_eq!(stats, Stats { refused: 1, ..Stats::default() });
+    }
+    let cut = || Reply::Raw(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\n{".to_vec());
+    let (verdict, _) = verdict_of(move |_| cut(), PATIENCE);
+    assert!(matches!(verdict, Verdict::Refuse { status: 403, body } if body == "refused\n"));
+}
+
+#[test]
+fn what_is_no_verdict_is_unavailable() {
+    let replies: [fn(usize) -> Reply; 9] = [
+        |_| Reply::Answer(200, "garbage"),
+        |_| Reply::Answer(200, ""),
+        |_| Reply::Answer(200, r#"{"uid":""}"#),
+        |_| Reply::Answer(201, r#"{"uid":"a"}"#),
+        |_| Reply::Answer(204, ""),
+        |_| Reply::Answer(500, r#"{"uid":"a"}"#),
+        |_| Reply::Raw(b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n".to_vec()),
+        |_| Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"uid\":\"a\"}".to_vec()),
+        |_| Reply::Raw(Vec::new()),
+    ];
+    for (index, reply) in replies.into_iter().enumerate() {
+        let (verdict, stats) = verdict_of(reply, PATIENCE);
+        assert!(matches!(verdict, Verdict::Unavailable), "{index}: {verdict:?}");
+        assert_eq!(stats, Stats { failed: 1, ..Stats::default() }, "{index}");
+    }
+}
+
+#[test]
+fn a_connection_that_ends_without_an_answer_is_tried_once_more() {
+    let reply = |count| if count == 0 { Reply::Raw(Vec::new()) } else { Reply::Answer(200, r#"{"uid":"second"}"#) };
+    let (verdict, _) = verdict_of(reply, PATIENCE);
+    assert!(matches!(verdict, Verdict::Accept(Identity { uid: Some(uid), .. }) if uid == "second"));
+}
+
+#[test]
+fn a_back_end_that_hangs_or_dribbles_is_given_its_time_and_no_more() {
+    let timeout = Duration::from_millis(400);
+    let wastes: [fn() -> Reply; 2] =
+        [|| Reply::Hang, || Reply::Dribble("HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n{            ")];
+    for waste in wastes {
+        let request = request();
+        let double = Double::start(move |_| waste());
+        let hook = Hook::start(Config { timeout, threads: 2, ..config(&double) }).expect("a hook");
+        let start = clock::now();
+        let verdicts: Vec<_> = (0..12).map(|_| ask(&hook, &request)).collect();
+        assert!(clock::now() - start < timeout, "asking takes no time");
+        for verdict in verdicts {
+            assert!(matches!(verdict.recv_timeout(PATIENCE).expect("a verdict"), Verdict::Unavailable));
+        }
+        // All of them at once, and not two by two, which would be six times as long.
+        let taken = clock::now() - start;
+        assert!(taken < timeout * 5, "{taken:?}");
+        let stats = hook.stats();
+        assert_eq!(stats.timed_out + stats.failed, 12, "{stats:?}");
+        assert!(stats.timed_out >= 10 && stats.waiting == 0, "{stats:?}");
+    }
+}
+
+#[test]
+fn the_watch_answers_even_where_workers_hang() {
+    // A worker that hangs for good: here in the callback of the first question.
+    let double = Double::always(200, r#"{"uid":"a"}"#);
+    let timeout = Duration::from_millis(100);
+    let hook = Hook::start(Config { timeout, threads: 1, ..config(&double) }).expect("a hook");
+    let request = request();
+    let (hold, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let (reached, is_reached) = mpsc::channel();
+    loop {
+        let (held, reached) = (Arc::clone(&held), reached.clone());
+        let _pending = hook.ask(fd(1), None, None, request.clone(), move |verdict| {
+            // On a busy machine it may be the watch that calls, which must not hang.
+            let is_worker = matches!(verdict, Verdict::Accept(_));
+            reached.send(is_worker).expect("a test");
+            if is_worker {
+                // Ends with the test.
+                let _ = held.lock().expect("nobody else").recv();
+            }
+        });
+        if is_reached.recv_timeout(PATIENCE).expect("a verdict") {
+            break;
+        }
+    }
+    let timed_out = hook.stats().timed_out;
+    for _ in 0..2 {
+        let start = clock::now();
+        let verdict = ask(&hook, &request).recv_timeout(PATIENCE).expect("a verdict");
+        assert!(matches!(verdict, Verdict::Unavailable), "{verdict:?}");
+        assert!(clock::now() - start >= timeout);
+        assert_eq!(hook.stats().waiting, 0, "and makes room");
+    }
+    assert_eq!(hook.stats().timed_out, timed_out + 2);
+    drop(hold);
+    // The worker is back at work.
+    let deadline = clock::now() + PATIENCE;
+    while !matches!(ask(&hook, &request).recv_timeout(PATIENCE), Ok(Verdict::Accept(_))) {
+        assert!(clock::now() < deadline, "{:?}", hook.stats());
+    }
+}
+
+#[test]
+fn over_the_bound_the_verdict_is_immediate() {
+    let double = Double::start(|_| Reply::Hang);
+    let hook = Hook::start(Config { threads: 1, queue_max: 1, ..config(&double) }).expect("a hook");
+    let request = request();
+    let first = ask(&hook, &request);
+    double.next();
+    let second = ask(&hook, &request);
+    let third = ask(&hook, &request);
+    assert!(matches!(third.try_recv(), Ok(Verdict::Unavailable)), "before ask returns");
+    assert_eq!(hook.stats(), Stats { waiting: 1, overflowed: 1, ..Stats::default() });
+
+    // And at the end, nobody is left without a verdict.
+    drop(hook);
+    for verdict in [first, second] {
+        assert!(matches!(verdict.recv_timeout(PATIENCE / 2), Ok(Verdict::Unavailable)));
+    }
+}
+
+fn upgrade(verdict: Verdict) -> Upgrade {
+    match verdict {
+        Verdict::Accept(Identity { uid: Some(uid), .. }) => Upgrade::accept().uid(uid).into(),
+        Verdict::Accept(_) => Upgrade::accept().into(),
+        Verdict::Refuse { status, body } => Upgrade::refuse(Response::text(status, body).close()),
+        Verdict::Unavailable => Upgrade::refuse(Response::new(503).header("Retry-After", "1").close()),
+    }
+}
+
+#[test]
+fn a_server_lets_in_whom_the_back_end_knows() {
+    let double = Double::start(|received| {
+        let question = received.json();
+        match question["target"].as_str() {
+            Some("/good") => Reply::Answer(200, r#"{"uid":"10086"}"#),
+            _ => Reply::Answer(403, r#"{"message":"who are you?"}"#),
+        }
+    });
+    let hook = Hook::start(config(&double)).expect("a hook");
+    let (address, remote) = serve(move |server| {
+        server.on_upgrade(move |ctx, fd, request| {
+            let remote = ctx.remote();
+            let pending = hook.ask(fd, None, None, request.clone(), move |verdict| {
+                // Too late for a client that is gone.
+                let _ = remote.answer(fd, upgrade(verdict));
+            });
+            ctx.set_session(fd, pending);
+            Upgrade::later()
+        })
+    });
+    let head = |path: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+    };
+    let refused = exchange(address, head("/bad").as_bytes());
+    assert!(refused.starts_with("HTTP/1.1 403 ") && refused.ends_with("\r\n\r\nwho are you?\n"), "{refused}");
+
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.write_all(head("/good").as_bytes()).expect("to write");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 101");
+    let fds = remote.fds_of("10086").expect("a server").wait_timeout(PATIENCE).expect("fds");
+    assert_eq!(fds.len(), 1);
+    drop(stream);
+    remote.drain().expect("a server");
+}
+
+/// A back end that answers when the test lets it, with the address as the uid, and says whom it was asked about.
+fn gated() -> (Double, mpsc::Sender<()>) {
+    let (open, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let double = Double::start(move |_| {
+        // Ends with the test.
+        let _ = gate.lock().expect("no panic").recv();
+        Reply::Answer(200, r#"{"uid":"a"}"#)
+    });
+    (double, open)
+}
+
+fn address_in(double: &Double) -> String {
+    double.next().json()["address"].as_str().expect("an address").to_owned()
+}
+
+#[test]
+fn a_question_whose_client_has_gone_is_not_asked() {
+    let (double, open) = gated();
+    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
+    let request = request();
+    let first = ask_from(&hook, &request, [10, 0, 0, 1]);
+    assert_eq!(address_in(&double), "10.0.0.1");
+    let gone: Vec<Asked> = (0..100).map(|_| ask_from(&hook, &request, [10, 0, 0, 2])).collect();
+    let honest = ask_from(&hook, &request, [10, 0, 0, 3]);
+    assert_eq!(hook.stats().waiting, 101);
+    for Asked { verdicts, pending } in gone {
+        drop(pending);
+        assert!(verdicts.recv().is_err(), "its answer is gone");
+    }
+    assert_eq!(hook.stats(), Stats { waiting: 1, gone: 100, ..Stats::default() });
+    // One that is being asked is not waited for, but counted.
+    drop(first);
+    open.send(()).expect("the back end");
+    assert_eq!(address_in(&double), "10.0.0.3");
+    open.send(()).expect("the back end");
+    assert!(matches!(honest.recv_timeout(PATIENCE), Ok(Verdict::Accept(_))));
+    drop(honest);
+    assert_eq!(hook.stats(), Stats { accepted: 1, gone: 101, ..Stats::default() });
+    assert!(double.try_next().is_none());
+}
+
+#[test]
+fn addresses_take_turns_and_none_has_all_workers() {
+    let (double, open) = gated();
+    // Three of four workers are the most of one address.
+    let hook = Hook::start(Config { threads: 4, ..config(&double) }).expect("a hook");
+    let request = request();
+    let storm: Vec<Asked> = (0..50).map(|_| ask_from(&hook, &request, [10, 0, 0, 1])).collect();
+    for _ in 0..3 {
+        assert_eq!(address_in(&double), "10.0.0.1");
+    }
+    assert_eq!(hook.stats().waiting, 47);
+    // While the back end answers none of them, the next address is asked about at once.
+    let honest = ask_from(&hook, &request, [10, 0, 0, 2]);
+    assert_eq!(address_in(&double), "10.0.0.2");
+    let others: Vec<Asked> = (0..2).map(|_| ask_from(&hook, &request, [10, 0, 0, 3])).collect();
+    let mut order = Vec::new();
+    for _ in 0..52 {
+        // As many as were asked may be answered; then one more is asked.
+        open.send(()).expect("the back end");
+    }
+    for _ in 0..49 {
+        order.push(address_in(&double));
+    }
+    let places: Vec<usize> = (0..49).filter(|at| order[*at] == "10.0.0.3").collect();
+    assert!(places.len() == 2 && places[1] < 8, "{order:?}");
+    open.send(()).expect("the back end");
+    for asked in storm.iter().chain([&honest]).chain(&others) {
+        assert!(matches!(asked.recv_timeout(PATIENCE), Ok(Verdict::Accept(_))));
+    }
+}
+
+#[test]
+fn a_full_queue_has_room_for_an_address_that_has_least_in_it() {
+    let (double, _open) = gated();
+    let bounds = Config { threads: 1, queue_max: 6, source_queue_max: 5, ..config(&double) };
+    let hook = Hook::start(bounds).expect("a hook");
+    let request = request();
+    let asked = ask_from(&hook, &request, [10, 0, 0, 1]);
+    assert_eq!(address_in(&double), "10.0.0.1");
+    let storm: Vec<Asked> = (0..6).map(|_| ask_from(&hook, &request, [10, 0, 0, 1])).collect();
+    assert!(matches!(storm[5].try_recv(), Ok(Verdict::Unavailable)), "over the bound of its address");
+    let others: Vec<Asked> = (2..=3).map(|last| ask_from(&hook, &request, [10, 0, 0, last])).collect();
+    assert!(matches!(storm[4].try_recv(), Ok(Verdict::Unavailable)), "it made room");
+    assert!(others.iter().all(|other| other.try_recv().is_err()), "these wait");
+    assert_eq!(hook.stats(), Stats { waiting: 6, overflowed: 2, ..Stats::default() });
+    drop((asked, storm, others));
+    assert_eq!(hook.stats(), Stats { waiting: 0, overflowed: 2, gone: 7, ..Stats::default() });
+}
+
+#[test]
+fn what_is_watched_does_not_grow_with_those_who_go() {
+    let (double, _open) = gated();
+    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
+    let request = request();
+    let first = ask(&hook, &request);
+    for _ in 0..1000 {
+        drop(ask(&hook, &request));
+    }
+    assert!(hook.shared.lock().watched.len() <= super::WATCHED_MIN);
+    drop(first);
+}
+
+#[test]
+fn a_panic_in_an_answer_ends_no_worker_and_frees_its_place() {
+    let double = Double::always(200, "{}");
+    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
+    let (request, address) = (request(), Some(IpAddr::from([203, 0, 113, 9])));
+    let _panics = hook.ask(fd(7), address, address, request.clone(), |_| panic!("a test panics here"));
+    // One worker, and one place of this address: without a restart, or with the place taken, nothing is asked.
+    let next = ask(&hook, &request);
+    assert!(matches!(next.recv_timeout(PATIENCE), Ok(Verdict::Accept(_))));
+}

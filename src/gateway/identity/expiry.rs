@@ -1,0 +1,237 @@
+//! Identities that end: which connection is closed when.
+//!
+//! `exp` is a time of the wall clock, and the loop's timers follow the monotonic clock. The two part when somebody sets the
+//! wall clock, when NTP corrects it, or when the machine was suspended. So a timer only says when to look; the wall clock
+//! says who has expired. One timer serves all connections. It fires for the first that ends, and at least every
+//! [`LOOK_EVERY`] while there is one.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use fdpush::{Context, Fd, TimerId};
+
+use super::LEEWAY;
+
+/// The longest time between two looks at the wall clock, and so how late a jump of it is noticed.
+pub const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Connections that one look ends. The rest ends in the next turn of the loop.
+const DUE_MAX: usize = 1024;
+
+/// The connections whose identity ends.
+pub struct Expiries {
+    /// `exp` in seconds since 1970, and the connection.
+    by_time: BTreeSet<(u64, Fd)>,
+    timer: Option<TimerId>,
+    look_every: Duration,
+    /// The wall clock, in milliseconds since 1970.
+    wall_ms: fn() -> u64,
+}
+
+impl Expiries {
+    /// No connections, and this wall clock.
+    pub fn new(wall_ms: fn() -> u64, look_every: Duration) -> Expiries {
+        Expiries { by_time: BTreeSet::new(), timer: None, look_every, wall_ms }
+    }
+
+    /// A connection is to end at `exp`, and no sooner than the same identity would be refused.
+    pub fn insert(&mut self, ctx: &mut Context<'_>, fd: Fd, exp: u64) {
+        self.by_time.insert((exp, fd));
+        let is_first = self.by_time.first() == Some(&(exp, fd));
+        if is_first || self.timer.is_none() {
+            self.arm(ctx);
+        }
+    }
+
+    /// A connection has ended. The timer stays as it is: it finds one less.
+    pub fn remove(&mut self, fd: Fd, exp: u64) {
+        self.by_time.remove(&(exp, fd));
+    }
+
+    /// If this is its timer: the connections that have expired, the earliest first.
+    pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> Option<Vec<Fd>> {
+        self.timer.take_if(|own| *own == timer)?;
+        let due = self.take_due((self.wall_ms)());
+        self.arm(ctx);
+        Some(due)
+    }
+
+    fn take_due(&mut self, now_ms: u64) -> Vec<Fd> {
+        let is_due = |&(exp, _): &(u64, Fd)| left(exp, now_ms).is_zero();
+        let mut due = Vec::new();
+        while due.len() < DUE_MAX
+            && let Some(first) = self.by_time.first().copied().filter(is_due)
+        {
+            self.by_time.remove(&first);
+            due.push(first.1);
+        }
+        due
+    }
+
+    fn arm(&mut self, ctx: &mut Context<'_>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel(timer);
+        }
+        let next = self.next_look((self.wall_ms)());
+        self.timer = next.map(|delay| ctx.after(delay));
+    }
+
+    /// The time until the next check. `None`: no identity ends.
+    fn next_look(&self, now_ms: u64) -> Option<Duration> {
+        self.by_time.first().map(|&(exp, _)| left(exp, now_ms).min(self.look_every))
+    }
+}
+
+/// The time for which an identity is still valid.
+fn left(exp: u64, now_ms: u64) -> Duration {
+    Duration::from_secs(exp + LEEWAY).saturating_sub(Duration::from_millis(now_ms))
+}
+
+impl fmt::Debug for Expiries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expiries").field("by_time", &self.by_time).field("timer", &self.timer).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread;
+
+    use fdpush::{Closed, Handler, Remote, Reply, Request, Server};
+
+    use super::*;
+    use crate::gateway::runtime::clock;
+
+    /// The start of the wall clock of these tests, in seconds since 1970.
+    const START: u64 = 1_700_000_000;
+    const HOUR: u64 = 3600;
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn fd(number: u64) -> Fd {
+        Fd::from_u64(number).expect("an fd")
+    }
+
+    fn expiries(of: &[(u64, u64)]) -> Expiries {
+        let mut expiries = Expiries::new(|| 0, LOOK_EVERY);
+        expiries.by_time = of.iter().map(|(exp, number)| (*exp, fd(*number))).collect();
+        expiries
+    }
+
+    #[test]
+    fn the_wall_clock_says_who_has_expired() {
+        let ms = |seconds: u64| seconds * 1000;
+        let mut expiries = expiries(&[(200, 2), (100, 3), (100, 1)]);
+        assert_eq!(expiries.take_due(ms(100 + LEEWAY) - 1), []);
+        assert_eq!(expiries.take_due(ms(100 + LEEWAY)), [fd(1), fd(3)]);
+        assert_eq!(expiries.take_due(ms(100)), [], "the clock was set back");
+        assert_eq!(expiries.take_due(ms(HOUR)), [fd(2)], "and forward");
+        assert_eq!(expiries.next_look(ms(HOUR)), None);
+    }
+
+    #[test]
+    fn the_next_look_is_at_the_first_end_and_soon_in_any_case() {
+        let expiries = expiries(&[(100, 1), (HOUR, 2)]);
+        let look = |now_ms: u64| expiries.next_look(now_ms);
+        assert_eq!(look(0), Some(LOOK_EVERY));
+        assert_eq!(look((100 + LEEWAY) * 1000 - 30), Some(Duration::from_millis(30)));
+        assert_eq!(look(HOUR * 1000), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn one_look_ends_so_many_and_no_more() {
+        let all: Vec<(u64, u64)> = (1..=DUE_MAX as u64 + 1).map(|number| (100, number)).collect();
+        let mut expiries = expiries(&all);
+        assert_eq!(expiries.take_due(HOUR * 1000).len(), DUE_MAX);
+        assert_eq!(expiries.next_look(HOUR * 1000), Some(Duration::ZERO));
+        assert_eq!(expiries.take_due(HOUR * 1000).len(), 1);
+    }
+
+    /// A server that lets each connection stay until its `?exp`.
+    struct Guard {
+        expiries: Expiries,
+        closed: Sender<u16>,
+    }
+
+    impl Handler for Guard {
+        fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+            let exp = request.query("exp").expect("exp").parse().expect("a number");
+            self.expiries.insert(ctx, fd, exp);
+        }
+
+        fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
+            for fd in self.expiries.handle_timer(ctx, timer).into_iter().flatten() {
+                ctx.close(fd, 4003, "");
+            }
+        }
+
+        fn on_close(&mut self, _: &mut Context<'_>, _: Fd, closed: &Closed) {
+            self.closed.send(closed.code.as_u16()).expect("the test listens");
+        }
+    }
+
+    fn serve(wall_ms: fn() -> u64, look_every: Duration) -> (SocketAddr, Remote, Receiver<u16>) {
+        let (closed, heard) = channel();
+        let (told, place) = channel();
+        thread::spawn(move || {
+            let server = Server::bind("127.0.0.1:0").expect("a port").catch_signals(false);
+            told.send((server.local_addr().expect("an address"), server.remote())).expect("the test listens");
+            server.handler(Guard { expiries: Expiries::new(wall_ms, look_every), closed }).run().expect("a run");
+        });
+        let (address, remote) = place.recv_timeout(PATIENCE).expect("a server");
+        (address, remote, heard)
+    }
+
+    fn connect(address: SocketAddr, exp: u64) -> TcpStream {
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let head = format!(
+            "GET /?exp={exp} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("a request");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 101");
+        stream
+    }
+
+    fn open(remote: &Remote) -> usize {
+        remote.connections().and_then(Reply::wait).expect("a server").len()
+    }
+
+    #[test]
+    fn a_jump_forward_ends_a_connection_within_a_look() {
+        static WALL: AtomicU64 = AtomicU64::new(START * 1000);
+        let (address, remote, closed) = serve(|| WALL.load(Ordering::Relaxed), Duration::from_millis(10));
+        let _long = connect(address, START + 3 * HOUR);
+        let _short = connect(address, START + HOUR);
+        WALL.store((START + HOUR + LEEWAY) * 1000, Ordering::Relaxed);
+        assert_eq!(closed.recv_timeout(PATIENCE), Ok(4003));
+        assert_eq!(open(&remote), 1);
+        remote.drain().expect("a server");
+    }
+
+    #[test]
+    fn a_jump_back_keeps_a_connection_that_is_good() {
+        /// The timer is armed for the end that the first look sees; every later look is an hour earlier.
+        static LOOKS: AtomicU64 = AtomicU64::new(0);
+        let wall = || match LOOKS.fetch_add(1, Ordering::Relaxed) {
+            0 => (START + LEEWAY) * 1000 - 50,
+            _ => (START - HOUR) * 1000,
+        };
+        let (address, remote, closed) = serve(wall, LOOK_EVERY);
+        let _client = connect(address, START);
+        let end = clock::now() + PATIENCE;
+        while LOOKS.load(Ordering::Relaxed) < 3 {
+            assert!(clock::now() < end, "the timer does not fire");
+            assert_eq!(open(&remote), 1);
+        }
+        remote.drain().expect("a server");
+        assert_eq!(closed.recv_timeout(PATIENCE), Ok(1001), "the drain closed it, and no expiry before");
+    }
+}

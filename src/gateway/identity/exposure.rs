@@ -1,0 +1,73 @@
+//! Whether back ends must show a key. Whoever reaches the API can do anything: where that is not this machine alone, it
+//! takes one.
+//!
+//! It judges by the addresses that were bound. What the settings say was judged before; but a service manager may hand
+//! over any socket.
+
+use fdpush::Address;
+
+use super::api_keys::ApiKeys;
+use crate::gateway::push::datagrams;
+
+/// The first of the API's sockets that other machines can reach, if there is one.
+#[derive(Debug)]
+pub struct Exposure(Option<String>);
+
+impl Exposure {
+    /// That of the API on these sockets.
+    pub fn of(listeners: &[Address], datagrams: &[datagrams::Address]) -> Exposure {
+        let udp = datagrams.iter().filter_map(|address| match address {
+            datagrams::Address::Udp(udp) => Some((Address::Tcp(*udp), address.to_string())),
+            datagrams::Address::Unixgram(_) => None,
+        });
+        let tcp = listeners.iter().map(|address| (address.clone(), address.to_string()));
+        Exposure(tcp.chain(udp).find(|(address, _)| !address.is_local()).map(|(_, name)| name))
+    }
+
+    /// Whether these keys will do.
+    ///
+    /// # Errors
+    /// There are none, and there must be. It names the address.
+    pub fn check(&self, keys: &ApiKeys) -> Result<(), String> {
+        match &self.0 {
+            Some(open) if keys.is_empty() => Err(format!(
+                "the API on {open} can be reached from other machines, so back ends must show a key: \
+                 give --api-key or --api-key-file"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exposure(listeners: &[&str], datagrams: &[&str]) -> Exposure {
+        let tcp = |text: &&str| Address::Tcp(text.parse().expect("an address"));
+        let udp = |text: &&str| datagrams::Address::Udp(text.parse().expect("an address"));
+        Exposure::of(
+            &listeners.iter().map(tcp).chain([Address::Unix("/x".into())]).collect::<Vec<_>>(),
+            &datagrams.iter().map(udp).chain([datagrams::Address::Unixgram("/y".into())]).collect::<Vec<_>>(),
+        )
+    }
+
+    #[test]
+    fn what_others_can_reach_takes_a_key() {
+        let (none, some) = (ApiKeys::default(), ApiKeys::new(["key"]));
+        for local in
+            [exposure(&[], &[]), exposure(&["127.0.0.1:1", "[::1]:1"], &["127.0.0.2:1", "[::ffff:127.0.0.1]:1"])]
+        {
+            assert_eq!((local.check(&none), local.check(&some)), (Ok(()), Ok(())), "{local:?}");
+        }
+        for (open, named) in [
+            (exposure(&["127.0.0.1:1", "0.0.0.0:2"], &[]), "0.0.0.0:2"),
+            (exposure(&["[::]:3"], &["127.0.0.1:1"]), "[::]:3"),
+            (exposure(&["127.0.0.1:1"], &["[::1]:1", "10.0.0.1:4"]), "udp:10.0.0.1:4"),
+        ] {
+            let why = open.check(&none).expect_err("open");
+            assert!(why.contains(&format!("on {named} can be reached")), "{why}");
+            assert_eq!(open.check(&some), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! JSON Web Tokens (RFC 7519): who a client is, signed by the back end.
+//!
+//! It owns where in a request a token may stand, what makes one good, and how `fdpush token` makes one. The one idea: a
+//! key knows its algorithm, and a token has no say in it. Signature first, claims after: of a token that nobody vouches
+//! for, nothing but its form and its `alg` is looked at.
+//!
+//! No error repeats anything of the token: errors go into logs and answers.
+
+mod keys;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use fdpush::{Request, Response};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+pub use self::keys::{KeyFile, Keys, check_secret};
+
+use super::{Identity, LEEWAY, NameError, is_over};
+use crate::gateway::wire::json::{List, Seconds, read_object};
+use crate::gateway::wire::names::Name;
+
+/// The longest token. It is refused before any work is done for it.
+const TOKEN_BYTES_MAX: usize = 64 << 10;
+
+/// The latest time that a claim can name, in seconds since 1970.
+const SECONDS_MAX: u64 = 1 << 53;
+
+/// What a subprotocol starts with that carries a token.
+const SUBPROTOCOL: &str = "bearer.";
+
+/// Why a token is not believed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TokenError {
+    /// It has more than 64 KiB.
+    TooLong,
+    /// It is no JWT in the compact form (RFC 7515 section 7.1).
+    Malformed,
+    /// Its header asks for extensions that must be understood (RFC 7515 section 4.1.11).
+    Critical,
+    /// No key is for the algorithm of its header.
+    Algorithm,
+    /// No key made its signature.
+    Signature,
+    /// What is signed is no object of claims, or names one twice; the JSON parser's words.
+    Claims(String),
+    /// It lacks this claim.
+    Missing(&'static str),
+    /// This claim is not what it must be, which comes second.
+    Unfit(&'static str, &'static str),
+    /// `sub` or one of `groups` is too short, too long or too many.
+    Name(NameError),
+    /// `exp` is past, by [`LEEWAY`] or more.
+    Expired,
+    /// `nbf` is ahead, by more than [`LEEWAY`].
+    Early,
+    /// `iss` is somebody else.
+    Issuer,
+    /// `aud` names others only.
+    Audience,
+}
+
+/// What `fdpush token` puts into a token.
+#[derive(Copy, Clone, Debug)]
+pub struct Grant<'a> {
+    pub uid: &'a str,
+    pub groups: &'a [String],
+    /// How long it is good for, rounded up to whole seconds.
+    pub ttl: Duration,
+    pub issuer: Option<&'a str>,
+    pub audience: Option<&'a str>,
+}
+
+/// The members of a header that count. `kid`, `jku`, `jwk` and `x5u`, by which a token would choose its own key, do not.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow)]
+    crit: Option<&'a RawValue>,
+}
+
+/// The claims that count, found and not yet judged. One that is `null` is not there.
+#[derive(Deserialize)]
+struct Claims<'a> {
+    #[serde(borrow)]
+    sub: Option<&'a RawValue>,
+    #[serde(borrow)]
+    exp: Option<&'a RawValue>,
+    #[serde(borrow)]
+    nbf: Option<&'a RawValue>,
+    #[serde(borrow)]
+    iss: Option<&'a RawValue>,
+    #[serde(borrow)]
+    aud: Option<&'a RawValue>,
+    #[serde(borrow)]
+    groups: Option<&'a RawValue>,
+}
+
+/// The claims of a token that we make.
+#[derive(Serialize)]
+struct Issued<'a> {
+    sub: &'a str,
+    iat: u64,
+    exp: u64,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    groups: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+}
+
+/// The token of a request: `?token=`, else `Authorization: Bearer` (RFC 6750 section 2.1), else the subprotocol
+/// `bearer.<token>`, for browsers, which can set no header. An empty one is none.
+///
+/// # Errors
+/// `token` has no certain value, or `Authorization` is given more than once: which of them counts would depend on who
+/// reads it.
+pub fn find(request: &Request) -> Result<Option<Cow<'_, str>>, String> {
+    let query = request.try_query("token").map_err(|error| error.to_string())?;
+    if request.header_all("authorization").nth(1).is_some() {
+        return Err("Authorization is given more than once".to_owned());
+    }
+    Ok(choose(query, request.header("authorization"), request.subprotocols()))
+}
+
+fn choose<'a>(
+    query: Option<Cow<'a, str>>,
+    authorization: Option<&'a str>,
+    mut subprotocols: impl Iterator<Item = &'a str>,
+) -> Option<Cow<'a, str>> {
+    query
+        .filter(|token| !token.is_empty())
+        .or_else(|| Some(super::bearer(authorization?)?.into()))
+        .or_else(|| subprotocols.find_map(in_subprotocol).map(Cow::Borrowed))
+}
+
+/// Whether a subprotocol carries a token.
+pub fn is_bearer(subprotocol: &str) -> bool {
+    in_subprotocol(subprotocol).is_some()
+}
+
+fn in_subprotocol(name: &str) -> Option<&str> {
+    name.strip_prefix(SUBPROTOCOL).filter(|token| !token.is_empty())
+}
+
+/// The 401 for a request whose token is not believed, or that has none. `why` is told to the client.
+pub fn refuse(why: impl fmt::Display) -> Response {
+    Response::text(401, format!("{why}\n")).header("WWW-Authenticate", "Bearer")
+}
+
+impl Keys {
+    /// Who this token says the client is, if one of the keys vouches for it.
+    pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+        self.verify_at(token, now())
+    }
+
+    /// As [`Keys::verify`], at a moment in seconds since 1970.
+    fn verify_at(&self, token: &str, now: u64) -> Result<Identity, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::TooLong);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (head, claims) = message.split_once('.').ok_or(TokenError::Malformed)?;
+        self.check_signature(head, message, signature)?;
+        let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).map_err(|_| TokenError::Malformed)?;
+        self.judge(&read_object(&claims).map_err(TokenError::Claims)?, now)
+    }
+
+    fn check_signature(&self, head: &str, message: &str, signature: &str) -> Result<(), TokenError> {
+        let head = BASE64_URL_SAFE_NO_PAD.decode(head).map_err(|_| TokenError::Malformed)?;
+        let head: Head<'_> = read_object(&head).map_err(|_| TokenError::Malformed)?;
+        if head.crit.is_some() {
+            return Err(TokenError::Critical);
+        }
+        let mut error = TokenError::Algorithm;
+        for (key, algorithm) in self.iter().filter(|(_, algorithm)| keys::name(*algorithm) == head.alg) {
+            match crypto::verify(signature, message.as_bytes(), key, algorithm) {
+                Ok(true) => return Ok(()),
+                Ok(false) => error = TokenError::Signature,
+                // The keys were tried when they were loaded, so it is the signature that is no base64url.
+                Err(_) => return Err(TokenError::Malformed),
+            }
+        }
+        Err(error)
+    }
+
+    fn judge(&self, claims: &Claims<'_>, now: u64) -> Result<Identity, TokenError> {
+        let exp = seconds("exp", claims.exp)?.ok_or(TokenError::Missing("exp"))?;
+        if is_over(exp, now) {
+            return Err(TokenError::Expired);
+        }
+        // As with `exp`, halves of a second count against the token.
+        if seconds("nbf", claims.nbf)?.is_some_and(|Seconds(nbf)| nbf.ceil() > (now + LEEWAY) as f64) {
+            return Err(TokenError::Early);
+        }
+        self.check_parties(claims)?;
+        let sub: Name<'_> =
+            read("sub", "a string or an integer of 64 bits", claims.sub)?.ok_or(TokenError::Missing("sub"))?;
+        let groups: Option<List<Name<'_>>> =
+            read("groups", "an array of strings or integers of 64 bits", claims.groups)?;
+        let groups = groups.into_iter().flat_map(|list| list.0).map(|group| group.0.into_owned());
+        let identity = Identity::new(Some(sub.0.into_owned()), groups.collect()).map_err(TokenError::Name)?;
+        Ok(Identity { exp: Some(exp.whole()), ..identity })
+    }
+
+    /// Checks `iss` and `aud`, each where one was configured (RFC 7519 sections 4.1.1 and 4.1.3).
+    fn check_parties(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
+        if let Some(issuer) = &self.issuer {
+            let iss: String = read("iss", "a string", claims.iss)?.ok_or(TokenError::Missing("iss"))?;
+            if iss != *issuer {
+                return Err(TokenError::Issuer);
+            }
+        }
+        if let Some(audience) = &self.audience {
+            let aud: Audience =
+                read("aud", "a string or an array of strings", claims.aud)?.ok_or(TokenError::Missing("aud"))?;
+            if !aud.names(audience) {
+                return Err(TokenError::Audience);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Audience {
+    fn names(&self, audience: &str) -> bool {
+        match self {
+            Audience::One(one) => one == audience,
+            Audience::Many(many) => many.iter().any(|one| one == audience),
+        }
+    }
+}
+
+/// Makes a token, signed with HS256 under the first of the secrets.
+///
+/// # Errors
+///
+/// Names the secret or the part of `grant` that [`Keys::verify`] would refuse.
+pub fn issue(secret: &[u8], grant: &Grant<'_>) -> Result<String, String> {
+    issue_at(secret, grant, now())
+}
+
+fn issue_at(secret: &[u8], grant: &Grant<'_>, now: u64) -> Result<String, String> {
+    check_secret(secret)?;
+    Identity::new(Some(grant.uid.to_owned()), grant.groups.to_vec()).map_err(|why| why.to_string())?;
+    let ttl = grant.ttl.as_secs().saturating_add(u64::from(grant.ttl.subsec_nanos() > 0));
+    let exp = now.saturating_add(ttl);
+    if ttl == 0 || exp > SECONDS_MAX {
+        return Err("a token must be good for at least a second, and not for ever".to_owned());
+    }
+    let &Grant { uid, groups, issuer, audience, .. } = grant;
+    let claims = Issued { sub: uid, iat: now, exp, groups, iss: issuer, aud: audience };
+    let key = EncodingKey::from_secret(secret);
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|why| why.to_string())
+}
+
+fn read<'a, T: Deserialize<'a>>(
+    name: &'static str,
+    kind: &'static str,
+    value: Option<&'a RawValue>,
+) -> Result<Option<T>, TokenError> {
+    let Some(value) = value else { return Ok(None) };
+    serde_json::from_str(value.get()).map(Some).map_err(|_| TokenError::Unfit(name, kind))
+}
+
+fn seconds(name: &'static str, value: Option<&RawValue>) -> Result<Option<Seconds>, TokenError> {
+    read(name, "a number of seconds since 1970", value)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TokenError::TooLong => write!(f, "the token has more than {TOKEN_BYTES_MAX} bytes"),
+            TokenError::Malformed => {
+                f.write_str("the token is no JWT: three parts in base64url with dots between them")
+            }
+            TokenError::Critical => f.write_str("the token's header has \"crit\", and no extension is supported"),
+            TokenError::Algorithm => f.write_str("the token's algorithm is none that there is a key for"),
+            TokenError::Signature => f.write_str("the token's signature is wrong"),
+            TokenError::Claims(why) => write!(f, "the token's claims are unusable: {why}"),
+            TokenError::Missing(name) => write!(f, "the token has no {name:?}"),
+            TokenError::Unfit(name, kind) => write!(f, "the token's {name:?} must be {kind}"),
+            TokenError::Name(why) => write!(f, "the token's names are unusable: {why}"),
+            TokenError::Expired => f.write_str("the token has expired"),
+            TokenError::Early => f.write_str("the token is not valid yet"),
+            TokenError::Issuer => f.write_str("the token is from another issuer"),
+            TokenError::Audience => f.write_str("the token is for another audience"),
+        }
+    }
+}
+
+impl std::error::Error for TokenError {}

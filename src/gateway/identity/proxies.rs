@@ -1,0 +1,211 @@
+//! Where a client is that comes by a proxy: whose word is taken for it, and what they say.
+//!
+//! It owns which proxies are trusted, and the reading of the one header that they write. It must not know what an address
+//! is good for. The one idea: each proxy adds at the right whom it heard from, so an element is true if whoever added it
+//! is trusted, and from the first stranger on, all to the left is hearsay.
+
+use std::net::{IpAddr, SocketAddr};
+
+use fdpush::{Context, Fd, Peer, Request};
+
+use crate::gateway::serving::session::Session;
+use crate::gateway::settings::cli::{ForwardedHeader, Serve, TrustedProxy};
+
+/// The proxies in front.
+#[derive(Debug)]
+pub struct Proxies {
+    trusted: Vec<TrustedProxy>,
+    header: ForwardedHeader,
+}
+
+impl Proxies {
+    /// These proxies, which write this header.
+    pub fn new(trusted: &[TrustedProxy], header: ForwardedHeader) -> Proxies {
+        Proxies { trusted: trusted.to_vec(), header }
+    }
+
+    /// The proxies of the settings.
+    pub fn of(serve: &Serve) -> Proxies {
+        Proxies::new(&serve.clients.trusted_proxy, serve.clients.forwarded_header)
+    }
+
+    /// Whether the other end of a socket is one of these proxies.
+    pub fn trusts_peer(&self, peer: Peer) -> bool {
+        match peer.ip() {
+            Some(ip) => self.trusts(ip.to_canonical()),
+            None => self.trusted.contains(&TrustedProxy::Unix),
+        }
+    }
+
+    /// The client's address as a trusted proxy tells it; `None` where the other end of the socket is none, or knows
+    /// nothing.
+    pub fn forwarded(&self, request: &Request) -> Option<IpAddr> {
+        let name = match self.header {
+            ForwardedHeader::XForwardedFor => "x-forwarded-for",
+            ForwardedHeader::Forwarded => "forwarded",
+        };
+        let lines = request.headers().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        self.told(request.peer(), lines.map(|(_, value)| value))
+    }
+
+    fn told<'a>(&self, peer: Peer, lines: impl Iterator<Item = &'a [u8]>) -> Option<IpAddr> {
+        if !self.trusts_peer(peer) {
+            return None;
+        }
+        let hops: Vec<Option<IpAddr>> = lines.flat_map(|line| self.hops(line)).collect();
+        let mut told = None;
+        // What is no address ends it as well: the last who is known is as far as one can see.
+        for ip in hops.into_iter().rev().map_while(|hop| hop) {
+            told = Some(ip);
+            if !self.trusts(ip) {
+                break;
+            }
+        }
+        told
+    }
+
+    fn trusts(&self, ip: IpAddr) -> bool {
+        self.trusted.iter().any(|proxy| matches!(proxy, TrustedProxy::Net(net) if net.contains(&ip)))
+    }
+
+    /// The hops that a line of the header names, in order; `None` for what is no address.
+    fn hops(&self, line: &[u8]) -> Vec<Option<IpAddr>> {
+        let Ok(line) = str::from_utf8(line) else { return vec![None] };
+        match self.header {
+            ForwardedHeader::XForwardedFor => line.split(',').map(address).collect(),
+            // Of a line that is broken, no end can be told from the other.
+            ForwardedHeader::Forwarded => split(line, ',')
+                .map_or(vec![None], |elements| elements.into_iter().map(|element| address(for_of(element)?)).collect()),
+        }
+    }
+}
+
+/// Where the client of an upgrade or a connection is: what a trusted proxy said when it came, or the other end of its
+/// socket; `None` for one of a unix socket.
+pub fn address_of(ctx: &Context<'_>, fd: Fd, peer: Peer) -> Option<IpAddr> {
+    let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
+    forwarded.or_else(|| Some(peer.ip()?.to_canonical()))
+}
+
+/// An address as proxies write it: with a port or without, and of IPv6 with brackets or without.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim_ascii();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let ip = bare.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
+    ip.ok().map(|ip: IpAddr| ip.to_canonical())
+}
+
+/// What an element of `Forwarded` has for its parameter `for`, without quotes (RFC 7239 section 4).
+fn for_of(element: &str) -> Option<&str> {
+    let pairs = split(element, ';')?;
+    let mut values = pairs.into_iter().filter_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim_ascii().eq_ignore_ascii_case("for").then_some(value.trim_ascii())
+    });
+    let value = values.next()?;
+    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
+/// Splits at a separator that stands in no quoted string (RFC 9110 section 5.6.4). `None`: one of them has no end.
+fn split(text: &str, separator: char) -> Option<Vec<&str>> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let pieces = text.split(|char| {
+        let is_plain = !std::mem::take(&mut is_escaped);
+        is_escaped = is_plain && is_quoted && char == '\\';
+        is_quoted ^= is_plain && char == '"';
+        char == separator && !is_quoted
+    });
+    let pieces = pieces.collect();
+    (!is_quoted).then_some(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told of a client, whose proxies are 10.0.0.0/8, ::1 and those of unix sockets.
+    fn told(header: ForwardedHeader, peer: Peer, lines: &[&str]) -> Option<String> {
+        let trusted = ["10.0.0.0/8", "::1", "unix"].map(|text| text.parse().expect("a proxy"));
+        let told = Proxies::new(&trusted, header).told(peer, lines.iter().map(|line| line.as_bytes()));
+        told.map(|ip| ip.to_string())
+    }
+
+    fn peer(text: &str) -> Peer {
+        Peer::from(text.parse::<SocketAddr>().expect("an address"))
+    }
+
+    #[test]
+    fn the_rightmost_stranger_is_the_client() {
+        let table: [(&[&str], Option<&str>); 14] = [
+            (&["203.0.113.9"], Some("203.0.113.9")),
+            (&["1.1.1.1, 203.0.113.9"], Some("203.0.113.9")),
+            (&["1.1.1.1, 203.0.113.9 ,10.1.2.3,\t10.0.0.1"], Some("203.0.113.9")),
+            (&["1.1.1.1", "203.0.113.9, 10.1.2.3", "10.0.0.1"], Some("203.0.113.9")),
+            (&["10.1.2.3, 10.0.0.1"], Some("10.1.2.3")),
+            (&["203.0.113.9:4711"], Some("203.0.113.9")),
+            (&["2001:db8::7"], Some("2001:db8::7")),
+            (&["[2001:db8::7]"], Some("2001:db8::7")),
+            (&["[2001:db8::7]:4711, ::1"], Some("2001:db8::7")),
+            (&["203.0.113.9, ::ffff:10.0.0.1"], Some("203.0.113.9")),
+            // What is no address hides what is to its left.
+            (&["1.1.1.1, unknown"], None),
+            (&["1.1.1.1, , 10.0.0.1"], Some("10.0.0.1")),
+            (&[""], None),
+            (&[], None),
+        ];
+        for (lines, expected) in table {
+            let told = told(ForwardedHeader::XForwardedFor, peer("10.9.9.9:1"), lines);
+            assert_eq!(told.as_deref(), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn forwarded_is_read_as_rfc_7239_has_it() {
+        let table: [(&[&str], Option<&str>); 14] = [
+            (&["for=203.0.113.9"], Some("203.0.113.9")),
+            (&["by=10.0.0.2; FOR = 203.0.113.9 ;proto=https"], Some("203.0.113.9")),
+            (&["for=1.1.1.1, for=203.0.113.9;by=10.0.0.2, for=10.0.0.1"], Some("203.0.113.9")),
+            (&[r#"for="[2001:db8::7]:4711""#], Some("2001:db8::7")),
+            (&[r#"for="203.0.113.9:80";host="a,b;for=1.1.1.1""#], Some("203.0.113.9")),
+            (&[r#"for=203.0.113.9;host="\",for=1.1.1.1""#], Some("203.0.113.9")),
+            (&["for=1.1.1.1, for=_hidden"], None),
+            (&["for=1.1.1.1, for=unknown, for=10.0.0.1"], Some("10.0.0.1")),
+            (&["for=1.1.1.1, by=10.0.0.2"], None),
+            // A client's quote does not swallow what a proxy adds to its line, nor to another.
+            (&[r#"for=1.1.1.1;x=", for=203.0.113.9"#], None),
+            (&[r#"for=1.1.1.1;x=", for="[2001:db8::7]""#], None),
+            (&[r#"for=1.1.1.1;x=""#, "for=203.0.113.9"], Some("203.0.113.9")),
+            (&["203.0.113.9"], None),
+            (&[], None),
+        ];
+        for (lines, expected) in table {
+            let told = told(ForwardedHeader::Forwarded, peer("[::1]:1"), lines);
+            assert_eq!(told.as_deref(), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn only_who_is_trusted_is_believed() {
+        for (peer, is_believed) in [
+            (peer("10.255.0.1:1"), true),
+            (peer("[::ffff:10.0.0.1]:1"), true),
+            (peer("[::1]:1"), true),
+            (Peer::Unix, true),
+            (peer("11.0.0.1:1"), false),
+            (peer("[::2]:1"), false),
+        ] {
+            let told = told(ForwardedHeader::XForwardedFor, peer, &["203.0.113.9"]);
+            assert_eq!(told.is_some(), is_believed, "{peer}");
+        }
+        let nobody = Proxies::new(&[], ForwardedHeader::XForwardedFor);
+        assert_eq!(nobody.told(Peer::Unix, [&b"203.0.113.9"[..]].into_iter()), None);
+    }
+
+    #[test]
+    fn rubbish_is_no_address() {
+        let all = Proxies::new(&["0.0.0.0/0".parse().expect("a proxy")], ForwardedHeader::Forwarded);
+        for line in [&b"for=\xff"[..], b"for", b"=", b";;,=,\"", b"for=\"", b"for=\"\\", b"for=[", b"for=]["] {
+            assert_eq!(all.told(peer("10.0.0.1:1"), [line].into_iter()), None, "{line:?}");
+        }
+    }
+}

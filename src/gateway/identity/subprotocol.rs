@@ -1,0 +1,113 @@
+//! Subprotocols (RFC 6455 section 1.9): which of a client's offers a connection gets.
+//!
+//! A browser that offers subprotocols fails a connection that gets none of them (WHATWG WebSockets, "establish a
+//! WebSocket connection"), and so do many other clients. The server would count that connection as open until it ends, and
+//! `kick_old` would close the good one for it. So a client that offers some gets one of them, or is refused with 400.
+
+use std::str::FromStr;
+
+use fdpush::{Request, Response};
+
+use super::jwt;
+
+/// A subprotocol that this server speaks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subprotocol(String);
+
+/// The result of the offers of one client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Choice {
+    /// It offers none, and gets none.
+    NotOffered,
+    /// It gets this one.
+    One(String),
+    /// It offers some, and none that this server speaks.
+    NoneInCommon,
+}
+
+impl FromStr for Subprotocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Subprotocol, String> {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        match text {
+            "" => Err("a subprotocol must not be empty".to_owned()),
+            _ if !text.bytes().all(is_token) => {
+                Err("expected a token of RFC 9110, as chat.v1: letters, digits and !#$%&'*+-.^_`|~".to_owned())
+            }
+            _ if jwt::is_bearer(text) => Err("bearer.… carries a token, and is chosen without a setting".to_owned()),
+            _ => Ok(Subprotocol(text.to_owned())),
+        }
+    }
+}
+
+/// Chooses among the offers of a request: the first of `spoken` that is offered, else a `bearer.…`, wherever the token was
+/// that counted.
+pub fn choose(request: &Request, spoken: &[Subprotocol]) -> Choice {
+    choose_of(&request.subprotocols().collect::<Vec<_>>(), spoken)
+}
+
+fn choose_of(offers: &[&str], spoken: &[Subprotocol]) -> Choice {
+    let own = spoken.iter().map(|own| own.0.as_str()).find(|own| offers.contains(own));
+    match own.or_else(|| offers.iter().copied().find(|offer| jwt::is_bearer(offer))) {
+        Some(chosen) => Choice::One(chosen.to_owned()),
+        None if offers.is_empty() => Choice::NotOffered,
+        None => Choice::NoneInCommon,
+    }
+}
+
+/// The 400 for a client that offers none that this server speaks.
+pub fn refuse(spoken: &[Subprotocol]) -> Response {
+    Response::text(400, none_in_common(spoken))
+}
+
+fn none_in_common(spoken: &[Subprotocol]) -> String {
+    let spoken: Vec<&str> = spoken.iter().map(|own| own.0.as_str()).collect();
+    let spoken = if spoken.is_empty() { "none".to_owned() } else { spoken.join(", ") };
+    format!("no subprotocol in common: this server speaks {spoken}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spoken(names: &[&str]) -> Vec<Subprotocol> {
+        names.iter().map(|name| name.parse().expect("a subprotocol")).collect()
+    }
+
+    #[test]
+    fn the_server_prefers_its_own_order_and_a_bearer_comes_last() {
+        let one = |name: &str| Choice::One(name.to_owned());
+        let both = ["chat.v2", "chat.v1"];
+        for (offers, names, choice) in [
+            (&[][..], &both[..], Choice::NotOffered),
+            (&[], &[], Choice::NotOffered),
+            (&["chat.v1", "chat.v2"], &both, one("chat.v2")),
+            (&["chat.v1"], &both, one("chat.v1")),
+            (&["bearer.t", "chat.v1"], &both, one("chat.v1")),
+            (&["chat.v1", "bearer.t"], &[], one("bearer.t")),
+            (&["bearer.", "bearer.t"], &both, one("bearer.t")),
+            (&["bearer."], &both, Choice::NoneInCommon),
+            (&["Chat.v1"], &both, Choice::NoneInCommon),
+            (&["chat.v1"], &[], Choice::NoneInCommon),
+        ] {
+            assert_eq!(choose_of(offers, &spoken(names)), choice, "{offers:?} {names:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_tokens() {
+        for name in ["chat", "chat.v1", "v12.stomp", "!#$%&'*+-.^_`|~09aZ", "bearer."] {
+            assert!(name.parse::<Subprotocol>().is_ok(), "{name}");
+        }
+        for name in ["", "a b", "a,b", "a/b", "é", "a\r\n", "\"a\"", "bearer.x"] {
+            assert!(name.parse::<Subprotocol>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_those_that_are_spoken() {
+        assert_eq!(none_in_common(&spoken(&["a", "b"])), "no subprotocol in common: this server speaks a, b\n");
+        assert_eq!(none_in_common(&[]), "no subprotocol in common: this server speaks none\n");
+    }
+}

@@ -1,0 +1,231 @@
+//! The log of `fdpush serve`: lines to standard error that never stop the server.
+//!
+//! The caller formats a line and puts it into a bounded queue. The thread `fdpush-log` writes the lines. A caller never
+//! waits and never writes, so neither a full disk, a closed pipe nor a pipe without a reader reaches the loop. A line that
+//! does not fit, or that cannot be written, is dropped, counted, and told in the next line that can be written.
+//!
+//! simple_logger decides which records are logged, by level and module. It does not write them: its only output is
+//! `eprintln!` inside `log()`, which panics where standard error fails, blocks where standard error blocks, and cannot be
+//! given another writer. `line` writes its format.
+//!
+//! `print_error` and `print` are for output outside the log, in place of `eprintln!` and `println!`, which panic.
+
+mod line;
+mod queue;
+mod writer;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, ErrorKind, Write};
+use std::panic::{self, PanicHookInfo};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use signal_hook::consts::SIGXFSZ;
+use simple_logger::SimpleLogger;
+
+use self::queue::LogQueue;
+use crate::gateway::runtime::threads;
+
+/// The longest wait for the last lines at the end of the process.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Crates that would log what clients sent, cookies and all.
+const HUSHED: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
+
+/// The target of panic messages.
+const PANIC: &str = "fdpush::panic";
+
+static QUEUE: LogQueue = LogQueue::new();
+
+/// Whether the thread that empties the queue has started.
+static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
+
+struct Logger {
+    filter: SimpleLogger,
+}
+
+/// Flushes the log when it is dropped, also where a panic ends the process.
+pub struct Flush;
+
+/// Starts the thread, and takes over the log and the messages of panics.
+///
+/// # Errors
+///
+/// The system has no thread to give.
+pub fn install() -> io::Result<()> {
+    // By default it ends the process that writes more to a file than `RLIMIT_FSIZE` allows. With a handler, the write fails.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    let mut writer = writer::Writer::new();
+    threads::spawn("fdpush-log", move || writer.run(&QUEUE))?;
+    IS_INSTALLED.store(true, Ordering::Release);
+    panic::set_hook(Box::new(log_panic));
+    let filter = SimpleLogger::new().with_level(LevelFilter::Trace);
+    let filter = HUSHED.into_iter().fold(filter, |filter, target| filter.with_module_level(target, LevelFilter::Warn));
+    log::set_boxed_logger(Box::new(Logger { filter })).map_err(io::Error::other)
+}
+
+/// Log lines that were dropped since the start.
+pub fn dropped() -> u64 {
+    QUEUE.dropped()
+}
+
+/// Prints lines to standard error, behind the log where there is one. A failure to do so is ignored.
+pub fn print_error(text: &str) {
+    if IS_INSTALLED.load(Ordering::Acquire) {
+        text.lines().for_each(|text| QUEUE.push(line::plain(text)));
+    } else {
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+}
+
+/// Prints to standard output. A reader that closes it early, as `head` does, is no error.
+///
+/// # Errors
+///
+/// Standard output cannot be written, because its disk is full for instance.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        QUEUE.flush(FLUSH_TIME_MAX);
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            QUEUE.push(line::format(SystemTime::now(), record.level(), record.target(), *record.args()));
+        }
+    }
+
+    fn flush(&self) {
+        QUEUE.flush(FLUSH_TIME_MAX);
+    }
+}
+
+/// The panic hook. It logs at every level of the log, because a panic is a fault of the server.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let message = info.payload_as_str().unwrap_or("a value that is not text");
+    let error = |text: std::fmt::Arguments<'_>| {
+        QUEUE.push(line::format(SystemTime::now(), Level::Error, PANIC, text));
+    };
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("without a name");
+    match info.location() {
+        Some(location) => error(format_args!("thread {name} panicked at {location}: {message:?}")),
+        None => error(format_args!("thread {name} panicked: {message:?}")),
+    }
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        backtrace.to_string().lines().for_each(|line| error(format_args!("{line}")));
+    }
+    // The standard library aborts the process after these two.
+    if message.starts_with("panic in a destructor during cleanup")
+        || message.starts_with("panic in a function that cannot")
+    {
+        QUEUE.flush(FLUSH_TIME_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const CHILD: &str = "FDPUSH_TEST_LOG_CHILD";
+
+    struct PanicsWhenDropped;
+
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic!("in a destructor");
+        }
+    }
+
+    /// Not a test of its own: what the process does whose standard error the tests below read.
+    #[test]
+    fn child() {
+        let Ok(what) = std::env::var(CHILD) else { return };
+        let _flush = Flush;
+        install().expect("the first logger");
+        log::set_max_level(LevelFilter::Info);
+        match &*what {
+            "log" => {
+                log::info!("one\ntwo");
+                log::debug!("three");
+                log::info!(target: "rustls::client", "a cookie");
+                log::warn!(target: "rustls::client", "an alert");
+                print_error("fdpush: four\nfive\u{1b}\n");
+            }
+            "panic" => {
+                log::set_max_level(LevelFilter::Off);
+                let thread = thread::Builder::new().name("a".to_owned()).spawn(|| panic!("six\nseven\u{202e}"));
+                assert!(thread.expect("a thread").join().is_err());
+            }
+            _ => {
+                let _panics = PanicsWhenDropped;
+                panic!("eight");
+            }
+        }
+    }
+
+    /// The standard error of such a process, and whether it exits with 0.
+    fn said(what: &str) -> (Vec<String>, bool) {
+        let mut command = Command::new(std::env::current_exe().expect("this test"));
+        command.args(["--exact", "gateway::operations::logging::tests::child", "--nocapture", "--test-threads=1"]);
+        let output = command.env(CHILD, what).env("RUST_BACKTRACE", "0").output().expect("this test");
+        let text = String::from_utf8(output.stderr).expect("text");
+        (text.lines().map(str::to_owned).collect(), output.status.success())
+    }
+
+    /// A line without its time, which it checks.
+    fn timeless(line: &str) -> &str {
+        let (time, rest) = line.split_once(' ').expect("a time");
+        assert!(time.len() == 24 && humantime::parse_rfc3339(time).is_ok(), "{line}");
+        rest
+    }
+
+    #[test]
+    fn records_are_lines_and_the_last_of_them_are_written() {
+        let (lines, is_well) = said("log");
+        assert!(is_well && lines.len() == 4, "{lines:?}");
+        assert_eq!(timeless(&lines[0]), r"INFO  [fdpush::gateway::operations::logging::tests] one\ntwo");
+        assert_eq!(timeless(&lines[1]), "WARN  [rustls::client] an alert");
+        assert_eq!(lines[2..], ["fdpush: four", r"five\u{1b}"]);
+    }
+
+    #[test]
+    fn a_panic_is_a_line_at_every_level() {
+        let (lines, is_well) = said("panic");
+        assert!(is_well && lines.len() == 1, "{lines:?}");
+        let line = timeless(&lines[0]);
+        assert!(
+            line.starts_with("ERROR [fdpush::panic] thread a panicked at src/gateway/operations/logging/mod.rs:"),
+            "{line}"
+        );
+        assert!(line.ends_with(r#": "six\nseven\u{202e}""#), "{line}");
+    }
+
+    #[test]
+    fn the_panic_that_aborts_the_process_is_written() {
+        let (lines, is_well) = said("abort");
+        assert!(!is_well);
+        for text in [r#": "eight""#, r#": "in a destructor""#, r#": "panic in a destructor during cleanup""#] {
+            assert!(lines.iter().any(|line| line.ends_with(text)), "{text} is not in {lines:?}");
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! What operators see: `/metrics`, in the text form of OpenMetrics 1.0.
+//!
+//! It owns the names, and the counts of what nobody else counts. Everybody else keeps plain numbers, which are handed in
+//! as a [`Snapshot`] when somebody asks: a message costs no atomic, and a scrape no lock that the loop could wait for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::{Registry, Unit};
+use rustix::process::{Resource, getrlimit};
+
+use crate::gateway::push::datagrams;
+use crate::gateway::runtime::threads::Tally;
+
+/// The media type of what [`Metrics::encode`] makes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is counted here. A clone counts into the same numbers, from whatever thread.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    api_requests: Family<ApiRequest, Counter>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ApiRequest {
+    path: &'static str,
+    status: u16,
+}
+
+/// The numbers of a moment. Those in the plural form of a verb count since the start.
+#[derive(Clone, Default, Debug)]
+pub struct Snapshot {
+    /// Connections by state: `open` WebSockets; `other`: clients' HTTP and closing ones; `api`: those of back ends.
+    pub connections: BTreeMap<&'static str, usize>,
+    /// The limit of `open` and `other` together.
+    pub connections_max: usize,
+    /// The limit of `api`.
+    pub api_connections_max: usize,
+    pub uids: usize,
+    pub groups: usize,
+    pub accepts: u64,
+    pub accept_errors: u64,
+    pub opens: u64,
+    /// By [`Cause::as_str`](fdpush::Cause::as_str).
+    pub closes: BTreeMap<&'static str, u64>,
+    /// Of clients, by HTTP status.
+    pub refusals: BTreeMap<u16, u64>,
+    pub untrusted_proxies: u64,
+    /// Connections of the API that were closed to make room for others.
+    pub api_evictions: u64,
+    /// Of back ends, by HTTP status.
+    pub api_refusals: BTreeMap<u16, u64>,
+    pub messages_in: u64,
+    pub messages_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub queue_bytes: usize,
+    /// Memory of unfinished messages, heads and bodies.
+    pub inbound_bytes: usize,
+    /// Messages that slow readers did not get, by what was done: `close`, `drop_newest`, `conflate`, `too_large`.
+    pub drops: BTreeMap<&'static str, u64>,
+    pub heartbeats_missed: u64,
+    pub turns: Durations,
+    pub pushes: Durations,
+    pub timers: usize,
+    pub webhook_queue: usize,
+    pub webhook_sent: u64,
+    pub webhook_failures: u64,
+    /// By reason: `refused`, `timed_out`, `queue_full`, `shutdown`, `too_large`.
+    pub webhook_given_up: BTreeMap<&'static str, u64>,
+    /// The result of an authentication: `accepted`, `refused`, `failed`, `timed_out`,
+    /// `overflowed`, `gone`.
+    pub auth: BTreeMap<&'static str, u64>,
+    /// Clients that wait for the back end to be asked about them.
+    pub auth_waiting: usize,
+    pub datagrams: datagrams::Counts,
+    /// The threads beside the loop, by name.
+    pub threads: BTreeMap<&'static str, Tally>,
+    pub log_lines_dropped: u64,
+    /// Descriptors of this process.
+    pub descriptors: Descriptors,
+}
+
+/// How long things took: a histogram as Prometheus has it.
+#[derive(Clone, Default, Debug)]
+pub struct Durations {
+    /// All together.
+    pub sum: Duration,
+    /// How many there were.
+    pub count: u64,
+    /// The upper end of each bucket, rising, and how many took no longer than that. Without the one that has no end.
+    pub buckets: Vec<(Duration, u64)>,
+}
+
+/// File descriptors of this process.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+pub struct Descriptors {
+    pub used: u64,
+    /// `RLIMIT_NOFILE` as it is now; `None`: there is no limit.
+    pub max: Option<u64>,
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub fn new() -> Metrics {
+        Metrics { api_requests: Family::default() }
+    }
+
+    /// Counts an answer of the API. `path` is its route, as `/api/users/{uid}`, never what a client sent: each is a time
+    /// series of its own.
+    pub fn count_api_request(&self, path: &'static str, status: u16) {
+        self.api_requests.get_or_create(&ApiRequest { path, status }).inc();
+    }
+
+    /// All of it as text, of the type [`CONTENT_TYPE`].
+    pub fn encode(&self, snapshot: Snapshot) -> String {
+        let mut registry = Registry::default();
+        let api = self.api_requests.clone();
+        registry.register("fdpush_api_requests", "Answers of the HTTP API by route and status", api);
+        registry.register_collector(Box::new(snapshot));
+        let mut out = String::new();
+        text::encode(&mut out, &registry).expect("a string takes everything");
+        out
+    }
+}
+
+impl Descriptors {
+    /// What the kernel says now. Before Linux 6.2, where the size of the directory is not yet their number, they are
+    /// counted one by one.
+    pub fn now() -> Descriptors {
+        let max = getrlimit(Resource::Nofile).current;
+        let size = fs::metadata("/proc/self/fd").map_or(0, |directory| directory.len());
+        if size > 0 {
+            return Descriptors { used: size, max };
+        }
+        // The one that reads the directory is in it.
+        let used = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
+        Descriptors { used: used as u64, max }
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut sheet = Sheet(encoder);
+        self.encode_connections(&mut sheet)?;
+        self.encode_traffic(&mut sheet)?;
+        self.encode_loop(&mut sheet)?;
+        self.encode_surroundings(&mut sheet)
+    }
+}
+
+impl Snapshot {
+    fn encode_connections(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
+        let connections = self.connections.iter().map(|(state, count)| (*state, *count as u64));
+        sheet.gauges("fdpush_connections", "Connections by state", "state", connections)?;
+        let (clients, api) = (self.connections_max as u64, self.api_connections_max as u64);
+        sheet.gauge("fdpush_connections_max", "Limit of clients' connections", clients)?;
+        sheet.gauge("fdpush_api_connections_max", "Limit of API connections", api)?;
+        sheet.gauge("fdpush_uids", "Users with a connection", self.uids as u64)?;
+        sheet.gauge("fdpush_groups", "Groups with a member", self.groups as u64)?;
+        sheet.counter("fdpush_accepts", "Connections accepted", self.accepts)?;
+        sheet.counter("fdpush_accept_errors", "Connections that accept(2) failed for", self.accept_errors)?;
+        sheet.counter("fdpush_opens", "WebSockets opened", self.opens)?;
+        let closes = self.closes.iter().map(|(cause, count)| (*cause, *count));
+        sheet.counters("fdpush_closes", "WebSockets closed by cause", "cause", closes)?;
+        let refusals = self.refusals.iter().map(|(status, count)| (*status, *count));
+        sheet.counters("fdpush_refusals", "Clients' requests refused by HTTP status", "status", refusals)?;
+        let refusals = self.api_refusals.iter().map(|(status, count)| (*status, *count));
+        let help = "API connections and requests refused before their route was known, by HTTP status";
+        sheet.counters("fdpush_api_refusals", help, "status", refusals)?;
+        let help = "Connections closed because no trusted proxy made them";
+        sheet.counter("fdpush_untrusted_proxies", help, self.untrusted_proxies)?;
+        let help = "API connections closed to make room for others";
+        sheet.counter("fdpush_api_evictions", help, self.api_evictions)?;
+        sheet.counter("fdpush_heartbeats_missed", "Heartbeats that nothing answered in time", self.heartbeats_missed)
+    }
+
+    fn encode_traffic(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
+        let messages = [("in", self.messages_in), ("out", self.messages_out)];
+        sheet.counters("fdpush_messages", "WebSocket messages by direction", "direction", messages)?;
+        let bytes = [("in", self.bytes_in), ("out", self.bytes_out)];
+        sheet.counters("fdpush_bytes", "Bytes by direction", "direction", bytes)?;
+        sheet.gauge("fdpush_queue_bytes", "Bytes in queues: what sockets have not taken", self.queue_bytes as u64)?;
+        let inbound = self.inbound_bytes as u64;
+        sheet.gauge("fdpush_inbound_bytes", "Memory of unfinished messages, heads and bodies", inbound)?;
+        let auth = self.auth.iter().map(|(outcome, count)| (*outcome, *count));
+        sheet.counters(
+            "fdpush_auth_requests",
+            "Clients with a token, or a back end to ask, by outcome",
+            "outcome",
+            auth,
+        )?;
+        sheet.gauge("fdpush_auth_waiting", "Questions that wait to be asked of auth_url", self.auth_waiting as u64)?;
+        let drops = self.drops.iter().map(|(policy, count)| (*policy, *count));
+        sheet.counters("fdpush_drops", "Messages that slow readers did not get, by policy", "policy", drops)
+    }
+
+    fn encode_loop(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
+        sheet.histogram("fdpush_turn_duration", "Turns of the loop, without the wait for events", &self.turns)?;
+        sheet.histogram("fdpush_push_to_write", "From a push until its last byte was written", &self.pushes)?;
+        sheet.gauge("fdpush_timers", "Timers that are set", self.timers as u64)
+    }
+
+    fn encode_surroundings(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
+        sheet.gauge("fdpush_webhook_queue", "Events that wait for the webhook", self.webhook_queue as u64)?;
+        sheet.counter("fdpush_webhook_sent", "Events that the webhook took", self.webhook_sent)?;
+        sheet.counter("fdpush_webhook_failures", "Requests to the webhook that failed", self.webhook_failures)?;
+        let given_up = self.webhook_given_up.iter().map(|(reason, count)| (*reason, *count));
+        sheet.counters("fdpush_webhook_given_up", "Events that were given up, by reason", "reason", given_up)?;
+        let datagrams::Counts { done, malformed, unauthorized, overflowed, lost } = self.datagrams;
+        let datagrams = [
+            ("done", done),
+            ("malformed", malformed),
+            ("unauthorized", unauthorized),
+            ("overflowed", overflowed),
+            ("lost", lost),
+        ];
+        sheet.counters("fdpush_datagrams", "Datagrams by outcome", "outcome", datagrams)?;
+        let down = self.threads.values().map(|tally| tally.down as u64).sum();
+        sheet.gauge("fdpush_threads_down", "Threads that have failed and are not yet restarted", down)?;
+        let failures = self.threads.iter().map(|(name, tally)| (*name, tally.failures));
+        sheet.counters("fdpush_thread_failures", "Panics and errors of threads, by thread", "thread", failures)?;
+        sheet.counter("fdpush_log_lines_dropped", "Log lines that were not written", self.log_lines_dropped)?;
+        sheet.gauge("fdpush_descriptors_used", "File descriptors in use", self.descriptors.used)?;
+        // Where there is no limit, there is no number to compare with.
+        if let Some(max) = self.descriptors.max {
+            sheet.gauge("fdpush_descriptors_max", "File descriptors that may be in use", max)?;
+        }
+        let mut build = sheet.start("fdpush_build", "This server", None, MetricType::Info)?;
+        build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+}
+
+/// The destination of the lines.
+struct Sheet<'a>(DescriptorEncoder<'a>);
+
+impl Sheet<'_> {
+    fn start<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        unit: Option<&'s Unit>,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.0.encode_descriptor(name, &format!("{help}."), unit, kind)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.start(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn gauges<L>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result
+    where
+        (&'static str, L): EncodeLabel,
+    {
+        let mut encoder = self.start(name, help, None, MetricType::Gauge)?;
+        values.into_iter().try_for_each(|(key, value)| encoder.encode_family(&[(label, key)])?.encode_gauge(&value))
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut encoder = self.start(name, help, None, MetricType::Counter)?;
+        encoder.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+    }
+
+    fn counters<L>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result
+    where
+        (&'static str, L): EncodeLabel,
+    {
+        let mut encoder = self.start(name, help, None, MetricType::Counter)?;
+        values.into_iter().try_for_each(|(key, value)| {
+            let labels = [(label, key)];
+            encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+        })
+    }
+
+    /// In seconds. `durations` has how many took no longer, the encoder wants how many are in each bucket.
+    fn histogram(&mut self, name: &str, help: &str, durations: &Durations) -> fmt::Result {
+        let mut so_far = 0;
+        let mut buckets: Vec<(f64, u64)> = Vec::with_capacity(durations.buckets.len() + 1);
+        for (end, no_longer) in &durations.buckets {
+            buckets.push((end.as_secs_f64(), no_longer.saturating_sub(so_far)));
+            so_far = *no_longer;
+        }
+        buckets.push((f64::INFINITY, durations.count.saturating_sub(so_far)));
+        let mut encoder = self.start(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        encoder.encode_histogram::<NoLabelSet>(durations.sum.as_secs_f64(), durations.count, &buckets, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let millis = Duration::from_millis;
+        let turns = Durations { sum: millis(2500), count: 4, buckets: vec![(millis(1), 1), (millis(2), 3)] };
+        Snapshot {
+            connections: [("http", 1), ("open", 1000), ("closing", 2)].into(),
+            connections_max: 5000,
+            api_connections_max: 256,
+            uids: 7,
+            groups: 8,
+            accepts: 1200,
+            accept_errors: 33,
+            opens: 1100,
+            closes: [("client_closed", 90), ("heartbeat_missed", 10)].into(),
+            refusals: [(403, 5), (503, 6)].into(),
+            api_refusals: [(503, 4)].into(),
+            untrusted_proxies: 35,
+            api_evictions: 34,
+            messages_in: 11,
+            messages_out: 12,
+            bytes_in: 13,
+            bytes_out: u64::MAX,
+            queue_bytes: 15,
+            inbound_bytes: 14,
+            auth: [("accepted", 0), ("timed_out", 1)].into(),
+            auth_waiting: 29,
+            drops: [("drop_newest", 16), ("conflate", 17)].into(),
+            heartbeats_missed: 18,
+            turns,
+            timers: 19,
+            webhook_queue: 20,
+            webhook_sent: 21,
+            webhook_failures: 22,
+            webhook_given_up: [("refused", 23), ("too_large", 0)].into(),
+            datagrams: datagrams::Counts { done: 24, malformed: 25, unauthorized: 26, overflowed: 27, lost: 28 },
+            threads: [
+                ("fdpush-a", Tally { alive: 2, down: 1, failures: 29 }),
+                ("fdpush-b", Tally { alive: 1, down: 1, failures: 30 }),
+            ]
+            .into(),
+            log_lines_dropped: 31,
+            descriptors: Descriptors { used: 1010, max: Some(65536) },
+            ..Snapshot::default()
+        }
+    }
+
+    #[test]
+    fn every_name_is_there_with_its_number() {
+        let metrics = Metrics::new();
+        metrics.count_api_request("/api/push", 200);
+        metrics.count_api_request("/api/push", 200);
+        metrics.clone().count_api_request("/api/users/{uid}", 404);
+        let text = metrics.encode(snapshot());
+        let version = env!("CARGO_PKG_VERSION");
+        let build = format!("fdpush_build_info{{version=\"{version}\"}} 1");
+        let lines = "fdpush_connections{state=\"http\"} 1|fdpush_connections{state=\"open\"} 1000|\
+            fdpush_connections{state=\"closing\"} 2|fdpush_uids 7|fdpush_groups 8|fdpush_accepts_total 1200|\
+            fdpush_accept_errors_total 33|fdpush_opens_total 1100|fdpush_closes_total{cause=\"client_closed\"} 90|\
+            fdpush_closes_total{cause=\"heartbeat_missed\"} 10|fdpush_refusals_total{status=\"403\"} 5|\
+            fdpush_refusals_total{status=\"503\"} 6|fdpush_api_refusals_total{status=\"503\"} 4|\
+            fdpush_untrusted_proxies_total 35|fdpush_api_evictions_total 34|\
+            fdpush_connections_max 5000|fdpush_api_connections_max 256|\
+            fdpush_messages_total{direction=\"in\"} 11|\
+            fdpush_messages_total{direction=\"out\"} 12|fdpush_bytes_total{direction=\"in\"} 13|\
+            fdpush_bytes_total{direction=\"out\"} 18446744073709551615|fdpush_queue_bytes 15|fdpush_inbound_bytes 14|\
+            fdpush_drops_total{policy=\"drop_newest\"} 16|fdpush_drops_total{policy=\"conflate\"} 17|\
+            fdpush_heartbeats_missed_total 18|fdpush_turn_duration_seconds_sum 2.5|\
+            fdpush_turn_duration_seconds_count 4|fdpush_turn_duration_seconds_bucket{le=\"0.001\"} 1|\
+            fdpush_turn_duration_seconds_bucket{le=\"0.002\"} 3|fdpush_turn_duration_seconds_bucket{le=\"+Inf\"} 4|\
+            fdpush_push_to_write_seconds_count 0|fdpush_push_to_write_seconds_bucket{le=\"+Inf\"} 0|\
+            fdpush_timers 19|fdpush_webhook_queue 20|fdpush_webhook_sent_total 21|fdpush_webhook_failures_total 22|\
+            fdpush_webhook_given_up_total{reason=\"refused\"} 23|\
+            fdpush_webhook_given_up_total{reason=\"too_large\"} 0|fdpush_datagrams_total{outcome=\"done\"} 24|\
+            fdpush_datagrams_total{outcome=\"malformed\"} 25|fdpush_datagrams_total{outcome=\"unauthorized\"} 26|\
+            fdpush_datagrams_total{outcome=\"overflowed\"} 27|fdpush_datagrams_total{outcome=\"lost\"} 28|\
+            fdpush_threads_down 2|fdpush_thread_failures_total{thread=\"fdpush-a\"} 29|\
+            fdpush_thread_failures_total{thread=\"fdpush-b\"} 30|fdpush_log_lines_dropped_total 31|\
+            fdpush_descriptors_used 1010|fdpush_descriptors_max 65536|\
+            fdpush_api_requests_total{path=\"/api/push\",status=\"200\"} 2|\
+            fdpush_api_requests_total{path=\"/api/users/{uid}\",status=\"404\"} 1|\
+            fdpush_auth_requests_total{outcome=\"accepted\"} 0|fdpush_auth_requests_total{outcome=\"timed_out\"} 1|\
+            fdpush_auth_waiting 29";
+        for line in lines.split('|').chain([build.as_str()]) {
+            assert!(text.lines().any(|has| has == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_text_is_as_openmetrics_has_it() {
+        let text = Metrics::new().encode(snapshot());
+        assert!(text.ends_with("\n# EOF\n"));
+        assert!(text.contains("# UNIT fdpush_turn_duration_seconds seconds\n"));
+        let mut families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let count = families.len();
+        families.dedup_by_key(|family| family.split(' ').next());
+        assert_eq!(families.len(), count, "a family comes once");
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let family = families.iter().map(|family| family.split(' ').next().unwrap_or_default());
+            assert!(line.starts_with("fdpush_") && family.into_iter().any(|name| line.starts_with(name)), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_limit_has_no_number() {
+        let text = Metrics::new().encode(Snapshot::default());
+        assert!(!text.contains("fdpush_descriptors_max"), "{text}");
+        assert!(text.contains("\nfdpush_descriptors_used 0\n"), "{text}");
+    }
+
+    #[test]
+    fn descriptors_are_counted() {
+        let files: Vec<fs::File> = (0..50).map(|_| fs::File::open("/dev/null").expect("a file")).collect();
+        let descriptors = Descriptors::now();
+        assert!(descriptors.used >= files.len() as u64, "{descriptors:?}");
+        assert!(descriptors.max.is_none_or(|max| max >= descriptors.used), "{descriptors:?}");
+    }
+}

@@ -1,0 +1,91 @@
+//! The loop's numbers, as the metrics want them.
+
+use std::collections::BTreeMap;
+
+use fdpush::{Cause, Histogram, Stats};
+
+use super::logging;
+use super::metrics::{Descriptors, Durations, Snapshot};
+use crate::gateway::hooks::webhook;
+use crate::gateway::identity::connect_hook;
+use crate::gateway::push::datagrams;
+use crate::gateway::runtime::threads;
+
+/// The statuses that this server refuses with by itself. A back end that is asked who a client is may have others.
+const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 429, 431, 500, 501, 503, 505];
+
+/// The same on the API's connections, before a request has its route.
+const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
+
+/// The state of the server at the time of a scrape.
+pub fn of(stats: &Stats, datagrams: datagrams::Counts, webhook: webhook::Stats, hook: connect_hook::Stats) -> Snapshot {
+    let webhook::GivenUp { refused, timed_out, queue_full, shutdown, too_large } = webhook.given_up;
+    Snapshot {
+        connections: BTreeMap::from([
+            ("open", stats.open),
+            ("other", stats.connections - stats.open - stats.control),
+            ("api", stats.control),
+        ]),
+        connections_max: stats.connections_max,
+        api_connections_max: stats.control_connections_max,
+        uids: stats.users,
+        groups: stats.groups,
+        accepts: stats.accepted,
+        accept_errors: stats.accept_errors,
+        opens: stats.opened,
+        closes: from_zero(Cause::NAMES, &stats.closed_by_cause),
+        refusals: from_zero(REFUSALS, &stats.refused_by_status),
+        untrusted_proxies: stats.untrusted_proxies,
+        api_evictions: stats.control_evicted,
+        api_refusals: from_zero(API_REFUSALS, &stats.control_refused_by_status),
+        messages_in: stats.traffic.messages_in,
+        messages_out: stats.traffic.messages_out,
+        bytes_in: stats.traffic.bytes_in,
+        bytes_out: stats.traffic.bytes_out,
+        queue_bytes: stats.queued_bytes,
+        inbound_bytes: stats.inbound_bytes,
+        drops: BTreeMap::from([
+            ("close", stats.dropped_by_close),
+            ("drop_newest", stats.dropped - stats.dropped_by_close),
+            ("conflate", stats.conflated),
+            ("too_large", stats.too_large),
+        ]),
+        heartbeats_missed: stats.missed_heartbeats,
+        turns: durations(&stats.turn_time),
+        pushes: durations(&stats.write_delay),
+        timers: stats.timers,
+        webhook_queue: webhook.queued,
+        webhook_sent: webhook.sent,
+        webhook_failures: webhook.failures,
+        webhook_given_up: BTreeMap::from([
+            ("refused", refused),
+            ("timed_out", timed_out),
+            ("queue_full", queue_full),
+            ("shutdown", shutdown),
+            ("too_large", too_large),
+        ]),
+        auth_waiting: hook.waiting,
+        auth: BTreeMap::from([
+            ("accepted", hook.accepted),
+            ("refused", hook.refused),
+            ("failed", hook.failed),
+            ("timed_out", hook.timed_out),
+            ("overflowed", hook.overflowed),
+            ("gone", hook.gone),
+        ]),
+        datagrams,
+        threads: threads::tallies(),
+        log_lines_dropped: logging::dropped(),
+        descriptors: Descriptors::now(),
+    }
+}
+
+/// The counts, with all that may still come at 0: of a series that begins with its first event, no rate shows that one.
+fn from_zero<K: Copy + Ord, const N: usize>(all: [K; N], counts: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
+    let zeros = all.map(|key| (key, 0));
+    zeros.into_iter().chain(counts.iter().map(|(key, count)| (*key, *count))).collect()
+}
+
+fn durations(histogram: &Histogram) -> Durations {
+    Durations { sum: histogram.sum(), count: histogram.count(), buckets: histogram.buckets().collect() }
+}

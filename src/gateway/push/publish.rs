@@ -1,0 +1,171 @@
+//! The one path of a message from the gateway to clients: client frames, the HTTP API, batches and datagrams publish here.
+//!
+//! A message is the same for all its receivers, so that it is encoded once and shared by their queues.
+
+use std::borrow::Cow;
+
+use fdpush::{Context, Delivery, Fd, Message, Push};
+
+use crate::gateway::presence::roster::Roster;
+use crate::gateway::wire::frame::{HEADER_BYTES_MAX, append_names};
+use crate::gateway::wire::json::Quoted;
+
+/// The receivers of a message, or the connections that a command is about. Each is named once.
+#[derive(PartialEq, Debug)]
+pub enum Target<'a> {
+    Uids(Vec<Cow<'a, str>>),
+    Fds(Vec<Fd>),
+    Groups(Vec<Cow<'a, str>>),
+    All,
+}
+
+/// The content of a message.
+#[derive(Debug)]
+pub enum Payload<'a> {
+    /// Any JSON. Receivers get it in an envelope, which names the client that sent it, if one did.
+    Data { from: Option<Fd>, data: &'a str },
+    /// The text itself.
+    Text(Cow<'a, str>),
+    /// The bytes themselves.
+    Binary(Vec<u8>),
+}
+
+/// Options of a message.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct Options<'a> {
+    /// Connections that are left out.
+    pub except: &'a [Fd],
+    /// The conflation key.
+    pub key: Option<&'a str>,
+}
+
+/// The client that sent a message.
+#[derive(Copy, Clone)]
+struct Sender<'a> {
+    fd: Fd,
+    uid: Option<&'a str>,
+}
+
+/// Publishes messages. It keeps the memory in which envelopes are written.
+#[derive(Default, Debug)]
+pub struct Publisher {
+    envelope: String,
+}
+
+impl Publisher {
+    /// Publishes a message. Groups hear first of the persons who joined or left before.
+    ///
+    /// # Errors
+    /// Says how long the message is, where no queue could ever hold it. Nothing was published then.
+    pub fn publish(
+        &mut self,
+        ctx: &mut Context<'_>,
+        roster: &mut Roster,
+        target: &Target<'_>,
+        payload: &Payload<'_>,
+        options: Options<'_>,
+    ) -> Result<Delivery, String> {
+        let message = match payload {
+            Payload::Data { from, data } => {
+                let from = from.map(|fd| Sender { fd, uid: ctx.uid_of(fd) });
+                write_envelope(&mut self.envelope, from, target, data);
+                Message::Text(&self.envelope)
+            }
+            Payload::Text(text) => Message::Text(text),
+            Payload::Binary(bytes) => Message::Binary(bytes),
+        };
+        check_size(message.as_bytes().len(), ctx.limits().queue_bytes_max)?;
+        let mut push = Push::from(message).except(options.except);
+        if let Some(key) = options.key {
+            push = push.key(key);
+        }
+        Ok(match target {
+            Target::Uids(uids) => ctx.push_uids(uids.iter().map(AsRef::as_ref), push),
+            Target::Fds(fds) => ctx.push_fds(fds.iter().copied(), push),
+            Target::Groups(groups) => {
+                groups.iter().for_each(|group| roster.tell(ctx, group));
+                ctx.push_groups(groups.iter().map(AsRef::as_ref), push)
+            }
+            Target::All => ctx.broadcast(push),
+        })
+    }
+}
+
+/// Writes the message as all its receivers get it. It names the group or groups that it was for, or says `all`; a message
+/// to persons or connections names neither, for its receiver is one of them.
+fn write_envelope(out: &mut String, from: Option<Sender<'_>>, target: &Target<'_>, data: &str) {
+    out.clear();
+    out.push_str("{\"type\":\"message\",");
+    if let Some(Sender { fd, uid }) = from {
+        out.push_str("\"from\":");
+        match uid {
+            Some(uid) => Quoted(uid).append_to(out),
+            None => out.push_str("null"),
+        }
+        out.push_str(",\"fd\":");
+        out.push_str(itoa::Buffer::new().format(fd.as_u64()));
+        out.push(',');
+    }
+    match target {
+        Target::Uids(_) | Target::Fds(_) => {}
+        Target::Groups(groups) => match groups.as_slice() {
+            [group] => {
+                out.push_str("\"group\":");
+                Quoted(group).append_to(out);
+                out.push(',');
+            }
+            groups => {
+                out.push_str("\"groups\":[");
+                append_names(out, groups.iter().map(AsRef::as_ref));
+                out.push_str("],");
+            }
+        },
+        Target::All => out.push_str("\"all\":true,"),
+    }
+    out.push_str("\"data\":");
+    out.push_str(data);
+    out.push('}');
+}
+
+/// Checks that the frame of a message fits into a queue. One that fits into none is the sender's fault, and not a reader's.
+fn check_size(message_bytes: usize, queue_bytes_max: usize) -> Result<(), String> {
+    match message_bytes + HEADER_BYTES_MAX {
+        bytes if bytes <= queue_bytes_max => Ok(()),
+        bytes => Err(format!("the message would be a frame of {bytes} bytes: queue_bytes_max is {queue_bytes_max}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_names_the_sender_and_the_groups() {
+        let sender = Sender { fd: Fd::from_u64(7).expect("an fd"), uid: Some("ann") };
+        let names = |names: &[&'static str]| names.iter().map(|name| Cow::Borrowed(*name)).collect();
+        let table = [
+            (None, Target::Uids(names(&["bob", "cat"])), r#"{"type":"message","data":[1, 2]}"#),
+            (None, Target::Fds(Vec::new()), r#"{"type":"message","data":[1, 2]}"#),
+            (None, Target::Groups(names(&["g\""])), r#"{"type":"message","group":"g\"","data":[1, 2]}"#),
+            (None, Target::Groups(names(&["g", "h"])), r#"{"type":"message","groups":["g","h"],"data":[1, 2]}"#),
+            (Some(sender), Target::All, r#"{"type":"message","from":"ann","fd":7,"all":true,"data":[1, 2]}"#),
+            (
+                Some(Sender { uid: None, ..sender }),
+                Target::Uids(names(&["bob"])),
+                r#"{"type":"message","from":null,"fd":7,"data":[1, 2]}"#,
+            ),
+        ];
+        let mut out = String::from("left over");
+        for (from, target, envelope) in table {
+            write_envelope(&mut out, from, &target, "[1, 2]");
+            assert_eq!(out, envelope);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_no_queue_holds_is_refused() {
+        assert_eq!(check_size(90, 100), Ok(()));
+        let why = "the message would be a frame of 101 bytes: queue_bytes_max is 100".to_owned();
+        assert_eq!(check_size(91, 100), Err(why));
+    }
+}

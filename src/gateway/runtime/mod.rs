@@ -1,0 +1,6 @@
+//! The base of the other directories: the clock, supervised threads, bounded file reads, and the throttle of log lines.
+
+pub mod clock;
+pub mod files;
+pub mod log_throttle;
+pub mod threads;

@@ -1,0 +1,216 @@
+//! The start of the server: sockets, threads and handler, and the announcement of its addresses.
+
+use std::error::Error;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use fdpush::{Address, Remote, Server};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::handler::{Gateway, Rooms, Told};
+use super::page;
+use super::sighup::{self, Plan};
+use crate::gateway::api;
+use crate::gateway::hooks::webhook::Webhook;
+use crate::gateway::identity::api_keys::ApiKeys;
+use crate::gateway::identity::exposure::Exposure;
+use crate::gateway::identity::proxies::Proxies;
+use crate::gateway::operations::logging;
+use crate::gateway::operations::systemd::{ApiSocket, Inherited};
+use crate::gateway::push::datagrams::pending::Waiting;
+use crate::gateway::push::datagrams::{Ingress, Outcome, Socket};
+use crate::gateway::runtime::threads;
+use crate::gateway::settings::cli::{self, ApiAddress, ClientAddress, Serve};
+use crate::gateway::settings::{Settings, back_ends};
+
+/// The longest wait of the start for standard output to take the addresses.
+const ANNOUNCE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How long the last events may take to the back end once the last connection has gone.
+const WEBHOOK_FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Starts the server and serves until it is drained.
+pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let inherited = Inherited::take()?;
+    let serve = &settings.serve;
+    log::set_max_level(serve.log.into());
+    for warning in settings.warnings() {
+        log::warn!("{warning}");
+    }
+    let endpoints = if settings.listens_by_default() && !inherited.listen.is_empty() { &[] } else { &*serve.listen };
+    let server = bind(inherited.listen, endpoints, serve)?;
+    let addresses: Vec<Address> = server.addresses().cloned().collect();
+    serve.check_trust(&addresses)?;
+    let (server, datagrams) = bind_api(server, inherited.api, &settings)?;
+    let api: Vec<Address> = server.addresses().skip(addresses.len()).cloned().collect();
+    let datagram_addresses: Vec<_> = datagrams.iter().map(|socket| socket.address().clone()).collect();
+    let exposure = Exposure::of(&api, &datagram_addresses);
+    let settings = Arc::new(settings);
+    let serve = &settings.serve;
+    let plan = Plan::of(Arc::clone(&settings), &exposure)?;
+    // Before anybody can know that there is a server to send a signal to: until then, SIGHUP would end it.
+    let readings = sighup::watch(Arc::clone(&settings), exposure, server.remote())?;
+    let keys = Arc::new(Mutex::new(api_keys(&settings)));
+    let datagrams = datagrams
+        .into_iter()
+        .map(|socket| serve_datagrams(socket, Arc::clone(&keys), server.remote()))
+        .collect::<Result<Vec<Ingress>, _>>()?;
+    let (limits, origins) = (plan.limits.clone(), plan.origins.clone());
+    let heartbeat = serve.heartbeat();
+    let second_login = serve.clients.on_second_login.into();
+    let node = back_ends::node(serve);
+    let (webhook, hook) = (back_ends::webhook(serve, &node)?, back_ends::hook(serve, &node)?);
+    let flush_time_max = WEBHOOK_FLUSH_TIME_MAX.min(limits.drain_time_max);
+    let rooms = Rooms { keys, datagrams, hook, webhook: webhook.clone(), readings };
+    let serves_page = serve.serves_page();
+    let gateway = Gateway::new(plan, rooms);
+    announce(&addresses, serves_page)?;
+    for address in &api {
+        log::info!("the API is on {address}");
+    }
+    for address in &datagram_addresses {
+        log::info!("the API takes datagrams on {address}");
+    }
+    let server = server.limits(limits).heartbeat(heartbeat).origins(origins).second_login(second_login);
+    let ended = server.handler(gateway).run();
+    let flushed = webhook.map_or(Ok(()), |webhook| flush(&webhook, flush_time_max));
+    ended?;
+    flushed?;
+    log::info!("drained");
+    Ok(())
+}
+
+/// Gives the last events their time to reach the back end, unless a signal comes, by which somebody says that there is
+/// none.
+fn flush(webhook: &Arc<Webhook>, time_max: Duration) -> std::io::Result<()> {
+    // The loop's own catching of signals ended with it.
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let handle = signals.handle();
+    let is_cut = Arc::new(AtomicBool::new(false));
+    let waiter = threads::spawn("fdpush-signals", {
+        let (webhook, is_cut) = (Arc::clone(webhook), Arc::clone(&is_cut));
+        move || {
+            if signals.forever().next().is_some() {
+                is_cut.store(true, Ordering::Release);
+                webhook.give_up();
+            }
+            Ok(())
+        }
+    });
+    webhook.finish(time_max);
+    handle.close();
+    if let Ok(waiter) = waiter {
+        waiter.thread().unpark();
+        let _ = waiter.join();
+    }
+    match is_cut.load(Ordering::Acquire) {
+        true => Err(std::io::Error::new(ErrorKind::Interrupted, "a signal cut the last events short")),
+        false => Ok(()),
+    }
+}
+
+/// Adds the listeners for back ends, and binds the sockets for datagrams.
+fn bind_api(
+    mut server: Server,
+    inherited: Vec<ApiSocket>,
+    settings: &Settings,
+) -> Result<(Server, Vec<Socket>), Box<dyn Error>> {
+    let mut datagrams = Vec::new();
+    let stands_in = settings.has_default_api() && !inherited.is_empty();
+    for socket in inherited {
+        match socket {
+            ApiSocket::Http(socket) => server = server.listen_control_on(socket)?,
+            ApiSocket::Udp(socket) => datagrams.push(Socket::from_udp(socket)?),
+            ApiSocket::UnixDatagram(socket) => datagrams.push(Socket::from_unixgram(socket)?),
+        }
+    }
+    for address in settings.serve.api_addresses().filter(|_| !stands_in) {
+        match address {
+            ApiAddress::Http(endpoint) => server = server.listen_control(endpoint)?,
+            ApiAddress::Udp(_) | ApiAddress::UnixDatagram(_) => {
+                datagrams.extend(Socket::bind_all(&address.to_string())?)
+            }
+            ApiAddress::Off => {}
+        }
+    }
+    Ok((server, datagrams))
+}
+
+/// The API keys in effect.
+pub fn api_keys(settings: &Settings) -> ApiKeys {
+    ApiKeys::new(settings.api_keys().iter().map(cli::Secret::expose))
+}
+
+/// Hands the datagrams of a socket to the loop, after a look at their key.
+fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) -> std::io::Result<Ingress> {
+    let waiting = Waiting::default();
+    Ingress::start(socket, move |datagram| {
+        if let Err(error) = api::check_datagram(&keys, datagram) {
+            log::debug!("a datagram is not carried out: {:?}", error.message);
+            return if error.status == 401 { Outcome::Unauthorized } else { Outcome::Malformed };
+        }
+        match waiting.admit(datagram).map(|datagram| remote.notify(Told::Datagram(datagram))) {
+            Some(Ok(())) => Outcome::Done,
+            Some(Err(_)) | None => Outcome::Overflowed,
+        }
+    })
+}
+
+/// A server on all of these. Those with a PROXY header come first: `Server::proxy_protocol` is for all before it.
+fn bind(sockets: Vec<OwnedFd>, addresses: &[ClientAddress], serve: &Serve) -> Result<Server, Box<dyn Error>> {
+    let all_have_header = serve.clients.proxy_protocol;
+    let has_header = |address: &&ClientAddress| all_have_header || address.has_proxy_header();
+    let (with_header, without): (Vec<_>, Vec<_>) = addresses.iter().partition(has_header);
+    let (sockets_with_header, sockets) = if all_have_header { (sockets, Vec::new()) } else { (Vec::new(), sockets) };
+    let server = listen(None, sockets_with_header, &with_header)?.map(|server| {
+        let proxies = Proxies::of(serve);
+        server.proxy_protocol(move |peer| proxies.trusts_peer(peer))
+    });
+    listen(server, sockets, &without)?.ok_or_else(|| "nothing to listen on: give --listen an address".into())
+}
+
+/// Listens on all of these, besides where a server listens already.
+fn listen(
+    mut server: Option<Server>,
+    sockets: Vec<OwnedFd>,
+    addresses: &[&ClientAddress],
+) -> std::io::Result<Option<Server>> {
+    for socket in sockets {
+        server = Some(match server {
+            None => Server::from_listener(socket)?,
+            Some(server) => server.listen_on(socket)?,
+        });
+    }
+    for address in addresses {
+        server = Some(match server {
+            None => Server::bind(address.endpoint())?,
+            Some(server) => server.listen(address.endpoint())?,
+        });
+    }
+    Ok(server)
+}
+
+/// Says on standard output where the server is, and what to open.
+///
+/// A thread writes it, for standard output may be a pipe that is full. The server starts without it after a second.
+fn announce(addresses: &[Address], serves_page: bool) -> std::io::Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    let line = |address: &Address| match address {
+        Address::Tcp(tcp) if serves_page => format!("fdpush {version} is running: open {}\n", page::url(*tcp)),
+        address => format!("fdpush {version} is running on {address}\n"),
+    };
+    let text: String = addresses.iter().map(line).collect();
+    let (done, is_done) = mpsc::channel();
+    threads::spawn("fdpush-announce", move || {
+        // A closed standard output is no reason not to serve.
+        let _ = logging::print(&text);
+        let _ = done.send(());
+        Ok(())
+    })?;
+    let _ = is_done.recv_timeout(ANNOUNCE_TIME_MAX);
+    Ok(())
+}

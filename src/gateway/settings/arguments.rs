@@ -1,0 +1,167 @@
+//! The command line and the environment, read as far as they can be: a value that cannot be is put aside, and told.
+//!
+//! A variable that is empty is not set, whatever its setting: what starts containers makes empty variables of those that
+//! it does not know. An empty flag or key of the file is an error.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgMatches, Command, CommandFactory};
+
+use super::cli::Cli;
+use super::declaration;
+use super::faults::Faults;
+use super::file;
+
+/// The settings from flags and the environment.
+pub struct Given {
+    /// The command line, without what cannot be.
+    pub line: Vec<OsString>,
+    /// Settings whose variables are not looked at, for they cannot be.
+    pub without: BTreeSet<String>,
+    pub matches: ArgMatches,
+}
+
+impl Given {
+    /// Reads a line and the environment. `None`: it is no line of ours, as clap says in `faults`.
+    pub fn read(mut line: Vec<OsString>, faults: &mut Faults) -> Option<Given> {
+        let mut without = BTreeSet::new();
+        loop {
+            let error = match parse(line.clone(), &without) {
+                Ok(matches) => return Some(Given { line, without, matches }),
+                Err(error) => error,
+            };
+            let Some(arg) = culprit(&error).filter(|arg| !without.contains(arg.get_id().as_str())) else {
+                let text = error.to_string();
+                faults.blame_usage("config", text.trim().trim_start_matches("error: ").to_owned());
+                return None;
+            };
+            let flags = values_of(arg, &line);
+            let name = format!("--{}", arg.get_long().unwrap_or_default());
+            match flags.as_slice() {
+                [] => blame(arg, &variable(arg), &values_in_environment(arg), faults),
+                values if is_list(arg) || values.len() == 1 => blame(arg, &name, values, faults),
+                _ => faults.blame_usage(arg.get_id().as_str(), format!("{name}: it may be given once only")),
+            }
+            line = without_flag(arg, &line);
+            without.insert(arg.get_id().to_string());
+        }
+    }
+}
+
+/// The command line, without the variables that are empty.
+pub fn command() -> Command {
+    command_without(&BTreeSet::new())
+}
+
+fn command_without(without: &BTreeSet<String>) -> Command {
+    Cli::command().mut_subcommands(|subcommand| {
+        subcommand.mut_args(|arg| {
+            let is_out = without.contains(arg.get_id().as_str()) || empty_variable(&arg).is_some();
+            if is_out { arg.env(None::<&str>) } else { arg }
+        })
+    })
+}
+
+/// The matches of clap for a line: the flags of its subcommand.
+pub fn parse(line: Vec<OsString>, without: &BTreeSet<String>) -> Result<ArgMatches, clap::Error> {
+    subcommand_of(command_without(without), line)
+}
+
+/// The matches of clap for `serve` with one flag, without the environment.
+pub fn parse_alone(flag: &str) -> Result<ArgMatches, clap::Error> {
+    let command = Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(|arg| arg.env(None::<&str>)));
+    subcommand_of(command, ["fdpush", "serve", flag].map(OsString::from).into())
+}
+
+fn subcommand_of(command: Command, line: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
+    let mut matches = command.try_get_matches_from(line)?;
+    Ok(matches.remove_subcommand().map_or(matches, |(_, matches)| matches))
+}
+
+/// The name of a setting's variable, if that is there and empty.
+pub fn empty_variable(arg: &Arg) -> Option<String> {
+    let name = arg.get_env()?;
+    std::env::var_os(name).filter(|value| value.is_empty()).and_then(|_| name.to_str().map(str::to_owned))
+}
+
+/// Whether clap does not take a value of a setting.
+pub fn is_of_a_value(error: &clap::Error) -> bool {
+    culprit(error).is_some()
+}
+
+/// The setting whose value clap does not take.
+fn culprit(error: &clap::Error) -> Option<&'static Arg> {
+    let kinds = [ErrorKind::InvalidValue, ErrorKind::ValueValidation, ErrorKind::ArgumentConflict];
+    let Some(ContextValue::String(usage)) =
+        error.get(ContextKind::InvalidArg).filter(|_| kinds.contains(&error.kind()))
+    else {
+        return None;
+    };
+    let name = usage.strip_prefix("--")?.split([' ', '=', '[']).next()?;
+    declaration(&name.replace('-', "_"))
+}
+
+fn blame(arg: &'static Arg, name: &str, values: &[String], faults: &mut Faults) {
+    let key = arg.get_id().as_str();
+    let mut is_told = false;
+    for (value, why) in file::judge_all(arg, values) {
+        is_told = true;
+        let value = value.map_or_else(String::new, |value| format!(" {value:?}"));
+        faults.blame_usage(key, format!("{name}{value}: {why}"));
+    }
+    if !is_told {
+        faults.blame_usage(key, format!("{name}: its value cannot be used"));
+    }
+}
+
+fn variable(arg: &Arg) -> String {
+    arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn values_in_environment(arg: &Arg) -> Vec<String> {
+    let value = arg.get_env().and_then(std::env::var_os).unwrap_or_default();
+    split(arg, &value.to_string_lossy())
+}
+
+/// The values that the flags of a line give a setting.
+fn values_of(arg: &Arg, line: &[OsString]) -> Vec<String> {
+    let flag = format!("--{}", arg.get_long().unwrap_or_default());
+    let mut values = Vec::new();
+    let mut tokens = line.iter().map(|token| token.to_string_lossy());
+    while let Some(token) = tokens.next() {
+        if *token == *flag {
+            values.extend(tokens.next().into_iter().flat_map(|value| split(arg, &value)));
+        } else if let Some(value) = token.strip_prefix(&flag).and_then(|rest| rest.strip_prefix('=')) {
+            values.extend(split(arg, value));
+        }
+    }
+    values
+}
+
+fn without_flag(arg: &Arg, line: &[OsString]) -> Vec<OsString> {
+    let flag = format!("--{}", arg.get_long().unwrap_or_default());
+    let mut kept = Vec::new();
+    let mut tokens = line.iter();
+    while let Some(token) = tokens.next() {
+        let text = token.to_string_lossy();
+        if *text == *flag {
+            tokens.next();
+        } else if !text.strip_prefix(&flag).is_some_and(|rest| rest.starts_with('=')) {
+            kept.push(token.clone());
+        }
+    }
+    kept
+}
+
+fn split(arg: &Arg, value: &str) -> Vec<String> {
+    match arg.get_value_delimiter() {
+        Some(delimiter) => value.split(delimiter).map(str::to_owned).collect(),
+        None => vec![value.to_owned()],
+    }
+}
+
+fn is_list(arg: &Arg) -> bool {
+    matches!(arg.get_action(), clap::ArgAction::Append)
+}

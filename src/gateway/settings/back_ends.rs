@@ -1,0 +1,89 @@
+//! The back ends that the settings name: the one that hears of events, and the one that says who a client is.
+
+use std::io;
+use std::sync::Arc;
+
+use super::cli::{Auth, EventKind, Serve};
+use crate::gateway::hooks::backend::authorities::Authorities;
+use crate::gateway::hooks::backend::signature::Secret;
+use crate::gateway::hooks::backend::{self, Contact, Url};
+use crate::gateway::hooks::webhook::event::Kind;
+use crate::gateway::hooks::webhook::{self, Webhook};
+use crate::gateway::identity::connect_hook::{self, Hook};
+
+/// The webhook of the settings, if they name one.
+pub fn webhook(serve: &Serve, node: &str) -> io::Result<Option<Arc<Webhook>>> {
+    let hooks = &serve.hooks;
+    let Some(url) = &hooks.webhook else { return Ok(None) };
+    let config = webhook::Config {
+        kinds: hooks.webhook_events.iter().copied().map(Kind::from).collect(),
+        queue_max: hooks.webhook_queue_max as usize,
+        batch_max: hooks.webhook_batch_max as usize,
+        batch_bytes_max: hooks.webhook_batch_bytes_max.0,
+        event_bytes_max: hooks.webhook_event_bytes_max.0,
+        timeout: hooks.webhook_timeout.0,
+        retry_time_max: hooks.webhook_retry_time_max.0,
+        ..webhook::Config::new(contact(serve, url.as_ref(), node)?)
+    };
+    Webhook::start(config).map(|webhook| Some(Arc::new(webhook)))
+}
+
+/// The connect hook of the settings, if clients are let in by one.
+pub fn hook(serve: &Serve, node: &str) -> io::Result<Option<Hook>> {
+    let Some(url) = serve.clients.auth_url.as_ref().filter(|_| serve.auth() == Auth::Webhook) else { return Ok(None) };
+    let timeout = serve.clients.auth_timeout.0;
+    let config = connect_hook::Config { timeout, ..connect_hook::Config::new(contact(serve, url.as_ref(), node)?) };
+    Hook::start(config).map(Some)
+}
+
+/// All that a back end could not be asked with: the keys of settings, and why. No back end is asked.
+pub fn faults(serve: &Serve) -> Vec<(&'static str, String)> {
+    let results = [
+        ("webhook_secret", secret(serve).map(drop).map_err(|error| error.to_string())),
+        ("webhook_ca_file", authorities(serve).map(drop)),
+        ("node", backend::node_header(&node(serve)).map(drop).map_err(|error| error.to_string())),
+    ];
+    results.into_iter().filter_map(|(key, result)| Some((key, result.err()?))).collect()
+}
+
+/// What both sign with.
+pub fn secret(serve: &Serve) -> io::Result<Option<Secret>> {
+    serve.hooks.webhook_secret.as_ref().map(|secret| Secret::new(secret.expose())).transpose()
+}
+
+/// This server's name: the one that was given, or the host's and something random.
+pub fn node(serve: &Serve) -> String {
+    match &serve.hooks.node {
+        Some(node) => node.as_ref().to_owned(),
+        None => {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            format!("{}-{:08x}", host.trim(), fastrand::u32(..))
+        }
+    }
+}
+
+fn contact(serve: &Serve, url: &str, node: &str) -> io::Result<Contact> {
+    Ok(Contact {
+        url: Url::parse(url)?,
+        node: node.to_owned(),
+        secret: secret(serve)?,
+        authorities: authorities(serve).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?,
+    })
+}
+
+fn authorities(serve: &Serve) -> Result<Option<Authorities>, String> {
+    serve.hooks.webhook_ca_file.as_deref().map(Authorities::read).transpose()
+}
+
+impl From<EventKind> for Kind {
+    fn from(kind: EventKind) -> Kind {
+        match kind {
+            EventKind::Open => Kind::Open,
+            EventKind::Message => Kind::Message,
+            EventKind::Send => Kind::Send,
+            EventKind::Close => Kind::Close,
+            EventKind::Online => Kind::Online,
+            EventKind::Offline => Kind::Offline,
+        }
+    }
+}

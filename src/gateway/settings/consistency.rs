@@ -1,0 +1,381 @@
+//! Settings that contradict each other: refused where one of them would be believed to protect, warned of where it has
+//! no effect.
+
+use fdpush::Limits;
+use rustix::process::{Resource, getrlimit};
+
+use super::cli::{
+    ApiAddress, Auth, ClientAddress, EventKind, May, OnSecondLogin, Serve, Size, TrustedProxy, Way, bare, quoted,
+};
+use super::faults::Faults;
+use super::keys;
+use super::{Settings, Source, declaration, declarations, is_secret};
+use crate::gateway::hooks::webhook::EVENT_BYTES_MAX_MAX;
+use crate::gateway::hooks::webhook::event::EVENT_BYTES_MAX_MIN;
+
+/// The header fields of a WebSocket upgrade: `Host`, `Upgrade`, `Connection`, and two `Sec-WebSocket-…`.
+const HEADERS_MIN: usize = 5;
+
+/// The smallest head of a WebSocket upgrade.
+const HEAD_BYTES_MIN: usize = 142;
+
+/// Room for the first frame to a client without a uid, `welcome`.
+const QUEUE_BYTES_MIN: usize = 256;
+
+/// The longest header of a frame to a client.
+const FRAME_HEADER_BYTES_MAX: usize = 10;
+
+/// A derived `connections_max` below this is warned of.
+const CONNECTIONS_FEW: u32 = 1000;
+
+/// Settings that mean something with others only.
+struct Dependency {
+    keys: &'static [&'static str],
+    needs: &'static str,
+    is_met: bool,
+    is_refused: bool,
+}
+
+impl Settings {
+    /// Collects what cannot be, and warnings of what has no effect.
+    pub(super) fn check_soundness(&mut self, faults: &mut Faults) {
+        self.check_limits(faults);
+        self.check_identity(faults);
+        self.check_lists(faults);
+        self.check_api(faults);
+        let mut warnings = Vec::new();
+        for dependency in dependencies(&self.serve).into_iter().filter(|dependency| !dependency.is_met) {
+            for key in dependency.keys.iter().filter(|key| self.is_changed(key)) {
+                let (name, needs) = (self.layers.name(key), dependency.needs);
+                if dependency.is_refused {
+                    faults.add(&["auth"], format!("{name} is for {needs} only"));
+                } else {
+                    warnings.push(format!("{name} has no effect without {needs}"));
+                }
+            }
+        }
+        self.warnings.extend(warnings);
+        self.warn_of_bounds();
+        self.warn_of_values();
+        self.warn_of_secrets(faults);
+        self.warn_of_exposure();
+    }
+
+    fn is_changed(&self, key: &str) -> bool {
+        declaration(key).is_some_and(|arg| self.layers.is_changed(arg))
+    }
+
+    fn check_limits(&self, faults: &mut Faults) {
+        // It begins with the setting's key, which whoever set it may know by another name.
+        let named = |why: String| match why.split_once(' ') {
+            Some((key, rest)) if self.layers.source(key) != Source::Default => {
+                format!("{} {rest}", self.layers.name(key))
+            }
+            _ => why,
+        };
+        let limits = self.serve.limits();
+        for why in limits.faults() {
+            let key = why.split(' ').next().unwrap_or_default().to_owned();
+            // The setting that it is compared with may have no usable value.
+            let other = match key.as_str() {
+                "queue_bytes_max" => "message_bytes_max",
+                "drain_for" => "drain_time_max",
+                _ => "",
+            };
+            faults.add(&[&key, other], named(why));
+        }
+        for (key, value, min, why) in [
+            ("headers_max", limits.headers_max, HEADERS_MIN, "the header fields of a WebSocket upgrade"),
+            ("head_bytes_max", limits.head_bytes_max, HEAD_BYTES_MIN, "the smallest WebSocket upgrade"),
+            ("queue_bytes_max", limits.queue_bytes_max, QUEUE_BYTES_MIN, "the first frame to a client"),
+            ("queue_total_bytes_max", limits.queue_total_bytes_max, QUEUE_BYTES_MIN, "the first frame to a client"),
+        ] {
+            if value < min {
+                let name = self.layers.name(key);
+                faults.add(&[key], format!("{name} is {value}: it must be at least {min}, for {why}"));
+            }
+        }
+        if let Err(why) = self.serve.heartbeat().check() {
+            faults.add(&["heartbeat", "idle_max", "ping_every", "missed_max"], why);
+        }
+        if let Err(why) = self.serve.origins() {
+            faults.add(&["origin"], why);
+        }
+    }
+
+    fn check_identity(&self, faults: &mut Faults) {
+        let clients = &self.serve.clients;
+        let name = self.layers.name("auth");
+        match self.serve.auth() {
+            Auth::Jwt if clients.jwt.jwt_secret.is_empty() && clients.jwt.jwt_key_file.is_empty() => {
+                let why = format!("{name} is jwt: it needs --jwt-secret or --jwt-key-file");
+                faults.add(&["auth", "jwt_secret", "jwt_key_file"], why);
+            }
+            Auth::Webhook if clients.auth_url.is_none() => {
+                faults.add(&["auth", "auth_url"], format!("{name} is webhook: it needs --auth-url"));
+            }
+            Auth::Trust | Auth::Jwt | Auth::Webhook => {}
+        }
+    }
+
+    fn check_lists(&self, faults: &mut Faults) {
+        let may = &self.serve.clients.client_may;
+        if may.len() > 1 && (may.contains(&May::All) || may.contains(&May::Nothing)) {
+            let name = self.layers.name("client_may");
+            faults.add(&["client_may"], format!("{name}: all and nothing stand alone"));
+        }
+        let api = &self.serve.api.addresses;
+        if api.len() > 1 && api.contains(&ApiAddress::Off) {
+            faults.add(&["api"], format!("{}: off stands alone", self.layers.name("api")));
+        }
+        // Without one, no client could connect to it.
+        let has_proxy_header = |address: &&ClientAddress| address.has_proxy_header();
+        if self.serve.clients.trusted_proxy.is_empty()
+            && let Some(address) = self.serve.listen.iter().find(has_proxy_header)
+        {
+            let name = self.layers.name("listen");
+            faults.add(&["listen", "trusted_proxy"], format!("{name}: {address} is for --trusted-proxy only"));
+        }
+        let hooks = &self.serve.hooks;
+        if hooks.webhook_batch_max > hooks.webhook_queue_max {
+            let (batch, queue) = (self.layers.name("webhook_batch_max"), self.layers.name("webhook_queue_max"));
+            let why = format!(
+                "{batch} is {}: it must not be over {queue}, which is {}",
+                hooks.webhook_batch_max, hooks.webhook_queue_max
+            );
+            faults.add(&["webhook_batch_max", "webhook_queue_max"], why);
+        }
+        let event_bytes = EVENT_BYTES_MAX_MIN..=EVENT_BYTES_MAX_MAX;
+        if !event_bytes.contains(&hooks.webhook_event_bytes_max.0) {
+            let (name, size) = (self.layers.name("webhook_event_bytes_max"), &hooks.webhook_event_bytes_max);
+            let (least, most) = (Size(EVENT_BYTES_MAX_MIN), Size(EVENT_BYTES_MAX_MAX));
+            faults.add(&["webhook_event_bytes_max"], format!("{name} is {size}: it must be {least} to {most}"));
+        }
+    }
+
+    /// Whoever reaches the API can do anything: where that is not this machine alone, it takes a key.
+    fn check_api(&self, faults: &mut Faults) {
+        if !self.api_keys().is_empty() {
+            return;
+        }
+        let name = self.layers.name("api");
+        for address in self.serve.api_addresses() {
+            match address.is_local() {
+                Ok(true) => {}
+                Ok(false) => {
+                    let why = format!(
+                        "{name}: {address} can be reached from other machines, so back ends must show a key: \
+                         give --api-key or --api-key-file"
+                    );
+                    faults.add(&["api", "api_key", "api_key_file"], why);
+                }
+                Err(why) => faults.add(&["api"], format!("{name}: {why}")),
+            }
+        }
+    }
+
+    fn warn_of_bounds(&mut self) {
+        let limits = self.serve.limits();
+        if self.is_changed("queue_bytes_max") && limits.queue_bytes_max > limits.queue_total_bytes_max {
+            let (one, all) = (self.layers.name("queue_bytes_max"), self.layers.name("queue_total_bytes_max"));
+            self.warnings.push(format!("{one} is over {all}, which comes first"));
+        }
+        let least = limits.message_bytes_max.saturating_add(FRAME_HEADER_BYTES_MAX);
+        if limits.queue_total_bytes_max < least {
+            let (all, one) = (self.layers.name("queue_total_bytes_max"), self.layers.name("message_bytes_max"));
+            self.warnings.push(format!(
+                "{all} is {}: the largest messages of {one} ({}) never wait for a reader, and are dropped",
+                limits.queue_total_bytes_max, limits.message_bytes_max
+            ));
+        }
+        // The soft limit is raised to the hard one when the server starts.
+        let descriptors = getrlimit(Resource::Nofile).maximum;
+        if let (Some(wanted), Some(descriptors)) = (limits.connections_max, descriptors)
+            && u64::from(wanted) > descriptors.saturating_sub(self.descriptors_reserved())
+        {
+            let (name, room) =
+                (self.layers.name("connections_max"), descriptors.saturating_sub(self.descriptors_reserved()));
+            self.warnings.push(format!(
+                "{name} is {wanted}: the descriptor limit of {descriptors} has room for {room} connections"
+            ));
+        }
+        if limits.connections_max.is_none()
+            && let Some(descriptors) = descriptors
+            && limits.derived_connections_max(Some(descriptors), self.serve.has_http_api()) < CONNECTIONS_FEW
+        {
+            self.warnings.push(self.few_connections(descriptors));
+        }
+        let others = [
+            ("uid_connections_max", self.serve.clients.uid_connections_max),
+            ("address_connections_max", self.serve.clients.address_connections_max),
+        ];
+        for (key, max) in others {
+            if let (Some(max), Some(all)) = (max, limits.connections_max)
+                && max > all
+            {
+                let (name, all) = (self.layers.name(key), self.layers.name("connections_max"));
+                self.warnings.push(format!("{name} is over {all}, which comes first"));
+            }
+        }
+        let hooks = &self.serve.hooks;
+        if hooks.webhook.is_some() && hooks.webhook_timeout.0 > hooks.webhook_retry_time_max.0 {
+            let (one, all) = (self.layers.name("webhook_timeout"), self.layers.name("webhook_retry_time_max"));
+            self.warnings.push(format!("{one} is over {all}, which comes first"));
+        }
+    }
+
+    /// A derived `connections_max` that few servers can work with, and its parts.
+    fn few_connections(&self, descriptors: u64) -> String {
+        let limits = self.serve.limits();
+        let max = limits.derived_connections_max(Some(descriptors), self.serve.has_http_api());
+        let api = match self.serve.has_http_api() {
+            true => format!(", {} for api_connections_max", limits.control_connections_max),
+            false => String::new(),
+        };
+        format!(
+            "connections_max is {max}: the descriptor limit is {descriptors}, of which {} are reserved ({} for listeners, \
+             logs and back ends{api}); raise the limit (LimitNOFILE=, ulimit -n)",
+            self.descriptors_reserved(),
+            Limits::DESCRIPTORS_RESERVED
+        )
+    }
+
+    /// Warns of values that no client, token or back end can meet, or that protect nothing.
+    fn warn_of_values(&mut self) {
+        let clients = &self.serve.clients;
+        let mut warnings = Vec::new();
+        let origins: Vec<&str> = clients.origin.iter().map(AsRef::as_ref).collect();
+        let name = self.layers.name("origin");
+        if origins.len() > 1 && origins.contains(&"*") {
+            warnings.push(format!("{name}: the others have no effect beside *"));
+        }
+        for origin in origins.iter().filter(|origin| origin.starts_with("ws://") || origin.starts_with("wss://")) {
+            let http = origin.replacen("ws", "http", 1);
+            warnings.push(format!("{name}: no browser sends {origin}: a page's origin is {http}"));
+        }
+        for (key, text) in [
+            ("jwt_issuer", clients.jwt.jwt_issuer.as_deref()),
+            ("jwt_audience", clients.jwt.jwt_audience.as_deref()),
+            ("node", self.serve.hooks.node.as_ref().map(AsRef::as_ref)),
+        ] {
+            if text.and_then(quoted).is_some() {
+                warnings.push(format!("{} is in quotes, which are a part of it", self.layers.name(key)));
+            }
+        }
+        let name = self.layers.name("trusted_proxy");
+        for proxy in &clients.trusted_proxy {
+            match proxy {
+                TrustedProxy::Net(net) if net.prefix_len() == 0 => {
+                    warnings.push(format!("{name}: {net} lets every client choose its address"));
+                }
+                TrustedProxy::Unix if !self.listens_on_unix() => {
+                    warnings.push(format!("{name}: unix has no effect without --listen unix:PATH"));
+                }
+                TrustedProxy::Net(_) | TrustedProxy::Unix => {}
+            }
+        }
+        let hook = clients.auth_url.as_ref().filter(|_| self.serve.auth() == Auth::Webhook);
+        let mut back_ends = self.serve.hooks.webhook.iter().chain(hook).peekable();
+        if self.serve.hooks.webhook_ca_file.is_some()
+            && back_ends.peek().is_some()
+            && !back_ends.any(|url| url.as_ref().starts_with("https:"))
+        {
+            let name = self.layers.name("webhook_ca_file");
+            warnings.push(format!("{name} has no effect without a back end at https://"));
+        }
+        self.warnings.extend(warnings);
+    }
+
+    fn listens_on_unix(&self) -> bool {
+        // A service manager may hand over any socket.
+        let is_unix = |address: &ClientAddress| address.endpoint().as_ref().starts_with("unix:");
+        self.listens_by_default() || self.serve.listen.iter().any(is_unix)
+    }
+
+    /// Warns of secrets that were meant otherwise, perhaps. See [`bare`].
+    fn warn_of_secrets(&mut self, faults: &mut Faults) {
+        for arg in declarations().filter(|arg| is_secret(arg)) {
+            let key = arg.get_id().as_str();
+            let (name, values) = (self.layers.name(key), self.layers.values(key));
+            if let [first, .., last] = values.as_slice()
+                && ['"', '\''].iter().any(|quote| first.starts_with(*quote) && last.ends_with(*quote))
+                && quoted(bare(first)).is_none()
+                && bare(first) == first
+            {
+                faults.add(&[key], format!("{name}: the whole list is in quotes: leave them out"));
+            }
+            for value in &values {
+                let secret = bare(value);
+                if secret != value && quoted(value.trim_start_matches('\u{feff}').trim_end()).is_some() {
+                    self.warnings.push(format!("{name}: the quotes around a secret are no part of it"));
+                }
+                if secret.trim() != secret {
+                    self.warnings
+                        .push(format!("{name}: a secret begins or ends with white space, which is a part of it"));
+                }
+            }
+        }
+    }
+
+    fn descriptors_reserved(&self) -> u64 {
+        self.serve.limits().descriptors_reserved(self.serve.has_http_api()).into()
+    }
+
+    fn warn_of_exposure(&mut self) {
+        let Some(file) = &self.layers.file else { return };
+        if declarations().any(|arg| is_secret(arg) && file.entry(arg.get_id().as_str()).is_some()) {
+            self.warnings.extend(keys::exposure(&file.path));
+        }
+    }
+}
+
+fn dependencies(serve: &Serve) -> Vec<Dependency> {
+    let (auth, way) = (serve.auth(), serve.heart.heartbeat);
+    let tells = serve.hooks.webhook.is_some();
+    let events = &serve.hooks.webhook_events;
+    let tells_presence = tells && (events.contains(&EventKind::Online) || events.contains(&EventKind::Offline));
+    let refused = |keys, needs, is_met| Dependency { keys, needs, is_met, is_refused: true };
+    let without_effect = |keys, needs, is_met| Dependency { keys, needs, is_met, is_refused: false };
+    vec![
+        refused(&["jwt_secret", "jwt_key_file", "jwt_issuer", "jwt_audience"], "--auth jwt", auth == Auth::Jwt),
+        refused(&["auth_url", "auth_timeout"], "--auth webhook", auth == Auth::Webhook),
+        without_effect(&["idle_max"], "--heartbeat client", way == Way::Client),
+        without_effect(&["ping_every"], "--heartbeat ping or push", matches!(way, Way::Ping | Way::Push)),
+        without_effect(&["missed_max"], "--heartbeat ping", way == Way::Ping),
+        // Without one, no client could connect.
+        refused(&["proxy_protocol"], "--trusted-proxy", !serve.clients.trusted_proxy.is_empty()),
+        without_effect(
+            &["address_ipv6_prefix"],
+            "--address-connections-max",
+            serve.clients.address_connections_max.is_some(),
+        ),
+        without_effect(&["forwarded_header"], "--trusted-proxy", !serve.clients.trusted_proxy.is_empty()),
+        without_effect(&["message_burst"], "--message-rate", serve.clients.message_rate.is_some()),
+        without_effect(
+            &["uid_connections_max"],
+            "--on-second-login multi",
+            serve.clients.on_second_login == OnSecondLogin::Multi,
+        ),
+        without_effect(&["api_connections_max"], "--api HOST:PORT or unix:PATH", serve.has_http_api()),
+        without_effect(&["api_key", "api_key_file"], "--api", serve.api_addresses().next().is_some()),
+        without_effect(
+            &[
+                "webhook_events",
+                "webhook_queue_max",
+                "webhook_batch_max",
+                "webhook_batch_bytes_max",
+                "webhook_event_bytes_max",
+                "webhook_timeout",
+                "webhook_retry_time_max",
+            ],
+            "--webhook",
+            tells,
+        ),
+        without_effect(
+            &["webhook_secret", "webhook_ca_file", "node"],
+            "--webhook or --auth webhook",
+            tells || auth == Auth::Webhook,
+        ),
+        without_effect(&["presence_delay"], "--webhook-events online or offline", tells_presence),
+    ]
+}

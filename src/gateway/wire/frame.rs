@@ -1,0 +1,423 @@
+//! The JSON frames of clients: reading theirs, writing ours.
+//!
+//! `data` is whatever JSON the sender wrote. It is found, never taken apart: it goes into the message byte for byte.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+use fdpush::{Delivery, Fd, Heartbeat};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::json::{self, List, Quoted, Text, cut};
+use super::names::{self, Name};
+use crate::gateway::push::publish::Target;
+
+/// uids in one frame, at most.
+const UIDS_MAX: usize = 1000;
+
+/// The longest `id`, as it is written: it is sent back.
+const ID_BYTES_MAX: usize = 128;
+
+/// Persons that one notice names, at most. docs/api.md and the README say so.
+pub const NOTICE_UIDS_MAX: usize = 100;
+
+/// What the header of a WebSocket frame of ours adds to its payload, at most.
+pub const HEADER_BYTES_MAX: usize = 10;
+
+/// The end of a notice: a count of at most 20 digits.
+const NOTICE_END_BYTES_MAX: usize = 32;
+
+/// What a client asks for.
+#[derive(Debug, PartialEq)]
+pub enum Request<'a> {
+    Push {
+        to: Target<'a>,
+        key: Option<Cow<'a, str>>,
+        data: &'a str,
+    },
+    /// For the back end alone.
+    Send {
+        data: &'a str,
+    },
+    Join {
+        group: Cow<'a, str>,
+    },
+    Leave {
+        group: Cow<'a, str>,
+    },
+    Heartbeat,
+    Online {
+        uids: Vec<Cow<'a, str>>,
+    },
+}
+
+/// Why a frame is not carried out.
+#[derive(Debug, PartialEq)]
+pub struct Refusal {
+    pub code: &'static str,
+    pub message: String,
+}
+
+/// A frame's `id` as it was written, or nothing.
+pub type Id<'a> = Option<&'a str>;
+
+/// The members of a frame, found and not yet judged.
+#[derive(Debug, Default)]
+struct Envelope<'a> {
+    kind: Option<&'a RawValue>,
+    id: Option<&'a RawValue>,
+    to: Option<&'a RawValue>,
+    fd: Option<&'a RawValue>,
+    group: Option<&'a RawValue>,
+    all: Option<&'a RawValue>,
+    key: Option<&'a RawValue>,
+    data: Option<&'a RawValue>,
+    uids: Option<&'a RawValue>,
+    unknown: Option<String>,
+    twice: Option<String>,
+}
+
+/// Reads a frame. The id is found even where the rest is refused.
+pub fn parse(text: &str) -> (Id<'_>, Result<Request<'_>, Refusal>) {
+    // A byte order mark is no part of the JSON (RFC 8259 section 8.1).
+    let json = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(json) else {
+        return (None, Err(Refusal::bad_frame("a frame is one JSON object, and this is none")));
+    };
+    match envelope.id() {
+        Ok(id) => (id, envelope.request()),
+        Err(refusal) => (None, Err(refusal)),
+    }
+}
+
+impl<'a> Envelope<'a> {
+    fn id(&self) -> Result<Id<'a>, Refusal> {
+        let Some(id) = self.id.map(RawValue::get) else { return Ok(None) };
+        if self.twice.as_deref() == Some("id") {
+            return Err(Refusal::bad_frame("id is there twice"));
+        }
+        let is_scalar = id.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit());
+        if !is_scalar || id.len() > ID_BYTES_MAX {
+            let what = format!("id must be a string or a number of at most {ID_BYTES_MAX} bytes");
+            return Err(Refusal::bad_frame(what));
+        }
+        Ok(Some(id))
+    }
+
+    fn request(&self) -> Result<Request<'a>, Refusal> {
+        if let Some(name) = &self.twice {
+            return Err(Refusal::bad_frame(format!("{name} is there twice")));
+        }
+        let Some(kind) = self.kind else { return Err(Refusal::bad_frame("type is missing")) };
+        let kind = read::<Text<'a>>(kind, "type", "a string")?.0;
+        let members: &[&str] = match &*kind {
+            "push" => &["to", "fd", "group", "all", "key", "data", "id"],
+            "send" => &["data", "id"],
+            "join" | "leave" => &["group", "id"],
+            "heartbeat" => &["id"],
+            "online" => &["uids", "id"],
+            other => {
+                let other = cut(other);
+                let what = format!("unknown type {other:?}: it is one of push, send, join, leave, heartbeat, online");
+                return Err(Refusal::bad_frame(what));
+            }
+        };
+        self.check_members(&kind, members)?;
+        match &*kind {
+            "push" => self.push(),
+            "send" => Ok(Request::Send { data: self.data()? }),
+            "join" => Ok(Request::Join { group: self.group()? }),
+            "leave" => Ok(Request::Leave { group: self.group()? }),
+            "online" => Ok(Request::Online { uids: self.uids()? }),
+            _ => Ok(Request::Heartbeat),
+        }
+    }
+
+    /// A member that means nothing here is a mistake of the sender's, better told than ignored.
+    fn check_members(&self, kind: &str, known: &[&str]) -> Result<(), Refusal> {
+        let members = [
+            ("to", self.to),
+            ("fd", self.fd),
+            ("group", self.group),
+            ("all", self.all),
+            ("key", self.key),
+            ("data", self.data),
+            ("uids", self.uids),
+        ];
+        let stray = members.iter().find(|(name, value)| value.is_some() && !known.contains(name));
+        match stray.map(|(name, _)| *name).or(self.unknown.as_deref()) {
+            Some(name) => Err(Refusal::bad_request(json::stray(kind, name, known))),
+            None => Ok(()),
+        }
+    }
+
+    fn push(&self) -> Result<Request<'a>, Refusal> {
+        let data = self.data()?;
+        let targets = [("to", self.to), ("fd", self.fd), ("group", self.group), ("all", self.all)];
+        let mut named = targets.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
+        let to = match (named.next(), named.next()) {
+            (None, _) => return Err(Refusal::bad_request("push needs one of to, fd, group, all")),
+            (Some((first, _)), Some((second, _))) => {
+                return Err(Refusal::bad_request(format!("push takes one of {first} and {second}, not both")));
+            }
+            (Some(("to", to)), None) if to.get().starts_with('[') => {
+                Target::Uids(uids(to, "to", "a uid or an array of uids")?)
+            }
+            (Some(("to", to)), None) => Target::Uids(vec![name(to, "to")?]),
+            (Some(("fd", fd)), None) => Target::Fds(vec![self::fd(fd)?]),
+            (Some(("group", group)), None) => Target::Groups(vec![name(group, "group")?]),
+            (Some((_, all)), None) => match read::<bool>(all, "all", "true")? {
+                true => Target::All,
+                false => return Err(Refusal::bad_request("all must be true")),
+            },
+        };
+        let key = self.key.map(|key| name(key, "key")).transpose()?;
+        Ok(Request::Push { to, key, data })
+    }
+
+    fn data(&self) -> Result<&'a str, Refusal> {
+        self.data.map_or(Err(Refusal::bad_request("data is missing")), |data| Ok(data.get()))
+    }
+
+    fn group(&self) -> Result<Cow<'a, str>, Refusal> {
+        self.group.map_or(Err(Refusal::bad_request("group is missing")), |group| name(group, "group"))
+    }
+
+    fn uids(&self) -> Result<Vec<Cow<'a, str>>, Refusal> {
+        let Some(uids) = self.uids else { return Err(Refusal::bad_request("uids is missing")) };
+        self::uids(uids, "uids", "an array of uids")
+    }
+}
+
+/// A uid, a group or a key, which all have the same bounds.
+fn name<'a>(value: &'a RawValue, member: &str) -> Result<Cow<'a, str>, Refusal> {
+    let Name(name) = read(value, member, "a string or an integer of 64 bits")?;
+    check_name(&name, member)?;
+    Ok(name)
+}
+
+fn check_name(name: &str, member: &str) -> Result<(), Refusal> {
+    names::check(name).map_err(|error| Refusal::bad_request(format!("{member}: {error}")))
+}
+
+fn fd(value: &RawValue) -> Result<Fd, Refusal> {
+    let number = read(value, "fd", "a positive number")?;
+    Fd::from_u64(number).ok_or_else(|| Refusal::bad_request(format!("{number} is no fd")))
+}
+
+fn uids<'a>(value: &'a RawValue, member: &str, kind: &str) -> Result<Vec<Cow<'a, str>>, Refusal> {
+    let List(uids): List<Name<'a>> = read(value, member, kind)?;
+    if uids.len() > UIDS_MAX {
+        return Err(Refusal::too_large(format!("{member} has {} uids: it may have {UIDS_MAX}", uids.len())));
+    }
+    uids.iter().try_for_each(|uid| check_name(&uid.0, member))?;
+    Ok(uids.into_iter().map(|uid| uid.0).collect())
+}
+
+fn read<'a, T: Deserialize<'a>>(value: &'a RawValue, name: &str, kind: &str) -> Result<T, Refusal> {
+    serde_json::from_str(value.get()).map_err(|_| Refusal::bad_request(format!("{name} must be {kind}")))
+}
+
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Envelope<'de>, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// Takes note of where each member's value lies. A member that is `null` is one that is not there, but for `data`.
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with a type")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
+        let mut envelope = Envelope::default();
+        while let Some(Text(name)) = map.next_key()? {
+            let value: &'de RawValue = map.next_value()?;
+            let place = match &*name {
+                "type" => &mut envelope.kind,
+                "id" => &mut envelope.id,
+                "to" => &mut envelope.to,
+                "fd" => &mut envelope.fd,
+                "group" => &mut envelope.group,
+                "all" => &mut envelope.all,
+                "key" => &mut envelope.key,
+                "data" => &mut envelope.data,
+                "uids" => &mut envelope.uids,
+                _ => {
+                    envelope.unknown = Some(cut(&name).into_owned());
+                    continue;
+                }
+            };
+            if place.replace(value).is_some() {
+                envelope.twice = Some(name.into_owned());
+            }
+        }
+        let Envelope { kind, id, to, fd, group, all, key, uids, .. } = &mut envelope;
+        for member in [kind, id, to, fd, group, all, key, uids] {
+            member.take_if(|value| value.get() == "null");
+        }
+        Ok(envelope)
+    }
+}
+
+impl Refusal {
+    fn bad_frame(message: impl Into<String>) -> Refusal {
+        Refusal { code: "bad_frame", message: message.into() }
+    }
+
+    /// The frame is one of ours, but asks for what cannot be.
+    pub fn bad_request(message: impl Into<String>) -> Refusal {
+        Refusal { code: "bad_request", message: message.into() }
+    }
+
+    /// The frame is more than anyone may ask for.
+    pub fn too_large(message: impl Into<String>) -> Refusal {
+        Refusal { code: "too_large", message: message.into() }
+    }
+
+    /// The client sends too many.
+    pub fn rate_limited(message: impl Into<String>) -> Refusal {
+        Refusal { code: "rate_limited", message: message.into() }
+    }
+
+    /// The back end has more to read than it can.
+    pub fn unavailable(message: impl Into<String>) -> Refusal {
+        Refusal { code: "unavailable", message: message.into() }
+    }
+
+    /// The frame is fine, but not for this client.
+    pub fn not_allowed(message: impl Into<String>) -> Refusal {
+        Refusal { code: "not_allowed", message: message.into() }
+    }
+}
+
+/// A uid, or `null` for a client without one.
+struct Uid<'a>(Option<&'a str>);
+
+impl fmt::Display for Uid<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(uid) => Quoted(uid).fmt(f),
+            None => f.write_str("null"),
+        }
+    }
+}
+
+/// `"id":7,`, or nothing.
+struct IdMember<'a>(Id<'a>);
+
+impl fmt::Display for IdMember<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |id| write!(f, "\"id\":{id},"))
+    }
+}
+
+/// The first frame of every connection.
+pub fn welcome(fd: Fd, uid: Option<&str>, heartbeat: &Heartbeat) -> String {
+    let (mode, every) = match *heartbeat {
+        Heartbeat::Off => ("off", std::time::Duration::ZERO),
+        // Twice in the time it has: one report may come late.
+        Heartbeat::Client { idle_max } => ("client", idle_max / 2),
+        Heartbeat::Ping { every, .. } => ("ping", every),
+        Heartbeat::Push { every } => ("push", every),
+    };
+    let (uid, every) = (Uid(uid), every.as_millis());
+    format!(r#"{{"type":"welcome","fd":{fd},"uid":{uid},"heartbeat":{{"mode":"{mode}","every_ms":{every}}}}}"#)
+}
+
+/// The answer to a push.
+pub fn push_ack(id: &str, delivery: Delivery) -> String {
+    let Delivery { matched, queued, dropped } = delivery;
+    format!(r#"{{"type":"ack","id":{id},"matched":{matched},"queued":{queued},"dropped":{dropped}}}"#)
+}
+
+/// The answer to what has nothing to tell.
+pub fn ack(id: &str) -> String {
+    format!(r#"{{"type":"ack","id":{id}}}"#)
+}
+
+/// The answer to what cannot be done.
+pub fn error(id: Id<'_>, refusal: &Refusal) -> String {
+    let (id, code, message) = (IdMember(id), refusal.code, Quoted(&refusal.message));
+    format!(r#"{{"type":"error",{id}"code":"{code}","message":{message}}}"#)
+}
+
+/// The answer to `online`.
+pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
+    let mut text = format!(r#"{{"type":"online",{}"online":["#, IdMember(id));
+    append_names(&mut text, uids);
+    text.push_str("]}");
+    text
+}
+
+/// A notice for the members of a group: persons joined, or left.
+#[derive(Debug)]
+pub struct Notice {
+    pub kind: NoticeKind,
+    /// At least one.
+    pub uids: Vec<Box<str>>,
+    /// Persons in the group now.
+    pub count: usize,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum NoticeKind {
+    Joined,
+    Left,
+}
+
+/// Writes a notice. It names one person as `uid` and several as `uids`; more than [`NOTICE_UIDS_MAX`], or names for which a
+/// queue has no room, are left out: then only `count` says what changed.
+pub fn notice(group: &str, notice: &Notice, queue_bytes_max: usize) -> String {
+    let (kind, group, count) = (notice.kind.as_str(), Quoted(group), notice.count);
+    let mut text = format!(r#"{{"type":"{kind}","group":{group},"#);
+    let bare = text.len();
+    match notice.uids.as_slice() {
+        [uid] => {
+            text.push_str("\"uid\":");
+            Quoted(uid).append_to(&mut text);
+            text.push(',');
+        }
+        uids if uids.len() <= NOTICE_UIDS_MAX => {
+            text.push_str("\"uids\":[");
+            append_names(&mut text, uids.iter().map(AsRef::as_ref));
+            text.push_str("],");
+        }
+        _ => {}
+    }
+    if text.len() + NOTICE_END_BYTES_MAX + HEADER_BYTES_MAX > queue_bytes_max {
+        text.truncate(bare);
+    }
+    // Writing to a string does not fail.
+    let _ = write!(text, r#""count":{count}}}"#);
+    text
+}
+
+impl NoticeKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            NoticeKind::Joined => "joined",
+            NoticeKind::Left => "left",
+        }
+    }
+}
+
+/// Appends names as the elements of an array.
+pub fn append_names<'n>(out: &mut String, names: impl Iterator<Item = &'n str>) {
+    for (index, name) in names.enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        Quoted(name).append_to(out);
+    }
+}
+
+#[cfg(test)]
+mod tests;
