@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Holds packaging/ and docs/ against the server: every file parses, and what they name is there.
-#   packaging/check.sh             what can be seen without a server
-#   packaging/check.sh METRICS     also that each metric they name is at METRICS, a URL or a file of /metrics
-#   packaging/check.sh --live BIN  both of METRICS and FDPUSH_BIN: starts BIN on ports of the kernel's choice
-#   FDPUSH_KEY                     the API key of the server at METRICS, where it wants one
-#   FDPUSH_BIN                     also that the settings file has this binary's settings and defaults, and passes its `check`
-# Needs python3 (3.11); uses systemd-analyze and promtool where they are installed.
+# Checks packaging/ and docs/ against the server: every file parses; settings, metrics, links and anchors exist.
+#   packaging/check.sh             checks that need no server
+#   packaging/check.sh METRICS     also checks each metric in the files against METRICS, a URL or a file of /metrics
+#   packaging/check.sh --live BIN  starts BIN on free ports, and checks as with METRICS and FDPUSH_BIN
+#   FDPUSH_KEY                     the API key of the server at METRICS, if it requires one
+#   FDPUSH_BIN                     also checks the settings file against this binary's settings, defaults and `check` command
+# Needs python3 (3.11). Uses systemd-analyze and promtool if installed.
 set -euo pipefail
 
 metrics=${1:-}
@@ -20,8 +20,8 @@ clean_up() {
 trap clean_up EXIT
 
 if [[ $metrics == --live ]]; then
-    binary=$(realpath "${2:?--live wants the path of the binary}")
-    # It is there for `sed` even before the server is.
+    binary=$(realpath "${2:?--live needs the path of the binary}")
+    # `sed` needs the file before the server writes to it.
     touch "$scratch/log"
     "$binary" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 >/dev/null 2>"$scratch/log" &
     server=$!
@@ -31,7 +31,7 @@ if [[ $metrics == --live ]]; then
         kill -0 "$server" 2>/dev/null || break
         sleep 0.1
     done
-    [[ -n $api ]] || { cat "$scratch/log"; echo "$binary does not serve"; exit 1; } >&2
+    [[ -n $api ]] || { cat "$scratch/log"; echo "$binary did not start"; exit 1; } >&2
     metrics=http://$api/metrics
 fi
 cd "$(dirname "$0")/.."
@@ -42,25 +42,25 @@ import json, os, pathlib, re, subprocess, sys, tempfile, tomllib, urllib.error, 
 metrics_at, binary = sys.argv[1:]
 faults = []
 
-# The settings file: as it is, and with every setting switched on.
+# The settings file: unchanged, and with every setting enabled.
 settings = pathlib.Path("packaging/fdpush.toml")
 text = settings.read_text()
 if tomllib.loads(text):
     faults.append(f"{settings}: not every setting is commented out")
 keys = set(tomllib.loads(re.sub(r"(?m)^#([a-z0-9_]+ = )", r"\1", text)))
 
-# What of the metrics is named in the dashboard, the alerts and the handbook.
+# The metrics in the dashboard, the alerts and the handbook.
 dashboard = pathlib.Path("packaging/grafana/fdpush.json")
 json.loads(dashboard.read_text())
 alerts = pathlib.Path("packaging/prometheus/fdpush.rules.yml")
 handbook = pathlib.Path("docs/operations.md")
 SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
-# Labels whose every value is on a page of metrics from the start.
+# Labels with every value present on a metrics page from the start.
 LABEL = re.compile(r"""\b(fdpush_[a-z_]+)\{[^}]*\b(state|outcome|policy|direction|cause|reason)=~?\\?"([a-z_|]+)""")
 named = {}
 labels = {}
 for path in dashboard, alerts, handbook:
-    # Not those that `_` precedes or a letter follows, nor a path such as fdpush_x.toml.
+    # Excludes names after `_` or before a letter, and paths such as fdpush_x.toml.
     for name in re.findall(r"\bfdpush_[a-z_]+\b", path.read_text()):
         named.setdefault(SUFFIX.sub("", name), path)
     for name, label, values in LABEL.findall(path.read_text()):
@@ -68,7 +68,7 @@ for path in dashboard, alerts, handbook:
 
 if metrics_at:
     if "://" in metrics_at:
-        # The first request is the first that is counted, so that only the second sees requests at all.
+        # A request is counted after its answer, so the second page is the first one with a request.
         for _ in range(2):
             request = urllib.request.Request(metrics_at)
             if key := os.environ.get("FDPUSH_KEY"):
@@ -87,7 +87,7 @@ if metrics_at:
     there = {SUFFIX.sub("", family) for family in families}
     for name, path in sorted(named.items()):
         if name not in there:
-            faults.append(f"{path}: {name} is not among the metrics")
+            faults.append(f"{path}: {name} is not a metric of the server")
     for (name, label, value), path in sorted(labels.items()):
         if not re.search(rf'(?m)^{name}\{{.*\b{label}="{value}"', page):
             faults.append(f'{path}: {name} has no {label} "{value}"')
@@ -96,10 +96,10 @@ if binary:
     config = subprocess.run([binary, "config"], check=True, capture_output=True, text=True).stdout
     known = set(tomllib.loads(config))
     for key, value in re.findall(r"(?m)^([a-z0-9_]+) = (.*?)  # default$", config):
-        # Of client_may it shows what `all` stands for.
+        # `config` shows client_may with `all` expanded.
         if key != "client_may" and f"\n#{key} = {value}\n" not in text:
             faults.append(f"{settings}: the default of {key} is {value}")
-    # `config` may leave out what has no value; a file that names it must still pass `check`.
+    # `config` may omit a setting without a value. A file that sets it must still pass `check`.
     for key in sorted(known - keys):
         faults.append(f"{settings}: {key} is missing")
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
@@ -113,11 +113,11 @@ if binary:
             file.write(re.search(rf"(?m)^#({key} = .*)$", text)[1] + "\n")
             file.flush()
             run = subprocess.run([binary, "check", "--config", file.name], capture_output=True, text=True)
-            # Alone, a setting may lack its file or the `auth` that it is for, and nothing else.
+            # A single setting may lack its file or its `auth`. Any other error is a fault.
             if run.returncode != 0 and not re.search(r"No such file| is for --auth ", run.stderr):
                 faults.append(f"{settings}: {key}: {run.stderr.strip()}")
 
-# What the documents show of settings is sound, with a secret in place of a file that is not here.
+# The TOML examples of the documents are valid. A secret replaces a key file that does not exist here.
 if binary:
     for page in [pathlib.Path("README.md"), *pathlib.Path("docs").glob("*.md")]:
         for block in re.findall(r"(?ms)^```toml\n(.*?)^```$", page.read_text()):
@@ -131,15 +131,28 @@ if binary:
                 if run.returncode != 0:
                     faults.append(f"{page}: {run.stderr.strip()}")
 
-# Links of the documentation to files of the repository.
+# The links of the documents lead to existing files and headings.
+def anchors(page):
+    """The anchors that GitHub derives from the headings of a page."""
+    text = re.sub(r"(?ms)^```.*?^```$", "", page.read_text())
+    headings = re.findall(r"(?m)^#+ (.*)$", text)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+links = 0
 for page in [pathlib.Path("README.md"), *pathlib.Path("docs").glob("*.md")]:
-    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
-        if "://" not in link and not (page.parent / link).exists():
-            faults.append(f"{page}: {link} is not there")
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text()):
+        target = page.parent / link if link else page
+        if "://" in link:
+            continue
+        links += 1
+        if not target.exists():
+            faults.append(f"{page}: {link} does not exist")
+        elif anchor and anchor not in anchors(target):
+            faults.append(f"{page}: {link} has no heading #{anchor}")
 
 for fault in faults:
     print(fault)
-print(f"{len(keys)} settings, {len(named)} metrics, {len(faults)} faults")
+print(f"{len(keys)} settings, {len(named)} metrics, {links} links, {len(faults)} faults")
 sys.exit(bool(faults))
 PYTHON
 
@@ -147,7 +160,7 @@ if command -v promtool >/dev/null; then
     promtool check rules packaging/prometheus/fdpush.rules.yml
 fi
 
-# The units are verified with a stand-in for the binary, which is not installed here.
+# /usr/local/bin/fdpush is not installed here: `true` replaces it.
 if command -v systemd-analyze >/dev/null; then
     cp packaging/systemd/* "$scratch"
     sed -i "s#/usr/local/bin/fdpush#$(command -v true)#" "$scratch/fdpush.service"
