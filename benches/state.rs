@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use fdpush::Slot;
 use fdpush::bench::{Owner, Registry, Tick, Wheel};
 use fdpush::{Change, SecondLogin};
 
@@ -28,7 +29,7 @@ fn first_ping(slot: u32) -> Tick {
 fn armed(count: u32) -> Wheel {
     let mut wheel = Wheel::new(Tick(0));
     for slot in 0..count {
-        wheel.arm(Owner::Connection(slot), first_ping(slot));
+        wheel.arm(Owner::Connection(Slot(slot)), first_ping(slot));
     }
     wheel
 }
@@ -100,7 +101,7 @@ fn wheel(c: &mut Criterion) {
     group.bench_function("touch", |b| {
         b.iter(|| {
             for slot in 0..count {
-                wheel.arm_no_later(Owner::Connection(slot), Tick(3 * PERIOD));
+                wheel.arm_no_later(Owner::Connection(Slot(slot)), Tick(3 * PERIOD));
             }
         });
     });
@@ -111,7 +112,7 @@ fn wheel(c: &mut Criterion) {
             || armed(count),
             |wheel| {
                 for slot in 0..count {
-                    wheel.cancel(Owner::Connection(slot));
+                    wheel.cancel(Owner::Connection(Slot(slot)));
                 }
                 assert_eq!(wheel.len(), 0);
             },
@@ -136,7 +137,7 @@ fn bound(uids: &[String]) -> Registry {
     let mut registry = Registry::new();
     let mut kicked = Vec::new();
     for (slot, uid) in uids.iter().enumerate() {
-        let change = registry.bind(slot as u32, uid, SecondLogin::Multi, &mut kicked);
+        let change = registry.bind(Slot(slot as u32), uid, SecondLogin::Multi, &mut kicked);
         assert_eq!(change, Change::Done);
     }
     registry
@@ -146,7 +147,7 @@ fn users(c: &mut Criterion) {
     let uids = uids(connections());
     let mut registry = bound(&uids);
     assert_eq!(registry.user_count(), uids.len());
-    assert!(registry.slots_of(&uids[77]).eq([77]));
+    assert!(registry.slots_of(&uids[77]).eq([Slot(77)]));
 
     let mut group = c.benchmark_group("registry");
     group.throughput(Throughput::Elements(uids.len() as u64)).sample_size(10).sampling_mode(SamplingMode::Flat);
@@ -159,21 +160,21 @@ fn users(c: &mut Criterion) {
             || bound(&uids),
             |registry| {
                 for slot in 0..uids.len() as u32 {
-                    black_box(registry.remove(slot));
+                    black_box(registry.remove(Slot(slot)));
                 }
                 assert_eq!(registry.user_count(), 0);
             },
             BatchSize::PerIteration,
         );
     });
-    assert_eq!(registry.remove(77).uid.as_deref(), Some(&*uids[77]));
+    assert_eq!(registry.remove(Slot(77)).uid.as_deref(), Some(&*uids[77]));
     assert_eq!(registry.count_of(&uids[77]), 0);
 }
 
 fn joined(count: u32) -> Registry {
     let mut registry = Registry::new();
     for slot in 0..count {
-        assert_eq!(registry.join(slot, "room"), Change::Done);
+        assert_eq!(registry.join(Slot(slot), "room"), Change::Done);
     }
     registry
 }
@@ -181,19 +182,19 @@ fn joined(count: u32) -> Registry {
 fn group(c: &mut Criterion) {
     let count = connections() / 10;
     let registry = joined(count);
-    let sum: u64 = registry.members("room").map(u64::from).sum();
+    let sum: u64 = registry.members("room").map(|slot| u64::from(slot.0)).sum();
     assert_eq!(sum, (0..u64::from(count)).sum::<u64>());
 
     let mut group = c.benchmark_group("group");
     group.throughput(Throughput::Elements(u64::from(count))).sample_size(10).sampling_mode(SamplingMode::Flat);
     group.bench_function("join", |b| b.iter_with_large_drop(|| joined(black_box(count))));
-    group.bench_function("members", |b| b.iter(|| registry.members("room").map(u64::from).sum::<u64>()));
+    group.bench_function("members", |b| b.iter(|| registry.members("room").map(|slot| u64::from(slot.0)).sum::<u64>()));
     group.bench_function("remove", |b| {
         b.iter_batched_ref(
             || joined(count),
             |registry| {
                 for slot in 0..count {
-                    black_box(registry.remove(slot));
+                    black_box(registry.remove(Slot(slot)));
                 }
                 assert_eq!(registry.group_count(), 0);
             },

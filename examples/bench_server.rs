@@ -36,7 +36,7 @@ impl Handler for Bench {
         if let Some(uid) = request.query("uid") {
             ctx.bind(fd, uid);
         }
-        let slot = fd.slot() as usize;
+        let slot = fd.slot().index();
         if self.roles.len() <= slot {
             self.roles.resize(slot + 1, Role::Echo);
         }
@@ -44,7 +44,7 @@ impl Handler for Bench {
     }
 
     fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
-        match self.roles[fd.slot() as usize] {
+        match self.roles[fd.slot().index()] {
             Role::Echo => {
                 ctx.push(fd, message);
             }
@@ -62,7 +62,7 @@ impl Handler for Bench {
     }
 
     fn on_close(&mut self, _ctx: &mut Context<'_>, fd: Fd, _closed: &Closed) {
-        self.roles[fd.slot() as usize] = Role::Echo;
+        self.roles[fd.slot().index()] = Role::Echo;
     }
 
     fn on_request(&mut self, ctx: &mut Context<'_>, _fd: Fd, request: &Request) -> Option<Response> {

@@ -19,6 +19,26 @@ const GENERATION_BITS: u32 = 29;
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fd(NonZeroU64);
 
+/// The index of a connection in the slab, from 0.
+///
+/// Slots are reused: a slot identifies a connection only together with its [generation](Fd::generation).
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Slot(pub u32);
+
+impl Slot {
+    /// Returns the slot as an index of a list.
+    #[inline]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl Fd {
     /// The largest number of simultaneous connections: `slot + 1` fills 24 bits.
     pub const CONNECTIONS_MAX: u32 = (1 << SLOT_BITS) - 1;
@@ -28,9 +48,9 @@ impl Fd {
     /// A slot that reaches it is retired and never reused.
     pub(crate) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
 
-    pub(crate) fn new(slot: u32, generation: u32) -> Fd {
-        debug_assert!(slot < Fd::CONNECTIONS_MAX && generation <= Fd::GENERATION_MAX);
-        let number = u64::from(generation) << SLOT_BITS | (u64::from(slot) + 1);
+    pub(crate) fn new(slot: Slot, generation: u32) -> Fd {
+        debug_assert!(slot.0 < Fd::CONNECTIONS_MAX && generation <= Fd::GENERATION_MAX);
+        let number = u64::from(generation) << SLOT_BITS | (u64::from(slot.0) + 1);
         Fd(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
     }
 
@@ -51,8 +71,8 @@ impl Fd {
     /// Returns the connection's index in the slab, from 0.
     ///
     /// Slots are reused: a slot identifies a connection only together with its generation.
-    pub fn slot(self) -> u32 {
-        (self.as_u64() & u64::from(Fd::CONNECTIONS_MAX)) as u32 - 1
+    pub fn slot(self) -> Slot {
+        Slot((self.as_u64() & u64::from(Fd::CONNECTIONS_MAX)) as u32 - 1)
     }
 
     /// Returns the number of reuses of the slot before this connection.
@@ -79,14 +99,14 @@ mod tests {
 
     #[test]
     fn fds_of_unused_slots_count_from_one() {
-        assert_eq!(Fd::new(0, 0).as_u64(), 1);
-        assert_eq!(Fd::new(2, 0).to_string(), "3");
-        assert_eq!(Fd::new(0, 1).as_u64(), (1 << 24) + 1);
+        assert_eq!(Fd::new(Slot(0), 0).as_u64(), 1);
+        assert_eq!(Fd::new(Slot(2), 0).to_string(), "3");
+        assert_eq!(Fd::new(Slot(0), 1).as_u64(), (1 << 24) + 1);
     }
 
     #[test]
     fn slot_and_generation_round_trip() {
-        for slot in [0, 1, 77, Fd::CONNECTIONS_MAX - 1] {
+        for slot in [0, 1, 77, Fd::CONNECTIONS_MAX - 1].map(Slot) {
             for generation in [0, 1, 9, Fd::GENERATION_MAX] {
                 let fd = Fd::new(slot, generation);
                 assert_eq!((fd.slot(), fd.generation()), (slot, generation));

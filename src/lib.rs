@@ -160,7 +160,7 @@ struct Readme;
 pub use crate::connection::{By, Cause, Closed, State, Traffic};
 pub use crate::context::Context;
 pub use crate::event_loop::{Address, Info, Stats, TimerId};
-pub use crate::fd::Fd;
+pub use crate::fd::{Fd, Slot};
 pub use crate::handler::{Closures, Handler, Notice};
 pub use crate::histogram::Histogram;
 pub use crate::limits::{Heartbeat, Limits, SlowReader};

@@ -24,6 +24,8 @@ use compact_str::CompactString;
 
 use directory::{Directory, Keyed};
 
+use crate::fd::Slot;
+
 pub use change::{Change, Departed, SecondLogin};
 #[cfg(any(test, feature = "unstable"))]
 pub use model::fuzz_registry;
@@ -47,6 +49,8 @@ const MEMBERS_KEPT: usize = 16;
 /// The null link: no slot, no user, no membership.
 const NONE: u32 = u32::MAX;
 
+const NO_SLOT: Slot = Slot(NONE);
+
 /// The uids and groups of the connections of one loop.
 ///
 /// The registry answers two questions for every push: the slots of a uid, and the members of a group. Its answers are
@@ -65,12 +69,12 @@ const NONE: u32 = u32::MAX;
 ///
 /// ```text
 /// let mut kicked = Vec::new();
-/// registry.bind(0, "10010", SecondLogin::KickOld, &mut kicked);    // Done; kicked is []
-/// registry.join(0, "news");                                        // Done
-/// registry.bind(1, "10010", SecondLogin::KickOld, &mut kicked);    // Done; kicked is [0]
-/// registry.slots_of("10010");                                      // 1, 0
-/// registry.remove(0);                                              // uid 10010, groups [news]
-/// registry.slots_of("10010");                                      // 1
+/// registry.bind(Slot(0), "10010", SecondLogin::KickOld, &mut kicked);    // Done; kicked is []
+/// registry.join(Slot(0), "news");                                        // Done
+/// registry.bind(Slot(1), "10010", SecondLogin::KickOld, &mut kicked);    // Done; kicked is [Slot(0)]
+/// registry.slots_of("10010");                                            // Slot(1), Slot(0)
+/// registry.remove(Slot(0));                                              // uid 10010, groups [news]
+/// registry.slots_of("10010");                                            // Slot(1)
 /// ```
 ///
 /// The test `the_example_of_the_documentation` runs it.
@@ -89,9 +93,9 @@ struct SlotEntry {
     /// The id of the user, or `NONE`.
     user: u32,
     /// The next newer slot of the same user.
-    prev: u32,
+    prev: Slot,
     /// The next older slot of the same user.
-    next: u32,
+    next: Slot,
     /// The slot's newest membership.
     memberships: u32,
 }
@@ -100,7 +104,7 @@ struct SlotEntry {
 struct User {
     name: CompactString,
     /// The slot with the newest binding.
-    first: u32,
+    first: Slot,
     /// The number of bound slots, at least 1.
     count: u32,
 }
@@ -116,7 +120,7 @@ struct Group {
 
 #[derive(Copy, Clone, Debug)]
 struct Member {
-    slot: u32,
+    slot: Slot,
     membership: u32,
 }
 
@@ -136,7 +140,7 @@ struct Membership {
 /// The key of a membership.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 struct MembershipKey {
-    slot: u32,
+    slot: Slot,
     group: u32,
 }
 
@@ -156,7 +160,7 @@ impl Registry {
     /// Nothing changes unless the result is [`Change::Done`]. [`Change::Already`]: the slot is bound to this uid.
     /// [`Change::Taken`]: another slot is, and the policy is [`SecondLogin::RejectNew`]. [`Change::BadName`]: see
     /// [`is_name`].
-    pub fn bind(&mut self, slot: u32, uid: &str, policy: SecondLogin, kicked: &mut Vec<u32>) -> Change {
+    pub fn bind(&mut self, slot: Slot, uid: &str, policy: SecondLogin, kicked: &mut Vec<Slot>) -> Change {
         if !is_name(uid) {
             return Change::BadName;
         }
@@ -180,21 +184,21 @@ impl Registry {
     /// Removes the slot's uid.
     ///
     /// The result is [`Change::Done`], or [`Change::Already`] if the slot has no uid.
-    pub fn unbind(&mut self, slot: u32) -> Change {
+    pub fn unbind(&mut self, slot: Slot) -> Change {
         let SlotEntry { user, prev, next, .. } = self.slot(slot);
         if user == NONE {
             return Change::Already;
         }
-        if next != NONE {
+        if next != NO_SLOT {
             self.slot_mut(next).prev = prev;
         }
-        if prev != NONE {
+        if prev != NO_SLOT {
             self.slot_mut(prev).next = next;
         } else {
             self.users[user].first = next;
         }
         let unbound = self.slot_mut(slot);
-        (unbound.user, unbound.prev, unbound.next) = (NONE, NONE, NONE);
+        (unbound.user, unbound.prev, unbound.next) = (NONE, NO_SLOT, NO_SLOT);
         self.users[user].count -= 1;
         if self.users[user].count == 0 {
             self.users.remove(user);
@@ -203,13 +207,13 @@ impl Registry {
     }
 
     /// Returns the uid of the slot.
-    pub fn uid_of(&self, slot: u32) -> Option<&str> {
+    pub fn uid_of(&self, slot: Slot) -> Option<&str> {
         link(self.slot(slot).user).map(|user| self.users[user].name.as_str())
     }
 
     /// Returns the slots of a uid, the newest binding first.
-    pub fn slots_of(&self, uid: &str) -> impl Iterator<Item = u32> + use<'_> {
-        self.slots_from(self.users.find(uid).map_or(NONE, |user| self.users[user].first))
+    pub fn slots_of(&self, uid: &str) -> impl Iterator<Item = Slot> + use<'_> {
+        self.slots_from(self.users.find(uid).map_or(NO_SLOT, |user| self.users[user].first))
     }
 
     /// Returns the number of slots of a uid.
@@ -223,7 +227,7 @@ impl Registry {
     ///
     /// The first member creates the group. [`Change::Already`]: the slot is a member. [`Change::BadName`]: see
     /// [`is_name`].
-    pub fn join(&mut self, slot: u32, group: &str) -> Change {
+    pub fn join(&mut self, slot: Slot, group: &str) -> Change {
         if !is_name(group) {
             return Change::BadName;
         }
@@ -239,14 +243,14 @@ impl Registry {
     /// Returns the number of groups of the slot.
     ///
     /// O(1).
-    pub fn group_count_of(&self, slot: u32) -> usize {
+    pub fn group_count_of(&self, slot: Slot) -> usize {
         link(self.slot(slot).memberships).map_or(0, |newest| self.memberships[newest].prev as usize)
     }
 
     /// Removes the slot from a group.
     ///
     /// [`Change::Already`]: the slot is not a member. [`Change::BadName`]: see [`is_name`].
-    pub fn leave(&mut self, slot: u32, group: &str) -> Change {
+    pub fn leave(&mut self, slot: Slot, group: &str) -> Change {
         if !is_name(group) {
             return Change::BadName;
         }
@@ -260,7 +264,7 @@ impl Registry {
     }
 
     /// Returns whether the slot is a member of a group.
-    pub fn is_member(&self, slot: u32, group: &str) -> bool {
+    pub fn is_member(&self, slot: Slot, group: &str) -> bool {
         self.membership(slot, group).is_some()
     }
 
@@ -279,13 +283,13 @@ impl Registry {
     }
 
     /// Returns the members of a group, each once, in no order.
-    pub fn members(&self, group: &str) -> impl ExactSizeIterator<Item = u32> + use<'_> {
+    pub fn members(&self, group: &str) -> impl ExactSizeIterator<Item = Slot> + use<'_> {
         let members = self.groups.find(group).map_or(&[][..], |group| &self.groups[group].members);
         members.iter().map(|member| member.slot)
     }
 
     /// Returns the groups of the slot, the last joined first.
-    pub fn groups_of(&self, slot: u32) -> impl Iterator<Item = &str> + '_ {
+    pub fn groups_of(&self, slot: Slot) -> impl Iterator<Item = &str> + '_ {
         let newest = link(self.slot(slot).memberships);
         iter::successors(newest, |&id| link(self.memberships[id].next))
             .map(|id| self.groups[self.memberships[id].key.group].name.as_str())
@@ -294,7 +298,7 @@ impl Registry {
     /// Removes the uid and all groups of the slot, and returns them.
     ///
     /// O(groups of the slot). It does not allocate for a slot without uid and groups.
-    pub fn remove(&mut self, slot: u32) -> Departed {
+    pub fn remove(&mut self, slot: Slot) -> Departed {
         let departed = Departed {
             uid: self.uid_of(slot).map(CompactString::from),
             groups: self.groups_of(slot).map(CompactString::from).collect(),
@@ -342,13 +346,13 @@ impl Registry {
         self.check_groups();
     }
 
-    fn slot(&self, slot: u32) -> SlotEntry {
-        self.slots.get(slot as usize).copied().unwrap_or(SlotEntry::UNUSED)
+    fn slot(&self, slot: Slot) -> SlotEntry {
+        self.slots.get(slot.index()).copied().unwrap_or(SlotEntry::UNUSED)
     }
 
-    fn slot_mut(&mut self, slot: u32) -> &mut SlotEntry {
-        assert_ne!(slot, NONE, "{slot} is not a slot number");
-        let index = slot as usize;
+    fn slot_mut(&mut self, slot: Slot) -> &mut SlotEntry {
+        assert_ne!(slot, NO_SLOT, "{slot} is not a slot number");
+        let index = slot.index();
         if self.slots.len() <= index {
             self.slots.resize(index + 1, SlotEntry::UNUSED);
         }
@@ -356,21 +360,21 @@ impl Registry {
     }
 
     /// Returns the slots of a user from `first` on, the newest first.
-    fn slots_from(&self, first: u32) -> impl Iterator<Item = u32> + use<'_> {
-        iter::successors(link(first), |&slot| link(self.slot(slot).next))
+    fn slots_from(&self, first: Slot) -> impl Iterator<Item = Slot> + use<'_> {
+        iter::successors(slot_link(first), |&slot| slot_link(self.slot(slot).next))
     }
 
-    fn membership(&self, slot: u32, group: &str) -> Option<u32> {
+    fn membership(&self, slot: Slot, group: &str) -> Option<u32> {
         let group = self.groups.find(group)?;
         self.memberships.find(&MembershipKey { slot, group })
     }
 
     /// Inserts an unbound slot as the first of a user.
-    fn link_slot(&mut self, slot: u32, user: u32) {
+    fn link_slot(&mut self, slot: Slot, user: u32) {
         let entry = &mut self.users[user];
         let next = mem::replace(&mut entry.first, slot);
         entry.count += 1;
-        if next != NONE {
+        if next != NO_SLOT {
             self.slot_mut(next).prev = slot;
         }
         let bound = self.slot_mut(slot);
@@ -433,13 +437,13 @@ impl Registry {
         for (id, user) in self.users.iter() {
             assert!(is_name(&user.name), "invalid uid {:?}", user.name);
             assert_ne!(user.count, 0, "user {} has no slot", user.name);
-            let mut newer = NONE;
+            let mut newer = NO_SLOT;
             for slot in self.slots_from(user.first).take(user.count as usize) {
                 assert_eq!((self.slot(slot).user, self.slot(slot).prev), (id, newer), "links of slot {slot}");
                 newer = slot;
                 bound += 1;
             }
-            assert_eq!(self.slot(newer).next, NONE, "user {} has more slots than its count", user.name);
+            assert_eq!(self.slot(newer).next, NO_SLOT, "user {} has more slots than its count", user.name);
         }
         assert_eq!(self.slots.iter().filter(|slot| slot.user != NONE).count(), bound, "number of bound slots");
     }
@@ -465,11 +469,11 @@ impl Registry {
 
         let mut listed = 0;
         for (slot, entry) in self.slots.iter().enumerate() {
-            let mut newer = directory::id(self.groups_of(slot as u32).count());
+            let mut newer = directory::id(self.groups_of(Slot(slot as u32)).count());
             let mut next = entry.memberships;
             while let Some(id) = link(next) {
                 let membership = self.memberships[id];
-                assert_eq!((membership.key.slot as usize, membership.prev), (slot, newer), "links of membership {id}");
+                assert_eq!((membership.key.slot.index(), membership.prev), (slot, newer), "links of membership {id}");
                 (newer, next) = (id, membership.next);
                 listed += 1;
             }
@@ -485,12 +489,12 @@ impl Default for Registry {
 }
 
 impl SlotEntry {
-    const UNUSED: SlotEntry = SlotEntry { user: NONE, prev: NONE, next: NONE, memberships: NONE };
+    const UNUSED: SlotEntry = SlotEntry { user: NONE, prev: NO_SLOT, next: NO_SLOT, memberships: NONE };
 }
 
 impl User {
     fn new(name: &str) -> User {
-        User { name: name.into(), first: NONE, count: 0 }
+        User { name: name.into(), first: NO_SLOT, count: 0 }
     }
 }
 
@@ -534,4 +538,8 @@ pub fn is_name(name: &str) -> bool {
 /// Converts a stored link.
 fn link(stored: u32) -> Option<u32> {
     (stored != NONE).then_some(stored)
+}
+
+fn slot_link(stored: Slot) -> Option<Slot> {
+    (stored != NO_SLOT).then_some(stored)
 }

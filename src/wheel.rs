@@ -22,6 +22,7 @@ mod ring;
 
 use std::mem;
 
+use crate::fd::Slot;
 use crate::tick::Tick;
 use level::{Level, SLOTS};
 use ring::{Link, List, Node, Nodes};
@@ -47,7 +48,7 @@ const _: () = assert!(SLOTS == 2 << UNIT_BITS, "a level holds two blocks");
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Owner {
     /// A connection, by its slot in the slab.
-    Connection(u32),
+    Connection(Slot),
     /// A user timer, by its index in the loop's list of timers.
     Timer(u32),
 }
@@ -348,11 +349,11 @@ mod tests {
         for (nth, &start) in boundaries.iter().enumerate() {
             for &at in &boundaries[nth + 1..] {
                 let mut wheel = Wheel::new(Tick(start));
-                wheel.arm(Connection(0), Tick(at));
+                wheel.arm(Connection(Slot(0)), Tick(at));
                 wheel.advance(Tick(at - 1));
                 assert_eq!(wheel.pop_expired(), None, "armed at {start} for {at}: early");
                 wheel.advance(Tick(at));
-                assert_eq!(wheel.pop_expired(), Some(Connection(0)), "armed at {start} for {at}: late");
+                assert_eq!(wheel.pop_expired(), Some(Connection(Slot(0))), "armed at {start} for {at}: late");
                 assert_eq!(wheel.next(), None);
             }
         }
@@ -387,23 +388,23 @@ mod tests {
         let mut wheel = Wheel::new(Tick(0));
         let ticks = boundaries();
         for (index, &at) in ticks.iter().enumerate().rev() {
-            wheel.arm(Connection(index as u32), Tick(at));
+            wheel.arm(Connection(Slot(index as u32)), Tick(at));
         }
         let century = 100 * 365 * DAY;
         let due = ticks.partition_point(|&at| at <= century) as u32;
         assert!(due > 100);
-        assert_eq!(expire(&mut wheel, century), (0..due).map(Connection).collect::<Vec<_>>());
+        assert_eq!(expire(&mut wheel, century), (0..due).map(|index| Connection(Slot(index))).collect::<Vec<_>>());
     }
 
     #[test]
     fn equal_deadlines_expire_in_the_order_they_were_armed() {
         let mut wheel = Wheel::new(Tick(0));
-        wheel.arm(Connection(2), Tick(5000));
+        wheel.arm(Connection(Slot(2)), Tick(5000));
         wheel.arm(Timer(2), Tick(5000));
         wheel.advance(Tick(4999));
-        wheel.arm(Connection(0), Tick(5000));
-        wheel.arm(Connection(2), Tick(5000));
-        assert_eq!(expire(&mut wheel, 5000), [Timer(2), Connection(0), Connection(2)]);
+        wheel.arm(Connection(Slot(0)), Tick(5000));
+        wheel.arm(Connection(Slot(2)), Tick(5000));
+        assert_eq!(expire(&mut wheel, 5000), [Timer(2), Connection(Slot(0)), Connection(Slot(2))]);
     }
 
     #[test]
@@ -421,13 +422,13 @@ mod tests {
     #[test]
     fn arming_replaces_an_expired_deadline() {
         let mut wheel = Wheel::new(Tick(0));
-        wheel.arm(Connection(0), Tick(10));
-        wheel.arm(Connection(1), Tick(10));
+        wheel.arm(Connection(Slot(0)), Tick(10));
+        wheel.arm(Connection(Slot(1)), Tick(10));
         wheel.advance(Tick(10));
-        wheel.arm(Connection(0), Tick(30));
+        wheel.arm(Connection(Slot(0)), Tick(30));
         assert_eq!(wheel.len(), 2);
-        assert_eq!(expire(&mut wheel, 10), [Connection(1)]);
-        assert_eq!(expire(&mut wheel, 30), [Connection(0)]);
+        assert_eq!(expire(&mut wheel, 10), [Connection(Slot(1))]);
+        assert_eq!(expire(&mut wheel, 30), [Connection(Slot(0))]);
     }
 
     #[test]
@@ -435,19 +436,19 @@ mod tests {
         let mut wheel = Wheel::new(Tick(10));
         wheel.cancel(Timer(7));
         for index in 0..3 {
-            wheel.arm(Connection(index), Tick(20)); // expires
+            wheel.arm(Connection(Slot(index)), Tick(20)); // expires
         }
         wheel.advance(Tick(20));
         for index in 0..3 {
             wheel.arm(Timer(index), Tick(20)); // overdue
             wheel.arm(Timer(index + 3), Tick(9999)); // in the future
         }
-        for owner in [Connection(1), Timer(1), Timer(4), Connection(0), Timer(0), Timer(3)] {
+        for owner in [Connection(Slot(1)), Timer(1), Timer(4), Connection(Slot(0)), Timer(0), Timer(3)] {
             wheel.cancel(owner);
             assert_eq!(wheel.deadline(owner), None);
             wheel.check_invariants();
         }
-        assert_eq!(expire(&mut wheel, 9999), [Connection(2), Timer(2), Timer(5)]);
+        assert_eq!(expire(&mut wheel, 9999), [Connection(Slot(2)), Timer(2), Timer(5)]);
         assert!(wheel.is_empty());
     }
 
@@ -455,22 +456,22 @@ mod tests {
     fn arm_no_later_never_postpones() {
         let mut wheel = Wheel::new(Tick(0));
         for (at, kept) in [(50, 50), (60, 50), (40, 40), (40, 40)] {
-            wheel.arm_no_later(Connection(0), Tick(at));
-            assert_eq!(wheel.deadline(Connection(0)), Some(Tick(kept)));
+            wheel.arm_no_later(Connection(Slot(0)), Tick(at));
+            assert_eq!(wheel.deadline(Connection(Slot(0))), Some(Tick(kept)));
         }
         wheel.advance(Tick(45));
-        wheel.arm_no_later(Connection(0), Tick(70));
-        assert_eq!(expire(&mut wheel, 45), [Connection(0)], "an expired deadline stays expired");
+        wheel.arm_no_later(Connection(Slot(0)), Tick(70));
+        assert_eq!(expire(&mut wheel, 45), [Connection(Slot(0))], "an expired deadline stays expired");
     }
 
     #[test]
     fn time_does_not_go_back() {
         let mut wheel = Wheel::new(Tick(0));
         wheel.advance(Tick(1000));
-        wheel.arm(Connection(0), Tick(500));
+        wheel.arm(Connection(Slot(0)), Tick(500));
         wheel.advance(Tick(999));
         assert_eq!(wheel.pop_expired(), None);
-        assert_eq!(expire(&mut wheel, 1000), [Connection(0)]);
+        assert_eq!(expire(&mut wheel, 1000), [Connection(Slot(0))]);
     }
 
     proptest! {

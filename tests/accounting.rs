@@ -6,7 +6,7 @@ use std::alloc::System;
 use std::io::IoSlice;
 
 use fdpush::sim::{Connection, Env, Event, Opcode, Outbound, Registry, Sent, outbound};
-use fdpush::{Fd, Heartbeat, Limits, Origins, Peer, SlowReader, Upgrade};
+use fdpush::{Fd, Heartbeat, Limits, Origins, Peer, Slot, SlowReader, Upgrade};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -130,10 +130,10 @@ fn memberships(name_bytes: usize) -> (usize, usize) {
     let mut registry = Registry::new();
     let region = Region::new(ALLOCATOR);
     for (slot, group) in (0..SLOTS).flat_map(|slot| (0..GROUPS).map(move |group| (slot, group))) {
-        assert!(registry.join(slot, &name(slot, group)).is_done());
+        assert!(registry.join(Slot(slot), &name(slot, group)).is_done());
     }
     let full = taken(&region) / (SLOTS * GROUPS) as usize;
-    (0..SLOTS).filter(|slot| *slot != SLOTS / 2).for_each(|slot| _ = registry.remove(slot));
+    (0..SLOTS).filter(|slot| *slot != SLOTS / 2).for_each(|slot| _ = registry.remove(Slot(slot)));
     registry.check_invariants();
     let left = taken(&region) / GROUPS as usize;
     drop(registry);

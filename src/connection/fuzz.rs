@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::connection::fuzz::http::REQUESTS;
 use crate::connection::fuzz::reader::{Due, Reader};
 use crate::connection::{Closed, Connection, Deferred, Env, Event, Next, Outbound, Queued, Sent, State};
-use crate::fd::Fd;
+use crate::fd::{Fd, Slot};
 use crate::limits::{Heartbeat, Limits, SlowReader};
 use crate::peer::Peer;
 use crate::protocol::client::frame;
@@ -100,7 +100,7 @@ impl Rig {
             ..Limits::default()
         };
         let env = Env::new(limits, heartbeat(manner), Origins::Any);
-        let sides = [0, 1].map(|slot| Side::new(Fd::new(slot, 0), &env));
+        let sides = [0, 1].map(|slot| Side::new(Fd::new(Slot(slot), 0), &env));
         Rig { env, sides, slices: [1, 2, 64][usize::from(manner / 8 % 3)], messages: 0 }
     }
 
@@ -431,7 +431,7 @@ impl Rig {
             Next::Drop => {
                 assert_ne!(side.life, Life::Open, "dropped while open");
                 side.connection.release(&mut self.env);
-                *side = Side::new(Fd::new(at as u32, side.fd.generation() + 1), &self.env);
+                *side = Side::new(Fd::new(Slot(at as u32), side.fd.generation() + 1), &self.env);
             }
         }
     }

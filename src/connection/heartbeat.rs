@@ -104,6 +104,7 @@ fn spread(fd: Fd) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fd::Slot;
 
     const EVERY: Duration = Duration::from_millis(1000);
 
@@ -111,7 +112,7 @@ mod tests {
     fn a_client_that_reports_lives_and_a_silent_one_dies() {
         let heartbeat = Heartbeat::Client { idle_max: EVERY };
         let mut pulse = Pulse::default();
-        assert_eq!(Pulse::first_check(&heartbeat, Fd::new(0, 0), Tick(5)), Tick(1005));
+        assert_eq!(Pulse::first_check(&heartbeat, Fd::new(Slot(0), 0), Tick(5)), Tick(1005));
         assert_eq!(pulse.check(&heartbeat, Tick(700), false, Tick(1005)), Beat::Wait(Tick(1700)));
         assert_eq!(pulse.check(&heartbeat, Tick(700), false, Tick(1699)), Beat::Wait(Tick(1700)));
         assert_eq!(pulse.check(&heartbeat, Tick(700), false, Tick(1700)), Beat::Dead);
@@ -161,7 +162,7 @@ mod tests {
         let heartbeat = Heartbeat::Ping { every: Duration::from_millis(10_000), missed_max: 2 };
         let mut per_second = [0; 10];
         for slot in 0..10_000 {
-            let first = Pulse::first_check(&heartbeat, Fd::new(slot, 0), Tick(0));
+            let first = Pulse::first_check(&heartbeat, Fd::new(Slot(slot), 0), Tick(0));
             assert!((5_000..=10_000).contains(&first.0), "{first:?}");
             per_second[(first.0 / 1000).min(9) as usize] += 1;
         }

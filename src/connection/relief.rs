@@ -4,6 +4,7 @@
 //! holders is paid for by the bytes that have to come before the next one. A floor, which half the bound has room for
 //! however many hold something, is taken from nobody.
 
+use crate::fd::Slot;
 use std::collections::BinaryHeap;
 
 use crate::connection::{By, Cause, Closed, Connection, Env, Event, Stage};
@@ -28,7 +29,7 @@ pub struct Relief {
     /// Of which no more can be dropped: what is left is half a message, or none.
     stuck: BinaryHeap<Holder>,
     /// Slots of those that are charged no more than the floor, or closed.
-    settled: Vec<u32>,
+    settled: Vec<Slot>,
     /// Whether those that are stuck are closed: what could be dropped was not enough.
     closes_stuck: bool,
     /// Demands until the charges are read anew.
@@ -44,7 +45,7 @@ pub struct Holder {
     /// Memory that it is charged.
     pub charge: usize,
     /// Its slot.
-    pub slot: u32,
+    pub slot: Slot,
 }
 
 /// The demand on the largest holder.
@@ -90,7 +91,7 @@ impl Relief {
 
     /// The next demand, until enough is free or no holder is left. `charge` reads what a slot is charged now: the share of a
     /// frame grows when others drop it.
-    pub fn poll(&mut self, env: &Env, charge: impl Fn(u32) -> usize) -> Option<Demand> {
+    pub fn poll(&mut self, env: &Env, charge: impl Fn(Slot) -> usize) -> Option<Demand> {
         match self.fresh.checked_sub(1) {
             Some(fresh) => self.fresh = fresh,
             None => self.read_charges(charge),
@@ -136,7 +137,7 @@ impl Relief {
         Demand::Close(holder)
     }
 
-    fn read_charges(&mut self, charge: impl Fn(u32) -> usize) {
+    fn read_charges(&mut self, charge: impl Fn(Slot) -> usize) {
         self.fresh = self.fresh_max;
         let read = |holder: Holder| Holder { charge: charge(holder.slot), ..holder };
         let settled = self.settled.drain(..).map(|slot| Holder { charge: 0, slot });

@@ -4,6 +4,7 @@ mod lent;
 mod pieces;
 mod slow;
 
+use crate::fd::Slot;
 use std::time::Duration;
 
 use super::*;
@@ -46,7 +47,10 @@ impl Rig {
 
     fn accept(&mut self, accept: &Accept) -> Vec<u8> {
         let Some(Deferred::Upgrade(request)) = self.connection.take_deferred() else { panic!("no upgrade waits") };
-        self.connection.accept(Fd::new(0, 0), accept, &request, &mut self.env).expect("no fault").expect("still there")
+        self.connection
+            .accept(Fd::new(Slot(0), 0), accept, &request, &mut self.env)
+            .expect("no fault")
+            .expect("still there")
     }
 
     /// Hands bytes in, and tells of every event in words. Requests are answered with 200 and their body; upgrades wait.
@@ -360,7 +364,7 @@ fn a_message_has_its_time() {
 fn heartbeats_ask_and_give_up() {
     let mut rig = Rig::open(Limits::default());
     let every = millis(1000);
-    rig.connection.set_heartbeat(Fd::new(0, 0), Some(Heartbeat::Ping { every, missed_max: 2 }), &rig.env);
+    rig.connection.set_heartbeat(Fd::new(Slot(0), 0), Some(Heartbeat::Ping { every, missed_max: 2 }), &rig.env);
     let first = rig.connection.poll_timeout(&rig.env).0;
     assert!((500..=1000).contains(&first));
     assert_eq!(rig.tick(first), None);

@@ -225,7 +225,7 @@ impl Door {
         let Some(fd) = core.table.insert(socket, peer, kind) else {
             return core.count_full(is_control, "all slots are in use or retired");
         };
-        let token = Token(fd.slot() as usize);
+        let token = Token(fd.slot().index());
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = epoll.register(&mut SourceFd(&descriptor), token, interest) {
             log::warn!("cannot watch a new connection: {error}");

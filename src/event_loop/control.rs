@@ -4,6 +4,7 @@
 //! next one that comes. Those that the handler keeps are not. Some places are left to those that are not kept, which is
 //! where probes without a key find theirs.
 
+use crate::fd::Slot;
 use std::collections::{HashSet, VecDeque};
 
 /// Places beyond the limit of kept connections.
@@ -13,26 +14,26 @@ pub const PLACES_NOT_KEPT: usize = 16;
 /// until the turn ends.
 #[derive(Debug, Default)]
 pub struct Places {
-    kept: HashSet<u32>,
+    kept: HashSet<Slot>,
     /// The others, the oldest first.
-    others: VecDeque<u32>,
+    others: VecDeque<Slot>,
 }
 
 impl Places {
     /// A connection came.
-    pub fn insert(&mut self, slot: u32) {
+    pub fn insert(&mut self, slot: Slot) {
         self.others.push_back(slot);
     }
 
     /// A connection is gone.
-    pub fn remove(&mut self, slot: u32) {
+    pub fn remove(&mut self, slot: Slot) {
         if !self.kept.remove(&slot) {
             self.others.retain(|other| *other != slot);
         }
     }
 
     /// Keeps a connection from now on. `false`: it has no place, or `kept_max` others are kept.
-    pub fn keep(&mut self, slot: u32, kept_max: usize) -> bool {
+    pub fn keep(&mut self, slot: Slot, kept_max: usize) -> bool {
         if self.kept.contains(&slot) {
             return true;
         }
@@ -45,7 +46,7 @@ impl Places {
     }
 
     /// Keeps a connection no longer. It counts as one that came now.
-    pub fn release(&mut self, slot: u32) {
+    pub fn release(&mut self, slot: Slot) {
         if self.kept.remove(&slot) {
             self.others.push_back(slot);
         }
@@ -62,12 +63,12 @@ impl Places {
     }
 
     /// The connections that are not kept, the oldest first.
-    pub fn others(&self) -> impl Iterator<Item = u32> {
+    pub fn others(&self) -> impl Iterator<Item = Slot> {
         self.others.iter().copied()
     }
 
     /// Takes the place of the oldest connection that is not kept and may be closed.
-    pub fn take_oldest(&mut self, may_close: impl Fn(u32) -> bool) -> Option<u32> {
+    pub fn take_oldest(&mut self, may_close: impl Fn(Slot) -> bool) -> Option<Slot> {
         let at = self.others.iter().position(|slot| may_close(*slot))?;
         self.others.remove(at)
     }
@@ -80,20 +81,20 @@ mod tests {
     #[test]
     fn the_oldest_that_is_not_kept_makes_room() {
         let mut places = Places::default();
-        (0..5).for_each(|slot| places.insert(slot));
-        assert!(places.keep(0, 2) && places.keep(2, 2) && places.keep(2, 2));
-        assert!(!places.keep(3, 2), "two are kept");
-        assert!(!places.keep(9, 9), "it has no place");
-        assert_eq!(places.take_oldest(|slot| slot != 1), Some(3));
-        places.release(0);
-        assert!(places.keep(4, 2));
-        assert_eq!(places.take_oldest(|_| true), Some(1));
-        assert_eq!(places.take_oldest(|_| true), Some(0));
+        (0..5).map(Slot).for_each(|slot| places.insert(slot));
+        assert!(places.keep(Slot(0), 2) && places.keep(Slot(2), 2) && places.keep(Slot(2), 2));
+        assert!(!places.keep(Slot(3), 2), "two are kept");
+        assert!(!places.keep(Slot(9), 9), "it has no place");
+        assert_eq!(places.take_oldest(|slot| slot != Slot(1)), Some(Slot(3)));
+        places.release(Slot(0));
+        assert!(places.keep(Slot(4), 2));
+        assert_eq!(places.take_oldest(|_| true), Some(Slot(1)));
+        assert_eq!(places.take_oldest(|_| true), Some(Slot(0)));
         assert_eq!(places.take_oldest(|_| true), None);
-        places.remove(2);
-        places.remove(4);
+        places.remove(Slot(2));
+        places.remove(Slot(4));
         assert!(!places.are_taken(0), "{places:?}");
-        (0..16).for_each(|slot| places.insert(slot));
+        (0..16).map(Slot).for_each(|slot| places.insert(slot));
         assert!(places.are_taken(0) && !places.are_taken(1));
     }
 }

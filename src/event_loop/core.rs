@@ -17,7 +17,7 @@ use crate::event_loop::slots::SlotSet;
 use crate::event_loop::stats::Counters;
 use crate::event_loop::table::Table;
 use crate::event_loop::timers::{TimerId, Timers};
-use crate::fd::Fd;
+use crate::fd::{Fd, Slot};
 use crate::limits::{Heartbeat, SlowReader};
 use crate::message::{Content, Delivery, Message, Outcome, Push};
 use crate::peer::Peer;
@@ -41,7 +41,7 @@ pub struct Core {
     /// Answers that came late, to upgrades and (as refusals are responses, too) to plain requests.
     pub answers: VecDeque<(Fd, Upgrade)>,
     /// Connections that may have bytes to read which no event will tell of.
-    pub ready: Vec<u32>,
+    pub ready: Vec<Slot>,
     /// The end that `on_close` is being told of, and only for as long.
     pub departing: Option<Ending>,
     /// What handlers keep with connections: only where they do.
@@ -65,7 +65,7 @@ pub struct Core {
     /// For pushes to sets that overlap: the slots that are found already.
     marks: Marks,
     /// Slots found by the registry, for when it must not be borrowed.
-    found: Vec<u32>,
+    found: Vec<Slot>,
 }
 
 /// A connection that stopped being open.
@@ -177,13 +177,13 @@ impl Core {
     /// To every open connection.
     pub fn broadcast(&mut self, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
-        found.extend(self.open.iter_from(0).filter(|slot| self.marks.see(*slot)));
+        found.extend(self.open.iter().filter(|slot| self.marks.see(*slot)));
         self.push_found(found, push)
     }
 
     /// The list for what is found: empty, and whom the push leaves out is seen already. As each slot is put on it once, it
     /// is never longer than the slots are many, however often a name is said.
-    fn begin_search(&mut self, push: &Push<'_>) -> Vec<u32> {
+    fn begin_search(&mut self, push: &Push<'_>) -> Vec<Slot> {
         self.marks.begin(self.table.slots_end());
         for slot in push.except.iter().filter_map(|fd| self.table.slot_of(*fd)) {
             self.marks.see(slot);
@@ -191,7 +191,7 @@ impl Core {
         std::mem::take(&mut self.found)
     }
 
-    fn push_found(&mut self, mut found: Vec<u32>, push: Push<'_>) -> Delivery {
+    fn push_found(&mut self, mut found: Vec<Slot>, push: Push<'_>) -> Delivery {
         let mut delivery = Delivery::default();
         let mut outbound = self.outbound(&push, found.len() > 1);
         let listed = self.table.dirty.len();
@@ -262,14 +262,14 @@ impl Core {
     }
 
     /// Starts the close handshake. `false`: it was not open.
-    pub fn close_slot(&mut self, slot: u32, code: CloseCode, reason: &str, cause: Cause) -> bool {
+    pub fn close_slot(&mut self, slot: Slot, code: CloseCode, reason: &str, cause: Cause) -> bool {
         let event = self.table.step(slot, |connection, env| connection.close(code, reason, cause, env));
         self.record_end(slot, event)
     }
 
     /// Takes note of what a connection came to. One that stopped being open is taken out of the maps, and put on the list
     /// for its handler: `true`.
-    pub fn record_end(&mut self, slot: u32, event: Option<Event<'_>>) -> bool {
+    pub fn record_end(&mut self, slot: Slot, event: Option<Event<'_>>) -> bool {
         let closed = match event {
             Some(Event::Closed(closed)) => closed,
             Some(Event::Refused(refusal)) => {
@@ -386,13 +386,13 @@ impl Core {
         }
         if left == control && !drain.is_last {
             drain.is_last = true;
-            let slots: Vec<u32> = self.table.slots().collect();
+            let slots: Vec<Slot> = self.table.slots().collect();
             slots.into_iter().for_each(|slot| self.drain_slot(slot));
         }
         false
     }
 
-    fn drain_slot(&mut self, slot: u32) {
+    fn drain_slot(&mut self, slot: Slot) {
         let event = self.table.step(slot, |connection, env| connection.drain(env));
         self.record_end(slot, event);
     }
@@ -435,7 +435,7 @@ impl Core {
     }
 
     /// The slot of an open connection.
-    pub fn open_slot(&self, fd: Fd) -> Option<u32> {
+    pub fn open_slot(&self, fd: Fd) -> Option<Slot> {
         let slot = self.table.slot_of(fd)?;
         self.table.get(slot)?.connection.is_open().then_some(slot)
     }
@@ -544,7 +544,7 @@ impl Core {
     /// Sees to it that a connection's next deadline is in the wheel. Armed for an earlier one it stays so: the wheel
     /// then asks too early, and is armed anew.
     #[inline]
-    pub fn arm(&mut self, slot: u32) {
+    pub fn arm(&mut self, slot: Slot) {
         let Some(entry) = self.table.get(slot) else { return };
         let at = entry.connection.poll_timeout(&self.table.env);
         if at < Tick::NEVER {
@@ -554,7 +554,7 @@ impl Core {
 
     /// Lists a connection to be read, as though an event had told of bytes.
     #[inline]
-    pub fn make_ready(&mut self, slot: u32) {
+    pub fn make_ready(&mut self, slot: Slot) {
         if let Some((entry, _)) = self.table.get_mut(slot)
             && !entry.is_ready
         {
@@ -564,14 +564,14 @@ impl Core {
     }
 
     /// Frees a slot at the end of a turn. A second time in the same turn, nothing happens.
-    pub fn reap(&mut self, slot: u32) {
+    pub fn reap(&mut self, slot: Slot) {
         self.drop_session(self.table.fd_of(slot));
         self.wheel.cancel(Owner::Connection(slot));
         self.table.remove(slot);
     }
 
     /// The client of `slot` is gone.
-    pub fn handle_end(&mut self, slot: u32, is_reset: bool) {
+    pub fn handle_end(&mut self, slot: Slot, is_reset: bool) {
         let event = self.table.step(slot, |connection, _| connection.handle_end(is_reset));
         self.record_end(slot, event);
     }
@@ -587,7 +587,7 @@ impl Core {
             open += usize::from(entry.connection.is_open());
         }
         assert_eq!(open, self.counters.open, "open connections");
-        let is_open = |slot: &u32| self.table.get(*slot).is_some_and(|entry| entry.connection.is_open());
-        assert_eq!(self.open.iter_from(0).filter(is_open).count(), open, "slots of open connections");
+        let is_open = |slot: &Slot| self.table.get(*slot).is_some_and(|entry| entry.connection.is_open());
+        assert_eq!(self.open.iter().filter(is_open).count(), open, "slots of open connections");
     }
 }

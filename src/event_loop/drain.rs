@@ -58,10 +58,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::fd::Slot;
 
     fn drain(spread: u64, count: u32) -> Drain {
         let limits = Limits { drain_for: Duration::from_millis(spread), ..Limits::default() };
-        Drain::new(Tick(1000), &limits, (0..count).map(|slot| Fd::new(slot, 0)).collect())
+        Drain::new(Tick(1000), &limits, (0..count).map(|slot| Fd::new(Slot(slot), 0)).collect())
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Writing, at the end of a turn and before it where there is much to write: in portions, so that a push to very many
 //! connections keeps no other waiting.
 
+use crate::fd::Slot;
 use std::time::Duration;
 
 use crate::event_loop::table::Flushed;
@@ -66,7 +67,7 @@ impl<A: Application> EventLoop<A> {
         }
     }
 
-    fn flush_slot(&mut self, slot: u32) {
+    fn flush_slot(&mut self, slot: Slot) {
         match self.core.table.flush(slot) {
             Flushed::Stays { may_resume } => {
                 if may_resume {

@@ -1,5 +1,7 @@
 //! Which slots were seen in a walk over sets that overlap: once each, without a set being built or cleared.
 
+use crate::fd::Slot;
+
 /// A mark a slot. A slot is seen when it has the present walk's.
 #[derive(Debug, Default)]
 pub struct Marks {
@@ -20,8 +22,8 @@ impl Marks {
 
     /// Sees a slot. `false`: it was seen before.
     #[inline]
-    pub fn see(&mut self, slot: u32) -> bool {
-        std::mem::replace(&mut self.marks[slot as usize], self.present) != self.present
+    pub fn see(&mut self, slot: Slot) -> bool {
+        std::mem::replace(&mut self.marks[slot.index()], self.present) != self.present
     }
 }
 
@@ -35,8 +37,8 @@ mod tests {
         let mut marks = Marks { present: u32::MAX - 2, ..Marks::default() };
         for end in [3, 5, 4, 4, 6, 6] {
             marks.begin(end);
-            let seen: Vec<u32> = (0..end).chain(0..end).filter(|slot| marks.see(*slot)).collect();
-            assert_eq!(seen, (0..end).collect::<Vec<_>>());
+            let seen: Vec<Slot> = (0..end).chain(0..end).map(Slot).filter(|slot| marks.see(*slot)).collect();
+            assert_eq!(seen, (0..end).map(Slot).collect::<Vec<_>>());
         }
     }
 }

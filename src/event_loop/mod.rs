@@ -48,7 +48,7 @@ use self::clock::Clock;
 use self::drain::Drain;
 use self::signals::Signals;
 use crate::connection::{Closed, Env, Event, State};
-use crate::fd::Fd;
+use crate::fd::{Fd, Slot};
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
 use crate::protocol::body_mode::{BodyEvent, BodyMode};
@@ -132,9 +132,9 @@ pub struct EventLoop<A: Application> {
     has_commands: bool,
     /// Spare lists, kept for their memory.
     commands: Vec<A::Command>,
-    slots: Vec<u32>,
-    flushing: Vec<u32>,
-    over: Vec<u32>,
+    slots: Vec<Slot>,
+    flushing: Vec<Slot>,
+    over: Vec<Slot>,
 }
 
 /// What a loop is made over: epoll, and an inbox that wakes it.
@@ -280,7 +280,7 @@ impl<A: Application> EventLoop<A> {
                 TOKEN_WAKER => {}
                 TOKEN_SIGNALS => self.handle_signals()?,
                 Token(token) => match u32::try_from(token) {
-                    Ok(slot) => self.handle_socket(slot, event),
+                    Ok(slot) => self.handle_socket(Slot(slot), event),
                     Err(_) => self.door.handle_event(TOKEN_LISTENERS_END - 1 - token),
                 },
             }
@@ -290,7 +290,7 @@ impl<A: Application> EventLoop<A> {
         Ok(())
     }
 
-    fn handle_socket(&mut self, slot: u32, event: &mio::event::Event) {
+    fn handle_socket(&mut self, slot: Slot, event: &mio::event::Event) {
         let Some((entry, _)) = self.core.table.get_mut(slot) else { return };
         entry.is_hung_up |= event.is_read_closed() || event.is_error();
         let is_gone = event.is_error()
@@ -339,14 +339,14 @@ impl<A: Application> EventLoop<A> {
     }
 
     /// Reads once from a connection, and puts it back on the list when there may be more.
-    fn read(&mut self, slot: u32) {
+    fn read(&mut self, slot: Slot) {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.read_into(slot, &mut buffer);
         self.buffer = buffer;
         self.core.arm(slot);
     }
 
-    fn read_into(&mut self, slot: u32, buffer: &mut [u8]) {
+    fn read_into(&mut self, slot: Slot, buffer: &mut [u8]) {
         let Some((entry, _)) = self.core.table.get_mut(slot) else { return };
         if entry.connection.state() == State::Http {
             // Requests that it put off come before what is in the socket.
@@ -393,12 +393,12 @@ impl<A: Application> EventLoop<A> {
     }
 
     /// Hands bytes to a connection, and what they amount to, to the application.
-    fn feed(&mut self, slot: u32, bytes: &mut [u8]) {
+    fn feed(&mut self, slot: Slot, bytes: &mut [u8]) {
         let fd = self.core.table.fd_of(slot);
         self.time_messages(fd, |this| this.handle_input(slot, fd, bytes));
     }
 
-    fn handle_input(&mut self, slot: u32, fd: Fd, bytes: &mut [u8]) {
+    fn handle_input(&mut self, slot: Slot, fd: Fd, bytes: &mut [u8]) {
         let mut input = bytes;
         loop {
             let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
@@ -476,7 +476,7 @@ impl<A: Application> EventLoop<A> {
     /// Before a connection is ended for what its client did not do in time, its socket is asked once more: after a stall
     /// (a handler that blocked, a machine that was suspended) there are more events than one wait tells of, and what the
     /// client did lies in the kernel.
-    fn look_again(&mut self, slot: u32) {
+    fn look_again(&mut self, slot: Slot) {
         let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
         if entry.connection.is_doomed(env) {
             entry.is_readable = true;

@@ -6,7 +6,7 @@
 use crate::connection::{Demand, Holder, Outbound, Relief, Sent};
 use crate::event_loop::core::Core;
 use crate::event_loop::table::{Entry, Table};
-use crate::fd::Fd;
+use crate::fd::{Fd, Slot};
 use crate::limits::SlowReader;
 use crate::message::Outcome;
 use crate::registry::{Change, is_name};
@@ -20,7 +20,7 @@ const HOLDERS_PER_PUSH: usize = 16;
 impl Table {
     /// Pushes to a connection whose queue is full: its socket is tried before its reader is called slow.
     #[cold]
-    pub(super) fn push_to_full(&mut self, slot: u32, outbound: &mut Outbound<'_>) -> Outcome {
+    pub(super) fn push_to_full(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
         if !self.write(slot) {
             // It is not slow but broken, which the flush at the turn's end finds out again.
             self.touch(slot);
@@ -57,7 +57,7 @@ impl Table {
     /// socket did not take it, it goes out now; what is over the bound then is made free by the largest holders, of which
     /// it may be one.
     #[cold]
-    pub(super) fn make_room(&mut self, slot: u32) -> Outcome {
+    pub(super) fn make_room(&mut self, slot: Slot) -> Outcome {
         let fresh = self.get(slot).map_or(0, |entry| entry.connection.fresh_bytes());
         if !self.env.is_over_total(fresh) {
             return Outcome::Queued;
@@ -78,7 +78,7 @@ impl Table {
     /// Pushes to a connection that is not open. One that was closed in this push, for what others were sent before, was
     /// there when the push began.
     #[cold]
-    pub(super) fn push_to_closed(&mut self, slot: u32) -> Outcome {
+    pub(super) fn push_to_closed(&mut self, slot: Slot) -> Outcome {
         match self.has_slow_at(slot) {
             true => self.count_closed(),
             false => Outcome::Gone,
@@ -118,7 +118,7 @@ impl Table {
 
     /// Writes what the connection has. What a socket refuses is in a queue only now: where that is too much for all queues
     /// together, the largest holders pay. `false`: the socket broke.
-    pub(super) fn write(&mut self, slot: u32) -> bool {
+    pub(super) fn write(&mut self, slot: Slot) -> bool {
         let is_whole = self.offer(slot);
         if self.env.is_over_total(0) {
             self.relieve(None);
@@ -129,7 +129,7 @@ impl Table {
     /// Has the largest holders of queued bytes pay, if all queues are over their bound: each is closed, or drops its newest
     /// messages. Whether the connection at `watched` dropped some.
     #[cold]
-    pub(super) fn relieve(&mut self, watched: Option<u32>) -> bool {
+    pub(super) fn relieve(&mut self, watched: Option<Slot>) -> bool {
         if !self.env.is_over_total(0) {
             return false;
         }
@@ -171,7 +171,7 @@ impl Table {
 
     /// Has a connection that was pushed to pay for that, where a search would not find much. `false`: it did not, or not
     /// enough.
-    fn pay_alone(&mut self, slot: u32) -> bool {
+    fn pay_alone(&mut self, slot: Slot) -> bool {
         if self.unsearched == 0 {
             return false;
         }
@@ -194,7 +194,7 @@ impl Table {
         let mut holders = Vec::new();
         let entries = &self.entries;
         self.queued.retain(|slot| {
-            let connection = entries.get(slot as usize).map(|entry| &entry.connection);
+            let connection = entries.get(slot.index()).map(|entry| &entry.connection);
             let queued = connection.filter(|connection| connection.has_queue());
             holders.extend(queued.map(|connection| Holder { charge: connection.charge(), slot }));
             queued.is_some()
@@ -202,24 +202,24 @@ impl Table {
         holders
     }
 
-    fn charge(&self, slot: u32) -> usize {
+    fn charge(&self, slot: Slot) -> usize {
         self.get(slot).map_or(0, |entry| entry.connection.charge())
     }
 
     /// Takes note that a connection may hold an unfinished message.
     #[inline]
-    pub fn note_inbound(&mut self, slot: u32) {
+    pub fn note_inbound(&mut self, slot: Slot) {
         if self.get(slot).is_some_and(|entry| entry.connection.inbound_bytes() > 0) {
             self.unfinished.insert(slot);
         }
     }
 
     /// The connections that hold the most unfinished bytes, so many that a part of the bound is free without them.
-    fn largest_inbound(&mut self) -> Vec<u32> {
-        let mut holders: Vec<(usize, u32)> = Vec::new();
+    fn largest_inbound(&mut self) -> Vec<Slot> {
+        let mut holders: Vec<(usize, Slot)> = Vec::new();
         let entries = &self.entries;
         self.unfinished.retain(|slot| {
-            let bytes = entries.get(slot as usize).map_or(0, |entry| entry.connection.inbound_bytes());
+            let bytes = entries.get(slot.index()).map_or(0, |entry| entry.connection.inbound_bytes());
             if bytes > 0 {
                 holders.push((bytes, slot));
             }
@@ -229,7 +229,7 @@ impl Table {
         let max = self.env.limits.inbound_total_bytes_max;
         let goal = max - max / FREED_PART;
         let mut left = self.env.inbound.bytes();
-        let is_over = |&(bytes, _): &(usize, u32)| {
+        let is_over = |&(bytes, _): &(usize, Slot)| {
             let was_over = left > goal;
             left = left.saturating_sub(bytes);
             was_over

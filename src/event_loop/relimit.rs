@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::event_loop::accept::Door;
 use crate::event_loop::core::Core;
 use crate::event_loop::listener::user_timeout;
+use crate::fd::Slot;
 use crate::limits::Limits;
 
 /// Connections brought up to date in one turn.
@@ -47,7 +48,7 @@ impl Core {
             }
         }
         let end = self.table.slots_end().min(next.saturating_add(SLOTS_PER_TURN_MAX));
-        for slot in next..end {
+        for slot in (next..end).map(Slot) {
             if let Some(write_time_max) = write_time_max {
                 self.table.set_user_timeout(slot, user_timeout(write_time_max));
             }

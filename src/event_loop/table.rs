@@ -14,7 +14,7 @@ use crate::event_loop::listener::Kind;
 use crate::event_loop::slots::SlotSet;
 use crate::event_loop::socket::Socket;
 use crate::event_loop::unwritten::{FEW_MAX, Unwritten};
-use crate::fd::Fd;
+use crate::fd::{Fd, Slot};
 use crate::message::Outcome;
 use crate::peer::Peer;
 
@@ -58,13 +58,13 @@ pub struct Table {
     generations: Vec<u32>,
     pub env: Env,
     /// Connections that may have something to write, or an end to come to.
-    pub(super) dirty: Vec<u32>,
+    pub(super) dirty: Vec<Slot>,
     /// A spare list, kept for its memory.
-    answering: Vec<u32>,
+    answering: Vec<Slot>,
     /// Those of them that a flush has taken over and not yet written to.
     pub(super) unwritten: Unwritten,
     /// Connections that were closed because their reader turned out too slow, with their end, for the core to record.
-    slow: Vec<(u32, Event<'static>)>,
+    slow: Vec<(Slot, Event<'static>)>,
     /// What queues held when every socket had last been offered what there was for it.
     pub(super) held: usize,
     /// Connections that may hold an unfinished message, head or body.
@@ -130,14 +130,14 @@ impl Table {
 
     /// Whether [`take_oldest_place`](Table::take_oldest_place) would find one.
     pub fn has_place_to_take(&self) -> bool {
-        let waits = |slot: u32| self.get(slot).is_some_and(|entry| entry.connection.waits_for_client());
+        let waits = |slot: Slot| self.get(slot).is_some_and(|entry| entry.connection.waits_for_client());
         self.places.others().any(waits)
     }
 
     /// Takes its place from the oldest control connection that is not kept and that waits for its client.
-    pub fn take_oldest_place(&mut self) -> Option<u32> {
+    pub fn take_oldest_place(&mut self) -> Option<Slot> {
         let Table { places, entries, .. } = self;
-        places.take_oldest(|slot| entries.get(slot as usize).is_some_and(|entry| entry.connection.waits_for_client()))
+        places.take_oldest(|slot| entries.get(slot.index()).is_some_and(|entry| entry.connection.waits_for_client()))
     }
 
     /// One more than the highest slot ever used.
@@ -147,7 +147,8 @@ impl Table {
 
     /// Takes in a connection; `None` when all slots are in use or retired.
     pub fn insert(&mut self, socket: Socket, peer: Peer, kind: Kind) -> Option<Fd> {
-        let slot = u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < Fd::CONNECTIONS_MAX)?;
+        let slot =
+            u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < Fd::CONNECTIONS_MAX).map(Slot)?;
         let connection = match kind {
             Kind::Client => Connection::new(peer, &self.env),
             Kind::Proxied => Connection::new_proxied(peer, &self.env),
@@ -166,24 +167,24 @@ impl Table {
         if is_control {
             self.places.insert(slot);
         }
-        if slot == self.slots_end() {
+        if slot.0 == self.slots_end() {
             self.generations.push(0);
         }
         Some(self.fd_of(slot))
     }
 
     /// Frees a slot and closes its socket. A slot at its last generation stays occupied for ever.
-    pub fn remove(&mut self, slot: u32) {
-        let Some(entry) = self.entries.get_mut(slot as usize).filter(|entry| entry.socket.is_some()) else { return };
+    pub fn remove(&mut self, slot: Slot) {
+        let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.socket.is_some()) else { return };
         entry.connection.release(&mut self.env);
         if entry.connection.is_control() {
             self.control -= 1;
             self.places.remove(slot);
         }
-        match self.generations.get_mut(slot as usize) {
+        match self.generations.get_mut(slot.index()) {
             Some(generation) if *generation < Fd::GENERATION_MAX => {
                 *generation += 1;
-                self.entries.remove(slot as usize);
+                self.entries.remove(slot.index());
             }
             _ => {
                 entry.socket = None;
@@ -193,7 +194,7 @@ impl Table {
     }
 
     /// The slot that `fd` names, if its connection still has it.
-    pub fn slot_of(&self, fd: Fd) -> Option<u32> {
+    pub fn slot_of(&self, fd: Fd) -> Option<Slot> {
         let slot = fd.slot();
         (self.is_current(fd) && self.get(slot).is_some()).then_some(slot)
     }
@@ -201,35 +202,35 @@ impl Table {
     /// Whether `fd` is of its slot's current life. Its connection, if there is one at that slot, is then the one it names.
     #[inline]
     pub fn is_current(&self, fd: Fd) -> bool {
-        self.generations.get(fd.slot() as usize) == Some(&fd.generation())
+        self.generations.get(fd.slot().index()) == Some(&fd.generation())
     }
 
     /// The fd of the connection that has the slot.
-    pub fn fd_of(&self, slot: u32) -> Fd {
-        Fd::new(slot, self.generations.get(slot as usize).copied().unwrap_or(0))
+    pub fn fd_of(&self, slot: Slot) -> Fd {
+        Fd::new(slot, self.generations.get(slot.index()).copied().unwrap_or(0))
     }
 
     /// The connection at a slot.
-    pub fn get(&self, slot: u32) -> Option<&Entry> {
-        self.entries.get(slot as usize).filter(|entry| entry.socket.is_some())
+    pub fn get(&self, slot: Slot) -> Option<&Entry> {
+        self.entries.get(slot.index()).filter(|entry| entry.socket.is_some())
     }
 
     /// The connection at a slot, to change, and the surroundings that it needs for that.
     #[inline]
-    pub fn get_mut(&mut self, slot: u32) -> Option<(&mut Entry, &mut Env)> {
-        let entry = self.entries.get_mut(slot as usize).filter(|entry| entry.socket.is_some())?;
+    pub fn get_mut(&mut self, slot: Slot) -> Option<(&mut Entry, &mut Env)> {
+        let entry = self.entries.get_mut(slot.index()).filter(|entry| entry.socket.is_some())?;
         Some((entry, &mut self.env))
     }
 
     /// All slots in use, lowest first.
-    pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        self.entries.iter().filter(|(_, entry)| entry.socket.is_some()).map(|(slot, _)| slot as u32)
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.entries.iter().filter(|(_, entry)| entry.socket.is_some()).map(|(slot, _)| Slot(slot as u32))
     }
 
     /// Lists a connection as having something to write.
     #[inline]
-    pub fn touch(&mut self, slot: u32) {
-        if let Some(entry) = self.entries.get_mut(slot as usize)
+    pub fn touch(&mut self, slot: Slot) {
+        if let Some(entry) = self.entries.get_mut(slot.index())
             && !entry.is_dirty
         {
             entry.is_dirty = true;
@@ -240,7 +241,7 @@ impl Table {
     /// The same for output that nobody was asked about: control frames. One that does not lie beside what came before it
     /// makes a queue of that; where there is no room for it, it goes out now.
     #[inline]
-    pub fn touch_unasked(&mut self, slot: u32) {
+    pub fn touch_unasked(&mut self, slot: Slot) {
         self.touch(slot);
         if self.env.is_over_total(0) {
             self.write(slot);
@@ -250,9 +251,9 @@ impl Table {
 
     /// Moves the connections that were listed since the last call into a list, and says how many of them are WebSockets: those
     /// come first.
-    pub fn take_dirty(&mut self, into: &mut Vec<u32>) -> usize {
+    pub fn take_dirty(&mut self, into: &mut Vec<Slot>) -> usize {
         for slot in self.dirty.drain(..) {
-            let Some(entry) = self.entries.get_mut(slot as usize) else { continue };
+            let Some(entry) = self.entries.get_mut(slot.index()) else { continue };
             if entry.connection.is_http() {
                 entry.is_dirty = false;
                 self.answering.push(slot);
@@ -275,7 +276,7 @@ impl Table {
         let mut index = 0;
         dirty.retain(|slot| {
             index += 1;
-            let is_http = entries.get(*slot as usize).is_some_and(|entry| entry.connection.is_http());
+            let is_http = entries.get(slot.index()).is_some_and(|entry| entry.connection.is_http());
             let is_kept = index <= from || is_http;
             if !is_kept {
                 unwritten.add_web_socket(*slot);
@@ -285,7 +286,7 @@ impl Table {
     }
 
     /// Sets `TCP_USER_TIMEOUT` of a connection over TCP.
-    pub fn set_user_timeout(&self, slot: u32, timeout: Duration) {
+    pub fn set_user_timeout(&self, slot: Slot, timeout: Duration) {
         if let Some(Entry { socket: Some(socket), connection, .. }) = self.get(slot)
             && connection.peer() != Peer::Unix
             && let Err(error) = socket2::SockRef::from(socket).set_tcp_user_timeout(Some(timeout))
@@ -306,20 +307,20 @@ impl Table {
     }
 
     /// Whether the connection at `slot` was.
-    pub fn has_slow_at(&self, slot: u32) -> bool {
+    pub fn has_slow_at(&self, slot: Slot) -> bool {
         self.slow.iter().any(|(slow, _)| *slow == slot)
     }
 
     /// Readers found too slow since the last call, and how their connection ended.
-    pub fn pop_slow(&mut self) -> Option<(u32, Event<'static>)> {
+    pub fn pop_slow(&mut self) -> Option<(Slot, Event<'static>)> {
         self.slow.pop()
     }
 
     /// Queues a frame for the connection at `slot`. Where its queue is full, the socket is tried before the reader is
     /// called slow and the policy applied.
     #[inline]
-    pub fn push(&mut self, slot: u32, outbound: &mut Outbound<'_>) -> Outcome {
-        let Some(entry) = self.entries.get_mut(slot as usize).filter(|entry| entry.socket.is_some()) else {
+    pub fn push(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
+        let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.socket.is_some()) else {
             return Outcome::Gone;
         };
         match entry.connection.send(outbound, &mut self.env) {
@@ -355,7 +356,7 @@ impl Table {
 
     /// Ends a connection whose reader is too slow. What it held is free at once: others may need the room.
     #[cold]
-    pub(super) fn close_slow(&mut self, slot: u32, kept_max: usize) {
+    pub(super) fn close_slow(&mut self, slot: Slot, kept_max: usize) {
         let Some((entry, env)) = self.get_mut(slot) else { return };
         let event = entry.connection.close_slow(kept_max, env);
         self.slow.extend(event.map(|event| (slot, event)));
@@ -363,7 +364,7 @@ impl Table {
     }
 
     /// Queues a piece of a response. A client that does not read is let go, so that it sees that the response is not whole.
-    pub fn push_piece(&mut self, slot: u32, piece: &[u8]) -> Outcome {
+    pub fn push_piece(&mut self, slot: Slot, piece: &[u8]) -> Outcome {
         for may_retry in [true, false] {
             let Some((entry, env)) = self.get_mut(slot) else { return Outcome::Gone };
             match entry.connection.write_response(piece, env) {
@@ -378,7 +379,7 @@ impl Table {
     }
 
     /// Sees to it that HTTP keeps its bound. Where a response is over it, it goes out now, or never. `false`: never.
-    pub fn relieve_http(&mut self, slot: u32) -> bool {
+    pub fn relieve_http(&mut self, slot: Slot) -> bool {
         let is_over = |table: &Table| table.env.queued.http > table.env.limits.queue_total_bytes_max;
         if is_over(self) {
             self.write(slot);
@@ -387,7 +388,7 @@ impl Table {
     }
 
     /// Ends an HTTP connection in the middle of its response.
-    pub fn drop_response(&mut self, slot: u32) {
+    pub fn drop_response(&mut self, slot: Slot) {
         if let Some((entry, env)) = self.get_mut(slot) {
             // It was never open: nobody is to be told.
             let _ = entry.connection.abort(env);
@@ -397,7 +398,7 @@ impl Table {
     }
 
     /// Writes what the connection has, and says what is to become of it.
-    pub fn flush(&mut self, slot: u32) -> Flushed {
+    pub fn flush(&mut self, slot: Slot) -> Flushed {
         let Some((entry, _)) = self.get_mut(slot) else { return Flushed::Stays { may_resume: false } };
         entry.is_dirty = false;
         let wanted_read = entry.connection.wants_read();
@@ -426,9 +427,9 @@ impl Table {
     }
 
     /// Writes until the queue is empty, the socket full, or the turn's share used up. `false`: the socket broke.
-    pub(super) fn offer(&mut self, slot: u32) -> bool {
+    pub(super) fn offer(&mut self, slot: Slot) -> bool {
         for _ in 0..WRITES_PER_TURN_MAX {
-            let Some(entry) = self.entries.get_mut(slot as usize) else { return true };
+            let Some(entry) = self.entries.get_mut(slot.index()) else { return true };
             let Some(socket) = &entry.socket else { return true };
             if !entry.connection.can_write() {
                 return true;
@@ -456,7 +457,7 @@ impl Table {
     }
 
     /// Writes to a socket that was full, in case it has room by now and no event has told of it.
-    pub fn retry_write(&mut self, slot: u32) {
+    pub fn retry_write(&mut self, slot: Slot) {
         if let Some((entry, _)) = self.get_mut(slot)
             && entry.connection.handle_writable()
         {
@@ -466,14 +467,14 @@ impl Table {
     }
 
     /// Writes what the socket takes, and then does something to the connection.
-    pub fn write_and<T>(&mut self, slot: u32, step: impl FnOnce(&mut Connection, &mut Env) -> T) -> Option<T> {
+    pub fn write_and<T>(&mut self, slot: Slot, step: impl FnOnce(&mut Connection, &mut Env) -> T) -> Option<T> {
         self.write(slot);
         let (entry, env) = self.get_mut(slot)?;
         Some(step(&mut entry.connection, env))
     }
 
     /// Reads once into `buf`, as [`Socket::read`] does.
-    pub fn read(&self, slot: u32, buf: &mut [u8]) -> std::io::Result<Option<usize>> {
+    pub fn read(&self, slot: Slot, buf: &mut [u8]) -> std::io::Result<Option<usize>> {
         match self.get(slot).and_then(|entry| entry.socket.as_ref()) {
             Some(socket) => socket.read(buf),
             None => Ok(None),
@@ -483,7 +484,7 @@ impl Table {
     /// The end of a slot's connection as its own doing: a step of its state machine that may say so.
     pub fn step(
         &mut self,
-        slot: u32,
+        slot: Slot,
         step: impl FnOnce(&mut Connection, &mut Env) -> Option<Event<'static>>,
     ) -> Option<Event<'static>> {
         let (entry, env) = self.get_mut(slot)?;

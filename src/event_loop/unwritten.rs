@@ -5,6 +5,7 @@
 //! are written to in the order in which they were added. An answer to an HTTP request tells what was queued before it, so it
 //! is written after that: a client that has read it can count on it, even if the process is killed.
 
+use crate::fd::Slot;
 use std::collections::VecDeque;
 
 /// Connections that are few: they are written to at once, before those that are here.
@@ -13,9 +14,9 @@ pub const FEW_MAX: usize = 64;
 /// WebSockets and HTTP connections in the order in which they are written to.
 #[derive(Debug, Default)]
 pub struct Unwritten {
-    web_sockets: VecDeque<u32>,
+    web_sockets: VecDeque<Slot>,
     /// HTTP connections, each with the count of WebSockets that come before it.
-    answers: VecDeque<(u64, u32)>,
+    answers: VecDeque<(u64, Slot)>,
     /// WebSockets that were ever added, and those that were ever taken. `taken <= added`.
     added: u64,
     taken: u64,
@@ -28,19 +29,19 @@ impl Unwritten {
     }
 
     /// The WebSockets, in order.
-    pub fn web_sockets(&self) -> impl Iterator<Item = u32> + '_ {
+    pub fn web_sockets(&self) -> impl Iterator<Item = Slot> + '_ {
         self.web_sockets.iter().copied()
     }
 
     /// Adds a WebSocket behind those that there are.
-    pub fn add_web_socket(&mut self, slot: u32) {
+    pub fn add_web_socket(&mut self, slot: Slot) {
         self.web_sockets.push_back(slot);
         self.added += 1;
     }
 
     /// Adds an HTTP connection, to be written to after all WebSockets that are here. If it is here already, it waits for
     /// those that came since, too.
-    pub fn add_answer(&mut self, slot: u32) {
+    pub fn add_answer(&mut self, slot: Slot) {
         if !self.web_sockets.is_empty() {
             self.answers.retain(|(_, answer)| *answer != slot);
         }
@@ -48,7 +49,7 @@ impl Unwritten {
     }
 
     /// Takes the next connection: an HTTP connection, once all that come before it were taken, else a WebSocket.
-    pub fn take(&mut self) -> Option<u32> {
+    pub fn take(&mut self) -> Option<Slot> {
         if self.answers.front().is_some_and(|(due, _)| *due <= self.taken) {
             return self.answers.pop_front().map(|(_, slot)| slot);
         }
@@ -62,7 +63,7 @@ impl Unwritten {
 mod tests {
     use super::*;
 
-    fn taken(unwritten: &mut Unwritten, count: usize) -> Vec<u32> {
+    fn taken(unwritten: &mut Unwritten, count: usize) -> Vec<Slot> {
         std::iter::from_fn(|| unwritten.take()).take(count).collect()
     }
 
@@ -70,28 +71,28 @@ mod tests {
     fn an_answer_comes_after_all_that_came_before_it_and_not_later() {
         let mut unwritten = Unwritten::default();
         assert_eq!(unwritten.take(), None);
-        [1, 2, 3].into_iter().for_each(|slot| unwritten.add_web_socket(slot));
-        unwritten.add_answer(9);
-        assert_eq!(taken(&mut unwritten, 2), [1, 2]);
-        [4, 5].into_iter().for_each(|slot| unwritten.add_web_socket(slot));
-        unwritten.add_answer(8);
-        assert_eq!(taken(&mut unwritten, 3), [3, 9, 4]);
+        [1, 2, 3].map(Slot).into_iter().for_each(|slot| unwritten.add_web_socket(slot));
+        unwritten.add_answer(Slot(9));
+        assert_eq!(taken(&mut unwritten, 2), [1, 2].map(Slot));
+        [4, 5].map(Slot).into_iter().for_each(|slot| unwritten.add_web_socket(slot));
+        unwritten.add_answer(Slot(8));
+        assert_eq!(taken(&mut unwritten, 3), [3, 9, 4].map(Slot));
         assert!(!unwritten.is_empty());
-        assert_eq!(taken(&mut unwritten, 9), [5, 8]);
+        assert_eq!(taken(&mut unwritten, 9), [5, 8].map(Slot));
         assert!(unwritten.is_empty());
-        unwritten.add_answer(7);
-        assert_eq!(taken(&mut unwritten, 9), [7]);
+        unwritten.add_answer(Slot(7));
+        assert_eq!(taken(&mut unwritten, 9), [7].map(Slot));
     }
 
     #[test]
     fn an_answer_that_is_added_again_waits_for_all_that_came_before_the_last_time() {
         let mut unwritten = Unwritten::default();
-        [1, 2].into_iter().for_each(|slot| unwritten.add_web_socket(slot));
-        unwritten.add_answer(9);
-        unwritten.add_answer(8);
-        assert_eq!(taken(&mut unwritten, 1), [1]);
-        [3].into_iter().for_each(|slot| unwritten.add_web_socket(slot));
-        unwritten.add_answer(9);
-        assert_eq!(taken(&mut unwritten, 9), [2, 8, 3, 9]);
+        [1, 2].map(Slot).into_iter().for_each(|slot| unwritten.add_web_socket(slot));
+        unwritten.add_answer(Slot(9));
+        unwritten.add_answer(Slot(8));
+        assert_eq!(taken(&mut unwritten, 1), [1].map(Slot));
+        [3].map(Slot).into_iter().for_each(|slot| unwritten.add_web_socket(slot));
+        unwritten.add_answer(Slot(9));
+        assert_eq!(taken(&mut unwritten, 9), [2, 8, 3, 9].map(Slot));
     }
 }

@@ -5,17 +5,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, Departed, NAME_BYTES_MAX, Registry, SecondLogin};
+use crate::fd::Slot;
 
 /// The slots of all operations.
 ///
 /// They are few, so that operations often hit the same slot. They have gaps: the slots in between are never used.
-const SLOTS: [u32; 6] = [0, 1, 2, 5, 8, 300];
+const SLOTS: [Slot; 6] = [Slot(0), Slot(1), Slot(2), Slot(5), Slot(8), Slot(300)];
 
 /// The model: two lists of (slot, name), the newest last.
 #[derive(Default)]
 struct NaiveRegistry {
-    bound: Vec<(u32, String)>,
-    joined: Vec<(u32, String)>,
+    bound: Vec<(Slot, String)>,
+    joined: Vec<(Slot, String)>,
 }
 
 /// The number of operations between two full comparisons.
@@ -45,7 +46,7 @@ pub fn fuzz_registry(data: &[u8]) {
     compare(&registry, &naive, &names);
 }
 
-fn step(registry: &mut Registry, naive: &mut NaiveRegistry, operation: u8, slot: u32, name: &str) {
+fn step(registry: &mut Registry, naive: &mut NaiveRegistry, operation: u8, slot: Slot, name: &str) {
     match operation % 8 {
         0 => both_bind(registry, naive, slot, name, SecondLogin::Multi),
         1 => both_bind(registry, naive, slot, name, SecondLogin::KickOld),
@@ -58,8 +59,8 @@ fn step(registry: &mut Registry, naive: &mut NaiveRegistry, operation: u8, slot:
     }
 }
 
-fn both_bind(registry: &mut Registry, naive: &mut NaiveRegistry, slot: u32, uid: &str, policy: SecondLogin) {
-    let (mut kicked, mut naive_kicked) = (vec![77], vec![77]); // earlier elements must stay
+fn both_bind(registry: &mut Registry, naive: &mut NaiveRegistry, slot: Slot, uid: &str, policy: SecondLogin) {
+    let (mut kicked, mut naive_kicked) = (vec![Slot(77)], vec![Slot(77)]); // earlier elements must stay
     let change = registry.bind(slot, uid, policy, &mut kicked);
     assert_eq!(change, naive.bind(slot, uid, policy, &mut naive_kicked), "bind {slot} {uid} {policy:?}");
     assert_eq!(kicked, naive_kicked, "kicked by bind {slot} {uid} {policy:?}");
@@ -77,7 +78,7 @@ fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
         assert_eq!(registry.count_of(name), naive.slots_of(name).count(), "count of {name}");
         let members = naive.members(name);
         assert_eq!(registry.members(name).len(), members.len(), "members of {name}");
-        assert_eq!(registry.members(name).collect::<BTreeSet<u32>>(), members, "members of {name}");
+        assert_eq!(registry.members(name).collect::<BTreeSet<Slot>>(), members, "members of {name}");
         for slot in SLOTS {
             assert_eq!(registry.is_member(slot, name), members.contains(&slot), "member {slot} of {name}");
         }
@@ -91,7 +92,7 @@ fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
 }
 
 /// Returns the number of pairs with each name.
-fn counted(pairs: &[(u32, String)]) -> BTreeMap<&str, usize> {
+fn counted(pairs: &[(Slot, String)]) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
     for (_, name) in pairs {
         *counts.entry(name.as_str()).or_default() += 1;
@@ -100,7 +101,7 @@ fn counted(pairs: &[(u32, String)]) -> BTreeMap<&str, usize> {
 }
 
 impl NaiveRegistry {
-    fn bind(&mut self, slot: u32, uid: &str, policy: SecondLogin, kicked: &mut Vec<u32>) -> Change {
+    fn bind(&mut self, slot: Slot, uid: &str, policy: SecondLogin, kicked: &mut Vec<Slot>) -> Change {
         if !(1..=128).contains(&uid.len()) {
             return Change::BadName;
         }
@@ -118,19 +119,19 @@ impl NaiveRegistry {
         Change::Done
     }
 
-    fn unbind(&mut self, slot: u32) -> Change {
+    fn unbind(&mut self, slot: Slot) -> Change {
         remove_pairs(&mut self.bound, |pair| pair.0 == slot)
     }
 
-    fn uid_of(&self, slot: u32) -> Option<&str> {
+    fn uid_of(&self, slot: Slot) -> Option<&str> {
         self.bound.iter().find(|pair| pair.0 == slot).map(|pair| pair.1.as_str())
     }
 
-    fn slots_of(&self, uid: &str) -> impl Iterator<Item = u32> {
+    fn slots_of(&self, uid: &str) -> impl Iterator<Item = Slot> {
         self.bound.iter().rev().filter(move |pair| pair.1 == uid).map(|pair| pair.0)
     }
 
-    fn join(&mut self, slot: u32, group: &str) -> Change {
+    fn join(&mut self, slot: Slot, group: &str) -> Change {
         if !(1..=128).contains(&group.len()) {
             return Change::BadName;
         }
@@ -141,18 +142,18 @@ impl NaiveRegistry {
         Change::Done
     }
 
-    fn leave(&mut self, slot: u32, group: &str) -> Change {
+    fn leave(&mut self, slot: Slot, group: &str) -> Change {
         if !(1..=128).contains(&group.len()) {
             return Change::BadName;
         }
         remove_pairs(&mut self.joined, |pair| pair.0 == slot && pair.1 == group)
     }
 
-    fn members(&self, group: &str) -> BTreeSet<u32> {
+    fn members(&self, group: &str) -> BTreeSet<Slot> {
         self.joined.iter().filter(|pair| pair.1 == group).map(|pair| pair.0).collect()
     }
 
-    fn groups_of(&self, slot: u32) -> impl Iterator<Item = &str> {
+    fn groups_of(&self, slot: Slot) -> impl Iterator<Item = &str> {
         self.joined.iter().rev().filter(move |pair| pair.0 == slot).map(|pair| pair.1.as_str())
     }
 
@@ -162,7 +163,7 @@ impl NaiveRegistry {
         members
     }
 
-    fn remove(&mut self, slot: u32) -> Departed {
+    fn remove(&mut self, slot: Slot) -> Departed {
         let departed =
             Departed { uid: self.uid_of(slot).map(Into::into), groups: self.groups_of(slot).map(Into::into).collect() };
         self.bound.retain(|pair| pair.0 != slot);
@@ -174,7 +175,7 @@ impl NaiveRegistry {
 /// Removes all matching pairs.
 ///
 /// Returns `Done` if there were any, else `Already`.
-fn remove_pairs(pairs: &mut Vec<(u32, String)>, matches: impl Fn(&(u32, String)) -> bool) -> Change {
+fn remove_pairs(pairs: &mut Vec<(Slot, String)>, matches: impl Fn(&(Slot, String)) -> bool) -> Change {
     let before = pairs.len();
     pairs.retain(|pair| !matches(pair));
     if pairs.len() < before { Change::Done } else { Change::Already }

@@ -1,6 +1,7 @@
 //! A naive model of the wheel. One interpreter runs both for proptest and the fuzzer.
 
 use super::{Owner, Wheel};
+use crate::fd::Slot;
 use crate::tick::Tick;
 
 /// The model: a list of deadlines, searched from end to end.
@@ -138,7 +139,7 @@ const OWNERS: u8 = 16;
 
 fn owner_of(byte: u8) -> Owner {
     let index = u32::from(byte % OWNERS / 2) * 5;
-    if byte & 1 == 0 { Owner::Connection(index) } else { Owner::Timer(index) }
+    if byte & 1 == 0 { Owner::Connection(Slot(index)) } else { Owner::Timer(index) }
 }
 
 fn owner(bytes: &mut impl Iterator<Item = u8>) -> Owner {

@@ -4,6 +4,7 @@
 //! first node, so both ends are reachable, concatenation is O(1), and a node that is not the first is removed through
 //! its neighbours alone, whichever list it is in.
 
+use crate::fd::Slot;
 use std::ops::{Index, IndexMut};
 
 use super::{OWNER_INDEX_MAX, Owner};
@@ -64,7 +65,7 @@ impl Link {
 
     pub(super) fn to(owner: Owner) -> Link {
         let (arena, index) = match owner {
-            Owner::Connection(index) => (0, index),
+            Owner::Connection(Slot(index)) => (0, index),
             Owner::Timer(index) => (Link::TIMER, index),
         };
         assert!(index <= OWNER_INDEX_MAX, "{owner:?} exceeds OWNER_INDEX_MAX");
@@ -75,7 +76,7 @@ impl Link {
         let index = self.0 & !Link::TIMER;
         match self {
             Link::NONE => None,
-            _ if index == self.0 => Some(Owner::Connection(index)),
+            _ if index == self.0 => Some(Owner::Connection(Slot(index))),
             _ => Some(Owner::Timer(index)),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fdpush::sim::{Event, Owner, Sent};
-use fdpush::{Cause, Change, CloseCode, Fd, Heartbeat};
+use fdpush::{Cause, Change, CloseCode, Fd, Heartbeat, Slot};
 
 use crate::coverage::hit;
 use crate::lane::Due;
@@ -33,14 +33,14 @@ impl Server {
         let is_meant = |fd: &Fd| self.oracle.is_open(*fd) && !except.contains(fd);
         let intended: Vec<Fd> = intended.into_iter().filter(is_meant).collect();
 
-        let found: Vec<u32> = match target {
+        let found: Vec<Slot> = match target {
             Target::One(fd) => self.slots.slot_of(*fd).into_iter().collect(),
             Target::Uids(uids) => uids.iter().flat_map(|uid| self.registry.slots_of(uid)).collect(),
             Target::Groups(groups) => groups.iter().flat_map(|group| self.registry.members(group)).collect(),
-            Target::All => (0..self.slots.end()).collect(),
+            Target::All => (0..self.slots.end()).map(Slot).collect(),
         };
-        let mut seen: BTreeSet<u32> = except.iter().filter_map(|fd| self.slots.slot_of(*fd)).collect();
-        let slots: Vec<u32> = found.into_iter().filter(|slot| seen.insert(*slot)).collect();
+        let mut seen: BTreeSet<Slot> = except.iter().filter_map(|fd| self.slots.slot_of(*fd)).collect();
+        let slots: Vec<Slot> = found.into_iter().filter(|slot| seen.insert(*slot)).collect();
         hit(match (target, intended.len()) {
             (Target::One(_), 0) => "asked: push to a stale fd",
             (Target::One(_), _) => "asked: push to an fd",
@@ -61,7 +61,7 @@ impl Server {
     }
 
     /// Starts the close handshake. `false`: it was not open.
-    pub fn close_slot(&mut self, slot: u32, code: CloseCode, reason: &str, cause: Cause) -> bool {
+    pub fn close_slot(&mut self, slot: Slot, code: CloseCode, reason: &str, cause: Cause) -> bool {
         let Some(entry) = self.slots.get_mut(slot) else { return false };
         let event = entry.connection.close(code, reason, cause, &mut self.env);
         self.judge_close(slot, &event, code, reason, cause);
@@ -71,7 +71,7 @@ impl Server {
     }
 
     /// What a close of the server's must come to: an end with that cause where it was open, else nothing.
-    pub fn judge_close(&mut self, slot: u32, event: &Option<Event<'_>>, code: CloseCode, reason: &str, cause: Cause) {
+    pub fn judge_close(&mut self, slot: Slot, event: &Option<Event<'_>>, code: CloseCode, reason: &str, cause: Cause) {
         let now = self.env.now;
         self.observe(slot);
         let (life, ledger) = self.oracle.account(self.slots.fd_of(slot));
@@ -203,7 +203,7 @@ impl Server {
     /// Goes down.
     pub fn drain(&mut self) {
         self.is_draining = true;
-        for slot in 0..self.slots.end() {
+        for slot in (0..self.slots.end()).map(Slot) {
             if self.close_slot(slot, CloseCode::GOING_AWAY, "the server is going down", Cause::Drained) {
                 continue;
             }
@@ -219,7 +219,7 @@ impl Server {
     }
 
     /// The slot of an open connection.
-    pub fn open_slot(&self, fd: Fd) -> Option<u32> {
+    pub fn open_slot(&self, fd: Fd) -> Option<Slot> {
         let slot =
             self.slots.slot_of(fd).filter(|slot| self.slots.get(*slot).is_some_and(|entry| entry.connection.is_open()));
         assert_eq!(slot.is_some(), self.oracle.is_open(fd), "{fd} is open");

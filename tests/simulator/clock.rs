@@ -1,5 +1,6 @@
 //! The wheel with a naive twin at its side: a sorted set of deadlines.
 
+use fdpush::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fdpush::sim::{Owner, Tick, Wheel};
@@ -22,7 +23,7 @@ type Key = (bool, u32);
 
 fn key(owner: Owner) -> Key {
     match owner {
-        Owner::Connection(slot) => (false, slot),
+        Owner::Connection(Slot(slot)) => (false, slot),
         Owner::Timer(index) => (true, index),
     }
 }
@@ -99,7 +100,7 @@ impl Clock {
         self.wheel.check_invariants();
         assert_eq!(self.wheel.len(), self.armed.len(), "deadlines in the wheel");
         for (&(is_timer, index), &at) in &self.armed {
-            let owner = if is_timer { Owner::Timer(index) } else { Owner::Connection(index) };
+            let owner = if is_timer { Owner::Timer(index) } else { Owner::Connection(Slot(index)) };
             assert_eq!(self.wheel.deadline(owner), Some(at), "deadline of {owner:?}");
         }
     }

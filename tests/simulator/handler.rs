@@ -3,7 +3,7 @@
 use std::mem;
 
 use fdpush::sim::{Event, Owner, Tick};
-use fdpush::{BodyMode, CloseCode, Fd, Heartbeat, Request, Response, SecondLogin, Upgrade};
+use fdpush::{BodyMode, CloseCode, Fd, Heartbeat, Request, Response, SecondLogin, Slot, Upgrade};
 
 use crate::asks::Target;
 use crate::coverage::hit;
@@ -29,7 +29,7 @@ impl Server {
     // What handlers hear of.
 
     /// An event: it has to be what its client said.
-    pub fn handle_event(&mut self, slot: u32, fd: Fd, event: Event<'_>) {
+    pub fn handle_event(&mut self, slot: Slot, fd: Fd, event: Event<'_>) {
         let said = match event {
             Event::Request { request, .. } => return self.answer_request(slot, fd, &request),
             Event::Head(request) => return self.take_in(slot, request),
@@ -133,13 +133,13 @@ impl Server {
 
     // HTTP.
 
-    fn take_in(&mut self, slot: u32, request: Box<Request>) {
+    fn take_in(&mut self, slot: Slot, request: Box<Request>) {
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.connection.take_in(request, BodyMode::Collect, &mut self.env);
         }
     }
 
-    fn answer_request(&mut self, slot: u32, fd: Fd, request: &Request) {
+    fn answer_request(&mut self, slot: Slot, fd: Fd, request: &Request) {
         hit("heard: request");
         let bytes = request.query("bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         let response = match request.path().as_ref() {
@@ -149,7 +149,7 @@ impl Server {
         self.respond(slot, fd, response);
     }
 
-    fn respond(&mut self, slot: u32, fd: Fd, response: Response) {
+    fn respond(&mut self, slot: Slot, fd: Fd, response: Response) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         entry.connection.respond(response, &mut self.env);
         let (queued, is_readable) = (entry.connection.queued_bytes(), entry.is_readable);
@@ -162,7 +162,7 @@ impl Server {
         self.arm(slot);
     }
 
-    fn answer_upgrade(&mut self, slot: u32, fd: Fd, request: Box<Request>) {
+    fn answer_upgrade(&mut self, slot: Slot, fd: Fd, request: Box<Request>) {
         let verdict = if self.rng.one_in(12) { Deferred::Refuse } else { Deferred::Accept };
         if self.rng.one_in(6) {
             hit("upgrade: later");
@@ -183,7 +183,7 @@ impl Server {
         }
     }
 
-    fn finish_upgrade(&mut self, slot: u32, fd: Fd, verdict: Deferred, request: &Request) {
+    fn finish_upgrade(&mut self, slot: Slot, fd: Fd, verdict: Deferred, request: &Request) {
         if verdict == Deferred::Refuse {
             hit("upgrade: refused");
             return self.respond(slot, fd, Response::text(403, "not you\n"));
@@ -301,7 +301,7 @@ impl Server {
             let stale = self.remembered.get(self.rng.below(self.remembered.len())).copied();
             return stale.unwrap_or(Fd::from_u64(1).expect("the first fd"));
         }
-        let slot = self.rng.below(self.slots.end() as usize) as u32;
+        let slot = Slot(self.rng.below(self.slots.end() as usize) as u32);
         self.slots.fd_of(slot)
     }
 

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::mem;
 
 use fdpush::sim::{Event, Next, Opcode, Outbound, Sent, outbound};
-use fdpush::{Cause, CloseCode, Fd, Frame, Outcome, SlowReader};
+use fdpush::{Cause, CloseCode, Fd, Frame, Outcome, Slot, SlowReader};
 
 use crate::coverage::hit;
 use crate::lane::Posted;
@@ -30,7 +30,7 @@ pub struct Manner {
 impl Server {
     /// Queues one push for each of these slots. Whoever has one of them must be of the `intended`, and each of those
     /// must be reached.
-    pub fn push_to_slots(&mut self, slots: &[u32], intended: Vec<Fd>, manner: &Manner) {
+    pub fn push_to_slots(&mut self, slots: &[Slot], intended: Vec<Fd>, manner: &Manner) {
         let id = self.oracle.post(intended.clone(), manner.payload_bytes, manner.is_text);
         let payload = payload_of(id, manner.payload_bytes);
         let text = String::from_utf8_lossy(&payload);
@@ -57,7 +57,7 @@ impl Server {
         assert_eq!(reached, intended, "push {id} reached these, and was meant for those");
     }
 
-    fn push(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
+    fn push(&mut self, slot: Slot, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
         match self.send(slot, message, posted) {
             Sent::Queued => {
                 self.touch(slot);
@@ -73,7 +73,7 @@ impl Server {
         }
     }
 
-    fn push_to_full(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
+    fn push_to_full(&mut self, slot: Slot, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
         if !self.write(slot) {
             hit("push: broken while writing");
             self.touch(slot);
@@ -109,7 +109,7 @@ impl Server {
     }
 
     /// Asks the connection, having foretold its answer.
-    fn send(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> Sent {
+    fn send(&mut self, slot: Slot, message: &mut Outbound<'_>, posted: &Posted) -> Sent {
         let fd = self.slots.fd_of(slot);
         let Some(entry) = self.slots.get_mut(slot) else { return Sent::NotOpen };
         let (life, ledger) = self.oracle.account(fd);
@@ -133,7 +133,7 @@ impl Server {
         sent
     }
 
-    fn conflate(&mut self, slot: u32, message: &mut Outbound<'_>, posted: &Posted) -> bool {
+    fn conflate(&mut self, slot: Slot, message: &mut Outbound<'_>, posted: &Posted) -> bool {
         let fd = self.slots.fd_of(slot);
         let Some(entry) = self.slots.get_mut(slot) else { return false };
         let is_conflated = entry.connection.conflate(message, &mut self.env);
@@ -145,7 +145,7 @@ impl Server {
     }
 
     /// A reader is too slow: it is closed, or dropped if there is no room for its close frame either.
-    pub fn close_slow(&mut self, slot: u32, kept_max: usize) {
+    pub fn close_slow(&mut self, slot: Slot, kept_max: usize) {
         let fd = self.slots.fd_of(slot);
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let event = entry.connection.close_slow(kept_max, &mut self.env);
@@ -209,7 +209,7 @@ impl Server {
     }
 
     /// The socket broke while it was written to.
-    fn break_off(&mut self, slot: u32) {
+    fn break_off(&mut self, slot: Slot) {
         hit("network: broken while writing");
         let Some(entry) = self.slots.get_mut(slot) else { return };
         entry.connection.release(&mut self.env);
@@ -225,14 +225,14 @@ impl Server {
     }
 
     /// Writes, and has the largest holders pay for what is left. `false`: the socket broke.
-    pub fn write(&mut self, slot: u32) -> bool {
+    pub fn write(&mut self, slot: Slot) -> bool {
         let is_whole = self.offer(slot);
         self.relieve(None);
         is_whole
     }
 
     /// Writes until the queue is empty, the socket full, or the turn's share used up. `false`: the socket broke.
-    pub fn offer(&mut self, slot: u32) -> bool {
+    pub fn offer(&mut self, slot: Slot) -> bool {
         let fd = self.slots.fd_of(slot);
         for _ in 0..WRITES_PER_TURN_MAX {
             let Some(entry) = self.slots.get_mut(slot) else { return true };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fdpush::sim::{Departed, Registry};
-use fdpush::{Change, Fd, SecondLogin};
+use fdpush::{Change, Fd, SecondLogin, Slot};
 
 /// Users and groups.
 #[derive(Debug, Default)]
@@ -102,7 +102,7 @@ impl People {
     }
 
     /// Compares all there is. `fd_of` names who has a slot.
-    pub fn check(&self, registry: &Registry, fd_of: impl Fn(u32) -> Fd) {
+    pub fn check(&self, registry: &Registry, fd_of: impl Fn(Slot) -> Fd) {
         registry.check_invariants();
         let memberships = self.memberships.values().map(Vec::len).sum::<usize>();
         let counts = (registry.user_count(), registry.group_count(), registry.membership_count());

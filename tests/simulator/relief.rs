@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fdpush::sim::{Demand, Holder, QUEUE_BYTES, Relief};
-use fdpush::{Outcome, SlowReader};
+use fdpush::{Outcome, Slot, SlowReader};
 
 use crate::coverage::hit;
 use crate::server::Server;
@@ -14,7 +14,7 @@ const CLOSE_FRAME_BYTES: usize = 2 + 125;
 impl Server {
     /// A message is in a queue, or fresh: where there is no room for it, it goes out now, and the largest holders pay for
     /// what is left.
-    pub fn make_room(&mut self, slot: u32) -> Outcome {
+    pub fn make_room(&mut self, slot: Slot) -> Outcome {
         let fd = self.slots.fd_of(slot);
         let fresh = self.oracle.lives[&fd].lane.fresh_bytes();
         if self.oracle.ledger.total + fresh <= self.env.limits.queue_total_bytes_max {
@@ -28,7 +28,7 @@ impl Server {
     }
 
     /// Has the largest holders pay, and judges who does. Whether the connection at `watched` dropped messages.
-    pub fn relieve(&mut self, watched: Option<u32>) -> bool {
+    pub fn relieve(&mut self, watched: Option<Slot>) -> bool {
         let max = self.env.limits.queue_total_bytes_max;
         if self.oracle.ledger.total <= max {
             return false;
@@ -71,7 +71,7 @@ impl Server {
     }
 
     /// A holder that pays has more than the floor, and more than anyone of those who have not paid shares with no other.
-    fn judge_payer(&self, holder: Holder, floor: usize, paid: &BTreeSet<u32>) {
+    fn judge_payer(&self, holder: Holder, floor: usize, paid: &BTreeSet<Slot>) {
         assert!(holder.charge > floor, "{holder:?} pays, and the floor is {floor}");
         for (slot, _) in self.slots.iter().filter(|(slot, _)| !paid.contains(slot)) {
             let own = self.oracle.lives[&self.slots.fd_of(slot)].lane.own_charge();
@@ -79,7 +79,7 @@ impl Server {
         }
     }
 
-    fn drop_newest(&mut self, slot: u32, charge_max: usize) -> usize {
+    fn drop_newest(&mut self, slot: Slot, charge_max: usize) -> usize {
         assert_ne!(self.env.limits.slow_reader, SlowReader::Close);
         let Some(entry) = self.slots.get_mut(slot) else { return 0 };
         let dropped = entry.connection.drop_newest(charge_max, &mut self.env);
@@ -99,7 +99,7 @@ impl Server {
     }
 
     /// Asserts the charge of a connection.
-    fn charge(&self, slot: u32) -> usize {
+    fn charge(&self, slot: Slot) -> usize {
         let fd = self.slots.fd_of(slot);
         let charge = self.slots.get(slot).map_or(0, |entry| entry.connection.charge());
         assert_eq!(charge, self.oracle.lives[&fd].lane.charge(&self.oracle.ledger), "{fd}: what it is charged");

@@ -9,7 +9,7 @@ use std::mem;
 use std::rc::Rc;
 
 use fdpush::sim::{Departed, Env, Event, Owner, Queued, Registry, Tick};
-use fdpush::{Fd, SecondLogin, State};
+use fdpush::{Fd, SecondLogin, Slot, State};
 
 use crate::clock::Clock;
 use crate::coverage::hit;
@@ -33,11 +33,11 @@ pub struct Server {
     pub rng: Rng,
     /// When the turn before was.
     pub before: Tick,
-    pub dirty: Vec<u32>,
-    pub ready: Vec<u32>,
-    pub over: Vec<u32>,
+    pub dirty: Vec<Slot>,
+    pub ready: Vec<Slot>,
+    pub over: Vec<Slot>,
     /// Whose socket said "full".
-    pub full: Vec<u32>,
+    pub full: Vec<Slot>,
     pub ends: VecDeque<Ending>,
     /// Upgrades that wait for their answer.
     pub deferred: Vec<(Fd, Deferred)>,
@@ -93,7 +93,7 @@ impl Server {
 
     /// One turn, at `now`. Sockets at the slots `signalled` may have something to tell; `arrivals` want to come in, and
     /// are told their fd, or that there is no room.
-    pub fn turn(&mut self, now: Tick, signalled: &[u32], arrivals: &[Rc<RefCell<Wire>>]) -> Vec<Option<Fd>> {
+    pub fn turn(&mut self, now: Tick, signalled: &[Slot], arrivals: &[Rc<RefCell<Wire>>]) -> Vec<Option<Fd>> {
         self.before = mem::replace(&mut self.env.now, now);
         self.run_commands();
         self.handle_signals(signalled);
@@ -123,7 +123,7 @@ impl Server {
 
     // What happened.
 
-    fn handle_signals(&mut self, signalled: &[u32]) {
+    fn handle_signals(&mut self, signalled: &[Slot]) {
         let mut slots = mem::take(&mut self.full);
         slots.extend(signalled);
         for slot in slots {
@@ -137,7 +137,7 @@ impl Server {
         }
     }
 
-    fn handle_socket(&mut self, slot: u32) {
+    fn handle_socket(&mut self, slot: Slot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let signals = entry.wire.borrow_mut().take_signals();
         if entry.wire.borrow().owes_room() && !self.full.contains(&slot) {
@@ -165,7 +165,7 @@ impl Server {
     /// Readiness that is none.
     fn handle_nothing(&mut self) {
         hit("network: spurious readiness");
-        let slot = self.rng.below(self.slots.end() as usize) as u32;
+        let slot = Slot(self.rng.below(self.slots.end() as usize) as u32);
         let Some(entry) = self.slots.get_mut(slot) else { return };
         entry.is_readable = true;
         if entry.connection.handle_writable() {
@@ -198,7 +198,7 @@ impl Server {
         self.buffer = buffer;
     }
 
-    fn read(&mut self, slot: u32, buffer: &mut [u8]) {
+    fn read(&mut self, slot: Slot, buffer: &mut [u8]) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         entry.is_ready = false;
         if entry.connection.state() == State::Http {
@@ -232,7 +232,7 @@ impl Server {
     }
 
     /// Hands bytes to a connection, and what they amount to, to the handler.
-    pub fn feed(&mut self, slot: u32, bytes: &mut [u8]) {
+    pub fn feed(&mut self, slot: Slot, bytes: &mut [u8]) {
         let fd = self.slots.fd_of(slot);
         let mut input = bytes;
         loop {
@@ -265,7 +265,7 @@ impl Server {
     }
 
     /// The client of `slot` is gone.
-    fn handle_end(&mut self, slot: u32, is_reset: bool) {
+    fn handle_end(&mut self, slot: Slot, is_reset: bool) {
         let fd = self.slots.fd_of(slot);
         let Some(entry) = self.slots.get_mut(slot) else { return };
         assert!(is_reset || entry.wire.borrow().is_client_gone(), "{fd}: the end of a stream that has not ended");
@@ -290,7 +290,7 @@ impl Server {
         }
     }
 
-    fn fire_connection(&mut self, slot: u32) {
+    fn fire_connection(&mut self, slot: Slot) {
         let fd = self.slots.fd_of(slot);
         let entry = self.slots.get_mut(slot).unwrap_or_else(|| panic!("a deadline of {fd}, which is gone"));
         let was_http = entry.connection.state() == State::Http;
@@ -351,7 +351,7 @@ impl Server {
     // What follows from it.
 
     /// Takes a connection that stopped being open out of the maps, and lists it for its handler.
-    pub fn record_end(&mut self, slot: u32, event: Option<Event<'_>>) -> bool {
+    pub fn record_end(&mut self, slot: Slot, event: Option<Event<'_>>) -> bool {
         let Some(Event::Closed(closed)) = event else { return false };
         let fd = self.slots.fd_of(slot);
         let departed = self.registry.remove(slot);
@@ -366,7 +366,7 @@ impl Server {
     }
 
     /// Sees to it that a connection's next deadline is in the wheel.
-    pub fn arm(&mut self, slot: u32) {
+    pub fn arm(&mut self, slot: Slot) {
         let Some(entry) = self.slots.get(slot) else { return };
         let at = entry.connection.poll_timeout(&self.env);
         if at < Tick::NEVER {
@@ -375,7 +375,7 @@ impl Server {
     }
 
     /// Lists a connection to be read.
-    pub fn make_ready(&mut self, slot: u32) {
+    pub fn make_ready(&mut self, slot: Slot) {
         if let Some(entry) = self.slots.get_mut(slot)
             && !mem::replace(&mut entry.is_ready, true)
         {
@@ -384,7 +384,7 @@ impl Server {
     }
 
     /// Lists a connection as having something to write.
-    pub fn touch(&mut self, slot: u32) {
+    pub fn touch(&mut self, slot: Slot) {
         if let Some(entry) = self.slots.get_mut(slot)
             && !mem::replace(&mut entry.is_dirty, true)
         {
@@ -393,7 +393,7 @@ impl Server {
     }
 
     /// The same after output that nobody was asked about, which may have made a queue of what came before it.
-    pub fn touch_unasked(&mut self, slot: u32) {
+    pub fn touch_unasked(&mut self, slot: Slot) {
         self.touch(slot);
         if self.oracle.ledger.total > self.env.limits.queue_total_bytes_max {
             hit("no room for control frames");
@@ -402,14 +402,14 @@ impl Server {
     }
 
     /// The life of whoever has a slot.
-    pub fn life_at(&mut self, slot: u32) -> &mut Life {
+    pub fn life_at(&mut self, slot: Slot) -> &mut Life {
         self.oracle.life(self.slots.fd_of(slot))
     }
 
     // What should be.
 
     /// Takes note of where a connection has its output.
-    pub fn observe(&mut self, slot: u32) {
+    pub fn observe(&mut self, slot: Slot) {
         let Some(entry) = self.slots.get(slot) else { return };
         let (queued, fresh) = (entry.connection.queued_bytes(), entry.connection.fresh_bytes());
         let (life, ledger) = self.oracle.account(self.slots.fd_of(slot));
@@ -417,7 +417,7 @@ impl Server {
     }
 
     /// Holds one connection against its twin.
-    pub fn compare(&mut self, slot: u32) {
+    pub fn compare(&mut self, slot: Slot) {
         self.observe(slot);
         let fd = self.slots.fd_of(slot);
         let Some(entry) = self.slots.get(slot) else { return };

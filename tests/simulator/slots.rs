@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use fdpush::Fd;
 use fdpush::sim::{Connection, Env};
+use fdpush::{Fd, Slot};
 
 use crate::wire::Wire;
 
@@ -28,7 +28,7 @@ pub struct Slots {
     entries: Vec<Option<Entry>>,
     generations: Vec<u32>,
     /// Freed slots; the last freed is the first reused.
-    free: Vec<u32>,
+    free: Vec<Slot>,
     slots_max: usize,
     first_generation: u32,
     len: usize,
@@ -58,54 +58,54 @@ impl Slots {
             None if self.entries.len() < self.slots_max => {
                 self.entries.push(None);
                 self.generations.push(self.first_generation);
-                self.entries.len() as u32 - 1
+                Slot(self.entries.len() as u32 - 1)
             }
             None => return None,
         };
         let connection = Connection::new(fdpush::Peer::Unix, env);
         let (is_dirty, is_ready, is_readable, is_hung_up) = Default::default();
-        self.entries[slot as usize] = Some(Entry { connection, wire, is_dirty, is_ready, is_readable, is_hung_up });
+        self.entries[slot.index()] = Some(Entry { connection, wire, is_dirty, is_ready, is_readable, is_hung_up });
         self.len += 1;
         Some(self.fd_of(slot))
     }
 
     /// Frees a slot; one at its last generation is not used again.
-    pub fn remove(&mut self, slot: u32, env: &mut Env) {
-        let mut entry = self.entries[slot as usize].take().expect("a slot is freed once");
+    pub fn remove(&mut self, slot: Slot, env: &mut Env) {
+        let mut entry = self.entries[slot.index()].take().expect("a slot is freed once");
         entry.connection.release(env);
         entry.wire.borrow_mut().drop_server();
         self.len -= 1;
-        if self.generations[slot as usize] < GENERATION_MAX {
-            self.generations[slot as usize] += 1;
+        if self.generations[slot.index()] < GENERATION_MAX {
+            self.generations[slot.index()] += 1;
             self.free.push(slot);
         }
     }
 
     /// Who has a slot, or had it last.
-    pub fn fd_of(&self, slot: u32) -> Fd {
-        let generation = u64::from(self.generations[slot as usize]);
-        Fd::from_u64(generation << 24 | u64::from(slot + 1)).expect("a slot of 24 bits, a generation of 29")
+    pub fn fd_of(&self, slot: Slot) -> Fd {
+        let generation = u64::from(self.generations[slot.index()]);
+        Fd::from_u64(generation << 24 | u64::from(slot.0 + 1)).expect("a slot of 24 bits, a generation of 29")
     }
 
     /// The slot of an fd, if it is still its.
-    pub fn slot_of(&self, fd: Fd) -> Option<u32> {
+    pub fn slot_of(&self, fd: Fd) -> Option<Slot> {
         let slot = fd.slot();
-        let is_its = self.generations.get(slot as usize) == Some(&fd.generation());
+        let is_its = self.generations.get(slot.index()) == Some(&fd.generation());
         (is_its && self.get(slot).is_some()).then_some(slot)
     }
 
     /// The connection at a slot.
-    pub fn get(&self, slot: u32) -> Option<&Entry> {
-        self.entries.get(slot as usize)?.as_ref()
+    pub fn get(&self, slot: Slot) -> Option<&Entry> {
+        self.entries.get(slot.index())?.as_ref()
     }
 
     /// The connection at a slot, to change.
-    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Entry> {
-        self.entries.get_mut(slot as usize)?.as_mut()
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Entry> {
+        self.entries.get_mut(slot.index())?.as_mut()
     }
 
     /// All connections, the lowest slot first.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &Entry)> {
-        self.entries.iter().enumerate().filter_map(|(slot, entry)| Some((slot as u32, entry.as_ref()?)))
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Entry)> {
+        self.entries.iter().enumerate().filter_map(|(slot, entry)| Some((Slot(slot as u32), entry.as_ref()?)))
     }
 }

@@ -1,5 +1,6 @@
 //! One run: a server, a crowd of clients, and time that goes as the seed likes.
 
+use fdpush::Slot;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -83,7 +84,7 @@ impl World {
     }
 
     /// Some clients do something; at the slots that are returned, epoll may have something to tell.
-    fn move_crowd(&mut self) -> Vec<u32> {
+    fn move_crowd(&mut self) -> Vec<Slot> {
         let moves = self.clients.len() / 8 + 2;
         let mut signalled = Vec::new();
         for _ in 0..moves.min(self.clients.len()) {
@@ -93,7 +94,7 @@ impl World {
         signalled
     }
 
-    fn move_one(&mut self, at: usize) -> Option<u32> {
+    fn move_one(&mut self, at: usize) -> Option<Slot> {
         let client = self.clients.get_mut(at)?;
         let fd = client.fd;
         client.act(&mut self.server.oracle);

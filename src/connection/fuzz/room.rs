@@ -3,6 +3,7 @@
 use super::Rig;
 use super::reader::{Due, Reader};
 use crate::connection::{Demand, Holder, QUEUE_BYTES, Relief};
+use crate::fd::Slot;
 use crate::protocol::frame::CONTROL_BYTES_MAX;
 
 impl Rig {
@@ -26,12 +27,12 @@ impl Rig {
             "all is charged to someone"
         );
         let mut relief = Relief::new(holders, &self.env.limits);
-        while let Some(demand) = relief.poll(&self.env, |slot| self.sides[slot as usize].connection.charge()) {
+        while let Some(demand) = relief.poll(&self.env, |slot| self.sides[slot.index()].connection.charge()) {
             let (Demand::Close(holder) | Demand::Drop { holder, .. }) = demand;
             let largest = self.holders().map(|holder| holder.charge).max();
             assert!(holder.charge > relief.floor(), "the floor is taken from nobody");
             assert!(largest.is_some_and(|largest| holder.charge >= largest / 2), "{holder:?} of {largest:?}");
-            let at = holder.slot as usize;
+            let at = holder.slot.index();
             match demand {
                 Demand::Close(_) => self.close_slow(at, relief.floor()),
                 Demand::Drop { charge_max, .. } => {
@@ -49,7 +50,7 @@ impl Rig {
     }
 
     fn holders(&self) -> impl Iterator<Item = Holder> {
-        (0..).zip(&self.sides).map(|(slot, side)| Holder { charge: side.connection.charge(), slot })
+        (0..).map(Slot).zip(&self.sides).map(|(slot, side)| Holder { charge: side.connection.charge(), slot })
     }
 }
 

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
 use crate::connection::{Connection, Env, Event, Queued, State};
-use crate::fd::Fd;
+use crate::fd::{Fd, Slot};
 use crate::limits::{Heartbeat, Limits};
 use crate::peer::Peer;
 use crate::protocol::body_mode::BodyMode;
@@ -94,7 +94,7 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
             assert!(may_come(&env.origins, &request), "a foreign origin: {:?}", head_of(&request));
             let before = outcome.output.len();
             let accept = accept_of(&request, manner);
-            let answer = connection.accept(Fd::new(0, 0), &accept, &request, env);
+            let answer = connection.accept(Fd::new(Slot(0), 0), &accept, &request, env);
             write(connection, env, &mut outcome.output);
             let written = &outcome.output[before..];
             check_lines(written);

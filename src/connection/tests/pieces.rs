@@ -1,6 +1,7 @@
 //! Bodies and responses in pieces.
 
 use super::*;
+use crate::fd::Slot;
 
 const HEAD: &str = "POST /batch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -177,7 +178,7 @@ fn an_upgrade_that_is_answered_in_pieces_is_refused() {
     rig.feed(UPGRADE.as_bytes());
     assert!(rig.begin());
     let Some(Deferred::Upgrade(request)) = rig.connection.take_deferred() else { panic!("no upgrade waits") };
-    let early = rig.connection.accept(Fd::new(0, 0), &Upgrade::accept(), &request, &mut rig.env);
+    let early = rig.connection.accept(Fd::new(Slot(0), 0), &Upgrade::accept(), &request, &mut rig.env);
     assert_eq!(early, Ok(None), "it has its answer");
     assert!(rig.reply(b"no") && rig.end());
     assert!(rig.written().ends_with(b"Connection: close\r\n\r\n2\r\nno\r\n0\r\n\r\n"));

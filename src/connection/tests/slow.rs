@@ -1,6 +1,7 @@
 //! Clients that take their time: what they are forgiven, and what they may cost.
 
 use super::*;
+use crate::fd::Slot;
 
 /// A socket that has said that it is full, with one small message for it.
 fn stalled(limits: Limits) -> Rig {
@@ -95,7 +96,7 @@ fn a_queue_that_was_long_is_not_kept() {
 #[test]
 fn a_slow_link_that_makes_progress_is_not_a_missed_heartbeat() {
     let mut rig = Rig::open(Limits::default());
-    rig.connection.set_heartbeat(Fd::new(0, 0), Some(Heartbeat::default()), &rig.env);
+    rig.connection.set_heartbeat(Fd::new(Slot(0), 0), Some(Heartbeat::default()), &rig.env);
     rig.send(&"x".repeat(1_000_000));
     // A megabyte leaves at 10 kB a second, and the pings lie behind it.
     for second in 1..100 {

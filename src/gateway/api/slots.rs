@@ -9,7 +9,7 @@ pub struct SlotSet(Vec<u64>);
 impl SlotSet {
     /// Adds the slot of an open connection. `false`: it is there already.
     pub fn insert(&mut self, fd: Fd) -> bool {
-        let (word, bit) = (fd.slot() as usize / 64, 1 << (fd.slot() % 64));
+        let (word, bit) = (fd.slot().index() / 64, 1 << (fd.slot().0 % 64));
         if word >= self.0.len() {
             self.0.resize(word + 1, 0);
         }
