@@ -9,11 +9,10 @@ fn main() -> std::io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
     Server::bind(address)?
         .on_start(|ctx| {
-            ctx.every(Duration::from_secs(1));
-        })
-        .on_timer(|ctx, _| {
-            let unix = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-            ctx.broadcast(&format!("Unix time: {unix}"));
+            ctx.every(Duration::from_secs(1), |ctx| {
+                let unix = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+                ctx.broadcast(&format!("Unix time: {unix}"));
+            });
         })
         .on_message(|ctx, fd, message| {
             ctx.broadcast(message.except(&[fd]));

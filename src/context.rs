@@ -1,8 +1,8 @@
-//! What a handler may do.
+//! The methods of [`Context`]: the actions that a handler can take.
 
 use std::time::Duration;
 
-use crate::event_loop::{Core, Info, Proxies, Stats, TimerId};
+use crate::event_loop::{Context, Info, Proxies, Stats, TimerId};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
 use crate::message::{Delivery, Outcome, Push};
@@ -13,20 +13,6 @@ use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 use crate::registry::Change;
 use crate::remote::Remote;
-
-/// The server, as a handler has it while it runs: push, look, bind, close.
-///
-/// An [`Fd`] of a connection that has ended is `Gone` to every method, from the moment it ended and whoever has its slot
-/// now. Nothing here calls a handler; what a call causes, an `on_close` for instance, comes after the handler returned.
-///
-/// A push takes anything that is [`Into<Push>`](Push): a message as it came, a `&str`, a `&[u8]`, a
-/// [`Frame`](crate::Frame). [`IntoPush`](crate::IntoPush) gives each of them, also a `String` or a `Vec<u8>`,
-/// `.except(&[fd])` to leave connections out.
-#[derive(Debug)]
-pub struct Context<'a> {
-    pub(crate) core: &'a mut Core,
-    pub(crate) remote: &'a Remote,
-}
 
 impl Context<'_> {
     // Push.
@@ -357,21 +343,64 @@ impl Context<'_> {
 
     // Time, and other threads.
 
-    /// Calls [`on_timer`](crate::Handler::on_timer) once, `delay` from now: never early, late by the turn in progress.
-    pub fn after(&mut self, delay: Duration) -> TimerId {
+    /// Calls `closure` once, `delay` from now (Swoole's `Timer::after`).
+    ///
+    /// It is never called early. It is called late by at most the turn of the loop in progress. A delay is rounded up
+    /// to a millisecond.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use fdpush::Server;
+    /// Server::bind("127.0.0.1:9501")?
+    ///     .on_open(|ctx, fd, _request| {
+    ///         ctx.after(Duration::from_secs(5), move |ctx| {
+    ///             ctx.push(fd, "five seconds");
+    ///         });
+    ///     })
+    ///     .run()
+    /// # ; Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn after(&mut self, delay: Duration, closure: impl FnOnce(&mut Context<'_>) + 'static) -> TimerId {
+        let mut closure = Some(closure);
+        let timer = self.set_timer(delay);
+        let call = move |ctx: &mut Context<'_>| closure.take().into_iter().for_each(|closure| closure(ctx));
+        self.host.timers.insert(timer, Box::new(call));
+        timer
+    }
+
+    /// Calls `closure` every `period` (Swoole's `Timer::tick`).
+    ///
+    /// The period is at least a millisecond. A late call does not delay the next one. If a handler blocked the loop for
+    /// several periods, one call stands for all of them, and the next comes a whole period later.
+    ///
+    /// A closure that panics is called again after the next period. [`cancel`](Context::cancel) ends the timer, also
+    /// from within the closure.
+    pub fn every(&mut self, period: Duration, closure: impl FnMut(&mut Context<'_>) + 'static) -> TimerId {
+        let timer = self.set_interval(period);
+        self.host.timers.insert(timer, Box::new(closure));
+        timer
+    }
+
+    /// Calls [`on_timer`](crate::Handler::on_timer) once, `delay` from now.
+    ///
+    /// It is [`after`](Context::after) for a timer that needs the handler itself.
+    pub fn set_timer(&mut self, delay: Duration) -> TimerId {
         self.core.add_timer(delay, None)
     }
 
-    /// Calls `on_timer` every `period`, at least a millisecond. It keeps its pace: a late call does not shift the next.
-    /// Periods that passed altogether while a handler blocked are left out, as by Swoole's `Timer::tick`: one call comes
-    /// for all of them, as soon as may be, and the next a whole period after it.
-    pub fn every(&mut self, period: Duration) -> TimerId {
+    /// Calls [`on_timer`](crate::Handler::on_timer) every `period`.
+    ///
+    /// It is [`every`](Context::every) for a timer that needs the handler itself.
+    pub fn set_interval(&mut self, period: Duration) -> TimerId {
         let period = period.max(Duration::from_millis(1));
         self.core.add_timer(period, Some(period))
     }
 
-    /// Ends a timer. `false`: it had ended.
+    /// Ends a timer.
+    ///
+    /// Returns whether it was still to fire. A timer that fires once has ended when it is called.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
+        self.host.timers.take(timer);
         self.core.cancel_timer(timer)
     }
 
@@ -411,7 +440,7 @@ impl Context<'_> {
 
     /// A handle for other threads.
     pub fn remote(&self) -> Remote {
-        self.remote.clone()
+        Remote::new(self.host.sender.clone())
     }
 
     /// Goes down: stops accepting, closes every WebSocket with 1001, and lets [`run`](crate::Server::run) return when the

@@ -91,7 +91,6 @@ mod connection;
 mod context;
 mod event_loop;
 mod fd;
-mod handler;
 mod histogram;
 mod limits;
 mod message;
@@ -158,10 +157,8 @@ pub mod sim {
 struct Readme;
 
 pub use crate::connection::{By, Cause, Closed, State, Traffic};
-pub use crate::context::Context;
-pub use crate::event_loop::{Address, Info, Stats, TimerId};
+pub use crate::event_loop::{Address, Context, Handler, Info, Notice, Stats, TimerId};
 pub use crate::fd::{Fd, Slot};
-pub use crate::handler::{Closures, Handler, Notice};
 pub use crate::histogram::Histogram;
 pub use crate::limits::{Heartbeat, Limits, SlowReader};
 pub use crate::message::{Delivery, IntoPush, Message, Outcome, Push};
@@ -177,4 +174,4 @@ pub use crate::protocol::shared::Frame;
 pub use crate::protocol::upgrade::{Accept, Upgrade};
 pub use crate::registry::{Change, NAME_BYTES_MAX, SecondLogin};
 pub use crate::remote::{Remote, RemoteError, Reply};
-pub use crate::server::Server;
+pub use crate::server::{Closures, Server};

@@ -3,14 +3,10 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, OnceLock};
-use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use crate::context::Context;
-use crate::event_loop::{Info, Rejected, Sender, Stats};
+use crate::event_loop::{Command, Context, Info, Rejected, Sender, Stats};
 use crate::fd::Fd;
-use crate::handler::Notice;
 use crate::message::{Content, Delivery, Message, Outcome, Push};
 use crate::protocol::close::CloseCode;
 use crate::protocol::shared::Frame;
@@ -25,14 +21,6 @@ use crate::registry::Change;
 #[derive(Clone)]
 pub struct Remote {
     sender: Sender<Command>,
-    /// The loop's own thread, once it runs: it must not wait for itself.
-    thread: Arc<OnceLock<ThreadId>>,
-}
-
-/// What other threads ask of the loop.
-pub(crate) enum Command {
-    Call(Box<dyn FnOnce(&mut Context<'_>) + Send>),
-    Notice(Notice),
 }
 
 /// What came of a command, on its way back.
@@ -40,7 +28,7 @@ pub(crate) enum Command {
 #[must_use = "drop it with `let _ =` where the outcome does not matter"]
 pub struct Reply<T> {
     receiver: oneshot::Receiver<Result<T, RemoteError>>,
-    thread: Arc<OnceLock<ThreadId>>,
+    sender: Sender<Command>,
 }
 
 /// Why a command was not carried out, or its reply not heard.
@@ -61,13 +49,7 @@ pub enum RemoteError {
 
 impl Remote {
     pub(crate) fn new(sender: Sender<Command>) -> Remote {
-        Remote { sender, thread: Arc::default() }
-    }
-
-    /// The loop runs on this thread.
-    pub(crate) fn claim_thread(&self) {
-        // A server runs once, so nobody was there before.
-        let _ = self.thread.set(thread::current().id());
+        Remote { sender }
     }
 
     /// Runs `call` on the loop's thread, like a handler: for whatever has no method here, such as
@@ -89,7 +71,7 @@ impl Remote {
             }
         }));
         self.send(command)?;
-        Ok(Reply { receiver, thread: Arc::clone(&self.thread) })
+        Ok(Reply { receiver, sender: self.sender.clone() })
     }
 
     /// See [`Context::push`]. The message is encoded here, on the calling thread.
@@ -300,10 +282,7 @@ impl<T> Reply<T> {
     }
 
     fn check_thread(&self) -> Result<(), RemoteError> {
-        match self.thread.get() {
-            Some(own) if *own == thread::current().id() => Err(RemoteError::OwnThread),
-            _ => Ok(()),
-        }
+        if self.sender.is_own_thread() { Err(RemoteError::OwnThread) } else { Ok(()) }
     }
 }
 
@@ -333,15 +312,6 @@ impl From<Push<'_>> for OwnedPush {
 
 fn owned<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
-}
-
-impl fmt::Debug for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Command::Call(_) => "Call",
-            Command::Notice(_) => "Notice",
-        })
-    }
 }
 
 impl fmt::Debug for Remote {

@@ -1,6 +1,6 @@
 //! A server, from its addresses to its run.
 
-use std::any::Any;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -8,20 +8,19 @@ use std::os::fd::OwnedFd;
 use mio::Poll;
 
 use crate::connection::Closed;
-use crate::context::Context;
-use crate::event_loop::{self, Address, Application, Config, Core, EventLoop, Inbox, Kind, Listener, Proxies, TimerId};
+use crate::event_loop::{
+    self, Address, Command, Config, Context, EventLoop, Handler, Inbox, Kind, Listener, Notice, Proxies, TimerId,
+};
 use crate::fd::Fd;
-use crate::handler::{Closures, Handler, Notice};
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
 use crate::peer::Peer;
-use crate::protocol::body_mode::{BodyEvent, BodyMode};
 use crate::protocol::origin::Origins;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 use crate::registry::SecondLogin;
-use crate::remote::{Command, Remote};
+use crate::remote::Remote;
 
 /// A WebSocket server: bound to its addresses, given its handlers, then run.
 ///
@@ -47,7 +46,6 @@ pub struct Server<H = Closures> {
     listeners: Vec<Listener>,
     poll: Poll,
     inbox: Inbox<Command>,
-    remote: Remote,
 }
 
 impl Server<Closures> {
@@ -74,7 +72,6 @@ impl Server<Closures> {
     fn with(listeners: Vec<Listener>) -> io::Result<Server> {
         let limits = Limits::default();
         let (poll, inbox) = event_loop::open(limits.inbox_max)?;
-        let remote = Remote::new(inbox.sender());
         let config = Config {
             limits,
             heartbeat: Heartbeat::default(),
@@ -83,101 +80,7 @@ impl Server<Closures> {
             catches_signals: true,
             proxies: Proxies::default(),
         };
-        Ok(Server { handler: Closures::default(), config, listeners, poll, inbox, remote })
-    }
-
-    /// Called when the server runs.
-    pub fn on_start(mut self, call: impl FnMut(&mut Context<'_>) + 'static) -> Self {
-        self.handler.start = Some(Box::new(call));
-        self
-    }
-
-    /// Called when a client asks for a WebSocket: see [`Handler::on_upgrade`].
-    ///
-    /// The closure returns what [`Upgrade::accept`] builds, a [`Response`] that refuses, a `Result` of the two, or an
-    /// [`Upgrade`].
-    ///
-    /// ```no_run
-    /// # use fdpush::{Response, Server, Upgrade};
-    /// # fn uid_of(cookie: Option<&str>) -> Option<String> { cookie.map(str::to_owned) }
-    /// Server::bind("127.0.0.1:9501")?
-    ///     .on_upgrade(|_ctx, _fd, request| match uid_of(request.header("cookie")) {
-    ///         Some(uid) => Ok(Upgrade::accept().uid(uid)),
-    ///         None => Err(Response::text(401, "log in first\n")),
-    ///     })
-    ///     .run()
-    /// # ; Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn on_upgrade<U: Into<Upgrade>>(
-        mut self,
-        mut call: impl FnMut(&mut Context<'_>, Fd, &Request) -> U + 'static,
-    ) -> Self {
-        self.handler.upgrade = Some(Box::new(move |ctx, fd, request| call(ctx, fd, request).into()));
-        self
-    }
-
-    /// Called when a WebSocket is open: see [`Handler::on_open`].
-    pub fn on_open(mut self, call: impl FnMut(&mut Context<'_>, Fd, &Request) + 'static) -> Self {
-        self.handler.open = Some(Box::new(call));
-        self
-    }
-
-    /// Called for every message: see [`Handler::on_message`].
-    pub fn on_message(mut self, call: impl FnMut(&mut Context<'_>, Fd, Message<'_>) + 'static) -> Self {
-        self.handler.message = Some(Box::new(call));
-        self
-    }
-
-    /// Called once when a WebSocket has ended: see [`Handler::on_close`].
-    pub fn on_close(mut self, call: impl FnMut(&mut Context<'_>, Fd, &Closed) + 'static) -> Self {
-        self.handler.close = Some(Box::new(call));
-        self
-    }
-
-    /// Called for every ping: see [`Handler::on_ping`].
-    pub fn on_ping(mut self, call: impl FnMut(&mut Context<'_>, Fd, &[u8]) + 'static) -> Self {
-        self.handler.ping = Some(Box::new(call));
-        self
-    }
-
-    /// Called for every pong: see [`Handler::on_pong`].
-    pub fn on_pong(mut self, call: impl FnMut(&mut Context<'_>, Fd, &[u8]) + 'static) -> Self {
-        self.handler.pong = Some(Box::new(call));
-        self
-    }
-
-    /// Called for every plain HTTP request: see [`Handler::on_request`].
-    /// The closure returns a [`Response`], or an `Option` of one.
-    pub fn on_request<R: Into<Option<Response>>>(
-        mut self,
-        mut call: impl FnMut(&mut Context<'_>, Fd, &Request) -> R + 'static,
-    ) -> Self {
-        self.handler.request = Some(Box::new(move |ctx, fd, request| call(ctx, fd, request).into()));
-        self
-    }
-
-    /// Called for every notice of another thread: see [`Handler::on_notice`].
-    pub fn on_notice(mut self, call: impl FnMut(&mut Context<'_>, Notice) + 'static) -> Self {
-        self.handler.notice = Some(Box::new(call));
-        self
-    }
-
-    /// Called when a timer fires: see [`Handler::on_timer`].
-    pub fn on_timer(mut self, call: impl FnMut(&mut Context<'_>, TimerId) + 'static) -> Self {
-        self.handler.timer = Some(Box::new(call));
-        self
-    }
-
-    /// Called at the end of a turn of the loop for which that was requested: see [`Handler::on_turn_end`].
-    pub fn on_turn_end(mut self, call: impl FnMut(&mut Context<'_>) + 'static) -> Self {
-        self.handler.turn_end = Some(Box::new(call));
-        self
-    }
-
-    /// Called when the server has ended: see [`Handler::on_stop`].
-    pub fn on_stop(mut self, call: impl FnMut(&mut Context<'_>) + 'static) -> Self {
-        self.handler.stop = Some(Box::new(call));
-        self
+        Ok(Server { handler: Closures::default(), config, listeners, poll, inbox })
     }
 
     /// Gives the server a handler of one's own, in place of closures: those given before are dropped, of which a line in
@@ -186,8 +89,8 @@ impl Server<Closures> {
         if !self.handler.is_empty() {
             log::warn!("handler() takes the place of the closures that were given before: they are never called");
         }
-        let Server { config, listeners, poll, inbox, remote, .. } = self;
-        Server { handler, config, listeners, poll, inbox, remote }
+        let Server { config, listeners, poll, inbox, .. } = self;
+        Server { handler, config, listeners, poll, inbox }
     }
 }
 
@@ -311,7 +214,7 @@ impl<H: Handler> Server<H> {
 
     /// A handle for other threads. Its commands are carried out once the server runs.
     pub fn remote(&self) -> Remote {
-        self.remote.clone()
+        Remote::new(self.inbox.sender())
     }
 
     /// Runs on this thread until the server has [drained](Context::drain). Raises the process's descriptor limit as far
@@ -321,7 +224,7 @@ impl<H: Handler> Server<H> {
     /// `InvalidInput` names a bound or period that cannot be. `Interrupted`: a second signal cut the drain short. Else
     /// what epoll or a listener reports.
     pub fn run(self) -> io::Result<()> {
-        let Server { handler, config, listeners, poll, inbox, remote } = self;
+        let Server { handler, config, listeners, poll, inbox } = self;
         let check = config.limits.check().and_then(|()| config.heartbeat.check());
         check.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         for listener in &listeners {
@@ -330,107 +233,116 @@ impl<H: Handler> Server<H> {
                 Kind::Client | Kind::Proxied => log::info!("listening on {}", listener.address()),
             }
         }
-        remote.claim_thread();
-        let application = Adapter { handler, remote };
-        EventLoop::new(config, listeners, poll, inbox, application)?.run()
+        EventLoop::new(config, listeners, poll, inbox, handler)?.run()
     }
 }
 
-/// A handler, as the loop sees it.
-struct Adapter<H> {
-    handler: H,
-    remote: Remote,
-}
-
-impl<H: Handler> Adapter<H> {
-    /// The handler, and the context it is called with.
-    #[inline]
-    fn with<'a>(&'a mut self, core: &'a mut Core) -> (&'a mut H, Context<'a>) {
-        (&mut self.handler, Context { core, remote: &self.remote })
-    }
-}
-
-impl<H: Handler> Application for Adapter<H> {
-    type Command = Command;
-
-    fn started(&mut self, core: &mut Core) {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_start(&mut ctx);
-    }
-
-    fn upgrade(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Upgrade {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_upgrade(&mut ctx, fd, request)
-    }
-
-    fn opened(&mut self, core: &mut Core, fd: Fd, request: &Request) {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_open(&mut ctx, fd, request);
-    }
-
-    #[inline]
-    fn message(&mut self, core: &mut Core, fd: Fd, message: Message<'_>) {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_message(&mut ctx, fd, message);
-    }
-
-    fn ping(&mut self, core: &mut Core, fd: Fd, payload: &[u8]) {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_ping(&mut ctx, fd, payload);
-    }
-
-    fn pong(&mut self, core: &mut Core, fd: Fd, payload: &[u8]) {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_pong(&mut ctx, fd, payload);
-    }
-
-    fn closed(&mut self, core: &mut Core, fd: Fd, closed: &Closed) {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_close(&mut ctx, fd, closed);
-    }
-
-    fn head(&mut self, core: &mut Core, fd: Fd, request: &Request) -> BodyMode {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_head(&mut ctx, fd, request)
-    }
-
-    fn body(&mut self, core: &mut Core, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_body(&mut ctx, fd, state, event);
-    }
-
-    fn request(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Option<Response> {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_request(&mut ctx, fd, request)
-    }
-
-    fn timer(&mut self, core: &mut Core, timer: TimerId) {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_timer(&mut ctx, timer);
-    }
-
-    fn command_name(command: &Command) -> &'static str {
-        match command {
-            Command::Call(_) => "a command of Remote",
-            Command::Notice(_) => "on_notice",
+/// Defines [`Closures`]: for each event a field, the method of [`Handler`] that calls it, and the method of [`Server`]
+/// that sets it.
+///
+/// A closure that answers may return whatever converts into the answer. Without a closure the default is the answer.
+macro_rules! closures {
+    (
+        events { $($(#[$doc:meta])* $event:ident($($arg:ident: $type:ty),*);)* }
+        questions { $($(#[$q_doc:meta])* $question:ident($($q_arg:ident: $q_type:ty),*) -> $answer:ty = $default:expr;)* }
+    ) => {
+        /// The handler that [`Server`]'s `on_*` methods build: a closure for each event that was given one.
+        #[derive(Default)]
+        pub struct Closures {
+            $($event: Option<Box<dyn FnMut(&mut Context<'_>, $($type),*) + Send>>,)*
+            $($question: Option<Box<dyn FnMut(&mut Context<'_>, $($q_type),*) -> $answer + Send>>,)*
         }
-    }
 
-    fn command(&mut self, core: &mut Core, command: Command) {
-        let (handler, mut ctx) = self.with(core);
-        match command {
-            Command::Call(call) => call(&mut ctx),
-            Command::Notice(notice) => handler.on_notice(&mut ctx, notice),
+        impl Closures {
+            /// Returns whether no closure was set.
+            fn is_empty(&self) -> bool {
+                $(self.$event.is_none() &&)* $(self.$question.is_none() &&)* true
+            }
         }
-    }
 
-    fn turn_ended(&mut self, core: &mut Core) {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_turn_end(&mut ctx);
-    }
+        impl Handler for Closures {
+            $(fn $event(&mut self, ctx: &mut Context<'_>, $($arg: $type),*) {
+                if let Some(closure) = &mut self.$event {
+                    closure(ctx, $($arg),*);
+                }
+            })*
 
-    fn stopped(&mut self, core: &mut Core) {
-        let (handler, mut ctx) = self.with(core);
-        handler.on_stop(&mut ctx);
+            $(fn $question(&mut self, ctx: &mut Context<'_>, $($q_arg: $q_type),*) -> $answer {
+                self.$question.as_mut().map_or_else(|| $default, |closure| closure(ctx, $($q_arg),*))
+            })*
+        }
+
+        /// The closures. Each replaces the one that was set before. They are `Send`, so that a server is: a handler that
+        /// is not `Send` implements [`Handler`].
+        impl Server<Closures> {
+            $($(#[$doc])*
+            pub fn $event(mut self, closure: impl FnMut(&mut Context<'_>, $($type),*) + Send + 'static) -> Self {
+                self.handler.$event = Some(Box::new(closure));
+                self
+            })*
+
+            $($(#[$q_doc])*
+            pub fn $question<T: Into<$answer>>(
+                mut self,
+                mut closure: impl FnMut(&mut Context<'_>, $($q_type),*) -> T + Send + 'static,
+            ) -> Self {
+                self.handler.$question = Some(Box::new(move |ctx, $($q_arg),*| closure(ctx, $($q_arg),*).into()));
+                self
+            })*
+        }
+    };
+}
+
+closures! {
+    events {
+        /// Sets the closure that is called when the server runs: see [`Handler::on_start`].
+        on_start();
+        /// Sets the closure that is called when a WebSocket is open: see [`Handler::on_open`].
+        on_open(fd: Fd, request: &Request);
+        /// Sets the closure that is called for every message: see [`Handler::on_message`].
+        on_message(fd: Fd, message: Message<'_>);
+        /// Sets the closure that is called once when a WebSocket has ended: see [`Handler::on_close`].
+        on_close(fd: Fd, closed: &Closed);
+        /// Sets the closure that is called for every ping: see [`Handler::on_ping`].
+        on_ping(fd: Fd, payload: &[u8]);
+        /// Sets the closure that is called for every pong: see [`Handler::on_pong`].
+        on_pong(fd: Fd, payload: &[u8]);
+        /// Sets the closure that is called for every notice of another thread: see [`Handler::on_notice`].
+        on_notice(notice: Notice);
+        /// Sets the closure that is called when a timer without a closure fires: see [`Handler::on_timer`].
+        on_timer(timer: TimerId);
+        /// Sets the closure that is called at the end of a turn that was asked for: see [`Handler::on_turn_end`].
+        on_turn_end();
+        /// Sets the closure that is called when the server has ended: see [`Handler::on_stop`].
+        on_stop();
+    }
+    questions {
+        /// Sets the closure that is called when a client asks for a WebSocket: see [`Handler::on_upgrade`].
+        ///
+        /// It returns the result of [`Upgrade::accept`], a [`Response`] that refuses, a `Result` of the two, or an
+        /// [`Upgrade`].
+        ///
+        /// ```no_run
+        /// # use fdpush::{Response, Server, Upgrade};
+        /// # fn uid_of(cookie: Option<&str>) -> Option<String> { cookie.map(str::to_owned) }
+        /// Server::bind("127.0.0.1:9501")?
+        ///     .on_upgrade(|_ctx, _fd, request| match uid_of(request.header("cookie")) {
+        ///         Some(uid) => Ok(Upgrade::accept().uid(uid)),
+        ///         None => Err(Response::text(401, "log in first\n")),
+        ///     })
+        ///     .run()
+        /// # ; Ok::<(), std::io::Error>(())
+        /// ```
+        on_upgrade(fd: Fd, request: &Request) -> Upgrade = Upgrade::accept().into();
+        /// Sets the closure that is called for every plain HTTP request: see [`Handler::on_request`].
+        ///
+        /// It returns a [`Response`], or an `Option` of one.
+        on_request(fd: Fd, request: &Request) -> Option<Response> = None;
+    }
+}
+
+impl fmt::Debug for Closures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Closures")
     }
 }

@@ -91,7 +91,7 @@ fn acting_server() -> TestServer {
                 Response::text(200, "fine\n")
             })
             .on_notice(|ctx, notice| match notice.downcast_ref::<&str>() {
-                Some(&"timer") => drop(ctx.after(Duration::ZERO)),
+                Some(&"timer") => drop(ctx.set_timer(Duration::ZERO)),
                 what => act(what.copied()),
             })
             .on_timer(|_, _| act(Some("block")))

@@ -374,7 +374,7 @@ fn a_panic_in_any_other_callback_ends_at_most_its_own_connection() {
         let timer = told.clone();
         server
             .on_start(|ctx| {
-                ctx.after(std::time::Duration::ZERO);
+                ctx.set_timer(std::time::Duration::ZERO);
                 panic!("on purpose: start");
             })
             .on_timer(move |_, _| {

@@ -323,7 +323,7 @@ impl Handler for Pausing {
                 self.told.send("first piece").expect("the test listens");
                 assert!(ctx.pause(fd));
                 self.paused = Some(fd);
-                ctx.after(2 * ctx.limits().body_time_max);
+                ctx.set_timer(2 * ctx.limits().body_time_max);
             }
             BodyEvent::Data(_) => self.told.send("next piece").expect("the test listens"),
             BodyEvent::End => {

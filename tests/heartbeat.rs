@@ -62,7 +62,7 @@ fn client_way_whoever_reports_outlives_the_silent() {
         server
             .heartbeat(Heartbeat::Client { idle_max: 60 * SHORT })
             .on_start(|ctx| {
-                ctx.every(SHORT);
+                ctx.set_interval(SHORT);
             })
             .on_timer(|ctx, _| {
                 ctx.push_uid("reporter", "report");
@@ -92,7 +92,7 @@ fn client_way_pushing_does_not_keep_a_silent_client_alive() {
         server
             .heartbeat(Heartbeat::Client { idle_max: Duration::from_millis(200) })
             .on_start(|ctx| {
-                ctx.every(Duration::from_millis(10));
+                ctx.set_interval(Duration::from_millis(10));
             })
             .on_timer(|ctx, _| {
                 ctx.broadcast("are you there?");

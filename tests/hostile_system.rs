@@ -25,7 +25,7 @@ fn child() {
         ("greedy", |server| server.limits(Limits { connections_max: Some(10_000), ..Limits::default() })),
         ("ticking", |server| {
             let mut number = 0u64;
-            let every_ms = |ctx: &mut Context<'_>| _ = ctx.every(Duration::from_millis(1));
+            let every_ms = |ctx: &mut Context<'_>| _ = ctx.set_interval(Duration::from_millis(1));
             server.on_start(every_ms).on_timer(move |ctx, _| {
                 number += 1;
                 ctx.broadcast(&number.to_string());
@@ -456,8 +456,8 @@ fn a_handler_that_panics_ends_one_connection_and_no_more() {
     raw.send_frame(CLOSE, &close_payload(1000, ""));
     assert_eq!(raw.close_frame().0, 1000);
     server.remote.notify(Box::new(())).expect("room in the inbox");
-    server.ask(|ctx| ctx.after(Duration::ZERO));
-    server.ask(|ctx| ctx.every(Duration::from_millis(1)));
+    server.ask(|ctx| ctx.set_timer(Duration::ZERO));
+    server.ask(|ctx| ctx.set_interval(Duration::from_millis(1)));
     is_well();
     server.wait_until("only the witness is left", |ctx| ctx.stats().open == 1);
     assert_eq!(server.ask(|ctx| (ctx.stats().users, ctx.member_count("all"))), (1, 1), "and the maps know it");

@@ -210,7 +210,7 @@ fn after_fires_once_and_never_early() {
             while since.elapsed() < DELAY {
                 thread::yield_now();
             }
-            (Instant::now(), ctx.after(DELAY))
+            (Instant::now(), ctx.set_timer(DELAY))
         });
         let (fired, at) = heard.next();
         assert_eq!(fired, timer);
@@ -231,11 +231,11 @@ fn every_fires_again_and_again_until_it_is_cancelled() {
             if fired == 5 {
                 assert!(ctx.cancel(timer), "a timer may cancel itself");
                 assert!(!ctx.cancel(timer));
-                ctx.after(Duration::from_millis(20));
+                ctx.set_timer(Duration::from_millis(20));
             }
         })
     });
-    let every = server.ask(|ctx| ctx.every(Duration::from_millis(2)));
+    let every = server.ask(|ctx| ctx.set_interval(Duration::from_millis(2)));
     for number in 1..=5 {
         assert_eq!(heard.next(), (every, number));
     }
@@ -260,7 +260,7 @@ fn periods_that_a_handler_missed_are_left_out() {
             told.send(Instant::now()).expect("the test waits");
         })
     });
-    let every = server.ask(|ctx| ctx.every(PERIOD));
+    let every = server.ask(|ctx| ctx.set_interval(PERIOD));
     let free = heard.next();
     for count in 0..5 {
         // One comes at once for all that were missed. Ticks are milliseconds, rounded down.
@@ -275,8 +275,8 @@ fn a_cancelled_timer_never_fires() {
     let (told, heard) = channel();
     let server = serve(move |server| server.on_timer(move |_, timer| told.send(timer).expect("the test waits")));
     let (cancelled, kept) = server.ask(|ctx| {
-        let cancelled = [ctx.after(Duration::from_millis(1)), ctx.every(Duration::from_millis(1))];
-        let kept = ctx.after(Duration::from_millis(20));
+        let cancelled = [ctx.set_timer(Duration::from_millis(1)), ctx.set_interval(Duration::from_millis(1))];
+        let kept = ctx.set_timer(Duration::from_millis(20));
         assert!(ctx.cancel(cancelled[0]) && ctx.cancel(cancelled[1]));
         assert!(!ctx.cancel(cancelled[0]));
         (cancelled, kept)
@@ -292,8 +292,12 @@ fn a_timer_of_the_farthest_future_does_no_harm() {
     let (told, heard) = channel();
     let server = serve(move |server| server.on_timer(move |_, timer| told.send(timer).expect("the test waits")));
     let (soon, far) = server.ask(|ctx| {
-        let far = [ctx.after(Duration::MAX), ctx.every(Duration::MAX), ctx.after(Duration::from_secs(u32::MAX.into()))];
-        (ctx.after(Duration::ZERO), far)
+        let far = [
+            ctx.set_timer(Duration::MAX),
+            ctx.set_interval(Duration::MAX),
+            ctx.set_timer(Duration::from_secs(u32::MAX.into())),
+        ];
+        (ctx.set_timer(Duration::ZERO), far)
     });
     assert_eq!(heard.next(), soon);
     assert!(server.ask(move |ctx| far.into_iter().all(|timer| ctx.cancel(timer))));

@@ -137,7 +137,7 @@ fn every_turn_and_every_delivery_is_timed() {
         client.send("x");
         client.text();
     }
-    let timer = server.ask(|ctx| ctx.after(Duration::from_secs(3600)));
+    let timer = server.ask(|ctx| ctx.set_timer(Duration::from_secs(3600)));
     let after = server.ask(|ctx| ctx.stats());
     assert!(after.turn_time.count() > before.turn_time.count() + 10);
     // The 101 and the echoes, but not what this very turn writes.

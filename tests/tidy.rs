@@ -27,7 +27,6 @@ const ROOMS: &[(&str, usize)] = &[
     ("registry", 1),
     ("event_loop", 2),
     ("server", 3),
-    ("handler", 3),
     ("context", 3),
     ("remote", 3),
     ("main", 4),

@@ -310,7 +310,7 @@ fn an_upgrade_can_be_answered_later_from_a_handler() {
     let server = serve(|server| {
         server
             .on_upgrade(|ctx, fd, _| {
-                ctx.after(Duration::from_millis(1));
+                ctx.set_timer(Duration::from_millis(1));
                 ctx.answer(fd, Upgrade::later());
                 Upgrade::later()
             })

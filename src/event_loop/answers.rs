@@ -1,10 +1,11 @@
-//! Requests on their way to the application, and its answers on their way back: at once, or later.
+//! Passes requests to the handler, and its answers to connections: at once, or later.
 
 use std::any::Any;
 use std::fmt;
 
 use crate::connection::Deferred;
-use crate::event_loop::{Application, EventLoop};
+use crate::event_loop::EventLoop;
+use crate::event_loop::handler::Handler;
 use crate::fd::Fd;
 use crate::protocol::body_mode::{BodyEvent, BodyMode};
 use crate::protocol::http::HttpError;
@@ -13,11 +14,11 @@ use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 use crate::registry::{Change, is_name};
 
-impl<A: Application> EventLoop<A> {
+impl<H: Handler> EventLoop<H> {
     /// Asks what is to become of a body that was announced.
     pub(super) fn take_in(&mut self, fd: Fd, request: Box<Request>) {
         let mut mode = None;
-        self.call("on_head", Some(fd), |application, core| mode = Some(application.head(core, fd, &request)));
+        self.call("on_head", Some(fd), |handler, ctx| mode = Some(handler.on_head(ctx, fd, &request)));
         let mode = mode.unwrap_or_else(|| BodyMode::Refuse(self.internal_error(fd)));
         let Some(slot) = self.core.table.slot_of(fd) else { return };
         if let Some((entry, env)) = self.core.table.get_mut(slot) {
@@ -26,15 +27,15 @@ impl<A: Application> EventLoop<A> {
         }
     }
 
-    /// Hands a piece of a body to the application.
+    /// Passes a piece of a body to the handler.
     pub(super) fn hand_on(&mut self, fd: Fd, bytes: &[u8], is_last: bool, mut state: Box<dyn Any>) {
         let mut is_done = false;
-        self.call("on_body", Some(fd), |application, core| {
+        self.call("on_body", Some(fd), |handler, ctx| {
             if !bytes.is_empty() {
-                application.body(core, fd, &mut *state, BodyEvent::Data(bytes));
+                handler.on_body(ctx, fd, &mut *state, BodyEvent::Data(bytes));
             }
             if is_last {
-                application.body(core, fd, &mut *state, BodyEvent::End);
+                handler.on_body(ctx, fd, &mut *state, BodyEvent::End);
             }
             is_done = true;
         });
@@ -49,7 +50,7 @@ impl<A: Application> EventLoop<A> {
 
     pub(super) fn answer_request(&mut self, fd: Fd, request: &Request, wanted_upgrade: bool) {
         let mut answered = None;
-        self.call("on_request", Some(fd), |application, core| answered = Some(application.request(core, fd, request)));
+        self.call("on_request", Some(fd), |handler, ctx| answered = Some(handler.on_request(ctx, fd, request)));
         match answered {
             Some(Some(response)) if response.is_later() => self.defer(fd, Deferred::Plain),
             Some(Some(response)) => self.respond(fd, response),
@@ -88,7 +89,7 @@ impl<A: Application> EventLoop<A> {
         }
     }
 
-    /// As `respond`, with what is no answer of the application's to a plain request.
+    /// As `respond`, for an answer that the handler did not give.
     fn refuse(&mut self, fd: Fd, response: Response, why: impl fmt::Display) {
         if self.core.table.slot_of(fd).is_some() {
             let status = if response.fault().is_some() { 500 } else { response.status() };
@@ -117,14 +118,14 @@ impl<A: Application> EventLoop<A> {
 
     pub(super) fn answer_upgrade(&mut self, fd: Fd, request: Box<Request>) {
         let mut upgrade = None;
-        self.call("on_upgrade", Some(fd), |application, core| upgrade = Some(application.upgrade(core, fd, &request)));
+        self.call("on_upgrade", Some(fd), |handler, ctx| upgrade = Some(handler.on_upgrade(ctx, fd, &request)));
         match upgrade {
             Some(upgrade) => self.finish_upgrade(fd, upgrade, request),
             None => self.refuse(fd, self.internal_error(fd), "a handler panicked"),
         }
     }
 
-    /// Does to an upgrade what the application said.
+    /// Carries out the handler's decision about an upgrade.
     fn finish_upgrade(&mut self, fd: Fd, upgrade: Upgrade, request: Box<Request>) {
         let Some(slot) = self.core.table.slot_of(fd) else { return };
         let accept = match upgrade {
@@ -155,7 +156,7 @@ impl<A: Application> EventLoop<A> {
                 if let Some(uid) = accept.chosen_uid() {
                     self.core.bind(fd, uid);
                 }
-                self.call("on_open", Some(fd), |application, core| application.opened(core, fd, &request));
+                self.call("on_open", Some(fd), |handler, ctx| handler.on_open(ctx, fd, &request));
                 self.settle_ends();
                 self.feed(slot, &mut early);
                 self.core.make_ready(slot);

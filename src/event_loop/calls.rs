@@ -1,4 +1,4 @@
-//! Calls of the application: a panic ends one connection at most, and a handler that blocks the loop is named.
+//! Calls of the handler: a panic ends at most one connection, and a handler that blocks the loop is logged.
 //!
 //! A clock read around each message would be too dear. So time is taken in sections: from one look at the coarse clock
 //! to the next, once for each socket that is read and around each call that is no message. A section that took long belongs
@@ -11,8 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::connection::Cause;
+use crate::event_loop::context::Context;
+use crate::event_loop::handler::Handler;
 use crate::event_loop::stats::Hush;
-use crate::event_loop::{Application, Core, EventLoop, clock};
+use crate::event_loop::{Core, EventLoop, clock};
 use crate::fd::Fd;
 use crate::peer::Peer;
 use crate::protocol::close::CloseCode;
@@ -69,9 +71,9 @@ impl Calls {
     }
 }
 
-impl<A: Application> EventLoop<A> {
+impl<H: Handler> EventLoop<H> {
     /// Calls a handler by its name. A panic is caught: it ends the connection that was served, and only that.
-    pub(super) fn call(&mut self, name: &'static str, fd: Option<Fd>, call: impl FnOnce(&mut A, &mut Core)) {
+    pub(super) fn call(&mut self, name: &'static str, fd: Option<Fd>, call: impl FnOnce(&mut H, &mut Context<'_>)) {
         self.end_messages();
         self.guard(name, fd, call);
         if let Some(took) = self.calls.lap() {
@@ -81,16 +83,17 @@ impl<A: Application> EventLoop<A> {
 
     /// As [`call`](EventLoop::call), without a look at the clock.
     #[inline]
-    pub(super) fn guard(&mut self, name: &'static str, fd: Option<Fd>, call: impl FnOnce(&mut A, &mut Core)) {
-        let (application, core) = (&mut self.application, &mut self.core);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(application, core))) {
+    pub(super) fn guard(&mut self, name: &'static str, fd: Option<Fd>, call: impl FnOnce(&mut H, &mut Context<'_>)) {
+        let handler = &mut self.handler;
+        let mut ctx = Context { core: &mut self.core, host: &mut self.host };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx))) {
             self.handle_panic(name, fd, &*panic);
         }
     }
 
     /// Handles a connection's input, whose messages are not timed one by one.
     #[inline]
-    pub(super) fn time_messages(&mut self, fd: Fd, handle: impl FnOnce(&mut EventLoop<A>)) {
+    pub(super) fn time_messages(&mut self, fd: Fd, handle: impl FnOnce(&mut EventLoop<H>)) {
         let was_http = self.core.table.get(fd.slot()).is_some_and(|entry| entry.connection.is_http());
         let outer = self.calls.reading.replace(Reading { fd, was_http });
         handle(self);

@@ -56,7 +56,7 @@ pub struct Core {
     pub proxies: Proxies,
     /// Set once: no new connections, and the loop ends when the last is gone or when the drain says so.
     pub drain: Option<Drain>,
-    /// The application is to hear of the end of this turn.
+    /// Whether `on_turn_end` is called at the end of this turn.
     pub wants_turn_end: bool,
     /// New limits that not all connections have yet.
     pub relimit: Option<Relimit>,

@@ -4,9 +4,10 @@
 use crate::fd::Slot;
 use std::time::Duration;
 
+use crate::event_loop::handler::Handler;
 use crate::event_loop::table::Flushed;
 use crate::event_loop::unwritten::FEW_MAX;
-use crate::event_loop::{Application, EventLoop, clock};
+use crate::event_loop::{EventLoop, clock};
 
 /// The time that a turn writes to many connections. The next turn writes to the rest.
 const FLUSH_TIME_MAX: Duration = Duration::from_millis(5);
@@ -14,7 +15,7 @@ const FLUSH_TIME_MAX: Duration = Duration::from_millis(5);
 /// Connections that are written to before a look at the clock.
 const CLOCK_EVERY: usize = 16;
 
-impl<A: Application> EventLoop<A> {
+impl<H: Handler> EventLoop<H> {
     /// Flushes before the turn is over, when it has much to send already.
     #[inline]
     pub(super) fn flush_long(&mut self) {

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 
 use mio::Waker;
 
@@ -18,6 +19,8 @@ pub struct Inbox<C>(Arc<Shared<C>>);
 struct Shared<C> {
     queue: Mutex<Queue<C>>,
     waker: Waker,
+    /// The thread of the loop, once it runs.
+    thread: OnceLock<ThreadId>,
 }
 
 #[derive(Debug)]
@@ -40,12 +43,18 @@ impl<C> Inbox<C> {
     /// An inbox whose commands wake `waker`'s loop.
     pub fn new(waker: Waker, commands_max: usize) -> Inbox<C> {
         let queue = Queue { commands: VecDeque::new(), commands_max, is_closed: false };
-        Inbox(Arc::new(Shared { queue: Mutex::new(queue), waker }))
+        Inbox(Arc::new(Shared { queue: Mutex::new(queue), waker, thread: OnceLock::new() }))
     }
 
     /// Another sender.
     pub fn sender(&self) -> Sender<C> {
         Sender(Arc::clone(&self.0))
+    }
+
+    /// Records that the loop runs on this thread.
+    pub fn claim_thread(&self) {
+        // A loop runs once, so no other thread claimed it before.
+        let _ = self.0.thread.set(thread::current().id());
     }
 
     /// Sets how many commands may wait.
@@ -91,6 +100,11 @@ impl<C> Sender<C> {
             self.wake();
         }
         Ok(())
+    }
+
+    /// Returns whether this is the thread of the loop, which must not wait for itself.
+    pub fn is_own_thread(&self) -> bool {
+        self.0.thread.get().is_some_and(|own| *own == thread::current().id())
     }
 
     fn wake(&self) {

@@ -8,10 +8,12 @@ mod accept;
 mod answers;
 mod calls;
 mod clock;
+mod context;
 mod control;
 mod core;
 mod drain;
 mod flush;
+mod handler;
 mod inbox;
 mod listener;
 mod marks;
@@ -27,7 +29,6 @@ mod table;
 mod timers;
 mod unwritten;
 
-use std::any::Any;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,9 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 pub use self::clock::Epoch;
+pub use self::context::{Command, Context, Notice};
 pub use self::core::{Core, Info};
+pub use self::handler::Handler;
 pub use self::inbox::{Inbox, Rejected, Sender};
 pub use self::listener::{Address, Kind, Listener};
 pub use self::proxies::Proxies;
@@ -45,17 +48,14 @@ pub use self::timers::TimerId;
 use self::accept::Door;
 use self::calls::{Calls, ON_MESSAGE};
 use self::clock::Clock;
+use self::context::Host;
 use self::drain::Drain;
 use self::signals::Signals;
-use crate::connection::{Closed, Env, Event, State};
+use crate::connection::{Env, Event, State};
 use crate::fd::{Fd, Slot};
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
-use crate::protocol::body_mode::{BodyEvent, BodyMode};
 use crate::protocol::origin::Origins;
-use crate::protocol::request::Request;
-use crate::protocol::response::Response;
-use crate::protocol::upgrade::Upgrade;
 use crate::registry::SecondLogin;
 use crate::tick::Tick;
 use crate::wheel::Owner;
@@ -74,34 +74,6 @@ const TOKEN_WAKER: Token = Token(usize::MAX);
 const TOKEN_SIGNALS: Token = Token(usize::MAX - 1);
 const TOKEN_LISTENERS_END: usize = usize::MAX - 1;
 
-/// What runs on a loop: the floor above, which knows handlers.
-///
-/// The loop is in the middle of nothing when it calls: an application may ask the core for anything.
-pub trait Application {
-    /// What other threads send.
-    type Command: Send + 'static;
-
-    fn started(&mut self, core: &mut Core);
-    fn upgrade(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Upgrade;
-    fn opened(&mut self, core: &mut Core, fd: Fd, request: &Request);
-    fn message(&mut self, core: &mut Core, fd: Fd, message: Message<'_>);
-    fn ping(&mut self, core: &mut Core, fd: Fd, payload: &[u8]);
-    fn pong(&mut self, core: &mut Core, fd: Fd, payload: &[u8]);
-    fn closed(&mut self, core: &mut Core, fd: Fd, closed: &Closed);
-    /// A head that announces a body.
-    fn head(&mut self, core: &mut Core, fd: Fd, request: &Request) -> BodyMode;
-    fn body(&mut self, core: &mut Core, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>);
-    /// `None`: the application answers no plain HTTP.
-    fn request(&mut self, core: &mut Core, fd: Fd, request: &Request) -> Option<Response>;
-    fn timer(&mut self, core: &mut Core, timer: TimerId);
-    /// The end of a turn in which [`Core::wants_turn_end`] was set, before the flush.
-    fn turn_ended(&mut self, core: &mut Core);
-    /// The name of a command in the log.
-    fn command_name(command: &Self::Command) -> &'static str;
-    fn command(&mut self, core: &mut Core, command: Self::Command);
-    fn stopped(&mut self, core: &mut Core);
-}
-
 /// What a loop is run with.
 #[derive(Debug)]
 pub struct Config {
@@ -115,14 +87,15 @@ pub struct Config {
     pub catches_signals: bool,
 }
 
-/// A loop and its application.
+/// A loop and its handler.
 #[derive(Debug)]
-pub struct EventLoop<A: Application> {
+pub struct EventLoop<H> {
     core: Core,
-    application: A,
+    host: Host,
+    handler: H,
     poll: Poll,
     door: Door,
-    inbox: Inbox<A::Command>,
+    inbox: Inbox<Command>,
     signals: Option<Signals>,
     clock: Clock,
     calls: Calls,
@@ -131,28 +104,28 @@ pub struct EventLoop<A: Application> {
     /// Whether the inbox has commands that were put off.
     has_commands: bool,
     /// Spare lists, kept for their memory.
-    commands: Vec<A::Command>,
+    commands: Vec<Command>,
     slots: Vec<Slot>,
     flushing: Vec<Slot>,
     over: Vec<Slot>,
 }
 
 /// What a loop is made over: epoll, and an inbox that wakes it.
-pub fn open<C>(commands_max: usize) -> io::Result<(Poll, Inbox<C>)> {
+pub fn open(commands_max: usize) -> io::Result<(Poll, Inbox<Command>)> {
     let poll = Poll::new()?;
     let waker = mio::Waker::new(poll.registry(), TOKEN_WAKER)?;
     Ok((poll, Inbox::new(waker, commands_max)))
 }
 
-impl<A: Application> EventLoop<A> {
+impl<H: Handler> EventLoop<H> {
     /// A loop over `poll`, with its inbox's waker registered there.
     pub fn new(
         config: Config,
         listeners: Vec<Listener>,
         poll: Poll,
-        inbox: Inbox<A::Command>,
-        application: A,
-    ) -> io::Result<EventLoop<A>> {
+        inbox: Inbox<Command>,
+        handler: H,
+    ) -> io::Result<EventLoop<H>> {
         let has_control = listeners.iter().any(|listener| listener.kind == Kind::Control);
         let connections_max = accept::raise_connections_max(&config.limits, has_control)?;
         let control_connections_max = config.limits.control_connections_max;
@@ -173,7 +146,8 @@ impl<A: Application> EventLoop<A> {
         core.proxies = config.proxies;
         Ok(EventLoop {
             core,
-            application,
+            host: Host::new(inbox.sender()),
+            handler,
             poll,
             door: Door::new(listeners, control_connections_max),
             inbox,
@@ -194,8 +168,9 @@ impl<A: Application> EventLoop<A> {
     /// # Errors
     /// `Interrupted` when a second signal cut the drain short; whatever epoll or a listener reports.
     pub fn run(mut self) -> io::Result<()> {
+        self.inbox.claim_thread();
         self.clock.read(&mut self.core);
-        self.guard("on_start", None, |application, core| application.started(core));
+        self.guard("on_start", None, |handler, ctx| handler.on_start(ctx));
         let ended = self.turn_until_drained();
         if ended.is_err() {
             // Whatever cut it short, there is an `on_close` for each `on_open`.
@@ -203,7 +178,7 @@ impl<A: Application> EventLoop<A> {
             self.core.close_due(Tick::NEVER);
             self.settle();
         }
-        self.guard("on_stop", None, |application, core| application.stopped(core));
+        self.guard("on_stop", None, |handler, ctx| handler.on_stop(ctx));
         ended
     }
 
@@ -262,7 +237,10 @@ impl<A: Application> EventLoop<A> {
         loop {
             self.has_commands = self.inbox.take(COMMANDS_AT_ONCE, &mut commands);
             for command in commands.drain(..) {
-                self.call(A::command_name(&command), None, |application, core| application.command(core, command));
+                self.call(command.name(), None, |handler, ctx| match command {
+                    Command::Call(call) => call(ctx),
+                    Command::Notice(notice) => handler.on_notice(ctx, notice),
+                });
                 self.settle();
                 self.flush_long();
             }
@@ -392,7 +370,7 @@ impl<A: Application> EventLoop<A> {
         }
     }
 
-    /// Hands bytes to a connection, and what they amount to, to the application.
+    /// Hands bytes to a connection, and the events they make to the handler.
     fn feed(&mut self, slot: Slot, bytes: &mut [u8]) {
         let fd = self.core.table.fd_of(slot);
         self.time_messages(fd, |this| this.handle_input(slot, fd, bytes));
@@ -426,17 +404,13 @@ impl<A: Application> EventLoop<A> {
         self.core.table.touch_unasked(slot);
     }
 
-    /// Tells the application of an event, or answers what it stands for.
+    /// Tells the handler of an event, or answers what it stands for.
     fn tell(&mut self, fd: Fd, event: Event<'_>) {
         match event {
             Event::Text(text) => self.deliver(fd, Message::Text(&text)),
             Event::Binary(bytes) => self.deliver(fd, Message::Binary(&bytes)),
-            Event::Ping(payload) => {
-                self.call("on_ping", Some(fd), |application, core| application.ping(core, fd, &payload))
-            }
-            Event::Pong(payload) => {
-                self.call("on_pong", Some(fd), |application, core| application.pong(core, fd, &payload))
-            }
+            Event::Ping(payload) => self.call("on_ping", Some(fd), |handler, ctx| handler.on_ping(ctx, fd, &payload)),
+            Event::Pong(payload) => self.call("on_pong", Some(fd), |handler, ctx| handler.on_pong(ctx, fd, &payload)),
             Event::Request { request, wanted_upgrade } => self.answer_request(fd, &request, wanted_upgrade),
             Event::Head(request) => self.take_in(fd, request),
             Event::Piece { bytes, is_last, state } => self.hand_on(fd, &bytes, is_last, state),
@@ -447,7 +421,7 @@ impl<A: Application> EventLoop<A> {
 
     #[inline]
     fn deliver(&mut self, fd: Fd, message: Message<'_>) {
-        self.guard(ON_MESSAGE, Some(fd), |application, core| application.message(core, fd, message));
+        self.guard(ON_MESSAGE, Some(fd), |handler, ctx| handler.on_message(ctx, fd, message));
     }
 
     fn fire_timers(&mut self) {
@@ -466,7 +440,7 @@ impl<A: Application> EventLoop<A> {
                     if let Some(at) = fired.again {
                         self.core.wheel.arm(owner, at);
                     }
-                    self.call("on_timer", None, |application, core| application.timer(core, fired.id));
+                    self.call_timer(fired.id);
                 }
             }
             self.settle();
@@ -486,7 +460,20 @@ impl<A: Application> EventLoop<A> {
         }
     }
 
-    /// Tells the application of what came to an end, and sends answers that came late, until its handlers cause no more
+    /// Calls the closure of a timer, or the handler if it has none.
+    fn call_timer(&mut self, timer: TimerId) {
+        match self.host.timers.take(timer) {
+            Some(mut closure) => {
+                self.call("a timer", None, |_, ctx| closure(ctx));
+                if self.core.timers.contains(timer) {
+                    self.host.timers.insert(timer, closure);
+                }
+            }
+            None => self.call("on_timer", None, |handler, ctx| handler.on_timer(ctx, timer)),
+        }
+    }
+
+    /// Tells the handler of what came to an end, and sends answers that came late, until its handlers cause no more
     /// of either.
     fn settle(&mut self) {
         loop {
@@ -496,24 +483,24 @@ impl<A: Application> EventLoop<A> {
         }
     }
 
-    /// Tells the application of what came to an end, and of nothing else: an answer may open a connection, which leads
+    /// Tells the handler of what came to an end, and of nothing else: an answer may open a connection, which leads
     /// back here, and however many there are, they must not take each a part of the stack.
     fn settle_ends(&mut self) {
         while let Some(ending) = self.core.ends.pop_front() {
             let (fd, closed) = (ending.fd, ending.closed.clone());
             self.core.departing = Some(ending);
-            self.call("on_close", Some(fd), |application, core| application.closed(core, fd, &closed));
+            self.call("on_close", Some(fd), |handler, ctx| handler.on_close(ctx, fd, &closed));
             self.core.departing = None;
             // A session's own `drop` is a handler's code, too.
-            self.call("the drop of a session", Some(fd), |_, core| core.drop_session(fd));
+            self.call("the drop of a session", Some(fd), |_, ctx| ctx.core.drop_session(fd));
         }
     }
 
-    /// Tells the application of the end of the turn, if it asked for that.
+    /// Tells the handler of the end of the turn, if it asked for that.
     #[inline]
     fn end_turn(&mut self) {
         if std::mem::take(&mut self.core.wants_turn_end) {
-            self.call("on_turn_end", None, |application, core| application.turn_ended(core));
+            self.call("on_turn_end", None, |handler, ctx| handler.on_turn_end(ctx));
             self.settle();
         }
     }

@@ -59,6 +59,11 @@ impl Timers {
         TimerId { index, serial }
     }
 
+    /// Whether a timer is still to fire.
+    pub fn contains(&self, id: TimerId) -> bool {
+        self.timers.get(id.index as usize).is_some_and(|timer| timer.serial == id.serial)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.timers.len()
@@ -66,7 +71,7 @@ impl Timers {
 
     /// Ends a timer. `false`: it had ended already.
     pub fn remove(&mut self, id: TimerId) -> bool {
-        let is_there = self.timers.get(id.index as usize).is_some_and(|timer| timer.serial == id.serial);
+        let is_there = self.contains(id);
         if is_there {
             self.timers.remove(id.index as usize);
         }

@@ -170,6 +170,11 @@ impl<T> Heard<T> {
         self.0.recv_timeout(PATIENCE).expect("something to be heard of")
     }
 
+    /// Waits until all senders are dropped. `false`: a value was sent instead.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self.0.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected))
+    }
+
     /// What was heard already, without waiting.
     pub fn so_far(&self) -> Vec<T> {
         self.0.try_iter().collect()

@@ -91,7 +91,7 @@ impl Holds {
 
     fn arm(&mut self, ctx: &mut Context<'_>) {
         if self.timer.is_none() {
-            self.timer = Some(ctx.after(LOOK_EVERY));
+            self.timer = Some(ctx.set_timer(LOOK_EVERY));
         }
     }
 }

@@ -130,7 +130,7 @@ impl Watch {
         if self.timer.is_none()
             && let Some(deadline) = self.debounce.next_deadline()
         {
-            self.timer = Some(ctx.after(deadline.saturating_duration_since(clock::now())));
+            self.timer = Some(ctx.set_timer(deadline.saturating_duration_since(clock::now())));
         }
     }
 }

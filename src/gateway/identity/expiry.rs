@@ -74,7 +74,7 @@ impl Expiries {
             ctx.cancel(timer);
         }
         let next = self.next_look((self.wall_ms)());
-        self.timer = next.map(|delay| ctx.after(delay));
+        self.timer = next.map(|delay| ctx.set_timer(delay));
     }
 
     /// The time until the next check. `None`: no identity ends.

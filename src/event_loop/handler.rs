@@ -1,20 +1,16 @@
-//! What a server is made of: one trait, and closures as sugar over it.
+//! The trait that a server's events are delivered to.
 
 use std::any::Any;
-use std::fmt;
 
 use crate::connection::Closed;
-use crate::context::Context;
-use crate::event_loop::TimerId;
+use crate::event_loop::context::{Context, Notice};
+use crate::event_loop::timers::TimerId;
 use crate::fd::Fd;
 use crate::message::Message;
 use crate::protocol::body_mode::{BodyEvent, BodyMode};
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
-
-/// What another thread sent with [`Remote::notify`](crate::Remote::notify).
-pub type Notice = Box<dyn Any + Send>;
 
 /// What happens on a server. Every method has a default, so a handler says only what it cares about.
 ///
@@ -104,128 +100,5 @@ pub trait Handler {
     /// [`run`](crate::Server::run) returns. Nothing that is pushed now is sent.
     fn on_stop(&mut self, ctx: &mut Context<'_>) {
         let _ = ctx;
-    }
-}
-
-/// A closure that was given, or not.
-type Callback<F> = Option<Box<F>>;
-
-/// The handler that [`Server`](crate::Server)'s `on_*` methods build: a closure for each event that was given one.
-#[derive(Default)]
-#[expect(clippy::type_complexity, reason = "each is the signature of the method it stands for")]
-pub struct Closures {
-    pub(crate) start: Callback<dyn FnMut(&mut Context<'_>)>,
-    pub(crate) upgrade: Callback<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Upgrade>,
-    pub(crate) open: Callback<dyn FnMut(&mut Context<'_>, Fd, &Request)>,
-    pub(crate) message: Callback<dyn FnMut(&mut Context<'_>, Fd, Message<'_>)>,
-    pub(crate) close: Callback<dyn FnMut(&mut Context<'_>, Fd, &Closed)>,
-    pub(crate) ping: Callback<dyn FnMut(&mut Context<'_>, Fd, &[u8])>,
-    pub(crate) pong: Callback<dyn FnMut(&mut Context<'_>, Fd, &[u8])>,
-    pub(crate) request: Callback<dyn FnMut(&mut Context<'_>, Fd, &Request) -> Option<Response>>,
-    pub(crate) notice: Callback<dyn FnMut(&mut Context<'_>, Notice)>,
-    pub(crate) timer: Callback<dyn FnMut(&mut Context<'_>, TimerId)>,
-    pub(crate) turn_end: Callback<dyn FnMut(&mut Context<'_>)>,
-    pub(crate) stop: Callback<dyn FnMut(&mut Context<'_>)>,
-}
-
-impl Closures {
-    /// Whether no closure was given.
-    pub(crate) fn is_empty(&self) -> bool {
-        matches!(
-            self,
-            Closures {
-                start: None,
-                upgrade: None,
-                open: None,
-                message: None,
-                close: None,
-                ping: None,
-                pong: None,
-                request: None,
-                notice: None,
-                timer: None,
-                turn_end: None,
-                stop: None,
-            }
-        )
-    }
-}
-
-impl Handler for Closures {
-    fn on_start(&mut self, ctx: &mut Context<'_>) {
-        if let Some(start) = &mut self.start {
-            start(ctx);
-        }
-    }
-
-    fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
-        match &mut self.upgrade {
-            Some(upgrade) => upgrade(ctx, fd, request),
-            None => Upgrade::accept().into(),
-        }
-    }
-
-    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
-        if let Some(open) = &mut self.open {
-            open(ctx, fd, request);
-        }
-    }
-
-    fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
-        if let Some(on_message) = &mut self.message {
-            on_message(ctx, fd, message);
-        }
-    }
-
-    fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
-        if let Some(close) = &mut self.close {
-            close(ctx, fd, closed);
-        }
-    }
-
-    fn on_ping(&mut self, ctx: &mut Context<'_>, fd: Fd, payload: &[u8]) {
-        if let Some(ping) = &mut self.ping {
-            ping(ctx, fd, payload);
-        }
-    }
-
-    fn on_pong(&mut self, ctx: &mut Context<'_>, fd: Fd, payload: &[u8]) {
-        if let Some(pong) = &mut self.pong {
-            pong(ctx, fd, payload);
-        }
-    }
-
-    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
-        self.request.as_mut().and_then(|answer| answer(ctx, fd, request))
-    }
-
-    fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {
-        if let Some(on_notice) = &mut self.notice {
-            on_notice(ctx, notice);
-        }
-    }
-
-    fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
-        if let Some(on_timer) = &mut self.timer {
-            on_timer(ctx, timer);
-        }
-    }
-
-    fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
-        if let Some(turn_end) = &mut self.turn_end {
-            turn_end(ctx);
-        }
-    }
-
-    fn on_stop(&mut self, ctx: &mut Context<'_>) {
-        if let Some(stop) = &mut self.stop {
-            stop(ctx);
-        }
-    }
-}
-
-impl fmt::Debug for Closures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Closures")
     }
 }

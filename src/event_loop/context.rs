@@ -1,0 +1,94 @@
+//! The value that handlers get, and the commands that other threads send to it.
+//!
+//! The loop makes a [`Context`] for each call. Its methods are in `src/context.rs`.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::event_loop::core::Core;
+use crate::event_loop::inbox::Sender;
+use crate::event_loop::timers::TimerId;
+
+/// The value of a notice: see [`Remote::notify`](crate::Remote::notify).
+pub type Notice = Box<dyn Any + Send>;
+
+/// The server, as a handler has it while it runs: push, look, bind, close.
+///
+/// An [`Fd`] of a connection that has ended is `Gone` to every method, from the moment it ended and whoever has its slot
+/// now. Nothing here calls a handler; what a call causes, an `on_close` for instance, comes after the handler returned.
+///
+/// A push takes anything that is [`Into<Push>`](crate::Push): a message as it came, a `&str`, a `&[u8]`, a
+/// [`Frame`](crate::Frame). [`IntoPush`](crate::IntoPush) gives each of them, also a `String` or a `Vec<u8>`,
+/// `.except(&[fd])` to leave connections out.
+///
+/// [`Fd`]: crate::Fd
+#[derive(Debug)]
+pub struct Context<'a> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) host: &'a mut Host,
+}
+
+/// State that a [`Context`] needs and the core does not: the inbox and the closures of timers.
+#[derive(Debug)]
+pub struct Host {
+    pub sender: Sender<Command>,
+    pub timers: TimerClosures,
+}
+
+/// A command from another thread.
+pub enum Command {
+    Call(Box<dyn FnOnce(&mut Context<'_>) + Send>),
+    Notice(Notice),
+}
+
+/// The closures of timers that have one. The other timers call `on_timer`.
+#[derive(Default)]
+pub struct TimerClosures(HashMap<TimerId, TimerClosure>);
+
+/// The closure of a timer. It is called with the context at every expiry.
+pub type TimerClosure = Box<dyn FnMut(&mut Context<'_>)>;
+
+impl Host {
+    /// A host without timers.
+    pub fn new(sender: Sender<Command>) -> Host {
+        Host { sender, timers: TimerClosures::default() }
+    }
+}
+
+impl TimerClosures {
+    pub fn insert(&mut self, timer: TimerId, closure: TimerClosure) {
+        self.0.insert(timer, closure);
+    }
+
+    /// Takes a closure out, to drop it or to call it.
+    #[inline]
+    pub fn take(&mut self, timer: TimerId) -> Option<TimerClosure> {
+        if self.0.is_empty() { None } else { self.0.remove(&timer) }
+    }
+}
+
+impl Command {
+    /// The name of the command in the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Call(_) => "a command of Remote",
+            Command::Notice(_) => "on_notice",
+        }
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Command::Call(_) => "Call",
+            Command::Notice(_) => "Notice",
+        })
+    }
+}
+
+impl fmt::Debug for TimerClosures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
