@@ -15,14 +15,17 @@ pub mod command;
 pub mod events;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+pub mod log_lines;
 pub mod raw;
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic;
 use std::path::PathBuf;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use fdpush::{Address, Closed, Context, Fd, Handler, Outcome, Remote, Server, Upgrade};
@@ -39,6 +42,8 @@ pub struct TestServer {
     /// Where it listens.
     pub addresses: Vec<Address>,
     address: Option<SocketAddr>,
+    /// The thread that its loop runs on.
+    thread: ThreadId,
     ended: Heard<io::Result<()>>,
     has_ended: bool,
 }
@@ -62,7 +67,7 @@ pub fn serve_made<H: Handler>(
 ) -> TestServer {
     let (told, started) = channel();
     let (end, ended) = channel();
-    thread::spawn(move || {
+    let thread = thread::spawn(move || {
         let server = make().expect("an address to listen on").catch_signals(false);
         let server = server.on_upgrade(tell_fd).on_open(|ctx, fd, request| {
             for (name, value) in request.query_pairs().expect("UTF-8") {
@@ -80,7 +85,7 @@ pub fn serve_made<H: Handler>(
         let _ = end.send(server.run());
     });
     let (remote, address, addresses) = started.next();
-    TestServer { remote, addresses, address, ended, has_ended: false }
+    TestServer { remote, addresses, address, thread: thread.thread().id(), ended, has_ended: false }
 }
 
 /// The answer to an upgrade that lets [`Client::fd`] know.
@@ -191,6 +196,19 @@ pub fn report_close(sender: Sender<(Fd, Closed)>) -> impl FnMut(&mut Context<'_>
 /// An `on_message` that sends everything back.
 pub fn echo(ctx: &mut Context<'_>, fd: Fd, message: fdpush::Message<'_>) {
     assert_eq!(ctx.push(fd, message), Outcome::Queued);
+}
+
+/// Keeps panics whose message starts with "on purpose" out of the output.
+pub fn silence_intended_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let default = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !info.payload_as_str().is_some_and(|text| text.starts_with("on purpose")) {
+                default(info);
+            }
+        }));
+    });
 }
 
 /// A directory for a test's files, removed with it.

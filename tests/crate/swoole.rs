@@ -3,14 +3,12 @@
 //! The list is what the tests of Swoole 6.2 hold about push, close, control frames, sizes, the upgrade and heartbeats. A
 //! user who comes from there finds here what stays the same, and in which words this crate says it.
 
-mod common;
-
 use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::raw::{self, PING, PONG, TEXT, UPGRADE, frame};
-use common::{Client, PATIENCE, Raw, TestServer, channel, echo, report_close, serve, tell_fd};
+use crate::common::raw::{self, PING, PONG, TEXT, UPGRADE, frame};
+use crate::common::{Client, PATIENCE, Raw, TestServer, channel, echo, report_close, serve, tell_fd};
 use fdpush::{By, Cause, Delivery, Fd, Heartbeat, Limits, Outcome, ProtocolError, Response, State, Upgrade};
 use tungstenite::Message as Sent;
 use tungstenite::protocol::frame::coding::Data;

@@ -1,7 +1,4 @@
 //! A log that cannot be written stops nothing: the binary, with a standard error that is closed, full, or not read.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
@@ -11,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::backend::{Answer, Backend};
-use common::gateway::{Gateway, next, until};
-use common::{Client, Scratch, refusal};
+use crate::common::backend::{Answer, Backend};
+use crate::common::gateway::{Gateway, next, until};
+use crate::common::{Client, Scratch, refusal};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 const FOREIGN: (&str, &str) = ("Origin", "http://foreign.example");
@@ -192,7 +189,7 @@ fn a_pipe_that_is_not_read_stops_nothing_and_tells_what_was_lost() {
         });
         served.lives_on();
 
-        let (told, lines) = common::channel();
+        let (told, lines) = crate::common::channel();
         std::thread::spawn(move || {
             BufReader::new(reader).lines().map_while(Result::ok).for_each(|line| drop(told.send(line)));
         });

@@ -1,17 +1,14 @@
 //! Names from outside, through the real binary: whatever bytes a uid, a group or a parameter comes in, two of them never
 //! become one; and integers, empty arrays and byte order marks of dynamic languages are taken alike everywhere.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::net::UdpSocket;
 
+use crate::common::backend::{Answer, Backend};
+use crate::common::gateway::{Gateway, json_of, next, next_of, request, until};
+use crate::common::raw::{Reply, UPGRADE};
+use crate::common::{Client, Raw, refusal};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use common::backend::{Answer, Backend};
-use common::gateway::{Gateway, json_of, next, next_of, request, until};
-use common::raw::{Reply, UPGRADE};
-use common::{Client, Raw, refusal};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;

@@ -1,13 +1,10 @@
 //! `fdpush serve` as its users have it: the binary, its flags, its page, and JSON frames through an independent client.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use common::{Client, Raw, Scratch, refusal};
+use crate::common::{Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
 /// A running `fdpush serve`. Dropping it ends it.

@@ -1,7 +1,7 @@
 //! A server in a process of its own, whose memory, descriptors and signals are nobody else's.
 //!
 //! The child is this test binary again: the environment tells it which server to be, and its only argument is to run the
-//! one test that becomes that server. A test file that uses it needs `#[test] fn child() { child::run(&[…]) }`.
+//! one test that becomes that server, `child_server` in `main.rs`.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use fdpush::{Response, Server};
 
-use super::wire::Wire;
 use crate::common::{PATIENCE, channel};
+use crate::wire::Wire;
 
 const ROLE: &str = "FDPUSH_TEST_CHILD";
 const GREETING: &str = "child listens on ";
@@ -61,7 +61,7 @@ impl Child {
         let mut process = Command::new("sh")
             .args(["-c", &format!("{prelude} exec \"$0\" \"$@\"")])
             .arg(program)
-            .args(["child", "--exact", "--nocapture", "--test-threads=1"])
+            .args(["child_server", "--exact", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

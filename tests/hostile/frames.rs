@@ -1,26 +1,23 @@
-//! Hostile frames: over 250 streams as data in `hostile/data_frames.rs` and `close_frames.rs`, each with its name, how it
+//! Hostile frames: over 250 streams as data in `cases/data_frames.rs` and `close_frames.rs`, each with its name, how it
 //! must end and what must not have been delivered.
 //!
 //! Each case is sent whole, a byte a turn of the loop, and cut in two at every byte, the second part only once the loop
 //! has read the first. Inputs of more than some hundred bytes are cut near their ends and at a sample of places between
-//! (see `ways.rs`); the frames and messages in them are cut at every byte in `Assembler` itself.
-
-mod common;
-mod hostile;
+//! (see `harness.rs`); the frames and messages in them are cut at every byte in `Assembler` itself.
 
 use std::time::Duration;
 
-use common::raw::{BINARY, CONTINUATION, PING, TEXT, UPGRADE, frame, frame_with};
-use common::{Raw, TestServer, channel, echo, report_close, serve};
-use fdpush::bench::{Assembler, AssemblerError, AssemblerPool, Item, Tick};
-use fdpush::{By, Cause, Limits, ProtocolError};
-use hostile::child::{self, Child};
-use hostile::data_frames::{NOT_UTF8, is_hopeless};
-use hostile::ways::{
+use crate::cases::data_frames::{NOT_UTF8, is_hopeless};
+use crate::cases::{close_frames, data_frames};
+use crate::child::{Child, Role};
+use crate::common::raw::{BINARY, CONTINUATION, PING, TEXT, UPGRADE, frame, frame_with};
+use crate::common::{Raw, TestServer, channel, echo, report_close, serve};
+use crate::harness::{
     Case, LoggingServer, MESSAGE_BYTES_MAX, assert_named, judge, on_threads, send_bytewise, send_split, send_whole,
 };
-use hostile::wire::Wire;
-use hostile::{close_frames, data_frames};
+use crate::wire::Wire;
+use fdpush::bench::{Assembler, AssemblerError, AssemblerPool, Item, Tick};
+use fdpush::{By, Cause, Limits, ProtocolError};
 
 fn cases() -> Vec<Case> {
     let mut cases = data_frames::cases();
@@ -124,7 +121,7 @@ fn invalid_utf8_at_every_position() {
 fn valid_utf8_in_fragments_cut_at_every_position() {
     let text = "ü€😀\u{10ffff}\u{0}\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}";
     let server = LoggingServer::start(false);
-    let delivered = hostile::ways::shown("text", text.as_bytes());
+    let delivered = crate::harness::shown("text", text.as_bytes());
     let cut = |at: usize| {
         let (first, rest) = text.as_bytes().split_at(at);
         let frames = [frame_with(TEXT, first), frame(PING, b"p"), frame(CONTINUATION, rest)].concat();
@@ -172,7 +169,7 @@ fn who_broke_a_rule_and_does_not_go_is_dropped() {
     let mut stay = Raw::upgraded(server.address());
     stay.send(b"\x81\x00");
     let mut polite = Raw::upgraded(server.address());
-    polite.send(frame(common::raw::CLOSE, b"\x03\xe8"));
+    polite.send(frame(crate::common::raw::CLOSE, b"\x03\xe8"));
     server.wait_until("both are gone", |ctx| ctx.stats().connections == 0);
     assert_eq!(stay.close_frame().0, 1002);
     assert_eq!(polite.close_frame().0, 1000);
@@ -185,10 +182,8 @@ fn growth(child: &Child, f: impl FnOnce()) -> usize {
     child.memory().saturating_sub(before)
 }
 
-#[test]
-fn child() {
-    child::run(&[("echo", |server| server.on_message(echo))]);
-}
+/// The servers that the tests of this file start in a process of their own.
+pub const ROLES: &[Role] = &[("echo", |server| server.on_message(echo))];
 
 /// An announced length costs nothing: a thousand peers announce a megabyte each, by header, and send a byte of it.
 #[test]

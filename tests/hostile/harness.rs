@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use fdpush::{Context, Fd, Heartbeat, Limits, Message, Peer, Response, Upgrade};
 
-use super::wire::{Reply, Said, Wire};
 use crate::common::{PATIENCE, TestServer, echo, serve};
+use crate::wire::{Reply, Said, Wire};
 
 /// A body and a message may have so many bytes, so that what is over it need not be long.
 pub const BODY_BYTES_MAX: usize = 1000;

@@ -1,22 +1,19 @@
-//! Hostile HTTP, from the first byte to the upgrade: over 300 inputs as data in `hostile/http_*.rs`, each with its name,
+//! Hostile HTTP, from the first byte to the upgrade: over 300 inputs as data in `cases/http_*.rs`, each with its name,
 //! what must come back and what no handler must see.
 //!
 //! Each case is sent whole, a byte a turn of the loop, and cut in two at every byte, the second part only once the loop
 //! has read the first. Inputs of more than some hundred bytes are cut near their ends and at a sample of places between
-//! (see `ways.rs`); for them every cut is made in `find_head_end` itself.
-
-mod common;
-mod hostile;
+//! (see `harness.rs`); for them every cut is made in `find_head_end` itself.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::raw::UPGRADE;
-use common::{PATIENCE, Raw, channel, report_close, serve};
+use crate::cases::{http_body, http_head, http_upgrade};
+use crate::common::raw::UPGRADE;
+use crate::common::{PATIENCE, Raw, channel, report_close, serve};
+use crate::harness::{Case, LoggingServer, assert_named, judge, on_threads, send_bytewise, send_split, send_whole};
 use fdpush::{Cause, Limits, Response};
-use hostile::ways::{Case, LoggingServer, assert_named, judge, on_threads, send_bytewise, send_split, send_whole};
-use hostile::{http_body, http_head, http_upgrade};
 
 fn cases() -> Vec<Case> {
     let mut cases = http_upgrade::cases();

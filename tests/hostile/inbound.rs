@@ -1,12 +1,9 @@
 //! Unfinished messages, heads and bodies: one bound for all clients, which the largest holders pay for.
 
-mod common;
-mod hostile;
-
-use common::raw::{TEXT, frame_with};
-use common::{Raw, TestServer, channel, echo, report_close, serve};
+use crate::child::{Child, Role};
+use crate::common::raw::{TEXT, frame_with};
+use crate::common::{Raw, TestServer, channel, echo, report_close, serve};
 use fdpush::{By, Cause, Heartbeat, Limits, Response, Upgrade};
-use hostile::child::{self, Child};
 
 const MESSAGE_MAX: usize = 1 << 20;
 const TOTAL_MAX: usize = 4 << 20;
@@ -18,25 +15,23 @@ fn limits() -> Limits {
     Limits { message_bytes_max: MESSAGE_MAX, inbound_total_bytes_max: TOTAL_MAX, ..Limits::default() }
 }
 
-#[test]
-fn child() {
-    child::run(&[
-        ("roomy", |server| server.heartbeat(Heartbeat::Off)),
-        ("narrow", |server| {
-            let size = 64 << 20;
-            let limits = Limits {
-                message_bytes_max: size,
-                body_bytes_max: size,
-                queue_bytes_max: size + 10,
-                inbound_total_bytes_max: 1 << 40,
-                ..Limits::default()
-            };
-            server.heartbeat(Heartbeat::Off).limits(limits).on_message(|ctx, fd, message| {
-                ctx.push(fd, message);
-            })
-        }),
-    ]);
-}
+/// The servers that the tests of this file start in a process of their own.
+pub const ROLES: &[Role] = &[
+    ("roomy", |server| server.heartbeat(Heartbeat::Off)),
+    ("narrow", |server| {
+        let size = 64 << 20;
+        let limits = Limits {
+            message_bytes_max: size,
+            body_bytes_max: size,
+            queue_bytes_max: size + 10,
+            inbound_total_bytes_max: 1 << 40,
+            ..Limits::default()
+        };
+        server.heartbeat(Heartbeat::Off).limits(limits).on_message(|ctx, fd, message| {
+            ctx.push(fd, message);
+        })
+    }),
+];
 
 fn inbound_bytes(server: &TestServer) -> usize {
     server.ask(|ctx| ctx.stats().inbound_bytes)
@@ -120,7 +115,7 @@ fn an_upgrade_that_waits_for_its_answer_counts_with_its_head() {
     let server = serve(|server| server.limits(limits()).on_upgrade(|_, _, _| Upgrade::Later));
     let mut client = Raw::connect(server.address());
     let padding = "p".repeat(6000);
-    client.send(common::raw::UPGRADE.replacen("\r\n", &format!("\r\nPadding: {padding}\r\n"), 1));
+    client.send(crate::common::raw::UPGRADE.replacen("\r\n", &format!("\r\nPadding: {padding}\r\n"), 1));
     server.wait_until("its head is held", |ctx| (6000..20_000).contains(&ctx.stats().inbound_bytes));
     drop(client);
     server.wait_until("its head is given back", |ctx| ctx.stats().inbound_bytes == 0);

@@ -4,36 +4,31 @@
 //! Nothing here measures time against a wish: what is compared are counts, bytes and orders, and waiting has a deadline
 //! that no healthy machine comes near. `tests/soak.sh` runs the connect-close cycles at full length.
 
-mod common;
-mod hostile;
-
 use std::collections::HashSet;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::raw::{CLOSE, TEXT, UPGRADE, close_payload, frame};
-use common::{Client, PATIENCE, Raw, Scratch, TestServer, channel, echo, report_close, serve, serve_on};
+use crate::child::{Child, Role};
+use crate::common::raw::{CLOSE, TEXT, UPGRADE, close_payload, frame};
+use crate::common::{Client, PATIENCE, Raw, Scratch, TestServer, channel, echo, report_close, serve, serve_on};
+use crate::wire::Wire;
 use fdpush::{
     Cause, Change, Closed, Context, Fd, Handler, Limits, Message, Outcome, Request, Response, SlowReader, Upgrade,
 };
-use hostile::child::{self, Child};
-use hostile::wire::Wire;
 
-#[test]
-fn child() {
-    child::run(&[
-        ("greedy", |server| server.limits(Limits { connections_max: Some(10_000), ..Limits::default() })),
-        ("ticking", |server| {
-            let mut number = 0u64;
-            let every_ms = |ctx: &mut Context<'_>| _ = ctx.set_interval(Duration::from_millis(1));
-            server.on_start(every_ms).on_timer(move |ctx, _| {
-                number += 1;
-                ctx.broadcast(&number.to_string());
-            })
-        }),
-        ("mapping", |server| server.on_open(map)),
-    ]);
-}
+/// The servers that the tests of this file start in a process of their own.
+pub const ROLES: &[Role] = &[
+    ("greedy", |server| server.limits(Limits { connections_max: Some(10_000), ..Limits::default() })),
+    ("ticking", |server| {
+        let mut number = 0u64;
+        let every_ms = |ctx: &mut Context<'_>| _ = ctx.set_interval(Duration::from_millis(1));
+        server.on_start(every_ms).on_timer(move |ctx, _| {
+            number += 1;
+            ctx.broadcast(&number.to_string());
+        })
+    }),
+    ("mapping", |server| server.on_open(map)),
+];
 
 /// Puts a connection into all the maps there are: a uid, groups, and a heartbeat of its own.
 fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request) {
@@ -446,7 +441,7 @@ fn a_handler_that_panics_ends_one_connection_and_no_more() {
     raw.send("GET /request HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(raw.reply().status, 500);
     raw.end();
-    for (opcode, word) in [(TEXT, "message"), (common::raw::PING, "ping"), (common::raw::PONG, "pong")] {
+    for (opcode, word) in [(TEXT, "message"), (crate::common::raw::PING, "ping"), (crate::common::raw::PONG, "pong")] {
         let mut raw = open("/");
         raw.send([frame(opcode, word.as_bytes()), frame(TEXT, b"late")].concat());
         assert_eq!(raw.close_frame(), (1011, "internal error".to_owned()), "{word}");

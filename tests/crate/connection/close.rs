@@ -1,13 +1,11 @@
 //! How a connection ends: close codes both ways, protocol errors, lost connections, panics; told once each.
 //!
-//! What the server does to readers that are too slow, and how it goes down, is in `slow.rs` and `drain.rs`.
-
-mod common;
+//! Slow consumers are in `push/slow_readers.rs`, the drain is in `server/drain.rs`.
 
 use std::any::Any;
 
-use common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame_with};
-use common::{Heard, PATIENCE, Raw, TestServer, channel, echo, report_close, serve};
+use crate::common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame_with};
+use crate::common::{Heard, PATIENCE, Raw, TestServer, channel, echo, report_close, serve, silence_intended_panics};
 use fdpush::{
     BodyEvent, BodyMode, By, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Limits, Outcome, ProtocolError,
     Request, Response,
@@ -19,16 +17,6 @@ fn echo_server(limits: Limits) -> (TestServer, Heard<(Fd, Closed)>) {
     let (told, heard) = channel();
     let server = serve(move |server| server.limits(limits).on_message(echo).on_close(report_close(told)));
     (server, heard)
-}
-
-/// Keeps panics that are part of a test from looking like its failure.
-fn hush_panics_on_purpose() {
-    let loud = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        if !info.payload_as_str().is_some_and(|text| text.starts_with("on purpose")) {
-            loud(info);
-        }
-    }));
 }
 
 #[test]
@@ -59,7 +47,7 @@ fn fragments_make_one_message_whatever_pings_come_between() {
 fn a_message_may_come_byte_by_byte() {
     let (server, _heard) = echo_server(Limits::default());
     let mut raw = Raw::upgraded(server.address());
-    for byte in common::raw::frame(TEXT, "naïve".as_bytes()) {
+    for byte in crate::common::raw::frame(TEXT, "naïve".as_bytes()) {
         raw.send([byte]);
     }
     assert_eq!(raw.frame(), (0x81, "naïve".as_bytes().to_vec()));
@@ -167,9 +155,9 @@ fn data_after_a_close_frame_is_ignored() {
         serve(move |server| server.on_message(move |_, _, message| told.send(message.len()).expect("the test waits")));
     let mut raw = Raw::upgraded(server.address());
     let bytes = [
-        common::raw::frame(TEXT, b"before"),
-        common::raw::frame(CLOSE, &close_payload(1000, "")),
-        common::raw::frame(TEXT, b"behind it"),
+        crate::common::raw::frame(TEXT, b"before"),
+        crate::common::raw::frame(CLOSE, &close_payload(1000, "")),
+        crate::common::raw::frame(TEXT, b"behind it"),
         b"\xff\xff\xff no frame at all".to_vec(),
     ];
     raw.send(bytes.concat());
@@ -189,7 +177,7 @@ fn messages_that_cross_the_servers_close_frame_are_ignored() {
         })
     });
     let mut raw = Raw::upgraded(server.address());
-    raw.send([common::raw::frame(TEXT, b"1"), common::raw::frame(BINARY, b"22")].concat());
+    raw.send([crate::common::raw::frame(TEXT, b"1"), crate::common::raw::frame(BINARY, b"22")].concat());
     assert_eq!(raw.frame(), (0x88, close_payload(4000, "one was enough")));
     raw.send_frame(TEXT, b"333");
     raw.send_frame(CLOSE, &close_payload(4000, ""));
@@ -246,7 +234,7 @@ fn whoever_breaks_the_protocol_is_told_which_rule() {
     for (bytes, code, error) in table {
         let mut raw = Raw::upgraded(server.address());
         // A good frame in the same segment is delivered before the error.
-        raw.send([&common::raw::frame(TEXT, b"good"), *bytes].concat());
+        raw.send([&crate::common::raw::frame(TEXT, b"good"), *bytes].concat());
         assert_eq!(raw.frame(), (0x81, b"good".to_vec()), "{error:?}");
         assert_eq!(raw.close_frame(), (*code, error.as_str().to_owned()));
         raw.end();
@@ -345,7 +333,7 @@ fn a_ping_of_125_bytes_is_answered_in_full() {
 
 #[test]
 fn a_panic_in_on_message_closes_with_1011_and_the_server_lives() {
-    hush_panics_on_purpose();
+    silence_intended_panics();
     let (told, heard) = channel();
     let server = serve(move |server| {
         server
@@ -368,7 +356,7 @@ fn a_panic_in_on_message_closes_with_1011_and_the_server_lives() {
 
 #[test]
 fn a_panic_in_any_other_callback_ends_at_most_its_own_connection() {
-    hush_panics_on_purpose();
+    silence_intended_panics();
     let (told, heard) = channel();
     let server = serve(move |server| {
         let timer = told.clone();
@@ -383,7 +371,7 @@ fn a_panic_in_any_other_callback_ends_at_most_its_own_connection() {
             })
             .on_upgrade(|ctx, fd, request| match request.target() {
                 "/upgrade" => panic!("on purpose: upgrade"),
-                _ => common::tell_fd(ctx, fd, request),
+                _ => crate::common::tell_fd(ctx, fd, request),
             })
             .on_open(|_, _, request| {
                 if request.target() == "/open" {
@@ -439,7 +427,7 @@ impl Handler for PanicsInBody {
 
 #[test]
 fn a_panic_in_the_midst_of_a_body_ends_the_connection() {
-    hush_panics_on_purpose();
+    silence_intended_panics();
     let server = serve(|server| server.handler(PanicsInBody));
     for (path, status) in [("/", 500), ("/begun", 200)] {
         let mut raw = server.raw();

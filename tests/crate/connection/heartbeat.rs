@@ -3,13 +3,11 @@
 //! Periods are short, and nothing is said about when something happens: only that it does, or that it did not although
 //! the pings that would have led to it were seen.
 
-mod common;
-
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::raw::{PING, PONG, TEXT};
-use common::{Heard, Raw, TestServer, channel, report_close, serve};
+use crate::common::raw::{PING, PONG, TEXT};
+use crate::common::{Heard, Raw, TestServer, channel, report_close, serve};
 use fdpush::{By, Cause, CloseCode, Closed, Context, Fd, Heartbeat};
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -25,7 +23,8 @@ const LONG: Duration = Duration::from_secs(3600);
 
 fn serve_with(heartbeat: Heartbeat) -> (TestServer, Heard<(Fd, Closed)>) {
     let (told, heard) = channel();
-    let server = serve(move |server| server.heartbeat(heartbeat).on_message(common::echo).on_close(report_close(told)));
+    let server =
+        serve(move |server| server.heartbeat(heartbeat).on_message(crate::common::echo).on_close(report_close(told)));
     (server, heard)
 }
 
@@ -219,7 +218,7 @@ fn whoever_is_protected_is_exempt() {
             .on_close(report_close(told))
     });
     let mut protected = Raw::connect(server.address());
-    protected.send(common::raw::UPGRADE.replacen("GET / ", "GET /protected ", 1));
+    protected.send(crate::common::raw::UPGRADE.replacen("GET / ", "GET /protected ", 1));
     assert_eq!(protected.reply().status, 101);
     for _ in 0..3 {
         let _mortal = Raw::upgraded(server.address());
@@ -324,7 +323,7 @@ fn a_client_that_reported_outlives_a_stall_of_the_server() {
         client.send_frame(TEXT, b"I am here");
     }
     reported.send(()).expect("the server waits");
-    reply.wait_timeout(common::PATIENCE).expect("an answer");
+    reply.wait_timeout(crate::common::PATIENCE).expect("an answer");
     for _ in 0..CLIENTS {
         assert_eq!(heard.next(), None, "the report of each is heard, and no end");
     }

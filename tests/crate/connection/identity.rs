@@ -1,16 +1,14 @@
 //! Who is who: fds and what becomes of stale ones, uids and groups, the second login, and what `on_close` can still ask.
 
-mod common;
-
-use common::{channel, report_close, serve, tell_fd};
+use crate::common::{channel, report_close, serve, tell_fd};
 use fdpush::{By, Cause, Change, CloseCode, Fd, NAME_BYTES_MAX, Outcome, RemoteError, SecondLogin, State, Upgrade};
 
-fn uid_of(server: &common::TestServer, fd: Fd) -> Option<String> {
+fn uid_of(server: &crate::common::TestServer, fd: Fd) -> Option<String> {
     server.ask(move |ctx| ctx.uid_of(fd).map(str::to_owned))
 }
 
 /// Waits until no connection is left, whatever became of the clients.
-fn wait_for_nobody(server: &common::TestServer) {
+fn wait_for_nobody(server: &crate::common::TestServer) {
     server.wait_until("all connections are gone", |ctx| ctx.stats().connections == 0);
 }
 

@@ -1,10 +1,8 @@
 //! What a server knows of its connections and keeps with them: listings by the page, sessions, and the very end.
 
-mod common;
-
 use std::rc::Rc;
 
-use common::{Client, channel, serve};
+use crate::common::{Client, channel, serve};
 use fdpush::{Context, Delivery, Fd, Upgrade};
 
 /// What the tests keep with a connection.

@@ -1,10 +1,8 @@
 //! Plain HTTP on the same port: requests, bodies, pipelining, and the exact status for whatever cannot be.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Heard, Raw, TestServer, channel, serve};
+use crate::common::{Heard, Raw, TestServer, channel, serve};
 use fdpush::{Closures, Context, Fd, Handler, Limits, Request, Response, Server, State};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -44,7 +42,7 @@ impl Clock {
 }
 
 /// Sends bytes on a connection of their own, and wants this status and then the end.
-fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> common::raw::Reply {
+fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> crate::common::raw::Reply {
     let mut raw = server.raw();
     // A server that has seen enough may have closed before the last byte is sent.
     raw.try_send(bytes.as_ref());
@@ -222,7 +220,7 @@ fn without_a_handler_it_is_404_or_426_for_what_should_have_been_an_upgrade() {
     raw.send(GET);
     assert_eq!(raw.reply().status, 404);
     // A proxy has eaten `Connection: Upgrade`.
-    raw.send(common::raw::UPGRADE.replace("Connection: Upgrade\r\n", ""));
+    raw.send(crate::common::raw::UPGRADE.replace("Connection: Upgrade\r\n", ""));
     let reply = raw.reply();
     assert_eq!((reply.status, reply.header("Upgrade")), (426, Some("websocket")));
     assert_eq!(reply.header("Sec-WebSocket-Version"), Some("13"));
@@ -418,12 +416,12 @@ fn plain_http_is_no_websocket_and_has_no_on_open_and_no_on_close() {
 
 #[test]
 fn a_connection_can_become_a_websocket_after_plain_requests() {
-    let server = serve(|server| describing(server).on_message(common::echo));
+    let server = serve(|server| describing(server).on_message(crate::common::echo));
     let mut raw = server.raw();
-    raw.send([GET, common::raw::UPGRADE].concat());
+    raw.send([GET, crate::common::raw::UPGRADE].concat());
     assert_eq!(raw.reply().status, 200);
     assert_eq!(raw.reply().status, 101);
-    raw.send_frame(common::raw::TEXT, b"now frames");
+    raw.send_frame(crate::common::raw::TEXT, b"now frames");
     assert_eq!(raw.frame(), (0x81, b"now frames".to_vec()));
 }
 

@@ -1,13 +1,11 @@
 //! From HTTP to WebSocket: who may, what the 101 says, who is refused how, and answers that come later.
 
-mod common;
-
 use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
-use common::raw::{TEXT, UPGRADE, frame};
-use common::{Heard, PATIENCE, Raw, TestServer, channel, echo, serve, tell_fd};
+use crate::common::raw::{TEXT, UPGRADE, frame};
+use crate::common::{Heard, PATIENCE, Raw, TestServer, channel, echo, serve, tell_fd};
 use fdpush::{Fd, Limits, Origins, Response, Upgrade};
 
 /// A server that lets every upgrade wait, and says which.
@@ -22,7 +20,7 @@ fn serve_later(limits: Limits) -> (TestServer, Heard<Fd>) {
     (server, heard)
 }
 
-fn expect_status(server: &TestServer, bytes: &str, status: u16) -> common::raw::Reply {
+fn expect_status(server: &TestServer, bytes: &str, status: u16) -> crate::common::raw::Reply {
     let mut raw = server.raw();
     raw.send(bytes);
     let reply = raw.reply();

@@ -1,7 +1,5 @@
 //! Coming in: TCP, IPv6 and unix sockets, several at once; a server that is full; storms, and slots used over and over.
 
-mod common;
-
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
 
-use common::{Client, Raw, Scratch, channel, echo, serve, serve_made, serve_on};
+use crate::common::{Client, Raw, Scratch, channel, echo, serve, serve_made, serve_on};
 use fdpush::{Address, Limits, Peer, Server};
 
 fn unix(path: &Path) -> String {
@@ -249,12 +247,12 @@ fn a_storm_of_300_clients_is_served() {
                 // All connect before any of them speaks.
                 let mut raws: Vec<Raw> = (0..EACH).map(|_| Raw::connect(address)).collect();
                 for raw in &mut raws {
-                    raw.send(common::raw::UPGRADE);
+                    raw.send(crate::common::raw::UPGRADE);
                 }
                 for (index, raw) in raws.iter_mut().enumerate() {
                     assert_eq!(raw.reply().status, 101);
                     let text = format!("{thread}/{index}").into_bytes();
-                    raw.send_frame(common::raw::TEXT, &text);
+                    raw.send_frame(crate::common::raw::TEXT, &text);
                     assert_eq!(raw.frame(), (0x81, text));
                 }
                 raws

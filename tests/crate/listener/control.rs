@@ -1,14 +1,12 @@
 //! Listeners for back ends and operators, and what becomes of clients that come too fast.
 
-mod common;
-
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use common::raw::Reply;
-use common::{PATIENCE, Raw, TestServer, serve};
+use crate::common::raw::Reply;
+use crate::common::{PATIENCE, Raw, TestServer, serve};
 use fdpush::{Address, BodyEvent, BodyMode, Context, Fd, Handler, Limits, Request, Response, Server};
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -148,7 +146,7 @@ fn control_connections_have_a_limit_and_counts_of_their_own() {
 #[test]
 fn no_websocket_is_opened_on_a_control_listener() {
     let (server, control) = controlled(Limits::default());
-    let refused = common::refusal(common::Client::connect(control, "/", &[]));
+    let refused = crate::common::refusal(crate::common::Client::connect(control, "/", &[]));
     assert_eq!(refused.0, 404);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
 }
@@ -295,8 +293,8 @@ fn who_comes_too_fast_gets_503_before_anything_else() {
     let deadline = Instant::now() + PATIENCE;
     let (status, text) = loop {
         assert!(Instant::now() < deadline, "nobody was refused");
-        if let Err(refused) = common::Client::connect(server.address(), "/", &[]) {
-            break common::refusal(Err(refused));
+        if let Err(refused) = crate::common::Client::connect(server.address(), "/", &[]) {
+            break crate::common::refusal(Err(refused));
         }
     };
     assert_eq!((status, text.as_str()), (503, "too many come at once, try later\n"));
@@ -343,7 +341,7 @@ impl Handler for Pausing {
 
 #[test]
 fn a_body_can_be_paused_for_longer_than_it_may_take() {
-    let (told, heard) = common::channel();
+    let (told, heard) = crate::common::channel();
     let limits = Limits { body_time_max: Duration::from_millis(200), ..Limits::default() };
     let server = serve(move |server| server.limits(limits).handler(Pausing { paused: None, told }));
     let mut raw = server.raw();

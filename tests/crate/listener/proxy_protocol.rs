@@ -1,14 +1,12 @@
 //! Clients that come by a load balancer with the PROXY protocol: who is believed, and what all others get.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::raw::{TEXT, UPGRADE, frame};
-use common::{Raw, TestServer, serve};
+use crate::common::raw::{TEXT, UPGRADE, frame};
+use crate::common::{Raw, TestServer, serve};
 use fdpush::{Address, Limits, Response, Server};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";

@@ -1,10 +1,8 @@
 //! Readers that are too slow: each policy, with a client that does not read until it is too late.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Client, Scratch, TestServer, channel, report_close, serve, serve_on};
+use crate::common::{Client, Scratch, TestServer, channel, report_close, serve, serve_on};
 use fdpush::{By, Cause, Delivery, Fd, Limits, Message, Outcome, Response, SlowReader};
 
 /// A bound that is soon reached, and a message that needs many to reach it.

@@ -1,13 +1,11 @@
 //! Pushing: point to point, to many, to all; what arrives, in which order, and what the caller is told.
 
-mod common;
-
 use std::borrow::Cow;
 use std::iter;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use common::{Client, echo, serve};
+use crate::common::{Client, echo, serve};
 use fdpush::{Delivery, Fd, Frame, IntoPush, Limits, Message, Outcome};
 use tungstenite::Message as Received;
 
@@ -16,7 +14,7 @@ fn delivered(count: usize) -> Delivery {
 }
 
 /// Shows that nothing came before this: `marker` is pushed to all and is the next thing each client reads.
-fn nothing_more(server: &common::TestServer, clients: &mut [&mut Client]) {
+fn nothing_more(server: &crate::common::TestServer, clients: &mut [&mut Client]) {
     server.ask(|ctx| ctx.broadcast("marker"));
     for client in clients {
         assert_eq!(client.text(), "marker");

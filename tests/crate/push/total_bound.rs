@@ -1,11 +1,9 @@
 //! Memory that all queues share: the largest holders pay when it runs out, and no one who reads.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::raw::frame_with;
-use common::{Client, Raw, channel, report_close, serve};
+use crate::common::raw::frame_with;
+use crate::common::{Client, Raw, channel, report_close, serve};
 use fdpush::{Cause, Change, Fd, Frame, Limits, Message, Outcome, SlowReader};
 
 const TOTAL_MAX: usize = 16 << 20;

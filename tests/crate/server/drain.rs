@@ -1,12 +1,10 @@
 //! Going down: everyone is told, nothing that was queued is lost, and `run` returns.
 
-mod common;
-
 use std::net::TcpStream;
 use std::time::Duration;
 
-use common::raw::{CLOSE, TEXT, close_payload};
-use common::{Raw, channel, report_close, serve};
+use crate::common::raw::{CLOSE, TEXT, close_payload};
+use crate::common::{Raw, channel, report_close, serve};
 use fdpush::{By, Cause, CloseCode, Limits, Outcome, RemoteError, Response, Upgrade};
 
 #[test]
@@ -104,7 +102,7 @@ fn a_drain_ends_idle_http_connections_and_answers_what_is_under_way() {
     idle.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(idle.reply().keeps_alive());
     let mut waiting = server.raw();
-    waiting.send(common::raw::UPGRADE);
+    waiting.send(crate::common::raw::UPGRADE);
     let fd = upgrades.next();
     server.remote.drain().expect("room in the inbox");
     idle.end();

@@ -1,58 +1,16 @@
 //! Handlers that panic or block the loop: the log names the handler and the connection.
 
-mod common;
+use std::time::Duration;
 
-use std::sync::Mutex;
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
-
-use common::{PATIENCE, TestServer, serve};
 use fdpush::{Context, Fd, Response};
-use log::{LevelFilter, Metadata, Record};
 
-static LINES: Lines = Lines(Mutex::new(Vec::new()));
-
-/// Everything that was logged, by whichever test.
-struct Lines(Mutex<Vec<String>>);
-
-impl log::Log for Lines {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        let line = record.args().to_string();
-        if line.contains("slow-log.example") {
-            act(Some("block"));
-        }
-        self.0.lock().expect("no test panics here").push(format!("{} {line}", record.level()));
-    }
-
-    fn flush(&self) {}
-}
-
-/// The first line that begins like this and names this peer.
-fn logged(start: &str, peer: &str) -> String {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let lines = LINES.0.lock().expect("no test panics here");
-        if let Some(line) = lines.iter().find(|line| line.starts_with(start) && line.contains(peer)) {
-            return line.clone();
-        }
-        drop(lines);
-        assert!(Instant::now() < end, "no line begins with {start:?}");
-        std::thread::yield_now();
-    }
-}
+use crate::common::log_lines::{block, keep_log_lines};
+use crate::common::{TestServer, serve, silence_intended_panics};
 
 /// Does to the loop what the test says: `block` or `panic`.
 fn act(what: Option<&str>) {
     match what {
-        Some("block") => {
-            // Nothing is ever sent.
-            let (_sender, receiver) = mpsc::channel::<()>();
-            assert!(receiver.recv_timeout(Duration::from_millis(150)).is_err());
-        }
+        Some("block") => block(),
         Some("panic") => panic!("on purpose: \"quoted\"\nERROR forged"),
         _ => {}
     }
@@ -60,20 +18,14 @@ fn act(what: Option<&str>) {
 
 /// A server whose handlers act when `?HANDLER=WHAT` says so, or for a message, ping or pong its payload.
 fn acting_server() -> TestServer {
-    let _ = log::set_logger(&LINES);
-    log::set_max_level(LevelFilter::Debug);
-    let loud = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        if !info.payload_as_str().is_some_and(|text| text.starts_with("on purpose")) {
-            loud(info);
-        }
-    }));
+    keep_log_lines();
+    silence_intended_panics();
     let payload = |bytes: &[u8]| act(str::from_utf8(bytes).ok());
     serve(move |server| {
         server
             .on_upgrade(|ctx, fd, request| {
                 act(request.query("upgrade").as_deref());
-                common::tell_fd(ctx, fd, request)
+                crate::common::tell_fd(ctx, fd, request)
             })
             .on_open(|ctx, fd, request| {
                 if let Some(uid) = request.query("uid") {
@@ -101,7 +53,8 @@ fn acting_server() -> TestServer {
 #[test]
 fn a_handler_that_blocks_the_loop_is_named() {
     let server = acting_server();
-    let blocked = |name: &str, peer: &str| logged(&format!("WARN {name} blocked the loop for "), peer);
+    let blocked =
+        |name: &str, peer: &str| server.wait_for_log_line(&format!("WARN {name} blocked the loop for "), peer);
     let mut ann = server.connect("/?uid=ann&open=block&close=block");
     let (fd, peer) = (
         ann.fd(),
@@ -138,13 +91,11 @@ fn a_slow_request_without_a_message_does_not_blame_on_message() {
     let mut stranger = server.raw();
     let peer = format!("peer {} ", stranger.local_addr());
     // The refusal is logged, and the log takes its time.
-    stranger.send(common::raw::UPGRADE.replace("\r\n\r\n", "\r\nOrigin: http://slow-log.example\r\n\r\n"));
+    stranger.send(crate::common::raw::UPGRADE.replace("\r\n\r\n", "\r\nOrigin: http://slow-log.example\r\n\r\n"));
     assert_eq!(stranger.reply().status, 403);
-    logged("WARN fd ", "http://slow-log.example");
+    server.wait_for_log_line("WARN fd ", "http://slow-log.example");
     server.ask(|_| ());
-    let lines = LINES.0.lock().expect("no test panics here").join("\n");
-    let blamed = lines.lines().find(|line| line.starts_with("WARN on_message blocked") && line.contains(&peer));
-    assert_eq!(blamed, None);
+    assert_eq!(server.log_lines(&["WARN on_message blocked", &peer]), [""; 0]);
 }
 
 #[test]
@@ -155,11 +106,14 @@ fn a_panic_is_one_line_with_the_handler_and_the_connection() {
         let mut bob = server.connect(target);
         bob.send(payload);
         assert_eq!(bob.closed().0, 1011);
-        let line = logged(&format!("ERROR {name} {text}"), &format!(", fd {}, uid \"bob\", peer 127.0.0.1:", bob.fd()));
+        let line = server.wait_for_log_line(
+            &format!("ERROR {name} {text}"),
+            &format!(", fd {}, uid \"bob\", peer 127.0.0.1:", bob.fd()),
+        );
         assert!(line.ends_with(": the connection is closed") && !line.contains('\n'), "{line}");
     }
     assert_eq!(server.refusal("/?upgrade=panic", &[]).0, 500);
-    logged(&format!("ERROR on_upgrade {text}"), ", peer 127.0.0.1:");
+    server.wait_for_log_line(&format!("ERROR on_upgrade {text}"), ", peer 127.0.0.1:");
     server.remote.notify("panic").expect("room in the inbox");
-    assert_eq!(logged(&format!("ERROR on_notice {text}"), ""), format!("ERROR on_notice {text}"));
+    assert_eq!(server.wait_for_log_line(&format!("ERROR on_notice {text}"), ""), format!("ERROR on_notice {text}"));
 }

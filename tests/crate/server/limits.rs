@@ -1,15 +1,13 @@
 //! Limits that change while a server runs.
 
-mod common;
-
 use std::time::Duration;
 
-use common::raw::TEXT;
-use common::{Raw, serve};
+use crate::common::raw::TEXT;
+use crate::common::{Raw, serve};
 use fdpush::{Limits, Outcome, Upgrade};
 
 /// The reads that one message of 64 KiB takes.
-fn reads_of_a_message(server: &common::TestServer, raw: &mut Raw) -> u64 {
+fn reads_of_a_message(server: &crate::common::TestServer, raw: &mut Raw) -> u64 {
     let before = server.ask(|ctx| ctx.stats()).reads;
     raw.send_frame(TEXT, &vec![b'x'; 64 << 10]);
     assert_eq!(raw.frame().1.len(), 64 << 10);
@@ -18,7 +16,7 @@ fn reads_of_a_message(server: &common::TestServer, raw: &mut Raw) -> u64 {
 
 #[test]
 fn the_read_budget_of_a_connection_that_is_there_changes() {
-    let server = serve(|server| server.on_message(common::echo));
+    let server = serve(|server| server.on_message(crate::common::echo));
     let mut raw = Raw::upgraded(server.address());
     for (budget, at_least, at_most) in [(1 << 10, 64, u64::MAX), (1 << 20, 1, 40), (1 << 10, 64, u64::MAX)] {
         let limits = Limits { read_budget_bytes: budget, ..Limits::default() };
@@ -53,11 +51,11 @@ fn a_shorter_answer_time_holds_for_the_next_upgrade() {
     let short = Limits { answer_time_max: Duration::from_millis(50), ..long.clone() };
     let server = serve(move |server| server.limits(long).on_upgrade(|_, _, _| Upgrade::later()));
     let mut before = server.raw();
-    before.send(common::raw::UPGRADE);
+    before.send(crate::common::raw::UPGRADE);
     server.wait_until("it waits for an answer", |ctx| ctx.stats().connections == 1);
     server.ask(move |ctx| ctx.set_limits(short)).expect("sound");
     let mut after = server.raw();
-    after.send(common::raw::UPGRADE);
+    after.send(crate::common::raw::UPGRADE);
     assert_eq!(after.reply().status, 503);
 }
 

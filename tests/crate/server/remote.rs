@@ -1,14 +1,12 @@
 //! The server from other threads, timers, and what can be known of it.
 
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::raw::UPGRADE;
-use common::{PATIENCE, channel, echo, report_close, serve};
+use crate::common::raw::UPGRADE;
+use crate::common::{PATIENCE, channel, echo, report_close, serve};
 use fdpush::{
     Cause, Change, CloseCode, Delivery, Fd, Frame, Limits, Message, Notice, Outcome, RemoteError, Reply, Server, State,
 };

@@ -1,15 +1,13 @@
 //! SIGTERM and SIGINT, each sent to a process of its own: this very test binary, started anew as a server.
 
-mod common;
-
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use common::raw::{CLOSE, TEXT, close_payload};
-use common::{Client, Heard, Raw, channel};
+use crate::common::raw::{CLOSE, TEXT, close_payload};
+use crate::common::{Client, Heard, Raw, channel};
 use fdpush::{Limits, Message, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -31,7 +29,7 @@ impl Process {
     fn start() -> Process {
         let program = std::env::current_exe().expect("this binary");
         let mut child = Command::new(program)
-            .args(["--exact", "the_server_process", "--nocapture"])
+            .args(["--exact", "server::signals::the_server_process", "--nocapture"])
             .env(IS_SERVER, "yes")
             .stdout(Stdio::piped())
             .spawn()
@@ -89,7 +87,7 @@ fn the_server_process() {
                     signal_hook::low_level::raise(signal).expect("a signal to this process");
                 }
             }
-            common::echo(ctx, fd, message);
+            crate::common::echo(ctx, fd, message);
         });
     println!("listening on {}", server.local_addr().expect("an address"));
     match server.run() {

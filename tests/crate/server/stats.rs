@@ -1,47 +1,13 @@
 //! What the server counts, and what it says in the log of those it refuses.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use common::raw::{TEXT, UPGRADE};
-use common::{Client, Raw, echo, serve};
+use crate::common::log_lines::keep_log_lines;
+use crate::common::raw::{TEXT, UPGRADE};
+use crate::common::{Client, Raw, echo, serve};
 use fdpush::{Fd, Heartbeat, Limits, Response, SlowReader, Stats, Upgrade};
-use log::{Level, LevelFilter, Log, Metadata, Record};
-
-/// Keeps every line that the crate logs.
-struct Lines(Mutex<Vec<(Level, String)>>);
-
-static LINES: Lines = Lines(Mutex::new(Vec::new()));
-
-impl Log for Lines {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("fdpush")
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.lock().expect("no panic under the lock").push((record.level(), record.args().to_string()));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-/// The lines that have all these words.
-fn lines_with(words: &[&str]) -> Vec<(Level, String)> {
-    let lines = LINES.0.lock().expect("no panic under the lock");
-    lines.iter().filter(|(_, line)| words.iter().all(|word| line.contains(word))).cloned().collect()
-}
-
-fn listen_to_the_log() {
-    // The first test of this process sets it.
-    let _ = log::set_logger(&LINES);
-    log::set_max_level(LevelFilter::Debug);
-}
 
 fn refuse(address: SocketAddr, bytes: &str, status: u16) {
     let mut raw = Raw::connect(address);
@@ -51,7 +17,7 @@ fn refuse(address: SocketAddr, bytes: &str, status: u16) {
 
 #[test]
 fn every_refusal_is_counted_by_its_status_and_said() {
-    listen_to_the_log();
+    keep_log_lines();
     let limits = Limits { head_time_max: Duration::from_millis(100), ..Limits::default() };
     let server = serve(|server| {
         server.limits(limits).on_upgrade(|_, _, request| match &*request.path() {
@@ -76,19 +42,20 @@ fn every_refusal_is_counted_by_its_status_and_said() {
     assert_eq!(stats.refused_by_status, BTreeMap::from(counts));
     assert_eq!((stats.refused, stats.opened), (0, 0), "there was room all the time");
 
-    assert_eq!(lines_with(&["refused with 402: by the handler"])[0].0, Level::Debug);
-    let (warned, each): (Vec<_>, Vec<_>) = lines_with(&["refused with 403", "http://evil.example"])
+    assert!(server.log_lines(&["refused with 402: by the handler"])[0].starts_with("DEBUG "));
+    let (warned, each): (Vec<_>, Vec<_>) = server
+        .log_lines(&["refused with 403", "http://evil.example"])
         .into_iter()
-        .partition(|(level, _)| *level == Level::Warn);
+        .partition(|line| line.starts_with("WARN "));
     assert_eq!(each.len(), 3, "{each:?}");
     // One line a second: a machine this slow would have to be very slow.
-    assert!(warned[0].1.contains("since the last such line: 1)"), "{warned:?}");
+    assert!(warned[0].contains("since the last such line: 1)"), "{warned:?}");
     assert!(warned.len() < 3, "{warned:?}");
 }
 
 #[test]
 fn a_full_server_counts_whom_it_turns_away_and_warns() {
-    listen_to_the_log();
+    keep_log_lines();
     let limits = Limits { connections_max: Some(1), ..Limits::default() };
     let server = serve(move |server| server.limits(limits));
     let inside = server.connect("/");
@@ -97,8 +64,8 @@ fn a_full_server_counts_whom_it_turns_away_and_warns() {
     }
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.refused, stats.refused_by_status), (2, BTreeMap::from([(503, 2)])));
-    let warned = lines_with(&["the server has its 1 connections: new clients get 503"]);
-    assert_eq!((warned.len(), warned[0].0), (1, Level::Warn), "{warned:?}");
+    let warned = server.log_lines(&["the server has its 1 connections: new clients get 503"]);
+    assert!(warned.len() == 1 && warned[0].starts_with("WARN "), "{warned:?}");
     drop(inside);
 }
 

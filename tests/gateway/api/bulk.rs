@@ -1,13 +1,10 @@
 //! Commands about many, through the real binary: what they send is linear, one frame is shared, and no reader is closed.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::fmt::Write;
 use std::thread::{self, JoinHandle};
 
-use common::gateway::{Gateway, next, next_of, request};
-use common::{Client, Raw};
+use crate::common::gateway::{Gateway, next, next_of, request};
+use crate::common::{Client, Raw};
 use serde_json::{Value, json};
 
 /// Enough that a square of it shows: 300 × 301 / 2 is 45,150.

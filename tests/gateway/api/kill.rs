@@ -1,8 +1,5 @@
 //! What SIGKILL cannot take back, through the real binary: a push that was answered with `queued` lies in the reader's
 //! socket, for the loop writes messages before the answers that speak of them.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -11,9 +8,9 @@ use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use common::gateway::{Gateway, request};
-use common::raw::UPGRADE;
-use common::{PATIENCE, Raw, Scratch, channel};
+use crate::common::gateway::{Gateway, request};
+use crate::common::raw::UPGRADE;
+use crate::common::{PATIENCE, Raw, Scratch, channel};
 use serde_json::json;
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");

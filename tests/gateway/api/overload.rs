@@ -1,15 +1,12 @@
 //! The API while clients take all descriptors, or all of its connections: probes and back ends are answered all the same.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::gateway::{Gateway, request, until};
-use common::raw::UPGRADE;
-use common::{Client, Raw};
+use crate::common::gateway::{Gateway, request, until};
+use crate::common::raw::UPGRADE;
+use crate::common::{Client, Raw};
 
 /// The status that a probe gets at this path.
 fn probe(gateway: &Gateway, path: &str) -> u16 {

@@ -1,16 +1,13 @@
 //! What a back end pushes, through the real binary: to whom it goes, that it arrives as it was written, and what is
 //! answered; one at a time, by the batch, and by datagram.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::thread;
 
-use common::gateway::{Gateway, next, next_of, request, until};
-use common::{Client, Raw, Scratch};
+use crate::common::gateway::{Gateway, next, next_of, request, until};
+use crate::common::{Client, Raw, Scratch};
 use serde_json::{Value, json};
 
 const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");

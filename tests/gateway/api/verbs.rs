@@ -1,13 +1,10 @@
 //! The registry's verbs and what can be looked at, through the real binary; and each refusal, which leaves all as it was.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::collections::BTreeSet;
 
-use common::gateway::{Gateway, closed, hang_up, json_of, next, request};
-use common::raw::UPGRADE;
-use common::{Client, Raw};
+use crate::common::gateway::{Gateway, closed, hang_up, json_of, next, request};
+use crate::common::raw::UPGRADE;
+use crate::common::{Client, Raw};
 use serde_json::{Value, json};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");

@@ -1,16 +1,13 @@
 //! The connect hook under storms: clients that come and go, or come and stay, from one address and from many.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use common::Raw;
-use common::backend::{Answer, Backend};
-use common::gateway::{Gateway, until};
-use common::raw::{Reply, UPGRADE};
+use crate::common::Raw;
+use crate::common::backend::{Answer, Backend};
+use crate::common::gateway::{Gateway, until};
+use crate::common::raw::{Reply, UPGRADE};
 
 /// A back end that lets everybody in, after a tenth of a second.
 fn slow() -> Backend {

@@ -1,17 +1,14 @@
 //! Who a client is, through the real binary: by token, by the back end's word; and how many may come, and how often.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::Barrier;
 
-use common::backend::{Answer, Backend};
-use common::gateway::{Gateway, closed, hang_up, next, next_of, until};
-use common::raw::UPGRADE;
-use common::{Client, Raw, Scratch, refusal};
+use crate::common::backend::{Answer, Backend};
+use crate::common::gateway::{Gateway, closed, hang_up, next, next_of, until};
+use crate::common::raw::UPGRADE;
+use crate::common::{Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -384,7 +381,7 @@ fn who_sends_too_much_is_warned_once_and_closed() {
     let (mut acks, mut errors) = (0, 0);
     // Many more than the rate lets through, however slow the machine.
     let mut raw = Raw::upgraded(gateway.address);
-    let frame = common::raw::frame(common::raw::TEXT, br#"{"type":"heartbeat","id":1}"#);
+    let frame = crate::common::raw::frame(crate::common::raw::TEXT, br#"{"type":"heartbeat","id":1}"#);
     raw.send(frame.repeat(500));
     let code = loop {
         let (first, payload) = raw.frame();

@@ -1,16 +1,13 @@
 //! Clients that come by a proxy, through the real binary: whose word is taken for where they are, and what hangs on it.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use common::backend::{Answer, Backend};
-use common::gateway::{Gateway, hang_up, until};
-use common::raw::UPGRADE;
-use common::{Client, PATIENCE, Raw, Scratch, refusal};
+use crate::common::backend::{Answer, Backend};
+use crate::common::gateway::{Gateway, hang_up, until};
+use crate::common::raw::UPGRADE;
+use crate::common::{Client, PATIENCE, Raw, Scratch, refusal};
 use serde_json::json;
 
 /// As a client that its proxy heard from this address.

@@ -1,13 +1,10 @@
 //! Subprotocols, through the real binary: who gets which, and who is refused before anything is counted or closed.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::process::Command;
 
-use common::backend::{Answer, Backend};
-use common::gateway::{Gateway, next};
-use common::{Client, refusal};
+use crate::common::backend::{Answer, Backend};
+use crate::common::gateway::{Gateway, next};
+use crate::common::{Client, refusal};
 use serde_json::{Value, json};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";

@@ -1,16 +1,10 @@
 //! Tokens by public keys, through the real binary: each algorithm by its key file, and its key changed by SIGHUP.
-#![cfg(feature = "gateway")]
-
-mod common;
-/// Keys and tokens that others made.
-#[allow(dead_code)]
-#[path = "../src/gateway/identity/jwt/samples.rs"]
-mod samples;
 
 use std::fs;
 
-use common::gateway::{Gateway, next, until};
-use common::{Client, Scratch, refusal};
+use crate::common::gateway::{Gateway, next, until};
+use crate::common::{Client, Scratch, refusal};
+use crate::samples;
 use serde_json::{Value, json};
 
 // The keys that come, and tokens of theirs, made with PyJWT of the same claims as those of the samples.

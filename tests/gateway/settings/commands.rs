@@ -1,12 +1,5 @@
 //! Settings as operators have them: the binary with flags, environment and file, `config`, `check`, exit codes, and what
 //! a service manager hands over.
-#![cfg(feature = "gateway")]
-
-mod common;
-/// Keys that others made.
-#[allow(dead_code)]
-#[path = "../src/gateway/identity/jwt/samples.rs"]
-mod samples;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -16,8 +9,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
-use common::command::{Served, call, command, complaint, make_private, write};
-use common::{Client, PATIENCE, Raw, Scratch};
+use crate::common::command::{Served, call, command, complaint, make_private, write};
+use crate::common::{Client, PATIENCE, Raw, Scratch};
+use crate::samples;
 
 /// The line of a key that `fdpush config` prints.
 fn shown(key: &str, line: &[&str], environment: &[(&str, &str)]) -> String {
@@ -429,7 +423,7 @@ fn a_handed_over_api_that_others_can_reach_takes_a_key() {
     let line = ["serve", "--config", &file, "--listen", "127.0.0.1:0", "--log", "info"];
     let environment = handed_over(&tcp);
     let mut served = Served(command(&line, &borrowed(&environment)).spawn().expect("the binary"));
-    let (told, log) = common::channel();
+    let (told, log) = crate::common::channel();
     let lines = BufReader::new(served.0.stderr.take().expect("piped")).lines();
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
     let logged = |words: &str| while !log.next().contains(words) {};

@@ -1,7 +1,4 @@
 //! SIGHUP through the real binary: each setting that can change has its effect, and no file stops the server.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,9 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::gateway::{Gateway, closed, next, request, until};
-use common::raw::TEXT;
-use common::{Client, PATIENCE, Raw, Scratch, refusal};
+use crate::common::gateway::{Gateway, closed, next, request, until};
+use crate::common::raw::TEXT;
+use crate::common::{Client, PATIENCE, Raw, Scratch, refusal};
 use serde_json::json;
 
 /// A server with a settings file.
@@ -45,7 +42,7 @@ impl Configured {
 /// A client that reads nothing, and has bytes waiting for it.
 fn stalled(gateway: &Gateway, uid: &str) -> Raw {
     let mut raw = Raw::connect(gateway.address);
-    raw.send(common::raw::UPGRADE.replace("GET / ", &format!("GET /?uid={uid} ")));
+    raw.send(crate::common::raw::UPGRADE.replace("GET / ", &format!("GET /?uid={uid} ")));
     assert_eq!(raw.reply().status, 101);
     let push = json!({"uid": uid, "data": "x".repeat(200_000)});
     until("its socket is full", || {
@@ -185,7 +182,7 @@ const EFFECTS: [Effect; 19] = [
         "\"256KiB\"",
         |gateway| {
             let mut raw = Raw::connect(gateway.address);
-            raw.send(common::raw::UPGRADE.replace("GET / ", "GET /?uid=bob "));
+            raw.send(crate::common::raw::UPGRADE.replace("GET / ", "GET /?uid=bob "));
             assert_eq!(raw.reply().status, 101);
             let push = json!({"uid": "bob", "data": "x".repeat(200_000)});
             until("its queue holds more than the smaller bound", || {
@@ -202,7 +199,7 @@ const EFFECTS: [Effect; 19] = [
         "\"128KiB\"",
         |gateway| {
             let mut raws: Vec<Raw> = (0..5).map(|_| Raw::upgraded(gateway.address)).collect();
-            let message = common::raw::frame(TEXT, &[b'x'; 60_000]);
+            let message = crate::common::raw::frame(TEXT, &[b'x'; 60_000]);
             for raw in &mut raws {
                 raw.send(&message[..50_000]);
             }
@@ -308,12 +305,12 @@ fn times_that_are_reloaded_hold_for_those_who_are_there() {
     let gateway = &configured.gateway;
     let slow = stalled(gateway, "slow");
     let mut unfinished = Raw::connect(gateway.address);
-    unfinished.send(common::raw::UPGRADE);
+    unfinished.send(crate::common::raw::UPGRADE);
     assert_eq!(unfinished.reply().status, 101);
     let (_, welcome) = unfinished.frame();
     assert!(String::from_utf8_lossy(&welcome).contains("welcome"));
     // Of a message in pieces, the first.
-    unfinished.send(common::raw::frame_with(TEXT, b"{"));
+    unfinished.send(crate::common::raw::frame_with(TEXT, b"{"));
     configured.reload(&text("200ms"), &long);
     until("who reads nothing is gone", || !is_online(gateway, "slow"));
     drop(slow);
@@ -344,21 +341,33 @@ const ELSEWHERE: [(&[&str], &str, &str); 12] = [
     ),
     (&["drain_for"], include_str!("reload.rs"), "a_drain_goes_by_what_was_reloaded"),
     (&["drain_time_max"], include_str!("reload.rs"), "the_end_of_a_drain_is_what_was_reloaded"),
-    (&["answer_time_max"], include_str!("limits.rs"), "a_shorter_answer_time_holds_for_the_next_upgrade"),
-    (&["queue_bytes_min"], include_str!("limits.rs"), "a_larger_minimum_of_a_queue_lets_a_half_written_frame_end"),
-    (&["read_budget_bytes"], include_str!("limits.rs"), "the_read_budget_of_a_connection_that_is_there_changes"),
-    (&["api_key", "log"], include_str!("gateway_events.rs"), "sighup_reads_the_settings_again"),
+    (
+        &["answer_time_max"],
+        include_str!("../../crate/server/limits.rs"),
+        "a_shorter_answer_time_holds_for_the_next_upgrade",
+    ),
+    (
+        &["queue_bytes_min"],
+        include_str!("../../crate/server/limits.rs"),
+        "a_larger_minimum_of_a_queue_lets_a_half_written_frame_end",
+    ),
+    (
+        &["read_budget_bytes"],
+        include_str!("../../crate/server/limits.rs"),
+        "the_read_budget_of_a_connection_that_is_there_changes",
+    ),
+    (&["api_key", "log"], include_str!("../webhook/events.rs"), "sighup_reads_the_settings_again"),
     (&["api_key_file"], include_str!("reload.rs"), "a_file_of_api_keys_is_read_again"),
-    (&["jwt_secret", "webhook_secret"], include_str!("gateway_events.rs"), "sighup_brings_other_secrets"),
+    (&["jwt_secret", "webhook_secret"], include_str!("../webhook/events.rs"), "sighup_brings_other_secrets"),
     (
         &["jwt_key_file"],
-        include_str!("gateway_tokens.rs"),
+        include_str!("../auth/tokens.rs"),
         "each_algorithm_by_its_key_and_its_key_changed_without_a_gap",
     ),
-    (&["address_ipv6_prefix"], include_str!("gateway_proxies.rs"), "ipv6_clients_count_by_their_network"),
+    (&["address_ipv6_prefix"], include_str!("../auth/proxies.rs"), "ipv6_clients_count_by_their_network"),
     (
         &["trusted_proxy"],
-        include_str!("gateway_proxies.rs"),
+        include_str!("../auth/proxies.rs"),
         "sighup_says_whom_to_trust_and_those_who_are_there_stay_where_they_were",
     ),
 ];
@@ -367,7 +376,7 @@ const ELSEWHERE: [(&[&str], &str, &str); 12] = [
 fn reloadable() -> BTreeSet<&'static str> {
     let mut keys = BTreeSet::new();
     let mut is_marked = false;
-    for line in include_str!("../packaging/fdpush.toml").lines() {
+    for line in include_str!("../../../packaging/fdpush.toml").lines() {
         match line.strip_prefix('#').and_then(|line| line.split_once(" = ")) {
             Some((key, _))
                 if key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') =>

@@ -1,14 +1,11 @@
 //! The values of settings: every fault is named at once, and a value that can never work is no value.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use common::Scratch;
-use common::command::{Served, call, complaint, make_private, write};
+use crate::common::Scratch;
+use crate::common::command::{Served, call, complaint, make_private, write};
 
 #[test]
 fn check_and_serve_name_all_that_is_wrong() {

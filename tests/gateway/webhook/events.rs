@@ -1,16 +1,13 @@
 //! What a back end hears of, and what operators do to a running server: webhooks, SIGHUP, probes, metrics, SIGTERM.
-#![cfg(feature = "gateway")]
-
-mod common;
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::backend::{Answer, Backend};
-use common::events::{Events, watched, willing};
-use common::gateway::{Gateway, closed, hang_up, json_of, next, until};
-use common::{Client, Raw, Scratch, refusal};
+use crate::common::backend::{Answer, Backend};
+use crate::common::events::{Events, watched, willing};
+use crate::common::gateway::{Gateway, closed, hang_up, json_of, next, until};
+use crate::common::{Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
 #[test]
@@ -306,7 +303,7 @@ fn readiness_ends_before_life_does() {
     let mut gateway = Gateway::start(&["--drain-time-max", "1h", "--close-wait-max", "1h"]);
     let mut probe = Raw::connect(gateway.api);
     let mut ask = |path: &str| {
-        probe.send(common::gateway::request("GET", path, &[], ""));
+        probe.send(crate::common::gateway::request("GET", path, &[], ""));
         let reply = probe.reply();
         (reply.status, reply.body)
     };
@@ -317,7 +314,7 @@ fn readiness_ends_before_life_does() {
     assert_eq!(stubborn.close_frame().0, 1001);
     assert_eq!(ask("/readyz").0, 503);
     let mut another = Raw::connect(gateway.api);
-    another.send(common::gateway::request("GET", "/healthz", &[], ""));
+    another.send(crate::common::gateway::request("GET", "/healthz", &[], ""));
     assert_eq!(another.reply().status, 200);
     drop(stubborn);
     assert!(gateway.wait().success());
@@ -384,14 +381,14 @@ fn sigterm_tells_every_client_while_pushes_go_on() {
     // Many pushes at once, of which most are in queues, or still to be read, when the signal comes.
     let push = json!({"all": true, "data": "x".repeat(500)}).to_string();
     let json_type = [("Content-Type", "application/json")];
-    let pushes = common::gateway::request("POST", "/api/push", &json_type, &push).repeat(50);
+    let pushes = crate::common::gateway::request("POST", "/api/push", &json_type, &push).repeat(50);
     back_end.send(&pushes);
     assert_eq!(json_of(&back_end.reply())["matched"], CLIENTS);
     gateway.signal("-TERM");
     for client in &mut clients {
         // Frames are whole up to the close frame.
         assert_eq!(client.close_frame(), (1001, "the server is going down".to_owned()));
-        client.send_frame(common::raw::CLOSE, &common::raw::close_payload(1001, ""));
+        client.send_frame(crate::common::raw::CLOSE, &crate::common::raw::close_payload(1001, ""));
         client.end();
     }
     assert!(gateway.wait().success());

@@ -1,11 +1,8 @@
 //! The frames that go to a back end, and the back ends that refuse, fail or hang.
-#![cfg(feature = "gateway")]
 
-mod common;
-
-use common::backend::{Answer, Backend};
-use common::events::{Events, watched, willing};
-use common::gateway::{Gateway, hang_up, next, until};
+use crate::common::backend::{Answer, Backend};
+use crate::common::events::{Events, watched, willing};
+use crate::common::gateway::{Gateway, hang_up, next, until};
 use serde_json::{Value, json};
 
 #[test]

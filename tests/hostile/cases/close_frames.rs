@@ -1,8 +1,8 @@
 //! Close frames: which codes a client may send, what comes back, and that nothing behind one matters.
 
 use super::data_frames::{NOT_UTF8, broken};
-use super::ways::Case;
 use crate::common::raw::{CLOSE, CONTINUATION, PING, TEXT, close_payload, frame, frame_with};
+use crate::harness::Case;
 
 /// Codes that a close frame may carry, and that come back as they are.
 const GOOD: &[u16] =

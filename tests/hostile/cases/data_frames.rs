@@ -2,8 +2,8 @@
 //!
 //! Cases that break nothing end with a good close frame, so that all end with one of the server's.
 
-use super::ways::{Case, MESSAGE_BYTES_MAX, shown};
 use crate::common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame, frame_with};
+use crate::harness::{Case, MESSAGE_BYTES_MAX, shown};
 
 const FIN: u8 = 0x80;
 

@@ -1,7 +1,7 @@
 //! Bodies and their lengths, and what hides a second request in them. Whatever is called `/smuggled` must never run.
 
 use super::http_head::case;
-use super::ways::{BODY_BYTES_MAX, Case};
+use crate::harness::{BODY_BYTES_MAX, Case};
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
 

@@ -1,7 +1,7 @@
 //! Heads that are too long, what is no HTTP at all, and what comes behind a head: pipelined requests and early frames.
 
-use super::ways::Case;
 use crate::common::raw::{PING, TEXT, UPGRADE, frame};
+use crate::harness::Case;
 
 /// What a head may have by default, its blank line included.
 const HEAD_BYTES_MAX: usize = 8 << 10;

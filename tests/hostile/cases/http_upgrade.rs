@@ -1,8 +1,8 @@
 //! Requests for a WebSocket that are right but for one thing: a table of what is put in the place of what, and of the
 //! status that it gets. Only what gets 101 may open.
 
-use super::ways::Case;
 use crate::common::raw::UPGRADE;
+use crate::harness::Case;
 
 const LINE: &str = "GET / HTTP/1.1\r\n";
 const HOST: &str = "Host: localhost\r\n";

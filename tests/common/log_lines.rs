@@ -1,0 +1,75 @@
+//! The log lines of this crate. Each server has a thread of its own, so its lines are those of its thread.
+
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use super::{PATIENCE, TestServer};
+
+/// A record with this text blocks the thread that logs it for [`BLOCK_TIME`].
+pub const BLOCKING_TEXT: &str = "slow-log.example";
+
+/// Longer than a handler may take before the server warns.
+pub const BLOCK_TIME: Duration = Duration::from_millis(150);
+
+static LINES: Lines = Lines(Mutex::new(Vec::new()));
+
+struct Lines(Mutex<Vec<(ThreadId, String)>>);
+
+impl Log for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("fdpush")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = record.args().to_string();
+        if text.contains(BLOCKING_TEXT) {
+            block();
+        }
+        let line = format!("{} {text}", record.level());
+        self.0.lock().expect("no panic under the lock").push((thread::current().id(), line));
+    }
+
+    fn flush(&self) {}
+}
+
+/// Blocks the calling thread for [`BLOCK_TIME`].
+pub fn block() {
+    let (_sender, receiver) = mpsc::channel::<()>();
+    assert!(receiver.recv_timeout(BLOCK_TIME).is_err());
+}
+
+/// Keeps the lines of all servers from now on.
+pub fn keep_log_lines() {
+    // The first test of this process sets the logger.
+    let _ = log::set_logger(&LINES);
+    log::set_max_level(LevelFilter::Debug);
+}
+
+impl TestServer {
+    /// The lines of this server that contain all these words, each after its level.
+    pub fn log_lines(&self, words: &[&str]) -> Vec<String> {
+        let lines = LINES.0.lock().expect("no panic under the lock");
+        let is_wanted = |line: &str| words.iter().all(|word| line.contains(word));
+        let wanted = lines.iter().filter(|(thread, line)| *thread == self.thread && is_wanted(line));
+        wanted.map(|(_, line)| line.clone()).collect()
+    }
+
+    /// Waits for a line of this server that starts with `start`, a level first, and contains `words`.
+    pub fn wait_for_log_line(&self, start: &str, words: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = self.log_lines(&[words]).into_iter().find(|line| line.starts_with(start)) {
+                return line;
+            }
+            assert!(Instant::now() < deadline, "no log line starts with {start:?}");
+            thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Tests of the crate's API through real sockets: a module for each subject.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod connection {
+    mod close;
+    mod heartbeat;
+    mod identity;
+    mod sessions;
+}
+
+mod http {
+    mod requests;
+    mod upgrade;
+}
+
+mod listener {
+    mod addresses;
+    mod control;
+    mod proxy_protocol;
+}
+
+mod push {
+    mod slow_readers;
+    mod targets;
+    mod total_bound;
+}
+
+mod server {
+    mod drain;
+    mod handlers;
+    mod limits;
+    mod remote;
+    mod signals;
+    mod stats;
+}
+
+mod swoole;

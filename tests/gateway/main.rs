@@ -1,0 +1,38 @@
+//! Tests of `fdpush serve` through the real binary: a module for each subject.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[allow(dead_code)]
+#[path = "../../src/gateway/identity/jwt/samples.rs"]
+mod samples;
+
+mod api {
+    mod bulk;
+    mod kill;
+    mod overload;
+    mod push;
+    mod verbs;
+}
+
+mod auth {
+    mod connect_storm;
+    mod identity;
+    mod proxies;
+    mod subprotocols;
+    mod tokens;
+}
+
+mod log;
+mod names;
+mod serve;
+
+mod settings {
+    mod commands;
+    mod reload;
+    mod values;
+}
+
+mod webhook {
+    mod events;
+    mod frames;
+}

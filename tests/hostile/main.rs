@@ -1,0 +1,26 @@
+//! Tests with hostile input and under overload: tables of input in `cases`, and servers in processes of their own.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cases {
+    pub mod close_frames;
+    pub mod data_frames;
+    pub mod http_body;
+    pub mod http_head;
+    pub mod http_upgrade;
+}
+mod child;
+mod harness;
+mod wire;
+
+mod frames;
+mod http;
+mod inbound;
+mod system;
+
+/// Becomes the server that the environment names; without a name it does nothing.
+#[test]
+fn child_server() {
+    child::run(&[frames::ROLES, inbound::ROLES, system::ROLES].concat());
+}
