@@ -1,5 +1,5 @@
-// The JavaScript client of the README, as it stands there, in Chromium and in Node with ws, against `fdpush serve`.
-// Run through ./run.sh, which says what it needs.
+// Tests the JavaScript client of the README, unchanged, in Chromium and in Node with ws, against `fdpush serve`.
+// ./run.sh runs it and lists the requirements.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -21,12 +21,12 @@ async function clientOf(readme) {
   return source;
 }
 
-// A server on these addresses, and those that it got.
+// Starts a server on these addresses. Returns the bound addresses.
 async function startServer(listen, api) {
   const args = ["serve", "--listen", listen, "--api", api];
   const child = spawn(process.env.FDPUSH_BIN, args, { stdio: ["ignore", "ignore", "pipe"] });
   const kill = () => child.kill("SIGKILL");
-  process.once("exit", kill);   // a failing test leaves no server behind
+  process.once("exit", kill);   // ends the server after a failed test too
   const exited = once(child, "exit");
   const stop = async () => {
     kill();
@@ -61,7 +61,7 @@ async function until(what, condition) {
   throw new Error(`not within ${DEADLINE_MS} ms: ${what}`);
 }
 
-test("the README's client talks, comes back after a restart, and stays away after a final code", async () => {
+test("the README's client exchanges messages, reconnects after a restart, and stops after a final code", async () => {
   let server = await startServer("127.0.0.1:0", "127.0.0.1:0");
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
   try {
@@ -69,7 +69,7 @@ test("the README's client talks, comes back after a restart, and stays away afte
     const said = [], uncaught = [];
     tab.on("pageerror", (error) => uncaught.push(error.message));
     tab.on("console", (message) => { if (message.type() === "log") said.push(message.text()); });
-    // The server's own origin, and not the demo page, which allows no other script.
+    // A page of the server's origin. The demo page allows no other script.
     await tab.goto(`http://${server.listen}/nothing-is-served-here`);
     const source = await clientOf("../../README.md");
     await tab.addScriptTag({ content: source.replace("127.0.0.1:9501", server.listen) });
@@ -93,7 +93,7 @@ test("the README's client talks, comes back after a restart, and stays away afte
 
     assert.deepEqual(await server.call("/api/close", { uid: "10086", code: 4000, reason: "signed out" }), { matched: 1 });
     await until("the end", () => said.includes("ended by the server: 4000 signed out"));
-    await tab.clock.install();   // a timer would be wound forward
+    await tab.clock.install();   // would fire a reconnect timer
     await tab.clock.fastForward(60_000);
     assert.equal(await online(), false);
   } finally {
@@ -102,7 +102,7 @@ test("the README's client talks, comes back after a restart, and stays away afte
   }
 });
 
-test("it runs in Node with ws, through a push of text and a restart", async () => {
+test("the README's client runs in Node with ws, with pushes of text and a restart", async () => {
   let server = await startServer("127.0.0.1:0", "127.0.0.1:0");
   const source = (await clientOf("../../README.md")).replace("127.0.0.1:9501", server.listen);
   const args = ["--input-type=module", "--eval", `import WebSocket from "ws";\n${source}`];

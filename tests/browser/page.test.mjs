@@ -1,5 +1,5 @@
-// Drives the page of `fdpush serve` as people do, one browser context a person, and waits for what they would see.
-// Every wait is for a condition, with a deadline. Run through ./run.sh, which says what it needs.
+// Drives the demo page of `fdpush serve`, with one browser context a user.
+// Every wait is for a visible condition, with a deadline. ./run.sh runs it and lists the requirements.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -16,7 +16,7 @@ const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", 
   "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
 let browser, server;
-let tabs = [];      // those of the running test
+let tabs = [];      // tabs of the running test
 let faults = [];    // console errors, exceptions and foreign requests of the running test
 
 before(async () => {
@@ -36,14 +36,14 @@ afterEach(async () => {
   assert.deepEqual(found, [], "console errors, exceptions or requests to other hosts");
 });
 
-/* The world: servers, tabs, waiting */
+/* Servers, tabs, waits */
 
 async function startServer(listen) {
-  // The API would take a fixed port by default, and two servers of ours may run at once.
+  // The API's default port is fixed, and two servers may run at once.
   const env = { ...process.env, FDPUSH_API: "127.0.0.1:0" };
   const child = spawn(process.env.FDPUSH_BIN, ["serve", "--listen", listen, "--api", "off"], { env, stdio: ["ignore", "pipe", "inherit"] });
   const kill = () => child.kill("SIGKILL");
-  process.once("exit", kill);   // a failing test leaves no server behind
+  process.once("exit", kill);   // ends the server after a failed test too
   const exited = once(child, "exit");
   const stop = async (signal = "SIGTERM") => {
     child.kill(signal);
@@ -101,7 +101,7 @@ async function until(what, condition) {
   throw new Error(`not within ${DEADLINE_MS} ms: ${what}`);
 }
 
-/* What a person sees and does */
+/* Actions and observations of a user */
 
 const connected = (tab) => state(tab, "online");
 const state = (tab, name) => tab.locator(`#status[data-state="${name}"]`).waitFor({ timeout: DEADLINE_MS });
@@ -141,7 +141,7 @@ async function joins(tab, group) {
   await tab.locator(`#groups li[data-group="${group}"]`).waitFor({ timeout: DEADLINE_MS });
 }
 
-// Records each moment at which `uid` is missing from the roster or reads offline, until the tab is closed.
+// Records each state of `uid` on the roster, "missing" included, until the tab is closed.
 function watchRoster(tab, uid) {
   return tab.evaluate((uid) => {
     const list = document.getElementById("roster");
@@ -153,7 +153,7 @@ function watchRoster(tab, uid) {
 
 const absences = (tab) => tab.evaluate(() => globalThis.sightings.filter((seen) => seen === "offline" || seen === "missing"));
 
-/* The main job */
+/* Messages and presence */
 
 test("two people see each other and exchange messages point to point, to a group and to all", async () => {
   const [alice, bob] = [await enter("alice"), await enter("bob")];
@@ -177,9 +177,9 @@ test("two people see each other and exchange messages point to point, to a group
   await write(alice, "all", "", "for everyone");
   await reads(bob, "for everyone", { from: "alice", scope: "everyone" });
   await reads(carol, "for everyone", { from: "alice", scope: "everyone" });
-  // Carol's messages come in order: what had been meant for her before the broadcast would be there by now.
+  // Messages arrive in order: any earlier message to carol would be here before the broadcast.
   assert.equal(await carol.locator("#log .message.in").count(), 1);
-  assert.equal(await message(alice, "in", "for everyone").count(), 0, "no echo beside one's own message");
+  assert.equal(await message(alice, "in", "for everyone").count(), 0, "no echo of the own message");
 
   await write(alice, "to", "nobody", "hello?");
   assert.equal(await receiptOf(alice, "hello?"), "offline");
@@ -197,7 +197,7 @@ test("a group that was left sends nothing more", async () => {
   assert.equal(await message(bob, "in", "anyone left?").count(), 0);
 });
 
-test("a reload keeps uid and groups, and nobody sees it go", async () => {
+test("a reload keeps uid and groups, and others see no change", async () => {
   const [alice, bob] = [await enter("alice"), await enter("bob")];
   await joins(bob, "room");
   await seesOnline(alice, "bob", await fdOf(bob));
@@ -210,13 +210,13 @@ test("a reload keeps uid and groups, and nobody sees it go", async () => {
     await bob.locator('#groups li[data-group="room"]').waitFor({ timeout: DEADLINE_MS });
     assert.notEqual(await fdOf(bob), before);
     assert.equal(await bob.locator("#my-uid").textContent(), "bob");
-    // State "online", not "suspect": no grace is running any more, so nothing of this reload can turn bob off later.
+    // State "online", not "suspect": no timer runs, so this reload cannot show bob as offline later.
     await seesOnline(alice, "bob", await fdOf(bob));
     await seesOnline(bob, "alice", await fdOf(alice));
   }
   assert.deepEqual(await absences(alice), []);
 
-  // The watch itself works: when bob really goes, it sees that.
+  // The watch works: it records the end of bob's last tab.
   await bob.close();
   await roster(alice, "bob", '[data-state="offline"]').waitFor({ timeout: DEADLINE_MS });
   assert.ok((await absences(alice)).length > 0);
@@ -232,7 +232,7 @@ test("a uid in two tabs is reached in both, and stays online until the last is c
   assert.notEqual(one, two);
   await seesOnline(alice, "bob", `${one} ${two}`);
   await seesOnline(second, "bob", `${two} ${one}`);
-  // No `joined` frame tells the second tab of a number.
+  // The second tab gets no `joined` frame with a count.
   await second.locator('#groups li[data-group="lobby"]').getByText("2", { exact: true }).waitFor({ timeout: DEADLINE_MS });
 
   await write(alice, "to", "bob", "both of you");
@@ -250,7 +250,7 @@ test("a uid in two tabs is reached in both, and stays online until the last is c
   assert.deepEqual(await absences(alice), []);
 });
 
-test("?uid= connects at once, an empty uid comes in anonymously, leaving sticks", async () => {
+test("?uid= connects at once, an empty uid is anonymous, a logout survives a reload", async () => {
   const alice = await openTab(`${server.url}?uid=alice%20%C3%A4%2B`);
   await connected(alice);
   assert.equal(await alice.locator("#my-uid").textContent(), "alice ä+");
@@ -263,11 +263,11 @@ test("?uid= connects at once, an empty uid comes in anonymously, leaving sticks"
 });
 
 for (const signal of ["SIGKILL", "SIGTERM"]) {
-  test(`the page comes back after ${signal} and a restart of the server`, async () => {
+  test(`the page reconnects after ${signal} and a restart of the server`, async () => {
     const listen = `127.0.0.1:${await freePort()}`;
     let server = await startServer(listen);
     try {
-      // Chromium itself logs each refused attempt; a page cannot prevent that.
+      // Chromium logs each refused attempt. A page cannot prevent that.
       const options = { url: server.url, tolerate: /^WebSocket connection to .* failed/ };
       const [alice, bob] = [await enter("alice", options), await enter("bob", options)];
       for (const tab of [alice, bob]) await joins(tab, "room");
@@ -286,9 +286,9 @@ for (const signal of ["SIGKILL", "SIGTERM"]) {
   });
 }
 
-/* What is shown */
+/* Display */
 
-test("the raw frames are shown in both directions, the heartbeat in words", async () => {
+test("raw frames are shown in both directions, and the heartbeat as text", async () => {
   const alice = await enter("alice");
   assert.ok(await alice.locator("#frames-panel").isHidden());
   await alice.locator("#frames-toggle").click();
@@ -302,7 +302,7 @@ test("the raw frames are shown in both directions, the heartbeat in words", asyn
   await until("a round trip", async () => /ms/.test(await alice.locator("#round-trip").textContent()));
 });
 
-test("a phone has no horizontal scroll, whatever is open or written", async () => {
+test("a phone has no horizontal scroll with any panel or long text", async () => {
   const phone = { options: { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true } };
   const narrow = async (tab, where) => {
     const width = await tab.evaluate(() => document.documentElement.scrollWidth);
@@ -328,7 +328,7 @@ test("a phone has no horizontal scroll, whatever is open or written", async () =
   await narrow(tab, "the largest fd");
 });
 
-/* A scripted peer in place of the server, for what a real one rarely does */
+/* A scripted peer instead of the server, for rare behaviour */
 
 const WELCOME = { type: "welcome", fd: 1, uid: "alice", heartbeat: { mode: "ping", every_ms: 25000 } };
 
@@ -350,11 +350,11 @@ async function enterScripted(script, welcome = WELCOME) {
   return { tab, peer };
 }
 
-test("close codes: told in words, and only some lead to a reconnect", async () => {
-  for (const [code, comesBack] of [[1000, false], [1001, true], [1008, false], [1011, true], [1013, true], [3000, true], [4000, false], [4001, false], [4003, false],
+test("close codes are shown as text, and only some cause a reconnect", async () => {
+  for (const [code, reconnects] of [[1000, false], [1001, true], [1008, false], [1011, true], [1013, true], [3000, true], [4000, false], [4001, false], [4003, false],
     [4321, false], [4999, false]]) {
     const { tab, peer } = await enterScripted((socket, { opened }) => { if (opened === 1) socket.close({ code, reason: "why" }); });
-    if (comesBack) {
+    if (reconnects) {
       await until(`a reconnect after ${code}`, () => peer.opened === 2);
       await connected(tab);
       assert.ok(await tab.locator("#notice").isHidden());
@@ -368,7 +368,7 @@ test("close codes: told in words, and only some lead to a reconnect", async () =
   }
 });
 
-test("any JSON is shown as text, never as markup; errors and drops are told", async () => {
+test("JSON is shown as text, never as markup; errors and drops are shown", async () => {
   const { tab, peer } = await enterScripted();
   await connected(tab);
   const markup = '<img src=x onerror="globalThis.owned = true"><b>bold</b>';
@@ -386,12 +386,12 @@ test("any JSON is shown as text, never as markup; errors and drops are told", as
   assert.equal(await tab.evaluate(() => globalThis.owned), undefined);
 
   peer.socket.send(JSON.stringify({ type: "error", code: "rate_limited", message: "slow down" }));
-  await tab.locator(".remark", { hasText: "rate_limited: slow down" }).waitFor({ timeout: DEADLINE_MS });
+  await tab.locator(".log-error", { hasText: "rate_limited: slow down" }).waitFor({ timeout: DEADLINE_MS });
   await write(tab, "all", "", "three get it");
   assert.equal(await receiptOf(tab, "three get it"), "queued for 2 of 3, dropped 1");
 });
 
-test("a text without an envelope is shown as a message, whatever it is", async () => {
+test("any text without an envelope is shown as a message", async () => {
   const { tab, peer } = await enterScripted();
   await connected(tab);
   for (const text of ["plain <b>text</b>", "42", '{"price":1}', '{"type":"news"}', "null", ""]) {
@@ -400,7 +400,7 @@ test("a text without an envelope is shown as a message, whatever it is", async (
     await until(`the text ${text}`, async () => await item.count() && (await item.locator(".text").textContent()) === text);
     assert.equal(await item.getAttribute("data-scope"), "text");
   }
-  assert.equal(await tab.locator(".remark").count(), 0);
+  assert.equal(await tab.locator(".log-error").count(), 0);
 });
 
 test("the title of the raw frames and its note do not overlap", async () => {
@@ -427,7 +427,7 @@ test("in heartbeat mode client the page reports", async () => {
   await until("three heartbeats", () => peer.frames.filter(({ type }) => type === "heartbeat").length >= 3);
 });
 
-test("who left is asked about after a grace, and only who is still missing goes offline", async () => {
+test("a user that left is queried after a delay, and offline only if still missing", async () => {
   const { tab, peer } = await enterScripted();
   await connected(tab);
   const tell = (type, count) => peer.socket.send(JSON.stringify({ type, group: "lobby", uid: "bob", count }));
@@ -435,7 +435,7 @@ test("who left is asked about after a grace, and only who is still missing goes 
   await roster(tab, "bob", '[data-state="online"]').waitFor({ timeout: DEADLINE_MS });
   await watchRoster(tab, "bob");
 
-  peer.online = ["alice", "bob"];   // back, though nobody told us
+  peer.online = ["alice", "bob"];   // connected again, without a notice
   tell("left", 1);
   await roster(tab, "bob", '[data-state="suspect"]').waitFor({ timeout: DEADLINE_MS });
   await roster(tab, "bob", '[data-state="online"]').waitFor({ timeout: DEADLINE_MS });
@@ -447,7 +447,7 @@ test("who left is asked about after a grace, and only who is still missing goes 
   assert.equal(await tab.locator("#people-count").textContent(), "1");
 });
 
-test("a notice of several persons counts for each, and one without names makes the page ask", async () => {
+test("a notice of several users applies to each, and one without names causes a query", async () => {
   const { tab, peer } = await enterScripted();
   await connected(tab);
   const tell = (notice) => peer.socket.send(JSON.stringify({ group: "lobby", ...notice }));
@@ -463,10 +463,10 @@ test("a notice of several persons counts for each, and one without names makes t
   assert.equal(await tab.locator("#people-count").textContent(), "2");
 });
 
-test("a server that no longer answers is given up, and the message marked", async () => {
+test("a connection without answers is dropped, and its message is marked", async () => {
   const { tab, peer } = await enterScripted();
   await connected(tab);
-  await tab.clock.install();   // timers set from here on can be wound forward
+  await tab.clock.install();   // controls the timers set from here on
   peer.mute = true;
   await write(tab, "all", "", "into the void");
   await until("the push", () => peer.frames.some(({ data }) => data === "into the void"));
