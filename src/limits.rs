@@ -1,4 +1,6 @@
-//! Every bound of the server in one place: what a peer, or a day with too many of them, can take at most.
+//! All limits of the server, in one struct, and the heartbeat of connections.
+//!
+//! Every queue, buffer and loop has a limit here. A limit that ends in `_max` is the largest allowed value.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,117 +11,204 @@ use crate::protocol::frame::SERVER_HEADER_BYTES_MAX;
 /// The largest `control_connections_max`.
 const CONTROL_CONNECTIONS_MAX: u32 = 65_536;
 
-/// The bounds. Build one from the defaults: `Limits { message_bytes_max: 1 << 24, ..Limits::default() }`.
+/// The limits of a server.
+///
+/// Start from the defaults and change single fields. [`check`](Limits::check) verifies the result, and so does
+/// [`Server::run`](crate::Server::run).
+///
+/// ```
+/// use fdpush::Limits;
+///
+/// let limits = Limits { message_bytes_max: 64 << 10, ..Limits::default() };
+/// assert!(limits.check().is_ok());
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Connections at a time, HTTP ones included; over it, a new one gets 503. `None`: derived from the process's
-    /// descriptor limit, which the server raises as far as it may: see
-    /// [`derived_connections_max`](Limits::derived_connections_max). At most [`Fd::CONNECTIONS_MAX`].
+    /// Simultaneous connections of clients, plain HTTP included.
+    ///
+    /// A connection over the limit gets status 503. At most [`Fd::CONNECTIONS_MAX`]. Default `None`: derived from the
+    /// descriptor limit of the process, which the server raises to its maximum. See
+    /// [`derived_connections_max`](Limits::derived_connections_max).
     pub connections_max: Option<u32>,
 
-    /// Connections of [control listeners](crate::Server::listen_control) that are
-    /// [kept](crate::Context::keep_control) at a time. 16 more have a place: when all places are taken, a new connection
-    /// takes that of the oldest one that is not kept. They are not counted in `connections_max`. Fixed when the server starts: as many descriptors are reserved. From 1 to
-    /// 65,536. Default 256.
+    /// Simultaneous [kept](crate::Context::keep_control) connections of control listeners.
+    ///
+    /// Connections of [control listeners](crate::Server::listen_control) are not counted in `connections_max`. Besides
+    /// the kept ones, 16 more may be open. When all are in use, a new connection replaces the oldest one that is not
+    /// kept. The value is fixed when the server starts, because it reserves a descriptor for each. From 1 to 65,536.
+    /// Default 256.
     pub control_connections_max: u32,
 
-    /// Connections let in in a second, and as many at once after a quiet one; over it, 503 with `Retry-After`, before any
-    /// work was put into them. Default none.
+    /// New connections per second.
+    ///
+    /// A burst after an idle second may have the same number. A connection over the limit gets status 503 with
+    /// `Retry-After`, before its request is read. Default `None`: no limit.
     pub accepts_per_second_max: Option<u32>,
 
-    /// Leading bits of an IPv6 address that name one client, from 1 to 128. A network of one customer is a /64 or shorter, so
-    /// a client can choose among 2^64 addresses. The server itself bounds nothing by address;
-    /// [`counted_address`](Limits::counted_address) is for handlers that do. Default 64.
+    /// The number of leading bits of an IPv6 address that identify one client.
+    ///
+    /// Providers assign networks of 64 bits or shorter prefixes, so one client has at least 2^64 addresses. The server
+    /// itself has no limit by address. [`counted_address`](Limits::counted_address) uses the value, for handlers that
+    /// have one. From 1 to 128. Default 64.
     pub address_ipv6_prefix: u8,
 
-    /// Bytes of an HTTP head, request line and blank line included; over it, 431. Default 8 KiB.
+    /// Bytes of an HTTP head, with request line and blank line.
+    ///
+    /// A longer head gets status 431. From 1 to 1 MiB. Default 8 KiB.
     pub head_bytes_max: usize,
-    /// Header fields of a head, at most 256; over it, 431. Default 64.
+
+    /// Header lines of an HTTP head.
+    ///
+    /// A head with more lines gets status 431. From 1 to 256. Default 64.
     pub headers_max: usize,
-    /// From a connection's first moment, or a kept-alive one's next byte, to the end of the head; over it, 408.
-    /// Default 10 s.
+
+    /// Time to receive an HTTP head.
+    ///
+    /// It starts when the connection opens, or with the first byte of the next request on a kept-alive connection. A
+    /// later head gets status 408. Default 10 s.
     pub head_time_max: Duration,
-    /// Bytes of an HTTP request's body; over it, 413. Default 1 MiB.
+
+    /// Bytes of the body of an HTTP request that is collected.
+    ///
+    /// A longer body gets status 413. A [streamed](crate::BodyMode::Stream) body has no limit. Default 1 MiB.
     pub body_bytes_max: usize,
-    /// From the end of the head to the end of the body; in pieces, from each to the next; over it, 408. Default 30 s.
+
+    /// Time to receive the body of an HTTP request, from the end of the head.
+    ///
+    /// For a [streamed](crate::BodyMode::Stream) body, it is the time between two reads. A later body gets status 408.
+    /// Default 30 s.
     pub body_time_max: Duration,
-    /// How long a handler may let an upgrade or a request wait that it answers later; over it, 503. Default 10 s.
+
+    /// Time for a deferred answer to an upgrade or a request.
+    ///
+    /// A client whose answer is later gets status 503. See [`Upgrade::later`](crate::Upgrade::later) and
+    /// [`Response::later`](crate::Response::later). Default 10 s.
     pub answer_time_max: Duration,
-    /// How long an HTTP connection is kept alive without a request. Default 60 s.
+
+    /// Time that an HTTP connection stays open between two requests.
+    ///
+    /// Default 60 s.
     pub keep_alive_max: Duration,
 
-    /// Payload bytes of a client's message, in all its fragments; over it, close code 1009. Default 1 MiB.
+    /// Payload bytes of a client's message, in all its fragments.
+    ///
+    /// A longer message closes the connection with code 1009. From 1 to 1 TiB. Default 1 MiB.
     pub message_bytes_max: usize,
-    /// From a message's first byte to its last; over it, close code 1008. Default 60 s.
+
+    /// Time to receive a message, from its first byte to its last.
+    ///
+    /// A slower message closes the connection with code 1008. Default 60 s.
     pub message_time_max: Duration,
-    /// Memory of unfinished messages, HTTP heads and bodies of all connections together: what buffers have room for, which
-    /// can be twice what came. Over it, the connections that hold the most are closed, with close code 1013 or status 503
-    /// and cause [`InboundOverload`](crate::Cause::InboundOverload), until an eighth of it is free. At least twice
-    /// `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that one client alone is never over it. Default
+
+    /// Memory of all unfinished messages, HTTP heads and bodies together, in bytes.
+    ///
+    /// The capacity of buffers is counted, which may be twice the bytes received. Over the limit, the connections with
+    /// the largest buffers are closed until one eighth of the limit is free. They get close code 1013 or status 503, and
+    /// the cause is [`InboundOverload`](crate::Cause::InboundOverload). At least twice the largest of
+    /// `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that a single client cannot exceed it. Default
     /// 64 MiB.
     pub inbound_total_bytes_max: usize,
-    /// How long a close handshake waits for the client's part, once all that was queued and the server's close frame are
-    /// sent; until then `write_time_max` holds. Default 5 s.
+
+    /// Time that a close handshake waits for the client's close frame.
+    ///
+    /// It starts when the server's close frame is written, after all queued messages. Until then `write_time_max`
+    /// applies. Default 5 s.
     pub close_wait_max: Duration,
 
-    /// Bytes in one connection's queue; over it, [`slow_reader`](Limits::slow_reader) says what happens, and a frame that
-    /// is longer is [`TooLarge`](crate::Outcome::TooLarge) for anyone. At least 10 more than `message_bytes_max`, which is
-    /// what a frame's header adds, so that whatever came in can be pushed on. Default 4 MiB: a few of the largest messages
-    /// in a burst, which the reader of one that was no larger than a single message would not survive.
+    /// Bytes in the queue of one connection.
     ///
-    /// A message that is not copied into the queue (a long one to many, or one with a key) counts with the memory that its
-    /// place and its key take up.
+    /// If a message does not fit, [`slow_reader`](Limits::slow_reader) applies. A frame that exceeds the limit alone is
+    /// refused with [`TooLarge`](crate::Outcome::TooLarge). The limit also applies to the messages of one turn of the
+    /// loop, without the bytes that the socket accepts at once: a client cannot read during a turn.
     ///
-    /// It bounds what one turn of the loop pushes to a connection, too, less what its socket takes at once: a reader has
-    /// no time to read within a turn.
+    /// A message that is not copied into the queue counts with the memory of its reference and its key. These are long
+    /// messages to many connections, and messages with a key.
+    ///
+    /// At least `message_bytes_max` and 10 bytes, the longest frame header, so that every received message can be pushed.
+    /// Default 4 MiB, four messages of the default `message_bytes_max`.
     pub queue_bytes_max: usize,
-    /// Memory of the queues of all WebSockets, a shared frame counted once. A queue holds what its socket did not take: what a turn of the loop pushes costs no more than
-    /// the loop's journal (at most 512 KiB) before it is offered to the sockets at the turn's end, or as soon as there would
-    /// be no room for it.
+
+    /// Memory of the queues of all WebSockets together, in bytes.
     ///
-    /// Over it the largest holders pay, whoever was pushed to, until a 16th of it is free: under
-    /// [`Close`](SlowReader::Close) they are closed; under the others their newest messages are dropped, also those that
-    /// were said to be queued. A message that is half written cannot be dropped: where it is too much, its connection is
-    /// closed under any policy, and a close frame that there is no room for is not sent. `queue_bytes_min` is taken from
-    /// nobody.
+    /// A shared frame is counted once. A queue contains only bytes that its socket did not accept. The messages of the
+    /// present turn are first in the journal of the loop, at most 512 KiB. They are written at the end of the turn, or
+    /// when the limit would be exceeded.
     ///
-    /// HTTP responses have as much again, and a connection is ended whose response is over it and cannot be sent at once.
-    /// Default 64 MiB.
+    /// Over the limit, the longest queues are shortened until one 16th of the limit is free, whichever connection was
+    /// pushed to. Under [`Close`](SlowReader::Close) their connections are closed. Under the other policies their newest
+    /// messages are dropped, including messages whose outcome was [`Queued`](crate::Outcome::Queued). A message that is
+    /// partly written cannot be dropped: if it alone is too long, its connection is closed under any policy. A close
+    /// frame that does not fit is not sent. No queue is shortened below [`queue_bytes_min`](Limits::queue_bytes_min).
+    ///
+    /// HTTP responses have a separate limit of the same size. A connection is closed if its response exceeds that limit
+    /// and cannot be written at once. Default 64 MiB.
     pub queue_total_bytes_max: usize,
-    /// Bytes of a queue that others cannot take from it when all are over `queue_total_bytes_max`. Where there are so many
-    /// queues that these would be more than half the bound, it is their equal share of that half. Default 64 KiB.
+
+    /// Bytes that each queue keeps when all queues exceed `queue_total_bytes_max`.
+    ///
+    /// With so many queues that these bytes would exceed half of the total limit, each queue keeps an equal share of
+    /// that half. Default 64 KiB.
     pub queue_bytes_min: usize,
-    /// How long a connection's output may make no progress before it counts as dead. Default 30 s.
+
+    /// Time without progress in writing to a socket.
+    ///
+    /// A connection that exceeds it is closed. It is also the `TCP_USER_TIMEOUT` of TCP sockets. Default 30 s.
     pub write_time_max: Duration,
-    /// What a connection gets whose queue is full.
+
+    /// The policy for a connection whose queue is full.
+    ///
+    /// Default [`Close`](SlowReader::Close).
     pub slow_reader: SlowReader,
 
-    /// Groups that one connection is in. Over it, a join is [`Full`](crate::Change::Full). Default 1,000.
+    /// Groups of one connection.
+    ///
+    /// A join over the limit is [`Full`](crate::Change::Full). Default 1,000.
     pub connection_groups_max: usize,
-    /// Memberships of all connections in all groups; likewise. One takes up to 300 bytes: 60 in a group that many share, and
-    /// the rest where the group, with a name of up to 128 bytes, has no other member. Default 1,000,000.
+
+    /// Memberships of all connections in all groups.
+    ///
+    /// A join over the limit is [`Full`](crate::Change::Full). A membership in a large group takes 60 bytes of memory. A
+    /// group with one member and a name of 128 bytes takes 300 bytes. Default 1,000,000.
     pub memberships_max: usize,
 
-    /// Bytes read from one connection in one turn of the loop, so that a loud one cannot starve the rest. Default 64 KiB.
+    /// Bytes read from one connection in one turn of the loop.
+    ///
+    /// It keeps a fast sender from delaying the other connections. From 1 KiB to 64 MiB. Default 64 KiB.
     pub read_budget_bytes: usize,
-    /// Commands from other threads that may wait for the loop. Default 65,536.
+
+    /// Commands of other threads that wait for the loop.
+    ///
+    /// Default 65,536.
     pub inbox_max: usize,
-    /// How long a drain takes to tell its clients, evenly, so that they do not all come back elsewhere in one moment. At
-    /// most `drain_time_max`. Default zero: all are told at once.
+
+    /// Time over which a drain spreads the close frames.
+    ///
+    /// Otherwise all clients would reconnect at the same moment. At most `drain_time_max`. Default 0: all at once.
     pub drain_for: Duration,
-    /// How long a drain waits for its clients before it ends all the same. Default 10 s.
+
+    /// Time that a drain waits for its clients.
+    ///
+    /// The server then ends without them. Default 10 s.
     pub drain_time_max: Duration,
 }
 
-/// What a push does to a connection whose queue is full even after its socket took all that it would.
+/// The policy for a push to a connection whose queue is full.
+///
+/// Before it applies, the socket is offered the queued bytes once more.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub enum SlowReader {
-    /// The connection is closed with 1013, cause [`SlowConsumer`](crate::Cause::SlowConsumer).
+    /// Closes the connection with code 1013.
+    ///
+    /// The cause is [`SlowConsumer`](crate::Cause::SlowConsumer).
     #[default]
     Close,
-    /// The message is dropped; those already queued stay, but for the newest of the longest queues when all queues are full.
+    /// Drops the new message.
+    ///
+    /// Queued messages stay, unless all queues together exceed `queue_total_bytes_max`.
     DropNewest,
-    /// As `DropNewest`, but a message with a [key](crate::Push::key) replaces the unsent older one of the same key.
+    /// Replaces the unsent message with the same [key](crate::Push::key).
+    ///
+    /// A message without a key, or without a predecessor in the queue, is dropped as under `DropNewest`.
     Conflate,
 }
 
@@ -156,39 +245,49 @@ impl Default for Limits {
     }
 }
 
-/// The first 96 bits of an IPv6 address that stands for an IPv4 address behind a translator (RFC 6052 section 2.1).
+/// The first 96 bits of `64:ff9b::/96`, the prefix of translated IPv4 addresses (RFC 6052 section 2.1).
 const NAT64: u128 = 0x64_ff9b << 64;
 
 impl Limits {
-    /// Bytes of a queue that no other queue takes from it, while there are so many queues.
+    /// Returns the bytes that each of `queues` queues keeps under the total limit.
     pub(crate) fn queue_floor(&self, queues: usize) -> usize {
         self.queue_bytes_min.min(self.queue_total_bytes_max / 2 / queues.max(1))
     }
 
-    /// Descriptors that no connection gets: for listeners, epoll, timers, standard streams, and for files and sockets
-    /// that handlers open. 64.
+    /// Descriptors that are reserved for other uses than connections.
+    ///
+    /// They are for listeners, epoll, timers, standard streams, and files and sockets of handlers.
     pub const DESCRIPTORS_RESERVED: u32 = 64;
 
-    /// The descriptors that clients do not get: [`DESCRIPTORS_RESERVED`](Limits::DESCRIPTORS_RESERVED), and
-    /// `control_connections_max` if the server has a control listener.
+    /// Returns the number of descriptors that clients cannot use.
+    ///
+    /// These are [`DESCRIPTORS_RESERVED`](Limits::DESCRIPTORS_RESERVED), and `control_connections_max` more if the
+    /// server has a control listener.
     pub fn descriptors_reserved(&self, has_control: bool) -> u32 {
         Limits::DESCRIPTORS_RESERVED + if has_control { self.control_connections_max } else { 0 }
     }
 
-    /// The `connections_max` of a server with a descriptor limit of `descriptors`, where none is set: the limit less
-    /// [`descriptors_reserved`](Limits::descriptors_reserved), at least 1 and at most [`Fd::CONNECTIONS_MAX`].
+    /// Returns the `connections_max` of a server that has not set it.
+    ///
+    /// It is the descriptor limit of the process minus [`descriptors_reserved`](Limits::descriptors_reserved), at least
+    /// 1 and at most [`Fd::CONNECTIONS_MAX`]. `None` for `descriptors` means that the process has no limit.
     pub fn derived_connections_max(&self, descriptors: Option<u64>, has_control: bool) -> u32 {
         let Some(descriptors) = descriptors else { return Fd::CONNECTIONS_MAX };
         let left = descriptors.saturating_sub(self.descriptors_reserved(has_control).into());
         u32::try_from(left).unwrap_or(Fd::CONNECTIONS_MAX).clamp(1, Fd::CONNECTIONS_MAX)
     }
 
-    /// Says which bound cannot be, and why.
+    /// Checks all limits.
+    ///
+    /// # Errors
+    /// The first of the [`faults`](Limits::faults).
     pub fn check(&self) -> Result<(), String> {
         self.faults().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// All bounds that cannot be, and why. Each text begins with the name of the bound.
+    /// Returns a description of each invalid limit.
+    ///
+    /// It starts with the name of the field, and states the value and the valid range.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let counts = [
@@ -215,8 +314,7 @@ impl Limits {
         let least = self.message_bytes_max.saturating_add(SERVER_HEADER_BYTES_MAX);
         if self.queue_bytes_max < least {
             faults.push(format!(
-                "queue_bytes_max is {}: with a message_bytes_max of {} it must be at least {least}, or the largest \
-                 messages could be received and never pushed on",
+                "queue_bytes_max is {}: it must be at least {least}, the longest frame with a message_bytes_max of {}",
                 self.queue_bytes_max, self.message_bytes_max
             ));
         }
@@ -247,7 +345,7 @@ impl Limits {
         ];
         for (name, value) in times {
             if value.is_zero() {
-                faults.push(format!("{name} is zero: it must be longer"));
+                faults.push(format!("{name} is 0: it must be over 0"));
             }
         }
         faults
@@ -255,10 +353,10 @@ impl Limits {
 }
 
 impl Limits {
-    /// The address that `ip` counts as where something is bounded by address.
+    /// Returns the address by which a limit per client address counts `ip`.
     ///
-    /// It is an IPv4 address itself, also one that an IPv6 address stands for (IPv4-mapped, or translated with the prefix
-    /// `64:ff9b::/96` of RFC 6052), and the network of any other IPv6 address: its first
+    /// An IPv4 address is returned unchanged. An IPv4-mapped IPv6 address, or one with the prefix `64:ff9b::/96` of
+    /// RFC 6052, is converted to its IPv4 address. Any other IPv6 address is reduced to its network: the first
     /// [`address_ipv6_prefix`](Limits::address_ipv6_prefix) bits.
     pub fn counted_address(&self, ip: IpAddr) -> IpAddr {
         match ip.to_canonical() {
@@ -273,35 +371,46 @@ impl Limits {
     }
 }
 
-/// How a connection's life is told from its death. Each connection starts with the server's way and may get its own.
+/// The detection of dead connections.
+///
+/// Each connection starts with the server's setting. [`Context::set_heartbeat`](crate::Context::set_heartbeat) changes it
+/// for one connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Heartbeat {
-    /// Not at all: what Swoole calls protected.
+    /// No detection, as with Swoole's `protect`.
     Off,
-    /// The client reports: dead when nothing came for `idle_max` (Swoole's `heartbeat_idle_time`).
+    /// Closes a connection that sends nothing for `idle_max`.
+    ///
+    /// This is Swoole's `heartbeat_idle_time`. The server sends no pings.
     Client {
-        /// The longest silence.
+        /// The longest time without a byte from the client, over 0.
         idle_max: Duration,
     },
-    /// The server asks and the client answers: a ping every `every`; any byte counts as an answer; dead after
-    /// `missed_max` pings in a row without one.
+    /// Sends pings, and closes a connection that answers none of `missed_max` pings in a row.
+    ///
+    /// Every byte from the client counts as an answer.
     Ping {
-        /// From ping to ping. The first comes after half of it to all of it, so that a storm of clients spreads out.
+        /// The time between two pings, at least 10 ms.
+        ///
+        /// The first ping comes between half of it and all of it, at a time that depends on the fd. So the pings of
+        /// clients that connected at the same moment spread out.
         every: Duration,
-        /// Unanswered pings in a row; at least 1. None is counted while the socket takes, bit by bit, what the ping lies
-        /// behind: a slow link is not a dead one.
+        /// The number of unanswered pings in a row, at least 1.
+        ///
+        /// A ping is not counted while the socket still accepts the bytes queued before it: a slow link is not dead.
         missed_max: u32,
     },
-    /// The server asks, and forgives a client that is too proud to answer: a ping every `every`, and a peer that no
-    /// longer acknowledges at TCP level is closed by `TCP_USER_TIMEOUT` (which is `write_time_max`) or by the loop's own
-    /// write deadline.
+    /// Sends pings, and requires only TCP acknowledgements, not pongs.
+    ///
+    /// A connection whose peer acknowledges nothing for [`write_time_max`](Limits::write_time_max) is closed: by
+    /// `TCP_USER_TIMEOUT`, or by the write deadline of the loop.
     Push {
-        /// From ping to ping.
+        /// The time between two pings, at least 10 ms.
         every: Duration,
     },
 }
 
-/// A ping every 25 s, dead after two in a row without an answer.
+/// A ping every 25 s, and 2 unanswered pings in a row.
 impl Default for Heartbeat {
     fn default() -> Heartbeat {
         Heartbeat::Ping { every: Duration::from_secs(25), missed_max: 2 }
@@ -309,10 +418,15 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// Says which period cannot be, and why.
+    /// Checks the periods and counts.
+    ///
+    /// # Errors
+    /// The field, its value and the valid range.
     pub fn check(&self) -> Result<(), String> {
         match *self {
-            Heartbeat::Client { idle_max } if idle_max.is_zero() => Err("heartbeat: idle_max is zero".to_owned()),
+            Heartbeat::Client { idle_max } if idle_max.is_zero() => {
+                Err("heartbeat: idle_max is 0: it must be over 0".to_owned())
+            }
             Heartbeat::Ping { every, .. } | Heartbeat::Push { every } if every < Duration::from_millis(10) => {
                 Err(format!("heartbeat: every is {every:?}: it must be at least 10 ms"))
             }
@@ -329,13 +443,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_sound() {
+    fn the_defaults_are_valid() {
         assert_eq!(Limits::default().check(), Ok(()));
         assert_eq!(Heartbeat::default().check(), Ok(()));
     }
 
     #[test]
-    fn the_connections_of_a_descriptor_limit() {
+    fn connections_max_is_derived_from_the_descriptor_limit() {
         let limits = Limits { control_connections_max: 100, ..Limits::default() };
         for (descriptors, has_control, most) in [
             (Some(1024), false, 1024 - 64),
@@ -350,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_named() {
+    fn faults_start_with_the_name_of_the_limit() {
         let limits = Limits { queue_bytes_max: 0, ..Limits::default() };
         assert!(limits.check().is_err_and(|why| why.starts_with("queue_bytes_max")));
         let limits = Limits { message_bytes_max: 1000, queue_bytes_max: 1009, ..Limits::default() };
@@ -375,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_counts_by_network_and_ipv4_by_address() {
+    fn ipv6_is_counted_by_network_and_ipv4_by_address() {
         let table = [
             (64, "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
             (64, "2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::"),
