@@ -1,0 +1,175 @@
+//! Errors in HTTP requests, each with its status and the text for the client.
+
+use std::fmt;
+
+use crate::protocol::response::Response;
+
+/// An error in a request.
+///
+/// The connection closes after any of these, because the start of the next request is uncertain.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum HttpError {
+    /// The first byte cannot start a method.
+    ///
+    /// Often it is a TLS ClientHello sent to a plain port.
+    NotHttp,
+    /// A line ends in LF without CR.
+    ///
+    /// RFC 9112 section 2.2 would allow to accept it, but request smuggling uses it.
+    BareLineFeed,
+    /// The required PROXY header is malformed or missing.
+    ProxyHeader,
+    /// The request line is not `method SP target SP version` (RFC 9112 section 3).
+    RequestLine,
+    /// The target is neither a path nor an `http` URL (RFC 9112 section 3.2).
+    ///
+    /// Also if it contains `#` or a control character.
+    Target,
+    /// The path is not percent-encoded UTF-8.
+    ///
+    /// Lossy decoding would make two paths equal.
+    Path,
+    /// The version is neither HTTP/1.1 nor HTTP/1.0.
+    Version,
+    /// A header line violates RFC 9112 section 5.
+    ///
+    /// Examples are an invalid name or value, a space before the colon, a folded line.
+    HeaderLine,
+    /// The head is longer than the limit (RFC 6585 section 5).
+    HeadTooLarge,
+    /// The head has more header lines than the limit (RFC 6585 section 5).
+    TooManyHeaders,
+    /// The head or the body did not arrive in time.
+    Timeout,
+    /// An HTTP/1.1 request has no `Host` (RFC 9112 section 3.2).
+    HostMissing,
+    /// `Host` is repeated (RFC 9112 section 3.2).
+    HostRepeated,
+    /// `Host` is not `host[:port]` (RFC 9112 section 3.2).
+    HostMalformed,
+    /// `Content-Length` is repeated, with the same value or another.
+    LengthRepeated,
+    /// `Content-Length` is not a decimal number of at most 64 bits (RFC 9110 section 8.6).
+    LengthMalformed,
+    /// Both `Content-Length` and `Transfer-Encoding` are present (RFC 9112 section 6.3).
+    LengthAndCoding,
+    /// `Transfer-Encoding` is empty or repeats `chunked` (RFC 9112 section 6.1).
+    CodingMalformed,
+    /// `Transfer-Encoding` names a coding other than `chunked` (RFC 9112 section 6.1).
+    CodingUnknown,
+    /// An HTTP/1.0 request has `Transfer-Encoding` (RFC 9112 section 6.1).
+    CodingOnHttp10,
+    /// `Expect` is not `100-continue` (RFC 9110 section 10.1.1).
+    Expectation,
+    /// The method of an upgrade is not GET (RFC 6455 section 4.1).
+    UpgradeMethod,
+    /// The version of an upgrade is HTTP/1.0 (RFC 9110 section 7.8).
+    UpgradeOnHttp10,
+    /// `Sec-WebSocket-Version` is not 13 (RFC 6455 section 4.4).
+    UpgradeVersion,
+    /// An upgrade has no `Sec-WebSocket-Key` (RFC 6455 section 4.2.1).
+    KeyMissing,
+    /// `Sec-WebSocket-Key` is repeated (RFC 6455 section 11.3.1).
+    KeyRepeated,
+    /// `Sec-WebSocket-Key` is not the base64 of 16 bytes (RFC 6455 section 4.2.1).
+    KeyMalformed,
+    /// An upgrade has a body, whose bytes would be read as frames.
+    UpgradeBody,
+    /// A plain request to a server for WebSockets only (RFC 9110 section 15.5.22).
+    UpgradeRequired,
+    /// The body exceeds the limit (RFC 9110 section 15.5.14).
+    BodyTooLarge,
+    /// A chunk size is not hexadecimal or exceeds 64 bits (RFC 9112 section 7.1).
+    ChunkSize,
+    /// The framing of a chunk violates RFC 9112 section 7.1.
+    ChunkFraming,
+    /// The chunk extensions of a body exceed the limit.
+    ChunkExtensionsTooLarge,
+    /// The trailers of a body exceed the limit.
+    TrailersTooLarge,
+    /// The unfinished messages, heads and bodies of all connections exceed their limit.
+    ///
+    /// This connection holds one of the largest.
+    Overload,
+    /// Memory for received bytes could not be allocated.
+    OutOfMemory,
+}
+
+impl HttpError {
+    /// Returns the status of the response.
+    pub fn status(self) -> u16 {
+        self.status_and_text().0
+    }
+
+    /// Returns the response with description and required headers.
+    ///
+    /// It closes the connection. On a control listener its body is JSON.
+    pub fn response(self, is_control: bool) -> Response {
+        let (status, text) = self.status_and_text();
+        let response = Response::refusal(is_control, status, text).close();
+        match self {
+            // RFC 9110 section 15.5.6.
+            HttpError::UpgradeMethod => response.header("Allow", "GET"),
+            // RFC 6455 section 4.4, RFC 9110 section 15.5.22.
+            HttpError::UpgradeVersion | HttpError::UpgradeRequired => {
+                response.header("Upgrade", "websocket").header("Sec-WebSocket-Version", "13")
+            }
+            HttpError::Overload | HttpError::OutOfMemory => response.header("Retry-After", "1"),
+            _ => response,
+        }
+    }
+
+    const fn status_and_text(self) -> (u16, &'static str) {
+        match self {
+            Self::NotHttp => (400, "not an HTTP request; this port does not accept TLS"),
+            Self::BareLineFeed => (400, "line ends in LF without CR"),
+            Self::ProxyHeader => (400, "PROXY header is missing or malformed"),
+            Self::RequestLine => (400, "malformed request line"),
+            Self::Target => (400, "request target must be a path or an http URL, without #"),
+            Self::Path => (400, "path must be percent-encoded UTF-8"),
+            Self::Version => (505, "version must be HTTP/1.1 or HTTP/1.0"),
+            Self::HeaderLine => (400, "malformed header line"),
+            Self::HeadTooLarge => (431, "request head is too long"),
+            Self::TooManyHeaders => (431, "too many header lines"),
+            Self::Timeout => (408, "request timed out"),
+            Self::HostMissing => (400, "Host header is missing"),
+            Self::HostRepeated => (400, "duplicate header: Host"),
+            Self::HostMalformed => (400, "Host must be host[:port]"),
+            Self::LengthRepeated => (400, "duplicate header: Content-Length"),
+            Self::LengthMalformed => (400, "Content-Length must be a decimal number of at most 64 bits"),
+            Self::LengthAndCoding => (400, "Content-Length and Transfer-Encoding must not be combined"),
+            Self::CodingMalformed => (400, "Transfer-Encoding must be chunked, exactly once"),
+            Self::CodingUnknown => (501, "unsupported transfer coding; only chunked is supported"),
+            Self::CodingOnHttp10 => (400, "Transfer-Encoding requires HTTP/1.1"),
+            Self::Expectation => (417, "unsupported expectation; only 100-continue is supported"),
+            Self::UpgradeMethod => (405, "WebSocket upgrade requires GET"),
+            Self::UpgradeOnHttp10 => (400, "WebSocket upgrade requires HTTP/1.1"),
+            Self::UpgradeVersion => (426, "Sec-WebSocket-Version must be 13"),
+            Self::KeyMissing => (400, "Sec-WebSocket-Key is missing"),
+            Self::KeyRepeated => (400, "duplicate header: Sec-WebSocket-Key"),
+            Self::KeyMalformed => (400, "Sec-WebSocket-Key must be the base64 of 16 bytes"),
+            Self::UpgradeBody => (400, "WebSocket upgrade must not have a body"),
+            Self::UpgradeRequired => (
+                426,
+                "WebSocket upgrade required; if the client sent one, a proxy must forward \
+                 the headers Connection and Upgrade",
+            ),
+            Self::BodyTooLarge => (413, "request body is too long"),
+            Self::ChunkSize => (400, "chunk size must be a hexadecimal number of at most 64 bits"),
+            Self::ChunkFraming => (400, "malformed chunk"),
+            Self::ChunkExtensionsTooLarge => (413, "chunk extensions are too long"),
+            Self::TrailersTooLarge => (431, "trailers are too long"),
+            Self::Overload => (503, "too many unfinished requests"),
+            Self::OutOfMemory => (503, "out of memory"),
+        }
+    }
+}
+
+/// The description that the client receives.
+impl fmt::Display for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.status_and_text().1)
+    }
+}
+
+impl std::error::Error for HttpError {}
