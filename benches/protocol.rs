@@ -49,7 +49,9 @@ fn encode(c: &mut Criterion) {
     }
 }
 
-/// Parses a browser's upgrade request: finds its end, checks it, and computes `Sec-WebSocket-Accept`.
+/// Parses the upgrade request of a browser.
+///
+/// It finds the end, checks the head, and computes `Sec-WebSocket-Accept`.
 fn upgrade(c: &mut Criterion) {
     const HEAD: &str = "GET /chat?uid=10010 HTTP/1.1\r\n\
         Host: example.org\r\n\

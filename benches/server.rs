@@ -1,7 +1,8 @@
-//! The whole server through sockets: echo, fan-out to a hundred, point to point by uid.
+//! Benchmarks of the whole server through sockets.
 //!
-//! The server has a thread of its own, the clients share this one. So this shows a change in the server's cost, not
-//! what the server reaches: `examples/bench_server.rs` under an external load shows that.
+//! They are echo, fan-out to 100 connections, and point to point by uid. The server runs on one thread, all clients on
+//! another. The results show changes in the cost of the server, not its maximum rate. `benches/load/run.sh` measures
+//! that rate with an external load generator.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +16,7 @@ use fdpush::{Frame, Remote, Server};
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A server on a thread of its own, drained when dropped.
+/// A server on its own thread. It is drained when dropped.
 struct Running {
     address: SocketAddr,
     remote: Remote,
@@ -28,7 +29,7 @@ impl Running {
         let thread = thread::spawn(move || {
             let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false);
             let address = server.local_addr().expect("a TCP address");
-            sender.send((address, server.remote())).expect("the bench waits for it");
+            sender.send((address, server.remote())).expect("the receiver is open");
             serve(server);
         });
         let (address, remote) = receiver.recv_timeout(TIMEOUT).expect("a server");
@@ -38,15 +39,17 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.remote.drain().expect("a server that runs");
+        self.remote.drain().expect("a running server");
         if let Some(thread) = self.thread.take() {
-            thread.join().expect("a server that ended well");
+            thread.join().expect("no panic");
         }
     }
 }
 
-/// What a connection is, its query says: `?group=`, a member of that group; `?uid=`, that user. A text `all:…` goes to
-/// the group `all`, a text `1234…` to that uid, any other comes back.
+/// Runs the server.
+///
+/// The query of a connection selects its group (`?group=`) and its uid (`?uid=`). A message `all:…` goes to the group
+/// `all`, a message that starts with four digits to that uid, and any other message to its sender.
 fn serve(server: Server) {
     server
         .on_open(|ctx, fd, request| {
@@ -67,13 +70,13 @@ fn serve(server: Server) {
                     1
                 }
             };
-            assert!(delivered > 0, "nobody got {message:?}");
+            assert!(delivered > 0, "no connection received {message:?}");
         })
         .run()
-        .expect("a server that ran");
+        .expect("a clean end");
 }
 
-/// A client that writes frames made beforehand and knows what will come back, byte for byte.
+/// A client that writes encoded frames and compares the received bytes.
 struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -81,7 +84,7 @@ struct Client {
 
 impl Client {
     fn connect(address: SocketAddr, query: &str) -> Client {
-        let stream = TcpStream::connect(address).expect("a server that listens");
+        let stream = TcpStream::connect(address).expect("a listening server");
         stream.set_nodelay(true).expect("an option of TCP");
         stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         let mut client = Client { stream, buffer: Vec::new() };
@@ -103,18 +106,18 @@ impl Client {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("a server that reads");
+        self.stream.write_all(bytes).expect("a reading server");
     }
 
     /// Waits for exactly these bytes.
     fn expect(&mut self, bytes: &[u8]) {
         self.buffer.resize(bytes.len(), 0);
-        self.stream.read_exact(&mut self.buffer).expect("a server that answers");
-        assert!(self.buffer == bytes, "the server sent something else");
+        self.stream.read_exact(&mut self.buffer).expect("an answer");
+        assert!(self.buffer == bytes, "unexpected bytes from the server");
     }
 }
 
-/// What a client sends, `times` over.
+/// Encodes a masked frame, `times` times.
 fn masked(text: &str, times: usize) -> Vec<u8> {
     let mut bytes = Frame::text(text).as_bytes().to_vec();
     let header = bytes.len() - text.len();
@@ -126,12 +129,12 @@ fn masked(text: &str, times: usize) -> Vec<u8> {
     bytes.repeat(times)
 }
 
-/// What the server sends.
+/// Encodes an unmasked frame, `times` times.
 fn unmasked(text: &str, times: usize) -> Vec<u8> {
     Frame::text(text).as_bytes().repeat(times)
 }
 
-/// Each client sends, then each waits for its answer.
+/// All clients send, then all wait for their answers.
 fn echo(c: &mut Criterion) {
     const CLIENTS: usize = 20;
     let server = Running::start();
@@ -152,28 +155,28 @@ fn echo(c: &mut Criterion) {
     }
 }
 
-/// One sends, all hear it.
+/// One client sends to 100 subscribers.
 fn fan_out(c: &mut Criterion) {
-    const LISTENERS: usize = 100;
+    const SUBSCRIBERS: usize = 100;
     let text = format!("all:{}", "x".repeat(124));
     let server = Running::start();
     let mut publisher = Client::connect(server.address, "");
-    let mut listeners: Vec<Client> = (0..LISTENERS).map(|_| Client::connect(server.address, "group=all")).collect();
+    let mut subscribers: Vec<Client> = (0..SUBSCRIBERS).map(|_| Client::connect(server.address, "group=all")).collect();
 
     let mut group = c.benchmark_group("fan-out");
     for outstanding in [1, 16] {
-        let (request, heard) = (masked(&text, outstanding), unmasked(&text, outstanding));
+        let (request, expected) = (masked(&text, outstanding), unmasked(&text, outstanding));
         let mut round = || {
             publisher.send(&request);
-            listeners.iter_mut().for_each(|listener| listener.expect(&heard));
+            subscribers.iter_mut().for_each(|subscriber| subscriber.expect(&expected));
         };
         round();
-        group.throughput(Throughput::Elements((LISTENERS * outstanding) as u64));
+        group.throughput(Throughput::Elements((SUBSCRIBERS * outstanding) as u64));
         group.bench_function(BenchmarkId::new("128 bytes to 100, outstanding", outstanding), |b| b.iter(&mut round));
     }
 }
 
-/// Pairs: each member sends to the other's uid.
+/// Pairs of users: each sends to the other's uid.
 fn point_to_point(c: &mut Criterion) {
     const USERS: usize = 20;
     let server = Running::start();
@@ -185,10 +188,10 @@ fn point_to_point(c: &mut Criterion) {
     for depth in [1, 8] {
         let text_to = |user: usize| format!("{} {}", uid(user), "x".repeat(123));
         let requests: Vec<_> = (0..USERS).map(|user| masked(&text_to(user ^ 1), depth)).collect();
-        let heard: Vec<_> = (0..USERS).map(|user| unmasked(&text_to(user), depth)).collect();
+        let expected: Vec<_> = (0..USERS).map(|user| unmasked(&text_to(user), depth)).collect();
         let mut round = || {
             users.iter_mut().zip(&requests).for_each(|(user, request)| user.send(request));
-            users.iter_mut().zip(&heard).for_each(|(user, heard)| user.expect(heard));
+            users.iter_mut().zip(&expected).for_each(|(user, expected)| user.expect(expected));
         };
         round();
         group.throughput(Throughput::Elements((USERS * depth) as u64));

@@ -1,7 +1,7 @@
-//! Benchmarks of layer 1: a million connections in the timer wheel and the registry, without sockets.
+//! Benchmarks of layer 1, without sockets.
 //!
-//! In test mode (`cargo bench -- --test`) there are ten thousand. Before criterion starts, one line reports the memory
-//! per connection and the cost of a heartbeat period.
+//! A million connections are in the timer wheel and the registry. In test mode (`cargo bench -- --test`) there are ten
+//! thousand. Before criterion starts, one line reports the memory per connection and the cost of a heartbeat period.
 
 use std::fs;
 use std::hint::black_box;
@@ -21,7 +21,9 @@ fn connections() -> u32 {
     if measures { 1_000_000 } else { 10_000 }
 }
 
-/// The first ping of a connection: evenly distributed over a period, in no order.
+/// Returns the time of a connection's first ping.
+///
+/// The times are evenly distributed over a period, in no order.
 fn first_ping(slot: u32) -> Tick {
     Tick(1 + u64::from(slot.wrapping_mul(0x9e37_79b1)) % PERIOD)
 }
@@ -34,7 +36,9 @@ fn armed(count: u32) -> Wheel {
     wheel
 }
 
-/// Advances tick by tick for one period, as the loop does, and re-arms each expired owner for the next period.
+/// Advances for one period, tick by tick, as the loop does.
+///
+/// Each expired owner is armed again for the next period. Returns the number of expired owners.
 fn run_period(wheel: &mut Wheel, from: u64) -> u32 {
     let mut expired = 0;
     for now in from + 1..=from + PERIOD {
@@ -54,9 +58,9 @@ fn resident_bytes() -> f64 {
     1024.0 * kib.unwrap_or(0.0)
 }
 
-/// Reports memory and the cost of a heartbeat period with all connections bound to their own uids.
+/// Reports memory and the cost of a heartbeat period.
 ///
-/// It must run first: later measurements would reuse freed memory.
+/// All connections are bound to their own uids. It must run first: later measurements would reuse freed memory.
 fn report(_: &mut Criterion) {
     let count = connections();
     let uids = uids(count);

@@ -1,4 +1,6 @@
-//! The fd: the number of a connection, as in Swoole. It is not the kernel's file descriptor.
+//! The fd: the number of a connection, as in Swoole.
+//!
+//! It is not the kernel's file descriptor.
 //!
 //! Layout: `fd = generation << 24 | (slot + 1)`. The slot is the connection's index in the slab and is reused at once.
 //! The generation counts the reuses of the slot. An fd that outlives its connection carries an old generation, so it
@@ -48,6 +50,7 @@ impl Fd {
     /// A slot that reaches it is retired and never reused.
     pub(crate) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
 
+    /// Creates the fd of a slot and its generation.
     pub(crate) fn new(slot: Slot, generation: u32) -> Fd {
         debug_assert!(slot.0 < Fd::CONNECTIONS_MAX && generation <= Fd::GENERATION_MAX);
         let number = u64::from(generation) << SLOT_BITS | (u64::from(slot.0) + 1);

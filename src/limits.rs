@@ -1,4 +1,4 @@
-//! All limits of the server, in one struct, and the heartbeat of connections.
+//! The limits of the server, and the heartbeat of connections.
 //!
 //! Every queue, buffer and loop has a limit here. A limit that ends in `_max` is the largest allowed value.
 
@@ -45,7 +45,7 @@ pub struct Limits {
     /// `Retry-After`, before its request is read. Default `None`: no limit.
     pub accepts_per_second_max: Option<u32>,
 
-    /// The number of leading bits of an IPv6 address that identify one client.
+    /// Leading bits of an IPv6 address that identify one client.
     ///
     /// Providers assign networks of 64 bits or shorter prefixes, so one client has at least 2^64 addresses. The server
     /// itself has no limit by address. [`counted_address`](Limits::counted_address) uses the value, for handlers that
@@ -73,10 +73,10 @@ pub struct Limits {
     /// A longer body gets status 413. A [streamed](crate::BodyMode::Stream) body has no limit. Default 1 MiB.
     pub body_bytes_max: usize,
 
-    /// Time to receive the body of an HTTP request, from the end of the head.
+    /// Time to receive the body of an HTTP request.
     ///
-    /// For a [streamed](crate::BodyMode::Stream) body, it is the time between two reads. A later body gets status 408.
-    /// Default 30 s.
+    /// It starts at the end of the head. For a [streamed](crate::BodyMode::Stream) body, it starts again at each read.
+    /// A later body gets status 408. Default 30 s.
     pub body_time_max: Duration,
 
     /// Time for a deferred answer to an upgrade or a request.
@@ -103,8 +103,8 @@ pub struct Limits {
     /// Memory of all unfinished messages, HTTP heads and bodies together, in bytes.
     ///
     /// The capacity of buffers is counted, which may be twice the bytes received. Over the limit, the connections with
-    /// the largest buffers are closed until one eighth of the limit is free. They get close code 1013 or status 503, and
-    /// the cause is [`InboundOverload`](crate::Cause::InboundOverload). At least twice the largest of
+    /// the largest buffers are closed until one eighth of the limit is free. They get close code 1013 or status 503,
+    /// and the cause is [`InboundOverload`](crate::Cause::InboundOverload). At least twice the largest of
     /// `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that a single client cannot exceed it. Default
     /// 64 MiB.
     pub inbound_total_bytes_max: usize,
@@ -124,8 +124,8 @@ pub struct Limits {
     /// A message that is not copied into the queue counts with the memory of its reference and its key. These are long
     /// messages to many connections, and messages with a key.
     ///
-    /// At least `message_bytes_max` and 10 bytes, the longest frame header, so that every received message can be pushed.
-    /// Default 4 MiB, four messages of the default `message_bytes_max`.
+    /// At least `message_bytes_max` and 10 bytes, the longest frame header, so that every received message can be
+    /// pushed. Default 4 MiB, four messages of the default `message_bytes_max`.
     pub queue_bytes_max: usize,
 
     /// Memory of the queues of all WebSockets together, in bytes.
@@ -135,10 +135,11 @@ pub struct Limits {
     /// when the limit would be exceeded.
     ///
     /// Over the limit, the longest queues are shortened until one 16th of the limit is free, whichever connection was
-    /// pushed to. Under [`Close`](SlowReader::Close) their connections are closed. Under the other policies their newest
-    /// messages are dropped, including messages whose outcome was [`Queued`](crate::Outcome::Queued). A message that is
-    /// partly written cannot be dropped: if it alone is too long, its connection is closed under any policy. A close
-    /// frame that does not fit is not sent. No queue is shortened below [`queue_bytes_min`](Limits::queue_bytes_min).
+    /// pushed to. Under [`Close`](SlowReader::Close) their connections are closed. Under the other policies their
+    /// newest messages are dropped, including messages whose outcome was [`Queued`](crate::Outcome::Queued). A message
+    /// that is partly written cannot be dropped: if it alone is too long, its connection is closed under any policy. A
+    /// close frame that does not fit is not sent. No queue is shortened below
+    /// [`queue_bytes_min`](Limits::queue_bytes_min).
     ///
     /// HTTP responses have a separate limit of the same size. A connection is closed if its response exceeds that limit
     /// and cannot be written at once. Default 64 MiB.
@@ -167,8 +168,8 @@ pub struct Limits {
 
     /// Memberships of all connections in all groups.
     ///
-    /// A join over the limit is [`Full`](crate::Change::Full). A membership in a large group takes 60 bytes of memory. A
-    /// group with one member and a name of 128 bytes takes 300 bytes. Default 1,000,000.
+    /// A join over the limit is [`Full`](crate::Change::Full). A membership in a large group takes 60 bytes of memory.
+    /// A group with one member and a name of 128 bytes takes 300 bytes. Default 1,000,000.
     pub memberships_max: usize,
 
     /// Bytes read from one connection in one turn of the loop.
@@ -245,11 +246,13 @@ impl Default for Limits {
     }
 }
 
-/// The first 96 bits of `64:ff9b::/96`, the prefix of translated IPv4 addresses (RFC 6052 section 2.1).
+/// The first 96 bits of a translated IPv4 address, `64:ff9b::/96`.
+///
+/// See RFC 6052 section 2.1.
 const NAT64: u128 = 0x64_ff9b << 64;
 
 impl Limits {
-    /// Returns the bytes that each of `queues` queues keeps under the total limit.
+    /// Returns the bytes that each of `queues` queues keeps.
     pub(crate) fn queue_floor(&self, queues: usize) -> usize {
         self.queue_bytes_min.min(self.queue_total_bytes_max / 2 / queues.max(1))
     }
@@ -373,8 +376,8 @@ impl Limits {
 
 /// The detection of dead connections.
 ///
-/// Each connection starts with the server's setting. [`Context::set_heartbeat`](crate::Context::set_heartbeat) changes it
-/// for one connection.
+/// Each connection starts with the server's setting. [`Context::set_heartbeat`](crate::Context::set_heartbeat) changes
+/// it for one connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Heartbeat {
     /// No detection, as with Swoole's `protect`.
@@ -386,9 +389,9 @@ pub enum Heartbeat {
         /// The longest time without a byte from the client, over 0.
         idle_max: Duration,
     },
-    /// Sends pings, and closes a connection that answers none of `missed_max` pings in a row.
+    /// Sends pings, and closes a connection that does not answer.
     ///
-    /// Every byte from the client counts as an answer.
+    /// It is closed after `missed_max` unanswered pings in a row. Every byte from the client counts as an answer.
     Ping {
         /// The time between two pings, at least 10 ms.
         ///

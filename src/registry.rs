@@ -1,4 +1,4 @@
-//! The registry: the uid of each connection, and the members of each group.
+//! The registry: uids of connections, and members of groups.
 //!
 //! A connection is a slot number here. The registry does not know connections, fds, queues or limits.
 //!
@@ -39,8 +39,8 @@ const _: () = assert!(size_of::<SlotEntry>() == 16);
 const _: () = assert!(size_of::<User>() == 32);
 const _: () = assert!(size_of::<Membership>() == 20);
 const _: () = assert!(size_of::<Member>() == 8);
-// A uid of up to 24 bytes is stored inside its `User`. A connection with its own uid costs one slot entry, one user, and
-// five bytes in an index that is at least 7/16 full while it grows. The unused capacity of vectors is not included.
+// A uid of up to 24 bytes is stored inside its `User`. A connection with its own uid costs one slot entry, one user,
+// and five bytes in an index that is at least 7/16 full while it grows. The unused capacity of vectors is not included.
 const _: () = assert!(size_of::<SlotEntry>() + size_of::<User>() + 5 * 16 / 7 < 60);
 
 /// The capacity up to which a group's array is not shrunk.
@@ -80,7 +80,9 @@ const NO_SLOT: Slot = Slot(NONE);
 /// The test `the_example_of_the_documentation` runs it.
 #[derive(Debug)]
 pub struct Registry {
-    /// One entry for each slot up to the largest one that was bound or joined.
+    /// The entries, by slot.
+    ///
+    /// It grows to the largest slot that was ever bound or joined.
     slots: Vec<SlotEntry>,
     users: Directory<User>,
     groups: Directory<Group>,
@@ -381,7 +383,7 @@ impl Registry {
         (bound.user, bound.next) = (user, next);
     }
 
-    /// Inserts a new membership into the lists of its slot and its group.
+    /// Inserts a new membership into its slot and its group.
     fn insert_membership(&mut self, key: MembershipKey) {
         let next = self.slot(key.slot).memberships;
         let position = directory::id(self.groups[key.group].members.len());

@@ -3,9 +3,9 @@
 //! It does not know connections or timers, and does not read a clock. The time is the last [`Tick`] that it was given.
 //!
 //! Data structure: level `n` counts in units of 256ⁿ ticks. A block is 256 units. A level has two blocks of slots, one
-//! slot per unit: the present block and the next one. A deadline further away is stored on a higher level. When the time
-//! enters a new block of a level, the block after it comes into reach. That block is one slot of the level above, and
-//! its deadlines cascade from there into the slots of this level. Eight levels cover all values of `u64`.
+//! slot per unit: the present block and the next one. A deadline further away is stored on a higher level. When the
+//! time enters a new block of a level, the block after it comes into reach. That block is one slot of the level above,
+//! and its deadlines cascade from there into the slots of this level. Eight levels cover all values of `u64`.
 //!
 //! Two blocks instead of one, and 256 units instead of the usual 64, keep the cascades of a million heartbeats short.
 //! Every deadline within 65 seconds is on level 0 or 1 when it is armed, so it cascades at most once, in portions of
@@ -55,8 +55,36 @@ pub enum Owner {
 
 /// A hierarchical timer wheel with a resolution of one tick.
 ///
-/// No deadline expires early. Every due deadline expires at the next [`advance`](Wheel::advance). Arming, cancelling
-/// and popping are O(1).
+/// The wheel has no thread and reads no clock. The caller drives it, once per turn of its loop, in this order:
+///
+/// 1. [`next`](Wheel::next) is the time at which the loop has to wake up. The loop waits for events until then.
+/// 2. [`advance`](Wheel::advance) sets the present time, read once after the wait. All due deadlines expire.
+/// 3. [`pop_expired`](Wheel::pop_expired) returns their owners, one per call, until it returns `None`. The caller handles
+///    each before it takes the next. Meanwhile it may arm and cancel any owner: a cancelled owner is not popped any more,
+///    and a deadline armed for the present expires only at the next `advance`, so that this loop ends.
+/// 4. [`arm`](Wheel::arm), [`arm_no_later`](Wheel::arm_no_later) and [`cancel`](Wheel::cancel) are called at any time. A
+///    popped owner has no deadline until it is armed again. An owner that ends must be cancelled before its index is
+///    reused, or the next owner of the index gets its deadline.
+///
+/// A deadline that moves with every message, such as a heartbeat, is not armed at each message. The caller keeps the
+/// time of the last message, lets the armed deadline expire, and arms the remaining time: see `arm_no_later`.
+///
+/// ```text
+/// let mut wheel = Wheel::new(Tick(0));
+/// wheel.arm(Owner::Connection(Slot(0)), Tick(25_000));
+/// wheel.arm(Owner::Timer(0), Tick(1_000));
+/// wheel.next();                 // Some(Tick(1000)), or earlier
+/// wheel.advance(Tick(1_000));
+/// wheel.pop_expired();          // Some(Owner::Timer(0))
+/// wheel.pop_expired();          // None
+/// wheel.cancel(Owner::Connection(Slot(0)));
+/// wheel.next();                 // None
+/// ```
+///
+/// The test `the_example_of_the_documentation` runs it.
+///
+/// No deadline expires early. Every due deadline expires at the next `advance`. Arming, cancelling and popping are
+/// O(1).
 #[derive(Debug)]
 pub struct Wheel {
     /// The last tick given to `advance`.
@@ -226,7 +254,7 @@ impl Wheel {
         assert_eq!((listed, linked), (self.len, self.len), "nodes listed, nodes linked, len");
     }
 
-    /// Returns the next slot that `advance` has to process, as (time, level, slot).
+    /// Returns the next slot to process, as (time, level, slot).
     fn next_slot(&self) -> Option<(Tick, usize, usize)> {
         let levels = self.levels.iter().enumerate();
         levels.filter_map(|(level, slots)| self.next_slot_of(level, slots)).min_by_key(|&(tick, ..)| tick)
@@ -462,6 +490,19 @@ mod tests {
         wheel.advance(Tick(45));
         wheel.arm_no_later(Connection(Slot(0)), Tick(70));
         assert_eq!(expire(&mut wheel, 45), [Connection(Slot(0))], "an expired deadline stays expired");
+    }
+
+    #[test]
+    fn the_example_of_the_documentation() {
+        let mut wheel = Wheel::new(Tick(0));
+        wheel.arm(Connection(Slot(0)), Tick(25_000));
+        wheel.arm(Timer(0), Tick(1_000));
+        assert!(wheel.next().is_some_and(|next| next <= Tick(1_000)));
+        wheel.advance(Tick(1_000));
+        assert_eq!(wheel.pop_expired(), Some(Timer(0)));
+        assert_eq!(wheel.pop_expired(), None);
+        wheel.cancel(Connection(Slot(0)));
+        assert_eq!(wheel.next(), None);
     }
 
     #[test]

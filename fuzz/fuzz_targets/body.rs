@@ -1,4 +1,4 @@
-//! A request body, cut anywhere, is the same bytes and leaves the same rest.
+//! A request body gives the same result for every division.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_body(data));

@@ -1,4 +1,4 @@
-//! A list of operations on two connections, against what a naive client may expect.
+//! Operations on two connections, checked by a naive client.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_connection(data));

@@ -1,4 +1,4 @@
-//! A client's stream of frames, cut anywhere, is the same messages and the same error.
+//! A stream of frames gives the same result for every division.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_frames(data));

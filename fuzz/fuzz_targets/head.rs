@@ -1,4 +1,6 @@
-//! A request head is found at the same place however it comes, and means the same when written out again.
+//! A request head has one end and one meaning.
+//!
+//! Its end does not depend on the division of the input. A head that is written out again has the same meaning.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_head(data));

@@ -1,4 +1,6 @@
-//! A PROXY header is the same however it comes, and what follows it changes nothing.
+//! A PROXY header gives the same result for every division.
+//!
+//! The bytes after the header do not change the result.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_proxy(data));

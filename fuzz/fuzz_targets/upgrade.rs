@@ -1,4 +1,6 @@
-//! A client's stream, cut anywhere, up to the answer to an upgrade: deserved, right, and the same.
+//! An upgrade request gets one correct answer for every division.
+//!
+//! The answer is compared with that of an independent check.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_upgrade(data));

@@ -1,4 +1,6 @@
-//! The message assembler: joins the parts of frames into messages (RFC 6455 sections 5.4 and 5.6).
+//! The message assembler: joins the payloads of frames into messages.
+//!
+//! It follows RFC 6455 sections 5.4 and 5.6.
 //!
 //! Nearly all messages are complete in the input. They are returned as borrowed slices of it. Only the start of an
 //! unfinished message is copied, into an `Assembler` that exists as long as that message does. An idle connection has

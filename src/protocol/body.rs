@@ -1,4 +1,6 @@
-//! Request bodies: by `Content-Length` (RFC 9112 section 6.2) or in chunks (section 7.1).
+//! The decoder of request bodies.
+//!
+//! A body has a known length (RFC 9112 section 6.2) or comes in chunks (section 7.1).
 //!
 //! The decoder is one state machine. Body and error do not depend on the division of the input. It consumes only the
 //! bytes of its own body and leaves the next request in the input. Its memory grows with bytes received, never with a
@@ -11,7 +13,7 @@ use super::http::{BodyLength, HttpError};
 
 /// The maximum bytes of chunk extensions and trailers in one body.
 ///
-/// They are ignored.
+/// They are ignored. The texts of [`HttpError`] state the number.
 const EXTRAS_BYTES_MAX: u32 = 8 * 1024;
 
 /// The maximum digits of a chunk size: 64 bits.
@@ -27,7 +29,7 @@ pub struct BodyDecoder {
     extras_left: u32,
 }
 
-/// The position in the syntax of a body: the element that the next byte belongs to.
+/// The syntax element that the next byte of a body belongs to.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Position {
     /// In a body of known length: the remaining bytes, at least one.
@@ -414,6 +416,8 @@ mod tests {
             assert_eq!(outcome, want);
         }
         assert_eq!((ChunkExtensionsTooLarge.status(), TrailersTooLarge.status()), (413, 431));
+        let limit = format!("exceed {} KiB", extras / 1024);
+        assert!([ChunkExtensionsTooLarge, TrailersTooLarge].iter().all(|error| error.to_string().ends_with(&limit)));
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! Close codes and the payload of close frames (RFC 6455 sections 5.5.1 and 7.4).
+//! Close codes and the payload of close frames.
+//!
+//! They follow RFC 6455 sections 5.5.1 and 7.4.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
-//! The frame decoder: splits a client's byte stream into parts of payload (RFC 6455 sections 5.2 to 5.5).
+//! The frame decoder: splits a client's byte stream into payloads.
 //!
-//! The decoder unmasks in place and returns borrowed slices. It keeps no payload: between two reads it holds at most
-//! the 13 bytes of an incomplete header and a few numbers. The frames are the same for every division of the stream
-//! into reads.
+//! It checks RFC 6455 sections 5.2 to 5.5. It unmasks in place and returns borrowed slices. It keeps no payload:
+//! between two reads it holds at most the 13 bytes of an incomplete header and a few numbers. The frames are the same
+//! for every division of the stream into reads.
 
 use std::mem;
 

@@ -1,4 +1,6 @@
-//! Violations of RFC 6455 by a client: one variant per rule, each with its close code.
+//! Violations of RFC 6455 by a client.
+//!
+//! There is one variant per rule, and each has a close code.
 
 use std::fmt;
 
@@ -10,7 +12,9 @@ use crate::protocol::close::CloseCode;
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// RSV1, RSV2 or RSV3 is set, and no extension was negotiated (section 5.2).
+    /// A reserved bit (RSV1 to RSV3) is set (section 5.2).
+    ///
+    /// The server negotiates no extension that uses one.
     ReservedBits,
     /// The opcode is reserved: 3-7 or 11-15 (section 5.2).
     ReservedOpcode,
@@ -45,7 +49,9 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// Returns the close code to send: 1002, 1007 or 1009 (RFC 6455 section 7.4.1).
+    /// Returns the close code to send: 1002, 1007 or 1009.
+    ///
+    /// See RFC 6455 section 7.4.1.
     pub fn close_code(self) -> CloseCode {
         match self {
             ProtocolError::MessageTooBig => CloseCode::TOO_BIG,
@@ -66,7 +72,7 @@ impl ProtocolError {
             ProtocolError::ControlTooLong => "control frame is over 125 bytes",
             ProtocolError::ContinuationWithoutStart => "continuation frame without a message",
             ProtocolError::MessageUnfinished => "new message inside a fragmented message",
-            ProtocolError::MessageTooBig => "message is too big",
+            ProtocolError::MessageTooBig => "message exceeds message_bytes_max",
             ProtocolError::TextNotUtf8 => "text is not UTF-8",
             ProtocolError::CloseCodeCut => "close frame payload is one byte",
             ProtocolError::CloseCodeInvalid => "invalid close code",

@@ -1,6 +1,7 @@
-//! Frame headers (RFC 6455 section 5.2): parsing those of clients, writing those of the server.
+//! Frame headers (RFC 6455 section 5.2).
 //!
-//! This module checks only rules that concern one header. `decoder.rs` checks rules about sequences of frames.
+//! The headers of clients are parsed, those of the server are encoded. This module checks only rules that concern one
+//! header. `decoder.rs` checks rules about sequences of frames.
 
 use crate::protocol::error::ProtocolError;
 

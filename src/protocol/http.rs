@@ -354,9 +354,9 @@ fn syntax_error(error: httparse::Error, head: &[u8]) -> HttpError {
     }
 }
 
-/// Returns whether the request line names an HTTP version (RFC 9112 section 2.3).
+/// Returns whether the request line names an HTTP version.
 ///
-/// The form is `HTTP/` digit `.` digit. The version may be unsupported.
+/// The form (RFC 9112 section 2.3) is `HTTP/` digit `.` digit. The version may be unsupported.
 fn has_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! WebSocket messages: borrowed from the input for a handler, or from a handler for a queue.
+//! WebSocket messages, borrowed from the input or from a handler.
 
 use std::borrow::Cow;
 use std::rc::Rc;

@@ -1,8 +1,9 @@
-//! The `Origin` check for requests from browsers (RFC 6455 section 10.2, RFC 6454 section 7).
+//! The `Origin` check for requests from browsers.
 //!
-//! A browser lets any page open a WebSocket to any server, and only reports the origin of the page. The server must
-//! check it. It compares scheme, host and port as parsed values, not as text, so neither `evil-example.com` nor
-//! `example.com.evil` equals `example.com`. An origin that cannot be parsed is refused.
+//! It follows RFC 6455 section 10.2 and RFC 6454 section 7. A browser lets any page open a WebSocket to any server, and
+//! only reports the origin of the page. The server must check it. It compares scheme, host and port as parsed values,
+//! not as text, so neither `evil-example.com` nor `example.com.evil` equals `example.com`. An origin that cannot be
+//! parsed is refused.
 
 mod rule;
 
@@ -68,7 +69,9 @@ struct Origin<'a> {
     authority: Authority<'a>,
 }
 
-/// A `host[:port]`, as in `Host` (RFC 9110 section 7.2) and after the `//` of an origin.
+/// A `host[:port]`, as in `Host` and in an origin.
+///
+/// See RFC 9110 section 7.2.
 pub(super) struct Authority<'a> {
     host: Host<'a>,
     /// An empty port (`example.com:`) counts as none.
@@ -279,7 +282,9 @@ impl Host<'_> {
         }
     }
 
-    /// Returns whether the host is a loopback name (RFC 6761 section 6.3) or address.
+    /// Returns whether the host is a loopback name or address.
+    ///
+    /// Loopback names are defined in RFC 6761 section 6.3.
     fn is_loopback(&self) -> bool {
         match self {
             Host::V6(ip) => ip.is_loopback(),
@@ -291,7 +296,9 @@ impl Host<'_> {
     }
 }
 
-/// Returns whether `name` is a non-empty `reg-name` (RFC 3986 section 3.2.2), which includes IPv4 addresses.
+/// Returns whether `name` is a non-empty `reg-name`.
+///
+/// The syntax of RFC 3986 section 3.2.2 includes IPv4 addresses.
 fn is_reg_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     while let Some(byte) = bytes.next() {

@@ -1,4 +1,6 @@
-//! The PROXY protocol, versions 1 and 2: a header with the address of a proxied client.
+//! The PROXY protocol, versions 1 and 2.
+//!
+//! A proxy sends a header with the address of its client.
 //!
 //! Specification: `doc/proxy-protocol.txt` of HAProxy. The header comes once, before the first byte of the client. This
 //! module parses it. The code that accepted the connection decides whether the sender is trusted. The parser checks

@@ -203,9 +203,9 @@ impl Request {
         })
     }
 
-    /// Returns the subprotocols that the client offers, in order of preference (RFC 6455 section 4.1, item 10).
+    /// Returns the subprotocols that the client offers, the preferred one first.
     ///
-    /// Elements that are not tokens are skipped.
+    /// See RFC 6455 section 4.1, item 10. Elements that are not tokens are skipped.
     pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
         self.header_all("sec-websocket-protocol")
             .flat_map(|line| line.split(','))

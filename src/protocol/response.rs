@@ -343,7 +343,9 @@ fn push_decimal(out: &mut Vec<u8>, mut number: usize) {
     }
 }
 
-/// Returns the reason phrase of a status (RFC 9110 section 15; RFC 6585; RFC 7725).
+/// Returns the reason phrase of a status.
+///
+/// See RFC 9110 section 15, RFC 6585 and RFC 7725.
 ///
 /// It is empty for rare ones, as RFC 9112 section 4 allows.
 fn reason(status: u16) -> &'static str {

@@ -11,7 +11,7 @@ use super::origin::Authority;
 /// A target in a supported form.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum RequestTarget<'a> {
-    /// `/path?query` (section 3.2.1), or `*` with OPTIONS for the whole server (section 3.2.4).
+    /// `/path?query` (section 3.2.1), or `*` with OPTIONS (section 3.2.4).
     Origin,
     /// `http://host[:port]/path?query` (section 3.2.2).
     Absolute(Absolute<'a>),
@@ -94,8 +94,8 @@ impl Absolute<'_> {
 
 /// Percent-encodes the non-ASCII bytes of the path and query in a head.
 ///
-/// Returns `None` if the path and query are UTF-8, or if the host is not. httparse refuses such targets as a whole. After encoding,
-/// the path is checked as any path, and a parameter when it is read, so that the error names it.
+/// Returns `None` if the path and query are UTF-8, or if the host is not. httparse refuses such targets as a whole.
+/// After encoding, the path is checked as any path, and a parameter when it is read, so that the error names it.
 pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
     let line_end = head.iter().position(|&byte| byte == b'\r')?;
     let start = head[..line_end].iter().position(|&byte| byte == b' ')? + 1;

@@ -1,7 +1,7 @@
-//! Lexical elements of HTTP: tokens, field values, comma-separated lists (RFC 9110 sections 5.5 and 5.6).
+//! Lexical elements of HTTP: tokens, field values, comma-separated lists.
 //!
-//! These are pure predicates over bytes. The parser and the encoder of heads share them, so that both define "token" in
-//! the same way. This module knows no header by name.
+//! They follow RFC 9110 sections 5.5 and 5.6. These are pure predicates over bytes. The parser and the encoder of heads
+//! share them, so that both define "token" in the same way. This module knows no header by name.
 
 /// Returns whether a token may contain `byte` (RFC 9110 section 5.6.2, `tchar`).
 ///
@@ -20,18 +20,18 @@ pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().copied().all(is_token_byte)
 }
 
-/// Returns whether `value` may be sent as a field value (RFC 9110 section 5.5).
+/// Returns whether `value` may be sent as a field value.
 ///
-/// Allowed are visible ASCII, space, tab and the bytes from 0x80 up. CR, LF and NUL would let a value inject header
-/// lines.
+/// RFC 9110 section 5.5 allows visible ASCII, space, tab and the bytes from 0x80 up. CR, LF and NUL would let a value
+/// inject header lines.
 pub fn is_field_value(value: &[u8]) -> bool {
     value.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
 }
 
-/// Splits a comma-separated list and trims white space around elements (RFC 9110 section 5.6.1).
+/// Splits a comma-separated list and trims white space around elements.
 ///
-/// Empty elements are included. Most callers skip them, as that section demands; the parser of `Transfer-Encoding` does
-/// not. The list must consist of tokens: a comma in a quoted string splits, too.
+/// See RFC 9110 section 5.6.1. Empty elements are included. Most callers skip them, as that section demands; the parser
+/// of `Transfer-Encoding` does not. The list must consist of tokens: a comma in a quoted string splits, too.
 pub fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }

@@ -11,7 +11,9 @@ use sha1::{Digest as _, Sha1};
 use super::request::Request;
 use super::response::{HeaderLines, Response, push};
 
-/// The string that is appended to a client's key before hashing (RFC 6455 section 1.3).
+/// The string that is appended to a client's key before hashing.
+///
+/// See RFC 6455 section 1.3.
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Base64 that ignores the unused bits of the last digit.
@@ -45,9 +47,9 @@ pub enum Upgrade {
 /// # assert!(matches!(accepted.into(), Upgrade::Accept(_)));
 /// ```
 ///
-/// `Connection`, `Upgrade`, `Sec-WebSocket-…`, `Date` and the headers about a body are written by the server. Setting one
-/// of them is an error, as is an invalid header name or value. An upgrade with such an error gets a 500, and the server
-/// logs the first one.
+/// `Connection`, `Upgrade`, `Sec-WebSocket-…`, `Date` and the headers about a body are written by the server. Setting
+/// one of them is an error, as is an invalid header name or value. An upgrade with such an error gets a 500, and the
+/// server logs the first one.
 #[derive(Clone, Debug, Default)]
 pub struct Accept {
     lines: HeaderLines,

@@ -1,5 +1,6 @@
-//! UTF-8 validation of text, complete or in pieces (RFC 6455 section 8.1). Text in pieces fails at its first invalid
-//! byte.
+//! UTF-8 validation of text, complete or in parts (RFC 6455 section 8.1).
+//!
+//! Text in parts fails at its first invalid byte.
 
 use ascii::AsciiStr;
 use simdutf8::{basic, compat};

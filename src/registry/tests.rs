@@ -1,4 +1,4 @@
-//! Unit tests of the registry, and a property test against its naive model.
+//! Unit tests, and a property test against the naive model.
 
 use super::*;
 use proptest::prelude::*;

@@ -1,6 +1,7 @@
-//! One level of the wheel: a circular array of slots, and a bitmap of the occupied ones.
+//! One level of the wheel: a circular array of slots.
 //!
-//! It keeps lists and bitmap consistent. It does not know which ticks the slots stand for.
+//! A bitmap marks the occupied slots. The module keeps lists and bitmap consistent. It does not know which ticks the
+//! slots stand for.
 
 use std::mem;
 

@@ -1,4 +1,6 @@
-//! A naive model of the wheel. One interpreter runs both for proptest and the fuzzer.
+//! A naive model of the wheel.
+//!
+//! One interpreter runs both for proptest and the fuzzer.
 
 use super::{Owner, Wheel};
 use crate::fd::Slot;

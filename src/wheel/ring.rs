@@ -1,4 +1,6 @@
-//! Circular doubly linked lists of nodes. All lists of the wheel share two arenas of nodes.
+//! Circular doubly linked lists of nodes.
+//!
+//! All lists of the wheel share two arenas of nodes.
 //!
 //! This module owns the nodes and their links. It does not know the meaning of a list. A list is identified by its
 //! first node, so both ends are reachable, concatenation is O(1), and a node that is not the first is removed through

@@ -19,9 +19,11 @@ pub enum HttpError {
     BareLineFeed,
     /// The required PROXY header is malformed or missing.
     ProxyHeader,
-    /// The request line is not `method SP target SP version` (RFC 9112 section 3).
+    /// The request line is malformed (RFC 9112 section 3).
+    ///
+    /// It must be `method SP target SP version`.
     RequestLine,
-    /// The target is neither a path nor an `http` URL (RFC 9112 section 3.2).
+    /// The target is neither path nor URL (RFC 9112 section 3.2).
     ///
     /// Also if it contains `#` or a control character.
     Target,
@@ -37,7 +39,7 @@ pub enum HttpError {
     HeaderLine,
     /// The head is longer than the limit (RFC 6585 section 5).
     HeadTooLarge,
-    /// The head has more header lines than the limit (RFC 6585 section 5).
+    /// The head has too many header lines (RFC 6585 section 5).
     TooManyHeaders,
     /// The head or the body did not arrive in time.
     Timeout,
@@ -49,7 +51,9 @@ pub enum HttpError {
     HostMalformed,
     /// `Content-Length` is repeated, with the same value or another.
     LengthRepeated,
-    /// `Content-Length` is not a decimal number of at most 64 bits (RFC 9110 section 8.6).
+    /// `Content-Length` is not a number (RFC 9110 section 8.6).
+    ///
+    /// It must be decimal and fit 64 bits.
     LengthMalformed,
     /// Both `Content-Length` and `Transfer-Encoding` are present (RFC 9112 section 6.3).
     LengthAndCoding,
@@ -75,11 +79,15 @@ pub enum HttpError {
     KeyMalformed,
     /// An upgrade has a body, whose bytes would be read as frames.
     UpgradeBody,
-    /// A plain request to a server for WebSockets only (RFC 9110 section 15.5.22).
+    /// A plain request needs an upgrade (RFC 9110 section 15.5.22).
+    ///
+    /// The server has no handler for plain requests.
     UpgradeRequired,
     /// The body exceeds the limit (RFC 9110 section 15.5.14).
     BodyTooLarge,
-    /// A chunk size is not hexadecimal or exceeds 64 bits (RFC 9112 section 7.1).
+    /// A chunk size is not a number (RFC 9112 section 7.1).
+    ///
+    /// It must be hexadecimal and fit 64 bits.
     ChunkSize,
     /// The framing of a chunk violates RFC 9112 section 7.1.
     ChunkFraming,
@@ -129,8 +137,8 @@ impl HttpError {
             Self::Path => (400, "path must be percent-encoded UTF-8"),
             Self::Version => (505, "version must be HTTP/1.1 or HTTP/1.0"),
             Self::HeaderLine => (400, "malformed header line"),
-            Self::HeadTooLarge => (431, "request head is too long"),
-            Self::TooManyHeaders => (431, "too many header lines"),
+            Self::HeadTooLarge => (431, "request head exceeds head_bytes_max"),
+            Self::TooManyHeaders => (431, "number of header lines exceeds headers_max"),
             Self::Timeout => (408, "request timed out"),
             Self::HostMissing => (400, "Host header is missing"),
             Self::HostRepeated => (400, "duplicate header: Host"),
@@ -154,11 +162,11 @@ impl HttpError {
                 "WebSocket upgrade required; if the client sent one, a proxy must forward \
                  the headers Connection and Upgrade",
             ),
-            Self::BodyTooLarge => (413, "request body is too long"),
+            Self::BodyTooLarge => (413, "request body exceeds body_bytes_max"),
             Self::ChunkSize => (400, "chunk size must be a hexadecimal number of at most 64 bits"),
             Self::ChunkFraming => (400, "malformed chunk"),
-            Self::ChunkExtensionsTooLarge => (413, "chunk extensions are too long"),
-            Self::TrailersTooLarge => (431, "trailers are too long"),
+            Self::ChunkExtensionsTooLarge => (413, "chunk extensions exceed 8 KiB"),
+            Self::TrailersTooLarge => (431, "trailers and chunk extensions exceed 8 KiB"),
             Self::Overload => (503, "too many unfinished requests"),
             Self::OutOfMemory => (503, "out of memory"),
         }

@@ -1,4 +1,6 @@
-//! Tables of heads. `|` stands for CRLF. Each head is followed by a blank line.
+//! Tables of heads.
+//!
+//! `|` stands for CRLF. Each head is followed by a blank line.
 
 use super::HttpError::*;
 use super::*;
@@ -18,8 +20,8 @@ macro_rules! upgrade {
     (no_version) => {
         "GET /chat HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket"
     };
-    ($piece:tt $lines:literal) => {
-        concat!(upgrade!($piece), $lines)
+    ($omitted:tt $lines:literal) => {
+        concat!(upgrade!($omitted), $lines)
     };
     ($lines:literal) => {
         concat!(upgrade!(), $lines)
