@@ -1,7 +1,7 @@
-//! Holds the house up: which floor a file is on, what it may know, and how long it may be.
+//! Checks the source text: layers, lengths of files and functions, and the language of names and comments.
 //!
-//! In the manner of rust-analyzer's and TigerBeetle's tidy: it reads the source as text, so it knows nothing that a
-//! reader does not see, and its complaints name the line. The floors are drawn in `src/lib.rs`.
+//! It follows the `tidy` tests of rust-analyzer and TigerBeetle. It reads the source as text, and an error names the file
+//! and the line. `src/lib.rs` has a drawing of the layers.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Functions that are longer, by file and name. To be shortened, never to be extended.
+/// Longer functions, by file and name. This list may only become shorter.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
-/// The rooms of the library and their floors. A room is a file, a directory, or both, under `src/`.
-const ROOMS: &[(&str, usize)] = &[
+/// The modules of the crate and their layers. A module is a file, a directory, or both, under `src/`.
+const MODULES: &[(&str, usize)] = &[
     ("protocol", 0),
     ("fd", 0),
     ("tick", 0),
@@ -33,9 +33,26 @@ const ROOMS: &[(&str, usize)] = &[
     ("gateway", 4),
 ];
 
-/// What only one floor may name, and which one.
-const PRIVILEGES: &[(&str, usize)] =
+/// Names that only one layer may use, and that layer.
+const RESTRICTED_NAMES: &[(&str, usize)] =
     &[("mio", 2), ("rustix", 2), ("socket2", 2), ("Instant", 2), ("TcpStream", 2), ("UnixStream", 2)];
+
+/// First words that make a comment start with a question instead of its subject.
+const QUESTION_WORDS: &[&str] = &["What", "Who", "Whose", "Whom", "How", "Where", "Whoever", "Whatever", "Wherever"];
+
+/// The number of comments that may still start with a question word, by directory. These numbers may only become smaller.
+/// A file counts for the longest path that it starts with.
+const QUESTION_COMMENTS_MAX: &[(&str, usize)] =
+    &[("src", 120), ("src/gateway", 156), ("tests", 67), ("tests/simulator", 53)];
+
+/// Words that no name of an item may contain: metaphors for which the field has a term.
+const METAPHORS: &[&str] = &[
+    "door", "floor", "house", "hush", "knock", "lane", "life", "loud", "mischief", "mute", "nobody", "people", "proud",
+    "rooms", "seat", "stranger", "told", "tongue", "who", "whoever", "whom",
+];
+
+/// The number of items whose name may still contain such a word, by directory. These numbers may only become smaller.
+const METAPHORS_MAX: &[(&str, usize)] = &[("src", 17), ("src/gateway", 26), ("tests", 69), ("tests/simulator", 12)];
 
 /// A source file: its path from the crate's root, and its lines.
 struct Source {
@@ -44,31 +61,31 @@ struct Source {
 }
 
 impl Source {
-    /// Its lines without comments, numbered from 1.
+    /// Returns its lines without comments, numbered from 1.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.lines.iter().enumerate().map(|(index, line)| (index + 1, without_comment(line)))
     }
 
-    /// The room it belongs to, and its floor. The map of the house, `lib.rs`, belongs to none.
-    fn room(&self) -> Option<(&str, usize)> {
+    /// The module it belongs to, and its layer. `lib.rs` belongs to none.
+    fn module(&self) -> Option<(&str, usize)> {
         let path = self.path.strip_prefix("src/")?;
         let name = path.split('/').next()?.trim_end_matches(".rs");
         if name == "lib" {
             return None;
         }
-        let room = ROOMS.iter().find(|(room, _)| *room == name);
-        let (room, floor) = room.unwrap_or_else(|| panic!("{}: on which floor? Say so in tests/tidy.rs", self.path));
-        Some((room, *floor))
+        let entry = MODULES.iter().find(|(module, _)| *module == name);
+        let (module, layer) = entry.unwrap_or_else(|| panic!("{}: add its module to tests/tidy.rs", self.path));
+        Some((module, *layer))
     }
 }
 
-/// Collects what is wrong, so that one run names all of it.
+/// Collects errors, so that one run reports all of them.
 #[derive(Default)]
-struct Complaints(String);
+struct Errors(String);
 
-impl Complaints {
-    fn add(&mut self, source: &Source, line: usize, what: impl std::fmt::Display) {
-        writeln!(self.0, "{}:{line}: {what}", source.path).expect("a string takes everything");
+impl Errors {
+    fn add(&mut self, source: &Source, line: usize, error: impl std::fmt::Display) {
+        writeln!(self.0, "{}:{line}: {error}", source.path).expect("writing to a string succeeds");
     }
 
     fn check(self) {
@@ -78,93 +95,93 @@ impl Complaints {
 
 #[test]
 fn imports_only_point_down() {
-    let mut complaints = Complaints::default();
+    let mut errors = Errors::default();
     for source in sources(&["src"]) {
-        let Some((room, floor)) = source.room().filter(|(_, floor)| *floor < 4) else { continue };
+        let Some((module, layer)) = source.module().filter(|(_, layer)| *layer < 4) else { continue };
         for (line, code) in source.code() {
             for target in code.split("crate::").skip(1) {
                 let target: String = target.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                match ROOMS.iter().find(|(room, _)| *room == target) {
-                    None => complaints.add(&source, line, format!("crate::{target} names no room")),
-                    Some((_, above)) if *above > floor => {
-                        complaints.add(&source, line, format!("floor {floor} must not know {target} on floor {above}"));
+                match MODULES.iter().find(|(module, _)| *module == target) {
+                    None => errors.add(&source, line, format!("crate::{target} is not in the list of modules")),
+                    Some((_, above)) if *above > layer => {
+                        errors.add(&source, line, format!("layer {layer} must not import {target} of layer {above}"));
                     }
-                    Some((sibling, 1)) if floor == 1 && *sibling != room => {
-                        complaints.add(&source, line, format!("{room} must not know its sibling {sibling}"));
+                    Some((sibling, 1)) if layer == 1 && *sibling != module => {
+                        errors.add(&source, line, format!("{module} must not import its sibling {sibling}"));
                     }
                     Some(_) => {}
                 }
             }
         }
     }
-    complaints.check();
+    errors.check();
 }
 
 #[test]
-fn the_gateway_is_a_user_like_any_other() {
-    let mut complaints = Complaints::default();
+fn the_gateway_uses_the_public_api_only() {
+    let mut errors = Errors::default();
     for source in sources(&["src/main.rs", "src/gateway", "examples"]) {
         for (line, code) in source.code() {
             for private in ["event_loop", "fdpush::fuzz"] {
                 if code.contains(private) {
-                    complaints.add(&source, line, format!("{private} is not for users of the crate"));
+                    errors.add(&source, line, format!("{private} is not public API"));
                 }
             }
         }
     }
-    complaints.check();
+    errors.check();
 }
 
 #[test]
-fn the_world_outside_is_known_to_one_floor_only() {
-    let mut complaints = Complaints::default();
+fn only_layer_2_uses_sockets_and_the_clock() {
+    let mut errors = Errors::default();
     for source in sources(&["src"]) {
-        let Some((_, floor)) = source.room() else { continue };
+        let Some((_, layer)) = source.module() else { continue };
         for (line, code) in source.code() {
-            for (name, privileged) in PRIVILEGES {
-                // `server.rs` passes the loop's epoll on without looking at it.
+            for (name, allowed) in RESTRICTED_NAMES {
+                // `server.rs` only passes the epoll instance of the loop on.
                 let is_passed_on = source.path == "src/server.rs" && code == "use mio::Poll;";
-                if floor != *privileged && floor < 4 && has_word(code, name) && !is_passed_on {
-                    complaints.add(&source, line, format!("{name} is for floor {privileged} only"));
+                if layer != *allowed && layer < 4 && has_word(code, name) && !is_passed_on {
+                    errors.add(&source, line, format!("only layer {allowed} may use {name}"));
                 }
             }
-            if floor < 2 && code.contains("log::") {
-                complaints.add(&source, line, "no log lines below floor 2");
+            if layer < 2 && code.contains("log::") {
+                errors.add(&source, line, "layers 0 and 1 must not log");
             }
         }
     }
-    complaints.check();
+    errors.check();
 }
 
 #[test]
 fn the_clock_is_read_in_one_file() {
-    let mut readers: Vec<String> = sources(&["src"])
+    let mut files: Vec<String> = sources(&["src"])
         .filter(|source| source.code().any(|(_, code)| code.contains("Instant::now")))
         .map(|source| source.path)
         .collect();
-    readers.dedup();
-    // The gateway is a user of the crate, with threads of its own, and has a clock of its own.
-    assert_eq!(readers, ["src/event_loop/clock.rs", "src/gateway/runtime/clock.rs"]);
+    files.dedup();
+    // The gateway uses the public API only, so it has its own clock.
+    assert_eq!(files, ["src/event_loop/clock.rs", "src/gateway/runtime/clock.rs"]);
 }
 
 #[test]
-fn files_are_short_and_open_by_saying_what_they_are() {
-    let mut complaints = Complaints::default();
+fn files_are_short_and_open_with_a_module_comment() {
+    let mut errors = Errors::default();
     for source in sources(&["src", "tests", "examples", "benches", "fuzz"]) {
         let count = source.lines.len();
         if count > FILE_LINES_MAX {
-            complaints.add(&source, count, format!("{count} lines: more than {FILE_LINES_MAX}"));
+            errors.add(&source, count, format!("{count} lines: more than {FILE_LINES_MAX}"));
         }
         if !source.lines.first().is_some_and(|line| line.starts_with("//! ")) {
-            complaints.add(&source, 1, "opens without //!");
+            errors.add(&source, 1, "the first line is not a `//!` comment");
         }
     }
-    complaints.check();
+    errors.check();
 }
 
 #[test]
 fn functions_are_short() {
-    let mut complaints = Complaints::default();
+    let mut errors = Errors::default();
     let mut excused = Vec::new();
     for source in sources(&["src", "tests", "examples", "benches", "fuzz"]) {
         for (line, name, count) in functions(&source) {
@@ -174,43 +191,69 @@ fn functions_are_short() {
             let excuse = (source.path.as_str(), name);
             match LONG_FUNCTIONS.iter().find(|listed| **listed == excuse) {
                 Some(listed) => excused.push(listed),
-                None => {
-                    complaints.add(&source, line, format!("fn {name} has {count} lines: over {FUNCTION_LINES_MAX}"))
-                }
+                None => errors.add(&source, line, format!("fn {name} has {count} lines: over {FUNCTION_LINES_MAX}")),
             }
         }
     }
-    complaints.check();
-    assert_eq!(excused.len(), LONG_FUNCTIONS.len(), "the list of long functions has an entry too many");
+    errors.check();
+    assert_eq!(excused.len(), LONG_FUNCTIONS.len(), "LONG_FUNCTIONS lists a function that is not long");
 }
 
 #[test]
-fn nothing_is_unsafe_unfinished_or_skipped() {
-    // Written in two halves, because this file is read, too.
+fn comments_do_not_start_with_a_question_word() {
+    let mut counts = Counts::new(QUESTION_COMMENTS_MAX);
+    for source in sources(&["src", "tests"]) {
+        for (line, text) in comment_starts(&source) {
+            let word = text.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+            if QUESTION_WORDS.contains(&word) {
+                counts.add(&source, line, text);
+            }
+        }
+    }
+    counts.check();
+}
+
+#[test]
+fn names_are_not_metaphors() {
+    let mut counts = Counts::new(METAPHORS_MAX);
+    for source in sources(&["src", "tests"]) {
+        for (line, code) in source.code() {
+            let Some(name) = item_name(code) else { continue };
+            if words_of(name).iter().any(|word| METAPHORS.contains(&word.as_str())) {
+                counts.add(&source, line, name);
+            }
+        }
+    }
+    counts.check();
+}
+
+#[test]
+fn there_is_no_unsafe_unfinished_or_ignored_code() {
+    // Each is written in two parts because this test reads this file, too.
     let forbidden = [
-        (concat!("un", "safe "), "the crate does without"),
-        (concat!("un", "safe("), "the crate does without"),
-        (concat!("to", "do!"), "finish it"),
-        (concat!("un", "implemented!"), "finish it"),
-        (concat!("dbg", "!("), "take it out again"),
-        (concat!("#[", "ignore"), "a test that is not run shows nothing"),
-        (concat!("thread::", "sleep"), "wait for a condition with a deadline"),
+        (concat!("un", "safe "), "the crate forbids it"),
+        (concat!("un", "safe("), "the crate forbids it"),
+        (concat!("to", "do!"), "finish the code"),
+        (concat!("un", "implemented!"), "finish the code"),
+        (concat!("dbg", "!("), "remove it"),
+        (concat!("#[", "ignore"), "every test must run"),
+        (concat!("thread::", "sleep"), "wait for a condition, with a deadline"),
     ];
-    let mut complaints = Complaints::default();
+    let mut errors = Errors::default();
     for source in sources(&["src", "tests", "examples", "benches"]) {
         for (line, code) in source.code() {
-            for (what, why) in forbidden {
-                if code.contains(what) {
-                    complaints.add(&source, line, format!("{what}: {why}"));
+            for (text, advice) in forbidden {
+                if code.contains(text) {
+                    errors.add(&source, line, format!("{text}: {advice}"));
                 }
             }
         }
     }
-    complaints.check();
+    errors.check();
 }
 
 #[test]
-fn tidy_itself_sees_what_it_is_meant_to_see() {
+fn the_checks_find_known_errors() {
     assert_eq!(without_comment("let a = 1; // mio"), "let a = 1; ");
     assert_eq!(without_comment("    /// [`Instant`]"), "    ");
     assert_eq!(without_comment(r#"let url = "http://mio";"#), r#"let url = "http://mio";"#);
@@ -219,34 +262,114 @@ fn tidy_itself_sees_what_it_is_meant_to_see() {
     let source = Source { path: String::new(), lines: text.lines().map(str::to_owned).collect() };
     let found: Vec<_> = functions(&source).collect();
     assert_eq!(found, [(1, "a", 5), (7, "c", 1), (9, "d", 1), (10, "e", 2)]);
+    let text = "/// What.\n/// Who.\n///\n/// How.\nlet a = 1; // Where\n// Whose\n";
+    let source = Source { path: String::new(), lines: text.lines().map(str::to_owned).collect() };
+    assert_eq!(comment_starts(&source).collect::<Vec<_>>(), [(1, "What."), (4, "How."), (6, "Whose")]);
+    assert_eq!(item_name("pub(crate) const fn a_b(c: u8) {"), Some("a_b"));
+    assert_eq!(item_name("    struct LogThrottle<T>;"), Some("LogThrottle"));
+    assert_eq!(item_name("let fn_name = 1;"), None);
+    assert_eq!(words_of("LogThrottle"), ["log", "throttle"]);
+    assert_eq!(words_of("HEAD_TIME_MAX"), ["head", "time", "max"]);
     assert!(sources(&["src"]).any(|source| source.path == "src/protocol/frame.rs"));
 }
 
 #[test]
-fn the_server_neither_prints_with_macros_nor_starts_threads_that_nothing_watches() {
-    // Such a macro panics where its output cannot be written, and waits where it is not read.
+fn printing_and_threads_go_through_their_modules() {
+    // A printing macro panics if the output is closed and blocks if the pipe is full.
     let printing =
-        ["println!", "print!(", "eprintln!", "eprint!("].map(|what| (what, "gateway/operations/logging prints"));
-    let threads =
-        ["thread::spawn", "thread::Builder", "thread::scope"].map(|what| (what, "gateway/runtime/threads starts it"));
-    let mut complaints = Complaints::default();
+        ["println!", "print!(", "eprintln!", "eprint!("].map(|text| (text, "print through gateway/operations/logging"));
+    let threads = ["thread::spawn", "thread::Builder", "thread::scope"]
+        .map(|text| (text, "start threads in gateway/runtime/threads"));
+    let mut errors = Errors::default();
     for source in sources(&["src"]) {
-        // Tests stand last.
+        // A test module is the last item of its file.
         let is_test = source.path.ends_with("tests.rs") || source.path == "src/gateway/hooks/backend/mock.rs";
         let code = source.code().take_while(|(_, code)| *code != "mod tests {");
         for (line, code) in code.filter(|_| !is_test) {
-            for (what, instead) in printing.iter().chain(&threads) {
-                let is_supervisor = source.path == "src/gateway/runtime/threads.rs" && *what == "thread::Builder";
-                if code.contains(what) && !is_supervisor {
-                    complaints.add(&source, line, format!("{what}: {instead}"));
+            for (text, instead) in printing.iter().chain(&threads) {
+                let is_supervisor = source.path == "src/gateway/runtime/threads.rs" && *text == "thread::Builder";
+                if code.contains(text) && !is_supervisor {
+                    errors.add(&source, line, format!("{text}: {instead}"));
                 }
             }
         }
     }
-    complaints.check();
+    errors.check();
 }
 
-/// The Rust files under these paths, in order.
+/// Counts errors by directory against a list of maximums.
+struct Counts {
+    maximums: &'static [(&'static str, usize)],
+    found: Vec<Vec<String>>,
+}
+
+impl Counts {
+    fn new(maximums: &'static [(&'static str, usize)]) -> Counts {
+        Counts { maximums, found: vec![Vec::new(); maximums.len()] }
+    }
+
+    fn add(&mut self, source: &Source, line: usize, text: &str) {
+        let matching = self.maximums.iter().enumerate().filter(|(_, (path, _))| source.path.starts_with(path));
+        let (index, _) = matching.max_by_key(|(_, (path, _))| path.len()).expect("a directory of the list");
+        self.found[index].push(format!("{}:{line}: {text}", source.path));
+    }
+
+    fn check(self) {
+        let mut errors = String::new();
+        for ((path, max), found) in self.maximums.iter().zip(self.found) {
+            if found.len() > *max {
+                writeln!(errors, "{path}: {} of these, at most {max}:\n{}", found.len(), found.join("\n"))
+                    .expect("writing to a string succeeds");
+            }
+        }
+        assert!(errors.is_empty(), "\n{errors}");
+    }
+}
+
+/// Returns the first line of each paragraph of a comment that has lines of its own, with its line number.
+fn comment_starts(source: &Source) -> impl Iterator<Item = (usize, &str)> {
+    let mut previous = "";
+    source.lines.iter().enumerate().filter_map(move |(index, line)| {
+        let text = line.trim_start().strip_prefix("//").map(|text| text.trim_start_matches(['/', '!']).trim());
+        let is_start = previous.is_empty() && text.is_some_and(|text| !text.is_empty());
+        previous = text.unwrap_or_default();
+        text.filter(|_| is_start).map(|text| (index + 1, text))
+    })
+}
+
+/// Returns the name of the item that a line of code defines.
+fn item_name(code: &str) -> Option<&str> {
+    let mut words = code.split_whitespace().skip_while(|word| {
+        word.starts_with("pub") || matches!(*word, "async" | "extern" | "in" | "\"C\"") || word.ends_with(')')
+    });
+    let mut keyword = words.next()?;
+    let mut name = words.next()?;
+    if keyword == "const" && name == "fn" {
+        keyword = name;
+        name = words.next()?;
+    }
+    let is_item = matches!(keyword, "fn" | "struct" | "enum" | "trait" | "type" | "const" | "static" | "mod" | "union");
+    let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
+    is_item.then_some(&name[..end]).filter(|name| !name.is_empty())
+}
+
+/// Returns the words of a name in snake case, camel case or capitals, in lower case.
+fn words_of(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut was_lower = false;
+    for c in name.chars() {
+        if c == '_' || (c.is_uppercase() && was_lower) {
+            words.push(String::new());
+        }
+        was_lower = c.is_lowercase();
+        if c != '_' {
+            words.last_mut().expect("a word").extend(c.to_lowercase());
+        }
+    }
+    words
+}
+
+/// Returns the Rust files under these paths, sorted.
 fn sources(paths: &[&str]) -> impl Iterator<Item = Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
@@ -265,7 +388,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) {
     if path.is_file() && path.extension().is_some_and(|extension| extension == "rs") {
         files.push(path.to_owned());
     }
-    // What is built or installed there is not ours.
+    // These directories hold build output and installed packages.
     if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
         for entry in fs::read_dir(path).expect("a directory") {
             collect(&entry.expect("an entry").path(), files);
@@ -273,7 +396,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// A line up to its comment. A `//` behind a colon is part of a URL.
+/// Returns a line without its comment. A `//` after a colon is part of a URL.
 fn without_comment(line: &str) -> &str {
     let comment = line.match_indices("//").find(|(at, _)| !line[..*at].ends_with(':'));
     comment.map_or(line, |(at, _)| &line[..at])
@@ -285,8 +408,9 @@ fn has_word(code: &str, word: &str) -> bool {
         .any(|(at, _)| !code[..at].ends_with(is_part) && !code[at + word.len()..].starts_with(is_part))
 }
 
-/// The functions of a formatted file: first line, name and number of lines. Formatted, a function ends with the first
-/// line that closes a brace at its own depth.
+/// Returns the functions of a formatted file: first line, name and number of lines.
+///
+/// In formatted code a function ends with the first line that closes a brace at its own indentation.
 fn functions(source: &Source) -> impl Iterator<Item = (usize, &str, usize)> {
     source.lines.iter().enumerate().filter_map(|(index, line)| {
         let trimmed = line.trim_start();
