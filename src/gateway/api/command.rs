@@ -11,12 +11,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
-use crate::gateway::push::publish::{Payload, Target};
+use crate::gateway::push::publish::{Envelope, Target};
+use crate::gateway::wire::id;
 use crate::gateway::wire::json::{self, List, Object, Text, cut, cut_quoted, optional_object, present};
 use crate::gateway::wire::names::{self, Name};
-
-/// The longest `id`, as it is written: it is sent back.
-const ID_BYTES_MAX: usize = 128;
 
 /// Persons, connections and groups that one command names, those of `except` included.
 const NAMES_MAX: usize = 10_000;
@@ -116,7 +114,7 @@ pub struct PushCommand<'a> {
     /// As it was written.
     pub id: Option<&'a str>,
     pub target: Target<'a>,
-    pub payload: Payload<'a>,
+    pub envelope: Envelope<'a>,
     pub except: Except<'a>,
     pub key: Option<Cow<'a, str>>,
 }
@@ -242,7 +240,7 @@ impl<'a> Command<'a> {
         Ok(PushCommand {
             id: check_id(self.id.take())?,
             target: self.take_target(true)?,
-            payload: self.take_payload()?,
+            envelope: self.take_envelope()?,
             except: self.take_except()?,
             key: self.take_key()?,
         })
@@ -287,12 +285,12 @@ impl<'a> Command<'a> {
     }
 
     /// What it says.
-    fn take_payload(&mut self) -> Result<Payload<'a>, ApiError> {
+    fn take_envelope(&mut self) -> Result<Envelope<'a>, ApiError> {
         match (self.data.take(), self.text.take(), self.binary.take()) {
-            (Some(data), None, None) => Ok(Payload::Data { from: None, data: data.get() }),
-            (None, Some(text), None) => Ok(Payload::Text(text.0)),
+            (Some(data), None, None) => Ok(Envelope::Data { from: None, data: data.get() }),
+            (None, Some(text), None) => Ok(Envelope::Text(text.0)),
             (None, None, Some(binary)) => match STANDARD.decode(binary.0.as_bytes()) {
-                Ok(bytes) => Ok(Payload::Binary(bytes)),
+                Ok(bytes) => Ok(Envelope::Binary(bytes)),
                 Err(error) => Err(ApiError::bad_request(format!("binary: not base64: {error}"))),
             },
             (None, None, None) => Err(ApiError::bad_request("one of data, text, binary is needed")),
@@ -425,13 +423,7 @@ pub fn check_name(name: &str, member: &str) -> Result<(), ApiError> {
 }
 
 fn check_id(id: Option<&RawValue>) -> Result<Option<&str>, ApiError> {
-    let Some(id) = id.map(RawValue::get) else { return Ok(None) };
-    let is_scalar = id.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit());
-    if !is_scalar || id.len() > ID_BYTES_MAX {
-        let what = format!("id: it must be a string or a number of at most {ID_BYTES_MAX} bytes");
-        return Err(ApiError::bad_request(what));
-    }
-    Ok(Some(id))
+    id.map(id::check).transpose().map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 #[cfg(test)]
@@ -528,6 +520,6 @@ mod tests {
         let push = Command::read(br#"{"group":7,"data":[],"except":[]}"#, &PUSH).and_then(Command::into_push);
         let push = push.expect("a push");
         assert!(matches!(push.target, Target::Groups(groups) if groups == ["7"]));
-        assert!(matches!(push.payload, Payload::Data { from: None, data: "[]" }), "data is any JSON");
+        assert!(matches!(push.envelope, Envelope::Data { from: None, data: "[]" }), "data is any JSON");
     }
 }

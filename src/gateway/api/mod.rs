@@ -81,8 +81,12 @@ struct Refused {
 
 impl<'a> Call<'a> {
     fn of(path: &'a str) -> Option<Call<'a>> {
-        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-        Some(match segments.as_slice() {
+        // Four segments at most; a longer path leaves slashes in the last one.
+        let mut segments = path.strip_prefix('/')?.splitn(4, '/');
+        let segments: [Option<&str>; 4] = std::array::from_fn(|_| segments.next());
+        let count = segments.iter().flatten().count();
+        let segments = segments.map(Option::unwrap_or_default);
+        Some(match &segments[..count] {
             ["api", "push"] => Call::Push,
             ["api", "batch"] => Call::Batch,
             ["api", "bind"] => Call::Bind,
@@ -170,8 +174,8 @@ impl Api {
         lock(&self.keys)
     }
 
-    /// The head of a request with a body: refused before it is sent, where it can be.
-    pub fn take_in(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, metrics: &Metrics) -> BodyMode {
+    /// Admits a request with a body, or refuses it before its body is read.
+    pub fn handle_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, metrics: &Metrics) -> BodyMode {
         match self.admit(ctx, fd, request) {
             Ok(Call::Batch) => BodyMode::stream(Batch::new(ctx.limits().body_bytes_max)),
             Ok(_) => BodyMode::Collect,
@@ -211,7 +215,10 @@ impl Api {
         self.holds.handle_timer(ctx, timer, clock::now())
     }
 
-    /// A request, whole.
+    /// Answers a complete request.
+    ///
+    /// A request with a body was admitted by [`handle_head`](Api::handle_head), before its body was read. It is not admitted
+    /// again.
     pub fn respond(
         &mut self,
         ctx: &mut Context<'_>,
@@ -220,7 +227,11 @@ impl Api {
         parts: &mut Parts<'_>,
         metrics_text: impl FnOnce(&Context<'_>) -> String,
     ) -> Response {
-        let call = match self.admit(ctx, fd, request) {
+        let admitted = match Call::of(path_of(request)).filter(|_| !request.body().is_empty()) {
+            Some(call) => Ok(call),
+            None => self.admit(ctx, fd, request),
+        };
+        let call = match admitted {
             Ok(call) => call,
             Err(refused) => return refused.response(parts.metrics),
         };
@@ -273,8 +284,7 @@ impl Api {
 
     /// Whether a request may be carried out, and which call it is.
     fn judge<'r>(&self, request: &'r Request) -> Result<Call<'r>, Refused> {
-        let path = request.target().split_once('?').map_or(request.target(), |(path, _)| path);
-        let call = Call::of(path);
+        let call = Call::of(path_of(request));
         let refused = |error| Refused { label: call.map_or("other", Call::label), allow: None, error };
         if !call.is_some_and(Call::is_open) {
             self.check_caller(request).map_err(refused)?;
@@ -341,6 +351,11 @@ pub fn check_datagram(keys: &Mutex<ApiKeys>, datagram: &[u8]) -> Result<(), ApiE
         Some(_) => Err(ApiError::unauthorized("this API key is not known")),
         None => Err(ApiError::unauthorized("an API key is needed: a member \"auth\"")),
     }
+}
+
+/// The path of a request, as it was sent: without the query, and not decoded.
+fn path_of(request: &Request) -> &str {
+    request.target().split_once('?').map_or(request.target(), |(path, _)| path)
 }
 
 /// A thread that panicked while it read the keys has left them as they were.

@@ -46,7 +46,7 @@ pub fn execute(
     place: Option<&mut Place<'_>>,
     out: &mut String,
 ) -> Result<(), ApiError> {
-    let PushCommand { id, target, payload, except, key } = command;
+    let PushCommand { id, target, envelope, except, key } = command;
     let except = excepted(ctx, except);
     let mut offline: Vec<&str> = match target {
         // Before the push, which may close a reader. A single uid is online as a rule: it is looked up when nobody was there.
@@ -56,7 +56,7 @@ pub fn execute(
         _ => Vec::new(),
     };
     let options = Options { except: &except, key: key.as_deref() };
-    let delivery = parts.publisher.publish(ctx, parts.roster, target, payload, options);
+    let delivery = parts.publisher.publish(ctx, parts.roster, target, envelope, options);
     let delivery = delivery.map_err(ApiError::too_large)?;
     if let (Target::Uids(uids), 0) = (target, delivery.matched)
         && let [uid] = uids.as_slice()

@@ -21,7 +21,7 @@ pub enum Target<'a> {
 
 /// The content of a message.
 #[derive(Debug)]
-pub enum Payload<'a> {
+pub enum Envelope<'a> {
     /// Any JSON. Receivers get it in an envelope, which names the client that sent it, if one did.
     Data { from: Option<Fd>, data: &'a str },
     /// The text itself.
@@ -49,7 +49,7 @@ struct Sender<'a> {
 /// Publishes messages. It keeps the memory in which envelopes are written.
 #[derive(Default, Debug)]
 pub struct Publisher {
-    envelope: String,
+    text: String,
 }
 
 impl Publisher {
@@ -62,17 +62,17 @@ impl Publisher {
         ctx: &mut Context<'_>,
         roster: &mut Roster,
         target: &Target<'_>,
-        payload: &Payload<'_>,
+        envelope: &Envelope<'_>,
         options: Options<'_>,
     ) -> Result<Delivery, String> {
-        let message = match payload {
-            Payload::Data { from, data } => {
+        let message = match envelope {
+            Envelope::Data { from, data } => {
                 let from = from.map(|fd| Sender { fd, uid: ctx.uid_of(fd) });
-                write_envelope(&mut self.envelope, from, target, data);
-                Message::Text(&self.envelope)
+                write_envelope(&mut self.text, from, target, data);
+                Message::Text(&self.text)
             }
-            Payload::Text(text) => Message::Text(text),
-            Payload::Binary(bytes) => Message::Binary(bytes),
+            Envelope::Text(text) => Message::Text(text),
+            Envelope::Binary(bytes) => Message::Binary(bytes),
         };
         check_size(message.as_bytes().len(), ctx.limits().queue_bytes_max)?;
         let mut push = Push::from(message).except(options.except);

@@ -7,7 +7,7 @@ use fdpush::{Change, Context, Fd};
 use crate::gateway::hooks::webhook::Emitted;
 use crate::gateway::identity::permissions::Permits;
 use crate::gateway::presence::roster::Roster;
-use crate::gateway::push::publish::{Options, Payload, Publisher};
+use crate::gateway::push::publish::{Envelope, Options, Publisher};
 use crate::gateway::wire::frame::{self, Id, Refusal};
 use crate::gateway::wire::json;
 
@@ -51,10 +51,10 @@ fn answer(
         frame::Request::Push { to, key, data } => {
             // A key of one's own: it replaces no message of others.
             let key = key.map(|key| format!("{fd} {key}"));
-            let payload = Payload::Data { from: Some(fd), data };
+            let envelope = Envelope::Data { from: Some(fd), data };
             let options = Options { except: &[], key: key.as_deref() };
             // Everyone who is meant gets it, the sender's own connections too.
-            let delivery = parts.publisher.publish(ctx, parts.roster, &to, &payload, options);
+            let delivery = parts.publisher.publish(ctx, parts.roster, &to, &envelope, options);
             let delivery = delivery.map_err(Refusal::too_large)?;
             Ok(id.map(|id| frame::push_ack(id, delivery)))
         }

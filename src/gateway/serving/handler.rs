@@ -401,7 +401,7 @@ impl Handler for Gateway {
 
     fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> BodyMode {
         match request.is_control() {
-            true => self.api.take_in(ctx, fd, request, &self.metrics),
+            true => self.api.handle_head(ctx, fd, request, &self.metrics),
             // Nothing that is served to clients has a body.
             false => Response::text(404, "not found\n").into(),
         }

@@ -10,15 +10,13 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::id;
 use super::json::{self, List, Quoted, Text, cut};
 use super::names::{self, Name};
 use crate::gateway::push::publish::Target;
 
 /// uids in one frame, at most.
 const UIDS_MAX: usize = 1000;
-
-/// The longest `id`, as it is written: it is sent back.
-const ID_BYTES_MAX: usize = 128;
 
 /// Persons that one notice names, at most. docs/api.md and the README say so.
 pub const NOTICE_UIDS_MAX: usize = 100;
@@ -65,7 +63,7 @@ pub type Id<'a> = Option<&'a str>;
 
 /// The members of a frame, found and not yet judged.
 #[derive(Debug, Default)]
-struct Envelope<'a> {
+struct Members<'a> {
     kind: Option<&'a RawValue>,
     id: Option<&'a RawValue>,
     to: Option<&'a RawValue>,
@@ -76,39 +74,33 @@ struct Envelope<'a> {
     data: Option<&'a RawValue>,
     uids: Option<&'a RawValue>,
     unknown: Option<String>,
-    twice: Option<String>,
+    duplicate: Option<String>,
 }
 
 /// Reads a frame. The id is found even where the rest is refused.
 pub fn parse(text: &str) -> (Id<'_>, Result<Request<'_>, Refusal>) {
     // A byte order mark is no part of the JSON (RFC 8259 section 8.1).
     let json = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(json) else {
+    let Ok(members) = serde_json::from_str::<Members<'_>>(json) else {
         return (None, Err(Refusal::bad_frame("a frame is one JSON object, and this is none")));
     };
-    match envelope.id() {
-        Ok(id) => (id, envelope.request()),
+    match members.id() {
+        Ok(id) => (id, members.request()),
         Err(refusal) => (None, Err(refusal)),
     }
 }
 
-impl<'a> Envelope<'a> {
+impl<'a> Members<'a> {
     fn id(&self) -> Result<Id<'a>, Refusal> {
-        let Some(id) = self.id.map(RawValue::get) else { return Ok(None) };
-        if self.twice.as_deref() == Some("id") {
-            return Err(Refusal::bad_frame("id is there twice"));
+        if self.duplicate.as_deref() == Some("id") {
+            return Err(Refusal::bad_frame("duplicate member: id"));
         }
-        let is_scalar = id.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit());
-        if !is_scalar || id.len() > ID_BYTES_MAX {
-            let what = format!("id must be a string or a number of at most {ID_BYTES_MAX} bytes");
-            return Err(Refusal::bad_frame(what));
-        }
-        Ok(Some(id))
+        self.id.map(id::check).transpose().map_err(|error| Refusal::bad_frame(error.to_string()))
     }
 
     fn request(&self) -> Result<Request<'a>, Refusal> {
-        if let Some(name) = &self.twice {
-            return Err(Refusal::bad_frame(format!("{name} is there twice")));
+        if let Some(name) = &self.duplicate {
+            return Err(Refusal::bad_frame(format!("duplicate member: {name}")));
         }
         let Some(kind) = self.kind else { return Err(Refusal::bad_frame("type is missing")) };
         let kind = read::<Text<'a>>(kind, "type", "a string")?.0;
@@ -220,50 +212,50 @@ fn read<'a, T: Deserialize<'a>>(value: &'a RawValue, name: &str, kind: &str) -> 
     serde_json::from_str(value.get()).map_err(|_| Refusal::bad_request(format!("{name} must be {kind}")))
 }
 
-impl<'de> Deserialize<'de> for Envelope<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Envelope<'de>, D::Error> {
-        deserializer.deserialize_map(Members)
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members<'de>, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
     }
 }
 
 /// Takes note of where each member's value lies. A member that is `null` is one that is not there, but for `data`.
-struct Members;
+struct MembersVisitor;
 
-impl<'de> Visitor<'de> for Members {
-    type Value = Envelope<'de>;
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with a type")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
-        let mut envelope = Envelope::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+        let mut members = Members::default();
         while let Some(Text(name)) = map.next_key()? {
             let value: &'de RawValue = map.next_value()?;
             let place = match &*name {
-                "type" => &mut envelope.kind,
-                "id" => &mut envelope.id,
-                "to" => &mut envelope.to,
-                "fd" => &mut envelope.fd,
-                "group" => &mut envelope.group,
-                "all" => &mut envelope.all,
-                "key" => &mut envelope.key,
-                "data" => &mut envelope.data,
-                "uids" => &mut envelope.uids,
+                "type" => &mut members.kind,
+                "id" => &mut members.id,
+                "to" => &mut members.to,
+                "fd" => &mut members.fd,
+                "group" => &mut members.group,
+                "all" => &mut members.all,
+                "key" => &mut members.key,
+                "data" => &mut members.data,
+                "uids" => &mut members.uids,
                 _ => {
-                    envelope.unknown = Some(cut(&name).into_owned());
+                    members.unknown = Some(cut(&name).into_owned());
                     continue;
                 }
             };
             if place.replace(value).is_some() {
-                envelope.twice = Some(name.into_owned());
+                members.duplicate = Some(name.into_owned());
             }
         }
-        let Envelope { kind, id, to, fd, group, all, key, uids, .. } = &mut envelope;
+        let Members { kind, id, to, fd, group, all, key, uids, .. } = &mut members;
         for member in [kind, id, to, fd, group, all, key, uids] {
             member.take_if(|value| value.get() == "null");
         }
-        Ok(envelope)
+        Ok(members)
     }
 }
 

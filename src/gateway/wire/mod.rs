@@ -1,6 +1,7 @@
-//! The wire format: JSON, the frames of clients, and the rules of names.
+//! The wire format: JSON, client frames, and the rules of names and ids.
 
 pub mod frame;
+pub mod id;
 pub mod json;
 pub mod names;
 pub mod suggestion;
