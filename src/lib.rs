@@ -93,6 +93,7 @@ mod event_loop;
 mod fd;
 mod histogram;
 mod limits;
+mod log_throttle;
 mod message;
 mod peer;
 mod protocol;
@@ -100,6 +101,7 @@ mod registry;
 mod remote;
 mod server;
 mod tick;
+mod token_bucket;
 mod wheel;
 
 /// The bodies of the fuzz targets in `fuzz/`.
@@ -149,6 +151,16 @@ pub mod sim {
         outbound.key = key;
         outbound
     }
+}
+
+/// Parts that `fdpush serve` shares with the crate. They are not part of the public API.
+#[cfg(feature = "gateway")]
+#[doc(hidden)]
+pub mod shared {
+    pub use crate::event_loop::SocketFile;
+    pub use crate::log_throttle::LogThrottle;
+    pub use crate::tick::Tick;
+    pub use crate::token_bucket::{RATE_MAX, Rate, Take, TokenBucket};
 }
 
 /// The README, whose examples are tested.

@@ -21,6 +21,8 @@ const MODULES: &[(&str, usize)] = &[
     ("peer", 0),
     ("message", 0),
     ("limits", 0),
+    ("log_throttle", 0),
+    ("token_bucket", 0),
     ("histogram", 0),
     ("connection", 1),
     ("wheel", 1),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::event_loop::socket::Socket;
 use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::tick::Tick;
+use crate::token_bucket::{Rate, Take, TokenBucket};
 
 /// Connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN_MAX: usize = 512;
@@ -39,7 +41,7 @@ const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n
 pub struct Door {
     /// By the index in its epoll token.
     gates: Vec<Gate>,
-    pace: Option<Pace>,
+    tokens: Option<(Rate, TokenBucket)>,
     /// Descriptors that are held back. Once the others are used up, control connections take all but the last, and the last
     /// accepts clients to refuse them.
     spares: Vec<OwnedFd>,
@@ -70,15 +72,6 @@ struct Gate {
     retry: Option<Retry>,
 }
 
-/// A token bucket: so many clients a second, and as many at once after a quiet one.
-#[derive(Copy, Clone, Debug)]
-struct Pace {
-    per_second: u64,
-    /// Thousandths of a client that may come in.
-    milli: u64,
-    at: Tick,
-}
-
 #[derive(Copy, Clone, Debug)]
 struct Retry {
     at: Tick,
@@ -93,7 +86,7 @@ impl Door {
             |listener: Listener| Gate { kind: listener.kind, listener: Some(listener), is_pending: false, retry: None };
         let mut door = Door {
             gates: listeners.into_iter().map(gate).collect(),
-            pace: None,
+            tokens: None,
             spares: Vec::new(),
             control_full: control_unavailable(&control_limit_reached(control_connections_max)),
             control_exhausted: control_unavailable("file descriptor limit reached"),
@@ -250,11 +243,11 @@ impl Door {
             core.count_full(false, format_args!("the server has its {max} connections"));
             return Some(Refused::Full);
         }
-        let (now, pace) = (core.table.env.now, core.table.env.limits.accepts_per_second_max);
-        if Pace::lets_in(&mut self.pace, pace, now) {
+        let (now, per_second) = (core.table.env.now, core.table.env.limits.accepts_per_second_max);
+        if take_token(&mut self.tokens, per_second, now) {
             return None;
         }
-        core.count_full(false, format_args!("more than {} come in a second", pace.unwrap_or_default()));
+        core.count_full(false, format_args!("more than {} come in a second", per_second.unwrap_or_default()));
         Some(Refused::TooFast)
     }
 
@@ -316,21 +309,21 @@ impl Gate {
     }
 }
 
-impl Pace {
-    /// Whether one more may come in now; `per_second` may change at any time.
-    fn lets_in(pace: &mut Option<Pace>, per_second: Option<u32>, now: Tick) -> bool {
-        let Some(per_second) = per_second.map(u64::from) else {
-            *pace = None;
-            return true;
-        };
-        let full = per_second * 1000;
-        let earlier = pace.filter(|pace| pace.per_second == per_second);
-        let earned = |pace: Pace| pace.milli.saturating_add(now.0.saturating_sub(pace.at.0).saturating_mul(per_second));
-        let milli = earlier.map_or(full, |pace| earned(pace).min(full));
-        let may = milli >= 1000;
-        *pace = Some(Pace { per_second, milli: if may { milli - 1000 } else { milli }, at: now });
-        may
-    }
+/// Takes a token for one connection. A change of the rate starts a full bucket.
+fn take_token(bucket: &mut Option<(Rate, TokenBucket)>, per_second: Option<u32>, now: Tick) -> bool {
+    let Some(per_second) = per_second else {
+        *bucket = None;
+        return true;
+    };
+    let Some(per_second) = NonZeroU32::new(per_second) else { return false };
+    let rate = Rate::new(per_second, Some(per_second));
+    let mut tokens = match *bucket {
+        Some((earlier, tokens)) if earlier == rate => tokens,
+        _ => TokenBucket::new(rate, now.0),
+    };
+    let is_granted = tokens.take(rate, now.0) == Take::Granted;
+    *bucket = Some((rate, tokens));
+    is_granted
 }
 
 /// Raises the soft descriptor limit to the hard one, and returns the limit of clients' connections.
@@ -436,15 +429,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_lets_in_what_a_second_allows_and_no_more_at_once() {
-        let mut pace = None;
+    fn the_accept_rate_bounds_the_rate_and_the_burst() {
+        let mut bucket = None;
         let mut come =
-            |count: usize, at: u64, rate| (0..count).filter(|_| Pace::lets_in(&mut pace, rate, Tick(at))).count();
+            |count: usize, at: u64, rate| (0..count).filter(|_| take_token(&mut bucket, rate, Tick(at))).count();
         assert_eq!(come(20, 0, Some(10)), 10);
         assert_eq!(come(20, 250, Some(10)), 2);
         assert_eq!(come(20, 300, Some(10)), 1, "halves add up");
         assert_eq!(come(20, 60_000, Some(10)), 10, "a quiet minute is worth a second");
-        assert_eq!(come(20, 60_000, Some(3)), 3, "a new pace begins anew");
+        assert_eq!(come(20, 60_000, Some(3)), 3, "a new rate starts a full bucket");
         assert_eq!(come(20, 60_000, None), 20);
     }
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 use crate::connection::Cause;
 use crate::event_loop::context::Context;
 use crate::event_loop::handler::Handler;
-use crate::event_loop::stats::Hush;
 use crate::event_loop::{Core, EventLoop, clock};
 use crate::fd::Fd;
+use crate::log_throttle::LogThrottle;
 use crate::peer::Peer;
 use crate::protocol::close::CloseCode;
 use crate::tick::Tick;
@@ -33,8 +33,8 @@ pub struct Calls {
     began: coarsetime::Instant,
     /// The connection whose input is handled.
     reading: Option<Reading>,
-    /// For each handler, when its next warning is due.
-    hushes: BTreeMap<&'static str, Hush>,
+    /// The throttle of the warnings, by handler.
+    throttles: BTreeMap<&'static str, LogThrottle>,
 }
 
 /// A connection whose input is handled.
@@ -48,7 +48,7 @@ struct Reading {
 impl Calls {
     /// No call so far.
     pub fn new() -> Calls {
-        Calls { began: clock::coarse(), reading: None, hushes: BTreeMap::new() }
+        Calls { began: clock::coarse(), reading: None, throttles: BTreeMap::new() }
     }
 
     /// Begins a section.
@@ -67,7 +67,7 @@ impl Calls {
 
     /// Whether to warn of a handler now: how often it blocked since the last warning.
     fn count(&mut self, name: &'static str, now: Tick) -> Option<u64> {
-        self.hushes.entry(name).or_default().count(now)
+        self.throttles.entry(name).or_default().count(now)
     }
 }
 

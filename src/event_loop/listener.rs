@@ -2,20 +2,18 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, acceptfrom_with};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
+use crate::event_loop::socket_file::SocketFile;
 use crate::peer::Peer;
 
 /// Connections that may wait to be accepted. mio's own listeners have 128, which a storm of clients overruns.
@@ -73,13 +71,6 @@ pub enum Accepted {
     Exhausted,
 }
 
-/// A socket file that we made, and are to remove.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
 impl Listener {
     /// Listens on `address`. A name with several addresses, as `localhost` has, is listened to on each, unless the port
     /// is 0, where each would get another.
@@ -134,12 +125,8 @@ impl Listener {
     }
 
     fn bind_unix(path: &Path) -> io::Result<Listener> {
-        let address = SockAddr::unix(path)?;
-        remove_stale(path)?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-        socket.bind(&address)?;
-        let metadata = fs::symlink_metadata(path)?;
-        let file = SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+        let (socket, file) = SocketFile::bind(path, Type::STREAM)?;
+        socket.set_nonblocking(true)?;
         socket.listen(BACKLOG)?;
         Ok(Listener::new(socket, Address::Unix(path.to_owned()), Some(file)))
     }
@@ -215,17 +202,6 @@ impl AsFd for Listener {
     }
 }
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // Whoever replaced the file since owns it now.
-        let is_ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
-        if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            log::warn!("cannot remove {}: {error}", self.path.display());
-        }
-    }
-}
-
 /// The reading of an address as a URL has it: `127.0.0.1:9501`, `[::1]:9501`, `unix:/run/push.sock`.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -259,23 +235,6 @@ pub fn refuse(socket: &OwnedFd, response: &[u8]) {
     let _ = rustix::net::recv(socket, &mut [0; 4096], RecvFlags::empty());
     let _ = rustix::net::send(socket, response, SendFlags::NOSIGNAL);
     let _ = rustix::net::shutdown(socket, Shutdown::Write);
-}
-
-/// Removes a socket file that nobody listens on; refuses where somebody does, and where it is another kind of file.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"));
-    }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
-    }
 }
 
 /// The consequence of an error of accept(2) for the listener: only a lack of descriptors or memory is a reason to stop.

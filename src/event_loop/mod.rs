@@ -24,6 +24,7 @@ mod relimit;
 mod signals;
 mod slots;
 mod socket;
+mod socket_file;
 mod stats;
 mod table;
 mod timers;
@@ -42,6 +43,8 @@ pub use self::handler::Handler;
 pub use self::inbox::{Inbox, Rejected, Sender};
 pub use self::listener::{Address, Kind, Listener};
 pub use self::proxies::Proxies;
+#[cfg(feature = "gateway")]
+pub use self::socket_file::SocketFile;
 pub use self::stats::Stats;
 pub use self::timers::TimerId;
 

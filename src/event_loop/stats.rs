@@ -14,11 +14,8 @@ use crate::connection::{Refusal, Traffic};
 use crate::event_loop::core::Core;
 use crate::fd::Fd;
 use crate::histogram::Histogram;
+use crate::log_throttle::LogThrottle;
 use crate::peer::Peer;
-use crate::tick::Tick;
-
-/// At most one line in so long warns of what may happen a thousand times.
-const HUSH: Duration = Duration::from_secs(1);
 
 /// The server's state in numbers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,8 +106,8 @@ pub struct Counters {
     pub accept_errors: u64,
     pub control_evicted: u64,
     pub untrusted_proxies: u64,
-    untrusted: Hush,
-    evicted: Hush,
+    untrusted: LogThrottle,
+    evicted: LogThrottle,
     clients: Refusals,
     control: Refusals,
     pub opened: u64,
@@ -120,8 +117,8 @@ pub struct Counters {
     pub turn_time: Histogram,
     /// The duration of the turns whose output is not all written.
     waited: Duration,
-    accept: Hush,
-    origin: Hush,
+    accept: LogThrottle,
+    origin: LogThrottle,
 }
 
 /// The refusals of clients, or of control connections.
@@ -130,26 +127,7 @@ struct Refusals {
     /// For want of room.
     full: u64,
     by_status: BTreeMap<u16, u64>,
-    hush: Hush,
-}
-
-/// When to speak again of what was just warned of, and how often it happened since.
-#[derive(Debug, Default)]
-pub struct Hush {
-    until: Tick,
-    unsaid: u64,
-}
-
-impl Hush {
-    /// It happened. When it is time for a line: how often it did since the last one.
-    pub fn count(&mut self, now: Tick) -> Option<u64> {
-        self.unsaid += 1;
-        if now < self.until {
-            return None;
-        }
-        self.until = now.after(HUSH);
-        Some(std::mem::take(&mut self.unsaid))
-    }
+    throttle: LogThrottle,
 }
 
 impl Core {
@@ -266,7 +244,7 @@ impl Core {
         let max = self.control_connections_max;
         let refusals = &mut self.counters.control;
         refusals.full += 1;
-        if let Some(count) = refusals.hush.count(self.table.env.now) {
+        if let Some(count) = refusals.throttle.count(self.table.env.now) {
             log::warn!("API connection limit reached ({max}): requests get 503 (since the last such line: {count})");
         }
     }
@@ -277,7 +255,7 @@ impl Core {
         refusals.full += 1;
         *refusals.by_status.entry(503).or_default() += 1;
         log::debug!("a new connection is refused with 503: {why}");
-        if let Some(count) = refusals.hush.count(self.table.env.now) {
+        if let Some(count) = refusals.throttle.count(self.table.env.now) {
             let refused = if is_control { "new API connections" } else { "new clients" };
             log::warn!("{why}: {refused} get 503 (since the last such line: {count})");
         }
@@ -287,17 +265,5 @@ impl Core {
 impl Counters {
     fn refusals(&mut self, is_control: bool) -> &mut Refusals {
         if is_control { &mut self.control } else { &mut self.clients }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_a_second_says_how_often() {
-        let mut hush = Hush::default();
-        let said: Vec<_> = [0, 1, 999, 1000, 1001, 5000].map(|now| hush.count(Tick(now))).into();
-        assert_eq!(said, [Some(1), None, None, Some(3), None, Some(2)]);
     }
 }

@@ -27,7 +27,7 @@ use super::Identity;
 use crate::gateway::hooks::backend::signature::Secret;
 use crate::gateway::hooks::backend::{Backend, Contact, Failure};
 use crate::gateway::runtime::clock;
-use crate::gateway::runtime::log_throttle::Throttle;
+use crate::gateway::runtime::log_throttle::LogThrottle;
 use crate::gateway::runtime::threads;
 
 /// How often trouble is logged at most.
@@ -91,7 +91,7 @@ struct Shared {
     for_worker: Condvar,
     /// The watch waits here for deadlines.
     for_watch: Condvar,
-    troubles: Throttle,
+    troubles: LogThrottle,
 }
 
 #[derive(Debug)]
@@ -184,7 +184,7 @@ impl Hook {
             state: Mutex::new(state),
             for_worker: Condvar::new(),
             for_watch: Condvar::new(),
-            troubles: Throttle::new(LOG_EVERY),
+            troubles: LogThrottle::new(LOG_EVERY),
         });
         // From here on, a failure ends the threads that were started.
         let hook = Hook { shared };

@@ -13,7 +13,6 @@ use std::fs;
 use std::io;
 use std::iter::Sum;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs, UdpSocket};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -21,9 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use fdpush::shared::SocketFile;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use socket2::{Domain, SockAddr, Type};
+use socket2::{Domain, Type};
 
 use crate::gateway::runtime::threads;
 
@@ -95,13 +95,6 @@ struct Shared {
     lost: AtomicU64,
 }
 
-/// A socket file that we made, and are to remove.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
 impl Socket {
     /// Binds `udp:HOST:PORT`, `udp:[V6]:PORT` or `unixgram:PATH`. A name with several addresses, as `localhost` has, is bound
     /// on each, unless the port is 0, where each would get another.
@@ -148,12 +141,7 @@ impl Socket {
     }
 
     fn bind_unixgram(path: &Path) -> io::Result<Socket> {
-        let address = SockAddr::unix(path)?;
-        remove_stale(path)?;
-        let socket = socket2::Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-        socket.bind(&address)?;
-        let metadata = fs::symlink_metadata(path)?;
-        let file = SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+        let (socket, file) = SocketFile::bind(path, Type::DGRAM)?;
         Ok(Socket { socket, address: Address::Unixgram(path.to_owned()), _file: Some(file) })
     }
 
@@ -297,34 +285,6 @@ impl Sum for Counts {
             overflowed: sum.overflowed + one.overflowed,
             lost: sum.lost + one.lost,
         })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // Whoever replaced the file since owns it now.
-        let is_ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
-        if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            log::warn!("cannot remove {}: {error}", self.path.display());
-        }
-    }
-}
-
-/// Removes a socket file that nobody reads; refuses where somebody does, and where it is another kind of file.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"));
-    }
-    match UnixDatagram::unbound()?.connect(path) {
-        Ok(()) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process receives there")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
     }
 }
 

@@ -1,27 +1,25 @@
-//! Log lines that a bad day would repeat ten thousand times: one in a while, with the number of those held back.
+//! The throttle for log lines, shared by threads.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lets one line through in a period.
+use fdpush::shared::Tick;
+
+use super::clock;
+
+/// A [`LogThrottle`](fdpush::shared::LogThrottle) behind a lock.
 #[derive(Debug)]
-pub struct Throttle {
-    period: Duration,
-    state: Mutex<State>,
+pub struct LogThrottle {
+    start: Instant,
+    throttle: Mutex<fdpush::shared::LogThrottle>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    last: Option<Instant>,
-    held_back: u64,
-}
-
-/// Lines that were held back. It is written behind the next one, and is nothing where there were none.
+/// The number of suppressed lines, written at the end of the next line. Nothing is written for 0.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct HeldBack(u64);
+pub struct Suppressed(u64);
 
-impl fmt::Display for HeldBack {
+impl fmt::Display for Suppressed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => Ok(()),
@@ -30,41 +28,36 @@ impl fmt::Display for HeldBack {
     }
 }
 
-impl Throttle {
-    /// A throttle that lets a line through every `period`.
-    pub fn new(period: Duration) -> Throttle {
-        Throttle { period, state: Mutex::default() }
+impl LogThrottle {
+    /// Creates a throttle that allows one line in `period`.
+    pub fn new(period: Duration) -> LogThrottle {
+        LogThrottle { start: clock::now(), throttle: Mutex::new(fdpush::shared::LogThrottle::new(period)) }
     }
 
-    /// Whether a line may be written now, and then how many were held back since the last one.
-    pub fn admit(&self, now: Instant) -> Option<HeldBack> {
-        // Nothing can panic while the lock is held.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| now.saturating_duration_since(last) < self.period) {
-            state.held_back += 1;
-            return None;
-        }
-        state.last = Some(now);
-        Some(HeldBack(std::mem::take(&mut state.held_back)))
+    /// Returns the number of suppressed lines if a line may be written now, and counts one more otherwise.
+    pub fn admit(&self, now: Instant) -> Option<Suppressed> {
+        let elapsed = now.saturating_duration_since(self.start).as_millis().try_into().unwrap_or(u64::MAX);
+        // No code panics while it holds the lock.
+        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        throttle.count(Tick(elapsed)).map(|events| Suppressed(events - 1))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::runtime::clock;
 
     #[test]
-    fn one_in_a_period() {
-        let throttle = Throttle::new(Duration::from_secs(5));
+    fn one_line_is_written_in_a_period() {
+        let throttle = LogThrottle::new(Duration::from_secs(5));
         let start = clock::now();
-        assert_eq!(throttle.admit(start), Some(HeldBack(0)));
+        assert_eq!(throttle.admit(start), Some(Suppressed(0)));
         for second in 1..5 {
             assert_eq!(throttle.admit(start + Duration::from_secs(second)), None);
         }
-        assert_eq!(throttle.admit(start + Duration::from_secs(5)), Some(HeldBack(4)));
-        assert_eq!(throttle.admit(start + Duration::from_secs(10)), Some(HeldBack(0)));
-        assert_eq!(format!("no answer{}", HeldBack(4)), "no answer (4 more since the last line)");
-        assert_eq!(HeldBack(0).to_string(), "");
+        assert_eq!(throttle.admit(start + Duration::from_secs(5)), Some(Suppressed(4)));
+        assert_eq!(throttle.admit(start + Duration::from_secs(10)), Some(Suppressed(0)));
+        assert_eq!(format!("no answer{}", Suppressed(4)), "no answer (4 more since the last line)");
+        assert_eq!(Suppressed(0).to_string(), "");
     }
 }

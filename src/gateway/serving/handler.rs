@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use fdpush::shared::{Rate, Take, TokenBucket};
 use fdpush::{
     BodyEvent, BodyMode, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Limits, Message, Notice, Request,
     Response, TimerId, Upgrade,
@@ -17,7 +18,6 @@ use fdpush::{
 
 use super::client;
 use super::page;
-use super::rate::{Rate, RateLimiter, Verdict as Allowance};
 use super::session::Session;
 use super::sighup::{Plan, Reading, Readings};
 use crate::gateway::api::{Api, Parts};
@@ -296,13 +296,13 @@ impl Gateway {
             ctx.set_session(fd, Session::default());
         }
         let Some(session) = ctx.session_mut::<Session>(fd) else { return true };
-        match session.limiter.get_or_insert_with(|| RateLimiter::new(rate, now)).allow(rate, now) {
-            Allowance::Pass => return true,
-            Allowance::FirstOver => {
+        match session.limiter.get_or_insert_with(|| TokenBucket::new(rate, now)).take(rate, now) {
+            Take::Granted => return true,
+            Take::FirstDenied => {
                 let what = "too many messages: the next one too many closes the connection";
                 ctx.push(fd, &frame::error(None, &Refusal::rate_limited(what)));
             }
-            Allowance::Over => {
+            Take::Denied => {
                 ctx.close(fd, CloseCode::POLICY, "too many messages");
             }
         }

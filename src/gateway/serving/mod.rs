@@ -3,7 +3,6 @@
 pub mod client;
 pub mod handler;
 pub mod page;
-pub mod rate;
 pub mod session;
 pub mod sighup;
 pub mod start;

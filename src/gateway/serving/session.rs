@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
+use fdpush::shared::TokenBucket;
 use serde_json::{Map, Value};
 
-use super::rate::RateLimiter;
 use crate::gateway::identity::connect_hook::Pending;
 
 /// A connection's own.
@@ -23,7 +23,7 @@ pub struct Session {
     #[expect(dead_code, reason = "kept for its drop")]
     pub question: Option<Pending>,
     /// How many messages it may send.
-    pub limiter: Option<RateLimiter>,
+    pub limiter: Option<TokenBucket>,
 }
 
 impl Session {

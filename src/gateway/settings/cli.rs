@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use fdpush::shared::RATE_MAX;
 use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 
 use self::count::{at_least, between, bits};
@@ -25,7 +26,6 @@ pub use self::values::{
 use self::values::{path, text};
 use crate::gateway::hooks::webhook;
 use crate::gateway::identity::subprotocol::Subprotocol;
-use crate::gateway::serving::rate::RATE_MAX;
 
 /// A WebSocket push server: to one, to many, to all.
 #[derive(Debug, Parser)]

@@ -25,7 +25,7 @@ use self::worker::{Rules, Worker};
 use super::backend::signature::Secret;
 use super::backend::{Backend, Contact};
 use crate::gateway::runtime::clock;
-use crate::gateway::runtime::log_throttle::Throttle;
+use crate::gateway::runtime::log_throttle::LogThrottle;
 use crate::gateway::runtime::threads;
 
 /// How often a full queue is logged at most.
@@ -97,8 +97,8 @@ pub struct Webhook {
     backend: Arc<Backend>,
     kinds: Kinds,
     event_bytes_max: usize,
-    overflows: Throttle,
-    oversizes: Throttle,
+    overflows: LogThrottle,
+    oversizes: LogThrottle,
 }
 
 impl Config {
@@ -141,7 +141,7 @@ impl Webhook {
             worker.run();
             Ok(())
         })?;
-        let [overflows, oversizes] = [(); 2].map(|()| Throttle::new(LOG_EVERY));
+        let [overflows, oversizes] = [(); 2].map(|()| LogThrottle::new(LOG_EVERY));
         Ok(Webhook {
             queue,
             backend,

@@ -15,7 +15,7 @@ use super::response::Fate;
 use super::retry::Retry;
 use crate::gateway::hooks::backend::{Backend, Failure};
 use crate::gateway::runtime::clock;
-use crate::gateway::runtime::log_throttle::Throttle;
+use crate::gateway::runtime::log_throttle::LogThrottle;
 
 /// The shortest interval between two log lines of one kind of failure.
 const LOG_EVERY: Duration = Duration::from_secs(5);
@@ -50,8 +50,8 @@ pub struct Worker {
     refusals_in_a_row: u32,
     /// Whether the worker knows that it is to finish.
     is_finishing: bool,
-    failures: Throttle,
-    losses: Throttle,
+    failures: LogThrottle,
+    losses: LogThrottle,
 }
 
 /// How the worker tries.
@@ -93,7 +93,7 @@ impl Worker {
         let opening = names.as_bytes()[..names.len() - 1].to_vec();
         // The bound is that of the whole body.
         rules.batch.bytes_max = rules.batch.bytes_max.saturating_sub(opening.len() + ENVELOPE_BYTES);
-        let [failures, losses] = [(); 2].map(|()| Throttle::new(LOG_EVERY));
+        let [failures, losses] = [(); 2].map(|()| LogThrottle::new(LOG_EVERY));
         let window = rules.batch.events_max;
         Worker {
             queue,

@@ -1,0 +1,65 @@
+//! The files of unix sockets: replaced when stale, removed with the socket.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// The file of a unix socket. Dropping it removes the file, unless another process has replaced it.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Creates a socket of `kind` and binds it to `path`.
+    ///
+    /// A socket file at `path` is replaced if no process serves it.
+    ///
+    /// # Errors
+    /// `AlreadyExists`: the file is not a socket. `AddrInUse`: a process serves it. Others are errors of the system.
+    pub fn bind(path: &Path, kind: Type) -> io::Result<(Socket, SocketFile)> {
+        let address = SockAddr::unix(path)?;
+        remove_stale(path, kind)?;
+        let socket = Socket::new(Domain::UNIX, kind, None)?;
+        socket.bind(&address)?;
+        let metadata = fs::symlink_metadata(path)?;
+        Ok((socket, SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) }))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes a socket file that no process serves.
+fn remove_stale(path: &Path, kind: Type) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"));
+    }
+    let connected = match kind {
+        Type::DGRAM => UnixDatagram::unbound()?.connect(path),
+        _ => UnixStream::connect(path).map(drop),
+    };
+    match connected {
+        Ok(()) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process uses this socket")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,57 @@
+//! A throttle for log lines about events that can happen many times a second.
+
+use std::time::Duration;
+
+use crate::tick::Tick;
+
+/// Allows one log line in a period, and counts the events in between.
+///
+/// It reads no clock: the time is an argument.
+#[derive(Debug)]
+pub struct LogThrottle {
+    period: Duration,
+    /// The earliest time of the next line.
+    next: Tick,
+    /// Events since the last line.
+    events: u64,
+}
+
+impl LogThrottle {
+    /// Creates a throttle that allows one line in `period`.
+    pub fn new(period: Duration) -> LogThrottle {
+        LogThrottle { period, next: Tick(0), events: 0 }
+    }
+
+    /// Counts an event.
+    ///
+    /// Returns the number of events since the last line, this one included, if a line is to be written now.
+    pub fn count(&mut self, now: Tick) -> Option<u64> {
+        self.events += 1;
+        if now < self.next {
+            return None;
+        }
+        self.next = now.after(self.period);
+        Some(std::mem::take(&mut self.events))
+    }
+}
+
+/// One line a second.
+impl Default for LogThrottle {
+    fn default() -> LogThrottle {
+        LogThrottle::new(Duration::from_secs(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_in_a_period_counts_the_events_since_the_last() {
+        let mut throttle = LogThrottle::default();
+        let counts: Vec<_> = [0, 1, 999, 1000, 1001, 5000].map(|now| throttle.count(Tick(now))).into();
+        assert_eq!(counts, [Some(1), None, None, Some(3), None, Some(2)]);
+        let mut throttle = LogThrottle::new(Duration::MAX);
+        assert_eq!((throttle.count(Tick(7)), throttle.count(Tick(u64::MAX - 1))), (Some(1), None));
+    }
+}
