@@ -39,7 +39,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.remote.drain().expect("a running server");
+        self.remote.shutdown().expect("a running server");
         if let Some(thread) = self.thread.take() {
             thread.join().expect("no panic");
         }

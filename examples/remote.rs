@@ -29,7 +29,7 @@ fn main() -> std::io::Result<()> {
 
 fn push_line(remote: &Remote, line: &str) -> Result<fdpush::Delivery, RemoteError> {
     match line.split_once(": ") {
-        Some((uid, text)) => remote.push_uid(uid, Message::Text(text))?.wait(),
-        None => remote.broadcast(line)?.wait(),
+        Some((uid, text)) => remote.push_uid(uid, Message::Text(text)).wait(),
+        None => remote.broadcast(line).wait(),
     }
 }

@@ -443,13 +443,16 @@ impl Context<'_> {
         Remote::new(self.host.sender.clone())
     }
 
-    /// Goes down: stops accepting, closes every WebSocket with 1001, and lets [`run`](crate::Server::run) return when the
-    /// last is gone, at the latest after `drain_time_max`.
-    pub fn drain(&mut self) {
+    /// Shuts the server down gracefully (Swoole's `shutdown`).
+    ///
+    /// The server accepts no more connections and closes every WebSocket with 1001, spread over
+    /// [`drain_for`](Limits::drain_for). [`run`](crate::Server::run) returns when the last connection has ended, or after
+    /// [`drain_time_max`](Limits::drain_time_max). Calling it again does nothing.
+    pub fn shutdown(&mut self) {
         self.core.begin_drain();
     }
 
-    /// Whether the server is draining.
+    /// Returns whether the server is [shutting down](Context::shutdown).
     pub fn is_draining(&self) -> bool {
         self.core.drain.is_some()
     }

@@ -1,8 +1,10 @@
-//! The server from other threads.
+//! The server's handle for other threads.
 
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use crate::event_loop::{Command, Context, Info, Rejected, Sender, Stats};
@@ -15,35 +17,75 @@ use crate::registry::Change;
 
 /// A handle on a server for other threads: what [`Context`] is for handlers. A clone is cheap.
 ///
-/// Each call puts a command into the server's inbox and returns at once, with a [`Reply`] to wait for, or to drop. Commands
-/// of one thread are carried out in order. The inbox is bounded ([`Limits::inbox_max`](crate::Limits::inbox_max)): a full
-/// one is [`RemoteError::Full`], and nothing was done.
+/// Each method puts a command into the server's inbox and returns at once with a [`Reply`]: wait for it, await it, or drop
+/// it. The loop carries out the commands of one thread in order, also those sent before [`Server::run`](crate::Server::run).
+/// A message is encoded on the calling thread.
+///
+/// The inbox is bounded by [`Limits::inbox_max`](crate::Limits::inbox_max). The command that a full one rejects has no
+/// effect, and its reply is [`RemoteError::Full`].
+///
+/// ```no_run
+/// use fdpush::{RemoteError, Server};
+///
+/// let server = Server::bind("127.0.0.1:9501")?.on_open(|ctx, fd, _request| {
+///     ctx.bind(fd, "10010");
+/// });
+/// let remote = server.remote();
+/// std::thread::spawn(move || {
+///     let delivery = remote.push_uid("10010", "hello").wait()?;
+///     println!("queued for {} connections", delivery.queued);
+///     remote.shutdown()
+/// });
+/// server.run()
+/// # ; Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Remote {
     sender: Sender<Command>,
 }
 
-/// What came of a command, on its way back.
+/// The result of a command, on its way back to the thread that sent it.
+///
+/// [`wait`](Reply::wait) blocks the thread for it. An async task awaits it, on any executor:
+///
+/// ```
+/// # use fdpush::{Delivery, Remote, RemoteError};
+/// async fn greet(remote: &Remote, uid: &str) -> Result<Delivery, RemoteError> {
+///     remote.push_uid(uid, "hello").await
+/// }
+/// ```
+///
+/// A reply can be dropped. The command is carried out all the same.
 #[derive(Debug)]
-#[must_use = "drop it with `let _ =` where the outcome does not matter"]
+#[must_use = "if the result is not needed, drop the reply with `let _ =`"]
 pub struct Reply<T> {
-    receiver: oneshot::Receiver<Result<T, RemoteError>>,
+    /// The error: the command was not sent.
+    receiver: Result<oneshot::Receiver<Result<T, RemoteError>>, RemoteError>,
     sender: Sender<Command>,
 }
 
-/// Why a command was not carried out, or its reply not heard.
+/// The future of a [`Reply`], for combinators that take no `IntoFuture`.
+///
+/// Dropping it does not cancel the command.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct ReplyFuture<T> {
+    receiver: Result<oneshot::AsyncReceiver<Result<T, RemoteError>>, RemoteError>,
+}
+
+/// The reason why there is no result of a command.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RemoteError {
-    /// As many commands as may wait are waiting. Nothing was done.
+    /// [`Limits::inbox_max`](crate::Limits::inbox_max) commands wait for the loop. The command has no effect.
     Full,
-    /// The server has ended. Of a command that was taken before: it was not carried out.
+    /// The server has ended. The command has no effect.
     Closed,
-    /// The command panicked on the loop's thread, or a handler's code in it did. How far it came is not known; the server
-    /// goes on.
+    /// The command panicked on the loop's thread. It may have taken effect in part. The server goes on.
     Panicked,
-    /// The reply did not come in time. The command may still be carried out.
+    /// The result did not come in time. The command may still be carried out.
     TimedOut,
-    /// The loop's own thread would wait for itself: inside a handler, use its [`Context`].
+    /// A wait on the loop's own thread, which would never end. Inside a handler, use its [`Context`].
     OwnThread,
 }
 
@@ -52,47 +94,41 @@ impl Remote {
         Remote { sender }
     }
 
-    /// Runs `call` on the loop's thread, like a handler: for whatever has no method here, such as
-    /// `remote.call(move |ctx| ctx.protect(fd))`. All other methods are this one with a name.
-    pub fn call<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static,
-    ) -> Result<Reply<T>, RemoteError> {
+    /// Runs `call` on the loop's thread, like a handler.
+    ///
+    /// It does whatever has no method here, such as `remote.call(move |ctx| ctx.protect(fd))`. The methods below are short
+    /// forms of it.
+    pub fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> Reply<T> {
         let (sender, receiver) = oneshot::channel();
         let command = Command::Call(Box::new(move |ctx| {
-            // Nobody may be waiting.
+            // A send fails if the reply was dropped.
             match catch_unwind(AssertUnwindSafe(|| call(ctx))) {
                 Ok(value) => drop(sender.send(Ok(value))),
                 Err(panic) => {
                     drop(sender.send(Err(RemoteError::Panicked)));
-                    // It is the loop's to log.
+                    // The loop logs it.
                     resume_unwind(panic)
                 }
             }
         }));
-        self.send(command)?;
-        Ok(Reply { receiver, sender: self.sender.clone() })
+        Reply { receiver: self.send(command).map(|()| receiver), sender: self.sender.clone() }
     }
 
     /// See [`Context::push`]. The message is encoded here, on the calling thread.
-    pub fn push<'p>(&self, fd: Fd, push: impl Into<Push<'p>>) -> Result<Reply<Outcome>, RemoteError> {
+    pub fn push<'p>(&self, fd: Fd, push: impl Into<Push<'p>>) -> Reply<Outcome> {
         let push = OwnedPush::from(push.into());
         self.call(move |ctx| ctx.push(fd, push.lend()))
     }
 
     /// See [`Context::push_fds`].
-    pub fn push_fds<'p>(
-        &self,
-        fds: impl IntoIterator<Item = Fd>,
-        push: impl Into<Push<'p>>,
-    ) -> Result<Reply<Delivery>, RemoteError> {
+    pub fn push_fds<'p>(&self, fds: impl IntoIterator<Item = Fd>, push: impl Into<Push<'p>>) -> Reply<Delivery> {
         let fds: Vec<Fd> = fds.into_iter().collect();
         let push = OwnedPush::from(push.into());
         self.call(move |ctx| ctx.push_fds(fds, push.lend()))
     }
 
     /// See [`Context::push_uid`].
-    pub fn push_uid<'p>(&self, uid: &str, push: impl Into<Push<'p>>) -> Result<Reply<Delivery>, RemoteError> {
+    pub fn push_uid<'p>(&self, uid: &str, push: impl Into<Push<'p>>) -> Reply<Delivery> {
         self.push_uids([uid], push)
     }
 
@@ -101,14 +137,14 @@ impl Remote {
         &self,
         uids: impl IntoIterator<Item = &'u str>,
         push: impl Into<Push<'p>>,
-    ) -> Result<Reply<Delivery>, RemoteError> {
+    ) -> Reply<Delivery> {
         let uids = owned(uids);
         let push = OwnedPush::from(push.into());
         self.call(move |ctx| ctx.push_uids(uids.iter().map(String::as_str), push.lend()))
     }
 
     /// See [`Context::push_group`].
-    pub fn push_group<'p>(&self, group: &str, push: impl Into<Push<'p>>) -> Result<Reply<Delivery>, RemoteError> {
+    pub fn push_group<'p>(&self, group: &str, push: impl Into<Push<'p>>) -> Reply<Delivery> {
         self.push_groups([group], push)
     }
 
@@ -117,119 +153,114 @@ impl Remote {
         &self,
         groups: impl IntoIterator<Item = &'g str>,
         push: impl Into<Push<'p>>,
-    ) -> Result<Reply<Delivery>, RemoteError> {
+    ) -> Reply<Delivery> {
         let groups = owned(groups);
         let push = OwnedPush::from(push.into());
         self.call(move |ctx| ctx.push_groups(groups.iter().map(String::as_str), push.lend()))
     }
 
     /// See [`Context::broadcast`].
-    pub fn broadcast<'p>(&self, push: impl Into<Push<'p>>) -> Result<Reply<Delivery>, RemoteError> {
+    pub fn broadcast<'p>(&self, push: impl Into<Push<'p>>) -> Reply<Delivery> {
         let push = OwnedPush::from(push.into());
         self.call(move |ctx| ctx.broadcast(push.lend()))
     }
 
     /// See [`Context::bind`].
-    pub fn bind(&self, fd: Fd, uid: impl Into<String>) -> Result<Reply<Change>, RemoteError> {
+    pub fn bind(&self, fd: Fd, uid: impl Into<String>) -> Reply<Change> {
         let uid = uid.into();
         self.call(move |ctx| ctx.bind(fd, uid))
     }
 
     /// See [`Context::unbind`].
-    pub fn unbind(&self, fd: Fd) -> Result<Reply<Change>, RemoteError> {
+    pub fn unbind(&self, fd: Fd) -> Reply<Change> {
         self.call(move |ctx| ctx.unbind(fd))
     }
 
     /// See [`Context::uid_of`].
-    pub fn uid_of(&self, fd: Fd) -> Result<Reply<Option<String>>, RemoteError> {
+    pub fn uid_of(&self, fd: Fd) -> Reply<Option<String>> {
         self.call(move |ctx| ctx.uid_of(fd).map(str::to_owned))
     }
 
     /// See [`Context::groups_of`].
-    pub fn groups_of(&self, fd: Fd) -> Result<Reply<Vec<String>>, RemoteError> {
+    pub fn groups_of(&self, fd: Fd) -> Reply<Vec<String>> {
         self.call(move |ctx| ctx.groups_of(fd).into_iter().map(str::to_owned).collect())
     }
 
     /// See [`Context::is_online`].
-    pub fn is_online(&self, uid: impl Into<String>) -> Result<Reply<bool>, RemoteError> {
+    pub fn is_online(&self, uid: impl Into<String>) -> Reply<bool> {
         let uid = uid.into();
         self.call(move |ctx| ctx.is_online(&uid))
     }
 
     /// See [`Context::fds_of`].
-    pub fn fds_of(&self, uid: impl Into<String>) -> Result<Reply<Vec<Fd>>, RemoteError> {
+    pub fn fds_of(&self, uid: impl Into<String>) -> Reply<Vec<Fd>> {
         let uid = uid.into();
         self.call(move |ctx| ctx.fds_of(&uid))
     }
 
     /// See [`Context::join`].
-    pub fn join(&self, fd: Fd, group: impl Into<String>) -> Result<Reply<Change>, RemoteError> {
+    pub fn join(&self, fd: Fd, group: impl Into<String>) -> Reply<Change> {
         let group = group.into();
         self.call(move |ctx| ctx.join(fd, group))
     }
 
     /// See [`Context::leave`].
-    pub fn leave(&self, fd: Fd, group: impl Into<String>) -> Result<Reply<Change>, RemoteError> {
+    pub fn leave(&self, fd: Fd, group: impl Into<String>) -> Reply<Change> {
         let group = group.into();
         self.call(move |ctx| ctx.leave(fd, &group))
     }
 
     /// See [`Context::ungroup`].
-    pub fn ungroup(&self, group: impl Into<String>) -> Result<Reply<usize>, RemoteError> {
+    pub fn ungroup(&self, group: impl Into<String>) -> Reply<usize> {
         let group = group.into();
         self.call(move |ctx| ctx.ungroup(&group))
     }
 
     /// See [`Context::members`].
-    pub fn members(&self, group: impl Into<String>) -> Result<Reply<Vec<Fd>>, RemoteError> {
+    pub fn members(&self, group: impl Into<String>) -> Reply<Vec<Fd>> {
         let group = group.into();
         self.call(move |ctx| ctx.members(&group))
     }
 
     /// See [`Context::close`].
-    pub fn close(
-        &self,
-        fd: Fd,
-        code: impl Into<CloseCode>,
-        reason: impl Into<String>,
-    ) -> Result<Reply<Outcome>, RemoteError> {
+    pub fn close(&self, fd: Fd, code: impl Into<CloseCode>, reason: impl Into<String>) -> Reply<Outcome> {
         let (code, reason) = (code.into(), reason.into());
         self.call(move |ctx| ctx.close(fd, code, &reason))
     }
 
     /// See [`Context::abort`].
-    pub fn abort(&self, fd: Fd) -> Result<Reply<Outcome>, RemoteError> {
+    pub fn abort(&self, fd: Fd) -> Reply<Outcome> {
         self.call(move |ctx| ctx.abort(fd))
     }
 
     /// See [`Context::ping`].
-    pub fn ping(&self, fd: Fd, payload: impl Into<Vec<u8>>) -> Result<Reply<Outcome>, RemoteError> {
+    pub fn ping(&self, fd: Fd, payload: impl Into<Vec<u8>>) -> Reply<Outcome> {
         let payload = payload.into();
         self.call(move |ctx| ctx.ping(fd, &payload))
     }
 
     /// See [`Context::is_open`].
-    pub fn is_open(&self, fd: Fd) -> Result<Reply<bool>, RemoteError> {
+    pub fn is_open(&self, fd: Fd) -> Reply<bool> {
         self.call(move |ctx| ctx.is_open(fd))
     }
 
     /// See [`Context::info`].
-    pub fn info(&self, fd: Fd) -> Result<Reply<Option<Info>>, RemoteError> {
+    pub fn info(&self, fd: Fd) -> Reply<Option<Info>> {
         self.call(move |ctx| ctx.info(fd))
     }
 
     /// See [`Context::connections`].
-    pub fn connections(&self) -> Result<Reply<Vec<Fd>>, RemoteError> {
+    pub fn connections(&self) -> Reply<Vec<Fd>> {
         self.call(|ctx| ctx.connections().collect())
     }
 
     /// See [`Context::connections_after`].
-    pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Result<Reply<Vec<Fd>>, RemoteError> {
+    pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Reply<Vec<Fd>> {
         self.call(move |ctx| ctx.connections_after(after, limit))
     }
 
     /// See [`Context::stats`].
-    pub fn stats(&self) -> Result<Reply<Stats>, RemoteError> {
+    pub fn stats(&self) -> Reply<Stats> {
         self.call(|ctx| ctx.stats())
     }
 
@@ -245,44 +276,92 @@ impl Remote {
         self.send(Command::Notice(Box::new(notice)))
     }
 
-    /// See [`Context::drain`].
-    pub fn drain(&self) -> Result<(), RemoteError> {
-        self.send(Command::Call(Box::new(|ctx| ctx.drain())))
+    /// Shuts the server down: see [`Context::shutdown`].
+    ///
+    /// It takes its place behind the commands that were sent before, also in a full inbox. Calling it again does nothing.
+    ///
+    /// # Errors
+    /// [`RemoteError::Closed`]: the server has ended already.
+    pub fn shutdown(&self) -> Result<(), RemoteError> {
+        self.sender.send_last(Command::Shutdown).map_err(RemoteError::from)
     }
 
     fn send(&self, command: Command) -> Result<(), RemoteError> {
-        self.sender.send(command).map_err(|(rejected, _)| match rejected {
-            Rejected::Full => RemoteError::Full,
-            Rejected::Closed => RemoteError::Closed,
-        })
+        self.sender.send(command).map_err(RemoteError::from)
     }
 }
 
 impl<T> Reply<T> {
-    /// Waits until the loop has carried the command out.
+    /// Blocks the thread until the loop has carried out the command.
+    ///
+    /// Before the server runs, it carries out nothing: wait on another thread than the one that is going to run it.
     ///
     /// # Errors
-    /// [`Closed`](RemoteError::Closed), [`Panicked`](RemoteError::Panicked), and on the loop's own thread
-    /// [`OwnThread`](RemoteError::OwnThread), at once: the command is carried out later.
+    /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed), [`Panicked`](RemoteError::Panicked). On the loop's own
+    /// thread [`OwnThread`](RemoteError::OwnThread), at once: the command is carried out later.
     pub fn wait(self) -> Result<T, RemoteError> {
         self.check_thread()?;
-        self.receiver.recv().unwrap_or(Err(RemoteError::Closed))
+        self.receiver?.recv().unwrap_or(Err(RemoteError::Closed))
     }
 
-    /// Waits, but not longer than `timeout`.
+    /// Blocks the thread for at most `timeout`.
     ///
     /// # Errors
     /// As [`wait`](Reply::wait), and [`TimedOut`](RemoteError::TimedOut).
     pub fn wait_timeout(self, timeout: Duration) -> Result<T, RemoteError> {
         self.check_thread()?;
-        self.receiver.recv_timeout(timeout).unwrap_or_else(|error| match error {
+        self.receiver?.recv_timeout(timeout).unwrap_or_else(|error| match error {
             oneshot::RecvTimeoutError::Timeout => Err(RemoteError::TimedOut),
             oneshot::RecvTimeoutError::Disconnected => Err(RemoteError::Closed),
         })
     }
 
+    /// Returns the reply if the command is in the inbox. It does not wait.
+    ///
+    /// A producer that does not need the results slows down by it: `remote.broadcast(text).sent()?`.
+    ///
+    /// # Errors
+    /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed).
+    pub fn sent(self) -> Result<Reply<T>, RemoteError> {
+        match self.receiver {
+            Ok(_) => Ok(self),
+            Err(error) => Err(error),
+        }
+    }
+
     fn check_thread(&self) -> Result<(), RemoteError> {
         if self.sender.is_own_thread() { Err(RemoteError::OwnThread) } else { Ok(()) }
+    }
+}
+
+impl<T> IntoFuture for Reply<T> {
+    type Output = Result<T, RemoteError>;
+    type IntoFuture = ReplyFuture<T>;
+
+    fn into_future(self) -> ReplyFuture<T> {
+        ReplyFuture { receiver: self.receiver.map(IntoFuture::into_future) }
+    }
+}
+
+impl<T> Future for ReplyFuture<T> {
+    type Output = Result<T, RemoteError>;
+
+    /// # Errors
+    /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed), [`Panicked`](RemoteError::Panicked).
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        match &mut self.receiver {
+            Ok(receiver) => Pin::new(receiver).poll(cx).map(|result| result.unwrap_or(Err(RemoteError::Closed))),
+            Err(error) => Poll::Ready(Err(*error)),
+        }
+    }
+}
+
+impl From<Rejected> for RemoteError {
+    fn from(rejected: Rejected) -> RemoteError {
+        match rejected {
+            Rejected::Full => RemoteError::Full,
+            Rejected::Closed => RemoteError::Closed,
+        }
     }
 }
 
@@ -323,11 +402,11 @@ impl fmt::Debug for Remote {
 impl fmt::Display for RemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            RemoteError::Full => "the server's inbox is full",
-            RemoteError::Closed => "the server has ended",
-            RemoteError::Panicked => "the command panicked",
-            RemoteError::TimedOut => "no reply in time",
-            RemoteError::OwnThread => "the loop's own thread would wait for itself",
+            RemoteError::Full => "inbox of the server is full",
+            RemoteError::Closed => "server has ended",
+            RemoteError::Panicked => "command panicked",
+            RemoteError::TimedOut => "reply timed out",
+            RemoteError::OwnThread => "wait on the thread of the loop would never end",
         })
     }
 }

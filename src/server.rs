@@ -192,7 +192,7 @@ impl<H: Handler> Server<H> {
         self
     }
 
-    /// Whether SIGTERM and SIGINT [drain](Context::drain) this server, and a second one ends it at once. They do by
+    /// Whether SIGTERM and SIGINT [drain](Context::shutdown) this server, and a second one ends it at once. They do by
     /// default.
     pub fn catch_signals(mut self, catches: bool) -> Self {
         self.config.catches_signals = catches;
@@ -217,7 +217,7 @@ impl<H: Handler> Server<H> {
         Remote::new(self.inbox.sender())
     }
 
-    /// Runs on this thread until the server has [drained](Context::drain). Raises the process's descriptor limit as far
+    /// Runs on this thread until the server has [drained](Context::shutdown). Raises the process's descriptor limit as far
     /// as it may.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ fn allocations_of(server: &TestServer, mut round: impl FnMut(&dyn Fn())) -> usiz
             hold.send(()).expect("the test waits");
             going.recv_timeout(PATIENCE).expect("the clients have sent");
         })
+        .sent()
         .expect("room in the inbox");
     held.recv_timeout(PATIENCE).expect("a held loop");
     round(&|| go.send(()).expect("a held loop"));

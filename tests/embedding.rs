@@ -4,12 +4,17 @@ mod common;
 
 use std::cell::Cell;
 use std::panic;
+use std::pin::pin;
 use std::rc::Rc;
-use std::thread;
+use std::sync::Arc;
+use std::task::{self, Poll, Wake};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use common::{Client, channel, serve};
-use fdpush::{Closures, Context, Fd, Handler, Message, Remote, Reply, Server};
+use fdpush::{
+    Closures, Context, Delivery, Fd, Handler, Limits, Message, Remote, RemoteError, Reply, ReplyFuture, Server,
+};
 
 /// Fails to compile if `T` is not `Send`.
 const fn assert_send<T: Send>() {}
@@ -18,6 +23,7 @@ const _: () = assert_send::<Server>();
 const _: () = assert_send::<Server<Closures>>();
 const _: () = assert_send::<Remote>();
 const _: () = assert_send::<Reply<String>>();
+const _: () = assert_send::<ReplyFuture<String>>();
 
 #[test]
 fn a_built_server_moves_to_another_thread() {
@@ -27,7 +33,8 @@ fn a_built_server_moves_to_another_thread() {
     let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
     client.send("hello");
     assert_eq!(client.text(), "hello");
-    remote.drain().expect("a server");
+    remote.shutdown().expect("a server");
+    assert_eq!(client.closed().0, 1001);
     running.join().expect("no panic").expect("a regular end");
 }
 
@@ -37,7 +44,7 @@ struct Counter(Rc<Cell<u32>>);
 impl Handler for Counter {
     fn on_message(&mut self, ctx: &mut Context<'_>, _: Fd, _: Message<'_>) {
         self.0.set(self.0.get() + 1);
-        ctx.drain();
+        ctx.shutdown();
     }
 }
 
@@ -50,9 +57,7 @@ fn a_handler_that_is_not_send_runs_on_the_thread_that_made_it() {
     let client = thread::spawn(move || {
         let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
         client.send("count this");
-        let (code, _) = client.closed();
-        client.end();
-        code
+        client.closed().0
     });
     server.run().expect("a regular end");
     assert_eq!((count.get(), client.join().expect("no panic")), (1, 1001));
@@ -119,4 +124,68 @@ fn a_repeated_closure_that_panics_is_called_again() {
     });
     assert_eq!([calls.next(), calls.next()], [1, 2]);
     assert!(server.ask(move |ctx| ctx.cancel(timer)));
+}
+
+/// Wakes a thread that is parked in [`block_on`].
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// The smallest executor.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Arc::new(Unpark(thread::current())).into();
+    loop {
+        match future.as_mut().poll(&mut task::Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+#[test]
+fn a_task_awaits_the_replies_of_commands() {
+    async fn push_twice(remote: &Remote) -> Result<(Delivery, Delivery), RemoteError> {
+        let (first, second) = (remote.broadcast("first"), remote.broadcast("second").into_future());
+        Ok((first.await?, second.await?))
+    }
+    let server = serve(|server| server);
+    let mut client = server.connect("/");
+    let all = Delivery { matched: 1, queued: 1, dropped: 0 };
+    assert_eq!(block_on(push_twice(&server.remote)), Ok((all, all)));
+    assert_eq!([client.text(), client.text()], ["first", "second"]);
+    let panics: Reply<()> = server.remote.call(|_| panic::resume_unwind(Box::new("a test panics here")));
+    assert_eq!(block_on(panics.into_future()), Err(RemoteError::Panicked));
+    let remote = server.remote.clone();
+    server.stop().expect("a regular end");
+    assert_eq!(block_on(push_twice(&remote)), Err(RemoteError::Closed));
+}
+
+#[test]
+fn a_full_inbox_takes_a_shutdown_behind_its_commands() {
+    let mut server = serve(|server| server.limits(Limits { inbox_max: 1, ..Limits::default() }));
+    let mut client = server.connect("/");
+    let (enter, entered) = channel();
+    let (release, released) = channel();
+    let held = server.remote.call(move |_| {
+        enter.send(()).expect("the test waits");
+        released.next();
+    });
+    entered.next();
+    let push = server.remote.broadcast("before the end").sent().expect("room");
+    assert_eq!(server.remote.broadcast("too many").wait(), Err(RemoteError::Full));
+    for _ in 0..3 {
+        assert_eq!(server.remote.shutdown(), Ok(()));
+    }
+    release.send(()).expect("the loop waits");
+    assert_eq!(held.wait(), Ok(()));
+    assert_eq!(push.wait().map(|delivery| delivery.queued), Ok(1));
+    assert_eq!(client.text(), "before the end");
+    assert_eq!(client.closed().0, 1001);
+    server.wait_for_end().expect("a regular end");
+    assert_eq!(server.remote.shutdown(), Err(RemoteError::Closed));
 }

@@ -40,6 +40,7 @@ pub struct Host {
 pub enum Command {
     Call(Box<dyn FnOnce(&mut Context<'_>) + Send>),
     Notice(Notice),
+    Shutdown,
 }
 
 /// The closures of timers that have one. The other timers call `on_timer`.
@@ -74,6 +75,7 @@ impl Command {
         match self {
             Command::Call(_) => "a command of Remote",
             Command::Notice(_) => "on_notice",
+            Command::Shutdown => "a shutdown",
         }
     }
 }
@@ -83,6 +85,7 @@ impl fmt::Debug for Command {
         f.write_str(match self {
             Command::Call(_) => "Call",
             Command::Notice(_) => "Notice",
+            Command::Shutdown => "Shutdown",
         })
     }
 }

@@ -28,6 +28,8 @@ struct Queue<C> {
     commands: VecDeque<C>,
     commands_max: usize,
     is_closed: bool,
+    /// Whether the command that ends the loop was sent.
+    has_last: bool,
 }
 
 /// Why a command was not taken.
@@ -42,7 +44,7 @@ pub enum Rejected {
 impl<C> Inbox<C> {
     /// An inbox whose commands wake `waker`'s loop.
     pub fn new(waker: Waker, commands_max: usize) -> Inbox<C> {
-        let queue = Queue { commands: VecDeque::new(), commands_max, is_closed: false };
+        let queue = Queue { commands: VecDeque::new(), commands_max, is_closed: false, has_last: false };
         Inbox(Arc::new(Shared { queue: Mutex::new(queue), waker, thread: OnceLock::new() }))
     }
 
@@ -83,19 +85,34 @@ impl<C> Drop for Inbox<C> {
 }
 
 impl<C> Sender<C> {
-    /// Hands a command to the loop, or gives it back.
-    pub fn send(&self, command: C) -> Result<(), (Rejected, C)> {
-        let was_empty = {
-            let mut queue = self.0.lock();
-            if queue.is_closed {
-                return Err((Rejected::Closed, command));
-            }
-            if queue.commands.len() >= queue.commands_max {
-                return Err((Rejected::Full, command));
-            }
-            queue.commands.push_back(command);
-            queue.commands.len() == 1
-        };
+    /// Sends a command to the loop.
+    pub fn send(&self, command: C) -> Result<(), Rejected> {
+        self.push(
+            command,
+            |queue| {
+                if queue.commands.len() < queue.commands_max { Ok(true) } else { Err(Rejected::Full) }
+            },
+        )
+    }
+
+    /// Sends the command that ends the loop, also to a full inbox. A second one is dropped.
+    pub fn send_last(&self, command: C) -> Result<(), Rejected> {
+        self.push(command, |queue| Ok(!std::mem::replace(&mut queue.has_last, true)))
+    }
+
+    fn push(&self, command: C, admit: impl FnOnce(&mut Queue<C>) -> Result<bool, Rejected>) -> Result<(), Rejected> {
+        let mut queue = self.0.lock();
+        if queue.is_closed {
+            // Not under the lock: dropping a command may run a program's code.
+            drop(queue);
+            return Err(Rejected::Closed);
+        }
+        if !admit(&mut queue)? {
+            return Ok(());
+        }
+        queue.commands.push_back(command);
+        let was_empty = queue.commands.len() == 1;
+        drop(queue);
         if was_empty {
             self.wake();
         }

@@ -243,6 +243,7 @@ impl<H: Handler> EventLoop<H> {
                 self.call(command.name(), None, |handler, ctx| match command {
                     Command::Call(call) => call(ctx),
                     Command::Notice(notice) => handler.on_notice(ctx, notice),
+                    Command::Shutdown => ctx.core.begin_drain(),
                 });
                 self.settle();
                 self.flush_long();

@@ -121,7 +121,7 @@ impl TestServer {
 
     /// Runs `call` on the server's thread.
     pub fn ask<T: Send + 'static>(&self, call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> T {
-        self.remote.call(call).expect("room in the inbox").wait_timeout(PATIENCE).expect("an answer")
+        self.remote.call(call).wait_timeout(PATIENCE).expect("an answer")
     }
 
     /// Asks until the answer is yes.
@@ -135,7 +135,7 @@ impl TestServer {
 
     /// Drains it and says how its run ended.
     pub fn stop(mut self) -> io::Result<()> {
-        self.remote.drain().expect("a server that runs");
+        self.remote.shutdown().expect("a server that runs");
         self.wait_for_end()
     }
 
@@ -154,7 +154,7 @@ impl Drop for TestServer {
                 eprintln!("the server had ended: {end:?}");
             }
         } else if !self.has_ended {
-            let _ = self.remote.drain();
+            let _ = self.remote.shutdown();
             self.ended.next().expect("a server that ends well");
         }
     }

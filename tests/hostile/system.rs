@@ -126,7 +126,7 @@ fn hold(server: &TestServer) -> mpsc::Sender<()> {
         begin.send(()).expect("the test waits");
         let _ = held.recv();
     };
-    drop(server.remote.call(call).expect("room in the inbox"));
+    drop(server.remote.call(call).sent().expect("room in the inbox"));
     begun.next();
     release
 }
@@ -462,7 +462,7 @@ fn a_handler_that_panics_ends_one_connection_and_no_more() {
 fn a_call_that_panics_is_an_answer_that_never_comes() {
     let server = serve(|server| server.on_message(echo));
     let mut client = server.connect("/");
-    let reply = server.remote.call(|_| panic!("asked to")).expect("room in the inbox");
+    let reply = server.remote.call(|_| panic!("asked to")).sent().expect("room in the inbox");
     let reply: Result<(), fdpush::RemoteError> = reply.wait_timeout(PATIENCE);
     assert!(reply.is_err());
     client.send("still there?");

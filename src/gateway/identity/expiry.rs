@@ -102,7 +102,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
 
-    use fdpush::{Closed, Handler, Remote, Reply, Request, Server};
+    use fdpush::{Closed, Handler, Remote, Request, Server};
 
     use super::*;
     use crate::gateway::runtime::clock;
@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn open(remote: &Remote) -> usize {
-        remote.connections().and_then(Reply::wait).expect("a server").len()
+        remote.connections().wait().expect("a server").len()
     }
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
         WALL.store((START + HOUR + LEEWAY) * 1000, Ordering::Relaxed);
         assert_eq!(closed.recv_timeout(PATIENCE), Ok(4003));
         assert_eq!(open(&remote), 1);
-        remote.drain().expect("a server");
+        remote.shutdown().expect("a server");
     }
 
     #[test]
@@ -231,7 +231,7 @@ mod tests {
             assert!(clock::now() < end, "the timer does not fire");
             assert_eq!(open(&remote), 1);
         }
-        remote.drain().expect("a server");
+        remote.shutdown().expect("a server");
         assert_eq!(closed.recv_timeout(PATIENCE), Ok(1001), "the drain closed it, and no expiry before");
     }
 }

@@ -317,7 +317,7 @@ fn a_client_that_reported_outlives_a_stall_of_the_server() {
             thread::yield_now();
         }
     };
-    let reply = server.remote.call(stall).expect("room in the inbox");
+    let reply = server.remote.call(stall).sent().expect("room in the inbox");
     is_stalled.next();
     for client in &mut clients {
         client.send_frame(TEXT, b"I am here");

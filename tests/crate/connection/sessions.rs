@@ -103,7 +103,7 @@ fn a_listing_by_the_page_names_whoever_stays_once() {
     assert_eq!(page(Some(fds[7]), 4), fds[8..]);
     assert_eq!(page(Some(fds[9]), 4), []);
     assert_eq!(page(None, 0), []);
-    let reply = server.remote.connections_after(None, 100).expect("room in the inbox");
+    let reply = server.remote.connections_after(None, 100).sent().expect("room in the inbox");
     assert_eq!(reply.wait().expect("an answer").len(), 10);
 }
 
@@ -119,7 +119,7 @@ fn a_push_to_many_fds_reaches_each_once() {
     });
     assert_eq!(delivery, Delivery { matched: 2, queued: 2, dropped: 0 });
     named.push(fds[1]);
-    let reply = server.remote.push_fds(named, fdpush::Message::Text("to one").except(&fds[1..])).expect("room");
+    let reply = server.remote.push_fds(named, fdpush::Message::Text("to one").except(&fds[1..])).sent().expect("room");
     assert_eq!(reply.wait().map(|delivery| delivery.matched), Ok(1));
     assert_eq!(clients[0].text(), "to two");
     assert_eq!(clients[0].text(), "to one");
@@ -140,7 +140,7 @@ fn on_stop_is_the_last_that_is_heard() {
         })
     });
     let clients = [server.connect("/"), server.connect("/")];
-    server.remote.drain().expect("room in the inbox");
+    server.remote.shutdown().expect("room in the inbox");
     assert_eq!([heard.next(), heard.next()], ["close", "close"]);
     drop(clients);
     assert_eq!(heard.next(), "stop");

@@ -571,7 +571,7 @@ fn a_drain_answers_who_waits_with_503() {
     let mut raw = server.raw();
     raw.send(GET);
     waiting.next();
-    server.remote.drain().expect("room in the inbox");
+    server.remote.shutdown().expect("room in the inbox");
     assert_eq!(raw.reply().status, 503);
     raw.end();
 }

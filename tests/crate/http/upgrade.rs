@@ -477,7 +477,7 @@ fn a_connection_whose_on_upgrade_drains_the_server_does_not_open() {
     let server = serve(move |server| {
         server
             .on_upgrade(|ctx, _, _| {
-                ctx.drain();
+                ctx.shutdown();
                 Upgrade::accept()
             })
             .on_open(move |_, _, _| told.send("open").expect("the test waits"))

@@ -243,7 +243,7 @@ fn a_draining_server_can_be_asked_to_its_last_client() {
     let mut operator = Raw::connect(control);
     operator.send(READY);
     assert_eq!(operator.reply().status, 200);
-    server.remote.drain().expect("room in the inbox");
+    server.remote.shutdown().expect("room in the inbox");
     server.wait_until("it drains", |ctx| ctx.is_draining());
     operator.send(READY);
     assert_eq!(operator.reply().status, 503);

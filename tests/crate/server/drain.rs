@@ -14,7 +14,7 @@ fn a_drain_closes_every_websocket_with_1001_and_run_returns() {
     let mut clients = [server.connect("/?uid=ann"), server.connect("/"), server.connect("/")];
     let address = server.address();
     let remote = server.remote.clone();
-    remote.drain().expect("room in the inbox");
+    remote.shutdown().expect("room in the inbox");
     for client in &mut clients {
         assert_eq!(client.closed().0, 1001);
         let (_, closed) = heard.next();
@@ -24,7 +24,7 @@ fn a_drain_closes_every_websocket_with_1001_and_run_returns() {
     let mut server = server;
     assert!(server.wait_for_end().is_ok());
     assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
-    assert_eq!(remote.drain(), Err(RemoteError::Closed));
+    assert_eq!(remote.shutdown(), Err(RemoteError::Closed));
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn what_was_queued_is_sent_before_the_1001() {
         for index in 0..30 {
             assert_eq!(ctx.broadcast(&format!("{index} {}", "x".repeat(20_000))).queued, 1);
         }
-        ctx.drain();
+        ctx.shutdown();
         assert_eq!(ctx.broadcast("too late").matched, 0);
     });
     for index in 0..30 {
@@ -51,7 +51,7 @@ fn inside_on_close_of_a_drain_the_server_still_answers() {
         server.on_close(move |ctx, fd, _| told.send(ctx.uid_of(fd).map(str::to_owned)).expect("the test waits"))
     });
     let client = server.connect("/?uid=ann");
-    server.remote.drain().expect("room in the inbox");
+    server.remote.shutdown().expect("room in the inbox");
     assert_eq!(heard.next().as_deref(), Some("ann"));
     drop(client);
 }
@@ -68,7 +68,7 @@ fn a_spread_drain_tells_some_now_and_some_later() {
         server.limits(limits).on_close(report_close(told))
     });
     let mut clients = [server.connect("/"), server.connect("/"), server.connect("/")];
-    server.remote.drain().expect("room in the inbox");
+    server.remote.shutdown().expect("room in the inbox");
     assert_eq!(clients[0].closed().0, 1001);
     assert_eq!(heard.next().1.cause, Cause::Drained);
     let open = server.ask(|ctx| (ctx.is_draining(), ctx.broadcast("still here").queued));
@@ -83,7 +83,7 @@ fn a_server_without_connections_drains_at_once() {
 
 #[test]
 fn a_drain_from_a_handler_is_the_same() {
-    let server = serve(|server| server.on_message(|ctx, _, _| ctx.drain()));
+    let server = serve(|server| server.on_message(|ctx, _, _| ctx.shutdown()));
     let mut client = server.connect("/");
     client.send("go down");
     assert_eq!(client.closed().0, 1001);
@@ -104,7 +104,7 @@ fn a_drain_ends_idle_http_connections_and_answers_what_is_under_way() {
     let mut waiting = server.raw();
     waiting.send(crate::common::raw::UPGRADE);
     let fd = upgrades.next();
-    server.remote.drain().expect("room in the inbox");
+    server.remote.shutdown().expect("room in the inbox");
     idle.end();
     assert_eq!(waiting.reply().status, 503);
     waiting.end();
@@ -138,7 +138,7 @@ fn a_request_that_has_begun_is_told_of_the_drain() {
     uploading.send(half);
     let sent = (head.len() + half.len()) as u64;
     server.wait_until("both were read", move |ctx| ctx.stats().traffic.bytes_in == sent);
-    server.remote.drain().expect("room in the inbox");
+    server.remote.shutdown().expect("room in the inbox");
     for mut raw in [begun, uploading] {
         let reply = raw.reply();
         assert_eq!((reply.status, reply.keeps_alive()), (503, false));
@@ -160,7 +160,7 @@ fn a_client_that_does_not_go_is_left_behind_after_drain_time_max() {
 fn a_client_that_answers_is_waited_for() {
     let server = serve(|server| server);
     let mut client = Raw::upgraded(server.address());
-    server.remote.drain().expect("room in the inbox");
+    server.remote.shutdown().expect("room in the inbox");
     let (code, reason) = client.close_frame();
     assert_eq!(code, 1001);
     assert!(!reason.is_empty());
@@ -175,8 +175,8 @@ fn two_drains_are_one() {
     let mut client = server.connect("/");
     let fd = client.fd();
     server.ask(move |ctx| {
-        ctx.drain();
-        ctx.drain();
+        ctx.shutdown();
+        ctx.shutdown();
         assert_eq!(ctx.close(fd, 4000u16, "late"), Outcome::Gone);
     });
     assert_eq!(client.closed().0, 1001);
@@ -197,7 +197,7 @@ fn a_drain_fires_no_timer_that_nobody_set() {
 fn the_request_that_asks_for_the_drain_gets_its_answer() {
     let mut server = serve(|server| {
         server.on_request(|ctx, _, _| {
-            ctx.drain();
+            ctx.shutdown();
             Response::text(200, "going down\n")
         })
     });

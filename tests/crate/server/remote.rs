@@ -20,12 +20,12 @@ fn another_thread_pushes() {
     let pusher = thread::spawn(move || {
         let one = Delivery { matched: 1, queued: 1, dropped: 0 };
         let two = Delivery { matched: 2, queued: 2, dropped: 0 };
-        assert_eq!(remote.push(fd, "by fd")?.wait(), Ok(Outcome::Queued));
-        assert_eq!(remote.push_uid("ann", "by uid")?.wait(), Ok(one));
-        assert_eq!(remote.push_uids(["ann", "bob", "ann"], "by uids")?.wait(), Ok(two));
-        assert_eq!(remote.push_group("room", &Frame::binary(b"by group"))?.wait(), Ok(two));
-        assert_eq!(remote.push_groups(["room", "room"], Message::Text("by groups").except(&[fd]))?.wait(), Ok(one));
-        remote.broadcast("to all")?.wait()
+        assert_eq!(remote.push(fd, "by fd").wait(), Ok(Outcome::Queued));
+        assert_eq!(remote.push_uid("ann", "by uid").wait(), Ok(one));
+        assert_eq!(remote.push_uids(["ann", "bob", "ann"], "by uids").wait(), Ok(two));
+        assert_eq!(remote.push_group("room", &Frame::binary(b"by group")).wait(), Ok(two));
+        assert_eq!(remote.push_groups(["room", "room"], Message::Text("by groups").except(&[fd])).wait(), Ok(one));
+        remote.broadcast("to all").wait()
     });
     assert_eq!(pusher.join().expect("a pusher").map(|delivery| delivery.matched), Ok(2));
     assert_eq!(ann.text(), "by fd");
@@ -44,16 +44,16 @@ fn another_thread_binds_joins_looks_and_closes() {
     let server = serve(|server| server);
     let mut client = server.connect("/");
     let (remote, fd) = (&server.remote, client.fd());
-    assert_eq!(remote.bind(fd, "ann").expect("room").wait(), Ok(Change::Done));
-    assert_eq!(remote.join(fd, "room").expect("room").wait(), Ok(Change::Done));
-    assert_eq!(remote.uid_of(fd).expect("room").wait(), Ok(Some("ann".to_owned())));
-    assert_eq!(remote.fds_of("ann").expect("room").wait(), Ok(vec![fd]));
-    assert_eq!(remote.members("room").expect("room").wait(), Ok(vec![fd]));
-    assert_eq!(remote.connections().expect("room").wait(), Ok(vec![fd]));
-    assert_eq!(remote.leave(fd, "room").expect("room").wait(), Ok(Change::Done));
-    assert_eq!(remote.ungroup("room").expect("room").wait(), Ok(0));
-    assert_eq!(remote.unbind(fd).expect("room").wait(), Ok(Change::Done));
-    assert_eq!(remote.close(fd, 4000, "enough").expect("room").wait(), Ok(Outcome::Queued));
+    assert_eq!(remote.bind(fd, "ann").wait(), Ok(Change::Done));
+    assert_eq!(remote.join(fd, "room").wait(), Ok(Change::Done));
+    assert_eq!(remote.uid_of(fd).wait(), Ok(Some("ann".to_owned())));
+    assert_eq!(remote.fds_of("ann").wait(), Ok(vec![fd]));
+    assert_eq!(remote.members("room").wait(), Ok(vec![fd]));
+    assert_eq!(remote.connections().wait(), Ok(vec![fd]));
+    assert_eq!(remote.leave(fd, "room").wait(), Ok(Change::Done));
+    assert_eq!(remote.ungroup("room").wait(), Ok(0));
+    assert_eq!(remote.unbind(fd).wait(), Ok(Change::Done));
+    assert_eq!(remote.close(fd, 4000, "enough").wait(), Ok(Outcome::Queued));
     assert_eq!(client.closed(), (4000, "enough".to_owned()));
 }
 
@@ -62,7 +62,7 @@ fn the_commands_of_one_thread_are_carried_out_in_order() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann");
     for number in 0..1000 {
-        drop(server.remote.push_uid("ann", &number.to_string()).expect("room"));
+        drop(server.remote.push_uid("ann", &number.to_string()).sent().expect("room"));
     }
     for number in 0..1000 {
         assert_eq!(client.text(), number.to_string());
@@ -80,7 +80,7 @@ fn many_threads_push_at_once_and_nothing_is_lost() {
             let remote = server.remote.clone();
             thread::spawn(move || {
                 for number in 0..EACH {
-                    drop(remote.push_uid("ann", &format!("{thread} {number}")).expect("room"));
+                    drop(remote.push_uid("ann", &format!("{thread} {number}")).sent().expect("room"));
                 }
             })
         })
@@ -102,7 +102,7 @@ fn many_threads_push_at_once_and_nothing_is_lost() {
 fn a_call_runs_like_a_handler_and_returns_its_value() {
     let server = serve(|server| server);
     let client = server.connect("/?uid=ann");
-    let reply = server.remote.call(|ctx| (ctx.fds_of("ann"), thread::current().id())).expect("room");
+    let reply = server.remote.call(|ctx| (ctx.fds_of("ann"), thread::current().id())).sent().expect("room");
     let (fds, id) = reply.wait_timeout(PATIENCE).expect("an answer");
     assert_eq!(fds, [client.fd()]);
     assert_ne!(id, thread::current().id());
@@ -113,7 +113,7 @@ fn a_panic_in_a_call_is_told_to_its_caller_and_the_server_lives() {
     let server = serve(|server| server);
     let mut client = server.connect("/");
     for wait in [Reply::wait, |reply: Reply<()>| reply.wait_timeout(PATIENCE)] {
-        let reply = server.remote.call(|_| std::panic::resume_unwind(Box::new("on purpose"))).expect("room");
+        let reply = server.remote.call(|_| std::panic::resume_unwind(Box::new("on purpose"))).sent().expect("room");
         assert_eq!(wait(reply), Err(RemoteError::Panicked));
     }
     server.ask(|ctx| ctx.broadcast("still here"));
@@ -146,10 +146,10 @@ fn a_full_inbox_refuses_and_what_it_took_is_carried_out() {
         released.next();
     });
     is_busy.next();
-    let replies: Vec<_> = (0..3).map(|number| server.remote.call(move |_| number).expect("room")).collect();
-    assert_eq!(server.remote.broadcast("too many").map(|_| ()), Err(RemoteError::Full));
+    let replies: Vec<_> = (0..3).map(|number| server.remote.call(move |_| number).sent().expect("room")).collect();
+    assert_eq!(server.remote.broadcast("too many").sent().map(|_| ()), Err(RemoteError::Full));
     assert_eq!(server.remote.notify(()), Err(RemoteError::Full));
-    let timed_out = busy.expect("room").wait_timeout(Duration::from_millis(1));
+    let timed_out = busy.wait_timeout(Duration::from_millis(1));
     assert_eq!(timed_out, Err(RemoteError::TimedOut));
     release.send(()).expect("the server waits");
     for (number, reply) in replies.into_iter().enumerate() {
@@ -162,15 +162,15 @@ fn a_full_inbox_refuses_and_what_it_took_is_carried_out() {
 fn commands_sent_before_the_run_are_carried_out_by_it_or_closed() {
     let server = Server::bind("127.0.0.1:0").expect("an address").catch_signals(false);
     let remote = server.remote();
-    let (reply, late) = (remote.stats().expect("room"), remote.stats().expect("room"));
+    let (reply, late) = (remote.stats().sent().expect("room"), remote.stats().sent().expect("room"));
     drop(server);
     assert_eq!(reply.wait().map(|stats| stats.open), Err(RemoteError::Closed), "it never ran");
     assert_eq!(late.wait_timeout(PATIENCE).map(|stats| stats.open), Err(RemoteError::Closed));
-    assert_eq!(remote.stats().map(|_| ()), Err(RemoteError::Closed));
+    assert_eq!(remote.stats().sent().map(|_| ()), Err(RemoteError::Closed));
 
     let (told, heard) = channel();
     let server = serve(move |server| {
-        told.send(server.remote().stats().expect("room")).expect("the test waits");
+        told.send(server.remote().stats().sent().expect("room")).expect("the test waits");
         server
     });
     assert_eq!(heard.next().wait().map(|stats| stats.open), Ok(0));
@@ -180,14 +180,14 @@ fn commands_sent_before_the_run_are_carried_out_by_it_or_closed() {
 #[test]
 fn the_loops_own_thread_is_not_left_waiting_for_itself() {
     let server = serve(|server| server);
-    let outcome = server.ask(|ctx| ctx.remote().stats().expect("room").wait().map(|_| ()));
+    let outcome = server.ask(|ctx| ctx.remote().stats().wait().map(|_| ()));
     assert_eq!(outcome, Err(RemoteError::OwnThread));
-    let outcome = server.ask(|ctx| ctx.remote().stats().expect("room").wait_timeout(PATIENCE).map(|_| ()));
+    let outcome = server.ask(|ctx| ctx.remote().stats().wait_timeout(PATIENCE).map(|_| ()));
     assert_eq!(outcome, Err(RemoteError::OwnThread));
     // Without waiting it may send, and the command comes after the handler.
     let mut client = server.connect("/");
     server.ask(|ctx| {
-        drop(ctx.remote().broadcast("second").expect("room"));
+        drop(ctx.remote().broadcast("second").sent().expect("room"));
         ctx.broadcast("first");
     });
     assert_eq!(client.text(), "first");
@@ -421,16 +421,16 @@ fn the_common_questions_have_a_method_and_call_is_for_the_rest() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann&group=a&group=b");
     let (fd, remote) = (client.fd(), server.remote.clone());
-    assert_eq!(remote.is_online("ann").expect("room").wait(), Ok(true));
-    assert_eq!(remote.is_online("bob").expect("room").wait(), Ok(false));
-    assert_eq!(remote.groups_of(fd).expect("room").wait(), Ok(vec!["b".to_owned(), "a".to_owned()]));
-    assert_eq!(remote.is_open(fd).expect("room").wait(), Ok(true));
-    assert_eq!(remote.ping(fd, *b"p").expect("room").wait(), Ok(Outcome::Queued));
-    assert_eq!(remote.ping(fd, vec![0; 126]).expect("room").wait(), Ok(Outcome::Refused));
-    assert_eq!(remote.call(move |ctx| ctx.protect(fd)).expect("room").wait(), Ok(true));
-    assert_eq!(remote.abort(fd).expect("room").wait(), Ok(Outcome::Queued));
+    assert_eq!(remote.is_online("ann").wait(), Ok(true));
+    assert_eq!(remote.is_online("bob").wait(), Ok(false));
+    assert_eq!(remote.groups_of(fd).wait(), Ok(vec!["b".to_owned(), "a".to_owned()]));
+    assert_eq!(remote.is_open(fd).wait(), Ok(true));
+    assert_eq!(remote.ping(fd, *b"p").wait(), Ok(Outcome::Queued));
+    assert_eq!(remote.ping(fd, vec![0; 126]).wait(), Ok(Outcome::Refused));
+    assert_eq!(remote.call(move |ctx| ctx.protect(fd)).wait(), Ok(true));
+    assert_eq!(remote.abort(fd).wait(), Ok(Outcome::Queued));
     client.lost();
-    assert_eq!(remote.is_open(fd).expect("room").wait(), Ok(false));
+    assert_eq!(remote.is_open(fd).wait(), Ok(false));
 }
 
 #[test]
@@ -444,7 +444,7 @@ fn commands_without_end_hold_up_no_client() {
     });
     let mut client = server.connect("/");
     let (go, wait) = mpsc::channel();
-    let held = server.remote.call(move |_| wait.recv_timeout(PATIENCE)).expect("room");
+    let held = server.remote.call(move |_| wait.recv_timeout(PATIENCE)).sent().expect("room");
     for _ in 0..COMMANDS {
         let ran = Arc::clone(&ran);
         let busy = move |_: &mut fdpush::Context<'_>| {
@@ -452,7 +452,7 @@ fn commands_without_end_hold_up_no_client() {
             while Instant::now() < until {}
             ran.fetch_add(1, Ordering::Relaxed);
         };
-        let _ = server.remote.call(busy).expect("room");
+        let _ = server.remote.call(busy).sent().expect("room");
     }
     client.send("hello");
     go.send(()).expect("the loop waits");

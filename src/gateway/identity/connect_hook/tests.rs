@@ -52,7 +52,7 @@ fn request() -> Request {
         })
     });
     exchange(address, HEAD);
-    remote.drain().expect("a server");
+    remote.shutdown().expect("a server");
     requests.recv_timeout(PATIENCE).expect("a request")
 }
 
@@ -299,10 +299,10 @@ fn a_server_lets_in_whom_the_back_end_knows() {
     let mut status = [0; 12];
     stream.read_exact(&mut status).expect("an answer");
     assert_eq!(&status, b"HTTP/1.1 101");
-    let fds = remote.fds_of("10086").expect("a server").wait_timeout(PATIENCE).expect("fds");
+    let fds = remote.fds_of("10086").wait_timeout(PATIENCE).expect("fds");
     assert_eq!(fds.len(), 1);
     drop(stream);
-    remote.drain().expect("a server");
+    remote.shutdown().expect("a server");
 }
 
 /// A back end that answers when the test lets it, with the address as the uid, and says whom it was asked about.
