@@ -40,6 +40,8 @@ pub struct Journal {
 #[derive(Debug)]
 struct Apart {
     start: u32,
+    /// The bytes of all these frames before it.
+    before: u32,
     frame: SharedFrame,
     key: Option<Box<str>>,
 }
@@ -111,8 +113,8 @@ impl Journal {
             return false;
         }
         let Some(frame) = outbound.share() else { return false };
-        let (start, key) = (self.bytes.len() as u32, outbound.key.map(Into::into));
-        self.apart.push(Apart { start, frame, key });
+        let (start, before) = (self.bytes.len() as u32, self.apart_bytes(u32::MAX));
+        self.apart.push(Apart { start, before, frame, key: outbound.key.map(Into::into) });
         true
     }
 
@@ -130,6 +132,18 @@ impl Journal {
             rest = behind;
         }
         debug_assert!(rest.is_empty(), "a range ends with a frame");
+    }
+
+    /// The bytes of a range that [`unload`](Journal::unload) copies.
+    pub fn copied_bytes(&self, range: Range) -> usize {
+        range.len() - (self.apart_bytes(range.end) - self.apart_bytes(range.start)) as usize
+    }
+
+    /// The bytes of the frames kept apart that begin before `end`.
+    fn apart_bytes(&self, end: u32) -> u32 {
+        let count = self.apart.partition_point(|apart| apart.start < end);
+        let last = count.checked_sub(1).and_then(|last| self.apart.get(last));
+        last.map_or(0, |last| last.before + last.frame.as_bytes().len() as u32)
     }
 
     /// Begins anew. No connection may hold a range.

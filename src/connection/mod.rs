@@ -413,6 +413,18 @@ impl Connection {
         self.output.fresh_bytes()
     }
 
+    /// Bytes of them that [`unload`](Connection::unload) copies.
+    pub fn copied_bytes(&self, env: &Env) -> usize {
+        self.output.copied_bytes(&env.journal)
+    }
+
+    /// Moves them from the journal to a queue.
+    pub fn unload(&mut self, env: &mut Env) {
+        if self.fresh_bytes() > 0 {
+            self.output.queue(env);
+        }
+    }
+
     /// Whether frames wait that no full socket has refused yet.
     #[inline]
     pub fn is_untried(&self) -> bool {

@@ -54,6 +54,14 @@ impl Output {
         }
     }
 
+    /// Bytes that a queue made of it would copy.
+    pub fn copied_bytes(&self, journal: &Journal) -> usize {
+        match self {
+            Output::Fresh(range) => journal.copied_bytes(*range),
+            Output::Empty | Output::Queued(_) => 0,
+        }
+    }
+
     /// Whether frames wait that no full socket has refused yet.
     #[inline]
     pub fn is_untried(&self) -> bool {
@@ -333,6 +341,33 @@ mod tests {
             output.clear(&mut env);
         }
         assert_eq!(env.queued, Queued::default());
+    }
+
+    #[test]
+    fn a_queue_made_of_a_range_copies_what_is_not_shared() {
+        let mut env = env();
+        let payload = "x".repeat(10_000);
+        let mut outputs = [Output::Empty, Output::Empty];
+        let mut first = text("small");
+        let mut large = text(&payload);
+        let mut last = text("smaller still");
+        for outbound in [&mut first, &mut large, &mut last] {
+            outbound.to_many = true;
+            for output in &mut outputs {
+                output.push(outbound, &mut env);
+            }
+        }
+        let [all, rest] = &mut outputs;
+        assert_eq!(all.copied_bytes(&env.journal), 7 + 15);
+        rest.handle_written(rest.bytes(), false, &mut env);
+        rest.push(&mut last, &mut env);
+        assert_eq!(rest.copied_bytes(&env.journal), 15);
+        let before = waiting(all, &env);
+        all.queue(&mut env);
+        env.end_turn();
+        assert_eq!(waiting(all, &env), before);
+        assert_eq!(all.copied_bytes(&env.journal), 0);
+        all.clear(&mut env);
     }
 
     #[test]
