@@ -584,6 +584,12 @@ impl Core {
         for slot in self.table.slots() {
             let Some(entry) = self.table.get(slot) else { continue };
             entry.connection.check_invariants();
+            let fresh = entry.connection.fresh_bytes();
+            assert!(fresh == 0 || entry.is_dirty, "output in the journal that is not listed");
+            if fresh > 0 {
+                let found = entry.connection.poll_slice(&self.table.env).map(<[u8]>::len);
+                assert_eq!(found, Some(fresh), "output that the journal no longer has");
+            }
             open += usize::from(entry.connection.is_open());
         }
         assert_eq!(open, self.counters.open, "open connections");

@@ -66,6 +66,9 @@ use crate::wheel::Owner;
 /// Events that one wait takes at most. More are told of by the next.
 const EVENTS_MAX: usize = 512;
 
+/// Waits that a turn makes at most, where the first told of as many events as it could.
+const WAITS_PER_TURN_MAX: usize = 32;
+
 /// How long a turn is held up by what other threads sent. What is left is carried out in the next.
 const COMMANDS_TIME_MAX: Duration = Duration::from_millis(5);
 
@@ -196,7 +199,7 @@ impl<H: Handler> EventLoop<H> {
             }
             self.clock.read(&mut self.core);
             self.handle_commands();
-            self.handle_events(&events)?;
+            self.handle_events(&mut events)?;
             if self.core.drain.is_some() {
                 self.door.close();
                 self.core.close_due(self.core.table.env.now);
@@ -207,7 +210,7 @@ impl<H: Handler> EventLoop<H> {
             self.fire_timers();
             self.settle();
             self.end_turn();
-            self.flush(false);
+            self.flush();
             self.reap();
             if cfg!(debug_assertions) && self.core.table.len() < 64 {
                 self.core.check_invariants();
@@ -255,8 +258,26 @@ impl<H: Handler> EventLoop<H> {
         self.commands = commands;
     }
 
-    fn handle_events(&mut self, events: &Events) -> io::Result<()> {
+    /// Handles what a wait told of. Where that is mostly sockets that have room again, as after a long push to many, it asks
+    /// for more: bytes to read that came later are not to wait behind all of those.
+    fn handle_events(&mut self, events: &mut Events) -> io::Result<()> {
         let listed = self.core.table.dirty.len();
+        for _ in 0..WAITS_PER_TURN_MAX {
+            self.handle_few_events(events)?;
+            let is_full = events.iter().nth(EVENTS_MAX - 1).is_some();
+            if !is_full || self.core.ready.len() >= EVENTS_MAX / 2 {
+                break;
+            }
+            match self.poll.poll(events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+        self.core.table.put_off_writable(listed);
+        Ok(())
+    }
+
+    fn handle_few_events(&mut self, events: &Events) -> io::Result<()> {
         for event in events {
             match event.token() {
                 TOKEN_WAKER => {}
@@ -267,8 +288,6 @@ impl<H: Handler> EventLoop<H> {
                 },
             }
         }
-        // Sockets that have room again are many after a push of long messages.
-        self.core.table.put_off(listed);
         Ok(())
     }
 

@@ -32,6 +32,9 @@ const WRITES_PER_TURN_MAX: usize = 16;
 /// at the turn's end, in portions.
 const EAGER_BYTES: usize = 64 << 10;
 
+/// Bytes of the journal that are copied into queues at most, so that a push to many need not be written in one go.
+const UNLOADED_BYTES_MAX: usize = 4 << 20;
+
 /// A connection and its socket.
 #[derive(Debug)]
 pub struct Entry {
@@ -266,12 +269,23 @@ impl Table {
         web_sockets
     }
 
-    /// Puts the WebSockets that were listed for one cause, from index `from` on, behind the few that others listed, if they
-    /// are many.
+    /// Puts the WebSockets that were listed for one cause, from index `from` on, behind those that others listed, if they are
+    /// many.
     pub fn put_off(&mut self, from: usize) {
-        if self.dirty.len().saturating_sub(from) <= FEW_MAX {
-            return;
+        if self.dirty.len().saturating_sub(from) > FEW_MAX {
+            self.put_off_all(from);
         }
+    }
+
+    /// The same for sockets that have room again. While a push to many is written, they wait for it, however few they are:
+    /// they may take long.
+    pub fn put_off_writable(&mut self, from: usize) {
+        if self.dirty.len() > from && (!self.unwritten.is_empty() || self.dirty.len() - from > FEW_MAX) {
+            self.put_off_all(from);
+        }
+    }
+
+    fn put_off_all(&mut self, from: usize) {
         let Table { dirty, unwritten, entries, .. } = self;
         let mut index = 0;
         dirty.retain(|slot| {
@@ -283,6 +297,27 @@ impl Table {
             }
             is_kept
         });
+    }
+
+    /// Moves what is still to be written from the journal to queues, if that copies little. `false`: it would copy more.
+    pub fn unload_unwritten(&mut self) -> bool {
+        let mut copied = 0;
+        for slot in self.unwritten.web_sockets() {
+            copied += self.get(slot).map_or(0, |entry| entry.connection.copied_bytes(&self.env));
+            if copied > UNLOADED_BYTES_MAX {
+                return false;
+            }
+        }
+        let Table { unwritten, entries, env, .. } = self;
+        for slot in unwritten.web_sockets() {
+            if env.is_over_total(0) {
+                return false;
+            }
+            if let Some(entry) = entries.get_mut(slot.index()) {
+                entry.connection.unload(env);
+            }
+        }
+        true
     }
 
     /// Sets `TCP_USER_TIMEOUT` of a connection over TCP.

@@ -191,6 +191,14 @@ impl Raw {
         std::mem::take(&mut self.buf)
     }
 
+    /// Whether something came that was not read yet. It does not wait.
+    pub fn has_more(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("no blocking");
+        let has_more = !self.buf.is_empty() || self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_nonblocking(false).expect("blocking");
+        has_more
+    }
+
     /// The end of the stream, with nothing before it.
     pub fn end(&mut self) {
         let rest = self.rest();

@@ -10,6 +10,7 @@ mod api {
     mod bulk;
     mod kill;
     mod overload;
+    mod portions;
     mod push;
     mod verbs;
 }

@@ -1,0 +1,204 @@
+//! Pushes to thousands of connections, which are written in portions: all get all of it, in order, before the answer, and
+//! keep no other client waiting.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use mio::{Events, Interest, Poll, Token};
+use serde_json::json;
+
+use crate::common::gateway::{Gateway, json_of, request};
+use crate::common::raw::{UPGRADE, frame};
+use crate::common::{PATIENCE, Raw, Scratch};
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// WebSockets that all read at once, on one thread.
+struct Crowd {
+    poll: Poll,
+    readers: Vec<Reader>,
+}
+
+struct Reader {
+    stream: mio::net::TcpStream,
+    /// Bytes that came, of those that are expected.
+    read: usize,
+}
+
+impl Crowd {
+    /// Clients of uids `u0` and up, that have had their welcome.
+    fn connect(address: SocketAddr, count: usize) -> Crowd {
+        let poll = Poll::new().expect("epoll");
+        let connect = |number: usize| {
+            let mut stream = TcpStream::connect(address).expect("a server that listens");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+            be_welcomed(&mut stream, number);
+            stream.set_nonblocking(true).expect("no blocking");
+            let mut stream = mio::net::TcpStream::from_std(stream);
+            let interest = Interest::READABLE;
+            poll.registry().register(&mut stream, Token(number), interest).expect("a place in epoll");
+            Reader { stream, read: 0 }
+        };
+        Crowd { readers: (0..count).map(connect).collect(), poll }
+    }
+
+    /// Reads until each has had exactly these bytes.
+    fn read(&mut self, expected: &[u8]) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut events = Events::with_capacity(1024);
+        let mut buffer = vec![0; 256 << 10];
+        let mut left = 0;
+        for reader in &mut self.readers {
+            reader.read = 0;
+            left += usize::from(!reader.take(expected, &mut buffer));
+        }
+        while left > 0 {
+            assert!(Instant::now() < deadline, "{left} clients miss something");
+            self.poll.poll(&mut events, Some(PATIENCE)).expect("events");
+            for event in &events {
+                let reader = &mut self.readers[event.token().0];
+                if reader.read < expected.len() {
+                    left -= usize::from(reader.take(expected, &mut buffer));
+                }
+            }
+        }
+    }
+}
+
+impl Reader {
+    /// Takes what is there. Returns whether that was all that is expected.
+    fn take(&mut self, expected: &[u8], buffer: &mut [u8]) -> bool {
+        while self.read < expected.len() {
+            let room = buffer.len().min(expected.len() - self.read);
+            match self.stream.read(&mut buffer[..room]) {
+                Ok(0) => panic!("closed after {} of {} bytes", self.read, expected.len()),
+                Ok(count) => {
+                    assert!(buffer[..count] == expected[self.read..][..count], "something else came");
+                    self.read += count;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) => panic!("after {} of {} bytes: {error}", self.read, expected.len()),
+            }
+        }
+        true
+    }
+}
+
+/// Upgrades a stream, byte by byte up to the end of its welcome.
+fn be_welcomed(stream: &mut (impl Read + Write), number: usize) {
+    stream.write_all(UPGRADE.replacen('/', &format!("/?uid=u{number}"), 1).as_bytes()).expect("bytes sent");
+    let mut came = Vec::new();
+    while !came.ends_with(b"}}") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a 101 and a welcome");
+        came.extend(byte);
+    }
+}
+
+/// A whole text frame of a server.
+fn text_frame(text: &str) -> Vec<u8> {
+    let header = match text.len() {
+        length @ 0..=125 => vec![0x81, length as u8],
+        length @ 126..=0xffff => [&[0x81, 126][..], &(length as u16).to_be_bytes()].concat(),
+        length => [&[0x81, 127][..], &(length as u64).to_be_bytes()].concat(),
+    };
+    [&header, text.as_bytes()].concat()
+}
+
+/// A message to all as each gets it, and the request that pushes it.
+fn push_to_all(data: &str) -> (Vec<u8>, String) {
+    let message = text_frame(&format!(r#"{{"type":"message","all":true,"data":"{data}"}}"#));
+    (message, request("POST", "/api/push", &[JSON], &json!({"all": true, "data": data}).to_string()))
+}
+
+#[test]
+fn an_answer_comes_after_thousands_of_messages_and_pushes_keep_their_order() {
+    const COUNT: usize = 2000;
+    let scratch = Scratch::new("portions");
+    let path = scratch.file("clients");
+    let gateway = Gateway::start(&["--listen", &format!("unix:{}", path.display())]);
+    // Over a unix socket what was written is there to be read in the same moment.
+    let connect = |number: usize| {
+        let mut stream = UnixStream::connect(&path).expect("a server that listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        be_welcomed(&mut stream, number);
+        stream.set_nonblocking(true).expect("no blocking");
+        stream
+    };
+    let mut clients: Vec<UnixStream> = (0..COUNT).map(connect).collect();
+    let mut api = Raw::connect(gateway.api);
+    let mut buffer = vec![0; 256 << 10];
+    for length in [10, 3000, 70_000] {
+        let (first, push_first) = push_to_all(&"a".repeat(length));
+        let (second, push_second) = push_to_all(&"b".repeat(length));
+        let both = [first, second].concat();
+        // In one segment, and so in one turn.
+        api.send(push_first + &push_second);
+        for _ in 0..2 {
+            let answer = json_of(&api.reply());
+            assert_eq!(answer, json!({"matched": COUNT, "queued": COUNT, "dropped": 0, "offline": []}));
+        }
+        for client in &mut clients {
+            let count = client.read(&mut buffer).expect("messages that an answer told of");
+            assert!(buffer[..count] == both, "{count} bytes of {}", both.len());
+        }
+    }
+}
+
+#[test]
+fn clients_are_answered_while_a_push_to_thousands_is_written() {
+    const READERS: usize = 4000;
+    const ACTIVE: usize = 200;
+    const ATTEMPTS: usize = 10;
+    let gateway = Gateway::start(&[]);
+    let mut crowd = Crowd::connect(gateway.address, READERS);
+    let connect = |number| {
+        let mut client = Raw::upgraded_at(gateway.address, &format!("/?uid=active{number}"));
+        client.frame();
+        client
+    };
+    let mut active: Vec<Raw> = (0..ACTIVE).map(connect).collect();
+    let mut api = Raw::connect(gateway.api);
+    // Both are a good part of what a turn gathers in one place.
+    let heartbeat = frame(1, json!({"type": "heartbeat", "id": "x".repeat(100)}).to_string().as_bytes());
+    let is_answered_first = |length: usize, crowd: &mut Crowd, active: &mut [Raw], api: &mut Raw| {
+        let uids: Vec<String> = (0..READERS).map(|number| format!("u{number}")).collect();
+        let data = "x".repeat(length);
+        api.send(request("POST", "/api/push", &[JSON], &json!({"uids": uids, "data": data}).to_string()));
+        for _ in 0..3 {
+            active.iter_mut().for_each(|client| client.send(&heartbeat));
+            active.iter_mut().for_each(|client| assert_eq!(client.frame().0, 0x81));
+        }
+        let is_first = !api.has_more();
+        assert_eq!(json_of(&api.reply())["queued"], READERS);
+        crowd.read(&text_frame(&format!(r#"{{"type":"message","data":"{data}"}}"#)));
+        is_first
+    };
+    for length in [60_000, 150_000] {
+        // The machine may hold up the clients, and not the server.
+        let is_once = (0..ATTEMPTS).any(|_| is_answered_first(length, &mut crowd, &mut active, &mut api));
+        assert!(is_once, "clients waited for a push of {length} bytes, {ATTEMPTS} times");
+    }
+}
+
+#[test]
+fn a_large_push_to_a_thousand_readers_closes_none_of_them() {
+    const COUNT: usize = 1000;
+    for policy in ["close", "drop_newest", "conflate"] {
+        let gateway = Gateway::start(&["--slow-reader", policy]);
+        let mut crowd = Crowd::connect(gateway.address, COUNT);
+        let uids: Vec<String> = (0..COUNT).map(|number| format!("u{number}")).collect();
+        for length in [100_000, 1_000_000] {
+            let data = "x".repeat(length);
+            let mut api = Raw::connect(gateway.api);
+            api.send(request("POST", "/api/push", &[JSON], &json!({"uids": uids, "data": data}).to_string()));
+            crowd.read(&text_frame(&format!(r#"{{"type":"message","data":"{data}"}}"#)));
+            let answer = json_of(&api.reply());
+            assert_eq!(answer, json!({"matched": COUNT, "queued": COUNT, "dropped": 0, "offline": []}), "{policy}");
+        }
+        assert_eq!(gateway.get("/api/stats")["open"], COUNT, "{policy}");
+        assert_eq!(gateway.metric(r#"fdpush_closes_total{cause="slow_consumer"}"#), 0.0, "{policy}");
+    }
+}
