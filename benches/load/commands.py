@@ -3,12 +3,17 @@
 
     cargo build --release --bin fdpush && benches/load/commands.py [--clients 10000] [--binary target/release/fdpush]
 
-Each client has a uid and reads all it is sent. For every command it prints how long the answer took, and the longest round
-trip that a bystander had meanwhile, who sends one heartbeat after the other: so long did the loop do nothing else. Each
-answer is checked before its time is printed. Only Python's own library is needed.
+Each client has a uid and reads all it is sent. For every command it prints three times:
+- answer: from the request to its answer.
+- bystander: the longest round trip meanwhile of 100 clients that each send one heartbeat after the other. It includes the time
+  for which the readers, which share the machine, keep the server or the bystanders from a core.
+- turn: the longest turn of the loop, by `fdpush_turn_duration_seconds`, rounded up to a power of two.
+
+The readers and the bystanders are processes of their own. Each answer is checked before its time is printed. Only Python's own
+library is needed.
 """
 
-import argparse, http.client, json, os, re, resource, selectors, socket, subprocess, sys, threading, time
+import argparse, http.client, json, multiprocessing, os, re, resource, selectors, socket, subprocess, sys, threading, time
 
 UPGRADE = ("GET /?uid={} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
@@ -22,38 +27,47 @@ def connect(address, uid):
     return client
 
 
-def drain(selector):
-    """Reads what comes for any client, for as long as the process runs."""
+def read_all(address, count, is_ready):
+    """Connects clients, and reads what comes for any of them, for as long as the process runs."""
+    selector, buffer = selectors.DefaultSelector(), bytearray(1 << 18)
+    for number in range(count):
+        client = connect(address, f"u{number}")
+        client.setblocking(False)
+        selector.register(client, selectors.EVENT_READ)
+    is_ready.set()
     while True:
         for key, _ in selector.select():
             try:
-                if not key.fileobj.recv(1 << 16):
+                if not key.fileobj.recv_into(buffer):
                     selector.unregister(key.fileobj)
             except OSError:
                 selector.unregister(key.fileobj)
 
 
-class Bystander(threading.Thread):
-    """Sends a heartbeat, waits for its answer, and again."""
-
-    def __init__(self, address):
-        super().__init__(daemon=True)
-        self.client, self.longest = connect(address, "bystander"), 0.0
-        text = b'{"type":"heartbeat","id":1}'
-        self.frame = bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
-
-    def run(self):
-        while True:
-            began = time.perf_counter()
-            self.client.sendall(self.frame)
-            while b'"ack"' not in self.client.recv(1 << 16):
-                pass
-            self.longest = max(self.longest, time.perf_counter() - began)
+def stand_by(address, count, longest):
+    """Each of some clients sends a heartbeat, waits for its answer, and again. Keeps the longest round trip."""
+    selector = selectors.DefaultSelector()
+    text = b'{"type":"heartbeat","id":1}'
+    frame = bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
+    began = {}
+    for number in range(count):
+        client = connect(address, f"bystander{number}")
+        selector.register(client, selectors.EVENT_READ)
+        client.sendall(frame)
+        began[client] = time.perf_counter()
+    while True:
+        for key, _ in selector.select():
+            if b'"ack"' in key.fileobj.recv(1 << 16):
+                now = time.perf_counter()
+                longest.value = max(longest.value, now - began[key.fileobj])
+                key.fileobj.sendall(frame)
+                began[key.fileobj] = now
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--clients", type=int, default=10_000)
+    options.add_argument("--bystanders", type=int, default=100)
     options.add_argument("--binary", default="target/release/fdpush")
     options = options.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -67,42 +81,57 @@ def main():
             pass
         api = http.client.HTTPConnection("127.0.0.1", int(line.rsplit(":", 1)[1]), timeout=120)
         threading.Thread(target=lambda: [None for _ in server.stderr], daemon=True).start()
-        measure(address, api, options.clients)
+        measure(address, api, options.clients, options.bystanders)
     finally:
         server.terminate()
         server.wait()
 
 
-def measure(address, api, count):
-    selector = selectors.DefaultSelector()
-    for number in range(count):
-        client = connect(address, f"u{number}")
-        client.setblocking(False)
-        selector.register(client, selectors.EVENT_READ)
-    threading.Thread(target=drain, args=(selector,), daemon=True).start()
-    bystander = Bystander(address)
-    bystander.start()
-    uids = [f"u{number}" for number in range(min(count, 10_000))]
-    groups = [f"g{number}" for number in range(max(1, 20_000 // len(uids)))]
+def longest_turn(before, after):
+    """The upper bound of the longest turn between two readings of the histogram."""
+    grown = [bound for bound in after if after[bound] - before[bound] < after[float("inf")] - before[float("inf")]]
+    return min((bound for bound in after if bound > max(grown, default=0)))
+
+
+def measure(address, api, count, bystanders):
+    is_ready, longest = multiprocessing.Event(), multiprocessing.Value("d", 0.0)
+    processes = [multiprocessing.Process(target=read_all, args=(address, count, is_ready), daemon=True),
+                 multiprocessing.Process(target=stand_by, args=(address, bystanders, longest), daemon=True)]
+    for process in processes:
+        process.start()
+    assert is_ready.wait(120), "clients that connect"
+    # With the groups they are at most the 10,000 names of a command.
+    uids = [f"u{number}" for number in range(min(count, 9_990))]
+    groups = [f"g{number}" for number in range(max(1, 19_980 // len(uids)))]
     many = [f"h{number}" for number in range(9_000)]
     found = len(uids)
 
+    def turns():
+        api.request("GET", "/metrics")
+        lines = api.getresponse().read().decode()
+        found = re.findall(r'fdpush_turn_duration_seconds_bucket\{le="([^"]+)"\} (\d+)', lines)
+        return {float(bound): int(turns) for bound, turns in found}
+
     def call(name, path, body=None, **expected):
-        bystander.longest, began = 0.0, time.perf_counter()
         headers = {"Content-Type": "application/json"}
-        api.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body), headers)
+        content = None if body is None else json.dumps(body)
+        before = turns()
+        longest.value, began = 0.0, time.perf_counter()
+        api.request("GET" if body is None else "POST", path, content, headers)
         response = api.getresponse()
         answer, took = json.loads(response.read()), time.perf_counter() - began
         assert response.status == 200 and expected.items() <= answer.items(), (name, response.status, str(answer)[:300])
-        time.sleep(0.5)   # what it sent is read, and seen by the bystander
-        print(f"{name:44} {took * 1000:9.1f} ms {bystander.longest * 1000:9.1f} ms", flush=True)
+        time.sleep(0.5)   # what it sent is read, and seen by the bystanders
+        turn = longest_turn(before, turns())
+        print(f"{name:40} {took * 1000:9.1f} ms {longest.value * 1000:9.1f} ms {turn * 1000:9.1f} ms", flush=True)
 
-    print(f"{count} clients{'':29} {'answer':>12} {'bystander':>12}")
+    print(f"{count} clients{'':25} {'answer':>12} {'bystander':>12} {'turn':>12}")
     call("nothing", "/api/stats")
     call("push of 100 bytes to uids", "/api/push", {"uids": uids, "data": "x" * 100}, queued=found)
     call("push of 100 KB to uids", "/api/push", {"uids": uids, "data": "x" * 100_000}, queued=found)
+    call("push of 900 KB to uids", "/api/push", {"uids": uids[:3_000], "data": "x" * 900_000}, queued=min(found, 3_000))
     call("push to all but half of them", "/api/push", {"all": True, "data": 1, "except": {"uids": uids[: found // 2]}},
-         matched=count + 1 - found // 2)
+         matched=count + bystanders - found // 2)
     call("online of uids", "/api/online", {"uids": uids})
     call("join of uids into one group", "/api/join", {"uids": uids, "group": "room"}, changed=found)
     call(f"join of uids into {len(groups)} groups", "/api/join", {"uids": uids, "groups": groups}, changed=found)
