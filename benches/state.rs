@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use fdpush::Slot;
-use fdpush::bench::{Owner, Registry, Tick, Wheel};
+use fdpush::bench::{Owner, Registry, SlotSet, Tick, Wheel};
 use fdpush::{Change, SecondLogin};
 
 /// A heartbeat period, in ticks.
@@ -207,5 +207,34 @@ fn group(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, report, wheel, users, group);
+/// Walks over the open connections, as a broadcast does.
+fn open(c: &mut Criterion) {
+    const LEFT: usize = 10;
+    let count = connections();
+    let mut set = SlotSet::default();
+    (0..count).for_each(|slot| set.insert(Slot(slot)));
+    let mut found: Vec<Slot> = Vec::with_capacity(count as usize);
+    let mut walk = |set: &SlotSet| {
+        found.clear();
+        found.extend(black_box(set).iter());
+        found.len()
+    };
+    assert_eq!(walk(&set), count as usize);
+
+    let mut group = c.benchmark_group("open connections");
+    group.bench_function("walk, all open", |b| b.iter(|| walk(&set)));
+    let step = count / LEFT as u32;
+    (0..count).filter(|slot| slot % step != 0).for_each(|slot| set.remove(Slot(slot)));
+    assert_eq!(walk(&set), LEFT);
+    group.bench_function("walk, 10 left", |b| b.iter(|| walk(&set)));
+    group.bench_function("insert and remove", |b| {
+        b.iter(|| {
+            set.insert(black_box(Slot(1)));
+            set.remove(black_box(Slot(1)));
+        });
+    });
+    assert_eq!(walk(&set), LEFT);
+}
+
+criterion_group!(benches, report, wheel, users, group, open);
 criterion_main!(benches);

@@ -121,6 +121,7 @@ pub mod fuzz {
 #[cfg(feature = "unstable")]
 #[doc(hidden)]
 pub mod bench {
+    pub use crate::event_loop::slots::SlotSet;
     pub use crate::protocol::assembler::{Assembler, AssemblerError, AssemblerPool, Item, take_message};
     pub use crate::protocol::frame::{Opcode, ServerHeader};
     pub use crate::protocol::http::{RequestKind, find_head_end, parse_head};

