@@ -10,6 +10,7 @@ use sha1::{Digest as _, Sha1};
 
 use super::request::Request;
 use super::response::{HeaderLines, Response, push};
+use super::token;
 
 /// The string that is appended to a client's key before hashing.
 ///
@@ -68,6 +69,15 @@ impl Upgrade {
     #[must_use]
     pub fn refuse(response: Response) -> Upgrade {
         Upgrade::Refuse(response)
+    }
+
+    /// Returns whether `name` can be the name of a subprotocol.
+    ///
+    /// It must be a token (RFC 6455 section 4.1, item 10): ASCII letters, digits and ``!#$%&'*+-.^_`|~``, at least one.
+    /// Check configured names with it. A client cannot offer any other name, so such a name would never be selected.
+    #[must_use]
+    pub fn is_subprotocol(name: &str) -> bool {
+        token::is_token(name.as_bytes())
     }
 
     /// Defers the decision to [`Context::answer`](crate::Context::answer) or [`Remote::answer`](crate::Remote::answer).
@@ -279,6 +289,16 @@ mod tests {
             let mut out = Vec::new();
             assert_eq!(answer.encode(&accept, &request, &mut out), Err(fault.to_owned()));
             assert!(out.is_empty());
+        }
+    }
+
+    #[test]
+    fn subprotocols_are_tokens() {
+        for good in ["chat", "chat.v2", "!#$%&'*+-.^_`|~09azAZ"] {
+            assert!(Upgrade::is_subprotocol(good), "{good}");
+        }
+        for bad in ["", "a b", "a,b", "a/b", "caf\u{e9}", "a\r\nb", "\"a\""] {
+            assert!(!Upgrade::is_subprotocol(bad), "{bad:?}");
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::str::FromStr;
 
-use fdpush::{Request, Response};
+use fdpush::{Request, Response, Upgrade};
 
 use super::jwt;
 
@@ -29,10 +29,9 @@ impl FromStr for Subprotocol {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Subprotocol, String> {
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         match text {
             "" => Err("a subprotocol must not be empty".to_owned()),
-            _ if !text.bytes().all(is_token) => {
+            _ if !Upgrade::is_subprotocol(text) => {
                 Err("expected a token of RFC 9110, as chat.v1: letters, digits and !#$%&'*+-.^_`|~".to_owned())
             }
             _ if jwt::is_bearer(text) => Err("bearer.… carries a token, and is chosen without a setting".to_owned()),
