@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for some time, as many at once as there are cores, from the committed corpora and what earlier
-# runs on this machine found:   fuzz/all.sh HOURS   (each target so long; a fraction will do)
-#   FUZZ_SECONDS  each target so long instead of HOURS
-#   FUZZ_JOBS     targets at once (default: the cores)
-# What is found stays in fuzz/found/TARGET; a crash is told and lies in fuzz/artifacts/TARGET. Then: mend the fault,
-# add the input to fuzz/corpus/TARGET, where `cargo test` replays it from then on.
+# Runs every fuzz target, with the committed corpora and the findings of earlier runs on this machine.
+#   fuzz/all.sh HOURS   hours for each target; may be a fraction
+#   FUZZ_SECONDS        seconds for each target, instead of HOURS
+#   FUZZ_JOBS           targets at a time (default: number of cores)
+# New inputs are stored in fuzz/found/TARGET. A crash is reported, and its input stored in fuzz/artifacts/TARGET. Fix the
+# fault, then add the input to fuzz/corpus/TARGET. `cargo test` replays that directory.
 set -euo pipefail
 [[ ${FUZZ_SECONDS:-${1:-}} =~ ^[0-9]*\.?[0-9]+$ ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 
 targets=(frames proxy head body upgrade connection wheel registry)
-# At least one: to libFuzzer, 0 is for ever.
+# At least one second: libFuzzer takes 0 as unlimited.
 seconds=$(awk -v seconds="${FUZZ_SECONDS:-}" -v hours="${1:-0}" \
     'BEGIN { whole = int(seconds == "" ? hours * 3600 : seconds); print (whole > 0 ? whole : 1) }')
 jobs=${FUZZ_JOBS:-$(nproc)}
-# No sanitizer: our code has no `unsafe`, and runs several times as often without. So a stable toolchain will do too.
+# No sanitizer: the code has no `unsafe` and runs several times faster without. So a stable toolchain is sufficient.
 toolchain=+nightly
 rustup toolchain list 2>/dev/null | grep -q '^nightly' || toolchain=+stable
 cargo "$toolchain" fuzz build --sanitizer none
-# What `cargo fuzz run` would run; started without it, so that the process we end is the fuzzer.
+# The command of `cargo fuzz run`, started directly, so that the pid belongs to the fuzzer.
 built=${CARGO_TARGET_DIR:-fuzz/target}/$(rustc -vV | sed -n 's/^host: //p')/release
 
 run_target() {

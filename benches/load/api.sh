@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Measures what a back end's push costs `fdpush serve`, beside Nchan and the bare handler of bench_server, in one run:
-#   benches/load/api.sh              all of it; medians of all rounds, the servers in turn
+# Measures the cost of a back end's push in `fdpush serve`, Nchan and the bare handler of bench_server, in one run.
+#   benches/load/api.sh              prints medians of all rounds; the servers run in turn
 #   ROUNDS, SECONDS_EACH, SERVER_CORE, LOAD_CORE   as for run.sh
-# post         32 keep-alive connections, each to one receiver, one post in flight on each: server's CPU µs a post
-# post-5000    5,000 posts a second: from when a post was due until its receiver had it, p50 and p99 in µs, CPU
-# batch        one /api/batch without end, a message a line, to 32 receivers: messages a second, peak memory
-# Nchan takes part where nginx has it (Debian: apt install nginx libnginx-mod-nchan).
+# post         32 keep-alive connections, one receiver each, one post in flight on each: server's CPU µs a post
+# post-5000    5,000 posts a second: time from the scheduled post to its delivery, p50 and p99 in µs; CPU
+# batch        one endless /api/batch, one message a line, to 32 receivers: messages a second, peak memory
+# Nchan is included if nginx has it (Debian: apt install nginx libnginx-mod-nchan).
 set -euo pipefail
 cd "$(dirname "$0")"
 rounds=${ROUNDS:-5}
@@ -47,7 +47,7 @@ http {
 CONF
 }
 
-# one SHAPE SERVER OPTIONS…: a run of the load against a server that was just started.
+# one SHAPE SERVER OPTIONS…: runs the load once against a new server.
 one() {
     local shape=$1 name=$2 address api
     shift 2
@@ -71,7 +71,7 @@ one() {
     stop
 }
 
-# table SHAPE FIELD…: medians, and how often each goes into that of another server.
+# table SHAPE FIELD…: prints medians, and their ratios to the other servers.
 table() {
     local shape=$1 line name file field
     local own=$scratch/$1-fdpush

@@ -1,4 +1,4 @@
-# Builds what is measured, and says where it lies: sourced by the scripts beside it, in this directory.
+# Builds the measured programs and prints their paths. The scripts in this directory source it.
 cargo build --quiet --release
 cargo build --quiet --release --manifest-path ../../Cargo.toml --example bench_server
 built() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Counts the instructions that an echoed message costs fdpush's bench server and the raw one in user space, under callgrind:
-# of a long run less those of a short one, so that neither start nor upgrades count. Others on the machine change nothing.
+# Counts the user-space instructions of an echo in fdpush's bench server and in the raw server, under callgrind. It subtracts a
+# short run from a long one to exclude start and upgrades. Other load on the machine does not change the counts.
 #   benches/load/instructions.sh [DEPTH…]   messages in flight on each connection (default: 1 and 16)
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -12,7 +12,7 @@ fdpush=$(built ../../Cargo.toml examples/bench_server)
 source ./measure.sh
 
 port=$((27000 + RANDOM % 2000))
-# run SERVER DEPTH SECONDS: sets `counted` to the instructions and the messages, those before load measures (0.3 s) too.
+# run SERVER DEPTH SECONDS: sets `counted` to the instructions and the messages, including the warm-up (0.3 s).
 run() {
     port=$((port + 1))
     start "valgrind --quiet --tool=callgrind --callgrind-out-file=$scratch/$port $1 127.0.0.1:$port" "127.0.0.1:$port"

@@ -1,7 +1,7 @@
-# What run.sh, api.sh and instructions.sh share: servers that are started and ended, medians and ratios. Sourced by them.
+# Shared by run.sh, api.sh and instructions.sh, which source it: start and end of servers, medians, ratios.
 server_core=${SERVER_CORE:-0}
 load_core=${LOAD_CORE:-1}
-# No run takes longer, whatever happens.
+# Timeout of a run.
 run_seconds_max=120
 
 scratch=$(mktemp -d)
@@ -13,15 +13,15 @@ finish() {
 stop() {
     [[ -n $server ]] || return 0
     kill "$server" 2>/dev/null || true
-    # A server that drains has nobody left to drain.
+    # The load client has closed its connections, so the drain ends at once.
     wait "$server" 2>/dev/null || true
     server=
 }
 trap finish EXIT
 
-# start COMMAND ADDRESS: sets `server` to the process, once it listens there.
+# start COMMAND ADDRESS: starts the server, waits until it listens, and sets `server` to its pid.
 start() {
-    # shellcheck disable=SC2086 # a command is words
+    # shellcheck disable=SC2086 # the command is split into words
     taskset -c "$server_core" $1 >"$scratch/server.log" 2>&1 &
     server=$!
     local tries
@@ -29,19 +29,19 @@ start() {
         (exec 3<>"/dev/tcp/${2/://}") 2>/dev/null && return
         sleep 0.05
     done
-    echo "$1 does not listen on $2:" >&2
+    echo "$1: not listening on $2:" >&2
     cat "$scratch/server.log" >&2
     return 1
 }
 
-# median FIELD FILE: of the values of `FIELD=…`, or nothing.
+# median FIELD FILE: prints the median of the values of `FIELD=…`, or nothing.
 median() {
     { grep -o "\b$1=[0-9.]*" "$2" 2>/dev/null || true; } | cut -d= -f2 | sort -n |
         awk '{ value[NR] = $1 } END { if (NR) print value[int((NR + 1) / 2)] }'
 }
 
-# ratio FIELD FILE OTHER: the median, over the rounds, of FIELD in FILE by that in OTHER: what the machine does in the
-# course of a run moves both alike. A line of each file is a round.
+# ratio FIELD FILE OTHER: prints the median ratio of FIELD in FILE to FIELD in OTHER over all rounds. Each line of a file is a
+# round. Slow changes of the machine affect both files alike.
 ratio() {
     paste -d'|' "$2" "$3" | sed -n "s/^[^|]*\b$1=\([0-9.]*\)[^|]*|.*\b$1=\([0-9.]*\).*/\1 \2/p" |
         awk '$2 > 0 { print $1 / $2 }' | sort -n | awk '{ value[NR] = $1 } END { if (NR) printf "%.2f", value[int((NR + 1) / 2)] }'

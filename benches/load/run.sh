@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Measures fdpush's bench server against the raw epoll server, shape by shape, and prints a table of medians.
-#   benches/load/run.sh [PATTERN]   the shapes whose name matches, all by default
-#   ROUNDS           how often each is run (default 5), the servers in turn
-#   SECONDS_EACH     how long each run is measured (default 1)
-#   SERVERS          further servers, or others, a line each: `name command`; the address is appended to the command.
-#                    The first is what the rest are compared with. `raw` and `fdpush` alone stand for those built here.
-#   SERVER_CORE, LOAD_CORE   where they are pinned (default 0 and 1)
-# A ratio is the median of the rounds' own: of the first server's CPU time an operation by this server's, which others on
-# the machine disturb less than throughput; and behind it, of this server's throughput by the first one's.
+# Measures fdpush's bench server and the raw epoll server for each shape, and prints a table of medians.
+#   benches/load/run.sh [PATTERN]   shapes with matching names, all by default
+#   ROUNDS           number of runs (default 5); the servers run in turn
+#   SECONDS_EACH     measured seconds of each run (default 1)
+#   SERVERS          the servers, one a line: `name command`; the address is appended to the command. `raw` and `fdpush`
+#                    without a command are built here. All are compared with the first.
+#   SERVER_CORE, LOAD_CORE   their cores (default 0 and 1)
+# The first ratio is the first server's CPU time an operation, divided by this server's. Other load on the machine disturbs CPU
+# time less than throughput. The second is this server's throughput, divided by the first server's. Both are medians of the
+# ratios of all rounds.
 set -euo pipefail
 cd "$(dirname "$0")"
 rounds=${ROUNDS:-5}
@@ -50,7 +51,7 @@ done <<<"${SERVERS:-$'raw\nfdpush'}"
 
 source ./measure.sh
 
-# Another port for each run: one that was just closed may still be held by its connections.
+# A new port for each run: connections of the previous run may still occupy the old one.
 port=$((20000 + RANDOM % 5000))
 ulimit -n "$(ulimit -H -n)"
 echo "load $(cut -d' ' -f1-3 /proc/loadavg), $rounds rounds of $seconds s: operations/s (server's CPU µs an operation)"
@@ -58,15 +59,15 @@ for shape in "${shapes[@]}"; do
     IFS='|' read -r shape_name options <<<"$shape"
     [[ $shape_name =~ $pattern ]] || continue
     for ((round = 0; round < rounds; round++)); do
-        # Memory is not noisy.
+        # Memory needs one round.
         [[ $options == idle* ]] && ((round > 0)) && break
         for turn in "${!names[@]}"; do
-            # Each goes first in its turn: what a round begins with is not the same server's lot.
+            # The first server of a round rotates, because the first run of a round has a different load.
             index=$(((turn + round) % ${#names[@]}))
             [[ ${names[index]} == raw && $options == push* ]] && continue
             port=$((port + 1))
             start "${commands[index]} 127.0.0.1:$port" "127.0.0.1:$port"
-            # shellcheck disable=SC2086 # options are words
+            # shellcheck disable=SC2086 # options are split into words
             timeout "$run_seconds_max" taskset -c "$load_core" "$load" $options --seconds "$seconds" \
                 --address "127.0.0.1:$port" --pid "$server" >>"$scratch/$shape_name-${names[index]}" ||
                 echo "failed" | tee -a "$scratch/$shape_name-${names[index]}" >&2

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Counts the system calls that fdpush's bench server makes a message and a connection, shape by shape, under strace. They
-# are counted in the trace, turn by turn (from one epoll_wait to the next), so others on the machine change nothing.
-#   benches/load/syscalls.sh [PATTERN]   the shapes whose name matches, all by default
-#   SERVER           another server's command; the address is appended
+# Counts the system calls of fdpush's bench server a message and a connection, for each shape, under strace. It counts them in
+# the trace by turns (from one epoll_wait to the next). Other load on the machine does not change the counts.
+#   benches/load/syscalls.sh [PATTERN]   shapes with matching names, all by default
+#   SERVER           the command of another server; the address is appended
 set -euo pipefail
 cd "$(dirname "$0")"
 pattern=${1:-.}
@@ -30,7 +30,7 @@ finish() {
 }
 trap finish EXIT
 
-# count FRAME_BYTES TRACE: of what came behind the upgrades, which are each connection's first read and first write.
+# count FRAME_BYTES TRACE: counts calls after the upgrades, which are the first read and first write of each connection.
 count() {
     awk -v frame="$1" '
         { call = $0; sub(/\(.*/, "", call); fd = $0; sub(/^[^(]*\(/, "", fd); sub(/[,)].*/, "", fd) }
@@ -50,14 +50,14 @@ count() {
         }
         { others[call]++ }
         END {
-            # A client masks, which takes 4 bytes more.
+            # Client frames are 4 bytes longer: the mask.
             received = bytes_in / (frame + 4)
             sent = bytes_out / frame
             printf "%.3f reads a message of %d, ", reads / received, received
             printf "%.3f writes a message of %d, %.3f epoll_wait; ", writes / sent, sent, waits / sent
             printf "at most %d write a connection and turn; each connection:", most
             for (call in others) {
-                # Not what the server does once, to start or to end.
+                # Excludes calls at the start and at the end.
                 if (others[call] > connections / 2) { printf " %.2f %s,", others[call] / connections, call }
             }
             printf " 1 accept4, %d setsockopt, %d fcntl\n", \
@@ -72,20 +72,20 @@ for shape in "${shapes[@]}"; do
     [[ $name =~ $pattern ]] || continue
     port=$((port + 1))
     rm -f "$scratch/trace"
-    # shellcheck disable=SC2086 # a command is words
+    # shellcheck disable=SC2086 # the command is split into words
     strace -D -s 0 -o "$scratch/trace" $server_command "127.0.0.1:$port" >/dev/null 2>&1 &
     server=$!
     for ((tries = 0; tries < 100; tries++)); do
         grep -qs epoll_wait "$scratch/trace" && break
         sleep 0.05
     done
-    # shellcheck disable=SC2086 # options are words
+    # shellcheck disable=SC2086 # options are split into words
     timeout "$run_seconds_max" "$load" $options --seconds "$seconds" \
         --address "127.0.0.1:$port" --pid "$server" >/dev/null
     kill "$server"
     wait "$server" 2>/dev/null || true
     server=
-    # The tracer is the last to write.
+    # Waits for the tracer's last write.
     while ! tail -1 "$scratch/trace" | grep -q '^+++'; do sleep 0.05; done
     printf '%-28s' "$name"
     count "$frame_bytes" "$scratch/trace"

@@ -1,4 +1,4 @@
-//! A stream of frames gives the same result for every division.
+//! A client's frame stream in any portions gives the same messages and the same error.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_frames(data));

@@ -1,6 +1,4 @@
-//! A request head has one end and one meaning.
-//!
-//! Its end does not depend on the division of the input. A head that is written out again has the same meaning.
+//! A request head in any portions has the same end, and parses to the same values after formatting.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_head(data));

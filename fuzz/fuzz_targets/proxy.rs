@@ -1,6 +1,4 @@
-//! A PROXY header gives the same result for every division.
-//!
-//! The bytes after the header do not change the result.
+//! A PROXY header in any portions parses to the same value, independent of the bytes after it.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_proxy(data));

@@ -1,6 +1,4 @@
-//! An upgrade request gets one correct answer for every division.
-//!
-//! The answer is compared with that of an independent check.
+//! A client's stream in any portions gives the same, correct answer to its upgrade.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_upgrade(data));

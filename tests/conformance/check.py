@@ -1,4 +1,4 @@
-"""Judges kosoku's index.json: every case ran, and none is failed or NON-STRICT. Usage: check.py INDEX"""
+"""Checks kosoku's index.json: every case ran, and none failed or is NON-STRICT. Usage: check.py INDEX"""
 
 import json
 import sys

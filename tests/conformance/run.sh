@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The Autobahn cases without compression, all 301 of them, against `examples/echo`. Needs Python 3 with venv.
+# Runs all 301 Autobahn cases without compression against `examples/echo`. Needs Python 3 with venv.
 #   ECHO_BIN  the server to test    (default: target/release/examples/echo, built here)
-#   KOSOKU    the fuzzing client    (default: kosoku in a venv of ours under the target directory, installed once)
-#   REPORTS   where its reports go  (default: conformance/ under the target directory)
+#   KOSOKU    the fuzzing client    (default: kosoku in a venv under the target directory, installed once)
+#   REPORTS   the report directory  (default: conformance/ under the target directory)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
@@ -37,7 +37,7 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# Whether the server that we started listens. It ends at once where another has taken the port in between.
+# Whether the started server listens. It exits at once if another process took the port.
 listens() {
     local tenths
     for ((tenths = 0; tenths < 100; tenths++)); do
@@ -61,11 +61,11 @@ for attempt in 1 2 3 4 5; do
     [[ $attempt != 5 ]] || { echo "conformance: $ECHO_BIN does not listen" >&2; exit 1; }
 done
 
-# Groups 12 and 13 are compression. The client's own exit code says nothing about the cases.
+# Groups 12 and 13 test compression. The client's exit code does not depend on the results.
 timeout 120 "$KOSOKU" -m fuzzingclient -x '12.*' -x '13.*' -o "$reports" "ws://127.0.0.1:$port/" >"$reports/log" 2>&1 || {
     status=$?
     tail -n 20 "$reports/log"
-    echo "conformance: the client ended with $status" >&2
+    echo "conformance: the client exited with $status" >&2
 }
-kill -0 "$server" 2>/dev/null || { echo "conformance: the server did not survive" >&2; exit 1; }
+kill -0 "$server" 2>/dev/null || { echo "conformance: the server has exited" >&2; exit 1; }
 python3 "$here/check.py" "$reports/index.json"

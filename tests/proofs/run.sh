@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What `fdpush serve` promises of its end, held against what clients get: killed in the middle of pushes, and told to go
-# with 10,000 clients and 5,000 pushes a second. Each line says what was counted; any that is not so fails.
+# Tests the end of `fdpush serve` from its clients' side: SIGKILL during pushes, and SIGTERM with 10,000 clients and 5,000
+# pushes a second. Each line prints the counts. The script fails if a count is wrong.
 #   FDPUSH_BIN   the binary to test           (default: target/release/fdpush, built here)
-#   PROOF_BIN    the program that proves it   (default: of benches/load, built here)
-#   ROUNDS       how often it is killed       (default 10)
-#   SUBSCRIBERS  clients of the drains        (default 10000)
-#   RATE_MIN     pushes a second that the drains must have come to, of the 5000 that are due (default 4500)
+#   PROOF_BIN    the test program             (default: that of benches/load, built here)
+#   ROUNDS       number of kills              (default 10)
+#   SUBSCRIBERS  clients of the drain tests   (default 10000)
+#   RATE_MIN     minimum pushes a second in the drain tests; the target is 5000 (default 4500)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 rounds=${ROUNDS:-10}
@@ -18,7 +18,7 @@ if [[ -z ${PROOF_BIN:-} ]]; then
     cargo build --release --manifest-path benches/load/Cargo.toml --bin proof
     PROOF_BIN=${CARGO_TARGET_DIR:-benches/load/target}/release/proof
 fi
-# Server and client each hold a descriptor a connection; the server raises its own limit.
+# Server and client each use a descriptor a connection. The server raises its limit itself.
 ulimit -n "$(ulimit -H -n)"
 timeout $((60 + 30 * rounds)) "$PROOF_BIN" kill --server "$FDPUSH_BIN" --rounds "$rounds"
 timeout 120 "$PROOF_BIN" drain --server "$FDPUSH_BIN" "${options[@]}"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A back end's day in Python, with requests and websocket-client. Needs Python 3 with venv, and openssl.
+# Tests the API as a back end in Python, with requests and websocket-client. Needs Python 3 with venv, and openssl.
 #   FDPUSH_BIN  the binary to test                 (default: target/release/fdpush, built here)
-#   PYTHON      a Python that has requirements.txt (default: a venv of ours under the target directory, made once)
-# The tests start their servers themselves, on free ports, and stop those, by handle.
+#   PYTHON      a Python with requirements.txt     (default: a venv under the target directory, created once)
+# The tests start their servers on free ports, and stop them by handle.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Many seeds of the simulator, in release, on all cores.
-#   tests/simulator/many.sh SEEDS [FIRST]      from seed FIRST on (default 0)
-#   JOBS                                       how many at a time (default: the cores there are)
-# Ends with what a failed seed needs to be run again.
+# Runs many seeds of the simulator, with optimisation, on all cores.
+#   tests/simulator/many.sh SEEDS [FIRST]      starts with seed FIRST (default 0)
+#   JOBS                                       processes at a time (default: number of cores)
+# After a failure it prints the command that replays the seed.
 set -euo pipefail
 [[ ${1:-} =~ ^[0-9]+$ ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 cd "$(dirname "$0")/../.."
 seeds=$1
 first=${2:-0}
-# Seeds that a process runs.
+# Seeds for each process.
 portion=100
 
-# A target directory of its own: these are not the release profile's settings.
+# A separate target directory: the settings differ from the release profile.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/simulator
-# Release as far as speed goes; overflows and the server's own assertions are still told.
+# Optimised, with overflow checks and debug assertions.
 export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
-# Floors 0 and 1 are the same without the gateway, and sooner built.
+# Layers 0 and 1 do not need the gateway. The build is faster without it.
 binary=$(cargo test --release --no-default-features --test simulator --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*simulator-[^"]*\)".*/\1/p' | tail -1)
 
@@ -38,4 +38,4 @@ for ((from = first; from < first + seeds; from += portion)); do
     left=$((first + seeds - from))
     echo "$from $((left < portion ? left : portion))"
 done | xargs --max-procs="${JOBS:-$(nproc)}" --max-args=2 bash -c 'run_portion "$@"' portion
-echo "$seeds seeds from $first: all is as it should be"
+echo "$seeds seeds from $first: passed"

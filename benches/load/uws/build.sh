@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds server.cpp with the uWebSockets that the crate libuwebsockets-sys carries, and prints where the binary lies:
+# Builds server.cpp with the uWebSockets sources of the crate libuwebsockets-sys, and prints the path of the binary:
 #   SERVERS=$'raw\nfdpush\nuws '"$(benches/load/uws/build.sh)" benches/load/run.sh
 # Needs gcc and g++ 11 or newer, for C++20. Without TLS and compression.
 set -euo pipefail
@@ -9,7 +9,7 @@ out=${CARGO_TARGET_DIR:-$PWD/../target}/uws
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-# Only its sources are wanted, so nothing of it is compiled by cargo.
+# Only the sources are used. cargo compiles nothing of the crate.
 cat >"$out/Cargo.toml" <<TOML
 [workspace]
 [package]

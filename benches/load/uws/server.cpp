@@ -1,4 +1,4 @@
-// The shapes of examples/bench_server.rs, served by uWebSockets: `server HOST:PORT`.
+// Serves the shapes of examples/bench_server.rs with uWebSockets: `server HOST:PORT`.
 
 #include <charconv>
 #include <cstdlib>
@@ -14,7 +14,7 @@ enum class Role { Echo, Sub, Pub, P2p };
 
 struct Session {
     Role role;
-    // Below 0: none.
+    // Negative: no uid.
     long uid;
 };
 
