@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Measures what the largest commands of the API cost `fdpush serve`, and how long they hold the loop.
+"""Measures the largest API commands of `fdpush serve`, and how long they occupy the loop.
 
     cargo build --release --bin fdpush && benches/load/commands.py [--clients 10000] [--binary target/release/fdpush]
 
+<<<<<<< HEAD
 Each client has a uid and reads all it is sent. For every command it prints three times:
 - answer: from the request to its answer.
 - bystander: the longest round trip meanwhile of 100 clients that each send one heartbeat after the other. It includes the time
@@ -11,6 +12,11 @@ Each client has a uid and reads all it is sent. For every command it prints thre
 
 The readers and the bystanders are processes of their own. Each answer is checked before its time is printed. Only Python's own
 library is needed.
+=======
+Each client has a uid and reads all messages. For each command the script prints the time to its answer, and the longest
+round trip of a probe client that sends heartbeats meanwhile. That is the time in which the loop served no one else. Each
+answer is checked before its time is printed. The script needs only Python's standard library.
+>>>>>>> a594735 (benches, tests/python: plain names and statements)
 """
 
 import argparse, http.client, json, multiprocessing, os, re, resource, selectors, socket, subprocess, sys, threading, time
@@ -27,6 +33,7 @@ def connect(address, uid):
     return client
 
 
+<<<<<<< HEAD
 def read_all(address, count, is_ready):
     """Connects clients, and reads what comes for any of them, for as long as the process runs."""
     selector, buffer = selectors.DefaultSelector(), bytearray(1 << 18)
@@ -35,6 +42,10 @@ def read_all(address, count, is_ready):
         client.setblocking(False)
         selector.register(client, selectors.EVENT_READ)
     is_ready.set()
+=======
+def drain(selector):
+    """Reads and discards all data of all clients until the process ends."""
+>>>>>>> a594735 (benches, tests/python: plain names and statements)
     while True:
         for key, _ in selector.select():
             try:
@@ -44,6 +55,7 @@ def read_all(address, count, is_ready):
                 selector.unregister(key.fileobj)
 
 
+<<<<<<< HEAD
 def stand_by(address, count, longest):
     """Each of some clients sends a heartbeat, waits for its answer, and again. Keeps the longest round trip."""
     selector = selectors.DefaultSelector()
@@ -62,6 +74,24 @@ def stand_by(address, count, longest):
                 longest.value = max(longest.value, now - began[key.fileobj])
                 key.fileobj.sendall(frame)
                 began[key.fileobj] = now
+=======
+class Probe(threading.Thread):
+    """Sends heartbeats in a loop, and records the longest time to an answer."""
+
+    def __init__(self, address):
+        super().__init__(daemon=True)
+        self.client, self.longest = connect(address, "probe"), 0.0
+        text = b'{"type":"heartbeat","id":1}'
+        self.frame = bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
+
+    def run(self):
+        while True:
+            began = time.perf_counter()
+            self.client.sendall(self.frame)
+            while b'"ack"' not in self.client.recv(1 << 16):
+                pass
+            self.longest = max(self.longest, time.perf_counter() - began)
+>>>>>>> a594735 (benches, tests/python: plain names and statements)
 
 
 def main():
@@ -87,6 +117,7 @@ def main():
         server.wait()
 
 
+<<<<<<< HEAD
 def longest_turn(before, after):
     """The upper bound of the longest turn between two readings of the histogram."""
     grown = [bound for bound in after if after[bound] - before[bound] < after[float("inf")] - before[float("inf")]]
@@ -103,6 +134,19 @@ def measure(address, api, count, bystanders):
     # With the groups they are at most the 10,000 names of a command.
     uids = [f"u{number}" for number in range(min(count, 9_990))]
     groups = [f"g{number}" for number in range(max(1, 19_980 // len(uids)))]
+=======
+def measure(address, api, count):
+    selector = selectors.DefaultSelector()
+    for number in range(count):
+        client = connect(address, f"u{number}")
+        client.setblocking(False)
+        selector.register(client, selectors.EVENT_READ)
+    threading.Thread(target=drain, args=(selector,), daemon=True).start()
+    probe = Probe(address)
+    probe.start()
+    uids = [f"u{number}" for number in range(min(count, 10_000))]
+    groups = [f"g{number}" for number in range(max(1, 20_000 // len(uids)))]
+>>>>>>> a594735 (benches, tests/python: plain names and statements)
     many = [f"h{number}" for number in range(9_000)]
     found = len(uids)
 
@@ -113,6 +157,10 @@ def measure(address, api, count, bystanders):
         return {float(bound): int(turns) for bound, turns in found}
 
     def call(name, path, body=None, **expected):
+<<<<<<< HEAD
+=======
+        probe.longest, began = 0.0, time.perf_counter()
+>>>>>>> a594735 (benches, tests/python: plain names and statements)
         headers = {"Content-Type": "application/json"}
         content = None if body is None else json.dumps(body)
         before = turns()
@@ -121,11 +169,18 @@ def measure(address, api, count, bystanders):
         response = api.getresponse()
         answer, took = json.loads(response.read()), time.perf_counter() - began
         assert response.status == 200 and expected.items() <= answer.items(), (name, response.status, str(answer)[:300])
+<<<<<<< HEAD
         time.sleep(0.5)   # what it sent is read, and seen by the bystanders
         turn = longest_turn(before, turns())
         print(f"{name:40} {took * 1000:9.1f} ms {longest.value * 1000:9.1f} ms {turn * 1000:9.1f} ms", flush=True)
 
     print(f"{count} clients{'':25} {'answer':>12} {'bystander':>12} {'turn':>12}")
+=======
+        time.sleep(0.5)   # the clients read the messages, and the probe measures that too
+        print(f"{name:44} {took * 1000:9.1f} ms {probe.longest * 1000:9.1f} ms", flush=True)
+
+    print(f"{count} clients{'':29} {'answer':>12} {'probe':>12}")
+>>>>>>> a594735 (benches, tests/python: plain names and statements)
     call("nothing", "/api/stats")
     call("push of 100 bytes to uids", "/api/push", {"uids": uids, "data": "x" * 100}, queued=found)
     call("push of 100 KB to uids", "/api/push", {"uids": uids, "data": "x" * 100_000}, queued=found)

@@ -1,4 +1,4 @@
-"""`fdpush serve` as a child, its API by requests, and clients by websocket-client, with a deadline on everything."""
+"""Runs `fdpush serve` as a child process, with requests for its API and websocket-client for clients. Every wait has a deadline."""
 
 import json
 import os
@@ -8,10 +8,10 @@ import threading
 import requests
 import websocket
 
-# How long anything may take that has to happen, in seconds.
-PATIENCE = 60
+# Timeout of every wait, in seconds.
+TIMEOUT = 60
 KEY = "the-key-in-use"
-NEXT_KEY = "the-key-that-comes"
+NEXT_KEY = "the-next-key"
 
 
 class Gateway:
@@ -23,16 +23,16 @@ class Gateway:
         self.child = subprocess.Popen(
             [*line, "--log", "info", *flags], env=keys, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        # A server that says nothing would be waited for without end.
-        doom = threading.Timer(PATIENCE, self.child.kill)
-        doom.start()
+        # Ends a server that prints nothing.
+        deadline = threading.Timer(TIMEOUT, self.child.kill)
+        deadline.start()
         try:
             self.address = self.child.stdout.readline().split()[-1]
-            said = next(line for line in self.child.stderr if "the API is on" in line)
+            line = next(line for line in self.child.stderr if "the API is on" in line)
         finally:
-            doom.cancel()
-        self.api = said.split()[-1]
-        # Whole once the server has stopped.
+            deadline.cancel()
+        self.api = line.split()[-1]
+        # Complete after the server has stopped.
         self.log = []
         self.reader = threading.Thread(target=lambda: self.log.extend(self.child.stderr), daemon=True)
         self.reader.start()
@@ -41,21 +41,21 @@ class Gateway:
             self.session.headers["Authorization"] = f"Bearer {KEY}"
 
     def stop(self):
-        """Tells it to go, and returns its exit code."""
+        """Sends SIGTERM and returns the exit code."""
         self.session.close()
         self.child.terminate()
-        code = self.child.wait(PATIENCE)
-        self.reader.join(PATIENCE)
+        code = self.child.wait(TIMEOUT)
+        self.reader.join(TIMEOUT)
         self.child.stdout.close()
         self.child.stderr.close()
         return code
 
-    def call(self, method, path, **how):
-        """One request, on the connection that is kept alive."""
-        return self.session.request(method, f"http://{self.api}{path}", timeout=PATIENCE, **how)
+    def call(self, method, path, **options):
+        """Sends one request on the keep-alive connection."""
+        return self.session.request(method, f"http://{self.api}{path}", timeout=TIMEOUT, **options)
 
     def done(self, path, body):
-        """What the API says to a command that it carries out."""
+        """Sends a command that must succeed, and returns its answer."""
         answer = self.call("POST", path, json=body)
         assert answer.status_code == 200, f"{path} {body}: {answer.status_code} {answer.text}"
         return answer.json()
@@ -70,20 +70,20 @@ class Gateway:
 
 
 class Client:
-    """A client that has had its welcome."""
+    """A client after its welcome frame."""
 
     def __init__(self, url):
-        self.socket = websocket.create_connection(url, timeout=PATIENCE, suppress_origin=True)
+        self.socket = websocket.create_connection(url, timeout=TIMEOUT, suppress_origin=True)
         self.welcome = self.frame("welcome")
         self.fd = self.welcome["fd"]
 
     def next(self):
-        """The next message, as it came: text as `str`, binary as `bytes`."""
+        """Returns the next message: text as `str`, binary as `bytes`."""
         opcode, payload = self.socket.recv_data()
         return payload.decode() if opcode == websocket.ABNF.OPCODE_TEXT else payload
 
     def frame(self, kind):
-        """The next frame of this type, whatever comes before."""
+        """Returns the next frame of this type, and skips all others."""
         while True:
             frame = json.loads(self.next())
             if frame["type"] == kind:
@@ -93,7 +93,7 @@ class Client:
         return self.frame("message")
 
     def ask(self, frame):
-        """The answer to a frame of ours."""
+        """Sends a frame and returns its answer."""
         self.socket.send(json.dumps({**frame, "id": "mine"}))
         while True:
             answer = json.loads(self.next())
@@ -101,7 +101,7 @@ class Client:
                 return answer
 
     def closed(self):
-        """The close frame's code and reason."""
+        """Waits for the close frame and returns its code and reason."""
         while True:
             opcode, payload = self.socket.recv_data()
             if opcode == websocket.ABNF.OPCODE_CLOSE:
@@ -109,4 +109,4 @@ class Client:
                 return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
     def close(self):
-        self.socket.close(timeout=PATIENCE)
+        self.socket.close(timeout=TIMEOUT)

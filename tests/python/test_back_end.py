@@ -1,4 +1,4 @@
-"""A back end's day: whom it pushes to, what it asks, what it changes, and what it is refused."""
+"""Tests the API as a back end: pushes, queries, changes and errors."""
 
 import json
 import unittest
@@ -6,13 +6,13 @@ import unittest
 import requests
 import websocket
 
-from gateway import KEY, NEXT_KEY, PATIENCE, Gateway
+from gateway import KEY, NEXT_KEY, TIMEOUT, Gateway
 
 def pushed(matched, offline=()):
     return {"matched": matched, "queued": matched, "dropped": 0, "offline": list(offline)}
 
 
-class Day(unittest.TestCase):
+class ApiTest(unittest.TestCase):
     maxDiff = None
     flags = []
     has_keys = True
@@ -36,8 +36,8 @@ class Day(unittest.TestCase):
         return self.gateway.done("/api/push", command)
 
 
-class Pushes(Day):
-    def test_to_a_uid_on_all_its_devices(self):
+class Pushes(ApiTest):
+    def test_push_to_all_connections_of_a_uid(self):
         phone, laptop, other = self.connect("ann"), self.connect("ann"), self.connect("bob")
         data = {"text": "hello, 世界 🦀", "n": [1, 2.5, None]}
         self.assertEqual(self.push(uid="ann", data=data), pushed(2))
@@ -46,7 +46,7 @@ class Pushes(Day):
         self.assertEqual(self.push(uids=["ann", "nobody", "bob"], data=1, id=7), {"id": 7, **pushed(3, ["nobody"])})
         self.assertEqual(other.message(), {"type": "message", "data": 1})
 
-    def test_to_an_fd_a_group_and_all(self):
+    def test_push_to_an_fd_a_group_and_all(self):
         ann, bob, nobody = self.connect("ann"), self.connect("bob"), self.connect()
         self.assertIsNone(nobody.welcome["uid"])
         self.gateway.done("/api/join", {"fds": [ann.fd, nobody.fd], "group": "a/b ü"})
@@ -63,7 +63,7 @@ class Pushes(Day):
                 for client in reached:
                     self.assertEqual(client.message(), {"type": "message", **told, "data": target})
 
-    def test_text_and_binary_arrive_as_they_are(self):
+    def test_text_and_binary_arrive_unchanged(self):
         ann = self.connect("ann")
         for text in ["", "plain", "line\nbreak 消息"]:
             self.assertEqual(self.push(uid="ann", text=text), pushed(1))
@@ -75,7 +75,7 @@ class Pushes(Day):
         ann = self.connect("ann")
         commands = [{"uid": "ann", "data": n, "id": n} for n in range(1, 501)]
         commands[99] = {"uid": 17.5, "data": 1, "id": 100}
-        # Without a length, so it is sent in chunks, and may be as long as it likes.
+        # A generator has no length, so requests sends the body in chunks.
         lines = (json.dumps(command).encode() + b"\n" for command in commands)
         kind = {"Content-Type": "application/x-ndjson"}
         with self.gateway.call("POST", "/api/batch", data=lines, headers=kind, stream=True) as answer:
@@ -88,11 +88,11 @@ class Pushes(Day):
         self.assertEqual(answers, [{"id": n, **pushed(1)} for n in good])
         self.assertEqual([ann.message()["data"] for _ in good], good)
 
-    def test_a_stale_fd_reaches_nobody(self):
+    def test_a_stale_fd_reaches_no_connection(self):
         old = self.connect("ann")
         old.close()
-        heir = self.connect("bob")
-        self.assertNotEqual(old.fd, heir.fd)
+        successor = self.connect("bob")
+        self.assertNotEqual(old.fd, successor.fd)
         self.assertEqual(self.push(fd=old.fd, data="for the old"), pushed(0))
         self.assertEqual(self.push(uid="ann", data=1), pushed(0, ["ann"]))
         for verb, more in [("bind", {"uid": "x"}), ("unbind", {}), ("join", {"group": "g"}), ("leave", {"group": "g"})]:
@@ -100,8 +100,8 @@ class Pushes(Day):
             self.assertEqual(answer, {"matched": 0, "changed": 0}, verb)
         self.assertEqual(self.gateway.done("/api/close", {"fd": old.fd}), {"matched": 0})
         self.assertEqual(self.gateway.call("GET", f"/api/connections/{old.fd}").status_code, 404)
-        self.push(fd=heir.fd, data="for the heir")
-        self.assertEqual(heir.message()["data"], "for the heir")
+        self.push(fd=successor.fd, data="for the successor")
+        self.assertEqual(successor.message()["data"], "for the successor")
 
     def test_clients_push_to_one_another(self):
         ann, bob = self.connect("ann"), self.connect("bob")
@@ -111,7 +111,7 @@ class Pushes(Day):
         self.assertEqual(bob.message(), expected)
 
 
-class Verbs(Day):
+class Verbs(ApiTest):
     def test_bind_join_leave_and_who_is_there(self):
         api = self.gateway
         ann, bob = self.connect(), self.connect("bob")
@@ -167,24 +167,24 @@ class Verbs(Day):
 
     def test_health_and_metrics(self):
         for path, text in [("/healthz", "alive\n"), ("/readyz", "ready\n")]:
-            answer = requests.get(f"http://{self.gateway.api}{path}", timeout=PATIENCE)
+            answer = requests.get(f"http://{self.gateway.api}{path}", timeout=TIMEOUT)
             self.assertEqual((answer.status_code, answer.text), (200, text))
         self.connect("ann")
         self.assertIn("fdpush_uids 1\n", self.gateway.call("GET", "/metrics").text)
 
 
-class Refusals(Day):
+class Refusals(ApiTest):
     flags = ["--message-bytes-max", "16KiB", "--queue-bytes-max", "64KiB", "--body-bytes-max", "256KiB"]
 
     def check(self, answer, status, code, *words):
-        """A status, a code for programs, and words in the message for people."""
+        """Checks the status, the error code, and words of the error message."""
         self.assertEqual(answer.status_code, status, answer.text)
         error = answer.json()["error"]
         self.assertEqual(error["code"], code)
         for word in words:
             self.assertIn(word, error["message"])
 
-    def test_without_a_good_key(self):
+    def test_a_missing_or_unknown_key_is_refused(self):
         url = f"http://{self.gateway.api}/api/push"
         body = {"all": True, "data": 1}
         for headers, words in [
@@ -192,14 +192,14 @@ class Refusals(Day):
             ({"Authorization": "Bearer wrong"}, "not known"),
             ({"Authorization": f"Basic {KEY}"}, "Authorization: Bearer"),
         ]:
-            answer = requests.post(url, json=body, headers=headers, timeout=PATIENCE)
+            answer = requests.post(url, json=body, headers=headers, timeout=TIMEOUT)
             self.check(answer, 401, "unauthorized", words)
             self.assertEqual(answer.headers["WWW-Authenticate"], "Bearer")
         for key in [KEY, NEXT_KEY]:
-            answer = requests.post(url, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE)
+            answer = requests.post(url, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT)
             self.assertEqual(answer.json(), pushed(0))
 
-    def test_what_is_wrong_is_named(self):
+    def test_an_error_names_the_fault(self):
         ann = self.connect("ann")
         all_of = {"all": True}
         for verb, body, word in [
@@ -244,16 +244,16 @@ class Refusals(Day):
             with self.subTest(text=text):
                 answer = self.gateway.call("POST", "/api/push", data=text, headers=json_type)
                 self.check(answer, 400, "bad_request")
-        # Nothing of it was half done.
+        # No refused command had an effect.
         self.push(uid="ann", data="sentinel")
         self.assertEqual(json.loads(ann.next())["data"], "sentinel")
 
-    def test_what_is_too_large(self):
+    def test_large_messages_and_bodies_are_refused(self):
         ann = self.connect("ann")
         for payload in [{"text": "x" * 70_000}, {"data": "x" * 70_000}, {"binary": "AAAA" * 30_000}]:
             answer = self.gateway.call("POST", "/api/push", json={"uid": "ann", **payload})
             self.check(answer, 413, "too_large", "queue_bytes_max")
-        # Over the bound of a request it is answered before anyone looks at it.
+        # A body over the limit is refused before the command is parsed.
         answer = self.gateway.call("POST", "/api/push", json={"uid": "ann", "text": "x" * 300_000})
         self.assertEqual((answer.status_code, answer.headers["Connection"]), (413, "close"))
         self.push(uid="ann", text="small")
@@ -273,15 +273,15 @@ class Refusals(Day):
 class WithoutKeys(Refusals):
     has_keys = False
 
-    def test_without_a_good_key(self):
+    def test_a_missing_or_unknown_key_is_refused(self):
         url = f"http://{self.gateway.api}/api/push"
         for headers in [{"Origin": "https://evil.example"}, {"Host": "evil.example"}]:
-            answer = requests.post(url, json={"all": True, "data": 1}, headers=headers, timeout=PATIENCE)
+            answer = requests.post(url, json={"all": True, "data": 1}, headers=headers, timeout=TIMEOUT)
             self.check(answer, 403, "forbidden", "without API keys")
-        self.check(requests.post(url, data='{"all":true,"data":1}', timeout=PATIENCE), 415, "unsupported_media_type")
+        self.check(requests.post(url, data='{"all":true,"data":1}', timeout=TIMEOUT), 415, "unsupported_media_type")
 
 
-class SecondLogins(Day):
+class SecondLogins(ApiTest):
     flags = ["--on-second-login", "reject_new"]
 
     def test_a_uid_that_is_taken(self):

@@ -1,4 +1,4 @@
-"""Back ends over TLS: who is believed, and who is told nothing."""
+"""Tests the certificate verification of back ends over TLS."""
 
 import pathlib
 import queue
@@ -12,15 +12,15 @@ import unittest
 
 import websocket
 
-from gateway import PATIENCE, Gateway
+from gateway import TIMEOUT, Gateway
 
 
 def openssl(*words):
-    subprocess.run(["openssl", *words], check=True, capture_output=True, timeout=PATIENCE)
+    subprocess.run(["openssl", *words], check=True, capture_output=True, timeout=TIMEOUT)
 
 
 class Files:
-    """An authority, and the certificate that it gave `localhost`."""
+    """A certificate authority, and a certificate of it for `localhost`."""
 
     def __init__(self, directory):
         self.authority, authority_key = pathlib.Path(directory, "ca.pem"), pathlib.Path(directory, "ca-key.pem")
@@ -33,7 +33,7 @@ class Files:
 
 
 def read_request(stream):
-    """All of it: who answers before has the connection reset, and the answer lost."""
+    """Reads the whole request. An answer before its end would cause a reset and be lost."""
     asked = b""
     while True:
         head, end, body = asked.partition(b"\r\n\r\n")
@@ -47,7 +47,7 @@ def read_request(stream):
 
 
 class BackEnd:
-    """It listens with a certificate for `localhost`, and lets everybody in as Ada."""
+    """Listens with a certificate for `localhost`, and accepts every client as uid `ada`."""
 
     ANSWER = b'{"uid":"ada"}'
 
@@ -58,7 +58,7 @@ class BackEnd:
         self.context.sni_callback = lambda _session, name, _context: self.names.append(name)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        # What came of each connection: what was asked, or why nothing was.
+        # The request of each connection, or the error.
         self.heard = queue.Queue()
         threading.Thread(target=self.serve, daemon=True).start()
 
@@ -68,7 +68,7 @@ class BackEnd:
                 stream, _ = self.listener.accept()
             except OSError:
                 return
-            stream.settimeout(PATIENCE)
+            stream.settimeout(TIMEOUT)
             try:
                 with self.context.wrap_socket(stream, server_side=True) as session:
                     self.heard.put(read_request(session))
@@ -78,7 +78,7 @@ class BackEnd:
                 self.heard.put(error)
 
     def stop(self):
-        # Alone, `close` does not wake who accepts.
+        # `close` alone does not wake the accepting thread.
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
 
@@ -92,35 +92,35 @@ class Tls(unittest.TestCase):
         self.addCleanup(self.back_end.stop)
         self.ask = ["--auth", "webhook", "--auth-url", f"https://localhost:{self.back_end.port}/hook"]
 
-    def test_a_back_end_that_nobody_vouches_for_is_told_nothing(self):
-        self.assert_told_nothing(Gateway(*self.ask))
+    def test_a_back_end_with_an_unknown_authority_gets_no_request(self):
+        self.assert_gets_no_request(Gateway(*self.ask))
 
-    def test_an_authority_vouches_for_its_own_only(self):
+    def test_another_authority_does_not_verify_the_back_end(self):
         with tempfile.TemporaryDirectory() as directory:
-            self.assert_told_nothing(Gateway(*self.ask, "--webhook-ca-file", str(Files(directory).authority)))
+            self.assert_gets_no_request(Gateway(*self.ask, "--webhook-ca-file", str(Files(directory).authority)))
 
-    def test_a_back_end_whose_authority_was_named_is_asked(self):
-        self.assert_asked(self.files.authority)
+    def test_a_back_end_with_a_configured_authority_gets_the_request(self):
+        self.assert_gets_request(self.files.authority)
 
 
-    def assert_asked(self, authority):
+    def assert_gets_request(self, authority):
         gateway = Gateway(*self.ask, "--webhook-ca-file", str(authority))
         try:
             client = gateway.connect("/?session=secret")
             self.assertEqual(client.welcome["uid"], "ada")
-            asked = self.back_end.heard.get(timeout=PATIENCE)
+            asked = self.back_end.heard.get(timeout=TIMEOUT)
             self.assertTrue(asked.startswith(b"POST /hook HTTP/1.1\r\n"), asked)
             client.close()
         finally:
             self.assertEqual(gateway.stop(), 0)
 
-    def assert_told_nothing(self, gateway):
+    def assert_gets_no_request(self, gateway):
         try:
             with self.assertRaises(websocket.WebSocketBadStatusException) as refused:
                 gateway.connect("/?session=secret")
             self.assertEqual(refused.exception.status_code, 503)
-            # It was spoken to in TLS, up to its certificate.
-            self.assertIsInstance(self.back_end.heard.get(timeout=PATIENCE), ssl.SSLError)
+            # The TLS handshake reached the certificate and failed there.
+            self.assertIsInstance(self.back_end.heard.get(timeout=TIMEOUT), ssl.SSLError)
             self.assertEqual(self.back_end.names, ["localhost"])
             self.assertIn('fdpush_auth_requests_total{outcome="failed"} 1\n', gateway.call("GET", "/metrics").text)
         finally:

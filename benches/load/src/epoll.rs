@@ -1,4 +1,4 @@
-//! An edge-triggered epoll, as thin as safe code allows.
+//! A thin safe wrapper of an edge-triggered epoll.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,19 +8,19 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
-/// Events that one wait takes at most.
+/// Maximum number of events of one wait.
 const EVENTS_MAX: usize = 4096;
 
-/// What epoll told of one token.
+/// The readiness of one token.
 #[derive(Copy, Clone, Debug)]
 pub struct Readiness {
     pub token: usize,
-    /// There are bytes, or the end of the stream.
+    /// Bytes, or the end of the stream, can be read.
     pub is_readable: bool,
     pub is_writable: bool,
 }
 
-/// An epoll and the list of what it told last.
+/// An epoll and the events of its last wait.
 pub struct Epoll {
     fd: OwnedFd,
     events: Vec<Event>,
@@ -38,7 +38,7 @@ impl Epoll {
         Ok(epoll::add(&self.fd, source, EventData::new_u64(token as u64), flags)?)
     }
 
-    /// Waits for events, at most for so long, and moves them to `into`.
+    /// Waits for events up to the timeout, and moves them to `into`.
     pub fn wait(&mut self, into: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
         self.events.clear();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());

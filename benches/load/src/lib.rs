@@ -1,7 +1,7 @@
-//! What the load client (`load`), the yardstick server (`raw`) and the proofs of how a server ends (`proof`) share.
+//! Shared code of the load client (`load`), the reference server (`raw`) and the shutdown tests (`proof`).
 //!
-//! All are as plain as can be: one thread, one epoll, no options that a figure would have to be explained by. `load` and
-//! `raw` do not know fdpush; what a server under test offers is the paths of `examples/bench_server.rs`.
+//! Each program has one thread and one epoll. `load` and `raw` do not depend on fdpush. A server under test serves the paths of
+//! `examples/bench_server.rs`.
 
 pub mod epoll;
 pub mod process;

@@ -1,4 +1,4 @@
-//! As much of RFC 6455 as measuring takes. It trusts the other side: no server for strangers can be built on this.
+//! The part of RFC 6455 that measuring needs. It trusts the peer and is not safe for untrusted input.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +26,7 @@ pub fn upgrade_response(key: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A text frame as a client sends it.
+/// A masked text frame of a client.
 pub fn client_frame(payload: &[u8]) -> Vec<u8> {
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     let mut frame = server_frame(payload);
@@ -37,7 +37,7 @@ pub fn client_frame(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A text frame as a server sends it.
+/// An unmasked text frame of a server.
 pub fn server_frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(payload.len() + 10);
     frame.extend(server_header(payload.len()).as_slice());
@@ -45,9 +45,10 @@ pub fn server_frame(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Turns the whole client frames at the front of `bytes` into server frames, in place: a server's header is never longer
-/// than a client's. `frame` hears of each where it came to lie, payload and all. Returns how long the result is, and
-/// how much of `bytes` was read.
+/// Converts the complete client frames at the front of `bytes` into server frames, in place.
+///
+/// A server's header is never longer than a client's. `frame` is called with each result. Returns the length of the result,
+/// and the number of bytes read.
 pub fn answer_in_place(bytes: &mut [u8], mut frame: impl FnMut(Answer<'_>)) -> (usize, usize) {
     let (mut written, mut read) = (0, 0);
     while let Some((header, payload)) = client_header(&bytes[read..]) {
@@ -69,15 +70,15 @@ pub fn answer_in_place(bytes: &mut [u8], mut frame: impl FnMut(Answer<'_>)) -> (
     (written, read)
 }
 
-/// A frame that [`answer_in_place`] made.
+/// A frame made by [`answer_in_place`].
 #[derive(Debug)]
 pub struct Answer<'a> {
-    /// Where it begins.
+    /// The offset of its first byte.
     pub start: usize,
     pub payload: &'a [u8],
 }
 
-/// The server frame at the front of `bytes`, once it is all there: its first byte, its payload, and how long it is.
+/// The complete server frame at the front of `bytes`: its first byte, its payload, and its length.
 pub fn read_server_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let header = (2..=bytes.len().min(10)).find(|len| server_payload(&bytes[..*len]).is_some())?;
     let whole = header + server_payload(&bytes[..header])?;
@@ -89,12 +90,12 @@ pub fn read_server_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
 pub struct FrameCounter {
     header: [u8; 10],
     header_len: usize,
-    /// Payload bytes of the current frame that are to come.
+    /// Missing payload bytes of the current frame.
     left: usize,
 }
 
 impl FrameCounter {
-    /// Reads on, and says how many frames ended.
+    /// Reads on, and returns the number of completed frames.
     pub fn count(&mut self, mut bytes: &[u8]) -> usize {
         let mut frames = 0;
         while !bytes.is_empty() {
@@ -117,20 +118,20 @@ impl FrameCounter {
     }
 }
 
-/// The server did not do what it was asked for.
+/// The server answered with an error.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Refused;
 
-/// Counts HTTP responses that have a length, and sees to it that each says 2xx.
+/// Counts HTTP responses with a length, and checks that each is 2xx.
 #[derive(Debug, Default)]
 pub struct ResponseCounter {
     head: Vec<u8>,
-    /// Body bytes of the current response that are to come.
+    /// Missing body bytes of the current response.
     left: usize,
 }
 
 impl ResponseCounter {
-    /// Reads on, and says how many responses ended; an error for one that is not good.
+    /// Reads on, and returns the number of completed responses, or an error if one is not 2xx.
     pub fn count(&mut self, mut bytes: &[u8]) -> Result<usize, Refused> {
         let mut responses = 0;
         while !bytes.is_empty() {
@@ -143,7 +144,7 @@ impl ResponseCounter {
             }
             let before = self.head.len();
             self.head.extend_from_slice(bytes);
-            // The blank line may have begun in what came before.
+            // The blank line may have begun in earlier bytes.
             let from = before.saturating_sub(3);
             let Some(end) = self.head[from..].windows(4).position(|window| window == b"\r\n\r\n") else { break };
             let end = from + end + 4;
@@ -156,7 +157,7 @@ impl ResponseCounter {
     }
 }
 
-/// The body's length that the head of a good response gives.
+/// The body length in the head of a 2xx response.
 fn body_length(head: &[u8]) -> Option<usize> {
     let head = std::str::from_utf8(head).ok()?;
     let mut lines = head.lines();
@@ -167,16 +168,16 @@ fn body_length(head: &[u8]) -> Option<usize> {
     })
 }
 
-/// Counts the answers to a batch, a JSON object a line, in whatever chunks they come.
+/// Counts the answers to a batch, one JSON object a line, in chunks of any size.
 #[derive(Debug, Default)]
 pub struct AnswerCounter {
     is_behind_object: bool,
 }
 
 impl AnswerCounter {
-    /// Reads on, and says how many answers ended; an error where one tells of an error.
+    /// Reads on, and returns the number of completed answers, or an error if one is an error.
     pub fn count(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
-        // A chunk holds whole lines, and no line end of HTTP follows a brace.
+        // A chunk has whole lines, and a line end of HTTP never follows a brace.
         let mut answers = usize::from(self.is_behind_object && bytes.first() == Some(&b'\n'));
         answers += bytes.windows(2).filter(|pair| *pair == b"}\n").count();
         self.is_behind_object = bytes.last() == Some(&b'}');
@@ -185,7 +186,7 @@ impl AnswerCounter {
     }
 }
 
-/// The length of the payload behind a server's header, once that is all there.
+/// The payload length in a complete server header.
 fn server_payload(header: &[u8]) -> Option<usize> {
     match (header.get(1)?, header.len()) {
         (126, 4) => Some(usize::from(u16::from_be_bytes([header[2], header[3]]))),
@@ -195,7 +196,7 @@ fn server_payload(header: &[u8]) -> Option<usize> {
     }
 }
 
-/// The lengths of a client's header, mask included, and of the payload behind it.
+/// The lengths of a client's header, mask included, and of its payload.
 fn client_header(bytes: &[u8]) -> Option<(usize, usize)> {
     let short = bytes.get(1)? & 0x7f;
     let (header, payload) = match short {

@@ -1,7 +1,6 @@
-//! A client's bytes to messages: fdpush beside tungstenite and fastwebsockets, on the same bytes.
+//! Benchmarks of parsing client frames: fdpush, tungstenite and fastwebsockets on the same bytes.
 //!
-//! Each reader is handed the stream from outside, as a socket would, and pays for that copy. What it makes of the stream
-//! is compared before anything is timed.
+//! Each reader copies the stream as from a socket. The resulting messages are compared before the measurement.
 
 use std::hint::black_box;
 use std::io::{self, Read, Write};
@@ -16,12 +15,12 @@ use tungstenite::protocol::frame::{Frame, coding};
 const SIZES: [usize; 5] = [16, 125, 1 << 10, 16 << 10, 1 << 20];
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// What one read takes from a socket at most, as in fdpush's `Limits::default()`.
+/// Maximum bytes of one read, as in fdpush's `Limits::default()`.
 const READ_BYTES: usize = 64 << 10;
 
 const MESSAGE_BYTES_MAX: u64 = 1 << 24;
 
-/// A client's text messages, all alike, of `size` bytes each: as many as fit into one read, and at least one.
+/// Equal text messages of `size` bytes: as many as fit into one read, at least one.
 struct Stream {
     text: String,
     bytes: Vec<u8>,
@@ -34,7 +33,7 @@ impl Stream {
         let messages = (READ_BYTES / (size + 14)).max(1);
         let mut bytes = Vec::new();
         for _ in 0..messages {
-            // Encoded by tungstenite, so that fdpush has not made its own input.
+            // tungstenite encodes the frames, so the input is independent of fdpush.
             let mut frame = Frame::message(text.clone(), coding::OpCode::Data(coding::Data::Text), true);
             frame.header_mut().mask = Some(MASK);
             frame.format(&mut bytes).expect("a frame in memory");
@@ -42,7 +41,7 @@ impl Stream {
         Stream { text, bytes, messages }
     }
 
-    /// Whether `read` finds these messages, and finds them again when the stream comes again.
+    /// Checks that `read` returns these messages, twice for a repeated stream.
     fn assert_is_read_by(&self, mut read: impl FnMut(&mut dyn FnMut(&[u8]))) {
         for _ in 0..2 {
             let mut texts = Vec::new();
@@ -52,7 +51,7 @@ impl Stream {
     }
 }
 
-/// A socket whose peer sends the same stream whenever it is rewound. What is written to it is lost.
+/// A socket that repeats the same stream after each rewind. Writes are discarded.
 struct Feed<'a> {
     stream: &'a [u8],
     rest: &'a [u8],
@@ -83,7 +82,7 @@ impl Write for Feed<'_> {
     }
 }
 
-/// As the blocking one, but that the stream comes again by itself: a reader of fastwebsockets keeps its socket.
+/// Like the blocking socket, but it repeats the stream automatically, because fastwebsockets' reader owns its socket.
 impl AsyncRead for Feed<'_> {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.rest.is_empty() {
@@ -110,7 +109,7 @@ impl AsyncWrite for Feed<'_> {
     }
 }
 
-/// fdpush's reader: what its loop keeps for one connection.
+/// fdpush's reader: the state of one connection in the loop.
 struct Reader {
     buffer: Vec<u8>,
     unfinished: Option<Box<Assembler>>,
@@ -122,7 +121,7 @@ impl Reader {
         Reader { buffer: vec![0; READ_BYTES], unfinished: None, pool: AssemblerPool::new() }
     }
 
-    /// Reads all of `stream`, and tells `message` each text.
+    /// Reads all of `stream`, and calls `message` with each text.
     fn read(&mut self, stream: &Stream, mut message: impl FnMut(&[u8])) {
         for part in stream.bytes.chunks(READ_BYTES) {
             let buffer = &mut self.buffer[..part.len()];
@@ -138,7 +137,7 @@ impl Reader {
                 let (unfinished, pool) = (&mut self.unfinished, &mut self.pool);
                 match Assembler::next(unfinished, &mut input, MESSAGE_BYTES_MAX, Tick(0), pool).expect("valid") {
                     Some(Item::Text(text)) => message(text.as_bytes()),
-                    Some(item) => panic!("{item:?} where texts were sent"),
+                    Some(item) => panic!("{item:?} instead of a text"),
                     None => break,
                 }
             }
@@ -155,15 +154,16 @@ fn read_tungstenite(socket: &mut Tungstenite<'_>, mut message: impl FnMut(&[u8])
         match socket.read() {
             Ok(tungstenite::Message::Text(text)) => message(text.as_bytes()),
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
-            other => panic!("{other:?} where texts were sent"),
+            other => panic!("{other:?} instead of a text"),
         }
     }
 }
 
 type FastWebSockets<'a> = fastwebsockets::WebSocket<Feed<'a>>;
 
-/// Reads as many messages as the stream has, without a runtime: this socket is always ready. Like the other two,
-/// fastwebsockets has checked that a text is UTF-8; but it hands out bytes.
+/// Reads all messages of the stream without a runtime, because this socket is always ready.
+///
+/// Like the other readers, fastwebsockets checks UTF-8, but it returns bytes.
 fn read_fastwebsockets(socket: &mut FastWebSockets<'_>, messages: usize, mut message: impl FnMut(&[u8])) {
     let read = pin!(async {
         for _ in 0..messages {
@@ -173,7 +173,7 @@ fn read_fastwebsockets(socket: &mut FastWebSockets<'_>, messages: usize, mut mes
         }
     });
     let Poll::Ready(()) = read.poll(&mut Context::from_waker(Waker::noop())) else {
-        panic!("a socket that is always ready was waited for");
+        panic!("the socket is always ready");
     };
 }
 
@@ -205,7 +205,7 @@ fn decode(c: &mut Criterion) {
     }
 }
 
-/// tungstenite does not show its own; the two others do.
+/// Compares unmasking in fdpush and fastwebsockets. tungstenite's is private.
 fn unmask(c: &mut Criterion) {
     let mut group = c.benchmark_group("unmask");
     for size in SIZES {

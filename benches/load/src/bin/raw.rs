@@ -1,10 +1,10 @@
-//! The yardstick: `raw ADDRESS` upgrades whoever asks and then does the least that the kernel allows.
+//! The reference server: `raw ADDRESS` upgrades every client and then does the minimum of work.
 //!
-//! - `/echo`: a read, all its frames turned into answers where they lie, a write.
-//! - `/sub`, `/pub`: what one read of a `/pub` brought is encoded once and written to each `/sub`, one write each.
-//! - `/p2p?uid=N`: frames `{"to":M,…}` go to uid M, those that one read brought in one write.
+//! - `/echo`: one read, all its frames converted in place, one write.
+//! - `/sub`, `/pub`: the frames of one read of a `/pub` are encoded once and written to each `/sub`, one write each.
+//! - `/p2p?uid=N`: frames `{"to":M,…}` go to uid M; the frames of one read in one write.
 //!
-//! It checks nothing, bounds nothing and knows no heartbeat. It is what a server with all that is measured against.
+//! It has no checks, no bounds and no heartbeat. Complete servers are measured against it.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,15 +16,15 @@ use slab::Slab;
 
 const LISTENER: usize = usize::MAX;
 
-/// As much as a read takes at most; the servers under test take as much.
+/// Maximum bytes of a read, the same as in the servers under test.
 const READ_BYTES: usize = 64 << 10;
 
 struct Connection {
     socket: TcpStream,
     role: Role,
-    /// The start of a head or frame that was not all there.
+    /// An incomplete head or frame.
     kept: Vec<u8>,
-    /// What a full socket did not take.
+    /// Bytes that the full socket did not take.
     unsent: Vec<u8>,
 }
 
@@ -49,7 +49,7 @@ struct Raw {
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9500".to_owned());
     let listener = TcpListener::bind(address)?;
-    // The standard library's backlog of 128 is too short for thousands who connect at once.
+    // The standard library's backlog of 128 is too short for thousands of simultaneous connects.
     rustix::net::listen(&listener, 4096)?;
     listener.set_nonblocking(true)?;
     let epoll = Epoll::new()?;
@@ -144,7 +144,7 @@ impl Raw {
         }
     }
 
-    /// Answers what is whole in `bytes`, and says how much that was.
+    /// Answers the complete frames in `bytes`, and returns their length.
     fn answer(&mut self, token: usize, bytes: &mut [u8]) -> io::Result<usize> {
         let Some(connection) = self.connections.get_mut(token) else { return Ok(bytes.len()) };
         match connection.role {
@@ -158,7 +158,7 @@ impl Raw {
             Role::Pub => {
                 let (written, read) = wire::answer_in_place(bytes, |_| {});
                 for sub in &self.subs {
-                    // A `/sub` whose socket broke is dropped when its own event comes.
+                    // A `/sub` with a broken socket is dropped at its own event.
                     let _ = self.connections[*sub].send(&bytes[..written]);
                 }
                 Ok(read)
@@ -206,7 +206,7 @@ impl Raw {
 }
 
 impl Connection {
-    /// Writes at once what the socket takes, and keeps the rest.
+    /// Writes as much as the socket takes, and queues the rest.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         if !self.unsent.is_empty() {
             self.unsent.extend_from_slice(bytes);

@@ -1,4 +1,4 @@
-//! The shapes of a back end: a push by an HTTP request, many by a batch, and how long a push takes to arrive.
+//! Load of back ends: pushes by HTTP requests, by a batch, and the delivery time of a push.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,22 +10,22 @@ use crate::peer::Peer;
 use crate::shapes::Rig;
 use crate::{Dialect, Options, WARM_UP, run};
 
-/// Lines of a batch that are sent at a time.
+/// Lines of a batch in one write.
 const BATCH_LINES: usize = 256;
 
-/// So many posts at the most may wait for their delivery in a paced run: a server that does not keep up is no sight.
-const LATE_MAX: usize = 10_000;
+/// Maximum number of undelivered posts in a paced run. A server above it is too slow for the rate.
+const UNDELIVERED_MAX: usize = 10_000;
 
-/// Posts, each on a keep-alive connection of its receiver's own, and says what a post costs or how long it takes.
+/// Posts on one keep-alive connection for each receiver, and measures the cost or the time of a post.
 pub fn push(options: &Options) -> io::Result<()> {
     let mut rig = Rig::new(pairs(options)?)?;
     match options.pace {
         Some(per_second) => paced(options, &mut rig, per_second),
-        None => flat_out(options, &mut rig),
+        None => unpaced(options, &mut rig),
     }
 }
 
-fn flat_out(options: &Options, rig: &mut Rig) -> io::Result<()> {
+fn unpaced(options: &Options, rig: &mut Rig) -> io::Result<()> {
     let (pairs, depth) = (options.connections, options.depth);
     for sender in 0..pairs {
         rig.peers[sender].send(depth)?;
@@ -44,10 +44,10 @@ fn flat_out(options: &Options, rig: &mut Rig) -> io::Result<()> {
         Ok(answers - before)
     })?;
     figures.print();
-    // What was answered with 2xx is to arrive.
+    // Every post answered with 2xx must arrive.
     let deadline = Instant::now() + Duration::from_secs(5);
     while deliveries < answers && Instant::now() < deadline {
-        rig.look(|_, index, count| {
+        rig.poll(|_, index, count| {
             if index < pairs {
                 answers += count
             } else {
@@ -62,7 +62,7 @@ fn flat_out(options: &Options, rig: &mut Rig) -> io::Result<()> {
     }
 }
 
-/// Posts evenly, whether or not earlier ones are answered: a server that falls behind cannot hide it.
+/// Posts at a constant rate, independent of answers, so that the delay of a slow server is measured.
 fn paced(options: &Options, rig: &mut Rig, per_second: u32) -> io::Result<()> {
     let pairs = options.connections;
     let mut due: Vec<VecDeque<Instant>> = vec![VecDeque::new(); pairs];
@@ -83,13 +83,13 @@ fn paced(options: &Options, rig: &mut Rig, per_second: u32) -> io::Result<()> {
         }
         if now >= next && now < until {
             rig.peers[sender].send(1)?;
-            // Counted from when it should have been sent.
+            // The time starts at the scheduled post.
             due[sender].push_back(next);
             waiting += 1;
             next += gap;
             sender = (sender + 1) % pairs;
         }
-        rig.look(|_, index, count| {
+        rig.poll(|_, index, count| {
             let Some(receiver) = index.checked_sub(pairs) else { return Ok(()) };
             let arrived = Instant::now();
             for sent in due[receiver].drain(..count) {
@@ -100,7 +100,7 @@ fn paced(options: &Options, rig: &mut Rig, per_second: u32) -> io::Result<()> {
             }
             Ok(())
         })?;
-        if waiting > LATE_MAX {
+        if waiting > UNDELIVERED_MAX {
             return Err(io::Error::other("the server does not keep up"));
         }
     }
@@ -119,7 +119,7 @@ fn paced(options: &Options, rig: &mut Rig, per_second: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// One request whose body does not end: a push command a line, to each receiver in turn. `depth` chunks are in flight.
+/// Sends one endless request: one push command a line, to each receiver in turn. `depth` chunks are in flight.
 pub fn batch(options: &Options) -> io::Result<()> {
     let payload = "x".repeat(options.payload);
     let lines: String = (0..BATCH_LINES)
@@ -158,7 +158,7 @@ pub fn batch(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Back ends first, and behind them the receiver that each pushes to.
+/// Connects the back ends, then the receiver of each.
 fn pairs(options: &Options) -> io::Result<Vec<Peer>> {
     let payload = "x".repeat(options.payload);
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());

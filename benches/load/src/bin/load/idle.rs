@@ -1,4 +1,4 @@
-//! What a connection that does nothing costs in memory.
+//! Memory of an idle connection.
 
 use std::io;
 
@@ -9,12 +9,13 @@ use crate::Options;
 use crate::peer::Peer;
 use crate::shapes::Rig;
 
-/// Messages that each connection sends and receives before memory is looked at again, so many at a time.
+/// Messages that each connection sends and receives before the second memory measurement, and the number at a time.
 const MESSAGES: usize = 100;
 const DEPTH: usize = 10;
 
-/// Connections that come and go before the empty server is looked at: its code is then in memory, and so are the buffers
-/// that all connections share, once one of these has filled them.
+/// Connections that open and close before the empty server is measured.
+///
+/// They load the server's code into memory and fill the shared buffers.
 const WARM_UP_CONNECTIONS: usize = 64;
 const WARM_UP_MESSAGES: usize = 60;
 const WARM_UP_MESSAGE_BYTES: usize = 1000;
@@ -37,7 +38,7 @@ pub fn measure(options: &Options) -> io::Result<()> {
         fill_buffers(peer)?;
     }
     drop(first);
-    // The one that comes after shows that the server is through with those that went.
+    // A later connection shows that the server has processed the closed ones.
     drop(connect(0)?);
 
     let empty = Memory::of(options)?;
@@ -66,7 +67,7 @@ pub fn measure(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// As much as a server reads at a time, in messages that all come back.
+/// Echoes as many messages as a server reads at a time.
 fn fill_buffers(peer: &mut Peer) -> io::Result<()> {
     let payload = vec![b'x'; WARM_UP_MESSAGE_BYTES];
     peer.set_request(&client_frame(&payload), WARM_UP_MESSAGES);

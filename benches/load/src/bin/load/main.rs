@@ -1,8 +1,8 @@
-//! The load client: `load SHAPE --pid PID …` puts one shape of load on a server and prints a line of `name=value`.
+//! The load client: `load SHAPE --pid PID …` loads a server with one shape and prints a line of `name=value`.
 //!
-//! One thread, to be pinned to a core of its own. It keeps a fixed number of messages in flight on each connection, so
-//! the server is always busy and never drowned. Throughput on a shared machine says little; the server's CPU time an
-//! operation says more, and a comparison with `raw` in the same minute most.
+//! It has one thread, which needs a separate core. It keeps a fixed number of messages in flight on each connection, so the server
+//! is always busy and never overloaded. On a shared machine, the server's CPU time an operation is more stable than throughput.
+//! A comparison with `raw` in the same minute is most stable.
 
 mod api;
 mod idle;
@@ -17,39 +17,39 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use fdpush_load::process;
 
-/// The load is on for this long before anything is measured.
+/// Warm-up time before the measurement.
 const WARM_UP: Duration = Duration::from_millis(300);
 
 /// Puts load on a WebSocket server and measures it.
 #[derive(Parser, Debug)]
 struct Options {
-    /// What the connections do.
+    /// The shape of the load.
     shape: Shape,
-    /// The server.
+    /// The server's address.
     #[arg(long, default_value = "127.0.0.1:9501")]
     address: SocketAddr,
-    /// The server's process.
+    /// The server's process id.
     #[arg(long)]
     pid: u32,
     /// Connections; for p2p and push, pairs of them; for fanout, receivers.
     #[arg(long, default_value_t = 100)]
     connections: usize,
-    /// Messages in flight, a connection; for fanout, publishes.
+    /// Messages in flight on each connection; for fanout, publishes in flight.
     #[arg(long, default_value_t = 1)]
     depth: usize,
-    /// Bytes of a message.
+    /// Message size in bytes.
     #[arg(long, default_value_t = 20)]
     payload: usize,
-    /// How long to measure, in seconds.
+    /// Measured time in seconds.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// For push and batch: where back ends come, if that is another address.
+    /// For push and batch: the address for back ends, if different.
     #[arg(long)]
     api: Option<SocketAddr>,
-    /// For push: how clients subscribe and back ends push.
+    /// For push: the server's form of subscriptions and pushes.
     #[arg(long, value_enum, default_value = "bench")]
     dialect: Dialect,
-    /// For push: so many posts a second, evenly, instead of `depth` in flight; prints how long deliveries took.
+    /// For push: posts a second, at a constant rate, instead of `depth` in flight; prints delivery times.
     #[arg(long)]
     pace: Option<u32>,
     /// For idle: whether each connection has a uid of 8 bytes.
@@ -59,7 +59,7 @@ struct Options {
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 enum Shape {
-    /// Every connection's messages come back to it.
+    /// Each connection gets its own messages back.
     Echo,
     /// One connection's messages go to all others. An operation is a delivery.
     Fanout,
@@ -67,18 +67,18 @@ enum Shape {
     P2p,
     /// The first of each pair posts to the uid of the second. An operation is a post.
     Push,
-    /// One connection sends a batch without end to the uids of all others. An operation is a message.
+    /// One connection sends an endless batch to the uids of all others. An operation is a message.
     Batch,
-    /// Memory of connections that do nothing, before and after 100 messages each way.
+    /// Memory of idle connections, before and after 100 messages in each direction.
     Idle,
-    /// Connect, upgrade, close, over and over.
+    /// Connects, upgrades and closes in a loop.
     Upgrades,
 }
 
-/// How a server is asked to push.
+/// The form of a push request.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 enum Dialect {
-    /// `POST /push?uid=N`, as bench servers have it.
+    /// Bench servers: `POST /push?uid=N`.
     Bench,
     /// `fdpush serve`: `POST /api/push` with JSON.
     Fdpush,
@@ -86,7 +86,7 @@ enum Dialect {
     Nchan,
 }
 
-/// What was measured.
+/// The result of a measurement.
 #[derive(Copy, Clone, Debug)]
 struct Figures {
     operations: usize,
@@ -114,7 +114,7 @@ impl Figures {
     }
 }
 
-/// Repeats `turn`, which says how many operations it did, for as long as the options say, after a warm-up.
+/// Repeats `turn`, which returns its number of operations, for the configured time after a warm-up.
 fn run(options: &Options, mut turn: impl FnMut() -> io::Result<usize>) -> io::Result<Figures> {
     let warm = Instant::now();
     while warm.elapsed() < WARM_UP {

@@ -1,4 +1,4 @@
-//! One connection of the client: it sends the same request over and over and counts what comes.
+//! A client connection that repeats one request and counts the answers.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,38 +7,38 @@ use std::time::Duration;
 
 use fdpush_load::wire::{self, AnswerCounter, FrameCounter, ResponseCounter};
 
-/// Nothing takes longer, unless the server is stuck.
+/// Timeout of every blocking call.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct Peer {
     pub socket: TcpStream,
-    /// The request, one behind the other, one more time than are ever in flight: any run of it is a slice.
+    /// Repetitions of the request, one more than are ever in flight, so that any run of them is a slice.
     requests: Rc<[u8]>,
     request_bytes: usize,
-    /// How much of a request is already sent.
+    /// Sent bytes of the current request.
     sent: usize,
-    /// Bytes that are to be sent and that the socket had no room for.
+    /// Number of bytes that the full socket did not take.
     owed: usize,
     incoming: Incoming,
 }
 
-/// What comes from the server.
+/// The kind of data from the server.
 #[derive(Debug)]
 enum Incoming {
     Frames(FrameCounter),
     Responses(ResponseCounter),
-    /// The answers to a batch, a line each.
+    /// Answers to a batch, one a line.
     Answers(AnswerCounter),
 }
 
 impl Peer {
-    /// Connects, and upgrades where `path` is given. Blocking, until [`start`](Peer::start).
+    /// Connects, and upgrades if `path` is given. Calls block until [`start`](Peer::start).
     pub fn connect(address: SocketAddr, path: Option<&str>) -> io::Result<Peer> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(ANSWER_TIME_MAX))?;
-        // Closed by a reset: tens of thousands of ports in TIME_WAIT would be too many.
+        // Closes with a reset, because tens of thousands of ports in TIME_WAIT would be too many.
         rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
         let incoming = Incoming::Frames(FrameCounter::default());
         let mut peer = Peer { socket, requests: [].into(), request_bytes: 0, sent: 0, owed: 0, incoming };
@@ -46,13 +46,13 @@ impl Peer {
             peer.socket.write_all(&wire::upgrade_request(path))?;
             let head = peer.read_head()?;
             if !head.starts_with(b"HTTP/1.1 101 ") {
-                return Err(wrong("no upgrade", &head));
+                return Err(failure("upgrade refused", &head));
             }
         }
         Ok(peer)
     }
 
-    /// Sets what [`send`](Peer::send) sends, with at most `depth` of them in flight.
+    /// Sets the request of [`send`](Peer::send), with at most `depth` in flight.
     pub fn set_request(&mut self, request: &[u8], depth: usize) {
         self.requests = request.repeat(depth + 1).into();
         self.request_bytes = request.len();
@@ -63,15 +63,15 @@ impl Peer {
         self.socket.write_all(&self.requests[..self.request_bytes])
     }
 
-    /// Reads exactly this frame, blocking: a benchmark asserts its result before it times it.
+    /// Reads exactly this frame, blocking. It asserts the result before the measurement.
     pub fn expect(&mut self, payload: &[u8]) -> io::Result<()> {
         let frame = wire::server_frame(payload);
         let mut got = vec![0; frame.len()];
         self.socket.read_exact(&mut got)?;
-        if got == frame { Ok(()) } else { Err(wrong("not the frame that was sent", &got)) }
+        if got == frame { Ok(()) } else { Err(failure("unexpected frame", &got)) }
     }
 
-    /// Reads one frame that the server sends of its own accord, blocking.
+    /// Reads one unsolicited frame of the server, blocking.
     pub fn expect_any(&mut self) -> io::Result<()> {
         let mut counter = FrameCounter::default();
         let mut byte = [0];
@@ -83,39 +83,39 @@ impl Peer {
         }
     }
 
-    /// Reads an HTTP response, blocking, and from then on counts responses, which all must be good.
+    /// Reads an HTTP response, blocking. From then on it counts responses, which all must be 2xx.
     pub fn expect_response(&mut self) -> io::Result<()> {
         let head = self.read_head()?;
         let mut counter = ResponseCounter::default();
-        let mut whole = counter.count(&head).map_err(|_| wrong("no good response", &head))?;
+        let mut whole = counter.count(&head).map_err(|_| failure("error response", &head))?;
         let mut byte = [0];
         while whole == 0 {
             self.socket.read_exact(&mut byte)?;
-            whole = counter.count(&byte).map_err(|_| wrong("no good response", &head))?;
+            whole = counter.count(&byte).map_err(|_| failure("error response", &head))?;
         }
         self.incoming = Incoming::Responses(counter);
         Ok(())
     }
 
-    /// From here on what comes are the answers to a batch.
+    /// Counts answers to a batch from here on.
     pub fn begin_batch(&mut self, head: &str) -> io::Result<()> {
         self.incoming = Incoming::Answers(AnswerCounter::default());
         self.socket.write_all(head.as_bytes())
     }
 
-    /// From here on nothing blocks.
+    /// Makes the socket non-blocking.
     pub fn start(&mut self) -> io::Result<()> {
         self.socket.set_nonblocking(true)
     }
 
-    /// Sends so many more requests, in one write if the socket takes it.
+    /// Sends more requests, in one write if the socket takes it.
     pub fn send(&mut self, count: usize) -> io::Result<()> {
         let was_full = self.owed > 0;
         self.owed += count * self.request_bytes;
         if was_full { Ok(()) } else { self.flush() }
     }
 
-    /// Sends what the socket had no room for.
+    /// Sends the bytes that the full socket did not take.
     pub fn flush(&mut self) -> io::Result<()> {
         while self.owed > 0 {
             let end = self.requests.len().min(self.sent + self.owed);
@@ -131,7 +131,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Reads all there is, and says how many messages or responses that completed.
+    /// Reads all available bytes, and returns the number of completed messages or responses.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut messages = 0;
         loop {
@@ -144,10 +144,10 @@ impl Peer {
             messages += match &mut self.incoming {
                 Incoming::Frames(counter) => counter.count(&buffer[..count]),
                 Incoming::Responses(counter) => {
-                    counter.count(&buffer[..count]).map_err(|_| wrong("no good response", &buffer[..count]))?
+                    counter.count(&buffer[..count]).map_err(|_| failure("error response", &buffer[..count]))?
                 }
                 Incoming::Answers(counter) => {
-                    counter.count(&buffer[..count]).map_err(|_| wrong("a refusal", &buffer[..count]))?
+                    counter.count(&buffer[..count]).map_err(|_| failure("error answer", &buffer[..count]))?
                 }
             };
             if count < buffer.len() {
@@ -156,14 +156,14 @@ impl Peer {
         }
     }
 
-    /// Reads up to the blank line, and no byte further: what follows may be a frame already.
+    /// Reads up to the blank line and no further, because a frame may follow.
     fn read_head(&mut self) -> io::Result<Vec<u8>> {
         let mut head = vec![0; 4096];
         loop {
-            // Peeked at first, for a read cannot be undone.
+            // Peeks first, because a read cannot be undone.
             let count = self.socket.peek(&mut head)?;
             if count == 0 || count == head.len() {
-                return Err(wrong("no response", &head[..count]));
+                return Err(failure("no response", &head[..count]));
             }
             if let Some(end) = head[..count].windows(4).position(|window| window == b"\r\n\r\n") {
                 head.truncate(end + 4);
@@ -174,7 +174,7 @@ impl Peer {
     }
 }
 
-fn wrong(what: &str, bytes: &[u8]) -> io::Error {
+fn failure(what: &str, bytes: &[u8]) -> io::Error {
     let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
     io::Error::new(ErrorKind::InvalidData, format!("{what}: {shown:?}"))
 }

@@ -1,4 +1,4 @@
-//! The shapes that run for a while: echo, fan-out, point to point.
+//! The shapes with permanent connections: echo, fan-out, point to point.
 
 use std::io;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use fdpush_load::epoll::{Epoll, Readiness};
 use crate::peer::Peer;
 use crate::{Figures, Options, Shape, run};
 
-/// Connections under load. Whoever sends comes first, whoever only receives behind them.
+/// Connections under load: senders first, then receivers.
 pub struct Rig {
     epoll: Epoll,
     events: Vec<Readiness>,
@@ -16,7 +16,7 @@ pub struct Rig {
     buffer: Vec<u8>,
 }
 
-/// Builds the shape, sees it work once, and measures it.
+/// Builds the shape, checks it once, and measures it.
 pub fn measure(options: &Options) -> io::Result<Figures> {
     let mut rig = match options.shape {
         Shape::Fanout => Rig::new(fanout(options)?)?,
@@ -32,7 +32,7 @@ pub fn measure(options: &Options) -> io::Result<Figures> {
     run(options, || {
         let before = deliveries;
         match options.shape {
-            // A publish is over when its last delivery is; then the next may come.
+            // A publish ends with its last delivery. Then the next starts.
             Shape::Fanout => {
                 rig.turn(|_, _, count| {
                     deliveries += count;
@@ -59,14 +59,14 @@ impl Rig {
         Ok(Rig { epoll, events: Vec::new(), peers, buffer: vec![0; 256 << 10] })
     }
 
-    /// Waits, and tells `on_messages` for each connection how many messages came. Returns how many those were in all.
+    /// Waits, and calls `on_messages` with each connection and its number of received messages. Returns the total.
     pub fn turn(&mut self, on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>) -> io::Result<usize> {
         self.epoll.wait(&mut self.events, None)?;
         self.take(on_messages)
     }
 
     /// As [`turn`](Rig::turn), without waiting.
-    pub fn look(&mut self, on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>) -> io::Result<usize> {
+    pub fn poll(&mut self, on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>) -> io::Result<usize> {
         self.epoll.wait(&mut self.events, Some(Duration::ZERO))?;
         self.take(on_messages)
     }

@@ -1,4 +1,4 @@
-//! Connect, upgrade, close, over and over.
+//! Connects, upgrades and closes in a loop.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use fdpush_load::wire::upgrade_request;
 
 use crate::{Figures, Options, run};
 
-/// As many connections at a time as the options say; each turn opens, upgrades and closes them all.
+/// Opens, upgrades and closes the configured number of connections in each turn.
 pub fn measure(options: &Options) -> io::Result<Figures> {
     let request = upgrade_request("/echo");
     let mut buffer = [0; 4096];
@@ -23,7 +23,7 @@ pub fn measure(options: &Options) -> io::Result<Figures> {
         for socket in &mut sockets {
             let count = socket.read(&mut buffer)?;
             if !buffer[..count].starts_with(b"HTTP/1.1 101 ") {
-                return Err(io::Error::other("no upgrade"));
+                return Err(io::Error::other("upgrade refused"));
             }
         }
         Ok(sockets.len())

@@ -1,4 +1,4 @@
-//! SIGTERM in the middle of pushes.
+//! Sends SIGTERM during pushes.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -6,19 +6,18 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use rustix::process::Signal;
 
-use crate::crowd::Crowd;
-use crate::pusher::Manner;
-use crate::server::{PATIENCE, Places, Server};
-use crate::{Load, wrong};
+use crate::clients::Clients;
+use crate::pusher::PushFormat;
+use crate::server::{Addresses, Server, TIMEOUT};
+use crate::{Load, failure};
 
-/// The close code of a server that goes down.
+/// The close code of a drain.
 const GOING_AWAY: u16 = 1001;
 
-/// Pushes that wait for their answer at most. On a machine that is too busy for the rate there are fewer a second, and no
-/// backlog without an end.
-const UNDER_WAY_MAX: usize = 1000;
+/// Maximum number of unanswered pushes. On a busy machine it lowers the rate instead of growing the backlog.
+const IN_FLIGHT_MAX: usize = 1000;
 
-/// The server counts in milliseconds, rounded down.
+/// The server's clock has milliseconds, rounded down.
 const TICK: Duration = Duration::from_millis(2);
 
 #[derive(Args, Debug)]
@@ -28,16 +27,16 @@ pub struct Options {
     /// Pushes a second.
     #[arg(long, default_value_t = 5000)]
     rate: u32,
-    /// How many a second it must have come to.
+    /// The minimum of pushes a second.
     #[arg(long, default_value_t = 0)]
     rate_min: u32,
-    /// How many there are before the signal. They go on after it, too.
+    /// Pushes before the signal. They continue after it.
     #[arg(long, default_value_t = 10_000)]
     before: usize,
-    /// Over how long the server spreads its closes, in milliseconds.
+    /// The server's `drain_for` in milliseconds.
     #[arg(long, default_value_t = 0)]
     drain_for_ms: u64,
-    /// How long it may take, in milliseconds.
+    /// The time limit of the drain in milliseconds.
     #[arg(long, default_value_t = 10_000)]
     drain_time_max_ms: u64,
 }
@@ -46,54 +45,54 @@ pub fn prove(options: &Options) -> io::Result<()> {
     let (spread, limit) =
         (Duration::from_millis(options.drain_for_ms), Duration::from_millis(options.drain_time_max_ms));
     let flags = [format!("--drain-for={}ms", spread.as_millis()), format!("--drain-time-max={}ms", limit.as_millis())];
-    let (mut server, _) = Server::start(&options.load.server, Places::find()?, &flags)?;
-    let mut crowd = Crowd::gather(&options.load, server.places, |_| Manner::Requests)?;
+    let (mut server, _) = Server::start(&options.load.server, Addresses::find()?, &flags)?;
+    let mut clients = Clients::connect(&options.load, server.addresses, |_| PushFormat::Requests)?;
     let mut pace = Pace { rate: options.rate, started: Instant::now(), pushed: 0 };
     while pace.pushed < options.before {
-        pace.turn(&mut crowd)?;
+        pace.turn(&mut clients)?;
     }
     let reached = pace.pushed as f64 / pace.started.elapsed().as_secs_f64();
-    let before = crowd.book();
+    let before = clients.counts();
     if before.refused > 0 {
-        return Err(wrong("a push was refused"));
+        return Err(failure("a push was refused"));
     }
     let signalled = Instant::now();
     server.signal(Signal::TERM)?;
     let (status, took) = loop {
-        pace.turn(&mut crowd)?;
+        pace.turn(&mut clients)?;
         match server.ended()? {
             Some(status) => break (status, signalled.elapsed()),
-            None if signalled.elapsed() > limit + PATIENCE => return Err(wrong("the server does not end")),
+            None if signalled.elapsed() > limit + TIMEOUT => return Err(failure("the server does not exit")),
             None => {}
         }
     };
-    crowd.run_out()?;
-    let book = crowd.settle()?;
-    let closes = closes(&crowd, signalled)?;
+    clients.read_to_end()?;
+    let counts = clients.check()?;
+    let closes = closes(&clients, signalled)?;
     println!(
         "drain: {} subscribers; {} pushes sent before SIGTERM, {reached:.0} a second, {} of them answered by then, {} sent after; {} answered, {} of them queued, {} received, none \
          lost; {} closes with {GOING_AWAY}, from {:.1?} to {:.1?}; {status} after {took:.1?} of {limit:.1?}",
         options.load.subscribers,
         before.sent,
         before.answered,
-        book.sent - before.sent,
-        book.answered,
-        book.promised,
-        book.received,
+        counts.sent - before.sent,
+        counts.answered,
+        counts.acknowledged,
+        counts.received,
         closes.len(),
         closes[0],
         closes[closes.len() - 1],
     );
     if reached < f64::from(options.rate_min) {
-        return Err(wrong("too few pushes a second: is the machine busy?"));
+        return Err(failure("push rate below the minimum; the machine may be busy"));
     }
     if !status.success() || took > limit {
-        return Err(wrong("it did not end well, or in time"));
+        return Err(failure("the exit code is not 0, or the drain exceeded its time limit"));
     }
     check_spread(&closes, spread)
 }
 
-/// Pushes at a rate, over one pusher after the other.
+/// Pushes at a constant rate, through each pusher in turn.
 struct Pace {
     rate: u32,
     started: Instant,
@@ -101,37 +100,37 @@ struct Pace {
 }
 
 impl Pace {
-    /// Pushes what is due, and reads what came.
-    fn turn(&mut self, crowd: &mut Crowd) -> io::Result<()> {
+    /// Sends the due pushes, and reads.
+    fn turn(&mut self, clients: &mut Clients) -> io::Result<()> {
         let due = (self.started.elapsed().as_secs_f64() * f64::from(self.rate)) as usize;
-        let room = UNDER_WAY_MAX.saturating_sub(crowd.under_way());
+        let room = IN_FLIGHT_MAX.saturating_sub(clients.in_flight());
         for _ in 0..due.saturating_sub(self.pushed).min(room) {
-            crowd.push(self.pushed % crowd.pushers.len());
+            clients.push(self.pushed % clients.pushers.len());
             self.pushed += 1;
         }
-        crowd.turn(Duration::from_millis(1))
+        clients.turn(Duration::from_millis(1))
     }
 }
 
-/// When each subscriber was told, after the signal, the first one first. All were, with the right code.
-fn closes(crowd: &Crowd, signalled: Instant) -> io::Result<Vec<Duration>> {
-    let mut closes = Vec::with_capacity(crowd.subscribers.len());
-    for (number, subscriber) in crowd.subscribers.iter().enumerate() {
+/// The times of the close frames after the signal, sorted. Checks that all arrived with the right code.
+fn closes(clients: &Clients, signalled: Instant) -> io::Result<Vec<Duration>> {
+    let mut closes = Vec::with_capacity(clients.subscribers.len());
+    for (number, subscriber) in clients.subscribers.iter().enumerate() {
         match subscriber.closed {
             Some((GOING_AWAY, at)) => closes.push(at.saturating_duration_since(signalled)),
-            other => return Err(wrong(format!("subscriber {number} was not told: {other:?}"))),
+            other => return Err(failure(format!("subscriber {number} got no valid close frame: {other:?}"))),
         }
     }
     closes.sort();
     Ok(closes)
 }
 
-/// No close comes before its time. That none comes late is for the limit to say: it depends on the machine.
+/// Checks that no close is early. The time limit covers late ones, because they depend on the machine.
 fn check_spread(closes: &[Duration], spread: Duration) -> io::Result<()> {
     for (index, at) in closes.iter().enumerate() {
         let due = spread.mul_f64(index as f64 / closes.len() as f64);
         if *at + TICK < due {
-            return Err(wrong(format!("close {index} came after {at:.1?}, and was due after {due:.1?}")));
+            return Err(failure(format!("close {index} arrived after {at:.1?}, earlier than {due:.1?}")));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! SIGKILL in the middle of pushes, over and over.
+//! Sends SIGKILL during pushes, repeatedly.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -6,85 +6,85 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use rustix::process::Signal;
 
-use crate::crowd::{Book, Crowd};
-use crate::pusher::Manner;
-use crate::server::{Places, Server};
-use crate::{Load, wrong};
+use crate::clients::{Clients, Counts};
+use crate::pusher::PushFormat;
+use crate::server::{Addresses, Server};
+use crate::{Load, failure};
 
 #[derive(Args, Debug)]
 pub struct Options {
     #[command(flatten)]
     load: Load,
-    /// How often the server is killed.
+    /// The number of kills.
     #[arg(long, default_value_t = 10)]
     rounds: usize,
-    /// From its start anew to its first client: what half of them may take at most.
+    /// The maximum of the median time from a restart to the first client, in milliseconds.
     #[arg(long, default_value_t = 200)]
     restart_ms_max: u64,
 }
 
 pub fn prove(options: &Options) -> io::Result<()> {
-    let places = Places::find()?;
+    let addresses = Addresses::find()?;
     let mut restarts = Vec::new();
-    let mut total = Book::default();
+    let mut total = Counts::default();
     for round in 0..options.rounds {
-        let (mut server, took) = Server::start(&options.load.server, places, &[])?;
+        let (mut server, took) = Server::start(&options.load.server, addresses, &[])?;
         if round > 0 {
             restarts.push(took);
         }
-        let book = kill(&mut server, &options.load, round)?;
-        total.sent += book.sent;
-        total.answered += book.answered;
-        total.promised += book.promised;
-        total.received += book.received;
-        total.refused += book.refused;
+        let counts = kill(&mut server, &options.load, round)?;
+        total.sent += counts.sent;
+        total.answered += counts.answered;
+        total.acknowledged += counts.acknowledged;
+        total.received += counts.received;
+        total.refused += counts.refused;
     }
-    let (_, took) = Server::start(&options.load.server, places, &[])?;
+    let (_, took) = Server::start(&options.load.server, addresses, &[])?;
     restarts.push(took);
     restarts.sort();
     let (median, worst) = (restarts[restarts.len() / 2], restarts[restarts.len() - 1]);
     println!(
         "kill: {} times, {} subscribers, {} pushers: {} pushes sent, {} answered, {} of them queued, {} received, none lost; \
-         started anew, the first client was in after {median:.1?} (median), {worst:.1?} at worst",
+         after a restart, the first client connected within {median:.1?} (median), {worst:.1?} at most",
         options.rounds,
         options.load.subscribers,
         options.load.pushers,
         total.sent,
         total.answered,
-        total.promised,
+        total.acknowledged,
         total.received,
     );
     if total.refused > 0 {
-        return Err(wrong("a push was refused"));
+        return Err(failure("a push was refused"));
     }
-    if total.answered == total.sent || total.promised != total.answered {
-        return Err(wrong("it was not killed in the middle of pushes"));
+    if total.answered == total.sent || total.acknowledged != total.answered {
+        return Err(failure("the server was not killed during pushes"));
     }
     if median > Duration::from_millis(options.restart_ms_max) {
-        return Err(wrong("a server started anew accepts too late"));
+        return Err(failure("a restarted server accepted too late"));
     }
     Ok(())
 }
 
-fn kill(server: &mut Server, load: &Load, round: usize) -> io::Result<Book> {
-    // Every fourth sends a batch; of the others some wait for each answer, some send dozens of requests ahead.
-    let manner = |pusher: usize| if pusher % 4 == 3 { Manner::Batch } else { Manner::Requests };
+fn kill(server: &mut Server, load: &Load, round: usize) -> io::Result<Counts> {
+    // Every fourth pusher sends a batch. Of the others, some wait for each answer, some pipeline dozens of requests.
+    let format = |pusher: usize| if pusher % 4 == 3 { PushFormat::Batch } else { PushFormat::Requests };
     let depth = |pusher: usize| 1usize << (pusher % 7);
-    let mut crowd = Crowd::gather(load, server.places, manner)?;
+    let mut clients = Clients::connect(load, server.addresses, format)?;
     let answers = load.subscribers + round % 7 * 500;
     loop {
         for pusher in 0..load.pushers {
-            while crowd.pushers[pusher].under_way() < depth(pusher) {
-                crowd.push(pusher);
+            while clients.pushers[pusher].in_flight() < depth(pusher) {
+                clients.push(pusher);
             }
         }
-        if crowd.book().answered >= answers {
+        if clients.counts().answered >= answers {
             break;
         }
-        crowd.turn(Duration::from_millis(100))?;
+        clients.turn(Duration::from_millis(100))?;
     }
-    // It has much to read now, and is killed somewhere in the middle of it.
-    crowd.flush()?;
+    // The server has unread requests when it is killed.
+    clients.flush()?;
     let pause = Duration::from_micros(round as u64 * 97 % 1000);
     let flushed = Instant::now();
     while flushed.elapsed() < pause {
@@ -92,6 +92,6 @@ fn kill(server: &mut Server, load: &Load, round: usize) -> io::Result<Book> {
     }
     server.signal(Signal::KILL)?;
     server.wait()?;
-    crowd.run_out()?;
-    crowd.settle()
+    clients.read_to_end()?;
+    clients.check()
 }

@@ -1,9 +1,9 @@
-//! The proofs: `proof kill` and `proof drain` put `fdpush serve` under load, end it, and hold what it had said against
-//! what came. Each prints what it counted, and fails when any of it is not so. `tests/proofs/run.sh` runs both.
+//! Shutdown tests: `proof kill` and `proof drain` load `fdpush serve`, end it, and compare its answers with the received messages.
 //!
-//! The server is a process of its own, so each of the two may have all the descriptors that one process may.
+//! Each prints its counts, and fails if one is wrong. `tests/proofs/run.sh` runs both. The server is a separate process, so that
+//! each process has its own descriptor limit.
 
-mod crowd;
+mod clients;
 mod drain;
 mod kill;
 mod pusher;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Ends a server under load, and counts what it said and what came.
+/// Ends a server under load, and compares its answers with the received messages.
 #[derive(Parser, Debug)]
 struct Options {
     #[command(subcommand)]
@@ -24,22 +24,22 @@ struct Options {
 
 #[derive(Subcommand, Debug)]
 enum Proof {
-    /// SIGKILL, over and over: whatever was answered with 2xx has come, and a server started anew accepts at once.
+    /// Repeats SIGKILL: every push answered with 2xx arrived, and a restarted server accepts at once.
     Kill(kill::Options),
-    /// SIGTERM: whatever was queued is flushed, every client is told, and the exit code is 0 in time.
+    /// Sends SIGTERM: every queued message arrives, every client gets a close frame, and the exit code is 0 in time.
     Drain(drain::Options),
 }
 
-/// Who is there.
+/// The server's command and the connections.
 #[derive(Args, Debug)]
 struct Load {
     /// The command `fdpush`.
     #[arg(long)]
     server: PathBuf,
-    /// Clients, each with a uid of its own.
+    /// Number of clients, each with a different uid.
     #[arg(long, default_value_t = 1000)]
     subscribers: usize,
-    /// Connections of back ends. Their number divides that of the clients.
+    /// Number of back-end connections. It divides the number of clients.
     #[arg(long, default_value_t = 20)]
     pushers: usize,
 }
@@ -51,7 +51,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// What is not so, as an error.
-fn wrong(what: impl Into<String>) -> io::Error {
+/// A failed check, as an error.
+fn failure(what: impl Into<String>) -> io::Error {
     io::Error::other(what.into())
 }

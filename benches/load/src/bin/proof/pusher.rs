@@ -1,73 +1,82 @@
-//! A connection of a back end: it pushes, and reads what is answered.
+//! A back-end connection: it pushes and reads the answers.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::wrong;
+use crate::failure;
 
-/// How it pushes.
+/// The form of the pushes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Manner {
-    /// A request a push, pipelined where several are under way.
+pub enum PushFormat {
+    /// One request a push, pipelined.
     Requests,
-    /// One batch without an end, a line a push.
+    /// One endless batch, one line a push.
     Batch,
 }
 
 #[derive(Debug)]
 pub struct Pusher {
     pub socket: TcpStream,
-    manner: Manner,
-    /// What the socket had no room for.
+    format: PushFormat,
+    /// Bytes that the full socket did not take.
     unsent: Vec<u8>,
-    /// The start of a line that was not all there.
+    /// An incomplete line.
     line: Vec<u8>,
     pub sent: usize,
     pub answered: usize,
-    /// Its last request was refused, because the server goes down. Nothing was promised of that one.
+    /// The server refused the last request during its shutdown.
     pub is_refused: bool,
     /// Its stream has ended.
-    pub is_over: bool,
+    pub has_ended: bool,
 }
 
 impl Pusher {
-    pub fn connect(address: SocketAddr, manner: Manner) -> io::Result<Pusher> {
+    pub fn connect(address: SocketAddr, format: PushFormat) -> io::Result<Pusher> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
-        let unsent = match manner {
-            Manner::Requests => Vec::new(),
-            Manner::Batch => {
+        let unsent = match format {
+            PushFormat::Requests => Vec::new(),
+            PushFormat::Batch => {
                 let head = "POST /api/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n";
                 format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes()
             }
         };
-        Ok(Pusher { socket, manner, unsent, line: Vec::new(), sent: 0, answered: 0, is_refused: false, is_over: false })
+        Ok(Pusher {
+            socket,
+            format,
+            unsent,
+            line: Vec::new(),
+            sent: 0,
+            answered: 0,
+            is_refused: false,
+            has_ended: false,
+        })
     }
 
-    pub fn under_way(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         self.sent - self.answered
     }
 
-    /// Adds a push to what is to be sent.
+    /// Appends a push to the unsent bytes.
     pub fn push(&mut self, uid: usize, number: usize) {
         let body = format!("{{\"uid\":\"{uid}\",\"text\":\"{number}\"}}\n");
         let length = body.len();
-        // Writing to a vector does not fail.
-        let _ = match self.manner {
-            Manner::Requests => write!(
+        // Writing to a vector cannot fail.
+        let _ = match self.format {
+            PushFormat::Requests => write!(
                 self.unsent,
                 "POST /api/push HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                  Content-Length: {length}\r\n\r\n{body}"
             ),
-            Manner::Batch => write!(self.unsent, "{length:x}\r\n{body}\r\n"),
+            PushFormat::Batch => write!(self.unsent, "{length:x}\r\n{body}\r\n"),
         };
         self.sent += 1;
     }
 
-    /// Sends what the socket has room for. A server that is gone shows when its answers are read.
+    /// Sends as much as the socket takes. [`receive`](Pusher::receive) detects the end of the server.
     pub fn flush(&mut self) -> io::Result<()> {
-        while !self.unsent.is_empty() && !self.is_over {
+        while !self.unsent.is_empty() && !self.has_ended {
             match self.socket.write(&self.unsent) {
                 Ok(count) => drop(self.unsent.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -80,14 +89,13 @@ impl Pusher {
         Ok(())
     }
 
-    /// Reads all there is, and tells `answered` of each answer: which push of this connection it is for, and how many
-    /// connections have it queued.
+    /// Reads all available bytes, and calls `answered` with each push's index and its number of queued connections.
     pub fn receive(
         &mut self,
         buffer: &mut [u8],
         mut answered: impl FnMut(usize, usize) -> io::Result<()>,
     ) -> io::Result<()> {
-        while !self.is_over {
+        while !self.has_ended {
             let count = match self.socket.read(buffer) {
                 Ok(0) => 0,
                 Ok(count) => count,
@@ -95,7 +103,7 @@ impl Pusher {
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
                 Err(error) => return Err(error),
             };
-            self.is_over = count == 0;
+            self.has_ended = count == 0;
             for part in buffer[..count].split_inclusive(|byte| *byte == b'\n') {
                 self.line.extend_from_slice(part);
                 if self.line.ends_with(b"\n") {
@@ -106,7 +114,7 @@ impl Pusher {
                         }
                         Line::GoingDown => self.is_refused = true,
                         Line::Other if self.is_refused && self.line.starts_with(b"HTTP/") => {
-                            return Err(wrong("an answer came behind the last one"));
+                            return Err(failure("an answer arrived after the last one"));
                         }
                         Line::Other => {}
                     }
@@ -118,13 +126,13 @@ impl Pusher {
     }
 }
 
-/// A line of what the server says.
+/// A line from the server.
 enum Line {
-    /// On how many connections a push was queued.
+    /// The number of connections that have a push queued.
     Answer(usize),
-    /// The status of a request that came too late.
+    /// The status of a request that the server refused.
     GoingDown,
-    /// Of a head, the size of a chunk, or a text for people.
+    /// A line of a head, a chunk size, or other text.
     Other,
 }
 
@@ -135,9 +143,9 @@ fn read_line(line: &[u8]) -> io::Result<Line> {
     }
     let is_refused = text.starts_with("HTTP/1.1 ") && !text.starts_with("HTTP/1.1 200 ");
     if is_refused || text.starts_with("{\"error\"") {
-        return Err(wrong(format!("a push was refused: {text}")));
+        return Err(failure(format!("a push was refused: {text}")));
     }
     let Some((_, rest)) = text.split_once("\"queued\":") else { return Ok(Line::Other) };
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().map(Line::Answer).map_err(|_| wrong(format!("no answer: {text}")))
+    digits.parse().map(Line::Answer).map_err(|_| failure(format!("invalid answer: {text}")))
 }

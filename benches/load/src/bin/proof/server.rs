@@ -1,4 +1,4 @@
-//! The server, as a child that this process starts, signals and waits for.
+//! The server as a child process.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,58 +10,58 @@ use std::time::{Duration, Instant};
 use fdpush_load::wire;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wrong;
+use crate::failure;
 
-/// Nothing takes longer, unless the server is stuck.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of every wait.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Ports to listen on: below those that the kernel gives to connections, so that none has one when a server wants it back.
+/// Ports for listeners, below the ephemeral range, so that no connection occupies the port of a restarted server.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
-/// A running server. Dropping it ends it.
+/// A running server, killed when dropped.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    pub places: Places,
+    pub addresses: Addresses,
 }
 
-/// Where it listens, for clients and for back ends.
+/// The addresses for clients and for back ends.
 #[derive(Copy, Clone, Debug)]
-pub struct Places {
+pub struct Addresses {
     pub listen: SocketAddr,
     pub api: SocketAddr,
 }
 
-impl Places {
-    /// Two ports that nobody has.
-    pub fn find() -> io::Result<Places> {
-        // Others who look at the same time begin elsewhere.
+impl Addresses {
+    /// Picks two free ports.
+    pub fn find() -> io::Result<Addresses> {
+        // Concurrent processes start at different ports.
         let first = PORTS.start + (std::process::id() * 16 % u32::from(PORTS.end - PORTS.start)) as u16;
         let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
         let mut free =
             (first..PORTS.end).chain(PORTS).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).filter(is_free);
         match (free.next(), free.next()) {
-            (Some(listen), Some(api)) => Ok(Places { listen, api }),
-            _ => Err(wrong("no free port")),
+            (Some(listen), Some(api)) => Ok(Addresses { listen, api }),
+            _ => Err(failure("no free port")),
         }
     }
 }
 
 impl Server {
-    /// Starts one, and says how long it took from there to the first client that it let in.
-    pub fn start(program: &Path, places: Places, flags: &[String]) -> io::Result<(Server, Duration)> {
-        let (listen, api) = (places.listen.to_string(), places.api.to_string());
+    /// Starts a server, and returns the time until it accepted the first client.
+    pub fn start(program: &Path, addresses: Addresses, flags: &[String]) -> io::Result<(Server, Duration)> {
+        let (listen, api) = (addresses.listen.to_string(), addresses.api.to_string());
         let mut command = Command::new(program);
         command.args(["serve", "--listen", &listen, "--api", &api, "--log", "warn"]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let started = Instant::now();
-        let mut server = Server { child: command.spawn()?, places };
-        while !is_let_in(places.listen) {
+        let mut server = Server { child: command.spawn()?, addresses };
+        while !accepts(addresses.listen) {
             if let Some(status) = server.child.try_wait()? {
-                return Err(wrong(format!("the server did not start: {status}")));
+                return Err(failure(format!("the server did not start: {status}")));
             }
-            if started.elapsed() > PATIENCE {
-                return Err(wrong("the server accepts nobody"));
+            if started.elapsed() > TIMEOUT {
+                return Err(failure("the server accepts no client"));
             }
             thread::yield_now();
         }
@@ -69,11 +69,11 @@ impl Server {
     }
 
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let pid = Pid::from_raw(self.child.id() as i32).ok_or_else(|| wrong("a process without a number"))?;
+        let pid = Pid::from_raw(self.child.id() as i32).ok_or_else(|| failure("invalid process id"))?;
         Ok(kill_process(pid, signal)?)
     }
 
-    /// How it ended, once it has.
+    /// Returns the exit status if the server has exited.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
@@ -90,11 +90,11 @@ impl Drop for Server {
     }
 }
 
-/// Whether a client gets its WebSocket there.
-fn is_let_in(address: SocketAddr) -> bool {
+/// Whether the address accepts a WebSocket.
+fn accepts(address: SocketAddr) -> bool {
     let try_it = || {
         let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         stream.write_all(&wire::upgrade_request("/"))?;
         let mut line = [0; 12];
         stream.read_exact(&mut line)?;

@@ -1,4 +1,4 @@
-//! A client that is pushed to: it sees to it that its messages come once and in order, and counts them.
+//! A client that receives pushes. It counts them and checks that they arrive once and in order.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use fdpush_load::wire;
 
-use crate::server::PATIENCE;
-use crate::wrong;
+use crate::failure;
+use crate::server::TIMEOUT;
 
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
@@ -16,25 +16,25 @@ const PONG: u8 = 0x8a;
 #[derive(Debug)]
 pub struct Subscriber {
     pub socket: TcpStream,
-    /// The number of its first message, and what each further one adds to that.
+    /// The number of its first message, and the increment for each further one.
     first: usize,
     step: usize,
-    /// The start of a frame that was not all there.
+    /// An incomplete frame.
     kept: Vec<u8>,
     pub received: usize,
-    /// Of all that was pushed to it, what was answered with `queued`.
-    pub promised: usize,
-    /// The code of the close frame that came, and when.
+    /// The number of pushes to it that were answered with `queued`.
+    pub acknowledged: usize,
+    /// The code and the time of the close frame.
     pub closed: Option<(u16, Instant)>,
     /// Its stream has ended.
-    pub is_over: bool,
+    pub has_ended: bool,
 }
 
 impl Subscriber {
-    /// Connects, and asks for a WebSocket with `number` as its uid. Blocking, until [`start`](Subscriber::start).
+    /// Connects and requests a WebSocket with `number` as its uid. Calls block until [`start`](Subscriber::start).
     pub fn connect(address: SocketAddr, number: usize, step: usize) -> io::Result<Subscriber> {
         let mut socket = TcpStream::connect(address)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
         socket.write_all(&wire::upgrade_request(&format!("/?uid={number}")))?;
         Ok(Subscriber {
             socket,
@@ -42,13 +42,13 @@ impl Subscriber {
             step,
             kept: Vec::new(),
             received: 0,
-            promised: 0,
+            acknowledged: 0,
             closed: None,
-            is_over: false,
+            has_ended: false,
         })
     }
 
-    /// Waits for the 101. From here on nothing blocks.
+    /// Waits for the 101, then makes the socket non-blocking.
     pub fn start(&mut self) -> io::Result<()> {
         let head = loop {
             if let Some(end) = self.kept.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -58,29 +58,29 @@ impl Subscriber {
             let count = self.socket.read(&mut bytes)?;
             self.kept.extend_from_slice(&bytes[..count]);
             if count == 0 {
-                return Err(wrong("the stream ended before the upgrade"));
+                return Err(failure("the stream ended before the upgrade"));
             }
         };
         if !self.kept.starts_with(b"HTTP/1.1 101 ") {
-            return Err(wrong(format!("no upgrade: {}", String::from_utf8_lossy(&self.kept))));
+            return Err(failure(format!("no upgrade: {}", String::from_utf8_lossy(&self.kept))));
         }
         self.kept.drain(..head);
         self.socket.set_nonblocking(true)?;
         self.read_frames()
     }
 
-    /// Reads all there is.
+    /// Reads all available bytes.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        while !self.is_over {
+        while !self.has_ended {
             match self.socket.read(buffer) {
-                Ok(0) => self.is_over = true,
+                Ok(0) => self.has_ended = true,
                 Ok(count) => {
                     self.kept.extend_from_slice(&buffer[..count]);
                     self.read_frames()?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                // What came before the reset has been read by then.
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => self.is_over = true,
+                // All bytes before the reset have been read.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => self.has_ended = true,
                 Err(error) => return Err(error),
             }
         }
@@ -108,18 +108,18 @@ impl Subscriber {
         Ok(())
     }
 
-    /// A message, which is its number.
+    /// Checks a message, whose text is its number.
     fn take(&mut self, payload: &[u8]) -> io::Result<()> {
         let expected = self.first + self.received * self.step;
         if self.closed.is_some() || payload != expected.to_string().as_bytes() {
             let came = String::from_utf8_lossy(payload);
-            return Err(wrong(format!("subscriber {}: message {came} came for {expected}", self.first)));
+            return Err(failure(format!("subscriber {}: message {came} instead of {expected}", self.first)));
         }
         self.received += 1;
         Ok(())
     }
 
-    /// A control frame, which any socket has room for. The server may be gone.
+    /// Sends a control frame, which every socket has room for. Ignores the error of a closed server.
     fn send(&mut self, first: u8, payload: &[u8]) {
         let mut frame = wire::client_frame(payload);
         frame[0] = first;

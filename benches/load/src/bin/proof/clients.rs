@@ -1,22 +1,22 @@
-//! Subscribers and pushers around one server, on one epoll, and the book of what was promised and what came.
+//! Subscribers and pushers of one server on one epoll, with counts of acknowledged and received messages.
 //!
-//! Push `number` goes to subscriber `number % subscribers`, over pusher `number % pushers`; as the one divides the other,
-//! all that a subscriber gets comes over one connection, in order.
+//! Push `number` goes to subscriber `number % subscribers` through pusher `number % pushers`. The number of pushers divides the
+//! number of subscribers, so each subscriber gets all its messages through one connection, in order.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use fdpush_load::epoll::{Epoll, Readiness};
 
-use crate::pusher::{Manner, Pusher};
-use crate::server::{PATIENCE, Places};
+use crate::pusher::{PushFormat, Pusher};
+use crate::server::{Addresses, TIMEOUT};
 use crate::subscriber::Subscriber;
-use crate::{Load, wrong};
+use crate::{Load, failure};
 
-/// Upgrades under way at a time, fewer than a listener's backlog.
+/// Concurrent upgrades, fewer than a listener's backlog.
 const UPGRADES: usize = 500;
 
-pub struct Crowd {
+pub struct Clients {
     epoll: Epoll,
     events: Vec<Readiness>,
     buffer: Vec<u8>,
@@ -24,30 +24,30 @@ pub struct Crowd {
     pub pushers: Vec<Pusher>,
 }
 
-/// What was counted.
+/// The counts.
 #[derive(Copy, Clone, Debug, Default)]
-pub struct Book {
+pub struct Counts {
     pub sent: usize,
     pub answered: usize,
-    pub promised: usize,
+    pub acknowledged: usize,
     pub received: usize,
-    /// Pushers whose last request came too late for a server that goes down.
+    /// Pushers with a last request that the server refused during shutdown.
     pub refused: usize,
 }
 
-impl Crowd {
-    /// Everybody, connected.
-    pub fn gather(load: &Load, places: Places, manner: impl Fn(usize) -> Manner) -> io::Result<Crowd> {
+impl Clients {
+    /// Connects all subscribers and pushers.
+    pub fn connect(load: &Load, addresses: Addresses, format: impl Fn(usize) -> PushFormat) -> io::Result<Clients> {
         let total = load.subscribers;
         if load.pushers == 0 || total == 0 || !total.is_multiple_of(load.pushers) {
-            return Err(wrong("the number of pushers divides that of the subscribers"));
+            return Err(failure("the number of pushers must divide the number of subscribers"));
         }
         let epoll = Epoll::new()?;
         let mut subscribers: Vec<Subscriber> = Vec::with_capacity(total);
         while subscribers.len() < total {
             let begun = subscribers.len();
             for number in begun..total.min(begun + UPGRADES) {
-                subscribers.push(Subscriber::connect(places.listen, number, total)?);
+                subscribers.push(Subscriber::connect(addresses.listen, number, total)?);
             }
             for (number, subscriber) in subscribers.iter_mut().enumerate().skip(begun) {
                 subscriber.start()?;
@@ -56,29 +56,29 @@ impl Crowd {
         }
         let mut pushers = Vec::with_capacity(load.pushers);
         for number in 0..load.pushers {
-            let pusher = Pusher::connect(places.api, manner(number))?;
+            let pusher = Pusher::connect(addresses.api, format(number))?;
             epoll.add(&pusher.socket, total + number)?;
             pushers.push(pusher);
         }
-        Ok(Crowd { epoll, events: Vec::new(), buffer: vec![0; 256 << 10], subscribers, pushers })
+        Ok(Clients { epoll, events: Vec::new(), buffer: vec![0; 256 << 10], subscribers, pushers })
     }
 
-    /// Has a pusher push once more. It is sent with the next [`turn`](Crowd::turn).
+    /// Adds a push to a pusher. The next [`turn`](Clients::turn) sends it.
     pub fn push(&mut self, pusher: usize) {
         let total = self.subscribers.len();
         let count = self.pushers.len();
-        if let Some(one) = self.pushers.get_mut(pusher).filter(|pusher| !pusher.is_over) {
+        if let Some(one) = self.pushers.get_mut(pusher).filter(|pusher| !pusher.has_ended) {
             let number = pusher + one.sent * count;
             one.push(number % total, number);
         }
     }
 
-    /// Pushes that wait for their answer, and may still get one.
-    pub fn under_way(&self) -> usize {
-        self.pushers.iter().filter(|pusher| !pusher.is_over).map(Pusher::under_way).sum()
+    /// Number of pushes that may still get an answer.
+    pub fn in_flight(&self) -> usize {
+        self.pushers.iter().filter(|pusher| !pusher.has_ended).map(Pusher::in_flight).sum()
     }
 
-    /// Sends what is to be sent, waits for something to happen, at most for so long, and reads what came.
+    /// Sends the pending data, waits for events up to the timeout, and reads.
     pub fn turn(&mut self, timeout: Duration) -> io::Result<()> {
         self.flush()?;
         let (total, count) = (self.subscribers.len(), self.pushers.len());
@@ -89,7 +89,7 @@ impl Crowd {
             } else if let Some(pusher) = self.pushers.get_mut(event.token - total) {
                 let (name, subscribers) = (event.token - total, &mut self.subscribers);
                 pusher.receive(&mut self.buffer, |index, queued| {
-                    subscribers[(name + index * count) % total].promised += queued;
+                    subscribers[(name + index * count) % total].acknowledged += queued;
                     Ok(())
                 })?;
             }
@@ -102,41 +102,44 @@ impl Crowd {
     }
 
     /// Whether every stream has ended.
-    pub fn is_over(&self) -> bool {
-        self.subscribers.iter().all(|subscriber| subscriber.is_over) && self.pushers.iter().all(|pusher| pusher.is_over)
+    pub fn has_ended(&self) -> bool {
+        self.subscribers.iter().all(|subscriber| subscriber.has_ended)
+            && self.pushers.iter().all(|pusher| pusher.has_ended)
     }
 
     /// Reads until every stream has ended.
-    pub fn run_out(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.is_over() {
+    pub fn read_to_end(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + TIMEOUT;
+        while !self.has_ended() {
             self.turn(Duration::from_millis(100))?;
             if Instant::now() > deadline {
-                return Err(wrong("there are streams that do not end"));
+                return Err(failure("a stream did not end in time"));
             }
         }
         Ok(())
     }
 
-    /// Closes the book: whatever was promised has come.
-    pub fn settle(&self) -> io::Result<Book> {
-        let mut book = self.book();
+    /// Checks that every acknowledged message arrived, and returns the counts.
+    pub fn check(&self) -> io::Result<Counts> {
+        let mut counts = self.counts();
         for (number, subscriber) in self.subscribers.iter().enumerate() {
-            let (promised, received) = (subscriber.promised, subscriber.received);
-            if received < promised {
-                return Err(wrong(format!("subscriber {number}: {promised} messages promised, {received} came")));
+            let (acknowledged, received) = (subscriber.acknowledged, subscriber.received);
+            if received < acknowledged {
+                return Err(failure(format!(
+                    "subscriber {number}: {acknowledged} messages acknowledged, {received} received"
+                )));
             }
-            book.promised += promised;
-            book.received += received;
+            counts.acknowledged += acknowledged;
+            counts.received += received;
         }
-        Ok(book)
+        Ok(counts)
     }
 
-    /// What pushers know.
-    pub fn book(&self) -> Book {
+    /// The shared state of the pushers.
+    pub fn counts(&self) -> Counts {
         let sent = self.pushers.iter().map(|pusher| pusher.sent).sum();
         let answered = self.pushers.iter().map(|pusher| pusher.answered).sum();
         let refused = self.pushers.iter().filter(|pusher| pusher.is_refused).count();
-        Book { sent, answered, refused, ..Book::default() }
+        Counts { sent, answered, refused, ..Counts::default() }
     }
 }
