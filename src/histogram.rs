@@ -53,8 +53,8 @@ impl Histogram {
 
     /// Returns the upper bound of the bucket that holds a quantile.
     ///
-    /// `quantile(0.99)` is a bound that 99 of 100 durations do not exceed. `None` if nothing was recorded, or if the
-    /// quantile lies beyond the last bucket.
+    /// `share` is from 0 to 1: `quantile(0.99)` is a bound that 99 of 100 durations do not exceed. `None` if nothing
+    /// was recorded, or if the quantile lies beyond the last bucket.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let rank = (self.count() as f64 * share).ceil().max(1.0) as u64;
         self.buckets().find(|(_, cumulative)| *cumulative >= rank).map(|(end, _)| end)

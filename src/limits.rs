@@ -118,8 +118,8 @@ pub struct Limits {
     /// Bytes in the queue of one connection.
     ///
     /// If a message does not fit, [`slow_reader`](Limits::slow_reader) applies. A frame that exceeds the limit alone is
-    /// refused with [`TooLarge`](crate::Outcome::TooLarge). The limit also applies to the messages of one turn of the
-    /// loop, without the bytes that the socket accepts at once: a client cannot read during a turn.
+    /// refused with [`TooLarge`](crate::Outcome::TooLarge). The limit also applies to the messages that one turn of
+    /// the loop pushes to a connection. Bytes that the socket accepts at once are not counted.
     ///
     /// A message that is not copied into the queue counts with the memory of its reference and its key. These are long
     /// messages to many connections, and messages with a key.
@@ -356,11 +356,11 @@ impl Limits {
 }
 
 impl Limits {
-    /// Returns the address by which a limit per client address counts `ip`.
+    /// Returns the address that identifies the client at `ip`.
     ///
-    /// An IPv4 address is returned unchanged. An IPv4-mapped IPv6 address, or one with the prefix `64:ff9b::/96` of
-    /// RFC 6052, is converted to its IPv4 address. Any other IPv6 address is reduced to its network: the first
-    /// [`address_ipv6_prefix`](Limits::address_ipv6_prefix) bits.
+    /// A limit per client counts by it. An IPv4 address is returned unchanged. An IPv4-mapped IPv6 address, or one with
+    /// the prefix `64:ff9b::/96` of RFC 6052, is converted to its IPv4 address. Any other IPv6 address is reduced to
+    /// its network: the first [`address_ipv6_prefix`](Limits::address_ipv6_prefix) bits.
     pub fn counted_address(&self, ip: IpAddr) -> IpAddr {
         match ip.to_canonical() {
             IpAddr::V4(v4) => IpAddr::V4(v4),

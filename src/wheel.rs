@@ -57,11 +57,11 @@ pub enum Owner {
 ///
 /// The wheel has no thread and reads no clock. The caller drives it, once per turn of its loop, in this order:
 ///
-/// 1. [`next`](Wheel::next) is the time at which the loop has to wake up. The loop waits for events until then.
+/// 1. [`next`](Wheel::next) returns the latest time to call `advance`. The loop waits for events until then.
 /// 2. [`advance`](Wheel::advance) sets the present time, read once after the wait. All due deadlines expire.
 /// 3. [`pop_expired`](Wheel::pop_expired) returns their owners, one per call, until it returns `None`. The caller handles
-///    each before it takes the next. Meanwhile it may arm and cancel any owner: a cancelled owner is not popped any more,
-///    and a deadline armed for the present expires only at the next `advance`, so that this loop ends.
+///    each before it takes the next. Meanwhile it may arm and cancel any owner. A cancelled owner is not popped. A
+///    deadline that is armed for the present expires at the next `advance`, so this loop ends.
 /// 4. [`arm`](Wheel::arm), [`arm_no_later`](Wheel::arm_no_later) and [`cancel`](Wheel::cancel) are called at any time. A
 ///    popped owner has no deadline until it is armed again. An owner that ends must be cancelled before its index is
 ///    reused, or the next owner of the index gets its deadline.

@@ -1,9 +1,9 @@
 //! A set of slots, as a bitmap of two levels.
 //!
-//! A word of the lower level has one bit per slot. A word of the upper level has one bit per word of the lower level: it
-//! is set while that word is not 0. A walk reads one upper word for each 4,096 slots up to the largest one that was ever
-//! in the set, and the lower words that are not 0. After a peak of a million connections, a walk over the 10 that are
-//! left reads 245 upper words, not 15,625.
+//! A word of the lower level has one bit per slot. A word of the upper level has one bit per word of the lower level:
+//! it is set while that word is not 0. A walk reads all upper words, and the lower words that are not 0. There is one
+//! upper word for each 4,096 slots, up to the largest slot that was ever in the set. After a peak of a million
+//! connections, a walk over the 10 that are left reads 245 upper words, not 15,625.
 
 use crate::fd::Slot;
 

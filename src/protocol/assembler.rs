@@ -290,7 +290,7 @@ fn control_item(opcode: Opcode, payload: Cow<'_, [u8]>) -> Item<'_> {
     }
 }
 
-/// The body of the fuzz target `frames`.
+/// Runs the fuzz target `frames`.
 ///
 /// The first bytes of `data` define chunk sizes. The rest is a client's stream. Items and errors must be the same with
 /// and without division into chunks.

@@ -190,7 +190,7 @@ fn is_line_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// The body of a fuzz target.
+/// Runs the fuzz target `body`.
 ///
 /// The result must not depend on the division of the input, and the body must stay within its limit. The first bytes of
 /// `data` choose the length, the limit and the division. The rest is input.

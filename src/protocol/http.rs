@@ -1,8 +1,8 @@
 //! HTTP/1.1 request heads: finding their end, parsing them and checking them.
 //!
-//! [`httparse`] parses the syntax. This module checks the rules that a parser alone does not enforce. Two readings of
-//! one request let an attacker smuggle a second one (RFC 9112 section 11.2), so an ambiguous body length or host is an
-//! error that closes the connection.
+//! [`httparse`] parses the syntax. This module checks the rules that a parser alone does not enforce. If
+//! two servers read one request differently, an attacker can smuggle a second one (RFC 9112 section 11.2). So an
+//! ambiguous body length or host is an error that closes the connection.
 //!
 //! The functions take bytes and return values. The module does not use sockets or clocks and does not route requests.
 
@@ -376,7 +376,7 @@ fn parse_decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// The body of a fuzz target.
+/// Runs the fuzz target `head`.
 ///
 /// The end of a head must not depend on the division of the input. A parsed head that is written out again must have
 /// the same meaning.

@@ -182,7 +182,7 @@ fn parse_port(digits: &str) -> Option<u16> {
     if is_decimal { digits.parse().ok() } else { None }
 }
 
-/// The body of a fuzz target.
+/// Runs the fuzz target `proxy`.
 ///
 /// The result must not depend on the division of the input or on the bytes after the header.
 #[cfg(any(test, feature = "unstable"))]

@@ -4,7 +4,7 @@
 //! ranges, no string per header. Headers are found by a linear scan, which is faster than a map for the few dozen of a
 //! request.
 //!
-//! `http.rs` checks heads. This module does not know how, and does not route requests.
+//! This module does not parse or check heads, which `http.rs` does, and does not route requests.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -72,8 +72,8 @@ impl Request {
     /// characters. Browsers percent-encode non-ASCII characters; other clients may send them raw. A raw target that is
     /// not UTF-8 is percent-encoded.
     ///
-    /// A target in absolute-form, `http://host/chat`, is split: the path and query are the target, and the host is the
-    /// value of `Host`, whatever the client sent in that header (RFC 9112 section 3.2.2).
+    /// A target in absolute-form, `http://host/chat`, is split. Its path and query are the target. Its host replaces
+    /// the value of the header `Host` (RFC 9112 section 3.2.2).
     pub fn target(&self) -> &str {
         self.text(self.layout.target)
     }
@@ -98,9 +98,9 @@ impl Request {
 
     /// Returns the value of a query parameter, decoded as form data.
     ///
-    /// In form data, `+` is a space, and a name without `=` has the value `""`. `None` if the query does not have the
-    /// parameter, and also if its value is ambiguous: a `%` without two hexadecimal digits, bytes that are not UTF-8,
-    /// or a repeated parameter. A replacement character would make two uids equal. [`try_query`](Request::try_query)
+    /// In form data, `+` is a space, and a name without `=` has the value `""`. `None` if the parameter is
+    /// absent or ambiguous. It is ambiguous if it is repeated, has a `%` without two hexadecimal digits, or has bytes
+    /// that are not UTF-8: a replacement character would make two uids equal. [`try_query`](Request::try_query)
     /// distinguishes these cases. [`query_lossy`](Request::query_lossy) ignores them.
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
         self.try_query(name).ok().flatten()

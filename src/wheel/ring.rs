@@ -3,8 +3,8 @@
 //! All lists of the wheel share two arenas of nodes.
 //!
 //! This module owns the nodes and their links. It does not know the meaning of a list. A list is identified by its
-//! first node, so both ends are reachable, concatenation is O(1), and a node that is not the first is removed through
-//! its neighbours alone, whichever list it is in.
+//! first node. From there both ends are reachable, so concatenation is O(1). A node that is not the first is removed
+//! through its neighbours alone: the list it is in need not be known.
 
 use crate::fd::Slot;
 use std::ops::{Index, IndexMut};

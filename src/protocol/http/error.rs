@@ -1,4 +1,4 @@
-//! Errors in HTTP requests, each with its status and the text for the client.
+//! Errors in HTTP requests, with their status and text.
 
 use std::fmt;
 
@@ -167,7 +167,7 @@ impl HttpError {
             Self::ChunkFraming => (400, "malformed chunk"),
             Self::ChunkExtensionsTooLarge => (413, "chunk extensions exceed 8 KiB"),
             Self::TrailersTooLarge => (431, "trailers and chunk extensions exceed 8 KiB"),
-            Self::Overload => (503, "too many unfinished requests"),
+            Self::Overload => (503, "unfinished requests exceed inbound_total_bytes_max"),
             Self::OutOfMemory => (503, "out of memory"),
         }
     }
