@@ -163,13 +163,14 @@ pub struct Limits {
 
     /// Groups of one connection.
     ///
-    /// A join over the limit is [`Full`](crate::Change::Full). Default 1,000.
+    /// A join over the limit is [`Full`](crate::Change::Full). From 1 to 2^30. Default 1,000.
     pub connection_groups_max: usize,
 
     /// Memberships of all connections in all groups.
     ///
     /// A join over the limit is [`Full`](crate::Change::Full). A membership in a large group takes 60 bytes of memory.
-    /// A group with one member and a name of 128 bytes takes 300 bytes. Default 1,000,000.
+    /// A group with one member and a name of 128 bytes takes 300 bytes. From 1 to 2^30. Default
+    /// 1,000,000.
     pub memberships_max: usize,
 
     /// Bytes read from one connection in one turn of the loop.
@@ -179,7 +180,7 @@ pub struct Limits {
 
     /// Commands of other threads that wait for the loop.
     ///
-    /// Default 65,536.
+    /// A command over the limit is refused with [`Full`](crate::RemoteError::Full). From 1 to 2^30. Default 65,536.
     pub inbox_max: usize,
 
     /// Time over which a drain spreads the close frames.

@@ -1,4 +1,4 @@
-//! A client's frame stream in any portions gives the same messages and the same error.
+//! A client's frames in any portions give the same result.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_frames(data));

@@ -1,4 +1,6 @@
-//! A PROXY header in any portions parses to the same value, independent of the bytes after it.
+//! A PROXY header in any portions gives the same result.
+//!
+//! The bytes after the header do not change it.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_proxy(data));

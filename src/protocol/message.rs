@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A WebSocket message, text or binary, borrowed.
+/// A WebSocket message (RFC 6455 section 5.6), borrowed.
 ///
 /// It is `Copy`. A handler can push a received message without a copy of its payload.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]

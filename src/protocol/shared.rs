@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use crate::protocol::frame::{Opcode, ServerHeader};
 
-/// A message encoded as a WebSocket frame.
+/// A message encoded as a WebSocket frame (RFC 6455 section 5.2).
 ///
-/// It can be pushed any number of times and from any thread. A clone shares the bytes.
+/// It can be pushed any number of times and from any thread. A clone shares the bytes. Its length has no limit here; a
+/// push of a frame over [`Limits::queue_bytes_max`](crate::Limits::queue_bytes_max) is
+/// [`TooLarge`](crate::Outcome::TooLarge).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame(Arc<[u8]>);
 

@@ -36,6 +36,8 @@ pub enum Upgrade {
     /// Refuse: this response is sent, and the connection closes.
     Refuse(Response),
     /// Decide later, for instance on a thread that queries a database.
+    ///
+    /// See [`Upgrade::later`].
     Later,
 }
 
@@ -82,8 +84,9 @@ impl Upgrade {
 
     /// Defers the decision to [`Context::answer`](crate::Context::answer) or [`Remote::answer`](crate::Remote::answer).
     ///
-    /// If the client disconnects before the decision, or shuts down its side of the stream, the connection ends. The
-    /// value of [`Context::set_session`](crate::Context::set_session) is dropped then.
+    /// A decision that takes longer than [`Limits::answer_time_max`](crate::Limits::answer_time_max) is replaced by a
+    /// 503. If the client disconnects before the decision, or shuts down its side of the stream, the connection ends.
+    /// The value of [`Context::set_session`](crate::Context::set_session) is dropped then.
     #[must_use]
     pub fn later() -> Upgrade {
         Upgrade::Later
@@ -141,7 +144,9 @@ impl Accept {
 
     /// Binds the connection to a uid before `on_open` is called.
     ///
-    /// The policy for a second login applies: with `reject_new`, the client gets a 409 instead of the 101.
+    /// A uid has 1 to [`NAME_BYTES_MAX`](crate::NAME_BYTES_MAX) bytes: with any other, the client gets a 400 instead of
+    /// the 101. The policy for a second login applies: with [`RejectNew`](crate::SecondLogin::RejectNew), the client of
+    /// a uid that is online gets a 409.
     #[must_use]
     pub fn uid(mut self, uid: impl Into<String>) -> Accept {
         self.uid = Some(uid.into());
