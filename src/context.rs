@@ -77,7 +77,7 @@ impl Context<'_> {
 
     /// Takes a connection's uid away.
     pub fn unbind(&mut self, fd: Fd) -> Change {
-        self.core.open_slot(fd).map_or(Change::Gone, |slot| self.core.registry.unbind(slot))
+        self.core.unbind(fd)
     }
 
     /// Who a connection is; inside its `on_close`, who it was. The name is lent by the context: to go on with that, for
@@ -90,22 +90,22 @@ impl Context<'_> {
 
     /// A person's connections, the last bound first.
     pub fn fds_of(&self, uid: &str) -> Vec<Fd> {
-        self.core.registry.slots_of(uid).map(|slot| self.core.table.fd_of(slot)).collect()
+        self.core.registry().slots_of(uid).map(|slot| self.core.table().fd_of(slot)).collect()
     }
 
     /// The number of connections of a uid. It costs the same for any number of them.
     pub fn connection_count(&self, uid: &str) -> usize {
-        self.core.registry.count_of(uid)
+        self.core.registry().count_of(uid)
     }
 
     /// Whether a person has a connection.
     pub fn is_online(&self, uid: &str) -> bool {
-        self.core.registry.count_of(uid) > 0
+        self.core.registry().count_of(uid) > 0
     }
 
     /// The uids that have a connection, each with how many. In no order.
     pub fn users(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.core.registry.users()
+        self.core.registry().users()
     }
 
     // Groups.
@@ -120,27 +120,27 @@ impl Context<'_> {
 
     /// Takes a connection out of a group.
     pub fn leave(&mut self, fd: Fd, group: &str) -> Change {
-        self.core.open_slot(fd).map_or(Change::Gone, |slot| self.core.registry.leave(slot, group))
+        self.core.leave(fd, group)
     }
 
     /// Takes everyone out of a group, and says how many that were.
     pub fn ungroup(&mut self, group: &str) -> usize {
-        self.core.registry.ungroup(group)
+        self.core.ungroup(group)
     }
 
     /// A group's members. In no order.
     pub fn members(&self, group: &str) -> Vec<Fd> {
-        self.core.registry.members(group).map(|slot| self.core.table.fd_of(slot)).collect()
+        self.core.registry().members(group).map(|slot| self.core.table().fd_of(slot)).collect()
     }
 
     /// How many members a group has.
     pub fn member_count(&self, group: &str) -> usize {
-        self.core.registry.members(group).len()
+        self.core.registry().members(group).len()
     }
 
     /// Whether a connection is in a group.
     pub fn is_member(&self, fd: Fd, group: &str) -> bool {
-        self.core.table.slot_of(fd).is_some_and(|slot| self.core.registry.is_member(slot, group))
+        self.core.table().slot_of(fd).is_some_and(|slot| self.core.registry().is_member(slot, group))
     }
 
     /// A connection's groups, the last joined first; inside its `on_close`, those it was in.
@@ -150,7 +150,7 @@ impl Context<'_> {
 
     /// The groups that have members, each with how many. In no order.
     pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.core.registry.groups()
+        self.core.registry().groups()
     }
 
     // Connections.
@@ -172,7 +172,7 @@ impl Context<'_> {
 
     /// Whether there is a connection with this fd, in whatever state (Swoole's `exists`).
     pub fn exists(&self, fd: Fd) -> bool {
-        self.core.table.slot_of(fd).is_some()
+        self.core.table().slot_of(fd).is_some()
     }
 
     /// Whether it is an open WebSocket, which can be pushed to (Swoole's `isEstablished`).
@@ -240,18 +240,18 @@ impl Context<'_> {
     /// The value that [`set_session`](Context::set_session) keeps with a connection. `None`: there is none, or it is no
     /// `T`.
     pub fn session<T: 'static>(&self, fd: Fd) -> Option<&T> {
-        self.core.sessions.get(&fd)?.downcast_ref()
+        self.core.session(fd)?.downcast_ref()
     }
 
     /// The same, to change.
     pub fn session_mut<T: 'static>(&mut self, fd: Fd) -> Option<&mut T> {
-        self.core.sessions.get_mut(&fd)?.downcast_mut()
+        self.core.session_mut(fd)?.downcast_mut()
     }
 
     /// Takes the value away from a connection. One that is no `T` stays.
     pub fn take_session<T: 'static>(&mut self, fd: Fd) -> Option<T> {
         self.session::<T>(fd)?;
-        self.core.sessions.remove(&fd)?.downcast().ok().map(|session| *session)
+        self.core.take_session(fd)?.downcast().ok().map(|session| *session)
     }
 
     /// The server in numbers. Costs the same however many connections there are.
@@ -287,13 +287,13 @@ impl Context<'_> {
 
     /// Bytes in the queues of all WebSockets, which [`queue_total_bytes_max`](Limits::queue_total_bytes_max) bounds.
     pub fn queued_bytes_total(&self) -> usize {
-        self.core.table.env.queued.frames
+        self.core.total_queued_bytes()
     }
 
     /// The longest queue, in bytes, that a message was pushed to since the last call. A handler with much to push learns by
     /// it when to wait for the readers.
     pub fn take_longest_queue(&mut self) -> usize {
-        std::mem::take(&mut self.core.table.env.longest_queue)
+        self.core.take_longest_queue()
     }
 
     /// Stops reading from a WebSocket, or from a request whose body comes in pieces, which `body_time_max` does not end
@@ -315,7 +315,7 @@ impl Context<'_> {
     /// has gone meanwhile, or was answered. Answer a request once: a connection that is kept alive may have the next one
     /// waiting.
     pub fn answer(&mut self, fd: Fd, upgrade: impl Into<Upgrade>) {
-        self.core.answers.push_back((fd, upgrade.into()));
+        self.core.push_answer(fd, upgrade.into());
     }
 
     // HTTP in pieces.
@@ -407,12 +407,12 @@ impl Context<'_> {
     /// Calls [`on_turn_end`](crate::Handler::on_turn_end) once, at the end of this turn of the loop; from `on_turn_end`
     /// itself, at the end of the next, which follows at once.
     pub fn request_turn_end(&mut self) {
-        self.core.wants_turn_end = true;
+        self.core.request_turn_end();
     }
 
     /// The bounds that the server runs with.
     pub fn limits(&self) -> &Limits {
-        &self.core.table.env.limits
+        &self.core.table().env().limits
     }
 
     /// Sets the bounds anew; what came before is not judged again. `connections_max`, `control_connections_max` and
@@ -429,13 +429,13 @@ impl Context<'_> {
 
     /// Sets anew where browsers may come from. Connections that are open stay.
     pub fn set_origins(&mut self, origins: Origins) {
-        self.core.table.env.origins = origins;
+        self.core.set_origins(origins);
     }
 
     /// Sets anew whose PROXY headers are believed: see [`Server::proxy_protocol`](crate::Server::proxy_protocol). It holds for
     /// connections to come.
     pub fn set_trusted_proxies(&mut self, trusts: impl Fn(Peer) -> bool + Send + 'static) {
-        self.core.proxies = Proxies::new(trusts);
+        self.core.set_proxies(Proxies::new(trusts));
     }
 
     /// A handle for other threads.
@@ -454,6 +454,6 @@ impl Context<'_> {
 
     /// Returns whether the server is [shutting down](Context::shutdown).
     pub fn is_draining(&self) -> bool {
-        self.core.drain.is_some()
+        self.core.is_draining()
     }
 }

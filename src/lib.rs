@@ -121,7 +121,7 @@ pub mod fuzz {
 #[cfg(feature = "unstable")]
 #[doc(hidden)]
 pub mod bench {
-    pub use crate::event_loop::slots::SlotSet;
+    pub use crate::connection::SlotSet;
     pub use crate::protocol::assembler::{Assembler, AssemblerError, AssemblerPool, Item, take_message};
     pub use crate::protocol::frame::{Opcode, ServerHeader};
     pub use crate::protocol::http::{RequestKind, find_head_end, parse_head};
@@ -137,7 +137,8 @@ pub mod bench {
 #[doc(hidden)]
 pub mod sim {
     pub use crate::connection::{
-        Connection, Deferred, Demand, Env, Event, Holder, Next, Outbound, Queued, Relief, Sent,
+        Connection, Deferred, Demand, Env, Event, Flushed, Holder, Io, Next, Observed, Outbound, Queued, Relief, Sent,
+        SlotSet, Table, Transport,
     };
     pub use crate::connection::{KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES};
     pub use crate::protocol::frame::Opcode;

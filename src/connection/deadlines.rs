@@ -22,7 +22,7 @@ impl Connection {
         match &self.stage {
             Stage::Open(_) => self.check_heartbeat(env),
             Stage::Http(_) => self.handle_http_tick(env),
-            Stage::Closing(_) | Stage::Lingering | Stage::Finished => {
+            Stage::Closing(_) | Stage::Lingering { .. } | Stage::Finished => {
                 self.stage = Stage::Finished;
                 None
             }

@@ -193,7 +193,7 @@ impl Connection {
             self.push_response(&response, false, head_only, env);
             self.linger();
         } else {
-            self.stage = if self.output.is_empty() { Stage::Finished } else { Stage::Lingering };
+            self.stage = if self.output.is_empty() { Stage::Finished } else { Stage::Lingering { is_shut: false } };
             self.deadline = env.now.after(env.limits.close_wait_max);
             return None;
         }
@@ -313,7 +313,7 @@ impl Connection {
 
     /// As `linger`, with as much time for a slow client to fetch a large response as a stalled write would have.
     fn linger_after_http(&mut self, env: &Env) {
-        self.stage = Stage::Lingering;
+        self.stage = Stage::Lingering { is_shut: false };
         self.deadline = env.now.after(env.limits.write_time_max).after(env.limits.close_wait_max);
     }
 

@@ -22,6 +22,7 @@ mod journal;
 mod output;
 mod queue;
 mod relief;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,9 @@ pub use crate::connection::queue::Outbound;
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::queue::{KEY_BYTES, QUEUE_BYTES, Queued, SEGMENT_BYTES};
 pub use crate::connection::relief::{Demand, Holder, Relief};
+#[cfg(any(test, feature = "unstable"))]
+pub use crate::connection::table::Observed;
+pub use crate::connection::table::{Flushed, Io, SlotSet, Table, Transport};
 
 use crate::connection::heartbeat::Pulse;
 use crate::connection::http::{Awaited, Http};
@@ -72,12 +76,12 @@ pub struct Connection {
     pulse: Pulse,
     /// The client has said its last: its close frame, or the end of its stream.
     is_peer_done: bool,
-    /// We have said ours: the loop was told to shut down the socket's writing side.
-    is_shut: bool,
     /// The handler wants nothing read for now.
     is_paused: bool,
     /// Whether it came through a control listener.
     is_control: bool,
+    /// Whether the table has listed it for its next flush. It is kept here because it takes no memory here.
+    is_listed: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= 120, "every idle connection pays for this");
@@ -103,7 +107,10 @@ enum Stage {
     /// Our close frame is on its way, and the client's is waited for.
     Closing(Option<Box<Assembler>>),
     /// Nothing that comes matters. What is queued is flushed, then the client is let go.
-    Lingering,
+    Lingering {
+        /// Whether the transport was shut down for writing.
+        is_shut: bool,
+    },
     /// To be dropped at once.
     Finished,
 }
@@ -123,7 +130,7 @@ impl Connection {
             peer,
             pulse: Pulse::default(),
             is_peer_done: false,
-            is_shut: false,
+            is_listed: false,
             is_paused: false,
             is_control: false,
         }
@@ -208,7 +215,7 @@ impl Connection {
             }
             Stage::Http(_) => self.handle_http(input, env),
             Stage::Closing(_) => self.handle_bytes_closing(input, env),
-            Stage::Lingering | Stage::Finished => {
+            Stage::Lingering { .. } | Stage::Finished => {
                 *input = &mut [];
                 None
             }
@@ -223,9 +230,9 @@ impl Connection {
             // A client that shut down its side after its last request still wants the response, be it late.
             Stage::Http(http) if !is_reset && http.is_deferred_plain() => {}
             Stage::Http(http) if !is_reset && !self.output.is_empty() && !http.is_answering() => {
-                self.stage = Stage::Lingering;
+                self.stage = Stage::Lingering { is_shut: false };
             }
-            Stage::Lingering if !is_reset => {}
+            Stage::Lingering { .. } if !is_reset => {}
             _ => self.stage = Stage::Finished,
         }
         None
@@ -321,7 +328,7 @@ impl Connection {
         let may = match &self.stage {
             Stage::Open(_) => true,
             Stage::Http(http) => self.is_paused || http.awaits() == Awaited::Piece,
-            Stage::Closing(_) | Stage::Lingering | Stage::Finished => false,
+            Stage::Closing(_) | Stage::Lingering { .. } | Stage::Finished => false,
         };
         if may {
             self.is_paused = is_paused;
@@ -337,7 +344,7 @@ impl Connection {
         match &self.stage {
             Stage::Open(_) => !self.is_paused,
             Stage::Http(http) => !self.is_paused && http.wants_read() && self.queued_bytes() <= HTTP_OUTPUT_MAX,
-            Stage::Closing(_) | Stage::Lingering => true,
+            Stage::Closing(_) | Stage::Lingering { .. } => true,
             Stage::Finished => false,
         }
     }
@@ -367,10 +374,10 @@ impl Connection {
     pub fn poll_next(&mut self, env: &Env) -> Next {
         match self.stage {
             Stage::Finished => Next::Drop,
-            Stage::Lingering if !self.output.is_empty() => Next::Stay,
-            Stage::Lingering if self.is_peer_done => Next::Drop,
-            Stage::Lingering if !self.is_shut => {
-                self.is_shut = true;
+            Stage::Lingering { .. } if !self.output.is_empty() => Next::Stay,
+            Stage::Lingering { .. } if self.is_peer_done => Next::Drop,
+            Stage::Lingering { is_shut: false } => {
+                self.stage = Stage::Lingering { is_shut: true };
                 self.deadline = self.deadline.min(env.now.after(env.limits.close_wait_max));
                 Next::Shut
             }
@@ -391,7 +398,7 @@ impl Connection {
         match self.stage {
             Stage::Http(_) => State::Http,
             Stage::Open(_) => State::Open,
-            Stage::Closing(_) | Stage::Lingering | Stage::Finished => State::Closing,
+            Stage::Closing(_) | Stage::Lingering { .. } | Stage::Finished => State::Closing,
         }
     }
 
@@ -463,7 +470,6 @@ impl Connection {
             output.check_invariants();
             assert!(!output.is_empty(), "an empty queue was kept");
         }
-        assert!(!self.is_shut || matches!(self.stage, Stage::Lingering | Stage::Finished));
     }
 
     /// Gives back what it holds, before it is dropped.
@@ -539,7 +545,7 @@ impl Connection {
                 Err(_) => break,
             }
         }
-        self.stage = Stage::Lingering;
+        self.stage = Stage::Lingering { is_shut: false };
         None
     }
 
@@ -567,7 +573,7 @@ impl Connection {
 
     /// What is queued goes out, however long that takes while it makes progress; the client's time begins with its end.
     fn linger(&mut self) {
-        self.stage = Stage::Lingering;
+        self.stage = Stage::Lingering { is_shut: false };
         self.deadline = Tick::NEVER;
     }
 

@@ -214,7 +214,7 @@ impl Connection {
         match self.stage {
             Stage::Open(_) => Some(self.fail_overload("too many unfinished messages", env)),
             Stage::Http(_) => Some(self.refuse_overload(env)),
-            Stage::Closing(_) | Stage::Lingering | Stage::Finished => {
+            Stage::Closing(_) | Stage::Lingering { .. } | Stage::Finished => {
                 self.stage = Stage::Finished;
                 None
             }

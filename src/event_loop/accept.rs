@@ -1,4 +1,4 @@
-//! The door: who comes in, and what those get for whom there is no room.
+//! The acceptor: who comes in, and what those get for whom there is no room.
 
 use std::fs::File;
 use std::io;
@@ -38,9 +38,9 @@ const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n
 
 /// The listeners, and whether clients wait at them.
 #[derive(Debug)]
-pub struct Door {
+pub struct Acceptor {
     /// By the index in its epoll token.
-    gates: Vec<Gate>,
+    listeners: Vec<ListenerState>,
     tokens: Option<(Rate, TokenBucket)>,
     /// Descriptors that are held back. Once the others are used up, control connections take all but the last, and the last
     /// accepts clients to refuse them.
@@ -62,7 +62,7 @@ enum Refused {
 
 /// A listener and its state.
 #[derive(Debug)]
-struct Gate {
+struct ListenerState {
     /// `None`: it is closed.
     listener: Option<Listener>,
     kind: Kind,
@@ -79,57 +79,61 @@ struct Retry {
     is_freed: bool,
 }
 
-impl Door {
-    /// A door with these listeners, and the limit of control connections.
-    pub fn new(listeners: Vec<Listener>, control_connections_max: u32) -> Door {
-        let gate =
-            |listener: Listener| Gate { kind: listener.kind, listener: Some(listener), is_pending: false, retry: None };
-        let mut door = Door {
-            gates: listeners.into_iter().map(gate).collect(),
+impl Acceptor {
+    /// Creates an acceptor with these listeners, and the limit of control connections.
+    pub fn new(listeners: Vec<Listener>, control_connections_max: u32) -> Acceptor {
+        let listener = |listener: Listener| ListenerState {
+            kind: listener.kind,
+            listener: Some(listener),
+            is_pending: false,
+            retry: None,
+        };
+        let mut acceptor = Acceptor {
+            listeners: listeners.into_iter().map(listener).collect(),
             tokens: None,
             spares: Vec::new(),
             control_full: control_unavailable(&control_limit_reached(control_connections_max)),
             control_exhausted: control_unavailable("file descriptor limit reached"),
         };
-        door.refill();
-        door
+        acceptor.refill();
+        acceptor
     }
 
     /// Epoll says that a client waits at a listener.
     pub fn handle_event(&mut self, listener: usize) {
-        if let Some(gate) = self.gates.get_mut(listener) {
-            gate.is_pending = true;
+        if let Some(listener) = self.listeners.get_mut(listener) {
+            listener.is_pending = true;
         }
     }
 
     /// A connection was freed, and its descriptor with it.
     pub fn handle_freed(&mut self) {
         self.refill();
-        for retry in self.gates.iter_mut().filter_map(|gate| gate.retry.as_mut()) {
+        for retry in self.listeners.iter_mut().filter_map(|listener| listener.retry.as_mut()) {
             retry.is_freed = true;
         }
     }
 
     /// Whether a client may be waiting that could be accepted now.
     pub fn has_pending(&self) -> bool {
-        self.gates.iter().any(|gate| gate.is_pending && gate.retry.is_none_or(|retry| retry.is_freed))
+        self.listeners.iter().any(|listener| listener.is_pending && listener.retry.is_none_or(|retry| retry.is_freed))
     }
 
     /// When accepting goes on that was paused.
     pub fn retry_at(&self) -> Option<Tick> {
-        self.gates.iter().filter_map(|gate| Some(gate.retry?.at)).min()
+        self.listeners.iter().filter_map(|listener| Some(listener.retry?.at)).min()
     }
 
     /// Closes the listeners for clients. Those for control stay: whether the server is draining is what they are asked.
     pub fn close(&mut self) {
-        for gate in self.gates.iter_mut().filter(|gate| !gate.is_control()) {
-            *gate = Gate { listener: None, kind: gate.kind, is_pending: false, retry: None };
+        for listener in self.listeners.iter_mut().filter(|listener| !listener.is_control()) {
+            *listener = ListenerState { listener: None, kind: listener.kind, is_pending: false, retry: None };
         }
     }
 
     /// Sets what sockets to come inherit.
     pub fn set_write_time_max(&self, write_time_max: Duration) {
-        for listener in self.gates.iter().filter_map(|gate| gate.listener.as_ref()) {
+        for listener in self.listeners.iter().filter_map(|listener| listener.listener.as_ref()) {
             if let Err(error) = listener.set_user_timeout(listener::user_timeout(write_time_max)) {
                 log::warn!("{}: TCP_USER_TIMEOUT cannot be set: {error}", listener.address());
             }
@@ -139,10 +143,10 @@ impl Door {
     /// Accepts clients that wait, up to a turn's share. Control listeners come first.
     pub fn accept_pending(&mut self, core: &mut Core, epoll: &mio::Registry) -> io::Result<()> {
         for is_control in [true, false] {
-            for index in 0..self.gates.len() {
-                if self.gates[index].begin(is_control, core.table.env.now) {
+            for index in 0..self.listeners.len() {
+                if self.listeners[index].begin(is_control, core.now()) {
                     self.refill();
-                    self.gates[index].is_pending = self.accept_from(index, core, epoll)?;
+                    self.listeners[index].is_pending = self.accept_from(index, core, epoll)?;
                 }
             }
         }
@@ -151,7 +155,7 @@ impl Door {
 
     /// Accepts from one listener. `true`: more may wait.
     fn accept_from(&mut self, index: usize, core: &mut Core, epoll: &mio::Registry) -> io::Result<bool> {
-        let kind = self.gates[index].kind;
+        let kind = self.listeners[index].kind;
         let is_control = kind == Kind::Control;
         let (mut is_short, mut failures) = (false, 0);
         let share = if is_control { core.control_accepts_max() } else { usize::MAX };
@@ -178,7 +182,7 @@ impl Door {
             }
         }
         if is_short {
-            self.gates[index].retry = Some(Retry { at: core.table.env.now.after(PAUSE), is_freed: false });
+            self.listeners[index].retry = Some(Retry { at: core.now().after(PAUSE), is_freed: false });
         }
         Ok(true)
     }
@@ -187,11 +191,13 @@ impl Door {
     ///
     /// The last spare is for refusals, unless a control connection can be closed: the turn's end frees its descriptor.
     fn accept_one(&mut self, index: usize, core: &mut Core) -> io::Result<Accepted> {
-        let Gate { listener: Some(listener), kind, .. } = &self.gates[index] else { return Ok(Accepted::Nobody) };
+        let ListenerState { listener: Some(listener), kind, .. } = &self.listeners[index] else {
+            return Ok(Accepted::Nobody);
+        };
         let mut accepted = listener.accept()?;
         while *kind == Kind::Control && matches!(accepted, Accepted::Exhausted) {
             let is_last = self.spares.len() == 1;
-            if self.spares.is_empty() || (is_last && !core.table.has_place_to_take()) {
+            if self.spares.is_empty() || (is_last && !core.table().has_place_to_take()) {
                 break;
             }
             self.spares.pop();
@@ -206,7 +212,7 @@ impl Door {
     /// Makes a connection of an accepted socket, or refuses it.
     fn take_in(&mut self, socket: OwnedFd, peer: Peer, kind: Kind, core: &mut Core, epoll: &mio::Registry) {
         let is_control = kind == Kind::Control;
-        if kind == Kind::Proxied && !core.proxies.trusts(peer) {
+        if kind == Kind::Proxied && !core.trusts(peer) {
             // It speaks another protocol, or is nobody's proxy: there is no answer that it is known to understand.
             return core.count_untrusted_proxy(peer);
         }
@@ -215,35 +221,35 @@ impl Door {
         }
         let socket = Socket::new(socket);
         let descriptor = socket.as_raw_fd();
-        let Some(fd) = core.table.insert(socket, peer, kind) else {
+        let Some(fd) = core.insert(socket, peer, kind) else {
             return core.count_full(is_control, "all slots are in use or retired");
         };
         let token = Token(fd.slot().index());
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = epoll.register(&mut SourceFd(&descriptor), token, interest) {
             log::warn!("cannot watch a new connection: {error}");
-            return core.table.remove(fd.slot());
+            return core.remove(fd.slot());
         }
-        core.counters.accepted += 1;
+        core.count_accepted();
         core.arm(fd.slot());
     }
 
     /// Whether a new connection is refused: there is no room for it, or too many come in a second.
     fn refusal(&mut self, is_control: bool, core: &mut Core) -> Option<Refused> {
-        let control = core.table.control_len();
+        let control = core.table().control_count();
         if is_control {
             if core.make_control_room() {
                 return None;
             }
-            core.count_full(true, control_limit_reached(core.control_connections_max));
+            core.count_full(true, control_limit_reached(core.control_connections_max()));
             return Some(Refused::ControlFull);
         }
-        let max = core.connections_max;
-        if core.table.len() - control >= max {
+        let max = core.connections_max();
+        if core.table().count() - control >= max {
             core.count_full(false, format_args!("the server has its {max} connections"));
             return Some(Refused::Full);
         }
-        let (now, per_second) = (core.table.env.now, core.table.env.limits.accepts_per_second_max);
+        let (now, per_second) = (core.now(), core.table().env().limits.accepts_per_second_max);
         if take_token(&mut self.tokens, per_second, now) {
             return None;
         }
@@ -263,7 +269,7 @@ impl Door {
     /// Gives up a spare descriptor for the moment it takes to tell one client that there is no room. `false`: none could be
     /// told.
     fn refuse_with_spare(&mut self, index: usize, core: &mut Core) -> io::Result<bool> {
-        let Some(listener) = &self.gates[index].listener else { return Ok(false) };
+        let Some(listener) = &self.listeners[index].listener else { return Ok(false) };
         if self.spares.pop().is_none() {
             return Ok(false);
         }
@@ -291,7 +297,7 @@ impl Door {
     }
 }
 
-impl Gate {
+impl ListenerState {
     fn is_control(&self) -> bool {
         self.kind == Kind::Control
     }
@@ -363,18 +369,18 @@ mod tests {
     use crate::protocol::origin::Origins;
     use crate::registry::SecondLogin;
 
-    /// A door with a listener for clients, the core that it fills, and the epoll instance that connections go to.
-    fn door() -> (Door, Core, mio::Poll, std::net::SocketAddr) {
+    /// A acceptor with a listener for clients, the core that it fills, and the epoll instance that connections go to.
+    fn acceptor() -> (Acceptor, Core, mio::Poll, std::net::SocketAddr) {
         let listener = Listener::bind_all("127.0.0.1:0").expect("a free port").remove(0);
         let Address::Tcp(address) = *listener.address() else { panic!("a TCP address") };
         let env = Env::new(Limits::default(), Heartbeat::default(), Origins::default());
         let core = Core::new(1000, 256, env, SecondLogin::default(), Clock::new().epoch);
-        (Door::new(vec![listener], 256), core, mio::Poll::new().expect("an epoll instance"), address)
+        (Acceptor::new(vec![listener], 256), core, mio::Poll::new().expect("an epoll instance"), address)
     }
 
-    impl Door {
+    impl Acceptor {
         fn inject(&self, errors: &[Errno]) {
-            let listener = self.gates[0].listener.as_ref().expect("a listener");
+            let listener = self.listeners[0].listener.as_ref().expect("a listener");
             listener.injected.borrow_mut().extend(errors);
         }
 
@@ -388,43 +394,43 @@ mod tests {
     fn an_odd_error_of_accept_costs_no_waiting_client_its_place() {
         for error in [Errno::PERM, Errno::ACCESS, Errno::NOPROTOOPT, Errno::NONET, Errno::OPNOTSUPP, Errno::CONNABORTED]
         {
-            let (mut door, mut core, poll, address) = door();
+            let (mut acceptor, mut core, poll, address) = acceptor();
             // A connection on the loopback interface waits in the queue once connect() has returned.
             let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).expect("a place")).collect();
-            door.inject(&[error]);
-            door.turn(&mut core, &poll);
-            assert_eq!((core.table.len(), core.stats().refused, door.retry_at()), (20, 0, None), "{error:?}");
+            acceptor.inject(&[error]);
+            acceptor.turn(&mut core, &poll);
+            assert_eq!((core.table().count(), core.stats().refused, acceptor.retry_at()), (20, 0, None), "{error:?}");
             let is_counted = matches!(error, Errno::PERM | Errno::ACCESS);
-            assert_eq!(core.counters.accept_errors, u64::from(is_counted), "{error:?}");
+            assert_eq!(core.stats().accept_errors, u64::from(is_counted), "{error:?}");
             drop(clients);
         }
     }
 
     #[test]
     fn an_error_that_stays_pauses_its_listener_and_refuses_no_client() {
-        let (mut door, mut core, poll, address) = door();
+        let (mut acceptor, mut core, poll, address) = acceptor();
         let _client = TcpStream::connect(address).expect("a place");
-        door.inject(&[Errno::PERM; 100]);
-        door.turn(&mut core, &poll);
-        assert_eq!(core.counters.accept_errors, FAILURES_PER_TURN_MAX as u64);
-        assert!(!door.has_pending() && door.retry_at() == Some(Tick(0).after(PAUSE)), "{door:?}");
-        door.turn(&mut core, &poll);
-        assert_eq!(core.counters.accept_errors, FAILURES_PER_TURN_MAX as u64, "before the pause is over");
-        while core.table.len() == 0 {
-            core.table.env.now = core.table.env.now.after(PAUSE);
-            door.turn(&mut core, &poll);
+        acceptor.inject(&[Errno::PERM; 100]);
+        acceptor.turn(&mut core, &poll);
+        assert_eq!(core.stats().accept_errors, FAILURES_PER_TURN_MAX as u64);
+        assert!(!acceptor.has_pending() && acceptor.retry_at() == Some(Tick(0).after(PAUSE)), "{acceptor:?}");
+        acceptor.turn(&mut core, &poll);
+        assert_eq!(core.stats().accept_errors, FAILURES_PER_TURN_MAX as u64, "before the pause is over");
+        while core.table().count() == 0 {
+            core.table_mut().env_mut().now = core.now().after(PAUSE);
+            acceptor.turn(&mut core, &poll);
         }
-        assert_eq!((core.counters.accept_errors, core.stats().refused), (100, 0));
+        assert_eq!((core.stats().accept_errors, core.stats().refused), (100, 0));
     }
 
     #[test]
     fn one_lack_of_descriptors_refuses_one_client() {
-        let (mut door, mut core, poll, address) = door();
+        let (mut acceptor, mut core, poll, address) = acceptor();
         let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).expect("a place")).collect();
-        door.inject(&[Errno::MFILE]);
-        door.turn(&mut core, &poll);
-        assert_eq!((core.table.len(), core.stats().refused), (19, 1));
-        assert_eq!(door.spares.len(), SPARES);
+        acceptor.inject(&[Errno::MFILE]);
+        acceptor.turn(&mut core, &poll);
+        assert_eq!((core.table().count(), core.stats().refused), (19, 1));
+        assert_eq!(acceptor.spares.len(), SPARES);
         drop(clients);
     }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
-use crate::connection::Deferred;
+use crate::connection::{Connection, Deferred};
 use crate::event_loop::EventLoop;
 use crate::event_loop::handler::Handler;
 use crate::fd::Fd;
@@ -20,10 +20,8 @@ impl<H: Handler> EventLoop<H> {
         let mut mode = None;
         self.call("on_head", Some(fd), |handler, ctx| mode = Some(handler.on_head(ctx, fd, &request)));
         let mode = mode.unwrap_or_else(|| BodyMode::Refuse(self.internal_error(fd)));
-        let Some(slot) = self.core.table.slot_of(fd) else { return };
-        if let Some((entry, env)) = self.core.table.get_mut(slot) {
-            let end = entry.connection.take_in(request, mode, env);
-            self.core.record_end(slot, end);
+        if let Some(slot) = self.core.table().slot_of(fd) {
+            self.core.step(slot, |connection, env| connection.take_in(request, mode, env));
         }
     }
 
@@ -42,9 +40,8 @@ impl<H: Handler> EventLoop<H> {
         if !is_done {
             return self.refuse(fd, self.internal_error(fd), "a handler panicked");
         }
-        let Some(slot) = self.core.table.slot_of(fd).filter(|_| !is_last) else { return };
-        if let Some((entry, _)) = self.core.table.get_mut(slot) {
-            entry.connection.give_back(state);
+        if let Some(slot) = self.core.table().slot_of(fd).filter(|_| !is_last) {
+            self.core.table_mut().step(slot, |connection, _| connection.give_back(state));
         }
     }
 
@@ -63,17 +60,16 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn defer(&mut self, fd: Fd, deferred: Deferred) {
-        let slot = self.core.table.slot_of(fd);
-        if let Some((entry, _)) = slot.and_then(|slot| self.core.table.get_mut(slot)) {
-            entry.connection.defer(deferred);
+        if let Some(slot) = self.core.table().slot_of(fd) {
+            self.core.table_mut().step(slot, |connection, _| connection.defer(deferred));
         }
     }
 
     /// An answer to a request that waits for it. Where none does, it is nobody's.
     pub(super) fn answer_late(&mut self, fd: Fd, answer: Upgrade) {
-        let Some(slot) = self.core.table.slot_of(fd) else { return };
-        let Some((entry, _)) = self.core.table.get_mut(slot) else { return };
-        match (entry.connection.take_deferred(), answer) {
+        let Some(slot) = self.core.table().slot_of(fd) else { return };
+        let deferred = self.core.table_mut().step(slot, |connection, _| connection.take_deferred()).flatten();
+        match (deferred, answer) {
             (Some(Deferred::Upgrade(request)), answer) => self.finish_upgrade(fd, answer, request),
             (Some(Deferred::Plain), Upgrade::Later) => self.defer(fd, Deferred::Plain),
             (Some(Deferred::Plain), Upgrade::Refuse(response)) => {
@@ -91,7 +87,7 @@ impl<H: Handler> EventLoop<H> {
 
     /// As `respond`, for an answer that the handler did not give.
     fn refuse(&mut self, fd: Fd, response: Response, why: impl fmt::Display) {
-        if self.core.table.slot_of(fd).is_some() {
+        if self.core.table().slot_of(fd).is_some() {
             let status = if response.fault().is_some() { 500 } else { response.status() };
             self.core.refuse(fd, status, why);
             self.respond(fd, response);
@@ -99,21 +95,11 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn respond(&mut self, fd: Fd, response: Response) {
-        let Some(slot) = self.core.table.slot_of(fd) else { return };
+        let Some(slot) = self.core.table().slot_of(fd) else { return };
         if let Some(fault) = response.fault() {
             log::error!("fd {fd}: a response is sent as 500, because {fault}");
         }
-        let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
-        entry.connection.respond(response, env);
-        if entry.is_readable {
-            self.core.make_ready(slot);
-        }
-        if !self.core.table.relieve_http(slot) {
-            log::debug!("fd {fd}: its client does not read, and there is no room for its response");
-            self.core.table.drop_response(slot);
-        }
-        self.core.table.touch(slot);
-        self.core.arm(slot);
+        self.core.respond(slot, response);
     }
 
     pub(super) fn answer_upgrade(&mut self, fd: Fd, request: Box<Request>) {
@@ -127,7 +113,7 @@ impl<H: Handler> EventLoop<H> {
 
     /// Carries out the handler's decision about an upgrade.
     fn finish_upgrade(&mut self, fd: Fd, upgrade: Upgrade, request: Box<Request>) {
-        let Some(slot) = self.core.table.slot_of(fd) else { return };
+        let Some(slot) = self.core.table().slot_of(fd) else { return };
         let accept = match upgrade {
             Upgrade::Refuse(response) => {
                 let why = response.log_text().map_or_else(String::new, |text| format!(": {text:?}"));
@@ -145,14 +131,9 @@ impl<H: Handler> EventLoop<H> {
                 return self.refuse(fd, Response::text(400, format!("{}\n", Change::BadName)), "its uid is no name");
             }
         }
-        let Some((entry, env)) = self.core.table.get_mut(slot) else { return };
-        match entry.connection.accept(fd, &accept, &request, env) {
+        match self.core.accept(slot, &accept, &request) {
             Ok(None) => {}
             Ok(Some(mut early)) => {
-                self.core.counters.opened += 1;
-                self.core.counters.open += 1;
-                self.core.open.insert(slot);
-                self.core.table.touch(slot);
                 if let Some(uid) = accept.chosen_uid() {
                     self.core.bind(fd, uid);
                 }
@@ -164,7 +145,6 @@ impl<H: Handler> EventLoop<H> {
             Err(fault) => {
                 log::error!("fd {fd}: an upgrade is answered with 500, because {fault}");
                 self.core.refuse(fd, 500, fault);
-                self.core.table.touch(slot);
             }
         }
         self.core.arm(slot);
@@ -179,8 +159,6 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn is_control(&self, fd: Fd) -> bool {
-        let table = &self.core.table;
-        let entry = table.slot_of(fd).and_then(|slot| table.get(slot));
-        entry.is_some_and(|entry| entry.connection.is_control())
+        self.core.connection(fd).is_some_and(Connection::is_control)
     }
 }

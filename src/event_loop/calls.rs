@@ -10,7 +10,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::connection::Cause;
+use crate::connection::{Cause, Connection};
 use crate::event_loop::context::Context;
 use crate::event_loop::handler::Handler;
 use crate::event_loop::{Core, EventLoop, clock};
@@ -94,7 +94,7 @@ impl<H: Handler> EventLoop<H> {
     /// Handles a connection's input, whose messages are not timed one by one.
     #[inline]
     pub(super) fn time_messages(&mut self, fd: Fd, handle: impl FnOnce(&mut EventLoop<H>)) {
-        let was_http = self.core.table.get(fd.slot()).is_some_and(|entry| entry.connection.is_http());
+        let was_http = self.core.table().connection(fd.slot()).is_some_and(Connection::is_http);
         let outer = self.calls.reading.replace(Reading { fd, was_http });
         handle(self);
         self.end_messages();
@@ -114,13 +114,13 @@ impl<H: Handler> EventLoop<H> {
 
     /// Whether messages of the connection may have taken the time: a WebSocket has some, and a request has none.
     fn has_messages(&self, reading: Reading) -> bool {
-        let is_open = || self.core.table.get(reading.fd.slot()).is_some_and(|entry| entry.connection.is_open());
+        let is_open = || self.core.table().connection(reading.fd.slot()).is_some_and(Connection::is_open);
         !reading.was_http || is_open()
     }
 
     #[cold]
     fn warn_of_block(&mut self, name: &'static str, fd: Option<Fd>, took: Duration) {
-        if let Some(count) = self.calls.count(name, self.core.table.env.now) {
+        if let Some(count) = self.calls.count(name, self.core.now()) {
             let (ms, served) = (took.as_millis(), Served::of(&self.core, fd));
             log::warn!("{name} blocked the loop for {ms} ms{served} (since the last such line: {count})");
         }
@@ -134,7 +134,7 @@ impl<H: Handler> EventLoop<H> {
             Some(_) => log::error!("{name} panicked: {text:?}{served}: the connection is closed"),
             None => log::error!("{name} panicked: {text:?}"),
         }
-        if let Some(slot) = fd.and_then(|fd| self.core.table.slot_of(fd)) {
+        if let Some(slot) = fd.and_then(|fd| self.core.table().slot_of(fd)) {
             self.core.close_slot(slot, CloseCode::INTERNAL_ERROR, "internal error", Cause::HandlerPanicked);
         }
     }
@@ -152,8 +152,8 @@ struct Served<'a> {
 
 impl Served<'_> {
     fn of(core: &Core, fd: Option<Fd>) -> Served<'_> {
-        let slot = fd.and_then(|fd| core.table.slot_of(fd));
-        let peer = slot.and_then(|slot| core.table.get(slot)).map(|entry| entry.connection.peer());
+        let slot = fd.and_then(|fd| core.table().slot_of(fd));
+        let peer = slot.and_then(|slot| core.table().connection(slot)).map(Connection::peer);
         Served { fd, uid: fd.and_then(|fd| core.uid_of(fd)), peer }
     }
 }

@@ -2,10 +2,8 @@
 //!
 //! No other file of the loop reads a clock. A turn reads the monotonic clock once at its start and once at its end.
 
-use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::event_loop::Core;
 use crate::tick::Tick;
 use httpdate::HttpDate;
 
@@ -61,26 +59,45 @@ impl Clock {
     }
 
     /// Reads the clock, once a turn; the wall clock only when the second has changed.
-    pub fn read(&mut self, core: &mut Core) {
+    pub fn read(&mut self) -> Reading {
         self.turned = now();
         let elapsed = self.turned - self.epoch.0;
-        let env = &mut core.table.env;
-        env.now = self.epoch.tick_of(self.turned);
-        if self.dated != elapsed.as_secs() {
+        let second = (self.dated != elapsed.as_secs()).then(|| {
             self.dated = elapsed.as_secs();
             let wall = SystemTime::now();
-            env.date.clear();
-            write!(env.date, "{}", HttpDate::from(wall)).expect("a string takes everything");
-            core.started = started_at(core.started, wall, elapsed);
-        }
+            Second { date: HttpDate::from(wall).to_string(), wall, elapsed }
+        });
+        Reading { now: self.epoch.tick_of(self.turned), second }
     }
 }
 
-/// The wall-clock time of tick 0: moved where the wall clock was set, and kept where it only drifts.
-fn started_at(before: SystemTime, wall: SystemTime, elapsed: Duration) -> SystemTime {
-    let started = wall.checked_sub(elapsed).unwrap_or(before);
-    let jump = started.duration_since(before).unwrap_or_else(|earlier| earlier.duration());
-    if jump > WALL_DRIFT_MAX { started } else { before }
+/// The time of a turn.
+#[derive(Debug)]
+pub struct Reading {
+    pub now: Tick,
+    /// The wall-clock time, if the second has changed since the last reading.
+    pub second: Option<Second>,
+}
+
+/// A second of the wall clock.
+#[derive(Debug)]
+pub struct Second {
+    /// The `Date` of HTTP responses.
+    pub date: String,
+    wall: SystemTime,
+    /// The time since tick 0.
+    elapsed: Duration,
+}
+
+impl Second {
+    /// Returns the wall-clock time of tick 0, which was `before` at the last reading.
+    ///
+    /// It moves if the wall clock was set, and stays if it only drifts.
+    pub fn started_at(&self, before: SystemTime) -> SystemTime {
+        let started = self.wall.checked_sub(self.elapsed).unwrap_or(before);
+        let jump = started.duration_since(before).unwrap_or_else(|earlier| earlier.duration());
+        if jump > WALL_DRIFT_MAX { started } else { before }
+    }
 }
 
 #[cfg(test)]
@@ -91,7 +108,7 @@ mod tests {
     fn the_start_moves_with_a_wall_clock_that_was_set() {
         let seconds = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(n);
         let elapsed = Duration::from_secs(50);
-        let started = |wall: SystemTime| started_at(seconds(1000), wall, elapsed);
+        let started = |wall| Second { date: String::new(), wall, elapsed }.started_at(seconds(1000));
         assert_eq!(started(seconds(1050)), seconds(1000));
         assert_eq!(started(seconds(1050) + Duration::from_millis(900)), seconds(1000), "drift");
         assert_eq!(started(seconds(5050)), seconds(5000), "set forward");

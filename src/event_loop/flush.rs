@@ -1,22 +1,26 @@
-//! Writing, at the end of a turn and before it where there is much to write: in portions, so that a push to very many
-//! connections keeps no other waiting.
+//! Writing, at the end of a turn and before it when there is much to write.
+//!
+//! It is done in portions, so that a push to very many connections does not delay the others.
 
 use std::time::{Duration, Instant};
 
+use crate::connection::Flushed;
 use crate::event_loop::handler::Handler;
-use crate::event_loop::table::Flushed;
 use crate::event_loop::{EventLoop, clock};
 use crate::fd::Slot;
 
-/// The time that a turn writes to many connections. The next turn writes to the rest.
+/// The time in a turn for writing to many connections. The next turn writes to the rest.
 const FLUSH_TIME_MAX: Duration = Duration::from_millis(5);
 
-/// Connections that are written to without a look at the clock, if replies and pushes to few listed them. A turn that the
-/// machine held up writes them all the same.
+/// Connections that are written to without a look at the clock, if replies and pushes to few listed them.
+///
+/// A turn that the machine held up writes them all the same.
 const LISTED_MIN: usize = 1024;
 
-/// Connections, or bytes, that are written to sockets before a look at the clock.
+/// Connections that are written to between two looks at the clock.
 const CLOCK_EVERY: usize = 16;
+
+/// Bytes that are written between two looks at the clock.
 const CLOCK_EVERY_BYTES: u64 = 1 << 20;
 
 /// The end of a portion. Its time runs from the first look at the clock, so that a short turn has none.
@@ -47,98 +51,87 @@ impl Deadline {
 }
 
 impl<H: Handler> EventLoop<H> {
-    /// Flushes before the turn is over, when it has much to send already.
+    /// Flushes before the turn is over, if it has much to send already.
     #[inline]
     pub(super) fn flush_long(&mut self) {
-        if self.core.table.env.journal.is_long() {
+        if self.core.table().env().journal.is_long() {
             self.clear_journal();
             self.calls.begin();
         }
     }
 
-    /// Writes what connections have: replies, and for at most [`FLUSH_TIME_MAX`] what a push to many left. The next turns write
-    /// the rest.
+    /// Writes replies, and for at most [`FLUSH_TIME_MAX`] the rest of a push to many.
     pub(super) fn flush(&mut self) {
-        self.take_listed(true);
-        if !self.core.table.unwritten.is_empty() {
+        self.core.table_mut().begin_flush();
+        self.flush_listed(true);
+        if self.core.table().is_flushing() {
             self.flush_unwritten(true);
         }
         self.end_flush();
     }
 
-    /// Sees to it that the journal begins anew. What a push to many left is written only where moving it to queues would
-    /// copy much: where it is many short messages to many connections.
+    /// Writes replies, and empties the journal.
+    ///
+    /// The rest of a push to many is moved to queues if that copies little. It is written if that would copy much: many short
+    /// messages to many connections.
     fn clear_journal(&mut self) {
-        self.take_listed(false);
-        if !self.core.table.unwritten.is_empty() && self.core.table.unload_unwritten() {
-            self.core.table.env.end_turn();
-        } else {
+        self.core.table_mut().begin_flush();
+        self.flush_listed(false);
+        if !self.core.table_mut().unload_unwritten() {
             self.flush_unwritten(false);
         }
         self.end_flush();
     }
 
-    /// Writes to those that are listed. Those that there is no time for, and answers, are written to after what earlier
-    /// flushes left.
-    fn take_listed(&mut self, is_timed: bool) {
-        let mut slots = std::mem::take(&mut self.flushing);
-        let count = self.core.table.take_dirty(&mut slots);
-        let (web_sockets, answers) = slots.split_at(count);
-        let written = self.flush_listed(web_sockets, is_timed);
-        for &slot in &web_sockets[written..] {
-            self.core.table.unwritten.add_web_socket(slot);
-        }
-        for &slot in answers {
-            self.core.table.unwritten.add_answer(slot);
-        }
-        slots.clear();
-        self.flushing = slots;
-    }
-
-    fn end_flush(&mut self) {
-        if self.core.table.unwritten.is_empty() {
-            self.core.table.end_flush();
-        }
-        self.core.end_slow();
-    }
-
-    /// Writes what replies and pushes to few listed. Returns how many of them there was time for.
+    /// Writes to the connections that replies and pushes to few listed.
     ///
-    /// They come before what earlier flushes left, so that they do not wait for a push to very many.
-    fn flush_listed(&mut self, slots: &[Slot], is_timed: bool) -> usize {
-        let mut deadline = Deadline::new(self.bytes_out());
+    /// They come before the connections that earlier flushes left, so that they do not wait for a push to very many.
+    fn flush_listed(&mut self, is_timed: bool) {
         let mut written = 0;
-        while let Some(&slot) = slots.get(written) {
-            self.flush_slot(slot);
+        let mut deadline = None;
+        while self.core.table().has_listed()
+            && let Some((slot, flushed)) = self.core.table_mut().poll_flush()
+        {
+            self.handle_flushed(slot, flushed);
             written += 1;
-            if is_timed && written >= LISTED_MIN && deadline.is_over(self.bytes_out()) {
-                break;
+            if is_timed && written >= LISTED_MIN {
+                let bytes_out = self.bytes_out();
+                if deadline.get_or_insert_with(|| Deadline::new(bytes_out)).is_over(bytes_out) {
+                    break;
+                }
             }
         }
-        written
+        self.core.table_mut().defer_rest();
     }
 
+    #[cold]
     fn flush_unwritten(&mut self, is_timed: bool) {
         let mut deadline = Deadline::new(self.bytes_out());
-        while let Some(slot) = self.core.table.unwritten.take() {
-            self.flush_slot(slot);
+        while let Some((slot, flushed)) = self.core.table_mut().poll_flush() {
+            self.handle_flushed(slot, flushed);
             if is_timed && deadline.is_over(self.bytes_out()) {
                 break;
             }
         }
     }
 
-    fn bytes_out(&self) -> u64 {
-        self.core.table.env.counts.traffic.bytes_out
+    fn end_flush(&mut self) {
+        self.core.table_mut().end_flush();
+        self.core.record_ended();
     }
 
-    fn flush_slot(&mut self, slot: Slot) {
-        match self.core.table.flush(slot) {
-            Flushed::Stays { may_resume } => {
+    fn bytes_out(&self) -> u64 {
+        self.core.table().env().counts.traffic.bytes_out
+    }
+
+    #[inline]
+    fn handle_flushed(&mut self, slot: Slot, flushed: Flushed) {
+        match flushed {
+            Flushed::Stays { may_resume, timeout } => {
                 if may_resume {
                     self.core.make_ready(slot);
                 }
-                self.core.arm(slot);
+                self.core.arm_at(slot, timeout);
             }
             Flushed::Over => self.over.push(slot),
             Flushed::Broken => {

@@ -1,61 +1,12 @@
-//! New limits for connections that are there: their sockets and deadlines, in portions, a portion a turn.
-//!
-//! Most limits are looked at when they count. Three are kept elsewhere and are brought up to date here: the size of the
-//! read buffer, `TCP_USER_TIMEOUT` of sockets, and deadlines in the wheel.
+//! The progress of new limits through the connections that are there.
 
 use std::time::Duration;
 
-use crate::event_loop::accept::Door;
-use crate::event_loop::core::Core;
-use crate::event_loop::listener::user_timeout;
-use crate::fd::Slot;
-use crate::limits::Limits;
-
-/// Connections brought up to date in one turn.
-const SLOTS_PER_TURN_MAX: u32 = 1024;
-
-/// The progress of new limits through the connections.
+/// The progress of new limits.
 #[derive(Debug)]
 pub struct Relimit {
     /// The next slot.
-    next: u32,
-    /// `write_time_max`, where it changed.
-    write_time_max: Option<Duration>,
-}
-
-impl Core {
-    /// Sets the limits. Connections that are there get them within the next turns.
-    pub fn set_limits(&mut self, limits: Limits) {
-        let before = std::mem::replace(&mut self.table.env.limits, limits);
-        let limits = &self.table.env.limits;
-        if before == *limits {
-            return;
-        }
-        let unfinished = self.relimit.take().and_then(|relimit| relimit.write_time_max);
-        let is_changed = before.write_time_max != limits.write_time_max || unfinished.is_some();
-        let write_time_max = is_changed.then_some(limits.write_time_max);
-        self.relimit = Some(Relimit { next: 0, write_time_max });
-    }
-
-    /// Brings the next portion up to date, and the listeners and the read buffer with the first.
-    pub fn apply_limits(&mut self, door: &Door, buffer: &mut Vec<u8>) {
-        let Some(Relimit { next, write_time_max }) = self.relimit.take() else { return };
-        if next == 0 {
-            buffer.resize(self.table.env.limits.read_budget_bytes, 0);
-            buffer.shrink_to_fit();
-            if let Some(write_time_max) = write_time_max {
-                door.set_write_time_max(write_time_max);
-            }
-        }
-        let end = self.table.slots_end().min(next.saturating_add(SLOTS_PER_TURN_MAX));
-        for slot in (next..end).map(Slot) {
-            if let Some(write_time_max) = write_time_max {
-                self.table.set_user_timeout(slot, user_timeout(write_time_max));
-            }
-            self.arm(slot);
-        }
-        if end < self.table.slots_end() {
-            self.relimit = Some(Relimit { next: end, write_time_max });
-        }
-    }
+    pub next: u32,
+    /// `write_time_max`, if it changed.
+    pub write_time_max: Option<Duration>,
 }

@@ -1,63 +1,77 @@
-//! A connection's socket, TCP or unix: the four system calls that are made on it.
+//! A connection's socket, TCP or unix: the system calls on it, and what epoll reported of it.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
-/// A connected, non-blocking socket. Closed when it is dropped, which also takes it out of epoll.
+use crate::connection::{Io, Transport};
+
+/// A connected, non-blocking socket. It is closed when it is dropped, which also removes it from epoll.
 #[derive(Debug)]
-pub struct Socket(OwnedFd);
+pub struct Socket {
+    fd: OwnedFd,
+    /// Whether it is in the list of connections to read from.
+    pub is_ready: bool,
+    /// Whether epoll has reported bytes that were not all read.
+    pub is_readable: bool,
+    /// Whether epoll has reported the end of the peer's stream. The end itself is a read of 0 bytes.
+    pub is_hung_up: bool,
+}
 
 impl Socket {
     /// Takes over an accepted socket.
     pub fn new(fd: OwnedFd) -> Socket {
-        Socket(fd)
+        Socket { fd, is_ready: false, is_readable: false, is_hung_up: false }
     }
 
-    /// Reads once. `None`: there is nothing to read now. 0: the peer has ended its stream.
-    pub fn read(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
-        retry(|| rustix::net::recv(&self.0, &mut *buf, RecvFlags::empty()).map(|(count, _)| count))
-    }
-
-    /// Writes once. `None`: the socket is full.
-    #[inline]
-    pub fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        // NOSIGNAL: a library cannot count on SIGPIPE being ignored.
-        retry(|| rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL))
-    }
-
-    /// The same, from several places. One spares the kernel the import of a vector.
-    pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
-        retry(|| rustix::net::sendmsg(&self.0, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
-    }
-
-    /// Tells the peer that no more will come.
-    pub fn shut(&self) {
-        // A peer that is gone has nothing to be told.
-        let _ = rustix::net::shutdown(&self.0, Shutdown::Write);
-    }
-
-    /// The kernel's descriptor, for epoll.
+    /// Returns the kernel's descriptor, for epoll.
     pub fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Transport for Socket {
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> Io {
+        retry(|| rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count))
+    }
+
+    #[inline]
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Io {
+        // NOSIGNAL: a library cannot rely on SIGPIPE being ignored.
+        match slices {
+            // The kernel does not have to import a vector.
+            [only] => retry(|| rustix::net::send(&self.fd, only, SendFlags::NOSIGNAL)),
+            _ => send_vector(&self.fd, slices),
+        }
+    }
+
+    fn shutdown(&mut self) {
+        // An error means that the peer is gone already.
+        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
-fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> io::Result<Option<usize>> {
+fn send_vector(fd: &OwnedFd, slices: &[IoSlice<'_>]) -> Io {
+    retry(|| rustix::net::sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+}
+
+#[inline]
+fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Io {
     loop {
         match call() {
-            Ok(count) => return Ok(Some(count)),
+            Ok(count) => return Io::Done(count),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(Errno::AGAIN) => return Io::WouldBlock,
+            Err(_) => return Io::Closed,
         }
     }
 }

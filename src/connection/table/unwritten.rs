@@ -33,6 +33,11 @@ impl Unwritten {
         self.web_sockets.iter().copied()
     }
 
+    /// The HTTP connections, in order.
+    pub fn answers(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.answers.iter().map(|(_, slot)| *slot)
+    }
+
     /// Adds a WebSocket behind those that there are.
     pub fn add_web_socket(&mut self, slot: Slot) {
         self.web_sockets.push_back(slot);

@@ -43,6 +43,11 @@ impl SlotSet {
         }
     }
 
+    /// Returns whether a slot is in the set.
+    pub fn contains(&self, slot: Slot) -> bool {
+        self.words.get(slot.index() / 64).is_some_and(|word| word >> (slot.0 % 64) & 1 == 1)
+    }
+
     /// Returns all slots.
     pub fn iter(&self) -> Iter<'_> {
         self.iter_from(Slot(0))

@@ -1,0 +1,296 @@
+//! Writing, at the end of a turn and before it when there is much to write.
+
+use std::io::IoSlice;
+
+use crate::connection::table::{Entry, FEW_MAX, Io, Observed, Table, Transport};
+use crate::connection::{Env, Next};
+use crate::fd::Slot;
+use crate::tick::Tick;
+
+/// Slices of one vectored write.
+const SLICES_MAX: usize = 64;
+
+/// System calls in a turn for the output of one connection.
+const WRITES_PER_TURN_MAX: usize = 16;
+
+/// Bytes of the journal that are copied into queues at most, so that a push to many need not be written at once.
+const UNLOADED_BYTES_MAX: usize = 4 << 20;
+
+/// The state of a connection after its flush.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Flushed {
+    /// The connection goes on.
+    Stays {
+        /// Whether it reads again, after it did not because of its output.
+        may_resume: bool,
+        /// When it is to be told the time, if the flush may have changed that; else [`Tick::NEVER`].
+        timeout: Tick,
+    },
+    /// It is over, and is removed at the end of the turn.
+    Over,
+    /// Its transport is broken. The caller reports the end of the stream, and removes it at the end of the turn.
+    Broken,
+}
+
+/// The result of writing to a transport.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Offered {
+    /// All is written, or the transport is full.
+    Done,
+    /// The turn's share of system calls is used up.
+    ShareUsed,
+    Broken,
+}
+
+impl<T: Transport> Table<T> {
+    /// Returns whether a connection is listed, or the last flush is not finished.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty() || self.is_flushing()
+    }
+
+    /// Returns whether a flush has connections left.
+    #[inline]
+    pub fn is_flushing(&self) -> bool {
+        self.has_listed() || !self.unwritten.is_empty()
+    }
+
+    /// Begins a flush: takes over the connections that were listed since the last one.
+    pub fn begin_flush(&mut self) {
+        for slot in self.dirty.drain(..) {
+            let Some(entry) = self.entries.get_mut(slot.index()) else { continue };
+            if entry.connection.is_http() {
+                entry.connection.is_listed = false;
+                self.answering.push(slot);
+            } else {
+                self.listed.push(slot);
+            }
+        }
+    }
+
+    /// Writes to the next connection, and returns its state. `None`: no connection is left.
+    ///
+    /// The connections that were listed since the last flush come first, then those that earlier flushes left.
+    #[inline]
+    pub fn poll_flush(&mut self) -> Option<(Slot, Flushed)> {
+        let slot = match self.listed.get(self.flushed) {
+            Some(&slot) => {
+                self.flushed += 1;
+                slot
+            }
+            None => {
+                self.defer_rest();
+                self.unwritten.take()?
+            }
+        };
+        Some((slot, self.flush(slot)))
+    }
+
+    /// Returns whether [`poll_flush`](Table::poll_flush) comes to a connection that was listed since the last flush.
+    #[inline]
+    pub fn has_listed(&self) -> bool {
+        self.flushed < self.listed.len()
+    }
+
+    /// Moves the connections that were listed since the last flush, and not yet written to, behind those that earlier flushes
+    /// left.
+    ///
+    /// HTTP responses come after all messages that were queued before them.
+    #[inline]
+    pub fn defer_rest(&mut self) {
+        self.listed.drain(self.flushed..).for_each(|slot| self.unwritten.add_web_socket(slot));
+        self.listed.clear();
+        self.flushed = 0;
+        if !self.answering.is_empty() {
+            self.answering.drain(..).for_each(|slot| self.unwritten.add_answer(slot));
+        }
+    }
+
+    /// Moves output that earlier flushes left from the journal to queues, if that copies little.
+    ///
+    /// `false`: it would copy more, and is written instead.
+    pub fn unload_unwritten(&mut self) -> bool {
+        let mut copied = 0;
+        for slot in self.unwritten.web_sockets() {
+            copied += self.connection(slot).map_or(0, |connection| connection.copied_bytes(&self.env));
+            if copied > UNLOADED_BYTES_MAX {
+                return false;
+            }
+        }
+        let Table { unwritten, entries, env, .. } = self;
+        for slot in unwritten.web_sockets() {
+            if env.is_over_total(0) {
+                return false;
+            }
+            if let Some(entry) = entries.get_mut(slot.index()) {
+                entry.connection.unload(env);
+                entry.observe(Observed::Unloaded);
+            }
+        }
+        self.env.end_turn();
+        true
+    }
+
+    /// Ends a flush. If no connection is left, the journal is empty again.
+    #[inline]
+    pub fn end_flush(&mut self) {
+        self.defer_rest();
+        if self.unwritten.is_empty() {
+            self.env.end_turn();
+            self.held = self.env.queued.frames;
+        }
+    }
+
+    /// Returns the number of listed connections, for [`defer_listed`](Table::defer_listed).
+    #[inline]
+    pub fn listed_len(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// Moves the WebSockets that were listed for one cause, from index `from` on, behind the few that others listed.
+    ///
+    /// It moves none if they are few themselves.
+    #[inline]
+    pub fn defer_listed(&mut self, from: usize) {
+        if self.dirty.len().saturating_sub(from) > FEW_MAX {
+            self.defer_many(from);
+        }
+    }
+
+    /// Moves the WebSockets that are writable again, from index `from` on, behind the others.
+    ///
+    /// While a push to many is written, it moves them however few they are: they may take long.
+    #[inline]
+    pub fn defer_writable(&mut self, from: usize) {
+        let count = self.dirty.len().saturating_sub(from);
+        if count > 0 && (!self.unwritten.is_empty() || count > FEW_MAX) {
+            self.defer_many(from);
+        }
+    }
+
+    fn defer_many(&mut self, from: usize) {
+        let Table { dirty, unwritten, entries, .. } = self;
+        let mut index = 0;
+        dirty.retain(|slot| {
+            index += 1;
+            let is_http = entries.get(slot.index()).is_some_and(|entry| entry.connection.is_http());
+            let is_kept = index <= from || is_http;
+            if !is_kept {
+                unwritten.add_web_socket(*slot);
+            }
+            is_kept
+        });
+    }
+
+    /// Writes to a transport that was full, in case it has room and no event has reported it.
+    pub fn retry_write(&mut self, slot: Slot) {
+        if let Some((entry, _)) = self.entry_mut(slot)
+            && entry.connection.handle_writable()
+        {
+            // A broken transport is found again by the flush.
+            self.touch(slot);
+            self.write(slot);
+        }
+    }
+
+    /// Writes the output of a connection, and then keeps the bound of all queues. `false`: the transport is broken.
+    pub(super) fn write(&mut self, slot: Slot) -> bool {
+        let is_whole = self.offer(slot);
+        self.relieve(None);
+        is_whole
+    }
+
+    /// Writes until the queue is empty, the transport full, or the turn's share used up. `false`: the transport is broken.
+    pub(super) fn offer(&mut self, slot: Slot) -> bool {
+        let Some((entry, env)) = self.entry_mut(slot) else { return true };
+        match entry.offer(env) {
+            Offered::Done => true,
+            Offered::ShareUsed => {
+                self.touch(slot);
+                true
+            }
+            Offered::Broken => false,
+        }
+    }
+
+    /// Returns the connections that no flush has written to, but for HTTP responses that wait, in the order of the flush.
+    pub(super) fn unflushed(&self) -> impl Iterator<Item = Slot> + '_ {
+        let listed = self.listed.get(self.flushed..).unwrap_or_default();
+        listed.iter().copied().chain(self.unwritten.web_sockets()).chain(self.dirty.iter().copied())
+    }
+
+    #[inline]
+    fn flush(&mut self, slot: Slot) -> Flushed {
+        let nothing = Flushed::Stays { may_resume: false, timeout: Tick::NEVER };
+        let Some((entry, env)) = self.entry_mut(slot) else { return nothing };
+        entry.connection.is_listed = false;
+        let wanted_read = entry.connection.wants_read();
+        match entry.offer(env) {
+            Offered::Done if !env.is_over_total(0) => {}
+            Offered::Broken => {
+                // Its output is never written, and the journal does not outlive the turn.
+                entry.connection.release(env);
+                return Flushed::Broken;
+            }
+            offered => self.end_offer(slot, offered),
+        }
+        let Some((entry, env)) = self.entry_mut(slot) else { return nothing };
+        match entry.connection.poll_next(env) {
+            Next::Stay => {}
+            Next::Drop => return Flushed::Over,
+            Next::Shut => {
+                if let Some(transport) = &mut entry.transport {
+                    transport.shutdown();
+                }
+            }
+        }
+        if entry.connection.is_open() && entry.connection.queued_bytes() == 0 {
+            return nothing;
+        }
+        let may_resume = !wanted_read && entry.connection.wants_read();
+        let timeout = entry.connection.poll_timeout(env);
+        if entry.connection.has_queue() {
+            self.queued.insert(slot);
+        }
+        Flushed::Stays { may_resume, timeout }
+    }
+
+    #[cold]
+    fn end_offer(&mut self, slot: Slot, offered: Offered) {
+        if offered == Offered::ShareUsed {
+            self.touch(slot);
+        }
+        self.relieve(None);
+    }
+}
+
+impl<T: Transport> Entry<T> {
+    #[inline]
+    fn offer(&mut self, env: &mut Env) -> Offered {
+        let Some(transport) = &mut self.transport else { return Offered::Done };
+        let connection = &mut self.connection;
+        for _ in 0..WRITES_PER_TURN_MAX {
+            if !connection.can_write() {
+                return Offered::Done;
+            }
+            let (offered, result) = match connection.poll_slice(env) {
+                Some(only) => (only.len(), transport.write_vectored(&[IoSlice::new(only)])),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                    let filled = connection.poll_slices(env, &mut slices);
+                    let slices = &slices[..filled];
+                    (slices.iter().map(|slice| slice.len()).sum(), transport.write_vectored(slices))
+                }
+            };
+            env.counts.writes += 1;
+            let written = match result {
+                Io::Done(written) => written,
+                Io::WouldBlock => 0,
+                Io::Closed => return Offered::Broken,
+            };
+            let is_full = written < offered;
+            connection.handle_written(written, is_full, env);
+            transport.observe(connection, Observed::Wrote { written, is_full });
+        }
+        Offered::ShareUsed
+    }
+}

@@ -1,0 +1,412 @@
+//! The connections of a loop by slot: their transports, their queue bounds, and the list of those with output.
+//!
+//! The table knows neither sockets nor a clock. The server drives it over sockets, the simulator and the fuzzer over models.
+
+mod flush;
+mod places;
+mod push;
+mod relief;
+mod slots;
+mod transport;
+mod unwritten;
+
+pub use self::flush::Flushed;
+pub use self::slots::SlotSet;
+pub use self::transport::{Io, Observed, Transport};
+
+use std::collections::HashSet;
+
+use slab::Slab;
+
+use self::places::Places;
+use self::unwritten::{FEW_MAX, Unwritten};
+use crate::connection::{Connection, Env, Event};
+use crate::fd::{Fd, Slot};
+use crate::protocol::message::Message;
+
+/// Slots for which memory is reserved at the start. It is used only when a connection is inserted.
+const SLOTS_RESERVED_MAX: usize = 1 << 20;
+
+/// The connections of a loop.
+///
+/// A table owns all [`Connection`]s and their [`Transport`]s. No call returns a `&mut Connection`: every transition goes
+/// through the table, which keeps the queue bounds and lists the connection for the next flush. This is the order of a turn:
+///
+/// 1. **Transitions.** [`step`](Table::step) applies one to a connection: close it, answer it, tell it the time. Input has its
+///    own calls: [`read`](Table::read), then [`handle_message`](Table::handle_message) and
+///    [`handle_bytes`](Table::handle_bytes) until neither returns an event, then [`end_input`](Table::end_input). Output is
+///    [`push`](Table::push). A transport that is writable again is reported with
+///    [`handle_writable`](Table::handle_writable).
+/// 2. **Ends.** An [`Event::Closed`] that a transition returns is recorded before the next call for that slot: the
+///    connection leaves the maps and its handler is told. A push, a step or a flush may also end other connections, to free
+///    memory: [`poll_ended`](Table::poll_ended) returns these. It is called after each such call, while
+///    [`has_ended`](Table::has_ended).
+/// 3. **Flush.** [`begin_flush`](Table::begin_flush) takes over the connections that were listed since the last flush.
+///    [`poll_flush`](Table::poll_flush) writes to the next one. The caller may stop polling when its time is over: the next
+///    turn goes on where it stopped. [`end_flush`](Table::end_flush) ends the flush.
+/// 4. **Timeouts.** After a transition, and after input, the caller reads [`Connection::poll_timeout`] and arms its timer no
+///    later. A flush returns the timeout if it may have changed it.
+/// 5. **Removal.** A slot that a flush reports as [`Flushed::Over`] or [`Flushed::Broken`] is freed by
+///    [`remove`](Table::remove) at the end of the turn. Until then no event of the turn can reach the next connection in the
+///    slot.
+///
+/// Bounds: each queue holds at most `queue_bytes_max`, all together `queue_total_bytes_max`. When a queue is full, the
+/// transport is tried before `slow_reader` applies. When all queues are over their bound, the largest holders pay: see
+/// `relief.rs`.
+#[derive(Debug)]
+pub struct Table<T> {
+    entries: Slab<Entry<T>>,
+    /// By slot: how often it was reused. As long as the most slots that were used at a time.
+    generations: Vec<u32>,
+    /// The generation of a new slot: 0, unless a test sets another.
+    first_generation: u32,
+    env: Env,
+    /// Connections that may have output, or an end to come to, since the last flush began.
+    dirty: Vec<Slot>,
+    /// WebSockets that were listed when the running flush began. It writes to these first, from `flushed` on.
+    listed: Vec<Slot>,
+    /// The number of connections in `listed` that were written to.
+    flushed: usize,
+    /// HTTP connections that were listed when the running flush began.
+    answering: Vec<Slot>,
+    /// Connections that earlier flushes have not written to.
+    unwritten: Unwritten,
+    /// Connections that were closed as slow consumers, with their end, for the caller to record.
+    ended: Vec<(Slot, Event<'static>)>,
+    /// Bytes in all queues when every transport had last been offered its output.
+    held: usize,
+    /// Connections that may hold an unfinished message, head or body.
+    unfinished: SlotSet,
+    /// Connections that may have a queue. One that got it since the last flush is listed.
+    queued: SlotSet,
+    /// Pushes that pay for themselves before the holders are searched again, because the last search freed little.
+    unsearched: usize,
+    /// Slots that are never used again.
+    retired: usize,
+    /// The number of control connections.
+    control: usize,
+    /// The control connections that have a place.
+    places: Places,
+}
+
+/// A connection and its transport.
+#[derive(Debug)]
+struct Entry<T> {
+    /// `None`: the slot is retired, because its generations are used up.
+    transport: Option<T>,
+    connection: Connection,
+}
+
+impl<T: Transport> Table<T> {
+    /// The memory of a connection and its transport.
+    pub const ENTRY_BYTES: usize = size_of::<Entry<T>>();
+
+    /// Returns an empty table, with memory for up to `connections_max` connections reserved.
+    pub fn new(connections_max: usize, env: Env) -> Table<T> {
+        Table {
+            entries: Slab::with_capacity(connections_max.min(SLOTS_RESERVED_MAX)),
+            generations: Vec::new(),
+            first_generation: 0,
+            env,
+            dirty: Vec::new(),
+            listed: Vec::new(),
+            flushed: 0,
+            answering: Vec::new(),
+            unwritten: Unwritten::default(),
+            ended: Vec::new(),
+            held: 0,
+            unfinished: SlotSet::default(),
+            queued: SlotSet::default(),
+            unsearched: 0,
+            retired: 0,
+            control: 0,
+            places: Places::default(),
+        }
+    }
+
+    /// Sets the generation that new slots begin with, to test their end.
+    #[cfg(any(test, feature = "unstable"))]
+    pub fn set_first_generation(&mut self, generation: u32) {
+        self.first_generation = generation.min(Fd::GENERATION_MAX);
+    }
+
+    // Slots.
+
+    /// Adds a connection. `None`: all slots are in use or retired.
+    pub fn insert(&mut self, transport: T, connection: Connection) -> Option<Fd> {
+        let slot =
+            u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < Fd::CONNECTIONS_MAX).map(Slot)?;
+        if connection.is_control() {
+            self.control += 1;
+            self.places.insert(slot);
+        }
+        self.entries.insert(Entry { transport: Some(transport), connection });
+        if slot.0 == self.slots_end() {
+            self.generations.push(self.first_generation);
+        }
+        Some(self.fd_of(slot))
+    }
+
+    /// Frees a slot and drops its transport. A slot at its last generation is retired.
+    pub fn remove(&mut self, slot: Slot) {
+        let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some()) else { return };
+        entry.connection.release(&mut self.env);
+        if entry.connection.is_control() {
+            self.control -= 1;
+            self.places.remove(slot);
+        }
+        match self.generations.get_mut(slot.index()) {
+            Some(generation) if *generation < Fd::GENERATION_MAX => {
+                *generation += 1;
+                self.entries.remove(slot.index());
+            }
+            _ => {
+                entry.transport = None;
+                self.retired += 1;
+            }
+        }
+    }
+
+    /// Returns the number of connections, in any state.
+    pub fn count(&self) -> usize {
+        self.entries.len() - self.retired
+    }
+
+    /// Returns the number of control connections.
+    pub fn control_count(&self) -> usize {
+        self.control
+    }
+
+    /// Returns the highest slot that was ever used, plus 1.
+    pub fn slots_end(&self) -> u32 {
+        self.generations.len() as u32
+    }
+
+    /// Returns the slots in use, the lowest first.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.entries.iter().filter(|(_, entry)| entry.transport.is_some()).map(|(slot, _)| Slot(slot as u32))
+    }
+
+    /// Returns the slot of `fd`, if its connection still has it.
+    #[inline]
+    pub fn slot_of(&self, fd: Fd) -> Option<Slot> {
+        let slot = fd.slot();
+        (self.is_current(fd) && self.connection(slot).is_some()).then_some(slot)
+    }
+
+    /// Returns whether `fd` has the present generation of its slot.
+    ///
+    /// If so, a connection at the slot is the one that `fd` names.
+    #[inline]
+    pub fn is_current(&self, fd: Fd) -> bool {
+        self.generations.get(fd.slot().index()) == Some(&fd.generation())
+    }
+
+    /// Returns the fd of the connection at a slot.
+    #[inline]
+    pub fn fd_of(&self, slot: Slot) -> Fd {
+        Fd::new(slot, self.generations.get(slot.index()).copied().unwrap_or(0))
+    }
+
+    /// Returns the connection at a slot.
+    #[inline]
+    pub fn connection(&self, slot: Slot) -> Option<&Connection> {
+        let entry = self.entries.get(slot.index()).filter(|entry| entry.transport.is_some())?;
+        Some(&entry.connection)
+    }
+
+    /// Returns the transport at a slot.
+    #[inline]
+    pub fn transport(&self, slot: Slot) -> Option<&T> {
+        self.entries.get(slot.index())?.transport.as_ref()
+    }
+
+    /// Returns the transport at a slot, to change what its owner keeps with it.
+    #[inline]
+    pub fn transport_mut(&mut self, slot: Slot) -> Option<&mut T> {
+        self.entries.get_mut(slot.index())?.transport.as_mut()
+    }
+
+    /// Returns the bounds, the time and the counts that all connections share.
+    #[inline]
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Returns the same, to change.
+    #[inline]
+    pub fn env_mut(&mut self) -> &mut Env {
+        &mut self.env
+    }
+
+    // Transitions.
+
+    /// Applies a transition to the connection at a slot, and lists it for the next flush. `None`: there is no connection.
+    ///
+    /// Control frames are queued without regard to the bound of all queues. If that is exceeded, the largest holders pay.
+    #[inline]
+    pub fn step<R>(&mut self, slot: Slot, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> Option<R> {
+        let (entry, env) = self.entry_mut(slot)?;
+        let result = transition(&mut entry.connection, env);
+        self.touch(slot);
+        if self.env.is_over_total(0) {
+            self.write(slot);
+        }
+        Some(result)
+    }
+
+    /// Reads once from the transport into `buffer`, and reports the bytes to the connection.
+    ///
+    /// The bytes are then handed to [`handle_message`](Table::handle_message) and [`handle_bytes`](Table::handle_bytes).
+    #[inline]
+    pub fn read(&mut self, slot: Slot, buffer: &mut [u8]) -> Io {
+        let Some((Entry { transport: Some(transport), connection, .. }, env)) = self.entry_mut(slot) else {
+            return Io::WouldBlock;
+        };
+        env.counts.reads += 1;
+        let read = transport.read(buffer);
+        if let Io::Done(count @ 1..) = read {
+            connection.handle_received(count, env);
+        }
+        read
+    }
+
+    /// Takes a whole message from the front of `input`. See [`Connection::handle_message`].
+    ///
+    /// # Errors
+    /// The end of the connection, whose client broke a rule.
+    #[inline]
+    pub fn handle_message<'a>(
+        &mut self,
+        slot: Slot,
+        input: &mut &'a mut [u8],
+    ) -> Result<Option<Message<'a>>, Box<Event<'static>>> {
+        match self.entry_mut(slot) {
+            Some((entry, env)) => entry.connection.handle_message(input, env),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads `input` up to the next event. See [`Connection::handle_bytes`].
+    #[inline]
+    pub fn handle_bytes<'a>(&mut self, slot: Slot, input: &mut &'a mut [u8]) -> Option<Event<'a>> {
+        let (entry, env) = self.entry_mut(slot)?;
+        entry.connection.handle_bytes(input, env)
+    }
+
+    /// Ends the input of one read: the connection may hold an unfinished message, and may have queued a pong, an error or a
+    /// response.
+    #[inline]
+    pub fn end_input(&mut self, slot: Slot) {
+        let Some(entry) = self.entries.get_mut(slot.index()) else { return };
+        if entry.connection.inbound_bytes() > 0 {
+            self.unfinished.insert(slot);
+        }
+        if !entry.connection.is_listed {
+            entry.connection.is_listed = true;
+            self.dirty.push(slot);
+        }
+        if self.env.is_over_total(0) {
+            self.write(slot);
+        }
+    }
+
+    /// Reports that the transport is writable again. Lists the connection if it has output.
+    #[inline]
+    pub fn handle_writable(&mut self, slot: Slot) {
+        if let Some((entry, _)) = self.entry_mut(slot)
+            && entry.connection.handle_writable()
+        {
+            self.touch(slot);
+        }
+    }
+
+    /// Lists a connection for the next flush.
+    #[inline]
+    fn touch(&mut self, slot: Slot) {
+        if let Some(entry) = self.entries.get_mut(slot.index())
+            && !entry.connection.is_listed
+        {
+            entry.connection.is_listed = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    // Ends.
+
+    /// Returns whether [`poll_ended`](Table::poll_ended) has a connection.
+    #[inline]
+    pub fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Returns a connection that the table closed as a slow consumer, and its end.
+    pub fn poll_ended(&mut self) -> Option<(Slot, Event<'static>)> {
+        self.ended.pop()
+    }
+
+    /// Closes a slow consumer. Its memory is free at once, because others may need it.
+    #[cold]
+    fn close_slow(&mut self, slot: Slot, kept_max: usize, charge: Option<usize>) {
+        let Some((entry, env)) = self.entry_mut(slot) else { return };
+        let event = entry.connection.close_slow(kept_max, env);
+        entry.observe(Observed::ClosedSlow { kept_max, charge, event: event.as_ref() });
+        self.ended.extend(event.map(|event| (slot, event)));
+        self.touch(slot);
+    }
+
+    // Control connections.
+
+    /// Returns which control connections make room for others.
+    pub fn places(&mut self) -> &mut Places {
+        &mut self.places
+    }
+
+    /// Returns whether [`take_oldest_place`](Table::take_oldest_place) would find a connection.
+    pub fn has_place_to_take(&self) -> bool {
+        let waits = |slot: Slot| self.connection(slot).is_some_and(Connection::waits_for_client);
+        self.places.others().any(waits)
+    }
+
+    /// Takes the place of the oldest control connection that is not kept and that waits for its client.
+    pub fn take_oldest_place(&mut self) -> Option<Slot> {
+        let Table { places, entries, .. } = self;
+        places.take_oldest(|slot| entries.get(slot.index()).is_some_and(|entry| entry.connection.waits_for_client()))
+    }
+
+    /// Panics if the parts of the table do not agree. For tests and debug builds.
+    pub fn check_invariants(&self) {
+        let listed: HashSet<Slot> = self.unflushed().collect();
+        for slot in self.slots() {
+            let Some(entry) = self.entries.get(slot.index()) else { continue };
+            entry.connection.check_invariants();
+            let is_listed = listed.contains(&slot) || self.unwritten.answers().any(|answer| answer == slot);
+            assert!(!entry.connection.is_listed || listed.contains(&slot), "{slot} is marked as listed and in no list");
+            assert!(
+                is_listed || entry.connection.fresh_bytes() == 0,
+                "{slot} has output in the journal and is in no list"
+            );
+            let has_queue = entry.connection.has_queue();
+            assert!(
+                !has_queue || is_listed || self.queued.contains(slot),
+                "{slot} has a queue and is not among the holders"
+            );
+        }
+    }
+
+    #[inline]
+    fn entry_mut(&mut self, slot: Slot) -> Option<(&mut Entry<T>, &mut Env)> {
+        let entry = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some())?;
+        Some((entry, &mut self.env))
+    }
+}
+
+impl<T: Transport> Entry<T> {
+    /// Reports a change to the transport's owner.
+    #[inline]
+    fn observe(&mut self, change: Observed<'_>) {
+        if let Some(transport) = &mut self.transport {
+            transport.observe(&self.connection, change);
+        }
+    }
+}

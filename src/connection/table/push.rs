@@ -1,0 +1,191 @@
+//! Messages into queues, and what happens when a queue is full.
+
+use crate::connection::table::{Observed, Table, Transport};
+use crate::connection::{Outbound, Sent};
+use crate::fd::Slot;
+use crate::limits::SlowReader;
+use crate::message::Outcome;
+
+/// A frame over this to one connection is written at once and not at the turn's end.
+///
+/// No other frame is coalesced with it, and the reader of a burst of such frames gets the first while the others are made. A
+/// frame to many is shared, and is written at the turn's end, in portions.
+const EAGER_BYTES: usize = 64 << 10;
+
+impl<T: Transport> Table<T> {
+    /// Queues a frame for the connection at `slot`.
+    ///
+    /// If its queue is full, the transport is tried before the reader counts as slow and `slow_reader` applies.
+    #[inline]
+    pub fn push(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
+        let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some()) else {
+            return Outcome::Gone;
+        };
+        let sent = entry.connection.send(outbound, &mut self.env);
+        entry.observe(Observed::Sent(sent));
+        match sent {
+            Sent::Queued => {
+                if !entry.connection.is_listed {
+                    entry.connection.is_listed = true;
+                    self.dirty.push(slot);
+                }
+                // The rest of the frame would be over the bound if the transport did not take it.
+                let is_over = self.env.is_over_total(entry.connection.fresh_bytes());
+                if is_over || (outbound.bytes() > EAGER_BYTES && !outbound.to_many) {
+                    return self.write_pushed(slot, is_over);
+                }
+                Outcome::Queued
+            }
+            Sent::NotOpen if self.has_ended() => self.push_to_closed(slot),
+            Sent::NotOpen => Outcome::Gone,
+            Sent::TooLarge => {
+                self.env.counts.too_large += 1;
+                Outcome::TooLarge
+            }
+            Sent::Full => self.push_to_full(slot, outbound),
+        }
+    }
+
+    /// Queues a ping. A full queue is written to the transport first.
+    pub fn ping(&mut self, slot: Slot, payload: &[u8]) -> Outcome {
+        for may_retry in [true, false] {
+            let Some((entry, env)) = self.entry_mut(slot) else { return Outcome::Gone };
+            let sent = entry.connection.ping(payload, env);
+            entry.observe(Observed::Pinged(sent));
+            match sent {
+                Sent::Queued => {
+                    self.touch(slot);
+                    if self.env.is_over_total(0) {
+                        self.write(slot);
+                    }
+                    return Outcome::Queued;
+                }
+                Sent::Full if may_retry => _ = self.write(slot),
+                Sent::Full | Sent::TooLarge => break,
+                Sent::NotOpen => return Outcome::Gone,
+            }
+        }
+        self.env.counts.dropped += 1;
+        Outcome::Dropped
+    }
+
+    /// Queues a piece of an HTTP response.
+    ///
+    /// A client that does not read is disconnected, so that it sees that the response is incomplete.
+    pub fn push_piece(&mut self, slot: Slot, piece: &[u8]) -> Outcome {
+        for may_retry in [true, false] {
+            match self.step(slot, |connection, env| connection.write_response(piece, env)) {
+                Some(Sent::Queued) if self.keep_http_bound(slot) => return Outcome::Queued,
+                Some(Sent::Full) if may_retry => _ = self.write(slot),
+                Some(Sent::Queued | Sent::Full) => break,
+                Some(Sent::NotOpen | Sent::TooLarge) | None => return Outcome::Gone,
+            }
+        }
+        self.drop_response(slot);
+        Outcome::Dropped
+    }
+
+    /// Keeps the bound of all HTTP queues after a response to `slot`.
+    ///
+    /// A response over the bound is written now. `false`: the transport did not take all of it, and the caller drops the
+    /// response with [`drop_response`](Table::drop_response).
+    pub fn keep_http_bound(&mut self, slot: Slot) -> bool {
+        let is_over = |table: &Table<T>| table.env.queued.http > table.env.limits.queue_total_bytes_max;
+        if is_over(self) {
+            self.write(slot);
+        }
+        !is_over(self) || self.connection(slot).is_none_or(|connection| connection.queued_bytes() == 0)
+    }
+
+    /// Ends an HTTP connection in the middle of its response.
+    pub fn drop_response(&mut self, slot: Slot) {
+        if let Some((entry, env)) = self.entry_mut(slot) {
+            // It was never open, so there is no end to report.
+            let _ = entry.connection.abort(env);
+            env.counts.dropped += 1;
+            entry.observe(Observed::ResponseDropped);
+            self.touch(slot);
+        }
+    }
+
+    /// Pushes to a connection whose queue is full: the transport is tried before the reader counts as slow.
+    #[cold]
+    fn push_to_full(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
+        if !self.write(slot) {
+            // It is broken and not slow, which the flush finds again.
+            self.touch(slot);
+            self.env.counts.dropped += 1;
+            return Outcome::Dropped;
+        }
+        let Some((entry, env)) = self.entry_mut(slot) else { return Outcome::Gone };
+        let sent = entry.connection.send(outbound, env);
+        entry.observe(Observed::Sent(sent));
+        match sent {
+            Sent::Queued => {
+                self.touch(slot);
+                return self.make_room(slot);
+            }
+            Sent::Full | Sent::TooLarge => match env.limits.slow_reader {
+                SlowReader::Close => {
+                    self.close_slow(slot, usize::MAX, None);
+                    return self.count_closed();
+                }
+                SlowReader::DropNewest => {}
+                SlowReader::Conflate => {
+                    let is_done = entry.connection.conflate(outbound, env);
+                    entry.observe(Observed::Conflated { is_done });
+                    if is_done {
+                        env.counts.conflated += 1;
+                        return self.make_room(slot);
+                    }
+                }
+            },
+            // It paid for what all queues hold.
+            Sent::NotOpen => return self.count_closed(),
+        }
+        self.env.counts.dropped += 1;
+        Outcome::Dropped
+    }
+
+    /// Keeps the bound of all queues after a message was queued, or took the place of another.
+    fn make_room(&mut self, slot: Slot) -> Outcome {
+        let fresh = self.connection(slot).map_or(0, |connection| connection.fresh_bytes());
+        if self.env.is_over_total(fresh) { self.write_pushed(slot, true) } else { Outcome::Queued }
+    }
+
+    /// Writes a message that was queued, and then keeps the bound of all queues.
+    ///
+    /// With `is_over`, all queues would be over their bound if the transport did not take the message: all transports are
+    /// tried. Memory over the bound is then freed by the largest holders, of which the connection may be one.
+    #[cold]
+    fn write_pushed(&mut self, slot: Slot, is_over: bool) -> Outcome {
+        if is_over {
+            self.offer_all();
+        }
+        // A broken transport is found again by the flush.
+        self.offer(slot);
+        let was_open = self.connection(slot).is_some_and(|connection| connection.is_open());
+        let has_dropped = self.relieve(Some(slot));
+        match self.connection(slot) {
+            Some(connection) if was_open && !connection.is_open() => self.count_closed(),
+            // It was the newest message, and was counted when it was dropped.
+            _ if has_dropped => Outcome::Dropped,
+            _ => Outcome::Queued,
+        }
+    }
+
+    /// Pushes to a connection that is not open. One that was closed during this push was open when the push began.
+    #[cold]
+    fn push_to_closed(&mut self, slot: Slot) -> Outcome {
+        match self.ended.iter().any(|(ended, _)| *ended == slot) {
+            true => self.count_closed(),
+            false => Outcome::Gone,
+        }
+    }
+
+    fn count_closed(&mut self) -> Outcome {
+        self.env.counts.dropped += 1;
+        self.env.counts.dropped_by_close += 1;
+        Outcome::Dropped
+    }
+}

@@ -1,0 +1,72 @@
+//! Control connections, and responses in pieces.
+
+use crate::connection::{Connection, Env};
+use crate::event_loop::core::Core;
+use crate::fd::Fd;
+use crate::message::Outcome;
+
+impl Core {
+    /// Keeps a control connection when others need room: see [`Context::keep_control`](crate::Context::keep_control).
+    pub fn keep_control(&mut self, fd: Fd) -> bool {
+        let Some(slot) = self.table.slot_of(fd) else { return false };
+        if !self.table.connection(slot).is_some_and(Connection::is_control) {
+            return false;
+        }
+        let max = self.control_connections_max;
+        let is_kept = self.table.places().keep(slot, max as usize);
+        if !is_kept {
+            self.count_control_full();
+        }
+        is_kept
+    }
+
+    /// Keeps a control connection no longer.
+    pub fn release_control(&mut self, fd: Fd) {
+        if let Some(slot) = self.table.slot_of(fd) {
+            self.table.places().release(slot);
+        }
+    }
+
+    /// Whether there is a place for one more control connection. One that is not kept is closed for it.
+    pub fn make_control_room(&mut self) -> bool {
+        let max = self.control_connections_max as usize;
+        !self.table.places().are_taken(max) || self.evict_control()
+    }
+
+    /// Control connections that may be accepted in one turn.
+    pub fn control_accepts_max(&mut self) -> usize {
+        let max = self.control_connections_max as usize;
+        self.table.places().accepts_max(max)
+    }
+
+    /// Closes the oldest control connection that is not kept. Its descriptor is free when the turn ends.
+    pub fn evict_control(&mut self) -> bool {
+        let Some(slot) = self.table.take_oldest_place() else { return false };
+        self.step(slot, Connection::abort);
+        self.count_eviction();
+        true
+    }
+
+    /// Returns the limit of control connections.
+    pub fn control_connections_max(&self) -> u32 {
+        self.control_connections_max
+    }
+
+    /// Does something to a response in pieces, which says whether it could.
+    pub fn reply(&mut self, fd: Fd, step: impl FnOnce(&mut Connection, &mut Env) -> bool) -> Outcome {
+        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        let Some(is_done) = self.table.step(slot, step) else { return Outcome::Gone };
+        self.record_ended();
+        self.arm(slot);
+        if is_done { Outcome::Queued } else { Outcome::Gone }
+    }
+
+    /// Queues a piece of a response.
+    pub fn write_reply(&mut self, fd: Fd, piece: &[u8]) -> Outcome {
+        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        let outcome = self.table.push_piece(slot, piece);
+        self.record_ended();
+        self.arm(slot);
+        outcome
+    }
+}

@@ -1,0 +1,66 @@
+//! The drain: which connections are closed when the loop is to end.
+
+use std::collections::VecDeque;
+
+use crate::connection::{Cause, Connection};
+use crate::event_loop::core::Core;
+use crate::event_loop::drain::Drain;
+use crate::fd::{Fd, Slot};
+use crate::protocol::close::CloseCode;
+use crate::tick::Tick;
+
+impl Core {
+    /// Begins to drain: every WebSocket is closed with 1001, in its time; what is none, and not for control, at once.
+    pub fn begin_drain(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        let (open, others): (VecDeque<Fd>, Vec<Fd>) = {
+            let fds = self.table.slots().map(|slot| self.table.fd_of(slot));
+            let (open, others): (Vec<Fd>, Vec<Fd>) = fds.partition(|fd| self.open_slot(*fd).is_some());
+            (open.into(), others)
+        };
+        self.drain = Some(Drain::new(self.table.env().now, &self.table.env().limits, open));
+        for fd in others {
+            let is_control = self.table.connection(fd.slot()).is_some_and(Connection::is_control);
+            if !is_control {
+                self.drain_slot(fd.slot());
+            }
+        }
+        self.close_due(self.table.env().now);
+    }
+
+    /// Closes those whose time to be drained has come by `now`.
+    pub fn close_due(&mut self, now: Tick) {
+        while let Some(fd) = self.drain.as_mut().and_then(|drain| drain.pop_due(now)) {
+            if let Some(slot) = self.open_slot(fd) {
+                self.close_slot(slot, CloseCode::GOING_AWAY, "the server is going down", Cause::Drained);
+            }
+        }
+    }
+
+    /// Whether a drain has come to its end. Once only control connections are left, they are ended, too.
+    pub fn is_drained(&mut self) -> bool {
+        let (left, control) = (self.table.count(), self.table.control_count());
+        let Some(drain) = &mut self.drain else { return false };
+        if left == 0 || self.table.env().now >= drain.until {
+            return true;
+        }
+        if left == control && !drain.is_last {
+            drain.is_last = true;
+            let slots: Vec<Slot> = self.table.slots().collect();
+            slots.into_iter().for_each(|slot| self.drain_slot(slot));
+        }
+        false
+    }
+
+    fn drain_slot(&mut self, slot: Slot) {
+        self.step(slot, Connection::drain);
+    }
+
+    /// Returns whether the loop drains.
+    #[inline]
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+}

@@ -1,0 +1,84 @@
+//! New limits for connections that are there: their sockets and deadlines, in portions, a portion a turn.
+//!
+//! Most limits are looked at when they count. Three are kept elsewhere and are brought up to date here: the size of the
+//! read buffer, `TCP_USER_TIMEOUT` of sockets, and deadlines in the wheel.
+
+use std::time::Duration;
+
+use crate::connection::Connection;
+use crate::event_loop::accept::Acceptor;
+use crate::event_loop::core::Core;
+use crate::event_loop::listener::user_timeout;
+use crate::event_loop::relimit::Relimit;
+use crate::fd::Slot;
+use crate::limits::Limits;
+use crate::peer::Peer;
+use crate::protocol::origin::Origins;
+
+/// Connections brought up to date in one turn.
+const SLOTS_PER_TURN_MAX: u32 = 1024;
+
+impl Core {
+    /// Sets the limits. Connections that are there get them within the next turns.
+    pub fn set_limits(&mut self, limits: Limits) {
+        let before = std::mem::replace(&mut self.table.env_mut().limits, limits);
+        let limits = &self.table.env().limits;
+        if before == *limits {
+            return;
+        }
+        let unfinished = self.relimit.take().and_then(|relimit| relimit.write_time_max);
+        let is_changed = before.write_time_max != limits.write_time_max || unfinished.is_some();
+        let write_time_max = is_changed.then_some(limits.write_time_max);
+        self.relimit = Some(Relimit { next: 0, write_time_max });
+    }
+
+    /// Brings the next portion up to date, and the listeners and the read buffer with the first.
+    pub fn apply_limits(&mut self, acceptor: &Acceptor, buffer: &mut Vec<u8>) {
+        let Some(Relimit { next, write_time_max }) = self.relimit.take() else { return };
+        if next == 0 {
+            buffer.resize(self.table.env().limits.read_budget_bytes, 0);
+            buffer.shrink_to_fit();
+            if let Some(write_time_max) = write_time_max {
+                acceptor.set_write_time_max(write_time_max);
+            }
+        }
+        let end = self.table.slots_end().min(next.saturating_add(SLOTS_PER_TURN_MAX));
+        for slot in (next..end).map(Slot) {
+            if let Some(write_time_max) = write_time_max {
+                self.set_user_timeout(slot, user_timeout(write_time_max));
+            }
+            self.arm(slot);
+        }
+        if end < self.table.slots_end() {
+            self.relimit = Some(Relimit { next: end, write_time_max });
+        }
+    }
+
+    /// Returns whether connections have yet to get new limits.
+    pub fn has_new_limits(&self) -> bool {
+        self.relimit.is_some()
+    }
+
+    /// Sets the origins that browsers may connect from.
+    pub fn set_origins(&mut self, origins: Origins) {
+        self.table.env_mut().origins = origins;
+    }
+
+    /// Sets `TCP_USER_TIMEOUT` of a connection over TCP.
+    fn set_user_timeout(&self, slot: Slot, timeout: Duration) {
+        let is_tcp = self.table.connection(slot).is_some_and(|connection| connection.peer() != Peer::Unix);
+        if let Some(socket) = self.table.transport(slot).filter(|_| is_tcp)
+            && let Err(error) = socket2::SockRef::from(socket).set_tcp_user_timeout(Some(timeout))
+        {
+            log::debug!("fd {}: TCP_USER_TIMEOUT cannot be set: {error}", self.table.fd_of(slot));
+        }
+    }
+
+    /// Closes the connections that hold the most unfinished input.
+    #[cold]
+    pub fn relieve_inbound(&mut self) {
+        for slot in self.table.inbound_holders() {
+            self.step(slot, Connection::close_overload);
+        }
+    }
+}

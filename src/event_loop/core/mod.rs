@@ -1,0 +1,382 @@
+//! All that handlers can ask for, over the table, the registry and the wheel.
+//!
+//! Nothing here calls a handler. What a handler is to be told (a connection that ended, an upgrade that was answered) is
+//! put on a list, and the loop takes it when the handler that caused it has returned.
+
+mod control;
+mod drain;
+mod limits;
+mod names;
+mod open;
+mod push;
+mod report;
+mod session;
+mod time;
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::time::SystemTime;
+
+use crate::connection::{Cause, Closed, Connection, Env, Event, SlotSet};
+use crate::event_loop::clock::Epoch;
+use crate::event_loop::drain::Drain;
+use crate::event_loop::listener::Kind;
+use crate::event_loop::marks::Marks;
+use crate::event_loop::proxies::Proxies;
+use crate::event_loop::relimit::Relimit;
+use crate::event_loop::socket::Socket;
+use crate::event_loop::stats::Counters;
+use crate::event_loop::timers::Timers;
+use crate::fd::{Fd, Slot};
+use crate::message::Outcome;
+use crate::peer::Peer;
+use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
+use crate::protocol::request::Request;
+use crate::protocol::response::Response;
+use crate::protocol::upgrade::{Accept, Upgrade};
+use crate::registry::{Departed, Registry, SecondLogin};
+use crate::tick::Tick;
+use crate::wheel::{Owner, Wheel};
+
+/// The connections of a loop by slot.
+pub type Table = crate::connection::Table<Socket>;
+
+const _: () = assert!(Table::ENTRY_BYTES <= 128, "two cache lines for each connection");
+
+/// The state of a loop, without its handler and its sockets' readiness.
+///
+/// A transition of a connection is made by [`step`](Core::step) and by nothing else, except for input, which the loop hands
+/// to the table, and for pushes. `step` has four duties, in this order:
+///
+/// 1. It lists the connection for the flush: [`Table::step`].
+/// 2. It records the end of the connection, if the transition was its end: the connection leaves the registry and the
+///    counts, and `on_close` is queued. No other call may come between the transition and this.
+/// 3. It records the ends of slow consumers that the table closed to keep its bounds: [`record_ended`](Core::record_ended).
+/// 4. It arms the wheel with the connection's next timeout: [`arm`](Core::arm).
+///
+/// Input has the same duties: the loop records its events one by one, and arms the wheel after the read.
+#[derive(Debug)]
+pub struct Core {
+    table: Table,
+    registry: Registry,
+    wheel: Wheel,
+    timers: Timers,
+    second_login: SecondLogin,
+    /// Connections that stopped being open and whose handler has not heard of it.
+    ends: VecDeque<Ending>,
+    /// Answers that came late, to upgrades and (as refusals are responses, too) to plain requests.
+    answers: VecDeque<(Fd, Upgrade)>,
+    /// Connections that may have bytes to read which no event will tell of.
+    ready: Vec<Slot>,
+    /// The end that `on_close` is being told of, and only for as long.
+    departing: Option<Ending>,
+    /// What handlers keep with connections: only where they do.
+    sessions: HashMap<Fd, Box<dyn Any>>,
+    counters: Counters,
+    epoch: Epoch,
+    /// The wall-clock time of tick 0, as the wall clock has it now.
+    started: SystemTime,
+    connections_max: usize,
+    control_connections_max: u32,
+    /// The proxies whose PROXY headers are believed.
+    proxies: Proxies,
+    /// Set once: no new connections, and the loop ends when the last is gone or when the drain says so.
+    drain: Option<Drain>,
+    /// Whether `on_turn_end` is called at the end of this turn.
+    wants_turn_end: bool,
+    /// New limits that not all connections have yet.
+    relimit: Option<Relimit>,
+    /// The slots of open WebSockets.
+    open: SlotSet,
+    /// For pushes to sets that overlap: the slots that are found already.
+    marks: Marks,
+    /// Slots found by the registry, for when it must not be borrowed.
+    found: Vec<Slot>,
+}
+
+/// A connection that stopped being open.
+#[derive(Debug)]
+pub struct Ending {
+    pub fd: Fd,
+    pub closed: Closed,
+    pub departed: Departed,
+}
+
+impl Core {
+    /// An empty core.
+    pub fn new(
+        connections_max: usize,
+        control_connections_max: u32,
+        env: Env,
+        second_login: SecondLogin,
+        epoch: Epoch,
+    ) -> Core {
+        Core {
+            wheel: Wheel::new(env.now),
+            table: Table::new(connections_max, env),
+            registry: Registry::new(),
+            timers: Timers::default(),
+            second_login,
+            ends: VecDeque::new(),
+            answers: VecDeque::new(),
+            ready: Vec::new(),
+            departing: None,
+            sessions: HashMap::new(),
+            counters: Counters::default(),
+            epoch,
+            started: SystemTime::now(),
+            connections_max,
+            control_connections_max,
+            proxies: Proxies::default(),
+            drain: None,
+            wants_turn_end: false,
+            relimit: None,
+            open: SlotSet::default(),
+            marks: Marks::default(),
+            found: Vec::new(),
+        }
+    }
+
+    /// Adds an accepted connection. `None`: all slots are in use or retired.
+    pub fn insert(&mut self, socket: Socket, peer: Peer, kind: Kind) -> Option<Fd> {
+        let env = self.table.env();
+        let connection = match kind {
+            Kind::Client => Connection::new(peer, env),
+            Kind::Proxied => Connection::new_proxied(peer, env),
+            Kind::Control => Connection::new_control(peer, env),
+        };
+        self.table.insert(socket, connection)
+    }
+
+    /// Removes a connection that epoll does not take.
+    pub fn remove(&mut self, slot: Slot) {
+        self.table.remove(slot);
+    }
+
+    /// Returns the most connections at a time, besides those for control.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
+    /// Returns whether a connection from `peer` is a trusted proxy's.
+    pub fn trusts(&self, peer: Peer) -> bool {
+        self.proxies.trusts(peer)
+    }
+
+    /// Sets the proxies whose PROXY headers are trusted.
+    pub fn set_proxies(&mut self, proxies: Proxies) {
+        self.proxies = proxies;
+    }
+
+    /// Returns the connections.
+    #[inline]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Returns the connection that `fd` names.
+    pub fn connection(&self, fd: Fd) -> Option<&Connection> {
+        self.table.connection(self.table.slot_of(fd)?)
+    }
+
+    /// Returns the connections, for input, output and readiness.
+    #[inline]
+    pub fn table_mut(&mut self) -> &mut Table {
+        &mut self.table
+    }
+
+    /// Returns the time of this turn.
+    #[inline]
+    pub fn now(&self) -> Tick {
+        self.table.env().now
+    }
+
+    // Transitions.
+
+    /// Makes a transition of a connection. Returns whether it was open and is not any more.
+    pub fn step(
+        &mut self,
+        slot: Slot,
+        transition: impl FnOnce(&mut Connection, &mut Env) -> Option<Event<'static>>,
+    ) -> bool {
+        let Some(event) = self.table.step(slot, transition) else { return false };
+        let has_ended = self.record_end(slot, event);
+        self.record_ended();
+        self.arm(slot);
+        has_ended
+    }
+
+    /// Closes one connection for a handler.
+    pub fn close(&mut self, fd: Fd, code: CloseCode, reason: &str) -> Outcome {
+        if !code.is_sendable() || reason.len() > CLOSE_REASON_BYTES_MAX {
+            return Outcome::Refused;
+        }
+        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        if self.close_slot(slot, code, reason, Cause::ServerClosed) { Outcome::Queued } else { Outcome::Gone }
+    }
+
+    /// Drops one connection at once, in any state, without a close frame and without what is queued.
+    pub fn abort(&mut self, fd: Fd) -> Outcome {
+        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        if self.table.connection(slot).is_none_or(Connection::is_finished) {
+            return Outcome::Gone;
+        }
+        self.step(slot, Connection::abort);
+        Outcome::Queued
+    }
+
+    /// Starts the close handshake. `false`: it was not open.
+    pub fn close_slot(&mut self, slot: Slot, code: CloseCode, reason: &str, cause: Cause) -> bool {
+        self.step(slot, |connection, env| connection.close(code, reason, cause, env))
+    }
+
+    /// Opens the WebSocket that a request asked for. See [`Connection::accept`].
+    ///
+    /// # Errors
+    /// The handler's fault, in words; the client then has a 500.
+    pub fn accept(&mut self, slot: Slot, accept: &Accept, request: &Request) -> Result<Option<Vec<u8>>, String> {
+        let fd = self.table.fd_of(slot);
+        let accepted = self.table.step(slot, |connection, env| connection.accept(fd, accept, request, env));
+        let Some(accepted) = accepted else { return Ok(None) };
+        if let Ok(Some(_)) = accepted {
+            self.counters.opened += 1;
+            self.counters.open += 1;
+            self.open.insert(slot);
+        }
+        self.record_ended();
+        accepted
+    }
+
+    /// Answers the request that waits.
+    pub fn respond(&mut self, slot: Slot, response: Response) {
+        self.table.step(slot, |connection, env| connection.respond(response, env));
+        if self.table.transport(slot).is_some_and(|socket| socket.is_readable) {
+            self.make_ready(slot);
+        }
+        if !self.table.keep_http_bound(slot) {
+            log::debug!(
+                "fd {}: its client does not read, and there is no room for its response",
+                self.table.fd_of(slot)
+            );
+            self.table.drop_response(slot);
+        }
+        self.record_ended();
+        self.arm(slot);
+    }
+
+    /// Reports that the client of `slot` is gone.
+    pub fn handle_end(&mut self, slot: Slot, is_reset: bool) {
+        self.step(slot, |connection, _| connection.handle_end(is_reset));
+    }
+
+    /// for its handler: `true`.
+    pub fn record_end(&mut self, slot: Slot, event: Option<Event<'_>>) -> bool {
+        let closed = match event {
+            Some(Event::Closed(closed)) => closed,
+            Some(Event::Refused(refusal)) => {
+                self.count_refusal(self.table.fd_of(slot), &refusal);
+                return false;
+            }
+            _ => return false,
+        };
+        if self.table.transport(slot).is_some_and(|socket| socket.is_readable) {
+            // It may have been paused, with the client's own close frame unread.
+            self.make_ready(slot);
+        }
+        let departed = self.registry.remove(slot);
+        self.counters.open -= 1;
+        self.open.remove(slot);
+        self.counters.closed += 1;
+        *self.counters.closed_by_cause.entry(closed.cause.as_str()).or_default() += 1;
+        self.ends.push_back(Ending { fd: self.table.fd_of(slot), closed, departed });
+        true
+    }
+
+    /// Records the ends of slow consumers that the table closed.
+    #[inline]
+    pub fn record_ended(&mut self) {
+        if self.table.has_ended() {
+            self.record_slow();
+        }
+    }
+
+    #[cold]
+    fn record_slow(&mut self) {
+        while let Some((slot, event)) = self.table.poll_ended() {
+            self.record_end(slot, Some(event));
+        }
+    }
+
+    // What the loop does next.
+
+    /// Takes the next connection that ended, for `on_close`. Until [`end_departure`](Core::end_departure) its uid and groups
+    /// can be asked.
+    #[inline]
+    pub fn begin_departure(&mut self) -> Option<(Fd, Closed)> {
+        let ending = self.ends.pop_front()?;
+        let departure = (ending.fd, ending.closed.clone());
+        self.departing = Some(ending);
+        Some(departure)
+    }
+
+    /// Ends a departure: `on_close` has returned.
+    pub fn end_departure(&mut self) {
+        self.departing = None;
+    }
+
+    /// Returns whether a connection ended whose handler was not told.
+    #[inline]
+    pub fn has_ends(&self) -> bool {
+        !self.ends.is_empty()
+    }
+
+    /// Adds an answer that came late.
+    pub fn push_answer(&mut self, fd: Fd, answer: Upgrade) {
+        self.answers.push_back((fd, answer));
+    }
+
+    /// Takes the next answer that came late.
+    #[inline]
+    pub fn pop_answer(&mut self) -> Option<(Fd, Upgrade)> {
+        self.answers.pop_front()
+    }
+
+    /// Lists a connection to be read, as though an event had told of bytes.
+    #[inline]
+    pub fn make_ready(&mut self, slot: Slot) {
+        if let Some(socket) = self.table.transport_mut(slot)
+            && !socket.is_ready
+        {
+            socket.is_ready = true;
+            self.ready.push(slot);
+        }
+    }
+
+    /// Moves the connections that are to be read from into `slots`.
+    pub fn take_ready(&mut self, slots: &mut Vec<Slot>) {
+        slots.append(&mut self.ready);
+    }
+
+    /// Returns the number of connections that are to be read from.
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Frees a slot at the end of a turn. A second time in the same turn, nothing happens.
+    pub fn reap(&mut self, slot: Slot) {
+        self.drop_session(self.table.fd_of(slot));
+        self.wheel.cancel(Owner::Connection(slot));
+        self.table.remove(slot);
+    }
+
+    /// Panics where its parts do not fit together. For tests and debug builds.
+    pub fn check_invariants(&self) {
+        self.registry.check_invariants();
+        self.wheel.check_invariants();
+        self.table.check_invariants();
+        let is_open = |slot: &Slot| self.table.connection(*slot).is_some_and(Connection::is_open);
+        let open = self.table.slots().filter(is_open).count();
+        assert_eq!(open, self.counters.open, "open connections");
+        assert_eq!(self.open.iter().filter(is_open).count(), open, "slots of open connections");
+    }
+}

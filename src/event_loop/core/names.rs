@@ -1,0 +1,80 @@
+//! uids and groups of connections.
+
+use crate::connection::Cause;
+use crate::event_loop::core::Core;
+use crate::fd::{Fd, Slot};
+use crate::protocol::close::CloseCode;
+use crate::registry::{Change, Registry, SecondLogin, is_name};
+
+impl Core {
+    /// Binds a connection to a uid, as the policy for second logins has it.
+    pub fn bind(&mut self, fd: Fd, uid: &str) -> Change {
+        let Some(slot) = self.open_slot(fd) else { return Change::Gone };
+        let mut kicked = Vec::new();
+        let change = self.registry.bind(slot, uid, self.second_login, &mut kicked);
+        for old in kicked {
+            self.close_slot(old, CloseCode::KICKED, "this uid connected anew", Cause::Kicked);
+        }
+        change
+    }
+
+    /// Whether a connection with this uid would be turned away.
+    pub fn is_taken(&self, uid: &str) -> bool {
+        self.second_login == SecondLogin::RejectNew && self.registry.count_of(uid) > 0
+    }
+
+    /// The slot of an open connection.
+    pub fn open_slot(&self, fd: Fd) -> Option<Slot> {
+        let slot = self.table.slot_of(fd)?;
+        self.table.connection(slot)?.is_open().then_some(slot)
+    }
+
+    /// The uid of a connection; for the one whose end is being told, the uid it had.
+    pub fn uid_of(&self, fd: Fd) -> Option<&str> {
+        match &self.departing {
+            Some(ending) if ending.fd == fd => ending.departed.uid.as_deref(),
+            _ => self.registry.uid_of(self.table.slot_of(fd)?),
+        }
+    }
+
+    /// The groups of a connection, likewise.
+    pub fn groups_of(&self, fd: Fd) -> Vec<&str> {
+        match &self.departing {
+            Some(ending) if ending.fd == fd => ending.departed.groups.iter().map(AsRef::as_ref).collect(),
+            _ => self.table.slot_of(fd).map_or_else(Vec::new, |slot| self.registry.groups_of(slot).collect()),
+        }
+    }
+
+    /// Returns the uids and groups.
+    #[inline]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Unbinds a connection from its uid.
+    pub fn unbind(&mut self, fd: Fd) -> Change {
+        self.open_slot(fd).map_or(Change::Gone, |slot| self.registry.unbind(slot))
+    }
+
+    /// Removes a connection from a group.
+    pub fn leave(&mut self, fd: Fd, group: &str) -> Change {
+        self.open_slot(fd).map_or(Change::Gone, |slot| self.registry.leave(slot, group))
+    }
+
+    /// Ends a group, and returns how many members it had.
+    pub fn ungroup(&mut self, group: &str) -> usize {
+        self.registry.ungroup(group)
+    }
+
+    /// Puts a connection into a group, as far as the bounds allow.
+    pub fn join(&mut self, fd: Fd, group: &str) -> Change {
+        let Some(slot) = self.open_slot(fd) else { return Change::Gone };
+        let (registry, limits) = (&mut self.registry, &self.table.env().limits);
+        let is_full = registry.membership_count() >= limits.memberships_max
+            || registry.group_count_of(slot) >= limits.connection_groups_max;
+        if is_full && is_name(group) && !registry.is_member(slot, group) {
+            return Change::Full;
+        }
+        registry.join(slot, group)
+    }
+}

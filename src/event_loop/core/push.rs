@@ -1,0 +1,97 @@
+//! Pushes: to one connection, to those of uids and groups, to all.
+
+use crate::connection::Outbound;
+use crate::event_loop::core::Core;
+use crate::fd::{Fd, Slot};
+use crate::limits::SlowReader;
+use crate::message::{Content, Delivery, Message, Outcome, Push};
+use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
+
+impl Core {
+    /// To one connection.
+    pub fn push(&mut self, fd: Fd, push: Push<'_>) -> Outcome {
+        if !self.table.is_current(fd) || push.except.contains(&fd) {
+            return Outcome::Gone;
+        }
+        let outcome = self.table.push(fd.slot(), &mut self.outbound(&push, false));
+        self.record_ended();
+        outcome
+    }
+
+    /// To the connections of some uids; one that is named twice gets it once.
+    pub fn push_uids<'u>(&mut self, uids: impl Iterator<Item = &'u str>, push: Push<'_>) -> Delivery {
+        let mut found = self.begin_search(&push);
+        for uid in uids {
+            found.extend(self.registry.slots_of(uid).filter(|slot| self.marks.see(*slot)));
+        }
+        self.push_found(found, push)
+    }
+
+    /// To the members of some groups; a member of several gets it once.
+    pub fn push_groups<'g>(&mut self, groups: impl Iterator<Item = &'g str>, push: Push<'_>) -> Delivery {
+        let mut found = self.begin_search(&push);
+        for group in groups {
+            found.extend(self.registry.members(group).filter(|slot| self.marks.see(*slot)));
+        }
+        self.push_found(found, push)
+    }
+
+    /// To some connections; one that is named twice gets it once.
+    pub fn push_fds(&mut self, fds: impl Iterator<Item = Fd>, push: Push<'_>) -> Delivery {
+        let mut found = self.begin_search(&push);
+        found.extend(fds.filter_map(|fd| self.table.slot_of(fd)).filter(|slot| self.marks.see(*slot)));
+        self.push_found(found, push)
+    }
+
+    /// To every open connection.
+    pub fn broadcast(&mut self, push: Push<'_>) -> Delivery {
+        let mut found = self.begin_search(&push);
+        found.extend(self.open.iter().filter(|slot| self.marks.see(*slot)));
+        self.push_found(found, push)
+    }
+
+    /// The list for what is found: empty, and whom the push leaves out is seen already. As each slot is put on it once, it
+    /// is never longer than the slots are many, however often a name is said.
+    fn begin_search(&mut self, push: &Push<'_>) -> Vec<Slot> {
+        self.marks.begin(self.table.slots_end());
+        for slot in push.except.iter().filter_map(|fd| self.table.slot_of(*fd)) {
+            self.marks.see(slot);
+        }
+        std::mem::take(&mut self.found)
+    }
+
+    fn push_found(&mut self, mut found: Vec<Slot>, push: Push<'_>) -> Delivery {
+        let mut delivery = Delivery::default();
+        let mut outbound = self.outbound(&push, found.len() > 1);
+        let listed = self.table.listed_len();
+        for slot in found.drain(..) {
+            delivery.count(self.table.push(slot, &mut outbound));
+        }
+        self.found = found;
+        self.table.defer_listed(listed);
+        self.record_ended();
+        delivery
+    }
+
+    fn outbound<'a>(&self, push: &Push<'a>, to_many: bool) -> Outbound<'a> {
+        let mut outbound = match push.content {
+            Content::Frame(frame) => Outbound::frame(frame),
+            Content::Message(Message::Text(text)) => Outbound::message(Opcode::Text, text.as_bytes()),
+            Content::Message(Message::Binary(bytes)) => Outbound::message(Opcode::Binary, bytes),
+        };
+        outbound.to_many |= to_many;
+        outbound.key = push.key.filter(|_| self.table.env().limits.slow_reader == SlowReader::Conflate);
+        outbound
+    }
+
+    /// A ping.
+    pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
+        if payload.len() > CONTROL_BYTES_MAX {
+            return Outcome::Refused;
+        }
+        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        let outcome = self.table.ping(slot, payload);
+        self.record_ended();
+        outcome
+    }
+}

@@ -1,0 +1,179 @@
+//! What the core reports: the numbers of the server, a connection, and the refusals in the log.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::connection::{Connection, Refusal};
+use crate::event_loop::core::Core;
+use crate::event_loop::info::Info;
+use crate::event_loop::stats::Stats;
+use crate::fd::Fd;
+use crate::peer::Peer;
+
+impl Core {
+    /// The server in numbers.
+    pub fn stats(&self) -> Stats {
+        let (counters, counts) = (&self.counters, &self.table.env().counts);
+        Stats {
+            open: counters.open,
+            connections: self.table.count(),
+            control: self.table.control_count(),
+            connections_max: self.connections_max,
+            control_connections_max: self.control_connections_max as usize,
+            accepted: counters.accepted,
+            refused: counters.clients.full,
+            refused_by_status: counters.clients.by_status.clone(),
+            control_refused: counters.control.full,
+            control_refused_by_status: counters.control.by_status.clone(),
+            accept_errors: counters.accept_errors,
+            control_evicted: counters.control_evicted,
+            untrusted_proxies: counters.untrusted_proxies,
+            opened: counters.opened,
+            closed: counters.closed,
+            closed_by_cause: counters.closed_by_cause.clone(),
+            users: self.registry.user_count(),
+            groups: self.registry.group_count(),
+            queued_bytes: self.table.env().queued.frames + self.table.env().queued.http,
+            inbound_bytes: self.table.env().inbound.bytes(),
+            traffic: counts.traffic,
+            dropped: counts.dropped,
+            dropped_by_close: counts.dropped_by_close,
+            conflated: counts.conflated,
+            too_large: counts.too_large,
+            pings: counts.pings,
+            missed_heartbeats: counts.missed,
+            timers: self.timers.len(),
+            reads: counts.reads,
+            writes: counts.writes,
+            turn_time: counters.turn_time.clone(),
+            write_delay: counts.waits.clone(),
+            uptime: Duration::from_millis(self.table.env().now.0),
+        }
+    }
+
+    /// Bytes that wait to be written to a connection.
+    pub fn queued_bytes(&self, fd: Fd) -> usize {
+        self.connection(fd).map_or(0, Connection::queued_bytes)
+    }
+
+    /// A turn is over, and took so long.
+    #[inline]
+    pub fn end_turn(&mut self, took: Duration) {
+        self.counters.turn_time.record(took, 1);
+        self.counters.waited += took;
+        if self.table.is_flushing() {
+            return;
+        }
+        let took = std::mem::take(&mut self.counters.waited);
+        let counts = &mut self.table.env_mut().counts;
+        let sent = std::mem::take(&mut counts.sent);
+        counts.waits.record(took, sent);
+    }
+
+    /// A request was refused: by a rule, a handler, or for a handler's fault.
+    pub fn refuse(&mut self, fd: Fd, status: u16, why: impl fmt::Display) {
+        let is_control = self.table.connection(fd.slot()).is_some_and(Connection::is_control);
+        *self.counters.refusals(is_control).by_status.entry(status).or_default() += 1;
+        log::debug!("fd {fd}: refused with {status}: {why}");
+    }
+
+    /// A connection refused a request by one of its rules.
+    pub fn count_refusal(&mut self, fd: Fd, refusal: &Refusal) {
+        let Refusal::Origin(error) = refusal else { return self.refuse(fd, refusal.status(), refusal) };
+        // It repeats what the client sent, with escapes for quotes and all that is not visible ASCII.
+        self.refuse(fd, refusal.status(), format_args!("\"{error}\""));
+        if let Some(count) = self.counters.origin.count(self.table.env().now) {
+            log::warn!(
+                "fd {fd}: refused with 403: \"{error}\" (refused over their origin since the last such line: {count})"
+            );
+        }
+    }
+
+    /// Counts an accepted connection.
+    pub fn count_accepted(&mut self) {
+        self.counters.accepted += 1;
+    }
+
+    /// The system refused a client that waited at a listener.
+    pub fn count_accept_error(&mut self, error: Errno) {
+        self.counters.accept_errors += 1;
+        let error = io::Error::from(error);
+        log::debug!("cannot accept a connection: {error}");
+        if let Some(count) = self.counters.accept.count(self.table.env().now) {
+            log::warn!("cannot accept a connection: {error} (since the last such line: {count})");
+        }
+    }
+
+    /// A connection that no trusted proxy made was closed, on a listener for those.
+    pub fn count_untrusted_proxy(&mut self, peer: Peer) {
+        self.counters.untrusted_proxies += 1;
+        log::debug!("{peer} is no trusted proxy, and closed");
+        if let Some(count) = self.counters.untrusted.count(self.table.env().now) {
+            log::warn!("{peer} is no trusted proxy, and closed (since the last such line: {count})");
+        }
+    }
+
+    /// A control connection was closed to make room for another.
+    pub fn count_eviction(&mut self) {
+        self.counters.control_evicted += 1;
+        if let Some(count) = self.counters.evicted.count(self.table.env().now) {
+            log::warn!(
+                "API connections without a valid request were closed for others (since the last such line: {count})"
+            );
+        }
+    }
+
+    /// A control connection cannot be kept. The request on it is refused by its handler.
+    pub fn count_control_full(&mut self) {
+        let max = self.control_connections_max;
+        let refusals = &mut self.counters.control;
+        refusals.full += 1;
+        if let Some(count) = refusals.throttle.count(self.table.env().now) {
+            log::warn!("API connection limit reached ({max}): requests get 503 (since the last such line: {count})");
+        }
+    }
+
+    /// A new connection got 503: `why` there is no room.
+    pub fn count_full(&mut self, is_control: bool, why: impl fmt::Display) {
+        let refusals = self.counters.refusals(is_control);
+        refusals.full += 1;
+        *refusals.by_status.entry(503).or_default() += 1;
+        log::debug!("a new connection is refused with 503: {why}");
+        if let Some(count) = refusals.throttle.count(self.table.env().now) {
+            let refused = if is_control { "new API connections" } else { "new clients" };
+            log::warn!("{why}: {refused} get 503 (since the last such line: {count})");
+        }
+    }
+
+    /// What is known of a connection.
+    pub fn info(&self, fd: Fd) -> Option<Info> {
+        let env = self.table.env();
+        let connection = self.connection(fd)?;
+        let opened = Duration::from_millis(connection.opened().0);
+        Some(Info {
+            fd,
+            state: connection.state(),
+            uid: self.uid_of(fd).map(str::to_owned),
+            groups: self.groups_of(fd).into_iter().map(str::to_owned).collect(),
+            peer: connection.peer(),
+            connected_at: self.started + opened,
+            connected_for: env.now.since(connection.opened()),
+            idle_for: env.now.since(connection.last_seen()),
+            traffic: connection.traffic(),
+            queued_bytes: connection.queued_bytes(),
+        })
+    }
+
+    /// Returns the bytes in the queues of all WebSockets.
+    pub fn total_queued_bytes(&self) -> usize {
+        self.table.env().queued.frames
+    }
+
+    /// Returns the longest queue since the last call, in bytes.
+    pub fn take_longest_queue(&mut self) -> usize {
+        std::mem::take(&mut self.table.env_mut().longest_queue)
+    }
+}

@@ -1,0 +1,136 @@
+//! Deadlines of connections and timers.
+
+use std::time::Duration;
+
+use crate::connection::State;
+use crate::event_loop::clock::Reading;
+use crate::event_loop::core::Core;
+use crate::event_loop::drain::Drain;
+use crate::event_loop::timers::{Fired, TimerId};
+use crate::fd::{Fd, Slot};
+use crate::limits::Heartbeat;
+use crate::tick::Tick;
+use crate::wheel::Owner;
+
+impl Core {
+    /// A timer.
+    pub fn add_timer(&mut self, delay: Duration, every: Option<Duration>) -> TimerId {
+        // Not the turn's clock: a handler may have taken its time. It is rounded down: one more, so that nothing is early.
+        let at = self.epoch.now().after(delay.saturating_add(Duration::from_millis(1)));
+        let timer = self.timers.add(at, every);
+        self.wheel.arm(Owner::Timer(timer.index()), at);
+        timer
+    }
+
+    /// Returns whether a timer is still to fire.
+    pub fn has_timer(&self, timer: TimerId) -> bool {
+        self.timers.contains(timer)
+    }
+
+    /// Ends a timer.
+    pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
+        let was_there = self.timers.remove(timer);
+        if was_there {
+            self.wheel.cancel(Owner::Timer(timer.index()));
+        }
+        was_there
+    }
+
+    /// Gives a connection a heartbeat of its own, or the server's again.
+    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>) -> bool {
+        let Some(slot) = self.table.slot_of(fd) else { return false };
+        let is_set = self.table.step(slot, |connection, env| {
+            let is_set = connection.state() != State::Closing;
+            if is_set {
+                connection.set_heartbeat(fd, heartbeat, env);
+            }
+            is_set
+        });
+        self.record_ended();
+        self.arm(slot);
+        is_set.unwrap_or(false)
+    }
+
+    /// Stops reading from a WebSocket or the pieces of a body, or goes on.
+    pub fn set_paused(&mut self, fd: Fd, is_paused: bool) -> bool {
+        let Some(slot) = self.table.slot_of(fd) else { return false };
+        if self.table.step(slot, |connection, _| connection.set_paused(is_paused)) != Some(true) {
+            return false;
+        }
+        self.record_ended();
+        if !is_paused {
+            self.make_ready(slot);
+        }
+        true
+    }
+
+    /// Sees to it that a connection's next deadline is in the wheel. Armed for an earlier one it stays so: the wheel
+    /// then asks too early, and is armed anew.
+    #[inline]
+    pub fn arm(&mut self, slot: Slot) {
+        if let Some(connection) = self.table.connection(slot) {
+            self.arm_at(slot, connection.poll_timeout(self.table.env()));
+        }
+    }
+
+    /// Arms the wheel for a connection whose next timeout is `at`.
+    #[inline]
+    pub fn arm_at(&mut self, slot: Slot, at: Tick) {
+        if at < Tick::NEVER {
+            self.wheel.arm_no_later(Owner::Connection(slot), at);
+        }
+    }
+
+    /// Returns the next tick at which the wheel or the drain has something to do.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        let drain = self.drain.as_ref().map(Drain::next);
+        [self.wheel.next(), drain].into_iter().flatten().min()
+    }
+
+    /// Moves the wheel to this turn's time.
+    #[inline]
+    pub fn advance(&mut self) {
+        self.wheel.advance(self.table.env().now);
+    }
+
+    /// Returns an owner whose deadline has come.
+    #[inline]
+    pub fn pop_expired(&mut self) -> Option<Owner> {
+        self.wheel.pop_expired()
+    }
+
+    /// Fires a timer, and arms one that repeats.
+    pub fn fire(&mut self, index: u32) -> Option<Fired> {
+        let fired = self.timers.fire(index, self.table.env().now)?;
+        if let Some(at) = fired.again {
+            self.wheel.arm(Owner::Timer(index), at);
+        }
+        Some(fired)
+    }
+
+    /// Sets the time of a turn.
+    #[inline]
+    pub fn set_time(&mut self, reading: Reading) {
+        self.table.env_mut().now = reading.now;
+        if let Some(second) = reading.second {
+            self.started = second.started_at(self.started);
+            self.table.env_mut().date = second.date;
+        }
+    }
+
+    /// Requests `on_turn_end`.
+    pub fn request_turn_end(&mut self) {
+        self.wants_turn_end = true;
+    }
+
+    /// Returns whether `on_turn_end` was requested.
+    pub fn wants_turn_end(&self) -> bool {
+        self.wants_turn_end
+    }
+
+    /// Takes the request of `on_turn_end`.
+    #[inline]
+    pub fn take_turn_end(&mut self) -> bool {
+        std::mem::take(&mut self.wants_turn_end)
+    }
+}

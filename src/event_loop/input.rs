@@ -1,0 +1,162 @@
+//! Input: what epoll reports of sockets, reads, and the events of connections on their way to the handler.
+
+use crate::connection::{Event, Io, State};
+use crate::event_loop::calls::ON_MESSAGE;
+use crate::event_loop::{EventLoop, Handler};
+use crate::fd::{Fd, Slot};
+use crate::message::Message;
+
+impl<H: Handler> EventLoop<H> {
+    /// Notes what epoll reports of a socket.
+    pub(super) fn handle_socket(&mut self, slot: Slot, event: &mio::event::Event) {
+        let table = self.core.table_mut();
+        let Some(connection) = table.connection(slot) else { return };
+        let is_gone = event.is_error()
+            || (event.is_read_closed() && (event.is_write_closed() || connection.is_deferred_upgrade()));
+        let can_read = connection.wants_read();
+        let Some(socket) = table.transport_mut(slot) else { return };
+        socket.is_hung_up |= event.is_read_closed() || event.is_error();
+        let has_input = event.is_readable() || socket.is_hung_up;
+        socket.is_readable |= has_input;
+        if event.is_writable() {
+            table.handle_writable(slot);
+        }
+        if has_input && can_read {
+            self.core.make_ready(slot);
+        } else if is_gone {
+            // No read will find the end: the handler has paused reading.
+            self.core.handle_end(slot, true);
+        }
+    }
+
+    /// Reads once from each connection that may have bytes.
+    pub(super) fn read_ready(&mut self) {
+        let mut slots = std::mem::take(&mut self.slots);
+        self.core.take_ready(&mut slots);
+        self.calls.begin();
+        for slot in slots.drain(..) {
+            if let Some(socket) = self.core.table_mut().transport_mut(slot) {
+                socket.is_ready = false;
+            }
+            self.read(slot);
+            self.flush_long();
+        }
+        self.slots = slots;
+    }
+
+    /// Reads once from a connection, and lists it again if there may be more.
+    fn read(&mut self, slot: Slot) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.read_into(slot, &mut buffer);
+        self.buffer = buffer;
+        self.core.arm(slot);
+    }
+
+    fn read_into(&mut self, slot: Slot, buffer: &mut [u8]) {
+        if self.core.table().connection(slot).is_some_and(|connection| connection.state() == State::Http) {
+            // Pipelined requests that were put off come before the bytes in the socket.
+            self.feed(slot, &mut []);
+        }
+        let table = self.core.table_mut();
+        let (Some(connection), Some(socket)) = (table.connection(slot), table.transport(slot)) else { return };
+        if !socket.is_readable || !connection.wants_read() {
+            if socket.is_hung_up && connection.is_deferred_upgrade() {
+                // Early bytes hide the end of the stream. They are not read before the upgrade is answered.
+                self.core.handle_end(slot, true);
+            }
+            return;
+        }
+        let read = table.read(slot, buffer);
+        let Some(socket) = table.transport_mut(slot) else { return };
+        match read {
+            Io::Done(count @ 1..) => {
+                // A read of fewer bytes than were asked for has emptied the socket, unless the peer has ended its stream: only
+                // the next read finds that end.
+                socket.is_readable = count == buffer.len() || socket.is_hung_up;
+                let has_more = socket.is_readable;
+                self.feed(slot, &mut buffer[..count]);
+                if has_more {
+                    self.core.make_ready(slot);
+                }
+            }
+            Io::WouldBlock => socket.is_readable = false,
+            Io::Done(_) | Io::Closed => {
+                socket.is_readable = false;
+                self.core.handle_end(slot, read == Io::Closed);
+            }
+        }
+        self.settle();
+        if self.core.table().env().is_over_inbound() {
+            self.core.relieve_inbound();
+            self.settle();
+        }
+    }
+
+    /// Hands bytes to a connection, and its events to the handler.
+    pub(super) fn feed(&mut self, slot: Slot, bytes: &mut [u8]) {
+        let fd = self.core.table().fd_of(slot);
+        self.time_messages(fd, |this| this.handle_input(slot, fd, bytes));
+    }
+
+    fn handle_input(&mut self, slot: Slot, fd: Fd, bytes: &mut [u8]) {
+        let mut input = bytes;
+        loop {
+            let mut is_used_up = false;
+            match self.core.table_mut().handle_message(slot, &mut input) {
+                Ok(Some(message)) => {
+                    is_used_up = input.is_empty();
+                    self.deliver(fd, message);
+                }
+                Ok(None) => match self.core.table_mut().handle_bytes(slot, &mut input) {
+                    Some(event) => self.handle_event(fd, event),
+                    None => break,
+                },
+                Err(end) => self.handle_event(fd, *end),
+            }
+            if self.core.has_ends() {
+                self.settle_ends();
+            }
+            if is_used_up {
+                break;
+            }
+        }
+        self.core.table_mut().end_input(slot);
+        self.core.record_ended();
+    }
+
+    /// Calls the handler for an event, or carries out what the event asks for.
+    fn handle_event(&mut self, fd: Fd, event: Event<'_>) {
+        match event {
+            Event::Text(text) => self.deliver(fd, Message::Text(&text)),
+            Event::Binary(bytes) => self.deliver(fd, Message::Binary(&bytes)),
+            Event::Ping(payload) => self.call("on_ping", Some(fd), |handler, ctx| handler.on_ping(ctx, fd, &payload)),
+            Event::Pong(payload) => self.call("on_pong", Some(fd), |handler, ctx| handler.on_pong(ctx, fd, &payload)),
+            Event::Request { request, wanted_upgrade } => self.answer_request(fd, &request, wanted_upgrade),
+            Event::Head(request) => self.take_in(fd, request),
+            Event::Piece { bytes, is_last, state } => self.hand_on(fd, &bytes, is_last, state),
+            Event::Upgrade(request) => self.answer_upgrade(fd, request),
+            end @ (Event::Closed(_) | Event::Refused(_)) => _ = self.core.record_end(fd.slot(), Some(end)),
+        }
+    }
+
+    #[inline]
+    fn deliver(&mut self, fd: Fd, message: Message<'_>) {
+        self.guard(ON_MESSAGE, Some(fd), |handler, ctx| handler.on_message(ctx, fd, message));
+    }
+
+    /// Retries the socket of a connection before it is closed because its client was too slow.
+    ///
+    /// After a stall (a handler that blocked, a machine that was suspended) there are more events than one wait returns, and
+    /// the client's bytes are still in the kernel.
+    pub(super) fn recheck_before_timeout(&mut self, slot: Slot) {
+        let table = self.core.table_mut();
+        if table.connection(slot).is_some_and(|connection| connection.is_doomed(table.env())) {
+            if let Some(socket) = table.transport_mut(slot) {
+                socket.is_readable = true;
+            }
+            table.retry_write(slot);
+            self.calls.begin();
+            self.read(slot);
+        }
+    }
+}
