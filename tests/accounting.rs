@@ -141,7 +141,7 @@ fn memberships(name_bytes: usize) -> (usize, usize) {
 }
 
 #[test]
-fn what_is_counted_and_what_is_taken_agree_within_a_half() {
+fn counted_and_allocated_memory_agree_within_a_factor_of_1_5() {
     let shapes = [(1, 20_000, 1), (1, 100, 100), (60, 10_000, 2), (60, 1, 1000), (600, 1, 1000), (600, 1000, 4)];
     let large = [(5000, 1, 1000), (5000, 100, 20), (40_000, 20, 20), (1_000_000, 2, 20), (1_000_000, 1, 1000)];
     for kind in [Kind::Own, Kind::Shared, Kind::Keyed] {

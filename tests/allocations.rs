@@ -159,7 +159,7 @@ fn write(connection: &mut Connection, env: &mut Env) {
 }
 
 #[test]
-fn a_warm_server_allocates_nothing_for_a_message_or_a_recipient() {
+fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
     // A few KiB at a time at most: what a socket could be full of makes a queue, and a message that is cut is kept.
     for (bytes, in_flight) in [(20, 1), (20, 16), (125, 16), (1024, 1)] {
         assert_eq!(echo(bytes, in_flight), 0, "echo of {bytes} bytes, {in_flight} in flight");

@@ -90,7 +90,7 @@ fn the_clients_close_code_is_echoed() {
 }
 
 #[test]
-fn an_oversized_ping_or_reason_is_refused_when_it_is_sent() {
+fn an_oversized_ping_or_reason_is_refused() {
     let server = serve(|server| server);
     let mut client = server.connect("/");
     let fd = client.fd();
@@ -116,7 +116,7 @@ fn an_empty_message() {
 }
 
 #[test]
-fn exists_and_is_open_tell_none_http_and_websocket_apart() {
+fn exists_and_is_open_distinguish_missing_http_and_websocket_connections() {
     let (told, heard) = channel();
     let server = serve(|server| {
         server.on_request(move |ctx, fd, _| {
@@ -178,7 +178,7 @@ fn messages_of_35_to_40_kb_are_echoed_concurrently() {
 }
 
 #[test]
-fn two_replies_to_one_message_come_in_order() {
+fn two_replies_to_one_message_arrive_in_order() {
     let server = serve(|server| {
         server.on_message(|ctx, fd, message| {
             let text = message.as_text().expect("text");
@@ -195,7 +195,7 @@ fn two_replies_to_one_message_come_in_order() {
 }
 
 #[test]
-fn lists_of_tokens_in_the_upgrades_headers() {
+fn upgrade_headers_with_lists_of_tokens() {
     let server = serve(|server| server);
     for (connection, upgrade) in [
         ("keep-alive, Upgrade", "websocket"),
@@ -283,7 +283,7 @@ fn sizes_from_64_bytes_to_400_kb() {
 }
 
 #[test]
-fn the_end_of_a_plain_http_connection_does_not_look_like_a_websockets() {
+fn a_plain_http_connection_has_no_websocket_close_event() {
     let (told, heard) = channel();
     let server = serve(|server| server.on_request(|_, _, _| Response::text(200, "")).on_close(report_close(told)));
     for request in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"] {
@@ -335,7 +335,7 @@ fn a_ping_with_and_without_payload() {
 }
 
 #[test]
-fn pings_and_pongs_are_delivered_to_the_handler_that_asks() {
+fn pings_and_pongs_are_delivered_to_a_handler() {
     let (told, heard) = channel();
     let pong = told.clone();
     let server = serve(|server| {
@@ -358,7 +358,7 @@ fn pings_and_pongs_are_delivered_to_the_handler_that_asks() {
 }
 
 #[test]
-fn the_query_string_is_there_in_open_and_open_may_push() {
+fn on_open_has_the_query_string_and_can_push() {
     let server = serve(|server| {
         server.on_open(|ctx, fd, request| {
             let name = request.query("name").expect("a name");
@@ -464,7 +464,7 @@ fn decoding_leaves_its_input_intact() {
 }
 
 #[test]
-fn the_heartbeat_closes_the_silent_and_spares_the_active_and_the_protected() {
+fn the_heartbeat_disconnects_silent_clients_and_keeps_active_and_protected_ones() {
     let (told, heard) = channel();
     let idle_max = Duration::from_secs(1);
     let server = serve(move |server| {
@@ -491,7 +491,7 @@ fn the_heartbeat_closes_the_silent_and_spares_the_active_and_the_protected() {
 }
 
 #[test]
-fn close_with_and_without_flushing() {
+fn close_flushes_and_abort_does_not() {
     const MESSAGES: usize = 100;
     let server = serve(|server| server.limits(wide()));
     let push_much = |ctx: &mut fdpush::Context<'_>, fd| {
@@ -521,7 +521,7 @@ fn close_with_and_without_flushing() {
 }
 
 #[test]
-fn a_slow_client_meets_its_bound() {
+fn a_slow_client_reaches_its_queue_bound() {
     let (told, heard) = channel();
     let limits = Limits { message_bytes_max: 128 << 10, queue_bytes_max: 256 << 10, ..Limits::default() };
     let server = serve(|server| server.limits(limits).on_close(report_close(told)));

@@ -146,7 +146,7 @@ fn dev_full() -> File {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_stops_nothing() {
+fn an_unwritable_log_does_not_stop_the_server() {
     for stderr in [Stdio::from(closed_pipe()), Stdio::from(dev_full())] {
         let backend = backend();
         let mut served = Served::start(stderr, &webhook(&backend).each_ref().map(String::as_str));
@@ -157,7 +157,7 @@ fn a_log_that_cannot_be_written_stops_nothing() {
 }
 
 #[test]
-fn a_reader_of_the_log_that_goes_stops_nothing() {
+fn a_closed_log_reader_does_not_stop_the_server() {
     let backend = backend();
     let (reader, writer) = pipe().expect("a pipe");
     let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
@@ -169,7 +169,7 @@ fn a_reader_of_the_log_that_goes_stops_nothing() {
 }
 
 #[test]
-fn a_pipe_that_is_not_read_stops_nothing_and_tells_what_was_lost() {
+fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
     for is_nonblocking in [false, true] {
         let backend = backend();
         let (reader, writer) = full_pipe();
@@ -217,7 +217,7 @@ impl Served {
 }
 
 #[test]
-fn a_log_file_at_its_size_limit_stops_nothing_and_is_continued() {
+fn a_log_file_at_its_size_limit_does_not_stop_the_server_and_is_continued() {
     let scratch = Scratch::new("limit");
     let (path, socket, api) = (scratch.file("log"), scratch.file("push.sock"), scratch.file("api.sock"));
     let script = r#"ulimit -f 8; exec "$0" serve --log debug --listen "unix:$1" --api "unix:$2" 2>>"$3""#;
@@ -249,7 +249,7 @@ fn a_log_file_at_its_size_limit_stops_nothing_and_is_continued() {
 }
 
 #[test]
-fn a_full_pipe_at_the_end_changes_no_exit_code() {
+fn a_full_log_pipe_at_shutdown_does_not_change_the_exit_code() {
     let (_reader, writer) = full_pipe();
     Served::start(writer.try_clone().expect("a descriptor"), &[]).drains();
     let flags = ["serve", "--listen", "unix:/dev/null", "--api", "off"];
@@ -268,7 +268,7 @@ fn serves_and_drains(path: &Path, mut child: Child) {
 }
 
 #[test]
-fn a_full_pipe_for_the_addresses_stops_no_start() {
+fn a_full_stdout_pipe_does_not_stop_the_start() {
     let scratch = Scratch::new("stdout");
     let path = scratch.file("push.sock");
     let (_reader, writer) = full_pipe();
@@ -279,7 +279,7 @@ fn a_full_pipe_for_the_addresses_stops_no_start() {
 }
 
 #[test]
-fn closed_descriptors_are_no_sockets() {
+fn closed_standard_descriptors_do_not_become_sockets() {
     // A descriptor that the server opened in their place would get the log, or the addresses.
     let scratch = Scratch::new("closed");
     let path = scratch.file("push.sock");
@@ -290,7 +290,7 @@ fn closed_descriptors_are_no_sockets() {
 }
 
 #[test]
-fn commands_whose_output_is_closed_or_full_do_not_panic() {
+fn commands_with_closed_or_full_output_do_not_panic() {
     let secret = format!("--jwt-secret={}", "x".repeat(32));
     for (args, to_full) in [
         (&["config"][..], 1),
@@ -310,7 +310,7 @@ fn commands_whose_output_is_closed_or_full_do_not_panic() {
 }
 
 #[test]
-fn a_record_is_one_line_whatever_came_from_outside() {
+fn a_log_record_with_untrusted_text_is_one_line() {
     let scratch = Scratch::new("forged");
     let path = scratch.file("api.gram");
     let flag = format!("unixgram:{}", path.display());
@@ -336,7 +336,7 @@ fn a_record_is_one_line_whatever_came_from_outside() {
 }
 
 #[test]
-fn a_long_text_from_outside_is_cut() {
+fn a_long_untrusted_text_is_truncated() {
     let scratch = Scratch::new("long");
     let config = scratch.file("fdpush.toml");
     fs::write(&config, "").expect("a file");

@@ -45,7 +45,7 @@ fn token(claims: &str) -> String {
 }
 
 #[test]
-fn a_uid_that_is_not_utf8_is_nobodys() {
+fn a_uid_that_is_not_utf8_is_refused() {
     let gateway = Gateway::start(&["--on-second-login", "kick_old"]);
     let mut ann = gateway.connect("/?uid=%EF%BF%BD%EF%BF%BD%EF%BF%BD%EF%BF%BD");
     for uid in GBK.iter().chain(&["caf%E9", "%C0%80", "%ED%A0%80", "%ff", "a+%E5%BC"]) {
@@ -68,7 +68,7 @@ fn a_uid_that_is_not_utf8_is_nobodys() {
 }
 
 #[test]
-fn a_uid_is_its_bytes() {
+fn uids_are_compared_by_their_bytes() {
     let gateway = Gateway::start(&[]);
     for (target, uid) in [
         ("/?uid=10010", json!("10010")),
@@ -108,7 +108,7 @@ fn a_uid_is_its_bytes() {
 }
 
 #[test]
-fn a_token_comes_once() {
+fn a_token_is_accepted_from_one_source_only() {
     let gateway = Gateway::start(&["--auth", "jwt", "--jwt-secret", SECRET]);
     let ann = token(r#"{"sub":"ann","exp":4102444800}"#);
     let bearer = format!("Bearer {ann}");
@@ -129,7 +129,7 @@ fn a_token_comes_once() {
 }
 
 #[test]
-fn a_token_may_have_integers() {
+fn a_token_can_have_integer_names() {
     let gateway = Gateway::start(&["--auth", "jwt", "--jwt-secret", SECRET]);
     for (claims, uid, groups) in [
         (r#"{"sub":10010,"exp":4102444800.5}"#, "10010", json!([])),
@@ -148,7 +148,7 @@ fn a_token_may_have_integers() {
 }
 
 #[test]
-fn the_hook_may_be_in_php() {
+fn the_connect_hook_accepts_php_json() {
     let backend = Backend::start(|asked| {
         let question = asked.json();
         let answer = match question["target"].as_str().expect("a target") {
@@ -198,7 +198,7 @@ fn the_hook_may_be_in_php() {
 }
 
 #[test]
-fn the_api_may_be_called_from_php() {
+fn the_api_accepts_php_json() {
     let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0"]);
     let (mut ann, fd) = gateway.open("/?uid=10010", &[]);
     // Array keys that look like integers are integers, and an empty array is a list.
@@ -260,7 +260,7 @@ fn the_api_may_be_called_from_php() {
 }
 
 #[test]
-fn what_has_no_certain_name_is_refused_everywhere() {
+fn a_value_that_is_not_a_name_is_refused_everywhere() {
     let gateway = Gateway::start(&[]);
     let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
     for uid in ["1.5", "1.0", "1e3", "-0", "18446744073709551616", "true", "{}", r#""\ud800""#, r#""a","uid":"b""#] {
@@ -299,7 +299,7 @@ fn what_has_no_certain_name_is_refused_everywhere() {
 }
 
 #[test]
-fn clients_may_name_by_integer() {
+fn clients_can_use_integer_names() {
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=10010");
     ann.send(r#"{"type":"push","to":10010,"data":1,"id":1}"#);
@@ -315,7 +315,7 @@ fn clients_may_name_by_integer() {
 }
 
 #[test]
-fn a_key_is_shown_once_and_an_origin_is_not_overlooked() {
+fn a_second_api_key_or_origin_header_is_refused() {
     let gateway = Gateway::start(&["--api-key", "k"]);
     let mut raw = Raw::connect(gateway.api);
     let twice = [("Authorization", "Bearer k"), ("Authorization", "Bearer other")];

@@ -74,7 +74,7 @@ fn ask(client: &mut Client, frame: Value) -> Value {
 }
 
 #[test]
-fn a_welcome_comes_first() {
+fn the_first_frame_is_welcome() {
     let served = Served::start(&["--ping-every", "5s"]);
     let mut named = Client::connect(served.address, "/?uid=10086", &[]).expect("a WebSocket");
     let heartbeat = json!({"mode": "ping", "every_ms": 5000});
@@ -84,7 +84,7 @@ fn a_welcome_comes_first() {
 }
 
 #[test]
-fn a_message_goes_to_a_person_on_all_devices() {
+fn a_message_to_a_uid_reaches_all_its_connections() {
     let served = Served::start(&[]);
     let mut ann = served.connect("/?uid=ann");
     let mut phone = served.connect("/?uid=bob");
@@ -99,7 +99,7 @@ fn a_message_goes_to_a_person_on_all_devices() {
 }
 
 #[test]
-fn data_arrives_byte_for_byte() {
+fn client_data_arrives_unchanged() {
     let served = Served::start(&[]);
     let mut ann = served.connect("/?uid=ann");
     let mut bob = served.connect("/?uid=bob");
@@ -111,7 +111,7 @@ fn data_arrives_byte_for_byte() {
 }
 
 #[test]
-fn a_message_goes_to_several_to_an_fd_to_a_group_and_to_all() {
+fn a_message_reaches_several_uids_an_fd_a_group_and_all() {
     let served = Served::start(&[]);
     let mut ann = served.connect("/?uid=ann");
     let mut bob = served.connect("/?uid=bob");
@@ -139,7 +139,7 @@ fn a_message_goes_to_several_to_an_fd_to_a_group_and_to_all() {
 }
 
 #[test]
-fn a_group_hears_of_the_first_tab_in_and_the_last_tab_out() {
+fn a_group_is_notified_of_the_first_join_and_the_last_leave_of_a_uid() {
     let served = Served::start(&[]);
     let mut ann = served.connect("/?uid=ann");
     let mut first = served.connect("/?uid=bob");
@@ -161,7 +161,7 @@ fn a_group_hears_of_the_first_tab_in_and_the_last_tab_out() {
 }
 
 #[test]
-fn a_frame_with_an_id_gets_exactly_one_answer() {
+fn a_frame_with_an_id_gets_one_answer() {
     let served = Served::start(&[]);
     let mut ann = served.connect("/?uid=ann");
     ann.send(r#"{"type":"heartbeat"}"#);
@@ -185,7 +185,7 @@ fn a_frame_with_an_id_gets_exactly_one_answer() {
 }
 
 #[test]
-fn a_second_login_gets_what_the_policy_says() {
+fn a_second_login_follows_the_policy() {
     let served = Served::start(&["--on-second-login", "kick_old"]);
     let mut old = served.connect("/?uid=ann");
     let _new = served.connect("/?uid=ann");
@@ -197,7 +197,7 @@ fn a_second_login_gets_what_the_policy_says() {
 }
 
 #[test]
-fn who_cannot_come_in_is_told_why() {
+fn a_refused_client_gets_the_reason() {
     let served = Served::start(&[]);
     let long = format!("/?uid={}", "x".repeat(129));
     for (target, headers, status, hint) in [
@@ -214,7 +214,7 @@ fn who_cannot_come_in_is_told_why() {
 }
 
 #[test]
-fn the_page_is_served_unless_it_is_not_wanted() {
+fn the_page_is_served_unless_disabled() {
     let served = Served::start(&[]);
     let mut raw = Raw::connect(served.address);
     raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -236,7 +236,7 @@ fn the_page_is_served_unless_it_is_not_wanted() {
 }
 
 #[test]
-fn flags_that_cannot_be_are_named() {
+fn the_error_for_an_invalid_flag_names_it() {
     for (flags, hints) in [
         (
             &["--listen", "0.0.0.0:0"][..],
@@ -257,7 +257,7 @@ fn flags_that_cannot_be_are_named() {
 }
 
 #[test]
-fn settings_come_from_the_environment_too() {
+fn settings_are_read_from_the_environment() {
     let mut command = command(&[]);
     let mut child = command.env("FDPUSH_HEARTBEAT", "drum").spawn().expect("the binary");
     let mut said = String::new();
@@ -267,7 +267,7 @@ fn settings_come_from_the_environment_too() {
 }
 
 #[test]
-fn a_unix_socket_serves_beside_tcp_and_is_removed() {
+fn a_unix_socket_is_served_beside_tcp_and_removed_at_exit() {
     let scratch = Scratch::new("serve");
     let path = scratch.file("push.sock");
     let unix = format!("unix:{}", path.display());
@@ -284,7 +284,7 @@ fn a_unix_socket_serves_beside_tcp_and_is_removed() {
 }
 
 #[test]
-fn a_signal_drains_and_a_second_one_ends_at_once() {
+fn a_signal_drains_and_a_second_signal_ends_the_process_at_once() {
     for signal in ["-TERM", "-INT"] {
         let mut served = Served::start(&[]);
         let mut ann = served.connect("/?uid=ann");
@@ -327,7 +327,7 @@ fn with_conflate_a_slow_reader_gets_the_last_message_of_a_key() {
 }
 
 #[test]
-fn names_are_judged_alike_in_every_frame() {
+fn name_rules_are_the_same_in_every_frame() {
     let served = Served::start(&[]);
     let mut client = served.connect("/?uid=ann");
     let long = "x".repeat(129);
@@ -350,7 +350,7 @@ fn names_are_judged_alike_in_every_frame() {
 }
 
 #[test]
-fn a_push_that_no_queue_could_hold_is_too_large_and_reaches_nobody() {
+fn a_push_over_the_queue_bound_is_too_large_and_reaches_no_connection() {
     // The least that may be: a message as it came, with a header. What the sender's name adds is over it.
     let served = Served::start(&["--message-bytes-max", "1000", "--queue-bytes-max", "1010"]);
     let mut client = served.connect(&format!("/?uid={}", "x".repeat(128)));

@@ -36,19 +36,19 @@ fn open(server: &LoggingServer) -> Wire {
 }
 
 #[test]
-fn whole() {
+fn each_case_sent_whole() {
     let (server, cases) = (LoggingServer::start(false), cases());
     judge(&server, send_whole(&server, &cases, open));
 }
 
 #[test]
-fn byte_by_byte() {
+fn each_case_sent_byte_by_byte() {
     let (server, cases) = (LoggingServer::start(false), cases());
     judge(&server, send_bytewise(&server, &cases, open));
 }
 
 #[test]
-fn cut_at_every_byte() {
+fn each_case_cut_at_every_byte() {
     on_threads(
         &cases(),
         || LoggingServer::start(false),
@@ -77,7 +77,7 @@ fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<AssemblerError>) {
 }
 
 #[test]
-fn a_message_is_the_same_wherever_it_is_cut() {
+fn the_assembler_returns_the_same_message_for_every_cut() {
     // A cut within a long payload costs as much as its length: only one of the long ones is cut everywhere.
     let cases: Vec<Case> = cases().into_iter().filter(|case| case.bytes.len() < 1_000).collect();
     let long = frame(BINARY, &[7; 4_000]);
@@ -92,7 +92,7 @@ fn a_message_is_the_same_wherever_it_is_cut() {
 /// Text of 40 bytes with `bad` put in at every byte that starts a character: none of it is delivered, and the rule is
 /// broken at the first byte that cannot be, whether or not the rest has come.
 #[test]
-fn invalid_utf8_at_every_position() {
+fn invalid_utf8_at_every_position_is_refused() {
     const TEXT_AROUND: &str = "a plain début, a few €, and 😀 to finish.";
     let server = LoggingServer::start(false);
     for (name, bad) in NOT_UTF8 {
@@ -118,7 +118,7 @@ fn invalid_utf8_at_every_position() {
 
 /// One text sent in two fragments, cut at every byte, characters or not, with a ping between.
 #[test]
-fn valid_utf8_in_fragments_cut_at_every_position() {
+fn valid_utf8_in_fragments_cut_at_every_position_is_accepted() {
     let text = "ü€😀\u{10ffff}\u{0}\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}";
     let server = LoggingServer::start(false);
     let delivered = crate::harness::shown("text", text.as_bytes());
@@ -132,7 +132,7 @@ fn valid_utf8_in_fragments_cut_at_every_position() {
 }
 
 #[test]
-fn a_broken_rule_is_told_to_the_handler_with_its_name() {
+fn the_violated_rule_is_passed_to_on_close() {
     let (told, heard) = channel();
     let server = serve(|server| server.on_close(report_close(told)));
     for (bytes, error) in [
@@ -163,7 +163,7 @@ fn a_broken_rule_is_told_to_the_handler_with_its_name() {
 }
 
 #[test]
-fn who_broke_a_rule_and_does_not_go_is_dropped() {
+fn a_client_that_violated_a_rule_and_does_not_disconnect_is_disconnected() {
     let limits = Limits { close_wait_max: Duration::from_millis(50), ..Limits::default() };
     let server = serve(|server| server.limits(limits).on_message(echo));
     let mut stay = Raw::upgraded(server.address());
@@ -187,7 +187,7 @@ pub const ROLES: &[Role] = &[("echo", |server| server.on_message(echo))];
 
 /// An announced length costs nothing: a thousand peers announce a megabyte each, by header, and send a byte of it.
 #[test]
-fn a_large_length_with_no_payload_behind_it() {
+fn an_announced_length_without_payload_takes_no_memory() {
     let child = Child::start("echo");
     let open = || {
         let mut raw = Raw::upgraded(child.address);
@@ -210,7 +210,7 @@ fn a_large_length_with_no_payload_behind_it() {
 }
 
 #[test]
-fn a_hundred_thousand_empty_fragments_make_one_message_and_no_memory() {
+fn a_hundred_thousand_empty_fragments_form_one_message_without_memory_growth() {
     const FRAGMENTS: usize = 100_000;
     let child = Child::start("echo");
     let mut raw = Raw::upgraded(child.address);
@@ -229,7 +229,7 @@ fn a_hundred_thousand_empty_fragments_make_one_message_and_no_memory() {
 }
 
 #[test]
-fn a_hundred_thousand_fragments_of_a_byte_make_one_message() {
+fn a_hundred_thousand_one_byte_fragments_form_one_message() {
     const FRAGMENTS: usize = 100_000;
     let server = serve(|server| server.on_message(echo));
     let mut raw = Raw::upgraded(server.address());
@@ -244,7 +244,7 @@ fn a_hundred_thousand_fragments_of_a_byte_make_one_message() {
 }
 
 #[test]
-fn endless_fragments_end_when_the_message_takes_too_long() {
+fn endless_fragments_end_after_message_time_max() {
     let (told, heard) = channel();
     let limits = Limits { message_time_max: Duration::from_millis(200), ..Limits::default() };
     let server = serve(|server| server.limits(limits).on_close(report_close(told)));
@@ -259,7 +259,7 @@ fn endless_fragments_end_when_the_message_takes_too_long() {
 }
 
 #[test]
-fn a_ping_between_endless_fragments_does_not_buy_time() {
+fn a_ping_between_endless_fragments_does_not_extend_the_deadline() {
     let limits = Limits { message_time_max: Duration::from_millis(200), ..Limits::default() };
     let server = serve(|server| server.limits(limits));
     let mut raw = Raw::upgraded(server.address());
@@ -287,7 +287,7 @@ fn flood_with_pings(server: &TestServer, raw: &mut Raw, count: u64) -> usize {
 }
 
 #[test]
-fn a_million_pings_while_not_reading() {
+fn a_million_pings_from_a_client_that_does_not_read_take_bounded_memory() {
     const PINGS: u64 = 1_000_000;
     let server = serve(|server| server);
     let mut raw = Raw::upgraded(server.address());

@@ -31,21 +31,21 @@ fn cases_by_server() -> [(LoggingServer, Vec<Case>); 2] {
 }
 
 #[test]
-fn whole() {
+fn each_case_sent_whole() {
     for (server, cases) in cases_by_server() {
         judge(&server, send_whole(&server, &cases, LoggingServer::connect));
     }
 }
 
 #[test]
-fn byte_by_byte() {
+fn each_case_sent_byte_by_byte() {
     for (server, cases) in cases_by_server() {
         judge(&server, send_bytewise(&server, &cases, LoggingServer::connect));
     }
 }
 
 #[test]
-fn cut_at_every_byte() {
+fn each_case_cut_at_every_byte() {
     let (bare, served): (Vec<Case>, Vec<Case>) = cases().into_iter().partition(|case| case.is_bare);
     for (is_bare, cases) in [(false, served), (true, bare)] {
         on_threads(
@@ -59,7 +59,7 @@ fn cut_at_every_byte() {
 }
 
 #[test]
-fn a_heads_end_is_found_wherever_it_is_cut() {
+fn the_end_of_a_head_is_found_for_every_cut() {
     const HEAD_BYTES_MAX: usize = 8 << 10;
     let find = |bytes: &[u8], scanned: &mut usize| fdpush::bench::find_head_end(bytes, scanned, HEAD_BYTES_MAX);
     for case in cases() {
@@ -76,7 +76,7 @@ fn a_heads_end_is_found_wherever_it_is_cut() {
 }
 
 #[test]
-fn an_answer_to_head_has_no_body_even_where_it_is_an_error() {
+fn an_error_response_to_head_has_no_body() {
     let server = serve(|server| server);
     for head in [
         UPGRADE.replacen("GET", "HEAD", 1),
@@ -93,7 +93,7 @@ fn an_answer_to_head_has_no_body_even_where_it_is_an_error() {
 }
 
 #[test]
-fn a_head_of_20_mb_is_refused_and_never_kept() {
+fn a_head_of_20_mb_is_refused_and_not_buffered() {
     let server = serve(|server| server);
     let mut raw = server.raw();
     raw.send("GET / HTTP/1.1\r\nHost: h\r\nX: ");
@@ -155,7 +155,7 @@ fn drip(limits: Limits, start: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_head_has_to_come_in_time_and_a_byte_does_not_restart_the_clock() {
+fn a_head_must_arrive_in_time_and_a_byte_does_not_extend_the_deadline() {
     let limits = Limits { head_time_max: Duration::from_millis(300), ..Limits::default() };
     for told in drip(limits, "GET / HTTP/1.1\r\nHost: h\r\nX: ") {
         assert!(told.starts_with("HTTP/1.1 408 "), "{told:?}");
@@ -163,7 +163,7 @@ fn a_head_has_to_come_in_time_and_a_byte_does_not_restart_the_clock() {
 }
 
 #[test]
-fn a_body_has_to_come_in_time_and_a_byte_does_not_restart_the_clock() {
+fn a_body_must_arrive_in_time_and_a_byte_does_not_extend_the_deadline() {
     let limits = Limits { body_time_max: Duration::from_millis(300), ..Limits::default() };
     for told in drip(limits, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n") {
         assert!(told.starts_with("HTTP/1.1 408 "), "{told:?}");
@@ -171,7 +171,7 @@ fn a_body_has_to_come_in_time_and_a_byte_does_not_restart_the_clock() {
 }
 
 #[test]
-fn who_says_nothing_at_all_is_told_so_in_time() {
+fn a_silent_connection_gets_408_in_time() {
     let limits = Limits { head_time_max: Duration::from_millis(50), ..Limits::default() };
     let server = serve(|server| server.limits(limits));
     let mut silent: Vec<Raw> = (0..50).map(|_| server.raw()).collect();
@@ -182,7 +182,7 @@ fn who_says_nothing_at_all_is_told_so_in_time() {
 }
 
 #[test]
-fn what_is_refused_after_its_101_was_due_never_opens() {
+fn a_second_upgrade_on_a_websocket_is_a_protocol_error() {
     let (told, heard) = channel();
     let server = serve(|server| server.on_close(report_close(told)));
     let mut raw = server.raw();

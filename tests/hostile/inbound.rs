@@ -38,7 +38,7 @@ fn inbound_bytes(server: &TestServer) -> usize {
 }
 
 #[test]
-fn the_largest_unfinished_messages_are_closed_and_no_other_client() {
+fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
     let (told, heard) = channel();
     let server = serve(|server| server.limits(limits()).on_message(echo).on_close(report_close(told)));
     let mut idle = server.connect("/");
@@ -71,7 +71,7 @@ fn the_largest_unfinished_messages_are_closed_and_no_other_client() {
 }
 
 #[test]
-fn one_client_alone_may_send_the_largest_message() {
+fn one_client_can_send_the_largest_message() {
     let limits = Limits { inbound_total_bytes_max: 2 * MESSAGE_MAX, ..limits() };
     let server = serve(|server| server.limits(limits).on_message(echo));
     let mut client = server.connect("/");
@@ -83,7 +83,7 @@ fn one_client_alone_may_send_the_largest_message() {
 }
 
 #[test]
-fn heads_and_bodies_count_and_the_largest_get_503() {
+fn heads_and_bodies_count_toward_the_inbound_bound_and_the_largest_get_503() {
     let server = serve(|server| server.limits(limits()).on_request(|_, _, _| Response::text(200, "whole")));
     let mut small = Raw::connect(server.address());
     small.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf ");
@@ -111,7 +111,7 @@ fn heads_and_bodies_count_and_the_largest_get_503() {
 }
 
 #[test]
-fn an_upgrade_that_waits_for_its_answer_counts_with_its_head() {
+fn the_head_of_a_waiting_upgrade_counts_toward_the_inbound_bound() {
     let server = serve(|server| server.limits(limits()).on_upgrade(|_, _, _| Upgrade::Later));
     let mut client = Raw::connect(server.address());
     let padding = "p".repeat(6000);
@@ -122,7 +122,7 @@ fn an_upgrade_that_waits_for_its_answer_counts_with_its_head() {
 }
 
 #[test]
-fn hundreds_of_unfinished_messages_leave_the_process_small() {
+fn hundreds_of_unfinished_messages_take_bounded_memory() {
     let child = Child::start("roomy");
     let before = child.memory();
     let mut clients: Vec<Raw> = (0..400).map(|_| Raw::upgraded(child.address)).collect();
@@ -141,7 +141,7 @@ fn hundreds_of_unfinished_messages_leave_the_process_small() {
 }
 
 #[test]
-fn where_memory_cannot_be_had_the_client_that_needs_it_is_closed_and_no_other() {
+fn a_failed_allocation_closes_only_the_client_that_needs_it() {
     const BYTES: usize = 60 << 20;
     let child = Child::start("narrow");
     let mut innocent = Raw::upgraded(child.address);

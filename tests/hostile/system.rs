@@ -55,7 +55,7 @@ fn status(wire: &mut Wire) -> u16 {
 }
 
 #[test]
-fn descriptors_run_out_and_freed_places_are_reused() {
+fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     const DESCRIPTORS: usize = 128;
     let child = Child::start_with_descriptors(DESCRIPTORS as u32, "greedy");
     let idle = child.descriptors();
@@ -132,7 +132,7 @@ fn hold(server: &TestServer) -> mpsc::Sender<()> {
 }
 
 #[test]
-fn a_thousand_connect_at_once_and_none_is_lost() {
+fn a_thousand_simultaneous_connects_are_all_served() {
     const CLIENTS: usize = 1_000;
     let server = serve(|server| server.on_message(echo));
     let held = hold(&server);
@@ -188,7 +188,7 @@ fn stalling(slow_reader: SlowReader) -> Limits {
 }
 
 #[test]
-fn stalled_readers_are_closed_when_all_queues_are_full() {
+fn with_close_stalled_readers_are_closed_at_the_total_bound() {
     let (told, heard) = channel();
     let server = serve(|server| server.limits(stalling(SlowReader::Close)).on_close(report_close(told)));
     let readers = stall(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
@@ -203,7 +203,7 @@ fn stalled_readers_are_closed_when_all_queues_are_full() {
 }
 
 #[test]
-fn stalled_readers_get_no_more_when_all_queues_are_full() {
+fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
     let server = serve(|server| server.limits(stalling(SlowReader::DropNewest)));
     let readers = stall(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
     let mut stayed = 0;
@@ -224,7 +224,7 @@ fn stalled_readers_get_no_more_when_all_queues_are_full() {
 }
 
 #[test]
-fn stalled_readers_get_the_newest_when_all_queues_are_full() {
+fn with_conflate_stalled_readers_get_the_newest_messages_at_the_total_bound() {
     let server = serve(|server| server.limits(stalling(SlowReader::Conflate)));
     let push = |ctx: &mut Context<'_>, fd, bytes: &[u8]| ctx.push(fd, Message::Binary(bytes).key("state"));
     let readers = stall(&server, push);
@@ -250,7 +250,7 @@ fn number(message: &[u8]) -> u64 {
 }
 
 #[test]
-fn stalled_readers_share_what_is_broadcast() {
+fn stalled_readers_share_the_frames_of_a_broadcast() {
     let server = serve(|server| server.limits(stalling(SlowReader::DropNewest)));
     let readers: Vec<_> = (0..200).map(|_| server.connect("/")).collect();
     for _ in 0..64 {
@@ -266,7 +266,7 @@ fn stalled_readers_share_what_is_broadcast() {
 /// A message of which the socket took nothing can be dropped, and where the policy is to drop, it is. Over a unix socket,
 /// which takes a small message whole or not at all.
 #[test]
-fn who_stalls_while_all_queues_are_full_loses_messages_and_not_the_connection() {
+fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
     let scratch = Scratch::new("stalled");
     let path = scratch.file("sock");
     let (told, heard) = channel();
@@ -302,7 +302,7 @@ fn who_stalls_while_all_queues_are_full_loses_messages_and_not_the_connection() 
 }
 
 #[test]
-fn a_loud_peer_does_not_starve_quiet_ones() {
+fn a_client_that_sends_much_does_not_starve_others() {
     const BUDGET: usize = 4 << 10;
     const QUIET: usize = 50;
     let (told, heard) = channel();
@@ -342,7 +342,7 @@ fn colliding(pair: [&str; 2], count: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_hundred_thousand_names_made_to_collide_cost_no_more_than_others() {
+fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
     const NAMES: usize = 100_000;
     let limits = Limits { connection_groups_max: NAMES, ..Limits::default() };
     let server = serve(|server| server.limits(limits));
@@ -414,7 +414,7 @@ impl Handler for Brittle {
 }
 
 #[test]
-fn a_handler_that_panics_ends_one_connection_and_no_more() {
+fn a_panic_in_a_handler_ends_one_connection_only() {
     let server = serve(|server| server.handler(Brittle));
     let upgrade = |target: &str| UPGRADE.replacen("GET / ", &format!("GET {target} "), 1);
     let open = |target: &str| {
@@ -459,7 +459,7 @@ fn a_handler_that_panics_ends_one_connection_and_no_more() {
 }
 
 #[test]
-fn a_call_that_panics_is_an_answer_that_never_comes() {
+fn a_panic_in_a_call_returns_an_error_to_the_caller() {
     let server = serve(|server| server.on_message(echo));
     let mut client = server.connect("/");
     let reply = server.remote.call(|_| panic!("asked to")).sent().expect("room in the inbox");
@@ -470,7 +470,7 @@ fn a_call_that_panics_is_an_answer_that_never_comes() {
 }
 
 #[test]
-fn sigterm_under_load_flushes_says_goodbye_and_exits_with_0() {
+fn sigterm_under_load_flushes_closes_with_1001_and_exits_with_0() {
     const CLIENTS: usize = 200;
     let mut child = Child::start("ticking");
     let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(child.address)).collect();
@@ -528,7 +528,7 @@ fn cycle(child: &Child, count: usize) {
 }
 
 #[test]
-fn connect_close_cycles_leave_nothing_behind() {
+fn connect_close_cycles_release_all_resources() {
     const WARM_UP: usize = 2_000;
     let cycles = std::env::var("FDPUSH_CYCLES").map_or(20_000, |count| count.parse().expect("a count of cycles"));
     let child = Child::start("mapping");

@@ -20,7 +20,7 @@ fn echo_server(limits: Limits) -> (TestServer, Heard<(Fd, Closed)>) {
 }
 
 #[test]
-fn fragments_make_one_message_whatever_pings_come_between() {
+fn fragments_with_pings_between_them_form_one_message() {
     let (pings, heard) = channel();
     let server = serve(move |server| {
         server.on_message(echo).on_ping(move |_, _, payload| pings.send(payload.to_vec()).expect("the test waits"))
@@ -44,7 +44,7 @@ fn fragments_make_one_message_whatever_pings_come_between() {
 }
 
 #[test]
-fn a_message_may_come_byte_by_byte() {
+fn a_message_is_accepted_byte_by_byte() {
     let (server, _heard) = echo_server(Limits::default());
     let mut raw = Raw::upgraded(server.address());
     for byte in crate::common::raw::frame(TEXT, "naïve".as_bytes()) {
@@ -67,7 +67,7 @@ fn pongs_reach_the_handler() {
 }
 
 #[test]
-fn a_clients_code_is_echoed_and_told_with_its_reason() {
+fn a_clients_close_code_is_echoed_and_passed_to_on_close() {
     let (server, heard) = echo_server(Limits::default());
     // The largest there is shows that codes are read unsigned.
     for (code, reason) in [(1000, "done"), (1001, ""), (3000, "ünïcode"), (4999, "last")] {
@@ -82,7 +82,7 @@ fn a_clients_code_is_echoed_and_told_with_its_reason() {
 }
 
 #[test]
-fn a_close_without_a_code_is_1005_and_answered_without_one() {
+fn a_close_without_a_code_is_reported_as_1005_and_echoed_without_a_code() {
     let (server, heard) = echo_server(Limits::default());
     let mut client = server.connect("/");
     client.close_with(None);
@@ -113,7 +113,7 @@ fn the_servers_code_and_reason_reach_the_client() {
 }
 
 #[test]
-fn what_no_close_frame_or_ping_can_carry_is_refused_and_the_connection_lives() {
+fn an_invalid_close_or_ping_is_refused_and_the_connection_stays_open() {
     let (server, heard) = echo_server(Limits::default());
     let mut client = server.connect("/");
     let fd = client.fd();
@@ -132,7 +132,7 @@ fn what_no_close_frame_or_ping_can_carry_is_refused_and_the_connection_lives() {
 }
 
 #[test]
-fn what_was_queued_is_sent_before_the_close_frame() {
+fn queued_messages_are_sent_before_the_close_frame() {
     let (server, _heard) = echo_server(Limits::default());
     let mut client = server.connect("/");
     let fd = client.fd();
@@ -168,7 +168,7 @@ fn data_after_a_close_frame_is_ignored() {
 }
 
 #[test]
-fn messages_that_cross_the_servers_close_frame_are_ignored() {
+fn messages_received_after_the_server_sent_a_close_frame_are_ignored() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server.on_message(move |ctx, fd, message| {
@@ -187,7 +187,7 @@ fn messages_that_cross_the_servers_close_frame_are_ignored() {
 }
 
 #[test]
-fn a_client_that_never_answers_a_close_frame_is_dropped() {
+fn a_client_that_does_not_answer_a_close_frame_is_disconnected() {
     let limits = Limits { close_wait_max: std::time::Duration::from_millis(50), ..Limits::default() };
     let (server, heard) = echo_server(limits);
     let mut raw = Raw::upgraded(server.address());
@@ -199,7 +199,7 @@ fn a_client_that_never_answers_a_close_frame_is_dropped() {
 }
 
 #[test]
-fn whoever_breaks_the_protocol_is_told_which_rule() {
+fn a_protocol_violation_is_answered_with_the_violated_rule() {
     let limits = Limits { message_bytes_max: 1000, ..Limits::default() };
     let (server, heard) = echo_server(limits);
     // A header alone decides, before its payload comes, and where its length cannot be, before its mask does.
@@ -245,7 +245,7 @@ fn whoever_breaks_the_protocol_is_told_which_rule() {
 }
 
 #[test]
-fn a_message_that_is_never_finished_ends_the_connection() {
+fn an_unfinished_message_ends_the_connection() {
     let short = std::time::Duration::from_millis(50);
     let limits = Limits { message_time_max: short, close_wait_max: short, ..Limits::default() };
     let (server, heard) = echo_server(limits);
@@ -257,7 +257,7 @@ fn a_message_that_is_never_finished_ends_the_connection() {
 }
 
 #[test]
-fn a_connection_that_is_lost_is_1006() {
+fn a_lost_connection_is_reported_as_1006() {
     let (server, heard) = echo_server(Limits::default());
     drop(server.connect("/"));
     let (_, closed) = heard.next();
@@ -272,7 +272,7 @@ fn a_connection_that_is_lost_is_1006() {
 }
 
 #[test]
-fn a_last_message_right_before_the_end_of_the_stream_is_delivered() {
+fn a_message_directly_before_the_end_of_the_stream_is_delivered() {
     let (told, heard) = channel();
     let server =
         serve(move |server| server.on_message(move |_, _, message| told.send(message.len()).expect("the test waits")));
@@ -284,7 +284,7 @@ fn a_last_message_right_before_the_end_of_the_stream_is_delivered() {
 }
 
 #[test]
-fn abort_drops_the_connection_without_a_close_frame() {
+fn abort_ends_the_connection_without_a_close_frame() {
     let (server, heard) = echo_server(Limits::default());
     let mut client = server.connect("/");
     let fd = client.fd();
@@ -296,7 +296,7 @@ fn abort_drops_the_connection_without_a_close_frame() {
 }
 
 #[test]
-fn abort_says_whether_there_was_a_connection_to_drop() {
+fn abort_returns_whether_the_connection_was_open() {
     let (server, heard) = echo_server(Limits { close_wait_max: PATIENCE, ..Limits::default() });
     // Open, then closing: the client never answers the close frame.
     let mut closing = Raw::upgraded(server.address());
@@ -324,7 +324,7 @@ fn abort_says_whether_there_was_a_connection_to_drop() {
 }
 
 #[test]
-fn a_ping_of_125_bytes_is_answered_in_full() {
+fn a_ping_of_125_bytes_is_answered_with_its_payload() {
     let (server, _heard) = echo_server(Limits::default());
     let mut raw = Raw::upgraded(server.address());
     raw.send_frame(PING, &[7; 125]);
@@ -332,7 +332,7 @@ fn a_ping_of_125_bytes_is_answered_in_full() {
 }
 
 #[test]
-fn a_panic_in_on_message_closes_with_1011_and_the_server_lives() {
+fn a_panic_in_on_message_closes_with_1011_and_the_server_continues() {
     silence_intended_panics();
     let (told, heard) = channel();
     let server = serve(move |server| {
@@ -355,7 +355,7 @@ fn a_panic_in_on_message_closes_with_1011_and_the_server_lives() {
 }
 
 #[test]
-fn a_panic_in_any_other_callback_ends_at_most_its_own_connection() {
+fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
     silence_intended_panics();
     let (told, heard) = channel();
     let server = serve(move |server| {
@@ -426,7 +426,7 @@ impl Handler for PanicsInBody {
 }
 
 #[test]
-fn a_panic_in_the_midst_of_a_body_ends_the_connection() {
+fn a_panic_during_a_request_body_ends_the_connection() {
     silence_intended_panics();
     let server = serve(|server| server.handler(PanicsInBody));
     for (path, status) in [("/", 500), ("/begun", 200)] {
@@ -438,7 +438,7 @@ fn a_panic_in_the_midst_of_a_body_ends_the_connection() {
 }
 
 #[test]
-fn a_paused_connection_that_is_closed_is_read_again() {
+fn closing_a_paused_connection_resumes_reading() {
     let limits = Limits { close_wait_max: 10 * PATIENCE, ..Limits::default() };
     let server = serve(|server| server.limits(limits).on_open(|ctx, fd, _| assert!(ctx.pause(fd))));
     let mut raw = Raw::upgraded(server.address());

@@ -47,7 +47,7 @@ fn is_open(server: &TestServer, slot: u64) -> bool {
 }
 
 #[test]
-fn client_way_the_silent_are_dropped_without_a_close_frame() {
+fn in_client_mode_a_silent_client_is_disconnected_without_a_close_frame() {
     let (server, heard) = serve_with(Heartbeat::Client { idle_max: SHORT });
     let mut silent = Raw::upgraded(server.address());
     assert_eq!(expect_heartbeat_missed(&heard).as_u64(), 1);
@@ -55,7 +55,7 @@ fn client_way_the_silent_are_dropped_without_a_close_frame() {
 }
 
 #[test]
-fn client_way_whoever_reports_outlives_the_silent() {
+fn in_client_mode_a_client_that_sends_stays_connected() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server
@@ -85,7 +85,7 @@ fn client_way_whoever_reports_outlives_the_silent() {
 }
 
 #[test]
-fn client_way_pushing_does_not_keep_a_silent_client_alive() {
+fn in_client_mode_a_push_does_not_extend_the_deadline() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server
@@ -104,7 +104,7 @@ fn client_way_pushing_does_not_keep_a_silent_client_alive() {
 }
 
 #[test]
-fn ping_way_whoever_answers_lives() {
+fn in_ping_mode_a_client_that_answers_stays_connected() {
     let (server, heard) = serve_with(PATIENT);
     let mut client = Raw::upgraded(server.address());
     for _ in 0..PINGS {
@@ -116,7 +116,7 @@ fn ping_way_whoever_answers_lives() {
 }
 
 #[test]
-fn ping_way_any_byte_is_an_answer() {
+fn in_ping_mode_any_byte_counts_as_an_answer() {
     let (server, heard) = serve_with(PATIENT);
     let mut client = Raw::upgraded(server.address());
     for _ in 0..PINGS {
@@ -129,7 +129,7 @@ fn ping_way_any_byte_is_an_answer() {
 }
 
 #[test]
-fn ping_way_whoever_does_not_answer_is_dropped_after_so_many_pings() {
+fn in_ping_mode_a_silent_client_is_disconnected_after_missed_max_pings() {
     let (server, heard) = serve_with(Heartbeat::Ping { every: SHORT, missed_max: 3 });
     let mut silent = Raw::upgraded(server.address());
     for _ in 0..3 {
@@ -141,7 +141,7 @@ fn ping_way_whoever_does_not_answer_is_dropped_after_so_many_pings() {
 }
 
 #[test]
-fn ping_way_an_independent_client_answers_by_itself() {
+fn in_ping_mode_an_independent_client_answers_automatically() {
     let (told, heard) = channel();
     let mut pongs = 0;
     let server = serve(move |server| {
@@ -161,7 +161,7 @@ fn ping_way_an_independent_client_answers_by_itself() {
 }
 
 #[test]
-fn push_way_whoever_is_too_proud_to_answer_is_forgiven() {
+fn in_push_mode_a_client_that_never_answers_stays_connected() {
     let (server, heard) = serve_with(Heartbeat::Push { every: SHORT });
     let mut proud = Raw::upgraded(server.address());
     for _ in 0..20 {
@@ -180,7 +180,7 @@ fn push_way_whoever_is_too_proud_to_answer_is_forgiven() {
 }
 
 #[test]
-fn push_way_a_client_that_has_gone_is_noticed() {
+fn in_push_mode_a_disconnected_client_is_detected() {
     let (server, heard) = serve_with(Heartbeat::Push { every: SHORT });
     let mut proud = Raw::upgraded(server.address());
     next_ping(&mut proud);
@@ -189,7 +189,7 @@ fn push_way_a_client_that_has_gone_is_noticed() {
 }
 
 #[test]
-fn off_nobody_is_pinged_and_nobody_dies() {
+fn in_off_mode_no_client_is_pinged_or_disconnected() {
     let (server, heard) = serve_with(Heartbeat::Off);
     let mut silent = Raw::upgraded(server.address());
     // Another server's silent client dies meanwhile, several times over.
@@ -205,7 +205,7 @@ fn off_nobody_is_pinged_and_nobody_dies() {
 }
 
 #[test]
-fn whoever_is_protected_is_exempt() {
+fn a_protected_connection_has_no_heartbeat() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server
@@ -235,7 +235,7 @@ fn whoever_is_protected_is_exempt() {
 }
 
 #[test]
-fn a_connection_may_have_a_heartbeat_of_its_own() {
+fn a_connection_can_have_its_own_heartbeat() {
     let (server, heard) = serve_with(Heartbeat::Ping { every: LONG, missed_max: 2 });
     let mut pinged = Raw::upgraded(server.address());
     let mut idle = Raw::upgraded(server.address());
@@ -257,7 +257,7 @@ fn a_connection_may_have_a_heartbeat_of_its_own() {
 }
 
 #[test]
-fn a_heartbeat_can_be_given_before_the_upgrade_is_answered() {
+fn a_heartbeat_can_be_set_before_the_upgrade_is_answered() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server
@@ -274,7 +274,7 @@ fn a_heartbeat_can_be_given_before_the_upgrade_is_answered() {
 }
 
 #[test]
-fn a_heartbeat_that_cannot_be_is_refused_by_name() {
+fn an_invalid_heartbeat_is_refused_with_its_reason() {
     for (heartbeat, name) in [
         (Heartbeat::Client { idle_max: Duration::ZERO }, "idle_max"),
         (Heartbeat::Ping { every: Duration::from_millis(1), missed_max: 2 }, "every"),
@@ -289,7 +289,7 @@ fn a_heartbeat_that_cannot_be_is_refused_by_name() {
 }
 
 #[test]
-fn a_client_that_reported_outlives_a_stall_of_the_server() {
+fn a_client_that_sent_stays_connected_after_a_blocked_turn() {
     // More than one wait of the loop tells of, so that some of the reports are still unread when the timers fire.
     const CLIENTS: usize = 700;
     let (told, heard) = channel();

@@ -8,7 +8,7 @@ fn uid_of(server: &crate::common::TestServer, fd: Fd) -> Option<String> {
 }
 
 /// Waits until no connection is left, whatever became of the clients.
-fn wait_for_nobody(server: &crate::common::TestServer) {
+fn wait_for_no_connections(server: &crate::common::TestServer) {
     server.wait_until("all connections are gone", |ctx| ctx.stats().connections == 0);
 }
 
@@ -21,12 +21,12 @@ fn fds_count_from_one() {
 }
 
 #[test]
-fn a_slot_is_reused_under_a_new_fd_and_the_stale_one_reaches_nobody() {
+fn a_reused_slot_has_a_new_fd_and_a_stale_fd_reaches_no_connection() {
     let server = serve(|server| server);
     let first = server.connect("/?uid=ann&group=room");
     let stale = first.fd();
     drop(first);
-    wait_for_nobody(&server);
+    wait_for_no_connections(&server);
     let mut heir = server.connect("/?uid=bob");
     let fd = heir.fd();
     assert_eq!(fd.slot(), stale.slot());
@@ -57,7 +57,7 @@ fn a_slot_is_reused_under_a_new_fd_and_the_stale_one_reaches_nobody() {
 }
 
 #[test]
-fn an_fd_is_gone_in_the_very_turn_in_which_it_closed() {
+fn an_fd_is_invalid_in_the_turn_in_which_it_closed() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann&group=room");
     let fd = client.fd();
@@ -78,7 +78,7 @@ fn an_fd_is_gone_in_the_very_turn_in_which_it_closed() {
 }
 
 #[test]
-fn binding_replaces_and_unbinding_leaves_nothing() {
+fn bind_replaces_a_uid_and_unbind_removes_it() {
     let server = serve(|server| server);
     let client = server.connect("/");
     let fd = client.fd();
@@ -120,7 +120,7 @@ fn a_name_has_from_1_to_128_bytes() {
 }
 
 #[test]
-fn groups_are_joined_left_and_dissolved() {
+fn groups_can_be_joined_left_and_dissolved() {
     let server = serve(|server| server);
     let mut clients = [server.connect("/"), server.connect("/"), server.connect("/")];
     let [a, b, c] = [clients[0].fd(), clients[1].fd(), clients[2].fd()];
@@ -150,7 +150,7 @@ fn groups_are_joined_left_and_dissolved() {
 }
 
 #[test]
-fn inside_on_close_the_maps_are_cleared_and_what_it_was_is_still_told() {
+fn inside_on_close_the_maps_are_cleared_and_the_uid_and_groups_are_reported() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server.on_close(move |ctx, fd, closed| {
@@ -187,7 +187,7 @@ fn inside_on_close_the_maps_are_cleared_and_what_it_was_is_still_told() {
 }
 
 #[test]
-fn by_default_a_uid_has_as_many_connections_as_it_likes() {
+fn by_default_a_uid_has_any_number_of_connections() {
     let server = serve(|server| server);
     let mut tabs = [server.connect("/?uid=ann"), server.connect("/?uid=ann"), server.connect("/?uid=ann")];
     let fds: Vec<Fd> = tabs.iter().map(|tab| tab.fd()).collect();
@@ -199,7 +199,7 @@ fn by_default_a_uid_has_as_many_connections_as_it_likes() {
 }
 
 #[test]
-fn where_the_policy_is_to_kick_the_newer_connection_stays() {
+fn with_kick_old_the_newer_connection_stays() {
     let (told, heard) = channel();
     let server = serve(|server| server.second_login(SecondLogin::KickOld).on_close(report_close(told)));
     let mut old = server.connect("/?uid=ann");
@@ -218,7 +218,7 @@ fn where_the_policy_is_to_kick_the_newer_connection_stays() {
 }
 
 #[test]
-fn kicking_works_on_the_upgrade_too() {
+fn kick_old_applies_to_a_uid_of_the_upgrade() {
     let server =
         serve(|server| server.second_login(SecondLogin::KickOld).on_upgrade(|_, _, _| Upgrade::accept().uid("ann")));
     let mut old = server.connect("/");
@@ -229,7 +229,7 @@ fn kicking_works_on_the_upgrade_too() {
 }
 
 #[test]
-fn two_uids_that_are_not_utf8_do_not_become_one() {
+fn an_ambiguous_or_invalid_query_sets_no_uid() {
     let server = serve(|server| {
         server.second_login(SecondLogin::KickOld).on_open(|ctx, fd, request| {
             if let Some(uid) = request.query("uid") {
@@ -252,7 +252,7 @@ fn two_uids_that_are_not_utf8_do_not_become_one() {
 }
 
 #[test]
-fn where_the_policy_is_to_reject_the_upgrade_gets_a_409() {
+fn with_reject_new_the_upgrade_gets_409() {
     let server = serve(|server| {
         server.second_login(SecondLogin::RejectNew).on_upgrade(|_, _, request| match request.query("uid") {
             Some(uid) => Upgrade::accept().uid(uid),
@@ -270,7 +270,7 @@ fn where_the_policy_is_to_reject_the_upgrade_gets_a_409() {
 }
 
 #[test]
-fn where_the_policy_is_to_reject_a_late_bind_finds_the_uid_taken() {
+fn with_reject_new_a_late_bind_reports_the_uid_as_taken() {
     let server = serve(|server| server.second_login(SecondLogin::RejectNew).on_open(|_, _, _| {}));
     let (old, new) = (server.connect("/"), server.connect("/"));
     let (old, new) = (old.fd(), new.fd());
@@ -285,7 +285,7 @@ fn where_the_policy_is_to_reject_a_late_bind_finds_the_uid_taken() {
 }
 
 #[test]
-fn a_page_refresh_never_makes_anyone_look_offline() {
+fn a_page_refresh_does_not_report_the_uid_as_offline() {
     let (told, heard) = channel();
     let server = serve(|server| {
         let on_upgrade = told.clone();
@@ -323,7 +323,7 @@ fn a_uid_chosen_on_the_upgrade_is_bound_before_on_open() {
 }
 
 #[test]
-fn a_uid_that_cannot_be_is_the_clients_fault() {
+fn an_invalid_uid_of_the_upgrade_gets_400() {
     let server = serve(|server| server.on_upgrade(|_, _, _| Upgrade::accept().uid("")));
     let (status, why) = server.refusal("/", &[]);
     assert_eq!((status, why.as_str()), (400, "uid or group name must have 1 to 128 bytes\n"));
@@ -332,7 +332,7 @@ fn a_uid_that_cannot_be_is_the_clients_fault() {
 }
 
 #[test]
-fn after_the_server_has_ended_its_remote_says_so() {
+fn after_the_server_ended_remote_returns_closed() {
     let server = serve(|server| server);
     let remote = server.remote.clone();
     let fd = server.connect("/?uid=ann").fd();

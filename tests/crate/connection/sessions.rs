@@ -21,7 +21,7 @@ impl Drop for Dropped {
 }
 
 #[test]
-fn a_session_lives_from_the_upgrade_to_the_end_of_on_close() {
+fn a_session_exists_from_the_upgrade_to_the_end_of_on_close() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server
@@ -55,7 +55,7 @@ fn a_session_lives_from_the_upgrade_to_the_end_of_on_close() {
 }
 
 #[test]
-fn a_session_is_of_one_type_and_one_at_a_time() {
+fn a_connection_has_one_session_of_one_type() {
     let server = serve(|server| server);
     let client = server.connect("/");
     let fd = client.fd();
@@ -75,7 +75,7 @@ fn a_session_is_of_one_type_and_one_at_a_time() {
 }
 
 #[test]
-fn the_session_of_an_upgrade_that_was_refused_is_dropped() {
+fn the_session_of_a_refused_upgrade_is_dropped() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server.on_upgrade(move |ctx, fd, _| {
@@ -88,7 +88,7 @@ fn the_session_of_an_upgrade_that_was_refused_is_dropped() {
 }
 
 #[test]
-fn a_listing_by_the_page_names_whoever_stays_once() {
+fn a_paged_listing_contains_each_open_connection_once() {
     let server = serve(|server| server);
     let mut clients: Vec<Client> = (0..10).map(|_| server.connect("/")).collect();
     let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
@@ -130,7 +130,7 @@ fn a_push_to_many_fds_reaches_each_once() {
 }
 
 #[test]
-fn on_stop_is_the_last_that_is_heard() {
+fn on_stop_is_the_last_callback() {
     let (told, heard) = channel();
     let also_told = told.clone();
     let server = serve(move |server| {

@@ -67,7 +67,7 @@ fn a_request_is_answered_by_the_handler() {
 }
 
 #[test]
-fn an_answer_carries_status_headers_and_cookies() {
+fn a_response_has_status_headers_and_cookies() {
     let server = serve(|server| {
         server.on_request(|_, _, request| {
             assert_eq!(request.header("X-ASKED"), Some("yes"));
@@ -86,7 +86,7 @@ fn an_answer_carries_status_headers_and_cookies() {
 }
 
 #[test]
-fn a_head_request_gets_the_length_and_no_body() {
+fn a_head_request_gets_a_content_length_and_no_body() {
     let server = serve(describing);
     let mut raw = server.raw();
     raw.send("HEAD /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -97,7 +97,7 @@ fn a_head_request_gets_the_length_and_no_body() {
 }
 
 #[test]
-fn a_connection_is_kept_alive_as_the_client_asks() {
+fn a_connection_is_kept_alive_if_the_client_asks_for_it() {
     let server = serve(describing);
     let mut raw = server.raw();
     for _ in 0..3 {
@@ -117,7 +117,7 @@ fn a_connection_is_kept_alive_as_the_client_asks() {
 }
 
 #[test]
-fn a_kept_alive_connection_without_a_request_is_closed() {
+fn an_idle_keep_alive_connection_is_closed() {
     let limits = Limits { keep_alive_max: Duration::from_millis(50), ..Limits::default() };
     let (server, _heard) = serve_with(limits);
     let mut raw = server.raw();
@@ -127,7 +127,7 @@ fn a_kept_alive_connection_without_a_request_is_closed() {
 }
 
 #[test]
-fn a_handler_can_close_after_its_answer() {
+fn a_handler_can_close_the_connection_after_its_response() {
     let server = serve(|server| server.on_request(|_, _, _| Response::text(200, "the last\n").close()));
     let mut raw = server.raw();
     raw.send([GET, GET].concat());
@@ -149,7 +149,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn pipelined_requests_whose_answers_are_not_read_wait() {
+fn pipelined_requests_wait_until_the_client_reads_the_responses() {
     const REQUESTS: usize = 200;
     let large = "x".repeat(100_000);
     let server = serve(move |server| server.on_request(move |_, _, _| Response::text(200, large.clone())));
@@ -164,7 +164,7 @@ fn pipelined_requests_whose_answers_are_not_read_wait() {
 }
 
 #[test]
-fn a_body_comes_by_length_or_in_chunks_whole_or_byte_by_byte() {
+fn a_body_is_accepted_by_length_and_chunked_whole_and_byte_by_byte() {
     let server = serve(describing);
     let length = "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\nhello world";
     let chunks = "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -183,7 +183,7 @@ fn a_body_comes_by_length_or_in_chunks_whole_or_byte_by_byte() {
 }
 
 #[test]
-fn a_client_that_waits_for_100_continue_is_told() {
+fn a_client_that_expects_100_continue_gets_it() {
     let (server, _heard) = serve_with(Limits { body_bytes_max: 1000, ..Limits::default() });
     let mut raw = server.raw();
     let head = |length: usize| {
@@ -214,7 +214,7 @@ fn a_body_over_the_limit_gets_413() {
 }
 
 #[test]
-fn without_a_handler_it_is_404_or_426_for_what_should_have_been_an_upgrade() {
+fn without_a_handler_a_request_gets_404_and_a_failed_upgrade_426() {
     let server = serve(|server| server);
     let mut raw = server.raw();
     raw.send(GET);
@@ -237,7 +237,7 @@ fn an_unfinished_head_gets_408() {
 }
 
 #[test]
-fn a_dripping_head_gets_408_because_a_byte_does_not_restart_the_clock() {
+fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
     let (server, heard) = serve_with(Limits { head_time_max: Duration::from_millis(500), ..Limits::default() });
     let mut dripping = server.raw();
     dripping.send("GET / HTTP/1.1\r\nHost: localhost\r\nX-Drip: ");
@@ -267,7 +267,7 @@ fn an_unfinished_body_gets_408() {
 }
 
 #[test]
-fn a_head_too_long_or_with_too_many_lines_gets_431() {
+fn a_head_with_too_many_bytes_or_lines_gets_431() {
     let (server, heard) = serve_with(Limits::default());
     let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(8 << 10));
     expect_refusal(&server, long, 431);
@@ -286,7 +286,7 @@ fn a_head_too_long_or_with_too_many_lines_gets_431() {
 
 /// RFC 9112 section 3.2.2.
 #[test]
-fn a_target_in_absolute_form_is_its_path_and_its_host() {
+fn an_absolute_form_target_sets_path_and_host() {
     let server = serve(|server| {
         server.on_request(|_, _, request| {
             let hosts: Vec<&str> = request.header_all("host").collect();
@@ -310,7 +310,7 @@ fn a_target_in_absolute_form_is_its_path_and_its_host() {
 }
 
 #[test]
-fn what_is_no_good_request_is_refused_and_nothing_behind_it_runs() {
+fn an_invalid_request_is_refused_and_later_requests_do_not_run() {
     let (server, heard) = serve_with(Limits::default());
     let head = |line: &str, headers: &str| format!("{line}\r\n{headers}\r\n");
     let ok = "Host: localhost\r\n";
@@ -359,7 +359,7 @@ fn what_is_no_good_request_is_refused_and_nothing_behind_it_runs() {
 }
 
 #[test]
-fn a_response_that_cannot_be_sent_becomes_a_500() {
+fn an_invalid_response_becomes_a_500() {
     let server = serve(|server| {
         server.on_request(|_, _, request| match request.target() {
             "/value" => Response::text(200, "secret").header("X-Name", "a\r\nSet-Cookie: evil=1"),
@@ -380,7 +380,7 @@ fn a_response_that_cannot_be_sent_becomes_a_500() {
 }
 
 #[test]
-fn a_client_that_ends_its_side_after_the_request_still_gets_the_answer() {
+fn a_client_that_shuts_down_its_write_side_still_gets_the_response() {
     let server = serve(describing);
     let mut raw = server.raw();
     raw.send(GET);
@@ -396,7 +396,7 @@ fn a_client_that_ends_its_side_after_the_request_still_gets_the_answer() {
 }
 
 #[test]
-fn plain_http_is_no_websocket_and_has_no_on_open_and_no_on_close() {
+fn a_plain_http_connection_has_no_on_open_and_no_on_close() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         let open = told.clone();
@@ -426,7 +426,7 @@ fn a_connection_can_become_a_websocket_after_plain_requests() {
 }
 
 #[test]
-fn a_response_under_way_is_not_cut_off_by_the_end_of_keep_alive() {
+fn keep_alive_max_does_not_truncate_a_response() {
     const BYTES: usize = 20 << 20;
     let limits = Limits { keep_alive_max: Duration::from_millis(50), ..Limits::default() };
     let large = "x".repeat(BYTES);
@@ -445,7 +445,7 @@ fn a_response_under_way_is_not_cut_off_by_the_end_of_keep_alive() {
 }
 
 #[test]
-fn bounds_that_never_end_are_bounds_like_any_other() {
+fn the_largest_durations_are_valid_limits() {
     let never = Duration::MAX;
     let limits = Limits {
         head_time_max: never,
@@ -468,7 +468,7 @@ fn bounds_that_never_end_are_bounds_like_any_other() {
 }
 
 #[test]
-fn a_handler_may_leave_a_request_unanswered() {
+fn a_handler_can_leave_a_request_unanswered() {
     struct OnlyApi;
     impl Handler for OnlyApi {
         fn on_request(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> Option<Response> {
@@ -522,7 +522,7 @@ fn a_request_can_be_answered_later_from_another_thread() {
 }
 
 #[test]
-fn a_request_that_nobody_answers_gets_503_in_time() {
+fn an_unanswered_request_gets_503_after_answer_time_max() {
     let (server, waiting) = serve_later(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
     let mut raw = server.raw();
     raw.send(GET);
@@ -534,7 +534,7 @@ fn a_request_that_nobody_answers_gets_503_in_time() {
 }
 
 #[test]
-fn a_client_that_said_its_last_still_gets_the_late_answer_and_one_that_is_gone_is_no_harm() {
+fn a_late_response_reaches_a_half_closed_client_and_is_dropped_for_a_lost_one() {
     let (server, waiting) = serve_later(Limits::default());
     let mut half = server.raw();
     half.send(GET);
@@ -556,7 +556,7 @@ fn a_client_that_said_its_last_still_gets_the_late_answer_and_one_that_is_gone_i
 }
 
 #[test]
-fn a_websocket_is_not_accepted_where_none_was_asked_for() {
+fn accepting_a_plain_request_as_a_websocket_is_refused() {
     let (server, waiting) = serve_later(Limits::default());
     let mut raw = server.raw();
     raw.send(GET);
@@ -566,7 +566,7 @@ fn a_websocket_is_not_accepted_where_none_was_asked_for() {
 }
 
 #[test]
-fn a_drain_answers_who_waits_with_503() {
+fn a_drain_answers_waiting_requests_with_503() {
     let (server, waiting) = serve_later(Limits::default());
     let mut raw = server.raw();
     raw.send(GET);
@@ -577,7 +577,7 @@ fn a_drain_answers_who_waits_with_503() {
 }
 
 #[test]
-fn a_closure_may_answer_some_requests_and_leave_the_others() {
+fn a_closure_can_answer_some_requests_and_defer_others() {
     let server = serve(|server| {
         server.on_request(|_, _, request| (request.path() == "/here").then(|| Response::text(200, "here\n")))
     });

@@ -32,7 +32,7 @@ fn expect_status(server: &TestServer, bytes: &str, status: u16) -> crate::common
 }
 
 #[test]
-fn an_upgrade_is_answered_as_rfc_6455_has_it() {
+fn an_upgrade_is_answered_with_the_key_of_rfc_6455() {
     let server = serve(|server| server);
     let reply = expect_status(&server, UPGRADE, 101);
     // The key and its answer are those of section 1.3.
@@ -44,7 +44,7 @@ fn an_upgrade_is_answered_as_rfc_6455_has_it() {
 }
 
 #[test]
-fn tokens_may_stand_in_lists_and_in_any_case() {
+fn upgrade_tokens_are_accepted_in_lists_and_in_any_case() {
     let server = serve(|server| server);
     for (from, to) in [
         ("Connection: Upgrade", "Connection: keep-alive, UPGRADE"),
@@ -57,7 +57,7 @@ fn tokens_may_stand_in_lists_and_in_any_case() {
 }
 
 #[test]
-fn an_upgrade_that_breaks_a_rule_gets_that_rules_status() {
+fn each_invalid_upgrade_gets_its_status() {
     let server = serve(|server| server);
     const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
@@ -92,7 +92,7 @@ fn an_upgrade_that_breaks_a_rule_gets_that_rules_status() {
 }
 
 #[test]
-fn a_foreign_origin_gets_403_by_scheme_host_and_port() {
+fn a_foreign_origin_gets_403() {
     let server = serve(|server| server);
     let port = server.address().port();
     let with_origin = |origin: &str| {
@@ -128,7 +128,7 @@ fn a_foreign_origin_gets_403_by_scheme_host_and_port() {
 }
 
 #[test]
-fn listed_origins_may_come_and_any_if_so_said() {
+fn listed_origins_are_accepted_and_all_with_any() {
     let origins = Origins::list(["https://app.example.com"]).expect("an origin");
     let server = serve(|server| server.origins(origins));
     let with_origin = |origin: &str| {
@@ -168,7 +168,7 @@ fn the_handler_sees_the_request() {
 }
 
 #[test]
-fn headers_cookies_and_a_subprotocol_stand_on_the_101() {
+fn the_101_has_headers_cookies_and_a_subprotocol() {
     let server = serve(|server| {
         server.on_upgrade(|_, _, request| {
             let offered: Vec<&str> = request.subprotocols().collect();
@@ -184,7 +184,7 @@ fn headers_cookies_and_a_subprotocol_stand_on_the_101() {
 }
 
 #[test]
-fn an_accept_that_cannot_be_sent_becomes_a_500() {
+fn an_invalid_accept_becomes_a_500() {
     let server = serve(|server| {
         server.on_upgrade(|_, _, request| match request.target() {
             "/unoffered" => Upgrade::accept().subprotocol("chat"),
@@ -214,7 +214,7 @@ fn an_upgrade_can_be_refused_with_any_status() {
 }
 
 #[test]
-fn a_closure_may_return_whatever_says_what_becomes_of_an_upgrade() {
+fn a_closure_can_return_accept_response_or_upgrade() {
     let accepts = serve(|server| server.on_upgrade(|_, _, _| Upgrade::accept().header("X-Way", "accept")));
     assert_eq!(accepts.connect("/").header("X-Way"), Some("accept"));
     let refuses = serve(|server| server.on_upgrade(|_, _, _| Response::text(402, "pay\n")));
@@ -231,7 +231,7 @@ fn a_closure_may_return_whatever_says_what_becomes_of_an_upgrade() {
 }
 
 #[test]
-fn frames_right_behind_the_head_are_delivered_after_the_101() {
+fn frames_directly_after_the_head_are_delivered_after_the_101() {
     let server = serve(|server| {
         server.on_message(echo).on_open(|ctx, fd, _| {
             ctx.push(fd, "welcome");
@@ -248,7 +248,7 @@ fn frames_right_behind_the_head_are_delivered_after_the_101() {
 }
 
 #[test]
-fn nothing_behind_a_refused_upgrade_runs() {
+fn frames_and_requests_after_a_refused_upgrade_are_ignored() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server.on_upgrade(|_, _, _| Upgrade::refuse(Response::text(403, "no\n"))).on_request(move |_, _, _| {
@@ -288,7 +288,7 @@ fn an_upgrade_can_be_refused_later_from_another_thread() {
 }
 
 #[test]
-fn any_number_of_upgrades_can_be_answered_by_one_call() {
+fn one_call_can_answer_any_number_of_upgrades() {
     // Enough to fill the stack if each answer were given inside the one before.
     const UPGRADES: usize = 3000;
     let (server, waiting) = serve_later(Limits { answer_time_max: PATIENCE, ..Limits::default() });
@@ -318,7 +318,7 @@ fn an_upgrade_can_be_answered_later_from_a_handler() {
 }
 
 #[test]
-fn what_is_sent_while_an_upgrade_waits_is_delivered_after() {
+fn frames_sent_while_an_upgrade_waits_are_delivered_after_it() {
     let (server, waiting) = serve_later(Limits::default());
     let mut raw = server.raw();
     raw.send([UPGRADE.as_bytes(), &frame(TEXT, b"with the head")].concat());
@@ -336,7 +336,7 @@ fn what_is_sent_while_an_upgrade_waits_is_delivered_after() {
 }
 
 #[test]
-fn a_client_that_leaves_while_its_upgrade_waits_is_gone_and_the_answer_nobodys() {
+fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
     let (server, waiting) = serve_later(Limits::default());
     let mut raw = server.raw();
     raw.send(UPGRADE);
@@ -363,7 +363,7 @@ impl Drop for Told {
 }
 
 #[test]
-fn what_is_kept_with_an_upgrade_that_waits_ends_when_its_client_goes() {
+fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
     let (asked, waiting) = channel();
     let (told, gone) = channel();
     let server = serve(move |server| {
@@ -400,7 +400,7 @@ fn what_is_kept_with_an_upgrade_that_waits_ends_when_its_client_goes() {
 }
 
 #[test]
-fn an_upgrade_that_is_answered_twice_keeps_the_first_answer() {
+fn the_first_of_two_answers_to_an_upgrade_is_kept() {
     let (server, waiting) = serve_later(Limits::default());
     let mut raw = server.raw();
     raw.send(UPGRADE);
@@ -413,7 +413,7 @@ fn an_upgrade_that_is_answered_twice_keeps_the_first_answer() {
 }
 
 #[test]
-fn an_upgrade_that_is_never_answered_gets_503() {
+fn an_unanswered_upgrade_gets_503() {
     let (server, waiting) = serve_later(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
     let mut raw = server.raw();
     raw.send(UPGRADE);
@@ -428,7 +428,7 @@ fn an_upgrade_that_is_never_answered_gets_503() {
 }
 
 #[test]
-fn two_that_wait_for_one_uid_are_judged_when_they_are_answered() {
+fn two_waiting_upgrades_for_one_uid_are_checked_when_they_are_answered() {
     let (told, waiting) = channel();
     let server = serve(move |server| {
         server.second_login(fdpush::SecondLogin::RejectNew).on_upgrade(move |_, fd, _| {
@@ -450,7 +450,7 @@ fn two_that_wait_for_one_uid_are_judged_when_they_are_answered() {
 }
 
 #[test]
-fn a_connection_that_its_on_upgrade_ended_does_not_open() {
+fn a_connection_aborted_in_on_upgrade_does_not_open() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         let open = told.clone();

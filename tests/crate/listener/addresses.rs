@@ -16,7 +16,7 @@ fn unix(path: &Path) -> String {
 }
 
 #[test]
-fn port_0_takes_a_free_port_and_tells_which() {
+fn port_0_binds_a_free_port_and_reports_it() {
     let server = serve(|server| server);
     assert_ne!(server.address().port(), 0);
     let _client = server.connect("/");
@@ -25,7 +25,7 @@ fn port_0_takes_a_free_port_and_tells_which() {
 }
 
 #[test]
-fn an_address_in_use_or_unreadable_is_refused_by_name() {
+fn the_error_for_an_invalid_or_used_address_names_it() {
     let server = serve(|server| server);
     let taken = server.address().to_string();
     let error = Server::bind(&taken).expect_err("it is in use");
@@ -38,7 +38,7 @@ fn an_address_in_use_or_unreadable_is_refused_by_name() {
 }
 
 #[test]
-fn a_bound_that_cannot_be_is_refused_by_name() {
+fn the_error_for_an_invalid_limit_names_it() {
     for (limits, name) in [
         (Limits { queue_bytes_max: 0, ..Limits::default() }, "queue_bytes_max"),
         (Limits { queue_bytes_max: 1 << 20, ..Limits::default() }, "queue_bytes_max"),
@@ -102,7 +102,7 @@ fn a_socket_file_is_removed_when_the_server_ends() {
 }
 
 #[test]
-fn a_socket_file_that_somebody_replaced_is_left_to_them() {
+fn a_replaced_socket_file_is_not_removed() {
     let scratch = Scratch::new("replaced");
     let path = scratch.file("sock");
     let server = serve_on(&unix(&path), |server| server);
@@ -127,7 +127,7 @@ fn a_stale_socket_file_is_replaced() {
 }
 
 #[test]
-fn a_socket_file_that_somebody_listens_on_is_refused() {
+fn a_socket_file_with_a_listener_is_refused() {
     let scratch = Scratch::new("live");
     let path = scratch.file("sock");
     let _server = serve_on(&unix(&path), |server| server);
@@ -138,7 +138,7 @@ fn a_socket_file_that_somebody_listens_on_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_refused_and_left_alone() {
+fn a_file_that_is_not_a_socket_is_refused_and_kept() {
     let scratch = Scratch::new("file");
     let path = scratch.file("letter");
     fs::write(&path, "dear reader").expect("a file");
@@ -179,7 +179,7 @@ fn several_addresses_share_one_server() {
 }
 
 #[test]
-fn a_socket_that_listens_already_is_served_and_its_file_left_alone() {
+fn a_socket_that_already_listens_is_served_and_its_file_is_kept() {
     let scratch = Scratch::new("inherited");
     let path = scratch.file("sock");
     // Both block, as those of systemd may; the server must not.
@@ -212,7 +212,7 @@ fn a_socket_that_does_not_listen_is_refused() {
 }
 
 #[test]
-fn a_full_server_answers_503_and_its_freed_places_are_used_again() {
+fn a_full_server_answers_503_and_accepts_again_after_a_close() {
     let limits = Limits { connections_max: Some(2), ..Limits::default() };
     let server = serve(|server| server.limits(limits));
     let one = server.connect("/");
@@ -236,7 +236,7 @@ fn a_full_server_answers_503_and_its_freed_places_are_used_again() {
 }
 
 #[test]
-fn a_storm_of_300_clients_is_served() {
+fn three_hundred_simultaneous_connects_are_served() {
     const THREADS: usize = 6;
     const EACH: usize = 50;
     let server = serve(|server| server.on_message(echo));
@@ -270,7 +270,7 @@ fn a_storm_of_300_clients_is_served() {
 }
 
 #[test]
-fn two_thousand_come_and_go_and_leave_nothing_behind() {
+fn two_thousand_connections_release_all_their_state() {
     const THREADS: usize = 4;
     const EACH: usize = 500;
     let server = serve(|server| server.on_message(echo));

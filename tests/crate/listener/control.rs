@@ -70,7 +70,7 @@ fn controlled(limits: Limits) -> (TestServer, SocketAddr) {
 }
 
 #[test]
-fn a_socket_that_listens_already_can_be_for_control() {
+fn a_socket_that_already_listens_can_be_a_control_listener() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let control = listener.local_addr().expect("an address");
     let server =
@@ -82,7 +82,7 @@ fn a_socket_that_listens_already_can_be_for_control() {
 }
 
 #[test]
-fn a_request_knows_which_kind_of_listener_it_came_through() {
+fn a_request_reports_whether_its_listener_is_a_control_listener() {
     let (server, control) = controlled(Limits::default());
     let mut client = server.raw();
     client.send(READY);
@@ -93,7 +93,7 @@ fn a_request_knows_which_kind_of_listener_it_came_through() {
 }
 
 #[test]
-fn control_connections_have_a_limit_and_counts_of_their_own() {
+fn control_connections_have_their_own_limit_and_counters() {
     let limits = Limits { control_connections_max: 2, connections_max: Some(1), ..Limits::default() };
     let (server, control) = controlled(limits);
     let (mut first, status) = asked(control, "/keep");
@@ -159,7 +159,7 @@ fn code(reply: &Reply) -> &str {
 }
 
 #[test]
-fn what_the_server_refuses_itself_is_json_for_back_ends() {
+fn refusals_on_a_control_listener_are_json() {
     let server = serve(|server: Server| {
         let server = server.listen_control("127.0.0.1:0").expect("a free port");
         server.on_request(|_, _, request| match request.path().as_ref() {
@@ -186,7 +186,7 @@ fn what_the_server_refuses_itself_is_json_for_back_ends() {
 }
 
 #[test]
-fn the_oldest_connection_that_is_not_kept_makes_room() {
+fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     let limits = Limits { control_connections_max: 4, ..Limits::default() };
     let (server, control) = controlled(limits);
     let (mut kept, status) = asked(control, "/keep");
@@ -220,7 +220,7 @@ fn the_oldest_connection_that_is_not_kept_makes_room() {
 }
 
 #[test]
-fn a_full_server_can_still_be_asked() {
+fn a_full_server_answers_control_requests() {
     let (server, control) = controlled(Limits { connections_max: Some(1), ..Limits::default() });
     let client = server.connect("/");
     assert_eq!(server.refusal("/", &[]).0, 503);
@@ -231,7 +231,7 @@ fn a_full_server_can_still_be_asked() {
 }
 
 #[test]
-fn a_draining_server_can_be_asked_to_its_last_client() {
+fn a_draining_server_answers_control_requests_until_its_last_client_left() {
     let limits = Limits {
         drain_time_max: Duration::from_secs(60),
         close_wait_max: Duration::from_secs(60),
@@ -257,7 +257,7 @@ fn a_draining_server_can_be_asked_to_its_last_client() {
 }
 
 #[test]
-fn a_body_of_many_megabytes_goes_through_in_bounded_memory() {
+fn a_large_streamed_body_needs_bounded_memory() {
     const CHUNK: usize = 64 << 10;
     const CHUNKS: usize = 320;
     let (server, control) = controlled(Limits { body_bytes_max: 1000, ..Limits::default() });
@@ -277,7 +277,7 @@ fn a_body_of_many_megabytes_goes_through_in_bounded_memory() {
 }
 
 #[test]
-fn a_body_that_is_not_wanted_is_refused_by_its_head() {
+fn a_body_can_be_refused_when_its_head_arrives() {
     let (server, _) = controlled(Limits::default());
     let mut client = server.raw();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n");
@@ -286,7 +286,7 @@ fn a_body_that_is_not_wanted_is_refused_by_its_head() {
 }
 
 #[test]
-fn who_comes_too_fast_gets_503_before_anything_else() {
+fn connections_over_the_rate_get_503_first() {
     let (server, control) = controlled(Limits { accepts_per_second_max: Some(2), ..Limits::default() });
     let (first, second) = (server.connect("/"), server.connect("/"));
     // However slow the machine: sooner or later one comes within half a second of the one before.
@@ -340,7 +340,7 @@ impl Handler for Pausing {
 }
 
 #[test]
-fn a_body_can_be_paused_for_longer_than_it_may_take() {
+fn a_paused_body_has_no_time_limit() {
     let (told, heard) = crate::common::channel();
     let limits = Limits { body_time_max: Duration::from_millis(200), ..Limits::default() };
     let server = serve(move |server| server.limits(limits).handler(Pausing { paused: None, told }));

@@ -40,7 +40,7 @@ fn proxied(limits: Limits) -> TestServer {
 }
 
 #[test]
-fn the_client_of_the_header_is_the_peer() {
+fn the_peer_is_the_client_of_the_header() {
     let server = proxied(Limits::default());
     for (header, peer) in [
         (V1.to_vec(), "203.0.113.9:4711"),
@@ -64,7 +64,7 @@ fn the_client_of_the_header_is_the_peer() {
 }
 
 #[test]
-fn a_header_may_come_in_pieces() {
+fn a_header_is_accepted_in_pieces() {
     let server = proxied(Limits::default());
     for header in [V1.to_vec(), v2("203.0.113.9:4711")] {
         let bytes = [&header, GET.as_bytes()].concat();
@@ -83,7 +83,7 @@ fn a_header_may_come_in_pieces() {
 }
 
 #[test]
-fn where_the_balancer_names_no_client_it_is_the_peer() {
+fn without_a_client_in_the_header_the_load_balancer_is_the_peer() {
     let server = proxied(Limits::default());
     for header in [local(), b"PROXY UNKNOWN\r\n".to_vec(), b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x02ab".to_vec()] {
         let mut raw = server.raw();
@@ -98,7 +98,7 @@ fn where_the_balancer_names_no_client_it_is_the_peer() {
 }
 
 #[test]
-fn a_balancer_without_a_good_header_gets_400_and_a_silent_one_408() {
+fn an_invalid_header_gets_400_and_a_missing_one_408() {
     let server = proxied(Limits::default());
     for bytes in [
         GET.as_bytes().to_vec(),
@@ -129,7 +129,7 @@ fn a_balancer_without_a_good_header_gets_400_and_a_silent_one_408() {
 }
 
 #[test]
-fn whoever_is_no_trusted_proxy_is_closed_and_counted() {
+fn a_connection_from_an_untrusted_address_is_closed_and_counted() {
     let trusts = Arc::new(AtomicBool::new(false));
     let rule = Arc::clone(&trusts);
     let server = serve(move |server: Server| {

@@ -48,7 +48,7 @@ fn expect_numbers(client: &mut Client, numbers: std::ops::Range<usize>) {
 }
 
 #[test]
-fn by_default_a_reader_that_is_too_slow_is_closed_with_1013() {
+fn by_default_a_slow_reader_is_closed_with_1013() {
     let (told, heard) = channel();
     let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(told)));
     let mut slow = server.connect("/?uid=slow");
@@ -78,7 +78,7 @@ fn by_default_a_reader_that_is_too_slow_is_closed_with_1013() {
 }
 
 #[test]
-fn the_newest_are_dropped_where_that_is_the_policy_and_the_connection_lives() {
+fn with_drop_newest_new_messages_are_dropped_and_the_connection_stays_open() {
     let (told, heard) = channel();
     let server = serve(|server| server.limits(limits(SlowReader::DropNewest)).on_close(report_close(told)));
     let mut slow = server.connect("/?uid=slow");
@@ -103,7 +103,7 @@ fn the_newest_are_dropped_where_that_is_the_policy_and_the_connection_lives() {
 }
 
 #[test]
-fn a_newer_message_takes_the_place_of_the_unsent_one_with_its_key() {
+fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
     let limits = Limits { queue_bytes_max: 256 << 10, ..limits(SlowReader::Conflate) };
     let server = serve(|server| server.limits(limits));
     let mut slow = server.connect("/");
@@ -136,7 +136,7 @@ fn a_newer_message_takes_the_place_of_the_unsent_one_with_its_key() {
 }
 
 #[test]
-fn a_slow_reader_does_not_hold_up_a_broadcast() {
+fn a_slow_reader_does_not_delay_a_broadcast() {
     let server = serve(|server| server.limits(limits(SlowReader::DropNewest)));
     let slow = server.connect("/");
     let mut quick = server.connect("/");
@@ -149,7 +149,7 @@ fn a_slow_reader_does_not_hold_up_a_broadcast() {
 }
 
 #[test]
-fn all_queues_together_have_a_bound_too() {
+fn all_queues_together_are_bounded() {
     let (told, heard) = channel();
     let limits = Limits { queue_bytes_max: 64 << 20, queue_total_bytes_max: 256 << 10, ..limits(SlowReader::Close) };
     let server = serve(|server| server.limits(limits).on_close(report_close(told)));
@@ -163,7 +163,7 @@ fn all_queues_together_have_a_bound_too() {
 }
 
 #[test]
-fn what_a_turn_pushes_to_many_is_no_queue() {
+fn messages_pushed_in_a_turn_do_not_count_as_queued() {
     const READERS: usize = 50;
     const PUBLISHES: usize = 16;
     let (told, heard) = channel();
@@ -197,7 +197,7 @@ fn what_a_turn_pushes_to_many_is_no_queue() {
 /// What was told to be queued is not dropped behind anybody's back: where a turn leaves more than there is room for, a
 /// connection ends.
 #[test]
-fn a_turn_that_no_socket_takes_keeps_the_bound_and_its_word() {
+fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
     const READERS: usize = 20;
     const TOTAL_MAX: usize = 100 << 10;
     let (told, heard) = channel();
@@ -236,7 +236,7 @@ fn a_turn_that_no_socket_takes_keeps_the_bound_and_its_word() {
 }
 
 #[test]
-fn a_socket_that_takes_nothing_for_too_long_is_dropped() {
+fn a_socket_without_write_progress_is_closed_after_write_time_max() {
     // Over a unix socket, where no TCP_USER_TIMEOUT comes first.
     let scratch = Scratch::new("write-timeout");
     let path = scratch.file("sock");
@@ -252,7 +252,7 @@ fn a_socket_that_takes_nothing_for_too_long_is_dropped() {
 }
 
 #[test]
-fn a_response_in_pieces_to_one_who_does_not_read_ends() {
+fn a_streamed_response_to_a_slow_reader_ends() {
     let (told, heard) = channel();
     let server = serve(|server| {
         server.limits(limits(SlowReader::DropNewest)).on_request(move |ctx, fd, _| {
@@ -271,7 +271,7 @@ fn a_response_in_pieces_to_one_who_does_not_read_ends() {
 }
 
 #[test]
-fn responses_have_a_bound_of_their_own() {
+fn responses_have_their_own_bound() {
     const PAGE_BYTES: usize = 64 << 20;
     let limits = Limits { queue_total_bytes_max: 256 << 10, ..limits(SlowReader::Close) };
     let server =
@@ -285,7 +285,7 @@ fn responses_have_a_bound_of_their_own() {
 }
 
 #[test]
-fn a_handler_with_much_to_push_makes_no_system_call_for_each() {
+fn many_pushes_of_one_handler_share_system_calls() {
     const CLIENTS: usize = 60;
     const MESSAGES: usize = 300;
     // All of it is three times what all queues may hold, and none of it more than a socket takes.

@@ -14,7 +14,7 @@ fn delivered(count: usize) -> Delivery {
 }
 
 /// Shows that nothing came before this: `marker` is pushed to all and is the next thing each client reads.
-fn nothing_more(server: &crate::common::TestServer, clients: &mut [&mut Client]) {
+fn expect_no_other_message(server: &crate::common::TestServer, clients: &mut [&mut Client]) {
     server.ask(|ctx| ctx.broadcast("marker"));
     for client in clients {
         assert_eq!(client.text(), "marker");
@@ -29,11 +29,11 @@ fn a_push_to_an_fd_reaches_that_connection_and_no_other() {
     let fd = one.fd();
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "for one")), Outcome::Queued);
     assert_eq!(one.text(), "for one");
-    nothing_more(&server, &mut [&mut one, &mut other]);
+    expect_no_other_message(&server, &mut [&mut one, &mut other]);
 }
 
 #[test]
-fn a_push_to_a_uid_reaches_all_its_devices_and_nobody_else() {
+fn a_push_to_a_uid_reaches_all_its_connections_and_no_other() {
     let server = serve(|server| server);
     let mut phone = server.connect("/?uid=10010");
     let mut laptop = server.connect("/?uid=10010");
@@ -41,11 +41,11 @@ fn a_push_to_a_uid_reaches_all_its_devices_and_nobody_else() {
     assert_eq!(server.ask(|ctx| ctx.push_uid("10010", "for both")), delivered(2));
     assert_eq!(phone.text(), "for both");
     assert_eq!(laptop.text(), "for both");
-    nothing_more(&server, &mut [&mut phone, &mut laptop, &mut stranger]);
+    expect_no_other_message(&server, &mut [&mut phone, &mut laptop, &mut stranger]);
 }
 
 #[test]
-fn every_kind_of_push_can_leave_connections_out() {
+fn every_kind_of_push_can_exclude_connections() {
     let server = serve(|server| server);
     let (mut one, mut other) = (server.connect("/"), server.connect("/"));
     let fd = one.fd();
@@ -74,11 +74,11 @@ fn every_kind_of_push_can_leave_connections_out() {
     });
     (0..9).for_each(|_| assert_eq!(other.text(), "text"));
     (0..5).for_each(|_| assert_eq!(other.binary(), b"bytes"));
-    nothing_more(&server, &mut [&mut one, &mut other]);
+    expect_no_other_message(&server, &mut [&mut one, &mut other]);
 }
 
 #[test]
-fn a_push_to_a_uid_that_is_offline_matches_nobody() {
+fn a_push_to_an_offline_uid_matches_no_connection() {
     let server = serve(|server| server);
     assert_eq!(server.ask(|ctx| ctx.push_uid("10010", "anybody?")), Delivery::default());
     assert_eq!(server.ask(|ctx| ctx.push_group("room", "anybody?")), Delivery::default());
@@ -86,7 +86,7 @@ fn a_push_to_a_uid_that_is_offline_matches_nobody() {
 }
 
 #[test]
-fn a_uid_that_is_named_twice_gets_it_once() {
+fn a_uid_named_twice_gets_one_message() {
     let server = serve(|server| server);
     let mut ann = server.connect("/?uid=ann");
     let mut bob = server.connect("/?uid=bob");
@@ -94,7 +94,7 @@ fn a_uid_that_is_named_twice_gets_it_once() {
     assert_eq!(delivery, delivered(2));
     assert_eq!(ann.text(), "once");
     assert_eq!(bob.text(), "once");
-    nothing_more(&server, &mut [&mut ann, &mut bob]);
+    expect_no_other_message(&server, &mut [&mut ann, &mut bob]);
 }
 
 #[test]
@@ -106,11 +106,11 @@ fn a_push_to_a_group_reaches_its_members() {
     for member in &mut members {
         assert_eq!(member.text(), "in here");
     }
-    nothing_more(&server, &mut [&mut outsider]);
+    expect_no_other_message(&server, &mut [&mut outsider]);
 }
 
 #[test]
-fn a_member_of_several_groups_gets_it_once() {
+fn a_member_of_several_groups_gets_one_message() {
     let server = serve(|server| server);
     let mut both = server.connect("/?group=a&group=b");
     let mut only_a = server.connect("/?group=a");
@@ -119,11 +119,11 @@ fn a_member_of_several_groups_gets_it_once() {
     for client in [&mut both, &mut only_a, &mut only_b] {
         assert_eq!(client.text(), "once");
     }
-    nothing_more(&server, &mut [&mut both, &mut only_a, &mut only_b]);
+    expect_no_other_message(&server, &mut [&mut both, &mut only_a, &mut only_b]);
 }
 
 #[test]
-fn a_broadcast_reaches_every_websocket_bound_or_not() {
+fn a_broadcast_reaches_every_websocket_with_and_without_a_uid() {
     let server = serve(|server| server);
     let mut clients = [server.connect("/"), server.connect("/?uid=ann"), server.connect("/?group=room")];
     // Not a WebSocket: neither reached nor counted.
@@ -136,7 +136,7 @@ fn a_broadcast_reaches_every_websocket_bound_or_not() {
 }
 
 #[test]
-fn whoever_is_excepted_is_left_out_and_not_counted() {
+fn an_excluded_connection_is_neither_reached_nor_counted() {
     let server = serve(|server| server);
     let mut sender = server.connect("/?uid=ann&group=room");
     let mut tab = server.connect("/?uid=ann&group=room");
@@ -148,11 +148,11 @@ fn whoever_is_excepted_is_left_out_and_not_counted() {
     for text in ["uid", "group", "all"] {
         assert_eq!(tab.text(), text);
     }
-    nothing_more(&server, &mut [&mut sender, &mut tab]);
+    expect_no_other_message(&server, &mut [&mut sender, &mut tab]);
 }
 
 #[test]
-fn a_stale_fd_among_the_excepted_leaves_nobody_out() {
+fn a_stale_excluded_fd_excludes_no_connection() {
     let server = serve(|server| server);
     let leaver = server.connect("/");
     let stale = leaver.fd();
@@ -165,7 +165,7 @@ fn a_stale_fd_among_the_excepted_leaves_nobody_out() {
 }
 
 #[test]
-fn a_frame_is_encoded_once_and_pushed_any_number_of_times() {
+fn a_frame_can_be_pushed_any_number_of_times() {
     let server = serve(|server| server);
     let mut one = server.connect("/?group=room");
     let mut other = server.connect("/?group=room");
@@ -190,7 +190,7 @@ fn a_frame_is_encoded_once_and_pushed_any_number_of_times() {
 }
 
 #[test]
-fn text_stays_text_and_binary_binary_at_every_header_length() {
+fn text_and_binary_keep_their_type_at_every_header_length() {
     let server = serve(|server| server.on_message(echo));
     let mut client = server.connect("/");
     for length in [0, 1, 125, 126, 127, 65_535, 65_536, 400_000] {
@@ -215,7 +215,7 @@ fn a_push_from_on_open_follows_the_101() {
 }
 
 #[test]
-fn two_replies_to_one_message_come_in_order() {
+fn two_replies_to_one_message_arrive_in_order() {
     let server = serve(|server| {
         server.on_message(|ctx, fd, message| {
             ctx.push(fd, "first");
@@ -229,7 +229,7 @@ fn two_replies_to_one_message_come_in_order() {
 }
 
 #[test]
-fn many_messages_of_one_turn_come_in_order_whatever_their_size() {
+fn messages_of_one_turn_arrive_in_order_at_any_size() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann");
     let fd = client.fd();
@@ -251,7 +251,7 @@ fn many_messages_of_one_turn_come_in_order_whatever_their_size() {
 }
 
 #[test]
-fn clients_talk_at_once_and_each_gets_its_own_back() {
+fn concurrent_clients_each_get_their_own_echo() {
     let server = serve(|server| server.on_message(echo));
     let mut clients: Vec<Client> = (0..8).map(|_| server.connect("/")).collect();
     let payload = |client: usize, round: usize| format!("{client}/{round} {}", "y".repeat(35_000 + client));
@@ -268,7 +268,7 @@ fn clients_talk_at_once_and_each_gets_its_own_back() {
 }
 
 #[test]
-fn a_push_to_what_is_no_websocket_is_gone() {
+fn a_push_to_a_plain_http_connection_returns_gone() {
     let server = serve(|server| server);
     let _http = server.raw();
     server.wait_until("the plain connection is accepted", |ctx| ctx.stats().connections == 1);
@@ -283,7 +283,7 @@ fn a_push_to_what_is_no_websocket_is_gone() {
 }
 
 #[test]
-fn a_message_over_the_queues_bound_is_too_large_and_the_connection_lives() {
+fn a_message_over_the_queue_bound_is_too_large_and_the_connection_stays_open() {
     let limits = Limits { message_bytes_max: 500, queue_bytes_max: 1000, ..Limits::default() };
     let server = serve(|server| server.limits(limits));
     let mut client = server.connect("/?uid=ann");
@@ -296,7 +296,7 @@ fn a_message_over_the_queues_bound_is_too_large_and_the_connection_lives() {
 }
 
 #[test]
-fn an_empty_message_is_a_message() {
+fn an_empty_message_is_delivered() {
     let server = serve(|server| server.on_message(echo));
     let mut client = server.connect("/");
     client.send("");
@@ -306,7 +306,7 @@ fn an_empty_message_is_a_message() {
 }
 
 #[test]
-fn a_burst_of_the_largest_messages_reaches_a_reader_that_reads() {
+fn a_burst_of_the_largest_messages_reaches_a_fast_reader() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann");
     let payload = |index: usize| format!("{index} {}", "x".repeat((900 << 10) + index));

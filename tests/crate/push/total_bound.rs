@@ -64,22 +64,22 @@ fn readers_get_theirs(slow_reader: SlowReader) {
 }
 
 #[test]
-fn readers_get_theirs_when_slow_ones_are_closed() {
+fn with_close_fast_readers_get_their_messages_at_the_total_bound() {
     readers_get_theirs(SlowReader::Close);
 }
 
 #[test]
-fn readers_get_theirs_when_slow_ones_miss_messages() {
+fn with_drop_newest_fast_readers_get_their_messages_at_the_total_bound() {
     readers_get_theirs(SlowReader::DropNewest);
 }
 
 #[test]
-fn readers_get_theirs_when_slow_ones_get_the_newest() {
+fn with_conflate_fast_readers_get_their_messages_at_the_total_bound() {
     readers_get_theirs(SlowReader::Conflate);
 }
 
 #[test]
-fn a_connection_that_holds_little_keeps_it_whatever_others_hold() {
+fn a_queue_below_the_minimum_is_kept_at_the_total_bound() {
     let (told, heard) = channel();
     let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(told)));
     // Bytes held by a client that reads nothing: more than its kernel takes, and less than the floor.
@@ -107,7 +107,7 @@ fn a_connection_that_holds_little_keeps_it_whatever_others_hold() {
 }
 
 #[test]
-fn one_large_message_to_many_who_read_closes_none_of_them() {
+fn a_large_message_to_many_fast_readers_closes_none() {
     const CLIENTS: usize = 200;
     const BYTES: usize = 1_000_000;
     let server = serve(|server| server.limits(Limits::default()));
@@ -123,7 +123,7 @@ fn one_large_message_to_many_who_read_closes_none_of_them() {
 }
 
 #[test]
-fn control_frames_that_nobody_asked_for_are_bound_as_well() {
+fn unread_pongs_are_bounded() {
     let limits = Limits { queue_total_bytes_max: 256 << 10, ..limits(SlowReader::DropNewest) };
     let server = serve(|server| server.limits(limits));
     let pings: Arc<[u8]> = frame_with(0x89, &[b'p'; 125]).repeat(8000).into();
@@ -145,7 +145,7 @@ fn control_frames_that_nobody_asked_for_are_bound_as_well() {
 }
 
 #[test]
-fn groups_of_a_connection_and_of_all_are_bound() {
+fn group_memberships_are_bounded_per_connection_and_in_total() {
     let limits = Limits { connection_groups_max: 3, memberships_max: 5, ..Limits::default() };
     let server = serve(|server| server.limits(limits));
     let clients: Vec<Client> = (0..3).map(|_| server.connect("/")).collect();

@@ -28,7 +28,7 @@ fn a_drain_closes_every_websocket_with_1001_and_run_returns() {
 }
 
 #[test]
-fn what_was_queued_is_sent_before_the_1001() {
+fn queued_messages_are_sent_before_the_1001() {
     let server = serve(|server| server);
     let mut client = server.connect("/");
     server.ask(|ctx| {
@@ -45,7 +45,7 @@ fn what_was_queued_is_sent_before_the_1001() {
 }
 
 #[test]
-fn inside_on_close_of_a_drain_the_server_still_answers() {
+fn during_a_drain_on_close_can_use_the_context() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server.on_close(move |ctx, fd, _| told.send(ctx.uid_of(fd).map(str::to_owned)).expect("the test waits"))
@@ -57,7 +57,7 @@ fn inside_on_close_of_a_drain_the_server_still_answers() {
 }
 
 #[test]
-fn a_spread_drain_tells_some_now_and_some_later() {
+fn a_drain_with_spread_closes_connections_over_time() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         let limits = Limits {
@@ -77,12 +77,12 @@ fn a_spread_drain_tells_some_now_and_some_later() {
 }
 
 #[test]
-fn a_server_without_connections_drains_at_once() {
+fn a_drain_without_connections_ends_at_once() {
     assert!(serve(|server| server).stop().is_ok());
 }
 
 #[test]
-fn a_drain_from_a_handler_is_the_same() {
+fn a_drain_can_be_started_by_a_handler() {
     let server = serve(|server| server.on_message(|ctx, _, _| ctx.shutdown()));
     let mut client = server.connect("/");
     client.send("go down");
@@ -90,7 +90,7 @@ fn a_drain_from_a_handler_is_the_same() {
 }
 
 #[test]
-fn a_drain_ends_idle_http_connections_and_answers_what_is_under_way() {
+fn a_drain_closes_idle_http_connections_and_answers_running_requests() {
     let (told, upgrades) = channel();
     let server = serve(move |server| {
         server.on_request(|_, _, _| Response::text(200, "fine\n")).on_upgrade(move |_, fd, _| {
@@ -113,7 +113,7 @@ fn a_drain_ends_idle_http_connections_and_answers_what_is_under_way() {
 }
 
 #[test]
-fn a_drain_does_not_wait_for_those_who_ask_nothing() {
+fn a_drain_does_not_wait_for_connections_without_a_request() {
     // So long that whoever is waited for is a failure.
     let hour = Duration::from_secs(3600);
     let limits = Limits { close_wait_max: hour, drain_time_max: hour, ..Limits::default() };
@@ -130,7 +130,7 @@ fn a_drain_does_not_wait_for_those_who_ask_nothing() {
 }
 
 #[test]
-fn a_request_that_has_begun_is_told_of_the_drain() {
+fn a_drain_answers_a_partial_request_with_503() {
     let server = serve(|server| server);
     let (mut begun, head) = (server.raw(), "GET / HT");
     begun.send(head);
@@ -147,7 +147,7 @@ fn a_request_that_has_begun_is_told_of_the_drain() {
 }
 
 #[test]
-fn a_client_that_does_not_go_is_left_behind_after_drain_time_max() {
+fn after_drain_time_max_remaining_clients_are_disconnected() {
     let limits = Limits { drain_time_max: Duration::from_millis(50), ..Limits::default() };
     let server = serve(|server| server.limits(limits));
     let mut stubborn = Raw::upgraded(server.address());
@@ -157,7 +157,7 @@ fn a_client_that_does_not_go_is_left_behind_after_drain_time_max() {
 }
 
 #[test]
-fn a_client_that_answers_is_waited_for() {
+fn a_drain_waits_for_the_close_handshake() {
     let server = serve(|server| server);
     let mut client = Raw::upgraded(server.address());
     server.remote.shutdown().expect("room in the inbox");
@@ -170,7 +170,7 @@ fn a_client_that_answers_is_waited_for() {
 }
 
 #[test]
-fn two_drains_are_one() {
+fn a_second_drain_has_no_effect() {
     let server = serve(|server| server);
     let mut client = server.connect("/");
     let fd = client.fd();
@@ -183,7 +183,7 @@ fn two_drains_are_one() {
 }
 
 #[test]
-fn a_drain_fires_no_timer_that_nobody_set() {
+fn a_drain_does_not_call_on_timer() {
     let (told, heard) = channel();
     let limits = Limits { drain_time_max: Duration::from_millis(50), ..Limits::default() };
     let server =
@@ -194,7 +194,7 @@ fn a_drain_fires_no_timer_that_nobody_set() {
 }
 
 #[test]
-fn the_request_that_asks_for_the_drain_gets_its_answer() {
+fn a_request_that_starts_the_drain_gets_its_response() {
     let mut server = serve(|server| {
         server.on_request(|ctx, _, _| {
             ctx.shutdown();

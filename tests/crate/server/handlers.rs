@@ -51,7 +51,7 @@ fn acting_server() -> TestServer {
 }
 
 #[test]
-fn a_handler_that_blocks_the_loop_is_named() {
+fn a_handler_that_blocks_the_loop_is_logged_by_name() {
     let server = acting_server();
     let blocked =
         |name: &str, peer: &str| server.wait_for_log_line(&format!("WARN {name} blocked the loop for "), peer);
@@ -86,7 +86,7 @@ fn a_handler_that_blocks_the_loop_is_named() {
 }
 
 #[test]
-fn a_slow_request_without_a_message_does_not_blame_on_message() {
+fn a_slow_request_is_not_logged_as_on_message() {
     let server = acting_server();
     let mut stranger = server.raw();
     let peer = format!("peer {} ", stranger.local_addr());
@@ -99,7 +99,7 @@ fn a_slow_request_without_a_message_does_not_blame_on_message() {
 }
 
 #[test]
-fn a_panic_is_one_line_with_the_handler_and_the_connection() {
+fn a_panic_is_logged_in_one_line_with_handler_and_connection() {
     let server = acting_server();
     let text = "panicked: \"on purpose: \\\"quoted\\\"\\nERROR forged\"";
     for (name, target, payload) in [("on_open", "/?uid=bob&open=panic", ""), ("on_message", "/?uid=bob", "panic")] {

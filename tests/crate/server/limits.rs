@@ -15,7 +15,7 @@ fn reads_of_a_message(server: &crate::common::TestServer, raw: &mut Raw) -> u64 
 }
 
 #[test]
-fn the_read_budget_of_a_connection_that_is_there_changes() {
+fn a_changed_read_budget_applies_to_open_connections() {
     let server = serve(|server| server.on_message(crate::common::echo));
     let mut raw = Raw::upgraded(server.address());
     for (budget, at_least, at_most) in [(1 << 10, 64, u64::MAX), (1 << 20, 1, 40), (1 << 10, 64, u64::MAX)] {
@@ -27,7 +27,7 @@ fn the_read_budget_of_a_connection_that_is_there_changes() {
 }
 
 #[test]
-fn a_shorter_write_time_holds_for_one_that_is_stuck_already() {
+fn a_shorter_write_time_applies_to_a_blocked_connection() {
     let long = Limits { write_time_max: Duration::from_secs(3600), ..Limits::default() };
     let short = Limits { write_time_max: Duration::from_millis(100), ..long.clone() };
     let server = serve(move |server| server.limits(long));
@@ -46,7 +46,7 @@ fn a_shorter_write_time_holds_for_one_that_is_stuck_already() {
 }
 
 #[test]
-fn a_shorter_answer_time_holds_for_the_next_upgrade() {
+fn a_shorter_answer_time_applies_to_the_next_upgrade() {
     let long = Limits { answer_time_max: Duration::from_secs(3600), ..Limits::default() };
     let short = Limits { answer_time_max: Duration::from_millis(50), ..long.clone() };
     let server = serve(move |server| server.limits(long).on_upgrade(|_, _, _| Upgrade::later()));
@@ -60,7 +60,7 @@ fn a_shorter_answer_time_holds_for_the_next_upgrade() {
 }
 
 #[test]
-fn a_larger_minimum_of_a_queue_lets_a_half_written_frame_end() {
+fn a_larger_queue_minimum_lets_a_partly_written_frame_finish() {
     const LEN: usize = 16 << 20;
     let limits = |queue_bytes_min| Limits {
         queue_bytes_min,

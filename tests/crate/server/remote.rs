@@ -12,7 +12,7 @@ use fdpush::{
 };
 
 #[test]
-fn another_thread_pushes() {
+fn another_thread_can_push() {
     let server = serve(|server| server);
     let mut ann = server.connect("/?uid=ann&group=room");
     let mut bob = server.connect("/?uid=bob&group=room");
@@ -40,7 +40,7 @@ fn another_thread_pushes() {
 }
 
 #[test]
-fn another_thread_binds_joins_looks_and_closes() {
+fn another_thread_can_bind_join_query_and_close() {
     let server = serve(|server| server);
     let mut client = server.connect("/");
     let (remote, fd) = (&server.remote, client.fd());
@@ -58,7 +58,7 @@ fn another_thread_binds_joins_looks_and_closes() {
 }
 
 #[test]
-fn the_commands_of_one_thread_are_carried_out_in_order() {
+fn commands_of_one_thread_run_in_order() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann");
     for number in 0..1000 {
@@ -70,7 +70,7 @@ fn the_commands_of_one_thread_are_carried_out_in_order() {
 }
 
 #[test]
-fn many_threads_push_at_once_and_nothing_is_lost() {
+fn concurrent_pushes_of_many_threads_all_arrive() {
     const THREADS: usize = 8;
     const EACH: usize = 200;
     let server = serve(|server| server);
@@ -99,7 +99,7 @@ fn many_threads_push_at_once_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_call_runs_like_a_handler_and_returns_its_value() {
+fn a_call_runs_on_the_loop_and_returns_its_value() {
     let server = serve(|server| server);
     let client = server.connect("/?uid=ann");
     let reply = server.remote.call(|ctx| (ctx.fds_of("ann"), thread::current().id())).sent().expect("room");
@@ -109,7 +109,7 @@ fn a_call_runs_like_a_handler_and_returns_its_value() {
 }
 
 #[test]
-fn a_panic_in_a_call_is_told_to_its_caller_and_the_server_lives() {
+fn a_panic_in_a_call_is_returned_to_its_caller_and_the_server_continues() {
     let server = serve(|server| server);
     let mut client = server.connect("/");
     for wait in [Reply::wait, |reply: Reply<()>| reply.wait_timeout(PATIENCE)] {
@@ -137,7 +137,7 @@ fn a_notice_reaches_on_notice() {
 }
 
 #[test]
-fn a_full_inbox_refuses_and_what_it_took_is_carried_out() {
+fn a_full_inbox_refuses_commands_and_runs_the_accepted_ones() {
     let server = serve(|server| server.limits(Limits { inbox_max: 3, ..Limits::default() }));
     let (entered, is_busy) = channel();
     let (release, released) = channel();
@@ -159,7 +159,7 @@ fn a_full_inbox_refuses_and_what_it_took_is_carried_out() {
 }
 
 #[test]
-fn commands_sent_before_the_run_are_carried_out_by_it_or_closed() {
+fn commands_sent_before_run_are_run_or_return_closed() {
     let server = Server::bind("127.0.0.1:0").expect("an address").catch_signals(false);
     let remote = server.remote();
     let (reply, late) = (remote.stats().sent().expect("room"), remote.stats().sent().expect("room"));
@@ -178,7 +178,7 @@ fn commands_sent_before_the_run_are_carried_out_by_it_or_closed() {
 }
 
 #[test]
-fn the_loops_own_thread_is_not_left_waiting_for_itself() {
+fn waiting_for_a_reply_on_the_loop_thread_returns_an_error() {
     let server = serve(|server| server);
     let outcome = server.ask(|ctx| ctx.remote().stats().wait().map(|_| ()));
     assert_eq!(outcome, Err(RemoteError::OwnThread));
@@ -195,7 +195,7 @@ fn the_loops_own_thread_is_not_left_waiting_for_itself() {
 }
 
 #[test]
-fn after_fires_once_and_never_early() {
+fn a_timeout_fires_once_and_never_early() {
     const DELAY: Duration = Duration::from_millis(30);
     let (told, heard) = channel();
     let server = serve(move |server| {
@@ -219,7 +219,7 @@ fn after_fires_once_and_never_early() {
 }
 
 #[test]
-fn every_fires_again_and_again_until_it_is_cancelled() {
+fn an_interval_fires_until_it_is_cancelled() {
     let (told, heard) = channel();
     let mut fired = 0;
     let server = serve(move |server| {
@@ -243,7 +243,7 @@ fn every_fires_again_and_again_until_it_is_cancelled() {
 }
 
 #[test]
-fn periods_that_a_handler_missed_are_left_out() {
+fn missed_intervals_are_skipped() {
     const PERIOD: Duration = Duration::from_millis(20);
     let (told, heard) = channel();
     let mut is_first = true;
@@ -286,7 +286,7 @@ fn a_cancelled_timer_never_fires() {
 }
 
 #[test]
-fn a_timer_of_the_farthest_future_does_no_harm() {
+fn a_timer_with_the_longest_duration_is_valid() {
     let (told, heard) = channel();
     let server = serve(move |server| server.on_timer(move |_, timer| told.send(timer).expect("the test waits")));
     let (soon, far) = server.ask(|ctx| {
@@ -303,7 +303,7 @@ fn a_timer_of_the_farthest_future_does_no_harm() {
 }
 
 #[test]
-fn on_start_is_called_before_anyone_comes_in() {
+fn on_start_is_called_before_the_first_connection() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         let open = told.clone();
@@ -319,7 +319,7 @@ fn on_start_is_called_before_anyone_comes_in() {
 }
 
 #[test]
-fn info_tells_what_is_known_of_a_connection() {
+fn info_returns_the_state_of_a_connection() {
     let before = SystemTime::now() - Duration::from_secs(1);
     let server = serve(|server| server.on_message(echo));
     let mut client = server.connect("/?uid=ann&group=a&group=b");
@@ -349,7 +349,7 @@ fn info_tells_what_is_known_of_a_connection() {
 }
 
 #[test]
-fn stats_and_connections_tell_what_is_known_of_the_server() {
+fn stats_and_connections_return_the_state_of_the_server() {
     let server = serve(|server| server);
     let clients = [
         server.connect("/?uid=ann&group=a"),
@@ -371,7 +371,7 @@ fn stats_and_connections_tell_what_is_known_of_the_server() {
 }
 
 #[test]
-fn a_paused_connection_is_read_again_when_it_is_resumed() {
+fn resume_continues_reading_a_paused_connection() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server.on_message(move |_, fd, message| {
@@ -397,7 +397,7 @@ fn a_paused_connection_is_read_again_when_it_is_resumed() {
 }
 
 #[test]
-fn what_a_paused_client_sent_before_it_left_is_delivered_on_resume() {
+fn resume_delivers_messages_of_a_client_that_disconnected_while_paused() {
     let (messages, heard) = channel();
     let (told, closes) = channel();
     let server = serve(move |server| {
@@ -417,7 +417,7 @@ fn what_a_paused_client_sent_before_it_left_is_delivered_on_resume() {
 }
 
 #[test]
-fn the_common_questions_have_a_method_and_call_is_for_the_rest() {
+fn common_queries_have_a_method_and_call_serves_the_others() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann&group=a&group=b");
     let (fd, remote) = (client.fd(), server.remote.clone());
@@ -434,7 +434,7 @@ fn the_common_questions_have_a_method_and_call_is_for_the_rest() {
 }
 
 #[test]
-fn commands_without_end_hold_up_no_client() {
+fn endless_commands_do_not_delay_clients() {
     const COMMANDS: usize = 100;
     let ran = Arc::new(AtomicUsize::new(0));
     let (told, heard) = channel();
@@ -462,7 +462,7 @@ fn commands_without_end_hold_up_no_client() {
 }
 
 #[test]
-fn the_end_of_a_turn_is_told_once_where_it_was_requested() {
+fn on_turn_end_is_called_once_for_each_request() {
     let (sender, heard) = channel();
     let mut ends = 0;
     let server = serve(move |server| {

@@ -29,7 +29,7 @@ impl Process {
     fn start() -> Process {
         let program = std::env::current_exe().expect("this binary");
         let mut child = Command::new(program)
-            .args(["--exact", "server::signals::the_server_process", "--nocapture"])
+            .args(["--exact", "server::signals::server_process", "--nocapture"])
             .env(IS_SERVER, "yes")
             .stdout(Stdio::piped())
             .spawn()
@@ -72,7 +72,7 @@ impl Drop for Process {
 
 /// Not a test by itself: what the tests below start.
 #[test]
-fn the_server_process() {
+fn server_process() {
     if std::env::var_os(IS_SERVER).is_none() {
         return;
     }
@@ -114,17 +114,17 @@ fn drains_on(signal: &str) {
 }
 
 #[test]
-fn sigterm_drains_with_1001_and_the_process_ends_well() {
+fn sigterm_drains_with_1001_and_exit_code_0() {
     drains_on("TERM");
 }
 
 #[test]
-fn sigint_drains_with_1001_and_the_process_ends_well() {
+fn sigint_drains_with_1001_and_exit_code_0() {
     drains_on("INT");
 }
 
 #[test]
-fn two_signals_in_one_moment_are_one() {
+fn two_simultaneous_signals_count_as_one() {
     let mut process = Process::start();
     let mut client = Raw::upgraded(process.address);
     client.send_frame(TEXT, b"both");
@@ -135,7 +135,7 @@ fn two_signals_in_one_moment_are_one() {
 }
 
 #[test]
-fn a_second_signal_cuts_the_drain_short() {
+fn a_second_signal_ends_the_drain_at_once() {
     for second in ["TERM", "INT"] {
         let mut process = Process::start();
         let mut stubborn = Raw::upgraded(process.address);
@@ -148,7 +148,7 @@ fn a_second_signal_cuts_the_drain_short() {
 }
 
 #[test]
-fn a_drain_waits_for_the_clients_part_of_the_close_handshake() {
+fn a_drain_waits_for_the_close_frame_of_the_client() {
     let mut process = Process::start();
     let mut client = Raw::upgraded(process.address);
     process.signal("TERM");

@@ -16,7 +16,7 @@ fn refuse(address: SocketAddr, bytes: &str, status: u16) {
 }
 
 #[test]
-fn every_refusal_is_counted_by_its_status_and_said() {
+fn every_refusal_is_counted_by_status_and_logged() {
     keep_log_lines();
     let limits = Limits { head_time_max: Duration::from_millis(100), ..Limits::default() };
     let server = serve(|server| {
@@ -54,7 +54,7 @@ fn every_refusal_is_counted_by_its_status_and_said() {
 }
 
 #[test]
-fn a_full_server_counts_whom_it_turns_away_and_warns() {
+fn a_full_server_counts_refused_clients_and_warns() {
     keep_log_lines();
     let limits = Limits { connections_max: Some(1), ..Limits::default() };
     let server = serve(move |server| server.limits(limits));
@@ -70,7 +70,7 @@ fn a_full_server_counts_whom_it_turns_away_and_warns() {
 }
 
 #[test]
-fn closes_are_counted_by_cause_and_traffic_outlives_its_connection() {
+fn closes_are_counted_by_cause_and_traffic_includes_closed_connections() {
     let server = serve(|server| server.on_message(echo));
     let mut clients: Vec<Client> = (0..3).map(|_| server.connect("/")).collect();
     for client in &mut clients {
@@ -141,7 +141,7 @@ fn overfill(slow_reader: SlowReader) -> Stats {
 }
 
 #[test]
-fn what_a_full_queue_did_not_take_is_counted_by_what_became_of_it() {
+fn dropped_conflated_and_too_large_messages_are_counted() {
     let stats = overfill(SlowReader::DropNewest);
     assert_eq!((stats.dropped, stats.conflated, stats.too_large), (1, 0, 1));
     let stats = overfill(SlowReader::Conflate);
@@ -149,7 +149,7 @@ fn what_a_full_queue_did_not_take_is_counted_by_what_became_of_it() {
 }
 
 #[test]
-fn heartbeats_are_counted_sent_and_missed() {
+fn sent_and_missed_heartbeats_are_counted() {
     let heartbeat = Heartbeat::Ping { every: Duration::from_millis(20), missed_max: 2 };
     let server = serve(move |server| server.heartbeat(heartbeat));
     let mut mute = Raw::upgraded(server.address());

@@ -38,7 +38,7 @@ fn join_all(readers: Vec<JoinHandle<Client>>) -> Vec<Client> {
 }
 
 #[test]
-fn a_large_push_to_many_who_all_read_closes_none_of_them() {
+fn a_large_push_to_many_fast_readers_closes_none() {
     let gateway = Gateway::start(&[]);
     let (mut clients, _) = many(&gateway, MANY);
     for bytes in [100_000, 1_000_000] {
@@ -59,7 +59,7 @@ fn a_large_push_to_many_who_all_read_closes_none_of_them() {
 }
 
 #[test]
-fn a_batch_of_large_messages_of_their_own_closes_none_who_read() {
+fn a_batch_of_large_distinct_messages_closes_no_fast_reader() {
     // All frames differ and are more than all queues may hold: the batch waits for the sockets.
     let gateway = Gateway::start(&["--queue-total-bytes-max", "8MiB"]);
     let (clients, _) = many(&gateway, 60);
@@ -85,7 +85,7 @@ fn a_batch_of_large_messages_of_their_own_closes_none_who_read() {
 }
 
 #[test]
-fn a_batch_to_one_reader_goes_as_fast_as_it_reads() {
+fn a_batch_to_one_reader_runs_at_the_speed_of_the_reader() {
     let gateway = Gateway::start(&["--message-bytes-max", "100KiB", "--queue-bytes-max", "256KiB"]);
     let (clients, _) = many(&gateway, 1);
     let readers = read_all(clients, 1500, 30_000);
@@ -103,7 +103,7 @@ fn a_batch_to_one_reader_goes_as_fast_as_it_reads() {
 }
 
 #[test]
-fn one_notice_for_each_group_and_command() {
+fn members_get_one_notice_for_each_group_and_command() {
     let gateway = Gateway::start(&[]);
     let (mut witness, _) = gateway.open("/?uid=witness", &[]);
     gateway.done("/api/join", json!({"uid": "witness", "groups": ["g", "h"]}));
@@ -150,7 +150,7 @@ fn one_notice_for_each_group_and_command() {
 }
 
 #[test]
-fn closing_many_of_a_group_is_one_notice_to_the_others() {
+fn closing_many_members_sends_one_notice_to_the_others() {
     let gateway = Gateway::start(&[]);
     let (clients, fds) = many(&gateway, MANY);
     gateway.done("/api/join", json!({"fds": fds, "group": "g"}));
@@ -171,7 +171,7 @@ fn closing_many_of_a_group_is_one_notice_to_the_others() {
 }
 
 #[test]
-fn notices_and_messages_of_a_group_keep_their_order() {
+fn notices_and_messages_of_a_group_stay_in_order() {
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=ann");
     let (mut bob, fd) = gateway.open("/?uid=bob", &[]);
@@ -192,7 +192,7 @@ fn notices_and_messages_of_a_group_keep_their_order() {
 }
 
 #[test]
-fn a_product_over_the_bound_is_refused_and_changes_nothing() {
+fn a_command_with_too_many_changes_is_refused_and_changes_nothing() {
     let gateway = Gateway::start(&["--connection-groups-max", "10000"]);
     let (_clients, fds) = many(&gateway, 5);
     let groups: Vec<String> = (0..4001).map(|number| format!("g{number}")).collect();
@@ -213,7 +213,7 @@ fn a_product_over_the_bound_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn pages_of_connections_are_bounded_by_their_groups_and_follow_each_other() {
+fn pages_of_connections_are_bounded_by_their_groups() {
     let gateway = Gateway::start(&["--connection-groups-max", "10000"]);
     let (_clients, fds): (Vec<Client>, Vec<u64>) = (0..5).map(|_| gateway.open("/?uid=ann", &[])).unzip();
     let groups: Vec<String> = (0..4000).map(|number| format!("g{number}")).collect();

@@ -55,7 +55,7 @@ fn texts(bytes: &[u8]) -> (Vec<String>, usize) {
 }
 
 #[test]
-fn an_answer_comes_after_the_messages_that_it_speaks_of() {
+fn an_answer_is_sent_after_the_messages_it_reports() {
     const ROUNDS: usize = 200;
     let scratch = Scratch::new("kill");
     let path = scratch.file("sock");
@@ -136,7 +136,7 @@ impl Pusher {
 }
 
 #[test]
-fn sigkill_under_load_takes_back_nothing_that_was_answered() {
+fn after_sigkill_every_message_reported_as_queued_is_readable() {
     // How many requests each has under way.
     const PUSHERS: [usize; 4] = [1, 1, 7, 32];
     const ANSWERS: usize = 3000;

@@ -14,7 +14,7 @@ fn probe(gateway: &Gateway, path: &str) -> u16 {
 }
 
 #[test]
-fn probes_are_answered_while_clients_have_all_descriptors() {
+fn probes_are_answered_while_clients_use_all_descriptors() {
     // The soft limit of the parent and the hard one are the same in the child: it cannot raise it.
     let gateway = Gateway::start_with_descriptors(64, &["--connections-max", "1000"]);
     let mut clients: Vec<TcpStream> = Vec::new();
@@ -104,7 +104,7 @@ const KEY: (&str, &str) = ("Authorization", "Bearer key");
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 #[test]
-fn idle_connections_without_a_key_lock_neither_probes_nor_back_ends_out() {
+fn idle_connections_without_a_key_do_not_block_probes_and_back_ends() {
     let gateway = Gateway::start(&["--api-key", "key", "--api-connections-max", "64"]);
     let push = request("POST", "/api/push", &[KEY, JSON], r#"{"all":true,"data":1}"#);
     let mut back_end = Raw::connect(gateway.api);
@@ -131,7 +131,7 @@ fn idle_connections_without_a_key_lock_neither_probes_nor_back_ends_out() {
 }
 
 #[test]
-fn probes_have_their_places_where_back_ends_have_all_of_theirs() {
+fn probes_are_answered_while_back_ends_use_all_their_connections() {
     let gateway = Gateway::start(&["--api-key", "key", "--api-connections-max", "3"]);
     let stats = request("GET", "/api/stats", &[KEY], "");
     let mut back_ends: Vec<Raw> = (0..3).map(|_| Raw::connect(gateway.api)).collect();

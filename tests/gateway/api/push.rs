@@ -23,7 +23,7 @@ fn data(client: &mut Client) -> Value {
 }
 
 #[test]
-fn every_target_is_reached_and_told_whom_it_was_for() {
+fn a_message_reaches_every_kind_of_target_and_names_it() {
     let gateway = Gateway::start(&[]);
     let (mut ann, ann_fd) = gateway.open("/?uid=ann", &[]);
     let (mut bob, bob_fd) = gateway.open("/?uid=bob", &[]);
@@ -58,7 +58,7 @@ fn every_target_is_reached_and_told_whom_it_was_for() {
 }
 
 #[test]
-fn whom_except_names_is_left_out() {
+fn except_excludes_connections() {
     let gateway = Gateway::start(&[]);
     let (mut ann, ann_fd) = gateway.open("/?uid=ann", &[]);
     let (mut bob, _) = gateway.open("/?uid=bob", &[]);
@@ -87,7 +87,7 @@ fn whom_except_names_is_left_out() {
 }
 
 #[test]
-fn data_arrives_as_it_was_written() {
+fn data_arrives_unchanged() {
     let gateway = Gateway::start(&[]);
     let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
     gateway.done("/api/join", json!({"fd": fd, "group": "g\"ü"}));
@@ -119,7 +119,7 @@ fn data_arrives_as_it_was_written() {
 }
 
 #[test]
-fn text_and_binary_are_the_message_itself() {
+fn text_and_binary_are_sent_without_an_envelope() {
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=ann");
     for text in ["", "plain", "line\nbreak \"quote\" 消息", "\u{0}"] {
@@ -133,7 +133,7 @@ fn text_and_binary_are_the_message_itself() {
 }
 
 #[test]
-fn a_member_of_two_groups_gets_it_once() {
+fn a_member_of_two_groups_gets_one_message() {
     let gateway = Gateway::start(&[]);
     let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
     gateway.done("/api/join", json!({"fd": fd, "groups": ["g", "h"]}));
@@ -148,7 +148,7 @@ fn a_member_of_two_groups_gets_it_once() {
 }
 
 #[test]
-fn what_is_named_has_a_bound() {
+fn the_number_of_named_targets_is_limited() {
     let gateway = Gateway::start(&[]);
     let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
     gateway.done("/api/join", json!({"fd": fd, "group": "g"}));
@@ -184,7 +184,7 @@ fn what_is_named_has_a_bound() {
 }
 
 #[test]
-fn a_key_is_as_long_as_a_name() {
+fn a_conflation_key_has_the_length_limit_of_a_name() {
     let gateway = Gateway::start(&["--slow-reader", "conflate"]);
     let mut ann = gateway.connect("/?uid=ann");
     for (bytes, status) in [(0, 400), (1, 200), (128, 200), (129, 400), (500_000, 400)] {
@@ -200,7 +200,7 @@ fn a_key_is_as_long_as_a_name() {
 }
 
 #[test]
-fn a_refusal_repeats_little_of_a_command() {
+fn an_error_repeats_a_bounded_part_of_the_command() {
     let gateway = Gateway::start(&[]);
     let long = "x".repeat(900_000);
     for (command, told) in [
@@ -223,7 +223,7 @@ fn a_refusal_repeats_little_of_a_command() {
 }
 
 #[test]
-fn a_datagram_with_an_unfit_id_is_malformed() {
+fn a_datagram_with_an_invalid_id_is_malformed() {
     let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0"]);
     let mut ann = gateway.connect("/?uid=ann");
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
@@ -241,7 +241,7 @@ fn a_datagram_with_an_unfit_id_is_malformed() {
 }
 
 #[test]
-fn of_several_persons_single_connections_are_left_out() {
+fn except_excludes_single_connections_of_several_uids() {
     let gateway = Gateway::start(&[]);
     let (mut left, left_fd) = gateway.open("/?uid=ann", &[]);
     let (mut ann, _) = gateway.open("/?uid=ann", &[]);
@@ -256,7 +256,7 @@ fn of_several_persons_single_connections_are_left_out() {
 }
 
 #[test]
-fn who_is_not_there_is_named() {
+fn offline_uids_are_reported() {
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=ann");
     for payload in ["data", "text"] {
@@ -274,7 +274,7 @@ fn who_is_not_there_is_named() {
 }
 
 #[test]
-fn an_fd_of_the_past_reaches_nobody() {
+fn a_stale_fd_reaches_no_connection() {
     let gateway = Gateway::start(&[]);
     let (mut old, stale) = gateway.open("/", &[]);
     old.close(1000, "");
@@ -301,7 +301,7 @@ fn an_fd_of_the_past_reaches_nobody() {
 }
 
 #[test]
-fn an_id_comes_back_as_it_was_written() {
+fn an_id_is_returned_unchanged() {
     let gateway = Gateway::start(&[]);
     for id in [r#""a\u0041""#, "7", "-1.50", "12345678901234567890", r#""""#] {
         let good = format!(r#"{{"all":true,"data":1,"id":{id}}}"#);
@@ -326,7 +326,7 @@ fn an_id_comes_back_as_it_was_written() {
 }
 
 #[test]
-fn a_push_that_closes_a_slow_reader_says_dropped_and_not_offline() {
+fn a_push_that_closes_a_slow_reader_is_reported_as_dropped() {
     let gateway = Gateway::start(&["--message-bytes-max", "64KiB", "--queue-bytes-max", "256KiB"]);
     let _slow = gateway.connect("/?uid=slow");
     let data = "x".repeat(60 << 10);
@@ -347,7 +347,7 @@ fn a_push_that_closes_a_slow_reader_says_dropped_and_not_offline() {
 }
 
 #[test]
-fn with_a_key_a_slow_reader_gets_the_last_value() {
+fn a_slow_reader_gets_the_last_message_of_a_key() {
     let limits = ["--slow-reader", "conflate", "--message-bytes-max", "64KiB", "--queue-bytes-max", "256KiB"];
     let gateway = Gateway::start(&limits);
     let mut slow = gateway.connect("/?uid=slow");
@@ -380,7 +380,7 @@ fn line(number: usize) -> (String, Option<(&'static str, bool)>) {
 }
 
 #[test]
-fn a_batch_is_answered_line_by_line_in_order() {
+fn a_batch_gets_one_answer_line_for_each_line_in_order() {
     const LINES: usize = 3000;
     // The bound of a line, and not of the batch.
     let gateway = Gateway::start(&["--body-bytes-max", "2KiB"]);
@@ -415,7 +415,7 @@ fn a_batch_is_answered_line_by_line_in_order() {
 }
 
 #[test]
-fn a_batch_may_come_in_chunks_with_gaps_and_without_a_last_end() {
+fn a_batch_is_accepted_chunked_with_empty_lines_and_without_a_final_newline() {
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=ann");
     let mut raw = Raw::connect(gateway.api);
@@ -441,7 +441,7 @@ fn a_batch_may_come_in_chunks_with_gaps_and_without_a_last_end() {
 }
 
 #[test]
-fn a_batch_that_waits_for_100_continue_is_told_to_come() {
+fn a_batch_that_expects_100_continue_gets_it() {
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=ann");
     let mut raw = Raw::connect(gateway.api);
@@ -461,7 +461,7 @@ fn a_batch_that_waits_for_100_continue_is_told_to_come() {
 }
 
 #[test]
-fn a_batch_whose_answers_are_not_read_waits_and_holds_up_nobody() {
+fn a_batch_with_unread_answers_waits_without_delaying_others() {
     const LINES: usize = 60_000;
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=ann");
@@ -480,7 +480,7 @@ fn a_batch_whose_answers_are_not_read_waits_and_holds_up_nobody() {
 }
 
 #[test]
-fn a_batch_that_breaks_off_has_done_what_came() {
+fn an_aborted_batch_has_executed_the_received_lines() {
     let gateway = Gateway::start(&[]);
     let mut ann = gateway.connect("/?uid=ann");
     let mut raw = Raw::connect(gateway.api);
@@ -494,7 +494,7 @@ fn a_batch_that_breaks_off_has_done_what_came() {
 }
 
 #[test]
-fn back_ends_come_by_unix_socket_too() {
+fn the_api_is_served_on_a_unix_socket() {
     let scratch = Scratch::new("api");
     let path = scratch.file("api.sock");
     let gateway = Gateway::start(&["--api", &format!("unix:{}", path.display())]);
@@ -510,7 +510,7 @@ fn back_ends_come_by_unix_socket_too() {
 }
 
 #[test]
-fn datagrams_push_where_they_show_a_key() {
+fn a_datagram_needs_the_api_key() {
     let scratch = Scratch::new("datagrams");
     let path = scratch.file("push.sock");
     let unix = format!("unixgram:{}", path.display());
@@ -547,7 +547,7 @@ fn datagrams_push_where_they_show_a_key() {
 }
 
 #[test]
-fn datagrams_need_no_key_where_there_is_none() {
+fn without_an_api_key_a_datagram_needs_none() {
     let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0"]);
     let mut ann = gateway.connect("/?uid=ann");
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");

@@ -16,7 +16,7 @@ fn heard_nothing(gateway: &Gateway, client: &mut Client, fd: u64) {
 }
 
 #[test]
-fn a_uid_is_given_and_taken() {
+fn bind_and_unbind_set_and_remove_a_uid() {
     let gateway = Gateway::start(&[]);
     let (mut client, fd) = gateway.open("/", &[]);
     assert_eq!(gateway.done("/api/bind", json!({"fd": fd, "uid": "ann"})), json!({"matched": 1, "changed": 1}));
@@ -41,7 +41,7 @@ fn a_uid_is_given_and_taken() {
 }
 
 #[test]
-fn bind_keeps_to_the_policy_of_second_logins() {
+fn bind_follows_the_second_login_policy() {
     let gateway = Gateway::start(&["--on-second-login", "reject_new"]);
     let (_ann, _) = gateway.open("/?uid=ann", &[]);
     let (_other, fd) = gateway.open("/", &[]);
@@ -58,7 +58,7 @@ fn bind_keeps_to_the_policy_of_second_logins() {
 }
 
 #[test]
-fn members_hear_who_comes_and_goes_by_the_api() {
+fn members_are_notified_of_joins_and_leaves_by_the_api() {
     let gateway = Gateway::start(&[]);
     let (mut ann, ann_fd) = gateway.open("/?uid=ann", &[]);
     let (mut bob, bob_fd) = gateway.open("/?uid=bob", &[]);
@@ -101,7 +101,7 @@ fn members_hear_who_comes_and_goes_by_the_api() {
 }
 
 #[test]
-fn ungroup_ends_a_group() {
+fn ungroup_dissolves_a_group() {
     let gateway = Gateway::start(&[]);
     let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
     let (_anonymous, other) = gateway.open("/", &[]);
@@ -119,7 +119,7 @@ fn ungroup_ends_a_group() {
 }
 
 #[test]
-fn close_says_why_and_abort_says_nothing() {
+fn close_sends_a_close_frame_and_abort_does_not() {
     let gateway = Gateway::start(&[]);
     let (mut ann, _) = gateway.open("/?uid=ann", &[]);
     assert_eq!(gateway.done("/api/close", json!({"uid": "ann"})), json!({"matched": 1}));
@@ -159,7 +159,7 @@ fn pages(gateway: &Gateway, path: &str, list: &str, mut between: impl FnMut()) -
 }
 
 #[test]
-fn pages_name_whoever_stays_exactly_once() {
+fn pages_contain_each_open_connection_once() {
     let gateway = Gateway::start(&[]);
     let mut stay = Vec::new();
     let mut go = Vec::new();
@@ -240,7 +240,7 @@ fn attributes_are_set_merged_and_read() {
 }
 
 #[test]
-fn attributes_have_a_bound() {
+fn attributes_are_limited_in_size() {
     let gateway = Gateway::start(&["--body-bytes-max", "1000"]);
     let (_ann, fd) = gateway.open("/?uid=ann", &[]);
     let path = format!("/api/connections/{fd}/attributes");
@@ -261,7 +261,7 @@ fn attributes_have_a_bound() {
 }
 
 #[test]
-fn stats_and_one_connection_tell_what_happened() {
+fn stats_and_connection_info_report_activity() {
     let gateway = Gateway::start(&[]);
     let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
     ann.send(r#"{"type":"join","group":"g","id":1}"#);
@@ -278,7 +278,7 @@ fn stats_and_one_connection_tell_what_happened() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_and_leaves_all_as_it_was() {
+fn an_invalid_command_is_refused_and_changes_nothing() {
     let gateway = Gateway::start(&["--message-bytes-max", "8KiB", "--queue-bytes-max", "16KiB"]);
     let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
     let (mut bob, bob_fd) = gateway.open("/?uid=bob", &[]);
@@ -350,7 +350,7 @@ fn what_cannot_be_is_refused_and_leaves_all_as_it_was() {
 }
 
 #[test]
-fn paths_methods_and_bodies_that_are_none() {
+fn invalid_paths_methods_and_bodies_are_refused() {
     let gateway = Gateway::start(&["--body-bytes-max", "1KiB"]);
     for (method, path, status, allow) in [
         ("GET", "/api/push", 405, Some("POST")),
@@ -383,7 +383,7 @@ fn paths_methods_and_bodies_that_are_none() {
 }
 
 #[test]
-fn what_never_comes_to_a_call_is_refused_in_json_too() {
+fn protocol_errors_are_answered_in_json() {
     let bounds = ["--body-bytes-max", "1KiB", "--head-bytes-max", "2KiB", "--body-time-max", "50ms"];
     let gateway = Gateway::start(&bounds);
     let post = |lines: &str, body: &str| format!("POST /api/push HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n{body}");
@@ -418,7 +418,7 @@ fn what_never_comes_to_a_call_is_refused_in_json_too() {
 }
 
 #[test]
-fn without_keys_no_web_page_may_ask() {
+fn without_api_keys_requests_of_web_pages_are_refused() {
     let gateway = Gateway::start(&[]);
     let own = format!("http://{}", gateway.api);
     let host = gateway.api.to_string();
@@ -463,7 +463,7 @@ fn without_keys_no_web_page_may_ask() {
 }
 
 #[test]
-fn a_query_is_percent_encoded_and_may_be_empty() {
+fn a_query_is_percent_decoded_and_can_be_empty() {
     let gateway = Gateway::start(&[]);
     let _ann = gateway.connect("/?uid=ann");
     assert_eq!(gateway.get("/api/users?after=&limit=")["users"][0]["uid"], "ann");
@@ -474,7 +474,7 @@ fn a_query_is_percent_encoded_and_may_be_empty() {
 }
 
 #[test]
-fn with_keys_one_must_be_shown() {
+fn with_api_keys_a_request_needs_one() {
     let gateway = Gateway::start(&["--api-key", "first,second"]);
     let mut ann = gateway.connect("/?uid=ann");
     let push = |data: &str| json!({"uid": "ann", "data": data}).to_string();

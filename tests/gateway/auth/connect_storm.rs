@@ -64,7 +64,7 @@ fn forwarded(address: &str) -> String {
 }
 
 #[test]
-fn honest_clients_come_in_while_others_come_and_go() {
+fn clients_are_accepted_while_others_connect_and_disconnect() {
     let clients: [fn(Raw); 3] = [
         |mut raw| {
             raw.send(UPGRADE);
@@ -89,7 +89,7 @@ fn honest_clients_come_in_while_others_come_and_go() {
 }
 
 #[test]
-fn honest_clients_come_in_while_others_stay_and_wait() {
+fn clients_are_accepted_while_others_wait_for_the_connect_hook() {
     let backend = slow();
     let gateway = gateway(&backend, &[]);
     let address = gateway.address;
@@ -118,7 +118,7 @@ fn ask_from(gateway: &Gateway, address: &str) -> Raw {
 }
 
 #[test]
-fn an_ipv6_network_is_one_address_behind_a_proxy_too() {
+fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
     let ask = |address: &str| ask_from(&gateway, address);
@@ -146,7 +146,7 @@ fn an_ipv6_network_is_one_address_behind_a_proxy_too() {
 }
 
 #[test]
-fn a_storm_from_many_addresses_is_told() {
+fn the_queue_of_the_connect_hook_is_bounded_and_serves_new_addresses_first() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
     let ask = |address: &str| ask_from(&gateway, address);

@@ -42,7 +42,7 @@ fn ask(client: &mut Client, mut frame: Value) -> Value {
 }
 
 #[test]
-fn a_token_says_who_one_is() {
+fn a_token_sets_uid_and_groups() {
     let gateway = with_tokens(&[]);
     let ann = token_of("ann", "g,h");
     let bearer = format!("Bearer {ann}");
@@ -71,7 +71,7 @@ fn a_token_says_who_one_is() {
 }
 
 #[test]
-fn who_has_no_good_token_stays_out() {
+fn a_client_without_a_valid_token_is_refused() {
     let gateway = with_tokens(&["--jwt-issuer", "shop", "--jwt-audience", "push"]);
     let secret = ["--uid", "ann", "--jwt-secret", SECRET];
     let fit = ["--jwt-issuer", "shop", "--jwt-audience", "push"];
@@ -100,13 +100,13 @@ fn who_has_no_good_token_stays_out() {
 }
 
 #[test]
-fn the_secret_before_the_current_one_is_still_good() {
+fn the_previous_secret_is_still_valid() {
     let gateway = Gateway::start(&["--auth", "jwt", "--jwt-secret", OTHER, "--jwt-secret", SECRET]);
     gateway.connect(&format!("/?token={}", token_of("ann", "g")));
 }
 
 #[test]
-fn tokens_are_made_and_checked_with_the_same_bytes_of_a_file() {
+fn tokens_are_signed_and_verified_with_the_same_bytes_of_a_file() {
     let scratch = Scratch::new("same-bytes");
     let file = scratch.file("secret");
     let path = file.display().to_string();
@@ -125,7 +125,7 @@ fn tokens_are_made_and_checked_with_the_same_bytes_of_a_file() {
 }
 
 #[test]
-fn a_connection_ends_with_its_token() {
+fn a_connection_is_closed_when_its_token_expires() {
     let gateway = with_tokens(&[]);
     let brief = token(&["--uid", "ann", "--ttl", "2s", "--jwt-secret", SECRET]);
     let long = token(&["--uid", "bob", "--ttl", "1y", "--jwt-secret", SECRET]);
@@ -137,7 +137,7 @@ fn a_connection_ends_with_its_token() {
 }
 
 #[test]
-fn with_tokens_a_client_may_push_to_its_own_groups_only() {
+fn with_tokens_a_client_can_push_only_to_its_own_groups() {
     let gateway = with_tokens(&[]);
     let mut ann = gateway.connect(&format!("/?token={}", token_of("ann", "g")));
     let (mut bob, fd) = gateway.open(&format!("/?token={}", token_of("bob", "g,h")), &[]);
@@ -165,7 +165,7 @@ fn with_tokens_a_client_may_push_to_its_own_groups_only() {
 }
 
 #[test]
-fn who_comes_within_the_leeway_is_not_thrown_out_at_once() {
+fn a_token_accepted_within_the_leeway_is_not_closed_at_once() {
     let gateway = with_tokens(&[]);
     let brief = token(&["--uid", "ann", "--ttl", "1s", "--jwt-secret", SECRET]);
     let mut first = gateway.connect(&format!("/?token={brief}"));
@@ -197,7 +197,7 @@ fn doorkeeper() -> Backend {
 }
 
 #[test]
-fn the_back_end_says_who_one_is() {
+fn the_back_end_sets_uid_and_groups() {
     let backend = doorkeeper();
     let url = backend.url();
     let flags = ["--log", "debug", "--auth", "webhook", "--auth-url", &url, "--webhook-secret", "hush"];
@@ -237,7 +237,7 @@ fn the_back_end_says_who_one_is() {
 }
 
 #[test]
-fn a_back_end_that_hangs_delays_nobody_else() {
+fn a_back_end_that_hangs_does_not_delay_other_clients() {
     let backend = doorkeeper();
     let gateway = Gateway::start(&["--auth", "webhook", "--auth-url", &backend.url(), "--auth-timeout", "1s"]);
     let mut ann = gateway.connect("/ann");
@@ -264,7 +264,7 @@ fn a_back_end_that_hangs_delays_nobody_else() {
 }
 
 #[test]
-fn a_uid_and_an_address_have_a_bound() {
+fn connections_of_a_uid_and_of_an_address_are_limited() {
     let gateway = Gateway::start(&["--uid-connections-max", "2", "--address-connections-max", "3"]);
     let refused = |target: &str| refusal(Client::connect(gateway.address, target, &[])).0;
     let first = gateway.connect("/?uid=ann");
@@ -281,7 +281,7 @@ fn a_uid_and_an_address_have_a_bound() {
 }
 
 #[test]
-fn no_uid_gets_over_its_bound_by_a_bind() {
+fn bind_keeps_the_connection_limit_of_a_uid() {
     let gateway = Gateway::start(&["--uid-connections-max", "1"]);
     let (ann, fd) = gateway.open("/?uid=ann", &[]);
     let (_bob, other) = gateway.open("/?uid=bob", &[]);
@@ -295,7 +295,7 @@ fn no_uid_gets_over_its_bound_by_a_bind() {
 }
 
 #[test]
-fn where_a_uid_has_one_connection_anyway_its_bound_has_no_effect() {
+fn with_kick_old_the_connection_limit_of_a_uid_has_no_effect() {
     let gateway = Gateway::start(&["--uid-connections-max", "1", "--on-second-login", "kick_old"]);
     let mut first = gateway.connect("/?uid=ann");
     let _second = gateway.connect("/?uid=ann");
@@ -306,7 +306,7 @@ fn where_a_uid_has_one_connection_anyway_its_bound_has_no_effect() {
 }
 
 #[test]
-fn each_address_has_its_bound_wherever_it_connects_to() {
+fn the_connection_limit_of_an_address_spans_all_listeners() {
     let gateway = Gateway::start(&["--listen", "127.0.0.2:0", "--address-connections-max", "2"]);
     let other: SocketAddr = gateway.others[0].parse().expect("an address");
     let [ann, bob] = [[127, 0, 0, 1], [127, 0, 0, 2]].map(IpAddr::from);
@@ -335,7 +335,7 @@ fn each_address_has_its_bound_wherever_it_connects_to() {
 }
 
 #[test]
-fn bounds_hold_for_those_who_come_at_once() {
+fn connection_limits_hold_for_simultaneous_connects() {
     const CLIENTS: usize = 12;
     // The back end answers when all have asked: the verdicts come together.
     let gate = Barrier::new(CLIENTS);
@@ -361,7 +361,7 @@ fn bounds_hold_for_those_who_come_at_once() {
 }
 
 #[test]
-fn who_still_waits_for_a_verdict_does_not_hold_up_the_end() {
+fn a_waiting_connect_hook_does_not_delay_the_shutdown() {
     let backend = Backend::start(|_| Answer::Hang);
     let url = backend.url();
     let auth = ["--auth", "webhook", "--auth-url", &url, "--auth-timeout", "60s", "--drain-time-max", "2s"];
@@ -375,7 +375,7 @@ fn who_still_waits_for_a_verdict_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn who_sends_too_much_is_warned_once_and_closed() {
+fn a_client_over_its_message_rate_is_warned_once_and_closed() {
     let gateway = Gateway::start(&["--message-rate", "1", "--message-burst", "3"]);
     let mut ann = gateway.connect("/?uid=ann");
     let (mut acks, mut errors) = (0, 0);
@@ -405,7 +405,7 @@ fn who_sends_too_much_is_warned_once_and_closed() {
 }
 
 #[test]
-fn so_many_a_second_are_let_in() {
+fn new_connections_a_second_are_limited() {
     let gateway = Gateway::start(&["--accept-rate", "2"]);
     let mut clients = Vec::new();
     let reply = loop {

@@ -17,7 +17,7 @@ fn comes_from(gateway: &Gateway, told: &str) -> Result<Client, u16> {
 }
 
 #[test]
-fn the_bound_of_an_address_is_the_clients_behind_a_trusted_proxy() {
+fn the_connection_limit_applies_to_the_client_behind_a_trusted_proxy() {
     let gateway = Gateway::start(&["--trusted-proxy", "10.0.0.0/8,127.0.0.1", "--address-connections-max", "1"]);
     let first = comes_from(&gateway, "203.0.113.9").expect("the first of its address");
     let _other = comes_from(&gateway, "203.0.113.10").expect("another address");
@@ -39,7 +39,7 @@ fn refused_from(gateway: &Gateway, told: &str) -> String {
 }
 
 #[test]
-fn ipv6_clients_count_by_their_network() {
+fn ipv6_clients_are_counted_by_their_network() {
     let scratch = Scratch::new("network");
     let file = scratch.file("fdpush.toml");
     let settings = "trusted_proxy = [\"127.0.0.1\"]\naddress_connections_max = 2\n";
@@ -78,7 +78,7 @@ fn ipv6_clients_count_by_their_network() {
 }
 
 #[test]
-fn nobody_else_is_believed() {
+fn forwarded_headers_of_untrusted_peers_are_ignored() {
     for trusted in [&[][..], &["--trusted-proxy", "10.0.0.0/8,unix"]] {
         let gateway = Gateway::start(&[trusted, &["--address-connections-max", "1"]].concat());
         let (_first, fd) = gateway.open("/", &[("X-Forwarded-For", "203.0.113.9")]);
@@ -88,7 +88,7 @@ fn nobody_else_is_believed() {
 }
 
 #[test]
-fn back_ends_are_told_where_the_client_is() {
+fn back_ends_get_the_address_of_the_client() {
     let backend = Backend::start(|asked| match asked.json().get("events") {
         Some(_) => Answer::Status(200, String::new()),
         None => Answer::Status(200, r#"{"uid":"ann","attributes":{"plan":"pro"}}"#.to_owned()),
@@ -116,7 +116,7 @@ fn back_ends_are_told_where_the_client_is() {
 }
 
 #[test]
-fn a_proxy_may_come_by_a_unix_socket() {
+fn a_proxy_can_connect_by_unix_socket() {
     for (trusted, address) in [("unix", json!("203.0.113.9")), ("127.0.0.1", json!(null))] {
         let scratch = Scratch::new("proxied");
         let path = scratch.file("push.sock");
@@ -135,7 +135,7 @@ fn a_proxy_may_come_by_a_unix_socket() {
 }
 
 #[test]
-fn sighup_says_whom_to_trust_and_those_who_are_there_stay_where_they_were() {
+fn sighup_changes_trusted_proxies_and_open_connections_keep_their_address() {
     let scratch = Scratch::new("trusting");
     let file = scratch.file("fdpush.toml");
     fs::write(&file, "\n").expect("a file");
@@ -164,7 +164,7 @@ fn comes_with_proxy_header(gateway: &Gateway, client: &str, lines: &str) -> Raw 
 }
 
 #[test]
-fn the_client_of_a_proxy_header_is_bounded_and_told_as_every_other() {
+fn the_client_of_a_proxy_header_is_limited_and_reported_like_any_other() {
     let backend = Backend::start(|_| Answer::Status(200, r#"{"uid":"ann"}"#.to_owned()));
     let url = backend.url();
     let gateway = Gateway::start(&[
@@ -197,7 +197,7 @@ fn the_client_of_a_proxy_header_is_bounded_and_told_as_every_other() {
 }
 
 #[test]
-fn a_proxy_header_may_be_expected_on_one_address_only() {
+fn a_proxy_header_can_be_expected_on_one_address_only() {
     let gateway = Gateway::start(&["--listen", "proxy:127.0.0.1:0", "--trusted-proxy", "127.0.0.1"]);
     // The one that expects the header is announced first.
     let (balanced, plain) = (gateway.address, gateway.others[0].parse().expect("an address"));
@@ -212,7 +212,7 @@ fn a_proxy_header_may_be_expected_on_one_address_only() {
 }
 
 #[test]
-fn sighup_says_which_balancers_are_trusted() {
+fn sighup_changes_the_trusted_load_balancers() {
     let scratch = Scratch::new("balancers");
     let file = scratch.file("fdpush.toml");
     fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"10.0.0.1\"]\n").expect("a file");
@@ -229,7 +229,7 @@ fn sighup_says_which_balancers_are_trusted() {
 }
 
 #[test]
-fn a_balancer_may_come_by_a_unix_socket() {
+fn a_load_balancer_can_connect_by_unix_socket() {
     let scratch = Scratch::new("balanced");
     let path = scratch.file("push.sock");
     let unix = format!("unix:{}", path.display());

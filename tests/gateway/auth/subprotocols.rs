@@ -33,7 +33,7 @@ fn one(name: &str) -> Result<Option<String>, String> {
 }
 
 #[test]
-fn the_server_chooses_in_its_own_order() {
+fn the_server_selects_a_subprotocol_in_its_own_order() {
     let gateway = Gateway::start(&["--subprotocols", "chat.v2,chat.v1"]);
     assert_eq!(offer(&gateway, "/", ""), Ok(None));
     assert_eq!(offer(&gateway, "/", "chat.v1, graphql-ws, chat.v2"), one("chat.v2"));
@@ -48,7 +48,7 @@ fn the_server_chooses_in_its_own_order() {
 }
 
 #[test]
-fn a_client_that_gets_none_kicks_nobody() {
+fn a_client_without_a_common_subprotocol_kicks_no_connection() {
     let gateway = Gateway::start(&["--on-second-login", "kick_old"]);
     let mut ann = gateway.connect("/?uid=ann");
     assert_eq!(offer(&gateway, "/?uid=ann", "chat.v1"), Err(NONE.to_owned()));
@@ -58,7 +58,7 @@ fn a_client_that_gets_none_kicks_nobody() {
 }
 
 #[test]
-fn a_bearer_is_echoed_wherever_the_token_was() {
+fn the_bearer_subprotocol_is_echoed_for_every_token_source() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
     let output = command.args(["token", "--uid", "ann", "--jwt-secret", SECRET]).output().expect("the binary");
     let token = String::from_utf8(output.stdout).expect("text").trim().to_owned();
@@ -73,7 +73,7 @@ fn a_bearer_is_echoed_wherever_the_token_was() {
 }
 
 #[test]
-fn the_connect_hook_may_choose() {
+fn the_connect_hook_can_select_the_subprotocol() {
     let backend = Backend::start(|asked| {
         let question: Value = asked.json();
         let choice = match question["target"].as_str().expect("a target") {

@@ -22,7 +22,7 @@ fn shown(key: &str, line: &[&str], environment: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn default_file_environment_flag_each_goes_before_the_one_before() {
+fn a_flag_overrides_environment_file_and_default() {
     let scratch = Scratch::new("precedence");
     let file = write(
         &scratch,
@@ -51,7 +51,7 @@ fn default_file_environment_flag_each_goes_before_the_one_before() {
 }
 
 #[test]
-fn what_config_prints_can_be_given_as_a_file() {
+fn the_output_of_config_is_a_valid_file() {
     let scratch = Scratch::new("again");
     let flags = [
         "--listen=127.0.0.1:1,unix:/a \"b\"\\c",
@@ -84,7 +84,7 @@ fn what_config_prints_can_be_given_as_a_file() {
 }
 
 #[test]
-fn what_is_not_set_is_shown_with_what_holds() {
+fn config_prints_the_effective_value_of_an_unset_setting() {
     let said = call(&["config"], &[]);
     for line in [
         "# auth is not set: trust, and only where no other machine can connect",
@@ -97,7 +97,7 @@ fn what_is_not_set_is_shown_with_what_holds() {
 }
 
 #[test]
-fn secrets_are_masked_and_a_mask_is_no_secret() {
+fn secrets_are_masked_and_the_mask_is_refused_as_a_secret() {
     let scratch = Scratch::new("masked");
     let environment = [
         ("FDPUSH_JWT_SECRET", "hush-hush-hush-hush-hush-hush-hush,hush-hush-hush-hush-hush-hush-two"),
@@ -123,7 +123,7 @@ fn secrets_are_masked_and_a_mask_is_no_secret() {
 }
 
 #[test]
-fn passwords_in_urls_are_shown_nowhere() {
+fn passwords_in_urls_are_masked_everywhere() {
     let hook = "https://user:hush@example.com/hook?hush";
     let environment = [("FDPUSH_AUTH_URL", "http://us%40er:hush@h:1/x?token=hush")];
     let line = ["config", "--auth", "webhook", "--webhook", hook];
@@ -151,7 +151,7 @@ fn passwords_in_urls_are_shown_nowhere() {
 }
 
 #[test]
-fn a_public_key_is_no_secret_and_a_key_that_serve_refuses_is_refused() {
+fn check_accepts_public_keys_and_refuses_invalid_key_files() {
     let scratch = Scratch::new("public");
     let file = scratch.file("key.pem");
     let check = |text: &str| {
@@ -262,7 +262,7 @@ fn check_says_ok_or_what_is_wrong() {
 }
 
 #[test]
-fn what_has_no_effect_is_warned_of() {
+fn settings_without_effect_are_warned_of() {
     let table: [(&[&str], &[&str]); 7] = [
         (&["--connections-max", "16777215"], &["--connections-max is 16777215: the descriptor limit of"]),
         (&["--heartbeat", "off", "--missed-max", "3"], &["--missed-max", "--heartbeat ping"]),
@@ -291,7 +291,7 @@ fn what_has_no_effect_is_warned_of() {
 }
 
 #[test]
-fn files_of_secrets_are_for_their_owner() {
+fn secret_files_must_be_readable_by_their_owner_only() {
     let scratch = Scratch::new("keys");
     let path = scratch.file("keys");
     fs::write(&path, "# of the shop\n\n  a-long-enough-key  \n").expect("a file");
@@ -308,7 +308,7 @@ fn files_of_secrets_are_for_their_owner() {
 }
 
 #[test]
-fn exit_codes_tell_a_wrong_line_from_a_wrong_file() {
+fn exit_codes_distinguish_usage_errors_from_settings_errors() {
     for subcommand in ["serve", "config", "check"] {
         for (flags, environment) in [
             (&["--ping-evry", "5s"][..], &[][..]),
@@ -329,7 +329,7 @@ fn exit_codes_tell_a_wrong_line_from_a_wrong_file() {
 }
 
 #[test]
-fn serve_goes_by_its_file() {
+fn serve_applies_its_settings_file() {
     let scratch = Scratch::new("serve");
     let file = write(&scratch, "listen = [\"127.0.0.1:0\"]\nlog = \"off\"\nping_every = \"7s\"\npage = \"never\"\n");
     let mut served = Served(command(&["serve", "--config", &file], &[]).spawn().expect("the binary"));
@@ -341,7 +341,7 @@ fn serve_goes_by_its_file() {
 }
 
 #[test]
-fn a_service_manager_hands_over_sockets_and_hears_of_readiness() {
+fn sockets_of_a_service_manager_are_served_and_readiness_is_reported() {
     let scratch = Scratch::new("systemd");
     let notify = scratch.file("notify");
     let manager = UnixDatagram::bind(&notify).expect("a socket");
@@ -372,7 +372,7 @@ fn a_service_manager_hands_over_sockets_and_hears_of_readiness() {
 }
 
 #[test]
-fn a_socket_that_no_client_can_come_to_is_refused() {
+fn an_unusable_inherited_socket_is_refused() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).expect("a descriptor of ours");
     let descriptor = socket.as_raw_fd().to_string();
@@ -386,7 +386,7 @@ fn a_socket_that_no_client_can_come_to_is_refused() {
 }
 
 #[test]
-fn what_is_handed_over_must_be_there() {
+fn a_missing_inherited_socket_is_an_error() {
     for (environment, hint) in [
         ([("LISTEN_FDS", "999999999"), ("LISTEN_PID", "")], "LISTEN_FDS is 999999999: at most 1024 sockets are taken"),
         ([("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", "700")], "descriptor 700, which is no socket"),
@@ -408,7 +408,7 @@ fn borrowed<'a>(environment: &'a [(&'static str, String); 3]) -> Vec<(&'a str, &
 }
 
 #[test]
-fn a_handed_over_api_that_others_can_reach_takes_a_key() {
+fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
     let tcp = TcpListener::bind("0.0.0.0:0").expect("a port");
     let udp = UdpSocket::bind("0.0.0.0:0").expect("a port");
     for environment in [handed_over(&tcp), handed_over(&udp)] {

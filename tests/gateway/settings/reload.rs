@@ -276,7 +276,7 @@ fn is_online(gateway: &Gateway, uid: &str) -> bool {
 }
 
 #[test]
-fn what_is_reloaded_changes_what_the_server_does() {
+fn each_reloaded_setting_has_its_effect() {
     for (key, before, after, effect, [was, is]) in EFFECTS {
         // Small enough to be over soon.
         let others = match key {
@@ -297,7 +297,7 @@ fn what_is_reloaded_changes_what_the_server_does() {
 }
 
 #[test]
-fn times_that_are_reloaded_hold_for_those_who_are_there() {
+fn reloaded_times_apply_to_open_connections() {
     let long =
         ["head_time_max", "body_time_max", "keep_alive_max", "message_time_max", "close_wait_max", "write_time_max"];
     let text = |time: &str| -> String { long.iter().map(|key| format!("{key} = \"{time}\"\n")).collect() };
@@ -337,38 +337,38 @@ const ELSEWHERE: [(&[&str], &str, &str); 12] = [
     (
         &["head_time_max", "body_time_max", "keep_alive_max", "message_time_max", "close_wait_max", "write_time_max"],
         include_str!("reload.rs"),
-        "times_that_are_reloaded_hold_for_those_who_are_there",
+        "reloaded_times_apply_to_open_connections",
     ),
-    (&["drain_for"], include_str!("reload.rs"), "a_drain_goes_by_what_was_reloaded"),
-    (&["drain_time_max"], include_str!("reload.rs"), "the_end_of_a_drain_is_what_was_reloaded"),
+    (&["drain_for"], include_str!("reload.rs"), "a_reloaded_drain_for_applies_to_the_drain"),
+    (&["drain_time_max"], include_str!("reload.rs"), "a_reloaded_drain_time_max_applies_to_the_drain"),
     (
         &["answer_time_max"],
         include_str!("../../crate/server/limits.rs"),
-        "a_shorter_answer_time_holds_for_the_next_upgrade",
+        "a_shorter_answer_time_applies_to_the_next_upgrade",
     ),
     (
         &["queue_bytes_min"],
         include_str!("../../crate/server/limits.rs"),
-        "a_larger_minimum_of_a_queue_lets_a_half_written_frame_end",
+        "a_larger_queue_minimum_lets_a_partly_written_frame_finish",
     ),
     (
         &["read_budget_bytes"],
         include_str!("../../crate/server/limits.rs"),
-        "the_read_budget_of_a_connection_that_is_there_changes",
+        "a_changed_read_budget_applies_to_open_connections",
     ),
-    (&["api_key", "log"], include_str!("../webhook/events.rs"), "sighup_reads_the_settings_again"),
-    (&["api_key_file"], include_str!("reload.rs"), "a_file_of_api_keys_is_read_again"),
-    (&["jwt_secret", "webhook_secret"], include_str!("../webhook/events.rs"), "sighup_brings_other_secrets"),
+    (&["api_key", "log"], include_str!("../webhook/events.rs"), "sighup_reloads_the_settings"),
+    (&["api_key_file"], include_str!("reload.rs"), "a_file_of_api_keys_is_reloaded"),
+    (&["jwt_secret", "webhook_secret"], include_str!("../webhook/events.rs"), "sighup_reloads_secrets"),
     (
         &["jwt_key_file"],
         include_str!("../auth/tokens.rs"),
-        "each_algorithm_by_its_key_and_its_key_changed_without_a_gap",
+        "each_algorithm_verifies_with_its_key_and_after_a_key_change",
     ),
-    (&["address_ipv6_prefix"], include_str!("../auth/proxies.rs"), "ipv6_clients_count_by_their_network"),
+    (&["address_ipv6_prefix"], include_str!("../auth/proxies.rs"), "ipv6_clients_are_counted_by_their_network"),
     (
         &["trusted_proxy"],
         include_str!("../auth/proxies.rs"),
-        "sighup_says_whom_to_trust_and_those_who_are_there_stay_where_they_were",
+        "sighup_changes_trusted_proxies_and_open_connections_keep_their_address",
     ),
 ];
 
@@ -404,7 +404,7 @@ fn each_reloadable_setting_has_a_test_of_its_effect() {
 }
 
 #[test]
-fn a_file_of_api_keys_is_read_again() {
+fn a_file_of_api_keys_is_reloaded() {
     let scratch = Scratch::new("keys");
     let keys = scratch.file("keys");
     let write = |key: &str| {
@@ -425,7 +425,7 @@ fn a_file_of_api_keys_is_read_again() {
 }
 
 #[test]
-fn the_end_of_a_drain_is_what_was_reloaded() {
+fn a_reloaded_drain_time_max_applies_to_the_drain() {
     let text = |time: &str| format!("close_wait_max = \"1h\"\ndrain_time_max = \"{time}\"\n");
     let mut configured = Configured::start(&text("1h"));
     let mut silent = Raw::upgraded(configured.gateway.address);
@@ -436,7 +436,7 @@ fn the_end_of_a_drain_is_what_was_reloaded() {
 }
 
 #[test]
-fn a_drain_goes_by_what_was_reloaded() {
+fn a_reloaded_drain_for_applies_to_the_drain() {
     let text = |time: &str| format!("drain_for = \"{time}\"\ndrain_time_max = \"1h\"\n");
     let mut configured = Configured::start(&text("1h"));
     let mut clients = [configured.gateway.connect("/"), configured.gateway.connect("/")];
@@ -450,7 +450,7 @@ fn a_drain_goes_by_what_was_reloaded() {
 }
 
 #[test]
-fn what_was_read_is_named_and_a_warning_comes_once() {
+fn a_reload_logs_changed_settings_and_each_warning_once() {
     let configured = Configured::start("log = \"info\"\n");
     let gateway = &configured.gateway;
     let path = configured.file.display().to_string();
@@ -471,7 +471,7 @@ fn what_was_read_is_named_and_a_warning_comes_once() {
 }
 
 #[test]
-fn the_last_api_key_is_not_taken_away() {
+fn a_reload_cannot_remove_the_last_api_key() {
     let configured = Configured::start("api_key = [\"alpha\"]\n");
     let gateway = &configured.gateway;
     let status =
@@ -489,7 +489,7 @@ fn the_last_api_key_is_not_taken_away() {
 }
 
 #[test]
-fn the_signature_of_requests_to_back_ends_is_not_taken_away() {
+fn a_reload_cannot_remove_the_webhook_secret() {
     let hook = "webhook = \"http://127.0.0.1:1\"\n";
     let configured = Configured::start(&format!("{hook}webhook_secret = \"hush\"\n"));
     for text in [hook, ""] {
@@ -502,7 +502,7 @@ fn the_signature_of_requests_to_back_ends_is_not_taken_away() {
 }
 
 #[test]
-fn a_file_that_is_none_stops_neither_clients_nor_the_end() {
+fn reloading_a_file_that_is_not_regular_blocks_neither_clients_nor_shutdown() {
     let mut configured = Configured::start("headers_max = 32\n");
     let fifo = configured.scratch.file("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
@@ -542,7 +542,7 @@ fn a_file_that_is_none_stops_neither_clients_nor_the_end() {
 }
 
 #[test]
-fn a_file_that_is_none_is_an_error_at_the_start() {
+fn a_file_that_is_not_regular_is_an_error_at_the_start() {
     let scratch = Scratch::new("start");
     let fifo = scratch.file("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());

@@ -8,7 +8,7 @@ use crate::common::Scratch;
 use crate::common::command::{Served, call, complaint, make_private, write};
 
 #[test]
-fn check_and_serve_name_all_that_is_wrong() {
+fn check_and_serve_report_every_error() {
     let scratch = Scratch::new("all");
     let file = write(
         &scratch,
@@ -58,7 +58,7 @@ fn check_and_serve_name_all_that_is_wrong() {
 }
 
 #[test]
-fn no_number_is_refused_in_the_words_of_a_parser() {
+fn number_errors_name_the_flag_and_its_range() {
     let help = call(&["serve", "--help"], &[]).out;
     let flags: Vec<&str> = help.lines().filter(|line| line.contains("<COUNT>")).collect();
     assert!(flags.len() > 10, "{help}");
@@ -76,7 +76,7 @@ fn no_number_is_refused_in_the_words_of_a_parser() {
 }
 
 #[test]
-fn a_variable_that_is_empty_is_not_set() {
+fn an_empty_variable_counts_as_unset() {
     let help = call(&["serve", "--help"], &[]).out;
     let names =
         help.lines().filter_map(|line| Some(line.split_once("[env: FDPUSH_")?.1.split(['=', ']']).next()?.to_owned()));
@@ -105,7 +105,7 @@ fn a_variable_that_is_empty_is_not_set() {
 }
 
 #[test]
-fn a_secret_is_the_same_from_wherever_it_comes() {
+fn a_secret_has_the_same_bytes_from_every_source() {
     let (secret, key) = ("s".repeat(40), "k".repeat(40));
     let token = |flags: &[&str], environment: &[(&str, &str)]| {
         let said = call(&[&["token", "--uid", "ann"], flags].concat(), environment);
@@ -156,7 +156,7 @@ fn a_secret_is_the_same_from_wherever_it_comes() {
 }
 
 #[test]
-fn values_that_can_never_work_are_told() {
+fn values_that_can_never_work_are_errors() {
     let refused: [(&str, &str); 8] = [
         ("headers_max = 4", "FILE:1: headers_max is 4: it must be at least 5"),
         ("head_bytes_max = 100", "FILE:1: head_bytes_max is 100: it must be at least 142"),
@@ -204,7 +204,7 @@ fn values_that_can_never_work_are_told() {
 }
 
 #[test]
-fn few_descriptors_are_warned_of_with_their_reserve() {
+fn a_low_descriptor_limit_is_warned_of_with_its_reserve() {
     let limited = |descriptors: u32, flags: &str| {
         let binary = env!("CARGO_BIN_EXE_fdpush");
         let script = format!("ulimit -n {descriptors} && exec {binary} check {flags}");
@@ -234,7 +234,7 @@ fn few_descriptors_are_warned_of_with_their_reserve() {
 }
 
 #[test]
-fn the_start_says_how_many_can_connect() {
+fn the_start_logs_the_connection_limit() {
     let line = "ulimit -n 400; exec $0 serve --listen 127.0.0.1:0 --api 127.0.0.1:0";
     let mut command = Command::new("sh");
     command.args(["-c", line, env!("CARGO_BIN_EXE_fdpush")]).env_clear().stdout(Stdio::null()).stderr(Stdio::piped());

@@ -11,7 +11,7 @@ use crate::common::{Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
 #[test]
-fn a_back_end_hears_of_all_that_happens_in_order() {
+fn a_back_end_gets_all_events_in_order() {
     let backend = willing();
     let gateway = watched(&backend, &[]);
     let mut events = Events::of(&backend);
@@ -48,7 +48,7 @@ fn a_back_end_hears_of_all_that_happens_in_order() {
 }
 
 #[test]
-fn every_open_has_its_close_up_to_the_end_of_the_server() {
+fn every_open_event_has_its_close_event_at_shutdown() {
     const CLIENTS: usize = 100;
     let backend = willing();
     let mut gateway = watched(&backend, &["--webhook-batch-max", "7"]);
@@ -82,7 +82,7 @@ fn every_open_has_its_close_up_to_the_end_of_the_server() {
 }
 
 #[test]
-fn a_person_is_online_until_the_last_connection_stays_away() {
+fn a_uid_is_online_until_its_last_connection_is_gone_for_the_grace_time() {
     let backend = willing();
     let gateway = watched(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1s"]);
     let mut events = Events::of(&backend);
@@ -106,7 +106,7 @@ fn a_person_is_online_until_the_last_connection_stays_away() {
 }
 
 #[test]
-fn a_server_that_ends_leaves_nobody_online() {
+fn at_shutdown_every_uid_gets_an_offline_event() {
     let backend = willing();
     let mut gateway = watched(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1h"]);
     let mut events = Events::of(&backend);
@@ -126,7 +126,7 @@ fn a_server_that_ends_leaves_nobody_online() {
 }
 
 #[test]
-fn the_end_does_not_wait_for_a_back_end_that_hangs() {
+fn shutdown_does_not_wait_for_a_back_end_that_hangs() {
     let backend = Backend::start(|_| Answer::Hang);
     let mut gateway = watched(&backend, &["--drain-time-max", "1s", "--webhook-timeout", "60s"]);
     let mut ann = gateway.connect("/?uid=ann");
@@ -137,7 +137,7 @@ fn the_end_does_not_wait_for_a_back_end_that_hangs() {
 }
 
 #[test]
-fn a_signal_while_the_last_events_are_sent_ends_at_once() {
+fn a_signal_while_the_last_events_are_sent_ends_the_process_at_once() {
     for signal in ["-TERM", "-INT"] {
         let backend = Backend::start(|_| Answer::Hang);
         let mut gateway = watched(&backend, &["--webhook-timeout", "60s"]);
@@ -155,7 +155,7 @@ fn a_signal_while_the_last_events_are_sent_ends_at_once() {
 }
 
 #[test]
-fn an_open_tells_what_the_back_end_said_of_it() {
+fn an_open_event_has_the_groups_and_attributes_of_the_connect_hook() {
     let backend = Backend::start(|asked| match asked.json().get("events") {
         Some(_) => Answer::Status(200, String::new()),
         None => Answer::Status(200, r#"{"uid":"ann","groups":["g","h"],"attributes":{"plan":"pro"}}"#.to_owned()),
@@ -199,7 +199,7 @@ impl Configured {
 }
 
 #[test]
-fn sighup_reads_the_settings_again() {
+fn sighup_reloads_the_settings() {
     let text = "api_key = [\"old\"]\norigin = [\"https://old.example\"]\nmessage_bytes_max = \"1KiB\"\n";
     let configured = Configured::start("hangup", text);
     let gateway = &configured.gateway;
@@ -229,7 +229,7 @@ fn sighup_reads_the_settings_again() {
 }
 
 #[test]
-fn a_file_that_is_broken_changes_nothing() {
+fn an_invalid_file_changes_nothing() {
     let configured = Configured::start("broken", "api_key = [\"old\"]\n");
     for broken in [
         "api_key = [\"new\"",
@@ -250,7 +250,7 @@ fn a_file_that_is_broken_changes_nothing() {
 }
 
 #[test]
-fn sighup_brings_other_secrets() {
+fn sighup_reloads_secrets() {
     const OLD: &str = "0123456789abcdef0123456789abcdef";
     const NEW: &str = "fedcba9876543210fedcba9876543210";
     let backend = willing();
@@ -284,7 +284,7 @@ fn sighup_brings_other_secrets() {
 }
 
 #[test]
-fn a_bound_that_sighup_brings_counts_who_is_there_already() {
+fn a_limit_set_by_sighup_counts_open_connections() {
     let configured = Configured::start("bound", "\n");
     let gateway = &configured.gateway;
     let first = gateway.connect("/");
@@ -299,7 +299,7 @@ fn a_bound_that_sighup_brings_counts_who_is_there_already() {
 }
 
 #[test]
-fn readiness_ends_before_life_does() {
+fn readiness_ends_before_the_process() {
     let mut gateway = Gateway::start(&["--drain-time-max", "1h", "--close-wait-max", "1h"]);
     let mut probe = Raw::connect(gateway.api);
     let mut ask = |path: &str| {
@@ -333,7 +333,7 @@ fn a_full_server_is_not_ready() {
 }
 
 #[test]
-fn metrics_tell_what_happened() {
+fn metrics_report_activity() {
     let gateway = Gateway::start(&[]);
     let (mut ann, _) = gateway.open("/?uid=ann", &[]);
     let (bob, fd) = gateway.open("/?uid=bob", &[]);
@@ -373,7 +373,7 @@ fn metrics_tell_what_happened() {
 }
 
 #[test]
-fn sigterm_tells_every_client_while_pushes_go_on() {
+fn sigterm_during_pushes_closes_every_client_with_1001() {
     const CLIENTS: usize = 300;
     let mut gateway = Gateway::start(&[]);
     let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(gateway.address)).collect();
@@ -396,7 +396,7 @@ fn sigterm_tells_every_client_while_pushes_go_on() {
 }
 
 #[test]
-fn no_client_writes_a_line_of_the_log() {
+fn client_text_cannot_forge_a_log_line() {
     let gateway = Gateway::spawn(&["--log", "debug"]);
     let forger = gateway.connect("/?uid=x%0A2026-01-01%20ERROR%20all%20is%20lost%1B[31m%C2%85");
     let named = r#"uid "x\n2026-01-01 ERROR all is lost\u{1b}[31m\u{85}""#;
@@ -437,7 +437,7 @@ fn stuff(gateway: &Gateway, fd: u64) {
 }
 
 #[test]
-fn who_is_closed_by_its_own_ack_is_counted_right() {
+fn a_connection_closed_by_its_own_ack_keeps_group_counts_right() {
     let gateway = Gateway::start(&["--queue-bytes-max", &QUEUE.to_string(), "--message-bytes-max", "64KiB"]);
     let connections = |uid: &str| gateway.done("/api/online", json!({"uids": [uid]}))["online"][uid].clone();
     let change = |kind: &str| json!({"type": kind, "group": "g", "id": 1}).to_string();

@@ -6,7 +6,7 @@ use crate::common::gateway::{Gateway, hang_up, next, until};
 use serde_json::{Value, json};
 
 #[test]
-fn what_is_sent_goes_to_the_back_end_and_nowhere_else() {
+fn send_frames_reach_only_the_back_end() {
     let backend = willing();
     let gateway = watched(&backend, &["--webhook-events", "message", "--client-may", "nothing"]);
     let mut events = Events::of(&backend);
@@ -35,7 +35,7 @@ fn what_is_sent_goes_to_the_back_end_and_nowhere_else() {
 }
 
 #[test]
-fn what_the_back_end_has_no_room_for_is_not_acknowledged() {
+fn a_send_frame_over_the_queue_limit_is_not_acknowledged() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway =
         watched(&backend, &["--webhook-queue-max", "1", "--webhook-batch-max", "1", "--webhook-events", "message"]);
@@ -49,7 +49,7 @@ fn what_the_back_end_has_no_room_for_is_not_acknowledged() {
 }
 
 #[test]
-fn send_events_are_the_valid_frames_of_type_send_and_nothing_else() {
+fn only_valid_send_frames_become_send_events() {
     let backend = willing();
     let gateway = watched(&backend, &["--webhook-events", "send"]);
     let mut events = Events::of(&backend);
@@ -91,7 +91,7 @@ fn send_events_are_the_valid_frames_of_type_send_and_nothing_else() {
 }
 
 #[test]
-fn a_frame_whose_event_is_too_large_is_refused_whole() {
+fn a_frame_with_an_oversized_event_is_refused() {
     let backend = willing();
     let gateway = watched(&backend, &["--webhook-event-bytes-max", "100KiB", "--webhook-events", "open,message"]);
     let mut events = Events::of(&backend);
@@ -149,7 +149,7 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
 }
 
 #[test]
-fn an_event_that_the_back_end_refuses_stops_nobody_elses() {
+fn a_refused_event_does_not_block_later_events() {
     // As nginx and Express do: bodies over a bound get 413.
     let backend = Backend::start(|asked| match asked.body.len() {
         0..=20_000 => Answer::Status(204, String::new()),
@@ -173,7 +173,7 @@ fn an_event_that_the_back_end_refuses_stops_nobody_elses() {
 }
 
 #[test]
-fn a_back_end_that_hangs_or_fails_delays_no_push() {
+fn a_back_end_that_hangs_or_fails_does_not_delay_pushes() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway =
         watched(&backend, &["--webhook-timeout", "1s", "--webhook-queue-max", "50", "--webhook-batch-max", "10"]);
@@ -191,7 +191,7 @@ fn a_back_end_that_hangs_or_fails_delays_no_push() {
 }
 
 #[test]
-fn what_failed_is_sent_again_and_arrives_once_it_can() {
+fn failed_events_are_retried_and_arrive_once() {
     let tries = std::sync::atomic::AtomicUsize::new(0);
     let backend = Backend::start(move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
         0 => Answer::Status(500, String::new()),
