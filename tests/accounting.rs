@@ -1,6 +1,6 @@
-//! Memory that is counted is memory that is taken: queues held against the allocator, for messages of every size and kind.
+//! Compares the counted memory of queues with the allocated memory, for messages of every size and kind.
 //!
-//! The allocator counts for all threads, so this is one test alone in its process.
+//! The allocator counts all threads, so this is the only test of its process.
 
 use std::alloc::System;
 use std::io::IoSlice;
@@ -15,18 +15,18 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// The ways in which messages come into queues.
+/// The ways to push messages into queues.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Kind {
-    /// Each to one reader.
+    /// Each message to one reader.
     Own,
-    /// The same to all readers.
+    /// The same message to all readers.
     Shared,
-    /// Each to one reader, with a key of its own.
+    /// Each message to one reader, with its own key.
     Keyed,
 }
 
-/// An open connection, whose socket is full.
+/// Returns an open connection with a full socket.
 fn stalled(slot: u64, env: &mut Env) -> Connection {
     let mut connection = Connection::new(Peer::Unix, env);
     let mut request = UPGRADE.to_owned().into_bytes();
@@ -47,7 +47,7 @@ fn write(connection: &mut Connection, env: &mut Env, taken_max: usize) {
     connection.handle_written(taken, taken < offered, env);
 }
 
-/// The memory taken since the region began.
+/// Returns the memory allocated since the start of the region.
 fn taken(region: &Region<'_, System>) -> usize {
     let change = region.change();
     change.bytes_allocated.saturating_sub(change.bytes_deallocated)
@@ -55,12 +55,12 @@ fn taken(region: &Region<'_, System>) -> usize {
 
 fn push(connection: &mut Connection, env: &mut Env, message: &mut Outbound<'_>) {
     assert_eq!(connection.send(message, env), Sent::Queued);
-    // In turns of their own: the journal is a fixed cost, and in no queue.
+    // Each push has its own turn. The journal has a fixed size and does not count as a queue.
     write(connection, env, 0);
     env.end_turn();
 }
 
-/// The counted and the resident bytes of so many messages of so many bytes to each of some readers.
+/// Returns the counted and the allocated bytes of queued messages.
 fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize, usize) {
     let limits = Limits {
         queue_bytes_max: 1 << 30,
@@ -70,7 +70,7 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
     };
     let mut env = Env::new(limits, Heartbeat::Off, Origins::Same);
     let mut connections: Vec<Connection> = (0..readers as u64).map(|slot| stalled(slot, &mut env)).collect();
-    // The shared lists of a loop, of which there is one.
+    // The lists that all connections of a loop share.
     let payload = vec![b'x'; bytes];
     let mut warm = stalled(0, &mut env);
     push(&mut warm, &mut env, &mut outbound(Outbound::message(Opcode::Binary, &payload), true, Some("key")));
@@ -101,7 +101,7 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
         assert!(held <= counted, "{held} bytes in the bounds of queues, {counted} in that of all");
     }
 
-    // Half of it drains, and what is left is still what is counted.
+    // After half of the queue is written, the counts still agree.
     for connection in &mut connections {
         let mut left = connection.queued_bytes() / 2;
         while left > 0 && connection.handle_writable() {
@@ -121,8 +121,8 @@ fn assert_ratio(counted: usize, taken: usize, what: &str) {
     assert!((1.0 / 1.5..=1.5).contains(&ratio), "{what}: {counted} bytes are counted, and {taken} are taken");
 }
 
-/// Joins, each of a group of its own with a name of so many bytes: the memory of one, and what is left of it once all have
-/// left but one connection.
+/// Joins groups with names of this many bytes. Returns the memory of one join, and the memory that remains after all
+/// connections but one left.
 fn memberships(name_bytes: usize) -> (usize, usize) {
     const SLOTS: u32 = 100;
     const GROUPS: u32 = 1000;
@@ -154,7 +154,7 @@ fn counted_and_allocated_memory_agree_within_a_factor_of_1_5() {
         }
     }
 
-    // Of a connection that stays, what its memberships share a chunk with may stay, and some room in the indexes.
+    // A chunk that the remaining connection uses may stay allocated, and so may free space in the indexes.
     for (name_bytes, bytes_max) in [(12, 180), (24, 180), (128, 300)] {
         let (full, left) = memberships(name_bytes);
         assert!(full <= bytes_max, "a group with a name of {name_bytes} bytes takes {full}");

@@ -1,8 +1,8 @@
-//! A server that is warm allocates nothing for a message, and nothing for a recipient.
+//! Measures that a warm server allocates no memory for a message or a receiver.
 //!
-//! The allocator counts for all threads, so this is one test alone in its process, and the clients, which share it, take
-//! no new memory either once they are warm. Each round waits for all its answers: what is counted does not depend on how
-//! threads happen to run.
+//! The allocator counts all threads, so this is the only test of its process. The clients run in the same process and
+//! allocate no memory either once they are warm. Each round waits for all its responses, so the count does not depend
+//! on the scheduling of threads.
 
 mod common;
 
@@ -20,13 +20,13 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Rounds before anything is counted: buffers and lists grow to what the load needs.
+/// Rounds before the measurement, in which buffers and lists grow to their final size.
 const WARM_UP: usize = 5;
 const ROUNDS: usize = 25;
 
-/// Calls of the allocator that took memory in `ROUNDS` rounds, each of which sends and then waits for what comes of it.
+/// Returns the number of allocations in `ROUNDS` rounds. A round sends messages and waits for the results.
 fn allocations_of(server: &TestServer, mut round: impl FnMut(&dyn Fn())) -> usize {
-    // Once the loop is held until all have sent, so that it has seen as much in one turn as it ever will.
+    // One turn of the loop must see the messages of all clients, as the largest turn of the measurement can.
     let (hold, held) = mpsc::channel();
     let (go, going) = mpsc::channel();
     let _held = server
@@ -46,13 +46,13 @@ fn allocations_of(server: &TestServer, mut round: impl FnMut(&dyn Fn())) -> usiz
     change.allocations + change.reallocations
 }
 
-/// Pings would come when they like; every connection has a check in the timer wheel nevertheless.
+/// A heartbeat without pings, which would arrive at random times. Each connection still has a timer in the wheel.
 fn start() -> TestServer {
     let heartbeat = Heartbeat::Ping { every: Duration::from_secs(3600), missed_max: 2 };
     serve(move |server| server.heartbeat(heartbeat).on_message(answer))
 }
 
-/// `=…` comes back, `*…` goes to the group, `@…` to the uid of four bytes behind it.
+/// Echoes `=…`, pushes `*…` to the group and `@…` to the uid in the next four bytes.
 fn answer(ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
     let text = message.as_text().unwrap_or_default();
     match (text.get(..1), text.get(1..5)) {
@@ -68,7 +68,7 @@ fn answer(ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
     }
 }
 
-/// What a client sends, and what it comes back as: a text of `bytes` that begins like this, `times` over.
+/// Returns the bytes that a client sends and receives: `times` texts of `bytes` bytes that start with this prefix.
 fn message(begins: &str, bytes: usize, times: usize) -> (Vec<u8>, Vec<u8>) {
     let text = format!("{begins:x<bytes$}");
     (frame(TEXT, text.as_bytes()).repeat(times), Frame::text(&text).as_bytes().repeat(times))
@@ -110,7 +110,7 @@ fn fan_out(bytes: usize, outstanding: usize, members: usize) -> usize {
     })
 }
 
-/// Turns of floor 1 alone, without sockets, which would be more than a process may have: what sockets take at once.
+/// Runs turns of layer 1 without sockets, for more connections than a process can have. The sockets accept all bytes.
 fn many_recipients(bytes: usize, publishes: usize, recipients: u64) -> usize {
     let mut env = Env::new(Limits::default(), Heartbeat::Off, Origins::Same);
     let mut connections: Vec<Connection> = (1..=recipients).map(|fd| websocket(fd, &mut env)).collect();
@@ -137,7 +137,7 @@ fn many_recipients(bytes: usize, publishes: usize, recipients: u64) -> usize {
     change.allocations + change.reallocations
 }
 
-/// An open connection.
+/// Returns an open connection.
 fn websocket(fd: u64, env: &mut Env) -> Connection {
     let mut connection = Connection::new(Peer::Unix, env);
     let mut request = UPGRADE.to_owned().into_bytes();
@@ -150,7 +150,7 @@ fn websocket(fd: u64, env: &mut Env) -> Connection {
     connection
 }
 
-/// Its socket takes what one system call offers.
+/// Writes the output of one system call.
 fn write(connection: &mut Connection, env: &mut Env) {
     let mut slices = [IoSlice::new(&[]); 64];
     let filled = connection.poll_slices(env, &mut slices);
@@ -160,7 +160,7 @@ fn write(connection: &mut Connection, env: &mut Env) {
 
 #[test]
 fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
-    // A few KiB at a time at most: what a socket could be full of makes a queue, and a message that is cut is kept.
+    // A few KiB at most: a larger message could fill the socket, and a queue and a partial message allocate memory.
     for (bytes, in_flight) in [(20, 1), (20, 16), (125, 16), (1024, 1)] {
         assert_eq!(echo(bytes, in_flight), 0, "echo of {bytes} bytes, {in_flight} in flight");
         assert_eq!(point_to_point(bytes, in_flight), 0, "{bytes} bytes to a uid, {in_flight} in flight");
@@ -169,7 +169,7 @@ fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
         for outstanding in [1, 16] {
             assert_eq!(fan_out(128, outstanding, members), 0, "fan-out to {members}, {outstanding} outstanding");
         }
-        // A long frame is shared: its bytes and the count of its owners are allocated, however many those are.
+        // A long frame is shared by all its receivers: one allocation for its bytes and its reference count.
         assert_eq!(fan_out(1024, 4, members), 2 * 4 * ROUNDS, "long frames to {members}");
     }
     for recipients in [3000, 10_000] {

@@ -1,5 +1,4 @@
-//! Replays the committed fuzz corpora through the bodies of the fuzz targets, so that what the fuzzer once found stays
-//! mended, on a machine without a fuzzer too.
+//! Runs the committed fuzz corpora through the bodies of the fuzz targets. This needs no fuzzer.
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Checks the source text: layers, lengths of files and functions, and the language of names and comments.
 //!
-//! It follows the `tidy` tests of rust-analyzer and TigerBeetle. It reads the source as text, and an error names the file
-//! and the line. `src/lib.rs` has a drawing of the layers.
+//! It follows the `tidy` tests of rust-analyzer and TigerBeetle. It reads the source as text, and an error names the
+//! file and the line. `src/lib.rs` has a drawing of the layers.
 
 use std::fmt::Write;
 use std::fs;
@@ -42,8 +42,8 @@ const RESTRICTED_NAMES: &[(&str, usize)] =
 /// First words that make a comment start with a question instead of its subject.
 const QUESTION_WORDS: &[&str] = &["What", "Who", "Whose", "Whom", "How", "Where", "Whoever", "Whatever", "Wherever"];
 
-/// The number of comments that may still start with a question word, by directory. These numbers may only become smaller.
-/// A file counts for the longest path that it starts with.
+/// The number of comments that may still start with a question word, by directory. These numbers may only become
+/// smaller. A file counts for the longest path that it starts with.
 const QUESTION_COMMENTS_MAX: &[(&str, usize)] =
     &[("src", 120), ("src/gateway", 156), ("tests", 67), ("tests/simulator", 53)];
 
@@ -54,7 +54,7 @@ const METAPHORS: &[&str] = &[
 ];
 
 /// The number of items whose name may still contain such a word, by directory. These numbers may only become smaller.
-const METAPHORS_MAX: &[(&str, usize)] = &[("src", 17), ("src/gateway", 26), ("tests", 69), ("tests/simulator", 12)];
+const METAPHORS_MAX: &[(&str, usize)] = &[("src", 17), ("src/gateway", 26), ("tests", 0), ("tests/simulator", 12)];
 
 /// A source file: its path from the crate's root, and its lines.
 struct Source {

@@ -1,4 +1,4 @@
-//! A back end: it takes the server's requests one by one, answers as the test wants, and tells the test of each.
+//! A back end for tests. It passes each request to the test and answers as the test decides.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,25 +12,25 @@ use sha2::Sha256;
 
 use super::{Heard, channel};
 
-/// A back end that listens until the test is over.
+/// A back end that listens until the test ends.
 pub struct Backend {
     pub address: SocketAddr,
-    /// What it was asked, in order.
+    /// The requests that it received, in order.
     pub asked: Heard<Asked>,
 }
 
-/// One of the server's requests.
+/// A request that the server sent.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub head: String,
     pub body: String,
 }
 
-/// What the back end does.
+/// The reaction of the back end to a request.
 pub enum Answer {
-    /// It answers with a status and a body.
+    /// It responds with a status and a body.
     Status(u16, String),
-    /// It takes the request, and says nothing for as long as the server waits.
+    /// It reads the request and never responds.
     Hang,
 }
 
@@ -55,7 +55,7 @@ impl Backend {
 }
 
 impl Asked {
-    /// A header's value, by its name in lower case.
+    /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -67,7 +67,7 @@ impl Asked {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// Whether whoever sent it knows this secret.
+    /// Returns whether the request is signed with this secret.
     pub fn is_signed_with(&self, secret: &str) -> bool {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
         mac.update(self.body.as_bytes());
@@ -76,7 +76,7 @@ impl Asked {
     }
 }
 
-/// Requests of one connection, until it ends.
+/// Serves the requests of one connection until it ends.
 fn serve(stream: TcpStream, told: &Sender<Asked>, answer: &dyn Fn(&Asked) -> Answer) {
     let mut writer = stream.try_clone().expect("a descriptor");
     let mut reader = BufReader::new(stream);

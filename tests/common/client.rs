@@ -1,4 +1,4 @@
-//! The independent client: tungstenite, with a deadline on everything it waits for.
+//! The independent client: tungstenite, with a deadline for every wait.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
 use super::PATIENCE;
 
-/// Whatever a client can speak over.
+/// A byte stream that a client can use.
 pub trait Stream: Read + Write + Send {}
 
 impl<S: Read + Write + Send> Stream for S {}
@@ -35,7 +35,7 @@ impl Client {
         Client::over_tcp(stream, address, target, headers)
     }
 
-    /// Connects over TCP, as one who has this address of this machine.
+    /// Connects over TCP from this local address.
     pub fn connect_from(from: IpAddr, address: SocketAddr, target: &str) -> Result<Client, Error> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::new(from, 0).into()).expect("an address of this machine");
@@ -75,12 +75,12 @@ impl Client {
         }
     }
 
-    /// A header of the 101.
+    /// Returns a header of the 101 response.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.response.headers().get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The fd that the server told.
+    /// Returns the fd that the server sent in the 101 response.
     pub fn fd(&self) -> Fd {
         let number = self.header("X-Fd").and_then(|value| value.parse().ok()).expect("a server that tells the fd");
         Fd::from_u64(number).expect("an fd")
@@ -98,7 +98,7 @@ impl Client {
         self.send_message(Message::Ping(payload.to_vec().into()));
     }
 
-    /// Sends one fragment of a message: its first with the message's kind, the others as continuations.
+    /// Sends one fragment of a message.
     pub fn send_fragment(&mut self, kind: Data, payload: &[u8], is_last: bool) {
         self.send_message(Message::Frame(Frame::message(payload.to_vec(), OpCode::Data(kind), is_last)));
     }
@@ -118,12 +118,12 @@ impl Client {
         self.socket.send(message).expect("a message sent");
     }
 
-    /// The next message of any kind; pings are answered on the way.
+    /// Returns the next message of any kind and answers pings.
     pub fn next(&mut self) -> Message {
         self.socket.read().expect("a message")
     }
 
-    /// The next message, which is text.
+    /// Returns the next message, which must be text.
     pub fn text(&mut self) -> String {
         match self.next_but_pings() {
             Message::Text(text) => text.as_str().to_owned(),
@@ -131,7 +131,7 @@ impl Client {
         }
     }
 
-    /// The next message, which is binary.
+    /// Returns the next message, which must be binary.
     pub fn binary(&mut self) -> Vec<u8> {
         match self.next_but_pings() {
             Message::Binary(bytes) => bytes.to_vec(),
@@ -139,7 +139,7 @@ impl Client {
         }
     }
 
-    /// The next message, which is a close frame: its code and reason, if it has them.
+    /// Returns code and reason of the next message, which must be a close frame.
     pub fn close_frame(&mut self) -> Option<(u16, String)> {
         match self.next_but_pings() {
             Message::Close(frame) => frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned())),
@@ -147,20 +147,20 @@ impl Client {
         }
     }
 
-    /// The close frame's code and reason, and then the end of the stream.
+    /// Returns code and reason of the close frame, which must be followed by the end of the stream.
     pub fn closed(&mut self) -> (u16, String) {
         let frame = self.close_frame().expect("a close code");
         self.end();
         frame
     }
 
-    /// The end of the stream, behind a close frame.
+    /// Expects the end of the stream after a close frame.
     pub fn end(&mut self) {
         let ended = self.socket.read();
         assert!(matches!(ended, Err(Error::ConnectionClosed)), "{ended:?}");
     }
 
-    /// The end of the stream without a close frame.
+    /// Expects the end of the stream without a close frame.
     pub fn lost(&mut self) {
         let ended = loop {
             match self.socket.read() {
@@ -190,7 +190,7 @@ impl Client {
     }
 }
 
-/// The status and the body of a refused upgrade.
+/// Returns status and body of a refused upgrade.
 pub fn refusal(connected: Result<Client, Error>) -> (u16, String) {
     match connected {
         Err(Error::Http(response)) => {

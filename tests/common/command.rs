@@ -1,4 +1,4 @@
-//! The binary as operators call it: a line, an environment, and what it says.
+//! Runs the binary with a command line and an environment, and returns its output.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::Scratch;
 
-/// The result of one call of the binary.
+/// The exit code and output of one run of the binary.
 #[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
@@ -15,7 +15,7 @@ pub struct Said {
     pub err: String,
 }
 
-/// The binary with nothing in its environment but this.
+/// Returns the binary with exactly this environment.
 pub fn command(line: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
     command.args(line).env_clear().envs(environment.iter().copied());
@@ -29,7 +29,7 @@ pub fn call(line: &[&str], environment: &[(&str, &str)]) -> Said {
     Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// The errors of `check` for a file.
+/// Returns the errors of `check` for a settings file with this text.
 pub fn complaint(text: &str) -> String {
     let scratch = Scratch::new("complaint");
     let file = write(&scratch, text);
@@ -39,7 +39,7 @@ pub fn complaint(text: &str) -> String {
     said.err.replace(&file, "FILE")
 }
 
-/// A configuration file that only its owner can read.
+/// Writes a settings file that only its owner can read.
 pub fn write(scratch: &Scratch, text: &str) -> String {
     let path = scratch.file("fdpush.toml");
     fs::write(&path, text).expect("a file");
@@ -51,7 +51,7 @@ pub fn make_private(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a file of ours");
 }
 
-/// A running `fdpush serve`. Dropping it ends it.
+/// A running `fdpush serve`. Dropping it kills the process.
 pub struct Served(pub Child);
 
 impl Drop for Served {

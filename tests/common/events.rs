@@ -1,16 +1,16 @@
-//! The events that a server sends to a back end, one by one.
+//! Reads the webhook events that a back end received, one by one.
 
 use serde_json::{Value, json};
 
 use super::backend::{Answer, Backend};
 use super::gateway::Gateway;
 
-/// A back end that takes everything.
+/// Starts a back end that accepts every request.
 pub fn willing() -> Backend {
     Backend::start(|_| Answer::Status(204, String::new()))
 }
 
-/// The events of a back end one by one, whatever requests they come in. Their `seq` has no holes.
+/// The events that a back end received, across requests. Their `seq` has no gaps.
 pub struct Events<'a> {
     backend: &'a Backend,
     waiting: Vec<Value>,
@@ -19,12 +19,12 @@ pub struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// Those that the server of [`watched`] sends from its start on.
+    /// Reads the events of a server of [`watched`] from its start.
     pub fn of(backend: &'a Backend) -> Events<'a> {
         Events { backend, waiting: Vec::new(), seq: 0, run: None }
     }
 
-    /// The next event, without what differs from run to run.
+    /// Returns the next event without the members that differ between runs.
     pub fn next(&mut self) -> Value {
         while self.waiting.is_empty() {
             let asked = self.backend.asked.next();
@@ -49,7 +49,7 @@ impl<'a> Events<'a> {
     }
 }
 
-/// A server that tells this back end of its events, with these flags.
+/// Starts a server that sends webhooks to this back end, with these flags.
 pub fn watched(backend: &Backend, flags: &[&str]) -> Gateway {
     let url = backend.url();
     let watch = ["--webhook", &url, "--webhook-secret", "hush", "--node", "here"];

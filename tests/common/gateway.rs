@@ -1,4 +1,4 @@
-//! `fdpush serve` as a child, for the tests of its API: where it listens is read from what it says.
+//! `fdpush serve` as a child process. Its addresses are read from its output.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,32 +12,32 @@ use tungstenite::Message;
 use super::raw::Reply;
 use super::{Client, Heard, PATIENCE, Raw, channel};
 
-/// A running server. Dropping it ends it.
+/// A running server. Dropping it kills the process.
 pub struct Gateway {
     child: Child,
-    /// Where clients come.
+    /// The address for clients.
     pub address: SocketAddr,
-    /// Where else they come, in the order of the flags that say so.
+    /// More addresses for clients, in the order of the `--listen` flags.
     pub others: Vec<String>,
-    /// Where back ends come.
+    /// The address of the API.
     pub api: SocketAddr,
-    /// Where datagrams come, as the log names it.
+    /// The addresses for datagrams, as the log names them.
     pub datagrams: Vec<String>,
     log: Heard<String>,
 }
 
 impl Gateway {
-    /// A server with these flags, which must not name a level of the log.
+    /// Starts a server with these flags, which must not contain `--log`.
     pub fn start(flags: &[&str]) -> Gateway {
         Gateway::spawn(&[&["--log", "info"], flags].concat())
     }
 
-    /// As [`start`](Gateway::start), with a level of the log given elsewhere, that is `info` or more.
+    /// As [`start`](Gateway::start), for flags that set the log level. It must be `info` or more verbose.
     pub fn spawn(flags: &[&str]) -> Gateway {
         Gateway::spawn_as(Command::new(env!("CARGO_BIN_EXE_fdpush")), flags)
     }
 
-    /// As [`start`](Gateway::start), in a process that may have so many descriptors.
+    /// As [`start`](Gateway::start), with a limit on open descriptors.
     pub fn start_with_descriptors(max: u32, flags: &[&str]) -> Gateway {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -n {max}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_fdpush")]);
@@ -53,7 +53,7 @@ impl Gateway {
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                // The test may listen no more; the pipe is emptied all the same.
+                // The test may have ended; the pipe is read nevertheless.
                 let _ = told.send(line);
             }
         });
@@ -68,12 +68,12 @@ impl Gateway {
         Gateway { child, address, others, api, datagrams, log }
     }
 
-    /// A client that has had its welcome.
+    /// Connects a client and reads its welcome frame.
     pub fn connect(&self, target: &str) -> Client {
         self.open(target, &[]).0
     }
 
-    /// A client that has had its welcome, and its fd.
+    /// Connects a client, reads its welcome frame and returns its fd.
     pub fn open(&self, target: &str, headers: &[(&str, &str)]) -> (Client, u64) {
         let mut client = Client::connect(self.address, target, headers).expect("a WebSocket");
         let welcome = next(&mut client);
@@ -81,13 +81,13 @@ impl Gateway {
         (client, welcome["fd"].as_u64().expect("an fd"))
     }
 
-    /// What the API says to a JSON body: the status and JSON.
+    /// Posts a JSON body to the API. Returns the status and the JSON response.
     pub fn post(&self, path: &str, body: impl ToString) -> (u16, Value) {
         let reply = self.call("POST", path, &[("Content-Type", "application/json")], &body.to_string());
         (reply.status, json_of(&reply))
     }
 
-    /// What the API says to a JSON body that it takes.
+    /// Posts a JSON body to the API, which must succeed. Returns the JSON response.
     pub fn done(&self, path: &str, body: impl ToString) -> Value {
         let body = body.to_string();
         let (status, answer) = self.post(path, &body);
@@ -95,33 +95,33 @@ impl Gateway {
         answer
     }
 
-    /// What the API has at a path that exists.
+    /// Gets the JSON at a path of the API, which must exist.
     pub fn get(&self, path: &str) -> Value {
         let reply = self.call("GET", path, &[], "");
         assert_eq!(reply.status, 200, "{path}: {reply:?}");
         json_of(&reply)
     }
 
-    /// One request of the API, on a connection of its own.
+    /// Sends one API request on a new connection.
     pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
         let mut raw = Raw::connect(self.api);
         raw.send(request(method, path, headers, body));
         raw.reply()
     }
 
-    /// The value of a sample, as `/metrics` names it; 0 while it has none.
+    /// Returns the value of a sample of `/metrics`, or 0 if it does not exist.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.call("GET", "/metrics", &[], "").body;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().unwrap_or_else(|_| panic!("no number: {value:?}")))
     }
 
-    /// The next line of the log with these words in it.
+    /// Waits for the next log line that contains these words.
     pub fn logged(&self, words: &str) -> String {
         next_with(&self.log, words)
     }
 
-    /// The next lines of the log up to one with these words in it.
+    /// Returns the next log lines up to the first one that contains these words.
     pub fn logged_up_to(&self, words: &str) -> Vec<String> {
         let mut lines = Vec::new();
         while !lines.last().is_some_and(|line: &String| line.contains(words)) {
@@ -130,7 +130,7 @@ impl Gateway {
         lines
     }
 
-    /// Sends a signal, as `-TERM`.
+    /// Sends a signal, for example `-TERM`.
     pub fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
@@ -153,7 +153,7 @@ impl Drop for Gateway {
     }
 }
 
-/// A whole request. `Host` is this machine's name unless a header says otherwise.
+/// Returns a complete request. `Host` is `localhost` unless `headers` contains it.
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
     let mut head = format!("{method} {path} HTTP/1.1\r\n");
     if !headers.iter().any(|(name, _)| *name == "Host") {
@@ -168,13 +168,13 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -
     format!("{head}\r\n{body}")
 }
 
-/// The next frame.
+/// Returns the next frame.
 pub fn next(client: &mut Client) -> Value {
     let text = client.text();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// The next frame of this type, whatever comes before.
+/// Returns the next frame of this type and skips others.
 pub fn next_of(client: &mut Client, kind: &str) -> Value {
     loop {
         let frame = next(client);
@@ -184,7 +184,7 @@ pub fn next_of(client: &mut Client, kind: &str) -> Value {
     }
 }
 
-/// The close frame's code and reason, whatever comes before.
+/// Returns code and reason of the close frame and skips frames before it.
 pub fn closed(client: &mut Client) -> (u16, String) {
     loop {
         if let Message::Close(frame) = client.next() {
@@ -194,13 +194,13 @@ pub fn closed(client: &mut Client) -> (u16, String) {
     }
 }
 
-/// A client that goes, and hears that the server knows.
+/// Closes a client and waits for the close frame of the server.
 pub fn hang_up(mut client: Client) {
     client.close(1000, "");
     assert_eq!(closed(&mut client).0, 1000);
 }
 
-/// Tries until it works out, as often as there is time for.
+/// Waits until a condition is true.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
@@ -209,7 +209,7 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// The body of a reply.
+/// Parses the body of a response.
 pub fn json_of(reply: &Reply) -> Value {
     serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
 }
@@ -223,7 +223,7 @@ fn next_with(log: &Heard<String>, words: &str) -> String {
     }
 }
 
-/// Where the server says that it is running: what to open, or an address.
+/// Returns the address in a line that announces a listener.
 fn place_in(line: &str) -> String {
     let place = line.split_once("http://").map_or_else(|| last_word(line), |(_, url)| url.to_owned());
     place.trim_end_matches('/').to_owned()

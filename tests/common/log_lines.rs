@@ -1,4 +1,4 @@
-//! The log lines of this crate. Each server has a thread of its own, so its lines are those of its thread.
+//! Collects the log lines of this crate by thread. Each server runs on its own thread.
 
 use std::sync::Mutex;
 use std::sync::mpsc;
@@ -45,7 +45,7 @@ pub fn block() {
     assert!(receiver.recv_timeout(BLOCK_TIME).is_err());
 }
 
-/// Keeps the lines of all servers from now on.
+/// Starts to collect the log lines of all servers.
 pub fn keep_log_lines() {
     // The first test of this process sets the logger.
     let _ = log::set_logger(&LINES);
@@ -53,7 +53,7 @@ pub fn keep_log_lines() {
 }
 
 impl TestServer {
-    /// The lines of this server that contain all these words, each after its level.
+    /// Returns the lines of this server that contain all these words. A line starts with its level.
     pub fn log_lines(&self, words: &[&str]) -> Vec<String> {
         let lines = LINES.0.lock().expect("no panic under the lock");
         let is_wanted = |line: &str| words.iter().all(|word| line.contains(word));

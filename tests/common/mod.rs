@@ -1,9 +1,9 @@
-//! What the tests through sockets share: a server on a thread of its own, clients, and waiting with a deadline.
+//! Helpers for tests through sockets: a server on its own thread, clients, and waiting with a deadline.
 //!
-//! The one idea: a test never sleeps and never measures. It waits for something to happen, on a channel or on a socket,
-//! and a deadline that no healthy machine comes near turns a hang into a failure.
+//! A test never sleeps and never measures time. It waits for an event on a channel or a socket, with a deadline that is
+//! far longer than any healthy machine needs.
 
-// Each test file is a crate of its own and uses its own part of this.
+// Each test binary uses a part of these modules.
 #![allow(dead_code)]
 
 #[cfg(feature = "gateway")]
@@ -33,34 +33,36 @@ use fdpush::{Address, Closed, Context, Fd, Handler, Outcome, Remote, Server, Upg
 pub use self::client::{Client, refusal};
 pub use self::raw::Raw;
 
-/// How long anything may take that has to happen.
+/// The deadline for every expected event.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server that runs on a thread of its own. Dropping it drains it, and waits for its end.
+/// A server that runs on its own thread. Dropping it drains the server and waits until it ended.
 pub struct TestServer {
     pub remote: Remote,
-    /// Where it listens.
+    /// The addresses of its listeners.
     pub addresses: Vec<Address>,
     address: Option<SocketAddr>,
-    /// The thread that its loop runs on.
+    /// The thread that runs its loop.
     thread: ThreadId,
     ended: Heard<io::Result<()>>,
     has_ended: bool,
 }
 
-/// Runs a server on a free port of the loopback. It tells each client its fd in the 101, binds it to the uid and puts it
-/// into the groups that its query names; `build` adds to that, or replaces it.
+/// Runs a server on a free port of 127.0.0.1.
+///
+/// It sends each client its fd in the 101 response, binds the `uid` and joins each `group` of the query. `build` can
+/// replace these handlers.
 pub fn serve<H: Handler>(build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
     serve_on("127.0.0.1:0", build)
 }
 
-/// As [`serve`], on an address of the test's choice.
+/// As [`serve`], on this address.
 pub fn serve_on<H: Handler>(address: &str, build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
     let address = address.to_owned();
     serve_made(move || Server::bind(address), build)
 }
 
-/// As [`serve`], with a server that the test makes.
+/// As [`serve`], with a server that `make` creates.
 pub fn serve_made<H: Handler>(
     make: impl FnOnce() -> io::Result<Server> + Send + 'static,
     build: impl FnOnce(Server) -> Server<H> + Send + 'static,
@@ -81,50 +83,50 @@ pub fn serve_made<H: Handler>(
         let server = build(server);
         let addresses: Vec<Address> = server.addresses().cloned().collect();
         told.send((server.remote(), server.local_addr(), addresses)).expect("the test waits");
-        // The test may have failed and gone.
+        // The test may have ended.
         let _ = end.send(server.run());
     });
     let (remote, address, addresses) = started.next();
     TestServer { remote, addresses, address, thread: thread.thread().id(), ended, has_ended: false }
 }
 
-/// The answer to an upgrade that lets [`Client::fd`] know.
+/// Accepts an upgrade and sends the fd for [`Client::fd`].
 pub fn tell_fd(_ctx: &mut Context<'_>, fd: Fd, _request: &fdpush::Request) -> Upgrade {
     Upgrade::accept().header("X-Fd", fd.to_string()).into()
 }
 
 impl TestServer {
-    /// Where it listens, if that is a TCP address.
+    /// Returns its TCP address.
     pub fn address(&self) -> SocketAddr {
         self.address.expect("a server that listens on TCP")
     }
 
-    /// A client that has its 101, so that `on_open` was called.
+    /// Connects a client. On return, `on_open` has been called.
     pub fn connect(&self, target: &str) -> Client {
         Client::connect(self.address(), target, &[]).expect("a WebSocket")
     }
 
-    /// As [`connect`](TestServer::connect), with more headers.
+    /// As [`connect`](TestServer::connect), with additional headers.
     pub fn connect_with(&self, target: &str, headers: &[(&str, &str)]) -> Client {
         Client::connect(self.address(), target, headers).expect("a WebSocket")
     }
 
-    /// What a client gets that is refused: status and body.
+    /// Connects a client that must be refused. Returns status and body.
     pub fn refusal(&self, target: &str, headers: &[(&str, &str)]) -> (u16, String) {
         refusal(Client::connect(self.address(), target, headers))
     }
 
-    /// A connection that speaks bytes.
+    /// Opens a raw connection.
     pub fn raw(&self) -> Raw {
         Raw::connect(self.address())
     }
 
-    /// Runs `call` on the server's thread.
+    /// Runs `call` on the thread of the server and returns its result.
     pub fn ask<T: Send + 'static>(&self, call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> T {
         self.remote.call(call).wait_timeout(PATIENCE).expect("an answer")
     }
 
-    /// Asks until the answer is yes.
+    /// Waits until a condition is true on the thread of the server.
     pub fn wait_until(&self, what: &str, condition: impl Fn(&mut Context<'_>) -> bool + Clone + Send + 'static) {
         let deadline = Instant::now() + PATIENCE;
         while !self.ask(condition.clone()) {
@@ -133,13 +135,13 @@ impl TestServer {
         }
     }
 
-    /// Drains it and says how its run ended.
+    /// Drains the server and returns the result of its run.
     pub fn stop(mut self) -> io::Result<()> {
         self.remote.shutdown().expect("a server that runs");
         self.wait_for_end()
     }
 
-    /// Waits for the end that something else brings about.
+    /// Waits for the end of a server that something else stops.
     pub fn wait_for_end(&mut self) -> io::Result<()> {
         self.has_ended = true;
         self.ended.next()
@@ -149,7 +151,7 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         if thread::panicking() {
-            // What the test saw may be no more than a consequence.
+            // The failed test may be a consequence of this end.
             for end in self.ended.so_far() {
                 eprintln!("the server had ended: {end:?}");
             }
@@ -160,40 +162,40 @@ impl Drop for TestServer {
     }
 }
 
-/// The end of a channel at which a test listens.
+/// The receiver of a channel from handlers to a test.
 pub struct Heard<T>(Receiver<T>);
 
-/// A channel from handlers to the test.
+/// Creates a channel from handlers to the test.
 pub fn channel<T>() -> (Sender<T>, Heard<T>) {
     let (sender, receiver) = mpsc::channel();
     (sender, Heard(receiver))
 }
 
 impl<T> Heard<T> {
-    /// The next thing, within the deadline.
+    /// Returns the next value, within the deadline.
     pub fn next(&self) -> T {
         self.0.recv_timeout(PATIENCE).expect("something to be heard of")
     }
 
-    /// Waits until all senders are dropped. `false`: a value was sent instead.
+    /// Waits until all senders are dropped. Returns `false` if a value was sent instead.
     pub fn is_disconnected(&self) -> bool {
         matches!(self.0.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected))
     }
 
-    /// What was heard already, without waiting.
+    /// Returns the values that have arrived, without waiting.
     pub fn so_far(&self) -> Vec<T> {
         self.0.try_iter().collect()
     }
 }
 
-/// An `on_close` that tells the test.
+/// Returns an `on_close` handler that sends its arguments to the test.
 pub fn report_close(sender: Sender<(Fd, Closed)>) -> impl FnMut(&mut Context<'_>, Fd, &Closed) + 'static {
     move |_, fd, closed| {
         let _ = sender.send((fd, closed.clone()));
     }
 }
 
-/// An `on_message` that sends everything back.
+/// An `on_message` handler that echoes every message.
 pub fn echo(ctx: &mut Context<'_>, fd: Fd, message: fdpush::Message<'_>) {
     assert_eq!(ctx.push(fd, message), Outcome::Queued);
 }
@@ -211,7 +213,7 @@ pub fn silence_intended_panics() {
     });
 }
 
-/// A directory for a test's files, removed with it.
+/// A directory for the files of a test. Dropping it removes the directory.
 pub struct Scratch(PathBuf);
 
 impl Scratch {

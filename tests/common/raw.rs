@@ -1,4 +1,4 @@
-//! A client that speaks bytes: for what a well-behaved one would never send, and for one that does not answer.
+//! A client that sends and receives raw bytes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::PATIENCE;
 
-/// An upgrade that any server accepts. `Host` is a loopback name, as a browser on this machine would have it.
+/// A valid upgrade request. `Host` is a loopback name, as in a request of a browser on this machine.
 pub const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
@@ -19,13 +19,13 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// A connection, and what came over it and was not looked at yet.
+/// A connection and its received bytes that were not read yet.
 pub struct Raw {
     stream: TcpStream,
     buf: Vec<u8>,
 }
 
-/// An HTTP response, taken apart.
+/// A parsed HTTP response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -42,12 +42,12 @@ impl Raw {
         Raw { stream, buf: Vec::new() }
     }
 
-    /// A connection that is an open WebSocket already.
+    /// Opens a WebSocket.
     pub fn upgraded(address: SocketAddr) -> Raw {
         Raw::upgraded_at(address, "/")
     }
 
-    /// As [`upgraded`](Raw::upgraded), at a target of the test's choice.
+    /// As [`upgraded`](Raw::upgraded), at this target.
     pub fn upgraded_at(address: SocketAddr, target: &str) -> Raw {
         let mut raw = Raw::connect(address);
         raw.send(UPGRADE.replacen('/', target, 1));
@@ -55,12 +55,12 @@ impl Raw {
         raw
     }
 
-    /// The same connection, for another thread.
+    /// Returns a second handle of the connection, for another thread.
     pub fn another(&self) -> Raw {
         Raw { stream: self.stream.try_clone().expect("a descriptor"), buf: Vec::new() }
     }
 
-    /// From an address of the loopback network, so that the server takes it for another client.
+    /// Connects from an address of the loopback network, so that the server sees another client.
     pub fn connect_from(source: [u8; 4], address: SocketAddr) -> Raw {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
@@ -71,13 +71,13 @@ impl Raw {
         Raw { stream, buf: Vec::new() }
     }
 
-    /// Ends the connection with a reset, as a client does that crashes or wants to do harm.
+    /// Ends the connection with a reset.
     pub fn reset(self) {
         let linger = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         linger.expect("a socket option");
     }
 
-    /// Its own address: the server's `peer`.
+    /// Returns the local address, which is the `peer` of the server.
     pub fn local_addr(&self) -> SocketAddr {
         self.stream.local_addr().expect("a connected socket")
     }
@@ -86,22 +86,22 @@ impl Raw {
         self.stream.write_all(bytes.as_ref()).expect("bytes sent");
     }
 
-    /// Sends what the server may no longer want to read.
+    /// Sends bytes that the server may not read any more.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
-    /// Sends one whole, masked frame.
+    /// Sends one complete, masked frame.
     pub fn send_frame(&mut self, opcode: u8, payload: &[u8]) {
         self.send(frame(opcode, payload));
     }
 
-    /// Says that nothing more will come.
+    /// Shuts down the write side.
     pub fn shut(&self) {
         self.stream.shutdown(Shutdown::Write).expect("a connection to shut");
     }
 
-    /// The next response, and the body that its head announces.
+    /// Returns the next response with a body of its `Content-Length`.
     pub fn reply(&mut self) -> Reply {
         let mut reply = self.reply_head();
         let length = reply.header("Content-Length").map_or(0, |length| length.parse().expect("a length"));
@@ -109,7 +109,7 @@ impl Raw {
         reply
     }
 
-    /// The next response, whose body comes in chunks.
+    /// Returns the next response, which must have a chunked body.
     pub fn reply_in_chunks(&mut self) -> Reply {
         let mut reply = self.reply_head();
         assert_eq!(reply.header("Transfer-Encoding"), Some("chunked"), "{}", reply.head);
@@ -127,7 +127,7 @@ impl Raw {
         reply
     }
 
-    /// The next line, without its end.
+    /// Returns the next line without its CRLF.
     fn line(&mut self) -> String {
         loop {
             if let Some(at) = self.buf.windows(2).position(|window| window == b"\r\n") {
@@ -139,7 +139,7 @@ impl Raw {
         }
     }
 
-    /// The next response, to a HEAD: it has no body whatever its head says.
+    /// Returns the head of the next response and reads no body.
     pub fn reply_head(&mut self) -> Reply {
         let end = loop {
             if let Some(at) = self.buf.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -153,7 +153,7 @@ impl Raw {
         Reply { status, head, body: String::new() }
     }
 
-    /// The next frame: its first byte (FIN, RSV, opcode) and its payload.
+    /// Returns the next frame: its first byte (FIN, RSV, opcode) and its payload.
     pub fn frame(&mut self) -> (u8, Vec<u8>) {
         let head = self.take(2);
         assert!(head[1] < 128, "a server must not mask");
@@ -165,7 +165,7 @@ impl Raw {
         (head[0], self.take(usize::try_from(length).expect("a length")))
     }
 
-    /// Reads exactly these bytes. Takes no new memory where as many were read before.
+    /// Reads exactly these bytes. It allocates no memory if as many were read before.
     pub fn expect(&mut self, bytes: &[u8]) {
         while self.buf.len() < bytes.len() {
             assert!(self.fill(), "the stream ended: {} of {} bytes", self.buf.len(), bytes.len());
@@ -174,7 +174,7 @@ impl Raw {
         self.buf.drain(..bytes.len());
     }
 
-    /// Frames up to the close frame, and that one's code and reason.
+    /// Skips frames up to the close frame. Returns code and reason.
     pub fn close_frame(&mut self) -> (u16, String) {
         loop {
             if let (0x88, payload) = self.frame() {
@@ -185,13 +185,13 @@ impl Raw {
         }
     }
 
-    /// Everything up to the end of the stream.
+    /// Returns all bytes up to the end of the stream.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.buf)
     }
 
-    /// Whether something came that was not read yet. It does not wait.
+    /// Returns whether unread bytes have arrived, without waiting.
     pub fn has_more(&mut self) -> bool {
         self.stream.set_nonblocking(true).expect("no blocking");
         let has_more = !self.buf.is_empty() || self.stream.peek(&mut [0]).is_ok();
@@ -199,7 +199,7 @@ impl Raw {
         has_more
     }
 
-    /// The end of the stream, with nothing before it.
+    /// Expects the end of the stream and no bytes before it.
     pub fn end(&mut self) {
         let rest = self.rest();
         assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
@@ -216,7 +216,7 @@ impl Raw {
         self.take(N).try_into().expect("so many bytes")
     }
 
-    /// Reads more. `false`: the stream has ended.
+    /// Reads more bytes. Returns `false` at the end of the stream.
     fn fill(&mut self) -> bool {
         let mut chunk = [0; 64 << 10];
         match self.stream.read(&mut chunk) {
@@ -231,7 +231,7 @@ impl Raw {
 }
 
 impl Reply {
-    /// A header's value; the first, if there are several.
+    /// Returns the value of the first header with this name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -239,18 +239,18 @@ impl Reply {
         })
     }
 
-    /// Whether the server keeps the connection.
+    /// Returns whether the server keeps the connection alive.
     pub fn keeps_alive(&self) -> bool {
         self.header("Connection") == Some("keep-alive")
     }
 }
 
-/// A whole, masked frame.
+/// Returns a complete, masked frame.
 pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame_with(0x80 | opcode, payload)
 }
 
-/// A masked frame with this first byte.
+/// Returns a masked frame with this first byte.
 pub fn frame_with(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     let mut bytes = vec![first];
@@ -270,7 +270,7 @@ pub fn frame_with(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The payload of a close frame.
+/// Returns the payload of a close frame.
 pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes(), reason.as_bytes()].concat()
 }

@@ -1,7 +1,7 @@
-//! The scenarios that Swoole tests its own WebSocket server with, each under its name and through an independent client.
+//! The scenarios of Swoole's own WebSocket tests, through an independent client.
 //!
-//! The list is what the tests of Swoole 6.2 hold about push, close, control frames, sizes, the upgrade and heartbeats. A
-//! user who comes from there finds here what stays the same, and in which words this crate says it.
+//! They cover the tests of Swoole 6.2 for push, close, control frames, sizes, the upgrade and heartbeats. Users of
+//! Swoole find here the calls of this crate for each of them.
 
 use std::collections::HashSet;
 use std::thread;
@@ -17,7 +17,7 @@ fn echo_server() -> TestServer {
     serve(|server| server.on_message(echo))
 }
 
-/// A limit for messages and queues that 1 MiB messages fit into several times.
+/// Limits for several messages of 1 MiB.
 fn wide() -> Limits {
     Limits {
         message_bytes_max: 16 << 20,
@@ -27,7 +27,7 @@ fn wide() -> Limits {
     }
 }
 
-/// Bytes that look random and are the same in every run.
+/// Returns pseudo-random bytes that are the same in every run.
 struct Noise(u64);
 
 impl Noise {
@@ -56,7 +56,7 @@ fn frame_split_inside_its_header() {
     for cut in 1..14 {
         let mut raw = Raw::upgraded(server.address());
         raw.send(&bytes[..cut]);
-        // What was sent is read before the rest is: a turn may have begun, one reads, one says so.
+        // The server must read this part before the next: one turn may have started, one reads, one answers.
         (0..3).for_each(|_| server.ask(|_| ()));
         raw.send(&bytes[cut..]);
         assert_eq!(raw.frame(), (0x81, payload.clone().into_bytes()), "cut at {cut}");
@@ -258,7 +258,7 @@ fn broadcasts_of_100_kb_with_flat_memory() {
             (delivery, ctx.stats().queued_bytes)
         });
         assert_eq!(delivery, Delivery { matched: CLIENTS, queued: CLIENTS, dropped: 0 });
-        // One frame, and a queue for each that has not taken it.
+        // One frame, and a queue entry for each client that has not received it.
         assert!(queued <= message.len() + CLIENTS * 600, "{queued} bytes are queued");
         for client in &mut clients {
             assert!(client.binary() == message);
@@ -350,7 +350,7 @@ fn pings_and_pongs_are_delivered_to_a_handler() {
     let fd = client.fd();
     server.ask(move |ctx| ctx.ping(fd, b"and back"));
     assert_eq!(client.next(), Sent::Ping(b"and back"[..].into()));
-    // What tungstenite has to answer it sends with the next message.
+    // tungstenite sends its pongs with the next message.
     client.send("and back");
     assert_eq!(heard.next(), (PONG, b"and back".to_vec()));
     client.send_message(Sent::Pong(b"unasked"[..].into()));
@@ -423,7 +423,7 @@ fn cookies_and_headers_are_set_on_the_101() {
 
 #[test]
 fn the_close_code_is_read_unsigned() {
-    // 4999 and 1000 differ in sign of their low byte; 0xffff and 0x8000 would be negative, and must not be sent.
+    // The low bytes of 4999 and 1000 differ in sign. 0xffff and 0x8000 would be negative and are invalid.
     let (told, heard) = channel();
     let server = serve(|server| server.on_close(report_close(told)));
     for (code, answer) in [(4999, 4999), (1000, 1000), (0xffff, 1002), (0x8000, 1002), (0x83e8, 1002)] {
@@ -436,7 +436,7 @@ fn the_close_code_is_read_unsigned() {
 
 #[test]
 fn decoding_leaves_its_input_intact() {
-    // What is lent to a handler is the receive buffer itself, unmasked in place: pushes must not change it.
+    // A handler gets the receive buffer, which is unmasked in place. Pushes must not change it.
     let server = serve(|server| {
         server.on_message(|ctx, fd, message| {
             let before = message.as_bytes().to_vec();
@@ -451,7 +451,7 @@ fn decoding_leaves_its_input_intact() {
     let mut client = server.connect("/");
     let mut noise = Noise(5);
     let messages = [noise.text(10), noise.text(700), noise.text(5_000)];
-    // Behind each other in one read: none may reach into the next.
+    // All messages are in one read. None may overlap the next.
     let frames: Vec<u8> = messages.iter().flat_map(|text| frame(TEXT, text.as_bytes())).collect();
     let mut raw = Raw::upgraded(server.address());
     raw.send(frames);

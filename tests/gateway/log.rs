@@ -1,4 +1,4 @@
-//! A log that cannot be written stops nothing: the binary, with a standard error that is closed, full, or not read.
+//! A standard error that is closed, full or unread does not stop the server.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
@@ -15,7 +15,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 const FOREIGN: (&str, &str) = ("Origin", "http://foreign.example");
 
-/// A server whose log goes where the test says. Dropping it ends it.
+/// A server with a given standard error. Dropping it kills the process.
 struct Served {
     child: Child,
     address: SocketAddr,
@@ -39,14 +39,14 @@ impl Served {
         Served { child, address, api, config, _scratch: scratch }
     }
 
-    /// A client that has had its welcome.
+    /// Connects a client and reads its welcome frame.
     fn connect(&self, target: &str) -> Client {
         let mut client = Client::connect(self.address, target, &[]).expect("a WebSocket");
         assert_eq!(next(&mut client)["type"], "welcome");
         client
     }
 
-    /// The answer of the API to a GET: the head and the body.
+    /// Sends a GET to the API. Returns head and body of the response.
     fn get(&self, path: &str) -> String {
         let mut stream = UnixStream::connect(&self.api).expect("the API");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
@@ -66,10 +66,10 @@ impl Served {
         assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
     }
 
-    /// Clients, health checks, webhooks and settings, where lines are logged at each.
+    /// Checks clients, health checks, webhooks and a reload. Each of them writes log lines.
     fn lives(&mut self, backend: &Backend) {
         let mut ann = self.connect("/?uid=ann");
-        // The first request failed, which the worker logs.
+        // The first request failed, and the worker logged it.
         assert_eq!(backend.asked.next().body.split_once("sent_ms").map(|(head, _)| head.is_empty()), Some(false));
         assert!(backend.asked.next().body.contains(r#""uid":"ann""#));
         assert_eq!(refusal(Client::connect(self.address, "/?uid=bob", &[FOREIGN])).0, 403);
@@ -83,7 +83,7 @@ impl Served {
         assert_eq!(next(&mut ann)["id"], 1);
     }
 
-    /// SIGTERM drains, and the process ends well.
+    /// Checks that SIGTERM drains the server and that it exits with 0.
     fn drains(mut self) {
         let mut ann = self.connect("/?uid=ann");
         self.signal("-TERM");
@@ -110,7 +110,7 @@ fn run(command: &mut Command) -> ExitStatus {
     command.status().expect("the binary")
 }
 
-/// A back end that refuses the first request and takes the others.
+/// Starts a back end that refuses the first request and accepts the others.
 fn backend() -> Backend {
     let count = AtomicUsize::new(0);
     Backend::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
@@ -123,12 +123,12 @@ fn webhook(backend: &Backend) -> [String; 4] {
     ["--webhook".to_owned(), backend.url(), "--webhook-events".to_owned(), "open".to_owned()]
 }
 
-/// A pipe whose reader is gone.
+/// Returns a pipe whose reader is closed.
 fn closed_pipe() -> PipeWriter {
     pipe().expect("a pipe").1
 }
 
-/// A pipe that takes no byte more.
+/// Returns a full pipe.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = pipe().expect("a pipe");
     let flags = fcntl_getfl(&writer).expect("flags");
@@ -161,7 +161,7 @@ fn a_closed_log_reader_does_not_stop_the_server() {
     let backend = backend();
     let (reader, writer) = pipe().expect("a pipe");
     let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
-    // As `2>&1 | head -n 2` does.
+    // This is the effect of `2>&1 | head -n 2`.
     assert_eq!(BufReader::new(reader).lines().take(2).map_while(Result::ok).count(), 2);
     served.lives(&backend);
     until("lines are counted", || served.dropped() > 0);
@@ -174,14 +174,14 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
         let backend = backend();
         let (reader, writer) = full_pipe();
         if is_nonblocking {
-            // As a parent that uses the pipe itself may make it.
+            // A parent process that uses the pipe can set this mode.
             let flags = fcntl_getfl(&writer).expect("flags");
             fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("flags");
         }
         let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
         served.lives(&backend);
         assert_eq!(served.dropped(), 0, "they wait");
-        // Two lines of some 700 bytes each.
+        // Two lines of about 700 bytes each.
         let long = format!("/?uid={}", "%01".repeat(128));
         until("the queue is full", || {
             (0..100).for_each(|_| drop(served.connect(&long)));
@@ -207,7 +207,7 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
 }
 
 impl Served {
-    /// A client and a health check.
+    /// Checks a client and a health check.
     fn lives_on(&self) {
         let mut cat = self.connect("/?uid=cat");
         cat.send(r#"{"type":"heartbeat","id":2}"#);
@@ -232,7 +232,7 @@ fn a_log_file_at_its_size_limit_does_not_stop_the_server_and_is_continued() {
         come_and_go();
         served.dropped() > 0
     });
-    // Somebody makes room.
+    // The pipe is read.
     File::options().write(true).open(&path).expect("the log").set_len(0).expect("an empty log");
     let mut text = String::new();
     until("it tells of each line that is missing", || {
@@ -256,7 +256,7 @@ fn a_full_log_pipe_at_shutdown_does_not_change_the_exit_code() {
     assert_eq!(run(command(&flags).stderr(writer)).code(), Some(1));
 }
 
-/// Opens a WebSocket over the unix socket of `child`, and ends it by SIGTERM: the client hears 1001, and the exit code is 0.
+/// Opens a WebSocket over the unix socket of `child` and sends SIGTERM. The client gets 1001, and the exit code is 0.
 fn serves_and_drains(path: &Path, mut child: Child) {
     until("it listens", || UnixStream::connect(path).is_ok());
     let mut client = Client::connect_unix(path, "/?uid=ann").expect("a WebSocket");
@@ -280,7 +280,7 @@ fn a_full_stdout_pipe_does_not_stop_the_start() {
 
 #[test]
 fn closed_standard_descriptors_do_not_become_sockets() {
-    // A descriptor that the server opened in their place would get the log, or the addresses.
+    // A descriptor that the server opened with their numbers would receive the log or the addresses.
     let scratch = Scratch::new("closed");
     let path = scratch.file("push.sock");
     let mut shell = Command::new("sh");
@@ -326,7 +326,7 @@ fn a_log_record_with_untrusted_text_is_one_line() {
         let datagram = serde_json::json!({ name: 1 }).to_string();
         sender.send_to(datagram.as_bytes(), &path).expect("a datagram");
         let line = gateway.logged("a datagram is not carried out");
-        // A name in quotes may stand in a message in quotes.
+        // A quoted name can be part of a quoted message.
         assert!(line.replace(r"\\", r"\").contains(escaped), "{line}");
     }
     let target = format!("/?uid={}", percent_encoding::utf8_percent_encode(forged, percent_encoding::NON_ALPHANUMERIC));

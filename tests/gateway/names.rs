@@ -1,5 +1,5 @@
-//! Names from outside, through the real binary: whatever bytes a uid, a group or a parameter comes in, two of them never
-//! become one; and integers, empty arrays and byte order marks of dynamic languages are taken alike everywhere.
+//! Names from clients and back ends. Two different byte sequences are never the same uid, group or parameter. Integers,
+//! empty arrays and byte order marks of dynamic languages are accepted in the same way everywhere.
 
 use std::net::UdpSocket;
 
@@ -18,7 +18,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// 张三 and 李四 in GBK, percent-encoded.
 const GBK: [&str; 2] = ["%D5%C5%C8%FD", "%C0%EE%CB%C4"];
 
-/// The answer to an upgrade at a target of any bytes.
+/// Sends an upgrade with a target of arbitrary bytes. Returns the response.
 fn upgrade(gateway: &Gateway, target: &[u8]) -> (Raw, Reply) {
     let mut raw = Raw::connect(gateway.address);
     raw.send([b"GET ", target, UPGRADE.strip_prefix("GET /").expect("an upgrade").as_bytes()].concat());
@@ -26,7 +26,7 @@ fn upgrade(gateway: &Gateway, target: &[u8]) -> (Raw, Reply) {
     (raw, reply)
 }
 
-/// The uid that a client has which asks for a WebSocket at this target.
+/// Connects a client with this target. Returns its uid.
 fn uid_at(gateway: &Gateway, target: &[u8]) -> Value {
     let (mut raw, reply) = upgrade(gateway, target);
     assert_eq!(reply.status, 101, "{target:?}: {reply:?}");
@@ -35,7 +35,7 @@ fn uid_at(gateway: &Gateway, target: &[u8]) -> Value {
     welcome["uid"].clone()
 }
 
-/// A token with these claims.
+/// Returns a token with these claims.
 fn token(claims: &str) -> String {
     let parts = [r#"{"alg":"HS256"}"#, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
     let signed = parts.join(".");
@@ -61,7 +61,7 @@ fn a_uid_that_is_not_utf8_is_refused() {
         let refused = refusal(Client::connect(gateway.address, &format!("/?{query}"), &[]));
         assert_eq!(refused, (400, "query parameter uid is given more than once\n".to_owned()), "{query}");
     }
-    // A client with four U+FFFD for a uid, for they may be asked for by name, was neither kicked nor joined.
+    // The client with the uid of four U+FFFD, which is a valid uid, was neither kicked nor joined.
     assert_eq!(gateway.get("/api/stats")["open"], 1);
     gateway.done("/api/push", json!({"uid": "\u{fffd}".repeat(4), "data": "still here"}));
     assert_eq!(next_of(&mut ann, "message")["data"], "still here");
@@ -76,20 +76,20 @@ fn uids_are_compared_by_their_bytes() {
         ("/?other=%D5&b=%zz&b=1&uid=a", json!("a")),
         ("/?uids=a", json!(null)),
         ("/?u%69d=a%2Bb+c", json!("a+b c")),
-        // Nothing is trimmed, folded or normalised, and a control character is a character.
+        // Names are not trimmed, folded or normalised. They can contain control characters.
         ("/?uid=+A+", json!(" A ")),
         ("/?uid=caf%C3%A9", json!("café")),
         ("/?uid=cafe%CC%81", json!("cafe\u{301}")),
         ("/?uid=a%00", json!("a\0")),
         ("/?uid=%EF%BB%BFa", json!("\u{feff}a")),
-        // Raw UTF-8, in the path too, is what its encoded form is.
+        // Raw UTF-8 equals its encoded form, also in the path.
         ("/房?uid=张三", json!("张三")),
         ("/?uid=张%E4%B8%89", json!("张三")),
         ("http://localhost/房?uid=张三", json!("张三")),
     ] {
         assert_eq!(uid_at(&gateway, target.as_bytes()), uid, "{target}");
     }
-    // Raw bytes that are not UTF-8 mean what their encoded form means, too.
+    // Raw bytes that are not UTF-8 also equal their encoded form.
     for (target, told) in [
         (&b"/?uid=\xd5\xc5\xc8\xfd"[..], "query parameter uid is not percent-encoded UTF-8\n"),
         (b"/?a=1&uid=\xe5\xbc", "query parameter uid is not percent-encoded UTF-8\n"),
@@ -124,7 +124,7 @@ fn a_token_is_accepted_from_one_source_only() {
     raw.send(UPGRADE.replace("Upgrade: websocket\r\n", &format!("Upgrade: websocket\r\n{line}{line}")));
     let reply = raw.reply();
     assert_eq!((reply.status, reply.body.as_str()), (400, "Authorization is given more than once\n"));
-    // A parameter that this kind of authentication does not read is not judged.
+    // A parameter that this authentication does not use is not checked.
     gateway.open("/?uid=a&uid=%ff", &[("Authorization", &bearer)]);
 }
 
@@ -181,7 +181,7 @@ fn the_connect_hook_accepts_php_json() {
         assert_eq!(refusal(Client::connect(gateway.address, target, &[])).0, status, "{target}");
     }
 
-    // Values that differ are told apart, and what the query says is the back end's to read.
+    // Different values stay different. The query is passed to the back end unchanged.
     backend.asked.so_far();
     let mut cookies = Vec::new();
     for name in [&b"\xd5\xc5\xc8\xfd"[..], b"\xc0\xee\xcb\xc4"] {
@@ -201,7 +201,7 @@ fn the_connect_hook_accepts_php_json() {
 fn the_api_accepts_php_json() {
     let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0"]);
     let (mut ann, fd) = gateway.open("/?uid=10010", &[]);
-    // Array keys that look like integers are integers, and an empty array is a list.
+    // In PHP, array keys that look like integers are integers, and an empty array is a list.
     for (path, body, answer) in [
         ("join", r#"{"uid":10010,"groups":[7,"hall"]}"#, json!({"matched": 1, "changed": 1})),
         ("join", r#"{"uids":["10010"],"group":"7"}"#, json!({"matched": 1, "changed": 0})),
@@ -291,7 +291,7 @@ fn a_value_that_is_not_a_name_is_refused_everywhere() {
         let reply = gateway.call("GET", path, &[], "");
         assert_eq!((reply.status, &json_of(&reply)["error"]["message"]), (400, &json!(told)), "{path}");
     }
-    // A name of the API's own is found again, whatever is in it, encoded or raw.
+    // A name set by the API is found again with any content, encoded and raw.
     gateway.done("/api/bind", json!({"fd": fd, "uid": "张\0/?"}));
     for path in ["/api/users/%E5%BC%A0%00%2F%3F", "/api/users/张%00%2f%3f"] {
         assert_eq!(gateway.get(path)["uid"], "张\0/?", "{path}");

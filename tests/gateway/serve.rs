@@ -1,4 +1,4 @@
-//! `fdpush serve` as its users have it: the binary, its flags, its page, and JSON frames through an independent client.
+//! `fdpush serve`: flags, the page, and JSON frames through an independent client.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use crate::common::{Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
-/// A running `fdpush serve`. Dropping it ends it.
+/// A running `fdpush serve`. Dropping it kills the process.
 struct Served {
     child: Child,
     address: SocketAddr,
@@ -24,7 +24,7 @@ impl Served {
         Served { child, address }
     }
 
-    /// A client that has had its welcome.
+    /// Connects a client and reads its welcome frame.
     fn connect(&self, target: &str) -> Client {
         let mut client = Client::connect(self.address, target, &[]).expect("a WebSocket");
         assert_eq!(next(&mut client)["type"], "welcome");
@@ -55,7 +55,7 @@ fn command(flags: &[&str]) -> Command {
     command
 }
 
-/// What the binary says to flags that cannot be.
+/// Returns the error output for invalid flags.
 fn complaint(flags: &[&str]) -> String {
     let mut child = command(flags).spawn().expect("the binary");
     let mut said = String::new();
@@ -150,7 +150,7 @@ fn a_group_is_notified_of_the_first_join_and_the_last_leave_of_a_uid() {
     first.send(r#"{"type":"join","group":"g"}"#);
     assert_eq!(next(&mut ann), presence("joined", "bob", 2));
     assert_eq!(next(&mut first), presence("joined", "bob", 2));
-    // The second tab's coming is no news; nor is the going of either while the other is there.
+    // The second connection of a uid causes no notice, nor does the first one to leave.
     assert_eq!(ask(&mut second, json!({"type": "join", "group": "g", "id": 1})), json!({"type": "ack", "id": 1}));
     first.close(1000, "");
     assert_eq!(first.closed().0, 1000);
@@ -293,7 +293,7 @@ fn a_signal_drains_and_a_second_signal_ends_the_process_at_once() {
         assert!(served.wait().success(), "{signal}");
     }
     let mut served = Served::start(&["--drain-time-max", "1h", "--close-wait-max", "1h"]);
-    // A client that does not do its part of the close handshake.
+    // This client does not answer the close frame.
     let mut stubborn = Raw::upgraded(served.address);
     served.signal("-TERM");
     assert_eq!(stubborn.close_frame().0, 1001);
@@ -351,7 +351,7 @@ fn name_rules_are_the_same_in_every_frame() {
 
 #[test]
 fn a_push_over_the_queue_bound_is_too_large_and_reaches_no_connection() {
-    // The least that may be: a message as it came, with a header. What the sender's name adds is over it.
+    // The smallest valid queue bound: a received message with a header. The name of the sender exceeds it.
     let served = Served::start(&["--message-bytes-max", "1000", "--queue-bytes-max", "1010"]);
     let mut client = served.connect(&format!("/?uid={}", "x".repeat(128)));
     let fits = |to: Value, bytes: usize| {

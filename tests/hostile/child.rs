@@ -1,7 +1,7 @@
-//! A server in a process of its own, whose memory, descriptors and signals are nobody else's.
+//! A server in its own process, with its own memory, descriptors and signals.
 //!
-//! The child is this test binary again: the environment tells it which server to be, and its only argument is to run the
-//! one test that becomes that server, `child_server` in `main.rs`.
+//! The child runs this test binary. An environment variable selects the server, and the arguments run only the test
+//! `child_server` of `main.rs`, which becomes that server.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -18,18 +18,18 @@ use crate::wire::Wire;
 const ROLE: &str = "FDPUSH_TEST_CHILD";
 const GREETING: &str = "child listens on ";
 
-/// A server by its name, as it is before it is told where to listen.
+/// The name of a server and the function that builds it.
 pub type Role = (&'static str, fn(Server) -> Server);
 
-/// The parent's end.
+/// A running child process.
 pub struct Child {
     process: Process,
     pub address: SocketAddr,
-    /// Held, so that what the child prints goes somewhere.
+    /// Held so that the child can print.
     stdout: Option<BufReader<ChildStdout>>,
 }
 
-/// Becomes the server that the environment names, if it names one, until that has drained.
+/// Runs the server that the environment names until it has drained. Without a name it returns.
 pub fn run(roles: &[Role]) {
     let Ok(name) = std::env::var(ROLE) else { return };
     let (_, build) = roles.iter().find(|(role, _)| *role == name).expect("a role that exists");
@@ -46,12 +46,12 @@ pub fn run(roles: &[Role]) {
 }
 
 impl Child {
-    /// Starts the server of this name.
+    /// Starts the server with this name.
     pub fn start(role: &str) -> Child {
         Child::start_with("", role)
     }
 
-    /// As [`start`](Child::start), in a process that may have so many descriptors.
+    /// As [`start`](Child::start), with a limit on open descriptors.
     pub fn start_with_descriptors(max: u32, role: &str) -> Child {
         Child::start_with(&format!("ulimit -n {max};"), role)
     }
@@ -77,7 +77,7 @@ impl Child {
             }
         };
         let child = Child { process, address, stdout: Some(stdout) };
-        // It listens from before it runs; its first answer says that it has all that it needs.
+        // It listens before it runs. Its first response shows that it is ready.
         assert_eq!(child.stat("open"), 0);
         child
     }
@@ -90,14 +90,14 @@ impl Child {
         Wire::connect(self.address)
     }
 
-    /// Resident memory, in bytes.
+    /// Returns the resident memory in bytes.
     pub fn memory(&self) -> usize {
         const PAGE: usize = 4096;
         let statm = self.proc("statm");
         statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("resident pages") * PAGE
     }
 
-    /// Lets the address space grow by so many bytes and no more.
+    /// Limits the growth of the address space to this many bytes.
     pub fn limit_growth(&self, bytes: usize) {
         const PAGE: usize = 4096;
         let statm = self.proc("statm");
@@ -108,21 +108,21 @@ impl Child {
         rustix::process::prlimit(Some(pid), rustix::process::Resource::As, limit).expect("a limit set");
     }
 
-    /// Time on a processor so far, in ticks of 10 ms.
+    /// Returns the CPU time in ticks of 10 ms.
     pub fn cpu_ticks(&self) -> u64 {
         let stat = self.proc("stat");
-        // The name in parentheses may hold anything; utime and stime are the 14th and 15th of all fields.
+        // The name in parentheses can contain any character. utime and stime are the 14th and 15th fields.
         let (_, fields) = stat.rsplit_once(')').expect("a name");
         let ticks = fields.split_whitespace().skip(11).take(2);
         ticks.map(|ticks| ticks.parse::<u64>().expect("ticks")).sum()
     }
 
-    /// Open descriptors.
+    /// Returns the number of open descriptors.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a process that lives").count()
     }
 
-    /// A number of the server's stats, by its name.
+    /// Returns a value of the stats of the server.
     pub fn stat(&self, name: &str) -> u64 {
         let mut wire = self.connect();
         wire.send(b"GET /stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -134,7 +134,7 @@ impl Child {
         value[..end].parse().expect("a number")
     }
 
-    /// Asks until a number of the stats is as it should be.
+    /// Waits until a value of the stats satisfies a condition.
     pub fn wait_for_stat(&self, name: &str, is_right: impl Fn(u64) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_right(self.stat(name)) {
@@ -148,7 +148,7 @@ impl Child {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal sent");
     }
 
-    /// Waits for its end: of what it prints, and so of itself.
+    /// Waits for the end of its output and of the process.
     pub fn wait(&mut self) -> ExitStatus {
         let (end, ended) = channel();
         let mut stdout = self.stdout.take().expect("a child is waited for once");

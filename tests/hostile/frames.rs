@@ -1,9 +1,8 @@
-//! Hostile frames: over 250 streams as data in `cases/data_frames.rs` and `close_frames.rs`, each with its name, how it
-//! must end and what must not have been delivered.
+//! Hostile frames: over 250 streams in `cases/data_frames.rs` and `close_frames.rs`, with their expected result.
 //!
-//! Each case is sent whole, a byte a turn of the loop, and cut in two at every byte, the second part only once the loop
-//! has read the first. Inputs of more than some hundred bytes are cut near their ends and at a sample of places between
-//! (see `harness.rs`); the frames and messages in them are cut at every byte in `Assembler` itself.
+//! Each case is sent whole, one byte for each turn of the loop, and cut in two at every byte. The second part is sent
+//! after the loop has read the first. Longer inputs are cut near their ends and at a sample of positions between them
+//! (see `harness.rs`). Tests of `Assembler` cut all frames and messages at every byte.
 
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// An open WebSocket, whose opening is no more in the log.
+/// Opens a WebSocket and removes its opening from the log.
 fn open(server: &LoggingServer) -> Wire {
     let mut wire = server.connect();
     wire.send(UPGRADE.as_bytes());
@@ -58,7 +57,7 @@ fn each_case_cut_at_every_byte() {
     );
 }
 
-/// What an assembler makes of `parts`, which it is given one after the other.
+/// Returns the results of an assembler that gets `parts` one after the other.
 fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<AssemblerError>) {
     let (mut unfinished, mut pool, mut items) = (None, AssemblerPool::new(), Vec::new());
     for part in parts {
@@ -78,7 +77,7 @@ fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<AssemblerError>) {
 
 #[test]
 fn the_assembler_returns_the_same_message_for_every_cut() {
-    // A cut within a long payload costs as much as its length: only one of the long ones is cut everywhere.
+    // The cost of a cut in a long payload is its length, so only one long case is cut everywhere.
     let cases: Vec<Case> = cases().into_iter().filter(|case| case.bytes.len() < 1_000).collect();
     let long = frame(BINARY, &[7; 4_000]);
     for bytes in cases.iter().map(|case| &case.bytes).chain([&long]) {
@@ -89,8 +88,8 @@ fn the_assembler_returns_the_same_message_for_every_cut() {
     }
 }
 
-/// Text of 40 bytes with `bad` put in at every byte that starts a character: none of it is delivered, and the rule is
-/// broken at the first byte that cannot be, whether or not the rest has come.
+/// Inserts `bad` before every character of a text of 40 bytes. The error is reported at the first invalid byte, with
+/// and without the rest of the text, and no text is delivered.
 #[test]
 fn invalid_utf8_at_every_position_is_refused() {
     const TEXT_AROUND: &str = "a plain début, a few €, and 😀 to finish.";
@@ -116,7 +115,7 @@ fn invalid_utf8_at_every_position_is_refused() {
     }
 }
 
-/// One text sent in two fragments, cut at every byte, characters or not, with a ping between.
+/// One text in two fragments, cut at every byte, also within characters, with a ping between them.
 #[test]
 fn valid_utf8_in_fragments_cut_at_every_position_is_accepted() {
     let text = "ü€😀\u{10ffff}\u{0}\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}";
@@ -175,17 +174,17 @@ fn a_client_that_violated_a_rule_and_does_not_disconnect_is_disconnected() {
     assert_eq!(polite.close_frame().0, 1000);
 }
 
-/// `f` of a child's memory, as how much more it takes than before.
+/// Returns the growth of the memory of a child while `f` runs.
 fn growth(child: &Child, f: impl FnOnce()) -> usize {
     let before = child.memory();
     f();
     child.memory().saturating_sub(before)
 }
 
-/// The servers that the tests of this file start in a process of their own.
+/// The servers that the tests of this file start as child processes.
 pub const ROLES: &[Role] = &[("echo", |server| server.on_message(echo))];
 
-/// An announced length costs nothing: a thousand peers announce a megabyte each, by header, and send a byte of it.
+/// A thousand peers announce a message of one megabyte each and send one byte of it.
 #[test]
 fn an_announced_length_without_payload_takes_no_memory() {
     let child = Child::start("echo");
@@ -272,7 +271,7 @@ fn a_ping_between_endless_fragments_does_not_extend_the_deadline() {
     assert_eq!(raw.close_frame().0, 1008);
 }
 
-/// Sends pings until the last has been read, and never reads a pong. Returns the most that waited meanwhile.
+/// Sends pings and reads no pong. Returns the maximum of the queued bytes.
 fn flood_with_pings(server: &TestServer, raw: &mut Raw, count: u64) -> usize {
     const BATCH: u64 = 10_000;
     let mut most = 0;
@@ -293,7 +292,7 @@ fn a_million_pings_from_a_client_that_does_not_read_take_bounded_memory() {
     let mut raw = Raw::upgraded(server.address());
     let most = flood_with_pings(&server, &mut raw, PINGS);
     assert!(most <= 32 << 10, "{most} bytes of pongs wait");
-    // What comes is in order, and the latest is among it.
+    // The pongs are in order, and the latest is among them.
     let mut last = None;
     while last != Some(PINGS - 1) {
         let (first, payload) = raw.frame();

@@ -1,7 +1,7 @@
-//! The ways in which the same bytes can come, and a server that keeps a log of what it was asked to do.
+//! Sends the same bytes in different portions to a server that records its handler calls.
 //!
-//! The one idea: a part is only sent when the loop has read the part before, so that a cut is a cut for the server too.
-//! Three turns of the loop between two writes see to that, and many connections share them.
+//! A part is sent only after the loop has read the part before, so a cut is also a cut for the server. Three turns of
+//! the loop between two writes ensure this, and many connections share these turns.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -12,35 +12,35 @@ use fdpush::{Context, Fd, Heartbeat, Limits, Message, Peer, Response, Upgrade};
 use crate::common::{PATIENCE, TestServer, echo, serve};
 use crate::wire::{Reply, Said, Wire};
 
-/// A body and a message may have so many bytes, so that what is over it need not be long.
+/// The limits of a body and a message, small enough for short cases over them.
 pub const BODY_BYTES_MAX: usize = 1000;
 pub const MESSAGE_BYTES_MAX: usize = 70_000;
 
-/// Connections that are cut at different places and share the loop's turns.
+/// The number of connections that share the turns of the loop, each cut at a different position.
 const BATCH: usize = 128;
 
-/// Inputs of up to so many bytes are cut at every byte, longer ones near their ends and here and there between.
+/// The longest input that is cut at every byte. Longer ones are cut near their ends and at a sample of positions.
 const EVERY_SPLIT_BYTES_MAX: usize = 700;
 
-/// So many bytes of an input are sent a byte a turn of the loop, and so many a byte a write.
+/// The number of bytes that are sent one for each turn, and the number sent one for each write.
 const BYTE_A_TURN_MAX: usize = 700;
 const BYTE_A_WRITE_MAX: usize = 10_000;
 
-/// A row of a table: what is sent, and what is to come of it.
+/// A row of a table: the input and the expected result.
 pub struct Case {
     pub name: String,
     pub bytes: Vec<u8>,
     /// The statuses of all responses, in order.
     pub statuses: Vec<u16>,
-    /// The code of the server's close frame. `None`: it sends none by itself.
+    /// The code of the close frame of the server, or `None` if it sends none by itself.
     pub code: Option<u16>,
-    /// All that handlers were called for, in order. What is not in here must not have been delivered.
+    /// All handler calls, in order.
     pub ran: Vec<String>,
-    /// The server has no handler for plain HTTP.
+    /// Whether the server has no handler for plain HTTP.
     pub is_bare: bool,
 }
 
-/// A server, and what its handlers were called for, by the client's port.
+/// A server that records its handler calls by the port of the client.
 pub struct LoggingServer {
     pub server: TestServer,
     log: Log,
@@ -50,11 +50,11 @@ pub struct LoggingServer {
 struct Log(Arc<Mutex<HashMap<u16, Vec<String>>>>);
 
 impl LoggingServer {
-    /// One that echoes, and answers plain HTTP unless it is `bare`.
+    /// Starts a server that echoes messages and answers plain HTTP unless it is `bare`.
     pub fn start(is_bare: bool) -> LoggingServer {
         let log = Log::default();
         let [upgrade, open, message, ping, pong, request] = std::array::from_fn(|_| log.clone());
-        // No time is up while hundreds of connections are sent a byte a turn.
+        // No limit of time is reached while hundreds of connections get one byte for each turn.
         let limits = Limits {
             body_bytes_max: BODY_BYTES_MAX,
             message_bytes_max: MESSAGE_BYTES_MAX,
@@ -94,12 +94,12 @@ impl LoggingServer {
         Wire::connect(self.server.address())
     }
 
-    /// What was called for over this connection.
+    /// Returns the handler calls for this connection.
     pub fn ran(&self, wire: &Wire) -> Vec<String> {
         self.log.0.lock().expect("no handler panics").remove(&wire.port).unwrap_or_default()
     }
 
-    /// Returns when the loop has read all that was sent before: one turn may have begun, one reads, one says so.
+    /// Returns after the loop has read all bytes sent before: one turn may have started, one reads, one answers.
     pub fn turn(&self) {
         for _ in 0..3 {
             self.server.ask(|_| ());
@@ -114,7 +114,7 @@ impl Log {
     }
 }
 
-/// A message in a log: its kind, and its payload if that is short.
+/// Returns the entry of a message: its type, and its payload if that is short.
 fn shown_message(message: Message<'_>) -> String {
     match message {
         Message::Text(text) => shown("text", text.as_bytes()),
@@ -130,7 +130,7 @@ pub fn shown(what: &str, payload: &[u8]) -> String {
     }
 }
 
-/// Sends the bytes of all cases in one write each.
+/// Sends the bytes of each case in one write.
 pub fn send_whole<'a>(server: &LoggingServer, cases: &'a [Case], prepare: impl Fn(&LoggingServer) -> Wire) -> Sent<'a> {
     let send = |case: &'a Case| {
         let mut wire = prepare(server);
@@ -140,7 +140,7 @@ pub fn send_whole<'a>(server: &LoggingServer, cases: &'a [Case], prepare: impl F
     cases.iter().map(send).collect()
 }
 
-/// Sends the bytes of all cases one a write, all cases in step, each byte in a turn of its own.
+/// Sends the bytes of all cases one by one, each in its own write and turn.
 pub fn send_bytewise<'a>(
     server: &LoggingServer,
     cases: &'a [Case],
@@ -163,7 +163,7 @@ pub fn send_bytewise<'a>(
     sent
 }
 
-/// Sends the bytes of one case in two parts, cut at every place, a batch of connections at a time.
+/// Sends the bytes of one case in two parts, cut at every position, a batch of connections at a time.
 pub fn send_split<'a>(
     server: &LoggingServer,
     case: &'a Case,
@@ -186,10 +186,10 @@ pub fn send_split<'a>(
     }
 }
 
-/// What was sent, how, and over which connection.
+/// A case, its portions, and the connection that sent it.
 pub type Sent<'a> = Vec<(&'a Case, String, Wire)>;
 
-/// The cases, in as many parts as there are threads to send them.
+/// Runs the cases on several threads.
 pub fn on_threads(
     cases: &[Case],
     start: impl Fn() -> LoggingServer + Sync,
@@ -207,14 +207,14 @@ pub fn on_threads(
     });
 }
 
-/// No two cases of a table may bear the same name.
+/// Checks that the names of the cases are unique.
 pub fn assert_named(cases: &[Case], count_min: usize) {
     let names: std::collections::HashSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
     assert_eq!(names.len(), cases.len(), "two cases of one name");
     assert!(cases.len() >= count_min, "{} cases", cases.len());
 }
 
-/// Where an input of `length` bytes is cut.
+/// Returns the positions at which an input of `length` bytes is cut.
 pub fn splits(length: usize) -> impl Iterator<Item = usize> {
     let (near, step) = if length <= EVERY_SPLIT_BYTES_MAX {
         (length, 1)
@@ -227,11 +227,11 @@ pub fn splits(length: usize) -> impl Iterator<Item = usize> {
 }
 
 impl Case {
-    /// Holds what came of this case against what should have, and says where they differ.
+    /// Compares the result of this case with the expected one. Returns the difference.
     fn judge(&self, server: &LoggingServer, way: &str, mut wire: Wire) -> Result<(), String> {
         let is_answered = wire.read_until(|said| said.replies.len() >= self.statuses.len() && self.has_closed_in(said));
         if self.code.is_none() && wire.said().is_kept() {
-            // It is ours to end it; else the server must do that by itself.
+            // The client ends this connection; otherwise the server must end it.
             wire.shut();
         }
         wire.read_to_end();
@@ -258,7 +258,7 @@ impl Case {
         self.code.is_none() || said.close_code().is_some()
     }
 
-    /// What the server has to send: each message echoed, each ping answered, in order, and nothing behind the close frame.
+    /// Returns the expected frames: an echo for each message and a pong for each ping, up to the close frame.
     fn frame_names(&self) -> Vec<String> {
         let answer = |ran: &String| match ran.split(' ').next() {
             Some("text" | "binary") => Some(ran.clone()),
@@ -269,7 +269,7 @@ impl Case {
     }
 }
 
-/// Holds what came of cases against what should have.
+/// Compares the results of cases with the expected ones.
 pub fn judge(server: &LoggingServer, sent: Sent<'_>) {
     const SHOWN_MAX: usize = 8;
     let judged = sent.into_iter().map(|(case, way, wire)| case.judge(server, &way, wire));
@@ -283,7 +283,7 @@ fn differ<T: PartialEq + Debug>(what: &str, is: &T, should: &T) -> Option<String
 }
 
 impl Said {
-    /// Whether the server waits for more.
+    /// Returns whether the server waits for more bytes.
     fn is_kept(&self) -> bool {
         let Some(last) = self.replies.last() else { return true };
         last.status == 101 || last.header("Connection") == Some("keep-alive")
@@ -302,7 +302,7 @@ impl Said {
 }
 
 impl Reply {
-    /// What it lacks of what RFC 9110 wants beside each status.
+    /// Returns the headers that RFC 9110 requires for the status and the response lacks.
     fn fault(&self) -> Option<String> {
         let wanted = match self.status {
             101 => Some(("Upgrade", "websocket")),
@@ -310,7 +310,7 @@ impl Reply {
             426 => Some(("Sec-WebSocket-Version", "13")),
             _ => None,
         };
-        // What a handler says, and where there is none, 404, ends nothing; all else does.
+        // Responses of a handler, and 404 without one, keep the connection. All others close it.
         let ends = self.status >= 400 && self.status != 404;
         let says_so = self.header("Connection").is_some_and(|value| value.contains("close"));
         match wanted {

@@ -1,9 +1,8 @@
-//! Hostile HTTP, from the first byte to the upgrade: over 300 inputs as data in `cases/http_*.rs`, each with its name,
-//! what must come back and what no handler must see.
+//! Hostile HTTP up to the upgrade: over 300 inputs in `cases/http_*.rs`, with the expected responses and handler calls.
 //!
-//! Each case is sent whole, a byte a turn of the loop, and cut in two at every byte, the second part only once the loop
-//! has read the first. Inputs of more than some hundred bytes are cut near their ends and at a sample of places between
-//! (see `harness.rs`); for them every cut is made in `find_head_end` itself.
+//! Each case is sent whole, one byte for each turn of the loop, and cut in two at every byte. The second part is sent
+//! after the loop has read the first. Longer inputs are cut near their ends and at a sample of positions between them
+//! (see `harness.rs`). A test of `find_head_end` makes every cut.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -24,7 +23,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Those for a server with a handler for plain HTTP, and those for one without.
+/// Returns the cases for a server with a handler for plain HTTP, and those for a server without one.
 fn cases_by_server() -> [(LoggingServer, Vec<Case>); 2] {
     let (bare, served) = cases().into_iter().partition(|case| case.is_bare);
     [(LoggingServer::start(false), served), (LoggingServer::start(true), bare)]
@@ -98,7 +97,7 @@ fn a_head_of_20_mb_is_refused_and_not_buffered() {
     let mut raw = server.raw();
     raw.send("GET / HTTP/1.1\r\nHost: h\r\nX: ");
     let chunk = [b'x'; 64 << 10];
-    // The server answers after 8 KiB, and takes the rest only to throw it away, for as long as it has patience.
+    // The server responds after 8 KiB. It reads and discards the rest until a deadline.
     for _ in 0..320 {
         if !raw.try_send(chunk) {
             break;
@@ -108,7 +107,7 @@ fn a_head_of_20_mb_is_refused_and_not_buffered() {
     assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
 }
 
-/// Reads what has come, for a moment.
+/// Reads the received bytes, with a short timeout.
 fn has_ended(stream: &mut TcpStream, came: &mut Vec<u8>) -> bool {
     let mut chunk = [0; 1024];
     match stream.read(&mut chunk) {
@@ -123,8 +122,8 @@ fn has_ended(stream: &mut TcpStream, came: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Drips bytes of something endless behind `start` over many connections, until all have been given up on. Returns what
-/// each was told. Good clients are served meanwhile.
+/// Sends endless bytes slowly after `start` over many connections, until the server has ended all of them. Returns the
+/// response of each. Other clients are served meanwhile.
 fn drip(limits: Limits, start: &str) -> Vec<String> {
     const DRIPPERS: usize = 100;
     let server = serve(|server| server.limits(limits).on_request(|_, _, _| Response::text(200, "good\n")));

@@ -1,4 +1,4 @@
-//! Unfinished messages, heads and bodies: one bound for all clients, which the largest holders pay for.
+//! The total bound of unfinished messages, heads and bodies: when it is reached, the largest are closed.
 
 use crate::child::{Child, Role};
 use crate::common::raw::{TEXT, frame_with};
@@ -8,14 +8,14 @@ use fdpush::{By, Cause, Heartbeat, Limits, Response, Upgrade};
 const MESSAGE_MAX: usize = 1 << 20;
 const TOTAL_MAX: usize = 4 << 20;
 
-/// A text frame that more fragments must follow.
+/// The first frame of a fragmented text.
 const FIRST_TEXT: u8 = 0x01;
 
 fn limits() -> Limits {
     Limits { message_bytes_max: MESSAGE_MAX, inbound_total_bytes_max: TOTAL_MAX, ..Limits::default() }
 }
 
-/// The servers that the tests of this file start in a process of their own.
+/// The servers that the tests of this file start as child processes.
 pub const ROLES: &[Role] = &[
     ("roomy", |server| server.heartbeat(Heartbeat::Off)),
     ("narrow", |server| {
@@ -47,14 +47,14 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
     let mut large: Vec<Raw> = (0..64).map(|_| Raw::upgraded(server.address())).collect();
     for (client, number) in large.iter_mut().zip(1..) {
         client.send(frame_with(FIRST_TEXT, &vec![b'x'; 256 << 10]));
-        // The sum is over the bound by no more than one read brings, which may double the buffer of one message.
+        // The sum exceeds the bound by at most one read, which can double the buffer of one message.
         let held = inbound_bytes(&server);
         assert!(held <= TOTAL_MAX + MESSAGE_MAX, "{held} bytes with {number} clients");
     }
     server.wait_until("all is read", |ctx| ctx.stats().traffic.bytes_in > 64 * (256 << 10));
     assert!(inbound_bytes(&server) <= TOTAL_MAX);
     let closed = heard.so_far();
-    // A buffer has room for up to twice what came.
+    // The capacity of a buffer is at most twice its length.
     assert!((64 - 16..=64 - 6).contains(&closed.len()), "{} of 64 closed", closed.len());
     for (_, closed) in &closed {
         assert_eq!((closed.code.as_u16(), closed.by, closed.cause), (1013, By::Server, Cause::InboundOverload));
@@ -132,7 +132,7 @@ fn hundreds_of_unfinished_messages_take_bounded_memory() {
     }
     child.wait_for_stat("closed", |closed| closed >= 400 - 64);
     assert!(child.stat("inbound_bytes") <= (64 << 20) + (2 << 20));
-    // 64 MiB are held. What is above that is what the allocator keeps, and the fixed buffers.
+    // 64 MiB are held. The allocator and the fixed buffers keep the rest.
     let grown = child.memory().saturating_sub(before);
     assert!(grown < 128 << 20, "{} MiB", grown >> 20);
     let mut innocent = Raw::upgraded(child.address);
@@ -147,8 +147,8 @@ fn a_failed_allocation_closes_only_the_client_that_needs_it() {
     let mut innocent = Raw::upgraded(child.address);
     innocent.send_frame(TEXT, b"before");
     assert_eq!(innocent.frame(), (0x80 | TEXT, b"before".to_vec()));
-    // A buffer for each of three bodies grows to 64 MiB, which is more than the allocator takes from its heap. A fourth
-    // does not fit in.
+    // The buffers of three bodies grow to 64 MiB each, which is too large for the heap of the allocator. A fourth does
+    // not fit.
     child.limit_growth(200 << 20);
     let upload = |number: usize| {
         let mut client = Raw::connect(child.address);

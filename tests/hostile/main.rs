@@ -1,4 +1,4 @@
-//! Tests with hostile input and under overload: tables of input in `cases`, and servers in processes of their own.
+//! Tests with hostile input and under overload. `cases` has tables of input; some servers run in child processes.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -19,7 +19,7 @@ mod http;
 mod inbound;
 mod system;
 
-/// Becomes the server that the environment names; without a name it does nothing.
+/// Runs the server that the environment names. Without a name it does nothing.
 #[test]
 fn child_server() {
     child::run(&[frames::ROLES, inbound::ROLES, system::ROLES].concat());

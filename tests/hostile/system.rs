@@ -1,8 +1,8 @@
-//! Bad days, at small scale: no descriptors left, a storm of connects, readers that stall, a loud peer, hash flooding, a
-//! handler that panics, SIGTERM, connections that come and go.
+//! Overload and failures at small scale: no free descriptors, many simultaneous connects, stalled readers, a client
+//! that sends much, hash flooding, panics, SIGTERM, and connection churn.
 //!
-//! Nothing here measures time against a wish: what is compared are counts, bytes and orders, and waiting has a deadline
-//! that no healthy machine comes near. `tests/soak.sh` runs the connect-close cycles at full length.
+//! No test here asserts a duration. They compare counts, bytes and order, and every wait has a long deadline.
+//! `tests/soak.sh` runs more connect-close cycles.
 
 use std::collections::HashSet;
 use std::sync::mpsc;
@@ -16,7 +16,7 @@ use fdpush::{
     Cause, Change, Closed, Context, Fd, Handler, Limits, Message, Outcome, Request, Response, SlowReader, Upgrade,
 };
 
-/// The servers that the tests of this file start in a process of their own.
+/// The servers that the tests of this file start as child processes.
 pub const ROLES: &[Role] = &[
     ("greedy", |server| server.limits(Limits { connections_max: Some(10_000), ..Limits::default() })),
     ("ticking", |server| {
@@ -30,7 +30,7 @@ pub const ROLES: &[Role] = &[
     ("mapping", |server| server.on_open(map)),
 ];
 
-/// Puts a connection into all the maps there are: a uid, groups, and a heartbeat of its own.
+/// Adds a connection to all maps: a uid, groups, and its own heartbeat.
 fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request) {
     let uid = request.query("uid").expect("a uid");
     assert_eq!(ctx.bind(fd, &uid), Change::Done);
@@ -41,7 +41,7 @@ fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request) {
     assert_eq!(ctx.set_heartbeat(fd, heartbeat), Ok(true));
 }
 
-/// Asks for a WebSocket, and says what came of it: 101 or 503.
+/// Sends an upgrade. Returns the status, 101 or 503.
 fn offer(child: &Child) -> (u16, Wire) {
     let mut wire = child.connect();
     wire.send(UPGRADE.as_bytes());
@@ -60,7 +60,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     let child = Child::start_with_descriptors(DESCRIPTORS as u32, "greedy");
     let idle = child.descriptors();
 
-    // All knock before the first is answered.
+    // All clients connect before the first is answered.
     let mut offered: Vec<Wire> = (0..400).map(|_| child.connect()).collect();
     offered.iter_mut().for_each(|wire| wire.send(UPGRADE.as_bytes()));
     let (mut opened, mut refused) = (Vec::new(), 0);
@@ -73,13 +73,13 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     }
     assert!((DESCRIPTORS / 2..DESCRIPTORS).contains(&opened.len()), "{} opened, {refused} refused", opened.len());
 
-    // Who comes now is told, and meanwhile the server sleeps more than it runs: a spinning one would use all it gets.
+    // New clients get 503. Meanwhile the server must sleep: a busy loop would use a whole core.
     let (since, ticks) = (Instant::now(), child.cpu_ticks());
     let (mut told, mut late) = (0, 0);
     while since.elapsed() < Duration::from_secs(1) {
         match offer(&child) {
             (503, _) => told += 1,
-            // The child's first answer was on a connection that may have had its descriptor still when all came.
+            // The connection of the first stats request may still have held its descriptor when all clients connected.
             (101, wire) => {
                 opened.push(wire);
                 late += 1;
@@ -92,7 +92,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     let used = child.cpu_ticks() - ticks;
     assert!(used * 4 <= elapsed_ticks, "{used} ticks of {elapsed_ticks} to refuse a few clients");
 
-    // Freed places go to others, which may come too early and try again.
+    // Freed descriptors serve other clients, which retry if they connect too early.
     for _ in 0..3 {
         opened.drain(..10);
         let deadline = Instant::now() + PATIENCE;
@@ -118,7 +118,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     assert!(child.descriptors() <= idle + 1, "{} descriptors, {idle} before", child.descriptors());
 }
 
-/// Keeps the loop where it is until the sender is dropped.
+/// Blocks the loop until the sender is dropped.
 fn hold(server: &TestServer) -> mpsc::Sender<()> {
     let (release, held) = mpsc::channel::<()>();
     let (begin, begun) = channel();
@@ -136,7 +136,7 @@ fn a_thousand_simultaneous_connects_are_all_served() {
     const CLIENTS: usize = 1_000;
     let server = serve(|server| server.on_message(echo));
     let held = hold(&server);
-    // The loop accepts nobody: all wait in the listener's backlog.
+    // The loop accepts no connection, so all wait in the backlog of the listener.
     let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| Wire::connect(server.address())).collect();
     clients.iter_mut().for_each(|wire| wire.send(&[UPGRADE.as_bytes(), &frame(TEXT, b"here")].concat()));
     drop(held);
@@ -150,8 +150,8 @@ fn a_thousand_simultaneous_connects_are_all_served() {
 
 const TOTAL_MAX: usize = 1 << 20;
 
-/// Pushes far more to 200 readers that stall than they may have queued, and holds the queues to their bound all along.
-/// Returns the clients, and how many pushes each has in its queue or behind it.
+/// Pushes more than the total bound to 200 stalled readers and checks the bound after every push. Returns the clients
+/// and the number of messages queued for each.
 fn stall(server: &TestServer, push: fn(&mut Context<'_>, Fd, &[u8]) -> Outcome) -> Vec<(Client, usize)> {
     const READERS: usize = 200;
     const ROUNDS: usize = 64;
@@ -193,7 +193,7 @@ fn with_close_stalled_readers_are_closed_at_the_total_bound() {
     let server = serve(|server| server.limits(stalling(SlowReader::Close)).on_close(report_close(told)));
     let readers = stall(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
     assert_eq!(heard.next().1.cause, Cause::SlowConsumer);
-    // Who was not closed still has all that was queued for it.
+    // Each client that was not closed still gets all its queued messages.
     let mut next = server.connect("/");
     let fd = next.fd();
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "room")), Outcome::Queued);
@@ -208,17 +208,17 @@ fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
     let readers = stall(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
     let mut stayed = 0;
     for (mut client, _) in readers {
-        // Only who has half a message that there is no room for is closed: the half cannot be taken back.
+        // Only a client with a partly written message is closed, because that message cannot be removed.
         let fd = client.fd();
         if let Some(info) = server.ask(move |ctx| ctx.info(fd).filter(|_| ctx.is_open(fd))) {
-            // Messages dropped from the longest queues are no longer among those that were sent.
+            // Messages dropped from the longest queues do not arrive.
             let queued = info.traffic.messages_out;
             let rounds: Vec<u64> = (0..queued).map(|_| number(&client.binary())).collect();
             assert!(rounds.is_sorted_by(|a, b| a < b), "what was queued comes, once and in order: {rounds:?}");
             stayed += 1;
         }
     }
-    // A 16th of the bound is made free when it is reached.
+    // When the bound is reached, a sixteenth of it is freed.
     assert!(stayed >= TOTAL_MAX / 16 * 15 / (17 << 10), "{stayed} stayed");
     server.wait_until("nothing is queued", |ctx| ctx.stats().queued_bytes == 0);
 }
@@ -236,7 +236,7 @@ fn with_conflate_stalled_readers_get_the_newest_messages_at_the_total_bound() {
         let mut last = None;
         let mut is_told = false;
         while last != Some(u64::MAX) {
-            // Until there is room for it; a reader that reads makes some.
+            // Retries until the message fits. A client that reads frees memory.
             is_told = is_told || server.ask(move |ctx| push(ctx, fd, &u64::MAX.to_be_bytes()).is_queued());
             let round = number(&client.binary());
             assert!(last.is_none_or(|last| round > last), "{round} after {last:?}");
@@ -263,8 +263,8 @@ fn stalled_readers_share_the_frames_of_a_broadcast() {
     }
 }
 
-/// A message of which the socket took nothing can be dropped, and where the policy is to drop, it is. Over a unix socket,
-/// which takes a small message whole or not at all.
+/// With `drop_newest`, a message of which no byte was written can be dropped. A unix socket accepts a small message
+/// completely or not at all.
 #[test]
 fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
     let scratch = Scratch::new("stalled");
@@ -323,7 +323,7 @@ fn a_client_that_sends_much_does_not_starve_others() {
     quiet.iter_mut().for_each(|raw| raw.send_frame(TEXT, b"quiet"));
     drop(held);
 
-    // Each turn reads what one budget holds of the loud one, and all that the others have.
+    // Each turn reads one budget from the busy client and all bytes of the others.
     let a_turn = BUDGET / shout.len() + 1;
     assert!(shouted > 4 * a_turn, "the kernel took only {shouted} messages");
     let (mut louder, mut left) = (0, QUIET);
@@ -333,7 +333,7 @@ fn a_client_that_sends_much_does_not_starve_others() {
     assert!(louder <= 2 * a_turn, "{louder} loud messages were read before the last quiet one");
 }
 
-/// Names that all have one hash where it is the well-known polynomial: of 31 with the first pair, of 33 with the second.
+/// Names with the same polynomial hash: with the factor 31 for the first pair, with 33 for the second.
 fn colliding(pair: [&str; 2], count: usize) -> Vec<String> {
     let name = |number: usize| (0..17).map(|bit| pair[number >> bit & 1]).collect();
     let names: Vec<String> = (0..count).map(name).collect();
@@ -348,7 +348,7 @@ fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
     let server = serve(|server| server.limits(limits));
     let client = server.connect("/");
     let fd = client.fd();
-    // Were they to collide, this would take 5,000,000,000 comparisons, and the deadline would pass.
+    // If they collided, this would take 5,000,000,000 comparisons and exceed the deadline.
     for pair in [["Aa", "BB"], ["Ez", "FY"]] {
         let names = colliding(pair, NAMES);
         server.ask(move |ctx| {
@@ -367,7 +367,7 @@ fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
     assert_eq!(changes, [Change::BadName; 4]);
 }
 
-/// A handler that panics wherever it is asked to by a word in the target, a message, a ping or a uid.
+/// A handler that panics if a target, message, ping or uid contains a given word.
 struct Brittle;
 
 impl Handler for Brittle {
@@ -491,7 +491,7 @@ fn sigterm_under_load_flushes_closes_with_1001_and_exits_with_0() {
     assert!(child.wait().success());
 }
 
-/// The next number, or `None` at the goodbye.
+/// Returns the next number, or `None` at the close frame.
 fn tick(raw: &mut Raw) -> Option<u64> {
     match raw.frame() {
         (0x81, text) => Some(String::from_utf8(text).expect("text").parse().expect("a number")),
@@ -503,7 +503,7 @@ fn tick(raw: &mut Raw) -> Option<u64> {
     }
 }
 
-/// Connects and closes `count` times, many at a time, half of them politely and half not.
+/// Connects and disconnects `count` times, many at a time, half of them with a close handshake.
 fn cycle(child: &Child, count: usize) {
     const AT_A_TIME: usize = 100;
     for batch in 0..count / AT_A_TIME {

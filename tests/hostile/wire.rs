@@ -1,32 +1,32 @@
-//! A peer that speaks bytes, and what it understands of the answers.
+//! A raw connection that parses all received bytes.
 //!
-//! The one idea: nothing the server sends is skipped. All that came lies in one buffer and is taken apart from its front
-//! again after every read, so that an answer too many is seen as well as one too few.
+//! It skips no bytes: after every read it parses the whole buffer again from its start. So a test sees a superfluous
+//! response as well as a missing one.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use crate::common::PATIENCE;
 
-/// A connection, and all that came over it.
+/// A connection and all its received bytes.
 pub struct Wire {
     stream: TcpStream,
     came: Vec<u8>,
     has_ended: bool,
-    /// What tells this connection from all others, here and at the server.
+    /// The local port, which identifies the connection here and at the server.
     pub port: u16,
 }
 
-/// What the server said: responses, and behind a 101 frames.
+/// The parsed output of the server: responses, and frames after a 101.
 #[derive(Debug, Default)]
 pub struct Said {
     pub replies: Vec<Reply>,
     pub frames: Vec<Frame>,
-    /// What is not all there.
+    /// Incomplete bytes at the end.
     pub rest: Vec<u8>,
 }
 
-/// First byte and payload.
+/// The first byte and the payload.
 pub type Frame = (u8, Vec<u8>);
 
 #[derive(Debug)]
@@ -46,12 +46,12 @@ impl Wire {
         Wire { stream, came: Vec::new(), has_ended: false, port }
     }
 
-    /// Sends what the server may no longer want to read.
+    /// Sends bytes that the server may not read any more.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Sends as much as the kernel takes while nobody reads, and says how much that was.
+    /// Sends as many bytes as the kernel accepts without a reader. Returns their number.
     pub fn stuff(&mut self, bytes: &[u8]) -> usize {
         self.stream.set_nonblocking(true).expect("a socket");
         let mut sent = 0;
@@ -62,12 +62,12 @@ impl Wire {
         sent
     }
 
-    /// Says that nothing more will come. A peer that is gone has nothing to be told.
+    /// Shuts down the write side. It ignores an error of a lost connection.
     pub fn shut(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Reads on until the server has said enough. `false`: its stream ended before.
+    /// Reads until a condition is true. Returns `false` if the stream ended before.
     pub fn read_until(&mut self, is_enough: impl Fn(&Said) -> bool) -> bool {
         loop {
             if is_enough(&self.said()) {
@@ -87,7 +87,7 @@ impl Wire {
         }
     }
 
-    /// All that came so far.
+    /// Parses all bytes received so far.
     pub fn said(&self) -> Said {
         Said::parse(&self.came)
     }
@@ -97,7 +97,7 @@ impl Wire {
         match self.stream.read(&mut chunk) {
             Ok(0) => self.has_ended = true,
             Ok(count) => self.came.extend_from_slice(&chunk[..count]),
-            // The server closed over bytes that it had not read.
+            // The server closed the connection with unread bytes.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => self.has_ended = true,
             Err(error) => panic!("nothing came in time, after {:?}: {error}", self.said()),
         }
@@ -109,7 +109,7 @@ impl Said {
         self.replies.iter().map(|reply| reply.status).collect()
     }
 
-    /// The code of the close frame that the server sent, 1005 for one without.
+    /// Returns the code of the close frame of the server, or 1005 if it has none.
     pub fn close_code(&self) -> Option<u16> {
         let close = self.frames.iter().find(|(first, _)| *first == 0x88)?;
         Some(close.1.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)))
@@ -120,7 +120,7 @@ impl Said {
         let mut rest = came;
         while !said.is_upgraded() {
             let Some((reply, behind)) = Reply::parse(rest) else { break };
-            // 100 Continue says nothing about what became of the request, and comes or not as the body does.
+            // 100 Continue is not the result of a request, and it depends on the timing of the body.
             if reply.status != 100 {
                 said.replies.push(reply);
             }
@@ -153,7 +153,7 @@ impl Reply {
         Some((reply, rest))
     }
 
-    /// A header's value; the first, if there are several.
+    /// Returns the value of the first header with this name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -162,7 +162,7 @@ impl Reply {
     }
 }
 
-/// The frame at the front of `bytes`, and what is behind it.
+/// Returns the frame at the start of `bytes` and the rest.
 fn parse_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
     let (&[first, short], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match short {

@@ -1,4 +1,4 @@
-//! How a connection ends: close codes both ways, protocol errors, lost connections, panics; told once each.
+//! The end of a connection: close codes, protocol errors, lost connections, panics, and one `on_close` for each.
 //!
 //! Slow consumers are in `push/slow_readers.rs`, the drain is in `server/drain.rs`.
 
@@ -69,7 +69,7 @@ fn pongs_reach_the_handler() {
 #[test]
 fn a_clients_close_code_is_echoed_and_passed_to_on_close() {
     let (server, heard) = echo_server(Limits::default());
-    // The largest there is shows that codes are read unsigned.
+    // The largest code shows that codes are read as unsigned numbers.
     for (code, reason) in [(1000, "done"), (1001, ""), (3000, "ünïcode"), (4999, "last")] {
         let mut client = server.connect("/");
         client.close(code, reason);
@@ -202,7 +202,7 @@ fn a_client_that_does_not_answer_a_close_frame_is_disconnected() {
 fn a_protocol_violation_is_answered_with_the_violated_rule() {
     let limits = Limits { message_bytes_max: 1000, ..Limits::default() };
     let (server, heard) = echo_server(limits);
-    // A header alone decides, before its payload comes, and where its length cannot be, before its mask does.
+    // The header is enough for the error: the payload is not needed, nor is the mask if the length is invalid.
     let table: &[(&[u8], u16, ProtocolError)] = &[
         (b"\x81\x02hi", 1002, ProtocolError::Unmasked),
         (&frame_with(0xc1, b"hi"), 1002, ProtocolError::ReservedBits),
@@ -233,7 +233,7 @@ fn a_protocol_violation_is_answered_with_the_violated_rule() {
     ];
     for (bytes, code, error) in table {
         let mut raw = Raw::upgraded(server.address());
-        // A good frame in the same segment is delivered before the error.
+        // A valid frame in the same segment is delivered before the error.
         raw.send([&crate::common::raw::frame(TEXT, b"good"), *bytes].concat());
         assert_eq!(raw.frame(), (0x81, b"good".to_vec()), "{error:?}");
         assert_eq!(raw.close_frame(), (*code, error.as_str().to_owned()));
@@ -264,7 +264,7 @@ fn a_lost_connection_is_reported_as_1006() {
     assert_eq!((closed.code, &*closed.reason), (CloseCode::ABNORMAL, ""));
     assert_eq!((closed.by, closed.cause), (By::Client, Cause::ConnectionLost));
 
-    // So is one whose client only says that nothing more will come.
+    // The same holds for a client that shuts down its write side.
     let mut raw = Raw::upgraded(server.address());
     raw.shut();
     assert_eq!(heard.next().1.cause, Cause::ConnectionLost);
@@ -298,7 +298,7 @@ fn abort_ends_the_connection_without_a_close_frame() {
 #[test]
 fn abort_returns_whether_the_connection_was_open() {
     let (server, heard) = echo_server(Limits { close_wait_max: PATIENCE, ..Limits::default() });
-    // Open, then closing: the client never answers the close frame.
+    // Open, then closing: the client does not answer the close frame.
     let mut closing = Raw::upgraded(server.address());
     let fd = server.ask(|ctx| ctx.connections().next()).expect("one that is open");
     let said = server.ask(move |ctx| {
@@ -313,7 +313,7 @@ fn abort_returns_whether_the_connection_was_open() {
     assert_eq!(server.ask(move |ctx| [ctx.abort(fd), ctx.abort(fd)]), [Outcome::Queued, Outcome::Gone]);
     closing.end();
     assert_eq!(server.ask(move |ctx| ctx.abort(fd)), Outcome::Gone);
-    // HTTP.
+    // A plain HTTP connection.
     let mut http = server.raw();
     http.send("GET / HTTP/1.1\r\n");
     server.wait_until("it is there", |ctx| ctx.stats().connections == 1);
@@ -409,7 +409,7 @@ fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
     assert_eq!(witness.text(), "still here");
 }
 
-/// Panics at the first piece of a body, before its response or within it.
+/// A handler that panics at the first piece of a body, before its response or within it.
 struct PanicsInBody;
 
 impl Handler for PanicsInBody {
@@ -443,7 +443,7 @@ fn closing_a_paused_connection_resumes_reading() {
     let server = serve(|server| server.limits(limits).on_open(|ctx, fd, _| assert!(ctx.pause(fd))));
     let mut raw = Raw::upgraded(server.address());
     raw.send_frame(CLOSE, &close_payload(1000, ""));
-    // The turn after this one has heard of the frame, and lets it lie.
+    // One turn later the frame has arrived, and the loop does not read it.
     server.ask(|_| ());
     let fd = Fd::from_u64(1).expect("an fd");
     assert_eq!(server.ask(move |ctx| ctx.close(fd, 1001, "")), Outcome::Queued);
@@ -459,7 +459,7 @@ fn every_on_open_has_exactly_one_on_close() {
         server
             .on_open(move |_, fd, _| open.send((fd, 1)).expect("the test waits"))
             .on_message(|ctx, fd, _| {
-                // Ended in every way at once, it still ends once.
+                // A connection that is ended in several ways at once has one end.
                 ctx.close(fd, 4000, "");
                 ctx.abort(fd);
                 ctx.close(fd, 4001, "");

@@ -1,7 +1,7 @@
-//! Telling a live client from a dead one: each way, with a client that reports, one that answers, and one too proud to.
+//! Heartbeats: each mode, with clients that send, answer or do neither.
 //!
-//! Periods are short, and nothing is said about when something happens: only that it does, or that it did not although
-//! the pings that would have led to it were seen.
+//! Intervals are short, and no test measures time. It checks that an event happens, or that it did not happen although
+//! enough pings were received.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use fdpush::{By, Cause, CloseCode, Closed, Context, Fd, Heartbeat};
 
 const SHORT: Duration = Duration::from_millis(50);
 
-/// Who does not answer is dead after three seconds, in which even a busy machine finds the time to.
+/// A client that does not answer is disconnected after three seconds, enough for a busy machine to answer.
 const PATIENT: Heartbeat = Heartbeat::Ping { every: Duration::from_millis(20), missed_max: 150 };
 
-/// More pings than the patient heartbeat forgives.
+/// More pings than `PATIENT` allows to be missed.
 const PINGS: usize = 200;
 
-/// Far longer than any test: whoever has it does not die of it.
+/// Longer than any test.
 const LONG: Duration = Duration::from_secs(3600);
 
 fn serve_with(heartbeat: Heartbeat) -> (TestServer, Heard<(Fd, Closed)>) {
@@ -70,7 +70,7 @@ fn in_client_mode_a_client_that_sends_stays_connected() {
     });
     let mut reporter = server.connect("/?uid=reporter");
     let silent = Raw::upgraded(server.address());
-    // The silent one's death is this test's clock.
+    // The end of the silent client shows that enough time passed.
     let (fd, closed) = loop {
         assert_eq!(reporter.text(), "report");
         reporter.send("alive");
@@ -121,7 +121,7 @@ fn in_ping_mode_any_byte_counts_as_an_answer() {
     let mut client = Raw::upgraded(server.address());
     for _ in 0..PINGS {
         next_ping(&mut client);
-        // An unsolicited pong with a payload of its own, which RFC 6455 section 5.5.3 allows.
+        // An unsolicited pong, which RFC 6455 section 5.5.3 allows.
         client.send_frame(PONG, b"here I am");
     }
     assert!(is_open(&server, 1));
@@ -135,7 +135,7 @@ fn in_ping_mode_a_silent_client_is_disconnected_after_missed_max_pings() {
     for _ in 0..3 {
         next_ping(&mut silent);
     }
-    // No fourth ping, and no close frame: a dead peer would not answer it.
+    // No fourth ping and no close frame, which a lost peer would not answer.
     silent.end();
     expect_heartbeat_missed(&heard);
 }
@@ -169,7 +169,7 @@ fn in_push_mode_a_client_that_never_answers_stays_connected() {
     }
     assert!(is_open(&server, 1), "twenty pings and not a word");
     assert!(heard.so_far().is_empty());
-    // And it still hears and is heard.
+    // The connection still works in both directions.
     proud.send_frame(TEXT, b"at last");
     loop {
         match proud.frame() {
@@ -192,7 +192,7 @@ fn in_push_mode_a_disconnected_client_is_detected() {
 fn in_off_mode_no_client_is_pinged_or_disconnected() {
     let (server, heard) = serve_with(Heartbeat::Off);
     let mut silent = Raw::upgraded(server.address());
-    // Another server's silent client dies meanwhile, several times over.
+    // The timeouts of another server show that enough time passes.
     let (clock, deaths) = serve_with(Heartbeat::Client { idle_max: SHORT });
     for _ in 0..3 {
         let _dead = Raw::upgraded(clock.address());
@@ -290,7 +290,7 @@ fn an_invalid_heartbeat_is_refused_with_its_reason() {
 
 #[test]
 fn a_client_that_sent_stays_connected_after_a_blocked_turn() {
-    // More than one wait of the loop tells of, so that some of the reports are still unread when the timers fire.
+    // More clients than one epoll_wait returns, so that some messages are unread when the timers fire.
     const CLIENTS: usize = 700;
     let (told, heard) = channel();
     let told_too = told.clone();

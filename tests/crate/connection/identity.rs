@@ -1,4 +1,4 @@
-//! Who is who: fds and what becomes of stale ones, uids and groups, the second login, and what `on_close` can still ask.
+//! Fds, stale fds, uids, groups, second logins, and queries inside `on_close`.
 
 use crate::common::{channel, report_close, serve, tell_fd};
 use fdpush::{By, Cause, Change, CloseCode, Fd, NAME_BYTES_MAX, Outcome, RemoteError, SecondLogin, State, Upgrade};
@@ -7,7 +7,7 @@ fn uid_of(server: &crate::common::TestServer, fd: Fd) -> Option<String> {
     server.ask(move |ctx| ctx.uid_of(fd).map(str::to_owned))
 }
 
-/// Waits until no connection is left, whatever became of the clients.
+/// Waits until no connection is left.
 fn wait_for_no_connections(server: &crate::common::TestServer) {
     server.wait_until("all connections are gone", |ctx| ctx.stats().connections == 0);
 }
@@ -237,7 +237,7 @@ fn an_ambiguous_or_invalid_query_sets_no_uid() {
             }
         })
     });
-    // Two names in GBK, a part of a character, half an escape, a name that is there twice.
+    // Two names in GBK, a partial character, a partial escape, and duplicate parameters.
     let targets =
         ["/?uid=%D5%C5%C8%FD", "/?uid=%C0%EE%CB%C4", "/?uid=%E5%BC", "/?uid=%D", "/?uid=a&uid=b", "/?uid=%ff&uid=a"];
     let clients = targets.map(|target| server.connect(target));
@@ -299,7 +299,7 @@ fn a_page_refresh_does_not_report_the_uid_as_offline() {
     let mut page = server.connect("/?uid=ann");
     assert!(!heard.next(), "the first upgrade: not yet online");
     for _ in 0..5 {
-        // The new page's open comes before the old one's close.
+        // The new page opens its connection before the old one closes.
         let new = server.connect("/?uid=ann");
         page.close(1001, "");
         page = new;

@@ -1,17 +1,17 @@
-//! What a server knows of its connections and keeps with them: listings by the page, sessions, and the very end.
+//! Sessions, paged listings of connections, and `on_stop`.
 
 use std::rc::Rc;
 
 use crate::common::{Client, channel, serve};
 use fdpush::{Context, Delivery, Fd, Upgrade};
 
-/// What the tests keep with a connection.
+/// The session of these tests.
 struct Session {
     path: String,
     messages: u32,
 }
 
-/// Tells the test when it is dropped.
+/// Reports its drop to the test.
 struct Dropped(std::sync::mpsc::Sender<&'static str>, &'static str);
 
 impl Drop for Dropped {
@@ -61,7 +61,7 @@ fn a_connection_has_one_session_of_one_type() {
     let fd = client.fd();
     server.ask(move |ctx: &mut Context<'_>| {
         assert!(ctx.session::<u8>(fd).is_none(), "nothing is there unasked");
-        // Not `Send`: it never leaves the loop's thread.
+        // The session need not be `Send`: it stays on the thread of the loop.
         assert!(ctx.set_session(fd, Rc::new(7)));
         assert!(ctx.session::<u8>(fd).is_none(), "another type");
         assert!(ctx.take_session::<u8>(fd).is_none(), "which takes nothing away");
@@ -94,7 +94,7 @@ fn a_paged_listing_contains_each_open_connection_once() {
     let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
     let page = |after, limit| server.ask(move |ctx| ctx.connections_after(after, limit));
     assert_eq!(page(None, 4), fds[..4]);
-    // The page's last is gone when the next is asked for, and another has its slot.
+    // The last connection of the page is closed before the next request, and another one has its slot.
     clients.remove(3).close(1000, "");
     server.wait_until("it is gone", |ctx| ctx.stats().connections == 9);
     let newcomer = server.connect("/");

@@ -1,4 +1,4 @@
-//! Plain HTTP on the same port: requests, bodies, pipelining, and the exact status for whatever cannot be.
+//! Plain HTTP on the WebSocket port: requests, bodies, pipelining, and the status of each invalid request.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use fdpush::{Closures, Context, Fd, Handler, Limits, Request, Response, Server, 
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// Answers with what it saw: method, path, query and body.
+/// Responds with method, path, query and body of the request.
 fn describing(server: Server) -> Server<Closures> {
     server.on_request(|_, _, request| {
         let name = request.query("name").unwrap_or_default().into_owned();
@@ -16,7 +16,7 @@ fn describing(server: Server) -> Server<Closures> {
     })
 }
 
-/// As [`describing`], with bounds, and with every target that ran.
+/// As [`describing`], with limits. The receiver gets every target that ran.
 fn serve_with(limits: Limits) -> (TestServer, Heard<String>) {
     let (told, heard) = channel();
     let server = serve(move |server| {
@@ -28,7 +28,7 @@ fn serve_with(limits: Limits) -> (TestServer, Heard<String>) {
     (server, heard)
 }
 
-/// Time that passes elsewhere: a server whose silent clients are told so after 20 ms.
+/// A server that ends silent connections after 20 ms. Its timeouts measure the time that passes.
 struct Clock(TestServer);
 
 impl Clock {
@@ -41,10 +41,10 @@ impl Clock {
     }
 }
 
-/// Sends bytes on a connection of their own, and wants this status and then the end.
+/// Sends bytes on a new connection. Expects this status and the end of the stream.
 fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> crate::common::raw::Reply {
     let mut raw = server.raw();
-    // A server that has seen enough may have closed before the last byte is sent.
+    // The server may close the connection before the last byte is sent.
     raw.try_send(bytes.as_ref());
     let reply = raw.reply();
     let shown = String::from_utf8_lossy(&bytes.as_ref()[..bytes.as_ref().len().min(200)]).into_owned();
@@ -155,7 +155,7 @@ fn pipelined_requests_wait_until_the_client_reads_the_responses() {
     let server = serve(move |server| server.on_request(move |_, _, _| Response::text(200, large.clone())));
     let mut raw = server.raw();
     raw.send(GET.repeat(REQUESTS));
-    // 20 MB of answers are owed, and held back: the queue's bound and one answer is all that may wait.
+    // The responses have 20 MB in total. At most the queue bound and one response may be queued.
     server.wait_until("the socket is full", |ctx| ctx.stats().queued_bytes > 0);
     assert!(server.ask(|ctx| ctx.stats().queued_bytes) < 1 << 20);
     for _ in 0..REQUESTS {
@@ -193,10 +193,10 @@ fn a_client_that_expects_100_continue_gets_it() {
     assert_eq!(raw.reply_head().status, 100);
     raw.send("body");
     assert_eq!(raw.reply().body, "4 bytes");
-    // Whoever did not wait is not told.
+    // A client that did not wait gets no 100.
     raw.send(head(4) + "body");
     assert_eq!(raw.reply().status, 200);
-    // And what would be too long is refused before it is sent.
+    // A body over the limit is refused before it is sent.
     expect_refusal(&server, head(1001), 413);
 }
 
@@ -219,7 +219,7 @@ fn without_a_handler_a_request_gets_404_and_a_failed_upgrade_426() {
     let mut raw = server.raw();
     raw.send(GET);
     assert_eq!(raw.reply().status, 404);
-    // A proxy has eaten `Connection: Upgrade`.
+    // A proxy removed `Connection: Upgrade`.
     raw.send(crate::common::raw::UPGRADE.replace("Connection: Upgrade\r\n", ""));
     let reply = raw.reply();
     assert_eq!((reply.status, reply.header("Upgrade")), (426, Some("websocket")));
@@ -244,7 +244,7 @@ fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
     let is_http =
         |ctx: &mut Context<'_>| ctx.info(Fd::from_u64(1).expect("an fd")).is_some_and(|info| info.state == State::Http);
     server.wait_until("it is accepted", is_http);
-    // Far more often than it would take to restart the clock, and for far longer than one run of it.
+    // Bytes are sent more often than the deadline and for longer than it.
     let clock = Clock::start();
     for _ in 0..1000 {
         clock.tick();
@@ -387,7 +387,7 @@ fn a_client_that_shuts_down_its_write_side_still_gets_the_response() {
     raw.shut();
     assert_eq!(raw.reply().status, 200);
     raw.end();
-    // And one that leaves in the middle of a head leaves nothing behind.
+    // A client that disconnects within a head leaves no state behind.
     let mut raw = Raw::connect(server.address());
     raw.send("GET / HT");
     raw.shut();
@@ -483,7 +483,7 @@ fn a_handler_can_leave_a_request_unanswered() {
     }
 }
 
-/// A server that lets every request wait, and says which.
+/// A server that defers every request and reports its fd.
 fn serve_later(limits: Limits) -> (TestServer, Heard<(Fd, String)>) {
     let (told, heard) = channel();
     let server = serve(move |server| {
@@ -499,7 +499,7 @@ fn serve_later(limits: Limits) -> (TestServer, Heard<(Fd, String)>) {
 fn a_request_can_be_answered_later_from_another_thread() {
     let (server, waiting) = serve_later(Limits::default());
     let mut raw = server.raw();
-    // The second is read only once the first is answered, and comes without any event of its own.
+    // The second request is read only after the first is answered, without a new socket event.
     raw.send("GET /1 HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /2 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let (fd, target) = waiting.next();
     assert_eq!((target.as_str(), waiting.so_far().len()), ("/1", 0));
@@ -512,7 +512,7 @@ fn a_request_can_be_answered_later_from_another_thread() {
     assert_eq!((same, target.as_str()), (fd, "/2"));
     server.remote.answer(fd, Response::text(200, "no body for HEAD")).expect("room in the inbox");
     assert_eq!(raw.reply_head().header("Content-Length"), Some("16"));
-    // Nobody waits now.
+    // No request waits now.
     server.remote.answer(fd, Response::text(200, "twice")).expect("room in the inbox");
     raw.send("GET /3 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let (fd, _) = waiting.next();

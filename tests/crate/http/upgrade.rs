@@ -1,4 +1,4 @@
-//! From HTTP to WebSocket: who may, what the 101 says, who is refused how, and answers that come later.
+//! Upgrades: the 101 response, the status of each refusal, and deferred answers.
 
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -8,7 +8,7 @@ use crate::common::raw::{TEXT, UPGRADE, frame};
 use crate::common::{Heard, PATIENCE, Raw, TestServer, channel, echo, serve, tell_fd};
 use fdpush::{Fd, Limits, Origins, Response, Upgrade};
 
-/// A server that lets every upgrade wait, and says which.
+/// A server that defers every upgrade and reports its fd.
 fn serve_later(limits: Limits) -> (TestServer, Heard<Fd>) {
     let (told, heard) = channel();
     let server = serve(move |server| {
@@ -35,7 +35,7 @@ fn expect_status(server: &TestServer, bytes: &str, status: u16) -> crate::common
 fn an_upgrade_is_answered_with_the_key_of_rfc_6455() {
     let server = serve(|server| server);
     let reply = expect_status(&server, UPGRADE, 101);
-    // The key and its answer are those of section 1.3.
+    // The key and the accept value are those of section 1.3.
     assert_eq!(reply.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     assert_eq!(reply.header("Upgrade"), Some("websocket"));
     assert_eq!(reply.header("Connection"), Some("Upgrade"));
@@ -114,7 +114,7 @@ fn a_foreign_origin_gets_403() {
     }
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 1);
 
-    // A target in absolute-form names the host, and `Host` has no effect (RFC 9112 section 3.2.2).
+    // A target in absolute-form replaces `Host` (RFC 9112 section 3.2.2).
     let absolute = |target: &str, host: &str, origin: &str| {
         let lines = format!("Host: {host}\r\nOrigin: {origin}\r\n");
         UPGRADE.replacen("GET /", &format!("GET {target}"), 1).replace("Host: localhost\r\n", &lines)
@@ -289,7 +289,7 @@ fn an_upgrade_can_be_refused_later_from_another_thread() {
 
 #[test]
 fn one_call_can_answer_any_number_of_upgrades() {
-    // Enough to fill the stack if each answer were given inside the one before.
+    // Enough to overflow the stack if the answers were nested.
     const UPGRADES: usize = 3000;
     let (server, waiting) = serve_later(Limits { answer_time_max: PATIENCE, ..Limits::default() });
     let mut clients: Vec<Raw> = (0..UPGRADES).map(|_| server.raw()).collect();
@@ -323,7 +323,7 @@ fn frames_sent_while_an_upgrade_waits_are_delivered_after_it() {
     let mut raw = server.raw();
     raw.send([UPGRADE.as_bytes(), &frame(TEXT, b"with the head")].concat());
     let fd = waiting.next();
-    // More than the server is willing to keep: the rest waits in the kernel.
+    // More than the server buffers; the rest stays in the kernel.
     let large = "x".repeat(200_000);
     raw.send_frame(TEXT, b"while it waits");
     raw.send_frame(TEXT, large.as_bytes());
@@ -352,7 +352,7 @@ fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
     assert_eq!(heir.reply().header("X-For"), Some("the second"));
 }
 
-/// Tells of its end.
+/// Sends a value when it is dropped.
 struct Told(Sender<Fd>, Fd);
 
 impl Drop for Told {
@@ -383,14 +383,14 @@ fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
             leave(raw);
             assert_eq!(gone.next(), fd);
         }
-        // Its side alone ends: no frame can follow.
+        // The client shuts down its write side, so no frame can follow.
         let mut raw = server.raw();
         raw.send(head);
         let fd = waiting.next();
         raw.shut();
         assert_eq!(gone.next(), fd);
         raw.end();
-        // The end comes together with the head.
+        // The end of the stream arrives together with the head.
         let mut raw = server.raw();
         raw.send(head);
         drop(raw);

@@ -1,4 +1,4 @@
-//! Coming in: TCP, IPv6 and unix sockets, several at once; a server that is full; storms, and slots used over and over.
+//! Listeners on TCP, IPv6 and unix sockets, the connection limit, and the reuse of slots.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -96,7 +96,7 @@ fn a_socket_file_is_removed_when_the_server_ends() {
     assert!(server.stop().is_ok());
     assert!(!path.exists());
 
-    // Also of one that never ran.
+    // This includes a server that never ran.
     drop(Server::bind(unix(&path)).expect("a socket"));
     assert!(!path.exists());
 }
@@ -182,7 +182,7 @@ fn several_addresses_share_one_server() {
 fn a_socket_that_already_listens_is_served_and_its_file_is_kept() {
     let scratch = Scratch::new("inherited");
     let path = scratch.file("sock");
-    // Both block, as those of systemd may; the server must not.
+    // Both sockets are in blocking mode, as sockets of systemd can be. The server must not block.
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
     let file = UnixListener::bind(&path).expect("a socket");
     let expected = tcp.local_addr().expect("an address");
@@ -244,7 +244,7 @@ fn three_hundred_simultaneous_connects_are_served() {
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
             thread::spawn(move || {
-                // All connect before any of them speaks.
+                // All clients connect before any of them sends.
                 let mut raws: Vec<Raw> = (0..EACH).map(|_| Raw::connect(address)).collect();
                 for raw in &mut raws {
                     raw.send(crate::common::raw::UPGRADE);

@@ -1,4 +1,4 @@
-//! Listeners for back ends and operators, and what becomes of clients that come too fast.
+//! Control listeners, and the limit of new connections a second.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use fdpush::{Address, BodyEvent, BodyMode, Context, Fd, Handler, Limits, Request
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// Says whether the server drains, and sends bodies back as they come.
+/// A handler that reports whether the server drains and echoes bodies piece by piece.
 struct Controlled;
 
 impl Handler for Controlled {
@@ -51,7 +51,7 @@ impl Handler for Controlled {
     }
 }
 
-/// A connection to a control listener that has asked for this path, and the status it got.
+/// Requests this path on a new control connection. Returns the connection and the status.
 fn asked(control: SocketAddr, path: &str) -> (Raw, u16) {
     let mut raw = Raw::connect(control);
     raw.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -59,7 +59,7 @@ fn asked(control: SocketAddr, path: &str) -> (Raw, u16) {
     (raw, status)
 }
 
-/// A server with a control listener, and where that is.
+/// Starts a server with a control listener. Returns the address of the listener.
 fn controlled(limits: Limits) -> (TestServer, SocketAddr) {
     let server = serve(move |server: Server| {
         server.listen_control("127.0.0.1:0").expect("a free port").limits(limits).handler(Controlled)
@@ -108,7 +108,7 @@ fn control_connections_have_their_own_limit_and_counters() {
     drop((first, third));
     server.wait_until("one is left", |ctx| ctx.stats().control == 1);
 
-    // The places of those that are not kept are taken for good while all of them wait for answers.
+    // No connection can be replaced while all of them wait for responses.
     let later = "GET /later HTTP/1.1\r\nHost: a\r\n\r\n";
     let bytes = server.ask(|ctx| ctx.stats().traffic.bytes_in) + 17 * later.len() as u64;
     let mut waiting: Vec<Raw> = (0..17).map(|_| Raw::connect(control)).collect();
@@ -121,7 +121,7 @@ fn control_connections_have_their_own_limit_and_counters() {
     assert!(reply.body.contains("API connection limit reached (2)"), "{reply:?}");
     late.end();
 
-    // No client was refused, and one has its place.
+    // No client was refused.
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.connections_max, stats.control_connections_max), (1, 2));
     assert_eq!((stats.refused, stats.control_refused, stats.control_evicted), (0, 2, 0));
@@ -135,7 +135,7 @@ fn control_connections_have_their_own_limit_and_counters() {
     assert_eq!(stats.refused_by_status, BTreeMap::from([(503, 1)]));
     drop(client);
 
-    // A freed place is used again.
+    // A freed slot is used again.
     drop(second);
     server.wait_until("it is gone", |ctx| ctx.stats().control == 17);
     let mut operator = Raw::connect(control);
@@ -151,7 +151,7 @@ fn no_websocket_is_opened_on_a_control_listener() {
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
 }
 
-/// The code in a refusal that is JSON.
+/// Returns the code of a JSON error.
 fn code(reply: &Reply) -> &str {
     assert_eq!(reply.header("Content-Type"), Some("application/json"), "{reply:?}");
     let code = reply.body.strip_prefix(r#"{"error":{"code":""#).and_then(|rest| rest.split('"').next());
@@ -193,7 +193,7 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     assert_eq!(status, 200);
     let (mut released, status) = asked(control, "/keep");
     assert_eq!(status, 200);
-    // Idle ones of every kind: silent, within a head, within a body, and between two requests.
+    // Idle connections of every kind: silent, within a head, within a body, and between two requests.
     let mut idle: Vec<Raw> = (0..18).map(|_| Raw::connect(control)).collect();
     server.wait_until("all have come in", |ctx| ctx.stats().control == 20);
     idle[1].send("GET / HT");
@@ -205,7 +205,7 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     for oldest in &mut idle[..4] {
         oldest.rest();
     }
-    // The others are there, and so are those that are kept.
+    // The other connections are open, and so are the protected ones.
     for other in idle[4..].iter_mut().chain([&mut kept]) {
         other.send(READY);
         assert_eq!(other.reply().status, 200);
@@ -289,7 +289,7 @@ fn a_body_can_be_refused_when_its_head_arrives() {
 fn connections_over_the_rate_get_503_first() {
     let (server, control) = controlled(Limits { accepts_per_second_max: Some(2), ..Limits::default() });
     let (first, second) = (server.connect("/"), server.connect("/"));
-    // However slow the machine: sooner or later one comes within half a second of the one before.
+    // On any machine, two connects follow each other within half a second after some attempts.
     let deadline = Instant::now() + PATIENCE;
     let (status, text) = loop {
         assert!(Instant::now() < deadline, "nobody was refused");
@@ -304,7 +304,7 @@ fn connections_over_the_rate_get_503_first() {
     assert_eq!(operator.reply().status, 200, "operators may always ask");
 }
 
-/// Pauses a request at the first piece of its body, for longer than a body may take, and tells what happens in which order.
+/// Pauses a request at the first piece of its body for longer than `body_time_max`. Reports the order of events.
 struct Pausing {
     paused: Option<Fd>,
     told: std::sync::mpsc::Sender<&'static str>,

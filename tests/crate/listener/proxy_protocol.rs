@@ -1,4 +1,4 @@
-//! Clients that come by a load balancer with the PROXY protocol: who is believed, and what all others get.
+//! The PROXY protocol: trusted load balancers, and the answers to all others.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use fdpush::{Address, Limits, Response, Server};
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const V1: &[u8] = b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n";
 
-/// A header of version 2 that names this client.
+/// Returns a header of version 2 for this client.
 fn v2(client: &str) -> Vec<u8> {
     let client: SocketAddr = client.parse().expect("an address");
     let (family, ips) = match client {
         SocketAddr::V4(v4) => (0x11, [v4.ip().octets(), [10, 0, 0, 1]].concat()),
         SocketAddr::V6(v6) => (0x21, [v6.ip().octets(), [0; 16]].concat()),
     };
-    // An extension of no meaning, as balancers send them to pad.
+    // A no-op extension, which load balancers send as padding.
     let rest = [&ips[..], &client.port().to_be_bytes(), &[0, 80], &[4, 0, 2, 0, 0]].concat();
     [b"\r\n\r\n\0\r\nQUIT\n\x21", &[family][..], &(rest.len() as u16).to_be_bytes(), &rest].concat()
 }
@@ -28,7 +28,7 @@ fn local() -> Vec<u8> {
     b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec()
 }
 
-/// A server that says who is at the other end, to a request and to a message, and believes this machine.
+/// A server that responds with the peer address and trusts this machine.
 fn proxied(limits: Limits) -> TestServer {
     serve(move |server: Server| {
         let server = server.limits(limits).proxy_protocol(|peer| peer.is_loopback());
@@ -51,11 +51,11 @@ fn the_peer_is_the_client_of_the_header() {
         let mut raw = server.raw();
         raw.send([&header, GET.as_bytes(), GET.as_bytes()].concat());
         assert_eq!((raw.reply().body.as_str(), raw.reply().body.as_str()), (peer, peer));
-        // The header comes once: what looks like another one is a bad request.
+        // Only the first header counts. A second one is a bad request.
         raw.send([&header, GET.as_bytes()].concat());
         assert_eq!(raw.reply().status, 400);
 
-        // With an upgrade and a frame right behind it.
+        // The header, the upgrade and a frame are in one segment.
         let mut raw = server.raw();
         raw.send([&header, UPGRADE.as_bytes(), &frame(TEXT, b"who")].concat());
         assert_eq!(raw.reply().status, 101);
@@ -89,7 +89,7 @@ fn without_a_client_in_the_header_the_load_balancer_is_the_peer() {
         let mut raw = server.raw();
         raw.send([&header, GET.as_bytes()].concat());
         assert!(raw.reply().body.starts_with("127.0.0.1:"));
-        // A health check of TCP alone says nothing else, and goes.
+        // A TCP health check connects and disconnects.
         let mut check = server.raw();
         check.send(&header);
         check.shut();

@@ -1,15 +1,15 @@
-//! Readers that are too slow: each policy, with a client that does not read until it is too late.
+//! Slow readers: each policy, with a client that does not read.
 
 use std::time::Duration;
 
 use crate::common::{Client, Scratch, TestServer, channel, report_close, serve, serve_on};
 use fdpush::{By, Cause, Delivery, Fd, Limits, Message, Outcome, Response, SlowReader};
 
-/// A bound that is soon reached, and a message that needs many to reach it.
+/// A small bound and a message that is much smaller.
 const QUEUE_BYTES_MAX: usize = 64 << 10;
 const MESSAGE_BYTES: usize = 8 << 10;
 
-/// More messages than any kernel's socket buffers hold of these.
+/// More messages than the socket buffers of a kernel can hold.
 const MESSAGES_MAX: usize = 100_000;
 
 fn limits(slow_reader: SlowReader) -> Limits {
@@ -26,7 +26,7 @@ fn numbered(number: usize) -> String {
     format!("{number:0width$}", width = MESSAGE_BYTES)
 }
 
-/// Pushes numbered messages until one is not queued: its number.
+/// Pushes numbered messages until one is not queued. Returns its number.
 fn push_until_dropped(server: &TestServer, fd: Fd) -> usize {
     server.ask(move |ctx| {
         (0..MESSAGES_MAX)
@@ -61,7 +61,8 @@ fn by_default_a_slow_reader_is_closed_with_1013() {
     assert_eq!(server.ask(|ctx| ctx.push_uid("quick", "you").queued), 1);
     assert_eq!(quick.text(), "you");
 
-    // What it can still read are whole messages from the first on, then the close frame: it comes before what was queued.
+    // The client reads complete messages from the first on and then the close frame, which precedes the queued
+    // messages.
     let mut read = 0;
     let code: u16 = loop {
         match slow.next() {
@@ -86,7 +87,7 @@ fn with_drop_newest_new_messages_are_dropped_and_the_connection_stays_open() {
     let mut next = push_until_dropped(&server, fd);
     let info = server.ask(move |ctx| ctx.info(fd)).expect("it lives");
     assert!(info.queued_bytes <= QUEUE_BYTES_MAX);
-    // The kernel may find some more room, but not for long.
+    // The kernel may accept a few more messages.
     let delivery = loop {
         match server.ask(move |ctx| ctx.push_uid("slow", &numbered(next))) {
             Delivery { queued: 1, .. } => next += 1,
@@ -108,8 +109,8 @@ fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
     let server = serve(|server| server.limits(limits));
     let mut slow = server.connect("/");
     let fd = slow.fd();
-    // Each in a turn of its own, after which only what the socket did not take is queued. What is queued now is more than
-    // a kernel that has said that it is full would still take.
+    // Each push has its own turn, so only bytes that the socket did not accept are queued. The queue now holds more
+    // than the full socket could still accept.
     let mut sent = 0;
     while server.ask(move |ctx| ctx.info(fd)).expect("it lives").queued_bytes < 128 << 10 {
         assert_eq!(server.ask(move |ctx| ctx.push(fd, &numbered(sent))), Outcome::Queued);
@@ -179,7 +180,7 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
         }
         assert_eq!(server.ask(move |ctx| ctx.push(fd, &numbered(sent))), Outcome::Queued);
     }
-    // Six times the bound in all, and none of it is a queue but what the one gets that is behind.
+    // Six times the bound in total. Only the bytes for the slow reader count as queued.
     let (writes, deliveries) = server.ask(|ctx| {
         let (writes, text) = (ctx.stats().writes, "x".repeat(500));
         (writes, (0..PUBLISHES).map(|_| ctx.broadcast(&text)).collect::<Vec<_>>())
@@ -194,8 +195,7 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
     assert!(heard.so_far().is_empty());
 }
 
-/// What was told to be queued is not dropped behind anybody's back: where a turn leaves more than there is room for, a
-/// connection ends.
+/// A message reported as queued is never dropped silently: if a turn leaves more than the bound, connections end.
 #[test]
 fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
     const READERS: usize = 20;
@@ -237,7 +237,7 @@ fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
 
 #[test]
 fn a_socket_without_write_progress_is_closed_after_write_time_max() {
-    // Over a unix socket, where no TCP_USER_TIMEOUT comes first.
+    // A unix socket has no TCP_USER_TIMEOUT, which could end the connection first.
     let scratch = Scratch::new("write-timeout");
     let path = scratch.file("sock");
     let (told, heard) = channel();
@@ -288,7 +288,7 @@ fn responses_have_their_own_bound() {
 fn many_pushes_of_one_handler_share_system_calls() {
     const CLIENTS: usize = 60;
     const MESSAGES: usize = 300;
-    // All of it is three times what all queues may hold, and none of it more than a socket takes.
+    // The total is three times the bound of all queues. Each message fits into a socket.
     let limits = Limits {
         message_bytes_max: MESSAGE_BYTES,
         queue_bytes_max: QUEUE_BYTES_MAX,
@@ -300,7 +300,7 @@ fn many_pushes_of_one_handler_share_system_calls() {
     let writes = server.ask(|ctx| {
         let before = ctx.stats().writes;
         for number in 0..MESSAGES {
-            // Each on its own, as frames that differ from member to member are.
+            // Each push is separate, as for frames that differ between members.
             for fd in ctx.members("room") {
                 assert_eq!(ctx.push(fd, &format!("{number:0100}")), Outcome::Queued);
             }

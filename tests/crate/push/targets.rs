@@ -1,4 +1,4 @@
-//! Pushing: point to point, to many, to all; what arrives, in which order, and what the caller is told.
+//! Pushes to one, to many and to all: delivery, order and outcome.
 
 use std::borrow::Cow;
 use std::iter;
@@ -13,7 +13,7 @@ fn delivered(count: usize) -> Delivery {
     Delivery { matched: count, queued: count, dropped: 0 }
 }
 
-/// Shows that nothing came before this: `marker` is pushed to all and is the next thing each client reads.
+/// Pushes `marker` to all. It must be the next message of each client.
 fn expect_no_other_message(server: &crate::common::TestServer, clients: &mut [&mut Client]) {
     server.ask(|ctx| ctx.broadcast("marker"));
     for client in clients {
@@ -126,7 +126,7 @@ fn a_member_of_several_groups_gets_one_message() {
 fn a_broadcast_reaches_every_websocket_with_and_without_a_uid() {
     let server = serve(|server| server);
     let mut clients = [server.connect("/"), server.connect("/?uid=ann"), server.connect("/?group=room")];
-    // Not a WebSocket: neither reached nor counted.
+    // A plain HTTP connection is neither reached nor counted.
     let _http = server.raw();
     server.wait_until("the plain connection is accepted", |ctx| ctx.stats().connections == 4);
     assert_eq!(server.ask(|ctx| ctx.broadcast("to all")), delivered(3));
@@ -233,7 +233,7 @@ fn messages_of_one_turn_arrive_in_order_at_any_size() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann");
     let fd = client.fd();
-    // Some are copied, some shared, some fill a write by themselves.
+    // Some messages are copied, some are shared, and some fill a write alone.
     let length = |index: usize| [3, 700, 20_000][index % 3];
     let payload = move |index: usize| format!("{index}:{}", "x".repeat(length(index)));
     server.ask(move |ctx| {
@@ -318,7 +318,7 @@ fn a_burst_of_the_largest_messages_reaches_a_fast_reader() {
     for index in 0..4 {
         assert!(client.text() == payload(index), "message {index}");
     }
-    // Nothing but the bound of messages came in the way of a push before: what may come in can be pushed on.
+    // A message of the maximum size that was received can also be pushed.
     let max = fdpush::Limits::default().message_bytes_max;
     assert_eq!(server.ask(move |ctx| ctx.push_uid("ann", &"x".repeat(max))).queued, 1);
     assert_eq!(client.text().len(), max);

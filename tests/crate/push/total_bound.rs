@@ -1,4 +1,4 @@
-//! Memory that all queues share: the largest holders pay when it runs out, and no one who reads.
+//! The total bound of all queues: when it is reached, the longest queues shrink and fast readers lose nothing.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn limits(slow_reader: SlowReader) -> Limits {
     Limits { queue_total_bytes_max: TOTAL_MAX, slow_reader, ..Limits::default() }
 }
 
-/// Clients that read nothing hold nearly all of the bound; then clients that read get one message each, in one turn.
+/// Slow readers hold nearly all of the bound. Then each fast reader gets one message, in one turn.
 fn readers_get_theirs(slow_reader: SlowReader) {
     let (told, heard) = channel();
     let server = serve(move |server| server.limits(limits(slow_reader)).on_close(report_close(told)));
@@ -82,7 +82,7 @@ fn with_conflate_fast_readers_get_their_messages_at_the_total_bound() {
 fn a_queue_below_the_minimum_is_kept_at_the_total_bound() {
     let (told, heard) = channel();
     let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(told)));
-    // Bytes held by a client that reads nothing: more than its kernel takes, and less than the floor.
+    // The queue of a slow reader: more than its socket accepts and less than the queue minimum.
     let modest = Raw::upgraded(server.address());
     let fd = server.ask(|ctx| ctx.connections().next().expect("the first"));
     while server.ask(move |ctx| ctx.info(fd)).expect("it is there").queued_bytes == 0 {
@@ -127,7 +127,7 @@ fn unread_pongs_are_bounded() {
     let limits = Limits { queue_total_bytes_max: 256 << 10, ..limits(SlowReader::DropNewest) };
     let server = serve(|server| server.limits(limits));
     let pings: Arc<[u8]> = frame_with(0x89, &[b'p'; 125]).repeat(8000).into();
-    // Each is answered with a pong, and none of these is read.
+    // The server answers each ping with a pong, and the client reads none of them.
     let mut clients: Vec<Raw> = (0..64).map(|_| Raw::upgraded(server.address())).collect();
     let threads: Vec<_> = clients
         .iter_mut()

@@ -1,4 +1,4 @@
-//! Going down: everyone is told, nothing that was queued is lost, and `run` returns.
+//! The drain: clients get 1001, queued messages are sent, and `run` returns.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -108,13 +108,13 @@ fn a_drain_closes_idle_http_connections_and_answers_running_requests() {
     idle.end();
     assert_eq!(waiting.reply().status, 503);
     waiting.end();
-    // An answer that comes too late is nobody's.
+    // A late answer is ignored.
     let _ = server.remote.answer(fd, Upgrade::accept());
 }
 
 #[test]
 fn a_drain_does_not_wait_for_connections_without_a_request() {
-    // So long that whoever is waited for is a failure.
+    // Longer than the deadline, so that a drain that waits fails the test.
     let hour = Duration::from_secs(3600);
     let limits = Limits { close_wait_max: hour, drain_time_max: hour, ..Limits::default() };
     let server = serve(move |server| server.limits(limits).on_request(|_, _, _| Response::text(200, "fine\n")));
@@ -123,7 +123,7 @@ fn a_drain_does_not_wait_for_connections_without_a_request() {
     idle.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(idle.reply().keeps_alive());
     server.wait_until("both are there", |ctx| ctx.stats().connections == 2);
-    // Neither closes its side.
+    // Neither client closes its side.
     assert!(server.stop().is_ok());
     idle.end();
     drop(silent);

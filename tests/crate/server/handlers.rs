@@ -1,4 +1,4 @@
-//! Handlers that panic or block the loop: the log names the handler and the connection.
+//! Log lines for handlers that panic or block the loop.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use fdpush::{Context, Fd, Response};
 use crate::common::log_lines::{block, keep_log_lines};
 use crate::common::{TestServer, serve, silence_intended_panics};
 
-/// Does to the loop what the test says: `block` or `panic`.
+/// Blocks the loop or panics.
 fn act(what: Option<&str>) {
     match what {
         Some("block") => block(),
@@ -16,7 +16,7 @@ fn act(what: Option<&str>) {
     }
 }
 
-/// A server whose handlers act when `?HANDLER=WHAT` says so, or for a message, ping or pong its payload.
+/// Starts a server whose handlers block or panic as `?HANDLER=ACTION` or a payload says.
 fn acting_server() -> TestServer {
     keep_log_lines();
     silence_intended_panics();
@@ -90,7 +90,7 @@ fn a_slow_request_is_not_logged_as_on_message() {
     let server = acting_server();
     let mut stranger = server.raw();
     let peer = format!("peer {} ", stranger.local_addr());
-    // The refusal is logged, and the log takes its time.
+    // The refusal is logged, and the logger blocks.
     stranger.send(crate::common::raw::UPGRADE.replace("\r\n\r\n", "\r\nOrigin: http://slow-log.example\r\n\r\n"));
     assert_eq!(stranger.reply().status, 403);
     server.wait_for_log_line("WARN fd ", "http://slow-log.example");

@@ -1,4 +1,4 @@
-//! Limits that change while a server runs.
+//! Changes of limits of a running server.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::common::raw::TEXT;
 use crate::common::{Raw, serve};
 use fdpush::{Limits, Outcome, Upgrade};
 
-/// The reads that one message of 64 KiB takes.
+/// Returns the number of reads for one message of 64 KiB.
 fn reads_of_a_message(server: &crate::common::TestServer, raw: &mut Raw) -> u64 {
     let before = server.ask(|ctx| ctx.stats()).reads;
     raw.send_frame(TEXT, &vec![b'x'; 64 << 10]);
@@ -39,7 +39,7 @@ fn a_shorter_write_time_applies_to_a_blocked_connection() {
     server.ask(move |ctx| ctx.set_limits(short)).expect("sound");
     server.wait_until("they are gone", |ctx| ctx.stats().open == 0);
     let stats = server.ask(|ctx| ctx.stats());
-    // The kernel has the same limit as TCP_USER_TIMEOUT, and may be first.
+    // The kernel has the same limit as TCP_USER_TIMEOUT and may end the connection first.
     let count = |cause: &str| stats.closed_by_cause.get(cause).copied().unwrap_or_default();
     assert_eq!(count("write_timed_out") + count("connection_lost"), 3, "{stats:?}");
     drop(raws);
@@ -65,12 +65,12 @@ fn a_larger_queue_minimum_lets_a_partly_written_frame_finish() {
     let limits = |queue_bytes_min| Limits {
         queue_bytes_min,
         queue_bytes_max: 256 << 20,
-        // Half of it is more than a frame, which then is the bound of the minimum.
+        // Half of the total bound is larger than a frame, so the minimum applies.
         queue_total_bytes_max: 5 * LEN / 2,
         ..Limits::default()
     };
     let server = serve(move |server| server.limits(limits(1)));
-    // Not all of a frame fits into the buffers of a socket, so that the first is half written when the queues are full.
+    // A frame is larger than the socket buffers, so the first frame is partly written when the queues are full.
     let overflow = || {
         let raw = Raw::upgraded(server.address());
         server.wait_until("it is closed", |ctx| {

@@ -1,4 +1,4 @@
-//! The server from other threads, timers, and what can be known of it.
+//! `Remote`, timers, and queries of the state of the server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -184,7 +184,7 @@ fn waiting_for_a_reply_on_the_loop_thread_returns_an_error() {
     assert_eq!(outcome, Err(RemoteError::OwnThread));
     let outcome = server.ask(|ctx| ctx.remote().stats().wait_timeout(PATIENCE).map(|_| ()));
     assert_eq!(outcome, Err(RemoteError::OwnThread));
-    // Without waiting it may send, and the command comes after the handler.
+    // It can send without waiting. The command runs after the handler.
     let mut client = server.connect("/");
     server.ask(|ctx| {
         drop(ctx.remote().broadcast("second").sent().expect("room"));
@@ -203,7 +203,7 @@ fn a_timeout_fires_once_and_never_early() {
     });
     for _ in 0..5 {
         let (set, timer) = server.ask(|ctx| {
-            // The handler takes its time, which is not the timer's.
+            // The handler takes longer than the timer.
             let since = Instant::now();
             while since.elapsed() < DELAY {
                 thread::yield_now();
@@ -250,7 +250,7 @@ fn missed_intervals_are_skipped() {
     let server = serve(move |server| {
         server.on_timer(move |_, _| {
             let since = Instant::now();
-            // The first call takes ten periods.
+            // The first call takes ten intervals.
             while is_first && since.elapsed() < 10 * PERIOD {
                 thread::yield_now();
             }
@@ -261,7 +261,7 @@ fn missed_intervals_are_skipped() {
     let every = server.ask(|ctx| ctx.set_interval(PERIOD));
     let free = heard.next();
     for count in 0..5 {
-        // One comes at once for all that were missed. Ticks are milliseconds, rounded down.
+        // One call follows at once for all missed intervals. Ticks are milliseconds, rounded down.
         let earliest = (count * PERIOD).saturating_sub(Duration::from_millis(1));
         assert!(heard.next().duration_since(free) >= earliest, "call {count} came too early");
     }
@@ -337,7 +337,7 @@ fn info_returns_the_state_of_a_connection() {
     assert_eq!(info.queued_bytes, 0);
     let traffic = info.traffic;
     assert_eq!((traffic.messages_in, traffic.messages_out), (2, 2));
-    // Both messages with their headers, masked and not, and the upgrade.
+    // Both messages with their headers, masked and unmasked, and the upgrade.
     assert!(traffic.bytes_in > 1000 + 8 + 5 + 6 && traffic.bytes_out > 1000 + 4 + 5 + 2);
 
     let mut waiting = server.raw();
@@ -388,7 +388,7 @@ fn resume_continues_reading_a_paused_connection() {
         other.send("meanwhile");
         assert_eq!(heard.next(), (other.fd(), "meanwhile".to_owned()));
     }
-    // It can still be pushed to.
+    // Pushes still work.
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "patience")), Outcome::Queued);
     assert_eq!(paused.text(), "patience");
     assert!(server.ask(move |ctx| ctx.resume(fd)));
@@ -483,7 +483,7 @@ fn on_turn_end_is_called_once_for_each_request() {
     });
     assert_eq!([client.text(), client.text(), client.text()], ["in the turn", "end 1", "end 2"]);
     assert_eq!((heard.next(), heard.next()), (1, 2));
-    // A connection that ends late in a turn, when its socket breaks, wakes no other event: the next turn follows at once.
+    // A socket error at the end of a turn causes no other event, so the next turn must follow at once.
     server.ask(|ctx| ctx.request_turn_end());
     assert_eq!((client.text().as_str(), heard.next()), ("end 3", 3));
     assert!(heard.so_far().is_empty());

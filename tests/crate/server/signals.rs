@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, each sent to a process of its own: this very test binary, started anew as a server.
+//! SIGTERM and SIGINT. The server is a child process that runs this test binary.
 
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
@@ -11,17 +11,17 @@ use crate::common::{Client, Heard, Raw, channel};
 use fdpush::{Limits, Message, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// Set in the environment of the process that is to be the server.
+/// The environment variable that makes a process the server.
 const IS_SERVER: &str = "FDPUSH_TEST_IS_SERVER";
 
-/// What the server process ends with when `run` returns an error.
+/// The exit code of the server process if `run` returns an error.
 const CUT_SHORT: i32 = 3;
 
-/// A server in a process of its own.
+/// A server in its own process.
 struct Process {
     child: Child,
     address: SocketAddr,
-    /// Ends when the process does.
+    /// The lines that it prints; `None` at the end of the process.
     output: Heard<Option<String>>,
 }
 
@@ -70,7 +70,7 @@ impl Drop for Process {
     }
 }
 
-/// Not a test by itself: what the tests below start.
+/// Runs the server that the tests below start. As a test it does nothing.
 #[test]
 fn server_process() {
     if std::env::var_os(IS_SERVER).is_none() {
@@ -82,7 +82,7 @@ fn server_process() {
         .limits(Limits { drain_time_max: hour, close_wait_max: hour, ..Limits::default() })
         .on_message(|ctx, fd, message| {
             if message == Message::Text("both") {
-                // While the loop is busy here, both wait for it.
+                // The loop is busy here, so both signals are pending.
                 for signal in [SIGTERM, SIGINT] {
                     signal_hook::low_level::raise(signal).expect("a signal to this process");
                 }

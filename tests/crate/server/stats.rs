@@ -1,4 +1,4 @@
-//! What the server counts, and what it says in the log of those it refuses.
+//! Stats of the server, and log lines for refused clients.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ fn every_refusal_is_counted_by_status_and_logged() {
         .into_iter()
         .partition(|line| line.starts_with("WARN "));
     assert_eq!(each.len(), 3, "{each:?}");
-    // One line a second: a machine this slow would have to be very slow.
+    // The log has one line a second, and three requests take less than two seconds.
     assert!(warned[0].contains("since the last such line: 1)"), "{warned:?}");
     assert!(warned.len() < 3, "{warned:?}");
 }
@@ -107,14 +107,14 @@ fn every_turn_and_every_delivery_is_timed() {
     let timer = server.ask(|ctx| ctx.set_timer(Duration::from_secs(3600)));
     let after = server.ask(|ctx| ctx.stats());
     assert!(after.turn_time.count() > before.turn_time.count() + 10);
-    // The 101 and the echoes, but not what this very turn writes.
+    // This includes the 101 and the echoes, but not the writes of the current turn.
     assert!(after.write_delay.count() >= before.write_delay.count() + 11, "{after:?}");
     assert!(after.turn_time.sum() > Duration::ZERO && after.turn_time.quantile(0.5).is_some());
     assert_eq!((before.timers, after.timers), (0, 1));
     assert!(server.ask(move |ctx| ctx.cancel(timer) && ctx.stats().timers == 0));
 }
 
-/// A server whose one client reads nothing until it is told to, and what came of pushing to it until it was full.
+/// Pushes to a client that does not read until its queue is full. Returns the stats.
 fn overfill(slow_reader: SlowReader) -> Stats {
     let limits = Limits { queue_bytes_max: 2 << 20, slow_reader, ..Limits::default() };
     let server = serve(move |server| server.limits(limits));

@@ -1,4 +1,4 @@
-//! Commands about many, through the real binary: what they send is linear, one frame is shared, and no reader is closed.
+//! Commands for many connections: linear output, one shared frame, and no closed readers.
 
 use std::fmt::Write;
 use std::thread::{self, JoinHandle};
@@ -7,10 +7,10 @@ use crate::common::gateway::{Gateway, next, next_of, request};
 use crate::common::{Client, Raw};
 use serde_json::{Value, json};
 
-/// Enough that a square of it shows: 300 × 301 / 2 is 45,150.
+/// Enough to detect quadratic output: 300 × 301 / 2 is 45,150.
 const MANY: usize = 300;
 
-/// A server and clients of uids `u0` and up, with their fds.
+/// Starts a server and clients with the uids `u0`, `u1`, and so on. Returns their fds.
 fn many(gateway: &Gateway, count: usize) -> (Vec<Client>, Vec<u64>) {
     (0..count).map(|number| gateway.open(&format!("/?uid=u{number}"), &[])).unzip()
 }
@@ -19,7 +19,7 @@ fn uids(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("u{number}")).collect()
 }
 
-/// Each client reads on a thread of its own, as fast as it can, until it has had `frames` messages of `bytes`.
+/// Each client reads on its own thread until it has `frames` messages of `bytes` bytes.
 fn read_all(clients: Vec<Client>, frames: usize, bytes: usize) -> Vec<JoinHandle<Client>> {
     let read = |mut client: Client| {
         thread::spawn(move || {
@@ -47,7 +47,7 @@ fn a_large_push_to_many_fast_readers_closes_none() {
         assert_eq!(pushed, json!({"matched": MANY, "queued": MANY, "dropped": 0, "offline": []}));
         clients = join_all(readers);
     }
-    // A client's frame names many, too.
+    // A frame of a client can name many targets, too.
     let mut sender = gateway.connect("/?uid=sender");
     let readers = read_all(clients, 1, 500_000);
     sender.send(&json!({"type": "push", "to": uids(MANY), "data": "x".repeat(500_000), "id": 1}).to_string());
@@ -60,7 +60,7 @@ fn a_large_push_to_many_fast_readers_closes_none() {
 
 #[test]
 fn a_batch_of_large_distinct_messages_closes_no_fast_reader() {
-    // All frames differ and are more than all queues may hold: the batch waits for the sockets.
+    // All frames differ and exceed the total bound, so the batch must wait for the sockets.
     let gateway = Gateway::start(&["--queue-total-bytes-max", "8MiB"]);
     let (clients, _) = many(&gateway, 60);
     let readers = read_all(clients, 3, 300_000);
@@ -111,7 +111,7 @@ fn members_get_one_notice_for_each_group_and_command() {
     let (mut clients, _) = many(&gateway, MANY);
     let sent = || gateway.get("/api/stats")["messages_out"].as_u64().expect("a number");
 
-    // So few are named; more are counted.
+    // The response names this many members and counts all.
     let before = sent();
     let few = json!({"uids": ["u0", "u1", "u2"], "groups": ["g", "h"]});
     assert_eq!(gateway.done("/api/join", &few), json!({"matched": 3, "changed": 3}));
@@ -177,7 +177,7 @@ fn notices_and_messages_of_a_group_stay_in_order() {
     let (mut bob, fd) = gateway.open("/?uid=bob", &[]);
     gateway.done("/api/join", json!({"uid": "ann", "group": "g"}));
     assert_eq!(next(&mut ann)["count"], 1);
-    // Three requests in one segment, and so in one turn.
+    // Three requests in one segment run in one turn.
     let json = [("Content-Type", "application/json")];
     let join = request("POST", "/api/join", &json, &json!({"fd": fd, "group": "g"}).to_string());
     let push = request("POST", "/api/push", &json, &json!({"group": "g", "data": 1}).to_string());

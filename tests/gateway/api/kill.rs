@@ -1,5 +1,5 @@
-//! What SIGKILL cannot take back, through the real binary: a push that was answered with `queued` lies in the reader's
-//! socket, for the loop writes messages before the answers that speak of them.
+//! SIGKILL under load. The loop writes messages before the answers that report them, so a message reported as `queued`
+//! is in the socket of the reader.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 const SUBSCRIBERS: usize = 32;
 const ANSWER: &str = "{\"matched\":1,\"queued\":1,\"dropped\":0,\"offline\":[]}\n";
 
-/// A subscriber over a unix socket, where what was written is there to be read in the same moment.
+/// A subscriber over a unix socket, where written bytes are readable at once.
 struct Near(UnixStream);
 
 impl Near {
@@ -35,7 +35,7 @@ impl Near {
         Near(stream)
     }
 
-    /// The texts that are there, without waiting. They are short.
+    /// Returns the received texts, without waiting. They are short.
     fn texts(&mut self) -> Vec<String> {
         let mut bytes = [0; 4096];
         let count = self.0.read(&mut bytes).unwrap_or_default();
@@ -43,7 +43,7 @@ impl Near {
     }
 }
 
-/// The short text frames at the front of `bytes`, and how much of it they are.
+/// Returns the short text frames at the start of `bytes` and their total length.
 fn texts(bytes: &[u8]) -> (Vec<String>, usize) {
     let (mut texts, mut read) = (Vec::new(), 0);
     while let Some([0x81, length @ 0..=125, rest @ ..]) = bytes.get(read..) {
@@ -65,7 +65,7 @@ fn an_answer_is_sent_after_the_messages_it_reports() {
     let mut back_end = Raw::connect(gateway.api);
     for round in 0..ROUNDS {
         let push = |number| json!({"uid": format!("u{number}"), "text": round.to_string()}).to_string();
-        // Many requests in one read of the loop, or many pieces of one body.
+        // Many requests in one read, or many pieces of one body.
         if round % 2 == 0 {
             let all = (0..SUBSCRIBERS).map(|number| request("POST", "/api/push", &[JSON], &push(number)));
             back_end.send(all.collect::<String>());
@@ -86,7 +86,7 @@ fn an_answer_is_sent_after_the_messages_it_reports() {
     }
 }
 
-/// A back end that pushes number after number to subscriber after subscriber.
+/// A back end that pushes increasing numbers to the subscribers in turn.
 struct Pusher {
     stream: TcpStream,
     name: usize,
@@ -102,7 +102,7 @@ impl Pusher {
             request("POST", "/api/push", &[JSON], &body)
         };
         let all: String = (self.sent..self.sent + count).map(one).collect();
-        // The server may be no more: then there is an end to read.
+        // The server may be dead; then the stream has an end.
         let _ = self.stream.write_all(all.as_bytes());
         self.sent += count;
     }
@@ -115,7 +115,7 @@ impl Pusher {
             let count = match self.stream.read(&mut buffer) {
                 Ok(0) => return self,
                 Ok(count) => count,
-                // What came before the reset has been read by then.
+                // All bytes before the reset have been read by then.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return self,
                 Err(error) => panic!("nothing came in time: {error}"),
             };
@@ -137,7 +137,7 @@ impl Pusher {
 
 #[test]
 fn after_sigkill_every_message_reported_as_queued_is_readable() {
-    // How many requests each has under way.
+    // The number of concurrent requests of each back end.
     const PUSHERS: [usize; 4] = [1, 1, 7, 32];
     const ANSWERS: usize = 3000;
     let mut gateway = Gateway::start(&[]);
@@ -166,7 +166,7 @@ fn after_sigkill_every_message_reported_as_queued_is_readable() {
         for pusher in &pushers {
             let prefix = format!("{} ", pusher.name);
             let of_it: Vec<usize> = came.iter().filter_map(|text| text.strip_prefix(&prefix)?.parse().ok()).collect();
-            // Each once, in order, up to one that may not have been answered.
+            // Each number arrived once and in order. The last one may be unanswered.
             let all = (number..).step_by(SUBSCRIBERS);
             assert!(all.clone().zip(&of_it).all(|(sent, came)| sent == *came), "{of_it:?}");
             assert!(of_it.last().is_none_or(|last| *last < pusher.sent));

@@ -1,4 +1,4 @@
-//! The API while clients take all descriptors, or all of its connections: probes and back ends are answered all the same.
+//! The API while clients use all descriptors or all of its connections.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,14 +8,14 @@ use crate::common::gateway::{Gateway, request, until};
 use crate::common::raw::UPGRADE;
 use crate::common::{Client, Raw};
 
-/// The status that a probe gets at this path.
+/// Returns the status of a probe at this path.
 fn probe(gateway: &Gateway, path: &str) -> u16 {
     gateway.call("GET", path, &[], "").status
 }
 
 #[test]
 fn probes_are_answered_while_clients_use_all_descriptors() {
-    // The soft limit of the parent and the hard one are the same in the child: it cannot raise it.
+    // The soft and hard limits are equal in the child, so it cannot raise its limit.
     let gateway = Gateway::start_with_descriptors(64, &["--connections-max", "1000"]);
     let mut clients: Vec<TcpStream> = Vec::new();
     let mut offer = || {
@@ -27,17 +27,17 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
     gateway.logged("out of descriptors");
     for _ in 0..20 {
         assert_eq!((probe(&gateway, "/healthz"), probe(&gateway, "/readyz")), (200, 200));
-        // More come all the time, and take what the probes give back.
+        // More clients connect all the time and use the descriptors that probes free.
         (0..10).for_each(|_| offer());
     }
-    // Back ends are served too, several at a time.
+    // Several back ends are served at a time.
     let mut back_ends: Vec<Raw> = (0..10).map(|_| Raw::connect(gateway.api)).collect();
     for back_end in &mut back_ends {
         back_end.send(request("GET", "/api/stats", &[], ""));
         assert_eq!(back_end.reply().status, 200);
     }
     assert_eq!(probe(&gateway, "/healthz"), 200);
-    // Idle connections to the API have the last descriptors that were held back. The oldest of them makes room.
+    // Idle API connections use the last reserved descriptors. The oldest of them is closed for a new one.
     drop(back_ends);
     let idle: Vec<Raw> = (0..40).map(|_| Raw::connect(gateway.api)).collect();
     for _ in 0..20 {
@@ -47,7 +47,7 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
     until("clients come in again", || Client::connect(gateway.address, "/", &[]).is_ok());
 }
 
-/// Connections to the API without a key, opened again as soon as the server closes them, until it is dropped.
+/// Keeps idle API connections without a key open until it is dropped, and reopens closed ones.
 struct Attack<'scope>(&'scope AtomicBool);
 
 impl<'scope> Attack<'scope> {
@@ -80,8 +80,8 @@ impl Drop for Attack<'_> {
     }
 }
 
-/// The status of a call that connects again when the server closes its connection unread: on a busy machine, others may take
-/// its place between its connection and its request.
+/// Returns the status of a call. It retries if the server closes the connection unread: on a busy machine, other
+/// connections can replace it before its request arrives.
 fn status_at_last(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> u16 {
     let request = request("GET", path, headers, "");
     let mut status = None;
@@ -118,7 +118,7 @@ fn idle_connections_without_a_key_do_not_block_probes_and_back_ends() {
             for path in ["/healthz", "/readyz"] {
                 assert_eq!(status_at_last(&gateway, path, &[]), 200, "{path}");
             }
-            // One that is kept, and one that comes anew.
+            // A kept connection and a new one.
             back_end.send(&push);
             assert_eq!(back_end.reply().status, 200);
             assert_eq!(status_at_last(&gateway, "/api/stats", &[KEY]), 200);

@@ -1,5 +1,4 @@
-//! What a back end pushes, through the real binary: to whom it goes, that it arrives as it was written, and what is
-//! answered; one at a time, by the batch, and by datagram.
+//! Pushes by the API, one at a time, in batches and by datagram: targets, content and responses.
 
 use std::io::{Read, Write};
 use std::net::UdpSocket;
@@ -12,12 +11,12 @@ use serde_json::{Value, json};
 
 const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
 
-/// What is left out where nothing else is said.
+/// The default result of a push without dropped or offline receivers.
 fn pushed(matched: u64) -> Value {
     json!({"matched": matched, "queued": matched, "dropped": 0, "offline": []})
 }
 
-/// The next message of a client who may hear of newcomers before.
+/// Returns the data of the next message and skips notices.
 fn data(client: &mut Client) -> Value {
     next_of(client, "message")["data"].take()
 }
@@ -174,7 +173,7 @@ fn the_number_of_named_targets_is_limited() {
         assert!(message.contains("10001 are named: a command names at most 10000"), "{message}");
     }
 
-    // As many as may be, and a message for each that nobody is there to get.
+    // The maximum number of targets, all of them offline.
     let many = names(10_000);
     let answer = gateway.done("/api/push", json!({"uids": many, "data": "x".repeat(900_000)}));
     assert_eq!((&answer["matched"], &answer["offline"]), (&json!(0), &json!(many)));
@@ -215,7 +214,7 @@ fn an_error_repeats_a_bounded_part_of_the_command() {
     }
     let reply = gateway.call("GET", &format!("/api/users?{}=1", "x".repeat(4000)), &[], "");
     assert!(reply.status == 400 && reply.body.len() < 200, "{reply:?}");
-    // An answer that was over the queue's bound came not at all.
+    // Without the bound, an answer over the queue bound would be lost.
     let mut ann = gateway.connect("/?uid=ann");
     ann.send(&json!({"id": 7, "type": long}).to_string());
     let refused = next(&mut ann);
@@ -233,7 +232,7 @@ fn a_datagram_with_an_invalid_id_is_malformed() {
         udp.send_to(command.to_string().as_bytes(), to).expect("a datagram");
     }
     assert_eq!(data(&mut ann), "x".repeat(126));
-    // It is counted once it is on its way.
+    // It is counted once it is sent.
     for (outcome, count) in [("done", 1.0), ("malformed", 4.0)] {
         let sample = format!("fdpush_datagrams_total{{outcome=\"{outcome}\"}}");
         until(outcome, || gateway.metric(&sample) == count);
@@ -319,7 +318,7 @@ fn an_id_is_returned_unchanged() {
     }
     for id in [json!(null), json!(true), json!([1]), json!({}), json!("x".repeat(127))] {
         let (status, answer) = gateway.post("/api/push", json!({"all": true, "data": 1, "id": id}));
-        // `null` is none.
+        // `null` counts as absent.
         assert_eq!(status, if id.is_null() { 200 } else { 400 }, "{id}: {answer}");
         assert_eq!(answer.get("id"), None, "{answer}");
     }
@@ -367,7 +366,7 @@ fn a_slow_reader_gets_the_last_message_of_a_key() {
     assert!(heard <= LAST, "some were replaced");
 }
 
-/// Line `number` of a batch, and what is wrong with it, if anything is: the code, and whether its id is found.
+/// Returns line `number` of a batch and its expected error: the code, and whether the id is known.
 fn line(number: usize) -> (String, Option<(&'static str, bool)>) {
     let good = json!({"uid": "ann", "data": number, "id": number});
     match number % 9 {
@@ -382,16 +381,16 @@ fn line(number: usize) -> (String, Option<(&'static str, bool)>) {
 #[test]
 fn a_batch_gets_one_answer_line_for_each_line_in_order() {
     const LINES: usize = 3000;
-    // The bound of a line, and not of the batch.
+    // The limit applies to a line, not to the batch.
     let gateway = Gateway::start(&["--body-bytes-max", "2KiB"]);
     let mut ann = gateway.connect("/?uid=ann");
-    // The last line has no end.
+    // The last line has no line end.
     let body = (1..=LINES).map(|number| line(number).0).collect::<Vec<_>>().join("\n");
     let mut raw = Raw::connect(gateway.api);
     let mut writer = raw.another();
     thread::spawn(move || {
         let whole = request("POST", "/api/batch", &[NDJSON], &body);
-        // Of a length that has nothing to do with that of a line.
+        // A chunk length that is unrelated to the line length.
         whole.as_bytes().chunks(1237).for_each(|piece| writer.send(piece));
     });
     let reply = raw.reply_in_chunks();
@@ -409,7 +408,7 @@ fn a_batch_gets_one_answer_line_for_each_line_in_order() {
         assert_eq!((&answer["error"]["code"], &answer["error"]["line"]), (&json!(code), &json!(number)), "{answer}");
         assert_eq!(answer.get("id"), has_id.then(|| json!(number)).as_ref(), "{answer}");
     }
-    // The connection is good for more.
+    // The connection can be used again.
     raw.send(request("GET", "/healthz", &[], ""));
     assert_eq!(raw.reply().status, 200);
 }
@@ -424,7 +423,7 @@ fn a_batch_is_accepted_chunked_with_empty_lines_and_without_a_final_newline() {
     for piece in ["\n\r\n{\"uid\":\"an", "n\",\"data\":1}\r\n  \n", "{\"uid\":\"ann\",\"da", "ta\":2}"] {
         raw.send(format!("{:x}\r\n{piece}\r\n", piece.len()));
     }
-    // What has been carried out before the end of the body is not held back.
+    // Results of executed lines are sent before the end of the body.
     assert_eq!(next(&mut ann)["data"], 1);
     raw.send("0\r\n\r\n");
     let reply = raw.reply_in_chunks();
@@ -524,7 +523,7 @@ fn a_datagram_needs_the_api_key() {
     unix.connect(&path).expect("a path");
     let send_udp = |datagram: Value| assert!(udp.send(datagram.to_string().as_bytes()).is_ok());
     let send_unix = |datagram: Value| assert!(unix.send(datagram.to_string().as_bytes()).is_ok());
-    // One socket keeps the order: what is refused was looked at before the last.
+    // A socket keeps the order, so the refused datagrams were checked before the last one.
     for send in [&send_udp as &dyn Fn(Value), &send_unix] {
         send(json!({"uid": "ann", "data": "no key"}));
         send(json!({"uid": "ann", "data": "wrong key", "auth": "third"}));
@@ -541,7 +540,7 @@ fn a_datagram_needs_the_api_key() {
     let key = ("Authorization", "Bearer second");
     for (outcome, count) in [("done", 4), ("unauthorized", 4), ("malformed", 4), ("overflowed", 0)] {
         let sample = format!("fdpush_datagrams_total{{outcome=\"{outcome}\"}} {count}\n");
-        // It is counted once it is handed over, and may have arrived by then.
+        // It is counted after it is queued, and it may have arrived before.
         until(&sample, || gateway.call("GET", "/metrics", &[key], "").body.contains(&sample));
     }
 }

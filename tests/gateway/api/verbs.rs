@@ -1,4 +1,4 @@
-//! The registry's verbs and what can be looked at, through the real binary; and each refusal, which leaves all as it was.
+//! The API calls that change and query the registry, and their errors, which change nothing.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
-/// Proves that nothing came for a client: what is pushed now comes first.
+/// Pushes a marker, which must be the next message of the client.
 fn heard_nothing(gateway: &Gateway, client: &mut Client, fd: u64) {
     gateway.done("/api/push", json!({"fd": fd, "data": "sentinel"}));
     assert_eq!(next(client)["data"], "sentinel");
@@ -72,19 +72,19 @@ fn members_are_notified_of_joins_and_leaves_by_the_api() {
     assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "one person, however many tabs");
     assert_eq!(next(&mut bob), frame("joined", "g", "bob", 2));
     assert_eq!(next(&mut bob), frame("joined", "h", "bob", 1));
-    // The second tab is no news to the group; it may come before or after the first.
+    // The second connection causes no notice. It may join before or after the first.
     let leave = json!({"fd": tab_fd, "group": "g"});
     assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 1}));
     assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 0}));
     heard_nothing(&gateway, &mut ann, ann_fd);
 
-    // Another name in the same groups: one leaves, another comes.
+    // A new uid in the same groups: one member leaves, another joins.
     gateway.done("/api/bind", json!({"fd": bob_fd, "uid": "cat"}));
     assert_eq!(next(&mut ann), frame("left", "g", "bob", 1));
     assert_eq!(next(&mut ann), frame("joined", "g", "cat", 2));
     gateway.done("/api/unbind", json!({"fd": bob_fd}));
     assert_eq!(next(&mut ann), frame("left", "g", "cat", 1));
-    // Who has no name is a member, and nobody's news.
+    // A connection without a uid is a member but causes no notice.
     let members = gateway.get("/api/groups/g");
     let expected = json!([{"fd": ann_fd, "uid": "ann"}, {"fd": bob_fd, "uid": null}]);
     assert_eq!((&members["count"], &members["members"]), (&json!(2), &expected));
@@ -140,7 +140,7 @@ fn close_sends_a_close_frame_and_abort_does_not() {
     assert_eq!(gateway.done("/api/close", json!({"all": true})), json!({"matched": 0}));
 }
 
-/// The pages of a listing, with something done between them.
+/// Returns the pages of a listing and calls `between` after each.
 fn pages(gateway: &Gateway, path: &str, list: &str, mut between: impl FnMut()) -> Vec<Value> {
     let mut seen = Vec::new();
     let mut after = String::new();
@@ -254,7 +254,7 @@ fn attributes_are_limited_in_size() {
     assert_eq!(patch(json!({"b": second[1..]})).status, 200);
     assert_eq!(patch(json!({"a": null, "c": 1})).status, 200);
     assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
-    // As it is kept, a number may be longer than it was written.
+    // The stored form of a number can be longer than the received one.
     let body = format!("{{\"n\":[{}1e9]}}", "1e9,".repeat(245));
     assert_eq!(gateway.call("PUT", &path, &[JSON], &body).status, 413);
     assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
@@ -440,7 +440,7 @@ fn without_api_keys_requests_of_web_pages_are_refused() {
         let reply = gateway.call("POST", "/api/push", headers, push);
         assert_eq!(reply.status, status, "{headers:?}: {reply:?}");
         assert_eq!(json_of(&reply)["error"]["code"].as_str().unwrap_or_default(), code);
-        // A batch is judged by the same, before its body.
+        // A batch is checked in the same way, before its body.
         if status == 403 {
             assert_eq!(gateway.call("POST", "/api/batch", headers, push).status, 403);
         }
@@ -448,7 +448,7 @@ fn without_api_keys_requests_of_web_pages_are_refused() {
     assert_eq!(gateway.call("GET", "/api/users", &[("Host", "evil.example")], "").status, 403);
     assert_eq!(gateway.call("GET", "/metrics", &[("Host", "evil.example")], "").status, 403);
     assert_eq!(gateway.call("GET", "/healthz", &[("Host", "10.0.0.7:80")], "").status, 200, "a probe has no key");
-    // A target in absolute-form names the host, and Host has no effect.
+    // A target in absolute-form replaces `Host`.
     for (target, host, status) in [
         ("http://localhost/api/users", "evil.example", 200),
         ("http://127.0.0.1:80/api/users?limit=1", "localhost", 200),
@@ -491,7 +491,7 @@ fn with_api_keys_a_request_needs_one() {
         }
     }
     for key in ["Bearer first", "bearer second"] {
-        // With a key, no matter from where and of which type.
+        // With a key, any origin and content type is accepted.
         let headers = [("Authorization", key), ("Host", "push.example"), ("Origin", "https://any.example")];
         let reply = gateway.call("POST", "/api/push", &headers, &push(key));
         assert_eq!(reply.status, 200, "{reply:?}");
@@ -500,7 +500,7 @@ fn with_api_keys_a_request_needs_one() {
     for path in ["/healthz", "/readyz"] {
         assert_eq!(gateway.call("GET", path, &[], "").status, 200);
     }
-    // The clients' own listener knows nothing of it.
+    // The listener for clients does not serve the API.
     let mut raw = Raw::connect(gateway.address);
     raw.send(request("POST", "/api/push", &[JSON, ("Authorization", "Bearer first")], &push("x")));
     assert_eq!(raw.reply().status, 404);

@@ -1,4 +1,4 @@
-//! The connect hook under storms: clients that come and go, or come and stay, from one address and from many.
+//! The connect hook under load: many clients from one address and from many addresses.
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -9,7 +9,7 @@ use crate::common::backend::{Answer, Backend};
 use crate::common::gateway::{Gateway, until};
 use crate::common::raw::{Reply, UPGRADE};
 
-/// A back end that lets everybody in, after a tenth of a second.
+/// A connect hook that accepts every client after 100 ms.
 fn slow() -> Backend {
     Backend::start(|_| {
         let (_never_used, nothing) = channel::<()>();
@@ -23,7 +23,7 @@ fn gateway(backend: &Backend, flags: &[&str]) -> Gateway {
     Gateway::start(&[&["--auth", "webhook", "--auth-url", &url], flags].concat())
 }
 
-/// Clients that come every two milliseconds, until it is dropped.
+/// Connects a client every two milliseconds until it is dropped.
 struct Storm {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -58,7 +58,7 @@ fn count(gateway: &Gateway, outcome: &str) -> f64 {
     gateway.metric(&format!("fdpush_auth_requests_total{{outcome=\"{outcome}\"}}"))
 }
 
-/// An upgrade that a proxy passes on.
+/// Returns an upgrade request that a proxy forwards.
 fn forwarded(address: &str) -> String {
     UPGRADE.replacen("\r\n", &format!("\r\nX-Forwarded-For: {address}\r\n"), 1)
 }
@@ -71,7 +71,7 @@ fn clients_are_accepted_while_others_connect_and_disconnect() {
             raw.reset();
         },
         |mut raw| raw.send(UPGRADE),
-        // The end of the stream lies behind bytes that came early.
+        // The end of the stream follows bytes that arrived early.
         |mut raw| raw.send(format!("{UPGRADE}early")),
     ];
     for client in clients {
@@ -102,7 +102,7 @@ fn clients_are_accepted_while_others_wait_for_the_connect_hook() {
             held.clear();
         }
     });
-    // More than the back end answers wait.
+    // More clients wait than the back end answers.
     until("the storm is on", || gateway.metric("fdpush_auth_waiting") >= 100.0);
     let mut honest: Vec<Raw> = (0..20).map(|_| Raw::connect_from([127, 0, 0, 2], address)).collect();
     honest.iter_mut().for_each(|raw| raw.send(UPGRADE));
@@ -110,7 +110,7 @@ fn clients_are_accepted_while_others_wait_for_the_connect_hook() {
     assert_eq!(statuses, [101; 20]);
 }
 
-/// A client that asks for a WebSocket from `address`, by the word of the proxy.
+/// Sends an upgrade for a client at `address` behind the proxy.
 fn ask_from(gateway: &Gateway, address: &str) -> Raw {
     let mut raw = Raw::connect(gateway.address);
     raw.send(forwarded(address));
@@ -122,7 +122,7 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
     let ask = |address: &str| ask_from(&gateway, address);
-    // Of one network 12 are asked about, and 256 wait.
+    // For one network, 12 requests run and 256 wait.
     let mut storm: Vec<Raw> = (0..12 + 256).map(|number| ask(&format!("2001:db8::{number:x}"))).collect();
     until("all wait", || gateway.metric("fdpush_auth_waiting") == 256.0);
     for number in 0..10 {
@@ -133,13 +133,13 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     assert!(gateway.logged("no verdict of the connect hook").contains("256 questions of 2001:db8:: wait already"));
     let asked: Vec<String> = (0..12).map(|_| backend.asked.next().body).collect();
     assert!(asked.iter().all(|body| body.contains("2001:db8::")));
-    // Another network, an IPv4 address: each is asked about at once.
+    // A request for another network or an IPv4 address runs at once.
     let mut others = Vec::new();
     for other in ["2001:db8:0:1::1", "198.51.100.7", "198.51.100.8", "2001:db8:1::1"] {
         others.push(ask(other));
         assert_eq!(backend.asked.next().json()["address"], other);
     }
-    // A client that goes makes room.
+    // A client that disconnects frees a place in the queue.
     storm.drain(12..).for_each(drop);
     until("none waits", || gateway.metric("fdpush_auth_waiting") == 0.0);
     assert_eq!(count(&gateway, "gone"), 256.0);
@@ -150,17 +150,17 @@ fn the_queue_of_the_connect_hook_is_bounded_and_serves_new_addresses_first() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
     let ask = |address: &str| ask_from(&gateway, address);
-    // 16 are asked about, and 1024 wait: 4 or 5 of each address.
+    // 16 requests run, and 1024 wait: 4 or 5 for each address.
     let storm: Vec<Raw> = (0..16 + 1024).map(|number| ask(&format!("10.0.{}.1", number % 250))).collect();
     until("all wait", || gateway.metric("fdpush_auth_waiting") == 1024.0);
     let mut one_more = ask("10.0.0.1");
     assert_eq!(one_more.reply().status, 503);
     assert!(gateway.logged("no verdict of the connect hook").contains("1024 questions wait already"));
-    // An address with none takes the place of one that has most.
+    // A request of a new address replaces one of the address with the most.
     let _honest = ask("198.51.100.7");
     until("it has a place", || count(&gateway, "overflowed") == 2.0);
     assert_eq!(gateway.metric("fdpush_auth_waiting"), 1024.0);
     drop(storm);
-    // The workers are busy for as long as the back end lets them.
+    // The worker threads stay busy because the back end does not answer.
     until("only it waits", || gateway.metric("fdpush_auth_waiting") == 1.0);
 }

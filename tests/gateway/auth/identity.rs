@@ -1,4 +1,4 @@
-//! Who a client is, through the real binary: by token, by the back end's word; and how many may come, and how often.
+//! Authentication by token and by the connect hook, connection limits, and message rates.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
 
-/// What `fdpush token` prints.
+/// Returns the output of `fdpush token`.
 fn token(flags: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_fdpush")).arg("token").args(flags).output().expect("the binary");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -29,7 +29,7 @@ fn with_tokens(flags: &[&str]) -> Gateway {
     Gateway::spawn(&[&["--log", "debug", "--auth", "jwt", "--jwt-secret", SECRET], flags].concat())
 }
 
-/// The answer to a frame with an id, whatever comes before.
+/// Returns the answer to a frame with an id and skips other frames.
 fn ask(client: &mut Client, mut frame: Value) -> Value {
     frame["id"] = json!(1);
     client.send(&frame.to_string());
@@ -118,7 +118,7 @@ fn tokens_are_signed_and_verified_with_the_same_bytes_of_a_file() {
         let gateway = Gateway::start(&["--auth", "jwt", "--jwt-key-file", &path]);
         gateway.connect(&format!("/?token={ann}"));
     }
-    // The mark, the quotes and the line end are no part of the secret.
+    // The byte order mark, the quotes and the line end are not part of the secret.
     fs::write(&file, marked).expect("a file");
     let gateway = Gateway::start(&["--auth", "jwt", "--jwt-key-file", &path]);
     gateway.connect(&format!("/?token={}", token(&["--uid", "ann", "--jwt-secret", SECRET])));
@@ -169,12 +169,12 @@ fn a_token_accepted_within_the_leeway_is_not_closed_at_once() {
     let gateway = with_tokens(&[]);
     let brief = token(&["--uid", "ann", "--ttl", "1s", "--jwt-secret", SECRET]);
     let mut first = gateway.connect(&format!("/?token={brief}"));
-    // The first is closed when the same token is let in no more, and not before.
+    // The first connection is closed when the same token is no longer accepted, and not before.
     assert_eq!(closed(&mut first).0, 4003);
     assert_eq!(refusal(Client::connect(gateway.address, &format!("/?token={brief}"), &[])).0, 401);
 }
 
-/// A back end that goes by the path of the client.
+/// A connect hook that decides by the path of the client.
 fn doorkeeper() -> Backend {
     Backend::start(|asked| {
         let target = asked.json()["target"].as_str().expect("a target").to_owned();
@@ -241,7 +241,7 @@ fn a_back_end_that_hangs_does_not_delay_other_clients() {
     let backend = doorkeeper();
     let gateway = Gateway::start(&["--auth", "webhook", "--auth-url", &backend.url(), "--auth-timeout", "1s"]);
     let mut ann = gateway.connect("/ann");
-    // More than the threads that ask.
+    // More clients than the connect hook has threads.
     let mut waiting: Vec<Raw> = (0..40).map(|_| Raw::connect(gateway.address)).collect();
     for raw in &mut waiting {
         raw.send(UPGRADE.replacen('/', "/hang", 1));
@@ -255,7 +255,7 @@ fn a_back_end_that_hangs_does_not_delay_other_clients() {
         assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     }
     assert_eq!(gateway.metric(r#"fdpush_auth_requests_total{outcome="timed_out"}"#), 40.0);
-    // Who gives up while the back end thinks leaves nothing behind.
+    // A client that disconnects while the hook runs leaves no state behind.
     let mut gone = Raw::connect(gateway.address);
     gone.send(UPGRADE.replacen('/', "/hang", 1));
     drop(gone);
@@ -324,7 +324,7 @@ fn the_connection_limit_of_an_address_spans_all_listeners() {
         Some("127.0.0.1:")
     );
     hang_up(first);
-    // Whoever left makes room for its own address only.
+    // A closed connection frees a slot for its own address only.
     let mut place = None;
     until("its place is free", || {
         place = connect(ann, other).ok();
@@ -337,7 +337,7 @@ fn the_connection_limit_of_an_address_spans_all_listeners() {
 #[test]
 fn connection_limits_hold_for_simultaneous_connects() {
     const CLIENTS: usize = 12;
-    // The back end answers when all have asked: the verdicts come together.
+    // The back end answers after all clients have connected, so the answers arrive together.
     let gate = Barrier::new(CLIENTS);
     let backend = Backend::start(move |_| {
         gate.wait();
@@ -379,7 +379,7 @@ fn a_client_over_its_message_rate_is_warned_once_and_closed() {
     let gateway = Gateway::start(&["--message-rate", "1", "--message-burst", "3"]);
     let mut ann = gateway.connect("/?uid=ann");
     let (mut acks, mut errors) = (0, 0);
-    // Many more than the rate lets through, however slow the machine.
+    // Many more frames than the rate allows, on any machine.
     let mut raw = Raw::upgraded(gateway.address);
     let frame = crate::common::raw::frame(crate::common::raw::TEXT, br#"{"type":"heartbeat","id":1}"#);
     raw.send(frame.repeat(500));
@@ -400,7 +400,7 @@ fn a_client_over_its_message_rate_is_warned_once_and_closed() {
     };
     assert_eq!((code, errors), (1008, 1));
     assert!(acks >= 3, "{acks}");
-    // Others have a bucket of their own.
+    // Other connections have their own token bucket.
     assert_eq!(ask(&mut ann, json!({"type": "heartbeat"}))["type"], "ack");
 }
 

@@ -1,4 +1,4 @@
-//! Clients that come by a proxy, through the real binary: whose word is taken for where they are, and what hangs on it.
+//! Clients behind proxies: trusted proxies, client addresses, and the limits that depend on them.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use crate::common::raw::UPGRADE;
 use crate::common::{Client, PATIENCE, Raw, Scratch, refusal};
 use serde_json::json;
 
-/// As a client that its proxy heard from this address.
+/// Connects as a client with this address behind a proxy.
 fn comes_from(gateway: &Gateway, told: &str) -> Result<Client, u16> {
     let client = Client::connect(gateway.address, "/", &[("X-Forwarded-For", told)]);
     client.map_err(|error| refusal(Err(error)).0)
@@ -24,14 +24,14 @@ fn the_connection_limit_applies_to_the_client_behind_a_trusted_proxy() {
     for again in ["203.0.113.9", "198.51.100.1, 203.0.113.9", "203.0.113.9:80, 10.2.3.4"] {
         assert_eq!(comes_from(&gateway, again).err(), Some(429), "{again}");
     }
-    // The other header may be the client's own.
+    // The client can set the other header itself.
     let both = [("Forwarded", "for=198.51.100.1"), ("X-Forwarded-For", "203.0.113.10")];
     assert_eq!(refusal(Client::connect(gateway.address, "/", &both)).0, 429);
     hang_up(first);
     until("its place is free", || comes_from(&gateway, "203.0.113.9").is_ok());
 }
 
-/// The body of a refusal with 429 that such a client gets.
+/// Connects such a client, which must get 429. Returns the body.
 fn refused_from(gateway: &Gateway, told: &str) -> String {
     let (status, body) = refusal(Client::connect(gateway.address, "/", &[("X-Forwarded-For", told)]));
     assert_eq!(status, 429, "{told}");
@@ -52,7 +52,7 @@ fn ipv6_clients_are_counted_by_their_network() {
         assert_eq!(why, "connection limit of network 2001:db8:1:2::/64 reached (2)\n");
     }
     let _neighbour = comes_from(&gateway, "2001:db8:1:3::1").expect("another network");
-    // An IPv4 address is one address, however it is written.
+    // All spellings of an IPv4 address count as one address.
     let _v4: Vec<Client> = ["203.0.113.9", "::ffff:203.0.113.9"].map(|ip| comes_from(&gateway, ip).expect(ip)).into();
     let why = refused_from(&gateway, "::ffff:203.0.113.9");
     assert_eq!(why, "connection limit of address 203.0.113.9 reached (2)\n");
@@ -63,7 +63,7 @@ fn ipv6_clients_are_counted_by_their_network() {
         first.is_some()
     });
 
-    // A shorter prefix holds for those who are there already, and so does the longer one again.
+    // A shorter prefix applies to open connections, and so does the longer one afterwards.
     fs::write(&file, format!("{settings}address_ipv6_prefix = 48\n")).expect("a file");
     gateway.signal("-HUP");
     gateway.logged("and these changed: address_ipv6_prefix");
@@ -106,7 +106,7 @@ fn back_ends_get_the_address_of_the_client() {
     let path = format!("/api/connections/{fd}");
     assert_eq!(gateway.get(&path)["address"], "2001:db8::7");
     assert_eq!(gateway.get("/api/users/ann")["connections"][0]["address"], "2001:db8::7");
-    // What a back end sets has its place beside it.
+    // Attributes of the back end are stored beside it.
     assert_eq!(gateway.get(&format!("{path}/attributes")), json!({"plan": "pro"}));
     let patch = gateway.call("PUT", &format!("{path}/attributes"), &[("Content-Type", "application/json")], "{}");
     assert_eq!((patch.status, &gateway.get(&path)["address"]), (200, &json!("2001:db8::7")));
@@ -148,12 +148,12 @@ fn sighup_changes_trusted_proxies_and_open_connections_keep_their_address() {
     gateway.logged("and these changed: ");
     let (_after, after) = gateway.open("/", &header);
     assert_eq!((address_of(before), address_of(after)), (json!("127.0.0.1"), json!("203.0.113.9")));
-    // Of these two, one each: that of the first counts, too, where nothing is told.
+    // Each of these two addresses has one connection. The first counts although its header is not trusted.
     assert_eq!(comes_from(&gateway, "203.0.113.9").err(), Some(429));
     assert_eq!(comes_from(&gateway, "unknown").err(), Some(429));
 }
 
-/// As a client that a load balancer speaks for with a PROXY header: its upgrade, with these lines more.
+/// Sends a PROXY header for this client and an upgrade with additional header lines.
 fn comes_with_proxy_header(gateway: &Gateway, client: &str, lines: &str) -> Raw {
     let family = if client.contains(':') { "TCP6" } else { "TCP4" };
     let to = if client.contains(':') { "::1" } else { "10.0.0.1" };
@@ -181,14 +181,14 @@ fn the_client_of_a_proxy_header_is_limited_and_reported_like_any_other() {
     let connection = &gateway.get("/api/connections")["connections"][0];
     assert_eq!((&connection["address"], &connection["peer"]), (&json!("203.0.113.9"), &json!("203.0.113.9:4711")));
     assert_eq!(comes_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 429);
-    // The client's own word is not taken for where it is.
+    // Headers of the client do not change its address.
     let forged = "X-Forwarded-For: 192.0.2.1\r\n";
     assert_eq!(comes_with_proxy_header(&gateway, "203.0.113.9", forged).reply().status, 429);
-    // Clients of a network count as one, too.
+    // Clients of one network count as one here, too.
     let mut v6 = comes_with_proxy_header(&gateway, "2001:db8::1", "");
     assert_eq!(v6.reply().status, 101);
     assert_eq!(comes_with_proxy_header(&gateway, "2001:db8::2", "").reply().status, 429);
-    // A balancer in front of a trusted proxy: that one's header is believed.
+    // Behind a load balancer and a trusted proxy, the header of the proxy counts.
     let mut chained = comes_with_proxy_header(&gateway, "198.51.100.7", "X-Forwarded-For: 192.0.2.1\r\n");
     assert_eq!(chained.reply().status, 101);
     assert_eq!(comes_with_proxy_header(&gateway, "192.0.2.1", "").reply().status, 429);
@@ -199,7 +199,7 @@ fn the_client_of_a_proxy_header_is_limited_and_reported_like_any_other() {
 #[test]
 fn a_proxy_header_can_be_expected_on_one_address_only() {
     let gateway = Gateway::start(&["--listen", "proxy:127.0.0.1:0", "--trusted-proxy", "127.0.0.1"]);
-    // The one that expects the header is announced first.
+    // The listener that expects the header is announced first.
     let (balanced, plain) = (gateway.address, gateway.others[0].parse().expect("an address"));
     let header = "PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n";
     for (place, start, status) in [(balanced, header, 101), (balanced, "", 400), (plain, "", 101), (plain, header, 400)]

@@ -1,4 +1,4 @@
-//! Subprotocols, through the real binary: who gets which, and who is refused before anything is counted or closed.
+//! Subprotocols: the selection, and refusals before any limit or second login applies.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const NONE: &str = "no subprotocol in common: this server speaks none\n";
 const TWO: &str = "no subprotocol in common: this server speaks chat.v2, chat.v1\n";
 
-/// The answer to a client that offers these: the subprotocol of the 101, or the body of the 400.
+/// Connects with these subprotocols. Returns the one of the 101 response, or the body of the 400.
 fn offer(gateway: &Gateway, target: &str, offers: &str) -> Result<Option<String>, String> {
     let headers = [("Sec-WebSocket-Protocol", offers)];
     let headers = if offers.is_empty() { &[][..] } else { &headers };
@@ -91,7 +91,7 @@ fn the_connect_hook_can_select_the_subprotocol() {
     assert_eq!(offer(&gateway, "/own", "the-shop's"), one("the-shop's"));
     assert_eq!(offer(&gateway, "/none", "bearer.x"), one("bearer.x"));
     assert_eq!(offer(&gateway, "/none", "graphql-ws"), Err(TWO.to_owned()));
-    // One that the client did not offer would break its connection: that answer is none.
+    // A subprotocol that the client did not offer would break the connection, so the answer of the hook is an error.
     let headers = [("Sec-WebSocket-Protocol", both)];
     assert_eq!(refusal(Client::connect(gateway.address, "/own", &headers)).0, 503);
     assert!(gateway.logged("no verdict of the connect hook").contains("was not offered by the client"));

@@ -1,4 +1,4 @@
-//! Tokens by public keys, through the real binary: each algorithm by its key file, and its key changed by SIGHUP.
+//! Tokens with public keys: each algorithm with its key file, and a key change by SIGHUP.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::common::{Client, Scratch, refusal};
 use crate::samples;
 use serde_json::{Value, json};
 
-// The keys that come, and tokens of theirs, made with PyJWT of the same claims as those of the samples.
+// The new keys and their tokens, made with PyJWT from the claims of the samples.
 
 const NEXT_RSA: &str = "\
 -----BEGIN PUBLIC KEY-----
@@ -49,10 +49,10 @@ const NEXT_EDDSA: &str = "\
      eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMDAxMCIsImdyb3VwcyI6WyJyb29tIiwic3RhZmYiXSwiZXhwIjo0MTAyNDQ\
      0ODAwfQ.IquHNI6czlb2gPy9FHwIHy1iumbLyIxBb_wbdfol-Ivl0EqMRG3Fk0SFEo5iuZ5rf3ao-lMeiFw0ryJKt9hrAg";
 
-/// A key and a token of it.
+/// A key and a token that it verifies.
 type Pair = (&'static str, &'static str);
 
-/// Each algorithm: what vouches for it, and what is to come in its place.
+/// For each algorithm, the first key and its token, and the new key and its token.
 const ALGORITHMS: [(Pair, Pair); 3] = [
     ((samples::RSA, samples::RS256), (NEXT_RSA, NEXT_RS256)),
     ((samples::EC, samples::ES256), (NEXT_EC, NEXT_ES256)),
@@ -63,7 +63,7 @@ fn enter(gateway: &Gateway, token: &str) -> Result<Client, tungstenite::Error> {
     Client::connect(gateway.address, &format!("/?token={token}"), &[])
 }
 
-/// What a newcomer is told until it is in both groups of the token.
+/// The frames of a new client until it has joined both groups of its token.
 fn check_identity(gateway: &Gateway, client: &mut Client) {
     let welcome = next(client);
     assert_eq!((&welcome["type"], &welcome["uid"]), (&json!("welcome"), &json!("10010")));
@@ -101,7 +101,7 @@ fn each_algorithm_verifies_with_its_key_and_after_a_key_change() {
         configure(&[&next_key, &key]);
         reload(CHANGED);
         assert!(enter(&gateway, old).is_ok() && enter(&gateway, new).is_ok());
-        // The settings stay, and the file that they name is another one.
+        // The settings stay the same. The key file has new content.
         configure(&[&key]);
         reload(CHANGED);
         assert_eq!(refusal(enter(&gateway, new)).0, 401);
@@ -109,12 +109,12 @@ fn each_algorithm_verifies_with_its_key_and_after_a_key_change() {
         reload(CHANGED);
         assert_eq!(refusal(enter(&gateway, old)).0, 401);
         check_identity(&gateway, &mut enter(&gateway, new).expect("a good token"));
-        // A file that is half there takes nothing away.
+        // An incomplete file changes nothing.
         fs::write(&key, &new_key[..new_key.len() / 2]).expect("a file");
         reload("the settings stay as they are: ");
         assert!(enter(&gateway, new).is_ok());
 
-        // Whoever is in stays in.
+        // Open connections stay open.
         until("only the first is left", || gateway.get("/api/stats")["open"] == 1);
         assert_eq!(gateway.done("/api/push", json!({"uid": "10010", "text": "still there?"}))["queued"], 1);
         while first.text() != "still there?" {}

@@ -1,5 +1,4 @@
-//! Settings as operators have them: the binary with flags, environment and file, `config`, `check`, exit codes, and what
-//! a service manager hands over.
+//! Settings by flag, environment and file, the commands `config` and `check`, exit codes, and inherited sockets.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -13,7 +12,7 @@ use crate::common::command::{Served, call, command, complaint, make_private, wri
 use crate::common::{Client, PATIENCE, Raw, Scratch};
 use crate::samples;
 
-/// The line of a key that `fdpush config` prints.
+/// Returns the line of a key in the output of `fdpush config`.
 fn shown(key: &str, line: &[&str], environment: &[(&str, &str)]) -> String {
     let said = call(&[&["config"], line].concat(), environment);
     assert_eq!(said.code, Some(0), "{said:?}");
@@ -40,13 +39,13 @@ fn a_flag_overrides_environment_file_and_default() {
     assert_eq!(shown("missed_max", &config, &[]), "missed_max = 3  # from file");
     assert_eq!(shown("head_bytes_max", &config, &[]), "head_bytes_max = \"4096\"  # from file");
 
-    // A list takes the place of a list.
+    // A list replaces a list.
     assert_eq!(shown("listen", &[], &[]), "listen = [\"127.0.0.1:9501\"]  # default");
     assert_eq!(shown("listen", &config, &[]), "listen = [\"127.0.0.1:1\", \"[::1]:2\"]  # from file");
     assert_eq!(shown("listen", &config, &environment), "listen = [\"127.0.0.1:3\", \"unix:/x\"]  # from environment");
     assert_eq!(shown("listen", &flags, &environment), "listen = [\"127.0.0.1:4\"]  # from flag");
 
-    // The file may itself be named in the environment.
+    // The environment can name the file.
     assert_eq!(shown("ping_every", &[], &[("FDPUSH_CONFIG", &file)]), "ping_every = \"5s\"  # from file");
 }
 
@@ -279,10 +278,10 @@ fn settings_without_effect_are_warned_of() {
             assert!(said.err.contains(hint), "{flags:?}: no {hint:?} in {}", said.err);
         }
     }
-    // The default, said aloud, is no contradiction.
+    // An explicit default value is not a conflict.
     let said = call(&["check", "--heartbeat", "off", "--missed-max", "2"], &[]);
     assert_eq!(said.err, "");
-    // A variable with a slip in it, and one that is somebody else's.
+    // A misspelt variable, and a variable of another program.
     let theirs = ["FDPUSH_PORT", "FDPUSH_PORT_9501_TCP", "FDPUSH_API_PORT", "FDPUSH_SERVICE_HOST"];
     let environment = [("FDPUSH_PING_EVRY", "5s")].into_iter().chain(theirs.map(|name| (name, "tcp://10.0.0.1:9501")));
     let said = call(&["check"], &environment.collect::<Vec<_>>());
@@ -396,7 +395,7 @@ fn a_missing_inherited_socket_is_an_error() {
     }
 }
 
-/// The environment in which a socket is handed over for back ends.
+/// Returns the environment that passes an API socket.
 fn handed_over(socket: &impl AsFd) -> [(&'static str, String); 3] {
     rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).expect("a descriptor of ours");
     let descriptor = socket.as_fd().as_raw_fd().to_string();
@@ -417,7 +416,7 @@ fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
         assert!(said.err.contains("can be reached from other machines, so back ends must show a key"), "{said:?}");
     }
 
-    // With a key it is served, and a file that takes the last one away changes nothing.
+    // With a key it is served. A reload that removes the last key is refused.
     let scratch = Scratch::new("handed_over");
     let file = write(&scratch, "api_key = [\"alpha\"]\nmessage_bytes_max = 1000\n");
     let line = ["serve", "--config", &file, "--listen", "127.0.0.1:0", "--log", "info"];

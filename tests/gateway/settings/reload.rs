@@ -1,4 +1,4 @@
-//! SIGHUP through the real binary: each setting that can change has its effect, and no file stops the server.
+//! SIGHUP: the effect of each reloadable setting, and invalid files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,7 +28,7 @@ impl Configured {
         Configured { file, gateway, scratch }
     }
 
-    /// Another text, and SIGHUP; over once the log says that these changed.
+    /// Writes the file, sends SIGHUP and waits until the log reports these settings as changed.
     fn reload(&self, text: &str, keys: &[&str]) {
         fs::write(&self.file, text).expect("a file");
         self.gateway.signal("-HUP");
@@ -39,7 +39,7 @@ impl Configured {
     }
 }
 
-/// A client that reads nothing, and has bytes waiting for it.
+/// Connects a client that does not read and has queued bytes.
 fn stalled(gateway: &Gateway, uid: &str) -> Raw {
     let mut raw = Raw::connect(gateway.address);
     raw.send(crate::common::raw::UPGRADE.replace("GET / ", &format!("GET /?uid={uid} ")));
@@ -58,7 +58,7 @@ fn status_of(gateway: &Gateway, bytes: impl AsRef<[u8]>) -> u16 {
     raw.reply().status
 }
 
-/// The result of a second connection.
+/// Returns the result of a second connection.
 fn second(gateway: &Gateway) -> u16 {
     let _first = gateway.connect("/?uid=ann");
     match Client::connect(gateway.address, "/?uid=ann", &[]) {
@@ -67,11 +67,10 @@ fn second(gateway: &Gateway) -> u16 {
     }
 }
 
-/// Settings before and after, and what shows which are in effect. It runs before the change and after it, and says the
-/// second text and the third.
+/// A setting with its values before and after, a function that shows its effect, and the two results of that function.
 type Effect = (&'static str, &'static str, &'static str, fn(&Gateway) -> String, [&'static str; 2]);
 
-/// Which of some origins may come in.
+/// Returns which of these origins are accepted.
 fn origins(gateway: &Gateway) -> String {
     let all = [
         "https://a.example.com",
@@ -249,7 +248,7 @@ const EFFECTS: [Effect; 19] = [
     ("memberships_max", "2", "1", joins_of_two_groups, ["None", "Some(\"not_allowed\")"]),
 ];
 
-/// The error of the second of two joins.
+/// Returns the error of the second of two joins.
 fn joins_of_two_groups(gateway: &Gateway) -> String {
     let mut ann = gateway.connect("/?uid=ann");
     ann.send(r#"{"type":"join","group":"a"}"#);
@@ -258,7 +257,7 @@ fn joins_of_two_groups(gateway: &Gateway) -> String {
     format!("{:?}", answer["code"].as_str())
 }
 
-/// Which of two subprotocols can be had.
+/// Returns which of two subprotocols are accepted.
 fn subprotocols(gateway: &Gateway) -> String {
     let enters = |name: &&str| Client::connect(gateway.address, "/", &[("Sec-WebSocket-Protocol", name)]).is_ok();
     ["chat.v1", "chat.v2"].into_iter().filter(enters).collect()
@@ -278,7 +277,7 @@ fn is_online(gateway: &Gateway, uid: &str) -> bool {
 #[test]
 fn each_reloaded_setting_has_its_effect() {
     for (key, before, after, effect, [was, is]) in EFFECTS {
-        // Small enough to be over soon.
+        // A short drain.
         let others = match key {
             "queue_bytes_max" => "message_bytes_max = 1024\n",
             "slow_reader" => "message_bytes_max = 1024\nqueue_bytes_max = \"512KiB\"\n",
@@ -309,14 +308,14 @@ fn reloaded_times_apply_to_open_connections() {
     assert_eq!(unfinished.reply().status, 101);
     let (_, welcome) = unfinished.frame();
     assert!(String::from_utf8_lossy(&welcome).contains("welcome"));
-    // Of a message in pieces, the first.
+    // The first fragment of a message.
     unfinished.send(crate::common::raw::frame_with(TEXT, b"{"));
     configured.reload(&text("200ms"), &long);
     until("who reads nothing is gone", || !is_online(gateway, "slow"));
     drop(slow);
     let (opcode, close) = unfinished.frame();
     assert_eq!((opcode, &close[..2]), (0x88, &1008_u16.to_be_bytes()[..]));
-    // The client never answers the close.
+    // The client does not answer the close frame.
     unfinished.end();
 
     let head_only = |head: &str| status_of(gateway, head);
@@ -332,7 +331,7 @@ fn reloaded_times_apply_to_open_connections() {
     idle.end();
 }
 
-/// The tests of the effect of settings that are not in `EFFECTS`, and the file of each test.
+/// The settings that are not in `EFFECTS`, with the file and name of the test of their effect.
 const ELSEWHERE: [(&[&str], &str, &str); 12] = [
     (
         &["head_time_max", "body_time_max", "keep_alive_max", "message_time_max", "close_wait_max", "write_time_max"],
@@ -372,7 +371,7 @@ const ELSEWHERE: [(&[&str], &str, &str); 12] = [
     ),
 ];
 
-/// The settings that the example file marks with `(reload)`: those below a comment that ends with the mark.
+/// Returns the settings that the example file marks as reloadable: those below a comment that ends with `(reload)`.
 fn reloadable() -> BTreeSet<&'static str> {
     let mut keys = BTreeSet::new();
     let mut is_marked = false;
@@ -445,7 +444,7 @@ fn a_reloaded_drain_for_applies_to_the_drain() {
     for client in &mut clients {
         assert_eq!(closed(client).0, 1001);
     }
-    // One that never answers does not keep it.
+    // A client that does not answer does not extend the drain.
     assert_eq!(configured.gateway.wait().code(), Some(0));
 }
 
@@ -526,7 +525,7 @@ fn reloading_a_file_that_is_not_regular_blocks_neither_clients_nor_shutdown() {
         configured.gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
         assert_eq!(next(&mut ann)["data"], 1);
     }
-    // The settings file itself. A second SIGHUP, that comes at once, is served as well.
+    // The settings file itself. A second SIGHUP directly after the first is served as well.
     fs::remove_file(&configured.file).expect("a file");
     fs::rename(&fifo, &configured.file).expect("a file");
     configured.gateway.signal("-HUP");

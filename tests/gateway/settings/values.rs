@@ -1,4 +1,4 @@
-//! The values of settings: every fault is named at once, and a value that can never work is no value.
+//! Values of settings: all errors are reported at once, and values that can never work are errors.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -45,14 +45,14 @@ fn check_and_serve_report_every_error() {
             said.err
         );
     }
-    // All that a back end is asked with, also where its URL cannot be used.
+    // The settings of requests to a back end are checked even if its URL is invalid.
     let ca = ["check", "--webhook-ca-file", "/nonexistent/ca", "--node", "clé", "--webhook"];
     for (url, count) in [("http://127.0.0.1:1", 2), ("ftp://a", 3)] {
         let said = call(&[&ca[..], &[url]].concat(), &[]);
         assert!(said.err.contains("/nonexistent/ca: No such file"), "{said:?}");
         assert!(said.err.contains("the node name \"clé\"") && said.err.lines().count() == count, "{said:?}");
     }
-    // A setting that depends on an impossible value is not judged.
+    // A setting that depends on an invalid value is not checked.
     let said = call(&["check", "--auth", "magic", "--auth-url", "http://127.0.0.1:1"], &[]);
     assert_eq!(said.err.lines().count(), 1, "{said:?}");
 }
@@ -67,7 +67,7 @@ fn number_errors_name_the_flag_and_its_range() {
         for (value, hint) in
             [("1.5", "a whole number"), ("many", "a whole number"), ("-1", "a whole number"), ("0", "it must be ")]
         {
-            // Of all numbers, some may be 0.
+            // Some of the numbers can be 0.
             let said = call(&["check", &format!("{flag}={value}")], &[]);
             assert!(said.code == Some(2) && said.err.contains(hint), "{flag} {value}: {said:?}");
             assert!(said.err.contains(&format!("{flag} {value:?}: ")), "{said:?}");
@@ -90,7 +90,7 @@ fn an_empty_variable_counts_as_unset() {
     }
     let (set, unset) = (call(&["config"], &environment).out, call(&["config"], &[]).out);
     assert_eq!(set, unset);
-    // A flag and a key of the file are not meant to be empty.
+    // An empty flag or file value is an error.
     for flag in
         ["--jwt-issuer=", "--jwt-audience=", "--api-key=", "--webhook-ca-file=", "--node=", "--listen=", "--log="]
     {
@@ -112,7 +112,7 @@ fn a_secret_has_the_same_bytes_from_every_source() {
         assert_eq!(said.code, Some(0), "{said:?}");
         said.out
     };
-    // A token's signature is made of all bytes of the secret: the second of it may pass between two tokens.
+    // All bytes of the secret sign a token. The two tokens may differ by a second.
     let same = |flags: &[&str], environment: &[(&str, &str)]| {
         (0..20).any(|_| token(&["--jwt-secret", &secret], &[]) == token(flags, environment))
     };
@@ -131,7 +131,7 @@ fn a_secret_has_the_same_bytes_from_every_source() {
         let path = file.display().to_string();
         assert!(same(&["--jwt-key-file", &path], &[]), "a key file with {given:?}");
 
-        // A key of the API, and what events are signed with, are judged alike.
+        // An API key and a webhook secret have the same rules.
         let given = format!("{start}{key}{end}");
         fs::write(&file, &given).expect("a file");
         for flags in [

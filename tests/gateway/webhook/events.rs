@@ -1,4 +1,4 @@
-//! What a back end hears of, and what operators do to a running server: webhooks, SIGHUP, probes, metrics, SIGTERM.
+//! Webhook events, SIGHUP, probes, metrics and SIGTERM.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ fn a_back_end_gets_all_events_in_order() {
     for text in [r#"{"type":"heartbeat"}"#, "not even JSON"] {
         assert_eq!(events.next(), json!({"type": "message", "fd": fd, "uid": "ann", "text": text}));
     }
-    // A binary one is no frame of ours: nobody hears of it but its sender.
+    // A binary message is not a valid frame. Only its sender gets an error.
     let close = |fd: u64, uid: Value, code: u16, reason: &str, by: &str, cause: &str| json!({"type": "close", "fd": fd, "uid": uid, "code": code, "reason": reason, "by": by, "cause": cause});
     let by_server = close(fd, json!("ann"), 1003, "frames are JSON text", "server", "server_closed");
     assert_eq!(events.next(), by_server);
@@ -37,7 +37,7 @@ fn a_back_end_gets_all_events_in_order() {
     assert_eq!(events.next()["uid"], Value::Null);
     drop(lost);
     assert_eq!(events.next(), close(fd, Value::Null, 1006, "", "client", "connection_lost"));
-    // An upgrade that is refused opens nothing.
+    // A refused upgrade causes no `open` event.
     assert_eq!(refusal(Client::connect(gateway.address, "/?uid=", &[])).0, 400);
     let (_kicked, fd) = gateway.open("/", &[]);
     assert_eq!(events.next()["fd"], fd);
@@ -91,7 +91,7 @@ fn a_uid_is_online_until_its_last_connection_is_gone_for_the_grace_time() {
     let second = gateway.connect("/?uid=ann");
     hang_up(first);
     hang_up(second);
-    // Back at once, as after a page refresh: no news. The next news is bob's.
+    // A reconnect at once, as after a page refresh, causes no event. The next event is that of bob.
     let third = gateway.connect("/?uid=ann");
     let (bob, fd) = gateway.open("/", &[]);
     gateway.done("/api/bind", json!({"fd": fd, "uid": "bob"}));
@@ -170,7 +170,7 @@ fn an_open_event_has_the_groups_and_attributes_of_the_connect_hook() {
     assert_eq!(open, expected);
 }
 
-/// A configuration file, and a server of it.
+/// A server and its settings file.
 struct Configured {
     file: PathBuf,
     gateway: Gateway,
@@ -186,7 +186,7 @@ impl Configured {
         Configured { file, gateway, _scratch: scratch }
     }
 
-    /// Another text, and SIGHUP; over once the log has these words.
+    /// Writes the file, sends SIGHUP and waits for a log line with these words.
     fn reload(&self, text: &str, words: &str) -> String {
         fs::write(&self.file, text).expect("a file");
         self.gateway.signal("-HUP");
@@ -220,7 +220,7 @@ fn sighup_reloads_the_settings() {
     assert!(gateway.logged("need a restart: ").contains("ping_every"));
     assert_eq!((configured.status_with("old"), configured.status_with("new")), (401, 200));
     assert_eq!((comes_from("https://old.example"), comes_from("https://new.example")), (false, true));
-    // Whoever was there stays, and has the new limits and permits.
+    // Open connections stay open and have the new limits and permissions.
     ann.send(&long);
     assert_eq!(next(&mut ann)["type"], "ack");
     ann.send(r#"{"type":"push","to":"ann","data":1,"id":1}"#);
@@ -278,7 +278,7 @@ fn sighup_reloads_secrets() {
     until("the new secret signs", || backend.asked.next().is_signed_with("quiet"));
     configured.reload(&text(&format!("\"{NEW}\""), "quiet"), "and these changed: jwt_secret");
     assert_eq!(refusal(enters(OLD)).0, 401);
-    // Whoever is in stays in.
+    // Open connections stay open.
     gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
     assert_eq!(next(&mut ann)["data"], 1);
 }
@@ -308,7 +308,7 @@ fn readiness_ends_before_the_process() {
         (reply.status, reply.body)
     };
     assert_eq!(ask("/readyz"), (200, "ready\n".to_owned()));
-    // It holds the drain up: it does not do its part of the close handshake.
+    // This client does not answer the close frame, so the drain waits.
     let mut stubborn = Raw::upgraded(gateway.address);
     gateway.signal("-TERM");
     assert_eq!(stubborn.close_frame().0, 1001);
@@ -378,7 +378,7 @@ fn sigterm_during_pushes_closes_every_client_with_1001() {
     let mut gateway = Gateway::start(&[]);
     let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(gateway.address)).collect();
     let mut back_end = Raw::connect(gateway.api);
-    // Many pushes at once, of which most are in queues, or still to be read, when the signal comes.
+    // Most of these pushes are queued or unread when the signal arrives.
     let push = json!({"all": true, "data": "x".repeat(500)}).to_string();
     let json_type = [("Content-Type", "application/json")];
     let pushes = crate::common::gateway::request("POST", "/api/push", &json_type, &push).repeat(50);
@@ -386,7 +386,7 @@ fn sigterm_during_pushes_closes_every_client_with_1001() {
     assert_eq!(json_of(&back_end.reply())["matched"], CLIENTS);
     gateway.signal("-TERM");
     for client in &mut clients {
-        // Frames are whole up to the close frame.
+        // All frames before the close frame are complete.
         assert_eq!(client.close_frame(), (1001, "the server is going down".to_owned()));
         client.send_frame(crate::common::raw::CLOSE, &crate::common::raw::close_payload(1001, ""));
         client.end();
@@ -408,17 +408,17 @@ fn client_text_cannot_forge_a_log_line() {
     assert!(gateway.logged("WARN").contains(r"origin https://a\xc2\x9b31m "));
 }
 
-/// What may wait for a reader, in the test below.
+/// The queue limit of a reader in the test below.
 const QUEUE: usize = 128 << 10;
 
-/// Pushes to a connection that does not read until its queue has no room for an ack.
+/// Pushes to a connection that does not read until an ack does not fit into its queue.
 fn stuff(gateway: &Gateway, fd: u64) {
     let push = |bytes: usize| gateway.done("/api/push", json!({"fd": fd, "text": "x".repeat(bytes)}));
     let queued = || {
         let info = gateway.get(&format!("/api/connections/{fd}"));
         usize::try_from(info["queued_bytes"].as_u64().expect("a number")).expect("a size")
     };
-    // Until the kernel has taken all that it takes.
+    // Until the socket accepts no more bytes.
     let mut seen = vec![0];
     until("its queue is nearly full", || {
         let now = queued();
@@ -431,7 +431,7 @@ fn stuff(gateway: &Gateway, fd: u64) {
         seen.push(now);
         seen.len() > 100
     });
-    // A frame of this size has a head of four bytes.
+    // A frame of this size has a header of four bytes.
     push(QUEUE - seen[0] - 20);
     assert_eq!(queued(), QUEUE - 16);
 }
@@ -454,7 +454,7 @@ fn a_connection_closed_by_its_own_ack_keeps_group_counts_right() {
     stuff(&gateway, stuffed);
     second.send(&change("join"));
     until("ann's second is closed", || connections("ann") == json!([fd]));
-    // Her first is still there: bob hears of nobody who left, until she does.
+    // The first connection of ann is still open, so bob gets no `left` frame until it leaves.
     first.send(r#"{"type":"leave","group":"g"}"#);
     assert_eq!(next(&mut bob), left("ann", 1));
     first.send(join);

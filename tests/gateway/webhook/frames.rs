@@ -1,4 +1,4 @@
-//! The frames that go to a back end, and the back ends that refuse, fail or hang.
+//! `send` frames as webhook events, and back ends that refuse, fail or hang.
 
 use crate::common::backend::{Answer, Backend};
 use crate::common::events::{Events, watched, willing};
@@ -16,7 +16,7 @@ fn send_frames_reach_only_the_back_end() {
     ann.send(order);
     assert_eq!(next(&mut ann), json!({"type": "ack", "id": 7}));
     assert_eq!(events.next(), json!({"type": "message", "fd": fd, "uid": "ann", "text": order}));
-    // Without an id there is no answer: the next frame is the back end's.
+    // A frame without an id gets no answer, so the next frame is from the back end.
     ann.send(r#"{"type":"send","data":1}"#);
     assert_eq!(events.next()["text"], r#"{"type":"send","data":1}"#);
     gateway.done("/api/push", json!({"all": true, "data": "taken"}));
@@ -61,7 +61,7 @@ fn only_valid_send_frames_become_send_events() {
         ("not even JSON", Some("bad_frame")),
         (r#"{"type":"send","id":1}"#, Some("bad_request")),
         (r#"{"type":"send","data":1,"to":"bob","id":1}"#, Some("bad_request")),
-        // Data that some back ends fail to read, and all that comes with it.
+        // Data that some JSON parsers refuse.
         (r#"{"type":"send","data":1e999,"id":1}"#, Some("bad_request")),
         (r#"{"type":"send","data":"\ud800","id":1}"#, Some("bad_request")),
         (&deep, Some("bad_request")),
@@ -79,7 +79,7 @@ fn only_valid_send_frames_become_send_events() {
     assert_eq!(next(&mut ann), json!({"type": "ack", "id": 7}));
     assert_eq!(events.next(), json!({"type": "send", "fd": fd, "uid": "ann", "data": {"order": [1, "😀"]}}));
 
-    // Both kinds: a frame is two events.
+    // Both event types are on, so a frame causes two events.
     let gateway = watched(&backend, &["--webhook-events", "message,send"]);
     let mut events = Events::of(&backend);
     let mut ann = gateway.connect("/?uid=ann");
@@ -97,7 +97,7 @@ fn a_frame_with_an_oversized_event_is_refused() {
     let mut events = Events::of(&backend);
     let (mut ann, _) = gateway.open("/?uid=ann", &[]);
     let mut bob = gateway.connect("/?uid=bob");
-    // 60 kB of a frame are 360 kB of JSON.
+    // A frame of 60 kB becomes 360 kB of JSON.
     let control = "\u{1}".repeat(60_000);
     let push = format!(r#"{{"type":"push","to":"bob","data":"{}","id":1}}"#, "\\\\".repeat(30_000));
     for frame in [&control, &push, &"x".repeat(110_000)] {
@@ -113,7 +113,7 @@ fn a_frame_with_an_oversized_event_is_refused() {
     assert!(events.next()["text"].as_str().is_some_and(|text| text.contains("small")), "without a hole");
     assert_eq!(gateway.metric(r#"fdpush_webhook_given_up_total{reason="too_large"}"#), 3.0);
 
-    // Frames that are no `send` have no `send` event that could be too large.
+    // Frames of other types have no `send` event that could be too large.
     let gateway = watched(&backend, &["--webhook-event-bytes-max", "4KiB", "--webhook-events", "send"]);
     let mut ann = gateway.connect("/?uid=ann");
     let long = "x".repeat(5000);
@@ -130,7 +130,7 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
     let mut events = Events::of(&backend);
     let mut ann = gateway.connect(&format!("/?uid={}", "n".repeat(128)));
     let mut bob = gateway.connect("/?uid=bob");
-    // As long as a message may be: plain text, text that takes twice as many bytes in the event, and white space.
+    // Messages of the maximum length: plain text, text that doubles its length in the event, and white space.
     let (open, close) = (r#"{"type":"push","to":"bob","data":""#, r#""}"#);
     let room = (1 << 20) - open.len() - close.len();
     let frames = [
@@ -143,14 +143,14 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
         assert_eq!(next(&mut bob)["type"], "message");
         assert!(events.next()["text"] == frame.as_str(), "the whole frame");
     }
-    // A text that is no frame may be longer still.
+    // A text that is not a valid frame can be longer.
     ann.send(&"\u{1}".repeat(1 << 20));
     assert_eq!(next(&mut ann)["code"], "too_large");
 }
 
 #[test]
 fn a_refused_event_does_not_block_later_events() {
-    // As nginx and Express do: bodies over a bound get 413.
+    // nginx and Express refuse bodies over a limit with 413.
     let backend = Backend::start(|asked| match asked.body.len() {
         0..=20_000 => Answer::Status(204, String::new()),
         _ => Answer::Status(413, "too large".to_owned()),
@@ -183,7 +183,7 @@ fn a_back_end_that_hangs_or_fails_does_not_delay_pushes() {
         ann.send(&json!({"type": "push", "to": "ann", "data": number}).to_string());
         assert_eq!(next(&mut ann)["data"], number);
     }
-    // Over the queue's bound, messages are given up, and what opens and closes is not.
+    // Over the queue limit, message events are dropped; open and close events are not.
     let given_up = r#"fdpush_webhook_given_up_total{reason="queue_full"}"#;
     until("some are given up", || gateway.metric(given_up) >= 400.0);
     until("a request failed", || gateway.metric("fdpush_webhook_failures_total") >= 1.0);

@@ -1,18 +1,18 @@
-//! Close frames: which codes a client may send, what comes back, and that nothing behind one matters.
+//! Close frames: valid and invalid codes, the answer, and bytes after a close frame.
 
 use super::data_frames::{NOT_UTF8, broken};
 use crate::common::raw::{CLOSE, CONTINUATION, PING, TEXT, close_payload, frame, frame_with};
 use crate::harness::Case;
 
-/// Codes that a close frame may carry, and that come back as they are.
+/// Valid codes of a close frame, which are echoed.
 const GOOD: &[u16] =
     &[1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4001, 4999];
 
-/// Codes that no close frame may carry.
+/// Invalid codes of a close frame.
 const BAD: &[u16] =
     &[0, 1, 125, 255, 256, 999, 1004, 1005, 1006, 1015, 1016, 1100, 1999, 2000, 2999, 5000, 9999, 32_768, 65_535];
 
-/// All of them.
+/// Returns all cases.
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     cases.extend(GOOD.iter().map(|&code| broken(format!("close {code}"), closing(code, "bye"), code, &[])));
@@ -53,7 +53,7 @@ fn reasons() -> Vec<Case> {
     cases
 }
 
-/// Whatever comes behind a close frame is ignored.
+/// Bytes after a close frame are ignored.
 fn behind() -> Vec<Case> {
     let rows: [(&str, Vec<u8>); 10] = [
         ("a text", frame(TEXT, b"late")),

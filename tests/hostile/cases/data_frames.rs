@@ -1,13 +1,13 @@
-//! Data frames that are right, and frames that break a rule of RFC 6455: what is delivered, and the close code.
+//! Valid data frames, and frames that violate a rule of RFC 6455: the delivered messages and the close code.
 //!
-//! Cases that break nothing end with a good close frame, so that all end with one of the server's.
+//! Valid cases end with a close frame, so every case ends with a close frame of the server.
 
 use crate::common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame, frame_with};
 use crate::harness::{Case, MESSAGE_BYTES_MAX, shown};
 
 const FIN: u8 = 0x80;
 
-/// A case that ends by a rule of the server.
+/// A case that ends with a protocol error.
 pub fn broken(name: impl Into<String>, bytes: impl AsRef<[u8]>, code: u16, delivered: &[&str]) -> Case {
     let ran = delivered.iter().map(|delivered| (*delivered).to_owned()).collect();
     Case {
@@ -20,13 +20,13 @@ pub fn broken(name: impl Into<String>, bytes: impl AsRef<[u8]>, code: u16, deliv
     }
 }
 
-/// A case that breaks nothing, and then says goodbye.
+/// A valid case that ends with a close frame.
 pub fn good(name: impl Into<String>, bytes: impl AsRef<[u8]>, delivered: &[&str]) -> Case {
     let goodbye = frame(CLOSE, &close_payload(1000, ""));
     broken(name, [bytes.as_ref(), &goodbye].concat(), 1000, delivered)
 }
 
-/// All of them.
+/// Returns all cases.
 pub fn cases() -> Vec<Case> {
     [right(), unmasked(), reserved(), fragments(), lengths(), too_big(), not_utf8(), utf8(), company()].concat_all()
 }
@@ -41,7 +41,7 @@ impl<const N: usize> ConcatAll for [Vec<Case>; N] {
     }
 }
 
-/// A masked header with nothing behind it.
+/// A masked header without a payload.
 fn header(first: u8, short: u8, extended: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | short], extended, &[1, 2, 3, 4]].concat()
 }
@@ -171,7 +171,7 @@ fn lengths() -> Vec<Case> {
             cases.push(broken(format!("a {kind} of {name}"), bytes, 1002, &[]));
         }
     }
-    // From the first byte of the length alone.
+    // The first byte of the length is enough.
     cases.push(broken("a length whose top bit is all that came", b"\x82\xff\x80", 1002, &[]));
     let second = [frame_with(BINARY, b"abc"), header(FIN, 127, &(u64::MAX - 2).to_be_bytes())].concat();
     cases.push(broken("a continuation that would overflow the sum", second, 1002, &[]));
@@ -186,7 +186,7 @@ fn lengths() -> Vec<Case> {
     cases
 }
 
-/// Over the limit, from the header that crosses it.
+/// Over the limit with the header that exceeds it.
 fn too_big() -> Vec<Case> {
     let max = MESSAGE_BYTES_MAX as u64;
     let long = |first: u8, length: u64| header(first, 127, &length.to_be_bytes());
@@ -212,7 +212,7 @@ fn too_big() -> Vec<Case> {
     cases
 }
 
-/// Bytes that are no UTF-8, each with how many of them it takes to know.
+/// Invalid UTF-8, with the number of bytes that are enough to detect it.
 pub const NOT_UTF8: &[(&str, &[u8])] = &[
     ("0xff", b"\xff"),
     ("0xfe", b"\xfe"),
@@ -242,12 +242,12 @@ fn not_utf8() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, bytes) in NOT_UTF8 {
         cases.push(broken(format!("{name} in a text"), frame(TEXT, bytes), 1007, &[]));
-        // The rest of the text need not come for that.
+        // The rest of the text is not needed for the error.
         let cut = frame(TEXT, &[bytes, &b"-".repeat(50)[..]].concat());
         cases.push(broken(format!("{name} in a text that is cut"), &cut[..6 + bytes.len()], 1007, &[]));
         let (first, rest) = bytes.split_at(bytes.len() / 2);
         let parts = [frame_with(TEXT, first), frame(PING, b"p"), frame(CONTINUATION, rest)].concat();
-        // What cannot become UTF-8 is told at once, before the ping behind it.
+        // Invalid UTF-8 is detected at once, before the ping after it.
         let pinged: &[&str] = if is_hopeless(first) { &[] } else { &["ping p"] };
         cases.push(broken(format!("{name} in two fragments"), parts, 1007, pinged));
     }
@@ -262,7 +262,7 @@ fn not_utf8() -> Vec<Case> {
     cases
 }
 
-/// Whether no bytes behind these could make UTF-8 of them.
+/// Returns whether no continuation of these bytes is valid UTF-8.
 pub fn is_hopeless(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_some())
 }
@@ -291,7 +291,7 @@ fn utf8() -> Vec<Case> {
     cases
 }
 
-/// A good frame and a bad one: the good one is delivered, then the error, and nothing of what is behind.
+/// A valid frame and an invalid one: the valid one is delivered, then the error, and nothing after it.
 fn company() -> Vec<Case> {
     let bad: [(&str, Vec<u8>, u16); 8] = [
         ("unmasked", b"\x81\x02no".to_vec(), 1002),

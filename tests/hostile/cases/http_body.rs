@@ -1,11 +1,11 @@
-//! Bodies and their lengths, and what hides a second request in them. Whatever is called `/smuggled` must never run.
+//! Bodies, their lengths, and request smuggling. A request for `/smuggled` must never run.
 
 use super::http_head::case;
 use crate::harness::{BODY_BYTES_MAX, Case};
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// Name, header lines of a POST, what follows the head, statuses, and the bodies with which it runs.
+/// Name, header lines of a POST, bytes after the head, statuses, and the bodies that the handler gets.
 type Row = (&'static str, &'static str, &'static str, &'static [u16], &'static [&'static str]);
 
 const LENGTHS: &[Row] = &[
@@ -149,7 +149,7 @@ const CHUNKS: &[Row] = &[
 
 const CHUNKED: &str = "Transfer-Encoding: chunked";
 
-/// Not a POST of HTTP/1.1: a whole request each.
+/// Complete requests that are not an HTTP/1.1 POST.
 const WHOLE: &[super::http_head::Row] = &[
     (
         "chunked on HTTP/1.0",
@@ -179,7 +179,7 @@ const WHOLE: &[super::http_head::Row] = &[
     ),
 ];
 
-/// All of them. `§` stands for the request that is to be smuggled.
+/// Returns all cases. `§` is the placeholder of the smuggled request.
 pub fn cases() -> Vec<Case> {
     let tables = [LENGTHS, CODINGS, CHUNKS];
     let mut cases: Vec<Case> = tables.iter().copied().flatten().map(post).collect();
@@ -201,7 +201,7 @@ fn post(&(name, headers, behind, statuses, bodies): &Row) -> Case {
     Case { name: name.to_owned(), bytes, statuses: statuses.to_vec(), code: None, ran, is_bare: false }
 }
 
-/// Bodies and what is around them at the bounds and over them.
+/// Bodies, chunk headers and trailers at the limits and over them.
 fn long() -> Vec<Case> {
     let with_length = |length: usize| format!("Content-Length: {length}\r\n\r\n{}", "b".repeat(length));
     let chunked = |rest: &str| format!("{CHUNKED}\r\n\r\n{rest}");

@@ -1,12 +1,12 @@
-//! Heads that are too long, what is no HTTP at all, and what comes behind a head: pipelined requests and early frames.
+//! Heads that are too long, bytes that are not HTTP, pipelined requests, and frames directly after a head.
 
 use crate::common::raw::{PING, TEXT, UPGRADE, frame};
 use crate::harness::Case;
 
-/// What a head may have by default, its blank line included.
+/// The default limit of a head, including its blank line.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 
-/// Name, bytes, statuses, what runs.
+/// Name, bytes, statuses, and the calls that run.
 pub type Row = (&'static str, &'static [u8], &'static [u16], &'static [&'static str]);
 
 const NO_HTTP: &[Row] = &[
@@ -98,7 +98,7 @@ const PIPELINES: &[Row] = &[
     ("two expectations", b"GET / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\nExpect: 100-continue\r\n\r\n", &[417], &[]),
 ];
 
-/// All of them.
+/// Returns all cases.
 pub fn cases() -> Vec<Case> {
     let rows = [NO_HTTP, PIPELINES].concat();
     let mut cases: Vec<Case> = rows.into_iter().map(|row| case(row, false)).collect();
@@ -108,7 +108,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// For a server that has no handler for plain HTTP.
+/// Cases for a server without a handler for plain HTTP.
 pub fn bare_cases() -> Vec<Case> {
     let rows: &[Row] = &[
         ("nothing is served", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", &[404], &[]),
@@ -141,7 +141,7 @@ fn made(name: &str, bytes: Vec<u8>, statuses: &[u16], ran: &[&str], code: Option
     Case { name: name.to_owned(), bytes, statuses: statuses.to_vec(), code, ran, is_bare: false }
 }
 
-/// Frames right behind the head, before the 101.
+/// Frames directly after the head, before the 101.
 fn early() -> Vec<Case> {
     let behind = |frames: &[&[u8]]| [UPGRADE.as_bytes(), &frames.concat()].concat();
     let opened = |rest: &[&'static str]| [&["upgrade /", "open"], rest].concat();
@@ -176,7 +176,7 @@ fn early() -> Vec<Case> {
     ]
 }
 
-/// A refused upgrade closes, so nothing behind it runs.
+/// A refused upgrade closes the connection, so nothing after it runs.
 fn refused() -> Vec<Case> {
     let hi = frame(TEXT, b"hi");
     let foreign = UPGRADE.replacen("Host: localhost", "Host: localhost\r\nOrigin: http://evil.example", 1);
@@ -202,10 +202,10 @@ fn refused() -> Vec<Case> {
     ]
 }
 
-/// Heads at the bounds and over them.
+/// Heads at the limits and over them.
 fn long() -> Vec<Case> {
     let opened = ["upgrade /", "open"];
-    // The good upgrade has five header lines.
+    // The valid upgrade has five header lines.
     let with_lines = |lines: usize, line: &str| {
         let more = line.repeat(lines - 5);
         UPGRADE.replacen("\r\n\r\n", &format!("\r\n{more}\r\n"), 1).into_bytes()

@@ -1,5 +1,5 @@
-//! Requests for a WebSocket that are right but for one thing: a table of what is put in the place of what, and of the
-//! status that it gets. Only what gets 101 may open.
+//! Upgrade requests with one change each: a table of replacements and the expected status. Only those with 101 may
+//! open.
 
 use crate::common::raw::UPGRADE;
 use crate::harness::Case;
@@ -11,7 +11,7 @@ const CONN: &str = "Connection: Upgrade\r\n";
 const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// Name, what of a good upgrade is replaced, by what, status. 200: it is plain HTTP, and `GET /` ran.
+/// Name, replaced text, replacement, status. 200: the request is plain HTTP, and `GET /` ran.
 type Row = (&'static str, &'static str, &'static str, u16);
 
 const METHODS_AND_VERSIONS: &[Row] = &[
@@ -225,7 +225,7 @@ const LINES: &[Row] = &[
     ("LF before the request", LINE, "\nGET / HTTP/1.1\r\n", 400),
 ];
 
-/// All of them.
+/// Returns all cases.
 pub fn cases() -> Vec<Case> {
     let tables = [METHODS_AND_VERSIONS, TARGETS, TOKENS, KEYS_AND_VERSIONS, HOSTS, BODIES, ORIGINS, LINES];
     tables.iter().copied().flatten().map(case).collect()
