@@ -200,6 +200,16 @@ pub fn echo(ctx: &mut Context<'_>, fd: Fd, message: fdpush::Message<'_>) {
     assert_eq!(ctx.push(fd, message), Outcome::Queued);
 }
 
+/// Sends a value to the test when it is dropped.
+pub struct DropSignal<T: Clone>(pub Sender<T>, pub T);
+
+impl<T: Clone> Drop for DropSignal<T> {
+    fn drop(&mut self) {
+        // The test may have ended.
+        let _ = self.0.send(self.1.clone());
+    }
+}
+
 /// Keeps panics whose message starts with "on purpose" out of the output.
 pub fn silence_intended_panics() {
     static ONCE: Once = Once::new();

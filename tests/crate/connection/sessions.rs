@@ -2,22 +2,13 @@
 
 use std::rc::Rc;
 
-use crate::common::{Client, channel, serve};
+use crate::common::{Client, DropSignal, channel, serve};
 use fdpush::{Context, Delivery, Fd, Upgrade};
 
 /// The session of these tests.
 struct Session {
     path: String,
     messages: u32,
-}
-
-/// Reports its drop to the test.
-struct Dropped(std::sync::mpsc::Sender<&'static str>, &'static str);
-
-impl Drop for Dropped {
-    fn drop(&mut self) {
-        let _ = self.0.send(self.1);
-    }
 }
 
 #[test]
@@ -79,7 +70,7 @@ fn the_session_of_a_refused_upgrade_is_dropped() {
     let (told, heard) = channel();
     let server = serve(move |server| {
         server.on_upgrade(move |ctx, fd, _| {
-            ctx.set_session(fd, Dropped(told.clone(), "dropped"));
+            ctx.set_session(fd, DropSignal(told.clone(), "dropped"));
             Upgrade::refuse(fdpush::Response::text(401, "no\n"))
         })
     });

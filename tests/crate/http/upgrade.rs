@@ -1,11 +1,10 @@
 //! Upgrades: the 101 response, the status of each refusal, and deferred answers.
 
-use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
 use crate::common::raw::{TEXT, UPGRADE, frame};
-use crate::common::{Heard, PATIENCE, Raw, TestServer, channel, echo, serve, tell_fd};
+use crate::common::{DropSignal, Heard, PATIENCE, Raw, TestServer, channel, echo, serve, tell_fd};
 use fdpush::{Fd, Limits, Origins, Response, Upgrade};
 
 /// A server that defers every upgrade and reports its fd.
@@ -352,23 +351,13 @@ fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
     assert_eq!(heir.reply().header("X-For"), Some("the second"));
 }
 
-/// Sends a value when it is dropped.
-struct Told(Sender<Fd>, Fd);
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        // The test may have ended.
-        let _ = self.0.send(self.1);
-    }
-}
-
 #[test]
 fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
     let (asked, waiting) = channel();
     let (told, gone) = channel();
     let server = serve(move |server| {
         server.on_upgrade(move |ctx, fd, _| {
-            ctx.set_session(fd, Told(told.clone(), fd));
+            ctx.set_session(fd, DropSignal(told.clone(), fd));
             asked.send(fd).expect("the test waits");
             Upgrade::later()
         })
