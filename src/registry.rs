@@ -89,7 +89,7 @@ pub struct Registry {
     memberships: Directory<Membership>,
 }
 
-/// The heads of the lists of one slot.
+/// The user and the newest membership of one slot.
 #[derive(Copy, Clone, Debug)]
 struct SlotEntry {
     /// The id of the user, or `NONE`.

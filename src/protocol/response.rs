@@ -217,8 +217,9 @@ impl Response {
 
     /// Appends the response, which must have no fault, to `out`.
     ///
-    /// `date` is an IMF-fixdate (RFC 9110 section 5.6.7), or `""` to omit it. `keep_alive` is what the request allows;
-    /// the response may still close. With `head_only`, for `HEAD`, the length of the body is sent without the body.
+    /// `date` is an IMF-fixdate (RFC 9110 section 5.6.7), or `""` to omit it. `keep_alive` says
+    /// whether the request allows another one; the response may still close the connection. `head_only` is set
+    /// for `HEAD` requests: the length of the body is sent, the body is not.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, date: &str, keep_alive: bool, head_only: bool) {
         debug_assert_eq!(self.fault(), None);
         let body: &[u8] = if self.has_no_body() { b"" } else { &self.body };
@@ -345,9 +346,8 @@ fn push_decimal(out: &mut Vec<u8>, mut number: usize) {
 
 /// Returns the reason phrase of a status.
 ///
-/// See RFC 9110 section 15, RFC 6585 and RFC 7725.
-///
-/// It is empty for rare ones, as RFC 9112 section 4 allows.
+/// The phrases are those of RFC 9110 section 15, RFC 6585 and RFC 7725. A status without an entry has an empty phrase,
+/// which RFC 9112 section 4 allows.
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",

@@ -163,7 +163,7 @@ impl Accept {
     /// `accept` is the value of `Sec-WebSocket-Accept`.
     ///
     /// # Errors
-    /// The mistake of the handler. Nothing is appended then.
+    /// Describes the first invalid option, for the log. Nothing is appended then.
     pub(crate) fn encode(&self, accept: &[u8; 28], request: &Request, out: &mut Vec<u8>) -> Result<(), String> {
         if let Some(fault) = self.lines.fault() {
             return Err(fault.to_owned());
@@ -223,7 +223,7 @@ mod tests {
         // Section 1.3.
         let accept = accept_key("dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(accept.as_ref(), Some(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        // Section 4.1; its last digit is not canonical.
+        // Section 4.1. The last digit of the key is not canonical.
         assert!(accept_key("AQIDBAUGBwgJCgsMDQ4PEC==").is_some());
         assert!(accept_key("AQIDBAUGBwgJCgsMDQ4PEA==").is_some());
     }

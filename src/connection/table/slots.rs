@@ -93,11 +93,11 @@ pub struct Iter<'a> {
     set: &'a SlotSet,
     /// The index of the present word of the upper level.
     upper: usize,
-    /// Its bits that were not visited.
+    /// The bits of that word that are still to visit.
     words_left: u64,
     /// The index of the present word of the lower level.
     word: usize,
-    /// Its bits that were not visited.
+    /// The bits of that word that are still to visit.
     slots_left: u64,
 }
 

@@ -280,7 +280,7 @@ const UPGRADES: &[Case] = &[
         400,
         Some(KeyMalformed),
     ),
-    // Bodies, and rules for all requests.
+    // Upgrades with a body, and rules that apply to all requests.
     (upgrade!("|Content-Length: 5"), 400, Some(UpgradeBody)),
     (upgrade!("|Transfer-Encoding: chunked"), 400, Some(UpgradeBody)),
     (upgrade!("|Transfer-Encoding: gzip"), 501, Some(CodingUnknown)),
