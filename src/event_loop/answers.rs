@@ -47,10 +47,14 @@ impl<H: Handler> EventLoop<H> {
 
     pub(super) fn answer_request(&mut self, fd: Fd, request: &Request, wanted_upgrade: bool) {
         let mut answered = None;
+        let pushed = self.core.table().env().counts.traffic.messages_out;
         self.call("on_request", Some(fd), |handler, ctx| answered = Some(handler.on_request(ctx, fd, request)));
+        let is_safe = matches!(request.method(), "GET" | "HEAD");
+        let tells_of_pushes = !is_safe || self.core.table().env().counts.traffic.messages_out != pushed;
         match answered {
             Some(Some(response)) if response.is_later() => self.defer(fd, Deferred::Plain),
-            Some(Some(response)) => self.respond(fd, response),
+            Some(Some(response)) if tells_of_pushes => self.respond(fd, response),
+            Some(Some(response)) => self.respond_at_once(fd, response),
             Some(None) if wanted_upgrade => {
                 self.refuse(fd, HttpError::UpgradeRequired.response(self.is_control(fd)), HttpError::UpgradeRequired);
             }
@@ -91,6 +95,17 @@ impl<H: Handler> EventLoop<H> {
             let status = if response.fault().is_some() { 500 } else { response.status() };
             self.core.refuse(fd, status, why);
             self.respond(fd, response);
+        }
+    }
+
+    /// Writes a response that tells of no push, such as that to a health probe. It need not wait for a push to many that is
+    /// being written.
+    fn respond_at_once(&mut self, fd: Fd, response: Response) {
+        let Some(slot) = self.core.table().slot_of(fd) else { return };
+        let is_alone = self.core.table().connection(slot).is_some_and(|connection| connection.queued_bytes() == 0);
+        self.respond(fd, response);
+        if is_alone && self.core.table().is_flushing() {
+            self.core.table_mut().write_at_once(slot);
         }
     }
 

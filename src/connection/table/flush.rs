@@ -181,6 +181,12 @@ impl<T: Transport> Table<T> {
         });
     }
 
+    /// Writes to a connection before the rest of a flush: its output tells of nothing that others are still to be sent.
+    pub fn write_at_once(&mut self, slot: Slot) {
+        // If the transport is broken, the next flush finds that out again.
+        self.write(slot);
+    }
+
     /// Writes to a transport that was full, in case it has room and no event has reported it.
     pub fn retry_write(&mut self, slot: Slot) {
         if let Some((entry, _)) = self.entry_mut(slot)

@@ -171,6 +171,9 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
             active.iter_mut().for_each(|client| client.send(&heartbeat));
             active.iter_mut().for_each(|client| assert_eq!(client.frame().0, 0x81));
         }
+        // A back end's question and a health probe do not wait for the push either.
+        assert_eq!(gateway.call("GET", "/healthz", &[], "").status, 200);
+        assert_eq!(gateway.get("/api/stats")["open"], READERS + ACTIVE);
         let is_first = !api.has_more();
         assert_eq!(json_of(&api.reply())["queued"], READERS);
         crowd.read(&text_frame(&format!(r#"{{"type":"message","data":"{data}"}}"#)));
