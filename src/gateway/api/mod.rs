@@ -478,6 +478,9 @@ fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
 }
 
 #[cfg(test)]
+mod readiness_tests;
+
+#[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 
