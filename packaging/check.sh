@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks packaging/ and docs/ against the server: every file parses; settings, metrics, links and anchors exist.
+# Checks packaging/ and docs/ against the server: every file parses; settings, metrics, links and anchors exist; the dashboard
+# and the handbook name every metric.
 #   packaging/check.sh             checks that need no server
 #   packaging/check.sh METRICS     also checks each metric in the files against METRICS, a URL or a file of /metrics
 #   packaging/check.sh --live BIN  starts BIN on free ports, and checks as with METRICS and FDPUSH_BIN
@@ -88,6 +89,11 @@ if metrics_at:
     for name, path in sorted(named.items()):
         if name not in there:
             faults.append(f"{path}: {name} is not a metric of the server")
+    for path in dashboard, handbook:
+        page_text = path.read_text()
+        for name in sorted({name for name in there if name.startswith("fdpush_")}):
+            if not re.search(rf"\b{name}(_total|_bucket|_sum|_count|_info)?\b", page_text):
+                faults.append(f"{path}: {name} is missing")
     for (name, label, value), path in sorted(labels.items()):
         if not re.search(rf'(?m)^{name}\{{.*\b{label}="{value}"', page):
             faults.append(f'{path}: {name} has no {label} "{value}"')
