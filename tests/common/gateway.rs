@@ -136,6 +136,13 @@ impl Gateway {
         assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
     }
 
+    /// The most memory that it ever had resident.
+    pub fn peak_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+    }
+
     pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("an end")
     }

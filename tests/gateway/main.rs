@@ -24,6 +24,7 @@ mod auth {
 }
 
 mod log;
+mod memory;
 mod names;
 mod serve;
 

@@ -1,0 +1,81 @@
+//! All bounds on memory reached together: the process stays within the sum that `docs/operations.md` states.
+
+use serde_json::json;
+
+use crate::common::Raw;
+use crate::common::gateway::{Gateway, next_of, request, until};
+use crate::common::raw::frame_with;
+
+const MIB: usize = 1 << 20;
+
+const QUEUE_TOTAL: usize = 16 * MIB;
+const INBOUND_TOTAL: usize = 16 * MIB;
+const MESSAGE: usize = MIB;
+const QUEUE: usize = 4 * MIB;
+const CONNECTIONS: usize = 400;
+const MEMBERSHIPS: usize = 10_000;
+
+/// The sum of the documentation, with the bounds of this test.
+const SUM: usize = 10 * MIB // the program
+    + CONNECTIONS * 230
+    + 2 * QUEUE_TOTAL
+    + INBOUND_TOTAL + MESSAGE
+    + 2 * QUEUE
+    + 9 * MIB // the loop's buffers
+    + MEMBERSHIPS * 2 * 300;
+
+#[test]
+fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
+    let gateway = Gateway::start(&[
+        "--queue-total-bytes-max=16MiB",
+        "--inbound-total-bytes-max=16MiB",
+        "--message-bytes-max=1MiB",
+        "--queue-bytes-max=4MiB",
+    ]);
+    let connect = |uid: &str| {
+        let mut raw = Raw::upgraded_at(gateway.address, &format!("/?uid={uid}"));
+        raw.frame();
+        raw
+    };
+    let mut bystander = gateway.connect("/?uid=bystander");
+
+    // Messages that do not end: 100 MiB.
+    let unfinished = frame_with(0x01, &vec![b'x'; MESSAGE - 1]);
+    let mut senders: Vec<Raw> = (0..100).map(|number| connect(&format!("sender{number}"))).collect();
+    for sender in &mut senders {
+        sender.try_send(&unfinished);
+    }
+    let closes = |cause: &str| gateway.metric(&format!("fdpush_closes_total{{cause=\"{cause}\"}}"));
+    until("senders that are closed", || closes("inbound_overload") > 0.0);
+
+    // Messages of their own to clients that do not read: 54 MB.
+    let readers: Vec<Raw> = (0..60).map(|number| connect(&format!("reader{number}"))).collect();
+    for number in 0..readers.len() {
+        gateway.done("/api/push", json!({"uid": format!("reader{number}"), "data": "x".repeat(900_000)}));
+    }
+    until("readers that are closed", || closes("slow_consumer") > 0.0);
+
+    // Responses to back ends that do not read: 10,000 names of groups in each, 26 MB.
+    let members: Vec<Raw> = (0..10).map(|number| connect(&format!("member{number}"))).collect();
+    let uids: Vec<String> = (0..members.len()).map(|number| format!("member{number}")).collect();
+    let names: Vec<String> = (0..MEMBERSHIPS / members.len()).map(|number| format!("{number:0>128}")).collect();
+    gateway.done("/api/join", json!({"uids": uids, "groups": names}));
+    let ask = |_| {
+        let mut raw = Raw::connect(gateway.api);
+        raw.send(request("GET", "/api/connections?limit=1000", &[], ""));
+        raw
+    };
+    let askers: Vec<Raw> = (0..20).map(ask).collect();
+    let dropped = || gateway.metric(r#"fdpush_drops_total{policy="drop_newest"}"#);
+    until("responses that are not sent", || dropped() > 0.0);
+
+    // Nobody else was closed, and all is answered.
+    gateway.done("/api/push", json!({"uid": "bystander", "data": 1}));
+    assert_eq!(next_of(&mut bystander, "message")["data"], 1);
+    assert!(gateway.metric("fdpush_inbound_bytes") <= INBOUND_TOTAL as f64);
+    assert!(gateway.metric("fdpush_queue_bytes") <= 2.0 * QUEUE_TOTAL as f64);
+    let peak = gateway.peak_bytes();
+    println!("peak {} MiB, sum {} MiB", peak / MIB, SUM / MIB);
+    assert!(peak < SUM / 2 * 3, "{} MiB, the sum is {} MiB", peak / MIB, SUM / MIB);
+    drop((senders, readers, askers));
+}
