@@ -75,12 +75,12 @@ test("the README's client exchanges messages, reconnects after a restart, and st
     await tab.addScriptTag({ content: source.replace("127.0.0.1:9501", server.listen) });
     const online = async () => (await server.call("/api/online", { uids: ["10086"] })).offline.length === 0;
     await until("a connection", online);
-    const hears = async (text) => {
+    const receives = async (text) => {
       assert.equal((await server.call("/api/push", { uid: "10086", data: text })).queued, 1);
       await until(text, () => said.includes(`undefined ${text}`));
     };
     for (const text of ["no JSON", "null"]) await server.call("/api/push", { uid: "10086", text });
-    await hears("hello");
+    await receives("hello");
     assert.deepEqual(uncaught, []);
     assert.equal(await tab.evaluate(() => send({ type: "push", to: "10086", data: "to myself" })), true);
     await until("its own push", () => said.includes("10086 to myself"));
@@ -89,7 +89,7 @@ test("the README's client exchanges messages, reconnects after a restart, and st
     await until("the end", () => tab.evaluate(() => send({ type: "heartbeat" }) === false));
     server = await startServer(server.listen, server.api);
     await until("a reconnect", online);
-    await hears("here again");
+    await receives("again");
 
     assert.deepEqual(await server.call("/api/close", { uid: "10086", code: 4000, reason: "signed out" }), { matched: 1 });
     await until("the end", () => said.includes("ended by the server: 4000 signed out"));
@@ -113,13 +113,13 @@ test("the README's client runs in Node with ws, with pushes of text and a restar
   createInterface({ input: client.stdout }).on("line", (line) => said.push(line));
   try {
     const online = async () => (await server.call("/api/online", { uids: ["10086"] })).offline.length === 0;
-    const hears = async (text) => {
+    const receives = async (text) => {
       await server.call("/api/push", { uid: "10086", data: text });
       await until(text, () => said.includes(`undefined ${text}`));
     };
     await until("a connection", online);
     for (const text of ["no JSON", "null", "7", "[]", "{}"]) await server.call("/api/push", { uid: "10086", text });
-    await hears("hello");
+    await receives("hello");
     await server.stop();
     const deaf = createServer((socket) => socket.destroy());
     deaf.listen(Number(server.listen.split(":")[1]), "127.0.0.1");
@@ -128,7 +128,7 @@ test("the README's client runs in Node with ws, with pushes of text and a restar
     await once(deaf, "close");
     server = await startServer(server.listen, server.api);
     await until("a reconnect", online);
-    await hears("here again");
+    await receives("again");
     assert.equal(client.exitCode, null);
     await server.call("/api/close", { uid: "10086", code: 4000, reason: "signed out" });
     await until("its exit", () => client.exitCode === 0);   // no timer is left

@@ -47,21 +47,21 @@ class Pushes(ApiTest):
         self.assertEqual(other.message(), {"type": "message", "data": 1})
 
     def test_push_to_an_fd_a_group_and_all(self):
-        ann, bob, nobody = self.connect("ann"), self.connect("bob"), self.connect()
-        self.assertIsNone(nobody.welcome["uid"])
-        self.gateway.done("/api/join", {"fds": [ann.fd, nobody.fd], "group": "a/b ü"})
-        for target, told, reached in [
-            ({"fd": nobody.fd}, {}, [nobody]),
+        ann, bob, anonymous = self.connect("ann"), self.connect("bob"), self.connect()
+        self.assertIsNone(anonymous.welcome["uid"])
+        self.gateway.done("/api/join", {"fds": [ann.fd, anonymous.fd], "group": "a/b ü"})
+        for target, fields, reached in [
+            ({"fd": anonymous.fd}, {}, [anonymous]),
             ({"fds": [ann.fd, bob.fd]}, {}, [ann, bob]),
-            ({"group": "a/b ü"}, {"group": "a/b ü"}, [ann, nobody]),
-            ({"groups": ["a/b ü", "none"]}, {"groups": ["a/b ü", "none"]}, [ann, nobody]),
-            ({"all": True}, {"all": True}, [ann, bob, nobody]),
-            ({"all": True, "except": {"uid": "ann", "fd": nobody.fd}}, {"all": True}, [bob]),
+            ({"group": "a/b ü"}, {"group": "a/b ü"}, [ann, anonymous]),
+            ({"groups": ["a/b ü", "none"]}, {"groups": ["a/b ü", "none"]}, [ann, anonymous]),
+            ({"all": True}, {"all": True}, [ann, bob, anonymous]),
+            ({"all": True, "except": {"uid": "ann", "fd": anonymous.fd}}, {"all": True}, [bob]),
         ]:
             with self.subTest(target):
                 self.assertEqual(self.push(**target, data=target), pushed(len(reached)))
                 for client in reached:
-                    self.assertEqual(client.message(), {"type": "message", **told, "data": target})
+                    self.assertEqual(client.message(), {"type": "message", **fields, "data": target})
 
     def test_text_and_binary_arrive_unchanged(self):
         ann = self.connect("ann")
@@ -219,7 +219,7 @@ class Refusals(ApiTest):
             ("push", {**all_of, "data": 1, "text": "1"}, "only one of data"),
             ("push", {**all_of, "text": 1}, "text: "),
             ("push", {**all_of, "binary": "no base64!"}, "binary: not base64"),
-            ("push", {**all_of, "data": 1, "id": [1]}, "id: "),
+            ("push", {**all_of, "data": 1, "id": [1]}, "id must be a string or a number"),
             ("push", {"uid": "", "data": 1}, "uid: "),
             ("push", {"group": "x" * 129, "data": 1}, "group: "),
             ("push", [1], "object"),

@@ -59,7 +59,7 @@ class BackEnd:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         # The request of each connection, or the error.
-        self.heard = queue.Queue()
+        self.requests = queue.Queue()
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
@@ -71,11 +71,11 @@ class BackEnd:
             stream.settimeout(TIMEOUT)
             try:
                 with self.context.wrap_socket(stream, server_side=True) as session:
-                    self.heard.put(read_request(session))
+                    self.requests.put(read_request(session))
                     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(self.ANSWER)}\r\nConnection: close\r\n\r\n"
                     session.sendall(head.encode() + self.ANSWER)
             except OSError as error:
-                self.heard.put(error)
+                self.requests.put(error)
 
     def stop(self):
         # `close` alone does not wake the accepting thread.
@@ -108,7 +108,7 @@ class Tls(unittest.TestCase):
         try:
             client = gateway.connect("/?session=secret")
             self.assertEqual(client.welcome["uid"], "ada")
-            asked = self.back_end.heard.get(timeout=TIMEOUT)
+            asked = self.back_end.requests.get(timeout=TIMEOUT)
             self.assertTrue(asked.startswith(b"POST /hook HTTP/1.1\r\n"), asked)
             client.close()
         finally:
@@ -120,7 +120,7 @@ class Tls(unittest.TestCase):
                 gateway.connect("/?session=secret")
             self.assertEqual(refused.exception.status_code, 503)
             # The TLS handshake reached the certificate and failed there.
-            self.assertIsInstance(self.back_end.heard.get(timeout=TIMEOUT), ssl.SSLError)
+            self.assertIsInstance(self.back_end.requests.get(timeout=TIMEOUT), ssl.SSLError)
             self.assertEqual(self.back_end.names, ["localhost"])
             self.assertIn('fdpush_auth_requests_total{outcome="failed"} 1\n', gateway.call("GET", "/metrics").text)
         finally:
