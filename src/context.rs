@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::connection::{AbortOutcome, CloseOutcome};
 use crate::event_loop::{Context, Info, Proxies, Stats, TimerId};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
@@ -155,18 +156,18 @@ impl Context<'_> {
 
     // Connections.
 
-    /// Closes a WebSocket with a code and a reason of at most 123 bytes (Swoole's `disconnect`). What is queued is sent
-    /// before. `Queued`: it is ending, and its `on_close` follows. `Gone`: it is not open, and nothing was done.
-    pub fn close(&mut self, fd: Fd, code: impl Into<CloseCode>, reason: &str) -> Outcome {
+    /// Closes a WebSocket with a code and a reason of at most 123 bytes (Swoole's `disconnect`).
+    ///
+    /// Queued messages are sent before the close frame. The socket is closed when the client has answered (RFC 6455
+    /// section 7.1.2), or after [`close_wait_max`](Limits::close_wait_max).
+    pub fn close(&mut self, fd: Fd, code: impl Into<CloseCode>, reason: &str) -> CloseOutcome {
         self.core.close(fd, code.into(), reason)
     }
 
-    /// Drops a connection at once: no close frame, and what is queued is lost.
+    /// Drops a connection at once, in any state: without a close frame and without its queued messages.
     ///
-    /// It may be in any state: one that waits for the client's part of a close handshake, or an HTTP connection, is dropped
-    /// too. `Queued`: it is dropped at the end of the turn, and its `on_close` follows if it was open. `Gone`: there was
-    /// nothing left to drop.
-    pub fn abort(&mut self, fd: Fd) -> Outcome {
+    /// The connection may be an open WebSocket, one whose client has not answered a close frame, or an HTTP connection.
+    pub fn abort(&mut self, fd: Fd) -> AbortOutcome {
         self.core.abort(fd)
     }
 
@@ -212,29 +213,47 @@ impl Context<'_> {
         self.core.release_control(fd);
     }
 
-    /// Keeps a value of one's own with a connection: what an upgrade found out about it, say, for its messages. It
-    /// replaces the one before, can be set from `on_upgrade` on, and is dropped when the connection's `on_close` has
-    /// returned. Connections without one pay nothing for it. `false`: the connection is gone.
+    /// Stores a value of any type with a connection, in place of the one before.
     ///
-    /// It is also dropped when a connection ends that never opened. So a value with a `Drop` of its own says that the client
-    /// of an [`Upgrade::later`](crate::Upgrade::later) has gone, and that its answer is not needed any more.
+    /// It can be set from `on_upgrade` on. It is dropped when the connection's `on_close` has returned, or when a
+    /// connection ends that never opened. So its `Drop` tells when the client of a deferred upgrade has gone. A
+    /// connection without a value takes no memory for it.
+    ///
+    /// The result is [`Change::Done`], or [`Change::Gone`] if no connection has this fd or it is closing.
     ///
     /// ```
     /// # use fdpush::{Context, Fd};
-    /// struct Session { asked: u32 }
+    /// struct Session { greeting: String, count: u32 }
     ///
     /// fn on_open(ctx: &mut Context<'_>, fd: Fd) {
-    ///     ctx.set_session(fd, Session { asked: 0 });
+    ///     ctx.set_session(fd, Session { greeting: "hello".to_owned(), count: 0 });
     /// }
     ///
     /// fn on_message(ctx: &mut Context<'_>, fd: Fd) {
-    ///     if let Some(session) = ctx.session_mut::<Session>(fd) {
-    ///         session.asked += 1;
-    ///     }
+    ///     ctx.with_session(fd, |ctx, session: &mut Session| {
+    ///         session.count += 1;
+    ///         ctx.push(fd, &session.greeting);
+    ///     });
     /// }
     /// ```
-    pub fn set_session<T: 'static>(&mut self, fd: Fd, session: T) -> bool {
-        self.core.set_session(fd, Box::new(session))
+    pub fn set_session<T: 'static>(&mut self, fd: Fd, session: T) -> Change {
+        Change::done_or_gone(self.core.set_session(fd, Box::new(session)))
+    }
+
+    /// Calls `call` with the value of a connection and with the context, for instance to push what the value holds.
+    ///
+    /// The value is taken out for the call and put back after it, unless the call set another one. A panic drops it.
+    /// `None`: the connection has no value, or one of another type.
+    pub fn with_session<T: 'static, R>(
+        &mut self,
+        fd: Fd,
+        call: impl FnOnce(&mut Context<'_>, &mut T) -> R,
+    ) -> Option<R> {
+        self.session::<T>(fd)?;
+        let mut session = self.core.take_session(fd)?;
+        let result = call(self, session.downcast_mut()?);
+        self.core.restore_session(fd, session);
+        Some(result)
     }
 
     /// The value that [`set_session`](Context::set_session) keeps with a connection. `None`: there is none, or it is no
@@ -259,25 +278,31 @@ impl Context<'_> {
         self.core.stats()
     }
 
-    /// Gives a connection a heartbeat other than the server's, from now on. `Ok(false)`: it is gone, or closing.
+    /// Gives a connection its own heartbeat in place of the server's.
+    ///
+    /// The result is [`Change::Done`], or [`Change::Gone`] if no connection has this fd or it is closing.
     ///
     /// # Errors
-    /// Says which period cannot be.
-    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> Result<bool, String> {
+    /// A period or count of the heartbeat is invalid. Nothing was changed.
+    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> Result<Change, String> {
         heartbeat.check()?;
-        Ok(self.core.set_heartbeat(fd, Some(heartbeat)))
+        Ok(Change::done_or_gone(self.core.set_heartbeat(fd, Some(heartbeat))))
     }
 
-    /// Gives a connection the server's heartbeat again, whatever [`protect`](Context::protect) or
-    /// [`set_heartbeat`](Context::set_heartbeat) gave it. `false`: it is gone, or closing.
-    pub fn reset_heartbeat(&mut self, fd: Fd) -> bool {
-        self.core.set_heartbeat(fd, None)
+    /// Gives a connection the heartbeat of the server again.
+    ///
+    /// It undoes [`set_heartbeat`](Context::set_heartbeat) and [`protect`](Context::protect). The result is
+    /// [`Change::Done`], or [`Change::Gone`] if no connection has this fd or it is closing.
+    pub fn reset_heartbeat(&mut self, fd: Fd) -> Change {
+        Change::done_or_gone(self.core.set_heartbeat(fd, None))
     }
 
-    /// Exempts a connection from heartbeats (Swoole's `protect`), until
-    /// [`reset_heartbeat`](Context::reset_heartbeat). `false`: it is gone, or closing.
-    pub fn protect(&mut self, fd: Fd) -> bool {
-        self.core.set_heartbeat(fd, Some(Heartbeat::Off))
+    /// Exempts a connection from heartbeats (Swoole's `protect`).
+    ///
+    /// [`reset_heartbeat`](Context::reset_heartbeat) undoes it. The result is [`Change::Done`], or [`Change::Gone`] if no
+    /// connection has this fd or it is closing.
+    pub fn protect(&mut self, fd: Fd) -> Change {
+        Change::done_or_gone(self.core.set_heartbeat(fd, Some(Heartbeat::Off)))
     }
 
     /// Bytes that wait to be written to a connection; 0 when it is gone.
@@ -296,18 +321,23 @@ impl Context<'_> {
         self.core.take_longest_queue()
     }
 
-    /// Stops reading from a WebSocket, or from a request whose body comes in pieces, which `body_time_max` does not end
-    /// meanwhile: what the client sends waits in the kernel, and TCP slows it down. Messages that
-    /// were read together with the one being handled (up to `read_budget_bytes`) still come. Nothing that the client does
-    /// is noticed until reading goes on, not that it answers a heartbeat nor that it closes its side; a connection that
-    /// breaks is. `false`: it is neither.
-    pub fn pause(&mut self, fd: Fd) -> bool {
-        self.core.set_paused(fd, true)
+    /// Stops reading from a WebSocket, or from a request whose body comes in pieces.
+    ///
+    /// The client's bytes wait in the kernel, and TCP slows the client down. Messages that were read together with the
+    /// current one, up to [`read_budget_bytes`](Limits::read_budget_bytes), are still delivered. Until
+    /// [`resume`](Context::resume), the server notices neither answers to heartbeats nor the end of the stream. It does
+    /// notice a broken connection. [`body_time_max`](Limits::body_time_max) does not apply meanwhile.
+    ///
+    /// The result is [`Change::Done`], or [`Change::Gone`] if the fd belongs to no such connection.
+    pub fn pause(&mut self, fd: Fd) -> Change {
+        Change::done_or_gone(self.core.set_paused(fd, true))
     }
 
-    /// Goes on reading. `false`: it is not open, and was not paused.
-    pub fn resume(&mut self, fd: Fd) -> bool {
-        self.core.set_paused(fd, false)
+    /// Continues reading after [`pause`](Context::pause).
+    ///
+    /// The result is [`Change::Done`], or [`Change::Gone`] if the fd belongs to no connection that can be paused.
+    pub fn resume(&mut self, fd: Fd) -> Change {
+        Change::done_or_gone(self.core.set_paused(fd, false))
     }
 
     /// Answers what was put off: an upgrade that got [`Upgrade::later`], with an [`Upgrade`]; a plain request that got

@@ -170,7 +170,7 @@ pub mod shared {
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use crate::connection::{By, Cause, Closed, State, Traffic};
+pub use crate::connection::{AbortOutcome, By, Cause, CloseOutcome, Closed, State, Traffic};
 pub use crate::event_loop::{Address, Context, Handler, Info, Notice, Stats, TimerId};
 pub use crate::fd::{Fd, Slot};
 pub use crate::histogram::Histogram;

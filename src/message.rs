@@ -139,13 +139,10 @@ pub enum Outcome {
     ///
     /// It was never assigned, or the connection is closed, closing, or not upgraded (yet).
     Gone,
-    /// Not queued: the frame is longer than `queue_bytes_max`. The connection stays open.
-    TooLarge,
-    /// Not sent, because the arguments are invalid.
+    /// Not queued: the frame is longer than `queue_bytes_max`, or the payload of a ping exceeds 125 bytes.
     ///
-    /// These are a ping over 125 bytes, a close reason over 123 bytes, and a close code that RFC 6455 section 7.4
-    /// reserves.
-    Refused,
+    /// The connection stays open.
+    TooLarge,
 }
 
 impl Outcome {
@@ -172,7 +169,7 @@ impl Delivery {
     pub(crate) fn count(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Queued => self.queued += 1,
-            Outcome::Dropped | Outcome::TooLarge | Outcome::Refused => self.dropped += 1,
+            Outcome::Dropped | Outcome::TooLarge => self.dropped += 1,
             Outcome::Gone => return,
         }
         self.matched += 1;

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{self, Poll};
 use std::time::Duration;
 
+use crate::connection::{AbortOutcome, CloseOutcome};
 use crate::event_loop::{Command, Context, Info, Rejected, Sender, Stats};
 use crate::fd::Fd;
 use crate::message::{Content, Delivery, Message, Outcome, Push};
@@ -223,13 +224,13 @@ impl Remote {
     }
 
     /// See [`Context::close`].
-    pub fn close(&self, fd: Fd, code: impl Into<CloseCode>, reason: impl Into<String>) -> Reply<Outcome> {
+    pub fn close(&self, fd: Fd, code: impl Into<CloseCode>, reason: impl Into<String>) -> Reply<CloseOutcome> {
         let (code, reason) = (code.into(), reason.into());
         self.call(move |ctx| ctx.close(fd, code, &reason))
     }
 
     /// See [`Context::abort`].
-    pub fn abort(&self, fd: Fd) -> Reply<Outcome> {
+    pub fn abort(&self, fd: Fd) -> Reply<AbortOutcome> {
         self.call(move |ctx| ctx.abort(fd))
     }
 

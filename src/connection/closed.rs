@@ -19,6 +19,40 @@ pub struct Closed {
     pub cause: Cause,
 }
 
+/// The result of [`Context::close`](crate::Context::close).
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum CloseOutcome {
+    /// The close handshake begins behind the queued messages. `on_close` follows.
+    Closing,
+    /// No open WebSocket has this fd. Nothing was done.
+    Gone,
+    /// The arguments are invalid. Nothing was done.
+    ///
+    /// The reason exceeds 123 bytes, or the code is one that no endpoint may send (RFC 6455 section 7.4).
+    Invalid,
+}
+
+/// The result of [`Context::abort`](crate::Context::abort).
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum AbortOutcome {
+    /// The connection is dropped at the end of the turn.
+    Aborted {
+        /// Whether it was an open WebSocket, so that `on_close` follows.
+        ///
+        /// Otherwise it was an HTTP connection, or `on_close` is called already for the close handshake.
+        was_open: bool,
+    },
+    /// No connection has this fd, or it is dropped already. Nothing was done.
+    Gone,
+}
+
+impl CloseOutcome {
+    /// Returns whether the close handshake begins.
+    pub fn is_closing(self) -> bool {
+        self == CloseOutcome::Closing
+    }
+}
+
 /// Who ended a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum By {

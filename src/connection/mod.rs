@@ -28,7 +28,7 @@ mod tests;
 
 use std::io::IoSlice;
 
-pub use crate::connection::closed::{By, Cause, Closed};
+pub use crate::connection::closed::{AbortOutcome, By, Cause, CloseOutcome, Closed};
 pub use crate::connection::env::Env;
 pub use crate::connection::event::{Event, Next, Refusal, Sent, State, Traffic};
 #[cfg(any(test, feature = "unstable"))]

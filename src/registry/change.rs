@@ -20,7 +20,7 @@ pub enum SecondLogin {
     RejectNew,
 }
 
-/// The result of a bind, unbind, join or leave.
+/// The result of a change to a connection: a bind, a join, a heartbeat, a session, a pause.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Change {
     /// The change was made.
@@ -51,6 +51,11 @@ pub struct Departed {
 }
 
 impl Change {
+    /// Returns `Done`, or `Gone` if there was no connection to change.
+    pub(crate) fn done_or_gone(is_done: bool) -> Change {
+        if is_done { Change::Done } else { Change::Gone }
+    }
+
     /// Returns whether the change was made.
     pub fn is_done(self) -> bool {
         self == Change::Done

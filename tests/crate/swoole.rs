@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::common::raw::{self, PING, PONG, TEXT, UPGRADE, frame};
 use crate::common::{Client, PATIENCE, Raw, TestServer, channel, echo, report_close, serve, tell_fd};
-use fdpush::{By, Cause, Delivery, Fd, Heartbeat, Limits, Outcome, ProtocolError, Response, State, Upgrade};
+use fdpush::{
+    AbortOutcome, By, Cause, CloseOutcome, Delivery, Fd, Heartbeat, Limits, Outcome, ProtocolError, Response, State,
+    Upgrade,
+};
 use tungstenite::Message as Sent;
 use tungstenite::protocol::frame::coding::Data;
 
@@ -69,8 +72,8 @@ fn disconnect_with_a_code_and_a_reason_is_seen_by_the_client() {
     let (mut told, mut wordless) = (server.connect("/"), server.connect("/"));
     let fds = [told.fd(), wordless.fd()];
     server.ask(move |ctx| {
-        assert_eq!(ctx.close(fds[0], 4000, "see you"), Outcome::Queued);
-        assert_eq!(ctx.close(fds[1], 4000, ""), Outcome::Queued);
+        assert_eq!(ctx.close(fds[0], 4000, "see you"), CloseOutcome::Closing);
+        assert_eq!(ctx.close(fds[1], 4000, ""), CloseOutcome::Closing);
     });
     assert_eq!(told.closed(), (4000, "see you".to_owned()));
     assert_eq!(wordless.closed(), (4000, String::new()));
@@ -95,11 +98,11 @@ fn an_oversized_ping_or_reason_is_refused() {
     let mut client = server.connect("/");
     let fd = client.fd();
     server.ask(move |ctx| {
-        assert_eq!(ctx.ping(fd, &[b'p'; 126]), Outcome::Refused);
-        assert_eq!(ctx.close(fd, 1000, &"r".repeat(124)), Outcome::Refused);
+        assert_eq!(ctx.ping(fd, &[b'p'; 126]), Outcome::TooLarge);
+        assert_eq!(ctx.close(fd, 1000, &"r".repeat(124)), CloseOutcome::Invalid);
         assert!(ctx.is_open(fd), "nothing happened to it");
         assert_eq!(ctx.ping(fd, &[b'p'; 125]), Outcome::Queued);
-        assert_eq!(ctx.close(fd, 1000, &"r".repeat(123)), Outcome::Queued);
+        assert_eq!(ctx.close(fd, 1000, &"r".repeat(123)), CloseOutcome::Closing);
     });
     assert_eq!(client.next(), Sent::Ping(vec![b'p'; 125].into()));
     assert_eq!(client.closed(), (1000, "r".repeat(123)));
@@ -474,7 +477,7 @@ fn the_heartbeat_disconnects_silent_clients_and_keeps_active_and_protected_ones(
     let mut active = server.connect("/");
     let protected = server.connect("/");
     let (fd, spared) = (silent.fd(), [active.fd(), protected.fd()]);
-    assert!(server.ask(move |ctx| ctx.protect(spared[1])));
+    assert!(server.ask(move |ctx| ctx.protect(spared[1]).is_done()));
     let deadline = Instant::now() + PATIENCE;
     while server.ask(move |ctx| ctx.exists(fd)) {
         assert!(Instant::now() < deadline, "the silent one lives on");
@@ -503,7 +506,7 @@ fn close_flushes_and_abort_does_not() {
     let fd = flushed.fd();
     server.ask(move |ctx| {
         push_much(ctx, fd);
-        assert_eq!(ctx.close(fd, 1000, "that was all"), Outcome::Queued);
+        assert_eq!(ctx.close(fd, 1000, "that was all"), CloseOutcome::Closing);
         assert_eq!(ctx.push(fd, "too late"), Outcome::Gone);
     });
     (0..MESSAGES).for_each(|_| assert_eq!(flushed.binary().len(), 100 << 10));
@@ -513,7 +516,7 @@ fn close_flushes_and_abort_does_not() {
     let fd = server.ask(|ctx| ctx.connections().next()).expect("one that is open");
     server.ask(move |ctx| {
         push_much(ctx, fd);
-        assert_eq!(ctx.abort(fd), Outcome::Queued);
+        assert_eq!(ctx.abort(fd), AbortOutcome::Aborted { was_open: true });
     });
     let came = dropped.rest().len();
     assert!(came < MESSAGES * (100 << 10), "{came} bytes came all the same");

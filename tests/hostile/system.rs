@@ -38,7 +38,7 @@ fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request) {
         assert_eq!(ctx.join(fd, group), Change::Done);
     }
     let heartbeat = fdpush::Heartbeat::Client { idle_max: Duration::from_secs(3600) };
-    assert_eq!(ctx.set_heartbeat(fd, heartbeat), Ok(true));
+    assert_eq!(ctx.set_heartbeat(fd, heartbeat), Ok(Change::Done));
 }
 
 /// Sends an upgrade. Returns the status, 101 or 503.

@@ -17,7 +17,7 @@ use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::time::SystemTime;
 
-use crate::connection::{Cause, Closed, Connection, Env, Event, SlotSet};
+use crate::connection::{AbortOutcome, Cause, CloseOutcome, Closed, Connection, Env, Event, SlotSet};
 use crate::event_loop::clock::Epoch;
 use crate::event_loop::drain::Drain;
 use crate::event_loop::listener::Kind;
@@ -28,7 +28,6 @@ use crate::event_loop::socket::Socket;
 use crate::event_loop::stats::Counters;
 use crate::event_loop::timers::Timers;
 use crate::fd::{Fd, Slot};
-use crate::message::Outcome;
 use crate::peer::Peer;
 use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
 use crate::protocol::request::Request;
@@ -207,22 +206,22 @@ impl Core {
     }
 
     /// Closes one connection for a handler.
-    pub fn close(&mut self, fd: Fd, code: CloseCode, reason: &str) -> Outcome {
+    pub fn close(&mut self, fd: Fd, code: CloseCode, reason: &str) -> CloseOutcome {
         if !code.is_sendable() || reason.len() > CLOSE_REASON_BYTES_MAX {
-            return Outcome::Refused;
+            return CloseOutcome::Invalid;
         }
-        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
-        if self.close_slot(slot, code, reason, Cause::ServerClosed) { Outcome::Queued } else { Outcome::Gone }
+        let Some(slot) = self.table.slot_of(fd) else { return CloseOutcome::Gone };
+        let is_closing = self.close_slot(slot, code, reason, Cause::ServerClosed);
+        if is_closing { CloseOutcome::Closing } else { CloseOutcome::Gone }
     }
 
     /// Drops one connection at once, in any state, without a close frame and without what is queued.
-    pub fn abort(&mut self, fd: Fd) -> Outcome {
-        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+    pub fn abort(&mut self, fd: Fd) -> AbortOutcome {
+        let Some(slot) = self.table.slot_of(fd) else { return AbortOutcome::Gone };
         if self.table.connection(slot).is_none_or(Connection::is_finished) {
-            return Outcome::Gone;
+            return AbortOutcome::Gone;
         }
-        self.step(slot, Connection::abort);
-        Outcome::Queued
+        AbortOutcome::Aborted { was_open: self.step(slot, Connection::abort) }
     }
 
     /// Starts the close handshake. `false`: it was not open.

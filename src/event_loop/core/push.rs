@@ -87,7 +87,7 @@ impl Core {
     /// A ping.
     pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
         if payload.len() > CONTROL_BYTES_MAX {
-            return Outcome::Refused;
+            return Outcome::TooLarge;
         }
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
         let outcome = self.table.ping(slot, payload);

@@ -37,4 +37,11 @@ impl Core {
     pub fn take_session(&mut self, fd: Fd) -> Option<Box<dyn Any>> {
         self.sessions.remove(&fd)
     }
+
+    /// Puts a value back that was taken for a call. One that was set meanwhile stays.
+    pub fn restore_session(&mut self, fd: Fd, session: Box<dyn Any>) {
+        if self.connection(fd).is_some() {
+            self.sessions.entry(fd).or_insert(session);
+        }
+    }
 }

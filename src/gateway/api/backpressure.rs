@@ -61,7 +61,7 @@ impl Holds {
     pub fn pause(&mut self, ctx: &mut Context<'_>, batch: Fd, now: Instant) {
         let receivers = std::mem::take(&mut self.receivers);
         // Without a pause, the piece was the last.
-        if (!receivers.is_empty() || is_crowded(ctx)) && ctx.pause(batch) {
+        if (!receivers.is_empty() || is_crowded(ctx)) && ctx.pause(batch).is_done() {
             self.held.push(Held { batch, receivers, until: now + HOLD_TIME_MAX });
             self.arm(ctx);
         }

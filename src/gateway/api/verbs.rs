@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use fdpush::{Change, CloseCode, Context, Fd, Outcome};
+use fdpush::{AbortOutcome, Change, CloseCode, CloseOutcome, Context, Fd};
 use serde::Serialize;
 
 use super::command::{self, Command, Shape};
@@ -129,8 +129,11 @@ pub fn close(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
     }
     let mut matched = 0;
     for fd in connections(ctx, &target) {
-        let outcome = if is_abort { ctx.abort(fd) } else { ctx.close(fd, code, &reason) };
-        matched += usize::from(outcome != Outcome::Gone);
+        let is_match = match is_abort {
+            true => ctx.abort(fd) != AbortOutcome::Gone,
+            false => ctx.close(fd, code, &reason) != CloseOutcome::Gone,
+        };
+        matched += usize::from(is_match);
     }
     json(&Closing { matched })
 }

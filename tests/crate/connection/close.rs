@@ -7,8 +7,8 @@ use std::any::Any;
 use crate::common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame_with};
 use crate::common::{Heard, PATIENCE, Raw, TestServer, channel, echo, report_close, serve, silence_intended_panics};
 use fdpush::{
-    BodyEvent, BodyMode, By, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Limits, Outcome, ProtocolError,
-    Request, Response,
+    AbortOutcome, BodyEvent, BodyMode, By, Cause, Change, CloseCode, CloseOutcome, Closed, Context, Fd, Handler,
+    Heartbeat, Limits, Outcome, ProtocolError, Request, Response,
 };
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::Data;
@@ -103,7 +103,7 @@ fn the_servers_code_and_reason_reach_the_client() {
         let mut client = server.connect("/");
         let fd = client.fd();
         let owned = reason.to_owned();
-        assert_eq!(server.ask(move |ctx| ctx.close(fd, code, &owned)), Outcome::Queued);
+        assert_eq!(server.ask(move |ctx| ctx.close(fd, code, &owned)), CloseOutcome::Closing);
         assert_eq!(client.closed(), (code, reason.to_owned()));
         let (ended, closed) = heard.next();
         assert_eq!(ended, fd);
@@ -118,11 +118,11 @@ fn an_invalid_close_or_ping_is_refused_and_the_connection_stays_open() {
     let mut client = server.connect("/");
     let fd = client.fd();
     server.ask(move |ctx| {
-        assert_eq!(ctx.close(fd, CloseCode::NORMAL, &"r".repeat(124)), Outcome::Refused);
+        assert_eq!(ctx.close(fd, CloseCode::NORMAL, &"r".repeat(124)), CloseOutcome::Invalid);
         for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65_535u16] {
-            assert_eq!(ctx.close(fd, code, ""), Outcome::Refused, "{code}");
+            assert_eq!(ctx.close(fd, code, ""), CloseOutcome::Invalid, "{code}");
         }
-        assert_eq!(ctx.ping(fd, &[0; 126]), Outcome::Refused);
+        assert_eq!(ctx.ping(fd, &[0; 126]), Outcome::TooLarge);
         assert_eq!(ctx.ping(fd, &[0; 125]), Outcome::Queued);
     });
     assert_eq!(client.next(), Message::Ping(vec![0; 125].into()));
@@ -288,7 +288,7 @@ fn abort_ends_the_connection_without_a_close_frame() {
     let (server, heard) = echo_server(Limits::default());
     let mut client = server.connect("/");
     let fd = client.fd();
-    assert_eq!(server.ask(move |ctx| ctx.abort(fd)), Outcome::Queued);
+    assert_eq!(server.ask(move |ctx| ctx.abort(fd)), AbortOutcome::Aborted { was_open: true });
     let (ended, closed) = heard.next();
     assert_eq!(ended, fd);
     assert_eq!((closed.code, closed.by, closed.cause), (CloseCode::ABNORMAL, By::Server, Cause::ServerClosed));
@@ -302,23 +302,25 @@ fn abort_returns_whether_the_connection_was_open() {
     let mut closing = Raw::upgraded(server.address());
     let fd = server.ask(|ctx| ctx.connections().next()).expect("one that is open");
     let said = server.ask(move |ctx| {
-        let closes = [ctx.close(fd, 4000, ""), ctx.close(fd, 4000, ""), ctx.ping(fd, b"")];
+        let closes = [ctx.close(fd, 4000, ""), ctx.close(fd, 4000, "")];
         let others = [ctx.protect(fd), ctx.reset_heartbeat(fd), ctx.pause(fd), ctx.resume(fd), ctx.set_session(fd, 1)];
-        (closes, others, ctx.set_heartbeat(fd, Heartbeat::Off))
+        (closes, ctx.ping(fd, b""), others, ctx.set_heartbeat(fd, Heartbeat::Off))
     });
-    assert_eq!(said, ([Outcome::Queued, Outcome::Gone, Outcome::Gone], [false; 5], Ok(false)));
+    let closes = [CloseOutcome::Closing, CloseOutcome::Gone];
+    assert_eq!(said, (closes, Outcome::Gone, [Change::Gone; 5], Ok(Change::Gone)));
     assert_eq!(closing.frame(), (0x80 | CLOSE, close_payload(4000, "")));
     assert_eq!(heard.next().1.code, CloseCode::from(4000));
     assert!(server.ask(move |ctx| ctx.exists(fd)));
-    assert_eq!(server.ask(move |ctx| [ctx.abort(fd), ctx.abort(fd)]), [Outcome::Queued, Outcome::Gone]);
+    let dropped = AbortOutcome::Aborted { was_open: false };
+    assert_eq!(server.ask(move |ctx| [ctx.abort(fd), ctx.abort(fd)]), [dropped, AbortOutcome::Gone]);
     closing.end();
-    assert_eq!(server.ask(move |ctx| ctx.abort(fd)), Outcome::Gone);
+    assert_eq!(server.ask(move |ctx| ctx.abort(fd)), AbortOutcome::Gone);
     // A plain HTTP connection.
     let mut http = server.raw();
     http.send("GET / HTTP/1.1\r\n");
     server.wait_until("it is there", |ctx| ctx.stats().connections == 1);
     let next = Fd::from_u64(fd.as_u64() + (1 << 24)).expect("an fd");
-    assert_eq!(server.ask(move |ctx| (ctx.abort(next), ctx.close(next, 1000, ""))), (Outcome::Queued, Outcome::Gone));
+    assert_eq!(server.ask(move |ctx| (ctx.close(next, 1000, ""), ctx.abort(next))), (CloseOutcome::Gone, dropped));
     http.end();
     assert_eq!(heard.so_far().len(), 0, "on_close is for WebSockets, and came once");
 }
@@ -440,13 +442,13 @@ fn a_panic_during_a_request_body_ends_the_connection() {
 #[test]
 fn closing_a_paused_connection_resumes_reading() {
     let limits = Limits { close_wait_max: 10 * PATIENCE, ..Limits::default() };
-    let server = serve(|server| server.limits(limits).on_open(|ctx, fd, _| assert!(ctx.pause(fd))));
+    let server = serve(|server| server.limits(limits).on_open(|ctx, fd, _| assert!(ctx.pause(fd).is_done())));
     let mut raw = Raw::upgraded(server.address());
     raw.send_frame(CLOSE, &close_payload(1000, ""));
     // One turn later the frame has arrived, and the loop does not read it.
     server.ask(|_| ());
     let fd = Fd::from_u64(1).expect("an fd");
-    assert_eq!(server.ask(move |ctx| ctx.close(fd, 1001, "")), Outcome::Queued);
+    assert_eq!(server.ask(move |ctx| ctx.close(fd, 1001, "")), CloseOutcome::Closing);
     server.wait_until("it is gone", move |ctx| !ctx.exists(fd));
 }
 

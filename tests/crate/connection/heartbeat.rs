@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::raw::{PING, PONG, TEXT};
 use crate::common::{Heard, Raw, TestServer, channel, report_close, serve};
-use fdpush::{By, Cause, CloseCode, Closed, Context, Fd, Heartbeat};
+use fdpush::{By, Cause, Change, CloseCode, Closed, Context, Fd, Heartbeat};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -212,7 +212,7 @@ fn a_protected_connection_has_no_heartbeat() {
             .heartbeat(Heartbeat::Ping { every: SHORT, missed_max: 1 })
             .on_open(|ctx, fd, request| {
                 if request.target() == "/protected" {
-                    assert!(ctx.protect(fd));
+                    assert!(ctx.protect(fd).is_done());
                 }
             })
             .on_close(report_close(told))
@@ -229,9 +229,9 @@ fn a_protected_connection_has_no_heartbeat() {
     assert_eq!(protected.frame(), (0x81, b"hello".to_vec()), "no ping came before");
 
     let fd = Fd::from_u64(1).expect("an fd");
-    assert!(server.ask(move |ctx| ctx.reset_heartbeat(fd)));
+    assert!(server.ask(move |ctx| ctx.reset_heartbeat(fd).is_done()));
     assert_eq!(expect_heartbeat_missed(&heard), fd, "mortal again");
-    assert!(!server.ask(move |ctx| ctx.exists(fd) && ctx.reset_heartbeat(fd) && ctx.is_open(fd)));
+    assert!(!server.ask(move |ctx| ctx.exists(fd) && ctx.reset_heartbeat(fd).is_done() && ctx.is_open(fd)));
 }
 
 #[test]
@@ -241,12 +241,12 @@ fn a_connection_can_have_its_own_heartbeat() {
     let mut idle = Raw::upgraded(server.address());
     let fds = [1, 2].map(|number| Fd::from_u64(number).expect("an fd"));
     server.ask(move |ctx| {
-        assert_eq!(ctx.set_heartbeat(fds[0], Heartbeat::Push { every: SHORT }), Ok(true));
-        assert_eq!(ctx.set_heartbeat(fds[1], Heartbeat::Client { idle_max: SHORT }), Ok(true));
+        assert_eq!(ctx.set_heartbeat(fds[0], Heartbeat::Push { every: SHORT }), Ok(Change::Done));
+        assert_eq!(ctx.set_heartbeat(fds[1], Heartbeat::Client { idle_max: SHORT }), Ok(Change::Done));
         let cannot_be = Heartbeat::Ping { every: Duration::ZERO, missed_max: 1 };
         assert!(ctx.set_heartbeat(fds[0], cannot_be).is_err_and(|why| why.contains("every")));
         let stranger = Fd::from_u64(999).expect("an fd");
-        assert_eq!(ctx.set_heartbeat(stranger, Heartbeat::Off), Ok(false), "gone is not impossible");
+        assert_eq!(ctx.set_heartbeat(stranger, Heartbeat::Off), Ok(Change::Gone), "gone is not impossible");
     });
     assert_eq!(expect_heartbeat_missed(&heard), fds[1]);
     idle.end();
@@ -263,7 +263,7 @@ fn a_heartbeat_can_be_set_before_the_upgrade_is_answered() {
         server
             .heartbeat(Heartbeat::Off)
             .on_upgrade(|ctx, fd, _| {
-                assert_eq!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }), Ok(true));
+                assert_eq!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }), Ok(Change::Done));
                 fdpush::Upgrade::accept()
             })
             .on_close(report_close(told))
@@ -308,7 +308,7 @@ fn a_client_that_sent_stays_connected_after_a_blocked_turn() {
     let (reported, have_reported) = channel::<()>();
     let stall = move |ctx: &mut Context<'_>| {
         for fd in ctx.connections().collect::<Vec<_>>() {
-            assert_eq!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }), Ok(true));
+            assert_eq!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }), Ok(Change::Done));
         }
         stalled.send(()).expect("the test waits");
         let () = have_reported.next();

@@ -1,7 +1,10 @@
 //! Fds, stale fds, uids, groups, second logins, and queries inside `on_close`.
 
 use crate::common::{channel, report_close, serve, tell_fd};
-use fdpush::{By, Cause, Change, CloseCode, Fd, NAME_BYTES_MAX, Outcome, RemoteError, SecondLogin, State, Upgrade};
+use fdpush::{
+    AbortOutcome, By, Cause, Change, CloseCode, CloseOutcome, Fd, NAME_BYTES_MAX, Outcome, RemoteError, SecondLogin,
+    State, Upgrade,
+};
 
 fn uid_of(server: &crate::common::TestServer, fd: Fd) -> Option<String> {
     server.ask(move |ctx| ctx.uid_of(fd).map(str::to_owned))
@@ -35,14 +38,14 @@ fn a_reused_slot_has_a_new_fd_and_a_stale_fd_reaches_no_connection() {
     server.ask(move |ctx| {
         assert_eq!(ctx.push(stale, "for ann"), Outcome::Gone);
         assert_eq!(ctx.ping(stale, b""), Outcome::Gone);
-        assert_eq!(ctx.close(stale, CloseCode::NORMAL, ""), Outcome::Gone);
-        assert_eq!(ctx.abort(stale), Outcome::Gone);
+        assert_eq!(ctx.close(stale, CloseCode::NORMAL, ""), CloseOutcome::Gone);
+        assert_eq!(ctx.abort(stale), AbortOutcome::Gone);
         assert_eq!(ctx.bind(stale, "mallory"), Change::Gone);
         assert_eq!(ctx.unbind(stale), Change::Gone);
         assert_eq!(ctx.join(stale, "room"), Change::Gone);
         assert_eq!(ctx.leave(stale, "room"), Change::Gone);
         assert!(!ctx.exists(stale) && !ctx.is_open(stale) && !ctx.is_member(stale, "room"));
-        assert!(!ctx.protect(stale) && !ctx.pause(stale) && !ctx.resume(stale));
+        assert_eq!([ctx.protect(stale), ctx.pause(stale), ctx.resume(stale)], [Change::Gone; 3]);
         assert_eq!(ctx.uid_of(stale), None);
         assert!(ctx.groups_of(stale).is_empty());
         assert!(ctx.info(stale).is_none());
@@ -63,9 +66,9 @@ fn an_fd_is_invalid_in_the_turn_in_which_it_closed() {
     let fd = client.fd();
     server.ask(move |ctx| {
         assert_eq!(ctx.push(fd, "last words"), Outcome::Queued);
-        assert_eq!(ctx.close(fd, CloseCode::NORMAL, "bye"), Outcome::Queued);
+        assert_eq!(ctx.close(fd, CloseCode::NORMAL, "bye"), CloseOutcome::Closing);
         assert_eq!(ctx.push(fd, "too late"), Outcome::Gone);
-        assert_eq!(ctx.close(fd, CloseCode::NORMAL, "again"), Outcome::Gone);
+        assert_eq!(ctx.close(fd, CloseCode::NORMAL, "again"), CloseOutcome::Gone);
         assert_eq!(ctx.bind(fd, "bob"), Change::Gone);
         assert_eq!(ctx.join(fd, "room"), Change::Gone);
         assert!(!ctx.is_open(fd) && !ctx.is_online("ann"));

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::common::{Client, DropSignal, channel, serve};
-use fdpush::{Context, Delivery, Fd, Upgrade};
+use fdpush::{Context, Delivery, Fd, Outcome, Upgrade};
 
 /// The session of these tests.
 struct Session {
@@ -17,7 +17,7 @@ fn a_session_exists_from_the_upgrade_to_the_end_of_on_close() {
     let server = serve(move |server| {
         server
             .on_upgrade(|ctx, fd, request| {
-                assert!(ctx.set_session(fd, Session { path: request.path().into_owned(), messages: 0 }));
+                assert!(ctx.set_session(fd, Session { path: request.path().into_owned(), messages: 0 }).is_done());
                 Upgrade::accept().header("X-Fd", fd.to_string())
             })
             .on_message(|ctx, fd, _| {
@@ -29,7 +29,7 @@ fn a_session_exists_from_the_upgrade_to_the_end_of_on_close() {
             .on_close(move |ctx, fd, _| {
                 let session = ctx.session::<Session>(fd).expect("still there");
                 told.send((fd, session.messages)).expect("the test waits");
-                assert!(!ctx.set_session(fd, 1u8), "too late");
+                assert!(!ctx.set_session(fd, 1u8).is_done(), "too late");
             })
     });
     let (mut ann, mut bob) = (server.connect("/ann"), server.connect("/bob"));
@@ -53,15 +53,15 @@ fn a_connection_has_one_session_of_one_type() {
     server.ask(move |ctx: &mut Context<'_>| {
         assert!(ctx.session::<u8>(fd).is_none(), "nothing is there unasked");
         // The session need not be `Send`: it stays on the thread of the loop.
-        assert!(ctx.set_session(fd, Rc::new(7)));
+        assert!(ctx.set_session(fd, Rc::new(7)).is_done());
         assert!(ctx.session::<u8>(fd).is_none(), "another type");
         assert!(ctx.take_session::<u8>(fd).is_none(), "which takes nothing away");
         assert_eq!(ctx.session::<Rc<i32>>(fd).map(|rc| **rc), Some(7));
-        assert!(ctx.set_session(fd, 8u8), "it takes the place of the one before");
+        assert!(ctx.set_session(fd, 8u8).is_done(), "it takes the place of the one before");
         assert_eq!(ctx.take_session(fd), Some(8u8));
         assert_eq!(ctx.take_session::<u8>(fd), None);
         let stranger = Fd::from_u64(999).expect("an fd");
-        assert!(!ctx.set_session(stranger, 1u8));
+        assert!(!ctx.set_session(stranger, 1u8).is_done());
     });
 }
 
@@ -137,4 +137,30 @@ fn on_stop_is_the_last_callback() {
     assert_eq!(heard.next(), "stop");
     drop(server);
     assert_eq!(heard.so_far(), [""; 0]);
+}
+
+#[test]
+fn a_session_is_lent_together_with_the_context() {
+    let (sender, sessions) = channel();
+    let server = serve(|server| {
+        server.on_close(move |ctx, fd, _| sender.send(ctx.take_session::<String>(fd)).expect("the test waits"))
+    });
+    let mut client = server.connect("/");
+    let fd = client.fd();
+    server.ask(move |ctx| {
+        assert_eq!(ctx.with_session(fd, |_, _: &mut String| ()), None, "none was set");
+        ctx.set_session(fd, "hello".to_owned());
+        assert_eq!(ctx.with_session(fd, |_, _: &mut u32| ()), None, "it has another type");
+        let outcome = ctx.with_session(fd, |ctx, session: &mut String| {
+            session.push_str(", world");
+            ctx.push(fd, session.as_str())
+        });
+        assert_eq!(outcome, Some(Outcome::Queued));
+        ctx.with_session(fd, |ctx, _: &mut String| ctx.set_session(fd, "a newer one".to_owned()));
+        assert_eq!(ctx.session::<String>(fd).map(String::as_str), Some("a newer one"));
+        ctx.with_session(fd, |ctx, _: &mut String| ctx.close(fd, 1000, ""));
+    });
+    assert_eq!(client.text(), "hello, world");
+    assert_eq!(client.closed().0, 1000);
+    assert_eq!(sessions.next().as_deref(), Some("a newer one"), "on_close finds it");
 }

@@ -319,13 +319,13 @@ impl Handler for Pausing {
         match event {
             BodyEvent::Data(_) if self.paused.is_none() => {
                 self.told.send("first piece").expect("the test listens");
-                assert!(ctx.pause(fd));
+                assert!(ctx.pause(fd).is_done());
                 self.paused = Some(fd);
                 ctx.set_timer(2 * ctx.limits().body_time_max);
             }
             BodyEvent::Data(_) => self.told.send("next piece").expect("the test listens"),
             BodyEvent::End => {
-                assert!(!ctx.pause(fd), "nothing more comes");
+                assert!(!ctx.pause(fd).is_done(), "nothing more comes");
                 ctx.begin_response(fd, &Response::text(200, ""));
                 ctx.write_response(fd, b"all of it\n");
                 ctx.end_response(fd);
@@ -335,7 +335,7 @@ impl Handler for Pausing {
 
     fn on_timer(&mut self, ctx: &mut Context<'_>, _: fdpush::TimerId) {
         self.told.send("resumed").expect("the test listens");
-        assert!(ctx.resume(self.paused.expect("it was paused")));
+        assert!(ctx.resume(self.paused.expect("it was paused")).is_done());
     }
 }
 

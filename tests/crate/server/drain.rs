@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::common::raw::{CLOSE, TEXT, close_payload};
 use crate::common::{Raw, channel, report_close, serve};
-use fdpush::{By, Cause, CloseCode, Limits, Outcome, RemoteError, Response, Upgrade};
+use fdpush::{By, Cause, CloseCode, CloseOutcome, Limits, RemoteError, Response, Upgrade};
 
 #[test]
 fn a_drain_closes_every_websocket_with_1001_and_run_returns() {
@@ -177,7 +177,7 @@ fn a_second_drain_has_no_effect() {
     server.ask(move |ctx| {
         ctx.shutdown();
         ctx.shutdown();
-        assert_eq!(ctx.close(fd, 4000u16, "late"), Outcome::Gone);
+        assert_eq!(ctx.close(fd, 4000u16, "late"), CloseOutcome::Gone);
     });
     assert_eq!(client.closed().0, 1001);
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::common::raw::UPGRADE;
 use crate::common::{PATIENCE, channel, echo, report_close, serve};
 use fdpush::{
-    Cause, Change, CloseCode, Delivery, Fd, Frame, Limits, Message, Notice, Outcome, RemoteError, Reply, Server, State,
+    AbortOutcome, Cause, Change, CloseCode, CloseOutcome, Delivery, Fd, Frame, Limits, Message, Notice, Outcome,
+    RemoteError, Reply, Server, State,
 };
 
 #[test]
@@ -53,7 +54,7 @@ fn another_thread_can_bind_join_query_and_close() {
     assert_eq!(remote.leave(fd, "room").wait(), Ok(Change::Done));
     assert_eq!(remote.ungroup("room").wait(), Ok(0));
     assert_eq!(remote.unbind(fd).wait(), Ok(Change::Done));
-    assert_eq!(remote.close(fd, 4000, "enough").wait(), Ok(Outcome::Queued));
+    assert_eq!(remote.close(fd, 4000, "enough").wait(), Ok(CloseOutcome::Closing));
     assert_eq!(client.closed(), (4000, "enough".to_owned()));
 }
 
@@ -381,7 +382,7 @@ fn resume_continues_reading_a_paused_connection() {
     let mut paused = server.connect("/");
     let mut other = server.connect("/");
     let fd = paused.fd();
-    assert!(server.ask(move |ctx| ctx.pause(fd)));
+    assert!(server.ask(move |ctx| ctx.pause(fd).is_done()));
     paused.send("one");
     paused.send("two");
     for _ in 0..50 {
@@ -391,7 +392,7 @@ fn resume_continues_reading_a_paused_connection() {
     // Pushes still work.
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "patience")), Outcome::Queued);
     assert_eq!(paused.text(), "patience");
-    assert!(server.ask(move |ctx| ctx.resume(fd)));
+    assert!(server.ask(move |ctx| ctx.resume(fd).is_done()));
     assert_eq!(heard.next(), (fd, "one".to_owned()));
     assert_eq!(heard.next(), (fd, "two".to_owned()));
 }
@@ -410,7 +411,7 @@ fn resume_delivers_messages_of_a_client_that_disconnected_while_paused() {
     server.ask(move |ctx| ctx.pause(fd));
     client.send("last words");
     drop(client);
-    assert!(server.ask(move |ctx| ctx.resume(fd)));
+    assert!(server.ask(move |ctx| ctx.resume(fd).is_done()));
     assert_eq!(heard.next(), 10);
     let (ended, closed) = closes.next();
     assert_eq!((ended, closed.code, closed.cause), (fd, CloseCode::ABNORMAL, Cause::ConnectionLost));
@@ -426,9 +427,9 @@ fn common_queries_have_a_method_and_call_serves_the_others() {
     assert_eq!(remote.groups_of(fd).wait(), Ok(vec!["b".to_owned(), "a".to_owned()]));
     assert_eq!(remote.is_open(fd).wait(), Ok(true));
     assert_eq!(remote.ping(fd, *b"p").wait(), Ok(Outcome::Queued));
-    assert_eq!(remote.ping(fd, vec![0; 126]).wait(), Ok(Outcome::Refused));
-    assert_eq!(remote.call(move |ctx| ctx.protect(fd)).wait(), Ok(true));
-    assert_eq!(remote.abort(fd).wait(), Ok(Outcome::Queued));
+    assert_eq!(remote.ping(fd, vec![0; 126]).wait(), Ok(Outcome::TooLarge));
+    assert_eq!(remote.call(move |ctx| ctx.protect(fd)).wait(), Ok(Change::Done));
+    assert_eq!(remote.abort(fd).wait(), Ok(AbortOutcome::Aborted { was_open: true }));
     client.lost();
     assert_eq!(remote.is_open(fd).wait(), Ok(false));
 }
