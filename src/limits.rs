@@ -117,7 +117,7 @@ pub struct Limits {
 
     /// Bytes in the queue of one connection.
     ///
-    /// If a message does not fit, [`slow_reader`](Limits::slow_reader) applies. A frame that exceeds the limit alone is
+    /// If a message does not fit, [`slow_reader`](Limits::slow_reader) applies. A single frame over the limit is
     /// refused with [`TooLarge`](crate::Outcome::TooLarge). The limit also applies to the messages that one turn of
     /// the loop pushes to a connection. Bytes that the socket accepts at once are not counted.
     ///

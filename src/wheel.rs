@@ -338,7 +338,7 @@ fn units(tick: Tick, level: usize) -> u64 {
     tick.0.checked_shr(level as u32 * UNIT_BITS).unwrap_or(0)
 }
 
-/// The slot of a unit.
+/// Returns the slot of a unit.
 ///
 /// Even and odd blocks alternate as the present block.
 fn slot_of(unit: u64) -> usize {

@@ -148,8 +148,8 @@ mod tests {
             ("uid=张三", Ok(Some("张三"))),
             ("uid=张%E4%B8%89+", Ok(Some("张三 "))),
             ("uid=%00", Ok(Some("\0"))),
-            // GBK, Latin-1, an overlong NUL, half of a surrogate pair, a character that is partly raw and partly
-            // encoded.
+            // Not UTF-8: GBK, Latin-1, an overlong NUL, half of a surrogate pair, a character that is partly raw and
+            // partly encoded.
             ("uid=%D5%C5%C8%FD", not_utf8()),
             ("uid=%C0%EE%CB%C4", not_utf8()),
             ("uid=caf%E9", not_utf8()),

@@ -302,7 +302,7 @@ impl Layout {
 impl Span {
     /// Returns the position of `part`, which is a slice of `whole`.
     fn of(whole: &[u8], part: &[u8]) -> Span {
-        // An empty slice has no position: the parser may return any.
+        // An empty slice has no position: the parser may point it anywhere.
         if part.is_empty() {
             return Span::default();
         }
