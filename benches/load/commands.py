@@ -3,20 +3,14 @@
 
     cargo build --release --bin fdpush && benches/load/commands.py [--clients 10000] [--binary target/release/fdpush]
 
-<<<<<<< HEAD
-Each client has a uid and reads all it is sent. For every command it prints three times:
+Each client has a uid and reads all messages. For each command the script prints three times:
 - answer: from the request to its answer.
-- bystander: the longest round trip meanwhile of 100 clients that each send one heartbeat after the other. It includes the time
-  for which the readers, which share the machine, keep the server or the bystanders from a core.
+- probe: the longest round trip meanwhile of 100 clients that send heartbeats in a loop. It includes the time for which the
+  readers, which share the machine, keep the server or the probes from a core.
 - turn: the longest turn of the loop, by `fdpush_turn_duration_seconds`, rounded up to a power of two.
 
-The readers and the bystanders are processes of their own. Each answer is checked before its time is printed. Only Python's own
-library is needed.
-=======
-Each client has a uid and reads all messages. For each command the script prints the time to its answer, and the longest
-round trip of a probe client that sends heartbeats meanwhile. That is the time in which the loop served no one else. Each
-answer is checked before its time is printed. The script needs only Python's standard library.
->>>>>>> a594735 (benches, tests/python: plain names and statements)
+The readers and the probes are processes of their own. Each answer is checked before its time is printed. The script needs only
+Python's standard library.
 """
 
 import argparse, http.client, json, multiprocessing, os, re, resource, selectors, socket, subprocess, sys, threading, time
@@ -33,19 +27,14 @@ def connect(address, uid):
     return client
 
 
-<<<<<<< HEAD
 def read_all(address, count, is_ready):
-    """Connects clients, and reads what comes for any of them, for as long as the process runs."""
+    """Connects clients, and reads and discards all their data until the process ends."""
     selector, buffer = selectors.DefaultSelector(), bytearray(1 << 18)
     for number in range(count):
         client = connect(address, f"u{number}")
         client.setblocking(False)
         selector.register(client, selectors.EVENT_READ)
     is_ready.set()
-=======
-def drain(selector):
-    """Reads and discards all data of all clients until the process ends."""
->>>>>>> a594735 (benches, tests/python: plain names and statements)
     while True:
         for key, _ in selector.select():
             try:
@@ -55,15 +44,14 @@ def drain(selector):
                 selector.unregister(key.fileobj)
 
 
-<<<<<<< HEAD
-def stand_by(address, count, longest):
-    """Each of some clients sends a heartbeat, waits for its answer, and again. Keeps the longest round trip."""
+def probe(address, count, longest):
+    """Some clients send heartbeats in a loop, each after the last answer. Records the longest round trip."""
     selector = selectors.DefaultSelector()
     text = b'{"type":"heartbeat","id":1}'
     frame = bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
     began = {}
     for number in range(count):
-        client = connect(address, f"bystander{number}")
+        client = connect(address, f"probe{number}")
         selector.register(client, selectors.EVENT_READ)
         client.sendall(frame)
         began[client] = time.perf_counter()
@@ -74,30 +62,12 @@ def stand_by(address, count, longest):
                 longest.value = max(longest.value, now - began[key.fileobj])
                 key.fileobj.sendall(frame)
                 began[key.fileobj] = now
-=======
-class Probe(threading.Thread):
-    """Sends heartbeats in a loop, and records the longest time to an answer."""
-
-    def __init__(self, address):
-        super().__init__(daemon=True)
-        self.client, self.longest = connect(address, "probe"), 0.0
-        text = b'{"type":"heartbeat","id":1}'
-        self.frame = bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
-
-    def run(self):
-        while True:
-            began = time.perf_counter()
-            self.client.sendall(self.frame)
-            while b'"ack"' not in self.client.recv(1 << 16):
-                pass
-            self.longest = max(self.longest, time.perf_counter() - began)
->>>>>>> a594735 (benches, tests/python: plain names and statements)
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--clients", type=int, default=10_000)
-    options.add_argument("--bystanders", type=int, default=100)
+    options.add_argument("--probes", type=int, default=100)
     options.add_argument("--binary", default="target/release/fdpush")
     options = options.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -111,42 +81,28 @@ def main():
             pass
         api = http.client.HTTPConnection("127.0.0.1", int(line.rsplit(":", 1)[1]), timeout=120)
         threading.Thread(target=lambda: [None for _ in server.stderr], daemon=True).start()
-        measure(address, api, options.clients, options.bystanders)
+        measure(address, api, options.clients, options.probes)
     finally:
         server.terminate()
         server.wait()
 
 
-<<<<<<< HEAD
 def longest_turn(before, after):
     """The upper bound of the longest turn between two readings of the histogram."""
     grown = [bound for bound in after if after[bound] - before[bound] < after[float("inf")] - before[float("inf")]]
     return min((bound for bound in after if bound > max(grown, default=0)))
 
 
-def measure(address, api, count, bystanders):
+def measure(address, api, count, probes):
     is_ready, longest = multiprocessing.Event(), multiprocessing.Value("d", 0.0)
     processes = [multiprocessing.Process(target=read_all, args=(address, count, is_ready), daemon=True),
-                 multiprocessing.Process(target=stand_by, args=(address, bystanders, longest), daemon=True)]
+                 multiprocessing.Process(target=probe, args=(address, probes, longest), daemon=True)]
     for process in processes:
         process.start()
     assert is_ready.wait(120), "clients that connect"
     # With the groups they are at most the 10,000 names of a command.
     uids = [f"u{number}" for number in range(min(count, 9_990))]
     groups = [f"g{number}" for number in range(max(1, 19_980 // len(uids)))]
-=======
-def measure(address, api, count):
-    selector = selectors.DefaultSelector()
-    for number in range(count):
-        client = connect(address, f"u{number}")
-        client.setblocking(False)
-        selector.register(client, selectors.EVENT_READ)
-    threading.Thread(target=drain, args=(selector,), daemon=True).start()
-    probe = Probe(address)
-    probe.start()
-    uids = [f"u{number}" for number in range(min(count, 10_000))]
-    groups = [f"g{number}" for number in range(max(1, 20_000 // len(uids)))]
->>>>>>> a594735 (benches, tests/python: plain names and statements)
     many = [f"h{number}" for number in range(9_000)]
     found = len(uids)
 
@@ -157,10 +113,6 @@ def measure(address, api, count):
         return {float(bound): int(turns) for bound, turns in found}
 
     def call(name, path, body=None, **expected):
-<<<<<<< HEAD
-=======
-        probe.longest, began = 0.0, time.perf_counter()
->>>>>>> a594735 (benches, tests/python: plain names and statements)
         headers = {"Content-Type": "application/json"}
         content = None if body is None else json.dumps(body)
         before = turns()
@@ -169,24 +121,17 @@ def measure(address, api, count):
         response = api.getresponse()
         answer, took = json.loads(response.read()), time.perf_counter() - began
         assert response.status == 200 and expected.items() <= answer.items(), (name, response.status, str(answer)[:300])
-<<<<<<< HEAD
-        time.sleep(0.5)   # what it sent is read, and seen by the bystanders
+        time.sleep(0.5)   # the clients read the messages, and the probes measure that too
         turn = longest_turn(before, turns())
         print(f"{name:40} {took * 1000:9.1f} ms {longest.value * 1000:9.1f} ms {turn * 1000:9.1f} ms", flush=True)
 
-    print(f"{count} clients{'':25} {'answer':>12} {'bystander':>12} {'turn':>12}")
-=======
-        time.sleep(0.5)   # the clients read the messages, and the probe measures that too
-        print(f"{name:44} {took * 1000:9.1f} ms {probe.longest * 1000:9.1f} ms", flush=True)
-
-    print(f"{count} clients{'':29} {'answer':>12} {'probe':>12}")
->>>>>>> a594735 (benches, tests/python: plain names and statements)
+    print(f"{count} clients{'':25} {'answer':>12} {'probe':>12} {'turn':>12}")
     call("nothing", "/api/stats")
     call("push of 100 bytes to uids", "/api/push", {"uids": uids, "data": "x" * 100}, queued=found)
     call("push of 100 KB to uids", "/api/push", {"uids": uids, "data": "x" * 100_000}, queued=found)
     call("push of 900 KB to uids", "/api/push", {"uids": uids[:3_000], "data": "x" * 900_000}, queued=min(found, 3_000))
     call("push to all but half of them", "/api/push", {"all": True, "data": 1, "except": {"uids": uids[: found // 2]}},
-         matched=count + bystanders - found // 2)
+         matched=count + probes - found // 2)
     call("online of uids", "/api/online", {"uids": uids})
     call("join of uids into one group", "/api/join", {"uids": uids, "group": "room"}, changed=found)
     call(f"join of uids into {len(groups)} groups", "/api/join", {"uids": uids, "groups": groups}, changed=found)
