@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use super::Scratch;
 
@@ -49,14 +49,4 @@ pub fn write(scratch: &Scratch, text: &str) -> String {
 
 pub fn make_private(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a file of ours");
-}
-
-/// A running `fdpush serve`. Dropping it kills the process.
-pub struct Served(pub Child);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

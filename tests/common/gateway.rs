@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Instant;
 
@@ -10,11 +10,17 @@ use serde_json::Value;
 use tungstenite::Message;
 
 use super::raw::Reply;
-use super::{Client, Heard, PATIENCE, Raw, channel};
+use super::{ChildProcess, Client, Heard, PATIENCE, Raw, channel};
+
+/// The header of a JSON body.
+pub const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// A secret that is long enough for tokens.
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// A running server. Dropping it kills the process.
 pub struct Gateway {
-    child: Child,
+    child: ChildProcess,
     /// The address for clients.
     pub address: SocketAddr,
     /// More addresses for clients, in the order of the `--listen` flags.
@@ -47,7 +53,7 @@ impl Gateway {
     fn spawn_as(mut command: Command, flags: &[&str]) -> Gateway {
         command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary");
+        let mut child = ChildProcess::spawn(&mut command);
         let stdout = child.stdout.take().expect("piped");
         let (told, log) = channel();
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
@@ -83,7 +89,7 @@ impl Gateway {
 
     /// Posts a JSON body to the API. Returns the status and the JSON response.
     pub fn post(&self, path: &str, body: impl ToString) -> (u16, Value) {
-        let reply = self.call("POST", path, &[("Content-Type", "application/json")], &body.to_string());
+        let reply = self.call("POST", path, &[JSON], &body.to_string());
         (reply.status, json_of(&reply))
     }
 
@@ -132,8 +138,7 @@ impl Gateway {
 
     /// Sends a signal, for example `-TERM`.
     pub fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+        self.child.signal(signal);
     }
 
     /// The most memory that it ever had resident.
@@ -144,12 +149,13 @@ impl Gateway {
     }
 
     pub fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("an end")
+        self.child.exit_status()
     }
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        // Its pipes end, so all its log lines arrive.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {

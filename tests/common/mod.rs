@@ -16,6 +16,7 @@ pub mod events;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod log_lines;
+pub mod process;
 pub mod raw;
 
 use std::io;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 use fdpush::{Address, Closed, Context, Fd, Handler, Outcome, Remote, Server, Upgrade};
 
 pub use self::client::{Client, refusal};
+pub use self::process::ChildProcess;
 pub use self::raw::Raw;
 
 /// The deadline for every expected event.

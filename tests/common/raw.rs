@@ -12,6 +12,9 @@ use super::PATIENCE;
 pub const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+/// A plain HTTP request.
+pub const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
 pub const CONTINUATION: u8 = 0;
 pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;

@@ -5,19 +5,19 @@ use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write
 use std::net::SocketAddr;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::backend::{Answer, Backend};
 use crate::common::gateway::{Gateway, next, until};
-use crate::common::{Client, Scratch, refusal};
+use crate::common::{ChildProcess, Client, Scratch, refusal};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 const FOREIGN: (&str, &str) = ("Origin", "http://foreign.example");
 
 /// A server with a given standard error. Dropping it kills the process.
 struct Served {
-    child: Child,
+    child: ChildProcess,
     address: SocketAddr,
     api: PathBuf,
     config: PathBuf,
@@ -31,7 +31,7 @@ impl Served {
         fs::write(&config, "").expect("a file");
         let mut command = command(&["serve", "--log", "debug", "--listen", "127.0.0.1:0"]);
         command.arg(format!("--api=unix:{}", api.display())).arg(format!("--config={}", config.display()));
-        let mut child = command.args(flags).stderr(stderr).spawn().expect("the binary");
+        let mut child = ChildProcess::spawn(command.args(flags).stderr(stderr));
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
         let address = line.trim().rsplit_once("http://").expect("an address").1;
@@ -62,8 +62,7 @@ impl Served {
     }
 
     fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+        self.child.signal(signal);
     }
 
     /// Checks clients, health checks, webhooks and a reload. Each of them writes log lines.
@@ -88,15 +87,8 @@ impl Served {
         let mut ann = self.connect("/?uid=ann");
         self.signal("-TERM");
         assert_eq!(ann.closed().0, 1001);
-        let end = self.child.wait().expect("an end");
+        let end = self.child.exit_status();
         assert!(end.success(), "{end}");
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -202,7 +194,7 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
         });
         served.signal("-TERM");
         until("the last line is written", || lines.so_far().iter().any(|line| line.ends_with(" drained")));
-        assert!(served.child.wait().expect("an end").success());
+        assert!(served.child.exit_status().success());
     }
 }
 
@@ -223,7 +215,7 @@ fn a_log_file_at_its_size_limit_does_not_stop_the_server_and_is_continued() {
     let script = r#"ulimit -f 8; exec "$0" serve --log debug --listen "unix:$1" --api "unix:$2" 2>>"$3""#;
     let mut shell = Command::new("sh");
     shell.args(["-c", script, env!("CARGO_BIN_EXE_fdpush")]).args([&socket, &api, &path]).stdout(Stdio::null());
-    let child = shell.spawn().expect("a shell");
+    let child = ChildProcess::spawn(&mut shell);
     until("it listens", || UnixStream::connect(&api).is_ok());
     let address = SocketAddr::from(([0; 4], 0));
     let served = Served { child, address, api, config: path.clone(), _scratch: scratch };
@@ -245,7 +237,7 @@ fn a_log_file_at_its_size_limit_does_not_stop_the_server_and_is_continued() {
     }
     served.signal("-TERM");
     let mut served = served;
-    assert!(served.child.wait().expect("an end").success());
+    assert!(served.child.exit_status().success());
 }
 
 #[test]
@@ -257,14 +249,13 @@ fn a_full_log_pipe_at_shutdown_does_not_change_the_exit_code() {
 }
 
 /// Opens a WebSocket over the unix socket of `child` and sends SIGTERM. The client gets 1001, and the exit code is 0.
-fn serves_and_drains(path: &Path, mut child: Child) {
+fn serves_and_drains(path: &Path, mut child: ChildProcess) {
     until("it listens", || UnixStream::connect(path).is_ok());
     let mut client = Client::connect_unix(path, "/?uid=ann").expect("a WebSocket");
     assert_eq!(next(&mut client)["type"], "welcome");
-    let kill = Command::new("kill").arg(child.id().to_string()).status().expect("kill");
-    assert!(kill.success());
+    child.signal("-TERM");
     assert_eq!(client.closed().0, 1001);
-    assert!(child.wait().expect("an end").success());
+    assert!(child.exit_status().success());
 }
 
 #[test]
@@ -274,7 +265,7 @@ fn a_full_stdout_pipe_does_not_stop_the_start() {
     let (_reader, writer) = full_pipe();
     let listen = format!("unix:{}", path.display());
     let mut command = command(&["serve", "--listen", &listen, "--api", "off"]);
-    let child = command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer).spawn().expect("the binary");
+    let child = ChildProcess::spawn(command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer));
     serves_and_drains(&path, child);
 }
 
@@ -285,7 +276,7 @@ fn closed_standard_descriptors_do_not_become_sockets() {
     let path = scratch.file("push.sock");
     let mut shell = Command::new("sh");
     let script = r#"exec "$0" serve --log debug --listen "unix:$1" --api off <&- >&- 2>&-"#;
-    let child = shell.args(["-c", script, env!("CARGO_BIN_EXE_fdpush")]).arg(&path).spawn().expect("a shell");
+    let child = ChildProcess::spawn(shell.args(["-c", script, env!("CARGO_BIN_EXE_fdpush")]).arg(&path));
     serves_and_drains(&path, child);
 }
 

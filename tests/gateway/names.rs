@@ -4,7 +4,7 @@
 use std::net::UdpSocket;
 
 use crate::common::backend::{Answer, Backend};
-use crate::common::gateway::{Gateway, json_of, next, next_of, request, until};
+use crate::common::gateway::{Gateway, SECRET, json_of, next, next_of, request, until};
 use crate::common::raw::{Reply, UPGRADE};
 use crate::common::{Client, Raw, refusal};
 use base64::Engine as _;
@@ -12,8 +12,6 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
-
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// 张三 and 李四 in GBK, percent-encoded.
 const GBK: [&str; 2] = ["%D5%C5%C8%FD", "%C0%EE%CB%C4"];

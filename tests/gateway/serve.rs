@@ -2,20 +2,20 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
-use crate::common::{Client, Raw, Scratch, refusal};
+use crate::common::{ChildProcess, Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
 /// A running `fdpush serve`. Dropping it kills the process.
 struct Served {
-    child: Child,
+    child: ChildProcess,
     address: SocketAddr,
 }
 
 impl Served {
     fn start(flags: &[&str]) -> Served {
-        let mut child = command(&[&["--listen", "127.0.0.1:0"], flags].concat()).spawn().expect("the binary");
+        let mut child = ChildProcess::spawn(&mut command(&[&["--listen", "127.0.0.1:0"], flags].concat()));
         let stdout = child.stdout.take().expect("piped");
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).expect("a line");
@@ -32,19 +32,11 @@ impl Served {
     }
 
     fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+        self.child.signal(signal);
     }
 
     fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("an end")
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.exit_status()
     }
 }
 

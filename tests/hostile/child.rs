@@ -6,13 +6,13 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child as Process, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Instant;
 
 use fdpush::{Response, Server};
 
-use crate::common::{PATIENCE, channel};
+use crate::common::{ChildProcess, PATIENCE, channel};
 use crate::wire::Wire;
 
 const ROLE: &str = "FDPUSH_TEST_CHILD";
@@ -23,7 +23,7 @@ pub type Role = (&'static str, fn(Server) -> Server);
 
 /// A running child process.
 pub struct Child {
-    process: Process,
+    process: ChildProcess,
     pub address: SocketAddr,
     /// Held so that the child can print.
     stdout: Option<BufReader<ChildStdout>>,
@@ -58,16 +58,16 @@ impl Child {
 
     fn start_with(prelude: &str, role: &str) -> Child {
         let program = std::env::current_exe().expect("a test binary");
-        let mut process = Command::new("sh")
+        let mut command = Command::new("sh");
+        command
             .args(["-c", &format!("{prelude} exec \"$0\" \"$@\"")])
             .arg(program)
             .args(["child_server", "--exact", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a child");
+            .stderr(Stdio::null());
+        let mut process = ChildProcess::spawn(&mut command);
         let mut stdout = BufReader::new(process.stdout.take().expect("a pipe"));
         let address = loop {
             let mut line = String::new();
@@ -144,8 +144,7 @@ impl Child {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("a process");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal sent");
+        self.process.signal("-TERM");
     }
 
     /// Waits for the end of its output and of the process.
@@ -154,17 +153,10 @@ impl Child {
         let mut stdout = self.stdout.take().expect("a child is waited for once");
         thread::spawn(move || end.send(io::copy(&mut stdout, &mut io::sink())));
         ended.next().expect("a pipe");
-        self.process.wait().expect("a child")
+        self.process.exit_status()
     }
 
     fn proc(&self, file: &str) -> String {
         fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("a process that lives")
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }

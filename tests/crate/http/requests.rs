@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use crate::common::raw::GET;
 use crate::common::{Heard, Raw, TestServer, channel, serve};
 use fdpush::{Closures, Context, Fd, Handler, Limits, Request, Response, Server, State};
-
-const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Responds with method, path, query and body of the request.
 fn describing(server: Server) -> Server<Closures> {

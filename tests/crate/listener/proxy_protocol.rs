@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::common::raw::{TEXT, UPGRADE, frame};
+use crate::common::raw::{GET, TEXT, UPGRADE, frame};
 use crate::common::{Raw, TestServer, serve};
 use fdpush::{Address, Limits, Response, Server};
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const V1: &[u8] = b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n";
 
 /// Returns a header of version 2 for this client.

@@ -2,12 +2,12 @@
 
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use crate::common::raw::{CLOSE, TEXT, close_payload};
-use crate::common::{Client, Heard, Raw, channel};
+use crate::common::{ChildProcess, Client, Heard, Raw, channel};
 use fdpush::{Limits, Message, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -19,7 +19,7 @@ const CUT_SHORT: i32 = 3;
 
 /// A server in its own process.
 struct Process {
-    child: Child,
+    child: ChildProcess,
     address: SocketAddr,
     /// The lines that it prints; `None` at the end of the process.
     output: Heard<Option<String>>,
@@ -28,12 +28,12 @@ struct Process {
 impl Process {
     fn start() -> Process {
         let program = std::env::current_exe().expect("this binary");
-        let mut child = Command::new(program)
-            .args(["--exact", "server::signals::server_process", "--nocapture"])
-            .env(IS_SERVER, "yes")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a process");
+        let mut child = ChildProcess::spawn(
+            Command::new(program)
+                .args(["--exact", "server::signals::server_process", "--nocapture"])
+                .env(IS_SERVER, "yes")
+                .stdout(Stdio::piped()),
+        );
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let (told, output) = channel();
         thread::spawn(move || {
@@ -52,21 +52,12 @@ impl Process {
     }
 
     fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.child.id());
-        let status = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
-        assert!(status.success(), "{kill}");
+        self.child.signal(signal);
     }
 
     fn end(&mut self) -> ExitStatus {
         while self.output.next().is_some() {}
-        self.child.wait().expect("an end")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.exit_status()
     }
 }
 
@@ -115,12 +106,12 @@ fn drains_on(signal: &str) {
 
 #[test]
 fn sigterm_drains_with_1001_and_exit_code_0() {
-    drains_on("TERM");
+    drains_on("-TERM");
 }
 
 #[test]
 fn sigint_drains_with_1001_and_exit_code_0() {
-    drains_on("INT");
+    drains_on("-INT");
 }
 
 #[test]
@@ -136,10 +127,10 @@ fn two_simultaneous_signals_count_as_one() {
 
 #[test]
 fn a_second_signal_ends_the_drain_at_once() {
-    for second in ["TERM", "INT"] {
+    for second in ["-TERM", "-INT"] {
         let mut process = Process::start();
         let mut stubborn = Raw::upgraded(process.address);
-        process.signal("TERM");
+        process.signal("-TERM");
         assert_eq!(stubborn.close_frame().0, 1001);
         process.signal(second);
         assert_eq!(process.end().code(), Some(CUT_SHORT));
@@ -151,7 +142,7 @@ fn a_second_signal_ends_the_drain_at_once() {
 fn a_drain_waits_for_the_close_frame_of_the_client() {
     let mut process = Process::start();
     let mut client = Raw::upgraded(process.address);
-    process.signal("TERM");
+    process.signal("-TERM");
     assert_eq!(client.close_frame().0, 1001);
     client.send_frame(CLOSE, &close_payload(1001, ""));
     client.end();

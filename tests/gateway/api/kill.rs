@@ -8,12 +8,11 @@ use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use crate::common::gateway::{Gateway, request};
+use crate::common::gateway::{Gateway, JSON, request};
 use crate::common::raw::UPGRADE;
 use crate::common::{PATIENCE, Raw, Scratch, channel};
 use serde_json::json;
 
-const JSON: (&str, &str) = ("Content-Type", "application/json");
 const SUBSCRIBERS: usize = 32;
 const ANSWER: &str = "{\"matched\":1,\"queued\":1,\"dropped\":0,\"offline\":[]}\n";
 

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::gateway::{Gateway, request, until};
+use crate::common::gateway::{Gateway, JSON, request, until};
 use crate::common::raw::UPGRADE;
 use crate::common::{Client, Raw};
 
@@ -101,7 +101,6 @@ fn try_status(gateway: &Gateway, request: &[u8]) -> Option<u16> {
 }
 
 const KEY: (&str, &str) = ("Authorization", "Bearer key");
-const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 #[test]
 fn idle_connections_without_a_key_do_not_block_probes_and_back_ends() {

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::gateway::{Gateway, closed, hang_up, json_of, next, request};
+use crate::common::gateway::{Gateway, JSON, closed, hang_up, json_of, next, request};
 use crate::common::raw::UPGRADE;
 use crate::common::{Client, Raw};
 use serde_json::{Value, json};
-
-const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 /// Pushes a marker, which must be the next message of the client.
 fn heard_nothing(gateway: &Gateway, client: &mut Client, fd: u64) {

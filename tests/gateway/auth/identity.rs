@@ -6,12 +6,11 @@ use std::process::Command;
 use std::sync::Barrier;
 
 use crate::common::backend::{Answer, Backend};
-use crate::common::gateway::{Gateway, closed, hang_up, next, next_of, until};
+use crate::common::gateway::{Gateway, SECRET, closed, hang_up, next, next_of, until};
 use crate::common::raw::UPGRADE;
 use crate::common::{Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
 
 /// Returns the output of `fdpush token`.

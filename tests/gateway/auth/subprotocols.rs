@@ -3,11 +3,10 @@
 use std::process::Command;
 
 use crate::common::backend::{Answer, Backend};
-use crate::common::gateway::{Gateway, next};
+use crate::common::gateway::{Gateway, SECRET, next};
 use crate::common::{Client, refusal};
 use serde_json::{Value, json};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const NONE: &str = "no subprotocol in common: this server speaks none\n";
 const TWO: &str = "no subprotocol in common: this server speaks chat.v2, chat.v1\n";
 

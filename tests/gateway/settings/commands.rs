@@ -6,10 +6,9 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
 
-use crate::common::command::{Served, call, command, complaint, make_private, write};
-use crate::common::{Client, PATIENCE, Raw, Scratch};
+use crate::common::command::{call, command, complaint, make_private, write};
+use crate::common::{ChildProcess, Client, PATIENCE, Raw, Scratch};
 use crate::samples;
 
 /// Returns the line of a key in the output of `fdpush config`.
@@ -331,9 +330,9 @@ fn exit_codes_distinguish_usage_errors_from_settings_errors() {
 fn serve_applies_its_settings_file() {
     let scratch = Scratch::new("serve");
     let file = write(&scratch, "listen = [\"127.0.0.1:0\"]\nlog = \"off\"\nping_every = \"7s\"\npage = \"never\"\n");
-    let mut served = Served(command(&["serve", "--config", &file], &[]).spawn().expect("the binary"));
+    let mut served = ChildProcess::spawn(&mut command(&["serve", "--config", &file], &[]));
     let mut line = String::new();
-    BufReader::new(served.0.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    BufReader::new(served.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
     let address = line.trim().rsplit(' ').next().and_then(|address| address.parse().ok()).expect("an address");
     let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
     assert!(client.text().contains("\"every_ms\":7000"));
@@ -355,18 +354,17 @@ fn sockets_of_a_service_manager_are_served_and_readiness_is_reported() {
         ("LISTEN_FDNAMES", "clients"),
         ("NOTIFY_SOCKET", notify.to_str().expect("UTF-8")),
     ];
-    let mut served = Served(command(&["serve", "--log", "warn"], &environment).spawn().expect("the binary"));
+    let mut served = ChildProcess::spawn(&mut command(&["serve", "--log", "warn"], &environment));
     drop(listener);
     assert_eq!(heard(&manager), "READY=1\n");
     let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
     assert!(client.text().contains("welcome"));
-    let id = served.0.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
+    served.signal("-TERM");
     assert_eq!(client.closed().0, 1001);
     assert_eq!(heard(&manager), "STOPPING=1\n");
-    assert_eq!(served.0.wait().expect("an end").code(), Some(0));
+    assert_eq!(served.exit_status().code(), Some(0));
     let mut said = String::new();
-    served.0.stdout.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    served.stdout.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
     assert!(said.contains(&address.to_string()), "{said}");
 }
 
@@ -421,15 +419,14 @@ fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
     let file = write(&scratch, "api_key = [\"alpha\"]\nmessage_bytes_max = 1000\n");
     let line = ["serve", "--config", &file, "--listen", "127.0.0.1:0", "--log", "info"];
     let environment = handed_over(&tcp);
-    let mut served = Served(command(&line, &borrowed(&environment)).spawn().expect("the binary"));
+    let mut served = ChildProcess::spawn(&mut command(&line, &borrowed(&environment)));
     let (told, log) = crate::common::channel();
-    let lines = BufReader::new(served.0.stderr.take().expect("piped")).lines();
+    let lines = BufReader::new(served.stderr.take().expect("piped")).lines();
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
     let logged = |words: &str| while !log.next().contains(words) {};
     logged("the API is on 0.0.0.0:");
     write(&scratch, "message_bytes_max = 2000\n");
-    let id = served.0.id().to_string();
-    assert!(Command::new("kill").args(["-HUP", &id]).status().expect("kill").success());
+    served.signal("-HUP");
     logged("the settings stay as they are: the API on 0.0.0.0:");
     let port = tcp.local_addr().expect("an address").port();
     for (key, status) in [("", 401), ("Authorization: Bearer alpha\r\n", 200)] {

@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::common::Scratch;
-use crate::common::command::{Served, call, complaint, make_private, write};
+use crate::common::command::{call, complaint, make_private, write};
+use crate::common::{ChildProcess, Scratch};
 
 #[test]
 fn check_and_serve_report_every_error() {
@@ -238,8 +238,8 @@ fn the_start_logs_the_connection_limit() {
     let line = "ulimit -n 400; exec $0 serve --listen 127.0.0.1:0 --api 127.0.0.1:0";
     let mut command = Command::new("sh");
     command.args(["-c", line, env!("CARGO_BIN_EXE_fdpush")]).env_clear().stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut served = Served(command.spawn().expect("a shell"));
-    let lines = BufReader::new(served.0.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let mut served = ChildProcess::spawn(&mut command);
+    let lines = BufReader::new(served.stderr.take().expect("piped")).lines().map_while(Result::ok);
     let said = lines.into_iter().find(|line| line.contains("api_connections_max 256")).expect("a line");
     assert!(said.contains("connections_max is 80 (from the descriptor limit)"), "{said}");
 }

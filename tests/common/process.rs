@@ -1,0 +1,45 @@
+//! A child process that a test starts.
+
+use std::ops::{Deref, DerefMut};
+use std::process::{Child, Command, ExitStatus};
+
+/// A child process. Dropping it kills the process.
+pub struct ChildProcess(Child);
+
+impl ChildProcess {
+    pub fn spawn(command: &mut Command) -> ChildProcess {
+        ChildProcess(command.spawn().expect("a child process"))
+    }
+
+    /// Sends a signal, for example `-TERM`.
+    pub fn signal(&self, signal: &str) {
+        let id = self.0.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+    }
+
+    /// Waits for the end of the process.
+    pub fn exit_status(&mut self) -> ExitStatus {
+        self.0.wait().expect("an exit status")
+    }
+}
+
+impl Deref for ChildProcess {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for ChildProcess {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
