@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::raw::{TEXT, UPGRADE, frame};
-use common::{PATIENCE, Raw, TestServer, serve};
+use common::{DEADLINE, Raw, TestServer, serve};
 use fdpush::sim::{Connection, Env, Event, Opcode, Outbound, Sent, outbound};
 use fdpush::{Context, Fd, Frame, Heartbeat, Limits, Message, Origins, Peer, Upgrade};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -33,11 +33,11 @@ fn allocations_of(server: &TestServer, mut round: impl FnMut(&dyn Fn())) -> usiz
         .remote
         .call(move |_| {
             hold.send(()).expect("the test waits");
-            going.recv_timeout(PATIENCE).expect("the clients have sent");
+            going.recv_timeout(DEADLINE).expect("the clients have sent");
         })
         .sent()
         .expect("room in the inbox");
-    held.recv_timeout(PATIENCE).expect("a held loop");
+    held.recv_timeout(DEADLINE).expect("a held loop");
     round(&|| go.send(()).expect("a held loop"));
     (0..WARM_UP).for_each(|_| round(&|| {}));
     let region = Region::new(ALLOCATOR);
@@ -94,7 +94,7 @@ fn point_to_point(bytes: usize, in_flight: usize) -> usize {
     allocations_of(&server, |sent| {
         users.iter_mut().enumerate().for_each(|(user, from)| from.send(&messages[user ^ 1].0));
         sent();
-        users.iter_mut().zip(&messages).for_each(|(to, (_, heard))| to.expect(heard));
+        users.iter_mut().zip(&messages).for_each(|(to, (_, rx))| to.expect(rx));
     })
 }
 
@@ -102,11 +102,11 @@ fn fan_out(bytes: usize, outstanding: usize, members: usize) -> usize {
     let server = start();
     let mut publisher = Raw::upgraded(server.address());
     let mut members: Vec<Raw> = (0..members).map(|_| Raw::upgraded_at(server.address(), "/?group=all")).collect();
-    let (request, heard) = message("*", bytes, outstanding);
+    let (request, rx) = message("*", bytes, outstanding);
     allocations_of(&server, |sent| {
         publisher.send(&request);
         sent();
-        members.iter_mut().for_each(|member| member.expect(&heard));
+        members.iter_mut().for_each(|member| member.expect(&rx));
     })
 }
 

@@ -10,18 +10,18 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::{Heard, channel};
+use super::{TestReceiver, channel};
 
 /// A back end that listens until the test ends.
 pub struct Backend {
     pub address: SocketAddr,
     /// The requests that it received, in order.
-    pub asked: Heard<Asked>,
+    pub requests: TestReceiver<HookRequest>,
 }
 
 /// A request that the server sent.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct HookRequest {
     pub head: String,
     pub body: String,
 }
@@ -35,18 +35,18 @@ pub enum Answer {
 }
 
 impl Backend {
-    pub fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Backend {
+    pub fn start(answer: impl Fn(&HookRequest) -> Answer + Send + Sync + 'static) -> Backend {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let (told, asked) = channel();
+        let (tx, requests) = channel();
         let answer = Arc::new(answer);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (told, answer) = (told.clone(), Arc::clone(&answer));
-                thread::spawn(move || serve(stream, &told, &*answer));
+                let (tx, answer) = (tx.clone(), Arc::clone(&answer));
+                thread::spawn(move || serve(stream, &tx, &*answer));
             }
         });
-        Backend { address, asked }
+        Backend { address, requests }
     }
 
     pub fn url(&self) -> String {
@@ -54,7 +54,7 @@ impl Backend {
     }
 }
 
-impl Asked {
+impl HookRequest {
     /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
@@ -77,12 +77,12 @@ impl Asked {
 }
 
 /// Serves the requests of one connection until it ends.
-fn serve(stream: TcpStream, told: &Sender<Asked>, answer: &dyn Fn(&Asked) -> Answer) {
+fn serve(stream: TcpStream, tx: &Sender<HookRequest>, answer: &dyn Fn(&HookRequest) -> Answer) {
     let mut writer = stream.try_clone().expect("a descriptor");
     let mut reader = BufReader::new(stream);
-    while let Some(asked) = read(&mut reader) {
-        let answer = answer(&asked);
-        let _ = told.send(asked);
+    while let Some(request) = read(&mut reader) {
+        let answer = answer(&request);
+        let _ = tx.send(request);
         match answer {
             Answer::Status(status, body) => {
                 let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -98,17 +98,17 @@ fn serve(stream: TcpStream, told: &Sender<Asked>, answer: &dyn Fn(&Asked) -> Ans
     }
 }
 
-fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
+fn read(reader: &mut BufReader<TcpStream>) -> Option<HookRequest> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if reader.read_line(&mut head).ok()? == 0 {
             return None;
         }
     }
-    let mut asked = Asked { head, body: String::new() };
-    let length = asked.header("content-length").map_or(0, |length| length.parse().expect("a length"));
+    let mut request = HookRequest { head, body: String::new() };
+    let length = request.header("content-length").map_or(0, |length| length.parse().expect("a length"));
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    asked.body = String::from_utf8(body).expect("a body of text");
-    Some(asked)
+    request.body = String::from_utf8(body).expect("a body of text");
+    Some(request)
 }

@@ -15,7 +15,7 @@ use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
-use super::PATIENCE;
+use super::DEADLINE;
 
 /// A byte stream that a client can use.
 pub trait Stream: Read + Write + Send {}
@@ -46,8 +46,8 @@ impl Client {
     /// Connects over a unix socket.
     pub fn connect_unix(path: &Path, target: &str) -> Result<Client, Error> {
         let stream = UnixStream::connect(path).expect("a server that listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
         Client::over(Box::new(stream), &format!("ws://localhost{target}"), &[])
     }
 
@@ -57,8 +57,8 @@ impl Client {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Result<Client, Error> {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
         Client::over(Box::new(stream), &format!("ws://{address}{target}"), headers)
     }
 

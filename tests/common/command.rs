@@ -9,7 +9,7 @@ use super::Scratch;
 
 /// The exit code and output of one run of the binary.
 #[derive(Debug)]
-pub struct Said {
+pub struct CommandOutput {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
@@ -23,20 +23,20 @@ pub fn command(line: &[&str], environment: &[(&str, &str)]) -> Command {
     command
 }
 
-pub fn call(line: &[&str], environment: &[(&str, &str)]) -> Said {
+pub fn call(line: &[&str], environment: &[(&str, &str)]) -> CommandOutput {
     let output = command(line, environment).output().expect("the binary");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    CommandOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 /// Returns the errors of `check` for a settings file with this text.
-pub fn complaint(text: &str) -> String {
-    let scratch = Scratch::new("complaint");
+pub fn error_output(text: &str) -> String {
+    let scratch = Scratch::new("error_output");
     let file = write(&scratch, text);
-    let said = call(&["check", "--config", &file], &[]);
-    assert_eq!(said.code, Some(1), "{text}: {said:?}");
-    assert!(said.err.starts_with("fdpush: "), "{said:?}");
-    said.err.replace(&file, "FILE")
+    let printed = call(&["check", "--config", &file], &[]);
+    assert_eq!(printed.code, Some(1), "{text}: {printed:?}");
+    assert!(printed.err.starts_with("fdpush: "), "{printed:?}");
+    printed.err.replace(&file, "FILE")
 }
 
 /// Writes a settings file that only its owner can read.

@@ -6,7 +6,7 @@ use super::backend::{Answer, Backend};
 use super::gateway::Gateway;
 
 /// Starts a back end that accepts every request.
-pub fn willing() -> Backend {
+pub fn start_accepting_back_end() -> Backend {
     Backend::start(|_| Answer::Status(204, String::new()))
 }
 
@@ -19,7 +19,7 @@ pub struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// Reads the events of a server of [`watched`] from its start.
+    /// Reads the events of a server of [`start_with_webhook`] from its start.
     pub fn of(backend: &'a Backend) -> Events<'a> {
         Events { backend, waiting: Vec::new(), seq: 0, run: None }
     }
@@ -27,11 +27,11 @@ impl<'a> Events<'a> {
     /// Returns the next event without the members that differ between runs.
     pub fn next(&mut self) -> Value {
         while self.waiting.is_empty() {
-            let asked = self.backend.asked.next();
-            assert!(asked.is_signed_with("hush"), "{}", asked.head);
-            assert_eq!(asked.header("content-type"), Some("application/json"));
-            assert_eq!(asked.header("x-fdpush-node"), Some("here"));
-            let body = asked.json();
+            let request = self.backend.requests.next();
+            assert!(request.is_signed_with("hush"), "{}", request.head);
+            assert_eq!(request.header("content-type"), Some("application/json"));
+            assert_eq!(request.header("x-fdpush-node"), Some("here"));
+            let body = request.json();
             assert_eq!((&body["node"], &body["given_up"]), (&json!("here"), &json!(0)));
             assert!(body["sent_ms"].is_u64());
             assert_eq!(*self.run.get_or_insert(body["run"].clone()), body["run"], "one run");
@@ -50,7 +50,7 @@ impl<'a> Events<'a> {
 }
 
 /// Starts a server that sends webhooks to this back end, with these flags.
-pub fn watched(backend: &Backend, flags: &[&str]) -> Gateway {
+pub fn start_with_webhook(backend: &Backend, flags: &[&str]) -> Gateway {
     let url = backend.url();
     let watch = ["--webhook", &url, "--webhook-secret", "hush", "--node", "here"];
     Gateway::start(&[&watch[..], flags].concat())

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tungstenite::Message;
 
 use super::raw::Reply;
-use super::{ChildProcess, Client, Heard, PATIENCE, Raw, channel};
+use super::{ChildProcess, Client, DEADLINE, Raw, TestReceiver, channel};
 
 /// The header of a JSON body.
 pub const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -29,7 +29,7 @@ pub struct Gateway {
     pub api: SocketAddr,
     /// The addresses for datagrams, as the log names them.
     pub datagrams: Vec<String>,
-    log: Heard<String>,
+    log: TestReceiver<String>,
 }
 
 impl Gateway {
@@ -55,12 +55,12 @@ impl Gateway {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = ChildProcess::spawn(&mut command);
         let stdout = child.stdout.take().expect("piped");
-        let (told, log) = channel();
+        let (tx, log) = channel();
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 // The test may have ended; the pipe is read nevertheless.
-                let _ = told.send(line);
+                let _ = tx.send(line);
             }
         });
         let mut stdout = BufReader::new(stdout).lines();
@@ -215,7 +215,7 @@ pub fn hang_up(mut client: Client) {
 
 /// Waits until a condition is true.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}");
         thread::yield_now();
@@ -227,7 +227,7 @@ pub fn json_of(reply: &Reply) -> Value {
     serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
 }
 
-fn next_with(log: &Heard<String>, words: &str) -> String {
+fn next_with(log: &TestReceiver<String>, words: &str) -> String {
     loop {
         let line = log.next();
         if line.contains(words) {

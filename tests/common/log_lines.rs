@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-use super::{PATIENCE, TestServer};
+use super::{DEADLINE, TestServer};
 
 /// A record with this text blocks the thread that logs it for [`BLOCK_TIME`].
 pub const BLOCKING_TEXT: &str = "slow-log.example";
@@ -63,7 +63,7 @@ impl TestServer {
 
     /// Waits for a line of this server that starts with `start`, a level first, and contains `words`.
     pub fn wait_for_log_line(&self, start: &str, words: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(line) = self.log_lines(&[words]).into_iter().find(|line| line.starts_with(start)) {
                 return line;

@@ -36,7 +36,7 @@ pub use self::process::ChildProcess;
 pub use self::raw::Raw;
 
 /// The deadline for every expected event.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A server that runs on its own thread. Dropping it drains the server and waits until it ended.
 pub struct TestServer {
@@ -46,7 +46,7 @@ pub struct TestServer {
     address: Option<SocketAddr>,
     /// The thread that runs its loop.
     thread: ThreadId,
-    ended: Heard<io::Result<()>>,
+    ended: TestReceiver<io::Result<()>>,
     has_ended: bool,
 }
 
@@ -69,7 +69,7 @@ pub fn serve_made<H: Handler>(
     make: impl FnOnce() -> io::Result<Server> + Send + 'static,
     build: impl FnOnce(Server) -> Server<H> + Send + 'static,
 ) -> TestServer {
-    let (told, started) = channel();
+    let (tx, started) = channel();
     let (end, ended) = channel();
     let thread = thread::spawn(move || {
         let server = make().expect("an address to listen on").catch_signals(false);
@@ -84,7 +84,7 @@ pub fn serve_made<H: Handler>(
         });
         let server = build(server);
         let addresses: Vec<Address> = server.addresses().cloned().collect();
-        told.send((server.remote(), server.local_addr(), addresses)).expect("the test waits");
+        tx.send((server.remote(), server.local_addr(), addresses)).expect("the test waits");
         // The test may have ended.
         let _ = end.send(server.run());
     });
@@ -125,14 +125,14 @@ impl TestServer {
 
     /// Runs `call` on the thread of the server and returns its result.
     pub fn ask<T: Send + 'static>(&self, call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> T {
-        self.remote.call(call).wait_timeout(PATIENCE).expect("an answer")
+        self.remote.call(call).wait_timeout(DEADLINE).expect("an answer")
     }
 
     /// Waits until a condition is true on the thread of the server.
     pub fn wait_until(&self, what: &str, condition: impl Fn(&mut Context<'_>) -> bool + Clone + Send + 'static) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         while !self.ask(condition.clone()) {
-            assert!(Instant::now() < deadline, "it never came to this: {what}");
+            assert!(Instant::now() < deadline, "not reached: {what}");
             thread::yield_now();
         }
     }
@@ -165,23 +165,23 @@ impl Drop for TestServer {
 }
 
 /// The receiver of a channel from handlers to a test.
-pub struct Heard<T>(Receiver<T>);
+pub struct TestReceiver<T>(Receiver<T>);
 
 /// Creates a channel from handlers to the test.
-pub fn channel<T>() -> (Sender<T>, Heard<T>) {
+pub fn channel<T>() -> (Sender<T>, TestReceiver<T>) {
     let (sender, receiver) = mpsc::channel();
-    (sender, Heard(receiver))
+    (sender, TestReceiver(receiver))
 }
 
-impl<T> Heard<T> {
+impl<T> TestReceiver<T> {
     /// Returns the next value, within the deadline.
     pub fn next(&self) -> T {
-        self.0.recv_timeout(PATIENCE).expect("something to be heard of")
+        self.0.recv_timeout(DEADLINE).expect("a value within the deadline")
     }
 
     /// Waits until all senders are dropped. Returns `false` if a value was sent instead.
     pub fn is_disconnected(&self) -> bool {
-        matches!(self.0.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected))
+        matches!(self.0.recv_timeout(DEADLINE), Err(mpsc::RecvTimeoutError::Disconnected))
     }
 
     /// Returns the values that have arrived, without waiting.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::PATIENCE;
+use super::DEADLINE;
 
 /// A valid upgrade request. `Host` is a loopback name, as in a request of a browser on this machine.
 pub const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -39,8 +39,8 @@ pub struct Reply {
 impl Raw {
     pub fn connect(address: SocketAddr) -> Raw {
         let stream = TcpStream::connect(address).expect("a server that listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
         stream.set_nodelay(true).expect("no delay");
         Raw { stream, buf: Vec::new() }
     }
@@ -69,7 +69,7 @@ impl Raw {
         socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
         socket.connect(&address.into()).expect("a server that listens");
         let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
         stream.set_nodelay(true).expect("no delay");
         Raw { stream, buf: Vec::new() }
     }
@@ -100,7 +100,7 @@ impl Raw {
     }
 
     /// Shuts down the write side.
-    pub fn shut(&self) {
+    pub fn shutdown_write(&self) {
         self.stream.shutdown(Shutdown::Write).expect("a connection to shut");
     }
 

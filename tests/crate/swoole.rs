@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::raw::{self, PING, PONG, TEXT, UPGRADE, frame};
-use crate::common::{Client, PATIENCE, Raw, TestServer, channel, echo, report_close, serve, tell_fd};
+use crate::common::{Client, DEADLINE, Raw, TestServer, channel, echo, report_close, serve, tell_fd};
 use fdpush::{
     AbortOutcome, By, Cause, CloseOutcome, Delivery, Fd, Heartbeat, Limits, Outcome, ProtocolError, Response, State,
     Upgrade,
@@ -69,25 +69,25 @@ fn frame_split_inside_its_header() {
 #[test]
 fn disconnect_with_a_code_and_a_reason_is_seen_by_the_client() {
     let server = serve(|server| server);
-    let (mut told, mut wordless) = (server.connect("/"), server.connect("/"));
-    let fds = [told.fd(), wordless.fd()];
+    let (mut tx, mut wordless) = (server.connect("/"), server.connect("/"));
+    let fds = [tx.fd(), wordless.fd()];
     server.ask(move |ctx| {
         assert_eq!(ctx.close(fds[0], 4000, "see you"), CloseOutcome::Closing);
         assert_eq!(ctx.close(fds[1], 4000, ""), CloseOutcome::Closing);
     });
-    assert_eq!(told.closed(), (4000, "see you".to_owned()));
+    assert_eq!(tx.closed(), (4000, "see you".to_owned()));
     assert_eq!(wordless.closed(), (4000, String::new()));
 }
 
 #[test]
 fn the_clients_close_code_is_echoed() {
-    let (told, heard) = channel();
-    let server = serve(|server| server.on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(|server| server.on_close(report_close(tx)));
     for code in [1000, 1001, 3000, 4001, 4999] {
         let mut client = server.connect("/");
         client.close(code, "bye");
         assert_eq!(client.closed().0, code);
-        let (_, closed) = heard.next();
+        let (_, closed) = rx.next();
         assert_eq!((closed.code.as_u16(), &*closed.reason, closed.by), (code, "bye", By::Client));
     }
 }
@@ -120,17 +120,17 @@ fn an_empty_message() {
 
 #[test]
 fn exists_and_is_open_distinguish_missing_http_and_websocket_connections() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(|server| {
         server.on_request(move |ctx, fd, _| {
-            told.send((fd, ctx.exists(fd), ctx.is_open(fd), ctx.push(fd, "no"))).expect("the test waits");
+            tx.send((fd, ctx.exists(fd), ctx.is_open(fd), ctx.push(fd, "no"))).expect("the test waits");
             Response::text(200, "")
         })
     });
     let mut http = server.raw();
     http.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(http.reply().status, 200);
-    let (fd, exists, is_open, pushed) = heard.next();
+    let (fd, exists, is_open, pushed) = rx.next();
     assert!(exists && !is_open && pushed == Outcome::Gone);
     assert_eq!(server.ask(move |ctx| ctx.info(fd).map(|info| info.state)), Some(State::Http));
 
@@ -148,16 +148,16 @@ fn exists_and_is_open_distinguish_missing_http_and_websocket_connections() {
 
 #[test]
 fn fragments_are_merged() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(|server| {
-        server.on_message(move |_, _, message| told.send(message.as_text().map(str::to_owned)).expect("the test waits"))
+        server.on_message(move |_, _, message| tx.send(message.as_text().map(str::to_owned)).expect("the test waits"))
     });
     let mut client = server.connect("/");
     client.send_fragment(Data::Text, b"fragments ", false);
     client.send_fragment(Data::Continue, b"are ", false);
     client.ping(b"between");
     client.send_fragment(Data::Continue, b"merged", true);
-    assert_eq!(heard.next().as_deref(), Some("fragments are merged"));
+    assert_eq!(rx.next().as_deref(), Some("fragments are merged"));
 }
 
 #[test]
@@ -215,16 +215,16 @@ fn upgrade_headers_with_lists_of_tokens() {
 
 #[test]
 fn a_second_port_shares_the_handlers() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let first = serve(move |server| {
         let server = server.listen("127.0.0.1:0").expect("a second port").on_message(|ctx, fd, message| {
             ctx.broadcast(message.except(&[fd]));
         });
         let ports: Vec<String> = server.addresses().map(ToString::to_string).collect();
-        told.send(ports).expect("the test waits");
+        tx.send(ports).expect("the test waits");
         server
     });
-    let second = heard.next()[1].parse().expect("an address");
+    let second = rx.next()[1].parse().expect("an address");
     assert_ne!(first.address(), second);
     let mut here = first.connect("/");
     let mut there = Client::connect(second, "/", &[]).expect("a WebSocket");
@@ -236,14 +236,14 @@ fn a_second_port_shares_the_handlers() {
 
 #[test]
 fn an_impossible_length_is_an_error_that_can_be_logged() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(|server| {
-        server.on_close(move |_, _, closed| told.send((closed.clone(), closed.to_string())).expect("the test waits"))
+        server.on_close(move |_, _, closed| tx.send((closed.clone(), closed.to_string())).expect("the test waits"))
     });
     let mut raw = Raw::upgraded(server.address());
     raw.send([0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
     assert_eq!(raw.close_frame().0, 1002);
-    let (closed, line) = heard.next();
+    let (closed, line) = rx.next();
     assert_eq!(closed.cause, Cause::ProtocolError(ProtocolError::LengthTooLarge));
     assert_eq!(line, "1002 \"payload length exceeds 2^63 - 1\" (protocol_error)");
 }
@@ -287,8 +287,8 @@ fn sizes_from_64_bytes_to_400_kb() {
 
 #[test]
 fn a_plain_http_connection_has_no_websocket_close_event() {
-    let (told, heard) = channel();
-    let server = serve(|server| server.on_request(|_, _, _| Response::text(200, "")).on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(|server| server.on_request(|_, _, _| Response::text(200, "")).on_close(report_close(tx)));
     for request in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"] {
         let mut raw = server.raw();
         raw.send(request);
@@ -297,11 +297,11 @@ fn a_plain_http_connection_has_no_websocket_close_event() {
     drop(server.raw());
     server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| (ctx.stats().opened, ctx.stats().closed)), (0, 0));
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
     let mut client = server.connect("/");
     client.close(1000, "");
     client.closed();
-    assert_eq!(heard.next().1.cause, Cause::ClientClosed);
+    assert_eq!(rx.next().1.cause, Cause::ClientClosed);
 }
 
 #[test]
@@ -339,25 +339,25 @@ fn a_ping_with_and_without_payload() {
 
 #[test]
 fn pings_and_pongs_are_delivered_to_a_handler() {
-    let (told, heard) = channel();
-    let pong = told.clone();
+    let (tx, rx) = channel();
+    let pong = tx.clone();
     let server = serve(|server| {
         server
-            .on_ping(move |_, _, payload| told.send((PING, payload.to_vec())).expect("the test waits"))
+            .on_ping(move |_, _, payload| tx.send((PING, payload.to_vec())).expect("the test waits"))
             .on_pong(move |_, _, payload| pong.send((PONG, payload.to_vec())).expect("the test waits"))
     });
     let mut client = server.connect("/");
     client.ping(b"to you");
-    assert_eq!(heard.next(), (PING, b"to you".to_vec()));
+    assert_eq!(rx.next(), (PING, b"to you".to_vec()));
     assert_eq!(client.next(), Sent::Pong(b"to you"[..].into()), "and it is answered all the same");
     let fd = client.fd();
     server.ask(move |ctx| ctx.ping(fd, b"and back"));
     assert_eq!(client.next(), Sent::Ping(b"and back"[..].into()));
     // tungstenite sends its pongs with the next message.
     client.send("and back");
-    assert_eq!(heard.next(), (PONG, b"and back".to_vec()));
+    assert_eq!(rx.next(), (PONG, b"and back".to_vec()));
     client.send_message(Sent::Pong(b"unasked"[..].into()));
-    assert_eq!(heard.next(), (PONG, b"unasked".to_vec()));
+    assert_eq!(rx.next(), (PONG, b"unasked".to_vec()));
 }
 
 #[test]
@@ -427,13 +427,13 @@ fn cookies_and_headers_are_set_on_the_101() {
 #[test]
 fn the_close_code_is_read_unsigned() {
     // The low bytes of 4999 and 1000 differ in sign. 0xffff and 0x8000 would be negative and are invalid.
-    let (told, heard) = channel();
-    let server = serve(|server| server.on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(|server| server.on_close(report_close(tx)));
     for (code, answer) in [(4999, 4999), (1000, 1000), (0xffff, 1002), (0x8000, 1002), (0x83e8, 1002)] {
         let mut raw = Raw::upgraded(server.address());
         raw.send_frame(raw::CLOSE, &raw::close_payload(code, ""));
         assert_eq!(raw.close_frame().0, answer, "{code}");
-        assert_eq!(heard.next().1.code.as_u16(), answer);
+        assert_eq!(rx.next().1.code.as_u16(), answer);
     }
 }
 
@@ -468,29 +468,29 @@ fn decoding_leaves_its_input_intact() {
 
 #[test]
 fn the_heartbeat_disconnects_silent_clients_and_keeps_active_and_protected_ones() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let idle_max = Duration::from_secs(1);
     let server = serve(move |server| {
-        server.heartbeat(Heartbeat::Client { idle_max }).on_message(echo).on_close(report_close(told))
+        server.heartbeat(Heartbeat::Client { idle_max }).on_message(echo).on_close(report_close(tx))
     });
     let mut silent = server.connect("/");
     let mut active = server.connect("/");
     let protected = server.connect("/");
     let (fd, spared) = (silent.fd(), [active.fd(), protected.fd()]);
     assert!(server.ask(move |ctx| ctx.protect(spared[1]).is_done()));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     while server.ask(move |ctx| ctx.exists(fd)) {
         assert!(Instant::now() < deadline, "the silent one lives on");
         active.send("here");
         assert_eq!(active.text(), "here");
     }
-    let (closed_fd, closed) = heard.next();
+    let (closed_fd, closed) = rx.next();
     assert_eq!((closed_fd, closed.by, closed.cause), (fd, By::Server, Cause::HeartbeatMissed));
     silent.lost();
     active.send("still here");
     assert_eq!(active.text(), "still here");
     assert!(server.ask(move |ctx| spared.iter().all(|fd| ctx.is_open(*fd))));
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
@@ -525,9 +525,9 @@ fn close_flushes_and_abort_does_not() {
 
 #[test]
 fn a_slow_client_reaches_its_queue_bound() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let limits = Limits { message_bytes_max: 128 << 10, queue_bytes_max: 256 << 10, ..Limits::default() };
-    let server = serve(|server| server.limits(limits).on_close(report_close(told)));
+    let server = serve(|server| server.limits(limits).on_close(report_close(tx)));
     let (slow, mut quick) = (server.connect("/"), server.connect("/"));
     let (fd, message) = (slow.fd(), vec![0; 64 << 10]);
     let mut pushed = 0;
@@ -542,7 +542,7 @@ fn a_slow_client_reaches_its_queue_bound() {
         pushed += 1;
         assert!(pushed < 10_000, "a kernel without end");
     }
-    assert_eq!(heard.next().1.cause, Cause::SlowConsumer);
+    assert_eq!(rx.next().1.cause, Cause::SlowConsumer);
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "more")), Outcome::Gone);
     assert_eq!(server.ask(|ctx| ctx.broadcast("and the others?").queued), 1);
     assert_eq!(quick.text(), "and the others?");
@@ -575,11 +575,11 @@ fn large_fd_numbers() {
 
 #[test]
 fn info_is_available_inside_on_close() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(|server| {
         server.on_message(echo).on_close(move |ctx, fd, _| {
             let known = (ctx.uid_of(fd).map(str::to_owned), ctx.exists(fd), ctx.is_open(fd), ctx.push(fd, "no"));
-            told.send((ctx.info(fd), known, ctx.fds_of("me").len())).expect("the test waits");
+            tx.send((ctx.info(fd), known, ctx.fds_of("me").len())).expect("the test waits");
         })
     });
     let mut client = server.connect("/?uid=me&group=room");
@@ -587,7 +587,7 @@ fn info_is_available_inside_on_close() {
     client.send("hi");
     assert_eq!(client.text(), "hi");
     client.close(1000, "");
-    let (info, known, fds) = heard.next();
+    let (info, known, fds) = rx.next();
     let info = info.expect("what was known of it");
     assert_eq!((info.fd, info.uid.as_deref(), info.groups), (fd, Some("me"), vec!["room".to_owned()]));
     assert_eq!((info.traffic.messages_in, info.traffic.messages_out), (1, 1));

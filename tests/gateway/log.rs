@@ -66,24 +66,24 @@ impl Served {
     }
 
     /// Checks clients, health checks, webhooks and a reload. Each of them writes log lines.
-    fn lives(&mut self, backend: &Backend) {
+    fn check_serving(&mut self, backend: &Backend) {
         let mut ann = self.connect("/?uid=ann");
         // The first request failed, and the worker logged it.
-        assert_eq!(backend.asked.next().body.split_once("sent_ms").map(|(head, _)| head.is_empty()), Some(false));
-        assert!(backend.asked.next().body.contains(r#""uid":"ann""#));
+        assert_eq!(backend.requests.next().body.split_once("sent_ms").map(|(head, _)| head.is_empty()), Some(false));
+        assert!(backend.requests.next().body.contains(r#""uid":"ann""#));
         assert_eq!(refusal(Client::connect(self.address, "/?uid=bob", &[FOREIGN])).0, 403);
         assert!(self.get("/healthz").starts_with("HTTP/1.1 200 "));
         assert!(self.get("/readyz").starts_with("HTTP/1.1 200 "));
         fs::write(&self.config, format!("origin = [\"{}\"]\n", FOREIGN.1)).expect("a file");
         self.signal("-HUP");
         until("the origin is read again", || Client::connect(self.address, "/?uid=bob", &[FOREIGN]).is_ok());
-        assert!(backend.asked.next().body.contains(r#""uid":"bob""#));
+        assert!(backend.requests.next().body.contains(r#""uid":"bob""#));
         ann.send(r#"{"type":"heartbeat","id":1}"#);
         assert_eq!(next(&mut ann)["id"], 1);
     }
 
     /// Checks that SIGTERM drains the server and that it exits with 0.
-    fn drains(mut self) {
+    fn check_drain(mut self) {
         let mut ann = self.connect("/?uid=ann");
         self.signal("-TERM");
         assert_eq!(ann.closed().0, 1001);
@@ -142,9 +142,9 @@ fn an_unwritable_log_does_not_stop_the_server() {
     for stderr in [Stdio::from(closed_pipe()), Stdio::from(dev_full())] {
         let backend = backend();
         let mut served = Served::start(stderr, &webhook(&backend).each_ref().map(String::as_str));
-        served.lives(&backend);
+        served.check_serving(&backend);
         until("lines are counted", || served.dropped() >= 5);
-        served.drains();
+        served.check_drain();
     }
 }
 
@@ -155,9 +155,9 @@ fn a_closed_log_reader_does_not_stop_the_server() {
     let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
     // This is the effect of `2>&1 | head -n 2`.
     assert_eq!(BufReader::new(reader).lines().take(2).map_while(Result::ok).count(), 2);
-    served.lives(&backend);
+    served.check_serving(&backend);
     until("lines are counted", || served.dropped() > 0);
-    served.drains();
+    served.check_drain();
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
             fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("flags");
         }
         let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
-        served.lives(&backend);
+        served.check_serving(&backend);
         assert_eq!(served.dropped(), 0, "they wait");
         // Two lines of about 700 bytes each.
         let long = format!("/?uid={}", "%01".repeat(128));
@@ -181,9 +181,9 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
         });
         served.lives_on();
 
-        let (told, lines) = crate::common::channel();
+        let (tx, lines) = crate::common::channel();
         std::thread::spawn(move || {
-            BufReader::new(reader).lines().map_while(Result::ok).for_each(|line| drop(told.send(line)));
+            BufReader::new(reader).lines().map_while(Result::ok).for_each(|line| drop(tx.send(line)));
         });
         let mut in_log = 0;
         until("the log tells of each line that is missing", || {
@@ -243,13 +243,13 @@ fn a_log_file_at_its_size_limit_does_not_stop_the_server_and_is_continued() {
 #[test]
 fn a_full_log_pipe_at_shutdown_does_not_change_the_exit_code() {
     let (_reader, writer) = full_pipe();
-    Served::start(writer.try_clone().expect("a descriptor"), &[]).drains();
+    Served::start(writer.try_clone().expect("a descriptor"), &[]).check_drain();
     let flags = ["serve", "--listen", "unix:/dev/null", "--api", "off"];
     assert_eq!(run(command(&flags).stderr(writer)).code(), Some(1));
 }
 
 /// Opens a WebSocket over the unix socket of `child` and sends SIGTERM. The client gets 1001, and the exit code is 0.
-fn serves_and_drains(path: &Path, mut child: ChildProcess) {
+fn check_serving_and_drain(path: &Path, mut child: ChildProcess) {
     until("it listens", || UnixStream::connect(path).is_ok());
     let mut client = Client::connect_unix(path, "/?uid=ann").expect("a WebSocket");
     assert_eq!(next(&mut client)["type"], "welcome");
@@ -266,7 +266,7 @@ fn a_full_stdout_pipe_does_not_stop_the_start() {
     let listen = format!("unix:{}", path.display());
     let mut command = command(&["serve", "--listen", &listen, "--api", "off"]);
     let child = ChildProcess::spawn(command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer));
-    serves_and_drains(&path, child);
+    check_serving_and_drain(&path, child);
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn closed_standard_descriptors_do_not_become_sockets() {
     let mut shell = Command::new("sh");
     let script = r#"exec "$0" serve --log debug --listen "unix:$1" --api off <&- >&- 2>&-"#;
     let child = ChildProcess::spawn(shell.args(["-c", script, env!("CARGO_BIN_EXE_fdpush")]).arg(&path));
-    serves_and_drains(&path, child);
+    check_serving_and_drain(&path, child);
 }
 
 #[test]

@@ -52,8 +52,8 @@ fn a_uid_that_is_not_utf8_is_refused() {
     }
     for uid in ["%", "100%", "%4", "%zz"] {
         let refused = refusal(Client::connect(gateway.address, &format!("/?uid={uid}"), &[]));
-        let told = "query parameter uid has a % without two hexadecimal digits\n";
-        assert_eq!(refused, (400, told.to_owned()), "{uid}");
+        let expected = "query parameter uid has a % without two hexadecimal digits\n";
+        assert_eq!(refused, (400, expected.to_owned()), "{uid}");
     }
     for query in ["uid=a&uid=b", "uid=a&uid=a", "uid=a&u%69d=b", "uid&uid=a", "uid=a&uid=%ff"] {
         let refused = refusal(Client::connect(gateway.address, &format!("/?{query}"), &[]));
@@ -88,7 +88,7 @@ fn uids_are_compared_by_their_bytes() {
         assert_eq!(uid_at(&gateway, target.as_bytes()), uid, "{target}");
     }
     // Raw bytes that are not UTF-8 also equal their encoded form.
-    for (target, told) in [
+    for (target, expected) in [
         (&b"/?uid=\xd5\xc5\xc8\xfd"[..], "query parameter uid is not percent-encoded UTF-8\n"),
         (b"/?a=1&uid=\xe5\xbc", "query parameter uid is not percent-encoded UTF-8\n"),
         (b"/?\xff&uid=a&uid=b", "query parameter uid is given more than once\n"),
@@ -96,7 +96,7 @@ fn uids_are_compared_by_their_bytes() {
         (b"/\xff?uid=a", "path must be percent-encoded UTF-8\n"),
     ] {
         let (_, reply) = upgrade(&gateway, target);
-        assert_eq!((reply.status, reply.body.as_str()), (400, told), "{target:?}");
+        assert_eq!((reply.status, reply.body.as_str()), (400, expected), "{target:?}");
     }
     assert_eq!(uid_at(&gateway, b"/?a=\xc0\x80&uid=\xe5\xbc\xa0"), "张");
     for target in ["/%D5%C5?uid=a", "/%zz", "/%"] {
@@ -140,15 +140,15 @@ fn a_token_can_have_integer_names() {
     }
     for claims in [r#"{"sub":10010.0,"exp":4102444800}"#, r#"{"sub":18446744073709551616,"exp":4102444800}"#] {
         let refused = refusal(Client::connect(gateway.address, &format!("/?token={}", token(claims)), &[]));
-        let told = "the token's \"sub\" must be a string or an integer of 64 bits\n";
-        assert_eq!(refused, (401, told.to_owned()), "{claims}");
+        let expected = "the token's \"sub\" must be a string or an integer of 64 bits\n";
+        assert_eq!(refused, (401, expected.to_owned()), "{claims}");
     }
 }
 
 #[test]
 fn the_connect_hook_accepts_php_json() {
-    let backend = Backend::start(|asked| {
-        let question = asked.json();
+    let backend = Backend::start(|request| {
+        let question = request.json();
         let answer = match question["target"].as_str().expect("a target") {
             "/php" => "\u{feff}{\"uid\":10010,\"groups\":[7,\"a\"],\"attributes\":[],\"exp\":4102444800.5}\n",
             "/lua" => r#"{"uid":"10010","groups":{},"exp":4.1024448e9}"#,
@@ -180,14 +180,14 @@ fn the_connect_hook_accepts_php_json() {
     }
 
     // Different values stay different. The query is passed to the back end unchanged.
-    backend.asked.so_far();
+    backend.requests.so_far();
     let mut cookies = Vec::new();
     for name in [&b"\xd5\xc5\xc8\xfd"[..], b"\xc0\xee\xcb\xc4"] {
         let mut raw = Raw::connect(gateway.address);
         let head = UPGRADE.strip_prefix("GET /").and_then(|head| head.strip_suffix("\r\n")).expect("an upgrade");
         raw.send([b"GET /?uid=%D5%C5&uid=b", head.as_bytes(), b"Cookie: name=", name, b"\r\n\r\n"].concat());
         assert_eq!(raw.reply().status, 101);
-        let question = backend.asked.next().json();
+        let question = backend.requests.next().json();
         assert_eq!(question["target"], "/?uid=%D5%C5&uid=b");
         assert_eq!(question["headers"]["cookie"], json!(null));
         cookies.push(question["headers_base64"]["cookie"].clone());
@@ -278,7 +278,7 @@ fn a_value_that_is_not_a_name_is_refused_everywhere() {
             assert!(refused["message"].as_str().is_some_and(|message| message.starts_with("to must be")), "{refused}");
         }
     }
-    for (path, told) in [
+    for (path, expected) in [
         ("/api/users/%D5%C5", "path must be percent-encoded UTF-8"),
         ("/api/groups/%zz", "path must be percent-encoded UTF-8"),
         ("/api/users?after=%D5%C5", "query parameter after is not percent-encoded UTF-8"),
@@ -287,7 +287,7 @@ fn a_value_that_is_not_a_name_is_refused_everywhere() {
         ("/api/users?limit=%", "query parameter limit has a % without two hexadecimal digits"),
     ] {
         let reply = gateway.call("GET", path, &[], "");
-        assert_eq!((reply.status, &json_of(&reply)["error"]["message"]), (400, &json!(told)), "{path}");
+        assert_eq!((reply.status, &json_of(&reply)["error"]["message"]), (400, &json!(expected)), "{path}");
     }
     // A name set by the API is found again with any content, encoded and raw.
     gateway.done("/api/bind", json!({"fd": fd, "uid": "张\0/?"}));

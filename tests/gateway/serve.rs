@@ -48,12 +48,12 @@ fn command(flags: &[&str]) -> Command {
 }
 
 /// Returns the error output for invalid flags.
-fn complaint(flags: &[&str]) -> String {
+fn error_output(flags: &[&str]) -> String {
     let mut child = command(flags).spawn().expect("the binary");
-    let mut said = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    let mut printed = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut printed).expect("UTF-8");
     assert!(!child.wait().expect("an end").success(), "{flags:?} passed");
-    said
+    printed
 }
 
 fn next(client: &mut Client) -> Value {
@@ -166,8 +166,8 @@ fn a_frame_with_an_id_gets_one_answer() {
         (r#"{"type":"dance","id":6}"#, Some("bad_frame")),
     ] {
         ann.send(frame);
-        let (answer, asked) = (next(&mut ann), serde_json::from_str::<Value>(frame).expect("JSON"));
-        assert_eq!(answer["id"], asked["id"], "{answer}");
+        let (answer, request) = (next(&mut ann), serde_json::from_str::<Value>(frame).expect("JSON"));
+        assert_eq!(answer["id"], request["id"], "{answer}");
         assert_eq!(answer["code"].as_str(), code, "{answer}");
     }
     ann.send("not even JSON");
@@ -241,9 +241,9 @@ fn the_error_for_an_invalid_flag_names_it() {
         (&["--heartbeat", "drum"], &["drum", "client, ping, push"]),
         (&["--auth", "guess"], &["guess", "trust"]),
     ] {
-        let said = complaint(flags);
+        let printed = error_output(flags);
         for hint in hints {
-            assert!(said.contains(hint), "{flags:?}: {said}");
+            assert!(printed.contains(hint), "{flags:?}: {printed}");
         }
     }
 }
@@ -252,10 +252,10 @@ fn the_error_for_an_invalid_flag_names_it() {
 fn settings_are_read_from_the_environment() {
     let mut command = command(&[]);
     let mut child = command.env("FDPUSH_HEARTBEAT", "drum").spawn().expect("the binary");
-    let mut said = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    let mut printed = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut printed).expect("UTF-8");
     assert!(!child.wait().expect("an end").success());
-    assert!(said.contains("drum"), "{said}");
+    assert!(printed.contains("drum"), "{printed}");
 }
 
 #[test]
@@ -286,9 +286,9 @@ fn a_signal_drains_and_a_second_signal_ends_the_process_at_once() {
     }
     let mut served = Served::start(&["--drain-time-max", "1h", "--close-wait-max", "1h"]);
     // This client does not answer the close frame.
-    let mut stubborn = Raw::upgraded(served.address);
+    let mut unresponsive = Raw::upgraded(served.address);
     served.signal("-TERM");
-    assert_eq!(stubborn.close_frame().0, 1001);
+    assert_eq!(unresponsive.close_frame().0, 1001);
     served.signal("-TERM");
     assert!(!served.wait().success());
 }
@@ -308,14 +308,14 @@ fn with_conflate_a_slow_reader_gets_the_last_message_of_a_key() {
     }
     let ack = ask(&mut sender, json!({"type":"push","to":"slow","data":padding,"id":"without"}));
     assert_eq!(ack["dropped"], 1, "{ack}");
-    let mut heard = 0;
+    let mut received = 0;
     loop {
-        heard += 1;
+        received += 1;
         if next(&mut slow)["data"]["number"] == LAST {
             break;
         }
     }
-    assert!(heard <= LAST, "some were replaced");
+    assert!(received <= LAST, "some were replaced");
 }
 
 #[test]

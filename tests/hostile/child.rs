@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use fdpush::{Response, Server};
 
-use crate::common::{ChildProcess, PATIENCE, channel};
+use crate::common::{ChildProcess, DEADLINE, channel};
 use crate::wire::Wire;
 
 const ROLE: &str = "FDPUSH_TEST_CHILD";
@@ -127,8 +127,8 @@ impl Child {
         let mut wire = self.connect();
         wire.send(b"GET /stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         wire.read_to_end();
-        let said = wire.said();
-        let body = String::from_utf8_lossy(&said.replies.first().expect("a response").body).into_owned();
+        let received = wire.received();
+        let body = String::from_utf8_lossy(&received.replies.first().expect("a response").body).into_owned();
         let (_, value) = body.split_once(&format!(" {name}: ")).expect("a number of that name");
         let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
         value[..end].parse().expect("a number")
@@ -136,7 +136,7 @@ impl Child {
 
     /// Waits until a value of the stats satisfies a condition.
     pub fn wait_for_stat(&self, name: &str, is_right: impl Fn(u64) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         while !is_right(self.stat(name)) {
             assert!(Instant::now() < deadline, "{name} is {}", self.stat(name));
         }

@@ -29,7 +29,7 @@ fn cases() -> Vec<Case> {
 fn open(server: &LoggingServer) -> Wire {
     let mut wire = server.connect();
     wire.send(UPGRADE.as_bytes());
-    assert!(wire.read_until(|said| !said.replies.is_empty()));
+    assert!(wire.read_until(|received| !received.replies.is_empty()));
     assert_eq!(server.ran(&wire), ["upgrade /", "open"]);
     wire
 }
@@ -132,8 +132,8 @@ fn valid_utf8_in_fragments_cut_at_every_position_is_accepted() {
 
 #[test]
 fn the_violated_rule_is_passed_to_on_close() {
-    let (told, heard) = channel();
-    let server = serve(|server| server.on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(|server| server.on_close(report_close(tx)));
     for (bytes, error) in [
         (&b"\x81\x00"[..], ProtocolError::Unmasked),
         (b"\xc1\x80", ProtocolError::ReservedBits),
@@ -154,11 +154,11 @@ fn the_violated_rule_is_passed_to_on_close() {
         raw.send(bytes);
         assert_eq!(raw.close_frame(), (error.close_code().as_u16(), error.to_string()));
         raw.end();
-        let (_, closed) = heard.next();
+        let (_, closed) = rx.next();
         assert_eq!((closed.by, closed.cause), (By::Server, Cause::ProtocolError(error)));
     }
     server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
-    assert!(heard.so_far().is_empty(), "each end is told once");
+    assert!(rx.so_far().is_empty(), "each end is reported once");
 }
 
 #[test]
@@ -244,9 +244,9 @@ fn a_hundred_thousand_one_byte_fragments_form_one_message() {
 
 #[test]
 fn endless_fragments_end_after_message_time_max() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let limits = Limits { message_time_max: Duration::from_millis(200), ..Limits::default() };
-    let server = serve(|server| server.limits(limits).on_close(report_close(told)));
+    let server = serve(|server| server.limits(limits).on_close(report_close(tx)));
     let mut raw = Raw::upgraded(server.address());
     raw.send(frame_with(TEXT, b""));
     let fragments = frame_with(CONTINUATION, b"").repeat(100);
@@ -254,7 +254,7 @@ fn endless_fragments_end_after_message_time_max() {
         raw.try_send(&fragments);
     }
     assert_eq!(raw.close_frame().0, 1008);
-    assert_eq!(heard.next().1.cause, Cause::MessageTimedOut);
+    assert_eq!(rx.next().1.cause, Cause::MessageTimedOut);
 }
 
 #[test]

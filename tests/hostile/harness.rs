@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use fdpush::{Context, Fd, Heartbeat, Limits, Message, Peer, Response, Upgrade};
 
-use crate::common::{PATIENCE, TestServer, echo, serve};
-use crate::wire::{Reply, Said, Wire};
+use crate::common::{DEADLINE, TestServer, echo, serve};
+use crate::wire::{Received, Reply, Wire};
 
 /// The limits of a body and a message, small enough for short cases over them.
 pub const BODY_BYTES_MAX: usize = 1000;
@@ -53,14 +53,14 @@ impl LoggingServer {
     /// Starts a server that echoes messages and answers plain HTTP unless it is `bare`.
     pub fn start(is_bare: bool) -> LoggingServer {
         let log = Log::default();
-        let [upgrade, open, message, ping, pong, request] = std::array::from_fn(|_| log.clone());
+        let [upgrade, open, message, ping, pong, plain] = std::array::from_fn(|_| log.clone());
         // No limit of time is reached while hundreds of connections get one byte for each turn.
         let limits = Limits {
             body_bytes_max: BODY_BYTES_MAX,
             message_bytes_max: MESSAGE_BYTES_MAX,
-            head_time_max: PATIENCE,
-            body_time_max: PATIENCE,
-            message_time_max: PATIENCE,
+            head_time_max: DEADLINE,
+            body_time_max: DEADLINE,
+            message_time_max: DEADLINE,
             ..Limits::default()
         };
         let server = serve(move |server| {
@@ -72,17 +72,17 @@ impl LoggingServer {
                     Upgrade::accept()
                 })
                 .on_open(move |ctx, fd, _| open.note(ctx, fd, "open".to_owned()))
-                .on_message(move |ctx, fd, heard| {
-                    message.note(ctx, fd, shown_message(heard));
-                    echo(ctx, fd, heard);
+                .on_message(move |ctx, fd, received| {
+                    message.note(ctx, fd, shown_message(received));
+                    echo(ctx, fd, received);
                 })
                 .on_ping(move |ctx, fd, payload| ping.note(ctx, fd, shown("ping", payload)))
                 .on_pong(move |ctx, fd, payload| pong.note(ctx, fd, shown("pong", payload)));
             match is_bare {
                 true => server,
-                false => server.on_request(move |ctx, fd, asked| {
-                    let head = format!("{} {}", asked.method(), asked.target());
-                    request.note(ctx, fd, shown(&head, asked.body()));
+                false => server.on_request(move |ctx, fd, request| {
+                    let head = format!("{} {}", request.method(), request.target());
+                    plain.note(ctx, fd, shown(&head, request.body()));
                     Response::text(200, "done\n")
                 }),
             }
@@ -229,21 +229,22 @@ pub fn splits(length: usize) -> impl Iterator<Item = usize> {
 impl Case {
     /// Compares the result of this case with the expected one. Returns the difference.
     fn judge(&self, server: &LoggingServer, way: &str, mut wire: Wire) -> Result<(), String> {
-        let is_answered = wire.read_until(|said| said.replies.len() >= self.statuses.len() && self.has_closed_in(said));
-        if self.code.is_none() && wire.said().is_kept() {
+        let is_answered =
+            wire.read_until(|received| received.replies.len() >= self.statuses.len() && self.has_closed_in(received));
+        if self.code.is_none() && wire.received().is_kept() {
             // The client ends this connection; otherwise the server must end it.
-            wire.shut();
+            wire.shutdown_write();
         }
         wire.read_to_end();
-        let (said, ran) = (wire.said(), server.ran(&wire));
+        let (received, ran) = (wire.received(), server.ran(&wire));
         let faults = [
             (!is_answered).then(|| "the stream ended early".to_owned()),
-            differ("statuses", &said.statuses(), &self.statuses),
-            differ("close code", &said.close_code(), &self.code),
+            differ("statuses", &received.statuses(), &self.statuses),
+            differ("close code", &received.close_code(), &self.code),
             differ("delivered", &ran, &self.ran),
-            differ("half an answer", &said.rest, &Vec::new()),
-            differ("frames", &said.frame_names(), &self.frame_names()),
-            said.replies.iter().find_map(Reply::fault),
+            differ("half an answer", &received.rest, &Vec::new()),
+            differ("frames", &received.frame_names(), &self.frame_names()),
+            received.replies.iter().find_map(Reply::fault),
         ];
         let faults: Vec<String> = faults.into_iter().flatten().collect();
         let bytes = self.bytes.get(..300).unwrap_or(&self.bytes).escape_ascii();
@@ -254,8 +255,8 @@ impl Case {
         }
     }
 
-    fn has_closed_in(&self, said: &Said) -> bool {
-        self.code.is_none() || said.close_code().is_some()
+    fn has_closed_in(&self, received: &Received) -> bool {
+        self.code.is_none() || received.close_code().is_some()
     }
 
     /// Returns the expected frames: an echo for each message and a pong for each ping, up to the close frame.
@@ -282,7 +283,7 @@ fn differ<T: PartialEq + Debug>(what: &str, is: &T, should: &T) -> Option<String
     (is != should).then(|| format!("{what}: {is:?}, should be {should:?}"))
 }
 
-impl Said {
+impl Received {
     /// Returns whether the server waits for more bytes.
     fn is_kept(&self) -> bool {
         let Some(last) = self.replies.last() else { return true };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::cases::{http_body, http_head, http_upgrade};
 use crate::common::raw::UPGRADE;
-use crate::common::{PATIENCE, Raw, channel, report_close, serve};
+use crate::common::{DEADLINE, Raw, channel, report_close, serve};
 use crate::harness::{Case, LoggingServer, assert_named, judge, on_threads, send_bytewise, send_split, send_whole};
 use fdpush::{Cause, Limits, Response};
 
@@ -134,15 +134,15 @@ fn drip(limits: Limits, start: &str) -> Vec<String> {
         (stream, Vec::new())
     });
     let mut drippers: Vec<_> = drippers.collect();
-    let mut told = Vec::new();
-    let deadline = Instant::now() + PATIENCE;
+    let mut tx = Vec::new();
+    let deadline = Instant::now() + DEADLINE;
     while !drippers.is_empty() {
         assert!(Instant::now() < deadline, "{} drip on", drippers.len());
         drippers.retain_mut(|(stream, came)| {
             let _ = stream.write_all(b"x");
             let is_over = has_ended(stream, came);
             if is_over {
-                told.push(String::from_utf8_lossy(came).into_owned());
+                tx.push(String::from_utf8_lossy(came).into_owned());
             }
             !is_over
         });
@@ -150,22 +150,22 @@ fn drip(limits: Limits, start: &str) -> Vec<String> {
         good.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
         assert_eq!(good.reply().status, 200);
     }
-    told
+    tx
 }
 
 #[test]
 fn a_head_must_arrive_in_time_and_a_byte_does_not_extend_the_deadline() {
     let limits = Limits { head_time_max: Duration::from_millis(300), ..Limits::default() };
-    for told in drip(limits, "GET / HTTP/1.1\r\nHost: h\r\nX: ") {
-        assert!(told.starts_with("HTTP/1.1 408 "), "{told:?}");
+    for tx in drip(limits, "GET / HTTP/1.1\r\nHost: h\r\nX: ") {
+        assert!(tx.starts_with("HTTP/1.1 408 "), "{tx:?}");
     }
 }
 
 #[test]
 fn a_body_must_arrive_in_time_and_a_byte_does_not_extend_the_deadline() {
     let limits = Limits { body_time_max: Duration::from_millis(300), ..Limits::default() };
-    for told in drip(limits, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n") {
-        assert!(told.starts_with("HTTP/1.1 408 "), "{told:?}");
+    for tx in drip(limits, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n") {
+        assert!(tx.starts_with("HTTP/1.1 408 "), "{tx:?}");
     }
 }
 
@@ -182,14 +182,14 @@ fn a_silent_connection_gets_408_in_time() {
 
 #[test]
 fn a_second_upgrade_on_a_websocket_is_a_protocol_error() {
-    let (told, heard) = channel();
-    let server = serve(|server| server.on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(|server| server.on_close(report_close(tx)));
     let mut raw = server.raw();
     raw.send(UPGRADE);
     assert_eq!(raw.reply().status, 101);
     raw.send(UPGRADE);
     assert_eq!(raw.close_frame().0, 1002, "a head is no frame");
-    let (_, closed) = heard.next();
+    let (_, closed) = rx.next();
     assert!(matches!(closed.cause, Cause::ProtocolError(_)), "{closed:?}");
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 1);
 }

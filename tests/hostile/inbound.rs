@@ -39,8 +39,8 @@ fn inbound_bytes(server: &TestServer) -> usize {
 
 #[test]
 fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
-    let (told, heard) = channel();
-    let server = serve(|server| server.limits(limits()).on_message(echo).on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(|server| server.limits(limits()).on_message(echo).on_close(report_close(tx)));
     let mut idle = server.connect("/");
     let mut small = Raw::upgraded(server.address());
     small.send(frame_with(FIRST_TEXT, b"small"));
@@ -53,7 +53,7 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
     }
     server.wait_until("all is read", |ctx| ctx.stats().traffic.bytes_in > 64 * (256 << 10));
     assert!(inbound_bytes(&server) <= TOTAL_MAX);
-    let closed = heard.so_far();
+    let closed = rx.so_far();
     // The capacity of a buffer is at most twice its length.
     assert!((64 - 16..=64 - 6).contains(&closed.len()), "{} of 64 closed", closed.len());
     for (_, closed) in &closed {

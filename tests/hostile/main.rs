@@ -15,6 +15,7 @@ mod harness;
 mod wire;
 
 mod frames;
+mod fuzz_corpus;
 mod http;
 mod inbound;
 mod system;

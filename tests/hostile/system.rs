@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::child::{Child, Role};
 use crate::common::raw::{CLOSE, TEXT, UPGRADE, close_payload, frame};
-use crate::common::{Client, PATIENCE, Raw, Scratch, TestServer, channel, echo, report_close, serve, serve_on};
+use crate::common::{Client, DEADLINE, Raw, Scratch, TestServer, channel, echo, report_close, serve, serve_on};
 use crate::wire::Wire;
 use fdpush::{
     Cause, Change, Closed, Context, Fd, Handler, Limits, Message, Outcome, Request, Response, SlowReader, Upgrade,
@@ -50,8 +50,8 @@ fn offer(child: &Child) -> (u16, Wire) {
 }
 
 fn status(wire: &mut Wire) -> u16 {
-    assert!(wire.read_until(|said| !said.replies.is_empty()), "lost without a word");
-    wire.said().replies[0].status
+    assert!(wire.read_until(|received| !received.replies.is_empty()), "lost without a word");
+    wire.received().replies[0].status
 }
 
 #[test]
@@ -75,10 +75,10 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
 
     // New clients get 503. Meanwhile the server must sleep: a busy loop would use a whole core.
     let (since, ticks) = (Instant::now(), child.cpu_ticks());
-    let (mut told, mut late) = (0, 0);
+    let (mut tx, mut late) = (0, 0);
     while since.elapsed() < Duration::from_secs(1) {
         match offer(&child) {
-            (503, _) => told += 1,
+            (503, _) => tx += 1,
             // The connection of the first stats request may still have held its descriptor when all clients connected.
             (101, wire) => {
                 opened.push(wire);
@@ -87,7 +87,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
             (status, _) => panic!("{status}"),
         }
     }
-    assert!(told > 0 && late <= 1, "{told} refused, {late} let in");
+    assert!(tx > 0 && late <= 1, "{tx} refused, {late} let in");
     let elapsed_ticks = since.elapsed().as_millis() as u64 / 10;
     let used = child.cpu_ticks() - ticks;
     assert!(used * 4 <= elapsed_ticks, "{used} ticks of {elapsed_ticks} to refuse a few clients");
@@ -95,7 +95,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     // Freed descriptors serve other clients, which retry if they connect too early.
     for _ in 0..3 {
         opened.drain(..10);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         let mut taken = 0;
         while taken < 10 {
             match offer(&child) {
@@ -110,7 +110,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     for wire in &mut opened {
         wire.send(&frame(CLOSE, &close_payload(1000, "")));
         wire.read_to_end();
-        assert_eq!(wire.said().close_code(), Some(1000), "who was in stayed in");
+        assert_eq!(wire.received().close_code(), Some(1000), "who was in stayed in");
     }
     drop(opened);
     child.wait_for_stat("open", |open| open == 0);
@@ -142,7 +142,7 @@ fn a_thousand_simultaneous_connects_are_all_served() {
     drop(held);
     for wire in &mut clients {
         assert_eq!(status(wire), 101);
-        assert!(wire.read_until(|said| said.frames == [(0x81, b"here".to_vec())]));
+        assert!(wire.read_until(|received| received.frames == [(0x81, b"here".to_vec())]));
     }
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.open, stats.accepted, stats.refused), (CLIENTS, CLIENTS as u64, 0));
@@ -189,10 +189,10 @@ fn stalling(slow_reader: SlowReader) -> Limits {
 
 #[test]
 fn with_close_stalled_readers_are_closed_at_the_total_bound() {
-    let (told, heard) = channel();
-    let server = serve(|server| server.limits(stalling(SlowReader::Close)).on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(|server| server.limits(stalling(SlowReader::Close)).on_close(report_close(tx)));
     let readers = stall(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
-    assert_eq!(heard.next().1.cause, Cause::SlowConsumer);
+    assert_eq!(rx.next().1.cause, Cause::SlowConsumer);
     // Each client that was not closed still gets all its queued messages.
     let mut next = server.connect("/");
     let fd = next.fd();
@@ -269,10 +269,10 @@ fn stalled_readers_share_the_frames_of_a_broadcast() {
 fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
     let scratch = Scratch::new("stalled");
     let path = scratch.file("sock");
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let limits = Limits { queue_bytes_max: TOTAL_MAX, ..stalling(SlowReader::DropNewest) };
     let server =
-        serve_on(&format!("unix:{}", path.display()), |server| server.limits(limits).on_close(report_close(told)));
+        serve_on(&format!("unix:{}", path.display()), |server| server.limits(limits).on_close(report_close(tx)));
     let connect = || Client::connect_unix(&path, "/").expect("a WebSocket");
     let (hog, mut stalled, mut quick) = (connect(), connect(), connect());
     let fds = [hog.fd(), stalled.fd(), quick.fd()];
@@ -298,18 +298,18 @@ fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
     }
     assert_eq!(server.ask(move |ctx| ctx.push(fds[1], "read, and so quick again")), Outcome::Queued);
     assert_eq!(stalled.text(), "read, and so quick again");
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
 fn a_client_that_sends_much_does_not_starve_others() {
     const BUDGET: usize = 4 << 10;
     const QUIET: usize = 50;
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let limits = Limits { read_budget_bytes: BUDGET, ..Limits::default() };
     let server = serve(move |server| {
         server.limits(limits).on_message(move |_, _, message| {
-            told.send(message.as_text() == Some("loud")).expect("the test waits");
+            tx.send(message.as_text() == Some("loud")).expect("the test waits");
         })
     });
     let mut loud = Wire::connect(server.address());
@@ -319,7 +319,7 @@ fn a_client_that_sends_much_does_not_starve_others() {
 
     let held = hold(&server);
     let shout = frame(TEXT, b"loud");
-    let shouted = loud.stuff(&shout.repeat(20_000)) / shout.len();
+    let shouted = loud.fill(&shout.repeat(20_000)) / shout.len();
     quiet.iter_mut().for_each(|raw| raw.send_frame(TEXT, b"quiet"));
     drop(held);
 
@@ -328,7 +328,7 @@ fn a_client_that_sends_much_does_not_starve_others() {
     assert!(shouted > 4 * a_turn, "the kernel took only {shouted} messages");
     let (mut louder, mut left) = (0, QUIET);
     while left > 0 {
-        if heard.next() { louder += 1 } else { left -= 1 }
+        if rx.next() { louder += 1 } else { left -= 1 }
     }
     assert!(louder <= 2 * a_turn, "{louder} loud messages were read before the last quiet one");
 }
@@ -463,7 +463,7 @@ fn a_panic_in_a_call_returns_an_error_to_the_caller() {
     let server = serve(|server| server.on_message(echo));
     let mut client = server.connect("/");
     let reply = server.remote.call(|_| panic!("asked to")).sent().expect("room in the inbox");
-    let reply: Result<(), fdpush::RemoteError> = reply.wait_timeout(PATIENCE);
+    let reply: Result<(), fdpush::RemoteError> = reply.wait_timeout(DEADLINE);
     assert!(reply.is_err());
     client.send("still there?");
     assert_eq!(client.text(), "still there?");
@@ -487,7 +487,7 @@ fn sigterm_under_load_flushes_closes_with_1001_and_exits_with_0() {
         raw.end();
         lasts.insert(last);
     }
-    assert_eq!(lasts.len(), 1, "all have heard the last of it: {lasts:?}");
+    assert_eq!(lasts.len(), 1, "all clients have the last number: {lasts:?}");
     assert!(child.wait().success());
 }
 
@@ -519,7 +519,7 @@ fn cycle(child: &Child, count: usize) {
             if number % 2 == 0 {
                 wire.send(&frame(CLOSE, &close_payload(1000, "")));
                 wire.read_to_end();
-                assert_eq!(wire.said().close_code(), Some(1000));
+                assert_eq!(wire.received().close_code(), Some(1000));
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use crate::common::PATIENCE;
+use crate::common::DEADLINE;
 
 /// A connection and all its received bytes.
 pub struct Wire {
@@ -19,7 +19,7 @@ pub struct Wire {
 
 /// The parsed output of the server: responses, and frames after a 101.
 #[derive(Debug, Default)]
-pub struct Said {
+pub struct Received {
     pub replies: Vec<Reply>,
     pub frames: Vec<Frame>,
     /// Incomplete bytes at the end.
@@ -39,8 +39,8 @@ pub struct Reply {
 impl Wire {
     pub fn connect(address: SocketAddr) -> Wire {
         let stream = TcpStream::connect(address).expect("a server that listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
         stream.set_nodelay(true).expect("no delay");
         let port = stream.local_addr().expect("an address").port();
         Wire { stream, came: Vec::new(), has_ended: false, port }
@@ -52,7 +52,7 @@ impl Wire {
     }
 
     /// Sends as many bytes as the kernel accepts without a reader. Returns their number.
-    pub fn stuff(&mut self, bytes: &[u8]) -> usize {
+    pub fn fill(&mut self, bytes: &[u8]) -> usize {
         self.stream.set_nonblocking(true).expect("a socket");
         let mut sent = 0;
         while let Ok(count @ 1..) = self.stream.write(&bytes[sent..]) {
@@ -63,14 +63,14 @@ impl Wire {
     }
 
     /// Shuts down the write side. It ignores an error of a lost connection.
-    pub fn shut(&self) {
+    pub fn shutdown_write(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Reads until a condition is true. Returns `false` if the stream ended before.
-    pub fn read_until(&mut self, is_enough: impl Fn(&Said) -> bool) -> bool {
+    pub fn read_until(&mut self, is_enough: impl Fn(&Received) -> bool) -> bool {
         loop {
-            if is_enough(&self.said()) {
+            if is_enough(&self.received()) {
                 return true;
             }
             if self.has_ended {
@@ -88,8 +88,8 @@ impl Wire {
     }
 
     /// Parses all bytes received so far.
-    pub fn said(&self) -> Said {
-        Said::parse(&self.came)
+    pub fn received(&self) -> Received {
+        Received::parse(&self.came)
     }
 
     fn read(&mut self) {
@@ -99,12 +99,12 @@ impl Wire {
             Ok(count) => self.came.extend_from_slice(&chunk[..count]),
             // The server closed the connection with unread bytes.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => self.has_ended = true,
-            Err(error) => panic!("nothing came in time, after {:?}: {error}", self.said()),
+            Err(error) => panic!("nothing came in time, after {:?}: {error}", self.received()),
         }
     }
 }
 
-impl Said {
+impl Received {
     pub fn statuses(&self) -> Vec<u16> {
         self.replies.iter().map(|reply| reply.status).collect()
     }
@@ -115,23 +115,23 @@ impl Said {
         Some(close.1.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)))
     }
 
-    fn parse(came: &[u8]) -> Said {
-        let mut said = Said::default();
+    fn parse(came: &[u8]) -> Received {
+        let mut received = Received::default();
         let mut rest = came;
-        while !said.is_upgraded() {
+        while !received.is_upgraded() {
             let Some((reply, behind)) = Reply::parse(rest) else { break };
             // 100 Continue is not the result of a request, and it depends on the timing of the body.
             if reply.status != 100 {
-                said.replies.push(reply);
+                received.replies.push(reply);
             }
             rest = behind;
         }
-        while let Some((frame, behind)) = said.is_upgraded().then(|| parse_frame(rest)).flatten() {
-            said.frames.push(frame);
+        while let Some((frame, behind)) = received.is_upgraded().then(|| parse_frame(rest)).flatten() {
+            received.frames.push(frame);
             rest = behind;
         }
-        said.rest = rest.to_vec();
-        said
+        received.rest = rest.to_vec();
+        received
     }
 
     fn is_upgraded(&self) -> bool {

@@ -5,7 +5,9 @@
 use std::any::Any;
 
 use crate::common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame_with};
-use crate::common::{Heard, PATIENCE, Raw, TestServer, channel, echo, report_close, serve, silence_intended_panics};
+use crate::common::{
+    DEADLINE, Raw, TestReceiver, TestServer, channel, echo, report_close, serve, silence_intended_panics,
+};
 use fdpush::{
     AbortOutcome, BodyEvent, BodyMode, By, Cause, Change, CloseCode, CloseOutcome, Closed, Context, Fd, Handler,
     Heartbeat, Limits, Outcome, ProtocolError, Request, Response,
@@ -13,15 +15,15 @@ use fdpush::{
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::Data;
 
-fn echo_server(limits: Limits) -> (TestServer, Heard<(Fd, Closed)>) {
-    let (told, heard) = channel();
-    let server = serve(move |server| server.limits(limits).on_message(echo).on_close(report_close(told)));
-    (server, heard)
+fn echo_server(limits: Limits) -> (TestServer, TestReceiver<(Fd, Closed)>) {
+    let (tx, rx) = channel();
+    let server = serve(move |server| server.limits(limits).on_message(echo).on_close(report_close(tx)));
+    (server, rx)
 }
 
 #[test]
 fn fragments_with_pings_between_them_form_one_message() {
-    let (pings, heard) = channel();
+    let (pings, rx) = channel();
     let server = serve(move |server| {
         server.on_message(echo).on_ping(move |_, _, payload| pings.send(payload.to_vec()).expect("the test waits"))
     });
@@ -36,7 +38,7 @@ fn fragments_with_pings_between_them_form_one_message() {
     assert_eq!(client.next(), Message::Pong(b"in between".to_vec().into()));
     assert_eq!(client.next(), Message::Pong(Vec::new().into()));
     assert_eq!(client.text(), "snow ☃");
-    assert_eq!([heard.next(), heard.next()], [b"in between".to_vec(), Vec::new()]);
+    assert_eq!([rx.next(), rx.next()], [b"in between".to_vec(), Vec::new()]);
 
     client.send_fragment(Data::Binary, &[1, 2], false);
     client.send_fragment(Data::Continue, &[3], true);
@@ -55,27 +57,27 @@ fn a_message_is_accepted_byte_by_byte() {
 
 #[test]
 fn pongs_reach_the_handler() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server =
-        serve(move |server| server.on_pong(move |_, _, payload| told.send(payload.to_vec()).expect("the test waits")));
+        serve(move |server| server.on_pong(move |_, _, payload| tx.send(payload.to_vec()).expect("the test waits")));
     let mut client = server.connect("/");
     let fd = client.fd();
     assert_eq!(server.ask(move |ctx| ctx.ping(fd, b"are you there?")), Outcome::Queued);
     assert_eq!(client.next(), Message::Ping(b"are you there?".to_vec().into()));
     client.send("tungstenite answers with its next write");
-    assert_eq!(heard.next(), b"are you there?");
+    assert_eq!(rx.next(), b"are you there?");
 }
 
 #[test]
 fn a_clients_close_code_is_echoed_and_passed_to_on_close() {
-    let (server, heard) = echo_server(Limits::default());
+    let (server, rx) = echo_server(Limits::default());
     // The largest code shows that codes are read as unsigned numbers.
     for (code, reason) in [(1000, "done"), (1001, ""), (3000, "ünïcode"), (4999, "last")] {
         let mut client = server.connect("/");
         client.close(code, reason);
         let (echoed, _) = client.closed();
         assert_eq!(echoed, code);
-        let (_, closed) = heard.next();
+        let (_, closed) = rx.next();
         assert_eq!((closed.code.as_u16(), &*closed.reason), (code, reason));
         assert_eq!((closed.by, closed.cause), (By::Client, Cause::ClientClosed));
     }
@@ -83,12 +85,12 @@ fn a_clients_close_code_is_echoed_and_passed_to_on_close() {
 
 #[test]
 fn a_close_without_a_code_is_reported_as_1005_and_echoed_without_a_code() {
-    let (server, heard) = echo_server(Limits::default());
+    let (server, rx) = echo_server(Limits::default());
     let mut client = server.connect("/");
     client.close_with(None);
     assert_eq!(client.close_frame(), None);
     client.end();
-    let (_, closed) = heard.next();
+    let (_, closed) = rx.next();
     assert_eq!(
         closed,
         Closed { code: CloseCode::NO_STATUS, reason: "".into(), by: By::Client, cause: Cause::ClientClosed }
@@ -97,7 +99,7 @@ fn a_close_without_a_code_is_reported_as_1005_and_echoed_without_a_code() {
 
 #[test]
 fn the_servers_code_and_reason_reach_the_client() {
-    let (server, heard) = echo_server(Limits::default());
+    let (server, rx) = echo_server(Limits::default());
     let longest = "r".repeat(123);
     for (code, reason) in [(4000, "reason"), (4999, ""), (1000, "bye"), (3000, longest.as_str())] {
         let mut client = server.connect("/");
@@ -105,7 +107,7 @@ fn the_servers_code_and_reason_reach_the_client() {
         let owned = reason.to_owned();
         assert_eq!(server.ask(move |ctx| ctx.close(fd, code, &owned)), CloseOutcome::Closing);
         assert_eq!(client.closed(), (code, reason.to_owned()));
-        let (ended, closed) = heard.next();
+        let (ended, closed) = rx.next();
         assert_eq!(ended, fd);
         assert_eq!((closed.code.as_u16(), &*closed.reason), (code, reason));
         assert_eq!((closed.by, closed.cause), (By::Server, Cause::ServerClosed));
@@ -114,7 +116,7 @@ fn the_servers_code_and_reason_reach_the_client() {
 
 #[test]
 fn an_invalid_close_or_ping_is_refused_and_the_connection_stays_open() {
-    let (server, heard) = echo_server(Limits::default());
+    let (server, rx) = echo_server(Limits::default());
     let mut client = server.connect("/");
     let fd = client.fd();
     server.ask(move |ctx| {
@@ -128,7 +130,7 @@ fn an_invalid_close_or_ping_is_refused_and_the_connection_stays_open() {
     assert_eq!(client.next(), Message::Ping(vec![0; 125].into()));
     client.send("alive");
     assert_eq!(client.text(), "alive");
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
@@ -150,9 +152,9 @@ fn queued_messages_are_sent_before_the_close_frame() {
 
 #[test]
 fn data_after_a_close_frame_is_ignored() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server =
-        serve(move |server| server.on_message(move |_, _, message| told.send(message.len()).expect("the test waits")));
+        serve(move |server| server.on_message(move |_, _, message| tx.send(message.len()).expect("the test waits")));
     let mut raw = Raw::upgraded(server.address());
     let bytes = [
         crate::common::raw::frame(TEXT, b"before"),
@@ -164,15 +166,15 @@ fn data_after_a_close_frame_is_ignored() {
     assert_eq!(raw.frame(), (0x88, close_payload(1000, "")));
     raw.end();
     server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
-    assert_eq!(heard.so_far(), [6]);
+    assert_eq!(rx.so_far(), [6]);
 }
 
 #[test]
 fn messages_received_after_the_server_sent_a_close_frame_are_ignored() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server.on_message(move |ctx, fd, message| {
-            told.send(message.len()).expect("the test waits");
+            tx.send(message.len()).expect("the test waits");
             ctx.close(fd, 4000, "one was enough");
         })
     });
@@ -183,16 +185,16 @@ fn messages_received_after_the_server_sent_a_close_frame_are_ignored() {
     raw.send_frame(CLOSE, &close_payload(4000, ""));
     raw.end();
     server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
-    assert_eq!(heard.so_far(), [1]);
+    assert_eq!(rx.so_far(), [1]);
 }
 
 #[test]
 fn a_client_that_does_not_answer_a_close_frame_is_disconnected() {
     let limits = Limits { close_wait_max: std::time::Duration::from_millis(50), ..Limits::default() };
-    let (server, heard) = echo_server(limits);
+    let (server, rx) = echo_server(limits);
     let mut raw = Raw::upgraded(server.address());
     server.ask(|ctx| ctx.close(Fd::from_u64(1).expect("an fd"), 4000, ""));
-    assert_eq!(heard.next().1.code.as_u16(), 4000);
+    assert_eq!(rx.next().1.code.as_u16(), 4000);
     assert_eq!(raw.frame(), (0x88, close_payload(4000, "")));
     raw.end();
     server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
@@ -201,7 +203,7 @@ fn a_client_that_does_not_answer_a_close_frame_is_disconnected() {
 #[test]
 fn a_protocol_violation_is_answered_with_the_violated_rule() {
     let limits = Limits { message_bytes_max: 1000, ..Limits::default() };
-    let (server, heard) = echo_server(limits);
+    let (server, rx) = echo_server(limits);
     // The header is enough for the error: the payload is not needed, nor is the mask if the length is invalid.
     let table: &[(&[u8], u16, ProtocolError)] = &[
         (b"\x81\x02hi", 1002, ProtocolError::Unmasked),
@@ -224,7 +226,7 @@ fn a_protocol_violation_is_answered_with_the_violated_rule() {
             ProtocolError::MessageTooBig,
         ),
         (&frame_with(0x81, b"\xff"), 1007, ProtocolError::TextNotUtf8),
-        (&frame_with(TEXT, b"told before the end \xc0"), 1007, ProtocolError::TextNotUtf8),
+        (&frame_with(TEXT, b"text before the end \xc0"), 1007, ProtocolError::TextNotUtf8),
         (&frame_with(0x81, "☃".as_bytes().split_at(2).0), 1007, ProtocolError::TextNotUtf8),
         (&frame_with(0x88, b"\x03"), 1002, ProtocolError::CloseCodeCut),
         (&frame_with(0x88, &close_payload(1005, "")), 1002, ProtocolError::CloseCodeInvalid),
@@ -238,7 +240,7 @@ fn a_protocol_violation_is_answered_with_the_violated_rule() {
         assert_eq!(raw.frame(), (0x81, b"good".to_vec()), "{error:?}");
         assert_eq!(raw.close_frame(), (*code, error.as_str().to_owned()));
         raw.end();
-        let (_, closed) = heard.next();
+        let (_, closed) = rx.next();
         assert_eq!(closed.code.as_u16(), *code, "{error:?}");
         assert_eq!((closed.by, closed.cause), (By::Server, Cause::ProtocolError(*error)));
     }
@@ -248,48 +250,48 @@ fn a_protocol_violation_is_answered_with_the_violated_rule() {
 fn an_unfinished_message_ends_the_connection() {
     let short = std::time::Duration::from_millis(50);
     let limits = Limits { message_time_max: short, close_wait_max: short, ..Limits::default() };
-    let (server, heard) = echo_server(limits);
+    let (server, rx) = echo_server(limits);
     let mut raw = Raw::upgraded(server.address());
     raw.send(frame_with(TEXT, b"to be continued"));
     assert_eq!(raw.close_frame().0, 1008);
-    assert_eq!(heard.next().1.cause, Cause::MessageTimedOut);
+    assert_eq!(rx.next().1.cause, Cause::MessageTimedOut);
     raw.end();
 }
 
 #[test]
 fn a_lost_connection_is_reported_as_1006() {
-    let (server, heard) = echo_server(Limits::default());
+    let (server, rx) = echo_server(Limits::default());
     drop(server.connect("/"));
-    let (_, closed) = heard.next();
+    let (_, closed) = rx.next();
     assert_eq!((closed.code, &*closed.reason), (CloseCode::ABNORMAL, ""));
     assert_eq!((closed.by, closed.cause), (By::Client, Cause::ConnectionLost));
 
     // The same holds for a client that shuts down its write side.
     let mut raw = Raw::upgraded(server.address());
-    raw.shut();
-    assert_eq!(heard.next().1.cause, Cause::ConnectionLost);
+    raw.shutdown_write();
+    assert_eq!(rx.next().1.cause, Cause::ConnectionLost);
     raw.end();
 }
 
 #[test]
 fn a_message_directly_before_the_end_of_the_stream_is_delivered() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server =
-        serve(move |server| server.on_message(move |_, _, message| told.send(message.len()).expect("the test waits")));
+        serve(move |server| server.on_message(move |_, _, message| tx.send(message.len()).expect("the test waits")));
     let mut raw = Raw::upgraded(server.address());
     raw.send_frame(TEXT, b"last words");
-    raw.shut();
-    assert_eq!(heard.next(), 10);
+    raw.shutdown_write();
+    assert_eq!(rx.next(), 10);
     server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
 }
 
 #[test]
 fn abort_ends_the_connection_without_a_close_frame() {
-    let (server, heard) = echo_server(Limits::default());
+    let (server, rx) = echo_server(Limits::default());
     let mut client = server.connect("/");
     let fd = client.fd();
     assert_eq!(server.ask(move |ctx| ctx.abort(fd)), AbortOutcome::Aborted { was_open: true });
-    let (ended, closed) = heard.next();
+    let (ended, closed) = rx.next();
     assert_eq!(ended, fd);
     assert_eq!((closed.code, closed.by, closed.cause), (CloseCode::ABNORMAL, By::Server, Cause::ServerClosed));
     client.lost();
@@ -297,19 +299,19 @@ fn abort_ends_the_connection_without_a_close_frame() {
 
 #[test]
 fn abort_returns_whether_the_connection_was_open() {
-    let (server, heard) = echo_server(Limits { close_wait_max: PATIENCE, ..Limits::default() });
+    let (server, rx) = echo_server(Limits { close_wait_max: DEADLINE, ..Limits::default() });
     // Open, then closing: the client does not answer the close frame.
     let mut closing = Raw::upgraded(server.address());
     let fd = server.ask(|ctx| ctx.connections().next()).expect("one that is open");
-    let said = server.ask(move |ctx| {
+    let printed = server.ask(move |ctx| {
         let closes = [ctx.close(fd, 4000, ""), ctx.close(fd, 4000, "")];
         let others = [ctx.protect(fd), ctx.reset_heartbeat(fd), ctx.pause(fd), ctx.resume(fd), ctx.set_session(fd, 1)];
         (closes, ctx.ping(fd, b""), others, ctx.set_heartbeat(fd, Heartbeat::Off))
     });
     let closes = [CloseOutcome::Closing, CloseOutcome::Gone];
-    assert_eq!(said, (closes, Outcome::Gone, [Change::Gone; 5], Ok(Change::Gone)));
+    assert_eq!(printed, (closes, Outcome::Gone, [Change::Gone; 5], Ok(Change::Gone)));
     assert_eq!(closing.frame(), (0x80 | CLOSE, close_payload(4000, "")));
-    assert_eq!(heard.next().1.code, CloseCode::from(4000));
+    assert_eq!(rx.next().1.code, CloseCode::from(4000));
     assert!(server.ask(move |ctx| ctx.exists(fd)));
     let dropped = AbortOutcome::Aborted { was_open: false };
     assert_eq!(server.ask(move |ctx| [ctx.abort(fd), ctx.abort(fd)]), [dropped, AbortOutcome::Gone]);
@@ -322,7 +324,7 @@ fn abort_returns_whether_the_connection_was_open() {
     let next = Fd::from_u64(fd.as_u64() + (1 << 24)).expect("an fd");
     assert_eq!(server.ask(move |ctx| (ctx.close(next, 1000, ""), ctx.abort(next))), (CloseOutcome::Gone, dropped));
     http.end();
-    assert_eq!(heard.so_far().len(), 0, "on_close is for WebSockets, and came once");
+    assert_eq!(rx.so_far().len(), 0, "on_close is for WebSockets, and came once");
 }
 
 #[test]
@@ -336,20 +338,20 @@ fn a_ping_of_125_bytes_is_answered_with_its_payload() {
 #[test]
 fn a_panic_in_on_message_closes_with_1011_and_the_server_continues() {
     silence_intended_panics();
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server
             .on_message(|ctx, fd, message| match message.as_text() {
                 Some("panic") => panic!("on purpose: message"),
                 _ => echo(ctx, fd, message),
             })
-            .on_close(report_close(told))
+            .on_close(report_close(tx))
     });
     let mut victim = server.connect("/");
     let mut witness = server.connect("/");
     victim.send("panic");
     assert_eq!(victim.closed().0, 1011);
-    let (fd, closed) = heard.next();
+    let (fd, closed) = rx.next();
     assert_eq!(fd, victim.fd());
     assert_eq!((closed.by, closed.cause), (By::Server, Cause::HandlerPanicked));
     witness.send("still here");
@@ -359,9 +361,9 @@ fn a_panic_in_on_message_closes_with_1011_and_the_server_continues() {
 #[test]
 fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
     silence_intended_panics();
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
-        let timer = told.clone();
+        let timer = tx.clone();
         server
             .on_start(|ctx| {
                 ctx.set_timer(std::time::Duration::ZERO);
@@ -387,14 +389,14 @@ fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
             .on_notice(|_, _| panic!("on purpose: notice"))
             .on_ping(|_, _, _| panic!("on purpose: ping"))
             .on_close(move |_, _, closed| {
-                told.send(closed.cause.as_str()).expect("the test waits");
+                tx.send(closed.cause.as_str()).expect("the test waits");
                 panic!("on purpose: close");
             })
     });
-    assert_eq!(heard.next(), "timer");
+    assert_eq!(rx.next(), "timer");
     assert_eq!(server.refusal("/upgrade", &[]).0, 500);
     assert_eq!(server.connect("/open").closed().0, 1011);
-    assert_eq!(heard.next(), "handler_panicked");
+    assert_eq!(rx.next(), "handler_panicked");
     let mut http = server.raw();
     http.send("GET /request HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(http.reply().status, 500);
@@ -404,7 +406,7 @@ fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
     pinger.ping(b"");
     assert_eq!(pinger.next(), Message::Pong(Vec::new().into()), "it was queued before the handler was called");
     assert_eq!(pinger.closed().0, 1011);
-    assert_eq!(heard.next(), "handler_panicked");
+    assert_eq!(rx.next(), "handler_panicked");
 
     let mut witness = server.connect("/");
     server.ask(|ctx| ctx.broadcast("still here"));
@@ -441,7 +443,7 @@ fn a_panic_during_a_request_body_ends_the_connection() {
 
 #[test]
 fn closing_a_paused_connection_resumes_reading() {
-    let limits = Limits { close_wait_max: 10 * PATIENCE, ..Limits::default() };
+    let limits = Limits { close_wait_max: 10 * DEADLINE, ..Limits::default() };
     let server = serve(|server| server.limits(limits).on_open(|ctx, fd, _| assert!(ctx.pause(fd).is_done())));
     let mut raw = Raw::upgraded(server.address());
     raw.send_frame(CLOSE, &close_payload(1000, ""));
@@ -455,9 +457,9 @@ fn closing_a_paused_connection_resumes_reading() {
 #[test]
 fn every_on_open_has_exactly_one_on_close() {
     const CLIENTS: usize = 60;
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
-        let open = told.clone();
+        let open = tx.clone();
         server
             .on_open(move |_, fd, _| open.send((fd, 1)).expect("the test waits"))
             .on_message(|ctx, fd, _| {
@@ -468,7 +470,7 @@ fn every_on_open_has_exactly_one_on_close() {
             })
             .on_close(move |ctx, fd, _| {
                 ctx.abort(fd);
-                told.send((fd, -1)).expect("the test waits");
+                tx.send((fd, -1)).expect("the test waits");
             })
     });
     for index in 0..CLIENTS {
@@ -483,7 +485,7 @@ fn every_on_open_has_exactly_one_on_close() {
     }
     server.wait_until("all are gone", |ctx| ctx.stats().opened == CLIENTS as u64 && ctx.stats().connections == 0);
     let mut balance = std::collections::HashMap::new();
-    let events = heard.so_far();
+    let events = rx.so_far();
     assert_eq!(events.len(), 2 * CLIENTS);
     for (fd, change) in events {
         *balance.entry(fd).or_insert(0) += change;

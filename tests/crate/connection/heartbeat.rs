@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::raw::{PING, PONG, TEXT};
-use crate::common::{Heard, Raw, TestServer, channel, report_close, serve};
+use crate::common::{Raw, TestReceiver, TestServer, channel, report_close, serve};
 use fdpush::{By, Cause, Change, CloseCode, Closed, Context, Fd, Heartbeat};
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -21,15 +21,15 @@ const PINGS: usize = 200;
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(3600);
 
-fn serve_with(heartbeat: Heartbeat) -> (TestServer, Heard<(Fd, Closed)>) {
-    let (told, heard) = channel();
+fn serve_with(heartbeat: Heartbeat) -> (TestServer, TestReceiver<(Fd, Closed)>) {
+    let (tx, rx) = channel();
     let server =
-        serve(move |server| server.heartbeat(heartbeat).on_message(crate::common::echo).on_close(report_close(told)));
-    (server, heard)
+        serve(move |server| server.heartbeat(heartbeat).on_message(crate::common::echo).on_close(report_close(tx)));
+    (server, rx)
 }
 
-fn expect_heartbeat_missed(heard: &Heard<(Fd, Closed)>) -> Fd {
-    let (fd, closed) = heard.next();
+fn expect_heartbeat_missed(rx: &TestReceiver<(Fd, Closed)>) -> Fd {
+    let (fd, closed) = rx.next();
     assert_eq!((closed.by, closed.cause), (By::Server, Cause::HeartbeatMissed));
     assert_eq!((closed.code, &*closed.reason), (CloseCode::ABNORMAL, ""));
     fd
@@ -48,15 +48,15 @@ fn is_open(server: &TestServer, slot: u64) -> bool {
 
 #[test]
 fn in_client_mode_a_silent_client_is_disconnected_without_a_close_frame() {
-    let (server, heard) = serve_with(Heartbeat::Client { idle_max: SHORT });
+    let (server, rx) = serve_with(Heartbeat::Client { idle_max: SHORT });
     let mut silent = Raw::upgraded(server.address());
-    assert_eq!(expect_heartbeat_missed(&heard).as_u64(), 1);
+    assert_eq!(expect_heartbeat_missed(&rx).as_u64(), 1);
     silent.end();
 }
 
 #[test]
 fn in_client_mode_a_client_that_sends_stays_connected() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server
             .heartbeat(Heartbeat::Client { idle_max: 60 * SHORT })
@@ -66,7 +66,7 @@ fn in_client_mode_a_client_that_sends_stays_connected() {
             .on_timer(|ctx, _| {
                 ctx.push_uid("reporter", "report");
             })
-            .on_close(report_close(told))
+            .on_close(report_close(tx))
     });
     let mut reporter = server.connect("/?uid=reporter");
     let silent = Raw::upgraded(server.address());
@@ -74,7 +74,7 @@ fn in_client_mode_a_client_that_sends_stays_connected() {
     let (fd, closed) = loop {
         assert_eq!(reporter.text(), "report");
         reporter.send("alive");
-        if let Some(end) = heard.so_far().pop() {
+        if let Some(end) = rx.so_far().pop() {
             break end;
         }
     };
@@ -86,7 +86,7 @@ fn in_client_mode_a_client_that_sends_stays_connected() {
 
 #[test]
 fn in_client_mode_a_push_does_not_extend_the_deadline() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server
             .heartbeat(Heartbeat::Client { idle_max: Duration::from_millis(200) })
@@ -96,28 +96,28 @@ fn in_client_mode_a_push_does_not_extend_the_deadline() {
             .on_timer(|ctx, _| {
                 ctx.broadcast("are you there?");
             })
-            .on_close(report_close(told))
+            .on_close(report_close(tx))
     });
     let mut silent = Raw::upgraded(server.address());
-    expect_heartbeat_missed(&heard);
+    expect_heartbeat_missed(&rx);
     assert!(silent.rest().starts_with(b"\x81\x0eare you there?"));
 }
 
 #[test]
 fn in_ping_mode_a_client_that_answers_stays_connected() {
-    let (server, heard) = serve_with(PATIENT);
+    let (server, rx) = serve_with(PATIENT);
     let mut client = Raw::upgraded(server.address());
     for _ in 0..PINGS {
         let payload = next_ping(&mut client);
         client.send_frame(PONG, &payload);
     }
     assert!(is_open(&server, 1));
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
 fn in_ping_mode_any_byte_counts_as_an_answer() {
-    let (server, heard) = serve_with(PATIENT);
+    let (server, rx) = serve_with(PATIENT);
     let mut client = Raw::upgraded(server.address());
     for _ in 0..PINGS {
         next_ping(&mut client);
@@ -125,24 +125,24 @@ fn in_ping_mode_any_byte_counts_as_an_answer() {
         client.send_frame(PONG, b"here I am");
     }
     assert!(is_open(&server, 1));
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
 fn in_ping_mode_a_silent_client_is_disconnected_after_missed_max_pings() {
-    let (server, heard) = serve_with(Heartbeat::Ping { every: SHORT, missed_max: 3 });
+    let (server, rx) = serve_with(Heartbeat::Ping { every: SHORT, missed_max: 3 });
     let mut silent = Raw::upgraded(server.address());
     for _ in 0..3 {
         next_ping(&mut silent);
     }
     // No fourth ping and no close frame, which a lost peer would not answer.
     silent.end();
-    expect_heartbeat_missed(&heard);
+    expect_heartbeat_missed(&rx);
 }
 
 #[test]
 fn in_ping_mode_an_independent_client_answers_automatically() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let mut pongs = 0;
     let server = serve(move |server| {
         server
@@ -153,22 +153,22 @@ fn in_ping_mode_an_independent_client_answers_automatically() {
                     ctx.push(fd, "enough");
                 }
             })
-            .on_close(report_close(told))
+            .on_close(report_close(tx))
     });
     let mut client = server.connect("/");
     assert_eq!(client.text(), "enough");
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
 fn in_push_mode_a_client_that_never_answers_stays_connected() {
-    let (server, heard) = serve_with(Heartbeat::Push { every: SHORT });
+    let (server, rx) = serve_with(Heartbeat::Push { every: SHORT });
     let mut proud = Raw::upgraded(server.address());
     for _ in 0..20 {
         next_ping(&mut proud);
     }
     assert!(is_open(&server, 1), "twenty pings and not a word");
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
     // The connection still works in both directions.
     proud.send_frame(TEXT, b"at last");
     loop {
@@ -181,16 +181,16 @@ fn in_push_mode_a_client_that_never_answers_stays_connected() {
 
 #[test]
 fn in_push_mode_a_disconnected_client_is_detected() {
-    let (server, heard) = serve_with(Heartbeat::Push { every: SHORT });
+    let (server, rx) = serve_with(Heartbeat::Push { every: SHORT });
     let mut proud = Raw::upgraded(server.address());
     next_ping(&mut proud);
     drop(proud);
-    assert_eq!(heard.next().1.cause, Cause::ConnectionLost);
+    assert_eq!(rx.next().1.cause, Cause::ConnectionLost);
 }
 
 #[test]
 fn in_off_mode_no_client_is_pinged_or_disconnected() {
-    let (server, heard) = serve_with(Heartbeat::Off);
+    let (server, rx) = serve_with(Heartbeat::Off);
     let mut silent = Raw::upgraded(server.address());
     // The timeouts of another server show that enough time passes.
     let (clock, deaths) = serve_with(Heartbeat::Client { idle_max: SHORT });
@@ -199,14 +199,14 @@ fn in_off_mode_no_client_is_pinged_or_disconnected() {
         expect_heartbeat_missed(&deaths);
     }
     assert!(is_open(&server, 1));
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
     server.ask(|ctx| ctx.broadcast("hello"));
     assert_eq!(silent.frame(), (0x81, b"hello".to_vec()), "no ping came before");
 }
 
 #[test]
 fn a_protected_connection_has_no_heartbeat() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server
             .heartbeat(Heartbeat::Ping { every: SHORT, missed_max: 1 })
@@ -215,14 +215,14 @@ fn a_protected_connection_has_no_heartbeat() {
                     assert!(ctx.protect(fd).is_done());
                 }
             })
-            .on_close(report_close(told))
+            .on_close(report_close(tx))
     });
     let mut protected = Raw::connect(server.address());
     protected.send(crate::common::raw::UPGRADE.replacen("GET / ", "GET /protected ", 1));
     assert_eq!(protected.reply().status, 101);
     for _ in 0..3 {
         let _mortal = Raw::upgraded(server.address());
-        assert_ne!(expect_heartbeat_missed(&heard).as_u64(), 1);
+        assert_ne!(expect_heartbeat_missed(&rx).as_u64(), 1);
     }
     assert!(is_open(&server, 1));
     server.ask(|ctx| ctx.broadcast("hello"));
@@ -230,13 +230,13 @@ fn a_protected_connection_has_no_heartbeat() {
 
     let fd = Fd::from_u64(1).expect("an fd");
     assert!(server.ask(move |ctx| ctx.reset_heartbeat(fd).is_done()));
-    assert_eq!(expect_heartbeat_missed(&heard), fd, "mortal again");
+    assert_eq!(expect_heartbeat_missed(&rx), fd, "mortal again");
     assert!(!server.ask(move |ctx| ctx.exists(fd) && ctx.reset_heartbeat(fd).is_done() && ctx.is_open(fd)));
 }
 
 #[test]
 fn a_connection_can_have_its_own_heartbeat() {
-    let (server, heard) = serve_with(Heartbeat::Ping { every: LONG, missed_max: 2 });
+    let (server, rx) = serve_with(Heartbeat::Ping { every: LONG, missed_max: 2 });
     let mut pinged = Raw::upgraded(server.address());
     let mut idle = Raw::upgraded(server.address());
     let fds = [1, 2].map(|number| Fd::from_u64(number).expect("an fd"));
@@ -248,7 +248,7 @@ fn a_connection_can_have_its_own_heartbeat() {
         let stranger = Fd::from_u64(999).expect("an fd");
         assert_eq!(ctx.set_heartbeat(stranger, Heartbeat::Off), Ok(Change::Gone), "gone is not impossible");
     });
-    assert_eq!(expect_heartbeat_missed(&heard), fds[1]);
+    assert_eq!(expect_heartbeat_missed(&rx), fds[1]);
     idle.end();
     for _ in 0..5 {
         next_ping(&mut pinged);
@@ -258,7 +258,7 @@ fn a_connection_can_have_its_own_heartbeat() {
 
 #[test]
 fn a_heartbeat_can_be_set_before_the_upgrade_is_answered() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server
             .heartbeat(Heartbeat::Off)
@@ -266,10 +266,10 @@ fn a_heartbeat_can_be_set_before_the_upgrade_is_answered() {
                 assert_eq!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max: SHORT }), Ok(Change::Done));
                 fdpush::Upgrade::accept()
             })
-            .on_close(report_close(told))
+            .on_close(report_close(tx))
     });
     let mut silent = Raw::upgraded(server.address());
-    expect_heartbeat_missed(&heard);
+    expect_heartbeat_missed(&rx);
     silent.end();
 }
 
@@ -292,14 +292,14 @@ fn an_invalid_heartbeat_is_refused_with_its_reason() {
 fn a_client_that_sent_stays_connected_after_a_blocked_turn() {
     // More clients than one epoll_wait returns, so that some messages are unread when the timers fire.
     const CLIENTS: usize = 700;
-    let (told, heard) = channel();
-    let told_too = told.clone();
+    let (tx, rx) = channel();
+    let told_too = tx.clone();
     let server = serve(move |server| {
         server
             .heartbeat(Heartbeat::Off)
             .on_message(move |ctx, fd, _| {
                 ctx.protect(fd);
-                told.send(None).expect("the test waits");
+                tx.send(None).expect("the test waits");
             })
             .on_close(move |_, _, closed| _ = told_too.send(Some(closed.cause)))
     });
@@ -323,8 +323,8 @@ fn a_client_that_sent_stays_connected_after_a_blocked_turn() {
         client.send_frame(TEXT, b"I am here");
     }
     reported.send(()).expect("the server waits");
-    reply.wait_timeout(crate::common::PATIENCE).expect("an answer");
+    reply.wait_timeout(crate::common::DEADLINE).expect("an answer");
     for _ in 0..CLIENTS {
-        assert_eq!(heard.next(), None, "the report of each is heard, and no end");
+        assert_eq!(rx.next(), None, "each report arrives, and no connection ends");
     }
 }

@@ -154,7 +154,7 @@ fn groups_can_be_joined_left_and_dissolved() {
 
 #[test]
 fn inside_on_close_the_maps_are_cleared_and_the_uid_and_groups_are_reported() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server.on_close(move |ctx, fd, closed| {
             assert_eq!(ctx.uid_of(fd), Some("ann"));
@@ -173,14 +173,14 @@ fn inside_on_close_the_maps_are_cleared_and_the_uid_and_groups_are_reported() {
             assert_eq!(ctx.push(fd, "too late"), Outcome::Gone);
             assert_eq!(ctx.bind(fd, "ann"), Change::Gone);
             assert_eq!(ctx.stats().users + ctx.stats().groups + ctx.stats().open, 0);
-            told.send(closed.clone()).expect("the test waits");
+            tx.send(closed.clone()).expect("the test waits");
         })
     });
     let mut client = server.connect("/?uid=ann&group=room&group=hall");
     let fd = client.fd();
     client.send("something");
     client.close(3000, "enough");
-    let closed = heard.next();
+    let closed = rx.next();
     assert_eq!((closed.code.as_u16(), &*closed.reason), (3000, "enough"));
     assert_eq!((closed.by, closed.cause), (By::Client, Cause::ClientClosed));
     server.ask(move |ctx| {
@@ -203,13 +203,13 @@ fn by_default_a_uid_has_any_number_of_connections() {
 
 #[test]
 fn with_kick_old_the_newer_connection_stays() {
-    let (told, heard) = channel();
-    let server = serve(|server| server.second_login(SecondLogin::KickOld).on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(|server| server.second_login(SecondLogin::KickOld).on_close(report_close(tx)));
     let mut old = server.connect("/?uid=ann");
     let mut new = server.connect("/?uid=ann");
     let (code, _reason) = old.closed();
     assert_eq!(code, CloseCode::KICKED.as_u16());
-    let (fd, closed) = heard.next();
+    let (fd, closed) = rx.next();
     assert_eq!(fd, old.fd());
     assert_eq!((closed.by, closed.cause), (By::Server, Cause::Kicked));
     let kept = new.fd();
@@ -289,25 +289,25 @@ fn with_reject_new_a_late_bind_reports_the_uid_as_taken() {
 
 #[test]
 fn a_page_refresh_does_not_report_the_uid_as_offline() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(|server| {
-        let on_upgrade = told.clone();
+        let on_upgrade = tx.clone();
         server
             .on_upgrade(move |ctx, fd, request| {
                 on_upgrade.send(ctx.is_online("ann")).expect("the test waits");
                 tell_fd(ctx, fd, request)
             })
-            .on_close(move |ctx, _, _| told.send(ctx.is_online("ann")).expect("the test waits"))
+            .on_close(move |ctx, _, _| tx.send(ctx.is_online("ann")).expect("the test waits"))
     });
     let mut page = server.connect("/?uid=ann");
-    assert!(!heard.next(), "the first upgrade: not yet online");
+    assert!(!rx.next(), "the first upgrade: not yet online");
     for _ in 0..5 {
         // The new page opens its connection before the old one closes.
         let new = server.connect("/?uid=ann");
         page.close(1001, "");
         page = new;
-        assert!(heard.next(), "online when the new page comes");
-        assert!(heard.next(), "online when the old page has gone");
+        assert!(rx.next(), "online when the new page comes");
+        assert!(rx.next(), "online when the old page has gone");
     }
     let fd = page.fd();
     assert_eq!(server.ask(|ctx| ctx.fds_of("ann")), [fd]);
@@ -315,14 +315,14 @@ fn a_page_refresh_does_not_report_the_uid_as_offline() {
 
 #[test]
 fn a_uid_chosen_on_the_upgrade_is_bound_before_on_open() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(|server| {
         server.on_upgrade(|_, _, _| Upgrade::accept().uid("ann")).on_open(move |ctx, fd, _| {
-            told.send(ctx.uid_of(fd).map(str::to_owned)).expect("the test waits");
+            tx.send(ctx.uid_of(fd).map(str::to_owned)).expect("the test waits");
         })
     });
     let _client = server.connect("/");
-    assert_eq!(heard.next().as_deref(), Some("ann"));
+    assert_eq!(rx.next().as_deref(), Some("ann"));
 }
 
 #[test]

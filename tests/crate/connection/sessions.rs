@@ -13,7 +13,7 @@ struct Session {
 
 #[test]
 fn a_session_exists_from_the_upgrade_to_the_end_of_on_close() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server
             .on_upgrade(|ctx, fd, request| {
@@ -28,7 +28,7 @@ fn a_session_exists_from_the_upgrade_to_the_end_of_on_close() {
             })
             .on_close(move |ctx, fd, _| {
                 let session = ctx.session::<Session>(fd).expect("still there");
-                told.send((fd, session.messages)).expect("the test waits");
+                tx.send((fd, session.messages)).expect("the test waits");
                 assert!(!ctx.set_session(fd, 1u8).is_done(), "too late");
             })
     });
@@ -41,7 +41,7 @@ fn a_session_exists_from_the_upgrade_to_the_end_of_on_close() {
     ann.send("again");
     assert_eq!(ann.text(), "/ann 2");
     ann.close(1000, "");
-    assert_eq!(heard.next(), (fd, 2));
+    assert_eq!(rx.next(), (fd, 2));
     server.ask(move |ctx| assert!(ctx.session::<Session>(fd).is_none(), "and gone with the connection"));
 }
 
@@ -67,15 +67,15 @@ fn a_connection_has_one_session_of_one_type() {
 
 #[test]
 fn the_session_of_a_refused_upgrade_is_dropped() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server.on_upgrade(move |ctx, fd, _| {
-            ctx.set_session(fd, DropSignal(told.clone(), "dropped"));
+            ctx.set_session(fd, DropSignal(tx.clone(), "dropped"));
             Upgrade::refuse(fdpush::Response::text(401, "no\n"))
         })
     });
     assert_eq!(server.refusal("/", &[]).0, 401);
-    assert_eq!(heard.next(), "dropped");
+    assert_eq!(rx.next(), "dropped");
 }
 
 #[test]
@@ -122,21 +122,21 @@ fn a_push_to_many_fds_reaches_each_once() {
 
 #[test]
 fn on_stop_is_the_last_callback() {
-    let (told, heard) = channel();
-    let also_told = told.clone();
+    let (tx, rx) = channel();
+    let also_told = tx.clone();
     let server = serve(move |server| {
-        server.on_close(move |_, _, _| told.send("close").expect("the test waits")).on_stop(move |ctx| {
+        server.on_close(move |_, _, _| tx.send("close").expect("the test waits")).on_stop(move |ctx| {
             assert_eq!(ctx.stats().open, 0);
             also_told.send("stop").expect("the test waits");
         })
     });
     let clients = [server.connect("/"), server.connect("/")];
     server.remote.shutdown().expect("room in the inbox");
-    assert_eq!([heard.next(), heard.next()], ["close", "close"]);
+    assert_eq!([rx.next(), rx.next()], ["close", "close"]);
     drop(clients);
-    assert_eq!(heard.next(), "stop");
+    assert_eq!(rx.next(), "stop");
     drop(server);
-    assert_eq!(heard.so_far(), [""; 0]);
+    assert_eq!(rx.so_far(), [""; 0]);
 }
 
 #[test]

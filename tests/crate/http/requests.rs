@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::raw::GET;
-use crate::common::{Heard, Raw, TestServer, channel, serve};
+use crate::common::{Raw, TestReceiver, TestServer, channel, serve};
 use fdpush::{Closures, Context, Fd, Handler, Limits, Request, Response, Server, State};
 
 /// Responds with method, path, query and body of the request.
@@ -16,15 +16,15 @@ fn describing(server: Server) -> Server<Closures> {
 }
 
 /// As [`describing`], with limits. The receiver gets every target that ran.
-fn serve_with(limits: Limits) -> (TestServer, Heard<String>) {
-    let (told, heard) = channel();
+fn serve_with(limits: Limits) -> (TestServer, TestReceiver<String>) {
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server.limits(limits).on_request(move |_, _, request| {
-            told.send(request.target().to_owned()).expect("the test waits");
+            tx.send(request.target().to_owned()).expect("the test waits");
             Response::text(200, format!("{} bytes", request.body().len()))
         })
     });
-    (server, heard)
+    (server, rx)
 }
 
 /// A server that ends silent connections after 20 ms. Its timeouts measure the time that passes.
@@ -201,7 +201,7 @@ fn a_client_that_expects_100_continue_gets_it() {
 
 #[test]
 fn a_body_over_the_limit_gets_413() {
-    let (server, heard) = serve_with(Limits { body_bytes_max: 1000, ..Limits::default() });
+    let (server, rx) = serve_with(Limits { body_bytes_max: 1000, ..Limits::default() });
     let mut raw = server.raw();
     raw.send(format!("POST /fits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{}", "x".repeat(1000)));
     assert_eq!(raw.reply().body, "1000 bytes");
@@ -209,7 +209,7 @@ fn a_body_over_the_limit_gets_413() {
     let chunk = format!("1f4\r\n{}\r\n", "x".repeat(500));
     let head = "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     expect_refusal(&server, format!("{head}{chunk}{chunk}1\r\nx\r\n"), 413);
-    assert_eq!(heard.so_far(), ["/fits"]);
+    assert_eq!(rx.so_far(), ["/fits"]);
 }
 
 #[test]
@@ -227,17 +227,17 @@ fn without_a_handler_a_request_gets_404_and_a_failed_upgrade_426() {
 
 #[test]
 fn an_unfinished_head_gets_408() {
-    let (server, heard) = serve_with(Limits { head_time_max: Duration::from_millis(50), ..Limits::default() });
+    let (server, rx) = serve_with(Limits { head_time_max: Duration::from_millis(50), ..Limits::default() });
     let mut silent = server.raw();
     assert_eq!(silent.reply().status, 408);
     silent.end();
     expect_refusal(&server, "GET / HTTP/1.1\r\nHost: localhost\r\n", 408);
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
 fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
-    let (server, heard) = serve_with(Limits { head_time_max: Duration::from_millis(500), ..Limits::default() });
+    let (server, rx) = serve_with(Limits { head_time_max: Duration::from_millis(500), ..Limits::default() });
     let mut dripping = server.raw();
     dripping.send("GET / HTTP/1.1\r\nHost: localhost\r\nX-Drip: ");
     let is_http =
@@ -254,20 +254,20 @@ fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
     }
     assert!(!server.ask(is_http), "it drips for ever");
     assert_eq!(dripping.reply().status, 408);
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
 fn an_unfinished_body_gets_408() {
     let limits = Limits { body_time_max: Duration::from_millis(50), ..Limits::default() };
-    let (server, heard) = serve_with(limits);
+    let (server, rx) = serve_with(limits);
     expect_refusal(&server, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf", 408);
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
 fn a_head_with_too_many_bytes_or_lines_gets_431() {
-    let (server, heard) = serve_with(Limits::default());
+    let (server, rx) = serve_with(Limits::default());
     let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(8 << 10));
     expect_refusal(&server, long, 431);
     let endless = format!("GET /{}", "x".repeat(100_000));
@@ -280,7 +280,7 @@ fn a_head_with_too_many_bytes_or_lines_gets_431() {
     let mut raw = server.raw();
     raw.send(lines(64));
     assert_eq!(raw.reply().status, 200);
-    assert_eq!(heard.so_far(), ["/lines"]);
+    assert_eq!(rx.so_far(), ["/lines"]);
 }
 
 /// RFC 9112 section 3.2.2.
@@ -310,7 +310,7 @@ fn an_absolute_form_target_sets_path_and_host() {
 
 #[test]
 fn an_invalid_request_is_refused_and_later_requests_do_not_run() {
-    let (server, heard) = serve_with(Limits::default());
+    let (server, rx) = serve_with(Limits::default());
     let head = |line: &str, headers: &str| format!("{line}\r\n{headers}\r\n");
     let ok = "Host: localhost\r\n";
     let post = "POST / HTTP/1.1";
@@ -354,7 +354,7 @@ fn an_invalid_request_is_refused_and_later_requests_do_not_run() {
     for (bytes, status) in table {
         expect_refusal(&server, bytes + "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n", status);
     }
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
@@ -383,25 +383,25 @@ fn a_client_that_shuts_down_its_write_side_still_gets_the_response() {
     let server = serve(describing);
     let mut raw = server.raw();
     raw.send(GET);
-    raw.shut();
+    raw.shutdown_write();
     assert_eq!(raw.reply().status, 200);
     raw.end();
     // A client that disconnects within a head leaves no state behind.
     let mut raw = Raw::connect(server.address());
     raw.send("GET / HT");
-    raw.shut();
+    raw.shutdown_write();
     raw.end();
     server.wait_until("both are gone", |ctx| ctx.stats().connections == 0);
 }
 
 #[test]
 fn a_plain_http_connection_has_no_on_open_and_no_on_close() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
-        let open = told.clone();
+        let open = tx.clone();
         describing(server)
             .on_open(move |_, _, _| open.send("open").expect("the test waits"))
-            .on_close(move |_, _, _| told.send("close").expect("the test waits"))
+            .on_close(move |_, _, _| tx.send("close").expect("the test waits"))
     });
     let mut raw = server.raw();
     raw.send(GET);
@@ -410,7 +410,7 @@ fn a_plain_http_connection_has_no_on_open_and_no_on_close() {
     assert_eq!((stats.connections, stats.open, stats.opened), (1, 0, 0));
     drop(raw);
     server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
@@ -483,15 +483,15 @@ fn a_handler_can_leave_a_request_unanswered() {
 }
 
 /// A server that defers every request and reports its fd.
-fn serve_later(limits: Limits) -> (TestServer, Heard<(Fd, String)>) {
-    let (told, heard) = channel();
+fn serve_later(limits: Limits) -> (TestServer, TestReceiver<(Fd, String)>) {
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server.limits(limits).on_request(move |_, fd, request| {
-            told.send((fd, request.target().to_owned())).expect("the test waits");
+            tx.send((fd, request.target().to_owned())).expect("the test waits");
             Response::later()
         })
     });
-    (server, heard)
+    (server, rx)
 }
 
 #[test]
@@ -537,7 +537,7 @@ fn a_late_response_reaches_a_half_closed_client_and_is_dropped_for_a_lost_one() 
     let (server, waiting) = serve_later(Limits::default());
     let mut half = server.raw();
     half.send(GET);
-    half.shut();
+    half.shutdown_write();
     let (fd, _) = waiting.next();
     let gone = {
         let mut raw = server.raw();

@@ -4,19 +4,19 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::raw::{TEXT, UPGRADE, frame};
-use crate::common::{DropSignal, Heard, PATIENCE, Raw, TestServer, channel, echo, serve, tell_fd};
+use crate::common::{DEADLINE, DropSignal, Raw, TestReceiver, TestServer, channel, echo, serve, tell_fd};
 use fdpush::{Fd, Limits, Origins, Response, Upgrade};
 
 /// A server that defers every upgrade and reports its fd.
-fn serve_later(limits: Limits) -> (TestServer, Heard<Fd>) {
-    let (told, heard) = channel();
+fn serve_later(limits: Limits) -> (TestServer, TestReceiver<Fd>) {
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server.limits(limits).on_message(echo).on_upgrade(move |_, fd, _| {
-            told.send(fd).expect("the test waits");
+            tx.send(fd).expect("the test waits");
             Upgrade::later()
         })
     });
-    (server, heard)
+    (server, rx)
 }
 
 fn expect_status(server: &TestServer, bytes: &str, status: u16) -> crate::common::raw::Reply {
@@ -143,7 +143,7 @@ fn listed_origins_are_accepted_and_all_with_any() {
 
 #[test]
 fn the_handler_sees_the_request() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server.on_upgrade(move |ctx, fd, request| {
             let offered: Vec<&str> = request.subprotocols().collect();
@@ -155,13 +155,13 @@ fn the_handler_sees_the_request() {
                 request.header("x-one"),
                 request.cookie("sid"),
             );
-            told.send((seen, request.peer())).expect("the test waits");
+            tx.send((seen, request.peer())).expect("the test waits");
             tell_fd(ctx, fd, request)
         })
     });
     let headers = [("X-One", "1"), ("Cookie", "a=b; sid=42")];
     let _client = server.connect_with("/a%2Fb?q=1%202", &headers);
-    let (seen, peer) = heard.next();
+    let (seen, peer) = rx.next();
     assert_eq!(seen, r#"GET /a/b 1 2 Some("1") Some("42") []"#);
     assert!(peer.is_loopback());
 }
@@ -248,15 +248,15 @@ fn frames_directly_after_the_head_are_delivered_after_the_101() {
 
 #[test]
 fn frames_and_requests_after_a_refused_upgrade_are_ignored() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server.on_upgrade(|_, _, _| Upgrade::refuse(Response::text(403, "no\n"))).on_request(move |_, _, _| {
-            told.send(()).expect("the test waits");
+            tx.send(()).expect("the test waits");
             Response::text(200, "")
         })
     });
     expect_status(&server, &format!("{UPGRADE}GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"), 403);
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn an_upgrade_can_be_refused_later_from_another_thread() {
 fn one_call_can_answer_any_number_of_upgrades() {
     // Enough to overflow the stack if the answers were nested.
     const UPGRADES: usize = 3000;
-    let (server, waiting) = serve_later(Limits { answer_time_max: PATIENCE, ..Limits::default() });
+    let (server, waiting) = serve_later(Limits { answer_time_max: DEADLINE, ..Limits::default() });
     let mut clients: Vec<Raw> = (0..UPGRADES).map(|_| server.raw()).collect();
     for client in &mut clients {
         client.send(UPGRADE);
@@ -353,12 +353,12 @@ fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
 
 #[test]
 fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
-    let (asked, waiting) = channel();
-    let (told, gone) = channel();
+    let (waiting_tx, waiting) = channel();
+    let (gone_tx, gone) = channel();
     let server = serve(move |server| {
         server.on_upgrade(move |ctx, fd, _| {
-            ctx.set_session(fd, DropSignal(told.clone(), fd));
-            asked.send(fd).expect("the test waits");
+            ctx.set_session(fd, DropSignal(gone_tx.clone(), fd));
+            waiting_tx.send(fd).expect("the test waits");
             Upgrade::later()
         })
     });
@@ -376,7 +376,7 @@ fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
         let mut raw = server.raw();
         raw.send(head);
         let fd = waiting.next();
-        raw.shut();
+        raw.shutdown_write();
         assert_eq!(gone.next(), fd);
         raw.end();
         // The end of the stream arrives together with the head.
@@ -418,10 +418,10 @@ fn an_unanswered_upgrade_gets_503() {
 
 #[test]
 fn two_waiting_upgrades_for_one_uid_are_checked_when_they_are_answered() {
-    let (told, waiting) = channel();
+    let (tx, waiting) = channel();
     let server = serve(move |server| {
         server.second_login(fdpush::SecondLogin::RejectNew).on_upgrade(move |_, fd, _| {
-            told.send(fd).expect("the test waits");
+            tx.send(fd).expect("the test waits");
             Upgrade::later()
         })
     });
@@ -440,16 +440,16 @@ fn two_waiting_upgrades_for_one_uid_are_checked_when_they_are_answered() {
 
 #[test]
 fn a_connection_aborted_in_on_upgrade_does_not_open() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
-        let open = told.clone();
+        let open = tx.clone();
         server
             .on_upgrade(|ctx, fd, _| {
                 ctx.abort(fd);
                 Upgrade::accept().uid("ann")
             })
             .on_open(move |_, _, _| open.send("open").expect("the test waits"))
-            .on_close(move |_, _, _| told.send("close").expect("the test waits"))
+            .on_close(move |_, _, _| tx.send("close").expect("the test waits"))
     });
     let mut raw = server.raw();
     raw.send(UPGRADE);
@@ -457,19 +457,19 @@ fn a_connection_aborted_in_on_upgrade_does_not_open() {
     server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.open, stats.opened, stats.users), (0, 0, 0));
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
 fn a_connection_whose_on_upgrade_drains_the_server_does_not_open() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server
             .on_upgrade(|ctx, _, _| {
                 ctx.shutdown();
                 Upgrade::accept()
             })
-            .on_open(move |_, _, _| told.send("open").expect("the test waits"))
+            .on_open(move |_, _, _| tx.send("open").expect("the test waits"))
     });
     let mut raw = server.raw();
     raw.send(UPGRADE);
@@ -478,5 +478,5 @@ fn a_connection_whose_on_upgrade_drains_the_server_does_not_open() {
     drop(raw);
     let mut server = server;
     assert!(server.wait_for_end().is_ok());
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }

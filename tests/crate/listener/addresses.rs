@@ -152,15 +152,15 @@ fn several_addresses_share_one_server() {
     let scratch = Scratch::new("several");
     let path = scratch.file("sock");
     let third = unix(&path);
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         let server = server.listen("127.0.0.1:0").and_then(|server| server.listen(third)).expect("addresses");
-        told.send(server.addresses().cloned().collect::<Vec<_>>()).expect("the test waits");
+        tx.send(server.addresses().cloned().collect::<Vec<_>>()).expect("the test waits");
         server.on_message(|ctx, _, message| {
             ctx.broadcast(message);
         })
     });
-    let addresses = heard.next();
+    let addresses = rx.next();
     let [Address::Tcp(one), Address::Tcp(two), Address::Unix(file)] = addresses.as_slice() else {
         panic!("{addresses:?}")
     };

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::common::raw::Reply;
-use crate::common::{PATIENCE, Raw, TestServer, serve};
+use crate::common::{DEADLINE, Raw, TestServer, serve};
 use fdpush::{Address, BodyEvent, BodyMode, Context, Fd, Handler, Limits, Request, Response, Server};
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -52,7 +52,7 @@ impl Handler for Controlled {
 }
 
 /// Requests this path on a new control connection. Returns the connection and the status.
-fn asked(control: SocketAddr, path: &str) -> (Raw, u16) {
+fn request_path(control: SocketAddr, path: &str) -> (Raw, u16) {
     let mut raw = Raw::connect(control);
     raw.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
     let status = raw.reply().status;
@@ -96,11 +96,11 @@ fn a_request_reports_whether_its_listener_is_a_control_listener() {
 fn control_connections_have_their_own_limit_and_counters() {
     let limits = Limits { control_connections_max: 2, connections_max: Some(1), ..Limits::default() };
     let (server, control) = controlled(limits);
-    let (mut first, status) = asked(control, "/keep");
+    let (mut first, status) = request_path(control, "/keep");
     assert_eq!(status, 200);
-    let (second, status) = asked(control, "/keep");
+    let (second, status) = request_path(control, "/keep");
     assert_eq!(status, 200);
-    let (mut third, status) = asked(control, "/keep");
+    let (mut third, status) = request_path(control, "/keep");
     assert_eq!(status, 503);
     third.end();
     first.send("BAD\r\n\r\n");
@@ -189,9 +189,9 @@ fn refusals_on_a_control_listener_are_json() {
 fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     let limits = Limits { control_connections_max: 4, ..Limits::default() };
     let (server, control) = controlled(limits);
-    let (mut kept, status) = asked(control, "/keep");
+    let (mut kept, status) = request_path(control, "/keep");
     assert_eq!(status, 200);
-    let (mut released, status) = asked(control, "/keep");
+    let (mut released, status) = request_path(control, "/keep");
     assert_eq!(status, 200);
     // Idle connections of every kind: silent, within a head, within a body, and between two requests.
     let mut idle: Vec<Raw> = (0..18).map(|_| Raw::connect(control)).collect();
@@ -200,7 +200,7 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     idle[2].send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx");
     idle[3].send(READY);
     assert_eq!(idle[3].reply().status, 200);
-    let _newer: Vec<Raw> = (0..4).map(|_| asked(control, "/ready").0).collect();
+    let _newer: Vec<Raw> = (0..4).map(|_| request_path(control, "/ready").0).collect();
     idle[2].reply_head();
     for oldest in &mut idle[..4] {
         oldest.rest();
@@ -290,7 +290,7 @@ fn connections_over_the_rate_get_503_first() {
     let (server, control) = controlled(Limits { accepts_per_second_max: Some(2), ..Limits::default() });
     let (first, second) = (server.connect("/"), server.connect("/"));
     // On any machine, two connects follow each other within half a second after some attempts.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     let (status, text) = loop {
         assert!(Instant::now() < deadline, "nobody was refused");
         if let Err(refused) = crate::common::Client::connect(server.address(), "/", &[]) {
@@ -307,7 +307,7 @@ fn connections_over_the_rate_get_503_first() {
 /// Pauses a request at the first piece of its body for longer than `body_time_max`. Reports the order of events.
 struct Pausing {
     paused: Option<Fd>,
-    told: std::sync::mpsc::Sender<&'static str>,
+    tx: std::sync::mpsc::Sender<&'static str>,
 }
 
 impl Handler for Pausing {
@@ -318,12 +318,12 @@ impl Handler for Pausing {
     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, _: &mut dyn Any, event: BodyEvent<'_>) {
         match event {
             BodyEvent::Data(_) if self.paused.is_none() => {
-                self.told.send("first piece").expect("the test listens");
+                self.tx.send("first piece").expect("the test listens");
                 assert!(ctx.pause(fd).is_done());
                 self.paused = Some(fd);
                 ctx.set_timer(2 * ctx.limits().body_time_max);
             }
-            BodyEvent::Data(_) => self.told.send("next piece").expect("the test listens"),
+            BodyEvent::Data(_) => self.tx.send("next piece").expect("the test listens"),
             BodyEvent::End => {
                 assert!(!ctx.pause(fd).is_done(), "nothing more comes");
                 ctx.begin_response(fd, &Response::text(200, ""));
@@ -334,21 +334,21 @@ impl Handler for Pausing {
     }
 
     fn on_timer(&mut self, ctx: &mut Context<'_>, _: fdpush::TimerId) {
-        self.told.send("resumed").expect("the test listens");
+        self.tx.send("resumed").expect("the test listens");
         assert!(ctx.resume(self.paused.expect("it was paused")).is_done());
     }
 }
 
 #[test]
 fn a_paused_body_has_no_time_limit() {
-    let (told, heard) = crate::common::channel();
+    let (tx, rx) = crate::common::channel();
     let limits = Limits { body_time_max: Duration::from_millis(200), ..Limits::default() };
-    let server = serve(move |server| server.limits(limits).handler(Pausing { paused: None, told }));
+    let server = serve(move |server| server.limits(limits).handler(Pausing { paused: None, tx }));
     let mut raw = server.raw();
     raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");
-    assert_eq!(heard.next(), "first piece");
+    assert_eq!(rx.next(), "first piece");
     raw.send("cdPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\ne");
-    assert_eq!([heard.next(), heard.next(), heard.next()], ["resumed", "next piece", "next piece"]);
+    assert_eq!([rx.next(), rx.next(), rx.next()], ["resumed", "next piece", "next piece"]);
     for _ in 0..2 {
         let reply = raw.reply_in_chunks();
         assert_eq!((reply.status, reply.body.as_str()), (200, "all of it\n"));

@@ -91,7 +91,7 @@ fn without_a_client_in_the_header_the_load_balancer_is_the_peer() {
         // A TCP health check connects and disconnects.
         let mut check = server.raw();
         check.send(&header);
-        check.shut();
+        check.shutdown_write();
         check.end();
     }
 }

@@ -49,12 +49,12 @@ fn expect_numbers(client: &mut Client, numbers: std::ops::Range<usize>) {
 
 #[test]
 fn by_default_a_slow_reader_is_closed_with_1013() {
-    let (told, heard) = channel();
-    let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(tx)));
     let mut slow = server.connect("/?uid=slow");
     let mut quick = server.connect("/?uid=quick");
     let dropped = push_until_dropped(&server, slow.fd());
-    let (fd, closed) = heard.next();
+    let (fd, closed) = rx.next();
     assert_eq!(fd, slow.fd());
     assert_eq!((closed.code.as_u16(), closed.by, closed.cause), (1013, By::Server, Cause::SlowConsumer));
     assert_eq!(server.ask(|ctx| ctx.push_uid("slow", "too late").matched), 0);
@@ -80,8 +80,8 @@ fn by_default_a_slow_reader_is_closed_with_1013() {
 
 #[test]
 fn with_drop_newest_new_messages_are_dropped_and_the_connection_stays_open() {
-    let (told, heard) = channel();
-    let server = serve(|server| server.limits(limits(SlowReader::DropNewest)).on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(|server| server.limits(limits(SlowReader::DropNewest)).on_close(report_close(tx)));
     let mut slow = server.connect("/?uid=slow");
     let fd = slow.fd();
     let mut next = push_until_dropped(&server, fd);
@@ -100,7 +100,7 @@ fn with_drop_newest_new_messages_are_dropped_and_the_connection_stays_open() {
     server.wait_until("the queue is empty", |ctx| ctx.stats().queued_bytes == 0);
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "room again")), Outcome::Queued);
     assert_eq!(slow.text(), "room again", "and what was dropped is dropped");
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
@@ -151,12 +151,12 @@ fn a_slow_reader_does_not_delay_a_broadcast() {
 
 #[test]
 fn all_queues_together_are_bounded() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let limits = Limits { queue_bytes_max: 64 << 20, queue_total_bytes_max: 256 << 10, ..limits(SlowReader::Close) };
-    let server = serve(|server| server.limits(limits).on_close(report_close(told)));
+    let server = serve(|server| server.limits(limits).on_close(report_close(tx)));
     let slow = server.connect("/");
     push_until_dropped(&server, slow.fd());
-    assert_eq!(heard.next().1.cause, Cause::SlowConsumer);
+    assert_eq!(rx.next().1.cause, Cause::SlowConsumer);
     assert!(server.ask(|ctx| ctx.stats().queued_bytes) <= 256 << 10);
     let mut next = server.connect("/");
     assert_eq!(server.ask(|ctx| ctx.broadcast("there is room").queued), 1);
@@ -167,9 +167,9 @@ fn all_queues_together_are_bounded() {
 fn messages_pushed_in_a_turn_do_not_count_as_queued() {
     const READERS: usize = 50;
     const PUBLISHES: usize = 16;
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let limits = Limits { queue_total_bytes_max: QUEUE_BYTES_MAX, ..limits(SlowReader::Close) };
-    let server = serve(|server| server.limits(limits).on_close(report_close(told)));
+    let server = serve(|server| server.limits(limits).on_close(report_close(tx)));
     let behind = server.connect("/");
     let fd = behind.fd();
     let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect("/")).collect();
@@ -192,7 +192,7 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
     }
     let writes = server.ask(|ctx| ctx.stats().writes) - writes;
     assert!(writes <= all as u64, "{writes} writes for the output of one turn");
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 /// A message reported as queued is never dropped silently: if a turn leaves more than the bound, connections end.
@@ -200,10 +200,10 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
 fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
     const READERS: usize = 20;
     const TOTAL_MAX: usize = 100 << 10;
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let limits =
         Limits { queue_bytes_max: 1 << 20, queue_total_bytes_max: TOTAL_MAX, ..limits(SlowReader::DropNewest) };
-    let server = serve(|server| server.limits(limits).on_close(report_close(told)));
+    let server = serve(|server| server.limits(limits).on_close(report_close(tx)));
     let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect("/")).collect();
     let fds: Vec<Fd> = readers.iter().map(Client::fd).collect();
     let mut queued = vec![0; READERS];
@@ -220,7 +220,7 @@ fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
             break;
         }
     }
-    let closed: Vec<Fd> = heard
+    let closed: Vec<Fd> = rx
         .so_far()
         .into_iter()
         .map(|(fd, closed)| {
@@ -240,32 +240,32 @@ fn a_socket_without_write_progress_is_closed_after_write_time_max() {
     // A unix socket has no TCP_USER_TIMEOUT, which could end the connection first.
     let scratch = Scratch::new("write-timeout");
     let path = scratch.file("sock");
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let limits = Limits { write_time_max: Duration::from_millis(50), ..limits(SlowReader::DropNewest) };
     let server =
-        serve_on(&format!("unix:{}", path.display()), |server| server.limits(limits).on_close(report_close(told)));
+        serve_on(&format!("unix:{}", path.display()), |server| server.limits(limits).on_close(report_close(tx)));
     let slow = Client::connect_unix(&path, "/").expect("a WebSocket");
     push_until_dropped(&server, slow.fd());
-    let (fd, closed) = heard.next();
+    let (fd, closed) = rx.next();
     assert_eq!(fd, slow.fd());
     assert_eq!((closed.code.as_u16(), closed.by, closed.cause), (1006, By::Server, Cause::WriteTimedOut));
 }
 
 #[test]
 fn a_streamed_response_to_a_slow_reader_ends() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(|server| {
         server.limits(limits(SlowReader::DropNewest)).on_request(move |ctx, fd, _| {
             assert_eq!(ctx.begin_response(fd, &Response::new(200)), Outcome::Queued);
             let piece = [b'x'; MESSAGE_BYTES];
             let end = (0..MESSAGES_MAX).map(|_| ctx.write_response(fd, &piece)).find(|outcome| !outcome.is_queued());
-            told.send((end, ctx.end_response(fd))).expect("the test waits");
+            tx.send((end, ctx.end_response(fd))).expect("the test waits");
             Response::later()
         })
     });
     let mut client = server.raw();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(heard.next(), (Some(Outcome::Dropped), Outcome::Gone));
+    assert_eq!(rx.next(), (Some(Outcome::Dropped), Outcome::Gone));
     assert!(!client.rest().ends_with(b"0\r\n\r\n"), "it sees that this is not all");
     assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
 }

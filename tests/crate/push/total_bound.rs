@@ -7,7 +7,7 @@ use crate::common::{Client, Raw, channel, report_close, serve};
 use fdpush::{Cause, Change, Fd, Frame, Limits, Message, Outcome, SlowReader};
 
 const TOTAL_MAX: usize = 16 << 20;
-const HOGS: usize = 16;
+const SLOW_READERS: usize = 16;
 const READERS: usize = 50;
 const MESSAGE_BYTES: usize = 150_000;
 
@@ -17,11 +17,11 @@ fn limits(slow_reader: SlowReader) -> Limits {
 
 /// Slow readers hold nearly all of the bound. Then each fast reader gets one message, in one turn.
 fn readers_get_theirs(slow_reader: SlowReader) {
-    let (told, heard) = channel();
-    let server = serve(move |server| server.limits(limits(slow_reader)).on_close(report_close(told)));
-    let hogs: Vec<Client> = (0..HOGS).map(|_| server.connect("/")).collect();
+    let (tx, rx) = channel();
+    let server = serve(move |server| server.limits(limits(slow_reader)).on_close(report_close(tx)));
+    let slow_readers: Vec<Client> = (0..SLOW_READERS).map(|_| server.connect("/")).collect();
     let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect("/")).collect();
-    let hog_fds: Vec<Fd> = hogs.iter().map(Client::fd).collect();
+    let hog_fds: Vec<Fd> = slow_readers.iter().map(Client::fd).collect();
     let mut queued = 0;
     while queued < TOTAL_MAX / 16 * 14 {
         let fds = hog_fds.clone();
@@ -34,7 +34,7 @@ fn readers_get_theirs(slow_reader: SlowReader) {
             ctx.stats().queued_bytes
         });
     }
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 
     let fds: Vec<Fd> = readers.iter().map(Client::fd).collect();
     let (outcomes, most) = server.ask(move |ctx| {
@@ -52,13 +52,13 @@ fn readers_get_theirs(slow_reader: SlowReader) {
     for reader in &mut readers {
         assert_eq!(reader.binary(), vec![1; MESSAGE_BYTES]);
     }
-    for (fd, closed) in heard.so_far() {
+    for (fd, closed) in rx.so_far() {
         assert_eq!(closed.cause, Cause::SlowConsumer);
         assert!(hog_fds.contains(&fd), "{fd} reads");
     }
     let stats = server.ask(|ctx| ctx.stats());
     match slow_reader {
-        SlowReader::Close => assert!(stats.closed > 0 && stats.closed < HOGS as u64, "{} closed", stats.closed),
+        SlowReader::Close => assert!(stats.closed > 0 && stats.closed < SLOW_READERS as u64, "{} closed", stats.closed),
         SlowReader::DropNewest | SlowReader::Conflate => assert!(stats.dropped > 0),
     }
 }
@@ -80,17 +80,17 @@ fn with_conflate_fast_readers_get_their_messages_at_the_total_bound() {
 
 #[test]
 fn a_queue_below_the_minimum_is_kept_at_the_total_bound() {
-    let (told, heard) = channel();
-    let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(tx)));
     // The queue of a slow reader: more than its socket accepts and less than the queue minimum.
     let modest = Raw::upgraded(server.address());
     let fd = server.ask(|ctx| ctx.connections().next().expect("the first"));
     while server.ask(move |ctx| ctx.info(fd)).expect("it is there").queued_bytes == 0 {
         server.ask(move |ctx| ctx.push(fd, Message::Binary(&[0; 8 << 10])));
     }
-    let hogs: Vec<Client> = (0..HOGS).map(|_| server.connect("/")).collect();
+    let slow_readers: Vec<Client> = (0..SLOW_READERS).map(|_| server.connect("/")).collect();
     for _ in 0..3 {
-        let fds: Vec<Fd> = hogs.iter().map(Client::fd).collect();
+        let fds: Vec<Fd> = slow_readers.iter().map(Client::fd).collect();
         server.ask(move |ctx| {
             for _ in 0..64 {
                 for fd in &fds {
@@ -100,8 +100,8 @@ fn a_queue_below_the_minimum_is_kept_at_the_total_bound() {
             assert!(ctx.stats().queued_bytes <= TOTAL_MAX);
         });
     }
-    server.wait_until("hogs are closed", |ctx| ctx.stats().closed > 0);
-    assert!(heard.so_far().iter().all(|(closed, _)| *closed != fd));
+    server.wait_until("slow_readers are closed", |ctx| ctx.stats().closed > 0);
+    assert!(rx.so_far().iter().all(|(closed, _)| *closed != fd));
     assert!(server.ask(move |ctx| ctx.is_open(fd)));
     drop(modest);
 }

@@ -9,15 +9,15 @@ use fdpush::{By, Cause, CloseCode, CloseOutcome, Limits, RemoteError, Response, 
 
 #[test]
 fn a_drain_closes_every_websocket_with_1001_and_run_returns() {
-    let (told, heard) = channel();
-    let server = serve(move |server| server.on_close(report_close(told)));
+    let (tx, rx) = channel();
+    let server = serve(move |server| server.on_close(report_close(tx)));
     let mut clients = [server.connect("/?uid=ann"), server.connect("/"), server.connect("/")];
     let address = server.address();
     let remote = server.remote.clone();
     remote.shutdown().expect("room in the inbox");
     for client in &mut clients {
         assert_eq!(client.closed().0, 1001);
-        let (_, closed) = heard.next();
+        let (_, closed) = rx.next();
         assert_eq!((closed.code, closed.by, closed.cause), (CloseCode::GOING_AWAY, By::Server, Cause::Drained));
     }
     drop(clients);
@@ -46,31 +46,31 @@ fn queued_messages_are_sent_before_the_1001() {
 
 #[test]
 fn during_a_drain_on_close_can_use_the_context() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
-        server.on_close(move |ctx, fd, _| told.send(ctx.uid_of(fd).map(str::to_owned)).expect("the test waits"))
+        server.on_close(move |ctx, fd, _| tx.send(ctx.uid_of(fd).map(str::to_owned)).expect("the test waits"))
     });
     let client = server.connect("/?uid=ann");
     server.remote.shutdown().expect("room in the inbox");
-    assert_eq!(heard.next().as_deref(), Some("ann"));
+    assert_eq!(rx.next().as_deref(), Some("ann"));
     drop(client);
 }
 
 #[test]
 fn a_drain_with_spread_closes_connections_over_time() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         let limits = Limits {
             drain_for: Duration::from_secs(3600),
             drain_time_max: Duration::from_secs(7200),
             ..Limits::default()
         };
-        server.limits(limits).on_close(report_close(told))
+        server.limits(limits).on_close(report_close(tx))
     });
     let mut clients = [server.connect("/"), server.connect("/"), server.connect("/")];
     server.remote.shutdown().expect("room in the inbox");
     assert_eq!(clients[0].closed().0, 1001);
-    assert_eq!(heard.next().1.cause, Cause::Drained);
+    assert_eq!(rx.next().1.cause, Cause::Drained);
     let open = server.ask(|ctx| (ctx.is_draining(), ctx.broadcast("still here").queued));
     assert_eq!(open, (true, 2), "the others have most of an hour");
     assert_eq!(clients[2].text(), "still here");
@@ -91,10 +91,10 @@ fn a_drain_can_be_started_by_a_handler() {
 
 #[test]
 fn a_drain_closes_idle_http_connections_and_answers_running_requests() {
-    let (told, upgrades) = channel();
+    let (tx, upgrades) = channel();
     let server = serve(move |server| {
         server.on_request(|_, _, _| Response::text(200, "fine\n")).on_upgrade(move |_, fd, _| {
-            told.send(fd).expect("the test waits");
+            tx.send(fd).expect("the test waits");
             Upgrade::later()
         })
     });
@@ -150,10 +150,10 @@ fn a_drain_answers_a_partial_request_with_503() {
 fn after_drain_time_max_remaining_clients_are_disconnected() {
     let limits = Limits { drain_time_max: Duration::from_millis(50), ..Limits::default() };
     let server = serve(|server| server.limits(limits));
-    let mut stubborn = Raw::upgraded(server.address());
+    let mut unresponsive = Raw::upgraded(server.address());
     assert!(server.stop().is_ok());
-    assert_eq!(stubborn.close_frame().0, 1001);
-    stubborn.end();
+    assert_eq!(unresponsive.close_frame().0, 1001);
+    unresponsive.end();
 }
 
 #[test]
@@ -184,13 +184,13 @@ fn a_second_drain_has_no_effect() {
 
 #[test]
 fn a_drain_does_not_call_on_timer() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let limits = Limits { drain_time_max: Duration::from_millis(50), ..Limits::default() };
     let server =
-        serve(move |server| server.limits(limits).on_timer(move |_, timer| told.send(timer).expect("the test waits")));
+        serve(move |server| server.limits(limits).on_timer(move |_, timer| tx.send(timer).expect("the test waits")));
     let _stubborn = Raw::upgraded(server.address());
     assert!(server.stop().is_ok());
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::common::raw::UPGRADE;
-use crate::common::{PATIENCE, channel, echo, report_close, serve};
+use crate::common::{DEADLINE, channel, echo, report_close, serve};
 use fdpush::{
     AbortOutcome, Cause, Change, CloseCode, CloseOutcome, Delivery, Fd, Frame, Limits, Message, Notice, Outcome,
     RemoteError, Reply, Server, State,
@@ -104,7 +104,7 @@ fn a_call_runs_on_the_loop_and_returns_its_value() {
     let server = serve(|server| server);
     let client = server.connect("/?uid=ann");
     let reply = server.remote.call(|ctx| (ctx.fds_of("ann"), thread::current().id())).sent().expect("room");
-    let (fds, id) = reply.wait_timeout(PATIENCE).expect("an answer");
+    let (fds, id) = reply.wait_timeout(DEADLINE).expect("an answer");
     assert_eq!(fds, [client.fd()]);
     assert_ne!(id, thread::current().id());
 }
@@ -113,7 +113,7 @@ fn a_call_runs_on_the_loop_and_returns_its_value() {
 fn a_panic_in_a_call_is_returned_to_its_caller_and_the_server_continues() {
     let server = serve(|server| server);
     let mut client = server.connect("/");
-    for wait in [Reply::wait, |reply: Reply<()>| reply.wait_timeout(PATIENCE)] {
+    for wait in [Reply::wait, |reply: Reply<()>| reply.wait_timeout(DEADLINE)] {
         let reply = server.remote.call(|_| std::panic::resume_unwind(Box::new("on purpose"))).sent().expect("room");
         assert_eq!(wait(reply), Err(RemoteError::Panicked));
     }
@@ -166,15 +166,15 @@ fn commands_sent_before_run_are_run_or_return_closed() {
     let (reply, late) = (remote.stats().sent().expect("room"), remote.stats().sent().expect("room"));
     drop(server);
     assert_eq!(reply.wait().map(|stats| stats.open), Err(RemoteError::Closed), "it never ran");
-    assert_eq!(late.wait_timeout(PATIENCE).map(|stats| stats.open), Err(RemoteError::Closed));
+    assert_eq!(late.wait_timeout(DEADLINE).map(|stats| stats.open), Err(RemoteError::Closed));
     assert_eq!(remote.stats().sent().map(|_| ()), Err(RemoteError::Closed));
 
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
-        told.send(server.remote().stats().sent().expect("room")).expect("the test waits");
+        tx.send(server.remote().stats().sent().expect("room")).expect("the test waits");
         server
     });
-    assert_eq!(heard.next().wait().map(|stats| stats.open), Ok(0));
+    assert_eq!(rx.next().wait().map(|stats| stats.open), Ok(0));
     drop(server);
 }
 
@@ -183,7 +183,7 @@ fn waiting_for_a_reply_on_the_loop_thread_returns_an_error() {
     let server = serve(|server| server);
     let outcome = server.ask(|ctx| ctx.remote().stats().wait().map(|_| ()));
     assert_eq!(outcome, Err(RemoteError::OwnThread));
-    let outcome = server.ask(|ctx| ctx.remote().stats().wait_timeout(PATIENCE).map(|_| ()));
+    let outcome = server.ask(|ctx| ctx.remote().stats().wait_timeout(DEADLINE).map(|_| ()));
     assert_eq!(outcome, Err(RemoteError::OwnThread));
     // It can send without waiting. The command runs after the handler.
     let mut client = server.connect("/");
@@ -198,10 +198,9 @@ fn waiting_for_a_reply_on_the_loop_thread_returns_an_error() {
 #[test]
 fn a_timeout_fires_once_and_never_early() {
     const DELAY: Duration = Duration::from_millis(30);
-    let (told, heard) = channel();
-    let server = serve(move |server| {
-        server.on_timer(move |_, timer| told.send((timer, Instant::now())).expect("the test waits"))
-    });
+    let (tx, rx) = channel();
+    let server =
+        serve(move |server| server.on_timer(move |_, timer| tx.send((timer, Instant::now())).expect("the test waits")));
     for _ in 0..5 {
         let (set, timer) = server.ask(|ctx| {
             // The handler takes longer than the timer.
@@ -211,22 +210,22 @@ fn a_timeout_fires_once_and_never_early() {
             }
             (Instant::now(), ctx.set_timer(DELAY))
         });
-        let (fired, at) = heard.next();
+        let (fired, at) = rx.next();
         assert_eq!(fired, timer);
         assert!(at.duration_since(set) >= DELAY, "it fired early");
         assert!(!server.ask(move |ctx| ctx.cancel(timer)), "it has ended");
     }
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
 fn an_interval_fires_until_it_is_cancelled() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let mut fired = 0;
     let server = serve(move |server| {
         server.on_timer(move |ctx, timer| {
             fired += 1;
-            told.send((timer, fired)).expect("the test waits");
+            tx.send((timer, fired)).expect("the test waits");
             if fired == 5 {
                 assert!(ctx.cancel(timer), "a timer may cancel itself");
                 assert!(!ctx.cancel(timer));
@@ -236,9 +235,9 @@ fn an_interval_fires_until_it_is_cancelled() {
     });
     let every = server.ask(|ctx| ctx.set_interval(Duration::from_millis(2)));
     for number in 1..=5 {
-        assert_eq!(heard.next(), (every, number));
+        assert_eq!(rx.next(), (every, number));
     }
-    let (last, number) = heard.next();
+    let (last, number) = rx.next();
     assert_ne!(last, every);
     assert_eq!(number, 6, "it did not fire while ten of its periods passed");
 }
@@ -246,7 +245,7 @@ fn an_interval_fires_until_it_is_cancelled() {
 #[test]
 fn missed_intervals_are_skipped() {
     const PERIOD: Duration = Duration::from_millis(20);
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let mut is_first = true;
     let server = serve(move |server| {
         server.on_timer(move |_, _| {
@@ -256,23 +255,23 @@ fn missed_intervals_are_skipped() {
                 thread::yield_now();
             }
             is_first = false;
-            told.send(Instant::now()).expect("the test waits");
+            tx.send(Instant::now()).expect("the test waits");
         })
     });
     let every = server.ask(|ctx| ctx.set_interval(PERIOD));
-    let free = heard.next();
+    let free = rx.next();
     for count in 0..5 {
         // One call follows at once for all missed intervals. Ticks are milliseconds, rounded down.
         let earliest = (count * PERIOD).saturating_sub(Duration::from_millis(1));
-        assert!(heard.next().duration_since(free) >= earliest, "call {count} came too early");
+        assert!(rx.next().duration_since(free) >= earliest, "call {count} came too early");
     }
     server.ask(move |ctx| ctx.cancel(every));
 }
 
 #[test]
 fn a_cancelled_timer_never_fires() {
-    let (told, heard) = channel();
-    let server = serve(move |server| server.on_timer(move |_, timer| told.send(timer).expect("the test waits")));
+    let (tx, rx) = channel();
+    let server = serve(move |server| server.on_timer(move |_, timer| tx.send(timer).expect("the test waits")));
     let (cancelled, kept) = server.ask(|ctx| {
         let cancelled = [ctx.set_timer(Duration::from_millis(1)), ctx.set_interval(Duration::from_millis(1))];
         let kept = ctx.set_timer(Duration::from_millis(20));
@@ -280,16 +279,16 @@ fn a_cancelled_timer_never_fires() {
         assert!(!ctx.cancel(cancelled[0]));
         (cancelled, kept)
     });
-    let fired = heard.next();
+    let fired = rx.next();
     assert_eq!(fired, kept);
     assert!(!cancelled.contains(&fired));
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
 fn a_timer_with_the_longest_duration_is_valid() {
-    let (told, heard) = channel();
-    let server = serve(move |server| server.on_timer(move |_, timer| told.send(timer).expect("the test waits")));
+    let (tx, rx) = channel();
+    let server = serve(move |server| server.on_timer(move |_, timer| tx.send(timer).expect("the test waits")));
     let (soon, far) = server.ask(|ctx| {
         let far = [
             ctx.set_timer(Duration::MAX),
@@ -298,25 +297,25 @@ fn a_timer_with_the_longest_duration_is_valid() {
         ];
         (ctx.set_timer(Duration::ZERO), far)
     });
-    assert_eq!(heard.next(), soon);
+    assert_eq!(rx.next(), soon);
     assert!(server.ask(move |ctx| far.into_iter().all(|timer| ctx.cancel(timer))));
-    assert!(heard.so_far().is_empty());
+    assert!(rx.so_far().is_empty());
 }
 
 #[test]
 fn on_start_is_called_before_the_first_connection() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
-        let open = told.clone();
+        let open = tx.clone();
         server
             .on_start(move |ctx| {
                 assert_eq!(ctx.stats().connections, 0);
-                told.send("start").expect("the test waits");
+                tx.send("start").expect("the test waits");
             })
             .on_open(move |_, _, _| open.send("open").expect("the test waits"))
     });
     let _client = server.connect("/");
-    assert_eq!([heard.next(), heard.next()], ["start", "open"]);
+    assert_eq!([rx.next(), rx.next()], ["start", "open"]);
 }
 
 #[test]
@@ -373,10 +372,10 @@ fn stats_and_connections_return_the_state_of_the_server() {
 
 #[test]
 fn resume_continues_reading_a_paused_connection() {
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let server = serve(move |server| {
         server.on_message(move |_, fd, message| {
-            told.send((fd, message.as_text().unwrap_or_default().to_owned())).expect("the test waits");
+            tx.send((fd, message.as_text().unwrap_or_default().to_owned())).expect("the test waits");
         })
     });
     let mut paused = server.connect("/");
@@ -387,24 +386,24 @@ fn resume_continues_reading_a_paused_connection() {
     paused.send("two");
     for _ in 0..50 {
         other.send("meanwhile");
-        assert_eq!(heard.next(), (other.fd(), "meanwhile".to_owned()));
+        assert_eq!(rx.next(), (other.fd(), "meanwhile".to_owned()));
     }
     // Pushes still work.
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "patience")), Outcome::Queued);
     assert_eq!(paused.text(), "patience");
     assert!(server.ask(move |ctx| ctx.resume(fd).is_done()));
-    assert_eq!(heard.next(), (fd, "one".to_owned()));
-    assert_eq!(heard.next(), (fd, "two".to_owned()));
+    assert_eq!(rx.next(), (fd, "one".to_owned()));
+    assert_eq!(rx.next(), (fd, "two".to_owned()));
 }
 
 #[test]
 fn resume_delivers_messages_of_a_client_that_disconnected_while_paused() {
-    let (messages, heard) = channel();
-    let (told, closes) = channel();
+    let (messages, rx) = channel();
+    let (tx, closes) = channel();
     let server = serve(move |server| {
         server
             .on_message(move |_, _, message| messages.send(message.len()).expect("the test waits"))
-            .on_close(report_close(told))
+            .on_close(report_close(tx))
     });
     let mut client = server.connect("/");
     let fd = client.fd();
@@ -412,7 +411,7 @@ fn resume_delivers_messages_of_a_client_that_disconnected_while_paused() {
     client.send("last words");
     drop(client);
     assert!(server.ask(move |ctx| ctx.resume(fd).is_done()));
-    assert_eq!(heard.next(), 10);
+    assert_eq!(rx.next(), 10);
     let (ended, closed) = closes.next();
     assert_eq!((ended, closed.code, closed.cause), (fd, CloseCode::ABNORMAL, Cause::ConnectionLost));
 }
@@ -438,14 +437,14 @@ fn common_queries_have_a_method_and_call_serves_the_others() {
 fn endless_commands_do_not_delay_clients() {
     const COMMANDS: usize = 100;
     let ran = Arc::new(AtomicUsize::new(0));
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let seen = Arc::clone(&ran);
     let server = serve(move |server| {
-        server.on_message(move |_, _, _| told.send(seen.load(Ordering::Relaxed)).expect("the test waits"))
+        server.on_message(move |_, _, _| tx.send(seen.load(Ordering::Relaxed)).expect("the test waits"))
     });
     let mut client = server.connect("/");
     let (go, wait) = mpsc::channel();
-    let held = server.remote.call(move |_| wait.recv_timeout(PATIENCE)).sent().expect("room");
+    let held = server.remote.call(move |_| wait.recv_timeout(DEADLINE)).sent().expect("room");
     for _ in 0..COMMANDS {
         let ran = Arc::clone(&ran);
         let busy = move |_: &mut fdpush::Context<'_>| {
@@ -458,13 +457,13 @@ fn endless_commands_do_not_delay_clients() {
     client.send("hello");
     go.send(()).expect("the loop waits");
     assert_eq!(held.wait(), Ok(Ok(())));
-    let before = heard.next();
+    let before = rx.next();
     assert!(before < COMMANDS / 2, "the message came behind {before} commands");
 }
 
 #[test]
 fn on_turn_end_is_called_once_for_each_request() {
-    let (sender, heard) = channel();
+    let (sender, rx) = channel();
     let mut ends = 0;
     let server = serve(move |server| {
         server.on_turn_end(move |ctx| {
@@ -483,9 +482,9 @@ fn on_turn_end_is_called_once_for_each_request() {
         ctx.push_group("g", "in the turn");
     });
     assert_eq!([client.text(), client.text(), client.text()], ["in the turn", "end 1", "end 2"]);
-    assert_eq!((heard.next(), heard.next()), (1, 2));
+    assert_eq!((rx.next(), rx.next()), (1, 2));
     // A socket error at the end of a turn causes no other event, so the next turn must follow at once.
     server.ask(|ctx| ctx.request_turn_end());
-    assert_eq!((client.text().as_str(), heard.next()), ("end 3", 3));
-    assert!(heard.so_far().is_empty());
+    assert_eq!((client.text().as_str(), rx.next()), ("end 3", 3));
+    assert!(rx.so_far().is_empty());
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::raw::{CLOSE, TEXT, close_payload};
-use crate::common::{ChildProcess, Client, Heard, Raw, channel};
+use crate::common::{ChildProcess, Client, Raw, TestReceiver, channel};
 use fdpush::{Limits, Message, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -22,7 +22,7 @@ struct Process {
     child: ChildProcess,
     address: SocketAddr,
     /// The lines that it prints; `None` at the end of the process.
-    output: Heard<Option<String>>,
+    output: TestReceiver<Option<String>>,
 }
 
 impl Process {
@@ -35,12 +35,12 @@ impl Process {
                 .stdout(Stdio::piped()),
         );
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let (told, output) = channel();
+        let (tx, output) = channel();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let _ = told.send(Some(line));
+                let _ = tx.send(Some(line));
             }
-            let _ = told.send(None);
+            let _ = tx.send(None);
         });
         let address = loop {
             let line = output.next().expect("an address before its end");
@@ -129,12 +129,12 @@ fn two_simultaneous_signals_count_as_one() {
 fn a_second_signal_ends_the_drain_at_once() {
     for second in ["-TERM", "-INT"] {
         let mut process = Process::start();
-        let mut stubborn = Raw::upgraded(process.address);
+        let mut unresponsive = Raw::upgraded(process.address);
         process.signal("-TERM");
-        assert_eq!(stubborn.close_frame().0, 1001);
+        assert_eq!(unresponsive.close_frame().0, 1001);
         process.signal(second);
         assert_eq!(process.end().code(), Some(CUT_SHORT));
-        stubborn.end();
+        unresponsive.end();
     }
 }
 

@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::common::gateway::{Gateway, JSON, request};
 use crate::common::raw::UPGRADE;
-use crate::common::{PATIENCE, Raw, Scratch, channel};
+use crate::common::{DEADLINE, Raw, Scratch, channel};
 use serde_json::json;
 
 const SUBSCRIBERS: usize = 32;
@@ -22,7 +22,7 @@ struct Near(UnixStream);
 impl Near {
     fn connect(path: &Path, uid: &str) -> Near {
         let mut stream = UnixStream::connect(path).expect("a server that listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
         stream.write_all(UPGRADE.replacen('/', &format!("/?uid={uid}"), 1).as_bytes()).expect("bytes sent");
         let mut came = Vec::new();
         while !came.ends_with(b"}}") {
@@ -106,8 +106,8 @@ impl Pusher {
         self.sent += count;
     }
 
-    /// Has `depth` requests under way until the server is no more. `told` of every answer.
-    fn push_to_the_end(mut self, depth: usize, told: &Sender<()>) -> Pusher {
+    /// Has `depth` requests under way until the server is no more. Sends a value for every answer.
+    fn push_to_the_end(mut self, depth: usize, tx: &Sender<()>) -> Pusher {
         self.push(depth);
         let (mut buffer, mut line) = ([0; 16 << 10], Vec::new());
         loop {
@@ -128,7 +128,7 @@ impl Pusher {
                 }
             }
             self.answered += ended;
-            (0..ended).for_each(|_| told.send(()).expect("the test waits"));
+            (0..ended).for_each(|_| tx.send(()).expect("the test waits"));
             self.push(ended);
         }
     }
@@ -144,18 +144,18 @@ fn after_sigkill_every_message_reported_as_queued_is_readable() {
         .map(|number| Raw::upgraded_at(gateway.address, &format!("/?uid=u{number}")))
         .map(|mut raw| thread::spawn(move || texts(&raw.rest()).0))
         .collect();
-    let (told, heard) = channel();
+    let (tx, rx) = channel();
     let pushers: Vec<_> = PUSHERS
         .into_iter()
         .enumerate()
         .map(|(name, depth)| {
             let stream = TcpStream::connect(gateway.api).expect("a server that listens");
-            stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
-            let (pusher, told) = (Pusher { stream, name, sent: 0, answered: 0 }, told.clone());
-            thread::spawn(move || pusher.push_to_the_end(depth, &told))
+            stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+            let (pusher, tx) = (Pusher { stream, name, sent: 0, answered: 0 }, tx.clone());
+            thread::spawn(move || pusher.push_to_the_end(depth, &tx))
         })
         .collect();
-    (0..ANSWERS).for_each(|_| heard.next());
+    (0..ANSWERS).for_each(|_| rx.next());
     gateway.signal("-KILL");
     assert!(!gateway.wait().success());
     let pushers: Vec<Pusher> = pushers.into_iter().map(|pusher| pusher.join().expect("an end")).collect();

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::common::gateway::{Gateway, json_of, request};
 use crate::common::raw::{UPGRADE, frame};
-use crate::common::{PATIENCE, Raw, Scratch};
+use crate::common::{DEADLINE, Raw, Scratch};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
@@ -33,7 +33,7 @@ impl Crowd {
         let poll = Poll::new().expect("epoll");
         let connect = |number: usize| {
             let mut stream = TcpStream::connect(address).expect("a server that listens");
-            stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+            stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
             be_welcomed(&mut stream, number);
             stream.set_nonblocking(true).expect("no blocking");
             let mut stream = mio::net::TcpStream::from_std(stream);
@@ -46,7 +46,7 @@ impl Crowd {
 
     /// Reads until each has had exactly these bytes.
     fn read(&mut self, expected: &[u8]) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         let mut events = Events::with_capacity(1024);
         let mut buffer = vec![0; 256 << 10];
         let mut left = 0;
@@ -56,7 +56,7 @@ impl Crowd {
         }
         while left > 0 {
             assert!(Instant::now() < deadline, "{left} clients miss something");
-            self.poll.poll(&mut events, Some(PATIENCE)).expect("events");
+            self.poll.poll(&mut events, Some(DEADLINE)).expect("events");
             for event in &events {
                 let reader = &mut self.readers[event.token().0];
                 if reader.read < expected.len() {
@@ -122,7 +122,7 @@ fn an_answer_comes_after_thousands_of_messages_and_pushes_keep_their_order() {
     // Over a unix socket what was written is there to be read in the same moment.
     let connect = |number: usize| {
         let mut stream = UnixStream::connect(&path).expect("a server that listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
         be_welcomed(&mut stream, number);
         stream.set_nonblocking(true).expect("no blocking");
         stream

@@ -30,7 +30,7 @@ fn a_message_reaches_every_kind_of_target_and_names_it() {
     gateway.done("/api/join", json!({"fds": [ann_fd, fd], "group": "g"}));
     gateway.done("/api/join", json!({"fd": bob_fd, "group": "h"}));
     let all = [true, true, true];
-    for (target, told, reached) in [
+    for (target, expected, reached) in [
         (json!({"uid": "ann"}), json!({}), [true, false, false]),
         (json!({"uids": ["bob"]}), json!({}), [false, true, false]),
         (json!({"fd": fd}), json!({}), [false, false, true]),
@@ -43,7 +43,7 @@ fn a_message_reaches_every_kind_of_target_and_names_it() {
         command["data"] = json!({"for": target});
         let matched = reached.iter().filter(|is_reached| **is_reached).count() as u64;
         assert_eq!(gateway.done("/api/push", &command), pushed(matched), "{command}");
-        let mut message = told;
+        let mut message = expected;
         message["type"] = json!("message");
         message["data"] = command["data"].take();
         for (client, _) in [&mut ann, &mut bob, &mut nobody].into_iter().zip(reached).filter(|(_, is)| *is) {
@@ -102,7 +102,7 @@ fn data_arrives_unchanged() {
         "[[],\t{ } ,\n  [ ]]",
         "\"\"",
     ] {
-        for (target, told) in [
+        for (target, expected) in [
             (r#""uid":"ann""#, ""),
             (r#""uids":["ann","bob"]"#, ""),
             (r#""fd":1"#, ""),
@@ -112,7 +112,7 @@ fn data_arrives_unchanged() {
         ] {
             assert_eq!(fd, 1);
             gateway.done("/api/push", format!(r#" {{ "data" : {data} , {target} }} "#));
-            assert_eq!(ann.text(), format!(r#"{{"type":"message",{told}"data":{data}}}"#));
+            assert_eq!(ann.text(), format!(r#"{{"type":"message",{expected}"data":{data}}}"#));
         }
     }
 }
@@ -142,8 +142,8 @@ fn a_member_of_two_groups_gets_one_message() {
     assert_eq!(answer, pushed(1));
     gateway.done("/api/push", json!({"uids": ["ann", "ann"], "text": r#"{"type":"message","data":"uid"}"#}));
     gateway.done("/api/push", json!({"all": true, "data": "end"}));
-    let heard: Vec<Value> = (0..4).map(|_| data(&mut ann)).collect();
-    assert_eq!(heard, ["once", "fd", "uid", "end"]);
+    let received: Vec<Value> = (0..4).map(|_| data(&mut ann)).collect();
+    assert_eq!(received, ["once", "fd", "uid", "end"]);
 }
 
 #[test]
@@ -202,14 +202,14 @@ fn a_conflation_key_has_the_length_limit_of_a_name() {
 fn an_error_repeats_a_bounded_part_of_the_command() {
     let gateway = Gateway::start(&[]);
     let long = "x".repeat(900_000);
-    for (command, told) in [
+    for (command, expected) in [
         (json!({"all": true, "data": 1, &long: 1}), "push takes no \"xxx"),
         (json!({"all": true, "data": 1, "except": {&long: 1}}), "except takes no \"xxx"),
         (json!({"fd": long, "data": 1}), "string \"xxx"),
     ] {
         let (status, answer) = gateway.post("/api/push", command);
         let message = answer["error"]["message"].as_str().expect("a message");
-        assert!(status == 400 && message.contains(told) && message.contains('…'), "{status}: {message}");
+        assert!(status == 400 && message.contains(expected) && message.contains('…'), "{status}: {message}");
         assert!(message.len() < 600, "{} bytes", message.len());
     }
     let reply = gateway.call("GET", &format!("/api/users?{}=1", "x".repeat(4000)), &[], "");
@@ -356,14 +356,14 @@ fn a_slow_reader_gets_the_last_message_of_a_key() {
         let data = json!({"number": number, "padding": padding});
         assert_eq!(gateway.done("/api/push", json!({"uid": "slow", "key": "price", "data": data})), pushed(1));
     }
-    let mut heard = 0;
+    let mut received = 0;
     loop {
-        heard += 1;
+        received += 1;
         if next(&mut slow)["data"]["number"] == LAST {
             break;
         }
     }
-    assert!(heard <= LAST, "some were replaced");
+    assert!(received <= LAST, "some were replaced");
 }
 
 /// Returns line `number` of a batch and its expected error: the code, and whether the id is known.

@@ -197,8 +197,8 @@ fn pages_contain_each_open_connection_once() {
     assert_eq!(gateway.get("/api/users/u01")["connections"][0]["uid"], "u01");
     assert_eq!(gateway.call("GET", "/api/users/nobody", &[], "").status, 404);
     let refused = gateway.call("GET", "/api/users?limt=7", &[], "");
-    let told = r#"the query takes no "limt", did you mean "limit"? it takes after, limit"#;
-    assert_eq!(json_of(&refused)["error"]["message"], told);
+    let message = r#"the query takes no "limt", did you mean "limit"? it takes after, limit"#;
+    assert_eq!(json_of(&refused)["error"]["message"], message);
     for query in ["limit=0", "limit=1001", "limit=x", "limit=-1", "page=2"] {
         assert_eq!(gateway.call("GET", &format!("/api/users?{query}"), &[], "").status, 400, "{query}");
     }

@@ -131,13 +131,13 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     }
     assert_eq!(count(&gateway, "overflowed"), 10.0);
     assert!(gateway.logged("no verdict of the connect hook").contains("256 questions of 2001:db8:: wait already"));
-    let asked: Vec<String> = (0..12).map(|_| backend.asked.next().body).collect();
-    assert!(asked.iter().all(|body| body.contains("2001:db8::")));
+    let request: Vec<String> = (0..12).map(|_| backend.requests.next().body).collect();
+    assert!(request.iter().all(|body| body.contains("2001:db8::")));
     // A request for another network or an IPv4 address runs at once.
     let mut others = Vec::new();
     for other in ["2001:db8:0:1::1", "198.51.100.7", "198.51.100.8", "2001:db8:1::1"] {
         others.push(ask(other));
-        assert_eq!(backend.asked.next().json()["address"], other);
+        assert_eq!(backend.requests.next().json()["address"], other);
     }
     // A client that disconnects frees a place in the queue.
     storm.drain(12..).for_each(drop);

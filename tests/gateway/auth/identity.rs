@@ -175,8 +175,8 @@ fn a_token_accepted_within_the_leeway_is_not_closed_at_once() {
 
 /// A connect hook that decides by the path of the client.
 fn doorkeeper() -> Backend {
-    Backend::start(|asked| {
-        let target = asked.json()["target"].as_str().expect("a target").to_owned();
+    Backend::start(|request| {
+        let target = request.json()["target"].as_str().expect("a target").to_owned();
         let ann =
             json!({"uid": "ann", "groups": ["g"], "attributes": {"plan": "pro"}, "exp": 9_007_199_254_740_992_u64});
         match target.split('?').next().expect("a path") {
@@ -203,16 +203,16 @@ fn the_back_end_sets_uid_and_groups() {
     let gateway = Gateway::spawn(&flags);
     let cookie = [("Cookie", "session=1"), ("Authorization", "Basic eDp5")];
     let (mut ann, fd) = gateway.open("/ann?uid=eve", &cookie);
-    let asked = backend.asked.next();
-    assert!(asked.is_signed_with("hush"), "{}", asked.head);
-    let question = asked.json();
+    let request = backend.requests.next();
+    assert!(request.is_signed_with("hush"), "{}", request.head);
+    let question = request.json();
     assert_eq!(
         (&question["method"], &question["target"], &question["fd"]),
         (&json!("GET"), &json!("/ann?uid=eve"), &json!(fd))
     );
     assert_eq!(question["headers"]["cookie"], json!(["session=1"]));
     assert_eq!(question["headers"]["authorization"], json!(["Basic eDp5"]));
-    assert_eq!(asked.header("x-fdpush-node"), question["node"].as_str());
+    assert_eq!(request.header("x-fdpush-node"), question["node"].as_str());
     assert_eq!(next(&mut ann), json!({"type": "joined", "group": "g", "uid": "ann", "count": 1}));
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], "ann");
     assert_eq!(gateway.get(&format!("/api/connections/{fd}/attributes")), json!({"plan": "pro"}));
@@ -367,7 +367,7 @@ fn a_waiting_connect_hook_does_not_delay_the_shutdown() {
     let mut gateway = Gateway::start(&auth);
     let mut waiting = Raw::connect(gateway.address);
     waiting.send(UPGRADE);
-    backend.asked.next();
+    backend.requests.next();
     gateway.signal("-TERM");
     assert_eq!(waiting.reply().status, 503);
     assert!(gateway.wait().success());

@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 use crate::common::backend::{Answer, Backend};
 use crate::common::gateway::{Gateway, hang_up, until};
 use crate::common::raw::UPGRADE;
-use crate::common::{Client, PATIENCE, Raw, Scratch, refusal};
+use crate::common::{Client, DEADLINE, Raw, Scratch, refusal};
 use serde_json::json;
 
 /// Connects as a client with this address behind a proxy.
-fn comes_from(gateway: &Gateway, told: &str) -> Result<Client, u16> {
-    let client = Client::connect(gateway.address, "/", &[("X-Forwarded-For", told)]);
+fn comes_from(gateway: &Gateway, forwarded: &str) -> Result<Client, u16> {
+    let client = Client::connect(gateway.address, "/", &[("X-Forwarded-For", forwarded)]);
     client.map_err(|error| refusal(Err(error)).0)
 }
 
@@ -32,9 +32,9 @@ fn the_connection_limit_applies_to_the_client_behind_a_trusted_proxy() {
 }
 
 /// Connects such a client, which must get 429. Returns the body.
-fn refused_from(gateway: &Gateway, told: &str) -> String {
-    let (status, body) = refusal(Client::connect(gateway.address, "/", &[("X-Forwarded-For", told)]));
-    assert_eq!(status, 429, "{told}");
+fn refused_from(gateway: &Gateway, forwarded: &str) -> String {
+    let (status, body) = refusal(Client::connect(gateway.address, "/", &[("X-Forwarded-For", forwarded)]));
+    assert_eq!(status, 429, "{forwarded}");
     body
 }
 
@@ -89,7 +89,7 @@ fn forwarded_headers_of_untrusted_peers_are_ignored() {
 
 #[test]
 fn back_ends_get_the_address_of_the_client() {
-    let backend = Backend::start(|asked| match asked.json().get("events") {
+    let backend = Backend::start(|request| match request.json().get("events") {
         Some(_) => Answer::Status(200, String::new()),
         None => Answer::Status(200, r#"{"uid":"ann","attributes":{"plan":"pro"}}"#.to_owned()),
     });
@@ -99,10 +99,10 @@ fn back_ends_get_the_address_of_the_client() {
     let gateway = Gateway::start(&[&hooks[..], &proxy, &["--address-connections-max", "1"]].concat());
     let header = [("Forwarded", r#"for=198.51.100.1, for="[2001:db8::7]:4711";proto=https"#)];
     let (ann, fd) = gateway.open("/", &header);
-    let question = backend.asked.next().json();
+    let question = backend.requests.next().json();
     assert_eq!(question["address"], "2001:db8::7");
     assert!(question["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{question}");
-    assert_eq!(backend.asked.next().json()["events"][0]["address"], "2001:db8::7");
+    assert_eq!(backend.requests.next().json()["events"][0]["address"], "2001:db8::7");
     let path = format!("/api/connections/{fd}");
     assert_eq!(gateway.get(&path)["address"], "2001:db8::7");
     assert_eq!(gateway.get("/api/users/ann")["connections"][0]["address"], "2001:db8::7");
@@ -123,7 +123,7 @@ fn a_proxy_can_connect_by_unix_socket() {
         let unix = format!("unix:{}", path.display());
         let gateway = Gateway::start(&["--listen", &unix, "--trusted-proxy", trusted]);
         let mut stream = UnixStream::connect(&path).expect("a server that listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
         let request = UPGRADE.replace("\r\n\r\n", "\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("bytes sent");
         let mut start = [0; 12];
@@ -176,7 +176,7 @@ fn the_client_of_a_proxy_header_is_limited_and_reported_like_any_other() {
     ]);
     let mut first = comes_with_proxy_header(&gateway, "203.0.113.9", "");
     assert_eq!(first.reply().status, 101);
-    let question = backend.asked.next().json();
+    let question = backend.requests.next().json();
     assert_eq!((&question["address"], &question["peer"]), (&json!("203.0.113.9"), &json!("203.0.113.9:4711")));
     let connection = &gateway.get("/api/connections")["connections"][0];
     assert_eq!((&connection["address"], &connection["peer"]), (&json!("203.0.113.9"), &json!("203.0.113.9:4711")));
@@ -235,7 +235,7 @@ fn a_load_balancer_can_connect_by_unix_socket() {
     let unix = format!("unix:{}", path.display());
     let gateway = Gateway::start(&["--listen", &unix, "--trusted-proxy", "unix", "--proxy-protocol"]);
     let mut stream = UnixStream::connect(&path).expect("a server that listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
     stream.write_all(b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n").expect("bytes sent");
     stream.write_all(UPGRADE.as_bytes()).expect("bytes sent");
     let mut start = [0; 12];

@@ -73,8 +73,8 @@ fn the_bearer_subprotocol_is_echoed_for_every_token_source() {
 
 #[test]
 fn the_connect_hook_can_select_the_subprotocol() {
-    let backend = Backend::start(|asked| {
-        let question: Value = asked.json();
+    let backend = Backend::start(|request| {
+        let question: Value = request.json();
         let choice = match question["target"].as_str().expect("a target") {
             "/second" => json!({"uid": "ann", "subprotocol": "chat.v1"}),
             "/own" => json!({"uid": "ann", "subprotocol": "the-shop's"}),

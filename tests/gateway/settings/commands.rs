@@ -7,16 +7,16 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 
-use crate::common::command::{call, command, complaint, make_private, write};
-use crate::common::{ChildProcess, Client, PATIENCE, Raw, Scratch};
+use crate::common::command::{call, command, error_output, make_private, write};
+use crate::common::{ChildProcess, Client, DEADLINE, Raw, Scratch};
 use crate::samples;
 
 /// Returns the line of a key in the output of `fdpush config`.
 fn shown(key: &str, line: &[&str], environment: &[(&str, &str)]) -> String {
-    let said = call(&[&["config"], line].concat(), environment);
-    assert_eq!(said.code, Some(0), "{said:?}");
-    let found = said.out.lines().find(|line| line.starts_with(&format!("{key} =")));
-    found.unwrap_or_else(|| panic!("no {key} in {}", said.out)).to_owned()
+    let printed = call(&[&["config"], line].concat(), environment);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    let found = printed.out.lines().find(|line| line.starts_with(&format!("{key} =")));
+    found.unwrap_or_else(|| panic!("no {key} in {}", printed.out)).to_owned()
 }
 
 #[test]
@@ -83,14 +83,14 @@ fn the_output_of_config_is_a_valid_file() {
 
 #[test]
 fn config_prints_the_effective_value_of_an_unset_setting() {
-    let said = call(&["config"], &[]);
+    let printed = call(&["config"], &[]);
     for line in [
         "# auth is not set: trust, and only where no other machine can connect",
         "# connections_max is not set: what the descriptor limit allows, at the start",
         "# node is not set: the host's name and something random, chosen at the start",
         "# webhook is not set",
     ] {
-        assert!(said.out.lines().any(|found| found == line), "no {line} in {}", said.out);
+        assert!(printed.out.lines().any(|found| found == line), "no {line} in {}", printed.out);
     }
 }
 
@@ -102,17 +102,17 @@ fn secrets_are_masked_and_the_mask_is_refused_as_a_secret() {
         ("FDPUSH_WEBHOOK_SECRET", "hush"),
     ];
     let line = ["config", "--auth", "jwt", "--api-key", "hush", "--webhook", "http://127.0.0.1:1"];
-    let said = call(&line, &environment);
-    assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(!said.out.contains("hush"), "{}", said.out);
+    let printed = call(&line, &environment);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert!(!printed.out.contains("hush"), "{}", printed.out);
     for line in [
         "jwt_secret = [\"***\", \"***\"]  # from environment",
         "webhook_secret = \"***\"  # from environment",
         "api_key = [\"***\"]  # from flag",
     ] {
-        assert!(said.out.contains(line), "no {line} in {}", said.out);
+        assert!(printed.out.contains(line), "no {line} in {}", printed.out);
     }
-    let file = write(&scratch, &said.out);
+    let file = write(&scratch, &printed.out);
     let again = call(&["check", "--config", &file], &[]);
     assert!(again.code == Some(1) && again.err.contains("give the secret itself"), "{again:?}");
 
@@ -125,26 +125,29 @@ fn passwords_in_urls_are_masked_everywhere() {
     let hook = "https://user:hush@example.com/hook?hush";
     let environment = [("FDPUSH_AUTH_URL", "http://us%40er:hush@h:1/x?token=hush")];
     let line = ["config", "--auth", "webhook", "--webhook", hook];
-    let said = call(&line, &environment);
-    assert_eq!((said.code, said.out.contains("hush")), (Some(0), false), "{said:?}");
+    let printed = call(&line, &environment);
+    assert_eq!((printed.code, printed.out.contains("hush")), (Some(0), false), "{printed:?}");
     for line in [
         "auth_url = \"http://***@h:1/x?***\"  # from environment",
         "webhook = \"https://***@example.com/hook?***\"  # from flag",
     ] {
-        assert!(said.out.contains(line), "no {line} in {}", said.out);
+        assert!(printed.out.contains(line), "no {line} in {}", printed.out);
     }
     let scratch = Scratch::new("urls");
-    let again = call(&["check", "--config", &write(&scratch, &said.out)], &[]);
+    let again = call(&["check", "--config", &write(&scratch, &printed.out)], &[]);
     assert!(again.code == Some(1) && again.err.contains("give the URL itself"), "{again:?}");
     let help = call(&["serve", "--help"], &environment);
     assert!(help.code == Some(0) && !help.out.contains("hush"), "{}", help.out);
     let wrong = "htp://user:hush@h/";
-    for said in [
+    for printed in [
         call(&["check", "--webhook", wrong], &[]),
         call(&["check"], &[("FDPUSH_AUTH_URL", wrong)]),
         call(&["check", "--config", &write(&scratch, &format!("webhook = \"{wrong}\"\n"))], &[]),
     ] {
-        assert!(said.code != Some(0) && said.err.contains("http://HOST") && !said.err.contains("hush"), "{said:?}");
+        assert!(
+            printed.code != Some(0) && printed.err.contains("http://HOST") && !printed.err.contains("hush"),
+            "{printed:?}"
+        );
     }
 }
 
@@ -158,21 +161,24 @@ fn check_accepts_public_keys_and_refuses_invalid_key_files() {
         call(&["check", "--auth", "jwt", "--jwt-key-file", &file.display().to_string()], &[])
     };
     for key in [samples::RSA, samples::RSA_PKCS1, samples::EC, samples::ED] {
-        let said = check(key);
-        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+        let printed = check(key);
+        assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""), "{printed:?}");
     }
-    let said = check(&"h".repeat(32));
-    assert!(said.code == Some(0) && said.err.contains("can be read by everybody"), "{said:?}");
+    let printed = check(&"h".repeat(32));
+    assert!(printed.code == Some(0) && printed.err.contains("can be read by everybody"), "{printed:?}");
     for (key, hint) in [
         ("", "it is empty"),
         ("hush-hush\n", "a secret of 9 bytes is too short"),
         ("-----BEGIN PRIVATE KEY-----\n", "openssl pkey -pubout"),
     ] {
-        let said = check(key);
-        assert!(said.code == Some(1) && said.err.contains("key.pem: ") && said.err.contains(hint), "{said:?}");
+        let printed = check(key);
+        assert!(
+            printed.code == Some(1) && printed.err.contains("key.pem: ") && printed.err.contains(hint),
+            "{printed:?}"
+        );
     }
-    let said = call(&["check", "--auth", "jwt", &format!("--jwt-secret={}", samples::ED)], &[]);
-    assert!(said.code == Some(2) && said.err.contains("--jwt-secret: a PEM key is no secret"), "{said:?}");
+    let printed = call(&["check", "--auth", "jwt", &format!("--jwt-secret={}", samples::ED)], &[]);
+    assert!(printed.code == Some(2) && printed.err.contains("--jwt-secret: a PEM key is no secret"), "{printed:?}");
 }
 
 #[test]
@@ -192,15 +198,15 @@ fn check_reads_files_of_keys_and_certificates() {
     let path = file.display().to_string();
     for (settings, text, hint) in table {
         fs::write(&file, &text).expect("a file");
-        let said = complaint(&settings.replace("PEM", &path)).replace(&path, "PEM");
-        assert!(said.contains(hint), "{text}: no {hint:?} in {said}");
+        let printed = error_output(&settings.replace("PEM", &path)).replace(&path, "PEM");
+        assert!(printed.contains(hint), "{text}: no {hint:?} in {printed}");
     }
 }
 
 #[test]
 fn check_says_ok_or_what_is_wrong() {
-    let said = call(&["check"], &[]);
-    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "ok\n", ""));
+    let printed = call(&["check"], &[]);
+    assert_eq!((printed.code, printed.out.as_str(), printed.err.as_str()), (Some(0), "ok\n", ""));
     let scratch = Scratch::new("keys");
     let keys = scratch.file("keys");
     fs::write(&keys, "# ours\ngood\ntwo words\n").expect("a file");
@@ -252,9 +258,9 @@ fn check_says_ok_or_what_is_wrong() {
         ("api_key_file = \"/nonexistent/keys\"", &["api_key_file /nonexistent/keys: No such file"]),
     ];
     for (text, hints) in table {
-        let said = complaint(text);
+        let printed = error_output(text);
         for hint in hints {
-            assert!(said.contains(hint), "{text}: no {hint:?} in {said}");
+            assert!(printed.contains(hint), "{text}: no {hint:?} in {printed}");
         }
     }
 }
@@ -271,21 +277,21 @@ fn settings_without_effect_are_warned_of() {
         (&["--queue-bytes-max", "1GiB"], &["--queue-bytes-max", "--queue-total-bytes-max"]),
     ];
     for (flags, hints) in table {
-        let said = call(&[&["check"], flags].concat(), &[]);
-        assert_eq!((said.code, said.out.as_str()), (Some(0), "ok\n"), "{said:?}");
+        let printed = call(&[&["check"], flags].concat(), &[]);
+        assert_eq!((printed.code, printed.out.as_str()), (Some(0), "ok\n"), "{printed:?}");
         for hint in hints {
-            assert!(said.err.contains(hint), "{flags:?}: no {hint:?} in {}", said.err);
+            assert!(printed.err.contains(hint), "{flags:?}: no {hint:?} in {}", printed.err);
         }
     }
     // An explicit default value is not a conflict.
-    let said = call(&["check", "--heartbeat", "off", "--missed-max", "2"], &[]);
-    assert_eq!(said.err, "");
+    let printed = call(&["check", "--heartbeat", "off", "--missed-max", "2"], &[]);
+    assert_eq!(printed.err, "");
     // A misspelt variable, and a variable of another program.
     let theirs = ["FDPUSH_PORT", "FDPUSH_PORT_9501_TCP", "FDPUSH_API_PORT", "FDPUSH_SERVICE_HOST"];
     let environment = [("FDPUSH_PING_EVRY", "5s")].into_iter().chain(theirs.map(|name| (name, "tcp://10.0.0.1:9501")));
-    let said = call(&["check"], &environment.collect::<Vec<_>>());
-    assert_eq!(said.code, Some(0));
-    assert_eq!(said.err, "fdpush: warning: FDPUSH_PING_EVRY is no setting; did you mean FDPUSH_PING_EVERY?\n");
+    let printed = call(&["check"], &environment.collect::<Vec<_>>());
+    assert_eq!(printed.code, Some(0));
+    assert_eq!(printed.err, "fdpush: warning: FDPUSH_PING_EVRY is no setting; did you mean FDPUSH_PING_EVERY?\n");
 }
 
 #[test]
@@ -295,14 +301,14 @@ fn secret_files_must_be_readable_by_their_owner_only() {
     fs::write(&path, "# of the shop\n\n  a-long-enough-key  \n").expect("a file");
     let line = ["check", "--api", "0.0.0.0:1", "--api-key-file", path.to_str().expect("UTF-8")];
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("a file of ours");
-    let said = call(&line, &[]);
-    assert!(said.code == Some(0) && said.err.contains("can be read by everybody"), "{said:?}");
+    let printed = call(&line, &[]);
+    assert!(printed.code == Some(0) && printed.err.contains("can be read by everybody"), "{printed:?}");
     make_private(&path);
-    let said = call(&line, &[]);
-    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let printed = call(&line, &[]);
+    assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""));
     fs::write(&path, "# none\n").expect("a file");
-    let said = call(&line, &[]);
-    assert!(said.code == Some(1) && said.err.contains("no key in it"), "{said:?}");
+    let printed = call(&line, &[]);
+    assert!(printed.code == Some(1) && printed.err.contains("no key in it"), "{printed:?}");
 }
 
 #[test]
@@ -314,16 +320,19 @@ fn exit_codes_distinguish_usage_errors_from_settings_errors() {
             (&["--log", "warn", "--log", "info"], &[]),
             (&[], &[("FDPUSH_MISSED_MAX", "no")]),
         ] {
-            let said = call(&[&[subcommand], flags].concat(), environment);
-            assert_eq!(said.code, Some(2), "{subcommand} {flags:?}: {said:?}");
+            let printed = call(&[&[subcommand], flags].concat(), environment);
+            assert_eq!(printed.code, Some(2), "{subcommand} {flags:?}: {printed:?}");
         }
-        let said = call(&[subcommand, "--config", "/nonexistent/fdpush.toml"], &[]);
-        assert!(said.code == Some(1) && said.err.contains("config /nonexistent/fdpush.toml: No such file"), "{said:?}");
-        let said = call(&[subcommand, "--jwt-secret", &"x".repeat(32)], &[]);
-        assert!(said.code == Some(1) && said.err.contains("--jwt-secret is for --auth jwt only"), "{said:?}");
+        let printed = call(&[subcommand, "--config", "/nonexistent/fdpush.toml"], &[]);
+        assert!(
+            printed.code == Some(1) && printed.err.contains("config /nonexistent/fdpush.toml: No such file"),
+            "{printed:?}"
+        );
+        let printed = call(&[subcommand, "--jwt-secret", &"x".repeat(32)], &[]);
+        assert!(printed.code == Some(1) && printed.err.contains("--jwt-secret is for --auth jwt only"), "{printed:?}");
     }
-    let said = call(&["serve", "--listen", "::1:9501"], &[]);
-    assert!(said.err.contains("expected HOST:PORT, [V6]:PORT or unix:PATH"), "{said:?}");
+    let printed = call(&["serve", "--listen", "::1:9501"], &[]);
+    assert!(printed.err.contains("expected HOST:PORT, [V6]:PORT or unix:PATH"), "{printed:?}");
 }
 
 #[test]
@@ -343,7 +352,7 @@ fn sockets_of_a_service_manager_are_served_and_readiness_is_reported() {
     let scratch = Scratch::new("systemd");
     let notify = scratch.file("notify");
     let manager = UnixDatagram::bind(&notify).expect("a socket");
-    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    manager.set_read_timeout(Some(DEADLINE)).expect("a socket");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).expect("a descriptor of ours");
@@ -356,16 +365,16 @@ fn sockets_of_a_service_manager_are_served_and_readiness_is_reported() {
     ];
     let mut served = ChildProcess::spawn(&mut command(&["serve", "--log", "warn"], &environment));
     drop(listener);
-    assert_eq!(heard(&manager), "READY=1\n");
+    assert_eq!(notification(&manager), "READY=1\n");
     let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
     assert!(client.text().contains("welcome"));
     served.signal("-TERM");
     assert_eq!(client.closed().0, 1001);
-    assert_eq!(heard(&manager), "STOPPING=1\n");
+    assert_eq!(notification(&manager), "STOPPING=1\n");
     assert_eq!(served.exit_status().code(), Some(0));
-    let mut said = String::new();
-    served.stdout.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
-    assert!(said.contains(&address.to_string()), "{said}");
+    let mut printed = String::new();
+    served.stdout.take().expect("piped").read_to_string(&mut printed).expect("UTF-8");
+    assert!(printed.contains(&address.to_string()), "{printed}");
 }
 
 #[test]
@@ -375,10 +384,10 @@ fn an_unusable_inherited_socket_is_refused() {
     let descriptor = socket.as_raw_fd().to_string();
     let environment =
         [("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", descriptor.as_str()), ("LISTEN_FDNAMES", "clients")];
-    let said = call(&["serve"], &environment);
-    assert_eq!(said.code, Some(1), "{said:?}");
+    let printed = call(&["serve"], &environment);
+    assert_eq!(printed.code, Some(1), "{printed:?}");
     for hint in ["a UDP socket", "\"clients\"", "named \"api\""] {
-        assert!(said.err.contains(hint), "no {hint} in {}", said.err);
+        assert!(printed.err.contains(hint), "no {hint} in {}", printed.err);
     }
 }
 
@@ -388,8 +397,8 @@ fn a_missing_inherited_socket_is_an_error() {
         ([("LISTEN_FDS", "999999999"), ("LISTEN_PID", "")], "LISTEN_FDS is 999999999: at most 1024 sockets are taken"),
         ([("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", "700")], "descriptor 700, which is no socket"),
     ] {
-        let said = call(&["serve"], &environment);
-        assert!(said.code == Some(1) && said.err.contains(hint), "{said:?}");
+        let printed = call(&["serve"], &environment);
+        assert!(printed.code == Some(1) && printed.err.contains(hint), "{printed:?}");
     }
 }
 
@@ -409,9 +418,12 @@ fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
     let tcp = TcpListener::bind("0.0.0.0:0").expect("a port");
     let udp = UdpSocket::bind("0.0.0.0:0").expect("a port");
     for environment in [handed_over(&tcp), handed_over(&udp)] {
-        let said = call(&["serve", "--listen", "127.0.0.1:0"], &borrowed(&environment));
-        assert_eq!(said.code, Some(1), "{said:?}");
-        assert!(said.err.contains("can be reached from other machines, so back ends must show a key"), "{said:?}");
+        let printed = call(&["serve", "--listen", "127.0.0.1:0"], &borrowed(&environment));
+        assert_eq!(printed.code, Some(1), "{printed:?}");
+        assert!(
+            printed.err.contains("can be reached from other machines, so back ends must show a key"),
+            "{printed:?}"
+        );
     }
 
     // With a key it is served. A reload that removes the last key is refused.
@@ -420,9 +432,9 @@ fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
     let line = ["serve", "--config", &file, "--listen", "127.0.0.1:0", "--log", "info"];
     let environment = handed_over(&tcp);
     let mut served = ChildProcess::spawn(&mut command(&line, &borrowed(&environment)));
-    let (told, log) = crate::common::channel();
+    let (tx, log) = crate::common::channel();
     let lines = BufReader::new(served.stderr.take().expect("piped")).lines();
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(tx.send(line))));
     let logged = |words: &str| while !log.next().contains(words) {};
     logged("the API is on 0.0.0.0:");
     write(&scratch, "message_bytes_max = 2000\n");
@@ -436,7 +448,7 @@ fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
     }
 }
 
-fn heard(manager: &UnixDatagram) -> String {
+fn notification(manager: &UnixDatagram) -> String {
     let mut bytes = [0; 256];
     let count = manager.recv(&mut bytes).expect("a datagram");
     String::from_utf8_lossy(&bytes[..count]).into_owned()

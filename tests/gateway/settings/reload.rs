@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::common::gateway::{Gateway, closed, next, request, until};
 use crate::common::raw::TEXT;
-use crate::common::{Client, PATIENCE, Raw, Scratch, refusal};
+use crate::common::{Client, DEADLINE, Raw, Scratch, refusal};
 use serde_json::json;
 
 /// A server with a settings file.
@@ -555,9 +555,9 @@ fn a_file_that_is_not_regular_is_an_error_at_the_start() {
         ] {
             let mut line = Command::new(env!("CARGO_BIN_EXE_fdpush"));
             let output = line.arg(command).args(flags).env_clear().output().expect("the binary");
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.code() == Some(1) && said.contains("not a regular file"), "{flags:?}: {said}");
+            let printed = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(1) && printed.contains("not a regular file"), "{flags:?}: {printed}");
         }
     }
-    assert!(PATIENCE.as_secs() > 5, "a file is given up before the test is");
+    assert!(DEADLINE.as_secs() > 5, "a file is given up before the test is");
 }

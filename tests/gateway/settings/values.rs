@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::common::command::{call, complaint, make_private, write};
+use crate::common::command::{call, error_output, make_private, write};
 use crate::common::{ChildProcess, Scratch};
 
 #[test]
@@ -19,8 +19,8 @@ fn check_and_serve_report_every_error() {
         ["--config", &file, "--ping-every", "soon", "--message-rate", "1.5", "--api-key-file", "/nonexistent/k"];
     let environment = [("FDPUSH_UID_CONNECTIONS_MAX", "none"), ("FDPUSH_WEBHOOK", "htp://u:hush@h")];
     for subcommand in ["check", "serve", "config"] {
-        let said = call(&[&[subcommand], &flags[..]].concat(), &environment);
-        assert_eq!(said.code, Some(2), "{said:?}");
+        let printed = call(&[&[subcommand], &flags[..]].concat(), &environment);
+        assert_eq!(printed.code, Some(2), "{printed:?}");
         let hints = [
             "--ping-every \"soon\": a time is a whole number with its unit",
             "--message-rate \"1.5\": it must be a whole number, from 1 to",
@@ -36,25 +36,25 @@ fn check_and_serve_report_every_error() {
             "127.0.0.1:9502 is taken already",
         ];
         for hint in &hints {
-            assert_eq!(said.err.matches(hint).count(), 1, "{subcommand}: {hint:?} in {}", said.err);
+            assert_eq!(printed.err.matches(hint).count(), 1, "{subcommand}: {hint:?} in {}", printed.err);
         }
-        assert_eq!(said.err.lines().count(), hints.len(), "{}", said.err);
+        assert_eq!(printed.err.lines().count(), hints.len(), "{}", printed.err);
         assert!(
-            said.err.lines().all(|line| line.starts_with("fdpush: ")) && !said.err.contains("hush"),
+            printed.err.lines().all(|line| line.starts_with("fdpush: ")) && !printed.err.contains("hush"),
             "{}",
-            said.err
+            printed.err
         );
     }
     // The settings of requests to a back end are checked even if its URL is invalid.
     let ca = ["check", "--webhook-ca-file", "/nonexistent/ca", "--node", "clé", "--webhook"];
     for (url, count) in [("http://127.0.0.1:1", 2), ("ftp://a", 3)] {
-        let said = call(&[&ca[..], &[url]].concat(), &[]);
-        assert!(said.err.contains("/nonexistent/ca: No such file"), "{said:?}");
-        assert!(said.err.contains("the node name \"clé\"") && said.err.lines().count() == count, "{said:?}");
+        let printed = call(&[&ca[..], &[url]].concat(), &[]);
+        assert!(printed.err.contains("/nonexistent/ca: No such file"), "{printed:?}");
+        assert!(printed.err.contains("the node name \"clé\"") && printed.err.lines().count() == count, "{printed:?}");
     }
     // A setting that depends on an invalid value is not checked.
-    let said = call(&["check", "--auth", "magic", "--auth-url", "http://127.0.0.1:1"], &[]);
-    assert_eq!(said.err.lines().count(), 1, "{said:?}");
+    let printed = call(&["check", "--auth", "magic", "--auth-url", "http://127.0.0.1:1"], &[]);
+    assert_eq!(printed.err.lines().count(), 1, "{printed:?}");
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn number_errors_name_the_flag_and_its_range() {
             [("1.5", "a whole number"), ("many", "a whole number"), ("-1", "a whole number"), ("0", "it must be ")]
         {
             // Some of the numbers can be 0.
-            let said = call(&["check", &format!("{flag}={value}")], &[]);
-            assert!(said.code == Some(2) && said.err.contains(hint), "{flag} {value}: {said:?}");
-            assert!(said.err.contains(&format!("{flag} {value:?}: ")), "{said:?}");
+            let printed = call(&["check", &format!("{flag}={value}")], &[]);
+            assert!(printed.code == Some(2) && printed.err.contains(hint), "{flag} {value}: {printed:?}");
+            assert!(printed.err.contains(&format!("{flag} {value:?}: ")), "{printed:?}");
         }
     }
 }
@@ -83,10 +83,10 @@ fn an_empty_variable_counts_as_unset() {
     let names: Vec<String> = names.map(|name| format!("FDPUSH_{name}")).collect();
     assert!(names.len() > 50, "{help}");
     let environment: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
-    let said = call(&["check"], &environment);
-    assert_eq!((said.code, said.out.as_str()), (Some(0), "ok\n"), "{said:?}");
+    let printed = call(&["check"], &environment);
+    assert_eq!((printed.code, printed.out.as_str()), (Some(0), "ok\n"), "{printed:?}");
     for name in ["FDPUSH_API_KEY", "FDPUSH_JWT_ISSUER", "FDPUSH_JWT_AUDIENCE", "FDPUSH_AUTH"] {
-        assert!(said.err.contains(&format!("{name} is empty, and so is not set")), "{said:?}");
+        assert!(printed.err.contains(&format!("{name} is empty, and so is not set")), "{printed:?}");
     }
     let (set, unset) = (call(&["config"], &environment).out, call(&["config"], &[]).out);
     assert_eq!(set, unset);
@@ -94,13 +94,13 @@ fn an_empty_variable_counts_as_unset() {
     for flag in
         ["--jwt-issuer=", "--jwt-audience=", "--api-key=", "--webhook-ca-file=", "--node=", "--listen=", "--log="]
     {
-        let said = call(&["check", flag], &[]);
-        assert_eq!(said.code, Some(2), "{flag}: {said:?}");
+        let printed = call(&["check", flag], &[]);
+        assert_eq!(printed.code, Some(2), "{flag}: {printed:?}");
     }
     for line in
         ["jwt_issuer = \"\"", "jwt_audience = \" \"", "webhook_ca_file = \"\"", "api_key = [\"\"]", "node = \"\""]
     {
-        assert!(complaint(line).contains("FILE:1: "), "{line}");
+        assert!(error_output(line).contains("FILE:1: "), "{line}");
     }
 }
 
@@ -108,9 +108,9 @@ fn an_empty_variable_counts_as_unset() {
 fn a_secret_has_the_same_bytes_from_every_source() {
     let (secret, key) = ("s".repeat(40), "k".repeat(40));
     let token = |flags: &[&str], environment: &[(&str, &str)]| {
-        let said = call(&[&["token", "--uid", "ann"], flags].concat(), environment);
-        assert_eq!(said.code, Some(0), "{said:?}");
-        said.out
+        let printed = call(&[&["token", "--uid", "ann"], flags].concat(), environment);
+        assert_eq!(printed.code, Some(0), "{printed:?}");
+        printed.out
     };
     // All bytes of the secret sign a token. The two tokens may differ by a second.
     let same = |flags: &[&str], environment: &[(&str, &str)]| {
@@ -139,20 +139,20 @@ fn a_secret_has_the_same_bytes_from_every_source() {
             &["--api-key-file", &path],
             &["--webhook", "http://127.0.0.1:1", "--webhook-secret", &given],
         ] {
-            let said = call(&[&["check"], flags].concat(), &[]);
-            assert_eq!(said.code, Some(0), "{flags:?}: {said:?}");
+            let printed = call(&[&["check"], flags].concat(), &[]);
+            assert_eq!(printed.code, Some(0), "{flags:?}: {printed:?}");
             let is_quoted = start.ends_with(['"', '\'']) && !flags.contains(&"--api-key-file");
-            assert_eq!(said.err.contains("quotes around a secret are no part"), is_quoted, "{flags:?}: {said:?}");
+            assert_eq!(printed.err.contains("quotes around a secret are no part"), is_quoted, "{flags:?}: {printed:?}");
         }
     }
     let flags = ["--webhook", "http://127.0.0.1:1"];
     for (name, value) in [("FDPUSH_API_KEY", "\"\""), ("FDPUSH_API_KEY", "a\nb"), ("FDPUSH_WEBHOOK_SECRET", "a\tb")] {
-        let said = call(&[&["check"], &flags[..]].concat(), &[(name, value)]);
-        assert!(said.code == Some(2) && said.err.contains(name), "{said:?}");
+        let printed = call(&[&["check"], &flags[..]].concat(), &[(name, value)]);
+        assert!(printed.code == Some(2) && printed.err.contains(name), "{printed:?}");
     }
     let list = format!("\"{secret},{secret}\"");
-    let said = call(&["check", "--auth", "jwt"], &[("FDPUSH_JWT_SECRET", &list)]);
-    assert!(said.code == Some(1) && said.err.contains("the whole list is in quotes"), "{said:?}");
+    let printed = call(&["check", "--auth", "jwt"], &[("FDPUSH_JWT_SECRET", &list)]);
+    assert!(printed.code == Some(1) && printed.err.contains("the whole list is in quotes"), "{printed:?}");
 }
 
 #[test]
@@ -168,19 +168,19 @@ fn values_that_can_never_work_are_errors() {
         ("listen = [\"127.0.0.1:9600\", \"127.0.0.1:9600\"]", "taken already"),
     ];
     for (text, hint) in refused {
-        let said = complaint(text);
-        assert!(said.contains(hint), "{text}: no {hint:?} in {said}");
+        let printed = error_output(text);
+        assert!(printed.contains(hint), "{text}: no {hint:?} in {printed}");
     }
     for (key, kind) in [("listen", "unix"), ("listen", "proxy:unix"), ("api", "unix"), ("api", "unixgram")] {
-        let said = complaint(&format!("trusted_proxy = [\"unix\"]\n{key} = [\"{kind}:/dev/null\"]"));
+        let printed = error_output(&format!("trusted_proxy = [\"unix\"]\n{key} = [\"{kind}:/dev/null\"]"));
         assert!(
-            said.contains(&format!("FILE:2: {key}: {kind}:/dev/null: there is a file that is no socket")),
-            "{said}"
+            printed.contains(&format!("FILE:2: {key}: {kind}:/dev/null: there is a file that is no socket")),
+            "{printed}"
         );
     }
     for url in ["http://h:65536", "https://u:p@h:99999/x", "http://[::1]:70000/", "http://u@[::1]:0"] {
-        let said = complaint(&format!("webhook = \"{url}\""));
-        assert!(said.contains("a port is a number from 1 to 65535"), "{url}: {said}");
+        let printed = error_output(&format!("webhook = \"{url}\""));
+        assert!(printed.contains("a port is a number from 1 to 65535"), "{url}: {printed}");
     }
     for url in ["http://h:65535", "http://h:/x", "http://[::1]", "http://u:1@h/", "http://u:p@[::1]:1/"] {
         assert_eq!(call(&["check", "--webhook", url], &[]).out, "ok\n", "{url}");
@@ -198,8 +198,8 @@ fn values_that_can_never_work_are_errors() {
     let scratch = Scratch::new("warned");
     for (text, hint) in warned {
         let file = write(&scratch, text);
-        let said = call(&["check", "--config", &file], &[]);
-        assert!(said.code == Some(0) && said.err.contains(hint), "{text}: no {hint:?} in {said:?}");
+        let printed = call(&["check", "--config", &file], &[]);
+        assert!(printed.code == Some(0) && printed.err.contains(hint), "{text}: no {hint:?} in {printed:?}");
     }
 }
 
@@ -224,9 +224,9 @@ fn a_low_descriptor_limit_is_warned_of_with_its_reserve() {
         (1024, "--api-connections-max 100", ["connections_max is 860:", "164 are reserved"]),
         (1024, "--api off", ["connections_max is 960:", "64 are reserved"]),
     ] {
-        let said = limited(descriptors, flags);
+        let printed = limited(descriptors, flags);
         for hint in hints {
-            assert!(said.contains(hint), "{descriptors} {flags}: no {hint:?} in {said}");
+            assert!(printed.contains(hint), "{descriptors} {flags}: no {hint:?} in {printed}");
         }
     }
     assert_eq!(limited(1320, ""), "");
@@ -240,6 +240,6 @@ fn the_start_logs_the_connection_limit() {
     command.args(["-c", line, env!("CARGO_BIN_EXE_fdpush")]).env_clear().stdout(Stdio::null()).stderr(Stdio::piped());
     let mut served = ChildProcess::spawn(&mut command);
     let lines = BufReader::new(served.stderr.take().expect("piped")).lines().map_while(Result::ok);
-    let said = lines.into_iter().find(|line| line.contains("api_connections_max 256")).expect("a line");
-    assert!(said.contains("connections_max is 80 (from the descriptor limit)"), "{said}");
+    let printed = lines.into_iter().find(|line| line.contains("api_connections_max 256")).expect("a line");
+    assert!(printed.contains("connections_max is 80 (from the descriptor limit)"), "{printed}");
 }

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::common::backend::{Answer, Backend};
-use crate::common::events::{Events, watched, willing};
+use crate::common::events::{Events, start_accepting_back_end, start_with_webhook};
 use crate::common::gateway::{Gateway, closed, hang_up, json_of, next, until};
 use crate::common::{Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
 #[test]
 fn a_back_end_gets_all_events_in_order() {
-    let backend = willing();
-    let gateway = watched(&backend, &[]);
+    let backend = start_accepting_back_end();
+    let gateway = start_with_webhook(&backend, &[]);
     let mut events = Events::of(&backend);
     let (mut ann, fd) = gateway.open("/ch%C3%A4t?uid=ann", &[]);
     assert_eq!(events.next(), json!({"type": "open", "fd": fd, "uid": "ann", "path": "/chät"}));
@@ -50,8 +50,8 @@ fn a_back_end_gets_all_events_in_order() {
 #[test]
 fn every_open_event_has_its_close_event_at_shutdown() {
     const CLIENTS: usize = 100;
-    let backend = willing();
-    let mut gateway = watched(&backend, &["--webhook-batch-max", "7"]);
+    let backend = start_accepting_back_end();
+    let mut gateway = start_with_webhook(&backend, &["--webhook-batch-max", "7"]);
     let mut clients: Vec<Client> = (0..CLIENTS).map(|number| gateway.connect(&format!("/?uid=u{number}"))).collect();
     for (number, client) in clients.drain(..CLIENTS / 2).enumerate() {
         if number % 2 == 0 { drop(client) } else { hang_up(client) }
@@ -76,15 +76,15 @@ fn every_open_event_has_its_close_event_at_shutdown() {
             _ => panic!("{event}"),
         }
     }
-    assert!(open.is_empty() && backend.asked.so_far().is_empty());
+    assert!(open.is_empty() && backend.requests.so_far().is_empty());
     let count = |cause: &str| causes.iter().filter(|one| *one == cause).count();
     assert_eq!((count("connection_lost"), count("client_closed"), count("drained")), (25, 25, 50), "{causes:?}");
 }
 
 #[test]
 fn a_uid_is_online_until_its_last_connection_is_gone_for_the_grace_time() {
-    let backend = willing();
-    let gateway = watched(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1s"]);
+    let backend = start_accepting_back_end();
+    let gateway = start_with_webhook(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1s"]);
     let mut events = Events::of(&backend);
     let first = gateway.connect("/?uid=ann");
     assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
@@ -107,8 +107,8 @@ fn a_uid_is_online_until_its_last_connection_is_gone_for_the_grace_time() {
 
 #[test]
 fn at_shutdown_every_uid_gets_an_offline_event() {
-    let backend = willing();
-    let mut gateway = watched(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1h"]);
+    let backend = start_accepting_back_end();
+    let mut gateway = start_with_webhook(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1h"]);
     let mut events = Events::of(&backend);
     let ann = gateway.connect("/?uid=ann");
     let mut bob = gateway.connect("/?uid=bob");
@@ -128,9 +128,9 @@ fn at_shutdown_every_uid_gets_an_offline_event() {
 #[test]
 fn shutdown_does_not_wait_for_a_back_end_that_hangs() {
     let backend = Backend::start(|_| Answer::Hang);
-    let mut gateway = watched(&backend, &["--drain-time-max", "1s", "--webhook-timeout", "60s"]);
+    let mut gateway = start_with_webhook(&backend, &["--drain-time-max", "1s", "--webhook-timeout", "60s"]);
     let mut ann = gateway.connect("/?uid=ann");
-    backend.asked.next();
+    backend.requests.next();
     gateway.signal("-TERM");
     assert_eq!(closed(&mut ann).0, 1001);
     assert!(gateway.wait().success());
@@ -140,9 +140,9 @@ fn shutdown_does_not_wait_for_a_back_end_that_hangs() {
 fn a_signal_while_the_last_events_are_sent_ends_the_process_at_once() {
     for signal in ["-TERM", "-INT"] {
         let backend = Backend::start(|_| Answer::Hang);
-        let mut gateway = watched(&backend, &["--webhook-timeout", "60s"]);
+        let mut gateway = start_with_webhook(&backend, &["--webhook-timeout", "60s"]);
         let mut ann = gateway.connect("/?uid=ann");
-        backend.asked.next();
+        backend.requests.next();
         gateway.signal("-TERM");
         assert_eq!(closed(&mut ann).0, 1001);
         drop(ann);
@@ -156,14 +156,14 @@ fn a_signal_while_the_last_events_are_sent_ends_the_process_at_once() {
 
 #[test]
 fn an_open_event_has_the_groups_and_attributes_of_the_connect_hook() {
-    let backend = Backend::start(|asked| match asked.json().get("events") {
+    let backend = Backend::start(|request| match request.json().get("events") {
         Some(_) => Answer::Status(200, String::new()),
         None => Answer::Status(200, r#"{"uid":"ann","groups":["g","h"],"attributes":{"plan":"pro"}}"#.to_owned()),
     });
     let url = backend.url();
-    let gateway = watched(&backend, &["--auth", "webhook", "--auth-url", &url]);
+    let gateway = start_with_webhook(&backend, &["--auth", "webhook", "--auth-url", &url]);
     let (_ann, fd) = gateway.open("/path", &[]);
-    assert_eq!(backend.asked.next().json()["target"], "/path");
+    assert_eq!(backend.requests.next().json()["target"], "/path");
     let open = Events::of(&backend).next();
     let attributes = json!({"plan": "pro"});
     let expected = json!({"type": "open", "fd": fd, "uid": "ann", "path": "/path", "groups": ["g", "h"], "attributes": attributes});
@@ -253,7 +253,7 @@ fn an_invalid_file_changes_nothing() {
 fn sighup_reloads_secrets() {
     const OLD: &str = "0123456789abcdef0123456789abcdef";
     const NEW: &str = "fedcba9876543210fedcba9876543210";
-    let backend = willing();
+    let backend = start_accepting_back_end();
     let text = |jwt: &str, webhook: &str| {
         let hook = format!("webhook = \"{}\"\nwebhook_secret = \"{webhook}\"\n", backend.url());
         format!("{hook}auth = \"jwt\"\njwt_secret = [{jwt}]\n")
@@ -269,13 +269,13 @@ fn sighup_reloads_secrets() {
     let mut ann = enters(OLD).expect("the secret");
     assert_eq!(next(&mut ann)["type"], "welcome");
     assert_eq!(refusal(enters(NEW)).0, 401);
-    assert!(backend.asked.next().is_signed_with("hush"));
+    assert!(backend.requests.next().is_signed_with("hush"));
 
     let both = format!("\"{NEW}\", \"{OLD}\"");
     let log = configured.reload(&text(&both, "quiet"), "and these changed: ");
     assert!(log.contains("jwt_secret, webhook_secret") && !log.contains("quiet"), "{log}");
     assert!(enters(OLD).is_ok() && enters(NEW).is_ok());
-    until("the new secret signs", || backend.asked.next().is_signed_with("quiet"));
+    until("the new secret signs", || backend.requests.next().is_signed_with("quiet"));
     configured.reload(&text(&format!("\"{NEW}\""), "quiet"), "and these changed: jwt_secret");
     assert_eq!(refusal(enters(OLD)).0, 401);
     // Open connections stay open.
@@ -309,14 +309,14 @@ fn readiness_ends_before_the_process() {
     };
     assert_eq!(ask("/readyz"), (200, "ready\n".to_owned()));
     // This client does not answer the close frame, so the drain waits.
-    let mut stubborn = Raw::upgraded(gateway.address);
+    let mut unresponsive = Raw::upgraded(gateway.address);
     gateway.signal("-TERM");
-    assert_eq!(stubborn.close_frame().0, 1001);
+    assert_eq!(unresponsive.close_frame().0, 1001);
     assert_eq!(ask("/readyz").0, 503);
     let mut another = Raw::connect(gateway.api);
     another.send(crate::common::gateway::request("GET", "/healthz", &[], ""));
     assert_eq!(another.reply().status, 200);
-    drop(stubborn);
+    drop(unresponsive);
     assert!(gateway.wait().success());
 }
 
@@ -412,7 +412,7 @@ fn client_text_cannot_forge_a_log_line() {
 const QUEUE: usize = 128 << 10;
 
 /// Pushes to a connection that does not read until an ack does not fit into its queue.
-fn stuff(gateway: &Gateway, fd: u64) {
+fn fill(gateway: &Gateway, fd: u64) {
     let push = |bytes: usize| gateway.done("/api/push", json!({"fd": fd, "text": "x".repeat(bytes)}));
     let queued = || {
         let info = gateway.get(&format!("/api/connections/{fd}"));
@@ -451,7 +451,7 @@ fn a_connection_closed_by_its_own_ack_keeps_group_counts_right() {
     first.send(join);
     assert_eq!(next(&mut bob), joined("ann", 2));
     let (mut second, stuffed) = gateway.open("/?uid=ann", &[]);
-    stuff(&gateway, stuffed);
+    fill(&gateway, stuffed);
     second.send(&change("join"));
     until("ann's second is closed", || connections("ann") == json!([fd]));
     // The first connection of ann is still open, so bob gets no `left` frame until it leaves.
@@ -459,7 +459,7 @@ fn a_connection_closed_by_its_own_ack_keeps_group_counts_right() {
     assert_eq!(next(&mut bob), left("ann", 1));
     first.send(join);
     assert_eq!(next(&mut bob), joined("ann", 2));
-    stuff(&gateway, fd);
+    fill(&gateway, fd);
     first.send(&change("leave"));
     assert_eq!(next(&mut bob), left("ann", 1));
     until("ann is closed", || connections("ann").is_null());

@@ -1,14 +1,14 @@
 //! `send` frames as webhook events, and back ends that refuse, fail or hang.
 
 use crate::common::backend::{Answer, Backend};
-use crate::common::events::{Events, watched, willing};
+use crate::common::events::{Events, start_accepting_back_end, start_with_webhook};
 use crate::common::gateway::{Gateway, hang_up, next, until};
 use serde_json::{Value, json};
 
 #[test]
 fn send_frames_reach_only_the_back_end() {
-    let backend = willing();
-    let gateway = watched(&backend, &["--webhook-events", "message", "--client-may", "nothing"]);
+    let backend = start_accepting_back_end();
+    let gateway = start_with_webhook(&backend, &["--webhook-events", "message", "--client-may", "nothing"]);
     let mut events = Events::of(&backend);
     let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
     let mut bob = gateway.connect("/?uid=bob");
@@ -24,7 +24,7 @@ fn send_frames_reach_only_the_back_end() {
     assert_eq!(next(&mut bob)["data"], "taken");
 
     let deaf = Gateway::start(&[]);
-    let silent = watched(&backend, &["--webhook-events", "open,close"]);
+    let silent = start_with_webhook(&backend, &["--webhook-events", "open,close"]);
     for gateway in [deaf, silent] {
         let mut ann = gateway.connect("/?uid=ann");
         ann.send(order);
@@ -37,8 +37,10 @@ fn send_frames_reach_only_the_back_end() {
 #[test]
 fn a_send_frame_over_the_queue_limit_is_not_acknowledged() {
     let backend = Backend::start(|_| Answer::Hang);
-    let gateway =
-        watched(&backend, &["--webhook-queue-max", "1", "--webhook-batch-max", "1", "--webhook-events", "message"]);
+    let gateway = start_with_webhook(
+        &backend,
+        &["--webhook-queue-max", "1", "--webhook-batch-max", "1", "--webhook-events", "message"],
+    );
     let mut ann = gateway.connect("/?uid=ann");
     for kind in ["ack", "error"] {
         ann.send(r#"{"type":"send","data":1,"id":7}"#);
@@ -50,8 +52,8 @@ fn a_send_frame_over_the_queue_limit_is_not_acknowledged() {
 
 #[test]
 fn only_valid_send_frames_become_send_events() {
-    let backend = willing();
-    let gateway = watched(&backend, &["--webhook-events", "send"]);
+    let backend = start_accepting_back_end();
+    let gateway = start_with_webhook(&backend, &["--webhook-events", "send"]);
     let mut events = Events::of(&backend);
     let (mut ann, fd) = gateway.open("/?uid=ann", &[]);
     let deep = format!(r#"{{"type":"send","data":{}{},"id":1}}"#, "[".repeat(500), "]".repeat(500));
@@ -80,7 +82,7 @@ fn only_valid_send_frames_become_send_events() {
     assert_eq!(events.next(), json!({"type": "send", "fd": fd, "uid": "ann", "data": {"order": [1, "😀"]}}));
 
     // Both event types are on, so a frame causes two events.
-    let gateway = watched(&backend, &["--webhook-events", "message,send"]);
+    let gateway = start_with_webhook(&backend, &["--webhook-events", "message,send"]);
     let mut events = Events::of(&backend);
     let mut ann = gateway.connect("/?uid=ann");
     let frame = r#"{"type":"send","data":null}"#;
@@ -92,8 +94,9 @@ fn only_valid_send_frames_become_send_events() {
 
 #[test]
 fn a_frame_with_an_oversized_event_is_refused() {
-    let backend = willing();
-    let gateway = watched(&backend, &["--webhook-event-bytes-max", "100KiB", "--webhook-events", "open,message"]);
+    let backend = start_accepting_back_end();
+    let gateway =
+        start_with_webhook(&backend, &["--webhook-event-bytes-max", "100KiB", "--webhook-events", "open,message"]);
     let mut events = Events::of(&backend);
     let (mut ann, _) = gateway.open("/?uid=ann", &[]);
     let mut bob = gateway.connect("/?uid=bob");
@@ -114,7 +117,7 @@ fn a_frame_with_an_oversized_event_is_refused() {
     assert_eq!(gateway.metric(r#"fdpush_webhook_given_up_total{reason="too_large"}"#), 3.0);
 
     // Frames of other types have no `send` event that could be too large.
-    let gateway = watched(&backend, &["--webhook-event-bytes-max", "4KiB", "--webhook-events", "send"]);
+    let gateway = start_with_webhook(&backend, &["--webhook-event-bytes-max", "4KiB", "--webhook-events", "send"]);
     let mut ann = gateway.connect("/?uid=ann");
     let long = "x".repeat(5000);
     ann.send(&format!(r#"{{"type":"push","to":"ann","data":"{long}"}}"#));
@@ -125,8 +128,8 @@ fn a_frame_with_an_oversized_event_is_refused() {
 
 #[test]
 fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
-    let backend = willing();
-    let gateway = watched(&backend, &["--webhook-events", "message"]);
+    let backend = start_accepting_back_end();
+    let gateway = start_with_webhook(&backend, &["--webhook-events", "message"]);
     let mut events = Events::of(&backend);
     let mut ann = gateway.connect(&format!("/?uid={}", "n".repeat(128)));
     let mut bob = gateway.connect("/?uid=bob");
@@ -151,11 +154,11 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
 #[test]
 fn a_refused_event_does_not_block_later_events() {
     // nginx and Express refuse bodies over a limit with 413.
-    let backend = Backend::start(|asked| match asked.body.len() {
+    let backend = Backend::start(|request| match request.body.len() {
         0..=20_000 => Answer::Status(204, String::new()),
         _ => Answer::Status(413, "too large".to_owned()),
     });
-    let gateway = watched(&backend, &["--webhook-events", "message"]);
+    let gateway = start_with_webhook(&backend, &["--webhook-events", "message"]);
     let mut ann = gateway.connect("/?uid=ann");
     let mut bob = gateway.connect("/?uid=bob");
     let large = format!(r#"{{"type":"heartbeat","x":"{}"}}"#, "x".repeat(30_000));
@@ -175,10 +178,12 @@ fn a_refused_event_does_not_block_later_events() {
 #[test]
 fn a_back_end_that_hangs_or_fails_does_not_delay_pushes() {
     let backend = Backend::start(|_| Answer::Hang);
-    let gateway =
-        watched(&backend, &["--webhook-timeout", "1s", "--webhook-queue-max", "50", "--webhook-batch-max", "10"]);
+    let gateway = start_with_webhook(
+        &backend,
+        &["--webhook-timeout", "1s", "--webhook-queue-max", "50", "--webhook-batch-max", "10"],
+    );
     let mut ann = gateway.connect("/?uid=ann");
-    backend.asked.next();
+    backend.requests.next();
     for number in 0..500 {
         ann.send(&json!({"type": "push", "to": "ann", "data": number}).to_string());
         assert_eq!(next(&mut ann)["data"], number);
@@ -198,10 +203,10 @@ fn failed_events_are_retried_and_arrive_once() {
         1 => Answer::Status(429, String::new()),
         _ => Answer::Status(200, "anything".to_owned()),
     });
-    let gateway = watched(&backend, &[]);
+    let gateway = start_with_webhook(&backend, &[]);
     let (_ann, fd) = gateway.open("/?uid=ann", &[]);
     for _ in 0..3 {
-        let body = backend.asked.next().json();
+        let body = backend.requests.next().json();
         assert_eq!((&body["events"][0]["seq"], &body["events"][0]["fd"]), (&json!(1), &json!(fd)));
     }
     until("it is taken", || gateway.metric("fdpush_webhook_sent_total") == 1.0);

@@ -67,7 +67,7 @@ fn right() -> Vec<Case> {
         good("two texts", [frame(TEXT, b"one"), frame(TEXT, b"two")].concat(), &["text one", "text two"]),
         good("a ping", frame(PING, b""), &["ping"]),
         good("a ping with payload", frame(PING, b"\0\xff"), &["ping \\x00\\xff"]),
-        good("a pong that nobody asked for", frame(PONG, b"?"), &["pong ?"]),
+        good("an unsolicited pong", frame(PONG, b"?"), &["pong ?"]),
         good("two fragments", fragments(TEXT, &[b"a", b"b"]), &["text ab"]),
         good("binary in three fragments", fragments(BINARY, &[b"\xff", b"", b"\0"]), &["binary \\xff\\x00"]),
         good("a message of empty fragments", fragments(TEXT, &[b"", b"", b"", b""]), &["text"]),

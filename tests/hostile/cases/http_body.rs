@@ -40,7 +40,7 @@ const LENGTHS: &[Row] = &[
     ("a length of 40 digits", "Content-Length: 1000000000000000000000000000000000000000", "§", &[400], &[]),
     ("a length over the limit", "Content-Length: 1001", "§", &[413], &[]),
     ("a length over the limit that waits", "Content-Length: 1001\r\nExpect: 100-continue", "§", &[413], &[]),
-    ("a body that waits to be asked for", "Content-Length: 5\r\nExpect: 100-continue", "hello", &[200], &["hello"]),
+    ("a body that waits for 100", "Content-Length: 5\r\nExpect: 100-continue", "hello", &[200], &["hello"]),
     ("a space before a length's colon", "Content-Length : 5", "hello§", &[400], &[]),
     ("a tab before a length's colon", "Content-Length\t: 5", "hello§", &[400], &[]),
     ("a folded length", "Content-Length:\r\n 5", "hello§", &[400], &[]),
