@@ -14,6 +14,7 @@ use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 use crate::registry::Change;
 use crate::remote::Remote;
+use crate::ticket::Ticket;
 
 impl Context<'_> {
     // Push.
@@ -340,12 +341,53 @@ impl Context<'_> {
         Change::done_or_gone(self.core.set_paused(fd, false))
     }
 
-    /// Answers what was put off: an upgrade that got [`Upgrade::later`], with an [`Upgrade`]; a plain request that got
-    /// [`Response::later`](crate::Response::later), with a [`Response`](crate::Response). Nothing happens when the client
-    /// has gone meanwhile, or was answered. Answer a request once: a connection that is kept alive may have the next one
-    /// waiting.
-    pub fn answer(&mut self, fd: Fd, upgrade: impl Into<Upgrade>) {
-        self.core.push_answer(fd, upgrade.into());
+    /// Defers the answer to an upgrade, for instance until another thread has queried a database.
+    ///
+    /// `on_upgrade` returns the [`Upgrade`]. The [`Ticket`] answers later, within
+    /// [`answer_time_max`](Limits::answer_time_max). After that the client gets a 503.
+    ///
+    /// If the client disconnects before the answer, or shuts down its side of the stream, the connection ends. The value
+    /// of [`set_session`](Context::set_session) is dropped then.
+    ///
+    /// ```no_run
+    /// # use fdpush::{Response, Server, Upgrade};
+    /// # fn uid_of(cookie: Option<String>) -> Option<String> { cookie }
+    /// Server::bind("127.0.0.1:9501")?
+    ///     .on_upgrade(|ctx, fd, request| {
+    ///         let (later, ticket) = ctx.defer_upgrade(fd);
+    ///         let cookie = request.header("cookie").map(str::to_owned);
+    ///         std::thread::spawn(move || match uid_of(cookie) {
+    ///             Some(uid) => ticket.answer(Upgrade::accept().uid(uid)),
+    ///             None => ticket.answer(Response::text(401, "log in first\n")),
+    ///         });
+    ///         later
+    ///     })
+    ///     .run()
+    /// # ; Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use = "on_upgrade must return the Upgrade"]
+    pub fn defer_upgrade(&mut self, fd: Fd) -> (Upgrade, Ticket<Upgrade>) {
+        let deferral = self.core.deferrals().number();
+        (Upgrade::Later(deferral), Ticket::new(fd, deferral, self.host.sender.clone()))
+    }
+
+    /// Defers the response to a plain HTTP request.
+    ///
+    /// `on_request` returns the [`Response`]. The [`Ticket`] answers later, within
+    /// [`answer_time_max`](Limits::answer_time_max). After that the client gets a 503.
+    #[must_use = "on_request must return the Response"]
+    pub fn defer_response(&mut self, fd: Fd) -> (Response, Ticket<Response>) {
+        let deferral = self.core.deferrals().number();
+        (Response::deferred(deferral), Ticket::new(fd, deferral, self.host.sender.clone()))
+    }
+
+    /// Gives a deferred answer from a handler.
+    ///
+    /// It is [`Ticket::answer`] without the way through the inbox. The answer is dropped if the client has gone or got
+    /// a 503 meanwhile.
+    pub fn answer<A: Into<Upgrade>>(&mut self, ticket: Ticket<A>, answer: impl Into<A>) {
+        let (fd, deferral) = ticket.into_parts();
+        self.core.deferrals().answer(fd, deferral, answer.into().into());
     }
 
     // HTTP in pieces.

@@ -101,6 +101,7 @@ mod registry;
 mod remote;
 mod server;
 mod tick;
+mod ticket;
 mod token_bucket;
 mod wheel;
 
@@ -185,7 +186,8 @@ pub use crate::protocol::query::QueryError;
 pub use crate::protocol::request::Request;
 pub use crate::protocol::response::Response;
 pub use crate::protocol::shared::Frame;
-pub use crate::protocol::upgrade::{Accept, Upgrade};
+pub use crate::protocol::upgrade::{Accept, Deferral, Upgrade};
 pub use crate::registry::{Change, NAME_BYTES_MAX, SecondLogin};
 pub use crate::remote::{Remote, RemoteError, Reply, ReplyFuture};
 pub use crate::server::{Closures, Server};
+pub use crate::ticket::Ticket;

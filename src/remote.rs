@@ -13,7 +13,6 @@ use crate::fd::Fd;
 use crate::message::{Content, Delivery, Message, Outcome, Push};
 use crate::protocol::close::CloseCode;
 use crate::protocol::shared::Frame;
-use crate::protocol::upgrade::Upgrade;
 use crate::registry::Change;
 
 /// A handle on a server for other threads: what [`Context`] is for handlers. A clone is cheap.
@@ -263,13 +262,6 @@ impl Remote {
     /// See [`Context::stats`].
     pub fn stats(&self) -> Reply<Stats> {
         self.call(|ctx| ctx.stats())
-    }
-
-    /// Answers an upgrade that [`Upgrade::later`] put off, or a request that
-    /// [`Response::later`](crate::Response::later) did: see [`Context::answer`].
-    pub fn answer(&self, fd: Fd, upgrade: impl Into<Upgrade>) -> Result<(), RemoteError> {
-        let upgrade = upgrade.into();
-        self.send(Command::Call(Box::new(move |ctx| ctx.answer(fd, upgrade))))
     }
 
     /// Sends a notice, which the handler's [`on_notice`](crate::Handler::on_notice) hears.

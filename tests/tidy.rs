@@ -31,6 +31,7 @@ const MODULES: &[(&str, usize)] = &[
     ("server", 3),
     ("context", 3),
     ("remote", 3),
+    ("ticket", 3),
     ("main", 4),
     ("gateway", 4),
 ];

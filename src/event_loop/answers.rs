@@ -11,7 +11,7 @@ use crate::protocol::body_mode::{BodyEvent, BodyMode};
 use crate::protocol::http::HttpError;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
-use crate::protocol::upgrade::Upgrade;
+use crate::protocol::upgrade::{Deferral, Upgrade};
 use crate::registry::{Change, is_name};
 
 impl<H: Handler> EventLoop<H> {
@@ -52,7 +52,9 @@ impl<H: Handler> EventLoop<H> {
         let is_safe = matches!(request.method(), "GET" | "HEAD");
         let tells_of_pushes = !is_safe || self.core.table().env().counts.traffic.messages_out != pushed;
         match answered {
-            Some(Some(response)) if response.is_later() => self.defer(fd, Deferred::Plain),
+            Some(Some(response)) if let Some(deferral) = response.deferral() => {
+                self.defer(fd, Deferred::Plain, deferral);
+            }
             Some(Some(response)) if tells_of_pushes => self.respond(fd, response),
             Some(Some(response)) => self.respond_at_once(fd, response),
             Some(None) if wanted_upgrade => {
@@ -63,7 +65,8 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    fn defer(&mut self, fd: Fd, deferred: Deferred) {
+    fn defer(&mut self, fd: Fd, deferred: Deferred, deferral: Deferral) {
+        self.core.deferrals().wait(fd, deferral);
         if let Some(slot) = self.core.table().slot_of(fd) {
             self.core.table_mut().step(slot, |connection, _| connection.defer(deferred));
         }
@@ -75,16 +78,16 @@ impl<H: Handler> EventLoop<H> {
         let deferred = self.core.table_mut().step(slot, |connection, _| connection.take_deferred()).flatten();
         match (deferred, answer) {
             (Some(Deferred::Upgrade(request)), answer) => self.finish_upgrade(fd, answer, request),
-            (Some(Deferred::Plain), Upgrade::Later) => self.defer(fd, Deferred::Plain),
-            (Some(Deferred::Plain), Upgrade::Refuse(response)) => {
-                self.respond(fd, response);
-                // The next request may have come already, and waits where no event will tell of it.
-                self.core.make_ready(slot);
-            }
-            (Some(Deferred::Plain), Upgrade::Accept(_)) => {
-                log::error!("fd {fd}: a request is answered with 500, because it asked for no WebSocket to accept");
-                self.refuse(fd, self.internal_error(fd), "accepted, and no upgrade");
-            }
+            (Some(Deferred::Plain), Upgrade::Refuse(response)) => match response.deferral() {
+                Some(deferral) => self.defer(fd, Deferred::Plain, deferral),
+                None => {
+                    self.respond(fd, response);
+                    // The next request may have come already, and waits where no event will tell of it.
+                    self.core.make_ready(slot);
+                }
+            },
+            // The ticket of a plain request takes a response.
+            (Some(Deferred::Plain), Upgrade::Accept(_) | Upgrade::Later(_)) => {}
             (None, _) => {}
         }
     }
@@ -134,7 +137,7 @@ impl<H: Handler> EventLoop<H> {
                 let why = response.log_text().map_or_else(String::new, |text| format!(": {text:?}"));
                 return self.refuse(fd, response, format_args!("by the handler{why}"));
             }
-            Upgrade::Later => return self.defer(fd, Deferred::Upgrade(request)),
+            Upgrade::Later(deferral) => return self.defer(fd, Deferred::Upgrade(request), deferral),
             Upgrade::Accept(accept) => accept,
         };
         if let Some(uid) = accept.chosen_uid() {

@@ -23,8 +23,10 @@ pub trait Handler {
         let _ = ctx;
     }
 
-    /// A client asks for a WebSocket (Swoole's `handshake`): accept, refuse with any status, or answer later, from
-    /// another thread, by [`Remote::answer`](crate::Remote::answer). `fd` is the connection's for good.
+    /// A client asks for a WebSocket (Swoole's `handshake`).
+    ///
+    /// The answer accepts, or refuses with any status. [`Context::defer_upgrade`] answers later, for instance from
+    /// another thread. The connection keeps this fd when the WebSocket opens.
     fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
         let _ = (ctx, fd, request);
         Upgrade::accept().into()
@@ -72,9 +74,10 @@ pub trait Handler {
         let _ = (ctx, fd, state, event);
     }
 
-    /// A plain HTTP request came, on the same port (Swoole's `request`). `None`: nothing is served there; the client
-    /// gets 426 for what should have been an upgrade, else 404. [`Response::later`] lets it wait for an answer from
-    /// elsewhere, by [`Remote::answer`](crate::Remote::answer).
+    /// A plain HTTP request arrived on the same port (Swoole's `request`).
+    ///
+    /// `None` means that nothing is served there: the client gets 426 for a request that should have been an upgrade,
+    /// else 404. [`Context::defer_response`] answers later, for instance from another thread.
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
         let _ = (ctx, fd, request);
         None

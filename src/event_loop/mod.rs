@@ -10,6 +10,7 @@ mod calls;
 mod clock;
 mod context;
 mod core;
+mod deferrals;
 mod drain;
 mod flush;
 mod handler;
@@ -333,7 +334,7 @@ impl<H: Handler> EventLoop<H> {
     fn settle(&mut self) {
         loop {
             self.settle_ends();
-            let Some((fd, answer)) = self.core.pop_answer() else { return };
+            let Some((fd, answer)) = self.core.deferrals().pop() else { return };
             self.answer_late(fd, answer);
         }
     }

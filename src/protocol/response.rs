@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 
 use super::token;
+use super::upgrade::Deferral;
 
 /// The interim response to `Expect: 100-continue` (RFC 9110 section 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -42,8 +43,8 @@ pub struct Response {
     closes: bool,
     /// Whether an `Upgrade` header is set, which `Connection` has to name.
     upgrades: bool,
-    /// Whether the response follows later.
-    is_later: bool,
+    /// The number of the response that follows.
+    deferral: Option<Deferral>,
 }
 
 /// The framing of a body.
@@ -81,7 +82,7 @@ impl Response {
             body: Cow::Borrowed(b""),
             closes: false,
             upgrades: false,
-            is_later: false,
+            deferral: None,
         }
     }
 
@@ -116,16 +117,13 @@ impl Response {
         Response::json(status, format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"{text}\"}}}}\n"))
     }
 
-    /// Defers the response: for `on_request` only.
+    /// Creates the response that stands for one that follows.
     ///
-    /// The response follows from [`Remote::answer`](crate::Remote::answer) on another thread or
-    /// [`Context::answer`](crate::Context::answer) in another handler, within
-    /// [`Limits::answer_time_max`](crate::Limits::answer_time_max). Anywhere else it is an error.
-    #[must_use]
-    pub fn later() -> Response {
+    /// Anywhere but in `on_request` it is an error.
+    pub(crate) fn deferred(deferral: Deferral) -> Response {
         let mut response = Response::new(500);
-        response.is_later = true;
-        response.lines.set_fault(|| "Response::later is allowed in on_request only".to_owned());
+        response.deferral = Some(deferral);
+        response.lines.set_fault(|| "a deferred response is allowed in on_request only".to_owned());
         response
     }
 
@@ -189,9 +187,9 @@ impl Response {
         self.closes
     }
 
-    /// Returns whether the response [follows later](Response::later).
-    pub(crate) fn is_later(&self) -> bool {
-        self.is_later
+    /// Returns the number of the response that follows.
+    pub(crate) fn deferral(&self) -> Option<Deferral> {
+        self.deferral
     }
 
     /// Returns whether the status never has a body (RFC 9110 section 15).

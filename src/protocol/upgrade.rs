@@ -35,11 +35,13 @@ pub enum Upgrade {
     Accept(Accept),
     /// Refuse: this response is sent, and the connection closes.
     Refuse(Response),
-    /// Decide later, for instance on a thread that queries a database.
-    ///
-    /// See [`Upgrade::later`].
-    Later,
+    /// Decide later: see [`Context::defer_upgrade`](crate::Context::defer_upgrade).
+    Later(Deferral),
 }
+
+/// The number of a deferred answer. A ticket has the same number.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Deferral(pub(crate) u64);
 
 /// The acceptance of an upgrade, with the contents of the 101 response.
 ///
@@ -81,16 +83,6 @@ impl Upgrade {
     pub fn is_subprotocol(name: &str) -> bool {
         token::is_token(name.as_bytes())
     }
-
-    /// Defers the decision to [`Context::answer`](crate::Context::answer) or [`Remote::answer`](crate::Remote::answer).
-    ///
-    /// A decision that takes longer than [`Limits::answer_time_max`](crate::Limits::answer_time_max) is replaced by a
-    /// 503. If the client disconnects before the decision, or shuts down its side of the stream, the connection ends.
-    /// The value of [`Context::set_session`](crate::Context::set_session) is dropped then.
-    #[must_use]
-    pub fn later() -> Upgrade {
-        Upgrade::Later
-    }
 }
 
 impl From<Accept> for Upgrade {
@@ -101,7 +93,7 @@ impl From<Accept> for Upgrade {
 
 impl From<Response> for Upgrade {
     fn from(response: Response) -> Upgrade {
-        if response.is_later() { Upgrade::Later } else { Upgrade::Refuse(response) }
+        Upgrade::Refuse(response)
     }
 }
 
@@ -312,7 +304,6 @@ mod tests {
         assert!(matches!(Upgrade::accept().into(), Upgrade::Accept(_)));
         assert!(matches!(Response::new(403).into(), Upgrade::Refuse(_)));
         assert!(matches!(Upgrade::refuse(Response::new(403)), Upgrade::Refuse(_)));
-        assert!(matches!(Upgrade::later(), Upgrade::Later));
         let of = |is_in: bool| if is_in { Ok(Upgrade::accept()) } else { Err(Response::new(403)) };
         assert!(matches!(of(true).into(), Upgrade::Accept(_)));
         assert!(matches!(of(false).into(), Upgrade::Refuse(_)));

@@ -11,6 +11,7 @@ mod connection {
 }
 
 mod http {
+    mod deferred;
     mod requests;
     mod upgrade;
 }

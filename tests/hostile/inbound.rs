@@ -3,7 +3,7 @@
 use crate::child::{Child, Role};
 use crate::common::raw::{TEXT, frame_with};
 use crate::common::{Raw, TestServer, channel, echo, report_close, serve};
-use fdpush::{By, Cause, Heartbeat, Limits, Response, Upgrade};
+use fdpush::{By, Cause, Heartbeat, Limits, Response};
 
 const MESSAGE_MAX: usize = 1 << 20;
 const TOTAL_MAX: usize = 4 << 20;
@@ -112,7 +112,7 @@ fn heads_and_bodies_count_toward_the_inbound_bound_and_the_largest_get_503() {
 
 #[test]
 fn the_head_of_a_waiting_upgrade_counts_toward_the_inbound_bound() {
-    let server = serve(|server| server.limits(limits()).on_upgrade(|_, _, _| Upgrade::Later));
+    let server = serve(|server| server.limits(limits()).on_upgrade(|ctx, fd, _| ctx.defer_upgrade(fd).0));
     let mut client = Raw::connect(server.address());
     let padding = "p".repeat(6000);
     client.send(crate::common::raw::UPGRADE.replacen("\r\n", &format!("\r\nPadding: {padding}\r\n"), 1));

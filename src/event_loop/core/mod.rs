@@ -19,6 +19,7 @@ use std::time::SystemTime;
 
 use crate::connection::{AbortOutcome, Cause, CloseOutcome, Closed, Connection, Env, Event, SlotSet};
 use crate::event_loop::clock::Epoch;
+use crate::event_loop::deferrals::Deferrals;
 use crate::event_loop::drain::Drain;
 use crate::event_loop::listener::Kind;
 use crate::event_loop::marks::Marks;
@@ -32,7 +33,7 @@ use crate::peer::Peer;
 use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
-use crate::protocol::upgrade::{Accept, Upgrade};
+use crate::protocol::upgrade::Accept;
 use crate::registry::{Departed, Registry, SecondLogin};
 use crate::tick::Tick;
 use crate::wheel::{Owner, Wheel};
@@ -63,8 +64,8 @@ pub struct Core {
     second_login: SecondLogin,
     /// Connections that stopped being open and whose handler has not heard of it.
     ends: VecDeque<Ending>,
-    /// Answers that came late, to upgrades and (as refusals are responses, too) to plain requests.
-    answers: VecDeque<(Fd, Upgrade)>,
+    /// Deferred answers, and those that came for them.
+    deferrals: Deferrals,
     /// Connections that may have bytes to read which no event will tell of.
     ready: Vec<Slot>,
     /// The end that `on_close` is being told of, and only for as long.
@@ -117,7 +118,7 @@ impl Core {
             timers: Timers::default(),
             second_login,
             ends: VecDeque::new(),
-            answers: VecDeque::new(),
+            deferrals: Deferrals::default(),
             ready: Vec::new(),
             departing: None,
             sessions: HashMap::new(),
@@ -329,15 +330,10 @@ impl Core {
         !self.ends.is_empty()
     }
 
-    /// Adds an answer that came late.
-    pub fn push_answer(&mut self, fd: Fd, answer: Upgrade) {
-        self.answers.push_back((fd, answer));
-    }
-
-    /// Takes the next answer that came late.
+    /// Returns the deferred answers.
     #[inline]
-    pub fn pop_answer(&mut self) -> Option<(Fd, Upgrade)> {
-        self.answers.pop_front()
+    pub fn deferrals(&mut self) -> &mut Deferrals {
+        &mut self.deferrals
     }
 
     /// Lists a connection to be read, as though an event had told of bytes.
@@ -363,7 +359,9 @@ impl Core {
 
     /// Frees a slot at the end of a turn. A second time in the same turn, nothing happens.
     pub fn reap(&mut self, slot: Slot) {
-        self.drop_session(self.table.fd_of(slot));
+        let fd = self.table.fd_of(slot);
+        self.drop_session(fd);
+        self.deferrals.forget(fd);
         self.wheel.cancel(Owner::Connection(slot));
         self.table.remove(slot);
     }

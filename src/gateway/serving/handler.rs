@@ -13,7 +13,7 @@ use std::time::Instant;
 use fdpush::shared::{Rate, Take, TokenBucket};
 use fdpush::{
     BodyEvent, BodyMode, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Limits, Message, Notice, Request,
-    Response, TimerId, Upgrade,
+    Response, Ticket, TimerId, Upgrade,
 };
 
 use super::client;
@@ -85,7 +85,7 @@ pub enum Told {
     /// A command by datagram.
     Datagram(Datagram),
     /// Who a client is, as the back end has it.
-    Verdict { fd: Fd, address: Option<IpAddr>, choice: Choice, verdict: Verdict },
+    Verdict { ticket: Ticket<Upgrade>, address: Option<IpAddr>, choice: Choice, verdict: Verdict },
     /// Nothing but that there is a reading.
     Reload,
 }
@@ -257,27 +257,29 @@ impl Gateway {
     /// Asks the back end who this is. The verdict comes by notice.
     fn ask(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, address: Option<IpAddr>) -> Upgrade {
         let Some(hook) = &self.hook else { return unavailable() };
+        let (later, ticket) = ctx.defer_upgrade(fd);
         let (remote, choice) = (ctx.remote(), self.choose(request));
         let source = address.map(|ip| ctx.limits().counted_address(ip));
         let question = hook.ask(fd, address, source, request.clone(), move |verdict| {
-            if let Err(error) = remote.notify(Told::Verdict { fd, address, choice, verdict }) {
+            if let Err(error) = remote.notify(Told::Verdict { ticket, address, choice, verdict }) {
                 log::warn!("fd {fd}: the back end's verdict does not reach the loop: {error}");
             }
         });
         let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
         ctx.set_session(fd, Session { question: Some(question), forwarded, ..Session::default() });
-        Upgrade::later()
+        later
     }
 
     /// The back end has said who this is.
     fn handle_verdict(
         &mut self,
         ctx: &mut Context<'_>,
-        fd: Fd,
+        ticket: Ticket<Upgrade>,
         address: Option<IpAddr>,
         choice: Choice,
         verdict: Verdict,
     ) {
+        let fd = ticket.fd();
         let upgrade = match verdict {
             // Who has gone meanwhile must not leave a session behind.
             Verdict::Accept(_) if !ctx.exists(fd) => return,
@@ -285,7 +287,7 @@ impl Gateway {
             Verdict::Refuse { status, body } => Upgrade::refuse(Response::text(status, body)),
             Verdict::Unavailable => unavailable(),
         };
-        ctx.answer(fd, upgrade);
+        ctx.answer(ticket, upgrade);
     }
 
     /// Counts a message against the sender's rate: first an error, then 1008.
@@ -450,8 +452,8 @@ impl Handler for Gateway {
                 let Gateway { api, roster, publisher, metrics, .. } = self;
                 api.handle_datagram(ctx, &bytes, &mut Parts { roster, publisher, metrics });
             }
-            Ok(Told::Verdict { fd, address, choice, verdict }) => {
-                self.handle_verdict(ctx, fd, address, choice, verdict);
+            Ok(Told::Verdict { ticket, address, choice, verdict }) => {
+                self.handle_verdict(ctx, ticket, address, choice, verdict);
             }
             Ok(Told::Reload) => {}
             Err(_) => log::error!("a notice that nobody knows"),

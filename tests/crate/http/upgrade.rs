@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use crate::common::raw::{TEXT, UPGRADE, frame};
 use crate::common::{DEADLINE, DropSignal, Raw, TestReceiver, TestServer, channel, echo, serve, tell_fd};
-use fdpush::{Fd, Limits, Origins, Response, Upgrade};
+use fdpush::{Limits, Origins, Response, Ticket, Upgrade};
 
-/// A server that defers every upgrade and reports its fd.
-fn serve_later(limits: Limits) -> (TestServer, TestReceiver<Fd>) {
+/// A server that defers every upgrade and reports its ticket.
+fn serve_later(limits: Limits) -> (TestServer, TestReceiver<Ticket<Upgrade>>) {
     let (tx, rx) = channel();
     let server = serve(move |server| {
-        server.limits(limits).on_message(echo).on_upgrade(move |_, fd, _| {
-            tx.send(fd).expect("the test waits");
-            Upgrade::later()
+        server.limits(limits).on_message(echo).on_upgrade(move |ctx, fd, _| {
+            let (later, ticket) = ctx.defer_upgrade(fd);
+            tx.send(ticket).expect("the test waits");
+            later
         })
     });
     (server, rx)
@@ -262,10 +263,10 @@ fn frames_and_requests_after_a_refused_upgrade_are_ignored() {
 #[test]
 fn an_upgrade_can_be_accepted_later_from_another_thread() {
     let (server, waiting) = serve_later(Limits::default());
-    let remote = server.remote.clone();
     let judge = thread::spawn(move || {
-        let fd = waiting.next();
-        remote.answer(fd, Upgrade::accept().header("X-Fd", fd.to_string()).uid("ann")).expect("room in the inbox");
+        let ticket = waiting.next();
+        let fd = ticket.fd();
+        ticket.answer(Upgrade::accept().header("X-Fd", fd.to_string()).uid("ann")).expect("room in the inbox");
         fd
     });
     let mut client = server.connect("/");
@@ -277,10 +278,9 @@ fn an_upgrade_can_be_accepted_later_from_another_thread() {
 #[test]
 fn an_upgrade_can_be_refused_later_from_another_thread() {
     let (server, waiting) = serve_later(Limits::default());
-    let remote = server.remote.clone();
     let judge = thread::spawn(move || {
         let refusal = Upgrade::refuse(Response::text(401, "who are you?\n"));
-        remote.answer(waiting.next(), refusal).expect("room in the inbox");
+        waiting.next().answer(refusal).expect("room in the inbox");
     });
     assert_eq!(server.refusal("/", &[]), (401, "who are you?\n".to_owned()));
     judge.join().expect("a judge");
@@ -295,8 +295,8 @@ fn one_call_can_answer_any_number_of_upgrades() {
     for client in &mut clients {
         client.send(UPGRADE);
     }
-    let fds: Vec<Fd> = clients.iter().map(|_| waiting.next()).collect();
-    server.ask(move |ctx| fds.into_iter().for_each(|fd| ctx.answer(fd, Upgrade::accept())));
+    let tickets: Vec<Ticket<Upgrade>> = clients.iter().map(|_| waiting.next()).collect();
+    server.ask(move |ctx| tickets.into_iter().for_each(|ticket| ctx.answer(ticket, Upgrade::accept())));
     for client in &mut clients {
         assert_eq!(client.reply().status, 101);
     }
@@ -305,13 +305,15 @@ fn one_call_can_answer_any_number_of_upgrades() {
 #[test]
 fn an_upgrade_can_be_answered_later_from_a_handler() {
     let server = serve(|server| {
-        server
-            .on_upgrade(|ctx, fd, _| {
-                ctx.set_timer(Duration::from_millis(1));
-                ctx.answer(fd, Upgrade::later());
-                Upgrade::later()
-            })
-            .on_timer(|ctx, _| ctx.answer(Fd::from_u64(1).expect("an fd"), Upgrade::accept().header("X-Fd", "1")))
+        server.on_upgrade(|ctx, fd, _| {
+            let (_, unused) = ctx.defer_upgrade(fd);
+            let (later, ticket) = ctx.defer_upgrade(fd);
+            ctx.answer(unused, Response::new(500));
+            ctx.after(Duration::from_millis(1), move |ctx| {
+                ctx.answer(ticket, Upgrade::accept().header("X-Fd", fd.to_string()));
+            });
+            later
+        })
     });
     assert_eq!(server.connect("/").fd().as_u64(), 1);
 }
@@ -321,13 +323,14 @@ fn frames_sent_while_an_upgrade_waits_are_delivered_after_it() {
     let (server, waiting) = serve_later(Limits::default());
     let mut raw = server.raw();
     raw.send([UPGRADE.as_bytes(), &frame(TEXT, b"with the head")].concat());
-    let fd = waiting.next();
+    let ticket = waiting.next();
+    let fd = ticket.fd();
     // More than the server buffers; the rest stays in the kernel.
     let large = "x".repeat(200_000);
     raw.send_frame(TEXT, b"while it waits");
     raw.send_frame(TEXT, large.as_bytes());
     server.ask(move |ctx| assert!(ctx.exists(fd) && !ctx.is_open(fd)));
-    server.remote.answer(fd, Upgrade::accept()).expect("room in the inbox");
+    ticket.answer(Upgrade::accept()).expect("room in the inbox");
     assert_eq!(raw.reply().status, 101);
     assert_eq!(raw.frame(), (0x81, b"with the head".to_vec()));
     assert_eq!(raw.frame(), (0x81, b"while it waits".to_vec()));
@@ -340,14 +343,15 @@ fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
     let mut raw = server.raw();
     raw.send(UPGRADE);
     let stale = waiting.next();
+    let gone = stale.fd();
     drop(raw);
-    server.wait_until("it is gone", move |ctx| !ctx.exists(stale));
+    server.wait_until("it is gone", move |ctx| !ctx.exists(gone));
     let mut heir = server.raw();
     heir.send(UPGRADE);
-    let fd = waiting.next();
-    assert_eq!(fd.slot(), stale.slot());
-    server.remote.answer(stale, Upgrade::accept().header("X-For", "the first")).expect("room in the inbox");
-    server.remote.answer(fd, Upgrade::accept().header("X-For", "the second")).expect("room in the inbox");
+    let ticket = waiting.next();
+    assert_eq!(ticket.fd().slot(), gone.slot());
+    stale.answer(Upgrade::accept().header("X-For", "the first")).expect("room in the inbox");
+    ticket.answer(Upgrade::accept().header("X-For", "the second")).expect("room in the inbox");
     assert_eq!(heir.reply().header("X-For"), Some("the second"));
 }
 
@@ -359,7 +363,7 @@ fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
         server.on_upgrade(move |ctx, fd, _| {
             ctx.set_session(fd, DropSignal(gone_tx.clone(), fd));
             waiting_tx.send(fd).expect("the test waits");
-            Upgrade::later()
+            ctx.defer_upgrade(fd).0
         })
     });
     let early = [UPGRADE.as_bytes(), &frame(TEXT, b"early")].concat();
@@ -389,29 +393,16 @@ fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
 }
 
 #[test]
-fn the_first_of_two_answers_to_an_upgrade_is_kept() {
-    let (server, waiting) = serve_later(Limits::default());
-    let mut raw = server.raw();
-    raw.send(UPGRADE);
-    let fd = waiting.next();
-    server.remote.answer(fd, Upgrade::accept()).expect("room in the inbox");
-    server.remote.answer(fd, Upgrade::refuse(Response::text(403, "no\n"))).expect("room in the inbox");
-    assert_eq!(raw.reply().status, 101);
-    raw.send_frame(TEXT, b"open");
-    assert_eq!(raw.frame(), (0x81, b"open".to_vec()));
-}
-
-#[test]
 fn an_unanswered_upgrade_gets_503() {
     let (server, waiting) = serve_later(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
     let mut raw = server.raw();
     raw.send(UPGRADE);
-    let fd = waiting.next();
+    let ticket = waiting.next();
     let reply = raw.reply();
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     raw.end();
     drop(raw);
-    server.remote.answer(fd, Upgrade::accept()).expect("room in the inbox");
+    ticket.answer(Upgrade::accept()).expect("room in the inbox");
     server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
 }
@@ -420,22 +411,24 @@ fn an_unanswered_upgrade_gets_503() {
 fn two_waiting_upgrades_for_one_uid_are_checked_when_they_are_answered() {
     let (tx, waiting) = channel();
     let server = serve(move |server| {
-        server.second_login(fdpush::SecondLogin::RejectNew).on_upgrade(move |_, fd, _| {
-            tx.send(fd).expect("the test waits");
-            Upgrade::later()
+        server.second_login(fdpush::SecondLogin::RejectNew).on_upgrade(move |ctx, fd, _| {
+            let (later, ticket) = ctx.defer_upgrade(fd);
+            tx.send(ticket).expect("the test waits");
+            later
         })
     });
     let mut clients = [Raw::connect(server.address()), Raw::connect(server.address())];
-    let fds = clients.each_mut().map(|client| {
+    let tickets = clients.each_mut().map(|client| {
         client.send(UPGRADE);
         waiting.next()
     });
-    for fd in fds {
-        server.remote.answer(fd, Upgrade::accept().uid("ann")).expect("room in the inbox");
+    let first = tickets[0].fd();
+    for ticket in tickets {
+        ticket.answer(Upgrade::accept().uid("ann")).expect("room in the inbox");
     }
     assert_eq!(clients[0].reply().status, 101);
     assert_eq!(clients[1].reply().status, 409);
-    assert_eq!(server.ask(|ctx| ctx.fds_of("ann")), [fds[0]]);
+    assert_eq!(server.ask(|ctx| ctx.fds_of("ann")), [first]);
 }
 
 #[test]

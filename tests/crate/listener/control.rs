@@ -39,7 +39,7 @@ impl Handler for Controlled {
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
         match &*request.path() {
             _ if !request.is_control() => None,
-            "/later" => Some(Response::later()),
+            "/later" => Some(ctx.defer_response(fd).0),
             "/keep" if ctx.keep_control(fd) => Some(Response::new(200)),
             "/keep" => Some(Response::new(503).close()),
             "/release" => {

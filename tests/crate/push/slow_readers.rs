@@ -260,7 +260,7 @@ fn a_streamed_response_to_a_slow_reader_ends() {
             let piece = [b'x'; MESSAGE_BYTES];
             let end = (0..MESSAGES_MAX).map(|_| ctx.write_response(fd, &piece)).find(|outcome| !outcome.is_queued());
             tx.send((end, ctx.end_response(fd))).expect("the test waits");
-            Response::later()
+            ctx.defer_response(fd).0
         })
     });
     let mut client = server.raw();

@@ -93,9 +93,10 @@ fn a_drain_can_be_started_by_a_handler() {
 fn a_drain_closes_idle_http_connections_and_answers_running_requests() {
     let (tx, upgrades) = channel();
     let server = serve(move |server| {
-        server.on_request(|_, _, _| Response::text(200, "fine\n")).on_upgrade(move |_, fd, _| {
-            tx.send(fd).expect("the test waits");
-            Upgrade::later()
+        server.on_request(|_, _, _| Response::text(200, "fine\n")).on_upgrade(move |ctx, fd, _| {
+            let (later, ticket) = ctx.defer_upgrade(fd);
+            tx.send(ticket).expect("the test waits");
+            later
         })
     });
     let mut idle = server.raw();
@@ -103,13 +104,13 @@ fn a_drain_closes_idle_http_connections_and_answers_running_requests() {
     assert!(idle.reply().keeps_alive());
     let mut waiting = server.raw();
     waiting.send(crate::common::raw::UPGRADE);
-    let fd = upgrades.next();
+    let ticket = upgrades.next();
     server.remote.shutdown().expect("room in the inbox");
     idle.end();
     assert_eq!(waiting.reply().status, 503);
     waiting.end();
     // A late answer is ignored.
-    let _ = server.remote.answer(fd, Upgrade::accept());
+    let _ = ticket.answer(Upgrade::accept());
 }
 
 #[test]

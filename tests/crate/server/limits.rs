@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::raw::TEXT;
 use crate::common::{Raw, serve};
-use fdpush::{Limits, Outcome, Upgrade};
+use fdpush::{Limits, Outcome};
 
 /// Returns the number of reads for one message of 64 KiB.
 fn reads_of_a_message(server: &crate::common::TestServer, raw: &mut Raw) -> u64 {
@@ -49,7 +49,7 @@ fn a_shorter_write_time_applies_to_a_blocked_connection() {
 fn a_shorter_answer_time_applies_to_the_next_upgrade() {
     let long = Limits { answer_time_max: Duration::from_secs(3600), ..Limits::default() };
     let short = Limits { answer_time_max: Duration::from_millis(50), ..long.clone() };
-    let server = serve(move |server| server.limits(long).on_upgrade(|_, _, _| Upgrade::later()));
+    let server = serve(move |server| server.limits(long).on_upgrade(|ctx, fd, _| ctx.defer_upgrade(fd).0));
     let mut before = server.raw();
     before.send(crate::common::raw::UPGRADE);
     server.wait_until("it waits for an answer", |ctx| ctx.stats().connections == 1);

@@ -275,13 +275,13 @@ fn a_server_lets_in_whom_the_back_end_knows() {
     let hook = Hook::start(config(&double)).expect("a hook");
     let (address, remote) = serve(move |server| {
         server.on_upgrade(move |ctx, fd, request| {
-            let remote = ctx.remote();
+            let (later, ticket) = ctx.defer_upgrade(fd);
             let pending = hook.ask(fd, None, None, request.clone(), move |verdict| {
                 // Too late for a client that is gone.
-                let _ = remote.answer(fd, upgrade(verdict));
+                let _ = ticket.answer(upgrade(verdict));
             });
             ctx.set_session(fd, pending);
-            Upgrade::later()
+            later
         })
     });
     let head = |path: &str| {

@@ -1,0 +1,139 @@
+//! Deferred responses to plain requests: tickets, their time limit, and lost clients.
+
+use std::time::Duration;
+
+use crate::common::raw::GET;
+use crate::common::{TestReceiver, TestServer, channel, serve};
+use fdpush::{Limits, Response, Ticket};
+
+/// A server that defers every request and reports its ticket.
+fn serve_later(limits: Limits) -> (TestServer, TestReceiver<(Ticket<Response>, String)>) {
+    let (tx, rx) = channel();
+    let server = serve(move |server| {
+        server.limits(limits).on_request(move |ctx, fd, request| {
+            let (later, ticket) = ctx.defer_response(fd);
+            tx.send((ticket, request.target().to_owned())).expect("the test waits");
+            later
+        })
+    });
+    (server, rx)
+}
+
+#[test]
+fn a_request_can_be_answered_later_from_another_thread() {
+    let (server, waiting) = serve_later(Limits::default());
+    let mut raw = server.raw();
+    // The second request is read only after the first is answered, without a new socket event.
+    raw.send("GET /1 HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /2 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let (ticket, target) = waiting.next();
+    assert_eq!((target.as_str(), waiting.so_far().len()), ("/1", 0));
+    let fd = ticket.fd();
+    ticket.answer(Response::json(201, "[1]").header("X-Late", "yes")).expect("room in the inbox");
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.body.as_str(), reply.header("X-Late")), (201, "[1]", Some("yes")));
+    assert!(reply.keeps_alive());
+    let (ticket, target) = waiting.next();
+    assert_eq!((ticket.fd(), target.as_str()), (fd, "/2"));
+    ticket.answer(Response::text(200, "no body for HEAD")).expect("room in the inbox");
+    assert_eq!(raw.reply_head().header("Content-Length"), Some("16"));
+    raw.send("GET /3 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let (ticket, _) = waiting.next();
+    server.ask(move |ctx| ctx.answer(ticket, Response::text(200, "third").close()));
+    assert_eq!(raw.reply().body, "third");
+    raw.end();
+}
+
+#[test]
+fn a_ticket_answers_no_other_request_on_its_connection() {
+    let (tx, tickets) = channel();
+    let server = serve(move |server| {
+        server.on_request(move |ctx, fd, request| {
+            let (later, ticket) = ctx.defer_response(fd);
+            tx.send(ticket).expect("the test waits");
+            if request.target() == "/at-once" { Response::text(200, "at once") } else { later }
+        })
+    });
+    let mut raw = server.raw();
+    raw.send("GET /at-once HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(raw.reply().body, "at once");
+    let stale = tickets.next();
+    raw.send("GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let ticket = tickets.next();
+    assert_eq!(stale.fd(), ticket.fd());
+    stale.answer(Response::text(200, "to the first")).expect("room in the inbox");
+    ticket.answer(Response::text(200, "to the second")).expect("room in the inbox");
+    assert_eq!(raw.reply().body, "to the second");
+}
+
+#[test]
+fn an_answer_can_defer_the_request_again() {
+    let (server, waiting) = serve_later(Limits::default());
+    let mut raw = server.raw();
+    raw.send(GET);
+    let (ticket, _) = waiting.next();
+    let ticket = server.ask(move |ctx| {
+        let (later, next) = ctx.defer_response(ticket.fd());
+        ctx.answer(ticket, later);
+        next
+    });
+    ticket.answer(Response::text(200, "in the end")).expect("room in the inbox");
+    assert_eq!(raw.reply().body, "in the end");
+}
+
+#[test]
+fn an_unanswered_request_gets_503_after_answer_time_max() {
+    let (server, waiting) = serve_later(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
+    let mut raw = server.raw();
+    raw.send(GET);
+    let (ticket, _) = waiting.next();
+    let fd = ticket.fd();
+    assert_eq!(raw.reply().status, 503);
+    raw.end();
+    ticket.answer(Response::text(200, "too late")).expect("room in the inbox");
+    server.wait_until("it is gone", move |ctx| !ctx.exists(fd));
+}
+
+#[test]
+fn a_late_response_reaches_a_half_closed_client_and_is_dropped_for_a_lost_one() {
+    let (server, waiting) = serve_later(Limits::default());
+    let mut half = server.raw();
+    half.send(GET);
+    half.shutdown_write();
+    let (ticket, _) = waiting.next();
+    let gone = {
+        let mut raw = server.raw();
+        raw.send(GET);
+        waiting.next().0
+    };
+    for ticket in [gone, ticket] {
+        ticket.answer(Response::text(200, "late\n")).expect("room in the inbox");
+    }
+    let reply = half.reply();
+    assert_eq!(reply.body, "late\n");
+    assert!(!reply.keeps_alive());
+    half.end();
+    server.wait_until("both are gone", |ctx| ctx.stats().connections == 0);
+}
+
+#[test]
+fn a_drain_answers_waiting_requests_with_503() {
+    let (server, waiting) = serve_later(Limits::default());
+    let mut raw = server.raw();
+    raw.send(GET);
+    let _ = waiting.next();
+    server.remote.shutdown().expect("room in the inbox");
+    assert_eq!(raw.reply().status, 503);
+    raw.end();
+}
+
+#[test]
+fn a_closure_can_answer_some_requests_and_defer_others() {
+    let server = serve(|server| {
+        server.on_request(|_, _, request| (request.path() == "/here").then(|| Response::text(200, "here\n")))
+    });
+    let mut raw = server.raw();
+    for (path, status) in [("/here", 200), ("/there", 404)] {
+        raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(raw.reply().status, status, "{path}");
+    }
+}
