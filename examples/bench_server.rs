@@ -80,7 +80,7 @@ impl Handler for Bench {
     }
 }
 
-fn main() -> std::io::Result<()> {
+fn main() -> Result<(), fdpush::Error> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
     Server::bind(address)?.origins(Origins::Any).heartbeat(Heartbeat::default()).handler(Bench::default()).run()
 }

@@ -45,7 +45,7 @@ impl Chat {
     }
 }
 
-fn main() -> std::io::Result<()> {
+fn main() -> Result<(), fdpush::Error> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
     Server::bind(address)?.handler(Chat { message_count: 0 }).run()
 }

@@ -2,7 +2,7 @@
 
 use fdpush::{Limits, Origins, Server};
 
-fn main() -> std::io::Result<()> {
+fn main() -> Result<(), fdpush::Error> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
     let limits = Limits {
         message_bytes_max: 16 << 20,

@@ -3,7 +3,7 @@
 
 use fdpush::{Message, Server};
 
-fn main() -> std::io::Result<()> {
+fn main() -> Result<(), fdpush::Error> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
     Server::bind(address)?
         .on_open(|ctx, fd, request| {

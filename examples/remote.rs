@@ -5,7 +5,7 @@ use std::io::BufRead;
 
 use fdpush::{Message, Remote, RemoteError, Server};
 
-fn main() -> std::io::Result<()> {
+fn main() -> Result<(), fdpush::Error> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
     let server = Server::bind(address)?.on_open(|ctx, fd, request| {
         if let Some(uid) = request.query("uid") {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::connection::{AbortOutcome, CloseOutcome};
 use crate::event_loop::{Context, Info, Proxies, Stats, TimerId};
 use crate::fd::Fd;
-use crate::limits::{Heartbeat, Limits};
+use crate::limits::{Heartbeat, LimitError, Limits};
 use crate::message::{Delivery, Outcome, Push};
 use crate::peer::Peer;
 use crate::protocol::close::CloseCode;
@@ -285,7 +285,7 @@ impl Context<'_> {
     ///
     /// # Errors
     /// A period or count of the heartbeat is invalid. Nothing was changed.
-    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> Result<Change, String> {
+    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> Result<Change, LimitError> {
         heartbeat.check()?;
         Ok(Change::done_or_gone(self.core.set_heartbeat(fd, Some(heartbeat))))
     }
@@ -363,7 +363,7 @@ impl Context<'_> {
     ///         later
     ///     })
     ///     .run()
-    /// # ; Ok::<(), std::io::Error>(())
+    /// # ; Ok::<(), fdpush::Error>(())
     /// ```
     #[must_use = "on_upgrade must return the Upgrade"]
     pub fn defer_upgrade(&mut self, fd: Fd) -> (Upgrade, Ticket<Upgrade>) {
@@ -430,7 +430,7 @@ impl Context<'_> {
     ///         });
     ///     })
     ///     .run()
-    /// # ; Ok::<(), std::io::Error>(())
+    /// # ; Ok::<(), fdpush::Error>(())
     /// ```
     pub fn after(&mut self, delay: Duration, closure: impl FnOnce(&mut Context<'_>) + 'static) -> TimerId {
         let mut closure = Some(closure);
@@ -493,7 +493,7 @@ impl Context<'_> {
     ///
     /// # Errors
     /// Names the bound that cannot be; nothing has changed then.
-    pub fn set_limits(&mut self, limits: Limits) -> Result<(), String> {
+    pub fn set_limits(&mut self, limits: Limits) -> Result<(), LimitError> {
         limits.check()?;
         self.core.set_limits(limits);
         Ok(())

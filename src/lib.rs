@@ -6,7 +6,7 @@
 //! ```no_run
 //! use fdpush::Server;
 //!
-//! fn main() -> std::io::Result<()> {
+//! fn main() -> Result<(), fdpush::Error> {
 //!     Server::bind("127.0.0.1:9501")?
 //!         .on_open(|ctx, fd, request| {
 //!             if let Some(uid) = request.query("uid") {
@@ -172,10 +172,10 @@ pub mod shared {
 struct Readme;
 
 pub use crate::connection::{AbortOutcome, By, Cause, CloseOutcome, Closed, State, Traffic};
-pub use crate::event_loop::{Address, Context, Handler, Info, Notice, Stats, TimerId};
+pub use crate::event_loop::{Address, Context, Error, Handler, Info, Notice, Stats, TimerId};
 pub use crate::fd::{Fd, Slot};
 pub use crate::histogram::Histogram;
-pub use crate::limits::{Heartbeat, Limits, SlowReader};
+pub use crate::limits::{Heartbeat, LimitError, Limits, SlowReader};
 pub use crate::message::{Delivery, IntoPush, Message, Outcome, Push};
 pub use crate::peer::Peer;
 pub use crate::protocol::body_mode::{BodyEvent, BodyMode};

@@ -2,8 +2,12 @@
 //!
 //! Every queue, buffer and loop has a limit here. A limit that ends in `_max` is the largest allowed value.
 
+mod error;
+
 use std::net::IpAddr;
 use std::time::Duration;
+
+pub use self::error::LimitError;
 
 use crate::fd::Fd;
 use crate::protocol::frame::SERVER_HEADER_BYTES_MAX;
@@ -285,14 +289,12 @@ impl Limits {
     ///
     /// # Errors
     /// The first of the [`faults`](Limits::faults).
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), LimitError> {
         self.faults().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Returns a description of each invalid limit.
-    ///
-    /// It starts with the name of the field, and states the value and the valid range.
-    pub fn faults(&self) -> Vec<String> {
+    /// Returns an error for each invalid limit.
+    pub fn faults(&self) -> Vec<LimitError> {
         let mut faults = Vec::new();
         let counts = [
             ("connections_max", self.connections_max.map_or(1, |max| max as usize), Fd::CONNECTIONS_MAX as usize),
@@ -312,31 +314,27 @@ impl Limits {
         ];
         for (name, value, max) in counts {
             if !(1..=max).contains(&value) {
-                faults.push(format!("{name} is {value}: it must be from 1 to {max}"));
+                faults.push(LimitError::OutOfRange { name, value, min: 1, max });
             }
         }
-        let least = self.message_bytes_max.saturating_add(SERVER_HEADER_BYTES_MAX);
-        if self.queue_bytes_max < least {
-            faults.push(format!(
-                "queue_bytes_max is {}: it must be at least {least}, the longest frame with a message_bytes_max of {}",
-                self.queue_bytes_max, self.message_bytes_max
-            ));
-        }
-        let largest = self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max);
-        if self.inbound_total_bytes_max < largest.saturating_mul(2) {
-            faults.push(format!(
-                "inbound_total_bytes_max is {}: it must be at least {}, twice the largest of message_bytes_max, \
-                 body_bytes_max and head_bytes_max",
-                self.inbound_total_bytes_max,
-                largest.saturating_mul(2)
-            ));
-        }
-        if !(1 << 10..=1 << 26).contains(&self.read_budget_bytes) {
-            faults.push(format!("read_budget_bytes is {}: it must be from 1 KiB to 64 MiB", self.read_budget_bytes));
+        let mut at_least = |name, value, min, reason| {
+            if value < min {
+                faults.push(LimitError::TooSmall { name, value, min, reason });
+            }
+        };
+        let longest = self.message_bytes_max.saturating_add(SERVER_HEADER_BYTES_MAX);
+        let reason = format!("the longest frame with a message_bytes_max of {}", self.message_bytes_max);
+        at_least("queue_bytes_max", self.queue_bytes_max, longest, reason);
+        let largest = self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max).saturating_mul(2);
+        let reason = "twice the largest of message_bytes_max, body_bytes_max and head_bytes_max".to_owned();
+        at_least("inbound_total_bytes_max", self.inbound_total_bytes_max, largest, reason);
+        let (value, min, max) = (self.read_budget_bytes, 1 << 10, 1 << 26);
+        if !(min..=max).contains(&value) {
+            faults.push(LimitError::OutOfRange { name: "read_budget_bytes", value, min, max });
         }
         if self.drain_for > self.drain_time_max {
-            let (wanted, max) = (self.drain_for, self.drain_time_max);
-            faults.push(format!("drain_for is {wanted:?}: it must be at most drain_time_max, {max:?}"));
+            let (drain_for, drain_time_max) = (self.drain_for, self.drain_time_max);
+            faults.push(LimitError::DrainTooLong { drain_for, drain_time_max });
         }
         let times = [
             ("head_time_max", self.head_time_max),
@@ -349,7 +347,7 @@ impl Limits {
         ];
         for (name, value) in times {
             if value.is_zero() {
-                faults.push(format!("{name} is 0: it must be over 0"));
+                faults.push(LimitError::Zero { name });
             }
         }
         faults
@@ -426,17 +424,14 @@ impl Heartbeat {
     ///
     /// # Errors
     /// The field, its value and the valid range.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), LimitError> {
+        let fault = |name, value, min| Err(LimitError::Heartbeat { name, value, min });
         match *self {
-            Heartbeat::Client { idle_max } if idle_max.is_zero() => {
-                Err("heartbeat: idle_max is 0: it must be over 0".to_owned())
-            }
+            Heartbeat::Client { idle_max } if idle_max.is_zero() => fault("idle_max", "0".to_owned(), "over 0"),
             Heartbeat::Ping { every, .. } | Heartbeat::Push { every } if every < Duration::from_millis(10) => {
-                Err(format!("heartbeat: every is {every:?}: it must be at least 10 ms"))
+                fault("every", format!("{every:?}"), "at least 10 ms")
             }
-            Heartbeat::Ping { missed_max: 0, .. } => {
-                Err("heartbeat: missed_max is 0: it must be at least 1".to_owned())
-            }
+            Heartbeat::Ping { missed_max: 0, .. } => fault("missed_max", "0".to_owned(), "at least 1"),
             _ => Ok(()),
         }
     }
@@ -470,26 +465,26 @@ mod tests {
     #[test]
     fn faults_start_with_the_name_of_the_limit() {
         let limits = Limits { queue_bytes_max: 0, ..Limits::default() };
-        assert!(limits.check().is_err_and(|why| why.starts_with("queue_bytes_max")));
+        assert!(limits.check().is_err_and(|why| why.name() == "queue_bytes_max"));
         let limits = Limits { message_bytes_max: 1000, queue_bytes_max: 1009, ..Limits::default() };
-        assert!(limits.check().is_err_and(|why| why.contains("at least 1010")));
+        assert!(limits.check().is_err_and(|why| why.to_string().contains("at least 1010")));
         assert_eq!(Limits { queue_bytes_max: 1010, ..limits }.check(), Ok(()));
         let limits = Limits { message_bytes_max: 1 << 20, inbound_total_bytes_max: (1 << 21) - 1, ..Limits::default() };
-        assert!(limits.check().is_err_and(|why| why.starts_with("inbound_total_bytes_max")));
+        assert!(limits.check().is_err_and(|why| why.name() == "inbound_total_bytes_max"));
         let limits = Limits { head_time_max: Duration::ZERO, ..Limits::default() };
-        assert!(limits.check().is_err_and(|why| why.starts_with("head_time_max")));
+        assert!(limits.check().is_err_and(|why| why.name() == "head_time_max"));
         for control_connections_max in [0, 65_537] {
             let limits = Limits { control_connections_max, ..Limits::default() };
-            assert!(limits.check().is_err_and(|why| why.starts_with("control_connections_max is")));
+            assert!(limits.check().is_err_and(|why| why.name() == "control_connections_max"));
         }
         let limits = Limits { connections_max: Some(u32::MAX), ..Limits::default() };
-        assert!(limits.check().is_err_and(|why| why.starts_with("connections_max")));
+        assert!(limits.check().is_err_and(|why| why.name() == "connections_max"));
         for address_ipv6_prefix in [0, 129] {
             let limits = Limits { address_ipv6_prefix, ..Limits::default() };
-            assert!(limits.check().is_err_and(|why| why.starts_with("address_ipv6_prefix")));
+            assert!(limits.check().is_err_and(|why| why.name() == "address_ipv6_prefix"));
         }
         let heartbeat = Heartbeat::Ping { every: Duration::from_secs(1), missed_max: 0 };
-        assert!(heartbeat.check().is_err_and(|why| why.contains("missed_max")));
+        assert!(heartbeat.check().is_err_and(|why| why.name() == "missed_max"));
     }
 
     #[test]

@@ -37,7 +37,7 @@ use crate::registry::Change;
 ///     remote.shutdown()
 /// });
 /// server.run()
-/// # ; Ok::<(), std::io::Error>(())
+/// # ; Ok::<(), fdpush::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Remote {

@@ -1,7 +1,6 @@
 //! A server, from its addresses to its run.
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
@@ -9,7 +8,7 @@ use mio::Poll;
 
 use crate::connection::Closed;
 use crate::event_loop::{
-    self, Address, Command, Config, Context, EventLoop, Handler, Inbox, Kind, Listener, Notice, Proxies, TimerId,
+    self, Address, Command, Config, Context, Error, EventLoop, Handler, Inbox, Kind, Listener, Notice, Proxies, TimerId,
 };
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
@@ -37,7 +36,7 @@ use crate::remote::Remote;
 ///         ctx.push(fd, message);
 ///     })
 ///     .run()
-/// # ; Ok::<(), std::io::Error>(())
+/// # ; Ok::<(), fdpush::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Server<H = Closures> {
@@ -54,8 +53,8 @@ impl Server<Closures> {
     /// is replaced, and removed when the server ends.
     ///
     /// # Errors
-    /// What the system says against the address, with the address named.
-    pub fn bind(address: impl AsRef<str>) -> io::Result<Server> {
+    /// [`Error::Listen`] names the address. Its source is the error of the system.
+    pub fn bind(address: impl AsRef<str>) -> Result<Server, Error> {
         Server::with(Listener::bind_all(address.as_ref())?)
     }
 
@@ -64,12 +63,12 @@ impl Server<Closures> {
     /// nonblocking. A unix socket's file is left to whoever made it.
     ///
     /// # Errors
-    /// `InvalidInput`: it does not listen, or it is neither TCP nor a unix socket with a name.
-    pub fn from_listener(socket: impl Into<OwnedFd>) -> io::Result<Server> {
+    /// [`Error::NotListening`], [`Error::UnsupportedSocket`], [`Error::Socket`].
+    pub fn from_listener(socket: impl Into<OwnedFd>) -> Result<Server, Error> {
         Server::with(vec![Listener::adopt(socket.into())?])
     }
 
-    fn with(listeners: Vec<Listener>) -> io::Result<Server> {
+    fn with(listeners: Vec<Listener>) -> Result<Server, Error> {
         let limits = Limits::default();
         let (poll, inbox) = event_loop::open(limits.inbox_max)?;
         let config = Config {
@@ -99,7 +98,7 @@ impl<H: Handler> Server<H> {
     ///
     /// # Errors
     /// As [`bind`](Server::bind).
-    pub fn listen(mut self, address: impl AsRef<str>) -> io::Result<Self> {
+    pub fn listen(mut self, address: impl AsRef<str>) -> Result<Self, Error> {
         self.listeners.extend(Listener::bind_all(address.as_ref())?);
         Ok(self)
     }
@@ -108,7 +107,7 @@ impl<H: Handler> Server<H> {
     ///
     /// # Errors
     /// As [`from_listener`](Server::from_listener).
-    pub fn listen_on(mut self, socket: impl Into<OwnedFd>) -> io::Result<Self> {
+    pub fn listen_on(mut self, socket: impl Into<OwnedFd>) -> Result<Self, Error> {
         self.listeners.push(Listener::adopt(socket.into())?);
         Ok(self)
     }
@@ -128,7 +127,7 @@ impl<H: Handler> Server<H> {
     /// # use fdpush::{Peer, Server};
     /// let balancer = |peer: Peer| peer.ip().is_some_and(|ip| ip.to_string().starts_with("10.0.0."));
     /// Server::bind("0.0.0.0:9501")?.proxy_protocol(balancer).listen("127.0.0.1:9503")?.run()
-    /// # ; Ok::<(), std::io::Error>(())
+    /// # ; Ok::<(), fdpush::Error>(())
     /// ```
     ///
     /// [PROXY protocol]: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
@@ -149,7 +148,7 @@ impl<H: Handler> Server<H> {
     ///
     /// # Errors
     /// As [`bind`](Server::bind).
-    pub fn listen_control(mut self, address: impl AsRef<str>) -> io::Result<Self> {
+    pub fn listen_control(mut self, address: impl AsRef<str>) -> Result<Self, Error> {
         let mut listeners = Listener::bind_all(address.as_ref())?;
         listeners.iter_mut().for_each(|listener| listener.kind = Kind::Control);
         self.listeners.append(&mut listeners);
@@ -160,7 +159,7 @@ impl<H: Handler> Server<H> {
     ///
     /// # Errors
     /// As [`from_listener`](Server::from_listener).
-    pub fn listen_control_on(mut self, socket: impl Into<OwnedFd>) -> io::Result<Self> {
+    pub fn listen_control_on(mut self, socket: impl Into<OwnedFd>) -> Result<Self, Error> {
         let mut listener = Listener::adopt(socket.into())?;
         listener.kind = Kind::Control;
         self.listeners.push(listener);
@@ -221,12 +220,13 @@ impl<H: Handler> Server<H> {
     /// as it may.
     ///
     /// # Errors
-    /// `InvalidInput` names a bound or period that cannot be. `Interrupted`: a second signal cut the drain short. Else
-    /// what epoll or a listener reports.
-    pub fn run(self) -> io::Result<()> {
+    /// Before it listens: [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`], [`Error::Socket`]. Later:
+    /// [`Error::Interrupted`] after a second signal, [`Error::Poll`], [`Error::Accept`]. `on_close` is called for every
+    /// open WebSocket, and `on_stop`, before an error of a running server is returned.
+    pub fn run(self) -> Result<(), Error> {
         let Server { handler, config, listeners, poll, inbox } = self;
-        let check = config.limits.check().and_then(|()| config.heartbeat.check());
-        check.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        config.limits.check()?;
+        config.heartbeat.check()?;
         for listener in &listeners {
             match listener.kind {
                 Kind::Control => log::debug!("listening on {} for control", listener.address()),
@@ -331,7 +331,7 @@ closures! {
         ///         None => Err(Response::text(401, "log in first\n")),
         ///     })
         ///     .run()
-        /// # ; Ok::<(), std::io::Error>(())
+        /// # ; Ok::<(), fdpush::Error>(())
         /// ```
         on_upgrade(fd: Fd, request: &Request) -> Upgrade = Upgrade::accept().into();
         /// Sets the closure that is called for every plain HTTP request: see [`Handler::on_request`].

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::{Domain, Socket, Type};
 
+use crate::event_loop::error::Error;
 use crate::event_loop::socket_file::SocketFile;
 use crate::peer::Peer;
 
@@ -74,7 +75,7 @@ pub enum Accepted {
 impl Listener {
     /// Listens on `address`. A name with several addresses, as `localhost` has, is listened to on each, unless the port
     /// is 0, where each would get another.
-    pub fn bind_all(address: &str) -> io::Result<Vec<Listener>> {
+    pub fn bind_all(address: &str) -> Result<Vec<Listener>, Error> {
         if let Some(path) = address.strip_prefix("unix:") {
             return Ok(vec![explain(address, Listener::bind_unix(Path::new(path)))?]);
         }
@@ -132,23 +133,20 @@ impl Listener {
     }
 
     /// Takes over a socket that listens already. Its file, if it has one, stays whose it is.
-    pub fn adopt(socket: OwnedFd) -> io::Result<Listener> {
+    pub fn adopt(socket: OwnedFd) -> Result<Listener, Error> {
         let socket = Socket::from(socket);
-        if !socket.is_listener()? {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket that was handed over does not listen"));
+        if !socket.is_listener().map_err(Error::Socket)? {
+            return Err(Error::NotListening);
         }
-        let name = socket.local_addr()?;
+        let name = socket.local_addr().map_err(Error::Socket)?;
         let address = match (name.as_socket(), name.as_pathname(), name.as_abstract_namespace()) {
             (Some(tcp), _, _) => Address::Tcp(tcp),
             (_, Some(path), _) => Address::Unix(path.to_owned()),
             (_, _, Some(name)) => Address::Unix(OsStr::from_bytes(&[b"@", name].concat()).into()),
-            _ => {
-                let why = "the socket that was handed over is neither TCP nor a unix socket with a name";
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-            }
+            _ => return Err(Error::UnsupportedSocket),
         };
-        socket.set_nonblocking(true)?;
-        socket.set_cloexec(true)?;
+        socket.set_nonblocking(true).map_err(Error::Socket)?;
+        socket.set_cloexec(true).map_err(Error::Socket)?;
         Ok(Listener::new(socket, address, None))
     }
 
@@ -268,8 +266,8 @@ fn peer(address: Option<SocketAddrAny>) -> Peer {
     socket_address.map_or(Peer::Unix, Peer::from)
 }
 
-fn explain<T>(address: &str, result: io::Result<T>) -> io::Result<T> {
-    result.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+fn explain<T>(address: &str, result: io::Result<T>) -> Result<T, Error> {
+    result.map_err(|source| Error::Listen { address: address.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod context;
 mod core;
 mod deferrals;
 mod drain;
+mod error;
 mod flush;
 mod handler;
 mod inbox;
@@ -35,6 +36,7 @@ use mio::{Events, Interest, Poll, Token};
 
 pub use self::context::{Command, Context, Notice};
 pub use self::core::Core;
+pub use self::error::Error;
 pub use self::handler::Handler;
 pub use self::inbox::{Inbox, Rejected, Sender};
 pub use self::info::Info;
@@ -111,9 +113,9 @@ pub struct EventLoop<H> {
 }
 
 /// What a loop is made over: epoll, and an inbox that wakes it.
-pub fn open(commands_max: usize) -> io::Result<(Poll, Inbox<Command>)> {
-    let poll = Poll::new()?;
-    let waker = mio::Waker::new(poll.registry(), TOKEN_WAKER)?;
+pub fn open(commands_max: usize) -> Result<(Poll, Inbox<Command>), Error> {
+    let poll = Poll::new().map_err(Error::Poll)?;
+    let waker = mio::Waker::new(poll.registry(), TOKEN_WAKER).map_err(Error::Poll)?;
     Ok((poll, Inbox::new(waker, commands_max)))
 }
 
@@ -125,21 +127,22 @@ impl<H: Handler> EventLoop<H> {
         poll: Poll,
         inbox: Inbox<Command>,
         handler: H,
-    ) -> io::Result<EventLoop<H>> {
+    ) -> Result<EventLoop<H>, Error> {
         let has_control = listeners.iter().any(|listener| listener.kind == Kind::Control);
-        let connections_max = accept::raise_connections_max(&config.limits, has_control)?;
+        let connections_max = accept::raise_connections_max(&config.limits, has_control).map_err(Error::Descriptors)?;
         let control_connections_max = config.limits.control_connections_max;
         let budget = config.limits.read_budget_bytes;
         let write_time_max = config.limits.write_time_max;
         let env = Env::new(config.limits, config.heartbeat, config.origins);
-        let mut signals = if config.catches_signals { Some(Signals::catch()?) } else { None };
+        let mut signals = if config.catches_signals { Some(Signals::catch().map_err(Error::Signals)?) } else { None };
         if let Some(signals) = &mut signals {
-            poll.registry().register(&mut signals.pipe, TOKEN_SIGNALS, Interest::READABLE)?;
+            poll.registry().register(&mut signals.pipe, TOKEN_SIGNALS, Interest::READABLE).map_err(Error::Poll)?;
         }
         for (index, listener) in listeners.iter().enumerate() {
-            listener.prepare(write_time_max)?;
+            listener.prepare(write_time_max).map_err(Error::Socket)?;
             let token = Token(TOKEN_LISTENERS_END - 1 - index);
-            poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)?;
+            let source = &mut SourceFd(&listener.as_raw_fd());
+            poll.registry().register(source, token, Interest::READABLE).map_err(Error::Poll)?;
         }
         let clock = Clock::new();
         let mut core = Core::new(connections_max, control_connections_max, env, config.second_login, clock.epoch);
@@ -165,8 +168,8 @@ impl<H: Handler> EventLoop<H> {
     /// Runs until the loop has drained.
     ///
     /// # Errors
-    /// `Interrupted` when a second signal cut the drain short; whatever epoll or a listener reports.
-    pub fn run(mut self) -> io::Result<()> {
+    /// [`Error::Interrupted`], [`Error::Poll`], [`Error::Accept`].
+    pub fn run(mut self) -> Result<(), Error> {
         self.inbox.claim_thread();
         self.core.set_time(self.clock.read());
         self.guard("on_start", None, |handler, ctx| handler.on_start(ctx));
@@ -181,14 +184,14 @@ impl<H: Handler> EventLoop<H> {
         ended
     }
 
-    fn turn_until_drained(&mut self) -> io::Result<()> {
+    fn turn_until_drained(&mut self) -> Result<(), Error> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut now = self.clock.turned;
         while !self.core.is_drained() {
             match self.poll.poll(&mut events, self.timeout(now)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(Error::Poll(error)),
             }
             self.core.set_time(self.clock.read());
             self.handle_commands();
@@ -198,7 +201,7 @@ impl<H: Handler> EventLoop<H> {
                 self.core.close_due(self.core.now());
             }
             self.core.apply_limits(&self.acceptor, &mut self.buffer);
-            self.acceptor.accept_pending(&mut self.core, self.poll.registry())?;
+            self.acceptor.accept_pending(&mut self.core, self.poll.registry()).map_err(Error::Accept)?;
             self.read_ready();
             self.fire_timers();
             self.settle();
@@ -254,7 +257,7 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// If most of them are writable sockets, as after a long push to many, it asks epoll again: bytes to read do not wait
     /// behind all of those.
-    fn handle_events(&mut self, events: &mut Events) -> io::Result<()> {
+    fn handle_events(&mut self, events: &mut Events) -> Result<(), Error> {
         let listed = self.core.table().listed_len();
         for _ in 0..WAITS_PER_TURN_MAX {
             self.handle_few_events(events)?;
@@ -263,7 +266,7 @@ impl<H: Handler> EventLoop<H> {
                 break;
             }
             match self.poll.poll(events, Some(Duration::ZERO)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(Error::Poll(error)),
                 _ => {}
             }
         }
@@ -271,7 +274,7 @@ impl<H: Handler> EventLoop<H> {
         Ok(())
     }
 
-    fn handle_few_events(&mut self, events: &Events) -> io::Result<()> {
+    fn handle_few_events(&mut self, events: &Events) -> Result<(), Error> {
         for event in events {
             match event.token() {
                 TOKEN_WAKER => {}
@@ -285,14 +288,14 @@ impl<H: Handler> EventLoop<H> {
         Ok(())
     }
 
-    fn handle_signals(&mut self) -> io::Result<()> {
+    fn handle_signals(&mut self) -> Result<(), Error> {
         let count = self.signals.as_mut().map_or(0, Signals::count);
         if count == 0 {
             return Ok(());
         }
         // What came in one wake is one: a terminal sends SIGINT, and what started the server SIGTERM, in the same moment.
         if self.core.is_draining() {
-            return Err(io::Error::new(io::ErrorKind::Interrupted, "a second signal cut the drain short"));
+            return Err(Error::Interrupted);
         }
         log::info!("draining {} WebSockets", self.core.stats().open);
         self.core.begin_drain();

@@ -19,7 +19,6 @@ pub mod log_lines;
 pub mod process;
 pub mod raw;
 
-use std::io;
 use std::net::SocketAddr;
 use std::panic;
 use std::path::PathBuf;
@@ -46,7 +45,7 @@ pub struct TestServer {
     address: Option<SocketAddr>,
     /// The thread that runs its loop.
     thread: ThreadId,
-    ended: TestReceiver<io::Result<()>>,
+    ended: TestReceiver<Result<(), fdpush::Error>>,
     has_ended: bool,
 }
 
@@ -66,7 +65,7 @@ pub fn serve_on<H: Handler>(address: &str, build: impl FnOnce(Server) -> Server<
 
 /// As [`serve`], with a server that `make` creates.
 pub fn serve_made<H: Handler>(
-    make: impl FnOnce() -> io::Result<Server> + Send + 'static,
+    make: impl FnOnce() -> Result<Server, fdpush::Error> + Send + 'static,
     build: impl FnOnce(Server) -> Server<H> + Send + 'static,
 ) -> TestServer {
     let (tx, started) = channel();
@@ -138,13 +137,13 @@ impl TestServer {
     }
 
     /// Drains the server and returns the result of its run.
-    pub fn stop(mut self) -> io::Result<()> {
+    pub fn stop(mut self) -> Result<(), fdpush::Error> {
         self.remote.shutdown().expect("a server that runs");
         self.wait_for_end()
     }
 
     /// Waits for the end of a server that something else stops.
-    pub fn wait_for_end(&mut self) -> io::Result<()> {
+    pub fn wait_for_end(&mut self) -> Result<(), fdpush::Error> {
         self.has_ended = true;
         self.ended.next()
     }

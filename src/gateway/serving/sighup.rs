@@ -66,7 +66,7 @@ impl Plan {
         let api_keys = super::start::api_keys(&settings);
         exposure.check(&api_keys)?;
         let limits = serve.limits();
-        limits.check()?;
+        limits.check().map_err(|error| error.to_string())?;
         Ok(Plan {
             api_keys,
             tokens: settings.token_keys()?,

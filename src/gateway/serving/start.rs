@@ -78,7 +78,7 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let server = server.limits(limits).heartbeat(heartbeat).origins(origins).second_login(second_login);
     let ended = server.handler(gateway).run();
     let flushed = webhook.map_or(Ok(()), |webhook| flush(&webhook, flush_time_max));
-    ended?;
+    ended.map_err(std::io::Error::from)?;
     flushed?;
     log::info!("drained");
     Ok(())

@@ -74,15 +74,15 @@ impl Settings {
             _ => why,
         };
         let limits = self.serve.limits();
-        for why in limits.faults() {
-            let key = why.split(' ').next().unwrap_or_default().to_owned();
+        for fault in limits.faults() {
+            let key = fault.name();
             // The setting that it is compared with may have no usable value.
-            let other = match key.as_str() {
+            let other = match key {
                 "queue_bytes_max" => "message_bytes_max",
                 "drain_for" => "drain_time_max",
                 _ => "",
             };
-            faults.add(&[&key, other], named(why));
+            faults.add(&[key, other], named(fault.to_string()));
         }
         for (key, value, min, why) in [
             ("headers_max", limits.headers_max, HEADERS_MIN, "the header fields of a WebSocket upgrade"),
@@ -96,7 +96,7 @@ impl Settings {
             }
         }
         if let Err(why) = self.serve.heartbeat().check() {
-            faults.add(&["heartbeat", "idle_max", "ping_every", "missed_max"], why);
+            faults.add(&["heartbeat", "idle_max", "ping_every", "missed_max"], why.to_string());
         }
         if let Err(why) = self.serve.origins() {
             faults.add(&["origin"], why);

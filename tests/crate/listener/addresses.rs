@@ -1,5 +1,6 @@
 //! Listeners on TCP, IPv6 and unix sockets, the connection limit, and the reuse of slots.
 
+use std::error::Error as _;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::thread;
 
 use crate::common::{Client, Raw, Scratch, channel, echo, serve, serve_made, serve_on};
-use fdpush::{Address, Limits, Peer, Server};
+use fdpush::{Address, Error, Limits, Peer, Server};
 
 fn unix(path: &Path) -> String {
     format!("unix:{}", path.display())
@@ -30,7 +31,12 @@ fn the_error_for_an_invalid_or_used_address_names_it() {
     let taken = server.address().to_string();
     let error = Server::bind(&taken).expect_err("it is in use");
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
-    assert!(error.to_string().contains(&taken), "{error}");
+    assert!(matches!(&error, Error::Listen { address, .. } if *address == taken), "{error:?}");
+    assert_eq!(error.to_string(), format!("cannot listen on {taken}"));
+    assert_eq!(error.source().expect("the error of the system").to_string(), "Address already in use (os error 98)");
+    let error = std::io::Error::from(error);
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert_eq!(error.to_string(), format!("cannot listen on {taken}: Address already in use (os error 98)"));
     for address in ["", "nonsense", "127.0.0.1", "127.0.0.1:port", "127.0.0.1:65536", "unix:/nonexistent/dir/sock"] {
         let error = Server::bind(address).expect_err("no address");
         assert!(error.to_string().contains(address), "{address}: {error}");
@@ -48,7 +54,7 @@ fn the_error_for_an_invalid_limit_names_it() {
         let server = Server::bind("127.0.0.1:0").expect("an address").catch_signals(false);
         let error = server.limits(limits).run().expect_err("it cannot be");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains(name), "{error}");
+        assert!(matches!(&error, Error::Limit(fault) if fault.name() == name), "{error:?}");
     }
 }
 

@@ -1,0 +1,76 @@
+//! The errors that keep a server from listening, or end its run.
+
+use std::error::Error as _;
+use std::io;
+
+use crate::limits::LimitError;
+
+/// A server cannot listen, or cannot run on.
+///
+/// The text does not repeat the [`source`](std::error::Error::source), which is the error of the system. An [`io::Error`]
+/// can be made of it, with the texts of both.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address is invalid, in use or not allowed.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address as it was given.
+        address: String,
+        /// The error of the system, or of the syntax.
+        source: io::Error,
+    },
+    /// The socket that was passed in does not listen.
+    #[error("the socket does not listen")]
+    NotListening,
+    /// The socket that was passed in is neither TCP nor a unix socket with a name.
+    #[error("the socket is neither TCP nor a unix socket with a name")]
+    UnsupportedSocket,
+    /// The options of a listening socket cannot be read or set.
+    #[error("cannot set up a listening socket")]
+    Socket(#[source] io::Error),
+    /// A limit or the heartbeat is invalid.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// The limit of descriptors cannot be raised.
+    #[error("cannot set the descriptor limit")]
+    Descriptors(#[source] io::Error),
+    /// SIGTERM and SIGINT cannot be caught.
+    #[error("cannot catch signals")]
+    Signals(#[source] io::Error),
+    /// The system gives no epoll instance, or it fails.
+    #[error("cannot wait for events")]
+    Poll(#[source] io::Error),
+    /// A listener fails for good.
+    #[error("cannot accept connections")]
+    Accept(#[source] io::Error),
+    /// A second signal ended the shutdown before all clients had left.
+    #[error("a second signal cut the drain short")]
+    Interrupted,
+}
+
+impl Error {
+    /// Returns the kind of the source, or the kind that fits best.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Error::Listen { source, .. }
+            | Error::Socket(source)
+            | Error::Descriptors(source)
+            | Error::Signals(source)
+            | Error::Poll(source)
+            | Error::Accept(source) => source.kind(),
+            Error::NotListening | Error::UnsupportedSocket | Error::Limit(_) => io::ErrorKind::InvalidInput,
+            Error::Interrupted => io::ErrorKind::Interrupted,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        let text = match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        io::Error::new(error.kind(), text)
+    }
+}

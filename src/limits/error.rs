@@ -1,0 +1,72 @@
+//! The errors of limits and heartbeats that cannot work.
+
+use std::time::Duration;
+
+/// A limit or a period of a heartbeat is invalid.
+///
+/// The text names the field, its value and the valid range.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitError {
+    /// A number is out of its range.
+    #[error("{name} is {value}: it must be from {min} to {max}")]
+    OutOfRange {
+        /// The field of [`Limits`](crate::Limits).
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// The smallest valid value.
+        min: usize,
+        /// The largest valid value.
+        max: usize,
+    },
+    /// A number is too small for the other limits.
+    #[error("{name} is {value}: it must be at least {min}, {reason}")]
+    TooSmall {
+        /// The field of [`Limits`](crate::Limits).
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// The smallest valid value.
+        min: usize,
+        /// The limits that it follows from.
+        reason: String,
+    },
+    /// A time is zero.
+    #[error("{name} is 0: it must be over 0")]
+    Zero {
+        /// The field of [`Limits`](crate::Limits).
+        name: &'static str,
+    },
+    /// `drain_for` is longer than `drain_time_max`.
+    #[error("drain_for is {drain_for:?}: it must be at most drain_time_max, {drain_time_max:?}")]
+    DrainTooLong {
+        /// The value of [`Limits::drain_for`](crate::Limits::drain_for).
+        drain_for: Duration,
+        /// The value of [`Limits::drain_time_max`](crate::Limits::drain_time_max).
+        drain_time_max: Duration,
+    },
+    /// A period or count of a [`Heartbeat`](crate::Heartbeat) is below its minimum.
+    #[error("heartbeat: {name} is {value}: it must be {min}")]
+    Heartbeat {
+        /// The field of the heartbeat.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// The condition that it breaks.
+        min: &'static str,
+    },
+}
+
+impl LimitError {
+    /// Returns the name of the field.
+    pub fn name(&self) -> &'static str {
+        match self {
+            LimitError::OutOfRange { name, .. }
+            | LimitError::TooSmall { name, .. }
+            | LimitError::Zero { name }
+            | LimitError::Heartbeat { name, .. } => name,
+            LimitError::DrainTooLong { .. } => "drain_for",
+        }
+    }
+}
