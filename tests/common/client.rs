@@ -125,7 +125,7 @@ impl Client {
 
     /// Returns the next message, which must be text.
     pub fn text(&mut self) -> String {
-        match self.next_but_pings() {
+        match self.next_except_pings() {
             Message::Text(text) => text.as_str().to_owned(),
             other => panic!("text expected, got {other:?}"),
         }
@@ -133,7 +133,7 @@ impl Client {
 
     /// Returns the next message, which must be binary.
     pub fn binary(&mut self) -> Vec<u8> {
-        match self.next_but_pings() {
+        match self.next_except_pings() {
             Message::Binary(bytes) => bytes.to_vec(),
             other => panic!("a binary message expected, got {other:?}"),
         }
@@ -141,7 +141,7 @@ impl Client {
 
     /// Returns code and reason of the next message, which must be a close frame.
     pub fn close_frame(&mut self) -> Option<(u16, String)> {
-        match self.next_but_pings() {
+        match self.next_except_pings() {
             Message::Close(frame) => frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned())),
             other => panic!("a close frame expected, got {other:?}"),
         }
@@ -180,7 +180,7 @@ impl Client {
         assert!(is_lost, "{ended:?}");
     }
 
-    fn next_but_pings(&mut self) -> Message {
+    fn next_except_pings(&mut self) -> Message {
         loop {
             match self.next() {
                 Message::Ping(_) => {}

@@ -64,7 +64,7 @@ impl Gateway {
             }
         });
         let mut stdout = BufReader::new(stdout).lines();
-        let mut announced = || place_in(&stdout.next().expect("a line").expect("text"));
+        let mut announced = || address_in_line(&stdout.next().expect("a line").expect("text"));
         let address = announced().parse().expect("an address");
         let others = flags.iter().filter(|flag| **flag == "--listen").map(|_| announced()).collect();
         let api = last_word(&next_with(&log, "the API is on ")).parse().expect("an address");
@@ -237,7 +237,7 @@ fn next_with(log: &TestReceiver<String>, words: &str) -> String {
 }
 
 /// Returns the address in a line that announces a listener.
-fn place_in(line: &str) -> String {
+fn address_in_line(line: &str) -> String {
     let place = line.split_once("http://").map_or_else(|| last_word(line), |(_, url)| url.to_owned());
     place.trim_end_matches('/').to_owned()
 }

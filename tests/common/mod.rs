@@ -158,7 +158,7 @@ impl Drop for TestServer {
             }
         } else if !self.has_ended {
             let _ = self.remote.shutdown();
-            self.ended.next().expect("a server that ends well");
+            self.ended.next().expect("a server that ends without an error");
         }
     }
 }

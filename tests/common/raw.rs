@@ -173,7 +173,7 @@ impl Raw {
         while self.buf.len() < bytes.len() {
             assert!(self.fill(), "the stream ended: {} of {} bytes", self.buf.len(), bytes.len());
         }
-        assert!(self.buf[..bytes.len()] == *bytes, "the server sent something else");
+        assert!(self.buf[..bytes.len()] == *bytes, "the server sent other bytes");
         self.buf.drain(..bytes.len());
     }
 

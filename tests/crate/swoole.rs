@@ -21,7 +21,7 @@ fn echo_server() -> TestServer {
 }
 
 /// Limits for several messages of 1 MiB.
-fn wide() -> Limits {
+fn wide_limits() -> Limits {
     Limits {
         message_bytes_max: 16 << 20,
         queue_bytes_max: 64 << 20,
@@ -480,7 +480,7 @@ fn the_heartbeat_disconnects_silent_clients_and_keeps_active_and_protected_ones(
     assert!(server.ask(move |ctx| ctx.protect(spared[1]).is_done()));
     let deadline = Instant::now() + DEADLINE;
     while server.ask(move |ctx| ctx.exists(fd)) {
-        assert!(Instant::now() < deadline, "the silent one lives on");
+        assert!(Instant::now() < deadline, "the silent client is still connected");
         active.send("here");
         assert_eq!(active.text(), "here");
     }
@@ -496,7 +496,7 @@ fn the_heartbeat_disconnects_silent_clients_and_keeps_active_and_protected_ones(
 #[test]
 fn close_flushes_and_abort_does_not() {
     const MESSAGES: usize = 100;
-    let server = serve(|server| server.limits(wide()));
+    let server = serve(|server| server.limits(wide_limits()));
     let push_much = |ctx: &mut fdpush::Context<'_>, fd| {
         for _ in 0..MESSAGES {
             assert_eq!(ctx.push(fd, &vec![1; 100 << 10]), Outcome::Queued);
@@ -519,7 +519,7 @@ fn close_flushes_and_abort_does_not() {
         assert_eq!(ctx.abort(fd), AbortOutcome::Aborted { was_open: true });
     });
     let came = dropped.rest().len();
-    assert!(came < MESSAGES * (100 << 10), "{came} bytes came all the same");
+    assert!(came < MESSAGES * (100 << 10), "{came} bytes arrived");
     assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
 }
 
@@ -557,8 +557,8 @@ fn large_fd_numbers() {
     for life in 0..LIVES {
         let mut client = server.connect("/");
         let fd = client.fd();
-        assert!(seen.insert(fd), "{fd} was somebody else");
-        assert_eq!(fd.as_u64(), life << 24 | 1, "the one slot there is, in its next life");
+        assert!(seen.insert(fd), "{fd} belongs to another connection");
+        assert_eq!(fd.as_u64(), life << 24 | 1, "the only slot, with a new generation");
         assert_eq!(fd.to_string().parse().map(Fd::from_u64), Ok(Some(fd)));
         if let Some(stale) = stale {
             assert_eq!(server.ask(move |ctx| (ctx.push(stale, "no"), ctx.exists(stale))), (Outcome::Gone, false));

@@ -179,7 +179,7 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
             (0..100).for_each(|_| drop(served.connect(&long)));
             served.dropped() > 100
         });
-        served.lives_on();
+        served.check_still_serving();
 
         let (tx, lines) = crate::common::channel();
         std::thread::spawn(move || {
@@ -200,7 +200,7 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
 
 impl Served {
     /// Checks a client and a health check.
-    fn lives_on(&self) {
+    fn check_still_serving(&self) {
         let mut cat = self.connect("/?uid=cat");
         cat.send(r#"{"type":"heartbeat","id":2}"#);
         assert_eq!(next(&mut cat)["id"], 2);

@@ -42,7 +42,7 @@ pub fn run(roles: &[Role]) {
     });
     let server = build(server);
     println!("{GREETING}{}", server.local_addr().expect("a TCP address"));
-    server.run().expect("a server that ends well");
+    server.run().expect("a server that ends without an error");
 }
 
 impl Child {

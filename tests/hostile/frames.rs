@@ -12,7 +12,8 @@ use crate::child::{Child, Role};
 use crate::common::raw::{BINARY, CONTINUATION, PING, TEXT, UPGRADE, frame, frame_with};
 use crate::common::{Raw, TestServer, channel, echo, report_close, serve};
 use crate::harness::{
-    Case, LoggingServer, MESSAGE_BYTES_MAX, assert_named, judge, on_threads, send_bytewise, send_split, send_whole,
+    Case, LoggingServer, MESSAGE_BYTES_MAX, assert_named, check_results, on_threads, send_bytewise, send_split,
+    send_whole,
 };
 use crate::wire::Wire;
 use fdpush::bench::{Assembler, AssemblerError, AssemblerPool, Item, Tick};
@@ -37,13 +38,13 @@ fn open(server: &LoggingServer) -> Wire {
 #[test]
 fn each_case_sent_whole() {
     let (server, cases) = (LoggingServer::start(false), cases());
-    judge(&server, send_whole(&server, &cases, open));
+    check_results(&server, send_whole(&server, &cases, open));
 }
 
 #[test]
 fn each_case_sent_byte_by_byte() {
     let (server, cases) = (LoggingServer::start(false), cases());
-    judge(&server, send_bytewise(&server, &cases, open));
+    check_results(&server, send_bytewise(&server, &cases, open));
 }
 
 #[test]
@@ -52,7 +53,7 @@ fn each_case_cut_at_every_byte() {
         &cases(),
         || LoggingServer::start(false),
         |server, case| {
-            send_split(server, case, open, |sent| judge(server, sent));
+            send_split(server, case, open, |sent| check_results(server, sent));
         },
     );
 }
@@ -105,13 +106,13 @@ fn invalid_utf8_at_every_position_is_refused() {
         for (at, text) in &texts {
             let hopeless = (1..=text.len()).find(|end| is_hopeless(&text[..*end])).expect("bytes that are no UTF-8");
             let head = frame_with(TEXT, text);
-            let first = data_frames::broken(format!("{name} at {at}"), frame(TEXT, text), 1007, &[]);
-            let cut = data_frames::broken(format!("{name} at {at}, cut"), &head[..6 + hopeless], 1007, &[]);
+            let first = data_frames::invalid_case(format!("{name} at {at}"), frame(TEXT, text), 1007, &[]);
+            let cut = data_frames::invalid_case(format!("{name} at {at}, cut"), &head[..6 + hopeless], 1007, &[]);
             let parts = [frame_with(TEXT, &text[..hopeless]), frame(PING, b"late")].concat();
-            let fragment = data_frames::broken(format!("{name} at {at}, in a fragment"), parts, 1007, &[]);
+            let fragment = data_frames::invalid_case(format!("{name} at {at}, in a fragment"), parts, 1007, &[]);
             cases.extend([first, cut, fragment]);
         }
-        judge(&server, send_whole(&server, &cases, open));
+        check_results(&server, send_whole(&server, &cases, open));
     }
 }
 
@@ -124,10 +125,10 @@ fn valid_utf8_in_fragments_cut_at_every_position_is_accepted() {
     let cut = |at: usize| {
         let (first, rest) = text.as_bytes().split_at(at);
         let frames = [frame_with(TEXT, first), frame(PING, b"p"), frame(CONTINUATION, rest)].concat();
-        data_frames::good(format!("cut at {at}"), frames, &["ping p", &delivered])
+        data_frames::valid_case(format!("cut at {at}"), frames, &["ping p", &delivered])
     };
     let cases: Vec<Case> = (0..=text.len()).map(cut).collect();
-    judge(&server, send_whole(&server, &cases, open));
+    check_results(&server, send_whole(&server, &cases, open));
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn a_hundred_thousand_empty_fragments_form_one_message_without_memory_growth() {
         raw.send(frame(PING, b"behind them"));
         assert_eq!(raw.frame(), (0x8a, b"behind them".to_vec()));
     });
-    assert!(grown < 1 << 20, "{grown} bytes for nothing");
+    assert!(grown < 1 << 20, "{grown} bytes of memory growth");
     raw.send(frame(CONTINUATION, b"end"));
     assert_eq!(raw.frame(), (0x82, b"end".to_vec()), "the count of fragments has no bound");
 }

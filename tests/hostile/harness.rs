@@ -73,7 +73,7 @@ impl LoggingServer {
                 })
                 .on_open(move |ctx, fd, _| open.note(ctx, fd, "open".to_owned()))
                 .on_message(move |ctx, fd, received| {
-                    message.note(ctx, fd, shown_message(received));
+                    message.note(ctx, fd, describe_message(received));
                     echo(ctx, fd, received);
                 })
                 .on_ping(move |ctx, fd, payload| ping.note(ctx, fd, shown("ping", payload)))
@@ -115,7 +115,7 @@ impl Log {
 }
 
 /// Returns the entry of a message: its type, and its payload if that is short.
-fn shown_message(message: Message<'_>) -> String {
+fn describe_message(message: Message<'_>) -> String {
     match message {
         Message::Text(text) => shown("text", text.as_bytes()),
         Message::Binary(bytes) => shown("binary", bytes),
@@ -168,9 +168,9 @@ pub fn send_split<'a>(
     server: &LoggingServer,
     case: &'a Case,
     prepare: impl Fn(&LoggingServer) -> Wire,
-    mut judge: impl FnMut(Sent<'a>),
+    mut check: impl FnMut(Sent<'a>),
 ) {
-    let splits: Vec<usize> = splits(case.bytes.len()).collect();
+    let splits: Vec<usize> = cut_positions(case.bytes.len()).collect();
     for batch in splits.chunks(BATCH) {
         let first = |at: &usize| {
             let mut wire = prepare(server);
@@ -182,7 +182,7 @@ pub fn send_split<'a>(
         for (at, (_, _, wire)) in batch.iter().zip(&mut sent) {
             wire.send(&case.bytes[*at..]);
         }
-        judge(sent);
+        check(sent);
     }
 }
 
@@ -210,12 +210,12 @@ pub fn on_threads(
 /// Checks that the names of the cases are unique.
 pub fn assert_named(cases: &[Case], count_min: usize) {
     let names: std::collections::HashSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-    assert_eq!(names.len(), cases.len(), "two cases of one name");
+    assert_eq!(names.len(), cases.len(), "two cases have the same name");
     assert!(cases.len() >= count_min, "{} cases", cases.len());
 }
 
 /// Returns the positions at which an input of `length` bytes is cut.
-pub fn splits(length: usize) -> impl Iterator<Item = usize> {
+pub fn cut_positions(length: usize) -> impl Iterator<Item = usize> {
     let (near, step) = if length <= EVERY_SPLIT_BYTES_MAX {
         (length, 1)
     } else if length <= BYTE_A_WRITE_MAX {
@@ -228,7 +228,7 @@ pub fn splits(length: usize) -> impl Iterator<Item = usize> {
 
 impl Case {
     /// Compares the result of this case with the expected one. Returns the difference.
-    fn judge(&self, server: &LoggingServer, way: &str, mut wire: Wire) -> Result<(), String> {
+    fn check_results(&self, server: &LoggingServer, portions: &str, mut wire: Wire) -> Result<(), String> {
         let is_answered =
             wire.read_until(|received| received.replies.len() >= self.statuses.len() && self.has_closed_in(received));
         if self.code.is_none() && wire.received().is_kept() {
@@ -244,14 +244,14 @@ impl Case {
             differ("delivered", &ran, &self.ran),
             differ("half an answer", &received.rest, &Vec::new()),
             differ("frames", &received.frame_names(), &self.frame_names()),
-            received.replies.iter().find_map(Reply::fault),
+            received.replies.iter().find_map(Reply::missing_headers),
         ];
         let faults: Vec<String> = faults.into_iter().flatten().collect();
         let bytes = self.bytes.get(..300).unwrap_or(&self.bytes).escape_ascii();
         if faults.is_empty() {
             Ok(())
         } else {
-            Err(format!("{}, {way}: {}\n    {bytes}", self.name, faults.join("; ")))
+            Err(format!("{}, {portions}: {}\n    {bytes}", self.name, faults.join("; ")))
         }
     }
 
@@ -271,10 +271,10 @@ impl Case {
 }
 
 /// Compares the results of cases with the expected ones.
-pub fn judge(server: &LoggingServer, sent: Sent<'_>) {
+pub fn check_results(server: &LoggingServer, sent: Sent<'_>) {
     const SHOWN_MAX: usize = 8;
-    let judged = sent.into_iter().map(|(case, way, wire)| case.judge(server, &way, wire));
-    let faults: Vec<String> = judged.filter_map(Result::err).collect();
+    let results = sent.into_iter().map(|(case, portions, wire)| case.check_results(server, &portions, wire));
+    let faults: Vec<String> = results.filter_map(Result::err).collect();
     let shown = faults.get(..SHOWN_MAX).unwrap_or(&faults).join("\n");
     assert!(faults.is_empty(), "{} faults:\n{shown}", faults.len());
 }
@@ -304,7 +304,7 @@ impl Received {
 
 impl Reply {
     /// Returns the headers that RFC 9110 requires for the status and the response lacks.
-    fn fault(&self) -> Option<String> {
+    fn missing_headers(&self) -> Option<String> {
         let wanted = match self.status {
             101 => Some(("Upgrade", "websocket")),
             405 => Some(("Allow", "GET")),

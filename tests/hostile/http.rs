@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 use crate::cases::{http_body, http_head, http_upgrade};
 use crate::common::raw::UPGRADE;
 use crate::common::{DEADLINE, Raw, channel, report_close, serve};
-use crate::harness::{Case, LoggingServer, assert_named, judge, on_threads, send_bytewise, send_split, send_whole};
+use crate::harness::{
+    Case, LoggingServer, assert_named, check_results, on_threads, send_bytewise, send_split, send_whole,
+};
 use fdpush::{Cause, Limits, Response};
 
 fn cases() -> Vec<Case> {
     let mut cases = http_upgrade::cases();
     cases.extend(http_head::cases());
     cases.extend(http_body::cases());
-    cases.extend(http_head::bare_cases());
+    cases.extend(http_head::cases_without_http_handler());
     assert_named(&cases, 300);
     cases
 }
@@ -32,14 +34,14 @@ fn cases_by_server() -> [(LoggingServer, Vec<Case>); 2] {
 #[test]
 fn each_case_sent_whole() {
     for (server, cases) in cases_by_server() {
-        judge(&server, send_whole(&server, &cases, LoggingServer::connect));
+        check_results(&server, send_whole(&server, &cases, LoggingServer::connect));
     }
 }
 
 #[test]
 fn each_case_sent_byte_by_byte() {
     for (server, cases) in cases_by_server() {
-        judge(&server, send_bytewise(&server, &cases, LoggingServer::connect));
+        check_results(&server, send_bytewise(&server, &cases, LoggingServer::connect));
     }
 }
 
@@ -51,7 +53,7 @@ fn each_case_cut_at_every_byte() {
             &cases,
             || LoggingServer::start(is_bare),
             |server, case| {
-                send_split(server, case, LoggingServer::connect, |sent| judge(server, sent));
+                send_split(server, case, LoggingServer::connect, |sent| check_results(server, sent));
             },
         );
     }
@@ -124,7 +126,7 @@ fn has_ended(stream: &mut TcpStream, came: &mut Vec<u8>) -> bool {
 
 /// Sends endless bytes slowly after `start` over many connections, until the server has ended all of them. Returns the
 /// response of each. Other clients are served meanwhile.
-fn drip(limits: Limits, start: &str) -> Vec<String> {
+fn send_slowly(limits: Limits, start: &str) -> Vec<String> {
     const DRIPPERS: usize = 100;
     let server = serve(|server| server.limits(limits).on_request(|_, _, _| Response::text(200, "good\n")));
     let drippers = (0..DRIPPERS).map(|_| {
@@ -156,7 +158,7 @@ fn drip(limits: Limits, start: &str) -> Vec<String> {
 #[test]
 fn a_head_must_arrive_in_time_and_a_byte_does_not_extend_the_deadline() {
     let limits = Limits { head_time_max: Duration::from_millis(300), ..Limits::default() };
-    for tx in drip(limits, "GET / HTTP/1.1\r\nHost: h\r\nX: ") {
+    for tx in send_slowly(limits, "GET / HTTP/1.1\r\nHost: h\r\nX: ") {
         assert!(tx.starts_with("HTTP/1.1 408 "), "{tx:?}");
     }
 }
@@ -164,7 +166,7 @@ fn a_head_must_arrive_in_time_and_a_byte_does_not_extend_the_deadline() {
 #[test]
 fn a_body_must_arrive_in_time_and_a_byte_does_not_extend_the_deadline() {
     let limits = Limits { body_time_max: Duration::from_millis(300), ..Limits::default() };
-    for tx in drip(limits, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n") {
+    for tx in send_slowly(limits, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n") {
         assert!(tx.starts_with("HTTP/1.1 408 "), "{tx:?}");
     }
 }

@@ -67,7 +67,7 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
     idle.send("still here");
     assert_eq!(idle.text(), "still here");
     drop(large);
-    server.wait_until("all is given back", |ctx| ctx.stats().inbound_bytes == 0);
+    server.wait_until("all memory is freed", |ctx| ctx.stats().inbound_bytes == 0);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn heads_and_bodies_count_toward_the_inbound_bound_and_the_largest_get_503() {
     head.send(" a\r\n\r\n");
     assert_eq!(head.reply().status, 200);
     drop((small, head, others));
-    server.wait_until("all is given back", |ctx| ctx.stats().inbound_bytes == 0);
+    server.wait_until("all memory is freed", |ctx| ctx.stats().inbound_bytes == 0);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn the_head_of_a_waiting_upgrade_counts_toward_the_inbound_bound() {
     client.send(crate::common::raw::UPGRADE.replacen("\r\n", &format!("\r\nPadding: {padding}\r\n"), 1));
     server.wait_until("its head is held", |ctx| (6000..20_000).contains(&ctx.stats().inbound_bytes));
     drop(client);
-    server.wait_until("its head is given back", |ctx| ctx.stats().inbound_bytes == 0);
+    server.wait_until("its head is freed", |ctx| ctx.stats().inbound_bytes == 0);
 }
 
 #[test]

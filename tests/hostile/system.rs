@@ -50,7 +50,7 @@ fn offer(child: &Child) -> (u16, Wire) {
 }
 
 fn status(wire: &mut Wire) -> u16 {
-    assert!(wire.read_until(|received| !received.replies.is_empty()), "lost without a word");
+    assert!(wire.read_until(|received| !received.replies.is_empty()), "the connection ended without a response");
     wire.received().replies[0].status
 }
 
@@ -110,7 +110,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     for wire in &mut opened {
         wire.send(&frame(CLOSE, &close_payload(1000, "")));
         wire.read_to_end();
-        assert_eq!(wire.received().close_code(), Some(1000), "who was in stayed in");
+        assert_eq!(wire.received().close_code(), Some(1000), "open connections stay open");
     }
     drop(opened);
     child.wait_for_stat("open", |open| open == 0);
@@ -119,7 +119,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
 }
 
 /// Blocks the loop until the sender is dropped.
-fn hold(server: &TestServer) -> mpsc::Sender<()> {
+fn block_loop(server: &TestServer) -> mpsc::Sender<()> {
     let (release, held) = mpsc::channel::<()>();
     let (begin, begun) = channel();
     let call = move |_: &mut Context<'_>| {
@@ -135,7 +135,7 @@ fn hold(server: &TestServer) -> mpsc::Sender<()> {
 fn a_thousand_simultaneous_connects_are_all_served() {
     const CLIENTS: usize = 1_000;
     let server = serve(|server| server.on_message(echo));
-    let held = hold(&server);
+    let held = block_loop(&server);
     // The loop accepts no connection, so all wait in the backlog of the listener.
     let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| Wire::connect(server.address())).collect();
     clients.iter_mut().for_each(|wire| wire.send(&[UPGRADE.as_bytes(), &frame(TEXT, b"here")].concat()));
@@ -152,7 +152,10 @@ const TOTAL_MAX: usize = 1 << 20;
 
 /// Pushes more than the total bound to 200 stalled readers and checks the bound after every push. Returns the clients
 /// and the number of messages queued for each.
-fn stall(server: &TestServer, push: fn(&mut Context<'_>, Fd, &[u8]) -> Outcome) -> Vec<(Client, usize)> {
+fn push_to_stalled_readers(
+    server: &TestServer,
+    push: fn(&mut Context<'_>, Fd, &[u8]) -> Outcome,
+) -> Vec<(Client, usize)> {
     const READERS: usize = 200;
     const ROUNDS: usize = 64;
     let mut readers: Vec<(Client, usize)> = (0..READERS).map(|_| (server.connect("/"), 0)).collect();
@@ -177,7 +180,7 @@ fn stall(server: &TestServer, push: fn(&mut Context<'_>, Fd, &[u8]) -> Outcome) 
     readers
 }
 
-fn stalling(slow_reader: SlowReader) -> Limits {
+fn limits_with(slow_reader: SlowReader) -> Limits {
     Limits {
         message_bytes_max: 128 << 10,
         queue_bytes_max: 256 << 10,
@@ -190,8 +193,8 @@ fn stalling(slow_reader: SlowReader) -> Limits {
 #[test]
 fn with_close_stalled_readers_are_closed_at_the_total_bound() {
     let (tx, rx) = channel();
-    let server = serve(|server| server.limits(stalling(SlowReader::Close)).on_close(report_close(tx)));
-    let readers = stall(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
+    let server = serve(|server| server.limits(limits_with(SlowReader::Close)).on_close(report_close(tx)));
+    let readers = push_to_stalled_readers(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
     assert_eq!(rx.next().1.cause, Cause::SlowConsumer);
     // Each client that was not closed still gets all its queued messages.
     let mut next = server.connect("/");
@@ -204,8 +207,8 @@ fn with_close_stalled_readers_are_closed_at_the_total_bound() {
 
 #[test]
 fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
-    let server = serve(|server| server.limits(stalling(SlowReader::DropNewest)));
-    let readers = stall(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
+    let server = serve(|server| server.limits(limits_with(SlowReader::DropNewest)));
+    let readers = push_to_stalled_readers(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
     let mut stayed = 0;
     for (mut client, _) in readers {
         // Only a client with a partly written message is closed, because that message cannot be removed.
@@ -214,7 +217,7 @@ fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
             // Messages dropped from the longest queues do not arrive.
             let queued = info.traffic.messages_out;
             let rounds: Vec<u64> = (0..queued).map(|_| number(&client.binary())).collect();
-            assert!(rounds.is_sorted_by(|a, b| a < b), "what was queued comes, once and in order: {rounds:?}");
+            assert!(rounds.is_sorted_by(|a, b| a < b), "queued messages arrive once and in order: {rounds:?}");
             stayed += 1;
         }
     }
@@ -225,9 +228,9 @@ fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
 
 #[test]
 fn with_conflate_stalled_readers_get_the_newest_messages_at_the_total_bound() {
-    let server = serve(|server| server.limits(stalling(SlowReader::Conflate)));
+    let server = serve(|server| server.limits(limits_with(SlowReader::Conflate)));
     let push = |ctx: &mut Context<'_>, fd, bytes: &[u8]| ctx.push(fd, Message::Binary(bytes).key("state"));
-    let readers = stall(&server, push);
+    let readers = push_to_stalled_readers(&server, push);
     for (mut client, _) in readers {
         let fd = client.fd();
         if !server.ask(move |ctx| ctx.is_open(fd)) {
@@ -251,7 +254,7 @@ fn number(message: &[u8]) -> u64 {
 
 #[test]
 fn stalled_readers_share_the_frames_of_a_broadcast() {
-    let server = serve(|server| server.limits(stalling(SlowReader::DropNewest)));
+    let server = serve(|server| server.limits(limits_with(SlowReader::DropNewest)));
     let readers: Vec<_> = (0..200).map(|_| server.connect("/")).collect();
     for _ in 0..64 {
         let (delivery, queued) = server.ask(|ctx| {
@@ -270,7 +273,7 @@ fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
     let scratch = Scratch::new("stalled");
     let path = scratch.file("sock");
     let (tx, rx) = channel();
-    let limits = Limits { queue_bytes_max: TOTAL_MAX, ..stalling(SlowReader::DropNewest) };
+    let limits = Limits { queue_bytes_max: TOTAL_MAX, ..limits_with(SlowReader::DropNewest) };
     let server =
         serve_on(&format!("unix:{}", path.display()), |server| server.limits(limits).on_close(report_close(tx)));
     let connect = || Client::connect_unix(&path, "/").expect("a WebSocket");
@@ -286,18 +289,18 @@ fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
             queued += 1;
             assert!(ctx.stats().queued_bytes <= TOTAL_MAX);
         }
-        assert!(ctx.is_open(fds[1]), "its messages are dropped, and no more");
-        assert_eq!(ctx.push(fds[2], "room for the quick"), Outcome::Queued);
+        assert!(ctx.is_open(fds[1]), "its messages are dropped, and it stays connected");
+        assert_eq!(ctx.push(fds[2], "free space for fast readers"), Outcome::Queued);
         let stays = ctx.info(fds[1]).expect("it is there").traffic.messages_out;
         assert!(stays > 100 && stays <= queued, "{stays} of {queued} stay");
         stays
     });
-    assert_eq!(quick.text(), "room for the quick");
+    assert_eq!(quick.text(), "free space for fast readers");
     for sent in 0..queued {
         assert_eq!(number(&stalled.binary()), sent);
     }
-    assert_eq!(server.ask(move |ctx| ctx.push(fds[1], "read, and so quick again")), Outcome::Queued);
-    assert_eq!(stalled.text(), "read, and so quick again");
+    assert_eq!(server.ask(move |ctx| ctx.push(fds[1], "the client read its queue and is fast again")), Outcome::Queued);
+    assert_eq!(stalled.text(), "the client read its queue and is fast again");
     assert!(rx.so_far().is_empty());
 }
 
@@ -317,7 +320,7 @@ fn a_client_that_sends_much_does_not_starve_others() {
     assert_eq!(status(&mut loud), 101);
     let mut quiet: Vec<Raw> = (0..QUIET).map(|_| Raw::upgraded(server.address())).collect();
 
-    let held = hold(&server);
+    let held = block_loop(&server);
     let shout = frame(TEXT, b"loud");
     let shouted = loud.fill(&shout.repeat(20_000)) / shout.len();
     quiet.iter_mut().for_each(|raw| raw.send_frame(TEXT, b"quiet"));
@@ -325,16 +328,16 @@ fn a_client_that_sends_much_does_not_starve_others() {
 
     // Each turn reads one budget from the busy client and all bytes of the others.
     let a_turn = BUDGET / shout.len() + 1;
-    assert!(shouted > 4 * a_turn, "the kernel took only {shouted} messages");
+    assert!(shouted > 4 * a_turn, "the kernel accepted only {shouted} messages");
     let (mut louder, mut left) = (0, QUIET);
     while left > 0 {
         if rx.next() { louder += 1 } else { left -= 1 }
     }
-    assert!(louder <= 2 * a_turn, "{louder} loud messages were read before the last quiet one");
+    assert!(louder <= 2 * a_turn, "{louder} messages of the busy client were read before the last one of the others");
 }
 
 /// Names with the same polynomial hash: with the factor 31 for the first pair, with 33 for the second.
-fn colliding(pair: [&str; 2], count: usize) -> Vec<String> {
+fn colliding_names(pair: [&str; 2], count: usize) -> Vec<String> {
     let name = |number: usize| (0..17).map(|bit| pair[number >> bit & 1]).collect();
     let names: Vec<String> = (0..count).map(name).collect();
     assert_eq!(names.iter().collect::<HashSet<_>>().len(), count);
@@ -350,7 +353,7 @@ fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
     let fd = client.fd();
     // If they collided, this would take 5,000,000,000 comparisons and exceed the deadline.
     for pair in [["Aa", "BB"], ["Ez", "FY"]] {
-        let names = colliding(pair, NAMES);
+        let names = colliding_names(pair, NAMES);
         server.ask(move |ctx| {
             for name in &names {
                 assert_eq!(ctx.join(fd, name), Change::Done);
@@ -454,7 +457,7 @@ fn a_panic_in_a_handler_ends_one_connection_only() {
     server.ask(|ctx| ctx.set_timer(Duration::ZERO));
     server.ask(|ctx| ctx.set_interval(Duration::from_millis(1)));
     is_well();
-    server.wait_until("only the witness is left", |ctx| ctx.stats().open == 1);
+    server.wait_until("one connection is left", |ctx| ctx.stats().open == 1);
     assert_eq!(server.ask(|ctx| (ctx.stats().users, ctx.member_count("all"))), (1, 1), "and the maps know it");
 }
 

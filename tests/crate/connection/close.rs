@@ -489,7 +489,7 @@ fn every_on_open_has_exactly_one_on_close() {
     assert_eq!(events.len(), 2 * CLIENTS);
     for (fd, change) in events {
         *balance.entry(fd).or_insert(0) += change;
-        assert!((0..=1).contains(&balance[&fd]), "{fd}: a close before its open, or twice");
+        assert!((0..=1).contains(&balance[&fd]), "{fd}: close before open, or two closes");
     }
     assert_eq!(balance.len(), CLIENTS);
     assert!(balance.values().all(|left| *left == 0));

@@ -79,7 +79,7 @@ fn in_client_mode_a_client_that_sends_stays_connected() {
         }
     };
     assert_eq!(closed.cause, Cause::HeartbeatMissed);
-    assert_ne!(fd, reporter.fd(), "the reporter was declared dead");
+    assert_ne!(fd, reporter.fd(), "the client that sends was disconnected");
     assert!(is_open(&server, 1));
     drop(silent);
 }
@@ -167,7 +167,7 @@ fn in_push_mode_a_client_that_never_answers_stays_connected() {
     for _ in 0..20 {
         next_ping(&mut proud);
     }
-    assert!(is_open(&server, 1), "twenty pings and not a word");
+    assert!(is_open(&server, 1), "twenty pings and no other frame");
     assert!(rx.so_far().is_empty());
     // The connection still works in both directions.
     proud.send_frame(TEXT, b"at last");
@@ -230,7 +230,7 @@ fn a_protected_connection_has_no_heartbeat() {
 
     let fd = Fd::from_u64(1).expect("an fd");
     assert!(server.ask(move |ctx| ctx.reset_heartbeat(fd).is_done()));
-    assert_eq!(expect_heartbeat_missed(&rx), fd, "mortal again");
+    assert_eq!(expect_heartbeat_missed(&rx), fd, "the heartbeat applies again");
     assert!(!server.ask(move |ctx| ctx.exists(fd) && ctx.reset_heartbeat(fd).is_done() && ctx.is_open(fd)));
 }
 

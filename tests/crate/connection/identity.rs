@@ -279,7 +279,7 @@ fn with_reject_new_a_late_bind_reports_the_uid_as_taken() {
     let (old, new) = (old.fd(), new.fd());
     server.ask(move |ctx| {
         assert_eq!(ctx.bind(old, "ann"), Change::Done);
-        assert_eq!(ctx.bind(old, "ann"), Change::Already, "its own uid is not taken from it");
+        assert_eq!(ctx.bind(old, "ann"), Change::Already, "it keeps its uid");
         assert_eq!(ctx.bind(new, "bob"), Change::Done);
         assert_eq!(ctx.bind(new, "ann"), Change::Taken);
         assert_eq!(ctx.uid_of(new), Some("bob"), "it keeps what it had");

@@ -51,13 +51,13 @@ fn a_connection_has_one_session_of_one_type() {
     let client = server.connect("/");
     let fd = client.fd();
     server.ask(move |ctx: &mut Context<'_>| {
-        assert!(ctx.session::<u8>(fd).is_none(), "nothing is there unasked");
+        assert!(ctx.session::<u8>(fd).is_none(), "no message without a request");
         // The session need not be `Send`: it stays on the thread of the loop.
         assert!(ctx.set_session(fd, Rc::new(7)).is_done());
         assert!(ctx.session::<u8>(fd).is_none(), "another type");
-        assert!(ctx.take_session::<u8>(fd).is_none(), "which takes nothing away");
+        assert!(ctx.take_session::<u8>(fd).is_none(), "the setting is kept");
         assert_eq!(ctx.session::<Rc<i32>>(fd).map(|rc| **rc), Some(7));
-        assert!(ctx.set_session(fd, 8u8).is_done(), "it takes the place of the one before");
+        assert!(ctx.set_session(fd, 8u8).is_done(), "it replaces the one before");
         assert_eq!(ctx.take_session(fd), Some(8u8));
         assert_eq!(ctx.take_session::<u8>(fd), None);
         let stranger = Fd::from_u64(999).expect("an fd");

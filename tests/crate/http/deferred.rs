@@ -7,7 +7,7 @@ use crate::common::{TestReceiver, TestServer, channel, serve};
 use fdpush::{Limits, Response, Ticket};
 
 /// A server that defers every request and reports its ticket.
-fn serve_later(limits: Limits) -> (TestServer, TestReceiver<(Ticket<Response>, String)>) {
+fn serve_deferring(limits: Limits) -> (TestServer, TestReceiver<(Ticket<Response>, String)>) {
     let (tx, rx) = channel();
     let server = serve(move |server| {
         server.limits(limits).on_request(move |ctx, fd, request| {
@@ -21,7 +21,7 @@ fn serve_later(limits: Limits) -> (TestServer, TestReceiver<(Ticket<Response>, S
 
 #[test]
 fn a_request_can_be_answered_later_from_another_thread() {
-    let (server, waiting) = serve_later(Limits::default());
+    let (server, waiting) = serve_deferring(Limits::default());
     let mut raw = server.raw();
     // The second request is read only after the first is answered, without a new socket event.
     raw.send("GET /1 HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /2 HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -67,7 +67,7 @@ fn a_ticket_answers_no_other_request_on_its_connection() {
 
 #[test]
 fn an_answer_can_defer_the_request_again() {
-    let (server, waiting) = serve_later(Limits::default());
+    let (server, waiting) = serve_deferring(Limits::default());
     let mut raw = server.raw();
     raw.send(GET);
     let (ticket, _) = waiting.next();
@@ -82,7 +82,7 @@ fn an_answer_can_defer_the_request_again() {
 
 #[test]
 fn an_unanswered_request_gets_503_after_answer_time_max() {
-    let (server, waiting) = serve_later(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
+    let (server, waiting) = serve_deferring(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
     let mut raw = server.raw();
     raw.send(GET);
     let (ticket, _) = waiting.next();
@@ -95,7 +95,7 @@ fn an_unanswered_request_gets_503_after_answer_time_max() {
 
 #[test]
 fn a_late_response_reaches_a_half_closed_client_and_is_dropped_for_a_lost_one() {
-    let (server, waiting) = serve_later(Limits::default());
+    let (server, waiting) = serve_deferring(Limits::default());
     let mut half = server.raw();
     half.send(GET);
     half.shutdown_write();
@@ -117,7 +117,7 @@ fn a_late_response_reaches_a_half_closed_client_and_is_dropped_for_a_lost_one() 
 
 #[test]
 fn a_drain_answers_waiting_requests_with_503() {
-    let (server, waiting) = serve_later(Limits::default());
+    let (server, waiting) = serve_deferring(Limits::default());
     let mut raw = server.raw();
     raw.send(GET);
     let _ = waiting.next();

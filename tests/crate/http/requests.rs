@@ -7,7 +7,7 @@ use crate::common::{Raw, TestReceiver, TestServer, channel, serve};
 use fdpush::{Closures, Context, Fd, Handler, Limits, Request, Response, Server, State};
 
 /// Responds with method, path, query and body of the request.
-fn describing(server: Server) -> Server<Closures> {
+fn echo_requests(server: Server) -> Server<Closures> {
     server.on_request(|_, _, request| {
         let name = request.query("name").unwrap_or_default().into_owned();
         let body = String::from_utf8_lossy(request.body());
@@ -55,7 +55,7 @@ fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> 
 
 #[test]
 fn a_request_is_answered_by_the_handler() {
-    let server = serve(describing);
+    let server = serve(echo_requests);
     let mut raw = server.raw();
     raw.send("GET /a%20path?name=J%C3%BCrgen+Q HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let reply = raw.reply();
@@ -86,18 +86,18 @@ fn a_response_has_status_headers_and_cookies() {
 
 #[test]
 fn a_head_request_gets_a_content_length_and_no_body() {
-    let server = serve(describing);
+    let server = serve(echo_requests);
     let mut raw = server.raw();
     raw.send("HEAD /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
     raw.send(GET);
     let head = raw.reply_head();
     assert_eq!((head.status, head.header("Content-Length")), (200, Some("9")));
-    assert_eq!(raw.reply().body, "GET /  ", "the next response starts right behind");
+    assert_eq!(raw.reply().body, "GET /  ", "the next response follows directly");
 }
 
 #[test]
 fn a_connection_is_kept_alive_if_the_client_asks_for_it() {
-    let server = serve(describing);
+    let server = serve(echo_requests);
     let mut raw = server.raw();
     for _ in 0..3 {
         raw.send(GET);
@@ -136,7 +136,7 @@ fn a_handler_can_close_the_connection_after_its_response() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    let server = serve(describing);
+    let server = serve(echo_requests);
     let mut raw = server.raw();
     let requests: String = (0..50)
         .map(|index| format!("POST /{index} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"))
@@ -164,7 +164,7 @@ fn pipelined_requests_wait_until_the_client_reads_the_responses() {
 
 #[test]
 fn a_body_is_accepted_by_length_and_chunked_whole_and_byte_by_byte() {
-    let server = serve(describing);
+    let server = serve(echo_requests);
     let length = "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\nhello world";
     let chunks = "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
                   5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nTrailer: x\r\n\r\n";
@@ -252,7 +252,7 @@ fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
         }
         dripping.try_send("x");
     }
-    assert!(!server.ask(is_http), "it drips for ever");
+    assert!(!server.ask(is_http), "the slow input never ended");
     assert_eq!(dripping.reply().status, 408);
     assert!(rx.so_far().is_empty());
 }
@@ -380,7 +380,7 @@ fn an_invalid_response_becomes_a_500() {
 
 #[test]
 fn a_client_that_shuts_down_its_write_side_still_gets_the_response() {
-    let server = serve(describing);
+    let server = serve(echo_requests);
     let mut raw = server.raw();
     raw.send(GET);
     raw.shutdown_write();
@@ -399,7 +399,7 @@ fn a_plain_http_connection_has_no_on_open_and_no_on_close() {
     let (tx, rx) = channel();
     let server = serve(move |server| {
         let open = tx.clone();
-        describing(server)
+        echo_requests(server)
             .on_open(move |_, _, _| open.send("open").expect("the test waits"))
             .on_close(move |_, _, _| tx.send("close").expect("the test waits"))
     });
@@ -415,7 +415,7 @@ fn a_plain_http_connection_has_no_on_open_and_no_on_close() {
 
 #[test]
 fn a_connection_can_become_a_websocket_after_plain_requests() {
-    let server = serve(|server| describing(server).on_message(crate::common::echo));
+    let server = serve(|server| echo_requests(server).on_message(crate::common::echo));
     let mut raw = server.raw();
     raw.send([GET, crate::common::raw::UPGRADE].concat());
     assert_eq!(raw.reply().status, 200);

@@ -8,7 +8,7 @@ use crate::common::{DEADLINE, DropSignal, Raw, TestReceiver, TestServer, channel
 use fdpush::{Limits, Origins, Response, Ticket, Upgrade};
 
 /// A server that defers every upgrade and reports its ticket.
-fn serve_later(limits: Limits) -> (TestServer, TestReceiver<Ticket<Upgrade>>) {
+fn serve_deferring(limits: Limits) -> (TestServer, TestReceiver<Ticket<Upgrade>>) {
     let (tx, rx) = channel();
     let server = serve(move |server| {
         server.limits(limits).on_message(echo).on_upgrade(move |ctx, fd, _| {
@@ -262,7 +262,7 @@ fn frames_and_requests_after_a_refused_upgrade_are_ignored() {
 
 #[test]
 fn an_upgrade_can_be_accepted_later_from_another_thread() {
-    let (server, waiting) = serve_later(Limits::default());
+    let (server, waiting) = serve_deferring(Limits::default());
     let judge = thread::spawn(move || {
         let ticket = waiting.next();
         let fd = ticket.fd();
@@ -277,7 +277,7 @@ fn an_upgrade_can_be_accepted_later_from_another_thread() {
 
 #[test]
 fn an_upgrade_can_be_refused_later_from_another_thread() {
-    let (server, waiting) = serve_later(Limits::default());
+    let (server, waiting) = serve_deferring(Limits::default());
     let judge = thread::spawn(move || {
         let refusal = Upgrade::refuse(Response::text(401, "who are you?\n"));
         waiting.next().answer(refusal).expect("room in the inbox");
@@ -290,7 +290,7 @@ fn an_upgrade_can_be_refused_later_from_another_thread() {
 fn one_call_can_answer_any_number_of_upgrades() {
     // Enough to overflow the stack if the answers were nested.
     const UPGRADES: usize = 3000;
-    let (server, waiting) = serve_later(Limits { answer_time_max: DEADLINE, ..Limits::default() });
+    let (server, waiting) = serve_deferring(Limits { answer_time_max: DEADLINE, ..Limits::default() });
     let mut clients: Vec<Raw> = (0..UPGRADES).map(|_| server.raw()).collect();
     for client in &mut clients {
         client.send(UPGRADE);
@@ -320,7 +320,7 @@ fn an_upgrade_can_be_answered_later_from_a_handler() {
 
 #[test]
 fn frames_sent_while_an_upgrade_waits_are_delivered_after_it() {
-    let (server, waiting) = serve_later(Limits::default());
+    let (server, waiting) = serve_deferring(Limits::default());
     let mut raw = server.raw();
     raw.send([UPGRADE.as_bytes(), &frame(TEXT, b"with the head")].concat());
     let ticket = waiting.next();
@@ -339,7 +339,7 @@ fn frames_sent_while_an_upgrade_waits_are_delivered_after_it() {
 
 #[test]
 fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
-    let (server, waiting) = serve_later(Limits::default());
+    let (server, waiting) = serve_deferring(Limits::default());
     let mut raw = server.raw();
     raw.send(UPGRADE);
     let stale = waiting.next();
@@ -394,7 +394,7 @@ fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
 
 #[test]
 fn an_unanswered_upgrade_gets_503() {
-    let (server, waiting) = serve_later(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
+    let (server, waiting) = serve_deferring(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
     let mut raw = server.raw();
     raw.send(UPGRADE);
     let ticket = waiting.next();

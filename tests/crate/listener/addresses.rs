@@ -123,7 +123,7 @@ fn a_stale_socket_file_is_replaced() {
     let scratch = Scratch::new("stale");
     let path = scratch.file("sock");
     drop(UnixListener::bind(&path).expect("a socket"));
-    assert!(path.exists(), "its file outlives it");
+    assert!(path.exists(), "its file is kept");
     let server = serve_on(&unix(&path), |server| server.on_message(echo));
     let mut client = Client::connect_unix(&path, "/").expect("a WebSocket");
     client.send("hello");
@@ -202,7 +202,7 @@ fn a_socket_that_already_listens_is_served_and_its_file_is_kept() {
         assert_eq!(client.text(), "hello");
     }
     assert!(server.stop().is_ok());
-    assert!(path.exists(), "its maker removes it");
+    assert!(path.exists(), "its creator removes it");
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_full_server_answers_503_and_accepts_again_after_a_close() {
     server.ask(|ctx| ctx.broadcast("you are still here"));
     assert_eq!(other.text(), "you are still here");
     drop(one);
-    server.wait_until("a place is free", |ctx| ctx.stats().connections == 1);
+    server.wait_until("a slot is free", |ctx| ctx.stats().connections == 1);
     let mut next = server.connect("/");
     server.ask(|ctx| ctx.broadcast("welcome"));
     assert_eq!(next.text(), "welcome");

@@ -60,7 +60,7 @@ fn request_path(control: SocketAddr, path: &str) -> (Raw, u16) {
 }
 
 /// Starts a server with a control listener. Returns the address of the listener.
-fn controlled(limits: Limits) -> (TestServer, SocketAddr) {
+fn server_with_control_listener(limits: Limits) -> (TestServer, SocketAddr) {
     let server = serve(move |server: Server| {
         server.listen_control("127.0.0.1:0").expect("a free port").limits(limits).handler(Controlled)
     });
@@ -83,7 +83,7 @@ fn a_socket_that_already_listens_can_be_a_control_listener() {
 
 #[test]
 fn a_request_reports_whether_its_listener_is_a_control_listener() {
-    let (server, control) = controlled(Limits::default());
+    let (server, control) = server_with_control_listener(Limits::default());
     let mut client = server.raw();
     client.send(READY);
     assert_eq!(client.reply().status, 404);
@@ -95,7 +95,7 @@ fn a_request_reports_whether_its_listener_is_a_control_listener() {
 #[test]
 fn control_connections_have_their_own_limit_and_counters() {
     let limits = Limits { control_connections_max: 2, connections_max: Some(1), ..Limits::default() };
-    let (server, control) = controlled(limits);
+    let (server, control) = server_with_control_listener(limits);
     let (mut first, status) = request_path(control, "/keep");
     assert_eq!(status, 200);
     let (second, status) = request_path(control, "/keep");
@@ -113,7 +113,7 @@ fn control_connections_have_their_own_limit_and_counters() {
     let bytes = server.ask(|ctx| ctx.stats().traffic.bytes_in) + 17 * later.len() as u64;
     let mut waiting: Vec<Raw> = (0..17).map(|_| Raw::connect(control)).collect();
     waiting.iter_mut().for_each(|operator| operator.send(later));
-    server.wait_until("all have asked", move |ctx| ctx.stats().traffic.bytes_in == bytes);
+    server.wait_until("all requests are read", move |ctx| ctx.stats().traffic.bytes_in == bytes);
     let mut late = Raw::connect(control);
     let reply = late.reply();
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
@@ -145,7 +145,7 @@ fn control_connections_have_their_own_limit_and_counters() {
 
 #[test]
 fn no_websocket_is_opened_on_a_control_listener() {
-    let (server, control) = controlled(Limits::default());
+    let (server, control) = server_with_control_listener(Limits::default());
     let refused = crate::common::refusal(crate::common::Client::connect(control, "/", &[]));
     assert_eq!(refused.0, 404);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
@@ -188,14 +188,14 @@ fn refusals_on_a_control_listener_are_json() {
 #[test]
 fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     let limits = Limits { control_connections_max: 4, ..Limits::default() };
-    let (server, control) = controlled(limits);
+    let (server, control) = server_with_control_listener(limits);
     let (mut kept, status) = request_path(control, "/keep");
     assert_eq!(status, 200);
     let (mut released, status) = request_path(control, "/keep");
     assert_eq!(status, 200);
     // Idle connections of every kind: silent, within a head, within a body, and between two requests.
     let mut idle: Vec<Raw> = (0..18).map(|_| Raw::connect(control)).collect();
-    server.wait_until("all have come in", |ctx| ctx.stats().control == 20);
+    server.wait_until("all are accepted", |ctx| ctx.stats().control == 20);
     idle[1].send("GET / HT");
     idle[2].send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx");
     idle[3].send(READY);
@@ -221,7 +221,7 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
 
 #[test]
 fn a_full_server_answers_control_requests() {
-    let (server, control) = controlled(Limits { connections_max: Some(1), ..Limits::default() });
+    let (server, control) = server_with_control_listener(Limits { connections_max: Some(1), ..Limits::default() });
     let client = server.connect("/");
     assert_eq!(server.refusal("/", &[]).0, 503);
     let mut operator = Raw::connect(control);
@@ -237,7 +237,7 @@ fn a_draining_server_answers_control_requests_until_its_last_client_left() {
         close_wait_max: Duration::from_secs(60),
         ..Limits::default()
     };
-    let (mut server, control) = controlled(limits);
+    let (mut server, control) = server_with_control_listener(limits);
     let address = server.address();
     let stays = Raw::upgraded(address);
     let mut operator = Raw::connect(control);
@@ -260,7 +260,7 @@ fn a_draining_server_answers_control_requests_until_its_last_client_left() {
 fn a_large_streamed_body_needs_bounded_memory() {
     const CHUNK: usize = 64 << 10;
     const CHUNKS: usize = 320;
-    let (server, control) = controlled(Limits { body_bytes_max: 1000, ..Limits::default() });
+    let (server, control) = server_with_control_listener(Limits { body_bytes_max: 1000, ..Limits::default() });
     let mut operator = Raw::connect(control);
     let length = CHUNK * CHUNKS;
     operator.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"));
@@ -278,7 +278,7 @@ fn a_large_streamed_body_needs_bounded_memory() {
 
 #[test]
 fn a_body_can_be_refused_when_its_head_arrives() {
-    let (server, _) = controlled(Limits::default());
+    let (server, _) = server_with_control_listener(Limits::default());
     let mut client = server.raw();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n");
     let reply = client.reply();
@@ -287,12 +287,13 @@ fn a_body_can_be_refused_when_its_head_arrives() {
 
 #[test]
 fn connections_over_the_rate_get_503_first() {
-    let (server, control) = controlled(Limits { accepts_per_second_max: Some(2), ..Limits::default() });
+    let (server, control) =
+        server_with_control_listener(Limits { accepts_per_second_max: Some(2), ..Limits::default() });
     let (first, second) = (server.connect("/"), server.connect("/"));
     // On any machine, two connects follow each other within half a second after some attempts.
     let deadline = Instant::now() + DEADLINE;
     let (status, text) = loop {
-        assert!(Instant::now() < deadline, "nobody was refused");
+        assert!(Instant::now() < deadline, "no client was refused");
         if let Err(refused) = crate::common::Client::connect(server.address(), "/", &[]) {
             break crate::common::refusal(Err(refused));
         }
@@ -301,7 +302,7 @@ fn connections_over_the_rate_get_503_first() {
     drop((first, second));
     let mut operator = Raw::connect(control);
     operator.send(READY);
-    assert_eq!(operator.reply().status, 200, "operators may always ask");
+    assert_eq!(operator.reply().status, 200, "control requests are always answered");
 }
 
 /// Pauses a request at the first piece of its body for longer than `body_time_max`. Reports the order of events.

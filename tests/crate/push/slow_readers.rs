@@ -128,7 +128,7 @@ fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
         assert_eq!(ctx.push(fd, key("a 2", "a")), Outcome::Queued);
         assert_eq!(ctx.push(fd, key("b 2", "b")), Outcome::Queued);
         assert_eq!(ctx.push(fd, key("a 3", "a")), Outcome::Queued);
-        assert_eq!(ctx.push(fd, key("c", "c")), Outcome::Dropped, "it has no place to take");
+        assert_eq!(ctx.push(fd, key("c", "c")), Outcome::Dropped, "no connection can be replaced");
     });
     expect_numbers(&mut slow, 0..sent);
     assert_eq!(slow.text(), "a 3");
@@ -266,7 +266,7 @@ fn a_streamed_response_to_a_slow_reader_ends() {
     let mut client = server.raw();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(rx.next(), (Some(Outcome::Dropped), Outcome::Gone));
-    assert!(!client.rest().ends_with(b"0\r\n\r\n"), "it sees that this is not all");
+    assert!(!client.rest().ends_with(b"0\r\n\r\n"), "it sees that more follows");
     assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
 }
 
@@ -279,7 +279,7 @@ fn responses_have_their_own_bound() {
     let mut websocket = server.connect("/?uid=ann");
     let mut client = server.raw();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert!(client.rest().len() < PAGE_BYTES, "no more came than the kernel took at once");
+    assert!(client.rest().len() < PAGE_BYTES, "more bytes arrived than the socket buffers hold");
     assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "hello").queued), 1);
     assert_eq!(websocket.text(), "hello");
 }

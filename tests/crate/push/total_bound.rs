@@ -16,7 +16,7 @@ fn limits(slow_reader: SlowReader) -> Limits {
 }
 
 /// Slow readers hold nearly all of the bound. Then each fast reader gets one message, in one turn.
-fn readers_get_theirs(slow_reader: SlowReader) {
+fn check_fast_readers(slow_reader: SlowReader) {
     let (tx, rx) = channel();
     let server = serve(move |server| server.limits(limits(slow_reader)).on_close(report_close(tx)));
     let slow_readers: Vec<Client> = (0..SLOW_READERS).map(|_| server.connect("/")).collect();
@@ -65,17 +65,17 @@ fn readers_get_theirs(slow_reader: SlowReader) {
 
 #[test]
 fn with_close_fast_readers_get_their_messages_at_the_total_bound() {
-    readers_get_theirs(SlowReader::Close);
+    check_fast_readers(SlowReader::Close);
 }
 
 #[test]
 fn with_drop_newest_fast_readers_get_their_messages_at_the_total_bound() {
-    readers_get_theirs(SlowReader::DropNewest);
+    check_fast_readers(SlowReader::DropNewest);
 }
 
 #[test]
 fn with_conflate_fast_readers_get_their_messages_at_the_total_bound() {
-    readers_get_theirs(SlowReader::Conflate);
+    check_fast_readers(SlowReader::Conflate);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_queue_below_the_minimum_is_kept_at_the_total_bound() {
             assert!(ctx.stats().queued_bytes <= TOTAL_MAX);
         });
     }
-    server.wait_until("slow_readers are closed", |ctx| ctx.stats().closed > 0);
+    server.wait_until("slow readers are closed", |ctx| ctx.stats().closed > 0);
     assert!(rx.so_far().iter().all(|(closed, _)| *closed != fd));
     assert!(server.ask(move |ctx| ctx.is_open(fd)));
     drop(modest);

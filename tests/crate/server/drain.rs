@@ -23,7 +23,7 @@ fn a_drain_closes_every_websocket_with_1001_and_run_returns() {
     drop(clients);
     let mut server = server;
     assert!(server.wait_for_end().is_ok());
-    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(address).is_err(), "the listener is closed");
     assert_eq!(remote.shutdown(), Err(RemoteError::Closed));
 }
 

@@ -17,7 +17,7 @@ fn act(what: Option<&str>) {
 }
 
 /// Starts a server whose handlers block or panic as `?HANDLER=ACTION` or a payload says.
-fn acting_server() -> TestServer {
+fn server_with_actions() -> TestServer {
     keep_log_lines();
     silence_intended_panics();
     let payload = |bytes: &[u8]| act(str::from_utf8(bytes).ok());
@@ -52,7 +52,7 @@ fn acting_server() -> TestServer {
 
 #[test]
 fn a_handler_that_blocks_the_loop_is_logged_by_name() {
-    let server = acting_server();
+    let server = server_with_actions();
     let blocked =
         |name: &str, peer: &str| server.wait_for_log_line(&format!("WARN {name} blocked the loop for "), peer);
     let mut ann = server.connect("/?uid=ann&open=block&close=block");
@@ -87,7 +87,7 @@ fn a_handler_that_blocks_the_loop_is_logged_by_name() {
 
 #[test]
 fn a_slow_request_is_not_logged_as_on_message() {
-    let server = acting_server();
+    let server = server_with_actions();
     let mut stranger = server.raw();
     let peer = format!("peer {} ", stranger.local_addr());
     // The refusal is logged, and the logger blocks.
@@ -100,7 +100,7 @@ fn a_slow_request_is_not_logged_as_on_message() {
 
 #[test]
 fn a_panic_is_logged_in_one_line_with_handler_and_connection() {
-    let server = acting_server();
+    let server = server_with_actions();
     let text = "panicked: \"on purpose: \\\"quoted\\\"\\nERROR forged\"";
     for (name, target, payload) in [("on_open", "/?uid=bob&open=panic", ""), ("on_message", "/?uid=bob", "panic")] {
         let mut bob = server.connect(target);

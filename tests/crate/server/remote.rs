@@ -342,7 +342,7 @@ fn info_returns_the_state_of_a_connection() {
 
     let mut waiting = server.raw();
     waiting.send(&UPGRADE[..20]);
-    server.wait_until("its bytes came", |ctx| {
+    server.wait_until("its bytes are read", |ctx| {
         let http = Fd::from_u64(2).expect("an fd");
         ctx.info(http).is_some_and(|info| info.traffic.bytes_in == 20 && info.state == State::Http)
     });
@@ -458,7 +458,7 @@ fn endless_commands_do_not_delay_clients() {
     go.send(()).expect("the loop waits");
     assert_eq!(held.wait(), Ok(Ok(())));
     let before = rx.next();
-    assert!(before < COMMANDS / 2, "the message came behind {before} commands");
+    assert!(before < COMMANDS / 2, "the message arrived after {before} commands");
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn every_refusal_is_counted_by_status_and_logged() {
     let stats = server.ask(|ctx| ctx.stats());
     let counts = [(400, 2), (402, 1), (403, 3), (404, 1), (405, 1), (408, 1), (426, 1)];
     assert_eq!(stats.refused_by_status, BTreeMap::from(counts));
-    assert_eq!((stats.refused, stats.opened), (0, 0), "there was room all the time");
+    assert_eq!((stats.refused, stats.opened), (0, 0), "the server was never full");
 
     assert!(server.log_lines(&["refused with 402: by the handler"])[0].starts_with("DEBUG "));
     let (warned, each): (Vec<_>, Vec<_>) = server
@@ -136,7 +136,7 @@ fn overfill(slow_reader: SlowReader) -> Stats {
     server.wait_until("all is read", |ctx| ctx.stats().queued_bytes == 0);
     let stats = server.ask(|ctx| ctx.stats());
     let waited = stats.write_delay.count() - stats.write_delay.buckets().nth(9).map_or(0, |(_, count)| count);
-    assert!(waited > 0, "what a full socket left waited for milliseconds: {stats:?}");
+    assert!(waited > 0, "queued bytes waited for milliseconds: {stats:?}");
     stats
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const MANY: usize = 300;
 
 /// Starts a server and clients with the uids `u0`, `u1`, and so on. Returns their fds.
-fn many(gateway: &Gateway, count: usize) -> (Vec<Client>, Vec<u64>) {
+fn connect_many(gateway: &Gateway, count: usize) -> (Vec<Client>, Vec<u64>) {
     (0..count).map(|number| gateway.open(&format!("/?uid=u{number}"), &[])).unzip()
 }
 
@@ -40,7 +40,7 @@ fn join_all(readers: Vec<JoinHandle<Client>>) -> Vec<Client> {
 #[test]
 fn a_large_push_to_many_fast_readers_closes_none() {
     let gateway = Gateway::start(&[]);
-    let (mut clients, _) = many(&gateway, MANY);
+    let (mut clients, _) = connect_many(&gateway, MANY);
     for bytes in [100_000, 1_000_000] {
         let readers = read_all(clients, 1, bytes);
         let pushed = gateway.done("/api/push", json!({"uids": uids(MANY), "data": "x".repeat(bytes)}));
@@ -62,7 +62,7 @@ fn a_large_push_to_many_fast_readers_closes_none() {
 fn a_batch_of_large_distinct_messages_closes_no_fast_reader() {
     // All frames differ and exceed the total bound, so the batch must wait for the sockets.
     let gateway = Gateway::start(&["--queue-total-bytes-max", "8MiB"]);
-    let (clients, _) = many(&gateway, 60);
+    let (clients, _) = connect_many(&gateway, 60);
     let readers = read_all(clients, 3, 300_000);
     let mut body = String::new();
     for round in 0..3 {
@@ -87,7 +87,7 @@ fn a_batch_of_large_distinct_messages_closes_no_fast_reader() {
 #[test]
 fn a_batch_to_one_reader_runs_at_the_speed_of_the_reader() {
     let gateway = Gateway::start(&["--message-bytes-max", "100KiB", "--queue-bytes-max", "256KiB"]);
-    let (clients, _) = many(&gateway, 1);
+    let (clients, _) = connect_many(&gateway, 1);
     let readers = read_all(clients, 1500, 30_000);
     let mut body = String::new();
     for number in 0..1500 {
@@ -108,7 +108,7 @@ fn members_get_one_notice_for_each_group_and_command() {
     let (mut witness, _) = gateway.open("/?uid=witness", &[]);
     gateway.done("/api/join", json!({"uid": "witness", "groups": ["g", "h"]}));
     assert_eq!((next(&mut witness)["group"].take(), next(&mut witness)["group"].take()), (json!("g"), json!("h")));
-    let (mut clients, _) = many(&gateway, MANY);
+    let (mut clients, _) = connect_many(&gateway, MANY);
     let sent = || gateway.get("/api/stats")["messages_out"].as_u64().expect("a number");
 
     // The response names this many members and counts all.
@@ -137,7 +137,7 @@ fn members_get_one_notice_for_each_group_and_command() {
     let mut left = next(&mut witness);
     assert_eq!(left["uids"].take(), json!(["u0", "u1", "u2"]));
     assert_eq!(left, json!({"type": "left", "group": "h", "uids": null, "count": 1}));
-    assert_eq!(sent() - before, 2, "only those who are still there hear of it");
+    assert_eq!(sent() - before, 2, "only open connections get the notice");
 
     gateway.done("/api/join", json!({"uids": uids(MANY), "group": "g"}));
     let before = sent();
@@ -152,7 +152,7 @@ fn members_get_one_notice_for_each_group_and_command() {
 #[test]
 fn closing_many_members_sends_one_notice_to_the_others() {
     let gateway = Gateway::start(&[]);
-    let (clients, fds) = many(&gateway, MANY);
+    let (clients, fds) = connect_many(&gateway, MANY);
     gateway.done("/api/join", json!({"fds": fds, "group": "g"}));
     let mut clients: Vec<Client> = clients
         .into_iter()
@@ -194,7 +194,7 @@ fn notices_and_messages_of_a_group_stay_in_order() {
 #[test]
 fn a_command_with_too_many_changes_is_refused_and_changes_nothing() {
     let gateway = Gateway::start(&["--connection-groups-max", "10000"]);
-    let (_clients, fds) = many(&gateway, 5);
+    let (_clients, fds) = connect_many(&gateway, 5);
     let groups: Vec<String> = (0..4001).map(|number| format!("g{number}")).collect();
     for (verb, body) in [
         ("join", json!({"fds": fds, "groups": groups})),

@@ -44,7 +44,7 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
         assert_eq!((probe(&gateway, "/healthz"), probe(&gateway, "/api/stats")), (200, 200));
     }
     drop((clients, idle));
-    until("clients come in again", || Client::connect(gateway.address, "/", &[]).is_ok());
+    until("clients are accepted again", || Client::connect(gateway.address, "/", &[]).is_ok());
 }
 
 /// Keeps idle API connections without a key open until it is dropped, and reopens closed ones.
@@ -152,5 +152,5 @@ fn probes_are_answered_while_back_ends_use_all_their_connections() {
         assert_eq!(back_end.reply().status, 200);
     }
     back_ends.pop();
-    until("a place is free", || gateway.call("GET", "/api/stats", &[KEY], "").status == 200);
+    until("a slot is free", || gateway.call("GET", "/api/stats", &[KEY], "").status == 200);
 }

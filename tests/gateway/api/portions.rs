@@ -34,7 +34,7 @@ impl Crowd {
         let connect = |number: usize| {
             let mut stream = TcpStream::connect(address).expect("a server that listens");
             stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-            be_welcomed(&mut stream, number);
+            read_welcome(&mut stream, number);
             stream.set_nonblocking(true).expect("no blocking");
             let mut stream = mio::net::TcpStream::from_std(stream);
             let interest = Interest::READABLE;
@@ -55,7 +55,7 @@ impl Crowd {
             left += usize::from(!reader.take(expected, &mut buffer));
         }
         while left > 0 {
-            assert!(Instant::now() < deadline, "{left} clients miss something");
+            assert!(Instant::now() < deadline, "{left} clients miss a message");
             self.poll.poll(&mut events, Some(DEADLINE)).expect("events");
             for event in &events {
                 let reader = &mut self.readers[event.token().0];
@@ -75,7 +75,7 @@ impl Reader {
             match self.stream.read(&mut buffer[..room]) {
                 Ok(0) => panic!("closed after {} of {} bytes", self.read, expected.len()),
                 Ok(count) => {
-                    assert!(buffer[..count] == expected[self.read..][..count], "something else came");
+                    assert!(buffer[..count] == expected[self.read..][..count], "another frame arrived");
                     self.read += count;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
@@ -87,7 +87,7 @@ impl Reader {
 }
 
 /// Upgrades a stream, byte by byte up to the end of its welcome.
-fn be_welcomed(stream: &mut (impl Read + Write), number: usize) {
+fn read_welcome(stream: &mut (impl Read + Write), number: usize) {
     stream.write_all(UPGRADE.replacen('/', &format!("/?uid=u{number}"), 1).as_bytes()).expect("bytes sent");
     let mut came = Vec::new();
     while !came.ends_with(b"}}") {
@@ -123,7 +123,7 @@ fn an_answer_comes_after_thousands_of_messages_and_pushes_keep_their_order() {
     let connect = |number: usize| {
         let mut stream = UnixStream::connect(&path).expect("a server that listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        be_welcomed(&mut stream, number);
+        read_welcome(&mut stream, number);
         stream.set_nonblocking(true).expect("no blocking");
         stream
     };

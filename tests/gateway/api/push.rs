@@ -82,7 +82,7 @@ fn except_excludes_connections() {
         }
     }
     let answer = gateway.done("/api/push", json!({"uid": "ann", "except": {"uid": "ann"}, "data": 1}));
-    assert_eq!(answer, pushed(0), "left out is not offline");
+    assert_eq!(answer, pushed(0), "an excluded uid is not offline");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::common::{Client, Raw};
 use serde_json::{Value, json};
 
 /// Pushes a marker, which must be the next message of the client.
-fn heard_nothing(gateway: &Gateway, client: &mut Client, fd: u64) {
+fn expect_no_message(gateway: &Gateway, client: &mut Client, fd: u64) {
     gateway.done("/api/push", json!({"fd": fd, "data": "sentinel"}));
     assert_eq!(next(client)["data"], "sentinel");
 }
@@ -67,14 +67,14 @@ fn members_are_notified_of_joins_and_leaves_by_the_api() {
     let both = json!({"uid": "bob", "groups": ["g", "h"]});
     assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 2}));
     assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 0}));
-    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "one person, however many tabs");
+    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "one uid with any number of connections");
     assert_eq!(next(&mut bob), frame("joined", "g", "bob", 2));
     assert_eq!(next(&mut bob), frame("joined", "h", "bob", 1));
     // The second connection causes no notice. It may join before or after the first.
     let leave = json!({"fd": tab_fd, "group": "g"});
     assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 1}));
     assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 0}));
-    heard_nothing(&gateway, &mut ann, ann_fd);
+    expect_no_message(&gateway, &mut ann, ann_fd);
 
     // A new uid in the same groups: one member leaves, another joins.
     gateway.done("/api/bind", json!({"fd": bob_fd, "uid": "cat"}));
@@ -87,7 +87,7 @@ fn members_are_notified_of_joins_and_leaves_by_the_api() {
     let expected = json!([{"fd": ann_fd, "uid": "ann"}, {"fd": bob_fd, "uid": null}]);
     assert_eq!((&members["count"], &members["members"]), (&json!(2), &expected));
     gateway.done("/api/leave", json!({"fd": bob_fd, "group": "g"}));
-    heard_nothing(&gateway, &mut ann, ann_fd);
+    expect_no_message(&gateway, &mut ann, ann_fd);
 
     hang_up(tab);
     assert_eq!(gateway.done("/api/close", json!({"uid": "nobody"})), json!({"matched": 0}));
@@ -113,7 +113,7 @@ fn ungroup_dissolves_a_group() {
     assert_eq!(gateway.get("/api/groups/g"), empty);
     assert_eq!(next(&mut ann)["type"], "joined");
     assert_eq!(next(&mut ann), json!({"type": "left", "group": "g", "uid": "ann", "count": 0}));
-    heard_nothing(&gateway, &mut ann, fd);
+    expect_no_message(&gateway, &mut ann, fd);
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn attributes_are_set_merged_and_read() {
     client.closed();
     assert_eq!(gateway.call("GET", &path, &[], "").status, 404);
     let (_other, other) = gateway.open("/", &[]);
-    assert_eq!(gateway.get(&format!("/api/connections/{other}/attributes")), json!({}), "not the last one's");
+    assert_eq!(gateway.get(&format!("/api/connections/{other}/attributes")), json!({}), "not that of the last one");
     assert_eq!(gateway.call("GET", "/api/connections/x/attributes", &[], "").status, 400);
 }
 
@@ -339,8 +339,8 @@ fn an_invalid_command_is_refused_and_changes_nothing() {
         let (status, answer) = gateway.post("/api/push", &command);
         assert_eq!((status, &answer["error"]["code"]), (413, &json!("too_large")));
     }
-    heard_nothing(&gateway, &mut ann, fd);
-    heard_nothing(&gateway, &mut bob, bob_fd);
+    expect_no_message(&gateway, &mut ann, fd);
+    expect_no_message(&gateway, &mut bob, bob_fd);
     let after = gateway.get("/api/stats");
     for member in ["open", "users", "groups", "closed", "dropped"] {
         assert_eq!(before[member], after[member], "{member}");

@@ -10,7 +10,7 @@ use crate::common::gateway::{Gateway, until};
 use crate::common::raw::{Reply, UPGRADE};
 
 /// A connect hook that accepts every client after 100 ms.
-fn slow() -> Backend {
+fn slow_connect_hook() -> Backend {
     Backend::start(|_| {
         let (_never_used, nothing) = channel::<()>();
         let _ = nothing.recv_timeout(Duration::from_millis(100));
@@ -49,7 +49,7 @@ impl Drop for Storm {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
-            assert!(thread::panicking() || ended.is_ok(), "the storm failed");
+            assert!(thread::panicking() || ended.is_ok(), "the other clients failed");
         }
     }
 }
@@ -75,22 +75,22 @@ fn clients_are_accepted_while_others_connect_and_disconnect() {
         |mut raw| raw.send(format!("{UPGRADE}early")),
     ];
     for client in clients {
-        let backend = slow();
+        let backend = slow_connect_hook();
         let gateway = gateway(&backend, &[]);
         let address = gateway.address;
         let _storm = Storm::start(move |_| client(Raw::connect_from([127, 0, 0, 9], address)));
-        until("the storm is on", || count(&gateway, "gone") >= 300.0);
+        until("the other clients connect", || count(&gateway, "gone") >= 300.0);
         let mut honest: Vec<Raw> = (0..20).map(|_| Raw::connect_from([127, 0, 0, 2], address)).collect();
         honest.iter_mut().for_each(|raw| raw.send(UPGRADE));
         let statuses: Vec<u16> = honest.iter_mut().map(|raw| raw.reply().status).collect();
         assert_eq!(statuses, [101; 20]);
-        assert_eq!(count(&gateway, "overflowed"), 0.0, "who goes makes room");
+        assert_eq!(count(&gateway, "overflowed"), 0.0, "a disconnected client frees its slot");
     }
 }
 
 #[test]
 fn clients_are_accepted_while_others_wait_for_the_connect_hook() {
-    let backend = slow();
+    let backend = slow_connect_hook();
     let gateway = gateway(&backend, &[]);
     let address = gateway.address;
     let mut held = Vec::new();
@@ -103,7 +103,7 @@ fn clients_are_accepted_while_others_wait_for_the_connect_hook() {
         }
     });
     // More clients wait than the back end answers.
-    until("the storm is on", || gateway.metric("fdpush_auth_waiting") >= 100.0);
+    until("the other clients connect", || gateway.metric("fdpush_auth_waiting") >= 100.0);
     let mut honest: Vec<Raw> = (0..20).map(|_| Raw::connect_from([127, 0, 0, 2], address)).collect();
     honest.iter_mut().for_each(|raw| raw.send(UPGRADE));
     let statuses: Vec<u16> = honest.iter_mut().map(|raw| raw.reply().status).collect();
@@ -158,7 +158,7 @@ fn the_queue_of_the_connect_hook_is_bounded_and_serves_new_addresses_first() {
     assert!(gateway.logged("no verdict of the connect hook").contains("1024 questions wait already"));
     // A request of a new address replaces one of the address with the most.
     let _honest = ask("198.51.100.7");
-    until("it has a place", || count(&gateway, "overflowed") == 2.0);
+    until("it is in the queue", || count(&gateway, "overflowed") == 2.0);
     assert_eq!(gateway.metric("fdpush_auth_waiting"), 1024.0);
     drop(storm);
     // The worker threads stay busy because the back end does not answer.

@@ -174,7 +174,7 @@ fn a_token_accepted_within_the_leeway_is_not_closed_at_once() {
 }
 
 /// A connect hook that decides by the path of the client.
-fn doorkeeper() -> Backend {
+fn accepting_connect_hook() -> Backend {
     Backend::start(|request| {
         let target = request.json()["target"].as_str().expect("a target").to_owned();
         let ann =
@@ -197,7 +197,7 @@ fn doorkeeper() -> Backend {
 
 #[test]
 fn the_back_end_sets_uid_and_groups() {
-    let backend = doorkeeper();
+    let backend = accepting_connect_hook();
     let url = backend.url();
     let flags = ["--log", "debug", "--auth", "webhook", "--auth-url", &url, "--webhook-secret", "hush"];
     let gateway = Gateway::spawn(&flags);
@@ -237,7 +237,7 @@ fn the_back_end_sets_uid_and_groups() {
 
 #[test]
 fn a_back_end_that_hangs_does_not_delay_other_clients() {
-    let backend = doorkeeper();
+    let backend = accepting_connect_hook();
     let gateway = Gateway::start(&["--auth", "webhook", "--auth-url", &backend.url(), "--auth-timeout", "1s"]);
     let mut ann = gateway.connect("/ann");
     // More clients than the connect hook has threads.
@@ -273,9 +273,9 @@ fn connections_of_a_uid_and_of_an_address_are_limited() {
     assert_eq!(refused("/"), 429, "the fourth of the address");
     assert_eq!(refused("/?uid=bob"), 429);
     hang_up(third);
-    until("its place is free", || Client::connect(gateway.address, "/?uid=bob", &[]).is_ok());
+    until("its slot is free", || Client::connect(gateway.address, "/?uid=bob", &[]).is_ok());
     hang_up(first);
-    until("ann's place is free", || Client::connect(gateway.address, "/?uid=ann", &[]).is_ok());
+    until("the slot of ann is free", || Client::connect(gateway.address, "/?uid=ann", &[]).is_ok());
     assert!(gateway.metric(r#"fdpush_refusals_total{status="429"}"#) >= 3.0);
 }
 
@@ -325,7 +325,7 @@ fn the_connection_limit_of_an_address_spans_all_listeners() {
     hang_up(first);
     // A closed connection frees a slot for its own address only.
     let mut place = None;
-    until("its place is free", || {
+    until("its slot is free", || {
         place = connect(ann, other).ok();
         place.is_some()
     });
@@ -419,5 +419,5 @@ fn new_connections_a_second_are_limited() {
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     assert!(clients.len() >= 2, "as many at once as in a second");
     assert_eq!(gateway.get("/api/stats")["opened"], clients.len(), "back ends are not held up");
-    until("a second later another one may come", || Client::connect(gateway.address, "/", &[]).is_ok());
+    until("a second later another client is accepted", || Client::connect(gateway.address, "/", &[]).is_ok());
 }

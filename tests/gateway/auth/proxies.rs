@@ -11,7 +11,7 @@ use crate::common::{Client, DEADLINE, Raw, Scratch, refusal};
 use serde_json::json;
 
 /// Connects as a client with this address behind a proxy.
-fn comes_from(gateway: &Gateway, forwarded: &str) -> Result<Client, u16> {
+fn connect_forwarded(gateway: &Gateway, forwarded: &str) -> Result<Client, u16> {
     let client = Client::connect(gateway.address, "/", &[("X-Forwarded-For", forwarded)]);
     client.map_err(|error| refusal(Err(error)).0)
 }
@@ -19,16 +19,16 @@ fn comes_from(gateway: &Gateway, forwarded: &str) -> Result<Client, u16> {
 #[test]
 fn the_connection_limit_applies_to_the_client_behind_a_trusted_proxy() {
     let gateway = Gateway::start(&["--trusted-proxy", "10.0.0.0/8,127.0.0.1", "--address-connections-max", "1"]);
-    let first = comes_from(&gateway, "203.0.113.9").expect("the first of its address");
-    let _other = comes_from(&gateway, "203.0.113.10").expect("another address");
+    let first = connect_forwarded(&gateway, "203.0.113.9").expect("the first of its address");
+    let _other = connect_forwarded(&gateway, "203.0.113.10").expect("another address");
     for again in ["203.0.113.9", "198.51.100.1, 203.0.113.9", "203.0.113.9:80, 10.2.3.4"] {
-        assert_eq!(comes_from(&gateway, again).err(), Some(429), "{again}");
+        assert_eq!(connect_forwarded(&gateway, again).err(), Some(429), "{again}");
     }
     // The client can set the other header itself.
     let both = [("Forwarded", "for=198.51.100.1"), ("X-Forwarded-For", "203.0.113.10")];
     assert_eq!(refusal(Client::connect(gateway.address, "/", &both)).0, 429);
     hang_up(first);
-    until("its place is free", || comes_from(&gateway, "203.0.113.9").is_ok());
+    until("its slot is free", || connect_forwarded(&gateway, "203.0.113.9").is_ok());
 }
 
 /// Connects such a client, which must get 429. Returns the body.
@@ -45,21 +45,22 @@ fn ipv6_clients_are_counted_by_their_network() {
     let settings = "trusted_proxy = [\"127.0.0.1\"]\naddress_connections_max = 2\n";
     fs::write(&file, settings).expect("a file");
     let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
-    let mut first = Some(comes_from(&gateway, "2001:db8:1:2::1").expect("the first of its network"));
-    let _second = comes_from(&gateway, "[2001:db8:1:2:ffff::2]:4711").expect("the second");
+    let mut first = Some(connect_forwarded(&gateway, "2001:db8:1:2::1").expect("the first of its network"));
+    let _second = connect_forwarded(&gateway, "[2001:db8:1:2:ffff::2]:4711").expect("the second");
     for third in 3..23 {
         let why = refused_from(&gateway, &format!("2001:db8:1:2::{third:x}"));
         assert_eq!(why, "connection limit of network 2001:db8:1:2::/64 reached (2)\n");
     }
-    let _neighbour = comes_from(&gateway, "2001:db8:1:3::1").expect("another network");
+    let _neighbour = connect_forwarded(&gateway, "2001:db8:1:3::1").expect("another network");
     // All spellings of an IPv4 address count as one address.
-    let _v4: Vec<Client> = ["203.0.113.9", "::ffff:203.0.113.9"].map(|ip| comes_from(&gateway, ip).expect(ip)).into();
+    let _v4: Vec<Client> =
+        ["203.0.113.9", "::ffff:203.0.113.9"].map(|ip| connect_forwarded(&gateway, ip).expect(ip)).into();
     let why = refused_from(&gateway, "::ffff:203.0.113.9");
     assert_eq!(why, "connection limit of address 203.0.113.9 reached (2)\n");
-    let _other = comes_from(&gateway, "203.0.113.10").expect("another address");
+    let _other = connect_forwarded(&gateway, "203.0.113.10").expect("another address");
     hang_up(first.take().expect("the first"));
-    until("its place is free", || {
-        first = comes_from(&gateway, "2001:db8:1:2::77").ok();
+    until("its slot is free", || {
+        first = connect_forwarded(&gateway, "2001:db8:1:2::77").ok();
         first.is_some()
     });
 
@@ -73,8 +74,8 @@ fn ipv6_clients_are_counted_by_their_network() {
     fs::write(&file, settings).expect("a file");
     gateway.signal("-HUP");
     gateway.logged("and these changed: address_ipv6_prefix");
-    let _back = comes_from(&gateway, "2001:db8:1:2::78").expect("the second of its network");
-    assert_eq!(comes_from(&gateway, "2001:db8:1:2::79").err(), Some(429));
+    let _back = connect_forwarded(&gateway, "2001:db8:1:2::78").expect("the second of its network");
+    assert_eq!(connect_forwarded(&gateway, "2001:db8:1:2::79").err(), Some(429));
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn forwarded_headers_of_untrusted_peers_are_ignored() {
         let gateway = Gateway::start(&[trusted, &["--address-connections-max", "1"]].concat());
         let (_first, fd) = gateway.open("/", &[("X-Forwarded-For", "203.0.113.9")]);
         assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["address"], "127.0.0.1", "{trusted:?}");
-        assert_eq!(comes_from(&gateway, "203.0.113.10").err(), Some(429), "{trusted:?}");
+        assert_eq!(connect_forwarded(&gateway, "203.0.113.10").err(), Some(429), "{trusted:?}");
     }
 }
 
@@ -112,7 +113,7 @@ fn back_ends_get_the_address_of_the_client() {
     assert_eq!((patch.status, &gateway.get(&path)["address"]), (200, &json!("2001:db8::7")));
     assert_eq!(refusal(Client::connect(gateway.address, "/", &header)).0, 429);
     hang_up(ann);
-    until("its place is free", || Client::connect(gateway.address, "/", &header).is_ok());
+    until("its slot is free", || Client::connect(gateway.address, "/", &header).is_ok());
 }
 
 #[test]
@@ -149,12 +150,12 @@ fn sighup_changes_trusted_proxies_and_open_connections_keep_their_address() {
     let (_after, after) = gateway.open("/", &header);
     assert_eq!((address_of(before), address_of(after)), (json!("127.0.0.1"), json!("203.0.113.9")));
     // Each of these two addresses has one connection. The first counts although its header is not trusted.
-    assert_eq!(comes_from(&gateway, "203.0.113.9").err(), Some(429));
-    assert_eq!(comes_from(&gateway, "unknown").err(), Some(429));
+    assert_eq!(connect_forwarded(&gateway, "203.0.113.9").err(), Some(429));
+    assert_eq!(connect_forwarded(&gateway, "unknown").err(), Some(429));
 }
 
 /// Sends a PROXY header for this client and an upgrade with additional header lines.
-fn comes_with_proxy_header(gateway: &Gateway, client: &str, lines: &str) -> Raw {
+fn connect_with_proxy_header(gateway: &Gateway, client: &str, lines: &str) -> Raw {
     let family = if client.contains(':') { "TCP6" } else { "TCP4" };
     let to = if client.contains(':') { "::1" } else { "10.0.0.1" };
     let mut raw = Raw::connect(gateway.address);
@@ -174,24 +175,24 @@ fn the_client_of_a_proxy_header_is_limited_and_reported_like_any_other() {
         "--auth=webhook",
         &format!("--auth-url={url}"),
     ]);
-    let mut first = comes_with_proxy_header(&gateway, "203.0.113.9", "");
+    let mut first = connect_with_proxy_header(&gateway, "203.0.113.9", "");
     assert_eq!(first.reply().status, 101);
     let question = backend.requests.next().json();
     assert_eq!((&question["address"], &question["peer"]), (&json!("203.0.113.9"), &json!("203.0.113.9:4711")));
     let connection = &gateway.get("/api/connections")["connections"][0];
     assert_eq!((&connection["address"], &connection["peer"]), (&json!("203.0.113.9"), &json!("203.0.113.9:4711")));
-    assert_eq!(comes_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 429);
+    assert_eq!(connect_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 429);
     // Headers of the client do not change its address.
     let forged = "X-Forwarded-For: 192.0.2.1\r\n";
-    assert_eq!(comes_with_proxy_header(&gateway, "203.0.113.9", forged).reply().status, 429);
+    assert_eq!(connect_with_proxy_header(&gateway, "203.0.113.9", forged).reply().status, 429);
     // Clients of one network count as one here, too.
-    let mut v6 = comes_with_proxy_header(&gateway, "2001:db8::1", "");
+    let mut v6 = connect_with_proxy_header(&gateway, "2001:db8::1", "");
     assert_eq!(v6.reply().status, 101);
-    assert_eq!(comes_with_proxy_header(&gateway, "2001:db8::2", "").reply().status, 429);
+    assert_eq!(connect_with_proxy_header(&gateway, "2001:db8::2", "").reply().status, 429);
     // Behind a load balancer and a trusted proxy, the header of the proxy counts.
-    let mut chained = comes_with_proxy_header(&gateway, "198.51.100.7", "X-Forwarded-For: 192.0.2.1\r\n");
+    let mut chained = connect_with_proxy_header(&gateway, "198.51.100.7", "X-Forwarded-For: 192.0.2.1\r\n");
     assert_eq!(chained.reply().status, 101);
-    assert_eq!(comes_with_proxy_header(&gateway, "192.0.2.1", "").reply().status, 429);
+    assert_eq!(connect_with_proxy_header(&gateway, "192.0.2.1", "").reply().status, 429);
     // The API expects no header.
     assert_eq!(gateway.call("GET", "/healthz", &[], "").status, 200);
 }
@@ -208,7 +209,7 @@ fn a_proxy_header_can_be_expected_on_one_address_only() {
         raw.send(format!("{start}{UPGRADE}"));
         assert_eq!(raw.reply().status, status, "{start:?}");
     }
-    assert_eq!(comes_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 101);
+    assert_eq!(connect_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 101);
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn sighup_changes_the_trusted_load_balancers() {
     fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"127.0.0.1\"]\n").expect("a file");
     gateway.signal("-HUP");
     gateway.logged("and these changed: trusted_proxy");
-    assert_eq!(comes_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 101);
+    assert_eq!(connect_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 101);
 }
 
 #[test]

@@ -403,7 +403,7 @@ fn a_missing_inherited_socket_is_an_error() {
 }
 
 /// Returns the environment that passes an API socket.
-fn handed_over(socket: &impl AsFd) -> [(&'static str, String); 3] {
+fn inherited_socket(socket: &impl AsFd) -> [(&'static str, String); 3] {
     rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).expect("a descriptor of ours");
     let descriptor = socket.as_fd().as_raw_fd().to_string();
     [("LISTEN_FDS", "1".to_owned()), ("LISTEN_FDS_FIRST_FD", descriptor), ("LISTEN_FDNAMES", "api".to_owned())]
@@ -417,7 +417,7 @@ fn borrowed<'a>(environment: &'a [(&'static str, String); 3]) -> Vec<(&'a str, &
 fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
     let tcp = TcpListener::bind("0.0.0.0:0").expect("a port");
     let udp = UdpSocket::bind("0.0.0.0:0").expect("a port");
-    for environment in [handed_over(&tcp), handed_over(&udp)] {
+    for environment in [inherited_socket(&tcp), inherited_socket(&udp)] {
         let printed = call(&["serve", "--listen", "127.0.0.1:0"], &borrowed(&environment));
         assert_eq!(printed.code, Some(1), "{printed:?}");
         assert!(
@@ -430,7 +430,7 @@ fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
     let scratch = Scratch::new("handed_over");
     let file = write(&scratch, "api_key = [\"alpha\"]\nmessage_bytes_max = 1000\n");
     let line = ["serve", "--config", &file, "--listen", "127.0.0.1:0", "--log", "info"];
-    let environment = handed_over(&tcp);
+    let environment = inherited_socket(&tcp);
     let mut served = ChildProcess::spawn(&mut command(&line, &borrowed(&environment)));
     let (tx, log) = crate::common::channel();
     let lines = BufReader::new(served.stderr.take().expect("piped")).lines();

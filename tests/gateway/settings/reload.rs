@@ -202,7 +202,7 @@ const EFFECTS: [Effect; 19] = [
             for raw in &mut raws {
                 raw.send(&message[..50_000]);
             }
-            until("all of it is there, or one had to go", || {
+            until("all bytes are held, or one client was closed", || {
                 let stats = gateway.get("/api/stats");
                 stats["open"].as_u64() < Some(5) || stats["inbound_bytes"].as_u64() >= Some(250_000)
             });
@@ -311,7 +311,7 @@ fn reloaded_times_apply_to_open_connections() {
     // The first fragment of a message.
     unfinished.send(crate::common::raw::frame_with(TEXT, b"{"));
     configured.reload(&text("200ms"), &long);
-    until("who reads nothing is gone", || !is_online(gateway, "slow"));
+    until("the slow reader is closed", || !is_online(gateway, "slow"));
     drop(slow);
     let (opcode, close) = unfinished.frame();
     assert_eq!((opcode, &close[..2]), (0x88, &1008_u16.to_be_bytes()[..]));

@@ -203,9 +203,9 @@ fn sighup_reloads_the_settings() {
     let text = "api_key = [\"old\"]\norigin = [\"https://old.example\"]\nmessage_bytes_max = \"1KiB\"\n";
     let configured = Configured::start("hangup", text);
     let gateway = &configured.gateway;
-    let comes_from = |origin: &str| Client::connect(gateway.address, "/", &[("Origin", origin)]).is_ok();
+    let is_accepted_from = |origin: &str| Client::connect(gateway.address, "/", &[("Origin", origin)]).is_ok();
     assert_eq!((configured.status_with("old"), configured.status_with("new")), (200, 401));
-    assert_eq!((comes_from("https://old.example"), comes_from("https://new.example")), (true, false));
+    assert_eq!((is_accepted_from("https://old.example"), is_accepted_from("https://new.example")), (true, false));
     let mut ann = gateway.connect("/?uid=ann");
     let long = json!({"type": "heartbeat", "id": "x".repeat(100)}).to_string() + &" ".repeat(2000);
 
@@ -219,7 +219,7 @@ fn sighup_reloads_the_settings() {
     assert!(!log.contains("api_key_file"), "{log}");
     assert!(gateway.logged("need a restart: ").contains("ping_every"));
     assert_eq!((configured.status_with("old"), configured.status_with("new")), (401, 200));
-    assert_eq!((comes_from("https://old.example"), comes_from("https://new.example")), (false, true));
+    assert_eq!((is_accepted_from("https://old.example"), is_accepted_from("https://new.example")), (false, true));
     // Open connections stay open and have the new limits and permissions.
     ann.send(&long);
     assert_eq!(next(&mut ann)["type"], "ack");
@@ -292,7 +292,7 @@ fn a_limit_set_by_sighup_counts_open_connections() {
     configured.reload("address_connections_max = 2\n", "and these changed: address_connections_max");
     assert_eq!(refusal(Client::connect(gateway.address, "/", &[])).0, 429);
     hang_up(first);
-    until("its place is free", || Client::connect(gateway.address, "/", &[]).is_ok());
+    until("its slot is free", || Client::connect(gateway.address, "/", &[]).is_ok());
     hang_up(second);
     configured.reload("\n", "and these changed: address_connections_max");
     let _many: Vec<Client> = (0..5).map(|_| gateway.connect("/")).collect();

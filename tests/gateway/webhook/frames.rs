@@ -113,7 +113,7 @@ fn a_frame_with_an_oversized_event_is_refused() {
     assert_eq!(next(&mut bob)["data"], "small", "and nothing of what was refused");
     assert_eq!(events.next()["type"], "open");
     assert_eq!(events.next()["type"], "open");
-    assert!(events.next()["text"].as_str().is_some_and(|text| text.contains("small")), "without a hole");
+    assert!(events.next()["text"].as_str().is_some_and(|text| text.contains("small")), "seq has a gap");
     assert_eq!(gateway.metric(r#"fdpush_webhook_given_up_total{reason="too_large"}"#), 3.0);
 
     // Frames of other types have no `send` event that could be too large.

@@ -1,6 +1,6 @@
 //! Close frames: valid and invalid codes, the answer, and bytes after a close frame.
 
-use super::data_frames::{NOT_UTF8, broken};
+use super::data_frames::{NOT_UTF8, invalid_case};
 use crate::common::raw::{CLOSE, CONTINUATION, PING, TEXT, close_payload, frame, frame_with};
 use crate::harness::Case;
 
@@ -15,11 +15,11 @@ const BAD: &[u16] =
 /// Returns all cases.
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
-    cases.extend(GOOD.iter().map(|&code| broken(format!("close {code}"), closing(code, "bye"), code, &[])));
-    cases.extend(BAD.iter().map(|&code| broken(format!("close {code}"), closing(code, ""), 1002, &[])));
+    cases.extend(GOOD.iter().map(|&code| invalid_case(format!("close {code}"), closing(code, "bye"), code, &[])));
+    cases.extend(BAD.iter().map(|&code| invalid_case(format!("close {code}"), closing(code, ""), 1002, &[])));
     cases.extend(payloads());
     cases.extend(reasons());
-    cases.extend(behind());
+    cases.extend(after_a_close_frame());
     cases
 }
 
@@ -29,14 +29,19 @@ fn closing(code: u16, reason: &str) -> Vec<u8> {
 
 fn payloads() -> Vec<Case> {
     vec![
-        broken("close without a code", frame(CLOSE, b""), 1005, &[]),
-        broken("close with half a code", frame(CLOSE, b"\x03"), 1002, &[]),
-        broken("close with half a code of zero", frame(CLOSE, b"\0"), 1002, &[]),
-        broken("close with a reason of 123", closing(1000, &"r".repeat(123)), 1000, &[]),
-        broken("close with a reason of 124", [&[0x88, 0xfe, 0, 126], &[0; 4][..]].concat(), 1002, &[]),
-        broken("close with a reason in UTF-8", closing(3000, "até logo"), 3000, &[]),
-        broken("close between fragments", [frame_with(TEXT, b"a"), closing(1000, "")].concat(), 1000, &[]),
-        broken("close inside a sequence of UTF-8", [frame_with(TEXT, b"\xc3"), closing(1000, "")].concat(), 1000, &[]),
+        invalid_case("close without a code", frame(CLOSE, b""), 1005, &[]),
+        invalid_case("close with half a code", frame(CLOSE, b"\x03"), 1002, &[]),
+        invalid_case("close with half a code of zero", frame(CLOSE, b"\0"), 1002, &[]),
+        invalid_case("close with a reason of 123", closing(1000, &"r".repeat(123)), 1000, &[]),
+        invalid_case("close with a reason of 124", [&[0x88, 0xfe, 0, 126], &[0; 4][..]].concat(), 1002, &[]),
+        invalid_case("close with a reason in UTF-8", closing(3000, "até logo"), 3000, &[]),
+        invalid_case("close between fragments", [frame_with(TEXT, b"a"), closing(1000, "")].concat(), 1000, &[]),
+        invalid_case(
+            "close inside a sequence of UTF-8",
+            [frame_with(TEXT, b"\xc3"), closing(1000, "")].concat(),
+            1000,
+            &[],
+        ),
     ]
 }
 
@@ -44,17 +49,17 @@ fn reasons() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for (name, bytes) in NOT_UTF8 {
         let payload = [&1000u16.to_be_bytes(), *bytes].concat();
-        cases.push(broken(format!("{name} in a close reason"), frame(CLOSE, &payload), 1007, &[]));
+        cases.push(invalid_case(format!("{name} in a close reason"), frame(CLOSE, &payload), 1007, &[]));
     }
     let cut = [&1000u16.to_be_bytes()[..], b"\xe2\x82"].concat();
-    cases.push(broken("a close reason that ends inside a sequence", frame(CLOSE, &cut), 1007, &[]));
+    cases.push(invalid_case("a close reason that ends inside a sequence", frame(CLOSE, &cut), 1007, &[]));
     let both = [&1005u16.to_be_bytes()[..], b"\xff"].concat();
-    cases.push(broken("a bad code and a bad reason", frame(CLOSE, &both), 1002, &[]));
+    cases.push(invalid_case("a bad code and a bad reason", frame(CLOSE, &both), 1002, &[]));
     cases
 }
 
 /// Bytes after a close frame are ignored.
-fn behind() -> Vec<Case> {
+fn after_a_close_frame() -> Vec<Case> {
     let rows: [(&str, Vec<u8>); 10] = [
         ("a text", frame(TEXT, b"late")),
         ("a ping", frame(PING, b"late")),
@@ -71,12 +76,12 @@ fn behind() -> Vec<Case> {
         .into_iter()
         .map(|(name, late)| {
             let bytes = [frame(TEXT, b"hi"), closing(1001, "bye"), late].concat();
-            broken(format!("{name} behind close"), bytes, 1001, &["text hi"])
+            invalid_case(format!("{name} behind close"), bytes, 1001, &["text hi"])
         })
         .collect();
     let finished = [frame_with(TEXT, b"a"), closing(1000, ""), frame(CONTINUATION, b"b")].concat();
-    cases.push(broken("a message's end behind close", finished, 1000, &[]));
+    cases.push(invalid_case("a message's end behind close", finished, 1000, &[]));
     let failed = [b"\x81\x00".to_vec(), closing(1000, ""), frame(TEXT, b"late")].concat();
-    cases.push(broken("a close behind a broken rule", failed, 1002, &[]));
+    cases.push(invalid_case("a close behind a broken rule", failed, 1002, &[]));
     cases
 }

@@ -8,7 +8,7 @@ use crate::harness::{Case, MESSAGE_BYTES_MAX, shown};
 const FIN: u8 = 0x80;
 
 /// A case that ends with a protocol error.
-pub fn broken(name: impl Into<String>, bytes: impl AsRef<[u8]>, code: u16, delivered: &[&str]) -> Case {
+pub fn invalid_case(name: impl Into<String>, bytes: impl AsRef<[u8]>, code: u16, delivered: &[&str]) -> Case {
     let ran = delivered.iter().map(|delivered| (*delivered).to_owned()).collect();
     Case {
         name: name.into(),
@@ -21,14 +21,15 @@ pub fn broken(name: impl Into<String>, bytes: impl AsRef<[u8]>, code: u16, deliv
 }
 
 /// A valid case that ends with a close frame.
-pub fn good(name: impl Into<String>, bytes: impl AsRef<[u8]>, delivered: &[&str]) -> Case {
+pub fn valid_case(name: impl Into<String>, bytes: impl AsRef<[u8]>, delivered: &[&str]) -> Case {
     let goodbye = frame(CLOSE, &close_payload(1000, ""));
-    broken(name, [bytes.as_ref(), &goodbye].concat(), 1000, delivered)
+    invalid_case(name, [bytes.as_ref(), &goodbye].concat(), 1000, delivered)
 }
 
 /// Returns all cases.
 pub fn cases() -> Vec<Case> {
-    [right(), unmasked(), reserved(), fragments(), lengths(), too_big(), not_utf8(), utf8(), company()].concat_all()
+    [right(), unmasked(), reserved(), fragments(), lengths(), oversized(), not_utf8(), utf8(), valid_then_invalid()]
+        .concat_all()
 }
 
 trait ConcatAll {
@@ -58,21 +59,21 @@ fn right() -> Vec<Case> {
     let of = |kind: &str, bytes: usize| shown(kind, &vec![b'.'; bytes]);
     let zero_mask = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
     let mut cases = vec![
-        good("nothing", b"", &[]),
-        good("a text", frame(TEXT, b"hi"), &["text hi"]),
-        good("a text under a mask of zeros", zero_mask, &["text hi"]),
-        good("an empty text", frame(TEXT, b""), &["text"]),
-        good("an empty binary", frame(BINARY, b""), &["binary"]),
-        good("a binary of any bytes", frame(BINARY, b"\0\xff\xfe"), &["binary \\x00\\xff\\xfe"]),
-        good("two texts", [frame(TEXT, b"one"), frame(TEXT, b"two")].concat(), &["text one", "text two"]),
-        good("a ping", frame(PING, b""), &["ping"]),
-        good("a ping with payload", frame(PING, b"\0\xff"), &["ping \\x00\\xff"]),
-        good("an unsolicited pong", frame(PONG, b"?"), &["pong ?"]),
-        good("two fragments", fragments(TEXT, &[b"a", b"b"]), &["text ab"]),
-        good("binary in three fragments", fragments(BINARY, &[b"\xff", b"", b"\0"]), &["binary \\xff\\x00"]),
-        good("a message of empty fragments", fragments(TEXT, &[b"", b"", b"", b""]), &["text"]),
-        good("a hundred fragments", fragments(TEXT, &[&b"."[..]; 100]), &[&of("text", 100)]),
-        good(
+        valid_case("nothing", b"", &[]),
+        valid_case("a text", frame(TEXT, b"hi"), &["text hi"]),
+        valid_case("a text under a mask of zeros", zero_mask, &["text hi"]),
+        valid_case("an empty text", frame(TEXT, b""), &["text"]),
+        valid_case("an empty binary", frame(BINARY, b""), &["binary"]),
+        valid_case("a binary of any bytes", frame(BINARY, b"\0\xff\xfe"), &["binary \\x00\\xff\\xfe"]),
+        valid_case("two texts", [frame(TEXT, b"one"), frame(TEXT, b"two")].concat(), &["text one", "text two"]),
+        valid_case("a ping", frame(PING, b""), &["ping"]),
+        valid_case("a ping with payload", frame(PING, b"\0\xff"), &["ping \\x00\\xff"]),
+        valid_case("an unsolicited pong", frame(PONG, b"?"), &["pong ?"]),
+        valid_case("two fragments", fragments(TEXT, &[b"a", b"b"]), &["text ab"]),
+        valid_case("binary in three fragments", fragments(BINARY, &[b"\xff", b"", b"\0"]), &["binary \\xff\\x00"]),
+        valid_case("a message of empty fragments", fragments(TEXT, &[b"", b"", b"", b""]), &["text"]),
+        valid_case("a hundred fragments", fragments(TEXT, &[&b"."[..]; 100]), &[&of("text", 100)]),
+        valid_case(
             "control frames between fragments",
             [frame_with(TEXT, b"a"), frame(PING, b"1"), frame(PONG, b"2"), frame(CONTINUATION, b"b")].concat(),
             &["ping 1", "pong 2", "text ab"],
@@ -80,14 +81,14 @@ fn right() -> Vec<Case> {
     ];
     for bytes in [125, 126, 127, 65_535, 65_536, MESSAGE_BYTES_MAX] {
         let payload = vec![b'.'; bytes];
-        cases.push(good(format!("a text of {bytes}"), frame(TEXT, &payload), &[&of("text", bytes)]));
+        cases.push(valid_case(format!("a text of {bytes}"), frame(TEXT, &payload), &[&of("text", bytes)]));
     }
-    cases.push(good("a ping of 125", frame(PING, &[b'.'; 125]), &[&of("ping", 125)]));
+    cases.push(valid_case("a ping of 125", frame(PING, &[b'.'; 125]), &[&of("ping", 125)]));
     cases
 }
 
 fn unmasked() -> Vec<Case> {
-    let case = |(name, bytes): (&str, &[u8])| broken(format!("unmasked {name}"), bytes, 1002, &[]);
+    let case = |(name, bytes): (&str, &[u8])| invalid_case(format!("unmasked {name}"), bytes, 1002, &[]);
     let mut cases: Vec<Case> = [
         ("text", &b"\x81\x02hi"[..]),
         ("empty text", b"\x81\x00"),
@@ -102,14 +103,14 @@ fn unmasked() -> Vec<Case> {
     .map(case)
     .into();
     let second = [frame_with(TEXT, b"a"), b"\x80\x01b".to_vec()].concat();
-    cases.push(broken("unmasked continuation", second, 1002, &[]));
+    cases.push(invalid_case("unmasked continuation", second, 1002, &[]));
     cases
 }
 
 fn reserved() -> Vec<Case> {
     let mut cases = Vec::new();
     for bits in 1..=7 {
-        cases.push(broken(
+        cases.push(invalid_case(
             format!("reserved bits {bits:03b} on a text"),
             frame_with(FIN | bits << 4 | TEXT, b"x"),
             1002,
@@ -117,22 +118,22 @@ fn reserved() -> Vec<Case> {
         ));
     }
     for (name, opcode) in [("binary", BINARY), ("ping", PING), ("pong", PONG), ("close", CLOSE)] {
-        cases.push(broken(format!("RSV1 on a {name}"), frame_with(FIN | 0x40 | opcode, b""), 1002, &[]));
+        cases.push(invalid_case(format!("RSV1 on a {name}"), frame_with(FIN | 0x40 | opcode, b""), 1002, &[]));
     }
     let continued = [frame_with(TEXT, b"a"), frame_with(FIN | 0x10, b"b")].concat();
-    cases.push(broken("RSV3 on a continuation", continued, 1002, &[]));
+    cases.push(invalid_case("RSV3 on a continuation", continued, 1002, &[]));
     for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
-        cases.push(broken(format!("opcode {opcode}"), frame_with(FIN | opcode, b"x"), 1002, &[]));
-        cases.push(broken(format!("opcode {opcode} without FIN"), frame_with(opcode, b""), 1002, &[]));
+        cases.push(invalid_case(format!("opcode {opcode}"), frame_with(FIN | opcode, b"x"), 1002, &[]));
+        cases.push(invalid_case(format!("opcode {opcode} without FIN"), frame_with(opcode, b""), 1002, &[]));
     }
     let inside = [frame_with(TEXT, b"a"), frame_with(FIN | 3, b"")].concat();
-    cases.push(broken("a reserved opcode between fragments", inside, 1002, &[]));
+    cases.push(invalid_case("a reserved opcode between fragments", inside, 1002, &[]));
     cases
 }
 
 fn fragments() -> Vec<Case> {
     let start = || frame_with(TEXT, b"a");
-    let case = |(name, frames): (&str, Vec<Vec<u8>>)| broken(name, frames.concat(), 1002, &[]);
+    let case = |(name, frames): (&str, Vec<Vec<u8>>)| invalid_case(name, frames.concat(), 1002, &[]);
     let mut cases: Vec<Case> = [
         ("a ping without FIN", vec![frame_with(PING, b"")]),
         ("a pong without FIN", vec![frame_with(PONG, b"")]),
@@ -151,12 +152,12 @@ fn fragments() -> Vec<Case> {
     .map(case)
     .into();
     let finished = [start(), frame(CONTINUATION, b"b"), frame(CONTINUATION, b"c")].concat();
-    cases.push(broken("a continuation of what is finished", finished, 1002, &["text ab"]));
+    cases.push(invalid_case("a continuation of what is finished", finished, 1002, &["text ab"]));
     let behind = [frame(PING, b"p"), frame(CONTINUATION, b"c")].concat();
-    cases.push(broken("a continuation of a ping", behind, 1002, &["ping p"]));
+    cases.push(invalid_case("a continuation of a ping", behind, 1002, &["ping p"]));
     for (name, opcode) in [("ping", PING), ("pong", PONG), ("close", CLOSE)] {
-        cases.push(broken(format!("a {name} of 126"), header(FIN | opcode, 126, &[0, 126]), 1002, &[]));
-        cases.push(broken(format!("a {name} with a long length"), header(FIN | opcode, 127, &[0; 8]), 1002, &[]));
+        cases.push(invalid_case(format!("a {name} of 126"), header(FIN | opcode, 126, &[0, 126]), 1002, &[]));
+        cases.push(invalid_case(format!("a {name} with a long length"), header(FIN | opcode, 127, &[0; 8]), 1002, &[]));
     }
     cases
 }
@@ -168,47 +169,52 @@ fn lengths() -> Vec<Case> {
     {
         for (kind, first) in [("text", FIN | TEXT), ("fragment", BINARY)] {
             let bytes = header(first, 127, &length.to_be_bytes());
-            cases.push(broken(format!("a {kind} of {name}"), bytes, 1002, &[]));
+            cases.push(invalid_case(format!("a {kind} of {name}"), bytes, 1002, &[]));
         }
     }
     // The first byte of the length is enough.
-    cases.push(broken("a length whose top bit is all that came", b"\x82\xff\x80", 1002, &[]));
+    cases.push(invalid_case("a length whose top bit is all that came", b"\x82\xff\x80", 1002, &[]));
     let second = [frame_with(BINARY, b"abc"), header(FIN, 127, &(u64::MAX - 2).to_be_bytes())].concat();
-    cases.push(broken("a continuation that would overflow the sum", second, 1002, &[]));
+    cases.push(invalid_case("a continuation that would overflow the sum", second, 1002, &[]));
     for length in [0u16, 1, 125] {
         let bytes = header(FIN | TEXT, 126, &length.to_be_bytes());
-        cases.push(broken(format!("{length} written in 16 bits"), bytes, 1002, &[]));
+        cases.push(invalid_case(format!("{length} written in 16 bits"), bytes, 1002, &[]));
     }
     for length in [0u64, 125, 126, 65_535] {
         let bytes = header(FIN | BINARY, 127, &length.to_be_bytes());
-        cases.push(broken(format!("{length} written in 64 bits"), bytes, 1002, &[]));
+        cases.push(invalid_case(format!("{length} written in 64 bits"), bytes, 1002, &[]));
     }
     cases
 }
 
 /// Over the limit with the header that exceeds it.
-fn too_big() -> Vec<Case> {
+fn oversized() -> Vec<Case> {
     let max = MESSAGE_BYTES_MAX as u64;
     let long = |first: u8, length: u64| header(first, 127, &length.to_be_bytes());
     let mut cases = Vec::new();
     for (name, length) in
         [("the limit and 1", max + 1), ("2^32", 1 << 32), ("2^62", 1 << 62), ("2^63 - 1", u64::MAX >> 1)]
     {
-        cases.push(broken(format!("a text of {name}"), long(FIN | TEXT, length), 1009, &[]));
-        cases.push(broken(format!("a first fragment of {name}"), long(BINARY, length), 1009, &[]));
+        cases.push(invalid_case(format!("a text of {name}"), long(FIN | TEXT, length), 1009, &[]));
+        cases.push(invalid_case(format!("a first fragment of {name}"), long(BINARY, length), 1009, &[]));
     }
     let half = frame_with(BINARY, &vec![0; MESSAGE_BYTES_MAX / 2]);
     let last = |length: u16| header(FIN, 126, &length.to_be_bytes());
     let over = [half.clone(), last(35_001)].concat();
-    cases.push(broken("a sum over the limit, without its last payload", over, 1009, &[]));
+    cases.push(invalid_case("a sum over the limit, without its last payload", over, 1009, &[]));
     let twice = [half.clone(), frame_with(CONTINUATION, &vec![0; MESSAGE_BYTES_MAX / 2])].concat();
-    cases.push(broken("a sum over the limit by a byte", [twice.clone(), header(FIN, 1, &[])].concat(), 1009, &[]));
+    cases.push(invalid_case(
+        "a sum over the limit by a byte",
+        [twice.clone(), header(FIN, 1, &[])].concat(),
+        1009,
+        &[],
+    ));
     let at = [twice, frame(CONTINUATION, b"")].concat();
-    cases.push(good("a sum at the limit", at, &[&shown("binary", &vec![0; MESSAGE_BYTES_MAX])]));
+    cases.push(valid_case("a sum at the limit", at, &[&shown("binary", &vec![0; MESSAGE_BYTES_MAX])]));
     let huge = [frame_with(BINARY, b"x"), long(FIN, u64::MAX >> 1)].concat();
-    cases.push(broken("a sum of 2^63", huge, 1009, &[]));
+    cases.push(invalid_case("a sum of 2^63", huge, 1009, &[]));
     let ping_between = [half, frame(PING, b"p"), last(35_001)].concat();
-    cases.push(broken("a sum over the limit with a ping inside", ping_between, 1009, &["ping p"]));
+    cases.push(invalid_case("a sum over the limit with a ping inside", ping_between, 1009, &["ping p"]));
     cases
 }
 
@@ -241,23 +247,28 @@ pub const NOT_UTF8: &[(&str, &[u8])] = &[
 fn not_utf8() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, bytes) in NOT_UTF8 {
-        cases.push(broken(format!("{name} in a text"), frame(TEXT, bytes), 1007, &[]));
+        cases.push(invalid_case(format!("{name} in a text"), frame(TEXT, bytes), 1007, &[]));
         // The rest of the text is not needed for the error.
         let cut = frame(TEXT, &[bytes, &b"-".repeat(50)[..]].concat());
-        cases.push(broken(format!("{name} in a text that is cut"), &cut[..6 + bytes.len()], 1007, &[]));
+        cases.push(invalid_case(format!("{name} in a text that is cut"), &cut[..6 + bytes.len()], 1007, &[]));
         let (first, rest) = bytes.split_at(bytes.len() / 2);
         let parts = [frame_with(TEXT, first), frame(PING, b"p"), frame(CONTINUATION, rest)].concat();
         // Invalid UTF-8 is detected at once, before the ping after it.
         let pinged: &[&str] = if is_hopeless(first) { &[] } else { &["ping p"] };
-        cases.push(broken(format!("{name} in two fragments"), parts, 1007, pinged));
+        cases.push(invalid_case(format!("{name} in two fragments"), parts, 1007, pinged));
     }
     for (name, bytes) in [("two", &b"\xc3"[..]), ("three", b"\xe2\x82"), ("four", b"\xf0\x9f\x98")] {
         let text = [b"ok ", bytes].concat();
-        cases.push(broken(format!("a text that ends inside a sequence of {name}"), frame(TEXT, &text), 1007, &[]));
+        cases.push(invalid_case(
+            format!("a text that ends inside a sequence of {name}"),
+            frame(TEXT, &text),
+            1007,
+            &[],
+        ));
         let parts = [frame_with(TEXT, &text), frame(CONTINUATION, b"")].concat();
-        cases.push(broken(format!("fragments that end inside a sequence of {name}"), parts, 1007, &[]));
+        cases.push(invalid_case(format!("fragments that end inside a sequence of {name}"), parts, 1007, &[]));
         let next = [frame(TEXT, &text), frame(TEXT, b"\x82\xac")].concat();
-        cases.push(broken(format!("a sequence of {name} over two messages"), next, 1007, &[]));
+        cases.push(invalid_case(format!("a sequence of {name} over two messages"), next, 1007, &[]));
     }
     cases
 }
@@ -281,18 +292,18 @@ fn utf8() -> Vec<Case> {
         ("a byte order mark", "\u{feff}x"),
     ] {
         let delivered = shown("text", text.as_bytes());
-        cases.push(good(format!("text of {name}"), frame(TEXT, text.as_bytes()), &[&delivered]));
+        cases.push(valid_case(format!("text of {name}"), frame(TEXT, text.as_bytes()), &[&delivered]));
         let (first, rest) = text.as_bytes().split_at(text.len() / 2);
         let parts = [frame_with(TEXT, first), frame_with(CONTINUATION, b""), frame(CONTINUATION, rest)].concat();
-        cases.push(good(format!("text of {name} in fragments"), parts, &[&delivered]));
+        cases.push(valid_case(format!("text of {name} in fragments"), parts, &[&delivered]));
     }
-    cases.push(good("binary that is no UTF-8", frame(BINARY, b"\xff\xc0"), &["binary \\xff\\xc0"]));
-    cases.push(good("a ping that is no UTF-8", frame(PING, b"\xff"), &["ping \\xff"]));
+    cases.push(valid_case("binary that is no UTF-8", frame(BINARY, b"\xff\xc0"), &["binary \\xff\\xc0"]));
+    cases.push(valid_case("a ping that is no UTF-8", frame(PING, b"\xff"), &["ping \\xff"]));
     cases
 }
 
 /// A valid frame and an invalid one: the valid one is delivered, then the error, and nothing after it.
-fn company() -> Vec<Case> {
+fn valid_then_invalid() -> Vec<Case> {
     let bad: [(&str, Vec<u8>, u16); 8] = [
         ("unmasked", b"\x81\x02no".to_vec(), 1002),
         ("reserved", frame_with(FIN | 0x40 | TEXT, b"no"), 1002),
@@ -305,7 +316,7 @@ fn company() -> Vec<Case> {
     ];
     let case = |(name, bad, code): (&str, Vec<u8>, u16)| {
         let bytes = [frame(TEXT, b"good"), frame(PING, b"p"), bad, frame(TEXT, b"late"), frame(PING, b"late")].concat();
-        broken(format!("a good frame, one that is {name}, and good ones"), bytes, code, &["text good", "ping p"])
+        invalid_case(format!("a good frame, one that is {name}, and good ones"), bytes, code, &["text good", "ping p"])
     };
     bad.map(case).into()
 }

@@ -102,14 +102,14 @@ const PIPELINES: &[Row] = &[
 pub fn cases() -> Vec<Case> {
     let rows = [NO_HTTP, PIPELINES].concat();
     let mut cases: Vec<Case> = rows.into_iter().map(|row| case(row, false)).collect();
-    cases.extend(early());
+    cases.extend(early_frames());
     cases.extend(refused());
     cases.extend(long());
     cases
 }
 
 /// Cases for a server without a handler for plain HTTP.
-pub fn bare_cases() -> Vec<Case> {
+pub fn cases_without_http_handler() -> Vec<Case> {
     let rows: &[Row] = &[
         ("nothing is served", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", &[404], &[]),
         (
@@ -142,7 +142,7 @@ fn made(name: &str, bytes: Vec<u8>, statuses: &[u16], ran: &[&str], code: Option
 }
 
 /// Frames directly after the head, before the 101.
-fn early() -> Vec<Case> {
+fn early_frames() -> Vec<Case> {
     let behind = |frames: &[&[u8]]| [UPGRADE.as_bytes(), &frames.concat()].concat();
     let opened = |rest: &[&'static str]| [&["upgrade /", "open"], rest].concat();
     let hi = frame(TEXT, b"hi");
