@@ -17,24 +17,32 @@ use crate::remote::Remote;
 use crate::ticket::Ticket;
 
 impl Context<'_> {
-    // Push.
+    // Pushes.
 
-    /// Point to point, to a connection.
+    /// Pushes to one connection (Swoole's `push`).
+    ///
+    /// The message is queued in order, and written at the end of the turn at the latest.
     pub fn push<'p>(&mut self, fd: Fd, push: impl Into<Push<'p>>) -> Outcome {
         self.core.push(fd, push.into())
     }
 
-    /// To several connections. One that is named twice gets it once; one that is gone is not `matched`.
+    /// Pushes to several connections.
+    ///
+    /// A connection that is listed twice gets the message once. A connection that is gone does not count as matched.
     pub fn push_fds<'p>(&mut self, fds: impl IntoIterator<Item = Fd>, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_fds(fds.into_iter(), push.into())
     }
 
-    /// Point to point, to a person: to every connection of the uid. `matched` is 0 when it is offline.
+    /// Pushes to all connections of a uid.
+    ///
+    /// `matched` is 0 if the uid is offline.
     pub fn push_uid<'p>(&mut self, uid: &str, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_uids(std::iter::once(uid), push.into())
     }
 
-    /// To several persons. A uid that is named twice gets it once.
+    /// Pushes to all connections of several uids.
+    ///
+    /// A uid that is listed twice gets the message once.
     pub fn push_uids<'u, 'p>(
         &mut self,
         uids: impl IntoIterator<Item = &'u str>,
@@ -43,12 +51,14 @@ impl Context<'_> {
         self.core.push_uids(uids.into_iter(), push.into())
     }
 
-    /// To the members of a group.
+    /// Pushes to the members of a group.
     pub fn push_group<'p>(&mut self, group: &str, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_groups(std::iter::once(group), push.into())
     }
 
-    /// To the members of several groups. A member of more than one gets it once.
+    /// Pushes to the members of several groups.
+    ///
+    /// A member of more than one gets the message once.
     pub fn push_groups<'g, 'p>(
         &mut self,
         groups: impl IntoIterator<Item = &'g str>,
@@ -57,100 +67,110 @@ impl Context<'_> {
         self.core.push_groups(groups.into_iter(), push.into())
     }
 
-    /// To all: every open WebSocket, bound or not.
+    /// Pushes to every open WebSocket, with or without a uid.
     pub fn broadcast<'p>(&mut self, push: impl Into<Push<'p>>) -> Delivery {
         self.core.broadcast(push.into())
     }
 
-    /// Sends a ping, at most 125 bytes. The heartbeat sends its own. `Dropped`: the queue is full; whatever the policy for
-    /// slow readers, the connection goes on.
+    /// Sends a ping with at most 125 bytes (RFC 6455 section 5.5).
+    ///
+    /// The heartbeat sends its own pings. `Dropped`: the queue is full, and the connection stays open under any policy for slow
+    /// readers. `TooLarge`: the payload exceeds 125 bytes.
     pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
         self.core.ping(fd, payload)
     }
 
     // uids.
 
-    /// Says who a connection is. An earlier uid of the connection is replaced; the uid's other connections stay, or are
-    /// kicked, or refuse this one, as [`Server::second_login`](crate::Server::second_login) has it. A uid has 1 to 128
-    /// bytes. It is unbound by itself when the connection ends.
+    /// Binds a connection to a uid of 1 to 128 bytes.
+    ///
+    /// An earlier uid of the connection is replaced. [`Server::second_login`](crate::Server::second_login) says what happens to
+    /// other connections of the uid: they stay, are closed, or make this bind [`Change::Taken`]. The end of the connection
+    /// unbinds it.
     pub fn bind(&mut self, fd: Fd, uid: impl AsRef<str>) -> Change {
         self.core.bind(fd, uid.as_ref())
     }
 
-    /// Takes a connection's uid away.
+    /// Removes the uid of a connection.
     pub fn unbind(&mut self, fd: Fd) -> Change {
         self.core.unbind(fd)
     }
 
-    /// Who a connection is; inside its `on_close`, who it was. The name is lent by the context: to go on with that, for
-    /// instance to push, keep one's own copy, `ctx.uid_of(fd).map(str::to_owned)`. The same goes for
-    /// [`groups_of`](Context::groups_of), [`users`](Context::users), [`groups`](Context::groups) and
-    /// [`connections`](Context::connections), whose items can be collected first.
+    /// Returns the uid of a connection.
+    ///
+    /// Inside `on_close` it is the last uid. The name is borrowed from the context: to push afterwards, copy it with
+    /// `ctx.uid_of(fd).map(str::to_owned)`. The same holds for [`groups_of`](Context::groups_of), [`users`](Context::users),
+    /// [`groups`](Context::groups) and [`connections`](Context::connections).
     pub fn uid_of(&self, fd: Fd) -> Option<&str> {
         self.core.uid_of(fd)
     }
 
-    /// A person's connections, the last bound first.
+    /// Returns the connections of a uid, the last bound first.
     pub fn fds_of(&self, uid: &str) -> Vec<Fd> {
         self.core.registry().slots_of(uid).map(|slot| self.core.table().fd_of(slot)).collect()
     }
 
-    /// The number of connections of a uid. It costs the same for any number of them.
+    /// Returns the number of connections of a uid.
+    ///
+    /// It takes the same time for any number.
     pub fn connection_count(&self, uid: &str) -> usize {
         self.core.registry().count_of(uid)
     }
 
-    /// Whether a person has a connection.
+    /// Returns whether a uid has a connection.
     pub fn is_online(&self, uid: &str) -> bool {
         self.core.registry().count_of(uid) > 0
     }
 
-    /// The uids that have a connection, each with how many. In no order.
+    /// Returns the uids that have connections, with their number, in no order.
     pub fn users(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().users()
     }
 
     // Groups.
 
-    /// Puts a connection into a group, which need not exist. A name has 1 to 128 bytes. It leaves by itself when it ends.
+    /// Adds a connection to a group. The name has 1 to 128 bytes.
     ///
-    /// [`Change::Full`]: it is in [`connection_groups_max`](crate::Limits::connection_groups_max) groups, or all connections
-    /// together have [`memberships_max`](crate::Limits::memberships_max).
+    /// The group need not exist. The end of the connection removes it. [`Change::Full`]: the connection is in
+    /// [`connection_groups_max`](crate::Limits::connection_groups_max) groups, or all connections have
+    /// [`memberships_max`](crate::Limits::memberships_max) memberships.
     pub fn join(&mut self, fd: Fd, group: impl AsRef<str>) -> Change {
         self.core.join(fd, group.as_ref())
     }
 
-    /// Takes a connection out of a group.
+    /// Removes a connection from a group.
     pub fn leave(&mut self, fd: Fd, group: &str) -> Change {
         self.core.leave(fd, group)
     }
 
-    /// Takes everyone out of a group, and says how many that were.
+    /// Removes all members from a group and returns their number.
     pub fn ungroup(&mut self, group: &str) -> usize {
         self.core.ungroup(group)
     }
 
-    /// A group's members. In no order.
+    /// Returns the members of a group, in no order.
     pub fn members(&self, group: &str) -> Vec<Fd> {
         self.core.registry().members(group).map(|slot| self.core.table().fd_of(slot)).collect()
     }
 
-    /// How many members a group has.
+    /// Returns the number of members of a group.
     pub fn member_count(&self, group: &str) -> usize {
         self.core.registry().members(group).len()
     }
 
-    /// Whether a connection is in a group.
+    /// Returns whether a connection is in a group.
     pub fn is_member(&self, fd: Fd, group: &str) -> bool {
         self.core.table().slot_of(fd).is_some_and(|slot| self.core.registry().is_member(slot, group))
     }
 
-    /// A connection's groups, the last joined first; inside its `on_close`, those it was in.
+    /// Returns the groups of a connection, the last joined first.
+    ///
+    /// Inside `on_close` they are its last groups.
     pub fn groups_of(&self, fd: Fd) -> Vec<&str> {
         self.core.groups_of(fd)
     }
 
-    /// The groups that have members, each with how many. In no order.
+    /// Returns the groups that have members, with their number, in no order.
     pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().groups()
     }
@@ -172,44 +192,50 @@ impl Context<'_> {
         self.core.abort(fd)
     }
 
-    /// Whether there is a connection with this fd, in whatever state (Swoole's `exists`).
+    /// Returns whether a connection has this fd, in any state (Swoole's `exists`).
     pub fn exists(&self, fd: Fd) -> bool {
         self.core.table().slot_of(fd).is_some()
     }
 
-    /// Whether it is an open WebSocket, which can be pushed to (Swoole's `isEstablished`).
+    /// Returns whether it is an open WebSocket (Swoole's `isEstablished`).
+    ///
+    /// Only an open WebSocket can be pushed to.
     pub fn is_open(&self, fd: Fd) -> bool {
         self.core.open_slot(fd).is_some()
     }
 
-    /// What is known of a connection; `None` when it is gone. It is still there inside its `on_close`.
+    /// Returns the state of a connection, its names and its counters.
+    ///
+    /// `None`: no connection has this fd. Inside `on_close` the connection still has it.
     pub fn info(&self, fd: Fd) -> Option<Info> {
         self.core.info(fd)
     }
 
-    /// The open WebSockets, lowest slot first.
+    /// Returns the open WebSockets, the lowest slot first.
     pub fn connections(&self) -> impl Iterator<Item = Fd> {
         self.core.connections()
     }
 
-    /// The open WebSockets a page at a time: at most `limit`, in the order of their slots, behind `after`, which is the
-    /// last of the page before, whether it is still there or not. Page by page, whoever stays connected all the while is
-    /// named once. Costs what is on the page.
+    /// Returns a page of the open WebSockets: at most `limit`, in the order of slots.
+    ///
+    /// `after` is the last fd of the page before, whether it is still open or not. A connection that stays open while the pages
+    /// are read is returned once. The cost is that of one page.
     pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Vec<Fd> {
         self.core.connections_after(after, limit)
     }
 
-    /// Keeps a control connection: it is not closed to make room for another one. A handler calls it once it knows that the
-    /// request comes from a back end of its own, and before it carries the request out. It has effect until the connection
+    /// Keeps a control connection: it is not closed to make room for another one.
+    ///
+    /// A handler calls it when it has authenticated a request, before it carries the request out. It holds until the connection
     /// ends, or until [`release_control`](Context::release_control).
     ///
-    /// `false`: [`control_connections_max`](Limits::control_connections_max) others are kept, or it is no control
-    /// connection. The first is counted as [`control_refused`](Stats::control_refused); 503 is the answer to give.
+    /// `false`: it is no control connection, or [`control_connections_max`](Limits::control_connections_max) others are kept.
+    /// The second case counts as [`control_refused`](Stats::control_refused), and 503 is the answer to give.
     pub fn keep_control(&mut self, fd: Fd) -> bool {
         self.core.keep_control(fd)
     }
 
-    /// Keeps a control connection no longer, of which a key is not valid any more.
+    /// Undoes [`keep_control`](Context::keep_control), for instance when a key was revoked.
     pub fn release_control(&mut self, fd: Fd) {
         self.core.release_control(fd);
     }
@@ -257,24 +283,31 @@ impl Context<'_> {
         Some(result)
     }
 
-    /// The value that [`set_session`](Context::set_session) keeps with a connection. `None`: there is none, or it is no
-    /// `T`.
+    /// Returns the value that [`set_session`](Context::set_session) stored.
+    ///
+    /// `None`: the connection has no value, or one of another type.
     pub fn session<T: 'static>(&self, fd: Fd) -> Option<&T> {
         self.core.session(fd)?.downcast_ref()
     }
 
-    /// The same, to change.
+    /// Returns the stored value, to change it.
+    ///
+    /// To push at the same time, use [`with_session`](Context::with_session).
     pub fn session_mut<T: 'static>(&mut self, fd: Fd) -> Option<&mut T> {
         self.core.session_mut(fd)?.downcast_mut()
     }
 
-    /// Takes the value away from a connection. One that is no `T` stays.
+    /// Removes the stored value and returns it.
+    ///
+    /// A value of another type stays.
     pub fn take_session<T: 'static>(&mut self, fd: Fd) -> Option<T> {
         self.session::<T>(fd)?;
         self.core.take_session(fd)?.downcast().ok().map(|session| *session)
     }
 
-    /// The server in numbers. Costs the same however many connections there are.
+    /// Returns the counters of the server.
+    ///
+    /// It takes the same time for any number of connections.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
@@ -306,18 +339,21 @@ impl Context<'_> {
         Change::done_or_gone(self.core.set_heartbeat(fd, Some(Heartbeat::Off)))
     }
 
-    /// Bytes that wait to be written to a connection; 0 when it is gone.
+    /// Returns the bytes that wait to be written to a connection; 0 if it is gone.
     pub fn queued_bytes(&self, fd: Fd) -> usize {
         self.core.queued_bytes(fd)
     }
 
-    /// Bytes in the queues of all WebSockets, which [`queue_total_bytes_max`](Limits::queue_total_bytes_max) bounds.
+    /// Returns the bytes in the queues of all WebSockets.
+    ///
+    /// [`queue_total_bytes_max`](Limits::queue_total_bytes_max) bounds them.
     pub fn queued_bytes_total(&self) -> usize {
         self.core.total_queued_bytes()
     }
 
-    /// The longest queue, in bytes, that a message was pushed to since the last call. A handler with much to push learns by
-    /// it when to wait for the readers.
+    /// Returns the bytes of the longest queue that was pushed to since the last call.
+    ///
+    /// A handler with much to push can pause its source by it.
     pub fn take_longest_queue(&mut self) -> usize {
         self.core.take_longest_queue()
     }
@@ -392,28 +428,34 @@ impl Context<'_> {
 
     // HTTP in pieces.
 
-    /// Begins the response to a request whose body comes in pieces; its own body follows in pieces, too, and what body
-    /// `response` has is not sent. `Gone`: nothing waits for a response there, or one was begun.
+    /// Begins the response to a request whose body comes in pieces.
     ///
-    /// A client that waits for a `100 Continue` before it sends its body is not sent one behind a response: begin it with
-    /// the first piece rather than with the head.
+    /// The body of the response follows in pieces, too; the body of `response` is not sent. `Gone`: no request waits for a
+    /// response there, or one was begun.
+    ///
+    /// A client that waits for a `100 Continue` gets none after the response has begun: begin it with the first piece, not with
+    /// the head (RFC 9110 section 10.1.1).
     pub fn begin_response(&mut self, fd: Fd, response: &Response) -> Outcome {
         self.core.reply(fd, |connection, env| connection.begin_response(response, env))
     }
 
-    /// Sends a piece of the response's body. `Gone`: none was begun there, or its connection has ended. `Dropped`: the
-    /// client does not read, and more than [`queue_bytes_max`](Limits::queue_bytes_max) would wait for it; the connection
-    /// is ended, so that the client sees that the response is not whole.
+    /// Sends a piece of the body of a response that was begun.
+    ///
+    /// `Gone`: none was begun, or its connection has ended. `Dropped`: the client does not read, and more than
+    /// [`queue_bytes_max`](Limits::queue_bytes_max) would wait. The connection is ended, so that the client sees that the
+    /// response is incomplete.
     pub fn write_response(&mut self, fd: Fd, piece: &[u8]) -> Outcome {
         self.core.write_reply(fd, piece)
     }
 
-    /// Ends the response. If the request's body was not all there, so does the connection.
+    /// Ends a response that was begun.
+    ///
+    /// If the body of the request did not arrive completely, the connection ends, too. `Gone`: none was begun.
     pub fn end_response(&mut self, fd: Fd) -> Outcome {
         self.core.reply(fd, |connection, env| connection.end_response(env))
     }
 
-    // Time, and other threads.
+    // Timers, settings, other threads.
 
     /// Calls `closure` once, `delay` from now (Swoole's `Timer::after`).
     ///
@@ -476,41 +518,45 @@ impl Context<'_> {
         self.core.cancel_timer(timer)
     }
 
-    /// Calls [`on_turn_end`](crate::Handler::on_turn_end) once, at the end of this turn of the loop; from `on_turn_end`
-    /// itself, at the end of the next, which follows at once.
+    /// Requests one call of [`on_turn_end`](crate::Handler::on_turn_end) at the end of this turn.
+    ///
+    /// From within `on_turn_end` it is the end of the next turn, which follows at once.
     pub fn request_turn_end(&mut self) {
         self.core.request_turn_end();
     }
 
-    /// The bounds that the server runs with.
+    /// Returns the limits that the server runs with.
     pub fn limits(&self) -> &Limits {
         &self.core.table().env().limits
     }
 
-    /// Sets the bounds anew; what came before is not judged again. `connections_max`, `control_connections_max` and
-    /// `inbox_max` stay as they were when the server started. Connections that are there have the new bounds within a few
-    /// turns of the loop, but for the time of an HTTP head, a body, an answer, or a close that has begun.
+    /// Sets the limits.
+    ///
+    /// `connections_max`, `control_connections_max` and `inbox_max` keep their values from the start of the server. Present
+    /// connections get the new limits within a few turns of the loop. The time of an HTTP head, a body, an answer or a close
+    /// that has begun does not change.
     ///
     /// # Errors
-    /// Names the bound that cannot be; nothing has changed then.
+    /// A limit is invalid. Nothing was changed.
     pub fn set_limits(&mut self, limits: Limits) -> Result<(), LimitError> {
         limits.check()?;
         self.core.set_limits(limits);
         Ok(())
     }
 
-    /// Sets anew where browsers may come from. Connections that are open stay.
+    /// Sets the origins that browsers may connect from. Open connections stay.
     pub fn set_origins(&mut self, origins: Origins) {
         self.core.set_origins(origins);
     }
 
-    /// Sets anew whose PROXY headers are believed: see [`Server::proxy_protocol`](crate::Server::proxy_protocol). It holds for
-    /// connections to come.
+    /// Sets the proxies whose PROXY headers are trusted, for new connections.
+    ///
+    /// See [`Server::proxy_protocol`](crate::Server::proxy_protocol).
     pub fn set_trusted_proxies(&mut self, trusts: impl Fn(Peer) -> bool + Send + 'static) {
         self.core.set_proxies(Proxies::new(trusts));
     }
 
-    /// A handle for other threads.
+    /// Returns a handle for other threads.
     pub fn remote(&self) -> Remote {
         Remote::new(self.host.sender.clone())
     }

@@ -1,7 +1,8 @@
-//! A WebSocket push server for Linux: one thread, one epoll loop, as many connections as a core can hold.
+//! A WebSocket push server for Linux: one thread, one epoll loop.
 //!
-//! A connection has an [`Fd`], as in Swoole: a small number whose slot is reused and which yet never reaches a stranger. A
-//! person has a uid. The server keeps the map between them, right at every moment, and pushes to one, to many or to all.
+//! A connection has an [`Fd`], as in Swoole: a small number. Its slot is reused, and the number never is. A person has a
+//! uid, on any number of connections. The server keeps the map between fds and uids, and pushes to one connection, to a
+//! uid, to a group, or to all.
 //!
 //! ```no_run
 //! use fdpush::Server;
@@ -19,67 +20,68 @@
 //!             // ctx.push_group("room", message);  // point to many
 //!             // ctx.broadcast(message);           // point to all
 //!         })
-//!         .on_close(|_ctx, fd, closed| println!("{fd} left: {closed}"))
+//!         .on_close(|_ctx, fd, closed| println!("{fd} closed: {closed}"))
 //!         .run()
 //! }
 //! ```
 //!
-//! # What it says
+//! [`Server`] is the start: it binds the addresses, takes the closures and runs. Closures get a [`Context`]. Other threads
+//! use a [`Remote`]. A program with state of its own implements [`Handler`] in place of closures.
 //!
-//! The server logs through the `log` crate: refused origins, a full server, handlers that panicked or blocked. A program without a
-//! logger sees none of it. Any will do; with `simple_logger`:
+//! # Logging
+//!
+//! The server logs through the `log` crate: refused origins, a full server, handlers that panicked or blocked. Without a
+//! logger nothing is written. Any logger works, for instance `simple_logger`:
 //!
 //! ```ignore
 //! simple_logger::SimpleLogger::new().with_level(log::LevelFilter::Info).init().expect("the first logger");
 //! Server::bind("127.0.0.1:9501")?.run()
 //! ```
 //!
-//! The loop calls the logger. A logger that waits stops the loop and all its clients, and a logger that panics outside a
-//! handler ends [`Server::run`]. `simple_logger` does both: it writes with `eprintln!`, which blocks on a pipe that is full
-//! and panics where standard error cannot be written. Where that can happen, use a logger that writes on a thread of its
-//! own, from a bounded queue. `fdpush serve` does.
+//! The loop calls the logger. A logger that blocks stops the loop and all its clients. A logger that panics outside a
+//! handler ends [`Server::run`]. `simple_logger` can do both: it writes with `eprintln!`, which blocks on a full pipe and
+//! panics if standard error cannot be written. If that can happen, use a logger with a thread and a bounded queue, as
+//! `fdpush serve` does.
 //!
-//! Text that clients sent is in quotes and escaped, as by `{:?}`, in every message.
+//! Text from clients is quoted and escaped, as by `{:?}`, in every log line.
 //!
-//! What can be counted is in [`Context::stats`].
+//! [`Context::stats`] returns the counters.
 //!
-//! # The house
+//! # Architecture
 //!
-//! Data climbs the floors; imports only point down. Floors 0 and 1 never see a socket, a clock or a log line.
+//! Each layer imports only from the layers below it. Layers 0 and 1 use no socket, no clock and no log.
 //!
 //! ```text
-//! floor 4   main, gateway/                     the ready-made server: a user of the face below, like any other
+//! layer 4   main, gateway/                     the ready-made server: a user of layer 3, like any other program
 //!              serving ── api ── push ── presence    clients, HTTP requests, messages, uids and groups
 //!              identity   hooks   wire               authentication; webhooks; JSON and client frames
 //!              operations   settings   runtime       log and metrics; command line and file; clock and threads
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
-//! floor 3   server   handler   context   remote          the crate's face: Server, Handler, Context, Remote
+//! layer 3   server   context   remote   ticket       the public API: Server, Context, Remote, Ticket
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
-//! floor 2   event_loop/                        epoll, sockets, system calls, the clock: the turn of the loop
-//!              core ── table ── socket         what handlers may ask for; connections by slot; four system calls
-//!              accept ── listener              who comes in
-//!              inbox   signals   timers        what comes from elsewhere
-//!              calls   clock                  handlers by name, the two clocks
+//! layer 2   event_loop/                        epoll, sockets, system calls, the clock: the turns of the loop
+//!              core ── context ── handler      state; the value for handlers; the trait that is called
+//!              accept ── listener ── socket    new connections; system calls
+//!              inbox   signals   timers        commands of other threads; SIGTERM; deadlines of handlers
+//!              answers   calls   clock         requests and their answers; panics and slow handlers; two clocks
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
-//! floor 1   connection/        wheel/          registry/      state machines, siblings that do not know each other
-//!              http  queue
-//!              heartbeat
+//! layer 1   connection/        wheel/          registry/      state machines that do not import each other
+//!              http ── queue ── table          requests; output; connections by slot, with the bounds of all queues
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
-//! floor 0   protocol/          fd   tick   peer   message   limits   histogram      pure functions and values
+//! layer 0   protocol/          fd   tick   peer   message   limits   histogram      pure functions and values
 //!              frame → decoder → assembler                  RFC 6455: bytes to messages
-//!              http → request, query, body_mode, body · response · upgrade    RFC 9112: as much of HTTP as an upgrade needs
+//!              http → request, query, body_mode, body · response · upgrade    RFC 9112: the parts that an upgrade needs
 //! ```
 //!
-//! To read it: [`fd`](Fd), then `protocol/frame.rs` and its neighbours, `connection/mod.rs`, `event_loop/mod.rs`, and the
-//! face last.
+//! Reading order: [`fd`](Fd), `protocol/frame.rs` and its neighbours, `connection/mod.rs`, `event_loop/mod.rs`, and layer 3
+//! last.
 //!
 //! # Features
 //!
-//! `gateway`, on by default, is the binary `fdpush` and its dependencies. A library user turns it off:
-//! `fdpush = { version = "0.1", default-features = false }`.
-//!
-//! `unstable` exports internals for the tests, benches and fuzz targets of this repository. They are not documented, and
-//! any release may change them.
+//! - `gateway`, on by default: the binary `fdpush` and its dependencies. A program that uses only the crate turns it off:
+//!   `fdpush = { version = "0.1", default-features = false }`.
+//! - `unstable`: internals for the tests, benches and fuzz targets of this repository. They are not documented, and any
+//!   release may change them.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("fdpush requires Linux: it uses epoll, accept4 and TCP_USER_TIMEOUT");

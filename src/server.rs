@@ -1,4 +1,4 @@
-//! A server, from its addresses to its run.
+//! The server: its addresses, its closures, its run.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,7 +21,17 @@ use crate::protocol::upgrade::Upgrade;
 use crate::registry::SecondLogin;
 use crate::remote::Remote;
 
-/// A WebSocket server: bound to its addresses, given its handlers, then run.
+/// A WebSocket server that is bound to its addresses and not running yet.
+///
+/// [`bind`](Server::bind) listens at once, so that a program knows the port before it starts: see
+/// [`local_addr`](Server::local_addr). The `on_*` methods set a closure for each event, and the others a setting, in any
+/// order. [`run`](Server::run) takes the server and returns when it has shut down. Clients that connect before `run` wait
+/// in the backlog.
+///
+/// A `Server` with closures is [`Send`], because its closures are: it can be built on one thread and run on another.
+/// [`handler`](Server::handler) takes a value of the program's own type instead, which need not be `Send` if the server
+/// runs on the thread that built it. [`remote`](Server::remote) returns a handle for other threads, which pushes, and
+/// shuts the server down.
 ///
 /// ```no_run
 /// use fdpush::Server;
@@ -48,9 +58,11 @@ pub struct Server<H = Closures> {
 }
 
 impl Server<Closures> {
-    /// A server that listens on `address`: `host:port`, `[v6]:port` or `unix:PATH`. Port 0 takes a free one, which
-    /// [`local_addr`](Server::local_addr) tells. An IPv6 address takes IPv6 only. A socket file that nobody listens on
-    /// is replaced, and removed when the server ends.
+    /// Listens on `address`: `host:port`, `[v6]:port` or `unix:PATH`.
+    ///
+    /// Port 0 takes a free port, which [`local_addr`](Server::local_addr) returns. A name with several addresses is
+    /// listened to on each. An IPv6 address accepts IPv6 only. A socket file without a listener is replaced. The file is
+    /// removed when the server ends.
     ///
     /// # Errors
     /// [`Error::Listen`] names the address. Its source is the error of the system.
@@ -58,9 +70,10 @@ impl Server<Closures> {
         Server::with(Listener::bind_all(address.as_ref())?)
     }
 
-    /// A server on a socket that is bound and listens already: a [`TcpListener`](std::net::TcpListener) or
-    /// [`UnixListener`](std::os::unix::net::UnixListener) of one's own, or one that systemd hands over. It is made
-    /// nonblocking. A unix socket's file is left to whoever made it.
+    /// Uses a socket that listens already.
+    ///
+    /// It is a [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener), or a socket
+    /// of systemd. It is made nonblocking. The file of a unix socket is not removed.
     ///
     /// # Errors
     /// [`Error::NotListening`], [`Error::UnsupportedSocket`], [`Error::Socket`].
@@ -82,8 +95,10 @@ impl Server<Closures> {
         Ok(Server { handler: Closures::default(), config, listeners, poll, inbox })
     }
 
-    /// Gives the server a handler of one's own, in place of closures: those given before are dropped, of which a line in
-    /// the log warns.
+    /// Sets a handler in place of closures.
+    ///
+    /// Closures that were set before are dropped, and a line in the log warns of them. The server is `Send` if the
+    /// handler is.
     pub fn handler<H: Handler>(self, handler: H) -> Server<H> {
         if !self.handler.is_empty() {
             log::warn!("handler() takes the place of the closures that were given before: they are never called");
@@ -94,7 +109,7 @@ impl Server<Closures> {
 }
 
 impl<H: Handler> Server<H> {
-    /// Listens on one more address. All share the handlers.
+    /// Listens on one more address, for the same handlers.
     ///
     /// # Errors
     /// As [`bind`](Server::bind).
@@ -103,7 +118,7 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
-    /// Listens on one more socket that is bound and listens already.
+    /// Uses one more socket that listens already.
     ///
     /// # Errors
     /// As [`from_listener`](Server::from_listener).
@@ -112,16 +127,18 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
-    /// Expects the [PROXY protocol] on the addresses for clients that it listens on so far, versions 1 and 2: a load balancer
-    /// says in a header before the first byte of HTTP where its client is. [`Peer`] is that client from then on.
+    /// Expects the [PROXY protocol] on the client addresses so far, versions 1 and 2.
     ///
-    /// `trusts` says of the other end of a socket whether it is such a load balancer. All others are closed at once, and
-    /// counted in [`Stats::untrusted_proxies`](crate::Stats::untrusted_proxies). A trusted one that sends no valid header
-    /// gets 400, and 408 after [`head_time_max`](Limits::head_time_max), in which the head of the first request has to come
-    /// as well. A header of at most [`head_bytes_max`](Limits::head_bytes_max) bytes is read. Where the balancer names no TCP
-    /// address (`LOCAL`, `UNKNOWN`, `UNSPEC`), as for its health checks, `Peer` is the balancer itself.
+    /// A load balancer sends a header with the address of its client before the first byte of HTTP. [`Peer`] is that
+    /// client from then on. `trusts` returns whether the other end of a socket is a trusted load balancer. All others are
+    /// closed at once and counted in [`Stats::untrusted_proxies`](crate::Stats::untrusted_proxies).
     ///
-    /// Addresses that are added later, and control listeners, expect none.
+    /// A trusted one that sends no valid header gets status 400. Header and head of the first request must arrive within
+    /// [`head_time_max`](Limits::head_time_max), or it gets 408. The header has at most
+    /// [`head_bytes_max`](Limits::head_bytes_max) bytes. If it names no TCP address (`LOCAL`, `UNKNOWN`, `UNSPEC`), as for
+    /// health checks, `Peer` is the load balancer.
+    ///
+    /// Addresses that are added later, and control listeners, expect no header.
     ///
     /// ```no_run
     /// # use fdpush::{Peer, Server};
@@ -139,12 +156,11 @@ impl<H: Handler> Server<H> {
         self
     }
 
-    /// Listens on one more address for back ends and operators: plain HTTP, whose requests are
-    /// [`is_control`](Request::is_control). No WebSocket is opened there. Its connections have a limit of their own,
-    /// [`Limits::control_connections_max`], besides [`Limits::connections_max`]. It goes on listening while the server
-    /// drains, so that it can say so.
-    /// What the server refuses there by itself is JSON: `{"error":{"code":"too_large","message":"…"}}`, where clients get
-    /// a text.
+    /// Listens on one more address for back ends and operators: a control listener.
+    ///
+    /// It serves plain HTTP, no WebSocket. Its requests are [`is_control`](Request::is_control). Its connections count
+    /// towards [`Limits::control_connections_max`], not [`Limits::connections_max`]. It keeps listening during a shutdown.
+    /// The server's own refusals are JSON there: `{"error":{"code":"too_large","message":"…"}}`.
     ///
     /// # Errors
     /// As [`bind`](Server::bind).
@@ -166,44 +182,47 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
-    /// Sets the bounds. [`run`](Server::run) says which of them cannot be.
+    /// Sets the limits. [`run`](Server::run) checks them.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.inbox.set_bound(limits.inbox_max);
         self.config.limits = limits;
         self
     }
 
-    /// Sets how dead clients are found: by default a ping every 25 s.
+    /// Sets the heartbeat of all connections. The default is a ping every 25 s.
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.config.heartbeat = heartbeat;
         self
     }
 
-    /// Sets where browsers may come from: by default from the same origin only.
+    /// Sets the origins that browsers may connect from. The default is the same origin only.
     pub fn origins(mut self, origins: Origins) -> Self {
         self.config.origins = origins;
         self
     }
 
-    /// Sets what a uid's second connection gets: by default it joins the first.
+    /// Sets the policy for a second connection of a uid. The default keeps both.
     pub fn second_login(mut self, policy: SecondLogin) -> Self {
         self.config.second_login = policy;
         self
     }
 
-    /// Whether SIGTERM and SIGINT [drain](Context::shutdown) this server, and a second one ends it at once. They do by
-    /// default.
+    /// Sets whether SIGTERM and SIGINT [shut the server down](Context::shutdown). They do by default.
+    ///
+    /// A second signal ends the run at once with [`Error::Interrupted`].
     pub fn catch_signals(mut self, catches: bool) -> Self {
         self.config.catches_signals = catches;
         self
     }
 
-    /// Where it listens.
+    /// Returns all addresses that the server listens on, control listeners included.
+    ///
+    /// A TCP address has the port that was bound, also for port 0.
     pub fn addresses(&self) -> impl Iterator<Item = &Address> {
         self.listeners.iter().map(Listener::address)
     }
 
-    /// The first TCP address it listens on, with the port it got where 0 was asked for.
+    /// Returns the first TCP address, with the port that was bound.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.addresses().find_map(|address| match address {
             Address::Tcp(address) => Some(*address),
@@ -211,13 +230,14 @@ impl<H: Handler> Server<H> {
         })
     }
 
-    /// A handle for other threads. Its commands are carried out once the server runs.
+    /// Returns a handle for other threads. Its commands are carried out when the server runs.
     pub fn remote(&self) -> Remote {
         Remote::new(self.inbox.sender())
     }
 
-    /// Runs on this thread until the server has [drained](Context::shutdown). Raises the process's descriptor limit as far
-    /// as it may.
+    /// Runs the server on this thread until it has [shut down](Context::shutdown).
+    ///
+    /// It raises the descriptor limit of the process to the hard limit.
     ///
     /// # Errors
     /// Before it listens: [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`], [`Error::Socket`]. Later:

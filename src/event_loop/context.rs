@@ -13,14 +13,29 @@ use crate::event_loop::timers::TimerId;
 /// The value of a notice: see [`Remote::notify`](crate::Remote::notify).
 pub type Notice = Box<dyn Any + Send>;
 
-/// The server, as a handler has it while it runs: push, look, bind, close.
+/// The running server, for handlers: push, bind uids, join groups, close, start timers.
 ///
-/// An [`Fd`] of a connection that has ended is `Gone` to every method, from the moment it ended and whoever has its slot
-/// now. Nothing here calls a handler; what a call causes, an `on_close` for instance, comes after the handler returned.
+/// Every closure and every method of [`Handler`](crate::Handler) gets one and uses it until it returns. No method blocks,
+/// and none calls a handler: the `on_close` of a connection that is closed here comes after the handler has returned.
+/// Pushed messages are written at the end of the turn, together.
 ///
-/// A push takes anything that is [`Into<Push>`](crate::Push): a message as it came, a `&str`, a `&[u8]`, a
-/// [`Frame`](crate::Frame). [`IntoPush`](crate::IntoPush) gives each of them, also a `String` or a `Vec<u8>`,
-/// `.except(&[fd])` to leave connections out.
+/// Most methods take an [`Fd`]. From the moment its connection has ended, it is `Gone` to all of them, also when another
+/// connection has its slot. A push returns an [`Outcome`](crate::Outcome) or, to many, a [`Delivery`](crate::Delivery). A
+/// change of a connection returns a [`Change`](crate::Change).
+///
+/// A push takes anything that is [`Into<Push>`](crate::Push): a received message, a `&str`, a `&[u8]`, or a
+/// [`Frame`](crate::Frame) that is encoded once for many pushes. [`IntoPush`](crate::IntoPush) adds `.except(&[fd])` to
+/// these types and to `String` and `Vec<u8>`.
+///
+/// ```no_run
+/// # use fdpush::{Context, Fd, IntoPush, Message};
+/// fn on_message(ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
+///     let delivery = ctx.push_group("room", message.except(&[fd]));
+///     if delivery.matched == 0 {
+///         ctx.push(fd, "the room is empty");
+///     }
+/// }
+/// ```
 ///
 /// [`Fd`]: crate::Fd
 #[derive(Debug)]

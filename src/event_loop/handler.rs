@@ -12,13 +12,35 @@ use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 
-/// What happens on a server. Every method has a default, so a handler says only what it cares about.
+/// The events of a server. Every method has a default that does nothing.
 ///
-/// All are called on the loop's one thread, one at a time: a push inside a callback never re-enters a handler. They must
-/// not block: one that takes over 100 ms is warned of by its name in the log. A panic closes the connection that was served
-/// with 1011 and is logged; the server goes on.
+/// Implement it for a type that holds the state of a program, and pass the value to
+/// [`Server::handler`](crate::Server::handler). Closures do the same for programs without shared state: see
+/// [`Server::on_open`](crate::Server::on_open). The order of events for a WebSocket is `on_upgrade`, `on_open`, any number
+/// of `on_message`, `on_ping` and `on_pong`, and `on_close`. There is one `on_close` for each `on_open`.
+///
+/// All methods are called on the thread of the loop, one at a time. A push inside a method calls no other method before
+/// the first returns. They must not block: one that takes over 100 ms is logged with its name. A panic is logged and closes
+/// the connection that was served, with code 1011. The server goes on.
+///
+/// ```no_run
+/// use fdpush::{Context, Fd, Handler, Message, Server};
+///
+/// #[derive(Default)]
+/// struct Counter { messages: u64 }
+///
+/// impl Handler for Counter {
+///     fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, _: Message<'_>) {
+///         self.messages += 1;
+///         ctx.push(fd, &format!("message {}", self.messages));
+///     }
+/// }
+///
+/// Server::bind("127.0.0.1:9501")?.handler(Counter::default()).run()
+/// # ; Ok::<(), fdpush::Error>(())
+/// ```
 pub trait Handler {
-    /// The server runs: the place to start timers.
+    /// The server runs. Timers can be started here.
     fn on_start(&mut self, ctx: &mut Context<'_>) {
         let _ = ctx;
     }
@@ -37,39 +59,45 @@ pub trait Handler {
         let _ = (ctx, fd, request);
     }
 
-    /// A message came, whole (Swoole's `message`).
+    /// A message arrived, complete (Swoole's `message`).
+    ///
+    /// Its payload is borrowed from the buffer of the loop, or from the message that was put together.
     fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
         let _ = (ctx, fd, message);
     }
 
-    /// A WebSocket is open no more (Swoole's `close`, with who and why). Called once for each `on_open`, in the turn in
-    /// which it ended. The maps are cleared already: [`fds_of`](Context::fds_of) and [`members`](Context::members) do not
-    /// name it, but [`uid_of`](Context::uid_of), [`groups_of`](Context::groups_of) and [`info`](Context::info) still
-    /// say what it was.
+    /// A WebSocket has closed (Swoole's `close`). It is called once for each `on_open`.
+    ///
+    /// It is called in the turn in which the connection stopped being open. [`fds_of`](Context::fds_of) and
+    /// [`members`](Context::members) do not list it any more. [`uid_of`](Context::uid_of), [`groups_of`](Context::groups_of)
+    /// and [`info`](Context::info) still return its last values.
     fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
         let _ = (ctx, fd, closed);
     }
 
-    /// A ping came. Its pong is queued already.
+    /// A ping arrived. Its pong is queued already (RFC 6455 section 5.5.2).
     fn on_ping(&mut self, ctx: &mut Context<'_>, fd: Fd, payload: &[u8]) {
         let _ = (ctx, fd, payload);
     }
 
-    /// A pong came.
+    /// A pong arrived.
     fn on_pong(&mut self, ctx: &mut Context<'_>, fd: Fd, payload: &[u8]) {
         let _ = (ctx, fd, payload);
     }
 
-    /// The head of a plain HTTP request came that announces a body. Here a request can be refused before it is sent, or
-    /// its body be taken in pieces, however long it is. By default it is collected.
+    /// The head of a plain HTTP request arrived that announces a body.
+    ///
+    /// The result refuses the request before its body is sent, collects the body, or takes it in pieces of any total length.
+    /// By default the body is collected.
     fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> BodyMode {
         let _ = (ctx, fd, request);
         BodyMode::Collect
     }
 
-    /// A piece came of a body that `on_head` wanted in pieces, with the state that it gave. The response is the handler's
-    /// to send, at any time from the head on: see [`begin_response`](Context::begin_response). While the client does not
-    /// read it, no more of the body is read either.
+    /// A piece arrived of a body that `on_head` takes in pieces, with its state.
+    ///
+    /// The handler sends the response itself, at any time after the head: see [`begin_response`](Context::begin_response).
+    /// While the client does not read the response, no more of the body is read.
     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
         let _ = (ctx, fd, state, event);
     }
@@ -88,19 +116,22 @@ pub trait Handler {
         let _ = (ctx, notice);
     }
 
-    /// A timer of [`after`](Context::after) or [`every`](Context::every) fired.
+    /// A timer of [`set_timer`](Context::set_timer) or [`set_interval`](Context::set_interval) fired.
     fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
         let _ = (ctx, timer);
     }
 
-    /// The turn of the loop ends in which [`Context::request_turn_end`] was called: everything that came was handled, and
-    /// the last of the output is about to be written. The place to send once what several events of a turn changed.
+    /// The turn of the loop ends in which [`Context::request_turn_end`] was called.
+    ///
+    /// All events of the turn are handled, and the last output is not written yet. A handler can send here, once, the result
+    /// of several events.
     fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
         let _ = ctx;
     }
 
-    /// The server has ended (Swoole's `shutdown`): called once, behind every `on_close`, just before
-    /// [`run`](crate::Server::run) returns. Nothing that is pushed now is sent.
+    /// The server has ended (Swoole's `shutdown`).
+    ///
+    /// It is called once, after every `on_close`, before [`run`](crate::Server::run) returns. A push here is not sent.
     fn on_stop(&mut self, ctx: &mut Context<'_>) {
         let _ = ctx;
     }
