@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fdpush::sim::{Event, Owner, Sent};
+use fdpush::sim::{Connection, Event, Owner};
 use fdpush::{Cause, Change, CloseCode, Fd, Heartbeat, Slot};
 
 use crate::coverage::hit;
-use crate::lane::Due;
 use crate::output::Manner;
 use crate::server::Server;
 
@@ -34,12 +33,12 @@ impl Server {
         let intended: Vec<Fd> = intended.into_iter().filter(is_meant).collect();
 
         let found: Vec<Slot> = match target {
-            Target::One(fd) => self.slots.slot_of(*fd).into_iter().collect(),
+            Target::One(fd) => self.table.slot_of(*fd).into_iter().collect(),
             Target::Uids(uids) => uids.iter().flat_map(|uid| self.registry.slots_of(uid)).collect(),
             Target::Groups(groups) => groups.iter().flat_map(|group| self.registry.members(group)).collect(),
-            Target::All => (0..self.slots.end()).map(Slot).collect(),
+            Target::All => (0..self.table.slots_end()).map(Slot).collect(),
         };
-        let mut seen: BTreeSet<Slot> = except.iter().filter_map(|fd| self.slots.slot_of(*fd)).collect();
+        let mut seen: BTreeSet<Slot> = except.iter().filter_map(|fd| self.table.slot_of(*fd)).collect();
         let slots: Vec<Slot> = found.into_iter().filter(|slot| seen.insert(*slot)).collect();
         hit(match (target, intended.len()) {
             (Target::One(_), 0) => "asked: push to a stale fd",
@@ -55,55 +54,52 @@ impl Server {
     pub fn ask_close(&mut self, fd: Fd, code: CloseCode, reason: &str) {
         hit("asked: close");
         let was_open = self.oracle.is_open(fd);
-        let slot = self.slots.slot_of(fd);
+        let slot = self.table.slot_of(fd);
         let is_closed = slot.is_some_and(|slot| self.close_slot(slot, code, reason, Cause::ServerClosed));
         assert_eq!(is_closed, was_open, "{fd} was closed");
     }
 
     /// Starts the close handshake. `false`: it was not open.
     pub fn close_slot(&mut self, slot: Slot, code: CloseCode, reason: &str, cause: Cause) -> bool {
-        let Some(entry) = self.slots.get_mut(slot) else { return false };
-        let event = entry.connection.close(code, reason, cause, &mut self.env);
-        self.judge_close(slot, &event, code, reason, cause);
-        let was_open = self.record_end(slot, event);
-        self.touch_unasked(slot);
-        was_open
-    }
-
-    /// What a close of the server's must come to: an end with that cause where it was open, else nothing.
-    pub fn judge_close(&mut self, slot: Slot, event: &Option<Event<'_>>, code: CloseCode, reason: &str, cause: Cause) {
-        let now = self.env.now;
-        self.observe(slot);
-        let (life, ledger) = self.oracle.account(self.slots.fd_of(slot));
-        match event {
+        let closed = self.step(slot, |connection, env| connection.close(code, reason, cause, env));
+        let Some((event, state)) = closed else { return false };
+        let now = self.table.env().now;
+        let fd = self.table.fd_of(slot);
+        let (life, ledger) = self.oracle.account(fd);
+        match &event {
             Some(Event::Closed(closed)) => {
+                life.lane.observe(state.queued, state.fresh, ledger);
                 life.close(closed, code, reason, cause);
                 life.say_goodbye(code, reason, now, ledger);
             }
             Some(event) => panic!("{event:?} came of a close"),
-            None => assert!(!life.is_open(), "{} is open and was not closed", life.fd),
+            None => assert!(!life.is_open(), "{fd} is open and was not closed"),
         }
-        self.compare(slot);
-        self.touch(slot);
+        self.compare_state(fd, state);
+        self.replay();
+        let was_open = self.record_end(slot, event);
+        self.record_ended();
+        was_open
     }
 
     /// Drops one connection.
     pub fn ask_abort(&mut self, fd: Fd) {
         hit("asked: abort");
-        let Some(slot) = self.slots.slot_of(fd) else { return };
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        let event = entry.connection.abort(&mut self.env);
+        let Some(slot) = self.table.slot_of(fd) else { return };
+        let Some((event, _)) = self.step(slot, Connection::abort) else { return };
+        let now = self.table.env().now;
         let (life, ledger) = self.oracle.account(fd);
         life.lane.abandon(ledger);
         assert_eq!(event.is_some(), life.is_open(), "an open connection's end is told");
         if let Some(Event::Closed(closed)) = &event {
             life.close(closed, CloseCode::ABNORMAL, "", Cause::ServerClosed);
-            life.die(self.env.now);
+            life.die(now);
         }
         // Whatever it was doing, it is to be dropped now.
         life.is_lost = true;
-        self.touch(slot);
+        self.replay();
         self.record_end(slot, event);
+        self.record_ended();
     }
 
     /// Binds, and closes whom that kicks.
@@ -113,7 +109,7 @@ impl Server {
         let mut kicked = Vec::new();
         let change = self.registry.bind(slot, uid, self.second_login, &mut kicked);
         let expected = self.oracle.people.bind(fd, uid, self.second_login);
-        let named: Vec<Fd> = kicked.iter().map(|slot| self.slots.fd_of(*slot)).collect();
+        let named: Vec<Fd> = kicked.iter().map(|slot| self.table.fd_of(*slot)).collect();
         assert_eq!((change, named), expected, "{fd} binds to {uid}");
         for old in kicked {
             self.close_slot(old, CloseCode::KICKED, "this uid connected anew", Cause::Kicked);
@@ -142,11 +138,12 @@ impl Server {
 
     /// Gives a connection a heartbeat of its own.
     pub fn ask_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) {
-        let Some(slot) = self.slots.slot_of(fd) else { return };
+        let Some(slot) = self.table.slot_of(fd) else { return };
         hit(if heartbeat == Heartbeat::Off { "asked: protect" } else { "asked: a heartbeat of its own" });
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        entry.connection.set_heartbeat(fd, Some(heartbeat), &self.env);
-        self.oracle.life(fd).set_heartbeat(heartbeat, self.env.now);
+        self.step(slot, |connection, env| connection.set_heartbeat(fd, Some(heartbeat), env));
+        self.oracle.life(fd).set_heartbeat(heartbeat, self.table.env().now);
+        self.replay();
+        self.record_ended();
         self.arm(slot);
     }
 
@@ -154,8 +151,9 @@ impl Server {
     pub fn ask_pause(&mut self, fd: Fd, is_paused: bool) {
         let Some(slot) = self.open_slot(fd) else { return };
         hit(if is_paused { "asked: pause" } else { "asked: resume" });
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        entry.connection.set_paused(is_paused);
+        self.step(slot, |connection, _| connection.set_paused(is_paused));
+        self.replay();
+        self.record_ended();
         if !is_paused {
             self.make_ready(slot);
         }
@@ -163,32 +161,17 @@ impl Server {
 
     /// Sends a ping.
     pub fn ask_ping(&mut self, fd: Fd) {
-        let Some(slot) = self.slots.slot_of(fd) else { return };
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        let sent = entry.connection.ping(b"", &mut self.env);
-        let limits = &self.env.limits;
-        let (life, ledger) = self.oracle.account(fd);
-        let (queued, bytes) = (life.lane.held_bytes(), 2);
-        let expected = match life.is_open() {
-            false => Sent::NotOpen,
-            true if queued > 0 && queued + bytes > limits.queue_bytes_max => Sent::Full,
-            true => Sent::Queued,
-        };
-        assert_eq!(sent, expected, "{fd} was pinged with {queued} bytes queued");
-        if sent == Sent::Queued {
-            hit("asked: ping");
-            life.lane.observe(entry.connection.queued_bytes(), entry.connection.fresh_bytes(), ledger);
-            life.lane.push_control(Due::Ping, ledger);
-        }
-        self.compare(slot);
-        self.touch(slot);
+        let Some(slot) = self.table.slot_of(fd) else { return };
+        self.table.ping(slot, b"");
+        self.replay();
+        self.record_ended();
     }
 
     /// A timer, `delay` from now; it repeats where `every` is not 0.
     pub fn ask_timer(&mut self, delay: u64, every: u64) {
         hit("asked: timer");
         let index = (0..).find(|index| !self.timers.contains_key(index)).expect("a free number");
-        let at = self.env.now.after(Duration::from_millis(delay));
+        let at = self.table.env().now.after(Duration::from_millis(delay));
         self.timers.insert(index, (at, every));
         self.clock.arm(Owner::Timer(index), at);
     }
@@ -203,25 +186,23 @@ impl Server {
     /// Goes down.
     pub fn drain(&mut self) {
         self.is_draining = true;
-        for slot in (0..self.slots.end()).map(Slot) {
+        for slot in (0..self.table.slots_end()).map(Slot) {
             if self.close_slot(slot, CloseCode::GOING_AWAY, "the server is going down", Cause::Drained) {
                 continue;
             }
-            let Some(entry) = self.slots.get_mut(slot) else { continue };
-            let event = entry.connection.drain(&mut self.env);
+            let Some((event, state)) = self.step(slot, Connection::drain) else { continue };
             assert!(!matches!(event, Some(Event::Closed(_))), "what was not open has no end to tell");
-            let queued = entry.connection.queued_bytes();
-            let (life, ledger) = self.oracle.account(self.slots.fd_of(slot));
-            life.lane.observe_raw(queued, ledger);
-            self.touch(slot);
+            let (life, ledger) = self.oracle.account(self.table.fd_of(slot));
+            life.lane.observe_raw(state.queued, ledger);
+            self.replay();
+            self.record_ended();
         }
         self.settle();
     }
 
     /// The slot of an open connection.
     pub fn open_slot(&self, fd: Fd) -> Option<Slot> {
-        let slot =
-            self.slots.slot_of(fd).filter(|slot| self.slots.get(*slot).is_some_and(|entry| entry.connection.is_open()));
+        let slot = self.table.slot_of(fd).filter(|slot| self.table.connection(*slot).is_some_and(Connection::is_open));
         assert_eq!(slot.is_some(), self.oracle.is_open(fd), "{fd} is open");
         slot
     }

@@ -36,7 +36,7 @@ impl Server {
             Event::Piece { .. } => unreachable!("every body is collected"),
             Event::Upgrade(request) => return self.answer_upgrade(slot, fd, request),
             Event::Closed(closed) => {
-                let now = self.env.now;
+                let now = self.table.env().now;
                 let (life, ledger) = self.oracle.account(fd);
                 life.close_by_bytes(&closed, now, ledger);
                 self.record_end(slot, Some(Event::Closed(closed)));
@@ -104,7 +104,7 @@ impl Server {
     pub fn fire_timer(&mut self, index: u32) {
         hit("timer fired");
         let (at, every) = self.timers.remove(&index).unwrap_or_else(|| panic!("timer {index} is none"));
-        let (before, now) = (self.before, self.env.now);
+        let (before, now) = (self.before, self.table.env().now);
         Turn { before, now }.assert_due(at, "a timer");
         if every > 0 && !self.is_draining {
             let next = if at.0 + every > now.0 { Tick(at.0 + every) } else { Tick(now.0 + every) };
@@ -134,9 +134,13 @@ impl Server {
     // HTTP.
 
     fn take_in(&mut self, slot: Slot, request: Box<Request>) {
-        if let Some(entry) = self.slots.get_mut(slot) {
-            entry.connection.take_in(request, BodyMode::Collect, &mut self.env);
+        let taken = self.step(slot, |connection, env| connection.take_in(request, BodyMode::Collect, env));
+        if let Some((_, state)) = taken {
+            let (life, ledger) = self.oracle.account(self.table.fd_of(slot));
+            life.lane.observe_raw(state.queued, ledger);
         }
+        self.replay();
+        self.record_ended();
     }
 
     fn answer_request(&mut self, slot: Slot, fd: Fd, request: &Request) {
@@ -150,15 +154,19 @@ impl Server {
     }
 
     fn respond(&mut self, slot: Slot, fd: Fd, response: Response) {
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        entry.connection.respond(response, &mut self.env);
-        let (queued, is_readable) = (entry.connection.queued_bytes(), entry.is_readable);
+        let Some((_, state)) = self.step(slot, |connection, env| connection.respond(response, env)) else { return };
         let (life, ledger) = self.oracle.account(fd);
-        life.lane.observe_raw(queued, ledger);
-        if is_readable {
+        life.lane.observe_raw(state.queued, ledger);
+        self.replay();
+        if self.table.transport(slot).is_some_and(|socket| socket.is_readable) {
             self.make_ready(slot);
         }
-        self.touch(slot);
+        if !self.table.keep_http_bound(slot) {
+            self.replay();
+            self.table.drop_response(slot);
+        }
+        self.replay();
+        self.record_ended();
         self.arm(slot);
     }
 
@@ -166,9 +174,9 @@ impl Server {
         let verdict = if self.rng.one_in(12) { Deferred::Refuse } else { Deferred::Accept };
         if self.rng.one_in(6) {
             hit("upgrade: later");
-            if let Some(entry) = self.slots.get_mut(slot) {
-                entry.connection.defer(fdpush::sim::Deferred::Upgrade(request));
-            }
+            self.step(slot, |connection, _| connection.defer(fdpush::sim::Deferred::Upgrade(request)));
+            self.replay();
+            self.record_ended();
             self.deferred.push((fd, verdict));
         } else {
             self.finish_upgrade(slot, fd, verdict, &request);
@@ -176,8 +184,10 @@ impl Server {
     }
 
     fn answer_late(&mut self, fd: Fd, verdict: Deferred) {
-        let Some(slot) = self.slots.slot_of(fd) else { return };
-        let waiting = self.slots.get_mut(slot).and_then(|entry| entry.connection.take_deferred());
+        let Some(slot) = self.table.slot_of(fd) else { return };
+        let waiting = self.step(slot, |connection, _| connection.take_deferred()).and_then(|(deferred, _)| deferred);
+        self.replay();
+        self.record_ended();
         if let Some(fdpush::sim::Deferred::Upgrade(request)) = waiting {
             self.finish_upgrade(slot, fd, verdict, &request);
         }
@@ -196,23 +206,23 @@ impl Server {
             hit("upgrade: uid taken");
             return self.respond(slot, fd, Response::text(409, "this uid is connected already\n"));
         }
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        let accepted = entry.connection.accept(fd, &Upgrade::accept(), request, &mut self.env);
-        let queued = entry.connection.queued_bytes();
+        let accepted = self.step(slot, |connection, env| connection.accept(fd, &Upgrade::accept(), request, env));
+        let Some((accepted, state)) = accepted else { return };
         if let Some(mut early) = accepted.expect("nothing is wrong with the answer") {
             hit("upgrade: accepted");
             self.opened += 1;
-            let now = self.env.now;
+            let now = self.table.env().now;
             let (life, ledger) = self.oracle.account(fd);
             life.open(now);
-            life.lane.observe_raw(queued, ledger);
+            life.lane.observe_raw(state.queued, ledger);
             let ahead = life.inbound.read - life.inbound.frames_start;
             assert_eq!(early.len() as u64, ahead, "bytes that {fd} sent ahead");
-            self.touch(slot);
+            self.replay();
             if let Some(uid) = &uid {
                 self.ask_bind(fd, uid);
             }
             self.on_open(fd);
+            self.record_ended();
             self.settle();
             self.feed(slot, &mut early);
             self.make_ready(slot);
@@ -264,7 +274,7 @@ impl Server {
 
     fn push_somewhere(&mut self, fd: Fd, other: Fd) {
         // A push to all costs as much as there are connections: the more, the rarer.
-        let many = self.slots.len() / 16;
+        let many = self.table.count() / 16;
         let target = match self.rng.below(12) {
             0..4 => Target::One(other),
             4..7 => Target::Uids((0..self.rng.within(1..=3)).map(|_| self.uid()).collect()),
@@ -284,7 +294,7 @@ impl Server {
     }
 
     fn manner(&mut self) -> Manner {
-        let max = self.env.limits.queue_bytes_max;
+        let max = self.table.env().limits.queue_bytes_max;
         let payload_bytes = match self.rng.below(20) {
             0..12 => self.rng.within(16..=140),
             12..17 => self.rng.within(16..=2000),
@@ -297,12 +307,12 @@ impl Server {
 
     /// A connection, there or gone.
     fn somebody(&mut self) -> Fd {
-        if self.slots.end() == 0 || self.rng.one_in(8) && !self.remembered.is_empty() {
+        if self.table.slots_end() == 0 || self.rng.one_in(8) && !self.remembered.is_empty() {
             let stale = self.remembered.get(self.rng.below(self.remembered.len())).copied();
             return stale.unwrap_or(Fd::from_u64(1).expect("the first fd"));
         }
-        let slot = Slot(self.rng.below(self.slots.end() as usize) as u32);
-        self.slots.fd_of(slot)
+        let slot = Slot(self.rng.below(self.table.slots_end() as usize) as u32);
+        self.table.fd_of(slot)
     }
 
     /// Keeps an fd for later, when it will be stale.

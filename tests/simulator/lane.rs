@@ -203,6 +203,11 @@ impl Lane {
         self.is_queued
     }
 
+    /// Whether it has a queue with output, and a wire that is not known to be full.
+    pub fn can_write(&self) -> bool {
+        self.is_queued && self.bytes > 0 && !self.is_full
+    }
+
     /// Unwritten bytes that take no memory of their own.
     pub fn fresh_bytes(&self) -> usize {
         if self.is_queued { 0 } else { self.bytes }

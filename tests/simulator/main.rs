@@ -1,9 +1,9 @@
-//! The simulator: floors 0 and 1 under virtual time and a hostile network, with an oracle at their side.
+//! The simulator: layers 0 and 1 under virtual time and a hostile network, beside an oracle.
 //!
-//! The server's state machines are driven as the loop drives them, but by a loop, sockets, an epoll and a clock that are
-//! made of a seed. Clients of every character talk to it; handlers do whatever handlers may. Beside it an oracle, written
-//! as naively as can be, knows what should be: who may receive what and in which order, how each connection ends and
-//! when at the latest, and what is left of it (nothing).
+//! The server's table, wheel and registry are driven as the loop drives them, but the loop, the sockets, epoll and the clock
+//! are made of a seed. Clients of many kinds talk to it, and handlers call whatever a handler may call. The oracle is written
+//! as simply as possible. It knows which client receives which messages in which order, how each connection ends and when
+//! at the latest, and that nothing is left of it.
 //!
 //! ```text
 //! cargo test --test simulator                          the first 24 seeds
@@ -13,7 +13,8 @@
 //! ```
 //!
 //! To read it: `world.rs` (a run), `server.rs` with `output.rs`, `asks.rs` and `handler.rs` (the loop's part),
-//! `client.rs` and `wire.rs` (who it has to do with), then the oracle: `life.rs`, `lane.rs`, `inbound.rs`, `people.rs`.
+//! `client.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `life.rs`, `lane.rs`, `inbound.rs`, `people.rs`,
+//! `relief.rs`.
 
 mod asks;
 mod client;
@@ -31,7 +32,7 @@ mod relief;
 mod rng;
 mod server;
 mod setting;
-mod slots;
+mod socket;
 mod tongue;
 mod wire;
 mod world;
@@ -46,10 +47,14 @@ const SEEDS: u64 = 24;
 /// What has to have happened in so many seeds: what a run no longer meets, it no longer tests.
 const COVERED: &[&str] = &[
     "all queues over their bound",
+    "all transports tried",
     "client_closed",
     "clock jump",
     "connection_lost",
     "drained",
+    "flush: a portion",
+    "flush: journal emptied",
+    "flush: unloaded",
     "heard: request",
     "heartbeat: ping",
     "heartbeat_missed",
@@ -65,6 +70,7 @@ const COVERED: &[&str] = &[
     "relief: closed",
     "relief: dropped",
     "relief: nothing to drop",
+    "response dropped",
     "server_closed",
     "slow_consumer",
     "text is not UTF-8",

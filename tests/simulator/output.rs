@@ -1,21 +1,16 @@
-//! The way out: queueing, writing, and what becomes of readers that are too slow. The loop's part once more, and every
-//! answer of a connection foretold.
+//! Pushes, and the changes that the table makes on its own: each is compared with the oracle, in order.
 
-use std::io::IoSlice;
+use std::collections::BTreeSet;
 use std::mem;
 
-use fdpush::sim::{Event, Next, Opcode, Outbound, Sent, outbound};
-use fdpush::{Cause, CloseCode, Fd, Frame, Outcome, Slot, SlowReader};
+use fdpush::sim::{Event, Flushed, Opcode, Outbound, Sent, outbound};
+use fdpush::{Cause, CloseCode, Closed, Fd, Frame, Outcome, Slot, SlowReader};
 
 use crate::coverage::hit;
-use crate::lane::Posted;
+use crate::lane::{Due, Posted};
 use crate::oracle::payload_of;
 use crate::server::Server;
-
-/// System calls a turn that may be spent on writing to one connection.
-const WRITES_PER_TURN_MAX: usize = 16;
-
-const SLICES_MAX: usize = 64;
+use crate::socket::{Change, Entry, State};
 
 /// How a message is pushed.
 #[derive(Clone, Debug)]
@@ -28,8 +23,8 @@ pub struct Manner {
 }
 
 impl Server {
-    /// Queues one push for each of these slots. Whoever has one of them must be of the `intended`, and each of those
-    /// must be reached.
+    /// Queues one push for each of these slots. Each connection at one of them must be `intended`, and each of those must
+    /// be reached.
     pub fn push_to_slots(&mut self, slots: &[Slot], intended: Vec<Fd>, manner: &Manner) {
         let id = self.oracle.post(intended.clone(), manner.payload_bytes, manner.is_text);
         let payload = payload_of(id, manner.payload_bytes);
@@ -39,223 +34,326 @@ impl Server {
         let bare = if manner.is_frame { Outbound::frame(&frame) } else { Outbound::message(opcode, &payload) };
 
         let to_many = manner.is_frame || slots.len() > 1;
-        let posted = Posted { id, bytes: frame.as_bytes().len(), to_many, key: manner.key.clone() };
-        let mut message = outbound(bare, to_many, manner.key.as_deref());
+        let is_conflating = self.table.env().limits.slow_reader == SlowReader::Conflate;
+        let key = manner.key.clone().filter(|_| is_conflating);
+        let posted = Posted { id, bytes: frame.as_bytes().len(), to_many, key };
+        let mut message = outbound(bare, to_many, posted.key.as_deref());
         assert_eq!(message.bytes(), posted.bytes, "length on the wire");
+        let listed = self.table.listed_len();
         let mut reached = Vec::new();
         for &slot in slots {
-            let fd = self.slots.fd_of(slot);
-            let outcome = self.push(slot, &mut message, &posted);
-            // One that was closed to make room for what others were sent before counts as dropped.
-            let was_closed = self.oracle.lives.get(&fd).is_some_and(|life| life.closed_at == Some(self.env.now));
-            let is_closed_for_others = outcome == Outcome::Gone && was_closed;
-            if outcome != Outcome::Gone || (is_closed_for_others && intended.binary_search(&fd).is_ok()) {
+            let fd = self.table.fd_of(slot);
+            if self.push(slot, &mut message, &posted) != Outcome::Gone {
                 reached.push(fd);
             }
         }
+        if slots.len() > 1 {
+            self.table.defer_listed(listed);
+        }
+        self.record_ended();
         reached.sort_unstable();
         assert_eq!(reached, intended, "push {id} reached these, and was meant for those");
     }
 
     fn push(&mut self, slot: Slot, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
-        match self.send(slot, message, posted) {
-            Sent::Queued => {
-                self.touch(slot);
-                hit("push: queued");
-                self.make_room(slot)
+        let fd = self.table.fd_of(slot);
+        let was_open = self.oracle.is_open(fd);
+        let closed_now = self.oracle.lives.get(&fd).is_some_and(|life| life.closed_at == Some(self.table.env().now));
+        self.posting = Some((fd, posted.clone()));
+        let outcome = self.table.push(slot, message);
+        let expected = self.replay_push(fd);
+        self.posting = None;
+        match expected {
+            Some(expected) => assert_eq!(outcome, expected, "{fd} is pushed {posted:?}"),
+            // It was closed earlier in this push to many, or is not open.
+            None => {
+                assert!(!was_open, "{fd} is open and was not pushed to");
+                assert!(outcome == Outcome::Gone || (closed_now && outcome == Outcome::Dropped), "{fd}: {outcome:?}");
             }
-            Sent::NotOpen => Outcome::Gone,
-            Sent::TooLarge => {
-                hit("push: refused");
-                Outcome::TooLarge
-            }
-            Sent::Full => self.push_to_full(slot, message, posted),
         }
+        outcome
     }
 
-    fn push_to_full(&mut self, slot: Slot, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
-        if !self.write(slot) {
-            hit("push: broken while writing");
-            self.touch(slot);
-            return Outcome::Dropped;
-        }
-        match self.send(slot, message, posted) {
-            Sent::Queued => {
-                self.touch(slot);
-                hit("push: queued after a write");
-                return self.make_room(slot);
-            }
-            Sent::NotOpen => {
-                hit("push: ended by what it had before");
-                return Outcome::Dropped;
-            }
-            Sent::Full | Sent::TooLarge => {}
-        }
-        let (limits, lane) = (&self.env.limits, &self.oracle.lives[&self.slots.fd_of(slot)].lane);
-        let is_over = lane.held_bytes() + posted.held_bytes() > limits.queue_bytes_max;
-        assert!(lane.bytes() > 0 && lane.fresh_bytes() == 0 && is_over, "who is called slow has a queue, and no room");
-        match self.env.limits.slow_reader {
-            SlowReader::Close => self.close_slow(slot, usize::MAX),
-            SlowReader::DropNewest => hit("push: dropped"),
-            SlowReader::Conflate => {
-                if self.conflate(slot, message, posted) {
-                    hit("push: conflated");
-                    return self.make_room(slot);
+    /// Compares all changes of a push, and returns the outcome that they amount to. `None`: the connection is not open.
+    fn replay_push(&mut self, fd: Fd) -> Option<Outcome> {
+        let mut outcome = None;
+        for entry in self.take_log() {
+            if entry.fd == fd {
+                match &entry.change {
+                    Change::Sent(Sent::Queued) if outcome.is_some() => {
+                        hit("push: queued after a write");
+                        outcome = Some(Outcome::Queued);
+                    }
+                    Change::Sent(Sent::Queued) | Change::Conflated { is_done: true } => outcome = Some(Outcome::Queued),
+                    Change::Sent(Sent::TooLarge) => outcome = Some(Outcome::TooLarge),
+                    Change::Sent(Sent::Full) => outcome = Some(Outcome::Dropped),
+                    Change::Dropped { messages: 1.., .. } | Change::ClosedSlow { .. } if outcome.is_some() => {
+                        outcome = Some(Outcome::Dropped);
+                    }
+                    _ => {}
                 }
-                hit("push: dropped, not conflated");
             }
+            self.judge(entry);
         }
-        Outcome::Dropped
+        self.end_replay();
+        if outcome == Some(Outcome::Dropped) && self.table.env().limits.slow_reader == SlowReader::DropNewest {
+            hit("push: dropped");
+        }
+        outcome
     }
 
-    /// Asks the connection, having foretold its answer.
-    fn send(&mut self, slot: Slot, message: &mut Outbound<'_>, posted: &Posted) -> Sent {
-        let fd = self.slots.fd_of(slot);
-        let Some(entry) = self.slots.get_mut(slot) else { return Sent::NotOpen };
+    /// Compares the changes that the table has made on its own.
+    pub fn replay(&mut self) {
+        for entry in self.take_log() {
+            self.judge(entry);
+        }
+        self.end_replay();
+    }
+
+    fn take_log(&mut self) -> Vec<Entry> {
+        mem::take(&mut *self.log.borrow_mut())
+    }
+
+    fn judge(&mut self, entry: Entry) {
+        let Entry { fd, change, state } = entry;
+        match change {
+            Change::Wrote { written, is_full } => self.judge_write(fd, written, is_full),
+            Change::Sent(sent) => self.judge_send(fd, sent, state),
+            Change::Pinged(sent) => self.judge_ping(fd, sent, state),
+            Change::Conflated { is_done } => self.judge_conflation(fd, is_done),
+            Change::Unloaded => {
+                hit("flush: unloaded");
+                let (life, ledger) = self.oracle.account(fd);
+                life.lane.observe(state.queued, 0, ledger);
+            }
+            Change::Dropped { messages, charge, floor } => self.judge_drop(fd, messages, charge, floor, state),
+            Change::ClosedSlow { kept_max, charge, closed } => {
+                if let Some(charge) = charge {
+                    hit("relief: closed");
+                    self.judge_payer(fd, charge, kept_max);
+                }
+                self.judge_slow(fd, kept_max, closed.as_ref(), state);
+            }
+            Change::ResponseDropped => {
+                hit("response dropped");
+                let (life, ledger) = self.oracle.account(fd);
+                life.lane.abandon(ledger);
+                life.is_lost = true;
+            }
+        }
+        self.compare_state(fd, state);
+    }
+
+    fn judge_write(&mut self, fd: Fd, written: usize, is_full: bool) {
+        let slot = fd.slot();
+        if is_full && !self.full.contains(&slot) {
+            self.full.push(slot);
+        }
+        let env = self.table.env();
         let (life, ledger) = self.oracle.account(fd);
-        let limits = &self.env.limits;
+        life.lane.written(written, is_full, env.now, ledger);
+        life.written(&env.limits, env.now);
+        self.note_offer(fd);
+    }
+
+    /// The answer to a message, which the oracle knows before.
+    fn judge_send(&mut self, fd: Fd, sent: Sent, state: State) {
+        let (pushed, posted) = self.posting.clone().expect("a message is being pushed");
+        assert_eq!(pushed, fd, "a message for another connection");
+        let limits = &self.table.env().limits;
+        let (life, ledger) = self.oracle.account(fd);
         let queued = life.lane.bytes();
-        let held = life.lane.held_bytes() + posted.held_bytes();
-        let is_over = queued > 0 && held > limits.queue_bytes_max;
+        let is_over = queued > 0 && life.lane.held_bytes() + posted.held_bytes() > limits.queue_bytes_max;
         let expected = match posted.bytes {
             _ if !life.is_open() => Sent::NotOpen,
             bytes if bytes > limits.queue_bytes_max => Sent::TooLarge,
             _ if is_over => Sent::Full,
             _ => Sent::Queued,
         };
-        let sent = entry.connection.send(message, &mut self.env);
         assert_eq!(sent, expected, "{fd} with {queued} bytes queued is sent {posted:?}");
-        if sent == Sent::Queued {
-            life.lane.observe(entry.connection.queued_bytes(), entry.connection.fresh_bytes(), ledger);
-            life.lane.push_message(posted, ledger);
+        match sent {
+            Sent::Queued => {
+                hit("push: queued");
+                life.lane.observe(state.queued, state.fresh, ledger);
+                life.lane.push_message(&posted, ledger);
+                self.expect_offers(fd);
+            }
+            Sent::TooLarge => hit("push: refused"),
+            Sent::Full => hit("push: full"),
+            Sent::NotOpen => {}
         }
-        self.compare(slot);
-        sent
     }
 
-    fn conflate(&mut self, slot: Slot, message: &mut Outbound<'_>, posted: &Posted) -> bool {
-        let fd = self.slots.fd_of(slot);
-        let Some(entry) = self.slots.get_mut(slot) else { return false };
-        let is_conflated = entry.connection.conflate(message, &mut self.env);
+    fn judge_ping(&mut self, fd: Fd, sent: Sent, state: State) {
+        let limits = &self.table.env().limits;
         let (life, ledger) = self.oracle.account(fd);
-        let expected = life.lane.conflate(posted, &self.env.limits, ledger);
-        assert_eq!(is_conflated, expected, "{fd} conflates {posted:?}");
-        self.compare(slot);
-        is_conflated
+        let (queued, bytes) = (life.lane.held_bytes(), 2);
+        let expected = match life.is_open() {
+            false => Sent::NotOpen,
+            true if queued > 0 && queued + bytes > limits.queue_bytes_max => Sent::Full,
+            true => Sent::Queued,
+        };
+        assert_eq!(sent, expected, "{fd} was pinged with {queued} bytes queued");
+        if sent == Sent::Queued {
+            hit("asked: ping");
+            life.lane.observe(state.queued, state.fresh, ledger);
+            life.lane.push_control(Due::Ping, ledger);
+        }
     }
 
-    /// A reader is too slow: it is closed, or dropped if there is no room for its close frame either.
-    pub fn close_slow(&mut self, slot: Slot, kept_max: usize) {
-        let fd = self.slots.fd_of(slot);
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        let event = entry.connection.close_slow(kept_max, &mut self.env);
+    fn judge_conflation(&mut self, fd: Fd, is_done: bool) {
+        let (_, posted) = self.posting.clone().expect("a message is being pushed");
+        let (life, ledger) = self.oracle.account(fd);
+        let expected = life.lane.conflate(&posted, &self.table.env().limits, ledger);
+        assert_eq!(is_done, expected, "{fd} conflates {posted:?}");
+        hit(if is_done { "push: conflated" } else { "push: dropped, not conflated" });
+        if is_done {
+            self.expect_offers(fd);
+        }
+    }
+
+    /// A slow consumer is closed, or disconnected if there is no room for its close frame either.
+    fn judge_slow(&mut self, fd: Fd, kept_max: usize, closed: Option<&Closed>, state: State) {
+        let env = self.table.env();
         let (life, ledger) = self.oracle.account(fd);
         let was_open = life.is_open();
         if was_open {
             life.lane.truncate(ledger);
         }
-        let has_room = ledger.total <= self.env.limits.queue_total_bytes_max && life.lane.charge(ledger) <= kept_max;
-        if was_open && has_room {
-            let (code, reason) = (CloseCode::TRY_AGAIN_LATER, "reading too slowly");
-            self.judge_close(slot, &event, code, reason, Cause::SlowConsumer);
-        } else {
-            life.lane.abandon(ledger);
-            match &event {
-                Some(Event::Closed(closed)) if was_open => {
-                    hit("a slow reader cut off");
-                    life.close(closed, CloseCode::ABNORMAL, "", Cause::SlowConsumer);
-                    life.die(self.env.now);
-                }
-                None if !was_open => {
-                    hit("a close cut short");
-                    life.is_lost = true;
-                }
-                other => panic!("{fd} was too slow, which came to {other:?}"),
+        let has_room = ledger.total <= env.limits.queue_total_bytes_max && life.lane.charge(ledger) <= kept_max;
+        match closed {
+            Some(closed) if was_open && has_room => {
+                let (code, reason) = (CloseCode::TRY_AGAIN_LATER, "reading too slowly");
+                life.close(closed, code, reason, Cause::SlowConsumer);
+                life.lane.observe(state.queued, state.fresh, ledger);
+                life.say_goodbye(code, reason, env.now, ledger);
             }
-            self.compare(slot);
-            self.touch(slot);
+            Some(closed) if was_open => {
+                hit("a slow reader cut off");
+                life.lane.abandon(ledger);
+                life.close(closed, CloseCode::ABNORMAL, "", Cause::SlowConsumer);
+                life.die(env.now);
+            }
+            None if !was_open => {
+                hit("a close cut short");
+                life.lane.abandon(ledger);
+                life.is_lost = true;
+            }
+            other => panic!("{fd} was too slow, which came to {other:?}"),
         }
-        self.record_end(slot, event);
     }
 
-    /// Writes what connections have, and lists those that are over.
+    /// Writes the output of connections, and lists those that are over. Sometimes only a portion: the next turn goes on.
     pub fn flush(&mut self) {
-        for slot in mem::take(&mut self.dirty) {
-            let Some(entry) = self.slots.get_mut(slot) else { continue };
-            entry.is_dirty = false;
-            let wanted_read = entry.connection.wants_read();
-            if !self.write(slot) {
+        self.table.begin_flush();
+        let portion = if self.rng.one_in(self.portions) { self.rng.within(1..=20) } else { usize::MAX };
+        let mut left = portion;
+        while left > 0
+            && let Some((slot, flushed)) = self.table.poll_flush()
+        {
+            left -= 1;
+            self.replay();
+            self.handle_flushed(slot, flushed);
+            if left == 0 {
+                hit("flush: a portion");
+            }
+        }
+        if self.rng.one_in(8) {
+            self.table.defer_rest();
+            hit(if self.table.unload_unwritten() { "flush: journal emptied" } else { "flush: journal kept" });
+            self.replay();
+        }
+        self.table.end_flush();
+        self.record_ended();
+        if !self.table.is_flushing() {
+            self.held = Some(self.oracle.ledger.total);
+        }
+    }
+
+    fn handle_flushed(&mut self, slot: Slot, flushed: Flushed) {
+        match flushed {
+            Flushed::Stays { may_resume, timeout } => {
+                if may_resume {
+                    self.make_ready(slot);
+                }
+                self.arm_at(slot, timeout);
+            }
+            Flushed::Over => {
+                let fd = self.table.fd_of(slot);
+                self.oracle.life(fd).judge_drop();
+                self.over.push(slot);
+            }
+            Flushed::Broken => {
                 self.break_off(slot);
                 self.over.push(slot);
-                continue;
             }
-            let fd = self.slots.fd_of(slot);
-            let Some(entry) = self.slots.get_mut(slot) else { continue };
-            match entry.connection.poll_next(&self.env) {
-                Next::Drop => {
-                    self.oracle.life(fd).judge_drop();
-                    self.over.push(slot);
-                    continue;
-                }
-                Next::Shut => entry.wire.borrow_mut().shut(),
-                Next::Stay => {}
-            }
-            if !wanted_read && entry.connection.wants_read() {
-                self.make_ready(slot);
-            }
-            self.arm(slot);
         }
-        self.env.end_turn();
     }
 
     /// The socket broke while it was written to.
     fn break_off(&mut self, slot: Slot) {
         hit("network: broken while writing");
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        entry.connection.release(&mut self.env);
-        let event = entry.connection.handle_end(true);
-        let now = self.env.now;
-        let (life, ledger) = self.oracle.account(self.slots.fd_of(slot));
+        let fd = self.table.fd_of(slot);
+        let Some((event, _)) = self.step(slot, |connection, _| connection.handle_end(true)) else { return };
+        let now = self.table.env().now;
+        let (life, ledger) = self.oracle.account(fd);
         life.lane.abandon(ledger);
         life.is_lost = true;
-        if let Some(fdpush::sim::Event::Closed(closed)) = &event {
+        if let Some(Event::Closed(closed)) = &event {
             life.close_by_loss(closed, now);
         }
+        self.replay();
         self.record_end(slot, event);
     }
 
-    /// Writes, and has the largest holders pay for what is left. `false`: the socket broke.
-    pub fn write(&mut self, slot: Slot) -> bool {
-        let is_whole = self.offer(slot);
-        self.relieve(None);
-        is_whole
+    // The turn's share of writing: `held`.
+
+    /// A message is queued. If all queues are over their bound, and a quarter of it came since all transports were last
+    /// tried, each that has a queue and room must be tried now.
+    fn expect_offers(&mut self, fd: Fd) {
+        let max = self.table.env().limits.queue_total_bytes_max;
+        let total = self.oracle.ledger.total;
+        if total + self.oracle.lives[&fd].lane.fresh_bytes() <= max {
+            return;
+        }
+        hit("all queues over their bound");
+        if self.held.is_none_or(|held| total.saturating_sub(held) < max / 4) {
+            return;
+        }
+        hit("all transports tried");
+        let untried = self.oracle.lives.values().filter(|life| life.is_open() && life.lane.can_write());
+        self.offers = untried.map(|life| life.fd).collect();
+        if self.offers.is_empty() {
+            self.held = Some(total);
+        } else {
+            self.held = None;
+            self.is_offering = true;
+        }
     }
 
-    /// Writes until the queue is empty, the socket full, or the turn's share used up. `false`: the socket broke.
-    pub fn offer(&mut self, slot: Slot) -> bool {
-        let fd = self.slots.fd_of(slot);
-        for _ in 0..WRITES_PER_TURN_MAX {
-            let Some(entry) = self.slots.get_mut(slot) else { return true };
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let filled = entry.connection.poll_slices(&self.env, &mut slices[..self.slices_max]);
-            let slices = &slices[..filled];
-            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-            if offered == 0 {
-                return true;
-            }
-            let Some(written) = entry.wire.borrow_mut().write(slices, &mut self.rng) else { return false };
-            let is_full = written < offered;
-            entry.connection.handle_written(written, is_full, &mut self.env);
-            if is_full && !self.full.contains(&slot) {
-                self.full.push(slot);
-            }
-            let now = self.env.now;
-            let (life, ledger) = self.oracle.account(fd);
-            life.lane.written(written, is_full, now, ledger);
-            life.written(&self.env.limits, now);
-            self.compare(slot);
+    fn note_offer(&mut self, fd: Fd) {
+        if !self.is_offering {
+            return;
         }
-        self.touch(slot);
-        true
+        if !self.oracle.lives[&fd].lane.can_write() {
+            self.offers.remove(&fd);
+        }
+        if self.offers.is_empty() {
+            self.is_offering = false;
+            self.held = Some(self.oracle.ledger.total);
+        }
+    }
+
+    fn end_replay(&mut self) {
+        let offers: BTreeSet<Fd> = mem::take(&mut self.offers);
+        self.is_offering = false;
+        for fd in offers {
+            let socket = self.table.slot_of(fd).and_then(|slot| self.table.transport(slot));
+            let is_broken = socket.is_some_and(|socket| socket.wire.borrow().is_client_reset());
+            let has_written_all_it_may = !self.oracle.lives[&fd].lane.can_write();
+            assert!(is_broken || has_written_all_it_may, "{fd} has a queue and room, and was not tried");
+        }
+        self.paid.clear();
+        self.check_relief();
     }
 }

@@ -1,31 +1,45 @@
-//! The loop's part, played over connections, wheel and registry: one turn of it at a time, and the oracle at its side.
+//! The loop's part over table, wheel and registry: one turn at a time, compared with the oracle.
 //!
-//! It does what `event_loop/` does, in the same order: commands, events, accepting, reading, timers, the handlers that
-//! hear of ends, writing, freeing. What it is told by floors 0 and 1 it holds against what should be.
+//! It does what `event_loop/` does, in the same order: commands, events, accepting, reading, timers, the ends for handlers,
+//! writing, freeing. The table writes, and closes slow consumers, on its own. Each such change is in the log, which is
+//! compared with the oracle after each call of the table.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::rc::Rc;
 
-use fdpush::sim::{Departed, Env, Event, Owner, Queued, Registry, Tick};
+use fdpush::sim::{Connection, Departed, Env, Event, Io, Owner, Queued, Registry, Table, Tick};
 use fdpush::{Fd, SecondLogin, Slot, State};
 
 use crate::clock::Clock;
 use crate::coverage::hit;
 use crate::handler::Deferred;
+use crate::lane::Posted;
 use crate::life::{Life, Turn};
 use crate::oracle::Oracle;
 use crate::rng::Rng;
 use crate::setting::Setting;
-use crate::slots::Slots;
-use crate::wire::{Read, Wire};
+use crate::socket::{self, Log, Socket};
+use crate::wire::Wire;
 
 /// The server.
 #[derive(Debug)]
 pub struct Server {
-    pub slots: Slots,
-    pub env: Env,
+    pub table: Table<Socket>,
+    /// What the table does on its own.
+    pub log: Log,
+    /// The message that is being pushed, and to whom.
+    pub posting: Option<(Fd, Posted)>,
+    /// The bytes in all queues when all transports were last tried. `None`: it is not known.
+    pub held: Option<usize>,
+    /// Connections whose transport must be tried in the running push.
+    pub offers: BTreeSet<Fd>,
+    pub is_offering: bool,
+    /// Connections that paid in the running call, and whether any did since the last check.
+    pub paid: BTreeSet<Fd>,
+    pub is_relieved: bool,
+    slots_max: usize,
     pub registry: Registry,
     pub clock: Clock,
     pub second_login: SecondLogin,
@@ -33,7 +47,6 @@ pub struct Server {
     pub rng: Rng,
     /// When the turn before was.
     pub before: Tick,
-    pub dirty: Vec<Slot>,
     pub ready: Vec<Slot>,
     pub over: Vec<Slot>,
     /// Whose socket said "full".
@@ -46,7 +59,8 @@ pub struct Server {
     /// fds that handlers remember, most of them stale.
     pub remembered: Vec<Fd>,
     pub is_draining: bool,
-    pub slices_max: usize,
+    /// A flush is cut once in so many.
+    pub portions: usize,
     pub commands_a_turn: usize,
     pub mischief: usize,
     buffer: Vec<u8>,
@@ -61,19 +75,33 @@ pub struct Ending {
     pub departed: Departed,
 }
 
+/// The last generation of a slot: an fd has 53 bits, of which 24 are the slot.
+const GENERATION_MAX: u32 = (1 << 29) - 1;
+
 impl Server {
     /// A server at tick 0.
     pub fn new(setting: &Setting, rng: Rng) -> Server {
+        let env = Env::new(setting.limits.clone(), setting.heartbeat, fdpush::Origins::Any);
+        let mut table = Table::new(setting.slots_max, env);
+        if setting.is_old {
+            table.set_first_generation(GENERATION_MAX - 40);
+        }
         Server {
-            slots: Slots::new(setting.slots_max, setting.is_old),
-            env: Env::new(setting.limits.clone(), setting.heartbeat, fdpush::Origins::Any),
+            table,
+            log: Log::default(),
+            posting: None,
+            held: Some(0),
+            offers: BTreeSet::new(),
+            is_offering: false,
+            paid: BTreeSet::new(),
+            is_relieved: false,
+            slots_max: setting.slots_max,
             registry: Registry::new(),
             clock: Clock::new(Tick(0)),
             second_login: setting.second_login,
             oracle: Oracle::default(),
             rng,
             before: Tick(0),
-            dirty: Vec::new(),
             ready: Vec::new(),
             over: Vec::new(),
             full: Vec::new(),
@@ -82,7 +110,7 @@ impl Server {
             timers: BTreeMap::new(),
             remembered: Vec::new(),
             is_draining: false,
-            slices_max: setting.slices_max,
+            portions: setting.portions,
             commands_a_turn: setting.commands_a_turn,
             mischief: setting.mischief,
             buffer: vec![0; setting.read_bytes_max],
@@ -94,7 +122,7 @@ impl Server {
     /// One turn, at `now`. Sockets at the slots `signalled` may have something to tell; `arrivals` want to come in, and
     /// are told their fd, or that there is no room.
     pub fn turn(&mut self, now: Tick, signalled: &[Slot], arrivals: &[Rc<RefCell<Wire>>]) -> Vec<Option<Fd>> {
-        self.before = mem::replace(&mut self.env.now, now);
+        self.before = mem::replace(&mut self.table.env_mut().now, now);
         self.run_commands();
         self.handle_signals(signalled);
         let accepted = arrivals.iter().map(|wire| self.accept(wire)).collect();
@@ -103,8 +131,9 @@ impl Server {
         self.settle();
         self.flush();
         self.reap();
+        assert!(self.log.borrow().is_empty(), "changes that were not compared");
         let ledger = &self.oracle.ledger;
-        assert_eq!(self.env.queued, Queued { frames: ledger.total, http: ledger.http }, "bytes in all queues");
+        assert_eq!(self.table.env().queued, Queued { frames: ledger.total, http: ledger.http }, "bytes in all queues");
         self.check_bound();
         accepted
     }
@@ -112,18 +141,19 @@ impl Server {
     /// Waiting output keeps to its bound, but for control frames.
     fn check_bound(&self) {
         let unasked: usize = self.oracle.lives.values().map(|life| life.lane.unasked_bytes()).sum();
-        let (total, total_max) = (self.oracle.ledger.total, self.env.limits.queue_total_bytes_max);
+        let (total, total_max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
         assert!(total <= total_max + unasked, "{total} bytes queued, {unasked} unasked");
     }
 
     /// Whether a turn would find work without waiting.
     pub fn is_behind(&self) -> bool {
-        !self.ready.is_empty() || !self.dirty.is_empty()
+        !self.ready.is_empty() || self.table.has_dirty()
     }
 
     // What happened.
 
     fn handle_signals(&mut self, signalled: &[Slot]) {
+        let listed = self.table.listed_len();
         let mut slots = mem::take(&mut self.full);
         slots.extend(signalled);
         for slot in slots {
@@ -132,28 +162,26 @@ impl Server {
                 self.handle_socket(slot);
             }
         }
-        if self.rng.one_in(4) && self.slots.end() > 0 {
+        if self.rng.one_in(4) && self.table.slots_end() > 0 {
             self.handle_nothing();
         }
+        self.table.defer_writable(listed);
     }
 
     fn handle_socket(&mut self, slot: Slot) {
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        let signals = entry.wire.borrow_mut().take_signals();
-        if entry.wire.borrow().owes_room() && !self.full.contains(&slot) {
+        let can_read = self.table.connection(slot).is_some_and(Connection::wants_read);
+        let fd = self.table.fd_of(slot);
+        let Some(socket) = self.table.transport_mut(slot) else { return };
+        let signals = socket.wire.borrow_mut().take_signals();
+        if socket.wire.borrow().owes_room() && !self.full.contains(&slot) {
             self.full.push(slot);
         }
-        entry.is_hung_up |= signals.is_hung_up || signals.is_error;
-        let has_input = signals.is_readable || entry.is_hung_up;
-        entry.is_readable |= has_input;
-        let can_read = entry.connection.wants_read();
-        let has_room = signals.is_writable && entry.connection.handle_writable();
-        let fd = self.slots.fd_of(slot);
+        socket.is_hung_up |= signals.is_hung_up || signals.is_error;
+        let has_input = signals.is_readable || socket.is_hung_up;
+        socket.is_readable |= has_input;
         if signals.is_writable {
+            self.table.handle_writable(slot);
             self.oracle.life(fd).lane.has_room();
-        }
-        if has_room {
-            self.touch(slot);
         }
         if has_input && can_read {
             self.make_ready(slot);
@@ -165,23 +193,27 @@ impl Server {
     /// Readiness that is none.
     fn handle_nothing(&mut self) {
         hit("network: spurious readiness");
-        let slot = Slot(self.rng.below(self.slots.end() as usize) as u32);
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        entry.is_readable = true;
-        if entry.connection.handle_writable() {
-            let fd = self.slots.fd_of(slot);
-            self.oracle.life(fd).lane.has_room();
-            self.touch(slot);
-        }
+        let slot = Slot(self.rng.below(self.table.slots_end() as usize) as u32);
+        let fd = self.table.fd_of(slot);
+        let Some(socket) = self.table.transport_mut(slot) else { return };
+        socket.is_readable = true;
+        self.table.handle_writable(slot);
+        self.oracle.life(fd).lane.has_room();
         self.make_ready(slot);
     }
 
     fn accept(&mut self, wire: &Rc<RefCell<Wire>>) -> Option<Fd> {
-        if self.is_draining {
+        if self.is_draining || self.table.count() >= self.slots_max {
             return None;
         }
-        let fd = self.slots.insert(Rc::clone(wire), &self.env)?;
-        let life = Life::new(fd, self.env.heartbeat, self.env.now);
+        let (heartbeat, now) = (self.table.env().heartbeat, self.table.env().now);
+        let socket = Socket::new(Rc::clone(wire), self.rng.fork(), Rc::clone(&self.log));
+        let connection = Connection::new(fdpush::Peer::Unix, self.table.env());
+        let fd = self.table.insert(socket, connection)?;
+        if let Some(socket) = self.table.transport_mut(fd.slot()) {
+            socket.fd = Some(fd);
+        }
+        let life = Life::new(fd, heartbeat, now);
         assert!(self.oracle.lives.insert(fd, life).is_none(), "{fd} came twice");
         self.arm(fd.slot());
         hit("connection accepted");
@@ -199,26 +231,26 @@ impl Server {
     }
 
     fn read(&mut self, slot: Slot, buffer: &mut [u8]) {
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        entry.is_ready = false;
-        if entry.connection.state() == State::Http {
+        let Some(socket) = self.table.transport_mut(slot) else { return };
+        socket.is_ready = false;
+        if self.table.connection(slot).is_some_and(|connection| connection.state() == State::Http) {
             self.feed(slot, &mut []);
         }
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        if !entry.is_readable || !entry.connection.wants_read() {
+        let wants_read = self.table.connection(slot).is_some_and(Connection::wants_read);
+        if !wants_read || self.table.transport(slot).is_none_or(|socket| !socket.is_readable) {
             return;
         }
-        let read = entry.wire.borrow_mut().read(buffer);
-        entry.is_readable = false;
+        let read = self.table.read(slot, buffer);
+        let Some(socket) = self.table.transport_mut(slot) else { return };
+        socket.is_readable = false;
         match read {
-            Read::Nothing => {}
-            Read::End => self.handle_end(slot, false),
-            Read::Broken => self.handle_end(slot, true),
-            Read::Bytes(count) => {
-                let goes_on = count == buffer.len() || entry.is_hung_up;
-                entry.is_readable = goes_on;
-                entry.connection.handle_received(count, &mut self.env);
-                let now = self.env.now;
+            Io::WouldBlock => {}
+            Io::Closed => self.handle_end(slot, true),
+            Io::Done(0) => self.handle_end(slot, false),
+            Io::Done(count) => {
+                let goes_on = count == buffer.len() || socket.is_hung_up;
+                socket.is_readable = goes_on;
+                let now = self.table.env().now;
                 let life = self.life_at(slot);
                 life.beat.hear(now);
                 life.inbound.read += count as u64;
@@ -231,20 +263,20 @@ impl Server {
         self.settle();
     }
 
-    /// Hands bytes to a connection, and what they amount to, to the handler.
+    /// Hands bytes to a connection, and its events to the handler.
     pub fn feed(&mut self, slot: Slot, bytes: &mut [u8]) {
-        let fd = self.slots.fd_of(slot);
+        let fd = self.table.fd_of(slot);
         let mut input = bytes;
         loop {
-            let Some(entry) = self.slots.get_mut(slot) else { return };
-            let is_http = entry.connection.state() == State::Http;
-            let event = match entry.connection.handle_message(&mut input, &mut self.env) {
+            let Some(connection) = self.table.connection(slot) else { return };
+            let is_http = connection.state() == State::Http;
+            let event = match self.table.handle_message(slot, &mut input) {
                 Ok(Some(message)) => Some(message.into()),
-                Ok(None) => entry.connection.handle_bytes(&mut input, &mut self.env),
+                Ok(None) => self.table.handle_bytes(slot, &mut input),
                 Err(end) => Some(*end),
             };
-            let queued = entry.connection.queued_bytes();
             if is_http {
+                let queued = self.table.connection(slot).map_or(0, Connection::queued_bytes);
                 let (life, ledger) = self.oracle.account(fd);
                 life.lane.observe_raw(queued, ledger);
             }
@@ -258,29 +290,33 @@ impl Server {
         let life = self.oracle.life(fd);
         if life.is_open() {
             assert!(input.is_empty(), "input was neither used up nor kept");
-            life.inbound.settle(self.env.now);
+            life.inbound.settle(self.table.env().now);
         }
         self.compare(slot);
-        self.touch_unasked(slot);
+        self.table.end_input(slot);
+        self.replay();
+        self.record_ended();
     }
 
     /// The client of `slot` is gone.
     fn handle_end(&mut self, slot: Slot, is_reset: bool) {
-        let fd = self.slots.fd_of(slot);
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        assert!(is_reset || entry.wire.borrow().is_client_gone(), "{fd}: the end of a stream that has not ended");
-        let event = entry.connection.handle_end(is_reset);
+        let fd = self.table.fd_of(slot);
+        let is_gone = self.table.transport(slot).is_some_and(|socket| socket.wire.borrow().is_client_gone());
+        assert!(is_reset || is_gone, "{fd}: the end of a stream that has not ended");
+        let Some((event, _)) = self.step(slot, |connection, _| connection.handle_end(is_reset)) else { return };
+        let now = self.table.env().now;
         let life = self.oracle.life(fd);
         life.is_lost = true;
         if let Some(Event::Closed(closed)) = &event {
-            life.close_by_loss(closed, self.env.now);
+            life.close_by_loss(closed, now);
         }
-        self.touch(slot);
+        self.replay();
         self.record_end(slot, event);
+        self.record_ended();
     }
 
     fn fire_timers(&mut self) {
-        self.clock.advance(self.env.now);
+        self.clock.advance(self.table.env().now);
         while let Some(owner) = self.clock.pop() {
             match owner {
                 Owner::Connection(slot) => self.fire_connection(slot),
@@ -291,36 +327,35 @@ impl Server {
     }
 
     fn fire_connection(&mut self, slot: Slot) {
-        let fd = self.slots.fd_of(slot);
-        let entry = self.slots.get_mut(slot).unwrap_or_else(|| panic!("a deadline of {fd}, which is gone"));
-        let was_http = entry.connection.state() == State::Http;
-        let before = entry.connection.queued_bytes();
-        let event = entry.connection.handle_tick(&mut self.env);
-        let after = entry.connection.queued_bytes();
-        if !was_http {
-            self.observe(slot);
-        }
-
-        let turn = Turn { before: self.before, now: self.env.now };
-        let limits = &self.env.limits;
+        let fd = self.table.fd_of(slot);
+        let connection = self.table.connection(slot).unwrap_or_else(|| panic!("a deadline of {fd}, which is gone"));
+        let was_http = connection.state() == State::Http;
+        let before = connection.queued_bytes();
+        let Some((event, after)) = self.step(slot, Connection::handle_tick) else { return };
+        let turn = Turn { before: self.before, now: self.table.env().now };
+        let limits = &self.table.env().limits;
         let (life, ledger) = self.oracle.account(fd);
+        if !was_http {
+            life.lane.observe(after.queued, after.fresh, ledger);
+        }
         match &event {
             Some(Event::Closed(closed)) => life.close_by_tick(closed, limits, turn, ledger),
-            Some(Event::Refused(_)) => life.lane.observe_raw(after, ledger),
+            Some(Event::Refused(_)) => life.lane.observe_raw(after.queued, ledger),
             Some(event) => panic!("{fd}: {event:?} because of a tick"),
-            None if was_http => life.lane.observe_raw(after, ledger),
-            None => life.outlive_tick(after > before, limits, turn, ledger),
+            None if was_http => life.lane.observe_raw(after.queued, ledger),
+            None => life.outlive_tick(after.queued > before, limits, turn, ledger),
         }
-        self.compare(slot);
+        self.compare_state(fd, after);
+        self.replay();
         self.record_end(slot, event);
-        self.touch_unasked(slot);
+        self.record_ended();
         self.arm(slot);
     }
 
     /// Tells handlers of what came to an end, until they cause no more of it.
     pub fn settle(&mut self) {
         while let Some(ending) = self.ends.pop_front() {
-            let now = self.env.now;
+            let now = self.table.env().now;
             let life = self.oracle.life(ending.fd);
             life.told += 1;
             assert_eq!((life.told, life.closed_at), (1, Some(now)), "{}: an end told once, in its turn", ending.fd);
@@ -331,13 +366,13 @@ impl Server {
     fn reap(&mut self) {
         self.settle();
         for slot in mem::take(&mut self.over) {
-            // One that was cut off while it was flushed in the middle of a turn is listed by the next flush, too.
-            if self.slots.get(slot).is_none() {
+            // A connection can be listed twice in a turn.
+            if self.table.connection(slot).is_none() {
                 continue;
             }
-            let fd = self.slots.fd_of(slot);
+            let fd = self.table.fd_of(slot);
             self.clock.cancel(Owner::Connection(slot));
-            self.slots.remove(slot, &mut self.env);
+            self.table.remove(slot);
             let (life, ledger) = self.oracle.account(fd);
             assert!(!life.is_open(), "{fd} was freed while open");
             assert_eq!(life.told, u32::from(life.closed_at.is_some()), "{fd} was freed before its end was told");
@@ -350,10 +385,23 @@ impl Server {
 
     // What follows from it.
 
+    /// Makes a transition, and returns its result and the connection right after it. The caller tells the oracle, then
+    /// compares what the table did behind it: [`replay`](Server::replay).
+    pub fn step<R>(
+        &mut self,
+        slot: Slot,
+        transition: impl FnOnce(&mut Connection, &mut Env) -> R,
+    ) -> Option<(R, socket::State)> {
+        self.table.step(slot, |connection, env| {
+            let result = transition(connection, env);
+            (result, socket::State::of(connection))
+        })
+    }
+
     /// Takes a connection that stopped being open out of the maps, and lists it for its handler.
     pub fn record_end(&mut self, slot: Slot, event: Option<Event<'_>>) -> bool {
         let Some(Event::Closed(closed)) = event else { return false };
-        let fd = self.slots.fd_of(slot);
+        let fd = self.table.fd_of(slot);
         let departed = self.registry.remove(slot);
         self.oracle.people.remove(fd, &departed);
         self.closed += 1;
@@ -365,10 +413,22 @@ impl Server {
         true
     }
 
-    /// Sees to it that a connection's next deadline is in the wheel.
+    /// The same for those that the table closed.
+    pub fn record_ended(&mut self) {
+        while let Some((slot, event)) = self.table.poll_ended() {
+            self.record_end(slot, Some(event));
+        }
+    }
+
+    /// Arms the wheel with a connection's next deadline.
     pub fn arm(&mut self, slot: Slot) {
-        let Some(entry) = self.slots.get(slot) else { return };
-        let at = entry.connection.poll_timeout(&self.env);
+        if let Some(connection) = self.table.connection(slot) {
+            self.arm_at(slot, connection.poll_timeout(self.table.env()));
+        }
+    }
+
+    /// The same, for a deadline that is known.
+    pub fn arm_at(&mut self, slot: Slot, at: Tick) {
         if at < Tick::NEVER {
             self.clock.arm_no_later(Owner::Connection(slot), at);
         }
@@ -376,86 +436,74 @@ impl Server {
 
     /// Lists a connection to be read.
     pub fn make_ready(&mut self, slot: Slot) {
-        if let Some(entry) = self.slots.get_mut(slot)
-            && !mem::replace(&mut entry.is_ready, true)
+        if let Some(socket) = self.table.transport_mut(slot)
+            && !mem::replace(&mut socket.is_ready, true)
         {
             self.ready.push(slot);
         }
     }
 
-    /// Lists a connection as having something to write.
-    pub fn touch(&mut self, slot: Slot) {
-        if let Some(entry) = self.slots.get_mut(slot)
-            && !mem::replace(&mut entry.is_dirty, true)
-        {
-            self.dirty.push(slot);
-        }
-    }
-
-    /// The same after output that nobody was asked about, which may have made a queue of what came before it.
-    pub fn touch_unasked(&mut self, slot: Slot) {
-        self.touch(slot);
-        if self.oracle.ledger.total > self.env.limits.queue_total_bytes_max {
-            hit("no room for control frames");
-            self.write(slot);
-        }
-    }
-
-    /// The life of whoever has a slot.
+    /// The life of the connection at a slot.
     pub fn life_at(&mut self, slot: Slot) -> &mut Life {
-        self.oracle.life(self.slots.fd_of(slot))
+        self.oracle.life(self.table.fd_of(slot))
     }
 
     // What should be.
 
     /// Takes note of where a connection has its output.
     pub fn observe(&mut self, slot: Slot) {
-        let Some(entry) = self.slots.get(slot) else { return };
-        let (queued, fresh) = (entry.connection.queued_bytes(), entry.connection.fresh_bytes());
-        let (life, ledger) = self.oracle.account(self.slots.fd_of(slot));
-        life.lane.observe(queued, fresh, ledger);
+        let Some(connection) = self.table.connection(slot) else { return };
+        let state = socket::State::of(connection);
+        let (life, ledger) = self.oracle.account(self.table.fd_of(slot));
+        life.lane.observe(state.queued, state.fresh, ledger);
     }
 
-    /// Holds one connection against its twin.
+    /// Holds one connection against its model.
     pub fn compare(&mut self, slot: Slot) {
         self.observe(slot);
-        let fd = self.slots.fd_of(slot);
-        let Some(entry) = self.slots.get(slot) else { return };
-        let life = self.oracle.lives.get(&fd).expect("the server has it");
-        assert_eq!(entry.connection.is_open(), life.is_open(), "{fd}: open, as against {:?}", life.stage);
-        assert_eq!(entry.connection.queued_bytes(), life.lane.bytes(), "{fd}: bytes queued");
-        assert_eq!(entry.connection.fresh_bytes(), life.lane.fresh_bytes(), "{fd}: bytes in the journal");
-        assert_eq!(entry.connection.is_untried(), life.lane.is_untried(), "{fd}: what the wire is yet to refuse");
+        let Some(connection) = self.table.connection(slot) else { return };
+        let state = socket::State::of(connection);
         if self.rng.one_in(8) {
-            entry.connection.check_invariants();
+            connection.check_invariants();
         }
+        self.compare_state(self.table.fd_of(slot), state);
+    }
+
+    /// Holds the state of a connection against its model.
+    pub fn compare_state(&self, fd: Fd, state: socket::State) {
+        let life = self.oracle.lives.get(&fd).expect("the server has it");
+        assert_eq!(state.is_open, life.is_open(), "{fd}: open, as against {:?}", life.stage);
+        assert_eq!(state.queued, life.lane.bytes(), "{fd}: bytes queued");
+        assert_eq!(state.fresh, life.lane.fresh_bytes(), "{fd}: bytes in the journal");
+        assert_eq!(state.is_untried, life.lane.is_untried(), "{fd}: what the wire is yet to refuse");
     }
 
     /// Holds everything against what should be.
     pub fn check(&self) {
-        let limits = &self.env.limits;
+        let env = self.table.env();
+        self.table.check_invariants();
         self.clock.check();
-        self.oracle.people.check(&self.registry, |slot| self.slots.fd_of(slot));
+        self.oracle.people.check(&self.registry, |slot| self.table.fd_of(slot));
         let mut open = 0;
-        for (slot, entry) in self.slots.iter() {
-            let fd = self.slots.fd_of(slot);
+        for slot in self.table.slots() {
+            let Some(connection) = self.table.connection(slot) else { continue };
+            let fd = self.table.fd_of(slot);
             let life = self.oracle.lives.get(&fd).unwrap_or_else(|| panic!("{fd} is nobody"));
-            entry.connection.check_invariants();
-            let at = entry.connection.poll_timeout(&self.env);
-            let (due, now) = (life.due(limits), self.env.now);
+            assert_eq!(connection.charge(), life.lane.charge(&self.oracle.ledger), "{fd}: what it is charged");
+            let at = connection.poll_timeout(env);
+            let (due, now) = (life.due(&env.limits), env.now);
             // One that was ended in the flush, for there was no room for what it had, goes with the next.
-            let is_over = entry.connection.state() == State::Closing && !entry.connection.wants_read();
+            let is_over = connection.state() == State::Closing && !connection.wants_read();
             assert!(at <= due || is_over, "{fd} asks for {at:?}, and is due at {due:?}");
             assert!(due > now, "{fd} was due at {due:?}");
             let armed = self.clock.deadline(Owner::Connection(slot)).unwrap_or(Tick::NEVER);
-            // What is overdue, because room turned out to be none, is for the next turn; so is what a handler was told of
-            // behind the flush has done, and that turn follows at once.
+            // What is overdue, because room turned out to be none, is for the next turn.
             assert!(
-                armed <= at.max(now) || entry.is_dirty,
+                armed <= at.max(now) || self.table.has_dirty(),
                 "{fd} asks for {at:?}, and the wheel has {armed:?} at {now:?}"
             );
-            assert!(life.lane.message_bytes() <= limits.queue_bytes_max, "{fd}: the queue is over its bound");
-            open += u64::from(entry.connection.is_open());
+            assert!(life.lane.message_bytes() <= env.limits.queue_bytes_max, "{fd}: the queue is over its bound");
+            open += u64::from(connection.is_open());
         }
         assert_eq!(self.opened, self.closed + open, "opened, closed and open");
     }

@@ -18,7 +18,8 @@ pub struct Setting {
     pub clients_max: usize,
     pub turns: usize,
     pub read_bytes_max: usize,
-    pub slices_max: usize,
+    /// A flush is cut once in so many.
+    pub portions: usize,
     /// Most bytes that a pipe holds.
     pub pipe_bytes_max: usize,
     pub commands_a_turn: usize,
@@ -45,7 +46,7 @@ impl Setting {
             clients_max: if is_large { 2 * slots_max } else { 20 * slots_max + 400 },
             turns: if is_large { rng.within(100..=200) } else { rng.within(200..=700) },
             read_bytes_max: *rng.pick(&[1, 7, 100, 1000, 4096, 65_536]),
-            slices_max: *rng.pick(&[1, 2, 64]),
+            portions: *rng.pick(&[0, 0, 2, 8]),
             pipe_bytes_max: *rng.pick(&[64, 1000, 16_384, 65_536]),
             commands_a_turn: if is_large { 20 } else { *rng.pick(&[1, 2, 8]) },
             pace: *rng.pick(&[2, 20, 200, 2000]),

@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use fdpush::sim::Io;
+
 use crate::coverage::hit;
 use crate::rng::Rng;
 
@@ -46,15 +48,6 @@ pub struct Signals {
     pub is_error: bool,
 }
 
-/// What the server's read came to.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Read {
-    Nothing,
-    Bytes(usize),
-    End,
-    Broken,
-}
-
 impl Pipe {
     fn room(&self) -> usize {
         self.bytes_max - self.bytes.len()
@@ -91,26 +84,26 @@ impl Wire {
     }
 
     /// Reads into `buf` all there is, as far as it goes.
-    pub fn read(&mut self, buf: &mut [u8]) -> Read {
+    pub fn read(&mut self, buf: &mut [u8]) -> Io {
         if self.is_reset {
-            return Read::Broken;
+            return Io::Closed;
         }
         let count = buf.len().min(self.up.bytes.len());
         if count == 0 {
-            return if self.up.is_ended { Read::End } else { Read::Nothing };
+            return if self.up.is_ended { Io::Done(0) } else { Io::WouldBlock };
         }
         let (front, back) = self.up.bytes.as_slices();
         let first = count.min(front.len());
         buf[..first].copy_from_slice(&front[..first]);
         buf[first..count].copy_from_slice(&back[..count - first]);
         self.up.bytes.drain(..count);
-        Read::Bytes(count)
+        Io::Done(count)
     }
 
-    /// Writes as much as there is room for, or less. `None`: the socket is broken.
-    pub fn write(&mut self, slices: &[IoSlice<'_>], rng: &mut Rng) -> Option<usize> {
+    /// Writes as much as there is room for, or less.
+    pub fn write(&mut self, slices: &[IoSlice<'_>], rng: &mut Rng) -> Io {
         if self.is_reset {
-            return None;
+            return Io::Closed;
         }
         assert!(!self.down.is_ended, "a write after shutdown");
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -129,7 +122,7 @@ impl Wire {
             hit("network: socket full");
             self.owes_room = true;
         }
-        Some(taken)
+        if taken == 0 { Io::WouldBlock } else { Io::Done(taken) }
     }
 
     /// The server will write no more.

@@ -101,11 +101,11 @@ impl World {
         if client.is_done {
             self.clients.swap_remove(at);
         }
-        self.server.slots.slot_of(fd)
+        self.server.table.slot_of(fd)
     }
 
     fn arrivals(&mut self) -> Vec<Rc<RefCell<Wire>>> {
-        let room = self.setting.slots_max.saturating_sub(self.server.slots.len());
+        let room = self.setting.slots_max.saturating_sub(self.server.table.count());
         let left = self.setting.clients_max.saturating_sub(self.arrived);
         let most = (self.setting.slots_max / 8 + 2).min(left).min(room + 1);
         let count = if self.rng.one_in(2) { self.rng.below(most + 1) } else { 0 };
@@ -138,9 +138,9 @@ impl World {
             self.server.ask_cancel(index);
         }
         let mut turns = 0;
-        while self.server.slots.len() > 0 {
+        while self.server.table.count() > 0 {
             turns += 1;
-            assert!(turns < LAST_TURNS_MAX, "{} connections never end", self.server.slots.len());
+            assert!(turns < LAST_TURNS_MAX, "{} connections never end", self.server.table.count());
             self.pass_time();
             self.turn();
         }
@@ -155,7 +155,7 @@ impl World {
         let server = &self.server;
         server.check();
         assert_eq!(server.opened, server.closed, "opened and closed");
-        assert_eq!(server.env.queued, Queued::default(), "bytes in queues that are no more");
+        assert_eq!(server.table.env().queued, Queued::default(), "bytes in queues that are no more");
         assert_eq!(server.clock.len(), 0, "deadlines of nobody");
         let registry = &server.registry;
         let left = (registry.user_count(), registry.group_count(), registry.membership_count());

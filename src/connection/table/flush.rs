@@ -119,12 +119,18 @@ impl<T: Transport> Table<T> {
         let Table { unwritten, entries, env, .. } = self;
         for slot in unwritten.web_sockets() {
             if env.is_over_total(0) {
-                return false;
+                break;
             }
-            if let Some(entry) = entries.get_mut(slot.index()) {
+            if let Some(entry) = entries.get_mut(slot.index())
+                && entry.connection.fresh_bytes() > 0
+            {
                 entry.connection.unload(env);
                 entry.observe(Observed::Unloaded);
             }
+        }
+        if self.env.is_over_total(0) {
+            self.relieve(None);
+            return false;
         }
         self.env.end_turn();
         true
@@ -265,6 +271,8 @@ impl<T: Transport> Table<T> {
         if offered == Offered::ShareUsed {
             self.touch(slot);
         }
+        // It is in no list now, and may be the largest holder.
+        self.queued.insert(slot);
         self.relieve(None);
     }
 }

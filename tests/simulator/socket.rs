@@ -1,0 +1,119 @@
+//! The server's end of a wire as a transport of the table, and the log of what the table does on its own.
+
+use std::cell::RefCell;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use fdpush::sim::{Connection, Event, Io, Observed, Sent, Transport};
+use fdpush::{Closed, Fd};
+
+use crate::rng::Rng;
+use crate::wire::Wire;
+
+/// The changes that a table made, in order, for the oracle to compare.
+pub type Log = Rc<RefCell<Vec<Entry>>>;
+
+/// A change of one connection, and the connection after it.
+#[derive(Debug)]
+pub struct Entry {
+    pub fd: Fd,
+    pub change: Change,
+    pub state: State,
+}
+
+/// The output of a connection.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    pub is_open: bool,
+    /// Bytes that wait, and those of them that are in the journal.
+    pub queued: usize,
+    pub fresh: usize,
+    pub is_untried: bool,
+    pub charge: usize,
+}
+
+/// An [`Observed`] that can be kept.
+#[derive(Debug)]
+pub enum Change {
+    Wrote { written: usize, is_full: bool },
+    Sent(Sent),
+    Pinged(Sent),
+    Conflated { is_done: bool },
+    Unloaded,
+    Dropped { messages: usize, charge: usize, floor: usize },
+    ClosedSlow { kept_max: usize, charge: Option<usize>, closed: Option<Closed> },
+    ResponseDropped,
+}
+
+/// A socket of the server.
+#[derive(Debug)]
+pub struct Socket {
+    pub wire: Rc<RefCell<Wire>>,
+    pub is_ready: bool,
+    pub is_readable: bool,
+    pub is_hung_up: bool,
+    /// `None` until the table has it.
+    pub fd: Option<Fd>,
+    rng: Rng,
+    log: Log,
+}
+
+impl Socket {
+    pub fn new(wire: Rc<RefCell<Wire>>, rng: Rng, log: Log) -> Socket {
+        Socket { wire, is_ready: false, is_readable: false, is_hung_up: false, fd: None, rng, log }
+    }
+}
+
+impl State {
+    pub fn of(connection: &Connection) -> State {
+        State {
+            is_open: connection.is_open(),
+            queued: connection.queued_bytes(),
+            fresh: connection.fresh_bytes(),
+            is_untried: connection.is_untried(),
+            charge: connection.charge(),
+        }
+    }
+}
+
+impl Transport for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> Io {
+        self.wire.borrow_mut().read(buffer)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Io {
+        assert!(!slices.is_empty(), "a write of nothing");
+        self.wire.borrow_mut().write(slices, &mut self.rng)
+    }
+
+    fn shutdown(&mut self) {
+        self.wire.borrow_mut().shut();
+    }
+
+    fn observe(&mut self, connection: &Connection, change: Observed<'_>) {
+        let change = match change {
+            Observed::Wrote { written, is_full } => Change::Wrote { written, is_full },
+            Observed::Sent(sent) => Change::Sent(sent),
+            Observed::Pinged(sent) => Change::Pinged(sent),
+            Observed::Conflated { is_done } => Change::Conflated { is_done },
+            Observed::Unloaded => Change::Unloaded,
+            Observed::Dropped { messages, charge, floor } => Change::Dropped { messages, charge, floor },
+            Observed::ClosedSlow { kept_max, charge, event } => {
+                let closed = event.map(|event| match event {
+                    Event::Closed(closed) => closed.clone(),
+                    event => panic!("{event:?} ends a slow consumer"),
+                });
+                Change::ClosedSlow { kept_max, charge, closed }
+            }
+            Observed::ResponseDropped => Change::ResponseDropped,
+        };
+        let fd = self.fd.expect("the table has it");
+        self.log.borrow_mut().push(Entry { fd, change, state: State::of(connection) });
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.wire.borrow_mut().drop_server();
+    }
+}
