@@ -1,26 +1,28 @@
-//! The fuzz target `connection`: two connections that share their surroundings, driven by a list of operations. What
-//! they tell and what they write is held against what a naive client may expect ([`reader`]).
+//! The fuzz target `connection`: a table of two connections, driven by a list of operations.
 //!
-//! It plays the loop's part (`event_loop/table.rs`) as strictly as it must and no stricter: reading only what is wanted,
-//! flushing before a turn ends, freeing what is over; all else may happen in any order.
+//! Their events and their output are compared with what a naive client may expect ([`reader`]). The target drives the
+//! table as the loop does: it reads only what is wanted, flushes before a turn ends, and frees what is over. All else may
+//! happen in any order.
 
 mod http;
 mod reader;
-mod room;
+mod socket;
 mod upgrade;
 
-use std::io::IoSlice;
 use std::time::Duration;
 
 use crate::connection::fuzz::http::REQUESTS;
 use crate::connection::fuzz::reader::{Due, Reader};
-use crate::connection::{Closed, Connection, Deferred, Env, Event, Next, Outbound, Queued, Sent, State};
+use crate::connection::fuzz::socket::{Change, Log, Socket};
+use crate::connection::{
+    Closed, Connection, Deferred, Env, Event, Flushed, Outbound, QUEUE_BYTES, Queued, Sent, State, Table,
+};
 use crate::fd::{Fd, Slot};
 use crate::limits::{Heartbeat, Limits, SlowReader};
 use crate::peer::Peer;
 use crate::protocol::client::frame;
 use crate::protocol::close::CloseCode;
-use crate::protocol::frame::Opcode;
+use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::origin::Origins;
 use crate::tick::Tick;
 
@@ -29,35 +31,29 @@ pub use upgrade::fuzz_upgrade;
 /// Operations of one list that are carried out: enough for any end, and a bound for the time of a run.
 const OPERATIONS_MAX: usize = 1000;
 
-/// System calls a turn that may be spent on writing to one connection.
-const WRITES_PER_TURN_MAX: usize = 16;
-
 const OPCODES: [Opcode; 6] =
     [Opcode::Text, Opcode::Binary, Opcode::Continuation, Opcode::Ping, Opcode::Pong, Opcode::Close];
 
 /// Two connections and what they share.
 struct Rig {
-    env: Env,
+    table: Table<Socket>,
+    log: Log,
     sides: [Side; 2],
-    /// How many slices a write takes.
-    slices: usize,
+    /// What is being queued, and the result that the table must come to first.
+    posting: Option<(Due, Option<Sent>)>,
     /// Messages made so far, so that neighbours differ.
     messages: usize,
 }
 
 /// One connection, its client, and what is known of it.
 struct Side {
-    connection: Connection,
     fd: Fd,
     life: Life,
     /// What the client has sent and the server not read.
     pipe: Vec<u8>,
     reader: Reader,
-    /// Bytes that the socket has room for.
-    room: usize,
     /// What the handler does when it hears something.
     manner: u8,
-    is_shut: bool,
     /// Of the request that was told last: whether it is a HEAD, and the minor version of its HTTP.
     asked: (bool, u8),
     messages_in: u64,
@@ -100,8 +96,9 @@ impl Rig {
             ..Limits::default()
         };
         let env = Env::new(limits, heartbeat(manner), Origins::Any);
-        let sides = [0, 1].map(|slot| Side::new(Fd::new(Slot(slot), 0), &env));
-        Rig { env, sides, slices: [1, 2, 64][usize::from(manner / 8 % 3)], messages: 0 }
+        let (mut table, log) = (Table::new(2, env), Log::default());
+        let sides = [0, 1].map(|at| Side::new(insert(&mut table, at, &log)));
+        Rig { table, log, sides, posting: None, messages: 0 }
     }
 
     /// One operation. Its highest bit says on which side.
@@ -123,13 +120,21 @@ impl Rig {
                 0 => self.close_slow(at, usize::MAX),
                 1 => self.abort(at),
                 2 => self.drain(at),
-                _ => side.connection.set_heartbeat(side.fd, Some(heartbeat(argument / 4)), &self.env),
+                _ => {
+                    let fd = side.fd;
+                    self.change(at, |connection, env| {
+                        connection.set_heartbeat(fd, Some(heartbeat(argument / 4)), env);
+                    });
+                    self.replay();
+                }
             },
             9 | 10 => self.push(&[at], argument, argument),
-            11 => _ = side.connection.set_paused(argument & 1 == 0),
+            11 => self.pause(at, argument & 1 == 0),
             12 => {
-                side.room = if argument == u8::MAX { usize::MAX } else { size(argument) };
-                side.connection.handle_writable();
+                let room = if argument == u8::MAX { usize::MAX } else { size(argument) };
+                let slot = side.fd.slot();
+                self.table.transport_mut(slot).expect("a socket").room = room;
+                self.table.handle_writable(slot);
             }
             13 => self.write(at),
             14 | 15 => self.pass_time(Some(u64::from(argument % 16) << (argument / 16))),
@@ -145,13 +150,13 @@ impl Rig {
 
     /// Reads from a socket, if that is wanted. What HTTP kept has its turn before.
     fn read(&mut self, at: usize, count: usize) {
-        if self.sides[at].connection.state() == State::Http {
+        if self.connection(at).state() == State::Http {
             self.feed(at, Vec::new());
         }
-        let side = &mut self.sides[at];
-        if side.connection.wants_read() && !side.pipe.is_empty() {
-            let bytes: Vec<u8> = side.pipe.drain(..count.clamp(1, side.pipe.len())).collect();
-            side.connection.handle_received(bytes.len(), &mut self.env);
+        if self.connection(at).wants_read() && !self.sides[at].pipe.is_empty() {
+            let pipe = &mut self.sides[at].pipe;
+            let bytes: Vec<u8> = pipe.drain(..count.clamp(1, pipe.len())).collect();
+            self.change(at, |connection, env| connection.handle_received(bytes.len(), env));
             self.feed(at, bytes);
         }
     }
@@ -160,17 +165,18 @@ impl Rig {
         let events_max = 3 * bytes.len() + 8192;
         let mut input = &mut bytes[..];
         for _ in 0..events_max {
-            let connection = &mut self.sides[at].connection;
-            let event = match connection.handle_message(&mut input, &mut self.env) {
+            let slot = self.slot(at);
+            let event = match self.table.handle_message(slot, &mut input) {
                 Ok(Some(message)) => Some(message.into()),
-                Ok(None) => connection.handle_bytes(&mut input, &mut self.env),
+                Ok(None) => self.table.handle_bytes(slot, &mut input),
                 Err(end) => Some(*end),
             };
             let Some(event) = event else {
-                // Behind the end of a connection, input may be left: nobody wants it.
-                let is_over = self.sides[at].connection.state() == State::Closing;
+                // Behind the end of a connection, input may be left.
+                let is_over = self.connection(at).state() == State::Closing;
                 assert!(is_over || input.is_empty(), "input was neither used up nor kept");
-                return;
+                self.table.end_input(slot);
+                return self.replay();
             };
             self.hear(at, event);
         }
@@ -180,16 +186,17 @@ impl Rig {
     fn end_stream(&mut self, at: usize, argument: u8) {
         let side = &mut self.sides[at];
         let is_reset = argument & 1 == 1;
-        let is_at_end = side.pipe.is_empty() && side.connection.wants_read();
+        let is_at_end =
+            side.pipe.is_empty() && self.table.connection(side.fd.slot()).is_some_and(Connection::wants_read);
         if !is_reset && !is_at_end {
             return;
         }
         if is_reset {
             side.pipe.clear();
-            side.connection.release(&mut self.env);
             side.reader.is_lost = true;
+            self.change(at, |connection, env| connection.release(env));
         }
-        let event = side.connection.handle_end(is_reset);
+        let event = self.change(at, |connection, _| connection.handle_end(is_reset));
         self.hear_end(at, event);
     }
 
@@ -216,14 +223,15 @@ impl Rig {
                 assert!(is_last || !bytes.is_empty(), "a piece of nothing");
                 self.stream(at, manner / 16);
                 if !is_last {
-                    self.sides[at].connection.give_back(state);
+                    self.change(at, |connection, _| connection.give_back(state));
+                    self.replay();
                 }
             }
             // Begun, and to be ended some day.
             Event::Request { .. } if side.reader.is_streaming_last() && manner & 4 == 0 => {}
-            Event::Request { .. } if manner % 8 == 7 => side.connection.defer(Deferred::Plain),
+            Event::Request { .. } if manner % 8 == 7 => self.defer(at, Deferred::Plain),
             Event::Request { .. } => self.respond(at, manner),
-            Event::Upgrade(request) if manner % 8 == 7 => side.connection.defer(Deferred::Upgrade(request)),
+            Event::Upgrade(request) if manner % 8 == 7 => self.defer(at, Deferred::Upgrade(request)),
             Event::Upgrade(request) => self.answer_upgrade(at, &request, manner),
             Event::Text(_) | Event::Binary(_) => {
                 side.messages_in += 1;
@@ -241,6 +249,7 @@ impl Rig {
             Some(Event::Closed(closed)) => self.hear_closed(at, &closed),
             Some(event) => panic!("{event:?} without input"),
         }
+        self.replay();
     }
 
     fn hear_closed(&mut self, at: usize, closed: &Closed) {
@@ -256,18 +265,27 @@ impl Rig {
             2 => self.push(&[at], manner, manner),
             3 => self.push(&[at, 1 - at], manner, manner),
             4 => self.close(at, 0),
-            5 => _ = self.sides[at].connection.set_paused(true),
+            5 => self.pause(at, true),
             6 => self.abort(at),
             _ => {}
         }
     }
 
-    /// Pushes one message to some connections, as the loop does: a full queue is written first, then the policy for slow
-    /// readers applies.
+    fn pause(&mut self, at: usize, is_paused: bool) {
+        self.change(at, |connection, _| connection.set_paused(is_paused));
+        self.replay();
+    }
+
+    fn defer(&mut self, at: usize, deferred: Deferred) {
+        self.change(at, |connection, _| connection.defer(deferred));
+        self.replay();
+    }
+
+    /// Pushes one message to some connections.
     fn push(&mut self, to: &[usize], argument: u8, kind: u8) {
         self.messages += 1;
         let payload: Vec<u8> = (0..size(argument)).map(|index| b'a' + ((index + self.messages) % 26) as u8).collect();
-        let conflates = self.env.limits.slow_reader == SlowReader::Conflate;
+        let conflates = self.table.env().limits.slow_reader == SlowReader::Conflate;
         let key = if conflates { ["a", "b"].get(usize::from(kind / 2 % 4)).copied() } else { None };
         let opcode = if kind & 1 == 0 { Opcode::Text } else { Opcode::Binary };
         let mut outbound = Outbound::message(opcode, &payload);
@@ -280,194 +298,212 @@ impl Rig {
     }
 
     fn push_one(&mut self, at: usize, outbound: &mut Outbound<'_>, due: &Due) {
-        let mut sent = self.send(at, outbound, due);
-        if sent == Sent::Full {
-            self.write(at);
-            sent = self.send(at, outbound, due);
-        }
-        let policy = self.env.limits.slow_reader;
-        match sent {
-            Sent::Queued => self.make_room(at),
-            Sent::Full if policy == SlowReader::Close => self.close_slow(at, usize::MAX),
-            Sent::Full if policy == SlowReader::Conflate => {
-                let side = &mut self.sides[at];
-                if side.connection.conflate(outbound, &mut self.env) {
-                    side.reader.conflate(due);
-                    self.make_room(at);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn send(&mut self, at: usize, outbound: &mut Outbound<'_>, due: &Due) -> Sent {
-        let side = &mut self.sides[at];
-        let (before, bytes, limits) = (side.connection.queued_bytes(), outbound.bytes(), &self.env.limits);
-        let (held, more) = (side.connection.held_bytes(), bytes + outbound.overhead());
-        let is_over = before > 0 && held + more > limits.queue_bytes_max;
-        let expected = match side.life {
+        let (connection, limits) = (self.connection(at), &self.table.env().limits);
+        let (before, bytes) = (connection.queued_bytes(), outbound.bytes());
+        let is_over = before > 0 && connection.held_bytes() + bytes + outbound.overhead() > limits.queue_bytes_max;
+        let expected = match self.sides[at].life {
             Life::Http | Life::Ended => Sent::NotOpen,
             Life::Open if bytes > limits.queue_bytes_max => Sent::TooLarge,
             Life::Open if is_over => Sent::Full,
             Life::Open => Sent::Queued,
         };
-        let sent = side.connection.send(outbound, &mut self.env);
-        assert_eq!(sent, expected, "{bytes} bytes on top of {before}");
-        if sent == Sent::Queued {
-            assert_eq!(side.connection.queued_bytes(), before + bytes);
-            side.reader.due.push_back(due.clone());
-            side.messages_out += 1;
-        }
-        sent
+        self.posting = Some((due.clone(), Some(expected)));
+        let slot = self.slot(at);
+        self.table.push(slot, outbound);
+        self.replay();
     }
 
     fn ping(&mut self, at: usize, bytes: usize) {
-        let side = &mut self.sides[at];
         let payload = vec![b'p'; bytes.min(125)];
-        let sent = side.connection.ping(&payload, &mut self.env);
-        assert_eq!(sent == Sent::NotOpen, side.life != Life::Open, "a ping of {bytes} bytes");
-        if sent == Sent::Queued {
-            side.reader.due.push_back(Due::Frame { first: 0x89, payload, key: None });
-        }
+        self.posting = Some((Due::Frame { first: 0x89, payload: payload.clone(), key: None }, None));
+        let slot = self.slot(at);
+        self.table.ping(slot, &payload);
+        self.replay();
     }
 
     fn close(&mut self, at: usize, choice: u16) {
         let (code, reason) =
             if choice == 0 { (CloseCode::NORMAL, "") } else { (CloseCode::from(3000 + choice), "why") };
         let cause = crate::connection::Cause::ServerClosed;
-        let event = self.sides[at].connection.close(code, reason, cause, &mut self.env);
+        let event = self.change(at, |connection, env| connection.close(code, reason, cause, env));
         assert!(event.is_some() == (self.sides[at].life == Life::Open), "a close is the end of what is open");
         self.hear_end(at, event);
     }
 
     fn close_slow(&mut self, at: usize, kept_max: usize) {
-        let side = &mut self.sides[at];
-        if side.life == Life::Open {
-            side.reader.truncate();
-        } else {
-            side.reader.is_lost = true;
+        let event = self.change(at, |connection, env| connection.close_slow(kept_max, env));
+        let closed = event.map(|event| match event {
+            Event::Closed(closed) => closed,
+            event => panic!("{event:?} ends a slow consumer"),
+        });
+        self.hear_slow(at, closed);
+        self.replay();
+    }
+
+    fn hear_slow(&mut self, at: usize, closed: Option<Closed>) {
+        let reader = &mut self.sides[at].reader;
+        match closed {
+            Some(closed) => {
+                reader.truncate();
+                reader.is_lost |= closed.code == CloseCode::ABNORMAL;
+                self.hear_closed(at, &closed);
+            }
+            None => reader.is_lost = true,
         }
-        let event = side.connection.close_slow(kept_max, &mut self.env);
-        if matches!(&event, Some(Event::Closed(closed)) if closed.code == CloseCode::ABNORMAL) {
-            side.reader.is_lost = true;
-        }
-        self.hear_end(at, event);
     }
 
     fn abort(&mut self, at: usize) {
-        let side = &mut self.sides[at];
-        side.reader.is_lost = true;
-        let event = side.connection.abort(&mut self.env);
+        self.sides[at].reader.is_lost = true;
+        let event = self.change(at, Connection::abort);
         self.hear_end(at, event);
     }
 
     fn drain(&mut self, at: usize) {
-        let event = self.sides[at].connection.drain(&mut self.env);
+        let event = self.change(at, Connection::drain);
         self.hear_end(at, event);
     }
 
     // The loop's side.
 
-    /// Writes, and makes room for what is left.
-    fn write(&mut self, at: usize) {
-        self.offer(at);
-        self.relieve();
+    fn slot(&self, at: usize) -> Slot {
+        self.sides[at].fd.slot()
+    }
+
+    fn connection(&self, at: usize) -> &Connection {
+        self.table.connection(self.slot(at)).expect("a side has a connection")
+    }
+
+    /// Makes a transition. What the table does behind it is in the log.
+    fn change<R>(&mut self, at: usize, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> R {
+        let slot = self.slot(at);
+        self.table.step(slot, transition).expect("a side has a connection")
+    }
+
+    /// Tells the readers what the table did on its own.
+    fn replay(&mut self) {
+        let log = std::mem::take(&mut *self.log.borrow_mut());
+        for (at, change) in log {
+            self.hear_change(at, change);
+        }
+        self.posting = None;
+        // Their ends are in the log, too.
+        while self.table.poll_ended().is_some() {}
+    }
+
+    fn hear_change(&mut self, at: usize, change: Change) {
+        let side = &mut self.sides[at];
+        match change {
+            Change::Wrote(bytes) => side.reader.read(&bytes),
+            Change::Sent(sent) => {
+                let (due, expected) = self.posting.as_mut().expect("a push");
+                assert!(expected.take().is_none_or(|expected| expected == sent), "{sent:?} of {due:?}");
+                if sent == Sent::Queued {
+                    side.reader.due.push_back(due.clone());
+                    side.messages_out += 1;
+                }
+            }
+            Change::Pinged(sent) => {
+                assert_eq!(sent == Sent::NotOpen, side.life != Life::Open, "a ping");
+                let (due, _) = self.posting.as_ref().expect("a ping");
+                side.reader.due.extend((sent == Sent::Queued).then(|| due.clone()));
+            }
+            Change::Conflated(is_done) => {
+                let (due, _) = self.posting.as_ref().expect("a push");
+                if is_done {
+                    side.reader.conflate(due);
+                }
+            }
+            Change::Dropped(messages) => {
+                side.messages_out -= messages as u64;
+                side.reader.drop_newest(messages);
+            }
+            Change::ClosedSlow(closed) => self.hear_slow(at, closed),
+            Change::ResponseDropped => side.reader.is_lost = true,
+        }
     }
 
     /// Writes until there is nothing to write, the socket is full, or the turn's share used up.
-    fn offer(&mut self, at: usize) {
-        let side = &mut self.sides[at];
-        for _ in 0..WRITES_PER_TURN_MAX {
-            let mut slices = [IoSlice::new(&[]); 64];
-            let filled = side.connection.poll_slices(&self.env, &mut slices[..self.slices]);
-            let offer: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
-            assert_eq!(!offer.is_empty(), side.connection.can_write(), "{} bytes to write", offer.len());
-            if offer.is_empty() {
-                return;
-            }
-            if let Some(only) = side.connection.poll_slice(&self.env) {
-                assert_eq!(offer, only, "one slice, looked at in two ways");
-            }
-            assert!(!side.is_shut, "output after the end of output");
-            let taken = offer.len().min(side.room);
-            if side.room != usize::MAX {
-                side.room -= taken;
-            }
-            let before = side.connection.queued_bytes();
-            side.connection.handle_written(taken, taken < offer.len(), &mut self.env);
-            assert!(side.connection.queued_bytes() >= before - taken, "bytes vanished");
-            side.reader.read(&offer[..taken]);
-        }
+    fn write(&mut self, at: usize) {
+        let slot = self.slot(at);
+        self.table.retry_write(slot);
+        self.replay();
     }
 
     /// Ends a turn, and begins the next `later`, or when something is due.
     fn pass_time(&mut self, later: Option<u64>) {
-        for at in [0, 1] {
-            self.flush(at);
-        }
-        assert!(self.sides.iter().all(|side| side.connection.fresh_bytes() == 0), "output outlives the journal");
-        self.env.end_turn();
-        self.env.now = match later {
-            Some(millis) => self.env.now.after(Duration::from_millis(millis)),
+        self.flush();
+        let now = self.table.env().now;
+        let next = match later {
+            Some(millis) => now.after(Duration::from_millis(millis)),
             None => {
-                let due = self.sides.iter().map(|side| side.connection.poll_timeout(&self.env)).min();
-                due.filter(|due| *due < Tick::NEVER).unwrap_or(self.env.now).max(self.env.now)
+                let due = [0, 1].map(|at| self.connection(at).poll_timeout(self.table.env())).into_iter().min();
+                due.filter(|due| *due < Tick::NEVER).unwrap_or(now).max(now)
             }
         };
+        self.table.env_mut().now = next;
         for at in [0, 1] {
             self.tick(at);
         }
     }
 
-    fn flush(&mut self, at: usize) {
-        self.write(at);
-        let side = &mut self.sides[at];
-        match side.connection.poll_next(&self.env) {
-            Next::Stay => {}
-            Next::Shut => {
-                assert!(!side.is_shut, "shut twice");
-                side.is_shut = true;
-            }
-            Next::Drop => {
-                assert_ne!(side.life, Life::Open, "dropped while open");
-                side.connection.release(&mut self.env);
-                *side = Side::new(Fd::new(Slot(at as u32), side.fd.generation() + 1), &self.env);
+    fn flush(&mut self) {
+        self.table.begin_flush();
+        while let Some((slot, flushed)) = self.table.poll_flush() {
+            self.replay();
+            let at = usize::from(self.slot(1) == slot);
+            match flushed {
+                Flushed::Stays { .. } => {}
+                Flushed::Over => {
+                    assert_ne!(self.sides[at].life, Life::Open, "dropped while open");
+                    self.table.remove(slot);
+                    self.sides[at] = Side::new(insert(&mut self.table, at, &self.log));
+                }
+                Flushed::Broken => panic!("a socket that never breaks"),
             }
         }
+        self.table.end_flush();
+        self.replay();
+        assert!([0, 1].iter().all(|at| self.connection(*at).fresh_bytes() == 0), "output outlives the journal");
     }
 
     fn tick(&mut self, at: usize) {
+        let before = self.connection(at).queued_bytes();
+        let (event, after) = self.change(at, |connection, env| {
+            let event = connection.handle_tick(env);
+            (event, connection.queued_bytes())
+        });
         let side = &mut self.sides[at];
-        let before = side.connection.queued_bytes();
-        let event = side.connection.handle_tick(&mut self.env);
-        if event.is_none() && side.life == Life::Open && side.connection.queued_bytes() > before {
+        if event.is_none() && side.life == Life::Open && after > before {
             side.reader.due.push_back(Due::Frame { first: 0x89, payload: Vec::new(), key: None });
         }
         self.hear_end(at, event);
-        let side = &mut self.sides[at];
-        let is_over = side.connection.poll_next(&self.env);
-        side.is_shut |= is_over == Next::Shut;
-        let at = side.connection.poll_timeout(&self.env);
-        assert!(is_over == Next::Drop || at > self.env.now, "a deadline that was heard of and is still due: {at:?}");
+        let (connection, env) = (self.connection(at), self.table.env());
+        let is_heard = connection.poll_timeout(env) > env.now;
+        assert!(is_heard || connection.is_finished(), "a deadline that was heard of and is still due");
     }
 
     // What should be.
 
     fn check(&self) {
-        for side in &self.sides {
-            let Side { connection, life, reader, .. } = side;
-            connection.check_invariants();
+        self.table.check_invariants();
+        for (at, Side { life, reader, messages_in, messages_out, .. }) in self.sides.iter().enumerate() {
+            let connection = self.connection(at);
             assert_eq!(connection.is_open(), *life == Life::Open, "open, as against {life:?}");
             assert_eq!(connection.state() == State::Open, connection.is_open());
             let traffic = connection.traffic();
-            assert_eq!((traffic.messages_in, traffic.messages_out), (side.messages_in, side.messages_out));
+            assert_eq!((traffic.messages_in, traffic.messages_out), (*messages_in, *messages_out));
             assert_eq!(traffic.bytes_out, reader.read_bytes, "bytes that the socket took");
             if connection.queued_bytes() == 0 {
                 reader.check_whole();
             }
         }
-        if self.sides.iter().all(|side| side.connection.queued_bytes() == 0) {
-            assert_eq!(self.env.queued, Queued::default(), "bytes in queues that are empty");
+        let (queued, max) = (self.table.env().queued, self.table.env().limits.queue_total_bytes_max);
+        let charges: usize = [0, 1].iter().map(|at| self.connection(*at).charge()).sum();
+        assert!(charges <= queued.frames && charges + 64 > queued.frames, "all is charged to a connection");
+        // A connection that was closed has a queue for its close frame.
+        assert!(queued.frames <= max + 2 * (QUEUE_BYTES + CONTROL_BYTES_MAX), "{queued:?} of {max}");
+        if [0, 1].iter().all(|at| self.connection(*at).queued_bytes() == 0) {
+            assert_eq!(queued, Queued::default(), "bytes in queues that are empty");
         }
     }
 
@@ -475,23 +511,26 @@ impl Rig {
     fn end(&mut self) {
         for at in [0, 1] {
             self.abort(at);
-            self.flush(at);
         }
-        assert_eq!(self.env.queued, Queued::default(), "bytes in queues that are no more");
+        self.flush();
+        assert_eq!(self.table.env().queued, Queued::default(), "bytes in queues that are no more");
     }
 }
 
+/// Adds a connection for a side.
+fn insert(table: &mut Table<Socket>, at: usize, log: &Log) -> Fd {
+    let connection = Connection::new(Peer::Unix, table.env());
+    table.insert(Socket::new(at, log), connection).expect("a free slot")
+}
+
 impl Side {
-    fn new(fd: Fd, env: &Env) -> Side {
+    fn new(fd: Fd) -> Side {
         Side {
-            connection: Connection::new(Peer::Unix, env),
             fd,
             life: Life::Http,
             pipe: Vec::new(),
             reader: Reader::default(),
-            room: usize::MAX,
             manner: 0,
-            is_shut: false,
             asked: (false, 1),
             messages_in: 0,
             messages_out: 0,

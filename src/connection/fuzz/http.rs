@@ -2,7 +2,7 @@
 
 use crate::connection::fuzz::reader::Due;
 use crate::connection::fuzz::{Life, Rig, size};
-use crate::connection::{Deferred, Sent};
+use crate::connection::{Connection, Deferred, Sent};
 use crate::protocol::body_mode::BodyMode;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
@@ -30,7 +30,8 @@ impl Rig {
             2 => BodyMode::stream(()),
             _ => return self.respond(at, manner),
         };
-        self.sides[at].connection.take_in(request, mode, &mut self.env);
+        let event = self.change(at, |connection, env| connection.take_in(request, mode, env));
+        self.hear_end(at, event);
     }
 
     /// Responds at once, which cuts a response short that was begun.
@@ -45,36 +46,41 @@ impl Rig {
         if manner & 4 != 0 {
             response = response.close();
         }
+        let before = self.connection(at).queued_bytes();
+        let after = self.change(at, |connection, env| {
+            connection.respond(response, env);
+            connection.queued_bytes()
+        });
         let side = &mut self.sides[at];
-        let before = side.connection.queued_bytes();
-        side.connection.respond(response, &mut self.env);
-        if side.connection.queued_bytes() > before {
+        if after > before {
             side.reader.due.push_back(Due::Response { status, body: if side.asked.0 { b"" } else { body } });
         }
+        self.replay();
     }
 
     /// A response in pieces: its beginning, a piece, or its end.
     pub(super) fn stream(&mut self, at: usize, argument: u8) {
-        let side = &mut self.sides[at];
         match argument % 4 {
             0 => {}
             1 => {
-                if side.connection.begin_response(&Response::new(200), &mut self.env) {
+                if self.change(at, |connection, env| connection.begin_response(&Response::new(200), env)) {
+                    let side = &mut self.sides[at];
                     side.reader.begin_stream(side.asked);
                 }
             }
             2 => {
                 let piece = vec![b's'; size(argument)];
-                if side.connection.write_response(&piece, &mut self.env) == Sent::Queued {
-                    side.reader.write_stream(&piece);
+                if self.change(at, |connection, env| connection.write_response(&piece, env)) == Sent::Queued {
+                    self.sides[at].reader.write_stream(&piece);
                 }
             }
             _ => {
-                if side.connection.end_response(&mut self.env) {
-                    side.reader.end_stream();
+                if self.change(at, Connection::end_response) {
+                    self.sides[at].reader.end_stream();
                 }
             }
         }
+        self.replay();
     }
 
     /// Answers a request that waits, if one does.
@@ -82,7 +88,7 @@ impl Rig {
         if manner & 128 != 0 {
             return self.stream(at, manner);
         }
-        match self.sides[at].connection.take_deferred() {
+        match self.change(at, |connection, _| connection.take_deferred()) {
             Some(Deferred::Upgrade(request)) => self.answer_upgrade(at, &request, manner),
             Some(Deferred::Plain) => self.respond(at, manner),
             None => {}
@@ -90,7 +96,6 @@ impl Rig {
     }
 
     pub(super) fn answer_upgrade(&mut self, at: usize, request: &Request, manner: u8) {
-        let side = &mut self.sides[at];
         if manner % 8 == 6 {
             return self.respond(at, manner);
         }
@@ -98,7 +103,10 @@ impl Rig {
         if manner % 8 == 5 {
             accept = accept.subprotocol("nobody-offered-it");
         }
-        match side.connection.accept(side.fd, &accept, request, &mut self.env) {
+        let fd = self.sides[at].fd;
+        let accepted = self.change(at, |connection, env| connection.accept(fd, &accept, request, env));
+        let side = &mut self.sides[at];
+        match accepted {
             Ok(early) => {
                 let is_answered = side.reader.is_streaming_last();
                 assert!(early.is_some() != is_answered, "accepted only what is not answered yet");

@@ -136,6 +136,16 @@ impl Reader {
         self.due[older] = newer.clone();
     }
 
+    /// So many of the newest messages are dropped.
+    pub fn drop_newest(&mut self, count: usize) {
+        for _ in 0..count {
+            let is_message = |due: &Due| matches!(due, Due::Frame { first: 0x81 | 0x82, .. });
+            let newest = self.due.iter().rposition(is_message).expect("a message to drop");
+            assert!(newest > 0 || !self.is_inside_due(), "a message was dropped that is half written");
+            self.due.remove(newest);
+        }
+    }
+
     /// All that the client is not in the midst of is dropped.
     pub fn truncate(&mut self) {
         let kept = if self.is_upgraded {

@@ -1,0 +1,94 @@
+//! A socket of the fuzz target `connection`: it takes as many bytes as it has room for, and logs what the table does.
+
+use std::cell::RefCell;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use crate::connection::{Closed, Connection, Event, Io, Observed, Sent, Transport};
+
+/// What the table did to a connection on its own, in order.
+pub(super) type Log = Rc<RefCell<Vec<(usize, Change)>>>;
+
+/// A change of a connection, as far as its reader notices it.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// These bytes were written.
+    Wrote(Vec<u8>),
+    Sent(Sent),
+    Pinged(Sent),
+    Conflated(bool),
+    Dropped(usize),
+    ClosedSlow(Option<Closed>),
+    ResponseDropped,
+}
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// Bytes that it has room for.
+    pub room: usize,
+    pub is_shut: bool,
+    side: usize,
+    log: Log,
+    /// The bytes of the last write.
+    taken: Vec<u8>,
+}
+
+impl Socket {
+    pub(super) fn new(side: usize, log: &Log) -> Socket {
+        Socket { room: usize::MAX, is_shut: false, side, log: Rc::clone(log), taken: Vec::new() }
+    }
+
+    fn log(&self, change: Change) {
+        self.log.borrow_mut().push((self.side, change));
+    }
+}
+
+impl Transport for Socket {
+    fn read(&mut self, _: &mut [u8]) -> Io {
+        unreachable!("the target reads from the client's pipe")
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Io {
+        assert!(!self.is_shut, "output after the end of output");
+        let mut offered: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        assert!(!offered.is_empty() && slices.iter().all(|slice| !slice.is_empty()), "a write of nothing");
+        offered.truncate(self.room);
+        if self.room != usize::MAX {
+            self.room -= offered.len();
+        }
+        self.taken = offered;
+        if self.taken.is_empty() { Io::WouldBlock } else { Io::Done(self.taken.len()) }
+    }
+
+    fn shutdown(&mut self) {
+        assert!(!self.is_shut, "shut twice");
+        self.is_shut = true;
+    }
+
+    fn observe(&mut self, connection: &Connection, change: Observed<'_>) {
+        connection.check_invariants();
+        let change = match change {
+            Observed::Wrote { written, .. } => {
+                assert_eq!(written, self.taken.len(), "bytes that the connection counts as written");
+                Change::Wrote(std::mem::take(&mut self.taken))
+            }
+            Observed::Sent(sent) => Change::Sent(sent),
+            Observed::Pinged(sent) => Change::Pinged(sent),
+            Observed::Conflated { is_done } => Change::Conflated(is_done),
+            Observed::Unloaded => return,
+            Observed::Dropped { messages, charge, floor } => {
+                assert!(charge > floor, "the floor is taken from none");
+                Change::Dropped(messages)
+            }
+            Observed::ClosedSlow { charge, kept_max, event } => {
+                assert!(charge.is_none_or(|charge| charge > kept_max), "the floor is taken from none");
+                Change::ClosedSlow(event.map(|event| match event {
+                    Event::Closed(closed) => closed.clone(),
+                    event => panic!("{event:?} ends a slow consumer"),
+                }))
+            }
+            Observed::ResponseDropped => Change::ResponseDropped,
+        };
+        self.log(change);
+    }
+}
