@@ -38,6 +38,8 @@ pub struct Life {
     pub is_lost: bool,
     /// A tick found that its client has had its time.
     pub is_expired: bool,
+    /// How long its client has since its stream was shut for writing.
+    pub shut_until: Option<Tick>,
     /// Its slot has been freed.
     pub is_reaped: bool,
 }
@@ -148,6 +150,7 @@ impl Life {
             told: 0,
             is_lost: false,
             is_expired: false,
+            shut_until: None,
             is_reaped: false,
         }
     }
@@ -278,6 +281,11 @@ impl Life {
         }
     }
 
+    /// Its stream is shut for writing. Its client has time from now on, if the flush came late.
+    pub fn shut(&mut self, until: Tick) {
+        self.shut_until.get_or_insert(until);
+    }
+
     /// It ends at once.
     pub fn die(&mut self, now: Tick) {
         assert!(self.is_open(), "{} was closed twice", self.fd);
@@ -291,7 +299,7 @@ impl Life {
     pub fn due(&self, limits: &Limits) -> Tick {
         match self.stage {
             Stage::Open => self.beat.due().min(self.next_write_due(limits)).min(self.message_due(limits)),
-            Stage::Closing { until } => until.min(self.next_write_due(limits)),
+            Stage::Closing { until } => until.max(self.shut_until.unwrap_or(Tick(0))).min(self.next_write_due(limits)),
             Stage::Http | Stage::Dead => Tick::NEVER,
         }
     }

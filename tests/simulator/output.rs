@@ -277,6 +277,10 @@ impl Server {
                     self.make_ready(slot);
                 }
                 self.arm_at(slot, timeout);
+                if self.table.transport(slot).is_some_and(|socket| socket.wire.borrow().is_shut()) {
+                    let (now, close_wait_max) = (self.table.env().now, self.table.env().limits.close_wait_max);
+                    self.life_at(slot).shut(now.after(close_wait_max));
+                }
             }
             Flushed::Over => {
                 let fd = self.table.fd_of(slot);

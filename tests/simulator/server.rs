@@ -45,7 +45,7 @@ pub struct Server {
     pub second_login: SecondLogin,
     pub oracle: Oracle,
     pub rng: Rng,
-    /// When the turn before was.
+    /// When the last turn was behind which no output was left to flush.
     pub before: Tick,
     pub ready: Vec<Slot>,
     pub over: Vec<Slot>,
@@ -122,7 +122,11 @@ impl Server {
     /// One turn, at `now`. Sockets at the slots `signalled` may have something to tell; `arrivals` want to come in, and
     /// are told their fd, or that there is no room.
     pub fn turn(&mut self, now: Tick, signalled: &[Slot], arrivals: &[Rc<RefCell<Wire>>]) -> Vec<Option<Fd>> {
-        self.before = mem::replace(&mut self.table.env_mut().now, now);
+        let before = mem::replace(&mut self.table.env_mut().now, now);
+        if !self.table.is_flushing() {
+            // What a flush has not come to has no deadline in the wheel yet.
+            self.before = before;
+        }
         self.run_commands();
         self.handle_signals(signalled);
         let accepted = arrivals.iter().map(|wire| self.accept(wire)).collect();
@@ -494,8 +498,8 @@ impl Server {
             let (due, now) = (life.due(&env.limits), env.now);
             // One that was ended in the flush, for there was no room for what it had, goes with the next.
             let is_over = connection.state() == State::Closing && !connection.wants_read();
-            assert!(at <= due || is_over, "{fd} asks for {at:?}, and is due at {due:?}");
-            assert!(due > now, "{fd} was due at {due:?}");
+            assert!(at <= due || is_over || self.table.has_dirty(), "{fd} asks for {at:?}, and is due at {due:?}");
+            assert!(due > now || self.table.has_dirty(), "{fd} was due at {due:?}");
             let armed = self.clock.deadline(Owner::Connection(slot)).unwrap_or(Tick::NEVER);
             // What is overdue, because room turned out to be none, is for the next turn.
             assert!(

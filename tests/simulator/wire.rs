@@ -130,6 +130,11 @@ impl Wire {
         self.down.is_ended = true;
     }
 
+    /// Whether the server will write no more.
+    pub fn is_shut(&self) -> bool {
+        self.down.is_ended
+    }
+
     /// The server closes its socket.
     pub fn drop_server(&mut self) {
         self.down.is_ended = true;

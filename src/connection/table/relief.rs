@@ -45,13 +45,13 @@ impl<T: Transport> Table<T> {
 
     #[cold]
     fn relieve_queues(&mut self, watched: Option<Slot>) -> bool {
-        if watched.is_some_and(|slot| self.pay_alone(slot)) {
+        let mut has_dropped = watched.is_some_and(|slot| self.pay_alone(slot));
+        if has_dropped && !self.env.is_over_total(0) {
             return true;
         }
         let holders = self.holders();
         let count = holders.len();
         let mut relief = Relief::new(holders, &self.env.limits);
-        let mut has_dropped = false;
         while let Some(demand) = relief.poll(&self.env, |slot| self.charge(slot)) {
             let (Demand::Close(holder) | Demand::Drop { holder, .. }) = demand;
             let is_untried = |entry: &Entry<T>| entry.connection.is_untried() && entry.connection.can_write();
@@ -79,8 +79,8 @@ impl<T: Transport> Table<T> {
         has_dropped
     }
 
-    /// Makes a connection pay for what was pushed to it, when a search would not find much. `false`: it did not, or not
-    /// enough.
+    /// Makes a connection pay for what was pushed to it, when a search would not find much. Returns whether it dropped
+    /// messages, which may be too few.
     fn pay_alone(&mut self, slot: Slot) -> bool {
         if self.unsearched == 0 {
             return false;
@@ -92,7 +92,7 @@ impl<T: Transport> Table<T> {
             return false;
         }
         let (dropped, _) = self.drop_newest(Holder { charge, slot }, charge - excess, floor);
-        dropped > 0 && !self.env.is_over_total(0)
+        dropped > 0
     }
 
     /// Drops the newest messages of a holder, and returns how many and what it is charged then.
