@@ -18,40 +18,25 @@
 mod level;
 #[cfg(any(test, feature = "unstable"))]
 mod model;
+mod owner;
 mod ring;
 
 use std::mem;
 
-use crate::fd::Slot;
 use crate::tick::Tick;
+pub use owner::Owner;
+
 use level::{Level, SLOTS};
 use ring::{Link, List, Node, Nodes};
 
 #[cfg(any(test, feature = "unstable"))]
 pub use model::fuzz_wheel;
 
-/// The largest index of an [`Owner`].
-///
-/// A link uses its top bit for the arena and one value for "none".
-pub const OWNER_INDEX_MAX: u32 = (1 << 31) - 2;
-
 /// The ratio between the units of adjacent levels, in bits.
 const UNIT_BITS: u32 = 8;
 const LEVELS: usize = (u64::BITS / UNIT_BITS) as usize;
 
 const _: () = assert!(SLOTS == 2 << UNIT_BITS, "a level holds two blocks");
-
-/// The owner of a deadline. An owner has at most one deadline.
-///
-/// Indices must be dense. The wheel keeps 16 bytes for each index up to the largest one that was armed, separately for
-/// connections and timers. The maximum is [`OWNER_INDEX_MAX`].
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Owner {
-    /// A connection, by its slot in the slab.
-    Connection(Slot),
-    /// A user timer, by its index in the loop's list of timers.
-    Timer(u32),
-}
 
 /// A hierarchical timer wheel with a resolution of one tick.
 ///
@@ -348,6 +333,7 @@ fn slot_of(unit: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fd::Slot;
     use Owner::{Connection, Timer};
     use proptest::prelude::*;
 

@@ -3,6 +3,9 @@
 //! It follows the `tidy` tests of rust-analyzer and TigerBeetle. It reads the source as text, and an error names the
 //! file and the line. `src/lib.rs` has a drawing of the layers.
 
+#[path = "tidy/cycles.rs"]
+mod cycles;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,8 @@
 
 use crate::connection::counts::Counts;
 use crate::connection::journal::Journal;
-use crate::connection::queue::{Queue, Queued};
+use crate::connection::queue::Queue;
+use crate::connection::segment::Queued;
 use crate::limits::{Heartbeat, Limits};
 use crate::protocol::assembler;
 use crate::protocol::memory::MemoryTotal;

@@ -6,17 +6,17 @@
 
 mod http;
 mod reader;
+mod requests;
 mod socket;
+mod turn;
 mod upgrade;
 
 use std::time::Duration;
 
-use crate::connection::fuzz::http::REQUESTS;
 use crate::connection::fuzz::reader::{Due, Reader};
+use crate::connection::fuzz::requests::REQUESTS;
 use crate::connection::fuzz::socket::{Change, Log, Socket};
-use crate::connection::{
-    Closed, Connection, Deferred, Env, Event, Flushed, Outbound, QUEUE_BYTES, Queued, Sent, State, Table,
-};
+use crate::connection::{Closed, Connection, Deferred, Env, Event, Outbound, QUEUE_BYTES, Queued, Sent, State, Table};
 use crate::fd::{Fd, Slot};
 use crate::limits::{Heartbeat, Limits, SlowReader};
 use crate::peer::Peer;
@@ -24,7 +24,6 @@ use crate::protocol::client::frame;
 use crate::protocol::close::CloseCode;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::origin::Origins;
-use crate::tick::Tick;
 
 pub use upgrade::fuzz_upgrade;
 
@@ -427,59 +426,6 @@ impl Rig {
         let slot = self.slot(at);
         self.table.retry_write(slot);
         self.replay();
-    }
-
-    /// Ends a turn, and begins the next `later`, or when something is due.
-    fn pass_time(&mut self, later: Option<u64>) {
-        self.flush();
-        let now = self.table.env().now;
-        let next = match later {
-            Some(millis) => now.after(Duration::from_millis(millis)),
-            None => {
-                let due = [0, 1].map(|at| self.connection(at).poll_timeout(self.table.env())).into_iter().min();
-                due.filter(|due| *due < Tick::NEVER).unwrap_or(now).max(now)
-            }
-        };
-        self.table.env_mut().now = next;
-        for at in [0, 1] {
-            self.tick(at);
-        }
-    }
-
-    fn flush(&mut self) {
-        self.table.begin_flush();
-        while let Some((slot, flushed)) = self.table.poll_flush() {
-            self.replay();
-            let at = usize::from(self.slot(1) == slot);
-            match flushed {
-                Flushed::Stays { .. } => {}
-                Flushed::Over => {
-                    assert_ne!(self.sides[at].life, Life::Open, "dropped while open");
-                    self.table.remove(slot);
-                    self.sides[at] = Side::new(insert(&mut self.table, at, &self.log));
-                }
-                Flushed::Broken => panic!("a socket that never breaks"),
-            }
-        }
-        self.table.end_flush();
-        self.replay();
-        assert!([0, 1].iter().all(|at| self.connection(*at).fresh_bytes() == 0), "output outlives the journal");
-    }
-
-    fn tick(&mut self, at: usize) {
-        let before = self.connection(at).queued_bytes();
-        let (event, after) = self.change(at, |connection, env| {
-            let event = connection.handle_tick(env);
-            (event, connection.queued_bytes())
-        });
-        let side = &mut self.sides[at];
-        if event.is_none() && side.life == Life::Open && after > before {
-            side.reader.due.push_back(Due::Frame { first: 0x89, payload: Vec::new(), key: None });
-        }
-        self.hear_end(at, event);
-        let (connection, env) = (self.connection(at), self.table.env());
-        let is_heard = connection.poll_timeout(env) > env.now;
-        assert!(is_heard || connection.is_finished(), "a deadline that was heard of and is still due");
     }
 
     // What should be.

@@ -6,7 +6,9 @@
 //! copy is made for it. What is left when the socket was full, or whose frames do not lie together, goes into a
 //! [`Queue`]. When all that was touched is flushed, no range is left, and the journal begins anew.
 
-use crate::connection::queue::{COPIED_BYTES_MAX, Outbound, Queue, Queued};
+use crate::connection::outbound::{COPIED_BYTES_MAX, Outbound, Range};
+use crate::connection::queue::Queue;
+use crate::connection::segment::Queued;
 use crate::protocol::frame::server_frame_bytes;
 use crate::protocol::shared::SharedFrame;
 
@@ -52,22 +54,7 @@ impl Default for Journal {
     }
 }
 
-/// Where in the journal a connection's output lies. Never empty.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct Range {
-    start: u32,
-    end: u32,
-}
-
 const _: () = assert!(BYTES_MAX < u32::MAX as usize);
-
-impl Range {
-    /// Its length.
-    #[inline]
-    pub fn len(self) -> usize {
-        (self.end - self.start) as usize
-    }
-}
 
 impl Journal {
     /// The bytes of a range.

@@ -19,9 +19,11 @@ mod fuzz;
 mod heartbeat;
 mod http;
 mod journal;
+mod outbound;
 mod output;
 mod queue;
 mod relief;
+mod segment;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -34,10 +36,12 @@ pub use crate::connection::event::{Event, Next, Refusal, Sent, State, Traffic};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
 pub use crate::connection::http::Deferred;
-pub use crate::connection::queue::Outbound;
+pub use crate::connection::outbound::Outbound;
 #[cfg(any(test, feature = "unstable"))]
-pub use crate::connection::queue::{KEY_BYTES, QUEUE_BYTES, Queued, SEGMENT_BYTES};
+pub use crate::connection::queue::QUEUE_BYTES;
 pub use crate::connection::relief::{Demand, Holder, Relief};
+#[cfg(any(test, feature = "unstable"))]
+pub use crate::connection::segment::{KEY_BYTES, Queued, SEGMENT_BYTES};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::table::Observed;
 pub use crate::connection::table::{Flushed, Io, SlotSet, Table, Transport};
@@ -50,7 +54,8 @@ use crate::fd::Fd;
 use crate::limits::Heartbeat;
 use crate::peer::Peer;
 use crate::protocol::assembler::{self, Assembler, AssemblerError, Item};
-use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode, parse_close};
+use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
+use crate::protocol::close_payload::parse_close;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::message::Message;

@@ -3,8 +3,9 @@
 use std::io::IoSlice;
 
 use crate::connection::env::Env;
-use crate::connection::journal::{Journal, Range};
-use crate::connection::queue::{Outbound, PONG_QUEUE_BYTES_MAX, Queue};
+use crate::connection::journal::Journal;
+use crate::connection::outbound::{Outbound, Range};
+use crate::connection::queue::{PONG_QUEUE_BYTES_MAX, Queue};
 use crate::protocol::frame::Opcode;
 use crate::tick::Tick;
 
@@ -219,7 +220,8 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::queue::{QUEUE_BYTES, Queued, SEGMENT_BYTES};
+    use crate::connection::queue::QUEUE_BYTES;
+    use crate::connection::segment::{Queued, SEGMENT_BYTES};
     use crate::limits::{Heartbeat, Limits};
     use crate::protocol::origin::Origins;
     use crate::protocol::shared::FRAME_BYTES;

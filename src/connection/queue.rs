@@ -13,15 +13,12 @@ use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::connection::journal::Range;
+use crate::connection::outbound::Outbound;
+use crate::connection::segment::{Bytes, Kind, Queued, Segment};
 use crate::limits::Limits;
-use crate::protocol::frame::{Opcode, ServerHeader, server_frame_bytes};
-use crate::protocol::shared::{FRAME_BYTES, Frame, SharedFrame};
+use crate::protocol::frame::{Opcode, server_frame_bytes};
+use crate::protocol::shared::SharedFrame;
 use crate::tick::Tick;
-
-/// A frame to many that is longer than this is shared, a shorter one copied: below it the copy is cheaper than a slice
-/// of its own in `writev`.
-pub(super) const COPIED_BYTES_MAX: usize = 512;
 
 /// A run of copied frames is closed when it has grown to this, so that a long queue gives memory back as it drains.
 pub(super) const RUN_BYTES_MAX: usize = 32 << 10;
@@ -37,13 +34,6 @@ const SPARE_SEGMENTS_MAX: usize = 64;
 
 /// The memory of a queue besides its segments.
 pub const QUEUE_BYTES: usize = size_of::<Queue>() + 4 * size_of::<Segment>();
-
-/// The memory of a segment that is not copied bytes. Segments lie in an array that grows by doubling and is half full at
-/// least.
-pub const SEGMENT_BYTES: usize = size_of::<Segment>() * 3 / 2;
-
-/// The memory of a conflation key besides its bytes: its counts, and its place in a map that is 7/16 full at least.
-pub const KEY_BYTES: usize = 88;
 
 /// Pongs are queued one for each ping while no more output than this waits; over it only the latest is kept
 /// (RFC 6455 section 5.5.3).
@@ -75,120 +65,6 @@ pub struct Queue {
     keys: HashMap<Arc<str>, u64>,
     /// An emptied run, for the next one.
     spare: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Segment {
-    bytes: Bytes,
-    /// Under which the segment stands in `keys`.
-    key: Option<Arc<str>>,
-    kind: Kind,
-}
-
-/// What is in a segment, and may be appended to it if it is a run.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-enum Kind {
-    Frames,
-    Http,
-    /// One pong, whose payload may be replaced, and nothing else.
-    Pong,
-}
-
-#[derive(Debug)]
-enum Bytes {
-    /// Frames, or HTTP responses, copied one behind the other.
-    Run(Vec<u8>),
-    Shared(SharedFrame),
-}
-
-/// Bytes in all queues of a loop.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
-pub struct Queued {
-    /// Of WebSockets: all memory of their queues, a shared frame counted once.
-    pub frames: usize,
-    /// Of HTTP, which must not use up what WebSockets may have: anybody can ask for a page and not read it.
-    pub http: usize,
-}
-
-/// A frame on its way into queues, encoded at most once.
-pub struct Outbound<'a> {
-    source: Source<'a>,
-    /// Its length on the wire.
-    bytes: usize,
-    shared: Option<SharedFrame>,
-    /// Where it lies in the journal, once it does.
-    pub(super) place: Option<Range>,
-    /// Whether it may go to more than one queue.
-    pub(crate) to_many: bool,
-    /// The conflation key, if the server conflates.
-    pub(crate) key: Option<&'a str>,
-}
-
-#[derive(Copy, Clone)]
-enum Source<'a> {
-    Payload(Opcode, &'a [u8]),
-    /// Encoded already.
-    Frame(&'a Frame),
-}
-
-impl<'a> Outbound<'a> {
-    /// A message, or a control frame.
-    pub fn message(opcode: Opcode, payload: &'a [u8]) -> Outbound<'a> {
-        let bytes = ServerHeader::new(opcode, payload.len()).bytes() + payload.len();
-        Outbound::new(Source::Payload(opcode, payload), bytes, false)
-    }
-
-    /// A frame that is encoded already. It is shared with whoever else has it.
-    pub fn frame(frame: &'a Frame) -> Outbound<'a> {
-        Outbound::new(Source::Frame(frame), frame.as_bytes().len(), true)
-    }
-
-    #[inline]
-    fn new(source: Source<'a>, bytes: usize, to_many: bool) -> Outbound<'a> {
-        Outbound { source, bytes, shared: None, place: None, to_many, key: None }
-    }
-
-    /// Its length on the wire.
-    #[inline]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The memory that it takes up in a queue besides its bytes.
-    #[inline]
-    pub fn overhead(&self) -> usize {
-        if self.is_apart() { overhead(self.key.map(str::len)) } else { 0 }
-    }
-
-    // Always, for the journal: see `ServerHeader::append_to`.
-    #[inline(always)]
-    pub(super) fn append_to(&self, run: &mut Vec<u8>) {
-        run.reserve(self.bytes);
-        match self.source {
-            Source::Payload(opcode, payload) => {
-                ServerHeader::new(opcode, payload.len()).append_to(run);
-                run.extend_from_slice(payload);
-            }
-            Source::Frame(frame) => run.extend_from_slice(frame.as_bytes()),
-        }
-    }
-
-    /// Whether it has a place of its own in a queue, whoever's that is.
-    #[inline]
-    pub(super) fn is_apart(&self) -> bool {
-        self.key.is_some() || (self.to_many && self.bytes() > COPIED_BYTES_MAX)
-    }
-
-    /// The frame for any number of queues. `None`: there is no memory for it.
-    pub(super) fn share(&mut self) -> Option<SharedFrame> {
-        if self.shared.is_none() {
-            self.shared = Some(match self.source {
-                Source::Payload(opcode, payload) => SharedFrame::encode(opcode, payload)?,
-                Source::Frame(frame) => SharedFrame::from_frame(frame),
-            });
-        }
-        self.shared.clone()
-    }
 }
 
 impl Queue {
@@ -530,11 +406,6 @@ impl Queue {
     }
 }
 
-/// The memory of a frame of its own besides its bytes, with a key of so many.
-fn overhead(key: Option<usize>) -> usize {
-    SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |bytes| KEY_BYTES + bytes)
-}
-
 /// Makes room for `more` bytes, and for a quarter of what there will be then: less than a vector would by itself.
 fn reserve(run: &mut Vec<u8>, more: usize) -> Option<()> {
     if run.capacity() - run.len() < more {
@@ -553,48 +424,4 @@ fn frame_end_behind(run: &[u8], sent: usize) -> usize {
         }
     }
     end
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Bytes::Run(run) => run,
-            Bytes::Shared(frame) => frame.as_bytes(),
-        }
-    }
-}
-
-impl Segment {
-    /// Bytes that count towards its queue's bound besides its own.
-    fn overhead(&self) -> usize {
-        match &self.bytes {
-            Bytes::Run(_) => 0,
-            Bytes::Shared(_) => overhead(self.key.as_ref().map(|key| key.len())),
-        }
-    }
-
-    /// Memory that its queue is charged for it.
-    fn charge(&self) -> usize {
-        match &self.bytes {
-            Bytes::Run(_) if self.kind == Kind::Http => 0,
-            Bytes::Run(run) => run.len(),
-            Bytes::Shared(frame) => frame.charge() + self.overhead() - FRAME_BYTES,
-        }
-    }
-
-    /// A shared frame comes into a queue, with its key.
-    fn enter(&self, total: &mut Queued) {
-        if let Bytes::Shared(frame) = &self.bytes {
-            total.frames += frame.enter_queue() + self.overhead() - FRAME_BYTES;
-        }
-    }
-
-    /// It leaves its queue, and gives its memory back.
-    fn release(&self, total: &mut Queued) {
-        match &self.bytes {
-            Bytes::Run(run) if self.kind == Kind::Http => total.http -= run.len(),
-            Bytes::Run(run) => total.frames -= run.len(),
-            Bytes::Shared(frame) => total.frames -= frame.leave_queue() + self.overhead() - FRAME_BYTES,
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Input: what epoll reports of sockets, reads, and the events of connections on their way to the handler.
 
 use crate::connection::{Event, Io, State};
-use crate::event_loop::calls::ON_MESSAGE;
+use crate::event_loop::guard::ON_MESSAGE;
 use crate::event_loop::{EventLoop, Handler};
 use crate::fd::{Fd, Slot};
 use crate::message::Message;

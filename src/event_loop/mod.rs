@@ -14,6 +14,7 @@ mod deferrals;
 mod drain;
 mod error;
 mod flush;
+mod guard;
 mod handler;
 mod inbox;
 mod info;

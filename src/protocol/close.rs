@@ -1,10 +1,6 @@
-//! Close codes and the payload of close frames.
-//!
-//! They follow RFC 6455 sections 5.5.1 and 7.4.
+//! Close codes (RFC 6455 section 7.4).
 
 use std::fmt;
-
-use crate::protocol::error::ProtocolError;
 
 /// The longest close reason in bytes.
 ///
@@ -72,25 +68,6 @@ impl fmt::Debug for CloseCode {
     }
 }
 
-/// Parses the payload of a close frame: code and reason.
-///
-/// An empty payload is `NO_STATUS` and `""`.
-///
-/// # Errors
-/// One byte of payload, a code that must not be sent, or a reason that is not UTF-8.
-pub fn parse_close(payload: &[u8]) -> Result<(CloseCode, &str), ProtocolError> {
-    let (code, reason) = match payload {
-        [] => return Ok((CloseCode::NO_STATUS, "")),
-        [_] => return Err(ProtocolError::CloseCodeCut),
-        [high, low, reason @ ..] => (CloseCode(u16::from_be_bytes([*high, *low])), reason),
-    };
-    if !code.is_sendable() {
-        return Err(ProtocolError::CloseCodeInvalid);
-    }
-    let reason = std::str::from_utf8(reason).map_err(|_| ProtocolError::CloseReasonNotUtf8)?;
-    Ok((code, reason))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,15 +81,5 @@ mod tests {
         for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
             assert!(!sendable(code), "{code}");
         }
-    }
-
-    #[test]
-    fn payloads() {
-        assert_eq!(parse_close(b""), Ok((CloseCode::NO_STATUS, "")));
-        assert_eq!(parse_close(b"\x03"), Err(ProtocolError::CloseCodeCut));
-        assert_eq!(parse_close(b"\x03\xe8"), Ok((CloseCode::NORMAL, "")));
-        assert_eq!(parse_close(b"\x0f\xa0bye"), Ok((CloseCode(4000), "bye")));
-        assert_eq!(parse_close(b"\x03\xed"), Err(ProtocolError::CloseCodeInvalid));
-        assert_eq!(parse_close(b"\x03\xe8\xff"), Err(ProtocolError::CloseReasonNotUtf8));
     }
 }

@@ -10,7 +10,7 @@ mod error;
 
 use std::mem::MaybeUninit;
 
-use super::origin::Authority;
+use super::origin::authority::Authority;
 use super::query::decode_path;
 use super::request::{Layout, Request};
 use super::target::{self, RequestTarget};

@@ -9,6 +9,7 @@ pub mod body_mode;
 #[cfg(any(test, feature = "unstable"))]
 pub mod client;
 pub mod close;
+pub mod close_payload;
 pub mod decoder;
 pub mod error;
 pub mod frame;

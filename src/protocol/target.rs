@@ -6,7 +6,7 @@
 
 use percent_encoding::{AsciiSet, percent_encode};
 
-use super::origin::Authority;
+use super::origin::authority::Authority;
 
 /// A target in a supported form.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

@@ -9,7 +9,7 @@
 use crate::fd::Slot;
 use std::ops::{Index, IndexMut};
 
-use super::{OWNER_INDEX_MAX, Owner};
+use super::owner::{OWNER_INDEX_MAX, Owner};
 use crate::tick::Tick;
 
 const _: () = assert!(size_of::<Node>() == 16);

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::connection::queue::{Bytes, Kind, Queue, Queued, Segment, frame_end_behind};
+use crate::connection::queue::{Queue, frame_end_behind};
+use crate::connection::segment::{Bytes, Kind, Queued, Segment};
 use crate::protocol::frame::server_frame_bytes;
 
 /// The bit of a frame's first byte that control frames have (RFC 6455 section 5.2).

@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Authority, Host, Origin, default_port};
+use super::authority::{Authority, Host, Origin, default_port};
 
 /// The `Origin` of a page without an origin.
 ///

@@ -3,6 +3,7 @@
 use super::*;
 use crate::peer::Peer;
 use crate::protocol::http::parse_head;
+use crate::protocol::origin::authority::Authority;
 
 const REMOTE: Peer = Peer::V4 { ip: [192, 0, 2, 1], port: 5000 };
 const LOCAL: Peer = Peer::V4 { ip: [127, 0, 0, 1], port: 5000 };

@@ -1,0 +1,63 @@
+//! The turns of the fuzz target `connection`: flush, time, and what is due.
+
+use std::time::Duration;
+
+use crate::connection::Flushed;
+use crate::connection::fuzz::reader::Due;
+use crate::connection::fuzz::{Life, Rig, Side, insert};
+use crate::tick::Tick;
+
+impl Rig {
+    /// Ends a turn, and begins the next `later`, or when something is due.
+    pub(super) fn pass_time(&mut self, later: Option<u64>) {
+        self.flush();
+        let now = self.table.env().now;
+        let next = match later {
+            Some(millis) => now.after(Duration::from_millis(millis)),
+            None => {
+                let due = [0, 1].map(|at| self.connection(at).poll_timeout(self.table.env())).into_iter().min();
+                due.filter(|due| *due < Tick::NEVER).unwrap_or(now).max(now)
+            }
+        };
+        self.table.env_mut().now = next;
+        for at in [0, 1] {
+            self.tick(at);
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.table.begin_flush();
+        while let Some((slot, flushed)) = self.table.poll_flush() {
+            self.replay();
+            let at = usize::from(self.slot(1) == slot);
+            match flushed {
+                Flushed::Stays { .. } => {}
+                Flushed::Over => {
+                    assert_ne!(self.sides[at].life, Life::Open, "dropped while open");
+                    self.table.remove(slot);
+                    self.sides[at] = Side::new(insert(&mut self.table, at, &self.log));
+                }
+                Flushed::Broken => panic!("a socket that never breaks"),
+            }
+        }
+        self.table.end_flush();
+        self.replay();
+        assert!([0, 1].iter().all(|at| self.connection(*at).fresh_bytes() == 0), "output outlives the journal");
+    }
+
+    fn tick(&mut self, at: usize) {
+        let before = self.connection(at).queued_bytes();
+        let (event, after) = self.change(at, |connection, env| {
+            let event = connection.handle_tick(env);
+            (event, connection.queued_bytes())
+        });
+        let side = &mut self.sides[at];
+        if event.is_none() && side.life == Life::Open && after > before {
+            side.reader.due.push_back(Due::Frame { first: 0x89, payload: Vec::new(), key: None });
+        }
+        self.hear_end(at, event);
+        let (connection, env) = (self.connection(at), self.table.env());
+        let is_heard = connection.poll_timeout(env) > env.now;
+        assert!(is_heard || connection.is_finished(), "a deadline that was heard of and is still due");
+    }
+}

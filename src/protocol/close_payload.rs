@@ -1,0 +1,38 @@
+//! The payload of close frames (RFC 6455 section 5.5.1).
+
+use crate::protocol::close::CloseCode;
+use crate::protocol::error::ProtocolError;
+
+/// Parses the payload of a close frame: code and reason.
+///
+/// An empty payload is `NO_STATUS` and `""`.
+///
+/// # Errors
+/// One byte of payload, a code that must not be sent, or a reason that is not UTF-8.
+pub fn parse_close(payload: &[u8]) -> Result<(CloseCode, &str), ProtocolError> {
+    let (code, reason) = match payload {
+        [] => return Ok((CloseCode::NO_STATUS, "")),
+        [_] => return Err(ProtocolError::CloseCodeCut),
+        [high, low, reason @ ..] => (CloseCode::from(u16::from_be_bytes([*high, *low])), reason),
+    };
+    if !code.is_sendable() {
+        return Err(ProtocolError::CloseCodeInvalid);
+    }
+    let reason = std::str::from_utf8(reason).map_err(|_| ProtocolError::CloseReasonNotUtf8)?;
+    Ok((code, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads() {
+        assert_eq!(parse_close(b""), Ok((CloseCode::NO_STATUS, "")));
+        assert_eq!(parse_close(b"\x03"), Err(ProtocolError::CloseCodeCut));
+        assert_eq!(parse_close(b"\x03\xe8"), Ok((CloseCode::NORMAL, "")));
+        assert_eq!(parse_close(b"\x0f\xa0bye"), Ok((CloseCode::from(4000), "bye")));
+        assert_eq!(parse_close(b"\x03\xed"), Err(ProtocolError::CloseCodeInvalid));
+        assert_eq!(parse_close(b"\x03\xe8\xff"), Err(ProtocolError::CloseReasonNotUtf8));
+    }
+}

@@ -1,0 +1,162 @@
+//! The syntax of origins and of the `Host` field.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::protocol::request::Request;
+
+/// A `scheme://host[:port]`.
+pub struct Origin<'a> {
+    pub scheme: &'a str,
+    pub authority: Authority<'a>,
+}
+
+/// A `host[:port]`, as in `Host` and in an origin.
+///
+/// See RFC 9110 section 7.2.
+pub struct Authority<'a> {
+    pub host: Host<'a>,
+    /// An empty port (`example.com:`) counts as none.
+    pub port: Option<u16>,
+}
+
+/// A host.
+///
+/// Names and IPv4 addresses are compared as text, without case. IPv6 addresses have many spellings and are compared by
+/// value.
+pub enum Host<'a> {
+    Name(&'a str),
+    V6(Ipv6Addr),
+}
+
+impl<'a> Origin<'a> {
+    /// Parses an origin (RFC 6454 section 6.2).
+    ///
+    /// It has no path, no user and no spaces, and there is only one.
+    pub fn parse(text: &'a str) -> Option<Origin<'a>> {
+        let (scheme, authority) = text.split_once("://")?;
+        // RFC 3986 section 3.1.
+        let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+        let authority = Authority::parse(authority.as_bytes())?;
+        is_scheme.then_some(Origin { scheme, authority })
+    }
+
+    /// Returns whether the origin is that of the requested host and port.
+    ///
+    /// Only `http` and `https` are web origins. A `Host` without a port means the default port of the origin's scheme:
+    /// the page knows whether there was TLS, the server behind a proxy does not.
+    pub fn matches_host(&self, request: &Request) -> bool {
+        let Some(default) = default_port(self.scheme) else {
+            return false;
+        };
+        host_of(request).is_some_and(|host| {
+            self.authority.host.equals(&host.host) && self.port() == Some(host.port.unwrap_or(default))
+        })
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        self.authority.port.or_else(|| default_port(self.scheme))
+    }
+}
+
+/// Writes the normal form.
+///
+/// It is in lower case, without a default port, and with an IPv6 address in its shortest spelling.
+impl fmt::Display for Origin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.scheme.to_ascii_lowercase())?;
+        match self.authority.host {
+            Host::Name(name) => f.write_str(&name.to_ascii_lowercase())?,
+            Host::V6(ip) => write!(f, "[{ip}]")?,
+        }
+        match self.authority.port {
+            Some(port) if default_port(self.scheme) != Some(port) => write!(f, ":{port}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<'a> Authority<'a> {
+    /// Parses an authority (RFC 3986 section 3.2) without user part.
+    ///
+    /// `Host` and `Origin` do not allow a user part. An empty host is invalid (RFC 9110 section 4.2.1).
+    pub fn parse(bytes: &'a [u8]) -> Option<Authority<'a>> {
+        let text = str::from_utf8(bytes).ok()?;
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (ip, port) = rest.split_once(']')?;
+                (Host::V6(ip.parse().ok()?), port)
+            }
+            None => {
+                let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+                (Host::Name(is_reg_name(name).then_some(name)?), port)
+            }
+        };
+        let port = match port.strip_prefix(':') {
+            Some("") => None,
+            // `u16::from_str` alone would accept a plus sign.
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
+            None if port.is_empty() => None,
+            _ => return None,
+        };
+        Some(Authority { host, port })
+    }
+}
+
+impl Host<'_> {
+    pub fn equals(&self, other: &Host<'_>) -> bool {
+        match (self, other) {
+            (Host::Name(a), Host::Name(b)) => a.eq_ignore_ascii_case(b),
+            (Host::V6(a), Host::V6(b)) => a == b,
+            _ => false,
+        }
+    }
+
+    /// Returns whether the host is a loopback name or address.
+    ///
+    /// Loopback names are defined in RFC 6761 section 6.3.
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Host::V6(ip) => ip.is_loopback(),
+            Host::Name(name) => {
+                let last = name.rsplit('.').next().unwrap_or(name);
+                last.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
+            }
+        }
+    }
+}
+
+/// Returns whether `name` is a non-empty `reg-name`.
+///
+/// The syntax of RFC 3986 section 3.2.2 includes IPv4 addresses.
+fn is_reg_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    while let Some(byte) = bytes.next() {
+        let fits = match byte {
+            b'%' => (0..2).all(|_| bytes.next().is_some_and(|digit| digit.is_ascii_hexdigit())),
+            b'-' | b'.' | b'_' | b'~' => true,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => true,
+            _ => byte.is_ascii_alphanumeric(),
+        };
+        if !fits {
+            return false;
+        }
+    }
+    !name.is_empty()
+}
+
+pub fn default_port(scheme: &str) -> Option<u16> {
+    if scheme.eq_ignore_ascii_case("http") {
+        Some(80)
+    } else if scheme.eq_ignore_ascii_case("https") {
+        Some(443)
+    } else {
+        None
+    }
+}
+
+/// Returns the host that a request names.
+pub fn host_of(request: &Request) -> Option<Authority<'_>> {
+    request.values("host").next().and_then(Authority::parse)
+}
