@@ -328,9 +328,8 @@ impl Limits {
         let largest = self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max).saturating_mul(2);
         let reason = "twice the largest of message_bytes_max, body_bytes_max and head_bytes_max".to_owned();
         at_least("inbound_total_bytes_max", self.inbound_total_bytes_max, largest, reason);
-        let (value, min, max) = (self.read_budget_bytes, 1 << 10, 1 << 26);
-        if !(min..=max).contains(&value) {
-            faults.push(LimitError::OutOfRange { name: "read_budget_bytes", value, min, max });
+        if !(1 << 10..=1 << 26).contains(&self.read_budget_bytes) {
+            faults.push(LimitError::ReadBudget { value: self.read_budget_bytes });
         }
         if self.drain_for > self.drain_time_max {
             let (drain_for, drain_time_max) = (self.drain_for, self.drain_time_max);

@@ -32,6 +32,12 @@ pub enum LimitError {
         /// The limits that it follows from.
         reason: String,
     },
+    /// `read_budget_bytes` is out of its range.
+    #[error("read_budget_bytes is {value}: it must be from 1 KiB to 64 MiB")]
+    ReadBudget {
+        /// The value of [`Limits::read_budget_bytes`](crate::Limits::read_budget_bytes).
+        value: usize,
+    },
     /// A time is zero.
     #[error("{name} is 0: it must be over 0")]
     Zero {
@@ -66,6 +72,7 @@ impl LimitError {
             | LimitError::TooSmall { name, .. }
             | LimitError::Zero { name }
             | LimitError::Heartbeat { name, .. } => name,
+            LimitError::ReadBudget { .. } => "read_budget_bytes",
             LimitError::DrainTooLong { .. } => "drain_for",
         }
     }

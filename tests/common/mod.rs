@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use fdpush::{Address, Closed, Context, Fd, Handler, Outcome, Remote, Server, Upgrade};
 
 pub use self::client::{Client, refusal};
+#[cfg(feature = "gateway")]
 pub use self::process::ChildProcess;
 pub use self::raw::Raw;
 
