@@ -1,4 +1,4 @@
-//! The ready-made server: a user of the crate's public face, like any other.
+//! The server `fdpush serve`. It uses only the public API of the crate, and the parts in `fdpush::shared`.
 //!
 //! It adds settings, identity, JSON frames, presence, an HTTP API, webhook events, metrics and a test page.
 //!
@@ -40,14 +40,14 @@ use self::settings::{Faults, Settings};
 /// Runs the command line.
 pub fn run() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
-    match carry_out(line) {
+    match run_command(line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<Faults>() {
             Some(faults) => {
                 for text in faults.texts() {
                     logging::print_error(&format!("fdpush: {text}\n"));
                 }
-                // As clap has it for a line that it does not take.
+                // The exit code of clap for an invalid command line.
                 ExitCode::from(if faults.is_usage() { 2 } else { 1 })
             }
             None => {
@@ -58,7 +58,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn carry_out(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
+fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
     let parsed = settings::command().try_get_matches_from(&line).and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(Cli { command: Command::Serve(_) }) => {
@@ -77,7 +77,7 @@ fn carry_out(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         }
         Ok(Cli { command: Command::Token(_) }) => Ok(logging::print(&format!("{}\n", settings::token(line)?))?),
         Err(error) if settings::is_of_a_value(&error) && takes_settings(&line) => {
-            // One value cannot be: perhaps others cannot either.
+            // One value is invalid. This collects the faults of all values.
             Err(Settings::load_and_check(line).err().map_or_else(|| error.into(), Into::into))
         }
         Err(error) => error.exit(),
@@ -88,7 +88,7 @@ fn takes_settings(line: &[OsString]) -> bool {
     line.get(1).is_some_and(|name| ["serve", "config", "check"].iter().any(|known| name == known))
 }
 
-/// Where nothing is logged, warnings go straight to standard error.
+/// Prints the warnings to standard error, for commands without a log.
 fn warn(settings: &Settings) {
     for warning in settings.warnings() {
         logging::print_error(&format!("fdpush: warning: {warning}\n"));

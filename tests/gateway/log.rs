@@ -316,7 +316,7 @@ fn a_log_record_with_untrusted_text_is_one_line() {
     ] {
         let datagram = serde_json::json!({ name: 1 }).to_string();
         sender.send_to(datagram.as_bytes(), &path).expect("a datagram");
-        let line = gateway.logged("a datagram is not carried out");
+        let line = gateway.logged("datagram refused");
         // A quoted name can be part of a quoted message.
         assert!(line.replace(r"\\", r"\").contains(escaped), "{line}");
     }
@@ -334,6 +334,6 @@ fn a_long_untrusted_text_is_truncated() {
     let gateway = Gateway::start(&["--config", &config.display().to_string()]);
     fs::write(&config, format!("origin = [\"{}\"]\n", "x".repeat(1 << 19))).expect("a file");
     gateway.signal("-HUP");
-    let line = gateway.logged("the settings stay as they are");
+    let line = gateway.logged("settings not reloaded");
     assert!(line.len() < 4096 && line.ends_with(" [cut]"), "{} bytes", line.len());
 }

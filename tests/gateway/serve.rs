@@ -173,7 +173,7 @@ fn a_frame_with_an_id_gets_one_answer() {
     ann.send("not even JSON");
     assert_eq!(next(&mut ann)["code"], "bad_frame");
     ann.send_binary(b"{}");
-    assert_eq!(ann.closed(), (1003, "frames are JSON text".to_owned()));
+    assert_eq!(ann.closed(), (1003, "frames must be JSON text".to_owned()));
 }
 
 #[test]

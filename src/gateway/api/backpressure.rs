@@ -1,8 +1,8 @@
-//! Batches that wait for their receivers: no more of their lines is read until the receivers' queues are shorter.
+//! Backpressure for batches: a batch is paused while the queues of its receivers are long.
 //!
-//! A batch is read a piece at a time. After a piece that left a receiver with a queue of more than half its bound, or all
-//! queues with more than half of theirs, the batch is paused. It goes on when those queues are shorter, and at the latest
-//! after [`HOLD_TIME_MAX`]: a receiver that does not read must not stop it.
+//! A batch is read a piece at a time. It is paused after a piece that left a receiver's queue over half of
+//! `queue_bytes_max`, or all queues over half of `queue_total_bytes_max`. It continues when these queues are shorter,
+//! and after [`PAUSE_TIME_MAX`] in any case, so a receiver that does not read cannot stop it.
 
 use std::time::{Duration, Instant};
 
@@ -10,34 +10,34 @@ use fdpush::{Context, Fd, TimerId};
 
 use crate::gateway::push::publish::Target;
 
-/// The longest wait of one piece of a batch for its receivers.
-const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
+/// The maximum pause of a batch.
+const PAUSE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The interval between two checks of the queues meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// The interval between two checks of the queues during a pause.
+const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Receivers that one batch waits for.
+/// The maximum number of receivers that one batch waits for.
 const RECEIVERS_MAX: usize = 1024;
 
-/// The batches that wait.
+/// The paused batches.
 #[derive(Default, Debug)]
-pub struct Holds {
-    held: Vec<Held>,
+pub struct PausedBatches {
+    paused: Vec<PausedBatch>,
     timer: Option<TimerId>,
-    /// Receivers with long queues, of the piece that is being carried out.
+    /// Receivers with long queues, of the current piece.
     receivers: Vec<Fd>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct PausedBatch {
     batch: Fd,
     receivers: Vec<Fd>,
     until: Instant,
 }
 
-impl Holds {
-    /// A line was carried out: notes the receivers that now have long queues.
-    pub fn note(&mut self, ctx: &mut Context<'_>, target: &Target<'_>) {
+impl PausedBatches {
+    /// Records the receivers of a line whose queues are long.
+    pub fn record_receivers(&mut self, ctx: &mut Context<'_>, target: &Target<'_>) {
         let long = ctx.limits().queue_bytes_max / 2;
         if ctx.take_longest_queue() <= long || self.receivers.len() >= RECEIVERS_MAX {
             return;
@@ -57,17 +57,17 @@ impl Holds {
         }
     }
 
-    /// A piece of `batch` was carried out: pauses it where its receivers need time.
+    /// Pauses `batch` after a piece, if its receivers have long queues.
     pub fn pause(&mut self, ctx: &mut Context<'_>, batch: Fd, now: Instant) {
         let receivers = std::mem::take(&mut self.receivers);
-        // Without a pause, the piece was the last.
+        // `pause` does nothing after the last piece.
         if (!receivers.is_empty() || is_crowded(ctx)) && ctx.pause(batch).is_done() {
-            self.held.push(Held { batch, receivers, until: now + HOLD_TIME_MAX });
+            self.paused.push(PausedBatch { batch, receivers, until: now + PAUSE_TIME_MAX });
             self.arm(ctx);
         }
     }
 
-    /// If the timer is the one of the holds, the batches whose receivers have caught up go on.
+    /// Resumes the batches whose receivers have shorter queues. Returns `false` if it is another timer.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, now: Instant) -> bool {
         if self.timer != Some(timer) {
             return false;
@@ -75,15 +75,15 @@ impl Holds {
         self.timer = None;
         let short = ctx.limits().queue_bytes_max / 4;
         let is_crowded = is_crowded(ctx);
-        self.held.retain(|held| {
-            let has_long = held.receivers.iter().any(|fd| ctx.queued_bytes(*fd) > short);
-            let waits = (is_crowded || has_long) && now < held.until;
+        self.paused.retain(|paused| {
+            let has_long = paused.receivers.iter().any(|fd| ctx.queued_bytes(*fd) > short);
+            let waits = (is_crowded || has_long) && now < paused.until;
             if !waits {
-                ctx.resume(held.batch);
+                ctx.resume(paused.batch);
             }
             waits
         });
-        if !self.held.is_empty() {
+        if !self.paused.is_empty() {
             self.arm(ctx);
         }
         true
@@ -91,12 +91,12 @@ impl Holds {
 
     fn arm(&mut self, ctx: &mut Context<'_>) {
         if self.timer.is_none() {
-            self.timer = Some(ctx.set_timer(LOOK_EVERY));
+            self.timer = Some(ctx.set_timer(CHECK_INTERVAL));
         }
     }
 }
 
-/// Whether all queues together hold more than half of what they may.
+/// Returns whether all queues together are over half of their bound.
 fn is_crowded(ctx: &Context<'_>) -> bool {
     ctx.queued_bytes_total() > ctx.limits().queue_total_bytes_max / 2
 }

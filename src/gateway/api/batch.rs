@@ -1,44 +1,44 @@
-//! `POST /api/batch`: a push command a line, an answer a line, in bounded memory however many there are.
+//! `POST /api/batch`: one push command and one answer per line, in bounded memory.
 
 use fdpush::Context;
 
 use super::Parts;
-use super::backpressure::Holds;
+use super::backpressure::PausedBatches;
 use super::error::ApiError;
-use super::push::{self, Place};
-use crate::gateway::wire::json::skip_mark;
+use super::push::{self, BatchLine};
+use crate::gateway::wire::json::strip_bom;
 
-/// A batch on its way: what the pieces of its body amount to.
+/// The state of a batch between two pieces of its body.
 #[derive(Debug)]
 pub struct Batch {
-    /// The start of a line whose end has not come.
+    /// The beginning of an incomplete line.
     partial: Vec<u8>,
-    /// Whether that line is too long, and what comes of it passed over.
+    /// The incomplete line is too long. Its bytes are skipped.
     is_overlong: bool,
     line_bytes_max: usize,
-    /// Whether its answers have begun.
+    /// The head of the response was written.
     is_begun: bool,
-    /// Lines that have ended.
+    /// The number of complete lines.
     lines: u64,
 }
 
 impl Batch {
-    /// A batch whose lines have at most so many bytes.
+    /// Creates a batch with this limit for a line.
     pub fn new(line_bytes_max: usize) -> Batch {
         Batch { partial: Vec::new(), is_overlong: false, line_bytes_max, is_begun: false, lines: 0 }
     }
 
-    /// Begins the answers. `false`: they have begun.
+    /// Marks the response as begun. Returns `false` if it was begun before.
     pub fn begin(&mut self) -> bool {
         !std::mem::replace(&mut self.is_begun, true)
     }
 
-    /// Carries out the lines that end in `piece`, and appends an answer for each to `out`.
+    /// Executes the lines that end in `piece`, and appends an answer for each to `out`.
     pub fn handle_piece(
         &mut self,
         ctx: &mut Context<'_>,
         parts: &mut Parts<'_>,
-        holds: &mut Holds,
+        paused: &mut PausedBatches,
         mut piece: &[u8],
         out: &mut String,
     ) {
@@ -46,19 +46,25 @@ impl Batch {
             let (line, rest) = (&piece[..end], &piece[end + 1..]);
             piece = rest;
             if self.partial.is_empty() && !self.is_overlong && line.len() <= self.line_bytes_max {
-                self.handle_line(ctx, parts, holds, line, out);
+                self.handle_line(ctx, parts, paused, line, out);
             } else {
                 self.keep(line);
-                self.handle_partial(ctx, parts, holds, out);
+                self.handle_partial(ctx, parts, paused, out);
             }
         }
         self.keep(piece);
     }
 
-    /// The body has ended: what is left is a line, too.
-    pub fn handle_end(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, holds: &mut Holds, out: &mut String) {
+    /// Executes the last line if it has no line end.
+    pub fn handle_end(
+        &mut self,
+        ctx: &mut Context<'_>,
+        parts: &mut Parts<'_>,
+        paused: &mut PausedBatches,
+        out: &mut String,
+    ) {
         if !self.partial.is_empty() || self.is_overlong {
-            self.handle_partial(ctx, parts, holds, out);
+            self.handle_partial(ctx, parts, paused, out);
         }
     }
 
@@ -71,16 +77,22 @@ impl Batch {
         }
     }
 
-    fn handle_partial(&mut self, ctx: &mut Context<'_>, parts: &mut Parts<'_>, holds: &mut Holds, out: &mut String) {
+    fn handle_partial(
+        &mut self,
+        ctx: &mut Context<'_>,
+        parts: &mut Parts<'_>,
+        paused: &mut PausedBatches,
+        out: &mut String,
+    ) {
         if std::mem::take(&mut self.is_overlong) {
             self.lines += 1;
-            let what = format!("a line has at most {} bytes", self.line_bytes_max);
+            let what = format!("line limit exceeded ({} bytes)", self.line_bytes_max);
             ApiError::too_large(what).write(None, Some(self.lines), out);
             out.push('\n');
             return;
         }
         let mut line = std::mem::take(&mut self.partial);
-        self.handle_line(ctx, parts, holds, &line, out);
+        self.handle_line(ctx, parts, paused, &line, out);
         line.clear();
         self.partial = line;
     }
@@ -89,17 +101,17 @@ impl Batch {
         &mut self,
         ctx: &mut Context<'_>,
         parts: &mut Parts<'_>,
-        holds: &mut Holds,
+        paused: &mut PausedBatches,
         line: &[u8],
         out: &mut String,
     ) {
         self.lines += 1;
-        // An empty line is none: many a program ends its last one twice.
-        if skip_mark(line).trim_ascii().is_empty() {
+        // Empty lines are skipped: some programs end the last line twice.
+        if strip_bom(line).trim_ascii().is_empty() {
             return;
         }
-        let place = Place { line: self.lines, holds };
-        push::carry_out(ctx, parts, line, Some(place), out);
+        let place = BatchLine { line: self.lines, paused };
+        push::handle_command(ctx, parts, line, Some(place), out);
         out.push('\n');
     }
 }

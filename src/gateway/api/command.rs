@@ -1,4 +1,4 @@
-//! What back ends ask for, read from JSON and judged before anything is done.
+//! The commands of back ends: JSON is parsed and checked before anything is executed.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -16,10 +16,10 @@ use crate::gateway::wire::id;
 use crate::gateway::wire::json::{self, List, Object, Text, cut, cut_quoted, optional_object, present};
 use crate::gateway::wire::names::{self, Name};
 
-/// Persons, connections and groups that one command names, those of `except` included.
+/// The maximum number of uids, fds and groups in one command, with those of `except`.
 const NAMES_MAX: usize = 10_000;
 
-/// A call, and the members that its command may have.
+/// A call and the members of its command.
 #[derive(Copy, Clone, Debug)]
 pub struct Shape {
     call: &'static str,
@@ -31,7 +31,7 @@ pub const PUSH: Shape = Shape {
     members: &["uid", "uids", "fd", "fds", "group", "groups", "all", "data", "text", "binary", "except", "key", "id"],
 };
 
-/// A push that comes as a datagram, which has no header to show a key in.
+/// A push in a datagram. A datagram has no header for the API key.
 pub const DATAGRAM: Shape = Shape {
     call: "push",
     members: &[
@@ -50,13 +50,13 @@ pub const CLOSE: Shape = Shape {
     members: &["uid", "uids", "fd", "fds", "group", "groups", "all", "code", "reason", "abort"],
 };
 
-/// Attributes, which may have any member.
+/// Attributes: any member is allowed.
 const ATTRIBUTES: Shape = Shape { call: "attributes", members: &[] };
 
 /// The members of `except`.
 const EXCEPT: Shape = Shape { call: "except", members: &["uid", "uids", "fd", "fds", "group", "groups"] };
 
-/// A push or one of the registry's verbs, as it came. It has no member that its [`Shape`] does not name.
+/// A push or another command, as it was sent. All its members are in its [`Shape`].
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Command<'a> {
@@ -77,7 +77,7 @@ pub struct Command<'a> {
     text: Option<Text<'a>>,
     #[serde(borrow)]
     binary: Option<Text<'a>>,
-    /// Apart, for it is large and seldom there.
+    /// Boxed, because it is large and rare.
     #[serde(borrow, deserialize_with = "optional_object")]
     except: Option<Box<ExceptMembers<'a>>>,
     #[serde(borrow)]
@@ -93,7 +93,7 @@ pub struct Command<'a> {
     pub abort: Option<bool>,
 }
 
-/// The member `except`, as it came.
+/// The member `except`, as it was sent.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ExceptMembers<'a> {
@@ -109,9 +109,9 @@ struct ExceptMembers<'a> {
     groups: Option<List<Name<'a>>>,
 }
 
-/// A push that was judged.
+/// A checked push.
 pub struct PushCommand<'a> {
-    /// As it was written.
+    /// As it was sent.
     pub id: Option<&'a str>,
     pub target: Target<'a>,
     pub envelope: Envelope<'a>,
@@ -119,7 +119,7 @@ pub struct PushCommand<'a> {
     pub key: Option<Cow<'a, str>>,
 }
 
-/// Whom a push leaves out, each once.
+/// The receivers that a push excludes, without duplicates.
 #[derive(Default, Debug)]
 pub struct Except<'a> {
     pub fds: Vec<Fd>,
@@ -127,16 +127,16 @@ pub struct Except<'a> {
     pub groups: Vec<Cow<'a, str>>,
 }
 
-/// Reads attributes: an object, kept as it is.
+/// Parses attributes: any JSON object.
 pub fn read_attributes(json: &[u8]) -> Result<Object, ApiError> {
     read(json, &ATTRIBUTES)
 }
 
-/// Reads an object of this shape.
+/// Parses an object of this shape.
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiError> {
-    let json = json::object_text(json).ok_or(ApiError::bad_request("a JSON object is wanted, not an array"))?;
+    let json = json::object_text(json).ok_or(ApiError::bad_request("expected a JSON object, found an array"))?;
     serde_json::from_slice(json).map_err(|error| {
-        // Only now is it worth the while to keep track of where in the object the reader is.
+        // The path is tracked only after an error, because that is slow.
         let mut reader = serde_json::Deserializer::from_slice(json);
         let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut reader) else {
             return ApiError::bad_request(plain(&error));
@@ -144,12 +144,12 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
         let (path, is_nested) = (error.path().to_string(), error.path().iter().nth(1).is_some());
         let first = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
         let message = match unknown_member(error.inner()) {
-            // A member of other calls, whose value is none there either.
-            _ if shape.lacks(&first) => shape.stray(&first),
-            // `except` alone has members of its own.
-            Some(name) if is_nested => EXCEPT.stray(&name),
-            Some(name) => shape.stray(&name),
-            // The object itself, or a name in it that is none.
+            // A member of another call, with a wrong value.
+            _ if shape.lacks(&first) => shape.unexpected_member(&first),
+            // Only `except` has members.
+            Some(name) if is_nested => EXCEPT.unexpected_member(&name),
+            Some(name) => shape.unexpected_member(&name),
+            // The object itself, or a member name that is not a string.
             None if path == "." || path.ends_with('?') => plain(error.inner()),
             None => format!("{}: {}", cut(&path), plain(error.inner())),
         };
@@ -157,14 +157,14 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
     })
 }
 
-/// The name in an error that says that no member has it.
+/// Returns the name of the unknown member in a parser error.
 fn unknown_member(error: &serde_json::Error) -> Option<String> {
     let text = error.to_string();
     let (name, _) = text.strip_prefix("unknown field `")?.rsplit_once("`, expected ")?;
     Some(name.to_owned())
 }
 
-/// What the parser says, in the words of JSON and not of Rust. A batch's own lines are counted elsewhere.
+/// Returns the parser's error in terms of JSON instead of Rust. The lines of a batch are counted elsewhere.
 fn plain(error: &serde_json::Error) -> String {
     let place = match (error.line(), error.column()) {
         (0, _) | (_, 0) => String::new(),
@@ -175,7 +175,7 @@ fn plain(error: &serde_json::Error) -> String {
     let text = cut_quoted(&text);
     let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
     if !error.is_data() {
-        return format!("no JSON: {text}{place}");
+        return format!("invalid JSON: {text}{place}");
     }
     let mismatch = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
     let Some((found, wanted)) = mismatch.and_then(|text| text.rsplit_once(", expected ")) else {
@@ -192,10 +192,10 @@ fn plain(error: &serde_json::Error) -> String {
         "map" => "an object",
         found => found,
     };
-    format!("{wanted} is wanted, not {found}{place}")
+    format!("expected {wanted}, found {found}{place}")
 }
 
-/// A command's `id`, also where the rest of it cannot be read.
+/// Returns a command's `id`, even if the rest of the command is invalid.
 pub fn find_id(json: &[u8]) -> Option<&str> {
     #[derive(Deserialize)]
     struct OnlyId<'a> {
@@ -207,35 +207,36 @@ pub fn find_id(json: &[u8]) -> Option<&str> {
 }
 
 impl Shape {
-    /// Whether a command of this shape has no member of this name, although other commands do.
+    /// Returns whether the member belongs to other commands only.
     fn lacks(&self, name: &str) -> bool {
         let is_known = DATAGRAM.members.contains(&name) || CLOSE.members.contains(&name);
         is_known && !self.members.is_empty() && !self.members.contains(&name)
     }
 
-    fn stray(&self, name: &str) -> String {
+    fn unexpected_member(&self, name: &str) -> String {
         match name {
-            "auth" => "auth: the key belongs into the header Authorization: Bearer KEY".to_owned(),
-            name => json::stray(self.call, name, self.members),
+            "auth" => "auth: give the API key in the header Authorization: Bearer KEY".to_owned(),
+            name => json::unexpected_member(self.call, name, self.members),
         }
     }
 }
 
 impl<'a> Command<'a> {
-    /// Reads a body, a line or a datagram.
+    /// Parses a body, a line or a datagram.
     ///
     /// # Errors
-    /// The message names the member. One that the call has no use for is refused: a mistake is better told than ignored.
+    /// The message names the member. A member that the call does not have is refused, because ignoring it would hide a
+    /// mistake.
     pub fn read(json: &'a [u8], shape: &Shape) -> Result<Command<'a>, ApiError> {
         let command: Command<'a> = read(json, shape)?;
-        let stray = command.members().find(|name| !shape.members.contains(name));
-        match stray {
+        let unexpected_member = command.members().find(|name| !shape.members.contains(name));
+        match unexpected_member {
             None => Ok(command),
-            Some(name) => Err(ApiError::bad_request(shape.stray(name))),
+            Some(name) => Err(ApiError::bad_request(shape.unexpected_member(name))),
         }
     }
 
-    /// The push that it is.
+    /// Returns the checked push.
     pub fn into_push(mut self) -> Result<PushCommand<'a>, ApiError> {
         Ok(PushCommand {
             id: check_id(self.id.take())?,
@@ -246,7 +247,7 @@ impl<'a> Command<'a> {
         })
     }
 
-    /// The connections or persons it is for; `groups` and `all` where the verb knows those too.
+    /// Returns the target. `with_groups` allows `group`, `groups` and `all`.
     pub fn take_target(&mut self, with_groups: bool) -> Result<Target<'a>, ApiError> {
         check_count(self.count_names())?;
         let mut given = count(&[self.uid.is_some(), self.uids.is_some(), self.fd.is_some(), self.fds.is_some()]);
@@ -257,8 +258,8 @@ impl<'a> Command<'a> {
         }
         match given {
             1 => {}
-            0 => return Err(ApiError::bad_request(format!("one of {allowed} is needed"))),
-            _ => return Err(ApiError::bad_request(format!("only one of {allowed} may be given"))),
+            0 => return Err(ApiError::bad_request(format!("expected one of {allowed}"))),
+            _ => return Err(ApiError::bad_request(format!("expected only one of {allowed}"))),
         }
         if let Some(uid) = self.uid.take() {
             return names(vec![uid], "uid").map(Target::Uids);
@@ -284,7 +285,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// What it says.
+    /// Returns the content of the message.
     fn take_envelope(&mut self) -> Result<Envelope<'a>, ApiError> {
         match (self.data.take(), self.text.take(), self.binary.take()) {
             (Some(data), None, None) => Ok(Envelope::Data { from: None, data: data.get() }),
@@ -293,19 +294,19 @@ impl<'a> Command<'a> {
                 Ok(bytes) => Ok(Envelope::Binary(bytes)),
                 Err(error) => Err(ApiError::bad_request(format!("binary: not base64: {error}"))),
             },
-            (None, None, None) => Err(ApiError::bad_request("one of data, text, binary is needed")),
-            _ => Err(ApiError::bad_request("only one of data, text, binary may be given")),
+            (None, None, None) => Err(ApiError::bad_request("expected one of data, text, binary")),
+            _ => Err(ApiError::bad_request("expected only one of data, text, binary")),
         }
     }
 
-    /// The conflation key, bounded as clients' are: queues keep it.
+    /// Returns the conflation key. Queues store it, so it has the limit of a name.
     fn take_key(&mut self) -> Result<Option<Cow<'a, str>>, ApiError> {
         let Some(key) = self.key.take() else { return Ok(None) };
         check_name(&key.0, "key")?;
         Ok(Some(key.0))
     }
 
-    /// Whom it leaves out.
+    /// Returns the excluded receivers.
     fn take_except(&mut self) -> Result<Except<'a>, ApiError> {
         let Some(except) = self.except.take() else { return Ok(Except::default()) };
         let ExceptMembers { fd, fds: numbers, uid, uids, group, groups } = *except;
@@ -319,34 +320,34 @@ impl<'a> Command<'a> {
         })
     }
 
-    /// The groups it is about, at least one.
+    /// Returns the groups, at least one.
     pub fn take_groups(&mut self) -> Result<Vec<Cow<'a, str>>, ApiError> {
         check_count(self.count_names())?;
         match (self.group.take(), self.groups.take()) {
             (Some(group), None) => names(vec![group], "group"),
             (None, Some(groups)) => names(groups.0, "groups"),
-            (None, None) => Err(ApiError::bad_request("one of group, groups is needed")),
-            (Some(_), Some(_)) => Err(ApiError::bad_request("only one of group, groups may be given")),
+            (None, None) => Err(ApiError::bad_request("expected one of group, groups")),
+            (Some(_), Some(_)) => Err(ApiError::bad_request("expected only one of group, groups")),
         }
     }
 
-    /// The one connection and the one uid of a `bind`.
+    /// Returns the fd and the uid of a `bind`.
     pub fn take_binding(&mut self) -> Result<(Fd, Cow<'a, str>), ApiError> {
-        let fd = self.fd.take().ok_or(ApiError::bad_request("fd is missing"))?;
+        let fd = self.fd.take().ok_or(ApiError::bad_request("missing member: fd"))?;
         let fd = to_fd(fd, "fd")?;
-        let uid = self.uid.take().ok_or(ApiError::bad_request("uid is missing"))?;
+        let uid = self.uid.take().ok_or(ApiError::bad_request("missing member: uid"))?;
         check_name(&uid.0, "uid")?;
         Ok((fd, uid.0))
     }
 
-    /// The uids that are asked after, each once.
+    /// Returns the uids of `online`, without duplicates.
     pub fn take_uids(&mut self) -> Result<Vec<Cow<'a, str>>, ApiError> {
         check_count(self.count_names())?;
-        let uids = self.uids.take().ok_or(ApiError::bad_request("uids is missing"))?;
+        let uids = self.uids.take().ok_or(ApiError::bad_request("missing member: uids"))?;
         names(uids.0, "uids")
     }
 
-    /// How many it names in its lists.
+    /// Returns the number of names and fds in all lists.
     fn count_names(&self) -> usize {
         let names = |names: &Option<List<Name<'a>>>| names.as_ref().map_or(0, |list| list.0.len());
         let numbers = |numbers: &Option<List<u64>>| numbers.as_ref().map_or(0, |list| list.0.len());
@@ -355,7 +356,7 @@ impl<'a> Command<'a> {
         numbers(&self.fds) + names(&self.uids) + names(&self.groups) + except
     }
 
-    /// The members that are there.
+    /// Returns the names of the present members.
     fn members(&self) -> impl Iterator<Item = &'static str> {
         let members = [
             ("uid", self.uid.is_some()),
@@ -380,16 +381,16 @@ impl<'a> Command<'a> {
     }
 }
 
-/// How many of these are so.
+/// Returns the number of `true` values.
 fn count(are_so: &[bool]) -> usize {
     are_so.iter().filter(|is_so| **is_so).count()
 }
 
-/// What a command asks for takes time and memory for each of those it names: those have a bound.
+/// Checks the number of names. Each one costs time and memory.
 fn check_count(count: usize) -> Result<(), ApiError> {
     match count {
         0..=NAMES_MAX => Ok(()),
-        _ => Err(ApiError::too_large(format!("{count} are named: a command names at most {NAMES_MAX}"))),
+        _ => Err(ApiError::too_large(format!("name limit of a command exceeded ({count} of {NAMES_MAX})"))),
     }
 }
 
@@ -403,10 +404,10 @@ fn fds(numbers: Vec<u64>, member: &str) -> Result<Vec<Fd>, ApiError> {
 }
 
 fn to_fd(number: u64, member: &str) -> Result<Fd, ApiError> {
-    Fd::from_u64(number).ok_or_else(|| ApiError::bad_request(format!("{member}: {number} is no fd")))
+    Fd::from_u64(number).ok_or_else(|| ApiError::bad_request(format!("{member}: {number} is not an fd")))
 }
 
-/// Each once, in order.
+/// Removes duplicates and keeps the order.
 fn distinct<T: Eq + Hash>(mut items: Vec<T>) -> Vec<T> {
     if items.len() > 1 {
         let mut seen = HashSet::with_capacity(items.len());
@@ -417,7 +418,7 @@ fn distinct<T: Eq + Hash>(mut items: Vec<T>) -> Vec<T> {
     items
 }
 
-/// Refuses what is no uid and no group.
+/// Checks the length of a uid or a group.
 pub fn check_name(name: &str, member: &str) -> Result<(), ApiError> {
     names::check(name).map_err(|error| ApiError::bad_request(format!("{member}: {error}")))
 }
@@ -441,64 +442,76 @@ mod tests {
         let table = [
             (
                 r#"{"id":3,"uid":true}"#,
-                "uid: a string or an integer of 64 bits is wanted, not boolean `true` (column 18)",
+                "uid: expected a string or an integer of 64 bits, found boolean `true` (column 18)",
             ),
             (
                 r#"{"uid":10010.0}"#,
-                "uid: a string or an integer of 64 bits is wanted, not floating point `10010.0` (column 14)",
+                "uid: expected a string or an integer of 64 bits, found floating point `10010.0` (column 14)",
             ),
             (
                 r#"{"except":{"uids":[1,[]]}}"#,
-                "except.uids[1]: a string or an integer of 64 bits is wanted, not an array (column 23)",
+                "except.uids[1]: expected a string or an integer of 64 bits, found an array (column 23)",
             ),
-            (r#"{"fd":"3"}"#, "fd: a whole number is wanted, not string \"3\" (column 9)"),
-            (r#"{"fd":-1}"#, "fd: a whole number is wanted, not integer `-1` (column 8)"),
-            (r#"{"fds":3}"#, "fds: an array is wanted, not integer `3` (column 8)"),
+            (r#"{"fd":"3"}"#, "fd: expected a whole number, found string \"3\" (column 9)"),
+            (r#"{"fd":-1}"#, "fd: expected a whole number, found integer `-1` (column 8)"),
+            (r#"{"fds":3}"#, "fds: expected an array, found integer `3` (column 8)"),
             (
                 r#"{"uids":{"0":"a","2":"b"}}"#,
-                "uids: an array is wanted, not an object (in PHP: array_values) (column 12)",
+                "uids: expected an array, found an object (in PHP: array_values) (column 12)",
             ),
-            (r#"{"except":[1]}"#, "except: an object is wanted, not an array (column 13)"),
-            ("\"x\"", "an object is wanted, not string \"x\" (column 3)"),
-            ("[1]", "a JSON object is wanted, not an array"),
-            ("[]", "one of uid, uids, fd, fds, group, groups, all is needed"),
-            ("{uid:1}", "no JSON: key must be a string (column 2)"),
-            ("{\n\"uid\":}", "uid: no JSON: expected value (line 2, column 7)"),
-            ("", "no JSON: EOF while parsing a value"),
+            (r#"{"except":[1]}"#, "except: expected an object, found an array (column 13)"),
+            ("\"x\"", "expected an object, found string \"x\" (column 3)"),
+            ("[1]", "expected a JSON object, found an array"),
+            ("[]", "expected one of uid, uids, fd, fds, group, groups, all"),
+            ("{uid:1}", "invalid JSON: key must be a string (column 2)"),
+            ("{\n\"uid\":}", "uid: invalid JSON: expected value (line 2, column 7)"),
+            ("", "invalid JSON: EOF while parsing a value"),
         ];
         for (json, message) in table {
             assert_eq!(refusal(json), message, "{json}");
         }
-        assert!(refusal(b"{\"uid\":\"\xd5\xc5\",\"data\":1}").contains("no JSON: invalid unicode"));
-        assert!(refusal(r#"{"uid":"\ud800","data":1}"#).contains("uid: no JSON"));
+        assert!(refusal(b"{\"uid\":\"\xd5\xc5\",\"data\":1}").contains("invalid JSON: invalid unicode"));
+        assert!(refusal(r#"{"uid":"\ud800","data":1}"#).contains("uid: invalid JSON"));
         assert!(refusal(r#"{"uid":"a","u\u0069d":"b","data":1}"#).starts_with("duplicate field `uid`"));
     }
 
     #[test]
     fn a_call_names_its_own_members() {
-        let all = "it takes uid, uids, fd, fds, group, groups";
+        let all = "members: uid, uids, fd, fds, group, groups";
         for (shape, json, message) in [
-            (&BIND, r#"{"fd":1,"udi":"a"}"#, r#"bind takes no "udi", did you mean "uid"? it takes fd, uid"#.to_owned()),
+            (
+                &BIND,
+                r#"{"fd":1,"udi":"a"}"#,
+                r#"bind has no member "udi"; did you mean "uid"? members: fd, uid"#.to_owned(),
+            ),
             (
                 &BIND,
                 r#"{"fd":1,"uids":["a"]}"#,
-                r#"bind takes no "uids", did you mean "uid"? it takes fd, uid"#.to_owned(),
+                r#"bind has no member "uids"; did you mean "uid"? members: fd, uid"#.to_owned(),
             ),
-            (&JOIN, r#"{"gruop":"a"}"#, format!(r#"join takes no "gruop", did you mean "group"? {all}"#)),
-            (&ONLINE, r#"{"uid":"a"}"#, r#"online takes no "uid", did you mean "uids"? it takes uids"#.to_owned()),
-            (&ONLINE, r#"{"x`, expected `y":1}"#, r#"online takes no "x`, expected `y"; it takes uids"#.to_owned()),
-            (&PUSH, r#"{"except":{"udi":"a"}}"#, format!(r#"except takes no "udi", did you mean "uid"? {all}"#)),
-            (&PUSH, r#"{"except":{"all":true}}"#, format!(r#"except takes no "all"; {all}"#)),
-            (&ONLINE, r#"{"uid":["a"]}"#, r#"online takes no "uid", did you mean "uids"? it takes uids"#.to_owned()),
+            (&JOIN, r#"{"gruop":"a"}"#, format!(r#"join has no member "gruop"; did you mean "group"? {all}"#)),
+            (&ONLINE, r#"{"uid":"a"}"#, r#"online has no member "uid"; did you mean "uids"? members: uids"#.to_owned()),
+            (
+                &ONLINE,
+                r#"{"x`, expected `y":1}"#,
+                r#"online has no member "x`, expected `y"; members: uids"#.to_owned(),
+            ),
+            (&PUSH, r#"{"except":{"udi":"a"}}"#, format!(r#"except has no member "udi"; did you mean "uid"? {all}"#)),
+            (&PUSH, r#"{"except":{"all":true}}"#, format!(r#"except has no member "all"; {all}"#)),
+            (
+                &ONLINE,
+                r#"{"uid":["a"]}"#,
+                r#"online has no member "uid"; did you mean "uids"? members: uids"#.to_owned(),
+            ),
             (
                 &ONLINE,
                 r#"{"uids":{"1":2},"code":"x"}"#,
-                "uids: an array is wanted, not an object (in PHP: array_values) (column 12)".to_owned(),
+                "uids: expected an array, found an object (in PHP: array_values) (column 12)".to_owned(),
             ),
-            (&BIND, r#"{"uids":"a"}"#, r#"bind takes no "uids", did you mean "uid"? it takes fd, uid"#.to_owned()),
-            (&BIND, r#"{"except":{"x":1}}"#, r#"bind takes no "except"; it takes fd, uid"#.to_owned()),
-            (&PUSH, r#"{"auth":7}"#, "auth: the key belongs into the header Authorization: Bearer KEY".to_owned()),
-            (&PUSH, r#"{"auth":"x"}"#, "auth: the key belongs into the header Authorization: Bearer KEY".to_owned()),
+            (&BIND, r#"{"uids":"a"}"#, r#"bind has no member "uids"; did you mean "uid"? members: fd, uid"#.to_owned()),
+            (&BIND, r#"{"except":{"x":1}}"#, r#"bind has no member "except"; members: fd, uid"#.to_owned()),
+            (&PUSH, r#"{"auth":7}"#, "auth: give the API key in the header Authorization: Bearer KEY".to_owned()),
+            (&PUSH, r#"{"auth":"x"}"#, "auth: give the API key in the header Authorization: Bearer KEY".to_owned()),
         ] {
             assert_eq!(Command::read(json.as_bytes(), shape).err().expect("refused").message, message, "{json}");
         }

@@ -1,4 +1,4 @@
-//! What a back end is told when it cannot have what it asks for.
+//! Errors of the HTTP API.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use fdpush::Response;
 
 use crate::gateway::wire::json::Quoted;
 
-/// A refusal: a status, a code for programs, a message for people.
+/// An error: an HTTP status, a code for programs and a message for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ApiError {
     pub status: u16,
@@ -37,7 +37,7 @@ impl ApiError {
     }
 
     pub fn method_not_allowed(allowed: &'static str) -> ApiError {
-        ApiError::new(405, "method_not_allowed", format!("the method must be {allowed}"))
+        ApiError::new(405, "method_not_allowed", format!("method must be {allowed}"))
     }
 
     pub fn too_many(message: impl Into<Cow<'static, str>>) -> ApiError {
@@ -48,7 +48,7 @@ impl ApiError {
         ApiError::new(413, "too_large", message)
     }
 
-    /// The API has `max` connections of back ends.
+    /// Returns the error of a full API with a limit of `max` connections.
     pub fn full(max: u32) -> ApiError {
         ApiError::new(503, "unavailable", format!("API connection limit reached ({max})"))
     }
@@ -57,7 +57,7 @@ impl ApiError {
         ApiError::new(415, "unsupported_media_type", format!("Content-Type must be {wanted}"))
     }
 
-    /// Appends the JSON object. `id` is the command's own, `line` its place in a batch, from 1.
+    /// Appends the JSON object. `id` is the command's, `line` is its line number in a batch, from 1.
     pub fn write(&self, id: Option<&str>, line: Option<u64>, out: &mut String) {
         out.push('{');
         // Writing to a string does not fail.
@@ -71,7 +71,7 @@ impl ApiError {
         out.push_str("}}");
     }
 
-    /// The response to a request of its own.
+    /// Returns the HTTP response with this error.
     pub fn response(&self, id: Option<&str>) -> Response {
         let mut json = String::new();
         self.write(id, None, &mut json);

@@ -1,4 +1,4 @@
-//! Looking: users, groups, connections by the page, one connection, its attributes, the numbers.
+//! Read-only calls: users, groups, connections, attributes, statistics.
 
 use std::borrow::Cow;
 use std::collections::BinaryHeap;
@@ -13,17 +13,17 @@ use super::error::ApiError;
 use super::verbs::json;
 use crate::gateway::identity::proxies::address_of;
 use crate::gateway::serving::session::Session;
-use crate::gateway::wire::json::{cut, stray};
+use crate::gateway::wire::json::{cut, unexpected_member};
 
-/// Entries of a page, where nothing is said, and at most.
+/// The default and the maximum number of entries in a page.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// Group names in one answer, after which a page of connections ends early. Connections times groups are a product: without
-/// this, a page of 1,000 connections with 10,000 groups each would have ten million names.
+/// The number of group names in one answer after which a page of connections ends. Without it, a page of 1,000
+/// connections with 1,000 groups each would have a million names.
 const GROUP_NAMES_MAX: usize = 10_000;
 
-/// Which page.
+/// The parameters of a page.
 struct Page {
     after: Option<String>,
     limit: usize,
@@ -35,7 +35,7 @@ impl Page {
         let mut pairs = request.query_pairs().map_err(malformed)?;
         const PARAMETERS: [&str; 2] = ["after", "limit"];
         if let Some((other, _)) = pairs.find(|(name, _)| !PARAMETERS.contains(&&**name)) {
-            return Err(ApiError::bad_request(stray("the query", &other, &PARAMETERS)));
+            return Err(ApiError::bad_request(unexpected_member("the query", &other, &PARAMETERS)));
         }
         let given = |name: &str| -> Result<Option<String>, ApiError> {
             let value = request.try_query(name).map_err(malformed)?;
@@ -44,18 +44,20 @@ impl Page {
         let limit = match given("limit")?.map(|limit| limit.parse()) {
             None => LIMIT,
             Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
-            Some(_) => return Err(ApiError::bad_request(format!("limit: it must be from 1 to {LIMIT_MAX}"))),
+            Some(_) => return Err(ApiError::bad_request(format!("limit must be from 1 to {LIMIT_MAX}"))),
         };
         Ok(Page { after: given("after")?, limit })
     }
 
-    /// The fd that the page begins behind.
+    /// Returns the fd after which the page begins.
     fn after_fd(&self) -> Result<Option<Fd>, ApiError> {
         self.after.as_deref().map(|after| parse_fd(after, "after")).transpose()
     }
 
-    /// The first connections behind `after`, by slot, and whether there are more. By slot, so that each that stays is named
-    /// exactly once. Only what is on the page is sorted.
+    /// Returns the first connections after `after`, and whether there are more.
+    ///
+    /// The order is that of slots, so a connection that stays open is listed exactly once. Only the entries of the page
+    /// are sorted.
     fn select_fds(&self, mut fds: Vec<Fd>) -> Result<(Vec<Fd>, bool), ApiError> {
         if let Some(after) = self.after_fd()? {
             fds.retain(|fd| fd.slot() > after.slot());
@@ -69,10 +71,10 @@ impl Page {
         Ok((fds, has_more))
     }
 
-    /// The first names behind `after`, in order, and whether there are more.
+    /// Returns the first names after `after` in order, and whether there are more.
     fn select<'a>(&self, names: impl Iterator<Item = (&'a str, usize)>) -> (Vec<(&'a str, usize)>, bool) {
         let behind = names.filter(|(name, _)| self.after.as_deref().is_none_or(|after| *name > after));
-        // The largest of those kept is on top, and gives way to a smaller one: no list of all is ever sorted.
+        // The heap has the smallest entries with the largest on top, so the whole list is never sorted.
         let mut kept: BinaryHeap<(&str, usize)> = BinaryHeap::new();
         for entry in behind {
             if kept.len() <= self.limit {
@@ -90,7 +92,7 @@ impl Page {
     }
 }
 
-/// A connection, as it is told.
+/// The JSON of a connection.
 #[derive(Serialize)]
 struct Connection {
     fd: u64,
@@ -169,16 +171,16 @@ pub fn user(ctx: &Context<'_>, request: &Request, uid: &str) -> Result<String, A
     }
     let page = Page::of(request)?;
     if !ctx.is_online(uid) {
-        return Err(ApiError::not_found("nobody of this uid is online"));
+        return Err(ApiError::not_found("uid not online"));
     }
     let count = ctx.connection_count(uid);
     let (fds, has_more) = page.select_fds(ctx.fds_of(uid))?;
-    let (connections, next) = tell(ctx, fds, has_more);
+    let (connections, next) = page_entries(ctx, fds, has_more);
     json(&User { uid, count, connections, next })
 }
 
-/// Connections as they are told, as many as one answer has room for, and the `next` of the page.
-fn tell(ctx: &Context<'_>, fds: Vec<Fd>, mut has_more: bool) -> (Vec<Connection>, Option<u64>) {
+/// Returns the entries of a page, up to the limit of group names, and its `next`.
+fn page_entries(ctx: &Context<'_>, fds: Vec<Fd>, mut has_more: bool) -> (Vec<Connection>, Option<u64>) {
     let (mut connections, mut names) = (Vec::new(), 0);
     for connection in fds.into_iter().filter_map(|fd| Connection::find(ctx, fd)) {
         if names > GROUP_NAMES_MAX {
@@ -239,26 +241,26 @@ pub fn connections(ctx: &Context<'_>, request: &Request) -> Result<String, ApiEr
     let mut fds = ctx.connections_after(page.after_fd()?, page.limit + 1);
     let has_more = fds.len() > page.limit;
     fds.truncate(page.limit);
-    let (connections, next) = tell(ctx, fds, has_more);
+    let (connections, next) = page_entries(ctx, fds, has_more);
     json(&Connections { connections, next })
 }
 
 pub fn connection(ctx: &Context<'_>, fd: &str) -> Result<String, ApiError> {
-    let fd = open(ctx, fd)?;
-    json(&Connection::find(ctx, fd).ok_or_else(gone)?)
+    let fd = open_fd(ctx, fd)?;
+    json(&Connection::find(ctx, fd).ok_or_else(not_found)?)
 }
 
 pub fn attributes(ctx: &Context<'_>, fd: &str) -> Result<String, ApiError> {
-    let fd = open(ctx, fd)?;
+    let fd = open_fd(ctx, fd)?;
     match ctx.session::<Session>(fd) {
         Some(session) => json(&session.attributes),
         None => Ok("{}".to_owned()),
     }
 }
 
-/// Sets all attributes of a connection, or merges others into them (RFC 7386).
+/// Replaces the attributes of a connection, or merges a patch into them (RFC 7386).
 pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool) -> Result<String, ApiError> {
-    let fd = open(ctx, fd)?;
+    let fd = open_fd(ctx, fd)?;
     let given = super::command::read_attributes(body)?.0;
     let attributes = if merges {
         let mut attributes = ctx.session::<Session>(fd).map(|session| session.attributes.clone()).unwrap_or_default();
@@ -267,10 +269,10 @@ pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool
     } else {
         given
     };
-    // Patch by patch, they would grow without a bound.
+    // Without a limit, patches could grow them endlessly.
     let (json, bytes_max) = (json(&attributes)?, ctx.limits().body_bytes_max);
     if json.len() > bytes_max {
-        let what = format!("the attributes would have {} bytes: they have at most {bytes_max}", json.len());
+        let what = format!("attributes limit exceeded ({} of {bytes_max} bytes)", json.len());
         return Err(ApiError::too_large(what));
     }
     match ctx.session_mut::<Session>(fd) {
@@ -280,7 +282,7 @@ pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool
     Ok(json)
 }
 
-/// A JSON merge patch: what is `null` goes, objects are merged, all else is replaced (RFC 7386 section 2).
+/// Applies a JSON merge patch (RFC 7386 section 2): `null` removes a member, objects are merged, other values replace.
 fn merge(into: &mut Map<String, Value>, patch: Map<String, Value>) {
     for (name, value) in patch {
         match value {
@@ -351,18 +353,18 @@ pub fn stats(ctx: &Context<'_>) -> Result<String, ApiError> {
     })
 }
 
-fn open(ctx: &Context<'_>, fd: &str) -> Result<Fd, ApiError> {
+fn open_fd(ctx: &Context<'_>, fd: &str) -> Result<Fd, ApiError> {
     let fd = parse_fd(fd, "fd")?;
-    if ctx.is_open(fd) { Ok(fd) } else { Err(gone()) }
+    if ctx.is_open(fd) { Ok(fd) } else { Err(not_found()) }
 }
 
 fn parse_fd(text: &str, member: &str) -> Result<Fd, ApiError> {
     let fd = text.parse().ok().and_then(Fd::from_u64);
-    fd.ok_or_else(|| ApiError::bad_request(format!("{member}: {:?} is no fd", cut(text))))
+    fd.ok_or_else(|| ApiError::bad_request(format!("{member}: {:?} is not an fd", cut(text))))
 }
 
-fn gone() -> ApiError {
-    ApiError::not_found("no open WebSocket has this fd")
+fn not_found() -> ApiError {
+    ApiError::not_found("no open WebSocket with this fd")
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1,6 +1,7 @@
-//! The HTTP API for back ends and operators, on the control listeners: who may ask, for what, and what is answered.
+//! The HTTP API for back ends and operators: authentication, routing and answers.
 //!
-//! `docs/api.md` is its reference. Commands are carried out on the loop's thread, in the order in which they come.
+//! Requests arrive on the control listeners and are executed on the loop's thread, in order. The reference is
+//! `docs/api.md`.
 
 mod backpressure;
 mod batch;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fdpush::{BodyEvent, BodyMode, Context, Fd, Peer, Request, Response, TimerId};
 use percent_encoding::percent_decode_str;
 
-use self::backpressure::Holds;
+use self::backpressure::PausedBatches;
 use self::batch::Batch;
 use self::command::Command;
 use self::error::ApiError;
@@ -30,22 +31,22 @@ use crate::gateway::push::publish::Publisher;
 use crate::gateway::runtime::clock;
 use crate::gateway::runtime::threads;
 
-/// The API's state: its keys, and memory for reuse.
+/// The state of the API: its keys, paused batches and reused memory.
 pub struct Api {
-    /// Shared with the threads that take datagrams.
+    /// Shared with the threads that receive datagrams.
     keys: Arc<Mutex<ApiKeys>>,
     answers: String,
-    holds: Holds,
+    paused: PausedBatches,
 }
 
-/// What the API works on besides the connections.
+/// The parts of the gateway that the API uses.
 pub struct Parts<'a> {
     pub roster: &'a mut Roster,
     pub publisher: &'a mut Publisher,
     pub metrics: &'a Metrics,
 }
 
-/// A call, by its path.
+/// A call, identified by its path.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Call<'a> {
     Push,
@@ -70,12 +71,12 @@ enum Call<'a> {
     Ready,
 }
 
-/// A request that is not carried out.
-struct Refused {
-    /// The call's, for the metrics.
+/// A refused request.
+struct RefusedRequest {
+    /// The label of the call in the metrics.
     label: &'static str,
     error: ApiError,
-    /// The methods that would do.
+    /// The allowed methods.
     allow: Option<&'static str>,
 }
 
@@ -111,7 +112,7 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Its name in the metrics: of few values, whatever is asked for.
+    /// Returns the label in the metrics. The number of labels is fixed, whatever the path.
     fn label(self) -> &'static str {
         match self {
             Call::Push => "/api/push",
@@ -137,7 +138,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The methods it knows, as `Allow` lists them.
+    /// Returns the allowed methods, as in the header `Allow`.
     fn allowed(self) -> &'static str {
         match self {
             Call::Push | Call::Batch | Call::Bind | Call::Unbind | Call::Join | Call::Leave => "POST",
@@ -148,24 +149,24 @@ impl<'a> Call<'a> {
     }
 
     fn allows(self, method: &str) -> bool {
-        // What knows GET knows HEAD, whose body the connection leaves out.
+        // GET includes HEAD. The connection leaves the body out.
         let method = if method == "HEAD" { "GET" } else { method };
         self.allowed().split(", ").any(|allowed| allowed == method)
     }
 
-    /// Whether anybody may ask: those who watch over processes have no keys.
+    /// Returns whether no API key is needed: probes have none.
     fn is_open(self) -> bool {
         matches!(self, Call::Healthy | Call::Ready)
     }
 }
 
 impl Api {
-    /// An API that asks for one of these keys; for none, if there are none.
+    /// Creates an API that requires one of these keys, or none if there are none.
     pub fn new(keys: Arc<Mutex<ApiKeys>>) -> Api {
-        Api { keys, answers: String::new(), holds: Holds::default() }
+        Api { keys, answers: String::new(), paused: PausedBatches::default() }
     }
 
-    /// Takes other keys, from the next request on.
+    /// Replaces the keys, from the next request on.
     pub fn set_keys(&mut self, keys: ApiKeys) {
         *self.keys() = keys;
     }
@@ -183,7 +184,7 @@ impl Api {
         }
     }
 
-    /// A piece of a batch.
+    /// Handles a piece of a batch.
     pub fn handle_piece(
         &mut self,
         ctx: &mut Context<'_>,
@@ -193,26 +194,27 @@ impl Api {
         parts: &mut Parts<'_>,
     ) {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
-        // Not before there is a piece: behind a response, a client that waits for a 100 would wait in vain.
+        // The response begins with the first piece. A client that waits for a 100 would not get one after the response
+        // has begun.
         if batch.begin() {
             parts.metrics.count_api_request(Call::Batch.label(), 200);
             ctx.begin_response(fd, &ndjson());
         }
         self.answers.clear();
         match event {
-            BodyEvent::Data(bytes) => batch.handle_piece(ctx, parts, &mut self.holds, bytes, &mut self.answers),
-            BodyEvent::End => batch.handle_end(ctx, parts, &mut self.holds, &mut self.answers),
+            BodyEvent::Data(bytes) => batch.handle_piece(ctx, parts, &mut self.paused, bytes, &mut self.answers),
+            BodyEvent::End => batch.handle_end(ctx, parts, &mut self.paused, &mut self.answers),
         }
         ctx.write_response(fd, self.answers.as_bytes());
-        self.holds.pause(ctx, fd, clock::now());
+        self.paused.pause(ctx, fd, clock::now());
         if event == BodyEvent::End {
             ctx.end_response(fd);
         }
     }
 
-    /// A timer fired. `false`: it is not the API's.
+    /// Handles a timer. Returns `false` if it is not the API's.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
-        self.holds.handle_timer(ctx, timer, clock::now())
+        self.paused.handle_timer(ctx, timer, clock::now())
     }
 
     /// Answers a complete request.
@@ -237,7 +239,7 @@ impl Api {
         };
         let response = match call {
             Call::Push => push(ctx, parts, request.body()),
-            // An empty one, which has no body, and so no pieces.
+            // An empty batch: it has no body, so there are no pieces.
             Call::Batch => ndjson(),
             Call::Metrics => {
                 Response::new(200).header("Content-Type", metrics::CONTENT_TYPE).body(metrics_text(ctx).into_bytes())
@@ -256,45 +258,47 @@ impl Api {
         response.header("Cache-Control", "no-store")
     }
 
-    /// Carries out a push that came as a datagram. Who sent it was asked before.
+    /// Executes the push of a datagram, which [`check_datagram`] has authenticated.
     pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8], parts: &mut Parts<'_>) {
         self.answers.clear();
         let outcome = Command::read(datagram, &command::DATAGRAM)
             .and_then(|command| push::execute(ctx, parts, &command.into_push()?, None, &mut self.answers));
         if let Err(error) = outcome {
-            log::debug!("a datagram is not carried out: {:?}", error.message);
+            log::debug!("datagram refused: {:?}", error.message);
         }
     }
 
-    /// As [`judge`](Api::judge). A connection with a valid request is kept when others come. Probes and scrapes find their
-    /// place without that, also where back ends have all of theirs.
-    fn admit<'r>(&self, ctx: &mut Context<'_>, fd: Fd, request: &'r Request) -> Result<Call<'r>, Refused> {
-        let judged = self.judge(request);
-        match &judged {
+    /// Checks a request, and reserves a place for its connection.
+    ///
+    /// A connection with a valid request is not closed in favour of others. Probes and metrics requests need no place,
+    /// so they are answered even when the API is full.
+    fn admit<'r>(&self, ctx: &mut Context<'_>, fd: Fd, request: &'r Request) -> Result<Call<'r>, RefusedRequest> {
+        let checked = self.check(request);
+        match &checked {
             Ok(Call::Healthy | Call::Ready | Call::Metrics) => {}
             Ok(call) if !ctx.keep_control(fd) => {
                 let error = ApiError::full(ctx.limits().control_connections_max);
-                return Err(Refused { label: call.label(), allow: None, error });
+                return Err(RefusedRequest { label: call.label(), allow: None, error });
             }
-            Err(Refused { error: ApiError { status: 401 | 403, .. }, .. }) => ctx.release_control(fd),
+            Err(RefusedRequest { error: ApiError { status: 401 | 403, .. }, .. }) => ctx.release_control(fd),
             Ok(_) | Err(_) => {}
         }
-        judged
+        checked
     }
 
-    /// Whether a request may be carried out, and which call it is.
-    fn judge<'r>(&self, request: &'r Request) -> Result<Call<'r>, Refused> {
+    /// Authenticates a request and returns its call.
+    fn check<'r>(&self, request: &'r Request) -> Result<Call<'r>, RefusedRequest> {
         let call = Call::of(path_of(request));
-        let refused = |error| Refused { label: call.map_or("other", Call::label), allow: None, error };
+        let refused = |error| RefusedRequest { label: call.map_or("other", Call::label), allow: None, error };
         if !call.is_some_and(Call::is_open) {
             self.check_caller(request).map_err(refused)?;
         }
         let Some(call) = call else {
-            return Err(refused(ApiError::not_found("no such path")));
+            return Err(refused(ApiError::not_found("unknown path")));
         };
         if !call.allows(request.method()) {
             let allowed = call.allowed();
-            return Err(Refused { allow: Some(allowed), ..refused(ApiError::method_not_allowed(allowed)) });
+            return Err(RefusedRequest { allow: Some(allowed), ..refused(ApiError::method_not_allowed(allowed)) });
         }
         if self.keys().is_empty() {
             check_content_type(call, request).map_err(refused)?;
@@ -302,54 +306,53 @@ impl Api {
         Ok(call)
     }
 
-    /// With keys, one must be shown. Without, the request must be one that no web page can make: browsers tell the page's
-    /// origin, and a name that was bent to this machine stands in `Host`.
+    /// Checks the sender of a request.
+    ///
+    /// If there are API keys, the request needs one of them. Without keys, the request must not come from a web page:
+    /// its peer and its `Host` must be this machine, and an `Origin` must be the server's own.
     fn check_caller(&self, request: &Request) -> Result<(), ApiError> {
         let keys = self.keys();
         if !keys.is_empty() {
             return match request.header("authorization") {
                 None if request.header_all("authorization").nth(1).is_some() => {
-                    Err(ApiError::bad_request("Authorization is given more than once"))
+                    Err(ApiError::bad_request("duplicate header: Authorization"))
                 }
                 shown if keys.authorize(shown) => Ok(()),
-                Some(shown) if ApiKeys::is_shown(shown) => Err(ApiError::unauthorized("this API key is not known")),
-                _ => Err(ApiError::unauthorized("an API key is needed: Authorization: Bearer KEY")),
+                Some(shown) if ApiKeys::has_bearer(shown) => Err(ApiError::unauthorized("unknown API key")),
+                _ => Err(ApiError::unauthorized("missing API key: send Authorization: Bearer KEY")),
             };
         }
         let (peer, host) = (request.peer(), request.header("host").unwrap_or_default());
         if !is_this_machine(peer) {
-            return Err(ApiError::forbidden("without API keys, only this machine may ask"));
+            return Err(ApiError::forbidden("API without keys: requests are allowed from this machine only"));
         }
         if peer.ip().is_some() && !is_local(host) {
-            return Err(ApiError::forbidden(
-                "without API keys, Host must be this machine's own: localhost, 127.0.0.1, [::1]",
-            ));
+            return Err(ApiError::forbidden("API without keys: Host must be localhost, 127.0.0.1 or [::1]"));
         }
-        // All lines, and those that are not UTF-8: what decides on safety must not overlook one.
+        // All header lines count, even those that are not UTF-8.
         let mut origins = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("origin"));
         if origins.any(|(_, origin)| !is_origin_of(origin, host)) {
-            return Err(ApiError::forbidden("without API keys, no web page of another origin may ask"));
+            return Err(ApiError::forbidden("API without keys: requests from web pages of other origins are refused"));
         }
         Ok(())
     }
 }
 
-/// Judges a datagram before the loop is troubled with it.
+/// Checks a datagram on the thread that received it, before it is sent to the loop.
 ///
 /// # Errors
-/// What is wrong with the command; or 401 where keys are set and its sender shows none of them: in the member `auth`, for
-/// a datagram has no header.
+/// The command is invalid. Status 401: API keys are set, and the member `auth` is missing or wrong.
 pub fn check_datagram(keys: &Mutex<ApiKeys>, datagram: &[u8]) -> Result<(), ApiError> {
     let mut command = Command::read(datagram, &command::DATAGRAM)?;
     let shown = command.auth.take();
     command.into_push()?;
-    // Only now: the loop waits for this lock, and nothing panics while it is held.
+    // The lock is held briefly, because the loop waits for it.
     let keys = lock(keys);
     match shown {
         _ if keys.is_empty() => Ok(()),
         Some(key) if keys.contains(key.as_ref()) => Ok(()),
-        Some(_) => Err(ApiError::unauthorized("this API key is not known")),
-        None => Err(ApiError::unauthorized("an API key is needed: a member \"auth\"")),
+        Some(_) => Err(ApiError::unauthorized("unknown API key")),
+        None => Err(ApiError::unauthorized("missing API key: give it as member \"auth\"")),
     }
 }
 
@@ -358,18 +361,18 @@ fn path_of(request: &Request) -> &str {
     request.target().split_once('?').map_or(request.target(), |(path, _)| path)
 }
 
-/// A thread that panicked while it read the keys has left them as they were.
+/// Nothing changes the keys in place, so a poisoned lock is sound.
 fn lock(keys: &Mutex<ApiKeys>) -> MutexGuard<'_, ApiKeys> {
     keys.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether it came from this machine. No listener that takes no key can be reached from elsewhere; where something on the
-/// way changed the address that was asked for, the one that asks still tells.
+/// Returns whether a request came from this machine. A listener without keys is local, but a forwarding rule can make
+/// it reachable.
 fn is_this_machine(peer: Peer) -> bool {
     peer.is_loopback() || peer == Peer::Unix
 }
 
-/// Whether `host`, a name or an address with or without a port, is this machine to itself.
+/// Returns whether `host`, with or without a port, is a loopback name or address.
 fn is_local(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
@@ -378,13 +381,13 @@ fn is_local(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
-/// Whether an `Origin` has this authority, with any scheme.
+/// Returns whether an `Origin` has this authority, with any scheme.
 fn is_origin_of(origin: &[u8], host: &str) -> bool {
     let origin = str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
     origin.is_some_and(|(_, authority)| authority == host)
 }
 
-/// A form that a web page posts has none of these types.
+/// Checks the media type. A form of a web page cannot send these types.
 fn check_content_type(call: Call<'_>, request: &Request) -> Result<(), ApiError> {
     if matches!(request.method(), "GET" | "HEAD") {
         return Ok(());
@@ -401,13 +404,13 @@ fn check_content_type(call: Call<'_>, request: &Request) -> Result<(), ApiError>
     }
 }
 
-impl Refused {
+impl RefusedRequest {
     fn response(&self, metrics: &Metrics) -> Response {
         metrics.count_api_request(self.label, self.error.status);
         let response = self.error.response(None);
         match self.allow {
             Some(allow) => response.header("Allow", allow),
-            // RFC 9110 section 10.2.3. The connection has no place, and gives up the one it has.
+            // RFC 9110 section 10.2.3. The connection is closed, because it has no place.
             None if self.error.status == 503 => response.header("Retry-After", "1").close(),
             None => response,
         }
@@ -416,7 +419,7 @@ impl Refused {
 
 fn push(ctx: &mut Context<'_>, parts: &mut Parts<'_>, body: &[u8]) -> Response {
     let mut json = String::with_capacity(96);
-    let status = push::carry_out(ctx, parts, body, None, &mut json);
+    let status = push::handle_command(ctx, parts, body, None, &mut json);
     json.push('\n');
     Response::json(status, json)
 }
@@ -447,7 +450,7 @@ fn answer(ctx: &mut Context<'_>, call: Call<'_>, request: &Request, roster: &mut
     }
 }
 
-/// The head of the answers to a batch.
+/// Returns the head of the response to a batch.
 fn ndjson() -> Response {
     Response::new(200).header("Content-Type", "application/x-ndjson")
 }
@@ -461,7 +464,7 @@ fn ready(ctx: &Context<'_>) -> Response {
     }
 }
 
-/// Why new connections should go elsewhere. `thread_down` is the name of a thread that has failed.
+/// Returns the reason why the server is not ready. `thread_down` is the name of a failed thread.
 fn unreadiness(is_draining: bool, is_full: bool, thread_down: Option<&str>) -> Option<Cow<'static, str>> {
     match thread_down {
         _ if is_draining => Some("draining".into()),
@@ -472,8 +475,8 @@ fn unreadiness(is_draining: bool, is_full: bool, thread_down: Option<&str>) -> O
 
 fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
     let name = percent_decode_str(segment).decode_utf8();
-    let name = name.map_err(|_| ApiError::bad_request("the name in the path is no UTF-8"))?;
-    command::check_name(&name, "the name in the path")?;
+    let name = name.map_err(|_| ApiError::bad_request("name in the path is not UTF-8"))?;
+    command::check_name(&name, "name in the path")?;
     Ok(name)
 }
 

@@ -1,55 +1,57 @@
-//! `POST /api/push`, a line of a batch, a datagram: sends one message.
+//! The push command of `POST /api/push`, of a batch line and of a datagram.
 
 use fdpush::{Context, Delivery, Fd};
 
 use super::Parts;
-use super::backpressure::Holds;
+use super::backpressure::PausedBatches;
 use super::command::{self, Command, Except, PushCommand};
 use super::error::ApiError;
 use super::slots::SlotSet;
 use crate::gateway::push::publish::{Options, Target};
 use crate::gateway::wire::frame::append_names;
 
-/// A push command's place in a batch.
-pub struct Place<'a> {
+/// The place of a push command in a batch.
+pub struct BatchLine<'a> {
     /// Counted from 1.
     pub line: u64,
-    /// Hears which receivers the batch has to wait for.
-    pub holds: &'a mut Holds,
+    /// Records the receivers that the batch waits for.
+    pub paused: &'a mut PausedBatches,
 }
 
-/// Carries out a push command and appends the answer, an error too, to `out`. `place` is its place in a batch.
-/// Returns the status that a request of its own is answered with.
-pub fn carry_out(
+/// Executes a push command, and appends its answer or error to `out`.
+///
+/// Returns the HTTP status.
+pub fn handle_command(
     ctx: &mut Context<'_>,
     parts: &mut Parts<'_>,
     json: &[u8],
-    mut place: Option<Place<'_>>,
+    mut line: Option<BatchLine<'_>>,
     out: &mut String,
 ) -> u16 {
     let outcome = Command::read(json, &command::PUSH)
-        .and_then(|command| execute(ctx, parts, &command.into_push()?, place.as_mut(), out));
+        .and_then(|command| execute(ctx, parts, &command.into_push()?, line.as_mut(), out));
     match outcome {
         Ok(()) => 200,
         Err(error) => {
-            error.write(command::find_id(json), place.map(|place| place.line), out);
+            error.write(command::find_id(json), line.map(|line| line.line), out);
             error.status
         }
     }
 }
 
-/// Carries out a push and appends its answer to `out`; on an error nothing was done, and nothing appended.
+/// Executes a push and appends its answer to `out`. After an error, nothing was sent and nothing appended.
 pub fn execute(
     ctx: &mut Context<'_>,
     parts: &mut Parts<'_>,
     command: &PushCommand<'_>,
-    place: Option<&mut Place<'_>>,
+    line: Option<&mut BatchLine<'_>>,
     out: &mut String,
 ) -> Result<(), ApiError> {
     let PushCommand { id, target, envelope, except, key } = command;
-    let except = excepted(ctx, except);
+    let except = excluded_fds(ctx, except);
     let mut offline: Vec<&str> = match target {
-        // Before the push, which may close a reader. A single uid is online as a rule: it is looked up when nobody was there.
+        // Before the push, because it may close a slow reader. A single uid is usually online, so it is looked up only
+        // when nothing matched.
         Target::Uids(uids) if uids.len() > 1 => {
             uids.iter().map(AsRef::as_ref).filter(|uid| !ctx.is_online(uid)).collect()
         }
@@ -64,20 +66,20 @@ pub fn execute(
     {
         offline.push(uid);
     }
-    if let Some(place) = place {
-        place.holds.note(ctx, target);
+    if let Some(line) = line {
+        line.paused.record_receivers(ctx, target);
     }
     write_answer(*id, delivery, &offline, out);
     Ok(())
 }
 
-/// The connections that are left out, each once.
-fn excepted(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
+/// Returns the excluded connections, without duplicates.
+fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
     let Except { fds, uids, groups } = except;
     let mut found = fds.clone();
     if !uids.is_empty() || !groups.is_empty() {
         let mut seen = SlotSet::default();
-        // A stale fd must not hide the connection that has its slot now.
+        // A stale fd must not hide the open connection of its slot.
         found.retain(|fd| ctx.is_open(*fd) && seen.insert(*fd));
         uids.iter().for_each(|uid| found.extend(ctx.fds_of(uid).into_iter().filter(|fd| seen.insert(*fd))));
         groups.iter().for_each(|group| found.extend(ctx.members(group).into_iter().filter(|fd| seen.insert(*fd))));
@@ -85,7 +87,7 @@ fn excepted(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
     found
 }
 
-/// The answer, a line of a batch or a body of its own. It is written by hand, for a batch has a million a second of it.
+/// Appends the answer. It is written without a formatter, because a batch has up to a million answers a second.
 fn write_answer(id: Option<&str>, delivery: Delivery, offline: &[&str], out: &mut String) {
     out.push('{');
     if let Some(id) = id {

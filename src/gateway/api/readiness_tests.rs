@@ -9,7 +9,7 @@ use std::time::Duration;
 use fdpush::{Handler, Remote, Server};
 
 use super::*;
-use crate::gateway::hooks::emitter::Watch;
+use crate::gateway::hooks::emitter::EventEmitter;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -38,7 +38,7 @@ fn serve() -> (SocketAddr, Remote) {
         let server = Server::bind("127.0.0.1:0").expect("a port").catch_signals(false);
         told.send((server.local_addr().expect("an address"), server.remote())).expect("the test listens");
         let api = Api::new(Arc::new(Mutex::new(ApiKeys::default())));
-        let roster = Roster::new(Watch::new(None, Duration::ZERO));
+        let roster = Roster::new(EventEmitter::new(None, Duration::ZERO));
         let probed = Probed { api, roster, publisher: Publisher::default(), metrics: Metrics::new() };
         server.handler(probed).run().expect("a run");
     });

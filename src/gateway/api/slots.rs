@@ -1,4 +1,4 @@
-//! Connections found by names that overlap, each once: in time that grows with what is found.
+//! A set of connections, for lists with duplicates. Its cost is linear in the number of entries.
 
 use fdpush::Fd;
 
@@ -7,7 +7,7 @@ use fdpush::Fd;
 pub struct SlotSet(Vec<u64>);
 
 impl SlotSet {
-    /// Adds the slot of an open connection. `false`: it is there already.
+    /// Adds the slot of an open connection. Returns `false` if it was present.
     pub fn insert(&mut self, fd: Fd) -> bool {
         let (word, bit) = (fd.slot().index() / 64, 1 << (fd.slot().0 % 64));
         if word >= self.0.len() {

@@ -1,4 +1,4 @@
-//! The registry's verbs for back ends: bind, unbind, join, leave, ungroup, close, online.
+//! The commands that change or query the registry: bind, unbind, join, leave, ungroup, close, online.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,14 +12,14 @@ use super::slots::SlotSet;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::push::publish::Target;
 
-/// The longest close reason, RFC 6455 section 5.5.
+/// The maximum length of a close reason (RFC 6455 section 5.5).
 const REASON_BYTES_MAX: usize = 123;
 
-/// Memberships that one command changes: connections times groups. So many take the loop about as long as it gives to commands
-/// in a turn.
+/// The maximum number of memberships in one command: connections times groups. They take about the time that a turn of
+/// the loop has for commands.
 const MEMBERSHIPS_MAX: usize = 20_000;
 
-/// How many connections a verb found, and for how many something changed.
+/// The number of connections that a command matched, and that it changed.
 #[derive(Copy, Clone, Default, Serialize)]
 struct Changed {
     matched: usize,
@@ -68,7 +68,7 @@ pub fn leave(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<
     each_membership(&command::LEAVE, ctx, body, |ctx, fd, group| roster.leave(ctx, fd, group))
 }
 
-/// Changes a membership of each connection in each group. A connection counts once, in however many groups.
+/// Changes the membership of each connection in each group. A connection counts once, in any number of groups.
 fn each_membership(
     shape: &Shape,
     ctx: &mut Context<'_>,
@@ -83,7 +83,7 @@ fn each_membership(
     if memberships > MEMBERSHIPS_MAX {
         let (connections, groups) = (connections.len(), groups.len());
         return Err(ApiError::too_large(format!(
-            "{connections} connections in {groups} groups are {memberships} memberships: a command changes at most {MEMBERSHIPS_MAX}"
+            "membership limit of a command exceeded ({connections} connections in {groups} groups are {memberships} of {MEMBERSHIPS_MAX})"
         )));
     }
     let mut total = Changed::default();
@@ -120,11 +120,11 @@ pub fn close(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
     let reason = command.reason.take().map_or(Cow::Borrowed(""), |reason| reason.0);
     let is_abort = command.abort.take().unwrap_or(false);
     if !code.is_sendable() {
-        let what = format!("code: {} may not be sent: 1000 to 1003, 1007 to 1014 and 3000 to 4999 may", code.as_u16());
+        let what = format!("code {} must be 1000 to 1003, 1007 to 1014 or 3000 to 4999", code.as_u16());
         return Err(ApiError::bad_request(what));
     }
     if reason.len() > REASON_BYTES_MAX {
-        let what = format!("reason: it has {} bytes: it may have {REASON_BYTES_MAX}", reason.len());
+        let what = format!("reason limit exceeded ({} of {REASON_BYTES_MAX} bytes)", reason.len());
         return Err(ApiError::bad_request(what));
     }
     let mut matched = 0;
@@ -159,7 +159,7 @@ pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
     json(&answer)
 }
 
-/// The open connections that a target names, each once.
+/// Returns the open connections of a target, without duplicates.
 fn connections(ctx: &Context<'_>, target: &Target<'_>) -> Vec<Fd> {
     let mut seen = SlotSet::default();
     let mut once = |fds: Vec<Fd>| fds.into_iter().filter(|fd| seen.insert(*fd)).collect::<Vec<Fd>>();
@@ -173,7 +173,7 @@ fn connections(ctx: &Context<'_>, target: &Target<'_>) -> Vec<Fd> {
 
 pub fn json(answer: &impl Serialize) -> Result<String, ApiError> {
     serde_json::to_string(answer).map_err(|error| {
-        log::error!("an answer that is no JSON: {error}");
-        ApiError { status: 500, code: "internal_error", message: "the answer cannot be written".into() }
+        log::error!("cannot serialize an answer: {error}");
+        ApiError { status: 500, code: "internal_error", message: "cannot serialize the answer".into() }
     })
 }

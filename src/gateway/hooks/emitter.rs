@@ -1,6 +1,6 @@
-//! The events that the back end receives: connections that open, send and close, and uids that go online and offline.
+//! Emits webhook events.
 //!
-//! Everything here only puts an event into the webhook's queue: a back end that is slow, dead or lying delays nothing.
+//! Events are only put into the webhook's queue, so a slow, dead or malicious back end delays nothing.
 
 use std::sync::Arc;
 
@@ -9,28 +9,28 @@ use serde_json::value::RawValue;
 
 use super::webhook::debounce::Debounce;
 use super::webhook::event::{Event, Kind};
-use super::webhook::{Emitted, Webhook};
+use super::webhook::{EmitResult, Webhook};
 use crate::gateway::identity::proxies::address_of;
 use crate::gateway::runtime::clock;
 use crate::gateway::serving::session::Session;
 
 /// Emits webhook events.
 #[derive(Debug)]
-pub struct Watch {
+pub struct EventEmitter {
     webhook: Option<Arc<Webhook>>,
     debounce: Debounce,
-    /// When it may be time to call somebody offline.
+    /// The timer of the next `offline` event.
     timer: Option<TimerId>,
 }
 
-impl Watch {
-    /// For this webhook, or for nobody.
-    pub fn new(webhook: Option<Arc<Webhook>>, presence_delay: std::time::Duration) -> Watch {
-        Watch { webhook, debounce: Debounce::new(presence_delay), timer: None }
+impl EventEmitter {
+    /// Creates an emitter. Without a webhook, it emits nothing.
+    pub fn new(webhook: Option<Arc<Webhook>>, presence_delay: std::time::Duration) -> EventEmitter {
+        EventEmitter { webhook, debounce: Debounce::new(presence_delay), timer: None }
     }
 
-    /// A connection is open.
-    pub fn opened(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+    /// Emits `open`.
+    pub fn emit_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
         let Some(webhook) = self.webhook.as_ref().filter(|webhook| webhook.wants(Kind::Open)) else { return };
         let session = ctx.session::<Session>(fd);
         let groups: Vec<&str> =
@@ -51,51 +51,51 @@ impl Watch {
         });
     }
 
-    /// A client sent a text message.
-    pub fn message(&mut self, ctx: &Context<'_>, fd: Fd, text: &str) -> Emitted {
+    /// Emits `message` for a text message.
+    pub fn emit_message(&mut self, ctx: &Context<'_>, fd: Fd, text: &str) -> EmitResult {
         match &self.webhook {
             Some(webhook) => webhook.emit(Event::Message { fd, uid: ctx.uid_of(fd), text }),
-            None => Emitted::Unwanted,
+            None => EmitResult::Unwanted,
         }
     }
 
-    /// A client sent a valid frame of type `send`.
-    pub fn sent(&mut self, ctx: &Context<'_>, fd: Fd, data: &RawValue) -> Emitted {
+    /// Emits `send` for a valid frame of this type.
+    pub fn emit_send(&mut self, ctx: &Context<'_>, fd: Fd, data: &RawValue) -> EmitResult {
         match &self.webhook {
             Some(webhook) => webhook.emit(Event::Send { fd, uid: ctx.uid_of(fd), data }),
-            None => Emitted::Unwanted,
+            None => EmitResult::Unwanted,
         }
     }
 
-    /// Whether the back end wants the frames of type `send`.
-    pub fn wants_sent(&self) -> bool {
+    /// Returns whether `send` events are enabled.
+    pub fn wants_send(&self) -> bool {
         self.webhook.as_ref().is_some_and(|webhook| webhook.wants(Kind::Send))
     }
 
-    /// A connection is open no more.
-    pub fn closed(&mut self, ctx: &Context<'_>, fd: Fd, closed: &Closed) {
+    /// Emits `close`.
+    pub fn emit_close(&mut self, ctx: &Context<'_>, fd: Fd, closed: &Closed) {
         if let Some(webhook) = &self.webhook {
             webhook.emit(Event::Close { fd, uid: ctx.uid_of(fd), closed });
         }
     }
 
-    /// A connection is somebody's.
-    pub fn came(&mut self, uid: &str) {
+    /// Counts a connection of a uid, and emits `online` for the first.
+    pub fn add_connection(&mut self, uid: &str) {
         let Some(webhook) = self.presence() else { return };
         if self.debounce.opened(uid) {
             webhook.emit(Event::Online { uid });
         }
     }
 
-    /// A connection is that person's no more.
-    pub fn went(&mut self, ctx: &mut Context<'_>, uid: &str) {
+    /// Uncounts a connection of a uid. `offline` follows after the delay.
+    pub fn remove_connection(&mut self, ctx: &mut Context<'_>, uid: &str) {
         if self.presence().is_some() {
             self.debounce.closed(uid, clock::now());
             self.arm(ctx);
         }
     }
 
-    /// Whether the timer was this room's; if so, whoever stayed away is offline.
+    /// Emits `offline` for uids that stayed away. Returns `false` if it is another timer.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
         if self.timer != Some(timer) {
             return false;
@@ -110,7 +110,7 @@ impl Watch {
         true
     }
 
-    /// The server has ended: nobody comes back to it, and whoever may still have done is offline.
+    /// Emits `offline` for the remaining uids at the end of the server.
     pub fn end(&mut self) {
         let Some(webhook) = self.presence() else { return };
         while let Some(deadline) = self.debounce.next_deadline() {
@@ -120,7 +120,7 @@ impl Watch {
         }
     }
 
-    /// The webhook, if it wants to hear of persons.
+    /// Returns the webhook if presence events are enabled.
     fn presence(&self) -> Option<Arc<Webhook>> {
         let wants = |webhook: &&Arc<Webhook>| webhook.wants(Kind::Online) || webhook.wants(Kind::Offline);
         self.webhook.as_ref().filter(wants).cloned()

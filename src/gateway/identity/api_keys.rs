@@ -1,45 +1,45 @@
-//! The keys with which back ends may ask for anything.
+//! The API keys of back ends.
 //!
-//! It owns what a key must be like, and whether one that was sent is among them. What is kept of a key is its SHA-256: two
-//! digests are of one length and are compared in constant time (the `subtle` crate), so that how long an answer takes
-//! tells nothing of a key, not even its length.
+//! This module owns the rules of a key and the comparison. Only the SHA-256 of a key is stored. Digests have one length
+//! and are compared in constant time (the `subtle` crate), so the time of an answer reveals nothing about a key, not
+//! even its length.
 
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// The longest key, in bytes: it has to stand in a header.
+/// The maximum length of a key, which has to fit into a header.
 const KEY_BYTES_MAX: usize = 512;
 
-/// The keys of back ends, several so that one can be changed while the other is still in use.
+/// The API keys. Several keys allow a change without an interruption.
 #[derive(Clone, Default)]
 pub struct ApiKeys {
     digests: Vec<[u8; 32]>,
 }
 
 impl ApiKeys {
-    /// These keys, each of which passed [`check`].
+    /// Creates the set. Each key has passed [`check`].
     pub fn new<'a>(keys: impl IntoIterator<Item = &'a str>) -> ApiKeys {
         ApiKeys { digests: keys.into_iter().map(sha256).collect() }
     }
 
-    /// Whether there are none, so that nobody can be asked for one.
+    /// Returns whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.digests.is_empty()
     }
 
-    /// Whether an `Authorization` header carries one of the keys: `Bearer <key>`.
+    /// Returns whether an `Authorization` header has one of the keys: `Bearer <key>`.
     pub fn authorize(&self, header: Option<&str>) -> bool {
         header.and_then(super::bearer).is_some_and(|key| self.contains(key))
     }
 
-    /// Whether an `Authorization` header carries a key at all, good or not.
-    pub fn is_shown(header: &str) -> bool {
+    /// Returns whether an `Authorization` header has a bearer token, valid or not.
+    pub fn has_bearer(header: &str) -> bool {
         super::bearer(header).is_some()
     }
 
-    /// Whether this is one of the keys. All are compared, whichever it is.
+    /// Returns whether this is one of the keys. All keys are compared, even after a match.
     pub fn contains(&self, key: &str) -> bool {
         let digest = sha256(key);
         let is_any = self.digests.iter().fold(Choice::from(0), |any, known| any | known.ct_eq(&digest));
@@ -47,21 +47,21 @@ impl ApiKeys {
     }
 }
 
-/// How many there are, and no more.
+/// Shows only the number of keys.
 impl fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ApiKeys({})", self.digests.len())
     }
 }
 
-/// Whether this can be a key.
+/// Checks the form of a key.
 ///
 /// # Errors
 ///
-/// Says what a key must be, and never repeats it.
+/// The rule of a key. The key is not repeated.
 pub fn check(key: &str) -> Result<(), &'static str> {
     let is_key = (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_key { Ok(()) } else { Err("a key has 1 to 512 visible ASCII characters and no space") }
+    if is_key { Ok(()) } else { Err("an API key must have 1 to 512 visible ASCII characters and no space") }
 }
 
 fn sha256(key: &str) -> [u8; 32] {
@@ -101,7 +101,10 @@ mod tests {
     fn what_is_no_key_is_refused_and_not_repeated() {
         for bad in ["", "two words", "clé", "tab\tbed", "nul\0", &"k".repeat(513)] {
             let error = check(bad).expect_err("no key");
-            assert!(error.starts_with("a key has 1 to 512") && (bad.is_empty() || !error.contains(bad)), "{error}");
+            assert!(
+                error.starts_with("an API key must have 1 to 512") && (bad.is_empty() || !error.contains(bad)),
+                "{error}"
+            );
         }
         assert_eq!(check(&"k".repeat(512)), Ok(()));
     }

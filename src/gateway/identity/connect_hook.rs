@@ -1,9 +1,9 @@
-//! The connect hook: a back end is asked, over HTTP, who a client is.
+//! The connect hook: it asks a back end over HTTP who a client is.
 //!
-//! The loop's thread only puts the question into a bounded queue, which serves client addresses in turn. A few threads take
-//! questions out and block on the back end, each with the time that is left of the one bound, which counts from the asking.
-//! One thread more watches over that bound and has no other work, so whatever the others hang in, each question is
-//! answered in time, and once. A question whose client has gone is taken out before it is asked.
+//! The loop's thread puts a request into a bounded queue, which serves client addresses in turn. A few threads take
+//! requests out and block on the back end, for the rest of the timeout, which starts when the request is made. Another
+//! thread watches the deadlines and does nothing else, so each request is answered once and in time. A request whose
+//! client has disconnected is removed from the queue.
 
 pub mod decision;
 
@@ -21,61 +21,60 @@ use std::time::{Duration, Instant};
 
 use fdpush::{Fd, Request};
 
-pub use self::decision::Verdict;
+pub use self::decision::Decision;
 use self::fair_queue::{Bounds, FairQueue, Full, Source};
 use super::Identity;
 use crate::gateway::hooks::backend::signature::Secret;
-use crate::gateway::hooks::backend::{Backend, Contact, Failure};
+use crate::gateway::hooks::backend::{Backend, BackendConfig, Failure};
 use crate::gateway::runtime::clock;
 use crate::gateway::runtime::log_throttle::LogThrottle;
 use crate::gateway::runtime::threads;
 
-/// How often trouble is logged at most.
+/// The minimum interval between two log lines about failures.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The length of the list of open questions from which on those that were answered are taken out of it.
+/// The length of the watch list from which answered requests are removed.
 const WATCHED_MIN: usize = 64;
 
-/// Whom to ask, and how patiently.
+/// The back end of the connect hook and its limits.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub contact: Contact,
-    /// From the asking to the verdict, the time in the queue included.
+    pub contact: BackendConfig,
+    /// The maximum time from the request to the decision, including the time in the queue.
     pub timeout: Duration,
-    /// Questions that the back end has to answer at a time.
+    /// Requests that the back end handles at a time.
     pub threads: usize,
-    /// Questions that may wait for a thread.
+    /// Requests that may wait for a thread.
     pub queue_max: usize,
-    /// Questions of one source that may wait for a thread.
+    /// Requests of one source that may wait for a thread.
     pub source_queue_max: usize,
 }
 
-/// The way to the back end. Dropping it answers all that is open with [`Verdict::Unavailable`].
+/// The connect hook. Dropping it answers all open requests with [`Decision::Unavailable`].
 #[derive(Debug)]
 pub struct Hook {
     shared: Arc<Shared>,
 }
 
-/// What became of the questions so far.
+/// The results of all requests.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
-    /// Questions that wait for a thread.
+    /// Requests that wait for a thread.
     pub waiting: usize,
     pub accepted: u64,
     pub refused: u64,
-    /// No answer, or none that can be understood.
+    /// No answer, or an invalid one.
     pub failed: u64,
     pub timed_out: u64,
-    /// No room for the question.
+    /// The queue was full.
     pub overflowed: u64,
-    /// The client had gone before the verdict.
+    /// The client disconnected before the decision.
     pub gone: u64,
 }
 
-/// A question that was asked. Keep it as long as its client is there: dropping it takes the question back, and whoever asked
-/// gets no answer any more.
+/// A request in progress. Dropping it cancels the request: its answer is not delivered.
 #[derive(Debug)]
-#[must_use = "dropping it takes the question back"]
+#[must_use = "dropping it cancels the request"]
 pub struct Pending {
     shared: Arc<Shared>,
     open: Arc<Open>,
@@ -87,86 +86,86 @@ struct Shared {
     timeout: Duration,
     bounds: Bounds,
     state: Mutex<State>,
-    /// Workers wait here for questions.
+    /// Workers wait here for requests.
     for_worker: Condvar,
-    /// The watch waits here for deadlines.
+    /// The watch thread waits here for deadlines.
     for_watch: Condvar,
     troubles: LogThrottle,
 }
 
 #[derive(Debug)]
 struct State {
-    questions: FairQueue<Question>,
-    /// All that was asked and may still be open, in the order of their deadlines, which is that of the asking.
+    questions: FairQueue<AuthRequest>,
+    /// The requests that may be open, in the order of their deadlines.
     watched: VecDeque<Arc<Open>>,
-    /// The length of `watched` at which those that were answered are taken out.
+    /// The length of `watched` at which answered requests are removed.
     watched_max: usize,
-    /// The watch waits without a deadline.
+    /// The watch thread waits without a deadline.
     is_watch_idle: bool,
     is_over: bool,
     stats: Stats,
 }
 
 #[derive(Debug)]
-struct Question {
+struct AuthRequest {
     fd: Fd,
     address: Option<IpAddr>,
     request: Request,
     open: Arc<Open>,
 }
 
-/// A question that wants one answer.
+/// An open request. It is answered once.
 struct Open {
     source: Source,
     deadline: Instant,
-    /// Taken by whoever answers.
+    /// Taken by the thread that answers.
     answer: Mutex<Option<Answer>>,
 }
 
-type Answer = Box<dyn FnOnce(Verdict) + Send>;
+type Answer = Box<dyn FnOnce(Decision) + Send>;
 
-/// A question in the hands of a worker. Its source is released when it is dropped.
+/// A request that a worker serves. Dropping it releases its source.
 struct Served<'a> {
     shared: &'a Shared,
     source: Source,
-    question: Question,
+    question: AuthRequest,
 }
 
-/// Why there is no verdict of the back end's.
-enum Trouble {
+/// The reason why the back end has made no decision.
+enum HookError {
     Failure(Failure),
     Status(u16),
-    /// The answer makes no sense.
-    Nonsense(String),
+    /// The answer is invalid.
+    InvalidAnswer(String),
     TimedOut,
-    /// No room: for the source, or for all.
+    /// The queue is full, for the source or for all.
     QueueFull {
         full: Full,
         source: Source,
         bounds: Bounds,
     },
-    /// It made room for a source with fewer questions.
+    /// The request was displaced by a source with fewer requests.
     Displaced(Source),
-    /// Its client had gone when it was to be asked once more.
+    /// The client had disconnected before the second attempt.
     Gone,
     Over,
 }
 
 impl Config {
-    /// The defaults for a back end.
-    pub fn new(contact: Contact) -> Config {
+    /// Returns the default limits.
+    pub fn new(contact: BackendConfig) -> Config {
         Config { contact, timeout: Duration::from_secs(2), threads: 16, queue_max: 1024, source_queue_max: 256 }
     }
 }
 
 impl Hook {
-    /// Starts the threads. Fails where the node cannot be named in a header, or there are no threads to be had.
+    /// Starts the threads.
     pub fn start(config: Config) -> io::Result<Hook> {
         let threads = config.threads.max(1);
         let bounds = Bounds {
             items_max: config.queue_max,
             source_items_max: config.source_queue_max,
-            // The rest is for all others, however slow the answers to one source are.
+            // The other threads are reserved for other sources.
             source_served_max: threads - threads / 4,
         };
         let state = State {
@@ -186,7 +185,7 @@ impl Hook {
             for_watch: Condvar::new(),
             troubles: LogThrottle::new(LOG_EVERY),
         });
-        // From here on, a failure ends the threads that were started.
+        // From here on, a failure drops the hook and ends its threads.
         let hook = Hook { shared };
         hook.spawn("fdpush-auth-watch", Shared::watch)?;
         for _ in 0..threads {
@@ -195,23 +194,23 @@ impl Hook {
         Ok(hook)
     }
 
-    /// Asks who sent this request, from this address, and returns at once. `source` is what the address counts as: sources are
+    /// Asks the back end about a client request, and returns at once. `source` is the counted address: sources are
     /// served in turn.
     ///
-    /// `answer` is called with the verdict, once and within the timeout, on another thread; or on this one, before `ask`
-    /// returns, where too many questions wait already. It must not block. It is not called once the returned [`Pending`] has
-    /// been dropped.
+    /// `answer` is called with the decision, once, within the timeout, on another thread. If the queue is full, it is
+    /// called on this thread before `ask` returns. It must not block. It is not called after the returned [`Pending`]
+    /// was dropped.
     pub fn ask(
         &self,
         fd: Fd,
         address: Option<IpAddr>,
         source: Option<IpAddr>,
         request: Request,
-        answer: impl FnOnce(Verdict) + Send + 'static,
+        answer: impl FnOnce(Decision) + Send + 'static,
     ) -> Pending {
         let deadline = clock::now() + self.shared.timeout;
         let open = Arc::new(Open { source, deadline, answer: Mutex::new(Some(Box::new(answer))) });
-        let question = Question { fd, address, request, open: Arc::clone(&open) };
+        let question = AuthRequest { fd, address, request, open: Arc::clone(&open) };
         let pending = Pending { shared: Arc::clone(&self.shared), open: Arc::clone(&open) };
         let mut state = self.shared.lock();
         let displaced = match state.questions.push(source, question) {
@@ -219,7 +218,7 @@ impl Hook {
             Err(full) => {
                 drop(state);
                 let bounds = self.shared.bounds;
-                self.shared.resolve(&open, fd, Err(Trouble::QueueFull { full, source, bounds }));
+                self.shared.resolve(&open, fd, Err(HookError::QueueFull { full, source, bounds }));
                 return pending;
             }
         };
@@ -231,7 +230,7 @@ impl Hook {
             self.shared.for_watch.notify_one();
         }
         if let Some(displaced) = displaced {
-            self.shared.resolve(&displaced.open, displaced.fd, Err(Trouble::Displaced(displaced.open.source)));
+            self.shared.resolve(&displaced.open, displaced.fd, Err(HookError::Displaced(displaced.open.source)));
         }
         pending
     }
@@ -242,7 +241,7 @@ impl Hook {
         Stats { waiting: state.questions.len(), ..state.stats }
     }
 
-    /// Signs with this secret from now on.
+    /// Replaces the secret of the signature.
     pub fn set_secret(&self, secret: Option<Secret>) {
         self.shared.backend.set_secret(secret);
     }
@@ -266,11 +265,11 @@ impl Drop for Hook {
 }
 
 impl Shared {
-    /// What a worker does until the end.
+    /// Serves requests until the hook is dropped.
     fn work(&self) {
         while let Some(served) = self.next_question() {
-            let Question { fd, address, request, open } = &served.question;
-            // Its client may have gone, or its time may have passed, since it left the queue.
+            let AuthRequest { fd, address, request, open } = &served.question;
+            // The client may have disconnected, or the time may be over.
             if open.is_answered() {
                 continue;
             }
@@ -280,7 +279,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a question. `None` when it is over.
+    /// Waits for a request. Returns `None` when the hook is dropped.
     fn next_question(&self) -> Option<Served<'_>> {
         let is_idle = |state: &mut State| !state.questions.is_ready() && !state.is_over;
         let mut state = self.for_worker.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
@@ -291,7 +290,7 @@ impl Shared {
         Some(Served { shared: self, source, question })
     }
 
-    /// The client of a question has gone.
+    /// Cancels a request whose client has disconnected.
     fn withdraw(&self, open: &Arc<Open>) {
         let Some(answer) = open.take() else { return };
         let mut state = self.lock();
@@ -301,36 +300,36 @@ impl Shared {
         drop((question, answer));
     }
 
-    /// Asks; and asks once more where the connection ended without an answer, which is how one ends that was kept for
-    /// too long.
-    fn ask_back_end(&self, body: &[u8], open: &Open) -> Result<Verdict, Trouble> {
+    /// Posts the request. If the connection ends without an answer, posts it once more: the back end may have closed a
+    /// kept connection.
+    fn ask_back_end(&self, body: &[u8], open: &Open) -> Result<Decision, HookError> {
         let post = || {
             let left = open.deadline.saturating_duration_since(clock::now());
             if left.is_zero() {
-                Err(Trouble::TimedOut)
+                Err(HookError::TimedOut)
             } else {
-                self.backend.post(body, left).map_err(Trouble::Failure)
+                self.backend.post(body, left).map_err(HookError::Failure)
             }
         };
         let answer = match post() {
-            Err(Trouble::Failure(failure)) if failure.is_disconnect() => {
+            Err(HookError::Failure(failure)) if failure.is_disconnect() => {
                 if open.is_answered() {
-                    return Err(Trouble::Gone);
+                    return Err(HookError::Gone);
                 }
                 post()?
             }
             answer => answer?,
         };
         match (answer.status, answer.body) {
-            (200, Ok(body)) => decision::accept(&body, clock::unix_ms() / 1000).map_err(Trouble::Nonsense),
-            (200, Err(failure)) => Err(Trouble::Failure(failure)),
-            // What it says of its refusal is welcome, and no more.
+            (200, Ok(body)) => decision::accept(&body, clock::unix_ms() / 1000).map_err(HookError::InvalidAnswer),
+            (200, Err(failure)) => Err(HookError::Failure(failure)),
+            // The text of the refusal is optional.
             (status @ 400..=499, body) => Ok(decision::refuse(status, &body.unwrap_or_default())),
-            (status, _) => Err(Trouble::Status(status)),
+            (status, _) => Err(HookError::Status(status)),
         }
     }
 
-    /// Watches over the deadlines until the end, and then answers all that is still open.
+    /// Watches the deadlines. In the end, answers all open requests.
     fn watch(&self) {
         let mut state = self.lock();
         loop {
@@ -338,11 +337,11 @@ impl Shared {
             let is_over = state.is_over;
             let first = state.watched.pop_front_if(|first| is_over || first.deadline <= now || first.is_answered());
             if let Some(first) = first {
-                // Its place in the queue is free, if it has one still.
+                // The request may still be in the queue.
                 let late = state.questions.remove(first.source, |question| Arc::ptr_eq(&question.open, &first));
                 drop(state);
                 drop(late);
-                let trouble = if is_over { Trouble::Over } else { Trouble::TimedOut };
+                let trouble = if is_over { HookError::Over } else { HookError::TimedOut };
                 self.resolve(&first, None, Err(trouble));
                 state = self.lock();
                 continue;
@@ -363,17 +362,17 @@ impl Shared {
         }
     }
 
-    /// Answers a question, unless it is answered.
-    fn resolve(&self, open: &Open, fd: impl Into<Option<Fd>>, verdict: Result<Verdict, Trouble>) {
+    /// Answers a request, unless it is answered.
+    fn resolve(&self, open: &Open, fd: impl Into<Option<Fd>>, verdict: Result<Decision, HookError>) {
         let Some(answer) = open.take() else { return };
         {
             let mut state = self.lock();
             let stats = &mut state.stats;
             let counter = match &verdict {
-                Ok(Verdict::Accept(_)) => &mut stats.accepted,
+                Ok(Decision::Accept(_)) => &mut stats.accepted,
                 Ok(_) => &mut stats.refused,
                 Err(trouble) if trouble.is_timeout() => &mut stats.timed_out,
-                Err(Trouble::QueueFull { .. } | Trouble::Displaced(_)) => &mut stats.overflowed,
+                Err(HookError::QueueFull { .. } | HookError::Displaced(_)) => &mut stats.overflowed,
                 Err(_) => &mut stats.failed,
             };
             *counter += 1;
@@ -382,24 +381,24 @@ impl Shared {
             && let Some(more) = self.troubles.admit(clock::now())
         {
             let whom = fd.into().map_or_else(String::new, |fd| format!(" for fd {fd}"));
-            log::warn!("no verdict of the connect hook{whom}: {trouble}{more}");
+            log::warn!("connect hook failed{whom}: {trouble}{more}");
         }
-        answer(verdict.unwrap_or(Verdict::Unavailable));
+        answer(verdict.unwrap_or(Decision::Unavailable));
     }
 
-    /// Nothing can panic while the lock is held, so a poisoned one is as good as any.
+    /// No code panics while it holds the lock, so a poisoned lock is sound.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A client fails a connection that gets a subprotocol which it did not offer (RFC 6455 section 4.1).
-fn check_offered(verdict: Verdict, request: &Request) -> Result<Verdict, Trouble> {
+/// Checks the chosen subprotocol: a client fails a connection with one that it did not offer (RFC 6455 section 4.1).
+fn check_offered(verdict: Decision, request: &Request) -> Result<Decision, HookError> {
     match &verdict {
-        Verdict::Accept(Identity { subprotocol: Some(chosen), .. })
+        Decision::Accept(Identity { subprotocol: Some(chosen), .. })
             if !request.subprotocols().any(|offered| offered == chosen) =>
         {
-            Err(Trouble::Nonsense(format!("subprotocol {chosen:?} was not offered by the client")))
+            Err(HookError::InvalidAnswer(format!("subprotocol {chosen:?} was not offered by the client")))
         }
         _ => Ok(verdict),
     }
@@ -445,17 +444,17 @@ impl Open {
     }
 }
 
-impl Trouble {
+impl HookError {
     fn is_timeout(&self) -> bool {
         match self {
-            Trouble::Failure(failure) => failure.is_timeout(),
-            Trouble::TimedOut => true,
-            Trouble::Status(_)
-            | Trouble::Nonsense(_)
-            | Trouble::QueueFull { .. }
-            | Trouble::Displaced(_)
-            | Trouble::Gone
-            | Trouble::Over => false,
+            HookError::Failure(failure) => failure.is_timeout(),
+            HookError::TimedOut => true,
+            HookError::Status(_)
+            | HookError::InvalidAnswer(_)
+            | HookError::QueueFull { .. }
+            | HookError::Displaced(_)
+            | HookError::Gone
+            | HookError::Over => false,
         }
     }
 }
@@ -466,24 +465,24 @@ impl fmt::Debug for Open {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for HookError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Failure(failure) => failure.fmt(f),
-            Trouble::Status(status) => write!(f, "answered {status}"),
-            Trouble::Nonsense(what) => write!(f, "answered 200 with what is no verdict: {what:?}"),
-            Trouble::TimedOut => f.write_str("no answer in time"),
-            Trouble::QueueFull { full: Full::Source, source, bounds } => {
+            HookError::Failure(failure) => failure.fmt(f),
+            HookError::Status(status) => write!(f, "answered {status}"),
+            HookError::InvalidAnswer(what) => write!(f, "answered 200 with what is no verdict: {what:?}"),
+            HookError::TimedOut => f.write_str("no answer in time"),
+            HookError::QueueFull { full: Full::Source, source, bounds } => {
                 write!(f, "{} questions of {} wait already", bounds.source_items_max, Shown(*source))
             }
-            Trouble::QueueFull { full: Full::All, bounds, .. } => {
+            HookError::QueueFull { full: Full::All, bounds, .. } => {
                 write!(f, "{} questions wait already", bounds.items_max)
             }
-            Trouble::Displaced(source) => {
+            HookError::Displaced(source) => {
                 write!(f, "the queue is full, and no address has more questions in it than {}", Shown(*source))
             }
-            Trouble::Gone => f.write_str("its client has gone"),
-            Trouble::Over => f.write_str("the server ends"),
+            HookError::Gone => f.write_str("its client has gone"),
+            HookError::Over => f.write_str("the server ends"),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Identities that end: which connection is closed when.
+//! Expiry of identities: closes each connection at its `exp`.
 //!
-//! `exp` is a time of the wall clock, and the loop's timers follow the monotonic clock. The two part when somebody sets the
-//! wall clock, when NTP corrects it, or when the machine was suspended. So a timer only says when to look; the wall clock
-//! says who has expired. One timer serves all connections. It fires for the first that ends, and at least every
-//! [`LOOK_EVERY`] while there is one.
+//! `exp` is a time of the wall clock, but the loop's timers use the monotonic clock. The clocks diverge when the wall
+//! clock is set, by a person or by NTP, or when the machine was suspended. So a timer only starts a check, and the wall
+//! clock decides. One timer serves all connections. It fires for the first expiry, and at least every
+//! [`CHECK_INTERVAL`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,13 +13,13 @@ use fdpush::{Context, Fd, TimerId};
 
 use super::LEEWAY;
 
-/// The longest time between two looks at the wall clock, and so how late a jump of it is noticed.
-pub const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The maximum interval between two checks of the wall clock.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Connections that one look ends. The rest ends in the next turn of the loop.
+/// The maximum number of connections that expire in one check. The next turn continues.
 const DUE_MAX: usize = 1024;
 
-/// The connections whose identity ends.
+/// The connections with an expiry.
 pub struct Expiries {
     /// `exp` in seconds since 1970, and the connection.
     by_time: BTreeSet<(u64, Fd)>,
@@ -30,12 +30,12 @@ pub struct Expiries {
 }
 
 impl Expiries {
-    /// No connections, and this wall clock.
+    /// Creates an empty set with this wall clock.
     pub fn new(wall_ms: fn() -> u64, look_every: Duration) -> Expiries {
         Expiries { by_time: BTreeSet::new(), timer: None, look_every, wall_ms }
     }
 
-    /// A connection is to end at `exp`, and no sooner than the same identity would be refused.
+    /// Adds a connection. It is closed at `exp` plus [`LEEWAY`], like the refusal of the same identity.
     pub fn insert(&mut self, ctx: &mut Context<'_>, fd: Fd, exp: u64) {
         self.by_time.insert((exp, fd));
         let is_first = self.by_time.first() == Some(&(exp, fd));
@@ -44,12 +44,12 @@ impl Expiries {
         }
     }
 
-    /// A connection has ended. The timer stays as it is: it finds one less.
+    /// Removes a connection that has ended. The timer stays armed.
     pub fn remove(&mut self, fd: Fd, exp: u64) {
         self.by_time.remove(&(exp, fd));
     }
 
-    /// If this is its timer: the connections that have expired, the earliest first.
+    /// Returns the expired connections, the earliest first, if this is the own timer.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> Option<Vec<Fd>> {
         self.timer.take_if(|own| *own == timer)?;
         let due = self.take_due((self.wall_ms)());
@@ -77,13 +77,13 @@ impl Expiries {
         self.timer = next.map(|delay| ctx.set_timer(delay));
     }
 
-    /// The time until the next check. `None`: no identity ends.
+    /// Returns the time until the next check. `None`: no identity expires.
     fn next_look(&self, now_ms: u64) -> Option<Duration> {
         self.by_time.first().map(|&(exp, _)| left(exp, now_ms).min(self.look_every))
     }
 }
 
-/// The time for which an identity is still valid.
+/// Returns the remaining time of an identity.
 fn left(exp: u64, now_ms: u64) -> Duration {
     Duration::from_secs(exp + LEEWAY).saturating_sub(Duration::from_millis(now_ms))
 }
@@ -110,14 +110,14 @@ mod tests {
     /// The start of the wall clock of these tests, in seconds since 1970.
     const START: u64 = 1_700_000_000;
     const HOUR: u64 = 3600;
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
     fn fd(number: u64) -> Fd {
         Fd::from_u64(number).expect("an fd")
     }
 
     fn expiries(of: &[(u64, u64)]) -> Expiries {
-        let mut expiries = Expiries::new(|| 0, LOOK_EVERY);
+        let mut expiries = Expiries::new(|| 0, CHECK_INTERVAL);
         expiries.by_time = of.iter().map(|(exp, number)| (*exp, fd(*number))).collect();
         expiries
     }
@@ -137,7 +137,7 @@ mod tests {
     fn the_next_look_is_at_the_first_end_and_soon_in_any_case() {
         let expiries = expiries(&[(100, 1), (HOUR, 2)]);
         let look = |now_ms: u64| expiries.next_look(now_ms);
-        assert_eq!(look(0), Some(LOOK_EVERY));
+        assert_eq!(look(0), Some(CHECK_INTERVAL));
         assert_eq!(look((100 + LEEWAY) * 1000 - 30), Some(Duration::from_millis(30)));
         assert_eq!(look(HOUR * 1000), Some(Duration::ZERO));
     }
@@ -182,13 +182,13 @@ mod tests {
             told.send((server.local_addr().expect("an address"), server.remote())).expect("the test listens");
             server.handler(Guard { expiries: Expiries::new(wall_ms, look_every), closed }).run().expect("a run");
         });
-        let (address, remote) = place.recv_timeout(PATIENCE).expect("a server");
+        let (address, remote) = place.recv_timeout(TEST_TIMEOUT).expect("a server");
         (address, remote, heard)
     }
 
     fn connect(address: SocketAddr, exp: u64) -> TcpStream {
         let mut stream = TcpStream::connect(address).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
         let head = format!(
             "GET /?exp={exp} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -211,7 +211,7 @@ mod tests {
         let _long = connect(address, START + 3 * HOUR);
         let _short = connect(address, START + HOUR);
         WALL.store((START + HOUR + LEEWAY) * 1000, Ordering::Relaxed);
-        assert_eq!(closed.recv_timeout(PATIENCE), Ok(4003));
+        assert_eq!(closed.recv_timeout(TEST_TIMEOUT), Ok(4003));
         assert_eq!(open(&remote), 1);
         remote.shutdown().expect("a server");
     }
@@ -224,14 +224,14 @@ mod tests {
             0 => (START + LEEWAY) * 1000 - 50,
             _ => (START - HOUR) * 1000,
         };
-        let (address, remote, closed) = serve(wall, LOOK_EVERY);
+        let (address, remote, closed) = serve(wall, CHECK_INTERVAL);
         let _client = connect(address, START);
-        let end = clock::now() + PATIENCE;
+        let end = clock::now() + TEST_TIMEOUT;
         while LOOKS.load(Ordering::Relaxed) < 3 {
             assert!(clock::now() < end, "the timer does not fire");
             assert_eq!(open(&remote), 1);
         }
         remote.shutdown().expect("a server");
-        assert_eq!(closed.recv_timeout(PATIENCE), Ok(1001), "the drain closed it, and no expiry before");
+        assert_eq!(closed.recv_timeout(TEST_TIMEOUT), Ok(1001), "the drain closed it, and no expiry before");
     }
 }

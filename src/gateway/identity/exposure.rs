@@ -1,20 +1,19 @@
-//! Whether back ends must show a key. Whoever reaches the API can do anything: where that is not this machine alone, it
-//! takes one.
+//! The requirement of API keys. An API that other machines can reach needs a key, because its callers can do
+//! everything.
 //!
-//! It judges by the addresses that were bound. What the settings say was judged before; but a service manager may hand
-//! over any socket.
+//! The bound addresses are checked. The settings were checked before, but a service manager may pass any socket.
 
 use fdpush::Address;
 
 use super::api_keys::ApiKeys;
 use crate::gateway::push::datagrams;
 
-/// The first of the API's sockets that other machines can reach, if there is one.
+/// The first API socket that other machines can reach, if any.
 #[derive(Debug)]
 pub struct Exposure(Option<String>);
 
 impl Exposure {
-    /// That of the API on these sockets.
+    /// Finds the first such socket.
     pub fn of(listeners: &[Address], datagrams: &[datagrams::Address]) -> Exposure {
         let udp = datagrams.iter().filter_map(|address| match address {
             datagrams::Address::Udp(udp) => Some((Address::Tcp(*udp), address.to_string())),
@@ -24,14 +23,14 @@ impl Exposure {
         Exposure(tcp.chain(udp).find(|(address, _)| !address.is_local()).map(|(_, name)| name))
     }
 
-    /// Whether these keys will do.
+    /// Checks that there are keys if they are needed.
     ///
     /// # Errors
-    /// There are none, and there must be. It names the address.
+    /// Keys are missing. The error names the address.
     pub fn check(&self, keys: &ApiKeys) -> Result<(), String> {
         match &self.0 {
             Some(open) if keys.is_empty() => Err(format!(
-                "the API on {open} can be reached from other machines, so back ends must show a key: \
+                "the API on {open} can be reached from other machines and needs an API key: \
                  give --api-key or --api-key-file"
             )),
             _ => Ok(()),

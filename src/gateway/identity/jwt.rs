@@ -1,10 +1,10 @@
-//! JSON Web Tokens (RFC 7519): who a client is, signed by the back end.
+//! JSON Web Tokens (RFC 7519): identities signed by the back end.
 //!
-//! It owns where in a request a token may stand, what makes one good, and how `fdpush token` makes one. The one idea: a
-//! key knows its algorithm, and a token has no say in it. Signature first, claims after: of a token that nobody vouches
-//! for, nothing but its form and its `alg` is looked at.
+//! This module finds the token in a request, verifies it, and issues tokens for `fdpush token`. A key has one
+//! algorithm, and a token cannot choose another. The signature is verified before the claims: of an unsigned token,
+//! only the form and `alg` are parsed.
 //!
-//! No error repeats anything of the token: errors go into logs and answers.
+//! No error repeats any part of the token, because errors appear in logs and answers.
 
 mod keys;
 #[cfg(test)]
@@ -129,7 +129,7 @@ struct Issued<'a> {
 pub fn find(request: &Request) -> Result<Option<Cow<'_, str>>, String> {
     let query = request.try_query("token").map_err(|error| error.to_string())?;
     if request.header_all("authorization").nth(1).is_some() {
-        return Err("Authorization is given more than once".to_owned());
+        return Err("duplicate header: Authorization".to_owned());
     }
     Ok(choose(query, request.header("authorization"), request.subprotocols()))
 }

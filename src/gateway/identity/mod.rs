@@ -1,6 +1,7 @@
-//! Who a client is: what every way of finding out ends in.
+//! The identity of clients, and the ways to establish it.
 //!
-//! It owns the [`Identity`] and what its names must be like. Each way is a room of its own and knows no other.
+//! This module owns the [`Identity`] and the rules of its names. The submodules do not know each other, with few
+//! exceptions.
 
 pub mod api_keys;
 pub mod connect_hook;
@@ -19,40 +20,42 @@ use serde_json::{Map, Value};
 use crate::gateway::wire::json::Seconds;
 use crate::gateway::wire::names::{self, BadLength};
 
-/// Seconds by which two clocks may differ: what ends, ends that much later, for who comes and for who is there.
+/// The tolerated difference of two clocks, in seconds. An identity expires that much later, for new and for open
+/// connections.
 pub const LEEWAY: u64 = 5;
 
-/// Groups that one identity can bring with it.
+/// The maximum number of groups of an identity.
 pub const GROUPS_MAX: usize = 1000;
 
-/// A client, once it is known who that is.
+/// The identity of an authenticated client.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// The name, 1 to [`NAME_BYTES_MAX`] bytes; `None` for a client that is welcome without one.
+    /// The uid, 1 to [`NAME_BYTES_MAX`] bytes. `None` for a client without one.
     pub uid: Option<String>,
-    /// The groups to join at once, at most [`GROUPS_MAX`], each 1 to [`NAME_BYTES_MAX`] bytes.
+    /// The initial groups, at most [`GROUPS_MAX`], each 1 to [`NAME_BYTES_MAX`] bytes.
     pub groups: Vec<String>,
-    /// What the back end wants to find again with the connection.
+    /// Data of the back end, stored with the connection.
     pub attributes: Map<String, Value>,
-    /// When it stops being true, in seconds since 1970, and [`LEEWAY`] later for our clock. It never exceeds 2⁵³, so that no sum with it overflows.
+    /// The expiry in seconds since 1970. By our clock, it is [`LEEWAY`] later. It is at most 2⁵³, so that no sum
+    /// overflows.
     pub exp: Option<u64>,
-    /// The subprotocol that the back end chose, among those that the client offers.
+    /// The subprotocol that the back end chose among the offered ones.
     pub subprotocol: Option<String>,
 }
 
-/// What is wrong with an identity's names. It tells the place and the size, and not the name, which is a stranger's.
+/// An invalid name in an identity. It has the position and the length, not the name, which is untrusted.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum NameError {
     /// The uid has this many bytes.
     Uid(usize),
-    /// The group at this place, counted from 1, has this many bytes.
+    /// The group at this position, counted from 1, has this many bytes.
     Group(usize, usize),
     /// There are this many groups.
     Groups(usize),
 }
 
 impl Identity {
-    /// An identity of these names, which last for ever.
+    /// Creates an identity without expiry.
     pub fn new(uid: Option<String>, groups: Vec<String>) -> Result<Identity, NameError> {
         if let Some(Err(BadLength(len))) = uid.as_deref().map(names::check) {
             return Err(NameError::Uid(len));
@@ -67,7 +70,7 @@ impl Identity {
     }
 }
 
-/// Whether what ends at `exp` is over at `now`, in seconds since 1970. Halves of a second count against it.
+/// Returns whether `exp` is over at `now`, in seconds since 1970. Fractions of a second are cut off.
 pub fn is_over(exp: Seconds, now: u64) -> bool {
     exp.0.floor() + LEEWAY as f64 <= now as f64
 }
@@ -75,18 +78,19 @@ pub fn is_over(exp: Seconds, now: u64) -> bool {
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NameError::Uid(len) => write!(f, "the uid has {len} bytes: it must have 1 to {NAME_BYTES_MAX}"),
+            NameError::Uid(len) => write!(f, "uid must have 1 to {NAME_BYTES_MAX} bytes, not {len}"),
             NameError::Group(place, len) => {
-                write!(f, "group {place} has a name of {len} bytes: it must have 1 to {NAME_BYTES_MAX}")
+                write!(f, "group {place} must have 1 to {NAME_BYTES_MAX} bytes, not {len}")
             }
-            NameError::Groups(count) => write!(f, "{count} groups: at most {GROUPS_MAX}"),
+            NameError::Groups(count) => write!(f, "group limit exceeded ({count} of {GROUPS_MAX})"),
         }
     }
 }
 
 impl std::error::Error for NameError {}
 
-/// The credentials of an `Authorization: Bearer` header (RFC 6750 section 2.1); the scheme's letters are of any case.
+/// Returns the credentials of an `Authorization: Bearer` header (RFC 6750 section 2.1). The case of the scheme does not
+/// matter.
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, credentials) = header.split_once(' ')?;
     let credentials = credentials.trim_ascii();
@@ -129,8 +133,8 @@ mod tests {
 
     #[test]
     fn faults_say_what_is_allowed() {
-        assert_eq!(NameError::Uid(129).to_string(), "the uid has 129 bytes: it must have 1 to 128");
-        assert_eq!(NameError::Group(2, 0).to_string(), "group 2 has a name of 0 bytes: it must have 1 to 128");
-        assert_eq!(NameError::Groups(1001).to_string(), "1001 groups: at most 1000");
+        assert_eq!(NameError::Uid(129).to_string(), "uid must have 1 to 128 bytes, not 129");
+        assert_eq!(NameError::Group(2, 0).to_string(), "group 2 must have 1 to 128 bytes, not 0");
+        assert_eq!(NameError::Groups(1001).to_string(), "group limit exceeded (1001 of 1000)");
     }
 }

@@ -1,42 +1,45 @@
-//! What clients may do by themselves.
+//! The permissions of clients.
 
 use fdpush::{Context, Fd};
 
 use crate::gateway::push::publish::Target;
-use crate::gateway::settings::cli::May;
-use crate::gateway::wire::frame::{Refusal, Request};
+use crate::gateway::settings::cli::Permission;
+use crate::gateway::wire::frame::{ClientFrame, Refusal};
 
-/// The permits of all clients, as `--client-may` has them.
+/// The permissions of all clients, set by `--client-may`.
 #[derive(Clone, Debug)]
-pub struct Permits {
-    may: Vec<May>,
+pub struct Permissions {
+    permissions: Vec<Permission>,
 }
 
-impl Permits {
-    pub fn new(may: Vec<May>) -> Permits {
-        Permits { may }
+impl Permissions {
+    pub fn new(permissions: Vec<Permission>) -> Permissions {
+        Permissions { permissions }
     }
 
-    /// Refuses what this client may not ask for.
-    pub fn check(&self, ctx: &Context<'_>, fd: Fd, request: &Request<'_>) -> Result<(), Refusal> {
-        let (is_permitted, what) = match request {
-            Request::Push { to: Target::Uids(_), .. } => (self.has(May::PushUid), "push to a uid"),
-            Request::Push { to: Target::Fds(_), .. } => (self.has(May::PushFd), "push to an fd"),
-            Request::Push { to: Target::All, .. } => (self.has(May::PushAll), "push to all"),
-            Request::Push { to: Target::Groups(groups), .. } => {
-                let is_own = self.has(May::PushOwnGroup) && groups.iter().all(|group| ctx.is_member(fd, group));
-                let what = if self.has(May::PushOwnGroup) { "push to a group it is not in" } else { "push to a group" };
-                (is_own || self.has(May::PushGroup), what)
+    /// Checks that a client has the permission for a frame.
+    pub fn check(&self, ctx: &Context<'_>, fd: Fd, frame: &ClientFrame<'_>) -> Result<(), Refusal> {
+        let (is_permitted, what) = match frame {
+            ClientFrame::Push { to: Target::Uids(_), .. } => (self.has(Permission::PushUid), "push to a uid"),
+            ClientFrame::Push { to: Target::Fds(_), .. } => (self.has(Permission::PushFd), "push to an fd"),
+            ClientFrame::Push { to: Target::All, .. } => (self.has(Permission::PushAll), "push to all"),
+            ClientFrame::Push { to: Target::Groups(groups), .. } => {
+                let is_own = self.has(Permission::PushOwnGroup) && groups.iter().all(|group| ctx.is_member(fd, group));
+                let what =
+                    if self.has(Permission::PushOwnGroup) { "push to a group it is not in" } else { "push to a group" };
+                (is_own || self.has(Permission::PushGroup), what)
             }
-            Request::Join { .. } | Request::Leave { .. } => (self.has(May::Join), "join and leave groups"),
-            Request::Online { .. } => (self.has(May::Online), "ask who is online"),
-            // The back end judges what is sent to it.
-            Request::Heartbeat | Request::Send { .. } => (true, ""),
+            ClientFrame::Join { .. } | ClientFrame::Leave { .. } => {
+                (self.has(Permission::Join), "join and leave groups")
+            }
+            ClientFrame::Online { .. } => (self.has(Permission::Online), "query who is online"),
+            // The back end decides about data that is sent to it.
+            ClientFrame::Heartbeat | ClientFrame::Send { .. } => (true, ""),
         };
-        if is_permitted { Ok(()) } else { Err(Refusal::not_allowed(format!("a client may not {what} here"))) }
+        if is_permitted { Ok(()) } else { Err(Refusal::not_allowed(format!("no permission to {what}"))) }
     }
 
-    fn has(&self, may: May) -> bool {
-        self.may.contains(&may)
+    fn has(&self, permission: Permission) -> bool {
+        self.permissions.contains(&permission)
     }
 }

@@ -1,8 +1,8 @@
-//! Where a client is that comes by a proxy: whose word is taken for it, and what they say.
+//! Client addresses behind proxies.
 //!
-//! It owns which proxies are trusted, and the reading of the one header that they write. It must not know what an address
-//! is good for. The one idea: each proxy adds at the right whom it heard from, so an element is true if whoever added it
-//! is trusted, and from the first stranger on, all to the left is hearsay.
+//! This module knows the trusted proxies and parses their header. Each proxy appends the address that it received from,
+//! so an element is true if the proxy that appended it is trusted. From the right, the first untrusted address is the
+//! client's. All elements to its left may be forged.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use fdpush::{Context, Fd, Peer, Request};
 use crate::gateway::serving::session::Session;
 use crate::gateway::settings::cli::{ForwardedHeader, Serve, TrustedProxy};
 
-/// The proxies in front.
+/// The trusted proxies.
 #[derive(Debug)]
 pub struct Proxies {
     trusted: Vec<TrustedProxy>,
@@ -19,17 +19,17 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// These proxies, which write this header.
+    /// Creates the set of proxies that write this header.
     pub fn new(trusted: &[TrustedProxy], header: ForwardedHeader) -> Proxies {
         Proxies { trusted: trusted.to_vec(), header }
     }
 
-    /// The proxies of the settings.
+    /// Returns the proxies of the settings.
     pub fn of(serve: &Serve) -> Proxies {
         Proxies::new(&serve.clients.trusted_proxy, serve.clients.forwarded_header)
     }
 
-    /// Whether the other end of a socket is one of these proxies.
+    /// Returns whether the peer of a socket is a trusted proxy.
     pub fn trusts_peer(&self, peer: Peer) -> bool {
         match peer.ip() {
             Some(ip) => self.trusts(ip.to_canonical()),
@@ -37,57 +37,56 @@ impl Proxies {
         }
     }
 
-    /// The client's address as a trusted proxy tells it; `None` where the other end of the socket is none, or knows
-    /// nothing.
+    /// Returns the client's address from a trusted proxy. `None`: the peer is not trusted, or the header has no
+    /// address.
     pub fn forwarded(&self, request: &Request) -> Option<IpAddr> {
         let name = match self.header {
             ForwardedHeader::XForwardedFor => "x-forwarded-for",
             ForwardedHeader::Forwarded => "forwarded",
         };
         let lines = request.headers().filter(|(other, _)| other.eq_ignore_ascii_case(name));
-        self.told(request.peer(), lines.map(|(_, value)| value))
+        self.client_address(request.peer(), lines.map(|(_, value)| value))
     }
 
-    fn told<'a>(&self, peer: Peer, lines: impl Iterator<Item = &'a [u8]>) -> Option<IpAddr> {
+    fn client_address<'a>(&self, peer: Peer, lines: impl Iterator<Item = &'a [u8]>) -> Option<IpAddr> {
         if !self.trusts_peer(peer) {
             return None;
         }
         let hops: Vec<Option<IpAddr>> = lines.flat_map(|line| self.hops(line)).collect();
-        let mut told = None;
-        // What is no address ends it as well: the last who is known is as far as one can see.
+        let mut client_address = None;
+        // An element that is not an address ends the search. The last known address counts.
         for ip in hops.into_iter().rev().map_while(|hop| hop) {
-            told = Some(ip);
+            client_address = Some(ip);
             if !self.trusts(ip) {
                 break;
             }
         }
-        told
+        client_address
     }
 
     fn trusts(&self, ip: IpAddr) -> bool {
         self.trusted.iter().any(|proxy| matches!(proxy, TrustedProxy::Net(net) if net.contains(&ip)))
     }
 
-    /// The hops that a line of the header names, in order; `None` for what is no address.
+    /// Returns the hops in a header line, in order. `None` for an element that is not an address.
     fn hops(&self, line: &[u8]) -> Vec<Option<IpAddr>> {
         let Ok(line) = str::from_utf8(line) else { return vec![None] };
         match self.header {
             ForwardedHeader::XForwardedFor => line.split(',').map(address).collect(),
-            // Of a line that is broken, no end can be told from the other.
+            // A malformed line has no reliable element.
             ForwardedHeader::Forwarded => split(line, ',')
                 .map_or(vec![None], |elements| elements.into_iter().map(|element| address(for_of(element)?)).collect()),
         }
     }
 }
 
-/// Where the client of an upgrade or a connection is: what a trusted proxy said when it came, or the other end of its
-/// socket; `None` for one of a unix socket.
+/// Returns the client's address: from a trusted proxy, or that of the peer. `None` for a unix socket.
 pub fn address_of(ctx: &Context<'_>, fd: Fd, peer: Peer) -> Option<IpAddr> {
     let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
     forwarded.or_else(|| Some(peer.ip()?.to_canonical()))
 }
 
-/// An address as proxies write it: with a port or without, and of IPv6 with brackets or without.
+/// Parses an address with or without a port, and IPv6 with or without brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim_ascii();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -95,7 +94,7 @@ fn address(text: &str) -> Option<IpAddr> {
     ip.ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
-/// What an element of `Forwarded` has for its parameter `for`, without quotes (RFC 7239 section 4).
+/// Returns the parameter `for` of a `Forwarded` element, without quotes (RFC 7239 section 4).
 fn for_of(element: &str) -> Option<&str> {
     let pairs = split(element, ';')?;
     let mut values = pairs.into_iter().filter_map(|pair| {
@@ -106,7 +105,7 @@ fn for_of(element: &str) -> Option<&str> {
     Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// Splits at a separator that stands in no quoted string (RFC 9110 section 5.6.4). `None`: one of them has no end.
+/// Splits at a separator outside quoted strings (RFC 9110 section 5.6.4). `None`: a quoted string has no end.
 fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let pieces = text.split(|char| {
@@ -123,11 +122,12 @@ fn split(text: &str, separator: char) -> Option<Vec<&str>> {
 mod tests {
     use super::*;
 
-    /// What is told of a client, whose proxies are 10.0.0.0/8, ::1 and those of unix sockets.
-    fn told(header: ForwardedHeader, peer: Peer, lines: &[&str]) -> Option<String> {
+    /// What is client_address of a client, whose proxies are 10.0.0.0/8, ::1 and those of unix sockets.
+    fn client_address(header: ForwardedHeader, peer: Peer, lines: &[&str]) -> Option<String> {
         let trusted = ["10.0.0.0/8", "::1", "unix"].map(|text| text.parse().expect("a proxy"));
-        let told = Proxies::new(&trusted, header).told(peer, lines.iter().map(|line| line.as_bytes()));
-        told.map(|ip| ip.to_string())
+        let client_address =
+            Proxies::new(&trusted, header).client_address(peer, lines.iter().map(|line| line.as_bytes()));
+        client_address.map(|ip| ip.to_string())
     }
 
     fn peer(text: &str) -> Peer {
@@ -154,8 +154,8 @@ mod tests {
             (&[], None),
         ];
         for (lines, expected) in table {
-            let told = told(ForwardedHeader::XForwardedFor, peer("10.9.9.9:1"), lines);
-            assert_eq!(told.as_deref(), expected, "{lines:?}");
+            let client_address = client_address(ForwardedHeader::XForwardedFor, peer("10.9.9.9:1"), lines);
+            assert_eq!(client_address.as_deref(), expected, "{lines:?}");
         }
     }
 
@@ -179,8 +179,8 @@ mod tests {
             (&[], None),
         ];
         for (lines, expected) in table {
-            let told = told(ForwardedHeader::Forwarded, peer("[::1]:1"), lines);
-            assert_eq!(told.as_deref(), expected, "{lines:?}");
+            let client_address = client_address(ForwardedHeader::Forwarded, peer("[::1]:1"), lines);
+            assert_eq!(client_address.as_deref(), expected, "{lines:?}");
         }
     }
 
@@ -194,18 +194,18 @@ mod tests {
             (peer("11.0.0.1:1"), false),
             (peer("[::2]:1"), false),
         ] {
-            let told = told(ForwardedHeader::XForwardedFor, peer, &["203.0.113.9"]);
-            assert_eq!(told.is_some(), is_believed, "{peer}");
+            let client_address = client_address(ForwardedHeader::XForwardedFor, peer, &["203.0.113.9"]);
+            assert_eq!(client_address.is_some(), is_believed, "{peer}");
         }
         let nobody = Proxies::new(&[], ForwardedHeader::XForwardedFor);
-        assert_eq!(nobody.told(Peer::Unix, [&b"203.0.113.9"[..]].into_iter()), None);
+        assert_eq!(nobody.client_address(Peer::Unix, [&b"203.0.113.9"[..]].into_iter()), None);
     }
 
     #[test]
     fn rubbish_is_no_address() {
         let all = Proxies::new(&["0.0.0.0/0".parse().expect("a proxy")], ForwardedHeader::Forwarded);
         for line in [&b"for=\xff"[..], b"for", b"=", b";;,=,\"", b"for=\"", b"for=\"\\", b"for=[", b"for=]["] {
-            assert_eq!(all.told(peer("10.0.0.1:1"), [line].into_iter()), None, "{line:?}");
+            assert_eq!(all.client_address(peer("10.0.0.1:1"), [line].into_iter()), None, "{line:?}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Subprotocols (RFC 6455 section 1.9): which of a client's offers a connection gets.
+//! Selection of a subprotocol among those that a client offers (RFC 6455 section 1.9).
 //!
-//! A browser that offers subprotocols fails a connection that gets none of them (WHATWG WebSockets, "establish a
-//! WebSocket connection"), and so do many other clients. The server would count that connection as open until it ends, and
-//! `kick_old` would close the good one for it. So a client that offers some gets one of them, or is refused with 400.
+//! A browser that offers subprotocols fails a connection that selects none of them (WHATWG WebSockets, "establish a
+//! WebSocket connection"), and so do many other clients. The server would count that connection as open, and `kick_old`
+//! would close a valid one for it. So a client that offers subprotocols gets one of them, or is refused with 400.
 
 use std::str::FromStr;
 
@@ -10,18 +10,18 @@ use fdpush::{Request, Response, Upgrade};
 
 use super::jwt;
 
-/// A subprotocol that this server speaks.
+/// A subprotocol of this server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subprotocol(String);
 
-/// The result of the offers of one client.
+/// The selection for a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Choice {
-    /// It offers none, and gets none.
+    /// The client offers none.
     NotOffered,
-    /// It gets this one.
+    /// This one is selected.
     One(String),
-    /// It offers some, and none that this server speaks.
+    /// The client offers none of this server's.
     NoneInCommon,
 }
 
@@ -30,18 +30,17 @@ impl FromStr for Subprotocol {
 
     fn from_str(text: &str) -> Result<Subprotocol, String> {
         match text {
-            "" => Err("a subprotocol must not be empty".to_owned()),
+            "" => Err("expected a subprotocol, found an empty text".to_owned()),
             _ if !Upgrade::is_subprotocol(text) => {
                 Err("expected a token of RFC 9110, as chat.v1: letters, digits and !#$%&'*+-.^_`|~".to_owned())
             }
-            _ if jwt::is_bearer(text) => Err("bearer.… carries a token, and is chosen without a setting".to_owned()),
+            _ if jwt::is_bearer(text) => Err("bearer.… carries a token and needs no setting".to_owned()),
             _ => Ok(Subprotocol(text.to_owned())),
         }
     }
 }
 
-/// Chooses among the offers of a request: the first of `spoken` that is offered, else a `bearer.…`, wherever the token was
-/// that counted.
+/// Selects the first of `spoken` that is offered, else an offered `bearer.…`, wherever the used token was.
 pub fn choose(request: &Request, spoken: &[Subprotocol]) -> Choice {
     choose_of(&request.subprotocols().collect::<Vec<_>>(), spoken)
 }
@@ -55,7 +54,7 @@ fn choose_of(offers: &[&str], spoken: &[Subprotocol]) -> Choice {
     }
 }
 
-/// The 400 for a client that offers none that this server speaks.
+/// Returns the 400 for a client that offers no subprotocol of this server.
 pub fn refuse(spoken: &[Subprotocol]) -> Response {
     Response::text(400, none_in_common(spoken))
 }
@@ -63,7 +62,7 @@ pub fn refuse(spoken: &[Subprotocol]) -> Response {
 fn none_in_common(spoken: &[Subprotocol]) -> String {
     let spoken: Vec<&str> = spoken.iter().map(|own| own.0.as_str()).collect();
     let spoken = if spoken.is_empty() { "none".to_owned() } else { spoken.join(", ") };
-    format!("no subprotocol in common: this server speaks {spoken}\n")
+    format!("no common subprotocol: this server supports {spoken}\n")
 }
 
 #[cfg(test)]
@@ -106,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_those_that_are_spoken() {
-        assert_eq!(none_in_common(&spoken(&["a", "b"])), "no subprotocol in common: this server speaks a, b\n");
-        assert_eq!(none_in_common(&[]), "no subprotocol in common: this server speaks none\n");
+        assert_eq!(none_in_common(&spoken(&["a", "b"])), "no common subprotocol: this server supports a, b\n");
+        assert_eq!(none_in_common(&[]), "no common subprotocol: this server supports none\n");
     }
 }

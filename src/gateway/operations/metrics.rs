@@ -1,7 +1,7 @@
-//! What operators see: `/metrics`, in the text form of OpenMetrics 1.0.
+//! `/metrics` in the text format of OpenMetrics 1.0.
 //!
-//! It owns the names, and the counts of what nobody else counts. Everybody else keeps plain numbers, which are handed in
-//! as a [`Snapshot`] when somebody asks: a message costs no atomic, and a scrape no lock that the loop could wait for.
+//! This module owns the metric names and the counts of API requests. All other numbers come as a [`Snapshot`] at a
+//! scrape, so a message needs no atomic operation, and a scrape takes no lock of the loop.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,10 +20,10 @@ use rustix::process::{Resource, getrlimit};
 use crate::gateway::push::datagrams;
 use crate::gateway::runtime::threads::Tally;
 
-/// The media type of what [`Metrics::encode`] makes.
+/// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What is counted here. A clone counts into the same numbers, from whatever thread.
+/// The counts of this module. Clones share them, between threads, too.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     api_requests: Family<ApiRequest, Counter>,
@@ -35,7 +35,7 @@ struct ApiRequest {
     status: u16,
 }
 
-/// The numbers of a moment. Those in the plural form of a verb count since the start.
+/// The numbers at a scrape. Plural verbs are counters since the start.
 #[derive(Clone, Default, Debug)]
 pub struct Snapshot {
     /// Connections by state: `open` WebSockets; `other`: clients' HTTP and closing ones; `api`: those of back ends.
@@ -51,12 +51,12 @@ pub struct Snapshot {
     pub opens: u64,
     /// By [`Cause::as_str`](fdpush::Cause::as_str).
     pub closes: BTreeMap<&'static str, u64>,
-    /// Of clients, by HTTP status.
+    /// Refused requests of clients, by HTTP status.
     pub refusals: BTreeMap<u16, u64>,
     pub untrusted_proxies: u64,
-    /// Connections of the API that were closed to make room for others.
+    /// API connections closed in favour of others.
     pub api_evictions: u64,
-    /// Of back ends, by HTTP status.
+    /// Refused requests of back ends, by HTTP status.
     pub api_refusals: BTreeMap<u16, u64>,
     pub messages_in: u64,
     pub messages_out: u64,
@@ -65,7 +65,7 @@ pub struct Snapshot {
     pub queue_bytes: usize,
     /// Memory of unfinished messages, heads and bodies.
     pub inbound_bytes: usize,
-    /// Messages that slow readers did not get, by what was done: `close`, `drop_newest`, `conflate`, `too_large`.
+    /// Messages not delivered to slow readers, by policy: `close`, `drop_newest`, `conflate`, `too_large`.
     pub drops: BTreeMap<&'static str, u64>,
     pub heartbeats_missed: u64,
     pub turns: Durations,
@@ -76,27 +76,27 @@ pub struct Snapshot {
     pub webhook_failures: u64,
     /// By reason: `refused`, `timed_out`, `queue_full`, `shutdown`, `too_large`.
     pub webhook_given_up: BTreeMap<&'static str, u64>,
-    /// The result of an authentication: `accepted`, `refused`, `failed`, `timed_out`,
-    /// `overflowed`, `gone`.
+    /// Authentications by result: `accepted`, `refused`, `failed`, `timed_out`, `overflowed`, `gone`.
     pub auth: BTreeMap<&'static str, u64>,
-    /// Clients that wait for the back end to be asked about them.
+    /// Clients that wait for a request to the connect hook.
     pub auth_waiting: usize,
     pub datagrams: datagrams::Counts,
-    /// The threads beside the loop, by name.
+    /// The threads, by name.
     pub threads: BTreeMap<&'static str, Tally>,
     pub log_lines_dropped: u64,
     /// Descriptors of this process.
     pub descriptors: Descriptors,
 }
 
-/// How long things took: a histogram as Prometheus has it.
+/// A histogram of durations, as in Prometheus.
 #[derive(Clone, Default, Debug)]
 pub struct Durations {
-    /// All together.
+    /// The sum of all durations.
     pub sum: Duration,
-    /// How many there were.
+    /// The number of durations.
     pub count: u64,
-    /// The upper end of each bucket, rising, and how many took no longer than that. Without the one that has no end.
+    /// The upper end of each bucket in ascending order, with the number of durations up to it. The infinite bucket is
+    /// not included.
     pub buckets: Vec<(Duration, u64)>,
 }
 
@@ -104,44 +104,44 @@ pub struct Durations {
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub struct Descriptors {
     pub used: u64,
-    /// `RLIMIT_NOFILE` as it is now; `None`: there is no limit.
+    /// The current `RLIMIT_NOFILE`. `None`: unlimited.
     pub max: Option<u64>,
 }
 
 impl Metrics {
-    /// Nothing counted yet.
+    /// Creates counters at 0.
     pub fn new() -> Metrics {
         Metrics { api_requests: Family::default() }
     }
 
-    /// Counts an answer of the API. `path` is its route, as `/api/users/{uid}`, never what a client sent: each is a time
-    /// series of its own.
+    /// Counts an answer of the API. `path` is the route, like `/api/users/{uid}`, never the path of a request: each one
+    /// is a time series.
     pub fn count_api_request(&self, path: &'static str, status: u16) {
         self.api_requests.get_or_create(&ApiRequest { path, status }).inc();
     }
 
-    /// All of it as text, of the type [`CONTENT_TYPE`].
+    /// Encodes all metrics as text of the type [`CONTENT_TYPE`].
     pub fn encode(&self, snapshot: Snapshot) -> String {
         let mut registry = Registry::default();
         let api = self.api_requests.clone();
         registry.register("fdpush_api_requests", "Answers of the HTTP API by route and status", api);
         registry.register_collector(Box::new(snapshot));
         let mut out = String::new();
-        text::encode(&mut out, &registry).expect("a string takes everything");
+        text::encode(&mut out, &registry).expect("writing to a string does not fail");
         out
     }
 }
 
 impl Descriptors {
-    /// What the kernel says now. Before Linux 6.2, where the size of the directory is not yet their number, they are
-    /// counted one by one.
+    /// Reads the current numbers. Before Linux 6.2, the size of the directory is not the number of descriptors, so they
+    /// are counted.
     pub fn now() -> Descriptors {
         let max = getrlimit(Resource::Nofile).current;
         let size = fs::metadata("/proc/self/fd").map_or(0, |directory| directory.len());
         if size > 0 {
             return Descriptors { used: size, max };
         }
-        // The one that reads the directory is in it.
+        // Without the descriptor of the directory itself.
         let used = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
         Descriptors { used: used as u64, max }
     }
@@ -149,72 +149,76 @@ impl Descriptors {
 
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut sheet = Sheet(encoder);
-        self.encode_connections(&mut sheet)?;
-        self.encode_traffic(&mut sheet)?;
-        self.encode_loop(&mut sheet)?;
-        self.encode_surroundings(&mut sheet)
+        let mut writer = Writer(encoder);
+        self.encode_connections(&mut writer)?;
+        self.encode_traffic(&mut writer)?;
+        self.encode_loop(&mut writer)?;
+        self.encode_process(&mut writer)
     }
 }
 
 impl Snapshot {
-    fn encode_connections(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
+    fn encode_connections(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let connections = self.connections.iter().map(|(state, count)| (*state, *count as u64));
-        sheet.gauges("fdpush_connections", "Connections by state", "state", connections)?;
+        writer.gauges("fdpush_connections", "Connections by state", "state", connections)?;
         let (clients, api) = (self.connections_max as u64, self.api_connections_max as u64);
-        sheet.gauge("fdpush_connections_max", "Limit of clients' connections", clients)?;
-        sheet.gauge("fdpush_api_connections_max", "Limit of API connections", api)?;
-        sheet.gauge("fdpush_uids", "Users with a connection", self.uids as u64)?;
-        sheet.gauge("fdpush_groups", "Groups with a member", self.groups as u64)?;
-        sheet.counter("fdpush_accepts", "Connections accepted", self.accepts)?;
-        sheet.counter("fdpush_accept_errors", "Connections that accept(2) failed for", self.accept_errors)?;
-        sheet.counter("fdpush_opens", "WebSockets opened", self.opens)?;
+        writer.gauge("fdpush_connections_max", "Limit of clients' connections", clients)?;
+        writer.gauge("fdpush_api_connections_max", "Limit of API connections", api)?;
+        writer.gauge("fdpush_uids", "Uids with a connection", self.uids as u64)?;
+        writer.gauge("fdpush_groups", "Groups with a member", self.groups as u64)?;
+        writer.counter("fdpush_accepts", "Connections accepted", self.accepts)?;
+        writer.counter("fdpush_accept_errors", "Errors of accept(2)", self.accept_errors)?;
+        writer.counter("fdpush_opens", "WebSockets opened", self.opens)?;
         let closes = self.closes.iter().map(|(cause, count)| (*cause, *count));
-        sheet.counters("fdpush_closes", "WebSockets closed by cause", "cause", closes)?;
+        writer.counters("fdpush_closes", "WebSockets closed by cause", "cause", closes)?;
         let refusals = self.refusals.iter().map(|(status, count)| (*status, *count));
-        sheet.counters("fdpush_refusals", "Clients' requests refused by HTTP status", "status", refusals)?;
+        writer.counters("fdpush_refusals", "Refused requests of clients by HTTP status", "status", refusals)?;
         let refusals = self.api_refusals.iter().map(|(status, count)| (*status, *count));
-        let help = "API connections and requests refused before their route was known, by HTTP status";
-        sheet.counters("fdpush_api_refusals", help, "status", refusals)?;
-        let help = "Connections closed because no trusted proxy made them";
-        sheet.counter("fdpush_untrusted_proxies", help, self.untrusted_proxies)?;
-        let help = "API connections closed to make room for others";
-        sheet.counter("fdpush_api_evictions", help, self.api_evictions)?;
-        sheet.counter("fdpush_heartbeats_missed", "Heartbeats that nothing answered in time", self.heartbeats_missed)
+        let help = "API connections and requests refused before routing, by HTTP status";
+        writer.counters("fdpush_api_refusals", help, "status", refusals)?;
+        let help = "Connections closed because their peer is not a trusted proxy";
+        writer.counter("fdpush_untrusted_proxies", help, self.untrusted_proxies)?;
+        let help = "API connections closed in favour of others";
+        writer.counter("fdpush_api_evictions", help, self.api_evictions)?;
+        writer.counter("fdpush_heartbeats_missed", "Heartbeats without an answer in time", self.heartbeats_missed)
     }
 
-    fn encode_traffic(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
+    fn encode_traffic(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let messages = [("in", self.messages_in), ("out", self.messages_out)];
-        sheet.counters("fdpush_messages", "WebSocket messages by direction", "direction", messages)?;
+        writer.counters("fdpush_messages", "WebSocket messages by direction", "direction", messages)?;
         let bytes = [("in", self.bytes_in), ("out", self.bytes_out)];
-        sheet.counters("fdpush_bytes", "Bytes by direction", "direction", bytes)?;
-        sheet.gauge("fdpush_queue_bytes", "Bytes in queues: what sockets have not taken", self.queue_bytes as u64)?;
+        writer.counters("fdpush_bytes", "Bytes by direction", "direction", bytes)?;
+        writer.gauge("fdpush_queue_bytes", "Bytes in the send queues of connections", self.queue_bytes as u64)?;
         let inbound = self.inbound_bytes as u64;
-        sheet.gauge("fdpush_inbound_bytes", "Memory of unfinished messages, heads and bodies", inbound)?;
+        writer.gauge("fdpush_inbound_bytes", "Memory of unfinished messages, heads and bodies", inbound)?;
         let auth = self.auth.iter().map(|(outcome, count)| (*outcome, *count));
-        sheet.counters(
+        writer.counters(
             "fdpush_auth_requests",
-            "Clients with a token, or a back end to ask, by outcome",
+            "Authentications by token or connect hook, by outcome",
             "outcome",
             auth,
         )?;
-        sheet.gauge("fdpush_auth_waiting", "Questions that wait to be asked of auth_url", self.auth_waiting as u64)?;
+        writer.gauge("fdpush_auth_waiting", "Clients that wait for a request to auth_url", self.auth_waiting as u64)?;
         let drops = self.drops.iter().map(|(policy, count)| (*policy, *count));
-        sheet.counters("fdpush_drops", "Messages that slow readers did not get, by policy", "policy", drops)
+        writer.counters("fdpush_drops", "Messages not delivered to slow readers, by policy", "policy", drops)
     }
 
-    fn encode_loop(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
-        sheet.histogram("fdpush_turn_duration", "Turns of the loop, without the wait for events", &self.turns)?;
-        sheet.histogram("fdpush_push_to_write", "From a push until its last byte was written", &self.pushes)?;
-        sheet.gauge("fdpush_timers", "Timers that are set", self.timers as u64)
+    fn encode_loop(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        writer.histogram(
+            "fdpush_turn_duration",
+            "Turns of the event loop, without the wait for events",
+            &self.turns,
+        )?;
+        writer.histogram("fdpush_push_to_write", "Time from a push to the write of its last byte", &self.pushes)?;
+        writer.gauge("fdpush_timers", "Active timers", self.timers as u64)
     }
 
-    fn encode_surroundings(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
-        sheet.gauge("fdpush_webhook_queue", "Events that wait for the webhook", self.webhook_queue as u64)?;
-        sheet.counter("fdpush_webhook_sent", "Events that the webhook took", self.webhook_sent)?;
-        sheet.counter("fdpush_webhook_failures", "Requests to the webhook that failed", self.webhook_failures)?;
+    fn encode_process(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        writer.gauge("fdpush_webhook_queue", "Events in the webhook queue", self.webhook_queue as u64)?;
+        writer.counter("fdpush_webhook_sent", "Events accepted by the webhook", self.webhook_sent)?;
+        writer.counter("fdpush_webhook_failures", "Failed requests to the webhook", self.webhook_failures)?;
         let given_up = self.webhook_given_up.iter().map(|(reason, count)| (*reason, *count));
-        sheet.counters("fdpush_webhook_given_up", "Events that were given up, by reason", "reason", given_up)?;
+        writer.counters("fdpush_webhook_given_up", "Events dropped by reason", "reason", given_up)?;
         let datagrams::Counts { done, malformed, unauthorized, overflowed, lost } = self.datagrams;
         let datagrams = [
             ("done", done),
@@ -223,26 +227,26 @@ impl Snapshot {
             ("overflowed", overflowed),
             ("lost", lost),
         ];
-        sheet.counters("fdpush_datagrams", "Datagrams by outcome", "outcome", datagrams)?;
+        writer.counters("fdpush_datagrams", "Datagrams by outcome", "outcome", datagrams)?;
         let down = self.threads.values().map(|tally| tally.down as u64).sum();
-        sheet.gauge("fdpush_threads_down", "Threads that have failed and are not yet restarted", down)?;
+        writer.gauge("fdpush_threads_down", "Threads that failed and wait for a restart", down)?;
         let failures = self.threads.iter().map(|(name, tally)| (*name, tally.failures));
-        sheet.counters("fdpush_thread_failures", "Panics and errors of threads, by thread", "thread", failures)?;
-        sheet.counter("fdpush_log_lines_dropped", "Log lines that were not written", self.log_lines_dropped)?;
-        sheet.gauge("fdpush_descriptors_used", "File descriptors in use", self.descriptors.used)?;
-        // Where there is no limit, there is no number to compare with.
+        writer.counters("fdpush_thread_failures", "Panics and errors of threads by thread", "thread", failures)?;
+        writer.counter("fdpush_log_lines_dropped", "Log lines not written", self.log_lines_dropped)?;
+        writer.gauge("fdpush_descriptors_used", "File descriptors in use", self.descriptors.used)?;
+        // No limit, no metric.
         if let Some(max) = self.descriptors.max {
-            sheet.gauge("fdpush_descriptors_max", "File descriptors that may be in use", max)?;
+            writer.gauge("fdpush_descriptors_max", "Limit of file descriptors", max)?;
         }
-        let mut build = sheet.start("fdpush_build", "This server", None, MetricType::Info)?;
+        let mut build = writer.start("fdpush_build", "Build information", None, MetricType::Info)?;
         build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
     }
 }
 
-/// The destination of the lines.
-struct Sheet<'a>(DescriptorEncoder<'a>);
+/// Writes metric families.
+struct Writer<'a>(DescriptorEncoder<'a>);
 
-impl Sheet<'_> {
+impl Writer<'_> {
     fn start<'s>(
         &'s mut self,
         name: &'s str,
@@ -293,7 +297,7 @@ impl Sheet<'_> {
         })
     }
 
-    /// In seconds. `durations` has how many took no longer, the encoder wants how many are in each bucket.
+    /// Writes seconds. `durations` is cumulative, the encoder wants the number of each bucket.
     fn histogram(&mut self, name: &str, help: &str, durations: &Durations) -> fmt::Result {
         let mut so_far = 0;
         let mut buckets: Vec<(f64, u64)> = Vec::with_capacity(durations.buckets.len() + 1);

@@ -1,4 +1,4 @@
-//! The loop's numbers, as the metrics want them.
+//! Converts the statistics of the server into a metrics snapshot.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::gateway::identity::connect_hook;
 use crate::gateway::push::datagrams;
 use crate::gateway::runtime::threads;
 
-/// The statuses that this server refuses with by itself. A back end that is asked who a client is may have others.
+/// The statuses of refusals by this server. A connect hook may have others.
 const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 429, 431, 500, 501, 503, 505];
 
-/// The same on the API's connections, before a request has its route.
+/// The same for API connections, before routing.
 const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
 
-/// The state of the server at the time of a scrape.
+/// Returns the numbers at a scrape.
 pub fn of(stats: &Stats, datagrams: datagrams::Counts, webhook: webhook::Stats, hook: connect_hook::Stats) -> Snapshot {
     let webhook::GivenUp { refused, timed_out, queue_full, shutdown, too_large } = webhook.given_up;
     Snapshot {
@@ -80,7 +80,7 @@ pub fn of(stats: &Stats, datagrams: datagrams::Counts, webhook: webhook::Stats, 
     }
 }
 
-/// The counts, with all that may still come at 0: of a series that begins with its first event, no rate shows that one.
+/// Adds zero counts for missing keys. A series that begins with its first event has no rate for it.
 fn from_zero<K: Copy + Ord, const N: usize>(all: [K; N], counts: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
     let zeros = all.map(|key| (key, 0));
     zeros.into_iter().chain(counts.iter().map(|(key, count)| (*key, *count))).collect()

@@ -1,4 +1,4 @@
-//! What a service manager hands over and is told: sockets (sd_listen_fds(3)) and readiness (sd_notify(3)).
+//! The protocol of the service manager: passed sockets (sd_listen_fds(3)) and readiness (sd_notify(3)).
 
 use std::env;
 use std::fmt;
@@ -10,39 +10,39 @@ use std::os::unix::net::UnixDatagram;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
-/// What the socket unit of the API calls its sockets, with `FileDescriptorName=`.
+/// The `FileDescriptorName=` of the API's sockets.
 const API: &str = "api";
 
-/// The most sockets that are taken. Whoever says that there are more has no so many descriptors.
+/// The maximum number of passed sockets.
 const SOCKETS_MAX: u64 = 1024;
 
-/// The first of the descriptors that are handed over, unless the environment says otherwise.
+/// The first passed descriptor, unless the environment has another.
 const FIRST_DESCRIPTOR: u64 = 3;
 
-/// The sockets that were handed over.
+/// The passed sockets.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    /// In place of the default of --listen.
+    /// Replaces the default of --listen.
     pub listen: Vec<OwnedFd>,
-    /// In place of the default of --api: those named `api`.
+    /// Replaces the default of --api: the sockets named `api`.
     pub api: Vec<ApiSocket>,
 }
 
 /// A socket for back ends.
 #[derive(Debug)]
 pub enum ApiSocket {
-    /// It listens, on TCP or on a unix socket.
+    /// A listening TCP or unix socket.
     Http(OwnedFd),
     Udp(UdpSocket),
     UnixDatagram(UnixDatagram),
 }
 
 impl Inherited {
-    /// Takes the sockets that the environment speaks of, and takes them out of the environment. To be called before
-    /// there are other threads.
+    /// Takes the sockets that the environment names, and removes them from the environment. Must be called before other
+    /// threads start.
     ///
     /// # Errors
-    /// One of them is of no use.
+    /// A passed descriptor cannot be used.
     pub fn take() -> io::Result<Inherited> {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
@@ -54,15 +54,15 @@ impl Inherited {
             let name = names.next().unwrap_or_default();
             let socket = ApiSocket::take(&mut sockets, index).ok_or_else(|| {
                 let descriptor = first.saturating_add(index as u64);
-                unfit(format!("systemd hands over descriptor {descriptor}, which is no socket that could be served"))
+                invalid(format!("systemd passed descriptor {descriptor}, which is not a usable socket"))
             })?;
             match (socket, name) {
                 (socket, API) => inherited.api.push(socket),
                 (ApiSocket::Http(socket), _) => inherited.listen.push(socket),
                 (socket, name) => {
                     let why =
-                        format!("systemd hands over {socket} as {name:?}: only sockets named {API:?} may be such");
-                    return Err(unfit(why));
+                        format!("systemd passed {socket} as {name:?}: only sockets named {API:?} can be of this kind");
+                    return Err(invalid(why));
                 }
             }
         }
@@ -70,7 +70,7 @@ impl Inherited {
     }
 }
 
-/// Refuses what would have to be listed before it could be found missing.
+/// Refuses a huge count, which would take long to check.
 fn check_count() -> io::Result<()> {
     let is_ours = match env::var("LISTEN_PID") {
         Ok(pid) => pid.is_empty() || pid == std::process::id().to_string(),
@@ -78,7 +78,7 @@ fn check_count() -> io::Result<()> {
     };
     match number("LISTEN_FDS").filter(|_| is_ours) {
         Some(count) if count > SOCKETS_MAX => {
-            Err(unfit(format!("LISTEN_FDS is {count}: at most {SOCKETS_MAX} sockets are taken")))
+            Err(invalid(format!("LISTEN_FDS must be at most {SOCKETS_MAX}, not {count}")))
         }
         _ => Ok(()),
     }
@@ -88,12 +88,12 @@ fn number(name: &str) -> Option<u64> {
     env::var(name).ok()?.parse().ok()
 }
 
-fn unfit(why: String) -> io::Error {
+fn invalid(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
 impl ApiSocket {
-    /// What is at an index, if it is of use.
+    /// Takes the socket at an index, if it is usable.
     fn take(sockets: &mut ListenFd, index: usize) -> Option<ApiSocket> {
         if let Ok(Some(socket)) = sockets.take_tcp_listener(index) {
             return Some(ApiSocket::Http(socket.into()));
@@ -118,19 +118,19 @@ impl fmt::Display for ApiSocket {
     }
 }
 
-/// Tells the service manager, if there is one, that clients can come.
-pub fn tell_ready() {
-    tell(NotifyState::Ready);
+/// Notifies the service manager, if there is one, that the server is ready.
+pub fn notify_ready() {
+    notify(NotifyState::Ready);
 }
 
-/// Tells it that the server is going down.
-pub fn tell_stopping() {
-    tell(NotifyState::Stopping);
+/// Notifies it that the server stops.
+pub fn notify_stopping() {
+    notify(NotifyState::Stopping);
 }
 
-fn tell(state: NotifyState<'_>) {
+fn notify(state: NotifyState<'_>) {
     let text = state.to_string();
     if let Err(error) = sd_notify::notify(&[state]) {
-        log::warn!("cannot tell the service manager {text}: {error}");
+        log::warn!("cannot notify the service manager {text}: {error}");
     }
 }

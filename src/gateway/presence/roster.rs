@@ -1,64 +1,64 @@
-//! Uids and memberships: every change of either goes through here, so that groups and the back end hear of it.
+//! Uids and memberships. Every change of either is made here, so groups and the back end are notified of it.
 //!
-//! Members of a group hear of persons who join and leave, once a turn of the loop; the back end hears of persons who come
-//! online and go offline.
+//! The members of a group get a notice of users who join and leave, once in a turn of the loop. The back end gets
+//! events of users who go online and offline.
 
 use std::fmt;
 
 use fdpush::{Change, Closed, Context, Fd, Request};
 
-use super::groups::Presence;
-use crate::gateway::hooks::emitter::Watch;
+use super::groups::GroupPresence;
+use crate::gateway::hooks::emitter::EventEmitter;
 use crate::gateway::serving::session::Session;
 use crate::gateway::wire::frame;
 
-/// The persons, as groups and the back end see them.
+/// The users in groups, and the events about connections.
 #[derive(Debug)]
 pub struct Roster {
-    presence: Presence,
-    watch: Watch,
-    /// Connections that a uid may have.
+    presence: GroupPresence,
+    events: EventEmitter,
+    /// The maximum number of connections of a uid.
     uid_connections_max: Option<u32>,
 }
 
-/// A uid has as many connections as it may have, which are so many.
+/// The connection limit of a uid is reached.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct UidFull(pub u32);
+pub struct UidLimit(pub u32);
 
 impl Roster {
-    /// Nobody is here. The back end hears through `watch`.
-    pub fn new(watch: Watch) -> Roster {
-        Roster { presence: Presence::default(), watch, uid_connections_max: None }
+    /// Creates an empty roster.
+    pub fn new(events: EventEmitter) -> Roster {
+        Roster { presence: GroupPresence::default(), events, uid_connections_max: None }
     }
 
-    /// Bounds the connections of a uid from now on; who is there stays.
+    /// Sets the connection limit of a uid. Open connections stay.
     pub fn set_uid_connections_max(&mut self, max: Option<u32>) {
         self.uid_connections_max = max;
     }
 
-    /// Whether a uid may have one connection more.
-    pub fn check_room(&self, ctx: &Context<'_>, uid: &str) -> Result<(), UidFull> {
+    /// Checks that a uid may have another connection.
+    pub fn check_uid_limit(&self, ctx: &Context<'_>, uid: &str) -> Result<(), UidLimit> {
         match self.uid_connections_max {
-            Some(max) if ctx.connection_count(uid) >= max as usize => Err(UidFull(max)),
+            Some(max) if ctx.connection_count(uid) >= max as usize => Err(UidLimit(max)),
             _ => Ok(()),
         }
     }
 
-    /// What the back end hears of connections.
-    pub fn watch(&mut self) -> &mut Watch {
-        &mut self.watch
+    /// Returns the emitter of events.
+    pub fn events(&mut self) -> &mut EventEmitter {
+        &mut self.events
     }
 
-    /// A connection is open. This comes before anything is pushed to it: what closes it would take its uid away, and
-    /// it would go without having come.
+    /// Records an open connection. This precedes the first push: a push can close the connection, and then its uid
+    /// would go offline without having gone online.
     pub fn handle_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
-        self.watch.opened(ctx, fd, request);
+        self.events.emit_open(ctx, fd, request);
         if let Some(uid) = ctx.uid_of(fd) {
-            self.watch.came(uid);
+            self.events.add_connection(uid);
         }
     }
 
-    /// Puts a connection into the groups that it is to be in from the start.
+    /// Joins the initial groups of a connection.
     pub fn join_first_groups(&mut self, ctx: &mut Context<'_>, fd: Fd) {
         let groups = ctx.session_mut::<Session>(fd).map(|session| std::mem::take(&mut session.groups));
         for group in groups.unwrap_or_default() {
@@ -66,11 +66,11 @@ impl Roster {
         }
     }
 
-    /// Binds a connection to a uid that may have one connection more. In its groups one person leaves, and another joins.
-    pub fn bind(&mut self, ctx: &mut Context<'_>, fd: Fd, uid: &str) -> Result<Change, UidFull> {
+    /// Binds a connection to a uid within its limit. In its groups, the old uid leaves and the new one joins.
+    pub fn bind(&mut self, ctx: &mut Context<'_>, fd: Fd, uid: &str) -> Result<Change, UidLimit> {
         let before = ctx.uid_of(fd).map(str::to_owned);
         if ctx.is_open(fd) && before.as_deref() != Some(uid) {
-            self.check_room(ctx, uid)?;
+            self.check_uid_limit(ctx, uid)?;
         }
         let change = ctx.bind(fd, uid);
         if change.is_done() {
@@ -79,7 +79,7 @@ impl Roster {
         Ok(change)
     }
 
-    /// Takes a connection's uid away.
+    /// Removes the uid of a connection.
     pub fn unbind(&mut self, ctx: &mut Context<'_>, fd: Fd) -> Change {
         let before = ctx.uid_of(fd).map(str::to_owned);
         let change = ctx.unbind(fd);
@@ -89,62 +89,62 @@ impl Roster {
         change
     }
 
-    /// Puts a connection into a group. The group, the newcomer included, hears of it at the end of the turn.
+    /// Adds a connection to a group. All members get the notice at the end of the turn.
     pub fn join(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
         let change = ctx.join(fd, group);
         if change.is_done() {
-            self.enter(ctx, fd, group);
+            self.add_to_presence(ctx, fd, group);
         }
         change
     }
 
-    /// Takes a connection out of a group. Those who are still in it hear of it at the end of the turn.
+    /// Removes a connection from a group. The remaining members get the notice at the end of the turn.
     pub fn leave(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
         let change = ctx.leave(fd, group);
         if change.is_done()
             && let Some(uid) = ctx.uid_of(fd)
-            && self.presence.exit(group, uid)
+            && self.presence.leave(group, uid)
         {
             ctx.request_turn_end();
         }
         change
     }
 
-    /// Takes all connections out of a group, and tells them so at once. How many they were.
+    /// Removes all connections from a group, and notifies them at once. Returns their number.
     pub fn ungroup(&mut self, ctx: &mut Context<'_>, group: &str) -> usize {
         let members = ctx.members(group);
         ctx.ungroup(group);
         let count = members.len();
-        if let Some(notice) = self.presence.dissolve(group) {
+        if let Some(notice) = self.presence.clear(group) {
             let text = frame::notice(group, &notice, ctx.limits().queue_bytes_max);
             ctx.push_fds(members, &text);
         }
         count
     }
 
-    /// A connection is open no more.
+    /// Records the end of a connection.
     pub fn handle_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
-        self.watch.closed(ctx, fd, closed);
+        self.events.emit_close(ctx, fd, closed);
         let Some(uid) = ctx.uid_of(fd).map(str::to_owned) else { return };
         let mut is_changed = false;
         for group in ctx.groups_of(fd) {
-            is_changed |= self.presence.exit(group, &uid);
+            is_changed |= self.presence.leave(group, &uid);
         }
         if is_changed {
             ctx.request_turn_end();
         }
-        self.watch.went(ctx, &uid);
+        self.events.remove_connection(ctx, &uid);
     }
 
-    /// Tells all groups what changed in them.
-    pub fn tell_all(&mut self, ctx: &mut Context<'_>) {
+    /// Sends the notices of all groups with changes.
+    pub fn notify_groups(&mut self, ctx: &mut Context<'_>) {
         while let Some(group) = self.presence.next_changed() {
-            self.tell(ctx, &group);
+            self.notify_group(ctx, &group);
         }
     }
 
-    /// Tells a group what changed in it: one notice of those who left, and one of those who joined.
-    pub fn tell(&mut self, ctx: &mut Context<'_>, group: &str) {
+    /// Sends the notices of a group: one of users who left, and one of users who joined.
+    pub fn notify_group(&mut self, ctx: &mut Context<'_>, group: &str) {
         for notice in self.presence.take_notices(group).into_iter().flatten() {
             let text = frame::notice(group, &notice, ctx.limits().queue_bytes_max);
             ctx.push_group(group, &text);
@@ -153,32 +153,32 @@ impl Roster {
 
     fn rename(&mut self, ctx: &mut Context<'_>, fd: Fd, before: Option<&str>, after: Option<&str>) {
         if let Some(uid) = after {
-            self.watch.came(uid);
+            self.events.add_connection(uid);
         }
         if let Some(uid) = before {
-            self.watch.went(ctx, uid);
+            self.events.remove_connection(ctx, uid);
         }
         let mut is_changed = false;
         for group in ctx.groups_of(fd) {
-            is_changed |= before.is_some_and(|uid| self.presence.exit(group, uid));
-            is_changed |= after.is_some_and(|uid| self.presence.enter(group, uid));
+            is_changed |= before.is_some_and(|uid| self.presence.leave(group, uid));
+            is_changed |= after.is_some_and(|uid| self.presence.join(group, uid));
         }
         if is_changed {
             ctx.request_turn_end();
         }
     }
 
-    fn enter(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) {
+    fn add_to_presence(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) {
         if let Some(uid) = ctx.uid_of(fd)
-            && self.presence.enter(group, uid)
+            && self.presence.join(group, uid)
         {
             ctx.request_turn_end();
         }
     }
 }
 
-impl fmt::Display for UidFull {
+impl fmt::Display for UidLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a uid has at most {} connections", self.0)
+        write!(f, "connection limit of the uid reached ({})", self.0)
     }
 }

@@ -1,10 +1,10 @@
-//! Datagrams on `--api`: a push command each, sent and forgotten.
+//! Datagrams on `--api`: each is a push command, and none is answered.
 //!
-//! It owns the sockets, `udp:` and `unixgram:`, a thread for each, and the count of what became of every datagram. It must
-//! not know what is in one: that is judged by the closure it is started with, which says how it went.
+//! This module owns the `udp:` and `unixgram:` sockets, a thread for each, and the counts of datagrams by status. It
+//! does not know the content of a datagram: a closure checks it and returns the status.
 //!
-//! Nobody is answered, so what counts is that nothing goes missing unseen: what the loop's inbox has no room for, what is
-//! longer than the buffer, and what the kernel drops because the thread is too slow.
+//! The sender gets no answer, so each loss is counted: a full inbox of the loop, a datagram over the buffer, and drops
+//! by the kernel.
 
 pub mod pending;
 
@@ -27,13 +27,13 @@ use socket2::{Domain, Type};
 
 use crate::gateway::runtime::threads;
 
-/// The longest datagram that is read. UDP has none longer; one of a unix socket may be, and is refused.
+/// The maximum length of a datagram. UDP has none longer. A longer one on a unix socket is refused.
 const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 
-/// What the kernel is asked to hold while the thread is busy. It gives what `net.core.rmem_max` allows.
+/// The requested receive buffer of the kernel. `net.core.rmem_max` limits it.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
-/// Where datagrams come in.
+/// The address of a datagram socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Address {
     /// `udp:HOST:PORT`
@@ -42,49 +42,49 @@ pub enum Address {
     Unixgram(PathBuf),
 }
 
-/// A socket that is bound and not yet read: what comes waits in the kernel.
+/// A bound socket without a thread. Datagrams wait in the kernel.
 #[derive(Debug)]
 pub struct Socket {
     socket: socket2::Socket,
     address: Address,
-    /// Held for what dropping it does.
+    /// Dropping it removes the file.
     _file: Option<SocketFile>,
 }
 
-/// A thread that reads a socket. Dropping it ends both, and removes a unix socket's file.
+/// A thread that reads a socket. Dropping it ends the thread, closes the socket and removes its file.
 #[derive(Debug)]
-pub struct Ingress {
+pub struct DatagramReceiver {
     socket: Arc<Socket>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What became of a datagram, as the closure says that judges it.
+/// The status of a datagram, returned by the closure.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// It is on its way to the loop.
+pub enum DatagramStatus {
+    /// It was sent to the loop.
     Done,
-    /// It is no command.
+    /// It is not a valid command.
     Malformed,
-    /// It lacks a key, or has a wrong one.
+    /// The API key is missing or wrong.
     Unauthorized,
     /// The loop's inbox is full.
     Overflowed,
 }
 
-/// Datagrams since the start, by what became of them.
+/// Datagrams since the start, by status.
 #[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
     pub done: u64,
-    /// Those that are too long included.
+    /// Includes datagrams that are too long.
     pub malformed: u64,
     pub unauthorized: u64,
     pub overflowed: u64,
-    /// Dropped by the kernel, because its buffer was full. A unix socket drops none: its senders wait.
+    /// Dropped by the kernel because its buffer was full. A unix socket drops none: its senders wait.
     pub lost: u64,
 }
 
-/// What the thread and its owner share.
+/// The state shared by the thread and its owner.
 #[derive(Default, Debug)]
 struct Shared {
     stops: AtomicBool,
@@ -96,19 +96,20 @@ struct Shared {
 }
 
 impl Socket {
-    /// Binds `udp:HOST:PORT`, `udp:[V6]:PORT` or `unixgram:PATH`. A name with several addresses, as `localhost` has, is bound
-    /// on each, unless the port is 0, where each would get another.
+    /// Binds `udp:HOST:PORT`, `udp:[V6]:PORT` or `unixgram:PATH`.
+    ///
+    /// A name with several addresses is bound on each, unless the port is 0.
     ///
     /// # Errors
     ///
-    /// Names the address. A unix socket's file that nobody reads is replaced; another's, and any other file, is left.
+    /// The error names the address. A stale unix socket file is replaced, any other file is not.
     pub fn bind_all(address: &str) -> io::Result<Vec<Socket>> {
         let explain = |error: io::Error| io::Error::new(error.kind(), format!("cannot receive on {address}: {error}"));
         if let Some(path) = address.strip_prefix("unixgram:") {
             return Ok(vec![Socket::bind_unixgram(Path::new(path)).map_err(explain)?]);
         }
         let Some(name) = address.strip_prefix("udp:") else {
-            return Err(explain(io::Error::new(io::ErrorKind::InvalidInput, "it is neither udp: nor unixgram:")));
+            return Err(explain(io::Error::new(io::ErrorKind::InvalidInput, "expected udp: or unixgram:")));
         };
         let mut addresses: Vec<SocketAddr> = name.to_socket_addrs().map_err(explain)?.collect();
         addresses.dedup();
@@ -131,7 +132,7 @@ impl Socket {
     fn bind_udp(address: SocketAddr) -> io::Result<Socket> {
         let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
         if address.is_ipv6() {
-            // As the listeners are: `[::]:80` beside `0.0.0.0:80` is no conflict.
+            // Like the listeners: `[::]:80` and `0.0.0.0:80` do not conflict.
             socket.set_only_v6(true)?;
         }
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
@@ -145,7 +146,7 @@ impl Socket {
         Ok(Socket { socket, address: Address::Unixgram(path.to_owned()), _file: Some(file) })
     }
 
-    /// A socket that was bound by somebody else, systemd for one.
+    /// Takes a socket that another process has bound, for example systemd.
     ///
     /// # Errors
     ///
@@ -156,7 +157,7 @@ impl Socket {
         Ok(Socket { socket: socket.into(), address, _file: None })
     }
 
-    /// As [`from_udp`](Socket::from_udp). Its file is not ours to remove.
+    /// Like [`from_udp`](Socket::from_udp). The file is not removed.
     ///
     /// # Errors
     ///
@@ -167,12 +168,12 @@ impl Socket {
         Ok(Socket { socket: socket.into(), address: Address::Unixgram(path), _file: None })
     }
 
-    /// Where it is bound; the port that was given where 0 was asked for.
+    /// Returns the bound address, with the assigned port for port 0.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Datagrams that the kernel dropped since the socket was bound: the last column of `/proc/net/udp`.
+    /// Returns the datagrams that the kernel dropped, from the last column of `/proc/net/udp`.
     fn dropped(&self) -> Option<u64> {
         let table = match &self.address {
             Address::Udp(SocketAddr::V4(_)) => "/proc/net/udp",
@@ -184,25 +185,28 @@ impl Socket {
     }
 }
 
-impl Ingress {
-    /// Reads the socket on a thread of its own, and hands every datagram to `handle`, which must not wait for long.
+impl DatagramReceiver {
+    /// Starts a thread that passes every datagram to `handle`, which must not block for long.
     ///
     /// # Errors
     ///
-    /// That of the system, when it has no thread to give.
-    pub fn start(socket: Socket, mut handle: impl FnMut(&[u8]) -> Outcome + Send + 'static) -> io::Result<Ingress> {
+    /// The system cannot start a thread.
+    pub fn start(
+        socket: Socket,
+        mut handle: impl FnMut(&[u8]) -> DatagramStatus + Send + 'static,
+    ) -> io::Result<DatagramReceiver> {
         let (socket, shared) = (Arc::new(socket), Arc::new(Shared::default()));
         let thread = threads::spawn("fdpush-ingress", {
             let (socket, shared) = (Arc::clone(&socket), Arc::clone(&shared));
             move || shared.receive(&socket, &mut handle)
         })?;
-        Ok(Ingress { socket, shared, thread: Some(thread) })
+        Ok(DatagramReceiver { socket, shared, thread: Some(thread) })
     }
 
-    /// What became of all datagrams until now. It reads a file in `/proc`, and is meant for a scrape.
+    /// Returns the counts. It reads a file in `/proc`, once per metrics request.
     pub fn counts(&self) -> Counts {
         let shared = &self.shared;
-        // What is counted once stays counted, even if the kernel's table cannot be read.
+        // The count never decreases, even if the table of the kernel cannot be read.
         let dropped = self.socket.dropped().unwrap_or_default();
         let lost = shared.lost.fetch_max(dropped, Ordering::Relaxed).max(dropped);
         Counts {
@@ -215,10 +219,10 @@ impl Ingress {
     }
 }
 
-impl Drop for Ingress {
+impl Drop for DatagramReceiver {
     fn drop(&mut self) {
         self.shared.stops.store(true, Ordering::Release);
-        // It wakes the thread. On UDP, Linux does so and says ENOTCONN all the same.
+        // This wakes the thread. On UDP, Linux does so and returns ENOTCONN.
         let _ = self.socket.socket.shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
@@ -228,27 +232,27 @@ impl Drop for Ingress {
 }
 
 impl Shared {
-    /// Receives until the end, or until the socket cannot be read.
-    fn receive(&self, socket: &Socket, handle: &mut impl FnMut(&[u8]) -> Outcome) -> io::Result<()> {
+    /// Receives datagrams until the owner is dropped or the socket fails.
+    fn receive(&self, socket: &Socket, handle: &mut impl FnMut(&[u8]) -> DatagramStatus) -> io::Result<()> {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         while !self.stops.load(Ordering::Acquire) {
-            // With TRUNC, the length is the datagram's, not that of what was read of it.
+            // With TRUNC, the length is that of the datagram, not of the bytes read.
             match recv(&socket.socket, &mut buffer[..], RecvFlags::TRUNC) {
-                // An empty datagram, or the one that wakes.
+                // A wake-up, or an empty datagram.
                 Ok(_) if self.stops.load(Ordering::Acquire) => break,
                 Ok((_, len)) if len > DATAGRAM_BYTES_MAX => {
-                    log::debug!("a datagram on {} is not carried out: it has {len} bytes", socket.address);
-                    self.count(Outcome::Malformed);
+                    log::debug!("datagram on {} refused: too long ({len} bytes)", socket.address);
+                    self.count(DatagramStatus::Malformed);
                 }
-                Ok((_, len)) => self.count(buffer.get(..len).map_or(Outcome::Malformed, |datagram| {
+                Ok((_, len)) => self.count(buffer.get(..len).map_or(DatagramStatus::Malformed, |datagram| {
                     catch_unwind(AssertUnwindSafe(|| handle(datagram))).unwrap_or_else(|_| {
-                        log::error!("a datagram on {} made the server panic, and is given up", socket.address);
-                        Outcome::Malformed
+                        log::error!("datagram on {} dropped: its handler panicked", socket.address);
+                        DatagramStatus::Malformed
                     })
                 })),
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::CONNREFUSED) => {}
                 Err(error) => {
-                    log::error!("datagrams on {} are not received: {error}", socket.address);
+                    log::error!("cannot receive datagrams on {}: {error}", socket.address);
                     return Err(error.into());
                 }
             }
@@ -256,12 +260,12 @@ impl Shared {
         Ok(())
     }
 
-    fn count(&self, outcome: Outcome) {
-        let counter = match outcome {
-            Outcome::Done => &self.done,
-            Outcome::Malformed => &self.malformed,
-            Outcome::Unauthorized => &self.unauthorized,
-            Outcome::Overflowed => &self.overflowed,
+    fn count(&self, status: DatagramStatus) {
+        let counter = match status {
+            DatagramStatus::Done => &self.done,
+            DatagramStatus::Malformed => &self.malformed,
+            DatagramStatus::Unauthorized => &self.unauthorized,
+            DatagramStatus::Overflowed => &self.overflowed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -288,8 +292,8 @@ impl Sum for Counts {
     }
 }
 
-/// The drops of the socket with this inode in a table as `/proc/net/udp` is: `inode` is its tenth column, `drops` its
-/// thirteenth and last.
+/// Returns the drops of the socket with this inode, from a table like `/proc/net/udp`. Column 10 is `inode`, column 13,
+/// the last, is `drops`.
 fn drops_of(inode: u64, table: &str) -> Option<u64> {
     table.lines().skip(1).find_map(|line| {
         let mut columns = line.split_ascii_whitespace().skip(9);

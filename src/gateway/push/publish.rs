@@ -1,6 +1,6 @@
-//! The one path of a message from the gateway to clients: client frames, the HTTP API, batches and datagrams publish here.
+//! The one path of a message to clients: client frames, the HTTP API, batches and datagrams all use it.
 //!
-//! A message is the same for all its receivers, so that it is encoded once and shared by their queues.
+//! All receivers get the same bytes, so a message is encoded once and shared by their queues.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::gateway::presence::roster::Roster;
 use crate::gateway::wire::frame::{HEADER_BYTES_MAX, append_names};
 use crate::gateway::wire::json::Quoted;
 
-/// The receivers of a message, or the connections that a command is about. Each is named once.
+/// The receivers of a message, or the connections of a command, without duplicates.
 #[derive(PartialEq, Debug)]
 pub enum Target<'a> {
     Uids(Vec<Cow<'a, str>>),
@@ -22,18 +22,18 @@ pub enum Target<'a> {
 /// The content of a message.
 #[derive(Debug)]
 pub enum Envelope<'a> {
-    /// Any JSON. Receivers get it in an envelope, which names the client that sent it, if one did.
+    /// JSON. Receivers get it in an object with the sender and the target.
     Data { from: Option<Fd>, data: &'a str },
-    /// The text itself.
+    /// Text, sent unchanged.
     Text(Cow<'a, str>),
-    /// The bytes themselves.
+    /// Bytes, sent unchanged.
     Binary(Vec<u8>),
 }
 
 /// Options of a message.
 #[derive(Copy, Clone, Default, Debug)]
 pub struct Options<'a> {
-    /// Connections that are left out.
+    /// The excluded connections.
     pub except: &'a [Fd],
     /// The conflation key.
     pub key: Option<&'a str>,
@@ -46,17 +46,17 @@ struct Sender<'a> {
     uid: Option<&'a str>,
 }
 
-/// Publishes messages. It keeps the memory in which envelopes are written.
+/// Publishes messages. It reuses the memory of their text.
 #[derive(Default, Debug)]
 pub struct Publisher {
     text: String,
 }
 
 impl Publisher {
-    /// Publishes a message. Groups hear first of the persons who joined or left before.
+    /// Publishes a message. Pending presence notices of the target groups are sent first.
     ///
     /// # Errors
-    /// Says how long the message is, where no queue could ever hold it. Nothing was published then.
+    /// The message is larger than a queue. Nothing was sent.
     pub fn publish(
         &mut self,
         ctx: &mut Context<'_>,
@@ -83,7 +83,7 @@ impl Publisher {
             Target::Uids(uids) => ctx.push_uids(uids.iter().map(AsRef::as_ref), push),
             Target::Fds(fds) => ctx.push_fds(fds.iter().copied(), push),
             Target::Groups(groups) => {
-                groups.iter().for_each(|group| roster.tell(ctx, group));
+                groups.iter().for_each(|group| roster.notify_group(ctx, group));
                 ctx.push_groups(groups.iter().map(AsRef::as_ref), push)
             }
             Target::All => ctx.broadcast(push),
@@ -91,8 +91,9 @@ impl Publisher {
     }
 }
 
-/// Writes the message as all its receivers get it. It names the group or groups that it was for, or says `all`; a message
-/// to persons or connections names neither, for its receiver is one of them.
+/// Writes a message with JSON content.
+///
+/// It names its target groups, or has the member `all`. A message to uids or fds names no target.
 fn write_envelope(out: &mut String, from: Option<Sender<'_>>, target: &Target<'_>, data: &str) {
     out.clear();
     out.push_str("{\"type\":\"message\",");
@@ -127,11 +128,11 @@ fn write_envelope(out: &mut String, from: Option<Sender<'_>>, target: &Target<'_
     out.push('}');
 }
 
-/// Checks that the frame of a message fits into a queue. One that fits into none is the sender's fault, and not a reader's.
+/// Checks that a frame fits into an empty queue. If not, the sender is at fault, not a slow reader.
 fn check_size(message_bytes: usize, queue_bytes_max: usize) -> Result<(), String> {
     match message_bytes + HEADER_BYTES_MAX {
         bytes if bytes <= queue_bytes_max => Ok(()),
-        bytes => Err(format!("the message would be a frame of {bytes} bytes: queue_bytes_max is {queue_bytes_max}")),
+        bytes => Err(format!("message exceeds queue_bytes_max (frame of {bytes} bytes, limit {queue_bytes_max})")),
     }
 }
 
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn a_frame_that_no_queue_holds_is_refused() {
         assert_eq!(check_size(90, 100), Ok(()));
-        let why = "the message would be a frame of 101 bytes: queue_bytes_max is 100".to_owned();
+        let why = "message exceeds queue_bytes_max (frame of 101 bytes, limit 100)".to_owned();
         assert_eq!(check_size(91, 100), Err(why));
     }
 }

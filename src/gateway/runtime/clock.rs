@@ -1,13 +1,13 @@
-//! The gateway's clock. Its rooms on the loop's thread are given the time; only threads of its own have to ask for it.
+//! The gateway's clock, for its own threads. Code on the loop's thread gets the time from the loop where it can.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// The time that durations are measured by.
+/// Returns the monotonic time.
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The time that people and other machines go by, in milliseconds since 1970; 0 where the clock is set before it.
+/// Returns the wall clock in milliseconds since 1970, or 0 if it is set before 1970.
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

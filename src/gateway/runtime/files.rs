@@ -1,7 +1,7 @@
-//! Reads the files that settings name: regular files only, bounded in size and in time.
+//! Reads the files of settings: regular files only, with bounds on size and time.
 //!
-//! A FIFO, a device or a file system that does not answer must stop neither the start nor a reload. So a file is opened
-//! without waiting, is read only if it is a regular file, and is read on a thread of its own.
+//! A FIFO, a device or a file system that does not answer must not block the start or a reload. So a file is opened
+//! without blocking, must be a regular file, and is read on its own thread.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
@@ -14,33 +14,33 @@ use rustix::fs::OFlags;
 
 use super::threads;
 
-/// The longest read of one file.
+/// The maximum time to read a file.
 const READ_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The bytes of a regular file of at most `bytes_max`.
+/// Reads a regular file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// Says what is wrong, without the path.
+/// The reason, without the path.
 pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let path: PathBuf = path.to_owned();
     within(READ_TIME_MAX, move || read_now(&path, bytes_max))
 }
 
-/// The same as text, without a byte-order mark.
+/// Reads a file as UTF-8, without a byte order mark.
 ///
 /// # Errors
-/// As [`read`], and where it is not UTF-8.
+/// Like [`read`], or the file is not UTF-8.
 pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
-    let text = String::from_utf8(read(path, bytes_max)?).map_err(|_| "it is not UTF-8".to_owned())?;
+    let text = String::from_utf8(read(path, bytes_max)?).map_err(|_| "file is not UTF-8".to_owned())?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 fn read_now(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
-    // Without waiting for the other end of a FIFO, or becoming a terminal's process.
+    // Do not wait for the other end of a FIFO, or become the controlling process of a terminal.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     let file = opened.map_err(|error| match error.kind() {
-        // The kernel's answer for a socket.
+        // The error of the kernel for a socket.
         _ if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => not_regular(),
         ErrorKind::IsADirectory => not_regular(),
         _ => error.to_string(),
@@ -49,7 +49,7 @@ fn read_now(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     if !metadata.is_file() {
         return Err(not_regular());
     }
-    let too_long = || format!("it has more than {bytes_max} bytes");
+    let too_long = || format!("file exceeds {bytes_max} bytes");
     if metadata.len() > bytes_max {
         return Err(too_long());
     }
@@ -59,10 +59,10 @@ fn read_now(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
 }
 
 fn not_regular() -> String {
-    "it is not a regular file".to_owned()
+    "not a regular file".to_owned()
 }
 
-/// Returns the result of `read`, unless it takes longer than `time_max`. Its thread is then left to end by itself.
+/// Returns the result of `read`, or an error after `time_max`. The thread is not stopped.
 fn within<T: Send + 'static>(
     time_max: Duration,
     read: impl FnOnce() -> Result<T, String> + Send + 'static,
@@ -70,17 +70,17 @@ fn within<T: Send + 'static>(
     let (sender, receiver) = channel();
     let mut read = Some(read);
     let started = threads::spawn("fdpush-file", move || {
-        // Taken once: after a panic there is nothing left to do.
+        // Taken once: after a panic, the thread ends.
         if let Some(read) = read.take() {
-            // The receiver is gone once the time is over.
+            // After `time_max`, there is no receiver.
             let _ = sender.send(read());
         }
         Ok(())
     });
-    started.map_err(|error| format!("no thread to read it: {error}"))?;
+    started.map_err(|error| format!("cannot start a thread to read it: {error}"))?;
     receiver.recv_timeout(time_max).unwrap_or_else(|error| match error {
-        RecvTimeoutError::Timeout => Err(format!("it could not be read within {time_max:?}")),
-        RecvTimeoutError::Disconnected => Err("its reader panicked".to_owned()),
+        RecvTimeoutError::Timeout => Err(format!("not readable within {time_max:?}")),
+        RecvTimeoutError::Disconnected => Err("the reading thread panicked".to_owned()),
     })
 }
 
@@ -102,23 +102,23 @@ mod tests {
         std::os::unix::fs::symlink(at("ten"), at("link")).expect("a link");
         for name in ["ten", "link"] {
             assert_eq!(read(&at(name), 10).as_deref(), Ok(b"0123456789".as_slice()));
-            assert_eq!(read(&at(name), 9), Err("it has more than 9 bytes".to_owned()));
+            assert_eq!(read(&at(name), 9), Err("file exceeds 9 bytes".to_owned()));
         }
         fs::write(at("bom"), "\u{feff}a\u{feff}").expect("a file");
         assert_eq!(read_text(&at("bom"), 10).as_deref(), Ok("a\u{feff}"));
         fs::write(at("latin"), b"\xe4").expect("a file");
-        assert_eq!(read_text(&at("latin"), 10), Err("it is not UTF-8".to_owned()));
+        assert_eq!(read_text(&at("latin"), 10), Err("file is not UTF-8".to_owned()));
 
         rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RWXU, 0).expect("a FIFO");
         let _listener = UnixListener::bind(at("socket")).expect("a socket");
         // A sparse file takes no room.
         fs::File::create(at("huge")).and_then(|file| file.set_len(10 << 30)).expect("a file");
-        assert_eq!(read(&at("huge"), 1 << 20), Err("it has more than 1048576 bytes".to_owned()));
+        assert_eq!(read(&at("huge"), 1 << 20), Err("file exceeds 1048576 bytes".to_owned()));
         for path in [at("fifo"), at("socket"), folder.clone(), "/dev/zero".into(), "/dev/null".into()] {
-            assert_eq!(read(&path, 10), Err("it is not a regular file".to_owned()), "{}", path.display());
+            assert_eq!(read(&path, 10), Err("not a regular file".to_owned()), "{}", path.display());
         }
         // The kernel says 0 bytes of these, and there are more.
-        assert!(read(Path::new("/proc/self/status"), 10).is_err_and(|why| why.contains("more than 10")));
+        assert!(read(Path::new("/proc/self/status"), 10).is_err_and(|why| why.contains("exceeds 10")));
         assert!(read(&at("none"), 10).is_err_and(|why| why.contains("No such file")));
         fs::remove_dir_all(&folder).expect("a folder");
     }
@@ -127,7 +127,10 @@ mod tests {
     fn a_file_that_does_not_come_is_an_error() {
         let (_held, never) = channel::<Result<(), String>>();
         let read = move || never.recv().unwrap_or(Ok(()));
-        assert_eq!(within(Duration::from_millis(10), read), Err("it could not be read within 10ms".to_owned()));
-        assert_eq!(within(READ_TIME_MAX, || panic!("a test panics here")), Err::<(), _>("its reader panicked".into()));
+        assert_eq!(within(Duration::from_millis(10), read), Err("not readable within 10ms".to_owned()));
+        assert_eq!(
+            within(READ_TIME_MAX, || panic!("a test panics here")),
+            Err::<(), _>("the reading thread panicked".into())
+        );
     }
 }

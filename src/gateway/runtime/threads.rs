@@ -1,4 +1,4 @@
-//! The supervised threads of the server: all that run beside the loop.
+//! The supervised threads of the server: all threads beside the loop.
 //!
 //! A thread that panics, or returns an error, is counted and logged, and its work is started again on the same thread.
 //! The first failure in a minute restarts it at once; the next ones after a pause that doubles. While a thread pauses,
@@ -41,7 +41,7 @@ static THREADS: Mutex<BTreeMap<&'static str, Tally>> = Mutex::new(BTreeMap::new(
 ///
 /// # Errors
 ///
-/// The system has no thread to give.
+/// The system cannot start a thread.
 pub fn spawn(name: &'static str, work: impl FnMut() -> io::Result<()> + Send + 'static) -> io::Result<JoinHandle<()>> {
     let registration = Registration::new(name);
     thread::Builder::new().name(name.to_owned()).spawn(move || supervise(registration, work))
@@ -73,7 +73,7 @@ impl Registration {
         change(lock().entry(self.name).or_default());
     }
 
-    /// Is down for this time.
+    /// Pauses, and is down meanwhile.
     fn pause(&mut self, time: Duration) {
         self.update(|tally| tally.down += 1);
         self.is_down = true;
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
     type Order = fn() -> io::Result<()>;
 
@@ -149,7 +149,7 @@ mod tests {
         let orders_in_turn: [Order; 3] =
             [|| panic!("a test panics here"), || Err(io::ErrorKind::NotConnected.into()), || Ok(())];
         for order in orders_in_turn {
-            starts.recv_timeout(PATIENCE).expect("a run");
+            starts.recv_timeout(TEST_TIMEOUT).expect("a run");
             orders.send(order).expect("the thread listens");
         }
         thread.join().expect("an end");
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_thread_that_fails_again_and_again_is_down_until_it_is_restarted() {
         let (thread, starts, orders) = start("test-down");
-        let deadline = clock::now() + PATIENCE;
+        let deadline = clock::now() + TEST_TIMEOUT;
         // The first failure has no pause: its `down` is over at once.
         while tally("test-down").down == 0 || tally("test-down").failures < 2 {
             assert!(clock::now() < deadline, "{:?}", tally("test-down"));

@@ -1,4 +1,4 @@
-//! The handler of `fdpush serve`: every event of the loop, and which room it goes to.
+//! The handler of `fdpush serve`: it forwards each event of the loop to the module that handles it.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -19,23 +19,23 @@ use fdpush::{
 use super::client;
 use super::page;
 use super::session::Session;
-use super::sighup::{Plan, Reading, Readings};
+use super::sighup::{Plan, ReloadQueue, ReloadResult};
 use crate::gateway::api::{Api, Parts};
-use crate::gateway::hooks::emitter::Watch;
+use crate::gateway::hooks::emitter::EventEmitter;
 use crate::gateway::hooks::webhook::Webhook;
 use crate::gateway::identity::Identity;
 use crate::gateway::identity::api_keys::ApiKeys;
-use crate::gateway::identity::connect_hook::{self, Hook, Verdict};
-use crate::gateway::identity::expiry::{Expiries, LOOK_EVERY};
+use crate::gateway::identity::connect_hook::{self, Decision, Hook};
+use crate::gateway::identity::expiry::{CHECK_INTERVAL, Expiries};
 use crate::gateway::identity::jwt;
-use crate::gateway::identity::permissions::Permits;
+use crate::gateway::identity::permissions::Permissions;
 use crate::gateway::identity::proxies::{Proxies, address_of};
 use crate::gateway::identity::subprotocol::{self, Choice, Subprotocol};
 use crate::gateway::operations::metrics::Metrics;
 use crate::gateway::operations::snapshot;
 use crate::gateway::operations::systemd;
 use crate::gateway::presence::roster::Roster;
-use crate::gateway::push::datagrams::Ingress;
+use crate::gateway::push::datagrams::DatagramReceiver;
 use crate::gateway::push::datagrams::pending::Datagram;
 use crate::gateway::push::publish::Publisher;
 use crate::gateway::runtime::clock;
@@ -43,18 +43,18 @@ use crate::gateway::settings::Settings;
 use crate::gateway::settings::cli::{Auth, ForwardedHeader};
 use crate::gateway::wire::frame::{self, Refusal};
 
-/// The close code of a connection whose identity is no longer true.
+/// The close code of a connection whose identity has expired.
 const EXPIRED: u16 = 4003;
 
-/// The gateway.
+/// The state of `fdpush serve` on the loop's thread.
 pub struct Gateway {
     settings: Arc<Settings>,
     heartbeat: Heartbeat,
-    permits: Permits,
+    permissions: Permissions,
     proxies: Proxies,
     rate: Option<Rate>,
     tokens: Option<jwt::Keys>,
-    /// What tokens came to.
+    /// The results of token checks.
     verified: connect_hook::Stats,
     hook: Option<Hook>,
     webhook: Option<Arc<Webhook>>,
@@ -62,57 +62,57 @@ pub struct Gateway {
     publisher: Publisher,
     api: Api,
     metrics: Metrics,
-    datagrams: Vec<Ingress>,
-    /// Settings that SIGHUP brought.
-    readings: Arc<Readings>,
-    /// Open connections by counted address, where that is bounded: see `Limits::counted_address`.
+    datagrams: Vec<DatagramReceiver>,
+    /// The results of reloads that the loop has not applied.
+    reloads: Arc<ReloadQueue>,
+    /// Open connections by counted address, if that is limited. See `Limits::counted_address`.
     addresses: HashMap<IpAddr, u32>,
     expiries: Expiries,
     started: Instant,
 }
 
-/// What has threads of its own, and was started before the loop.
-pub struct Rooms {
+/// The parts that have their own threads and start before the loop.
+pub struct Services {
     pub keys: Arc<Mutex<ApiKeys>>,
-    pub datagrams: Vec<Ingress>,
+    pub datagrams: Vec<DatagramReceiver>,
     pub hook: Option<Hook>,
     pub webhook: Option<Arc<Webhook>>,
-    pub readings: Arc<Readings>,
+    pub reloads: Arc<ReloadQueue>,
 }
 
-/// What other threads tell the gateway.
-pub enum Told {
-    /// A command by datagram.
+/// A message from another thread to the gateway.
+pub enum ThreadMessage {
+    /// A push command from a datagram.
     Datagram(Datagram),
-    /// Who a client is, as the back end has it.
-    Verdict { ticket: Ticket<Upgrade>, address: Option<IpAddr>, choice: Choice, verdict: Verdict },
-    /// Nothing but that there is a reading.
+    /// The decision of the connect hook.
+    Decision { ticket: Ticket<Upgrade>, address: Option<IpAddr>, choice: Choice, decision: Decision },
+    /// There is a result in the [`ReloadQueue`].
     Reload,
 }
 
 impl Gateway {
-    /// A gateway of these settings.
-    pub fn new(plan: Plan, rooms: Rooms) -> Gateway {
-        let Rooms { keys, datagrams, hook, webhook, readings } = rooms;
+    /// Creates a gateway.
+    pub fn new(plan: Plan, services: Services) -> Gateway {
+        let Services { keys, datagrams, hook, webhook, reloads } = services;
         let settings = Arc::clone(&plan.settings);
-        let watch = Watch::new(webhook.clone(), settings.serve.hooks.presence_delay.0);
+        let events = EventEmitter::new(webhook.clone(), settings.serve.hooks.presence_delay.0);
         let mut gateway = Gateway {
             heartbeat: settings.serve.heartbeat(),
-            permits: Permits::new(Vec::new()),
+            permissions: Permissions::new(Vec::new()),
             proxies: Proxies::new(&[], ForwardedHeader::XForwardedFor),
             rate: None,
             tokens: None,
             verified: connect_hook::Stats::default(),
             hook,
             webhook,
-            roster: Roster::new(watch),
+            roster: Roster::new(events),
             publisher: Publisher::default(),
             api: Api::new(keys),
             metrics: Metrics::new(),
             datagrams,
-            readings,
+            reloads,
             addresses: HashMap::new(),
-            expiries: Expiries::new(clock::unix_ms, LOOK_EVERY),
+            expiries: Expiries::new(clock::unix_ms, CHECK_INTERVAL),
             started: clock::now(),
             settings,
         };
@@ -120,7 +120,7 @@ impl Gateway {
         gateway
     }
 
-    /// Takes over from the settings what can change while the server runs.
+    /// Applies the settings that can change at runtime.
     fn apply(&mut self, plan: Plan) {
         let Plan { settings, api_keys, tokens, secret, .. } = plan;
         if let Some(hook) = &self.hook {
@@ -134,21 +134,21 @@ impl Gateway {
         self.api.set_keys(api_keys);
         self.tokens = tokens;
         self.roster.set_uid_connections_max(serve.uid_connections_max());
-        self.permits = Permits::new(serve.client_may());
+        self.permissions = Permissions::new(serve.client_may());
         self.proxies = Proxies::of(serve);
         let per_second = serve.clients.message_rate.and_then(NonZeroU32::new);
         let burst = serve.message_burst().and_then(NonZeroU32::new);
         self.rate = per_second.map(|per_second| Rate::new(per_second, burst));
     }
 
-    /// Takes over settings that SIGHUP brought. Where they cannot be, all stays as it is.
-    fn reload(&mut self, ctx: &mut Context<'_>, reading: Reading) {
-        let (plan, news) = match reading {
-            Ok(reading) => reading,
-            Err(why) => return log::error!("the settings stay as they are: {why}"),
+    /// Applies reloaded settings. On an error, nothing changes.
+    fn reload(&mut self, ctx: &mut Context<'_>, reload: ReloadResult) {
+        let (plan, report) = match reload {
+            Ok(reload) => reload,
+            Err(why) => return log::error!("settings not reloaded: {why}"),
         };
         if let Err(why) = ctx.set_limits(plan.limits.clone()) {
-            return log::error!("the settings stay as they are: {why}");
+            return log::error!("settings not reloaded: {why}");
         }
         ctx.set_origins(plan.origins.clone());
         let old = Arc::clone(&self.settings);
@@ -161,15 +161,15 @@ impl Gateway {
             self.count_addresses(ctx);
         }
         log::set_max_level(self.settings.serve.log.into());
-        news.log();
+        report.log();
     }
 
-    /// Whether it must be known how many connections an address has.
+    /// Returns whether the connections of an address are limited.
     fn counts_addresses(&self) -> bool {
         self.settings.serve.clients.address_connections_max.is_some()
     }
 
-    /// Counts those who are there already, where the settings say from now on that they are to be counted.
+    /// Counts the open connections by address, if they are limited.
     fn count_addresses(&mut self, ctx: &Context<'_>) {
         self.addresses = HashMap::new();
         if self.counts_addresses() {
@@ -184,7 +184,7 @@ impl Gateway {
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 
-    // Who a client is.
+    // Authentication.
 
     fn subprotocols(&self) -> &[Subprotocol] {
         &self.settings.serve.clients.subprotocols
@@ -194,7 +194,7 @@ impl Gateway {
         subprotocol::choose(request, self.subprotocols())
     }
 
-    /// Opens a connection as `identity`, if that may have one more.
+    /// Accepts an upgrade as `identity`, within the limits of its uid and its address.
     fn admit(
         &mut self,
         ctx: &mut Context<'_>,
@@ -208,7 +208,7 @@ impl Gateway {
             (None, Choice::NotOffered) => None,
             (None, Choice::NoneInCommon) => return Upgrade::refuse(subprotocol::refuse(self.subprotocols())),
         };
-        if let Some(Err(full)) = identity.uid.as_ref().map(|uid| self.roster.check_room(ctx, uid)) {
+        if let Some(Err(full)) = identity.uid.as_ref().map(|uid| self.roster.check_uid_limit(ctx, uid)) {
             return too_many(format!("{full}\n"));
         }
         if let (Some(max), Some(ip)) = (self.settings.serve.clients.address_connections_max, address) {
@@ -235,7 +235,7 @@ impl Gateway {
             Ok(Some(token)) => token,
             Ok(None) => {
                 self.verified.refused += 1;
-                return Upgrade::refuse(jwt::refuse("a token is needed"));
+                return Upgrade::refuse(jwt::refuse("missing token"));
             }
             Err(why) => {
                 self.verified.refused += 1;
@@ -254,43 +254,44 @@ impl Gateway {
         }
     }
 
-    /// Asks the back end who this is. The verdict comes by notice.
+    /// Asks the connect hook. Its decision arrives as a [`ThreadMessage`].
     fn ask(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, address: Option<IpAddr>) -> Upgrade {
         let Some(hook) = &self.hook else { return unavailable() };
         let (later, ticket) = ctx.defer_upgrade(fd);
         let (remote, choice) = (ctx.remote(), self.choose(request));
         let source = address.map(|ip| ctx.limits().counted_address(ip));
-        let question = hook.ask(fd, address, source, request.clone(), move |verdict| {
-            if let Err(error) = remote.notify(Told::Verdict { ticket, address, choice, verdict }) {
-                log::warn!("fd {fd}: the back end's verdict does not reach the loop: {error}");
+        let pending = hook.ask(fd, address, source, request.clone(), move |decision| {
+            if let Err(error) = remote.notify(ThreadMessage::Decision { ticket, address, choice, decision }) {
+                log::warn!("fd {fd}: cannot send the decision of the connect hook to the loop: {error}");
             }
         });
         let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
-        ctx.set_session(fd, Session { question: Some(question), forwarded, ..Session::default() });
+        ctx.set_session(fd, Session { pending_auth: Some(pending), forwarded, ..Session::default() });
         later
     }
 
-    /// The back end has said who this is.
-    fn handle_verdict(
+    /// Handles the decision of the connect hook.
+    fn handle_decision(
         &mut self,
         ctx: &mut Context<'_>,
         ticket: Ticket<Upgrade>,
         address: Option<IpAddr>,
         choice: Choice,
-        verdict: Verdict,
+        decision: Decision,
     ) {
         let fd = ticket.fd();
-        let upgrade = match verdict {
-            // Who has gone meanwhile must not leave a session behind.
-            Verdict::Accept(_) if !ctx.exists(fd) => return,
-            Verdict::Accept(identity) => self.admit(ctx, fd, choice, identity, address),
-            Verdict::Refuse { status, body } => Upgrade::refuse(Response::text(status, body)),
-            Verdict::Unavailable => unavailable(),
+        let upgrade = match decision {
+            // A session must not be stored for a connection that has ended.
+            Decision::Accept(_) if !ctx.exists(fd) => return,
+            Decision::Accept(identity) => self.admit(ctx, fd, choice, identity, address),
+            Decision::Refuse { status, body } => Upgrade::refuse(Response::text(status, body)),
+            Decision::Unavailable => unavailable(),
         };
         ctx.answer(ticket, upgrade);
     }
 
-    /// Counts a message against the sender's rate: first an error, then 1008.
+    /// Counts a message against the sender's rate. The first excess gets an error, the second closes the connection
+    /// with 1008.
     fn is_within_rate(&mut self, ctx: &mut Context<'_>, fd: Fd) -> bool {
         let Some(rate) = self.rate else { return true };
         let now = self.now_ms();
@@ -301,11 +302,11 @@ impl Gateway {
         match session.limiter.get_or_insert_with(|| TokenBucket::new(rate, now)).take(rate, now) {
             Take::Granted => return true,
             Take::FirstDenied => {
-                let what = "too many messages: the next one too many closes the connection";
+                let what = "message rate exceeded: the next excess message closes the connection";
                 ctx.push(fd, &frame::error(None, &Refusal::rate_limited(what)));
             }
             Take::Denied => {
-                ctx.close(fd, CloseCode::POLICY, "too many messages");
+                ctx.close(fd, CloseCode::POLICY, "message rate exceeded");
             }
         }
         false
@@ -318,21 +319,21 @@ impl Handler for Gateway {
         let set = self.settings.serve.limits().connections_max;
         let origin = if set.is_some() { "as set" } else { "from the descriptor limit" };
         log::info!(
-            "connections_max is {} ({origin}), api_connections_max {}",
+            "connections_max is {} ({origin}), api_connections_max is {}",
             stats.connections_max,
             stats.control_connections_max
         );
-        systemd::tell_ready();
+        systemd::notify_ready();
     }
 
     fn on_stop(&mut self, _: &mut Context<'_>) {
-        self.roster.watch().end();
-        systemd::tell_stopping();
+        self.roster.events().end();
+        systemd::notify_stopping();
     }
 
     fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
         let forwarded = self.proxies.forwarded(request);
-        // The connection may have been kept alive from a request of another client, by the same proxy.
+        // An earlier request on this connection may have had another client, behind the same proxy.
         match forwarded {
             Some(_) => _ = ctx.set_session(fd, Session { forwarded, ..Session::default() }),
             None => _ = ctx.take_session::<Session>(fd),
@@ -351,7 +352,7 @@ impl Handler for Gateway {
     fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
         let (peer, address) = (request.peer(), address_of(ctx, fd, request.peer()));
         let from = address.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
-        log::debug!("fd {fd} opened from {from} by {peer}, {}", Who(ctx.uid_of(fd)));
+        log::debug!("fd {fd} opened from {from} by {peer}, {}", LoggedUid(ctx.uid_of(fd)));
         if let Some(ip) = address.filter(|_| self.counts_addresses()) {
             *self.addresses.entry(ctx.limits().counted_address(ip)).or_default() += 1;
         }
@@ -370,19 +371,19 @@ impl Handler for Gateway {
         }
         match message {
             Message::Text(text) => {
-                let emitted = self.roster.watch().message(ctx, fd, text);
-                let Gateway { roster, publisher, permits, .. } = self;
-                let mut parts = client::Parts { roster, publisher, permits };
-                client::carry_out(ctx, &mut parts, fd, text, emitted);
+                let emitted = self.roster.events().emit_message(ctx, fd, text);
+                let Gateway { roster, publisher, permissions, .. } = self;
+                let mut parts = client::Parts { roster, publisher, permissions };
+                client::handle_frame(ctx, &mut parts, fd, text, emitted);
             }
             Message::Binary(_) => {
-                ctx.close(fd, CloseCode::UNSUPPORTED, "frames are JSON text");
+                ctx.close(fd, CloseCode::UNSUPPORTED, "frames must be JSON text");
             }
         }
     }
 
     fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
-        let who = Who(ctx.uid_of(fd));
+        let who = LoggedUid(ctx.uid_of(fd));
         match closed.cause {
             Cause::SlowConsumer | Cause::WriteTimedOut => log::warn!("fd {fd} ({who}) reads too slowly: {closed}"),
             _ => log::debug!("fd {fd} ({who}) closed: {closed}"),
@@ -404,7 +405,7 @@ impl Handler for Gateway {
     fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> BodyMode {
         match request.is_control() {
             true => self.api.handle_head(ctx, fd, request, &self.metrics),
-            // Nothing that is served to clients has a body.
+            // No request of a client has a body.
             false => Response::text(404, "not found\n").into(),
         }
     }
@@ -421,7 +422,7 @@ impl Handler for Gateway {
         let Gateway { api, roster, publisher, metrics, datagrams, webhook, hook, verified, .. } = self;
         let mut parts = Parts { roster, publisher, metrics };
         let text = |ctx: &Context<'_>| {
-            let counts = datagrams.iter().map(Ingress::counts).sum();
+            let counts = datagrams.iter().map(DatagramReceiver::counts).sum();
             let webhook = webhook.as_ref().map(|webhook| webhook.stats()).unwrap_or_default();
             let hook = hook.as_ref().map_or(*verified, Hook::stats);
             metrics.encode(snapshot::of(&ctx.stats(), counts, webhook, hook))
@@ -430,7 +431,7 @@ impl Handler for Gateway {
     }
 
     fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
-        if self.roster.watch().handle_timer(ctx, timer) || self.api.handle_timer(ctx, timer) {
+        if self.roster.events().handle_timer(ctx, timer) || self.api.handle_timer(ctx, timer) {
             return;
         }
         let what = if self.tokens.is_some() { "the token has expired" } else { "the identity has expired" };
@@ -440,31 +441,31 @@ impl Handler for Gateway {
     }
 
     fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
-        self.roster.tell_all(ctx);
+        self.roster.notify_groups(ctx);
     }
 
     fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {
-        while let Some(reading) = self.readings.take() {
-            self.reload(ctx, reading);
+        while let Some(reload) = self.reloads.take() {
+            self.reload(ctx, reload);
         }
-        match notice.downcast::<Told>().map(|told| *told) {
-            Ok(Told::Datagram(bytes)) => {
+        match notice.downcast::<ThreadMessage>().map(|message| *message) {
+            Ok(ThreadMessage::Datagram(bytes)) => {
                 let Gateway { api, roster, publisher, metrics, .. } = self;
                 api.handle_datagram(ctx, &bytes, &mut Parts { roster, publisher, metrics });
             }
-            Ok(Told::Verdict { ticket, address, choice, verdict }) => {
-                self.handle_verdict(ctx, ticket, address, choice, verdict);
+            Ok(ThreadMessage::Decision { ticket, address, choice, decision }) => {
+                self.handle_decision(ctx, ticket, address, choice, decision);
             }
-            Ok(Told::Reload) => {}
-            Err(_) => log::error!("a notice that nobody knows"),
+            Ok(ThreadMessage::Reload) => {}
+            Err(_) => log::error!("unknown notice"),
         }
     }
 }
 
-/// A client as the log has it. Its uid may be of its own choice, and must not end the line and begin another.
-struct Who<'a>(Option<&'a str>);
+/// The uid of a client in a log line. It is escaped, because the client may have chosen it.
+struct LoggedUid<'a>(Option<&'a str>);
 
-impl fmt::Display for Who<'_> {
+impl fmt::Display for LoggedUid<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(uid) => write!(f, "uid {uid:?}"),
@@ -473,7 +474,7 @@ impl fmt::Display for Who<'_> {
     }
 }
 
-/// The identity that a client claims, where clients are believed.
+/// Returns the identity that a client claims, with `--auth trust`.
 fn trusted(request: &Request) -> Result<Identity, Response> {
     let refuse = |why: &dyn fmt::Display| Response::text(400, format!("{why}\n"));
     let uid = request.try_query("uid").map_err(|error| refuse(&error))?;
@@ -481,10 +482,10 @@ fn trusted(request: &Request) -> Result<Identity, Response> {
 }
 
 fn unavailable() -> Upgrade {
-    Upgrade::refuse(Response::text(503, "nobody can say who you are\n").header("Retry-After", "1"))
+    Upgrade::refuse(Response::text(503, "authentication back end unavailable\n").header("Retry-After", "1"))
 }
 
-/// The refusal of one more connection from an address, or from the IPv6 network that it stands for.
+/// Returns the refusal of a connection over the limit of its address or IPv6 network.
 fn address_full(counted: IpAddr, limits: &Limits, max: u32) -> String {
     match counted {
         IpAddr::V4(ip) => format!("connection limit of address {ip} reached ({max})\n"),

@@ -1,4 +1,4 @@
-//! The page to try it all: one file, embedded, with nothing from outside.
+//! The built-in test page: one embedded file without external resources.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -6,15 +6,15 @@ use fdpush::{Request, Response};
 
 const PAGE: &str = include_str!("page/index.html");
 
-/// The page brings all that it needs and talks to its own server only.
+/// The page loads nothing and connects only to its own server.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The answer to a plain HTTP request, where it is for the page.
+/// Returns the response to a plain HTTP request for the page.
 pub fn respond(request: &Request) -> Option<Response> {
     match &*request.path() {
         "/" => {}
-        // Browsers ask for it unasked; the page has its own within.
+        // Browsers request it by themselves. The page has an inline icon.
         "/favicon.ico" => return Some(Response::new(204)),
         _ => return None,
     }
@@ -23,11 +23,11 @@ pub fn respond(request: &Request) -> Option<Response> {
             .header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
             .header("X-Content-Type-Options", "nosniff")
             .header("Cache-Control", "no-cache"),
-        _ => Response::text(405, "the page is for GET\n").header("Allow", "GET, HEAD"),
+        _ => Response::text(405, "method must be GET\n").header("Allow", "GET, HEAD"),
     })
 }
 
-/// Where a browser on this machine finds the page.
+/// Returns the URL of the page for a browser on this machine.
 pub fn url(mut address: SocketAddr) -> String {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

@@ -1,4 +1,4 @@
-//! What the gateway keeps with a connection, where there is something to keep: most have none.
+//! The data that the gateway stores with a connection. Most connections have none.
 
 use std::net::IpAddr;
 
@@ -7,27 +7,26 @@ use serde_json::{Map, Value};
 
 use crate::gateway::identity::connect_hook::Pending;
 
-/// A connection's own.
+/// The data of a connection.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// GatewayWorker's session: what the back end wants to find again with the connection.
+    /// Data of the back end, like GatewayWorker's session.
     pub attributes: Map<String, Value>,
-    /// Groups to be joined when it opens.
+    /// The groups to join when the connection opens.
     pub groups: Vec<String>,
-    /// Where its client is, as a trusted proxy told it.
+    /// The client's address from a trusted proxy.
     pub forwarded: Option<IpAddr>,
-    /// When it stops being who it is, in seconds since 1970.
+    /// The expiry of the identity, in seconds since 1970.
     pub exp: Option<u64>,
-    /// The question of who it is, while the back end is asked. A client that goes takes it back: the session ends with the
-    /// connection.
+    /// The request to the connect hook. Dropping it with the session cancels the request.
     #[expect(dead_code, reason = "kept for its drop")]
-    pub question: Option<Pending>,
-    /// How many messages it may send.
+    pub pending_auth: Option<Pending>,
+    /// The bucket of the message rate.
     pub limiter: Option<TokenBucket>,
 }
 
 impl Session {
-    /// Whether there is nothing to keep of what a client brings.
+    /// Returns whether an accepted upgrade needs no session.
     pub fn is_empty(&self) -> bool {
         self.attributes.is_empty() && self.groups.is_empty() && self.exp.is_none() && self.forwarded.is_none()
     }

@@ -1,7 +1,7 @@
-//! SIGHUP: the settings are read again on a thread of their own, and handed to the loop once nothing about them can fail.
+//! Reloads on SIGHUP. The settings are read and checked on their own thread, then sent to the loop.
 //!
-//! So no file stops the loop, and a reload is all or nothing. A SIGHUP that comes while files are read is served after
-//! that.
+//! No file blocks the loop, and a reload has effect completely or not at all. A SIGHUP during a reload starts another
+//! one after it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +12,7 @@ use fdpush::{Limits, Origins, Remote, RemoteError};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 
-use super::handler::Told;
+use super::handler::ThreadMessage;
 use crate::gateway::hooks::backend::signature::Secret;
 use crate::gateway::identity::api_keys::ApiKeys;
 use crate::gateway::identity::exposure::Exposure;
@@ -23,10 +23,10 @@ use crate::gateway::settings::back_ends;
 use crate::gateway::settings::cli::Auth;
 use crate::gateway::settings::reload::{self, Reloaded};
 
-/// Readings that the loop has not taken. Settings that can be used have all that older ones have.
-const READINGS_MAX: usize = 16;
+/// The maximum number of results that wait for the loop. Each valid result includes all earlier changes.
+const RELOADS_MAX: usize = 16;
 
-/// Settings, and all that is made of them and can fail.
+/// Settings, and the values derived from them that can fail.
 pub struct Plan {
     pub settings: Arc<Settings>,
     pub api_keys: ApiKeys,
@@ -36,31 +36,31 @@ pub struct Plan {
     pub limits: Limits,
 }
 
-/// The result of a reading: a plan and its log lines, or the error.
-pub type Reading = Result<(Plan, News), String>;
+/// The result of a reload.
+pub type ReloadResult = Result<(Plan, ReloadReport), String>;
 
-/// The log lines about new settings.
-pub struct News {
+/// The log lines about reloaded settings.
+pub struct ReloadReport {
     pub changed: Vec<&'static str>,
     pub restart: Vec<&'static str>,
     pub hidden: Vec<String>,
     pub files: Vec<String>,
-    /// Those that the settings before did not have.
+    /// The warnings that are new.
     pub warnings: Vec<String>,
 }
 
-/// Readings on their way to the loop.
+/// The results that wait for the loop.
 #[derive(Default)]
-pub struct Readings {
+pub struct ReloadQueue {
     is_waiting: AtomicBool,
-    queue: Mutex<VecDeque<Reading>>,
+    queue: Mutex<VecDeque<ReloadResult>>,
 }
 
 impl Plan {
-    /// The values made of these settings.
+    /// Derives the values of these settings.
     ///
     /// # Errors
-    /// Says which key, secret or limit cannot be used, or that an API which others can reach would have no key.
+    /// A key, a secret or a limit is invalid, or the API can be reached from other machines and has no key.
     pub fn of(settings: Arc<Settings>, exposure: &Exposure) -> Result<Plan, String> {
         let serve = &settings.serve;
         let api_keys = super::start::api_keys(&settings);
@@ -78,81 +78,82 @@ impl Plan {
     }
 }
 
-impl News {
-    /// Says it in the log.
+impl ReloadReport {
+    /// Writes the log lines.
     pub fn log(&self) {
         for warning in &self.warnings {
             log::warn!("{warning}");
         }
-        let files =
-            if self.files.is_empty() { "none, for no setting names one".to_owned() } else { self.files.join(", ") };
+        let files = if self.files.is_empty() { "none".to_owned() } else { self.files.join(", ") };
         match self.changed.as_slice() {
-            [] => log::info!("files read again: {files}; nothing changed"),
-            changed => log::info!("files read again: {files}; and these changed: {}", changed.join(", ")),
+            [] => log::info!("settings reloaded; files: {files}; nothing changed"),
+            changed => log::info!("settings reloaded; files: {files}; changed: {}", changed.join(", ")),
         }
         if !self.restart.is_empty() {
-            log::warn!("these settings changed and need a restart: {}", self.restart.join(", "));
+            log::warn!("changed settings need a restart: {}", self.restart.join(", "));
         }
         if !self.hidden.is_empty() {
-            log::warn!("these settings changed in the file, and are hidden: {}", self.hidden.join(", "));
+            log::warn!("changed settings of the file are overridden: {}", self.hidden.join(", "));
         }
     }
 }
 
-impl Readings {
-    /// The next one, in the order in which they were made.
-    pub fn take(&self) -> Option<Reading> {
-        // At every notice: the lock only if there is something.
+impl ReloadQueue {
+    /// Returns the next result, in order.
+    pub fn take(&self) -> Option<ReloadResult> {
+        // This runs at every notice, so the lock is taken only if there is a result.
         if !self.is_waiting.load(Ordering::Acquire) {
             return None;
         }
         let mut queue = self.lock();
-        let reading = queue.pop_front();
+        let reload = queue.pop_front();
         self.is_waiting.store(!queue.is_empty(), Ordering::Release);
-        reading
+        reload
     }
 
-    fn put(&self, reading: Reading) {
+    fn put(&self, reload: ReloadResult) {
         let mut queue = self.lock();
-        if queue.len() == READINGS_MAX {
-            // An error in their place would leave the server with older settings than the next reading is compared with.
+        if queue.len() == RELOADS_MAX {
+            // Errors are dropped first. A dropped valid result would be missing from the next comparison.
             let unneeded = queue.iter().position(Result::is_err).unwrap_or(0);
             queue.remove(unneeded);
         }
-        queue.push_back(reading);
+        queue.push_back(reload);
         self.is_waiting.store(true, Ordering::Release);
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Reading>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<ReloadResult>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Reads the settings again at every SIGHUP. A notice tells the loop of it. Where datagrams have filled the inbox, the
-/// loop looks with the next of them: a key that is no longer good must not stay in use.
-pub fn watch(mut current: Arc<Settings>, exposure: Exposure, remote: Remote) -> io::Result<Arc<Readings>> {
-    let readings = Arc::new(Readings::default());
+/// Starts the thread that reloads on SIGHUP.
+///
+/// A notice tells the loop of each result. If datagrams have filled the inbox, the loop takes the result with the next
+/// datagram, so a revoked key does not stay valid.
+pub fn spawn(mut current: Arc<Settings>, exposure: Exposure, remote: Remote) -> io::Result<Arc<ReloadQueue>> {
+    let reloads = Arc::new(ReloadQueue::default());
     let mut signals = Signals::new([SIGHUP])?;
     threads::spawn("fdpush-sighup", {
-        let readings = Arc::clone(&readings);
+        let reloads = Arc::clone(&reloads);
         move || {
             for _ in signals.forever() {
-                let reading = read(&current, &exposure);
-                if let Ok((plan, _)) = &reading {
+                let reload = read(&current, &exposure);
+                if let Ok((plan, _)) = &reload {
                     current = Arc::clone(&plan.settings);
                 }
-                readings.put(reading);
-                if remote.notify(Told::Reload) == Err(RemoteError::Closed) {
+                reloads.put(reload);
+                if remote.notify(ThreadMessage::Reload) == Err(RemoteError::Closed) {
                     break;
                 }
             }
             Ok(())
         }
     })?;
-    Ok(readings)
+    Ok(reloads)
 }
 
-fn read(old: &Settings, exposure: &Exposure) -> Reading {
+fn read(old: &Settings, exposure: &Exposure) -> ReloadResult {
     let Reloaded { settings, changed, restart, files, hidden } =
         reload::reload(old).map_err(|faults| faults.to_string())?;
     let warnings = settings.warnings().iter().filter(|warning| !old.warnings().contains(warning)).cloned().collect();
@@ -160,16 +161,14 @@ fn read(old: &Settings, exposure: &Exposure) -> Reading {
     let plan = Plan::of(Arc::new(settings), exposure)?;
     let has_api = plan.settings.serve.api_addresses().next().is_some();
     if has_api && !old.api_keys().is_empty() && plan.settings.api_keys().is_empty() {
-        return Err("they would take the last API key away; restart the server if that is meant".to_owned());
+        return Err("the last API key would be removed; restart the server to do that".to_owned());
     }
     let serve = &plan.settings.serve;
     let has_back_end = serve.hooks.webhook.is_some() || serve.auth() == Auth::Webhook;
     if has_back_end && old.serve.hooks.webhook_secret.is_some() && serve.hooks.webhook_secret.is_none() {
-        return Err(
-            "they would take webhook_secret away, and requests to back ends would have no signature; restart the \
+        return Err("webhook_secret would be removed and requests would have no signature; restart the \
                     server if that is meant"
-                .to_owned(),
-        );
+            .to_owned());
     }
-    Ok((plan, News { changed, restart, hidden, files, warnings }))
+    Ok((plan, ReloadReport { changed, restart, hidden, files, warnings }))
 }

@@ -11,7 +11,7 @@ use fdpush::{Address, Remote, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::handler::{Gateway, Rooms, Told};
+use super::handler::{Gateway, Services, ThreadMessage};
 use super::page;
 use super::sighup::{self, Plan};
 use crate::gateway::api;
@@ -21,16 +21,16 @@ use crate::gateway::identity::exposure::Exposure;
 use crate::gateway::identity::proxies::Proxies;
 use crate::gateway::operations::logging;
 use crate::gateway::operations::systemd::{ApiSocket, Inherited};
-use crate::gateway::push::datagrams::pending::Waiting;
-use crate::gateway::push::datagrams::{Ingress, Outcome, Socket};
+use crate::gateway::push::datagrams::pending::PendingBytes;
+use crate::gateway::push::datagrams::{DatagramReceiver, DatagramStatus, Socket};
 use crate::gateway::runtime::threads;
 use crate::gateway::settings::cli::{self, ApiAddress, ClientAddress, Serve};
 use crate::gateway::settings::{Settings, back_ends};
 
-/// The longest wait of the start for standard output to take the addresses.
+/// The maximum wait for standard output at the start.
 const ANNOUNCE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// How long the last events may take to the back end once the last connection has gone.
+/// The maximum time for the last webhook events after the last connection has ended.
 const WEBHOOK_FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Starts the server and serves until it is drained.
@@ -52,22 +52,22 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let settings = Arc::new(settings);
     let serve = &settings.serve;
     let plan = Plan::of(Arc::clone(&settings), &exposure)?;
-    // Before anybody can know that there is a server to send a signal to: until then, SIGHUP would end it.
-    let readings = sighup::watch(Arc::clone(&settings), exposure, server.remote())?;
+    // Before the addresses are announced: an earlier SIGHUP would end the process.
+    let reloads = sighup::spawn(Arc::clone(&settings), exposure, server.remote())?;
     let keys = Arc::new(Mutex::new(api_keys(&settings)));
     let datagrams = datagrams
         .into_iter()
         .map(|socket| serve_datagrams(socket, Arc::clone(&keys), server.remote()))
-        .collect::<Result<Vec<Ingress>, _>>()?;
+        .collect::<Result<Vec<DatagramReceiver>, _>>()?;
     let (limits, origins) = (plan.limits.clone(), plan.origins.clone());
     let heartbeat = serve.heartbeat();
     let second_login = serve.clients.on_second_login.into();
     let node = back_ends::node(serve);
     let (webhook, hook) = (back_ends::webhook(serve, &node)?, back_ends::hook(serve, &node)?);
     let flush_time_max = WEBHOOK_FLUSH_TIME_MAX.min(limits.drain_time_max);
-    let rooms = Rooms { keys, datagrams, hook, webhook: webhook.clone(), readings };
+    let services = Services { keys, datagrams, hook, webhook: webhook.clone(), reloads };
     let serves_page = serve.serves_page();
-    let gateway = Gateway::new(plan, rooms);
+    let gateway = Gateway::new(plan, services);
     announce(&addresses, serves_page)?;
     for address in &api {
         log::info!("the API is on {address}");
@@ -84,10 +84,9 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Gives the last events their time to reach the back end, unless a signal comes, by which somebody says that there is
-/// none.
+/// Sends the last webhook events. SIGTERM or SIGINT ends that early.
 fn flush(webhook: &Arc<Webhook>, time_max: Duration) -> std::io::Result<()> {
-    // The loop's own catching of signals ended with it.
+    // The signal handling of the loop has ended with it.
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let handle = signals.handle();
     let is_cut = Arc::new(AtomicBool::new(false));
@@ -108,7 +107,7 @@ fn flush(webhook: &Arc<Webhook>, time_max: Duration) -> std::io::Result<()> {
         let _ = waiter.join();
     }
     match is_cut.load(Ordering::Acquire) {
-        true => Err(std::io::Error::new(ErrorKind::Interrupted, "a signal cut the last events short")),
+        true => Err(std::io::Error::new(ErrorKind::Interrupted, "a signal stopped the delivery of the last events")),
         false => Ok(()),
     }
 }
@@ -140,27 +139,29 @@ fn bind_api(
     Ok((server, datagrams))
 }
 
-/// The API keys in effect.
+/// Returns the API keys of the settings.
 pub fn api_keys(settings: &Settings) -> ApiKeys {
     ApiKeys::new(settings.api_keys().iter().map(cli::Secret::expose))
 }
 
-/// Hands the datagrams of a socket to the loop, after a look at their key.
-fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) -> std::io::Result<Ingress> {
-    let waiting = Waiting::default();
-    Ingress::start(socket, move |datagram| {
+/// Starts a thread that checks datagrams and sends them to the loop.
+fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) -> std::io::Result<DatagramReceiver> {
+    let waiting = PendingBytes::default();
+    DatagramReceiver::start(socket, move |datagram| {
         if let Err(error) = api::check_datagram(&keys, datagram) {
-            log::debug!("a datagram is not carried out: {:?}", error.message);
-            return if error.status == 401 { Outcome::Unauthorized } else { Outcome::Malformed };
+            log::debug!("datagram refused: {:?}", error.message);
+            return if error.status == 401 { DatagramStatus::Unauthorized } else { DatagramStatus::Malformed };
         }
-        match waiting.admit(datagram).map(|datagram| remote.notify(Told::Datagram(datagram))) {
-            Some(Ok(())) => Outcome::Done,
-            Some(Err(_)) | None => Outcome::Overflowed,
+        match waiting.admit(datagram).map(|datagram| remote.notify(ThreadMessage::Datagram(datagram))) {
+            Some(Ok(())) => DatagramStatus::Done,
+            Some(Err(_)) | None => DatagramStatus::Overflowed,
         }
     })
 }
 
-/// A server on all of these. Those with a PROXY header come first: `Server::proxy_protocol` is for all before it.
+/// Creates a server with all client listeners.
+///
+/// Listeners with a PROXY header come first, because `Server::proxy_protocol` applies to all earlier ones.
 fn bind(sockets: Vec<OwnedFd>, addresses: &[ClientAddress], serve: &Serve) -> Result<Server, Box<dyn Error>> {
     let all_have_header = serve.clients.proxy_protocol;
     let has_header = |address: &&ClientAddress| all_have_header || address.has_proxy_header();
@@ -170,10 +171,10 @@ fn bind(sockets: Vec<OwnedFd>, addresses: &[ClientAddress], serve: &Serve) -> Re
         let proxies = Proxies::of(serve);
         server.proxy_protocol(move |peer| proxies.trusts_peer(peer))
     });
-    listen(server, sockets, &without)?.ok_or_else(|| "nothing to listen on: give --listen an address".into())
+    listen(server, sockets, &without)?.ok_or_else(|| "no address to listen on: give --listen".into())
 }
 
-/// Listens on all of these, besides where a server listens already.
+/// Adds listeners to a server, or creates one.
 fn listen(
     mut server: Option<Server>,
     sockets: Vec<OwnedFd>,
@@ -194,9 +195,9 @@ fn listen(
     Ok(server)
 }
 
-/// Says on standard output where the server is, and what to open.
+/// Writes the addresses and the URL of the page to standard output.
 ///
-/// A thread writes it, for standard output may be a pipe that is full. The server starts without it after a second.
+/// A thread writes them, because standard output may be a full pipe. The start continues after [`ANNOUNCE_TIME_MAX`].
 fn announce(addresses: &[Address], serves_page: bool) -> std::io::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let line = |address: &Address| match address {
@@ -206,7 +207,7 @@ fn announce(addresses: &[Address], serves_page: bool) -> std::io::Result<()> {
     let text: String = addresses.iter().map(line).collect();
     let (done, is_done) = mpsc::channel();
     threads::spawn("fdpush-announce", move || {
-        // A closed standard output is no reason not to serve.
+        // A closed standard output does not stop the server.
         let _ = logging::print(&text);
         let _ = done.send(());
         Ok(())

@@ -1,7 +1,7 @@
-//! The command line and the environment, read as far as they can be: a value that cannot be is put aside, and told.
+//! Parses the command line and the environment. Invalid values are removed and reported, so one run reports all faults.
 //!
-//! A variable that is empty is not set, whatever its setting: what starts containers makes empty variables of those that
-//! it does not know. An empty flag or key of the file is an error.
+//! An empty variable counts as not set, because container tools set empty variables for unknown values. An empty flag
+//! or key of the file is an error.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,34 +15,34 @@ use super::faults::Faults;
 use super::file;
 
 /// The settings from flags and the environment.
-pub struct Given {
-    /// The command line, without what cannot be.
+pub struct Arguments {
+    /// The command line without invalid values.
     pub line: Vec<OsString>,
-    /// Settings whose variables are not looked at, for they cannot be.
+    /// Settings whose variables are ignored because they are invalid.
     pub without: BTreeSet<String>,
     pub matches: ArgMatches,
 }
 
-impl Given {
-    /// Reads a line and the environment. `None`: it is no line of ours, as clap says in `faults`.
-    pub fn read(mut line: Vec<OsString>, faults: &mut Faults) -> Option<Given> {
+impl Arguments {
+    /// Parses a command line and the environment. `None`: the command line is invalid; `faults` has the error of clap.
+    pub fn read(mut line: Vec<OsString>, faults: &mut Faults) -> Option<Arguments> {
         let mut without = BTreeSet::new();
         loop {
             let error = match parse(line.clone(), &without) {
-                Ok(matches) => return Some(Given { line, without, matches }),
+                Ok(matches) => return Some(Arguments { line, without, matches }),
                 Err(error) => error,
             };
-            let Some(arg) = culprit(&error).filter(|arg| !without.contains(arg.get_id().as_str())) else {
+            let Some(arg) = invalid_arg(&error).filter(|arg| !without.contains(arg.get_id().as_str())) else {
                 let text = error.to_string();
-                faults.blame_usage("config", text.trim().trim_start_matches("error: ").to_owned());
+                faults.mark_invalid_usage("config", text.trim().trim_start_matches("error: ").to_owned());
                 return None;
             };
             let flags = values_of(arg, &line);
             let name = format!("--{}", arg.get_long().unwrap_or_default());
             match flags.as_slice() {
-                [] => blame(arg, &variable(arg), &values_in_environment(arg), faults),
-                values if is_list(arg) || values.len() == 1 => blame(arg, &name, values, faults),
-                _ => faults.blame_usage(arg.get_id().as_str(), format!("{name}: it may be given once only")),
+                [] => report_invalid(arg, &variable(arg), &values_in_environment(arg), faults),
+                values if is_list(arg) || values.len() == 1 => report_invalid(arg, &name, values, faults),
+                _ => faults.mark_invalid_usage(arg.get_id().as_str(), format!("{name}: may be given only once")),
             }
             line = without_flag(arg, &line);
             without.insert(arg.get_id().to_string());
@@ -50,7 +50,7 @@ impl Given {
     }
 }
 
-/// The command line, without the variables that are empty.
+/// Returns the clap command without empty variables.
 pub fn command() -> Command {
     command_without(&BTreeSet::new())
 }
@@ -64,12 +64,12 @@ fn command_without(without: &BTreeSet<String>) -> Command {
     })
 }
 
-/// The matches of clap for a line: the flags of its subcommand.
+/// Parses a command line, and returns the matches of its subcommand.
 pub fn parse(line: Vec<OsString>, without: &BTreeSet<String>) -> Result<ArgMatches, clap::Error> {
     subcommand_of(command_without(without), line)
 }
 
-/// The matches of clap for `serve` with one flag, without the environment.
+/// Parses `serve` with one flag, without the environment.
 pub fn parse_alone(flag: &str) -> Result<ArgMatches, clap::Error> {
     let command = Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(|arg| arg.env(None::<&str>)));
     subcommand_of(command, ["fdpush", "serve", flag].map(OsString::from).into())
@@ -80,19 +80,19 @@ fn subcommand_of(command: Command, line: Vec<OsString>) -> Result<ArgMatches, cl
     Ok(matches.remove_subcommand().map_or(matches, |(_, matches)| matches))
 }
 
-/// The name of a setting's variable, if that is there and empty.
+/// Returns the name of a setting's variable, if it is set and empty.
 pub fn empty_variable(arg: &Arg) -> Option<String> {
     let name = arg.get_env()?;
     std::env::var_os(name).filter(|value| value.is_empty()).and_then(|_| name.to_str().map(str::to_owned))
 }
 
-/// Whether clap does not take a value of a setting.
+/// Returns whether the error is about the value of a setting.
 pub fn is_of_a_value(error: &clap::Error) -> bool {
-    culprit(error).is_some()
+    invalid_arg(error).is_some()
 }
 
-/// The setting whose value clap does not take.
-fn culprit(error: &clap::Error) -> Option<&'static Arg> {
+/// Returns the setting with the invalid value.
+fn invalid_arg(error: &clap::Error) -> Option<&'static Arg> {
     let kinds = [ErrorKind::InvalidValue, ErrorKind::ValueValidation, ErrorKind::ArgumentConflict];
     let Some(ContextValue::String(usage)) =
         error.get(ContextKind::InvalidArg).filter(|_| kinds.contains(&error.kind()))
@@ -103,16 +103,16 @@ fn culprit(error: &clap::Error) -> Option<&'static Arg> {
     declaration(&name.replace('-', "_"))
 }
 
-fn blame(arg: &'static Arg, name: &str, values: &[String], faults: &mut Faults) {
+fn report_invalid(arg: &'static Arg, name: &str, values: &[String], faults: &mut Faults) {
     let key = arg.get_id().as_str();
     let mut is_told = false;
-    for (value, why) in file::judge_all(arg, values) {
+    for (value, why) in file::check_values(arg, values) {
         is_told = true;
         let value = value.map_or_else(String::new, |value| format!(" {value:?}"));
-        faults.blame_usage(key, format!("{name}{value}: {why}"));
+        faults.mark_invalid_usage(key, format!("{name}{value}: {why}"));
     }
     if !is_told {
-        faults.blame_usage(key, format!("{name}: its value cannot be used"));
+        faults.mark_invalid_usage(key, format!("{name}: invalid value"));
     }
 }
 
@@ -125,7 +125,7 @@ fn values_in_environment(arg: &Arg) -> Vec<String> {
     split(arg, &value.to_string_lossy())
 }
 
-/// The values that the flags of a line give a setting.
+/// Returns the values of a setting in the command line.
 fn values_of(arg: &Arg, line: &[OsString]) -> Vec<String> {
     let flag = format!("--{}", arg.get_long().unwrap_or_default());
     let mut values = Vec::new();

@@ -1,4 +1,4 @@
-//! The back ends that the settings name: the one that hears of events, and the one that says who a client is.
+//! Creates the webhook and the connect hook from the settings.
 
 use std::io;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::cli::{Auth, EventKind, Serve};
 use crate::gateway::hooks::backend::authorities::Authorities;
 use crate::gateway::hooks::backend::signature::Secret;
-use crate::gateway::hooks::backend::{self, Contact, Url};
+use crate::gateway::hooks::backend::{self, BackendConfig, Url};
 use crate::gateway::hooks::webhook::event::Kind;
 use crate::gateway::hooks::webhook::{self, Webhook};
 use crate::gateway::identity::connect_hook::{self, Hook};
 
-/// The webhook of the settings, if they name one.
+/// Starts the webhook, if there is one.
 pub fn webhook(serve: &Serve, node: &str) -> io::Result<Option<Arc<Webhook>>> {
     let hooks = &serve.hooks;
     let Some(url) = &hooks.webhook else { return Ok(None) };
@@ -23,20 +23,21 @@ pub fn webhook(serve: &Serve, node: &str) -> io::Result<Option<Arc<Webhook>>> {
         event_bytes_max: hooks.webhook_event_bytes_max.0,
         timeout: hooks.webhook_timeout.0,
         retry_time_max: hooks.webhook_retry_time_max.0,
-        ..webhook::Config::new(contact(serve, url.as_ref(), node)?)
+        ..webhook::Config::new(backend_config(serve, url.as_ref(), node)?)
     };
     Webhook::start(config).map(|webhook| Some(Arc::new(webhook)))
 }
 
-/// The connect hook of the settings, if clients are let in by one.
+/// Starts the connect hook, with `--auth webhook`.
 pub fn hook(serve: &Serve, node: &str) -> io::Result<Option<Hook>> {
     let Some(url) = serve.clients.auth_url.as_ref().filter(|_| serve.auth() == Auth::Webhook) else { return Ok(None) };
     let timeout = serve.clients.auth_timeout.0;
-    let config = connect_hook::Config { timeout, ..connect_hook::Config::new(contact(serve, url.as_ref(), node)?) };
+    let config =
+        connect_hook::Config { timeout, ..connect_hook::Config::new(backend_config(serve, url.as_ref(), node)?) };
     Hook::start(config).map(Some)
 }
 
-/// All that a back end could not be asked with: the keys of settings, and why. No back end is asked.
+/// Returns the faults of settings for back ends, with their keys. No request is sent.
 pub fn faults(serve: &Serve) -> Vec<(&'static str, String)> {
     let results = [
         ("webhook_secret", secret(serve).map(drop).map_err(|error| error.to_string())),
@@ -46,12 +47,12 @@ pub fn faults(serve: &Serve) -> Vec<(&'static str, String)> {
     results.into_iter().filter_map(|(key, result)| Some((key, result.err()?))).collect()
 }
 
-/// What both sign with.
+/// Returns the secret of the signature.
 pub fn secret(serve: &Serve) -> io::Result<Option<Secret>> {
     serve.hooks.webhook_secret.as_ref().map(|secret| Secret::new(secret.expose())).transpose()
 }
 
-/// This server's name: the one that was given, or the host's and something random.
+/// Returns the name of this server: the setting, or the host name with a random suffix.
 pub fn node(serve: &Serve) -> String {
     match &serve.hooks.node {
         Some(node) => node.as_ref().to_owned(),
@@ -62,8 +63,8 @@ pub fn node(serve: &Serve) -> String {
     }
 }
 
-fn contact(serve: &Serve, url: &str, node: &str) -> io::Result<Contact> {
-    Ok(Contact {
+fn backend_config(serve: &Serve, url: &str, node: &str) -> io::Result<BackendConfig> {
+    Ok(BackendConfig {
         url: Url::parse(url)?,
         node: node.to_owned(),
         secret: secret(serve)?,

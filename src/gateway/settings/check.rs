@@ -1,4 +1,4 @@
-//! What `fdpush check` judges beyond what is read: all that `serve` would stumble over, short of listening.
+//! The checks of `fdpush check` beyond parsing: everything that can fail at the start, except listening.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,25 +14,24 @@ use super::cli::{self, ApiAddress, Auth, Endpoint, Secret};
 use super::faults::Faults;
 use crate::gateway::identity::jwt;
 
-/// What only one socket can be bound to.
+/// An address that only one socket can be bound to.
 #[derive(PartialEq, Debug)]
-enum Place {
+enum SocketAddress {
     Tcp(SocketAddr),
     Udp(SocketAddr),
     File(PathBuf),
 }
 
-/// What a setting wants to be bound, and where that is.
-struct Wish {
+/// The addresses that a setting binds.
+struct Binding {
     key: &'static str,
     text: String,
-    places: Vec<Place>,
+    addresses: Vec<SocketAddress>,
 }
 
 impl Settings {
-    /// Collects what else can be wrong, short of listening: names that have no address, two sockets with one address,
-    /// clients that are believed though other machines reach them, keys that cannot be used, back ends that cannot be
-    /// asked.
+    /// Collects further faults: names without an address, conflicting sockets, `trust` on a reachable address, unusable
+    /// keys and back ends.
     pub(super) fn check(&self, faults: &mut Faults) {
         let mut addresses: Vec<Address> = Vec::new();
         for address in &self.serve.listen {
@@ -44,24 +43,24 @@ impl Settings {
         if let Err(why) = self.serve.check_trust(&addresses) {
             faults.add(&["listen", "auth"], why);
         }
-        self.check_places(faults);
+        self.check_bindings(faults);
         if let Err(why) = self.token_keys() {
             faults.add(&["auth", "jwt_secret", "jwt_key_file"], why);
         }
-        // A URL that cannot be used is a back end that is meant.
+        // An invalid URL also means that there is a back end.
         let hook = &self.serve.clients.auth_url;
         let has_back_end = self.serve.hooks.webhook.is_some() || hook.is_some() && self.serve.auth() == Auth::Webhook;
-        if has_back_end || faults.blames("webhook") || faults.blames("auth_url") {
+        if has_back_end || faults.is_invalid("webhook") || faults.is_invalid("auth_url") {
             for (key, why) in back_ends::faults(&self.serve) {
                 faults.add(&[key], why);
             }
         }
     }
 
-    /// The keys that tokens are checked with; none where clients come in otherwise.
+    /// Returns the keys for tokens, with `--auth jwt`.
     ///
     /// # Errors
-    /// Says which secret or file cannot be used, and why.
+    /// A secret or file cannot be used.
     pub fn token_keys(&self) -> Result<Option<jwt::Keys>, String> {
         if self.serve.auth() != Auth::Jwt {
             return Ok(None);
@@ -72,77 +71,83 @@ impl Settings {
         Ok(Some(keys.issuer(jwt_issuer.clone()).audience(jwt_audience.clone())))
     }
 
-    fn check_places(&self, faults: &mut Faults) {
-        let wishes = self.wishes(faults);
-        for (index, wish) in wishes.iter().enumerate() {
-            let name = self.layers.name(wish.key);
-            for path in wish.places.iter().filter_map(Place::file) {
+    fn check_bindings(&self, faults: &mut Faults) {
+        let bindings = self.bindings(faults);
+        for (index, binding) in bindings.iter().enumerate() {
+            let name = self.layers.name(binding.key);
+            for path in binding.addresses.iter().filter_map(SocketAddress::file) {
                 if let Err(why) = UnixAddr::from_pathname(path) {
-                    faults.add(&[wish.key], format!("{name}: {}: {why}", wish.text));
+                    faults.add(&[binding.key], format!("{name}: {}: {why}", binding.text));
                 }
-                // A socket that is left over gives way; all else stays.
+                // A stale socket file is replaced, any other file is an error.
                 if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
-                    faults.add(&[wish.key], format!("{name}: {}: there is a file that is no socket", wish.text));
+                    faults
+                        .add(&[binding.key], format!("{name}: {}: the file exists and is not a socket", binding.text));
                 }
             }
-            let collides = |other: &&Wish| other.places.iter().any(|place| wish.places.iter().any(|p| p.is_in(place)));
-            if let Some(other) = wishes.iter().take(index).find(collides) {
-                let (text, whose, taken) = (&wish.text, self.layers.name(other.key), &other.text);
-                let keys = [wish.key, other.key];
+            let collides = |other: &&Binding| {
+                other.addresses.iter().any(|address| binding.addresses.iter().any(|p| p.is_in(address)))
+            };
+            if let Some(other) = bindings.iter().take(index).find(collides) {
+                let (text, whose, taken) = (&binding.text, self.layers.name(other.key), &other.text);
+                let keys = [binding.key, other.key];
                 faults.add(&keys, format!("{name}: {text} is taken already, by {taken} of {whose}"));
             }
         }
     }
 
-    fn wishes(&self, faults: &mut Faults) -> Vec<Wish> {
+    fn bindings(&self, faults: &mut Faults) -> Vec<Binding> {
         let of = |address: Address| match address {
-            Address::Tcp(address) => Place::Tcp(address),
-            Address::Unix(path) => Place::File(path),
+            Address::Tcp(address) => SocketAddress::Tcp(address),
+            Address::Unix(path) => SocketAddress::File(path),
         };
-        let resolved = |endpoint: &Endpoint| -> Result<Vec<Place>, String> {
+        let resolved = |endpoint: &Endpoint| -> Result<Vec<SocketAddress>, String> {
             Ok(endpoint.resolve()?.into_iter().map(of).collect())
         };
-        let mut wishes = Vec::new();
+        let mut bindings = Vec::new();
         for address in &self.serve.listen {
-            // A name without an address was told before.
-            let places = resolved(address.endpoint()).unwrap_or_default();
-            wishes.push(Wish { key: "listen", text: address.to_string(), places });
+            // A name without an address was reported before.
+            let addresses = resolved(address.endpoint()).unwrap_or_default();
+            bindings.push(Binding { key: "listen", text: address.to_string(), addresses });
         }
         for address in self.serve.api_addresses() {
-            let places = match address {
+            let addresses = match address {
                 ApiAddress::Http(endpoint) => resolved(endpoint),
-                ApiAddress::Udp(_) => address.resolve_udp().map(|udp| udp.into_iter().map(Place::Udp).collect()),
-                ApiAddress::UnixDatagram(path) => Ok(vec![Place::File(path.clone())]),
+                ApiAddress::Udp(_) => {
+                    address.resolve_udp().map(|udp| udp.into_iter().map(SocketAddress::Udp).collect())
+                }
+                ApiAddress::UnixDatagram(path) => Ok(vec![SocketAddress::File(path.clone())]),
                 ApiAddress::Off => Ok(Vec::new()),
             };
-            let places = places.unwrap_or_else(|why| {
+            let addresses = addresses.unwrap_or_else(|why| {
                 faults.add(&["api"], format!("{}: {why}", self.layers.name("api")));
                 Vec::new()
             });
-            wishes.push(Wish { key: "api", text: address.to_string(), places });
+            bindings.push(Binding { key: "api", text: address.to_string(), addresses });
         }
-        wishes
+        bindings
     }
 }
 
-impl Place {
+impl SocketAddress {
     fn file(&self) -> Option<&PathBuf> {
         match self {
-            Place::File(path) => Some(path),
-            Place::Tcp(_) | Place::Udp(_) => None,
+            SocketAddress::File(path) => Some(path),
+            SocketAddress::Tcp(_) | SocketAddress::Udp(_) => None,
         }
     }
 
-    /// Whether there is no room for this where the other is.
-    fn is_in(&self, other: &Place) -> bool {
+    /// Returns whether two addresses conflict.
+    fn is_in(&self, other: &SocketAddress) -> bool {
         match (self, other) {
-            (Place::Tcp(one), Place::Tcp(other)) | (Place::Udp(one), Place::Udp(other)) => collide(one, other),
+            (SocketAddress::Tcp(one), SocketAddress::Tcp(other))
+            | (SocketAddress::Udp(one), SocketAddress::Udp(other)) => collide(one, other),
             _ => self == other,
         }
     }
 }
 
-/// Whether one address takes the other in: the unspecified one takes all of its family, port 0 is any that is free.
+/// Returns whether two addresses conflict. An unspecified address covers its family, and port 0 conflicts with none.
 fn collide(one: &SocketAddr, other: &SocketAddr) -> bool {
     let is_one_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_one_ip

@@ -1,5 +1,5 @@
-//! The command line, which is also the one declaration of all settings: each is a flag `--a-b`, an environment variable
-//! `FDPUSH_A_B`, and a key `a_b` of the configuration file, which `settings/` layers below the two.
+//! The command line. It declares all settings: each is a flag `--a-b`, a variable `FDPUSH_A_B`, and a key `a_b` of the
+//! configuration file. The other modules of `settings/` add the file.
 
 mod count;
 mod secret;
@@ -20,8 +20,8 @@ pub use self::token::Token;
 use self::url::UrlParser;
 pub use self::url::{Url, masked};
 pub use self::values::{
-    ApiAddress, Auth, ClientAddress, Delay, Endpoint, EventKind, ForwardedHeader, Level, May, NodeName, OnSecondLogin,
-    OriginRule, Size, Slow, Time, TrustedProxy, Way, When,
+    ApiAddress, Auth, ClientAddress, Delay, Endpoint, EventKind, ForwardedHeader, HeartbeatMode, Level, NodeName,
+    OnSecondLogin, OriginRule, Permission, Size, SlowReaderPolicy, Time, TrustedProxy, When,
 };
 use self::values::{path, text};
 use crate::gateway::hooks::webhook;
@@ -39,25 +39,25 @@ pub struct Cli {
 pub enum Command {
     /// Run the server.
     ///
-    /// Without any flag it listens on 127.0.0.1:9501, believes every ?uid=NAME, and serves a page to try it on. Back ends
-    /// have its HTTP API on 127.0.0.1:9502.
+    /// Without flags, it listens on 127.0.0.1:9501, trusts ?uid=NAME, and serves a test page. The HTTP API for back
+    /// ends is on 127.0.0.1:9502.
     ///
-    /// Every flag --a-b is also FDPUSH_A_B in the environment and the key a_b of the TOML file that --config names. A flag
-    /// goes before the environment, that before the file, and the file before the default. What may be given several
-    /// times is a list: with commas in a flag or in the environment, an array in the file.
+    /// Every flag --a-b is also a variable FDPUSH_A_B and a key a_b of the TOML file given by --config. Precedence:
+    /// flag, environment, file, default. A setting that may be given several times is a list: separated by commas in a
+    /// flag or a variable, an array in the file.
     Serve(Box<Serve>),
-    /// Print the settings in effect, as TOML, and where each comes from.
+    /// Print the effective settings as TOML, with their sources.
     ///
-    /// Takes the flags, environment and file that `serve` takes. Secrets are printed as "***".
+    /// Takes the same flags, environment and file as `serve`. Secrets are printed as "***".
     Config(Box<Serve>),
-    /// Say whether the server could run with these settings: `ok`, or what is wrong.
+    /// Check whether the server can run with these settings. Prints `ok` or all faults.
     ///
-    /// Takes the flags, environment and file that `serve` takes, reads all files that they name, and listens nowhere.
+    /// Takes the same flags, environment and file as `serve`. Reads all files that they name, and opens no listener.
     Check(Box<Serve>),
     /// Print a JSON Web Token (HS256) for a client of a server with --auth jwt.
     ///
-    /// Made with the first jwt_secret, wherever `serve` would find that: flag, environment or file; or, without one, with
-    /// the first jwt_key_file that holds a secret.
+    /// It is signed with the first jwt_secret of flag, environment or file. Without one, with the first jwt_key_file
+    /// that holds a secret.
     Token(Box<Token>),
 }
 
@@ -67,8 +67,8 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", env = "FDPUSH_CONFIG", value_parser = path)]
     pub config: Option<PathBuf>,
 
-    /// Address to listen on: HOST:PORT, [V6]:PORT or unix:PATH, with proxy: in front for --proxy-protocol on this address only.
-    /// May be given several times. Sockets that systemd hands over take the default's place
+    /// Address to listen on: HOST:PORT, [V6]:PORT or unix:PATH. The prefix proxy: enables --proxy-protocol for this
+    /// address only. May be given several times. Sockets passed by systemd replace the default
     #[arg(long, value_name = "ADDR", env = "FDPUSH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9501")]
     pub listen: Vec<ClientAddress>,
 
@@ -76,7 +76,7 @@ pub struct Serve {
     #[arg(long, value_name = "WHEN", env = "FDPUSH_PAGE", default_value = "auto")]
     pub page: When,
 
-    /// Level of the log on standard error. A line that it does not take is dropped and counted; no client waits for it
+    /// Level of the log on standard error. A line that cannot be written is dropped and counted
     #[arg(long, value_name = "LEVEL", env = "FDPUSH_LOG", default_value = "info")]
     pub log: Level,
 
@@ -87,7 +87,7 @@ pub struct Serve {
     pub api: Api,
 
     #[command(flatten)]
-    pub heart: Heart,
+    pub heart: HeartbeatSettings,
 
     #[command(flatten)]
     pub bounds: Bounds,
@@ -99,112 +99,111 @@ pub struct Serve {
 #[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "Clients")]
 pub struct Clients {
-    /// Who a client is. `trust` believes ?uid=NAME; it is the default where only this machine can connect. `jwt` takes a
-    /// signed token, as ?token=, Authorization: Bearer or the subprotocol bearer.TOKEN. `webhook` asks --auth-url
+    /// Authentication of clients. `trust` accepts ?uid=NAME; it is the default if only this machine can connect. `jwt`
+    /// needs a signed token as ?token=, Authorization: Bearer or subprotocol bearer.TOKEN. `webhook` asks --auth-url
     #[arg(long, value_name = "MODE", env = "FDPUSH_AUTH")]
     pub auth: Option<Auth>,
 
     #[command(flatten)]
     pub jwt: Jwt,
 
-    /// With --auth webhook: the URL that is asked who a client is
+    /// With --auth webhook: the URL of the back end that authenticates clients
     #[arg(long, value_name = "URL", env = "FDPUSH_AUTH_URL", value_parser = UrlParser, hide_env_values = true)]
     pub auth_url: Option<Url>,
 
-    /// With --auth webhook: for the answer; over it, the client gets 503
+    /// With --auth webhook: timeout of the answer; over it, the client gets 503
     #[arg(long, value_name = "TIME", env = "FDPUSH_AUTH_TIMEOUT", default_value = "2s")]
     pub auth_timeout: Time,
 
-    /// An origin that browsers may come from, as https://example.com, or https://*.example.com for its subdomains at any
-    /// depth. `file://` and `null` (pages from files, and sandboxed frames of any site) by name; `*` for all. May be given
-    /// several times. Without it, the server's own origin only. Clients that send no Origin are no browsers and pass
+    /// An allowed origin of browsers, as https://example.com, or https://*.example.com for its subdomains at any depth.
+    /// `file://` and `null` (pages from files, and sandboxed frames of any site) need their own entry; `*` allows all.
+    /// May be given several times. Default: only the server's own origin. Clients without an Origin header are not
+    /// browsers and are allowed
     #[arg(long, value_name = "ORIGIN", env = "FDPUSH_ORIGIN", value_delimiter = ',')]
     pub origin: Vec<OriginRule>,
 
-    /// A subprotocol that clients may speak, as chat.v1, the preferred one first; the frames are the same in all. A client
-    /// that offers some and none of these, and no bearer.TOKEN, is refused with 400. May be given several times. Default:
-    /// none
+    /// A supported subprotocol, as chat.v1, the preferred one first; the frames are the same in all. A client that
+    /// offers only others, and no bearer.TOKEN, is refused with 400. May be given several times. Default: none
     #[arg(long, value_name = "NAME", env = "FDPUSH_SUBPROTOCOLS", value_delimiter = ',')]
     pub subprotocols: Vec<Subprotocol>,
 
-    /// What clients may do; `all` or `nothing` stand alone. May be given several times. Default: `all` with --auth trust,
-    /// else `push_own_group`
+    /// Permissions of clients; `all` and `nothing` must stand alone. May be given several times. Default: `all` with
+    /// --auth trust, else `push_own_group`
     #[arg(long, value_name = "WHAT", env = "FDPUSH_CLIENT_MAY", value_delimiter = ',')]
-    pub client_may: Vec<May>,
+    pub client_may: Vec<Permission>,
 
-    /// What a uid's second connection gets: `multi` lets it join the first, `kick_old` closes the first with 4001,
-    /// `reject_new` refuses it with 409
+    /// Second connection of a uid: `multi` accepts it, `kick_old` closes the first with 4001, `reject_new` refuses it
+    /// with 409
     #[arg(long, value_name = "POLICY", env = "FDPUSH_ON_SECOND_LOGIN", default_value = "multi")]
     pub on_second_login: OnSecondLogin,
 
-    /// With --on-second-login multi: connections of one uid at a time; over it, 429. Default: any number
+    /// With --on-second-login multi: connections per uid; over it, 429. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_UID_CONNECTIONS_MAX",
         value_parser = at_least(1))]
     pub uid_connections_max: Option<u32>,
 
-    /// WebSockets from one IPv4 address or IPv6 network at a time; over it, 429. Plain HTTP does not count. Default: any number
+    /// WebSockets per IPv4 address or IPv6 network; over it, 429. Plain HTTP does not count. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_CONNECTIONS_MAX",
         value_parser = at_least(1))]
     pub address_connections_max: Option<u32>,
 
-    /// Leading bits of an IPv6 address that count as one address for --address-connections-max: a network of one customer is a
-    /// /64 or shorter
+    /// Leading bits of an IPv6 address that count as one address for --address-connections-max. A customer has a /64 or
+    /// a larger network
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_IPV6_PREFIX",
         default_value_t = Limits::default().address_ipv6_prefix,
         value_parser = bits)]
     pub address_ipv6_prefix: u8,
 
-    /// A proxy that is believed where its clients are: an address, a network as 10.0.0.0/8, or `unix` for all that come by
-    /// a unix socket. May be given several times. Default: none, and what others say of it is not looked at
+    /// A proxy that is trusted to report client addresses: an address, a network as 10.0.0.0/8, or `unix` for all peers
+    /// on unix sockets. May be given several times. Default: none; the header is ignored
     #[arg(long, value_name = "ADDR", env = "FDPUSH_TRUSTED_PROXY", value_delimiter = ',')]
     pub trusted_proxy: Vec<TrustedProxy>,
 
-    /// With --trusted-proxy: whether they send a PROXY header (version 1 or 2) on every connection to each --listen. All
-    /// others are closed. Its address is the client's; --forwarded-header is believed if that is a trusted proxy's in turn
+    /// With --trusted-proxy: proxies send a PROXY header (version 1 or 2) on each connection to every --listen. Other
+    /// connections are closed. --forwarded-header applies if the address in the PROXY header is a trusted proxy, too
     #[arg(long, value_name = "BOOL", env = "FDPUSH_PROXY_PROTOCOL", action = ArgAction::Set, default_value = "false",
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub proxy_protocol: bool,
 
-    /// With --trusted-proxy: the header that they write. The other one is not looked at: a proxy passes on what it does
-    /// not know
+    /// With --trusted-proxy: the header with the client address. The other one is ignored, because proxies forward
+    /// unknown headers
     #[arg(long, value_name = "HEADER", env = "FDPUSH_FORWARDED_HEADER", default_value = "x-forwarded-for")]
     pub forwarded_header: ForwardedHeader,
 
-    /// Messages a second that a connection may send, in the long run. Default: any number
+    /// Messages per second of a connection. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_RATE",
         value_parser = between(1, RATE_MAX))]
     pub message_rate: Option<u32>,
 
-    /// With --message-rate: messages that a connection may send at once. Default: twice the rate
+    /// With --message-rate: messages of a connection in a burst. Default: twice the rate
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_BURST",
         value_parser = between(1, RATE_MAX))]
     pub message_burst: Option<u32>,
 
-    /// Connections a second that are let in, and as many at once after a quiet one; over it, 503. Default: any number
+    /// Accepted connections per second, with a burst of the same size; over it, 503. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ACCEPT_RATE",
         value_parser = between(1, 1_000_000))]
     pub accept_rate: Option<u32>,
 }
 
-/// What tokens are checked, and made, with.
+/// The keys of tokens.
 #[derive(PartialEq, Debug, Args)]
 pub struct Jwt {
     /// With --auth jwt: an HS256 secret of at least 32 bytes, without a comma. May be given several times: the first is
-    /// the current one, the others are still accepted. Better in the environment or a file than in a flag, which others
-    /// on this machine can see
+    /// the current one, the others are still accepted. Prefer the environment or a file: other users can see flags
     #[arg(long, value_name = "SECRET", env = "FDPUSH_JWT_SECRET", value_delimiter = ',', hide_env_values = true)]
     pub jwt_secret: Vec<Secret>,
 
-    /// With --auth jwt: a file with a public key in PEM (RS256, ES256 or EdDSA, by its kind), or else with an HS256
-    /// secret, of which one line end at its end is no part. May be given several times
+    /// With --auth jwt: a file with a public key in PEM (RS256, ES256 or EdDSA, by its type) or with an HS256 secret,
+    /// without a final line end. May be given several times
     #[arg(long, value_name = "FILE", env = "FDPUSH_JWT_KEY_FILE", value_delimiter = ',', value_parser = path)]
     pub jwt_key_file: Vec<PathBuf>,
 
-    /// With --auth jwt: what a token's `iss` must be. Default: anything
+    /// With --auth jwt: required `iss` of a token. Default: any
     #[arg(long, value_name = "TEXT", env = "FDPUSH_JWT_ISSUER", value_parser = text)]
     pub jwt_issuer: Option<String>,
 
-    /// With --auth jwt: what a token's `aud` must name. Default: anything
+    /// With --auth jwt: required `aud` of a token. Default: any
     #[arg(long, value_name = "TEXT", env = "FDPUSH_JWT_AUDIENCE", value_parser = text)]
     pub jwt_audience: Option<String>,
 }
@@ -212,8 +211,8 @@ pub struct Jwt {
 #[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "API for back ends")]
 pub struct Api {
-    /// Where back ends come: HOST:PORT, [V6]:PORT or unix:PATH for HTTP, udp:HOST:PORT or unixgram:PATH for a command a
-    /// datagram, `off` for nowhere. May be given several times
+    /// Address of the API: HOST:PORT, [V6]:PORT or unix:PATH for HTTP, udp:HOST:PORT or unixgram:PATH for one command
+    /// per datagram, `off` for no API. May be given several times
     #[arg(
         id = "api",
         long = "api",
@@ -224,17 +223,17 @@ pub struct Api {
     )]
     pub addresses: Vec<ApiAddress>,
 
-    /// A key that back ends show as Authorization: Bearer KEY; without a comma. May be given several times. Needed where
-    /// other machines can reach --api. Better in the environment or a file than in a flag, which others can see
+    /// An API key that back ends send as Authorization: Bearer KEY; without a comma. May be given several times.
+    /// Required if other machines can reach --api. Prefer the environment or a file: other users can see flags
     #[arg(long, value_name = "KEY", env = "FDPUSH_API_KEY", value_delimiter = ',', hide_env_values = true)]
     pub api_key: Vec<Secret>,
 
-    /// A file with such keys, one a line; lines that begin with # are comments
+    /// A file with API keys, one per line; lines that begin with # are comments
     #[arg(long, value_name = "FILE", env = "FDPUSH_API_KEY_FILE", value_parser = path)]
     pub api_key_file: Option<PathBuf>,
 
-    /// Connections to --api at a time that have sent a valid request; over it, 503. 16 more have a place, for probes; an idle
-    /// one of them makes room for a new one. They are not counted in --connections-max; as many descriptors are reserved
+    /// Connections to --api that have sent a valid request; over it, 503. There are 16 more for probes, of which an
+    /// idle one is closed for a new one. They do not count in --connections-max. Their descriptors are reserved
     #[arg(long, value_name = "COUNT", env = "FDPUSH_API_CONNECTIONS_MAX",
         default_value_t = Limits::default().control_connections_max,
         value_parser = between(1, 65_536))]
@@ -243,22 +242,22 @@ pub struct Api {
 
 #[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "Heartbeat")]
-pub struct Heart {
-    /// How dead clients are found. `client`: who sends nothing for --idle-max is dead. `ping`: the server pings every
-    /// --ping-every, and who lets --missed-max pass in a row is dead. `push`: it pings, and forgives who does not answer.
-    /// `off`: not at all
+pub struct HeartbeatSettings {
+    /// Detection of dead clients. `client`: a client that sends nothing for --idle-max is dead. `ping`: the server
+    /// pings every --ping-every, and a client that misses --missed-max in a row is dead. `push`: the server pings, and
+    /// ignores missing answers. `off`: none
     #[arg(long, value_name = "WAY", env = "FDPUSH_HEARTBEAT", default_value = "ping")]
-    pub heartbeat: Way,
+    pub heartbeat: HeartbeatMode,
 
-    /// With `client`: the longest silence
+    /// With `client`: maximum time without data from the client
     #[arg(long, value_name = "TIME", env = "FDPUSH_IDLE_MAX", default_value = "60s")]
     pub idle_max: Time,
 
-    /// With `ping` and `push`: from ping to ping
+    /// With `ping` and `push`: interval of pings
     #[arg(long, value_name = "TIME", env = "FDPUSH_PING_EVERY", default_value = "25s")]
     pub ping_every: Time,
 
-    /// With `ping`: unanswered pings in a row; any byte is an answer
+    /// With `ping`: unanswered pings in a row; any received byte is an answer
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MISSED_MAX", default_value = "2",
         value_parser = at_least(1))]
     pub missed_max: u32,
@@ -267,121 +266,122 @@ pub struct Heart {
 #[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct Bounds {
-    /// Connections at a time; over it, 503. Default: what the descriptor limit allows, which is raised as far as it may
+    /// Maximum number of connections; over it, 503. Default: the descriptor limit, which is raised to its maximum
     #[arg(long, value_name = "COUNT", env = "FDPUSH_CONNECTIONS_MAX",
         value_parser = between(1, Fd::CONNECTIONS_MAX))]
     pub connections_max: Option<u32>,
 
-    /// A client's message, in bytes; over it, close code 1009
+    /// Maximum message of a client, in bytes; over it, close code 1009
     #[arg(long, value_name = "SIZE", env = "FDPUSH_MESSAGE_BYTES_MAX",
         default_value_t = Size(Limits::default().message_bytes_max))]
     pub message_bytes_max: Size,
 
-    /// What may wait for one slow reader, in bytes, a burst of the largest messages included. Above --message-bytes-max
+    /// Maximum send queue of one connection, in bytes. Must exceed --message-bytes-max
     #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_BYTES_MAX",
         default_value_t = Size(Limits::default().queue_bytes_max))]
     pub queue_bytes_max: Size,
 
-    /// Memory of what waits for all of them, in bytes; over it, the longest queues are cut by --slow-reader
+    /// Maximum memory of all send queues, in bytes; over it, the longest queues are cut by --slow-reader
     #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_TOTAL_BYTES_MAX",
         default_value_t = Size(Limits::default().queue_total_bytes_max))]
     pub queue_total_bytes_max: Size,
 
-    /// Bytes of one queue that no other queue takes from it; among many queues, their share of half the total
+    /// Bytes of a queue that no other queue can take; with many queues, their share of half the total
     #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_BYTES_MIN",
         default_value_t = Size(Limits::default().queue_bytes_min))]
     pub queue_bytes_min: Size,
 
-    /// What a reader gets that is over its bound: `close` with 1013, `drop_newest` message, or `conflate` those of one key
+    /// Policy for a slow reader over its limit: `close` with 1013, `drop_newest` message, or `conflate` messages with
+    /// the same key
     #[arg(long, value_name = "POLICY", env = "FDPUSH_SLOW_READER", default_value = "close")]
-    pub slow_reader: Slow,
+    pub slow_reader: SlowReaderPolicy,
 
-    /// An HTTP head, in bytes; over it, 431
+    /// Maximum HTTP head, in bytes; over it, 431
     #[arg(long, value_name = "SIZE", env = "FDPUSH_HEAD_BYTES_MAX",
         default_value_t = Size(Limits::default().head_bytes_max))]
     pub head_bytes_max: Size,
 
-    /// Header fields of a head; over it, 431
+    /// Maximum number of header fields; over it, 431
     #[arg(long, value_name = "COUNT", env = "FDPUSH_HEADERS_MAX",
         default_value_t = count(Limits::default().headers_max),
         value_parser = between(1, 256))]
     pub headers_max: u32,
 
-    /// For the whole HTTP head; over it, 408
+    /// Timeout of a complete HTTP head; over it, 408
     #[arg(long, value_name = "TIME", env = "FDPUSH_HEAD_TIME_MAX",
         default_value_t = Time(Limits::default().head_time_max))]
     pub head_time_max: Time,
 
-    /// The body of an HTTP request, in bytes; over it, 413
+    /// Maximum body of an HTTP request, in bytes; over it, 413
     #[arg(long, value_name = "SIZE", env = "FDPUSH_BODY_BYTES_MAX",
         default_value_t = Size(Limits::default().body_bytes_max))]
     pub body_bytes_max: Size,
 
-    /// For the whole body of an HTTP request; of a batch, from piece to piece; over it, 408
+    /// Timeout of a complete HTTP body; for a batch, of each piece; over it, 408
     #[arg(long, value_name = "TIME", env = "FDPUSH_BODY_TIME_MAX",
         default_value_t = Time(Limits::default().body_time_max))]
     pub body_time_max: Time,
 
-    /// For an upgrade that is answered later; over it, 503. With --auth webhook it gives way to a longer --auth-timeout
+    /// Timeout of an upgrade that is answered later; over it, 503. With --auth webhook, at least --auth-timeout
     #[arg(long, value_name = "TIME", env = "FDPUSH_ANSWER_TIME_MAX",
         default_value_t = Time(Limits::default().answer_time_max))]
     pub answer_time_max: Time,
 
-    /// How long an HTTP connection is kept without a request
+    /// Maximum idle time of an HTTP connection
     #[arg(long, value_name = "TIME", env = "FDPUSH_KEEP_ALIVE_MAX",
         default_value_t = Time(Limits::default().keep_alive_max))]
     pub keep_alive_max: Time,
 
-    /// For a message from its first byte to its last; over it, close code 1008
+    /// Timeout of a message from its first to its last byte; over it, close code 1008
     #[arg(long, value_name = "TIME", env = "FDPUSH_MESSAGE_TIME_MAX",
         default_value_t = Time(Limits::default().message_time_max))]
     pub message_time_max: Time,
 
-    /// Memory of unfinished messages, HTTP heads and bodies of all clients, in bytes; over it, those that hold the most are
-    /// closed: 1013, or 503. At least twice --message-bytes-max and --body-bytes-max
+    /// Maximum memory of unfinished messages, HTTP heads and bodies of all clients, in bytes; over it, the largest
+    /// holders are closed with 1013 or 503. At least twice --message-bytes-max and --body-bytes-max
     #[arg(long, value_name = "SIZE", env = "FDPUSH_INBOUND_TOTAL_BYTES_MAX",
         default_value_t = Size(Limits::default().inbound_total_bytes_max))]
     pub inbound_total_bytes_max: Size,
 
-    /// For the client's part of a close handshake
+    /// Timeout of the client's part of a close handshake
     #[arg(long, value_name = "TIME", env = "FDPUSH_CLOSE_WAIT_MAX",
         default_value_t = Time(Limits::default().close_wait_max))]
     pub close_wait_max: Time,
 
-    /// For a write to make progress; over it, the client is dead. Also TCP_USER_TIMEOUT
+    /// Timeout of a write without progress; over it, the client is dead. Also TCP_USER_TIMEOUT
     #[arg(long, value_name = "TIME", env = "FDPUSH_WRITE_TIME_MAX",
         default_value_t = Time(Limits::default().write_time_max))]
     pub write_time_max: Time,
 
-    /// What is read from one connection in a turn of the loop, from 1KiB to 64MiB; the rest in the next turn
+    /// Bytes read from one connection in a turn of the loop, from 1KiB to 64MiB
     #[arg(long, value_name = "SIZE", env = "FDPUSH_READ_BUDGET_BYTES",
         default_value_t = Size(Limits::default().read_budget_bytes))]
     pub read_budget_bytes: Size,
 
-    /// Commands of other threads that may wait for the loop
+    /// Maximum number of commands from other threads that wait for the loop
     #[arg(long, value_name = "COUNT", env = "FDPUSH_INBOX_MAX",
         default_value_t = count(Limits::default().inbox_max),
         value_parser = between(1, 1 << 30))]
     pub inbox_max: u32,
 
-    /// Groups of one connection; over it, a join is refused
+    /// Maximum number of groups of a connection; over it, a join is refused
     #[arg(long, value_name = "COUNT", env = "FDPUSH_CONNECTION_GROUPS_MAX",
         default_value_t = count(Limits::default().connection_groups_max),
         value_parser = between(1, 1 << 30))]
     pub connection_groups_max: u32,
 
-    /// Memberships of all connections in all groups, each up to 300 bytes; over it, a join is refused
+    /// Maximum number of memberships of all connections, each of up to 300 bytes; over it, a join is refused
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MEMBERSHIPS_MAX",
         default_value_t = count(Limits::default().memberships_max),
         value_parser = between(1, 1 << 30))]
     pub memberships_max: u32,
 
-    /// After SIGTERM or SIGINT: the time over which clients are told, at most --drain-time-max
+    /// After SIGTERM or SIGINT: the time over which close frames are spread, at most --drain-time-max
     #[arg(long, value_name = "TIME", env = "FDPUSH_DRAIN_FOR",
         default_value_t = Delay(Limits::default().drain_for))]
     pub drain_for: Delay,
 
-    /// For clients to leave after SIGTERM or SIGINT
+    /// After SIGTERM or SIGINT: maximum time for clients to disconnect
     #[arg(long, value_name = "TIME", env = "FDPUSH_DRAIN_TIME_MAX",
         default_value_t = Time(Limits::default().drain_time_max))]
     pub drain_time_max: Time,
@@ -390,12 +390,12 @@ pub struct Bounds {
 #[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "Webhook")]
 pub struct Hooks {
-    /// The URL that is told of events. Default: none is
+    /// The URL that events are posted to. Default: none
     #[arg(long, value_name = "URL", env = "FDPUSH_WEBHOOK", value_parser = UrlParser, hide_env_values = true)]
     pub webhook: Option<Url>,
 
-    /// Which events. `message` is every text message, heartbeats and refused frames included; `send` is the valid frames
-    /// of type `send`. May be given several times
+    /// The events to send. `message` is every text message, with heartbeats and refused frames; `send` is each valid
+    /// frame of type `send`. May be given several times
     #[arg(
         long,
         value_name = "EVENT",
@@ -405,61 +405,60 @@ pub struct Hooks {
     )]
     pub webhook_events: Vec<EventKind>,
 
-    /// What events, and questions to --auth-url, are signed with. Better in the environment or a file than in a flag,
-    /// which others on this machine can see
+    /// Secret that signs events and requests to --auth-url. Prefer the environment or a file: other users can see flags
     #[arg(long, value_name = "SECRET", env = "FDPUSH_WEBHOOK_SECRET", hide_env_values = true)]
     pub webhook_secret: Option<Secret>,
 
-    /// Certificates in PEM, by one of which an https back end's own has to be signed, --auth-url's as well. Default:
-    /// Mozilla's roots
+    /// Certificate authorities in PEM for https back ends, --auth-url included. Default: Mozilla's roots
     #[arg(long, value_name = "FILE", env = "FDPUSH_WEBHOOK_CA_FILE", value_parser = path)]
     pub webhook_ca_file: Option<PathBuf>,
 
-    /// Events that may wait
+    /// Maximum number of waiting events
     #[arg(long, value_name = "COUNT", env = "FDPUSH_WEBHOOK_QUEUE_MAX", default_value = "100000",
         value_parser = between(1, 1 << 30))]
     pub webhook_queue_max: u32,
 
-    /// Events in one request
+    /// Maximum number of events in a request
     #[arg(long, value_name = "COUNT", env = "FDPUSH_WEBHOOK_BATCH_MAX", default_value = "100",
         value_parser = between(1, 100_000))]
     pub webhook_batch_max: u32,
 
-    /// The body of one request, in bytes. A larger event is sent alone
+    /// Maximum body of a request, in bytes. A larger event is sent alone
     #[arg(long, value_name = "SIZE", env = "FDPUSH_WEBHOOK_BATCH_BYTES_MAX",
         default_value_t = Size(webhook::BATCH_BYTES_MAX))]
     pub webhook_batch_bytes_max: Size,
 
-    /// One event, in bytes of JSON, from 4KiB to 64MiB. A client's frame whose event is larger gets the error `too_large`
+    /// Maximum event, in bytes of JSON, from 4KiB to 64MiB. A client frame with a larger event gets the error
+    /// `too_large`
     #[arg(long, value_name = "SIZE", env = "FDPUSH_WEBHOOK_EVENT_BYTES_MAX",
         default_value_t = Size(webhook::EVENT_BYTES_MAX))]
     pub webhook_event_bytes_max: Size,
 
-    /// For the answer to one request
+    /// Timeout of a request
     #[arg(long, value_name = "TIME", env = "FDPUSH_WEBHOOK_TIMEOUT", default_value = "5s")]
     pub webhook_timeout: Time,
 
-    /// For all tries of one request; over it, its events are given up
+    /// Maximum time for all attempts of a request; over it, its events are dropped
     #[arg(long, value_name = "TIME", env = "FDPUSH_WEBHOOK_RETRY_TIME_MAX", default_value = "5m")]
     pub webhook_retry_time_max: Time,
 
-    /// How long a uid must be gone for the webhook to hear `offline`, so that a page refresh is not. Groups hear `left` at
-    /// once
+    /// Time without a connection after which the webhook gets `offline`, so that a page refresh causes no event. Groups
+    /// get `left` at once
     #[arg(long, value_name = "TIME", env = "FDPUSH_PRESENCE_DELAY", default_value = "3s")]
     pub presence_delay: Delay,
 
-    /// This server's name in webhooks. Default: the host's name and something random
+    /// Name of this server in webhooks. Default: the host name with a random suffix
     #[arg(long, value_name = "NAME", env = "FDPUSH_NODE")]
     pub node: Option<NodeName>,
 }
 
 impl Serve {
-    /// Who a client is.
+    /// Returns the authentication mode.
     pub fn auth(&self) -> Auth {
         self.clients.auth.unwrap_or(Auth::Trust)
     }
 
-    /// Whether `GET /` serves the page.
+    /// Returns whether `GET /` serves the page.
     pub fn serves_page(&self) -> bool {
         match self.page {
             When::Always => true,
@@ -468,7 +467,7 @@ impl Serve {
         }
     }
 
-    /// `trust` lets anyone be anyone: where others than this machine can connect, it must be asked for by name.
+    /// Checks `trust` against the addresses: if other machines can connect, it must be set explicitly.
     pub fn check_trust(&self, addresses: &[Address]) -> Result<(), String> {
         match addresses.iter().find(|address| !address.is_local()) {
             Some(open) if self.clients.auth.is_none() => Err(format!(
@@ -480,7 +479,7 @@ impl Serve {
         }
     }
 
-    /// Where browsers may come from.
+    /// Returns the allowed origins.
     pub fn origins(&self) -> Result<Origins, String> {
         match self.clients.origin.as_slice() {
             [] => Ok(Origins::Same),
@@ -489,53 +488,59 @@ impl Serve {
         }
     }
 
-    /// What clients may do, each by its own name: never `all` or `nothing`.
-    pub fn client_may(&self) -> Vec<May> {
-        const EACH: [May; 7] =
-            [May::PushUid, May::PushFd, May::PushOwnGroup, May::PushGroup, May::PushAll, May::Join, May::Online];
+    /// Returns the permissions, without `all` and `nothing`.
+    pub fn client_may(&self) -> Vec<Permission> {
+        const EACH: [Permission; 7] = [
+            Permission::PushUid,
+            Permission::PushFd,
+            Permission::PushOwnGroup,
+            Permission::PushGroup,
+            Permission::PushAll,
+            Permission::Join,
+            Permission::Online,
+        ];
         match self.clients.client_may.as_slice() {
             [] if self.auth() == Auth::Trust => EACH.to_vec(),
-            [] => vec![May::PushOwnGroup],
-            listed if listed.contains(&May::All) => EACH.to_vec(),
+            [] => vec![Permission::PushOwnGroup],
+            listed if listed.contains(&Permission::All) => EACH.to_vec(),
             listed => EACH.into_iter().filter(|may| listed.contains(may)).collect(),
         }
     }
 
-    /// Connections of one uid at a time. The other policies leave it one connection anyway, and say themselves what the
-    /// second gets.
+    /// Returns the connection limit of a uid. Other policies than `multi` allow one connection anyway.
     pub fn uid_connections_max(&self) -> Option<u32> {
         self.clients.uid_connections_max.filter(|_| self.clients.on_second_login == OnSecondLogin::Multi)
     }
 
-    /// Messages that a connection may send at once; `None` without a rate.
+    /// Returns the burst of the message rate, or `None` without a rate.
     pub fn message_burst(&self) -> Option<u32> {
         let rate = self.clients.message_rate?;
         Some(self.clients.message_burst.unwrap_or(rate.saturating_mul(2).min(RATE_MAX)))
     }
 
-    /// Where back ends come; nowhere if that is `off`.
+    /// Returns the addresses of the API, without `off`.
     pub fn api_addresses(&self) -> impl Iterator<Item = &ApiAddress> {
         self.api.addresses.iter().filter(|address| **address != ApiAddress::Off)
     }
 
-    /// Whether back ends can connect by HTTP.
+    /// Returns whether the API is on HTTP.
     pub fn has_http_api(&self) -> bool {
         self.api_addresses().any(|address| matches!(address, ApiAddress::Http(_)))
     }
 
     pub fn heartbeat(&self) -> Heartbeat {
-        let Heart { heartbeat, idle_max: Time(idle_max), ping_every: Time(every), missed_max } = self.heart;
+        let HeartbeatSettings { heartbeat, idle_max: Time(idle_max), ping_every: Time(every), missed_max } = self.heart;
         match heartbeat {
-            Way::Client => Heartbeat::Client { idle_max },
-            Way::Ping => Heartbeat::Ping { every, missed_max },
-            Way::Push => Heartbeat::Push { every },
-            Way::Off => Heartbeat::Off,
+            HeartbeatMode::Client => Heartbeat::Client { idle_max },
+            HeartbeatMode::Ping => Heartbeat::Ping { every, missed_max },
+            HeartbeatMode::Push => Heartbeat::Push { every },
+            HeartbeatMode::Off => Heartbeat::Off,
         }
     }
 
-    /// For an upgrade that the back end is asked about: a second more than the back end has, so that the end of its time
-    /// is what the client hears of.
-    fn verdict_time_max(&self) -> Duration {
+    /// Returns the timeout of an upgrade by the connect hook: one second more than the hook's, so that the hook's
+    /// timeout decides.
+    fn decision_time_max(&self) -> Duration {
         match self.auth() {
             Auth::Webhook => self.clients.auth_timeout.0 + Duration::from_secs(1),
             Auth::Trust | Auth::Jwt => Duration::ZERO,
@@ -554,7 +559,7 @@ impl Serve {
             head_time_max: bounds.head_time_max.0,
             body_bytes_max: bounds.body_bytes_max.0,
             body_time_max: bounds.body_time_max.0,
-            answer_time_max: bounds.answer_time_max.0.max(self.verdict_time_max()),
+            answer_time_max: bounds.answer_time_max.0.max(self.decision_time_max()),
             keep_alive_max: bounds.keep_alive_max.0,
             message_bytes_max: bounds.message_bytes_max.0,
             message_time_max: bounds.message_time_max.0,
@@ -575,7 +580,7 @@ impl Serve {
     }
 }
 
-/// A default of `Limits`, all of which fit.
+/// Converts a default of `Limits`, which fits.
 fn count(max: usize) -> u32 {
     u32::try_from(max).unwrap_or(u32::MAX)
 }

@@ -5,7 +5,8 @@ use fdpush::Limits;
 use rustix::process::{Resource, getrlimit};
 
 use super::cli::{
-    ApiAddress, Auth, ClientAddress, EventKind, May, OnSecondLogin, Serve, Size, TrustedProxy, Way, bare, quoted,
+    ApiAddress, Auth, ClientAddress, EventKind, HeartbeatMode, OnSecondLogin, Permission, Serve, Size, TrustedProxy,
+    bare, quoted,
 };
 use super::faults::Faults;
 use super::keys;
@@ -38,7 +39,7 @@ struct Dependency {
 
 impl Settings {
     /// Collects what cannot be, and warnings of what has no effect.
-    pub(super) fn check_soundness(&mut self, faults: &mut Faults) {
+    pub(super) fn check_consistency(&mut self, faults: &mut Faults) {
         self.check_limits(faults);
         self.check_identity(faults);
         self.check_lists(faults);
@@ -120,7 +121,7 @@ impl Settings {
 
     fn check_lists(&self, faults: &mut Faults) {
         let may = &self.serve.clients.client_may;
-        if may.len() > 1 && (may.contains(&May::All) || may.contains(&May::Nothing)) {
+        if may.len() > 1 && (may.contains(&Permission::All) || may.contains(&Permission::Nothing)) {
             let name = self.layers.name("client_may");
             faults.add(&["client_may"], format!("{name}: all and nothing stand alone"));
         }
@@ -164,7 +165,7 @@ impl Settings {
                 Ok(true) => {}
                 Ok(false) => {
                     let why = format!(
-                        "{name}: {address} can be reached from other machines, so back ends must show a key: \
+                        "{name}: {address} can be reached from other machines and needs an API key: \
                          give --api-key or --api-key-file"
                     );
                     faults.add(&["api", "api_key", "api_key_file"], why);
@@ -339,9 +340,13 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
     vec![
         refused(&["jwt_secret", "jwt_key_file", "jwt_issuer", "jwt_audience"], "--auth jwt", auth == Auth::Jwt),
         refused(&["auth_url", "auth_timeout"], "--auth webhook", auth == Auth::Webhook),
-        without_effect(&["idle_max"], "--heartbeat client", way == Way::Client),
-        without_effect(&["ping_every"], "--heartbeat ping or push", matches!(way, Way::Ping | Way::Push)),
-        without_effect(&["missed_max"], "--heartbeat ping", way == Way::Ping),
+        without_effect(&["idle_max"], "--heartbeat client", way == HeartbeatMode::Client),
+        without_effect(
+            &["ping_every"],
+            "--heartbeat ping or push",
+            matches!(way, HeartbeatMode::Ping | HeartbeatMode::Push),
+        ),
+        without_effect(&["missed_max"], "--heartbeat ping", way == HeartbeatMode::Ping),
         // Without one, no client could connect.
         refused(&["proxy_protocol"], "--trusted-proxy", !serve.clients.trusted_proxy.is_empty()),
         without_effect(

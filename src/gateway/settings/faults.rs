@@ -9,34 +9,34 @@ use std::fmt;
 pub struct Faults {
     texts: Vec<String>,
     /// Settings without a usable value. What depends on them is not judged.
-    blamed: BTreeSet<&'static str>,
+    invalid: BTreeSet<&'static str>,
     /// The command line or the environment has one of them.
     is_usage: bool,
 }
 
 impl Faults {
     /// A setting has no usable value.
-    pub fn blame(&mut self, key: &'static str, text: String) {
-        self.blamed.insert(key);
+    pub fn mark_invalid(&mut self, key: &'static str, text: String) {
+        self.invalid.insert(key);
         self.texts.push(text);
     }
 
     /// The same of a flag or a variable.
-    pub fn blame_usage(&mut self, key: &'static str, text: String) {
+    pub fn mark_invalid_usage(&mut self, key: &'static str, text: String) {
         self.is_usage = true;
-        self.blame(key, text);
+        self.mark_invalid(key, text);
     }
 
     /// A fault that concerns these settings. If one of them has no usable value, that is the fault.
     pub fn add(&mut self, keys: &[&str], text: String) {
-        if !keys.iter().any(|key| self.blamed.contains(key)) && !self.texts.contains(&text) {
+        if !keys.iter().any(|key| self.invalid.contains(key)) && !self.texts.contains(&text) {
             self.texts.push(text);
         }
     }
 
     /// Whether a setting has no usable value.
-    pub fn blames(&self, key: &str) -> bool {
-        self.blamed.contains(key)
+    pub fn is_invalid(&self, key: &str) -> bool {
+        self.invalid.contains(key)
     }
 
     pub fn is_empty(&self) -> bool {

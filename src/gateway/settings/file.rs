@@ -49,7 +49,7 @@ impl File {
         let text = match files::read_text(path, FILE_BYTES_MAX) {
             Ok(text) => text,
             Err(why) => {
-                faults.blame("config", format!("config {}: {why}", path.display()));
+                faults.mark_invalid("config", format!("config {}: {why}", path.display()));
                 return None;
             }
         };
@@ -57,7 +57,7 @@ impl File {
         for Wrong { line, key, why } in wrong {
             let text = format!("{}:{line}: {why}", path.display());
             match key {
-                Some(key) => faults.blame(key, text),
+                Some(key) => faults.mark_invalid(key, text),
                 None => faults.add(&[], text),
             }
         }
@@ -138,7 +138,7 @@ fn entry(name: &str, value: &DeValue<'_>, line: usize) -> Result<Entry, Vec<Stri
     };
     let key = arg.get_id().as_str();
     let values = values(arg, value).map_err(|why| vec![format!("{key}: {why}")])?;
-    let wrong: Vec<String> = judge_all(arg, &values)
+    let wrong: Vec<String> = check_values(arg, &values)
         .map(|(value, why)| match value {
             Some(value) => format!("{key} = {}: {why}", show::value(arg, &[value.to_owned()])),
             None => format!("{key}: {why}"),
@@ -171,13 +171,13 @@ fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
 }
 
 /// The values that cannot be, and why. A value that is for no eyes is left out.
-pub fn judge_all<'a>(arg: &'a Arg, values: &'a [String]) -> impl Iterator<Item = (Option<&'a str>, String)> {
-    let is_shown = !is_secret(arg) && !is_url(arg);
-    values.iter().filter_map(move |value| Some((is_shown.then_some(value.as_str()), judge(arg, value)?)))
+pub fn check_values<'a>(arg: &'a Arg, values: &'a [String]) -> impl Iterator<Item = (Option<&'a str>, String)> {
+    let has_bearer = !is_secret(arg) && !is_url(arg);
+    values.iter().filter_map(move |value| Some((has_bearer.then_some(value.as_str()), check_value(arg, value)?)))
 }
 
-/// Has clap judge a value, as though it stood alone on the command line.
-fn judge(arg: &Arg, value: &str) -> Option<String> {
+/// Has clap check_value a value, as though it stood alone on the command line.
+fn check_value(arg: &Arg, value: &str) -> Option<String> {
     let error = parse_alone(&format!("--{}={value}", arg.get_long()?)).err()?;
     Some(match (error.get(ContextKind::ValidValue), error.source()) {
         (Some(ContextValue::Strings(valid)), _) if !valid.is_empty() => format!("expected {}", valid.join(", ")),

@@ -16,14 +16,14 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The keys that were given, as `name` in an error, and those in the file.
 pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<Secret> {
     for why in api.api_key.iter().filter_map(|key| check(key.expose()).err()) {
-        faults.blame("api_key", format!("{name}: {why}"));
+        faults.mark_invalid("api_key", format!("{name}: {why}"));
     }
     let mut keys = api.api_key.clone();
     let Some(path) = &api.api_key_file else { return keys };
     let text = match files::read_text(path, FILE_BYTES_MAX) {
         Ok(text) => text,
         Err(why) => {
-            faults.blame("api_key_file", format!("api_key_file {}: {why}", path.display()));
+            faults.mark_invalid("api_key_file", format!("api_key_file {}: {why}", path.display()));
             return keys;
         }
     };
@@ -33,12 +33,12 @@ pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut 
         is_empty = false;
         match check(key).map_err(str::to_owned).and_then(|()| key.parse()) {
             Ok(key) => keys.push(key),
-            Err(why) => faults.blame("api_key_file", format!("api_key_file {}:{line}: {why}", path.display())),
+            Err(why) => faults.mark_invalid("api_key_file", format!("api_key_file {}:{line}: {why}", path.display())),
         }
     }
     if is_empty {
         let why = "there is no key in it: expected one a line";
-        faults.blame("api_key_file", format!("api_key_file {}: {why}", path.display()));
+        faults.mark_invalid("api_key_file", format!("api_key_file {}: {why}", path.display()));
     }
     keys
 }
@@ -61,13 +61,13 @@ pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>, faults: &mut Faults) -> V
                 }
                 read.push(file);
             }
-            Err(why) => faults.blame("jwt_key_file", why),
+            Err(why) => faults.mark_invalid("jwt_key_file", why),
         }
     }
     for secret in &jwt.jwt_secret {
         let secret = secret.expose().as_bytes();
         if let Err(why) = jwt::check_secret(secret) {
-            faults.blame("jwt_secret", format!("jwt_secret: {why}"));
+            faults.mark_invalid("jwt_secret", format!("jwt_secret: {why}"));
         }
     }
     read

@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, FromArgMatches};
 
-use self::arguments::{Given, parse, parse_alone};
+use self::arguments::{Arguments, parse, parse_alone};
 pub use self::arguments::{command, is_of_a_value};
 use self::cli::{Secret, Serve, Token};
 pub use self::faults::Faults;
@@ -102,7 +102,7 @@ impl Settings {
         let api_keys = keys::api_keys(&serve.api, &layers.name("api_key"), &mut warnings, faults);
         let jwt_keys = keys::jwt_keys(&serve.clients.jwt, &mut warnings, faults);
         let mut settings = Settings { serve, layers, api_keys, jwt_keys, warnings };
-        settings.check_soundness(faults);
+        settings.check_consistency(faults);
         Some(settings)
     }
 
@@ -172,7 +172,7 @@ pub fn token(line: Vec<OsString>) -> Result<String, Faults> {
 impl Layers {
     /// The layers of a command line, with the file that it, or the environment, names.
     fn read(line: Vec<OsString>, faults: &mut Faults) -> Option<Layers> {
-        let given = Given::read(line, faults)?;
+        let given = Arguments::read(line, faults)?;
         let path: Option<&PathBuf> = given.matches.get_one("config");
         let file = match path {
             Some(path) => Some(File::read(path, faults)?),
@@ -188,8 +188,8 @@ impl Layers {
     }
 
     /// Puts what the file says below what flags and environment say.
-    fn stack(given: Given, file: Option<File>) -> Result<Layers, String> {
-        let Given { line, without, matches: above } = given;
+    fn stack(given: Arguments, file: Option<File>) -> Result<Layers, String> {
+        let Arguments { line, without, matches: above } = given;
         let entries = file.iter().flat_map(|file| &file.entries);
         // The file is for all subcommands; a key that this one does not have is for another.
         let cli = command();

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::arguments::Given;
+use super::arguments::Arguments;
 use super::file::{Entry, File};
 use super::{Faults, Layers, Settings, Source, declarations};
 
@@ -106,7 +106,7 @@ fn hidden(old: &Layers, wanted: &Layers) -> Vec<String> {
 /// The layers that are wanted, with what cannot change as it was.
 fn mixed(old: &Settings, wanted: Settings) -> Result<Layers, String> {
     let Layers { line, above: matches, file, .. } = wanted.layers;
-    let given = Given { line, without: Default::default(), matches };
+    let given = Arguments { line, without: Default::default(), matches };
     let entries = |file: &Option<File>, is_reloadable: bool| -> Vec<Entry> {
         let entries = file.iter().flat_map(|file| &file.entries);
         entries.filter(|entry| RELOADABLE.contains(&entry.key) == is_reloadable).cloned().collect()

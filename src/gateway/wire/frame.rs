@@ -1,6 +1,6 @@
-//! The JSON frames of clients: reading theirs, writing ours.
+//! The JSON frames of clients: parsing and writing.
 //!
-//! `data` is whatever JSON the sender wrote. It is found, never taken apart: it goes into the message byte for byte.
+//! `data` is any JSON. It is not parsed further, and is copied into the message byte for byte.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -15,27 +15,27 @@ use super::json::{self, List, Quoted, Text, cut};
 use super::names::{self, Name};
 use crate::gateway::push::publish::Target;
 
-/// uids in one frame, at most.
+/// The maximum number of uids in one frame.
 const UIDS_MAX: usize = 1000;
 
-/// Persons that one notice names, at most. docs/api.md and the README say so.
+/// The maximum number of uids in one notice, as documented in docs/api.md and the README.
 pub const NOTICE_UIDS_MAX: usize = 100;
 
-/// What the header of a WebSocket frame of ours adds to its payload, at most.
+/// The maximum length of a WebSocket frame header from the server.
 pub const HEADER_BYTES_MAX: usize = 10;
 
-/// The end of a notice: a count of at most 20 digits.
+/// The maximum length of the end of a notice, which is a count of up to 20 digits.
 const NOTICE_END_BYTES_MAX: usize = 32;
 
-/// What a client asks for.
+/// A frame of a client.
 #[derive(Debug, PartialEq)]
-pub enum Request<'a> {
+pub enum ClientFrame<'a> {
     Push {
         to: Target<'a>,
         key: Option<Cow<'a, str>>,
         data: &'a str,
     },
-    /// For the back end alone.
+    /// For the back end only.
     Send {
         data: &'a str,
     },
@@ -51,17 +51,17 @@ pub enum Request<'a> {
     },
 }
 
-/// Why a frame is not carried out.
+/// The reason why a frame is refused.
 #[derive(Debug, PartialEq)]
 pub struct Refusal {
     pub code: &'static str,
     pub message: String,
 }
 
-/// A frame's `id` as it was written, or nothing.
+/// The `id` of a frame as it was written, if it has one.
 pub type Id<'a> = Option<&'a str>;
 
-/// The members of a frame, found and not yet judged.
+/// The members of a frame, not yet checked.
 #[derive(Debug, Default)]
 struct Members<'a> {
     kind: Option<&'a RawValue>,
@@ -77,12 +77,12 @@ struct Members<'a> {
     duplicate: Option<String>,
 }
 
-/// Reads a frame. The id is found even where the rest is refused.
-pub fn parse(text: &str) -> (Id<'_>, Result<Request<'_>, Refusal>) {
-    // A byte order mark is no part of the JSON (RFC 8259 section 8.1).
+/// Parses a frame. The id is returned even if the rest is invalid.
+pub fn parse(text: &str) -> (Id<'_>, Result<ClientFrame<'_>, Refusal>) {
+    // A byte order mark is not part of the JSON (RFC 8259 section 8.1).
     let json = text.strip_prefix('\u{feff}').unwrap_or(text);
     let Ok(members) = serde_json::from_str::<Members<'_>>(json) else {
-        return (None, Err(Refusal::bad_frame("a frame is one JSON object, and this is none")));
+        return (None, Err(Refusal::bad_frame("frame must be a JSON object")));
     };
     match members.id() {
         Ok(id) => (id, members.request()),
@@ -98,11 +98,11 @@ impl<'a> Members<'a> {
         self.id.map(id::check).transpose().map_err(|error| Refusal::bad_frame(error.to_string()))
     }
 
-    fn request(&self) -> Result<Request<'a>, Refusal> {
+    fn request(&self) -> Result<ClientFrame<'a>, Refusal> {
         if let Some(name) = &self.duplicate {
             return Err(Refusal::bad_frame(format!("duplicate member: {name}")));
         }
-        let Some(kind) = self.kind else { return Err(Refusal::bad_frame("type is missing")) };
+        let Some(kind) = self.kind else { return Err(Refusal::bad_frame("missing member: type")) };
         let kind = read::<Text<'a>>(kind, "type", "a string")?.0;
         let members: &[&str] = match &*kind {
             "push" => &["to", "fd", "group", "all", "key", "data", "id"],
@@ -112,22 +112,22 @@ impl<'a> Members<'a> {
             "online" => &["uids", "id"],
             other => {
                 let other = cut(other);
-                let what = format!("unknown type {other:?}: it is one of push, send, join, leave, heartbeat, online");
+                let what = format!("unknown type {other:?}: expected push, send, join, leave, heartbeat or online");
                 return Err(Refusal::bad_frame(what));
             }
         };
         self.check_members(&kind, members)?;
         match &*kind {
             "push" => self.push(),
-            "send" => Ok(Request::Send { data: self.data()? }),
-            "join" => Ok(Request::Join { group: self.group()? }),
-            "leave" => Ok(Request::Leave { group: self.group()? }),
-            "online" => Ok(Request::Online { uids: self.uids()? }),
-            _ => Ok(Request::Heartbeat),
+            "send" => Ok(ClientFrame::Send { data: self.data()? }),
+            "join" => Ok(ClientFrame::Join { group: self.group()? }),
+            "leave" => Ok(ClientFrame::Leave { group: self.group()? }),
+            "online" => Ok(ClientFrame::Online { uids: self.uids()? }),
+            _ => Ok(ClientFrame::Heartbeat),
         }
     }
 
-    /// A member that means nothing here is a mistake of the sender's, better told than ignored.
+    /// Refuses members that the frame does not have, because ignoring them would hide a mistake.
     fn check_members(&self, kind: &str, known: &[&str]) -> Result<(), Refusal> {
         let members = [
             ("to", self.to),
@@ -138,21 +138,21 @@ impl<'a> Members<'a> {
             ("data", self.data),
             ("uids", self.uids),
         ];
-        let stray = members.iter().find(|(name, value)| value.is_some() && !known.contains(name));
-        match stray.map(|(name, _)| *name).or(self.unknown.as_deref()) {
-            Some(name) => Err(Refusal::bad_request(json::stray(kind, name, known))),
+        let unexpected_member = members.iter().find(|(name, value)| value.is_some() && !known.contains(name));
+        match unexpected_member.map(|(name, _)| *name).or(self.unknown.as_deref()) {
+            Some(name) => Err(Refusal::bad_request(json::unexpected_member(kind, name, known))),
             None => Ok(()),
         }
     }
 
-    fn push(&self) -> Result<Request<'a>, Refusal> {
+    fn push(&self) -> Result<ClientFrame<'a>, Refusal> {
         let data = self.data()?;
         let targets = [("to", self.to), ("fd", self.fd), ("group", self.group), ("all", self.all)];
         let mut named = targets.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
         let to = match (named.next(), named.next()) {
             (None, _) => return Err(Refusal::bad_request("push needs one of to, fd, group, all")),
             (Some((first, _)), Some((second, _))) => {
-                return Err(Refusal::bad_request(format!("push takes one of {first} and {second}, not both")));
+                return Err(Refusal::bad_request(format!("push takes either {first} or {second}")));
             }
             (Some(("to", to)), None) if to.get().starts_with('[') => {
                 Target::Uids(uids(to, "to", "a uid or an array of uids")?)
@@ -166,24 +166,24 @@ impl<'a> Members<'a> {
             },
         };
         let key = self.key.map(|key| name(key, "key")).transpose()?;
-        Ok(Request::Push { to, key, data })
+        Ok(ClientFrame::Push { to, key, data })
     }
 
     fn data(&self) -> Result<&'a str, Refusal> {
-        self.data.map_or(Err(Refusal::bad_request("data is missing")), |data| Ok(data.get()))
+        self.data.map_or(Err(Refusal::bad_request("missing member: data")), |data| Ok(data.get()))
     }
 
     fn group(&self) -> Result<Cow<'a, str>, Refusal> {
-        self.group.map_or(Err(Refusal::bad_request("group is missing")), |group| name(group, "group"))
+        self.group.map_or(Err(Refusal::bad_request("missing member: group")), |group| name(group, "group"))
     }
 
     fn uids(&self) -> Result<Vec<Cow<'a, str>>, Refusal> {
-        let Some(uids) = self.uids else { return Err(Refusal::bad_request("uids is missing")) };
+        let Some(uids) = self.uids else { return Err(Refusal::bad_request("missing member: uids")) };
         self::uids(uids, "uids", "an array of uids")
     }
 }
 
-/// A uid, a group or a key, which all have the same bounds.
+/// Parses a uid, a group or a key.
 fn name<'a>(value: &'a RawValue, member: &str) -> Result<Cow<'a, str>, Refusal> {
     let Name(name) = read(value, member, "a string or an integer of 64 bits")?;
     check_name(&name, member)?;
@@ -196,13 +196,13 @@ fn check_name(name: &str, member: &str) -> Result<(), Refusal> {
 
 fn fd(value: &RawValue) -> Result<Fd, Refusal> {
     let number = read(value, "fd", "a positive number")?;
-    Fd::from_u64(number).ok_or_else(|| Refusal::bad_request(format!("{number} is no fd")))
+    Fd::from_u64(number).ok_or_else(|| Refusal::bad_request(format!("{number} is not an fd")))
 }
 
 fn uids<'a>(value: &'a RawValue, member: &str, kind: &str) -> Result<Vec<Cow<'a, str>>, Refusal> {
     let List(uids): List<Name<'a>> = read(value, member, kind)?;
     if uids.len() > UIDS_MAX {
-        return Err(Refusal::too_large(format!("{member} has {} uids: it may have {UIDS_MAX}", uids.len())));
+        return Err(Refusal::too_large(format!("uid limit of {member} exceeded ({} of {UIDS_MAX})", uids.len())));
     }
     uids.iter().try_for_each(|uid| check_name(&uid.0, member))?;
     Ok(uids.into_iter().map(|uid| uid.0).collect())
@@ -218,7 +218,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// Takes note of where each member's value lies. A member that is `null` is one that is not there, but for `data`.
+/// Collects the values of the members. `null` means that a member is absent, except for `data`.
 struct MembersVisitor;
 
 impl<'de> Visitor<'de> for MembersVisitor {
@@ -264,27 +264,27 @@ impl Refusal {
         Refusal { code: "bad_frame", message: message.into() }
     }
 
-    /// The frame is one of ours, but asks for what cannot be.
+    /// The frame asks for something impossible.
     pub fn bad_request(message: impl Into<String>) -> Refusal {
         Refusal { code: "bad_request", message: message.into() }
     }
 
-    /// The frame is more than anyone may ask for.
+    /// The frame exceeds a limit.
     pub fn too_large(message: impl Into<String>) -> Refusal {
         Refusal { code: "too_large", message: message.into() }
     }
 
-    /// The client sends too many.
+    /// The client exceeds its message rate.
     pub fn rate_limited(message: impl Into<String>) -> Refusal {
         Refusal { code: "rate_limited", message: message.into() }
     }
 
-    /// The back end has more to read than it can.
+    /// The queue to the back end is full.
     pub fn unavailable(message: impl Into<String>) -> Refusal {
         Refusal { code: "unavailable", message: message.into() }
     }
 
-    /// The frame is fine, but not for this client.
+    /// The client has no permission.
     pub fn not_allowed(message: impl Into<String>) -> Refusal {
         Refusal { code: "not_allowed", message: message.into() }
     }
@@ -311,11 +311,11 @@ impl fmt::Display for IdMember<'_> {
     }
 }
 
-/// The first frame of every connection.
+/// Returns the first frame of a connection.
 pub fn welcome(fd: Fd, uid: Option<&str>, heartbeat: &Heartbeat) -> String {
     let (mode, every) = match *heartbeat {
         Heartbeat::Off => ("off", std::time::Duration::ZERO),
-        // Twice in the time it has: one report may come late.
+        // Half of the maximum, so one heartbeat may be late.
         Heartbeat::Client { idle_max } => ("client", idle_max / 2),
         Heartbeat::Ping { every, .. } => ("ping", every),
         Heartbeat::Push { every } => ("push", every),
@@ -324,24 +324,24 @@ pub fn welcome(fd: Fd, uid: Option<&str>, heartbeat: &Heartbeat) -> String {
     format!(r#"{{"type":"welcome","fd":{fd},"uid":{uid},"heartbeat":{{"mode":"{mode}","every_ms":{every}}}}}"#)
 }
 
-/// The answer to a push.
+/// Returns the answer to a push.
 pub fn push_ack(id: &str, delivery: Delivery) -> String {
     let Delivery { matched, queued, dropped } = delivery;
     format!(r#"{{"type":"ack","id":{id},"matched":{matched},"queued":{queued},"dropped":{dropped}}}"#)
 }
 
-/// The answer to what has nothing to tell.
+/// Returns an answer without content.
 pub fn ack(id: &str) -> String {
     format!(r#"{{"type":"ack","id":{id}}}"#)
 }
 
-/// The answer to what cannot be done.
+/// Returns an error.
 pub fn error(id: Id<'_>, refusal: &Refusal) -> String {
     let (id, code, message) = (IdMember(id), refusal.code, Quoted(&refusal.message));
     format!(r#"{{"type":"error",{id}"code":"{code}","message":{message}}}"#)
 }
 
-/// The answer to `online`.
+/// Returns the answer to `online`.
 pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
     let mut text = format!(r#"{{"type":"online",{}"online":["#, IdMember(id));
     append_names(&mut text, uids);
@@ -349,13 +349,13 @@ pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
     text
 }
 
-/// A notice for the members of a group: persons joined, or left.
+/// A notice for the members of a group: users joined or left.
 #[derive(Debug)]
 pub struct Notice {
     pub kind: NoticeKind,
     /// At least one.
     pub uids: Vec<Box<str>>,
-    /// Persons in the group now.
+    /// The number of users in the group now.
     pub count: usize,
 }
 
@@ -365,8 +365,10 @@ pub enum NoticeKind {
     Left,
 }
 
-/// Writes a notice. It names one person as `uid` and several as `uids`; more than [`NOTICE_UIDS_MAX`], or names for which a
-/// queue has no room, are left out: then only `count` says what changed.
+/// Writes a notice.
+///
+/// It names one user as `uid` and several as `uids`. It names none if there are more than [`NOTICE_UIDS_MAX`], or if
+/// the names do not fit into a queue; `count` is always there.
 pub fn notice(group: &str, notice: &Notice, queue_bytes_max: usize) -> String {
     let (kind, group, count) = (notice.kind.as_str(), Quoted(group), notice.count);
     let mut text = format!(r#"{{"type":"{kind}","group":{group},"#);
@@ -401,7 +403,7 @@ impl NoticeKind {
     }
 }
 
-/// Appends names as the elements of an array.
+/// Appends names as elements of an array.
 pub fn append_names<'n>(out: &mut String, names: impl Iterator<Item = &'n str>) {
     for (index, name) in names.enumerate() {
         if index > 0 {

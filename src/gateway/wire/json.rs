@@ -1,4 +1,4 @@
-//! JSON as it is read and written here: strings are borrowed where they can be, and what is passed on is never rebuilt.
+//! JSON parsing and writing. Strings are borrowed if possible, and forwarded JSON is never rebuilt.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 
 use super::suggestion::nearest;
 
-/// What a message repeats of a text that it was sent, at most.
+/// The maximum number of bytes of input that an error repeats.
 const ECHO_BYTES_MAX: usize = 64;
 
-/// A string, without a copy where it has no escapes.
+/// A string, borrowed if it has no escapes.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
@@ -25,26 +25,25 @@ impl AsRef<str> for Text<'_> {
     }
 }
 
-/// An array; `{}` is an empty one, as Lua writes it.
+/// An array. `{}` is an empty array, as Lua writes it.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct List<T>(pub Vec<T>);
 
-/// An object that is kept as it is. A member that comes twice, at any depth, is refused: readers disagree which of the two
-/// counts.
+/// An object. Duplicate members at any depth are refused, because parsers disagree about them.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Object(pub Map<String, Value>);
 
-/// A time in seconds since 1970, which may have a fraction and be before 1970: a `NumericDate` (RFC 7519 section 2).
+/// A time in seconds since 1970: a `NumericDate` (RFC 7519 section 2). It can have a fraction and be negative.
 ///
-/// It is at most 2⁵³ away from 1970: up to there every JSON reader holds integers exactly (RFC 8259 section 6).
+/// It is within 2⁵³ of 1970: up to there, every JSON parser is exact (RFC 8259 section 6).
 #[derive(Copy, Clone, PartialEq, PartialOrd, Debug)]
 pub struct Seconds(pub f64);
 
-/// Writes a string as JSON has it.
+/// Writes a string as JSON.
 pub struct Quoted<'a>(pub &'a str);
 
 impl Quoted<'_> {
-    /// Appends it, without the cost of formatting: for what is written a message.
+    /// Appends the string without a formatter, for the path of a message.
     pub fn append_to(&self, out: &mut String) {
         // Writing to a string does not fail.
         let _ = self.write_to(out);
@@ -67,13 +66,13 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// What others sent, as a message repeats it: enough to know it by.
+/// Returns the beginning of a text from outside, for an error message.
 pub fn cut(text: &str) -> Cow<'_, str> {
     let end = (0..=ECHO_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
     if text.len() > ECHO_BYTES_MAX { format!("{}…", &text[..end]).into() } else { text.into() }
 }
 
-/// What the JSON reader says, with what it repeats of its input cut: the text in quotes before what it expected.
+/// Returns a parser error with its quotation of the input shortened.
 pub fn cut_quoted(message: &str) -> Cow<'_, str> {
     let (Some(start), Some(end)) = (message.find(['`', '"']), message.rfind(", expected ")) else {
         return message.into();
@@ -87,10 +86,11 @@ pub fn cut_quoted(message: &str) -> Cow<'_, str> {
     }
 }
 
-/// The JSON of an object: without a byte order mark, which RFC 8259 section 8.1 lets a reader skip, and `{}` for `[]`,
-/// which is PHP's empty array. `None`: it is an array with elements, which serde would take for the members in order.
+/// Returns the JSON of an object without a byte order mark (RFC 8259 section 8.1), and `{}` for PHP's empty array `[]`.
+///
+/// Returns `None` for an array with elements, which serde would take for the members in order.
 pub fn object_text(json: &[u8]) -> Option<&[u8]> {
-    let json = skip_mark(json);
+    let json = strip_bom(json);
     match json.trim_ascii().strip_prefix(b"[") {
         None => Some(json),
         Some(rest) if rest.trim_ascii_start() == b"]" => Some(b"{}"),
@@ -98,15 +98,15 @@ pub fn object_text(json: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The text behind a UTF-8 byte order mark.
-pub fn skip_mark(json: &[u8]) -> &[u8] {
+/// Returns the text after a UTF-8 byte order mark.
+pub fn strip_bom(json: &[u8]) -> &[u8] {
     json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
 }
 
-/// Reads a JSON object.
+/// Parses a JSON object.
 ///
 /// # Errors
-/// The reader's words, or that it is not an object.
+/// The error of the parser, or that the value is not an object.
 pub fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
     match object_text(json) {
         Some(object) if object.trim_ascii_start().starts_with(b"{") => {
@@ -116,18 +116,18 @@ pub fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> 
     }
 }
 
-/// The refusal of a member that a call does not have: the member that was probably meant, and those that the call has.
-pub fn stray(call: &str, name: &str, members: &[&str]) -> String {
-    // Of a long name little is compared, for that takes the square of its length.
+/// Returns the error of an unexpected member, with the most similar member and all members of the call.
+pub fn unexpected_member(call: &str, name: &str, members: &[&str]) -> String {
+    // A long name is cut, because the comparison takes quadratic time.
     let name = cut(name);
     let hint = match nearest(&name.to_ascii_lowercase(), members.iter().copied()) {
-        Some(meant) => format!(", did you mean {meant:?}?"),
+        Some(meant) => format!("; did you mean {meant:?}?"),
         None => ";".to_owned(),
     };
-    format!("{call} takes no {name:?}{hint} it takes {}", members.join(", "))
+    format!("{call} has no member {name:?}{hint} members: {}", members.join(", "))
 }
 
-/// For a member that is an object, `null`, or PHP's empty array, which stands for an empty object.
+/// Deserializes an object, `null`, or PHP's empty array, which stands for an empty object.
 pub fn optional_object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -184,11 +184,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         Ok(items)
     }
 
-    // An object with members is not guessed at: its names may be meant, or its values.
+    // An object with members is refused: either its names or its values could be meant.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<T>, A::Error> {
         match map.next_key::<IgnoredAny>()? {
             None => Ok(Vec::new()),
-            Some(_) => Err(Error::custom("an array is wanted, not an object (in PHP: array_values)")),
+            Some(_) => Err(Error::custom("expected an array, found an object (in PHP: array_values)")),
         }
     }
 }
@@ -220,7 +220,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 }
 
-/// A value in which no object has a member twice. `Value` itself keeps the last of the two.
+/// A value without duplicate members. `Value` itself keeps the last duplicate.
 struct Unique(Value);
 
 impl<'de> Deserialize<'de> for Unique {
@@ -282,7 +282,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 impl Seconds {
     const MAX: f64 = (1_u64 << 53) as f64;
 
-    /// Whole seconds, rounded down; 0 for a time before 1970.
+    /// Returns whole seconds, rounded down, and 0 before 1970.
     pub fn whole(self) -> u64 {
         self.0.floor().max(0.0) as u64
     }
@@ -298,22 +298,24 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
-/// For a member whose `null` is a value like any other: it is there.
+/// Deserializes a member whose `null` is a value.
 pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// JSON that is passed on as it was written, if readers of all languages can read it: nested at most 127 deep, numbers within
-/// the range of a double, surrogates in pairs. A reader that fails on one value of a client fails on all that comes with it.
+/// Checks JSON that is forwarded unchanged, so that parsers of all languages can read it.
+///
+/// It is nested at most 127 deep, its numbers are in the range of a double, and its surrogates are in pairs. A parser
+/// that fails on one value fails on the whole batch.
 ///
 /// # Errors
-/// Says which of these it breaks.
+/// The violated rule.
 pub fn portable(text: &str) -> Result<&RawValue, serde_json::Error> {
     serde_json::from_str::<Portable>(text)?;
     serde_json::from_str(text)
 }
 
-/// Reads a value to its end and keeps nothing of it. Unlike serde's `IgnoredAny` it looks into numbers and strings.
+/// Parses a value and stores nothing. Unlike serde's `IgnoredAny`, it checks numbers and strings.
 struct Portable;
 
 impl<'de> Deserialize<'de> for Portable {
@@ -408,7 +410,7 @@ mod tests {
         assert_eq!(read("[3,1]"), Ok(vec![3, 1]));
         assert_eq!((read("[]"), read("{}")), (Ok(vec![]), Ok(vec![])));
         let holes = read(r#"{"0":3,"2":1}"#).expect_err("refused");
-        assert!(holes.starts_with("an array is wanted, not an object (in PHP: array_values)"), "{holes}");
+        assert!(holes.starts_with("expected an array, found an object (in PHP: array_values)"), "{holes}");
         for json in ["3", "null", "\"3\"", "[-1]", "[[]]"] {
             assert!(read(json).is_err(), "{json}");
         }
@@ -431,14 +433,14 @@ mod tests {
     fn a_stray_member_is_told_with_what_was_meant() {
         let members = ["uid", "uids", "data"];
         for (name, told) in [
-            ("udi", r#"push takes no "udi", did you mean "uid"? it takes uid, uids, data"#),
-            ("UID", r#"push takes no "UID", did you mean "uid"? it takes uid, uids, data"#),
-            ("colour", r#"push takes no "colour"; it takes uid, uids, data"#),
-            ("a\n", r#"push takes no "a\n"; it takes uid, uids, data"#),
+            ("udi", r#"push has no member "udi"; did you mean "uid"? members: uid, uids, data"#),
+            ("UID", r#"push has no member "UID"; did you mean "uid"? members: uid, uids, data"#),
+            ("colour", r#"push has no member "colour"; members: uid, uids, data"#),
+            ("a\n", r#"push has no member "a\n"; members: uid, uids, data"#),
         ] {
-            assert_eq!(stray("push", name, &members), told);
+            assert_eq!(unexpected_member("push", name, &members), told);
         }
-        assert!(stray("push", &"x".repeat(1_000_000), &members).len() < 200);
+        assert!(unexpected_member("push", &"x".repeat(1_000_000), &members).len() < 200);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Names: uids, groups and conflation keys, as JSON brings them.
+//! Names in JSON: uids, groups and conflation keys.
 //!
-//! It owns the two rules that hold for a name wherever it comes from. A name is a JSON string, or an integer that stands
-//! for its decimal text; back ends in PHP and Python have integers for keys. And a name has 1 to 128 bytes. Two names are
-//! the same if their bytes are: nothing is trimmed, folded or normalised. `docs/api.md` tells it to users.
+//! A name is a JSON string, or an integer that stands for its decimal text, because back ends in PHP and Python use
+//! integer keys. It has 1 to 128 bytes. Two names are equal if their bytes are equal: nothing is trimmed, folded or
+//! normalised. The reference is `docs/api.md`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,11 +10,11 @@ use std::fmt;
 use fdpush::NAME_BYTES_MAX;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-/// A name, whose length is yet to be checked.
+/// A name whose length is not checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Name<'a>(pub Cow<'a, str>);
 
-/// A name of no bytes, or of too many.
+/// The invalid length of a name.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct BadLength(pub usize);
 
@@ -40,8 +40,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
 
 struct NameVisitor;
 
-/// Floats are refused, integral ones too: beyond 2⁵³ one float stands for many integers. JSON readers turn integers of
-/// more than 64 bits into floats, so those are refused as well.
+/// Floats are refused, even integral ones: above 2⁵³ one float stands for many integers. JSON parsers turn integers
+/// over 64 bits into floats, so these are refused, too.
 impl<'de> Visitor<'de> for NameVisitor {
     type Value = Cow<'de, str>;
 
@@ -72,7 +72,7 @@ impl<'de> Visitor<'de> for NameVisitor {
 
 impl fmt::Display for BadLength {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a name has 1 to {NAME_BYTES_MAX} bytes, not {}", self.0)
+        write!(f, "a name must have 1 to {NAME_BYTES_MAX} bytes, not {}", self.0)
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(check(""), Err(BadLength(0)));
         assert_eq!(
             check(&"é".repeat(65)).map_err(|error| error.to_string()),
-            Err("a name has 1 to 128 bytes, not 130".to_owned())
+            Err("a name must have 1 to 128 bytes, not 130".to_owned())
         );
     }
 }

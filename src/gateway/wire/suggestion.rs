@@ -1,10 +1,10 @@
-//! Mistyped words, and what was meant.
+//! Suggestions for mistyped words.
 
-/// The name that was probably meant: a slip in every third letter away, at most.
+/// Returns the most similar name, if at most one letter in three differs.
 pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let length = word.chars().count();
     let slips_max = (length / 3).max(1);
-    // The distance is at least the difference of the lengths, and takes the time of their product.
+    // The distance is at least the difference of the lengths. Its computation takes the product of the lengths.
     let names = names.filter(|name| name.len().abs_diff(length) <= slips_max);
     let near = names.map(|name| (strsim::damerau_levenshtein(word, name), name));
     near.filter(|(slips, _)| *slips <= slips_max).min().map(|(_, name)| name)

@@ -203,7 +203,7 @@ fn a_command_with_too_many_changes_is_refused_and_changes_nothing() {
     ] {
         let (status, answer) = gateway.post(&format!("/api/{verb}"), body);
         assert_eq!((status, &answer["error"]["code"]), (413, &json!("too_large")), "{verb}");
-        let why = "5 connections in 4001 groups are 20005 memberships: a command changes at most 20000";
+        let why = "membership limit of a command exceeded (5 connections in 4001 groups are 20005 of 20000)";
         assert_eq!(answer["error"]["message"], why);
     }
     assert_eq!(gateway.get("/api/stats")["groups"], 0);

@@ -170,7 +170,7 @@ fn the_number_of_named_targets_is_limited() {
         let (status, answer) = gateway.post(path, &command);
         assert_eq!((status, &answer["error"]["code"]), (413, &json!("too_large")), "{path}: {answer}");
         let message = answer["error"]["message"].as_str().expect("a message");
-        assert!(message.contains("10001 are named: a command names at most 10000"), "{message}");
+        assert!(message.contains("name limit of a command exceeded (10001 of 10000)"), "{message}");
     }
 
     // The maximum number of targets, all of them offline.
@@ -193,7 +193,7 @@ fn a_conflation_key_has_the_length_limit_of_a_name() {
         if got == 200 {
             assert_eq!(data(&mut ann), bytes);
         } else {
-            assert_eq!(answer["error"]["message"], format!("key: a name has 1 to 128 bytes, not {bytes}"));
+            assert_eq!(answer["error"]["message"], format!("key: a name must have 1 to 128 bytes, not {bytes}"));
         }
     }
 }
@@ -203,8 +203,8 @@ fn an_error_repeats_a_bounded_part_of_the_command() {
     let gateway = Gateway::start(&[]);
     let long = "x".repeat(900_000);
     for (command, expected) in [
-        (json!({"all": true, "data": 1, &long: 1}), "push takes no \"xxx"),
-        (json!({"all": true, "data": 1, "except": {&long: 1}}), "except takes no \"xxx"),
+        (json!({"all": true, "data": 1, &long: 1}), "push has no member \"xxx"),
+        (json!({"all": true, "data": 1, "except": {&long: 1}}), "except has no member \"xxx"),
         (json!({"fd": long, "data": 1}), "string \"xxx"),
     ] {
         let (status, answer) = gateway.post("/api/push", command);
@@ -292,7 +292,7 @@ fn a_stale_fd_reaches_no_connection() {
         ] {
             let (status, answer) = gateway.post("/api/push", &command);
             assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_request")), "{command}");
-            assert_eq!(answer["error"]["message"], format!("{member}: {none} is no fd"));
+            assert_eq!(answer["error"]["message"], format!("{member}: {none} is not an fd"));
         }
     }
     assert_eq!(gateway.done("/api/push", json!({"fds": [stale, fd], "data": "you"})), pushed(1));
@@ -533,8 +533,8 @@ fn a_datagram_needs_the_api_key() {
         send(json!({"all": true, "data": "second", "auth": "second"}));
         assert_eq!(next(&mut ann), json!({"type": "message", "data": "first"}));
         assert_eq!(next(&mut ann), json!({"type": "message", "all": true, "data": "second"}));
-        for why in ["an API key is needed", "this API key is not known", "an object is wanted", "one of uid, uids"] {
-            gateway.logged(&format!("a datagram is not carried out: \"{why}"));
+        for why in ["missing API key", "unknown API key", "expected an object", "expected one of uid, uids"] {
+            gateway.logged(&format!("datagram refused: \"{why}"));
         }
     }
     let key = ("Authorization", "Bearer second");

@@ -197,7 +197,7 @@ fn pages_contain_each_open_connection_once() {
     assert_eq!(gateway.get("/api/users/u01")["connections"][0]["uid"], "u01");
     assert_eq!(gateway.call("GET", "/api/users/nobody", &[], "").status, 404);
     let refused = gateway.call("GET", "/api/users?limt=7", &[], "");
-    let message = r#"the query takes no "limt", did you mean "limit"? it takes after, limit"#;
+    let message = r#"the query has no member "limt"; did you mean "limit"? members: after, limit"#;
     assert_eq!(json_of(&refused)["error"]["message"], message);
     for query in ["limit=0", "limit=1001", "limit=x", "limit=-1", "page=2"] {
         assert_eq!(gateway.call("GET", &format!("/api/users?{query}"), &[], "").status, 400, "{query}");
@@ -247,7 +247,7 @@ fn attributes_are_limited_in_size() {
     assert_eq!(patch(json!({"a": first})).status, 200);
     let reply = patch(json!({"b": second}));
     assert_eq!((reply.status, &json_of(&reply)["error"]["code"]), (413, &json!("too_large")), "{reply:?}");
-    assert!(reply.body.contains("the attributes would have 1001 bytes: they have at most 1000"), "{reply:?}");
+    assert!(reply.body.contains("attributes limit exceeded (1001 of 1000 bytes)"), "{reply:?}");
     assert_eq!(gateway.get(&path), json!({"a": first}), "nothing changed");
     assert_eq!(patch(json!({"b": second[1..]})).status, 200);
     assert_eq!(patch(json!({"a": null, "c": 1})).status, 200);
@@ -303,13 +303,13 @@ fn an_invalid_command_is_refused_and_changes_nothing() {
         ("push", json!({"all": true, "except": {"uid": ""}, "data": 1}), "except"),
         ("push", json!({"all": true, "except": {"all": true}, "data": 1}), "except"),
         ("push", json!({"all": true, "auth": "key", "data": 1}), "auth"),
-        ("push", json!({"all": true, "data": 1, "code": 1000}), "push takes no \"code\""),
+        ("push", json!({"all": true, "data": 1, "code": 1000}), "push has no member \"code\""),
         ("push", json!([1]), ""),
         ("bind", json!({"uid": "ann"}), "fd"),
         ("bind", json!({"fd": fd}), "uid"),
         ("bind", json!({"fd": fd, "uid": long}), "uid"),
         ("bind", json!({"fd": fd, "uid": "cat", "group": "g"}), "group"),
-        ("bind", json!({"fd": fd, "uid": "cat", "data": 1}), "bind takes no \"data\"; it takes fd, uid"),
+        ("bind", json!({"fd": fd, "uid": "cat", "data": 1}), "bind has no member \"data\"; members: fd, uid"),
         ("unbind", json!({}), "uid, uids, fd, fds"),
         ("unbind", json!({"all": true}), "uid, uids, fd, fds"),
         ("join", json!({"fd": fd}), "group, groups"),
@@ -483,7 +483,7 @@ fn with_api_keys_a_request_needs_one() {
             let reply = gateway.call(method, path, &headers, &push("refused"));
             assert_eq!((reply.status, reply.header("WWW-Authenticate")), (401, Some("Bearer")), "{header:?} {path}");
             let error = &json_of(&reply)["error"];
-            let why = if header == Some("Bearer third") { "this API key is not known" } else { "an API key is needed" };
+            let why = if header == Some("Bearer third") { "unknown API key" } else { "missing API key" };
             assert_eq!(error["code"], "unauthorized");
             assert!(error["message"].as_str().is_some_and(|message| message.starts_with(why)), "{header:?}: {error}");
         }

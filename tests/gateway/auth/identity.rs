@@ -87,7 +87,7 @@ fn a_client_without_a_valid_token_is_refused() {
         assert!(bad.len() < 20 || !body.contains(bad), "{body}");
     }
     assert_eq!(refusal(Client::connect(gateway.address, "/?uid=ann", &[])).0, 401);
-    for why in ["the token's signature is wrong", "the token is from another issuer", "a token is needed"] {
+    for why in ["the token's signature is wrong", "the token is from another issuer", "missing token"] {
         gateway.logged(&format!("refused with 401: by the handler: \"{why}"));
     }
     let mut raw = Raw::connect(gateway.address);
@@ -223,7 +223,7 @@ fn the_back_end_sets_uid_and_groups() {
     let (_nobody, fd) = gateway.open("/nobody", &[]);
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], Value::Null);
     let refused = |path: &str| refusal(Client::connect(gateway.address, path, &[]));
-    assert_eq!(refused("/over"), (401, "who you are has expired\n".to_owned()));
+    assert_eq!(refused("/over"), (401, "identity has expired\n".to_owned()));
     assert_eq!(refused("/no"), (403, "not you\n".to_owned()));
     gateway.logged("refused with 403: by the handler: \"not you");
     assert_eq!(refused("/teapot"), (418, "refused\n".to_owned()));

@@ -67,13 +67,13 @@ fn ipv6_clients_are_counted_by_their_network() {
     // A shorter prefix applies to open connections, and so does the longer one afterwards.
     fs::write(&file, format!("{settings}address_ipv6_prefix = 48\n")).expect("a file");
     gateway.signal("-HUP");
-    gateway.logged("and these changed: address_ipv6_prefix");
+    gateway.logged("changed: address_ipv6_prefix");
     let why = refused_from(&gateway, "2001:db8:1:9::1");
     assert_eq!(why, "connection limit of network 2001:db8:1::/48 reached (2)\n");
     hang_up(first.expect("the one that came back"));
     fs::write(&file, settings).expect("a file");
     gateway.signal("-HUP");
-    gateway.logged("and these changed: address_ipv6_prefix");
+    gateway.logged("changed: address_ipv6_prefix");
     let _back = connect_forwarded(&gateway, "2001:db8:1:2::78").expect("the second of its network");
     assert_eq!(connect_forwarded(&gateway, "2001:db8:1:2::79").err(), Some(429));
 }
@@ -146,7 +146,7 @@ fn sighup_changes_trusted_proxies_and_open_connections_keep_their_address() {
     let (_before, before) = gateway.open("/", &header);
     fs::write(&file, "trusted_proxy = [\"127.0.0.1\"]\naddress_connections_max = 1\n").expect("a file");
     gateway.signal("-HUP");
-    gateway.logged("and these changed: ");
+    gateway.logged("changed: ");
     let (_after, after) = gateway.open("/", &header);
     assert_eq!((address_of(before), address_of(after)), (json!("127.0.0.1"), json!("203.0.113.9")));
     // Each of these two addresses has one connection. The first counts although its header is not trusted.
@@ -225,7 +225,7 @@ fn sighup_changes_the_trusted_load_balancers() {
     assert_eq!(gateway.metric("fdpush_untrusted_proxies_total"), 1.0);
     fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"127.0.0.1\"]\n").expect("a file");
     gateway.signal("-HUP");
-    gateway.logged("and these changed: trusted_proxy");
+    gateway.logged("changed: trusted_proxy");
     assert_eq!(connect_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 101);
 }
 

@@ -7,8 +7,8 @@ use crate::common::gateway::{Gateway, SECRET, next};
 use crate::common::{Client, refusal};
 use serde_json::{Value, json};
 
-const NONE: &str = "no subprotocol in common: this server speaks none\n";
-const TWO: &str = "no subprotocol in common: this server speaks chat.v2, chat.v1\n";
+const NONE: &str = "no common subprotocol: this server supports none\n";
+const TWO: &str = "no common subprotocol: this server supports chat.v2, chat.v1\n";
 
 /// Connects with these subprotocols. Returns the one of the 101 response, or the body of the 400.
 fn offer(gateway: &Gateway, target: &str, offers: &str) -> Result<Option<String>, String> {
@@ -68,7 +68,7 @@ fn the_bearer_subprotocol_is_echoed_for_every_token_source() {
     assert_eq!(offer(&gateway, &query, "bearer.other"), one("bearer.other"));
     assert_eq!(offer(&gateway, "/", &bearer), one(&bearer));
     assert_eq!(offer(&gateway, "/", &format!("{bearer}, chat.v1")), one("chat.v1"), "the token is not repeated");
-    assert_eq!(offer(&gateway, &query, "chat.v9").map_err(|body| body.contains("speaks chat.v1")), Err(true));
+    assert_eq!(offer(&gateway, &query, "chat.v9").map_err(|body| body.contains("supports chat.v1")), Err(true));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn the_connect_hook_can_select_the_subprotocol() {
     // A subprotocol that the client did not offer would break the connection, so the answer of the hook is an error.
     let headers = [("Sec-WebSocket-Protocol", both)];
     assert_eq!(refusal(Client::connect(gateway.address, "/own", &headers)).0, 503);
-    assert!(gateway.logged("no verdict of the connect hook").contains("was not offered by the client"));
+    assert!(gateway.logged("connect hook failed").contains("was not offered by the client"));
     assert_eq!(refusal(Client::connect(gateway.address, "/own", &[])).0, 503);
     assert_eq!(gateway.metric(r#"fdpush_auth_requests_total{outcome="failed"}"#), 2.0);
 }

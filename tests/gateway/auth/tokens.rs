@@ -89,7 +89,7 @@ fn each_algorithm_verifies_with_its_key_and_after_a_key_change() {
             gateway.signal("-HUP");
             gateway.logged(words);
         };
-        const CHANGED: &str = "and these changed: jwt_key_file";
+        const CHANGED: &str = "changed: jwt_key_file";
 
         let mut first = enter(&gateway, old).expect("a good token");
         check_identity(&gateway, &mut first);
@@ -111,7 +111,7 @@ fn each_algorithm_verifies_with_its_key_and_after_a_key_change() {
         check_identity(&gateway, &mut enter(&gateway, new).expect("a good token"));
         // An incomplete file changes nothing.
         fs::write(&key, &new_key[..new_key.len() / 2]).expect("a file");
-        reload("the settings stay as they are: ");
+        reload("settings not reloaded: ");
         assert!(enter(&gateway, new).is_ok());
 
         // Open connections stay open.

@@ -167,7 +167,7 @@ fn check_accepts_public_keys_and_refuses_invalid_key_files() {
     let printed = check(&"h".repeat(32));
     assert!(printed.code == Some(0) && printed.err.contains("can be read by everybody"), "{printed:?}");
     for (key, hint) in [
-        ("", "it is empty"),
+        ("", "secret is empty"),
         ("hush-hush\n", "a secret of 9 bytes is too short"),
         ("-----BEGIN PRIVATE KEY-----\n", "openssl pkey -pubout"),
     ] {
@@ -178,7 +178,7 @@ fn check_accepts_public_keys_and_refuses_invalid_key_files() {
         );
     }
     let printed = call(&["check", "--auth", "jwt", &format!("--jwt-secret={}", samples::ED)], &[]);
-    assert!(printed.code == Some(2) && printed.err.contains("--jwt-secret: a PEM key is no secret"), "{printed:?}");
+    assert!(printed.code == Some(2) && printed.err.contains("--jwt-secret: a PEM key is not a secret"), "{printed:?}");
 }
 
 #[test]
@@ -187,11 +187,11 @@ fn check_reads_files_of_keys_and_certificates() {
     let token = "auth = \"jwt\"\njwt_key_file = [\"PEM\"]";
     let authority = "webhook = \"https://a\"\nwebhook_ca_file = \"PEM\"";
     let table = [
-        (token, of("PRIVATE KEY", "AAAA"), "jwt_key_file PEM: a private key: give the public one"),
-        (token, of("PUBLIC KEY", "garbage"), "jwt_key_file PEM: it must be a PEM public key"),
-        (authority, of("PRIVATE KEY", "AAAA"), "webhook_ca_file PEM: a private key: give certificates only"),
+        (token, of("PRIVATE KEY", "AAAA"), "jwt_key_file PEM: found a private key: extract the public one"),
+        (token, of("PUBLIC KEY", "garbage"), "jwt_key_file PEM: expected a PEM public key"),
+        (authority, of("PRIVATE KEY", "AAAA"), "webhook_ca_file PEM: found a private key: give certificates only"),
         (authority, of("CERTIFICATE", "AAAA"), "webhook_ca_file PEM: certificate 1: "),
-        (authority, "certificate".to_owned(), "webhook_ca_file PEM: there is no certificate in it: expected PEM"),
+        (authority, "certificate".to_owned(), "webhook_ca_file PEM: no certificate in the file: expected PEM"),
     ];
     let scratch = Scratch::new("pem");
     let file = scratch.file("file");
@@ -211,12 +211,12 @@ fn check_says_ok_or_what_is_wrong() {
     let keys = scratch.file("keys");
     fs::write(&keys, "# ours\ngood\ntwo words\n").expect("a file");
     let named = format!("api_key_file = \"{}\"", keys.display());
-    let of_keys = format!("api_key_file {}:3: a key has 1 to 512", keys.display());
+    let of_keys = format!("api_key_file {}:3: an API key must have 1 to 512", keys.display());
     let long = format!("api_key = [\"{}\"]", "k".repeat(513));
     let long_path = format!("listen = [\"unix:/{}\"]", "s".repeat(200));
     let table: [(&str, &[&str]); 32] = [
         (&named, &[&of_keys]),
-        (&long, &["FILE:1: api_key: a key has 1 to 512"]),
+        (&long, &["FILE:1: api_key: an API key must have 1 to 512"]),
         (&long_path, &["FILE:1: listen: unix:/s", "SUN_LEN"]),
         (
             "listen = [\"127.0.0.1:9502\"]",
@@ -224,7 +224,7 @@ fn check_says_ok_or_what_is_wrong() {
         ),
         ("auth = \"trust\"\nlisten = [\"0.0.0.0:9502\"]", &["--api: 127.0.0.1:9502 is taken already, by 0.0.0.0:9502"]),
         ("listen = [\"unix:/x\"]\napi = [\"unixgram:/x\"]", &["FILE:2: api: unixgram:/x is taken already"]),
-        ("webhook = \"http://127.0.0.1:1\"\nnode = \"clé\"", &["the node name \"clé\" is not made of visible ASCII"]),
+        ("webhook = \"http://127.0.0.1:1\"\nnode = \"clé\"", &["node name \"clé\" must be visible ASCII"]),
         (
             "auth = \"jwt\"\njwt_key_file = [\"/nonexistent/jwt.pem\"]",
             &["jwt_key_file /nonexistent/jwt.pem: No such file"],
@@ -233,7 +233,7 @@ fn check_says_ok_or_what_is_wrong() {
             "auth = \"webhook\"\nauth_url = \"https://a\"\nwebhook_ca_file = \"/nonexistent/ca.pem\"",
             &["webhook_ca_file /nonexistent/ca.pem: No such file"],
         ),
-        ("api_key = [\"good\", \"two words\"]", &["FILE:1: api_key: a key has 1 to 512"]),
+        ("api_key = [\"good\", \"two words\"]", &["FILE:1: api_key: an API key must have 1 to 512"]),
         ("ping_evry = \"5s\"", &["FILE:1: unknown key ping_evry", "did you mean ping_every?"]),
         ("log = \"warn\"\nlog = \"warn\"", &["FILE:2: duplicate key"]),
         ("\nmissed_max = \"2\"", &["FILE:2: missed_max", "expected an integer"]),
@@ -394,8 +394,8 @@ fn an_unusable_inherited_socket_is_refused() {
 #[test]
 fn a_missing_inherited_socket_is_an_error() {
     for (environment, hint) in [
-        ([("LISTEN_FDS", "999999999"), ("LISTEN_PID", "")], "LISTEN_FDS is 999999999: at most 1024 sockets are taken"),
-        ([("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", "700")], "descriptor 700, which is no socket"),
+        ([("LISTEN_FDS", "999999999"), ("LISTEN_PID", "")], "LISTEN_FDS must be at most 1024, not 999999999"),
+        ([("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", "700")], "descriptor 700, which is not a usable socket"),
     ] {
         let printed = call(&["serve"], &environment);
         assert!(printed.code == Some(1) && printed.err.contains(hint), "{printed:?}");
@@ -420,10 +420,7 @@ fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
     for environment in [inherited_socket(&tcp), inherited_socket(&udp)] {
         let printed = call(&["serve", "--listen", "127.0.0.1:0"], &borrowed(&environment));
         assert_eq!(printed.code, Some(1), "{printed:?}");
-        assert!(
-            printed.err.contains("can be reached from other machines, so back ends must show a key"),
-            "{printed:?}"
-        );
+        assert!(printed.err.contains("can be reached from other machines and needs an API key"), "{printed:?}");
     }
 
     // With a key it is served. A reload that removes the last key is refused.
@@ -439,7 +436,7 @@ fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
     logged("the API is on 0.0.0.0:");
     write(&scratch, "message_bytes_max = 2000\n");
     served.signal("-HUP");
-    logged("the settings stay as they are: the API on 0.0.0.0:");
+    logged("settings not reloaded: the API on 0.0.0.0:");
     let port = tcp.local_addr().expect("an address").port();
     for (key, status) in [("", 401), ("Authorization: Bearer alpha\r\n", 200)] {
         let mut raw = Raw::connect(([127, 0, 0, 1], port).into());

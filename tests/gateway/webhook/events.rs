@@ -25,7 +25,7 @@ fn a_back_end_gets_all_events_in_order() {
     }
     // A binary message is not a valid frame. Only its sender gets an error.
     let close = |fd: u64, uid: Value, code: u16, reason: &str, by: &str, cause: &str| json!({"type": "close", "fd": fd, "uid": uid, "code": code, "reason": reason, "by": by, "cause": cause});
-    let by_server = close(fd, json!("ann"), 1003, "frames are JSON text", "server", "server_closed");
+    let by_server = close(fd, json!("ann"), 1003, "frames must be JSON text", "server", "server_closed");
     assert_eq!(events.next(), by_server);
     assert_eq!(closed(&mut ann).0, 1003);
 
@@ -148,8 +148,8 @@ fn a_signal_while_the_last_events_are_sent_ends_the_process_at_once() {
         drop(ann);
         gateway.logged("the last 2 events");
         gateway.signal(signal);
-        gateway.logged("gave 2 events up");
-        gateway.logged("a signal cut the last events short");
+        gateway.logged("webhook refused 2 events");
+        gateway.logged("a signal stopped the delivery of the last events");
         assert!(!gateway.wait().success(), "{signal}");
     }
 }
@@ -212,7 +212,7 @@ fn sighup_reloads_the_settings() {
     let text = "api_key = [\"new\"]\norigin = [\"https://new.example\"]\nmessage_bytes_max = \"8KiB\"\n\
         log = \"debug\"\nping_every = \"7s\"\nclient_may = [\"nothing\"]\nmessage_burst = 5\n";
     configured.reload(text, "message_burst has no effect without --message-rate");
-    let log = gateway.logged("and these changed: ");
+    let log = gateway.logged("changed: ");
     for key in ["log", "origin", "client_may", "api_key", "message_bytes_max"] {
         assert!(log.contains(key), "{key}: {log}");
     }
@@ -240,12 +240,12 @@ fn an_invalid_file_changes_nothing() {
         "api_key = [\"new\"]\norigin = [\"example\"]\n",
         "api_key = [\"new\"]\napi_key_file = \"/nowhere/at/all\"\n",
     ] {
-        let log = configured.reload(broken, "the settings stay as they are: ");
+        let log = configured.reload(broken, "settings not reloaded: ");
         assert!(!log.contains("two words"), "{log}");
         assert_eq!((configured.status_with("old"), configured.status_with("new")), (200, 401), "{broken}");
     }
     configured.reload("api_key = [\"old\"]\n", "nothing changed");
-    configured.reload("api_key = [\"new\"]\n", "and these changed: api_key");
+    configured.reload("api_key = [\"new\"]\n", "changed: api_key");
     assert_eq!((configured.status_with("old"), configured.status_with("new")), (401, 200));
 }
 
@@ -272,11 +272,11 @@ fn sighup_reloads_secrets() {
     assert!(backend.requests.next().is_signed_with("hush"));
 
     let both = format!("\"{NEW}\", \"{OLD}\"");
-    let log = configured.reload(&text(&both, "quiet"), "and these changed: ");
+    let log = configured.reload(&text(&both, "quiet"), "changed: ");
     assert!(log.contains("jwt_secret, webhook_secret") && !log.contains("quiet"), "{log}");
     assert!(enters(OLD).is_ok() && enters(NEW).is_ok());
     until("the new secret signs", || backend.requests.next().is_signed_with("quiet"));
-    configured.reload(&text(&format!("\"{NEW}\""), "quiet"), "and these changed: jwt_secret");
+    configured.reload(&text(&format!("\"{NEW}\""), "quiet"), "changed: jwt_secret");
     assert_eq!(refusal(enters(OLD)).0, 401);
     // Open connections stay open.
     gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
@@ -289,12 +289,12 @@ fn a_limit_set_by_sighup_counts_open_connections() {
     let gateway = &configured.gateway;
     let first = gateway.connect("/");
     let second = gateway.connect("/");
-    configured.reload("address_connections_max = 2\n", "and these changed: address_connections_max");
+    configured.reload("address_connections_max = 2\n", "changed: address_connections_max");
     assert_eq!(refusal(Client::connect(gateway.address, "/", &[])).0, 429);
     hang_up(first);
     until("its slot is free", || Client::connect(gateway.address, "/", &[]).is_ok());
     hang_up(second);
-    configured.reload("\n", "and these changed: address_connections_max");
+    configured.reload("\n", "changed: address_connections_max");
     let _many: Vec<Client> = (0..5).map(|_| gateway.connect("/")).collect();
 }
 

@@ -1,4 +1,4 @@
-//! Whose word is taken for who a back end is.
+//! The certificate authorities for back ends.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
 
 use crate::gateway::runtime::files;
 
-/// The largest file of certificates, in bytes. Mozilla's roots have 230,000.
+/// The maximum size of a certificate file, in bytes. Mozilla's roots have 230,000.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 
-/// Certificates, by one of which a back end's own has to be signed, in place of Mozilla's roots.
+/// Certificate authorities that replace Mozilla's roots.
 #[derive(Clone, Debug)]
 pub struct Authorities(Arc<Vec<Certificate<'static>>>);
 
 impl Authorities {
-    /// Reads a file of certificates in PEM, or says what is wrong with it.
+    /// Reads a PEM file of certificates.
     pub fn read(path: &Path) -> Result<Authorities, String> {
         let parsed = files::read(path, FILE_BYTES_MAX).and_then(|pem| Authorities::parse(&pem));
         parsed.map_err(|why| format!("webhook_ca_file {}: {why}", path.display()))
@@ -27,17 +27,17 @@ impl Authorities {
         for item in parse_pem(pem) {
             match item.map_err(|why| why.to_string())? {
                 PemItem::Certificate(certificate) => {
-                    // Else it would be passed over in silence, and every back end be unknown.
+                    // Otherwise an unusable certificate would be skipped silently, and every back end refused.
                     let read = store.add(certificate.der().into());
                     read.map_err(|why| format!("certificate {}: {why}", certificates.len() + 1))?;
                     certificates.push(certificate);
                 }
-                PemItem::PrivateKey(_) => return Err("a private key: give certificates only".to_owned()),
+                PemItem::PrivateKey(_) => return Err("found a private key: give certificates only".to_owned()),
                 _ => {}
             }
         }
         if certificates.is_empty() {
-            return Err("there is no certificate in it: expected PEM".to_owned());
+            return Err("no certificate in the file: expected PEM".to_owned());
         }
         Ok(Authorities(Arc::new(certificates)))
     }

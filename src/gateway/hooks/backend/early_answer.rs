@@ -1,8 +1,8 @@
-//! Answers that come before the request has been read.
+//! Answers that arrive before the request was sent completely.
 //!
-//! A back end that refuses a body by its length answers, and closes the connection with the rest of the body unread. The
-//! client's next write fails, while the answer waits to be read (RFC 9112 section 9.6). The HTTP client gives up at a
-//! failed write. This transport drops what cannot be written, so that the client goes on and reads the answer. If there is
+//! A back end that refuses a body by its length answers and closes the connection without reading the rest. The next
+//! write fails while the answer can still be read (RFC 9112 section 9.6). The HTTP client gives up after a failed
+//! write. This transport discards what cannot be written, so the client continues and reads the answer. If there is
 //! none, the read fails.
 
 use std::io;
@@ -10,15 +10,15 @@ use std::io;
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-/// Puts an [`EarlyAnswer`] around the transport of the connector before it.
+/// Wraps the transport of the previous connector in an [`EarlyAnswer`].
 #[derive(Debug)]
 pub struct EarlyAnswers;
 
-/// A transport that can be read after a write has failed.
+/// A transport that can be read after a failed write.
 #[derive(Debug)]
 pub struct EarlyAnswer<T> {
     inner: T,
-    /// The other side takes no more bytes.
+    /// A write has failed.
     is_write_closed: bool,
 }
 

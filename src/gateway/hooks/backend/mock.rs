@@ -1,5 +1,4 @@
-//! A tiny back end for tests: HTTP/1.1 over blocking sockets, which does as it is told, and badly if that is what it is
-//! told.
+//! A back end for tests: HTTP/1.1 over blocking sockets, with configurable answers and faults.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,19 +8,19 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use super::{Contact, Url};
+use super::{BackendConfig, Url};
 
-/// For what must happen: no test waits longer.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The maximum wait for an expected event.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A back end on a port of its own. Each connection has a thread.
-pub struct Double {
+/// A back end on its own port, with a thread for each connection.
+pub struct MockBackend {
     address: SocketAddr,
     requests: Receiver<Received>,
     is_over: Arc<AtomicBool>,
 }
 
-/// A request, as the back end got it.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// Method and target.
@@ -30,34 +29,36 @@ pub struct Received {
     pub body: Vec<u8>,
 }
 
-/// What the back end does with a request.
-pub enum Reply {
-    /// Answers with this status and body, and keeps the connection.
+/// The reaction to a request.
+pub enum MockReply {
+    /// Answers with this status and body. The connection stays open.
     Answer(u16, &'static str),
-    /// Writes just that, and closes.
+    /// Writes these bytes and closes the connection.
     Raw(Vec<u8>),
-    /// Writes that, one byte in ten milliseconds.
-    Dribble(&'static str),
-    /// Never answers, until the other side goes.
+    /// Writes this text at one byte per 10 ms.
+    Trickle(&'static str),
+    /// Does not answer. Ends when the client closes the connection.
     Hang,
 }
 
-impl Double {
-    /// A back end that does with each request what `reply` says. `reply` may block, to be slow.
-    pub fn start(reply: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Double {
+impl MockBackend {
+    /// Starts a back end that reacts with `reply`, which may block.
+    pub fn start(reply: impl Fn(&Received) -> MockReply + Send + Sync + 'static) -> MockBackend {
         let reply = Arc::new(reply);
-        Double::accept(move |stream, sender| serve(stream, sender, &*reply))
+        MockBackend::accept(move |stream, sender| serve(stream, sender, &*reply))
     }
 
-    /// A back end that reads a byte of each request, writes `answer`, and closes with the rest unread.
-    pub fn unread(answer: &'static [u8]) -> Double {
-        Double::accept(move |mut stream, _| {
+    /// Starts a back end that reads one byte, writes `answer`, and closes the connection.
+    pub fn unread(answer: &'static [u8]) -> MockBackend {
+        MockBackend::accept(move |mut stream, _| {
             stream.read_exact(&mut [0])?;
             stream.write_all(answer)
         })
     }
 
-    fn accept(serve: impl Fn(TcpStream, &Sender<Received>) -> std::io::Result<()> + Send + Sync + 'static) -> Double {
+    fn accept(
+        serve: impl Fn(TcpStream, &Sender<Received>) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> MockBackend {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let (sender, requests) = mpsc::channel();
@@ -69,70 +70,74 @@ impl Double {
                     return;
                 }
                 let (sender, serve) = (sender.clone(), Arc::clone(&serve));
-                // A client that is gone is no failure of the test.
+                // A closed client is not a failure of the test.
                 thread::spawn(move || drop(serve(stream, &sender)));
             }
         });
-        Double { address, requests, is_over }
+        MockBackend { address, requests, is_over }
     }
 
-    /// A back end that answers all requests alike.
-    pub fn always(status: u16, body: &'static str) -> Double {
-        Double::start(move |_| Reply::Answer(status, body))
+    /// Starts a back end with one answer for all requests.
+    pub fn always(status: u16, body: &'static str) -> MockBackend {
+        MockBackend::start(move |_| MockReply::Answer(status, body))
     }
 
-    /// How to reach it, unsigned, as `node-1`.
-    pub fn contact(&self) -> Contact {
+    /// Returns the configuration for it, without a signature, as `node-1`.
+    pub fn contact(&self) -> BackendConfig {
         let url = Url::parse(&format!("http://{}/hook?v=1", self.address)).expect("a URL");
-        Contact { url, node: "node-1".to_owned(), secret: None, authorities: None }
+        BackendConfig { url, node: "node-1".to_owned(), secret: None, authorities: None }
     }
 
-    /// The next request.
+    /// Waits for the next request.
     pub fn next(&self) -> Received {
-        self.requests.recv_timeout(PATIENCE).expect("a request")
+        self.requests.recv_timeout(TEST_TIMEOUT).expect("a request")
     }
 
-    /// The next request, if it is there.
+    /// Returns the next request, if there is one.
     pub fn try_next(&self) -> Option<Received> {
         self.requests.try_recv().ok()
     }
 }
 
-impl Drop for Double {
+impl Drop for MockBackend {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts.
+        // Wakes the accepting thread.
         drop(TcpStream::connect(self.address));
     }
 }
 
 impl Received {
-    /// The value of a header.
+    /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         header.map(|(_, value)| value.as_str())
     }
 
-    /// The body as JSON.
+    /// Parses the body as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 }
 
-fn serve(stream: TcpStream, requests: &Sender<Received>, reply: &dyn Fn(&Received) -> Reply) -> std::io::Result<()> {
+fn serve(
+    stream: TcpStream,
+    requests: &Sender<Received>,
+    reply: &dyn Fn(&Received) -> MockReply,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     while let Some(received) = read(&mut reader)? {
-        // First of all, so that who waits for it knows that nothing was answered. The test may have seen enough.
+        // Sent before the answer, so a test can see an unanswered request. The test may have ended.
         let _ = requests.send(received.clone());
         match reply(&received) {
-            Reply::Answer(status, body) => {
+            MockReply::Answer(status, body) => {
                 let head = format!("HTTP/1.1 {status} Just So\r\nContent-Length: {}\r\n\r\n{body}", body.len());
                 writer.write_all(head.as_bytes())?;
             }
-            Reply::Raw(bytes) => return writer.write_all(&bytes),
-            Reply::Dribble(text) => return dribble(&mut reader, &mut writer, text),
-            Reply::Hang => {
+            MockReply::Raw(bytes) => return writer.write_all(&bytes),
+            MockReply::Trickle(text) => return trickle(&mut reader, &mut writer, text),
+            MockReply::Hang => {
                 std::io::copy(&mut reader, &mut std::io::sink())?;
                 return Ok(());
             }
@@ -141,11 +146,11 @@ fn serve(stream: TcpStream, requests: &Sender<Received>, reply: &dyn Fn(&Receive
     Ok(())
 }
 
-fn dribble(reader: &mut BufReader<TcpStream>, writer: &mut TcpStream, text: &str) -> std::io::Result<()> {
+fn trickle(reader: &mut BufReader<TcpStream>, writer: &mut TcpStream, text: &str) -> std::io::Result<()> {
     writer.set_read_timeout(Some(Duration::from_millis(10)))?;
     for byte in text.bytes() {
         writer.write_all(&[byte])?;
-        // It is the read that takes its time; it ends at once when the other side goes.
+        // The read timeout makes the pause. It ends early when the client closes the connection.
         match reader.read(&mut [0]) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             _ => break,
@@ -154,7 +159,7 @@ fn dribble(reader: &mut BufReader<TcpStream>, writer: &mut TcpStream, text: &str
     Ok(())
 }
 
-/// The next request, or `None` where the client closed.
+/// Reads a request. `None`: the client closed the connection.
 fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Received>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {

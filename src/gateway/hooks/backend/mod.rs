@@ -1,7 +1,6 @@
-//! How this server speaks to a back end: one POST of JSON, signed, with a bound on its time and on the answer's size.
+//! The HTTP client for back ends: one signed POST of JSON, with bounds on its time and its answer.
 //!
-//! It blocks, so it is for threads of their own, never for the loop's. It must not know what is asked, nor what an
-//! answer means.
+//! It blocks, so it must not run on the loop's thread. It does not know the meaning of requests and answers.
 
 pub mod authorities;
 mod early_answer;
@@ -34,26 +33,26 @@ use self::early_answer::EarlyAnswers;
 use self::signature::Secret;
 use crate::gateway::runtime::clock;
 
-/// Bytes of an answer's body; one that is longer is a failure.
+/// The maximum length of an answer's body. A longer one is a failure.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// How long a connection to a back end is kept for the next request. Short, because a back end that closes it at the
-/// very moment of the next one makes that one fail, and most keep idle connections for five seconds or more.
+/// The maximum idle time of a connection to a back end. Most back ends close idle connections after five seconds or
+/// more, and a request on a closing connection fails.
 const IDLE_MAX: Duration = Duration::from_secs(3);
 
-/// The least time that a request gets: a timeout of nothing would be none.
+/// The minimum timeout of a request. Zero would mean no timeout.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
-/// Where a back end is, and as whom this server speaks to it.
+/// The address of a back end, and the credentials of this server.
 #[derive(Clone, Debug)]
-pub struct Contact {
-    /// Where to post.
+pub struct BackendConfig {
+    /// The URL of the POST.
     pub url: Url,
-    /// This server's name, for `X-Fdpush-Node` and the bodies: visible ASCII.
+    /// The name of this server in `X-Fdpush-Node` and in bodies: visible ASCII.
     pub node: String,
-    /// What requests are signed with; without one they are not.
+    /// The secret of the signature. Without it, requests have no signature.
     pub secret: Option<Secret>,
-    /// Who vouches for an `https` back end; without any, Mozilla's roots do.
+    /// The certificate authorities for `https`. By default, Mozilla's roots.
     pub authorities: Option<Authorities>,
 }
 
@@ -62,11 +61,12 @@ pub struct Contact {
 pub struct Url {
     /// Without user and password.
     uri: Uri,
-    /// They are sent as Basic authentication (RFC 7617), percent-decoded: a URL has no other way to write an `@`.
+    /// User and password, sent as Basic authentication (RFC 7617). They are percent-decoded, because a URL has no other
+    /// way to write an `@`.
     authorization: Option<HeaderValue>,
 }
 
-/// A back end that can be asked, by several threads at a time.
+/// A back end, shared by several threads.
 #[derive(Debug)]
 pub struct Backend {
     agent: Agent,
@@ -75,39 +75,38 @@ pub struct Backend {
     secret: Mutex<Option<Secret>>,
 }
 
-/// A back end's answer, which is no redirect.
+/// The answer of a back end, other than a redirect.
 #[derive(Debug)]
 pub struct Answer {
     /// The status, 200 or above.
     pub status: u16,
-    /// The pause that the back end asks for before the next request. It has no bound.
+    /// The requested pause before the next request, without a bound.
     pub retry_after: Option<Duration>,
-    /// The body, if all of it came, in time and within its bound.
+    /// The body, or the reason why it is incomplete.
     pub body: Result<Vec<u8>, Failure>,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub enum Failure {
-    /// The back end wants the request sent elsewhere, with this status. Redirects are not followed: the signed body and
-    /// the headers of clients are for the one URL that was configured.
+    /// The back end answered with a redirect of this status. Redirects are not followed: the signed body and the
+    /// clients' headers are only for the configured URL.
     Redirected(u16),
-    /// No connection, no answer in time, or no HTTP.
+    /// No connection, no answer in time, or invalid HTTP.
     Failed(ureq::Error),
-    /// The HTTP client panicked, for instance because it could not start a thread to look a name up.
+    /// The HTTP client panicked, for example because it could not start a thread for a DNS lookup.
     Panicked(Box<dyn Any + Send>),
 }
 
 impl Backend {
-    /// A back end that at most `connections_max` threads will ask at a time. Fails where the node's name cannot be in a
-    /// header.
-    pub fn new(contact: Contact, connections_max: usize) -> io::Result<Backend> {
-        let Contact { url, node, secret, authorities } = contact;
+    /// Creates a client for up to `connections_max` threads. It fails if the node's name cannot be a header value.
+    pub fn new(contact: BackendConfig, connections_max: usize) -> io::Result<Backend> {
+        let BackendConfig { url, node, secret, authorities } = contact;
         let node = node_header(&node)?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            // What is set is what is used: no proxy from an environment meant for other programs.
+            // Only the settings count, not a proxy in the environment.
             .proxy(None)
             .tls_config(TlsConfig::builder().root_certs(authorities.map_or(RootCerts::WebPki, RootCerts::from)).build())
             .user_agent(concat!("fdpush/", env!("CARGO_PKG_VERSION")))
@@ -121,19 +120,19 @@ impl Backend {
         Ok(Backend { agent, url, node, secret: Mutex::new(secret) })
     }
 
-    /// This server's name.
+    /// Returns the name of this server.
     pub fn node(&self) -> &str {
-        // It was made of text.
+        // It was created from text.
         self.node.to_str().unwrap_or_default()
     }
 
-    /// Signs with this secret from now on.
+    /// Replaces the secret of the signature.
     pub fn set_secret(&self, secret: Option<Secret>) {
         *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = secret;
     }
 
-    /// Posts `body`, which is JSON, and waits for the answer, but not longer than `timeout` in all: from the look-up of
-    /// the name to the last byte of the body.
+    /// Posts `body`, which is JSON, and waits for the answer. `timeout` covers everything from the DNS lookup to the
+    /// last byte of the answer.
     pub fn post(&self, body: &[u8], timeout: Duration) -> Result<Answer, Failure> {
         catch_unwind(AssertUnwindSafe(|| self.exchange(body, timeout)))
             .unwrap_or_else(|panic| Err(Failure::Panicked(panic)))
@@ -168,19 +167,19 @@ impl Backend {
 }
 
 impl Url {
-    /// Reads a URL, or says what is wrong with it. The message does not repeat it, because URLs carry passwords.
+    /// Parses a URL. The error does not repeat it, because it may have a password.
     pub fn parse(text: &str) -> io::Result<Url> {
-        let uri: Uri = text.parse().map_err(|error| invalid(format!("this is no URL: {error}")))?;
+        let uri: Uri = text.parse().map_err(|error| invalid(format!("invalid URL: {error}")))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err(invalid("a back end is asked at http://… or https://…".to_owned()));
+            return Err(invalid("expected a URL with http:// or https://".to_owned()));
         }
         if uri.host().is_none_or(str::is_empty) {
-            return Err(invalid("the URL names no host".to_owned()));
+            return Err(invalid("missing host in the URL".to_owned()));
         }
         if !has_sound_port(&uri) {
-            return Err(invalid("the URL's port is not a number from 1 to 65535".to_owned()));
+            return Err(invalid("port of the URL must be from 1 to 65535".to_owned()));
         }
-        Url::of(uri).ok_or_else(|| invalid("the URL's user or host cannot be read".to_owned()))
+        Url::of(uri).ok_or_else(|| invalid("invalid user or host in the URL".to_owned()))
     }
 
     fn of(uri: Uri) -> Option<Url> {
@@ -201,23 +200,23 @@ impl Url {
     }
 }
 
-/// The header value of a node name.
+/// Returns the header value of a node name.
 ///
 /// # Errors
-/// It is empty or has other than visible ASCII.
+/// The name is empty or has other characters than visible ASCII.
 pub fn node_header(node: &str) -> io::Result<HeaderValue> {
     HeaderValue::from_str(node)
         .ok()
         .filter(|value| value.to_str().is_ok_and(|text| !text.is_empty()))
-        .ok_or_else(|| invalid(format!("the node name {node:?} is not made of visible ASCII")))
+        .ok_or_else(|| invalid(format!("node name {node:?} must be visible ASCII")))
 }
 
-/// Whether a URL has no port or one that can be connected to. `Uri` takes any number for a port, and then has none: the
-/// request would go to the default port of the scheme.
+/// Returns whether a URL has no port or a valid one. `Uri` accepts any number and then has no port, so the request
+/// would go to the default port.
 fn has_sound_port(uri: &Uri) -> bool {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
-    // The colons of an IPv6 address are within brackets.
+    // The colons of an IPv6 address are inside brackets.
     match place.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
         Some((_, port)) => port.is_empty() || uri.port_u16().is_some_and(|port| port != 0),
         None => true,
@@ -225,7 +224,7 @@ fn has_sound_port(uri: &Uri) -> bool {
 }
 
 impl Failure {
-    /// Whether the time was up.
+    /// Returns whether the timeout was reached.
     pub fn is_timeout(&self) -> bool {
         match self {
             Failure::Failed(ureq::Error::Timeout(_)) => true,
@@ -234,8 +233,7 @@ impl Failure {
         }
     }
 
-    /// Whether the connection ended before an answer came: so do connections that were kept for the next request, and
-    /// that the back end closed just when it came.
+    /// Returns whether the connection ended without an answer, as a kept connection does that the back end closes.
     pub fn is_disconnect(&self) -> bool {
         let Failure::Failed(ureq::Error::Io(error)) = self else { return false };
         matches!(
@@ -252,7 +250,7 @@ fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
-/// Scheme, host, port and path: neither the password nor the query.
+/// Writes scheme, host, port and path, without user, password and query.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.uri.scheme_str().unwrap_or_default();
@@ -274,7 +272,7 @@ impl fmt::Debug for Url {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Redirected(status) => write!(f, "answered {status}, and redirects are not followed"),
+            Failure::Redirected(status) => write!(f, "answered {status}; redirects are not followed"),
             Failure::Failed(ureq::Error::Timeout(_)) => f.write_str("no answer in time"),
             Failure::Failed(ureq::Error::BodyExceedsLimit(_)) => {
                 write!(f, "an answer of more than {ANSWER_BYTES_MAX} bytes")

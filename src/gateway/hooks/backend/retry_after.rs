@@ -1,13 +1,14 @@
-//! The header `Retry-After` of an answer (RFC 9110 section 10.2.3): seconds, or a date.
+//! The header `Retry-After` (RFC 9110 section 10.2.3): seconds or a date.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The pause that `value` asks for at `now_ms`, in milliseconds since 1970. `None`: it is neither of the two forms. A date
-/// in the past asks for no pause. The caller bounds the pause: a back end may ask for centuries.
+/// Parses the pause at `now_ms`, in milliseconds since 1970.
+///
+/// A date in the past is no pause. `None`: the value is invalid. The caller must bound the pause.
 pub fn parse(value: &str, now_ms: u64) -> Option<Duration> {
     let value = value.trim_ascii();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are as long as can be.
+        // A number that overflows means the maximum.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;

@@ -1,4 +1,4 @@
-//! How a back end knows that a request comes from this server: HMAC-SHA256 (RFC 2104, RFC 6234) over the body.
+//! The signature of requests to back ends: HMAC-SHA256 (RFC 2104, RFC 6234) over the body.
 
 use std::fmt::{self, Write};
 use std::io;
@@ -6,18 +6,18 @@ use std::io;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// A secret that this server shares with its back end. It shows itself to nobody.
+/// A secret shared with the back end. Debug output does not show it.
 #[derive(Clone)]
 pub struct Secret(Hmac<Sha256>);
 
 impl Secret {
-    /// A secret of at least one byte.
+    /// Creates a secret of at least one byte.
     pub fn new(text: &str) -> io::Result<Secret> {
         let keyed = Hmac::new_from_slice(text.as_bytes()).ok().filter(|_| !text.is_empty());
-        keyed.map(Secret).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the secret is empty"))
+        keyed.map(Secret).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "secret is empty"))
     }
 
-    /// What `X-Fdpush-Signature` says of this body: `sha256=` and 64 lower-case hexadecimal digits.
+    /// Returns the value of `X-Fdpush-Signature`: `sha256=` and 64 lower-case hexadecimal digits.
     pub fn sign(&self, body: &[u8]) -> String {
         let mut mac = self.0.clone();
         mac.update(body);
@@ -25,7 +25,7 @@ impl Secret {
         let mut header = String::with_capacity("sha256=".len() + 2 * digest.len());
         header.push_str("sha256=");
         for byte in digest {
-            // A string takes everything.
+            // Writing to a string does not fail.
             let _ = write!(header, "{byte:02x}");
         }
         header

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use super::mock::{Double, PATIENCE, Reply};
+use super::mock::{MockBackend, MockReply, TEST_TIMEOUT};
 use super::signature::Secret;
-use super::{ANSWER_BYTES_MAX, Backend, Contact, Failure, Url};
+use super::{ANSWER_BYTES_MAX, Backend, BackendConfig, Failure, Url};
 use crate::gateway::runtime::clock;
 
 const SHORT: Duration = Duration::from_millis(150);
 
-fn backend(double: &Double) -> Backend {
+fn backend(double: &MockBackend) -> Backend {
     Backend::new(double.contact(), 2).expect("a back end")
 }
 
-fn fails(reply: impl Fn() -> Reply + Send + Sync + 'static, timeout: Duration) -> Failure {
-    let double = Double::start(move |_| reply());
+fn fails(reply: impl Fn() -> MockReply + Send + Sync + 'static, timeout: Duration) -> Failure {
+    let double = MockBackend::start(move |_| reply());
     let answer = backend(&double).post(b"{}", timeout);
     match answer {
         Err(failure) => failure,
@@ -38,18 +38,18 @@ fn urls_are_http_and_name_a_host() {
 fn a_node_can_be_named_in_a_header() {
     let url = Url::parse("http://localhost/").expect("a URL");
     for bad in ["", "a\nb", "Zürich"] {
-        let contact = Contact { url: url.clone(), node: bad.to_owned(), secret: None, authorities: None };
+        let contact = BackendConfig { url: url.clone(), node: bad.to_owned(), secret: None, authorities: None };
         assert!(Backend::new(contact, 1).is_err(), "{bad:?}");
     }
 }
 
 #[test]
 fn posts_signed_json_and_keeps_the_connection() {
-    let double = Double::always(200, "pong");
+    let double = MockBackend::always(200, "pong");
     let secret = Secret::new("Jefe").expect("a secret");
-    let backend = Backend::new(Contact { secret: Some(secret), ..double.contact() }, 2).expect("a back end");
+    let backend = Backend::new(BackendConfig { secret: Some(secret), ..double.contact() }, 2).expect("a back end");
     for _ in 0..2 {
-        let answer = backend.post(b"what do ya want for nothing?", PATIENCE).expect("an answer");
+        let answer = backend.post(b"what do ya want for nothing?", TEST_TIMEOUT).expect("an answer");
         assert_eq!((answer.status, answer.body.expect("a body")), (200, b"pong".to_vec()));
         let received = double.next();
         assert_eq!(received.line, "POST /hook?v=1");
@@ -63,13 +63,13 @@ fn posts_signed_json_and_keeps_the_connection() {
         assert_eq!(received.header("transfer-encoding"), None);
     }
     backend.set_secret(None);
-    backend.post(b"{}", PATIENCE).expect("an answer");
+    backend.post(b"{}", TEST_TIMEOUT).expect("an answer");
     assert_eq!(double.next().header("x-fdpush-signature"), None);
 }
 
 #[test]
 fn user_and_password_are_sent_decoded() {
-    let double = Double::always(200, "");
+    let double = MockBackend::always(200, "");
     let authority = double.contact().url.to_string().replace("http://", "").replace("/hook", "");
     for (userinfo, wanted) in [
         ("user:pass", Some("Basic dXNlcjpwYXNz")),
@@ -80,8 +80,8 @@ fn user_and_password_are_sent_decoded() {
     ] {
         let at = if userinfo.is_empty() { "" } else { "@" };
         let url = Url::parse(&format!("http://{userinfo}{at}{authority}/x?y=%40")).expect("a URL");
-        let contact = Contact { url, ..double.contact() };
-        Backend::new(contact, 1).expect("a back end").post(b"{}", PATIENCE).expect("an answer");
+        let contact = BackendConfig { url, ..double.contact() };
+        Backend::new(contact, 1).expect("a back end").post(b"{}", TEST_TIMEOUT).expect("an answer");
         let received = double.next();
         assert_eq!(received.header("authorization"), wanted, "{userinfo}");
         assert_eq!((received.line.as_str(), received.header("host")), ("POST /x?y=%40", Some(authority.as_str())));
@@ -91,23 +91,23 @@ fn user_and_password_are_sent_decoded() {
 #[test]
 fn every_status_but_a_redirect_is_an_answer() {
     for status in [204, 400, 401, 404, 500, 503] {
-        let double = Double::always(status, "");
-        assert_eq!(backend(&double).post(b"{}", PATIENCE).expect("an answer").status, status);
+        let double = MockBackend::always(status, "");
+        assert_eq!(backend(&double).post(b"{}", TEST_TIMEOUT).expect("an answer").status, status);
     }
     for status in [301, 302, 303, 307, 308] {
         let moved = format!("HTTP/1.1 {status} Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
-        let failure = fails(move || Reply::Raw(moved.clone().into_bytes()), PATIENCE);
+        let failure = fails(move || MockReply::Raw(moved.clone().into_bytes()), TEST_TIMEOUT);
         assert!(matches!(failure, Failure::Redirected(told) if told == status), "{failure:?}");
-        assert_eq!(failure.to_string(), format!("answered {status}, and redirects are not followed"));
+        assert_eq!(failure.to_string(), format!("answered {status}; redirects are not followed"));
     }
 }
 
 #[test]
 fn the_time_is_bounded_however_the_back_end_wastes_it() {
-    let wastes: [fn() -> Reply; 3] = [
-        || Reply::Hang,
-        || Reply::Dribble("HTTP/1.1 200 OK\r\nX-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n"),
-        || Reply::Dribble("HTTP/1.1 200 \r\n\r\nbody body body body body body body body body body body body body"),
+    let wastes: [fn() -> MockReply; 3] = [
+        || MockReply::Hang,
+        || MockReply::Trickle("HTTP/1.1 200 OK\r\nX-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n"),
+        || MockReply::Trickle("HTTP/1.1 200 \r\n\r\nbody body body body body body body body body body body body body"),
     ];
     for waste in wastes {
         let start = clock::now();
@@ -123,47 +123,47 @@ fn an_answer_is_bounded_whole_and_http() {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
         [head.into_bytes(), vec![b'a'; length as usize]].concat()
     };
-    let double = Double::start(move |_| Reply::Raw(body(ANSWER_BYTES_MAX)));
-    let answer = backend(&double).post(b"{}", PATIENCE).expect("an answer");
+    let double = MockBackend::start(move |_| MockReply::Raw(body(ANSWER_BYTES_MAX)));
+    let answer = backend(&double).post(b"{}", TEST_TIMEOUT).expect("an answer");
     assert_eq!(answer.body.expect("a body").len() as u64, ANSWER_BYTES_MAX);
 
-    let failure = fails(move || Reply::Raw(body(ANSWER_BYTES_MAX + 1)), PATIENCE);
+    let failure = fails(move || MockReply::Raw(body(ANSWER_BYTES_MAX + 1)), TEST_TIMEOUT);
     assert_eq!(failure.to_string(), "an answer of more than 65536 bytes");
-    let failure = fails(|| Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234".to_vec()), PATIENCE);
+    let failure = fails(|| MockReply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234".to_vec()), TEST_TIMEOUT);
     assert!(failure.is_disconnect(), "{failure:?}");
-    let failure = fails(|| Reply::Raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n".to_vec()), PATIENCE);
+    let failure = fails(|| MockReply::Raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n".to_vec()), TEST_TIMEOUT);
     assert!(!failure.is_timeout() && !failure.is_disconnect(), "{failure:?}");
-    let failure = fails(|| Reply::Raw(Vec::new()), PATIENCE);
+    let failure = fails(|| MockReply::Raw(Vec::new()), TEST_TIMEOUT);
     assert!(failure.is_disconnect(), "{failure:?}");
 }
 
 /// The body fits into no socket's buffers, so its writing fails when the connection is reset.
 #[test]
 fn an_answer_that_comes_before_the_body_was_read_is_an_answer() {
-    let double = Double::unread(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge");
+    let double = MockBackend::unread(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge");
     let backend = backend(&double);
     let body = vec![b'a'; 64 << 20];
     for _ in 0..3 {
-        let answer = backend.post(&body, PATIENCE).expect("an answer");
+        let answer = backend.post(&body, TEST_TIMEOUT).expect("an answer");
         assert_eq!((answer.status, answer.body.expect("a body")), (413, b"large".to_vec()));
     }
-    let silent = Double::unread(b"");
-    let failure = self::backend(&silent).post(&body, PATIENCE).expect_err("no answer");
+    let silent = MockBackend::unread(b"");
+    let failure = self::backend(&silent).post(&body, TEST_TIMEOUT).expect_err("no answer");
     assert!(failure.is_disconnect(), "{failure:?}");
 }
 
 #[test]
 fn nobody_listens() {
-    let double = Double::always(200, "");
+    let double = MockBackend::always(200, "");
     let contact = double.contact();
     drop(double);
     let backend = Backend::new(contact, 1).expect("a back end");
     // The port may be accepting still, for as long as it takes its thread to end.
-    let deadline = clock::now() + PATIENCE;
-    while backend.post(b"{}", PATIENCE).is_ok() {
+    let deadline = clock::now() + TEST_TIMEOUT;
+    while backend.post(b"{}", TEST_TIMEOUT).is_ok() {
         assert!(clock::now() < deadline, "the double goes on");
     }
-    assert!(!backend.post(b"{}", PATIENCE).expect_err("nobody").is_timeout());
+    assert!(!backend.post(b"{}", TEST_TIMEOUT).expect_err("nobody").is_timeout());
 }
 
 #[test]

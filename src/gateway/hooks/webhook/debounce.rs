@@ -1,54 +1,54 @@
-//! Who is online, for a back end that must not be told of every page refresh: a uid goes offline only when its last
-//! connection has been gone for a while.
+//! Presence of uids with a delay: a uid goes offline only when it has had no connection for a while. A page refresh
+//! causes no event.
 //!
-//! A pure state machine: `opened` and `closed` take what happened, `poll` says who is off by now. The delay is the same
-//! for all, so those who may be leaving stand in a line by their deadlines, and one who came back leaves a gap in it.
+//! A pure state machine. The delay is the same for all uids, so departures are in a queue in the order of their
+//! deadlines. The entry of a uid that comes back is skipped.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The uids that are online or have just left.
+/// The uids that are online or have a departure pending.
 #[derive(Debug)]
 pub struct Debounce {
     delay: Duration,
-    uids: HashMap<Arc<str>, Stay>,
-    leaving: VecDeque<Leaving>,
-    /// The ticket of the next to leave.
-    ticket: u64,
+    uids: HashMap<Arc<str>, OnlineUid>,
+    departures: VecDeque<Departure>,
+    /// The number of the last departure.
+    sequence: u64,
 }
 
-/// A uid that the back end believes online.
+/// A uid that is online for the back end.
 #[derive(Debug)]
-struct Stay {
+struct OnlineUid {
     connections: u32,
-    /// Its ticket in the line. While it has connections, it is in the line no more, whoever may still stand there.
-    ticket: u64,
+    /// The number of its valid departure, if it has no connections. Other departures of the uid are stale.
+    sequence: u64,
 }
 
 #[derive(Debug)]
-struct Leaving {
+struct Departure {
     deadline: Instant,
     uid: Arc<str>,
-    ticket: u64,
+    sequence: u64,
 }
 
 impl Debounce {
-    /// Nobody is online. A uid is offline `delay` after its last connection.
+    /// Creates an empty state. A uid goes offline `delay` after its last connection.
     pub fn new(delay: Duration) -> Debounce {
-        Debounce { delay, uids: HashMap::new(), leaving: VecDeque::new(), ticket: 0 }
+        Debounce { delay, uids: HashMap::new(), departures: VecDeque::new(), sequence: 0 }
     }
 
-    /// A connection of `uid` opened, or was bound to it. Whether the uid is online with it, having been offline.
+    /// Counts a connection. Returns `true` if the uid was offline.
     pub fn opened(&mut self, uid: &str) -> bool {
         let is_new = match self.uids.get_mut(uid) {
-            Some(stay) => {
-                stay.connections += 1;
+            Some(online) => {
+                online.connections += 1;
                 false
             }
             None => {
-                self.uids.insert(uid.into(), Stay { connections: 1, ticket: 0 });
+                self.uids.insert(uid.into(), OnlineUid { connections: 1, sequence: 0 });
                 true
             }
         };
@@ -56,31 +56,31 @@ impl Debounce {
         is_new
     }
 
-    /// A connection of `uid` ended, or is bound to it no more.
+    /// Uncounts a connection.
     pub fn closed(&mut self, uid: &str, now: Instant) {
         let Some((name, _)) = self.uids.get_key_value(uid) else { return };
         let name = Arc::clone(name);
-        let Some(stay) = self.uids.get_mut(uid).filter(|stay| stay.connections > 0) else { return };
-        stay.connections -= 1;
-        if stay.connections == 0 {
-            self.ticket += 1;
-            stay.ticket = self.ticket;
-            // A clock that stood still may not put the last in the line before the others.
-            let earliest = self.leaving.back().map_or(now, |last| last.deadline);
+        let Some(online) = self.uids.get_mut(uid).filter(|online| online.connections > 0) else { return };
+        online.connections -= 1;
+        if online.connections == 0 {
+            self.sequence += 1;
+            online.sequence = self.sequence;
+            // The deadlines must be in order even if the clock goes back.
+            let earliest = self.departures.back().map_or(now, |last| last.deadline);
             let deadline = (now + self.delay).max(earliest);
-            self.leaving.push_back(Leaving { deadline, uid: name, ticket: self.ticket });
+            self.departures.push_back(Departure { deadline, uid: name, sequence: self.sequence });
         }
         self.check_invariants();
     }
 
-    /// A uid that is offline by now, each once. To be called until there is none.
+    /// Returns a uid that is offline at `now`. Call it until it returns `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Arc<str>> {
         loop {
-            let leaving = self.leaving.pop_front_if(|leaving| leaving.deadline <= now)?;
-            if let Entry::Occupied(stay) = self.uids.entry(leaving.uid) {
-                let Stay { connections, ticket } = *stay.get();
-                if connections == 0 && ticket == leaving.ticket {
-                    let (uid, _) = stay.remove_entry();
+            let departures = self.departures.pop_front_if(|departures| departures.deadline <= now)?;
+            if let Entry::Occupied(online) = self.uids.entry(departures.uid) {
+                let OnlineUid { connections, sequence } = *online.get();
+                if connections == 0 && sequence == departures.sequence {
+                    let (uid, _) = online.remove_entry();
                     self.check_invariants();
                     return Some(uid);
                 }
@@ -88,17 +88,20 @@ impl Debounce {
         }
     }
 
-    /// When to poll again. It may turn out that the uid came back meanwhile.
+    /// Returns the time of the next poll. That departure may be stale.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.leaving.front().map(|leaving| leaving.deadline)
+        self.departures.front().map(|departures| departures.deadline)
     }
 
     fn check_invariants(&self) {
         if cfg!(test) {
-            assert!(self.leaving.iter().is_sorted_by_key(|leaving| leaving.deadline));
-            for (uid, stay) in &self.uids {
-                let places = self.leaving.iter().filter(|leaving| leaving.uid == *uid && leaving.ticket == stay.ticket);
-                assert!(stay.connections > 0 || places.count() == 1, "{uid} would be online for ever");
+            assert!(self.departures.iter().is_sorted_by_key(|departures| departures.deadline));
+            for (uid, online) in &self.uids {
+                let places = self
+                    .departures
+                    .iter()
+                    .filter(|departures| departures.uid == *uid && departures.sequence == online.sequence);
+                assert!(online.connections > 0 || places.count() == 1, "{uid} would never go offline");
             }
         }
     }
@@ -130,7 +133,7 @@ mod tests {
         assert_eq!(debounce.poll(start + 3 * DELAY - Duration::from_nanos(1)), None);
         assert_eq!(debounce.poll(start + 3 * DELAY).as_deref(), Some("ann"));
         assert_eq!(debounce.poll(start + 9 * DELAY), None, "once");
-        assert!(debounce.uids.is_empty() && debounce.leaving.is_empty(), "nothing is left behind");
+        assert!(debounce.uids.is_empty() && debounce.departures.is_empty(), "nothing is left behind");
         assert!(debounce.opened("ann"));
     }
 
@@ -184,14 +187,14 @@ mod tests {
                 match what {
                     0 => {
                         let is_new = !twin.0.contains_key(uid);
-                        let stay = twin.0.entry(uid.to_owned()).or_default();
-                        *stay = (stay.0 + 1, None);
+                        let online = twin.0.entry(uid.to_owned()).or_default();
+                        *online = (online.0 + 1, None);
                         prop_assert_eq!(debounce.opened(uid), is_new);
                     }
                     1 | 2 => {
-                        if let Some(stay) = twin.0.get_mut(uid).filter(|stay| stay.0 > 0) {
-                            stay.0 -= 1;
-                            stay.1 = (stay.0 == 0).then_some(now);
+                        if let Some(online) = twin.0.get_mut(uid).filter(|online| online.0 > 0) {
+                            online.0 -= 1;
+                            online.1 = (online.0 == 0).then_some(now);
                         }
                         debounce.closed(uid, now);
                     }

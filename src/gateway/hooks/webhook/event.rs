@@ -1,7 +1,7 @@
-//! The events that a back end receives, and their JSON. `docs/webhooks.md` is the reference for their readers.
+//! The webhook events and their JSON. The reference is `docs/webhooks.md`.
 //!
-//! An event is encoded once, up to a bound: text that grows by escapes (a control character is six bytes of JSON) costs no
-//! more memory than the bound.
+//! An event is encoded once, up to a bound. So text that grows by escapes (a control character takes six bytes of JSON)
+//! takes no more memory than the bound.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use fdpush::{By, Closed, Fd, Peer};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-/// Something that happened.
+/// A webhook event.
 #[derive(Copy, Clone, Debug)]
 pub enum Event<'a> {
     /// A connection opened.
@@ -19,18 +19,18 @@ pub enum Event<'a> {
         fd: Fd,
         uid: Option<&'a str>,
         peer: Peer,
-        /// Where the client is, behind proxies that are trusted.
+        /// The client's address, from a trusted proxy if there is one.
         address: Option<IpAddr>,
-        /// The path it asked for, decoded.
+        /// The requested path, decoded.
         path: &'a str,
-        /// The groups it is in from the start.
+        /// The initial groups.
         groups: &'a [&'a str],
-        /// What the back end said of it when it was let in.
+        /// The attributes from the connect hook.
         attributes: Option<&'a RawValue>,
         /// `groups` and `attributes` are left out and `path` is cut, because the event exceeded its bound.
         is_truncated: bool,
     },
-    /// A client sent a text message, whatever is in it.
+    /// A client sent a text message, valid or not.
     Message { fd: Fd, uid: Option<&'a str>, text: &'a str },
     /// A client sent a valid frame of type `send`.
     Send { fd: Fd, uid: Option<&'a str>, data: &'a RawValue },
@@ -38,11 +38,11 @@ pub enum Event<'a> {
     Close { fd: Fd, uid: Option<&'a str>, closed: &'a Closed },
     /// A uid's first connection opened.
     Online { uid: &'a str },
-    /// A uid's last connection ended, and none came back for a while.
+    /// A uid has had no connection for the delay.
     Offline { uid: &'a str },
 }
 
-/// What kind of event.
+/// The kind of an event.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Kind {
     Open,
@@ -53,10 +53,10 @@ pub enum Kind {
     Offline,
 }
 
-/// The smallest bound on an event: every event fits into it, an `open` event once it is truncated.
+/// The minimum of the bound on an event. Every event fits into it, an `open` event after truncation.
 pub const EVENT_BYTES_MAX_MIN: usize = 4 << 10;
 
-/// Bytes of the path that a truncated `open` event keeps: at most six times as many in JSON.
+/// The path bytes in a truncated `open` event. In JSON, they are up to six times as many.
 const TRUNCATED_PATH_BYTES_MAX: usize = 256;
 
 /// A set of kinds.
@@ -75,28 +75,28 @@ impl Event<'_> {
         }
     }
 
-    /// The event and its time, in milliseconds since 1970, as a JSON object of at most `bytes_max` bytes.
+    /// Returns the event and its time, in milliseconds since 1970, as a JSON object of at most `bytes_max` bytes.
     ///
-    /// An `open` event that is longer is truncated. `None`: the event is too large.
+    /// A longer `open` event is truncated. `None`: the event is too large.
     pub fn to_json(self, time_ms: u64, bytes_max: usize) -> Option<Vec<u8>> {
         self.encode(time_ms, bytes_max).or_else(|| self.truncated()?.encode(time_ms, bytes_max))
     }
 
     fn encode(self, time_ms: u64, bytes_max: usize) -> Option<Vec<u8>> {
         let mut json = Bounded { bytes: Vec::with_capacity(self.bytes_about().min(bytes_max)), bytes_max };
-        // Nothing in an event fails to serialize, so an error is the bound.
+        // The serialization of an event fails only at the bound.
         serde_json::to_writer(&mut json, &Timed { event: self, time_ms }).ok()?;
         Some(json.bytes)
     }
 
-    /// A shorter form of the event, if it has one.
+    /// Returns a shorter form of the event, if there is one.
     fn truncated(self) -> Option<Self> {
         let Event::Open { fd, uid, peer, address, path, .. } = self else { return None };
         let path = &path[..path.floor_char_boundary(TRUNCATED_PATH_BYTES_MAX)];
         Some(Event::Open { fd, uid, peer, address, path, groups: &[], attributes: None, is_truncated: true })
     }
 
-    /// About how long its JSON is, so that one allocation is enough for nearly all.
+    /// Estimates the length of the JSON, so that one allocation is usually enough.
     fn bytes_about(&self) -> usize {
         let payload = match self {
             Event::Open { groups, attributes, .. } => {
@@ -112,7 +112,7 @@ impl Event<'_> {
 }
 
 impl Kind {
-    /// Its name in JSON and in `--webhook-events`.
+    /// Returns the name in JSON and in `--webhook-events`.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Open => "open",
@@ -124,7 +124,7 @@ impl Kind {
         }
     }
 
-    /// Whether a client causes such an event with every frame: those are the first that a full queue has no room for.
+    /// Returns whether a frame of a client causes the event. A full queue drops these events first.
     pub fn is_frame(self) -> bool {
         matches!(self, Kind::Message | Kind::Send)
     }
@@ -165,7 +165,7 @@ impl Serialize for Timed<'_> {
         map.serialize_entry("time_ms", &self.time_ms)?;
         match self.event {
             Event::Open { fd, uid, peer, address, path, groups, attributes, is_truncated } => {
-                whose(&mut map, fd, uid)?;
+                serialize_sender(&mut map, fd, uid)?;
                 map.serialize_entry("peer", &Shown(peer))?;
                 map.serialize_entry("address", &address)?;
                 map.serialize_entry("path", path)?;
@@ -180,15 +180,15 @@ impl Serialize for Timed<'_> {
                 }
             }
             Event::Send { fd, uid, data } => {
-                whose(&mut map, fd, uid)?;
+                serialize_sender(&mut map, fd, uid)?;
                 map.serialize_entry("data", data)?;
             }
             Event::Message { fd, uid, text } => {
-                whose(&mut map, fd, uid)?;
+                serialize_sender(&mut map, fd, uid)?;
                 map.serialize_entry("text", text)?;
             }
             Event::Close { fd, uid, closed } => {
-                whose(&mut map, fd, uid)?;
+                serialize_sender(&mut map, fd, uid)?;
                 map.serialize_entry("code", &closed.code.as_u16())?;
                 map.serialize_entry("reason", &*closed.reason)?;
                 map.serialize_entry("by", by(closed.by))?;
@@ -200,7 +200,7 @@ impl Serialize for Timed<'_> {
     }
 }
 
-fn whose<M: SerializeMap>(map: &mut M, fd: Fd, uid: Option<&str>) -> Result<(), M::Error> {
+fn serialize_sender<M: SerializeMap>(map: &mut M, fd: Fd, uid: Option<&str>) -> Result<(), M::Error> {
     map.serialize_entry("fd", &fd.as_u64())?;
     map.serialize_entry("uid", &uid)
 }
@@ -212,7 +212,7 @@ fn by(by: By) -> &'static str {
     }
 }
 
-/// A buffer that refuses to grow over a bound.
+/// A buffer with a bound.
 struct Bounded {
     bytes: Vec<u8>,
     bytes_max: usize,
@@ -232,7 +232,7 @@ impl io::Write for Bounded {
     }
 }
 
-/// What is written as it is displayed.
+/// Serializes a value by its `Display`.
 struct Shown<T>(T);
 
 impl<T: fmt::Display> Serialize for Shown<T> {

@@ -1,7 +1,7 @@
-//! Events for a back end, over HTTP: what `--webhook` turns on.
+//! The webhook: sends events to a back end over HTTP.
 //!
-//! The loop's thread makes an event JSON and puts it into a bounded queue, and has no more to do with it. A thread of its
-//! own posts batches, in order, each until it is taken or too old. `docs/webhooks.md` says what a back end sees.
+//! The loop's thread encodes an event and puts it into a bounded queue. Another thread posts batches in order. It
+//! repeats a batch until the back end accepts it or its events are too old. The reference is `docs/webhooks.md`.
 
 pub mod debounce;
 pub mod event;
@@ -18,82 +18,82 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::event::{Event, Kind, Kinds};
-use self::queue::{BatchBounds, Bounds, Queue};
+use self::queue::{BatchBounds, Bounds, EventQueue};
 pub use self::queue::{GivenUp, Stats};
 use self::retry::Retry;
 use self::worker::{Rules, Worker};
 use super::backend::signature::Secret;
-use super::backend::{Backend, Contact};
+use super::backend::{Backend, BackendConfig};
 use crate::gateway::runtime::clock;
 use crate::gateway::runtime::log_throttle::LogThrottle;
 use crate::gateway::runtime::threads;
 
-/// How often a full queue is logged at most.
+/// The minimum interval between two log lines about a full queue.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The default of [`Config::batch_bytes_max`]: below the 100 KiB that Express reads of a body, and the 1 MiB of nginx.
+/// The default of [`Config::batch_bytes_max`]: below the body limits of Express (100 KiB) and nginx (1 MiB).
 pub const BATCH_BYTES_MAX: usize = 96 << 10;
 
-/// The default of [`Config::event_bytes_max`]: twice the default of `message_bytes_max`, and room for the event's other
+/// The default of [`Config::event_bytes_max`]: twice the default of `message_bytes_max`, and space for the other
 /// fields.
 ///
-/// So every valid frame fits. JSON has no control characters but tab, line feed and carriage return, so no byte of a frame
-/// takes more than two bytes of the event.
+/// Every valid frame fits. JSON text has no control characters except tab, line feed and carriage return, so a byte of
+/// a frame takes at most two bytes of the event.
 pub const EVENT_BYTES_MAX: usize = (2 << 20) + event::EVENT_BYTES_MAX_MIN;
 
-/// The longest that an event may ever be.
+/// The maximum of the bound on an event.
 pub const EVENT_BYTES_MAX_MAX: usize = 64 << 20;
 
-/// The bytes that wait at most, by default.
+/// The default of the bound on waiting bytes.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-const _: () = assert!(EVENT_BYTES_MAX_MAX <= QUEUE_BYTES_MAX, "an event that may be sent finds room");
+const _: () = assert!(EVENT_BYTES_MAX_MAX <= QUEUE_BYTES_MAX, "an event of the maximum length fits into the queue");
 
-/// What is told to whom, and how hard it is tried.
+/// The back end of the webhook and its limits.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub contact: Contact,
-    /// The events that the back end wants to hear of.
+    pub contact: BackendConfig,
+    /// The enabled events.
     pub kinds: Kinds,
-    /// Events that may wait; over it those of frames are given up, and over twice as many all.
+    /// The maximum number of waiting events. Above it, events of frames are dropped. Above twice as many, all are.
     pub queue_max: usize,
-    /// Their bytes; over it those of frames are given up, and over twice as many all.
+    /// The maximum bytes of waiting events, with the same rule.
     pub queue_bytes_max: usize,
-    /// Events in a request.
+    /// The maximum number of events in a request.
     pub batch_max: usize,
-    /// Bytes of a request's body. An event that is larger goes alone.
+    /// The maximum length of a request's body. A larger event is sent alone.
     pub batch_bytes_max: usize,
-    /// Bytes of an event, as JSON. The event of a frame that is larger is not sent; an `open` event is truncated.
+    /// The maximum length of an event in JSON. A larger event of a frame is not sent, an `open` event is truncated.
     pub event_bytes_max: usize,
-    /// For a request, from its start to the answer's end.
+    /// The maximum time of a request, from its start to the end of the answer.
     pub timeout: Duration,
-    /// An event that is older than this after a failure is given up.
+    /// The maximum age of an event after a failed request. An older one is dropped.
     pub retry_time_max: Duration,
-    /// The longest pause after a first failure; it doubles with each one more.
+    /// The maximum pause after the first failure. It doubles with each further one.
     pub backoff_first: Duration,
-    /// The longest of these pauses.
+    /// The maximum of these pauses.
     pub backoff_max: Duration,
-    /// The longest pause that a back end can ask for with `Retry-After`.
+    /// The maximum pause by `Retry-After`.
     pub retry_after_max: Duration,
 }
 
-/// The result of an event.
+/// The result of [`Webhook::emit`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Emitted {
-    /// It waits in the queue.
+pub enum EmitResult {
+    /// The event is in the queue.
     Queued,
-    /// The queue has no room. It was given up.
+    /// The queue is full. The event was dropped.
     Full,
-    /// It is larger than an event may be, which is so many bytes.
+    /// The event exceeds this bound.
     TooLarge(usize),
-    /// The back end does not want such events.
+    /// Events of this kind are not enabled.
     Unwanted,
 }
 
-/// The way to the back end. Dropping it gives up what still waits.
+/// The webhook. Dropping it drops the waiting events.
 #[derive(Debug)]
 pub struct Webhook {
-    queue: Arc<Queue>,
+    queue: Arc<EventQueue>,
     backend: Arc<Backend>,
     kinds: Kinds,
     event_bytes_max: usize,
@@ -102,8 +102,8 @@ pub struct Webhook {
 }
 
 impl Config {
-    /// The defaults for a back end.
-    pub fn new(contact: Contact) -> Config {
+    /// Returns the default limits.
+    pub fn new(contact: BackendConfig) -> Config {
         Config {
             contact,
             kinds: Kinds::default(),
@@ -122,9 +122,9 @@ impl Config {
 }
 
 impl Webhook {
-    /// Starts the thread that posts. Fails where the node cannot be named in a header, or there is no thread to be had.
+    /// Starts the thread that posts.
     pub fn start(config: Config) -> io::Result<Webhook> {
-        let queue = Queue::new(Bounds { events_max: config.queue_max, bytes_max: config.queue_bytes_max });
+        let queue = EventQueue::new(Bounds { events_max: config.queue_max, bytes_max: config.queue_bytes_max });
         let queue = Arc::new(queue);
         let node = config.contact.node.clone();
         let run = format!("{:016x}", fastrand::u64(..));
@@ -152,61 +152,61 @@ impl Webhook {
         })
     }
 
-    /// Whether the back end wants to hear of such events: where not, nobody need put one together.
+    /// Returns whether events of this kind are enabled. Others need not be built.
     pub fn wants(&self, kind: Kind) -> bool {
         self.kinds.contains(kind)
     }
 
-    /// Puts an event into the queue, if it is wanted and there is room, and says what became of it. Never waits for the back
-    /// end.
-    pub fn emit(&self, event: Event<'_>) -> Emitted {
+    /// Puts an event into the queue. Never waits for the back end.
+    pub fn emit(&self, event: Event<'_>) -> EmitResult {
         let kind = event.kind();
         if !self.wants(kind) {
-            return Emitted::Unwanted;
+            return EmitResult::Unwanted;
         }
         let now = clock::now();
         let Some(json) = event.to_json(clock::unix_ms(), self.event_bytes_max) else {
             self.queue.count_too_large();
             if let Some(more) = self.oversizes.admit(now) {
                 let (kind, max) = (kind.as_str(), self.event_bytes_max);
-                log::warn!("a {kind} event of more than {max} bytes is not sent to the webhook{more}");
+                log::warn!("{kind} event dropped: over webhook_event_bytes_max ({max} bytes){more}");
             }
-            return Emitted::TooLarge(self.event_bytes_max);
+            return EmitResult::TooLarge(self.event_bytes_max);
         };
         if self.queue.push(json.into_boxed_slice(), kind.is_frame(), now) {
-            return Emitted::Queued;
+            return EmitResult::Queued;
         }
         if let Some(more) = self.overflows.admit(now) {
-            log::error!("there is no room for an event in the webhook's queue: given up{more}");
+            log::error!("webhook queue full: event dropped{more}");
         }
-        Emitted::Full
+        EmitResult::Full
     }
 
-    /// What became of all events.
+    /// Returns the statistics of all events.
     pub fn stats(&self) -> Stats {
         self.queue.stats()
     }
 
-    /// Signs with this secret from now on.
+    /// Replaces the secret of the signature.
     pub fn set_secret(&self, secret: Option<Secret>) {
         self.backend.set_secret(secret);
     }
 
-    /// Takes no more events, and waits until those that are there are sent, but not longer than `time_max`; the rest is
-    /// given up. How many that were.
+    /// Takes no more events, and waits up to `time_max` until the waiting ones are sent.
+    ///
+    /// Returns the number of dropped events.
     pub fn finish(&self, time_max: Duration) -> usize {
         let (now, waiting) = (clock::now(), self.stats().queued);
         if waiting > 0 {
-            log::info!("the last {waiting} events have {time_max:?} to reach the webhook");
+            log::info!("sending the last {waiting} webhook events, for up to {time_max:?}");
         }
         let rest = self.queue.finish(now + time_max, now);
         if rest > 0 {
-            log::error!("gave {rest} events up that the webhook did not take in the end");
+            log::error!("{rest} webhook events dropped at the end");
         }
         rest
     }
 
-    /// Gives up what still waits, at once: whoever [finishes](Webhook::finish) waits no longer.
+    /// Drops the waiting events. [`finish`](Webhook::finish) returns at once.
     pub fn give_up(&self) {
         self.queue.end();
     }

@@ -1,80 +1,81 @@
-//! The events that wait for the back end: bounded, in order, with every loss counted by its reason.
+//! The queue of webhook events: bounded, in order, with each loss counted by its reason.
 //!
-//! The loop's thread pushes, the worker takes a batch at a time from the front. Each event takes the next number when it
-//! is pushed, also one for which there is no room: an event that is given up leaves a hole that the receiver sees.
+//! The loop's thread pushes events. The worker takes batches from the front. Each event gets the next sequence number
+//! when it is pushed, even if the queue is full, so the receiver sees a gap for each lost event.
 //!
-//! The one lock is held for a few moves of pointers only, never while JSON is written or memory of many events is freed.
+//! The lock is held only for a few pointer moves, never while JSON is written or many events are freed.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many events are given up under one hold of the lock.
+/// The number of events that are dropped under one lock.
 const GIVE_UP_AT_ONCE: usize = 256;
 
-/// An event that waits.
+/// A waiting event.
 #[derive(Debug)]
 pub struct Entry {
     pub seq: u64,
     pub at: Instant,
-    /// A JSON object, as yet without its number.
+    /// A JSON object without its sequence number.
     pub json: Box<[u8]>,
 }
 
-/// How much may wait, what is on its way included. Messages are given up over it; all other events may use as much again.
+/// The bounds of the queue, including the batch in flight. Above them, events of frames are dropped. Other events may
+/// use twice as much.
 #[derive(Copy, Clone, Debug)]
 pub struct Bounds {
     pub events_max: usize,
     pub bytes_max: usize,
 }
 
-/// Bytes that a number adds to an event in a body, with the comma before the event: `,"seq":18446744073709551615,`.
+/// The bytes of a sequence number in a body, with the comma before the event: `,"seq":18446744073709551615,`.
 const SEQ_BYTES: usize = 28;
 
-/// The most of a batch. A batch has at least one event, however large that is.
+/// The bounds of a batch. A batch has at least one event, of any size.
 #[derive(Copy, Clone, Debug)]
 pub struct BatchBounds {
     pub events_max: usize,
-    /// Of the events with their numbers, as [`Entry::bytes`] counts them.
+    /// Counted by [`Entry::bytes`].
     pub bytes_max: usize,
 }
 
-/// What became of the events of this run.
+/// The statistics of the events of this process.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
-    /// Events that wait, or are on their way.
+    /// Events that wait or are in flight.
     pub queued: usize,
-    /// Events that the back end took.
+    /// Events that the back end accepted.
     pub sent: u64,
-    /// Requests that failed, those that the back end refused included.
+    /// Failed requests, including refused ones.
     pub failures: u64,
     pub given_up: GivenUp,
 }
 
-/// Events that the back end never gets, by reason.
+/// Dropped events, by reason.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct GivenUp {
-    /// The back end refused it, in a request of its own.
+    /// Records that the back end refused a request with several events.
     pub refused: u64,
-    /// The back end took it in no try of the time that there is for it.
+    /// The back end accepted no request with it in time.
     pub timed_out: u64,
-    /// The queue had no room.
+    /// The queue was full.
     pub queue_full: u64,
-    /// It was left when the server ended.
+    /// It was in the queue when the server ended.
     pub shutdown: u64,
-    /// The event of a frame was over the bound on an event. Its client knows, and it took no number.
+    /// The event of a frame exceeded the bound. The client got an error, and no sequence number was used.
     pub too_large: u64,
 }
 
 impl GivenUp {
-    /// Those that took a number: the holes in the sequence.
+    /// Returns the number of gaps in the sequence.
     pub fn holes(&self) -> u64 {
         self.refused + self.timed_out + self.queue_full + self.shutdown
     }
 }
 
 impl Entry {
-    /// Its bytes in a body.
+    /// Returns the bytes in a body.
     pub fn bytes(&self) -> usize {
         self.json.len() + SEQ_BYTES
     }
@@ -82,39 +83,39 @@ impl Entry {
 
 /// The queue between the loop's thread and the worker.
 #[derive(Debug)]
-pub struct Queue {
+pub struct EventQueue {
     bounds: Bounds,
     state: Mutex<State>,
-    /// The worker waits here for events, or for the time to try again.
+    /// The worker waits here for events or for the end of a pause.
     for_worker: Condvar,
-    /// Whoever finishes waits here for the worker.
+    /// [`EventQueue::finish`] waits here for the worker.
     for_finisher: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     waiting: VecDeque<Entry>,
-    /// Of the events that wait and of those on their way.
+    /// The bytes of events that wait or are in flight.
     bytes: usize,
     last_seq: u64,
-    /// `queued` is never less than what is in `waiting`; the rest is on its way.
+    /// `queued` is at least the length of `waiting`. The difference is in flight.
     stats: Stats,
     phase: Phase,
-    /// How many events were left at the end, until whoever finishes has been told.
+    /// The number of events dropped at the end, until `finish` returns it.
     rest: usize,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Phase {
     Open,
-    /// Nothing more comes in. What is there goes out until then.
+    /// No more events are taken. The waiting ones are sent until this time.
     Finishing(Instant),
-    /// Nothing goes out any more.
+    /// No more events are sent.
     Over,
 }
 
-impl Queue {
-    pub fn new(bounds: Bounds) -> Queue {
+impl EventQueue {
+    pub fn new(bounds: Bounds) -> EventQueue {
         let state = State {
             waiting: VecDeque::new(),
             bytes: 0,
@@ -123,10 +124,10 @@ impl Queue {
             phase: Phase::Open,
             rest: 0,
         };
-        Queue { bounds, state: Mutex::new(state), for_worker: Condvar::new(), for_finisher: Condvar::new() }
+        EventQueue { bounds, state: Mutex::new(state), for_worker: Condvar::new(), for_finisher: Condvar::new() }
     }
 
-    /// Numbers an event and puts it at the end. `false` where there is no room, or nothing is taken any more.
+    /// Numbers an event and appends it. Returns `false` if the queue is full or ended.
     pub fn push(&self, json: Box<[u8]>, is_frame: bool, at: Instant) -> bool {
         let factor = if is_frame { 1 } else { 2 };
         let mut state = self.lock();
@@ -153,7 +154,7 @@ impl Queue {
         true
     }
 
-    /// Waits for events and takes a batch of them. `None` when no more will come, or go.
+    /// Waits for events and takes a batch. Returns `None` at the end.
     pub fn take(&self, bounds: BatchBounds) -> Option<VecDeque<Entry>> {
         let guard = self.lock();
         let is_idle = |state: &mut State| state.waiting.is_empty() && state.phase == Phase::Open;
@@ -170,10 +171,10 @@ impl Queue {
         Some(state.waiting.drain(..count).collect())
     }
 
-    /// The back end took the first `count` events of the batch.
+    /// Records that the back end accepted the first `count` events of the batch.
     pub fn delivered(&self, batch: &mut VecDeque<Entry>, count: usize) {
         let mut state = self.lock();
-        // After the end it came too late: they are counted as given up.
+        // After the end, the events are already counted as dropped.
         if state.phase != Phase::Over {
             state.stats.sent += count as u64;
             state.leave(batch.iter().take(count));
@@ -183,7 +184,7 @@ impl Queue {
         batch.drain(..count);
     }
 
-    /// The back end refused a request of several events.
+    /// Records that the back end refused the first event alone, and drops it.
     pub fn refused(&self) {
         self.lock().stats.failures += 1;
     }
@@ -201,13 +202,14 @@ impl Queue {
         batch.pop_front();
     }
 
-    /// The event of a frame was too large to be pushed.
+    /// Records an event over the bound.
     pub fn count_too_large(&self) {
         self.lock().stats.given_up.too_large += 1;
     }
 
-    /// A request failed, and may pass later: gives up the events that came before `before`, of the batch, and then of those
-    /// that wait. How many it were.
+    /// Records a failed request that can be repeated.
+    ///
+    /// Drops the events older than `before`, first of the batch, then of the queue. Returns their number.
     pub fn failed(&self, batch: &mut VecDeque<Entry>, before: Option<Instant>) -> usize {
         let is_old = |entry: &&Entry| before.is_some_and(|before| entry.at < before);
         let mut old: Vec<Entry> = batch.drain(..batch.iter().take_while(is_old).count()).collect();
@@ -231,8 +233,8 @@ impl Queue {
         count
     }
 
-    /// Waits before the next try, but not beyond the end. What is waited for changes when it is to finish: then the wait
-    /// is over, unless the caller knew. Whether it is to finish.
+    /// Waits before the next request, at most until the end. The wait ends early when the queue begins to finish,
+    /// unless the caller knows that. Returns whether the queue finishes.
     pub fn pause(&self, time: Duration, now: Instant, is_finishing: bool) -> bool {
         let state = self.lock();
         let time = state.time_left(now).map_or(time, |left| left.min(time));
@@ -246,15 +248,15 @@ impl Queue {
         state.phase != Phase::Open
     }
 
-    /// How long a request may take: `timeout`, but not beyond the end. `None` when it has come.
+    /// Returns the timeout of a request, at most until the end. `None`: the end has come.
     pub fn timeout(&self, timeout: Duration, now: Instant) -> Option<Duration> {
         let state = self.lock();
         let time = state.time_left(now).map_or(timeout, |left| left.min(timeout));
         (!time.is_zero() && state.phase != Phase::Over).then_some(time)
     }
 
-    /// Takes no more events, gives the worker until `deadline` to send those that are there, and waits for it. How many
-    /// were given up in the end.
+    /// Takes no more events, and waits until `deadline` for the worker to send the waiting ones. Returns the number of
+    /// dropped events.
     pub fn finish(&self, deadline: Instant, now: Instant) -> usize {
         let mut state = self.lock();
         if state.phase == Phase::Over {
@@ -266,7 +268,7 @@ impl Queue {
         let is_busy = |state: &mut State| state.stats.queued > 0 && state.phase != Phase::Over;
         let waited = self.for_finisher.wait_timeout_while(state, left, is_busy);
         (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        // The worker may have come first.
+        // The worker may have ended the queue before.
         let waiting = state.end();
         let rest = std::mem::take(&mut state.rest);
         drop(state);
@@ -275,9 +277,9 @@ impl Queue {
         rest
     }
 
-    /// Nothing is sent any more, because the worker ends or nobody wants to wait for it: whoever finishes need not.
+    /// Ends the queue: the waiting events are dropped, and `finish` returns.
     pub fn end(&self) {
-        // The binding outlives the lock, so that the events are freed without it.
+        // The binding outlives the lock, so the events are freed without the lock.
         let _waiting = self.lock().end();
         self.for_worker.notify_one();
         self.for_finisher.notify_all();
@@ -287,14 +289,14 @@ impl Queue {
         self.lock().stats
     }
 
-    /// Wakes whoever finishes, if nothing is left to send.
+    /// Wakes `finish` if the queue is empty.
     fn tell_if_empty(&self, state: &State) {
         if state.stats.queued == 0 {
             self.for_finisher.notify_all();
         }
     }
 
-    /// Nothing can panic while the lock is held, so a poisoned one is as good as any.
+    /// No code panics while it holds the lock, so a poisoned lock is sound.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -315,7 +317,7 @@ impl State {
         debug_assert!(self.stats.queued >= self.waiting.len());
     }
 
-    /// Gives up all that is left, once. What waited is given back only to be freed.
+    /// Drops all events, once. The waiting ones are returned, to be freed without the lock.
     fn end(&mut self) -> VecDeque<Entry> {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;

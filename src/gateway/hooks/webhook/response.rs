@@ -1,30 +1,30 @@
-//! The consequence of an answer for the events of its request.
+//! The classes of HTTP statuses for the delivery of events.
 
 use std::time::Duration;
 
-/// The fate of the events in a request.
+/// The meaning of an answer for the events of its request.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Fate {
-    /// The back end has them.
-    Taken,
-    /// The back end does not take this request, however often it is sent.
-    Refused,
-    /// The back end may take the same request later; not before this pause, if it named one.
-    MayPass(Option<Duration>),
+pub enum ResponseClass {
+    /// The back end accepted the events.
+    Accepted,
+    /// The back end will never accept this request.
+    Rejected,
+    /// The back end may accept the same request later, after this pause if it named one.
+    Retryable(Option<Duration>),
 }
 
-impl Fate {
-    /// The meaning of a status, with the `Retry-After` of its answer.
+impl ResponseClass {
+    /// Returns the class of a status.
     ///
-    /// A 4xx refuses the request for good (RFC 9110 section 15.5), but for three that speak of the moment: 408, 425 and
-    /// 429. `Retry-After` does not change that: a proxy that adds it to every refusal would block the queue. So a 413 with
-    /// `Retry-After`, which section 15.5.14 calls temporary, is a refusal, too.
-    pub fn of(status: u16, retry_after: Option<Duration>) -> Fate {
+    /// A 4xx is final (RFC 9110 section 15.5), except for three temporary ones: 408, 425 and 429. `Retry-After` does
+    /// not change that, because a proxy that adds it to every refusal would block the queue. So a 413 with
+    /// `Retry-After`, which section 15.5.14 calls temporary, is final, too.
+    pub fn of(status: u16, retry_after: Option<Duration>) -> ResponseClass {
         match (status, retry_after) {
-            (200..=299, _) => Fate::Taken,
-            (408 | 425 | 429, _) => Fate::MayPass(retry_after),
-            (400..=499, _) => Fate::Refused,
-            _ => Fate::MayPass(retry_after),
+            (200..=299, _) => ResponseClass::Accepted,
+            (408 | 425 | 429, _) => ResponseClass::Retryable(retry_after),
+            (400..=499, _) => ResponseClass::Rejected,
+            _ => ResponseClass::Retryable(retry_after),
         }
     }
 }
@@ -38,19 +38,19 @@ mod tests {
         let pause = Some(Duration::from_secs(7));
         for status in 200..=599 {
             let expected = match status {
-                200..=299 => Fate::Taken,
-                408 | 425 | 429 => Fate::MayPass(None),
-                400..=499 => Fate::Refused,
-                _ => Fate::MayPass(None),
+                200..=299 => ResponseClass::Accepted,
+                408 | 425 | 429 => ResponseClass::Retryable(None),
+                400..=499 => ResponseClass::Rejected,
+                _ => ResponseClass::Retryable(None),
             };
-            assert_eq!(Fate::of(status, None), expected, "{status}");
+            assert_eq!(ResponseClass::of(status, None), expected, "{status}");
         }
         for status in [408, 425, 429, 500, 503] {
-            assert_eq!(Fate::of(status, pause), Fate::MayPass(pause), "{status}");
+            assert_eq!(ResponseClass::of(status, pause), ResponseClass::Retryable(pause), "{status}");
         }
         for status in [400, 401, 403, 404, 410, 413, 422, 431] {
-            assert_eq!(Fate::of(status, pause), Fate::Refused, "{status}");
+            assert_eq!(ResponseClass::of(status, pause), ResponseClass::Rejected, "{status}");
         }
-        assert_eq!(Fate::of(204, pause), Fate::Taken);
+        assert_eq!(ResponseClass::of(204, pause), ResponseClass::Accepted);
     }
 }

@@ -1,12 +1,12 @@
-//! When to try again: exponential back-off with full jitter, so that many servers whose back end comes back do not all
-//! come at once.
+//! Pauses between attempts: exponential back-off with full jitter. Many servers do not return at once when their back
+//! end recovers.
 
 use std::time::Duration;
 
-/// The doublings after which every back-off is at its longest.
+/// The maximum number of doublings.
 const DOUBLINGS_MAX: u32 = 31;
 
-/// How long to wait after the failures so far.
+/// The pauses after consecutive failures.
 #[derive(Debug)]
 pub struct Retry {
     first: Duration,
@@ -16,24 +16,24 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// After the first failure at most `first`, doubled with each one more, up to `longest`.
+    /// Creates pauses of at most `first` after the first failure, doubled with each further one, up to `longest`.
     pub fn new(first: Duration, longest: Duration) -> Retry {
         Retry { first, longest, failures: 0, random: fastrand::Rng::new() }
     }
 
-    /// One more failure: how long to wait, anything from nothing to the bound of [`new`](Retry::new).
+    /// Counts a failure. Returns a random pause up to the current maximum.
     pub fn next_pause(&mut self) -> Duration {
         let bound = self.bound();
         self.failures = self.failures.saturating_add(1);
         bound.mul_f64(self.random.f64())
     }
 
-    /// The failures since the last reset.
+    /// Returns the failures since the last reset.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// A request passed, or the circumstances changed.
+    /// Resets the failures, after a success or a change of circumstances.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -7,17 +7,23 @@ use std::time::Duration;
 use fdpush::Fd;
 
 use super::event::{Event, Kind};
-use super::queue::{BatchBounds, Bounds, Queue};
-use super::{Config, Emitted, GivenUp, Stats, Webhook};
-use crate::gateway::hooks::backend::mock::{Double, PATIENCE, Received, Reply};
+use super::queue::{BatchBounds, Bounds, EventQueue};
+use super::{Config, EmitResult, GivenUp, Stats, Webhook};
+use crate::gateway::hooks::backend::mock::{MockBackend, MockReply, Received, TEST_TIMEOUT};
 use crate::gateway::hooks::backend::signature::Secret;
-use crate::gateway::hooks::backend::{Contact, Url};
+use crate::gateway::hooks::backend::{BackendConfig, Url};
 use crate::gateway::runtime::clock;
 
 /// Tries again at once and gives up late.
-fn config(double: &Double) -> Config {
+fn config(double: &MockBackend) -> Config {
     let (backoff_first, backoff_max) = (Duration::from_millis(1), Duration::from_millis(5));
-    Config { backoff_first, backoff_max, timeout: PATIENCE, retry_time_max: PATIENCE, ..Config::new(double.contact()) }
+    Config {
+        backoff_first,
+        backoff_max,
+        timeout: TEST_TIMEOUT,
+        retry_time_max: TEST_TIMEOUT,
+        ..Config::new(double.contact())
+    }
 }
 
 fn start(config: Config) -> Webhook {
@@ -39,7 +45,7 @@ fn lost(queue_full: u64, shutdown: u64) -> GivenUp {
 }
 
 fn await_stats(webhook: &Webhook, is_met: impl Fn(Stats) -> bool) {
-    let deadline = clock::now() + PATIENCE;
+    let deadline = clock::now() + TEST_TIMEOUT;
     while !is_met(webhook.stats()) {
         assert!(clock::now() < deadline, "{:?}", webhook.stats());
         std::thread::yield_now();
@@ -47,16 +53,16 @@ fn await_stats(webhook: &Webhook, is_met: impl Fn(Stats) -> bool) {
 }
 
 /// Which events a failing back end saw in requests that it took (`true`) and others, in order.
-fn took(double: &Double, is_taken: impl Fn(usize) -> bool) -> Vec<(bool, Vec<u64>)> {
+fn took(double: &MockBackend, is_taken: impl Fn(usize) -> bool) -> Vec<(bool, Vec<u64>)> {
     let requests = std::iter::from_fn(|| double.try_next());
     requests.enumerate().map(|(index, received)| (is_taken(index), seqs(&received))).collect()
 }
 
 #[test]
 fn events_come_signed_and_numbered() {
-    let double = Double::always(200, "");
+    let double = MockBackend::always(200, "");
     let secret = Secret::new("s3cret").expect("a secret");
-    let contact = Contact { secret: Some(secret.clone()), node: "a\"b".to_owned(), ..double.contact() };
+    let contact = BackendConfig { secret: Some(secret.clone()), node: "a\"b".to_owned(), ..double.contact() };
     let webhook = start(Config { contact, ..config(&double) });
     let before = clock::unix_ms();
     webhook.emit(Event::Online { uid: "nobody asked" });
@@ -86,21 +92,21 @@ fn events_come_signed_and_numbered() {
 #[test]
 fn order_holds_across_failures_of_all_kinds() {
     let count = AtomicUsize::new(0);
-    let double = Double::start(move |_| match count.fetch_add(1, Ordering::SeqCst) % 7 {
-        0 => Reply::Answer(500, "no"),
-        1 => Reply::Raw(Vec::new()),
-        2 => Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
-        3 => Reply::Raw(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_vec()),
-        4 => Reply::Answer(429, ""),
-        5 => Reply::Answer(204, ""),
-        // Taken, although the answer's body is cut short.
-        _ => Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234".to_vec()),
+    let double = MockBackend::start(move |_| match count.fetch_add(1, Ordering::SeqCst) % 7 {
+        0 => MockReply::Answer(500, "no"),
+        1 => MockReply::Raw(Vec::new()),
+        2 => MockReply::Raw(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
+        3 => MockReply::Raw(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_vec()),
+        4 => MockReply::Answer(429, ""),
+        5 => MockReply::Answer(204, ""),
+        // Accepted, although the answer's body is cut short.
+        _ => MockReply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234".to_vec()),
     });
     let webhook = start(Config { batch_max: 10, ..config(&double) });
     for number in 0..100 {
         say(&webhook, &number.to_string());
     }
-    assert_eq!(webhook.finish(PATIENCE), 0);
+    assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
     let stats = webhook.stats();
     assert_eq!((stats.sent, stats.queued, stats.given_up), (100, 0, GivenUp::default()));
 
@@ -119,11 +125,11 @@ fn order_holds_across_failures_of_all_kinds() {
 fn a_batch_is_bounded_in_number_and_bytes() {
     let gate = Arc::new(Barrier::new(2));
     let (passes, count) = (Arc::clone(&gate), AtomicUsize::new(0));
-    let double = Double::start(move |_| {
+    let double = MockBackend::start(move |_| {
         if count.fetch_add(1, Ordering::SeqCst) == 0 {
             passes.wait();
         }
-        Reply::Answer(200, "")
+        MockReply::Answer(200, "")
     });
     let webhook = start(Config { batch_max: 3, batch_bytes_max: 1200, ..config(&double) });
     say(&webhook, "first");
@@ -133,7 +139,7 @@ fn a_batch_is_bounded_in_number_and_bytes() {
         say(&webhook, &"x".repeat(length));
     }
     gate.wait();
-    assert_eq!(webhook.finish(PATIENCE), 0);
+    assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
     let batches: Vec<Vec<u64>> = took(&double, |_| true).into_iter().map(|(_, seqs)| seqs).collect();
     assert_eq!(
         batches,
@@ -144,7 +150,7 @@ fn a_batch_is_bounded_in_number_and_bytes() {
 
 #[test]
 fn a_hanging_back_end_is_nothing_to_the_loop() {
-    let double = Double::start(|_| Reply::Hang);
+    let double = MockBackend::start(|_| MockReply::Hang);
     let webhook = start(Config { queue_max: 100, ..config(&double) });
     say(&webhook, "first");
     double.next();
@@ -153,13 +159,13 @@ fn a_hanging_back_end_is_nothing_to_the_loop() {
         say(&webhook, "more");
     }
     let taken = clock::now() - start;
-    assert!(taken < PATIENCE / 4, "less than it takes to wait once: {taken:?}");
+    assert!(taken < TEST_TIMEOUT / 4, "less than it takes to wait once: {taken:?}");
     assert_eq!(webhook.stats(), Stats { queued: 100, given_up: lost(901, 0), ..Stats::default() });
 
     // The end is as long as it may be, and the rest is counted.
     let start = clock::now();
     assert_eq!(webhook.finish(Duration::from_millis(50)), 100);
-    assert!(clock::now() - start < PATIENCE / 2);
+    assert!(clock::now() - start < TEST_TIMEOUT / 2);
     assert_eq!(
         webhook.stats(),
         Stats { given_up: lost(901, 100), ..Stats::default() },
@@ -167,7 +173,7 @@ fn a_hanging_back_end_is_nothing_to_the_loop() {
     );
     say(&webhook, "too late");
     assert_eq!(webhook.stats().given_up, lost(901, 101));
-    assert_eq!(webhook.finish(PATIENCE), 0, "once is enough");
+    assert_eq!(webhook.finish(TEST_TIMEOUT), 0, "once is enough");
 }
 
 #[test]
@@ -175,11 +181,11 @@ fn holes_are_where_events_were_given_up() {
     let gate = Arc::new(Barrier::new(2));
     let passes = Arc::clone(&gate);
     let count = AtomicUsize::new(0);
-    let double = Double::start(move |_| {
+    let double = MockBackend::start(move |_| {
         if count.fetch_add(1, Ordering::SeqCst) == 0 {
             passes.wait();
         }
-        Reply::Answer(200, "")
+        MockReply::Answer(200, "")
     });
     let kinds = [Kind::Message, Kind::Online].into_iter().collect();
     let webhook = start(Config { queue_max: 3, kinds, ..config(&double) });
@@ -196,7 +202,7 @@ fn holes_are_where_events_were_given_up() {
     gate.wait();
     await_stats(&webhook, |stats| stats.sent == 6);
     say(&webhook, "10");
-    assert_eq!(webhook.finish(PATIENCE), 0);
+    assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
     let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
     let all: Vec<u64> = requests.iter().flat_map(seqs).collect();
     assert_eq!(all, [2, 3, 5, 6, 7, 10]);
@@ -205,9 +211,9 @@ fn holes_are_where_events_were_given_up() {
 
 #[test]
 fn what_is_too_old_is_given_up_and_the_rest_goes_on() {
-    let double = Double::start(|received| {
+    let double = MockBackend::start(|received| {
         let is_good = received.json()["events"].as_array().expect("events").iter().all(|event| event["text"] == "good");
-        Reply::Answer(if is_good { 200 } else { 500 }, "")
+        MockReply::Answer(if is_good { 200 } else { 500 }, "")
     });
     let retry_time_max = Duration::from_millis(100);
     let webhook = start(Config { batch_max: 1, retry_time_max, ..config(&double) });
@@ -228,20 +234,21 @@ fn what_is_too_old_is_given_up_and_the_rest_goes_on() {
 fn finishing_does_not_wait_for_the_next_try() {
     let is_well = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&is_well);
-    let double = Double::start(move |_| Reply::Answer(if seen.load(Ordering::SeqCst) { 200 } else { 503 }, ""));
+    let double =
+        MockBackend::start(move |_| MockReply::Answer(if seen.load(Ordering::SeqCst) { 200 } else { 503 }, ""));
     // Half an hour on average.
     let pause = Duration::from_secs(3600);
     let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
     say(&webhook, "patience");
     await_stats(&webhook, |stats| stats.failures > 0);
     is_well.store(true, Ordering::SeqCst);
-    assert_eq!(webhook.finish(PATIENCE), 0);
+    assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
     assert_eq!(webhook.stats(), Stats { sent: 1, failures: webhook.stats().failures, ..Stats::default() });
 }
 
 #[test]
 fn finishing_ends_in_time_where_the_back_end_does_not_recover() {
-    let double = Double::always(503, "");
+    let double = MockBackend::always(503, "");
     let webhook = start(config(&double));
     for number in 0..250 {
         say(&webhook, &number.to_string());
@@ -249,26 +256,26 @@ fn finishing_ends_in_time_where_the_back_end_does_not_recover() {
     await_stats(&webhook, |stats| stats.failures > 1);
     let start = clock::now();
     assert_eq!(webhook.finish(Duration::from_millis(100)), 250);
-    assert!(clock::now() - start < PATIENCE / 2);
+    assert!(clock::now() - start < TEST_TIMEOUT / 2);
     let stats = webhook.stats();
     assert_eq!((stats.queued, stats.sent, stats.given_up), (0, 0, lost(0, 250)));
 }
 
 #[test]
 fn finishing_an_idle_webhook_is_immediate() {
-    let double = Double::always(200, "");
+    let double = MockBackend::always(200, "");
     let webhook = start(config(&double));
     let start = clock::now();
-    assert_eq!(webhook.finish(PATIENCE), 0);
-    assert!(clock::now() - start < PATIENCE / 2);
+    assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
+    assert!(clock::now() - start < TEST_TIMEOUT / 2);
     assert!(double.try_next().is_none());
 }
 
 #[test]
 fn a_back_end_that_is_away_is_waited_for() {
-    let double = Double::always(200, "");
+    let double = MockBackend::always(200, "");
     let nobody = Url::parse("http://127.0.0.1:1/").expect("a URL");
-    let webhook = start(Config { contact: Contact { url: nobody, ..double.contact() }, ..config(&double) });
+    let webhook = start(Config { contact: BackendConfig { url: nobody, ..double.contact() }, ..config(&double) });
     say(&webhook, "anyone?");
     await_stats(&webhook, |stats| stats.failures >= 3);
     assert_eq!(webhook.stats().queued, 1);
@@ -276,7 +283,7 @@ fn a_back_end_that_is_away_is_waited_for() {
 
 #[test]
 fn a_flood_of_old_events_is_given_up_in_one_go() {
-    let queue = Queue::new(Bounds { events_max: 10_000, bytes_max: 1 << 20 });
+    let queue = EventQueue::new(Bounds { events_max: 10_000, bytes_max: 1 << 20 });
     let start = clock::now();
     let second = |second| start + Duration::from_secs(second);
     for number in 0..1000 {
@@ -305,7 +312,7 @@ fn a_flood_of_old_events_is_given_up_in_one_go() {
 
 #[test]
 fn bytes_are_bounded_too() {
-    let queue = Queue::new(Bounds { events_max: 1000, bytes_max: 10 });
+    let queue = EventQueue::new(Bounds { events_max: 1000, bytes_max: 10 });
     let now = clock::now();
     let push = |length: usize, is_message| queue.push(vec![b'x'; length].into(), is_message, now);
     assert!(push(10, true));
@@ -320,10 +327,10 @@ fn bytes_are_bounded_too() {
 
 /// A back end that refuses requests with an event whose text starts with `bad`, with a status in that text, and takes all
 /// others.
-fn picky() -> Double {
-    Double::start(|received| match bad_status(received) {
-        Some(status) => Reply::Answer(status, "no"),
-        None => Reply::Answer(200, ""),
+fn picky() -> MockBackend {
+    MockBackend::start(|received| match bad_status(received) {
+        Some(status) => MockReply::Answer(status, "no"),
+        None => MockReply::Answer(200, ""),
     })
 }
 
@@ -338,13 +345,13 @@ fn the_one_event_that_is_refused_is_given_up_at_once_and_stops_no_other() {
     for status in [400, 401, 403, 404, 410, 413, 422, 431, 499] {
         let double = picky();
         // A pause or a try too many would take longer than any test waits.
-        let pause = PATIENCE * 10;
+        let pause = TEST_TIMEOUT * 10;
         let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
         for number in 1..=100 {
             let text = if number == 63 { format!("bad {status}") } else { number.to_string() };
             say(&webhook, &text);
         }
-        assert_eq!(webhook.finish(PATIENCE), 0);
+        assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
         let given_up = GivenUp { refused: 1, ..GivenUp::default() };
         let stats = webhook.stats();
         assert_eq!((stats.sent, stats.queued, stats.given_up), (99, 0, given_up), "{status}");
@@ -361,7 +368,7 @@ fn the_one_event_that_is_refused_is_given_up_at_once_and_stops_no_other() {
 
 #[test]
 fn a_back_end_that_refuses_everything_gets_about_one_request_an_event() {
-    let double = Double::always(404, "not found");
+    let double = MockBackend::always(404, "not found");
     let webhook = start(Config { queue_max: 1000, ..config(&double) });
     for number in 0..200 {
         say(&webhook, &number.to_string());
@@ -376,7 +383,7 @@ fn a_back_end_that_refuses_everything_gets_about_one_request_an_event() {
 
 #[test]
 fn refusals_in_a_row_are_slowed_down() {
-    let double = Double::always(401, "");
+    let double = MockBackend::always(401, "");
     let webhook = start(Config { queue_max: 1000, ..config(&double) });
     let start = clock::now();
     for number in 0..120 {
@@ -392,10 +399,10 @@ fn refused_and_failing_events_keep_their_order() {
     let count = AtomicUsize::new(0);
     // Every third request fails, whatever is in it.
     let is_well = move || !count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
-    let double = Double::start(move |received| match bad_status(received) {
-        _ if !is_well() => Reply::Answer(503, ""),
-        Some(status) => Reply::Answer(status, ""),
-        None => Reply::Answer(204, ""),
+    let double = MockBackend::start(move |received| match bad_status(received) {
+        _ if !is_well() => MockReply::Answer(503, ""),
+        Some(status) => MockReply::Answer(status, ""),
+        None => MockReply::Answer(204, ""),
     });
     let webhook = start(Config { batch_max: 16, ..config(&double) });
     let is_bad = |number: u64| number.is_multiple_of(7) || (40..=50).contains(&number) || number == 1 || number == 99;
@@ -424,20 +431,20 @@ fn refused_and_failing_events_keep_their_order() {
 #[test]
 fn a_refusal_counts_whatever_becomes_of_its_body() {
     let endless: Vec<u8> = [b"HTTP/1.1 400 No\r\n\r\n".as_slice(), &vec![b'x'; 1 << 20]].concat();
-    let replies: [fn(Vec<u8>) -> Reply; 3] = [
-        Reply::Raw,
-        |_| Reply::Raw(b"HTTP/1.1 400 No\r\nContent-Length: 9\r\n\r\n1".to_vec()),
+    let replies: [fn(Vec<u8>) -> MockReply; 3] = [
+        MockReply::Raw,
+        |_| MockReply::Raw(b"HTTP/1.1 400 No\r\nContent-Length: 9\r\n\r\n1".to_vec()),
         |_| {
-            Reply::Dribble(
+            MockReply::Trickle(
                 "HTTP/1.1 400 No\r\nContent-Length: 99999999\r\n\r\nno no no no no no no no no no no no no no",
             )
         },
     ];
     for reply in replies {
         let endless = endless.clone();
-        let double = Double::start(move |received| match bad_status(received) {
+        let double = MockBackend::start(move |received| match bad_status(received) {
             Some(_) => reply(endless.clone()),
-            None => Reply::Answer(200, ""),
+            None => MockReply::Answer(200, ""),
         });
         let webhook = start(Config { timeout: Duration::from_secs(2), ..config(&double) });
         say(&webhook, "bad 400");
@@ -455,9 +462,9 @@ fn a_pause_that_the_back_end_asks_for_is_kept() {
     ];
     for answer in answers {
         let count = AtomicUsize::new(0);
-        let double = Double::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
-            0 => Reply::Raw(answer.into()),
-            _ => Reply::Answer(200, ""),
+        let double = MockBackend::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+            0 => MockReply::Raw(answer.into()),
+            _ => MockReply::Answer(200, ""),
         });
         let webhook = start(config(&double));
         say(&webhook, "patience");
@@ -474,9 +481,9 @@ fn a_pause_that_the_back_end_asks_for_is_kept() {
 fn a_pause_that_the_back_end_asks_for_has_a_bound() {
     for pause in ["31536000", "99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"] {
         let count = AtomicUsize::new(0);
-        let double = Double::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
-            0 => Reply::Raw(format!("HTTP/1.1 503 Busy\r\nRetry-After: {pause}\r\n\r\n").into()),
-            _ => Reply::Answer(200, ""),
+        let double = MockBackend::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+            0 => MockReply::Raw(format!("HTTP/1.1 503 Busy\r\nRetry-After: {pause}\r\n\r\n").into()),
+            _ => MockReply::Answer(200, ""),
         });
         let webhook = start(Config { retry_after_max: Duration::from_millis(10), ..config(&double) });
         say(&webhook, "patience");
@@ -487,15 +494,16 @@ fn a_pause_that_the_back_end_asks_for_has_a_bound() {
 #[test]
 fn what_makes_the_back_end_fail_is_tried_in_smaller_requests() {
     // It fails on more than three events at a time, in one of several ways.
-    let replies: [fn() -> Reply; 3] = [|| Reply::Answer(500, ""), || Reply::Raw(Vec::new()), || Reply::Hang];
+    let replies: [fn() -> MockReply; 3] =
+        [|| MockReply::Answer(500, ""), || MockReply::Raw(Vec::new()), || MockReply::Hang];
     for reply in replies {
         let gate = Arc::new(Barrier::new(2));
         let (passes, count) = (Arc::clone(&gate), AtomicUsize::new(0));
-        let double = Double::start(move |received| {
+        let double = MockBackend::start(move |received| {
             if count.fetch_add(1, Ordering::SeqCst) == 0 {
                 passes.wait();
             }
-            if seqs(received).len() > 3 { reply() } else { Reply::Answer(200, "") }
+            if seqs(received).len() > 3 { reply() } else { MockReply::Answer(200, "") }
         });
         let webhook = start(Config { timeout: Duration::from_millis(300), ..config(&double) });
         say(&webhook, "first");
@@ -511,9 +519,9 @@ fn what_makes_the_back_end_fail_is_tried_in_smaller_requests() {
 
 #[test]
 fn no_body_exceeds_the_bound_of_a_batch_unless_it_has_one_event() {
-    let double = Double::always(200, "");
+    let double = MockBackend::always(200, "");
     let batch_bytes_max = 700;
-    let contact = Contact { node: "n".repeat(128), ..double.contact() };
+    let contact = BackendConfig { node: "n".repeat(128), ..double.contact() };
     let webhook = start(Config { batch_bytes_max, contact, ..config(&double) });
     for number in 0..300_usize {
         say(&webhook, &"\u{1}\"x".repeat(number % 40));
@@ -528,11 +536,11 @@ fn no_body_exceeds_the_bound_of_a_batch_unless_it_has_one_event() {
 
 #[test]
 fn the_event_of_a_frame_that_is_too_large_is_counted_and_leaves_no_hole() {
-    let double = Double::always(200, "");
+    let double = MockBackend::always(200, "");
     let webhook = start(Config { event_bytes_max: 4096, ..config(&double) });
     let emit = |text: &str| webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: None, text });
-    assert_eq!(emit(&"\u{1}".repeat(1000)), Emitted::TooLarge(4096));
-    assert_eq!(emit(&"x".repeat(3000)), Emitted::Queued);
+    assert_eq!(emit(&"\u{1}".repeat(1000)), EmitResult::TooLarge(4096));
+    assert_eq!(emit(&"x".repeat(3000)), EmitResult::Queued);
     await_stats(&webhook, |stats| stats.sent == 1);
     let request = double.next();
     assert_eq!((seqs(&request), &request.json()["given_up"]), (vec![1], &0.into()));

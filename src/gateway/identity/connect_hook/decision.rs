@@ -1,4 +1,4 @@
-//! What a back end's answer means.
+//! The decision of the connect hook, parsed from the back end's answer.
 
 use std::borrow::Cow;
 
@@ -8,27 +8,27 @@ use crate::gateway::identity::{Identity, is_over};
 use crate::gateway::wire::json::{List, Object, Seconds, Text, optional_object, read_object};
 use crate::gateway::wire::names::Name;
 
-/// What a refused client reads where the back end says nothing.
+/// The body of a refusal without a message.
 const REFUSED: &str = "refused";
 
-/// What a client reads whose identity is over before it has begun.
-const EXPIRED: &str = "who you are has expired\n";
+/// The body of a refusal of an expired identity.
+const EXPIRED: &str = "identity has expired\n";
 
-/// Bytes of a refusal's text; what is longer is cut.
+/// The maximum length of a refusal's message. A longer one is cut.
 const REFUSAL_BYTES_MAX: usize = 1024;
 
-/// Whether a client may come in, and who it is.
+/// The decision about a client.
 #[derive(Clone, Debug)]
-pub enum Verdict {
-    /// It may.
+pub enum Decision {
+    /// Accept the client.
     Accept(Identity),
-    /// It may not: what it is answered, with a status from 400 to 499, and text.
+    /// Refuse the client with a status from 400 to 499 and a text.
     Refuse { status: u16, body: String },
-    /// Nobody can say: 503.
+    /// There is no decision: 503.
     Unavailable,
 }
 
-/// Fields that this server does not know are for others.
+/// Unknown fields are ignored.
 #[derive(Deserialize)]
 struct Accepted<'a> {
     #[serde(borrow, default)]
@@ -49,25 +49,24 @@ struct Refused<'a> {
     message: Text<'a>,
 }
 
-/// Reads the body of a 200, or says what is wrong with it. `now` is in seconds since 1970: an identity that is over by
-/// then is refused, and not let in to be thrown out.
-pub fn accept(body: &[u8], now: u64) -> Result<Verdict, String> {
+/// Parses the body of a 200. `now` is in seconds since 1970. An expired identity is refused.
+pub fn accept(body: &[u8], now: u64) -> Result<Decision, String> {
     let Accepted { uid, groups, attributes, exp, subprotocol } = read_object(body)?;
     let uid = uid.map(|uid| uid.0.into_owned());
     let groups = groups.into_iter().flat_map(|list| list.0).map(|group| group.0.into_owned());
     let identity = Identity::new(uid, groups.collect()).map_err(|error| error.to_string())?;
     if exp.is_some_and(|exp| is_over(exp, now)) {
-        return Ok(Verdict::Refuse { status: 401, body: EXPIRED.to_owned() });
+        return Ok(Decision::Refuse { status: 401, body: EXPIRED.to_owned() });
     }
     let attributes = attributes.unwrap_or_default().0;
-    Ok(Verdict::Accept(Identity { attributes, exp: exp.map(Seconds::whole), subprotocol, ..identity }))
+    Ok(Decision::Accept(Identity { attributes, exp: exp.map(Seconds::whole), subprotocol, ..identity }))
 }
 
-/// Reads the body of a 4xx, which may say why.
-pub fn refuse(status: u16, body: &[u8]) -> Verdict {
+/// Parses the body of a 4xx, which may have a message.
+pub fn refuse(status: u16, body: &[u8]) -> Decision {
     let message = read_object(body).map_or(Cow::Borrowed(REFUSED), |refused: Refused<'_>| refused.message.0);
     let cut = message.floor_char_boundary(REFUSAL_BYTES_MAX);
-    Verdict::Refuse { status, body: format!("{}\n", &message[..cut]) }
+    Decision::Refuse { status, body: format!("{}\n", &message[..cut]) }
 }
 
 #[cfg(test)]
@@ -82,7 +81,7 @@ mod tests {
 
     fn text(body: &str) -> String {
         match accept(body.as_bytes(), NOW) {
-            Ok(Verdict::Accept(Identity { uid, groups, attributes, exp, subprotocol })) => {
+            Ok(Decision::Accept(Identity { uid, groups, attributes, exp, subprotocol })) => {
                 let subprotocol = subprotocol.map_or_else(String::new, |name| format!(" {name}"));
                 format!("{uid:?} {groups:?} {} {exp:?}{subprotocol}", Value::from(attributes))
             }
@@ -169,17 +168,17 @@ mod tests {
     #[test]
     fn an_identity_that_is_over_is_refused() {
         let verdict = |exp: u64| accept(format!(r#"{{"uid":"a","exp":{exp}}}"#).as_bytes(), NOW);
-        assert!(matches!(verdict(NOW - LEEWAY + 1), Ok(Verdict::Accept(_))));
+        assert!(matches!(verdict(NOW - LEEWAY + 1), Ok(Decision::Accept(_))));
         for exp in ["0", "1.5", "-1", "-0.5", &format!("{}", NOW - LEEWAY), &format!("{}.9", NOW - LEEWAY)] {
             let verdict = accept(format!(r#"{{"uid":"a","exp":{exp}}}"#).as_bytes(), NOW);
-            assert!(matches!(verdict, Ok(Verdict::Refuse { status: 401, .. })), "{exp}");
+            assert!(matches!(verdict, Ok(Decision::Refuse { status: 401, .. })), "{exp}");
         }
     }
 
     #[test]
     fn refuses() {
         let body = |body: &str| match refuse(403, body.as_bytes()) {
-            Verdict::Refuse { status: 403, body } => body,
+            Decision::Refuse { status: 403, body } => body,
             other => panic!("{other:?}"),
         };
         assert_eq!(body(r#"{"message":"log in \"first\""}"#), "log in \"first\"\n");

@@ -1,19 +1,19 @@
-//! A bounded queue that serves its sources in turn: one source with many items delays another one by one item at most.
+//! A bounded queue that serves its sources in turn: a source with many items delays another by at most one item.
 //!
-//! A source is a client's counted address: an IPv4 address or an IPv6 network, or all clients of unix sockets. It must not
-//! know what an item is. An item that was popped counts as served until its source is released, and a source has a bound
-//! on those, too: whatever it asks for, others find a free worker.
+//! A source is the counted address of a client: an IPv4 address, an IPv6 network, or all clients of unix sockets. The
+//! queue does not know its items. A popped item counts as served until its source is released. The served items of a
+//! source are bounded, too, so the other sources always find a free worker.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
-/// Whom an item came from.
+/// The origin of an item.
 pub type Source = Option<IpAddr>;
 
-/// The most of each.
+/// The bounds of the queue.
 #[derive(Copy, Clone, Debug)]
 pub struct Bounds {
-    /// Items that wait.
+    /// Returns the number of waiting items.
     pub items_max: usize,
     /// Items of one source that wait.
     pub source_items_max: usize,
@@ -21,12 +21,12 @@ pub struct Bounds {
     pub source_served_max: usize,
 }
 
-/// Why an item is not taken in.
+/// The reason why an item is refused.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Full {
-    /// As many of the same source wait as may.
+    /// The source has reached its bound.
     Source,
-    /// As many wait as may, and no source has so many more that one of its items had to make room.
+    /// The queue is full, and no source has at least two items more than this one.
     All,
 }
 
@@ -35,20 +35,20 @@ pub enum Full {
 pub struct FairQueue<T> {
     bounds: Bounds,
     lanes: HashMap<Source, Lane<T>>,
-    /// The sources whose next item may be popped, in turn.
+    /// The sources with an item that may be popped, in turn.
     turns: BTreeMap<u64, Source>,
     next_turn: u64,
-    /// The sources with items that wait, by how many.
+    /// The sources with waiting items, by their number.
     by_length: BTreeSet<(usize, Source)>,
     len: usize,
 }
 
-/// The items of one source. It is in the map while it has items, or some are served.
+/// The items of one source. It exists while items wait or are served.
 #[derive(Debug)]
 struct Lane<T> {
     items: VecDeque<T>,
     served: usize,
-    /// Its key in `turns`, if it has items and `served` is below its bound.
+    /// The key in `turns`, if items wait and `served` is below its bound.
     turn: Option<u64>,
 }
 
@@ -69,16 +69,18 @@ impl<T> FairQueue<T> {
         self.len
     }
 
-    /// Whether [`pop`](FairQueue::pop) has an item.
+    /// Returns whether [`pop`](FairQueue::pop) has an item.
     pub fn is_ready(&self) -> bool {
         !self.turns.is_empty()
     }
 
-    /// Puts an item at the end of its source. In a full queue the last item of the source that has most makes room for a source
-    /// that has at least two less; that item is returned.
+    /// Appends an item to its source.
+    ///
+    /// If the queue is full, the last item of the longest source is displaced and returned, if that source has at least
+    /// two items more.
     ///
     /// # Errors
-    /// There is no room.
+    /// The queue or the source is full.
     pub fn push(&mut self, source: Source, item: T) -> Result<Option<T>, Full> {
         let length = self.lanes.get(&source).map_or(0, |lane| lane.items.len());
         if length >= self.bounds.source_items_max {
@@ -95,8 +97,7 @@ impl<T> FairQueue<T> {
         Ok(displaced)
     }
 
-    /// The next item of the source whose turn it is. [`release`](FairQueue::release) the source when the item has been
-    /// served.
+    /// Returns the next item. [`release`](FairQueue::release) its source when the item was served.
     pub fn pop(&mut self) -> Option<(Source, T)> {
         let (_, source) = self.turns.pop_first()?;
         if let Some(lane) = self.lanes.get_mut(&source) {
@@ -108,7 +109,7 @@ impl<T> FairQueue<T> {
         Some((source, item))
     }
 
-    /// An item of the source has been served.
+    /// Records that an item of the source was served.
     pub fn release(&mut self, source: Source) {
         if let Some(lane) = self.lanes.get_mut(&source) {
             lane.served -= 1;
@@ -117,7 +118,7 @@ impl<T> FairQueue<T> {
         self.check_invariants();
     }
 
-    /// Takes an item out, wherever in its source it waits.
+    /// Removes a waiting item.
     pub fn remove(&mut self, source: Source, is_it: impl FnMut(&T) -> bool) -> Option<T> {
         if !self.lanes.contains_key(&source) {
             return None;
@@ -127,7 +128,7 @@ impl<T> FairQueue<T> {
         removed
     }
 
-    /// Changes the items of a source, and puts the source where it belongs by what it has then.
+    /// Changes the items of a source, and updates the indexes.
     fn change<R>(&mut self, source: Source, change: impl FnOnce(&mut VecDeque<T>) -> R) -> R {
         let lane = self.lanes.entry(source).or_insert_with(|| Lane { items: VecDeque::new(), served: 0, turn: None });
         let before = lane.items.len();

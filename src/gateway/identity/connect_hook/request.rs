@@ -1,4 +1,4 @@
-//! The connect hook's question: the client's request, as JSON. `docs/webhooks.md` is the reference for who reads it.
+//! The request of the connect hook: the client's request as JSON. The reference is `docs/webhooks.md`.
 
 use std::net::IpAddr;
 
@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use fdpush::{Fd, Peer, Request};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// The body of the question. Cookies and authorization are in it: that is what it is for.
+/// Returns the body. It includes cookies and authorization, because the back end needs them.
 pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request) -> Vec<u8> {
-    let question = Question {
+    let question = AuthRequest {
         node,
         fd: fd.as_u64(),
         peer: Shown(request.peer()),
@@ -19,12 +19,12 @@ pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request) -
         headers: Headers { request, form: Form::Text },
         headers_base64: Some(Headers { request, form: Form::Base64 }).filter(|headers| !headers.is_empty()),
     };
-    // A vector takes everything, and nothing in a request can fail to serialize.
+    // The serialization of a request cannot fail.
     serde_json::to_vec(&question).unwrap_or_default()
 }
 
 #[derive(serde::Serialize)]
-struct Question<'a> {
+struct AuthRequest<'a> {
     node: &'a str,
     fd: u64,
     peer: Shown,
@@ -44,17 +44,17 @@ impl Serialize for Shown {
     }
 }
 
-/// Header lines whose values are of one form: each name once, in lower case, with its values in order.
+/// The headers with values of one form. Each name appears once, in lower case, with its values in order.
 ///
-/// A value that is not UTF-8 is told in base64. With U+FFFD in it, two values would read the same, and a back end that
-/// looks up a session by one would find another person's.
+/// A value that is not UTF-8 is encoded in base64. With U+FFFD, two different values would look equal, and a back end
+/// could find another user's session.
 #[derive(Copy, Clone)]
 struct Headers<'a> {
     request: &'a Request,
     form: Form,
 }
 
-/// The form in which JSON can hold a value.
+/// The encoding of a header value.
 #[derive(Copy, Clone, PartialEq)]
 enum Form {
     Text,

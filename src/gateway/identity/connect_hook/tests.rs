@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use fdpush::{Closures, Fd, Remote, Request, Response, Server, Upgrade};
 
-use super::{Config, Hook, Pending, Stats, Verdict};
-use crate::gateway::hooks::backend::Contact;
-use crate::gateway::hooks::backend::mock::{Double, PATIENCE, Reply};
+use super::{Config, Decision, Hook, Pending, Stats};
+use crate::gateway::hooks::backend::BackendConfig;
+use crate::gateway::hooks::backend::mock::{MockBackend, MockReply, TEST_TIMEOUT};
 use crate::gateway::hooks::backend::signature::Secret;
 use crate::gateway::identity::Identity;
 use crate::gateway::runtime::clock;
@@ -30,12 +30,12 @@ fn serve(set_up: impl FnOnce(Server<Closures>) -> Server<Closures> + Send + 'sta
         sender.send((server.local_addr().expect("TCP"), server.remote())).expect("a test");
         server.run()
     });
-    started.recv_timeout(PATIENCE).expect("a server")
+    started.recv_timeout(TEST_TIMEOUT).expect("a server")
 }
 
 fn exchange(address: SocketAddr, head: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
     stream.write_all(head).expect("to write");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
@@ -53,27 +53,27 @@ fn request() -> Request {
     });
     exchange(address, HEAD);
     remote.shutdown().expect("a server");
-    requests.recv_timeout(PATIENCE).expect("a request")
+    requests.recv_timeout(TEST_TIMEOUT).expect("a request")
 }
 
 fn fd(number: u64) -> Fd {
     Fd::from_u64(number).expect("an fd")
 }
 
-fn config(double: &Double) -> Config {
-    Config { timeout: PATIENCE, ..Config::new(double.contact()) }
+fn config(double: &MockBackend) -> Config {
+    Config { timeout: TEST_TIMEOUT, ..Config::new(double.contact()) }
 }
 
 /// A question, and where its verdict will come.
 struct Asked {
-    verdicts: Receiver<Verdict>,
+    verdicts: Receiver<Decision>,
     pending: Pending,
 }
 
 impl Deref for Asked {
-    type Target = Receiver<Verdict>;
+    type Target = Receiver<Decision>;
 
-    fn deref(&self) -> &Receiver<Verdict> {
+    fn deref(&self) -> &Receiver<Decision> {
         &self.verdicts
     }
 }
@@ -92,24 +92,24 @@ fn ask_from(hook: &Hook, request: &Request, address: [u8; 4]) -> Asked {
     Asked { verdicts, pending }
 }
 
-fn verdict_of(reply: impl Fn(usize) -> Reply + Send + Sync + 'static, timeout: Duration) -> (Verdict, Stats) {
+fn verdict_of(reply: impl Fn(usize) -> MockReply + Send + Sync + 'static, timeout: Duration) -> (Decision, Stats) {
     let count = AtomicUsize::new(0);
-    let double = Double::start(move |_| reply(count.fetch_add(1, Ordering::SeqCst)));
+    let double = MockBackend::start(move |_| reply(count.fetch_add(1, Ordering::SeqCst)));
     let hook = Hook::start(Config { timeout, ..config(&double) }).expect("a hook");
-    let verdict = ask(&hook, &request()).recv_timeout(PATIENCE).expect("a verdict");
+    let verdict = ask(&hook, &request()).recv_timeout(TEST_TIMEOUT).expect("a verdict");
     (verdict, hook.stats())
 }
 
 #[test]
 fn the_question_is_the_whole_request_signed() {
-    let double = Double::always(200, r#"{"uid":"10086","groups":["a"]}"#);
+    let double = MockBackend::always(200, r#"{"uid":"10086","groups":["a"]}"#);
     let secret = Secret::new("s3cret").expect("a secret");
-    let contact = Contact { secret: Some(secret.clone()), ..double.contact() };
+    let contact = BackendConfig { secret: Some(secret.clone()), ..double.contact() };
     let hook = Hook::start(Config { contact, ..config(&double) }).expect("a hook");
     let request = request();
-    let verdict = ask(&hook, &request).recv_timeout(PATIENCE).expect("a verdict");
+    let verdict = ask(&hook, &request).recv_timeout(TEST_TIMEOUT).expect("a verdict");
     assert!(
-        matches!(verdict, Verdict::Accept(Identity { uid: Some(uid), groups, .. }) if uid == "10086" && groups == ["a"])
+        matches!(verdict, Decision::Accept(Identity { uid: Some(uid), groups, .. }) if uid == "10086" && groups == ["a"])
     );
     let received = double.next();
     assert_eq!(received.header("x-fdpush-signature"), Some(secret.sign(&received.body).as_str()));
@@ -123,66 +123,67 @@ fn the_question_is_the_whole_request_signed() {
     assert_eq!(hook.stats(), Stats { accepted: 1, ..Stats::default() });
 
     hook.set_secret(None);
-    ask(&hook, &request).recv_timeout(PATIENCE).expect("a verdict");
+    ask(&hook, &request).recv_timeout(TEST_TIMEOUT).expect("a verdict");
     assert_eq!(double.next().header("x-fdpush-signature"), None);
 }
 
 #[test]
 fn refusals_pass_through() {
     for status in [400, 401, 403, 404, 429, 499] {
-        let (verdict, stats) = verdict_of(move |_| Reply::Answer(status, r#"{"message":"no"}"#), PATIENCE);
+        let (verdict, stats) = verdict_of(move |_| MockReply::Answer(status, r#"{"message":"no"}"#), TEST_TIMEOUT);
         assert!(
-            matches!(&verdict, Verdict::Refuse { status: told, body } if *told == status && body == "no\n"),
+            matches!(&verdict, Decision::Refuse { status: told, body } if *told == status && body == "no\n"),
             "{verdict:?}"
         );
         assert_eq!(stats, Stats { refused: 1, ..Stats::default() });
     }
-    let cut = || Reply::Raw(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\n{".to_vec());
-    let (verdict, _) = verdict_of(move |_| cut(), PATIENCE);
-    assert!(matches!(verdict, Verdict::Refuse { status: 403, body } if body == "refused\n"));
+    let cut = || MockReply::Raw(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\n{".to_vec());
+    let (verdict, _) = verdict_of(move |_| cut(), TEST_TIMEOUT);
+    assert!(matches!(verdict, Decision::Refuse { status: 403, body } if body == "refused\n"));
 }
 
 #[test]
 fn what_is_no_verdict_is_unavailable() {
-    let replies: [fn(usize) -> Reply; 9] = [
-        |_| Reply::Answer(200, "garbage"),
-        |_| Reply::Answer(200, ""),
-        |_| Reply::Answer(200, r#"{"uid":""}"#),
-        |_| Reply::Answer(201, r#"{"uid":"a"}"#),
-        |_| Reply::Answer(204, ""),
-        |_| Reply::Answer(500, r#"{"uid":"a"}"#),
-        |_| Reply::Raw(b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n".to_vec()),
-        |_| Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"uid\":\"a\"}".to_vec()),
-        |_| Reply::Raw(Vec::new()),
+    let replies: [fn(usize) -> MockReply; 9] = [
+        |_| MockReply::Answer(200, "garbage"),
+        |_| MockReply::Answer(200, ""),
+        |_| MockReply::Answer(200, r#"{"uid":""}"#),
+        |_| MockReply::Answer(201, r#"{"uid":"a"}"#),
+        |_| MockReply::Answer(204, ""),
+        |_| MockReply::Answer(500, r#"{"uid":"a"}"#),
+        |_| MockReply::Raw(b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n".to_vec()),
+        |_| MockReply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"uid\":\"a\"}".to_vec()),
+        |_| MockReply::Raw(Vec::new()),
     ];
     for (index, reply) in replies.into_iter().enumerate() {
-        let (verdict, stats) = verdict_of(reply, PATIENCE);
-        assert!(matches!(verdict, Verdict::Unavailable), "{index}: {verdict:?}");
+        let (verdict, stats) = verdict_of(reply, TEST_TIMEOUT);
+        assert!(matches!(verdict, Decision::Unavailable), "{index}: {verdict:?}");
         assert_eq!(stats, Stats { failed: 1, ..Stats::default() }, "{index}");
     }
 }
 
 #[test]
 fn a_connection_that_ends_without_an_answer_is_tried_once_more() {
-    let reply = |count| if count == 0 { Reply::Raw(Vec::new()) } else { Reply::Answer(200, r#"{"uid":"second"}"#) };
-    let (verdict, _) = verdict_of(reply, PATIENCE);
-    assert!(matches!(verdict, Verdict::Accept(Identity { uid: Some(uid), .. }) if uid == "second"));
+    let reply =
+        |count| if count == 0 { MockReply::Raw(Vec::new()) } else { MockReply::Answer(200, r#"{"uid":"second"}"#) };
+    let (verdict, _) = verdict_of(reply, TEST_TIMEOUT);
+    assert!(matches!(verdict, Decision::Accept(Identity { uid: Some(uid), .. }) if uid == "second"));
 }
 
 #[test]
 fn a_back_end_that_hangs_or_dribbles_is_given_its_time_and_no_more() {
     let timeout = Duration::from_millis(400);
-    let wastes: [fn() -> Reply; 2] =
-        [|| Reply::Hang, || Reply::Dribble("HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n{            ")];
+    let wastes: [fn() -> MockReply; 2] =
+        [|| MockReply::Hang, || MockReply::Trickle("HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n{            ")];
     for waste in wastes {
         let request = request();
-        let double = Double::start(move |_| waste());
+        let double = MockBackend::start(move |_| waste());
         let hook = Hook::start(Config { timeout, threads: 2, ..config(&double) }).expect("a hook");
         let start = clock::now();
         let verdicts: Vec<_> = (0..12).map(|_| ask(&hook, &request)).collect();
         assert!(clock::now() - start < timeout, "asking takes no time");
         for verdict in verdicts {
-            assert!(matches!(verdict.recv_timeout(PATIENCE).expect("a verdict"), Verdict::Unavailable));
+            assert!(matches!(verdict.recv_timeout(TEST_TIMEOUT).expect("a verdict"), Decision::Unavailable));
         }
         // All of them at once, and not two by two, which would be six times as long.
         let taken = clock::now() - start;
@@ -196,7 +197,7 @@ fn a_back_end_that_hangs_or_dribbles_is_given_its_time_and_no_more() {
 #[test]
 fn the_watch_answers_even_where_workers_hang() {
     // A worker that hangs for good: here in the callback of the first question.
-    let double = Double::always(200, r#"{"uid":"a"}"#);
+    let double = MockBackend::always(200, r#"{"uid":"a"}"#);
     let timeout = Duration::from_millis(100);
     let hook = Hook::start(Config { timeout, threads: 1, ..config(&double) }).expect("a hook");
     let request = request();
@@ -207,69 +208,69 @@ fn the_watch_answers_even_where_workers_hang() {
         let (held, reached) = (Arc::clone(&held), reached.clone());
         let _pending = hook.ask(fd(1), None, None, request.clone(), move |verdict| {
             // On a busy machine it may be the watch that calls, which must not hang.
-            let is_worker = matches!(verdict, Verdict::Accept(_));
+            let is_worker = matches!(verdict, Decision::Accept(_));
             reached.send(is_worker).expect("a test");
             if is_worker {
                 // Ends with the test.
                 let _ = held.lock().expect("nobody else").recv();
             }
         });
-        if is_reached.recv_timeout(PATIENCE).expect("a verdict") {
+        if is_reached.recv_timeout(TEST_TIMEOUT).expect("a verdict") {
             break;
         }
     }
     let timed_out = hook.stats().timed_out;
     for _ in 0..2 {
         let start = clock::now();
-        let verdict = ask(&hook, &request).recv_timeout(PATIENCE).expect("a verdict");
-        assert!(matches!(verdict, Verdict::Unavailable), "{verdict:?}");
+        let verdict = ask(&hook, &request).recv_timeout(TEST_TIMEOUT).expect("a verdict");
+        assert!(matches!(verdict, Decision::Unavailable), "{verdict:?}");
         assert!(clock::now() - start >= timeout);
         assert_eq!(hook.stats().waiting, 0, "and makes room");
     }
     assert_eq!(hook.stats().timed_out, timed_out + 2);
     drop(hold);
     // The worker is back at work.
-    let deadline = clock::now() + PATIENCE;
-    while !matches!(ask(&hook, &request).recv_timeout(PATIENCE), Ok(Verdict::Accept(_))) {
+    let deadline = clock::now() + TEST_TIMEOUT;
+    while !matches!(ask(&hook, &request).recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))) {
         assert!(clock::now() < deadline, "{:?}", hook.stats());
     }
 }
 
 #[test]
 fn over_the_bound_the_verdict_is_immediate() {
-    let double = Double::start(|_| Reply::Hang);
+    let double = MockBackend::start(|_| MockReply::Hang);
     let hook = Hook::start(Config { threads: 1, queue_max: 1, ..config(&double) }).expect("a hook");
     let request = request();
     let first = ask(&hook, &request);
     double.next();
     let second = ask(&hook, &request);
     let third = ask(&hook, &request);
-    assert!(matches!(third.try_recv(), Ok(Verdict::Unavailable)), "before ask returns");
+    assert!(matches!(third.try_recv(), Ok(Decision::Unavailable)), "before ask returns");
     assert_eq!(hook.stats(), Stats { waiting: 1, overflowed: 1, ..Stats::default() });
 
     // And at the end, nobody is left without a verdict.
     drop(hook);
     for verdict in [first, second] {
-        assert!(matches!(verdict.recv_timeout(PATIENCE / 2), Ok(Verdict::Unavailable)));
+        assert!(matches!(verdict.recv_timeout(TEST_TIMEOUT / 2), Ok(Decision::Unavailable)));
     }
 }
 
-fn upgrade(verdict: Verdict) -> Upgrade {
+fn upgrade(verdict: Decision) -> Upgrade {
     match verdict {
-        Verdict::Accept(Identity { uid: Some(uid), .. }) => Upgrade::accept().uid(uid).into(),
-        Verdict::Accept(_) => Upgrade::accept().into(),
-        Verdict::Refuse { status, body } => Upgrade::refuse(Response::text(status, body).close()),
-        Verdict::Unavailable => Upgrade::refuse(Response::new(503).header("Retry-After", "1").close()),
+        Decision::Accept(Identity { uid: Some(uid), .. }) => Upgrade::accept().uid(uid).into(),
+        Decision::Accept(_) => Upgrade::accept().into(),
+        Decision::Refuse { status, body } => Upgrade::refuse(Response::text(status, body).close()),
+        Decision::Unavailable => Upgrade::refuse(Response::new(503).header("Retry-After", "1").close()),
     }
 }
 
 #[test]
 fn a_server_lets_in_whom_the_back_end_knows() {
-    let double = Double::start(|received| {
+    let double = MockBackend::start(|received| {
         let question = received.json();
         match question["target"].as_str() {
-            Some("/good") => Reply::Answer(200, r#"{"uid":"10086"}"#),
-            _ => Reply::Answer(403, r#"{"message":"who are you?"}"#),
+            Some("/good") => MockReply::Answer(200, r#"{"uid":"10086"}"#),
+            _ => MockReply::Answer(403, r#"{"message":"who are you?"}"#),
         }
     });
     let hook = Hook::start(config(&double)).expect("a hook");
@@ -294,30 +295,30 @@ fn a_server_lets_in_whom_the_back_end_knows() {
     assert!(refused.starts_with("HTTP/1.1 403 ") && refused.ends_with("\r\n\r\nwho are you?\n"), "{refused}");
 
     let mut stream = TcpStream::connect(address).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
     stream.write_all(head("/good").as_bytes()).expect("to write");
     let mut status = [0; 12];
     stream.read_exact(&mut status).expect("an answer");
     assert_eq!(&status, b"HTTP/1.1 101");
-    let fds = remote.fds_of("10086").wait_timeout(PATIENCE).expect("fds");
+    let fds = remote.fds_of("10086").wait_timeout(TEST_TIMEOUT).expect("fds");
     assert_eq!(fds.len(), 1);
     drop(stream);
     remote.shutdown().expect("a server");
 }
 
 /// A back end that answers when the test lets it, with the address as the uid, and says whom it was asked about.
-fn gated() -> (Double, mpsc::Sender<()>) {
+fn gated() -> (MockBackend, mpsc::Sender<()>) {
     let (open, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
-    let double = Double::start(move |_| {
+    let double = MockBackend::start(move |_| {
         // Ends with the test.
         let _ = gate.lock().expect("no panic").recv();
-        Reply::Answer(200, r#"{"uid":"a"}"#)
+        MockReply::Answer(200, r#"{"uid":"a"}"#)
     });
     (double, open)
 }
 
-fn address_in(double: &Double) -> String {
+fn address_in(double: &MockBackend) -> String {
     double.next().json()["address"].as_str().expect("an address").to_owned()
 }
 
@@ -341,7 +342,7 @@ fn a_question_whose_client_has_gone_is_not_asked() {
     open.send(()).expect("the back end");
     assert_eq!(address_in(&double), "10.0.0.3");
     open.send(()).expect("the back end");
-    assert!(matches!(honest.recv_timeout(PATIENCE), Ok(Verdict::Accept(_))));
+    assert!(matches!(honest.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
     drop(honest);
     assert_eq!(hook.stats(), Stats { accepted: 1, gone: 101, ..Stats::default() });
     assert!(double.try_next().is_none());
@@ -374,7 +375,7 @@ fn addresses_take_turns_and_none_has_all_workers() {
     assert!(places.len() == 2 && places[1] < 8, "{order:?}");
     open.send(()).expect("the back end");
     for asked in storm.iter().chain([&honest]).chain(&others) {
-        assert!(matches!(asked.recv_timeout(PATIENCE), Ok(Verdict::Accept(_))));
+        assert!(matches!(asked.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
     }
 }
 
@@ -387,9 +388,9 @@ fn a_full_queue_has_room_for_an_address_that_has_least_in_it() {
     let asked = ask_from(&hook, &request, [10, 0, 0, 1]);
     assert_eq!(address_in(&double), "10.0.0.1");
     let storm: Vec<Asked> = (0..6).map(|_| ask_from(&hook, &request, [10, 0, 0, 1])).collect();
-    assert!(matches!(storm[5].try_recv(), Ok(Verdict::Unavailable)), "over the bound of its address");
+    assert!(matches!(storm[5].try_recv(), Ok(Decision::Unavailable)), "over the bound of its address");
     let others: Vec<Asked> = (2..=3).map(|last| ask_from(&hook, &request, [10, 0, 0, last])).collect();
-    assert!(matches!(storm[4].try_recv(), Ok(Verdict::Unavailable)), "it made room");
+    assert!(matches!(storm[4].try_recv(), Ok(Decision::Unavailable)), "it made room");
     assert!(others.iter().all(|other| other.try_recv().is_err()), "these wait");
     assert_eq!(hook.stats(), Stats { waiting: 6, overflowed: 2, ..Stats::default() });
     drop((asked, storm, others));
@@ -411,11 +412,11 @@ fn what_is_watched_does_not_grow_with_those_who_go() {
 
 #[test]
 fn a_panic_in_an_answer_ends_no_worker_and_frees_its_place() {
-    let double = Double::always(200, "{}");
+    let double = MockBackend::always(200, "{}");
     let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
     let (request, address) = (request(), Some(IpAddr::from([203, 0, 113, 9])));
     let _panics = hook.ask(fd(7), address, address, request.clone(), |_| panic!("a test panics here"));
     // One worker, and one place of this address: without a restart, or with the place taken, nothing is asked.
     let next = ask(&hook, &request);
-    assert!(matches!(next.recv_timeout(PATIENCE), Ok(Verdict::Accept(_))));
+    assert!(matches!(next.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
 }

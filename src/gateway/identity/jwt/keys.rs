@@ -1,7 +1,7 @@
-//! The keys that vouch for tokens: secrets, and public keys from PEM files.
+//! The keys that verify tokens: secrets, and public keys in PEM files.
 //!
-//! It owns what a key must be like before the server starts with it. A public key is no secret: whatever looks like one
-//! and cannot be used as one is refused, and never taken for an HS256 secret, which anybody could then sign with.
+//! This module checks the keys before the server starts. A public key that cannot be used is refused. It must not be
+//! taken for an HS256 secret, because then anybody could sign with it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,20 @@ use serde::Deserialize;
 use crate::gateway::runtime::files;
 use crate::gateway::settings::cli::bare;
 
-/// The largest key file, in bytes. An RSA key of 4096 bits has 800.
+/// The maximum size of a key file, in bytes. An RSA key of 4096 bits has 800.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// The least of an RSA modulus, in bytes: 2048 bits (RFC 7518 section 3.3).
+/// The minimum length of an RSA modulus, in bytes: 2048 bits (RFC 7518 section 3.3).
 const MODULUS_BYTES_MIN: usize = 256;
 
-/// The least of an HS256 secret, in bytes: as long as the hash (RFC 7518 section 3.2). A shorter one can be guessed from a
-/// single token.
+/// The minimum length of an HS256 secret, in bytes: that of the hash (RFC 7518 section 3.2). A shorter one can be
+/// guessed from a single token.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// What is asked for where something else was given.
+/// The supported public keys, for errors.
 const WANTED: &str = "a PEM public key: RSA of 2048 to 4096 bits, EC on P-256, or Ed25519";
 
-/// The keys that vouch for tokens, and the parties that a token must name.
+/// The keys that verify tokens, and the required issuer and audience.
 #[derive(Clone, Debug)]
 pub struct Keys {
     keys: Vec<(DecodingKey, Algorithm)>,
@@ -34,7 +34,7 @@ pub struct Keys {
     pub(super) audience: Option<String>,
 }
 
-/// A file that was read and holds a key: whoever makes tokens and whoever checks them goes by these same bytes.
+/// A key file that was read. `fdpush token` and the server use the same bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyFile {
     path: PathBuf,
@@ -42,11 +42,11 @@ pub struct KeyFile {
 }
 
 impl KeyFile {
-    /// Reads a file, and judges its key.
+    /// Reads a file and checks its key.
     ///
     /// # Errors
     ///
-    /// Names the file, and says why it cannot be used.
+    /// The error names the file.
     pub fn read(path: &Path) -> Result<KeyFile, String> {
         let named = |why: String| format!("jwt_key_file {}: {why}", path.display());
         let bytes = files::read(path, FILE_BYTES_MAX).map_err(named)?;
@@ -55,9 +55,9 @@ impl KeyFile {
         Ok(file)
     }
 
-    /// The HS256 secret in it; none where it holds a public key.
+    /// Returns the HS256 secret, or `None` for a public key.
     ///
-    /// Of a text, what is [`bare`]; of a binary secret, every byte.
+    /// For text, it is [`bare`]. For binary data, it is every byte.
     pub fn secret(&self) -> Option<&[u8]> {
         if has_pem_mark(&self.bytes) {
             return None;
@@ -68,7 +68,7 @@ impl KeyFile {
     fn key(&self) -> Result<(DecodingKey, Algorithm), String> {
         match self.secret() {
             Some(secret) if text_of(secret).is_some_and(|text| text.contains(['\n', '\r'])) => {
-                Err("it has several lines: a secret is one".to_owned())
+                Err("a secret must be one line".to_owned())
             }
             Some(secret) => secret_key(secret),
             None => public_key(self.bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&self.bytes)),
@@ -76,7 +76,7 @@ impl KeyFile {
     }
 }
 
-/// What it holds may be a secret.
+/// The content may be a secret.
 impl fmt::Debug for KeyFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyFile").field("path", &self.path).finish_non_exhaustive()
@@ -84,14 +84,14 @@ impl fmt::Debug for KeyFile {
 }
 
 impl Keys {
-    /// HS256 keys from `secrets`, and one key from each of `files`: RS256, ES256 or EdDSA from a PEM public key, HS256 from
-    /// anything else. In a text file with a secret, one line end at the end does not count.
+    /// Creates keys: HS256 from `secrets`, and one from each file. A PEM public key is for RS256, ES256 or EdDSA,
+    /// anything else is an HS256 secret, of which a final line end is not a part.
     ///
-    /// A token is good when any of its algorithm's keys made it, so that a key can be changed while its tokens are about.
+    /// A token is valid if any key of its algorithm verifies it. So a key can be replaced while its tokens are in use.
     ///
     /// # Errors
     ///
-    /// Says which key or file cannot be used and why, and that there must be at least one.
+    /// A key or file cannot be used, or there is none.
     pub fn new(secrets: &[&str], files: &[KeyFile]) -> Result<Keys, String> {
         let mut keys = Vec::with_capacity(secrets.len() + files.len());
         for (index, secret) in secrets.iter().enumerate() {
@@ -102,48 +102,48 @@ impl Keys {
             keys.push(file.key().map_err(|why| format!("jwt_key_file {}: {why}", file.path.display()))?);
         }
         if keys.is_empty() {
-            return Err("tokens need a key: give a jwt_secret or a jwt_key_file".to_owned());
+            return Err("missing key for tokens: give jwt_secret or jwt_key_file".to_owned());
         }
         Ok(Keys { keys, issuer: None, audience: None })
     }
 
-    /// With an issuer that a token's `iss` must be. Without one, `iss` is not looked at.
+    /// Sets the required issuer, `iss`. Without it, `iss` is ignored.
     #[must_use]
     pub fn issuer(self, issuer: Option<String>) -> Keys {
         Keys { issuer, ..self }
     }
 
-    /// With an audience that must be, or be among, a token's `aud`. Without one, `aud` is not looked at.
+    /// Sets the required audience, which must be, or be in, `aud`. Without it, `aud` is ignored.
     #[must_use]
     pub fn audience(self, audience: Option<String>) -> Keys {
         Keys { audience, ..self }
     }
 
-    /// Each key with the one algorithm that it is for.
+    /// Returns each key with its algorithm.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&DecodingKey, Algorithm)> {
         self.keys.iter().map(|(key, algorithm)| (key, *algorithm))
     }
 }
 
-/// An algorithm as a token's header has it (RFC 7518 section 3.1).
+/// Returns the name of an algorithm (RFC 7518 section 3.1).
 pub(super) fn name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::HS256 => "HS256",
         Algorithm::RS256 => "RS256",
         Algorithm::ES256 => "ES256",
         Algorithm::EdDSA => "EdDSA",
-        // No key is for another.
+        // There are no keys for other algorithms.
         _ => "",
     }
 }
 
-/// Whether this may be an HS256 secret: long enough, and nothing that is public.
+/// Checks that an HS256 secret is long enough and not a public key.
 pub fn check_secret(secret: &[u8]) -> Result<(), String> {
     if secret.is_empty() {
-        return Err("it is empty".to_owned());
+        return Err("secret is empty".to_owned());
     }
     if has_pem_mark(secret) {
-        return Err("a PEM key is no secret: give it as a key file".to_owned());
+        return Err("a PEM key is not a secret: give it as a key file".to_owned());
     }
     let kind = if is_der(secret) {
         "a DER key"
@@ -160,7 +160,7 @@ pub fn check_secret(secret: &[u8]) -> Result<(), String> {
     } else {
         return Ok(());
     };
-    Err(format!("{kind} is no secret: give {WANTED}"))
+    Err(format!("{kind} is not a secret: expected {WANTED}"))
 }
 
 fn secret_key(secret: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
@@ -169,21 +169,23 @@ fn secret_key(secret: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
 }
 
 fn public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
-    let text = str::from_utf8(pem).map_err(|_| format!("it is no text; it must be {WANTED}"))?;
+    let text = str::from_utf8(pem).map_err(|_| format!("expected {WANTED}, found binary data"))?;
     let mut labels = text.split("-----BEGIN ").skip(1).map(|rest| rest.split("-----").next().unwrap_or_default());
     let label = labels.next().unwrap_or_default();
     if labels.next().is_some() {
-        return Err("it holds several PEM blocks: give one key a file".to_owned());
+        return Err("several PEM blocks: give one key per file".to_owned());
     }
     match label {
         "PUBLIC KEY" | "RSA PUBLIC KEY" => {}
-        "CERTIFICATE" => return Err("a certificate: give its key, openssl x509 -pubkey -noout -in FILE".to_owned()),
-        label if label.ends_with("PRIVATE KEY") => {
-            return Err("a private key: give the public one, openssl pkey -pubout -in FILE".to_owned());
+        "CERTIFICATE" => {
+            return Err("found a certificate: extract its key with openssl x509 -pubkey -noout -in FILE".to_owned());
         }
-        _ => return Err(format!("it must be {WANTED}")),
+        label if label.ends_with("PRIVATE KEY") => {
+            return Err("found a private key: extract the public one with openssl pkey -pubout -in FILE".to_owned());
+        }
+        _ => return Err(format!("expected {WANTED}")),
     }
-    // One of them finds its algorithm's identifier within.
+    // Only the right parser accepts the algorithm identifier in the key.
     let by_kind = [
         (DecodingKey::from_rsa_pem(pem), Algorithm::RS256),
         (DecodingKey::from_ec_pem(pem), Algorithm::ES256),
@@ -193,10 +195,10 @@ fn public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
         .into_iter()
         .find_map(|(key, algorithm)| Some((key.ok()?, algorithm)))
         .filter(|(key, algorithm)| is_usable(key, *algorithm))
-        .ok_or_else(|| format!("it must be {WANTED}"))
+        .ok_or_else(|| format!("expected {WANTED}"))
 }
 
-/// Whether a token could be checked with this key, so that none is ever refused, or worse, for the key's sake.
+/// Returns whether the key can verify tokens. An unusable key must be found here, not at the first token.
 fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
     let Ok(bytes) = key.try_get_as_bytes() else { return false };
     match algorithm {
@@ -204,24 +206,24 @@ fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
             let parts = (rust_crypto::DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(bytes);
             parts.is_ok_and(|(modulus, _)| modulus.len() >= MODULUS_BYTES_MIN)
         }
-        // A shorter key would bring the verifier down.
+        // The verifier panics with a shorter key.
         Algorithm::EdDSA if bytes.len() != 32 => false,
         _ => crypto::verify("", b"", key, algorithm).is_ok(),
     }
 }
 
-/// Lines of text; `None` for anything else, as random bytes are.
+/// Returns lines of text, or `None` for other data, like random bytes.
 fn text_of(bytes: &[u8]) -> Option<&str> {
     let is_other = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
     str::from_utf8(bytes).ok().filter(|text| !text.contains(is_other))
 }
 
-/// Whether it is, or was meant to be, PEM (RFC 7468).
+/// Returns whether this is PEM (RFC 7468), valid or not.
 fn has_pem_mark(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, b"-----BEGIN").is_some()
 }
 
-/// Whether it is one DER sequence from its first byte to its last (X.690 section 8.1).
+/// Returns whether all of it is one DER sequence (X.690 section 8.1).
 fn is_der(bytes: &[u8]) -> bool {
     match *bytes {
         [0x30, len @ ..=0x7f, ref rest @ ..] => rest.len() == usize::from(len),
@@ -231,7 +233,7 @@ fn is_der(bytes: &[u8]) -> bool {
     }
 }
 
-/// Whether it is a JSON Web Key (RFC 7517), or a set of them.
+/// Returns whether this is a JSON Web Key (RFC 7517) or a set of them.
 fn is_jwk(bytes: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Jwk {

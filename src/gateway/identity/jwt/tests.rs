@@ -360,12 +360,12 @@ fn keys_that_cannot_be_used_are_refused_at_the_start() {
         (two.as_bytes(), "several"),
         (&samples::RSA.as_bytes()[..200], "PEM public key"),
         (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n", "PEM public key"),
-        (b"\xff-----BEGIN PUBLIC KEY-----\n", "no text"),
-        (&rsa_der, "a DER key is no secret"),
-        (&ed_der, "a DER key is no secret"),
-        (br#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#, "a JSON Web Key is no secret"),
-        (br#"{"keys":[]}"#, "a JSON Web Key is no secret"),
-        (b"ssh-ed25519 AAAA me@here\n", "an SSH key is no secret"),
+        (b"\xff-----BEGIN PUBLIC KEY-----\n", "found binary data"),
+        (&rsa_der, "a DER key is not a secret"),
+        (&ed_der, "a DER key is not a secret"),
+        (br#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#, "a JSON Web Key is not a secret"),
+        (br#"{"keys":[]}"#, "a JSON Web Key is not a secret"),
+        (b"ssh-ed25519 AAAA me@here\n", "an SSH key is not a secret"),
         (b"\n", "empty"),
     ];
     for (file, hint) in table {
@@ -374,15 +374,15 @@ fn keys_that_cannot_be_used_are_refused_at_the_start() {
     }
     let short = "a".repeat(31);
     for (secret, hint) in [
-        ("", "jwt_secret 2: it is empty"),
-        (samples::RSA, "jwt_secret 2: a PEM key is no secret"),
+        ("", "jwt_secret 2: secret is empty"),
+        (samples::RSA, "jwt_secret 2: a PEM key is not a secret"),
         (&*short, "jwt_secret 2: a secret of 31 bytes is too short: HS256 needs at least 32"),
     ] {
         let error = try_load(&[OTHER, secret], &[]).expect_err(hint);
         assert!(error.starts_with(hint), "{error}");
     }
-    assert!(try_load(&[], &[]).is_err_and(|why| why.contains("need a key")));
-    assert!(try_load(&[], &[&[b'a'; (64 << 10) + 1]]).is_err_and(|why| why.contains("more than 65536")));
+    assert!(try_load(&[], &[]).is_err_and(|why| why.contains("missing key for tokens")));
+    assert!(try_load(&[], &[&[b'a'; (64 << 10) + 1]]).is_err_and(|why| why.contains("exceeds 65536")));
     let missing = KeyFile::read(Path::new("/nowhere/at/all.pem"));
     assert!(missing.is_err_and(|why| why.starts_with("jwt_key_file /nowhere/at/all.pem: ")));
 }
@@ -396,7 +396,7 @@ fn what_editors_add_to_a_text_file_is_no_part_of_its_secret() {
     }
     let lines = format!("{}\n# the old one\n", samples::SECRET);
     for lines in [lines, format!("{}\n\n", samples::SECRET), format!("\n{}", samples::SECRET)] {
-        assert!(try_load(&[], &[lines.as_bytes()]).is_err_and(|why| why.contains("several lines")), "{lines:?}");
+        assert!(try_load(&[], &[lines.as_bytes()]).is_err_and(|why| why.contains("must be one line")), "{lines:?}");
     }
     // A byte-order mark before PEM, too.
     let marked = format!("\u{feff}{}", samples::ED);

@@ -1,34 +1,34 @@
-//! One record as one line.
+//! Formats a log record as one line.
 //!
-//! Every byte of a line passes through [`Escape`], so no text from outside can end a line, begin another, or send a
-//! terminal a control sequence. Quotes around such text are the caller's, by `{:?}`.
+//! Each byte of a line passes through [`Escape`], so untrusted text cannot end a line, begin another or send control
+//! sequences to a terminal. Quotes are the caller's, by `{:?}`.
 
 use std::fmt::{self, Write};
 use std::time::SystemTime;
 
 use log::Level;
 
-/// The length of a line, with its line end: a write of up to `PIPE_BUF` bytes to a pipe is atomic, so lines of several
-/// processes do not mix.
+/// The maximum length of a line with its line end. A write of up to `PIPE_BUF` bytes to a pipe is atomic, so lines of
+/// several processes do not mix.
 pub const LINE_BYTES_MAX: usize = 4096;
 
-/// Ends a line that was cut.
+/// The end of a truncated line.
 const CUT: &str = " [cut]";
 
-/// A line of the log, in the format of simple_logger: time (UTC), level, target, message.
+/// Formats a line like simple_logger: time (UTC), level, target, message.
 pub fn format(time: SystemTime, level: Level, target: &str, message: fmt::Arguments<'_>) -> String {
     let time = humantime::format_rfc3339_millis(time);
     finish(format_args!("{time} {level:<5} [{target}] {message}"))
 }
 
-/// A line without time and level.
+/// Formats a line without time and level.
 pub fn plain(text: &str) -> String {
     finish(format_args!("{text}"))
 }
 
 fn finish(text: fmt::Arguments<'_>) -> String {
     let mut escape = Escape { line: String::with_capacity(128), is_cut: false };
-    // It fails at the line's end, so that a long text is not formatted to its own end.
+    // Formatting fails at the maximum length, so a long text is not formatted to its end.
     let _ = escape.write_fmt(text);
     if escape.is_cut {
         escape.line.push_str(CUT);
@@ -37,7 +37,7 @@ fn finish(text: fmt::Arguments<'_>) -> String {
     escape.line
 }
 
-/// Writes escapes in place of characters that are not visible text.
+/// Escapes characters that are not visible text.
 struct Escape {
     line: String,
     is_cut: bool,
@@ -66,8 +66,8 @@ impl Write for Escape {
     }
 }
 
-/// Control characters (C0, DEL, C1), line and paragraph separators, and what changes the direction of text or is not
-/// seen.
+/// Returns whether a character is escaped: control characters (C0, DEL, C1), line and paragraph separators, and
+/// invisible or bidirectional characters.
 fn is_escaped(c: char) -> bool {
     c.is_control()
         || matches!(c,

@@ -1,14 +1,13 @@
-//! The log of `fdpush serve`: lines to standard error that never stop the server.
+//! The log of `fdpush serve`: lines on standard error that never block the server.
 //!
-//! The caller formats a line and puts it into a bounded queue. The thread `fdpush-log` writes the lines. A caller never
-//! waits and never writes, so neither a full disk, a closed pipe nor a pipe without a reader reaches the loop. A line that
-//! does not fit, or that cannot be written, is dropped, counted, and told in the next line that can be written.
+//! The caller formats a line and puts it into a bounded queue. The thread `fdpush-log` writes the lines. The caller
+//! never waits or writes, so a full disk, a closed pipe or a pipe without a reader does not affect the loop. A line
+//! that does not fit or cannot be written is dropped and counted. The next written line reports the count.
 //!
-//! simple_logger decides which records are logged, by level and module. It does not write them: its only output is
-//! `eprintln!` inside `log()`, which panics where standard error fails, blocks where standard error blocks, and cannot be
-//! given another writer. `line` writes its format.
+//! simple_logger filters the records by level and module. It does not write them: its only output is `eprintln!` inside
+//! `log()`, which panics or blocks with standard error, and cannot be replaced. `line` writes its format.
 //!
-//! `print_error` and `print` are for output outside the log, in place of `eprintln!` and `println!`, which panic.
+//! `print_error` and `print` are for output outside the log. `eprintln!` and `println!` can panic.
 
 mod line;
 mod queue;
@@ -29,50 +28,51 @@ use simple_logger::SimpleLogger;
 use self::queue::LogQueue;
 use crate::gateway::runtime::threads;
 
-/// The longest wait for the last lines at the end of the process.
+/// The maximum wait for the last lines at the end of the process.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Crates that would log what clients sent, cookies and all.
-const HUSHED: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
+/// Crates that would log requests of clients, with cookies.
+const WARN_ONLY: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
 
 /// The target of panic messages.
 const PANIC: &str = "fdpush::panic";
 
 static QUEUE: LogQueue = LogQueue::new();
 
-/// Whether the thread that empties the queue has started.
+/// The writing thread was started.
 static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 
 struct Logger {
     filter: SimpleLogger,
 }
 
-/// Flushes the log when it is dropped, also where a panic ends the process.
+/// Flushes the log when it is dropped, even by a panic.
 pub struct Flush;
 
-/// Starts the thread, and takes over the log and the messages of panics.
+/// Starts the writing thread, and installs the logger and the panic hook.
 ///
 /// # Errors
 ///
-/// The system has no thread to give.
+/// The system cannot start a thread.
 pub fn install() -> io::Result<()> {
-    // By default it ends the process that writes more to a file than `RLIMIT_FSIZE` allows. With a handler, the write fails.
+    // By default, SIGXFSZ ends a process that writes over `RLIMIT_FSIZE`. With a handler, the write fails.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let mut writer = writer::Writer::new();
     threads::spawn("fdpush-log", move || writer.run(&QUEUE))?;
     IS_INSTALLED.store(true, Ordering::Release);
     panic::set_hook(Box::new(log_panic));
     let filter = SimpleLogger::new().with_level(LevelFilter::Trace);
-    let filter = HUSHED.into_iter().fold(filter, |filter, target| filter.with_module_level(target, LevelFilter::Warn));
+    let filter =
+        WARN_ONLY.into_iter().fold(filter, |filter, target| filter.with_module_level(target, LevelFilter::Warn));
     log::set_boxed_logger(Box::new(Logger { filter })).map_err(io::Error::other)
 }
 
-/// Log lines that were dropped since the start.
+/// Returns the number of dropped lines.
 pub fn dropped() -> u64 {
     QUEUE.dropped()
 }
 
-/// Prints lines to standard error, behind the log where there is one. A failure to do so is ignored.
+/// Prints lines to standard error, after the lines of the log. Errors are ignored.
 pub fn print_error(text: &str) {
     if IS_INSTALLED.load(Ordering::Acquire) {
         text.lines().for_each(|text| QUEUE.push(line::plain(text)));
@@ -81,11 +81,11 @@ pub fn print_error(text: &str) {
     }
 }
 
-/// Prints to standard output. A reader that closes it early, as `head` does, is no error.
+/// Prints to standard output. A reader that closes it early, like `head`, is not an error.
 ///
 /// # Errors
 ///
-/// Standard output cannot be written, because its disk is full for instance.
+/// Standard output cannot be written, for example because the disk is full.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -116,7 +116,7 @@ impl Log for Logger {
     }
 }
 
-/// The panic hook. It logs at every level of the log, because a panic is a fault of the server.
+/// The panic hook. It logs at every level, because a panic is a fault of the server.
 fn log_panic(info: &PanicHookInfo<'_>) {
     let message = info.payload_as_str().unwrap_or("a value that is not text");
     let error = |text: std::fmt::Arguments<'_>| {
@@ -132,7 +132,7 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     if backtrace.status() == BacktraceStatus::Captured {
         backtrace.to_string().lines().for_each(|line| error(format_args!("{line}")));
     }
-    // The standard library aborts the process after these two.
+    // After these messages, the standard library aborts the process.
     if message.starts_with("panic in a destructor during cleanup")
         || message.starts_with("panic in a function that cannot")
     {

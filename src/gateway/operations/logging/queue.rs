@@ -1,14 +1,14 @@
-//! The lines between the callers and the thread that writes them, bounded in bytes.
+//! The queue of log lines, bounded in bytes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Bytes that may wait, the line that is being written included.
+/// The maximum bytes in the queue, including the line that is being written.
 const BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of a line beside its text.
+/// The overhead of a line in bytes.
 const LINE_OVERHEAD: usize = 64;
 
 /// The queue.
@@ -16,34 +16,34 @@ pub struct LogQueue {
     state: Mutex<State>,
     /// The writer waits here for lines.
     for_writer: Condvar,
-    /// A flush waits here for the writer.
+    /// [`LogQueue::flush`] waits here for the writer.
     for_flush: Condvar,
-    /// Lines that did not fit or could not be written.
+    /// Dropped lines.
     dropped: AtomicU64,
 }
 
 struct State {
     entries: VecDeque<Entry>,
-    /// Of the entries, and of the one that is being written.
+    /// The bytes of the entries and of the line that is being written.
     bytes: usize,
-    /// Of the one that is being written.
-    in_hand: usize,
-    /// Lines that did not fit behind the last entry, and that no entry tells yet.
-    untold: u64,
+    /// The bytes of the line that is being written.
+    writing: usize,
+    /// Lines dropped after the last entry, which no entry counts yet.
+    unreported: u64,
 }
 
-/// The lines to be written.
+/// A line to be written.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Lines that did not fit before this one.
+    /// Lines dropped before this one.
     pub dropped_before: u64,
-    /// A line with its line end. Empty where only the dropped lines are to be told.
+    /// A line with its line end. It is empty if there are only dropped lines to report.
     pub line: String,
 }
 
 impl LogQueue {
     pub const fn new() -> LogQueue {
-        let state = State { entries: VecDeque::new(), bytes: 0, in_hand: 0, untold: 0 };
+        let state = State { entries: VecDeque::new(), bytes: 0, writing: 0, unreported: 0 };
         LogQueue {
             state: Mutex::new(state),
             for_writer: Condvar::new(),
@@ -52,59 +52,59 @@ impl LogQueue {
         }
     }
 
-    /// Puts a line at the end, or drops it where there is no room. Never waits for the writer.
+    /// Appends a line, or drops it if the queue is full. Never waits for the writer.
     pub fn push(&self, line: String) {
         let cost = cost(&line);
         let mut state = self.lock();
         if state.bytes + cost > BYTES_MAX {
-            state.untold += 1;
+            state.unreported += 1;
             drop(state);
             self.count_dropped();
             return;
         }
         state.bytes += cost;
-        let dropped_before = std::mem::take(&mut state.untold);
+        let dropped_before = std::mem::take(&mut state.unreported);
         state.entries.push_back(Entry { dropped_before, line });
         drop(state);
         self.for_writer.notify_one();
     }
 
-    /// Waits for something to write. The entry that was taken before is done with.
+    /// Waits for the next line. The previous one is done.
     pub fn take(&self) -> Entry {
         let mut state = self.lock();
-        // Also where a panic ended the last writer.
-        state.bytes -= std::mem::take(&mut state.in_hand);
-        let is_idle = |state: &mut State| state.entries.is_empty() && state.untold == 0;
+        // This also holds after a panic of the writer.
+        state.bytes -= std::mem::take(&mut state.writing);
+        let is_idle = |state: &mut State| state.entries.is_empty() && state.unreported == 0;
         if is_idle(&mut state) {
             self.for_flush.notify_all();
         }
         let mut state = self.for_writer.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner);
         let entry = state.entries.pop_front().unwrap_or_else(|| {
             state.bytes += LINE_OVERHEAD;
-            Entry { dropped_before: std::mem::take(&mut state.untold), line: String::new() }
+            Entry { dropped_before: std::mem::take(&mut state.unreported), line: String::new() }
         });
-        state.in_hand = cost(&entry.line);
+        state.writing = cost(&entry.line);
         entry
     }
 
-    /// Counts a line that was not written.
+    /// Counts a dropped line.
     pub fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Lines that were dropped since the start.
+    /// Returns the number of dropped lines.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until all is written, but not longer than `time_max`.
+    /// Waits until all lines are written, for up to `time_max`.
     pub fn flush(&self, time_max: Duration) {
         let state = self.lock();
-        let is_busy = |state: &mut State| state.bytes > 0 || state.untold > 0;
+        let is_busy = |state: &mut State| state.bytes > 0 || state.unreported > 0;
         drop(self.for_flush.wait_timeout_while(state, time_max, is_busy));
     }
 
-    /// No code panics while it holds the lock, so a poisoned one is sound.
+    /// No code panics while it holds the lock, so a poisoned lock is sound.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

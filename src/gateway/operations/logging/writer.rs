@@ -1,7 +1,7 @@
-//! The thread that writes the lines to standard error.
+//! The thread that writes log lines to standard error.
 //!
-//! It alone waits where standard error is a pipe that is full, or a terminal that is stopped. It uses system calls, not
-//! `std::io::Stderr`: its lock would be held during that wait.
+//! Only this thread blocks when standard error is a full pipe or a stopped terminal. It uses system calls, because the
+//! lock of `std::io::Stderr` would be held while it blocks.
 
 use std::io;
 use std::time::SystemTime;
@@ -13,53 +13,53 @@ use rustix::io::Errno;
 use super::line;
 use super::queue::{Entry, LogQueue};
 
-/// The target of what the log says of itself.
+/// The target of the log's own lines.
 const LOG: &str = "fdpush::log";
 
 /// The state of the writer between two lines.
 pub struct Writer {
     output: Output,
-    /// Lines that were dropped, and that no written line has told.
-    untold: u64,
+    /// Dropped lines that are not reported yet.
+    unreported: u64,
 }
 
 /// The destination of the lines.
 struct Output {
-    /// The last write ended within a line.
+    /// The last write ended inside a line.
     is_mid_line: bool,
 }
 
 impl Writer {
     pub fn new() -> Writer {
-        Writer { output: Output { is_mid_line: false }, untold: 0 }
+        Writer { output: Output { is_mid_line: false }, unreported: 0 }
     }
 
-    /// Writes until the process ends.
+    /// Writes lines until the process ends.
     pub fn run(&mut self, queue: &LogQueue) -> io::Result<()> {
         loop {
             self.write(queue, &queue.take());
         }
     }
 
-    /// Writes a line, behind the number of those that were dropped before it.
+    /// Writes a line, and before it the number of dropped lines.
     fn write(&mut self, queue: &LogQueue, entry: &Entry) {
-        self.untold += entry.dropped_before;
-        if self.untold > 0 {
-            let notice = format_args!("log lines dropped since the last line: {}", self.untold);
+        self.unreported += entry.dropped_before;
+        if self.unreported > 0 {
+            let notice = format_args!("log lines dropped since the last line: {}", self.unreported);
             let notice = line::format(SystemTime::now(), Level::Warn, LOG, notice);
             if self.output.write(notice.as_bytes()).is_ok() {
-                self.untold = 0;
+                self.unreported = 0;
             }
         }
         if !entry.line.is_empty() && self.output.write(entry.line.as_bytes()).is_err() {
-            self.untold += 1;
+            self.unreported += 1;
             queue.count_dropped();
         }
     }
 }
 
 impl Output {
-    /// Writes all of a line, or fails.
+    /// Writes a complete line, or fails.
     fn write(&mut self, line: &[u8]) -> rustix::io::Result<()> {
         if self.is_mid_line {
             self.write_all(b"\n")?;
@@ -78,7 +78,7 @@ impl Output {
                     bytes = rest;
                 }
                 Err(Errno::INTR) => {}
-                // Another process that has the same pipe or terminal made it non-blocking.
+                // Another process with the same pipe or terminal made it non-blocking.
                 Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error),

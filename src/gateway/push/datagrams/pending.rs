@@ -1,27 +1,27 @@
-//! Datagrams on their way to the loop, whose inbox counts commands and not their bytes.
+//! The bound on the bytes of datagrams that wait for the loop. The inbox of the loop bounds only their number.
 
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of one socket's datagrams that may wait for the loop.
+/// The maximum bytes of one socket's datagrams that wait for the loop.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
-/// How many bytes wait.
+/// The bytes that wait.
 #[derive(Default, Debug)]
-pub struct Waiting(Arc<AtomicUsize>);
+pub struct PendingBytes(Arc<AtomicUsize>);
 
-/// A datagram that waits, until it is dropped.
+/// A datagram that waits for the loop until it is dropped.
 #[derive(Debug)]
 pub struct Datagram {
     bytes: Box<[u8]>,
     waiting: Arc<AtomicUsize>,
 }
 
-impl Waiting {
-    /// A copy of a datagram to send to the loop; `None` where too much waits already.
+impl PendingBytes {
+    /// Copies a datagram for the loop. Returns `None` over the bound.
     pub fn admit(&self, datagram: &[u8]) -> Option<Datagram> {
-        // One thread adds, so nothing comes in between; the loop only takes away.
+        // Only one thread adds, so the check and the addition need not be atomic.
         if self.0.load(Ordering::Relaxed) + datagram.len() > WAITING_BYTES_MAX {
             return None;
         }
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_by_its_bytes() {
-        let waiting = Waiting::default();
+        let waiting = PendingBytes::default();
         let datagram = vec![b'x'; 60_000];
         let mut admitted: Vec<Datagram> = std::iter::from_fn(|| waiting.admit(&datagram)).collect();
         assert_eq!(admitted.len(), WAITING_BYTES_MAX / 60_000);

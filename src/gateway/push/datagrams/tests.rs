@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 
 /// For things that take no time, on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A path that goes away with the test.
 struct TemporaryPath(PathBuf);
@@ -38,24 +38,24 @@ fn bind(address: &str) -> Socket {
 }
 
 /// An ingress that tells what it was handed, and finds each datagram what it is called.
-fn start(socket: Socket) -> (Ingress, mpsc::Receiver<Vec<u8>>) {
+fn start(socket: Socket) -> (DatagramReceiver, mpsc::Receiver<Vec<u8>>) {
     let (sender, receiver) = mpsc::channel();
     let handle = move |datagram: &[u8]| {
         // The test may have seen enough.
         let _ = sender.send(datagram.to_vec());
         match datagram {
-            b"malformed" => Outcome::Malformed,
-            b"unauthorized" => Outcome::Unauthorized,
-            b"overflowed" => Outcome::Overflowed,
+            b"malformed" => DatagramStatus::Malformed,
+            b"unauthorized" => DatagramStatus::Unauthorized,
+            b"overflowed" => DatagramStatus::Overflowed,
             b"panic" => panic!("as asked"),
-            _ => Outcome::Done,
+            _ => DatagramStatus::Done,
         }
     };
-    (Ingress::start(socket, handle).expect("a thread"), receiver)
+    (DatagramReceiver::start(socket, handle).expect("a thread"), receiver)
 }
 
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = SystemTime::now() + PATIENCE;
+    let end = SystemTime::now() + TEST_TIMEOUT;
     while !is_so() {
         assert!(SystemTime::now() < end, "{what}");
         thread::yield_now();
@@ -91,7 +91,7 @@ fn udp_datagrams_come_in_and_are_counted() {
         for wanted in
             [&b"early"[..], b"", b"malformed", b"unauthorized", b"overflowed", &longest[..], b"panic", b"last"]
         {
-            assert_eq!(received.recv_timeout(PATIENCE).as_deref(), Ok(wanted));
+            assert_eq!(received.recv_timeout(TEST_TIMEOUT).as_deref(), Ok(wanted));
         }
         let wanted = Counts { done: 4, malformed: 2, unauthorized: 1, overflowed: 1, lost: 0 };
         wait_for("all are counted", || ingress.counts() == wanted);
@@ -111,7 +111,7 @@ fn a_unix_socket_takes_datagrams_and_refuses_what_it_cannot_hold() {
     }
     // Those that are too long are not handed on, not even in part.
     for len in [DATAGRAM_BYTES_MAX, 1] {
-        assert_eq!(received.recv_timeout(PATIENCE).map(|datagram| datagram.len()), Ok(len));
+        assert_eq!(received.recv_timeout(TEST_TIMEOUT).map(|datagram| datagram.len()), Ok(len));
     }
     let wanted = Counts { done: 2, malformed: 2, ..Counts::default() };
     wait_for("all are counted", || ingress.counts() == wanted);
@@ -125,7 +125,7 @@ fn the_end_comes_at_once_and_leaves_nothing_behind() {
         let again = socket.address().to_string();
         let (ingress, received) = start(socket);
         drop(ingress);
-        assert_eq!(received.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
+        assert_eq!(received.recv_timeout(TEST_TIMEOUT), Err(mpsc::RecvTimeoutError::Disconnected));
         assert!(!path.0.exists());
         // The address is free.
         drop(start(bind(&again)));
@@ -138,9 +138,9 @@ fn what_the_kernel_drops_is_lost() {
     let address = udp_of(socket.address());
     let (let_go, gate) = mpsc::channel::<()>();
     // It reads one datagram, and no more until the test is over.
-    let ingress = Ingress::start(socket, move |_| {
+    let ingress = DatagramReceiver::start(socket, move |_| {
         let _ = gate.recv();
-        Outcome::Done
+        DatagramStatus::Done
     })
     .expect("a thread");
     let client = UdpSocket::bind("127.0.0.1:0").expect("a client");

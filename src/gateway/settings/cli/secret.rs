@@ -18,7 +18,7 @@ impl FromStr for Secret {
             "" => Err("a secret must not be empty".to_owned()),
             MASK => Err(format!("{MASK} is what `fdpush config` prints in a secret's stead: give the secret itself")),
             secret if secret.contains("-----BEGIN") => {
-                Err("a PEM key is no secret: give a public key as --jwt-key-file".to_owned())
+                Err("a PEM key is not a secret: give a public key as --jwt-key-file".to_owned())
             }
             secret if secret.contains(char::is_control) => {
                 Err("a secret is one line of text without control characters".to_owned())

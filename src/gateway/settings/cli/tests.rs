@@ -96,10 +96,10 @@ fn origins_are_checked() {
 fn what_clients_may_do_depends_on_who_they_are() {
     let may = |flags: &[&str]| serve(flags).expect("valid").client_may();
     assert_eq!(may(&[]).len(), 7);
-    assert_eq!(may(&["--auth", "jwt"]), [May::PushOwnGroup]);
+    assert_eq!(may(&["--auth", "jwt"]), [Permission::PushOwnGroup]);
     assert_eq!(may(&["--auth", "jwt", "--client-may", "all"]).len(), 7);
     assert_eq!(may(&["--client-may", "nothing"]), []);
-    assert_eq!(may(&["--client-may", "online,push_uid"]), [May::PushUid, May::Online]);
+    assert_eq!(may(&["--client-may", "online,push_uid"]), [Permission::PushUid, Permission::Online]);
 }
 
 #[test]

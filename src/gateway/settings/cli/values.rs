@@ -103,7 +103,7 @@ pub enum OnSecondLogin {
 /// What clients may do.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub enum May {
+pub enum Permission {
     /// Push to a uid.
     PushUid,
     /// Push to an fd.
@@ -134,7 +134,7 @@ pub enum EventKind {
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Way {
+pub enum HeartbeatMode {
     Client,
     Ping,
     Push,
@@ -143,7 +143,7 @@ pub enum Way {
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub enum Slow {
+pub enum SlowReaderPolicy {
     Close,
     DropNewest,
     Conflate,
@@ -448,12 +448,12 @@ impl From<OnSecondLogin> for SecondLogin {
     }
 }
 
-impl From<Slow> for SlowReader {
-    fn from(policy: Slow) -> SlowReader {
+impl From<SlowReaderPolicy> for SlowReader {
+    fn from(policy: SlowReaderPolicy) -> SlowReader {
         match policy {
-            Slow::Close => SlowReader::Close,
-            Slow::DropNewest => SlowReader::DropNewest,
-            Slow::Conflate => SlowReader::Conflate,
+            SlowReaderPolicy::Close => SlowReader::Close,
+            SlowReaderPolicy::DropNewest => SlowReader::DropNewest,
+            SlowReaderPolicy::Conflate => SlowReader::Conflate,
         }
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::*;
 
-fn push<'a>(to: Target<'a>, data: &'a str) -> Request<'a> {
-    Request::Push { to, key: None, data }
+fn push<'a>(to: Target<'a>, data: &'a str) -> ClientFrame<'a> {
+    ClientFrame::Push { to, key: None, data }
 }
 
 #[test]
@@ -18,18 +18,21 @@ fn frames_are_read_as_meant() {
         (r#"{"type":"push","fd":3,"data":null}"#, push(fd3(), "null")),
         (r#"{"type":"push","group":"r","data":"x"}"#, push(Target::Groups(uids(&["r"])), "\"x\"")),
         (r#"{"type":"push","all":true,"to":null,"data":{}}"#, push(Target::All, "{}")),
-        (r#"{"type":"push","fd":3,"key":"k","data":1}"#, Request::Push { to: fd3(), key: Some("k".into()), data: "1" }),
+        (
+            r#"{"type":"push","fd":3,"key":"k","data":1}"#,
+            ClientFrame::Push { to: fd3(), key: Some("k".into()), data: "1" },
+        ),
         (r#"{"type":"push","to":10010,"key":5,"data":1}"#, {
-            Request::Push { to: Target::Uids(uids(&["10010"])), key: Some("5".into()), data: "1" }
+            ClientFrame::Push { to: Target::Uids(uids(&["10010"])), key: Some("5".into()), data: "1" }
         }),
         (r#"{"type":"push","to":["a",-5],"data":1}"#, push(Target::Uids(uids(&["a", "-5"])), "1")),
-        ("\u{feff}{\"type\":\"join\",\"group\":7}", Request::Join { group: "7".into() }),
-        (r#"{"type":"online","uids":[1,"1"]}"#, Request::Online { uids: uids(&["1", "1"]) }),
-        (r#"{"type":"join","group":"r\u00f6m"}"#, Request::Join { group: "röm".into() }),
-        (r#"{"type":"leave","group":"r"}"#, Request::Leave { group: "r".into() }),
-        (r#"{"type":"heartbeat"}"#, Request::Heartbeat),
-        (r#"{"type":"send","data":null}"#, Request::Send { data: "null" }),
-        (r#"{"type":"online","uids":[]}"#, Request::Online { uids: vec![] }),
+        ("\u{feff}{\"type\":\"join\",\"group\":7}", ClientFrame::Join { group: "7".into() }),
+        (r#"{"type":"online","uids":[1,"1"]}"#, ClientFrame::Online { uids: uids(&["1", "1"]) }),
+        (r#"{"type":"join","group":"r\u00f6m"}"#, ClientFrame::Join { group: "röm".into() }),
+        (r#"{"type":"leave","group":"r"}"#, ClientFrame::Leave { group: "r".into() }),
+        (r#"{"type":"heartbeat"}"#, ClientFrame::Heartbeat),
+        (r#"{"type":"send","data":null}"#, ClientFrame::Send { data: "null" }),
+        (r#"{"type":"online","uids":[]}"#, ClientFrame::Online { uids: vec![] }),
     ];
     for (text, request) in table {
         assert_eq!(parse(text), (None, Ok(request)), "{text}");
@@ -40,7 +43,7 @@ fn frames_are_read_as_meant() {
 fn data_is_lent_byte_for_byte() {
     let text = r#"{"type":"push","all":true,"data": {"b" : 1.0e5, "a":"\u0041"} }"#;
     let (_, request) = parse(text);
-    let Ok(Request::Push { data, .. }) = request else { panic!("{request:?}") };
+    let Ok(ClientFrame::Push { data, .. }) = request else { panic!("{request:?}") };
     assert_eq!(data, r#"{"b" : 1.0e5, "a":"\u0041"}"#);
     assert!(text.as_bytes().as_ptr_range().contains(&data.as_ptr()), "it lies where it came");
 }
@@ -49,7 +52,7 @@ fn data_is_lent_byte_for_byte() {
 fn ids_come_back_as_written() {
     for id in ["7", "-1.50", "\"a\\u0041\"", "\"\""] {
         let text = format!(r#"{{"type":"heartbeat","id":{id}}}"#);
-        assert_eq!(parse(&text), (Some(id), Ok(Request::Heartbeat)));
+        assert_eq!(parse(&text), (Some(id), Ok(ClientFrame::Heartbeat)));
     }
     for id in ["{}", "[1]", "true", &format!("\"{}\"", "x".repeat(200))] {
         let text = format!(r#"{{"type":"heartbeat","id":{id}}}"#);
@@ -63,39 +66,39 @@ fn what_cannot_be_is_refused_by_name() {
     let long = format!(r#"{{"type":"online","uids":["{}"]}}"#, "x".repeat(129));
     let many = format!(r#"{{"type":"online","uids":[{}"x"]}}"#, "\"x\",".repeat(1000));
     let table = [
-        (r#"{"type":"send"}"#, "bad_request", "data is missing"),
-        (r#"{"type":"send","to":"a","data":1}"#, "bad_request", "send takes no \"to\""),
-        ("hello", "bad_frame", "a frame is one JSON object, and this is none"),
+        (r#"{"type":"send"}"#, "bad_request", "missing member: data"),
+        (r#"{"type":"send","to":"a","data":1}"#, "bad_request", "send has no member \"to\""),
+        ("hello", "bad_frame", "frame must be a JSON object"),
         ("[]", "bad_frame", "object"),
-        ("{}", "bad_frame", "type is missing"),
+        ("{}", "bad_frame", "missing member: type"),
         (r#"{"type":7}"#, "bad_request", "type must be a string"),
         (r#"{"type":"shout"}"#, "bad_frame", "shout"),
         (r#"{"type":"push","type":"push"}"#, "bad_frame", "duplicate member: type"),
-        (r#"{"type":"push","to":"a"}"#, "bad_request", "data is missing"),
+        (r#"{"type":"push","to":"a"}"#, "bad_request", "missing member: data"),
         (r#"{"type":"push","data":1}"#, "bad_request", "one of to, fd, group, all"),
-        (r#"{"type":"push","to":"a","all":true,"data":1}"#, "bad_request", "to and all"),
+        (r#"{"type":"push","to":"a","all":true,"data":1}"#, "bad_request", "either to or all"),
         (r#"{"type":"push","to":7.0,"data":1}"#, "bad_request", "to must be a string or an integer of 64 bits"),
         (r#"{"type":"push","to":true,"data":1}"#, "bad_request", "to must be"),
         (r#"{"type":"push","to":{"0":"a"},"data":1}"#, "bad_request", "to must be"),
         (r#"{"type":"push","to":["a",1e3],"data":1}"#, "bad_request", "to must be"),
         (r#"{"type":"push","to":"\ud800","data":1}"#, "bad_request", "to must be"),
         (r#"{"type":"push","to":null,"to":"a","data":1}"#, "bad_frame", "duplicate member: to"),
-        (r#"{"type":"push","too":"a","data":1}"#, "bad_request", "push takes no \"too\", did you mean \"to\"?"),
+        (r#"{"type":"push","too":"a","data":1}"#, "bad_request", "push has no member \"too\"; did you mean \"to\"?"),
         (r#"{"type":"push","fd":-1,"data":1}"#, "bad_request", "fd must be"),
         (r#"{"type":"push","all":false,"data":1}"#, "bad_request", "all must be true"),
-        (r#"{"type":"join"}"#, "bad_request", "group is missing"),
+        (r#"{"type":"join"}"#, "bad_request", "missing member: group"),
         (r#"{"type":"join","group":[]}"#, "bad_request", "group must be"),
         (r#"{"type":"join","group":"r","uids":[]}"#, "bad_request", "uids"),
         (r#"{"type":"join","group":"r","grupo":"r"}"#, "bad_request", "grupo"),
         (r#"{"type":"online","uids":"a"}"#, "bad_request", "uids must be"),
-        (r#"{"type":"push","to":"","data":1}"#, "bad_request", "to: a name has 1 to 128 bytes, not 0"),
-        (r#"{"type":"push","to":["a",""],"data":1}"#, "bad_request", "to: a name has 1 to 128 bytes, not 0"),
-        (r#"{"type":"push","group":"","data":1}"#, "bad_request", "group: a name has"),
-        (r#"{"type":"push","all":true,"key":"","data":1}"#, "bad_request", "key: a name has"),
+        (r#"{"type":"push","to":"","data":1}"#, "bad_request", "to: a name must have 1 to 128 bytes, not 0"),
+        (r#"{"type":"push","to":["a",""],"data":1}"#, "bad_request", "to: a name must have 1 to 128 bytes, not 0"),
+        (r#"{"type":"push","group":"","data":1}"#, "bad_request", "group: a name must have"),
+        (r#"{"type":"push","all":true,"key":"","data":1}"#, "bad_request", "key: a name must have"),
         (r#"{"type":"push","all":true,"key":[7],"data":1}"#, "bad_request", "key must be a string"),
-        (r#"{"type":"join","group":"r","key":"k"}"#, "bad_request", "join takes no \"key\""),
+        (r#"{"type":"join","group":"r","key":"k"}"#, "bad_request", "join has no member \"key\""),
         (r#"{"type":"leave","group":""}"#, "bad_request", "1 to 128"),
-        (&long, "bad_request", "uids: a name has 1 to 128 bytes, not 129"),
+        (&long, "bad_request", "uids: a name must have 1 to 128 bytes, not 129"),
         (&many, "too_large", "1001"),
     ];
     for (text, code, hint) in table {
