@@ -156,6 +156,7 @@ impl Outcome {
 ///
 /// `matched == queued + dropped`.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub struct Delivery {
     /// Connections that were addressed, without the excluded ones.
     pub matched: usize,
@@ -166,6 +167,11 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Returns the result of a push that `queued` connections have and `dropped` do not.
+    pub fn new(queued: usize, dropped: usize) -> Delivery {
+        Delivery { matched: queued + dropped, queued, dropped }
+    }
+
     pub(crate) fn count(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Queued => self.queued += 1,

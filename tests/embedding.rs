@@ -155,7 +155,7 @@ fn a_task_awaits_the_replies_of_commands() {
     }
     let server = serve(|server| server);
     let mut client = server.connect("/");
-    let all = Delivery { matched: 1, queued: 1, dropped: 0 };
+    let all = Delivery::new(1, 0);
     assert_eq!(block_on(push_twice(&server.remote)), Ok((all, all)));
     assert_eq!([client.text(), client.text()], ["first", "second"]);
     let panics: Reply<()> = server.remote.call(|_| panic::resume_unwind(Box::new("a test panics here")));

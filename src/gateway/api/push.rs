@@ -95,7 +95,7 @@ fn write_answer(id: Option<&str>, delivery: Delivery, offline: &[&str], out: &mu
         out.push_str(id);
         out.push(',');
     }
-    let Delivery { matched, queued, dropped } = delivery;
+    let Delivery { matched, queued, dropped, .. } = delivery;
     let mut digits = itoa::Buffer::new();
     for (name, number) in [("\"matched\":", matched), (",\"queued\":", queued), (",\"dropped\":", dropped)] {
         out.push_str(name);

@@ -326,7 +326,7 @@ pub fn welcome(fd: Fd, uid: Option<&str>, heartbeat: &Heartbeat) -> String {
 
 /// Returns the answer to a push.
 pub fn push_ack(id: &str, delivery: Delivery) -> String {
-    let Delivery { matched, queued, dropped } = delivery;
+    let Delivery { matched, queued, dropped, .. } = delivery;
     format!(r#"{{"type":"ack","id":{id},"matched":{matched},"queued":{queued},"dropped":{dropped}}}"#)
 }
 

@@ -10,7 +10,7 @@ use fdpush::{Delivery, Fd, Frame, IntoPush, Limits, Message, Outcome};
 use tungstenite::Message as Received;
 
 fn delivered(count: usize) -> Delivery {
-    Delivery { matched: count, queued: count, dropped: 0 }
+    Delivery::new(count, 0)
 }
 
 /// Pushes `marker` to all. It must be the next message of each client.
@@ -290,7 +290,7 @@ fn a_message_over_the_queue_bound_is_too_large_and_the_connection_stays_open() {
     let fd = client.fd();
     assert_eq!(server.ask(move |ctx| ctx.push(fd, &"x".repeat(1000))), Outcome::TooLarge);
     let delivery = server.ask(|ctx| ctx.push_uid("ann", &"x".repeat(1000)));
-    assert_eq!(delivery, Delivery { matched: 1, queued: 0, dropped: 1 });
+    assert_eq!(delivery, Delivery::new(0, 1));
     assert_eq!(server.ask(move |ctx| ctx.push(fd, &"x".repeat(900))), Outcome::Queued);
     assert_eq!(client.text().len(), 900);
 }

@@ -19,8 +19,8 @@ fn another_thread_can_push() {
     let mut bob = server.connect("/?uid=bob&group=room");
     let (remote, fd) = (server.remote.clone(), ann.fd());
     let pusher = thread::spawn(move || {
-        let one = Delivery { matched: 1, queued: 1, dropped: 0 };
-        let two = Delivery { matched: 2, queued: 2, dropped: 0 };
+        let one = Delivery::new(1, 0);
+        let two = Delivery::new(2, 0);
         assert_eq!(remote.push(fd, "by fd").wait(), Ok(Outcome::Queued));
         assert_eq!(remote.push_uid("ann", "by uid").wait(), Ok(one));
         assert_eq!(remote.push_uids(["ann", "bob", "ann"], "by uids").wait(), Ok(two));

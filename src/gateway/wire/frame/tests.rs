@@ -146,10 +146,7 @@ fn ours_are_the_documented_ones() {
             welcome(fd, None, &Heartbeat::Client { idle_max: Duration::from_secs(60) }),
             r#"{"type":"welcome","fd":1,"uid":null,"heartbeat":{"mode":"client","every_ms":30000}}"#,
         ),
-        (
-            push_ack("7", Delivery { matched: 2, queued: 1, dropped: 1 }),
-            r#"{"type":"ack","id":7,"matched":2,"queued":1,"dropped":1}"#,
-        ),
+        (push_ack("7", Delivery::new(1, 1)), r#"{"type":"ack","id":7,"matched":2,"queued":1,"dropped":1}"#),
         (ack("\"x\""), r#"{"type":"ack","id":"x"}"#),
         (error(Some("7"), &refusal), r#"{"type":"error","id":7,"code":"not_allowed","message":"say \"please\""}"#),
         (error(None, &refusal), r#"{"type":"error","code":"not_allowed","message":"say \"please\""}"#),
