@@ -171,7 +171,7 @@ fn pairs(options: &Options) -> io::Result<Vec<Peer>> {
             Dialect::Fdpush => (
                 "/api/push".to_owned(),
                 format!("{{\"uid\":\"{uid}\",\"data\":\"{payload}\"}}"),
-                format!("{{\"type\":\"message\",\"to\":\"{uid}\",\"data\":\"{payload}\"}}"),
+                format!("{{\"type\":\"message\",\"data\":\"{payload}\"}}"),
             ),
         };
         let kind = if options.dialect == Dialect::Fdpush { "application/json" } else { "text/plain" };
