@@ -14,7 +14,7 @@ use super::origin::authority::Authority;
 use super::query::decode_path;
 use super::request::{Layout, Request};
 use super::target::{self, RequestTarget};
-use super::token::{is_token_byte, list_elements};
+use super::token::{is_token_byte, list_elements, split_once};
 use super::upgrade::accept_key;
 use crate::peer::Peer;
 
@@ -191,7 +191,8 @@ pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head
         return Err(HttpError::RequestLine);
     };
     let form = RequestTarget::parse(method, target).ok_or(HttpError::Target)?;
-    if form == RequestTarget::Origin && decode_path(target.split('?').next().unwrap_or_default()).is_err() {
+    let (path, _) = split_once(target, b'?').unwrap_or((target, ""));
+    if form == RequestTarget::Origin && decode_path(path).is_err() {
         return Err(HttpError::Path);
     }
     let fields = Fields::gather(parsed.headers);
@@ -207,7 +208,7 @@ pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head
     let kind = fields.kind(method, version, body)?;
     let keep_alive = !fields.close && (version == 1 || fields.keep_alive);
 
-    let layout = Layout::of(&bytes, (method, target, version), parsed.headers);
+    let layout = Layout::of(&bytes, (method, target, version), path.len(), parsed.headers);
     let request = Request::new(bytes, layout, peer);
     Ok(Head { request, kind, body, keep_alive, expects_continue })
 }

@@ -8,6 +8,8 @@ use std::fmt;
 
 use percent_encoding::{percent_decode, percent_decode_str};
 
+use super::token;
+
 /// The longest parameter name in an error, in bytes.
 const SHOWN_NAME_BYTES_MAX: usize = 64;
 
@@ -36,7 +38,14 @@ pub enum DecodeError {
 ///
 /// A name without `=` has the value `""`.
 pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    let mut rest = Some(query);
+    let pairs = std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let (pair, others) = token::split_once(text, b'&').map_or((text, None), |(pair, others)| (pair, Some(others)));
+        rest = others;
+        Some(pair)
+    });
+    pairs.filter(|pair| !pair.is_empty()).map(|pair| token::split_once(pair, b'=').unwrap_or((pair, "")))
 }
 
 /// Returns the value of a parameter; `None` if it is absent.
@@ -70,6 +79,10 @@ pub fn check(query: &str) -> Result<(), QueryError> {
 /// # Errors
 /// A `%` without two hexadecimal digits, or bytes that are not UTF-8.
 pub fn decode_path(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
+    // Most paths and names have no escapes.
+    if memchr::memchr(b'%', encoded.as_bytes()).is_none() {
+        return Ok(encoded.into());
+    }
     if !has_valid_escapes(encoded) {
         return Err(DecodeError::Escape);
     }
@@ -80,7 +93,7 @@ pub fn decode_path(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
 ///
 /// In form data, `+` is a space.
 fn decode_form(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
-    if encoded.contains('+') {
+    if memchr::memchr(b'+', encoded.as_bytes()).is_some() {
         return decode_path(&encoded.replace('+', " ")).map(|decoded| decoded.into_owned().into());
     }
     decode_path(encoded)
@@ -88,7 +101,7 @@ fn decode_form(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
 
 /// Returns whether an encoded name equals `name` after decoding.
 fn name_equals(encoded: &str, name: &str) -> bool {
-    if !encoded.contains(['%', '+']) {
+    if memchr::memchr2(b'%', b'+', encoded.as_bytes()).is_none() {
         return encoded == name;
     }
     percent_decode(encoded.replace('+', " ").as_bytes()).eq(name.bytes())

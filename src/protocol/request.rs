@@ -11,6 +11,7 @@ use std::fmt;
 
 use super::query::{self, QueryError};
 use super::token;
+use super::utf8;
 use crate::peer::Peer;
 
 /// An HTTP request: a WebSocket upgrade or a plain request.
@@ -33,6 +34,8 @@ pub struct Request {
 pub(crate) struct Layout {
     method: Span,
     target: Span,
+    /// The length of the path, up to the first `?` of the target.
+    path_bytes: u32,
     /// 0 or 1, for HTTP/1.0 and HTTP/1.1.
     version: u8,
     /// The name and value of each header line, in order.
@@ -86,6 +89,12 @@ impl Request {
     pub fn path(&self) -> Cow<'_, str> {
         let (path, _) = self.split_target();
         query::decode_path(path).unwrap_or_default()
+    }
+
+    /// Returns the encoded path: the target up to its first `?`.
+    pub fn raw_path(&self) -> &str {
+        let (path, _) = self.split_target();
+        path
     }
 
     /// Returns the encoded query: the target after its first `?`.
@@ -161,7 +170,7 @@ impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.values(name);
         let value = values.next().filter(|_| values.next().is_none())?;
-        str::from_utf8(value).ok()
+        utf8::validate(value).ok()
     }
 
     /// Returns all values of a header, in order.
@@ -260,14 +269,16 @@ impl Request {
 
     fn split_target(&self) -> (&str, &str) {
         let target = self.target();
-        target.split_once('?').unwrap_or((target, ""))
+        // The byte after the path is the `?`.
+        let path_bytes = self.layout.path_bytes as usize;
+        (target.get(..path_bytes).unwrap_or(target), target.get(path_bytes + 1..).unwrap_or_default())
     }
 
     /// Returns a range as text.
     ///
     /// The parser has checked that methods and header names are ASCII and targets are UTF-8.
     fn text(&self, span: Span) -> &str {
-        str::from_utf8(span.within(&self.head)).unwrap_or_default()
+        utf8::validate(span.within(&self.head)).unwrap_or_default()
     }
 }
 
@@ -287,12 +298,14 @@ impl Layout {
     pub(crate) fn of(
         head: &[u8],
         (method, target, version): (&str, &str, u8),
+        path_bytes: usize,
         fields: &[httparse::Header<'_>],
     ) -> Layout {
         let span = |part: &[u8]| Span::of(head, part);
         Layout {
             method: span(method.as_bytes()),
             target: span(target.as_bytes()),
+            path_bytes: path_bytes as u32,
             version,
             fields: fields.iter().map(|f| (span(f.name.as_bytes()), span(f.value))).collect(),
         }
@@ -355,6 +368,7 @@ mod tests {
         ] {
             let request = request(&format!("GET {target} HTTP/1.1|Host: a"));
             assert_eq!(request.path(), path, "{target}");
+            assert_eq!(request.raw_path(), target.split('?').next().expect("a path"), "{target}");
             assert_eq!(request.raw_query(), query, "{target}");
         }
     }

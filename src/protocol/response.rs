@@ -232,9 +232,15 @@ impl Response {
     ///
     /// `keep_alive` is what the request allows; the response may still close.
     pub(crate) fn encode_head(&self, out: &mut Vec<u8>, date: &str, length: Length, keep_alive: bool) {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        push_decimal(out, usize::from(self.status));
-        push(out, [" ", reason(self.status), "\r\n"]);
+        // Few pieces: each costs more than its bytes.
+        match self.status {
+            200 => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
+            status => {
+                out.extend_from_slice(b"HTTP/1.1 ");
+                push_decimal(out, usize::from(status));
+                push(out, [" ", reason(status), "\r\n"]);
+            }
+        }
         if !date.is_empty() {
             push(out, ["Date: ", date, "\r\n"]);
         }
@@ -244,19 +250,21 @@ impl Response {
         self.lines.encode(out);
         match length {
             // 204 and 304 have no Content-Length (RFC 9110 section 8.6).
-            Length::Known(_) if matches!(self.status, 204 | 304) => {}
+            Length::Known(_) if matches!(self.status, 204 | 304) => out.extend_from_slice(b"Connection: "),
             Length::Known(bytes) => {
                 out.extend_from_slice(b"Content-Length: ");
                 push_decimal(out, bytes);
-                out.extend_from_slice(b"\r\n");
+                out.extend_from_slice(b"\r\nConnection: ");
             }
-            Length::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            Length::UntilClose => {}
+            Length::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\nConnection: "),
+            Length::UntilClose => out.extend_from_slice(b"Connection: "),
+        }
+        if self.upgrades {
+            out.extend_from_slice(b"upgrade, ");
         }
         // HTTP/1.0 needs an explicit keep-alive. For HTTP/1.1 it is redundant and harmless.
-        let alive = if keep_alive && !self.closes { "keep-alive" } else { "close" };
-        let upgrade = if self.upgrades { "upgrade, " } else { "" };
-        push(out, ["Connection: ", upgrade, alive, "\r\n\r\n"]);
+        let is_kept_alive = keep_alive && !self.closes;
+        out.extend_from_slice(if is_kept_alive { b"keep-alive\r\n\r\n" } else { b"close\r\n\r\n" });
     }
 
     fn typed(status: u16, content_type: &'static str, body: Cow<'static, str>) -> Response {

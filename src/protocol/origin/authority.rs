@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::protocol::request::Request;
+use crate::protocol::utf8;
 
 /// A `scheme://host[:port]`.
 pub struct Origin<'a> {
@@ -82,14 +83,14 @@ impl<'a> Authority<'a> {
     ///
     /// `Host` and `Origin` do not allow a user part. An empty host is invalid (RFC 9110 section 4.2.1).
     pub fn parse(bytes: &'a [u8]) -> Option<Authority<'a>> {
-        let text = str::from_utf8(bytes).ok()?;
+        let text = utf8::validate(bytes).ok()?;
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (ip, port) = rest.split_once(']')?;
                 (Host::V6(ip.parse().ok()?), port)
             }
             None => {
-                let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+                let (name, port) = text.split_at(memchr::memchr(b':', bytes).unwrap_or(text.len()));
                 (Host::Name(is_reg_name(name).then_some(name)?), port)
             }
         };
