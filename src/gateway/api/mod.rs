@@ -82,34 +82,37 @@ struct RefusedRequest {
 
 impl<'a> Call<'a> {
     fn of(path: &'a str) -> Option<Call<'a>> {
-        // Four segments at most; a longer path leaves slashes in the last one.
-        let mut segments = path.strip_prefix('/')?.splitn(4, '/');
-        let segments: [Option<&str>; 4] = std::array::from_fn(|_| segments.next());
-        let count = segments.iter().flatten().count();
-        let segments = segments.map(Option::unwrap_or_default);
-        Some(match &segments[..count] {
-            ["api", "push"] => Call::Push,
-            ["api", "batch"] => Call::Batch,
-            ["api", "bind"] => Call::Bind,
-            ["api", "unbind"] => Call::Unbind,
-            ["api", "join"] => Call::Join,
-            ["api", "leave"] => Call::Leave,
-            ["api", "ungroup"] => Call::Ungroup,
-            ["api", "close"] => Call::Close,
-            ["api", "online"] => Call::Online,
-            ["api", "users"] => Call::Users,
-            ["api", "users", uid] => Call::User(uid),
-            ["api", "groups"] => Call::Groups,
-            ["api", "groups", group] => Call::Group(group),
-            ["api", "connections"] => Call::Connections,
-            ["api", "connections", fd] => Call::Connection(fd),
-            ["api", "connections", fd, "attributes"] => Call::Attributes(fd),
-            ["api", "stats"] => Call::Stats,
-            ["metrics"] => Call::Metrics,
-            ["healthz"] => Call::Healthy,
-            ["readyz"] => Call::Ready,
-            _ => return None,
+        Some(match path {
+            "/api/push" => Call::Push,
+            "/api/batch" => Call::Batch,
+            "/api/bind" => Call::Bind,
+            "/api/unbind" => Call::Unbind,
+            "/api/join" => Call::Join,
+            "/api/leave" => Call::Leave,
+            "/api/ungroup" => Call::Ungroup,
+            "/api/close" => Call::Close,
+            "/api/online" => Call::Online,
+            "/api/users" => Call::Users,
+            "/api/groups" => Call::Groups,
+            "/api/connections" => Call::Connections,
+            "/api/stats" => Call::Stats,
+            "/metrics" => Call::Metrics,
+            "/healthz" => Call::Healthy,
+            "/readyz" => Call::Ready,
+            _ => return Call::with_name(path),
         })
+    }
+
+    /// Returns a call whose path contains an encoded name or an fd.
+    fn with_name(path: &'a str) -> Option<Call<'a>> {
+        let is_segment = |name: &&str| !name.contains('/');
+        match path.strip_prefix("/api/")?.split_once('/')? {
+            ("users", uid) if is_segment(&uid) => Some(Call::User(uid)),
+            ("groups", group) if is_segment(&group) => Some(Call::Group(group)),
+            ("connections", fd) if is_segment(&fd) => Some(Call::Connection(fd)),
+            ("connections", rest) => rest.strip_suffix("/attributes").filter(is_segment).map(Call::Attributes),
+            _ => None,
+        }
     }
 
     /// Returns the label in the metrics. The number of labels is fixed, whatever the path.
@@ -151,7 +154,8 @@ impl<'a> Call<'a> {
     fn allows(self, method: &str) -> bool {
         // GET includes HEAD. The connection leaves the body out.
         let method = if method == "HEAD" { "GET" } else { method };
-        self.allowed().split(", ").any(|allowed| allowed == method)
+        let allowed = self.allowed();
+        allowed == method || allowed.split(", ").any(|allowed| allowed == method)
     }
 
     /// Returns whether no API key is needed: probes have none.
@@ -229,7 +233,7 @@ impl Api {
         parts: &mut Parts<'_>,
         metrics_text: impl FnOnce(&Context<'_>) -> String,
     ) -> Response {
-        let admitted = match Call::of(path_of(request)).filter(|_| !request.body().is_empty()) {
+        let admitted = match Call::of(request.raw_path()).filter(|_| !request.body().is_empty()) {
             Some(call) => Ok(call),
             None => self.admit(ctx, fd, request),
         };
@@ -288,7 +292,7 @@ impl Api {
 
     /// Authenticates a request and returns its call.
     fn check<'r>(&self, request: &'r Request) -> Result<Call<'r>, RefusedRequest> {
-        let call = Call::of(path_of(request));
+        let call = Call::of(request.raw_path());
         let refused = |error| RefusedRequest { label: call.map_or("other", Call::label), allow: None, error };
         if !call.is_some_and(Call::is_open) {
             self.check_caller(request).map_err(refused)?;
@@ -356,11 +360,6 @@ pub fn check_datagram(keys: &Mutex<ApiKeys>, datagram: &[u8]) -> Result<(), ApiE
     }
 }
 
-/// The path of a request, as it was sent: without the query, and not decoded.
-fn path_of(request: &Request) -> &str {
-    request.target().split_once('?').map_or(request.target(), |(path, _)| path)
-}
-
 /// Nothing changes the keys in place, so a poisoned lock is sound.
 fn lock(keys: &Mutex<ApiKeys>) -> MutexGuard<'_, ApiKeys> {
     keys.lock().unwrap_or_else(PoisonError::into_inner)
@@ -374,6 +373,9 @@ fn is_this_machine(peer: Peer) -> bool {
 
 /// Returns whether `host`, with or without a port, is a loopback name or address.
 fn is_local(host: &str) -> bool {
+    if host == "localhost" {
+        return true;
+    }
     let name = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
@@ -393,6 +395,9 @@ fn check_content_type(call: Call<'_>, request: &Request) -> Result<(), ApiError>
         return Ok(());
     }
     let given = request.header("content-type").unwrap_or_default();
+    if given == "application/json" {
+        return Ok(());
+    }
     let given = given.split(';').next().unwrap_or_default().trim_ascii();
     let is = |wanted: &str| given.eq_ignore_ascii_case(wanted);
     match call {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -27,6 +28,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Clone, Debug)]
 pub struct Metrics {
     api_requests: Family<ApiRequest, Counter>,
+    /// That of `/api/push` with status 200, from the first on.
+    pushes: OnceLock<Counter>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -111,13 +114,18 @@ pub struct Descriptors {
 impl Metrics {
     /// Creates counters at 0.
     pub fn new() -> Metrics {
-        Metrics { api_requests: Family::default() }
+        Metrics { api_requests: Family::default(), pushes: OnceLock::new() }
     }
 
     /// Counts an answer of the API. `path` is the route, like `/api/users/{uid}`, never the path of a request: each one
     /// is a time series.
     pub fn count_api_request(&self, path: &'static str, status: u16) {
-        self.api_requests.get_or_create(&ApiRequest { path, status }).inc();
+        let counter = || self.api_requests.get_or_create(&ApiRequest { path, status }).clone();
+        match (path, status) {
+            // Most of all: counted without a look into the family's map.
+            ("/api/push", 200) => self.pushes.get_or_init(counter).inc(),
+            _ => counter().inc(),
+        };
     }
 
     /// Encodes all metrics as text of the type [`CONTENT_TYPE`].
