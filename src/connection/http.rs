@@ -44,8 +44,8 @@ enum Phase {
     /// Inside a head. The connection's first moment counts as that, too.
     Head,
     /// The handler is asked what is to become of the body that a head announced.
-    Asked(Box<Announced>),
-    Body(Box<Upload>),
+    Asked(Announced),
+    Body(Upload),
     /// A body goes to the handler as it comes.
     Pieces(Box<Stream>),
     /// A request is out for its answer.
@@ -233,6 +233,11 @@ impl Http {
         !self.is_answering() || self.is_drained()
     }
 
+    /// Whether bytes that came are not read yet.
+    pub fn has_kept_input(&self) -> bool {
+        !self.is_drained()
+    }
+
     /// When the client must have gone on, counted from `now`, at which the phase began.
     pub fn deadline(&self, env: &Env) -> Tick {
         let limit = match self.awaits() {
@@ -339,7 +344,7 @@ impl Http {
         bytes_max: usize,
     ) -> Result<bool, HttpError> {
         let announced = match mem::take(&mut self.phase) {
-            Phase::Asked(announced) => *announced,
+            Phase::Asked(announced) => announced,
             other => {
                 self.phase = other;
                 return Ok(false);
@@ -356,7 +361,7 @@ impl Http {
             }
         };
         self.phase = match state {
-            None => Phase::Body(Box::new(Upload { request, answer, wanted_upgrade, decoder, body: Vec::new() })),
+            None => Phase::Body(Upload { request, answer, wanted_upgrade, decoder, body: Vec::new() }),
             state => Phase::Pieces(Box::new(Stream { answer, decoder, state })),
         };
         Ok(must_tell)
@@ -424,13 +429,13 @@ impl Http {
             }
             RequestKind::Plain { wanted_upgrade } => {
                 let announced = Announced { answer, wanted_upgrade, length: body, expects_continue };
-                self.phase = Phase::Asked(Box::new(announced));
+                self.phase = Phase::Asked(announced);
                 Ok(Step::Head(Box::new(request)))
             }
         }
     }
 
-    fn read_body(&mut self, mut upload: Box<Upload>) -> Result<Step, HttpError> {
+    fn read_body(&mut self, mut upload: Upload) -> Result<Step, HttpError> {
         let mut rest = self.buf.get(self.at..).unwrap_or_default();
         let offered = rest.len();
         let decoded = upload.decoder.decode(&mut rest, &mut upload.body);
@@ -446,7 +451,7 @@ impl Http {
             self.phase = Phase::Body(upload);
             return Ok(Step::More);
         }
-        let Upload { mut request, answer, wanted_upgrade, body, .. } = *upload;
+        let Upload { mut request, answer, wanted_upgrade, body, .. } = upload;
         request.set_body(body);
         self.phase = Phase::Answer(answer);
         Ok(Step::Request { request, wanted_upgrade })

@@ -1,6 +1,6 @@
 //! Input: what epoll reports of sockets, reads, and the events of connections on their way to the handler.
 
-use crate::connection::{Event, Io, State};
+use crate::connection::{Connection, Event, Io};
 use crate::event_loop::guard::ON_MESSAGE;
 use crate::event_loop::{EventLoop, Handler};
 use crate::fd::{Fd, Slot};
@@ -53,7 +53,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn read_into(&mut self, slot: Slot, buffer: &mut [u8]) {
-        if self.core.table().connection(slot).is_some_and(|connection| connection.state() == State::Http) {
+        if self.core.table().connection(slot).is_some_and(Connection::has_kept_input) {
             // Pipelined requests that were put off come before the bytes in the socket.
             self.feed(slot, &mut []);
         }
