@@ -52,9 +52,8 @@ impl Handler for Bench {
                 ctx.push_group("sub", message);
             }
             Role::P2p => {
-                let to = message.as_text().and_then(|text| text.strip_prefix("{\"to\":")?.split(',').next());
-                if let Some(uid) = to {
-                    ctx.push_uid(uid.trim_matches('"'), message);
+                if let Some(uid) = message.as_text().and_then(addressee) {
+                    ctx.push_uid(uid, message);
                 }
             }
             Role::Sub => {}
@@ -78,6 +77,13 @@ impl Handler for Bench {
             _ => Some(Response::text(200, "queued\n")),
         }
     }
+}
+
+/// M of `{"to":M,…}`, which is a number or a string.
+fn addressee(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix("{\"to\":")?;
+    let uid = rest.get(..rest.bytes().position(|byte| byte == b',')?)?;
+    Some(uid.strip_prefix('"').and_then(|uid| uid.strip_suffix('"')).unwrap_or(uid))
 }
 
 fn main() -> Result<(), fdpush::Error> {

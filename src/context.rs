@@ -37,7 +37,7 @@ impl Context<'_> {
     ///
     /// `matched` is 0 if the uid is offline.
     pub fn push_uid<'p>(&mut self, uid: &str, push: impl Into<Push<'p>>) -> Delivery {
-        self.core.push_uids(std::iter::once(uid), push.into())
+        self.core.push_uid(uid, push.into())
     }
 
     /// Pushes to all connections of several uids.

@@ -18,6 +18,20 @@ impl Core {
         outcome
     }
 
+    /// To the connections of one uid.
+    pub fn push_uid(&mut self, uid: &str, push: Push<'_>) -> Delivery {
+        let only = {
+            let mut slots = self.registry.slots_of(uid);
+            slots.next().filter(|_| slots.next().is_none() && push.except.is_empty())
+        };
+        let Some(slot) = only else { return self.push_uids(std::iter::once(uid), push) };
+        // Most users have one connection: nothing is to be marked, listed or deferred.
+        let mut delivery = Delivery::default();
+        delivery.count(self.table.push(slot, &mut self.outbound(&push, false)));
+        self.record_ended();
+        delivery
+    }
+
     /// To the connections of some uids; one that is named twice gets it once.
     pub fn push_uids<'u>(&mut self, uids: impl Iterator<Item = &'u str>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);

@@ -80,7 +80,10 @@ impl Publisher {
             push = push.key(key);
         }
         Ok(match target {
-            Target::Uids(uids) => ctx.push_uids(uids.iter().map(AsRef::as_ref), push),
+            Target::Uids(uids) => match uids.as_slice() {
+                [uid] => ctx.push_uid(uid, push),
+                uids => ctx.push_uids(uids.iter().map(AsRef::as_ref), push),
+            },
             Target::Fds(fds) => ctx.push_fds(fds.iter().copied(), push),
             Target::Groups(groups) => {
                 groups.iter().for_each(|group| roster.notify_group(ctx, group));
