@@ -55,7 +55,10 @@ impl Connection {
         let keep_alive = answer.keep_alive && answer.accept.is_none() && !self.is_peer_done;
         let stays = keep_alive && !response.closes() && response.fault().is_none();
         self.deadline = http.deadline(env);
-        self.push_response(&response.or_fault(self.is_control), stays, answer.head_only, env);
+        match response.fault() {
+            None => self.push_response(&response, stays, answer.head_only, env),
+            Some(_) => self.push_response(&response.or_fault(self.is_control), stays, answer.head_only, env),
+        }
         if !stays {
             self.linger_after_http(env);
         }
@@ -221,6 +224,9 @@ impl Connection {
     pub(super) fn handle_http<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
         let is_held = self.is_paused || self.queued_bytes() > HTTP_OUTPUT_MAX;
         let Stage::Http(http) = &mut self.stage else { return None };
+        if input.is_empty() && !http.has_kept_input() {
+            return None;
+        }
         let kept = http.keep(input);
         *input = &mut [];
         if let Err(error) = kept {

@@ -93,6 +93,9 @@ pub fn decode_path(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
 ///
 /// In form data, `+` is a space.
 fn decode_form(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
+    if memchr::memchr2(b'+', b'%', encoded.as_bytes()).is_none() {
+        return Ok(encoded.into());
+    }
     if memchr::memchr(b'+', encoded.as_bytes()).is_some() {
         return decode_path(&encoded.replace('+', " ")).map(|decoded| decoded.into_owned().into());
     }

@@ -15,9 +15,20 @@ pub const fn is_token_byte(byte: u8) -> bool {
     )
 }
 
+/// [`is_token_byte`] of every byte.
+const TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = is_token_byte(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
 /// Returns whether `text` is a token: one token byte or more.
 pub fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().copied().all(is_token_byte)
+    !text.is_empty() && text.iter().all(|byte| TOKEN_BYTES[usize::from(*byte)])
 }
 
 /// Returns whether `value` may be sent as a field value.

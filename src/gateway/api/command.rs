@@ -135,7 +135,9 @@ pub fn read_attributes(json: &[u8]) -> Result<Object, ApiError> {
 /// Parses an object of this shape.
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiError> {
     let json = json::object_text(json).ok_or(ApiError::bad_request("expected a JSON object, found an array"))?;
-    serde_json::from_slice(json).map_err(|error| {
+    // UTF-8 is checked once here, and not for each string.
+    let parsed = str::from_utf8(json).map_or_else(|_| serde_json::from_slice(json), serde_json::from_str);
+    parsed.map_err(|error| {
         // The path is tracked only after an error, because that is slow.
         let mut reader = serde_json::Deserializer::from_slice(json);
         let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut reader) else {
