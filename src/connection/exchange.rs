@@ -221,6 +221,11 @@ impl Connection {
         deferred
     }
 
+    /// Whether bytes of requests that were put off are to be read, before those in the socket.
+    pub fn has_kept_input(&self) -> bool {
+        matches!(&self.stage, Stage::Http(http) if http.has_kept_input())
+    }
+
     pub(super) fn handle_http<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
         let is_held = self.is_paused || self.queued_bytes() > HTTP_OUTPUT_MAX;
         let Stage::Http(http) = &mut self.stage else { return None };

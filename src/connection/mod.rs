@@ -162,11 +162,6 @@ impl Connection {
         self.is_control || matches!(self.stage, Stage::Http(_))
     }
 
-    /// Whether bytes of requests that were put off wait to be read, before those in the socket.
-    pub fn has_kept_input(&self) -> bool {
-        matches!(&self.stage, Stage::Http(http) if http.has_kept_input())
-    }
-
     /// Whether the next step is the client's: no handler has yet to answer it.
     pub fn waits_for_client(&self) -> bool {
         !matches!(&self.stage, Stage::Http(http) if http.awaits() == Awaited::Answer)
