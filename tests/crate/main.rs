@@ -30,6 +30,7 @@ mod push {
 
 mod server {
     mod drain;
+    mod embedding;
     mod handlers;
     mod limits;
     mod remote;

@@ -1,7 +1,5 @@
 //! The server inside a larger program: on another thread, with handlers of the program's own types, and with timers.
 
-mod common;
-
 use std::cell::Cell;
 use std::panic;
 use std::pin::pin;
@@ -11,7 +9,7 @@ use std::task::{self, Poll, Wake};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use common::{Client, channel, serve};
+use crate::common::{Client, channel, serve};
 use fdpush::{
     Closures, Context, Delivery, Fd, Handler, Limits, Message, Remote, RemoteError, Reply, ReplyFuture, Server,
 };
@@ -27,7 +25,7 @@ const _: () = assert_send::<ReplyFuture<String>>();
 
 #[test]
 fn a_built_server_moves_to_another_thread() {
-    let server = Server::bind("127.0.0.1:0").expect("a listener").catch_signals(false).on_message(common::echo);
+    let server = Server::bind("127.0.0.1:0").expect("a listener").catch_signals(false).on_message(crate::common::echo);
     let (address, remote) = (server.local_addr().expect("a TCP address"), server.remote());
     let running = thread::spawn(move || server.run());
     let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
