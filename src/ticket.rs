@@ -5,8 +5,9 @@ use std::marker::PhantomData;
 
 use crate::event_loop::{Command, Sender};
 use crate::fd::Fd;
+use crate::protocol::deferral::Deferral;
 use crate::protocol::response::Response;
-use crate::protocol::upgrade::{Deferral, Upgrade};
+use crate::protocol::upgrade::Upgrade;
 use crate::remote::RemoteError;
 
 /// The right to answer one request later: an upgrade with an [`Upgrade`], a plain request with a [`Response`].

@@ -8,10 +8,11 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::handler::Handler;
 use crate::fd::Fd;
 use crate::protocol::body_mode::{BodyEvent, BodyMode};
+use crate::protocol::deferral::Deferral;
 use crate::protocol::http::HttpError;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
-use crate::protocol::upgrade::{Deferral, Upgrade};
+use crate::protocol::upgrade::Upgrade;
 use crate::registry::{Change, is_name};
 
 impl<H: Handler> EventLoop<H> {

@@ -6,7 +6,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::fd::Fd;
-use crate::protocol::upgrade::{Deferral, Upgrade};
+use crate::protocol::deferral::Deferral;
+use crate::protocol::upgrade::Upgrade;
 
 /// The requests that wait for an answer, and the answers that the loop has not sent yet.
 #[derive(Debug, Default)]

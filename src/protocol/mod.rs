@@ -11,6 +11,7 @@ pub mod client;
 pub mod close;
 pub mod close_payload;
 pub mod decoder;
+pub mod deferral;
 pub mod error;
 pub mod frame;
 pub mod http;

@@ -8,8 +8,8 @@
 
 use std::borrow::Cow;
 
+use super::deferral::Deferral;
 use super::token;
-use super::upgrade::Deferral;
 
 /// The interim response to `Expect: 100-continue` (RFC 9110 section 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

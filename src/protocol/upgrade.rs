@@ -8,6 +8,7 @@ use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use sha1::{Digest as _, Sha1};
 
+use super::deferral::Deferral;
 use super::request::Request;
 use super::response::{HeaderLines, Response, push};
 use super::token;
@@ -38,10 +39,6 @@ pub enum Upgrade {
     /// Decide later: see [`Context::defer_upgrade`](crate::Context::defer_upgrade).
     Later(Deferral),
 }
-
-/// The number of a deferred answer. A ticket has the same number.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct Deferral(pub(crate) u64);
 
 /// The acceptance of an upgrade, with the contents of the 101 response.
 ///

@@ -26,8 +26,6 @@ const IN_CYCLES: &[&str] = &[
     "gateway::settings::file",
     "gateway::settings::show",
     "gateway::wire::frame",
-    "protocol::response",
-    "protocol::upgrade",
 ];
 
 /// A module: the paths that it imports, by the name that each has in it, and its code without the imports.
