@@ -10,13 +10,13 @@ use std::rc::Rc;
 
 use fdpush::Fd;
 
+use crate::connection_model::ConnectionModel;
 use crate::coverage::hit;
 use crate::frames::{Frame, take_frame};
-use crate::lane::Due;
-use crate::life::Life;
 use crate::oracle::Oracle;
+use crate::output_model::Due;
 use crate::rng::Rng;
-use crate::tongue::Tongue;
+use crate::speech::Speech;
 use crate::wire::Wire;
 
 const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -72,7 +72,7 @@ impl Client {
     /// A client whose connection was accepted as `fd`.
     pub fn new(
         wire: Rc<RefCell<Wire>>,
-        life: &mut Life,
+        model: &mut ConnectionModel,
         mut rng: Rng,
         message_bytes_max: usize,
         hasty: bool,
@@ -83,7 +83,7 @@ impl Client {
         hit(name_of(kind));
         let misfortune = if hasty { rng.within(3..=20) } else { *rng.pick(&[0, 0, 20, 100, 500]) };
         let mut client = Client {
-            fd: life.fd,
+            fd: model.fd,
             is_done: false,
             kind,
             wire,
@@ -99,11 +99,11 @@ impl Client {
             message_bytes_max,
             misfortune,
         };
-        client.introduce_itself(life);
+        client.introduce_itself(model);
         client
     }
 
-    /// A moment in its life.
+    /// A moment in its model.
     pub fn act(&mut self, oracle: &mut Oracle) {
         let is_server_gone = self.wire.borrow().is_server_gone();
         if self.kind == Kind::Silent && self.is_websocket {
@@ -114,14 +114,14 @@ impl Client {
         if self.is_done {
             return;
         }
-        self.talk(oracle.life(self.fd));
+        self.talk(oracle.model(self.fd));
         let most = if self.rng.one_in(3) { self.rng.within(1..=30) } else { usize::MAX };
         self.wire.borrow_mut().send(&mut self.stream, most);
         if self.has_said_close && self.has_heard_close && self.stream.is_empty() {
             self.wire.borrow_mut().end();
         }
         if self.rng.one_in(self.misfortune) {
-            self.meet_misfortune(oracle.life(self.fd));
+            self.meet_misfortune(oracle.model(self.fd));
         }
     }
 
@@ -130,9 +130,9 @@ impl Client {
         self.misfortune = 3;
     }
 
-    fn tongue<'a>(&'a mut self, life: &'a mut Life) -> Tongue<'a> {
-        Tongue {
-            inbound: &mut life.inbound,
+    fn speech<'a>(&'a mut self, model: &'a mut ConnectionModel) -> Speech<'a> {
+        Speech {
+            inbound: &mut model.inbound,
             stream: &mut self.stream,
             rng: &mut self.rng,
             message_bytes_max: self.message_bytes_max,
@@ -140,7 +140,7 @@ impl Client {
     }
 
     /// HTTP: what there is to be said before frames.
-    fn introduce_itself(&mut self, life: &mut Life) {
+    fn introduce_itself(&mut self, model: &mut ConnectionModel) {
         let requests = match self.kind {
             Kind::Greedy => self.rng.within(1..=4),
             _ => usize::from(self.rng.one_in(10)),
@@ -150,7 +150,7 @@ impl Client {
             let body = vec![b'b'; self.rng.below(100)];
             let head = format!("POST /big?bytes={bytes} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
             self.responses.push_back(bytes);
-            self.tongue(life).say_raw(&[head.as_bytes(), &body].concat());
+            self.speech(model).say_raw(&[head.as_bytes(), &body].concat());
         }
         if self.kind == Kind::Lost {
             let lost: [&[u8]; 5] = [
@@ -162,22 +162,22 @@ impl Client {
             ];
             let lost = *self.rng.pick(&lost);
             self.is_mute = true;
-            return self.tongue(life).say_raw(lost);
+            return self.speech(model).say_raw(lost);
         }
         let uid = if self.rng.one_in(3) { format!("?uid=user%20{}", self.rng.below(12)) } else { String::new() };
         let upgrade = format!(
             "GET /ws{uid} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        self.tongue(life).say_raw(upgrade.as_bytes());
-        life.inbound.frames_start = life.inbound.made;
+        self.speech(model).say_raw(upgrade.as_bytes());
+        model.inbound.frames_start = model.inbound.made;
         if self.rng.one_in(5) {
             hit("client: frames before the 101");
-            self.tongue(life).say_something();
+            self.speech(model).say_something();
         }
     }
 
-    fn talk(&mut self, life: &mut Life) {
+    fn talk(&mut self, model: &mut ConnectionModel) {
         if !self.is_websocket || self.is_mute || self.stream.len() > STREAM_BYTES_MAX {
             return;
         }
@@ -188,18 +188,18 @@ impl Client {
         };
         if self.rng.one_in(talks) {
             for _ in 0..self.rng.within(1..=3) {
-                self.tongue(life).say_something();
+                self.speech(model).say_something();
             }
         }
         if self.kind == Kind::Malicious && self.rng.one_in(12) {
             self.is_mute = true;
-            self.tongue(life).say_bad();
+            self.speech(model).say_bad();
             let garbage = vec![0x5a; self.rng.skewed(200)];
-            self.tongue(life).say_raw(&garbage);
+            self.speech(model).say_raw(&garbage);
         }
     }
 
-    fn meet_misfortune(&mut self, life: &mut Life) {
+    fn meet_misfortune(&mut self, model: &mut ConnectionModel) {
         match self.rng.below(6) {
             0 => {
                 hit("client: reset");
@@ -218,17 +218,17 @@ impl Client {
             }
             _ if self.is_websocket && !self.is_mute => {
                 let (code, reason) = *self.rng.pick(&[(1000, "bye"), (1001, ""), (1005, ""), (4321, "für immer")]);
-                self.say_close(life, code, reason);
+                self.say_close(model, code, reason);
             }
             _ => {}
         }
     }
 
-    fn say_close(&mut self, life: &mut Life, code: u16, reason: &str) {
+    fn say_close(&mut self, model: &mut ConnectionModel, code: u16, reason: &str) {
         if !mem::replace(&mut self.has_said_close, true) && !self.is_mute {
             hit("client: says close");
             self.is_mute = true;
-            self.tongue(life).say_close(code, reason);
+            self.speech(model).say_close(code, reason);
         }
     }
 
@@ -255,7 +255,7 @@ impl Client {
         }
         self.inbox.drain(..mem::take(&mut self.at));
         if self.wire.borrow().has_ended() {
-            self.handle_end(oracle.life(self.fd));
+            self.handle_end(oracle.model(self.fd));
             self.is_done = is_server_gone;
         }
     }
@@ -303,19 +303,19 @@ impl Client {
             Frame::Pong(payload) => Due::Pong(payload.clone()),
             Frame::Close(payload) => Due::Close(payload.clone()),
         };
-        let life = oracle.life(self.fd);
-        let expected = life.lane.flying.pop_front();
+        let model = oracle.model(self.fd);
+        let expected = model.output.flying.pop_front();
         assert_eq!(Some(due), expected, "{}: lost, doubled or out of order", self.fd);
         match frame {
             Frame::Ping(payload) if self.kind != Kind::Proud && !self.is_mute => {
                 hit("client: answers a ping");
-                self.tongue(life).say_pong(payload);
+                self.speech(model).say_pong(payload);
             }
             Frame::Close(payload) => {
                 self.has_heard_close = true;
                 let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
                 if !self.rng.one_in(8) {
-                    self.say_close(life, code, "");
+                    self.say_close(model, code, "");
                 }
             }
             _ => {}
@@ -323,11 +323,11 @@ impl Client {
     }
 
     /// The server's stream has ended: nothing may be missing in it.
-    fn handle_end(&mut self, life: &Life) {
-        let due = &life.lane.flying;
+    fn handle_end(&mut self, model: &ConnectionModel) {
+        let due = &model.output.flying;
         assert!(due.is_empty(), "{}: {} frames are lost, beginning with {:?}", self.fd, due.len(), due[0]);
         let is_cut = self.is_websocket && !self.inbox.is_empty();
-        assert!(!is_cut || life.lane.is_abandoned, "{}: a frame was cut", self.fd);
+        assert!(!is_cut || model.output.is_abandoned, "{}: a frame was cut", self.fd);
         self.wire.borrow_mut().end();
     }
 }

@@ -5,10 +5,10 @@ use std::mem;
 use fdpush::sim::{Event, Owner, Tick};
 use fdpush::{BodyMode, CloseCode, Fd, Heartbeat, Request, Response, SecondLogin, Slot, Upgrade};
 
-use crate::asks::Target;
+use crate::calls::Target;
+use crate::connection_model::Turn;
 use crate::coverage::hit;
 use crate::inbound::Said;
-use crate::life::Turn;
 use crate::output::Manner;
 use crate::server::{Ending, Server};
 
@@ -37,8 +37,8 @@ impl Server {
             Event::Upgrade(request) => return self.answer_upgrade(slot, fd, request),
             Event::Closed(closed) => {
                 let now = self.table.env().now;
-                let (life, ledger) = self.oracle.account(fd);
-                life.close_by_bytes(&closed, now, ledger);
+                let (model, ledger) = self.oracle.account(fd);
+                model.close_by_bytes(&closed, now, ledger);
                 self.record_end(slot, Some(Event::Closed(closed)));
                 return self.compare(slot);
             }
@@ -48,13 +48,13 @@ impl Server {
             Event::Ping(payload) => Said::Ping(payload.into_owned()),
             Event::Pong(payload) => Said::Pong(payload.into_owned()),
         };
-        let (life, ledger) = self.oracle.account(fd);
-        assert!(life.is_open(), "{fd} is told of {said:?} and not open");
-        life.inbound.tell(&said);
+        let (model, ledger) = self.oracle.account(fd);
+        assert!(model.is_open(), "{fd} is told of {said:?} and not open");
+        model.inbound.tell(&said);
         match &said {
             Said::Ping(payload) => {
                 hit("heard: ping");
-                if life.lane.push_pong(payload, ledger) {
+                if model.output.push_pong(payload, ledger) {
                     hit("pong waits");
                 }
             }
@@ -69,8 +69,8 @@ impl Server {
         if self.rng.one_in(2) {
             let manner = self.manner();
             self.ask_push(&Target::One(fd), &[], &manner);
-        } else if self.rng.one_in(self.mischief) {
-            self.do_mischief(fd);
+        } else if self.rng.one_in(self.random_calls) {
+            self.call_at_random(fd);
         }
     }
 
@@ -79,8 +79,8 @@ impl Server {
             let group = self.group();
             self.ask_membership(fd, &group, 2);
         }
-        if self.rng.one_in(self.mischief) {
-            self.do_mischief(fd);
+        if self.rng.one_in(self.random_calls) {
+            self.call_at_random(fd);
         }
     }
 
@@ -95,8 +95,8 @@ impl Server {
             let manner = self.manner();
             self.ask_push(&target, &[], &manner);
         }
-        if self.rng.one_in(self.mischief) {
-            self.do_mischief(ending.fd);
+        if self.rng.one_in(self.random_calls) {
+            self.call_at_random(ending.fd);
         }
     }
 
@@ -112,14 +112,14 @@ impl Server {
             self.clock.arm(Owner::Timer(index), next);
         }
         let fd = self.somebody();
-        self.do_mischief(fd);
+        self.call_at_random(fd);
     }
 
     /// What other threads ask for, and upgrades that are answered late.
     pub fn run_commands(&mut self) {
         for _ in 0..self.rng.below(self.commands_a_turn + 1) {
             let fd = self.somebody();
-            self.do_mischief(fd);
+            self.call_at_random(fd);
             self.settle();
         }
         for (fd, verdict) in mem::take(&mut self.deferred) {
@@ -136,8 +136,8 @@ impl Server {
     fn take_in(&mut self, slot: Slot, request: Box<Request>) {
         let taken = self.step(slot, |connection, env| connection.take_in(request, BodyMode::Collect, env));
         if let Some((_, state)) = taken {
-            let (life, ledger) = self.oracle.account(self.table.fd_of(slot));
-            life.lane.observe_raw(state.queued, ledger);
+            let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
+            model.output.observe_raw(state.queued, ledger);
         }
         self.replay();
         self.record_ended();
@@ -155,8 +155,8 @@ impl Server {
 
     fn respond(&mut self, slot: Slot, fd: Fd, response: Response) {
         let Some((_, state)) = self.step(slot, |connection, env| connection.respond(response, env)) else { return };
-        let (life, ledger) = self.oracle.account(fd);
-        life.lane.observe_raw(state.queued, ledger);
+        let (model, ledger) = self.oracle.account(fd);
+        model.output.observe_raw(state.queued, ledger);
         self.replay();
         if self.table.transport(slot).is_some_and(|socket| socket.is_readable) {
             self.make_ready(slot);
@@ -212,10 +212,10 @@ impl Server {
             hit("upgrade: accepted");
             self.opened += 1;
             let now = self.table.env().now;
-            let (life, ledger) = self.oracle.account(fd);
-            life.open(now);
-            life.lane.observe_raw(state.queued, ledger);
-            let ahead = life.inbound.read - life.inbound.frames_start;
+            let (model, ledger) = self.oracle.account(fd);
+            model.open(now);
+            model.output.observe_raw(state.queued, ledger);
+            let ahead = model.inbound.read - model.inbound.frames_start;
             assert_eq!(early.len() as u64, ahead, "bytes that {fd} sent ahead");
             self.replay();
             if let Some(uid) = &uid {
@@ -233,7 +233,7 @@ impl Server {
     // What handlers do.
 
     /// Anything, perhaps on behalf of `fd`, which may be gone.
-    fn do_mischief(&mut self, fd: Fd) {
+    fn call_at_random(&mut self, fd: Fd) {
         let other = self.somebody();
         let (uid, group) = (self.uid(), self.group());
         match self.rng.below(40) {

@@ -20,28 +20,28 @@
 //! | `Table::end_flush` never lowers `held` | 21 |
 //! | `Table::push` compares with the bound of all queues without the bytes in the journal | 35 |
 //!
-//! To read it: `world.rs` (a run), `server.rs` with `output.rs`, `asks.rs` and `handler.rs` (the loop's part),
-//! `client.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `life.rs`, `lane.rs`, `inbound.rs`, `people.rs`,
-//! `relief.rs`.
+//! To read it: `world.rs` (a run), `server.rs` with `output.rs`, `calls.rs` and `handler.rs` (the loop's part),
+//! `client.rs`, `speech.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`, `connection_model.rs`,
+//! `output_model.rs`, `inbound.rs`, `name_model.rs`, `relief.rs`.
 
-mod asks;
+mod calls;
 mod client;
 mod clock;
+mod connection_model;
 mod coverage;
 mod frames;
 mod handler;
 mod inbound;
-mod lane;
-mod life;
+mod name_model;
 mod oracle;
 mod output;
-mod people;
+mod output_model;
 mod relief;
 mod rng;
 mod server;
 mod setting;
 mod socket;
-mod tongue;
+mod speech;
 mod wire;
 mod world;
 

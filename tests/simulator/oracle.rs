@@ -1,12 +1,12 @@
-//! What should be: every connection's life, everybody's name, and every push with those it was meant for.
+//! What should be: the model of every connection, the uids and groups, and every push with those it was meant for.
 
 use std::collections::BTreeMap;
 
 use fdpush::Fd;
 
-use crate::lane::{Ledger, PushId};
-use crate::life::Life;
-use crate::people::People;
+use crate::connection_model::ConnectionModel;
+use crate::name_model::NameModel;
+use crate::output_model::{Ledger, PushId};
 
 /// The payload of a message begins with the number of its push.
 pub const PUSH_ID_BYTES: usize = 16;
@@ -15,8 +15,8 @@ pub const PUSH_ID_BYTES: usize = 16;
 #[derive(Debug, Default)]
 pub struct Oracle {
     /// Of every connection that the server or its client still has.
-    pub lives: BTreeMap<Fd, Life>,
-    pub people: People,
+    pub models: BTreeMap<Fd, ConnectionModel>,
+    pub names: NameModel,
     pub ledger: Ledger,
     pushes: BTreeMap<PushId, Pushed>,
     pushed: PushId,
@@ -32,25 +32,25 @@ struct Pushed {
 }
 
 impl Oracle {
-    /// The life of a connection that the server has.
-    pub fn life(&mut self, fd: Fd) -> &mut Life {
-        self.lives.get_mut(&fd).unwrap_or_else(|| panic!("{fd} was never there"))
+    /// The model of a connection that the server has.
+    pub fn model(&mut self, fd: Fd) -> &mut ConnectionModel {
+        self.models.get_mut(&fd).unwrap_or_else(|| panic!("{fd} was never there"))
     }
 
     /// The same, and the ledger, which most of what happens to a connection is entered in.
-    pub fn account(&mut self, fd: Fd) -> (&mut Life, &mut Ledger) {
-        let life = self.lives.get_mut(&fd).unwrap_or_else(|| panic!("{fd} was never there"));
-        (life, &mut self.ledger)
+    pub fn account(&mut self, fd: Fd) -> (&mut ConnectionModel, &mut Ledger) {
+        let model = self.models.get_mut(&fd).unwrap_or_else(|| panic!("{fd} was never there"));
+        (model, &mut self.ledger)
     }
 
     /// Who can be pushed to, in order.
     pub fn open(&self) -> impl Iterator<Item = Fd> {
-        self.lives.values().filter(|life| life.is_open()).map(|life| life.fd)
+        self.models.values().filter(|model| model.is_open()).map(|model| model.fd)
     }
 
     /// Whether a connection can be pushed to.
     pub fn is_open(&self, fd: Fd) -> bool {
-        self.lives.get(&fd).is_some_and(Life::is_open)
+        self.models.get(&fd).is_some_and(ConnectionModel::is_open)
     }
 
     /// A new push, to these.

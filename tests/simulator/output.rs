@@ -7,8 +7,8 @@ use fdpush::sim::{Event, Flushed, Opcode, Outbound, Sent, outbound};
 use fdpush::{Cause, CloseCode, Closed, Fd, Frame, Outcome, Slot, SlowReader};
 
 use crate::coverage::hit;
-use crate::lane::{Due, Posted};
 use crate::oracle::payload_of;
+use crate::output_model::{Due, Posted};
 use crate::server::Server;
 use crate::socket::{Change, Entry, State};
 
@@ -58,7 +58,7 @@ impl Server {
     fn push(&mut self, slot: Slot, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
         let fd = self.table.fd_of(slot);
         let was_open = self.oracle.is_open(fd);
-        let closed_now = self.oracle.lives.get(&fd).is_some_and(|life| life.closed_at == Some(self.table.env().now));
+        let closed_now = self.oracle.models.get(&fd).is_some_and(|model| model.closed_at == Some(self.table.env().now));
         self.posting = Some((fd, posted.clone()));
         let outcome = self.table.push(slot, message);
         let expected = self.replay_push(fd);
@@ -123,8 +123,8 @@ impl Server {
             Change::Conflated { is_done } => self.judge_conflation(fd, is_done),
             Change::Unloaded => {
                 hit("flush: unloaded");
-                let (life, ledger) = self.oracle.account(fd);
-                life.lane.observe(state.queued, 0, ledger);
+                let (model, ledger) = self.oracle.account(fd);
+                model.output.observe(state.queued, 0, ledger);
             }
             Change::Dropped { messages, charge, floor } => self.judge_drop(fd, messages, charge, floor, state),
             Change::ClosedSlow { kept_max, charge, closed } => {
@@ -136,9 +136,9 @@ impl Server {
             }
             Change::ResponseDropped => {
                 hit("response dropped");
-                let (life, ledger) = self.oracle.account(fd);
-                life.lane.abandon(ledger);
-                life.is_lost = true;
+                let (model, ledger) = self.oracle.account(fd);
+                model.output.abandon(ledger);
+                model.is_lost = true;
             }
         }
         self.compare_state(fd, state);
@@ -150,9 +150,9 @@ impl Server {
             self.full.push(slot);
         }
         let env = self.table.env();
-        let (life, ledger) = self.oracle.account(fd);
-        life.lane.written(written, is_full, env.now, ledger);
-        life.written(&env.limits, env.now);
+        let (model, ledger) = self.oracle.account(fd);
+        model.output.written(written, is_full, env.now, ledger);
+        model.written(&env.limits, env.now);
         self.note_offer(fd);
     }
 
@@ -161,11 +161,11 @@ impl Server {
         let (pushed, posted) = self.posting.clone().expect("a message is being pushed");
         assert_eq!(pushed, fd, "a message for another connection");
         let limits = &self.table.env().limits;
-        let (life, ledger) = self.oracle.account(fd);
-        let queued = life.lane.bytes();
-        let is_over = queued > 0 && life.lane.held_bytes() + posted.held_bytes() > limits.queue_bytes_max;
+        let (model, ledger) = self.oracle.account(fd);
+        let queued = model.output.bytes();
+        let is_over = queued > 0 && model.output.held_bytes() + posted.held_bytes() > limits.queue_bytes_max;
         let expected = match posted.bytes {
-            _ if !life.is_open() => Sent::NotOpen,
+            _ if !model.is_open() => Sent::NotOpen,
             bytes if bytes > limits.queue_bytes_max => Sent::TooLarge,
             _ if is_over => Sent::Full,
             _ => Sent::Queued,
@@ -174,8 +174,8 @@ impl Server {
         match sent {
             Sent::Queued => {
                 hit("push: queued");
-                life.lane.observe(state.queued, state.fresh, ledger);
-                life.lane.push_message(&posted, ledger);
+                model.output.observe(state.queued, state.fresh, ledger);
+                model.output.push_message(&posted, ledger);
                 self.expect_offers(fd);
             }
             Sent::TooLarge => hit("push: refused"),
@@ -186,9 +186,9 @@ impl Server {
 
     fn judge_ping(&mut self, fd: Fd, sent: Sent, state: State) {
         let limits = &self.table.env().limits;
-        let (life, ledger) = self.oracle.account(fd);
-        let (queued, bytes) = (life.lane.held_bytes(), 2);
-        let expected = match life.is_open() {
+        let (model, ledger) = self.oracle.account(fd);
+        let (queued, bytes) = (model.output.held_bytes(), 2);
+        let expected = match model.is_open() {
             false => Sent::NotOpen,
             true if queued > 0 && queued + bytes > limits.queue_bytes_max => Sent::Full,
             true => Sent::Queued,
@@ -196,15 +196,15 @@ impl Server {
         assert_eq!(sent, expected, "{fd} was pinged with {queued} bytes queued");
         if sent == Sent::Queued {
             hit("asked: ping");
-            life.lane.observe(state.queued, state.fresh, ledger);
-            life.lane.push_control(Due::Ping, ledger);
+            model.output.observe(state.queued, state.fresh, ledger);
+            model.output.push_control(Due::Ping, ledger);
         }
     }
 
     fn judge_conflation(&mut self, fd: Fd, is_done: bool) {
         let (_, posted) = self.posting.clone().expect("a message is being pushed");
-        let (life, ledger) = self.oracle.account(fd);
-        let expected = life.lane.conflate(&posted, &self.table.env().limits, ledger);
+        let (model, ledger) = self.oracle.account(fd);
+        let expected = model.output.conflate(&posted, &self.table.env().limits, ledger);
         assert_eq!(is_done, expected, "{fd} conflates {posted:?}");
         hit(if is_done { "push: conflated" } else { "push: dropped, not conflated" });
         if is_done {
@@ -215,29 +215,29 @@ impl Server {
     /// A slow consumer is closed, or disconnected if there is no room for its close frame either.
     fn judge_slow(&mut self, fd: Fd, kept_max: usize, closed: Option<&Closed>, state: State) {
         let env = self.table.env();
-        let (life, ledger) = self.oracle.account(fd);
-        let was_open = life.is_open();
+        let (model, ledger) = self.oracle.account(fd);
+        let was_open = model.is_open();
         if was_open {
-            life.lane.truncate(ledger);
+            model.output.truncate(ledger);
         }
-        let has_room = ledger.total <= env.limits.queue_total_bytes_max && life.lane.charge(ledger) <= kept_max;
+        let has_room = ledger.total <= env.limits.queue_total_bytes_max && model.output.charge(ledger) <= kept_max;
         match closed {
             Some(closed) if was_open && has_room => {
                 let (code, reason) = (CloseCode::TRY_AGAIN_LATER, "reading too slowly");
-                life.close(closed, code, reason, Cause::SlowConsumer);
-                life.lane.observe(state.queued, state.fresh, ledger);
-                life.say_goodbye(code, reason, env.now, ledger);
+                model.close(closed, code, reason, Cause::SlowConsumer);
+                model.output.observe(state.queued, state.fresh, ledger);
+                model.say_goodbye(code, reason, env.now, ledger);
             }
             Some(closed) if was_open => {
                 hit("a slow reader cut off");
-                life.lane.abandon(ledger);
-                life.close(closed, CloseCode::ABNORMAL, "", Cause::SlowConsumer);
-                life.die(env.now);
+                model.output.abandon(ledger);
+                model.close(closed, CloseCode::ABNORMAL, "", Cause::SlowConsumer);
+                model.die(env.now);
             }
             None if !was_open => {
                 hit("a close cut short");
-                life.lane.abandon(ledger);
-                life.is_lost = true;
+                model.output.abandon(ledger);
+                model.is_lost = true;
             }
             other => panic!("{fd} was too slow, which came to {other:?}"),
         }
@@ -279,12 +279,12 @@ impl Server {
                 self.arm_at(slot, timeout);
                 if self.table.transport(slot).is_some_and(|socket| socket.wire.borrow().is_shut()) {
                     let (now, close_wait_max) = (self.table.env().now, self.table.env().limits.close_wait_max);
-                    self.life_at(slot).shut(now.after(close_wait_max));
+                    self.model_at(slot).shut(now.after(close_wait_max));
                 }
             }
             Flushed::Over => {
                 let fd = self.table.fd_of(slot);
-                self.oracle.life(fd).judge_drop();
+                self.oracle.model(fd).judge_drop();
                 self.over.push(slot);
             }
             Flushed::Broken => {
@@ -300,11 +300,11 @@ impl Server {
         let fd = self.table.fd_of(slot);
         let Some((event, _)) = self.step(slot, |connection, _| connection.handle_end(true)) else { return };
         let now = self.table.env().now;
-        let (life, ledger) = self.oracle.account(fd);
-        life.lane.abandon(ledger);
-        life.is_lost = true;
+        let (model, ledger) = self.oracle.account(fd);
+        model.output.abandon(ledger);
+        model.is_lost = true;
         if let Some(Event::Closed(closed)) = &event {
-            life.close_by_loss(closed, now);
+            model.close_by_loss(closed, now);
         }
         self.replay();
         self.record_end(slot, event);
@@ -317,7 +317,7 @@ impl Server {
     fn expect_offers(&mut self, fd: Fd) {
         let max = self.table.env().limits.queue_total_bytes_max;
         let total = self.oracle.ledger.total;
-        if total + self.oracle.lives[&fd].lane.fresh_bytes() <= max {
+        if total + self.oracle.models[&fd].output.fresh_bytes() <= max {
             return;
         }
         hit("all queues over their bound");
@@ -325,8 +325,8 @@ impl Server {
             return;
         }
         hit("all transports tried");
-        let untried = self.oracle.lives.values().filter(|life| life.is_open() && life.lane.can_write());
-        self.offers = untried.map(|life| life.fd).collect();
+        let untried = self.oracle.models.values().filter(|model| model.is_open() && model.output.can_write());
+        self.offers = untried.map(|model| model.fd).collect();
         if self.offers.is_empty() {
             self.held = Some(total);
         } else {
@@ -339,7 +339,7 @@ impl Server {
         if !self.is_offering {
             return;
         }
-        if !self.oracle.lives[&fd].lane.can_write() {
+        if !self.oracle.models[&fd].output.can_write() {
             self.offers.remove(&fd);
         }
         if self.offers.is_empty() {
@@ -354,7 +354,7 @@ impl Server {
         for fd in offers {
             let socket = self.table.slot_of(fd).and_then(|slot| self.table.transport(slot));
             let is_broken = socket.is_some_and(|socket| socket.wire.borrow().is_client_reset());
-            let has_written_all_it_may = !self.oracle.lives[&fd].lane.can_write();
+            let has_written_all_it_may = !self.oracle.models[&fd].output.can_write();
             assert!(is_broken || has_written_all_it_may, "{fd} has a queue and room, and was not tried");
         }
         self.paid.clear();

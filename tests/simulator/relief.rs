@@ -22,8 +22,8 @@ impl Server {
         self.paid.insert(fd);
         for slot in self.table.slots() {
             let other = self.table.fd_of(slot);
-            let Some(life) = self.oracle.lives.get(&other).filter(|_| !self.paid.contains(&other)) else { continue };
-            let own = life.lane.own_charge();
+            let Some(model) = self.oracle.models.get(&other).filter(|_| !self.paid.contains(&other)) else { continue };
+            let own = model.output.own_charge();
             assert!(own <= charge, "{fd} is charged {charge} and pays, and {other} has {own} bytes of its own");
         }
     }
@@ -44,15 +44,15 @@ impl Server {
         } else {
             self.judge_payer(fd, charge, floor);
         }
-        let (life, ledger) = self.oracle.account(fd);
-        life.lane.drop_newest(messages, ledger);
+        let (model, ledger) = self.oracle.account(fd);
+        model.output.drop_newest(messages, ledger);
         hit(if messages > 0 { "relief: dropped" } else { "relief: nothing to drop" });
-        assert_eq!(state.charge, life.lane.charge(ledger), "{fd}: the charge after a drop");
+        assert_eq!(state.charge, model.output.charge(ledger), "{fd}: the charge after a drop");
     }
 
     fn is_largest(&self, fd: Fd, charge: usize) -> bool {
-        let others = self.oracle.lives.values().filter(|life| life.fd != fd && !life.is_reaped);
-        others.map(|life| life.lane.own_charge()).all(|own| own <= charge)
+        let others = self.oracle.models.values().filter(|model| model.fd != fd && !model.is_reaped);
+        others.map(|model| model.output.own_charge()).all(|own| own <= charge)
     }
 
     /// After the largest have paid, all queues are within their bound, but for control frames.
@@ -60,7 +60,7 @@ impl Server {
         if !std::mem::take(&mut self.is_relieved) {
             return;
         }
-        let holders = self.oracle.lives.values().filter(|life| life.lane.has_queue()).count();
+        let holders = self.oracle.models.values().filter(|model| model.output.has_queue()).count();
         let close_frames = holders * (QUEUE_BYTES + CLOSE_FRAME_BYTES);
         let (total, max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
         assert!(total <= max + close_frames, "{total} of {max}: the largest have paid, and it was not enough");

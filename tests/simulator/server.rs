@@ -13,11 +13,11 @@ use fdpush::sim::{Connection, Departed, Env, Event, Io, Owner, Queued, Registry,
 use fdpush::{Fd, SecondLogin, Slot, State};
 
 use crate::clock::Clock;
+use crate::connection_model::{ConnectionModel, Turn};
 use crate::coverage::hit;
 use crate::handler::Deferred;
-use crate::lane::Posted;
-use crate::life::{Life, Turn};
 use crate::oracle::Oracle;
+use crate::output_model::Posted;
 use crate::rng::Rng;
 use crate::setting::Setting;
 use crate::socket::{self, Log, Socket};
@@ -62,7 +62,7 @@ pub struct Server {
     /// A flush is cut once in so many.
     pub portions: usize,
     pub commands_a_turn: usize,
-    pub mischief: usize,
+    pub random_calls: usize,
     buffer: Vec<u8>,
     pub opened: u64,
     pub closed: u64,
@@ -112,7 +112,7 @@ impl Server {
             is_draining: false,
             portions: setting.portions,
             commands_a_turn: setting.commands_a_turn,
-            mischief: setting.mischief,
+            random_calls: setting.random_calls,
             buffer: vec![0; setting.read_bytes_max],
             opened: 0,
             closed: 0,
@@ -144,7 +144,7 @@ impl Server {
 
     /// Waiting output keeps to its bound, but for control frames.
     fn check_bound(&self) {
-        let unasked: usize = self.oracle.lives.values().map(|life| life.lane.unasked_bytes()).sum();
+        let unasked: usize = self.oracle.models.values().map(|model| model.output.unasked_bytes()).sum();
         let (total, total_max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
         assert!(total <= total_max + unasked, "{total} bytes queued, {unasked} unasked");
     }
@@ -185,7 +185,7 @@ impl Server {
         socket.is_readable |= has_input;
         if signals.is_writable {
             self.table.handle_writable(slot);
-            self.oracle.life(fd).lane.has_room();
+            self.oracle.model(fd).output.has_room();
         }
         if has_input && can_read {
             self.make_ready(slot);
@@ -202,7 +202,7 @@ impl Server {
         let Some(socket) = self.table.transport_mut(slot) else { return };
         socket.is_readable = true;
         self.table.handle_writable(slot);
-        self.oracle.life(fd).lane.has_room();
+        self.oracle.model(fd).output.has_room();
         self.make_ready(slot);
     }
 
@@ -217,8 +217,8 @@ impl Server {
         if let Some(socket) = self.table.transport_mut(fd.slot()) {
             socket.fd = Some(fd);
         }
-        let life = Life::new(fd, heartbeat, now);
-        assert!(self.oracle.lives.insert(fd, life).is_none(), "{fd} came twice");
+        let model = ConnectionModel::new(fd, heartbeat, now);
+        assert!(self.oracle.models.insert(fd, model).is_none(), "{fd} came twice");
         self.arm(fd.slot());
         hit("connection accepted");
         Some(fd)
@@ -255,9 +255,9 @@ impl Server {
                 let goes_on = count == buffer.len() || socket.is_hung_up;
                 socket.is_readable = goes_on;
                 let now = self.table.env().now;
-                let life = self.life_at(slot);
-                life.beat.hear(now);
-                life.inbound.read += count as u64;
+                let model = self.model_at(slot);
+                model.beat.hear(now);
+                model.inbound.read += count as u64;
                 self.feed(slot, &mut buffer[..count]);
                 if goes_on {
                     self.make_ready(slot);
@@ -281,8 +281,8 @@ impl Server {
             };
             if is_http {
                 let queued = self.table.connection(slot).map_or(0, Connection::queued_bytes);
-                let (life, ledger) = self.oracle.account(fd);
-                life.lane.observe_raw(queued, ledger);
+                let (model, ledger) = self.oracle.account(fd);
+                model.output.observe_raw(queued, ledger);
             }
             self.observe(slot);
             let Some(event) = event else { break };
@@ -291,10 +291,10 @@ impl Server {
                 self.settle();
             }
         }
-        let life = self.oracle.life(fd);
-        if life.is_open() {
+        let model = self.oracle.model(fd);
+        if model.is_open() {
             assert!(input.is_empty(), "input was neither used up nor kept");
-            life.inbound.settle(self.table.env().now);
+            model.inbound.settle(self.table.env().now);
         }
         self.compare(slot);
         self.table.end_input(slot);
@@ -309,10 +309,10 @@ impl Server {
         assert!(is_reset || is_gone, "{fd}: the end of a stream that has not ended");
         let Some((event, _)) = self.step(slot, |connection, _| connection.handle_end(is_reset)) else { return };
         let now = self.table.env().now;
-        let life = self.oracle.life(fd);
-        life.is_lost = true;
+        let model = self.oracle.model(fd);
+        model.is_lost = true;
         if let Some(Event::Closed(closed)) = &event {
-            life.close_by_loss(closed, now);
+            model.close_by_loss(closed, now);
         }
         self.replay();
         self.record_end(slot, event);
@@ -338,16 +338,16 @@ impl Server {
         let Some((event, after)) = self.step(slot, Connection::handle_tick) else { return };
         let turn = Turn { before: self.before, now: self.table.env().now };
         let limits = &self.table.env().limits;
-        let (life, ledger) = self.oracle.account(fd);
+        let (model, ledger) = self.oracle.account(fd);
         if !was_http {
-            life.lane.observe(after.queued, after.fresh, ledger);
+            model.output.observe(after.queued, after.fresh, ledger);
         }
         match &event {
-            Some(Event::Closed(closed)) => life.close_by_tick(closed, limits, turn, ledger),
-            Some(Event::Refused(_)) => life.lane.observe_raw(after.queued, ledger),
+            Some(Event::Closed(closed)) => model.close_by_tick(closed, limits, turn, ledger),
+            Some(Event::Refused(_)) => model.output.observe_raw(after.queued, ledger),
             Some(event) => panic!("{fd}: {event:?} because of a tick"),
-            None if was_http => life.lane.observe_raw(after.queued, ledger),
-            None => life.outlive_tick(after.queued > before, limits, turn, ledger),
+            None if was_http => model.output.observe_raw(after.queued, ledger),
+            None => model.outlive_tick(after.queued > before, limits, turn, ledger),
         }
         self.compare_state(fd, after);
         self.replay();
@@ -360,9 +360,9 @@ impl Server {
     pub fn settle(&mut self) {
         while let Some(ending) = self.ends.pop_front() {
             let now = self.table.env().now;
-            let life = self.oracle.life(ending.fd);
-            life.told += 1;
-            assert_eq!((life.told, life.closed_at), (1, Some(now)), "{}: an end told once, in its turn", ending.fd);
+            let model = self.oracle.model(ending.fd);
+            model.told += 1;
+            assert_eq!((model.told, model.closed_at), (1, Some(now)), "{}: an end told once, in its turn", ending.fd);
             self.on_close(&ending);
         }
     }
@@ -377,11 +377,11 @@ impl Server {
             let fd = self.table.fd_of(slot);
             self.clock.cancel(Owner::Connection(slot));
             self.table.remove(slot);
-            let (life, ledger) = self.oracle.account(fd);
-            assert!(!life.is_open(), "{fd} was freed while open");
-            assert_eq!(life.told, u32::from(life.closed_at.is_some()), "{fd} was freed before its end was told");
-            life.lane.abandon(ledger);
-            life.is_reaped = true;
+            let (model, ledger) = self.oracle.account(fd);
+            assert!(!model.is_open(), "{fd} was freed while open");
+            assert_eq!(model.told, u32::from(model.closed_at.is_some()), "{fd} was freed before its end was told");
+            model.output.abandon(ledger);
+            model.is_reaped = true;
             self.remember(fd);
             hit("slot freed");
         }
@@ -407,10 +407,10 @@ impl Server {
         let Some(Event::Closed(closed)) = event else { return false };
         let fd = self.table.fd_of(slot);
         let departed = self.registry.remove(slot);
-        self.oracle.people.remove(fd, &departed);
+        self.oracle.names.remove(fd, &departed);
         self.closed += 1;
         hit(match closed.cause {
-            fdpush::Cause::ProtocolError(error) => crate::tongue::name_of(error),
+            fdpush::Cause::ProtocolError(error) => crate::speech::name_of(error),
             cause => cause.as_str(),
         });
         self.ends.push_back(Ending { fd, departed });
@@ -447,9 +447,9 @@ impl Server {
         }
     }
 
-    /// The life of the connection at a slot.
-    pub fn life_at(&mut self, slot: Slot) -> &mut Life {
-        self.oracle.life(self.table.fd_of(slot))
+    /// The model of the connection at a slot.
+    pub fn model_at(&mut self, slot: Slot) -> &mut ConnectionModel {
+        self.oracle.model(self.table.fd_of(slot))
     }
 
     // What should be.
@@ -458,8 +458,8 @@ impl Server {
     pub fn observe(&mut self, slot: Slot) {
         let Some(connection) = self.table.connection(slot) else { return };
         let state = socket::State::of(connection);
-        let (life, ledger) = self.oracle.account(self.table.fd_of(slot));
-        life.lane.observe(state.queued, state.fresh, ledger);
+        let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
+        model.output.observe(state.queued, state.fresh, ledger);
     }
 
     /// Holds one connection against its model.
@@ -475,11 +475,11 @@ impl Server {
 
     /// Holds the state of a connection against its model.
     pub fn compare_state(&self, fd: Fd, state: socket::State) {
-        let life = self.oracle.lives.get(&fd).expect("the server has it");
-        assert_eq!(state.is_open, life.is_open(), "{fd}: open, as against {:?}", life.stage);
-        assert_eq!(state.queued, life.lane.bytes(), "{fd}: bytes queued");
-        assert_eq!(state.fresh, life.lane.fresh_bytes(), "{fd}: bytes in the journal");
-        assert_eq!(state.is_untried, life.lane.is_untried(), "{fd}: what the wire is yet to refuse");
+        let model = self.oracle.models.get(&fd).expect("the server has it");
+        assert_eq!(state.is_open, model.is_open(), "{fd}: open, as against {:?}", model.stage);
+        assert_eq!(state.queued, model.output.bytes(), "{fd}: bytes queued");
+        assert_eq!(state.fresh, model.output.fresh_bytes(), "{fd}: bytes in the journal");
+        assert_eq!(state.is_untried, model.output.is_untried(), "{fd}: what the wire is yet to refuse");
     }
 
     /// Holds everything against what should be.
@@ -487,15 +487,15 @@ impl Server {
         let env = self.table.env();
         self.table.check_invariants();
         self.clock.check();
-        self.oracle.people.check(&self.registry, |slot| self.table.fd_of(slot));
+        self.oracle.names.check(&self.registry, |slot| self.table.fd_of(slot));
         let mut open = 0;
         for slot in self.table.slots() {
             let Some(connection) = self.table.connection(slot) else { continue };
             let fd = self.table.fd_of(slot);
-            let life = self.oracle.lives.get(&fd).unwrap_or_else(|| panic!("{fd} is nobody"));
-            assert_eq!(connection.charge(), life.lane.charge(&self.oracle.ledger), "{fd}: what it is charged");
+            let model = self.oracle.models.get(&fd).unwrap_or_else(|| panic!("{fd} is nobody"));
+            assert_eq!(connection.charge(), model.output.charge(&self.oracle.ledger), "{fd}: what it is charged");
             let at = connection.poll_timeout(env);
-            let (due, now) = (life.due(&env.limits), env.now);
+            let (due, now) = (model.due(&env.limits), env.now);
             // One that was ended in the flush, for there was no room for what it had, goes with the next.
             let is_over = connection.state() == State::Closing && !connection.wants_read();
             assert!(at <= due || is_over || self.table.has_dirty(), "{fd} asks for {at:?}, and is due at {due:?}");
@@ -506,7 +506,7 @@ impl Server {
                 armed <= at.max(now) || self.table.has_dirty(),
                 "{fd} asks for {at:?}, and the wheel has {armed:?} at {now:?}"
             );
-            assert!(life.lane.message_bytes() <= env.limits.queue_bytes_max, "{fd}: the queue is over its bound");
+            assert!(model.output.message_bytes() <= env.limits.queue_bytes_max, "{fd}: the queue is over its bound");
             open += u64::from(connection.is_open());
         }
         assert_eq!(self.opened, self.closed + open, "opened, closed and open");

@@ -26,7 +26,7 @@ pub struct Setting {
     /// Milliseconds from turn to turn, as far as nothing is due earlier.
     pub pace: usize,
     /// A handler goes wild once in so many calls.
-    pub mischief: usize,
+    pub random_calls: usize,
     /// Slots are at the end of their generations.
     pub is_old: bool,
     /// Clients go away at once, so that slots are reused in storms.
@@ -50,7 +50,7 @@ impl Setting {
             pipe_bytes_max: *rng.pick(&[64, 1000, 16_384, 65_536]),
             commands_a_turn: if is_large { 20 } else { *rng.pick(&[1, 2, 8]) },
             pace: *rng.pick(&[2, 20, 200, 2000]),
-            mischief: rng.within(1..=10),
+            random_calls: rng.within(1..=10),
             is_old: rng.one_in(8),
             is_hasty: rng.one_in(4),
         }

@@ -1,4 +1,4 @@
-//! A TCP connection that lives in memory: two bounded pipes, and an epoll that tells of edges.
+//! A TCP connection that models in memory: two bounded pipes, and an epoll that tells of edges.
 //!
 //! It keeps the promises that the kernel keeps and no others. Bytes come in order and none is lost, unless the
 //! connection is reset. A read takes all there is, as far as the buffer goes. A write may take less than there is room

@@ -49,9 +49,9 @@ impl World {
         for (wire, fd) in arrivals.into_iter().zip(accepted) {
             let Some(fd) = fd else { continue };
             self.arrived += 1;
-            let life = self.server.oracle.life(fd);
+            let model = self.server.oracle.model(fd);
             let max = self.setting.limits.message_bytes_max;
-            self.clients.push(Client::new(wire, life, self.rng.fork(), max, self.setting.is_hasty));
+            self.clients.push(Client::new(wire, model, self.rng.fork(), max, self.setting.is_hasty));
         }
         hit("turn");
         if self.rng.one_in(16) {
@@ -115,10 +115,10 @@ impl World {
             .collect()
     }
 
-    /// Drops the lives of those whom neither side has any more.
+    /// Drops the models of those whom neither side has any more.
     fn forget(&mut self) {
         let here: std::collections::BTreeSet<_> = self.clients.iter().map(|client| client.fd).collect();
-        self.server.oracle.lives.retain(|fd, life| !life.is_reaped || here.contains(fd));
+        self.server.oracle.models.retain(|fd, model| !model.is_reaped || here.contains(fd));
     }
 
     /// Everybody goes, the server goes down, and nothing may be left.
@@ -160,7 +160,7 @@ impl World {
         let registry = &server.registry;
         let left = (registry.user_count(), registry.group_count(), registry.membership_count());
         assert_eq!(left, (0, 0, 0), "users, groups and memberships of nobody");
-        assert!(server.oracle.lives.is_empty(), "lives of nobody");
+        assert!(server.oracle.models.is_empty(), "models of nobody");
         count("virtual hours", self.now.0 / 3_600_000);
     }
 }

@@ -46,7 +46,7 @@ pub struct Ledger {
 
 /// What the server owes one client.
 #[derive(Debug, Default)]
-pub struct Lane {
+pub struct OutputModel {
     segments: VecDeque<Segment>,
     /// Whether they are in a queue, and counted: not while the connection has them in the journal.
     is_queued: bool,
@@ -171,7 +171,7 @@ impl Segment {
     }
 }
 
-impl Lane {
+impl OutputModel {
     /// Unwritten bytes.
     pub fn bytes(&self) -> usize {
         self.bytes

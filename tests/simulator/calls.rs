@@ -1,4 +1,4 @@
-//! What handlers may ask for. Every answer is foretold from the oracle's people and lives, which go by fd, where the
+//! What handlers may ask for. Every answer is foretold from the oracle's names and models, which go by fd, where the
 //! server goes by slot.
 
 use std::collections::BTreeSet;
@@ -25,8 +25,8 @@ impl Server {
     pub fn ask_push(&mut self, target: &Target, except: &[Fd], manner: &Manner) {
         let intended: BTreeSet<Fd> = match target {
             Target::One(fd) => [*fd].into(),
-            Target::Uids(uids) => uids.iter().flat_map(|uid| self.oracle.people.fds_of(uid)).collect(),
-            Target::Groups(groups) => groups.iter().flat_map(|group| self.oracle.people.members(group)).collect(),
+            Target::Uids(uids) => uids.iter().flat_map(|uid| self.oracle.names.fds_of(uid)).collect(),
+            Target::Groups(groups) => groups.iter().flat_map(|group| self.oracle.names.members(group)).collect(),
             Target::All => self.oracle.open().collect(),
         };
         let is_meant = |fd: &Fd| self.oracle.is_open(*fd) && !except.contains(fd);
@@ -65,15 +65,15 @@ impl Server {
         let Some((event, state)) = closed else { return false };
         let now = self.table.env().now;
         let fd = self.table.fd_of(slot);
-        let (life, ledger) = self.oracle.account(fd);
+        let (model, ledger) = self.oracle.account(fd);
         match &event {
             Some(Event::Closed(closed)) => {
-                life.lane.observe(state.queued, state.fresh, ledger);
-                life.close(closed, code, reason, cause);
-                life.say_goodbye(code, reason, now, ledger);
+                model.output.observe(state.queued, state.fresh, ledger);
+                model.close(closed, code, reason, cause);
+                model.say_goodbye(code, reason, now, ledger);
             }
             Some(event) => panic!("{event:?} came of a close"),
-            None => assert!(!life.is_open(), "{fd} is open and was not closed"),
+            None => assert!(!model.is_open(), "{fd} is open and was not closed"),
         }
         self.compare_state(fd, state);
         self.replay();
@@ -88,15 +88,15 @@ impl Server {
         let Some(slot) = self.table.slot_of(fd) else { return };
         let Some((event, _)) = self.step(slot, Connection::abort) else { return };
         let now = self.table.env().now;
-        let (life, ledger) = self.oracle.account(fd);
-        life.lane.abandon(ledger);
-        assert_eq!(event.is_some(), life.is_open(), "an open connection's end is told");
+        let (model, ledger) = self.oracle.account(fd);
+        model.output.abandon(ledger);
+        assert_eq!(event.is_some(), model.is_open(), "an open connection's end is told");
         if let Some(Event::Closed(closed)) = &event {
-            life.close(closed, CloseCode::ABNORMAL, "", Cause::ServerClosed);
-            life.die(now);
+            model.close(closed, CloseCode::ABNORMAL, "", Cause::ServerClosed);
+            model.die(now);
         }
         // Whatever it was doing, it is to be dropped now.
-        life.is_lost = true;
+        model.is_lost = true;
         self.replay();
         self.record_end(slot, event);
         self.record_ended();
@@ -108,7 +108,7 @@ impl Server {
         let Some(slot) = self.open_slot(fd) else { return Change::Gone };
         let mut kicked = Vec::new();
         let change = self.registry.bind(slot, uid, self.second_login, &mut kicked);
-        let expected = self.oracle.people.bind(fd, uid, self.second_login);
+        let expected = self.oracle.names.bind(fd, uid, self.second_login);
         let named: Vec<Fd> = kicked.iter().map(|slot| self.table.fd_of(*slot)).collect();
         assert_eq!((change, named), expected, "{fd} binds to {uid}");
         for old in kicked {
@@ -120,11 +120,11 @@ impl Server {
     /// Unbinds, joins or leaves: one of the registry's verbs, and its twin's.
     pub fn ask_membership(&mut self, fd: Fd, group: &str, verb: usize) {
         let Some(slot) = self.open_slot(fd) else { return };
-        let people = &mut self.oracle.people;
+        let names = &mut self.oracle.names;
         let (change, expected) = match verb {
-            0 => (self.registry.unbind(slot), people.unbind(fd)),
-            1 => (self.registry.leave(slot, group), people.leave(fd, group)),
-            _ => (self.registry.join(slot, group), people.join(fd, group)),
+            0 => (self.registry.unbind(slot), names.unbind(fd)),
+            1 => (self.registry.leave(slot, group), names.leave(fd, group)),
+            _ => (self.registry.join(slot, group), names.join(fd, group)),
         };
         assert_eq!(change, expected, "{fd} and {group}");
         hit(["asked: unbind", "asked: leave", "asked: join"][verb.min(2)]);
@@ -133,7 +133,7 @@ impl Server {
     /// Ends a group.
     pub fn ask_ungroup(&mut self, group: &str) {
         hit("asked: ungroup");
-        assert_eq!(self.registry.ungroup(group), self.oracle.people.ungroup(group), "members of {group}");
+        assert_eq!(self.registry.ungroup(group), self.oracle.names.ungroup(group), "members of {group}");
     }
 
     /// Gives a connection a heartbeat of its own.
@@ -141,7 +141,7 @@ impl Server {
         let Some(slot) = self.table.slot_of(fd) else { return };
         hit(if heartbeat == Heartbeat::Off { "asked: protect" } else { "asked: a heartbeat of its own" });
         self.step(slot, |connection, env| connection.set_heartbeat(fd, Some(heartbeat), env));
-        self.oracle.life(fd).set_heartbeat(heartbeat, self.table.env().now);
+        self.oracle.model(fd).set_heartbeat(heartbeat, self.table.env().now);
         self.replay();
         self.record_ended();
         self.arm(slot);
@@ -192,8 +192,8 @@ impl Server {
             }
             let Some((event, state)) = self.step(slot, Connection::drain) else { continue };
             assert!(!matches!(event, Some(Event::Closed(_))), "what was not open has no end to tell");
-            let (life, ledger) = self.oracle.account(self.table.fd_of(slot));
-            life.lane.observe_raw(state.queued, ledger);
+            let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
+            model.output.observe_raw(state.queued, ledger);
             self.replay();
             self.record_ended();
         }

@@ -7,7 +7,7 @@ use fdpush::{Change, Fd, SecondLogin, Slot};
 
 /// Users and groups.
 #[derive(Debug, Default)]
-pub struct People {
+pub struct NameModel {
     uids: BTreeMap<Fd, String>,
     /// Of a user, the newest binding last.
     users: BTreeMap<String, Vec<Fd>>,
@@ -16,7 +16,7 @@ pub struct People {
     memberships: BTreeMap<Fd, Vec<String>>,
 }
 
-impl People {
+impl NameModel {
     /// Binds, and names whom that kicks.
     pub fn bind(&mut self, fd: Fd, uid: &str, policy: SecondLogin) -> (Change, Vec<Fd>) {
         if self.uids.get(&fd).is_some_and(|bound| bound == uid) {

@@ -8,15 +8,15 @@ use crate::frames::{head, masked};
 use crate::inbound::{Inbound, Said};
 use crate::rng::Rng;
 
-/// A client's mouth: what it says goes into its stream and into the oracle's book.
-pub struct Tongue<'a> {
+/// Writes the frames of a client into its stream and into the oracle.
+pub struct Speech<'a> {
     pub inbound: &'a mut Inbound,
     pub stream: &'a mut VecDeque<u8>,
     pub rng: &'a mut Rng,
     pub message_bytes_max: usize,
 }
 
-impl Tongue<'_> {
+impl Speech<'_> {
     /// Bytes that are no frame.
     pub fn say_raw(&mut self, bytes: &[u8]) {
         self.inbound.say(None, 0, bytes.len());

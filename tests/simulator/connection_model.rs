@@ -7,9 +7,9 @@ use fdpush::{By, Cause, CloseCode, Closed, Fd, Heartbeat, Limits};
 
 use crate::coverage::hit;
 use crate::inbound::{Inbound, Said};
-use crate::lane::{Due, Lane, Ledger};
+use crate::output_model::{Due, Ledger, OutputModel};
 
-/// Where a connection is in its life.
+/// Where a connection is in its model.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Stage {
     Http,
@@ -22,13 +22,13 @@ pub enum Stage {
     Dead,
 }
 
-/// A connection's life.
+/// A connection's model.
 #[derive(Debug)]
-pub struct Life {
+pub struct ConnectionModel {
     pub fd: Fd,
     pub stage: Stage,
     pub inbound: Inbound,
-    pub lane: Lane,
+    pub output: OutputModel,
     pub beat: Beat,
     /// When it stopped being open.
     pub closed_at: Option<Tick>,
@@ -105,8 +105,8 @@ impl Beat {
     }
 
     /// Whether the client may not have its last ping, and takes what is before it.
-    fn is_waited_for(&self, lane: &Lane) -> bool {
-        matches!(self.way, Heartbeat::Ping { .. }) && self.unheard > 0 && lane.is_behind && lane.is_taking
+    fn is_waited_for(&self, output: &OutputModel) -> bool {
+        matches!(self.way, Heartbeat::Ping { .. }) && self.unheard > 0 && output.is_behind && output.is_taking
     }
 
     fn put_off(&mut self, turn: Turn) {
@@ -137,14 +137,14 @@ impl Beat {
     }
 }
 
-impl Life {
+impl ConnectionModel {
     /// A connection that was just accepted.
-    pub fn new(fd: Fd, way: Heartbeat, now: Tick) -> Life {
-        Life {
+    pub fn new(fd: Fd, way: Heartbeat, now: Tick) -> ConnectionModel {
+        ConnectionModel {
             fd,
             stage: Stage::Http,
             inbound: Inbound::default(),
-            lane: Lane::default(),
+            output: OutputModel::default(),
             beat: Beat::new(way, now, now),
             closed_at: None,
             told: 0,
@@ -210,14 +210,14 @@ impl Life {
     pub fn close_by_tick(&mut self, closed: &Closed, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match closed.cause {
             Cause::HeartbeatMissed => {
-                assert!(!self.beat.is_waited_for(&self.lane), "{} may not have had its ping", self.fd);
+                assert!(!self.beat.is_waited_for(&self.output), "{} may not have had its ping", self.fd);
                 self.beat.die(turn);
             }
             Cause::WriteTimedOut => {
                 let at = self.write_due(limits);
                 assert!(at <= turn.now, "the end of a write, due at {at:?}, is early at {:?}", turn.now);
                 // A turn late where the turn before found out that room it was told of was none.
-                if self.lane.tried() <= turn.before {
+                if self.output.tried() <= turn.before {
                     turn.assert_due(at, "the end of a write");
                 }
             }
@@ -248,14 +248,14 @@ impl Life {
             assert!(self.is_open(), "{} was pinged and is not open", self.fd);
             self.beat.ping(turn);
             hit("heartbeat: ping");
-            self.lane.push_control(Due::Ping, ledger);
+            self.output.push_control(Due::Ping, ledger);
         }
         if is_pinged {
-            self.lane.is_taking = false;
-        } else if self.is_open() && self.beat.due() <= turn.now && self.beat.is_waited_for(&self.lane) {
+            self.output.is_taking = false;
+        } else if self.is_open() && self.beat.due() <= turn.now && self.beat.is_waited_for(&self.output) {
             hit("heartbeat: waits for the ping to be sent");
             self.beat.put_off(turn);
-            self.lane.is_taking = false;
+            self.output.is_taking = false;
         }
         assert!(!self.is_open() || self.beat.due() > turn.now, "{} outlived its heartbeat", self.fd);
     }
@@ -267,7 +267,7 @@ impl Life {
             CloseCode::NO_STATUS => Vec::new(),
             _ => [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat(),
         };
-        self.lane.push_control(Due::Close(payload), ledger);
+        self.output.push_control(Due::Close(payload), ledger);
         self.stage = Stage::Closing { until: Tick::NEVER };
         self.closed_at = Some(now);
     }
@@ -275,7 +275,7 @@ impl Life {
     /// Some of its output was written: perhaps the close frame.
     pub fn written(&mut self, limits: &Limits, now: Tick) {
         if let Stage::Closing { until } = &mut self.stage
-            && self.lane.bytes() == 0
+            && self.output.bytes() == 0
         {
             *until = now.after(limits.close_wait_max).min(*until);
         }
@@ -310,20 +310,20 @@ impl Life {
             Stage::Http | Stage::Dead => true,
             Stage::Open => false,
             Stage::Closing { .. } => {
-                let is_done = self.lane.bytes() == 0 && self.inbound.is_close_read();
+                let is_done = self.output.bytes() == 0 && self.inbound.is_close_read();
                 is_done || self.is_lost || self.is_expired
             }
         };
-        assert!(is_over, "{} was dropped too early, with {} bytes queued", self.fd, self.lane.bytes());
+        assert!(is_over, "{} was dropped too early, with {} bytes queued", self.fd, self.output.bytes());
     }
 
     /// By when the loop has to look after its writes: not before it knows that room it was told of is none.
     fn next_write_due(&self, limits: &Limits) -> Tick {
-        self.write_due(limits).max(self.lane.tried())
+        self.write_due(limits).max(self.output.tried())
     }
 
     fn write_due(&self, limits: &Limits) -> Tick {
-        after(self.lane.stalled_since(), limits.write_time_max)
+        after(self.output.stalled_since(), limits.write_time_max)
     }
 
     fn message_due(&self, limits: &Limits) -> Tick {
