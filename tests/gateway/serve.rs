@@ -236,7 +236,7 @@ fn the_error_for_an_invalid_flag_names_it() {
         ),
         (&["--listen", "nowhere"], &["nowhere", "HOST:PORT, [V6]:PORT or unix:PATH"]),
         (&["--listen", "127.0.0.1:99999"], &["127.0.0.1:99999"]),
-        (&["--listen", "unix:/dev/null"], &["unix:/dev/null", "a file that is no socket"]),
+        (&["--listen", "unix:/dev/null"], &["unix:/dev/null", "the file exists and is not a socket"]),
         (&["--origin", "example.com"], &["--origin", "example.com"]),
         (&["--heartbeat", "drum"], &["drum", "client, ping, push"]),
         (&["--auth", "guess"], &["guess", "trust"]),

@@ -189,7 +189,7 @@ class Refusals(ApiTest):
         body = {"all": True, "data": 1}
         for headers, words in [
             ({}, "Authorization: Bearer"),
-            ({"Authorization": "Bearer wrong"}, "not known"),
+            ({"Authorization": "Bearer wrong"}, "unknown API key"),
             ({"Authorization": f"Basic {KEY}"}, "Authorization: Bearer"),
         ]:
             answer = requests.post(url, json=body, headers=headers, timeout=TIMEOUT)
@@ -231,9 +231,9 @@ class Refusals(ApiTest):
             ("join", {"group": "g"}, "one of uid"),
             ("leave", {"fd": ann.fd, "group": 1.5}, "group: "),
             ("ungroup", {"group": "g", "uid": "ann"}, "uid"),
-            ("close", {"uid": "ann", "code": 1005}, "code: "),
+            ("close", {"uid": "ann", "code": 1005}, "code 1005 must be 1000 to 1003"),
             ("close", {"uid": "ann", "code": "1000"}, "code: "),
-            ("close", {"uid": "ann", "reason": "x" * 124}, "reason: "),
+            ("close", {"uid": "ann", "reason": "x" * 124}, "reason limit exceeded (124 of 123 bytes)"),
             ("online", {}, "uids"),
             ("online", {"uids": [1.5]}, "uids[0]: "),
         ]:
@@ -277,7 +277,7 @@ class WithoutKeys(Refusals):
         url = f"http://{self.gateway.api}/api/push"
         for headers in [{"Origin": "https://evil.example"}, {"Host": "evil.example"}]:
             answer = requests.post(url, json={"all": True, "data": 1}, headers=headers, timeout=TIMEOUT)
-            self.check(answer, 403, "forbidden", "without API keys")
+            self.check(answer, 403, "forbidden", "API without keys")
         self.check(requests.post(url, data='{"all":true,"data":1}', timeout=TIMEOUT), 415, "unsupported_media_type")
 
 

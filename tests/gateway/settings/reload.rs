@@ -513,7 +513,7 @@ fn reloading_a_file_that_is_not_regular_blocks_neither_clients_nor_shutdown() {
         (fifo.clone(), "not a regular file"),
         ("/dev/zero".into(), "not a regular file"),
         (folder, "not a regular file"),
-        (sparse, "more than"),
+        (sparse, "file exceeds"),
     ] {
         let path = path.display();
         for text in [format!("api_key_file = \"{path}\"\n"), format!("auth = \"jwt\"\njwt_key_file = [\"{path}\"]\n")] {

@@ -146,9 +146,9 @@ fn a_signal_while_the_last_events_are_sent_ends_the_process_at_once() {
         gateway.signal("-TERM");
         assert_eq!(closed(&mut ann).0, 1001);
         drop(ann);
-        gateway.logged("the last 2 events");
+        gateway.logged("sending the last 2 webhook events");
         gateway.signal(signal);
-        gateway.logged("webhook refused 2 events");
+        gateway.logged("2 webhook events dropped at the end");
         gateway.logged("a signal stopped the delivery of the last events");
         assert!(!gateway.wait().success(), "{signal}");
     }
