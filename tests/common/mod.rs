@@ -4,7 +4,7 @@
 //! far longer than any healthy machine needs.
 
 // Each test binary uses a part of these modules.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[cfg(feature = "gateway")]
 pub mod backend;
@@ -31,7 +31,6 @@ use std::time::{Duration, Instant};
 use fdpush::{Address, Closed, Context, Fd, Handler, Outcome, Remote, Server, Upgrade};
 
 pub use self::client::{Client, refusal};
-#[cfg(feature = "gateway")]
 pub use self::process::ChildProcess;
 pub use self::raw::Raw;
 
