@@ -146,7 +146,7 @@ pub mod sim {
     pub use crate::connection::{KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES};
     pub use crate::protocol::frame::Opcode;
     pub use crate::protocol::shared::FRAME_BYTES;
-    pub use crate::registry::{Departed, Registry};
+    pub use crate::registry::{FormerNames, Registry};
     pub use crate::tick::Tick;
     pub use crate::wheel::{Owner, Wheel};
 

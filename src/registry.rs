@@ -26,7 +26,7 @@ use directory::{Directory, Keyed};
 
 use crate::fd::Slot;
 
-pub use change::{Change, Departed, SecondLogin};
+pub use change::{Change, FormerNames, SecondLogin};
 #[cfg(any(test, feature = "unstable"))]
 pub use model::fuzz_registry;
 
@@ -300,8 +300,8 @@ impl Registry {
     /// Removes the uid and all groups of the slot, and returns them.
     ///
     /// O(groups of the slot). It does not allocate for a slot without uid and groups.
-    pub fn remove(&mut self, slot: Slot) -> Departed {
-        let departed = Departed {
+    pub fn remove(&mut self, slot: Slot) -> FormerNames {
+        let names = FormerNames {
             uid: self.uid_of(slot).map(CompactString::from),
             groups: self.groups_of(slot).map(CompactString::from).collect(),
         };
@@ -309,7 +309,7 @@ impl Registry {
         while let Some(membership) = link(self.slot(slot).memberships) {
             self.remove_membership(membership);
         }
-        departed
+        names
     }
 
     /// Returns all uids with the number of their slots, in no order.

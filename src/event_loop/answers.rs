@@ -157,7 +157,7 @@ impl<H: Handler> EventLoop<H> {
                     self.core.bind(fd, uid);
                 }
                 self.call("on_open", Some(fd), |handler, ctx| handler.on_open(ctx, fd, &request));
-                self.settle_ends();
+                self.call_on_close();
                 self.feed(slot, &mut early);
                 self.core.make_ready(slot);
             }

@@ -117,7 +117,7 @@ impl<H: Handler> EventLoop<H> {
 
     fn end_flush(&mut self) {
         self.core.table_mut().end_flush();
-        self.core.record_ended();
+        self.core.record_slow_consumers();
     }
 
     fn bytes_out(&self) -> u64 {

@@ -85,10 +85,10 @@ impl<H: Handler> EventLoop<H> {
                 self.core.handle_end(slot, read == Io::Closed);
             }
         }
-        self.settle();
+        self.handle_pending();
         if self.core.table().env().is_over_inbound() {
             self.core.relieve_inbound();
-            self.settle();
+            self.handle_pending();
         }
     }
 
@@ -113,15 +113,15 @@ impl<H: Handler> EventLoop<H> {
                 },
                 Err(end) => self.handle_event(fd, *end),
             }
-            if self.core.has_ends() {
-                self.settle_ends();
+            if self.core.has_pending_closes() {
+                self.call_on_close();
             }
             if is_used_up {
                 break;
             }
         }
         self.core.table_mut().end_input(slot);
-        self.core.record_ended();
+        self.core.record_slow_consumers();
     }
 
     /// Calls the handler for an event, or carries out what the event asks for.

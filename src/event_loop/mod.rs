@@ -179,7 +179,7 @@ impl<H: Handler> EventLoop<H> {
             // Whatever cut it short, there is an `on_close` for each `on_open`.
             self.core.begin_drain();
             self.core.close_due(Tick::NEVER);
-            self.settle();
+            self.handle_pending();
         }
         self.guard("on_stop", None, |handler, ctx| handler.on_stop(ctx));
         ended
@@ -205,7 +205,7 @@ impl<H: Handler> EventLoop<H> {
             self.acceptor.accept_pending(&mut self.core, self.poll.registry()).map_err(Error::Accept)?;
             self.read_ready();
             self.fire_timers();
-            self.settle();
+            self.handle_pending();
             self.end_turn();
             self.flush();
             self.reap();
@@ -244,7 +244,7 @@ impl<H: Handler> EventLoop<H> {
                     Command::Notice(notice) => handler.on_notice(ctx, notice),
                     Command::Shutdown => ctx.core.begin_drain(),
                 });
-                self.settle();
+                self.handle_pending();
                 self.flush_long();
             }
             if !self.has_commands || clock::now() >= until {
@@ -316,7 +316,7 @@ impl<H: Handler> EventLoop<H> {
                     self.call_timer(fired.id);
                 }
             }
-            self.settle();
+            self.handle_pending();
         }
     }
 
@@ -335,9 +335,9 @@ impl<H: Handler> EventLoop<H> {
 
     /// Tells the handler of what came to an end, and sends answers that came late, until its handlers cause no more
     /// of either.
-    fn settle(&mut self) {
+    fn handle_pending(&mut self) {
         loop {
-            self.settle_ends();
+            self.call_on_close();
             let Some((fd, answer)) = self.core.deferrals().pop() else { return };
             self.answer_late(fd, answer);
         }
@@ -345,10 +345,10 @@ impl<H: Handler> EventLoop<H> {
 
     /// Tells the handler of what came to an end, and of nothing else: an answer may open a connection, which leads
     /// back here, and however many there are, they must not take each a part of the stack.
-    fn settle_ends(&mut self) {
-        while let Some((fd, closed)) = self.core.begin_departure() {
+    fn call_on_close(&mut self) {
+        while let Some((fd, closed)) = self.core.begin_on_close() {
             self.call("on_close", Some(fd), |handler, ctx| handler.on_close(ctx, fd, &closed));
-            self.core.end_departure();
+            self.core.end_on_close();
             // A session's own `drop` is a handler's code, too.
             self.call("the drop of a session", Some(fd), |_, ctx| ctx.core.drop_session(fd));
         }
@@ -359,13 +359,13 @@ impl<H: Handler> EventLoop<H> {
     fn end_turn(&mut self) {
         if self.core.take_turn_end() {
             self.call("on_turn_end", None, |handler, ctx| handler.on_turn_end(ctx));
-            self.settle();
+            self.handle_pending();
         }
     }
 
     fn reap(&mut self) {
         // A socket that broke while it was written to, or took too little, has ended its connection only now.
-        self.settle();
+        self.handle_pending();
         if self.over.is_empty() {
             return;
         }

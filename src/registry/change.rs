@@ -43,7 +43,7 @@ pub enum Change {
 ///
 /// [`Registry::remove`](super::Registry::remove) returns it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Departed {
+pub struct FormerNames {
     /// The uid, if the slot was bound.
     pub uid: Option<CompactString>,
     /// The groups, the last joined first.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, Departed, NAME_BYTES_MAX, Registry, SecondLogin};
+use super::{Change, FormerNames, NAME_BYTES_MAX, Registry, SecondLogin};
 use crate::fd::Slot;
 
 /// The slots of all operations.
@@ -163,12 +163,14 @@ impl NaiveRegistry {
         members
     }
 
-    fn remove(&mut self, slot: Slot) -> Departed {
-        let departed =
-            Departed { uid: self.uid_of(slot).map(Into::into), groups: self.groups_of(slot).map(Into::into).collect() };
+    fn remove(&mut self, slot: Slot) -> FormerNames {
+        let names = FormerNames {
+            uid: self.uid_of(slot).map(Into::into),
+            groups: self.groups_of(slot).map(Into::into).collect(),
+        };
         self.bound.retain(|pair| pair.0 != slot);
         self.joined.retain(|pair| pair.0 != slot);
-        departed
+        names
     }
 }
 

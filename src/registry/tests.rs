@@ -79,19 +79,19 @@ fn names_have_1_to_128_bytes() {
 #[test]
 fn remove_returns_and_removes_uid_and_groups() {
     let mut registry = Registry::new();
-    assert_eq!(registry.remove(Slot(7)), Departed::default());
+    assert_eq!(registry.remove(Slot(7)), FormerNames::default());
     bind(&mut registry, Slot(5), "ann", SecondLogin::Multi);
     for group in ["red", "green", "blue"] {
         assert_eq!(registry.join(Slot(5), group), Change::Done);
     }
     registry.join(Slot(6), "green");
-    let departed = registry.remove(Slot(5));
+    let names = registry.remove(Slot(5));
     registry.check_invariants();
-    assert_eq!(departed.uid.as_deref(), Some("ann"));
-    assert_eq!(departed.groups, ["blue", "green", "red"]);
+    assert_eq!(names.uid.as_deref(), Some("ann"));
+    assert_eq!(names.groups, ["blue", "green", "red"]);
     assert_eq!(registry.groups().collect::<Vec<_>>(), [("green", 1)]);
     assert_eq!((registry.user_count(), registry.group_count(), registry.membership_count()), (0, 1, 1));
-    assert_eq!(registry.remove(Slot(5)), Departed::default());
+    assert_eq!(registry.remove(Slot(5)), FormerNames::default());
 }
 
 #[test]
@@ -126,8 +126,8 @@ fn the_example_of_the_documentation() {
     assert_eq!(registry.join(Slot(0), "news"), Change::Done);
     assert_eq!(bind(&mut registry, Slot(1), "10010", SecondLogin::KickOld), (Change::Done, vec![Slot(0)]));
     assert_eq!(slots_of(&registry, "10010"), [1, 0].map(Slot));
-    let departed = registry.remove(Slot(0));
-    assert_eq!((departed.uid.as_deref(), departed.groups), (Some("10010"), vec!["news".into()]));
+    let names = registry.remove(Slot(0));
+    assert_eq!((names.uid.as_deref(), names.groups), (Some("10010"), vec!["news".into()]));
     assert_eq!(slots_of(&registry, "10010"), [Slot(1)]);
 }
 

@@ -78,7 +78,7 @@ impl Server {
         self.compare_state(fd, state);
         self.replay();
         let was_open = self.record_end(slot, event);
-        self.record_ended();
+        self.record_slow_consumers();
         was_open
     }
 
@@ -99,7 +99,7 @@ impl Server {
         model.is_lost = true;
         self.replay();
         self.record_end(slot, event);
-        self.record_ended();
+        self.record_slow_consumers();
     }
 
     /// Binds, and closes whom that kicks.
@@ -143,7 +143,7 @@ impl Server {
         self.step(slot, |connection, env| connection.set_heartbeat(fd, Some(heartbeat), env));
         self.oracle.model(fd).set_heartbeat(heartbeat, self.table.env().now);
         self.replay();
-        self.record_ended();
+        self.record_slow_consumers();
         self.arm(slot);
     }
 
@@ -153,7 +153,7 @@ impl Server {
         hit(if is_paused { "asked: pause" } else { "asked: resume" });
         self.step(slot, |connection, _| connection.set_paused(is_paused));
         self.replay();
-        self.record_ended();
+        self.record_slow_consumers();
         if !is_paused {
             self.make_ready(slot);
         }
@@ -164,7 +164,7 @@ impl Server {
         let Some(slot) = self.table.slot_of(fd) else { return };
         self.table.ping(slot, b"");
         self.replay();
-        self.record_ended();
+        self.record_slow_consumers();
     }
 
     /// A timer, `delay` from now; it repeats where `every` is not 0.
@@ -195,9 +195,9 @@ impl Server {
             let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
             model.output.observe_raw(state.queued, ledger);
             self.replay();
-            self.record_ended();
+            self.record_slow_consumers();
         }
-        self.settle();
+        self.call_on_close();
     }
 
     /// The slot of an open connection.

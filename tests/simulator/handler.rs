@@ -10,7 +10,7 @@ use crate::connection_model::Turn;
 use crate::coverage::hit;
 use crate::inbound::Said;
 use crate::output::Manner;
-use crate::server::{Ending, Server};
+use crate::server::{PendingClose, Server};
 
 /// fds that handlers remember at a time.
 const REMEMBERED_MAX: usize = 64;
@@ -85,18 +85,18 @@ impl Server {
     }
 
     /// A connection's end: it cannot be reached any more, by none of its names.
-    pub fn on_close(&mut self, ending: &Ending) {
-        self.remember(ending.fd);
-        assert!(self.open_slot(ending.fd).is_none(), "{} is open in its on_close", ending.fd);
+    pub fn on_close(&mut self, close: &PendingClose) {
+        self.remember(close.fd);
+        assert!(self.open_slot(close.fd).is_none(), "{} is open in its on_close", close.fd);
         if self.rng.one_in(4) {
-            let uids = ending.departed.uid.iter().map(ToString::to_string).collect();
-            let groups = ending.departed.groups.iter().map(ToString::to_string).collect();
-            let target = self.rng.pick(&[Target::One(ending.fd), Target::Uids(uids), Target::Groups(groups)]).clone();
+            let uids = close.names.uid.iter().map(ToString::to_string).collect();
+            let groups = close.names.groups.iter().map(ToString::to_string).collect();
+            let target = self.rng.pick(&[Target::One(close.fd), Target::Uids(uids), Target::Groups(groups)]).clone();
             let manner = self.manner();
             self.ask_push(&target, &[], &manner);
         }
         if self.rng.one_in(self.random_calls) {
-            self.call_at_random(ending.fd);
+            self.call_at_random(close.fd);
         }
     }
 
@@ -120,7 +120,7 @@ impl Server {
         for _ in 0..self.rng.below(self.commands_a_turn + 1) {
             let fd = self.somebody();
             self.call_at_random(fd);
-            self.settle();
+            self.call_on_close();
         }
         for (fd, verdict) in mem::take(&mut self.deferred) {
             if self.rng.one_in(4) {
@@ -140,7 +140,7 @@ impl Server {
             model.output.observe_raw(state.queued, ledger);
         }
         self.replay();
-        self.record_ended();
+        self.record_slow_consumers();
     }
 
     fn answer_request(&mut self, slot: Slot, fd: Fd, request: &Request) {
@@ -166,7 +166,7 @@ impl Server {
             self.table.drop_response(slot);
         }
         self.replay();
-        self.record_ended();
+        self.record_slow_consumers();
         self.arm(slot);
     }
 
@@ -176,7 +176,7 @@ impl Server {
             hit("upgrade: later");
             self.step(slot, |connection, _| connection.defer(fdpush::sim::Deferred::Upgrade(request)));
             self.replay();
-            self.record_ended();
+            self.record_slow_consumers();
             self.deferred.push((fd, verdict));
         } else {
             self.finish_upgrade(slot, fd, verdict, &request);
@@ -187,7 +187,7 @@ impl Server {
         let Some(slot) = self.table.slot_of(fd) else { return };
         let waiting = self.step(slot, |connection, _| connection.take_deferred()).and_then(|(deferred, _)| deferred);
         self.replay();
-        self.record_ended();
+        self.record_slow_consumers();
         if let Some(fdpush::sim::Deferred::Upgrade(request)) = waiting {
             self.finish_upgrade(slot, fd, verdict, &request);
         }
@@ -222,8 +222,8 @@ impl Server {
                 self.ask_bind(fd, uid);
             }
             self.on_open(fd);
-            self.record_ended();
-            self.settle();
+            self.record_slow_consumers();
+            self.call_on_close();
             self.feed(slot, &mut early);
             self.make_ready(slot);
         }

@@ -84,7 +84,7 @@ impl Inbound {
     }
 
     /// The server has taken in all it read: nothing whole may be left, and what is begun was begun now, or before.
-    pub fn settle(&mut self, now: Tick) {
+    pub fn end_input(&mut self, now: Tick) {
         if let Some(front) = self.items.front() {
             assert!(front.end > self.read, "{:?} was heard whole and not told", front.said);
         }

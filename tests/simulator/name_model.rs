@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fdpush::sim::{Departed, Registry};
+use fdpush::sim::{FormerNames, Registry};
 use fdpush::{Change, Fd, SecondLogin, Slot};
 
 /// Users and groups.
@@ -80,11 +80,11 @@ impl NameModel {
         members.len()
     }
 
-    /// A connection is gone, and `departed` is what it is said to have had.
-    pub fn remove(&mut self, fd: Fd, departed: &Departed) {
-        let groups: Vec<&str> = departed.groups.iter().map(AsRef::as_ref).collect();
+    /// A connection is gone, and `names` is what it is said to have had.
+    pub fn remove(&mut self, fd: Fd, names: &FormerNames) {
+        let groups: Vec<&str> = names.groups.iter().map(AsRef::as_ref).collect();
         assert_eq!(groups, self.groups_of(fd), "groups that {fd} left");
-        assert_eq!(departed.uid.as_deref(), self.uids.get(&fd).map(String::as_str), "uid that {fd} had");
+        assert_eq!(names.uid.as_deref(), self.uids.get(&fd).map(String::as_str), "uid that {fd} had");
         self.unbind(fd);
         for group in self.memberships.get(&fd).cloned().unwrap_or_default() {
             self.leave(fd, &group);

@@ -50,7 +50,7 @@ impl Server {
         if slots.len() > 1 {
             self.table.defer_listed(listed);
         }
-        self.record_ended();
+        self.record_slow_consumers();
         reached.sort_unstable();
         assert_eq!(reached, intended, "push {id} reached these, and was meant for those");
     }
@@ -264,7 +264,7 @@ impl Server {
             self.replay();
         }
         self.table.end_flush();
-        self.record_ended();
+        self.record_slow_consumers();
         if !self.table.is_flushing() {
             self.held = Some(self.oracle.ledger.total);
         }

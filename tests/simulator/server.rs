@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::rc::Rc;
 
-use fdpush::sim::{Connection, Departed, Env, Event, Io, Owner, Queued, Registry, Table, Tick};
+use fdpush::sim::{Connection, Env, Event, FormerNames, Io, Owner, Queued, Registry, Table, Tick};
 use fdpush::{Fd, SecondLogin, Slot, State};
 
 use crate::clock::Clock;
@@ -51,7 +51,7 @@ pub struct Server {
     pub over: Vec<Slot>,
     /// Whose socket said "full".
     pub full: Vec<Slot>,
-    pub ends: VecDeque<Ending>,
+    pub pending_closes: VecDeque<PendingClose>,
     /// Upgrades that wait for their answer.
     pub deferred: Vec<(Fd, Deferred)>,
     /// Timers of handlers: when each is to fire, and how often.
@@ -70,9 +70,9 @@ pub struct Server {
 
 /// A connection that stopped being open, and whose handler has not heard of it.
 #[derive(Debug)]
-pub struct Ending {
+pub struct PendingClose {
     pub fd: Fd,
-    pub departed: Departed,
+    pub names: FormerNames,
 }
 
 /// The last generation of a slot: an fd has 53 bits, of which 24 are the slot.
@@ -105,7 +105,7 @@ impl Server {
             ready: Vec::new(),
             over: Vec::new(),
             full: Vec::new(),
-            ends: VecDeque::new(),
+            pending_closes: VecDeque::new(),
             deferred: Vec::new(),
             timers: BTreeMap::new(),
             remembered: Vec::new(),
@@ -132,7 +132,7 @@ impl Server {
         let accepted = arrivals.iter().map(|wire| self.accept(wire)).collect();
         self.read_ready();
         self.fire_timers();
-        self.settle();
+        self.call_on_close();
         self.flush();
         self.reap();
         assert!(self.log.borrow().is_empty(), "changes that were not compared");
@@ -264,7 +264,7 @@ impl Server {
                 }
             }
         }
-        self.settle();
+        self.call_on_close();
     }
 
     /// Hands bytes to a connection, and its events to the handler.
@@ -287,19 +287,19 @@ impl Server {
             self.observe(slot);
             let Some(event) = event else { break };
             self.handle_event(slot, fd, event);
-            if !self.ends.is_empty() {
-                self.settle();
+            if !self.pending_closes.is_empty() {
+                self.call_on_close();
             }
         }
         let model = self.oracle.model(fd);
         if model.is_open() {
             assert!(input.is_empty(), "input was neither used up nor kept");
-            model.inbound.settle(self.table.env().now);
+            model.inbound.end_input(self.table.env().now);
         }
         self.compare(slot);
         self.table.end_input(slot);
         self.replay();
-        self.record_ended();
+        self.record_slow_consumers();
     }
 
     /// The client of `slot` is gone.
@@ -316,7 +316,7 @@ impl Server {
         }
         self.replay();
         self.record_end(slot, event);
-        self.record_ended();
+        self.record_slow_consumers();
     }
 
     fn fire_timers(&mut self) {
@@ -326,7 +326,7 @@ impl Server {
                 Owner::Connection(slot) => self.fire_connection(slot),
                 Owner::Timer(index) => self.fire_timer(index),
             }
-            self.settle();
+            self.call_on_close();
         }
     }
 
@@ -352,23 +352,23 @@ impl Server {
         self.compare_state(fd, after);
         self.replay();
         self.record_end(slot, event);
-        self.record_ended();
+        self.record_slow_consumers();
         self.arm(slot);
     }
 
     /// Tells handlers of what came to an end, until they cause no more of it.
-    pub fn settle(&mut self) {
-        while let Some(ending) = self.ends.pop_front() {
+    pub fn call_on_close(&mut self) {
+        while let Some(close) = self.pending_closes.pop_front() {
             let now = self.table.env().now;
-            let model = self.oracle.model(ending.fd);
+            let model = self.oracle.model(close.fd);
             model.told += 1;
-            assert_eq!((model.told, model.closed_at), (1, Some(now)), "{}: an end told once, in its turn", ending.fd);
-            self.on_close(&ending);
+            assert_eq!((model.told, model.closed_at), (1, Some(now)), "{}: an end told once, in its turn", close.fd);
+            self.on_close(&close);
         }
     }
 
     fn reap(&mut self) {
-        self.settle();
+        self.call_on_close();
         for slot in mem::take(&mut self.over) {
             // A connection can be listed twice in a turn.
             if self.table.connection(slot).is_none() {
@@ -406,19 +406,19 @@ impl Server {
     pub fn record_end(&mut self, slot: Slot, event: Option<Event<'_>>) -> bool {
         let Some(Event::Closed(closed)) = event else { return false };
         let fd = self.table.fd_of(slot);
-        let departed = self.registry.remove(slot);
-        self.oracle.names.remove(fd, &departed);
+        let names = self.registry.remove(slot);
+        self.oracle.names.remove(fd, &names);
         self.closed += 1;
         hit(match closed.cause {
             fdpush::Cause::ProtocolError(error) => crate::speech::name_of(error),
             cause => cause.as_str(),
         });
-        self.ends.push_back(Ending { fd, departed });
+        self.pending_closes.push_back(PendingClose { fd, names });
         true
     }
 
     /// The same for those that the table closed.
-    pub fn record_ended(&mut self) {
+    pub fn record_slow_consumers(&mut self) {
         while let Some((slot, event)) = self.table.poll_ended() {
             self.record_end(slot, Some(event));
         }

@@ -56,7 +56,7 @@ impl Core {
     pub fn reply(&mut self, fd: Fd, step: impl FnOnce(&mut Connection, &mut Env) -> bool) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
         let Some(is_done) = self.table.step(slot, step) else { return Outcome::Gone };
-        self.record_ended();
+        self.record_slow_consumers();
         self.arm(slot);
         if is_done { Outcome::Queued } else { Outcome::Gone }
     }
@@ -65,7 +65,7 @@ impl Core {
     pub fn write_reply(&mut self, fd: Fd, piece: &[u8]) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
         let outcome = self.table.push_piece(slot, piece);
-        self.record_ended();
+        self.record_slow_consumers();
         self.arm(slot);
         outcome
     }

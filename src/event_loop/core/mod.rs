@@ -34,7 +34,7 @@ use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Accept;
-use crate::registry::{Departed, Registry, SecondLogin};
+use crate::registry::{FormerNames, Registry, SecondLogin};
 use crate::tick::Tick;
 use crate::wheel::{Owner, Wheel};
 
@@ -51,7 +51,7 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "two cache lines for each conne
 /// 1. It lists the connection for the flush: [`Table::step`].
 /// 2. It records the end of the connection, if the transition was its end: the connection leaves the registry and the
 ///    counts, and `on_close` is queued. No other call may come between the transition and this.
-/// 3. It records the ends of slow consumers that the table closed to keep its bounds: [`record_ended`](Core::record_ended).
+/// 3. It records the ends of slow consumers that the table closed to keep its bounds: [`record_slow_consumers`](Core::record_slow_consumers).
 /// 4. It arms the wheel with the connection's next timeout: [`arm`](Core::arm).
 ///
 /// Input has the same duties: the loop records its events one by one, and arms the wheel after the read.
@@ -63,13 +63,13 @@ pub struct Core {
     timers: Timers,
     second_login: SecondLogin,
     /// Connections that stopped being open and whose handler has not heard of it.
-    ends: VecDeque<Ending>,
+    pending_closes: VecDeque<PendingClose>,
     /// Deferred answers, and those that came for them.
     deferrals: Deferrals,
     /// Connections that may have bytes to read which no event will tell of.
     ready: Vec<Slot>,
     /// The end that `on_close` is being told of, and only for as long.
-    departing: Option<Ending>,
+    current_close: Option<PendingClose>,
     /// What handlers keep with connections: only where they do.
     sessions: HashMap<Fd, Box<dyn Any>>,
     counters: Counters,
@@ -96,10 +96,10 @@ pub struct Core {
 
 /// A connection that stopped being open.
 #[derive(Debug)]
-pub struct Ending {
+pub struct PendingClose {
     pub fd: Fd,
     pub closed: Closed,
-    pub departed: Departed,
+    pub names: FormerNames,
 }
 
 impl Core {
@@ -117,10 +117,10 @@ impl Core {
             registry: Registry::new(),
             timers: Timers::default(),
             second_login,
-            ends: VecDeque::new(),
+            pending_closes: VecDeque::new(),
             deferrals: Deferrals::default(),
             ready: Vec::new(),
-            departing: None,
+            current_close: None,
             sessions: HashMap::new(),
             counters: Counters::default(),
             epoch,
@@ -201,7 +201,7 @@ impl Core {
     ) -> bool {
         let Some(event) = self.table.step(slot, transition) else { return false };
         let has_ended = self.record_end(slot, event);
-        self.record_ended();
+        self.record_slow_consumers();
         self.arm(slot);
         has_ended
     }
@@ -243,7 +243,7 @@ impl Core {
             self.counters.open += 1;
             self.open.insert(slot);
         }
-        self.record_ended();
+        self.record_slow_consumers();
         accepted
     }
 
@@ -260,7 +260,7 @@ impl Core {
             );
             self.table.drop_response(slot);
         }
-        self.record_ended();
+        self.record_slow_consumers();
         self.arm(slot);
     }
 
@@ -283,25 +283,25 @@ impl Core {
             // It may have been paused, with the client's own close frame unread.
             self.make_ready(slot);
         }
-        let departed = self.registry.remove(slot);
+        let names = self.registry.remove(slot);
         self.counters.open -= 1;
         self.open.remove(slot);
         self.counters.closed += 1;
         *self.counters.closed_by_cause.entry(closed.cause.as_str()).or_default() += 1;
-        self.ends.push_back(Ending { fd: self.table.fd_of(slot), closed, departed });
+        self.pending_closes.push_back(PendingClose { fd: self.table.fd_of(slot), closed, names });
         true
     }
 
     /// Records the ends of slow consumers that the table closed.
     #[inline]
-    pub fn record_ended(&mut self) {
+    pub fn record_slow_consumers(&mut self) {
         if self.table.has_ended() {
-            self.record_slow();
+            self.record_all_slow_consumers();
         }
     }
 
     #[cold]
-    fn record_slow(&mut self) {
+    fn record_all_slow_consumers(&mut self) {
         while let Some((slot, event)) = self.table.poll_ended() {
             self.record_end(slot, Some(event));
         }
@@ -309,25 +309,25 @@ impl Core {
 
     // What the loop does next.
 
-    /// Takes the next connection that ended, for `on_close`. Until [`end_departure`](Core::end_departure) its uid and groups
+    /// Takes the next connection that ended, for `on_close`. Until [`end_on_close`](Core::end_on_close) its uid and groups
     /// can be asked.
     #[inline]
-    pub fn begin_departure(&mut self) -> Option<(Fd, Closed)> {
-        let ending = self.ends.pop_front()?;
-        let departure = (ending.fd, ending.closed.clone());
-        self.departing = Some(ending);
-        Some(departure)
+    pub fn begin_on_close(&mut self) -> Option<(Fd, Closed)> {
+        let close = self.pending_closes.pop_front()?;
+        let result = (close.fd, close.closed.clone());
+        self.current_close = Some(close);
+        Some(result)
     }
 
     /// Ends a departure: `on_close` has returned.
-    pub fn end_departure(&mut self) {
-        self.departing = None;
+    pub fn end_on_close(&mut self) {
+        self.current_close = None;
     }
 
     /// Returns whether a connection ended whose handler was not told.
     #[inline]
-    pub fn has_ends(&self) -> bool {
-        !self.ends.is_empty()
+    pub fn has_pending_closes(&self) -> bool {
+        !self.pending_closes.is_empty()
     }
 
     /// Returns the deferred answers.

@@ -31,16 +31,16 @@ impl Core {
 
     /// The uid of a connection; for the one whose end is being told, the uid it had.
     pub fn uid_of(&self, fd: Fd) -> Option<&str> {
-        match &self.departing {
-            Some(ending) if ending.fd == fd => ending.departed.uid.as_deref(),
+        match &self.current_close {
+            Some(close) if close.fd == fd => close.names.uid.as_deref(),
             _ => self.registry.uid_of(self.table.slot_of(fd)?),
         }
     }
 
     /// The groups of a connection, likewise.
     pub fn groups_of(&self, fd: Fd) -> Vec<&str> {
-        match &self.departing {
-            Some(ending) if ending.fd == fd => ending.departed.groups.iter().map(AsRef::as_ref).collect(),
+        match &self.current_close {
+            Some(close) if close.fd == fd => close.names.groups.iter().map(AsRef::as_ref).collect(),
             _ => self.table.slot_of(fd).map_or_else(Vec::new, |slot| self.registry.groups_of(slot).collect()),
         }
     }

@@ -14,7 +14,7 @@ impl Core {
             return Outcome::Gone;
         }
         let outcome = self.table.push(fd.slot(), &mut self.outbound(&push, false));
-        self.record_ended();
+        self.record_slow_consumers();
         outcome
     }
 
@@ -28,7 +28,7 @@ impl Core {
         // Most users have one connection: nothing is to be marked, listed or deferred.
         let mut delivery = Delivery::default();
         delivery.count(self.table.push(slot, &mut self.outbound(&push, false)));
-        self.record_ended();
+        self.record_slow_consumers();
         delivery
     }
 
@@ -83,7 +83,7 @@ impl Core {
         }
         self.found = found;
         self.table.defer_listed(listed);
-        self.record_ended();
+        self.record_slow_consumers();
         delivery
     }
 
@@ -105,7 +105,7 @@ impl Core {
         }
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
         let outcome = self.table.ping(slot, payload);
-        self.record_ended();
+        self.record_slow_consumers();
         outcome
     }
 }

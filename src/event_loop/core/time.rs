@@ -46,7 +46,7 @@ impl Core {
             }
             is_set
         });
-        self.record_ended();
+        self.record_slow_consumers();
         self.arm(slot);
         is_set.unwrap_or(false)
     }
@@ -57,7 +57,7 @@ impl Core {
         if self.table.step(slot, |connection, _| connection.set_paused(is_paused)) != Some(true) {
             return false;
         }
-        self.record_ended();
+        self.record_slow_consumers();
         if !is_paused {
             self.make_ready(slot);
         }
