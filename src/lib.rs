@@ -63,7 +63,7 @@
 //!              core ── context ── handler      state; the value for handlers; the trait that is called
 //!              accept ── listener ── socket    new connections; system calls
 //!              inbox   signals   timers        commands of other threads; SIGTERM; deadlines of handlers
-//!              answers   calls   clock         requests and their answers; panics and slow handlers; two clocks
+//!              answers   guard   clock         requests and their answers; panics and slow handlers; two clocks
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
 //! layer 1   connection/        wheel/          registry/      state machines that do not import each other
 //!              http ── queue ── table          requests; output; connections by slot, with the bounds of all queues

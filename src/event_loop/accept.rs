@@ -53,7 +53,7 @@ pub struct Acceptor {
 
 /// Why a connection is refused when it comes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-enum Refused {
+enum RefusalReason {
     Full,
     ControlFull,
     ControlExhausted,
@@ -161,9 +161,9 @@ impl Acceptor {
         let share = if is_control { core.control_accepts_max() } else { usize::MAX };
         for _ in 0..share.min(ACCEPTS_PER_TURN_MAX) {
             match self.accept_one(index, core)? {
-                Accepted::Connection(socket, peer) => self.take_in(socket, peer, kind, core, epoll),
-                Accepted::Nobody => return Ok(false),
-                Accepted::Gone => {}
+                Accepted::Connection(socket, peer) => self.admit(socket, peer, kind, core, epoll),
+                Accepted::Empty => return Ok(false),
+                Accepted::Aborted => {}
                 Accepted::Failed(error) => {
                     core.count_accept_error(error);
                     failures += 1;
@@ -192,7 +192,7 @@ impl Acceptor {
     /// The last spare is for refusals, unless a control connection can be closed: the turn's end frees its descriptor.
     fn accept_one(&mut self, index: usize, core: &mut Core) -> io::Result<Accepted> {
         let ListenerState { listener: Some(listener), kind, .. } = &self.listeners[index] else {
-            return Ok(Accepted::Nobody);
+            return Ok(Accepted::Empty);
         };
         let mut accepted = listener.accept()?;
         while *kind == Kind::Control && matches!(accepted, Accepted::Exhausted) {
@@ -210,7 +210,7 @@ impl Acceptor {
     }
 
     /// Makes a connection of an accepted socket, or refuses it.
-    fn take_in(&mut self, socket: OwnedFd, peer: Peer, kind: Kind, core: &mut Core, epoll: &mio::Registry) {
+    fn admit(&mut self, socket: OwnedFd, peer: Peer, kind: Kind, core: &mut Core, epoll: &mio::Registry) {
         let is_control = kind == Kind::Control;
         if kind == Kind::Proxied && !core.trusts(peer) {
             // It speaks another protocol, or is nobody's proxy: there is no answer that it is known to understand.
@@ -235,34 +235,34 @@ impl Acceptor {
     }
 
     /// Whether a new connection is refused: there is no room for it, or too many come in a second.
-    fn refusal(&mut self, is_control: bool, core: &mut Core) -> Option<Refused> {
+    fn refusal(&mut self, is_control: bool, core: &mut Core) -> Option<RefusalReason> {
         let control = core.table().control_count();
         if is_control {
             if core.make_control_room() {
                 return None;
             }
             core.count_full(true, control_limit_reached(core.control_connections_max()));
-            return Some(Refused::ControlFull);
+            return Some(RefusalReason::ControlFull);
         }
         let max = core.connections_max();
         if core.table().count() - control >= max {
             core.count_full(false, format_args!("the server has its {max} connections"));
-            return Some(Refused::Full);
+            return Some(RefusalReason::Full);
         }
         let (now, per_second) = (core.now(), core.table().env().limits.accepts_per_second_max);
         if take_token(&mut self.tokens, per_second, now) {
             return None;
         }
         core.count_full(false, format_args!("more than {} come in a second", per_second.unwrap_or_default()));
-        Some(Refused::TooFast)
+        Some(RefusalReason::TooFast)
     }
 
-    fn response(&self, refused: Refused) -> &[u8] {
+    fn response(&self, refused: RefusalReason) -> &[u8] {
         match refused {
-            Refused::Full => FULL,
-            Refused::ControlFull => &self.control_full,
-            Refused::ControlExhausted => &self.control_exhausted,
-            Refused::TooFast => TOO_FAST,
+            RefusalReason::Full => FULL,
+            RefusalReason::ControlFull => &self.control_full,
+            RefusalReason::ControlExhausted => &self.control_exhausted,
+            RefusalReason::TooFast => TOO_FAST,
         }
     }
 
@@ -274,17 +274,17 @@ impl Acceptor {
             return Ok(false);
         }
         let accepted = listener.accept()?;
-        let is_told = if let Accepted::Connection(socket, _) = accepted {
+        let is_answered = if let Accepted::Connection(socket, _) = accepted {
             let is_control = listener.kind == Kind::Control;
             core.count_full(is_control, "out of descriptors");
-            let refused = if is_control { Refused::ControlExhausted } else { Refused::Full };
+            let refused = if is_control { RefusalReason::ControlExhausted } else { RefusalReason::Full };
             listener::refuse(&socket, self.response(refused));
             true
         } else {
             false
         };
         self.refill();
-        Ok(is_told)
+        Ok(is_answered)
     }
 
     /// Holds back as many descriptors again as there should be, as far as there are any.

@@ -17,7 +17,7 @@ use crate::registry::{Change, is_name};
 
 impl<H: Handler> EventLoop<H> {
     /// Asks what is to become of a body that was announced.
-    pub(super) fn take_in(&mut self, fd: Fd, request: Box<Request>) {
+    pub(super) fn answer_head(&mut self, fd: Fd, request: Box<Request>) {
         let mut mode = None;
         self.call("on_head", Some(fd), |handler, ctx| mode = Some(handler.on_head(ctx, fd, &request)));
         let mode = mode.unwrap_or_else(|| BodyMode::Refuse(self.internal_error(fd)));
@@ -27,7 +27,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     /// Passes a piece of a body to the handler.
-    pub(super) fn hand_on(&mut self, fd: Fd, bytes: &[u8], is_last: bool, mut state: Box<dyn Any>) {
+    pub(super) fn deliver_body(&mut self, fd: Fd, bytes: &[u8], is_last: bool, mut state: Box<dyn Any>) {
         let mut is_done = false;
         self.call("on_body", Some(fd), |handler, ctx| {
             if !bytes.is_empty() {
@@ -51,12 +51,12 @@ impl<H: Handler> EventLoop<H> {
         let pushed = self.core.table().env().counts.traffic.messages_out;
         self.call("on_request", Some(fd), |handler, ctx| answered = Some(handler.on_request(ctx, fd, request)));
         let is_safe = matches!(request.method(), "GET" | "HEAD");
-        let tells_of_pushes = !is_safe || self.core.table().env().counts.traffic.messages_out != pushed;
+        let confirms_pushes = !is_safe || self.core.table().env().counts.traffic.messages_out != pushed;
         match answered {
             Some(Some(response)) if let Some(deferral) = response.deferral() => {
                 self.defer(fd, Deferred::Plain, deferral);
             }
-            Some(Some(response)) if tells_of_pushes => self.respond(fd, response),
+            Some(Some(response)) if confirms_pushes => self.respond(fd, response),
             Some(Some(response)) => self.respond_at_once(fd, response),
             Some(None) if wanted_upgrade => {
                 self.refuse(fd, HttpError::UpgradeRequired.response(self.is_control(fd)), HttpError::UpgradeRequired);
@@ -74,7 +74,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     /// An answer to a request that waits for it. Where none does, it is nobody's.
-    pub(super) fn answer_late(&mut self, fd: Fd, answer: Upgrade) {
+    pub(super) fn answer_deferred(&mut self, fd: Fd, answer: Upgrade) {
         let Some(slot) = self.core.table().slot_of(fd) else { return };
         let deferred = self.core.table_mut().step(slot, |connection, _| connection.take_deferred()).flatten();
         match (deferred, answer) {
@@ -94,10 +94,10 @@ impl<H: Handler> EventLoop<H> {
     }
 
     /// As `respond`, for an answer that the handler did not give.
-    fn refuse(&mut self, fd: Fd, response: Response, why: impl fmt::Display) {
+    fn refuse(&mut self, fd: Fd, response: Response, reason: impl fmt::Display) {
         if self.core.table().slot_of(fd).is_some() {
             let status = if response.fault().is_some() { 500 } else { response.status() };
-            self.core.refuse(fd, status, why);
+            self.core.refuse(fd, status, reason);
             self.respond(fd, response);
         }
     }
@@ -135,14 +135,14 @@ impl<H: Handler> EventLoop<H> {
         let Some(slot) = self.core.table().slot_of(fd) else { return };
         let accept = match upgrade {
             Upgrade::Refuse(response) => {
-                let why = response.log_text().map_or_else(String::new, |text| format!(": {text:?}"));
-                return self.refuse(fd, response, format_args!("by the handler{why}"));
+                let reason = response.log_text().map_or_else(String::new, |text| format!(": {text:?}"));
+                return self.refuse(fd, response, format_args!("by the handler{reason}"));
             }
             Upgrade::Later(deferral) => return self.defer(fd, Deferred::Upgrade(request), deferral),
             Upgrade::Accept(accept) => accept,
         };
         if let Some(uid) = accept.chosen_uid() {
-            if self.core.is_taken(uid) {
+            if self.core.is_uid_taken(uid) {
                 return self.refuse(fd, Response::text(409, "this uid is connected already\n"), "its uid is taken");
             }
             if !is_name(uid) {
@@ -173,8 +173,8 @@ impl<H: Handler> EventLoop<H> {
         self.refusal(fd, 500, "internal error").close()
     }
 
-    fn refusal(&self, fd: Fd, status: u16, why: &'static str) -> Response {
-        Response::refusal(self.is_control(fd), status, why)
+    fn refusal(&self, fd: Fd, status: u16, reason: &'static str) -> Response {
+        Response::refusal(self.is_control(fd), status, reason)
     }
 
     fn is_control(&self, fd: Fd) -> bool {

@@ -31,7 +31,7 @@ pub struct Epoch(Instant);
 pub struct Clock {
     pub epoch: Epoch,
     /// When this turn began.
-    pub turned: Instant,
+    pub turn_start: Instant,
     /// The second that `Env::date` was made for.
     dated: u64,
 }
@@ -55,19 +55,19 @@ impl Epoch {
 impl Clock {
     pub fn new() -> Clock {
         let started = now();
-        Clock { epoch: Epoch(started), turned: started, dated: u64::MAX }
+        Clock { epoch: Epoch(started), turn_start: started, dated: u64::MAX }
     }
 
     /// Reads the clock, once a turn; the wall clock only when the second has changed.
     pub fn read(&mut self) -> Reading {
-        self.turned = now();
-        let elapsed = self.turned - self.epoch.0;
+        self.turn_start = now();
+        let elapsed = self.turn_start - self.epoch.0;
         let second = (self.dated != elapsed.as_secs()).then(|| {
             self.dated = elapsed.as_secs();
             let wall = SystemTime::now();
             Second { date: HttpDate::from(wall).to_string(), wall, elapsed }
         });
-        Reading { now: self.epoch.tick_of(self.turned), second }
+        Reading { now: self.epoch.tick_of(self.turn_start), second }
     }
 }
 

@@ -53,10 +53,10 @@ impl Deadline {
 impl<H: Handler> EventLoop<H> {
     /// Flushes before the turn is over, if it has much to send already.
     #[inline]
-    pub(super) fn flush_long(&mut self) {
+    pub(super) fn flush_early(&mut self) {
         if self.core.table().env().journal.is_long() {
             self.clear_journal();
-            self.calls.begin();
+            self.call_timer.begin();
         }
     }
 
@@ -133,10 +133,10 @@ impl<H: Handler> EventLoop<H> {
                 }
                 self.core.arm_at(slot, timeout);
             }
-            Flushed::Over => self.over.push(slot),
+            Flushed::Over => self.finished.push(slot),
             Flushed::Broken => {
                 self.core.handle_end(slot, true);
-                self.over.push(slot);
+                self.finished.push(slot);
             }
         }
     }

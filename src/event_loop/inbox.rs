@@ -29,7 +29,7 @@ struct Queue<C> {
     commands_max: usize,
     is_closed: bool,
     /// Whether the command that ends the loop was sent.
-    has_last: bool,
+    has_shutdown: bool,
 }
 
 /// Why a command was not taken.
@@ -44,7 +44,7 @@ pub enum Rejected {
 impl<C> Inbox<C> {
     /// An inbox whose commands wake `waker`'s loop.
     pub fn new(waker: Waker, commands_max: usize) -> Inbox<C> {
-        let queue = Queue { commands: VecDeque::new(), commands_max, is_closed: false, has_last: false };
+        let queue = Queue { commands: VecDeque::new(), commands_max, is_closed: false, has_shutdown: false };
         Inbox(Arc::new(Shared { queue: Mutex::new(queue), waker, thread: OnceLock::new() }))
     }
 
@@ -97,7 +97,7 @@ impl<C> Sender<C> {
 
     /// Sends the command that ends the loop, also to a full inbox. A second one is dropped.
     pub fn send_last(&self, command: C) -> Result<(), Rejected> {
-        self.push(command, |queue| Ok(!std::mem::replace(&mut queue.has_last, true)))
+        self.push(command, |queue| Ok(!std::mem::replace(&mut queue.has_shutdown, true)))
     }
 
     fn push(&self, command: C, admit: impl FnOnce(&mut Queue<C>) -> Result<bool, Rejected>) -> Result<(), Rejected> {

@@ -33,13 +33,13 @@ impl<H: Handler> EventLoop<H> {
     pub(super) fn read_ready(&mut self) {
         let mut slots = std::mem::take(&mut self.slots);
         self.core.take_ready(&mut slots);
-        self.calls.begin();
+        self.call_timer.begin();
         for slot in slots.drain(..) {
             if let Some(socket) = self.core.table_mut().transport_mut(slot) {
                 socket.is_ready = false;
             }
             self.read(slot);
-            self.flush_long();
+            self.flush_early();
         }
         self.slots = slots;
     }
@@ -95,7 +95,7 @@ impl<H: Handler> EventLoop<H> {
     /// Hands bytes to a connection, and its events to the handler.
     pub(super) fn feed(&mut self, slot: Slot, bytes: &mut [u8]) {
         let fd = self.core.table().fd_of(slot);
-        self.time_messages(fd, |this| this.handle_input(slot, fd, bytes));
+        self.time_input(fd, |this| this.handle_input(slot, fd, bytes));
     }
 
     fn handle_input(&mut self, slot: Slot, fd: Fd, bytes: &mut [u8]) {
@@ -124,7 +124,7 @@ impl<H: Handler> EventLoop<H> {
         self.core.record_slow_consumers();
     }
 
-    /// Calls the handler for an event, or carries out what the event asks for.
+    /// CallTimer the handler for an event, or carries out what the event asks for.
     fn handle_event(&mut self, fd: Fd, event: Event<'_>) {
         match event {
             Event::Text(text) => self.deliver(fd, Message::Text(&text)),
@@ -132,8 +132,8 @@ impl<H: Handler> EventLoop<H> {
             Event::Ping(payload) => self.call("on_ping", Some(fd), |handler, ctx| handler.on_ping(ctx, fd, &payload)),
             Event::Pong(payload) => self.call("on_pong", Some(fd), |handler, ctx| handler.on_pong(ctx, fd, &payload)),
             Event::Request { request, wanted_upgrade } => self.answer_request(fd, &request, wanted_upgrade),
-            Event::Head(request) => self.take_in(fd, request),
-            Event::Piece { bytes, is_last, state } => self.hand_on(fd, &bytes, is_last, state),
+            Event::Head(request) => self.answer_head(fd, request),
+            Event::Piece { bytes, is_last, state } => self.deliver_body(fd, &bytes, is_last, state),
             Event::Upgrade(request) => self.answer_upgrade(fd, request),
             end @ (Event::Closed(_) | Event::Refused(_)) => _ = self.core.record_end(fd.slot(), Some(end)),
         }
@@ -141,7 +141,7 @@ impl<H: Handler> EventLoop<H> {
 
     #[inline]
     fn deliver(&mut self, fd: Fd, message: Message<'_>) {
-        self.guard(ON_MESSAGE, Some(fd), |handler, ctx| handler.on_message(ctx, fd, message));
+        self.call_untimed(ON_MESSAGE, Some(fd), |handler, ctx| handler.on_message(ctx, fd, message));
     }
 
     /// Retries the socket of a connection before it is closed because its client was too slow.
@@ -155,7 +155,7 @@ impl<H: Handler> EventLoop<H> {
                 socket.is_readable = true;
             }
             table.retry_write(slot);
-            self.calls.begin();
+            self.call_timer.begin();
             self.read(slot);
         }
     }

@@ -63,9 +63,9 @@ pub enum Kind {
 pub enum Accepted {
     Connection(OwnedFd, Peer),
     /// No client waits.
-    Nobody,
+    Empty,
     /// The client was gone before it was accepted. The next one may be there.
-    Gone,
+    Aborted,
     /// The system refused this client, by a firewall or a security module for one.
     Failed(Errno),
     /// The process, or the system, is out of descriptors or memory.
@@ -77,13 +77,13 @@ impl Listener {
     /// is 0, where each would get another.
     pub fn bind_all(address: &str) -> Result<Vec<Listener>, Error> {
         if let Some(path) = address.strip_prefix("unix:") {
-            return Ok(vec![explain(address, Listener::bind_unix(Path::new(path)))?]);
+            return Ok(vec![with_address(address, Listener::bind_unix(Path::new(path)))?]);
         }
         let found = address.to_socket_addrs().map_err(|error| match error.kind() {
             io::ErrorKind::InvalidInput => io::Error::new(error.kind(), "expected HOST:PORT, [V6]:PORT or unix:PATH"),
             _ => error,
         });
-        let mut addresses: Vec<SocketAddr> = explain(address, found)?.collect();
+        let mut addresses: Vec<SocketAddr> = with_address(address, found)?.collect();
         addresses.dedup();
         let wanted = if addresses.first().is_some_and(|first| first.port() == 0) { 1 } else { addresses.len() };
         let mut listeners = Vec::new();
@@ -92,11 +92,11 @@ impl Listener {
                 Ok(listener) => listeners.push(listener),
                 // `localhost` may name ::1 on a machine that has no IPv6.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && wanted > 1 => {}
-                Err(error) => return explain(address, Err(error)),
+                Err(error) => return with_address(address, Err(error)),
             }
         }
         if listeners.is_empty() {
-            return explain(address, Err(io::ErrorKind::AddrNotAvailable.into()));
+            return with_address(address, Err(io::ErrorKind::AddrNotAvailable.into()));
         }
         Ok(listeners)
     }
@@ -175,11 +175,11 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Accepted> {
         #[cfg(test)]
         if let Some(error) = self.injected.borrow_mut().pop_front() {
-            return judge(error);
+            return classify(error);
         }
         match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok((socket, address)) => Ok(Accepted::Connection(socket, peer(address))),
-            Err(error) => judge(error),
+            Err(error) => classify(error),
         }
     }
 
@@ -239,9 +239,9 @@ pub fn refuse(socket: &OwnedFd, response: &[u8]) {
 ///
 /// # Errors
 /// The socket listens no more, so no later call can succeed.
-fn judge(error: Errno) -> io::Result<Accepted> {
+fn classify(error: Errno) -> io::Result<Accepted> {
     match error {
-        Errno::AGAIN => Ok(Accepted::Nobody),
+        Errno::AGAIN => Ok(Accepted::Empty),
         // accept(2) names the errors of the network that are the new connection's own, and are to be treated like EAGAIN
         // by trying again.
         Errno::INTR
@@ -253,7 +253,7 @@ fn judge(error: Errno) -> io::Result<Accepted> {
         | Errno::NONET
         | Errno::HOSTUNREACH
         | Errno::OPNOTSUPP
-        | Errno::NETUNREACH => Ok(Accepted::Gone),
+        | Errno::NETUNREACH => Ok(Accepted::Aborted),
         Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Ok(Accepted::Exhausted),
         Errno::BADF | Errno::INVAL | Errno::NOTSOCK => Err(error.into()),
         // EPERM is a firewall's. The list of accept(2) is open: other protocols and security modules have their own.
@@ -266,7 +266,7 @@ fn peer(address: Option<SocketAddrAny>) -> Peer {
     socket_address.map_or(Peer::Unix, Peer::from)
 }
 
-fn explain<T>(address: &str, result: io::Result<T>) -> Result<T, Error> {
+fn with_address<T>(address: &str, result: io::Result<T>) -> Result<T, Error> {
     result.map_err(|source| Error::Listen { address: address.to_owned(), source })
 }
 
@@ -277,9 +277,9 @@ mod tests {
     #[test]
     fn errors_of_accept_are_judged_as_its_manual_has_them() {
         let table: [(&str, &[Errno]); 5] = [
-            ("Nobody", &[Errno::AGAIN, Errno::WOULDBLOCK]),
+            ("Empty", &[Errno::AGAIN, Errno::WOULDBLOCK]),
             (
-                "Gone",
+                "Aborted",
                 &[
                     Errno::INTR,
                     Errno::CONNABORTED,
@@ -310,10 +310,10 @@ mod tests {
         ];
         for (expected, errors) in table {
             for &error in errors {
-                let found = match judge(error) {
+                let found = match classify(error) {
                     Ok(Accepted::Connection(..)) => "Connection",
-                    Ok(Accepted::Nobody) => "Nobody",
-                    Ok(Accepted::Gone) => "Gone",
+                    Ok(Accepted::Empty) => "Empty",
+                    Ok(Accepted::Aborted) => "Aborted",
                     Ok(Accepted::Failed(same)) if same == error => "Failed",
                     Ok(Accepted::Failed(_)) => "Failed by another error",
                     Ok(Accepted::Exhausted) => "Exhausted",

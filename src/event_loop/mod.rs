@@ -6,7 +6,7 @@
 
 mod accept;
 mod answers;
-mod calls;
+mod call_timer;
 mod clock;
 mod context;
 mod core;
@@ -19,15 +19,15 @@ mod handler;
 mod inbox;
 mod info;
 mod input;
+mod limit_update;
 mod listener;
-mod marks;
 mod proxies;
-mod relimit;
 mod signals;
 mod socket;
 mod socket_file;
 mod stats;
 mod timers;
+mod visited_slots;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ pub use self::stats::Stats;
 pub use self::timers::TimerId;
 
 use self::accept::Acceptor;
-use self::calls::Calls;
+use self::call_timer::CallTimer;
 use self::clock::Clock;
 use self::context::Host;
 use self::signals::Signals;
@@ -102,7 +102,7 @@ pub struct EventLoop<H> {
     inbox: Inbox<Command>,
     signals: Option<Signals>,
     clock: Clock,
-    calls: Calls,
+    call_timer: CallTimer,
     /// Read into; lent to handlers.
     buffer: Vec<u8>,
     /// Whether the inbox has commands that were put off.
@@ -110,7 +110,7 @@ pub struct EventLoop<H> {
     /// Spare lists, kept for their memory.
     commands: Vec<Command>,
     slots: Vec<Slot>,
-    over: Vec<Slot>,
+    finished: Vec<Slot>,
 }
 
 /// What a loop is made over: epoll, and an inbox that wakes it.
@@ -157,12 +157,12 @@ impl<H: Handler> EventLoop<H> {
             inbox,
             signals,
             clock,
-            calls: Calls::new(),
+            call_timer: CallTimer::new(),
             buffer: vec![0; budget],
             has_commands: false,
             commands: Vec::new(),
             slots: Vec::new(),
-            over: Vec::new(),
+            finished: Vec::new(),
         })
     }
 
@@ -173,7 +173,7 @@ impl<H: Handler> EventLoop<H> {
     pub fn run(mut self) -> Result<(), Error> {
         self.inbox.claim_thread();
         self.core.set_time(self.clock.read());
-        self.guard("on_start", None, |handler, ctx| handler.on_start(ctx));
+        self.call_untimed("on_start", None, |handler, ctx| handler.on_start(ctx));
         let ended = self.turn_until_drained();
         if ended.is_err() {
             // Whatever cut it short, there is an `on_close` for each `on_open`.
@@ -181,13 +181,13 @@ impl<H: Handler> EventLoop<H> {
             self.core.close_due(Tick::NEVER);
             self.handle_pending();
         }
-        self.guard("on_stop", None, |handler, ctx| handler.on_stop(ctx));
+        self.call_untimed("on_stop", None, |handler, ctx| handler.on_stop(ctx));
         ended
     }
 
     fn turn_until_drained(&mut self) -> Result<(), Error> {
         let mut events = Events::with_capacity(EVENTS_MAX);
-        let mut now = self.clock.turned;
+        let mut now = self.clock.turn_start;
         while !self.core.is_drained() {
             match self.poll.poll(&mut events, self.timeout(now)) {
                 Ok(()) => {}
@@ -214,7 +214,7 @@ impl<H: Handler> EventLoop<H> {
             }
             // The same look at the clock says how long the turn took and how long to wait.
             now = clock::now();
-            self.core.end_turn(now - self.clock.turned);
+            self.core.end_turn(now - self.clock.turn_start);
         }
         Ok(())
     }
@@ -234,7 +234,7 @@ impl<H: Handler> EventLoop<H> {
 
     /// Carries out what other threads sent, for a while: however much that is, sockets and timers have their turn.
     fn handle_commands(&mut self) {
-        let until = self.clock.turned + COMMANDS_TIME_MAX;
+        let until = self.clock.turn_start + COMMANDS_TIME_MAX;
         let mut commands = std::mem::take(&mut self.commands);
         loop {
             self.has_commands = self.inbox.take(COMMANDS_AT_ONCE, &mut commands);
@@ -245,7 +245,7 @@ impl<H: Handler> EventLoop<H> {
                     Command::Shutdown => ctx.core.begin_drain(),
                 });
                 self.handle_pending();
-                self.flush_long();
+                self.flush_early();
             }
             if !self.has_commands || clock::now() >= until {
                 break;
@@ -320,7 +320,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Calls the closure of a timer, or the handler if it has none.
+    /// CallTimer the closure of a timer, or the handler if it has none.
     fn call_timer(&mut self, timer: TimerId) {
         match self.host.timers.take(timer) {
             Some(mut closure) => {
@@ -339,7 +339,7 @@ impl<H: Handler> EventLoop<H> {
         loop {
             self.call_on_close();
             let Some((fd, answer)) = self.core.deferrals().pop() else { return };
-            self.answer_late(fd, answer);
+            self.answer_deferred(fd, answer);
         }
     }
 
@@ -366,10 +366,10 @@ impl<H: Handler> EventLoop<H> {
     fn reap(&mut self) {
         // A socket that broke while it was written to, or took too little, has ended its connection only now.
         self.handle_pending();
-        if self.over.is_empty() {
+        if self.finished.is_empty() {
             return;
         }
-        for slot in self.over.drain(..) {
+        for slot in self.finished.drain(..) {
             self.core.reap(slot);
         }
         self.acceptor.handle_freed();

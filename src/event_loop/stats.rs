@@ -117,7 +117,7 @@ pub struct Counters {
 /// The refusals of clients, or of control connections.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    /// Refused because a limit was reached.
+    /// RefusalReason because a limit was reached.
     pub full: u64,
     pub by_status: BTreeMap<u16, u64>,
     pub throttle: LogThrottle,

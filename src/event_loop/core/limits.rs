@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::connection::Connection;
 use crate::event_loop::accept::Acceptor;
 use crate::event_loop::core::Core;
+use crate::event_loop::limit_update::LimitUpdate;
 use crate::event_loop::listener::user_timeout;
-use crate::event_loop::relimit::Relimit;
 use crate::fd::Slot;
 use crate::limits::Limits;
 use crate::peer::Peer;
@@ -26,15 +26,15 @@ impl Core {
         if before == *limits {
             return;
         }
-        let unfinished = self.relimit.take().and_then(|relimit| relimit.write_time_max);
+        let unfinished = self.limit_update.take().and_then(|limit_update| limit_update.write_time_max);
         let is_changed = before.write_time_max != limits.write_time_max || unfinished.is_some();
         let write_time_max = is_changed.then_some(limits.write_time_max);
-        self.relimit = Some(Relimit { next: 0, write_time_max });
+        self.limit_update = Some(LimitUpdate { next: 0, write_time_max });
     }
 
     /// Brings the next portion up to date, and the listeners and the read buffer with the first.
     pub fn apply_limits(&mut self, acceptor: &Acceptor, buffer: &mut Vec<u8>) {
-        let Some(Relimit { next, write_time_max }) = self.relimit.take() else { return };
+        let Some(LimitUpdate { next, write_time_max }) = self.limit_update.take() else { return };
         if next == 0 {
             buffer.resize(self.table.env().limits.read_budget_bytes, 0);
             buffer.shrink_to_fit();
@@ -50,13 +50,13 @@ impl Core {
             self.arm(slot);
         }
         if end < self.table.slots_end() {
-            self.relimit = Some(Relimit { next: end, write_time_max });
+            self.limit_update = Some(LimitUpdate { next: end, write_time_max });
         }
     }
 
     /// Returns whether connections have yet to get new limits.
     pub fn has_new_limits(&self) -> bool {
-        self.relimit.is_some()
+        self.limit_update.is_some()
     }
 
     /// Sets the origins that browsers may connect from.

@@ -21,13 +21,13 @@ use crate::connection::{AbortOutcome, Cause, CloseOutcome, Closed, Connection, E
 use crate::event_loop::clock::Epoch;
 use crate::event_loop::deferrals::Deferrals;
 use crate::event_loop::drain::Drain;
+use crate::event_loop::limit_update::LimitUpdate;
 use crate::event_loop::listener::Kind;
-use crate::event_loop::marks::Marks;
 use crate::event_loop::proxies::Proxies;
-use crate::event_loop::relimit::Relimit;
 use crate::event_loop::socket::Socket;
 use crate::event_loop::stats::Counters;
 use crate::event_loop::timers::Timers;
+use crate::event_loop::visited_slots::VisitedSlots;
 use crate::fd::{Fd, Slot};
 use crate::peer::Peer;
 use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
@@ -85,11 +85,11 @@ pub struct Core {
     /// Whether `on_turn_end` is called at the end of this turn.
     wants_turn_end: bool,
     /// New limits that not all connections have yet.
-    relimit: Option<Relimit>,
+    limit_update: Option<LimitUpdate>,
     /// The slots of open WebSockets.
     open: SlotSet,
     /// For pushes to sets that overlap: the slots that are found already.
-    marks: Marks,
+    visited: VisitedSlots,
     /// Slots found by the registry, for when it must not be borrowed.
     found: Vec<Slot>,
 }
@@ -130,9 +130,9 @@ impl Core {
             proxies: Proxies::default(),
             drain: None,
             wants_turn_end: false,
-            relimit: None,
+            limit_update: None,
             open: SlotSet::default(),
-            marks: Marks::default(),
+            visited: VisitedSlots::default(),
             found: Vec::new(),
         }
     }

@@ -18,8 +18,8 @@ impl Core {
         change
     }
 
-    /// Whether a connection with this uid would be turned away.
-    pub fn is_taken(&self, uid: &str) -> bool {
+    /// Whether a connection with this uid would be turn_start away.
+    pub fn is_uid_taken(&self, uid: &str) -> bool {
         self.second_login == SecondLogin::RejectNew && self.registry.count_of(uid) > 0
     }
 

@@ -36,7 +36,7 @@ impl Core {
     pub fn push_uids<'u>(&mut self, uids: impl Iterator<Item = &'u str>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         for uid in uids {
-            found.extend(self.registry.slots_of(uid).filter(|slot| self.marks.see(*slot)));
+            found.extend(self.registry.slots_of(uid).filter(|slot| self.visited.visit(*slot)));
         }
         self.push_found(found, push)
     }
@@ -45,7 +45,7 @@ impl Core {
     pub fn push_groups<'g>(&mut self, groups: impl Iterator<Item = &'g str>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         for group in groups {
-            found.extend(self.registry.members(group).filter(|slot| self.marks.see(*slot)));
+            found.extend(self.registry.members(group).filter(|slot| self.visited.visit(*slot)));
         }
         self.push_found(found, push)
     }
@@ -53,23 +53,23 @@ impl Core {
     /// To some connections; one that is named twice gets it once.
     pub fn push_fds(&mut self, fds: impl Iterator<Item = Fd>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
-        found.extend(fds.filter_map(|fd| self.table.slot_of(fd)).filter(|slot| self.marks.see(*slot)));
+        found.extend(fds.filter_map(|fd| self.table.slot_of(fd)).filter(|slot| self.visited.visit(*slot)));
         self.push_found(found, push)
     }
 
     /// To every open connection.
     pub fn broadcast(&mut self, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
-        found.extend(self.open.iter().filter(|slot| self.marks.see(*slot)));
+        found.extend(self.open.iter().filter(|slot| self.visited.visit(*slot)));
         self.push_found(found, push)
     }
 
     /// The list for what is found: empty, and whom the push leaves out is seen already. As each slot is put on it once, it
     /// is never longer than the slots are many, however often a name is said.
     fn begin_search(&mut self, push: &Push<'_>) -> Vec<Slot> {
-        self.marks.begin(self.table.slots_end());
+        self.visited.begin(self.table.slots_end());
         for slot in push.except.iter().filter_map(|fd| self.table.slot_of(*fd)) {
-            self.marks.see(slot);
+            self.visited.visit(slot);
         }
         std::mem::take(&mut self.found)
     }

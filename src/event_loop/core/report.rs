@@ -74,10 +74,10 @@ impl Core {
     }
 
     /// A request was refused: by a rule, a handler, or for a handler's fault.
-    pub fn refuse(&mut self, fd: Fd, status: u16, why: impl fmt::Display) {
+    pub fn refuse(&mut self, fd: Fd, status: u16, reason: impl fmt::Display) {
         let is_control = self.table.connection(fd.slot()).is_some_and(Connection::is_control);
         *self.counters.refusals(is_control).by_status.entry(status).or_default() += 1;
-        log::debug!("fd {fd}: refused with {status}: {why}");
+        log::debug!("fd {fd}: refused with {status}: {reason}");
     }
 
     /// A connection refused a request by one of its rules.
@@ -136,15 +136,15 @@ impl Core {
         }
     }
 
-    /// A new connection got 503: `why` there is no room.
-    pub fn count_full(&mut self, is_control: bool, why: impl fmt::Display) {
+    /// A new connection got 503: `reason` there is no room.
+    pub fn count_full(&mut self, is_control: bool, reason: impl fmt::Display) {
         let refusals = self.counters.refusals(is_control);
         refusals.full += 1;
         *refusals.by_status.entry(503).or_default() += 1;
-        log::debug!("a new connection is refused with 503: {why}");
+        log::debug!("a new connection is refused with 503: {reason}");
         if let Some(count) = refusals.throttle.count(self.table.env().now) {
             let refused = if is_control { "new API connections" } else { "new clients" };
-            log::warn!("{why}: {refused} get 503 (since the last such line: {count})");
+            log::warn!("{reason}: {refused} get 503 (since the last such line: {count})");
         }
     }
 

@@ -1,0 +1,74 @@
+//! Measures the time that handlers take, and decides which warnings are logged.
+//!
+//! Reading a clock around each message would cost too much. So time is measured in sections with the coarse clock. A section
+//! ends after each socket that was read, and before and after each call that is not for a message. A long section counts for
+//! the call that ends it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::event_loop::clock;
+use crate::fd::Fd;
+use crate::log_throttle::LogThrottle;
+use crate::tick::Tick;
+
+/// The longest call without a warning.
+const BLOCKED_MAX: coarsetime::Duration = coarsetime::Duration::from_millis(100);
+
+/// The timer of handler calls.
+#[derive(Debug)]
+pub struct CallTimer {
+    /// The start of the current section, by the coarse clock.
+    began: coarsetime::Instant,
+    /// The connection whose input is being handled.
+    pub input: Option<CurrentInput>,
+    /// The throttle of the warnings, by handler.
+    throttles: BTreeMap<&'static str, LogThrottle>,
+}
+
+/// A connection whose input is being handled.
+#[derive(Copy, Clone, Debug)]
+pub struct CurrentInput {
+    pub fd: Fd,
+    /// Whether it was an HTTP connection before this input.
+    pub was_http: bool,
+}
+
+impl CallTimer {
+    /// Creates a timer whose first section begins now.
+    pub fn new() -> CallTimer {
+        CallTimer { began: clock::coarse(), input: None, throttles: BTreeMap::new() }
+    }
+
+    /// Begins a section.
+    pub fn begin(&mut self) {
+        self.began = clock::coarse();
+    }
+
+    /// Ends a section and begins the next. Returns the duration of a long one.
+    #[inline]
+    pub fn lap(&mut self) -> Option<Duration> {
+        let now = clock::coarse();
+        let took = now.duration_since(self.began);
+        self.began = now;
+        (took > BLOCKED_MAX).then(|| took.into())
+    }
+
+    /// Counts a long call of a handler. Returns the number of long calls since its last warning, if a warning is due.
+    pub fn count(&mut self, name: &'static str, now: Tick) -> Option<u64> {
+        self.throttles.entry(name).or_default().count(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_throttled_by_handler() {
+        let mut timer = CallTimer::new();
+        let mut count = |name, now| timer.count(name, Tick(now));
+        assert_eq!([count("on_open", 0), count("on_open", 1), count("on_close", 2)], [Some(1), None, Some(1)]);
+        assert_eq!(count("on_open", 1000), Some(2));
+    }
+}

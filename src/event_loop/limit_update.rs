@@ -1,0 +1,12 @@
+//! The progress of a change of limits through the open connections.
+
+use std::time::Duration;
+
+/// A change of limits that not all connections have yet.
+#[derive(Debug)]
+pub struct LimitUpdate {
+    /// The next slot to update.
+    pub next: u32,
+    /// The new `write_time_max`, if it changed.
+    pub write_time_max: Option<Duration>,
+}

@@ -1,0 +1,48 @@
+//! Marks the slots that a search has found, so that overlapping sets yield each slot once.
+//!
+//! Beginning a new search costs no clearing: each search has its own number, and a mark with another number is void.
+
+use crate::fd::Slot;
+
+/// The slots that the current search has found.
+#[derive(Debug, Default)]
+pub struct VisitedSlots {
+    /// By slot, the number of the last search that found it.
+    searches: Vec<u32>,
+    /// The number of the current search.
+    current: u32,
+}
+
+impl VisitedSlots {
+    /// Begins a search over the slots below `end`. None is visited.
+    pub fn begin(&mut self, end: u32) {
+        self.searches.resize(end as usize, 0);
+        self.current = self.current.wrapping_add(1);
+        if self.current == 0 {
+            self.searches.fill(0);
+            self.current = 1;
+        }
+    }
+
+    /// Marks a slot, and returns whether this is its first visit.
+    #[inline]
+    pub fn visit(&mut self, slot: Slot) -> bool {
+        std::mem::replace(&mut self.searches[slot.index()], self.current) != self.current
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_visits_each_slot_once() {
+        // The number of the search wraps in the middle of the test.
+        let mut slots = VisitedSlots { current: u32::MAX - 2, ..VisitedSlots::default() };
+        for end in [3, 5, 4, 4, 6, 6] {
+            slots.begin(end);
+            let visited: Vec<Slot> = (0..end).chain(0..end).map(Slot).filter(|slot| slots.visit(*slot)).collect();
+            assert_eq!(visited, (0..end).map(Slot).collect::<Vec<_>>());
+        }
+    }
+}
