@@ -13,6 +13,7 @@ mod counts;
 mod deadlines;
 mod env;
 mod event;
+mod eviction;
 mod exchange;
 #[cfg(any(test, feature = "unstable"))]
 mod fuzz;
@@ -22,7 +23,6 @@ mod journal;
 mod outbound;
 mod output;
 mod queue;
-mod relief;
 mod segment;
 mod table;
 #[cfg(test)]
@@ -33,13 +33,13 @@ use std::io::IoSlice;
 pub use crate::connection::closed::{AbortOutcome, By, Cause, CloseOutcome, Closed};
 pub use crate::connection::env::Env;
 pub use crate::connection::event::{Event, Next, Refusal, Sent, State, Traffic};
+pub use crate::connection::eviction::{Demand, Holder, Relief};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
 pub use crate::connection::http::Deferred;
 pub use crate::connection::outbound::Outbound;
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::queue::QUEUE_BYTES;
-pub use crate::connection::relief::{Demand, Holder, Relief};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::segment::{KEY_BYTES, Queued, SEGMENT_BYTES};
 #[cfg(any(test, feature = "unstable"))]

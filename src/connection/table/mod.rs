@@ -2,10 +2,10 @@
 //!
 //! The table knows neither sockets nor a clock. The server drives it over sockets, the simulator and the fuzzer over models.
 
+mod eviction;
 mod flush;
 mod places;
 mod push;
-mod relief;
 mod slots;
 mod transport;
 mod unwritten;
@@ -52,7 +52,7 @@ const SLOTS_RESERVED_MAX: usize = 1 << 20;
 ///
 /// Bounds: each queue holds at most `queue_bytes_max`, all together `queue_total_bytes_max`. When a queue is full, the
 /// transport is tried before `slow_reader` applies. When all queues are over their bound, the largest holders pay: see
-/// `relief.rs`.
+/// `eviction.rs`.
 #[derive(Debug)]
 pub struct Table<T> {
     entries: Slab<Entry<T>>,
