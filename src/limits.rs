@@ -258,7 +258,7 @@ const NAT64: u128 = 0x64_ff9b << 64;
 
 impl Limits {
     /// Returns the bytes that each of `queues` queues keeps.
-    pub(crate) fn queue_floor(&self, queues: usize) -> usize {
+    pub(crate) fn queue_share_min(&self, queues: usize) -> usize {
         self.queue_bytes_min.min(self.queue_total_bytes_max / 2 / queues.max(1))
     }
 

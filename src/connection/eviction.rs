@@ -1,7 +1,7 @@
 //! Memory that connections share, and what the largest holders of queued bytes give up when it runs out.
 //!
 //! Over the bound, the largest pays, and again the largest, until a part of the bound is free: so the search among the
-//! holders is paid for by the bytes that have to come before the next one. A floor, which half the bound has room for
+//! holders is paid for by the bytes that have to come before the next one. A bytes_min, which half the bound has room for
 //! however many hold something, is taken from nobody.
 
 use crate::fd::Slot;
@@ -16,27 +16,27 @@ const FREED_PART: usize = 16;
 
 /// Half a message cannot be dropped. Its connection is closed once it holds so many times what any holder does of whom
 /// messages can be dropped.
-const STUCK_FACTOR: usize = 2;
+const UNDROPPABLE_FACTOR: usize = 2;
 
-/// Charges that are read for each demand, on average.
-const CHARGES_PER_DEMAND: usize = 64;
+/// Charges that are read for each eviction, on average.
+const CHARGES_PER_EVICTION: usize = 64;
 
 /// The holders that pay while all queues are over their bound, and how much.
 #[derive(Debug)]
-pub struct Relief {
+pub struct Evictor {
     /// Of which more can be had.
     holders: BinaryHeap<Holder>,
     /// Of which no more can be dropped: what is left is half a message, or none.
-    stuck: BinaryHeap<Holder>,
-    /// Slots of those that are charged no more than the floor, or closed.
-    settled: Vec<Slot>,
-    /// Whether those that are stuck are closed: what could be dropped was not enough.
-    closes_stuck: bool,
+    undroppable: BinaryHeap<Holder>,
+    /// Slots of those that are charged no more than the bytes_min, or closed.
+    exempt: Vec<Slot>,
+    /// Whether those that are undroppable are closed: what could be dropped was not enough.
+    closes_undroppable: bool,
     /// Demands until the charges are read anew.
-    fresh: usize,
+    polls_left: usize,
     /// Demands between two readings.
-    fresh_max: usize,
-    floor: usize,
+    polls_per_read: usize,
+    bytes_min: usize,
 }
 
 /// A connection with a queue.
@@ -48,9 +48,9 @@ pub struct Holder {
     pub slot: Slot,
 }
 
-/// The demand on the largest holder.
+/// The eviction on the largest holder.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Demand {
+pub enum Eviction {
     /// It is closed.
     Close(Holder),
     /// It drops its newest messages, until it is charged no more than `charge_max`.
@@ -62,19 +62,19 @@ pub enum Demand {
     },
 }
 
-impl Relief {
+impl Evictor {
     /// For these holders.
-    pub fn new(holders: Vec<Holder>, limits: &Limits) -> Relief {
-        let floor = limits.queue_floor(holders.len());
-        let fresh_max = holders.len() / CHARGES_PER_DEMAND;
-        Relief {
+    pub fn new(holders: Vec<Holder>, limits: &Limits) -> Evictor {
+        let bytes_min = limits.queue_share_min(holders.len());
+        let polls_per_read = holders.len() / CHARGES_PER_EVICTION;
+        Evictor {
             holders: holders.into(),
-            stuck: BinaryHeap::new(),
-            settled: Vec::new(),
-            closes_stuck: false,
-            fresh: fresh_max,
-            fresh_max,
-            floor,
+            undroppable: BinaryHeap::new(),
+            exempt: Vec::new(),
+            closes_undroppable: false,
+            polls_left: polls_per_read,
+            polls_per_read,
+            bytes_min,
         }
     }
 
@@ -85,38 +85,38 @@ impl Relief {
     }
 
     /// Bytes that every holder keeps.
-    pub fn floor(&self) -> usize {
-        self.floor
+    pub fn bytes_min(&self) -> usize {
+        self.bytes_min
     }
 
-    /// The next demand, until enough is free or no holder is left. `charge` reads what a slot is charged now: the share of a
+    /// The next eviction, until enough is free or no holder is left. `charge` reads what a slot is charged now: the share of a
     /// frame grows when others drop it.
-    pub fn poll(&mut self, env: &Env, charge: impl Fn(Slot) -> usize) -> Option<Demand> {
-        match self.fresh.checked_sub(1) {
-            Some(fresh) => self.fresh = fresh,
+    pub fn poll(&mut self, env: &Env, charge: impl Fn(Slot) -> usize) -> Option<Eviction> {
+        match self.polls_left.checked_sub(1) {
+            Some(polls_left) => self.polls_left = polls_left,
             None => self.read_charges(charge),
         }
         let max = env.limits.queue_total_bytes_max;
         let excess = env.queued.frames.checked_sub(max - max / FREED_PART).filter(|excess| *excess > 0)?;
-        let largest = self.holders.pop().filter(|holder| holder.charge > self.floor);
+        let largest = self.holders.pop().filter(|holder| holder.charge > self.bytes_min);
         let other = largest.map_or(0, |holder| holder.charge);
-        if self.stuck.peek().is_some_and(|stuck| stuck.charge / STUCK_FACTOR >= other) {
-            if !self.closes_stuck && env.queued.frames <= max {
+        if self.undroppable.peek().is_some_and(|undroppable| undroppable.charge / UNDROPPABLE_FACTOR >= other) {
+            if !self.closes_undroppable && env.queued.frames <= max {
                 // Within the bound, the smaller holders pay nothing for what a much larger one cannot give.
                 return None;
             }
-            self.closes_stuck = true;
+            self.closes_undroppable = true;
             self.holders.extend(largest);
-            let stuck = self.stuck.pop()?;
-            return Some(self.close(stuck));
+            let undroppable = self.undroppable.pop()?;
+            return Some(self.close(undroppable));
         }
         let holder = largest?;
         Some(match env.limits.slow_reader {
             SlowReader::Close => self.close(holder),
             SlowReader::DropNewest | SlowReader::Conflate => {
                 // The next holder may be nearly as large.
-                let charge_max = (holder.charge / 2).max(holder.charge.saturating_sub(excess)).max(self.floor);
-                Demand::Drop { holder, charge_max }
+                let charge_max = (holder.charge / 2).max(holder.charge.saturating_sub(excess)).max(self.bytes_min);
+                Eviction::Drop { holder, charge_max }
             }
         })
     }
@@ -124,29 +124,29 @@ impl Relief {
     /// The holder has dropped so many messages, and is charged `charge` now.
     pub fn handle_dropped(&mut self, holder: Holder, dropped: usize, charge: usize) {
         let holder = Holder { charge, ..holder };
-        if charge <= self.floor {
-            self.settled.push(holder.slot);
+        if charge <= self.bytes_min {
+            self.exempt.push(holder.slot);
             return;
         }
-        if dropped > 0 { &mut self.holders } else { &mut self.stuck }.push(holder);
+        if dropped > 0 { &mut self.holders } else { &mut self.undroppable }.push(holder);
     }
 
     /// A closed connection may keep the frame that is half written, whose share can grow.
-    fn close(&mut self, holder: Holder) -> Demand {
-        self.settled.push(holder.slot);
-        Demand::Close(holder)
+    fn close(&mut self, holder: Holder) -> Eviction {
+        self.exempt.push(holder.slot);
+        Eviction::Close(holder)
     }
 
     fn read_charges(&mut self, charge: impl Fn(Slot) -> usize) {
-        self.fresh = self.fresh_max;
+        self.polls_left = self.polls_per_read;
         let read = |holder: Holder| Holder { charge: charge(holder.slot), ..holder };
-        let settled = self.settled.drain(..).map(|slot| Holder { charge: 0, slot });
-        self.holders = self.holders.drain().chain(settled).map(read).collect();
-        self.stuck = self.stuck.drain().map(read).collect();
+        let exempt = self.exempt.drain(..).map(|slot| Holder { charge: 0, slot });
+        self.holders = self.holders.drain().chain(exempt).map(read).collect();
+        self.undroppable = self.undroppable.drain().map(read).collect();
     }
 
     /// The holder's socket took something, and it is charged `charge` now.
-    pub fn handle_offered(&mut self, holder: Holder, charge: usize) {
+    pub fn handle_written(&mut self, holder: Holder, charge: usize) {
         self.holders.push(Holder { charge, ..holder });
     }
 }

@@ -33,7 +33,7 @@ use std::io::IoSlice;
 pub use crate::connection::closed::{AbortOutcome, By, Cause, CloseOutcome, Closed};
 pub use crate::connection::env::Env;
 pub use crate::connection::event::{Event, Next, Refusal, Sent, State, Traffic};
-pub use crate::connection::eviction::{Demand, Holder, Relief};
+pub use crate::connection::eviction::{Eviction, Evictor, Holder};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
 pub use crate::connection::http::Deferred;

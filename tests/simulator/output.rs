@@ -126,7 +126,7 @@ impl Server {
                 let (model, ledger) = self.oracle.account(fd);
                 model.output.observe(state.queued, 0, ledger);
             }
-            Change::Dropped { messages, charge, floor } => self.judge_drop(fd, messages, charge, floor, state),
+            Change::Dropped { messages, charge, bytes_min } => self.judge_drop(fd, messages, charge, bytes_min, state),
             Change::ClosedSlow { kept_max, charge, closed } => {
                 if let Some(charge) = charge {
                     hit("relief: closed");

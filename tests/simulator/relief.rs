@@ -11,13 +11,13 @@ use crate::socket::State;
 const CLOSE_FRAME_BYTES: usize = 2 + 125;
 
 impl Server {
-    /// A connection that pays is charged more than the floor, and at least as much as any other that has not paid shares with
+    /// A connection that pays is charged more than the bytes_min, and at least as much as any other that has not paid shares with
     /// no one.
-    pub fn judge_payer(&mut self, fd: Fd, charge: usize, floor: usize) {
+    pub fn judge_payer(&mut self, fd: Fd, charge: usize, bytes_min: usize) {
         let limits = &self.table.env().limits;
         assert!(self.oracle.ledger.total > 0, "{fd} pays, and nothing is queued");
-        assert!(floor <= limits.queue_bytes_min, "{fd} pays down to {floor}");
-        assert!(charge > floor, "{fd} is charged {charge} and pays, and the floor is {floor}");
+        assert!(bytes_min <= limits.queue_bytes_min, "{fd} pays down to {bytes_min}");
+        assert!(charge > bytes_min, "{fd} is charged {charge} and pays, and the bytes_min is {bytes_min}");
         self.is_relieved = true;
         self.paid.insert(fd);
         for slot in self.table.slots() {
@@ -29,9 +29,9 @@ impl Server {
     }
 
     /// Messages are dropped, the newest first.
-    pub fn judge_drop(&mut self, fd: Fd, messages: usize, charge: usize, floor: usize, state: State) {
+    pub fn judge_drop(&mut self, fd: Fd, messages: usize, charge: usize, bytes_min: usize, state: State) {
         assert_ne!(self.table.env().limits.slow_reader, SlowReader::Close);
-        let is_alone = floor == self.table.env().limits.queue_bytes_min && self.paid.is_empty();
+        let is_alone = bytes_min == self.table.env().limits.queue_bytes_min && self.paid.is_empty();
         if is_alone && !self.is_largest(fd, charge) {
             // It pays for what was pushed to it, while a search would free little.
             hit("relief: pays alone");
@@ -42,7 +42,7 @@ impl Server {
             self.paid.insert(fd);
             self.is_relieved = true;
         } else {
-            self.judge_payer(fd, charge, floor);
+            self.judge_payer(fd, charge, bytes_min);
         }
         let (model, ledger) = self.oracle.account(fd);
         model.output.drop_newest(messages, ledger);

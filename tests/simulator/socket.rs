@@ -40,7 +40,7 @@ pub enum Change {
     Pinged(Sent),
     Conflated { is_done: bool },
     Unloaded,
-    Dropped { messages: usize, charge: usize, floor: usize },
+    Dropped { messages: usize, charge: usize, bytes_min: usize },
     ClosedSlow { kept_max: usize, charge: Option<usize>, closed: Option<Closed> },
     ResponseDropped,
 }
@@ -97,7 +97,7 @@ impl Transport for Socket {
             Observed::Pinged(sent) => Change::Pinged(sent),
             Observed::Conflated { is_done } => Change::Conflated { is_done },
             Observed::Unloaded => Change::Unloaded,
-            Observed::Dropped { messages, charge, floor } => Change::Dropped { messages, charge, floor },
+            Observed::Dropped { messages, charge, bytes_min } => Change::Dropped { messages, charge, bytes_min },
             Observed::ClosedSlow { kept_max, charge, event } => {
                 let closed = event.map(|event| match event {
                     Event::Closed(closed) => closed.clone(),

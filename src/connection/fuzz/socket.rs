@@ -76,12 +76,12 @@ impl Transport for Socket {
             Observed::Pinged(sent) => Change::Pinged(sent),
             Observed::Conflated { is_done } => Change::Conflated(is_done),
             Observed::Unloaded => return,
-            Observed::Dropped { messages, charge, floor } => {
-                assert!(charge > floor, "the floor is taken from none");
+            Observed::Dropped { messages, charge, bytes_min } => {
+                assert!(charge > bytes_min, "a connection with its minimum is not evicted");
                 Change::Dropped(messages)
             }
             Observed::ClosedSlow { charge, kept_max, event } => {
-                assert!(charge.is_none_or(|charge| charge > kept_max), "the floor is taken from none");
+                assert!(charge.is_none_or(|charge| charge > kept_max), "a connection with its minimum is not evicted");
                 Change::ClosedSlow(event.map(|event| match event {
                     Event::Closed(closed) => closed.clone(),
                     event => panic!("{event:?} ends a slow consumer"),

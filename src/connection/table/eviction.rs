@@ -4,7 +4,7 @@
 //! bytes that come before the next one.
 
 use crate::connection::table::{Entry, Observed, Table, Transport};
-use crate::connection::{Demand, Holder, Relief};
+use crate::connection::{Eviction, Evictor, Holder};
 use crate::fd::Slot;
 
 /// The part of the bound of unfinished input that is freed when it is reached: one in so many.
@@ -39,68 +39,68 @@ impl<T: Transport> Table<T> {
     ///
     /// Each is closed, or drops its newest messages. Returns whether the connection at `watched` dropped some.
     #[inline]
-    pub(super) fn relieve(&mut self, watched: Option<Slot>) -> bool {
-        self.env.is_over_total(0) && self.relieve_queues(watched)
+    pub(super) fn enforce_queue_total(&mut self, watched: Option<Slot>) -> bool {
+        self.env.is_over_total(0) && self.evict(watched)
     }
 
     #[cold]
-    fn relieve_queues(&mut self, watched: Option<Slot>) -> bool {
-        let mut has_dropped = watched.is_some_and(|slot| self.pay_alone(slot));
+    fn evict(&mut self, watched: Option<Slot>) -> bool {
+        let mut has_dropped = watched.is_some_and(|slot| self.evict_pushed(slot));
         if has_dropped && !self.env.is_over_total(0) {
             return true;
         }
         let holders = self.holders();
         let count = holders.len();
-        let mut relief = Relief::new(holders, &self.env.limits);
-        while let Some(demand) = relief.poll(&self.env, |slot| self.charge(slot)) {
-            let (Demand::Close(holder) | Demand::Drop { holder, .. }) = demand;
+        let mut evictor = Evictor::new(holders, &self.env.limits);
+        while let Some(eviction) = evictor.poll(&self.env, |slot| self.charge(slot)) {
+            let (Eviction::Close(holder) | Eviction::Drop { holder, .. }) = eviction;
             let is_untried = |entry: &Entry<T>| entry.connection.is_untried() && entry.connection.can_write();
             if self.entries.get(holder.slot.index()).is_some_and(is_untried) {
                 // Its reader may not be slow: nothing was offered to it yet. One that took the turn's share is slow.
                 self.offer(holder.slot);
                 let charge = self.charge(holder.slot);
                 if charge < holder.charge {
-                    relief.handle_offered(holder, charge);
+                    evictor.handle_written(holder, charge);
                     continue;
                 }
             }
-            match demand {
-                Demand::Close(_) => self.close_slow(holder.slot, relief.floor(), Some(holder.charge)),
-                Demand::Drop { charge_max, .. } => {
-                    let (dropped, charge) = self.drop_newest(holder, charge_max, relief.floor());
-                    relief.handle_dropped(holder, dropped, charge);
+            match eviction {
+                Eviction::Close(_) => self.close_slow(holder.slot, evictor.bytes_min(), Some(holder.charge)),
+                Eviction::Drop { charge_max, .. } => {
+                    let (dropped, charge) = self.drop_newest(holder, charge_max, evictor.bytes_min());
+                    evictor.handle_dropped(holder, dropped, charge);
                     has_dropped |= dropped > 0 && watched == Some(holder.slot);
                 }
             }
         }
         // Only half messages are left to drop, and the queues are within their bound: little was freed.
-        let is_free = relief.is_enough(&self.env);
-        self.unsearched = if is_free { 0 } else { count / HOLDERS_PER_PUSH };
+        let is_free = evictor.is_enough(&self.env);
+        self.pushes_before_search = if is_free { 0 } else { count / HOLDERS_PER_PUSH };
         has_dropped
     }
 
     /// Makes a connection pay for what was pushed to it, when a search would not find much. Returns whether it dropped
     /// messages, which may be too few.
-    fn pay_alone(&mut self, slot: Slot) -> bool {
-        if self.unsearched == 0 {
+    fn evict_pushed(&mut self, slot: Slot) -> bool {
+        if self.pushes_before_search == 0 {
             return false;
         }
-        self.unsearched -= 1;
+        self.pushes_before_search -= 1;
         let excess = self.env.queued.frames.saturating_sub(self.env.limits.queue_total_bytes_max);
-        let (charge, floor) = (self.charge(slot), self.env.limits.queue_bytes_min);
-        if charge < floor + excess {
+        let (charge, bytes_min) = (self.charge(slot), self.env.limits.queue_bytes_min);
+        if charge < bytes_min + excess {
             return false;
         }
-        let (dropped, _) = self.drop_newest(Holder { charge, slot }, charge - excess, floor);
+        let (dropped, _) = self.drop_newest(Holder { charge, slot }, charge - excess, bytes_min);
         dropped > 0
     }
 
     /// Drops the newest messages of a holder, and returns how many and what it is charged then.
-    fn drop_newest(&mut self, holder: Holder, charge_max: usize, floor: usize) -> (usize, usize) {
+    fn drop_newest(&mut self, holder: Holder, charge_max: usize, bytes_min: usize) -> (usize, usize) {
         let Some((entry, env)) = self.entry_mut(holder.slot) else { return (0, 0) };
         let messages = entry.connection.drop_newest(charge_max, env);
         env.counts.dropped += messages as u64;
-        entry.observe(Observed::Dropped { messages, charge: holder.charge, floor });
+        entry.observe(Observed::Dropped { messages, charge: holder.charge, bytes_min });
         (messages, entry.connection.charge())
     }
 

@@ -129,7 +129,7 @@ impl<T: Transport> Table<T> {
             }
         }
         if self.env.is_over_total(0) {
-            self.relieve(None);
+            self.enforce_queue_total(None);
             return false;
         }
         self.env.end_turn();
@@ -207,7 +207,7 @@ impl<T: Transport> Table<T> {
     /// Writes the output of a connection, and then keeps the bound of all queues. `false`: the transport is broken.
     pub(super) fn write(&mut self, slot: Slot) -> bool {
         let is_whole = self.offer(slot);
-        self.relieve(None);
+        self.enforce_queue_total(None);
         is_whole
     }
 
@@ -273,7 +273,7 @@ impl<T: Transport> Table<T> {
         }
         // It is in no list now, and may be the largest holder.
         self.queued.insert(slot);
-        self.relieve(None);
+        self.enforce_queue_total(None);
     }
 }
 

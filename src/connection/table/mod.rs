@@ -80,7 +80,7 @@ pub struct Table<T> {
     /// Connections that may have a queue. One that got it since the last flush is listed.
     queued: SlotSet,
     /// Pushes that pay for themselves before the holders are searched again, because the last search freed little.
-    unsearched: usize,
+    pushes_before_search: usize,
     /// Slots that are never used again.
     retired: usize,
     /// The number of control connections.
@@ -117,7 +117,7 @@ impl<T: Transport> Table<T> {
             held: 0,
             unfinished: SlotSet::default(),
             queued: SlotSet::default(),
-            unsearched: 0,
+            pushes_before_search: 0,
             retired: 0,
             control: 0,
             places: Places::default(),

@@ -123,7 +123,7 @@ impl<T: Transport> Table<T> {
         match sent {
             Sent::Queued => {
                 self.touch(slot);
-                return self.make_room(slot);
+                return self.enforce_after_push(slot);
             }
             Sent::Full | Sent::TooLarge => match env.limits.slow_reader {
                 SlowReader::Close => {
@@ -136,7 +136,7 @@ impl<T: Transport> Table<T> {
                     entry.observe(Observed::Conflated { is_done });
                     if is_done {
                         env.counts.conflated += 1;
-                        return self.make_room(slot);
+                        return self.enforce_after_push(slot);
                     }
                 }
             },
@@ -148,7 +148,7 @@ impl<T: Transport> Table<T> {
     }
 
     /// Keeps the bound of all queues after a message was queued, or took the place of another.
-    fn make_room(&mut self, slot: Slot) -> Outcome {
+    fn enforce_after_push(&mut self, slot: Slot) -> Outcome {
         let fresh = self.connection(slot).map_or(0, |connection| connection.fresh_bytes());
         if self.env.is_over_total(fresh) { self.write_pushed(slot, true) } else { Outcome::Queued }
     }
@@ -165,7 +165,7 @@ impl<T: Transport> Table<T> {
         // A broken transport is found again by the flush.
         self.offer(slot);
         let was_open = self.connection(slot).is_some_and(|connection| connection.is_open());
-        let has_dropped = self.relieve(Some(slot));
+        let has_dropped = self.enforce_queue_total(Some(slot));
         match self.connection(slot) {
             Some(connection) if was_open && !connection.is_open() => self.count_closed(),
             // It was the newest message, and was counted when it was dropped.

@@ -68,7 +68,7 @@ pub enum Observed<'a> {
         /// Bytes that the connection was charged before.
         charge: usize,
         /// Bytes that each connection may keep.
-        floor: usize,
+        bytes_min: usize,
     },
     /// It was closed as a slow consumer.
     ClosedSlow {
