@@ -1,6 +1,6 @@
 //! What a connection does because of the time: its heartbeat, and the ends of what takes too long.
 
-use crate::connection::heartbeat::Beat;
+use crate::connection::heartbeat::HeartbeatAction;
 use crate::connection::{By, Cause, Connection, Env, Event, Stage};
 use crate::protocol::close::CloseCode;
 use crate::protocol::frame::Opcode;
@@ -30,14 +30,14 @@ impl Connection {
     }
 
     /// Whether [`handle_tick`](Connection::handle_tick) would end it now, for what its client has not done in time.
-    pub fn is_doomed(&self, env: &Env) -> bool {
+    pub fn is_overdue(&self, env: &Env) -> bool {
         if self.write_deadline(env).min(self.message_deadline(env)) <= env.now {
             return true;
         }
         self.deadline <= env.now
             && match &self.stage {
                 Stage::Open(_) => {
-                    self.pulse.is_doomed(self.heartbeat(env), self.last_seen, self.output.is_behind(), env.now)
+                    self.heartbeat_state.is_dead(self.heartbeat(env), self.last_seen, self.output.is_behind(), env.now)
                 }
                 _ => true,
             }
@@ -59,17 +59,17 @@ impl Connection {
 
     fn check_heartbeat(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let heartbeat = *self.heartbeat(env);
-        let beat = self.pulse.check(&heartbeat, self.last_seen, self.output.is_behind(), env.now);
-        env.counts.missed += u64::from(beat == Beat::Dead);
+        let beat = self.heartbeat_state.check(&heartbeat, self.last_seen, self.output.is_behind(), env.now);
+        env.counts.missed += u64::from(beat == HeartbeatAction::Dead);
         match beat {
-            Beat::Wait(at) => self.deadline = at,
-            Beat::Ping(at) => {
+            HeartbeatAction::Wait(at) => self.deadline = at,
+            HeartbeatAction::Ping(at) => {
                 self.deadline = at;
-                env.counts.missed += u64::from(self.pulse.has_missed());
+                env.counts.missed += u64::from(self.heartbeat_state.has_missed());
                 env.counts.pings += 1;
                 self.push_control(Opcode::Ping, b"", env);
             }
-            Beat::Dead => return Some(self.die(By::Server, Cause::HeartbeatMissed)),
+            HeartbeatAction::Dead => return Some(self.die(By::Server, Cause::HeartbeatMissed)),
         }
         None
     }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io::Write;
 
 use crate::connection::http::{Answer, Awaited, Deferred, Reply, Step};
-use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, Opened, Pulse, Refusal, Sent, Stage};
+use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, HeartbeatState, Opened, Refusal, Sent, Stage};
 use crate::fd::Fd;
 use crate::protocol::body_mode::BodyMode;
 use crate::protocol::http::HttpError;
@@ -39,7 +39,7 @@ impl Connection {
         let early = http.take_early();
         self.stage = Stage::Open(None);
         self.opened = Opened::at(env.now);
-        self.deadline = Pulse::first_check(self.heartbeat(env), fd, env.now);
+        self.deadline = HeartbeatState::first_check(self.heartbeat(env), fd, env.now);
         Ok(Some(early))
     }
 

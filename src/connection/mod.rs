@@ -46,7 +46,7 @@ pub use crate::connection::segment::{KEY_BYTES, Queued, SEGMENT_BYTES};
 pub use crate::connection::table::Observed;
 pub use crate::connection::table::{Flushed, Io, SlotSet, Table, Transport};
 
-use crate::connection::heartbeat::Pulse;
+use crate::connection::heartbeat::HeartbeatState;
 use crate::connection::http::{Awaited, Http};
 use crate::connection::output::Output;
 use crate::connection::queue::Queue;
@@ -78,7 +78,7 @@ pub struct Connection {
     opened: Opened,
     traffic: Traffic,
     peer: Peer,
-    pulse: Pulse,
+    heartbeat_state: HeartbeatState,
     /// The client has said its last: its close frame, or the end of its stream.
     is_peer_done: bool,
     /// The handler wants nothing read for now.
@@ -133,7 +133,7 @@ impl Connection {
             opened: Opened::at(env.now),
             traffic: Traffic::default(),
             peer,
-            pulse: Pulse::default(),
+            heartbeat_state: HeartbeatState::default(),
             is_peer_done: false,
             is_listed: false,
             is_paused: false,
@@ -181,7 +181,7 @@ impl Connection {
         self.traffic.bytes_in += count as u64;
         env.counts.traffic.bytes_in += count as u64;
         self.last_seen = env.now;
-        self.pulse.handle_bytes();
+        self.heartbeat_state.handle_bytes();
     }
 
     /// Takes the message at the front of `input` where it lies there whole, as nearly all do: it is lent, without an event
@@ -246,7 +246,7 @@ impl Connection {
     /// Takes note that the socket took `written` bytes; `is_full` when it was offered more.
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         if written > 0 {
-            self.pulse.handle_written();
+            self.heartbeat_state.handle_written();
         }
         self.traffic.bytes_out += written as u64;
         env.counts.traffic.bytes_out += written as u64;
@@ -320,10 +320,10 @@ impl Connection {
 
     /// Gives this connection a heartbeat of its own from now on, or the server's again.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>, env: &Env) {
-        self.pulse = Pulse::default();
+        self.heartbeat_state = HeartbeatState::default();
         self.heartbeat = heartbeat.map(Box::new);
         if self.is_open() {
-            self.deadline = Pulse::first_check(self.heartbeat(env), fd, env.now);
+            self.deadline = HeartbeatState::first_check(self.heartbeat(env), fd, env.now);
         }
     }
 

@@ -150,7 +150,7 @@ impl<H: Handler> EventLoop<H> {
     /// the client's bytes are still in the kernel.
     pub(super) fn recheck_before_timeout(&mut self, slot: Slot) {
         let table = self.core.table_mut();
-        if table.connection(slot).is_some_and(|connection| connection.is_doomed(table.env())) {
+        if table.connection(slot).is_some_and(|connection| connection.is_overdue(table.env())) {
             if let Some(socket) = table.transport_mut(slot) {
                 socket.is_readable = true;
             }
