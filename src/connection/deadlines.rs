@@ -51,7 +51,7 @@ impl Connection {
 
     fn handle_write_timeout(&mut self) -> Option<Event<'static>> {
         if self.is_open() {
-            return Some(self.die(By::Server, Cause::WriteTimedOut));
+            return Some(self.end_abnormally(By::Server, Cause::WriteTimedOut));
         }
         self.stage = Stage::Finished;
         None
@@ -69,7 +69,7 @@ impl Connection {
                 env.counts.pings += 1;
                 self.push_control(Opcode::Ping, b"", env);
             }
-            HeartbeatAction::Dead => return Some(self.die(By::Server, Cause::HeartbeatMissed)),
+            HeartbeatAction::Dead => return Some(self.end_abnormally(By::Server, Cause::HeartbeatMissed)),
         }
         None
     }

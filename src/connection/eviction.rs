@@ -203,7 +203,7 @@ impl Connection {
         if env.is_over_total(0) || self.charge() > kept_max {
             // There is no room for the frame that it is in the middle of, and a close frame cannot come before its end.
             self.release(env);
-            return Some(self.die(By::Server, Cause::SlowConsumer));
+            return Some(self.end_abnormally(By::Server, Cause::SlowConsumer));
         }
         self.close(CloseCode::TRY_AGAIN_LATER, "reading too slowly", Cause::SlowConsumer, env)
     }

@@ -50,7 +50,7 @@ impl Connection {
         let Some(answer) = http.end_answer() else { return };
         http.recount();
         if answer.reply != Reply::None {
-            return self.cut(answer.reply, env);
+            return self.abort_response(answer.reply, env);
         }
         let keep_alive = answer.keep_alive && answer.accept.is_none() && !self.is_peer_done;
         let stays = keep_alive && !response.closes() && response.fault().is_none();
@@ -169,7 +169,7 @@ impl Connection {
     }
 
     /// Ends a connection in the middle of a response, so that the client sees that it is not whole.
-    fn cut(&mut self, reply: Reply, env: &Env) {
+    fn abort_response(&mut self, reply: Reply, env: &Env) {
         match reply {
             Reply::UntilClose => self.stage = Stage::Finished,
             _ => self.linger_after_http(env),
@@ -190,7 +190,7 @@ impl Connection {
             self.respond(response, env);
         } else if http.reply() != Reply::None {
             let reply = http.reply();
-            self.cut(reply, env);
+            self.abort_response(reply, env);
         } else if http.has_begun() {
             let head_only = http.is_head();
             self.push_response(&response, false, head_only, env);
@@ -314,7 +314,7 @@ impl Connection {
             _ => (false, Reply::None),
         };
         if reply != Reply::None {
-            self.cut(reply, env);
+            self.abort_response(reply, env);
             return Event::Refused(Refusal::Http(error));
         }
         self.push_response(&error.response(self.is_control), false, head_only, env);

@@ -106,7 +106,7 @@ impl Journal {
     }
 
     /// Appends the frames of a range to a queue, as though they had been pushed to it.
-    pub fn unload(&self, range: Range, queue: &mut Queue, total: &mut Queued) {
+    pub fn move_to_queue(&self, range: Range, queue: &mut Queue, total: &mut Queued) {
         let mut rest = self.get(range);
         let before = self.apart.partition_point(|apart| apart.start < range.start);
         let mut apart = self.apart.iter().skip(before).peekable();
@@ -121,7 +121,7 @@ impl Journal {
         debug_assert!(rest.is_empty(), "a range ends with a frame");
     }
 
-    /// The bytes of a range that [`unload`](Journal::unload) copies.
+    /// The bytes of a range that [`move_to_queue`](Journal::move_to_queue) copies.
     pub fn copied_bytes(&self, range: Range) -> usize {
         range.len() - (self.apart_bytes(range.end) - self.apart_bytes(range.start)) as usize
     }

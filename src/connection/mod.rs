@@ -231,7 +231,7 @@ impl Connection {
     pub fn handle_end(&mut self, is_reset: bool) -> Option<Event<'static>> {
         self.is_peer_done = true;
         match &self.stage {
-            Stage::Open(_) => return Some(self.die(By::Client, Cause::ConnectionLost)),
+            Stage::Open(_) => return Some(self.end_abnormally(By::Client, Cause::ConnectionLost)),
             // A client that shut down its side after its last request still wants the response, be it late.
             Stage::Http(http) if !is_reset && http.is_deferred_plain() => {}
             Stage::Http(http) if !is_reset && !self.output.is_empty() && !http.is_answering() => {
@@ -266,7 +266,7 @@ impl Connection {
     /// Queues a message.
     #[inline]
     pub fn send(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
-        let sent = self.room_for(outbound, env);
+        let sent = self.check_bounds(outbound, env);
         if sent != Sent::Queued {
             return sent;
         }
@@ -288,7 +288,7 @@ impl Connection {
     pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> Sent {
         debug_assert!(payload.len() <= CONTROL_BYTES_MAX);
         let mut outbound = Outbound::message(Opcode::Ping, payload);
-        match self.room_for(&outbound, env) {
+        match self.check_bounds(&outbound, env) {
             Sent::Queued if !self.output.push(&mut outbound, env) => Sent::Full,
             sent => sent,
         }
@@ -307,7 +307,7 @@ impl Connection {
 
     /// Ends it without a word, and without what is queued.
     pub fn abort(&mut self, env: &mut Env) -> Option<Event<'static>> {
-        let event = self.is_open().then(|| self.die(By::Server, Cause::ServerClosed));
+        let event = self.is_open().then(|| self.end_abnormally(By::Server, Cause::ServerClosed));
         self.release(env);
         self.stage = Stage::Finished;
         event
@@ -425,13 +425,13 @@ impl Connection {
         self.output.fresh_bytes()
     }
 
-    /// Bytes of them that [`unload`](Connection::unload) copies.
+    /// Bytes of them that [`move_to_queue`](Connection::move_to_queue) copies.
     pub fn copied_bytes(&self, env: &Env) -> usize {
         self.output.copied_bytes(&env.journal)
     }
 
     /// Moves them from the journal to a queue.
-    pub fn unload(&mut self, env: &mut Env) {
+    pub fn move_to_queue(&mut self, env: &mut Env) {
         if self.fresh_bytes() > 0 {
             self.output.queue(env);
         }
@@ -484,7 +484,7 @@ impl Connection {
 
     /// Whether a frame can be queued.
     #[inline]
-    fn room_for(&self, outbound: &Outbound<'_>, env: &Env) -> Sent {
+    fn check_bounds(&self, outbound: &Outbound<'_>, env: &Env) -> Sent {
         if !self.is_open() {
             return Sent::NotOpen;
         }
@@ -571,7 +571,7 @@ impl Connection {
     }
 
     /// Ends an open connection without a word.
-    fn die(&mut self, by: By, cause: Cause) -> Event<'static> {
+    fn end_abnormally(&mut self, by: By, cause: Cause) -> Event<'static> {
         self.stage = Stage::Finished;
         Event::Closed(Closed::abnormal(by, cause))
     }

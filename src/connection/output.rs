@@ -130,7 +130,7 @@ impl Output {
         if !matches!(self, Output::Queued(_)) {
             let mut queue = env.take_queue();
             if let Output::Fresh(range) = *self {
-                env.journal.unload(range, &mut queue, &mut env.queued);
+                env.journal.move_to_queue(range, &mut queue, &mut env.queued);
             }
             *self = Output::Queued(queue);
         }

@@ -77,7 +77,7 @@ impl<H: Handler> EventLoop<H> {
     fn clear_journal(&mut self) {
         self.core.table_mut().begin_flush();
         self.flush_listed(false);
-        if !self.core.table_mut().unload_unwritten() {
+        if !self.core.table_mut().move_unwritten_to_queues() {
             self.flush_unwritten(false);
         }
         self.end_flush();

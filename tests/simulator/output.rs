@@ -121,7 +121,7 @@ impl Server {
             Change::Sent(sent) => self.judge_send(fd, sent, state),
             Change::Pinged(sent) => self.judge_ping(fd, sent, state),
             Change::Conflated { is_done } => self.judge_conflation(fd, is_done),
-            Change::Unloaded => {
+            Change::MovedToQueue => {
                 hit("flush: unloaded");
                 let (model, ledger) = self.oracle.account(fd);
                 model.output.observe(state.queued, 0, ledger);
@@ -260,7 +260,7 @@ impl Server {
         }
         if self.rng.one_in(8) {
             self.table.defer_rest();
-            hit(if self.table.unload_unwritten() { "flush: journal emptied" } else { "flush: journal kept" });
+            hit(if self.table.move_unwritten_to_queues() { "flush: journal emptied" } else { "flush: journal kept" });
             self.replay();
         }
         self.table.end_flush();

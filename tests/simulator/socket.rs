@@ -39,7 +39,7 @@ pub enum Change {
     Sent(Sent),
     Pinged(Sent),
     Conflated { is_done: bool },
-    Unloaded,
+    MovedToQueue,
     Dropped { messages: usize, charge: usize, bytes_min: usize },
     ClosedSlow { kept_max: usize, charge: Option<usize>, closed: Option<Closed> },
     ResponseDropped,
@@ -96,7 +96,7 @@ impl Transport for Socket {
             Observed::Sent(sent) => Change::Sent(sent),
             Observed::Pinged(sent) => Change::Pinged(sent),
             Observed::Conflated { is_done } => Change::Conflated { is_done },
-            Observed::Unloaded => Change::Unloaded,
+            Observed::MovedToQueue => Change::MovedToQueue,
             Observed::Dropped { messages, charge, bytes_min } => Change::Dropped { messages, charge, bytes_min },
             Observed::ClosedSlow { kept_max, charge, event } => {
                 let closed = event.map(|event| match event {

@@ -75,7 +75,7 @@ impl Transport for Socket {
             Observed::Sent(sent) => Change::Sent(sent),
             Observed::Pinged(sent) => Change::Pinged(sent),
             Observed::Conflated { is_done } => Change::Conflated(is_done),
-            Observed::Unloaded => return,
+            Observed::MovedToQueue => return,
             Observed::Dropped { messages, charge, bytes_min } => {
                 assert!(charge > bytes_min, "a connection with its minimum is not evicted");
                 Change::Dropped(messages)

@@ -14,7 +14,7 @@ const SLICES_MAX: usize = 64;
 const WRITES_PER_TURN_MAX: usize = 16;
 
 /// Bytes of the journal that are copied into queues at most, so that a push to many need not be written at once.
-const UNLOADED_BYTES_MAX: usize = 4 << 20;
+const MOVED_BYTES_MAX: usize = 4 << 20;
 
 /// The state of a connection after its flush.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -108,11 +108,11 @@ impl<T: Transport> Table<T> {
     /// Moves output that earlier flushes left from the journal to queues, if that copies little.
     ///
     /// `false`: it would copy more, and is written instead.
-    pub fn unload_unwritten(&mut self) -> bool {
+    pub fn move_unwritten_to_queues(&mut self) -> bool {
         let mut copied = 0;
         for slot in self.unwritten.web_sockets() {
             copied += self.connection(slot).map_or(0, |connection| connection.copied_bytes(&self.env));
-            if copied > UNLOADED_BYTES_MAX {
+            if copied > MOVED_BYTES_MAX {
                 return false;
             }
         }
@@ -124,8 +124,8 @@ impl<T: Transport> Table<T> {
             if let Some(entry) = entries.get_mut(slot.index())
                 && entry.connection.fresh_bytes() > 0
             {
-                entry.connection.unload(env);
-                entry.observe(Observed::Unloaded);
+                entry.connection.move_to_queue(env);
+                entry.observe(Observed::MovedToQueue);
             }
         }
         if self.env.is_over_total(0) {

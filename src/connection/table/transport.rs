@@ -60,7 +60,7 @@ pub enum Observed<'a> {
         is_done: bool,
     },
     /// Its output was moved from the journal to a queue.
-    Unloaded,
+    MovedToQueue,
     /// Its newest messages were dropped, to make room for others.
     Dropped {
         /// Number of messages.
