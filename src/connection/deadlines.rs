@@ -36,9 +36,12 @@ impl Connection {
         }
         self.deadline <= env.now
             && match &self.stage {
-                Stage::Open(_) => {
-                    self.heartbeat_state.is_dead(self.heartbeat(env), self.last_seen, self.output.is_behind(), env.now)
-                }
+                Stage::Open(_) => self.heartbeat_state.is_dead(
+                    self.heartbeat(env),
+                    self.last_seen,
+                    self.output.is_backlogged(),
+                    env.now,
+                ),
                 _ => true,
             }
     }
@@ -59,7 +62,7 @@ impl Connection {
 
     fn check_heartbeat(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let heartbeat = *self.heartbeat(env);
-        let beat = self.heartbeat_state.check(&heartbeat, self.last_seen, self.output.is_behind(), env.now);
+        let beat = self.heartbeat_state.check(&heartbeat, self.last_seen, self.output.is_backlogged(), env.now);
         env.counts.missed += u64::from(beat == HeartbeatAction::Dead);
         match beat {
             HeartbeatAction::Wait(at) => self.deadline = at,

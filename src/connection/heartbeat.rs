@@ -59,9 +59,9 @@ impl HeartbeatState {
         self.missed > 0
     }
 
-    /// A check is due. `last_seen` is when the client's last byte came. `is_behind`: output has waited for the socket,
+    /// A check is due. `last_seen` is when the client's last byte came. `is_backlogged`: output has waited for the socket,
     /// perhaps with the ping in it. While that goes on and makes progress, a client that is slow to read is not dead.
-    pub fn check(&mut self, heartbeat: &Heartbeat, last_seen: Tick, is_behind: bool, now: Tick) -> HeartbeatAction {
+    pub fn check(&mut self, heartbeat: &Heartbeat, last_seen: Tick, is_backlogged: bool, now: Tick) -> HeartbeatAction {
         match *heartbeat {
             Heartbeat::Off => HeartbeatAction::Wait(Tick::NEVER),
             Heartbeat::Client { idle_max } => {
@@ -69,7 +69,7 @@ impl HeartbeatState {
                 if now >= dead_at { HeartbeatAction::Dead } else { HeartbeatAction::Wait(dead_at) }
             }
             Heartbeat::Ping { every, missed_max } => {
-                if self.is_unanswered && is_behind && self.has_written {
+                if self.is_unanswered && is_backlogged && self.has_written {
                     self.has_written = false;
                     return HeartbeatAction::Wait(now.after(every));
                 }
@@ -85,8 +85,8 @@ impl HeartbeatState {
     }
 
     /// Whether a check would say that the client is dead.
-    pub fn is_dead(&self, heartbeat: &Heartbeat, last_seen: Tick, is_behind: bool, now: Tick) -> bool {
-        self.clone().check(heartbeat, last_seen, is_behind, now) == HeartbeatAction::Dead
+    pub fn is_dead(&self, heartbeat: &Heartbeat, last_seen: Tick, is_backlogged: bool, now: Tick) -> bool {
+        self.clone().check(heartbeat, last_seen, is_backlogged, now) == HeartbeatAction::Dead
     }
 
     fn ping(&mut self, every: Duration, now: Tick) -> HeartbeatAction {

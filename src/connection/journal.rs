@@ -24,9 +24,9 @@ const _: () = assert!(2 * BYTES_MAX == 512 << 10);
 
 /// Nor more that has to be kept apart than this, which large frames alone never come to: with many small ones that have a
 /// key, queues are no dearer.
-const APART_MAX: usize = 1024;
+const SEPARATE_MAX: usize = 1024;
 
-const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < APART_MAX);
+const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
 
 /// The frames of this turn.
 #[derive(Debug)]
@@ -34,13 +34,13 @@ pub struct Journal {
     /// Never grows. Of what it may hold, only what was ever used takes up memory.
     bytes: Vec<u8>,
     /// Those of the frames in `bytes` that are not copied into a queue, in order.
-    apart: Vec<Apart>,
+    separate: Vec<SeparateFrame>,
 }
 
 /// A frame that has a place of its own in a queue: stalled readers of a large one share it, and one with a key can be
 /// replaced.
 #[derive(Debug)]
-struct Apart {
+struct SeparateFrame {
     start: u32,
     /// The bytes of all these frames before it.
     before: u32,
@@ -50,7 +50,7 @@ struct Apart {
 
 impl Default for Journal {
     fn default() -> Journal {
-        Journal { bytes: Vec::with_capacity(BYTES_MAX), apart: Vec::new() }
+        Journal { bytes: Vec::with_capacity(BYTES_MAX), separate: Vec::new() }
     }
 }
 
@@ -85,7 +85,7 @@ impl Journal {
     #[inline]
     fn append(&mut self, outbound: &mut Outbound<'_>) -> Option<Range> {
         let (start, bytes) = (self.bytes.len(), outbound.bytes());
-        if start + bytes > BYTES_MAX || (outbound.is_apart() && !self.keep_apart(outbound)) {
+        if start + bytes > BYTES_MAX || (outbound.is_separate() && !self.add_separate(outbound)) {
             return None;
         }
         outbound.append_to(&mut self.bytes);
@@ -94,26 +94,26 @@ impl Journal {
     }
 
     /// Keeps what a queue would want to have. `false`: it is not to lie here.
-    fn keep_apart(&mut self, outbound: &mut Outbound<'_>) -> bool {
+    fn add_separate(&mut self, outbound: &mut Outbound<'_>) -> bool {
         // What is so long goes out at once, to each of many, and needs no copy here.
-        if outbound.bytes() > FLUSHED_AT_BYTES || self.apart.len() >= APART_MAX {
+        if outbound.bytes() > FLUSHED_AT_BYTES || self.separate.len() >= SEPARATE_MAX {
             return false;
         }
         let Some(frame) = outbound.share() else { return false };
-        let (start, before) = (self.bytes.len() as u32, self.apart_bytes(u32::MAX));
-        self.apart.push(Apart { start, before, frame, key: outbound.key.map(Into::into) });
+        let (start, before) = (self.bytes.len() as u32, self.separate_bytes(u32::MAX));
+        self.separate.push(SeparateFrame { start, before, frame, key: outbound.key.map(Into::into) });
         true
     }
 
     /// Appends the frames of a range to a queue, as though they had been pushed to it.
     pub fn move_to_queue(&self, range: Range, queue: &mut Queue, total: &mut Queued) {
         let mut rest = self.get(range);
-        let before = self.apart.partition_point(|apart| apart.start < range.start);
-        let mut apart = self.apart.iter().skip(before).peekable();
+        let before = self.separate.partition_point(|separate| separate.start < range.start);
+        let mut separate = self.separate.iter().skip(before).peekable();
         while let Some((frame, behind)) = server_frame_bytes(rest).and_then(|bytes| rest.split_at_checked(bytes)) {
             let start = range.end - rest.len() as u32;
-            match apart.next_if(|apart| apart.start == start) {
-                Some(apart) => queue.push_apart(apart.frame.clone(), apart.key.as_deref(), total),
+            match separate.next_if(|separate| separate.start == start) {
+                Some(separate) => queue.push_separate(separate.frame.clone(), separate.key.as_deref(), total),
                 None => queue.push_frame(frame, total),
             }
             rest = behind;
@@ -123,19 +123,19 @@ impl Journal {
 
     /// The bytes of a range that [`move_to_queue`](Journal::move_to_queue) copies.
     pub fn copied_bytes(&self, range: Range) -> usize {
-        range.len() - (self.apart_bytes(range.end) - self.apart_bytes(range.start)) as usize
+        range.len() - (self.separate_bytes(range.end) - self.separate_bytes(range.start)) as usize
     }
 
     /// The bytes of the frames kept apart that begin before `end`.
-    fn apart_bytes(&self, end: u32) -> u32 {
-        let count = self.apart.partition_point(|apart| apart.start < end);
-        let last = count.checked_sub(1).and_then(|last| self.apart.get(last));
+    fn separate_bytes(&self, end: u32) -> u32 {
+        let count = self.separate.partition_point(|separate| separate.start < end);
+        let last = count.checked_sub(1).and_then(|last| self.separate.get(last));
         last.map_or(0, |last| last.before + last.frame.as_bytes().len() as u32)
     }
 
     /// Begins anew. No connection may hold a range.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.apart.clear();
+        self.separate.clear();
     }
 }

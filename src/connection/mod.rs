@@ -359,7 +359,7 @@ impl Connection {
     pub fn can_write(&self) -> bool {
         match &self.output {
             Output::Empty => false,
-            Output::Fresh(_) => true,
+            Output::Journaled(_) => true,
             Output::Queued(queue) => !queue.is_full() && queue.bytes() > 0,
         }
     }
@@ -421,8 +421,8 @@ impl Connection {
 
     /// Of these, bytes that are in no queue yet: they came this turn, and the socket has not been offered them.
     #[inline]
-    pub fn fresh_bytes(&self) -> usize {
-        self.output.fresh_bytes()
+    pub fn journal_bytes(&self) -> usize {
+        self.output.journal_bytes()
     }
 
     /// Bytes of them that [`move_to_queue`](Connection::move_to_queue) copies.
@@ -432,7 +432,7 @@ impl Connection {
 
     /// Moves them from the journal to a queue.
     pub fn move_to_queue(&mut self, env: &mut Env) {
-        if self.fresh_bytes() > 0 {
+        if self.journal_bytes() > 0 {
             self.output.queue(env);
         }
     }
@@ -445,8 +445,8 @@ impl Connection {
 
     /// Whether something waits because the socket was full.
     #[cfg(any(test, feature = "unstable"))]
-    pub fn is_behind(&self) -> bool {
-        self.output.is_behind()
+    pub fn is_backlogged(&self) -> bool {
+        self.output.is_backlogged()
     }
 
     /// Who is at the other end.

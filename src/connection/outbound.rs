@@ -55,7 +55,7 @@ impl<'a> Outbound<'a> {
     /// The memory that it takes up in a queue besides its bytes.
     #[inline]
     pub fn overhead(&self) -> usize {
-        if self.is_apart() { overhead(self.key.map(str::len)) } else { 0 }
+        if self.is_separate() { overhead(self.key.map(str::len)) } else { 0 }
     }
 
     // Always, for the journal: see `ServerHeader::append_to`.
@@ -73,7 +73,7 @@ impl<'a> Outbound<'a> {
 
     /// Whether it has a place of its own in a queue, whoever's that is.
     #[inline]
-    pub(super) fn is_apart(&self) -> bool {
+    pub(super) fn is_separate(&self) -> bool {
         self.key.is_some() || (self.to_many && self.bytes() > COPIED_BYTES_MAX)
     }
 

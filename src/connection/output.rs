@@ -15,7 +15,7 @@ pub enum Output {
     #[default]
     Empty,
     /// Frames of this turn, which the socket has not been offered yet.
-    Fresh(Range),
+    Journaled(Range),
     Queued(Box<Queue>),
 }
 
@@ -32,7 +32,7 @@ impl Output {
     pub fn bytes(&self) -> usize {
         match self {
             Output::Empty => 0,
-            Output::Fresh(range) => range.len(),
+            Output::Journaled(range) => range.len(),
             Output::Queued(queue) => queue.bytes(),
         }
     }
@@ -42,15 +42,15 @@ impl Output {
     pub fn held_bytes(&self) -> usize {
         match self {
             Output::Queued(queue) => queue.held_bytes(),
-            Output::Empty | Output::Fresh(_) => self.bytes(),
+            Output::Empty | Output::Journaled(_) => self.bytes(),
         }
     }
 
     /// Bytes of it that are in no queue yet, and will be if the socket does not take them.
     #[inline]
-    pub fn fresh_bytes(&self) -> usize {
+    pub fn journal_bytes(&self) -> usize {
         match self {
-            Output::Fresh(range) => range.len(),
+            Output::Journaled(range) => range.len(),
             Output::Empty | Output::Queued(_) => 0,
         }
     }
@@ -58,7 +58,7 @@ impl Output {
     /// Bytes that a queue made of it would copy.
     pub fn copied_bytes(&self, journal: &Journal) -> usize {
         match self {
-            Output::Fresh(range) => journal.copied_bytes(*range),
+            Output::Journaled(range) => journal.copied_bytes(*range),
             Output::Empty | Output::Queued(_) => 0,
         }
     }
@@ -68,8 +68,8 @@ impl Output {
     pub fn is_untried(&self) -> bool {
         match self {
             Output::Empty => false,
-            Output::Fresh(_) => true,
-            Output::Queued(queue) => queue.behind_since().is_none() && queue.has_frames(),
+            Output::Journaled(_) => true,
+            Output::Queued(queue) => queue.backlogged_since().is_none() && queue.has_frames(),
         }
     }
 
@@ -78,13 +78,13 @@ impl Output {
     pub fn stalled_since(&self) -> Option<Tick> {
         match self {
             Output::Queued(queue) => queue.stalled_since(),
-            Output::Empty | Output::Fresh(_) => None,
+            Output::Empty | Output::Journaled(_) => None,
         }
     }
 
     /// Whether something has waited for a socket that was full, and not all since was taken.
-    pub fn is_behind(&self) -> bool {
-        matches!(self, Output::Queued(queue) if queue.behind_since().is_some())
+    pub fn is_backlogged(&self) -> bool {
+        matches!(self, Output::Queued(queue) if queue.backlogged_since().is_some())
     }
 
     /// Appends a frame. `false`: there is no memory for it.
@@ -92,19 +92,19 @@ impl Output {
     pub fn push(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let before = match self {
             Output::Empty => None,
-            Output::Fresh(range) => Some(*range),
+            Output::Journaled(range) => Some(*range),
             Output::Queued(_) => return self.push_to_queue(outbound, env),
         };
         match env.journal.put(before, outbound) {
             Some(range) => {
-                *self = Output::Fresh(range);
+                *self = Output::Journaled(range);
                 true
             }
             None => self.push_to_queue(outbound, env),
         }
     }
 
-    // Apart, for most of what is pushed goes to the journal.
+    // SeparateFrame, for most of what is pushed goes to the journal.
     #[inline(never)]
     fn push_to_queue(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let queue = self.queue(env);
@@ -129,7 +129,7 @@ impl Output {
     pub fn queue(&mut self, env: &mut Env) -> &mut Queue {
         if !matches!(self, Output::Queued(_)) {
             let mut queue = env.take_queue();
-            if let Output::Fresh(range) = *self {
+            if let Output::Journaled(range) = *self {
                 env.journal.move_to_queue(range, &mut queue, &mut env.queued);
             }
             *self = Output::Queued(queue);
@@ -144,7 +144,7 @@ impl Output {
     pub fn charge(&self) -> usize {
         match self {
             Output::Queued(queue) => queue.charge(),
-            Output::Empty | Output::Fresh(_) => 0,
+            Output::Empty | Output::Journaled(_) => 0,
         }
     }
 
@@ -158,7 +158,7 @@ impl Output {
     pub fn as_queue(&mut self) -> Option<&mut Queue> {
         match self {
             Output::Queued(queue) => Some(queue),
-            Output::Empty | Output::Fresh(_) => None,
+            Output::Empty | Output::Journaled(_) => None,
         }
     }
 
@@ -167,7 +167,7 @@ impl Output {
     pub fn poll_slice<'a>(&'a self, journal: &'a Journal) -> Option<&'a [u8]> {
         match self {
             Output::Empty => None,
-            Output::Fresh(range) => Some(journal.get(*range)),
+            Output::Journaled(range) => Some(journal.get(*range)),
             Output::Queued(queue) => queue.poll_slice(),
         }
     }
@@ -175,7 +175,7 @@ impl Output {
     /// Fills `slices` with what is to be written, and returns how many it filled: none while the socket is full.
     pub fn poll_slices<'a>(&'a self, journal: &'a Journal, slices: &mut [IoSlice<'a>]) -> usize {
         match (self, slices) {
-            (Output::Fresh(range), [first, ..]) => {
+            (Output::Journaled(range), [first, ..]) => {
                 *first = IoSlice::new(journal.get(*range));
                 1
             }
@@ -189,18 +189,18 @@ impl Output {
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         match self {
             Output::Empty => return,
-            Output::Fresh(range) if written == range.len() => {
+            Output::Journaled(range) if written == range.len() => {
                 env.counts.sent += 1;
                 *self = Output::Empty;
                 return;
             }
-            Output::Fresh(_) | Output::Queued(_) => {}
+            Output::Journaled(_) | Output::Queued(_) => {}
         }
         let now = env.now;
         let queue = self.queue(env);
         queue.handle_written(written, is_full, now, &mut env.queued);
         if queue.is_empty() {
-            match queue.behind_since() {
+            match queue.backlogged_since() {
                 Some(since) => env.counts.waits.record(now.since(since), 1),
                 None => env.counts.sent += 1,
             }
@@ -211,7 +211,7 @@ impl Output {
     /// Drops all of it.
     pub fn clear(&mut self, env: &mut Env) {
         match std::mem::take(self) {
-            Output::Empty | Output::Fresh(_) => {}
+            Output::Empty | Output::Journaled(_) => {}
             Output::Queued(queue) => env.give_queue(queue),
         }
     }
@@ -252,7 +252,7 @@ mod tests {
         }
         assert_eq!(env.queued.frames, 0, "a range is no queue");
         for output in &mut outputs {
-            assert!(matches!(output, Output::Fresh(_)));
+            assert!(matches!(output, Output::Journaled(_)));
             assert_eq!(waiting(output, &env), b"\x81\x01a\x81\x01b\x81\x01c");
             output.handle_written(9, false, &mut env);
             assert!(output.is_empty());
@@ -323,7 +323,7 @@ mod tests {
             }
         }
         let [quick, stalled @ ..] = &mut outputs;
-        assert!(matches!(quick, Output::Fresh(_)));
+        assert!(matches!(quick, Output::Journaled(_)));
         let all = waiting(quick, &env);
         assert_eq!(all.len(), 4 * (10_004 + 7));
         quick.handle_written(all.len(), false, &mut env);
@@ -381,7 +381,7 @@ mod tests {
             keyed.key = Some(&message[..4]);
             output.push(&mut keyed, &mut env);
         }
-        assert!(matches!(output, Output::Fresh(_)));
+        assert!(matches!(output, Output::Journaled(_)));
         output.handle_written(3, true, &mut env);
         env.end_turn();
         let mut conflate = |message: &str| {
@@ -405,7 +405,7 @@ mod tests {
         for _ in 0..100 {
             output.push(&mut text(&payload), &mut env);
         }
-        assert!(matches!(output, Output::Fresh(_)));
+        assert!(matches!(output, Output::Journaled(_)));
         output.handle_written(0, true, &mut env);
         assert_eq!(output.as_queue().expect("a queue").segment_count(), 100_usize.div_ceil(32));
         output.clear(&mut env);

@@ -56,7 +56,7 @@ pub struct Queue {
     /// Since when the socket has taken nothing, once it was full and until it takes something and has room for more.
     stalled_since: Option<Tick>,
     /// Since when there has been something that a full socket did not take.
-    behind_since: Option<Tick>,
+    backlogged_since: Option<Tick>,
     /// The number of the pong's segment, which answers the latest ping where too much other output waits.
     pong: Option<u64>,
     /// The number of the first segment, which counts all that ever left.
@@ -105,16 +105,16 @@ impl Queue {
     }
 
     /// Since when it has had something that a full socket did not take, until it is empty again.
-    pub fn behind_since(&self) -> Option<Tick> {
-        self.behind_since
+    pub fn backlogged_since(&self) -> Option<Tick> {
+        self.backlogged_since
     }
 
     /// Appends a frame. `total` is kept up to date. `false`: there is no memory for it.
     pub fn push(&mut self, outbound: &mut Outbound<'_>, total: &mut Queued) -> bool {
         let bytes = outbound.bytes();
-        if outbound.is_apart() || (outbound.to_many && self.is_full && bytes > SHARED_BYTES_MIN) {
+        if outbound.is_separate() || (outbound.to_many && self.is_full && bytes > SHARED_BYTES_MIN) {
             let Some(frame) = outbound.share() else { return false };
-            self.push_apart(frame, outbound.key, total);
+            self.push_separate(frame, outbound.key, total);
         } else {
             let Some(run) = self.run(bytes, Kind::Frames, total) else { return false };
             outbound.append_to(run);
@@ -125,7 +125,7 @@ impl Queue {
     }
 
     /// Appends a frame that is shared, or can be replaced by its key.
-    pub fn push_apart(&mut self, frame: SharedFrame, key: Option<&str>, total: &mut Queued) {
+    pub fn push_separate(&mut self, frame: SharedFrame, key: Option<&str>, total: &mut Queued) {
         let key: Option<Arc<str>> = key.map(Into::into);
         if let Some(key) = &key {
             let number = self.first + self.segments.len() as u64;
@@ -237,8 +237,8 @@ impl Queue {
         }
         self.sent = left;
         self.is_full = is_full;
-        if is_full && self.behind_since.is_none() && !self.is_empty() {
-            self.behind_since = Some(now);
+        if is_full && self.backlogged_since.is_none() && !self.is_empty() {
+            self.backlogged_since = Some(now);
             self.shrink();
         }
         self.stalled_since = match (is_full, written) {
@@ -291,7 +291,7 @@ impl Queue {
             self.pop_front(total);
         }
         (self.sent, self.bytes) = (0, 0);
-        (self.is_full, self.stalled_since, self.behind_since) = (false, None, None);
+        (self.is_full, self.stalled_since, self.backlogged_since) = (false, None, None);
         self.pong = None;
         self.keys.clear();
     }
@@ -398,7 +398,7 @@ impl Queue {
         // A reader that is behind may be so for long.
         if let Bytes::Run(mut run) = segment.bytes
             && run.capacity() <= SPARE_BYTES_MAX
-            && self.behind_since.is_none()
+            && self.backlogged_since.is_none()
         {
             run.clear();
             self.spare = run;

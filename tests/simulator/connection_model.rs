@@ -106,7 +106,7 @@ impl Beat {
 
     /// Whether the client may not have its last ping, and takes what is before it.
     fn is_waited_for(&self, output: &OutputModel) -> bool {
-        matches!(self.way, Heartbeat::Ping { .. }) && self.unheard > 0 && output.is_behind && output.is_taking
+        matches!(self.way, Heartbeat::Ping { .. }) && self.unheard > 0 && output.is_backlogged && output.is_taking
     }
 
     fn put_off(&mut self, turn: Turn) {

@@ -317,7 +317,7 @@ impl Server {
     fn expect_offers(&mut self, fd: Fd) {
         let max = self.table.env().limits.queue_total_bytes_max;
         let total = self.oracle.ledger.total;
-        if total + self.oracle.models[&fd].output.fresh_bytes() <= max {
+        if total + self.oracle.models[&fd].output.journal_bytes() <= max {
             return;
         }
         hit("all queues over their bound");

@@ -62,7 +62,7 @@ pub struct OutputModel {
     /// When it was last offered something in vain.
     tried: Option<Tick>,
     /// The wire was full, and has not taken all since.
-    pub is_behind: bool,
+    pub is_backlogged: bool,
     /// It took something since this was last asked.
     pub is_taking: bool,
     /// What the wire has whole, and the client has not seen.
@@ -209,13 +209,13 @@ impl OutputModel {
     }
 
     /// Unwritten bytes that take no memory of their own.
-    pub fn fresh_bytes(&self) -> usize {
+    pub fn journal_bytes(&self) -> usize {
         if self.is_queued { 0 } else { self.bytes }
     }
 
     /// Whether frames wait that the wire has not refused yet.
     pub fn is_untried(&self) -> bool {
-        !self.is_behind && self.segments.back().is_some_and(|last| !last.is_raw)
+        !self.is_backlogged && self.segments.back().is_some_and(|last| !last.is_raw)
     }
 
     /// Bytes in its queue for which nobody asked whether there is room: control frames, and the queue for them.
@@ -372,7 +372,7 @@ impl OutputModel {
         }
         self.leave_queue(ledger);
         if !self.is_queued {
-            (self.is_full, self.is_behind, self.stalled_since) = (false, false, None);
+            (self.is_full, self.is_backlogged, self.stalled_since) = (false, false, None);
         }
     }
 
@@ -404,7 +404,7 @@ impl OutputModel {
         }
         self.leave_queue(ledger);
         self.is_full = is_full;
-        self.is_behind |= is_full;
+        self.is_backlogged |= is_full;
         self.is_taking |= count > 0;
         self.tried = (is_full && count == 0).then_some(now);
         self.stalled_since = match (is_full, count) {
@@ -412,7 +412,7 @@ impl OutputModel {
             (true, 0) => self.stalled_since.or(Some(now)),
             (true, _) => Some(now),
         };
-        self.is_behind &= !self.segments.is_empty();
+        self.is_backlogged &= !self.segments.is_empty();
     }
 
     /// The wire has room again.

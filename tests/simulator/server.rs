@@ -478,7 +478,7 @@ impl Server {
         let model = self.oracle.models.get(&fd).expect("the server has it");
         assert_eq!(state.is_open, model.is_open(), "{fd}: open, as against {:?}", model.stage);
         assert_eq!(state.queued, model.output.bytes(), "{fd}: bytes queued");
-        assert_eq!(state.fresh, model.output.fresh_bytes(), "{fd}: bytes in the journal");
+        assert_eq!(state.fresh, model.output.journal_bytes(), "{fd}: bytes in the journal");
         assert_eq!(state.is_untried, model.output.is_untried(), "{fd}: what the wire is yet to refuse");
     }
 

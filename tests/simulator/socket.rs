@@ -69,7 +69,7 @@ impl State {
         State {
             is_open: connection.is_open(),
             queued: connection.queued_bytes(),
-            fresh: connection.fresh_bytes(),
+            fresh: connection.journal_bytes(),
             is_untried: connection.is_untried(),
             charge: connection.charge(),
         }

@@ -42,7 +42,7 @@ impl Rig {
         }
         self.table.end_flush();
         self.replay();
-        assert!([0, 1].iter().all(|at| self.connection(*at).fresh_bytes() == 0), "output outlives the journal");
+        assert!([0, 1].iter().all(|at| self.connection(*at).journal_bytes() == 0), "output outlives the journal");
     }
 
     fn tick(&mut self, at: usize) {

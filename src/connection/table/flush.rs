@@ -122,7 +122,7 @@ impl<T: Transport> Table<T> {
                 break;
             }
             if let Some(entry) = entries.get_mut(slot.index())
-                && entry.connection.fresh_bytes() > 0
+                && entry.connection.journal_bytes() > 0
             {
                 entry.connection.move_to_queue(env);
                 entry.observe(Observed::MovedToQueue);

@@ -383,7 +383,7 @@ impl<T: Transport> Table<T> {
             let is_listed = listed.contains(&slot) || self.unwritten.answers().any(|answer| answer == slot);
             assert!(!entry.connection.is_listed || listed.contains(&slot), "{slot} is marked as listed and in no list");
             assert!(
-                is_listed || entry.connection.fresh_bytes() == 0,
+                is_listed || entry.connection.journal_bytes() == 0,
                 "{slot} has output in the journal and is in no list"
             );
             let has_queue = entry.connection.has_queue();

@@ -30,7 +30,7 @@ impl<T: Transport> Table<T> {
                     self.dirty.push(slot);
                 }
                 // The rest of the frame would be over the bound if the transport did not take it.
-                let is_over = self.env.is_over_total(entry.connection.fresh_bytes());
+                let is_over = self.env.is_over_total(entry.connection.journal_bytes());
                 if is_over || (outbound.bytes() > EAGER_BYTES && !outbound.to_many) {
                     return self.write_pushed(slot, is_over);
                 }
@@ -149,7 +149,7 @@ impl<T: Transport> Table<T> {
 
     /// Keeps the bound of all queues after a message was queued, or took the place of another.
     fn enforce_after_push(&mut self, slot: Slot) -> Outcome {
-        let fresh = self.connection(slot).map_or(0, |connection| connection.fresh_bytes());
+        let fresh = self.connection(slot).map_or(0, |connection| connection.journal_bytes());
         if self.env.is_over_total(fresh) { self.write_pushed(slot, true) } else { Outcome::Queued }
     }
 
