@@ -42,9 +42,9 @@ pub enum Event<'a> {
         /// Whether it has the marks of an upgrade that a proxy lost.
         wanted_upgrade: bool,
     },
-    /// A head that announces a body: to be answered by `take_in`.
+    /// A head that announces a body: to be answered by `receive_body`.
     Head(Box<Request>),
-    /// A piece of a body, with the handler's state, which `give_back` takes unless this piece is the last.
+    /// A piece of a body, with the handler's state, which `return_state` takes unless this piece is the last.
     Piece {
         /// At least one byte, unless it is the last piece.
         bytes: Vec<u8>,

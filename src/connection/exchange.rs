@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::io::Write;
 
-use crate::connection::http::{Answer, Awaited, Deferred, Reply, Step};
+use crate::connection::http::{Awaited, Deferred, PendingRequest, ResponseMode, Step};
 use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, HeartbeatState, Opened, Refusal, Sent, Stage};
 use crate::fd::Fd;
 use crate::protocol::body_mode::BodyMode;
@@ -26,7 +26,7 @@ impl Connection {
         env: &mut Env,
     ) -> Result<Option<Vec<u8>>, String> {
         let Stage::Http(http) = &mut self.stage else { return Ok(None) };
-        let unanswered = http.answer_mut().filter(|answer| answer.reply == Reply::None);
+        let unanswered = http.pending_mut().filter(|answer| answer.reply == ResponseMode::None);
         let Some(key) = unanswered.and_then(|answer| answer.accept) else { return Ok(None) };
         let mut response = Vec::with_capacity(256);
         if let Err(fault) = accept.encode(&key, request, &mut response) {
@@ -36,7 +36,7 @@ impl Connection {
         let output = self.output.queue(env);
         output.push_http(|out| out.extend_from_slice(&response), &mut env.queued);
 
-        let early = http.take_early();
+        let early = http.take_early_data();
         self.stage = Stage::Open(None);
         self.opened = Opened::at(env.now);
         self.deadline = HeartbeatState::first_check(self.heartbeat(env), fd, env.now);
@@ -47,9 +47,9 @@ impl Connection {
     /// nothing sent behind it runs.
     pub fn respond(&mut self, response: Response, env: &mut Env) {
         let Stage::Http(http) = &mut self.stage else { return };
-        let Some(answer) = http.end_answer() else { return };
+        let Some(answer) = http.end_pending() else { return };
         http.recount();
-        if answer.reply != Reply::None {
+        if answer.reply != ResponseMode::None {
             return self.abort_response(answer.reply, env);
         }
         let keep_alive = answer.keep_alive && answer.accept.is_none() && !self.is_peer_done;
@@ -65,7 +65,7 @@ impl Connection {
     }
 
     /// Does with an announced body what the handler wants.
-    pub fn take_in(&mut self, request: Box<Request>, mode: BodyMode, env: &mut Env) -> Option<Event<'static>> {
+    pub fn receive_body(&mut self, request: Box<Request>, mode: BodyMode, env: &mut Env) -> Option<Event<'static>> {
         let state = match mode {
             BodyMode::Refuse(response) => {
                 self.respond(response, env);
@@ -75,7 +75,7 @@ impl Connection {
             BodyMode::Stream(state) => Some(state),
         };
         let Stage::Http(http) = &mut self.stage else { return None };
-        let taken = http.take_in(request, state, env.limits.body_bytes_max);
+        let taken = http.receive_body(request, state, env.limits.body_bytes_max);
         http.recount();
         match taken {
             Ok(must_tell) => {
@@ -91,9 +91,9 @@ impl Connection {
     }
 
     /// Takes the state of [`Event::Piece`] back, until the next piece.
-    pub fn give_back(&mut self, state: Box<dyn Any>) {
+    pub fn return_state(&mut self, state: Box<dyn Any>) {
         if let Stage::Http(http) = &mut self.stage {
-            http.give_back(state);
+            http.return_state(state);
         }
     }
 
@@ -101,20 +101,20 @@ impl Connection {
     /// response, or one was begun.
     pub fn begin_response(&mut self, response: &Response, env: &mut Env) -> bool {
         let Stage::Http(http) = &mut self.stage else { return false };
-        let Some(answer) = http.answer_mut().filter(|answer| answer.reply == Reply::None) else { return false };
+        let Some(answer) = http.pending_mut().filter(|answer| answer.reply == ResponseMode::None) else { return false };
         if response.fault().is_some() {
             self.respond(response.clone().close(), env);
             return false;
         }
         let has_no_body = response.has_no_body();
         answer.reply = match (answer.head_only || has_no_body, answer.knows_chunks) {
-            (true, _) => Reply::HeadOnly,
-            (false, true) => Reply::Chunked,
-            (false, false) => Reply::UntilClose,
+            (true, _) => ResponseMode::HeadOnly,
+            (false, true) => ResponseMode::Chunked,
+            (false, false) => ResponseMode::UntilClose,
         };
-        answer.keep_alive &= answer.reply != Reply::UntilClose && !response.closes() && answer.accept.is_none();
+        answer.keep_alive &= answer.reply != ResponseMode::UntilClose && !response.closes() && answer.accept.is_none();
         let (length, keep_alive) = match answer.reply {
-            Reply::UntilClose => (Length::UntilClose, false),
+            ResponseMode::UntilClose => (Length::UntilClose, false),
             _ if has_no_body => (Length::Known(0), answer.keep_alive && !self.is_peer_done),
             _ => (Length::Chunked, answer.keep_alive && !self.is_peer_done),
         };
@@ -129,18 +129,18 @@ impl Connection {
     pub fn write_response(&mut self, piece: &[u8], env: &mut Env) -> Sent {
         let queued = self.queued_bytes();
         let Stage::Http(http) = &mut self.stage else { return Sent::NotOpen };
-        let Some(&mut Answer { reply, .. }) = http.answer_mut() else { return Sent::NotOpen };
+        let Some(&mut PendingRequest { reply, .. }) = http.pending_mut() else { return Sent::NotOpen };
         match reply {
-            Reply::None => return Sent::NotOpen,
-            Reply::HeadOnly => {}
+            ResponseMode::None => return Sent::NotOpen,
+            ResponseMode::HeadOnly => {}
             _ if queued > 0 && queued + piece.len() > env.limits.queue_bytes_max => return Sent::Full,
             // An empty chunk would be the last.
-            Reply::Chunked if piece.is_empty() => {}
-            Reply::Chunked => {
+            ResponseMode::Chunked if piece.is_empty() => {}
+            ResponseMode::Chunked => {
                 let output = self.output.queue(env);
                 output.push_http(|out| push_chunk(out, piece), &mut env.queued);
             }
-            Reply::UntilClose => {
+            ResponseMode::UntilClose => {
                 let output = self.output.queue(env);
                 output.push_http(|out| out.extend_from_slice(piece), &mut env.queued);
             }
@@ -152,13 +152,13 @@ impl Connection {
     /// Ends the response. The connection ends with it if the request's body was not all there. `false`: none was begun.
     pub fn end_response(&mut self, env: &mut Env) -> bool {
         let Stage::Http(http) = &mut self.stage else { return false };
-        if http.answer_mut().is_none_or(|answer| answer.reply == Reply::None) {
+        if http.pending_mut().is_none_or(|answer| answer.reply == ResponseMode::None) {
             return false;
         }
-        let Some(answer) = http.end_answer() else { return false };
+        let Some(answer) = http.end_pending() else { return false };
         http.recount();
         self.deadline = http.deadline(env);
-        if answer.reply == Reply::Chunked {
+        if answer.reply == ResponseMode::Chunked {
             let output = self.output.queue(env);
             output.push_http(|out| out.extend_from_slice(b"0\r\n\r\n"), &mut env.queued);
         }
@@ -169,9 +169,9 @@ impl Connection {
     }
 
     /// Ends a connection in the middle of a response, so that the client sees that it is not whole.
-    fn abort_response(&mut self, reply: Reply, env: &Env) {
+    fn abort_response(&mut self, reply: ResponseMode, env: &Env) {
         match reply {
-            Reply::UntilClose => self.stage = Stage::Finished,
+            ResponseMode::UntilClose => self.stage = Stage::Finished,
             _ => self.linger_after_http(env),
         }
     }
@@ -180,15 +180,15 @@ impl Connection {
     /// to answer and nothing to wait for.
     pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
-        if let Some(answer) = http.answer_at_hand() {
+        if let Some(answer) = http.handled_request_mut() {
             // Its handler is what asked for the drain: it gets that handler's answer, and is the last.
             answer.keep_alive = false;
             return None;
         }
         let response = Response::refusal(self.is_control, 503, "the server is going down").close();
-        if http.answer_mut().is_some() {
+        if http.pending_mut().is_some() {
             self.respond(response, env);
-        } else if http.reply() != Reply::None {
+        } else if http.reply() != ResponseMode::None {
             let reply = http.reply();
             self.abort_response(reply, env);
         } else if http.has_begun() {
@@ -206,7 +206,7 @@ impl Connection {
     /// Lets a request wait for an answer from elsewhere.
     pub fn defer(&mut self, deferred: Deferred) {
         if let Stage::Http(http) = &mut self.stage
-            && let Some(answer) = http.answer_mut()
+            && let Some(answer) = http.pending_mut()
         {
             answer.deferred = Some(deferred);
             http.recount();
@@ -216,23 +216,23 @@ impl Connection {
     /// The request that waits, to be answered now.
     pub fn take_deferred(&mut self) -> Option<Deferred> {
         let Stage::Http(http) = &mut self.stage else { return None };
-        let deferred = http.answer_mut()?.deferred.take();
+        let deferred = http.pending_mut()?.deferred.take();
         http.recount();
         deferred
     }
 
     /// Whether bytes of requests that were put off are to be read, before those in the socket.
-    pub fn has_kept_input(&self) -> bool {
-        matches!(&self.stage, Stage::Http(http) if http.has_kept_input())
+    pub fn has_buffered_input(&self) -> bool {
+        matches!(&self.stage, Stage::Http(http) if http.has_buffered_input())
     }
 
     pub(super) fn handle_http<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
         let is_held = self.is_paused || self.queued_bytes() > HTTP_OUTPUT_MAX;
         let Stage::Http(http) = &mut self.stage else { return None };
-        if input.is_empty() && !http.has_kept_input() {
+        if input.is_empty() && !http.has_buffered_input() {
             return None;
         }
-        let kept = http.keep(input);
+        let kept = http.buffer(input);
         *input = &mut [];
         if let Err(error) = kept {
             return Some(self.refuse(error, env));
@@ -284,7 +284,7 @@ impl Connection {
             Awaited::Request => self.stage = Stage::Finished,
             // The handler put the rest of the body off, and not the client.
             Awaited::Piece if self.is_paused => self.deadline = http.deadline(env),
-            Awaited::Answer => {
+            Awaited::Response => {
                 let response = self.refusal(503, "the request was not answered in time");
                 self.respond(response.header("Retry-After", "1").close(), env);
                 return Some(Event::Refused(Refusal::Unanswered));
@@ -297,7 +297,7 @@ impl Connection {
     /// Ends it because unfinished heads and bodies are over their bound.
     pub(super) fn refuse_overload(&mut self, env: &mut Env) -> Event<'static> {
         let Stage::Http(http) = &mut self.stage else { return Event::Refused(Refusal::Http(HttpError::Overload)) };
-        if http.answer_mut().is_some_and(|answer| answer.reply == Reply::None) {
+        if http.pending_mut().is_some_and(|answer| answer.reply == ResponseMode::None) {
             self.respond(HttpError::Overload.response(self.is_control), env);
             return Event::Refused(Refusal::Http(HttpError::Overload));
         }
@@ -311,9 +311,9 @@ impl Connection {
     fn refuse(&mut self, error: HttpError, env: &mut Env) -> Event<'static> {
         let (head_only, reply) = match &self.stage {
             Stage::Http(http) => (http.is_head(), http.reply()),
-            _ => (false, Reply::None),
+            _ => (false, ResponseMode::None),
         };
-        if reply != Reply::None {
+        if reply != ResponseMode::None {
             self.abort_response(reply, env);
             return Event::Refused(Refusal::Http(error));
         }

@@ -217,12 +217,12 @@ impl Rig {
         }
         let side = &mut self.sides[at];
         match event {
-            Event::Head(request) => self.take_in(at, request, manner),
+            Event::Head(request) => self.receive_body(at, request, manner),
             Event::Piece { bytes, is_last, state } => {
                 assert!(is_last || !bytes.is_empty(), "a piece of nothing");
                 self.stream(at, manner / 16);
                 if !is_last {
-                    self.change(at, |connection, _| connection.give_back(state));
+                    self.change(at, |connection, _| connection.return_state(state));
                     self.replay();
                 }
             }

@@ -17,7 +17,7 @@ use crate::protocol::request::Request;
 use crate::tick::Tick;
 
 /// An emptied buffer of more than this is given back, so that a kept-alive connection stays small.
-const BUF_BYTES_KEPT: usize = 4 << 10;
+const BUF_BYTES_MAX: usize = 4 << 10;
 
 /// The HTTP side of a connection.
 #[derive(Debug, Default)]
@@ -44,12 +44,12 @@ enum Phase {
     /// Inside a head. The connection's first moment counts as that, too.
     Head,
     /// The handler is asked what is to become of the body that a head announced.
-    Asked(Announced),
+    Announced(Announced),
     Body(Upload),
     /// A body goes to the handler as it comes.
     Pieces(Box<Stream>),
     /// A request is out for its answer.
-    Answer(Answer),
+    Pending(PendingRequest),
 }
 
 /// What a connection that speaks HTTP waits for.
@@ -64,13 +64,13 @@ pub enum Awaited {
     /// The next piece of a body.
     Piece,
     /// The handler.
-    Answer,
+    Response,
 }
 
 /// A body that nobody has asked for yet.
 #[derive(Debug)]
 struct Announced {
-    answer: Answer,
+    answer: PendingRequest,
     wanted_upgrade: bool,
     length: BodyLength,
     expects_continue: bool,
@@ -80,7 +80,7 @@ struct Announced {
 #[derive(Debug)]
 struct Upload {
     request: Box<Request>,
-    answer: Answer,
+    answer: PendingRequest,
     wanted_upgrade: bool,
     decoder: BodyDecoder,
     body: Vec<u8>,
@@ -89,7 +89,7 @@ struct Upload {
 /// A body that is handed on piece by piece.
 #[derive(Debug)]
 struct Stream {
-    answer: Answer,
+    answer: PendingRequest,
     decoder: BodyDecoder,
     /// The handler's; `None` while it is with the handler.
     state: Option<Box<dyn Any>>,
@@ -97,7 +97,7 @@ struct Stream {
 
 /// What has to be remembered of a request until it is answered.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub struct PendingRequest {
     /// Whether another request may follow.
     pub keep_alive: bool,
     /// Whether it was a HEAD, which gets no body.
@@ -109,12 +109,12 @@ pub struct Answer {
     /// Whether HTTP/1.1 is spoken, which knows chunks.
     pub knows_chunks: bool,
     /// How far a response in pieces is.
-    pub reply: Reply,
+    pub reply: ResponseMode,
 }
 
 /// A response that is sent in pieces.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
-pub enum Reply {
+pub enum ResponseMode {
     /// None was begun.
     #[default]
     None,
@@ -142,9 +142,9 @@ pub enum Step {
     More,
     /// The PROXY header is there, and names the client unless that is the other end of the socket.
     Proxied(Option<Peer>),
-    /// A head came that announces a body: [`Http::take_in`] says what is to become of it.
+    /// A head came that announces a body: [`Http::receive_body`] says what is to become of it.
     Head(Box<Request>),
-    /// A piece of a body, with the state that [`Http::give_back`] takes back. It is the last one if `is_last`.
+    /// A piece of a body, with the state that [`Http::return_state`] takes back. It is the last one if `is_last`.
     Piece {
         /// At least one byte, unless it is the last piece.
         bytes: Vec<u8>,
@@ -177,7 +177,7 @@ impl Http {
     ///
     /// # Errors
     /// [`HttpError::OutOfMemory`].
-    pub fn keep(&mut self, input: &[u8]) -> Result<(), HttpError> {
+    pub fn buffer(&mut self, input: &[u8]) -> Result<(), HttpError> {
         // Once a read, not once a request: a client that pipelines is not made to wait for its bytes to be moved.
         if !input.is_empty() {
             self.compact();
@@ -197,8 +197,8 @@ impl Http {
     pub fn recount(&mut self) {
         let kept = match &self.phase {
             Phase::Body(upload) => upload.body.capacity() + upload.request.head_bytes(),
-            Phase::Answer(Answer { deferred: Some(Deferred::Upgrade(request)), .. }) => request.head_bytes(),
-            Phase::Idle | Phase::Proxy | Phase::Head | Phase::Asked(_) | Phase::Pieces(_) | Phase::Answer(_) => 0,
+            Phase::Pending(PendingRequest { deferred: Some(Deferred::Upgrade(request)), .. }) => request.head_bytes(),
+            Phase::Idle | Phase::Proxy | Phase::Head | Phase::Announced(_) | Phase::Pieces(_) | Phase::Pending(_) => 0,
         };
         let ahead = if self.is_drained() { 0 } else { self.buf.capacity() };
         self.memory.set(kept + ahead);
@@ -221,7 +221,7 @@ impl Http {
             Phase::Proxy => self.read_proxy_header(env),
             Phase::Body(upload) => self.read_body(upload),
             Phase::Pieces(stream) => self.read_piece(stream),
-            waiting @ (Phase::Answer(_) | Phase::Asked(_)) => {
+            waiting @ (Phase::Pending(_) | Phase::Announced(_)) => {
                 self.phase = waiting;
                 Ok(Step::More)
             }
@@ -234,7 +234,7 @@ impl Http {
     }
 
     /// Whether bytes that came are not read yet.
-    pub fn has_kept_input(&self) -> bool {
+    pub fn has_buffered_input(&self) -> bool {
         !self.is_drained()
     }
 
@@ -244,7 +244,7 @@ impl Http {
             Awaited::Request => env.limits.keep_alive_max,
             Awaited::Head => env.limits.head_time_max,
             Awaited::Body | Awaited::Piece => env.limits.body_time_max,
-            Awaited::Answer => env.limits.answer_time_max,
+            Awaited::Response => env.limits.answer_time_max,
         };
         env.now.after(limit)
     }
@@ -257,7 +257,7 @@ impl Http {
             Phase::Proxy | Phase::Head => Awaited::Head,
             Phase::Body(_) => Awaited::Body,
             Phase::Pieces(_) => Awaited::Piece,
-            Phase::Answer(_) | Phase::Asked(_) => Awaited::Answer,
+            Phase::Pending(_) | Phase::Announced(_) => Awaited::Response,
         }
     }
 
@@ -273,60 +273,60 @@ impl Http {
 
     /// Whether a request waits for its answer.
     pub fn is_answering(&self) -> bool {
-        matches!(self.phase, Phase::Answer(_))
+        matches!(self.phase, Phase::Pending(_))
     }
 
     /// Whether a request for plain HTTP waits for an answer from elsewhere.
     pub fn is_deferred_plain(&self) -> bool {
-        matches!(&self.phase, Phase::Answer(Answer { deferred: Some(Deferred::Plain), .. }))
+        matches!(&self.phase, Phase::Pending(PendingRequest { deferred: Some(Deferred::Plain), .. }))
     }
 
     /// Whether an upgrade waits for an answer from elsewhere.
     pub fn is_deferred_upgrade(&self) -> bool {
-        matches!(&self.phase, Phase::Answer(Answer { deferred: Some(Deferred::Upgrade(_)), .. }))
+        matches!(&self.phase, Phase::Pending(PendingRequest { deferred: Some(Deferred::Upgrade(_)), .. }))
     }
 
     /// The request that may be answered, if there is one: it waits, or its body is being handed on.
-    pub fn answer_mut(&mut self) -> Option<&mut Answer> {
+    pub fn pending_mut(&mut self) -> Option<&mut PendingRequest> {
         match &mut self.phase {
-            Phase::Answer(answer) => Some(answer),
-            Phase::Asked(announced) => Some(&mut announced.answer),
+            Phase::Pending(answer) => Some(answer),
+            Phase::Announced(announced) => Some(&mut announced.answer),
             Phase::Pieces(stream) => Some(&mut stream.answer),
             Phase::Idle | Phase::Proxy | Phase::Head | Phase::Body(_) => None,
         }
     }
 
     /// The plain request that the handler is busy with.
-    pub fn answer_at_hand(&mut self) -> Option<&mut Answer> {
+    pub fn handled_request_mut(&mut self) -> Option<&mut PendingRequest> {
         match &mut self.phase {
-            Phase::Answer(answer) if answer.deferred.is_none() && answer.accept.is_none() => Some(answer),
+            Phase::Pending(answer) if answer.deferred.is_none() && answer.accept.is_none() => Some(answer),
             _ => None,
         }
     }
 
     /// How far the response to what is being read is.
-    pub fn reply(&self) -> Reply {
+    pub fn reply(&self) -> ResponseMode {
         match &self.phase {
-            Phase::Idle | Phase::Proxy | Phase::Head => Reply::None,
+            Phase::Idle | Phase::Proxy | Phase::Head => ResponseMode::None,
             Phase::Body(upload) => upload.answer.reply,
-            Phase::Asked(announced) => announced.answer.reply,
+            Phase::Announced(announced) => announced.answer.reply,
             Phase::Pieces(stream) => stream.answer.reply,
-            Phase::Answer(answer) => answer.reply,
+            Phase::Pending(answer) => answer.reply,
         }
     }
 
     /// Ends the wait for an answer, which is being sent. The next head may be read, unless there was more of a body to
     /// come: then no other request may follow.
-    pub fn end_answer(&mut self) -> Option<Answer> {
-        let unread = |answer| Some(Answer { keep_alive: false, ..answer });
+    pub fn end_pending(&mut self) -> Option<PendingRequest> {
+        let unread = |answer| Some(PendingRequest { keep_alive: false, ..answer });
         match mem::take(&mut self.phase) {
-            Phase::Answer(answer) => {
+            Phase::Pending(answer) => {
                 if self.is_drained() {
                     self.compact();
                 }
                 Some(answer)
             }
-            Phase::Asked(announced) => unread(announced.answer),
+            Phase::Announced(announced) => unread(announced.answer),
             Phase::Pieces(stream) => unread(stream.answer),
             other => {
                 self.phase = other;
@@ -337,14 +337,14 @@ impl Http {
 
     /// Goes on to collect the body that [`Step::Head`] announced, or, with a `state`, to hand it on in pieces. `true`:
     /// the client waits for a `100 Continue`.
-    pub fn take_in(
+    pub fn receive_body(
         &mut self,
         request: Box<Request>,
         state: Option<Box<dyn Any>>,
         bytes_max: usize,
     ) -> Result<bool, HttpError> {
         let announced = match mem::take(&mut self.phase) {
-            Phase::Asked(announced) => announced,
+            Phase::Announced(announced) => announced,
             other => {
                 self.phase = other;
                 return Ok(false);
@@ -352,11 +352,11 @@ impl Http {
         };
         let Announced { answer, wanted_upgrade, length, expects_continue } = announced;
         // Behind the head of a response no other may come, not even a 100.
-        let must_tell = expects_continue && answer.reply == Reply::None && self.is_drained();
+        let must_tell = expects_continue && answer.reply == ResponseMode::None && self.is_drained();
         let decoder = match BodyDecoder::new(length, if state.is_none() { bytes_max } else { usize::MAX }) {
             Ok(decoder) => decoder,
             Err(error) => {
-                self.phase = Phase::Answer(answer);
+                self.phase = Phase::Pending(answer);
                 return Err(error);
             }
         };
@@ -368,14 +368,14 @@ impl Http {
     }
 
     /// Takes the state of [`Step::Piece`] back, until the next piece.
-    pub fn give_back(&mut self, state: Box<dyn Any>) {
+    pub fn return_state(&mut self, state: Box<dyn Any>) {
         if let Phase::Pieces(stream) = &mut self.phase {
             stream.state = Some(state);
         }
     }
 
     /// What the client sent ahead of its answer.
-    pub fn take_early(&mut self) -> Vec<u8> {
+    pub fn take_early_data(&mut self) -> Vec<u8> {
         self.compact();
         mem::take(&mut self.buf)
     }
@@ -416,20 +416,21 @@ impl Http {
     fn begin(&mut self, head: Head) -> Result<Step, HttpError> {
         let Head { request, kind, body, keep_alive, expects_continue } = head;
         let knows_chunks = request.version() == 1;
-        let mut answer = Answer { keep_alive, head_only: self.is_head, knows_chunks, ..Answer::default() };
+        let mut answer =
+            PendingRequest { keep_alive, head_only: self.is_head, knows_chunks, ..PendingRequest::default() };
         match kind {
             RequestKind::Upgrade { accept } => {
                 answer.accept = Some(accept);
-                self.phase = Phase::Answer(answer);
+                self.phase = Phase::Pending(answer);
                 Ok(Step::Upgrade(Box::new(request)))
             }
             RequestKind::Plain { wanted_upgrade } if body == BodyLength::None => {
-                self.phase = Phase::Answer(answer);
+                self.phase = Phase::Pending(answer);
                 Ok(Step::Request { request: Box::new(request), wanted_upgrade })
             }
             RequestKind::Plain { wanted_upgrade } => {
                 let announced = Announced { answer, wanted_upgrade, length: body, expects_continue };
-                self.phase = Phase::Asked(announced);
+                self.phase = Phase::Announced(announced);
                 Ok(Step::Head(Box::new(request)))
             }
         }
@@ -453,7 +454,7 @@ impl Http {
         }
         let Upload { mut request, answer, wanted_upgrade, body, .. } = upload;
         request.set_body(body);
-        self.phase = Phase::Answer(answer);
+        self.phase = Phase::Pending(answer);
         Ok(Step::Request { request, wanted_upgrade })
     }
 
@@ -476,7 +477,7 @@ impl Http {
             }
         };
         if is_last {
-            self.phase = Phase::Answer(stream.answer);
+            self.phase = Phase::Pending(stream.answer);
         } else {
             if bytes.is_empty() {
                 stream.state = Some(state);
@@ -492,7 +493,7 @@ impl Http {
     fn compact(&mut self) {
         self.buf.drain(..self.at.min(self.buf.len()));
         self.at = 0;
-        if self.buf.is_empty() && self.buf.capacity() > BUF_BYTES_KEPT {
+        if self.buf.is_empty() && self.buf.capacity() > BUF_BYTES_MAX {
             self.buf = Vec::new();
         }
     }

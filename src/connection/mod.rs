@@ -164,7 +164,7 @@ impl Connection {
 
     /// Whether the next step is the client's: no handler has yet to answer it.
     pub fn waits_for_client(&self) -> bool {
-        !matches!(&self.stage, Stage::Http(http) if http.awaits() == Awaited::Answer)
+        !matches!(&self.stage, Stage::Http(http) if http.awaits() == Awaited::Response)
     }
 
     /// Whether an upgrade waits for an answer from elsewhere. It is of no use to a client that has ended its stream.

@@ -71,12 +71,12 @@ impl Rig {
                 }
                 Event::Head(request) => {
                     let mode = self.mode.take().unwrap_or(BodyMode::Collect);
-                    self.connection.take_in(request, mode, &mut self.env);
+                    self.connection.receive_body(request, mode, &mut self.env);
                 }
                 Event::Piece { bytes, is_last, state } => {
                     self.pieces.extend(bytes);
                     if !is_last {
-                        self.connection.give_back(state);
+                        self.connection.return_state(state);
                     }
                 }
                 Event::Upgrade(request) => self.connection.defer(Deferred::Upgrade(request)),

@@ -22,7 +22,7 @@ impl<H: Handler> EventLoop<H> {
         self.call("on_head", Some(fd), |handler, ctx| mode = Some(handler.on_head(ctx, fd, &request)));
         let mode = mode.unwrap_or_else(|| BodyMode::Refuse(self.internal_error(fd)));
         if let Some(slot) = self.core.table().slot_of(fd) {
-            self.core.step(slot, |connection, env| connection.take_in(request, mode, env));
+            self.core.step(slot, |connection, env| connection.receive_body(request, mode, env));
         }
     }
 
@@ -42,7 +42,7 @@ impl<H: Handler> EventLoop<H> {
             return self.refuse(fd, self.internal_error(fd), "a handler panicked");
         }
         if let Some(slot) = self.core.table().slot_of(fd).filter(|_| !is_last) {
-            self.core.table_mut().step(slot, |connection, _| connection.give_back(state));
+            self.core.table_mut().step(slot, |connection, _| connection.return_state(state));
         }
     }
 

@@ -53,7 +53,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn read_into(&mut self, slot: Slot, buffer: &mut [u8]) {
-        if self.core.table().connection(slot).is_some_and(Connection::has_kept_input) {
+        if self.core.table().connection(slot).is_some_and(Connection::has_buffered_input) {
             // Pipelined requests that were put off come before the bytes in the socket.
             self.feed(slot, &mut []);
         }

@@ -32,7 +32,7 @@ impl Server {
     pub fn handle_event(&mut self, slot: Slot, fd: Fd, event: Event<'_>) {
         let said = match event {
             Event::Request { request, .. } => return self.answer_request(slot, fd, &request),
-            Event::Head(request) => return self.take_in(slot, request),
+            Event::Head(request) => return self.receive_body(slot, request),
             Event::Piece { .. } => unreachable!("every body is collected"),
             Event::Upgrade(request) => return self.answer_upgrade(slot, fd, request),
             Event::Closed(closed) => {
@@ -133,8 +133,8 @@ impl Server {
 
     // HTTP.
 
-    fn take_in(&mut self, slot: Slot, request: Box<Request>) {
-        let taken = self.step(slot, |connection, env| connection.take_in(request, BodyMode::Collect, env));
+    fn receive_body(&mut self, slot: Slot, request: Box<Request>) {
+        let taken = self.step(slot, |connection, env| connection.receive_body(request, BodyMode::Collect, env));
         if let Some((_, state)) = taken {
             let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
             model.output.observe_raw(state.queued, ledger);

@@ -9,13 +9,13 @@ use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 
 impl Rig {
-    pub(super) fn take_in(&mut self, at: usize, request: Box<Request>, manner: u8) {
+    pub(super) fn receive_body(&mut self, at: usize, request: Box<Request>, manner: u8) {
         let mode = match manner % 4 {
             0 | 1 => BodyMode::Collect,
             2 => BodyMode::stream(()),
             _ => return self.respond(at, manner),
         };
-        let event = self.change(at, |connection, env| connection.take_in(request, mode, env));
+        let event = self.change(at, |connection, env| connection.receive_body(request, mode, env));
         self.hear_end(at, event);
     }
 

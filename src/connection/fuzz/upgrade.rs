@@ -101,7 +101,7 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
             check_answer(&request, manner, answer.is_ok(), written);
         }
         Event::Head(request) => {
-            connection.take_in(request, BodyMode::Collect, env);
+            connection.receive_body(request, BodyMode::Collect, env);
         }
         Event::Refused(_) => {}
         event => panic!("{event:?} before there is a WebSocket"),

@@ -161,7 +161,7 @@ fn nothing_gets_into_a_response_that_was_begun_before_its_body_came() {
             panic!("no body was announced");
         };
         assert!(rig.begin() && rig.reply(b"one"));
-        rig.connection.take_in(request, BodyMode::Collect, &mut rig.env);
+        rig.connection.receive_body(request, BodyMode::Collect, &mut rig.env);
         if is_late {
             rig.tick(rig.env.limits.body_time_max.as_millis() as u64);
         }
@@ -193,7 +193,7 @@ fn a_drain_cuts_a_response_short_whose_request_is_still_coming() {
         panic!("no body was announced");
     };
     assert!(rig.begin() && rig.reply(b"one"));
-    rig.connection.take_in(request, BodyMode::Collect, &mut rig.env);
+    rig.connection.receive_body(request, BodyMode::Collect, &mut rig.env);
     assert!(rig.connection.drain(&mut rig.env).is_some());
     assert_eq!(rig.body(), "3\r\none\r\n");
     assert_eq!(rig.connection.state(), State::Closing);
