@@ -140,8 +140,8 @@ pub mod bench {
 #[doc(hidden)]
 pub mod sim {
     pub use crate::connection::{
-        Connection, Deferred, Env, Event, Eviction, Evictor, Flushed, Holder, Io, Next, Observed, Outbound, Queued,
-        Sent, SlotSet, Table, Transport,
+        Connection, Deferred, Env, Event, Eviction, Evictor, FlushResult, Holder, Io, Observed, Outbound, Queued, Sent,
+        SlotSet, SocketAction, Table, Transport,
     };
     pub use crate::connection::{KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES};
     pub use crate::protocol::frame::Opcode;

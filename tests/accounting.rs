@@ -96,7 +96,7 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
         env.end_turn();
     }
     let (counted, taken_full) = (env.queued.frames, taken(&region));
-    let held: usize = connections.iter().map(Connection::held_bytes).sum();
+    let held: usize = connections.iter().map(Connection::counted_bytes).sum();
     if kind != Kind::Shared {
         assert!(held <= counted, "{held} bytes in the bounds of queues, {counted} in that of all");
     }

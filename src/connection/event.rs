@@ -129,7 +129,7 @@ pub enum Sent {
 
 /// What the loop has to do with the socket once output was written.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Next {
+pub enum SocketAction {
     /// Nothing.
     Stay,
     /// Shut down its writing side.

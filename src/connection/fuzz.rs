@@ -299,7 +299,7 @@ impl Rig {
     fn push_one(&mut self, at: usize, outbound: &mut Outbound<'_>, due: &Due) {
         let (connection, limits) = (self.connection(at), &self.table.env().limits);
         let (before, bytes) = (connection.queued_bytes(), outbound.bytes());
-        let is_over = before > 0 && connection.held_bytes() + bytes + outbound.overhead() > limits.queue_bytes_max;
+        let is_over = before > 0 && connection.counted_bytes() + bytes + outbound.overhead() > limits.queue_bytes_max;
         let expected = match self.sides[at].life {
             Life::Http | Life::Ended => Sent::NotOpen,
             Life::Open if bytes > limits.queue_bytes_max => Sent::TooLarge,

@@ -32,7 +32,7 @@ use std::io::IoSlice;
 
 pub use crate::connection::closed::{AbortOutcome, By, Cause, CloseOutcome, Closed};
 pub use crate::connection::env::Env;
-pub use crate::connection::event::{Event, Next, Refusal, Sent, State, Traffic};
+pub use crate::connection::event::{Event, Refusal, Sent, SocketAction, State, Traffic};
 pub use crate::connection::eviction::{Eviction, Evictor, Holder};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
@@ -44,7 +44,7 @@ pub use crate::connection::queue::QUEUE_BYTES;
 pub use crate::connection::segment::{KEY_BYTES, Queued, SEGMENT_BYTES};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::table::Observed;
-pub use crate::connection::table::{Flushed, Io, SlotSet, Table, Transport};
+pub use crate::connection::table::{FlushResult, Io, SlotSet, Table, Transport};
 
 use crate::connection::heartbeat::HeartbeatState;
 use crate::connection::http::{Awaited, Http};
@@ -376,17 +376,17 @@ impl Connection {
     }
 
     /// What to do with the socket, now that all was written that could be.
-    pub fn poll_next(&mut self, env: &Env) -> Next {
+    pub fn poll_next(&mut self, env: &Env) -> SocketAction {
         match self.stage {
-            Stage::Finished => Next::Drop,
-            Stage::Lingering { .. } if !self.output.is_empty() => Next::Stay,
-            Stage::Lingering { .. } if self.is_peer_done => Next::Drop,
+            Stage::Finished => SocketAction::Drop,
+            Stage::Lingering { .. } if !self.output.is_empty() => SocketAction::Stay,
+            Stage::Lingering { .. } if self.is_peer_done => SocketAction::Drop,
             Stage::Lingering { is_shut: false } => {
                 self.stage = Stage::Lingering { is_shut: true };
                 self.deadline = self.deadline.min(env.now.after(env.limits.close_wait_max));
-                Next::Shut
+                SocketAction::Shut
             }
-            _ => Next::Stay,
+            _ => SocketAction::Stay,
         }
     }
 
@@ -415,8 +415,8 @@ impl Connection {
 
     /// Bytes that those take up, with the keys of messages that can be replaced.
     #[inline]
-    pub fn held_bytes(&self) -> usize {
-        self.output.held_bytes()
+    pub fn counted_bytes(&self) -> usize {
+        self.output.counted_bytes()
     }
 
     /// Of these, bytes that are in no queue yet: they came this turn, and the socket has not been offered them.
@@ -491,7 +491,7 @@ impl Connection {
         if outbound.bytes() > env.limits.queue_bytes_max {
             return Sent::TooLarge;
         }
-        let held = self.held_bytes();
+        let held = self.counted_bytes();
         // A connection without a queue has room until the socket has refused it. Memory that all queues share is made free
         // by those that hold the most.
         let is_over = held + outbound.bytes() + outbound.overhead() > env.limits.queue_bytes_max;

@@ -39,9 +39,9 @@ impl Output {
 
     /// Bytes that it takes up. What is in no queue yet has no keys of its own.
     #[inline]
-    pub fn held_bytes(&self) -> usize {
+    pub fn counted_bytes(&self) -> usize {
         match self {
-            Output::Queued(queue) => queue.held_bytes(),
+            Output::Queued(queue) => queue.counted_bytes(),
             Output::Empty | Output::Journaled(_) => self.bytes(),
         }
     }

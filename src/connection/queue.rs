@@ -74,7 +74,7 @@ impl Queue {
     }
 
     /// Bytes that count towards the queue's bound: those to be written, and the memory of frames that are not copied.
-    pub fn held_bytes(&self) -> usize {
+    pub fn counted_bytes(&self) -> usize {
         self.bytes + self.overhead
     }
 

@@ -128,7 +128,7 @@ impl Rig {
         taken
     }
 
-    fn next(&mut self) -> Next {
+    fn next(&mut self) -> SocketAction {
         self.connection.poll_next(&self.env)
     }
 }
@@ -191,7 +191,7 @@ fn a_conversation_is_the_same_at_every_split() {
         let text = String::from_utf8_lossy(&written);
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\n\r\nhelloHTTP/1.1 101 "), "{text}");
         assert!(written.ends_with(b"\x8a\x01?\x88\x02\x0f\xa0"), "pong, then the client's code");
-        assert_eq!(rig.next(), Next::Drop, "both have said their last");
+        assert_eq!(rig.next(), SocketAction::Drop, "both have said their last");
     }
 }
 
@@ -213,10 +213,10 @@ fn nothing_runs_behind_a_refused_upgrade() {
     rig.connection.respond(Response::text(401, "no\n"), &mut rig.env);
     assert_eq!(rig.feed(b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"), [""; 0]);
     assert!(String::from_utf8_lossy(&rig.written()).contains("Connection: close"));
-    assert_eq!(rig.next(), Next::Shut);
-    assert_eq!(rig.next(), Next::Stay, "it is told once");
+    assert_eq!(rig.next(), SocketAction::Shut);
+    assert_eq!(rig.next(), SocketAction::Stay, "it is told once");
     assert!(rig.connection.handle_end(false).is_none());
-    assert_eq!(rig.next(), Next::Drop);
+    assert_eq!(rig.next(), SocketAction::Drop);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_head_has_its_time_whatever_drips_in() {
     }
     assert_eq!(rig.tick(10_000).as_deref(), Some("refused 408"));
     assert!(rig.written().starts_with(b"HTTP/1.1 408 "));
-    assert_eq!(rig.next(), Next::Shut);
+    assert_eq!(rig.next(), SocketAction::Shut);
 }
 
 #[test]
@@ -307,10 +307,10 @@ fn closing_sends_what_is_queued_and_waits_for_the_client() {
     assert_eq!(event.as_ref().map(tell).as_deref(), Some("closed 4000 \"enough\" (server_closed) by Server"));
     assert_eq!(rig.send("too late"), Sent::NotOpen);
     assert_eq!(rig.written(), b"\x81\x0alast words\x88\x08\x0f\xa0enough");
-    assert_eq!(rig.next(), Next::Stay);
+    assert_eq!(rig.next(), SocketAction::Stay);
     assert_eq!(rig.feed(&frame(true, Opcode::Text, b"not delivered")), [""; 0]);
     assert_eq!(rig.feed(&frame(true, Opcode::Close, b"\x0f\xa0")), [""; 0]);
-    assert_eq!(rig.next(), Next::Drop);
+    assert_eq!(rig.next(), SocketAction::Drop);
 }
 
 #[test]
@@ -319,9 +319,9 @@ fn a_client_that_never_answers_a_close_is_dropped() {
     rig.connection.close(CloseCode::NORMAL, "", Cause::ServerClosed, &mut rig.env);
     rig.written();
     assert_eq!(rig.tick(299), None);
-    assert_eq!(rig.next(), Next::Stay);
+    assert_eq!(rig.next(), SocketAction::Stay);
     assert_eq!(rig.tick(300), None, "its end was told before");
-    assert_eq!(rig.next(), Next::Drop);
+    assert_eq!(rig.next(), SocketAction::Drop);
 }
 
 #[test]
@@ -331,10 +331,10 @@ fn a_broken_rule_fails_the_connection_after_what_was_good() {
     let closed = "closed 1002 \"reserved opcode\" (protocol_error) by Server";
     assert_eq!(rig.feed(&stream), ["text good", closed]);
     assert_eq!(rig.written()[..4], [0x88, 17, 0x03, 0xea]);
-    assert_eq!(rig.next(), Next::Shut);
+    assert_eq!(rig.next(), SocketAction::Shut);
     assert_eq!(rig.feed(b"whatever"), [""; 0]);
     assert_eq!(rig.tick(5_000), None);
-    assert_eq!(rig.next(), Next::Drop);
+    assert_eq!(rig.next(), SocketAction::Drop);
 }
 
 #[test]
@@ -344,7 +344,7 @@ fn a_client_that_just_goes_is_lost() {
         let event = rig.connection.handle_end(is_reset);
         assert_eq!(event.as_ref().map(tell).as_deref(), Some("closed 1006 (connection_lost) by Client"));
         assert!(rig.connection.handle_end(is_reset).is_none(), "once");
-        assert_eq!(rig.next(), Next::Drop);
+        assert_eq!(rig.next(), SocketAction::Drop);
     }
 }
 
@@ -376,7 +376,7 @@ fn heartbeats_ask_and_give_up() {
     }
     let closed = "closed 1006 (heartbeat_missed) by Server";
     assert_eq!(rig.tick(first + 3000).as_deref(), Some(closed));
-    assert_eq!((rig.written(), rig.next()), (vec![], Next::Drop), "without a word");
+    assert_eq!((rig.written(), rig.next()), (vec![], SocketAction::Drop), "without a word");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::connection::Flushed;
+use crate::connection::FlushResult;
 use crate::event_loop::handler::Handler;
 use crate::event_loop::{EventLoop, clock};
 use crate::fd::Slot;
@@ -125,16 +125,16 @@ impl<H: Handler> EventLoop<H> {
     }
 
     #[inline]
-    fn handle_flushed(&mut self, slot: Slot, flushed: Flushed) {
+    fn handle_flushed(&mut self, slot: Slot, flushed: FlushResult) {
         match flushed {
-            Flushed::Stays { may_resume, timeout } => {
+            FlushResult::Stays { may_resume, timeout } => {
                 if may_resume {
                     self.core.make_ready(slot);
                 }
                 self.core.arm_at(slot, timeout);
             }
-            Flushed::Over => self.finished.push(slot),
-            Flushed::Broken => {
+            FlushResult::Over => self.finished.push(slot),
+            FlushResult::Broken => {
                 self.core.handle_end(slot, true);
                 self.finished.push(slot);
             }

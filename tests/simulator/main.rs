@@ -17,7 +17,7 @@
 //! | fault | seed |
 //! |---|---|
 //! | `Table::holders` leaves out the connections that no flush has written to | 18 |
-//! | `Table::end_flush` never lowers `held` | 21 |
+//! | `Table::end_flush` never lowers `refused_bytes` | 21 |
 //! | `Table::push` compares with the bound of all queues without the bytes in the journal | 35 |
 //!
 //! To read it: `world.rs` (a run), `server.rs` with `output.rs`, `calls.rs` and `handler.rs` (the loop's part),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::mem;
 
-use fdpush::sim::{Event, Flushed, Opcode, Outbound, Sent, outbound};
+use fdpush::sim::{Event, FlushResult, Opcode, Outbound, Sent, outbound};
 use fdpush::{Cause, CloseCode, Closed, Fd, Frame, Outcome, Slot, SlowReader};
 
 use crate::coverage::hit;
@@ -163,7 +163,7 @@ impl Server {
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
         let queued = model.output.bytes();
-        let is_over = queued > 0 && model.output.held_bytes() + posted.held_bytes() > limits.queue_bytes_max;
+        let is_over = queued > 0 && model.output.counted_bytes() + posted.counted_bytes() > limits.queue_bytes_max;
         let expected = match posted.bytes {
             _ if !model.is_open() => Sent::NotOpen,
             bytes if bytes > limits.queue_bytes_max => Sent::TooLarge,
@@ -187,7 +187,7 @@ impl Server {
     fn judge_ping(&mut self, fd: Fd, sent: Sent, state: State) {
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
-        let (queued, bytes) = (model.output.held_bytes(), 2);
+        let (queued, bytes) = (model.output.counted_bytes(), 2);
         let expected = match model.is_open() {
             false => Sent::NotOpen,
             true if queued > 0 && queued + bytes > limits.queue_bytes_max => Sent::Full,
@@ -270,9 +270,9 @@ impl Server {
         }
     }
 
-    fn handle_flushed(&mut self, slot: Slot, flushed: Flushed) {
+    fn handle_flushed(&mut self, slot: Slot, flushed: FlushResult) {
         match flushed {
-            Flushed::Stays { may_resume, timeout } => {
+            FlushResult::Stays { may_resume, timeout } => {
                 if may_resume {
                     self.make_ready(slot);
                 }
@@ -282,12 +282,12 @@ impl Server {
                     self.model_at(slot).shut(now.after(close_wait_max));
                 }
             }
-            Flushed::Over => {
+            FlushResult::Over => {
                 let fd = self.table.fd_of(slot);
                 self.oracle.model(fd).judge_drop();
                 self.over.push(slot);
             }
-            Flushed::Broken => {
+            FlushResult::Broken => {
                 self.break_off(slot);
                 self.over.push(slot);
             }

@@ -98,7 +98,7 @@ pub struct Posted {
 
 impl Posted {
     /// What it takes up in a queue of its own.
-    pub fn held_bytes(&self) -> usize {
+    pub fn counted_bytes(&self) -> usize {
         let is_apart = self.key.is_some() || (self.to_many && self.bytes > COPIED_BYTES_MAX);
         self.bytes + if is_apart { overhead(self.key.as_ref()) } else { 0 }
     }
@@ -178,7 +178,7 @@ impl OutputModel {
     }
 
     /// Those, and what the queue takes up besides.
-    pub fn held_bytes(&self) -> usize {
+    pub fn counted_bytes(&self) -> usize {
         let overhead = if self.is_queued { self.segments.iter().map(Segment::overhead).sum() } else { 0 };
         self.bytes + overhead
     }
@@ -322,7 +322,7 @@ impl OutputModel {
 
     /// A message takes the place of the last unsent one with its key. `false`: it cannot.
     pub fn conflate(&mut self, posted: &Posted, limits: &Limits, ledger: &mut Ledger) -> bool {
-        let (sent, keys) = (self.sent, self.held_bytes() - self.bytes);
+        let (sent, keys) = (self.sent, self.counted_bytes() - self.bytes);
         let last = self.segments.iter_mut().enumerate().rfind(|(_, segment)| segment.key == posted.key);
         let may = posted.key.is_some() && self.is_queued;
         let Some((index, segment)) = last.filter(|_| may) else { return false };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::connection::Flushed;
+use crate::connection::FlushResult;
 use crate::connection::fuzz::reader::Due;
 use crate::connection::fuzz::{Life, Rig, Side, insert};
 use crate::tick::Tick;
@@ -31,13 +31,13 @@ impl Rig {
             self.replay();
             let at = usize::from(self.slot(1) == slot);
             match flushed {
-                Flushed::Stays { .. } => {}
-                Flushed::Over => {
+                FlushResult::Stays { .. } => {}
+                FlushResult::Over => {
                     assert_ne!(self.sides[at].life, Life::Open, "dropped while open");
                     self.table.remove(slot);
                     self.sides[at] = Side::new(insert(&mut self.table, at, &self.log));
                 }
-                Flushed::Broken => panic!("a socket that never breaks"),
+                FlushResult::Broken => panic!("a socket that never breaks"),
             }
         }
         self.table.end_flush();

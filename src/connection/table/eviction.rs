@@ -18,8 +18,8 @@ impl<T: Transport> Table<T> {
     ///
     /// Output then waits because the turn is long, and not because readers are slow. If each push made room for itself
     /// alone, a handler with much to push would make a system call for each.
-    pub(super) fn offer_all(&mut self) {
-        if self.env.queued.frames.saturating_sub(self.held) < self.env.limits.queue_total_bytes_max / 4 {
+    pub(super) fn write_all(&mut self) {
+        if self.env.queued.frames.saturating_sub(self.refused_bytes) < self.env.limits.queue_total_bytes_max / 4 {
             return;
         }
         let listed: Vec<Slot> = self.unflushed().collect();
@@ -29,10 +29,10 @@ impl<T: Transport> Table<T> {
             let has_queue = |entry: &Entry<T>| !entry.connection.is_http() && entry.connection.has_queue();
             if self.entries.get(slot.index()).is_some_and(has_queue) {
                 // A broken transport is found again by the flush.
-                self.offer(slot);
+                self.write_output(slot);
             }
         }
-        self.held = self.env.queued.frames;
+        self.refused_bytes = self.env.queued.frames;
     }
 
     /// Makes the largest holders of queued bytes pay, if all queues are over their bound.
@@ -57,7 +57,7 @@ impl<T: Transport> Table<T> {
             let is_untried = |entry: &Entry<T>| entry.connection.is_untried() && entry.connection.can_write();
             if self.entries.get(holder.slot.index()).is_some_and(is_untried) {
                 // Its reader may not be slow: nothing was offered to it yet. One that took the turn's share is slow.
-                self.offer(holder.slot);
+                self.write_output(holder.slot);
                 let charge = self.charge(holder.slot);
                 if charge < holder.charge {
                     evictor.handle_written(holder, charge);

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 
 use crate::connection::table::{Entry, FEW_MAX, Io, Observed, Table, Transport};
-use crate::connection::{Env, Next};
+use crate::connection::{Env, SocketAction};
 use crate::fd::Slot;
 use crate::tick::Tick;
 
@@ -18,7 +18,7 @@ const MOVED_BYTES_MAX: usize = 4 << 20;
 
 /// The state of a connection after its flush.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Flushed {
+pub enum FlushResult {
     /// The connection goes on.
     Stays {
         /// Whether it reads again, after it did not because of its output.
@@ -34,7 +34,7 @@ pub enum Flushed {
 
 /// The result of writing to a transport.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-enum Offered {
+enum WriteResult {
     /// All is written, or the transport is full.
     Done,
     /// The turn's share of system calls is used up.
@@ -71,7 +71,7 @@ impl<T: Transport> Table<T> {
     ///
     /// The connections that were listed since the last flush come first, then those that earlier flushes left.
     #[inline]
-    pub fn poll_flush(&mut self) -> Option<(Slot, Flushed)> {
+    pub fn poll_flush(&mut self) -> Option<(Slot, FlushResult)> {
         let slot = match self.listed.get(self.flushed) {
             Some(&slot) => {
                 self.flushed += 1;
@@ -142,7 +142,7 @@ impl<T: Transport> Table<T> {
         self.defer_rest();
         if self.unwritten.is_empty() {
             self.env.end_turn();
-            self.held = self.env.queued.frames;
+            self.refused_bytes = self.env.queued.frames;
         }
     }
 
@@ -199,28 +199,28 @@ impl<T: Transport> Table<T> {
             && entry.connection.handle_writable()
         {
             // A broken transport is found again by the flush.
-            self.touch(slot);
+            self.mark_dirty(slot);
             self.write(slot);
         }
     }
 
     /// Writes the output of a connection, and then keeps the bound of all queues. `false`: the transport is broken.
     pub(super) fn write(&mut self, slot: Slot) -> bool {
-        let is_whole = self.offer(slot);
+        let is_whole = self.write_output(slot);
         self.enforce_queue_total(None);
         is_whole
     }
 
     /// Writes until the queue is empty, the transport full, or the turn's share used up. `false`: the transport is broken.
-    pub(super) fn offer(&mut self, slot: Slot) -> bool {
+    pub(super) fn write_output(&mut self, slot: Slot) -> bool {
         let Some((entry, env)) = self.entry_mut(slot) else { return true };
-        match entry.offer(env) {
-            Offered::Done => true,
-            Offered::ShareUsed => {
-                self.touch(slot);
+        match entry.write_output(env) {
+            WriteResult::Done => true,
+            WriteResult::ShareUsed => {
+                self.mark_dirty(slot);
                 true
             }
-            Offered::Broken => false,
+            WriteResult::Broken => false,
         }
     }
 
@@ -231,25 +231,25 @@ impl<T: Transport> Table<T> {
     }
 
     #[inline]
-    fn flush(&mut self, slot: Slot) -> Flushed {
-        let nothing = Flushed::Stays { may_resume: false, timeout: Tick::NEVER };
+    fn flush(&mut self, slot: Slot) -> FlushResult {
+        let nothing = FlushResult::Stays { may_resume: false, timeout: Tick::NEVER };
         let Some((entry, env)) = self.entry_mut(slot) else { return nothing };
         entry.connection.is_listed = false;
         let wanted_read = entry.connection.wants_read();
-        match entry.offer(env) {
-            Offered::Done if !env.is_over_total(0) => {}
-            Offered::Broken => {
+        match entry.write_output(env) {
+            WriteResult::Done if !env.is_over_total(0) => {}
+            WriteResult::Broken => {
                 // Its output is never written, and the journal does not outlive the turn.
                 entry.connection.release(env);
-                return Flushed::Broken;
+                return FlushResult::Broken;
             }
-            offered => self.end_offer(slot, offered),
+            offered => self.end_write(slot, offered),
         }
         let Some((entry, env)) = self.entry_mut(slot) else { return nothing };
         match entry.connection.poll_next(env) {
-            Next::Stay => {}
-            Next::Drop => return Flushed::Over,
-            Next::Shut => {
+            SocketAction::Stay => {}
+            SocketAction::Drop => return FlushResult::Over,
+            SocketAction::Shut => {
                 if let Some(transport) = &mut entry.transport {
                     transport.shutdown();
                 }
@@ -263,13 +263,13 @@ impl<T: Transport> Table<T> {
         if entry.connection.has_queue() {
             self.queued.insert(slot);
         }
-        Flushed::Stays { may_resume, timeout }
+        FlushResult::Stays { may_resume, timeout }
     }
 
     #[cold]
-    fn end_offer(&mut self, slot: Slot, offered: Offered) {
-        if offered == Offered::ShareUsed {
-            self.touch(slot);
+    fn end_write(&mut self, slot: Slot, offered: WriteResult) {
+        if offered == WriteResult::ShareUsed {
+            self.mark_dirty(slot);
         }
         // It is in no list now, and may be the largest holder.
         self.queued.insert(slot);
@@ -279,12 +279,12 @@ impl<T: Transport> Table<T> {
 
 impl<T: Transport> Entry<T> {
     #[inline]
-    fn offer(&mut self, env: &mut Env) -> Offered {
-        let Some(transport) = &mut self.transport else { return Offered::Done };
+    fn write_output(&mut self, env: &mut Env) -> WriteResult {
+        let Some(transport) = &mut self.transport else { return WriteResult::Done };
         let connection = &mut self.connection;
         for _ in 0..WRITES_PER_TURN_MAX {
             if !connection.can_write() {
-                return Offered::Done;
+                return WriteResult::Done;
             }
             let (offered, result) = match connection.poll_slice(env) {
                 Some(only) => (only.len(), transport.write_vectored(&[IoSlice::new(only)])),
@@ -299,12 +299,12 @@ impl<T: Transport> Entry<T> {
             let written = match result {
                 Io::Done(written) => written,
                 Io::WouldBlock => 0,
-                Io::Closed => return Offered::Broken,
+                Io::Closed => return WriteResult::Broken,
             };
             let is_full = written < offered;
             connection.handle_written(written, is_full, env);
             transport.observe(connection, Observed::Wrote { written, is_full });
         }
-        Offered::ShareUsed
+        WriteResult::ShareUsed
     }
 }

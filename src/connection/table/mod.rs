@@ -10,7 +10,7 @@ mod slots;
 mod transport;
 mod unwritten;
 
-pub use self::flush::Flushed;
+pub use self::flush::FlushResult;
 pub use self::slots::SlotSet;
 pub use self::transport::{Io, Observed, Transport};
 
@@ -46,7 +46,7 @@ const SLOTS_RESERVED_MAX: usize = 1 << 20;
 ///    turn goes on where it stopped. [`end_flush`](Table::end_flush) ends the flush.
 /// 4. **Timeouts.** After a transition, and after input, the caller reads [`Connection::poll_timeout`] and arms its timer no
 ///    later. A flush returns the timeout if it may have changed it.
-/// 5. **Removal.** A slot that a flush reports as [`Flushed::Over`] or [`Flushed::Broken`] is freed by
+/// 5. **Removal.** A slot that a flush reports as [`FlushResult::Over`] or [`FlushResult::Broken`] is freed by
 ///    [`remove`](Table::remove) at the end of the turn. Until then no event of the turn can reach the next connection in the
 ///    slot.
 ///
@@ -74,7 +74,7 @@ pub struct Table<T> {
     /// Connections that were closed as slow consumers, with their end, for the caller to record.
     ended: Vec<(Slot, Event<'static>)>,
     /// Bytes in all queues when every transport had last been offered its output.
-    held: usize,
+    refused_bytes: usize,
     /// Connections that may hold an unfinished message, head or body.
     unfinished: SlotSet,
     /// Connections that may have a queue. One that got it since the last flush is listed.
@@ -114,7 +114,7 @@ impl<T: Transport> Table<T> {
             answering: Vec::new(),
             unwritten: Unwritten::default(),
             ended: Vec::new(),
-            held: 0,
+            refused_bytes: 0,
             unfinished: SlotSet::default(),
             queued: SlotSet::default(),
             pushes_before_search: 0,
@@ -248,7 +248,7 @@ impl<T: Transport> Table<T> {
     pub fn step<R>(&mut self, slot: Slot, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> Option<R> {
         let (entry, env) = self.entry_mut(slot)?;
         let result = transition(&mut entry.connection, env);
-        self.touch(slot);
+        self.mark_dirty(slot);
         if self.env.is_over_total(0) {
             self.write(slot);
         }
@@ -317,13 +317,13 @@ impl<T: Transport> Table<T> {
         if let Some((entry, _)) = self.entry_mut(slot)
             && entry.connection.handle_writable()
         {
-            self.touch(slot);
+            self.mark_dirty(slot);
         }
     }
 
     /// Lists a connection for the next flush.
     #[inline]
-    fn touch(&mut self, slot: Slot) {
+    fn mark_dirty(&mut self, slot: Slot) {
         if let Some(entry) = self.entries.get_mut(slot.index())
             && !entry.connection.is_listed
         {
@@ -352,7 +352,7 @@ impl<T: Transport> Table<T> {
         let event = entry.connection.close_slow(kept_max, env);
         entry.observe(Observed::ClosedSlow { kept_max, charge, event: event.as_ref() });
         self.ended.extend(event.map(|event| (slot, event)));
-        self.touch(slot);
+        self.mark_dirty(slot);
     }
 
     // Control connections.

@@ -54,7 +54,7 @@ impl<T: Transport> Table<T> {
             entry.observe(Observed::Pinged(sent));
             match sent {
                 Sent::Queued => {
-                    self.touch(slot);
+                    self.mark_dirty(slot);
                     if self.env.is_over_total(0) {
                         self.write(slot);
                     }
@@ -104,7 +104,7 @@ impl<T: Transport> Table<T> {
             let _ = entry.connection.abort(env);
             env.counts.dropped += 1;
             entry.observe(Observed::ResponseDropped);
-            self.touch(slot);
+            self.mark_dirty(slot);
         }
     }
 
@@ -113,7 +113,7 @@ impl<T: Transport> Table<T> {
     fn push_to_full(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
         if !self.write(slot) {
             // It is broken and not slow, which the flush finds again.
-            self.touch(slot);
+            self.mark_dirty(slot);
             self.env.counts.dropped += 1;
             return Outcome::Dropped;
         }
@@ -122,7 +122,7 @@ impl<T: Transport> Table<T> {
         entry.observe(Observed::Sent(sent));
         match sent {
             Sent::Queued => {
-                self.touch(slot);
+                self.mark_dirty(slot);
                 return self.enforce_after_push(slot);
             }
             Sent::Full | Sent::TooLarge => match env.limits.slow_reader {
@@ -160,10 +160,10 @@ impl<T: Transport> Table<T> {
     #[cold]
     fn write_pushed(&mut self, slot: Slot, is_over: bool) -> Outcome {
         if is_over {
-            self.offer_all();
+            self.write_all();
         }
         // A broken transport is found again by the flush.
-        self.offer(slot);
+        self.write_output(slot);
         let was_open = self.connection(slot).is_some_and(|connection| connection.is_open());
         let has_dropped = self.enforce_queue_total(Some(slot));
         match self.connection(slot) {

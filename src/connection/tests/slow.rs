@@ -28,7 +28,7 @@ fn an_abort_takes_what_is_queued_with_it() {
     let mut rig = Rig::open(Limits::default());
     rig.send("queued");
     assert!(rig.connection.abort(&mut rig.env).is_some());
-    assert_eq!((rig.written(), rig.next()), (vec![], Next::Drop));
+    assert_eq!((rig.written(), rig.next()), (vec![], SocketAction::Drop));
     assert_eq!(rig.env.queued, Queued::default());
 }
 
@@ -169,7 +169,7 @@ fn a_close_waits_for_a_queue_that_makes_progress() {
         if rig.connection.queued_bytes() == 0 {
             break part;
         }
-        assert_eq!(rig.next(), Next::Stay, "with {} bytes to go", rig.connection.queued_bytes());
+        assert_eq!(rig.next(), SocketAction::Stay, "with {} bytes to go", rig.connection.queued_bytes());
     };
     assert!(last.ends_with(b"\x88\x05\x03\xe8bye"));
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(second * 1000 + 5000), "and now the client has its time");
@@ -181,5 +181,5 @@ fn a_close_does_not_wait_for_a_queue_that_stands_still() {
     assert!(rig.connection.close(CloseCode::NORMAL, "bye", Cause::ServerClosed, &mut rig.env).is_some());
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(30_000));
     assert_eq!(rig.tick(30_000), None);
-    assert_eq!(rig.next(), Next::Drop);
+    assert_eq!(rig.next(), SocketAction::Drop);
 }
