@@ -197,7 +197,7 @@ impl Acceptor {
         let mut accepted = listener.accept()?;
         while *kind == Kind::Control && matches!(accepted, Accepted::Exhausted) {
             let is_last = self.spares.len() == 1;
-            if self.spares.is_empty() || (is_last && !core.table().has_place_to_take()) {
+            if self.spares.is_empty() || (is_last && !core.table().can_evict_control()) {
                 break;
             }
             self.spares.pop();

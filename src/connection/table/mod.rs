@@ -2,9 +2,9 @@
 //!
 //! The table knows neither sockets nor a clock. The server drives it over sockets, the simulator and the fuzzer over models.
 
+mod control_quota;
 mod eviction;
 mod flush;
-mod places;
 mod push;
 mod slots;
 mod transport;
@@ -18,7 +18,7 @@ use std::collections::HashSet;
 
 use slab::Slab;
 
-use self::places::Places;
+use self::control_quota::ControlQuota;
 use self::unwritten::{FEW_MAX, Unwritten};
 use crate::connection::{Connection, Env, Event};
 use crate::fd::{Fd, Slot};
@@ -86,7 +86,7 @@ pub struct Table<T> {
     /// The number of control connections.
     control: usize,
     /// The control connections that have a place.
-    places: Places,
+    control_quota: ControlQuota,
 }
 
 /// A connection and its transport.
@@ -120,7 +120,7 @@ impl<T: Transport> Table<T> {
             pushes_before_search: 0,
             retired: 0,
             control: 0,
-            places: Places::default(),
+            control_quota: ControlQuota::default(),
         }
     }
 
@@ -138,7 +138,7 @@ impl<T: Transport> Table<T> {
             u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < Fd::CONNECTIONS_MAX).map(Slot)?;
         if connection.is_control() {
             self.control += 1;
-            self.places.insert(slot);
+            self.control_quota.insert(slot);
         }
         self.entries.insert(Entry { transport: Some(transport), connection });
         if slot.0 == self.slots_end() {
@@ -153,7 +153,7 @@ impl<T: Transport> Table<T> {
         entry.connection.release(&mut self.env);
         if entry.connection.is_control() {
             self.control -= 1;
-            self.places.remove(slot);
+            self.control_quota.remove(slot);
         }
         match self.generations.get_mut(slot.index()) {
             Some(generation) if *generation < Fd::GENERATION_MAX => {
@@ -358,20 +358,21 @@ impl<T: Transport> Table<T> {
     // Control connections.
 
     /// Returns which control connections make room for others.
-    pub fn places(&mut self) -> &mut Places {
-        &mut self.places
+    pub fn control_quota(&mut self) -> &mut ControlQuota {
+        &mut self.control_quota
     }
 
-    /// Returns whether [`take_oldest_place`](Table::take_oldest_place) would find a connection.
-    pub fn has_place_to_take(&self) -> bool {
+    /// Returns whether [`take_oldest_control`](Table::take_oldest_control) would find a connection.
+    pub fn can_evict_control(&self) -> bool {
         let waits = |slot: Slot| self.connection(slot).is_some_and(Connection::waits_for_client);
-        self.places.others().any(waits)
+        self.control_quota.others().any(waits)
     }
 
     /// Takes the place of the oldest control connection that is not kept and that waits for its client.
-    pub fn take_oldest_place(&mut self) -> Option<Slot> {
-        let Table { places, entries, .. } = self;
-        places.take_oldest(|slot| entries.get(slot.index()).is_some_and(|entry| entry.connection.waits_for_client()))
+    pub fn take_oldest_control(&mut self) -> Option<Slot> {
+        let Table { control_quota, entries, .. } = self;
+        control_quota
+            .take_oldest(|slot| entries.get(slot.index()).is_some_and(|entry| entry.connection.waits_for_client()))
     }
 
     /// Panics if the parts of the table do not agree. For tests and debug builds.

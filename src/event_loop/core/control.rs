@@ -13,7 +13,7 @@ impl Core {
             return false;
         }
         let max = self.control_connections_max;
-        let is_kept = self.table.places().keep(slot, max as usize);
+        let is_kept = self.table.control_quota().keep(slot, max as usize);
         if !is_kept {
             self.count_control_full();
         }
@@ -23,25 +23,25 @@ impl Core {
     /// Keeps a control connection no longer.
     pub fn release_control(&mut self, fd: Fd) {
         if let Some(slot) = self.table.slot_of(fd) {
-            self.table.places().release(slot);
+            self.table.control_quota().release(slot);
         }
     }
 
     /// Whether there is a place for one more control connection. One that is not kept is closed for it.
     pub fn make_control_room(&mut self) -> bool {
         let max = self.control_connections_max as usize;
-        !self.table.places().are_taken(max) || self.evict_control()
+        !self.table.control_quota().is_used_up(max) || self.evict_control()
     }
 
     /// Control connections that may be accepted in one turn.
     pub fn control_accepts_max(&mut self) -> usize {
         let max = self.control_connections_max as usize;
-        self.table.places().accepts_max(max)
+        self.table.control_quota().accepts_max(max)
     }
 
     /// Closes the oldest control connection that is not kept. Its descriptor is free when the turn ends.
     pub fn evict_control(&mut self) -> bool {
-        let Some(slot) = self.table.take_oldest_place() else { return false };
+        let Some(slot) = self.table.take_oldest_control() else { return false };
         self.step(slot, Connection::abort);
         self.count_eviction();
         true

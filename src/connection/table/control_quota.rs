@@ -7,19 +7,19 @@
 use crate::fd::Slot;
 use std::collections::{HashSet, VecDeque};
 
-/// Places beyond the limit of kept connections.
-pub const PLACES_NOT_KEPT: usize = 16;
+/// ControlQuota beyond the limit of kept connections.
+pub const NOT_KEPT_MIN: usize = 16;
 
 /// The control connections that have a place, by slot. One that was closed to make room has none, although it is in its slot
 /// until the turn ends.
 #[derive(Debug, Default)]
-pub struct Places {
+pub struct ControlQuota {
     kept: HashSet<Slot>,
     /// The others, the oldest first.
     others: VecDeque<Slot>,
 }
 
-impl Places {
+impl ControlQuota {
     /// A connection came.
     pub fn insert(&mut self, slot: Slot) {
         self.others.push_back(slot);
@@ -53,13 +53,13 @@ impl Places {
     }
 
     /// Whether there is no place for one more.
-    pub fn are_taken(&self, kept_max: usize) -> bool {
-        self.kept.len() + self.others.len() >= kept_max + PLACES_NOT_KEPT
+    pub fn is_used_up(&self, kept_max: usize) -> bool {
+        self.kept.len() + self.others.len() >= kept_max + NOT_KEPT_MIN
     }
 
     /// Connections that may be accepted in one turn: so few that each is read from before newer ones can take its place.
     pub fn accepts_max(&self, kept_max: usize) -> usize {
-        (kept_max.saturating_sub(self.kept.len()) + PLACES_NOT_KEPT) / 4
+        (kept_max.saturating_sub(self.kept.len()) + NOT_KEPT_MIN) / 4
     }
 
     /// The connections that are not kept, the oldest first.
@@ -80,21 +80,21 @@ mod tests {
 
     #[test]
     fn the_oldest_that_is_not_kept_makes_room() {
-        let mut places = Places::default();
-        (0..5).map(Slot).for_each(|slot| places.insert(slot));
-        assert!(places.keep(Slot(0), 2) && places.keep(Slot(2), 2) && places.keep(Slot(2), 2));
-        assert!(!places.keep(Slot(3), 2), "two are kept");
-        assert!(!places.keep(Slot(9), 9), "it has no place");
-        assert_eq!(places.take_oldest(|slot| slot != Slot(1)), Some(Slot(3)));
-        places.release(Slot(0));
-        assert!(places.keep(Slot(4), 2));
-        assert_eq!(places.take_oldest(|_| true), Some(Slot(1)));
-        assert_eq!(places.take_oldest(|_| true), Some(Slot(0)));
-        assert_eq!(places.take_oldest(|_| true), None);
-        places.remove(Slot(2));
-        places.remove(Slot(4));
-        assert!(!places.are_taken(0), "{places:?}");
-        (0..16).map(Slot).for_each(|slot| places.insert(slot));
-        assert!(places.are_taken(0) && !places.are_taken(1));
+        let mut quota = ControlQuota::default();
+        (0..5).map(Slot).for_each(|slot| quota.insert(slot));
+        assert!(quota.keep(Slot(0), 2) && quota.keep(Slot(2), 2) && quota.keep(Slot(2), 2));
+        assert!(!quota.keep(Slot(3), 2), "two are kept");
+        assert!(!quota.keep(Slot(9), 9), "it has no place");
+        assert_eq!(quota.take_oldest(|slot| slot != Slot(1)), Some(Slot(3)));
+        quota.release(Slot(0));
+        assert!(quota.keep(Slot(4), 2));
+        assert_eq!(quota.take_oldest(|_| true), Some(Slot(1)));
+        assert_eq!(quota.take_oldest(|_| true), Some(Slot(0)));
+        assert_eq!(quota.take_oldest(|_| true), None);
+        quota.remove(Slot(2));
+        quota.remove(Slot(4));
+        assert!(!quota.is_used_up(0), "{quota:?}");
+        (0..16).map(Slot).for_each(|slot| quota.insert(slot));
+        assert!(quota.is_used_up(0) && !quota.is_used_up(1));
     }
 }
