@@ -29,58 +29,58 @@ use super::{Identity, LEEWAY, NameError, is_over};
 use crate::gateway::wire::json::{List, Seconds, read_object};
 use crate::gateway::wire::names::Name;
 
-/// The longest token. It is refused before any work is done for it.
+/// The maximum length of a token. A longer one is refused without parsing.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
 
-/// The latest time that a claim can name, in seconds since 1970.
+/// The maximum `exp` of an issued token, in seconds since 1970.
 const SECONDS_MAX: u64 = 1 << 53;
 
-/// What a subprotocol starts with that carries a token.
+/// The prefix of a subprotocol with a token.
 const SUBPROTOCOL: &str = "bearer.";
 
-/// Why a token is not believed.
+/// The reason why a token is refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TokenError {
     /// It has more than 64 KiB.
     TooLong,
-    /// It is no JWT in the compact form (RFC 7515 section 7.1).
+    /// It is not a JWT in the compact form (RFC 7515 section 7.1).
     Malformed,
-    /// Its header asks for extensions that must be understood (RFC 7515 section 4.1.11).
+    /// Its header requires extensions (RFC 7515 section 4.1.11).
     Critical,
-    /// No key is for the algorithm of its header.
+    /// No key has the algorithm of its header.
     Algorithm,
-    /// No key made its signature.
+    /// No key verifies its signature.
     Signature,
-    /// What is signed is no object of claims, or names one twice; the JSON parser's words.
+    /// The payload is not an object of claims, or has one twice. With the error of the JSON parser.
     Claims(String),
     /// It lacks this claim.
     Missing(&'static str),
-    /// This claim is not what it must be, which comes second.
-    Unfit(&'static str, &'static str),
-    /// `sub` or one of `groups` is too short, too long or too many.
+    /// This claim does not have this type.
+    ClaimType(&'static str, &'static str),
+    /// `sub` or one of `groups` is too short or too long, or there are too many groups.
     Name(NameError),
-    /// `exp` is past, by [`LEEWAY`] or more.
+    /// `exp` was [`LEEWAY`] or more ago.
     Expired,
-    /// `nbf` is ahead, by more than [`LEEWAY`].
+    /// `nbf` is more than [`LEEWAY`] in the future.
     Early,
-    /// `iss` is somebody else.
+    /// `iss` is not the configured issuer.
     Issuer,
-    /// `aud` names others only.
+    /// `aud` does not contain the configured audience.
     Audience,
 }
 
-/// What `fdpush token` puts into a token.
+/// The content of a token to issue.
 #[derive(Copy, Clone, Debug)]
 pub struct Grant<'a> {
     pub uid: &'a str,
     pub groups: &'a [String],
-    /// How long it is good for, rounded up to whole seconds.
+    /// The lifetime, rounded up to whole seconds.
     pub ttl: Duration,
     pub issuer: Option<&'a str>,
     pub audience: Option<&'a str>,
 }
 
-/// The members of a header that count. `kid`, `jku`, `jwk` and `x5u`, by which a token would choose its own key, do not.
+/// The used members of a header. `kid`, `jku`, `jwk` and `x5u` are ignored, because a token must not choose its key.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]
@@ -89,7 +89,7 @@ struct Head<'a> {
     crit: Option<&'a RawValue>,
 }
 
-/// The claims that count, found and not yet judged. One that is `null` is not there.
+/// The used claims, before their checks. A claim that is `null` counts as missing.
 #[derive(Deserialize)]
 struct Claims<'a> {
     #[serde(borrow)]
@@ -106,7 +106,7 @@ struct Claims<'a> {
     groups: Option<&'a RawValue>,
 }
 
-/// The claims of a token that we make.
+/// The claims of an issued token.
 #[derive(Serialize)]
 struct Issued<'a> {
     sub: &'a str,
@@ -120,12 +120,13 @@ struct Issued<'a> {
     aud: Option<&'a str>,
 }
 
-/// The token of a request: `?token=`, else `Authorization: Bearer` (RFC 6750 section 2.1), else the subprotocol
-/// `bearer.<token>`, for browsers, which can set no header. An empty one is none.
+/// Returns the token of a request.
+///
+/// It is in `?token=`, else in `Authorization: Bearer` (RFC 6750 section 2.1), else in the subprotocol `bearer.<token>`,
+/// because browsers cannot set headers. An empty token counts as missing.
 ///
 /// # Errors
-/// `token` has no certain value, or `Authorization` is given more than once: which of them counts would depend on who
-/// reads it.
+/// The parameter `token` is ambiguous, or there are several `Authorization` headers.
 pub fn find(request: &Request) -> Result<Option<Cow<'_, str>>, String> {
     let query = request.try_query("token").map_err(|error| error.to_string())?;
     if request.header_all("authorization").nth(1).is_some() {
@@ -145,7 +146,7 @@ fn choose<'a>(
         .or_else(|| subprotocols.find_map(in_subprotocol).map(Cow::Borrowed))
 }
 
-/// Whether a subprotocol carries a token.
+/// Returns whether a subprotocol contains a token.
 pub fn is_bearer(subprotocol: &str) -> bool {
     in_subprotocol(subprotocol).is_some()
 }
@@ -154,18 +155,18 @@ fn in_subprotocol(name: &str) -> Option<&str> {
     name.strip_prefix(SUBPROTOCOL).filter(|token| !token.is_empty())
 }
 
-/// The 401 for a request whose token is not believed, or that has none. `why` is told to the client.
+/// Returns the 401 for a request without a valid token. `why` is its body.
 pub fn refuse(why: impl fmt::Display) -> Response {
     Response::text(401, format!("{why}\n")).header("WWW-Authenticate", "Bearer")
 }
 
 impl Keys {
-    /// Who this token says the client is, if one of the keys vouches for it.
+    /// Verifies a token, and returns the identity in it.
     pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
         self.verify_at(token, now())
     }
 
-    /// As [`Keys::verify`], at a moment in seconds since 1970.
+    /// Like [`Keys::verify`], at a time in seconds since 1970.
     fn verify_at(&self, token: &str, now: u64) -> Result<Identity, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
@@ -174,7 +175,7 @@ impl Keys {
         let (head, claims) = message.split_once('.').ok_or(TokenError::Malformed)?;
         self.check_signature(head, message, signature)?;
         let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).map_err(|_| TokenError::Malformed)?;
-        self.judge(&read_object(&claims).map_err(TokenError::Claims)?, now)
+        self.check_claims(&read_object(&claims).map_err(TokenError::Claims)?, now)
     }
 
     fn check_signature(&self, head: &str, message: &str, signature: &str) -> Result<(), TokenError> {
@@ -188,19 +189,19 @@ impl Keys {
             match crypto::verify(signature, message.as_bytes(), key, algorithm) {
                 Ok(true) => return Ok(()),
                 Ok(false) => error = TokenError::Signature,
-                // The keys were tried when they were loaded, so it is the signature that is no base64url.
+                // The keys were checked when they were loaded, so the signature is not base64url.
                 Err(_) => return Err(TokenError::Malformed),
             }
         }
         Err(error)
     }
 
-    fn judge(&self, claims: &Claims<'_>, now: u64) -> Result<Identity, TokenError> {
+    fn check_claims(&self, claims: &Claims<'_>, now: u64) -> Result<Identity, TokenError> {
         let exp = seconds("exp", claims.exp)?.ok_or(TokenError::Missing("exp"))?;
         if is_over(exp, now) {
             return Err(TokenError::Expired);
         }
-        // As with `exp`, halves of a second count against the token.
+        // As with `exp`, a fraction of a second counts against the token.
         if seconds("nbf", claims.nbf)?.is_some_and(|Seconds(nbf)| nbf.ceil() > (now + LEEWAY) as f64) {
             return Err(TokenError::Early);
         }
@@ -214,7 +215,7 @@ impl Keys {
         Ok(Identity { exp: Some(exp.whole()), ..identity })
     }
 
-    /// Checks `iss` and `aud`, each where one was configured (RFC 7519 sections 4.1.1 and 4.1.3).
+    /// Checks `iss` and `aud` if configured (RFC 7519 sections 4.1.1 and 4.1.3).
     fn check_parties(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
         if let Some(issuer) = &self.issuer {
             let iss: String = read("iss", "a string", claims.iss)?.ok_or(TokenError::Missing("iss"))?;
@@ -249,11 +250,10 @@ impl Audience {
     }
 }
 
-/// Makes a token, signed with HS256 under the first of the secrets.
+/// Issues a token, signed with HS256.
 ///
 /// # Errors
-///
-/// Names the secret or the part of `grant` that [`Keys::verify`] would refuse.
+/// [`Keys::verify`] would refuse the secret or a part of `grant`.
 pub fn issue(secret: &[u8], grant: &Grant<'_>) -> Result<String, String> {
     issue_at(secret, grant, now())
 }
@@ -264,7 +264,7 @@ fn issue_at(secret: &[u8], grant: &Grant<'_>, now: u64) -> Result<String, String
     let ttl = grant.ttl.as_secs().saturating_add(u64::from(grant.ttl.subsec_nanos() > 0));
     let exp = now.saturating_add(ttl);
     if ttl == 0 || exp > SECONDS_MAX {
-        return Err("a token must be good for at least a second, and not for ever".to_owned());
+        return Err("the lifetime of a token must be at least 1s, and its exp at most 2^53".to_owned());
     }
     let &Grant { uid, groups, issuer, audience, .. } = grant;
     let claims = Issued { sub: uid, iat: now, exp, groups, iss: issuer, aud: audience };
@@ -278,7 +278,7 @@ fn read<'a, T: Deserialize<'a>>(
     value: Option<&'a RawValue>,
 ) -> Result<Option<T>, TokenError> {
     let Some(value) = value else { return Ok(None) };
-    serde_json::from_str(value.get()).map(Some).map_err(|_| TokenError::Unfit(name, kind))
+    serde_json::from_str(value.get()).map(Some).map_err(|_| TokenError::ClaimType(name, kind))
 }
 
 fn seconds(name: &'static str, value: Option<&RawValue>) -> Result<Option<Seconds>, TokenError> {
@@ -292,17 +292,17 @@ fn now() -> u64 {
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TokenError::TooLong => write!(f, "the token has more than {TOKEN_BYTES_MAX} bytes"),
+            TokenError::TooLong => write!(f, "token limit exceeded ({TOKEN_BYTES_MAX} bytes)"),
             TokenError::Malformed => {
-                f.write_str("the token is no JWT: three parts in base64url with dots between them")
+                f.write_str("the token is not a JWT: expected three parts in base64url, separated by dots")
             }
             TokenError::Critical => f.write_str("the token's header has \"crit\", and no extension is supported"),
-            TokenError::Algorithm => f.write_str("the token's algorithm is none that there is a key for"),
-            TokenError::Signature => f.write_str("the token's signature is wrong"),
-            TokenError::Claims(why) => write!(f, "the token's claims are unusable: {why}"),
+            TokenError::Algorithm => f.write_str("no key has the token's algorithm"),
+            TokenError::Signature => f.write_str("the token's signature is invalid"),
+            TokenError::Claims(why) => write!(f, "the token's claims are invalid: {why}"),
             TokenError::Missing(name) => write!(f, "the token has no {name:?}"),
-            TokenError::Unfit(name, kind) => write!(f, "the token's {name:?} must be {kind}"),
-            TokenError::Name(why) => write!(f, "the token's names are unusable: {why}"),
+            TokenError::ClaimType(name, kind) => write!(f, "the token's {name:?} must be {kind}"),
+            TokenError::Name(why) => write!(f, "the token's names are invalid: {why}"),
             TokenError::Expired => f.write_str("the token has expired"),
             TokenError::Early => f.write_str("the token is not valid yet"),
             TokenError::Issuer => f.write_str("the token is from another issuer"),

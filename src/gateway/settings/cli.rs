@@ -1,5 +1,7 @@
-//! The command line. It declares all settings: each is a flag `--a-b`, a variable `FDPUSH_A_B`, and a key `a_b` of the
-//! configuration file. The other modules of `settings/` add the file.
+//! The command line, with the declarations of all settings.
+//!
+//! A setting is a flag `--a-b`, a variable `FDPUSH_A_B` and a key `a_b` of the configuration file. The other modules of
+//! `settings/` add the file.
 
 mod count;
 mod secret;

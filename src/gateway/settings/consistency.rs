@@ -1,5 +1,6 @@
-//! Settings that contradict each other: refused where one of them would be believed to protect, warned of where it has
-//! no effect.
+//! Checks settings against each other.
+//!
+//! A setting that protects something and would have no effect is an error. Any other setting without effect is a warning.
 
 use fdpush::Limits;
 use rustix::process::{Resource, getrlimit};
@@ -20,16 +21,16 @@ const HEADERS_MIN: usize = 5;
 /// The smallest head of a WebSocket upgrade.
 const HEAD_BYTES_MIN: usize = 142;
 
-/// Room for the first frame to a client without a uid, `welcome`.
+/// The length of the first frame to a client without a uid, `welcome`, at most.
 const QUEUE_BYTES_MIN: usize = 256;
 
 /// The longest header of a frame to a client.
 const FRAME_HEADER_BYTES_MAX: usize = 10;
 
-/// A derived `connections_max` below this is warned of.
+/// A derived `connections_max` below this causes a warning.
 const CONNECTIONS_FEW: u32 = 1000;
 
-/// Settings that mean something with others only.
+/// Settings that have an effect only with others.
 struct Dependency {
     keys: &'static [&'static str],
     needs: &'static str,
@@ -38,7 +39,7 @@ struct Dependency {
 }
 
 impl Settings {
-    /// Collects what cannot be, and warnings of what has no effect.
+    /// Collects contradictions as faults, and settings without effect as warnings.
     pub(super) fn check_consistency(&mut self, faults: &mut Faults) {
         self.check_limits(faults);
         self.check_identity(faults);
@@ -67,7 +68,7 @@ impl Settings {
     }
 
     fn check_limits(&self, faults: &mut Faults) {
-        // It begins with the setting's key, which whoever set it may know by another name.
+        // The text begins with the key. The user may have set it by a flag or a variable.
         let named = |why: String| match why.split_once(' ') {
             Some((key, rest)) if self.layers.source(key) != Source::Default => {
                 format!("{} {rest}", self.layers.name(key))
@@ -77,7 +78,7 @@ impl Settings {
         let limits = self.serve.limits();
         for fault in limits.faults() {
             let key = fault.name();
-            // The setting that it is compared with may have no usable value.
+            // The other setting of the comparison may have no valid value.
             let other = match key {
                 "queue_bytes_max" => "message_bytes_max",
                 "drain_for" => "drain_time_max",
@@ -129,7 +130,7 @@ impl Settings {
         if api.len() > 1 && api.contains(&ApiAddress::Off) {
             faults.add(&["api"], format!("{}: off stands alone", self.layers.name("api")));
         }
-        // Without one, no client could connect to it.
+        // Without a trusted proxy, no client could connect to it.
         let has_proxy_header = |address: &&ClientAddress| address.has_proxy_header();
         if self.serve.clients.trusted_proxy.is_empty()
             && let Some(address) = self.serve.listen.iter().find(has_proxy_header)
@@ -154,7 +155,7 @@ impl Settings {
         }
     }
 
-    /// Whoever reaches the API can do anything: where that is not this machine alone, it takes a key.
+    /// Requires an API key if other machines can connect to the API, because the API has no other access control.
     fn check_api(&self, faults: &mut Faults) {
         if !self.api_keys().is_empty() {
             return;
@@ -225,7 +226,7 @@ impl Settings {
         }
     }
 
-    /// A derived `connections_max` that few servers can work with, and its parts.
+    /// Returns the warning of a low derived `connections_max`, with its parts.
     fn few_connections(&self, descriptors: u64) -> String {
         let limits = self.serve.limits();
         let max = limits.derived_connections_max(Some(descriptors), self.serve.has_http_api());
@@ -241,7 +242,7 @@ impl Settings {
         )
     }
 
-    /// Warns of values that no client, token or back end can meet, or that protect nothing.
+    /// Warns of values that match no client, token or back end, or that protect nothing.
     fn warn_of_values(&mut self) {
         let clients = &self.serve.clients;
         let mut warnings = Vec::new();
@@ -288,12 +289,12 @@ impl Settings {
     }
 
     fn listens_on_unix(&self) -> bool {
-        // A service manager may hand over any socket.
+        // A service manager may pass any socket.
         let is_unix = |address: &ClientAddress| address.endpoint().as_ref().starts_with("unix:");
         self.listens_by_default() || self.serve.listen.iter().any(is_unix)
     }
 
-    /// Warns of secrets that were meant otherwise, perhaps. See [`bare`].
+    /// Warns of secrets with quotes or white space, which are probably mistakes. See [`bare`].
     fn warn_of_secrets(&mut self, faults: &mut Faults) {
         for arg in declarations().filter(|arg| is_secret(arg)) {
             let key = arg.get_id().as_str();
@@ -331,23 +332,23 @@ impl Settings {
 }
 
 fn dependencies(serve: &Serve) -> Vec<Dependency> {
-    let (auth, way) = (serve.auth(), serve.heart.heartbeat);
-    let tells = serve.hooks.webhook.is_some();
+    let (auth, heartbeat) = (serve.auth(), serve.heart.heartbeat);
+    let has_webhook = serve.hooks.webhook.is_some();
     let events = &serve.hooks.webhook_events;
-    let tells_presence = tells && (events.contains(&EventKind::Online) || events.contains(&EventKind::Offline));
+    let has_presence = has_webhook && (events.contains(&EventKind::Online) || events.contains(&EventKind::Offline));
     let refused = |keys, needs, is_met| Dependency { keys, needs, is_met, is_refused: true };
     let without_effect = |keys, needs, is_met| Dependency { keys, needs, is_met, is_refused: false };
     vec![
         refused(&["jwt_secret", "jwt_key_file", "jwt_issuer", "jwt_audience"], "--auth jwt", auth == Auth::Jwt),
         refused(&["auth_url", "auth_timeout"], "--auth webhook", auth == Auth::Webhook),
-        without_effect(&["idle_max"], "--heartbeat client", way == HeartbeatMode::Client),
+        without_effect(&["idle_max"], "--heartbeat client", heartbeat == HeartbeatMode::Client),
         without_effect(
             &["ping_every"],
             "--heartbeat ping or push",
-            matches!(way, HeartbeatMode::Ping | HeartbeatMode::Push),
+            matches!(heartbeat, HeartbeatMode::Ping | HeartbeatMode::Push),
         ),
-        without_effect(&["missed_max"], "--heartbeat ping", way == HeartbeatMode::Ping),
-        // Without one, no client could connect.
+        without_effect(&["missed_max"], "--heartbeat ping", heartbeat == HeartbeatMode::Ping),
+        // Without a trusted proxy, no client could connect.
         refused(&["proxy_protocol"], "--trusted-proxy", !serve.clients.trusted_proxy.is_empty()),
         without_effect(
             &["address_ipv6_prefix"],
@@ -374,13 +375,13 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
                 "webhook_retry_time_max",
             ],
             "--webhook",
-            tells,
+            has_webhook,
         ),
         without_effect(
             &["webhook_secret", "webhook_ca_file", "node"],
             "--webhook or --auth webhook",
-            tells || auth == Auth::Webhook,
+            has_webhook || auth == Auth::Webhook,
         ),
-        without_effect(&["presence_delay"], "--webhook-events online or offline", tells_presence),
+        without_effect(&["presence_delay"], "--webhook-events online or offline", has_presence),
     ]
 }

@@ -1,40 +1,40 @@
-//! Every fault of the settings that was found in one reading.
+//! The faults of the settings, collected so that one run reports all.
 
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 
-/// Why settings cannot be used.
+/// The reasons why settings cannot be used.
 #[derive(Default, Debug)]
 pub struct Faults {
     texts: Vec<String>,
-    /// Settings without a usable value. What depends on them is not judged.
+    /// Settings without a valid value. Checks that depend on them are skipped.
     invalid: BTreeSet<&'static str>,
-    /// The command line or the environment has one of them.
+    /// A flag or a variable is invalid.
     is_usage: bool,
 }
 
 impl Faults {
-    /// A setting has no usable value.
+    /// Records a setting without a valid value.
     pub fn mark_invalid(&mut self, key: &'static str, text: String) {
         self.invalid.insert(key);
         self.texts.push(text);
     }
 
-    /// The same of a flag or a variable.
+    /// Like [`mark_invalid`](Faults::mark_invalid), for a flag or a variable.
     pub fn mark_invalid_usage(&mut self, key: &'static str, text: String) {
         self.is_usage = true;
         self.mark_invalid(key, text);
     }
 
-    /// A fault that concerns these settings. If one of them has no usable value, that is the fault.
+    /// Records a fault of these settings, unless one of them is already invalid.
     pub fn add(&mut self, keys: &[&str], text: String) {
         if !keys.iter().any(|key| self.invalid.contains(key)) && !self.texts.contains(&text) {
             self.texts.push(text);
         }
     }
 
-    /// Whether a setting has no usable value.
+    /// Returns whether a setting has no valid value.
     pub fn is_invalid(&self, key: &str) -> bool {
         self.invalid.contains(key)
     }
@@ -43,17 +43,17 @@ impl Faults {
         self.texts.is_empty()
     }
 
-    /// Whether the command line or the environment cannot be used.
+    /// Returns whether the command line or the environment is invalid.
     pub fn is_usage(&self) -> bool {
         self.is_usage
     }
 
-    /// The faults, one by one.
+    /// Returns the text of each fault.
     pub fn texts(&self) -> &[String] {
         &self.texts
     }
 
-    /// Nothing, if there are no faults.
+    /// Returns the faults as an error, if there are any.
     pub fn into_result(self) -> Result<(), Faults> {
         if self.is_empty() { Ok(()) } else { Err(self) }
     }
@@ -65,7 +65,7 @@ impl From<String> for Faults {
     }
 }
 
-/// In one line, for the log.
+/// All faults in one line, for the log.
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.texts.join("; "))

@@ -1,5 +1,6 @@
-//! The configuration file: flat TOML, a key `a_b` for each flag `--a-b`. Its values become flags, so that they are
-//! judged by the same rules; its errors name the file, the line and the key, and show nothing of a secret.
+//! The configuration file: flat TOML, with a key `a_b` for each flag `--a-b`.
+//!
+//! Its values become flags, so the same rules apply. An error names the file, the line and the key, and contains no secret.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -14,27 +15,27 @@ use super::{declaration, declarations, is_secret, is_url, parse_alone};
 use crate::gateway::runtime::files;
 use crate::gateway::wire::suggestion::nearest;
 
-/// The largest configuration file, in bytes.
+/// The maximum length of the file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// A file that was read and is sound by itself.
+/// A parsed file. Each value is valid by itself.
 #[derive(Clone)]
 pub struct File {
     pub path: PathBuf,
     pub entries: Vec<Entry>,
 }
 
-/// One of its keys.
+/// A key and its values.
 #[derive(Clone, PartialEq)]
 pub struct Entry {
     pub key: &'static str,
     /// Counted from 1.
     pub line: usize,
-    /// As flags have them; several for a list.
+    /// The values in the form of flags. A list has several.
     pub values: Vec<String>,
 }
 
-/// What a value may be in TOML. The name of the value in the help says which.
+/// The TOML type of a value. It follows from the value name in the help.
 enum Kind {
     Count,
     Size,
@@ -43,8 +44,9 @@ enum Kind {
 }
 
 impl File {
-    /// Reads a file, and judges each of its values. Those that are unsound are left out, and are in `faults`. `None`: it
-    /// cannot be read, or is no TOML.
+    /// Reads a file and checks each value. Invalid values are left out and reported in `faults`.
+    ///
+    /// `None`: the file cannot be read or is not TOML.
     pub fn read(path: &Path, faults: &mut Faults) -> Option<File> {
         let text = match files::read_text(path, FILE_BYTES_MAX) {
             Ok(text) => text,
@@ -64,24 +66,24 @@ impl File {
         is_toml.then(|| File { path: path.to_owned(), entries })
     }
 
-    /// What it says of a key.
+    /// Returns the entry of a key.
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
 }
 
 impl Entry {
-    /// What it would be on the command line.
+    /// Returns the flags with the same effect.
     pub fn flags(&self) -> impl Iterator<Item = String> {
         let name = self.key.replace('_', "-");
         self.values.iter().map(move |value| format!("--{name}={value}"))
     }
 }
 
-/// The keys of a file's text, and what is wrong with it.
+/// The result of parsing a file.
 struct Read {
     entries: Vec<Entry>,
-    /// In the order of its lines.
+    /// The errors, in the order of the lines.
     wrong: Vec<Wrong>,
     is_toml: bool,
 }
@@ -89,7 +91,7 @@ struct Read {
 /// The error of a line.
 struct Wrong {
     line: usize,
-    /// The setting that is left without a value.
+    /// The setting that has no valid value.
     key: Option<&'static str>,
     why: String,
 }
@@ -100,9 +102,9 @@ fn entries(text: &str) -> Read {
     let mut read = Read { entries: Vec::new(), wrong: Vec::new(), is_toml: errors.is_empty() };
     for error in errors {
         let line = line_of(error.span().map_or(0, |span| span.start));
-        // One slip in a line is often several to the parser.
+        // The parser often reports several errors for one mistake in a line.
         if read.wrong.iter().all(|wrong| wrong.line != line) {
-            // The parser's own display quotes the line, which may hold a secret.
+            // The `Display` of the error quotes the line, which may contain a secret.
             read.wrong.push(Wrong { line, key: None, why: error.message().to_owned() });
         }
     }
@@ -147,7 +149,7 @@ fn entry(name: &str, value: &DeValue<'_>, line: usize) -> Result<Entry, Vec<Stri
     if wrong.is_empty() { Ok(Entry { key, line, values }) } else { Err(wrong) }
 }
 
-/// The values of a key as flags have them.
+/// Returns the values of a key in the form of flags.
 fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let kind = Kind::of(arg);
     if !matches!(arg.get_action(), ArgAction::Append) {
@@ -170,19 +172,19 @@ fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     Ok(values)
 }
 
-/// The values that cannot be, and why. A value that is for no eyes is left out.
+/// Returns the invalid values and the reasons. A secret value is left out.
 pub fn check_values<'a>(arg: &'a Arg, values: &'a [String]) -> impl Iterator<Item = (Option<&'a str>, String)> {
-    let has_bearer = !is_secret(arg) && !is_url(arg);
-    values.iter().filter_map(move |value| Some((has_bearer.then_some(value.as_str()), check_value(arg, value)?)))
+    let is_public = !is_secret(arg) && !is_url(arg);
+    values.iter().filter_map(move |value| Some((is_public.then_some(value.as_str()), check_value(arg, value)?)))
 }
 
-/// Has clap check_value a value, as though it stood alone on the command line.
+/// Checks a value with clap, as the only flag of a command line. Returns the error.
 fn check_value(arg: &Arg, value: &str) -> Option<String> {
     let error = parse_alone(&format!("--{}={value}", arg.get_long()?)).err()?;
     Some(match (error.get(ContextKind::ValidValue), error.source()) {
         (Some(ContextValue::Strings(valid)), _) if !valid.is_empty() => format!("expected {}", valid.join(", ")),
         (_, Some(why)) => why.to_string(),
-        // clap has no words of its own for an empty value.
+        // clap has no text for an empty value.
         _ if value.is_empty() => "it must not be empty".to_owned(),
         _ => error.kind().to_string(),
     })
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_told() {
+    fn all_faults_are_reported() {
         let lines = |text: &str| -> Vec<usize> { entries(text).wrong.iter().map(|wrong| wrong.line).collect() };
         assert_eq!(lines("missed_max = 0\ncolour = 1\nlog = \"warn\"\nheaders_max = 1.5\n"), [1, 2, 4]);
         assert_eq!(lines("origin = [\"a\", \"https://good.example\", \"https://b/\"]"), [1, 1]);
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line_and_what_is_allowed() {
+    fn an_error_has_the_line_and_the_allowed_values() {
         let table: [(&str, usize, &[&str]); 16] = [
             ("\nping_evry = \"5s\"", 2, &["ping_evry", "did you mean ping_every?"]),
             ("ping-every = \"5s\"", 1, &["ping-every", "did you mean ping_every?"]),

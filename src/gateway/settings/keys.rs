@@ -1,4 +1,4 @@
-//! Keys and secrets that lie in files of their own.
+//! Reads API keys and token keys from their files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,10 +10,10 @@ use crate::gateway::identity::api_keys::check;
 use crate::gateway::identity::jwt::{self, KeyFile};
 use crate::gateway::runtime::files;
 
-/// The largest file of API keys, in bytes.
+/// The maximum length of a file of API keys.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The keys that were given, as `name` in an error, and those in the file.
+/// Returns the keys of the flag or variable, called `name` in errors, and the keys of the file.
 pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<Secret> {
     for why in api.api_key.iter().filter_map(|key| check(key.expose()).err()) {
         faults.mark_invalid("api_key", format!("{name}: {why}"));
@@ -43,19 +43,19 @@ pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut 
     keys
 }
 
-/// The keys of a file, with their lines, counted from 1.
+/// Returns the keys of a file with their line numbers, counted from 1.
 fn listed(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| (number, bare(line)))
 }
 
-/// The key files of tokens, read and judged; the secrets beside them are judged too.
+/// Reads and checks the key files of tokens, and checks the secrets.
 pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<KeyFile> {
     let mut read = Vec::new();
     for path in &jwt.jwt_key_file {
         match KeyFile::read(path) {
             Ok(file) => {
-                // A public key is for everybody.
+                // A public key is no secret.
                 if file.secret().is_some() {
                     warnings.extend(exposure(path));
                 }
@@ -73,7 +73,7 @@ pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>, faults: &mut Faults) -> V
     read
 }
 
-/// A warning of a file with secrets that everybody on this machine can read.
+/// Returns a warning if all users of this machine can read a file with secrets.
 pub fn exposure(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode();
     (mode & 0o004 != 0).then(|| format!("{} holds secrets and can be read by everybody: chmod o-r it", path.display()))

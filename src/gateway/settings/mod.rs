@@ -1,7 +1,7 @@
-//! The settings in effect: default, below file, below environment, below flag.
+//! The effective settings. Precedence: flag, environment, file, default.
 //!
-//! `cli.rs` is the one declaration. What the file says is put on the command line where neither flag nor variable says
-//! otherwise, and that line is parsed again: what a value may be is decided in one place.
+//! `cli.rs` declares all settings. A key of the file that no flag or variable overrides becomes a flag, and the command
+//! line is parsed again. So one parser checks all values.
 
 mod arguments;
 pub mod back_ends;
@@ -29,7 +29,7 @@ use self::file::File;
 use crate::gateway::identity::jwt::{self, Grant, KeyFile};
 use crate::gateway::wire::suggestion::nearest;
 
-/// All settings, and where each comes from.
+/// All settings and their sources.
 pub struct Settings {
     pub serve: Serve,
     layers: Layers,
@@ -38,18 +38,18 @@ pub struct Settings {
     warnings: Vec<String>,
 }
 
-/// The command line, the environment and the file, one upon the other.
+/// The layers of the settings: command line, environment and file.
 struct Layers {
-    /// The command line as it was given.
+    /// The command line of the process.
     line: Vec<OsString>,
     /// The settings from flags and the environment.
     above: ArgMatches,
     file: Option<File>,
-    /// What all say.
+    /// The settings from all layers.
     all: ArgMatches,
 }
 
-/// Where a setting comes from.
+/// The source of a setting.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Source {
     Flag,
@@ -59,10 +59,10 @@ enum Source {
 }
 
 impl Settings {
-    /// The settings of a command line, with its environment and its file.
+    /// Loads the settings of a command line, with the environment and the file.
     ///
     /// # Errors
-    /// All that is wrong. Each names the file or the flag, the key, and what is allowed.
+    /// All faults. Each names the file or the flag, the key, and the allowed values.
     pub fn load(line: Vec<OsString>) -> Result<Settings, Faults> {
         let mut faults = Faults::default();
         let settings = Layers::read(line, &mut faults).and_then(|layers| Settings::of(layers, &mut faults));
@@ -72,10 +72,10 @@ impl Settings {
         }
     }
 
-    /// The same, and all else that can be judged without listening.
+    /// Like [`load`](Settings::load), with all further checks that need no listener.
     ///
     /// # Errors
-    /// As [`load`](Settings::load).
+    /// Like [`load`](Settings::load).
     pub fn load_and_check(line: Vec<OsString>) -> Result<Settings, Faults> {
         let mut faults = Faults::default();
         let settings = Layers::read(line, &mut faults).and_then(|layers| Settings::of(layers, &mut faults));
@@ -88,7 +88,7 @@ impl Settings {
         }
     }
 
-    /// The settings of these layers, as far as they have values. What is wrong with them is in `faults`.
+    /// Returns the settings of these layers. Their errors are added to `faults`.
     fn of(layers: Layers, faults: &mut Faults) -> Option<Settings> {
         let mut warnings = layers.mistyped_variables(std::env::vars_os().map(|(name, _)| name));
         warnings.extend(layers.empty_variables());
@@ -106,48 +106,48 @@ impl Settings {
         Some(settings)
     }
 
-    /// The keys that back ends may show: the flag's and the file's.
+    /// Returns the API keys: those of the flag, then those of the file.
     pub fn api_keys(&self) -> &[Secret] {
         &self.api_keys
     }
 
-    /// Of these, the file's.
+    /// Returns the API keys of the file.
     fn filed_api_keys(&self) -> &[Secret] {
         self.api_keys.get(self.serve.api.api_key.len()..).unwrap_or_default()
     }
 
-    /// The files that tokens are checked with, in the order of the flags.
+    /// Returns the key files of tokens, in the order of the flags.
     pub fn jwt_keys(&self) -> &[KeyFile] {
         &self.jwt_keys
     }
 
-    /// The files that these settings come from, and that SIGHUP reads again.
+    /// Returns the files that these settings come from. SIGHUP reads them again.
     fn files(&self) -> Vec<PathBuf> {
         let config = self.layers.file.iter().map(|file| &file.path);
         let keys = self.serve.api.api_key_file.iter().chain(&self.serve.clients.jwt.jwt_key_file);
         config.chain(keys).cloned().collect()
     }
 
-    /// What is strange and yet no error, for the log.
+    /// Returns the warnings for the log.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Whether nobody has said where to listen.
+    /// Returns whether `listen` has its default.
     pub fn listens_by_default(&self) -> bool {
         self.layers.source("listen") == Source::Default
     }
 
-    /// Whether nobody has said where the API is.
+    /// Returns whether `api` has its default.
     pub fn has_default_api(&self) -> bool {
         self.layers.source("api") == Source::Default
     }
 }
 
-/// The token that a command line of `fdpush token` asks for.
+/// Returns the token for a command line of `fdpush token`.
 ///
 /// # Errors
-/// As [`Settings::load`], and where there is no secret to make it with.
+/// Like [`Settings::load`], or there is no secret to sign with.
 pub fn token(line: Vec<OsString>) -> Result<String, Faults> {
     let mut faults = Faults::default();
     let layers = Layers::read(line, &mut faults);
@@ -170,7 +170,7 @@ pub fn token(line: Vec<OsString>) -> Result<String, Faults> {
 }
 
 impl Layers {
-    /// The layers of a command line, with the file that it, or the environment, names.
+    /// Reads the layers of a command line, with the file of `config`.
     fn read(line: Vec<OsString>, faults: &mut Faults) -> Option<Layers> {
         let given = Arguments::read(line, faults)?;
         let path: Option<&PathBuf> = given.matches.get_one("config");
@@ -187,17 +187,17 @@ impl Layers {
         }
     }
 
-    /// Puts what the file says below what flags and environment say.
+    /// Adds the file below the flags and the environment.
     fn stack(given: Arguments, file: Option<File>) -> Result<Layers, String> {
         let Arguments { line, without, matches: above } = given;
         let entries = file.iter().flat_map(|file| &file.entries);
-        // The file is for all subcommands; a key that this one does not have is for another.
+        // The file is for all subcommands. Keys of other subcommands are skipped.
         let cli = command();
         let subcommand = line.get(1).and_then(|name| cli.find_subcommand(name));
         let has = |key: &str| subcommand.is_some_and(|command| command.get_arguments().any(|arg| arg.get_id() == key));
         let below = entries.filter(|entry| has(entry.key) && !is_given(&above, entry.key));
         let flags = below.flat_map(|entry| entry.flags().map(OsString::from));
-        // They go behind the subcommand's name, so that nothing the line ends with can take them for its own.
+        // They follow the name of the subcommand, so a last flag without a value cannot take them as its value.
         let name_end = line.len().min(2);
         let stacked: Vec<OsString> =
             line[..name_end].iter().cloned().chain(flags).chain(line[name_end..].iter().cloned()).collect();
@@ -214,20 +214,20 @@ impl Layers {
         }
     }
 
-    /// The values of a setting as they were written; none: it is not set.
+    /// Returns the values of a setting as written. Empty: it is not set.
     fn values(&self, key: &str) -> Vec<String> {
         let values = self.all.get_raw(key).into_iter().flatten();
         values.map(|value| value.to_string_lossy().into_owned()).collect()
     }
 
-    /// Whether somebody has said something of it that is not the default anyway.
+    /// Returns whether a setting is set to a value other than its default.
     fn is_changed(&self, arg: &Arg) -> bool {
         let key = arg.get_id().as_str();
         let default: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
         self.source(key) != Source::Default && self.values(key).join(",") != default.join(",")
     }
 
-    /// How whoever set it knows it.
+    /// Returns the name of a setting in its source: flag, variable, or line and key of the file.
     fn name(&self, key: &str) -> String {
         match (self.source(key), &self.file) {
             (Source::Environment, _) => format!("FDPUSH_{}", key.to_uppercase()),
@@ -239,7 +239,7 @@ impl Layers {
         }
     }
 
-    /// Warnings of variables without a value whose setting protects something.
+    /// Returns warnings of empty variables whose setting protects something.
     fn empty_variables(&self) -> Vec<String> {
         let guards =
             |arg: &&Arg| is_secret(arg) || ["auth", "jwt_issuer", "jwt_audience"].contains(&arg.get_id().as_str());
@@ -247,8 +247,8 @@ impl Layers {
         empty.map(|name| format!("{name} is empty, and so is not set")).collect()
     }
 
-    /// Warnings of variables that look like ours and are none. Others are left alone: what starts containers makes
-    /// variables of services' names.
+    /// Returns warnings of variables that are similar to a setting's variable. Other unknown variables are ignored,
+    /// because container platforms set variables named after services.
     fn mistyped_variables(&self, names: impl Iterator<Item = OsString>) -> Vec<String> {
         let mut warnings = Vec::new();
         for name in names.filter_map(|name| name.into_string().ok()) {
@@ -264,7 +264,7 @@ impl Layers {
     }
 }
 
-/// All settings, as they are declared.
+/// Returns the declarations of all settings.
 fn declarations() -> impl Iterator<Item = &'static Arg> {
     static SERVE: OnceLock<clap::Command> = OnceLock::new();
     let serve = SERVE.get_or_init(|| <Serve as clap::Args>::augment_args(clap::Command::new("serve")));
@@ -275,12 +275,12 @@ fn declaration(key: &str) -> Option<&'static Arg> {
     declarations().find(|arg| arg.get_id() == key)
 }
 
-/// Whether a setting's value is for no eyes.
+/// Returns whether the value of a setting is secret.
 fn is_secret(arg: &Arg) -> bool {
     arg.is_hide_env_values_set() && !is_url(arg)
 }
 
-/// Whether a setting's value is a URL, in which user and password are for no eyes.
+/// Returns whether the value of a setting is a URL, whose user and password are secret.
 fn is_url(arg: &Arg) -> bool {
     arg.get_value_names().and_then(|names| names.first()).is_some_and(|name| name == "URL")
 }

@@ -1,5 +1,6 @@
-//! SIGHUP: the file is read again, with the files that it names. What cannot change while the server runs stays as it
-//! is, so that the settings always say what is in effect.
+//! Reads the settings again on SIGHUP, with all files that they name.
+//!
+//! A setting that cannot change while the server runs keeps its value, so the settings are always the effective ones.
 
 use std::path::PathBuf;
 
@@ -49,24 +50,24 @@ const RELOADABLE: &[&str] = &[
     "webhook_secret",
 ];
 
-/// What reading the settings again came to.
+/// The result of a reload.
 pub struct Reloaded {
-    /// The settings that are in effect from now on.
+    /// The settings to apply.
     pub settings: Settings,
-    /// The keys of those that changed.
+    /// The keys of the changed settings.
     pub changed: Vec<&'static str>,
-    /// The keys of those that would have changed, and for which the server must be started anew.
+    /// The keys of the changed settings that need a restart.
     pub restart: Vec<&'static str>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
-    /// What changed in the file and has no effect, and by which flag or variable that is: `api_key by FDPUSH_API_KEY`.
+    /// The changed keys of the file that a flag or variable overrides: `api_key by FDPUSH_API_KEY`.
     pub hidden: Vec<String>,
 }
 
 /// Reads the settings again. The command line and the environment are those of the start.
 ///
 /// # Errors
-/// As [`Settings::load`]: then all stays as it is.
+/// Like [`Settings::load`]. Then no setting changes.
 pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
     let wanted = Settings::load(old.layers.line.clone())?;
     let differs = |key: &&str| {
@@ -93,7 +94,7 @@ pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
     }
 }
 
-/// The keys of the file that changed below a flag or a variable.
+/// Returns the changed keys of the file that a flag or variable overrides.
 fn hidden(old: &Layers, wanted: &Layers) -> Vec<String> {
     let values = |layers: &Layers, key: &str| layers.file.as_ref()?.entry(key).map(|entry| entry.values.clone());
     let keys = declarations().map(|arg| arg.get_id().as_str());
@@ -103,7 +104,7 @@ fn hidden(old: &Layers, wanted: &Layers) -> Vec<String> {
     keys.filter(is_hidden).map(|key| format!("{key} by {}", wanted.name(key))).collect()
 }
 
-/// The layers that are wanted, with what cannot change as it was.
+/// Returns the new layers, with the old values of settings that need a restart.
 fn mixed(old: &Settings, wanted: Settings) -> Result<Layers, String> {
     let Layers { line, above: matches, file, .. } = wanted.layers;
     let given = Arguments { line, without: Default::default(), matches };
@@ -123,7 +124,7 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    /// A file that is gone when the test is over.
+    /// A file that is removed at the end of the test.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_change_changes_and_the_rest_is_named() {
+    fn reloadable_settings_change_and_others_need_a_restart() {
         let file = Scratch::new("reload", "log = \"warn\"\ninbox_max = 10\nheaders_max = 32\n");
         let old = load(&file, &["--headers-max", "16"]);
         let text = "log = \"error\"\ninbox_max = 20\nheaders_max = 64\nnode = \"n\"\norigin = [\"*\"]\n";
@@ -179,18 +180,18 @@ mod tests {
         assert_eq!((changed, restart), (vec!["log", "origin"], vec!["inbox_max", "node"]));
         assert_eq!(hidden, ["headers_max by --headers-max"]);
         assert_eq!(files, std::slice::from_ref(&file.0));
-        assert_eq!(settings.serve.limits().inbox_max, 10, "in effect is what was");
+        assert_eq!(settings.serve.limits().inbox_max, 10, "the old value is in effect");
         assert_eq!(settings.serve.hooks.node, None);
-        assert_eq!(settings.serve.limits().headers_max, 16, "a flag goes before the file");
+        assert_eq!(settings.serve.limits().headers_max, 16, "a flag overrides the file");
         assert_eq!(settings.serve.origins(), Ok(fdpush::Origins::Any));
 
-        // Once more: what waits for a restart still does.
+        // A second reload reports the same restarts.
         let again = reload(&settings).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!((again.changed, again.restart), (vec![], vec!["inbox_max", "node"]));
     }
 
     #[test]
-    fn a_file_that_is_named_is_read_again() {
+    fn a_named_file_is_read_again() {
         let keys = Scratch::new("keys", "# ours\nalpha\n");
         let file = Scratch::new("named", &format!("api_key_file = \"{}\"\n", keys.0.display()));
         let old = load(&file, &["--api-key", "flag"]);
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_changes_is_not_its_neighbour() {
+    fn a_changed_api_key_does_not_change_the_key_file() {
         let keys = Scratch::new("neighbours", "alpha\n");
         let text = |key: &str| format!("api_key = [\"{key}\"]\napi_key_file = \"{}\"\n", keys.0.display());
         let file = Scratch::new("neighbour", &text("one"));
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_unsound_changes_nothing() {
+    fn an_invalid_file_changes_nothing() {
         let file = Scratch::new("unsound", "headers_max = 32\n");
         let old = load(&file, &[]);
         fs::write(&file.0, "headers_max = 0\n").expect("a file");

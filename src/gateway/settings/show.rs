@@ -1,4 +1,4 @@
-//! `fdpush config`: the settings in effect as a file that would have the same effect, and where each comes from.
+//! The output of `fdpush config`: the effective settings as a file, with their sources.
 
 use std::fmt::{self, Write};
 
@@ -8,7 +8,7 @@ use super::cli::{MASK, masked};
 use super::{Settings, Source, declarations, is_secret, is_url};
 
 impl Settings {
-    /// As TOML, a setting a line.
+    /// Returns the settings as TOML, one per line.
     pub fn to_toml(&self) -> String {
         let mut out = format!(
             "# The settings of fdpush {} in effect. Saved, this can be given as --config FILE, once the secrets are put in\n\
@@ -33,7 +33,7 @@ impl Settings {
         out
     }
 
-    /// What has effect, also where it follows from another setting.
+    /// Returns the effective values, including those derived from another setting.
     fn values(&self, arg: &Arg) -> Vec<String> {
         let key = arg.get_id().as_str();
         let values = self.layers.values(key);
@@ -61,7 +61,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// What holds where a setting is not set, and says so by no value of its own.
+/// Describes the default of a setting that has no default value.
 fn instead(key: &str) -> Option<&'static str> {
     Some(match key {
         "auth" => "trust, and only where no other machine can connect",
@@ -74,7 +74,7 @@ fn instead(key: &str) -> Option<&'static str> {
     })
 }
 
-/// A value in TOML.
+/// Formats a value in TOML.
 pub fn value(arg: &Arg, values: &[String]) -> String {
     let kind = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
     let is_count = kind == "COUNT";
@@ -90,14 +90,14 @@ pub fn value(arg: &Arg, values: &[String]) -> String {
     }
 }
 
-/// A basic string of TOML.
+/// Formats a basic string of TOML.
 fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
             c if c.is_control() => {
-                // A string takes everything.
+                // Writing to a string succeeds.
                 let _ = write!(out, "\\u{:04X}", u32::from(c));
             }
             c => out.push(c),
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_are_quoted_so_that_they_read_back() {
+    fn quoted_strings_parse_to_the_original() {
         for text in ["", "a", "say \"x\"\\n", "tab\tline\nbell\u{7}\u{85}", "日本"] {
             let table: toml::Table = toml::from_str(&format!("a = {}", quoted(text))).expect("TOML");
             assert_eq!(table["a"].as_str(), Some(text));

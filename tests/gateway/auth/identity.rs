@@ -87,7 +87,7 @@ fn a_client_without_a_valid_token_is_refused() {
         assert!(bad.len() < 20 || !body.contains(bad), "{body}");
     }
     assert_eq!(refusal(Client::connect(gateway.address, "/?uid=ann", &[])).0, 401);
-    for why in ["the token's signature is wrong", "the token is from another issuer", "missing token"] {
+    for why in ["the token's signature is invalid", "the token is from another issuer", "missing token"] {
         gateway.logged(&format!("refused with 401: by the handler: \"{why}"));
     }
     let mut raw = Raw::connect(gateway.address);

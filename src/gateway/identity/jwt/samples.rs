@@ -1,7 +1,7 @@
 //! Keys and tokens that others made: the examples of the RFCs, and what OpenSSL and PyJWT make of
 //! `{"sub":"10010","groups":["room","staff"],"exp":4102444800}`.
 
-/// What [`HS256`] is signed with.
+/// The secret of [`HS256`].
 pub const SECRET: &str = "a secret of thirty-two bytes or so";
 
 pub const HS256: &str = "\

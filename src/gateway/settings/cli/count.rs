@@ -1,18 +1,18 @@
-//! Whole numbers, with what is allowed in their errors.
+//! Parsers of whole numbers. Their errors name the allowed range.
 
 use std::ops::RangeInclusive;
 
-/// A parser of whole numbers of at least `min`.
+/// Returns a parser of whole numbers of at least `min`.
 pub fn at_least(min: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
     move |text| read(text, min..=u32::MAX)
 }
 
-/// A parser of whole numbers from `min` to `max`.
+/// Returns a parser of whole numbers from `min` to `max`.
 pub fn between(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
     move |text| read(text, min..=max)
 }
 
-/// The length of an IPv6 prefix.
+/// Parses the length of an IPv6 prefix.
 pub fn bits(text: &str) -> Result<u8, String> {
     read(text, 1..=128).map(|bits| u8::try_from(bits).unwrap_or(128))
 }

@@ -1,12 +1,12 @@
-//! Secrets, and which bytes of what was given are the secret.
+//! Secrets, without the characters that editors and environment files add.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The text that `fdpush config` prints in place of a secret; no secret can be this.
+/// The text that `fdpush config` prints for a secret. It is no valid secret.
 pub const MASK: &str = "***";
 
-/// A text that is shown in no log, no error and no debug output.
+/// A text that appears in no log, no error and no debug output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -16,7 +16,7 @@ impl FromStr for Secret {
     fn from_str(text: &str) -> Result<Secret, String> {
         match bare(text) {
             "" => Err("a secret must not be empty".to_owned()),
-            MASK => Err(format!("{MASK} is what `fdpush config` prints in a secret's stead: give the secret itself")),
+            MASK => Err(format!("{MASK} is the mask that `fdpush config` prints: give the secret itself")),
             secret if secret.contains("-----BEGIN") => {
                 Err("a PEM key is not a secret: give a public key as --jwt-key-file".to_owned())
             }
@@ -35,21 +35,23 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// The secret itself, for whoever computes or compares with it.
+    /// Returns the secret.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-/// A secret as it was meant, from a flag, a variable or a file alike: without a byte-order mark, without one line end at
-/// the end, and without one pair of quotes around it. A secret that has quotes around it needs another pair.
+/// Returns the secret in a flag, a variable or a file.
+///
+/// A byte order mark, one final line end and one pair of quotes are removed. A secret with quotes around it needs
+/// another pair.
 pub fn bare(text: &str) -> &str {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
     quoted(text).unwrap_or(text)
 }
 
-/// The text within a pair of quotes around it.
+/// Returns the text inside a pair of quotes.
 pub fn quoted(text: &str) -> Option<&str> {
     ['"', '\''].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote))
 }
@@ -59,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_not_seen() {
+    fn secrets_are_not_in_debug_output_or_errors() {
         let secret: Secret = "open sesame".parse().expect("a secret");
         assert_eq!(format!("{secret:?} {:?}", vec![secret.clone()]), "*** [***]");
         assert_eq!(secret.expose(), "open sesame");
@@ -70,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_without_what_editors_and_env_files_add() {
+    fn a_secret_has_no_byte_order_mark_line_end_or_quotes() {
         for (given, secret) in [
             ("s3cret", "s3cret"),
             ("s3cret\n", "s3cret"),

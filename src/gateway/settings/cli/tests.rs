@@ -1,4 +1,4 @@
-//! What a command line may say, and what comes of it.
+//! Tests of the command line and of the settings derived from it.
 
 use super::*;
 use clap::CommandFactory;
@@ -18,7 +18,7 @@ fn the_command_line_is_sound() {
 }
 
 #[test]
-fn without_flags_all_is_as_the_crate_has_it() {
+fn without_flags_the_defaults_are_those_of_the_crate() {
     let serve = serve(&[]).expect("no flag is needed");
     assert_eq!(serve.limits(), Limits::default());
     assert_eq!(serve.heartbeat(), Heartbeat::default());
@@ -29,7 +29,7 @@ fn without_flags_all_is_as_the_crate_has_it() {
 }
 
 #[test]
-fn who_asks_the_back_end_waits_for_as_long_as_that_may_take() {
+fn with_the_connect_hook_the_answer_time_exceeds_its_timeout() {
     let waits = |flags: &[&str]| serve(flags).expect("valid").limits().answer_time_max;
     let hook = ["--auth", "webhook", "--auth-url", "http://127.0.0.1:1", "--auth-timeout", "30s"];
     assert_eq!(waits(&hook), Duration::from_secs(31));
@@ -38,7 +38,7 @@ fn who_asks_the_back_end_waits_for_as_long_as_that_may_take() {
 }
 
 #[test]
-fn every_way_of_heartbeat_can_be_had() {
+fn every_heartbeat_mode_can_be_set() {
     let heartbeat = |flags: &[&str]| serve(flags).expect("valid").heartbeat();
     let seconds = Duration::from_secs;
     let client = ["--heartbeat", "client", "--idle-max", "1m 30s"];
@@ -50,7 +50,7 @@ fn every_way_of_heartbeat_can_be_had() {
 }
 
 #[test]
-fn a_wrong_value_is_refused_with_its_name_and_what_is_allowed() {
+fn the_error_of_a_value_has_its_flag_and_the_allowed_values() {
     let table: [(&[&str], &[&str]); 14] = [
         (&["--heartbeat", "pong"], &["pong", "--heartbeat", "client, ping, push, off"]),
         (&["--ping-every", "soon"], &["soon", "--ping-every", "25s"]),
@@ -76,7 +76,7 @@ fn a_wrong_value_is_refused_with_its_name_and_what_is_allowed() {
 }
 
 #[test]
-fn trust_is_for_this_machine_unless_asked_for_by_name() {
+fn trust_on_a_reachable_address_must_be_set_explicitly() {
     let open = [Address::Tcp("0.0.0.0:9501".parse().expect("an address"))];
     let local = [Address::Tcp("[::1]:9501".parse().expect("an address")), Address::Unix("/tmp/x".into())];
     let check = |flags: &[&str], addresses| serve(flags).expect("valid").check_trust(addresses);
@@ -93,7 +93,7 @@ fn origins_are_checked() {
 }
 
 #[test]
-fn what_clients_may_do_depends_on_who_they_are() {
+fn the_default_permissions_depend_on_the_authentication() {
     let may = |flags: &[&str]| serve(flags).expect("valid").client_may();
     assert_eq!(may(&[]).len(), 7);
     assert_eq!(may(&["--auth", "jwt"]), [Permission::PushOwnGroup]);
@@ -108,7 +108,7 @@ fn a_burst_is_twice_the_rate() {
     assert_eq!(burst(&[]), None);
     assert_eq!(burst(&["--message-rate", "10"]), Some(20));
     assert_eq!(burst(&["--message-rate", "10", "--message-burst", "50"]), Some(50));
-    // What is printed is what is kept.
+    // The burst has the maximum of the rate, so `fdpush config` prints the effective value.
     assert_eq!(burst(&["--message-rate", "1000000"]), Some(RATE_MAX));
     assert_eq!(burst(&["--message-rate", "1", "--message-burst", "1000000"]), Some(RATE_MAX));
     assert!(serve(&["--message-rate", "1", "--message-burst", "1000001"]).is_err());
@@ -128,12 +128,12 @@ fn every_setting_has_its_flag_and_its_variable() {
             let id = arg.get_id().as_str();
             assert_eq!(arg.get_long(), Some(id.replace('_', "-").as_str()), "{id}");
             if matches!(id, "uid" | "ttl" | "groups") {
-                // What one token says is no setting.
+                // The claims of a token are not settings.
                 continue;
             }
             let variable = format!("FDPUSH_{}", id.to_uppercase());
             assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "{id}");
-            // URLs have passwords.
+            // A URL may contain a password.
             let is_secret =
                 matches!(arg.get_value_names(), Some([name]) if ["SECRET", "KEY", "URL"].contains(&&**name));
             assert_eq!(arg.is_hide_env_values_set(), is_secret, "{id}: help shows no secret");

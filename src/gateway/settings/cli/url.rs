@@ -1,5 +1,4 @@
-//! URLs of back ends. They may have a password in them, so that no error and no output repeats one, nor what was meant
-//! to be one.
+//! URLs of back ends. A URL may contain a password, so no error and no output repeats a URL, valid or not.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -15,11 +14,11 @@ use crate::gateway::hooks::backend;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url(String);
 
-/// Reads a [`Url`] from the command line, and says what is wrong without saying with what.
+/// A clap parser of [`Url`] whose errors do not contain the value.
 #[derive(Copy, Clone)]
 pub struct UrlParser;
 
-/// A URL with a mask in place of the user and the password, the query and the fragment, if it has them.
+/// Returns a URL with its user, password, query and fragment masked.
 pub fn masked(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
     let (rest, fragment) = rest.split_once('#').map_or((rest, ""), |(rest, _)| (rest, "#***"));
@@ -31,7 +30,7 @@ pub fn masked(url: &str) -> String {
     format!("{scheme}{colon}{userinfo}{host}{path}{query}{fragment}")
 }
 
-/// Whether it is what [`masked`] made of a URL.
+/// Returns whether a URL is an output of [`masked`].
 fn is_masked(url: &str) -> bool {
     let after = |mark: char| url.split_once(mark).map(|(_, rest)| rest);
     split(url).is_some_and(|(_, userinfo, _)| userinfo == MASK)
@@ -39,7 +38,7 @@ fn is_masked(url: &str) -> bool {
         || after('#') == Some(MASK)
 }
 
-/// The scheme, the user and password, and what comes after them (RFC 3986 section 3.2.1).
+/// Returns the scheme, the user information and the rest (RFC 3986 section 3.2.1).
 fn split(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -54,7 +53,7 @@ impl FromStr for Url {
     fn from_str(text: &str) -> Result<Url, String> {
         if is_masked(text) {
             return Err(format!(
-                "{MASK} is what `fdpush config` prints in the stead of user, password and query: give the URL itself"
+                "{MASK} is the mask that `fdpush config` prints for user, password and query: give the URL itself"
             ));
         }
         if backend::Url::parse(text).is_err() {
@@ -84,7 +83,7 @@ impl TypedValueParser for UrlParser {
 
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<Url, Error> {
         let parsed = value.to_str().unwrap_or_default().parse();
-        // clap's own error shows the value: it gets the mask instead.
+        // The error of clap contains the value, so clap gets the mask.
         let parse = move |_: &str| parsed.clone();
         parse.parse_ref(command, arg, OsStr::new(MASK))
     }

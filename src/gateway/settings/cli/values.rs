@@ -1,4 +1,4 @@
-//! The values of settings: times, sizes, addresses, secrets and choices, each with what is allowed in its errors.
+//! The values of settings: times, sizes, addresses and choices. Their errors name the allowed values.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -21,44 +21,44 @@ pub struct Time(pub Duration);
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Delay(pub Duration);
 
-/// How long a token is good for, which counts in seconds: at least one, at most a year.
+/// The lifetime of a token: at least a second, at most a year.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Lifetime(pub Duration);
 
-/// A number of bytes, with or without a unit: `65536`, `64KiB`, `16MB`; at least a byte, at most 1 TiB. No unit is short
-/// of its B.
+/// A number of bytes: `65536`, `64KiB`, `16MB`. At least a byte, at most 1 TiB. A unit ends in `B`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Size(pub usize);
 
-/// Where to listen for streams: `HOST:PORT`, `[V6]:PORT` or `unix:PATH`.
+/// The address of a stream listener: `HOST:PORT`, `[V6]:PORT` or `unix:PATH`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint(String);
 
-/// A listener for clients: an [`Endpoint`], with `proxy:` in front if a PROXY header comes first on each connection.
+/// The address of a listener for clients: an [`Endpoint`], with the prefix `proxy:` if each connection starts with a
+/// PROXY header.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientAddress {
     endpoint: Endpoint,
     has_proxy_header: bool,
 }
 
-/// Where back ends come.
+/// An address of the API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ApiAddress {
     /// HTTP.
     Http(Endpoint),
-    /// A command a datagram, on `HOST:PORT`.
+    /// One command per datagram, on `HOST:PORT`.
     Udp(String),
-    /// A command a datagram, on a unix socket.
+    /// One command per datagram, on a unix socket.
     UnixDatagram(PathBuf),
-    /// Nowhere.
+    /// No API.
     Off,
 }
 
-/// An origin that browsers may come from, `null`, `file://`, or `*`.
+/// An allowed origin of browsers, `null`, `file://`, or `*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OriginRule(String);
 
-/// A server's name: 1 to 128 bytes, none of them a control character.
+/// The name of a server: 1 to 128 bytes without control characters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeName(String);
 
@@ -69,16 +69,16 @@ pub enum Auth {
     Webhook,
 }
 
-/// A proxy that may say where its clients are.
+/// A proxy that is trusted to report client addresses.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum TrustedProxy {
-    /// One of this network, which may have a single address.
+    /// The proxies in this network, which may be a single address.
     Net(IpNet),
-    /// Whoever comes by a unix socket.
+    /// All peers on unix sockets.
     Unix,
 }
 
-/// The header in which proxies say it.
+/// The header with the client address.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 pub enum ForwardedHeader {
     XForwardedFor,
@@ -100,7 +100,7 @@ pub enum OnSecondLogin {
     RejectNew,
 }
 
-/// What clients may do.
+/// A permission of clients.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Permission {
@@ -114,15 +114,15 @@ pub enum Permission {
     PushGroup,
     /// Push to all.
     PushAll,
-    /// Join and leave groups by their own wish.
+    /// Join and leave groups.
     Join,
-    /// Ask who is online.
+    /// Query the online state of uids.
     Online,
     All,
     Nothing,
 }
 
-/// What a back end hears of.
+/// A kind of webhook event.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 pub enum EventKind {
     Open,
@@ -185,7 +185,7 @@ impl FromStr for Lifetime {
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// As `1y` is read: 365 days and a quarter.
+/// The value of `1y`: 365.25 days.
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
 fn duration(text: &str, range: RangeInclusive<Duration>, allowed: &str) -> Result<Duration, String> {
@@ -210,7 +210,7 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Size, String> {
-        // `1m` is a million to one, 1,048,576 to another, and a thousandth to a third.
+        // `1m` is ambiguous: 1,000,000, 1,048,576 or a thousandth.
         let is_plain = text.ends_with(|last: char| last.is_ascii_digit() || matches!(last, 'b' | 'B'));
         let size: Option<ByteSize> = text.parse().ok().filter(|_| is_plain);
         let Some(size) = size else {
@@ -225,7 +225,7 @@ impl FromStr for Size {
     }
 }
 
-/// In the largest unit that leaves a whole number.
+/// Formats the size in the largest unit that gives a whole number.
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
@@ -265,7 +265,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// What it stands for: a name may have several addresses.
+    /// Resolves the address. A name may have several addresses.
     pub fn resolve(&self) -> Result<Vec<Address>, String> {
         match self.0.strip_prefix("unix:") {
             Some(path) => Ok(vec![Address::Unix(path.into())]),
@@ -278,7 +278,7 @@ impl FromStr for ClientAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ClientAddress, String> {
-        // `proxy:9501` is port 9501 of a host that is named so.
+        // `proxy:9501` is port 9501 of a host named `proxy`.
         if let Some(Ok(endpoint)) = text.strip_prefix("proxy:").map(str::parse) {
             return Ok(ClientAddress { endpoint, has_proxy_header: true });
         }
@@ -296,12 +296,12 @@ impl fmt::Display for ClientAddress {
 }
 
 impl ClientAddress {
-    /// The address to bind.
+    /// Returns the address to bind.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Whether a PROXY header comes first on each connection.
+    /// Returns whether each connection starts with a PROXY header.
     pub fn has_proxy_header(&self) -> bool {
         self.has_proxy_header
     }
@@ -338,7 +338,7 @@ impl fmt::Display for ApiAddress {
 }
 
 impl ApiAddress {
-    /// What the address of a UDP socket stands for; nothing where it is none.
+    /// Resolves a UDP address. Empty for other addresses.
     pub fn resolve_udp(&self) -> Result<Vec<SocketAddr>, String> {
         match self {
             ApiAddress::Udp(address) => resolve(address),
@@ -346,7 +346,7 @@ impl ApiAddress {
         }
     }
 
-    /// Whether only this machine can reach it.
+    /// Returns whether only this machine can connect.
     pub fn is_local(&self) -> Result<bool, String> {
         match self {
             ApiAddress::Http(endpoint) => Ok(endpoint.resolve()?.iter().all(Address::is_local)),
@@ -356,11 +356,11 @@ impl ApiAddress {
     }
 }
 
-/// Whether this reads `HOST:PORT` or `[V6]:PORT`. Whether there is such a host, only the resolver knows.
+/// Returns whether a text has the form `HOST:PORT` or `[V6]:PORT`. The host is not resolved.
 fn is_host_and_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        // What follows the % is the interface of a link-local address.
+        // The interface of a link-local address follows the %.
         Some(v6) => v6.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
         None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
     };
@@ -402,7 +402,7 @@ impl FromStr for TrustedProxy {
         if let Ok(IpNet::V6(net)) = net
             && net.addr().to_ipv4_mapped().is_some()
         {
-            // Clients' addresses are compared as IPv4.
+            // The addresses of clients are compared as IPv4.
             return Err("write an IPv4-mapped address as IPv4, as 10.0.0.7 or 10.0.0.0/8".to_owned());
         }
         net.map(TrustedProxy::Net)
@@ -425,7 +425,7 @@ impl AsRef<str> for NodeName {
     }
 }
 
-/// A text that is compared with another: not empty, one line, no white space around it.
+/// Parses a text for comparisons: one line, not empty, without white space around it.
 pub fn text(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(char::is_control) || text.trim() != text {
         return Err("expected a line of text, without white space around it".to_owned());
@@ -433,7 +433,7 @@ pub fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A file's path; an empty one is none.
+/// Parses the path of a file. An empty path is an error.
 pub fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("expected a path".to_owned()) } else { Ok(Path::new(text).to_owned()) }
 }
@@ -476,7 +476,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_times_read_back_as_they_are_written() {
+    fn formatted_sizes_and_times_parse_to_the_original() {
         for (bytes, text) in [(1, "1"), (1000, "1000"), (65_536, "64KiB"), (3 << 20, "3MiB"), (1 << 30, "1GiB")] {
             assert_eq!(Size(bytes).to_string(), text);
             assert_eq!(text.parse(), Ok(Size(bytes)));
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_looked_at_before_anybody_listens() {
+    fn addresses_must_have_a_valid_form() {
         for good in
             ["127.0.0.1:0", "[::1]:9501", "[fe80::1%2]:9501", "localhost:9501", "my_host-1.lan:1", "unix:/run/x"]
         {
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_address_says_whether_a_proxy_header_comes_first() {
+    fn the_prefix_proxy_sets_the_proxy_header() {
         for (text, endpoint, has_proxy_header) in [
             ("127.0.0.1:1", "127.0.0.1:1", false),
             ("unix:/a", "unix:/a", false),
@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn reach_is_told_from_the_address() {
+    fn local_addresses_are_recognised() {
         let is_local = |text: &str| text.parse::<ApiAddress>().expect("an address").is_local();
         for local in ["127.0.0.2:1", "[::1]:1", "unix:/x", "unixgram:/x", "udp:127.0.0.1:1", "off"] {
             assert_eq!(is_local(local), Ok(true), "{local}");
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_and_origins_have_their_form() {
+    fn origins_proxies_texts_and_node_names_must_have_a_valid_form() {
         assert!("*".parse::<OriginRule>().is_ok() && "https://a.example".parse::<OriginRule>().is_ok());
         assert!("a.example".parse::<OriginRule>().is_err_and(|why| why.contains("https://example.com")));
         for good in ["10.0.0.7", "10.0.0.0/8", "::1", "fd00::/8", "unix"] {
