@@ -85,17 +85,17 @@ struct Shared {
     backend: Backend,
     timeout: Duration,
     bounds: Bounds,
-    state: Mutex<State>,
+    state: Mutex<HookState>,
     /// Workers wait here for requests.
     for_worker: Condvar,
     /// The watch thread waits here for deadlines.
     for_watch: Condvar,
-    troubles: LogThrottle,
+    failures: LogThrottle,
 }
 
 #[derive(Debug)]
-struct State {
-    questions: FairQueue<AuthRequest>,
+struct HookState {
+    requests: FairQueue<AuthRequest>,
     /// The requests that may be open, in the order of their deadlines.
     watched: VecDeque<Arc<Open>>,
     /// The length of `watched` at which answered requests are removed.
@@ -128,7 +128,7 @@ type Answer = Box<dyn FnOnce(Decision) + Send>;
 struct Served<'a> {
     shared: &'a Shared,
     source: Source,
-    question: AuthRequest,
+    request: AuthRequest,
 }
 
 /// The reason why the back end has made no decision.
@@ -168,8 +168,8 @@ impl Hook {
             // The other threads are reserved for other sources.
             source_served_max: threads - threads / 4,
         };
-        let state = State {
-            questions: FairQueue::new(bounds),
+        let state = HookState {
+            requests: FairQueue::new(bounds),
             watched: VecDeque::new(),
             watched_max: WATCHED_MIN,
             is_watch_idle: false,
@@ -183,7 +183,7 @@ impl Hook {
             state: Mutex::new(state),
             for_worker: Condvar::new(),
             for_watch: Condvar::new(),
-            troubles: LogThrottle::new(LOG_EVERY),
+            failures: LogThrottle::new(LOG_EVERY),
         });
         // From here on, a failure drops the hook and ends its threads.
         let hook = Hook { shared };
@@ -210,10 +210,10 @@ impl Hook {
     ) -> Pending {
         let deadline = clock::now() + self.shared.timeout;
         let open = Arc::new(Open { source, deadline, answer: Mutex::new(Some(Box::new(answer))) });
-        let question = AuthRequest { fd, address, request, open: Arc::clone(&open) };
+        let queued = AuthRequest { fd, address, request, open: Arc::clone(&open) };
         let pending = Pending { shared: Arc::clone(&self.shared), open: Arc::clone(&open) };
         let mut state = self.shared.lock();
-        let displaced = match state.questions.push(source, question) {
+        let displaced = match state.requests.push(source, queued) {
             Ok(displaced) => displaced,
             Err(full) => {
                 drop(state);
@@ -235,10 +235,10 @@ impl Hook {
         pending
     }
 
-    /// What became of the questions so far.
+    /// Returns the statistics of all requests.
     pub fn stats(&self) -> Stats {
         let state = self.shared.lock();
-        Stats { waiting: state.questions.len(), ..state.stats }
+        Stats { waiting: state.requests.len(), ..state.stats }
     }
 
     /// Replaces the secret of the signature.
@@ -267,37 +267,37 @@ impl Drop for Hook {
 impl Shared {
     /// Serves requests until the hook is dropped.
     fn work(&self) {
-        while let Some(served) = self.next_question() {
-            let AuthRequest { fd, address, request, open } = &served.question;
+        while let Some(served) = self.next_request() {
+            let AuthRequest { fd, address, request, open } = &served.request;
             // The client may have disconnected, or the time may be over.
             if open.is_answered() {
                 continue;
             }
             let body = request::to_json(self.backend.node(), *fd, *address, request);
-            let verdict = self.ask_back_end(&body, open).and_then(|verdict| check_offered(verdict, request));
-            self.resolve(open, *fd, verdict);
+            let decision = self.ask_back_end(&body, open).and_then(|decision| check_offered(decision, request));
+            self.resolve(open, *fd, decision);
         }
     }
 
     /// Waits for a request. Returns `None` when the hook is dropped.
-    fn next_question(&self) -> Option<Served<'_>> {
-        let is_idle = |state: &mut State| !state.questions.is_ready() && !state.is_over;
+    fn next_request(&self) -> Option<Served<'_>> {
+        let is_idle = |state: &mut HookState| !state.requests.is_ready() && !state.is_over;
         let mut state = self.for_worker.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
         if state.is_over {
             return None;
         }
-        let (source, question) = state.questions.pop()?;
-        Some(Served { shared: self, source, question })
+        let (source, request) = state.requests.pop()?;
+        Some(Served { shared: self, source, request })
     }
 
     /// Cancels a request whose client has disconnected.
     fn withdraw(&self, open: &Arc<Open>) {
         let Some(answer) = open.take() else { return };
         let mut state = self.lock();
-        let question = state.questions.remove(open.source, |question| Arc::ptr_eq(&question.open, open));
+        let removed = state.requests.remove(open.source, |request| Arc::ptr_eq(&request.open, open));
         state.stats.gone += 1;
         drop(state);
-        drop((question, answer));
+        drop((removed, answer));
     }
 
     /// Posts the request. If the connection ends without an answer, posts it once more: the back end may have closed a
@@ -338,11 +338,11 @@ impl Shared {
             let first = state.watched.pop_front_if(|first| is_over || first.deadline <= now || first.is_answered());
             if let Some(first) = first {
                 // The request may still be in the queue.
-                let late = state.questions.remove(first.source, |question| Arc::ptr_eq(&question.open, &first));
+                let removed = state.requests.remove(first.source, |request| Arc::ptr_eq(&request.open, &first));
                 drop(state);
-                drop(late);
-                let trouble = if is_over { HookError::Over } else { HookError::TimedOut };
-                self.resolve(&first, None, Err(trouble));
+                drop(removed);
+                let error = if is_over { HookError::Over } else { HookError::TimedOut };
+                self.resolve(&first, None, Err(error));
                 state = self.lock();
                 continue;
             }
@@ -363,49 +363,49 @@ impl Shared {
     }
 
     /// Answers a request, unless it is answered.
-    fn resolve(&self, open: &Open, fd: impl Into<Option<Fd>>, verdict: Result<Decision, HookError>) {
+    fn resolve(&self, open: &Open, fd: impl Into<Option<Fd>>, decision: Result<Decision, HookError>) {
         let Some(answer) = open.take() else { return };
         {
             let mut state = self.lock();
             let stats = &mut state.stats;
-            let counter = match &verdict {
+            let counter = match &decision {
                 Ok(Decision::Accept(_)) => &mut stats.accepted,
                 Ok(_) => &mut stats.refused,
-                Err(trouble) if trouble.is_timeout() => &mut stats.timed_out,
+                Err(error) if error.is_timeout() => &mut stats.timed_out,
                 Err(HookError::QueueFull { .. } | HookError::Displaced(_)) => &mut stats.overflowed,
                 Err(_) => &mut stats.failed,
             };
             *counter += 1;
         }
-        if let Err(trouble) = &verdict
-            && let Some(more) = self.troubles.admit(clock::now())
+        if let Err(error) = &decision
+            && let Some(more) = self.failures.admit(clock::now())
         {
-            let whom = fd.into().map_or_else(String::new, |fd| format!(" for fd {fd}"));
-            log::warn!("connect hook failed{whom}: {trouble}{more}");
+            let client = fd.into().map_or_else(String::new, |fd| format!(" for fd {fd}"));
+            log::warn!("connect hook failed{client}: {error}{more}");
         }
-        answer(verdict.unwrap_or(Decision::Unavailable));
+        answer(decision.unwrap_or(Decision::Unavailable));
     }
 
     /// No code panics while it holds the lock, so a poisoned lock is sound.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, HookState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Checks the chosen subprotocol: a client fails a connection with one that it did not offer (RFC 6455 section 4.1).
-fn check_offered(verdict: Decision, request: &Request) -> Result<Decision, HookError> {
-    match &verdict {
+fn check_offered(decision: Decision, request: &Request) -> Result<Decision, HookError> {
+    match &decision {
         Decision::Accept(Identity { subprotocol: Some(chosen), .. })
             if !request.subprotocols().any(|offered| offered == chosen) =>
         {
             Err(HookError::InvalidAnswer(format!("subprotocol {chosen:?} was not offered by the client")))
         }
-        _ => Ok(verdict),
+        _ => Ok(decision),
     }
 }
 
-impl State {
-    /// Watches over one question more. The list stays within twice the number of open questions.
+impl HookState {
+    /// Adds a request to the watch list. The list has at most twice as many entries as there are open requests.
     fn watch(&mut self, open: Arc<Open>) {
         if self.watched.len() >= self.watched_max {
             self.watched.retain(|open| !open.is_answered());
@@ -424,8 +424,8 @@ impl Drop for Pending {
 impl Drop for Served<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.questions.release(self.source);
-        let is_ready = state.questions.is_ready();
+        state.requests.release(self.source);
+        let is_ready = state.requests.is_ready();
         drop(state);
         // The worker itself may be ending in a panic.
         if is_ready {
@@ -470,27 +470,27 @@ impl fmt::Display for HookError {
         match self {
             HookError::Failure(failure) => failure.fmt(f),
             HookError::Status(status) => write!(f, "answered {status}"),
-            HookError::InvalidAnswer(what) => write!(f, "answered 200 with what is no verdict: {what:?}"),
+            HookError::InvalidAnswer(fault) => write!(f, "invalid answer with status 200: {fault:?}"),
             HookError::TimedOut => f.write_str("no answer in time"),
             HookError::QueueFull { full: Full::Source, source, bounds } => {
-                write!(f, "{} questions of {} wait already", bounds.source_items_max, Shown(*source))
+                write!(f, "queue limit of {} reached ({})", SourceName(*source), bounds.source_items_max)
             }
             HookError::QueueFull { full: Full::All, bounds, .. } => {
-                write!(f, "{} questions wait already", bounds.items_max)
+                write!(f, "queue limit reached ({})", bounds.items_max)
             }
             HookError::Displaced(source) => {
-                write!(f, "the queue is full, and no address has more questions in it than {}", Shown(*source))
+                write!(f, "displaced from the full queue: most requests are of {}", SourceName(*source))
             }
-            HookError::Gone => f.write_str("its client has gone"),
-            HookError::Over => f.write_str("the server ends"),
+            HookError::Gone => f.write_str("client disconnected"),
+            HookError::Over => f.write_str("server shutting down"),
         }
     }
 }
 
-/// A source, as the log has it.
-struct Shown(Source);
+/// A source in a log line.
+struct SourceName(Source);
 
-impl fmt::Display for Shown {
+impl fmt::Display for SourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(ip) => ip.fmt(f),

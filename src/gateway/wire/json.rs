@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::ser::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -38,6 +39,15 @@ pub struct Object(pub Map<String, Value>);
 /// It is within 2⁵³ of 1970: up to there, every JSON parser is exact (RFC 8259 section 6).
 #[derive(Copy, Clone, PartialEq, PartialOrd, Debug)]
 pub struct Seconds(pub f64);
+
+/// Serializes a value as the text of its `Display`.
+pub struct AsText<T>(pub T);
+
+impl<T: fmt::Display> Serialize for AsText<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
 
 /// Writes a string as JSON.
 pub struct Quoted<'a>(pub &'a str);

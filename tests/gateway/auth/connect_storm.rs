@@ -130,7 +130,7 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
         assert!(status == 503 && head.contains("Retry-After: 1"), "{head}");
     }
     assert_eq!(count(&gateway, "overflowed"), 10.0);
-    assert!(gateway.logged("connect hook failed").contains("256 questions of 2001:db8:: wait already"));
+    assert!(gateway.logged("connect hook failed").contains("queue limit of 2001:db8:: reached (256)"));
     let request: Vec<String> = (0..12).map(|_| backend.requests.next().body).collect();
     assert!(request.iter().all(|body| body.contains("2001:db8::")));
     // A request for another network or an IPv4 address runs at once.
@@ -155,7 +155,7 @@ fn the_queue_of_the_connect_hook_is_bounded_and_serves_new_addresses_first() {
     until("all wait", || gateway.metric("fdpush_auth_waiting") == 1024.0);
     let mut one_more = ask("10.0.0.1");
     assert_eq!(one_more.reply().status, 503);
-    assert!(gateway.logged("connect hook failed").contains("1024 questions wait already"));
+    assert!(gateway.logged("connect hook failed").contains("queue limit reached (1024)"));
     // A request of a new address replaces one of the address with the most.
     let _honest = ask("198.51.100.7");
     until("it is in the queue", || count(&gateway, "overflowed") == 2.0);

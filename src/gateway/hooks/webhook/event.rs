@@ -3,13 +3,14 @@
 //! An event is encoded once, up to a bound. So text that grows by escapes (a control character takes six bytes of JSON)
 //! takes no more memory than the bound.
 
-use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
 use fdpush::{By, Closed, Fd, Peer};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
+
+use crate::gateway::wire::json::AsText;
 
 /// A webhook event.
 #[derive(Copy, Clone, Debug)]
@@ -166,7 +167,7 @@ impl Serialize for Timed<'_> {
         match self.event {
             Event::Open { fd, uid, peer, address, path, groups, attributes, is_truncated } => {
                 serialize_sender(&mut map, fd, uid)?;
-                map.serialize_entry("peer", &Shown(peer))?;
+                map.serialize_entry("peer", &AsText(peer))?;
                 map.serialize_entry("address", &address)?;
                 map.serialize_entry("path", path)?;
                 if !groups.is_empty() {
@@ -229,15 +230,6 @@ impl io::Write for Bounded {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Serializes a value by its `Display`.
-struct Shown<T>(T);
-
-impl<T: fmt::Display> Serialize for Shown<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
     }
 }
 

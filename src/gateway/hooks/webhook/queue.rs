@@ -85,7 +85,7 @@ impl Entry {
 #[derive(Debug)]
 pub struct EventQueue {
     bounds: Bounds,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// The worker waits here for events or for the end of a pause.
     for_worker: Condvar,
     /// [`EventQueue::finish`] waits here for the worker.
@@ -93,7 +93,7 @@ pub struct EventQueue {
 }
 
 #[derive(Debug)]
-struct State {
+struct QueueState {
     waiting: VecDeque<Entry>,
     /// The bytes of events that wait or are in flight.
     bytes: usize,
@@ -116,7 +116,7 @@ enum Phase {
 
 impl EventQueue {
     pub fn new(bounds: Bounds) -> EventQueue {
-        let state = State {
+        let state = QueueState {
             waiting: VecDeque::new(),
             bytes: 0,
             last_seq: 0,
@@ -157,7 +157,7 @@ impl EventQueue {
     /// Waits for events and takes a batch. Returns `None` at the end.
     pub fn take(&self, bounds: BatchBounds) -> Option<VecDeque<Entry>> {
         let guard = self.lock();
-        let is_idle = |state: &mut State| state.waiting.is_empty() && state.phase == Phase::Open;
+        let is_idle = |state: &mut QueueState| state.waiting.is_empty() && state.phase == Phase::Open;
         let mut state = self.for_worker.wait_while(guard, is_idle).unwrap_or_else(PoisonError::into_inner);
         if state.phase == Phase::Over || state.waiting.is_empty() {
             return None;
@@ -238,7 +238,7 @@ impl EventQueue {
     pub fn pause(&self, time: Duration, now: Instant, is_finishing: bool) -> bool {
         let state = self.lock();
         let time = state.time_left(now).map_or(time, |left| left.min(time));
-        let goes_on = |state: &mut State| match state.phase {
+        let goes_on = |state: &mut QueueState| match state.phase {
             Phase::Open => true,
             Phase::Finishing(_) => is_finishing,
             Phase::Over => false,
@@ -265,7 +265,7 @@ impl EventQueue {
         state.phase = Phase::Finishing(deadline);
         self.for_worker.notify_one();
         let left = deadline.saturating_duration_since(now);
-        let is_busy = |state: &mut State| state.stats.queued > 0 && state.phase != Phase::Over;
+        let is_busy = |state: &mut QueueState| state.stats.queued > 0 && state.phase != Phase::Over;
         let waited = self.for_finisher.wait_timeout_while(state, left, is_busy);
         (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         // The worker may have ended the queue before.
@@ -290,19 +290,19 @@ impl EventQueue {
     }
 
     /// Wakes `finish` if the queue is empty.
-    fn tell_if_empty(&self, state: &State) {
+    fn tell_if_empty(&self, state: &QueueState) {
         if state.stats.queued == 0 {
             self.for_finisher.notify_all();
         }
     }
 
     /// No code panics while it holds the lock, so a poisoned lock is sound.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl QueueState {
     fn time_left(&self, now: Instant) -> Option<Duration> {
         match self.phase {
             Phase::Open => None,

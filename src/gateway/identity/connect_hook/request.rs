@@ -7,12 +7,14 @@ use base64::engine::general_purpose::STANDARD;
 use fdpush::{Fd, Peer, Request};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::gateway::wire::json::AsText;
+
 /// Returns the body. It includes cookies and authorization, because the back end needs them.
 pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request) -> Vec<u8> {
-    let question = AuthRequest {
+    let body = AuthRequest {
         node,
         fd: fd.as_u64(),
-        peer: Shown(request.peer()),
+        peer: AsText(request.peer()),
         address,
         method: request.method(),
         target: request.target(),
@@ -20,28 +22,20 @@ pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request) -
         headers_base64: Some(Headers { request, form: Form::Base64 }).filter(|headers| !headers.is_empty()),
     };
     // The serialization of a request cannot fail.
-    serde_json::to_vec(&question).unwrap_or_default()
+    serde_json::to_vec(&body).unwrap_or_default()
 }
 
 #[derive(serde::Serialize)]
 struct AuthRequest<'a> {
     node: &'a str,
     fd: u64,
-    peer: Shown,
+    peer: AsText<Peer>,
     address: Option<IpAddr>,
     method: &'a str,
     target: &'a str,
     headers: Headers<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     headers_base64: Option<Headers<'a>>,
-}
-
-struct Shown(Peer);
-
-impl Serialize for Shown {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
 }
 
 /// The headers with values of one form. Each name appears once, in lower case, with its values in order.

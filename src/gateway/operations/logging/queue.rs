@@ -13,7 +13,7 @@ const LINE_OVERHEAD: usize = 64;
 
 /// The queue.
 pub struct LogQueue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// The writer waits here for lines.
     for_writer: Condvar,
     /// [`LogQueue::flush`] waits here for the writer.
@@ -22,7 +22,7 @@ pub struct LogQueue {
     dropped: AtomicU64,
 }
 
-struct State {
+struct QueueState {
     entries: VecDeque<Entry>,
     /// The bytes of the entries and of the line that is being written.
     bytes: usize,
@@ -43,7 +43,7 @@ pub struct Entry {
 
 impl LogQueue {
     pub const fn new() -> LogQueue {
-        let state = State { entries: VecDeque::new(), bytes: 0, writing: 0, unreported: 0 };
+        let state = QueueState { entries: VecDeque::new(), bytes: 0, writing: 0, unreported: 0 };
         LogQueue {
             state: Mutex::new(state),
             for_writer: Condvar::new(),
@@ -74,7 +74,7 @@ impl LogQueue {
         let mut state = self.lock();
         // This also holds after a panic of the writer.
         state.bytes -= std::mem::take(&mut state.writing);
-        let is_idle = |state: &mut State| state.entries.is_empty() && state.unreported == 0;
+        let is_idle = |state: &mut QueueState| state.entries.is_empty() && state.unreported == 0;
         if is_idle(&mut state) {
             self.for_flush.notify_all();
         }
@@ -100,12 +100,12 @@ impl LogQueue {
     /// Waits until all lines are written, for up to `time_max`.
     pub fn flush(&self, time_max: Duration) {
         let state = self.lock();
-        let is_busy = |state: &mut State| state.bytes > 0 || state.unreported > 0;
+        let is_busy = |state: &mut QueueState| state.bytes > 0 || state.unreported > 0;
         drop(self.for_flush.wait_timeout_while(state, time_max, is_busy));
     }
 
     /// No code panics while it holds the lock, so a poisoned lock is sound.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
