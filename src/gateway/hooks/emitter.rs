@@ -79,23 +79,25 @@ impl EventEmitter {
         }
     }
 
-    /// Counts a connection of a uid, and emits `online` for the first.
-    pub fn add_connection(&mut self, uid: &str) {
+    /// Handles a new connection of a uid. Emits `online` if the uid was offline.
+    pub fn handle_arrival(&mut self, uid: &str) {
         let Some(webhook) = self.presence() else { return };
-        if self.debounce.opened(uid) {
+        if self.debounce.arrive(uid) {
             webhook.emit(Event::Online { uid });
         }
     }
 
-    /// Uncounts a connection of a uid. `offline` follows after the delay.
-    pub fn remove_connection(&mut self, ctx: &mut Context<'_>, uid: &str) {
-        if self.presence().is_some() {
-            self.debounce.closed(uid, clock::now());
+    /// Handles the end of a connection of a uid. `offline` follows after the delay, if it was the last.
+    ///
+    /// Call it after the connection has left the registry. Inside `on_close` it has.
+    pub fn handle_departure(&mut self, ctx: &mut Context<'_>, uid: &str) {
+        if self.presence().is_some() && !ctx.is_online(uid) {
+            self.debounce.depart(uid, clock::now());
             self.arm(ctx);
         }
     }
 
-    /// Emits `offline` for uids that stayed away. Returns `false` if it is another timer.
+    /// Emits `offline` for uids after the delay. Returns `false` for another timer.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
         if self.timer != Some(timer) {
             return false;

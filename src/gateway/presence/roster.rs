@@ -54,7 +54,7 @@ impl Roster {
     pub fn handle_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
         self.events.emit_open(ctx, fd, request);
         if let Some(uid) = ctx.uid_of(fd) {
-            self.events.add_connection(uid);
+            self.events.handle_arrival(uid);
         }
     }
 
@@ -133,7 +133,7 @@ impl Roster {
         if is_changed {
             ctx.request_turn_end();
         }
-        self.events.remove_connection(ctx, &uid);
+        self.events.handle_departure(ctx, &uid);
     }
 
     /// Sends the notices of all groups with changes.
@@ -153,10 +153,10 @@ impl Roster {
 
     fn rename(&mut self, ctx: &mut Context<'_>, fd: Fd, before: Option<&str>, after: Option<&str>) {
         if let Some(uid) = after {
-            self.events.add_connection(uid);
+            self.events.handle_arrival(uid);
         }
         if let Some(uid) = before {
-            self.events.remove_connection(ctx, uid);
+            self.events.handle_departure(ctx, uid);
         }
         let mut is_changed = false;
         for group in ctx.groups_of(fd) {

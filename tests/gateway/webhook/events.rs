@@ -106,6 +106,27 @@ fn a_uid_is_online_until_its_last_connection_is_gone_for_the_grace_time() {
 }
 
 #[test]
+fn connections_that_end_in_one_turn_cause_one_offline_event() {
+    let backend = start_accepting_back_end();
+    let flags = ["--webhook-events", "close,online,offline", "--presence-delay", "0s"];
+    let gateway = start_with_webhook(&backend, &flags);
+    let mut events = Events::of(&backend);
+    for _ in 0..3 {
+        let clients = [(); 2].map(|()| gateway.connect("/?uid=ann"));
+        assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
+        // The stopped server finds the ends of both connections in one turn.
+        gateway.signal("-STOP");
+        drop(clients);
+        gateway.signal("-CONT");
+        for _ in 0..2 {
+            let close = events.next();
+            assert_eq!((&close["type"], &close["uid"]), (&json!("close"), &json!("ann")), "{close}");
+        }
+        assert_eq!(events.next(), json!({"type": "offline", "uid": "ann"}));
+    }
+}
+
+#[test]
 fn at_shutdown_every_uid_gets_an_offline_event() {
     let backend = start_accepting_back_end();
     let mut gateway = start_with_webhook(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1h"]);

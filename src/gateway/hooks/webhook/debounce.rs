@@ -1,32 +1,27 @@
 //! Presence of uids with a delay: a uid goes offline only when it has had no connection for a while. A page refresh
 //! causes no event.
 //!
-//! A pure state machine. The delay is the same for all uids, so departures are in a queue in the order of their
-//! deadlines. The entry of a uid that comes back is skipped.
+//! A pure state machine. It does not count connections: the caller asks the server whether a uid has one. The delay is
+//! the same for all uids, so departures are in a queue in the order of their deadlines. The entry of a uid that comes
+//! back is skipped.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The uids that are online or have a departure pending.
+/// The uids that are online for the back end. The connections of a uid are counted by the server.
 #[derive(Debug)]
 pub struct Debounce {
     delay: Duration,
-    uids: HashMap<Arc<str>, OnlineUid>,
+    /// The online uids. A uid without connections has the number of its departure.
+    uids: HashMap<Arc<str>, Option<u64>>,
     departures: VecDeque<Departure>,
     /// The number of the last departure.
     sequence: u64,
 }
 
-/// A uid that is online for the back end.
-#[derive(Debug)]
-struct OnlineUid {
-    connections: u32,
-    /// The number of its valid departure, if it has no connections. Other departures of the uid are stale.
-    sequence: u64,
-}
-
+/// A uid that goes offline at the deadline. It is stale if the uid has another departure or none.
 #[derive(Debug)]
 struct Departure {
     deadline: Instant,
@@ -40,15 +35,15 @@ impl Debounce {
         Debounce { delay, uids: HashMap::new(), departures: VecDeque::new(), sequence: 0 }
     }
 
-    /// Counts a connection. Returns `true` if the uid was offline.
-    pub fn opened(&mut self, uid: &str) -> bool {
+    /// Records that a uid has a connection. Returns `true` if the uid was offline.
+    pub fn arrive(&mut self, uid: &str) -> bool {
         let is_new = match self.uids.get_mut(uid) {
-            Some(online) => {
-                online.connections += 1;
+            Some(departure) => {
+                *departure = None;
                 false
             }
             None => {
-                self.uids.insert(uid.into(), OnlineUid { connections: 1, sequence: 0 });
+                self.uids.insert(uid.into(), None);
                 true
             }
         };
@@ -56,52 +51,44 @@ impl Debounce {
         is_new
     }
 
-    /// Uncounts a connection.
-    pub fn closed(&mut self, uid: &str, now: Instant) {
-        let Some((name, _)) = self.uids.get_key_value(uid) else { return };
+    /// Records that a uid has no connection. The delay starts with the first such call.
+    pub fn depart(&mut self, uid: &str, now: Instant) {
+        let Some((name, None)) = self.uids.get_key_value(uid) else { return };
         let name = Arc::clone(name);
-        let Some(online) = self.uids.get_mut(uid).filter(|online| online.connections > 0) else { return };
-        online.connections -= 1;
-        if online.connections == 0 {
-            self.sequence += 1;
-            online.sequence = self.sequence;
-            // The deadlines must be in order even if the clock goes back.
-            let earliest = self.departures.back().map_or(now, |last| last.deadline);
-            let deadline = (now + self.delay).max(earliest);
-            self.departures.push_back(Departure { deadline, uid: name, sequence: self.sequence });
-        }
+        self.sequence += 1;
+        self.uids.insert(Arc::clone(&name), Some(self.sequence));
+        // The deadlines must be in order even if the clock goes back.
+        let earliest = self.departures.back().map_or(now, |last| last.deadline);
+        let deadline = (now + self.delay).max(earliest);
+        self.departures.push_back(Departure { deadline, uid: name, sequence: self.sequence });
         self.check_invariants();
     }
 
     /// Returns a uid that is offline at `now`. Call it until it returns `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Arc<str>> {
         loop {
-            let departures = self.departures.pop_front_if(|departures| departures.deadline <= now)?;
-            if let Entry::Occupied(online) = self.uids.entry(departures.uid) {
-                let OnlineUid { connections, sequence } = *online.get();
-                if connections == 0 && sequence == departures.sequence {
-                    let (uid, _) = online.remove_entry();
-                    self.check_invariants();
-                    return Some(uid);
-                }
+            let departure = self.departures.pop_front_if(|departure| departure.deadline <= now)?;
+            if let Entry::Occupied(online) = self.uids.entry(departure.uid)
+                && *online.get() == Some(departure.sequence)
+            {
+                let (uid, _) = online.remove_entry();
+                self.check_invariants();
+                return Some(uid);
             }
         }
     }
 
     /// Returns the time of the next poll. That departure may be stale.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.departures.front().map(|departures| departures.deadline)
+        self.departures.front().map(|departure| departure.deadline)
     }
 
     fn check_invariants(&self) {
         if cfg!(test) {
-            assert!(self.departures.iter().is_sorted_by_key(|departures| departures.deadline));
-            for (uid, online) in &self.uids {
-                let places = self
-                    .departures
-                    .iter()
-                    .filter(|departures| departures.uid == *uid && departures.sequence == online.sequence);
-                assert!(online.connections > 0 || places.count() == 1, "{uid} would never go offline");
+            assert!(self.departures.iter().is_sorted_by_key(|departure| departure.deadline));
+            for (uid, sequence) in self.uids.iter().filter_map(|(uid, sequence)| Some((uid, (*sequence)?))) {
+                let valid = self.departures.iter().filter(|one| one.uid == *uid && one.sequence == sequence);
+                assert_eq!(valid.count(), 1, "{uid} would never go offline");
             }
         }
     }
@@ -117,61 +104,74 @@ mod tests {
     const DELAY: Duration = Duration::from_secs(3);
 
     #[test]
-    fn a_refresh_is_not_seen() {
+    fn a_refresh_causes_no_event() {
         let mut debounce = Debounce::new(DELAY);
         let start = clock::now();
-        assert!(debounce.opened("ann"));
-        assert!(!debounce.opened("ann"), "the new page before the old one is gone");
-        debounce.closed("ann", start);
-        assert_eq!(debounce.next_deadline(), None, "one is still there");
-        debounce.closed("ann", start);
-        assert!(!debounce.opened("ann"), "or after it");
+        assert!(debounce.arrive("ann"));
+        assert!(!debounce.arrive("ann"), "the uid has a second connection");
+        assert_eq!(debounce.next_deadline(), None);
+        debounce.depart("ann", start);
+        assert!(!debounce.arrive("ann"), "the uid is back within the delay");
         assert_eq!(debounce.poll(start + 2 * DELAY), None);
 
-        debounce.closed("ann", start + 2 * DELAY);
+        debounce.depart("ann", start + 2 * DELAY);
         assert_eq!(debounce.next_deadline(), Some(start + 3 * DELAY));
         assert_eq!(debounce.poll(start + 3 * DELAY - Duration::from_nanos(1)), None);
         assert_eq!(debounce.poll(start + 3 * DELAY).as_deref(), Some("ann"));
-        assert_eq!(debounce.poll(start + 9 * DELAY), None, "once");
-        assert!(debounce.uids.is_empty() && debounce.departures.is_empty(), "nothing is left behind");
-        assert!(debounce.opened("ann"));
+        assert_eq!(debounce.poll(start + 9 * DELAY), None, "the uid goes offline once");
+        assert!(debounce.uids.is_empty() && debounce.departures.is_empty());
+        assert!(debounce.arrive("ann"));
     }
 
     #[test]
-    fn the_delay_counts_from_the_last_end() {
+    fn the_delay_starts_with_the_last_departure() {
         let mut debounce = Debounce::new(DELAY);
         let start = clock::now();
         for second in 0..10 {
-            debounce.opened("ann");
-            debounce.closed("ann", start + Duration::from_secs(second));
+            debounce.arrive("ann");
+            debounce.depart("ann", start + Duration::from_secs(second));
         }
         assert_eq!(debounce.poll(start + Duration::from_secs(9)), None);
         assert_eq!(debounce.poll(start + Duration::from_secs(12)).as_deref(), Some("ann"));
     }
 
     #[test]
-    fn without_a_delay_it_is_at_once() {
+    fn two_connections_that_end_together_are_one_departure() {
+        let mut debounce = Debounce::new(DELAY);
+        let start = clock::now();
+        debounce.arrive("ann");
+        debounce.arrive("ann");
+        debounce.depart("ann", start);
+        debounce.depart("ann", start + DELAY / 2);
+        assert_eq!(debounce.departures.len(), 1);
+        assert_eq!(debounce.poll(start + DELAY).as_deref(), Some("ann"));
+        assert_eq!(debounce.poll(start + 2 * DELAY), None);
+    }
+
+    #[test]
+    fn without_a_delay_a_uid_goes_offline_at_once() {
         let mut debounce = Debounce::new(Duration::ZERO);
         let now = clock::now();
-        debounce.opened("ann");
-        debounce.closed("ann", now);
-        debounce.closed("ann", now);
-        debounce.closed("bob", now);
+        debounce.arrive("ann");
+        debounce.depart("ann", now);
+        debounce.depart("ann", now);
+        debounce.depart("bob", now);
         assert_eq!(debounce.poll(now).as_deref(), Some("ann"));
         assert_eq!(debounce.poll(now), None);
     }
 
-    /// The naive twin: for each uid the number of connections, and since when there is none.
+    /// A naive implementation: for each online uid, the time since when it has no connection.
     #[derive(Default)]
-    struct Twin(HashMap<String, (u32, Option<Instant>)>);
+    struct NaiveDebounce(HashMap<String, Option<Instant>>);
 
-    impl Twin {
+    impl NaiveDebounce {
         fn poll(&mut self, now: Instant) -> Vec<String> {
-            let is_off = |(_, since): &(u32, Option<Instant>)| since.is_some_and(|since| since + DELAY <= now);
-            let mut off: Vec<String> = self.0.iter().filter(|(_, v)| is_off(v)).map(|(uid, _)| uid.clone()).collect();
-            self.0.retain(|_, value| !is_off(value));
-            off.sort();
-            off
+            let is_offline = |since: &Option<Instant>| since.is_some_and(|since| since + DELAY <= now);
+            let offline = self.0.iter().filter(|(_, since)| is_offline(since)).map(|(uid, _)| uid.clone());
+            let mut offline: Vec<String> = offline.collect();
+            self.0.retain(|_, since| !is_offline(since));
+            offline.sort();
+            offline
         }
     }
 
@@ -179,29 +179,27 @@ mod tests {
         #[test]
         fn debounce_matches_naive(steps in prop::collection::vec((0..4_u8, 0..3_usize, 0..2000_u64), 1..200)) {
             let mut debounce = Debounce::new(DELAY);
-            let mut twin = Twin::default();
+            let mut naive = NaiveDebounce::default();
             let mut now = clock::now();
-            for (what, who, pause_ms) in steps {
-                let uid = ["ann", "bob", "cleo"][who];
+            for (step, index, pause_ms) in steps {
+                let uid = ["ann", "bob", "cleo"][index];
                 now += Duration::from_millis(pause_ms);
-                match what {
+                match step {
                     0 => {
-                        let is_new = !twin.0.contains_key(uid);
-                        let online = twin.0.entry(uid.to_owned()).or_default();
-                        *online = (online.0 + 1, None);
-                        prop_assert_eq!(debounce.opened(uid), is_new);
+                        let is_new = naive.0.insert(uid.to_owned(), None).is_none();
+                        prop_assert_eq!(debounce.arrive(uid), is_new);
                     }
                     1 | 2 => {
-                        if let Some(online) = twin.0.get_mut(uid).filter(|online| online.0 > 0) {
-                            online.0 -= 1;
-                            online.1 = (online.0 == 0).then_some(now);
+                        if let Some(since) = naive.0.get_mut(uid) {
+                            since.get_or_insert(now);
                         }
-                        debounce.closed(uid, now);
+                        debounce.depart(uid, now);
                     }
                     _ => {
-                        let mut off: Vec<String> = std::iter::from_fn(|| debounce.poll(now)).map(|uid| uid.to_string()).collect();
-                        off.sort();
-                        prop_assert_eq!(off, twin.poll(now));
+                        let polled = std::iter::from_fn(|| debounce.poll(now)).map(|uid| uid.to_string());
+                        let mut offline: Vec<String> = polled.collect();
+                        offline.sort();
+                        prop_assert_eq!(offline, naive.poll(now));
                     }
                 }
             }
