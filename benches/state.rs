@@ -212,7 +212,7 @@ fn open(c: &mut Criterion) {
     const LEFT: usize = 10;
     let count = connections();
     let mut set = SlotSet::default();
-    (0..count).for_each(|slot| set.insert(Slot(slot)));
+    (0..count).for_each(|slot| _ = set.insert(Slot(slot)));
     let mut found: Vec<Slot> = Vec::with_capacity(count as usize);
     let mut walk = |set: &SlotSet| {
         found.clear();

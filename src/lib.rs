@@ -162,6 +162,7 @@ pub mod sim {
 #[cfg(feature = "gateway")]
 #[doc(hidden)]
 pub mod shared {
+    pub use crate::connection::SlotSet;
     pub use crate::event_loop::SocketFile;
     pub use crate::log_throttle::LogThrottle;
     pub use crate::tick::Tick;

@@ -107,7 +107,7 @@ impl<T: Transport> Table<T> {
     /// Returns the connections that have a queue.
     fn holders(&mut self) -> Vec<Holder> {
         let listed: Vec<Slot> = self.unflushed().collect();
-        listed.into_iter().for_each(|slot| self.queued.insert(slot));
+        listed.into_iter().for_each(|slot| _ = self.queued.insert(slot));
         let mut holders = Vec::new();
         let entries = &self.entries;
         self.queued.retain(|slot| {

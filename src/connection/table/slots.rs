@@ -19,9 +19,9 @@ pub struct SlotSet {
 }
 
 impl SlotSet {
-    /// Adds a slot.
+    /// Adds a slot. Returns `false` if it was in the set.
     #[inline]
-    pub fn insert(&mut self, slot: Slot) {
+    pub fn insert(&mut self, slot: Slot) -> bool {
         let word = slot.index() / WORD_BITS;
         if word >= self.words.len() {
             self.words.resize(word + 1, 0);
@@ -30,7 +30,9 @@ impl SlotSet {
         if self.words[word] == 0 {
             self.occupied[word / WORD_BITS] |= bit(word);
         }
+        let is_new = self.words[word] & bit(slot.index()) == 0;
         self.words[word] |= bit(slot.index());
+        is_new
     }
 
     /// Removes a slot.
@@ -181,7 +183,7 @@ mod tests {
     fn iter_from_starts_at_any_slot() {
         let mut set = SlotSet::default();
         let slots = [0, 1, 63, 64, 130, 4095, 4096, 8192];
-        slots.iter().rev().for_each(|slot| set.insert(Slot(*slot)));
+        slots.iter().rev().for_each(|slot| _ = set.insert(Slot(*slot)));
         set.insert(Slot(9000));
         set.remove(Slot(9000));
         set.remove(Slot(99_999));

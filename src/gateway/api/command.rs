@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_plainly() {
+    fn errors_name_the_member_and_the_fault() {
         let table = [
             (
                 r#"{"id":3,"uid":true}"#,
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_names_its_own_members() {
+    fn an_unknown_member_lists_the_known_ones() {
         let all = "members: uid, uids, fd, fds, group, groups";
         for (shape, json, message) in [
             (
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn what_dynamic_languages_write_is_read() {
+    fn json_of_dynamic_languages_is_accepted() {
         let json = b"\xef\xbb\xbf{\"uids\":[10010,\"10010\",-7,\"a\"],\"key\":5,\"data\":1,\
                      \"except\":{\"uid\":3,\"groups\":[4,\"4\"],\"fds\":{}}}";
         let push = Command::read(json, &PUSH).and_then(Command::into_push).expect("a push");

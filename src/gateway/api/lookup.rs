@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_follow_each_other_without_a_gap() {
+    fn pages_are_consecutive() {
         let names: Vec<String> = (0..250).map(|number| format!("user-{:03}", number * 7 % 250)).collect();
         let mut after = None;
         let mut seen = Vec::new();

@@ -9,7 +9,6 @@ mod command;
 mod error;
 mod lookup;
 mod push;
-mod slots;
 mod verbs;
 
 use std::any::Any;
@@ -495,7 +494,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_is_not_ready_says_why() {
+    fn an_unready_server_names_the_reason() {
         assert_eq!(unreadiness(false, false, None), None);
         let why = |is_draining, is_full| unreadiness(is_draining, is_full, Some("fdpush-webhook")).expect("a reason");
         assert_eq!(why(false, false), "thread fdpush-webhook is down");
@@ -503,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_outlive_a_panic_of_a_thread_that_reads_them() {
+    fn keys_remain_usable_after_a_panic_of_a_reader() {
         let keys = Mutex::new(ApiKeys::new(["k"]));
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _keys = keys.lock();
@@ -516,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn without_keys_only_this_machine_may_ask() {
+    fn without_keys_only_local_requests_are_allowed() {
         assert!(is_this_machine(Peer::Unix));
         for (peer, is_here) in [
             ("127.0.0.1:1", true),

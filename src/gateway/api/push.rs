@@ -1,12 +1,12 @@
 //! The push command of `POST /api/push`, of a batch line and of a datagram.
 
+use fdpush::shared::SlotSet;
 use fdpush::{Context, Delivery, Fd};
 
 use super::Parts;
 use super::backpressure::PausedBatches;
 use super::command::{self, Command, Except, PushCommand};
 use super::error::ApiError;
-use super::slots::SlotSet;
 use crate::gateway::push::publish::{Options, Target};
 use crate::gateway::wire::frame::append_names;
 
@@ -80,9 +80,11 @@ fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
     if !uids.is_empty() || !groups.is_empty() {
         let mut seen = SlotSet::default();
         // A stale fd must not hide the open connection of its slot.
-        found.retain(|fd| ctx.is_open(*fd) && seen.insert(*fd));
-        uids.iter().for_each(|uid| found.extend(ctx.fds_of(uid).into_iter().filter(|fd| seen.insert(*fd))));
-        groups.iter().for_each(|group| found.extend(ctx.members(group).into_iter().filter(|fd| seen.insert(*fd))));
+        found.retain(|fd| ctx.is_open(*fd) && seen.insert(fd.slot()));
+        uids.iter().for_each(|uid| found.extend(ctx.fds_of(uid).into_iter().filter(|fd| seen.insert(fd.slot()))));
+        groups
+            .iter()
+            .for_each(|group| found.extend(ctx.members(group).into_iter().filter(|fd| seen.insert(fd.slot()))));
     }
     found
 }

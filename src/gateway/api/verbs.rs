@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use fdpush::shared::SlotSet;
 use fdpush::{AbortOutcome, Change, CloseCode, CloseOutcome, Context, Fd};
 use serde::Serialize;
 
 use super::command::{self, Command, Shape};
 use super::error::ApiError;
-use super::slots::SlotSet;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::push::publish::Target;
 
@@ -162,7 +162,7 @@ pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
 /// Returns the open connections of a target, without duplicates.
 fn connections(ctx: &Context<'_>, target: &Target<'_>) -> Vec<Fd> {
     let mut seen = SlotSet::default();
-    let mut once = |fds: Vec<Fd>| fds.into_iter().filter(|fd| seen.insert(*fd)).collect::<Vec<Fd>>();
+    let mut once = |fds: Vec<Fd>| fds.into_iter().filter(|fd| seen.insert(fd.slot())).collect::<Vec<Fd>>();
     match target {
         Target::Fds(fds) => fds.iter().copied().filter(|fd| ctx.is_open(*fd)).collect(),
         Target::Uids(uids) => uids.iter().flat_map(|uid| ctx.fds_of(uid)).collect(),
