@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_opens() {
+    fn every_key_is_accepted() {
         let keys = ApiKeys::new(["first", "second", "with#mark"]);
         for key in ["first", "second", "with#mark"] {
             assert!(keys.contains(key), "{key}");
@@ -91,14 +91,14 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_key_none_opens() {
+    fn without_keys_no_key_is_accepted() {
         let none = ApiKeys::default();
         assert!(none.is_empty());
         assert!(!none.contains("") && !none.authorize(None) && !none.authorize(Some("Bearer ")));
     }
 
     #[test]
-    fn what_is_no_key_is_refused_and_not_repeated() {
+    fn an_invalid_key_is_refused_and_not_repeated() {
         for bad in ["", "two words", "clé", "tab\tbed", "nul\0", &"k".repeat(513)] {
             let error = check(bad).expect_err("no key");
             assert!(
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_keeps_them_secret() {
+    fn debug_output_has_no_key() {
         let keys = ApiKeys::new(["hush"]);
         assert_eq!(format!("{keys:?}"), "ApiKeys(1)");
     }

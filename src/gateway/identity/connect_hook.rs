@@ -1,4 +1,4 @@
-//! The connect hook: it asks a back end over HTTP who a client is.
+//! The connect hook: authenticates clients by a back end over HTTP.
 //!
 //! The loop's thread puts a request into a bounded queue, which serves client addresses in turn. A few threads take
 //! requests out and block on the back end, for the rest of the timeout, which starts when the request is made. Another

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wall_clock_says_who_has_expired() {
+    fn expiry_follows_the_wall_clock() {
         let ms = |seconds: u64| seconds * 1000;
         let mut expiries = expiries(&[(200, 2), (100, 3), (100, 1)]);
         assert_eq!(expiries.take_due(ms(100 + LEEWAY) - 1), []);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_look_is_at_the_first_end_and_soon_in_any_case() {
+    fn the_next_check_is_at_the_first_expiry_or_earlier() {
         let expiries = expiries(&[(100, 1), (HOUR, 2)]);
         let look = |now_ms: u64| expiries.next_look(now_ms);
         assert_eq!(look(0), Some(CHECK_INTERVAL));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn one_look_ends_so_many_and_no_more() {
+    fn a_check_ends_a_bounded_number_of_connections() {
         let all: Vec<(u64, u64)> = (1..=DUE_MAX as u64 + 1).map(|number| (100, number)).collect();
         let mut expiries = expiries(&all);
         assert_eq!(expiries.take_due(HOUR * 1000).len(), DUE_MAX);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_forward_ends_a_connection_within_a_look() {
+    fn a_jump_forward_ends_a_connection_at_the_next_check() {
         static WALL: AtomicU64 = AtomicU64::new(START * 1000);
         let (address, remote, closed) = serve(|| WALL.load(Ordering::Relaxed), Duration::from_millis(10));
         let _long = connect(address, START + 3 * HOUR);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_back_keeps_a_connection_that_is_good() {
+    fn a_jump_back_keeps_a_valid_connection() {
         /// The timer is armed for the end that the first look sees; every later look is an hour earlier.
         static LOOKS: AtomicU64 = AtomicU64::new(0);
         let wall = || match LOOKS.fetch_add(1, Ordering::Relaxed) {

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_can_reach_takes_a_key() {
+    fn a_reachable_api_needs_a_key() {
         let (none, some) = (ApiKeys::default(), ApiKeys::new(["key"]));
         for local in
             [exposure(&[], &[]), exposure(&["127.0.0.1:1", "[::1]:1"], &["127.0.0.2:1", "[::ffff:127.0.0.1]:1"])]

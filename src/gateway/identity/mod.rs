@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_held_to_their_bounds() {
+    fn names_are_bounded() {
         let name = |len: usize| "a".repeat(len);
         let identity = |uid: Option<String>, groups: Vec<String>| Identity::new(uid, groups);
         assert!(identity(None, vec![]).is_ok_and(|identity| identity == Identity::default()));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_say_what_is_allowed() {
+    fn errors_name_the_limits() {
         assert_eq!(NameError::Uid(129).to_string(), "uid must have 1 to 128 bytes, not 129");
         assert_eq!(NameError::Group(2, 0).to_string(), "group 2 must have 1 to 128 bytes, not 0");
         assert_eq!(NameError::Groups(1001).to_string(), "group limit exceeded (1001 of 1000)");

@@ -122,7 +122,7 @@ fn split(text: &str, separator: char) -> Option<Vec<&str>> {
 mod tests {
     use super::*;
 
-    /// What is client_address of a client, whose proxies are 10.0.0.0/8, ::1 and those of unix sockets.
+    /// Returns the client address, with the trusted proxies 10.0.0.0/8, ::1 and unix sockets.
     fn client_address(header: ForwardedHeader, peer: Peer, lines: &[&str]) -> Option<String> {
         let trusted = ["10.0.0.0/8", "::1", "unix"].map(|text| text.parse().expect("a proxy"));
         let client_address =
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rightmost_stranger_is_the_client() {
+    fn the_rightmost_untrusted_address_is_the_client() {
         let table: [(&[&str], Option<&str>); 14] = [
             (&["203.0.113.9"], Some("203.0.113.9")),
             (&["1.1.1.1, 203.0.113.9"], Some("203.0.113.9")),
@@ -147,7 +147,7 @@ mod tests {
             (&["[2001:db8::7]"], Some("2001:db8::7")),
             (&["[2001:db8::7]:4711, ::1"], Some("2001:db8::7")),
             (&["203.0.113.9, ::ffff:10.0.0.1"], Some("203.0.113.9")),
-            // What is no address hides what is to its left.
+            // Addresses to the left of an invalid one are ignored.
             (&["1.1.1.1, unknown"], None),
             (&["1.1.1.1, , 10.0.0.1"], Some("10.0.0.1")),
             (&[""], None),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_read_as_rfc_7239_has_it() {
+    fn forwarded_is_parsed_by_rfc_7239() {
         let table: [(&[&str], Option<&str>); 14] = [
             (&["for=203.0.113.9"], Some("203.0.113.9")),
             (&["by=10.0.0.2; FOR = 203.0.113.9 ;proto=https"], Some("203.0.113.9")),
@@ -185,8 +185,8 @@ mod tests {
     }
 
     #[test]
-    fn only_who_is_trusted_is_believed() {
-        for (peer, is_believed) in [
+    fn only_the_header_of_a_trusted_proxy_counts() {
+        for (peer, is_trusted) in [
             (peer("10.255.0.1:1"), true),
             (peer("[::ffff:10.0.0.1]:1"), true),
             (peer("[::1]:1"), true),
@@ -195,14 +195,14 @@ mod tests {
             (peer("[::2]:1"), false),
         ] {
             let client_address = client_address(ForwardedHeader::XForwardedFor, peer, &["203.0.113.9"]);
-            assert_eq!(client_address.is_some(), is_believed, "{peer}");
+            assert_eq!(client_address.is_some(), is_trusted, "{peer}");
         }
-        let nobody = Proxies::new(&[], ForwardedHeader::XForwardedFor);
-        assert_eq!(nobody.client_address(Peer::Unix, [&b"203.0.113.9"[..]].into_iter()), None);
+        let no_proxy = Proxies::new(&[], ForwardedHeader::XForwardedFor);
+        assert_eq!(no_proxy.client_address(Peer::Unix, [&b"203.0.113.9"[..]].into_iter()), None);
     }
 
     #[test]
-    fn rubbish_is_no_address() {
+    fn an_invalid_header_has_no_address() {
         let all = Proxies::new(&["0.0.0.0/0".parse().expect("a proxy")], ForwardedHeader::Forwarded);
         for line in [&b"for=\xff"[..], b"for", b"=", b";;,=,\"", b"for=\"", b"for=\"\\", b"for=[", b"for=]["] {
             assert_eq!(all.client_address(peer("10.0.0.1:1"), [line].into_iter()), None, "{line:?}");

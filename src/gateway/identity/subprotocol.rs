@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_those_that_are_spoken() {
+    fn a_refusal_names_the_supported_subprotocols() {
         assert_eq!(none_in_common(&spoken(&["a", "b"])), "no common subprotocol: this server supports a, b\n");
         assert_eq!(none_in_common(&[]), "no common subprotocol: this server supports none\n");
     }

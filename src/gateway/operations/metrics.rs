@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_there_with_its_number() {
+    fn every_metric_has_its_value() {
         let metrics = Metrics::new();
         metrics.count_api_request("/api/push", 200);
         metrics.count_api_request("/api/push", 200);
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_as_openmetrics_has_it() {
+    fn the_text_is_openmetrics() {
         let text = Metrics::new().encode(snapshot());
         assert!(text.ends_with("\n# EOF\n"));
         assert!(text.contains("# UNIT fdpush_turn_duration_seconds seconds\n"));
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_limit_has_no_number() {
+    fn an_unlimited_value_has_no_metric() {
         let text = Metrics::new().encode(Snapshot::default());
         assert!(!text.contains("fdpush_descriptors_max"), "{text}");
         assert!(text.contains("\nfdpush_descriptors_used 0\n"), "{text}");

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn first_in_and_last_out() {
+    fn the_first_connection_joins_and_the_last_leaves() {
         let mut presence = GroupPresence::default();
         assert!(presence.join("room", "ann"));
         assert!(!presence.join("room", "ann"), "a second connection is no news");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_listed_once_and_told_what_is_true_in_the_end() {
+    fn a_group_is_listed_once_and_its_notice_has_the_net_change() {
         let mut presence = GroupPresence::default();
         for uid in ["ann", "bob", "cat"] {
             presence.join("room", uid);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dissolved_group_is_told_once() {
+    fn a_dissolved_group_gets_one_notice() {
         let mut presence = GroupPresence::default();
         presence.join("room", "ann");
         presence.join("room", "bob");

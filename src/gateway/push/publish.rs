@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_no_queue_holds_is_refused() {
+    fn a_frame_over_the_queue_limit_is_refused() {
         assert_eq!(check_size(90, 100), Ok(()));
         let why = "message exceeds queue_bytes_max (frame of 101 bytes, limit 100)".to_owned();
         assert_eq!(check_size(91, 100), Err(why));

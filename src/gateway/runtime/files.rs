@@ -111,20 +111,20 @@ mod tests {
 
         rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RWXU, 0).expect("a FIFO");
         let _listener = UnixListener::bind(at("socket")).expect("a socket");
-        // A sparse file takes no room.
+        // A sparse file takes no space.
         fs::File::create(at("huge")).and_then(|file| file.set_len(10 << 30)).expect("a file");
         assert_eq!(read(&at("huge"), 1 << 20), Err("file exceeds 1048576 bytes".to_owned()));
         for path in [at("fifo"), at("socket"), folder.clone(), "/dev/zero".into(), "/dev/null".into()] {
             assert_eq!(read(&path, 10), Err("not a regular file".to_owned()), "{}", path.display());
         }
-        // The kernel says 0 bytes of these, and there are more.
+        // The size of these files is 0, and they have bytes.
         assert!(read(Path::new("/proc/self/status"), 10).is_err_and(|why| why.contains("exceeds 10")));
         assert!(read(&at("none"), 10).is_err_and(|why| why.contains("No such file")));
         fs::remove_dir_all(&folder).expect("a folder");
     }
 
     #[test]
-    fn a_file_that_does_not_come_is_an_error() {
+    fn a_file_that_is_not_read_in_time_is_an_error() {
         let (_held, never) = channel::<Result<(), String>>();
         let read = move || never.recv().unwrap_or(Ok(()));
         assert_eq!(within(Duration::from_millis(10), read), Err("not readable within 10ms".to_owned()));

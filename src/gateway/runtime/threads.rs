@@ -132,7 +132,7 @@ mod tests {
         tallies().get(name).copied().unwrap_or_default()
     }
 
-    /// A thread whose every run is told, and does what it is told to.
+    /// A thread that reports each run, and ends it as the test commands.
     fn start(name: &'static str) -> (JoinHandle<()>, Receiver<()>, Sender<Order>) {
         let (started, starts) = channel();
         let (orders, received) = channel::<Order>();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_fails_again_and_again_is_down_until_it_is_restarted() {
+    fn a_thread_that_fails_repeatedly_is_down_until_its_restart() {
         let (thread, starts, orders) = start("test-down");
         let deadline = clock::now() + TEST_TIMEOUT;
         // The first failure has no pause: its `down` is over at once.

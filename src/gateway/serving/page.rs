@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_needs_nothing_from_outside() {
+    fn the_page_loads_no_external_resource() {
         for outside in ["http://", "https://", "src=\"//", "@import", "url("] {
             let mentions: Vec<&str> = PAGE.lines().filter(|line| line.contains(outside)).collect();
             let are_harmless = mentions.iter().all(|line| line.contains("www.w3.org") || line.contains("location"));

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_takes_what_is_within_it() {
+    fn an_unspecified_address_conflicts_with_its_family() {
         let collide =
             |one: &str, other: &str| collide(&one.parse().expect("an address"), &other.parse().expect("an address"));
         for (one, other) in [("127.0.0.1:1", "127.0.0.1:1"), ("0.0.0.0:1", "127.0.0.1:1"), ("[::1]:1", "[::]:1")] {

@@ -381,7 +381,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_may_be_phps_and_have_a_mark() {
+    fn an_empty_array_is_an_object_and_a_byte_order_mark_is_skipped() {
         let read = |json: &[u8]| read_object::<Object>(json).map(|object| Value::Object(object.0).to_string());
         for (json, object) in [
             (&b"{}"[..], "{}"),
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_may_be_luas() {
+    fn an_empty_object_is_an_array() {
         let read =
             |json: &str| serde_json::from_str::<List<u64>>(json).map(|list| list.0).map_err(|error| error.to_string());
         assert_eq!(read("[3,1]"), Ok(vec![3, 1]));
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stray_member_is_told_with_what_was_meant() {
+    fn the_error_of_an_unknown_member_suggests_a_known_one() {
         let members = ["uid", "uids", "data"];
         for (name, told) in [
             ("udi", r#"push has no member "udi"; did you mean "uid"? members: uid, uids, data"#),
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_repeated_is_cut_between_characters() {
+    fn repeated_input_is_cut_between_characters() {
         for text in ["", "short", &"x".repeat(64)] {
             assert_eq!(cut(text), text);
         }
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_reader_quotes_is_cut_and_the_rest_stays() {
+    fn quoted_input_in_an_error_is_cut() {
         for message in [
             "EOF while parsing a value at line 1 column 0",
             "missing field `uids` at line 1 column 2",
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn portable_is_what_every_reader_reads() {
+    fn portable_json_is_the_same_in_every_parser() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let members = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
         for text in [

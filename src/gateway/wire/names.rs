@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_certain_text_is_no_name() {
+    fn a_value_without_a_unique_text_is_no_name() {
         for json in [
             "1.5",
             "1.0",
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths() {
+    fn lengths_are_bounded() {
         assert_eq!(check("a").and(check(&"a".repeat(128))), Ok(()));
         assert_eq!(check(""), Err(BadLength(0)));
         assert_eq!(

@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_itself_to_nobody() {
+    fn debug_output_is_masked() {
         let secret = Secret::new("hush").expect("a secret");
         assert_eq!(format!("{secret:?}"), "***");
         assert!(Secret::new("").is_err());

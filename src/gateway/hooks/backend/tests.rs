@@ -103,7 +103,7 @@ fn every_status_but_a_redirect_is_an_answer() {
 }
 
 #[test]
-fn the_time_is_bounded_however_the_back_end_wastes_it() {
+fn the_time_of_a_request_is_bounded() {
     let wastes: [fn() -> MockReply; 3] = [
         || MockReply::Hang,
         || MockReply::Trickle("HTTP/1.1 200 OK\r\nX-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n"),
@@ -118,7 +118,7 @@ fn the_time_is_bounded_however_the_back_end_wastes_it() {
 }
 
 #[test]
-fn an_answer_is_bounded_whole_and_http() {
+fn an_answer_must_be_complete_http_within_its_limit() {
     let body = |length: u64| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
         [head.into_bytes(), vec![b'a'; length as usize]].concat()
@@ -139,7 +139,7 @@ fn an_answer_is_bounded_whole_and_http() {
 
 /// The body fits into no socket's buffers, so its writing fails when the connection is reset.
 #[test]
-fn an_answer_that_comes_before_the_body_was_read_is_an_answer() {
+fn an_answer_before_the_end_of_the_body_counts() {
     let double = MockBackend::unread(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge");
     let backend = backend(&double);
     let body = vec![b'a'; 64 << 20];
@@ -153,17 +153,17 @@ fn an_answer_that_comes_before_the_body_was_read_is_an_answer() {
 }
 
 #[test]
-fn nobody_listens() {
+fn a_closed_port_is_a_failure() {
     let double = MockBackend::always(200, "");
     let contact = double.contact();
     drop(double);
     let backend = Backend::new(contact, 1).expect("a back end");
-    // The port may be accepting still, for as long as it takes its thread to end.
+    // The port accepts until its thread has ended.
     let deadline = clock::now() + TEST_TIMEOUT;
     while backend.post(b"{}", TEST_TIMEOUT).is_ok() {
-        assert!(clock::now() < deadline, "the double goes on");
+        assert!(clock::now() < deadline, "the back end still accepts");
     }
-    assert!(!backend.post(b"{}", TEST_TIMEOUT).expect_err("nobody").is_timeout());
+    assert!(!backend.post(b"{}", TEST_TIMEOUT).expect_err("a closed port").is_timeout());
 }
 
 #[test]

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_has_a_fate() {
+    fn every_status_has_a_class() {
         let pause = Some(Duration::from_secs(7));
         for status in 200..=599 {
             let expected = match status {

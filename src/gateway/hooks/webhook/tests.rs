@@ -1,4 +1,4 @@
-//! Events on their way to a back end that is slow, broken, away, or well.
+//! Tests of the webhook with a back end that is slow, broken, down, or healthy.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -39,7 +39,7 @@ fn seqs(received: &Received) -> Vec<u64> {
     body["events"].as_array().expect("events").iter().map(|event| event["seq"].as_u64().expect("a number")).collect()
 }
 
-/// Events that were given up because the queue was full, and because the server ended.
+/// Returns the numbers of events dropped because the queue was full and because the server ended.
 fn lost(queue_full: u64, shutdown: u64) -> GivenUp {
     GivenUp { queue_full, shutdown, ..GivenUp::default() }
 }
@@ -59,13 +59,13 @@ fn took(double: &MockBackend, is_taken: impl Fn(usize) -> bool) -> Vec<(bool, Ve
 }
 
 #[test]
-fn events_come_signed_and_numbered() {
+fn events_are_signed_and_numbered() {
     let double = MockBackend::always(200, "");
     let secret = Secret::new("s3cret").expect("a secret");
     let contact = BackendConfig { secret: Some(secret.clone()), node: "a\"b".to_owned(), ..double.contact() };
     let webhook = start(Config { contact, ..config(&double) });
     let before = clock::unix_ms();
-    webhook.emit(Event::Online { uid: "nobody asked" });
+    webhook.emit(Event::Online { uid: "not enabled" });
     webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: Some("u"), text: "hi" });
     let received = double.next();
     assert_eq!(received.header("x-fdpush-signature"), Some(secret.sign(&received.body).as_str()));
@@ -149,7 +149,7 @@ fn a_batch_is_bounded_in_number_and_bytes() {
 }
 
 #[test]
-fn a_hanging_back_end_is_nothing_to_the_loop() {
+fn a_hanging_back_end_does_not_delay_the_loop() {
     let double = MockBackend::start(|_| MockReply::Hang);
     let webhook = start(Config { queue_max: 100, ..config(&double) });
     say(&webhook, "first");
@@ -177,7 +177,7 @@ fn a_hanging_back_end_is_nothing_to_the_loop() {
 }
 
 #[test]
-fn holes_are_where_events_were_given_up() {
+fn dropped_events_leave_gaps() {
     let gate = Arc::new(Barrier::new(2));
     let passes = Arc::clone(&gate);
     let count = AtomicUsize::new(0);
@@ -210,7 +210,7 @@ fn holes_are_where_events_were_given_up() {
 }
 
 #[test]
-fn what_is_too_old_is_given_up_and_the_rest_goes_on() {
+fn old_events_are_dropped_and_later_ones_are_sent() {
     let double = MockBackend::start(|received| {
         let is_good = received.json()["events"].as_array().expect("events").iter().all(|event| event["text"] == "good");
         MockReply::Answer(if is_good { 200 } else { 500 }, "")
@@ -231,7 +231,7 @@ fn what_is_too_old_is_given_up_and_the_rest_goes_on() {
 }
 
 #[test]
-fn finishing_does_not_wait_for_the_next_try() {
+fn finish_does_not_wait_for_the_next_attempt() {
     let is_well = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&is_well);
     let double =
@@ -247,7 +247,7 @@ fn finishing_does_not_wait_for_the_next_try() {
 }
 
 #[test]
-fn finishing_ends_in_time_where_the_back_end_does_not_recover() {
+fn finish_ends_in_time_if_the_back_end_does_not_recover() {
     let double = MockBackend::always(503, "");
     let webhook = start(config(&double));
     for number in 0..250 {
@@ -262,7 +262,7 @@ fn finishing_ends_in_time_where_the_back_end_does_not_recover() {
 }
 
 #[test]
-fn finishing_an_idle_webhook_is_immediate() {
+fn finish_of_an_idle_webhook_is_immediate() {
     let double = MockBackend::always(200, "");
     let webhook = start(config(&double));
     let start = clock::now();
@@ -272,17 +272,17 @@ fn finishing_an_idle_webhook_is_immediate() {
 }
 
 #[test]
-fn a_back_end_that_is_away_is_waited_for() {
+fn events_wait_for_a_back_end_that_is_down() {
     let double = MockBackend::always(200, "");
-    let nobody = Url::parse("http://127.0.0.1:1/").expect("a URL");
-    let webhook = start(Config { contact: BackendConfig { url: nobody, ..double.contact() }, ..config(&double) });
+    let closed_port = Url::parse("http://127.0.0.1:1/").expect("a URL");
+    let webhook = start(Config { contact: BackendConfig { url: closed_port, ..double.contact() }, ..config(&double) });
     say(&webhook, "anyone?");
     await_stats(&webhook, |stats| stats.failures >= 3);
     assert_eq!(webhook.stats().queued, 1);
 }
 
 #[test]
-fn a_flood_of_old_events_is_given_up_in_one_go() {
+fn many_old_events_are_dropped_at_once() {
     let queue = EventQueue::new(Bounds { events_max: 10_000, bytes_max: 1 << 20 });
     let start = clock::now();
     let second = |second| start + Duration::from_secs(second);
@@ -311,7 +311,7 @@ fn a_flood_of_old_events_is_given_up_in_one_go() {
 }
 
 #[test]
-fn bytes_are_bounded_too() {
+fn the_bytes_of_the_queue_are_bounded() {
     let queue = EventQueue::new(Bounds { events_max: 1000, bytes_max: 10 });
     let now = clock::now();
     let push = |length: usize, is_message| queue.push(vec![b'x'; length].into(), is_message, now);
@@ -341,7 +341,7 @@ fn bad_status(received: &Received) -> Option<u16> {
 }
 
 #[test]
-fn the_one_event_that_is_refused_is_given_up_at_once_and_stops_no_other() {
+fn a_refused_event_is_dropped_and_blocks_no_other() {
     for status in [400, 401, 403, 404, 410, 413, 422, 431, 499] {
         let double = picky();
         // A pause or a try too many would take longer than any test waits.
@@ -367,7 +367,7 @@ fn the_one_event_that_is_refused_is_given_up_at_once_and_stops_no_other() {
 }
 
 #[test]
-fn a_back_end_that_refuses_everything_gets_about_one_request_an_event() {
+fn a_back_end_that_refuses_all_gets_about_one_request_per_event() {
     let double = MockBackend::always(404, "not found");
     let webhook = start(Config { queue_max: 1000, ..config(&double) });
     for number in 0..200 {
@@ -382,7 +382,7 @@ fn a_back_end_that_refuses_everything_gets_about_one_request_an_event() {
 }
 
 #[test]
-fn refusals_in_a_row_are_slowed_down() {
+fn consecutive_refusals_cause_a_pause() {
     let double = MockBackend::always(401, "");
     let webhook = start(Config { queue_max: 1000, ..config(&double) });
     let start = clock::now();
@@ -429,7 +429,7 @@ fn refused_and_failing_events_keep_their_order() {
 }
 
 #[test]
-fn a_refusal_counts_whatever_becomes_of_its_body() {
+fn a_refusal_counts_even_if_its_body_is_invalid() {
     let endless: Vec<u8> = [b"HTTP/1.1 400 No\r\n\r\n".as_slice(), &vec![b'x'; 1 << 20]].concat();
     let replies: [fn(Vec<u8>) -> MockReply; 3] = [
         MockReply::Raw,
@@ -455,7 +455,7 @@ fn a_refusal_counts_whatever_becomes_of_its_body() {
 }
 
 #[test]
-fn a_pause_that_the_back_end_asks_for_is_kept() {
+fn retry_after_is_honoured() {
     let answers = [
         "HTTP/1.1 429 Too Many\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 503 Busy\r\nretry-after: 1\r\nContent-Length: 0\r\n\r\n",
@@ -478,7 +478,7 @@ fn a_pause_that_the_back_end_asks_for_is_kept() {
 }
 
 #[test]
-fn a_pause_that_the_back_end_asks_for_has_a_bound() {
+fn retry_after_is_bounded() {
     for pause in ["31536000", "99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"] {
         let count = AtomicUsize::new(0);
         let double = MockBackend::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
@@ -492,7 +492,7 @@ fn a_pause_that_the_back_end_asks_for_has_a_bound() {
 }
 
 #[test]
-fn what_makes_the_back_end_fail_is_tried_in_smaller_requests() {
+fn failing_events_are_sent_in_smaller_requests() {
     // It fails on more than three events at a time, in one of several ways.
     let replies: [fn() -> MockReply; 3] =
         [|| MockReply::Answer(500, ""), || MockReply::Raw(Vec::new()), || MockReply::Hang];
@@ -535,7 +535,7 @@ fn no_body_exceeds_the_bound_of_a_batch_unless_it_has_one_event() {
 }
 
 #[test]
-fn the_event_of_a_frame_that_is_too_large_is_counted_and_leaves_no_hole() {
+fn an_oversized_event_is_counted_and_leaves_no_gap() {
     let double = MockBackend::always(200, "");
     let webhook = start(Config { event_bytes_max: 4096, ..config(&double) });
     let emit = |text: &str| webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: None, text });

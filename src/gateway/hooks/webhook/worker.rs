@@ -311,7 +311,7 @@ mod tests {
     use crate::gateway::hooks::webhook::queue::Bounds;
 
     #[test]
-    fn the_batch_that_a_panic_left_is_sent_by_the_next_run() {
+    fn the_next_run_sends_the_batch_of_a_panicked_one() {
         let double = MockBackend::always(200, "");
         let queue = Arc::new(EventQueue::new(Bounds { events_max: 10, bytes_max: 1000 }));
         let backend = Arc::new(Backend::new(double.contact(), 1).expect("a back end"));

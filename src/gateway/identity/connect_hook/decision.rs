@@ -95,8 +95,8 @@ mod tests {
         let all =
             r#"{"uid": "1\u0030", "groups": ["a", "b"], "attributes": {"x" : [1]}, "exp": 1700000000, "more": 1}"#;
         assert_eq!(text(all), r#"Some("10") ["a", "b"] {"x":[1]} Some(1700000000)"#);
-        for nobody in ["{}", r#"{"uid":null,"groups":null,"attributes":null,"exp":null}"#, r#"{"groups":[]}"#] {
-            assert_eq!(text(nobody), "None [] {} None", "{nobody}");
+        for anonymous in ["{}", r#"{"uid":null,"groups":null,"attributes":null,"exp":null}"#, r#"{"groups":[]}"#] {
+            assert_eq!(text(anonymous), "None [] {} None", "{anonymous}");
         }
         assert_eq!(text(r#"{"subprotocol":"chat.v1"}"#), "None [] {} None chat.v1");
         assert_eq!(text(r#"{"uid":10086}"#), r#"Some("10086") [] {} None"#);
@@ -104,8 +104,8 @@ mod tests {
             "\u{feff}{\"uid\":-5,\"groups\":[7,\"a\",18446744073709551615],\"attributes\":[],\"exp\":1700000000.75}\n";
         assert_eq!(text(php), r#"Some("-5") ["7", "a", "18446744073709551615"] {} Some(1700000000)"#);
         assert_eq!(text(r#"{"uid":"a","exp":1.7e9,"groups":{}}"#), r#"Some("a") [] {} Some(1700000000)"#);
-        for nobody in ["[]", " [ ] ", "\u{feff}{}"] {
-            assert_eq!(text(nobody), "None [] {} None", "{nobody}");
+        for anonymous in ["[]", " [ ] ", "\u{feff}{}"] {
+            assert_eq!(text(anonymous), "None [] {} None", "{anonymous}");
         }
         let longest = "u".repeat(NAME_BYTES_MAX);
         assert!(accept(format!(r#"{{"uid":"{longest}","groups":["{longest}"]}}"#).as_bytes(), NOW).is_ok());
@@ -166,12 +166,12 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_that_is_over_is_refused() {
-        let verdict = |exp: u64| accept(format!(r#"{{"uid":"a","exp":{exp}}}"#).as_bytes(), NOW);
-        assert!(matches!(verdict(NOW - LEEWAY + 1), Ok(Decision::Accept(_))));
+    fn an_expired_identity_is_refused() {
+        let decision = |exp: u64| accept(format!(r#"{{"uid":"a","exp":{exp}}}"#).as_bytes(), NOW);
+        assert!(matches!(decision(NOW - LEEWAY + 1), Ok(Decision::Accept(_))));
         for exp in ["0", "1.5", "-1", "-0.5", &format!("{}", NOW - LEEWAY), &format!("{}.9", NOW - LEEWAY)] {
-            let verdict = accept(format!(r#"{{"uid":"a","exp":{exp}}}"#).as_bytes(), NOW);
-            assert!(matches!(verdict, Ok(Decision::Refuse { status: 401, .. })), "{exp}");
+            let decision = accept(format!(r#"{{"uid":"a","exp":{exp}}}"#).as_bytes(), NOW);
+            assert!(matches!(decision, Ok(Decision::Refuse { status: 401, .. })), "{exp}");
         }
     }
 

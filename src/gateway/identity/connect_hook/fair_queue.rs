@@ -13,7 +13,7 @@ pub type Source = Option<IpAddr>;
 /// The bounds of the queue.
 #[derive(Copy, Clone, Debug)]
 pub struct Bounds {
-    /// Returns the number of waiting items.
+    /// Items that wait.
     pub items_max: usize,
     /// Items of one source that wait.
     pub source_items_max: usize,
@@ -34,7 +34,7 @@ pub enum Full {
 #[derive(Debug)]
 pub struct FairQueue<T> {
     bounds: Bounds,
-    lanes: HashMap<Source, Lane<T>>,
+    sources: HashMap<Source, SourceState<T>>,
     /// The sources with an item that may be popped, in turn.
     turns: BTreeMap<u64, Source>,
     next_turn: u64,
@@ -45,7 +45,7 @@ pub struct FairQueue<T> {
 
 /// The items of one source. It exists while items wait or are served.
 #[derive(Debug)]
-struct Lane<T> {
+struct SourceState<T> {
     items: VecDeque<T>,
     served: usize,
     /// The key in `turns`, if items wait and `served` is below its bound.
@@ -56,7 +56,7 @@ impl<T> FairQueue<T> {
     pub fn new(bounds: Bounds) -> FairQueue<T> {
         FairQueue {
             bounds,
-            lanes: HashMap::new(),
+            sources: HashMap::new(),
             turns: BTreeMap::new(),
             next_turn: 0,
             by_length: BTreeSet::new(),
@@ -64,7 +64,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Items that wait.
+    /// Returns the number of waiting items.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -82,7 +82,7 @@ impl<T> FairQueue<T> {
     /// # Errors
     /// The queue or the source is full.
     pub fn push(&mut self, source: Source, item: T) -> Result<Option<T>, Full> {
-        let length = self.lanes.get(&source).map_or(0, |lane| lane.items.len());
+        let length = self.sources.get(&source).map_or(0, |state| state.items.len());
         if length >= self.bounds.source_items_max {
             return Err(Full::Source);
         }
@@ -100,9 +100,9 @@ impl<T> FairQueue<T> {
     /// Returns the next item. [`release`](FairQueue::release) its source when the item was served.
     pub fn pop(&mut self) -> Option<(Source, T)> {
         let (_, source) = self.turns.pop_first()?;
-        if let Some(lane) = self.lanes.get_mut(&source) {
-            lane.turn = None;
-            lane.served += 1;
+        if let Some(state) = self.sources.get_mut(&source) {
+            state.turn = None;
+            state.served += 1;
         }
         let item = self.change(source, |items| items.pop_front())?;
         self.check_invariants();
@@ -111,8 +111,8 @@ impl<T> FairQueue<T> {
 
     /// Records that an item of the source was served.
     pub fn release(&mut self, source: Source) {
-        if let Some(lane) = self.lanes.get_mut(&source) {
-            lane.served -= 1;
+        if let Some(state) = self.sources.get_mut(&source) {
+            state.served -= 1;
         }
         self.change(source, |_| ());
         self.check_invariants();
@@ -120,7 +120,7 @@ impl<T> FairQueue<T> {
 
     /// Removes a waiting item.
     pub fn remove(&mut self, source: Source, is_it: impl FnMut(&T) -> bool) -> Option<T> {
-        if !self.lanes.contains_key(&source) {
+        if !self.sources.contains_key(&source) {
             return None;
         }
         let removed = self.change(source, |items| items.iter().position(is_it).and_then(|at| items.remove(at)));
@@ -130,10 +130,11 @@ impl<T> FairQueue<T> {
 
     /// Changes the items of a source, and updates the indexes.
     fn change<R>(&mut self, source: Source, change: impl FnOnce(&mut VecDeque<T>) -> R) -> R {
-        let lane = self.lanes.entry(source).or_insert_with(|| Lane { items: VecDeque::new(), served: 0, turn: None });
-        let before = lane.items.len();
-        let result = change(&mut lane.items);
-        let after = lane.items.len();
+        let state =
+            self.sources.entry(source).or_insert_with(|| SourceState { items: VecDeque::new(), served: 0, turn: None });
+        let before = state.items.len();
+        let result = change(&mut state.items);
+        let after = state.items.len();
         self.len = self.len - before + after;
         if before != after {
             self.by_length.remove(&(before, source));
@@ -141,39 +142,39 @@ impl<T> FairQueue<T> {
                 self.by_length.insert((after, source));
             }
         }
-        let may_have_turn = after > 0 && lane.served < self.bounds.source_served_max.max(1);
-        match lane.turn {
+        let may_have_turn = after > 0 && state.served < self.bounds.source_served_max.max(1);
+        match state.turn {
             None if may_have_turn => {
-                lane.turn = Some(self.next_turn);
+                state.turn = Some(self.next_turn);
                 self.turns.insert(self.next_turn, source);
                 self.next_turn += 1;
             }
             Some(turn) if !may_have_turn => {
-                lane.turn = None;
+                state.turn = None;
                 self.turns.remove(&turn);
             }
             _ => {}
         }
-        if after == 0 && lane.served == 0 {
-            self.lanes.remove(&source);
+        if after == 0 && state.served == 0 {
+            self.sources.remove(&source);
         }
         result
     }
 
     fn check_invariants(&self) {
         if cfg!(test) {
-            assert_eq!(self.len, self.lanes.values().map(|lane| lane.items.len()).sum::<usize>());
+            assert_eq!(self.len, self.sources.values().map(|state| state.items.len()).sum::<usize>());
             assert!(self.len <= self.bounds.items_max);
-            let with_turn = self.lanes.values().filter(|lane| lane.turn.is_some()).count();
+            let with_turn = self.sources.values().filter(|state| state.turn.is_some()).count();
             assert_eq!(self.turns.len(), with_turn);
-            assert_eq!(self.by_length.len(), self.lanes.values().filter(|lane| !lane.items.is_empty()).count());
-            for (source, lane) in &self.lanes {
-                let length = lane.items.len();
-                assert!(length <= self.bounds.source_items_max && lane.served <= self.bounds.source_served_max);
-                assert!(length + lane.served > 0);
-                assert_eq!(lane.turn.is_some(), length > 0 && lane.served < self.bounds.source_served_max);
+            assert_eq!(self.by_length.len(), self.sources.values().filter(|state| !state.items.is_empty()).count());
+            for (source, state) in &self.sources {
+                let length = state.items.len();
+                assert!(length <= self.bounds.source_items_max && state.served <= self.bounds.source_served_max);
+                assert!(length + state.served > 0);
+                assert_eq!(state.turn.is_some(), length > 0 && state.served < self.bounds.source_served_max);
                 assert!(length == 0 || self.by_length.contains(&(length, *source)));
-                assert!(lane.turn.is_none_or(|turn| self.turns.get(&turn) == Some(source)));
+                assert!(state.turn.is_none_or(|turn| self.turns.get(&turn) == Some(source)));
             }
         }
     }
@@ -222,7 +223,7 @@ mod tests {
         for number in [1, 1, 2] {
             queue.release(source(number));
         }
-        assert!(queue.lanes.is_empty(), "nothing is kept of a source that has nothing");
+        assert!(queue.sources.is_empty(), "nothing is kept of a source that has nothing");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Questions to a back end that answers, refuses, lies, hangs, or is not there.
+//! Tests of the connect hook with a back end that answers, refuses, sends invalid answers, hangs, or is down.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -22,7 +22,7 @@ const HEAD: &[u8] =
     b"GET /chat?token=a%20b HTTP/1.1\r\nHost: x\r\nCookie: sid=1\r\nX-A: 1\r\nAuthorization: Bearer t\r\n\
     x-a: \xff2\r\nConnection: close\r\n\r\n";
 
-/// Runs a server on a thread, and gives back its address and what ends it.
+/// Runs a server on a thread. Returns its address and its remote.
 fn serve(set_up: impl FnOnce(Server<Closures>) -> Server<Closures> + Send + 'static) -> (SocketAddr, Remote) {
     let (sender, started) = mpsc::channel();
     thread::spawn(move || {
@@ -42,7 +42,7 @@ fn exchange(address: SocketAddr, head: &[u8]) -> String {
     String::from_utf8(answer).expect("text")
 }
 
-/// A request as only a server can make one.
+/// Returns a request that a server has received.
 fn request() -> Request {
     let (sender, requests) = mpsc::channel();
     let (address, remote) = serve(|server| {
@@ -64,7 +64,7 @@ fn config(double: &MockBackend) -> Config {
     Config { timeout: TEST_TIMEOUT, ..Config::new(double.contact()) }
 }
 
-/// A question, and where its verdict will come.
+/// An open request, and the channel of its decision.
 struct Asked {
     verdicts: Receiver<Decision>,
     pending: Pending,
@@ -101,7 +101,7 @@ fn verdict_of(reply: impl Fn(usize) -> MockReply + Send + Sync + 'static, timeou
 }
 
 #[test]
-fn the_question_is_the_whole_request_signed() {
+fn the_body_is_the_signed_request() {
     let double = MockBackend::always(200, r#"{"uid":"10086","groups":["a"]}"#);
     let secret = Secret::new("s3cret").expect("a secret");
     let contact = BackendConfig { secret: Some(secret.clone()), ..double.contact() };
@@ -143,7 +143,7 @@ fn refusals_pass_through() {
 }
 
 #[test]
-fn what_is_no_verdict_is_unavailable() {
+fn an_invalid_answer_is_unavailable() {
     let replies: [fn(usize) -> MockReply; 9] = [
         |_| MockReply::Answer(200, "garbage"),
         |_| MockReply::Answer(200, ""),
@@ -163,7 +163,7 @@ fn what_is_no_verdict_is_unavailable() {
 }
 
 #[test]
-fn a_connection_that_ends_without_an_answer_is_tried_once_more() {
+fn a_request_without_an_answer_is_repeated_once() {
     let reply =
         |count| if count == 0 { MockReply::Raw(Vec::new()) } else { MockReply::Answer(200, r#"{"uid":"second"}"#) };
     let (verdict, _) = verdict_of(reply, TEST_TIMEOUT);
@@ -171,7 +171,7 @@ fn a_connection_that_ends_without_an_answer_is_tried_once_more() {
 }
 
 #[test]
-fn a_back_end_that_hangs_or_dribbles_is_given_its_time_and_no_more() {
+fn a_slow_back_end_has_the_timeout_and_no_more() {
     let timeout = Duration::from_millis(400);
     let wastes: [fn() -> MockReply; 2] =
         [|| MockReply::Hang, || MockReply::Trickle("HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n{            ")];
@@ -195,7 +195,7 @@ fn a_back_end_that_hangs_or_dribbles_is_given_its_time_and_no_more() {
 }
 
 #[test]
-fn the_watch_answers_even_where_workers_hang() {
+fn the_watch_answers_if_all_workers_hang() {
     // A worker that hangs for good: here in the callback of the first question.
     let double = MockBackend::always(200, r#"{"uid":"a"}"#);
     let timeout = Duration::from_millis(100);
@@ -212,7 +212,7 @@ fn the_watch_answers_even_where_workers_hang() {
             reached.send(is_worker).expect("a test");
             if is_worker {
                 // Ends with the test.
-                let _ = held.lock().expect("nobody else").recv();
+                let _ = held.lock().expect("no panic").recv();
             }
         });
         if is_reached.recv_timeout(TEST_TIMEOUT).expect("a verdict") {
@@ -237,7 +237,7 @@ fn the_watch_answers_even_where_workers_hang() {
 }
 
 #[test]
-fn over_the_bound_the_verdict_is_immediate() {
+fn a_full_queue_answers_at_once() {
     let double = MockBackend::start(|_| MockReply::Hang);
     let hook = Hook::start(Config { threads: 1, queue_max: 1, ..config(&double) }).expect("a hook");
     let request = request();
@@ -248,7 +248,7 @@ fn over_the_bound_the_verdict_is_immediate() {
     assert!(matches!(third.try_recv(), Ok(Decision::Unavailable)), "before ask returns");
     assert_eq!(hook.stats(), Stats { waiting: 1, overflowed: 1, ..Stats::default() });
 
-    // And at the end, nobody is left without a verdict.
+    // At the end, every request has a decision.
     drop(hook);
     for verdict in [first, second] {
         assert!(matches!(verdict.recv_timeout(TEST_TIMEOUT / 2), Ok(Decision::Unavailable)));
@@ -265,7 +265,7 @@ fn upgrade(verdict: Decision) -> Upgrade {
 }
 
 #[test]
-fn a_server_lets_in_whom_the_back_end_knows() {
+fn a_server_accepts_the_clients_that_the_back_end_accepts() {
     let double = MockBackend::start(|received| {
         let question = received.json();
         match question["target"].as_str() {
@@ -323,7 +323,7 @@ fn address_in(double: &MockBackend) -> String {
 }
 
 #[test]
-fn a_question_whose_client_has_gone_is_not_asked() {
+fn a_request_of_a_disconnected_client_is_not_sent() {
     let (double, open) = gated();
     let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
     let request = request();
@@ -379,7 +379,7 @@ fn addresses_take_turns_and_none_has_all_workers() {
 }
 
 #[test]
-fn a_full_queue_has_room_for_an_address_that_has_least_in_it() {
+fn a_full_queue_displaces_a_request_of_the_longest_source() {
     let (double, _open) = gated();
     let bounds = Config { threads: 1, queue_max: 6, source_queue_max: 5, ..config(&double) };
     let hook = Hook::start(bounds).expect("a hook");
@@ -397,7 +397,7 @@ fn a_full_queue_has_room_for_an_address_that_has_least_in_it() {
 }
 
 #[test]
-fn what_is_watched_does_not_grow_with_those_who_go() {
+fn the_watch_list_does_not_grow_with_disconnected_clients() {
     let (double, _open) = gated();
     let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
     let request = request();
@@ -410,7 +410,7 @@ fn what_is_watched_does_not_grow_with_those_who_go() {
 }
 
 #[test]
-fn a_panic_in_an_answer_ends_no_worker_and_frees_its_place() {
+fn a_panic_in_an_answer_ends_no_worker_and_releases_its_source() {
     let double = MockBackend::always(200, "{}");
     let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
     let (request, address) = (request(), Some(IpAddr::from([203, 0, 113, 9])));

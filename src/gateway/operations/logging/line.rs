@@ -89,12 +89,12 @@ mod tests {
     const HEAD: &str = "2023-11-14T22:13:20.123Z WARN  [fdpush::gateway] ";
 
     #[test]
-    fn a_line_is_as_simple_logger_has_it() {
+    fn a_line_has_the_format_of_simple_logger() {
         assert_eq!(line(format_args!("fd {}: 日本 \"é\" \\", 7)), format!("{HEAD}fd 7: 日本 \"é\" \\\n"));
     }
 
     #[test]
-    fn a_record_is_one_line_whatever_it_says() {
+    fn a_record_is_one_line() {
         for c in (0..=0x10_ffff).filter_map(char::from_u32) {
             let line = line(format_args!("a{c}b"));
             let text = line.strip_suffix('\n').expect("a line end");

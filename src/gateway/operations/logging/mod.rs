@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_lines_and_the_last_of_them_are_written() {
+    fn records_are_lines_and_the_last_ones_are_written() {
         let (lines, is_well) = said("log");
         assert!(is_well && lines.len() == 4, "{lines:?}");
         assert_eq!(timeless(&lines[0]), r"INFO  [fdpush::gateway::operations::logging::tests] one\ntwo");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_panic_that_aborts_the_process_is_written() {
+    fn a_panic_that_aborts_the_process_is_written() {
         let (lines, is_well) = said("abort");
         assert!(!is_well);
         for text in [r#": "eight""#, r#": "in a destructor""#, r#": "panic in a destructor during cleanup""#] {

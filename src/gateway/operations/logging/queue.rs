@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_in_order_and_a_gap_is_told_where_it_is() {
+    fn lines_are_in_order_and_a_gap_is_reported_in_its_place() {
         let queue = LogQueue::new();
         let text = "x".repeat(1000);
         let count = fill(&queue, &text);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_that_no_line_follows_is_told_by_itself() {
+    fn a_gap_at_the_end_is_reported_by_itself() {
         let queue = LogQueue::new();
         let count = fill(&queue, "x");
         queue.push("y".to_owned());
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_waits_for_the_line_in_hand_and_no_longer_than_it_may() {
+    fn a_flush_waits_for_the_current_line_up_to_its_timeout() {
         let queue = LogQueue::new();
         queue.flush(Duration::MAX);
         queue.push("x".to_owned());

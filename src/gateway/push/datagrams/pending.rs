@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_waits_is_bounded_by_its_bytes() {
+    fn waiting_bytes_are_bounded() {
         let waiting = PendingBytes::default();
         let datagram = vec![b'x'; 60_000];
         let mut admitted: Vec<Datagram> = std::iter::from_fn(|| waiting.admit(&datagram)).collect();

@@ -70,7 +70,7 @@ fn udp_of(address: &Address) -> SocketAddr {
 }
 
 #[test]
-fn udp_datagrams_come_in_and_are_counted() {
+fn udp_datagrams_are_received_and_counted() {
     for (address, client) in [("udp:127.0.0.1:0", "127.0.0.1:0"), ("udp:[::1]:0", "[::1]:0")] {
         let socket = match Socket::bind_all(address) {
             Ok(mut sockets) => sockets.pop().expect("one socket"),
@@ -81,7 +81,7 @@ fn udp_datagrams_come_in_and_are_counted() {
         };
         let client = UdpSocket::bind(client).expect("a client");
         client.connect(udp_of(socket.address())).expect("connected");
-        // What comes before the start waits.
+        // Datagrams before the start wait.
         client.send(b"early").expect("sent");
         let (ingress, received) = start(socket);
         let longest = vec![b'x'; 65_507];
@@ -99,7 +99,7 @@ fn udp_datagrams_come_in_and_are_counted() {
 }
 
 #[test]
-fn a_unix_socket_takes_datagrams_and_refuses_what_it_cannot_hold() {
+fn a_unix_socket_refuses_datagrams_over_its_limit() {
     let path = TemporaryPath::new();
     let socket = bind(&path.address());
     assert_eq!(socket.address().to_string(), path.address());
@@ -118,7 +118,7 @@ fn a_unix_socket_takes_datagrams_and_refuses_what_it_cannot_hold() {
 }
 
 #[test]
-fn the_end_comes_at_once_and_leaves_nothing_behind() {
+fn the_receiver_ends_at_once_and_removes_its_file() {
     let path = TemporaryPath::new();
     for address in ["udp:127.0.0.1:0", &path.address()] {
         let socket = bind(address);
@@ -133,7 +133,7 @@ fn the_end_comes_at_once_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_the_kernel_drops_is_lost() {
+fn datagrams_dropped_by_the_kernel_are_counted() {
     let socket = bind("udp:127.0.0.1:0");
     let address = udp_of(socket.address());
     let (let_go, gate) = mpsc::channel::<()>();
@@ -192,7 +192,7 @@ fn a_stale_file_is_replaced_and_a_live_one_is_not() {
 }
 
 #[test]
-fn what_cannot_be_bound_is_named() {
+fn an_error_names_the_address() {
     let taken = bind("udp:127.0.0.1:0");
     let long = format!("unixgram:/tmp/{}", "x".repeat(200));
     for address in

@@ -9,7 +9,7 @@ fn push<'a>(to: Target<'a>, data: &'a str) -> ClientFrame<'a> {
 }
 
 #[test]
-fn frames_are_read_as_meant() {
+fn valid_frames_are_parsed() {
     let fd3 = || Target::Fds(vec![Fd::from_u64(3).expect("an fd")]);
     let uids = |uids: &[&'static str]| uids.iter().map(|uid| Cow::Borrowed(*uid)).collect::<Vec<_>>();
     let table = [
@@ -40,7 +40,7 @@ fn frames_are_read_as_meant() {
 }
 
 #[test]
-fn data_is_lent_byte_for_byte() {
+fn data_is_borrowed_unchanged() {
     let text = r#"{"type":"push","all":true,"data": {"b" : 1.0e5, "a":"\u0041"} }"#;
     let (_, request) = parse(text);
     let Ok(ClientFrame::Push { data, .. }) = request else { panic!("{request:?}") };
@@ -49,7 +49,7 @@ fn data_is_lent_byte_for_byte() {
 }
 
 #[test]
-fn ids_come_back_as_written() {
+fn ids_are_returned_unchanged() {
     for id in ["7", "-1.50", "\"a\\u0041\"", "\"\""] {
         let text = format!(r#"{{"type":"heartbeat","id":{id}}}"#);
         assert_eq!(parse(&text), (Some(id), Ok(ClientFrame::Heartbeat)));
@@ -62,7 +62,7 @@ fn ids_come_back_as_written() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_by_name() {
+fn an_invalid_frame_is_refused_with_its_fault() {
     let long = format!(r#"{{"type":"online","uids":["{}"]}}"#, "x".repeat(129));
     let many = format!(r#"{{"type":"online","uids":[{}"x"]}}"#, "\"x\",".repeat(1000));
     let table = [
@@ -119,7 +119,7 @@ fn a_refused_frame_keeps_its_id() {
 }
 
 #[test]
-fn a_refusal_repeats_little_of_a_frame() {
+fn an_error_repeats_a_bounded_part_of_a_frame() {
     let long = "x".repeat(900_000);
     for text in [format!(r#"{{"type":"{long}"}}"#), format!(r#"{{"type":"heartbeat","{long}":1}}"#)] {
         let refusal = parse(&text).1.expect_err("refused");
@@ -129,7 +129,7 @@ fn a_refusal_repeats_little_of_a_frame() {
 }
 
 #[test]
-fn ours_are_the_documented_ones() {
+fn frames_to_clients_are_as_documented() {
     let fd = Fd::from_u64(1).expect("an fd");
     let ping = Heartbeat::Ping { every: Duration::from_secs(25), missed_max: 2 };
     let refusal = Refusal { code: "not_allowed", message: "say \"please\"".to_owned() };
@@ -163,7 +163,7 @@ fn ours_are_the_documented_ones() {
 }
 
 #[test]
-fn names_for_which_a_queue_has_no_room_are_left_out() {
+fn names_that_exceed_the_queue_are_left_out() {
     let uids = vec!["\u{1}".repeat(128).into(); 3];
     let notice = |queue_bytes_max| {
         super::notice("r", &Notice { kind: NoticeKind::Left, uids: uids.clone(), count: 7 }, queue_bytes_max)
