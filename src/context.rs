@@ -1,5 +1,7 @@
 //! The methods of [`Context`]: the actions that a handler can take.
 
+mod http;
+
 use std::time::Duration;
 
 use crate::connection::{AbortOutcome, CloseOutcome};
@@ -10,11 +12,8 @@ use crate::message::{Delivery, Outcome, Push};
 use crate::peer::Peer;
 use crate::protocol::close::CloseCode;
 use crate::protocol::origin::Origins;
-use crate::protocol::response::Response;
-use crate::protocol::upgrade::Upgrade;
 use crate::registry::Change;
 use crate::remote::Remote;
-use crate::ticket::Ticket;
 
 impl Context<'_> {
     // Pushes.
@@ -375,84 +374,6 @@ impl Context<'_> {
     /// The result is [`Change::Done`], or [`Change::Gone`] if the fd belongs to no connection that can be paused.
     pub fn resume(&mut self, fd: Fd) -> Change {
         Change::done_or_gone(self.core.set_paused(fd, false))
-    }
-
-    /// Defers the answer to an upgrade, for instance until another thread has queried a database.
-    ///
-    /// `on_upgrade` returns the [`Upgrade`]. The [`Ticket`] answers later, within
-    /// [`answer_time_max`](Limits::answer_time_max). After that the client gets a 503.
-    ///
-    /// If the client disconnects before the answer, or shuts down its side of the stream, the connection ends. The value
-    /// of [`set_session`](Context::set_session) is dropped then.
-    ///
-    /// ```no_run
-    /// # use fdpush::{Response, Server, Upgrade};
-    /// # fn uid_of(cookie: Option<String>) -> Option<String> { cookie }
-    /// Server::bind("127.0.0.1:9501")?
-    ///     .on_upgrade(|ctx, fd, request| {
-    ///         let (later, ticket) = ctx.defer_upgrade(fd);
-    ///         let cookie = request.header("cookie").map(str::to_owned);
-    ///         std::thread::spawn(move || match uid_of(cookie) {
-    ///             Some(uid) => ticket.answer(Upgrade::accept().uid(uid)),
-    ///             None => ticket.answer(Response::text(401, "log in first\n")),
-    ///         });
-    ///         later
-    ///     })
-    ///     .run()
-    /// # ; Ok::<(), fdpush::Error>(())
-    /// ```
-    #[must_use = "on_upgrade must return the Upgrade"]
-    pub fn defer_upgrade(&mut self, fd: Fd) -> (Upgrade, Ticket<Upgrade>) {
-        let deferral = self.core.deferrals().number();
-        (Upgrade::Later(deferral), Ticket::new(fd, deferral, self.host.sender.clone()))
-    }
-
-    /// Defers the response to a plain HTTP request.
-    ///
-    /// `on_request` returns the [`Response`]. The [`Ticket`] answers later, within
-    /// [`answer_time_max`](Limits::answer_time_max). After that the client gets a 503.
-    #[must_use = "on_request must return the Response"]
-    pub fn defer_response(&mut self, fd: Fd) -> (Response, Ticket<Response>) {
-        let deferral = self.core.deferrals().number();
-        (Response::deferred(deferral), Ticket::new(fd, deferral, self.host.sender.clone()))
-    }
-
-    /// Gives a deferred answer from a handler.
-    ///
-    /// It is [`Ticket::answer`] without the way through the inbox. The answer is dropped if the client has gone or got
-    /// a 503 meanwhile.
-    pub fn answer<A: Into<Upgrade>>(&mut self, ticket: Ticket<A>, answer: impl Into<A>) {
-        let (fd, deferral) = ticket.into_parts();
-        self.core.deferrals().answer(fd, deferral, answer.into().into());
-    }
-
-    // HTTP in pieces.
-
-    /// Begins the response to a request whose body comes in pieces.
-    ///
-    /// The body of the response follows in pieces, too; the body of `response` is not sent. `Gone`: no request waits for a
-    /// response there, or one was begun.
-    ///
-    /// A client that waits for a `100 Continue` gets none after the response has begun: begin it with the first piece, not with
-    /// the head (RFC 9110 section 10.1.1).
-    pub fn begin_response(&mut self, fd: Fd, response: &Response) -> Outcome {
-        self.core.reply(fd, |connection, env| connection.begin_response(response, env))
-    }
-
-    /// Sends a piece of the body of a response that was begun.
-    ///
-    /// `Gone`: none was begun, or its connection has ended. `Dropped`: the client does not read, and more than
-    /// [`queue_bytes_max`](Limits::queue_bytes_max) would wait. The connection is ended, so that the client sees that the
-    /// response is incomplete.
-    pub fn write_response(&mut self, fd: Fd, piece: &[u8]) -> Outcome {
-        self.core.write_reply(fd, piece)
-    }
-
-    /// Ends a response that was begun.
-    ///
-    /// If the body of the request did not arrive completely, the connection ends, too. `Gone`: none was begun.
-    pub fn end_response(&mut self, fd: Fd) -> Outcome {
-        self.core.reply(fd, |connection, env| connection.end_response(env))
     }
 
     // Timers, settings, other threads.

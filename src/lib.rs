@@ -194,4 +194,4 @@ pub use crate::protocol::upgrade::{Accept, Upgrade};
 pub use crate::registry::{Change, NAME_BYTES_MAX, SecondLogin};
 pub use crate::remote::{Remote, RemoteError, Reply, ReplyFuture};
 pub use crate::server::{Closures, Server};
-pub use crate::ticket::Ticket;
+pub use crate::ticket::{ResponseStream, Ticket};

@@ -1,9 +1,9 @@
-//! The right to give one deferred answer to one request.
+//! Rights to answer one HTTP request: later, or in pieces.
 
 use std::fmt;
 use std::marker::PhantomData;
 
-use crate::event_loop::{Command, Sender};
+use crate::event_loop::{Command, Context, Sender};
 use crate::fd::Fd;
 use crate::protocol::deferral::Deferral;
 use crate::protocol::response::Response;
@@ -14,22 +14,43 @@ use crate::remote::RemoteError;
 ///
 /// [`Context::defer_upgrade`](crate::Context::defer_upgrade) and
 /// [`Context::defer_response`](crate::Context::defer_response) make it. It moves to any thread. An answer uses it up, and
-/// it never answers another request, also not the next one on the same connection. A ticket that is dropped leaves the
-/// client waiting for the 503 after [`answer_time_max`](crate::Limits::answer_time_max).
+/// it never answers another request, also not the next one on the same connection.
+///
+/// A ticket that is dropped leaves the client waiting for the 503 after
+/// [`answer_time_max`](crate::Limits::answer_time_max).
 #[must_use = "without an answer the client gets a 503"]
 pub struct Ticket<A> {
     fd: Fd,
     deferral: Deferral,
-    sender: Sender<Command>,
+    /// `None` after the answer.
+    sender: Option<Sender<Command>>,
     answer: PhantomData<fn(A)>,
+}
+
+/// The right to write one response in pieces.
+///
+/// [`Context::begin_response`](crate::Context::begin_response) makes it, and
+/// [`Context::end_response`](crate::Context::end_response) uses it up. A connection answers one request at a time, and a
+/// response that has begun ends with `end_response` or with its connection. So a stream never writes into another
+/// response, also not into the next one on the same connection.
+///
+/// A stream that is dropped does not end its response. The connection is ended
+/// [`answer_time_max`](crate::Limits::answer_time_max) after the last piece, so that the client sees that the response is
+/// incomplete.
+#[derive(Debug)]
+#[must_use = "end the response with `Context::end_response`"]
+pub struct ResponseStream {
+    fd: Fd,
 }
 
 impl<A> Ticket<A> {
     pub(crate) fn new(fd: Fd, deferral: Deferral, sender: Sender<Command>) -> Ticket<A> {
-        Ticket { fd, deferral, sender, answer: PhantomData }
+        Ticket { fd, deferral, sender: Some(sender), answer: PhantomData }
     }
 
-    pub(crate) fn into_parts(self) -> (Fd, Deferral) {
+    /// Uses the ticket up without the inbox.
+    pub(crate) fn into_parts(mut self) -> (Fd, Deferral) {
+        self.sender = None;
         (self.fd, self.deferral)
     }
 
@@ -64,12 +85,22 @@ impl Ticket<Response> {
 }
 
 impl<A> Ticket<A> {
-    fn send(self, answer: Upgrade) -> Result<(), RemoteError> {
-        let Ticket { fd, deferral, sender, .. } = self;
-        let call = Box::new(move |ctx: &mut crate::event_loop::Context<'_>| {
-            ctx.core.deferrals().answer(fd, deferral, answer);
-        });
+    fn send(mut self, answer: Upgrade) -> Result<(), RemoteError> {
+        let (fd, deferral) = (self.fd, self.deferral);
+        let Some(sender) = self.sender.take() else { return Ok(()) };
+        let call = Box::new(move |ctx: &mut Context<'_>| ctx.core.deferrals().answer(fd, deferral, answer));
         sender.send(Command::Call(call)).map_err(RemoteError::from)
+    }
+}
+
+impl ResponseStream {
+    pub(crate) fn new(fd: Fd) -> ResponseStream {
+        ResponseStream { fd }
+    }
+
+    /// Returns the fd of the connection.
+    pub fn fd(&self) -> Fd {
+        self.fd
     }
 }
 

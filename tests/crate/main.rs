@@ -13,6 +13,7 @@ mod connection {
 mod http {
     mod deferred;
     mod requests;
+    mod streamed;
     mod upgrade;
 }
 

@@ -61,6 +61,16 @@ impl Core {
         if is_done { Outcome::Queued } else { Outcome::Gone }
     }
 
+    /// Ends a response in pieces.
+    pub fn end_reply(&mut self, fd: Fd) -> Outcome {
+        let outcome = self.reply(fd, Connection::end_response);
+        // No event reports the next request if its bytes have arrived already.
+        if outcome.is_queued() {
+            self.make_ready(fd.slot());
+        }
+        outcome
+    }
+
     /// Queues a piece of a response.
     pub fn write_reply(&mut self, fd: Fd, piece: &[u8]) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };

@@ -1,6 +1,6 @@
 //! `POST /api/batch`: one push command and one answer per line, in bounded memory.
 
-use fdpush::Context;
+use fdpush::{Context, ResponseStream};
 
 use super::Parts;
 use super::backpressure::PausedBatches;
@@ -18,6 +18,8 @@ pub struct Batch {
     line_bytes_max: usize,
     /// The head of the response was written.
     is_begun: bool,
+    /// The response, until it ends. `None` also if the connection had ended before the head.
+    pub response: Option<ResponseStream>,
     /// The number of complete lines.
     lines: u64,
 }
@@ -25,7 +27,7 @@ pub struct Batch {
 impl Batch {
     /// Creates a batch with this limit for a line.
     pub fn new(line_bytes_max: usize) -> Batch {
-        Batch { partial: Vec::new(), is_overlong: false, line_bytes_max, is_begun: false, lines: 0 }
+        Batch { partial: Vec::new(), is_overlong: false, line_bytes_max, is_begun: false, response: None, lines: 0 }
     }
 
     /// Marks the response as begun. Returns `false` if it was begun before.

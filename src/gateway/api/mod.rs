@@ -201,17 +201,21 @@ impl Api {
         // has begun.
         if batch.begin() {
             parts.metrics.count_api_request(Call::Batch.label(), 200);
-            ctx.begin_response(fd, &ndjson());
+            batch.response = ctx.begin_response(fd, &ndjson());
         }
         self.answers.clear();
         match event {
             BodyEvent::Data(bytes) => batch.handle_piece(ctx, parts, &mut self.paused, bytes, &mut self.answers),
             BodyEvent::End => batch.handle_end(ctx, parts, &mut self.paused, &mut self.answers),
         }
-        ctx.write_response(fd, self.answers.as_bytes());
+        if let Some(response) = &batch.response {
+            ctx.write_response(response, self.answers.as_bytes());
+        }
         self.paused.pause(ctx, fd, clock::now());
-        if event == BodyEvent::End {
-            ctx.end_response(fd);
+        if event == BodyEvent::End
+            && let Some(response) = batch.response.take()
+        {
+            ctx.end_response(response);
         }
     }
 

@@ -7,39 +7,57 @@ use std::time::{Duration, Instant};
 
 use crate::common::raw::Reply;
 use crate::common::{DEADLINE, Raw, TestServer, serve};
-use fdpush::{Address, BodyEvent, BodyMode, Context, Fd, Handler, Limits, Request, Response, Server};
+use fdpush::{
+    Address, BodyEvent, BodyMode, Context, Fd, Handler, Limits, Request, Response, ResponseStream, Server, Ticket,
+};
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// A handler that reports whether the server drains and echoes bodies piece by piece.
-struct Controlled;
+#[derive(Default)]
+struct Controlled {
+    unanswered: Vec<Ticket<Response>>,
+}
+
+/// The length of a body so far, and the response.
+type Echo = (usize, Option<ResponseStream>);
 
 impl Handler for Controlled {
     fn on_head(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> BodyMode {
-        if request.is_control() { BodyMode::stream(0_usize) } else { Response::text(403, "not from there\n").into() }
+        if request.is_control() {
+            BodyMode::stream(Echo::default())
+        } else {
+            Response::text(403, "not from there\n").into()
+        }
     }
 
     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
-        let count = state.downcast_mut::<usize>().expect("what on_head gave");
-        match event {
-            BodyEvent::Data(bytes) => {
-                if *count == 0 {
-                    ctx.begin_response(fd, &Response::text(200, ""));
-                }
+        let (count, stream) = state.downcast_mut::<Echo>().expect("what on_head gave");
+        if *count == 0 {
+            *stream = ctx.begin_response(fd, &Response::text(200, ""));
+        }
+        match (event, stream.take()) {
+            (BodyEvent::Data(bytes), Some(begun)) => {
                 *count += bytes.len();
-                ctx.write_response(fd, bytes);
+                ctx.write_response(&begun, bytes);
+                *stream = Some(begun);
             }
-            BodyEvent::End => {
-                ctx.write_response(fd, format!("\n{count} bytes\n").as_bytes());
-                ctx.end_response(fd);
+            (BodyEvent::End, Some(begun)) => {
+                ctx.write_response(&begun, format!("\n{count} bytes\n").as_bytes());
+                ctx.end_response(begun);
             }
+            (_, None) => {}
         }
     }
 
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
         match &*request.path() {
             _ if !request.is_control() => None,
-            "/later" => Some(ctx.defer_response(fd).0),
+            "/later" => {
+                let (later, ticket) = ctx.defer_response(fd);
+                self.unanswered.push(ticket);
+                Some(later)
+            }
             "/keep" if ctx.keep_control(fd) => Some(Response::new(200)),
             "/keep" => Some(Response::new(503).close()),
             "/release" => {
@@ -62,7 +80,7 @@ fn request_path(control: SocketAddr, path: &str) -> (Raw, u16) {
 /// Starts a server with a control listener. Returns the address of the listener.
 fn server_with_control_listener(limits: Limits) -> (TestServer, SocketAddr) {
     let server = serve(move |server: Server| {
-        server.listen_control("127.0.0.1:0").expect("a free port").limits(limits).handler(Controlled)
+        server.listen_control("127.0.0.1:0").expect("a free port").limits(limits).handler(Controlled::default())
     });
     let Some(Address::Tcp(control)) = server.addresses.last() else { panic!("two listeners") };
     let control = *control;
@@ -73,8 +91,9 @@ fn server_with_control_listener(limits: Limits) -> (TestServer, SocketAddr) {
 fn a_socket_that_already_listens_can_be_a_control_listener() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let control = listener.local_addr().expect("an address");
-    let server =
-        serve(move |server: Server| server.listen_control_on(listener).expect("a listener").handler(Controlled));
+    let server = serve(move |server: Server| {
+        server.listen_control_on(listener).expect("a listener").handler(Controlled::default())
+    });
     assert_eq!(server.addresses.last(), Some(&Address::Tcp(control)));
     let mut operator = Raw::connect(control);
     operator.send(READY);
@@ -327,9 +346,9 @@ impl Handler for Pausing {
             BodyEvent::Data(_) => self.tx.send("next piece").expect("the test listens"),
             BodyEvent::End => {
                 assert!(!ctx.pause(fd).is_done(), "nothing more comes");
-                ctx.begin_response(fd, &Response::text(200, ""));
-                ctx.write_response(fd, b"all of it\n");
-                ctx.end_response(fd);
+                let response = ctx.begin_response(fd, &Response::text(200, "")).expect("the request waits");
+                ctx.write_response(&response, b"all of it\n");
+                ctx.end_response(response);
             }
         }
     }

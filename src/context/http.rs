@@ -1,0 +1,124 @@
+//! The methods of [`Context`] for HTTP: answers later, and responses in pieces.
+
+use crate::event_loop::Context;
+use crate::fd::Fd;
+use crate::message::Outcome;
+use crate::protocol::response::Response;
+use crate::protocol::upgrade::Upgrade;
+use crate::ticket::{ResponseStream, Ticket};
+
+impl Context<'_> {
+    /// Defers the answer to an upgrade, for instance until another thread has queried a database.
+    ///
+    /// `on_upgrade` returns the [`Upgrade`]. The [`Ticket`] answers later, within
+    /// [`answer_time_max`](crate::Limits::answer_time_max). After that the client gets a 503.
+    ///
+    /// If the client disconnects before the answer, or shuts down its side of the stream, the connection ends. The value
+    /// of [`set_session`](Context::set_session) is dropped then.
+    ///
+    /// ```no_run
+    /// # use fdpush::{Response, Server, Upgrade};
+    /// # fn uid_of(cookie: Option<String>) -> Option<String> { cookie }
+    /// Server::bind("127.0.0.1:9501")?
+    ///     .on_upgrade(|ctx, fd, request| {
+    ///         let (later, ticket) = ctx.defer_upgrade(fd);
+    ///         let cookie = request.header("cookie").map(str::to_owned);
+    ///         std::thread::spawn(move || match uid_of(cookie) {
+    ///             Some(uid) => ticket.answer(Upgrade::accept().uid(uid)),
+    ///             None => ticket.answer(Response::text(401, "log in first\n")),
+    ///         });
+    ///         later
+    ///     })
+    ///     .run()
+    /// # ; Ok::<(), fdpush::Error>(())
+    /// ```
+    #[must_use = "on_upgrade must return the Upgrade"]
+    pub fn defer_upgrade(&mut self, fd: Fd) -> (Upgrade, Ticket<Upgrade>) {
+        let deferral = self.core.deferrals().number();
+        (Upgrade::Later(deferral), Ticket::new(fd, deferral, self.host.sender.clone()))
+    }
+
+    /// Defers the response to a plain HTTP request.
+    ///
+    /// `on_request` returns the [`Response`]. The [`Ticket`] answers later, within
+    /// [`answer_time_max`](crate::Limits::answer_time_max). After that the client gets a 503.
+    #[must_use = "on_request must return the Response"]
+    pub fn defer_response(&mut self, fd: Fd) -> (Response, Ticket<Response>) {
+        let deferral = self.core.deferrals().number();
+        (Response::deferred(deferral), Ticket::new(fd, deferral, self.host.sender.clone()))
+    }
+
+    /// Gives a deferred answer from a handler.
+    ///
+    /// It is [`Ticket::answer`] without the way through the inbox. The answer is dropped if the client has gone or got
+    /// a 503 meanwhile.
+    pub fn answer<A: Into<Upgrade>>(&mut self, ticket: Ticket<A>, answer: impl Into<A>) {
+        let (fd, deferral) = ticket.into_parts();
+        self.core.deferrals().answer(fd, deferral, answer.into().into());
+    }
+
+    // HTTP in pieces.
+
+    /// Begins a response that is sent in pieces.
+    ///
+    /// The body of the response follows in pieces, too: the body of `response` is not sent. [`write_response`] sends a
+    /// piece, and [`end_response`] ends the response. Both need the [`ResponseStream`] that this method returns.
+    ///
+    /// `on_body` begins the response to its request. `on_request` begins one and returns the [`Response`] of
+    /// [`defer_response`](Context::defer_response), whose ticket can be dropped then.
+    ///
+    /// The response belongs to the request that the connection has now. `None`: no request waits for a response there, its
+    /// response has begun, or `response` has an invalid header, and the client gets a 500.
+    ///
+    /// [`write_response`]: Context::write_response
+    /// [`end_response`]: Context::end_response
+    ///
+    /// A client that waits for a `100 Continue` gets none after the response has begun: begin it with the first piece, not with
+    /// the head (RFC 9110 section 10.1.1).
+    ///
+    /// ```
+    /// use std::any::Any;
+    /// use fdpush::{BodyEvent, BodyMode, Context, Fd, Handler, Request, Response, ResponseStream};
+    ///
+    /// /// Returns every request body to its sender.
+    /// struct Mirror;
+    ///
+    /// impl Handler for Mirror {
+    ///     fn on_head(&mut self, _: &mut Context<'_>, _: Fd, _: &Request) -> BodyMode {
+    ///         BodyMode::stream(None::<ResponseStream>)
+    ///     }
+    ///
+    ///     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
+    ///         let Some(stream) = state.downcast_mut::<Option<ResponseStream>>() else { return };
+    ///         if stream.is_none() {
+    ///             *stream = ctx.begin_response(fd, &Response::new(200));
+    ///         }
+    ///         match event {
+    ///             BodyEvent::Data(bytes) => stream.iter().for_each(|stream| _ = ctx.write_response(stream, bytes)),
+    ///             BodyEvent::End => stream.take().into_iter().for_each(|stream| _ = ctx.end_response(stream)),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn begin_response(&mut self, fd: Fd, response: &Response) -> Option<ResponseStream> {
+        let begun = self.core.reply(fd, |connection, env| connection.begin_response(response, env));
+        begun.is_queued().then(|| ResponseStream::new(fd))
+    }
+
+    /// Sends a piece of the body of a response that was begun.
+    ///
+    /// `Gone`: the connection has ended. `Dropped`: the client does not read, and more than
+    /// [`queue_bytes_max`](crate::Limits::queue_bytes_max) would wait, or all responses together hold more than
+    /// [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). The connection is ended, so that the client sees that the
+    /// response is incomplete.
+    pub fn write_response(&mut self, stream: &ResponseStream, piece: &[u8]) -> Outcome {
+        self.core.write_reply(stream.fd(), piece)
+    }
+
+    /// Ends a response that was begun.
+    ///
+    /// If the body of the request did not arrive completely, the connection ends, too. `Gone`: the connection has ended.
+    pub fn end_response(&mut self, stream: ResponseStream) -> Outcome {
+        self.core.end_reply(stream.fd())
+    }
+}

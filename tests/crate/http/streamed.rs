@@ -1,0 +1,88 @@
+//! Responses in pieces: each stream writes into its own response only.
+
+use crate::common::raw::GET;
+use crate::common::{TestReceiver, TestServer, channel, serve};
+use fdpush::{Fd, Outcome, Response, ResponseStream};
+
+/// A server that begins the response to every request and reports the stream.
+fn serve_streams() -> (TestServer, TestReceiver<ResponseStream>) {
+    let (tx, rx) = channel();
+    let server = serve(move |server| {
+        server.on_request(move |ctx, fd, _| {
+            tx.send(ctx.begin_response(fd, &Response::new(200)).expect("it waits")).expect("the test waits");
+            ctx.defer_response(fd).0
+        })
+    });
+    (server, rx)
+}
+
+/// Sends a piece on the thread of the loop, and returns the stream.
+fn write(server: &TestServer, stream: ResponseStream, piece: &'static str) -> (Outcome, ResponseStream) {
+    server.ask(move |ctx| (ctx.write_response(&stream, piece.as_bytes()), stream))
+}
+
+#[test]
+fn pipelined_requests_get_one_response_each() {
+    let (server, streams) = serve_streams();
+    let mut raw = server.raw();
+    raw.send([GET, GET].concat());
+    let first = streams.next();
+    let fd = first.fd();
+    let (outcome, first) = write(&server, first, "one,");
+    assert_eq!(outcome, Outcome::Queued);
+    assert_eq!(streams.so_far().len(), 0, "the second request waits for the end of the first response");
+    let begun_twice = server.ask(move |ctx| ctx.begin_response(fd, &Response::new(201)).is_some());
+    assert!(!begun_twice, "the request has a response");
+    let (outcome, first) = write(&server, first, "two");
+    assert_eq!((outcome, server.ask(move |ctx| ctx.end_response(first))), (Outcome::Queued, Outcome::Queued));
+    let reply = raw.reply_in_chunks();
+    assert_eq!((reply.status, reply.body.as_str()), (200, "one,two"));
+
+    let second = streams.next();
+    assert_eq!(second.fd(), fd);
+    let (_, second) = write(&server, second, "three");
+    assert_eq!(server.ask(move |ctx| ctx.end_response(second)), Outcome::Queued);
+    assert_eq!(raw.reply_in_chunks().body, "three");
+    let begins_early = server.ask(move |ctx| ctx.begin_response(fd, &Response::new(200)).is_some());
+    assert!(!begins_early, "no request waits");
+}
+
+#[test]
+fn a_stream_whose_connection_has_ended_writes_nothing() {
+    let (server, streams) = serve_streams();
+    let mut raw = server.raw();
+    raw.send(GET);
+    let stale = streams.next();
+    let gone: Fd = stale.fd();
+    raw.reset();
+    server.wait_until("it is gone", move |ctx| !ctx.exists(gone));
+
+    let mut heir = server.raw();
+    heir.send(GET);
+    let stream = streams.next();
+    assert_eq!(stream.fd().slot(), gone.slot());
+    let (outcome, stale) = write(&server, stale, "to the first client");
+    assert_eq!(outcome, Outcome::Gone);
+    let (_, stream) = write(&server, stream, "to the second client");
+    assert_eq!(server.ask(move |ctx| ctx.end_response(stale)), Outcome::Gone);
+    assert_eq!(server.ask(move |ctx| ctx.end_response(stream)), Outcome::Queued);
+    assert_eq!(heir.reply_in_chunks().body, "to the second client");
+}
+
+#[test]
+fn another_response_within_a_stream_ends_the_connection_and_the_stream() {
+    let (tx, streams) = channel();
+    let server = serve(move |server| {
+        server.on_request(move |ctx, fd, _| {
+            tx.send(ctx.begin_response(fd, &Response::new(200)).expect("it waits")).expect("the test waits");
+            Response::text(200, "the other response")
+        })
+    });
+    let mut raw = server.raw();
+    raw.send([GET, GET].concat());
+    let stale = streams.next();
+    assert_eq!(write(&server, stale, "late").0, Outcome::Gone);
+    let rest = String::from_utf8(raw.rest()).expect("text");
+    assert!(rest.starts_with("HTTP/1.1 200") && !rest.contains("late") && !rest.contains("other"), "{rest}");
+    assert_eq!(streams.so_far().len(), 0, "the second request is not served");
+}
