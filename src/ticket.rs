@@ -16,7 +16,8 @@ use crate::remote::RemoteError;
 /// [`Context::defer_response`](crate::Context::defer_response) make it. It moves to any thread. An answer uses it up, and
 /// it never answers another request, also not the next one on the same connection.
 ///
-/// A ticket that is dropped leaves the client waiting for the 503 after
+/// A ticket that is dropped without an answer answers with status 503. So the client of a thread that panics does not
+/// wait. If the inbox of the server is full then, the client gets the 503 after
 /// [`answer_time_max`](crate::Limits::answer_time_max).
 #[must_use = "without an answer the client gets a 503"]
 pub struct Ticket<A> {
@@ -90,6 +91,16 @@ impl<A> Ticket<A> {
         let Some(sender) = self.sender.take() else { return Ok(()) };
         let call = Box::new(move |ctx: &mut Context<'_>| ctx.core.deferrals().answer(fd, deferral, answer));
         sender.send(Command::Call(call)).map_err(RemoteError::from)
+    }
+}
+
+impl<A> Drop for Ticket<A> {
+    fn drop(&mut self) {
+        let (fd, deferral) = (self.fd, self.deferral);
+        let Some(sender) = self.sender.take() else { return };
+        let call = Box::new(move |ctx: &mut Context<'_>| ctx.core.refuse_unanswered(fd, deferral));
+        // If the inbox is full, `answer_time_max` applies.
+        let _ = sender.send(Command::Call(call));
     }
 }
 

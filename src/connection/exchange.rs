@@ -168,6 +168,11 @@ impl Connection {
         true
     }
 
+    /// Returns whether a response in pieces has begun and not ended.
+    pub fn has_begun_response(&self) -> bool {
+        matches!(&self.stage, Stage::Http(http) if http.reply() != ResponseMode::None)
+    }
+
     /// Ends a connection in the middle of a response, so that the client sees that it is not whole.
     fn abort_response(&mut self, reply: ResponseMode, env: &Env) {
         match reply {

@@ -112,7 +112,14 @@ fn heads_and_bodies_count_toward_the_inbound_bound_and_the_largest_get_503() {
 
 #[test]
 fn the_head_of_a_waiting_upgrade_counts_toward_the_inbound_bound() {
-    let server = serve(|server| server.limits(limits()).on_upgrade(|ctx, fd, _| ctx.defer_upgrade(fd).0));
+    let mut tickets = Vec::new();
+    let server = serve(move |server| {
+        server.limits(limits()).on_upgrade(move |ctx, fd, _| {
+            let (later, ticket) = ctx.defer_upgrade(fd);
+            tickets.push(ticket);
+            later
+        })
+    });
     let mut client = Raw::connect(server.address());
     let padding = "p".repeat(6000);
     client.send(crate::common::raw::UPGRADE.replacen("\r\n", &format!("\r\nPadding: {padding}\r\n"), 1));

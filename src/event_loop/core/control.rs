@@ -4,6 +4,8 @@ use crate::connection::{Connection, Env};
 use crate::event_loop::core::Core;
 use crate::fd::Fd;
 use crate::message::Outcome;
+use crate::protocol::deferral::Deferral;
+use crate::protocol::response::Response;
 
 impl Core {
     /// Keeps a control connection when others need room: see [`Context::keep_control`](crate::Context::keep_control).
@@ -59,6 +61,15 @@ impl Core {
         self.record_slow_consumers();
         self.arm(slot);
         if is_done { Outcome::Queued } else { Outcome::Gone }
+    }
+
+    /// Answers a deferred request whose ticket was dropped, unless its response has begun in pieces.
+    pub fn refuse_unanswered(&mut self, fd: Fd, deferral: Deferral) {
+        let Some(connection) = self.connection(fd).filter(|connection| !connection.has_begun_response()) else {
+            return;
+        };
+        let response = Response::refusal(connection.is_control(), 503, "the request was not answered");
+        self.deferrals.answer(fd, deferral, response.header("Retry-After", "1").close().into());
     }
 
     /// Ends a response in pieces.

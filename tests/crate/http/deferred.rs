@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::raw::GET;
-use crate::common::{TestReceiver, TestServer, channel, serve};
+use crate::common::{DEADLINE, TestReceiver, TestServer, channel, serve};
 use fdpush::{Limits, Response, Ticket};
 
 /// A server that defers every request and reports its ticket.
@@ -91,6 +91,37 @@ fn an_unanswered_request_gets_503_after_answer_time_max() {
     raw.end();
     ticket.answer(Response::text(200, "too late")).expect("room in the inbox");
     server.wait_until("it is gone", move |ctx| !ctx.exists(fd));
+}
+
+#[test]
+fn a_dropped_ticket_answers_its_own_request_with_503() {
+    let (server, waiting) = serve_deferring(Limits { answer_time_max: 10 * DEADLINE, ..Limits::default() });
+    let mut raw = server.raw();
+    // The ticket of a thread that panics is dropped, too.
+    raw.send(GET);
+    let (ticket, _) = waiting.next();
+    let thread = std::thread::spawn(move || {
+        let _ticket = ticket;
+        std::panic::resume_unwind(Box::new("on purpose"));
+    });
+    assert!(thread.join().is_err());
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
+    raw.end();
+
+    // A ticket of an earlier deferral of the same request refuses nothing.
+    let mut raw = server.raw();
+    raw.send(GET);
+    let (ticket, _) = waiting.next();
+    let (stale, ticket) = server.ask(move |ctx| {
+        let (later, next) = ctx.defer_response(ticket.fd());
+        let (_, unused) = ctx.defer_response(ticket.fd());
+        ctx.answer(ticket, later);
+        (unused, next)
+    });
+    drop(stale);
+    ticket.answer(Response::text(200, "answered")).expect("room in the inbox");
+    assert_eq!(raw.reply().body, "answered");
 }
 
 #[test]

@@ -359,11 +359,14 @@ fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
 fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
     let (waiting_tx, waiting) = channel();
     let (gone_tx, gone) = channel();
+    let mut tickets = Vec::new();
     let server = serve(move |server| {
         server.on_upgrade(move |ctx, fd, _| {
             ctx.set_session(fd, DropSignal(gone_tx.clone(), fd));
             waiting_tx.send(fd).expect("the test waits");
-            ctx.defer_upgrade(fd).0
+            let (later, ticket) = ctx.defer_upgrade(fd);
+            tickets.push(ticket);
+            later
         })
     });
     let early = [UPGRADE.as_bytes(), &frame(TEXT, b"early")].concat();
@@ -405,6 +408,18 @@ fn an_unanswered_upgrade_gets_503() {
     ticket.answer(Upgrade::accept()).expect("room in the inbox");
     server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
+}
+
+#[test]
+fn a_dropped_ticket_refuses_the_upgrade_at_once() {
+    let (server, waiting) = serve_deferring(Limits { answer_time_max: 10 * DEADLINE, ..Limits::default() });
+    let mut raw = server.raw();
+    raw.send(UPGRADE);
+    drop(waiting.next());
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
+    assert_eq!(reply.body, "the request was not answered\n");
+    raw.end();
 }
 
 #[test]

@@ -49,7 +49,14 @@ fn a_shorter_write_time_applies_to_a_blocked_connection() {
 fn a_shorter_answer_time_applies_to_the_next_upgrade() {
     let long = Limits { answer_time_max: Duration::from_secs(3600), ..Limits::default() };
     let short = Limits { answer_time_max: Duration::from_millis(50), ..long.clone() };
-    let server = serve(move |server| server.limits(long).on_upgrade(|ctx, fd, _| ctx.defer_upgrade(fd).0));
+    let mut tickets = Vec::new();
+    let server = serve(move |server| {
+        server.limits(long).on_upgrade(move |ctx, fd, _| {
+            let (later, ticket) = ctx.defer_upgrade(fd);
+            tickets.push(ticket);
+            later
+        })
+    });
     let mut before = server.raw();
     before.send(crate::common::raw::UPGRADE);
     server.wait_until("it waits for an answer", |ctx| ctx.stats().connections == 1);
