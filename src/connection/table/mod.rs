@@ -271,7 +271,7 @@ impl<T: Transport> Table<T> {
         read
     }
 
-    /// Takes a whole message from the front of `input`. See [`Connection::handle_message`].
+    /// Takes a whole message from the front of `input`, and lists the connection. See [`Connection::handle_message`].
     ///
     /// # Errors
     /// The end of the connection, whose client broke a rule.
@@ -281,30 +281,28 @@ impl<T: Transport> Table<T> {
         slot: Slot,
         input: &mut &'a mut [u8],
     ) -> Result<Option<Message<'a>>, Box<Event<'static>>> {
+        // The input may queue a pong, an error or a response. A handler's push may search the holders before the input ends.
+        self.mark_dirty(slot);
         match self.entry_mut(slot) {
             Some((entry, env)) => entry.connection.handle_message(input, env),
             None => Ok(None),
         }
     }
 
-    /// Reads `input` up to the next event. See [`Connection::handle_bytes`].
+    /// Reads `input` up to the next event, and lists the connection. See [`Connection::handle_bytes`].
     #[inline]
     pub fn handle_bytes<'a>(&mut self, slot: Slot, input: &mut &'a mut [u8]) -> Option<Event<'a>> {
+        self.mark_dirty(slot);
         let (entry, env) = self.entry_mut(slot)?;
         entry.connection.handle_bytes(input, env)
     }
 
-    /// Ends the input of one read: the connection may hold an unfinished message, and may have queued a pong, an error or a
-    /// response.
+    /// Ends the input of one read: the connection may hold an unfinished message.
     #[inline]
     pub fn end_input(&mut self, slot: Slot) {
         let Some(entry) = self.entries.get_mut(slot.index()) else { return };
         if entry.connection.inbound_bytes() > 0 {
             self.unfinished.insert(slot);
-        }
-        if !entry.connection.is_listed {
-            entry.connection.is_listed = true;
-            self.dirty.push(slot);
         }
         if self.env.is_over_total(0) {
             self.write(slot);
