@@ -284,7 +284,9 @@ impl Server {
             }
             FlushResult::Over => {
                 let fd = self.table.fd_of(slot);
-                self.oracle.model(fd).judge_drop();
+                let (model, ledger) = self.oracle.account(fd);
+                model.judge_drop();
+                model.output.abandon(ledger);
                 self.over.push(slot);
             }
             FlushResult::Broken => {

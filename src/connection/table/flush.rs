@@ -248,7 +248,11 @@ impl<T: Transport> Table<T> {
         let Some((entry, env)) = self.entry_mut(slot) else { return nothing };
         match entry.connection.poll_next(env) {
             SocketAction::Stay => {}
-            SocketAction::Drop => return FlushResult::Over,
+            SocketAction::Drop => {
+                // It is in no list now. No other pays for output that is never written.
+                entry.connection.release(env);
+                return FlushResult::Over;
+            }
             SocketAction::Shut => {
                 if let Some(transport) = &mut entry.transport {
                     transport.shutdown();
