@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fdpush::{Context, Fd, TimerId};
 
-use crate::gateway::push::publish::Target;
+use crate::gateway::wire::target::Target;
 
 /// The maximum pause of a batch.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(1);

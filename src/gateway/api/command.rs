@@ -11,10 +11,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
-use crate::gateway::push::publish::{Envelope, Target};
+use crate::gateway::push::publish::Envelope;
 use crate::gateway::wire::id;
 use crate::gateway::wire::json::{self, List, Object, Text, cut, cut_quoted, optional_object, present};
 use crate::gateway::wire::names::{self, Name};
+use crate::gateway::wire::target::Target;
 
 /// The maximum number of uids, fds and groups in one command, with those of `except`.
 const NAMES_MAX: usize = 10_000;

@@ -7,8 +7,9 @@ use super::Parts;
 use super::backpressure::PausedBatches;
 use super::command::{self, Command, Except, PushCommand};
 use super::error::ApiError;
-use crate::gateway::push::publish::{Options, Target};
+use crate::gateway::push::publish::Options;
 use crate::gateway::wire::frame::append_names;
+use crate::gateway::wire::target::Target;
 
 /// The place of a push command in a batch.
 pub struct BatchLine<'a> {

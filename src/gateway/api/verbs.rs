@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::command::{self, Command, Shape};
 use super::error::ApiError;
 use crate::gateway::presence::roster::Roster;
-use crate::gateway::push::publish::Target;
+use crate::gateway::wire::target::Target;
 
 /// The maximum length of a close reason (RFC 6455 section 5.5).
 const REASON_BYTES_MAX: usize = 123;

@@ -2,9 +2,9 @@
 
 use fdpush::{Context, Fd};
 
-use crate::gateway::push::publish::Target;
 use crate::gateway::settings::cli::Permission;
 use crate::gateway::wire::frame::{ClientFrame, Refusal};
+use crate::gateway::wire::target::Target;
 
 /// The permissions of all clients, set by `--client-may`.
 #[derive(Clone, Debug)]

@@ -9,15 +9,7 @@ use fdpush::{Context, Delivery, Fd, Message, Push};
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::wire::frame::{HEADER_BYTES_MAX, append_names};
 use crate::gateway::wire::json::Quoted;
-
-/// The receivers of a message, or the connections of a command, without duplicates.
-#[derive(PartialEq, Debug)]
-pub enum Target<'a> {
-    Uids(Vec<Cow<'a, str>>),
-    Fds(Vec<Fd>),
-    Groups(Vec<Cow<'a, str>>),
-    All,
-}
+use crate::gateway::wire::target::Target;
 
 /// The content of a message.
 #[derive(Debug)]

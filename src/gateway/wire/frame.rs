@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::id;
 use super::json::{self, List, Quoted, Text, cut};
 use super::names::{self, Name};
-use crate::gateway::push::publish::Target;
+use super::target::Target;
 
 /// The maximum number of uids in one frame.
 const UIDS_MAX: usize = 1000;
