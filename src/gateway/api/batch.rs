@@ -2,9 +2,9 @@
 
 use fdpush::{Context, ResponseStream};
 
-use super::Parts;
 use super::backpressure::PausedBatches;
 use super::error::ApiError;
+use super::parts::Parts;
 use super::push::{self, BatchLine};
 use crate::gateway::wire::json::strip_bom;
 

@@ -8,6 +8,7 @@ mod batch;
 mod command;
 mod error;
 mod lookup;
+mod parts;
 mod push;
 mod verbs;
 
@@ -23,10 +24,10 @@ use self::backpressure::PausedBatches;
 use self::batch::Batch;
 use self::command::Command;
 use self::error::ApiError;
+pub use self::parts::Parts;
 use crate::gateway::identity::api_keys::ApiKeys;
 use crate::gateway::operations::metrics::{self, Metrics};
 use crate::gateway::presence::roster::Roster;
-use crate::gateway::push::publish::Publisher;
 use crate::gateway::runtime::clock;
 use crate::gateway::runtime::threads;
 
@@ -36,13 +37,6 @@ pub struct Api {
     keys: Arc<Mutex<ApiKeys>>,
     answers: String,
     paused: PausedBatches,
-}
-
-/// The parts of the gateway that the API uses.
-pub struct Parts<'a> {
-    pub roster: &'a mut Roster,
-    pub publisher: &'a mut Publisher,
-    pub metrics: &'a Metrics,
 }
 
 /// A call, identified by its path.

@@ -3,10 +3,10 @@
 use fdpush::shared::SlotSet;
 use fdpush::{Context, Delivery, Fd};
 
-use super::Parts;
 use super::backpressure::PausedBatches;
 use super::command::{self, Command, Except, PushCommand};
 use super::error::ApiError;
+use super::parts::Parts;
 use crate::gateway::push::publish::Options;
 use crate::gateway::wire::frame::append_names;
 use crate::gateway::wire::target::Target;

@@ -10,6 +10,7 @@ use fdpush::{Handler, Remote, Server};
 
 use super::*;
 use crate::gateway::hooks::emitter::EventEmitter;
+use crate::gateway::push::publish::Publisher;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
