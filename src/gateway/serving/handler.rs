@@ -18,8 +18,10 @@ use fdpush::{
 
 use super::client;
 use super::page;
+use super::plan::Plan;
 use super::session::Session;
-use super::sighup::{Plan, ReloadQueue, ReloadResult};
+use super::sighup::{ReloadQueue, ReloadResult};
+use super::thread_message::ThreadMessage;
 use crate::gateway::api::{Api, Parts};
 use crate::gateway::hooks::emitter::EventEmitter;
 use crate::gateway::hooks::webhook::Webhook;
@@ -36,7 +38,6 @@ use crate::gateway::operations::snapshot;
 use crate::gateway::operations::systemd;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::push::datagrams::DatagramReceiver;
-use crate::gateway::push::datagrams::pending::Datagram;
 use crate::gateway::push::publish::Publisher;
 use crate::gateway::runtime::clock;
 use crate::gateway::settings::Settings;
@@ -78,16 +79,6 @@ pub struct Services {
     pub hook: Option<Hook>,
     pub webhook: Option<Arc<Webhook>>,
     pub reloads: Arc<ReloadQueue>,
-}
-
-/// A message from another thread to the gateway.
-pub enum ThreadMessage {
-    /// A push command from a datagram.
-    Datagram(Datagram),
-    /// The decision of the connect hook.
-    Decision { ticket: Ticket<Upgrade>, address: Option<IpAddr>, choice: Choice, decision: Decision },
-    /// There is a result in the [`ReloadQueue`].
-    Reload,
 }
 
 impl Gateway {

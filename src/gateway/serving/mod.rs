@@ -3,6 +3,8 @@
 pub mod client;
 pub mod handler;
 pub mod page;
+pub mod plan;
 pub mod session;
 pub mod sighup;
 pub mod start;
+pub mod thread_message;

@@ -8,33 +8,20 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fdpush::{Limits, Origins, Remote, RemoteError};
+use fdpush::{Remote, RemoteError};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 
-use super::handler::ThreadMessage;
-use crate::gateway::hooks::backend::signature::Secret;
-use crate::gateway::identity::api_keys::ApiKeys;
+use super::plan::Plan;
+use super::thread_message::ThreadMessage;
 use crate::gateway::identity::exposure::Exposure;
-use crate::gateway::identity::jwt;
 use crate::gateway::runtime::threads;
 use crate::gateway::settings::Settings;
-use crate::gateway::settings::back_ends;
 use crate::gateway::settings::cli::Auth;
 use crate::gateway::settings::reload::{self, Reloaded};
 
 /// The maximum number of results that wait for the loop. Each valid result includes all earlier changes.
 const RELOADS_MAX: usize = 16;
-
-/// Settings, and the values derived from them that can fail.
-pub struct Plan {
-    pub settings: Arc<Settings>,
-    pub api_keys: ApiKeys,
-    pub tokens: Option<jwt::Keys>,
-    pub secret: Option<Secret>,
-    pub origins: Origins,
-    pub limits: Limits,
-}
 
 /// The result of a reload.
 pub type ReloadResult = Result<(Plan, ReloadReport), String>;
@@ -54,28 +41,6 @@ pub struct ReloadReport {
 pub struct ReloadQueue {
     is_waiting: AtomicBool,
     queue: Mutex<VecDeque<ReloadResult>>,
-}
-
-impl Plan {
-    /// Derives the values of these settings.
-    ///
-    /// # Errors
-    /// A key, a secret or a limit is invalid, or the API can be reached from other machines and has no key.
-    pub fn of(settings: Arc<Settings>, exposure: &Exposure) -> Result<Plan, String> {
-        let serve = &settings.serve;
-        let api_keys = super::start::api_keys(&settings);
-        exposure.check(&api_keys)?;
-        let limits = serve.limits();
-        limits.check().map_err(|error| error.to_string())?;
-        Ok(Plan {
-            api_keys,
-            tokens: settings.token_keys()?,
-            secret: back_ends::secret(serve).map_err(|error| error.to_string())?,
-            origins: serve.origins()?,
-            limits,
-            settings,
-        })
-    }
 }
 
 impl ReloadReport {

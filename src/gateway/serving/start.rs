@@ -11,9 +11,11 @@ use fdpush::{Address, Remote, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::handler::{Gateway, Services, ThreadMessage};
+use super::handler::{Gateway, Services};
 use super::page;
-use super::sighup::{self, Plan};
+use super::plan::{Plan, api_keys};
+use super::sighup;
+use super::thread_message::ThreadMessage;
 use crate::gateway::api;
 use crate::gateway::hooks::webhook::Webhook;
 use crate::gateway::identity::api_keys::ApiKeys;
@@ -24,7 +26,7 @@ use crate::gateway::operations::systemd::{ApiSocket, Inherited};
 use crate::gateway::push::datagrams::pending::PendingBytes;
 use crate::gateway::push::datagrams::{DatagramReceiver, DatagramStatus, Socket};
 use crate::gateway::runtime::threads;
-use crate::gateway::settings::cli::{self, ApiAddress, ClientAddress, Serve};
+use crate::gateway::settings::cli::{ApiAddress, ClientAddress, Serve};
 use crate::gateway::settings::{Settings, back_ends};
 
 /// The maximum wait for standard output at the start.
@@ -137,11 +139,6 @@ fn bind_api(
         }
     }
     Ok((server, datagrams))
-}
-
-/// Returns the API keys of the settings.
-pub fn api_keys(settings: &Settings) -> ApiKeys {
-    ApiKeys::new(settings.api_keys().iter().map(cli::Secret::expose))
 }
 
 /// Starts a thread that checks datagrams and sends them to the loop.

@@ -1,0 +1,48 @@
+//! The plan of the server: its settings, and the values derived from them.
+
+use std::sync::Arc;
+
+use fdpush::{Limits, Origins};
+
+use crate::gateway::hooks::backend::signature::Secret;
+use crate::gateway::identity::api_keys::ApiKeys;
+use crate::gateway::identity::exposure::Exposure;
+use crate::gateway::identity::jwt;
+use crate::gateway::settings::{Settings, back_ends, cli};
+
+/// Settings, and the values derived from them that can fail.
+pub struct Plan {
+    pub settings: Arc<Settings>,
+    pub api_keys: ApiKeys,
+    pub tokens: Option<jwt::Keys>,
+    pub secret: Option<Secret>,
+    pub origins: Origins,
+    pub limits: Limits,
+}
+
+impl Plan {
+    /// Derives the values of these settings.
+    ///
+    /// # Errors
+    /// A key, a secret or a limit is invalid, or the API can be reached from other machines and has no key.
+    pub fn of(settings: Arc<Settings>, exposure: &Exposure) -> Result<Plan, String> {
+        let serve = &settings.serve;
+        let api_keys = api_keys(&settings);
+        exposure.check(&api_keys)?;
+        let limits = serve.limits();
+        limits.check().map_err(|error| error.to_string())?;
+        Ok(Plan {
+            api_keys,
+            tokens: settings.token_keys()?,
+            secret: back_ends::secret(serve).map_err(|error| error.to_string())?,
+            origins: serve.origins()?,
+            limits,
+            settings,
+        })
+    }
+}
+
+/// Returns the API keys of the settings.
+pub fn api_keys(settings: &Settings) -> ApiKeys {
+    ApiKeys::new(settings.api_keys().iter().map(cli::Secret::expose))
+}
