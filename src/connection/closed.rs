@@ -1,28 +1,30 @@
-//! How a connection ended: told once, with who ended it and why.
+//! The end of a WebSocket connection: its close frame, its initiator and its cause.
 
 use std::fmt;
 
 use crate::protocol::close::CloseCode;
 use crate::protocol::error::ProtocolError;
 
-/// The end of a WebSocket connection, as `on_close` hears it.
+/// The end of a WebSocket connection, as passed to `on_close`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Closed {
-    /// The close frame's code: the client's where it ended the connection, ours where we did; 1005 when a close frame
-    /// had none, 1006 when there was no close frame.
+    /// The status code of the close frame.
+    ///
+    /// It is the code of the client if the client ended the connection, else the code that the server sent. 1005: the
+    /// close frame had no code. 1006: there was no close frame.
     pub code: CloseCode,
-    /// The close frame's reason, often empty.
+    /// The reason in the close frame, often empty.
     pub reason: Box<str>,
-    /// Who ended it.
+    /// The side that ended the connection.
     pub by: By,
-    /// Why.
+    /// The cause of the end.
     pub cause: Cause,
 }
 
 /// The result of [`Context::close`](crate::Context::close).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum CloseOutcome {
-    /// The close handshake begins behind the queued messages. `on_close` follows.
+    /// The close handshake starts after the queued messages. `on_close` follows.
     Closing,
     /// No open WebSocket has this fd. Nothing was done.
     Gone,
@@ -47,22 +49,22 @@ pub enum AbortOutcome {
 }
 
 impl CloseOutcome {
-    /// Returns whether the close handshake begins.
+    /// Returns whether the close handshake starts.
     pub fn is_closing(self) -> bool {
         self == CloseOutcome::Closing
     }
 }
 
-/// Who ended a connection.
+/// The side that ended a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum By {
-    /// The client: with a close frame, or by going away.
+    /// The client ended it, with a close frame or by disconnecting.
     Client,
-    /// The server: a handler, or one of its rules.
+    /// The server ended it, by a handler or a limit.
     Server,
 }
 
-/// Why a connection ended.
+/// The cause of a connection's end.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Cause {
@@ -70,31 +72,32 @@ pub enum Cause {
     ClientClosed,
     /// The TCP connection ended without a close frame.
     ConnectionLost,
-    /// A handler, or another thread, closed it.
+    /// A handler or another thread closed it.
     ServerClosed,
     /// The client missed its heartbeats.
     HeartbeatMissed,
-    /// The client read too slowly, and its queue was full.
+    /// The client read too slowly: its queue was full, or all queues were over their bound.
     SlowConsumer,
     /// The socket took nothing for `write_time_max`.
     WriteTimedOut,
-    /// A message was not finished within `message_time_max`.
+    /// A message was not complete within `message_time_max`.
     MessageTimedOut,
-    /// Unfinished messages were over `inbound_total_bytes_max`, and this connection held one of the largest; or there was
-    /// no memory for what it sent.
+    /// Unfinished messages exceeded `inbound_total_bytes_max`, or memory was used up.
+    ///
+    /// This connection had one of the largest of them.
     InboundOverload,
     /// The client broke RFC 6455.
     ProtocolError(ProtocolError),
-    /// The same uid connected anew, and the policy is to kick the old.
+    /// The same uid connected again, and the policy is to close the older connection.
     Kicked,
     /// A handler panicked while it served this connection.
     HandlerPanicked,
-    /// The server went down.
+    /// The server was shut down.
     Drained,
 }
 
 impl Cause {
-    /// All names there are, as [`as_str`](Cause::as_str) has them: for who counts by cause and wants to begin at 0.
+    /// All names that [`as_str`](Cause::as_str) returns, for counters that start at 0.
     pub const NAMES: [&'static str; 12] = [
         "client_closed",
         "connection_lost",
@@ -110,7 +113,7 @@ impl Cause {
         "drained",
     ];
 
-    /// A short name for logs and metrics, in snake case.
+    /// Returns a short name for logs and metrics, in snake case.
     pub fn as_str(self) -> &'static str {
         match self {
             Cause::ClientClosed => "client_closed",
@@ -130,12 +133,12 @@ impl Cause {
 }
 
 impl Closed {
-    /// The end without a close frame: code 1006.
+    /// Returns an end without a close frame: code 1006.
     pub(crate) fn abnormal(by: By, cause: Cause) -> Closed {
         Closed { code: CloseCode::ABNORMAL, reason: "".into(), by, cause }
     }
 
-    /// An end of the server's with a close frame.
+    /// Returns an end with a close frame that the server sends.
     pub(crate) fn by_server(code: CloseCode, reason: &str, cause: Cause) -> Closed {
         Closed { code, reason: reason.into(), by: By::Server, cause }
     }
@@ -147,7 +150,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// `1000 "bye" (client_closed)`.
+/// Example: `1000 "bye" (client_closed)`.
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;

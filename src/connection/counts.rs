@@ -1,30 +1,32 @@
-//! What all connections of a loop count together. Plain numbers, raised where the thing happens.
+//! Counts of all connections of a loop.
 
 use crate::connection::event::Traffic;
 use crate::histogram::Histogram;
 
-/// The counts, since the start.
+/// Counts since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Bytes and messages, both ways.
+    /// Bytes and messages, in both directions.
     pub traffic: Traffic,
     /// Pings of heartbeats.
     pub pings: u64,
-    /// Heartbeats that nothing answered in time.
+    /// Heartbeats that were not answered in time.
     pub missed: u64,
-    /// Messages that a full queue took in place of an unsent older one.
+    /// Messages that replaced an unsent older one in a full queue.
     pub conflated: u64,
-    /// Messages, and responses, that a full queue did not take.
+    /// Messages and responses that were dropped because a queue was full.
     pub dropped: u64,
-    /// Those of them whose reader was closed for it.
+    /// Messages of these whose connection was closed as a slow consumer.
     pub dropped_by_close: u64,
-    /// Messages longer than any queue may be.
+    /// Messages longer than `queue_bytes_max`.
     pub too_large: u64,
-    /// System calls that read and that wrote.
+    /// Read and write system calls.
     pub reads: u64,
     pub writes: u64,
-    /// Times a connection's whole output went out in the turn that made it, since the last turn's end.
+    /// Times that the output of a connection was written in the turn that created it.
+    ///
+    /// It is reset at the end of a turn.
     pub sent: u64,
-    /// How long output waited until a connection's last byte of it was taken by the socket.
+    /// The time that output waited, until the socket took its last byte.
     pub waits: Histogram,
 }

@@ -1,4 +1,4 @@
-//! What a connection does because of the time: its heartbeat, and the ends of what takes too long.
+//! Timeouts of a connection: heartbeats, and deadlines for messages and writes.
 
 use crate::connection::heartbeat::HeartbeatAction;
 use crate::connection::{By, Cause, Connection, Env, Event, Stage};
@@ -7,7 +7,7 @@ use crate::protocol::frame::Opcode;
 use crate::tick::Tick;
 
 impl Connection {
-    /// A deadline of [`poll_timeout`](Connection::poll_timeout) may have passed.
+    /// Handles the deadlines of [`poll_timeout`](Connection::poll_timeout) that have passed.
     pub fn handle_tick(&mut self, env: &mut Env) -> Option<Event<'static>> {
         if self.write_deadline(env) <= env.now {
             return self.handle_write_timeout();
@@ -29,7 +29,7 @@ impl Connection {
         }
     }
 
-    /// Whether [`handle_tick`](Connection::handle_tick) would end it now, for what its client has not done in time.
+    /// Returns whether [`handle_tick`](Connection::handle_tick) would end it for a missed deadline.
     pub fn is_overdue(&self, env: &Env) -> bool {
         if self.write_deadline(env).min(self.message_deadline(env)) <= env.now {
             return true;
@@ -46,7 +46,7 @@ impl Connection {
             }
     }
 
-    /// When [`handle_tick`](Connection::handle_tick) is to be called, if nothing else happens.
+    /// Returns the time of the next [`handle_tick`](Connection::handle_tick), if nothing else happens.
     #[inline]
     pub fn poll_timeout(&self, env: &Env) -> Tick {
         self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env))

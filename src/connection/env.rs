@@ -1,4 +1,4 @@
-//! What all connections of a loop share, handed to each transition: the bounds, the time, and memory for reuse.
+//! The state that all connections of a loop share.
 
 use crate::connection::counts::Counts;
 use crate::connection::journal::Journal;
@@ -10,40 +10,44 @@ use crate::protocol::memory::MemoryTotal;
 use crate::protocol::origin::Origins;
 use crate::tick::Tick;
 
-/// How many empty queues are kept: as many as a turn of a busy server fills, and no more memory than is worth it.
+/// The maximum number of empty queues that are kept: as many as a busy turn uses.
 const SPARE_QUEUES_MAX: usize = 1024;
 
-/// The surroundings of a connection.
+/// The state that all connections of a loop share.
+///
+/// It holds the limits, the time, the totals and reusable memory. Every call on a connection takes it.
 #[derive(Debug)]
 pub struct Env {
-    /// The bounds.
+    /// The limits.
     pub limits: Limits,
-    /// The heartbeat of every connection that has no other.
+    /// The heartbeat of connections without one of their own.
     pub heartbeat: Heartbeat,
-    /// Where browsers may come from.
+    /// The origins that browsers may have.
     pub origins: Origins,
-    /// The time, as of this turn.
+    /// The time of this turn.
     pub now: Tick,
-    /// The same for people: the `Date` of HTTP responses.
+    /// The time of this turn as the `Date` of HTTP responses.
     pub date: String,
-    /// Bytes in all queues. What lies in the journal is in none.
+    /// The bytes in all queues. Bytes in the journal are not in a queue.
     pub queued: Queued,
-    /// The longest queue, in bytes, that a frame was pushed to since this was last asked for.
+    /// The length of the longest queue since this was last reset.
+    ///
+    /// It is in bytes, and is updated when a frame is pushed to a queue.
     pub longest_queue: usize,
-    /// Memory of unfinished messages, heads and bodies.
+    /// The memory of unfinished messages, heads and bodies.
     pub inbound: MemoryTotal,
-    /// What is counted.
+    /// Counts of all connections.
     pub counts: Counts,
-    /// What this turn has to send.
+    /// The frames of this turn.
     pub journal: Journal,
-    /// Assemblers for reuse.
+    /// Reusable assemblers.
     pub assemblers: assembler::AssemblerPool,
     #[expect(clippy::vec_box, reason = "a queue moves between connections by its box")]
     queues: Vec<Box<Queue>>,
 }
 
 impl Env {
-    /// Surroundings at tick 0, with nothing in reserve.
+    /// Returns the state at tick 0.
     pub fn new(limits: Limits, heartbeat: Heartbeat, origins: Origins) -> Env {
         let inbound = MemoryTotal::default();
         Env {
@@ -62,29 +66,29 @@ impl Env {
         }
     }
 
-    /// Whether all queues together, and so many bytes more, are over their bound.
+    /// Returns whether all queues and `more` bytes exceed their bound.
     #[inline]
     pub fn is_over_total(&self, more: usize) -> bool {
         self.queued.frames + more > self.limits.queue_total_bytes_max
     }
 
-    /// Whether unfinished messages, heads and bodies are over their bound.
+    /// Returns whether unfinished messages, heads and bodies exceed their bound.
     #[inline]
     pub fn is_over_inbound(&self) -> bool {
         self.inbound.bytes() > self.limits.inbound_total_bytes_max
     }
 
-    /// All that was touched has been flushed: the journal begins anew.
+    /// Ends the turn and clears the journal. All output of the turn is written or moved before.
     pub fn end_turn(&mut self) {
         self.journal.clear();
     }
 
-    /// An empty queue.
+    /// Returns an empty queue.
     pub fn take_queue(&mut self) -> Box<Queue> {
         self.queues.pop().unwrap_or_default()
     }
 
-    /// Takes a queue back, emptied.
+    /// Empties a queue and keeps it for its next use.
     pub fn give_queue(&mut self, mut queue: Box<Queue>) {
         queue.clear(&mut self.queued);
         if self.queues.len() < SPARE_QUEUES_MAX && queue.is_small() {

@@ -1,4 +1,4 @@
-//! What a connection tells: its events, the outcome of what it was asked, and what it is.
+//! Events of a connection, results of its commands, and its state.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -10,16 +10,16 @@ use crate::protocol::message::Message;
 use crate::protocol::origin::OriginError;
 use crate::protocol::request::Request;
 
-/// What a connection has carried.
+/// Bytes and messages of a connection, in both directions.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Traffic {
-    /// Bytes that came, headers and all.
+    /// Bytes received, including headers.
     pub bytes_in: u64,
     /// Bytes that the socket took.
     pub bytes_out: u64,
-    /// Messages that came, whole.
+    /// Messages received.
     pub messages_in: u64,
-    /// Messages that were queued.
+    /// Messages queued.
     pub messages_out: u64,
 }
 
@@ -32,41 +32,44 @@ impl std::ops::AddAssign for Traffic {
     }
 }
 
-/// What became of a connection's input.
+/// An event in the input of a connection, or its end.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A request for plain HTTP: to be answered by `respond`.
+    /// A request for plain HTTP. It is answered with `respond`, or deferred with `defer`.
     Request {
         /// The request.
         request: Box<Request>,
-        /// Whether it has the marks of an upgrade that a proxy lost.
+        /// Whether it looks like an upgrade of which a proxy removed headers.
         wanted_upgrade: bool,
     },
-    /// A head that announces a body: to be answered by `receive_body`.
+    /// A head that announces a body. It is answered with `receive_body`.
     Head(Box<Request>),
-    /// A piece of a body, with the handler's state, which `return_state` takes unless this piece is the last.
+    /// A part of a streamed body, with the handler's state.
+    ///
+    /// The state is returned with `return_state`, unless this is the last piece.
     Piece {
         /// At least one byte, unless it is the last piece.
         bytes: Vec<u8>,
-        /// Whether the body is whole.
+        /// Whether the body is complete.
         is_last: bool,
-        /// What came with `BodyMode::Stream`.
+        /// The state of `BodyMode::Stream`.
         state: Box<dyn Any>,
     },
-    /// A request for a WebSocket: `accept`, `respond` or
-    /// `defer`.
+    /// A request for a WebSocket. It is answered with `accept` or `respond`, or deferred with `defer`.
     Upgrade(Box<Request>),
     /// A text message.
     Text(Cow<'a, str>),
     /// A binary message.
     Binary(Cow<'a, [u8]>),
-    /// A ping; its pong is queued.
+    /// A ping. Its pong is queued already.
     Ping(Cow<'a, [u8]>),
     /// A pong.
     Pong(Cow<'a, [u8]>),
     /// The WebSocket is no longer open.
     Closed(Closed),
-    /// A request was refused by a rule, and its answer is queued. The connection was no WebSocket, and will be none.
+    /// The connection refused a request, and queued the response.
+    ///
+    /// The connection was not a WebSocket and will not become one.
     Refused(Refusal),
 }
 
@@ -79,21 +82,21 @@ impl<'a> From<Message<'a>> for Event<'a> {
     }
 }
 
-/// Why a request was refused before any handler saw it, or while it waited for one.
+/// The reason why a request was refused without its handler.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// It is no HTTP that is served here, or it took too long.
+    /// The request is invalid, exceeds a limit, or took too long.
     Http(HttpError),
-    /// A browser came from where none may.
+    /// The origin of a browser is not allowed.
     Origin(OriginError),
-    /// The handler put it off for too long.
+    /// The handler did not answer in time.
     Unanswered,
-    /// The server goes down.
+    /// The server is shutting down.
     Drained,
 }
 
 impl Refusal {
-    /// The HTTP status of its answer.
+    /// Returns the HTTP status of the response.
     pub fn status(&self) -> u16 {
         match self {
             Refusal::Http(error) => error.status(),
@@ -114,37 +117,39 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What became of `Connection::send`.
+/// The result of `Connection::send`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Sent {
-    /// In the queue.
+    /// It is in the queue.
     Queued,
-    /// It does not fit. The loop may write and try again before it calls the reader slow.
+    /// The queue is full.
+    ///
+    /// The table writes to the transport and tries again before it treats the reader as slow.
     Full,
-    /// No open WebSocket.
+    /// The connection is not an open WebSocket.
     NotOpen,
-    /// It would not fit into the emptiest queue.
+    /// It is longer than `queue_bytes_max`.
     TooLarge,
 }
 
-/// What the loop has to do with the socket once output was written.
+/// The action for the socket after a write.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum SocketAction {
-    /// Nothing.
+    /// Do nothing.
     Stay,
-    /// Shut down its writing side.
+    /// Shut down the socket for writing.
     Shut,
-    /// Close it.
+    /// Close the socket.
     Drop,
 }
 
-/// What a connection is, seen from outside.
+/// The state of a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum State {
-    /// It speaks HTTP, or its upgrade waits for an answer.
+    /// It speaks HTTP, or its upgrade is not answered yet.
     Http,
-    /// An open WebSocket: the only state in which it can be pushed to.
+    /// It is an open WebSocket. Only in this state messages can be pushed to it.
     Open,
-    /// It was an open WebSocket, or an HTTP connection that is being ended.
+    /// It is ending: it was an open WebSocket or an HTTP connection.
     Closing,
 }

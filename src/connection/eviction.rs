@@ -1,8 +1,8 @@
-//! Memory that connections share, and what the largest holders of queued bytes give up when it runs out.
+//! Selects the connections that free memory when all queues exceed their bound.
 //!
-//! Over the bound, the largest pays, and again the largest, until a part of the bound is free: so the search among the
-//! holders is paid for by the bytes that have to come before the next one. A bytes_min, which half the bound has room for
-//! however many hold something, is taken from nobody.
+//! The largest holder frees memory, then again the largest, until a part of the bound is free. So there are many bytes
+//! between one search and the next, and each search is cheap on average. Each holder keeps a minimum. The minimums of
+//! all holders take at most half of the bound.
 
 use crate::fd::Slot;
 use std::collections::BinaryHeap;
@@ -11,30 +11,42 @@ use crate::connection::{By, Cause, Closed, Connection, Env, Event, Stage};
 use crate::limits::{Limits, SlowReader};
 use crate::protocol::close::CloseCode;
 
-/// The part of the bound that is made free when it is reached: one in so many.
+/// The divisor of the bound that gives the part to free.
 const FREED_PART: usize = 16;
 
-/// Half a message cannot be dropped. Its connection is closed once it holds so many times what any holder does of whom
-/// messages can be dropped.
+/// The factor by which a partly written message may exceed the largest droppable holder.
+///
+/// Such a message cannot be dropped. Beyond the factor, its connection is closed.
 const UNDROPPABLE_FACTOR: usize = 2;
 
 /// Charges that are read for each eviction, on average.
 const CHARGES_PER_EVICTION: usize = 64;
 
-/// The holders that pay while all queues are over their bound, and how much.
+/// Selects the holders that free memory while all queues are over their bound, and how much.
+///
+/// The [`Table`](crate::connection::Table) creates one when [`Env::is_over_total`] is true, and drops it afterwards:
+///
+/// 1. [`Evictor::new`] takes all connections that have a queue.
+/// 2. [`poll`](Evictor::poll) returns the next eviction. `None`: enough is free, or nothing more can be freed.
+/// 3. The caller carries it out before the next poll. After [`Eviction::Drop`] it reports the result with
+///    [`handle_dropped`](Evictor::handle_dropped). If it wrote to the socket instead, it reports that with
+///    [`handle_written`](Evictor::handle_written).
+///
+/// The evictor never touches a connection. It works on a snapshot of the charges and reads them again from time to
+/// time: the share of a frame grows when other queues drop it.
 #[derive(Debug)]
 pub struct Evictor {
-    /// Of which more can be had.
+    /// Holders that may have messages to drop.
     holders: BinaryHeap<Holder>,
-    /// Of which no more can be dropped: what is left is half a message, or none.
+    /// Holders whose messages cannot be dropped, because at most a partly written one is left.
     undroppable: BinaryHeap<Holder>,
-    /// Slots of those that are charged no more than the bytes_min, or closed.
+    /// Slots that were charged no more than the minimum, or were closed.
     exempt: Vec<Slot>,
-    /// Whether those that are undroppable are closed: what could be dropped was not enough.
+    /// Whether undroppable holders are closed, because dropping was not enough.
     closes_undroppable: bool,
-    /// Demands until the charges are read anew.
+    /// Polls until the charges are read again.
     polls_left: usize,
-    /// Demands between two readings.
+    /// Polls between two readings of the charges.
     polls_per_read: usize,
     bytes_min: usize,
 }
@@ -42,28 +54,28 @@ pub struct Evictor {
 /// A connection with a queue.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Holder {
-    /// Memory that it is charged.
+    /// The memory that it is charged.
     pub charge: usize,
     /// Its slot.
     pub slot: Slot,
 }
 
-/// The eviction on the largest holder.
+/// The next way to free memory.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Eviction {
-    /// It is closed.
+    /// Close the connection.
     Close(Holder),
-    /// It drops its newest messages, until it is charged no more than `charge_max`.
+    /// Drop its newest messages, until it is charged at most `charge_max`.
     Drop {
         /// The largest holder.
         holder: Holder,
-        /// The most that it may be charged then.
+        /// The maximum charge after that.
         charge_max: usize,
     },
 }
 
 impl Evictor {
-    /// For these holders.
+    /// Returns an evictor for these holders.
     pub fn new(holders: Vec<Holder>, limits: &Limits) -> Evictor {
         let bytes_min = limits.queue_share_min(holders.len());
         let polls_per_read = holders.len() / CHARGES_PER_EVICTION;
@@ -78,19 +90,20 @@ impl Evictor {
         }
     }
 
-    /// Whether the part of the bound is free.
+    /// Returns whether enough memory is free.
     pub fn is_enough(&self, env: &Env) -> bool {
         let max = env.limits.queue_total_bytes_max;
         env.queued.frames <= max - max / FREED_PART
     }
 
-    /// Bytes that every holder keeps.
+    /// Returns the bytes that every holder keeps.
     pub fn bytes_min(&self) -> usize {
         self.bytes_min
     }
 
-    /// The next eviction, until enough is free or no holder is left. `charge` reads what a slot is charged now: the share of a
-    /// frame grows when others drop it.
+    /// Returns the next eviction, until enough is free or no holder is left.
+    ///
+    /// `charge` returns the charge of a slot at this time.
     pub fn poll(&mut self, env: &Env, charge: impl Fn(Slot) -> usize) -> Option<Eviction> {
         match self.polls_left.checked_sub(1) {
             Some(polls_left) => self.polls_left = polls_left,
@@ -102,7 +115,7 @@ impl Evictor {
         let other = largest.map_or(0, |holder| holder.charge);
         if self.undroppable.peek().is_some_and(|undroppable| undroppable.charge / UNDROPPABLE_FACTOR >= other) {
             if !self.closes_undroppable && env.queued.frames <= max {
-                // Within the bound, the smaller holders pay nothing for what a much larger one cannot give.
+                // Within the bound, small holders are not evicted in place of a much larger one.
                 return None;
             }
             self.closes_undroppable = true;
@@ -121,7 +134,7 @@ impl Evictor {
         })
     }
 
-    /// The holder has dropped so many messages, and is charged `charge` now.
+    /// Reports the number of messages that a holder dropped, and its charge after that.
     pub fn handle_dropped(&mut self, holder: Holder, dropped: usize, charge: usize) {
         let holder = Holder { charge, ..holder };
         if charge <= self.bytes_min {
@@ -131,7 +144,7 @@ impl Evictor {
         if dropped > 0 { &mut self.holders } else { &mut self.undroppable }.push(holder);
     }
 
-    /// A closed connection may keep the frame that is half written, whose share can grow.
+    /// A closed connection may keep a partly written frame, and its share of the frame can grow.
     fn close(&mut self, holder: Holder) -> Eviction {
         self.exempt.push(holder.slot);
         Eviction::Close(holder)
@@ -145,26 +158,27 @@ impl Evictor {
         self.undroppable = self.undroppable.drain().map(read).collect();
     }
 
-    /// The holder's socket took something, and it is charged `charge` now.
+    /// Reports that the holder's socket took output, and its charge after that.
     pub fn handle_written(&mut self, holder: Holder, charge: usize) {
         self.holders.push(Holder { charge, ..holder });
     }
 }
 
 impl Connection {
-    /// The memory that its queue is charged of what all queues have.
+    /// Returns the memory that counts against the bound of all queues.
     pub fn charge(&self) -> usize {
         self.output.charge()
     }
 
-    /// Whether it has a queue.
+    /// Returns whether it has a queue.
     #[inline]
     pub fn has_queue(&self) -> bool {
         self.output.is_queued()
     }
 
-    /// Drops its newest messages until it is charged no more than `charge_max`, or none is left that nothing was written
-    /// of. Returns how many.
+    /// Drops its newest messages until it is charged at most `charge_max`.
+    ///
+    /// A partly written message is not dropped. Returns the number of messages dropped.
     pub fn drop_newest(&mut self, charge_max: usize, env: &mut Env) -> usize {
         if !self.is_open() {
             return 0;
@@ -179,7 +193,7 @@ impl Connection {
         dropped
     }
 
-    /// Memory of what the client has not finished: a message, a head or a body.
+    /// Returns the memory of an unfinished message, head or body of the client.
     #[inline]
     pub fn inbound_bytes(&self) -> usize {
         match &self.stage {
@@ -189,9 +203,11 @@ impl Connection {
         }
     }
 
-    /// Ends a connection whose reader is too slow: what it has not begun to read is dropped, so that the close frame
-    /// is next. If it is charged more than `kept_max` then, or all queues are over their bound, the rest is dropped too, and
-    /// there is no close frame. One that was ending already has no more time.
+    /// Ends a connection that reads too slowly.
+    ///
+    /// Output that is not partly written is dropped, so that the close frame is next. The rest is dropped too, without
+    /// a close frame, if the connection is then charged more than `kept_max` or all queues are over their bound. A
+    /// connection that was already ending is aborted.
     pub fn close_slow(&mut self, kept_max: usize, env: &mut Env) -> Option<Event<'static>> {
         if !self.is_open() {
             return self.abort(env);
@@ -201,15 +217,16 @@ impl Connection {
             None => self.output.clear(env),
         }
         if env.is_over_total(0) || self.charge() > kept_max {
-            // There is no room for the frame that it is in the middle of, and a close frame cannot come before its end.
+            // A close frame cannot precede the end of the partly written frame, for which there is no memory.
             self.release(env);
             return Some(self.end_abnormally(By::Server, Cause::SlowConsumer));
         }
         self.close(CloseCode::TRY_AGAIN_LATER, "reading too slowly", Cause::SlowConsumer, env)
     }
 
-    /// Ends a connection whose unfinished message, head or body is among the largest while all are over their bound. Its
-    /// memory is free at once.
+    /// Ends a connection with one of the largest unfinished messages, heads or bodies.
+    ///
+    /// It is called when all of them exceed their bound. Their memory is freed at once.
     pub fn close_overload(&mut self, env: &mut Env) -> Option<Event<'static>> {
         match self.stage {
             Stage::Open(_) => Some(self.fail_overload("too many unfinished messages", env)),
@@ -221,7 +238,7 @@ impl Connection {
         }
     }
 
-    /// Ends an open connection for want of memory. As the message is given up, nothing more is read from it.
+    /// Ends an open connection because memory is used up. No more input is read.
     pub(super) fn fail_overload(&mut self, reason: &str, env: &mut Env) -> Event<'static> {
         self.push_close(CloseCode::TRY_AGAIN_LATER, reason, env);
         self.linger();

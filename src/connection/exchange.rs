@@ -1,4 +1,4 @@
-//! The HTTP side of a connection: requests out, answers in, and the step from one to the other kind of life.
+//! The HTTP part of a connection: requests, responses and the upgrade to WebSocket.
 
 use std::any::Any;
 use std::io::Write;
@@ -13,11 +13,14 @@ use crate::protocol::response::{CONTINUE, Length, Response};
 use crate::protocol::upgrade::Accept;
 
 impl Connection {
-    /// Opens the WebSocket that `request` asked for. What the client sent ahead is returned: it is to be handed in like
-    /// all that comes. `None`: there is nothing to open any more.
+    /// Accepts the upgrade of `request`, and returns the data that the client sent early.
+    ///
+    /// The data is passed to [`handle_bytes`](Connection::handle_bytes) like any input. `None`: the upgrade is no
+    /// longer pending.
     ///
     /// # Errors
-    /// What the handler did wrong, in words; the client then has a 500.
+    ///
+    /// The error in the handler's response. The client gets a 500.
     pub fn accept(
         &mut self,
         fd: Fd,
@@ -43,8 +46,9 @@ impl Connection {
         Ok(Some(early))
     }
 
-    /// Answers the request that waits: plain HTTP, or an upgrade that is refused, which ends the connection, so that
-    /// nothing sent behind it runs.
+    /// Answers the pending request.
+    ///
+    /// A response to an upgrade refuses it and ends the connection, so that no request behind it is processed.
     pub fn respond(&mut self, response: Response, env: &mut Env) {
         let Stage::Http(http) = &mut self.stage else { return };
         let Some(answer) = http.end_pending() else { return };
@@ -64,7 +68,7 @@ impl Connection {
         }
     }
 
-    /// Does with an announced body what the handler wants.
+    /// Receives an announced body in the mode that the handler chose.
     pub fn receive_body(&mut self, request: Box<Request>, mode: BodyMode, env: &mut Env) -> Option<Event<'static>> {
         let state = match mode {
             BodyMode::Refuse(response) => {
@@ -90,15 +94,16 @@ impl Connection {
         }
     }
 
-    /// Takes the state of [`Event::Piece`] back, until the next piece.
+    /// Returns the state of [`Event::Piece`] to the connection, until the next piece.
     pub fn return_state(&mut self, state: Box<dyn Any>) {
         if let Stage::Http(http) = &mut self.stage {
             http.return_state(state);
         }
     }
 
-    /// Begins a response whose body follows in pieces; what body it has itself is not sent. `false`: nothing waits for a
-    /// response, or one was begun.
+    /// Starts a response whose body follows in pieces.
+    ///
+    /// The body of `response` itself is not sent. `false`: no request is pending, or a response was started.
     pub fn begin_response(&mut self, response: &Response, env: &mut Env) -> bool {
         let Stage::Http(http) = &mut self.stage else { return false };
         let Some(answer) = http.pending_mut().filter(|answer| answer.reply == ResponseMode::None) else { return false };
@@ -125,7 +130,9 @@ impl Connection {
         true
     }
 
-    /// Sends a piece of the body. `NotOpen`: no response was begun. `Full`: more waits than a queue may hold.
+    /// Sends a piece of the body.
+    ///
+    /// `NotOpen`: no response was started. `Full`: the queue is at its bound.
     pub fn write_response(&mut self, piece: &[u8], env: &mut Env) -> Sent {
         let queued = self.queued_bytes();
         let Stage::Http(http) = &mut self.stage else { return Sent::NotOpen };
@@ -134,7 +141,7 @@ impl Connection {
             ResponseMode::None => return Sent::NotOpen,
             ResponseMode::HeadOnly => {}
             _ if queued > 0 && queued + piece.len() > env.limits.queue_bytes_max => return Sent::Full,
-            // An empty chunk would be the last.
+            // An empty chunk would end the body.
             ResponseMode::Chunked if piece.is_empty() => {}
             ResponseMode::Chunked => {
                 let output = self.output.queue(env);
@@ -149,7 +156,9 @@ impl Connection {
         Sent::Queued
     }
 
-    /// Ends the response. The connection ends with it if the request's body was not all there. `false`: none was begun.
+    /// Ends the response. `false`: none was started.
+    ///
+    /// The connection ends too, if the body of the request is not complete.
     pub fn end_response(&mut self, env: &mut Env) -> bool {
         let Stage::Http(http) = &mut self.stage else { return false };
         if http.pending_mut().is_none_or(|answer| answer.reply == ResponseMode::None) {
@@ -173,7 +182,7 @@ impl Connection {
         matches!(&self.stage, Stage::Http(http) if http.reply() != ResponseMode::None)
     }
 
-    /// Ends a connection in the middle of a response, so that the client sees that it is not whole.
+    /// Ends a connection during a response, so that the client sees that it is incomplete.
     fn abort_response(&mut self, reply: ResponseMode, env: &Env) {
         match reply {
             ResponseMode::UntilClose => self.stage = Stage::Finished,
@@ -181,12 +190,14 @@ impl Connection {
         }
     }
 
-    /// The server goes down. A request that has begun is answered and its client let go; where none has there is nobody
-    /// to answer and nothing to wait for.
+    /// Ends an HTTP connection because the server is shutting down.
+    ///
+    /// A request that has started is answered with 503. Without one, the connection is dropped when its output is
+    /// written.
     pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         if let Some(answer) = http.handled_request_mut() {
-            // Its handler is what asked for the drain: it gets that handler's answer, and is the last.
+            // Its handler is running and may have started the shutdown. Its response is sent, and is the last.
             answer.keep_alive = false;
             return None;
         }
@@ -208,7 +219,7 @@ impl Connection {
         Some(Event::Refused(Refusal::Drained))
     }
 
-    /// Lets a request wait for an answer from elsewhere.
+    /// Defers the answer to a request.
     pub fn defer(&mut self, deferred: Deferred) {
         if let Stage::Http(http) = &mut self.stage
             && let Some(answer) = http.pending_mut()
@@ -218,7 +229,7 @@ impl Connection {
         }
     }
 
-    /// The request that waits, to be answered now.
+    /// Returns the deferred request, which is answered now.
     pub fn take_deferred(&mut self) -> Option<Deferred> {
         let Stage::Http(http) = &mut self.stage else { return None };
         let deferred = http.pending_mut()?.deferred.take();
@@ -226,7 +237,7 @@ impl Connection {
         deferred
     }
 
-    /// Whether bytes of requests that were put off are to be read, before those in the socket.
+    /// Returns whether buffered input is read before the socket.
     pub fn has_buffered_input(&self) -> bool {
         matches!(&self.stage, Stage::Http(http) if http.has_buffered_input())
     }
@@ -249,7 +260,7 @@ impl Connection {
         let awaited = http.awaits();
         let mut step = http.step(self.peer, self.is_control, env);
         if let Ok(Step::Proxied(client)) = step {
-            // From here on the client is at the other end, for all that ask.
+            // From here on, the peer is the client that the proxy names.
             self.peer = client.unwrap_or(self.peer);
             step = http.step(self.peer, self.is_control, env);
         }
@@ -280,14 +291,14 @@ impl Connection {
         }
     }
 
-    /// A deadline of the HTTP side has passed.
+    /// Handles a deadline of the HTTP part that has passed.
     pub(super) fn handle_http_tick(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         match http.awaits() {
-            // A response is still being fetched: the next request cannot be expected before it is there.
+            // The client is still reading a response, and sends the next request after it.
             Awaited::Request if !self.output.is_empty() => self.deadline = http.deadline(env),
             Awaited::Request => self.stage = Stage::Finished,
-            // The handler put the rest of the body off, and not the client.
+            // The handler paused the body, so the client is not late.
             Awaited::Piece if self.is_paused => self.deadline = http.deadline(env),
             Awaited::Response => {
                 let response = self.refusal(503, "the request was not answered in time");
@@ -299,7 +310,7 @@ impl Connection {
         None
     }
 
-    /// Ends it because unfinished heads and bodies are over their bound.
+    /// Ends it because unfinished heads and bodies exceed their bound.
     pub(super) fn refuse_overload(&mut self, env: &mut Env) -> Event<'static> {
         let Stage::Http(http) = &mut self.stage else { return Event::Refused(Refusal::Http(HttpError::Overload)) };
         if http.pending_mut().is_some_and(|answer| answer.reply == ResponseMode::None) {
@@ -327,7 +338,9 @@ impl Connection {
         Event::Refused(Refusal::Http(error))
     }
 
-    /// As `linger`, with as much time for a slow client to fetch a large response as a stalled write would have.
+    /// Like `linger`, with a deadline.
+    ///
+    /// A slow client has as much time to read a large response as a stalled write has.
     fn linger_after_http(&mut self, env: &Env) {
         self.stage = Stage::Lingering { is_shut: false };
         self.deadline = env.now.after(env.limits.write_time_max).after(env.limits.close_wait_max);

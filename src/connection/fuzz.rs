@@ -1,8 +1,8 @@
 //! The fuzz target `connection`: a table of two connections, driven by a list of operations.
 //!
-//! Their events and their output are compared with what a naive client may expect ([`reader`]). The target drives the
-//! table as the loop does: it reads only what is wanted, flushes before a turn ends, and frees what is over. All else may
-//! happen in any order.
+//! Events and output are compared with a model of the client ([`reader`]). The target drives the table as the loop
+//! does: it reads only if [`Connection::wants_read`], flushes before a turn ends, and removes connections that are
+//! over. Everything else may happen in any order.
 
 mod http;
 mod reader;
@@ -27,33 +27,33 @@ use crate::protocol::origin::Origins;
 
 pub use upgrade::fuzz_upgrade;
 
-/// Operations of one list that are carried out: enough for any end, and a bound for the time of a run.
+/// The maximum number of operations of one run, which bounds its time.
 const OPERATIONS_MAX: usize = 1000;
 
 const OPCODES: [Opcode; 6] =
     [Opcode::Text, Opcode::Binary, Opcode::Continuation, Opcode::Ping, Opcode::Pong, Opcode::Close];
 
-/// Two connections and what they share.
+/// Two connections and the state that they share.
 struct Rig {
     table: Table<Socket>,
     log: Log,
     sides: [Side; 2],
-    /// What is being queued, and the result that the table must come to first.
+    /// The output that is being pushed, and the first result that is expected.
     posting: Option<(Due, Option<Sent>)>,
-    /// Messages made so far, so that neighbours differ.
+    /// The number of messages so far, so that consecutive messages differ.
     messages: usize,
 }
 
-/// One connection, its client, and what is known of it.
+/// One connection and the model of its client.
 struct Side {
     fd: Fd,
     life: Life,
-    /// What the client has sent and the server not read.
+    /// Bytes that the client has sent and the server has not read.
     pipe: Vec<u8>,
     reader: Reader,
-    /// What the handler does when it hears something.
+    /// Selects the reaction of the handler to events.
     manner: u8,
-    /// Of the request that was told last: whether it is a HEAD, and the minor version of its HTTP.
+    /// Of the last request: whether it is a HEAD, and the minor version of its HTTP.
     asked: (bool, u8),
     messages_in: u64,
     messages_out: u64,
@@ -63,11 +63,11 @@ struct Side {
 enum Life {
     Http,
     Open,
-    /// It was open, and its end was told.
+    /// It was open, and its end was reported.
     Ended,
 }
 
-/// Runs the operations that the bytes spell; panics where something is not as it should be.
+/// Runs the operations in `data`. Panics if a result differs from the model.
 #[doc(hidden)]
 pub fn fuzz_connection(data: &[u8]) {
     let mut bytes = data.iter().copied();
@@ -100,7 +100,7 @@ impl Rig {
         Rig { table, log, sides, posting: None, messages: 0 }
     }
 
-    /// One operation. Its highest bit says on which side.
+    /// Performs one operation. Its highest bit selects the connection.
     fn step(&mut self, operation: u8, bytes: &mut impl Iterator<Item = u8>) {
         let at = usize::from(operation >> 7);
         let argument = next(bytes);
@@ -113,7 +113,7 @@ impl Rig {
             6 => self.push(&[at], argument, next(bytes)),
             7 => self.push(&[at, 1 - at], argument, next(bytes)),
             8 => self.ping(at, usize::from(argument)),
-            // What ends a connection is kept rare, or little would ever happen to one.
+            // Operations that end a connection are rare, so that connections last.
             9 if argument < 32 => self.close(at, u16::from(argument)),
             10 if argument < 32 => match argument % 4 {
                 0 => self.close_slow(at, usize::MAX),
@@ -145,9 +145,9 @@ impl Rig {
         }
     }
 
-    // The client's side.
+    // The client.
 
-    /// Reads from a socket, if that is wanted. What HTTP kept has its turn before.
+    /// Reads from a socket, if the connection wants to read. Buffered HTTP input comes first.
     fn read(&mut self, at: usize, count: usize) {
         if self.connection(at).state() == State::Http {
             self.feed(at, Vec::new());
@@ -171,7 +171,7 @@ impl Rig {
                 Err(end) => Some(*end),
             };
             let Some(event) = event else {
-                // Behind the end of a connection, input may be left.
+                // Input after the end of a connection may be left.
                 let is_over = self.connection(at).state() == State::Closing;
                 assert!(is_over || input.is_empty(), "input was neither used up nor kept");
                 self.table.end_input(slot);
@@ -199,7 +199,7 @@ impl Rig {
         self.hear_end(at, event);
     }
 
-    // The handler's side.
+    // The handler.
 
     fn hear(&mut self, at: usize, event: Event<'_>) {
         let side = &mut self.sides[at];
@@ -226,7 +226,7 @@ impl Rig {
                     self.replay();
                 }
             }
-            // Begun, and to be ended some day.
+            // The response was started, and a later operation ends it.
             Event::Request { .. } if side.reader.is_streaming_last() && manner & 4 == 0 => {}
             Event::Request { .. } if manner % 8 == 7 => self.defer(at, Deferred::Plain),
             Event::Request { .. } => self.respond(at, manner),
@@ -258,7 +258,7 @@ impl Rig {
         side.reader.expect_close(closed);
     }
 
-    /// What a handler does with a message.
+    /// Performs the reaction of a handler to a message.
     fn react(&mut self, at: usize, manner: u8) {
         match manner % 8 {
             2 => self.push(&[at], manner, manner),
@@ -362,7 +362,7 @@ impl Rig {
         self.hear_end(at, event);
     }
 
-    // The loop's side.
+    // The loop.
 
     fn slot(&self, at: usize) -> Slot {
         self.sides[at].fd.slot()
@@ -372,20 +372,20 @@ impl Rig {
         self.table.connection(self.slot(at)).expect("a side has a connection")
     }
 
-    /// Makes a transition. What the table does behind it is in the log.
+    /// Applies a transition. Changes that the table makes after it are in the log.
     fn change<R>(&mut self, at: usize, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> R {
         let slot = self.slot(at);
         self.table.step(slot, transition).expect("a side has a connection")
     }
 
-    /// Tells the readers what the table did on its own.
+    /// Reports the changes that the table made by itself to the readers.
     fn replay(&mut self) {
         let log = std::mem::take(&mut *self.log.borrow_mut());
         for (at, change) in log {
             self.hear_change(at, change);
         }
         self.posting = None;
-        // Their ends are in the log, too.
+        // The ends of these connections are in the log, too.
         while self.table.poll_ended().is_some() {}
     }
 
@@ -421,14 +421,14 @@ impl Rig {
         }
     }
 
-    /// Writes until there is nothing to write, the socket is full, or the turn's share used up.
+    /// Writes until there is no output, the socket is full, or the write limit is used up.
     fn write(&mut self, at: usize) {
         let slot = self.slot(at);
         self.table.retry_write(slot);
         self.replay();
     }
 
-    // What should be.
+    // Checks.
 
     fn check(&self) {
         self.table.check_invariants();
@@ -453,7 +453,7 @@ impl Rig {
         }
     }
 
-    /// Everything is over, and nothing may be left.
+    /// Ends all connections, and checks that no memory is left.
     fn end(&mut self) {
         for at in [0, 1] {
             self.abort(at);
@@ -488,12 +488,12 @@ fn next(bytes: &mut impl Iterator<Item = u8>) -> u8 {
     bytes.next().unwrap_or(0)
 }
 
-/// Something that clients ask for, mostly a WebSocket.
+/// Returns a request of a client, most often an upgrade.
 fn request(byte: u8) -> &'static str {
     REQUESTS.get(usize::from(byte)).unwrap_or(&REQUESTS[0])
 }
 
-/// A length: small ones one by one, larger ones in steps, up to more than a run of a queue holds.
+/// Maps a byte to a length: small ones one by one, larger ones in steps, up to more than a run of a queue.
 fn size(byte: u8) -> usize {
     match usize::from(byte) {
         byte @ 0..=150 => byte,
@@ -512,7 +512,7 @@ fn heartbeat(byte: u8) -> Heartbeat {
     }
 }
 
-/// A frame of a client's, mostly a good one.
+/// Returns a frame of a client, most often a valid one.
 fn client_frame(kind: u8, argument: u8) -> Vec<u8> {
     let opcode = OPCODES[usize::from(kind) % OPCODES.len()];
     let payload = match opcode {
@@ -538,7 +538,9 @@ mod tests {
             fuzz_connection(&operations);
         }
 
-        /// As above, but open from the start, which few lists are.
+        /// Runs lists of operations on connections that are open from the start.
+        ///
+        /// Few random lists open a connection.
         #[test]
         fn any_list_of_operations_on_open_connections(
             setting in any::<[u8; 2]>(),
@@ -554,7 +556,8 @@ mod tests {
         }
     }
 
-    /// The largest holder is half a message, and the total is within its bound: the smaller holder pays nothing.
+    /// A partly written message is the largest holder, and the total is within its bound: the smaller holder is not
+    /// evicted.
     #[test]
     fn half_a_message_that_is_largest_costs_the_smaller_holder_nothing() {
         let both = [3, 0, 4, 250, 143, 0, 144, 250];

@@ -1,4 +1,4 @@
-//! Telling a live client from a dead one: the three ways of [`Heartbeat`], as a small state machine.
+//! The heartbeat of a connection: decides when to ping, and when a client is dead.
 
 use std::time::Duration;
 
@@ -6,31 +6,33 @@ use crate::fd::Fd;
 use crate::limits::Heartbeat;
 use crate::tick::Tick;
 
-/// What a connection's heartbeat remembers.
+/// The state of a connection's heartbeat.
 #[derive(Clone, Debug, Default)]
 pub struct HeartbeatState {
-    /// Pings in a row that nothing answered.
+    /// Consecutive pings without an answer.
     missed: u16,
-    /// Whether a ping is out, and nothing came since.
+    /// Whether a ping was sent and nothing was received since.
     is_unanswered: bool,
-    /// Whether the socket took anything since the last check.
+    /// Whether the socket took output since the last check.
     has_written: bool,
 }
 
-/// What to do now that a check is due.
+/// The result of a check.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum HeartbeatAction {
-    /// Nothing; look again at this tick.
+    /// Do nothing. The next check is at this tick.
     Wait(Tick),
-    /// Send a ping, and look again at this tick.
+    /// Send a ping. The next check is at this tick.
     Ping(Tick),
     /// The client is dead.
     Dead,
 }
 
 impl HeartbeatState {
-    /// When the first check is due. Pings spread over the second half of their period, each fd at its own place, so
-    /// that clients that came in a storm are not pinged in one.
+    /// Returns the time of the first check.
+    ///
+    /// Pings are spread over the second half of the period by fd, so that clients that connected at the same time are
+    /// not pinged at the same time.
     pub fn first_check(heartbeat: &Heartbeat, fd: Fd, now: Tick) -> Tick {
         match *heartbeat {
             Heartbeat::Off => Tick::NEVER,
@@ -42,25 +44,27 @@ impl HeartbeatState {
         }
     }
 
-    /// Bytes came.
+    /// Reports that bytes were received.
     #[inline]
     pub fn handle_bytes(&mut self) {
         self.is_unanswered = false;
     }
 
-    /// The socket took something.
+    /// Reports that the socket took output.
     #[inline]
     pub fn handle_written(&mut self) {
         self.has_written = true;
     }
 
-    /// Whether the last ping was missed.
+    /// Returns whether the last ping was missed.
     pub fn has_missed(&self) -> bool {
         self.missed > 0
     }
 
-    /// A check is due. `last_seen` is when the client's last byte came. `is_backlogged`: output has waited for the socket,
-    /// perhaps with the ping in it. While that goes on and makes progress, a client that is slow to read is not dead.
+    /// Performs a check that is due.
+    ///
+    /// `last_seen` is the time of the client's last byte. With `is_backlogged`, output waits for the socket, perhaps
+    /// before the ping. A client that reads slowly is not dead while that output makes progress.
     pub fn check(&mut self, heartbeat: &Heartbeat, last_seen: Tick, is_backlogged: bool, now: Tick) -> HeartbeatAction {
         match *heartbeat {
             Heartbeat::Off => HeartbeatAction::Wait(Tick::NEVER),
@@ -84,7 +88,7 @@ impl HeartbeatState {
         }
     }
 
-    /// Whether a check would say that the client is dead.
+    /// Returns whether a check would find the client dead.
     pub fn is_dead(&self, heartbeat: &Heartbeat, last_seen: Tick, is_backlogged: bool, now: Tick) -> bool {
         self.clone().check(heartbeat, last_seen, is_backlogged, now) == HeartbeatAction::Dead
     }
@@ -95,7 +99,7 @@ impl HeartbeatState {
     }
 }
 
-/// A number from 0 to 1 that is the fd's own: near ones are far apart (Fibonacci hashing).
+/// Maps an fd to a number from 0 to 1, such that near fds are far apart (Fibonacci hashing).
 fn spread(fd: Fd) -> f64 {
     let hash = (fd.as_u64() as u32).wrapping_mul(0x9e37_79b9);
     f64::from(hash) / f64::from(u32::MAX)

@@ -1,8 +1,7 @@
-//! A connection that speaks HTTP/1.1: requests one after the other, each answered before the next is read, until one of
-//! them becomes a WebSocket.
+//! The state of an HTTP/1.1 connection: each request is answered before the next is read.
 //!
-//! What a client sends ahead (pipelined requests, a body behind its head, frames before the 101) waits in `buf`. It is
-//! bounded by one read: while anything waits for an answer, nothing more is read from the socket.
+//! Early input waits in `buf`: pipelined requests, a body behind its head, frames before the 101 response. It is at
+//! most as long as one read, because nothing is read from the socket while a request is pending.
 
 use std::any::Any;
 use std::mem;
@@ -16,46 +15,46 @@ use crate::protocol::proxy::parse_proxy_header;
 use crate::protocol::request::Request;
 use crate::tick::Tick;
 
-/// An emptied buffer of more than this is given back, so that a kept-alive connection stays small.
+/// The largest empty buffer that a kept-alive connection keeps.
 const BUF_BYTES_MAX: usize = 4 << 10;
 
-/// The HTTP side of a connection.
+/// The HTTP state of a connection.
 #[derive(Debug, Default)]
 pub struct Http {
-    /// What came and is not read yet, from `at` on.
+    /// Input that is not parsed yet, from `at` on.
     buf: Vec<u8>,
     at: usize,
-    /// How far behind `at` the end of the head was looked for.
+    /// The bytes behind `at` that were searched for the end of the head.
     scanned: usize,
-    /// Whether the request is a HEAD, whose answer has no body, not even one that refuses it.
+    /// Whether the request is a HEAD, so that no response to it has a body.
     is_head: bool,
     phase: Phase,
-    /// The memory that unfinished heads and bodies take up, and what was sent ahead.
+    /// The memory of unfinished heads and bodies, and of early input.
     memory: MemoryShare,
 }
 
 #[derive(Debug, Default)]
 enum Phase {
-    /// Between two requests; nothing of the next has come.
+    /// Between two requests. Nothing of the next was received.
     #[default]
     Idle,
-    /// Before everything else: the PROXY header.
+    /// Before the PROXY header.
     Proxy,
-    /// Inside a head. The connection's first moment counts as that, too.
+    /// In a head, or before the first request.
     Head,
-    /// The handler is asked what is to become of the body that a head announced.
+    /// A head announced a body, and the handler has not chosen the mode.
     Announced(Announced),
     Body(Upload),
-    /// A body goes to the handler as it comes.
+    /// The body is passed to the handler in pieces.
     Pieces(Box<Stream>),
-    /// A request is out for its answer.
+    /// The request waits for its response.
     Pending(PendingRequest),
 }
 
-/// What a connection that speaks HTTP waits for.
+/// The thing that an HTTP connection waits for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Awaited {
-    /// The next request, of which nothing has come.
+    /// The next request, of which nothing was received.
     Request,
     /// The rest of a head.
     Head,
@@ -63,11 +62,11 @@ pub enum Awaited {
     Body,
     /// The next piece of a body.
     Piece,
-    /// The handler.
+    /// The response of the handler.
     Response,
 }
 
-/// A body that nobody has asked for yet.
+/// A body that a head announced.
 #[derive(Debug)]
 struct Announced {
     answer: PendingRequest,
@@ -76,7 +75,7 @@ struct Announced {
     expects_continue: bool,
 }
 
-/// A request whose body is on its way.
+/// A request whose body is being received.
 #[derive(Debug)]
 struct Upload {
     request: Box<Request>,
@@ -86,76 +85,80 @@ struct Upload {
     body: Vec<u8>,
 }
 
-/// A body that is handed on piece by piece.
+/// A body that is passed to the handler in pieces.
 #[derive(Debug)]
 struct Stream {
     answer: PendingRequest,
     decoder: BodyDecoder,
-    /// The handler's; `None` while it is with the handler.
+    /// The state of the handler. `None` while the handler has it.
     state: Option<Box<dyn Any>>,
 }
 
-/// What has to be remembered of a request until it is answered.
+/// The properties of a request that its response needs.
 #[derive(Debug, Default)]
 pub struct PendingRequest {
     /// Whether another request may follow.
     pub keep_alive: bool,
-    /// Whether it was a HEAD, which gets no body.
+    /// Whether it is a HEAD, whose response has no body.
     pub head_only: bool,
-    /// What `Sec-WebSocket-Accept` is to say, where it asks for a WebSocket.
+    /// The value of `Sec-WebSocket-Accept`, if it is an upgrade.
     pub accept: Option<[u8; 28]>,
-    /// Set while the handler lets it wait for an answer from elsewhere.
+    /// Set while the handler defers the response.
     pub deferred: Option<Deferred>,
-    /// Whether HTTP/1.1 is spoken, which knows chunks.
+    /// Whether the client speaks HTTP/1.1, and can read chunks.
     pub knows_chunks: bool,
-    /// How far a response in pieces is.
+    /// The mode of a response in pieces.
     pub reply: ResponseMode,
 }
 
-/// A response that is sent in pieces.
+/// The mode of a response in pieces.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub enum ResponseMode {
-    /// None was begun.
+    /// No response was started.
     #[default]
     None,
-    /// Its head is out, and its body goes out in chunks (RFC 9112 section 7.1).
+    /// The head is queued, and the body is sent in chunks (RFC 9112 section 7.1).
     Chunked,
-    /// Its head is out, and the end of the connection is that of its body (RFC 9112 section 6.3, item 8): HTTP/1.0.
+    /// The head is queued, and the connection ends with the body (RFC 9112 section 6.3, item 8).
+    ///
+    /// This is for HTTP/1.0.
     UntilClose,
-    /// Its head is out, and it has no body: the answer to a HEAD, or one whose status has none.
+    /// The head is queued, and the response has no body.
+    ///
+    /// The request is a HEAD, or the status has no body.
     HeadOnly,
 }
 
-/// A request whose answer comes from elsewhere.
+/// A request whose response is deferred.
 #[derive(Debug)]
 pub enum Deferred {
-    /// For a WebSocket. The request is needed to accept it.
+    /// A request for a WebSocket, which is needed to accept it.
     Upgrade(Box<Request>),
-    /// For plain HTTP.
+    /// A request for plain HTTP.
     Plain,
 }
 
-/// What came of reading on.
+/// The result of a step through the input.
 #[derive(Debug)]
 pub enum Step {
     /// More bytes are needed.
     More,
-    /// The PROXY header is there, and names the client unless that is the other end of the socket.
+    /// The PROXY header is complete. It names the client, unless the peer of the socket is the client.
     Proxied(Option<Peer>),
-    /// A head came that announces a body: [`Http::receive_body`] says what is to become of it.
+    /// A head that announces a body. [`Http::receive_body`] sets the mode.
     Head(Box<Request>),
-    /// A piece of a body, with the state that [`Http::return_state`] takes back. It is the last one if `is_last`.
+    /// A piece of a body, with the state that [`Http::return_state`] returns.
     Piece {
         /// At least one byte, unless it is the last piece.
         bytes: Vec<u8>,
         is_last: bool,
         state: Box<dyn Any>,
     },
-    /// A request for plain HTTP, whole.
+    /// A complete request for plain HTTP.
     Request {
         /// The request.
         request: Box<Request>,
-        /// Whether it has the marks of an upgrade that a proxy lost.
+        /// Whether it looks like an upgrade of which a proxy removed headers.
         wanted_upgrade: bool,
     },
     /// A request for a WebSocket.
@@ -163,22 +166,23 @@ pub enum Step {
 }
 
 impl Http {
-    /// A connection that was just accepted.
+    /// Returns the state of a connection that was just accepted.
     pub fn new(memory: &MemoryTotal) -> Http {
         Http { phase: Phase::Head, memory: memory.share(), ..Http::default() }
     }
 
-    /// A connection that was just accepted from a proxy, which sends a PROXY header first.
+    /// Returns the state of a connection from a proxy, which sends a PROXY header first.
     pub fn new_proxied(memory: &MemoryTotal) -> Http {
         Http { phase: Phase::Proxy, ..Http::new(memory) }
     }
 
-    /// Keeps `input` until it is its turn.
+    /// Buffers `input` until it is parsed.
     ///
     /// # Errors
+    ///
     /// [`HttpError::OutOfMemory`].
     pub fn buffer(&mut self, input: &[u8]) -> Result<(), HttpError> {
-        // Once a read, not once a request: a client that pipelines is not made to wait for its bytes to be moved.
+        // The buffer is compacted once for each read, and not for each request, so that pipelined input is moved once.
         if !input.is_empty() {
             self.compact();
             self.buf.try_reserve(input.len()).map_err(|_| HttpError::OutOfMemory)?;
@@ -187,13 +191,15 @@ impl Http {
         Ok(())
     }
 
-    /// Memory of what is unfinished or waits, as of the last call of [`recount`](Http::recount).
+    /// Returns the memory of unfinished and early input, as of the last [`recount`](Http::recount).
     #[inline]
     pub fn memory_bytes(&self) -> usize {
         self.memory.bytes()
     }
 
-    /// Counts anew what is unfinished or waits. An emptied buffer that is kept for the next request is not counted.
+    /// Updates the memory of unfinished and early input.
+    ///
+    /// An empty buffer that is kept for the next request is not counted.
     pub fn recount(&mut self) {
         let kept = match &self.phase {
             Phase::Body(upload) => upload.body.capacity() + upload.request.head_bytes(),
@@ -204,7 +210,7 @@ impl Http {
         self.memory.set(kept + ahead);
     }
 
-    /// Reads on in what was kept.
+    /// Parses the buffered input up to the next step.
     pub fn step(&mut self, peer: Peer, is_control: bool, env: &Env) -> Result<Step, HttpError> {
         match mem::take(&mut self.phase) {
             phase @ (Phase::Idle | Phase::Head) => {
@@ -212,7 +218,7 @@ impl Http {
                     self.at += skip_empty_lines(self.rest());
                 }
                 if self.is_drained() {
-                    // Nothing came: neither is a new connection idle by that, nor an idle one at a head.
+                    // Nothing was received, so the phase and its deadline stay.
                     self.phase = phase;
                     return Ok(Step::More);
                 }
@@ -228,17 +234,17 @@ impl Http {
         }
     }
 
-    /// Whether the next bytes should be read from the socket: not while others wait here.
+    /// Returns whether the socket should be read: not while early input waits.
     pub fn wants_read(&self) -> bool {
         !self.is_answering() || self.is_drained()
     }
 
-    /// Whether bytes that came are not read yet.
+    /// Returns whether there is input that is not parsed.
     pub fn has_buffered_input(&self) -> bool {
         !self.is_drained()
     }
 
-    /// When the client must have gone on, counted from `now`, at which the phase began.
+    /// Returns the deadline of a phase that starts now.
     pub fn deadline(&self, env: &Env) -> Tick {
         let limit = match self.awaits() {
             Awaited::Request => env.limits.keep_alive_max,
@@ -249,11 +255,11 @@ impl Http {
         env.now.after(limit)
     }
 
-    /// What it waits for. When that changes, a new deadline begins.
+    /// Returns the thing that it waits for. A change starts a new deadline.
     pub fn awaits(&self) -> Awaited {
         match self.phase {
             Phase::Idle => Awaited::Request,
-            // One deadline holds for both.
+            // Both have one deadline.
             Phase::Proxy | Phase::Head => Awaited::Head,
             Phase::Body(_) => Awaited::Body,
             Phase::Pieces(_) => Awaited::Piece,
@@ -261,32 +267,32 @@ impl Http {
         }
     }
 
-    /// Whether the answer to what is being read has no body.
+    /// Returns whether the response to the present request has no body.
     pub fn is_head(&self) -> bool {
         self.is_head
     }
 
-    /// Whether something of a request has come that is not answered.
+    /// Returns whether a part of a request was received that is not answered.
     pub fn has_begun(&self) -> bool {
         !matches!(self.phase, Phase::Idle | Phase::Proxy | Phase::Head) || !self.is_drained()
     }
 
-    /// Whether a request waits for its answer.
+    /// Returns whether a request waits for its response.
     pub fn is_answering(&self) -> bool {
         matches!(self.phase, Phase::Pending(_))
     }
 
-    /// Whether a request for plain HTTP waits for an answer from elsewhere.
+    /// Returns whether the response to a plain request is deferred.
     pub fn is_deferred_plain(&self) -> bool {
         matches!(&self.phase, Phase::Pending(PendingRequest { deferred: Some(Deferred::Plain), .. }))
     }
 
-    /// Whether an upgrade waits for an answer from elsewhere.
+    /// Returns whether an upgrade is deferred.
     pub fn is_deferred_upgrade(&self) -> bool {
         matches!(&self.phase, Phase::Pending(PendingRequest { deferred: Some(Deferred::Upgrade(_)), .. }))
     }
 
-    /// The request that may be answered, if there is one: it waits, or its body is being handed on.
+    /// Returns the request that may be answered: a pending one, or one whose body is being received in pieces.
     pub fn pending_mut(&mut self) -> Option<&mut PendingRequest> {
         match &mut self.phase {
             Phase::Pending(answer) => Some(answer),
@@ -296,7 +302,7 @@ impl Http {
         }
     }
 
-    /// The plain request that the handler is busy with.
+    /// Returns the plain request that a handler is processing.
     pub fn handled_request_mut(&mut self) -> Option<&mut PendingRequest> {
         match &mut self.phase {
             Phase::Pending(answer) if answer.deferred.is_none() && answer.accept.is_none() => Some(answer),
@@ -304,7 +310,7 @@ impl Http {
         }
     }
 
-    /// How far the response to what is being read is.
+    /// Returns the mode of the response to the present request.
     pub fn reply(&self) -> ResponseMode {
         match &self.phase {
             Phase::Idle | Phase::Proxy | Phase::Head => ResponseMode::None,
@@ -315,8 +321,9 @@ impl Http {
         }
     }
 
-    /// Ends the wait for an answer, which is being sent. The next head may be read, unless there was more of a body to
-    /// come: then no other request may follow.
+    /// Ends the pending request, whose response is queued.
+    ///
+    /// The next head may be read, unless the body is incomplete. Then no other request may follow.
     pub fn end_pending(&mut self) -> Option<PendingRequest> {
         let unread = |answer| Some(PendingRequest { keep_alive: false, ..answer });
         match mem::take(&mut self.phase) {
@@ -335,8 +342,9 @@ impl Http {
         }
     }
 
-    /// Goes on to collect the body that [`Step::Head`] announced, or, with a `state`, to hand it on in pieces. `true`:
-    /// the client waits for a `100 Continue`.
+    /// Starts to receive the body that [`Step::Head`] announced.
+    ///
+    /// The body is passed on in pieces with `state`, or else collected. `true`: the client waits for a `100 Continue`.
     pub fn receive_body(
         &mut self,
         request: Box<Request>,
@@ -351,7 +359,7 @@ impl Http {
             }
         };
         let Announced { answer, wanted_upgrade, length, expects_continue } = announced;
-        // Behind the head of a response no other may come, not even a 100.
+        // After the head of a response no other response may follow, not even a 100.
         let must_tell = expects_continue && answer.reply == ResponseMode::None && self.is_drained();
         let decoder = match BodyDecoder::new(length, if state.is_none() { bytes_max } else { usize::MAX }) {
             Ok(decoder) => decoder,
@@ -367,14 +375,14 @@ impl Http {
         Ok(must_tell)
     }
 
-    /// Takes the state of [`Step::Piece`] back, until the next piece.
+    /// Takes the state of [`Step::Piece`] until the next piece.
     pub fn return_state(&mut self, state: Box<dyn Any>) {
         if let Phase::Pieces(stream) = &mut self.phase {
             stream.state = Some(state);
         }
     }
 
-    /// What the client sent ahead of its answer.
+    /// Takes the input that the client sent before the response.
     pub fn take_early_data(&mut self) -> Vec<u8> {
         self.compact();
         mem::take(&mut self.buf)
@@ -471,7 +479,7 @@ impl Http {
         let is_last = match decoded {
             Ok(is_last) => is_last,
             Err(error) => {
-                // Still to be answered, if no answer was begun.
+                // The request is answered with an error, unless a response was started.
                 self.phase = Phase::Pieces(stream);
                 return Err(error);
             }
@@ -489,7 +497,7 @@ impl Http {
         Ok(Step::Piece { bytes, is_last, state })
     }
 
-    /// Gives back what was read: before more is added, and when a request was answered.
+    /// Removes parsed input. It is called before input is added, and when a request was answered.
     fn compact(&mut self) {
         self.buf.drain(..self.at.min(self.buf.len()));
         self.at = 0;

@@ -1,10 +1,8 @@
-//! What a turn has to send, encoded once: an append-only run of frames, of which every connection that is to have some
-//! holds a range.
+//! The frames of a turn, encoded once, in one buffer that all connections share.
 //!
-//! It exists because most output is written in the turn that made it, by a socket with room. A reply, the replies to all
-//! that one read brought, a publish to a thousand and the sixteen after it: each is one range, so neither a queue nor a
-//! copy is made for it. What is left when the socket was full, or whose frames do not lie together, goes into a
-//! [`Queue`]. When all that was touched is flushed, no range is left, and the journal begins anew.
+//! Most output is written in the turn that created it, to a socket that is not full. A reply, all replies to one read,
+//! and several publishes to a thousand subscribers are each one range of the journal for a connection. No queue is
+//! allocated and nothing is copied for each connection.
 
 use crate::connection::outbound::{COPIED_BYTES_MAX, Outbound, Range};
 use crate::connection::queue::Queue;
@@ -12,37 +10,54 @@ use crate::connection::segment::Queued;
 use crate::protocol::frame::server_frame_bytes;
 use crate::protocol::shared::SharedFrame;
 
-/// A turn's output is flushed before its end once it is this long, while it is still in the processor's cache.
+/// Bytes after which a turn is flushed early, while they are in the CPU cache.
 const FLUSHED_AT_BYTES: usize = 64 << 10;
 
-/// Nothing is appended beyond this: what one call of a handler pushes on top goes into queues. So the journal, like the
-/// buffer that is read into, is a fixed cost: of what lies here, no connection has anything that counts as queued.
+/// The maximum size of the journal.
+///
+/// Frames beyond it go to queues. The journal is a fixed cost, like the read buffer, and does not count as queued
+/// bytes.
 const BYTES_MAX: usize = 256 << 10;
 
-// What is kept apart is a copy. `Limits::queue_total_bytes_max` names the sum.
+// Separate frames are copies. The documentation of `Limits::queue_total_bytes_max` gives the sum.
 const _: () = assert!(2 * BYTES_MAX == 512 << 10);
 
-/// Nor more that has to be kept apart than this, which large frames alone never come to: with many small ones that have a
-/// key, queues are no dearer.
+/// The maximum number of separate frames.
+///
+/// Large frames alone never reach it. For many small frames with a key, queues cost no more.
 const SEPARATE_MAX: usize = 1024;
 
 const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
 
 /// The frames of this turn.
+///
+/// Only [`Output`](crate::connection::output::Output) uses it. In this order:
+///
+/// 1. [`put`](Journal::put) appends a frame for its first recipient and returns its range. For the next recipients of
+///    the same [`Outbound`] it returns the range again. A recipient that has a range extends it, if the frame directly
+///    follows it. If not, the frame goes to a [`Queue`].
+/// 2. [`get`](Journal::get) returns the bytes of a range, to write them.
+/// 3. [`move_to_queue`](Journal::move_to_queue) copies a range that the socket did not take to a queue.
+/// 4. [`clear`](Journal::clear) ends the turn. No range is valid after it, so it is called only when all output of the
+///    turn is written or moved.
+///
+/// One range for each connection is enough because frames are pushed in order, and most connections of a turn receive
+/// the same frames.
 #[derive(Debug)]
 pub struct Journal {
-    /// Never grows. Of what it may hold, only what was ever used takes up memory.
+    /// It never grows. The kernel provides memory only for the part that was ever used.
     bytes: Vec<u8>,
-    /// Those of the frames in `bytes` that are not copied into a queue, in order.
+    /// The frames in `bytes` that become segments of their own in a queue, in order.
     separate: Vec<SeparateFrame>,
 }
 
-/// A frame that has a place of its own in a queue: stalled readers of a large one share it, and one with a key can be
-/// replaced.
+/// A frame that becomes a segment of its own in a queue.
+///
+/// Queues share a large frame. A frame with a key can be replaced.
 #[derive(Debug)]
 struct SeparateFrame {
     start: u32,
-    /// The bytes of all these frames before it.
+    /// The bytes of all separate frames before it.
     before: u32,
     frame: SharedFrame,
     key: Option<Box<str>>,
@@ -57,21 +72,22 @@ impl Default for Journal {
 const _: () = assert!(BYTES_MAX < u32::MAX as usize);
 
 impl Journal {
-    /// The bytes of a range.
+    /// Returns the bytes of a range.
     #[inline]
     pub fn get(&self, range: Range) -> &[u8] {
         self.bytes.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
 
-    /// Whether it is time to flush.
+    /// Returns whether the turn should be flushed early.
     #[inline]
     pub fn is_long(&self) -> bool {
         self.bytes.len() >= FLUSHED_AT_BYTES
     }
 
-    /// The range of a frame, or `before` made longer by it. The frame is appended unless it was for an earlier recipient.
-    /// `None`: it belongs in a queue, for it does not lie behind `before`, or is not to lie here: there is no room, or it
-    /// goes out alone.
+    /// Returns the range of a frame, or the range `before` extended by it.
+    ///
+    /// The frame is appended unless an earlier recipient did so. `None`: the frame goes to a queue, because it does not
+    /// follow `before`, or because the journal does not accept it.
     #[inline]
     pub fn put(&mut self, before: Option<Range>, outbound: &mut Outbound<'_>) -> Option<Range> {
         let place = match outbound.place {
@@ -93,9 +109,9 @@ impl Journal {
         outbound.place
     }
 
-    /// Keeps what a queue would want to have. `false`: it is not to lie here.
+    /// Stores a separate frame. `false`: the journal does not accept it.
     fn add_separate(&mut self, outbound: &mut Outbound<'_>) -> bool {
-        // What is so long goes out at once, to each of many, and needs no copy here.
+        // Frames over 64 KiB are written directly and are not stored in the journal.
         if outbound.bytes() > FLUSHED_AT_BYTES || self.separate.len() >= SEPARATE_MAX {
             return false;
         }
@@ -105,7 +121,9 @@ impl Journal {
         true
     }
 
-    /// Appends the frames of a range to a queue, as though they had been pushed to it.
+    /// Appends the frames of a range to a queue.
+    ///
+    /// The result is the same as if they had been pushed to the queue.
     pub fn move_to_queue(&self, range: Range, queue: &mut Queue, total: &mut Queued) {
         let mut rest = self.get(range);
         let before = self.separate.partition_point(|separate| separate.start < range.start);
@@ -121,19 +139,19 @@ impl Journal {
         debug_assert!(rest.is_empty(), "a range ends with a frame");
     }
 
-    /// The bytes of a range that [`move_to_queue`](Journal::move_to_queue) copies.
+    /// Returns the bytes of a range that [`move_to_queue`](Journal::move_to_queue) copies.
     pub fn copied_bytes(&self, range: Range) -> usize {
         range.len() - (self.separate_bytes(range.end) - self.separate_bytes(range.start)) as usize
     }
 
-    /// The bytes of the frames kept apart that begin before `end`.
+    /// Returns the bytes of the separate frames that start before `end`.
     fn separate_bytes(&self, end: u32) -> u32 {
         let count = self.separate.partition_point(|separate| separate.start < end);
         let last = count.checked_sub(1).and_then(|last| self.separate.get(last));
         last.map_or(0, |last| last.before + last.frame.as_bytes().len() as u32)
     }
 
-    /// Begins anew. No connection may hold a range.
+    /// Removes all frames. No connection may have a range.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.separate.clear();

@@ -1,12 +1,6 @@
-//! One connection as a state machine: bytes and ticks in, events and output out.
+//! One connection as a state machine: input and time in, events and output out.
 //!
-//! `handle_*` takes what happened, bare verbs say what a handler wants, `poll_*` says what to do next. It never sees a
-//! socket or a clock, so a simulator can drive it as well as the loop does.
-//!
-//! It begins as HTTP. A request for a WebSocket that is accepted makes it open; from then on it is open, closing,
-//! lingering or finished, in that order. [`Event::Closed`] comes exactly once for each connection that was open: in the
-//! moment it stops being so. What is left to do then, flushing and waiting for the client's part of the close handshake,
-//! is nobody else's business.
+//! A connection knows neither a socket nor a clock. The server, the simulator and the fuzzer drive the same code.
 
 mod closed;
 mod counts;
@@ -61,37 +55,66 @@ use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::message::Message;
 use crate::tick::Tick;
 
-/// HTTP responses may pile up to this before the next pipelined request is read.
+/// Output over which the next pipelined HTTP request is not read.
 const HTTP_OUTPUT_MAX: usize = 64 << 10;
 
-/// A connection, from its first byte to its last. One is kept for each, so every byte of it counts.
+/// A connection, from its first byte to its last.
+///
+/// A caller drives it in the manner of quinn-proto: `handle_*` reports an event, verbs such as
+/// [`send`](Connection::send) are commands of a handler, and `poll_*` returns the next action. The connection does no
+/// I/O. The [`Table`] does it, and is the only caller in the server. The order of calls is:
+///
+/// 1. **Input.** [`handle_received`](Connection::handle_received) counts the bytes of one read. Then
+///    [`handle_message`](Connection::handle_message) and [`handle_bytes`](Connection::handle_bytes) are called until
+///    neither returns an event. An event of HTTP is answered before the next call: [`Event::Request`] with
+///    [`respond`](Connection::respond), [`Event::Head`] with [`receive_body`](Connection::receive_body),
+///    [`Event::Piece`] with [`return_state`](Connection::return_state), [`Event::Upgrade`] with
+///    [`accept`](Connection::accept) or `respond`. A request and an upgrade may also be deferred with
+///    [`defer`](Connection::defer). The end of the stream is [`handle_end`](Connection::handle_end).
+/// 2. **Output.** While [`can_write`](Connection::can_write), the caller writes the bytes of
+///    [`poll_slice`](Connection::poll_slice) or [`poll_slices`](Connection::poll_slices), and reports the result with
+///    [`handle_written`](Connection::handle_written). Output may be in the journal of the turn, so all of it is written
+///    or moved to a queue before [`Env::end_turn`].
+/// 3. **Socket.** [`poll_next`](Connection::poll_next) then returns the action for the socket.
+/// 4. **Time.** [`handle_tick`](Connection::handle_tick) is called no later than
+///    [`poll_timeout`](Connection::poll_timeout). The timeout may change with every call, so it is read after the
+///    others.
+/// 5. **End.** [`release`](Connection::release) returns the memory before the connection is dropped.
+///
+/// A connection starts with HTTP. An accepted upgrade opens a WebSocket. After that it is closing, lingering or
+/// finished, and never goes back. [`Event::Closed`] is returned exactly once for each WebSocket, by the call that ends
+/// it. The flush and the close handshake that follow cause no more events.
+///
+/// Each idle connection takes the size of this type, so every byte of it counts.
 #[derive(Debug)]
 pub struct Connection {
     stage: Stage,
-    /// What waits to be written. Only while something does.
+    /// The output that is not written yet.
     output: Output,
-    /// This connection's own heartbeat, where it is not the server's.
+    /// The heartbeat of this connection, if it differs from that of the server.
     heartbeat: Option<Box<Heartbeat>>,
-    /// When the stage itself has something to do: a heartbeat's check while open, else the end of our patience.
+    /// The deadline of the stage: the next heartbeat check, or the timeout of the client.
     deadline: Tick,
     last_seen: Tick,
     opened: Opened,
     traffic: Traffic,
     peer: Peer,
     heartbeat_state: HeartbeatState,
-    /// The client has said its last: its close frame, or the end of its stream.
+    /// The client sent its close frame or ended its stream.
     is_peer_done: bool,
-    /// The handler wants nothing read for now.
+    /// The handler stopped reading.
     is_paused: bool,
-    /// Whether it came through a control listener.
+    /// Whether it was accepted by a control listener.
     is_control: bool,
-    /// Whether the table has listed it for its next flush. It is kept here because it takes no memory here.
+    /// Whether the table has listed it for its next flush. The flag is stored here because it fits into padding.
     is_listed: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= 120, "every idle connection pays for this");
 
-/// When a connection opened, in units of 16 ms: in 4 bytes, for two years.
+/// The opening time of a connection in units of 16 ms.
+///
+/// It takes 4 bytes and lasts for two years.
 #[derive(Copy, Clone, Debug)]
 struct Opened(u32);
 
@@ -103,25 +126,25 @@ impl Opened {
     }
 }
 
-/// Where a connection is in its life. It only ever goes down this list.
+/// The stage of a connection. A connection moves down this list only.
 #[derive(Debug)]
 enum Stage {
     Http(Box<Http>),
-    /// An open WebSocket, with the start of a message that is not all there.
+    /// An open WebSocket, with the first part of an incomplete message.
     Open(Option<Box<Assembler>>),
-    /// Our close frame is on its way, and the client's is waited for.
+    /// The close frame is queued or sent. The close frame of the client is awaited.
     Closing(Option<Box<Assembler>>),
-    /// Nothing that comes matters. What is queued is flushed, then the client is let go.
+    /// Input is ignored. The output is flushed, then the connection is dropped.
     Lingering {
         /// Whether the transport was shut down for writing.
         is_shut: bool,
     },
-    /// To be dropped at once.
+    /// The connection is dropped at the end of the turn.
     Finished,
 }
 
 impl Connection {
-    /// A connection that was just accepted.
+    /// Returns a connection that was just accepted.
     pub fn new(peer: Peer, env: &Env) -> Connection {
         let http = Http::new(&env.inbound);
         Connection {
@@ -141,40 +164,46 @@ impl Connection {
         }
     }
 
-    /// A connection that was just accepted from a trusted proxy, which names its client in a PROXY header.
+    /// Returns a connection that was just accepted from a trusted proxy.
+    ///
+    /// A PROXY header names its client.
     pub fn new_proxied(peer: Peer, env: &Env) -> Connection {
         let http = Http::new_proxied(&env.inbound);
         Connection { stage: Stage::Http(Box::new(http)), ..Connection::new(peer, env) }
     }
 
-    /// A connection of a control listener: it speaks HTTP, and never anything else.
+    /// Returns a connection of a control listener, which speaks HTTP only.
     pub fn new_control(peer: Peer, env: &Env) -> Connection {
         Connection { is_control: true, ..Connection::new(peer, env) }
     }
 
-    /// Whether it came through a control listener.
+    /// Returns whether a control listener accepted it.
     pub fn is_control(&self) -> bool {
         self.is_control
     }
 
-    /// Whether it is no WebSocket, so that what it has to write is answers to requests.
+    /// Returns whether it speaks HTTP, so that its output consists of responses.
     pub fn is_http(&self) -> bool {
         self.is_control || matches!(self.stage, Stage::Http(_))
     }
 
-    /// Whether the next step is the client's: no handler has yet to answer it.
+    /// Returns whether the next step is the client's, and not a handler's.
     pub fn waits_for_client(&self) -> bool {
         !matches!(&self.stage, Stage::Http(http) if http.awaits() == Awaited::Response)
     }
 
-    /// Whether an upgrade waits for an answer from elsewhere. It is of no use to a client that has ended its stream.
+    /// Returns whether an upgrade is deferred.
+    ///
+    /// It is of no use to a client that ended its stream.
     pub fn is_deferred_upgrade(&self) -> bool {
         matches!(&self.stage, Stage::Http(http) if http.is_deferred_upgrade())
     }
 
-    // What happened.
+    // Events.
 
-    /// Takes note that `count` bytes came, before they are handed to [`handle_message`](Connection::handle_message) and
+    /// Counts received bytes.
+    ///
+    /// The bytes are then passed to [`handle_message`](Connection::handle_message) and
     /// [`handle_bytes`](Connection::handle_bytes).
     #[inline]
     pub fn handle_received(&mut self, count: usize, env: &mut Env) {
@@ -184,11 +213,14 @@ impl Connection {
         self.heartbeat_state.handle_bytes();
     }
 
-    /// Takes the message at the front of `input` where it lies there whole, as nearly all do: it is lent, without an event
-    /// made of it. `None`: nothing was read, and [`handle_bytes`](Connection::handle_bytes) says what is there.
+    /// Takes a whole message from the front of `input`.
+    ///
+    /// Nearly all messages are whole and are borrowed from `input`, without an event. `None`: nothing was read, and
+    /// [`handle_bytes`](Connection::handle_bytes) reads `input`.
     ///
     /// # Errors
-    /// The end of the connection, whose client has broken a rule.
+    ///
+    /// The end of the connection, if the client broke a rule of the protocol.
     #[inline]
     pub fn handle_message<'a>(
         &mut self,
@@ -206,8 +238,9 @@ impl Connection {
         }
     }
 
-    /// Reads on in `input`, which is moved past what was read, up to the next event. `None`: `input` is used up or
-    /// kept. The events of HTTP are to be answered before the next call.
+    /// Reads `input` up to the next event, and moves `input` past it.
+    ///
+    /// `None`: `input` is used up or buffered. An event of HTTP is answered before the next call.
     pub fn handle_bytes<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
         match &mut self.stage {
             Stage::Open(unfinished) => {
@@ -227,12 +260,14 @@ impl Connection {
         }
     }
 
-    /// The client's stream has ended; `is_reset` when it can no longer be written to either.
+    /// Reports the end of the client's stream.
+    ///
+    /// With `is_reset`, the client can receive nothing either.
     pub fn handle_end(&mut self, is_reset: bool) -> Option<Event<'static>> {
         self.is_peer_done = true;
         match &self.stage {
             Stage::Open(_) => return Some(self.end_abnormally(By::Client, Cause::ConnectionLost)),
-            // A client that shut down its side after its last request still wants the response, be it late.
+            // A client that shut down its writing side after its last request still expects the response.
             Stage::Http(http) if !is_reset && http.is_deferred_plain() => {}
             Stage::Http(http) if !is_reset && !self.output.is_empty() && !http.is_answering() => {
                 self.stage = Stage::Lingering { is_shut: false };
@@ -243,7 +278,7 @@ impl Connection {
         None
     }
 
-    /// Takes note that the socket took `written` bytes; `is_full` when it was offered more.
+    /// Reports that the socket took `written` bytes, and is full if `is_full`.
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         if written > 0 {
             self.heartbeat_state.handle_written();
@@ -256,12 +291,12 @@ impl Connection {
         }
     }
 
-    /// The socket has room again. Says whether there is something to write.
+    /// Reports that the socket is writable. Returns whether there is output.
     pub fn handle_writable(&mut self) -> bool {
         self.output.as_queue().map(Queue::handle_writable).is_some()
     }
 
-    // What a handler wants.
+    // Commands of a handler.
 
     /// Queues a message.
     #[inline]
@@ -278,13 +313,13 @@ impl Connection {
         Sent::Queued
     }
 
-    /// Puts a message in the place of the unsent one with its key. `false`: there is none.
+    /// Replaces the unsent message that has the same key. `false`: there is none.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let Env { limits, queued, .. } = env;
         self.is_open() && self.output.as_queue().is_some_and(|output| output.conflate(outbound, limits, queued))
     }
 
-    /// Queues a ping, whose payload has at most 125 bytes (RFC 6455 section 5.5).
+    /// Queues a ping. Its payload has at most 125 bytes (RFC 6455 section 5.5).
     pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> Sent {
         debug_assert!(payload.len() <= CONTROL_BYTES_MAX);
         let mut outbound = Outbound::message(Opcode::Ping, payload);
@@ -294,18 +329,20 @@ impl Connection {
         }
     }
 
-    /// Starts the close handshake. The event that follows is the connection's end; `None` when it was not open.
+    /// Starts the close handshake, and returns the end of the WebSocket.
+    ///
+    /// `None`: it was not open.
     pub fn close(&mut self, code: CloseCode, reason: &str, cause: Cause, env: &mut Env) -> Option<Event<'static>> {
         debug_assert!(code.is_sendable() && reason.len() <= CLOSE_REASON_BYTES_MAX);
         let Stage::Open(unfinished) = &mut self.stage else { return None };
         self.stage = Stage::Closing(unfinished.take());
-        // The client's time begins when it has our close frame, which may lie behind much else.
+        // The time of the client starts when the close frame is written. Much other output may precede it.
         self.deadline = Tick::NEVER;
         self.push_close(code, reason, env);
         Some(Event::Closed(Closed::by_server(code, reason, cause)))
     }
 
-    /// Ends it without a word, and without what is queued.
+    /// Ends the connection without a close frame, and drops its output.
     pub fn abort(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let event = self.is_open().then(|| self.end_abnormally(By::Server, Cause::ServerClosed));
         self.release(env);
@@ -313,12 +350,12 @@ impl Connection {
         event
     }
 
-    /// Whether it is over: its socket is to be dropped, and nothing more can be done to it.
+    /// Returns whether it is over, so that its socket is dropped.
     pub fn is_finished(&self) -> bool {
         matches!(self.stage, Stage::Finished)
     }
 
-    /// Gives this connection a heartbeat of its own from now on, or the server's again.
+    /// Sets a heartbeat for this connection, or with `None` that of the server.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>, env: &Env) {
         self.heartbeat_state = HeartbeatState::default();
         self.heartbeat = heartbeat.map(Box::new);
@@ -327,8 +364,9 @@ impl Connection {
         }
     }
 
-    /// Stops reading from a WebSocket, or the body of a request that comes in pieces; or goes on. What the client sends waits
-    /// in the kernel, and TCP slows it down. `false`: it is neither.
+    /// Stops or resumes reading from a WebSocket, or a streamed request body.
+    ///
+    /// The input of a paused connection waits in the kernel, and TCP slows the client down. `false`: there is neither.
     pub fn set_paused(&mut self, is_paused: bool) -> bool {
         let may = match &self.stage {
             Stage::Open(_) => true,
@@ -341,9 +379,9 @@ impl Connection {
         may
     }
 
-    // What to do next.
+    // Actions.
 
-    /// Whether bytes should be read from the socket.
+    /// Returns whether bytes should be read from the socket.
     #[inline]
     pub fn wants_read(&self) -> bool {
         match &self.stage {
@@ -354,7 +392,7 @@ impl Connection {
         }
     }
 
-    /// Whether there is something to write, and a socket that is not known to be full.
+    /// Returns whether there is output, and the socket is not known to be full.
     #[inline]
     pub fn can_write(&self) -> bool {
         match &self.output {
@@ -364,18 +402,22 @@ impl Connection {
         }
     }
 
-    /// What is to be written, where it lies in one place: the common case, for which a list of 64 slices is too much.
+    /// Returns the output if it is one slice.
+    ///
+    /// This is the common case, for which a list of 64 slices is too expensive.
     #[inline]
     pub fn poll_slice<'a>(&'a self, env: &'a Env) -> Option<&'a [u8]> {
         self.output.poll_slice(&env.journal)
     }
 
-    /// Fills `slices` with what is to be written, and returns how many it filled: none while the socket is full.
+    /// Fills `slices` with output, and returns the number of slices filled.
+    ///
+    /// It fills none while the socket is full.
     pub fn poll_slices<'a>(&'a self, env: &'a Env, slices: &mut [IoSlice<'a>]) -> usize {
         self.output.poll_slices(&env.journal, slices)
     }
 
-    /// What to do with the socket, now that all was written that could be.
+    /// Returns the action for the socket after a write.
     pub fn poll_next(&mut self, env: &Env) -> SocketAction {
         match self.stage {
             Stage::Finished => SocketAction::Drop,
@@ -390,15 +432,15 @@ impl Connection {
         }
     }
 
-    // What it is.
+    // Queries.
 
-    /// Whether it is a WebSocket that can be pushed to.
+    /// Returns whether it is an open WebSocket.
     #[inline]
     pub fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open(_))
     }
 
-    /// Its state, seen from outside.
+    /// Returns its public state.
     pub fn state(&self) -> State {
         match self.stage {
             Stage::Http(_) => State::Http,
@@ -407,69 +449,73 @@ impl Connection {
         }
     }
 
-    /// Bytes that wait to be written.
+    /// Returns the bytes of output that are not written yet.
     #[inline]
     pub fn queued_bytes(&self) -> usize {
         self.output.bytes()
     }
 
-    /// Bytes that those take up, with the keys of messages that can be replaced.
+    /// Returns the bytes that count against `queue_bytes_max`.
+    ///
+    /// These are the bytes of output, the memory of shared frames, and conflation keys.
     #[inline]
     pub fn counted_bytes(&self) -> usize {
         self.output.counted_bytes()
     }
 
-    /// Of these, bytes that are in no queue yet: they came this turn, and the socket has not been offered them.
+    /// Returns the bytes of output that are in the journal and not in a queue.
+    ///
+    /// They were pushed in this turn, and the socket was not tried since.
     #[inline]
     pub fn journal_bytes(&self) -> usize {
         self.output.journal_bytes()
     }
 
-    /// Bytes of them that [`move_to_queue`](Connection::move_to_queue) copies.
+    /// Returns the bytes that [`move_to_queue`](Connection::move_to_queue) would copy.
     pub fn copied_bytes(&self, env: &Env) -> usize {
         self.output.copied_bytes(&env.journal)
     }
 
-    /// Moves them from the journal to a queue.
+    /// Moves output from the journal to a queue.
     pub fn move_to_queue(&mut self, env: &mut Env) {
         if self.journal_bytes() > 0 {
             self.output.queue(env);
         }
     }
 
-    /// Whether frames wait that no full socket has refused yet.
+    /// Returns whether frames are queued that no full socket has refused yet.
     #[inline]
     pub fn is_untried(&self) -> bool {
         self.output.is_untried()
     }
 
-    /// Whether something waits because the socket was full.
+    /// Returns whether output waits because the socket was full.
     #[cfg(any(test, feature = "unstable"))]
     pub fn is_backlogged(&self) -> bool {
         self.output.is_backlogged()
     }
 
-    /// Who is at the other end.
+    /// Returns the peer address.
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// What it has carried.
+    /// Returns the bytes and messages that it carried.
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }
 
-    /// When it was accepted; once it is a WebSocket, when it became one.
+    /// Returns the time at which it was accepted, or at which the WebSocket opened.
     pub fn opened(&self) -> Tick {
         Tick(u64::from(self.opened.0) * OPENED_UNIT)
     }
 
-    /// When the client's last byte came.
+    /// Returns the time of the client's last byte.
     pub fn last_seen(&self) -> Tick {
         self.last_seen
     }
 
-    /// Panics where its parts do not fit together.
+    /// Panics if its parts do not agree. For tests and debug builds.
     pub fn check_invariants(&self) {
         if let Output::Queued(output) = &self.output {
             output.check_invariants();
@@ -477,12 +523,12 @@ impl Connection {
         }
     }
 
-    /// Gives back what it holds, before it is dropped.
+    /// Returns its memory to the totals. It is called before the connection is dropped.
     pub fn release(&mut self, env: &mut Env) {
         self.output.clear(env);
     }
 
-    /// Whether a frame can be queued.
+    /// Returns whether the bounds of the queue allow a frame.
     #[inline]
     fn check_bounds(&self, outbound: &Outbound<'_>, env: &Env) -> Sent {
         if !self.is_open() {
@@ -492,8 +538,8 @@ impl Connection {
             return Sent::TooLarge;
         }
         let held = self.counted_bytes();
-        // A connection without a queue has room until the socket has refused it. Memory that all queues share is made free
-        // by those that hold the most.
+        // A connection without a queue accepts one frame of any size that is allowed. The bound of all queues is
+        // enforced by eviction.
         let is_over = held + outbound.bytes() + outbound.overhead() > env.limits.queue_bytes_max;
         if held > 0 && is_over { Sent::Full } else { Sent::Queued }
     }
@@ -522,7 +568,7 @@ impl Connection {
         env.counts.traffic.messages_in += 1;
     }
 
-    /// The client's close frame: answered with its own code (RFC 6455 section 5.5.1), and the connection is over.
+    /// Answers a close frame with its own code (RFC 6455 section 5.5.1).
     fn handle_close(&mut self, payload: &[u8], env: &mut Env) -> Event<'static> {
         let (code, reason) = match parse_close(payload) {
             Ok(close) => close,
@@ -535,7 +581,7 @@ impl Connection {
         Event::Closed(closed)
     }
 
-    /// After our own close frame only the client's is of interest, and no message is delivered any more.
+    /// Reads input after our close frame: only the client's close frame matters.
     fn handle_bytes_closing(&mut self, input: &mut &mut [u8], env: &mut Env) -> Option<Event<'static>> {
         let Stage::Closing(unfinished) = &mut self.stage else { return None };
         let max = env.limits.message_bytes_max as u64;
@@ -554,7 +600,9 @@ impl Connection {
         None
     }
 
-    /// Fails the connection (RFC 6455 section 7.1.7): the client is told why, and nothing more is read from it.
+    /// Fails the connection (RFC 6455 section 7.1.7).
+    ///
+    /// The close frame names the error. No more input is read.
     fn fail(&mut self, error: ProtocolError, env: &mut Env) -> Event<'static> {
         let (code, reason) = (error.close_code(), error.as_str());
         self.push_close(code, reason, env);
@@ -570,13 +618,15 @@ impl Connection {
         event
     }
 
-    /// Ends an open connection without a word.
+    /// Ends an open connection without a close frame.
     fn end_abnormally(&mut self, by: By, cause: Cause) -> Event<'static> {
         self.stage = Stage::Finished;
         Event::Closed(Closed::abnormal(by, cause))
     }
 
-    /// What is queued goes out, however long that takes while it makes progress; the client's time begins with its end.
+    /// Flushes the output, then waits for the client.
+    ///
+    /// The flush may take as long as it makes progress. The time of the client starts after it.
     fn linger(&mut self) {
         self.stage = Stage::Lingering { is_shut: false };
         self.deadline = Tick::NEVER;

@@ -1,20 +1,21 @@
-//! A frame on its way to connections: encoded at most once, for the journal or for queues.
+//! A frame to send, encoded at most once for the journal and all queues.
 
 use crate::connection::segment::overhead;
 use crate::protocol::frame::{Opcode, ServerHeader};
 use crate::protocol::shared::{Frame, SharedFrame};
 
-/// A frame to many that is longer than this is shared, a shorter one copied: below it the copy is cheaper than a slice
-/// of its own in `writev`.
+/// The longest frame to many connections that is copied to each queue.
+///
+/// A longer frame is shared. A copy of a shorter one costs less than a slice of its own in `writev`.
 pub(super) const COPIED_BYTES_MAX: usize = 512;
 
-/// A frame on its way into queues, encoded at most once.
+/// A frame to send to one or more connections, encoded at most once.
 pub struct Outbound<'a> {
     source: Source<'a>,
-    /// Its length on the wire.
+    /// Its length in bytes, with its header.
     bytes: usize,
     shared: Option<SharedFrame>,
-    /// Where it lies in the journal, once it does.
+    /// Its range in the journal, after it was appended.
     pub(super) place: Option<Range>,
     /// Whether it may go to more than one queue.
     pub(crate) to_many: bool,
@@ -25,18 +26,18 @@ pub struct Outbound<'a> {
 #[derive(Copy, Clone)]
 enum Source<'a> {
     Payload(Opcode, &'a [u8]),
-    /// Encoded already.
+    /// An encoded frame.
     Frame(&'a Frame),
 }
 
 impl<'a> Outbound<'a> {
-    /// A message, or a control frame.
+    /// Returns a message or a control frame.
     pub fn message(opcode: Opcode, payload: &'a [u8]) -> Outbound<'a> {
         let bytes = ServerHeader::new(opcode, payload.len()).bytes() + payload.len();
         Outbound::new(Source::Payload(opcode, payload), bytes, false)
     }
 
-    /// A frame that is encoded already. It is shared with whoever else has it.
+    /// Returns a frame that is encoded already, and is shared with its other users.
     pub fn frame(frame: &'a Frame) -> Outbound<'a> {
         Outbound::new(Source::Frame(frame), frame.as_bytes().len(), true)
     }
@@ -46,19 +47,19 @@ impl<'a> Outbound<'a> {
         Outbound { source, bytes, shared: None, place: None, to_many, key: None }
     }
 
-    /// Its length on the wire.
+    /// Returns its length in bytes, with its header.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The memory that it takes up in a queue besides its bytes.
+    /// Returns the memory that it takes in a queue besides its bytes.
     #[inline]
     pub fn overhead(&self) -> usize {
         if self.is_separate() { overhead(self.key.map(str::len)) } else { 0 }
     }
 
-    // Always, for the journal: see `ServerHeader::append_to`.
+    // Always inlined, for the journal: see `ServerHeader::append_to`.
     #[inline(always)]
     pub(super) fn append_to(&self, run: &mut Vec<u8>) {
         run.reserve(self.bytes);
@@ -71,13 +72,13 @@ impl<'a> Outbound<'a> {
         }
     }
 
-    /// Whether it has a place of its own in a queue, whoever's that is.
+    /// Returns whether it becomes a segment of its own in a queue.
     #[inline]
     pub(super) fn is_separate(&self) -> bool {
         self.key.is_some() || (self.to_many && self.bytes() > COPIED_BYTES_MAX)
     }
 
-    /// The frame for any number of queues. `None`: there is no memory for it.
+    /// Returns the frame for any number of queues. `None`: out of memory.
     pub(super) fn share(&mut self) -> Option<SharedFrame> {
         if self.shared.is_none() {
             self.shared = Some(match self.source {
@@ -89,7 +90,7 @@ impl<'a> Outbound<'a> {
     }
 }
 
-/// Where in the journal a connection's output lies. Never empty.
+/// A range of the journal that holds the output of a connection. It is never empty.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Range {
     pub(super) start: u32,
@@ -97,7 +98,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// Its length.
+    /// Returns its length.
     #[inline]
     pub fn len(self) -> usize {
         (self.end - self.start) as usize

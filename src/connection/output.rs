@@ -1,4 +1,4 @@
-//! What waits to be written to one connection: nothing, a range of the turn's journal, or a queue.
+//! The output of one connection: none, a range of the turn's journal, or a queue.
 
 use std::io::IoSlice;
 
@@ -9,12 +9,23 @@ use crate::connection::queue::{PONG_QUEUE_BYTES_MAX, Queue};
 use crate::protocol::frame::Opcode;
 use crate::tick::Tick;
 
-/// A connection's output.
+/// The output of a connection that is not written yet.
+///
+/// All output starts as [`Empty`](Output::Empty). [`push`](Output::push) appends the frame to the journal of the turn
+/// and the output becomes [`Journaled`](Output::Journaled): frames of many connections share the bytes, and no queue is
+/// allocated. At the end of the turn the owner writes [`poll_slice`](Output::poll_slice) or
+/// [`poll_slices`](Output::poll_slices) and reports the result with [`handle_written`](Output::handle_written). If the
+/// socket took everything, the output is empty again, which is the common case. If not, the rest is moved to a queue
+/// and the output is [`Queued`](Output::Queued) until it is empty.
+///
+/// A range of the journal is valid until [`Journal::clear`]. Before that the output must be written, moved with
+/// [`queue`](Output::queue), or dropped with [`clear`](Output::clear). A queue may be dropped only with `clear`,
+/// because its memory counts in the totals of [`Env`].
 #[derive(Debug, Default)]
 pub enum Output {
     #[default]
     Empty,
-    /// Frames of this turn, which the socket has not been offered yet.
+    /// Frames of this turn, for which the socket was not tried yet.
     Journaled(Range),
     Queued(Box<Queue>),
 }
@@ -27,7 +38,7 @@ impl Output {
         matches!(self, Output::Empty)
     }
 
-    /// Bytes that wait.
+    /// Returns the bytes that are not written yet.
     #[inline]
     pub fn bytes(&self) -> usize {
         match self {
@@ -37,7 +48,9 @@ impl Output {
         }
     }
 
-    /// Bytes that it takes up. What is in no queue yet has no keys of its own.
+    /// Returns the bytes that count against `queue_bytes_max`.
+    ///
+    /// Output in the journal has no keys or shared frames of its own.
     #[inline]
     pub fn counted_bytes(&self) -> usize {
         match self {
@@ -46,7 +59,7 @@ impl Output {
         }
     }
 
-    /// Bytes of it that are in no queue yet, and will be if the socket does not take them.
+    /// Returns the bytes in the journal. They move to a queue if the socket does not take them.
     #[inline]
     pub fn journal_bytes(&self) -> usize {
         match self {
@@ -55,7 +68,7 @@ impl Output {
         }
     }
 
-    /// Bytes that a queue made of it would copy.
+    /// Returns the bytes that a move to a queue would copy.
     pub fn copied_bytes(&self, journal: &Journal) -> usize {
         match self {
             Output::Journaled(range) => journal.copied_bytes(*range),
@@ -63,7 +76,7 @@ impl Output {
         }
     }
 
-    /// Whether frames wait that no full socket has refused yet.
+    /// Returns whether frames are queued that no full socket has refused yet.
     #[inline]
     pub fn is_untried(&self) -> bool {
         match self {
@@ -73,7 +86,7 @@ impl Output {
         }
     }
 
-    /// Since when the socket has taken nothing.
+    /// Returns the time since which the socket took nothing.
     #[inline]
     pub fn stalled_since(&self) -> Option<Tick> {
         match self {
@@ -82,12 +95,12 @@ impl Output {
         }
     }
 
-    /// Whether something has waited for a socket that was full, and not all since was taken.
+    /// Returns whether output waits because the socket was full.
     pub fn is_backlogged(&self) -> bool {
         matches!(self, Output::Queued(queue) if queue.backlogged_since().is_some())
     }
 
-    /// Appends a frame. `false`: there is no memory for it.
+    /// Appends a frame. `false`: out of memory.
     #[inline]
     pub fn push(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let before = match self {
@@ -104,7 +117,7 @@ impl Output {
         }
     }
 
-    // SeparateFrame, for most of what is pushed goes to the journal.
+    // Not inlined, because most frames go to the journal.
     #[inline(never)]
     fn push_to_queue(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let queue = self.queue(env);
@@ -116,7 +129,7 @@ impl Output {
         is_pushed
     }
 
-    /// Appends a pong; where much waits already, the queue has but one.
+    /// Appends a pong. A long queue holds one pong only.
     pub fn push_pong(&mut self, payload: &[u8], env: &mut Env) {
         if matches!(self, Output::Queued(_)) || self.bytes() > PONG_QUEUE_BYTES_MAX {
             self.queue(env).push_pong(payload, &mut env.queued);
@@ -125,7 +138,9 @@ impl Output {
         }
     }
 
-    /// The queue, which is made of what there is. It must not stay empty.
+    /// Returns the queue, which is created from the output if there is none.
+    ///
+    /// The caller must not leave it empty.
     pub fn queue(&mut self, env: &mut Env) -> &mut Queue {
         if !matches!(self, Output::Queued(_)) {
             let mut queue = env.take_queue();
@@ -140,7 +155,7 @@ impl Output {
         }
     }
 
-    /// The memory that its queue is charged of what all queues have.
+    /// Returns the memory that counts against the bound of all queues.
     pub fn charge(&self) -> usize {
         match self {
             Output::Queued(queue) => queue.charge(),
@@ -148,13 +163,13 @@ impl Output {
         }
     }
 
-    /// Whether there is a queue.
+    /// Returns whether there is a queue.
     #[inline]
     pub fn is_queued(&self) -> bool {
         matches!(self, Output::Queued(_))
     }
 
-    /// The queue, if there is one.
+    /// Returns the queue, if there is one.
     pub fn as_queue(&mut self) -> Option<&mut Queue> {
         match self {
             Output::Queued(queue) => Some(queue),
@@ -162,7 +177,7 @@ impl Output {
         }
     }
 
-    /// What is to be written where it lies in one place, as it nearly always does.
+    /// Returns the output if it is one slice, as it nearly always is.
     #[inline]
     pub fn poll_slice<'a>(&'a self, journal: &'a Journal) -> Option<&'a [u8]> {
         match self {
@@ -172,7 +187,9 @@ impl Output {
         }
     }
 
-    /// Fills `slices` with what is to be written, and returns how many it filled: none while the socket is full.
+    /// Fills `slices` with output, and returns the number of slices filled.
+    ///
+    /// It fills none while the socket is full.
     pub fn poll_slices<'a>(&'a self, journal: &'a Journal, slices: &mut [IoSlice<'a>]) -> usize {
         match (self, slices) {
             (Output::Journaled(range), [first, ..]) => {
@@ -184,7 +201,7 @@ impl Output {
         }
     }
 
-    /// Takes note that the socket took `written` bytes; `is_full` when it was offered more.
+    /// Reports that the socket took `written` bytes, and is full if `is_full`.
     #[inline]
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         match self {
@@ -208,7 +225,7 @@ impl Output {
         }
     }
 
-    /// Drops all of it.
+    /// Drops the output.
     pub fn clear(&mut self, env: &mut Env) {
         match std::mem::take(self) {
             Output::Empty | Output::Journaled(_) => {}
@@ -333,7 +350,7 @@ mod tests {
             output.handle_written(10_004 + 7 + 1, true, &mut env);
             output.as_queue().expect("a queue").check_invariants();
         }
-        // The small ones are copied, with a byte that is written of a frame that is not.
+        // The small frames are copied, and one byte of the first of them is written.
         let frames = 3 * (10_004 + FRAME_BYTES);
         assert_eq!(env.queued.frames, frames + 3 * (QUEUE_BYTES + 3 * (SEGMENT_BYTES + 7)));
         env.end_turn();

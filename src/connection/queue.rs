@@ -1,11 +1,10 @@
-//! A connection's output: frames in order, each copied or shared, leaving in as few system calls as can be.
+//! A queue of output: frames in order, each copied or shared, written with few system calls.
 //!
-//! A queue exists only while there is something in it. Small frames are copied into one run of bytes, so that what a
-//! turn has for a connection leaves as one slice; large ones, and for a stalled reader all that are longer than what it
-//! takes to share them, are shared between the queues they are in.
+//! Small frames are copied into one run of bytes, so that they are written as one slice. Queues share large frames.
+//! While the socket is full, they share all frames that are longer than the memory that sharing takes.
 //!
-//! The count is the memory of the queue, not only the bytes to be written: a place for each segment of its
-//! own, its key and its frame, and the queue itself. A test holds it against the allocator.
+//! The counts cover the memory of the queue, and not only its bytes: the queue itself, and for each shared frame its
+//! segment, its key and the frame. A test compares them with the allocator.
 
 mod newest;
 
@@ -20,96 +19,122 @@ use crate::protocol::frame::{Opcode, server_frame_bytes};
 use crate::protocol::shared::SharedFrame;
 use crate::tick::Tick;
 
-/// A run of copied frames is closed when it has grown to this, so that a long queue gives memory back as it drains.
+/// The size at which a run ends, so that a long queue frees memory while it is written.
 pub(super) const RUN_BYTES_MAX: usize = 32 << 10;
 
-/// A frame that is shorter than what a segment of its own would take up is copied even for a reader that is stalled.
+/// The longest frame that is copied even if the socket is full.
+///
+/// A segment of its own would take more memory.
 pub(super) const SHARED_BYTES_MIN: usize = 2 * size_of::<Segment>();
 
 /// The largest buffer that an empty queue keeps for its next use.
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
-/// An empty queue is kept for its next use if it has room for no more segments than this, and for as many keys.
+/// The largest capacity, in segments and in keys, of an empty queue that is kept.
 const SPARE_SEGMENTS_MAX: usize = 64;
 
 /// The memory of a queue besides its segments.
 pub const QUEUE_BYTES: usize = size_of::<Queue>() + 4 * size_of::<Segment>();
 
-/// Pongs are queued one for each ping while no more output than this waits; over it only the latest is kept
-/// (RFC 6455 section 5.5.3).
+/// The output up to which each ping is answered by a pong of its own.
+///
+/// A longer queue keeps the pong of the latest ping only (RFC 6455 section 5.5.3).
 pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
-/// Bytes waiting to be written.
+/// A queue of output for a socket that did not take everything in the turn.
+///
+/// [`Output`](crate::connection::output::Output) takes an empty queue from
+/// [`Env::take_queue`](crate::connection::Env::take_queue) and returns it with
+/// [`Env::give_queue`](crate::connection::Env::give_queue) when it is empty again. In between:
+///
+/// 1. `push_*` appends frames or HTTP output. [`conflate`](Queue::conflate) replaces a message that has the same key.
+/// 2. While the queue [`is_full`](Queue::is_full), nothing is written. [`handle_writable`](Queue::handle_writable) ends
+///    that.
+/// 3. [`poll_slices`](Queue::poll_slices) returns the output, which is written with one system call. Its result is
+///    reported with [`handle_written`](Queue::handle_written) before the next call.
+/// 4. [`drop_newest`](Queue::drop_newest) frees memory when all queues are over their bound.
+///    [`truncate_to_frame`](Queue::truncate_to_frame) prepares a queue for the close frame.
+///
+/// The queue enforces no bound: the caller compares [`counted_bytes`](Queue::counted_bytes) before it pushes. Every
+/// call that changes the memory takes the totals of the loop, so that they are always exact.
 #[derive(Debug, Default)]
 pub struct Queue {
     segments: VecDeque<Segment>,
-    /// How much of the first segment is written. Less than its length.
+    /// The bytes of the first segment that are written. Less than its length.
     sent: usize,
     /// Unwritten bytes in all segments.
     bytes: usize,
-    /// The memory of shared frames besides their bytes, and of keys.
+    /// The memory of shared frames and keys besides the bytes of the frames.
     overhead: usize,
-    /// Whether the queue itself counts as HTTP's.
+    /// Whether the memory of the queue itself counts as HTTP.
     is_http: bool,
-    /// Whether the socket is full. Nothing is written until it says that it has room.
+    /// Whether the socket is full. Nothing is written until it is writable.
     is_full: bool,
-    /// Since when the socket has taken nothing, once it was full and until it takes something and has room for more.
+    /// The time since which a full socket has taken nothing.
+    ///
+    /// It is set until a write takes all that was offered.
     stalled_since: Option<Tick>,
-    /// Since when there has been something that a full socket did not take.
+    /// The time since which a full socket has left output in the queue.
     backlogged_since: Option<Tick>,
-    /// The number of the pong's segment, which answers the latest ping where too much other output waits.
+    /// The number of the segment whose pong is replaced by a newer one.
     pong: Option<u64>,
-    /// The number of the first segment, which counts all that ever left.
+    /// The number of the first segment: the count of segments that were removed.
     first: u64,
     /// The numbers of the segments that have a conflation key.
     keys: HashMap<Arc<str>, u64>,
-    /// An emptied run, for the next one.
+    /// An empty buffer for the next run.
     spare: Vec<u8>,
 }
 
 impl Queue {
-    /// Unwritten bytes.
+    /// Returns the bytes that are not written yet.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes that count towards the queue's bound: those to be written, and the memory of frames that are not copied.
+    /// Returns the bytes that count against `queue_bytes_max`.
+    ///
+    /// These are the unwritten bytes and the memory of shared frames besides their bytes.
     pub fn counted_bytes(&self) -> usize {
         self.bytes + self.overhead
     }
 
-    /// The memory that this queue is charged of what all queues have: of a shared frame, its part.
+    /// Returns the memory that counts against the bound of all queues.
+    ///
+    /// Of a shared frame, this is its share.
     pub fn charge(&self) -> usize {
         let own = if self.is_http || self.is_empty() { 0 } else { QUEUE_BYTES };
         own + self.segments.iter().map(Segment::charge).sum::<usize>()
     }
 
-    /// Whether there is nothing to write.
+    /// Returns whether there is no output.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// Whether frames are in it, and not only what HTTP was answered.
+    /// Returns whether it holds frames, and not only HTTP responses.
     pub fn has_frames(&self) -> bool {
         self.segments.back().is_some_and(|last| last.kind != Kind::Http)
     }
 
-    /// Whether the socket is full, so that a write would be in vain.
+    /// Returns whether the socket is full, so that a write would fail.
     pub fn is_full(&self) -> bool {
         self.is_full
     }
 
-    /// Since when the socket has taken nothing, if it is full: one that says it has room is offered something first.
+    /// Returns the time since which the socket took nothing, if it is full.
+    ///
+    /// `None` after the socket became writable, until it was tried.
     pub fn stalled_since(&self) -> Option<Tick> {
         self.stalled_since.filter(|_| self.is_full)
     }
 
-    /// Since when it has had something that a full socket did not take, until it is empty again.
+    /// Returns the time since which a full socket has left output in the queue.
     pub fn backlogged_since(&self) -> Option<Tick> {
         self.backlogged_since
     }
 
-    /// Appends a frame. `total` is kept up to date. `false`: there is no memory for it.
+    /// Appends a frame and updates `total`. `false`: out of memory.
     pub fn push(&mut self, outbound: &mut Outbound<'_>, total: &mut Queued) -> bool {
         let bytes = outbound.bytes();
         if outbound.is_separate() || (outbound.to_many && self.is_full && bytes > SHARED_BYTES_MIN) {
@@ -124,7 +149,7 @@ impl Queue {
         true
     }
 
-    /// Appends a frame that is shared, or can be replaced by its key.
+    /// Appends a frame that is shared or has a key.
     pub fn push_separate(&mut self, frame: SharedFrame, key: Option<&str>, total: &mut Queued) {
         let key: Option<Arc<str>> = key.map(Into::into);
         if let Some(key) = &key {
@@ -138,16 +163,16 @@ impl Queue {
         self.push_segment(segment, total);
     }
 
-    /// Appends a frame that is encoded already.
+    /// Appends an encoded frame.
     pub fn push_frame(&mut self, frame: &[u8], total: &mut Queued) {
-        // A piece of the journal is small. Without memory for it, the process ends.
+        // A frame of the journal is small. If there is no memory for it, the process ends.
         let run = self.run(frame.len(), Kind::Frames, total).expect("memory for a small frame");
         run.extend_from_slice(frame);
         self.bytes += frame.len();
         total.frames += frame.len();
     }
 
-    /// Appends bytes that are no frame: HTTP responses. `write` appends them to the buffer it is given.
+    /// Appends an HTTP response, which `write` appends to the buffer.
     pub fn push_http(&mut self, write: impl FnOnce(&mut Vec<u8>), total: &mut Queued) {
         let Some(run) = self.run(0, Kind::Http, total) else { return };
         let before = run.len();
@@ -160,8 +185,9 @@ impl Queue {
         total.http += bytes;
     }
 
-    /// Puts a newer message in the place of the unsent older one with its key. `false`: there is none, or it would make
-    /// the queue longer than it may be, or there is no memory for it.
+    /// Replaces the unsent message that has the same key.
+    ///
+    /// `false`: there is none, or the queue would exceed its bound, or there is no memory.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, limits: &Limits, total: &mut Queued) -> bool {
         let Some(&number) = outbound.key.and_then(|key| self.keys.get(key)) else { return false };
         let index = (number - self.first) as usize;
@@ -180,7 +206,7 @@ impl Queue {
         true
     }
 
-    /// Queues a pong. While much else waits there is only one, for the latest ping, in the place of the first.
+    /// Queues a pong. In a long queue it replaces the pong that is already queued.
     pub fn push_pong(&mut self, payload: &[u8], total: &mut Queued) {
         let outbound = Outbound::message(Opcode::Pong, payload);
         if !self.is_full && self.bytes <= PONG_QUEUE_BYTES_MAX {
@@ -203,7 +229,7 @@ impl Queue {
         total.frames += outbound.bytes();
     }
 
-    /// What is to be written, if it is all in one segment.
+    /// Returns the output if it is in one segment.
     #[inline]
     pub fn poll_slice(&self) -> Option<&[u8]> {
         match (self.segments.front(), self.segments.len()) {
@@ -212,7 +238,7 @@ impl Queue {
         }
     }
 
-    /// Fills `slices` with what is to be written next, and returns how many it filled.
+    /// Fills `slices` with output, and returns the number of slices filled.
     pub fn poll_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
         for (slice, segment) in slices.iter_mut().zip(&self.segments) {
@@ -223,7 +249,7 @@ impl Queue {
         filled
     }
 
-    /// Takes note that the socket took `written` bytes. What it left when it was offered more says that it is full.
+    /// Reports that the socket took `written` bytes, and is full if `is_full`.
     pub fn handle_written(&mut self, written: usize, is_full: bool, now: Tick, total: &mut Queued) {
         self.bytes -= written;
         let mut left = self.sent + written;
@@ -248,18 +274,19 @@ impl Queue {
         };
     }
 
-    /// Takes note that the socket has room again.
+    /// Reports that the socket is writable.
     pub fn handle_writable(&mut self) {
         self.is_full = false;
     }
 
-    /// Drops all that the client need not have to make sense of what comes next: everything behind the frame that is
-    /// half written.
+    /// Drops all output behind the frame that is partly written.
+    ///
+    /// The client can read what follows, because no frame is cut.
     pub fn truncate_to_frame(&mut self, total: &mut Queued) {
         self.pong = None;
         let http = self.segments.iter().take_while(|segment| segment.kind == Kind::Http).count();
         let kept = match self.segments.front_mut() {
-            // The 101, and the responses before it, must be whole.
+            // The 101 response, and responses before it, are written in full.
             _ if http > 0 => http,
             Some(Segment { bytes: Bytes::Run(run), .. }) if self.sent > 0 => {
                 let end = frame_end_behind(run, self.sent);
@@ -268,7 +295,7 @@ impl Queue {
                 run.shrink_to(end / 8 * 9);
                 usize::from(end > self.sent)
             }
-            // A frame of its own must be whole once it is begun.
+            // A shared frame that is partly written must be written in full.
             Some(_) if self.sent > 0 => 1,
             _ => 0,
         };
@@ -285,7 +312,7 @@ impl Queue {
         self.overhead = self.segments.iter().map(Segment::overhead).sum();
     }
 
-    /// Gives back all that is queued.
+    /// Drops all output and returns its memory to the totals.
     pub fn clear(&mut self, total: &mut Queued) {
         while !self.segments.is_empty() {
             self.pop_front(total);
@@ -296,18 +323,18 @@ impl Queue {
         self.keys.clear();
     }
 
-    /// How many segments it has.
+    /// Returns the number of segments.
     #[cfg(test)]
     pub fn segment_count(&self) -> usize {
         self.segments.len()
     }
 
-    /// Whether it is small enough to be kept, once it is empty.
+    /// Returns whether it is small enough to be kept when it is empty.
     pub fn is_small(&self) -> bool {
         self.segments.capacity() <= SPARE_SEGMENTS_MAX && self.keys.capacity() <= SPARE_SEGMENTS_MAX
     }
 
-    /// Panics where the numbers do not add up.
+    /// Panics if the counts do not agree. For tests and debug builds.
     pub fn check_invariants(&self) {
         let bytes: usize = self.segments.iter().map(|segment| segment.bytes.as_slice().len()).sum();
         assert_eq!(bytes, self.bytes + self.sent, "queued bytes");
@@ -316,7 +343,7 @@ impl Queue {
         assert!(self.sent < first, "a written segment was not popped");
     }
 
-    /// The run to append `bytes` to, with room for them. `None`: there is no memory for that.
+    /// Returns a run with capacity for `bytes` more bytes. `None`: out of memory.
     fn run(&mut self, bytes: usize, kind: Kind, total: &mut Queued) -> Option<&mut Vec<u8>> {
         let has_room = self.segments.back().is_some_and(|last| match &last.bytes {
             Bytes::Run(run) => last.kind == kind && kind != Kind::Pong && run.len() + bytes <= RUN_BYTES_MAX,
@@ -336,7 +363,7 @@ impl Queue {
         }
     }
 
-    /// The same for a control frame, without whose memory the process ends.
+    /// Returns a run for a control frame. If there is no memory for it, the process ends.
     fn small_run(&mut self, bytes: usize, kind: Kind, total: &mut Queued) -> &mut Vec<u8> {
         self.run(bytes, kind, total).expect("memory for a control frame")
     }
@@ -349,19 +376,19 @@ impl Queue {
         self.segments.push_back(segment);
     }
 
-    /// Takes note that segments were removed, and that none is left unless `has_more`.
+    /// Updates the totals after segments were removed. The queue is empty unless `has_more`.
     fn handle_emptied(&mut self, has_more: bool, total: &mut Queued) {
         if !has_more {
             *self.counted_in(total) -= QUEUE_BYTES;
         }
     }
 
-    /// The total that the queue itself counts in.
+    /// Returns the total in which the queue itself counts.
     fn counted_in<'t>(&self, total: &'t mut Queued) -> &'t mut usize {
         if self.is_http { &mut total.http } else { &mut total.frames }
     }
 
-    /// Gives back what is not in use, for the reader will take its time.
+    /// Frees unused capacity, because the queue may be kept for long.
     fn shrink(&mut self) {
         self.spare = Vec::new();
         for segment in &mut self.segments {
@@ -395,7 +422,7 @@ impl Queue {
         segment.release(total);
         self.shrink_lists();
         self.handle_emptied(!self.segments.is_empty(), total);
-        // A reader that is behind may be so for long.
+        // A backlogged queue keeps no spare buffer, because its reader may be slow for long.
         if let Bytes::Run(mut run) = segment.bytes
             && run.capacity() <= SPARE_BYTES_MAX
             && self.backlogged_since.is_none()
@@ -406,7 +433,9 @@ impl Queue {
     }
 }
 
-/// Makes room for `more` bytes, and for a quarter of what there will be then: less than a vector would by itself.
+/// Reserves capacity for `more` bytes and a quarter of the result.
+///
+/// `Vec` would double its capacity.
 fn reserve(run: &mut Vec<u8>, more: usize) -> Option<()> {
     if run.capacity() - run.len() < more {
         run.try_reserve_exact(more + (run.len() + more) / 4).ok()?;
@@ -414,7 +443,7 @@ fn reserve(run: &mut Vec<u8>, more: usize) -> Option<()> {
     Some(())
 }
 
-/// Where the frame that `sent` lies in ends, in a run that begins with a frame.
+/// Returns the end of the frame that contains `sent`, in a run that starts with a frame.
 fn frame_end_behind(run: &[u8], sent: usize) -> usize {
     let mut end = 0;
     while end < sent {

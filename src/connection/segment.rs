@@ -1,50 +1,56 @@
-//! The parts of a queue, and the memory that each counts.
+//! The segments of a queue, and the memory that each counts.
 
 use std::sync::Arc;
 
 use crate::protocol::shared::{FRAME_BYTES, SharedFrame};
 
-/// The memory of a segment that is not copied bytes. Segments lie in an array that grows by doubling and is half full at
-/// least.
+/// The memory of a segment that holds a shared frame.
+///
+/// Segments are elements of an array that grows by doubling and is at least half full.
 pub const SEGMENT_BYTES: usize = size_of::<Segment>() * 3 / 2;
 
-/// The memory of a conflation key besides its bytes: its counts, and its place in a map that is 7/16 full at least.
+/// The memory of a conflation key besides its bytes.
+///
+/// It consists of the reference counts and the entry of a hash map that is at least 7/16 full.
 pub const KEY_BYTES: usize = 88;
 
 #[derive(Debug)]
 pub struct Segment {
     pub bytes: Bytes,
-    /// Under which the segment stands in `keys`.
+    /// The conflation key, under which `keys` lists the segment.
     pub key: Option<Arc<str>>,
     pub kind: Kind,
 }
 
-/// What is in a segment, and may be appended to it if it is a run.
+/// The content of a segment. Only content of the same kind is appended to a run.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Kind {
     Frames,
     Http,
-    /// One pong, whose payload may be replaced, and nothing else.
+    /// One pong. A newer one may replace its payload.
     Pong,
 }
 
 #[derive(Debug)]
 pub enum Bytes {
-    /// Frames, or HTTP responses, copied one behind the other.
+    /// Copied frames, or copied HTTP responses.
     Run(Vec<u8>),
     Shared(SharedFrame),
 }
 
-/// Bytes in all queues of a loop.
+/// The bytes in all queues of a loop.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Queued {
-    /// Of WebSockets: all memory of their queues, a shared frame counted once.
+    /// All memory of WebSocket queues. A shared frame counts once.
     pub frames: usize,
-    /// Of HTTP, which must not use up what WebSockets may have: anybody can ask for a page and not read it.
+    /// Bytes of HTTP responses.
+    ///
+    /// They have a bound of their own: a client that requests pages and does not read them must not use up the memory
+    /// of WebSockets.
     pub http: usize,
 }
 
-/// The memory of a frame of its own besides its bytes, with a key of so many.
+/// Returns the memory of a shared frame besides its bytes, with a key of `key` bytes.
 pub fn overhead(key: Option<usize>) -> usize {
     SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |bytes| KEY_BYTES + bytes)
 }
@@ -59,7 +65,7 @@ impl Bytes {
 }
 
 impl Segment {
-    /// Bytes that count towards its queue's bound besides its own.
+    /// Returns the bytes besides its content that count against the queue's bound.
     pub fn overhead(&self) -> usize {
         match &self.bytes {
             Bytes::Run(_) => 0,
@@ -67,7 +73,7 @@ impl Segment {
         }
     }
 
-    /// Memory that its queue is charged for it.
+    /// Returns the memory that its queue is charged for it.
     pub fn charge(&self) -> usize {
         match &self.bytes {
             Bytes::Run(_) if self.kind == Kind::Http => 0,
@@ -76,14 +82,14 @@ impl Segment {
         }
     }
 
-    /// A shared frame comes into a queue, with its key.
+    /// Adds a shared frame and its key to the total.
     pub fn enter(&self, total: &mut Queued) {
         if let Bytes::Shared(frame) = &self.bytes {
             total.frames += frame.enter_queue() + self.overhead() - FRAME_BYTES;
         }
     }
 
-    /// It leaves its queue, and gives its memory back.
+    /// Subtracts the segment from the total when it leaves its queue.
     pub fn release(&self, total: &mut Queued) {
         match &self.bytes {
             Bytes::Run(run) if self.kind == Kind::Http => total.http -= run.len(),

@@ -1,4 +1,4 @@
-//! A connection driven by hand: bytes and ticks in, and every byte that comes out is looked at.
+//! Tests that drive a connection by hand and check every byte of its output.
 
 mod lent;
 mod pieces;
@@ -20,13 +20,13 @@ use crate::protocol::upgrade::Upgrade;
 const UPGRADE: &str = "GET /chat?uid=ann HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// A connection with the surroundings that a loop would give it.
+/// A connection with the state that a loop would share with it.
 struct Rig {
     connection: Connection,
     env: Env,
-    /// What the next announced body is taken in as; `None`: whole.
+    /// The mode for the next announced body. `None`: collect it.
     mode: Option<BodyMode>,
-    /// What came of bodies in pieces.
+    /// The pieces of streamed bodies.
     pieces: Vec<u8>,
 }
 
@@ -36,7 +36,7 @@ impl Rig {
         Rig { connection: Connection::new(Peer::Unix, &env), env, mode: None, pieces: Vec::new() }
     }
 
-    /// An open WebSocket whose 101 is read already.
+    /// Returns an open WebSocket, after its 101 response was read.
     fn open(limits: Limits) -> Rig {
         let mut rig = Rig::new(limits);
         assert_eq!(rig.feed(UPGRADE.as_bytes()), ["upgrade /chat"]);
@@ -53,14 +53,16 @@ impl Rig {
             .expect("still there")
     }
 
-    /// Hands bytes in, and tells of every event in words. Requests are answered with 200 and their body; upgrades wait.
+    /// Passes bytes to the connection, and returns a description of each event.
+    ///
+    /// Requests are answered with 200 and their body. Upgrades are deferred.
     fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut bytes = bytes.to_vec();
         let mut input = &mut bytes[..];
         let mut told = Vec::new();
         self.connection.handle_received(input.len(), &mut self.env);
         while let Some(event) = next_event(&mut self.connection, &mut input, &mut self.env) {
-            // That a body is announced is only of interest where it is not just collected.
+            // The head of a body that is just collected is not listed.
             if self.mode.is_some() || !matches!(event, Event::Head(_)) {
                 told.push(tell(&event));
             }
@@ -101,7 +103,7 @@ impl Rig {
         sent
     }
 
-    /// All that waits, as a socket with room takes it.
+    /// Takes all output, as a socket that is never full.
     fn written(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         loop {
@@ -113,7 +115,7 @@ impl Rig {
         }
     }
 
-    /// One write to a socket that has room for `room` bytes.
+    /// Writes once to a socket with room for `room` bytes.
     fn write(&mut self, room: usize) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 4];
         let filled = self.connection.poll_slices(&self.env, &mut slices);
@@ -133,7 +135,7 @@ impl Rig {
     }
 }
 
-/// Reads on as the loop does.
+/// Reads the next event as the loop does.
 fn next_event<'a>(connection: &mut Connection, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
     match connection.handle_message(input, env) {
         Ok(Some(message)) => Some(message.into()),
@@ -225,7 +227,7 @@ fn a_pipelining_client_is_answered_in_order_and_leaves_nothing_behind() {
     let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
     let stream = request.repeat(50);
     let mut requests = 0;
-    // Every read ends inside a request, so there is always a rest.
+    // Every part ends inside a request, so there is always a rest.
     for part in stream.chunks(request.len() * 3 - 7) {
         requests += rig.feed(part).len();
         rig.written();
@@ -550,7 +552,7 @@ fn keys_take_up_room_like_what_they_stand_for() {
     assert_eq!((queued, rig.connection.queued_bytes()), (9, 15 + 9 * 3));
     let counted = QUEUE_BYTES + 20 + 9 * (overhead + 100);
     assert_eq!(rig.env.queued.frames, counted);
-    // A short one has room where a long one has none.
+    // A message with a short key fits where one with a long key does not.
     assert_eq!(push(&mut rig, &keys[0][..7]), Sent::Queued);
     assert_eq!(push(&mut rig, &keys[0]), Sent::Full);
     let mut newer = Outbound::message(Opcode::Text, b"y");

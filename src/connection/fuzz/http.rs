@@ -1,4 +1,4 @@
-//! What the handler of the fuzz target `connection` does while HTTP is spoken.
+//! The handler of the fuzz target `connection`, for HTTP.
 
 use crate::connection::fuzz::reader::Due;
 use crate::connection::fuzz::{Life, Rig, size};
@@ -19,7 +19,7 @@ impl Rig {
         self.hear_end(at, event);
     }
 
-    /// Responds at once, which cuts a response short that was begun.
+    /// Responds at once. This aborts a response that was started.
     pub(super) fn respond(&mut self, at: usize, manner: u8) {
         let (status, body): (u16, &'static [u8]) = match manner % 4 {
             0 => (200, b"fine"),
@@ -43,7 +43,7 @@ impl Rig {
         self.replay();
     }
 
-    /// A response in pieces: its beginning, a piece, or its end.
+    /// Starts a response in pieces, writes a piece, or ends it.
     pub(super) fn stream(&mut self, at: usize, argument: u8) {
         match argument % 4 {
             0 => {}
@@ -68,7 +68,7 @@ impl Rig {
         self.replay();
     }
 
-    /// Answers a request that waits, if one does.
+    /// Answers a request that is deferred, if there is one.
     pub(super) fn answer(&mut self, at: usize, manner: u8) {
         if manner & 128 != 0 {
             return self.stream(at, manner);

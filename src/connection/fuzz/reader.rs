@@ -1,49 +1,53 @@
-//! A client that reads what a connection writes, and knows what must come: every response, every frame, in order, whole,
-//! and nothing behind the end. RFC 9112 and 6455 once more, not a line of it shared with the server's.
+//! A model of a client, which checks the output of a connection.
+//!
+//! It expects every response and every frame, in order and complete, and nothing after the end. It implements RFC 9112
+//! and RFC 6455 again and shares no code with the server.
 
 use std::collections::VecDeque;
 
 use crate::connection::Closed;
 use crate::protocol::close::CloseCode;
 
-/// What a client reads.
+/// A client that reads the output of a connection.
 #[derive(Default)]
 pub(super) struct Reader {
-    /// What came and is no whole response or frame yet.
+    /// Received bytes that are not a complete response or frame yet.
     bytes: Vec<u8>,
-    /// All that came.
+    /// The number of bytes received.
     pub read_bytes: u64,
-    /// What is to come. Pongs, and refusals of HTTP that no handler makes, are not among it.
+    /// The expected output, in order.
+    ///
+    /// It does not include pongs, and refusals that no handler makes.
     pub due: VecDeque<Due>,
-    /// Pings whose pong may come. An older one's may be left out (RFC 6455 section 5.5.3).
+    /// Pings whose pong may follow. An older pong may be missing (RFC 6455 section 5.5.3).
     pub pings: VecDeque<Vec<u8>>,
-    /// Frames come now.
+    /// Whether frames follow.
     is_upgraded: bool,
-    /// The head came of the response in pieces that is due.
+    /// Whether the head of the expected response in pieces was received.
     is_streaming: bool,
-    /// A close frame came.
+    /// Whether a close frame was received.
     is_closed: bool,
-    /// The length of a refusal's body, which is there unless the request was a HEAD. Nothing comes behind it.
+    /// The length of a refusal's body, which is missing after a HEAD. Nothing follows it.
     refusal: Option<usize>,
-    /// The connection gave up what it had for this client.
+    /// Whether the connection dropped its output to this client.
     pub is_lost: bool,
 }
 
-/// What must come, in order.
+/// Expected output.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Due {
     Response {
         status: u16,
         body: &'static [u8],
     },
-    /// A response in pieces: what is to come of its body, chunks and all.
+    /// A response in pieces, with the rest of its body as it is encoded.
     Stream {
         is_head: bool,
         is_chunked: bool,
         body: Vec<u8>,
         is_ended: bool,
     },
-    /// The 101.
+    /// The 101 response.
     Opening,
     Frame {
         first: u8,
@@ -53,7 +57,7 @@ pub(super) enum Due {
 }
 
 impl Reader {
-    /// Reads on.
+    /// Reads bytes of the output.
     pub fn read(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         self.read_bytes += bytes.len() as u64;
@@ -64,7 +68,7 @@ impl Reader {
         assert!(!self.is_closed || self.bytes.is_empty(), "output behind a close frame");
     }
 
-    /// All that was to come is here, or something was lost.
+    /// Checks that everything expected was received, unless output was dropped.
     pub fn check_whole(&self) {
         if self.is_lost {
             return;
@@ -78,7 +82,7 @@ impl Reader {
         assert!(is_whole, "{} bytes that are nothing whole", self.bytes.len());
     }
 
-    /// What is to come at the end of a connection.
+    /// Expects the close frame of a connection's end.
     pub fn expect_close(&mut self, closed: &Closed) {
         use crate::connection::By;
         let reason = if closed.by == By::Server { &closed.reason[..] } else { "" };
@@ -90,17 +94,17 @@ impl Reader {
         self.due.push_back(Due::Frame { first: 0x88, payload, key: None });
     }
 
-    /// A response in pieces is begun, to a request that `is_head`, or of this minor version.
+    /// Expects a response in pieces to a HEAD, or to a request of this minor version.
     pub fn begin_stream(&mut self, (is_head, version): (bool, u8)) {
         self.due.push_back(Due::Stream { is_head, is_chunked: version == 1, body: Vec::new(), is_ended: false });
     }
 
-    /// Whether the last that is due is a response in pieces that has not ended.
+    /// Returns whether the last expected output is a response in pieces that has not ended.
     pub fn is_streaming_last(&self) -> bool {
         matches!(self.due.back(), Some(Due::Stream { is_ended: false, .. }))
     }
 
-    /// The next piece.
+    /// Expects the next piece.
     pub fn write_stream(&mut self, piece: &[u8]) {
         match self.due.back_mut() {
             Some(Due::Stream { is_head: true, .. }) => {}
@@ -114,7 +118,7 @@ impl Reader {
         }
     }
 
-    /// Its end.
+    /// Expects the end of the response in pieces.
     pub fn end_stream(&mut self) {
         match self.due.back_mut() {
             Some(Due::Stream { is_head, is_chunked, body, is_ended: is_ended @ false }) => {
@@ -127,7 +131,7 @@ impl Reader {
         }
     }
 
-    /// The newest message of this key is replaced.
+    /// Replaces the newest message with the same key.
     pub fn conflate(&mut self, newer: &Due) {
         let Due::Frame { key: newer_key @ Some(_), .. } = newer else { panic!("conflated without a key") };
         let same = |due: &Due| matches!(due, Due::Frame { key, .. } if key == newer_key);
@@ -136,7 +140,7 @@ impl Reader {
         self.due[older] = newer.clone();
     }
 
-    /// So many of the newest messages are dropped.
+    /// Drops the newest messages.
     pub fn drop_newest(&mut self, count: usize) {
         for _ in 0..count {
             let is_message = |due: &Due| matches!(due, Due::Frame { first: 0x81 | 0x82, .. });
@@ -146,7 +150,7 @@ impl Reader {
         }
     }
 
-    /// All that the client is not in the midst of is dropped.
+    /// Drops all expected output that is not partly received.
     pub fn truncate(&mut self) {
         let kept = if self.is_upgraded {
             usize::from(self.is_inside_due())
@@ -156,12 +160,12 @@ impl Reader {
         self.due.truncate(kept);
     }
 
-    /// Whether the first that is due has begun to come: not so in the midst of a pong.
+    /// Returns whether the first expected output is partly received, and not a pong.
     pub(super) fn is_inside_due(&self) -> bool {
         self.is_upgraded && self.bytes.first().is_some_and(|first| first & 0x0f != 10)
     }
 
-    /// Takes a whole response. `false`: there is none.
+    /// Takes a complete response. `false`: there is none.
     fn take_response(&mut self) -> bool {
         if self.is_streaming {
             return self.take_stream();
@@ -212,7 +216,7 @@ impl Reader {
         true
     }
 
-    /// Takes what came of a response in pieces. `true`: it has ended.
+    /// Takes the received part of a response in pieces. `true`: it has ended.
     fn take_stream(&mut self) -> bool {
         let Some(Due::Stream { body, is_ended, .. }) = self.due.front_mut() else { return false };
         let count = body.len().min(self.bytes.len());
@@ -228,7 +232,7 @@ impl Reader {
         is_over
     }
 
-    /// Takes a whole frame. `false`: there is none.
+    /// Takes a complete frame. `false`: there is none.
     fn take_frame(&mut self) -> bool {
         let [first, second, rest @ ..] = &self.bytes[..] else { return false };
         let (length, rest) = match (second, rest) {

@@ -3,7 +3,7 @@
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// What clients ask for when they speak HTTP.
+/// The requests of clients that speak HTTP.
 pub const REQUESTS: [&str; 8] = [
     UPGRADE,
     "GET /a HTTP/1.1\r\nHost: a\r\n\r\n",

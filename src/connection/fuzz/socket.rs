@@ -1,4 +1,6 @@
-//! A socket of the fuzz target `connection`: it takes as many bytes as it has room for, and logs what the table does.
+//! A socket of the fuzz target `connection`.
+//!
+//! It takes as many bytes as it has room for, and logs the changes that the table makes.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -6,10 +8,10 @@ use std::rc::Rc;
 
 use crate::connection::{Closed, Connection, Event, Io, Observed, Sent, Transport};
 
-/// What the table did to a connection on its own, in order.
+/// The changes that the table made by itself, in order.
 pub(super) type Log = Rc<RefCell<Vec<(usize, Change)>>>;
 
-/// A change of a connection, as far as its reader notices it.
+/// A change of a connection that its reader can observe.
 #[derive(Debug)]
 pub(super) enum Change {
     /// These bytes were written.
@@ -24,7 +26,7 @@ pub(super) enum Change {
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    /// Bytes that it has room for.
+    /// The number of bytes that it can take.
     pub room: usize,
     pub is_shut: bool,
     side: usize,

@@ -1,4 +1,4 @@
-//! The turns of the fuzz target `connection`: flush, time, and what is due.
+//! The turns of the fuzz target `connection`: flushes and the time.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::connection::fuzz::{Life, Rig, Side, insert};
 use crate::tick::Tick;
 
 impl Rig {
-    /// Ends a turn, and begins the next `later`, or when something is due.
+    /// Ends a turn, and starts the next `later`, or at the next timeout.
     pub(super) fn pass_time(&mut self, later: Option<u64>) {
         self.flush();
         let now = self.table.env().now;

@@ -1,5 +1,6 @@
-//! The fuzz target `upgrade`: bytes of a client's go through a connection that speaks HTTP, up to the answer to an
-//! upgrade. A 101 must be deserved and right; all else must be a whole, well-formed refusal or response.
+//! The fuzz target `upgrade`: a client's bytes on an HTTP connection, up to the response to an upgrade.
+//!
+//! A 101 response must be allowed and correct. All other output must be complete, well-formed responses.
 
 use std::io::IoSlice;
 
@@ -20,21 +21,22 @@ use crate::protocol::upgrade::{Accept, Upgrade};
 const PEERS: [Peer; 3] =
     [Peer::V4 { ip: [127, 0, 0, 1], port: 1 }, Peer::V4 { ip: [192, 0, 2, 1], port: 1 }, Peer::Unix];
 
-/// The only origin of a server that lists them.
+/// The only origin of a server with a list of origins.
 const LISTED: &str = "https://good.example";
 
-/// What a run came to.
+/// The result of a run.
 #[derive(PartialEq, Eq, Debug)]
 struct Outcome {
     state: State,
-    /// All that was written, without any `100 Continue`, which a client gets only if it is slow.
+    /// The output without `100 Continue`, which only a slow client gets.
     output: Vec<u8>,
-    /// What each event was.
+    /// A description of each event.
     events: Vec<String>,
 }
 
-/// The first bytes of `data` choose the server's ways and how the rest, a client's stream, is cut. Cut or whole, the
-/// same must come of it.
+/// Checks that a client's stream gives the same result in one part and in several.
+///
+/// The first bytes of `data` select the settings of the server and the lengths of the parts. The rest is the stream.
 #[doc(hidden)]
 pub fn fuzz_upgrade(data: &[u8]) {
     let Some((&[ways, manner, cuts @ ..], stream)) = data.split_first_chunk::<5>() else { return };
@@ -81,7 +83,8 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
     match event {
         Event::Request { request, wanted_upgrade } => {
             outcome.events.push(format!("{} {wanted_upgrade}", request.target()));
-            // What a client sent comes back in a header, if it may: a decoded path can hold anything.
+            // The path of the client is sent back in a header, if it is valid there. A decoded path can contain any
+            // byte.
             let response = Response::new(200).header("X-Path", request.path().as_bytes());
             connection.respond(response, env);
             let before = outcome.output.len();
@@ -123,7 +126,7 @@ fn write(connection: &mut Connection, env: &mut Env, output: &mut Vec<u8>) {
     output.extend_from_slice(told.strip_suffix(CONTINUE).unwrap_or(told));
 }
 
-/// A handler's yes, with what it took from the request.
+/// Returns the handler's acceptance, which contains data of the request.
 fn accept_of(request: &Request, manner: u8) -> Accept {
     let accept = Upgrade::accept().header("X-Path", request.path().as_bytes());
     let offered = request.subprotocols().nth(usize::from(manner / 4 % 4));
@@ -135,7 +138,7 @@ fn accept_of(request: &Request, manner: u8) -> Accept {
     }
 }
 
-/// The 101 as RFC 6455 section 4.2.2 wants it, or the 500 of a handler that went wrong.
+/// Checks a 101 response against RFC 6455 section 4.2.2, or the 500 response to an invalid acceptance.
 fn check_answer(request: &Request, manner: u8, is_accepted: bool, written: &[u8]) {
     let text = String::from_utf8_lossy(written);
     let offers = |name: &str| {
@@ -160,7 +163,7 @@ fn check_answer(request: &Request, manner: u8, is_accepted: bool, written: &[u8]
     assert!(text.ends_with("\r\n\r\n") && text.matches("\r\n\r\n").count() == 1, "something behind the 101: {text}");
 }
 
-/// No header line of ours may hold what a client made a line of: each is `name: value`, and none of them a stranger.
+/// Checks that each header line is `name: value` with a known name, so that a client cannot add lines.
 fn check_lines(written: &[u8]) {
     const NAMES: [&str; 10] = [
         "Allow",
@@ -182,7 +185,7 @@ fn check_lines(written: &[u8]) {
     }
 }
 
-/// RFC 6455 section 4.2.1, read as a list.
+/// Checks a request against the list of RFC 6455 section 4.2.1.
 fn deserves_upgrade(request: &Request) -> bool {
     let only = |name: &str| match &request.values(name).collect::<Vec<_>>()[..] {
         [value] => Some(value.to_ascii_lowercase()),
@@ -208,7 +211,9 @@ fn deserves_upgrade(request: &Request) -> bool {
         && request.values("content-length").all(|length| length.iter().all(|digit| *digit == b'0'))
 }
 
-/// The origin, if there is one, is what it must be: more strictly told than it is judged, where that is enough.
+/// Checks that the origin is allowed.
+///
+/// Where that is enough, the check is stricter than that of the server.
 fn may_come(origins: &Origins, request: &Request) -> bool {
     let values: Vec<_> = request.values("origin").map(<[u8]>::to_ascii_lowercase).collect();
     let origin = match (origins, &values[..]) {
@@ -227,14 +232,14 @@ fn may_come(origins: &Origins, request: &Request) -> bool {
         let name = without_port(host);
         name.starts_with("127.") || name == "localhost" || name.ends_with(".localhost") || name.starts_with('[')
     };
-    // An IPv6 address has many spellings; the unit tests have some.
+    // An IPv6 address has many spellings. The unit tests have some of them.
     let is_same = host.starts_with('[') == authority.starts_with('[')
         && (host.starts_with('[') || without_port(&host) == without_port(authority))
         && port_of(&host, port) == port_of(authority, port);
     matches!(scheme, "http" | "https") && is_same && (!request.peer().is_loopback() || is_loopback_name(&host))
 }
 
-/// Whether `text` is `start` and this port, zeros before it or not.
+/// Returns whether `text` is `start` and this port, with or without leading zeros.
 fn is_port(text: &str, start: &str, port: u16) -> bool {
     text.strip_prefix(start).is_some_and(|rest| port_of(rest, 0) == Some(port))
 }

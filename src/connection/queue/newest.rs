@@ -1,4 +1,4 @@
-//! Dropping the newest messages of a queue, for want of memory that all queues share.
+//! Drops the newest messages of a queue, to free memory that all queues share.
 
 use std::sync::Arc;
 
@@ -6,16 +6,18 @@ use crate::connection::queue::{Queue, frame_end_behind};
 use crate::connection::segment::{Bytes, Kind, Queued, Segment};
 use crate::protocol::frame::server_frame_bytes;
 
-/// The bit of a frame's first byte that control frames have (RFC 6455 section 5.2).
+/// The bit of a frame's first byte that is set in control frames (RFC 6455 section 5.2).
 const CONTROL_BIT: u8 = 0x08;
 
 impl Queue {
-    /// Drops messages, the newest first, until the queue is charged no more than `charge_max` or only what must stay is
-    /// left: control frames, HTTP, and a frame that is half written. Returns how many it dropped.
+    /// Drops the newest messages until the queue is charged at most `charge_max`.
+    ///
+    /// Control frames, HTTP responses and a frame that is partly written are not dropped. Returns the number of
+    /// messages dropped.
     pub fn drop_newest(&mut self, charge_max: usize, total: &mut Queued) -> usize {
         let (had, mut charge, mut dropped) = (!self.segments.is_empty(), self.charge(), 0);
         let mut has_lost_key = false;
-        // Messages that stay, the newest first.
+        // Segments that are kept, the newest first.
         let mut stays: Vec<Segment> = Vec::new();
         while charge > charge_max
             && let Some(mut last) = self.segments.pop_back()
@@ -62,7 +64,7 @@ impl Queue {
         }
         self.shrink_lists();
         if self.segments.front().is_some_and(|first| first.bytes.as_slice().len() == self.sent) {
-            // All behind what is written was dropped.
+            // Everything behind the written part was dropped.
             self.pop_front(total);
             self.sent = 0;
         } else {
@@ -71,7 +73,9 @@ impl Queue {
         dropped
     }
 
-    /// Finds the newest message of each key: an older one may be left of a key whose newest was dropped.
+    /// Finds the newest message of each key.
+    ///
+    /// An older message of a key may be left after its newest was dropped.
     fn find_keys(&mut self) {
         self.keys.clear();
         for (segment, number) in self.segments.iter().zip(self.first..) {
@@ -82,8 +86,9 @@ impl Queue {
     }
 }
 
-/// Drops messages from a run, the newest first, until it is shorter by `excess`. Of it, `sent` bytes are written. Returns
-/// how many it dropped.
+/// Drops the newest messages of a run until it is shorter by `excess` bytes.
+///
+/// The first `sent` bytes are written already. Returns the number of messages dropped.
 fn drop_from_run(run: &mut Vec<u8>, sent: usize, excess: usize) -> usize {
     let begun = if sent > 0 { frame_end_behind(run, sent) } else { 0 };
     let mut frames = Vec::new();

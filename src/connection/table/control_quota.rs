@@ -1,38 +1,39 @@
-//! Which control connections make room for others.
+//! The quota of control connections.
 //!
-//! A control connection that has shown no key can be anyone's: when all places are taken, the oldest of them is closed for the
-//! next one that comes. Those that the handler keeps are not. Some places are left to those that are not kept, which is
-//! where probes without a key find theirs.
+//! A control connection may be unauthenticated. If the quota is used up, the oldest connection is closed in favor of a
+//! new one. Connections that the handler keeps are not closed. A part of the quota is reserved for connections that are
+//! not kept, so that health probes without a key can connect.
 
 use crate::fd::Slot;
 use std::collections::{HashSet, VecDeque};
 
-/// ControlQuota beyond the limit of kept connections.
+/// The part of the quota that is reserved for connections that are not kept.
 pub const NOT_KEPT_MIN: usize = 16;
 
-/// The control connections that have a place, by slot. One that was closed to make room has none, although it is in its slot
-/// until the turn ends.
+/// The control connections that count in the quota, by slot.
+///
+/// A connection that was closed in favor of another does not count, although it has its slot until the turn ends.
 #[derive(Debug, Default)]
 pub struct ControlQuota {
     kept: HashSet<Slot>,
-    /// The others, the oldest first.
+    /// Connections that are not kept, the oldest first.
     others: VecDeque<Slot>,
 }
 
 impl ControlQuota {
-    /// A connection came.
+    /// Adds a connection.
     pub fn insert(&mut self, slot: Slot) {
         self.others.push_back(slot);
     }
 
-    /// A connection is gone.
+    /// Removes a connection.
     pub fn remove(&mut self, slot: Slot) {
         if !self.kept.remove(&slot) {
             self.others.retain(|other| *other != slot);
         }
     }
 
-    /// Keeps a connection from now on. `false`: it has no place, or `kept_max` others are kept.
+    /// Keeps a connection. `false`: it is not in the quota, or `kept_max` others are kept.
     pub fn keep(&mut self, slot: Slot, kept_max: usize) -> bool {
         if self.kept.contains(&slot) {
             return true;
@@ -45,29 +46,31 @@ impl ControlQuota {
         self.kept.insert(slot)
     }
 
-    /// Keeps a connection no longer. It counts as one that came now.
+    /// Stops keeping a connection. It counts as the newest.
     pub fn release(&mut self, slot: Slot) {
         if self.kept.remove(&slot) {
             self.others.push_back(slot);
         }
     }
 
-    /// Whether there is no place for one more.
+    /// Returns whether the quota is used up.
     pub fn is_used_up(&self, kept_max: usize) -> bool {
         self.kept.len() + self.others.len() >= kept_max + NOT_KEPT_MIN
     }
 
-    /// Connections that may be accepted in one turn: so few that each is read from before newer ones can take its place.
+    /// Returns the number of connections that may be accepted in one turn.
+    ///
+    /// It is so low that each connection is read from before newer ones can replace it.
     pub fn accepts_max(&self, kept_max: usize) -> usize {
         (kept_max.saturating_sub(self.kept.len()) + NOT_KEPT_MIN) / 4
     }
 
-    /// The connections that are not kept, the oldest first.
+    /// Returns the connections that are not kept, the oldest first.
     pub fn others(&self) -> impl Iterator<Item = Slot> {
         self.others.iter().copied()
     }
 
-    /// Takes the place of the oldest connection that is not kept and may be closed.
+    /// Removes the oldest connection that is not kept and may be closed.
     pub fn take_oldest(&mut self, may_close: impl Fn(Slot) -> bool) -> Option<Slot> {
         let at = self.others.iter().position(|slot| may_close(*slot))?;
         self.others.remove(at)

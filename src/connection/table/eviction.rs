@@ -1,43 +1,43 @@
-//! Memory that all connections share, and which of them free some when a bound is reached.
+//! Enforces the bounds of memory that all connections share.
 //!
-//! The largest holders pay until a part of the bound is free again. So each search among the holders is paid for by the
-//! bytes that come before the next one.
+//! The largest holders free memory until a part of the bound is free. So there are many bytes between one search and
+//! the next, and each search is cheap on average.
 
 use crate::connection::table::{Entry, Observed, Table, Transport};
 use crate::connection::{Eviction, Evictor, Holder};
 use crate::fd::Slot;
 
-/// The part of the bound of unfinished input that is freed when it is reached: one in so many.
+/// The divisor of the bound of unfinished input that gives the part to free.
 const FREED_PART: usize = 8;
 
-/// Holders that are searched for each push, while each search frees little.
+/// Holders searched for each push, while each search frees little.
 const HOLDERS_PER_PUSH: usize = 16;
 
 impl<T: Transport> Table<T> {
-    /// Offers every transport its queue, once a quarter of the bound was queued since that was last done.
+    /// Writes all queues, if they grew by a quarter of the bound since the last time.
     ///
-    /// Output then waits because the turn is long, and not because readers are slow. If each push made room for itself
-    /// alone, a handler with much to push would make a system call for each.
+    /// Output then waits because the turn is long, and not because readers are slow. Without this, each push over the
+    /// bound would make a system call.
     pub(super) fn write_all(&mut self) {
         if self.env.queued.frames.saturating_sub(self.refused_bytes) < self.env.limits.queue_total_bytes_max / 4 {
             return;
         }
         let listed: Vec<Slot> = self.unflushed().collect();
         for slot in listed {
-            // Fresh output is in no queue, and would be if its transport refused it. A response is written after the messages
-            // that it reports: at the turn's end.
+            // Output in the journal is written by the flush. A response is written after the messages that it confirms,
+            // at the end of the turn.
             let has_queue = |entry: &Entry<T>| !entry.connection.is_http() && entry.connection.has_queue();
             if self.entries.get(slot.index()).is_some_and(has_queue) {
-                // A broken transport is found again by the flush.
+                // A broken transport is detected again by the flush.
                 self.write_output(slot);
             }
         }
         self.refused_bytes = self.env.queued.frames;
     }
 
-    /// Makes the largest holders of queued bytes pay, if all queues are over their bound.
+    /// Evicts queued bytes of the largest holders, if all queues exceed their bound.
     ///
-    /// Each is closed, or drops its newest messages. Returns whether the connection at `watched` dropped some.
+    /// Each is closed, or drops its newest messages. Returns whether the connection at `watched` dropped messages.
     #[inline]
     pub(super) fn enforce_queue_total(&mut self, watched: Option<Slot>) -> bool {
         self.env.is_over_total(0) && self.evict(watched)
@@ -56,7 +56,8 @@ impl<T: Transport> Table<T> {
             let (Eviction::Close(holder) | Eviction::Drop { holder, .. }) = eviction;
             let is_untried = |entry: &Entry<T>| entry.connection.is_untried() && entry.connection.can_write();
             if self.entries.get(holder.slot.index()).is_some_and(is_untried) {
-                // Its reader may not be slow: nothing was offered to it yet. One that took the turn's share is slow.
+                // The reader may not be slow: its socket was not tried yet. A reader that used up the write limit of
+                // the turn is slow.
                 self.write_output(holder.slot);
                 let charge = self.charge(holder.slot);
                 if charge < holder.charge {
@@ -73,14 +74,15 @@ impl<T: Transport> Table<T> {
                 }
             }
         }
-        // Only half messages are left to drop, and the queues are within their bound: little was freed.
+        // Only partly written messages are left, and the queues are within their bound: little was freed.
         let is_free = evictor.is_enough(&self.env);
         self.pushes_before_search = if is_free { 0 } else { count / HOLDERS_PER_PUSH };
         has_dropped
     }
 
-    /// Makes a connection pay for what was pushed to it, when a search would not find much. Returns whether it dropped
-    /// messages, which may be too few.
+    /// Evicts messages of a connection after a push, when a search would free little.
+    ///
+    /// Returns whether it dropped messages. They may be too few.
     fn evict_pushed(&mut self, slot: Slot) -> bool {
         if self.pushes_before_search == 0 {
             return false;
@@ -95,7 +97,7 @@ impl<T: Transport> Table<T> {
         dropped > 0
     }
 
-    /// Drops the newest messages of a holder, and returns how many and what it is charged then.
+    /// Drops the newest messages of a holder. Returns their number and the new charge.
     fn drop_newest(&mut self, holder: Holder, charge_max: usize, bytes_min: usize) -> (usize, usize) {
         let Some((entry, env)) = self.entry_mut(holder.slot) else { return (0, 0) };
         let messages = entry.connection.drop_newest(charge_max, env);
@@ -123,9 +125,9 @@ impl<T: Transport> Table<T> {
         self.connection(slot).map_or(0, |connection| connection.charge())
     }
 
-    /// Returns the connections that hold the most unfinished input, if all of it is over its bound.
+    /// Returns the largest holders of unfinished input, if it exceeds its bound.
     ///
-    /// They are so many that a part of the bound is free without them. The caller closes each with
+    /// Without them a part of the bound is free. The caller closes each with
     /// [`Connection::close_overload`](crate::connection::Connection::close_overload).
     #[inline]
     pub fn inbound_holders(&mut self) -> Vec<Slot> {

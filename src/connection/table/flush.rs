@@ -1,4 +1,4 @@
-//! Writing, at the end of a turn and before it when there is much to write.
+//! Writes output at the end of a turn, and earlier if there is much.
 
 use std::io::IoSlice;
 
@@ -7,37 +7,41 @@ use crate::connection::{Env, SocketAction};
 use crate::fd::Slot;
 use crate::tick::Tick;
 
-/// Slices of one vectored write.
+/// The maximum number of slices of one vectored write.
 const SLICES_MAX: usize = 64;
 
-/// System calls in a turn for the output of one connection.
+/// The maximum number of writes for one connection in a turn.
 const WRITES_PER_TURN_MAX: usize = 16;
 
-/// Bytes of the journal that are copied into queues at most, so that a push to many need not be written at once.
+/// The maximum number of bytes that are copied from the journal to queues.
+///
+/// The copy defers the writes of a push to many connections to the next turn.
 const MOVED_BYTES_MAX: usize = 4 << 20;
 
 /// The state of a connection after its flush.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum FlushResult {
-    /// The connection goes on.
+    /// The connection is still in use.
     Stays {
-        /// Whether it reads again, after it did not because of its output.
+        /// Whether reading resumes, after output had stopped it.
         may_resume: bool,
-        /// When it is to be told the time, if the flush may have changed that; else [`Tick::NEVER`].
+        /// The timeout of the connection, if the flush may have changed it, else [`Tick::NEVER`].
         timeout: Tick,
     },
-    /// It is over, and is removed at the end of the turn.
+    /// The connection is over, and is removed at the end of the turn.
     Over,
-    /// Its transport is broken. The caller reports the end of the stream, and removes it at the end of the turn.
+    /// The transport is broken.
+    ///
+    /// The caller reports the end of the stream, and removes the connection at the end of the turn.
     Broken,
 }
 
 /// The result of writing to a transport.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum WriteResult {
-    /// All is written, or the transport is full.
+    /// Everything is written, or the transport is full.
     Done,
-    /// The turn's share of system calls is used up.
+    /// The write limit of the turn is used up.
     ShareUsed,
     Broken,
 }
@@ -67,7 +71,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Writes to the next connection, and returns its state. `None`: no connection is left.
+    /// Writes to the next connection and returns its state. `None`: no connection is left.
     ///
     /// The connections that were listed since the last flush come first, then those that earlier flushes left.
     #[inline]
@@ -85,14 +89,13 @@ impl<T: Transport> Table<T> {
         Some((slot, self.flush(slot)))
     }
 
-    /// Returns whether [`poll_flush`](Table::poll_flush) comes to a connection that was listed since the last flush.
+    /// Returns whether [`poll_flush`](Table::poll_flush) returns a connection listed since the last flush.
     #[inline]
     pub fn has_listed(&self) -> bool {
         self.flushed < self.listed.len()
     }
 
-    /// Moves the connections that were listed since the last flush, and not yet written to, behind those that earlier flushes
-    /// left.
+    /// Moves listed connections that are not written yet behind those of earlier flushes.
     ///
     /// HTTP responses come after all messages that were queued before them.
     #[inline]
@@ -105,9 +108,9 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Moves output that earlier flushes left from the journal to queues, if that copies little.
+    /// Moves output of earlier flushes from the journal to queues, if it is short.
     ///
-    /// `false`: it would copy more, and is written instead.
+    /// `false`: it is longer, and must be written instead.
     pub fn move_unwritten_to_queues(&mut self) -> bool {
         let mut copied = 0;
         for slot in self.unwritten.web_sockets() {
@@ -136,7 +139,7 @@ impl<T: Transport> Table<T> {
         true
     }
 
-    /// Ends a flush. If no connection is left, the journal is empty again.
+    /// Ends a flush. If no connection is left, the journal is cleared.
     #[inline]
     pub fn end_flush(&mut self) {
         self.defer_rest();
@@ -152,9 +155,9 @@ impl<T: Transport> Table<T> {
         self.dirty.len()
     }
 
-    /// Moves the WebSockets that were listed for one cause, from index `from` on, behind the few that others listed.
+    /// Moves WebSockets listed by one cause behind the others.
     ///
-    /// It moves none if they are few themselves.
+    /// They start at index `from` of the list. If they are few, they stay.
     #[inline]
     pub fn defer_listed(&mut self, from: usize) {
         if self.dirty.len().saturating_sub(from) > FEW_MAX {
@@ -162,9 +165,9 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Moves the WebSockets that are writable again, from index `from` on, behind the others.
+    /// Moves WebSockets that became writable behind the others.
     ///
-    /// While a push to many is written, it moves them however few they are: they may take long.
+    /// They start at index `from` of the list. If they are few, they stay, unless a push to many is being written.
     #[inline]
     pub fn defer_writable(&mut self, from: usize) {
         let count = self.dirty.len().saturating_sub(from);
@@ -187,31 +190,37 @@ impl<T: Transport> Table<T> {
         });
     }
 
-    /// Writes to a connection before the rest of a flush: its output tells of nothing that others are still to be sent.
+    /// Writes to a connection before the flush.
+    ///
+    /// Its output must not confirm messages to others that are not written yet.
     pub fn write_at_once(&mut self, slot: Slot) {
-        // If the transport is broken, the next flush finds that out again.
+        // A broken transport is detected again by the next flush.
         self.write(slot);
     }
 
-    /// Writes to a transport that was full, in case it has room and no event has reported it.
+    /// Writes to a transport that was full, and may be writable without an event.
     pub fn retry_write(&mut self, slot: Slot) {
         if let Some((entry, _)) = self.entry_mut(slot)
             && entry.connection.handle_writable()
         {
-            // A broken transport is found again by the flush.
+            // A broken transport is detected again by the flush.
             self.mark_dirty(slot);
             self.write(slot);
         }
     }
 
-    /// Writes the output of a connection, and then keeps the bound of all queues. `false`: the transport is broken.
+    /// Writes the output of a connection, then enforces the bound of all queues.
+    ///
+    /// `false`: the transport is broken.
     pub(super) fn write(&mut self, slot: Slot) -> bool {
         let is_whole = self.write_output(slot);
         self.enforce_queue_total(None);
         is_whole
     }
 
-    /// Writes until the queue is empty, the transport full, or the turn's share used up. `false`: the transport is broken.
+    /// Writes until the queue is empty, the transport full, or the write limit used up.
+    ///
+    /// `false`: the transport is broken.
     pub(super) fn write_output(&mut self, slot: Slot) -> bool {
         let Some((entry, env)) = self.entry_mut(slot) else { return true };
         match entry.write_output(env) {
@@ -224,7 +233,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Returns the connections that no flush has written to, but for HTTP responses that wait, in the order of the flush.
+    /// Returns the WebSockets and new entries that no flush has written to, in order.
     pub(super) fn unflushed(&self) -> impl Iterator<Item = Slot> + '_ {
         let listed = self.listed.get(self.flushed..).unwrap_or_default();
         listed.iter().copied().chain(self.unwritten.web_sockets()).chain(self.dirty.iter().copied())
@@ -239,7 +248,7 @@ impl<T: Transport> Table<T> {
         match entry.write_output(env) {
             WriteResult::Done if !env.is_over_total(0) => {}
             WriteResult::Broken => {
-                // Its output is never written, and the journal does not outlive the turn.
+                // The output is never written, and the journal is cleared at the end of the turn.
                 entry.connection.release(env);
                 return FlushResult::Broken;
             }

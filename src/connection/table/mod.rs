@@ -1,6 +1,7 @@
-//! The connections of a loop by slot: their transports, their queue bounds, and the list of those with output.
+//! The connections of a loop by slot, with their transports and queue bounds.
 //!
-//! The table knows neither sockets nor a clock. The server drives it over sockets, the simulator and the fuzzer over models.
+//! The table knows neither sockets nor a clock. The server drives it over sockets, the simulator and the fuzzer over
+//! models.
 
 mod control_quota;
 mod eviction;
@@ -24,7 +25,9 @@ use crate::connection::{Connection, Env, Event};
 use crate::fd::{Fd, Slot};
 use crate::protocol::message::Message;
 
-/// Slots for which memory is reserved at the start. It is used only when a connection is inserted.
+/// The maximum number of slots for which address space is reserved at the start.
+///
+/// The kernel provides memory only when a connection is inserted.
 const SLOTS_RESERVED_MAX: usize = 1 << 20;
 
 /// The connections of a loop.
@@ -32,38 +35,38 @@ const SLOTS_RESERVED_MAX: usize = 1 << 20;
 /// A table owns all [`Connection`]s and their [`Transport`]s. No call returns a `&mut Connection`: every transition goes
 /// through the table, which keeps the queue bounds and lists the connection for the next flush. This is the order of a turn:
 ///
-/// 1. **Transitions.** [`step`](Table::step) applies one to a connection: close it, answer it, tell it the time. Input has its
-///    own calls: [`read`](Table::read), then [`handle_message`](Table::handle_message) and
+/// 1. **Transitions.** [`step`](Table::step) applies one to a connection: a close, a response, a timeout. Input has its own
+///    calls: [`read`](Table::read), then [`handle_message`](Table::handle_message) and
 ///    [`handle_bytes`](Table::handle_bytes) until neither returns an event, then [`end_input`](Table::end_input). Output is
 ///    [`push`](Table::push). A transport that is writable again is reported with
 ///    [`handle_writable`](Table::handle_writable).
 /// 2. **Ends.** An [`Event::Closed`] that a transition returns is recorded before the next call for that slot: the
-///    connection leaves the maps and its handler is told. A push, a step or a flush may also end other connections, to free
-///    memory: [`poll_ended`](Table::poll_ended) returns these. It is called after each such call, while
+///    connection leaves the maps and its handler is called. Each call that queues or writes output may also end other
+///    connections, to free memory. [`poll_ended`](Table::poll_ended) returns these. It is called after each such call, while
 ///    [`has_ended`](Table::has_ended).
 /// 3. **Flush.** [`begin_flush`](Table::begin_flush) takes over the connections that were listed since the last flush.
-///    [`poll_flush`](Table::poll_flush) writes to the next one. The caller may stop polling when its time is over: the next
-///    turn goes on where it stopped. [`end_flush`](Table::end_flush) ends the flush.
+///    [`poll_flush`](Table::poll_flush) writes to the next one. The caller may stop polling when its time is used up: the
+///    next turn continues there. [`end_flush`](Table::end_flush) ends the flush.
 /// 4. **Timeouts.** After a transition, and after input, the caller reads [`Connection::poll_timeout`] and arms its timer no
 ///    later. A flush returns the timeout if it may have changed it.
 /// 5. **Removal.** A slot that a flush reports as [`FlushResult::Over`] or [`FlushResult::Broken`] is freed by
 ///    [`remove`](Table::remove) at the end of the turn. Until then no event of the turn can reach the next connection in the
 ///    slot.
 ///
-/// Bounds: each queue holds at most `queue_bytes_max`, all together `queue_total_bytes_max`. When a queue is full, the
-/// transport is tried before `slow_reader` applies. When all queues are over their bound, the largest holders pay: see
-/// `eviction.rs`.
+/// Bounds: each queue holds at most `queue_bytes_max`, all together `queue_total_bytes_max`. When a queue is full, the table
+/// writes to the transport before it applies `slow_reader`. When all queues exceed their bound, the largest holders are
+/// evicted: see `eviction.rs`.
 #[derive(Debug)]
 pub struct Table<T> {
     entries: Slab<Entry<T>>,
-    /// By slot: how often it was reused. As long as the most slots that were used at a time.
+    /// By slot: the number of times it was reused. The length is the largest number of slots ever in use.
     generations: Vec<u32>,
     /// The generation of a new slot: 0, unless a test sets another.
     first_generation: u32,
     env: Env,
-    /// Connections that may have output, or an end to come to, since the last flush began.
+    /// Connections that may have output, or may be over, since the last flush began.
     dirty: Vec<Slot>,
-    /// WebSockets that were listed when the running flush began. It writes to these first, from `flushed` on.
+    /// WebSockets that the running flush writes to first, from `flushed` on.
     listed: Vec<Slot>,
     /// The number of connections in `listed` that were written to.
     flushed: usize,
@@ -71,21 +74,21 @@ pub struct Table<T> {
     answering: Vec<Slot>,
     /// Connections that earlier flushes have not written to.
     unwritten: Unwritten,
-    /// Connections that were closed as slow consumers, with their end, for the caller to record.
+    /// Connections that the table closed as slow consumers. The caller records their end.
     ended: Vec<(Slot, Event<'static>)>,
-    /// Bytes in all queues when every transport had last been offered its output.
+    /// Bytes in all queues after the last attempt to write all of them.
     refused_bytes: usize,
     /// Connections that may hold an unfinished message, head or body.
     unfinished: SlotSet,
     /// Connections that may have a queue. One that got it since the last flush is listed.
     queued: SlotSet,
-    /// Pushes that pay for themselves before the holders are searched again, because the last search freed little.
+    /// Pushes that evict their own connection first, because the last search freed little.
     pushes_before_search: usize,
     /// Slots that are never used again.
     retired: usize,
     /// The number of control connections.
     control: usize,
-    /// The control connections that have a place.
+    /// The quota of control connections.
     control_quota: ControlQuota,
 }
 
@@ -221,19 +224,19 @@ impl<T: Transport> Table<T> {
         self.entries.get(slot.index())?.transport.as_ref()
     }
 
-    /// Returns the transport at a slot, to change what its owner keeps with it.
+    /// Returns the transport at a slot, for changes of its owner's data.
     #[inline]
     pub fn transport_mut(&mut self, slot: Slot) -> Option<&mut T> {
         self.entries.get_mut(slot.index())?.transport.as_mut()
     }
 
-    /// Returns the bounds, the time and the counts that all connections share.
+    /// Returns the limits, the time and the counts that all connections share.
     #[inline]
     pub fn env(&self) -> &Env {
         &self.env
     }
 
-    /// Returns the same, to change.
+    /// Returns the shared state for changes.
     #[inline]
     pub fn env_mut(&mut self) -> &mut Env {
         &mut self.env
@@ -241,9 +244,10 @@ impl<T: Transport> Table<T> {
 
     // Transitions.
 
-    /// Applies a transition to the connection at a slot, and lists it for the next flush. `None`: there is no connection.
+    /// Applies a transition to a connection, and lists it for the next flush.
     ///
-    /// Control frames are queued without regard to the bound of all queues. If that is exceeded, the largest holders pay.
+    /// `None`: there is no connection at the slot. Control frames are queued even if all queues exceed their bound. The
+    /// bound is then enforced by eviction.
     #[inline]
     pub fn step<R>(&mut self, slot: Slot, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> Option<R> {
         let (entry, env) = self.entry_mut(slot)?;
@@ -255,9 +259,10 @@ impl<T: Transport> Table<T> {
         Some(result)
     }
 
-    /// Reads once from the transport into `buffer`, and reports the bytes to the connection.
+    /// Reads once from the transport into `buffer`, and counts the bytes.
     ///
-    /// The bytes are then handed to [`handle_message`](Table::handle_message) and [`handle_bytes`](Table::handle_bytes).
+    /// The bytes are then passed to [`handle_message`](Table::handle_message) and
+    /// [`handle_bytes`](Table::handle_bytes).
     #[inline]
     pub fn read(&mut self, slot: Slot, buffer: &mut [u8]) -> Io {
         let Some((Entry { transport: Some(transport), connection, .. }, env)) = self.entry_mut(slot) else {
@@ -309,7 +314,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Reports that the transport is writable again. Lists the connection if it has output.
+    /// Reports that the transport is writable. Lists the connection if it has output.
     #[inline]
     pub fn handle_writable(&mut self, slot: Slot) {
         if let Some((entry, _)) = self.entry_mut(slot)
@@ -343,7 +348,7 @@ impl<T: Transport> Table<T> {
         self.ended.pop()
     }
 
-    /// Closes a slow consumer. Its memory is free at once, because others may need it.
+    /// Closes a slow consumer. Its memory is freed at once.
     #[cold]
     fn close_slow(&mut self, slot: Slot, kept_max: usize, charge: Option<usize>) {
         let Some((entry, env)) = self.entry_mut(slot) else { return };
@@ -355,18 +360,20 @@ impl<T: Transport> Table<T> {
 
     // Control connections.
 
-    /// Returns which control connections make room for others.
+    /// Returns the quota of control connections.
     pub fn control_quota(&mut self) -> &mut ControlQuota {
         &mut self.control_quota
     }
 
-    /// Returns whether [`take_oldest_control`](Table::take_oldest_control) would find a connection.
+    /// Returns whether [`take_oldest_control`](Table::take_oldest_control) would return a connection.
     pub fn can_evict_control(&self) -> bool {
         let waits = |slot: Slot| self.connection(slot).is_some_and(Connection::waits_for_client);
         self.control_quota.others().any(waits)
     }
 
-    /// Takes the place of the oldest control connection that is not kept and that waits for its client.
+    /// Removes the oldest control connection from the quota, if it may be closed.
+    ///
+    /// It is not kept, and waits for its client.
     pub fn take_oldest_control(&mut self) -> Option<Slot> {
         let Table { control_quota, entries, .. } = self;
         control_quota
@@ -401,7 +408,7 @@ impl<T: Transport> Table<T> {
 }
 
 impl<T: Transport> Entry<T> {
-    /// Reports a change to the transport's owner.
+    /// Reports a change to the transport.
     #[inline]
     fn observe(&mut self, change: Observed<'_>) {
         if let Some(transport) = &mut self.transport {

@@ -1,4 +1,4 @@
-//! Messages into queues, and what happens when a queue is full.
+//! Queues messages, and applies the policy for slow readers when a queue is full.
 
 use crate::connection::table::{Observed, Table, Transport};
 use crate::connection::{Outbound, Sent};
@@ -6,16 +6,17 @@ use crate::fd::Slot;
 use crate::limits::SlowReader;
 use crate::message::Outcome;
 
-/// A frame over this to one connection is written at once and not at the turn's end.
+/// The longest frame to one connection that waits for the end of the turn.
 ///
-/// No other frame is coalesced with it, and the reader of a burst of such frames gets the first while the others are made. A
-/// frame to many is shared, and is written at the turn's end, in portions.
+/// A longer frame is written at once: no other frame is coalesced with it, and the reader of a burst of such frames
+/// receives the first while the others are created. A frame to many connections is shared and is written at the end of
+/// the turn.
 const EAGER_BYTES: usize = 64 << 10;
 
 impl<T: Transport> Table<T> {
     /// Queues a frame for the connection at `slot`.
     ///
-    /// If its queue is full, the transport is tried before the reader counts as slow and `slow_reader` applies.
+    /// If its queue is full, the table writes to the transport before it applies `slow_reader`.
     #[inline]
     pub fn push(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
         let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some()) else {
@@ -29,7 +30,7 @@ impl<T: Transport> Table<T> {
                     entry.connection.is_listed = true;
                     self.dirty.push(slot);
                 }
-                // The rest of the frame would be over the bound if the transport did not take it.
+                // The frame would exceed the bound if the transport did not take it.
                 let is_over = self.env.is_over_total(entry.connection.journal_bytes());
                 if is_over || (outbound.bytes() > EAGER_BYTES && !outbound.to_many) {
                     return self.write_pushed(slot, is_over);
@@ -85,10 +86,10 @@ impl<T: Transport> Table<T> {
         Outcome::Dropped
     }
 
-    /// Keeps the bound of all HTTP queues after a response to `slot`.
+    /// Enforces the bound of all HTTP queues after a response to `slot`.
     ///
-    /// A response over the bound is written now. `false`: the transport did not take all of it, and the caller drops the
-    /// response with [`drop_response`](Table::drop_response).
+    /// A response over the bound is written now. `false`: the transport did not take all of it, and the caller drops
+    /// the response with [`drop_response`](Table::drop_response).
     pub fn keep_http_bound(&mut self, slot: Slot) -> bool {
         let is_over = |table: &Table<T>| table.env.queued.http > table.env.limits.queue_total_bytes_max;
         if is_over(self) {
@@ -97,10 +98,10 @@ impl<T: Transport> Table<T> {
         !is_over(self) || self.connection(slot).is_none_or(|connection| connection.queued_bytes() == 0)
     }
 
-    /// Ends an HTTP connection in the middle of its response.
+    /// Ends an HTTP connection during its response.
     pub fn drop_response(&mut self, slot: Slot) {
         if let Some((entry, env)) = self.entry_mut(slot) {
-            // It was never open, so there is no end to report.
+            // It is not a WebSocket, so there is no end to report.
             let _ = entry.connection.abort(env);
             env.counts.dropped += 1;
             entry.observe(Observed::ResponseDropped);
@@ -108,11 +109,13 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Pushes to a connection whose queue is full: the transport is tried before the reader counts as slow.
+    /// Pushes to a connection whose queue is full.
+    ///
+    /// The table writes to the transport before it applies `slow_reader`.
     #[cold]
     fn push_to_full(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
         if !self.write(slot) {
-            // It is broken and not slow, which the flush finds again.
+            // The transport is broken. The flush detects that again.
             self.mark_dirty(slot);
             self.env.counts.dropped += 1;
             return Outcome::Dropped;
@@ -140,41 +143,43 @@ impl<T: Transport> Table<T> {
                     }
                 }
             },
-            // It paid for what all queues hold.
+            // It was evicted to enforce the bound of all queues.
             Sent::NotOpen => return self.count_closed(),
         }
         self.env.counts.dropped += 1;
         Outcome::Dropped
     }
 
-    /// Keeps the bound of all queues after a message was queued, or took the place of another.
+    /// Enforces the bound of all queues after a message was queued or replaced another.
     fn enforce_after_push(&mut self, slot: Slot) -> Outcome {
         let fresh = self.connection(slot).map_or(0, |connection| connection.journal_bytes());
         if self.env.is_over_total(fresh) { self.write_pushed(slot, true) } else { Outcome::Queued }
     }
 
-    /// Writes a message that was queued, and then keeps the bound of all queues.
+    /// Writes a queued message, then enforces the bound of all queues.
     ///
-    /// With `is_over`, all queues would be over their bound if the transport did not take the message: all transports are
-    /// tried. Memory over the bound is then freed by the largest holders, of which the connection may be one.
+    /// With `is_over`, the message would exceed the bound if the transport did not take it, so all queues are written.
+    /// If the bound is still exceeded, the largest holders are evicted. The connection itself may be one of them.
     #[cold]
     fn write_pushed(&mut self, slot: Slot, is_over: bool) -> Outcome {
         if is_over {
             self.write_all();
         }
-        // A broken transport is found again by the flush.
+        // A broken transport is detected again by the flush.
         self.write_output(slot);
         let was_open = self.connection(slot).is_some_and(|connection| connection.is_open());
         let has_dropped = self.enforce_queue_total(Some(slot));
         match self.connection(slot) {
             Some(connection) if was_open && !connection.is_open() => self.count_closed(),
-            // It was the newest message, and was counted when it was dropped.
+            // The message was the newest, and was counted when it was dropped.
             _ if has_dropped => Outcome::Dropped,
             _ => Outcome::Queued,
         }
     }
 
-    /// Pushes to a connection that is not open. One that was closed during this push was open when the push began.
+    /// Pushes to a connection that is not open.
+    ///
+    /// If it was closed during this push, it was open when the push began.
     #[cold]
     fn push_to_closed(&mut self, slot: Slot) -> Outcome {
         match self.ended.iter().any(|(ended, _)| *ended == slot) {

@@ -106,7 +106,7 @@ pub struct Iter<'a> {
 impl Iterator for Iter<'_> {
     type Item = Slot;
 
-    // By hand: with nested `flat_map` a walk over a million slots took 4.4 ms, with this loop 1.5 ms.
+    // Written as a loop: with nested `flat_map` a walk over a million slots takes 4.4 ms, with this loop 1.5 ms.
     #[inline]
     fn next(&mut self) -> Option<Slot> {
         while self.slots_left == 0 {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn operation() -> impl Strategy<Value = Operation> {
-        // The slots are few enough to meet again, and spread over several words of the upper level.
+        // The slots are few, so that operations meet the same slots. They lie in several words of the upper level.
         let slot = || (0..40_u32, 0..4_u32).prop_map(|(low, high)| low * 7 + high * 4096);
         prop_oneof![
             8 => slot().prop_map(Operation::Insert),

@@ -1,4 +1,4 @@
-//! The byte stream below a connection: a socket in the server, a model of one in tests.
+//! The byte stream below a connection: a socket in the server, a model in tests.
 
 use std::io::IoSlice;
 
@@ -8,7 +8,7 @@ use crate::connection::event::{Event, Sent};
 /// The result of a call on a [`Transport`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Io {
-    /// So many bytes were read or written. A read of 0 bytes is the end of the peer's stream.
+    /// The number of bytes read or written. A read of 0 bytes is the end of the peer's stream.
     Done(usize),
     /// Nothing can be read or written now.
     WouldBlock,
@@ -25,21 +25,22 @@ pub trait Transport {
 
     /// Writes once from `slices`, of which there is at least one.
     ///
-    /// [`Io::Done`] with fewer bytes than were offered means, as [`Io::WouldBlock`] does, that the transport is full. Nothing
-    /// more is written until [`Table::handle_writable`](super::Table::handle_writable).
+    /// The transport is full if it takes fewer bytes than offered, or returns [`Io::WouldBlock`]. Nothing more is
+    /// written until [`Table::handle_writable`](super::Table::handle_writable).
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Io;
 
-    /// Tells the peer that no more bytes follow. Reading goes on.
+    /// Ends the output. The peer can still be read from.
     fn shutdown(&mut self);
 
-    /// Hears of a change that the table made to the connection on its own, right after it.
+    /// Observes a change that the table made to the connection.
     ///
-    /// The simulator and the fuzzer compare each change with a model. A socket does nothing, which costs nothing.
+    /// It is called directly after the change. The simulator and the fuzzer compare each change with a model. A socket
+    /// does nothing.
     #[inline]
     fn observe(&mut self, _connection: &Connection, _change: Observed<'_>) {}
 }
 
-/// A change that a table makes to a connection on its own.
+/// A change that a table makes to a connection by itself.
 #[derive(Copy, Clone, Debug)]
 #[cfg_attr(not(any(test, feature = "unstable")), expect(dead_code, reason = "only models read it"))]
 pub enum Observed<'a> {
@@ -50,35 +51,35 @@ pub enum Observed<'a> {
         /// Whether more bytes were offered.
         is_full: bool,
     },
-    /// A message was offered to the queue.
+    /// A message was pushed to the queue.
     Sent(Sent),
-    /// A ping was offered to the queue.
+    /// A ping was pushed to the queue.
     Pinged(Sent),
-    /// A message was offered to the queue in place of the unsent one with its key.
+    /// A message was pushed to replace the unsent one with the same key.
     Conflated {
-        /// Whether there was one.
+        /// Whether there was such a message.
         is_done: bool,
     },
     /// Its output was moved from the journal to a queue.
     MovedToQueue,
-    /// Its newest messages were dropped, to make room for others.
+    /// Its newest messages were dropped to free memory.
     Dropped {
-        /// Number of messages.
+        /// The number of messages.
         messages: usize,
-        /// Bytes that the connection was charged before.
+        /// The charge of the connection before.
         charge: usize,
-        /// Bytes that each connection may keep.
+        /// The bytes that each connection may keep.
         bytes_min: usize,
     },
     /// It was closed as a slow consumer.
     ClosedSlow {
-        /// Bytes that it may keep for its close frame.
+        /// The maximum charge with which it keeps its partly written frame.
         kept_max: usize,
-        /// Bytes that the connection was charged before, if it is closed to make room for others.
+        /// The charge of the connection before, if it was closed to free memory.
         charge: Option<usize>,
         /// The end of a WebSocket that was open.
         event: Option<&'a Event<'static>>,
     },
-    /// It was ended in the middle of an HTTP response, because there is no room for the rest.
+    /// It was ended during an HTTP response, because the rest exceeds a bound.
     ResponseDropped,
 }

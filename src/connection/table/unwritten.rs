@@ -1,51 +1,53 @@
-//! The connections that a flush has still to write to, when it is carried out over several turns.
+//! The connections that a flush over several turns has not written to yet.
 //!
-//! A push to very many is queued in one call, so handlers see it as a whole. Its writes take a system call a connection, and
-//! other connections would wait for all of them. So a flush ends after a while, and the next turn continues it. WebSockets
-//! are written to in the order in which they were added. An answer to an HTTP request tells what was queued before it, so it
-//! is written after that: a client that has read it can count on it, even if the process is killed.
+//! A push to many connections is queued in one call, so that handlers see it as a whole. Each of its writes is a system
+//! call, and other connections would wait for all of them. So a flush ends after some time, and the next turn continues
+//! it. WebSockets are written in the order in which they were added. An HTTP response may confirm messages that were
+//! queued before it, so it is written after them. A client that has read it can rely on them, even if the process is
+//! killed.
 
 use crate::fd::Slot;
 use std::collections::VecDeque;
 
-/// Connections that are few: they are written to at once, before those that are here.
+/// The maximum number of connections that are few: they are written before those in this list.
 pub const FEW_MAX: usize = 64;
 
-/// WebSockets and HTTP connections in the order in which they are written to.
+/// WebSockets and HTTP connections in the order of their writes.
 #[derive(Debug, Default)]
 pub struct Unwritten {
     web_sockets: VecDeque<Slot>,
-    /// HTTP connections, each with the count of WebSockets that come before it.
+    /// HTTP connections, each with the count of WebSockets that precede it.
     answers: VecDeque<(u64, Slot)>,
-    /// WebSockets that were ever added, and those that were ever taken. `taken <= added`.
+    /// The count of WebSockets that were added, and of those that were taken. `taken <= added`.
     added: u64,
     taken: u64,
 }
 
 impl Unwritten {
-    /// Whether there is none.
+    /// Returns whether there is no connection.
     pub fn is_empty(&self) -> bool {
         self.web_sockets.is_empty() && self.answers.is_empty()
     }
 
-    /// The WebSockets, in order.
+    /// Returns the WebSockets, in order.
     pub fn web_sockets(&self) -> impl Iterator<Item = Slot> + '_ {
         self.web_sockets.iter().copied()
     }
 
-    /// The HTTP connections, in order.
+    /// Returns the HTTP connections, in order.
     pub fn answers(&self) -> impl Iterator<Item = Slot> + '_ {
         self.answers.iter().map(|(_, slot)| *slot)
     }
 
-    /// Adds a WebSocket behind those that there are.
+    /// Adds a WebSocket as the last.
     pub fn add_web_socket(&mut self, slot: Slot) {
         self.web_sockets.push_back(slot);
         self.added += 1;
     }
 
-    /// Adds an HTTP connection, to be written to after all WebSockets that are here. If it is here already, it waits for
-    /// those that came since, too.
+    /// Adds an HTTP connection after all WebSockets that are in the list.
+    ///
+    /// If it is in the list already, it moves behind the WebSockets added since.
     pub fn add_answer(&mut self, slot: Slot) {
         if !self.web_sockets.is_empty() {
             self.answers.retain(|(_, answer)| *answer != slot);
@@ -53,7 +55,9 @@ impl Unwritten {
         self.answers.push_back((self.added, slot));
     }
 
-    /// Takes the next connection: an HTTP connection, once all that come before it were taken, else a WebSocket.
+    /// Takes the next connection.
+    ///
+    /// This is an HTTP connection after all WebSockets that precede it, else a WebSocket.
     pub fn take(&mut self) -> Option<Slot> {
         if self.answers.front().is_some_and(|(due, _)| *due <= self.taken) {
             return self.answers.pop_front().map(|(_, slot)| slot);

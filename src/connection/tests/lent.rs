@@ -1,9 +1,9 @@
-//! Messages that are lent to the handler where they lie in the input.
+//! Messages that the handler borrows from the input.
 
 use super::*;
 use crate::protocol::message::Message;
 
-/// Takes a message off `bytes`, if one is there, and tells it in words; and how much is left behind it.
+/// Takes a message from the front of `bytes`. Returns a description and the bytes left.
 fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {
     let mut copy = bytes.to_vec();
     let whole = copy.as_ptr_range();
@@ -48,7 +48,7 @@ fn what_else_is_there_is_left_alone() {
             assert_eq!(taken(&mut rig, &other), nothing(&other));
         }
     }
-    // In the middle of a message, what looks like one is for the decoder to judge.
+    // In the middle of a message, the decoder must check a frame that looks like a message.
     rig.feed(&frame(false, Opcode::Text, b"begun"));
     let text = frame(true, Opcode::Text, b"text");
     assert_eq!(taken(&mut rig, &text), nothing(&text));

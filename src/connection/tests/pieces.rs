@@ -1,4 +1,4 @@
-//! Bodies and responses in pieces.
+//! Request bodies and responses in pieces.
 
 use super::*;
 use crate::fd::Slot;
@@ -25,7 +25,7 @@ impl Rig {
         self.connection.end_response(&mut self.env)
     }
 
-    /// What was written, without the head's lines that every response has.
+    /// Returns the output without the head of the response.
     fn body(&mut self) -> String {
         let written = String::from_utf8(self.written()).expect("text");
         written.split_once("\r\n\r\n").map_or(written.clone(), |(_, body)| body.to_owned())
@@ -153,7 +153,7 @@ fn a_body_has_time_from_piece_to_piece() {
 fn nothing_gets_into_a_response_that_was_begun_before_its_body_came() {
     let expecting = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n";
     let too_long = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
-    // The head, what comes behind it, and whether the client is slow about that.
+    // The head, the input behind it, and whether the client is late.
     for (head, rest, is_late) in [(expecting, "no size\r\n", false), (HEAD, "5\r\n", true), (too_long, "", false)] {
         let mut rig = rig();
         let mut bytes = head.as_bytes().to_vec();

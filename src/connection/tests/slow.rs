@@ -1,9 +1,9 @@
-//! Clients that take their time: what they are forgiven, and what they may cost.
+//! Slow clients: their timeouts and the memory that they may use.
 
 use super::*;
 use crate::fd::Slot;
 
-/// A socket that has said that it is full, with one small message for it.
+/// Returns a connection with a full socket and one small message in the queue.
 fn stalled(limits: Limits) -> Rig {
     let mut rig = Rig::open(limits);
     assert_eq!(rig.send("first"), Sent::Queued);
@@ -15,7 +15,7 @@ fn stalled(limits: Limits) -> Rig {
 #[test]
 fn a_socket_that_has_room_again_is_offered_something_before_it_is_dead() {
     let mut rig = stalled(Limits::default());
-    // The process was suspended for a minute: the event and the deadline are of one turn, and timers come before writes.
+    // The process was suspended for a minute: the event and the deadline are in one turn, and timers precede writes.
     rig.env.now = Tick(60_000);
     assert!(rig.connection.handle_writable());
     assert_eq!(rig.tick(60_000), None);
@@ -98,7 +98,7 @@ fn a_slow_link_that_makes_progress_is_not_a_missed_heartbeat() {
     let mut rig = Rig::open(Limits::default());
     rig.connection.set_heartbeat(Fd::new(Slot(0), 0), Some(Heartbeat::default()), &rig.env);
     rig.send(&"x".repeat(1_000_000));
-    // A megabyte leaves at 10 kB a second, and the pings lie behind it.
+    // A megabyte is written at 10 kB a second, and the pings wait behind it.
     for second in 1..100 {
         rig.connection.handle_writable();
         assert_eq!(rig.write(10_000).len(), 10_000);
@@ -122,7 +122,7 @@ fn a_ping_is_answered_while_output_keeps_flowing() {
     assert_eq!(rig.write(10_000).len(), 10_000);
     rig.feed(&frame(true, Opcode::Ping, b"there?"));
     rig.feed(&frame(true, Opcode::Ping, b"still?"));
-    // The queue never gets shorter, and what stands in it comes out all the same.
+    // The queue never gets shorter, and a pong in it is written all the same.
     let mut out = Vec::new();
     for _ in 0..4 {
         rig.connection.handle_writable();
