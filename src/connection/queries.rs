@@ -1,0 +1,102 @@
+//! Queries of a connection: its state, its output and its counts.
+
+use crate::connection::output::Output;
+use crate::connection::{Connection, Env, OPENED_UNIT, Stage, State, Traffic};
+use crate::peer::Peer;
+use crate::tick::Tick;
+
+impl Connection {
+    /// Returns whether it is an open WebSocket.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open(_))
+    }
+
+    /// Returns its public state.
+    pub fn state(&self) -> State {
+        match self.stage {
+            Stage::Http(_) => State::Http,
+            Stage::Open(_) => State::Open,
+            Stage::Closing(_) | Stage::Lingering { .. } | Stage::Finished => State::Closing,
+        }
+    }
+
+    /// Returns the bytes of output that are not written yet.
+    #[inline]
+    pub fn queued_bytes(&self) -> usize {
+        self.output.bytes()
+    }
+
+    /// Returns the bytes that count against `queue_bytes_max`.
+    ///
+    /// These are the bytes of output, the memory of shared frames, and conflation keys.
+    #[inline]
+    pub fn counted_bytes(&self) -> usize {
+        self.output.counted_bytes()
+    }
+
+    /// Returns the bytes of output that are in the journal and not in a queue.
+    ///
+    /// They were pushed in this turn, and the socket was not tried since.
+    #[inline]
+    pub fn journal_bytes(&self) -> usize {
+        self.output.journal_bytes()
+    }
+
+    /// Returns the bytes that [`move_to_queue`](Connection::move_to_queue) would copy.
+    pub fn copied_bytes(&self, env: &Env) -> usize {
+        self.output.copied_bytes(&env.journal)
+    }
+
+    /// Moves output from the journal to a queue.
+    pub fn move_to_queue(&mut self, env: &mut Env) {
+        if self.journal_bytes() > 0 {
+            self.output.queue(env);
+        }
+    }
+
+    /// Returns whether frames are queued that no full socket has refused yet.
+    #[inline]
+    pub fn is_untried(&self) -> bool {
+        self.output.is_untried()
+    }
+
+    /// Returns whether output waits because the socket was full.
+    #[cfg(any(test, feature = "unstable"))]
+    pub fn is_backlogged(&self) -> bool {
+        self.output.is_backlogged()
+    }
+
+    /// Returns the peer address.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Returns the bytes and messages that it carried.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Returns the time at which it was accepted, or at which the WebSocket opened.
+    pub fn opened(&self) -> Tick {
+        Tick(u64::from(self.opened.0) * OPENED_UNIT)
+    }
+
+    /// Returns the time of the client's last byte.
+    pub fn last_seen(&self) -> Tick {
+        self.last_seen
+    }
+
+    /// Panics if its parts do not agree. For tests and debug builds.
+    pub fn check_invariants(&self) {
+        if let Output::Queued(output) = &self.output {
+            output.check_invariants();
+            assert!(!output.is_empty(), "an empty queue was kept");
+        }
+    }
+
+    /// Returns its memory to the totals. It is called before the connection is dropped.
+    pub fn release(&mut self, env: &mut Env) {
+        self.output.clear(env);
+    }
+}
