@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_is_among_the_names() {
+    fn names_lists_every_cause() {
         let causes = [
             Cause::ClientClosed,
             Cause::ConnectionLost,

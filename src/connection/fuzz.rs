@@ -39,7 +39,7 @@ struct Rig {
     log: Log,
     sides: [Side; 2],
     /// The output that is being pushed, and the first result that is expected.
-    posting: Option<(Due, Option<Sent>)>,
+    pushing: Option<(Due, Option<Sent>)>,
     /// The number of messages so far, so that consecutive messages differ.
     messages: usize,
 }
@@ -47,7 +47,7 @@ struct Rig {
 /// One connection and the model of its client.
 struct Side {
     fd: Fd,
-    life: Life,
+    phase: Phase,
     /// Bytes that the client has sent and the server has not read.
     pipe: Vec<u8>,
     reader: Reader,
@@ -60,7 +60,7 @@ struct Side {
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-enum Life {
+enum Phase {
     Http,
     Open,
     /// It was open, and its end was reported.
@@ -97,7 +97,7 @@ impl Rig {
         let env = Env::new(limits, heartbeat(manner), Origins::Any);
         let (mut table, log) = (Table::new(2, env), Log::default());
         let sides = [0, 1].map(|at| Side::new(insert(&mut table, at, &log)));
-        Rig { table, log, sides, posting: None, messages: 0 }
+        Rig { table, log, sides, pushing: None, messages: 0 }
     }
 
     /// Performs one operation. Its highest bit selects the connection.
@@ -177,7 +177,7 @@ impl Rig {
                 self.table.end_input(slot);
                 return self.replay();
             };
-            self.hear(at, event);
+            self.handle_event(at, event);
         }
         panic!("more events than bytes");
     }
@@ -196,18 +196,18 @@ impl Rig {
             self.change(at, |connection, env| connection.release(env));
         }
         let event = self.change(at, |connection, _| connection.handle_end(is_reset));
-        self.hear_end(at, event);
+        self.handle_end(at, event);
     }
 
     // The handler.
 
-    fn hear(&mut self, at: usize, event: Event<'_>) {
+    fn handle_event(&mut self, at: usize, event: Event<'_>) {
         let side = &mut self.sides[at];
         let is_http = matches!(
             event,
             Event::Head(_) | Event::Piece { .. } | Event::Refused(_) | Event::Request { .. } | Event::Upgrade(_)
         );
-        assert_eq!(side.life, if is_http { Life::Http } else { Life::Open }, "told {event:?}");
+        assert_eq!(side.phase, if is_http { Phase::Http } else { Phase::Open }, "unexpected {event:?}");
         let manner = side.manner;
         if let Event::Head(request) | Event::Request { request, .. } | Event::Upgrade(request) = &event {
             side.asked = (request.method() == "HEAD", request.version());
@@ -219,7 +219,7 @@ impl Rig {
         match event {
             Event::Head(request) => self.receive_body(at, request, manner),
             Event::Piece { bytes, is_last, state } => {
-                assert!(is_last || !bytes.is_empty(), "a piece of nothing");
+                assert!(is_last || !bytes.is_empty(), "an empty piece");
                 self.stream(at, manner / 16);
                 if !is_last {
                     self.change(at, |connection, _| connection.return_state(state));
@@ -238,23 +238,23 @@ impl Rig {
             }
             Event::Ping(payload) => side.reader.pings.push_back(payload.into_owned()),
             Event::Pong(_) | Event::Refused(_) => {}
-            Event::Closed(closed) => self.hear_closed(at, &closed),
+            Event::Closed(closed) => self.handle_closed(at, &closed),
         }
     }
 
-    fn hear_end(&mut self, at: usize, event: Option<Event<'_>>) {
+    fn handle_end(&mut self, at: usize, event: Option<Event<'_>>) {
         match event {
             None | Some(Event::Refused(_)) => {}
-            Some(Event::Closed(closed)) => self.hear_closed(at, &closed),
+            Some(Event::Closed(closed)) => self.handle_closed(at, &closed),
             Some(event) => panic!("{event:?} without input"),
         }
         self.replay();
     }
 
-    fn hear_closed(&mut self, at: usize, closed: &Closed) {
+    fn handle_closed(&mut self, at: usize, closed: &Closed) {
         let side = &mut self.sides[at];
-        assert_eq!(side.life, Life::Open, "{closed} of what is not open");
-        side.life = Life::Ended;
+        assert_eq!(side.phase, Phase::Open, "{closed} of a connection that is not open");
+        side.phase = Phase::Ended;
         side.reader.expect_close(closed);
     }
 
@@ -300,13 +300,13 @@ impl Rig {
         let (connection, limits) = (self.connection(at), &self.table.env().limits);
         let (before, bytes) = (connection.queued_bytes(), outbound.bytes());
         let is_over = before > 0 && connection.counted_bytes() + bytes + outbound.overhead() > limits.queue_bytes_max;
-        let expected = match self.sides[at].life {
-            Life::Http | Life::Ended => Sent::NotOpen,
-            Life::Open if bytes > limits.queue_bytes_max => Sent::TooLarge,
-            Life::Open if is_over => Sent::Full,
-            Life::Open => Sent::Queued,
+        let expected = match self.sides[at].phase {
+            Phase::Http | Phase::Ended => Sent::NotOpen,
+            Phase::Open if bytes > limits.queue_bytes_max => Sent::TooLarge,
+            Phase::Open if is_over => Sent::Full,
+            Phase::Open => Sent::Queued,
         };
-        self.posting = Some((due.clone(), Some(expected)));
+        self.pushing = Some((due.clone(), Some(expected)));
         let slot = self.slot(at);
         self.table.push(slot, outbound);
         self.replay();
@@ -314,7 +314,7 @@ impl Rig {
 
     fn ping(&mut self, at: usize, bytes: usize) {
         let payload = vec![b'p'; bytes.min(125)];
-        self.posting = Some((Due::Frame { first: 0x89, payload: payload.clone(), key: None }, None));
+        self.pushing = Some((Due::Frame { first: 0x89, payload: payload.clone(), key: None }, None));
         let slot = self.slot(at);
         self.table.ping(slot, &payload);
         self.replay();
@@ -325,8 +325,8 @@ impl Rig {
             if choice == 0 { (CloseCode::NORMAL, "") } else { (CloseCode::from(3000 + choice), "why") };
         let cause = crate::connection::Cause::ServerClosed;
         let event = self.change(at, |connection, env| connection.close(code, reason, cause, env));
-        assert!(event.is_some() == (self.sides[at].life == Life::Open), "a close is the end of what is open");
-        self.hear_end(at, event);
+        assert!(event.is_some() == (self.sides[at].phase == Phase::Open), "a close ends an open connection");
+        self.handle_end(at, event);
     }
 
     fn close_slow(&mut self, at: usize, kept_max: usize) {
@@ -335,17 +335,17 @@ impl Rig {
             Event::Closed(closed) => closed,
             event => panic!("{event:?} ends a slow consumer"),
         });
-        self.hear_slow(at, closed);
+        self.handle_slow(at, closed);
         self.replay();
     }
 
-    fn hear_slow(&mut self, at: usize, closed: Option<Closed>) {
+    fn handle_slow(&mut self, at: usize, closed: Option<Closed>) {
         let reader = &mut self.sides[at].reader;
         match closed {
             Some(closed) => {
                 reader.truncate();
                 reader.is_lost |= closed.code == CloseCode::ABNORMAL;
-                self.hear_closed(at, &closed);
+                self.handle_closed(at, &closed);
             }
             None => reader.is_lost = true,
         }
@@ -354,12 +354,12 @@ impl Rig {
     fn abort(&mut self, at: usize) {
         self.sides[at].reader.is_lost = true;
         let event = self.change(at, Connection::abort);
-        self.hear_end(at, event);
+        self.handle_end(at, event);
     }
 
     fn drain(&mut self, at: usize) {
         let event = self.change(at, Connection::drain);
-        self.hear_end(at, event);
+        self.handle_end(at, event);
     }
 
     // The loop.
@@ -382,19 +382,19 @@ impl Rig {
     fn replay(&mut self) {
         let log = std::mem::take(&mut *self.log.borrow_mut());
         for (at, change) in log {
-            self.hear_change(at, change);
+            self.handle_change(at, change);
         }
-        self.posting = None;
+        self.pushing = None;
         // The ends of these connections are in the log, too.
         while self.table.poll_ended().is_some() {}
     }
 
-    fn hear_change(&mut self, at: usize, change: Change) {
+    fn handle_change(&mut self, at: usize, change: Change) {
         let side = &mut self.sides[at];
         match change {
             Change::Wrote(bytes) => side.reader.read(&bytes),
             Change::Sent(sent) => {
-                let (due, expected) = self.posting.as_mut().expect("a push");
+                let (due, expected) = self.pushing.as_mut().expect("a push");
                 assert!(expected.take().is_none_or(|expected| expected == sent), "{sent:?} of {due:?}");
                 if sent == Sent::Queued {
                     side.reader.due.push_back(due.clone());
@@ -402,12 +402,12 @@ impl Rig {
                 }
             }
             Change::Pinged(sent) => {
-                assert_eq!(sent == Sent::NotOpen, side.life != Life::Open, "a ping");
-                let (due, _) = self.posting.as_ref().expect("a ping");
+                assert_eq!(sent == Sent::NotOpen, side.phase != Phase::Open, "a ping");
+                let (due, _) = self.pushing.as_ref().expect("a ping");
                 side.reader.due.extend((sent == Sent::Queued).then(|| due.clone()));
             }
             Change::Conflated(is_done) => {
-                let (due, _) = self.posting.as_ref().expect("a push");
+                let (due, _) = self.pushing.as_ref().expect("a push");
                 if is_done {
                     side.reader.conflate(due);
                 }
@@ -416,7 +416,7 @@ impl Rig {
                 side.messages_out -= messages as u64;
                 side.reader.drop_newest(messages);
             }
-            Change::ClosedSlow(closed) => self.hear_slow(at, closed),
+            Change::ClosedSlow(closed) => self.handle_slow(at, closed),
             Change::ResponseDropped => side.reader.is_lost = true,
         }
     }
@@ -432,9 +432,9 @@ impl Rig {
 
     fn check(&self) {
         self.table.check_invariants();
-        for (at, Side { life, reader, messages_in, messages_out, .. }) in self.sides.iter().enumerate() {
+        for (at, Side { phase, reader, messages_in, messages_out, .. }) in self.sides.iter().enumerate() {
             let connection = self.connection(at);
-            assert_eq!(connection.is_open(), *life == Life::Open, "open, as against {life:?}");
+            assert_eq!(connection.is_open(), *phase == Phase::Open, "open, but the model is {phase:?}");
             assert_eq!(connection.state() == State::Open, connection.is_open());
             let traffic = connection.traffic();
             assert_eq!((traffic.messages_in, traffic.messages_out), (*messages_in, *messages_out));
@@ -445,7 +445,7 @@ impl Rig {
         }
         let (queued, max) = (self.table.env().queued, self.table.env().limits.queue_total_bytes_max);
         let charges: usize = [0, 1].iter().map(|at| self.connection(*at).charge()).sum();
-        assert!(charges <= queued.frames && charges + 64 > queued.frames, "all is charged to a connection");
+        assert!(charges <= queued.frames && charges + 64 > queued.frames, "all bytes are charged to a connection");
         // A connection that was closed has a queue for its close frame.
         assert!(queued.frames <= max + 2 * (QUEUE_BYTES + CONTROL_BYTES_MAX), "{queued:?} of {max}");
         if [0, 1].iter().all(|at| self.connection(*at).queued_bytes() == 0) {
@@ -459,7 +459,7 @@ impl Rig {
             self.abort(at);
         }
         self.flush();
-        assert_eq!(self.table.env().queued, Queued::default(), "bytes in queues that are no more");
+        assert_eq!(self.table.env().queued, Queued::default(), "bytes in removed queues");
     }
 }
 
@@ -473,7 +473,7 @@ impl Side {
     fn new(fd: Fd) -> Side {
         Side {
             fd,
-            life: Life::Http,
+            phase: Phase::Http,
             pipe: Vec::new(),
             reader: Reader::default(),
             manner: 0,
@@ -559,7 +559,7 @@ mod tests {
     /// A partly written message is the largest holder, and the total is within its bound: the smaller holder is not
     /// evicted.
     #[test]
-    fn half_a_message_that_is_largest_costs_the_smaller_holder_nothing() {
+    fn a_partly_written_largest_holder_does_not_evict_a_smaller_one() {
         let both = [3, 0, 4, 250, 143, 0, 144, 250];
         fuzz_connection(
             &[

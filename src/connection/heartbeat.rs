@@ -113,7 +113,7 @@ mod tests {
     const EVERY: Duration = Duration::from_millis(1000);
 
     #[test]
-    fn a_client_that_reports_lives_and_a_silent_one_dies() {
+    fn a_silent_client_is_dead() {
         let heartbeat = Heartbeat::Client { idle_max: EVERY };
         let mut heartbeat_state = HeartbeatState::default();
         assert_eq!(HeartbeatState::first_check(&heartbeat, Fd::new(Slot(0), 0), Tick(5)), Tick(1005));
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(0), false, Tick(1000)),
             HeartbeatAction::Ping(Tick(2000)),
-            "the first asks"
+            "the first ping"
         );
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(0), false, Tick(2000)),
@@ -140,14 +140,14 @@ mod tests {
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(2500), false, Tick(3000)),
             HeartbeatAction::Ping(Tick(4000)),
-            "heard: from the start"
+            "bytes reset the count"
         );
         assert_eq!(heartbeat_state.check(&heartbeat, Tick(2500), false, Tick(4000)), HeartbeatAction::Ping(Tick(5000)));
         assert_eq!(heartbeat_state.check(&heartbeat, Tick(2500), false, Tick(5000)), HeartbeatAction::Dead);
     }
 
     #[test]
-    fn who_takes_what_the_ping_lies_behind_is_waited_for() {
+    fn a_ping_behind_output_in_progress_is_not_missed() {
         let heartbeat = Heartbeat::Ping { every: EVERY, missed_max: 1 };
         let mut heartbeat_state = HeartbeatState::default();
         assert_eq!(heartbeat_state.check(&heartbeat, Tick(0), true, Tick(1000)), HeartbeatAction::Ping(Tick(2000)));
@@ -162,12 +162,12 @@ mod tests {
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(0), true, Tick(100_000)),
             HeartbeatAction::Dead,
-            "it took nothing any more"
+            "it took no more output"
         );
     }
 
     #[test]
-    fn a_proud_client_is_forgiven() {
+    fn pushed_pings_need_no_answer() {
         let heartbeat = Heartbeat::Push { every: EVERY };
         let mut heartbeat_state = HeartbeatState::default();
         for period in 1..100 {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_clients_is_not_pinged_in_a_storm() {
+    fn first_pings_are_spread_over_time() {
         let heartbeat = Heartbeat::Ping { every: Duration::from_millis(10_000), missed_max: 2 };
         let mut per_second = [0; 10];
         for slot in 0..10_000 {

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn publishes_to_many_are_encoded_once_and_one_range_each() {
+    fn publishes_are_encoded_once_and_are_one_range_each() {
         let mut env = env();
         let mut outputs = [Output::Empty, Output::Empty, Output::Empty];
         for message in ["a", "b", "c"] {
@@ -267,7 +267,7 @@ mod tests {
                 output.push(&mut outbound, &mut env);
             }
         }
-        assert_eq!(env.queued.frames, 0, "a range is no queue");
+        assert_eq!(env.queued.frames, 0, "a range does not count as queued");
         for output in &mut outputs {
             assert!(matches!(output, Output::Journaled(_)));
             assert_eq!(waiting(output, &env), b"\x81\x01a\x81\x01b\x81\x01c");
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_lie_together_is_queued_in_order() {
+    fn frames_that_are_not_adjacent_are_queued_in_order() {
         let mut env = env();
         let (mut ann, mut bob) = (Output::Empty, Output::Empty);
         ann.push(&mut text("1"), &mut env);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_socket_left_outlives_the_turn() {
+    fn unwritten_output_is_valid_after_the_turn() {
         let mut env = env();
         let mut output = Output::Empty;
         output.push(&mut text("one"), &mut env);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_turn_goes_on_in_queues() {
+    fn frames_over_the_journal_bound_are_queued() {
         let mut env = env();
         let payload = "x".repeat(100_000);
         let mut output = Output::Empty;
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn large_frames_to_many_take_a_queue_only_from_full_sockets_and_these_share_them() {
+    fn only_full_sockets_queue_large_frames_and_share_them() {
         let mut env = env();
         let payload = "x".repeat(10_000);
         let mut outputs = [Output::Empty, Output::Empty, Output::Empty, Output::Empty];
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_made_of_a_range_copies_what_is_not_shared() {
+    fn a_queue_from_a_range_copies_unshared_frames() {
         let mut env = env();
         let payload = "x".repeat(10_000);
         let mut outputs = [Output::Empty, Output::Empty];
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_outlives_the_turn() {
+    fn a_key_is_valid_after_the_turn() {
         let mut env = env();
         let mut output = Output::Empty;
         for message in ["gold=1", "iron=1"] {
@@ -406,7 +406,7 @@ mod tests {
             newer.key = Some(&message[..4]);
             output.as_queue().expect("a queue").conflate(&mut newer, &env.limits, &mut env.queued)
         };
-        assert!(!conflate("gold=2"), "it is half written");
+        assert!(!conflate("gold=2"), "it is partly written");
         assert!(conflate("iron=2"));
         output.as_queue().expect("a queue").handle_writable();
         assert_eq!(waiting(&output, &env), b"old=1\x81\x06iron=2");
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_range_becomes_runs_that_give_memory_back() {
+    fn a_long_range_becomes_several_runs() {
         let mut env = env();
         let payload = "x".repeat(996);
         let mut output = Output::Empty;

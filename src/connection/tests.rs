@@ -59,12 +59,12 @@ impl Rig {
     fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut bytes = bytes.to_vec();
         let mut input = &mut bytes[..];
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         self.connection.handle_received(input.len(), &mut self.env);
         while let Some(event) = next_event(&mut self.connection, &mut input, &mut self.env) {
             // The head of a body that is just collected is not listed.
             if self.mode.is_some() || !matches!(event, Event::Head(_)) {
-                told.push(tell(&event));
+                events.push(describe(&event));
             }
             match event {
                 Event::Request { request, .. } => {
@@ -87,14 +87,14 @@ impl Rig {
             self.connection.check_invariants();
         }
         assert!(input.is_empty(), "`None` means that the input is used up");
-        told
+        events
     }
 
     fn tick(&mut self, now: u64) -> Option<String> {
         self.env.now = Tick(now);
         let event = self.connection.handle_tick(&mut self.env);
         self.connection.check_invariants();
-        event.as_ref().map(tell)
+        event.as_ref().map(describe)
     }
 
     fn send(&mut self, text: &str) -> Sent {
@@ -144,7 +144,7 @@ fn next_event<'a>(connection: &mut Connection, input: &mut &'a mut [u8], env: &m
     }
 }
 
-fn tell(event: &Event<'_>) -> String {
+fn describe(event: &Event<'_>) -> String {
     match event {
         Event::Request { request, wanted_upgrade: false } => format!("{} {}", request.method(), request.path()),
         Event::Request { wanted_upgrade: true, .. } => "half an upgrade".to_owned(),
@@ -165,7 +165,7 @@ fn millis(millis: u64) -> Duration {
 }
 
 #[test]
-fn a_conversation_is_the_same_at_every_split() {
+fn events_do_not_depend_on_how_input_is_split() {
     let mut stream = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello".to_vec();
     stream.extend(UPGRADE.as_bytes());
     let frames = [
@@ -179,21 +179,21 @@ fn a_conversation_is_the_same_at_every_split() {
     for cut in 0..stream.len() + frames.len() {
         let mut rig = Rig::new(Limits::default());
         let (before, after) = stream.split_at(cut.min(stream.len()));
-        let mut told = rig.feed(before);
-        told.extend(rig.feed(after));
-        assert_eq!(told, ["POST /a", "upgrade /chat"], "split at {cut}");
+        let mut events = rig.feed(before);
+        events.extend(rig.feed(after));
+        assert_eq!(events, ["POST /a", "upgrade /chat"], "split at {cut}");
         assert!(rig.accept(&Upgrade::accept()).is_empty());
         let (before, after) = frames.split_at(cut.saturating_sub(stream.len()));
-        let mut told = rig.feed(before);
-        told.extend(rig.feed(after));
+        let mut events = rig.feed(before);
+        events.extend(rig.feed(after));
         let closed = "closed 4000 \"bye\" (client_closed) by Client";
-        assert_eq!(told, ["text one", "ping 1", "binary 8", closed], "split at {cut}");
+        assert_eq!(events, ["text one", "ping 1", "binary 8", closed], "split at {cut}");
 
         let written = rig.written();
         let text = String::from_utf8_lossy(&written);
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\n\r\nhelloHTTP/1.1 101 "), "{text}");
         assert!(written.ends_with(b"\x8a\x01?\x88\x02\x0f\xa0"), "pong, then the client's code");
-        assert_eq!(rig.next(), SocketAction::Drop, "both have said their last");
+        assert_eq!(rig.next(), SocketAction::Drop, "both sent a close frame");
     }
 }
 
@@ -202,13 +202,13 @@ fn frames_sent_ahead_of_the_101_are_kept() {
     let mut rig = Rig::new(Limits::default());
     let ahead = [UPGRADE.as_bytes(), &frame(true, Opcode::Text, b"early")].concat();
     assert_eq!(rig.feed(&ahead), ["upgrade /chat"]);
-    assert!(!rig.connection.wants_read(), "what is more waits in the kernel");
+    assert!(!rig.connection.wants_read(), "the rest waits in the kernel");
     let early = rig.accept(&Upgrade::accept());
     assert_eq!(rig.feed(&early), ["text early"]);
 }
 
 #[test]
-fn nothing_runs_behind_a_refused_upgrade() {
+fn requests_after_a_refused_upgrade_are_ignored() {
     let mut rig = Rig::new(Limits::default());
     let smuggled = [UPGRADE, "GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
     assert_eq!(rig.feed(smuggled.as_bytes()), ["upgrade /chat"]);
@@ -216,13 +216,13 @@ fn nothing_runs_behind_a_refused_upgrade() {
     assert_eq!(rig.feed(b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"), [""; 0]);
     assert!(String::from_utf8_lossy(&rig.written()).contains("Connection: close"));
     assert_eq!(rig.next(), SocketAction::Shut);
-    assert_eq!(rig.next(), SocketAction::Stay, "it is told once");
+    assert_eq!(rig.next(), SocketAction::Stay, "once");
     assert!(rig.connection.handle_end(false).is_none());
     assert_eq!(rig.next(), SocketAction::Drop);
 }
 
 #[test]
-fn a_pipelining_client_is_answered_in_order_and_leaves_nothing_behind() {
+fn pipelined_requests_are_answered_in_order() {
     let mut rig = Rig::new(Limits::default());
     let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
     let stream = request.repeat(50);
@@ -237,7 +237,7 @@ fn a_pipelining_client_is_answered_in_order_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn responses_to_one_who_does_not_read_do_not_pile_up() {
+fn unread_responses_stop_the_reading_of_requests() {
     let mut rig = Rig::new(Limits::default());
     let body = vec![b'x'; 60 << 10];
     let post = [b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 61440\r\n\r\n", &body[..]].concat();
@@ -246,11 +246,11 @@ fn responses_to_one_who_does_not_read_do_not_pile_up() {
     assert_eq!(rig.feed(&post).len(), 0, "the third waits");
     assert!(!rig.connection.wants_read());
     rig.written();
-    assert_eq!(rig.feed(b"").len(), 1, "and goes on when there is room");
+    assert_eq!(rig.feed(b"").len(), 1, "reading resumes");
 }
 
 #[test]
-fn a_head_has_its_time_whatever_drips_in() {
+fn a_slow_head_times_out() {
     let mut rig = Rig::new(Limits::default());
     for (second, byte) in UPGRADE.bytes().take(9).enumerate() {
         rig.env.now = Tick(second as u64 * 1000);
@@ -263,29 +263,29 @@ fn a_head_has_its_time_whatever_drips_in() {
 }
 
 #[test]
-fn to_look_for_bytes_that_are_not_there_gives_no_one_more_time() {
+fn empty_input_does_not_extend_a_deadline() {
     let mut rig = Rig::new(Limits { head_time_max: millis(10), keep_alive_max: millis(1000), ..Limits::default() });
     assert_eq!(rig.feed(b""), [""; 0]);
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10), "a new connection has the time of a head");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10), "a new connection has head_time_max");
     rig.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     rig.written();
     rig.env.now = Tick(500);
     rig.feed(b"");
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000), "and an idle one that of an idle one");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000), "an idle one has keep_alive_max");
 }
 
 #[test]
-fn an_upgrade_that_nobody_answers_gets_503() {
+fn an_unanswered_upgrade_gets_503() {
     let mut rig = Rig::new(Limits { answer_time_max: millis(500), ..Limits::default() });
     rig.feed(UPGRADE.as_bytes());
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(500));
     assert_eq!(rig.tick(500).as_deref(), Some("refused 503"));
     assert!(rig.written().starts_with(b"HTTP/1.1 503 "));
-    assert!(rig.connection.take_deferred().is_none(), "and cannot be answered any more");
+    assert!(rig.connection.take_deferred().is_none(), "it cannot be answered later");
 }
 
 #[test]
-fn an_idle_connection_owns_nothing() {
+fn an_idle_connection_has_no_buffers() {
     let mut rig = Rig::open(Limits::default());
     for _ in 0..100 {
         rig.feed(&frame(true, Opcode::Text, b"hello"));
@@ -302,11 +302,11 @@ fn an_idle_connection_owns_nothing() {
 }
 
 #[test]
-fn closing_sends_what_is_queued_and_waits_for_the_client() {
+fn a_close_flushes_the_queue_and_waits_for_the_client() {
     let mut rig = Rig::open(Limits::default());
     rig.send("last words");
     let event = rig.connection.close(CloseCode::from(4000), "enough", Cause::ServerClosed, &mut rig.env);
-    assert_eq!(event.as_ref().map(tell).as_deref(), Some("closed 4000 \"enough\" (server_closed) by Server"));
+    assert_eq!(event.as_ref().map(describe).as_deref(), Some("closed 4000 \"enough\" (server_closed) by Server"));
     assert_eq!(rig.send("too late"), Sent::NotOpen);
     assert_eq!(rig.written(), b"\x81\x0alast words\x88\x08\x0f\xa0enough");
     assert_eq!(rig.next(), SocketAction::Stay);
@@ -316,18 +316,18 @@ fn closing_sends_what_is_queued_and_waits_for_the_client() {
 }
 
 #[test]
-fn a_client_that_never_answers_a_close_is_dropped() {
+fn a_client_that_does_not_answer_a_close_is_dropped() {
     let mut rig = Rig::open(Limits { close_wait_max: millis(300), ..Limits::default() });
     rig.connection.close(CloseCode::NORMAL, "", Cause::ServerClosed, &mut rig.env);
     rig.written();
     assert_eq!(rig.tick(299), None);
     assert_eq!(rig.next(), SocketAction::Stay);
-    assert_eq!(rig.tick(300), None, "its end was told before");
+    assert_eq!(rig.tick(300), None, "its end was reported before");
     assert_eq!(rig.next(), SocketAction::Drop);
 }
 
 #[test]
-fn a_broken_rule_fails_the_connection_after_what_was_good() {
+fn a_protocol_error_fails_the_connection_after_valid_messages() {
     let mut rig = Rig::open(Limits::default());
     let stream = [frame(true, Opcode::Text, b"good"), b"\x83\x80".to_vec(), frame(true, Opcode::Text, b"no")].concat();
     let closed = "closed 1002 \"reserved opcode\" (protocol_error) by Server";
@@ -340,18 +340,18 @@ fn a_broken_rule_fails_the_connection_after_what_was_good() {
 }
 
 #[test]
-fn a_client_that_just_goes_is_lost() {
+fn a_lost_client_is_reported_once() {
     for is_reset in [false, true] {
         let mut rig = Rig::open(Limits::default());
         let event = rig.connection.handle_end(is_reset);
-        assert_eq!(event.as_ref().map(tell).as_deref(), Some("closed 1006 (connection_lost) by Client"));
+        assert_eq!(event.as_ref().map(describe).as_deref(), Some("closed 1006 (connection_lost) by Client"));
         assert!(rig.connection.handle_end(is_reset).is_none(), "once");
         assert_eq!(rig.next(), SocketAction::Drop);
     }
 }
 
 #[test]
-fn a_message_has_its_time() {
+fn an_unfinished_message_times_out() {
     let mut rig = Rig::open(Limits { message_time_max: millis(100), ..Limits::default() });
     rig.env.now = Tick(50);
     rig.feed(&frame(false, Opcode::Text, b"begun"));
@@ -363,7 +363,7 @@ fn a_message_has_its_time() {
 }
 
 #[test]
-fn heartbeats_ask_and_give_up() {
+fn unanswered_pings_end_the_connection() {
     let mut rig = Rig::open(Limits::default());
     let every = millis(1000);
     rig.connection.set_heartbeat(Fd::new(Slot(0), 0), Some(Heartbeat::Ping { every, missed_max: 2 }), &rig.env);
@@ -378,36 +378,36 @@ fn heartbeats_ask_and_give_up() {
     }
     let closed = "closed 1006 (heartbeat_missed) by Server";
     assert_eq!(rig.tick(first + 3000).as_deref(), Some(closed));
-    assert_eq!((rig.written(), rig.next()), (vec![], SocketAction::Drop), "without a word");
+    assert_eq!((rig.written(), rig.next()), (vec![], SocketAction::Drop), "without a close frame");
 }
 
 #[test]
-fn pongs_to_one_who_does_not_read_are_one_and_the_latest() {
+fn a_full_queue_keeps_the_latest_pong_only() {
     let mut rig = Rig::open(Limits::default());
-    rig.send("stuck");
+    rig.send("stall");
     assert_eq!(rig.write(3), b"\x81\x05s");
     for index in 0..100_000u32 {
         rig.feed(&frame(true, Opcode::Ping, &index.to_be_bytes()));
     }
     assert_eq!(rig.connection.queued_bytes(), 4 + 6);
     assert!(rig.connection.handle_writable());
-    assert_eq!(rig.written(), [&b"tuck\x8a\x04"[..], &99_999u32.to_be_bytes()].concat());
+    assert_eq!(rig.written(), [&b"tall\x8a\x04"[..], &99_999u32.to_be_bytes()].concat());
     assert!(rig.connection.output.is_empty());
 }
 
 #[test]
-fn a_pong_that_waits_comes_before_the_close_frame() {
+fn a_queued_pong_precedes_the_close_frame() {
     let mut rig = Rig::open(Limits::default());
-    rig.send("stuck");
+    rig.send("stall");
     assert_eq!(rig.write(3), b"\x81\x05s");
     rig.feed(&frame(true, Opcode::Ping, b"are you there?"));
     rig.connection.close(CloseCode::NORMAL, "", Cause::ServerClosed, &mut rig.env);
     assert!(rig.connection.handle_writable());
-    assert_eq!(rig.written(), b"tuck\x8a\x0eare you there?\x88\x02\x03\xe8");
+    assert_eq!(rig.written(), b"tall\x8a\x0eare you there?\x88\x02\x03\xe8");
 }
 
 #[test]
-fn every_ping_of_one_who_reads_is_answered() {
+fn each_ping_of_a_fast_reader_is_answered() {
     let mut rig = Rig::open(Limits::default());
     for payload in ["a", "b", "c"] {
         rig.feed(&frame(true, Opcode::Ping, payload.as_bytes()));
@@ -416,7 +416,7 @@ fn every_ping_of_one_who_reads_is_answered() {
 }
 
 #[test]
-fn a_queue_has_a_bound_and_a_slow_reader_an_end() {
+fn a_full_queue_ends_a_slow_reader() {
     let limits = Limits { queue_bytes_max: 100, close_wait_max: millis(100), ..Limits::default() };
     let mut rig = Rig::open(limits);
     assert_eq!(rig.send(&"x".repeat(99)), Sent::TooLarge);
@@ -425,16 +425,16 @@ fn a_queue_has_a_bound_and_a_slow_reader_an_end() {
     assert_eq!(rig.send(&"y".repeat(38)), Sent::Queued);
     assert_eq!(rig.send(&"z".repeat(38)), Sent::Full);
     let event = rig.connection.close_slow(usize::MAX, &mut rig.env);
-    assert!(event.is_some_and(|event| tell(&event).starts_with("closed 1013 ")));
+    assert!(event.is_some_and(|event| describe(&event).starts_with("closed 1013 ")));
     assert!(rig.connection.handle_writable());
     let rest = rig.written();
-    assert_eq!(rest[..30], [b'x'; 30], "the frame it has begun to read is finished");
+    assert_eq!(rest[..30], [b'x'; 30], "the partly written frame is completed");
     assert_eq!(rest[30..34], [0x88, 20, 0x03, 0xf5], "and the close frame is next");
     assert_eq!(rig.env.queued.frames, 0);
 }
 
 #[test]
-fn a_slow_reader_of_responses_still_gets_them_and_the_101_whole() {
+fn a_slow_reader_gets_complete_http_responses() {
     let mut rig = Rig::new(Limits::default());
     let post = [b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 33000\r\n\r\n", &vec![b'x'; 33_000][..]].concat();
     assert_eq!(rig.feed(&post).len(), 1);
@@ -452,7 +452,7 @@ fn a_slow_reader_of_responses_still_gets_them_and_the_101_whole() {
 }
 
 #[test]
-fn a_slow_reader_that_stopped_between_two_frames_keeps_nothing() {
+fn a_slow_close_between_frames_drops_the_queue() {
     let mut rig = Rig::open(Limits::default());
     for _ in 0..32 {
         rig.send(&"x".repeat(1000));
@@ -462,27 +462,27 @@ fn a_slow_reader_that_stopped_between_two_frames_keeps_nothing() {
     assert_eq!(rig.write(32_750).len(), 32_750, "all but the last frame, which fills the run");
     assert!(rig.connection.close_slow(usize::MAX, &mut rig.env).is_some());
     rig.connection.check_invariants();
-    assert_eq!(rig.env.queued.frames, QUEUE_BYTES + 22, "what is written is given back");
+    assert_eq!(rig.env.queued.frames, QUEUE_BYTES + 22, "written bytes are freed");
 }
 
 #[test]
-fn a_socket_that_takes_nothing_is_dead_in_time() {
+fn a_stalled_write_times_out() {
     let mut rig = Rig::open(Limits { write_time_max: millis(1000), ..Limits::default() });
     rig.send("hello");
     assert_eq!(rig.write(0), b"");
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000));
     rig.env.now = Tick(900);
     assert!(rig.connection.handle_writable());
-    assert_eq!(rig.write(0), b"", "a wake-up without room is no progress");
+    assert_eq!(rig.write(0), b"", "a writable event alone is no progress");
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000));
     assert!(rig.connection.handle_writable());
     assert_eq!(rig.write(1).len(), 1);
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1900), "a byte is");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1900), "a byte is progress");
     assert_eq!(rig.tick(1900).as_deref(), Some("closed 1006 (write_timed_out) by Server"));
 }
 
 #[test]
-fn a_frame_to_many_is_one_in_memory() {
+fn a_frame_to_many_is_stored_once() {
     let payload = vec![7; 10_000];
     let mut rigs: Vec<Rig> = (0..3).map(|_| Rig::open(Limits::default())).collect();
     let mut env = Env::new(Limits::default(), Heartbeat::Off, Origins::Same);
@@ -506,7 +506,7 @@ fn a_frame_to_many_is_one_in_memory() {
 }
 
 #[test]
-fn conflation_keeps_the_place_and_changes_the_content() {
+fn conflation_replaces_the_content_in_place() {
     let key_bytes = SEGMENT_BYTES + FRAME_BYTES + KEY_BYTES + 4;
     let limits = Limits { queue_bytes_max: 60 + 2 * key_bytes, ..Limits::default() };
     let mut rig = Rig::open(limits);
@@ -523,8 +523,8 @@ fn conflation_keeps_the_place_and_changes_the_content() {
     assert!(keyed(&mut rig, "gold", "gold=1000"));
     assert!(keyed(&mut rig, "iron", "iron=2000"));
     rig.send(&"=".repeat(18));
-    assert!(keyed(&mut rig, "gold", "gold=1001"), "full: the newer takes the older's place");
-    assert!(!keyed(&mut rig, "lead", "lead=3000"), "full, and there is none to replace");
+    assert!(keyed(&mut rig, "gold", "gold=1001"), "the newer replaces the older");
+    assert!(!keyed(&mut rig, "lead", "lead=3000"), "there is none to replace");
     rig.connection.check_invariants();
     assert!(rig.connection.handle_writable());
     let rest = rig.written();
@@ -534,7 +534,7 @@ fn conflation_keeps_the_place_and_changes_the_content() {
 }
 
 #[test]
-fn keys_take_up_room_like_what_they_stand_for() {
+fn keys_count_against_the_queue_bound() {
     let overhead = SEGMENT_BYTES + FRAME_BYTES + KEY_BYTES;
     let room = 15 + 9 * (overhead + 100) + overhead + 50;
     let mut rig = Rig::open(Limits { queue_bytes_max: room, ..Limits::default() });
@@ -562,13 +562,13 @@ fn keys_take_up_room_like_what_they_stand_for() {
     assert_eq!(rig.env.queued.frames, counted + overhead + 10);
     rig.connection.close_slow(usize::MAX, &mut rig.env);
     rig.connection.check_invariants();
-    assert!(rig.env.queued.frames < QUEUE_BYTES + 60, "they go with what they stand for");
+    assert!(rig.env.queued.frames < QUEUE_BYTES + 60, "keys are freed with their messages");
     rig.connection.release(&mut rig.env);
     assert_eq!(rig.env.queued.frames, 0);
 }
 
 #[test]
-fn a_ready_made_frame_is_sent_as_it_is() {
+fn an_encoded_frame_is_sent_unchanged() {
     let mut rig = Rig::open(Limits::default());
     let frame = Frame::text("made before");
     rig.connection.send(&mut Outbound::frame(&frame), &mut rig.env);

@@ -1,7 +1,7 @@
 //! The handler of the fuzz target `connection`, for HTTP.
 
 use crate::connection::fuzz::reader::Due;
-use crate::connection::fuzz::{Life, Rig, size};
+use crate::connection::fuzz::{Phase, Rig, size};
 use crate::connection::{Connection, Deferred, Sent};
 use crate::protocol::body_mode::BodyMode;
 use crate::protocol::request::Request;
@@ -16,7 +16,7 @@ impl Rig {
             _ => return self.respond(at, manner),
         };
         let event = self.change(at, |connection, env| connection.receive_body(request, mode, env));
-        self.hear_end(at, event);
+        self.handle_end(at, event);
     }
 
     /// Responds at once. This aborts a response that was started.
@@ -86,7 +86,7 @@ impl Rig {
         }
         let mut accept = Upgrade::accept().header("X-Manner", [b'a' + manner % 26]);
         if manner % 8 == 5 {
-            accept = accept.subprotocol("nobody-offered-it");
+            accept = accept.subprotocol("not-offered");
         }
         let fd = self.sides[at].fd;
         let accepted = self.change(at, |connection, env| connection.accept(fd, &accept, request, env));
@@ -94,9 +94,9 @@ impl Rig {
         match accepted {
             Ok(early) => {
                 let is_answered = side.reader.is_streaming_last();
-                assert!(early.is_some() != is_answered, "accepted only what is not answered yet");
+                assert!(early.is_some() != is_answered, "an answered upgrade was accepted");
                 let Some(early) = early else { return };
-                side.life = Life::Open;
+                side.phase = Phase::Open;
                 side.reader.due.push_back(Due::Opening);
                 self.feed(at, early);
             }

@@ -79,7 +79,7 @@ impl Reader {
         }
         assert!(due.next().is_none(), "never written: {:?}", self.due);
         let is_whole = self.bytes.is_empty() || self.refusal == Some(self.bytes.len());
-        assert!(is_whole, "{} bytes that are nothing whole", self.bytes.len());
+        assert!(is_whole, "{} bytes of an incomplete frame or response", self.bytes.len());
     }
 
     /// Expects the close frame of a connection's end.
@@ -136,7 +136,7 @@ impl Reader {
         let Due::Frame { key: newer_key @ Some(_), .. } = newer else { panic!("conflated without a key") };
         let same = |due: &Due| matches!(due, Due::Frame { key, .. } if key == newer_key);
         let older = self.due.iter().rposition(same).expect("a message of this key waits");
-        assert!(older > 0 || !self.is_inside_due(), "a message was replaced that is half written");
+        assert!(older > 0 || !self.is_inside_due(), "a partly written message was replaced");
         self.due[older] = newer.clone();
     }
 
@@ -145,7 +145,7 @@ impl Reader {
         for _ in 0..count {
             let is_message = |due: &Due| matches!(due, Due::Frame { first: 0x81 | 0x82, .. });
             let newest = self.due.iter().rposition(is_message).expect("a message to drop");
-            assert!(newest > 0 || !self.is_inside_due(), "a message was dropped that is half written");
+            assert!(newest > 0 || !self.is_inside_due(), "a partly written message was dropped");
             self.due.remove(newest);
         }
     }
@@ -202,7 +202,10 @@ impl Reader {
                 end + 4
             }
             None => {
-                assert!((400..600).contains(&status) && head.contains("Connection: "), "nobody's response: {head}");
+                assert!(
+                    (400..600).contains(&status) && head.contains("Connection: "),
+                    "an unexpected response: {head}"
+                );
                 assert!(head.ends_with("close"), "a refusal that does not close: {head}");
                 self.refusal = Some(length);
                 end + 4
@@ -228,7 +231,7 @@ impl Reader {
             self.due.pop_front();
             self.is_streaming = false;
         }
-        assert!(is_over || self.bytes.is_empty(), "output in the midst of a response");
+        assert!(is_over || self.bytes.is_empty(), "output inside a response");
         is_over
     }
 

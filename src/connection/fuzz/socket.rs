@@ -63,7 +63,7 @@ impl Transport for Socket {
     }
 
     fn shutdown(&mut self) {
-        assert!(!self.is_shut, "shut twice");
+        assert!(!self.is_shut, "shut down twice");
         self.is_shut = true;
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::connection::FlushResult;
 use crate::connection::fuzz::reader::Due;
-use crate::connection::fuzz::{Life, Rig, Side, insert};
+use crate::connection::fuzz::{Phase, Rig, Side, insert};
 use crate::tick::Tick;
 
 impl Rig {
@@ -33,11 +33,11 @@ impl Rig {
             match flushed {
                 FlushResult::Stays { .. } => {}
                 FlushResult::Over => {
-                    assert_ne!(self.sides[at].life, Life::Open, "dropped while open");
+                    assert_ne!(self.sides[at].phase, Phase::Open, "dropped while open");
                     self.table.remove(slot);
                     self.sides[at] = Side::new(insert(&mut self.table, at, &self.log));
                 }
-                FlushResult::Broken => panic!("a socket that never breaks"),
+                FlushResult::Broken => panic!("the socket never fails"),
             }
         }
         self.table.end_flush();
@@ -52,12 +52,12 @@ impl Rig {
             (event, connection.queued_bytes())
         });
         let side = &mut self.sides[at];
-        if event.is_none() && side.life == Life::Open && after > before {
+        if event.is_none() && side.phase == Phase::Open && after > before {
             side.reader.due.push_back(Due::Frame { first: 0x89, payload: Vec::new(), key: None });
         }
-        self.hear_end(at, event);
+        self.handle_end(at, event);
         let (connection, env) = (self.connection(at), self.table.env());
-        let is_heard = connection.poll_timeout(env) > env.now;
-        assert!(is_heard || connection.is_finished(), "a deadline that was heard of and is still due");
+        let is_handled = connection.poll_timeout(env) > env.now;
+        assert!(is_handled || connection.is_finished(), "a handled deadline is still due");
     }
 }

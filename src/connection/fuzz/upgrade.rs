@@ -94,7 +94,7 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
         Event::Upgrade(request) => {
             outcome.events.push(format!("upgrade {}", request.target()));
             assert!(deserves_upgrade(&request), "not an upgrade: {:?}", head_of(&request));
-            assert!(may_come(&env.origins, &request), "a foreign origin: {:?}", head_of(&request));
+            assert!(is_origin_allowed(&env.origins, &request), "a foreign origin: {:?}", head_of(&request));
             let before = outcome.output.len();
             let accept = accept_of(&request, manner);
             let answer = connection.accept(Fd::new(Slot(0), 0), &accept, &request, env);
@@ -122,8 +122,8 @@ fn write(connection: &mut Connection, env: &mut Env, output: &mut Vec<u8>) {
         connection.handle_written(written.len() - before, false, env);
     }
     env.end_turn();
-    let told = written.strip_prefix(CONTINUE).unwrap_or(&written);
-    output.extend_from_slice(told.strip_suffix(CONTINUE).unwrap_or(told));
+    let output_left = written.strip_prefix(CONTINUE).unwrap_or(&written);
+    output.extend_from_slice(output_left.strip_suffix(CONTINUE).unwrap_or(output_left));
 }
 
 /// Returns the handler's acceptance, which contains data of the request.
@@ -132,7 +132,7 @@ fn accept_of(request: &Request, manner: u8) -> Accept {
     let offered = request.subprotocols().nth(usize::from(manner / 4 % 4));
     match (manner % 4, offered) {
         (0, _) => accept,
-        (1, _) => accept.subprotocol("nobody-offered-it"),
+        (1, _) => accept.subprotocol("not-offered"),
         (_, Some(offered)) => accept.subprotocol(offered),
         (_, None) => accept.cookie("sid=1"),
     }
@@ -149,7 +149,7 @@ fn check_answer(request: &Request, manner: u8, is_accepted: bool, written: &[u8]
     if !is_accepted {
         assert!(text.starts_with("HTTP/1.1 500 ") && text.contains("\r\nConnection: close\r\n"), "{text}");
         let is_path_bad = request.path().bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
-        assert!(is_path_bad || (manner % 4 == 1 && !offers("nobody-offered-it")), "a 500 for nothing: {request:?}");
+        assert!(is_path_bad || (manner % 4 == 1 && !offers("not-offered")), "a 500 without a fault: {request:?}");
         return;
     }
     let key = request.values("sec-websocket-key").next().expect("a key");
@@ -214,7 +214,7 @@ fn deserves_upgrade(request: &Request) -> bool {
 /// Checks that the origin is allowed.
 ///
 /// Where that is enough, the check is stricter than that of the server.
-fn may_come(origins: &Origins, request: &Request) -> bool {
+fn is_origin_allowed(origins: &Origins, request: &Request) -> bool {
     let values: Vec<_> = request.values("origin").map(<[u8]>::to_ascii_lowercase).collect();
     let origin = match (origins, &values[..]) {
         (Origins::Any, _) | (_, []) => return true,

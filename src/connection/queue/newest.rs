@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_messages_go_and_control_frames_and_what_is_begun_stay() {
+    fn drop_newest_keeps_control_frames_and_a_partly_written_frame() {
         for charge_max in (0..2000).step_by(7) {
             let (mut queue, mut total) = (Queue::default(), Queued::default());
             let long = "l".repeat(600);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_is_written_up_to_what_is_dropped_goes_too() {
+    fn drop_newest_removes_a_run_that_is_fully_written() {
         let (mut queue, mut total) = (Queue::default(), Queued::default());
         for text in ["a", "b"] {
             queue.push(&mut Outbound::message(Opcode::Text, text.as_bytes()), &mut total);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_of_messages_alone_can_be_dropped_whole() {
+    fn drop_newest_can_empty_a_queue() {
         let (mut queue, mut total) = (Queue::default(), Queued::default());
         for text in ["a", "b"] {
             queue.push(&mut Outbound::message(Opcode::Text, text.as_bytes()), &mut total);

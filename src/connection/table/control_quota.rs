@@ -82,12 +82,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_that_is_not_kept_makes_room() {
+    fn the_oldest_connection_that_is_not_kept_is_closed() {
         let mut quota = ControlQuota::default();
         (0..5).map(Slot).for_each(|slot| quota.insert(slot));
         assert!(quota.keep(Slot(0), 2) && quota.keep(Slot(2), 2) && quota.keep(Slot(2), 2));
         assert!(!quota.keep(Slot(3), 2), "two are kept");
-        assert!(!quota.keep(Slot(9), 9), "it has no place");
+        assert!(!quota.keep(Slot(9), 9), "it is not in the quota");
         assert_eq!(quota.take_oldest(|slot| slot != Slot(1)), Some(Slot(3)));
         quota.release(Slot(0));
         assert!(quota.keep(Slot(4), 2));

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_comes_after_all_that_came_before_it_and_not_later() {
+    fn an_answer_follows_the_web_sockets_added_before_it() {
         let mut unwritten = Unwritten::default();
         assert_eq!(unwritten.take(), None);
         [1, 2, 3].map(Slot).into_iter().for_each(|slot| unwritten.add_web_socket(slot));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_added_again_waits_for_all_that_came_before_the_last_time() {
+    fn an_answer_added_again_moves_behind_newer_web_sockets() {
         let mut unwritten = Unwritten::default();
         [1, 2].map(Slot).into_iter().for_each(|slot| unwritten.add_web_socket(slot));
         unwritten.add_answer(Slot(9));

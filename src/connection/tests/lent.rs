@@ -8,7 +8,7 @@ fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {
     let mut copy = bytes.to_vec();
     let whole = copy.as_ptr_range();
     let mut input = &mut copy[..];
-    let told = match rig.connection.handle_message(&mut input, &mut rig.env) {
+    let events = match rig.connection.handle_message(&mut input, &mut rig.env) {
         Ok(Some(message)) => {
             let lent = message.as_bytes().as_ptr_range();
             assert!(whole.start <= lent.start && lent.end <= whole.end, "copied, not lent");
@@ -18,15 +18,15 @@ fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {
             }
         }
         Ok(None) => "nothing".to_owned(),
-        Err(end) => tell(&end),
+        Err(end) => describe(&end),
     };
     let left = input.len();
-    assert!(told != "nothing" || copy == bytes, "{bytes:?} became {copy:?}");
-    (told, left)
+    assert!(events != "nothing" || copy == bytes, "{bytes:?} became {copy:?}");
+    (events, left)
 }
 
 #[test]
-fn a_whole_message_at_the_front_is_lent() {
+fn a_whole_message_is_borrowed_from_the_input() {
     let mut rig = Rig::open(Limits::default());
     for (opcode, first) in [(Opcode::Text, "text first"), (Opcode::Binary, "binary [102, 105, 114, 115, 116]")] {
         let two = [frame(true, opcode, b"first"), frame(true, opcode, b"2nd")].concat();
@@ -39,7 +39,7 @@ fn a_whole_message_at_the_front_is_lent() {
 }
 
 #[test]
-fn what_else_is_there_is_left_alone() {
+fn other_input_is_left_for_the_decoder() {
     let mut rig = Rig::open(Limits { message_bytes_max: 8, ..Limits::default() });
     let nothing = |bytes: &[u8]| ("nothing".to_owned(), bytes.len());
     for opcode in [Opcode::Text, Opcode::Binary] {
@@ -53,15 +53,15 @@ fn what_else_is_there_is_left_alone() {
     let text = frame(true, Opcode::Text, b"text");
     assert_eq!(taken(&mut rig, &text), nothing(&text));
     assert_eq!(rig.feed(&text), ["closed 1002 \"new message inside a fragmented message\" (protocol_error) by Server"]);
-    assert_eq!(taken(&mut rig, &text), nothing(&text), "nobody takes anything any more");
+    assert_eq!(taken(&mut rig, &text), nothing(&text), "input is ignored after the end");
     assert_eq!(rig.connection.traffic().messages_in, 0);
 }
 
 #[test]
-fn a_message_that_breaks_a_rule_ends_its_connection() {
+fn an_invalid_message_ends_the_connection() {
     let unmasked = b"\x81\x01\0".to_vec();
-    let told = [(unmasked, "1002 \"client frame is not masked\""), (frame(true, Opcode::Text, b"\xff"), "1007 \"")];
-    for (bytes, why) in told {
+    let events = [(unmasked, "1002 \"client frame is not masked\""), (frame(true, Opcode::Text, b"\xff"), "1007 \"")];
+    for (bytes, why) in events {
         let mut rig = Rig::open(Limits::default());
         let (end, _) = taken(&mut rig, &bytes);
         assert!(end.starts_with(&format!("closed {why}")), "{end}");

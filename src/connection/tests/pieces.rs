@@ -33,7 +33,7 @@ impl Rig {
 }
 
 #[test]
-fn a_body_goes_on_as_it_comes_and_no_bound_is_on_its_whole() {
+fn a_streamed_body_has_no_size_bound() {
     let mut rig = rig();
     assert_eq!(rig.feed(HEAD.as_bytes()), ["head /batch"]);
     assert_eq!(rig.feed(b"6\r\nabc"), ["piece 3 false"]);
@@ -54,15 +54,15 @@ fn a_body_goes_on_as_it_comes_and_no_bound_is_on_its_whole() {
 #[test]
 fn a_sized_body_ends_with_its_last_byte() {
     let mut rig = rig();
-    let told = rig.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n1234");
-    assert_eq!(told, ["head /", "piece 4 false"]);
+    let events = rig.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n1234");
+    assert_eq!(events, ["head /", "piece 4 false"]);
     assert_eq!(rig.feed(b"567"), ["piece 3 true"]);
     assert!(rig.begin() && rig.reply(b"x") && rig.end());
     assert_eq!(rig.body(), "1\r\nx\r\n0\r\n\r\n");
 }
 
 #[test]
-fn a_client_that_waits_is_told_to_go_on_only_when_the_body_is_wanted() {
+fn a_100_continue_is_sent_only_if_the_body_is_accepted() {
     let expecting = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
     let mut wanted = rig();
     wanted.feed(expecting.as_bytes());
@@ -73,7 +73,7 @@ fn a_client_that_waits_is_told_to_go_on_only_when_the_body_is_wanted() {
     assert_eq!(unwanted.feed(expecting.as_bytes()), ["head /"]);
     let written = unwanted.written();
     assert!(written.starts_with(b"HTTP/1.1 401 ") && written.ends_with(b"Connection: close\r\n\r\nno key\n"));
-    assert_eq!(unwanted.feed(NEXT.as_bytes()), [""; 0], "nothing that was sent behind it runs");
+    assert_eq!(unwanted.feed(NEXT.as_bytes()), [""; 0], "requests behind it are ignored");
 }
 
 #[test]
@@ -88,22 +88,22 @@ fn a_response_that_ends_before_the_body_ends_the_connection() {
 }
 
 #[test]
-fn a_body_that_breaks_off_cuts_the_response_short() {
+fn an_invalid_body_aborts_a_started_response() {
     let mut rig = rig();
     rig.feed(HEAD.as_bytes());
     assert!(rig.begin() && rig.reply(b"one"));
-    assert_eq!(rig.feed(b"no size\r\n").len(), 1, "the loop hears of it");
+    assert_eq!(rig.feed(b"no size\r\n").len(), 1, "the error is reported");
     assert_eq!(rig.body(), "3\r\none\r\n", "no last chunk");
     assert_eq!(rig.connection.state(), State::Closing);
 
     let mut unanswered = self::rig();
     unanswered.feed(HEAD.as_bytes());
     unanswered.feed(b"no size\r\n");
-    assert!(unanswered.written().starts_with(b"HTTP/1.1 400 "), "nothing was begun, so it can be told");
+    assert!(unanswered.written().starts_with(b"HTTP/1.1 400 "), "no response was started");
 }
 
 #[test]
-fn http_1_0_knows_no_chunks_and_head_no_body() {
+fn http_1_0_gets_no_chunks_and_head_no_body() {
     let mut old = rig();
     old.feed(b"POST / HTTP/1.0\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\nx");
     assert!(old.begin() && old.reply(b"one") && old.reply(b"two") && old.end());
@@ -120,7 +120,7 @@ fn http_1_0_knows_no_chunks_and_head_no_body() {
 }
 
 #[test]
-fn a_client_that_does_not_read_its_answers_sends_no_more() {
+fn unread_responses_stop_the_reading_of_the_body() {
     let mut rig = rig();
     rig.feed(HEAD.as_bytes());
     rig.begin();
@@ -128,14 +128,14 @@ fn a_client_that_does_not_read_its_answers_sends_no_more() {
     assert!(rig.connection.wants_read());
     rig.reply(&vec![b'x'; HTTP_OUTPUT_MAX]);
     assert!(!rig.connection.wants_read());
-    assert_eq!(rig.feed(b"3\r\ndef\r\n"), [""; 0], "what was read already is kept");
+    assert_eq!(rig.feed(b"3\r\ndef\r\n"), [""; 0], "buffered input waits");
     rig.written();
     assert!(rig.connection.wants_read());
     assert_eq!(rig.feed(b""), ["piece 3 false"]);
 }
 
 #[test]
-fn a_body_has_time_from_piece_to_piece() {
+fn each_piece_of_a_body_extends_the_deadline() {
     let mut rig = rig();
     rig.feed(HEAD.as_bytes());
     let time_max = rig.env.limits.body_time_max;
@@ -150,7 +150,7 @@ fn a_body_has_time_from_piece_to_piece() {
 }
 
 #[test]
-fn nothing_gets_into_a_response_that_was_begun_before_its_body_came() {
+fn a_started_response_is_aborted_without_a_second_head() {
     let expecting = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n";
     let too_long = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
     // The head, the input behind it, and whether the client is late.
@@ -165,28 +165,28 @@ fn nothing_gets_into_a_response_that_was_begun_before_its_body_came() {
         if is_late {
             rig.tick(rig.env.limits.body_time_max.as_millis() as u64);
         }
-        let told = rig.feed(rest.as_bytes());
-        assert!(told.is_empty() || told == ["refused 400"], "{told:?}");
+        let events = rig.feed(rest.as_bytes());
+        assert!(events.is_empty() || events == ["refused 400"], "{events:?}");
         assert_eq!(rig.body(), "3\r\none\r\n", "{head}");
         assert_eq!(rig.connection.state(), State::Closing);
     }
 }
 
 #[test]
-fn an_upgrade_that_is_answered_in_pieces_is_refused() {
+fn an_upgrade_answered_in_pieces_is_refused() {
     let mut rig = rig();
     rig.feed(UPGRADE.as_bytes());
     assert!(rig.begin());
     let Some(Deferred::Upgrade(request)) = rig.connection.take_deferred() else { panic!("no upgrade waits") };
     let early = rig.connection.accept(Fd::new(Slot(0), 0), &Upgrade::accept(), &request, &mut rig.env);
-    assert_eq!(early, Ok(None), "it has its answer");
+    assert_eq!(early, Ok(None), "it is answered already");
     assert!(rig.reply(b"no") && rig.end());
     assert!(rig.written().ends_with(b"Connection: close\r\n\r\n2\r\nno\r\n0\r\n\r\n"));
-    assert_eq!(rig.feed(NEXT.as_bytes()), [""; 0], "nothing that was sent behind it runs");
+    assert_eq!(rig.feed(NEXT.as_bytes()), [""; 0], "requests behind it are ignored");
 }
 
 #[test]
-fn a_drain_cuts_a_response_short_whose_request_is_still_coming() {
+fn a_drain_aborts_the_response_to_an_incomplete_request() {
     let mut rig = rig();
     let mut bytes = HEAD.as_bytes().to_vec();
     let Some(Event::Head(request)) = rig.connection.handle_bytes(&mut &mut bytes[..], &mut rig.env) else {
@@ -200,7 +200,7 @@ fn a_drain_cuts_a_response_short_whose_request_is_still_coming() {
 }
 
 #[test]
-fn a_status_that_has_no_body_has_no_chunks() {
+fn a_status_without_a_body_has_no_chunks() {
     for (status, length) in [(204, ""), (304, ""), (205, "Content-Length: 0\r\n")] {
         let mut rig = rig();
         rig.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");

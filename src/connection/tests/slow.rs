@@ -13,18 +13,18 @@ fn stalled(limits: Limits) -> Rig {
 }
 
 #[test]
-fn a_socket_that_has_room_again_is_offered_something_before_it_is_dead() {
+fn a_writable_socket_is_tried_before_it_times_out() {
     let mut rig = stalled(Limits::default());
     // The process was suspended for a minute: the event and the deadline are in one turn, and timers precede writes.
     rig.env.now = Tick(60_000);
     assert!(rig.connection.handle_writable());
     assert_eq!(rig.tick(60_000), None);
-    assert_eq!(rig.write(0), b"", "it has none after all");
+    assert_eq!(rig.write(0), b"", "it is still full");
     assert_eq!(rig.tick(60_000).as_deref(), Some("closed 1006 (write_timed_out) by Server"));
 }
 
 #[test]
-fn an_abort_takes_what_is_queued_with_it() {
+fn an_abort_drops_the_queue() {
     let mut rig = Rig::open(Limits::default());
     rig.send("queued");
     assert!(rig.connection.abort(&mut rig.env).is_some());
@@ -33,7 +33,7 @@ fn an_abort_takes_what_is_queued_with_it() {
 }
 
 #[test]
-fn pages_that_nobody_reads_take_nothing_from_websockets() {
+fn unread_responses_do_not_use_memory_of_websockets() {
     let limits = Limits { queue_total_bytes_max: 64 << 10, ..Limits::default() };
     let mut rig = stalled(limits);
     let page = vec![b'x'; 20 << 10];
@@ -57,21 +57,21 @@ fn pages_that_nobody_reads_take_nothing_from_websockets() {
 }
 
 #[test]
-fn a_piece_for_one_who_does_not_read_does_not_fit() {
+fn pieces_of_a_response_have_the_queue_bound() {
     let mut rig = Rig::new(Limits { queue_bytes_max: 100, ..Limits::default() });
     let mut get = b"GET / HTTP/1.0\r\n\r\n".to_vec();
     assert!(matches!(rig.connection.handle_bytes(&mut &mut get[..], &mut rig.env), Some(Event::Request { .. })));
     assert!(rig.connection.begin_response(&Response::new(200), &mut rig.env));
     rig.written();
     let piece = [b'x'; 101];
-    assert_eq!(rig.connection.write_response(&piece, &mut rig.env), Sent::Queued, "however long, where nothing waits");
+    assert_eq!(rig.connection.write_response(&piece, &mut rig.env), Sent::Queued, "any length, if the queue is empty");
     assert_eq!(rig.write(50).len(), 50);
     assert_eq!(rig.connection.write_response(&piece[..50], &mut rig.env), Sent::Full);
     assert_eq!(rig.connection.write_response(&piece[..49], &mut rig.env), Sent::Queued);
 }
 
 #[test]
-fn tiny_messages_to_many_cost_a_stalled_reader_what_is_counted() {
+fn tiny_messages_to_many_are_copied_into_runs() {
     let mut rig = stalled(Limits::default());
     let one = Frame::text("1");
     while rig.connection.send(&mut Outbound::frame(&one), &mut rig.env) == Sent::Queued {}
@@ -81,7 +81,7 @@ fn tiny_messages_to_many_cost_a_stalled_reader_what_is_counted() {
 }
 
 #[test]
-fn a_queue_that_was_long_is_not_kept() {
+fn a_long_queue_is_not_reused() {
     let mut rig = stalled(Limits::default());
     let frame = Frame::text(&"x".repeat(200));
     for _ in 0..1000 {
@@ -89,12 +89,12 @@ fn a_queue_that_was_long_is_not_kept() {
     }
     assert!(!rig.connection.output.as_queue().expect("a queue").is_small());
     rig.connection.release(&mut rig.env);
-    assert!(rig.env.take_queue().is_small(), "the next one is another");
+    assert!(rig.env.take_queue().is_small(), "the long queue was not kept");
     assert_eq!(rig.env.queued, Queued::default());
 }
 
 #[test]
-fn a_slow_link_that_makes_progress_is_not_a_missed_heartbeat() {
+fn a_slow_reader_that_makes_progress_misses_no_heartbeat() {
     let mut rig = Rig::open(Limits::default());
     rig.connection.set_heartbeat(Fd::new(Slot(0), 0), Some(Heartbeat::default()), &rig.env);
     rig.send(&"x".repeat(1_000_000));
@@ -109,11 +109,11 @@ fn a_slow_link_that_makes_progress_is_not_a_missed_heartbeat() {
         rig.written();
         rig.tick(second * 1000)
     });
-    assert_eq!(end.as_deref(), Some("closed 1006 (heartbeat_missed) by Server"), "and answers none of them");
+    assert_eq!(end.as_deref(), Some("closed 1006 (heartbeat_missed) by Server"), "no ping is answered");
 }
 
 #[test]
-fn a_ping_is_answered_while_output_keeps_flowing() {
+fn a_ping_is_answered_while_the_queue_stays_long() {
     let mut rig = Rig::open(Limits::default());
     let message = "x".repeat(20_000);
     for _ in 0..4 {
@@ -129,14 +129,14 @@ fn a_ping_is_answered_while_output_keeps_flowing() {
         out.extend(rig.write(20_004));
         rig.send(&message);
     }
-    assert_eq!(out[4 * 20_004 - 10_000..][..8], *b"\x8a\x06still?", "behind what was there, and once");
+    assert_eq!(out[4 * 20_004 - 10_000..][..8], *b"\x8a\x06still?", "after the queued output, and once");
     rig.feed(&frame(true, Opcode::Ping, b"and now?"));
     rig.connection.handle_writable();
-    assert!(rig.written().ends_with(b"\x8a\x08and now?"), "the next has a place of its own");
+    assert!(rig.written().ends_with(b"\x8a\x08and now?"), "the next pong is a segment of its own");
 }
 
 #[test]
-fn pings_have_the_bound_of_messages() {
+fn pings_have_the_queue_bound() {
     let mut rig = stalled(Limits { queue_bytes_max: 100, ..Limits::default() });
     let queued = (0..1000).filter(|_| rig.connection.ping(b"eight ..", &mut rig.env) == Sent::Queued).count();
     assert_eq!(queued, (100 - 7) / 10);
@@ -144,7 +144,7 @@ fn pings_have_the_bound_of_messages() {
 }
 
 #[test]
-fn blank_lines_buy_a_new_connection_no_time() {
+fn blank_lines_do_not_extend_the_deadline() {
     let mut rig = Rig::new(Limits::default());
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10_000));
     for second in 1..10 {
@@ -156,7 +156,7 @@ fn blank_lines_buy_a_new_connection_no_time() {
 }
 
 #[test]
-fn a_close_waits_for_a_queue_that_makes_progress() {
+fn a_close_waits_while_the_queue_makes_progress() {
     let mut rig = Rig::open(Limits::default());
     rig.send(&"x".repeat(1_000_000));
     assert!(rig.connection.close(CloseCode::NORMAL, "bye", Cause::ServerClosed, &mut rig.env).is_some());
@@ -172,11 +172,11 @@ fn a_close_waits_for_a_queue_that_makes_progress() {
         assert_eq!(rig.next(), SocketAction::Stay, "with {} bytes to go", rig.connection.queued_bytes());
     };
     assert!(last.ends_with(b"\x88\x05\x03\xe8bye"));
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(second * 1000 + 5000), "and now the client has its time");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(second * 1000 + 5000), "the time of the client starts");
 }
 
 #[test]
-fn a_close_does_not_wait_for_a_queue_that_stands_still() {
+fn a_close_does_not_wait_for_a_stalled_queue() {
     let mut rig = stalled(Limits::default());
     assert!(rig.connection.close(CloseCode::NORMAL, "bye", Cause::ServerClosed, &mut rig.env).is_some());
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(30_000));
