@@ -213,7 +213,7 @@ fn deserves_upgrade(request: &Request) -> bool {
 
 /// Checks that the origin is allowed.
 ///
-/// Where that is enough, the check is stricter than that of the server.
+/// The check is stricter than that of the server if that is enough.
 fn is_origin_allowed(origins: &Origins, request: &Request) -> bool {
     let values: Vec<_> = request.values("origin").map(<[u8]>::to_ascii_lowercase).collect();
     let origin = match (origins, &values[..]) {
