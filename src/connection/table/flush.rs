@@ -258,7 +258,7 @@ impl<T: Transport> Table<T> {
         match entry.connection.poll_next(env) {
             SocketAction::Stay => {}
             SocketAction::Drop => {
-                // It is in no list now. No other pays for output that is never written.
+                // It is in no list now. Other connections are not evicted for output that is never written.
                 entry.connection.release(env);
                 return FlushResult::Over;
             }
