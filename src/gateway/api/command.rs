@@ -180,6 +180,9 @@ fn plain(error: &serde_json::Error) -> String {
     if !error.is_data() {
         return format!("invalid JSON: {text}{place}");
     }
+    if let Some(name) = text.strip_prefix("duplicate field `").and_then(|text| text.strip_suffix('`')) {
+        return format!("duplicate member: {name}{place}");
+    }
     let mismatch = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
     let Some((found, wanted)) = mismatch.and_then(|text| text.rsplit_once(", expected ")) else {
         return format!("{text}{place}");
@@ -475,7 +478,7 @@ mod tests {
         }
         assert!(refusal(b"{\"uid\":\"\xd5\xc5\",\"data\":1}").contains("invalid JSON: invalid unicode"));
         assert!(refusal(r#"{"uid":"\ud800","data":1}"#).contains("uid: invalid JSON"));
-        assert!(refusal(r#"{"uid":"a","u\u0069d":"b","data":1}"#).starts_with("duplicate field `uid`"));
+        assert!(refusal(r#"{"uid":"a","u\u0069d":"b","data":1}"#).starts_with("duplicate member: uid (column "));
     }
 
     #[test]
