@@ -44,7 +44,11 @@ impl Settings {
             faults.add(&["listen", "auth"], why);
         }
         self.check_bindings(faults);
-        if let Err(why) = self.token_keys() {
+        let jwt = &self.serve.clients.jwt;
+        // `check_consistency` has recorded missing keys.
+        if !(jwt.jwt_secret.is_empty() && jwt.jwt_key_file.is_empty())
+            && let Err(why) = self.token_keys()
+        {
             faults.add(&["auth", "jwt_secret", "jwt_key_file"], why);
         }
         // An invalid URL also means that there is a back end.

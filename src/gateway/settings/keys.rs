@@ -49,8 +49,8 @@ fn listed(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| (number, bare(line)))
 }
 
-/// Reads and checks the key files of tokens, and checks the secrets.
-pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<KeyFile> {
+/// Reads and checks the key files of tokens, and checks the secrets, called `name` in errors.
+pub fn jwt_keys(jwt: &Jwt, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<KeyFile> {
     let mut read = Vec::new();
     for path in &jwt.jwt_key_file {
         match KeyFile::read(path) {
@@ -67,7 +67,7 @@ pub fn jwt_keys(jwt: &Jwt, warnings: &mut Vec<String>, faults: &mut Faults) -> V
     for secret in &jwt.jwt_secret {
         let secret = secret.expose().as_bytes();
         if let Err(why) = jwt::check_secret(secret) {
-            faults.mark_invalid("jwt_secret", format!("jwt_secret: {why}"));
+            faults.mark_invalid("jwt_secret", format!("{name}: {why}"));
         }
     }
     read

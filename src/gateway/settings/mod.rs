@@ -100,7 +100,7 @@ impl Settings {
             }
         };
         let api_keys = keys::api_keys(&serve.api, &layers.name("api_key"), &mut warnings, faults);
-        let jwt_keys = keys::jwt_keys(&serve.clients.jwt, &mut warnings, faults);
+        let jwt_keys = keys::jwt_keys(&serve.clients.jwt, &layers.name("jwt_secret"), &mut warnings, faults);
         let mut settings = Settings { serve, layers, api_keys, jwt_keys, warnings };
         settings.check_consistency(faults);
         Some(settings)
@@ -153,7 +153,7 @@ pub fn token(line: Vec<OsString>) -> Result<String, Faults> {
     let layers = Layers::read(line, &mut faults);
     let Some(layers) = layers.filter(|_| faults.is_empty()) else { return Err(faults) };
     let token = Token::from_arg_matches(&layers.all).map_err(|error| error.to_string())?;
-    let files = keys::jwt_keys(&token.jwt, &mut Vec::new(), &mut faults);
+    let files = keys::jwt_keys(&token.jwt, "jwt_secret", &mut Vec::new(), &mut faults);
     faults.into_result()?;
     let given = token.jwt.jwt_secret.first().map(|secret| secret.expose().as_bytes());
     let secret = given.or_else(|| files.iter().find_map(KeyFile::secret));
