@@ -11,8 +11,8 @@ impl Settings {
     /// Returns the settings as TOML, one per line.
     pub fn to_toml(&self) -> String {
         let mut out = format!(
-            "# The settings of fdpush {} in effect. Saved, this can be given as --config FILE, once the secrets are put in\n\
-             # that are masked here as \"{MASK}\".\n",
+            "# The effective settings of fdpush {}. To use this as --config FILE, replace each masked secret, \"{MASK}\",\n\
+             # by its value.\n",
             env!("CARGO_PKG_VERSION")
         );
         let mut heading = None;
