@@ -25,8 +25,11 @@ impl Permissions {
             ClientFrame::Push { to: Target::All, .. } => (self.has(Permission::PushAll), "push to all"),
             ClientFrame::Push { to: Target::Groups(groups), .. } => {
                 let is_own = self.has(Permission::PushOwnGroup) && groups.iter().all(|group| ctx.is_member(fd, group));
-                let what =
-                    if self.has(Permission::PushOwnGroup) { "push to a group it is not in" } else { "push to a group" };
+                let what = if self.has(Permission::PushOwnGroup) {
+                    "push to a group without membership"
+                } else {
+                    "push to a group"
+                };
                 (is_own || self.has(Permission::PushGroup), what)
             }
             ClientFrame::Join { .. } | ClientFrame::Leave { .. } => {
