@@ -1,4 +1,4 @@
-//! The end of a WebSocket connection: its close frame, its initiator and its cause.
+//! The end of a WebSocket connection, with its initiator and cause.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub struct Closed {
 /// The result of [`Context::close`](crate::Context::close).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum CloseOutcome {
-    /// The close handshake starts after the queued messages. `on_close` follows.
+    /// The close frame follows the queued messages. `on_close` follows.
     Closing,
     /// No open WebSocket has this fd. Nothing was done.
     Gone,
@@ -44,7 +44,9 @@ pub enum AbortOutcome {
         /// Otherwise it was an HTTP connection, or `on_close` is called already for the close handshake.
         was_open: bool,
     },
-    /// No connection has this fd, or it is dropped already. Nothing was done.
+    /// No connection has this fd, or it is dropped already.
+    ///
+    /// Nothing was done.
     Gone,
 }
 
@@ -88,7 +90,7 @@ pub enum Cause {
     InboundOverload,
     /// The client broke RFC 6455.
     ProtocolError(ProtocolError),
-    /// The same uid connected again, and the policy is to close the older connection.
+    /// The same uid connected again, and the policy closes the older connection.
     Kicked,
     /// A handler panicked while it served this connection.
     HandlerPanicked,

@@ -23,7 +23,7 @@ pub struct Counts {
     /// Read and write system calls.
     pub reads: u64,
     pub writes: u64,
-    /// Times that the output of a connection was written in the turn that created it.
+    /// Outputs of connections that were written in the turn that created them.
     ///
     /// It is reset at the end of a turn.
     pub sent: u64,

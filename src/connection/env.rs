@@ -10,7 +10,9 @@ use crate::protocol::memory::MemoryTotal;
 use crate::protocol::origin::Origins;
 use crate::tick::Tick;
 
-/// The maximum number of empty queues that are kept: as many as a busy turn uses.
+/// The maximum number of empty queues that are kept.
+///
+/// A busy turn uses about as many.
 const SPARE_QUEUES_MAX: usize = 1024;
 
 /// The state that all connections of a loop share.
@@ -20,7 +22,7 @@ const SPARE_QUEUES_MAX: usize = 1024;
 pub struct Env {
     /// The limits.
     pub limits: Limits,
-    /// The heartbeat of connections without one of their own.
+    /// The default heartbeat of a connection.
     pub heartbeat: Heartbeat,
     /// The origins that browsers may have.
     pub origins: Origins,
@@ -28,7 +30,9 @@ pub struct Env {
     pub now: Tick,
     /// The time of this turn as the `Date` of HTTP responses.
     pub date: String,
-    /// The bytes in all queues. Bytes in the journal are not in a queue.
+    /// The bytes in all queues.
+    ///
+    /// Bytes in the journal are not in a queue.
     pub queued: Queued,
     /// The length of the longest queue since this was last reset.
     ///
@@ -78,7 +82,9 @@ impl Env {
         self.inbound.bytes() > self.limits.inbound_total_bytes_max
     }
 
-    /// Ends the turn and clears the journal. All output of the turn is written or moved before.
+    /// Ends the turn and clears the journal.
+    ///
+    /// All output of the turn is written or moved before.
     pub fn end_turn(&mut self) {
         self.journal.clear();
     }

@@ -35,7 +35,9 @@ impl std::ops::AddAssign for Traffic {
 /// An event in the input of a connection, or its end.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A request for plain HTTP. It is answered with `respond`, or deferred with `defer`.
+    /// A request for plain HTTP.
+    ///
+    /// It is answered with `respond`, or deferred with `defer`.
     Request {
         /// The request.
         request: Box<Request>,
@@ -55,7 +57,9 @@ pub enum Event<'a> {
         /// The state of `BodyMode::Stream`.
         state: Box<dyn Any>,
     },
-    /// A request for a WebSocket. It is answered with `accept` or `respond`, or deferred with `defer`.
+    /// A request for a WebSocket.
+    ///
+    /// It is answered with `accept` or `respond`, or deferred with `defer`.
     Upgrade(Box<Request>),
     /// A text message.
     Text(Cow<'a, str>),
@@ -148,7 +152,9 @@ pub enum SocketAction {
 pub enum State {
     /// It speaks HTTP, or its upgrade is not answered yet.
     Http,
-    /// It is an open WebSocket. Only in this state messages can be pushed to it.
+    /// It is an open WebSocket.
+    ///
+    /// Only in this state messages can be pushed to it.
     Open,
     /// It is ending: it was an open WebSocket or an HTTP connection.
     Closing,

@@ -14,15 +14,15 @@ use crate::protocol::close::CloseCode;
 /// The divisor of the bound that gives the part to free.
 const FREED_PART: usize = 16;
 
-/// The factor by which a partly written message may exceed the largest droppable holder.
+/// The maximum ratio of an undroppable holder to the largest droppable one.
 ///
-/// Such a message cannot be dropped. Beyond the factor, its connection is closed.
+/// A partly written message cannot be dropped. Beyond the ratio, its connection is closed.
 const UNDROPPABLE_FACTOR: usize = 2;
 
 /// Charges that are read for each eviction, on average.
 const CHARGES_PER_EVICTION: usize = 64;
 
-/// Selects the holders that free memory while all queues are over their bound, and how much.
+/// Selects the holders that free memory while all queues exceed their bound.
 ///
 /// The [`Table`](crate::connection::Table) creates one when [`Env::is_over_total`] is true, and drops it afterwards:
 ///
@@ -38,7 +38,7 @@ const CHARGES_PER_EVICTION: usize = 64;
 pub struct Evictor {
     /// Holders that may have messages to drop.
     holders: BinaryHeap<Holder>,
-    /// Holders whose messages cannot be dropped, because at most a partly written one is left.
+    /// Holders whose messages cannot be dropped: at most a part is left.
     undroppable: BinaryHeap<Holder>,
     /// Slots that were charged no more than the minimum, or were closed.
     exempt: Vec<Slot>,
@@ -46,7 +46,7 @@ pub struct Evictor {
     closes_undroppable: bool,
     /// Polls until the charges are read again.
     polls_left: usize,
-    /// Polls between two readings of the charges.
+    /// The number of polls between two readings of the charges.
     polls_per_read: usize,
     bytes_min: usize,
 }
@@ -101,7 +101,9 @@ impl Evictor {
         self.bytes_min
     }
 
-    /// Returns the next eviction, until enough is free or no holder is left.
+    /// Returns the next eviction.
+    ///
+    /// `None`: enough is free, or no holder is left.
     ///
     /// `charge` returns the charge of a slot at this time.
     pub fn poll(&mut self, env: &Env, charge: impl Fn(Slot) -> usize) -> Option<Eviction> {
@@ -134,7 +136,7 @@ impl Evictor {
         })
     }
 
-    /// Reports the number of messages that a holder dropped, and its charge after that.
+    /// Reports how many messages a holder dropped, and its new charge.
     pub fn handle_dropped(&mut self, holder: Holder, dropped: usize, charge: usize) {
         let holder = Holder { charge, ..holder };
         if charge <= self.bytes_min {
@@ -144,7 +146,9 @@ impl Evictor {
         if dropped > 0 { &mut self.holders } else { &mut self.undroppable }.push(holder);
     }
 
-    /// A closed connection may keep a partly written frame, and its share of the frame can grow.
+    /// Closes a holder. Its charge is read again later.
+    ///
+    /// It may keep a partly written frame, and its share of the frame can grow.
     fn close(&mut self, holder: Holder) -> Eviction {
         self.exempt.push(holder.slot);
         Eviction::Close(holder)
@@ -193,7 +197,7 @@ impl Connection {
         dropped
     }
 
-    /// Returns the memory of an unfinished message, head or body of the client.
+    /// Returns the memory of the client's unfinished message, head or body.
     #[inline]
     pub fn inbound_bytes(&self) -> usize {
         match &self.stage {
@@ -224,9 +228,10 @@ impl Connection {
         self.close(CloseCode::TRY_AGAIN_LATER, "reading too slowly", Cause::SlowConsumer, env)
     }
 
-    /// Ends a connection with one of the largest unfinished messages, heads or bodies.
+    /// Ends a connection with one of the largest unfinished inputs.
     ///
-    /// It is called when all of them exceed their bound. Their memory is freed at once.
+    /// It is called when unfinished messages, heads and bodies together exceed their bound. Their memory is freed at
+    /// once.
     pub fn close_overload(&mut self, env: &mut Env) -> Option<Event<'static>> {
         match self.stage {
             Stage::Open(_) => Some(self.fail_overload("too many unfinished messages", env)),
@@ -238,7 +243,9 @@ impl Connection {
         }
     }
 
-    /// Ends an open connection because memory is used up. No more input is read.
+    /// Ends an open connection because memory is used up.
+    ///
+    /// No more input is read.
     pub(super) fn fail_overload(&mut self, reason: &str, env: &mut Env) -> Event<'static> {
         self.push_close(CloseCode::TRY_AGAIN_LATER, reason, env);
         self.linger();

@@ -1,4 +1,4 @@
-//! The HTTP part of a connection: requests, responses and the upgrade to WebSocket.
+//! The HTTP part of a connection, up to the upgrade to WebSocket.
 
 use std::any::Any;
 use std::io::Write;
@@ -13,7 +13,7 @@ use crate::protocol::response::{CONTINUE, Length, Response};
 use crate::protocol::upgrade::Accept;
 
 impl Connection {
-    /// Accepts the upgrade of `request`, and returns the data that the client sent early.
+    /// Accepts the upgrade of `request`, and returns early data of the client.
     ///
     /// The data is passed to [`handle_bytes`](Connection::handle_bytes) like any input. `None`: the upgrade is no
     /// longer pending.
@@ -182,7 +182,9 @@ impl Connection {
         matches!(&self.stage, Stage::Http(http) if http.reply() != ResponseMode::None)
     }
 
-    /// Ends a connection during a response, so that the client sees that it is incomplete.
+    /// Ends a connection during a response.
+    ///
+    /// The client sees that the response is incomplete.
     fn abort_response(&mut self, reply: ResponseMode, env: &Env) {
         match reply {
             ResponseMode::UntilClose => self.stage = Stage::Finished,

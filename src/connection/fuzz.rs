@@ -1,4 +1,4 @@
-//! The fuzz target `connection`: a table of two connections, driven by a list of operations.
+//! The fuzz target `connection`: operations on a table of two connections.
 //!
 //! Events and output are compared with a model of the client ([`reader`]). The target drives the table as the loop
 //! does: it reads only if [`Connection::wants_read`], flushes before a turn ends, and removes connections that are
@@ -38,7 +38,7 @@ struct Rig {
     table: Table<Socket>,
     log: Log,
     sides: [Side; 2],
-    /// The output that is being pushed, and the first result that is expected.
+    /// The output that is being pushed, and the first expected result.
     pushing: Option<(Due, Option<Sent>)>,
     /// The number of messages so far, so that consecutive messages differ.
     messages: usize,
@@ -53,7 +53,7 @@ struct Side {
     reader: Reader,
     /// Selects the reaction of the handler to events.
     manner: u8,
-    /// Of the last request: whether it is a HEAD, and the minor version of its HTTP.
+    /// Whether the last request is a HEAD, and its minor HTTP version.
     asked: (bool, u8),
     messages_in: u64,
     messages_out: u64,
@@ -67,7 +67,9 @@ enum Phase {
     Ended,
 }
 
-/// Runs the operations in `data`. Panics if a result differs from the model.
+/// Runs the operations in `data`.
+///
+/// Panics if a result differs from the model.
 #[doc(hidden)]
 pub fn fuzz_connection(data: &[u8]) {
     let mut bytes = data.iter().copied();
@@ -147,7 +149,9 @@ impl Rig {
 
     // The client.
 
-    /// Reads from a socket, if the connection wants to read. Buffered HTTP input comes first.
+    /// Reads from a socket, if the connection wants to read.
+    ///
+    /// Buffered HTTP input comes first.
     fn read(&mut self, at: usize, count: usize) {
         if self.connection(at).state() == State::Http {
             self.feed(at, Vec::new());
@@ -372,7 +376,9 @@ impl Rig {
         self.table.connection(self.slot(at)).expect("a side has a connection")
     }
 
-    /// Applies a transition. Changes that the table makes after it are in the log.
+    /// Applies a transition.
+    ///
+    /// Changes that the table makes after it are in the log.
     fn change<R>(&mut self, at: usize, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> R {
         let slot = self.slot(at);
         self.table.step(slot, transition).expect("a side has a connection")
@@ -421,7 +427,7 @@ impl Rig {
         }
     }
 
-    /// Writes until there is no output, the socket is full, or the write limit is used up.
+    /// Writes until nothing is left, or the socket takes no more.
     fn write(&mut self, at: usize) {
         let slot = self.slot(at);
         self.table.retry_write(slot);
@@ -493,7 +499,9 @@ fn request(byte: u8) -> &'static str {
     REQUESTS.get(usize::from(byte)).unwrap_or(&REQUESTS[0])
 }
 
-/// Maps a byte to a length: small ones one by one, larger ones in steps, up to more than a run of a queue.
+/// Maps a byte to a length.
+///
+/// Small lengths are exact, larger ones have steps. The largest exceed a run of a queue.
 fn size(byte: u8) -> usize {
     match usize::from(byte) {
         byte @ 0..=150 => byte,
@@ -556,8 +564,7 @@ mod tests {
         }
     }
 
-    /// A partly written message is the largest holder, and the total is within its bound: the smaller holder is not
-    /// evicted.
+    /// A partly written largest holder within the bound evicts no other.
     #[test]
     fn a_partly_written_largest_holder_does_not_evict_a_smaller_one() {
         let both = [3, 0, 4, 250, 143, 0, 144, 250];

@@ -1,4 +1,4 @@
-//! The heartbeat of a connection: decides when to ping, and when a client is dead.
+//! The heartbeat of a connection: pings, and the detection of dead clients.
 
 use std::time::Duration;
 
@@ -99,7 +99,9 @@ impl HeartbeatState {
     }
 }
 
-/// Maps an fd to a number from 0 to 1, such that near fds are far apart (Fibonacci hashing).
+/// Maps an fd to a number from 0 to 1 (Fibonacci hashing).
+///
+/// Near fds have numbers that are far apart.
 fn spread(fd: Fd) -> f64 {
     let hash = (fd.as_u64() as u32).wrapping_mul(0x9e37_79b9);
     f64::from(hash) / f64::from(u32::MAX)

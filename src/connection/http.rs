@@ -1,4 +1,4 @@
-//! The state of an HTTP/1.1 connection: each request is answered before the next is read.
+//! The state of an HTTP/1.1 connection, with one request at a time.
 //!
 //! Early input waits in `buf`: pipelined requests, a body behind its head, frames before the 101 response. It is at
 //! most as long as one read, because nothing is read from the socket while a request is pending.
@@ -24,9 +24,9 @@ pub struct Http {
     /// Input that is not parsed yet, from `at` on.
     buf: Vec<u8>,
     at: usize,
-    /// The bytes behind `at` that were searched for the end of the head.
+    /// Bytes behind `at` that do not contain the end of the head.
     scanned: usize,
-    /// Whether the request is a HEAD, so that no response to it has a body.
+    /// Whether the request is a HEAD, which gets no body.
     is_head: bool,
     phase: Phase,
     /// The memory of unfinished heads and bodies, and of early input.
@@ -42,7 +42,7 @@ enum Phase {
     Proxy,
     /// In a head, or before the first request.
     Head,
-    /// A head announced a body, and the handler has not chosen the mode.
+    /// A head announced a body. The handler has not chosen its mode.
     Announced(Announced),
     Body(Upload),
     /// The body is passed to the handler in pieces.
@@ -117,11 +117,13 @@ pub enum ResponseMode {
     /// No response was started.
     #[default]
     None,
-    /// The head is queued, and the body is sent in chunks (RFC 9112 section 7.1).
-    Chunked,
-    /// The head is queued, and the connection ends with the body (RFC 9112 section 6.3, item 8).
+    /// The head is queued, and the body is sent in chunks.
     ///
-    /// This is for HTTP/1.0.
+    /// See RFC 9112 section 7.1.
+    Chunked,
+    /// The head is queued, and the connection ends with the body.
+    ///
+    /// This is for HTTP/1.0: see RFC 9112 section 6.3, item 8.
     UntilClose,
     /// The head is queued, and the response has no body.
     ///
@@ -143,7 +145,9 @@ pub enum Deferred {
 pub enum Step {
     /// More bytes are needed.
     More,
-    /// The PROXY header is complete. It names the client, unless the peer of the socket is the client.
+    /// The PROXY header is complete.
+    ///
+    /// It names the client, unless the peer of the socket is the client.
     Proxied(Option<Peer>),
     /// A head that announces a body. [`Http::receive_body`] sets the mode.
     Head(Box<Request>),
@@ -171,7 +175,9 @@ impl Http {
         Http { phase: Phase::Head, memory: memory.share(), ..Http::default() }
     }
 
-    /// Returns the state of a connection from a proxy, which sends a PROXY header first.
+    /// Returns the state of a connection from a proxy.
+    ///
+    /// The proxy sends a PROXY header first.
     pub fn new_proxied(memory: &MemoryTotal) -> Http {
         Http { phase: Phase::Proxy, ..Http::new(memory) }
     }
@@ -191,7 +197,7 @@ impl Http {
         Ok(())
     }
 
-    /// Returns the memory of unfinished and early input, as of the last [`recount`](Http::recount).
+    /// Returns the memory of unfinished and early input, at the last [`recount`](Http::recount).
     #[inline]
     pub fn memory_bytes(&self) -> usize {
         self.memory.bytes()
@@ -255,7 +261,9 @@ impl Http {
         env.now.after(limit)
     }
 
-    /// Returns the thing that it waits for. A change starts a new deadline.
+    /// Returns the thing that it waits for.
+    ///
+    /// A change starts a new deadline.
     pub fn awaits(&self) -> Awaited {
         match self.phase {
             Phase::Idle => Awaited::Request,
@@ -272,7 +280,7 @@ impl Http {
         self.is_head
     }
 
-    /// Returns whether a part of a request was received that is not answered.
+    /// Returns whether a part of an unanswered request was received.
     pub fn has_begun(&self) -> bool {
         !matches!(self.phase, Phase::Idle | Phase::Proxy | Phase::Head) || !self.is_drained()
     }
@@ -292,7 +300,9 @@ impl Http {
         matches!(&self.phase, Phase::Pending(PendingRequest { deferred: Some(Deferred::Upgrade(_)), .. }))
     }
 
-    /// Returns the request that may be answered: a pending one, or one whose body is being received in pieces.
+    /// Returns the request that may be answered.
+    ///
+    /// It is pending, or its body is being received in pieces.
     pub fn pending_mut(&mut self) -> Option<&mut PendingRequest> {
         match &mut self.phase {
             Phase::Pending(answer) => Some(answer),
@@ -497,7 +507,9 @@ impl Http {
         Ok(Step::Piece { bytes, is_last, state })
     }
 
-    /// Removes parsed input. It is called before input is added, and when a request was answered.
+    /// Removes parsed input.
+    ///
+    /// It is called before input is added, and when a request was answered.
     fn compact(&mut self) {
         self.buf.drain(..self.at.min(self.buf.len()));
         self.at = 0;

@@ -1,4 +1,4 @@
-//! The frames of a turn, encoded once, in one buffer that all connections share.
+//! The frames of a turn, encoded once in a shared buffer.
 //!
 //! Most output is written in the turn that created it, to a socket that is not full. A reply, all replies to one read,
 //! and several publishes to a thousand subscribers are each one range of the journal for a connection. No queue is
@@ -10,7 +10,9 @@ use crate::connection::segment::Queued;
 use crate::protocol::frame::server_frame_bytes;
 use crate::protocol::shared::SharedFrame;
 
-/// Bytes after which a turn is flushed early, while they are in the CPU cache.
+/// The length after which a turn is flushed early.
+///
+/// The bytes are still in the CPU cache then.
 const FLUSHED_AT_BYTES: usize = 64 << 10;
 
 /// The maximum size of the journal.
@@ -45,9 +47,13 @@ const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
 /// the same frames.
 #[derive(Debug)]
 pub struct Journal {
-    /// It never grows. The kernel provides memory only for the part that was ever used.
+    /// It never grows.
+    ///
+    /// The kernel provides memory only for the part that was ever used.
     bytes: Vec<u8>,
-    /// The frames in `bytes` that become segments of their own in a queue, in order.
+    /// The frames in `bytes` that become segments of their own.
+    ///
+    /// They are in the order of `bytes`.
     separate: Vec<SeparateFrame>,
 }
 
@@ -84,7 +90,7 @@ impl Journal {
         self.bytes.len() >= FLUSHED_AT_BYTES
     }
 
-    /// Returns the range of a frame, or the range `before` extended by it.
+    /// Returns the range of a frame, or `before` extended by the frame.
     ///
     /// The frame is appended unless an earlier recipient did so. `None`: the frame goes to a queue, because it does not
     /// follow `before`, or because the journal does not accept it.

@@ -1,6 +1,7 @@
-//! One connection as a state machine: input and time in, events and output out.
+//! One connection as a state machine without I/O.
 //!
-//! A connection knows neither a socket nor a clock. The server, the simulator and the fuzzer drive the same code.
+//! Input and the time go in, events and output come out. A connection knows neither a socket nor a clock. The server,
+//! the simulator and the fuzzer drive the same code.
 
 mod closed;
 mod counts;
@@ -92,9 +93,9 @@ pub struct Connection {
     stage: Stage,
     /// The output that is not written yet.
     output: Output,
-    /// The heartbeat of this connection, if it differs from that of the server.
+    /// The heartbeat of this connection, if it has one of its own.
     heartbeat: Option<Box<Heartbeat>>,
-    /// The deadline of the stage: the next heartbeat check, or the timeout of the client.
+    /// The deadline of the stage: a heartbeat check, or a timeout.
     deadline: Tick,
     last_seen: Tick,
     opened: Opened,
@@ -107,7 +108,9 @@ pub struct Connection {
     is_paused: bool,
     /// Whether it was accepted by a control listener.
     is_control: bool,
-    /// Whether the table has listed it for its next flush. The flag is stored here because it fits into padding.
+    /// Whether the table has listed it for its next flush.
+    ///
+    /// The flag is stored here because it fits into padding.
     is_listed: bool,
 }
 
@@ -133,7 +136,9 @@ enum Stage {
     Http(Box<Http>),
     /// An open WebSocket, with the first part of an incomplete message.
     Open(Option<Box<Assembler>>),
-    /// The close frame is queued or sent. The close frame of the client is awaited.
+    /// The close frame is queued or sent.
+    ///
+    /// That of the client is awaited.
     Closing(Option<Box<Assembler>>),
     /// Input is ignored. The output is flushed, then the connection is dropped.
     Lingering {
@@ -314,13 +319,15 @@ impl Connection {
         Sent::Queued
     }
 
-    /// Replaces the unsent message that has the same key. `false`: there is none.
+    /// Replaces the unsent message that has the same key.
+    ///
+    /// `false`: there is none.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let Env { limits, queued, .. } = env;
         self.is_open() && self.output.as_queue().is_some_and(|output| output.conflate(outbound, limits, queued))
     }
 
-    /// Queues a ping. Its payload has at most 125 bytes (RFC 6455 section 5.5).
+    /// Queues a ping with at most 125 bytes (RFC 6455 section 5.5).
     pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> Sent {
         debug_assert!(payload.len() <= CONTROL_BYTES_MAX);
         let mut outbound = Outbound::message(Opcode::Ping, payload);
@@ -356,7 +363,7 @@ impl Connection {
         matches!(self.stage, Stage::Finished)
     }
 
-    /// Sets a heartbeat for this connection, or with `None` that of the server.
+    /// Sets a heartbeat for this connection. `None`: that of the server.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>, env: &Env) {
         self.heartbeat_state = HeartbeatState::default();
         self.heartbeat = heartbeat.map(Box::new);
@@ -393,7 +400,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether there is output, and the socket is not known to be full.
+    /// Returns whether there is output, and the socket may take it.
     #[inline]
     pub fn can_write(&self) -> bool {
         match &self.output {

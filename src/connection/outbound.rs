@@ -1,4 +1,4 @@
-//! A frame to send, encoded at most once for the journal and all queues.
+//! A frame to send, encoded at most once.
 
 use crate::connection::segment::overhead;
 use crate::protocol::frame::{Opcode, ServerHeader};
@@ -9,7 +9,7 @@ use crate::protocol::shared::{Frame, SharedFrame};
 /// A longer frame is shared. A copy of a shorter one costs less than a slice of its own in `writev`.
 pub(super) const COPIED_BYTES_MAX: usize = 512;
 
-/// A frame to send to one or more connections, encoded at most once.
+/// A frame to send to connections, encoded at most once.
 pub struct Outbound<'a> {
     source: Source<'a>,
     /// Its length in bytes, with its header.
@@ -37,7 +37,7 @@ impl<'a> Outbound<'a> {
         Outbound::new(Source::Payload(opcode, payload), bytes, false)
     }
 
-    /// Returns a frame that is encoded already, and is shared with its other users.
+    /// Returns a frame that is encoded already, and is shared.
     pub fn frame(frame: &'a Frame) -> Outbound<'a> {
         Outbound::new(Source::Frame(frame), frame.as_bytes().len(), true)
     }
@@ -90,7 +90,9 @@ impl<'a> Outbound<'a> {
     }
 }
 
-/// A range of the journal that holds the output of a connection. It is never empty.
+/// A range of the journal that holds the output of a connection.
+///
+/// It is never empty.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Range {
     pub(super) start: u32,

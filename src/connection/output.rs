@@ -1,4 +1,4 @@
-//! The output of one connection: none, a range of the turn's journal, or a queue.
+//! The output of a connection: none, a journal range, or a queue.
 
 use std::io::IoSlice;
 
@@ -11,7 +11,7 @@ use crate::tick::Tick;
 
 /// The output of a connection that is not written yet.
 ///
-/// All output starts as [`Empty`](Output::Empty). [`push`](Output::push) appends the frame to the journal of the turn
+/// An output starts as [`Empty`](Output::Empty). [`push`](Output::push) appends the frame to the journal of the turn
 /// and the output becomes [`Journaled`](Output::Journaled): frames of many connections share the bytes, and no queue is
 /// allocated. At the end of the turn the owner writes [`poll_slice`](Output::poll_slice) or
 /// [`poll_slices`](Output::poll_slices) and reports the result with [`handle_written`](Output::handle_written). If the
@@ -59,7 +59,9 @@ impl Output {
         }
     }
 
-    /// Returns the bytes in the journal. They move to a queue if the socket does not take them.
+    /// Returns the bytes in the journal.
+    ///
+    /// They move to a queue if the socket does not take them.
     #[inline]
     pub fn journal_bytes(&self) -> usize {
         match self {
@@ -138,9 +140,9 @@ impl Output {
         }
     }
 
-    /// Returns the queue, which is created from the output if there is none.
+    /// Returns the queue, which is created if there is none.
     ///
-    /// The caller must not leave it empty.
+    /// The output moves to it. The caller must not leave it empty.
     pub fn queue(&mut self, env: &mut Env) -> &mut Queue {
         if !matches!(self, Output::Queued(_)) {
             let mut queue = env.take_queue();
@@ -177,7 +179,7 @@ impl Output {
         }
     }
 
-    /// Returns the output if it is one slice, as it nearly always is.
+    /// Returns the output if it is one slice, which is common.
     #[inline]
     pub fn poll_slice<'a>(&'a self, journal: &'a Journal) -> Option<&'a [u8]> {
         match self {

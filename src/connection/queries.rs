@@ -35,7 +35,7 @@ impl Connection {
         self.output.counted_bytes()
     }
 
-    /// Returns the bytes of output that are in the journal and not in a queue.
+    /// Returns the bytes of output that are in the journal.
     ///
     /// They were pushed in this turn, and the socket was not tried since.
     #[inline]
@@ -77,7 +77,7 @@ impl Connection {
         self.traffic
     }
 
-    /// Returns the time at which it was accepted, or at which the WebSocket opened.
+    /// Returns the time of its acceptance, or of the WebSocket's opening.
     pub fn opened(&self) -> Tick {
         Tick(u64::from(self.opened.0) * OPENED_UNIT)
     }
@@ -95,7 +95,9 @@ impl Connection {
         }
     }
 
-    /// Returns its memory to the totals. It is called before the connection is dropped.
+    /// Returns its memory to the totals.
+    ///
+    /// It is called before the connection is dropped.
     pub fn release(&mut self, env: &mut Env) {
         self.output.clear(env);
     }

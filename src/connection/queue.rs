@@ -1,4 +1,4 @@
-//! A queue of output: frames in order, each copied or shared, written with few system calls.
+//! A queue of output: frames in order, each copied or shared.
 //!
 //! Small frames are copied into one run of bytes, so that they are written as one slice. Queues share large frames.
 //! While the socket is full, they share all frames that are longer than the memory that sharing takes.
@@ -19,7 +19,9 @@ use crate::protocol::frame::{Opcode, server_frame_bytes};
 use crate::protocol::shared::SharedFrame;
 use crate::tick::Tick;
 
-/// The size at which a run ends, so that a long queue frees memory while it is written.
+/// The size at which a run ends.
+///
+/// So a long queue frees memory while it is written.
 pub(super) const RUN_BYTES_MAX: usize = 32 << 10;
 
 /// The longest frame that is copied even if the socket is full.
@@ -30,18 +32,20 @@ pub(super) const SHARED_BYTES_MIN: usize = 2 * size_of::<Segment>();
 /// The largest buffer that an empty queue keeps for its next use.
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
-/// The largest capacity, in segments and in keys, of an empty queue that is kept.
+/// The largest capacity of an empty queue that is kept.
+///
+/// It is the number of segments, and of keys.
 const SPARE_SEGMENTS_MAX: usize = 64;
 
 /// The memory of a queue besides its segments.
 pub const QUEUE_BYTES: usize = size_of::<Queue>() + 4 * size_of::<Segment>();
 
-/// The output up to which each ping is answered by a pong of its own.
+/// The output up to which each ping has its own pong.
 ///
 /// A longer queue keeps the pong of the latest ping only (RFC 6455 section 5.5.3).
 pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
-/// A queue of output for a socket that did not take everything in the turn.
+/// A queue of output that the socket did not take at once.
 ///
 /// [`Output`](crate::connection::output::Output) takes an empty queue from
 /// [`Env::take_queue`](crate::connection::Env::take_queue) and returns it with
@@ -60,11 +64,13 @@ pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub struct Queue {
     segments: VecDeque<Segment>,
-    /// The bytes of the first segment that are written. Less than its length.
+    /// The bytes of the first segment that are written.
+    ///
+    /// Less than its length.
     sent: usize,
     /// Unwritten bytes in all segments.
     bytes: usize,
-    /// The memory of shared frames and keys besides the bytes of the frames.
+    /// The memory of shared frames and keys, without the frames' bytes.
     overhead: usize,
     /// Whether the memory of the queue itself counts as HTTP.
     is_http: bool,
@@ -74,11 +80,11 @@ pub struct Queue {
     ///
     /// It is set until a write takes all that was offered.
     stalled_since: Option<Tick>,
-    /// The time since which a full socket has left output in the queue.
+    /// The time since which output waits for a full socket.
     backlogged_since: Option<Tick>,
-    /// The number of the segment whose pong is replaced by a newer one.
+    /// The number of the segment whose pong a newer one replaces.
     pong: Option<u64>,
-    /// The number of the first segment: the count of segments that were removed.
+    /// The number of the first segment: the count of removed segments.
     first: u64,
     /// The numbers of the segments that have a conflation key.
     keys: HashMap<Arc<str>, u64>,
@@ -122,14 +128,14 @@ impl Queue {
         self.is_full
     }
 
-    /// Returns the time since which the socket took nothing, if it is full.
+    /// Returns the time since which a full socket took nothing.
     ///
     /// `None` after the socket became writable, until it was tried.
     pub fn stalled_since(&self) -> Option<Tick> {
         self.stalled_since.filter(|_| self.is_full)
     }
 
-    /// Returns the time since which a full socket has left output in the queue.
+    /// Returns the time since which output waits for a full socket.
     pub fn backlogged_since(&self) -> Option<Tick> {
         self.backlogged_since
     }
@@ -206,7 +212,9 @@ impl Queue {
         true
     }
 
-    /// Queues a pong. In a long queue it replaces the pong that is already queued.
+    /// Queues a pong.
+    ///
+    /// In a long queue it replaces the pong that is already queued.
     pub fn push_pong(&mut self, payload: &[u8], total: &mut Queued) {
         let outbound = Outbound::message(Opcode::Pong, payload);
         if !self.is_full && self.bytes <= PONG_QUEUE_BYTES_MAX {
@@ -329,7 +337,7 @@ impl Queue {
         self.segments.len()
     }
 
-    /// Returns whether it is small enough to be kept when it is empty.
+    /// Returns whether an empty queue is small enough to be kept.
     pub fn is_small(&self) -> bool {
         self.segments.capacity() <= SPARE_SEGMENTS_MAX && self.keys.capacity() <= SPARE_SEGMENTS_MAX
     }
@@ -343,7 +351,9 @@ impl Queue {
         assert!(self.sent < first, "a written segment was not popped");
     }
 
-    /// Returns a run with capacity for `bytes` more bytes. `None`: out of memory.
+    /// Returns a run with capacity for `bytes` more bytes.
+    ///
+    /// `None`: out of memory.
     fn run(&mut self, bytes: usize, kind: Kind, total: &mut Queued) -> Option<&mut Vec<u8>> {
         let has_room = self.segments.back().is_some_and(|last| match &last.bytes {
             Bytes::Run(run) => last.kind == kind && kind != Kind::Pong && run.len() + bytes <= RUN_BYTES_MAX,
@@ -363,7 +373,9 @@ impl Queue {
         }
     }
 
-    /// Returns a run for a control frame. If there is no memory for it, the process ends.
+    /// Returns a run for a control frame.
+    ///
+    /// If there is no memory for it, the process ends.
     fn small_run(&mut self, bytes: usize, kind: Kind, total: &mut Queued) -> &mut Vec<u8> {
         self.run(bytes, kind, total).expect("memory for a control frame")
     }
@@ -376,7 +388,9 @@ impl Queue {
         self.segments.push_back(segment);
     }
 
-    /// Updates the totals after segments were removed. The queue is empty unless `has_more`.
+    /// Updates the totals after segments were removed.
+    ///
+    /// The queue is empty unless `has_more`.
     fn handle_emptied(&mut self, has_more: bool, total: &mut Queued) {
         if !has_more {
             *self.counted_in(total) -= QUEUE_BYTES;
@@ -443,7 +457,9 @@ fn reserve(run: &mut Vec<u8>, more: usize) -> Option<()> {
     Some(())
 }
 
-/// Returns the end of the frame that contains `sent`, in a run that starts with a frame.
+/// Returns the end of the frame that contains `sent`.
+///
+/// The run starts with a frame.
 fn frame_end_behind(run: &[u8], sent: usize) -> usize {
     let mut end = 0;
     while end < sent {

@@ -22,7 +22,9 @@ pub struct Segment {
     pub kind: Kind,
 }
 
-/// The content of a segment. Only content of the same kind is appended to a run.
+/// The content of a segment.
+///
+/// Only content of the same kind is appended to a run.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Kind {
     Frames,
@@ -50,7 +52,9 @@ pub struct Queued {
     pub http: usize,
 }
 
-/// Returns the memory of a shared frame besides its bytes, with a key of `key` bytes.
+/// Returns the memory of a shared frame besides its bytes.
+///
+/// `key` is the length of its key.
 pub fn overhead(key: Option<usize>) -> usize {
     SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |bytes| KEY_BYTES + bytes)
 }

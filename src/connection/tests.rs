@@ -1,4 +1,4 @@
-//! Tests that drive a connection by hand and check every byte of its output.
+//! Tests that drive a connection and check each byte of its output.
 
 mod lent;
 mod pieces;

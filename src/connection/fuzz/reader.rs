@@ -19,7 +19,9 @@ pub(super) struct Reader {
     ///
     /// It does not include pongs, and refusals that no handler makes.
     pub due: VecDeque<Due>,
-    /// Pings whose pong may follow. An older pong may be missing (RFC 6455 section 5.5.3).
+    /// Pings whose pong may follow.
+    ///
+    /// An older pong may be missing (RFC 6455 section 5.5.3).
     pub pings: VecDeque<Vec<u8>>,
     /// Whether frames follow.
     is_upgraded: bool,
@@ -27,7 +29,9 @@ pub(super) struct Reader {
     is_streaming: bool,
     /// Whether a close frame was received.
     is_closed: bool,
-    /// The length of a refusal's body, which is missing after a HEAD. Nothing follows it.
+    /// The length of a refusal's body, which is missing after a HEAD.
+    ///
+    /// Nothing follows it.
     refusal: Option<usize>,
     /// Whether the connection dropped its output to this client.
     pub is_lost: bool,
@@ -40,7 +44,7 @@ pub(super) enum Due {
         status: u16,
         body: &'static [u8],
     },
-    /// A response in pieces, with the rest of its body as it is encoded.
+    /// A response in pieces, with the encoded rest of its body.
     Stream {
         is_head: bool,
         is_chunked: bool,
@@ -94,12 +98,14 @@ impl Reader {
         self.due.push_back(Due::Frame { first: 0x88, payload, key: None });
     }
 
-    /// Expects a response in pieces to a HEAD, or to a request of this minor version.
+    /// Expects a response in pieces.
+    ///
+    /// The request is a HEAD if `is_head`, and has this minor version.
     pub fn begin_stream(&mut self, (is_head, version): (bool, u8)) {
         self.due.push_back(Due::Stream { is_head, is_chunked: version == 1, body: Vec::new(), is_ended: false });
     }
 
-    /// Returns whether the last expected output is a response in pieces that has not ended.
+    /// Returns whether the last expected output is an unfinished response in pieces.
     pub fn is_streaming_last(&self) -> bool {
         matches!(self.due.back(), Some(Due::Stream { is_ended: false, .. }))
     }
@@ -160,7 +166,7 @@ impl Reader {
         self.due.truncate(kept);
     }
 
-    /// Returns whether the first expected output is partly received, and not a pong.
+    /// Returns whether the first expected output, except a pong, is partly received.
     pub(super) fn is_inside_due(&self) -> bool {
         self.is_upgraded && self.bytes.first().is_some_and(|first| first & 0x0f != 10)
     }
@@ -219,7 +225,9 @@ impl Reader {
         true
     }
 
-    /// Takes the received part of a response in pieces. `true`: it has ended.
+    /// Takes the received part of a response in pieces.
+    ///
+    /// `true`: it has ended.
     fn take_stream(&mut self) -> bool {
         let Some(Due::Stream { body, is_ended, .. }) = self.due.front_mut() else { return false };
         let count = body.len().min(self.bytes.len());

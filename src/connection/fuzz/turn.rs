@@ -8,7 +8,7 @@ use crate::connection::fuzz::{Phase, Rig, Side, insert};
 use crate::tick::Tick;
 
 impl Rig {
-    /// Ends a turn, and starts the next `later`, or at the next timeout.
+    /// Ends a turn, and starts the next `later` or at a timeout.
     pub(super) fn pass_time(&mut self, later: Option<u64>) {
         self.flush();
         let now = self.table.env().now;

@@ -1,4 +1,4 @@
-//! The fuzz target `upgrade`: a client's bytes on an HTTP connection, up to the response to an upgrade.
+//! The fuzz target `upgrade`: a client's bytes, up to the response.
 //!
 //! A 101 response must be allowed and correct. All other output must be complete, well-formed responses.
 
@@ -34,7 +34,7 @@ struct Outcome {
     events: Vec<String>,
 }
 
-/// Checks that a client's stream gives the same result in one part and in several.
+/// Checks that the result does not depend on how input is split.
 ///
 /// The first bytes of `data` select the settings of the server and the lengths of the parts. The rest is the stream.
 #[doc(hidden)]
@@ -138,7 +138,9 @@ fn accept_of(request: &Request, manner: u8) -> Accept {
     }
 }
 
-/// Checks a 101 response against RFC 6455 section 4.2.2, or the 500 response to an invalid acceptance.
+/// Checks the response to an upgrade.
+///
+/// It is a 101 as in RFC 6455 section 4.2.2, or a 500 if the handler's acceptance is invalid.
 fn check_answer(request: &Request, manner: u8, is_accepted: bool, written: &[u8]) {
     let text = String::from_utf8_lossy(written);
     let offers = |name: &str| {
@@ -163,7 +165,9 @@ fn check_answer(request: &Request, manner: u8, is_accepted: bool, written: &[u8]
     assert!(text.ends_with("\r\n\r\n") && text.matches("\r\n\r\n").count() == 1, "something behind the 101: {text}");
 }
 
-/// Checks that each header line is `name: value` with a known name, so that a client cannot add lines.
+/// Checks that each header line is `name: value` with a known name.
+///
+/// A client must not be able to add lines.
 fn check_lines(written: &[u8]) {
     const NAMES: [&str; 10] = [
         "Allow",
@@ -239,7 +243,7 @@ fn is_origin_allowed(origins: &Origins, request: &Request) -> bool {
     matches!(scheme, "http" | "https") && is_same && (!request.peer().is_loopback() || is_loopback_name(&host))
 }
 
-/// Returns whether `text` is `start` and this port, with or without leading zeros.
+/// Returns whether `text` is `start` and this port. Leading zeros are allowed.
 fn is_port(text: &str, start: &str, port: u16) -> bool {
     text.strip_prefix(start).is_some_and(|rest| port_of(rest, 0) == Some(port))
 }

@@ -1,4 +1,4 @@
-//! Drops the newest messages of a queue, to free memory that all queues share.
+//! Drops the newest messages of a queue to free memory.
 
 use std::sync::Arc;
 
@@ -6,7 +6,9 @@ use crate::connection::queue::{Queue, frame_end_behind};
 use crate::connection::segment::{Bytes, Kind, Queued, Segment};
 use crate::protocol::frame::server_frame_bytes;
 
-/// The bit of a frame's first byte that is set in control frames (RFC 6455 section 5.2).
+/// The bit that is set in the first byte of control frames.
+///
+/// See RFC 6455 section 5.2.
 const CONTROL_BIT: u8 = 0x08;
 
 impl Queue {
@@ -86,7 +88,7 @@ impl Queue {
     }
 }
 
-/// Drops the newest messages of a run until it is shorter by `excess` bytes.
+/// Drops the newest messages of a run, until `excess` bytes are free.
 ///
 /// The first `sent` bytes are written already. Returns the number of messages dropped.
 fn drop_from_run(run: &mut Vec<u8>, sent: usize, excess: usize) -> usize {

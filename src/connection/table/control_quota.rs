@@ -7,7 +7,7 @@
 use crate::fd::Slot;
 use std::collections::{HashSet, VecDeque};
 
-/// The part of the quota that is reserved for connections that are not kept.
+/// The part of the quota for connections that are not kept.
 pub const NOT_KEPT_MIN: usize = 16;
 
 /// The control connections that count in the quota, by slot.
@@ -33,7 +33,9 @@ impl ControlQuota {
         }
     }
 
-    /// Keeps a connection. `false`: it is not in the quota, or `kept_max` others are kept.
+    /// Keeps a connection.
+    ///
+    /// `false`: it is not in the quota, or `kept_max` others are kept.
     pub fn keep(&mut self, slot: Slot, kept_max: usize) -> bool {
         if self.kept.contains(&slot) {
             return true;

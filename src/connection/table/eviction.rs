@@ -7,14 +7,16 @@ use crate::connection::table::{Entry, Observed, Table, Transport};
 use crate::connection::{Eviction, Evictor, Holder};
 use crate::fd::Slot;
 
-/// The divisor of the bound of unfinished input that gives the part to free.
+/// The divisor of the bound of unfinished input.
+///
+/// It gives the part to free.
 const FREED_PART: usize = 8;
 
 /// Holders searched for each push, while each search frees little.
 const HOLDERS_PER_PUSH: usize = 16;
 
 impl<T: Transport> Table<T> {
-    /// Writes all queues, if they grew by a quarter of the bound since the last time.
+    /// Writes all queues, if they grew by a quarter of the bound.
     ///
     /// Output then waits because the turn is long, and not because readers are slow. Without this, each push over the
     /// bound would make a system call.
@@ -35,7 +37,7 @@ impl<T: Transport> Table<T> {
         self.refused_bytes = self.env.queued.frames;
     }
 
-    /// Evicts queued bytes of the largest holders, if all queues exceed their bound.
+    /// Evicts bytes of the largest holders, if all queues exceed their bound.
     ///
     /// Each is closed, or drops its newest messages. Returns whether the connection at `watched` dropped messages.
     #[inline]
@@ -80,9 +82,9 @@ impl<T: Transport> Table<T> {
         has_dropped
     }
 
-    /// Evicts messages of a connection after a push, when a search would free little.
+    /// Evicts messages of a connection, when a search would free little.
     ///
-    /// Returns whether it dropped messages. They may be too few.
+    /// It is called after a push to the connection. Returns whether it dropped messages. They may be too few.
     fn evict_pushed(&mut self, slot: Slot) -> bool {
         if self.pushes_before_search == 0 {
             return false;
@@ -97,7 +99,9 @@ impl<T: Transport> Table<T> {
         dropped > 0
     }
 
-    /// Drops the newest messages of a holder. Returns their number and the new charge.
+    /// Drops the newest messages of a holder.
+    ///
+    /// Returns their number and the new charge.
     fn drop_newest(&mut self, holder: Holder, charge_max: usize, bytes_min: usize) -> (usize, usize) {
         let Some((entry, env)) = self.entry_mut(holder.slot) else { return (0, 0) };
         let messages = entry.connection.drop_newest(charge_max, env);

@@ -1,4 +1,4 @@
-//! Writes output at the end of a turn, and earlier if there is much.
+//! Writes output, at the end of a turn or earlier.
 
 use std::io::IoSlice;
 
@@ -13,7 +13,7 @@ const SLICES_MAX: usize = 64;
 /// The maximum number of writes for one connection in a turn.
 const WRITES_PER_TURN_MAX: usize = 16;
 
-/// The maximum number of bytes that are copied from the journal to queues.
+/// The maximum number of bytes copied from the journal to queues.
 ///
 /// The copy defers the writes of a push to many connections to the next turn.
 const MOVED_BYTES_MAX: usize = 4 << 20;
@@ -25,10 +25,10 @@ pub enum FlushResult {
     Stays {
         /// Whether reading resumes, after output had stopped it.
         may_resume: bool,
-        /// The timeout of the connection, if the flush may have changed it, else [`Tick::NEVER`].
+        /// The timeout of the connection. [`Tick::NEVER`]: the flush did not change it.
         timeout: Tick,
     },
-    /// The connection is over, and is removed at the end of the turn.
+    /// The connection is over, and is removed when the turn ends.
     Over,
     /// The transport is broken.
     ///
@@ -47,7 +47,7 @@ enum WriteResult {
 }
 
 impl<T: Transport> Table<T> {
-    /// Returns whether a connection is listed, or the last flush is not finished.
+    /// Returns whether a connection is listed, or a flush is unfinished.
     pub fn has_dirty(&self) -> bool {
         !self.dirty.is_empty() || self.is_flushing()
     }
@@ -58,7 +58,7 @@ impl<T: Transport> Table<T> {
         self.has_listed() || !self.unwritten.is_empty()
     }
 
-    /// Begins a flush: takes over the connections that were listed since the last one.
+    /// Begins a flush of the connections listed since the last one.
     pub fn begin_flush(&mut self) {
         for slot in self.dirty.drain(..) {
             let Some(entry) = self.entries.get_mut(slot.index()) else { continue };
@@ -71,9 +71,10 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Writes to the next connection and returns its state. `None`: no connection is left.
+    /// Writes to the next connection. `None`: no connection is left.
     ///
-    /// The connections that were listed since the last flush come first, then those that earlier flushes left.
+    /// Returns its state. The connections that were listed since the last flush come first, then those that earlier
+    /// flushes did not write to.
     #[inline]
     pub fn poll_flush(&mut self) -> Option<(Slot, FlushResult)> {
         let slot = match self.listed.get(self.flushed) {
@@ -95,7 +96,7 @@ impl<T: Transport> Table<T> {
         self.flushed < self.listed.len()
     }
 
-    /// Moves listed connections that are not written yet behind those of earlier flushes.
+    /// Moves the rest of this flush behind that of earlier flushes.
     ///
     /// HTTP responses come after all messages that were queued before them.
     #[inline]
@@ -108,9 +109,9 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Moves output of earlier flushes from the journal to queues, if it is short.
+    /// Moves output of earlier flushes to queues, if it is short.
     ///
-    /// `false`: it is longer, and must be written instead.
+    /// It is in the journal until then. `false`: it is longer, and must be written instead.
     pub fn move_unwritten_to_queues(&mut self) -> bool {
         let mut copied = 0;
         for slot in self.unwritten.web_sockets() {
@@ -198,7 +199,7 @@ impl<T: Transport> Table<T> {
         self.write(slot);
     }
 
-    /// Writes to a transport that was full, and may be writable without an event.
+    /// Retries a write to a full transport, without a writable event.
     pub fn retry_write(&mut self, slot: Slot) {
         if let Some((entry, _)) = self.entry_mut(slot)
             && entry.connection.handle_writable()
@@ -209,7 +210,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Writes the output of a connection, then enforces the bound of all queues.
+    /// Writes output of a connection, then enforces the queues' bound.
     ///
     /// `false`: the transport is broken.
     pub(super) fn write(&mut self, slot: Slot) -> bool {
@@ -218,9 +219,9 @@ impl<T: Transport> Table<T> {
         is_whole
     }
 
-    /// Writes until the queue is empty, the transport full, or the write limit used up.
+    /// Writes until nothing is left, or the transport takes no more.
     ///
-    /// `false`: the transport is broken.
+    /// It also stops at the write limit of the turn. `false`: the transport is broken.
     pub(super) fn write_output(&mut self, slot: Slot) -> bool {
         let Some((entry, env)) = self.entry_mut(slot) else { return true };
         match entry.write_output(env) {
@@ -233,7 +234,9 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Returns the WebSockets and new entries that no flush has written to, in order.
+    /// Returns the connections that no flush has written to, in order.
+    ///
+    /// HTTP responses that wait are not among them.
     pub(super) fn unflushed(&self) -> impl Iterator<Item = Slot> + '_ {
         let listed = self.listed.get(self.flushed..).unwrap_or_default();
         listed.iter().copied().chain(self.unwritten.web_sockets()).chain(self.dirty.iter().copied())

@@ -1,4 +1,4 @@
-//! The connections of a loop by slot, with their transports and queue bounds.
+//! The connections of a loop, with their transports and queue bounds.
 //!
 //! The table knows neither sockets nor a clock. The server drives it over sockets, the simulator and the fuzzer over
 //! models.
@@ -25,7 +25,7 @@ use crate::connection::{Connection, Env, Event};
 use crate::fd::{Fd, Slot};
 use crate::protocol::message::Message;
 
-/// The maximum number of slots for which address space is reserved at the start.
+/// The maximum number of slots with address space reserved at the start.
 ///
 /// The kernel provides memory only when a connection is inserted.
 const SLOTS_RESERVED_MAX: usize = 1 << 20;
@@ -59,12 +59,14 @@ const SLOTS_RESERVED_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Table<T> {
     entries: Slab<Entry<T>>,
-    /// By slot: the number of times it was reused. The length is the largest number of slots ever in use.
+    /// By slot: the number of times it was reused.
+    ///
+    /// The length is the largest number of slots ever in use.
     generations: Vec<u32>,
     /// The generation of a new slot: 0, unless a test sets another.
     first_generation: u32,
     env: Env,
-    /// Connections that may have output, or may be over, since the last flush began.
+    /// Connections listed for the next flush, which may have output.
     dirty: Vec<Slot>,
     /// WebSockets that the running flush writes to first, from `flushed` on.
     listed: Vec<Slot>,
@@ -74,15 +76,21 @@ pub struct Table<T> {
     answering: Vec<Slot>,
     /// Connections that earlier flushes have not written to.
     unwritten: Unwritten,
-    /// Connections that the table closed as slow consumers. The caller records their end.
+    /// Connections that the table closed as slow consumers.
+    ///
+    /// The caller records their end.
     ended: Vec<(Slot, Event<'static>)>,
-    /// Bytes in all queues after the last attempt to write all of them.
+    /// Bytes in all queues after the last write of all.
     refused_bytes: usize,
     /// Connections that may hold an unfinished message, head or body.
     unfinished: SlotSet,
-    /// Connections that may have a queue. One that got it since the last flush is listed.
+    /// Connections that may have a queue.
+    ///
+    /// One that got it since the last flush is listed.
     queued: SlotSet,
-    /// Pushes that evict their own connection first, because the last search freed little.
+    /// Pushes that evict their own connection before the next search.
+    ///
+    /// The last search freed little.
     pushes_before_search: usize,
     /// Slots that are never used again.
     retired: usize,
@@ -150,7 +158,9 @@ impl<T: Transport> Table<T> {
         Some(self.fd_of(slot))
     }
 
-    /// Frees a slot and drops its transport. A slot at its last generation is retired.
+    /// Frees a slot and drops its transport.
+    ///
+    /// A slot at its last generation is retired.
     pub fn remove(&mut self, slot: Slot) {
         let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some()) else { return };
         entry.connection.release(&mut self.env);
@@ -199,7 +209,7 @@ impl<T: Transport> Table<T> {
 
     /// Returns whether `fd` has the present generation of its slot.
     ///
-    /// If so, a connection at the slot is the one that `fd` names.
+    /// If so, `fd` identifies the connection at the slot.
     #[inline]
     pub fn is_current(&self, fd: Fd) -> bool {
         self.generations.get(fd.slot().index()) == Some(&fd.generation())
@@ -244,7 +254,7 @@ impl<T: Transport> Table<T> {
 
     // Transitions.
 
-    /// Applies a transition to a connection, and lists it for the next flush.
+    /// Applies a transition to a connection, and lists it for the flush.
     ///
     /// `None`: there is no connection at the slot. Control frames are queued even if all queues exceed their bound. The
     /// bound is then enforced by eviction.
@@ -276,7 +286,9 @@ impl<T: Transport> Table<T> {
         read
     }
 
-    /// Takes a whole message from the front of `input`, and lists the connection. See [`Connection::handle_message`].
+    /// Takes a whole message from `input`, and lists the connection.
+    ///
+    /// See [`Connection::handle_message`].
     ///
     /// # Errors
     /// The end of the connection, whose client broke a rule.
@@ -294,7 +306,9 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Reads `input` up to the next event, and lists the connection. See [`Connection::handle_bytes`].
+    /// Reads `input` up to the next event, and lists the connection.
+    ///
+    /// See [`Connection::handle_bytes`].
     #[inline]
     pub fn handle_bytes<'a>(&mut self, slot: Slot, input: &mut &'a mut [u8]) -> Option<Event<'a>> {
         self.mark_dirty(slot);
@@ -302,7 +316,7 @@ impl<T: Transport> Table<T> {
         entry.connection.handle_bytes(input, env)
     }
 
-    /// Ends the input of one read: the connection may hold an unfinished message.
+    /// Ends the input of one read. A message may be unfinished.
     #[inline]
     pub fn end_input(&mut self, slot: Slot) {
         let Some(entry) = self.entries.get_mut(slot.index()) else { return };
@@ -314,7 +328,9 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Reports that the transport is writable. Lists the connection if it has output.
+    /// Reports that the transport is writable.
+    ///
+    /// Lists the connection if it has output.
     #[inline]
     pub fn handle_writable(&mut self, slot: Slot) {
         if let Some((entry, _)) = self.entry_mut(slot)
@@ -343,7 +359,9 @@ impl<T: Transport> Table<T> {
         !self.ended.is_empty()
     }
 
-    /// Returns a connection that the table closed as a slow consumer, and its end.
+    /// Returns a connection that the table closed, and its end.
+    ///
+    /// It was a slow consumer.
     pub fn poll_ended(&mut self) -> Option<(Slot, Event<'static>)> {
         self.ended.pop()
     }
@@ -371,7 +389,7 @@ impl<T: Transport> Table<T> {
         self.control_quota.others().any(waits)
     }
 
-    /// Removes the oldest control connection from the quota, if it may be closed.
+    /// Removes the oldest control connection that may be closed from the quota.
     ///
     /// It is not kept, and waits for its client.
     pub fn take_oldest_control(&mut self) -> Option<Slot> {
@@ -380,7 +398,9 @@ impl<T: Transport> Table<T> {
             .take_oldest(|slot| entries.get(slot.index()).is_some_and(|entry| entry.connection.waits_for_client()))
     }
 
-    /// Panics if the parts of the table do not agree. For tests and debug builds.
+    /// Panics if the parts of the table do not agree.
+    ///
+    /// For tests and debug builds.
     pub fn check_invariants(&self) {
         let listed: HashSet<Slot> = self.unflushed().collect();
         for slot in self.slots() {

@@ -1,4 +1,4 @@
-//! Queues messages, and applies the policy for slow readers when a queue is full.
+//! Queues messages, and applies the policy for slow readers.
 
 use crate::connection::table::{Observed, Table, Transport};
 use crate::connection::{Outbound, Sent};
@@ -6,11 +6,10 @@ use crate::fd::Slot;
 use crate::limits::SlowReader;
 use crate::message::Outcome;
 
-/// The longest frame to one connection that waits for the end of the turn.
+/// The longest frame to one connection that is not written at once.
 ///
-/// A longer frame is written at once: no other frame is coalesced with it, and the reader of a burst of such frames
-/// receives the first while the others are created. A frame to many connections is shared and is written at the end of
-/// the turn.
+/// No other frame is coalesced with a longer one, and the reader of a burst of such frames receives the first while the
+/// others are created. A frame to many connections is shared and is written at the end of the turn.
 const EAGER_BYTES: usize = 64 << 10;
 
 impl<T: Transport> Table<T> {
@@ -150,7 +149,7 @@ impl<T: Transport> Table<T> {
         Outcome::Dropped
     }
 
-    /// Enforces the bound of all queues after a message was queued or replaced another.
+    /// Enforces the bound of all queues after a push or conflation.
     fn enforce_after_push(&mut self, slot: Slot) -> Outcome {
         let fresh = self.connection(slot).map_or(0, |connection| connection.journal_bytes());
         if self.env.is_over_total(fresh) { self.write_pushed(slot, true) } else { Outcome::Queued }

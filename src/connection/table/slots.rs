@@ -12,7 +12,7 @@ const WORD_BITS: usize = u64::BITS as usize;
 /// A set of slots. Walks are in ascending order.
 #[derive(Debug, Default)]
 pub struct SlotSet {
-    /// One bit per slot: bit `slot % 64` of word `slot / 64`.
+    /// One bit per slot: bit `slot % 64` of `words[slot / 64]`.
     words: Vec<u64>,
     /// One bit per word, set while the word is not 0.
     occupied: Vec<u64>,

@@ -1,4 +1,4 @@
-//! The byte stream below a connection: a socket in the server, a model in tests.
+//! The byte stream below a connection: a socket, or a model.
 
 use std::io::IoSlice;
 
@@ -8,7 +8,9 @@ use crate::connection::event::{Event, Sent};
 /// The result of a call on a [`Transport`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Io {
-    /// The number of bytes read or written. A read of 0 bytes is the end of the peer's stream.
+    /// The number of bytes read or written.
+    ///
+    /// A read of 0 bytes is the end of the peer's stream.
     Done(usize),
     /// Nothing can be read or written now.
     WouldBlock,
@@ -55,7 +57,7 @@ pub enum Observed<'a> {
     Sent(Sent),
     /// A ping was pushed to the queue.
     Pinged(Sent),
-    /// A message was pushed to replace the unsent one with the same key.
+    /// A message was pushed to replace the unsent one with its key.
     Conflated {
         /// Whether there was such a message.
         is_done: bool,
@@ -75,11 +77,11 @@ pub enum Observed<'a> {
     ClosedSlow {
         /// The maximum charge with which it keeps its partly written frame.
         kept_max: usize,
-        /// The charge of the connection before, if it was closed to free memory.
+        /// The charge before, if the connection was closed to free memory.
         charge: Option<usize>,
         /// The end of a WebSocket that was open.
         event: Option<&'a Event<'static>>,
     },
-    /// It was ended during an HTTP response, because the rest exceeds a bound.
+    /// It was ended during an HTTP response that exceeds a bound.
     ResponseDropped,
 }

@@ -1,4 +1,4 @@
-//! The connections that a flush over several turns has not written to yet.
+//! The connections that an unfinished flush has not written to.
 //!
 //! A push to many connections is queued in one call, so that handlers see it as a whole. Each of its writes is a system
 //! call, and other connections would wait for all of them. So a flush ends after some time, and the next turn continues
@@ -9,7 +9,9 @@
 use crate::fd::Slot;
 use std::collections::VecDeque;
 
-/// The maximum number of connections that are few: they are written before those in this list.
+/// The maximum number of connections that are few.
+///
+/// A few connections are written before those in this list.
 pub const FEW_MAX: usize = 64;
 
 /// WebSockets and HTTP connections in the order of their writes.
@@ -18,7 +20,7 @@ pub struct Unwritten {
     web_sockets: VecDeque<Slot>,
     /// HTTP connections, each with the count of WebSockets that precede it.
     answers: VecDeque<(u64, Slot)>,
-    /// The count of WebSockets that were added, and of those that were taken. `taken <= added`.
+    /// The counts of WebSockets added and taken. `taken <= added`.
     added: u64,
     taken: u64,
 }

@@ -3,7 +3,9 @@
 use super::*;
 use crate::protocol::message::Message;
 
-/// Takes a message from the front of `bytes`. Returns a description and the bytes left.
+/// Takes a message from the front of `bytes`.
+///
+/// Returns a description and the bytes left.
 fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {
     let mut copy = bytes.to_vec();
     let whole = copy.as_ptr_range();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::fd::Slot;
 
-/// Returns a connection with a full socket and one small message in the queue.
+/// Returns a connection with a full socket and one queued message.
 fn stalled(limits: Limits) -> Rig {
     let mut rig = Rig::open(limits);
     assert_eq!(rig.send("first"), Sent::Queued);
