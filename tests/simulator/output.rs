@@ -131,6 +131,7 @@ impl Server {
                 if let Some(charge) = charge {
                     hit("relief: closed");
                     self.judge_payer(fd, charge, kept_max);
+                    self.undroppable.remove(&fd);
                 }
                 self.judge_slow(fd, kept_max, closed.as_ref(), state);
             }
@@ -145,6 +146,7 @@ impl Server {
     }
 
     fn judge_write(&mut self, fd: Fd, written: usize, is_full: bool) {
+        self.writes += 1;
         let slot = fd.slot();
         if is_full && !self.full.contains(&slot) {
             self.full.push(slot);
@@ -160,6 +162,7 @@ impl Server {
     fn judge_send(&mut self, fd: Fd, sent: Sent, state: State) {
         let (pushed, posted) = self.posting.clone().expect("a message is being pushed");
         assert_eq!(pushed, fd, "a message for another connection");
+        self.begin_search();
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
         let queued = model.output.bytes();
@@ -185,6 +188,7 @@ impl Server {
     }
 
     fn judge_ping(&mut self, fd: Fd, sent: Sent, state: State) {
+        self.begin_search();
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
         let (queued, bytes) = (model.output.counted_bytes(), 2);
@@ -359,7 +363,7 @@ impl Server {
             let has_written_all_it_may = !self.oracle.models[&fd].output.can_write();
             assert!(is_broken || has_written_all_it_may, "{fd} has a queue and room, and was not tried");
         }
-        self.paid.clear();
+        self.begin_search();
         self.check_relief();
     }
 }

@@ -3,36 +3,56 @@
 use fdpush::sim::QUEUE_BYTES;
 use fdpush::{Fd, SlowReader};
 
+use crate::connection_model::ConnectionModel;
 use crate::coverage::hit;
 use crate::server::Server;
 use crate::socket::State;
+
+/// With fewer holders, charges are read for each eviction.
+const CHARGES_PER_EVICTION: usize = 64;
 
 /// A close frame, the longest there is.
 const CLOSE_FRAME_BYTES: usize = 2 + 125;
 
 impl Server {
-    /// A connection that pays is charged more than the bytes_min, and at least as much as any other that has not paid shares with
-    /// no one.
+    /// A connection that pays is charged more than `bytes_min`, and at least as much as any other.
     pub fn judge_payer(&mut self, fd: Fd, charge: usize, bytes_min: usize) {
         let limits = &self.table.env().limits;
         assert!(self.oracle.ledger.total > 0, "{fd} pays, and nothing is queued");
         assert!(bytes_min <= limits.queue_bytes_min, "{fd} pays down to {bytes_min}");
         assert!(charge > bytes_min, "{fd} is charged {charge} and pays, and the bytes_min is {bytes_min}");
         self.is_relieved = true;
-        self.paid.insert(fd);
-        for slot in self.table.slots() {
-            let other = self.table.fd_of(slot);
-            let Some(model) = self.oracle.models.get(&other).filter(|_| !self.paid.contains(&other)) else { continue };
-            let own = model.output.own_charge();
-            assert!(own <= charge, "{fd} is charged {charge} and pays, and {other} has {own} bytes of its own");
+        if let Some((other, least)) = self.larger(fd, charge) {
+            panic!("{fd} is charged {charge} and pays, and {other} came before it with at least {least}");
         }
+        self.paid.insert(fd);
+    }
+
+    /// Another connection that has to pay before one that is charged `charge`, and the least that it is charged.
+    ///
+    /// With few holders, charges are read for each eviction: each other is compared by all that it is charged. With more,
+    /// they may be older, and only shares of frames have grown since: each other that has not paid is compared by what it
+    /// shares with no one.
+    fn larger(&self, fd: Fd, charge: usize) -> Option<(Fd, usize)> {
+        let holders = self.oracle.models.values().filter(|model| model.output.has_queue());
+        let is_exact = holders.clone().count() + self.writes < CHARGES_PER_EVICTION;
+        let is_undroppable = |fd: Fd| self.undroppable.contains(&fd);
+        let least = |model: &ConnectionModel| match model.output.charge(&self.oracle.ledger) {
+            _ if !is_exact && self.paid.contains(&model.fd) => 0,
+            _ if !is_exact => model.output.own_charge(),
+            // Half a message is not paid for by those that are less than half as large.
+            all if is_undroppable(model.fd) && !is_undroppable(fd) => all / 2 + 1,
+            all => all,
+        };
+        let others = holders.filter(|model| model.fd != fd);
+        others.map(|model| (model.fd, least(model))).find(|(_, least)| *least > charge)
     }
 
     /// Messages are dropped, the newest first.
     pub fn judge_drop(&mut self, fd: Fd, messages: usize, charge: usize, bytes_min: usize, state: State) {
         assert_ne!(self.table.env().limits.slow_reader, SlowReader::Close);
         let is_alone = bytes_min == self.table.env().limits.queue_bytes_min && self.paid.is_empty();
-        if is_alone && !self.is_largest(fd, charge) {
+        if is_alone && self.larger(fd, charge).is_some() {
             // It pays for what was pushed to it, while a search would free little.
             hit("relief: pays alone");
             assert!(
@@ -43,6 +63,9 @@ impl Server {
             self.is_relieved = true;
         } else {
             self.judge_payer(fd, charge, bytes_min);
+            if messages == 0 {
+                self.undroppable.insert(fd);
+            }
         }
         let (model, ledger) = self.oracle.account(fd);
         model.output.drop_newest(messages, ledger);
@@ -50,9 +73,11 @@ impl Server {
         assert_eq!(state.charge, model.output.charge(ledger), "{fd}: the charge after a drop");
     }
 
-    fn is_largest(&self, fd: Fd, charge: usize) -> bool {
-        let others = self.oracle.models.values().filter(|model| model.fd != fd && !model.is_reaped);
-        others.map(|model| model.output.own_charge()).all(|own| own <= charge)
+    /// The next search for the largest holders begins.
+    pub fn begin_search(&mut self) {
+        self.paid.clear();
+        self.undroppable.clear();
+        self.writes = 0;
     }
 
     /// After the largest have paid, all queues are within their bound, but for control frames.

@@ -36,8 +36,12 @@ pub struct Server {
     /// Connections whose transport must be tried in the running push.
     pub offers: BTreeSet<Fd>,
     pub is_offering: bool,
-    /// Connections that paid in the running call, and whether any did since the last check.
+    /// Connections that paid in the running search, and those of them that had no message to drop.
     pub paid: BTreeSet<Fd>,
+    pub undroppable: BTreeSet<Fd>,
+    /// Writes since the search began, or a little before.
+    pub writes: usize,
+    /// Whether any paid since the last check.
     pub is_relieved: bool,
     slots_max: usize,
     pub registry: Registry,
@@ -94,6 +98,8 @@ impl Server {
             offers: BTreeSet::new(),
             is_offering: false,
             paid: BTreeSet::new(),
+            undroppable: BTreeSet::new(),
+            writes: 0,
             is_relieved: false,
             slots_max: setting.slots_max,
             registry: Registry::new(),
