@@ -32,8 +32,10 @@ const CHARGES_PER_EVICTION: usize = 64;
 ///    [`handle_dropped`](Evictor::handle_dropped). If it wrote to the socket instead, it reports that with
 ///    [`handle_written`](Evictor::handle_written).
 ///
-/// The evictor never touches a connection. It works on a snapshot of the charges and reads them again from time to
-/// time: the share of a frame grows when other queues drop it.
+/// The evictor never touches a connection. It works on a snapshot of the charges, because the share of a frame grows when
+/// other queues drop it. With `n` holders, each poll works on a snapshot that is at most `n / 64` polls old. With fewer
+/// than 64 holders, each poll makes a snapshot and returns the largest holder that can free memory. With more, no holder has
+/// more unshared bytes than the returned one is charged.
 #[derive(Debug)]
 pub struct Evictor {
     /// Holders that may have messages to drop.

@@ -20,7 +20,7 @@ impl Server {
         let limits = &self.table.env().limits;
         assert!(self.oracle.ledger.total > 0, "{fd} pays, and nothing is queued");
         assert!(bytes_min <= limits.queue_bytes_min, "{fd} pays down to {bytes_min}");
-        assert!(charge > bytes_min, "{fd} is charged {charge} and pays, and the bytes_min is {bytes_min}");
+        assert!(charge > bytes_min, "{fd} is charged {charge} and pays, and may keep {bytes_min}");
         self.is_relieved = true;
         if let Some((other, least)) = self.larger(fd, charge) {
             panic!("{fd} is charged {charge} and pays, and {other} came before it with at least {least}");
