@@ -4,6 +4,7 @@
 //! `settings/` add the file.
 
 mod count;
+mod jwt;
 mod secret;
 mod token;
 mod url;
@@ -17,15 +18,16 @@ use fdpush::shared::RATE_MAX;
 use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 
 use self::count::{at_least, between, bits};
+pub use self::jwt::Jwt;
 pub use self::secret::{MASK, Secret, bare, quoted};
 pub use self::token::Token;
 use self::url::UrlParser;
 pub use self::url::{Url, masked};
+use self::values::path;
 pub use self::values::{
     ApiAddress, Auth, ClientAddress, Delay, Endpoint, EventKind, ForwardedHeader, HeartbeatMode, Level, NodeName,
     OnSecondLogin, OriginRule, Permission, Size, SlowReaderPolicy, Time, TrustedProxy, When,
 };
-use self::values::{path, text};
 use crate::gateway::hooks::webhook;
 use crate::gateway::identity::subprotocol::Subprotocol;
 
@@ -186,28 +188,6 @@ pub struct Clients {
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ACCEPT_RATE",
         value_parser = between(1, 1_000_000))]
     pub accept_rate: Option<u32>,
-}
-
-/// The keys of tokens.
-#[derive(PartialEq, Debug, Args)]
-pub struct Jwt {
-    /// With --auth jwt: an HS256 secret of at least 32 bytes, without a comma. May be given several times: the first is
-    /// the current one, the others are still accepted. Prefer the environment or a file: other users can see flags
-    #[arg(long, value_name = "SECRET", env = "FDPUSH_JWT_SECRET", value_delimiter = ',', hide_env_values = true)]
-    pub jwt_secret: Vec<Secret>,
-
-    /// With --auth jwt: a file with a public key in PEM (RS256, ES256 or EdDSA, by its type) or with an HS256 secret,
-    /// without a final line end. May be given several times
-    #[arg(long, value_name = "FILE", env = "FDPUSH_JWT_KEY_FILE", value_delimiter = ',', value_parser = path)]
-    pub jwt_key_file: Vec<PathBuf>,
-
-    /// With --auth jwt: required `iss` of a token. Default: any
-    #[arg(long, value_name = "TEXT", env = "FDPUSH_JWT_ISSUER", value_parser = text)]
-    pub jwt_issuer: Option<String>,
-
-    /// With --auth jwt: required `aud` of a token. Default: any
-    #[arg(long, value_name = "TEXT", env = "FDPUSH_JWT_AUDIENCE", value_parser = text)]
-    pub jwt_audience: Option<String>,
 }
 
 #[derive(PartialEq, Debug, Args)]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::Lifetime;
-use super::{Jwt, path};
+use super::jwt::Jwt;
+use super::values::{Lifetime, path};
 
 #[derive(PartialEq, Debug, Args)]
 pub struct Token {
