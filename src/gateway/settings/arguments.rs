@@ -10,9 +10,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command, CommandFactory};
 
 use super::cli::Cli;
-use super::declaration;
+use super::declarations::declaration;
 use super::faults::Faults;
-use super::file;
+use super::value::{check_values, subcommand_of};
 
 /// The settings from flags and the environment.
 pub struct Arguments {
@@ -69,17 +69,6 @@ pub fn parse(line: Vec<OsString>, without: &BTreeSet<String>) -> Result<ArgMatch
     subcommand_of(command_without(without), line)
 }
 
-/// Parses `serve` with one flag, without the environment.
-pub fn parse_alone(flag: &str) -> Result<ArgMatches, clap::Error> {
-    let command = Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(|arg| arg.env(None::<&str>)));
-    subcommand_of(command, ["fdpush", "serve", flag].map(OsString::from).into())
-}
-
-fn subcommand_of(command: Command, line: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
-    let mut matches = command.try_get_matches_from(line)?;
-    Ok(matches.remove_subcommand().map_or(matches, |(_, matches)| matches))
-}
-
 /// Returns the name of a setting's variable, if it is set and empty.
 pub fn empty_variable(arg: &Arg) -> Option<String> {
     let name = arg.get_env()?;
@@ -106,7 +95,7 @@ fn invalid_arg(error: &clap::Error) -> Option<&'static Arg> {
 fn report_invalid(arg: &'static Arg, name: &str, values: &[String], faults: &mut Faults) {
     let key = arg.get_id().as_str();
     let mut is_told = false;
-    for (value, why) in file::check_values(arg, values) {
+    for (value, why) in check_values(arg, values) {
         is_told = true;
         let value = value.map_or_else(String::new, |value| format!(" {value:?}"));
         faults.mark_invalid_usage(key, format!("{name}{value}: {why}"));

@@ -9,9 +9,10 @@ use super::cli::{
     ApiAddress, Auth, ClientAddress, EventKind, HeartbeatMode, OnSecondLogin, Permission, Serve, Size, TrustedProxy,
     bare, quoted,
 };
+use super::declarations::{declaration, declarations, is_secret};
 use super::faults::Faults;
 use super::keys;
-use super::{Settings, Source, declaration, declarations, is_secret};
+use super::{Settings, Source};
 use crate::gateway::hooks::webhook::EVENT_BYTES_MAX_MAX;
 use crate::gateway::hooks::webhook::event::EVENT_BYTES_MAX_MIN;
 

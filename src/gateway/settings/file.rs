@@ -2,16 +2,15 @@
 //!
 //! Its values become flags, so the same rules apply. An error names the file, the line and the key, and contains no secret.
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction};
 use toml::de::{DeTable, DeValue};
 
+use super::declarations::{declaration, declarations};
 use super::faults::Faults;
-use super::show;
-use super::{declaration, declarations, is_secret, is_url, parse_alone};
+use super::toml_value::toml_value;
+use super::value::check_values;
 use crate::gateway::runtime::files;
 use crate::gateway::wire::suggestion::nearest;
 
@@ -142,7 +141,7 @@ fn entry(name: &str, value: &DeValue<'_>, line: usize) -> Result<Entry, Vec<Stri
     let values = values(arg, value).map_err(|why| vec![format!("{key}: {why}")])?;
     let wrong: Vec<String> = check_values(arg, &values)
         .map(|(value, why)| match value {
-            Some(value) => format!("{key} = {}: {why}", show::value(arg, &[value.to_owned()])),
+            Some(value) => format!("{key} = {}: {why}", toml_value(arg, &[value.to_owned()])),
             None => format!("{key}: {why}"),
         })
         .collect();
@@ -170,24 +169,6 @@ fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
         values.push(text);
     }
     Ok(values)
-}
-
-/// Returns the invalid values and the reasons. A secret value is left out.
-pub fn check_values<'a>(arg: &'a Arg, values: &'a [String]) -> impl Iterator<Item = (Option<&'a str>, String)> {
-    let is_public = !is_secret(arg) && !is_url(arg);
-    values.iter().filter_map(move |value| Some((is_public.then_some(value.as_str()), check_value(arg, value)?)))
-}
-
-/// Checks a value with clap, as the only flag of a command line. Returns the error.
-fn check_value(arg: &Arg, value: &str) -> Option<String> {
-    let error = parse_alone(&format!("--{}={value}", arg.get_long()?)).err()?;
-    Some(match (error.get(ContextKind::ValidValue), error.source()) {
-        (Some(ContextValue::Strings(valid)), _) if !valid.is_empty() => format!("expected {}", valid.join(", ")),
-        (_, Some(why)) => why.to_string(),
-        // clap has no text for an empty value.
-        _ if value.is_empty() => "it must not be empty".to_owned(),
-        _ => error.kind().to_string(),
-    })
 }
 
 impl Kind {

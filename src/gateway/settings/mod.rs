@@ -8,22 +8,25 @@ pub mod back_ends;
 mod check;
 pub mod cli;
 mod consistency;
+mod declarations;
 mod faults;
 mod file;
 mod keys;
 pub mod reload;
 mod show;
+mod toml_value;
+mod value;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, FromArgMatches};
 
-use self::arguments::{Arguments, parse, parse_alone};
+use self::arguments::{Arguments, parse};
 pub use self::arguments::{command, is_of_a_value};
 use self::cli::{Secret, Serve, Token};
+use self::declarations::{declaration, declarations, is_secret};
 pub use self::faults::Faults;
 use self::file::File;
 use crate::gateway::identity::jwt::{self, Grant, KeyFile};
@@ -262,27 +265,6 @@ impl Layers {
         }
         warnings
     }
-}
-
-/// Returns the declarations of all settings.
-fn declarations() -> impl Iterator<Item = &'static Arg> {
-    static SERVE: OnceLock<clap::Command> = OnceLock::new();
-    let serve = SERVE.get_or_init(|| <Serve as clap::Args>::augment_args(clap::Command::new("serve")));
-    serve.get_arguments()
-}
-
-fn declaration(key: &str) -> Option<&'static Arg> {
-    declarations().find(|arg| arg.get_id() == key)
-}
-
-/// Returns whether the value of a setting is secret.
-fn is_secret(arg: &Arg) -> bool {
-    arg.is_hide_env_values_set() && !is_url(arg)
-}
-
-/// Returns whether the value of a setting is a URL, whose user and password are secret.
-fn is_url(arg: &Arg) -> bool {
-    arg.get_value_names().and_then(|names| names.first()).is_some_and(|name| name == "URL")
 }
 
 fn is_given(matches: &ArgMatches, key: &str) -> bool {

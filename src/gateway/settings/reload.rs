@@ -5,8 +5,9 @@
 use std::path::PathBuf;
 
 use super::arguments::Arguments;
+use super::declarations::declarations;
 use super::file::{Entry, File};
-use super::{Faults, Layers, Settings, Source, declarations};
+use super::{Faults, Layers, Settings, Source};
 
 /// The settings that can change while the server runs.
 const RELOADABLE: &[&str] = &[
@@ -120,7 +121,7 @@ fn mixed(old: &Settings, wanted: Settings) -> Result<Layers, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::settings::declaration;
+    use crate::gateway::settings::declarations::declaration;
     use std::fs;
     use std::path::PathBuf;
 

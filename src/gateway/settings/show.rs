@@ -1,11 +1,13 @@
 //! The output of `fdpush config`: the effective settings as a file, with their sources.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
-use clap::{Arg, ArgAction, ValueEnum};
+use clap::{Arg, ValueEnum};
 
 use super::cli::{MASK, masked};
-use super::{Settings, Source, declarations, is_secret, is_url};
+use super::declarations::{declarations, is_secret, is_url};
+use super::toml_value::toml_value;
+use super::{Settings, Source};
 
 impl Settings {
     /// Returns the settings as TOML, one per line.
@@ -27,7 +29,7 @@ impl Settings {
                 let instead = instead(key).map_or_else(String::new, |what| format!(": {what}"));
                 out.push_str(&format!("# {key} is not set{instead}\n"));
             } else {
-                out.push_str(&format!("{key} = {}  # {}\n", value(arg, &values), self.layers.source(key)));
+                out.push_str(&format!("{key} = {}  # {}\n", toml_value(arg, &values), self.layers.source(key)));
             }
         }
         out
@@ -72,50 +74,4 @@ fn instead(key: &str) -> Option<&'static str> {
         "uid_connections_max" | "address_connections_max" | "message_rate" | "accept_rate" => "any number",
         _ => return None,
     })
-}
-
-/// Formats a value in TOML.
-pub fn value(arg: &Arg, values: &[String]) -> String {
-    let kind = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
-    let is_count = kind == "COUNT";
-    let one = |text: &String| match text.parse::<u64>() {
-        Ok(number) if is_count => number.to_string(),
-        _ if kind == "BOOL" => text.clone(),
-        _ => quoted(text),
-    };
-    let list: Vec<String> = values.iter().map(one).collect();
-    match arg.get_action() {
-        ArgAction::Append => format!("[{}]", list.join(", ")),
-        _ => list.join(", "),
-    }
-}
-
-/// Formats a basic string of TOML.
-fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => {
-                // Writing to a string succeeds.
-                let _ = write!(out, "\\u{:04X}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quoted_strings_parse_to_the_original() {
-        for text in ["", "a", "say \"x\"\\n", "tab\tline\nbell\u{7}\u{85}", "日本"] {
-            let table: toml::Table = toml::from_str(&format!("a = {}", quoted(text))).expect("TOML");
-            assert_eq!(table["a"].as_str(), Some(text));
-        }
-    }
 }
