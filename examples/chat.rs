@@ -41,7 +41,7 @@ impl Chat {
     fn announce(&self, ctx: &mut Context<'_>, fd: Fd, event: &str) {
         let line = format!("{} {event}", ctx.uid_of(fd).unwrap_or("(no uid)"));
         let rooms: Vec<String> = ctx.groups_of(fd).into_iter().map(str::to_owned).collect();
-        ctx.push_groups(rooms.iter().map(String::as_str), Message::Text(&line).except(&[fd]));
+        ctx.push_groups(rooms, Message::Text(&line).except(&[fd]));
     }
 }
 

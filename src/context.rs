@@ -42,9 +42,9 @@ impl Context<'_> {
     /// Pushes to all connections of several uids.
     ///
     /// A uid that is listed twice gets the message once.
-    pub fn push_uids<'u, 'p>(
+    pub fn push_uids<'p>(
         &mut self,
-        uids: impl IntoIterator<Item = &'u str>,
+        uids: impl IntoIterator<Item = impl AsRef<str>>,
         push: impl Into<Push<'p>>,
     ) -> Delivery {
         self.core.push_uids(uids.into_iter(), push.into())
@@ -58,9 +58,9 @@ impl Context<'_> {
     /// Pushes to the members of several groups.
     ///
     /// A member of more than one gets the message once.
-    pub fn push_groups<'g, 'p>(
+    pub fn push_groups<'p>(
         &mut self,
-        groups: impl IntoIterator<Item = &'g str>,
+        groups: impl IntoIterator<Item = impl AsRef<str>>,
         push: impl Into<Push<'p>>,
     ) -> Delivery {
         self.core.push_groups(groups.into_iter(), push.into())

@@ -133,14 +133,14 @@ impl Remote {
     }
 
     /// See [`Context::push_uids`].
-    pub fn push_uids<'u, 'p>(
+    pub fn push_uids<'p>(
         &self,
-        uids: impl IntoIterator<Item = &'u str>,
+        uids: impl IntoIterator<Item = impl AsRef<str>>,
         push: impl Into<Push<'p>>,
     ) -> Reply<Delivery> {
         let uids = owned(uids);
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.push_uids(uids.iter().map(String::as_str), push.lend()))
+        self.call(move |ctx| ctx.push_uids(uids, push.lend()))
     }
 
     /// See [`Context::push_group`].
@@ -149,14 +149,14 @@ impl Remote {
     }
 
     /// See [`Context::push_groups`].
-    pub fn push_groups<'g, 'p>(
+    pub fn push_groups<'p>(
         &self,
-        groups: impl IntoIterator<Item = &'g str>,
+        groups: impl IntoIterator<Item = impl AsRef<str>>,
         push: impl Into<Push<'p>>,
     ) -> Reply<Delivery> {
         let groups = owned(groups);
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.push_groups(groups.iter().map(String::as_str), push.lend()))
+        self.call(move |ctx| ctx.push_groups(groups, push.lend()))
     }
 
     /// See [`Context::broadcast`].
@@ -265,6 +265,9 @@ impl Remote {
     }
 
     /// Sends a notice, which the handler's [`on_notice`](crate::Handler::on_notice) hears.
+    ///
+    /// # Errors
+    /// [`RemoteError::Full`], [`RemoteError::Closed`].
     pub fn notify(&self, notice: impl Any + Send) -> Result<(), RemoteError> {
         self.send(Command::Notice(Box::new(notice)))
     }
@@ -382,8 +385,8 @@ impl From<Push<'_>> for OwnedPush {
     }
 }
 
-fn owned<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    names.into_iter().map(str::to_owned).collect()
+fn owned(names: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
+    names.into_iter().map(|name| name.as_ref().to_owned()).collect()
 }
 
 impl fmt::Debug for Remote {

@@ -105,7 +105,8 @@ pub trait Handler {
     /// A plain HTTP request arrived on the same port (Swoole's `request`).
     ///
     /// `None` means that nothing is served there: the client gets 426 for a request that should have been an upgrade,
-    /// else 404. [`Context::defer_response`] answers later, for instance from another thread.
+    /// else 404. [`Context::defer_response`] answers later, for instance from another thread, and
+    /// [`Context::begin_response`] in pieces.
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
         let _ = (ctx, fd, request);
         None

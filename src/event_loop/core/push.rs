@@ -33,19 +33,19 @@ impl Core {
     }
 
     /// To the connections of some uids; one that is named twice gets it once.
-    pub fn push_uids<'u>(&mut self, uids: impl Iterator<Item = &'u str>, push: Push<'_>) -> Delivery {
+    pub fn push_uids(&mut self, uids: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         for uid in uids {
-            found.extend(self.registry.slots_of(uid).filter(|slot| self.visited.visit(*slot)));
+            found.extend(self.registry.slots_of(uid.as_ref()).filter(|slot| self.visited.visit(*slot)));
         }
         self.push_found(found, push)
     }
 
     /// To the members of some groups; a member of several gets it once.
-    pub fn push_groups<'g>(&mut self, groups: impl Iterator<Item = &'g str>, push: Push<'_>) -> Delivery {
+    pub fn push_groups(&mut self, groups: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         for group in groups {
-            found.extend(self.registry.members(group).filter(|slot| self.visited.visit(*slot)));
+            found.extend(self.registry.members(group.as_ref()).filter(|slot| self.visited.visit(*slot)));
         }
         self.push_found(found, push)
     }

@@ -74,12 +74,12 @@ impl Publisher {
         Ok(match target {
             Target::Uids(uids) => match uids.as_slice() {
                 [uid] => ctx.push_uid(uid, push),
-                uids => ctx.push_uids(uids.iter().map(AsRef::as_ref), push),
+                uids => ctx.push_uids(uids, push),
             },
             Target::Fds(fds) => ctx.push_fds(fds.iter().copied(), push),
             Target::Groups(groups) => {
                 groups.iter().for_each(|group| roster.notify_group(ctx, group));
-                ctx.push_groups(groups.iter().map(AsRef::as_ref), push)
+                ctx.push_groups(groups, push)
             }
             Target::All => ctx.broadcast(push),
         })

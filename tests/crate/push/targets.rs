@@ -90,7 +90,7 @@ fn a_uid_named_twice_gets_one_message() {
     let server = serve(|server| server);
     let mut ann = server.connect("/?uid=ann");
     let mut bob = server.connect("/?uid=bob");
-    let delivery = server.ask(|ctx| ctx.push_uids(["ann", "bob", "ann", "nobody", "bob"], "once"));
+    let delivery = server.ask(|ctx| ctx.push_uids(["ann", "bob", "ann", "nobody", "bob"].map(String::from), "once"));
     assert_eq!(delivery, delivered(2));
     assert_eq!(ann.text(), "once");
     assert_eq!(bob.text(), "once");
