@@ -127,6 +127,7 @@ impl<'a> From<&'a Frame> for Push<'a> {
 /// ends first, or all queues reach [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max) and this queue is
 /// among the longest. It does not mean that the client received it, which TCP cannot confirm.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The message is in the queue.
     Queued,

@@ -7,6 +7,7 @@ use crate::protocol::error::ProtocolError;
 
 /// The end of a WebSocket connection, as passed to `on_close`.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Closed {
     /// The status code of the close frame.
     ///
@@ -23,6 +24,7 @@ pub struct Closed {
 
 /// The result of [`Context::close`](crate::Context::close).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum CloseOutcome {
     /// The close frame follows the queued messages. `on_close` follows.
     Closing,
@@ -36,6 +38,7 @@ pub enum CloseOutcome {
 
 /// The result of [`Context::abort`](crate::Context::abort).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum AbortOutcome {
     /// The connection is dropped at the end of the turn.
     Aborted {
@@ -48,6 +51,13 @@ pub enum AbortOutcome {
     ///
     /// Nothing was done.
     Gone,
+}
+
+impl Closed {
+    /// Creates the end of a connection, for tests of code that handles one.
+    pub fn new(code: impl Into<CloseCode>, reason: &str, by: By, cause: Cause) -> Closed {
+        Closed { code: code.into(), reason: reason.into(), by, cause }
+    }
 }
 
 impl CloseOutcome {

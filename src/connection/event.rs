@@ -12,6 +12,7 @@ use crate::protocol::request::Request;
 
 /// Bytes and messages of a connection, in both directions.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Traffic {
     /// Bytes received, including headers.
     pub bytes_in: u64,
@@ -149,6 +150,7 @@ pub enum SocketAction {
 
 /// The state of a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum State {
     /// It speaks HTTP, or its upgrade is not answered yet.
     Http,

@@ -41,6 +41,7 @@ pub enum Origins {
 ///
 /// The text says how to allow it.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum OriginError {
     /// The header is repeated.
     Repeated,

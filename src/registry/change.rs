@@ -22,6 +22,7 @@ pub enum SecondLogin {
 
 /// The result of a change to a connection: a bind, a join, a heartbeat, a session, a pause.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Change {
     /// The change was made.
     Done,

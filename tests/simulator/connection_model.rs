@@ -176,8 +176,8 @@ impl ConnectionModel {
 
     /// The server ended it, with this close frame or, at 1006, without one.
     pub fn close(&mut self, closed: &Closed, code: CloseCode, reason: &str, cause: Cause) {
-        let expected = Closed { code, reason: reason.into(), by: By::Server, cause };
-        assert_eq!(*closed, expected, "{}", self.fd);
+        let seen = (closed.code, &*closed.reason, closed.by, closed.cause);
+        assert_eq!(seen, (code, reason, By::Server, cause), "{}", self.fd);
     }
 
     /// Its client said goodbye or broke a rule, as its bytes tell.
@@ -199,9 +199,8 @@ impl ConnectionModel {
 
     /// Its client is gone without a word.
     pub fn close_by_loss(&mut self, closed: &Closed, now: Tick) {
-        let expected =
-            Closed { code: CloseCode::ABNORMAL, reason: "".into(), by: By::Client, cause: Cause::ConnectionLost };
-        assert_eq!(*closed, expected, "{}", self.fd);
+        let seen = (closed.code, &*closed.reason, closed.by, closed.cause);
+        assert_eq!(seen, (CloseCode::ABNORMAL, "", By::Client, Cause::ConnectionLost), "{}", self.fd);
         assert!(self.is_lost, "{} is said to be lost", self.fd);
         self.die(now);
     }

@@ -119,7 +119,7 @@ struct Carried {
 
 impl From<Traffic> for Carried {
     fn from(traffic: Traffic) -> Carried {
-        let Traffic { bytes_in, bytes_out, messages_in, messages_out } = traffic;
+        let Traffic { bytes_in, bytes_out, messages_in, messages_out, .. } = traffic;
         Carried { messages_in, messages_out, bytes_in, bytes_out }
     }
 }

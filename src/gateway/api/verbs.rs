@@ -34,7 +34,8 @@ impl Changed {
             Change::Already => {}
             Change::Taken => return Err(ApiError { status: 409, code: "taken", message: change.to_string().into() }),
             Change::Full => return Err(ApiError::too_many(change.to_string())),
-            Change::BadName => return Err(ApiError::bad_request(change.to_string())),
+            // `BadName`, and changes of later versions of the crate.
+            _ => return Err(ApiError::bad_request(change.to_string())),
         }
         self.matched += 1;
         Ok(())

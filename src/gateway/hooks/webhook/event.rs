@@ -345,12 +345,7 @@ mod tests {
         assert!(path.starts_with(event["path"].as_str().expect("a path")));
         assert!(open.to_json(1, 10 << 20).is_some_and(|json| !json.ends_with(b"true}")), "whole where there is room");
 
-        let closed = Closed {
-            code: CloseCode::KICKED,
-            reason: "\u{1}".repeat(123).into(),
-            by: By::Server,
-            cause: Cause::Kicked,
-        };
+        let closed = Closed::new(CloseCode::KICKED, &"\u{1}".repeat(123), By::Server, Cause::Kicked);
         for event in [Event::Close { fd, uid: Some(&long), closed: &closed }, Event::Online { uid: &long }] {
             assert!(event.to_json(u64::MAX, EVENT_BYTES_MAX_MIN).is_some());
         }
@@ -359,13 +354,13 @@ mod tests {
     #[test]
     fn close_and_presence() {
         let (code, cause) = (CloseCode::KICKED, Cause::Kicked);
-        let closed = Closed { code, reason: "elsewhere".into(), by: By::Server, cause };
+        let closed = Closed::new(code, "elsewhere", By::Server, cause);
         assert_eq!(
             value(Event::Close { fd: fd(), uid: Some("u"), closed: &closed }),
             json!({"type": "close", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": "u", "code": 4001,
                 "reason": "elsewhere", "by": "server", "cause": "kicked"})
         );
-        let closed = Closed { by: By::Client, reason: "".into(), ..closed };
+        let closed = Closed::new(code, "", By::Client, cause);
         assert_eq!(value(Event::Close { fd: fd(), uid: None, closed: &closed })["by"], "client");
         for (event, kind) in [(Event::Online { uid: "u" }, "online"), (Event::Offline { uid: "u" }, "offline")] {
             assert_eq!(value(event), json!({"type": kind, "time_ms": 1_700_000_000_123_u64, "uid": "u"}));
