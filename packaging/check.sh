@@ -120,7 +120,7 @@ if binary:
             file.flush()
             run = subprocess.run([binary, "check", "--config", file.name], capture_output=True, text=True)
             # A single setting may lack its file or its `auth`. Any other error is a fault.
-            if run.returncode != 0 and not re.search(r"No such file| is for --auth ", run.stderr):
+            if run.returncode != 0 and not re.search(r"No such file| needs --auth ", run.stderr):
                 faults.append(f"{settings}: {key}: {run.stderr.strip()}")
 
 # The TOML examples of the documents are valid. A secret replaces a key file that does not exist here.

@@ -51,7 +51,7 @@ impl Settings {
             for key in dependency.keys.iter().filter(|key| self.is_changed(key)) {
                 let (name, needs) = (self.layers.name(key), dependency.needs);
                 if dependency.is_refused {
-                    faults.add(&["auth"], format!("{name} is for {needs} only"));
+                    faults.add(&["auth"], format!("{name} needs {needs}"));
                 } else {
                     warnings.push(format!("{name} has no effect without {needs}"));
                 }
@@ -137,7 +137,7 @@ impl Settings {
             && let Some(address) = self.serve.listen.iter().find(has_proxy_header)
         {
             let name = self.layers.name("listen");
-            faults.add(&["listen", "trusted_proxy"], format!("{name}: {address} is for --trusted-proxy only"));
+            faults.add(&["listen", "trusted_proxy"], format!("{name}: {address} needs --trusted-proxy"));
         }
         let hooks = &self.serve.hooks;
         if hooks.webhook_batch_max > hooks.webhook_queue_max {

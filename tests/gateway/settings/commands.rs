@@ -329,7 +329,7 @@ fn exit_codes_distinguish_usage_errors_from_settings_errors() {
             "{printed:?}"
         );
         let printed = call(&[subcommand, "--jwt-secret", &"x".repeat(32)], &[]);
-        assert!(printed.code == Some(1) && printed.err.contains("--jwt-secret is for --auth jwt only"), "{printed:?}");
+        assert!(printed.code == Some(1) && printed.err.contains("--jwt-secret needs --auth jwt"), "{printed:?}");
     }
     let printed = call(&["serve", "--listen", "::1:9501"], &[]);
     assert!(printed.err.contains("expected HOST:PORT, [V6]:PORT or unix:PATH"), "{printed:?}");
