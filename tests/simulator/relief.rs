@@ -35,7 +35,9 @@ impl Server {
     /// shares with no one.
     fn larger(&self, fd: Fd, charge: usize) -> Option<(Fd, usize)> {
         let holders = self.oracle.models.values().filter(|model| model.output.has_queue());
-        let is_exact = holders.clone().count() + self.writes < CHARGES_PER_EVICTION;
+        // One that was written to or paid may have had a queue when the search began.
+        let count = holders.clone().count() + self.writes + self.paid.len();
+        let is_exact = count < CHARGES_PER_EVICTION;
         let is_undroppable = |fd: Fd| self.undroppable.contains(&fd);
         let least = |model: &ConnectionModel| match model.output.charge(&self.oracle.ledger) {
             _ if !is_exact && self.paid.contains(&model.fd) => 0,
