@@ -176,9 +176,9 @@ impl Context<'_> {
 
     // Connections.
 
-    /// Closes a WebSocket with a code and a reason of at most 123 bytes (Swoole's `disconnect`).
+    /// Closes a WebSocket with a code and a reason (Swoole's `disconnect`).
     ///
-    /// Queued messages are sent before the close frame. The socket is closed when the client has answered (RFC 6455
+    /// The reason has at most 123 bytes. Queued messages are sent before the close frame. The socket is closed when the client has answered (RFC 6455
     /// section 7.1.2), or after [`close_wait_max`](Limits::close_wait_max).
     pub fn close(&mut self, fd: Fd, code: impl Into<CloseCode>, reason: &str) -> CloseOutcome {
         self.core.close(fd, code.into(), reason)
@@ -239,7 +239,9 @@ impl Context<'_> {
         self.core.release_control(fd);
     }
 
-    /// Stores a value of any type with a connection, in place of the one before.
+    /// Stores a value of any type with a connection.
+    ///
+    /// It replaces an earlier value.
     ///
     /// It can be set from `on_upgrade` on. It is dropped when the connection's `on_close` has returned, or when a
     /// connection ends that never opened. So its `Drop` tells when the client of a deferred upgrade has gone. A
@@ -266,9 +268,9 @@ impl Context<'_> {
         Change::done_or_gone(self.core.set_session(fd, Box::new(session)))
     }
 
-    /// Calls `call` with the value of a connection and with the context, for instance to push what the value holds.
+    /// Calls `call` with the context and the value of a connection.
     ///
-    /// The value is taken out for the call and put back after it, unless the call set another one. A panic drops it.
+    /// So a handler can push data of the value. The value is taken out for the call and put back after it, unless the call set another one. A panic drops it.
     /// `None`: the connection has no value, or one of another type.
     pub fn with_session<T: 'static, R>(
         &mut self,
@@ -338,7 +340,7 @@ impl Context<'_> {
         Change::done_or_gone(self.core.set_heartbeat(fd, Some(Heartbeat::Off)))
     }
 
-    /// Returns the bytes that wait to be written to a connection; 0 if it is gone.
+    /// Returns the bytes in the queue of a connection; 0 if it is gone.
     pub fn queued_bytes(&self, fd: Fd) -> usize {
         self.core.queued_bytes(fd)
     }
@@ -350,7 +352,9 @@ impl Context<'_> {
         self.core.total_queued_bytes()
     }
 
-    /// Returns the bytes of the longest queue that was pushed to since the last call.
+    /// Returns the bytes of the longest queue since the last call.
+    ///
+    /// Only queues that were pushed to count.
     ///
     /// A handler with much to push can pause its source by it.
     pub fn take_longest_queue(&mut self) -> usize {

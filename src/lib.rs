@@ -1,8 +1,7 @@
 //! A WebSocket push server for Linux: one thread, one epoll loop.
 //!
-//! A connection has an [`Fd`], as in Swoole: a small number. Its slot is reused, and the number never is. A person has a
-//! uid, on any number of connections. The server keeps the map between fds and uids, and pushes to one connection, to a
-//! uid, to a group, or to all.
+//! A connection has an [`Fd`], a small number as in Swoole, which is never reused. A user has a uid, on any number of
+//! connections. The server maps uids to fds, and pushes to one connection, to a uid, to a group, or to all.
 //!
 //! ```no_run
 //! use fdpush::Server;
@@ -150,7 +149,7 @@ pub mod sim {
     pub use crate::tick::Tick;
     pub use crate::wheel::{Owner, Wheel};
 
-    /// A push with its options, as the loop makes it of what a handler gave.
+    /// Adds the options of a push to an outbound message, as the loop does.
     pub fn outbound<'a>(mut outbound: Outbound<'a>, to_many: bool, key: Option<&'a str>) -> Outbound<'a> {
         outbound.to_many |= to_many;
         outbound.key = key;

@@ -15,13 +15,13 @@ use crate::protocol::close::CloseCode;
 use crate::protocol::shared::Frame;
 use crate::registry::Change;
 
-/// A handle on a server for other threads: what [`Context`] is for handlers. A clone is cheap.
+/// A handle on a server for other threads. A clone is cheap.
 ///
-/// Each method puts a command into the server's inbox and returns at once with a [`Reply`]: wait for it, await it, or drop
+/// It has the actions that [`Context`] has for handlers. Each method puts a command into the server's inbox and returns at once with a [`Reply`]: wait for it, await it, or drop
 /// it. The loop carries out the commands of one thread in order, also those sent before [`Server::run`](crate::Server::run).
 /// A message is encoded on the calling thread.
 ///
-/// The inbox is bounded by [`Limits::inbox_max`](crate::Limits::inbox_max). The command that a full one rejects has no
+/// The inbox is bounded by [`Limits::inbox_max`](crate::Limits::inbox_max). A command that a full inbox rejects has no
 /// effect, and its reply is [`RemoteError::Full`].
 ///
 /// ```no_run
@@ -44,7 +44,7 @@ pub struct Remote {
     sender: Sender<Command>,
 }
 
-/// The result of a command, on its way back to the thread that sent it.
+/// The pending result of a command.
 ///
 /// [`wait`](Reply::wait) blocks the thread for it. An async task awaits it, on any executor:
 ///
@@ -59,7 +59,7 @@ pub struct Remote {
 #[derive(Debug)]
 #[must_use = "if the result is not needed, drop the reply with `let _ =`"]
 pub struct Reply<T> {
-    /// The error: the command was not sent.
+    /// The error means that the command was not sent.
     receiver: Result<oneshot::Receiver<Result<T, RemoteError>>, RemoteError>,
     sender: Sender<Command>,
 }
@@ -117,14 +117,14 @@ impl Remote {
     /// See [`Context::push`]. The message is encoded here, on the calling thread.
     pub fn push<'p>(&self, fd: Fd, push: impl Into<Push<'p>>) -> Reply<Outcome> {
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.push(fd, push.lend()))
+        self.call(move |ctx| ctx.push(fd, push.as_push()))
     }
 
     /// See [`Context::push_fds`].
     pub fn push_fds<'p>(&self, fds: impl IntoIterator<Item = Fd>, push: impl Into<Push<'p>>) -> Reply<Delivery> {
         let fds: Vec<Fd> = fds.into_iter().collect();
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.push_fds(fds, push.lend()))
+        self.call(move |ctx| ctx.push_fds(fds, push.as_push()))
     }
 
     /// See [`Context::push_uid`].
@@ -140,7 +140,7 @@ impl Remote {
     ) -> Reply<Delivery> {
         let uids = owned(uids);
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.push_uids(uids, push.lend()))
+        self.call(move |ctx| ctx.push_uids(uids, push.as_push()))
     }
 
     /// See [`Context::push_group`].
@@ -156,13 +156,13 @@ impl Remote {
     ) -> Reply<Delivery> {
         let groups = owned(groups);
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.push_groups(groups, push.lend()))
+        self.call(move |ctx| ctx.push_groups(groups, push.as_push()))
     }
 
     /// See [`Context::broadcast`].
     pub fn broadcast<'p>(&self, push: impl Into<Push<'p>>) -> Reply<Delivery> {
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.broadcast(push.lend()))
+        self.call(move |ctx| ctx.broadcast(push.as_push()))
     }
 
     /// See [`Context::bind`].
@@ -264,7 +264,7 @@ impl Remote {
         self.call(|ctx| ctx.stats())
     }
 
-    /// Sends a notice, which the handler's [`on_notice`](crate::Handler::on_notice) hears.
+    /// Sends a notice to the handler's [`on_notice`](crate::Handler::on_notice).
     ///
     /// # Errors
     /// [`RemoteError::Full`], [`RemoteError::Closed`].
@@ -274,7 +274,7 @@ impl Remote {
 
     /// Shuts the server down: see [`Context::shutdown`].
     ///
-    /// It takes its place behind the commands that were sent before, also in a full inbox. Calling it again does nothing.
+    /// The commands that were sent before it run first. A full inbox does not reject it. Calling it again does nothing.
     ///
     /// # Errors
     /// [`RemoteError::Closed`]: the server has ended already.
@@ -314,7 +314,7 @@ impl<T> Reply<T> {
 
     /// Returns the reply if the command is in the inbox. It does not wait.
     ///
-    /// A producer that does not need the results slows down by it: `remote.broadcast(text).sent()?`.
+    /// A producer that does not need the results can check it to slow down: `remote.broadcast(text).sent()?`.
     ///
     /// # Errors
     /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed).
@@ -369,7 +369,7 @@ struct OwnedPush {
 }
 
 impl OwnedPush {
-    fn lend(&self) -> Push<'_> {
+    fn as_push(&self) -> Push<'_> {
         Push { content: Content::Frame(&self.frame), except: &self.except, key: self.key.as_deref() }
     }
 }

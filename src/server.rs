@@ -101,7 +101,7 @@ impl Server<Closures> {
     /// handler is.
     pub fn handler<H: Handler>(self, handler: H) -> Server<H> {
         if !self.handler.is_empty() {
-            log::warn!("handler() takes the place of the closures that were given before: they are never called");
+            log::warn!("closures dropped: handler() was called after they were set");
         }
         let Server { config, listeners, poll, inbox, .. } = self;
         Server { handler, config, listeners, poll, inbox }
@@ -331,7 +331,7 @@ closures! {
         on_notice(notice: Notice);
         /// Sets the closure that is called when a timer without a closure fires: see [`Handler::on_timer`].
         on_timer(timer: TimerId);
-        /// Sets the closure that is called at the end of a turn that was asked for: see [`Handler::on_turn_end`].
+        /// Sets the closure that is called at the end of a turn: see [`Handler::on_turn_end`].
         on_turn_end();
         /// Sets the closure that is called when the server has ended: see [`Handler::on_stop`].
         on_stop();

@@ -117,7 +117,7 @@ impl fmt::Display for Refusal {
             Refusal::Http(error) => error.fmt(f),
             Refusal::Origin(error) => error.fmt(f),
             Refusal::Unanswered => f.write_str("the request was not answered in time"),
-            Refusal::Drained => f.write_str("the server is going down"),
+            Refusal::Drained => f.write_str("server is shutting down"),
         }
     }
 }

@@ -203,7 +203,7 @@ impl Connection {
             answer.keep_alive = false;
             return None;
         }
-        let response = Response::refusal(self.is_control, 503, "the server is going down").close();
+        let response = Response::refusal(self.is_control, 503, "server is shutting down").close();
         if http.pending_mut().is_some() {
             self.respond(response, env);
         } else if http.reply() != ResponseMode::None {

@@ -1,4 +1,4 @@
-//! The acceptor: who comes in, and what those get for whom there is no room.
+//! Accepts connections, and refuses them with 503 when a limit is reached.
 
 use std::fs::File;
 use std::io;
@@ -21,29 +21,34 @@ use crate::token_bucket::{Rate, Take, TokenBucket};
 /// Connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN_MAX: usize = 512;
 
-/// Descriptors held back: for control connections once clients have taken all others, and one to refuse clients with.
+/// Spare descriptors: for control connections after all others are in use, and one for refusing clients.
 const SPARES: usize = 16;
 
-/// Errors of accept(2) that end a turn's share of a listener.
+/// Errors of accept(2) after which a listener waits for the next turn.
 const FAILURES_PER_TURN_MAX: usize = 16;
 
-/// How long accepting pauses when descriptors have run out, unless one is freed before.
+/// The pause of a listener after errors. A freed descriptor ends it early.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
-    Content-Length: 19\r\nConnection: close\r\n\r\nthe server is full\n";
+    Content-Length: 25\r\nConnection: close\r\n\r\nconnection limit reached\n";
 
 const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
-    Content-Length: 33\r\nConnection: close\r\n\r\ntoo many come at once, try later\n";
+    Content-Length: 26\r\nConnection: close\r\n\r\naccept rate limit reached\n";
 
-/// The listeners, and whether clients wait at them.
+/// Accepts connections from all listeners of the loop.
+///
+/// [`handle_event`](Acceptor::handle_event) records that clients wait at a listener.
+/// [`accept_pending`](Acceptor::accept_pending) then accepts them once a turn, control connections first. Each becomes a
+/// connection of the [`Core`] or gets a 503 response. [`handle_freed`](Acceptor::handle_freed) reports that descriptors are
+/// free again.
 #[derive(Debug)]
 pub struct Acceptor {
-    /// By the index in its epoll token.
+    /// By the index in the epoll token.
     listeners: Vec<ListenerState>,
     tokens: Option<(Rate, TokenBucket)>,
-    /// Descriptors that are held back. Once the others are used up, control connections take all but the last, and the last
-    /// accepts clients to refuse them.
+    /// Spare descriptors. When all others are in use, control connections use all spares but the last. The last one serves
+    /// to accept clients and refuse them.
     spares: Vec<OwnedFd>,
     /// The response for a control connection over the limit.
     control_full: Vec<u8>,
@@ -51,7 +56,7 @@ pub struct Acceptor {
     control_exhausted: Vec<u8>,
 }
 
-/// Why a connection is refused when it comes.
+/// The reason for refusing a new connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum RefusalReason {
     Full,
@@ -63,19 +68,19 @@ enum RefusalReason {
 /// A listener and its state.
 #[derive(Debug)]
 struct ListenerState {
-    /// `None`: it is closed.
+    /// `None` after it was closed.
     listener: Option<Listener>,
     kind: Kind,
-    /// A client may wait. Edge-triggered epoll says so once.
+    /// Whether clients may wait. Edge-triggered epoll reports it once.
     is_pending: bool,
-    /// While accepting is paused: when to go on.
+    /// The end of a pause in accepting.
     retry: Option<Retry>,
 }
 
 #[derive(Copy, Clone, Debug)]
 struct Retry {
     at: Tick,
-    /// A connection was freed since, so there is no need to wait.
+    /// Whether a connection was freed since. It ends the pause.
     is_freed: bool,
 }
 
@@ -99,14 +104,14 @@ impl Acceptor {
         acceptor
     }
 
-    /// Epoll says that a client waits at a listener.
+    /// Records that epoll reported clients at a listener.
     pub fn handle_event(&mut self, listener: usize) {
         if let Some(listener) = self.listeners.get_mut(listener) {
             listener.is_pending = true;
         }
     }
 
-    /// A connection was freed, and its descriptor with it.
+    /// Records that a connection and its descriptor were freed.
     pub fn handle_freed(&mut self) {
         self.refill();
         for retry in self.listeners.iter_mut().filter_map(|listener| listener.retry.as_mut()) {
@@ -114,24 +119,26 @@ impl Acceptor {
         }
     }
 
-    /// Whether a client may be waiting that could be accepted now.
+    /// Returns whether clients may wait that can be accepted now.
     pub fn has_pending(&self) -> bool {
         self.listeners.iter().any(|listener| listener.is_pending && listener.retry.is_none_or(|retry| retry.is_freed))
     }
 
-    /// When accepting goes on that was paused.
+    /// Returns the end of the first pause.
     pub fn retry_at(&self) -> Option<Tick> {
         self.listeners.iter().filter_map(|listener| Some(listener.retry?.at)).min()
     }
 
-    /// Closes the listeners for clients. Those for control stay: whether the server is draining is what they are asked.
+    /// Closes the listeners for clients.
+    ///
+    /// Control listeners stay open, so that health checks can ask whether the server is draining.
     pub fn close(&mut self) {
         for listener in self.listeners.iter_mut().filter(|listener| !listener.is_control()) {
             *listener = ListenerState { listener: None, kind: listener.kind, is_pending: false, retry: None };
         }
     }
 
-    /// Sets what sockets to come inherit.
+    /// Sets `TCP_USER_TIMEOUT` for the sockets that will be accepted.
     pub fn set_write_time_max(&self, write_time_max: Duration) {
         for listener in self.listeners.iter().filter_map(|listener| listener.listener.as_ref()) {
             if let Err(error) = listener.set_user_timeout(listener::user_timeout(write_time_max)) {
@@ -140,7 +147,9 @@ impl Acceptor {
         }
     }
 
-    /// Accepts clients that wait, up to a turn's share. Control listeners come first.
+    /// Accepts waiting clients, at most [`ACCEPTS_PER_TURN_MAX`] a listener.
+    ///
+    /// Control listeners come first.
     pub fn accept_pending(&mut self, core: &mut Core, epoll: &mio::Registry) -> io::Result<()> {
         for is_control in [true, false] {
             for index in 0..self.listeners.len() {
@@ -153,7 +162,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Accepts from one listener. `true`: more may wait.
+    /// Accepts from one listener, and returns whether more clients may wait.
     fn accept_from(&mut self, index: usize, core: &mut Core, epoll: &mio::Registry) -> io::Result<bool> {
         let kind = self.listeners[index].kind;
         let is_control = kind == Kind::Control;
@@ -167,7 +176,7 @@ impl Acceptor {
                 Accepted::Failed(error) => {
                     core.count_accept_error(error);
                     failures += 1;
-                    // Such a client may still be in the queue, and be met again.
+                    // The client may still be in the queue, and the next call may return the same error.
                     if failures == FAILURES_PER_TURN_MAX {
                         is_short = true;
                         break;
@@ -187,9 +196,10 @@ impl Acceptor {
         Ok(true)
     }
 
-    /// Accepts one connection, for control with a spare descriptor where there is no other.
+    /// Accepts one connection. A control connection may use a spare descriptor.
     ///
-    /// The last spare is for refusals, unless a control connection can be closed: the turn's end frees its descriptor.
+    /// The last spare is for refusals, unless another control connection can be closed. Its descriptor is then free at the
+    /// end of the turn.
     fn accept_one(&mut self, index: usize, core: &mut Core) -> io::Result<Accepted> {
         let ListenerState { listener: Some(listener), kind, .. } = &self.listeners[index] else {
             return Ok(Accepted::Empty);
@@ -209,11 +219,11 @@ impl Acceptor {
         Ok(accepted)
     }
 
-    /// Makes a connection of an accepted socket, or refuses it.
+    /// Adds an accepted socket to the connections, or refuses it.
     fn admit(&mut self, socket: OwnedFd, peer: Peer, kind: Kind, core: &mut Core, epoll: &mio::Registry) {
         let is_control = kind == Kind::Control;
         if kind == Kind::Proxied && !core.trusts(peer) {
-            // It speaks another protocol, or is nobody's proxy: there is no answer that it is known to understand.
+            // It need not speak HTTP, so it gets no response.
             return core.count_untrusted_proxy(peer);
         }
         if let Some(refused) = self.refusal(is_control, core) {
@@ -227,14 +237,14 @@ impl Acceptor {
         let token = Token(fd.slot().index());
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = epoll.register(&mut SourceFd(&descriptor), token, interest) {
-            log::warn!("cannot watch a new connection: {error}");
+            log::warn!("cannot add a new connection to epoll: {error}");
             return core.remove(fd.slot());
         }
         core.count_accepted();
         core.arm(fd.slot());
     }
 
-    /// Whether a new connection is refused: there is no room for it, or too many come in a second.
+    /// Returns the reason for refusing a new connection, if a limit is reached.
     fn refusal(&mut self, is_control: bool, core: &mut Core) -> Option<RefusalReason> {
         let control = core.table().control_count();
         if is_control {
@@ -246,14 +256,14 @@ impl Acceptor {
         }
         let max = core.connections_max();
         if core.table().count() - control >= max {
-            core.count_full(false, format_args!("the server has its {max} connections"));
+            core.count_full(false, format_args!("connection limit reached ({max})"));
             return Some(RefusalReason::Full);
         }
         let (now, per_second) = (core.now(), core.table().env().limits.accepts_per_second_max);
         if take_token(&mut self.tokens, per_second, now) {
             return None;
         }
-        core.count_full(false, format_args!("more than {} come in a second", per_second.unwrap_or_default()));
+        core.count_full(false, format_args!("accept rate limit reached ({} a second)", per_second.unwrap_or_default()));
         Some(RefusalReason::TooFast)
     }
 
@@ -266,8 +276,9 @@ impl Acceptor {
         }
     }
 
-    /// Gives up a spare descriptor for the moment it takes to tell one client that there is no room. `false`: none could be
-    /// told.
+    /// Uses a spare descriptor to accept one client and refuse it.
+    ///
+    /// Returns whether a client got the response.
     fn refuse_with_spare(&mut self, index: usize, core: &mut Core) -> io::Result<bool> {
         let Some(listener) = &self.listeners[index].listener else { return Ok(false) };
         if self.spares.pop().is_none() {
@@ -276,7 +287,7 @@ impl Acceptor {
         let accepted = listener.accept()?;
         let is_answered = if let Accepted::Connection(socket, _) = accepted {
             let is_control = listener.kind == Kind::Control;
-            core.count_full(is_control, "out of descriptors");
+            core.count_full(is_control, "file descriptor limit reached");
             let refused = if is_control { RefusalReason::ControlExhausted } else { RefusalReason::Full };
             listener::refuse(&socket, self.response(refused));
             true
@@ -287,7 +298,7 @@ impl Acceptor {
         Ok(is_answered)
     }
 
-    /// Holds back as many descriptors again as there should be, as far as there are any.
+    /// Opens spare descriptors until there are [`SPARES`] or the system has none left.
     fn refill(&mut self) {
         while self.spares.len() < SPARES
             && let Ok(file) = File::open("/dev/null")
@@ -302,7 +313,7 @@ impl ListenerState {
         self.kind == Kind::Control
     }
 
-    /// Whether a client may be accepted from it now. A pause that is over ends.
+    /// Returns whether clients may be accepted from it now. It clears a pause that is over.
     fn begin(&mut self, is_control: bool, now: Tick) -> bool {
         if self.is_control() != is_control || !self.is_pending {
             return false;
@@ -315,7 +326,7 @@ impl ListenerState {
     }
 }
 
-/// Takes a token for one connection. A change of the rate starts a full bucket.
+/// Takes a token for one connection. A new rate starts with a full bucket.
 fn take_token(bucket: &mut Option<(Rate, TokenBucket)>, per_second: Option<u32>, now: Tick) -> bool {
     let Some(per_second) = per_second else {
         *bucket = None;
@@ -332,7 +343,7 @@ fn take_token(bucket: &mut Option<(Rate, TokenBucket)>, per_second: Option<u32>,
     is_granted
 }
 
-/// Raises the soft descriptor limit to the hard one, and returns the limit of clients' connections.
+/// Raises the descriptor limit to the hard limit, and returns the client connection limit.
 pub fn raise_connections_max(limits: &Limits, has_control: bool) -> io::Result<usize> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
@@ -369,7 +380,7 @@ mod tests {
     use crate::protocol::origin::Origins;
     use crate::registry::SecondLogin;
 
-    /// A acceptor with a listener for clients, the core that it fills, and the epoll instance that connections go to.
+    /// Returns an acceptor on a free port, a core, an epoll instance and the address.
     fn acceptor() -> (Acceptor, Core, mio::Poll, std::net::SocketAddr) {
         let listener = Listener::bind_all("127.0.0.1:0").expect("a free port").remove(0);
         let Address::Tcp(address) = *listener.address() else { panic!("a TCP address") };
@@ -391,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_error_of_accept_costs_no_waiting_client_its_place() {
+    fn an_error_of_accept_does_not_lose_the_clients_behind_it() {
         for error in [Errno::PERM, Errno::ACCESS, Errno::NOPROTOOPT, Errno::NONET, Errno::OPNOTSUPP, Errno::CONNABORTED]
         {
             let (mut acceptor, mut core, poll, address) = acceptor();
@@ -407,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_stays_pauses_its_listener_and_refuses_no_client() {
+    fn a_persistent_error_pauses_its_listener_and_refuses_no_client() {
         let (mut acceptor, mut core, poll, address) = acceptor();
         let _client = TcpStream::connect(address).expect("a place");
         acceptor.inject(&[Errno::PERM; 100]);
@@ -424,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn one_lack_of_descriptors_refuses_one_client() {
+    fn one_emfile_refuses_one_client() {
         let (mut acceptor, mut core, poll, address) = acceptor();
         let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).expect("a place")).collect();
         acceptor.inject(&[Errno::MFILE]);
@@ -441,14 +452,14 @@ mod tests {
             |count: usize, at: u64, rate| (0..count).filter(|_| take_token(&mut bucket, rate, Tick(at))).count();
         assert_eq!(come(20, 0, Some(10)), 10);
         assert_eq!(come(20, 250, Some(10)), 2);
-        assert_eq!(come(20, 300, Some(10)), 1, "halves add up");
-        assert_eq!(come(20, 60_000, Some(10)), 10, "a quiet minute is worth a second");
+        assert_eq!(come(20, 300, Some(10)), 1, "two halves of a token add up");
+        assert_eq!(come(20, 60_000, Some(10)), 10, "the bucket holds the tokens of one second");
         assert_eq!(come(20, 60_000, Some(3)), 3, "a new rate starts a full bucket");
         assert_eq!(come(20, 60_000, None), 20);
     }
 
     #[test]
-    fn refusals_are_as_long_as_they_say() {
+    fn the_content_length_of_refusals_is_correct() {
         for refusal in [FULL, &control_unavailable(&control_limit_reached(7)), TOO_FAST] {
             let text = str::from_utf8(refusal).expect("text");
             let (head, body) = text.split_once("\r\n\r\n").expect("a head");

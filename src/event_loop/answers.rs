@@ -1,4 +1,4 @@
-//! Passes requests to the handler, and its answers to connections: at once, or later.
+//! Passes requests to the handler, and the handler's answers to connections, at once or deferred.
 
 use std::any::Any;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::protocol::upgrade::Upgrade;
 use crate::registry::{Change, is_name};
 
 impl<H: Handler> EventLoop<H> {
-    /// Asks what is to become of a body that was announced.
+    /// Calls `on_head` for a request with a body, and applies its answer.
     pub(super) fn answer_head(&mut self, fd: Fd, request: Box<Request>) {
         let mut mode = None;
         self.call("on_head", Some(fd), |handler, ctx| mode = Some(handler.on_head(ctx, fd, &request)));
@@ -39,7 +39,7 @@ impl<H: Handler> EventLoop<H> {
             is_done = true;
         });
         if !is_done {
-            return self.refuse(fd, self.internal_error(fd), "a handler panicked");
+            return self.refuse(fd, self.internal_error(fd), "handler panicked");
         }
         if let Some(slot) = self.core.table().slot_of(fd).filter(|_| !is_last) {
             self.core.table_mut().step(slot, |connection, _| connection.return_state(state));
@@ -61,8 +61,8 @@ impl<H: Handler> EventLoop<H> {
             Some(None) if wanted_upgrade => {
                 self.refuse(fd, HttpError::UpgradeRequired.response(self.is_control(fd)), HttpError::UpgradeRequired);
             }
-            Some(None) => self.refuse(fd, self.refusal(fd, 404, "not found"), "nothing is served there"),
-            None => self.refuse(fd, self.internal_error(fd), "a handler panicked"),
+            Some(None) => self.refuse(fd, self.refusal(fd, 404, "not found"), "not found"),
+            None => self.refuse(fd, self.internal_error(fd), "handler panicked"),
         }
     }
 
@@ -73,7 +73,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// An answer to a request that waits for it. Where none does, it is nobody's.
+    /// Sends a deferred answer. It is dropped if no request waits for it.
     pub(super) fn answer_deferred(&mut self, fd: Fd, answer: Upgrade) {
         let Some(slot) = self.core.table().slot_of(fd) else { return };
         let deferred = self.core.table_mut().step(slot, |connection, _| connection.take_deferred()).flatten();
@@ -83,17 +83,17 @@ impl<H: Handler> EventLoop<H> {
                 Some(deferral) => self.defer(fd, Deferred::Plain, deferral),
                 None => {
                     self.respond(fd, response);
-                    // The next request may have come already, and waits where no event will tell of it.
+                    // The next request may be in the buffer already, and epoll does not report it again.
                     self.core.make_ready(slot);
                 }
             },
-            // The ticket of a plain request takes a response.
+            // The ticket of a plain request only takes a response.
             (Some(Deferred::Plain), Upgrade::Accept(_) | Upgrade::Later(_)) => {}
             (None, _) => {}
         }
     }
 
-    /// As `respond`, for an answer that the handler did not give.
+    /// Counts a refusal and sends its response.
     fn refuse(&mut self, fd: Fd, response: Response, reason: impl fmt::Display) {
         if self.core.table().slot_of(fd).is_some() {
             let status = if response.fault().is_some() { 500 } else { response.status() };
@@ -102,8 +102,9 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Writes a response that tells of no push, such as that to a health probe. It need not wait for a push to many that is
-    /// being written.
+    /// Sends a response before the rest of a push to many.
+    ///
+    /// The response must not confirm a push. That to a health check does not.
     fn respond_at_once(&mut self, fd: Fd, response: Response) {
         let Some(slot) = self.core.table().slot_of(fd) else { return };
         let is_alone = self.core.table().connection(slot).is_some_and(|connection| connection.queued_bytes() == 0);
@@ -116,7 +117,7 @@ impl<H: Handler> EventLoop<H> {
     fn respond(&mut self, fd: Fd, response: Response) {
         let Some(slot) = self.core.table().slot_of(fd) else { return };
         if let Some(fault) = response.fault() {
-            log::error!("fd {fd}: a response is sent as 500, because {fault}");
+            log::error!("fd {fd}: invalid response replaced by status 500: {fault}");
         }
         self.core.respond(slot, response);
     }
@@ -126,11 +127,11 @@ impl<H: Handler> EventLoop<H> {
         self.call("on_upgrade", Some(fd), |handler, ctx| upgrade = Some(handler.on_upgrade(ctx, fd, &request)));
         match upgrade {
             Some(upgrade) => self.finish_upgrade(fd, upgrade, request),
-            None => self.refuse(fd, self.internal_error(fd), "a handler panicked"),
+            None => self.refuse(fd, self.internal_error(fd), "handler panicked"),
         }
     }
 
-    /// Carries out the handler's decision about an upgrade.
+    /// Applies the handler's answer to an upgrade.
     fn finish_upgrade(&mut self, fd: Fd, upgrade: Upgrade, request: Box<Request>) {
         let Some(slot) = self.core.table().slot_of(fd) else { return };
         let accept = match upgrade {
@@ -143,11 +144,11 @@ impl<H: Handler> EventLoop<H> {
         };
         if let Some(uid) = accept.chosen_uid() {
             if self.core.is_uid_taken(uid) {
-                return self.refuse(fd, Response::text(409, "this uid is connected already\n"), "its uid is taken");
+                return self.refuse(fd, Response::text(409, "uid connected already\n"), "uid connected already");
             }
             if !is_name(uid) {
-                // Handlers pass on what clients call themselves.
-                return self.refuse(fd, Response::text(400, format!("{}\n", Change::BadName)), "its uid is no name");
+                // A handler may pass on a name that the client chose.
+                return self.refuse(fd, Response::text(400, format!("{}\n", Change::BadName)), "invalid uid");
             }
         }
         match self.core.accept(slot, &accept, &request) {
@@ -162,7 +163,7 @@ impl<H: Handler> EventLoop<H> {
                 self.core.make_ready(slot);
             }
             Err(fault) => {
-                log::error!("fd {fd}: an upgrade is answered with 500, because {fault}");
+                log::error!("fd {fd}: invalid upgrade answer replaced by status 500: {fault}");
                 self.core.refuse(fd, 500, fault);
             }
         }

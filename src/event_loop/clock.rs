@@ -1,4 +1,4 @@
-//! The loop's clocks: the monotonic clock, which deadlines follow, and the wall clock, which people read.
+//! The loop's clocks: the monotonic clock for deadlines, and the wall clock for reported times.
 //!
 //! No other file of the loop reads a clock. A turn reads the monotonic clock once at its start and once at its end.
 
@@ -7,16 +7,17 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::tick::Tick;
 use httpdate::HttpDate;
 
-/// The drift of the wall clock from the monotonic clock that the reported times ignore.
+/// The largest drift between wall clock and monotonic clock that reported times ignore.
 const WALL_DRIFT_MAX: Duration = Duration::from_secs(1);
 
-/// The monotonic clock.
+/// Reads the monotonic clock.
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The monotonic clock as of the last tick of the kernel, some milliseconds ago at most. A look at it costs a fraction of one
-/// at the exact clock.
+/// Reads the coarse monotonic clock (`CLOCK_MONOTONIC_COARSE`).
+///
+/// It is up to some milliseconds old, and reading it costs a fraction of reading the exact clock.
 #[inline]
 pub fn coarse() -> coarsetime::Instant {
     coarsetime::Instant::now_without_cache_update()
@@ -30,19 +31,19 @@ pub struct Epoch(Instant);
 #[derive(Debug)]
 pub struct Clock {
     pub epoch: Epoch,
-    /// When this turn began.
+    /// The start of this turn.
     pub turn_start: Instant,
-    /// The second that `Env::date` was made for.
+    /// The second of the last `Date` header.
     dated: u64,
 }
 
 impl Epoch {
-    /// This moment, rounded down.
+    /// Returns the current tick, rounded down.
     pub fn now(self) -> Tick {
         self.tick_of(now())
     }
 
-    /// The moment of a tick.
+    /// Returns the moment of a tick.
     pub fn at(self, tick: Tick) -> Instant {
         self.0 + Duration::from_millis(tick.0)
     }
@@ -58,7 +59,9 @@ impl Clock {
         Clock { epoch: Epoch(started), turn_start: started, dated: u64::MAX }
     }
 
-    /// Reads the clock, once a turn; the wall clock only when the second has changed.
+    /// Reads the monotonic clock, and once a second the wall clock.
+    ///
+    /// The loop calls it once a turn.
     pub fn read(&mut self) -> Reading {
         self.turn_start = now();
         let elapsed = self.turn_start - self.epoch.0;
@@ -92,7 +95,7 @@ pub struct Second {
 impl Second {
     /// Returns the wall-clock time of tick 0, which was `before` at the last reading.
     ///
-    /// It moves if the wall clock was set, and stays if it only drifts.
+    /// It changes only if the wall clock was set, not if it drifts.
     pub fn started_at(&self, before: SystemTime) -> SystemTime {
         let started = self.wall.checked_sub(self.elapsed).unwrap_or(before);
         let jump = started.duration_since(before).unwrap_or_else(|earlier| earlier.duration());
@@ -105,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_moves_with_a_wall_clock_that_was_set() {
+    fn the_start_time_changes_only_if_the_wall_clock_was_set() {
         let seconds = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(n);
         let elapsed = Duration::from_secs(50);
         let started = |wall| Second { date: String::new(), wall, elapsed }.started_at(seconds(1000));

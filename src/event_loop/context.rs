@@ -1,4 +1,4 @@
-//! The value that handlers get, and the commands that other threads send to it.
+//! The [`Context`] that handlers get, and the commands of other threads.
 //!
 //! The loop makes a [`Context`] for each call. Its methods are in `src/context.rs`.
 
@@ -44,7 +44,7 @@ pub struct Context<'a> {
     pub(crate) host: &'a mut Host,
 }
 
-/// State that a [`Context`] needs and the core does not: the inbox and the closures of timers.
+/// The part of a [`Context`] outside the core: the inbox and the closures of timers.
 #[derive(Debug)]
 pub struct Host {
     pub sender: Sender<Command>,
@@ -66,7 +66,7 @@ pub struct TimerClosures(HashMap<TimerId, TimerClosure>);
 pub type TimerClosure = Box<dyn FnMut(&mut Context<'_>)>;
 
 impl Host {
-    /// A host without timers.
+    /// Creates a host without timers.
     pub fn new(sender: Sender<Command>) -> Host {
         Host { sender, timers: TimerClosures::default() }
     }
@@ -77,7 +77,7 @@ impl TimerClosures {
         self.0.insert(timer, closure);
     }
 
-    /// Takes a closure out, to drop it or to call it.
+    /// Removes a closure and returns it.
     #[inline]
     pub fn take(&mut self, timer: TimerId) -> Option<TimerClosure> {
         if self.0.is_empty() { None } else { self.0.remove(&timer) }
@@ -85,7 +85,7 @@ impl TimerClosures {
 }
 
 impl Command {
-    /// The name of the command in the log.
+    /// Returns the name of the command in the log.
     pub fn name(&self) -> &'static str {
         match self {
             Command::Call(_) => "a command of Remote",

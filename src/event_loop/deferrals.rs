@@ -1,4 +1,4 @@
-//! Deferred answers to requests, by number.
+//! Deferred answers to requests.
 //!
 //! A ticket holds the number of one request. An answer with another number, for instance for an earlier request on the
 //! same connection, is dropped.
@@ -9,13 +9,14 @@ use crate::fd::Fd;
 use crate::protocol::deferral::Deferral;
 use crate::protocol::upgrade::Upgrade;
 
-/// The requests that wait for an answer, and the answers that the loop has not sent yet.
+/// The requests that wait for a deferred answer, and the answers to send.
 #[derive(Debug, Default)]
 pub struct Deferrals {
+    /// The last number that was given to a request.
     made: u64,
     /// By connection, the number of the request that waits.
     waiting: HashMap<Fd, Deferral>,
-    /// A refusal stands for the response to a plain request, too.
+    /// The response to a plain request is stored as a refusal.
     answers: VecDeque<(Fd, Deferral, Upgrade)>,
 }
 
@@ -26,12 +27,12 @@ impl Deferrals {
         Deferral(self.made)
     }
 
-    /// The request of a connection waits for the answer with this number, and for no other.
+    /// Registers the request that waits on a connection, in place of an earlier one.
     pub fn wait(&mut self, fd: Fd, deferral: Deferral) {
         self.waiting.insert(fd, deferral);
     }
 
-    /// Adds an answer, if the request with this number waits for one or is about to.
+    /// Adds an answer to the request with this number.
     pub fn answer(&mut self, fd: Fd, deferral: Deferral, answer: Upgrade) {
         self.answers.push_back((fd, deferral, answer));
     }
@@ -48,8 +49,8 @@ impl Deferrals {
         None
     }
 
-    /// The connection has ended.
-    pub fn forget(&mut self, fd: Fd) {
+    /// Removes the request of a connection that has ended.
+    pub fn remove(&mut self, fd: Fd) {
         if !self.waiting.is_empty() {
             self.waiting.remove(&fd);
         }
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_number_of_the_request_that_waits_answers_it() {
+    fn an_answer_needs_the_number_of_the_waiting_request() {
         let fd = Fd::new(Slot(0), 0);
         let mut deferrals = Deferrals::default();
         let (first, second) = (deferrals.number(), deferrals.number());
@@ -83,7 +84,7 @@ mod tests {
         assert_eq!(status(deferrals.pop()), Some(202), "the first number is out of date");
         assert!(deferrals.pop().is_none(), "an answer is given once");
         deferrals.wait(fd, first);
-        deferrals.forget(fd);
+        deferrals.remove(fd);
         deferrals.answer(fd, first, answer(204));
         assert!(deferrals.pop().is_none());
     }

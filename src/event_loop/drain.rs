@@ -1,4 +1,4 @@
-//! The way down: which connection is closed when, once the loop is to end.
+//! The schedule by which a drain closes the WebSockets.
 
 use std::collections::VecDeque;
 
@@ -6,22 +6,22 @@ use crate::fd::Fd;
 use crate::limits::Limits;
 use crate::tick::Tick;
 
-/// A drain under way.
+/// A drain in progress.
 #[derive(Debug)]
 pub struct Drain {
-    /// When the loop ends, whoever is left.
+    /// The time at which the loop ends, with or without open connections.
     pub until: Tick,
-    /// Only control connections are left, and are being ended, too.
+    /// Whether only control connections are left, which are being ended.
     pub is_last: bool,
     started: Tick,
     spread_ms: u128,
-    /// WebSockets that are not told yet, the next one first.
+    /// WebSockets that are still to be closed, the next one first.
     left: VecDeque<Fd>,
     total: usize,
 }
 
 impl Drain {
-    /// A drain of these connections, spread evenly over `drain_for`.
+    /// Creates a drain of these connections, spread evenly over `drain_for`.
     pub fn new(now: Tick, limits: &Limits, open: VecDeque<Fd>) -> Drain {
         Drain {
             until: now.after(limits.drain_time_max),
@@ -33,12 +33,12 @@ impl Drain {
         }
     }
 
-    /// The next connection to be closed, if its time has come.
+    /// Removes the next connection that is due to be closed.
     pub fn pop_due(&mut self, now: Tick) -> Option<Fd> {
         if self.next_due()? > now { None } else { self.left.pop_front() }
     }
 
-    /// When there is something to do.
+    /// Returns the next time at which a connection or the end is due.
     pub fn next(&self) -> Tick {
         self.next_due().map_or(self.until, |due| due.min(self.until))
     }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spread_is_even_and_ends_in_time() {
+    fn closes_are_spread_evenly() {
         let mut drain = drain(1000, 10);
         for closed in 0..10 {
             let due = Tick(1000 + closed * 100);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_turn_catches_up() {
+    fn a_late_turn_closes_all_that_are_due() {
         let mut drain = drain(1000, 10);
         assert_eq!(std::iter::from_fn(|| drain.pop_due(Tick(1550))).count(), 6);
     }

@@ -1,14 +1,14 @@
-//! The errors that keep a server from listening, or end its run.
+//! The errors of binding and running a server.
 
 use std::error::Error as _;
 use std::io;
 
 use crate::limits::LimitError;
 
-/// A server cannot listen, or cannot run on.
+/// An error of binding or running a server.
 ///
-/// The text does not repeat the [`source`](std::error::Error::source), which is the error of the system. An [`io::Error`]
-/// can be made of it, with the texts of both.
+/// The text does not repeat the [`source`](std::error::Error::source), which is the error of the system. It converts into
+/// an [`io::Error`] with the texts of both.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -38,19 +38,19 @@ pub enum Error {
     /// SIGTERM and SIGINT cannot be caught.
     #[error("cannot catch signals")]
     Signals(#[source] io::Error),
-    /// The system gives no epoll instance, or it fails.
+    /// An epoll instance cannot be created, or it fails.
     #[error("cannot wait for events")]
     Poll(#[source] io::Error),
-    /// A listener fails for good.
+    /// A listening socket can no longer accept connections.
     #[error("cannot accept connections")]
     Accept(#[source] io::Error),
     /// A second signal ended the shutdown before all clients had left.
-    #[error("a second signal cut the drain short")]
+    #[error("drain ended by a second signal")]
     Interrupted,
 }
 
 impl Error {
-    /// Returns the kind of the source, or the kind that fits best.
+    /// Returns the error kind of the source, or the closest kind.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Error::Listen { source, .. }

@@ -1,6 +1,6 @@
-//! Writing, at the end of a turn and before it when there is much to write.
+//! Writes output, at the end of a turn or earlier if there is much.
 //!
-//! It is done in portions, so that a push to very many connections does not delay the others.
+//! One turn writes only a portion, so that a push to very many connections does not delay the others.
 
 use std::time::{Duration, Instant};
 
@@ -9,26 +9,26 @@ use crate::event_loop::handler::Handler;
 use crate::event_loop::{EventLoop, clock};
 use crate::fd::Slot;
 
-/// The time in a turn for writing to many connections. The next turn writes to the rest.
+/// The time in a turn for writing to many connections. The next turn writes the rest.
 const FLUSH_TIME_MAX: Duration = Duration::from_millis(5);
 
-/// Connections that are written to without a look at the clock, if replies and pushes to few listed them.
+/// Connections with replies and pushes to few that are written without reading the clock.
 ///
-/// A turn that the machine held up writes them all the same.
+/// Even a turn that started late writes to this many.
 const LISTED_MIN: usize = 1024;
 
-/// Connections that are written to between two looks at the clock.
+/// Connections that are written to between two clock reads.
 const CLOCK_EVERY: usize = 16;
 
-/// Bytes that are written between two looks at the clock.
+/// Bytes that are written between two clock reads.
 const CLOCK_EVERY_BYTES: u64 = 1 << 20;
 
-/// The end of a portion. Its time runs from the first look at the clock, so that a short turn has none.
+/// The deadline of a portion. Its time starts at the first clock read, so that a short flush needs none.
 struct Deadline {
     at: Option<Instant>,
-    /// Connections that were written to since the last look.
+    /// Connections that were written to since the last clock read.
     written: usize,
-    /// The next look, by the bytes that all connections were ever sent.
+    /// The value of `bytes_out` at which the clock is read next.
     look_at: u64,
 }
 
@@ -37,7 +37,7 @@ impl Deadline {
         Deadline { at: None, written: 0, look_at: bytes_out + CLOCK_EVERY_BYTES }
     }
 
-    /// Counts one connection that was written to.
+    /// Counts one written connection, and returns whether the time is over.
     #[inline]
     fn is_over(&mut self, bytes_out: u64) -> bool {
         self.written += 1;
@@ -51,7 +51,7 @@ impl Deadline {
 }
 
 impl<H: Handler> EventLoop<H> {
-    /// Flushes before the turn is over, if it has much to send already.
+    /// Flushes before the end of the turn if the journal is long.
     #[inline]
     pub(super) fn flush_early(&mut self) {
         if self.core.table().env().journal.is_long() {
@@ -60,7 +60,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Writes replies, and for at most [`FLUSH_TIME_MAX`] the rest of a push to many.
+    /// Writes replies, then for at most [`FLUSH_TIME_MAX`] the rest of a push to many.
     pub(super) fn flush(&mut self) {
         self.core.table_mut().begin_flush();
         self.flush_listed(true);
@@ -72,8 +72,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Writes replies, and empties the journal.
     ///
-    /// The rest of a push to many is moved to queues if that copies little. It is written if that would copy much: many short
-    /// messages to many connections.
+    /// The rest of a push to many is moved to queues if that copies little. Otherwise, as with many short messages to many
+    /// connections, it is written.
     fn clear_journal(&mut self) {
         self.core.table_mut().begin_flush();
         self.flush_listed(false);
@@ -83,9 +83,9 @@ impl<H: Handler> EventLoop<H> {
         self.end_flush();
     }
 
-    /// Writes to the connections that replies and pushes to few listed.
+    /// Writes to the connections that got replies and pushes to few in this turn.
     ///
-    /// They come before the connections that earlier flushes left, so that they do not wait for a push to very many.
+    /// They come before the connections that earlier flushes left, so that they do not wait behind a push to very many.
     fn flush_listed(&mut self, is_timed: bool) {
         let mut written = 0;
         let mut deadline = None;

@@ -1,4 +1,4 @@
-//! CallTimer of the handler: a panic ends at most one connection, and a handler that blocks the loop is logged.
+//! Calls the handler, catches its panics and logs calls that block the loop.
 
 use std::any::Any;
 use std::fmt;
@@ -18,7 +18,9 @@ use crate::protocol::close::CloseCode;
 const PANIC_BYTES_MAX: usize = 1024;
 
 impl<H: Handler> EventLoop<H> {
-    /// CallTimer a handler by its name. A panic is caught: it ends the connection that was served, and only that.
+    /// Calls the handler and measures its time.
+    ///
+    /// A panic ends only the connection that was served.
     pub(super) fn call(&mut self, name: &'static str, fd: Option<Fd>, call: impl FnOnce(&mut H, &mut Context<'_>)) {
         self.end_section();
         self.call_untimed(name, fd, call);
@@ -27,7 +29,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// As [`call`](EventLoop::call), without a look at the clock.
+    /// Like [`call`](EventLoop::call), without measuring time.
     #[inline]
     pub(super) fn call_untimed(
         &mut self,
@@ -42,7 +44,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Handles a connection's input, whose messages are not timed one by one.
+    /// Handles the input of a connection, and measures its messages together.
     #[inline]
     pub(super) fn time_input(&mut self, fd: Fd, handle: impl FnOnce(&mut EventLoop<H>)) {
         let was_http = self.core.table().connection(fd.slot()).is_some_and(Connection::is_http);
@@ -52,7 +54,7 @@ impl<H: Handler> EventLoop<H> {
         self.call_timer.input = outer;
     }
 
-    /// Ends a section that is no call of its own: messages took its time, or where no input is handled, the loop.
+    /// Ends a section without a measured call. Its time counts for the messages of the current input, if any.
     #[inline]
     fn end_section(&mut self) {
         if let Some(took) = self.call_timer.lap()
@@ -63,7 +65,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Whether messages of the connection may have taken the time: a WebSocket has some, and a request has none.
+    /// Returns whether the input can have held messages: that of an HTTP request cannot.
     fn has_messages(&self, input: CurrentInput) -> bool {
         let is_open = || self.core.table().connection(input.fd.slot()).is_some_and(Connection::is_open);
         !input.was_http || is_open()
@@ -73,7 +75,7 @@ impl<H: Handler> EventLoop<H> {
     fn warn_of_block(&mut self, name: &'static str, fd: Option<Fd>, took: Duration) {
         if let Some(count) = self.call_timer.count(name, self.core.now()) {
             let (ms, served) = (took.as_millis(), ServedConnection::of(&self.core, fd));
-            log::warn!("{name} blocked the loop for {ms} ms{served} (since the last such line: {count})");
+            log::warn!("{name} blocked the loop for {ms} ms{served} ({count} since the last warning)");
         }
     }
 
@@ -91,10 +93,10 @@ impl<H: Handler> EventLoop<H> {
     }
 }
 
-/// The handler that is called for messages.
+/// The name of the method that is called for messages.
 pub const ON_MESSAGE: &str = "on_message";
 
-/// A connection that was served, as the log names it.
+/// The connection that a call served, for the log.
 struct ServedConnection<'a> {
     fd: Option<Fd>,
     uid: Option<&'a str>,
@@ -115,19 +117,19 @@ impl fmt::Display for ServedConnection<'_> {
             write!(f, ", fd {fd}")?;
         }
         if let Some(uid) = self.uid {
-            // It may be of the client's choice, and must not begin a line of its own.
+            // The client may have chosen it. The quotes keep it from forging a log line.
             write!(f, ", uid {uid:?}")?;
         }
         self.peer.map_or(Ok(()), |peer| write!(f, ", peer {peer}"))
     }
 }
 
-/// The message of a panic, cut to a bound.
+/// Returns the message of a panic, cut to [`PANIC_BYTES_MAX`].
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (None, Some(text)) => text.as_str(),
-        (None, None) => "a value that is no text",
+        (None, None) => "a value that is not text",
     };
     &text[..text.floor_char_boundary(PANIC_BYTES_MAX)]
 }
@@ -140,6 +142,6 @@ mod tests {
     fn the_message_of_a_panic_is_cut() {
         assert_eq!(panic_text(&"short"), "short");
         assert_eq!(panic_text(&"é".repeat(1000)).len(), PANIC_BYTES_MAX);
-        assert_eq!(panic_text(&7), "a value that is no text");
+        assert_eq!(panic_text(&7), "a value that is not text");
     }
 }

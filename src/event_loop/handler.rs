@@ -1,4 +1,4 @@
-//! The trait that a server's events are delivered to.
+//! The trait that receives the events of a server.
 
 use std::any::Any;
 
@@ -12,7 +12,7 @@ use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 
-/// The events of a server. Every method has a default that does nothing.
+/// Receives the events of a server. Every method has a default.
 ///
 /// Implement it for a type that holds the state of a program, and pass the value to
 /// [`Server::handler`](crate::Server::handler). Closures do the same for programs without shared state: see
@@ -40,7 +40,7 @@ use crate::protocol::upgrade::Upgrade;
 /// # ; Ok::<(), fdpush::Error>(())
 /// ```
 pub trait Handler {
-    /// The server runs. Timers can be started here.
+    /// The server has started. Timers can be started here.
     fn on_start(&mut self, ctx: &mut Context<'_>) {
         let _ = ctx;
     }
@@ -59,14 +59,14 @@ pub trait Handler {
         let _ = (ctx, fd, request);
     }
 
-    /// A message arrived, complete (Swoole's `message`).
+    /// A complete message arrived (Swoole's `message`).
     ///
-    /// Its payload is borrowed from the buffer of the loop, or from the message that was put together.
+    /// Its payload is borrowed from the read buffer, or from the buffer that its fragments were collected in.
     fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
         let _ = (ctx, fd, message);
     }
 
-    /// A WebSocket has closed (Swoole's `close`). It is called once for each `on_open`.
+    /// A WebSocket has closed (Swoole's `close`), once for each `on_open`.
     ///
     /// It is called in the turn in which the connection stopped being open. [`fds_of`](Context::fds_of) and
     /// [`members`](Context::members) do not list it any more. [`uid_of`](Context::uid_of), [`groups_of`](Context::groups_of)
@@ -85,7 +85,7 @@ pub trait Handler {
         let _ = (ctx, fd, payload);
     }
 
-    /// The head of a plain HTTP request arrived that announces a body.
+    /// The head of a plain HTTP request with a body arrived.
     ///
     /// The result refuses the request before its body is sent, collects the body, or takes it in pieces of any total length.
     /// By default the body is collected.
@@ -94,7 +94,7 @@ pub trait Handler {
         BodyMode::Collect
     }
 
-    /// A piece arrived of a body that `on_head` takes in pieces, with its state.
+    /// A piece of a body arrived, after `on_head` chose pieces.
     ///
     /// The handler sends the response itself, at any time after the head: see [`begin_response`](Context::begin_response).
     /// While the client does not read the response, no more of the body is read.
@@ -122,7 +122,7 @@ pub trait Handler {
         let _ = (ctx, timer);
     }
 
-    /// The turn of the loop ends in which [`Context::request_turn_end`] was called.
+    /// The turn ends in which [`Context::request_turn_end`] was called.
     ///
     /// All events of the turn are handled, and the last output is not written yet. A handler can send here, once, the result
     /// of several events.

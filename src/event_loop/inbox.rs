@@ -1,4 +1,6 @@
-//! Commands from other threads: a bounded queue that wakes the loop only when it was empty.
+//! Commands from other threads: a bounded queue that wakes the loop.
+//!
+//! Only a command to an empty queue wakes the loop. The loop takes all that wait.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,11 +9,11 @@ use std::thread::{self, ThreadId};
 
 use mio::Waker;
 
-/// The end that other threads hold.
+/// The sending side, for other threads.
 #[derive(Debug)]
 pub struct Sender<C>(Arc<Shared<C>>);
 
-/// The end that the loop holds. Dropping it closes the inbox.
+/// The receiving side, for the loop. Dropping it closes the inbox.
 #[derive(Debug)]
 pub struct Inbox<C>(Arc<Shared<C>>);
 
@@ -28,43 +30,45 @@ struct Queue<C> {
     commands: VecDeque<C>,
     commands_max: usize,
     is_closed: bool,
-    /// Whether the command that ends the loop was sent.
+    /// Whether the shutdown command was sent.
     has_shutdown: bool,
 }
 
-/// Why a command was not taken.
+/// The reason why a command was not queued.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Rejected {
-    /// As many commands as may wait are waiting.
+    /// The queue has reached its limit.
     Full,
     /// The loop has ended.
     Closed,
 }
 
 impl<C> Inbox<C> {
-    /// An inbox whose commands wake `waker`'s loop.
+    /// Creates an inbox whose commands wake the loop of `waker`.
     pub fn new(waker: Waker, commands_max: usize) -> Inbox<C> {
         let queue = Queue { commands: VecDeque::new(), commands_max, is_closed: false, has_shutdown: false };
         Inbox(Arc::new(Shared { queue: Mutex::new(queue), waker, thread: OnceLock::new() }))
     }
 
-    /// Another sender.
+    /// Returns a new sender.
     pub fn sender(&self) -> Sender<C> {
         Sender(Arc::clone(&self.0))
     }
 
     /// Records that the loop runs on this thread.
     pub fn claim_thread(&self) {
-        // A loop runs once, so no other thread claimed it before.
+        // A loop runs once, so the value is not set yet.
         let _ = self.0.thread.set(thread::current().id());
     }
 
-    /// Sets how many commands may wait.
+    /// Sets the maximum number of waiting commands.
     pub fn set_bound(&self, commands_max: usize) {
         self.0.lock().commands_max = commands_max;
     }
 
-    /// Takes the first that wait, at most so many, and says whether there are more: of those, no wake-up will tell.
+    /// Moves at most `max` commands into `into`, and returns whether more wait.
+    ///
+    /// The caller must come back for those without being woken.
     pub fn take(&self, max: usize, into: &mut Vec<C>) -> bool {
         let mut queue = self.0.lock();
         let count = queue.commands.len().min(max);
@@ -78,7 +82,7 @@ impl<C> Drop for Inbox<C> {
         let mut queue = self.0.lock();
         queue.is_closed = true;
         let dropped = std::mem::take(&mut queue.commands);
-        // Not under the lock: a command may hold a sender, or wake somebody who sends.
+        // After unlocking: dropping a command may drop a sender or run code that sends.
         drop(queue);
         drop(dropped);
     }
@@ -95,7 +99,7 @@ impl<C> Sender<C> {
         )
     }
 
-    /// Sends the command that ends the loop, also to a full inbox. A second one is dropped.
+    /// Sends the shutdown command, also to a full inbox. A second one is dropped.
     pub fn send_last(&self, command: C) -> Result<(), Rejected> {
         self.push(command, |queue| Ok(!std::mem::replace(&mut queue.has_shutdown, true)))
     }
@@ -103,7 +107,7 @@ impl<C> Sender<C> {
     fn push(&self, command: C, admit: impl FnOnce(&mut Queue<C>) -> Result<bool, Rejected>) -> Result<(), Rejected> {
         let mut queue = self.0.lock();
         if queue.is_closed {
-            // Not under the lock: dropping a command may run a program's code.
+            // Before the command is dropped: that may run code of the program.
             drop(queue);
             return Err(Rejected::Closed);
         }
@@ -119,7 +123,7 @@ impl<C> Sender<C> {
         Ok(())
     }
 
-    /// Returns whether this is the thread of the loop, which must not wait for itself.
+    /// Returns whether this is the thread of the loop, where waiting would deadlock.
     pub fn is_own_thread(&self) -> bool {
         self.0.thread.get().is_some_and(|own| *own == thread::current().id())
     }
@@ -142,7 +146,7 @@ impl<C> Clone for Sender<C> {
 }
 
 impl<C> Shared<C> {
-    /// Nothing can panic while the lock is held, so a poisoned one is as good as any.
+    /// Locks the queue. No code panics under the lock, so a poisoned queue is valid.
     fn lock(&self) -> MutexGuard<'_, Queue<C>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

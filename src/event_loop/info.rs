@@ -1,4 +1,4 @@
-//! A connection, as `info` reports it.
+//! The data that `info` returns about a connection.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,27 +6,27 @@ use crate::connection::{State, Traffic};
 use crate::fd::Fd;
 use crate::peer::Peer;
 
-/// A connection, as `info` tells of it.
+/// The state of a connection: see [`Context::info`](crate::Context::info).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Info {
-    /// Its number.
+    /// The fd of the connection.
     pub fd: Fd,
-    /// Whether it can be pushed to.
+    /// The state. Only an open WebSocket can be pushed to.
     pub state: State,
-    /// Who it is, if it was bound.
+    /// The uid, if it is bound.
     pub uid: Option<String>,
     /// The groups it is in, the last joined first.
     pub groups: Vec<String>,
-    /// Where it came from.
+    /// The address of the client.
     pub peer: Peer,
-    /// When it was opened; for an HTTP connection, when it was accepted. By the wall clock as it is set now.
+    /// The wall-clock time at which the WebSocket was opened or the HTTP connection accepted.
     pub connected_at: SystemTime,
-    /// How long ago that was.
+    /// The time since `connected_at`.
     pub connected_for: Duration,
-    /// How long ago its last byte came.
+    /// The time since its last byte arrived.
     pub idle_for: Duration,
-    /// Bytes and messages, both ways.
+    /// Bytes and messages in both directions.
     pub traffic: Traffic,
     /// Bytes that wait to be written.
     pub queued_bytes: usize,

@@ -1,4 +1,4 @@
-//! Input: what epoll reports of sockets, reads, and the events of connections on their way to the handler.
+//! Input: handles epoll events, reads sockets, and passes the connections' events to the handler.
 
 use crate::connection::{Connection, Event, Io};
 use crate::event_loop::guard::ON_MESSAGE;
@@ -7,7 +7,7 @@ use crate::fd::{Fd, Slot};
 use crate::message::Message;
 
 impl<H: Handler> EventLoop<H> {
-    /// Notes what epoll reports of a socket.
+    /// Records an epoll event of a socket.
     pub(super) fn handle_socket(&mut self, slot: Slot, event: &mio::event::Event) {
         let table = self.core.table_mut();
         let Some(connection) = table.connection(slot) else { return };
@@ -24,7 +24,7 @@ impl<H: Handler> EventLoop<H> {
         if has_input && can_read {
             self.core.make_ready(slot);
         } else if is_gone {
-            // No read will find the end: the handler has paused reading.
+            // Reading is paused, so no read will find the end.
             self.core.handle_end(slot, true);
         }
     }
@@ -54,14 +54,14 @@ impl<H: Handler> EventLoop<H> {
 
     fn read_into(&mut self, slot: Slot, buffer: &mut [u8]) {
         if self.core.table().connection(slot).is_some_and(Connection::has_buffered_input) {
-            // Pipelined requests that were put off come before the bytes in the socket.
+            // Pipelined requests in the buffer come before the bytes in the socket.
             self.feed(slot, &mut []);
         }
         let table = self.core.table_mut();
         let (Some(connection), Some(socket)) = (table.connection(slot), table.transport(slot)) else { return };
         if !socket.is_readable || !connection.wants_read() {
             if socket.is_hung_up && connection.is_deferred_upgrade() {
-                // Early bytes hide the end of the stream. They are not read before the upgrade is answered.
+                // Bytes before the end of the stream are not read until the upgrade is answered.
                 self.core.handle_end(slot, true);
             }
             return;
@@ -70,8 +70,7 @@ impl<H: Handler> EventLoop<H> {
         let Some(socket) = table.transport_mut(slot) else { return };
         match read {
             Io::Done(count @ 1..) => {
-                // A read of fewer bytes than were asked for has emptied the socket, unless the peer has ended its stream: only
-                // the next read finds that end.
+                // A short read has emptied the socket. If the peer has ended its stream, one more read finds the end.
                 socket.is_readable = count == buffer.len() || socket.is_hung_up;
                 let has_more = socket.is_readable;
                 self.feed(slot, &mut buffer[..count]);
@@ -92,7 +91,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Hands bytes to a connection, and its events to the handler.
+    /// Passes bytes to a connection, and its events to the handler.
     pub(super) fn feed(&mut self, slot: Slot, bytes: &mut [u8]) {
         let fd = self.core.table().fd_of(slot);
         self.time_input(fd, |this| this.handle_input(slot, fd, bytes));
@@ -124,7 +123,7 @@ impl<H: Handler> EventLoop<H> {
         self.core.record_slow_consumers();
     }
 
-    /// CallTimer the handler for an event, or carries out what the event asks for.
+    /// Calls the handler for an event, or records the end of the connection.
     fn handle_event(&mut self, fd: Fd, event: Event<'_>) {
         match event {
             Event::Text(text) => self.deliver(fd, Message::Text(&text)),
@@ -144,10 +143,10 @@ impl<H: Handler> EventLoop<H> {
         self.call_untimed(ON_MESSAGE, Some(fd), |handler, ctx| handler.on_message(ctx, fd, message));
     }
 
-    /// Retries the socket of a connection before it is closed because its client was too slow.
+    /// Reads and writes once more before a timeout closes a connection.
     ///
-    /// After a stall (a handler that blocked, a machine that was suspended) there are more events than one wait returns, and
-    /// the client's bytes are still in the kernel.
+    /// After a pause, because a handler blocked or the machine was suspended, one wait does not return all events. The
+    /// client's bytes may then still be in the kernel.
     pub(super) fn recheck_before_timeout(&mut self, slot: Slot) {
         let table = self.core.table_mut();
         if table.connection(slot).is_some_and(|connection| connection.is_overdue(table.env())) {

@@ -17,64 +17,72 @@ use crate::event_loop::error::Error;
 use crate::event_loop::socket_file::SocketFile;
 use crate::peer::Peer;
 
-/// Connections that may wait to be accepted. mio's own listeners have 128, which a storm of clients overruns.
+/// Connections that may wait to be accepted.
+///
+/// The listeners of mio have 128, which is too few when many clients reconnect at once.
 const BACKLOG: i32 = 4096;
 
-/// Unsent bytes above which a socket counts as full, so that a reader that stalls holds little of the kernel's memory.
+/// Unsent bytes above which a socket is not writable (`TCP_NOTSENT_LOWAT`).
+///
+/// It bounds the kernel memory of a client that does not read.
 const UNSENT_BYTES_MAX: u32 = 16 << 10;
 
-/// The longest `TCP_USER_TIMEOUT` there is: about 24 days.
+/// The maximum of `TCP_USER_TIMEOUT`: about 24 days.
 const TCP_USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// Where a server listens.
+/// An address that a server listens on.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Address {
     /// An IPv4 or IPv6 address and port.
     Tcp(SocketAddr),
-    /// A unix socket's path; the name of an abstract one, which has no file, begins with `@`.
+    /// The path of a unix socket. An abstract name begins with `@`.
     Unix(PathBuf),
 }
 
-/// A listening socket. Dropping a unix one removes its file, if it made it.
+/// A listening socket.
+///
+/// Dropping one that created a socket file removes the file.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
     address: Address,
     pub kind: Kind,
-    /// Held for what dropping it does.
+    /// Dropping it removes the file.
     _file: Option<SocketFile>,
-    /// Errors that the next calls of `accept` meet.
+    /// Errors that the next calls of `accept` get in place of the system's answer.
     #[cfg(test)]
     pub injected: std::cell::RefCell<std::collections::VecDeque<Errno>>,
 }
 
-/// The connections of a listener.
+/// The kind of connections that a listener accepts.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Kind {
     Client,
-    /// Of clients, each by a trusted proxy that sends a PROXY header: see `Server::proxy_protocol`.
+    /// Clients behind a trusted proxy that sends a PROXY header: see `Server::proxy_protocol`.
     Proxied,
-    /// Of back ends and operators: see `Server::listen_control`.
+    /// Back ends and operators: see `Server::listen_control`.
     Control,
 }
 
-/// The outcome of accepting one connection.
+/// The result of one call of accept(2).
 #[derive(Debug)]
 pub enum Accepted {
     Connection(OwnedFd, Peer),
     /// No client waits.
     Empty,
-    /// The client was gone before it was accepted. The next one may be there.
+    /// The client disconnected before it was accepted. Others may wait.
     Aborted,
-    /// The system refused this client, by a firewall or a security module for one.
+    /// The system refused this client, for instance by a firewall or a security module.
     Failed(Errno),
     /// The process, or the system, is out of descriptors or memory.
     Exhausted,
 }
 
 impl Listener {
-    /// Listens on `address`. A name with several addresses, as `localhost` has, is listened to on each, unless the port
-    /// is 0, where each would get another.
+    /// Listens on `address`.
+    ///
+    /// A name such as `localhost` can have several addresses. It listens on each of them, unless the port is 0: each address
+    /// would get a different port.
     pub fn bind_all(address: &str) -> Result<Vec<Listener>, Error> {
         if let Some(path) = address.strip_prefix("unix:") {
             return Ok(vec![with_address(address, Listener::bind_unix(Path::new(path)))?]);
@@ -116,7 +124,7 @@ impl Listener {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
-            // `[::]:80` beside `0.0.0.0:80` is no conflict, and each says what it means.
+            // Without it, `[::]:80` would conflict with `0.0.0.0:80`.
             socket.set_only_v6(true)?;
         }
         socket.bind(&address.into())?;
@@ -132,7 +140,7 @@ impl Listener {
         Ok(Listener::new(socket, Address::Unix(path.to_owned()), Some(file)))
     }
 
-    /// Takes over a socket that listens already. Its file, if it has one, stays whose it is.
+    /// Uses a socket that listens already. Its socket file is not removed.
     pub fn adopt(socket: OwnedFd) -> Result<Listener, Error> {
         let socket = Socket::from(socket);
         if !socket.is_listener().map_err(Error::Socket)? {
@@ -150,7 +158,7 @@ impl Listener {
         Ok(Listener::new(socket, address, None))
     }
 
-    /// Sets the options that accepted sockets inherit, as they do on Linux, so that none has to be set on each.
+    /// Sets the options that accepted sockets inherit on Linux.
     pub fn prepare(&self, write_time_max: Duration) -> io::Result<()> {
         if let Address::Tcp(_) = self.address {
             let socket = socket2::SockRef::from(&self.socket);
@@ -171,7 +179,7 @@ impl Listener {
     /// Accepts one connection.
     ///
     /// # Errors
-    /// The socket listens no more.
+    /// The socket does not listen any more.
     pub fn accept(&self) -> io::Result<Accepted> {
         #[cfg(test)]
         if let Some(error) = self.injected.borrow_mut().pop_front() {
@@ -183,12 +191,12 @@ impl Listener {
         }
     }
 
-    /// Where it listens; the port that was given where 0 was asked for.
+    /// Returns the address, with the port that was bound.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The kernel's descriptor, for epoll.
+    /// Returns the kernel's descriptor, for epoll.
     pub fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
@@ -200,7 +208,7 @@ impl AsFd for Listener {
     }
 }
 
-/// The reading of an address as a URL has it: `127.0.0.1:9501`, `[::1]:9501`, `unix:/run/push.sock`.
+/// Writes an address as `127.0.0.1:9501`, `[::1]:9501` or `unix:/run/push.sock`.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -211,7 +219,7 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Whether only this machine can reach it.
+    /// Returns whether only this machine can reach it.
     pub fn is_local(&self) -> bool {
         match self {
             Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
@@ -220,30 +228,30 @@ impl Address {
     }
 }
 
-/// The `TCP_USER_TIMEOUT` of a `write_time_max`. The kernel takes milliseconds as a signed 32-bit number, and anything
-/// above as an error.
+/// Returns the `TCP_USER_TIMEOUT` for a `write_time_max`.
+///
+/// The kernel accepts milliseconds up to the maximum of a signed 32-bit number.
 pub fn user_timeout(write_time_max: Duration) -> Duration {
     write_time_max.min(TCP_USER_TIMEOUT_MAX)
 }
 
-/// Answers a client that there is no room for, without a connection of its own.
+/// Sends a response to a client that gets no connection.
 pub fn refuse(socket: &OwnedFd, response: &[u8]) {
-    // What it has sent already is taken off the socket: closing over unread bytes would reset the connection, and the
-    // response with it. Whoever cannot be told is not: there is nothing to do about it.
+    // Bytes of the client are read first: closing with unread bytes resets the connection and can lose the response. Errors
+    // are ignored, because the client is gone then.
     let _ = rustix::net::recv(socket, &mut [0; 4096], RecvFlags::empty());
     let _ = rustix::net::send(socket, response, SendFlags::NOSIGNAL);
     let _ = rustix::net::shutdown(socket, Shutdown::Write);
 }
 
-/// The consequence of an error of accept(2) for the listener: only a lack of descriptors or memory is a reason to stop.
+/// Classifies an error of accept(2). Only a lack of descriptors or memory pauses the listener.
 ///
 /// # Errors
-/// The socket listens no more, so no later call can succeed.
+/// The socket does not listen any more, so no later call can succeed.
 fn classify(error: Errno) -> io::Result<Accepted> {
     match error {
         Errno::AGAIN => Ok(Accepted::Empty),
-        // accept(2) names the errors of the network that are the new connection's own, and are to be treated like EAGAIN
-        // by trying again.
+        // accept(2) lists these network errors of the new connection. It says to try again, as after EAGAIN.
         Errno::INTR
         | Errno::CONNABORTED
         | Errno::NETDOWN
@@ -256,7 +264,7 @@ fn classify(error: Errno) -> io::Result<Accepted> {
         | Errno::NETUNREACH => Ok(Accepted::Aborted),
         Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Ok(Accepted::Exhausted),
         Errno::BADF | Errno::INVAL | Errno::NOTSOCK => Err(error.into()),
-        // EPERM is a firewall's. The list of accept(2) is open: other protocols and security modules have their own.
+        // EPERM comes from a firewall. Other protocols and security modules return errors that accept(2) does not list.
         error => Ok(Accepted::Failed(error)),
     }
 }
@@ -275,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_accept_are_judged_as_its_manual_has_them() {
+    fn errors_of_accept_are_classified_as_in_its_manual() {
         let table: [(&str, &[Errno]); 5] = [
             ("Empty", &[Errno::AGAIN, Errno::WOULDBLOCK]),
             (

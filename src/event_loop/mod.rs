@@ -1,8 +1,6 @@
-//! The loop: the only place that knows of epoll, sockets, system calls and the clock.
+//! The loop. No other module uses epoll, sockets, system calls or the clock.
 //!
-//! One turn: wait, take what other threads sent, accept and read, fire timers, tell handlers of ends, write, and free
-//! what is over. Sockets are registered edge-triggered, once. Who may have more to read than an event will tell of is on
-//! the ready list; who has something to write is on the table's dirty list, or among those that a flush has left.
+//! [`EventLoop`] runs the turns, and its doc has their order. [`Core`] is the state.
 
 mod accept;
 mod answers;
@@ -61,37 +59,64 @@ use crate::registry::SecondLogin;
 use crate::tick::Tick;
 use crate::wheel::Owner;
 
-/// Events that one wait takes at most. More are told of by the next.
+/// The maximum of events that one wait returns.
 const EVENTS_MAX: usize = 512;
 
-/// Waits that a turn makes at most, where the first told of as many events as it could.
+/// The maximum of waits in a turn.
+///
+/// Only a wait that returned [`EVENTS_MAX`] events is repeated.
 const WAITS_PER_TURN_MAX: usize = 32;
 
-/// How long a turn is held up by what other threads sent. What is left is carried out in the next.
+/// The time in a turn for commands of other threads. The next turn runs the rest.
 const COMMANDS_TIME_MAX: Duration = Duration::from_millis(5);
 
-/// Commands that are taken out of the inbox under one lock, and before a look at the clock.
+/// Commands that are taken from the inbox under one lock.
 const COMMANDS_AT_ONCE: usize = 8;
 
-/// Tokens from here on are not slots.
+/// Tokens above `u32::MAX` are not slots: these two, and below them one for each listener.
 const TOKEN_WAKER: Token = Token(usize::MAX);
 const TOKEN_SIGNALS: Token = Token(usize::MAX - 1);
 const TOKEN_LISTENERS_END: usize = usize::MAX - 1;
 
-/// What a loop is run with.
+/// The settings of a loop.
 #[derive(Debug)]
 pub struct Config {
     pub limits: Limits,
     pub heartbeat: Heartbeat,
     pub origins: Origins,
     pub second_login: SecondLogin,
-    /// For listeners of [`Kind::Proxied`].
+    /// The trusted proxies of listeners of [`Kind::Proxied`].
     pub proxies: Proxies,
-    /// Whether SIGTERM and SIGINT drain this loop.
+    /// Whether SIGTERM and SIGINT begin to drain this loop.
     pub catches_signals: bool,
 }
 
-/// A loop and its handler.
+/// An epoll loop and its handler.
+///
+/// [`open`] creates the epoll instance and the inbox, so that other threads can send commands before the loop runs.
+/// [`EventLoop::new`] adds the listeners, and [`EventLoop::run`] runs turns until the loop has drained. A turn has these
+/// steps, in this order:
+///
+/// 1. Wait for events, at most until the next deadline. Then read the clock: the turn has one time.
+/// 2. Run the commands of other threads, for at most [`COMMANDS_TIME_MAX`].
+/// 3. Handle the events. This only records which sockets can be read or written.
+/// 4. While the loop drains, close the WebSockets that are due. Apply new limits.
+/// 5. Accept connections. Epoll reports their first bytes in the next turn.
+/// 6. Read once from each connection that has bytes, and call the handler for its messages. One read a turn keeps a fast
+///    client from delaying the others.
+/// 7. Fire timers. They come after reads, because bytes that arrived in time prevent a timeout.
+/// 8. Call `on_close` for the connections that closed, send deferred answers, and call `on_turn_end`.
+/// 9. Flush: write to each connection that has output. It comes last, so that all messages of the turn to one connection
+///    take one system call.
+/// 10. Free the slots of finished connections. It is the last step, so that no event of the turn reaches a new connection in
+///     the same slot.
+///
+/// A handler is never called from within a handler. The events that it causes are queued, and the loop handles them when the
+/// handler has returned.
+///
+/// Sockets are registered with epoll once, edge-triggered. Epoll does not report bytes a second time, so a connection with
+/// bytes left is on the list of ready connections. A connection with output is on a list of the table until a flush has
+/// written it. While a list has entries, the loop does not wait.
 #[derive(Debug)]
 pub struct EventLoop<H> {
     core: Core,
@@ -103,17 +128,19 @@ pub struct EventLoop<H> {
     signals: Option<Signals>,
     clock: Clock,
     call_timer: CallTimer,
-    /// Read into; lent to handlers.
+    /// The read buffer. Messages are borrowed from it.
     buffer: Vec<u8>,
-    /// Whether the inbox has commands that were put off.
+    /// Whether the inbox has commands for the next turn.
     has_commands: bool,
-    /// Spare lists, kept for their memory.
+    /// A list for commands, kept for its memory.
     commands: Vec<Command>,
+    /// A list for connections to read, kept for its memory.
     slots: Vec<Slot>,
+    /// Connections that are freed at the end of the turn.
     finished: Vec<Slot>,
 }
 
-/// What a loop is made over: epoll, and an inbox that wakes it.
+/// Creates an epoll instance, and an inbox that wakes it.
 pub fn open(commands_max: usize) -> Result<(Poll, Inbox<Command>), Error> {
     let poll = Poll::new().map_err(Error::Poll)?;
     let waker = mio::Waker::new(poll.registry(), TOKEN_WAKER).map_err(Error::Poll)?;
@@ -121,7 +148,7 @@ pub fn open(commands_max: usize) -> Result<(Poll, Inbox<Command>), Error> {
 }
 
 impl<H: Handler> EventLoop<H> {
-    /// A loop over `poll`, with its inbox's waker registered there.
+    /// Creates a loop with the epoll instance and the inbox of [`open`].
     pub fn new(
         config: Config,
         listeners: Vec<Listener>,
@@ -176,7 +203,7 @@ impl<H: Handler> EventLoop<H> {
         self.call_untimed("on_start", None, |handler, ctx| handler.on_start(ctx));
         let ended = self.turn_until_drained();
         if ended.is_err() {
-            // Whatever cut it short, there is an `on_close` for each `on_open`.
+            // After an error, too, each `on_open` has its `on_close`.
             self.core.begin_drain();
             self.core.close_due(Tick::NEVER);
             self.handle_pending();
@@ -212,14 +239,14 @@ impl<H: Handler> EventLoop<H> {
             if cfg!(debug_assertions) && self.core.table().count() < 64 {
                 self.core.check_invariants();
             }
-            // The same look at the clock says how long the turn took and how long to wait.
+            // One clock read gives the duration of the turn and the time to wait.
             now = clock::now();
             self.core.end_turn(now - self.clock.turn_start);
         }
         Ok(())
     }
 
-    /// How long to wait for events: not at all while work was put off.
+    /// Returns the time to wait for events: zero while work is left.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let is_behind = self.core.ready_len() > 0 || self.core.table().has_dirty() || self.acceptor.has_pending();
         let has_more = self.core.wants_turn_end() || self.core.has_new_limits();
@@ -230,9 +257,9 @@ impl<H: Handler> EventLoop<H> {
         Some(self.clock.epoch.at(next).saturating_duration_since(now))
     }
 
-    // What happened.
+    // The steps of a turn.
 
-    /// Carries out what other threads sent, for a while: however much that is, sockets and timers have their turn.
+    /// Runs the commands of other threads, for at most [`COMMANDS_TIME_MAX`].
     fn handle_commands(&mut self) {
         let until = self.clock.turn_start + COMMANDS_TIME_MAX;
         let mut commands = std::mem::take(&mut self.commands);
@@ -256,8 +283,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Handles the events that a wait returned.
     ///
-    /// If most of them are writable sockets, as after a long push to many, it asks epoll again: bytes to read do not wait
-    /// behind all of those.
+    /// If most of them are writable sockets, as after a long push to many, it waits again without blocking. So connections
+    /// with bytes to read do not wait behind the writable ones.
     fn handle_events(&mut self, events: &mut Events) -> Result<(), Error> {
         let listed = self.core.table().listed_len();
         for _ in 0..WAITS_PER_TURN_MAX {
@@ -294,7 +321,7 @@ impl<H: Handler> EventLoop<H> {
         if count == 0 {
             return Ok(());
         }
-        // What came in one wake is one: a terminal sends SIGINT, and what started the server SIGTERM, in the same moment.
+        // Signals of one wake count as one: a terminal can send SIGINT and a supervisor SIGTERM at the same time.
         if self.core.is_draining() {
             return Err(Error::Interrupted);
         }
@@ -320,7 +347,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// CallTimer the closure of a timer, or the handler if it has none.
+    /// Calls the closure of a timer, or `on_timer` if it has none.
     fn call_timer(&mut self, timer: TimerId) {
         match self.host.timers.take(timer) {
             Some(mut closure) => {
@@ -333,8 +360,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Tells the handler of what came to an end, and sends answers that came late, until its handlers cause no more
-    /// of either.
+    /// Calls `on_close` and sends deferred answers, until none is left.
     fn handle_pending(&mut self) {
         loop {
             self.call_on_close();
@@ -343,18 +369,20 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Tells the handler of what came to an end, and of nothing else: an answer may open a connection, which leads
-    /// back here, and however many there are, they must not take each a part of the stack.
+    /// Calls `on_close` for the connections that closed.
+    ///
+    /// It sends no deferred answers: an answer can open a WebSocket, which calls this again, and many answers would overflow
+    /// the stack.
     fn call_on_close(&mut self) {
         while let Some((fd, closed)) = self.core.begin_on_close() {
             self.call("on_close", Some(fd), |handler, ctx| handler.on_close(ctx, fd, &closed));
             self.core.end_on_close();
-            // A session's own `drop` is a handler's code, too.
+            // The `drop` of a session is code of the program, too.
             self.call("the drop of a session", Some(fd), |_, ctx| ctx.core.drop_session(fd));
         }
     }
 
-    /// Tells the handler of the end of the turn, if it asked for that.
+    /// Calls `on_turn_end` if the handler has requested it.
     #[inline]
     fn end_turn(&mut self) {
         if self.core.take_turn_end() {
@@ -364,7 +392,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn reap(&mut self) {
-        // A socket that broke while it was written to, or took too little, has ended its connection only now.
+        // The flush can have closed connections: those with a broken socket, and slow consumers.
         self.handle_pending();
         if self.finished.is_empty() {
             return;

@@ -1,20 +1,22 @@
-//! The proxies whose PROXY headers are believed.
+//! The proxies whose PROXY headers are trusted.
 
 use std::fmt;
 
 use crate::peer::Peer;
 
-/// The trusted proxies: a rule over the other end of a socket. Without one, none is trusted.
+/// The rule that decides which proxies are trusted.
+///
+/// It gets the address of the other end of a socket. Without a rule, no proxy is trusted.
 #[derive(Default)]
 pub struct Proxies(Option<Box<dyn Fn(Peer) -> bool + Send>>);
 
 impl Proxies {
-    /// Proxies by this rule.
+    /// Creates the proxies of a rule.
     pub fn new(trusts: impl Fn(Peer) -> bool + Send + 'static) -> Proxies {
         Proxies(Some(Box::new(trusts)))
     }
 
-    /// Whether a connection from here is a trusted proxy's.
+    /// Returns whether a connection from this peer is a trusted proxy's.
     pub fn trusts(&self, peer: Peer) -> bool {
         self.0.as_ref().is_some_and(|trusts| trusts(peer))
     }

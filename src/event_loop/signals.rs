@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as bytes in a pipe that epoll watches.
+//! Turns SIGTERM and SIGINT into bytes in a pipe that epoll watches.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -7,7 +7,7 @@ use signal_hook::SigId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
 
-/// The reading end of the pipe, and the handlers that write to it. Dropping it gives the signals back.
+/// The reading end of the pipe, and the signal handlers. Dropping it removes them.
 #[derive(Debug)]
 pub struct Signals {
     pub pipe: mio::net::UnixStream,
@@ -15,7 +15,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches SIGTERM and SIGINT from now on.
+    /// Starts to catch SIGTERM and SIGINT.
     pub fn catch() -> io::Result<Signals> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
@@ -25,7 +25,7 @@ impl Signals {
         Ok(Signals { pipe: mio::net::UnixStream::from_std(reader), ids: [term, int] })
     }
 
-    /// How many signals came since the last call.
+    /// Returns the number of signals since the last call.
     pub fn count(&mut self) -> usize {
         let mut bytes = [0; 16];
         let mut count = 0;

@@ -1,4 +1,4 @@
-//! A connection's socket, TCP or unix: the system calls on it, and what epoll reported of it.
+//! The socket of a connection, TCP or unix, and its readiness.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -21,7 +21,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Takes over an accepted socket.
+    /// Creates a socket from an accepted descriptor.
     pub fn new(fd: OwnedFd) -> Socket {
         Socket { fd, is_ready: false, is_readable: false, is_hung_up: false }
     }
@@ -42,14 +42,14 @@ impl Transport for Socket {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Io {
         // NOSIGNAL: a library cannot rely on SIGPIPE being ignored.
         match slices {
-            // The kernel does not have to import a vector.
+            // One slice needs no vector, which the kernel would have to copy.
             [only] => retry(|| rustix::net::send(&self.fd, only, SendFlags::NOSIGNAL)),
             _ => send_vector(&self.fd, slices),
         }
     }
 
     fn shutdown(&mut self) {
-        // An error means that the peer is gone already.
+        // It fails only if the peer is gone.
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
     }
 }

@@ -1,4 +1,4 @@
-//! The files of unix sockets: replaced when stale, removed with the socket.
+//! The files of unix sockets. A stale file is replaced, and a file is removed with its socket.
 
 use std::fs;
 use std::io;
@@ -22,7 +22,7 @@ impl SocketFile {
     /// A socket file at `path` is replaced if no process serves it.
     ///
     /// # Errors
-    /// `AlreadyExists`: the file is not a socket. `AddrInUse`: a process serves it. Others are errors of the system.
+    /// `AlreadyExists`: the file is not a socket. `AddrInUse`: a process serves it. All others are errors of the system.
     pub fn bind(path: &Path, kind: Type) -> io::Result<(Socket, SocketFile)> {
         let address = SockAddr::unix(path)?;
         remove_stale(path, kind)?;

@@ -1,7 +1,6 @@
-//! What a loop counts, and what it says about whom it refuses.
+//! The counters of a loop.
 //!
-//! The numbers are raised where things happen and read as they are: to ask for them costs the same with one connection
-//! as with a million.
+//! Each counter is updated where its event happens. Reading them costs the same for any number of connections.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,89 +9,98 @@ use crate::connection::Traffic;
 use crate::histogram::Histogram;
 use crate::log_throttle::LogThrottle;
 
-/// The server's state in numbers.
+/// The counters of a server: see [`Context::stats`](crate::Context::stats).
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// WebSockets that are open.
+    /// Open WebSockets.
     pub open: usize,
-    /// Connections in whatever state, HTTP and closing ones included.
+    /// Connections in any state, including HTTP and closing ones.
     pub connections: usize,
-    /// Those of them that came through a [control listener](crate::Server::listen_control).
+    /// Connections of [control listeners](crate::Server::listen_control). `connections` includes them.
     pub control: usize,
-    /// The most connections at a time, besides those for control.
+    /// The limit of connections, not counting control connections.
     pub connections_max: usize,
-    /// The most control connections at a time.
+    /// The limit of control connections.
     pub control_connections_max: usize,
     /// Connections accepted since the start.
     pub accepted: u64,
-    /// Clients' connections refused since the start because there was no room.
+    /// Client connections refused since the start because a limit was reached.
     pub refused: u64,
-    /// Connections since the start for which accept(2) failed, for another reason than that the client was gone or that
-    /// there was no descriptor or memory. A firewall or a security module does that.
+    /// Failed calls of accept(2) since the start.
+    ///
+    /// A firewall or a security module causes them. Clients that disconnected early, and a lack of descriptors or memory, do not count.
     pub accept_errors: u64,
-    /// Clients' requests refused since the start, by the HTTP status they got: those for which there was no room (503),
-    /// what is no HTTP that is served here, upgrades that a rule or a handler refused. What
-    /// [`on_request`](crate::Handler::on_request) answers is no refusal.
+    /// Client requests refused since the start, by HTTP status.
+    ///
+    /// They are new connections over a limit (503), invalid HTTP, and upgrades that a rule or a handler refused. A response
+    /// of [`on_request`](crate::Handler::on_request) does not count.
     pub refused_by_status: BTreeMap<u16, u64>,
-    /// Control connections refused since the start because there was no room. `refused` does not count them.
+    /// Control connections refused since the start because a limit was reached. `refused` does not count them.
     pub control_refused: u64,
-    /// Requests of control connections refused since the start, by the HTTP status they got. `refused_by_status` does not
-    /// count them.
+    /// Requests of control connections refused since the start, by HTTP status. `refused_by_status` does not count them.
     pub control_refused_by_status: BTreeMap<u16, u64>,
-    /// Connections since the start that were closed because no trusted proxy made them, on listeners of the
-    /// [PROXY protocol](crate::Server::proxy_protocol).
+    /// Connections closed since the start because they did not come from a trusted proxy.
+    ///
+    /// They came through listeners of the [PROXY protocol](crate::Server::proxy_protocol).
     pub untrusted_proxies: u64,
-    /// Control connections since the start that were closed to make room for others: see
-    /// [`Context::keep_control`](crate::Context::keep_control).
+    /// Control connections closed since the start to make room for others.
+    ///
+    /// See [`Context::keep_control`](crate::Context::keep_control).
     pub control_evicted: u64,
     /// WebSockets opened since the start.
     pub opened: u64,
     /// WebSockets closed since the start: `opened == closed + open`.
     pub closed: u64,
-    /// The same by [`Cause::as_str`](crate::Cause::as_str). A cause that never came is not there.
+    /// Closed WebSockets by [`Cause::as_str`](crate::Cause::as_str). A cause that never occurred is missing.
     pub closed_by_cause: BTreeMap<&'static str, u64>,
-    /// uids with a connection.
+    /// uids with at least one connection.
     pub users: usize,
-    /// Groups with a member.
+    /// Groups with at least one member.
     pub groups: usize,
-    /// Memory of all queues, which hold what sockets have not taken, a shared frame counted once; HTTP responses too. What
-    /// this turn pushed and no socket was offered yet is in no queue.
+    /// Bytes of memory of all queues: messages and HTTP responses that sockets have not taken.
+    ///
+    /// A shared frame counts once. Messages of this turn that were not offered to a socket yet are not in a queue.
     pub queued_bytes: usize,
-    /// Memory of unfinished messages, heads and bodies: at most `inbound_total_bytes_max`, and what one read brings.
+    /// Bytes of memory of unfinished messages, heads and bodies.
+    ///
+    /// They are at most `inbound_total_bytes_max` and the bytes of one read.
     pub inbound_bytes: usize,
-    /// Bytes and messages since the start, both ways; those of connections that are gone, too.
+    /// Bytes and messages since the start in both directions, including closed connections.
     pub traffic: Traffic,
-    /// Messages since the start that a full queue did not take, each counted once a reader; responses too, where the
-    /// connection was ended for want of room.
+    /// Messages dropped since the start because a queue was full, counted once a receiver.
+    ///
+    /// A response counts if its connection was ended because a queue was full.
     pub dropped: u64,
-    /// Those of them whose reader was closed: [`SlowReader::Close`](crate::SlowReader).
+    /// Dropped messages whose receiver was closed: [`SlowReader::Close`](crate::SlowReader).
     pub dropped_by_close: u64,
-    /// Messages that a full queue took in the place of an unsent older one: [`SlowReader::Conflate`](crate::SlowReader).
+    /// Messages that replaced an unsent older one in a full queue: [`SlowReader::Conflate`](crate::SlowReader).
     pub conflated: u64,
-    /// Messages not sent because they are longer than `queue_bytes_max`.
+    /// Messages refused because they are longer than `queue_bytes_max`.
     pub too_large: u64,
-    /// Pings that heartbeats sent.
+    /// Pings sent by heartbeats.
     pub pings: u64,
-    /// Heartbeats that nothing answered in time. Who missed too many is in `closed_by_cause`.
+    /// Heartbeats without an answer in time. `closed_by_cause` counts the connections that missed too many.
     pub missed_heartbeats: u64,
-    /// Timers of [`after`](crate::Context::after) and [`every`](crate::Context::every) that there are.
+    /// Running timers of handlers, such as those of [`after`](crate::Context::after).
     pub timers: usize,
-    /// System calls that read from a connection, and that wrote to one.
+    /// System calls that read from a connection.
     pub reads: u64,
-    /// See `reads`.
+    /// System calls that wrote to a connection.
     pub writes: u64,
-    /// How long each turn of the loop took, the wait for events not counted. Its count is that of the turns.
+    /// The duration of the turns of the loop, without the wait for events.
     pub turn_time: Histogram,
-    /// How long a connection's output waited until the socket had taken the last byte of it: once for each time that
-    /// nothing was left. What left in the turn that made it counts with the whole turn's time, which is an upper bound;
-    /// what a full socket had left over, by the loop's clock of milliseconds, from the moment it did.
+    /// The time from pushing output until the socket has taken its last byte.
+    ///
+    /// A connection counts each time that its output is empty again. Output that is written in the turn of the push counts
+    /// with the duration of the whole turn, which is an upper bound. Output that a full socket left over counts from that
+    /// moment, in milliseconds.
     pub write_delay: Histogram,
-    /// Since the start.
+    /// The time since the start.
     pub uptime: Duration,
 }
 
-/// What the loop itself counts. What connections do is in `Env`.
+/// The counters of the loop itself. `Env` has the counters of connections.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub accepted: u64,
@@ -114,7 +122,7 @@ pub struct Counters {
     pub origin: LogThrottle,
 }
 
-/// The refusals of clients, or of control connections.
+/// The counters of refused clients or refused control connections.
 #[derive(Debug, Default)]
 pub struct Refusals {
     /// RefusalReason because a limit was reached.

@@ -1,4 +1,4 @@
-//! Timers of handlers: what `after` and `every` made. Their deadlines are in the wheel; here is whose they are.
+//! The timers of handlers. Their deadlines are in the wheel.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use slab::Slab;
 
 use crate::tick::Tick;
 
-/// A timer's name, as `after` and `every` return it and `on_timer` hears it. Never used for another timer.
+/// Identifies a timer. It is never reused for another timer.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TimerId {
     index: u32,
     serial: u64,
 }
 
-/// The timers there are, by their index in the wheel.
+/// The running timers, by their index in the wheel.
 #[derive(Debug, Default)]
 pub struct Timers {
     timers: Slab<Timer>,
@@ -24,21 +24,21 @@ pub struct Timers {
 #[derive(Debug)]
 struct Timer {
     serial: u64,
-    /// `None`: it fires once.
+    /// The period. `None` means that it fires once.
     every: Option<Duration>,
     at: Tick,
 }
 
-/// What is to be done about a timer that fired.
+/// A timer that fired.
 #[derive(Copy, Clone, Debug)]
 pub struct Fired {
     pub id: TimerId,
-    /// When it fires again, if it does.
+    /// The next expiry, if it repeats.
     pub again: Option<Tick>,
 }
 
 impl TimerId {
-    /// The index in the wheel.
+    /// Returns the index in the wheel.
     pub(crate) fn index(self) -> u32 {
         self.index
     }
@@ -51,7 +51,7 @@ impl fmt::Display for TimerId {
 }
 
 impl Timers {
-    /// A timer for `at`, and after that `every` so often.
+    /// Adds a timer that fires at `at`, and then once in each period.
     pub fn add(&mut self, at: Tick, every: Option<Duration>) -> TimerId {
         self.made += 1;
         let serial = self.made;
@@ -59,17 +59,17 @@ impl Timers {
         TimerId { index, serial }
     }
 
-    /// Whether a timer is still to fire.
+    /// Returns whether a timer is running.
     pub fn contains(&self, id: TimerId) -> bool {
         self.timers.get(id.index as usize).is_some_and(|timer| timer.serial == id.serial)
     }
 
-    /// How many there are.
+    /// Returns the number of running timers.
     pub fn len(&self) -> usize {
         self.timers.len()
     }
 
-    /// Ends a timer. `false`: it had ended already.
+    /// Removes a timer, and returns whether it was running.
     pub fn remove(&mut self, id: TimerId) -> bool {
         let is_there = self.contains(id);
         if is_there {
@@ -78,8 +78,10 @@ impl Timers {
         is_there
     }
 
-    /// Takes note that a timer fired. One that repeats keeps its pace: it fires again a period after it should have,
-    /// not after it did, and periods that were missed altogether are left out.
+    /// Records that a timer expired.
+    ///
+    /// A timer that repeats expires again one period after it was due, even if it was handled late. Missed periods are
+    /// skipped.
     pub fn fire(&mut self, index: u32, now: Tick) -> Option<Fired> {
         let timer = self.timers.get_mut(index as usize)?;
         let id = TimerId { index, serial: timer.serial };
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn once_is_once_and_an_index_is_no_name() {
+    fn a_timer_fires_once_and_its_id_is_not_reused() {
         let mut timers = Timers::default();
         let first = timers.add(Tick(5), None);
         assert!(timers.fire(first.index(), Tick(5)).is_some_and(|fired| fired.again.is_none()));
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeating_timer_keeps_its_pace_and_does_not_catch_up() {
+    fn a_repeating_timer_keeps_its_period_and_skips_missed_ones() {
         let mut timers = Timers::default();
         let timer = timers.add(Tick(10), Some(Duration::from_millis(10)));
         let mut fire = |now| timers.fire(timer.index(), Tick(now)).and_then(|fired| fired.again);

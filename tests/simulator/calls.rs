@@ -112,7 +112,7 @@ impl Server {
         let named: Vec<Fd> = kicked.iter().map(|slot| self.table.fd_of(*slot)).collect();
         assert_eq!((change, named), expected, "{fd} binds to {uid}");
         for old in kicked {
-            self.close_slot(old, CloseCode::KICKED, "this uid connected anew", Cause::Kicked);
+            self.close_slot(old, CloseCode::KICKED, "uid connected again", Cause::Kicked);
         }
         change
     }
@@ -187,7 +187,7 @@ impl Server {
     pub fn drain(&mut self) {
         self.is_draining = true;
         for slot in (0..self.table.slots_end()).map(Slot) {
-            if self.close_slot(slot, CloseCode::GOING_AWAY, "the server is going down", Cause::Drained) {
+            if self.close_slot(slot, CloseCode::GOING_AWAY, "server is shutting down", Cause::Drained) {
                 continue;
             }
             let Some((event, state)) = self.step(slot, Connection::drain) else { continue };

@@ -204,7 +204,7 @@ impl Server {
             && self.registry.count_of(uid) > 0
         {
             hit("upgrade: uid taken");
-            return self.respond(slot, fd, Response::text(409, "this uid is connected already\n"));
+            return self.respond(slot, fd, Response::text(409, "uid connected already\n"));
         }
         let accepted = self.step(slot, |connection, env| connection.accept(fd, &Upgrade::accept(), request, env));
         let Some((accepted, state)) = accepted else { return };

@@ -1,4 +1,4 @@
-//! Control connections, and responses in pieces.
+//! The limit of control connections, and responses in pieces.
 
 use crate::connection::{Connection, Env};
 use crate::event_loop::core::Core;
@@ -8,7 +8,7 @@ use crate::protocol::deferral::Deferral;
 use crate::protocol::response::Response;
 
 impl Core {
-    /// Keeps a control connection when others need room: see [`Context::keep_control`](crate::Context::keep_control).
+    /// Exempts a control connection from eviction: see [`Context::keep_control`](crate::Context::keep_control).
     pub fn keep_control(&mut self, fd: Fd) -> bool {
         let Some(slot) = self.table.slot_of(fd) else { return false };
         if !self.table.connection(slot).is_some_and(Connection::is_control) {
@@ -22,20 +22,22 @@ impl Core {
         is_kept
     }
 
-    /// Keeps a control connection no longer.
+    /// Ends the exemption of a control connection.
     pub fn release_control(&mut self, fd: Fd) {
         if let Some(slot) = self.table.slot_of(fd) {
             self.table.control_quota().release(slot);
         }
     }
 
-    /// Whether there is a place for one more control connection. One that is not kept is closed for it.
+    /// Makes room for one more control connection, and returns whether there is room.
+    ///
+    /// It may close one that is not kept.
     pub fn make_control_room(&mut self) -> bool {
         let max = self.control_connections_max as usize;
         !self.table.control_quota().is_used_up(max) || self.evict_control()
     }
 
-    /// Control connections that may be accepted in one turn.
+    /// Returns the number of control connections that may be accepted in one turn.
     pub fn control_accepts_max(&mut self) -> usize {
         let max = self.control_connections_max as usize;
         self.table.control_quota().accepts_max(max)
@@ -54,7 +56,7 @@ impl Core {
         self.control_connections_max
     }
 
-    /// Does something to a response in pieces, which says whether it could.
+    /// Begins or ends a response in pieces. `step` returns whether it succeeded.
     pub fn reply(&mut self, fd: Fd, step: impl FnOnce(&mut Connection, &mut Env) -> bool) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
         let Some(is_done) = self.table.step(slot, step) else { return Outcome::Gone };

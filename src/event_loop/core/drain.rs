@@ -1,4 +1,4 @@
-//! The drain: which connections are closed when the loop is to end.
+//! The drain: closes all connections before the loop ends.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,10 @@ use crate::protocol::close::CloseCode;
 use crate::tick::Tick;
 
 impl Core {
-    /// Begins to drain: every WebSocket is closed with 1001, in its time; what is none, and not for control, at once.
+    /// Begins to drain.
+    ///
+    /// WebSockets are closed with 1001, spread over `drain_for`. Other connections are ended at once, except for control
+    /// connections.
     pub fn begin_drain(&mut self) {
         if self.drain.is_some() {
             return;
@@ -30,16 +33,18 @@ impl Core {
         self.close_due(self.table.env().now);
     }
 
-    /// Closes those whose time to be drained has come by `now`.
+    /// Closes the WebSockets that are due at `now`.
     pub fn close_due(&mut self, now: Tick) {
         while let Some(fd) = self.drain.as_mut().and_then(|drain| drain.pop_due(now)) {
             if let Some(slot) = self.open_slot(fd) {
-                self.close_slot(slot, CloseCode::GOING_AWAY, "the server is going down", Cause::Drained);
+                self.close_slot(slot, CloseCode::GOING_AWAY, "server is shutting down", Cause::Drained);
             }
         }
     }
 
-    /// Whether a drain has come to its end. Once only control connections are left, they are ended, too.
+    /// Returns whether the drain is complete.
+    ///
+    /// When only control connections are left, it ends them.
     pub fn is_drained(&mut self) -> bool {
         let (left, control) = (self.table.count(), self.table.control_count());
         let Some(drain) = &mut self.drain else { return false };

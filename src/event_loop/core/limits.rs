@@ -1,6 +1,6 @@
-//! New limits for connections that are there: their sockets and deadlines, in portions, a portion a turn.
+//! Applies new limits to open connections, a portion in each turn.
 //!
-//! Most limits are looked at when they count. Three are kept elsewhere and are brought up to date here: the size of the
+//! Most limits are read from `Env` when they are checked. Three are stored elsewhere and are updated here: the size of the
 //! read buffer, `TCP_USER_TIMEOUT` of sockets, and deadlines in the wheel.
 
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::protocol::origin::Origins;
 
-/// Connections brought up to date in one turn.
+/// Slots that are updated in one turn.
 const SLOTS_PER_TURN_MAX: u32 = 1024;
 
 impl Core {
-    /// Sets the limits. Connections that are there get them within the next turns.
+    /// Sets the limits. Open connections get them within the next turns.
     pub fn set_limits(&mut self, limits: Limits) {
         let before = std::mem::replace(&mut self.table.env_mut().limits, limits);
         let limits = &self.table.env().limits;
@@ -32,7 +32,7 @@ impl Core {
         self.limit_update = Some(LimitUpdate { next: 0, write_time_max });
     }
 
-    /// Brings the next portion up to date, and the listeners and the read buffer with the first.
+    /// Updates the next portion of connections. The first portion includes the listeners and the read buffer.
     pub fn apply_limits(&mut self, acceptor: &Acceptor, buffer: &mut Vec<u8>) {
         let Some(LimitUpdate { next, write_time_max }) = self.limit_update.take() else { return };
         if next == 0 {
@@ -54,7 +54,7 @@ impl Core {
         }
     }
 
-    /// Returns whether connections have yet to get new limits.
+    /// Returns whether some connections do not have the new limits yet.
     pub fn has_new_limits(&self) -> bool {
         self.limit_update.is_some()
     }
@@ -74,7 +74,7 @@ impl Core {
         }
     }
 
-    /// Closes the connections that hold the most unfinished input.
+    /// Closes the connections with the most unfinished input.
     #[cold]
     pub fn relieve_inbound(&mut self) {
         for slot in self.table.inbound_holders() {

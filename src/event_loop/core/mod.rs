@@ -1,7 +1,7 @@
-//! All that handlers can ask for, over the table, the registry and the wheel.
+//! The state of the loop, and the actions of handlers on it.
 //!
-//! Nothing here calls a handler. What a handler is to be told (a connection that ended, an upgrade that was answered) is
-//! put on a list, and the loop takes it when the handler that caused it has returned.
+//! Nothing here calls a handler. Closed connections and deferred answers are queued. The loop handles them when the handler
+//! that caused them has returned.
 
 mod control;
 mod drain;
@@ -43,16 +43,31 @@ pub type Table = crate::connection::Table<Socket>;
 
 const _: () = assert!(Table::ENTRY_BYTES <= 128, "two cache lines for each connection");
 
-/// The state of a loop, without its handler and its sockets' readiness.
+/// The state of a loop: connections, uids and groups, deadlines and counters.
 ///
-/// A transition of a connection is made by [`step`](Core::step) and by nothing else, except for input, which the loop hands
-/// to the table, and for pushes. `step` has four duties, in this order:
+/// The methods are of two kinds. A [`Context`](crate::Context) calls the actions of handlers, such as
+/// [`push`](Core::push), [`bind`](Core::bind) and [`close`](Core::close). The [`EventLoop`](super::EventLoop) calls the
+/// others, once or more in each turn, in this order:
 ///
-/// 1. It lists the connection for the flush: [`Table::step`].
-/// 2. It records the end of the connection, if the transition was its end: the connection leaves the registry and the
-///    counts, and `on_close` is queued. No other call may come between the transition and this.
-/// 3. It records the ends of slow consumers that the table closed to keep its bounds: [`record_slow_consumers`](Core::record_slow_consumers).
-/// 4. It arms the wheel with the connection's next timeout: [`arm`](Core::arm).
+/// 1. [`set_time`](Core::set_time) with the time of the turn. All deadlines of the turn are compared with it.
+/// 2. [`insert`](Core::insert) for each accepted socket.
+/// 3. [`take_ready`](Core::take_ready) for the connections to read. The loop passes their input to the table, which returns
+///    messages that borrow from the read buffer.
+/// 4. [`advance`](Core::advance), then [`pop_expired`](Core::pop_expired) until no deadline has expired.
+/// 5. [`begin_on_close`](Core::begin_on_close) for each closed connection, also after each read and each timer.
+/// 6. [`reap`](Core::reap) for each connection that is finished, when all output of the turn is written. A slot is not freed
+///    earlier, so that events of the turn cannot reach a new connection in the same slot.
+/// 7. [`end_turn`](Core::end_turn) with the duration of the turn.
+///
+/// [`step`](Core::step) makes the transitions of connections, except for input and pushes. It has four duties, in this
+/// order:
+///
+/// 1. It adds the connection to the list of the flush: [`Table::step`].
+/// 2. It records the end of the connection, if the transition ended it. The connection is removed from the registry and
+///    the counters, and its `on_close` is queued. No other call may come between the transition and this.
+/// 3. It records the slow consumers that the table closed to keep its limits:
+///    [`record_slow_consumers`](Core::record_slow_consumers).
+/// 4. It arms the wheel with the next timeout of the connection: [`arm`](Core::arm).
 ///
 /// Input has the same duties: the loop records its events one by one, and arms the wheel after the read.
 #[derive(Debug)]
@@ -62,39 +77,39 @@ pub struct Core {
     wheel: Wheel,
     timers: Timers,
     second_login: SecondLogin,
-    /// Connections that stopped being open and whose handler has not heard of it.
+    /// Closed connections whose `on_close` was not called yet.
     pending_closes: VecDeque<PendingClose>,
-    /// Deferred answers, and those that came for them.
+    /// Requests with a deferred answer, and the answers to send.
     deferrals: Deferrals,
-    /// Connections that may have bytes to read which no event will tell of.
+    /// Connections to read in the next turn without an event of epoll.
     ready: Vec<Slot>,
-    /// The end that `on_close` is being told of, and only for as long.
+    /// The closed connection whose `on_close` is running.
     current_close: Option<PendingClose>,
-    /// What handlers keep with connections: only where they do.
+    /// The session values of connections that have one.
     sessions: HashMap<Fd, Box<dyn Any>>,
     counters: Counters,
     epoch: Epoch,
-    /// The wall-clock time of tick 0, as the wall clock has it now.
+    /// The wall-clock time of tick 0, by the current setting of the wall clock.
     started: SystemTime,
     connections_max: usize,
     control_connections_max: u32,
-    /// The proxies whose PROXY headers are believed.
+    /// The proxies whose PROXY headers are trusted.
     proxies: Proxies,
-    /// Set once: no new connections, and the loop ends when the last is gone or when the drain says so.
+    /// Set by the first shutdown. No client is accepted any more, and the loop ends when the drain is complete.
     drain: Option<Drain>,
-    /// Whether `on_turn_end` is called at the end of this turn.
+    /// Whether `on_turn_end` was requested for this turn.
     wants_turn_end: bool,
-    /// New limits that not all connections have yet.
+    /// A change of limits that not all connections have yet.
     limit_update: Option<LimitUpdate>,
     /// The slots of open WebSockets.
     open: SlotSet,
-    /// For pushes to sets that overlap: the slots that are found already.
+    /// The slots that the search for the receivers of a push has found.
     visited: VisitedSlots,
-    /// Slots found by the registry, for when it must not be borrowed.
+    /// The receivers of a push. The list is kept for its memory.
     found: Vec<Slot>,
 }
 
-/// A connection that stopped being open.
+/// A closed connection whose `on_close` was not called yet.
 #[derive(Debug)]
 pub struct PendingClose {
     pub fd: Fd,
@@ -103,7 +118,7 @@ pub struct PendingClose {
 }
 
 impl Core {
-    /// An empty core.
+    /// Creates a core without connections.
     pub fn new(
         connections_max: usize,
         control_connections_max: u32,
@@ -148,17 +163,17 @@ impl Core {
         self.table.insert(socket, connection)
     }
 
-    /// Removes a connection that epoll does not take.
+    /// Removes a connection that cannot be added to epoll.
     pub fn remove(&mut self, slot: Slot) {
         self.table.remove(slot);
     }
 
-    /// Returns the most connections at a time, besides those for control.
+    /// Returns the limit of connections, not counting control connections.
     pub fn connections_max(&self) -> usize {
         self.connections_max
     }
 
-    /// Returns whether a connection from `peer` is a trusted proxy's.
+    /// Returns whether `peer` is a trusted proxy.
     pub fn trusts(&self, peer: Peer) -> bool {
         self.proxies.trusts(peer)
     }
@@ -193,7 +208,7 @@ impl Core {
 
     // Transitions.
 
-    /// Makes a transition of a connection. Returns whether it was open and is not any more.
+    /// Makes a transition of a connection, and returns whether it closed an open WebSocket.
     pub fn step(
         &mut self,
         slot: Slot,
@@ -216,7 +231,9 @@ impl Core {
         if is_closing { CloseOutcome::Closing } else { CloseOutcome::Gone }
     }
 
-    /// Drops one connection at once, in any state, without a close frame and without what is queued.
+    /// Drops one connection at once, in any state.
+    ///
+    /// No close frame is sent, and its queue is dropped.
     pub fn abort(&mut self, fd: Fd) -> AbortOutcome {
         let Some(slot) = self.table.slot_of(fd) else { return AbortOutcome::Gone };
         if self.table.connection(slot).is_none_or(Connection::is_finished) {
@@ -225,15 +242,15 @@ impl Core {
         AbortOutcome::Aborted { was_open: self.step(slot, Connection::abort) }
     }
 
-    /// Starts the close handshake. `false`: it was not open.
+    /// Starts the close handshake, and returns whether the WebSocket was open.
     pub fn close_slot(&mut self, slot: Slot, code: CloseCode, reason: &str, cause: Cause) -> bool {
         self.step(slot, |connection, env| connection.close(code, reason, cause, env))
     }
 
-    /// Opens the WebSocket that a request asked for. See [`Connection::accept`].
+    /// Accepts an upgrade: see [`Connection::accept`].
     ///
     /// # Errors
-    /// The handler's fault, in words; the client then has a 500.
+    /// The answer of the handler is invalid. The client gets a 500.
     pub fn accept(&mut self, slot: Slot, accept: &Accept, request: &Request) -> Result<Option<Vec<u8>>, String> {
         let fd = self.table.fd_of(slot);
         let accepted = self.table.step(slot, |connection, env| connection.accept(fd, accept, request, env));
@@ -247,7 +264,7 @@ impl Core {
         accepted
     }
 
-    /// Answers the request that waits.
+    /// Sends the response to the request that waits.
     pub fn respond(&mut self, slot: Slot, response: Response) {
         self.table.step(slot, |connection, env| connection.respond(response, env));
         if self.table.transport(slot).is_some_and(|socket| socket.is_readable) {
@@ -255,7 +272,7 @@ impl Core {
         }
         if !self.table.keep_http_bound(slot) {
             log::debug!(
-                "fd {}: its client does not read, and there is no room for its response",
+                "fd {}: response dropped: queue limit reached and the client does not read",
                 self.table.fd_of(slot)
             );
             self.table.drop_response(slot);
@@ -264,12 +281,12 @@ impl Core {
         self.arm(slot);
     }
 
-    /// Reports that the client of `slot` is gone.
+    /// Handles the end of the client's stream, or a reset.
     pub fn handle_end(&mut self, slot: Slot, is_reset: bool) {
         self.step(slot, |connection, _| connection.handle_end(is_reset));
     }
 
-    /// for its handler: `true`.
+    /// Records the end of a connection, if the event is one. Returns whether an open WebSocket closed.
     pub fn record_end(&mut self, slot: Slot, event: Option<Event<'_>>) -> bool {
         let closed = match event {
             Some(Event::Closed(closed)) => closed,
@@ -280,7 +297,7 @@ impl Core {
             _ => return false,
         };
         if self.table.transport(slot).is_some_and(|socket| socket.is_readable) {
-            // It may have been paused, with the client's own close frame unread.
+            // It may have been paused before the close frame of the client was read.
             self.make_ready(slot);
         }
         let names = self.registry.remove(slot);
@@ -292,7 +309,7 @@ impl Core {
         true
     }
 
-    /// Records the ends of slow consumers that the table closed.
+    /// Records the slow consumers that the table closed.
     #[inline]
     pub fn record_slow_consumers(&mut self) {
         if self.table.has_ended() {
@@ -307,10 +324,11 @@ impl Core {
         }
     }
 
-    // What the loop does next.
+    // The next work of the loop.
 
-    /// Takes the next connection that ended, for `on_close`. Until [`end_on_close`](Core::end_on_close) its uid and groups
-    /// can be asked.
+    /// Takes the next closed connection, for `on_close`.
+    ///
+    /// Its uid and groups are available until [`end_on_close`](Core::end_on_close).
     #[inline]
     pub fn begin_on_close(&mut self) -> Option<(Fd, Closed)> {
         let close = self.pending_closes.pop_front()?;
@@ -319,12 +337,12 @@ impl Core {
         Some(result)
     }
 
-    /// Ends a departure: `on_close` has returned.
+    /// Records that `on_close` has returned.
     pub fn end_on_close(&mut self) {
         self.current_close = None;
     }
 
-    /// Returns whether a connection ended whose handler was not told.
+    /// Returns whether `on_close` is to be called for a connection.
     #[inline]
     pub fn has_pending_closes(&self) -> bool {
         !self.pending_closes.is_empty()
@@ -336,7 +354,7 @@ impl Core {
         &mut self.deferrals
     }
 
-    /// Lists a connection to be read, as though an event had told of bytes.
+    /// Adds a connection to those to read, as if epoll had reported it.
     #[inline]
     pub fn make_ready(&mut self, slot: Slot) {
         if let Some(socket) = self.table.transport_mut(slot)
@@ -347,26 +365,26 @@ impl Core {
         }
     }
 
-    /// Moves the connections that are to be read from into `slots`.
+    /// Moves the list of connections to read into `slots`.
     pub fn take_ready(&mut self, slots: &mut Vec<Slot>) {
         slots.append(&mut self.ready);
     }
 
-    /// Returns the number of connections that are to be read from.
+    /// Returns the number of connections to read.
     pub fn ready_len(&self) -> usize {
         self.ready.len()
     }
 
-    /// Frees a slot at the end of a turn. A second time in the same turn, nothing happens.
+    /// Frees a slot at the end of a turn. A second call in the same turn does nothing.
     pub fn reap(&mut self, slot: Slot) {
         let fd = self.table.fd_of(slot);
         self.drop_session(fd);
-        self.deferrals.forget(fd);
+        self.deferrals.remove(fd);
         self.wheel.cancel(Owner::Connection(slot));
         self.table.remove(slot);
     }
 
-    /// Panics where its parts do not fit together. For tests and debug builds.
+    /// Panics if the parts are inconsistent. Tests and debug builds call it.
     pub fn check_invariants(&self) {
         self.registry.check_invariants();
         self.wheel.check_invariants();

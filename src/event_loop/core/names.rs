@@ -1,4 +1,4 @@
-//! uids and groups of connections.
+//! The uids and groups of connections.
 
 use crate::connection::Cause;
 use crate::event_loop::core::Core;
@@ -7,29 +7,29 @@ use crate::protocol::close::CloseCode;
 use crate::registry::{Change, Registry, SecondLogin, is_name};
 
 impl Core {
-    /// Binds a connection to a uid, as the policy for second logins has it.
+    /// Binds a connection to a uid, by the policy for second logins.
     pub fn bind(&mut self, fd: Fd, uid: &str) -> Change {
         let Some(slot) = self.open_slot(fd) else { return Change::Gone };
         let mut kicked = Vec::new();
         let change = self.registry.bind(slot, uid, self.second_login, &mut kicked);
         for old in kicked {
-            self.close_slot(old, CloseCode::KICKED, "this uid connected anew", Cause::Kicked);
+            self.close_slot(old, CloseCode::KICKED, "uid connected again", Cause::Kicked);
         }
         change
     }
 
-    /// Whether a connection with this uid would be turn_start away.
+    /// Returns whether a new connection with this uid would be refused.
     pub fn is_uid_taken(&self, uid: &str) -> bool {
         self.second_login == SecondLogin::RejectNew && self.registry.count_of(uid) > 0
     }
 
-    /// The slot of an open connection.
+    /// Returns the slot of an open connection.
     pub fn open_slot(&self, fd: Fd) -> Option<Slot> {
         let slot = self.table.slot_of(fd)?;
         self.table.connection(slot)?.is_open().then_some(slot)
     }
 
-    /// The uid of a connection; for the one whose end is being told, the uid it had.
+    /// Returns the uid of a connection, or inside its `on_close` the last one.
     pub fn uid_of(&self, fd: Fd) -> Option<&str> {
         match &self.current_close {
             Some(close) if close.fd == fd => close.names.uid.as_deref(),
@@ -37,7 +37,7 @@ impl Core {
         }
     }
 
-    /// The groups of a connection, likewise.
+    /// Returns the groups of a connection, or inside its `on_close` the last ones.
     pub fn groups_of(&self, fd: Fd) -> Vec<&str> {
         match &self.current_close {
             Some(close) if close.fd == fd => close.names.groups.iter().map(AsRef::as_ref).collect(),
@@ -61,12 +61,12 @@ impl Core {
         self.open_slot(fd).map_or(Change::Gone, |slot| self.registry.leave(slot, group))
     }
 
-    /// Ends a group, and returns how many members it had.
+    /// Removes all members from a group, and returns their number.
     pub fn ungroup(&mut self, group: &str) -> usize {
         self.registry.ungroup(group)
     }
 
-    /// Puts a connection into a group, as far as the bounds allow.
+    /// Adds a connection to a group, unless a limit is reached.
     pub fn join(&mut self, fd: Fd, group: &str) -> Change {
         let Some(slot) = self.open_slot(fd) else { return Change::Gone };
         let (registry, limits) = (&mut self.registry, &self.table.env().limits);

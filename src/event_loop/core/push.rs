@@ -1,4 +1,4 @@
-//! Pushes: to one connection, to those of uids and groups, to all.
+//! Pushes to one connection, to uids, to groups and to all.
 
 use crate::connection::Outbound;
 use crate::event_loop::core::Core;
@@ -8,7 +8,7 @@ use crate::message::{Content, Delivery, Message, Outcome, Push};
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 
 impl Core {
-    /// To one connection.
+    /// Pushes to one connection.
     pub fn push(&mut self, fd: Fd, push: Push<'_>) -> Outcome {
         if !self.table.is_current(fd) || push.except.contains(&fd) {
             return Outcome::Gone;
@@ -18,21 +18,21 @@ impl Core {
         outcome
     }
 
-    /// To the connections of one uid.
+    /// Pushes to the connections of one uid.
     pub fn push_uid(&mut self, uid: &str, push: Push<'_>) -> Delivery {
         let only = {
             let mut slots = self.registry.slots_of(uid);
             slots.next().filter(|_| slots.next().is_none() && push.except.is_empty())
         };
         let Some(slot) = only else { return self.push_uids(std::iter::once(uid), push) };
-        // Most users have one connection: nothing is to be marked, listed or deferred.
+        // Most uids have one connection, which needs no search.
         let mut delivery = Delivery::default();
         delivery.count(self.table.push(slot, &mut self.outbound(&push, false)));
         self.record_slow_consumers();
         delivery
     }
 
-    /// To the connections of some uids; one that is named twice gets it once.
+    /// Pushes to the connections of several uids. A uid that is listed twice gets it once.
     pub fn push_uids(&mut self, uids: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         for uid in uids {
@@ -41,7 +41,7 @@ impl Core {
         self.push_found(found, push)
     }
 
-    /// To the members of some groups; a member of several gets it once.
+    /// Pushes to the members of several groups. A member of more than one gets it once.
     pub fn push_groups(&mut self, groups: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         for group in groups {
@@ -50,22 +50,23 @@ impl Core {
         self.push_found(found, push)
     }
 
-    /// To some connections; one that is named twice gets it once.
+    /// Pushes to several connections. A connection that is listed twice gets it once.
     pub fn push_fds(&mut self, fds: impl Iterator<Item = Fd>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         found.extend(fds.filter_map(|fd| self.table.slot_of(fd)).filter(|slot| self.visited.visit(*slot)));
         self.push_found(found, push)
     }
 
-    /// To every open connection.
+    /// Pushes to every open connection.
     pub fn broadcast(&mut self, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         found.extend(self.open.iter().filter(|slot| self.visited.visit(*slot)));
         self.push_found(found, push)
     }
 
-    /// The list for what is found: empty, and whom the push leaves out is seen already. As each slot is put on it once, it
-    /// is never longer than the slots are many, however often a name is said.
+    /// Begins a search for receivers, and returns an empty list for them.
+    ///
+    /// The excluded connections are marked as visited. Each slot is found once, so the list is never longer than the table.
     fn begin_search(&mut self, push: &Push<'_>) -> Vec<Slot> {
         self.visited.begin(self.table.slots_end());
         for slot in push.except.iter().filter_map(|fd| self.table.slot_of(*fd)) {
@@ -98,7 +99,7 @@ impl Core {
         outbound
     }
 
-    /// A ping.
+    /// Sends a ping.
     pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
         if payload.len() > CONTROL_BYTES_MAX {
             return Outcome::TooLarge;

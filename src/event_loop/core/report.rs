@@ -1,4 +1,4 @@
-//! What the core reports: the numbers of the server, a connection, and the refusals in the log.
+//! Reports: the counters of the server, the state of a connection, and refusals in the log.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ use crate::fd::Fd;
 use crate::peer::Peer;
 
 impl Core {
-    /// The server in numbers.
+    /// Returns the counters of the server.
     pub fn stats(&self) -> Stats {
         let (counters, counts) = (&self.counters, &self.table.env().counts);
         Stats {
@@ -54,12 +54,12 @@ impl Core {
         }
     }
 
-    /// Bytes that wait to be written to a connection.
+    /// Returns the bytes that wait to be written to a connection.
     pub fn queued_bytes(&self, fd: Fd) -> usize {
         self.connection(fd).map_or(0, Connection::queued_bytes)
     }
 
-    /// A turn is over, and took so long.
+    /// Records the duration of a turn.
     #[inline]
     pub fn end_turn(&mut self, took: Duration) {
         self.counters.turn_time.record(took, 1);
@@ -73,22 +73,20 @@ impl Core {
         counts.waits.record(took, sent);
     }
 
-    /// A request was refused: by a rule, a handler, or for a handler's fault.
+    /// Counts and logs a refused request.
     pub fn refuse(&mut self, fd: Fd, status: u16, reason: impl fmt::Display) {
         let is_control = self.table.connection(fd.slot()).is_some_and(Connection::is_control);
         *self.counters.refusals(is_control).by_status.entry(status).or_default() += 1;
         log::debug!("fd {fd}: refused with {status}: {reason}");
     }
 
-    /// A connection refused a request by one of its rules.
+    /// Counts a request that a connection refused by one of its rules.
     pub fn count_refusal(&mut self, fd: Fd, refusal: &Refusal) {
         let Refusal::Origin(error) = refusal else { return self.refuse(fd, refusal.status(), refusal) };
-        // It repeats what the client sent, with escapes for quotes and all that is not visible ASCII.
+        // It contains text of the client, with quotes and all but visible ASCII escaped.
         self.refuse(fd, refusal.status(), format_args!("\"{error}\""));
         if let Some(count) = self.counters.origin.count(self.table.env().now) {
-            log::warn!(
-                "fd {fd}: refused with 403: \"{error}\" (refused over their origin since the last such line: {count})"
-            );
+            log::warn!("fd {fd}: refused with 403: \"{error}\" ({count} refused by origin since the last warning)");
         }
     }
 
@@ -97,58 +95,58 @@ impl Core {
         self.counters.accepted += 1;
     }
 
-    /// The system refused a client that waited at a listener.
+    /// Counts a failed accept(2).
     pub fn count_accept_error(&mut self, error: Errno) {
         self.counters.accept_errors += 1;
         let error = io::Error::from(error);
         log::debug!("cannot accept a connection: {error}");
         if let Some(count) = self.counters.accept.count(self.table.env().now) {
-            log::warn!("cannot accept a connection: {error} (since the last such line: {count})");
+            log::warn!("cannot accept a connection: {error} ({count} since the last warning)");
         }
     }
 
-    /// A connection that no trusted proxy made was closed, on a listener for those.
+    /// Counts a closed connection that did not come from a trusted proxy.
     pub fn count_untrusted_proxy(&mut self, peer: Peer) {
         self.counters.untrusted_proxies += 1;
-        log::debug!("{peer} is no trusted proxy, and closed");
+        log::debug!("connection closed: {peer} is not a trusted proxy");
         if let Some(count) = self.counters.untrusted.count(self.table.env().now) {
-            log::warn!("{peer} is no trusted proxy, and closed (since the last such line: {count})");
+            log::warn!("connection closed: {peer} is not a trusted proxy ({count} since the last warning)");
         }
     }
 
-    /// A control connection was closed to make room for another.
+    /// Counts a control connection that was closed to make room for another.
     pub fn count_eviction(&mut self) {
         self.counters.control_evicted += 1;
         if let Some(count) = self.counters.evicted.count(self.table.env().now) {
             log::warn!(
-                "API connections without a valid request were closed for others (since the last such line: {count})"
+                "API connection limit reached: connections without a valid request are closed ({count} since the last warning)"
             );
         }
     }
 
-    /// A control connection cannot be kept. The request on it is refused by its handler.
+    /// Counts a control connection that cannot be kept. The handler refuses its request.
     pub fn count_control_full(&mut self) {
         let max = self.control_connections_max;
         let refusals = &mut self.counters.control;
         refusals.full += 1;
         if let Some(count) = refusals.throttle.count(self.table.env().now) {
-            log::warn!("API connection limit reached ({max}): requests get 503 (since the last such line: {count})");
+            log::warn!("API connection limit reached ({max}): requests get 503 ({count} since the last warning)");
         }
     }
 
-    /// A new connection got 503: `reason` there is no room.
+    /// Counts a new connection that got 503 because a limit is reached.
     pub fn count_full(&mut self, is_control: bool, reason: impl fmt::Display) {
         let refusals = self.counters.refusals(is_control);
         refusals.full += 1;
         *refusals.by_status.entry(503).or_default() += 1;
-        log::debug!("a new connection is refused with 503: {reason}");
+        log::debug!("new connection refused with 503: {reason}");
         if let Some(count) = refusals.throttle.count(self.table.env().now) {
             let refused = if is_control { "new API connections" } else { "new clients" };
-            log::warn!("{reason}: {refused} get 503 (since the last such line: {count})");
+            log::warn!("{reason}: {refused} get 503 ({count} since the last warning)");
         }
     }
 
-    /// What is known of a connection.
+    /// Returns the state of a connection.
     pub fn info(&self, fd: Fd) -> Option<Info> {
         let env = self.table.env();
         let connection = self.connection(fd)?;
@@ -172,7 +170,7 @@ impl Core {
         self.table.env().queued.frames
     }
 
-    /// Returns the longest queue since the last call, in bytes.
+    /// Returns the bytes of the longest queue since the last call.
     pub fn take_longest_queue(&mut self) -> usize {
         std::mem::take(&mut self.table.env_mut().longest_queue)
     }

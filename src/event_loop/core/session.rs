@@ -1,4 +1,4 @@
-//! Values that handlers keep with connections.
+//! Session values that handlers store with connections.
 
 use std::any::Any;
 
@@ -7,7 +7,7 @@ use crate::event_loop::core::Core;
 use crate::fd::Fd;
 
 impl Core {
-    /// Keeps a value with a connection, in place of the one before. `false`: it is gone.
+    /// Stores a value with a connection, and returns whether the connection exists.
     pub fn set_session(&mut self, fd: Fd, session: Box<dyn Any>) -> bool {
         let is_there = self.connection(fd).is_some_and(|connection| connection.state() != State::Closing);
         if is_there {
@@ -16,29 +16,29 @@ impl Core {
         is_there
     }
 
-    /// The connection is over for its handler: so is what that kept with it.
+    /// Drops the value of a connection that has ended.
     pub fn drop_session(&mut self, fd: Fd) {
         if !self.sessions.is_empty() {
             self.sessions.remove(&fd);
         }
     }
 
-    /// Returns the value that is kept with a connection.
+    /// Returns the value of a connection.
     pub fn session(&self, fd: Fd) -> Option<&dyn Any> {
         self.sessions.get(&fd).map(|session| &**session)
     }
 
-    /// Returns the value that is kept with a connection, to change.
+    /// Returns the value of a connection, to change it.
     pub fn session_mut(&mut self, fd: Fd) -> Option<&mut dyn Any> {
         self.sessions.get_mut(&fd).map(|session| &mut **session)
     }
 
-    /// Takes the value that is kept with a connection.
+    /// Removes the value of a connection and returns it.
     pub fn take_session(&mut self, fd: Fd) -> Option<Box<dyn Any>> {
         self.sessions.remove(&fd)
     }
 
-    /// Puts a value back that was taken for a call. One that was set meanwhile stays.
+    /// Stores a value again after a call, unless the call has set another.
     pub fn restore_session(&mut self, fd: Fd, session: Box<dyn Any>) {
         if self.connection(fd).is_some() {
             self.sessions.entry(fd).or_insert(session);

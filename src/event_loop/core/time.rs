@@ -13,21 +13,22 @@ use crate::tick::Tick;
 use crate::wheel::Owner;
 
 impl Core {
-    /// A timer.
+    /// Starts a timer.
     pub fn add_timer(&mut self, delay: Duration, every: Option<Duration>) -> TimerId {
-        // Not the turn's clock: a handler may have taken its time. It is rounded down: one more, so that nothing is early.
+        // The time of the turn may be old, because handlers took long. The clock is rounded down, so one more millisecond
+        // keeps the timer from firing early.
         let at = self.epoch.now().after(delay.saturating_add(Duration::from_millis(1)));
         let timer = self.timers.add(at, every);
         self.wheel.arm(Owner::Timer(timer.index()), at);
         timer
     }
 
-    /// Returns whether a timer is still to fire.
+    /// Returns whether a timer is running.
     pub fn has_timer(&self, timer: TimerId) -> bool {
         self.timers.contains(timer)
     }
 
-    /// Ends a timer.
+    /// Ends a timer, and returns whether it was running.
     pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
         let was_there = self.timers.remove(timer);
         if was_there {
@@ -36,7 +37,7 @@ impl Core {
         was_there
     }
 
-    /// Gives a connection a heartbeat of its own, or the server's again.
+    /// Sets the heartbeat of a connection. `None` is the server's heartbeat.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>) -> bool {
         let Some(slot) = self.table.slot_of(fd) else { return false };
         let is_set = self.table.step(slot, |connection, env| {
@@ -51,7 +52,7 @@ impl Core {
         is_set.unwrap_or(false)
     }
 
-    /// Stops reading from a WebSocket or the pieces of a body, or goes on.
+    /// Pauses or resumes reading from a WebSocket or the pieces of a body.
     pub fn set_paused(&mut self, fd: Fd, is_paused: bool) -> bool {
         let Some(slot) = self.table.slot_of(fd) else { return false };
         if self.table.step(slot, |connection, _| connection.set_paused(is_paused)) != Some(true) {
@@ -64,8 +65,9 @@ impl Core {
         true
     }
 
-    /// Sees to it that a connection's next deadline is in the wheel. Armed for an earlier one it stays so: the wheel
-    /// then asks too early, and is armed anew.
+    /// Arms the wheel with the next deadline of a connection.
+    ///
+    /// An earlier deadline in the wheel stays. When it expires, the wheel is armed again.
     #[inline]
     pub fn arm(&mut self, slot: Slot) {
         if let Some(connection) = self.table.connection(slot) {
@@ -93,7 +95,7 @@ impl Core {
         self.wheel.advance(self.table.env().now);
     }
 
-    /// Returns an owner whose deadline has come.
+    /// Returns an owner whose deadline has expired.
     #[inline]
     pub fn pop_expired(&mut self) -> Option<Owner> {
         self.wheel.pop_expired()

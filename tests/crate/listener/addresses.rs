@@ -227,7 +227,7 @@ fn a_full_server_answers_503_and_accepts_again_after_a_close() {
         let mut third = server.raw();
         let reply = third.reply();
         assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
-        assert_eq!(reply.body, "the server is full\n");
+        assert_eq!(reply.body, "connection limit reached\n");
         third.end();
         let stats = server.ask(|ctx| ctx.stats());
         assert_eq!((stats.connections, stats.connections_max, stats.refused), (2, 2, refused));

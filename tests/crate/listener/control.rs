@@ -317,7 +317,7 @@ fn connections_over_the_rate_get_503_first() {
             break crate::common::refusal(Err(refused));
         }
     };
-    assert_eq!((status, text.as_str()), (503, "too many come at once, try later\n"));
+    assert_eq!((status, text.as_str()), (503, "accept rate limit reached\n"));
     drop((first, second));
     let mut operator = Raw::connect(control);
     operator.send(READY);

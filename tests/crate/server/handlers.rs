@@ -63,7 +63,7 @@ fn a_handler_that_blocks_the_loop_is_logged_by_name() {
             move |ctx| ctx.info(fd).expect("it is there").peer
         }),
     );
-    let named = format!(", fd {fd}, uid \"ann\", peer {peer} (since the last such line: 1)");
+    let named = format!(", fd {fd}, uid \"ann\", peer {peer} (1 since the last warning)");
     assert!(blocked("on_open", &named).ends_with(&named));
     ann.send("block");
     assert!(blocked("on_message", &named).ends_with(&named));
@@ -78,11 +78,11 @@ fn a_handler_that_blocks_the_loop_is_logged_by_name() {
     assert_eq!(http.reply().status, 200);
     blocked("on_request", ", fd ");
     server.remote.notify("block").expect("room in the inbox");
-    blocked("on_notice", "ms (since");
+    blocked("on_notice", "ms (1 since");
     server.remote.notify("timer").expect("room in the inbox");
-    blocked("on_timer", "ms (since");
+    blocked("on_timer", "ms (1 since");
     server.ask(|_| act(Some("block")));
-    blocked("a command of Remote", "ms (since");
+    blocked("a command of Remote", "ms (1 since");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn every_refusal_is_counted_by_status_and_logged() {
         .partition(|line| line.starts_with("WARN "));
     assert_eq!(each.len(), 3, "{each:?}");
     // The log has one line a second, and three requests take less than two seconds.
-    assert!(warned[0].contains("since the last such line: 1)"), "{warned:?}");
+    assert!(warned[0].contains("(1 refused by origin since the last warning)"), "{warned:?}");
     assert!(warned.len() < 3, "{warned:?}");
 }
 
@@ -64,7 +64,7 @@ fn a_full_server_counts_refused_clients_and_warns() {
     }
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.refused, stats.refused_by_status), (2, BTreeMap::from([(503, 2)])));
-    let warned = server.log_lines(&["the server has its 1 connections: new clients get 503"]);
+    let warned = server.log_lines(&["connection limit reached (1): new clients get 503"]);
     assert!(warned.len() == 1 && warned[0].starts_with("WARN "), "{warned:?}");
     drop(inside);
 }

@@ -24,7 +24,7 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
         clients.push(client);
     };
     (0..200).for_each(|_| offer());
-    gateway.logged("out of descriptors");
+    gateway.logged("file descriptor limit reached");
     for _ in 0..20 {
         assert_eq!((probe(&gateway, "/healthz"), probe(&gateway, "/readyz")), (200, 200));
         // More clients connect all the time and use the descriptors that probes free.
@@ -112,7 +112,7 @@ fn idle_connections_without_a_key_do_not_block_probes_and_back_ends() {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _attack = Attack::start(scope, &gateway, &over);
-        gateway.logged("API connections without a valid request were closed for others");
+        gateway.logged("API connection limit reached: connections without a valid request are closed");
         for _ in 0..50 {
             for path in ["/healthz", "/readyz"] {
                 assert_eq!(status_at_last(&gateway, path, &[]), 200, "{path}");

@@ -221,7 +221,7 @@ fn sighup_changes_the_trusted_load_balancers() {
     let mut stranger = Raw::connect(gateway.address);
     stranger.try_send("PROXY UNKNOWN\r\n");
     stranger.end();
-    gateway.logged("is no trusted proxy, and closed");
+    gateway.logged("is not a trusted proxy");
     assert_eq!(gateway.metric("fdpush_untrusted_proxies_total"), 1.0);
     fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"127.0.0.1\"]\n").expect("a file");
     gateway.signal("-HUP");

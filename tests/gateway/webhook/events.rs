@@ -408,7 +408,7 @@ fn sigterm_during_pushes_closes_every_client_with_1001() {
     gateway.signal("-TERM");
     for client in &mut clients {
         // All frames before the close frame are complete.
-        assert_eq!(client.close_frame(), (1001, "the server is going down".to_owned()));
+        assert_eq!(client.close_frame(), (1001, "server is shutting down".to_owned()));
         client.send_frame(crate::common::raw::CLOSE, &crate::common::raw::close_payload(1001, ""));
         client.end();
     }
