@@ -1,5 +1,6 @@
-//! What handlers may ask for. Every answer is foretold from the oracle's names and models, which go by fd, where the
-//! server goes by slot.
+//! The calls that handlers make. Each result is compared with the oracle.
+//!
+//! The oracle has its data by fd, the server by slot.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::coverage::hit;
 use crate::output::Manner;
 use crate::server::Server;
 
-/// Whom a push is for.
+/// The receivers of a push.
 #[derive(Clone, Debug)]
 pub enum Target {
     One(Fd),
@@ -21,7 +22,7 @@ pub enum Target {
 }
 
 impl Server {
-    /// Pushes, to all of the target but `except`.
+    /// Pushes to the target, without the connections of `except`.
     pub fn ask_push(&mut self, target: &Target, except: &[Fd], manner: &Manner) {
         let intended: BTreeSet<Fd> = match target {
             Target::One(fd) => [*fd].into(),
@@ -59,7 +60,7 @@ impl Server {
         assert_eq!(is_closed, was_open, "{fd} was closed");
     }
 
-    /// Starts the close handshake. `false`: it was not open.
+    /// Starts the close handshake, and returns whether the WebSocket was open.
     pub fn close_slot(&mut self, slot: Slot, code: CloseCode, reason: &str, cause: Cause) -> bool {
         let closed = self.step(slot, |connection, env| connection.close(code, reason, cause, env));
         let Some((event, state)) = closed else { return false };
@@ -72,7 +73,7 @@ impl Server {
                 model.close(closed, code, reason, cause);
                 model.say_goodbye(code, reason, now, ledger);
             }
-            Some(event) => panic!("{event:?} came of a close"),
+            Some(event) => panic!("{event:?} is not a result of close"),
             None => assert!(!model.is_open(), "{fd} is open and was not closed"),
         }
         self.compare_state(fd, state);
@@ -90,19 +91,19 @@ impl Server {
         let now = self.table.env().now;
         let (model, ledger) = self.oracle.account(fd);
         model.output.abandon(ledger);
-        assert_eq!(event.is_some(), model.is_open(), "an open connection's end is told");
+        assert_eq!(event.is_some(), model.is_open(), "aborting an open connection reports its end");
         if let Some(Event::Closed(closed)) = &event {
             model.close(closed, CloseCode::ABNORMAL, "", Cause::ServerClosed);
             model.die(now);
         }
-        // Whatever it was doing, it is to be dropped now.
+        // It can be freed in any state.
         model.is_lost = true;
         self.replay();
         self.record_end(slot, event);
         self.record_slow_consumers();
     }
 
-    /// Binds, and closes whom that kicks.
+    /// Binds a uid, and closes the connections that the policy kicks.
     pub fn ask_bind(&mut self, fd: Fd, uid: &str) -> Change {
         hit("asked: bind");
         let Some(slot) = self.open_slot(fd) else { return Change::Gone };
@@ -117,7 +118,7 @@ impl Server {
         change
     }
 
-    /// Unbinds, joins or leaves: one of the registry's verbs, and its twin's.
+    /// Unbinds, leaves or joins, in the registry and in its model.
     pub fn ask_membership(&mut self, fd: Fd, group: &str, verb: usize) {
         let Some(slot) = self.open_slot(fd) else { return };
         let names = &mut self.oracle.names;
@@ -130,13 +131,13 @@ impl Server {
         hit(["asked: unbind", "asked: leave", "asked: join"][verb.min(2)]);
     }
 
-    /// Ends a group.
+    /// Removes all members from a group.
     pub fn ask_ungroup(&mut self, group: &str) {
         hit("asked: ungroup");
         assert_eq!(self.registry.ungroup(group), self.oracle.names.ungroup(group), "members of {group}");
     }
 
-    /// Gives a connection a heartbeat of its own.
+    /// Sets the heartbeat of a connection.
     pub fn ask_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) {
         let Some(slot) = self.table.slot_of(fd) else { return };
         hit(if heartbeat == Heartbeat::Off { "asked: protect" } else { "asked: a heartbeat of its own" });
@@ -147,7 +148,7 @@ impl Server {
         self.arm(slot);
     }
 
-    /// Stops reading from a connection, or goes on.
+    /// Pauses or resumes reading from a connection.
     pub fn ask_pause(&mut self, fd: Fd, is_paused: bool) {
         let Some(slot) = self.open_slot(fd) else { return };
         hit(if is_paused { "asked: pause" } else { "asked: resume" });
@@ -167,7 +168,7 @@ impl Server {
         self.record_slow_consumers();
     }
 
-    /// A timer, `delay` from now; it repeats where `every` is not 0.
+    /// Starts a timer that fires after `delay` ms. It repeats if `every` is not 0.
     pub fn ask_timer(&mut self, delay: u64, every: u64) {
         hit("asked: timer");
         let index = (0..).find(|index| !self.timers.contains_key(index)).expect("a free number");
@@ -183,7 +184,7 @@ impl Server {
         self.clock.cancel(Owner::Timer(index));
     }
 
-    /// Goes down.
+    /// Begins to shut down.
     pub fn drain(&mut self) {
         self.is_draining = true;
         for slot in (0..self.table.slots_end()).map(Slot) {
@@ -191,7 +192,7 @@ impl Server {
                 continue;
             }
             let Some((event, state)) = self.step(slot, Connection::drain) else { continue };
-            assert!(!matches!(event, Some(Event::Closed(_))), "what was not open has no end to tell");
+            assert!(!matches!(event, Some(Event::Closed(_))), "only an open WebSocket reports its end");
             let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
             model.output.observe_raw(state.queued, ledger);
             self.replay();
@@ -200,7 +201,7 @@ impl Server {
         self.call_on_close();
     }
 
-    /// The slot of an open connection.
+    /// Returns the slot of an open connection.
     pub fn open_slot(&self, fd: Fd) -> Option<Slot> {
         let slot = self.table.slot_of(fd).filter(|slot| self.table.connection(*slot).is_some_and(Connection::is_open));
         assert_eq!(slot.is_some(), self.oracle.is_open(fd), "{fd} is open");

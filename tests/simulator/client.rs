@@ -1,7 +1,7 @@
-//! Clients: honest, proud, silent, slow, malicious, and some that never get as far as a WebSocket.
+//! The clients of a run, of several kinds.
 //!
-//! A client trusts nothing: it takes the server's bytes apart with its own parser, and looks for each frame in what the
-//! oracle says is due to it, in order.
+//! A client parses the bytes of the server with its own parser. It compares each frame with the next one that the oracle
+//! expects.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -21,25 +21,25 @@ use crate::wire::Wire;
 
 const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// The most that a client says before it was sent.
+/// The maximum of a client's unsent bytes.
 const STREAM_BYTES_MAX: usize = 100_000;
 
-/// What sort of client it is.
+/// The kind of a client.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Reads, answers pings and closes, talks.
+    /// Reads, answers pings and close frames, and sends messages.
     Honest,
-    /// Answers no ping, and says nothing.
+    /// Answers no ping and sends nothing.
     Proud,
-    /// Once open, it is never heard of again, and reads nothing.
+    /// Sends and reads nothing after the upgrade.
     Silent,
     /// Reads a few bytes at a time.
     Slow,
-    /// Breaks a rule some day.
+    /// Violates the protocol at some time.
     Malicious,
-    /// Asks for HTTP, much and without reading, before it asks for a WebSocket.
+    /// Requests large HTTP responses before the upgrade, and hardly reads.
     Greedy,
-    /// Never finishes its request, or sends one that is none.
+    /// Sends an incomplete or invalid request.
     Lost,
 }
 
@@ -51,25 +51,25 @@ pub struct Client {
     kind: Kind,
     wire: Rc<RefCell<Wire>>,
     rng: Rng,
-    /// Said and not sent.
+    /// Bytes to send.
     stream: VecDeque<u8>,
-    /// Received and not read, from `at` on.
+    /// Received bytes. Those from `at` on are not parsed.
     inbox: Vec<u8>,
     at: usize,
     is_websocket: bool,
-    /// The lengths of the responses that are due.
+    /// The lengths of the expected responses.
     responses: VecDeque<usize>,
     has_said_close: bool,
     has_heard_close: bool,
-    /// It has said something bad, or its last.
+    /// Whether it sends nothing any more.
     is_mute: bool,
     message_bytes_max: usize,
-    /// Resets, ends or closes once in so many moments.
+    /// It resets, ends or closes once in this many steps.
     misfortune: usize,
 }
 
 impl Client {
-    /// A client whose connection was accepted as `fd`.
+    /// Creates a client of an accepted connection.
     pub fn new(
         wire: Rc<RefCell<Wire>>,
         model: &mut ConnectionModel,
@@ -103,7 +103,7 @@ impl Client {
         client
     }
 
-    /// A moment in its model.
+    /// Runs one step of the client.
     pub fn act(&mut self, oracle: &mut Oracle) {
         let is_server_gone = self.wire.borrow().is_server_gone();
         if self.kind == Kind::Silent && self.is_websocket {
@@ -125,7 +125,7 @@ impl Client {
         }
     }
 
-    /// It wants no more of this.
+    /// Makes it disconnect soon.
     pub fn give_up(&mut self) {
         self.misfortune = 3;
     }
@@ -139,7 +139,7 @@ impl Client {
         }
     }
 
-    /// HTTP: what there is to be said before frames.
+    /// Sends its HTTP requests and the upgrade.
     fn introduce_itself(&mut self, model: &mut ConnectionModel) {
         let requests = match self.kind {
             Kind::Greedy => self.rng.within(1..=4),
@@ -232,7 +232,7 @@ impl Client {
         }
     }
 
-    // What it hears.
+    // Input.
 
     fn read(&mut self, oracle: &mut Oracle, is_server_gone: bool) {
         if self.wire.borrow().is_client_reset() {
@@ -260,7 +260,7 @@ impl Client {
         }
     }
 
-    /// Reads a response, if it is all there.
+    /// Reads a response, if it is complete.
     fn read_response(&mut self) -> bool {
         let inbox = &self.inbox[self.at..];
         let Some(end) = inbox.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
@@ -283,14 +283,14 @@ impl Client {
         match status {
             "200" => assert_eq!(Some(length), self.responses.pop_front(), "{}: responses out of order", self.fd),
             "400" | "403" | "404" | "408" | "409" | "426" | "503" => self.is_mute = true,
-            status => panic!("{}: {status} was not to be expected", self.fd),
+            status => panic!("{}: unexpected status {status}", self.fd),
         }
         true
     }
 
-    /// A frame came: it must be the one that is due.
+    /// Compares a received frame with the expected one.
     fn hear(&mut self, frame: Frame, oracle: &mut Oracle) {
-        assert!(!self.has_heard_close, "{} hears {frame:?} behind the close frame", self.fd);
+        assert!(!self.has_heard_close, "{} received {frame:?} after the close frame", self.fd);
         let due = match &frame {
             Frame::Message { is_text, payload } => {
                 hit("client: message received");
@@ -305,7 +305,7 @@ impl Client {
         };
         let model = oracle.model(self.fd);
         let expected = model.output.flying.pop_front();
-        assert_eq!(Some(due), expected, "{}: lost, doubled or out of order", self.fd);
+        assert_eq!(Some(due), expected, "{}: frame lost, duplicated or out of order", self.fd);
         match frame {
             Frame::Ping(payload) if self.kind != Kind::Proud && !self.is_mute => {
                 hit("client: answers a ping");
@@ -322,10 +322,10 @@ impl Client {
         }
     }
 
-    /// The server's stream has ended: nothing may be missing in it.
+    /// Checks at the end of the server's stream that nothing is missing.
     fn handle_end(&mut self, model: &ConnectionModel) {
         let due = &model.output.flying;
-        assert!(due.is_empty(), "{}: {} frames are lost, beginning with {:?}", self.fd, due.len(), due[0]);
+        assert!(due.is_empty(), "{}: {} frames are lost, the first is {:?}", self.fd, due.len(), due[0]);
         let is_cut = self.is_websocket && !self.inbox.is_empty();
         assert!(!is_cut || model.output.is_abandoned, "{}: a frame was cut", self.fd);
         self.wire.borrow_mut().end();

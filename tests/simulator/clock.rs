@@ -1,24 +1,24 @@
-//! The wheel with a naive twin at its side: a sorted set of deadlines.
+//! The wheel, compared with a naive model: a sorted set of deadlines.
 
 use fdpush::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fdpush::sim::{Owner, Tick, Wheel};
 
-/// The wheel, and what should be in it.
+/// The wheel and its model.
 #[derive(Debug)]
 pub struct Clock {
     wheel: Wheel,
     armed: BTreeMap<Key, Tick>,
     by_time: BTreeSet<(Tick, Key)>,
     now: Tick,
-    /// The deadline that was popped last since time moved on.
+    /// The last deadline that expired at this time.
     popped: Tick,
-    /// Who was armed for a tick that had come, since time moved on: they wait until it does again.
+    /// Owners that were armed at this time for a tick that is not later. They expire at the next tick.
     overdue: BTreeSet<Key>,
 }
 
-/// An owner that can be sorted: whether it is a timer, and its index.
+/// An owner as a sortable key: whether it is a timer, and its index.
 type Key = (bool, u32);
 
 fn key(owner: Owner) -> Key {
@@ -29,7 +29,7 @@ fn key(owner: Owner) -> Key {
 }
 
 impl Clock {
-    /// A clock at this tick.
+    /// Creates a wheel at this tick.
     pub fn new(now: Tick) -> Clock {
         let (armed, by_time, overdue) = Default::default();
         Clock { wheel: Wheel::new(now), armed, by_time, now, popped: Tick(0), overdue }
@@ -41,7 +41,7 @@ impl Clock {
         self.note(owner, Some(at));
     }
 
-    /// Sets a deadline where there is none as early.
+    /// Sets a deadline, unless an earlier one is set.
     pub fn arm_no_later(&mut self, owner: Owner, at: Tick) {
         self.wheel.arm_no_later(owner, at);
         if self.armed.get(&key(owner)).is_none_or(|armed| *armed > at) {
@@ -49,36 +49,38 @@ impl Clock {
         }
     }
 
-    /// Forgets a deadline.
+    /// Removes a deadline.
     pub fn cancel(&mut self, owner: Owner) {
         self.wheel.cancel(owner);
         self.note(owner, None);
     }
 
-    /// When there is something to do next.
+    /// Returns the next tick with something to do.
     pub fn next(&self) -> Option<Tick> {
         let next = self.wheel.next();
         let first = self.by_time.first().map(|(at, _)| *at);
-        assert_eq!(next.is_some(), first.is_some(), "the wheel sleeps, or wakes for nobody");
+        assert_eq!(next.is_some(), first.is_some(), "the wheel has a deadline if and only if its model has");
         if let (Some(next), Some(first)) = (next, first) {
-            assert!(next <= first.max(self.now), "the wheel would sleep until {next:?}, past {first:?}");
+            assert!(next <= first.max(self.now), "the wheel wakes at {next:?}, after {first:?}");
         }
         next
     }
 
-    /// The deadline of an owner.
+    /// Returns the deadline of an owner.
     pub fn deadline(&self, owner: Owner) -> Option<Tick> {
         self.wheel.deadline(owner)
     }
 
-    /// Moves time on.
+    /// Advances the time.
     pub fn advance(&mut self, now: Tick) {
         (self.now, self.popped) = (now, Tick(0));
         self.overdue.clear();
         self.wheel.advance(now);
     }
 
-    /// The next whose deadline has come: none early, none out of order, none missing.
+    /// Returns the next owner whose deadline has expired.
+    ///
+    /// It checks that none is early, out of order or missing.
     pub fn pop(&mut self) -> Option<Owner> {
         let Some(owner) = self.wheel.pop_expired() else {
             let mut due = self.by_time.iter().take_while(|(at, _)| *at <= self.now);
@@ -95,7 +97,7 @@ impl Clock {
         Some(owner)
     }
 
-    /// Compares all there is.
+    /// Compares the wheel with the model.
     pub fn check(&self) {
         self.wheel.check_invariants();
         assert_eq!(self.wheel.len(), self.armed.len(), "deadlines in the wheel");
@@ -105,7 +107,7 @@ impl Clock {
         }
     }
 
-    /// How many deadlines there are.
+    /// Returns the number of deadlines.
     pub fn len(&self) -> usize {
         self.wheel.len()
     }
@@ -117,7 +119,7 @@ impl Clock {
             self.overdue.remove(&key);
         }
         if let Some(at) = at {
-            // A tick that has passed counts as the present one.
+            // A past tick counts as the current one.
             let at = at.max(self.now);
             if at == self.now {
                 self.overdue.insert(key);

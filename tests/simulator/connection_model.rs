@@ -1,4 +1,4 @@
-//! One connection as the oracle sees it: what it may do now, and what it must have done by when.
+//! The model of one connection: its state, its deadlines and its allowed ends.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use crate::coverage::hit;
 use crate::inbound::{Inbound, Said};
 use crate::output_model::{Due, Ledger, OutputModel};
 
-/// Where a connection is in its model.
+/// The stage of a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Stage {
     Http,
     Open,
-    /// A close frame is on its way, and this is how long its client has, once it is sent.
+    /// The close frame is queued. `until` is the client's deadline, once the frame is sent.
     Closing {
         until: Tick,
     },
-    /// It ended without a word.
+    /// It ended without a close frame.
     Dead,
 }
 
-/// A connection's model.
+/// The model of a connection.
 #[derive(Debug)]
 pub struct ConnectionModel {
     pub fd: Fd,
@@ -30,34 +30,34 @@ pub struct ConnectionModel {
     pub inbound: Inbound,
     pub output: OutputModel,
     pub beat: Beat,
-    /// When it stopped being open.
+    /// The time at which it stopped being open.
     pub closed_at: Option<Tick>,
-    /// How often its handler was told of its end.
+    /// The number of its `on_close` calls.
     pub told: u32,
-    /// The server has seen that the client or the socket is gone.
+    /// Whether the server has noticed that the client or the socket is gone.
     pub is_lost: bool,
-    /// A tick found that its client has had its time.
+    /// Whether a tick found that the client's deadline is over.
     pub is_expired: bool,
-    /// How long its client has since its stream was shut for writing.
+    /// The client's deadline after its stream was shut for writing.
     pub shut_until: Option<Tick>,
-    /// Its slot has been freed.
+    /// Whether its slot was freed.
     pub is_reaped: bool,
 }
 
-/// What there is to know of a heartbeat, for the server's rules to be held against.
+/// The model of a heartbeat.
 #[derive(Clone, Debug)]
 pub struct Beat {
     pub way: Heartbeat,
-    /// Since when it goes this way.
+    /// The time at which this heartbeat was set.
     since: Tick,
     last_seen: Tick,
-    /// Pings since anything came.
+    /// Pings since the last byte arrived.
     unheard: u32,
-    /// Between which ticks the next ping is due, both included.
+    /// The first and last tick at which the next ping is due.
     ping: (Tick, Tick),
 }
 
-/// The moments of two turns, of which this one did something: it was due by now, and was not in the turn before.
+/// The times of a turn and of the turn before.
 #[derive(Copy, Clone, Debug)]
 pub struct Turn {
     pub before: Tick,
@@ -65,7 +65,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Holds something that was done in this turn against when it was due.
+    /// Checks that an action of this turn was due now, and not in the turn before.
     pub fn assert_due(self, at: Tick, what: &str) {
         assert!(at <= self.now, "{what}, due at {at:?}, is early at {:?}", self.now);
         assert!(at > self.before, "{what}, due at {at:?}, was late by more than a turn at {:?}", self.before);
@@ -73,22 +73,22 @@ impl Turn {
 }
 
 impl Beat {
-    /// A heartbeat from now on.
+    /// Creates a heartbeat that starts now.
     pub fn new(way: Heartbeat, now: Tick, last_seen: Tick) -> Beat {
         let ping = match way {
-            // The first comes in the second half of its period.
+            // The first ping is in the second half of the period.
             Heartbeat::Ping { every, .. } | Heartbeat::Push { every } => (now.after(every / 2), now.after(every)),
             _ => (Tick::NEVER, Tick::NEVER),
         };
         Beat { way, since: now, last_seen, unheard: 0, ping }
     }
 
-    /// Bytes came.
+    /// Records that bytes arrived.
     pub fn hear(&mut self, now: Tick) {
         (self.last_seen, self.unheard) = (now, 0);
     }
 
-    /// The last moment at which something has to happen.
+    /// Returns the last tick of the next ping or end.
     pub fn due(&self) -> Tick {
         match self.way {
             Heartbeat::Client { idle_max } => self.since.max(self.last_seen).after(idle_max),
@@ -97,20 +97,22 @@ impl Beat {
     }
 
     fn ping(&mut self, turn: Turn) {
-        let (Heartbeat::Ping { every, .. } | Heartbeat::Push { every }) = self.way else { panic!("nobody asks here") };
-        assert!(!self.is_dead(), "a dead client was pinged");
+        let (Heartbeat::Ping { every, .. } | Heartbeat::Push { every }) = self.way else {
+            panic!("this heartbeat sends no pings")
+        };
+        assert!(!self.is_dead(), "a client that missed too many pings was pinged");
         self.assert_ping_due(turn);
         self.unheard += 1;
         self.ping = (turn.now.after(every), turn.now.after(every));
     }
 
-    /// Whether the client may not have its last ping, and takes what is before it.
+    /// Returns whether the last ping may be queued behind output that the client is reading.
     fn is_waited_for(&self, output: &OutputModel) -> bool {
         matches!(self.way, Heartbeat::Ping { .. }) && self.unheard > 0 && output.is_backlogged && output.is_taking
     }
 
     fn put_off(&mut self, turn: Turn) {
-        let Heartbeat::Ping { every, .. } = self.way else { panic!("nobody asks here") };
+        let Heartbeat::Ping { every, .. } = self.way else { panic!("this heartbeat sends no pings") };
         self.assert_ping_due(turn);
         self.ping = (turn.now.after(every), turn.now.after(every));
     }
@@ -119,10 +121,10 @@ impl Beat {
         match self.way {
             Heartbeat::Client { .. } => turn.assert_due(self.due(), "the end of an idle client"),
             Heartbeat::Ping { .. } => {
-                assert!(self.is_dead(), "declared dead with {} pings unanswered: {:?}", self.unheard, self.way);
+                assert!(self.is_dead(), "closed with {} unanswered pings: {:?}", self.unheard, self.way);
                 self.assert_ping_due(turn);
             }
-            _ => panic!("declared dead where nobody asks: {:?}", self.way),
+            _ => panic!("closed by a heartbeat without pings: {:?}", self.way),
         }
     }
 
@@ -138,7 +140,7 @@ impl Beat {
 }
 
 impl ConnectionModel {
-    /// A connection that was just accepted.
+    /// Creates the model of an accepted connection.
     pub fn new(fd: Fd, way: Heartbeat, now: Tick) -> ConnectionModel {
         ConnectionModel {
             fd,
@@ -155,32 +157,32 @@ impl ConnectionModel {
         }
     }
 
-    /// Whether it can be pushed to.
+    /// Returns whether it is an open WebSocket.
     pub fn is_open(&self) -> bool {
         self.stage == Stage::Open
     }
 
-    /// Its WebSocket opens.
+    /// Records that the WebSocket opened.
     pub fn open(&mut self, now: Tick) {
         assert_eq!(self.stage, Stage::Http, "{} opened twice", self.fd);
         self.stage = Stage::Open;
         self.beat = Beat::new(self.beat.way, now, self.beat.last_seen);
     }
 
-    /// It gets a heartbeat of its own.
+    /// Sets its heartbeat.
     pub fn set_heartbeat(&mut self, way: Heartbeat, now: Tick) {
         self.beat = Beat::new(way, now, self.beat.last_seen);
     }
 
-    // Its end, as it was told: once, with the cause that it had.
+    // The end, reported once, with its cause.
 
-    /// The server ended it, with this close frame or, at 1006, without one.
+    /// Checks the end by the server. Code 1006 means without a close frame.
     pub fn close(&mut self, closed: &Closed, code: CloseCode, reason: &str, cause: Cause) {
         let seen = (closed.code, &*closed.reason, closed.by, closed.cause);
         assert_eq!(seen, (code, reason, By::Server, cause), "{}", self.fd);
     }
 
-    /// Its client said goodbye or broke a rule, as its bytes tell.
+    /// Checks the end by a close frame or a protocol error of the client.
     pub fn close_by_bytes(&mut self, closed: &Closed, now: Tick, ledger: &mut Ledger) {
         match closed.cause {
             Cause::ClientClosed => {
@@ -193,29 +195,29 @@ impl ConnectionModel {
                 self.close(closed, code, error.as_str(), closed.cause);
                 self.say_goodbye(code, error.as_str(), now, ledger);
             }
-            cause => panic!("{}: {cause} because of what the client said", self.fd),
+            cause => panic!("{}: {cause} is not caused by input", self.fd),
         }
     }
 
-    /// Its client is gone without a word.
+    /// Checks the end by a lost connection.
     pub fn close_by_loss(&mut self, closed: &Closed, now: Tick) {
         let seen = (closed.code, &*closed.reason, closed.by, closed.cause);
         assert_eq!(seen, (CloseCode::ABNORMAL, "", By::Client, Cause::ConnectionLost), "{}", self.fd);
-        assert!(self.is_lost, "{} is said to be lost", self.fd);
+        assert!(self.is_lost, "{} was reported as lost", self.fd);
         self.die(now);
     }
 
-    /// A tick ended it.
+    /// Checks the end by a tick.
     pub fn close_by_tick(&mut self, closed: &Closed, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match closed.cause {
             Cause::HeartbeatMissed => {
-                assert!(!self.beat.is_waited_for(&self.output), "{} may not have had its ping", self.fd);
+                assert!(!self.beat.is_waited_for(&self.output), "{} may not have received its ping", self.fd);
                 self.beat.die(turn);
             }
             Cause::WriteTimedOut => {
                 let at = self.write_due(limits);
                 assert!(at <= turn.now, "the end of a write, due at {at:?}, is early at {:?}", turn.now);
-                // A turn late where the turn before found out that room it was told of was none.
+                // It may be one turn late if the turn before found that a writable socket took nothing.
                 if self.output.tried() <= turn.before {
                     turn.assert_due(at, "the end of a write");
                 }
@@ -226,20 +228,20 @@ impl ConnectionModel {
                 self.close(closed, CloseCode::POLICY, reason, closed.cause);
                 return self.say_goodbye(CloseCode::POLICY, reason, turn.now, ledger);
             }
-            cause => panic!("{}: {cause} because of a tick", self.fd),
+            cause => panic!("{}: {cause} is not caused by a tick", self.fd),
         }
         self.close(closed, CloseCode::ABNORMAL, "", closed.cause);
         self.die(turn.now);
     }
 
-    /// A tick did not end it: then nothing was due that should have.
+    /// Checks a tick that did not end it: no timeout was due.
     pub fn outlive_tick(&mut self, is_pinged: bool, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match self.stage {
             Stage::Open => {
-                assert!(self.write_due(limits) > turn.now, "{} outlived its write", self.fd);
-                assert!(self.message_due(limits) > turn.now, "{} outlived its message", self.fd);
+                assert!(self.write_due(limits) > turn.now, "{} passed its write timeout", self.fd);
+                assert!(self.message_due(limits) > turn.now, "{} passed its message timeout", self.fd);
             }
-            // It may be dropped from here on, whether or not the loop had to know that by now.
+            // It may be dropped from now on.
             Stage::Closing { until } => self.is_expired |= until.min(self.write_due(limits)) <= turn.now,
             Stage::Http | Stage::Dead => {}
         }
@@ -256,10 +258,10 @@ impl ConnectionModel {
             self.beat.put_off(turn);
             self.output.is_taking = false;
         }
-        assert!(!self.is_open() || self.beat.due() > turn.now, "{} outlived its heartbeat", self.fd);
+        assert!(!self.is_open() || self.beat.due() > turn.now, "{} passed its heartbeat timeout", self.fd);
     }
 
-    /// Its close frame is queued, and its client is waited for.
+    /// Queues a close frame, and waits for the client's.
     pub fn say_goodbye(&mut self, code: CloseCode, reason: &str, now: Tick, ledger: &mut Ledger) {
         assert!(self.is_open(), "{} was closed twice", self.fd);
         let payload = match code {
@@ -271,7 +273,7 @@ impl ConnectionModel {
         self.closed_at = Some(now);
     }
 
-    /// Some of its output was written: perhaps the close frame.
+    /// Records a write, which may include the close frame.
     pub fn written(&mut self, limits: &Limits, now: Tick) {
         if let Stage::Closing { until } = &mut self.stage
             && self.output.bytes() == 0
@@ -280,12 +282,12 @@ impl ConnectionModel {
         }
     }
 
-    /// Its stream is shut for writing. Its client has time from now on, if the flush came late.
+    /// Records that its stream was shut for writing, which starts the client's deadline.
     pub fn shut(&mut self, until: Tick) {
         self.shut_until.get_or_insert(until);
     }
 
-    /// It ends at once.
+    /// Ends it at once.
     pub fn die(&mut self, now: Tick) {
         assert!(self.is_open(), "{} was closed twice", self.fd);
         self.stage = Stage::Dead;
@@ -294,7 +296,7 @@ impl ConnectionModel {
 
     // Deadlines.
 
-    /// By when the loop has to look after it.
+    /// Returns the next deadline of the connection.
     pub fn due(&self, limits: &Limits) -> Tick {
         match self.stage {
             Stage::Open => self.beat.due().min(self.next_write_due(limits)).min(self.message_due(limits)),
@@ -303,7 +305,7 @@ impl ConnectionModel {
         }
     }
 
-    /// Its socket is closed. What is still queued must have had its chance.
+    /// Checks that its socket may be closed now.
     pub fn judge_drop(&self) {
         let is_over = match self.stage {
             Stage::Http | Stage::Dead => true,
@@ -316,7 +318,7 @@ impl ConnectionModel {
         assert!(is_over, "{} was dropped too early, with {} bytes queued", self.fd, self.output.bytes());
     }
 
-    /// By when the loop has to look after its writes: not before it knows that room it was told of is none.
+    /// Returns the write deadline. It is after the last write that took nothing.
     fn next_write_due(&self, limits: &Limits) -> Tick {
         self.write_due(limits).max(self.output.tried())
     }

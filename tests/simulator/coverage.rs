@@ -1,26 +1,28 @@
-//! What happened in a run, counted by name: a simulator that stopped meeting something would find nothing there.
+//! Counts the situations that a run covers, by name.
+//!
+//! A test fails if the seeds no longer cover a situation.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// How often each thing happened.
+/// The number of times that each situation occurred.
 pub type Tally = BTreeMap<&'static str, u64>;
 
 thread_local! {
     static TALLY: RefCell<Tally> = const { RefCell::new(Tally::new()) };
 }
 
-/// One more of `what`.
+/// Counts a situation once.
 pub fn hit(what: &'static str) {
     count(what, 1);
 }
 
-/// So many more of `what`.
+/// Counts a situation several times.
 pub fn count(what: &'static str, times: u64) {
     TALLY.with_borrow_mut(|tally| *tally.entry(what).or_default() += times);
 }
 
-/// What was counted since the last call.
+/// Returns the counts since the last call.
 pub fn take() -> Tally {
     TALLY.take()
 }

@@ -1,6 +1,6 @@
-//! RFC 6455 as a client sees it, written once more: not a line of it is shared with the server's.
+//! RFC 6455 frames for the clients. It shares no code with the server.
 
-/// A frame of the server's, whole.
+/// A complete frame of the server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Frame {
     Message { is_text: bool, payload: Vec<u8> },
@@ -9,7 +9,9 @@ pub enum Frame {
     Close(Vec<u8>),
 }
 
-/// Takes the frame at the front of `bytes`. `None`: it is not all there. Panics at what no server may send.
+/// Parses the frame at `at`. `None`: it is incomplete.
+///
+/// It panics if a server must not send the frame.
 pub fn take_frame(bytes: &[u8], at: &mut usize) -> Option<Frame> {
     let rest = &bytes[*at..];
     let (&[first, second], behind) = rest.split_first_chunk()?;
@@ -42,14 +44,14 @@ pub fn take_frame(bytes: &[u8], at: &mut usize) -> Option<Frame> {
     })
 }
 
-/// A client's frame: its first byte as given, its payload masked.
+/// Returns a masked frame of a client with this first byte.
 pub fn masked(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut frame = head(first, payload.len() as u64, mask);
     frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
 }
 
-/// The head of a client's frame that says it has `length` bytes of payload.
+/// Returns the header of a client's frame with this payload length.
 pub fn head(first: u8, length: u64, mask: [u8; 4]) -> Vec<u8> {
     let mut head = vec![first];
     match length {

@@ -1,4 +1,4 @@
-//! Random handlers: they do anything that a handler may, to anybody, at any time, also to connections that are gone.
+//! Handlers that make random calls, also with fds of closed connections.
 
 use std::mem;
 
@@ -12,13 +12,13 @@ use crate::inbound::Said;
 use crate::output::Manner;
 use crate::server::{PendingClose, Server};
 
-/// fds that handlers remember at a time.
+/// The maximum of fds that handlers remember.
 const REMEMBERED_MAX: usize = 64;
 
 const USERS: usize = 12;
 const GROUPS: usize = 6;
 
-/// What a deferred upgrade will be answered.
+/// The answer to a deferred upgrade.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Deferred {
     Accept,
@@ -26,9 +26,9 @@ pub enum Deferred {
 }
 
 impl Server {
-    // What handlers hear of.
+    // Events.
 
-    /// An event: it has to be what its client said.
+    /// Handles an event. It must be the next one that the client's bytes cause.
     pub fn handle_event(&mut self, slot: Slot, fd: Fd, event: Event<'_>) {
         let said = match event {
             Event::Request { request, .. } => return self.answer_request(slot, fd, &request),
@@ -49,7 +49,7 @@ impl Server {
             Event::Pong(payload) => Said::Pong(payload.into_owned()),
         };
         let (model, ledger) = self.oracle.account(fd);
-        assert!(model.is_open(), "{fd} is told of {said:?} and not open");
+        assert!(model.is_open(), "{said:?} for {fd}, which is not open");
         model.inbound.tell(&said);
         match &said {
             Said::Ping(payload) => {
@@ -84,7 +84,7 @@ impl Server {
         }
     }
 
-    /// A connection's end: it cannot be reached any more, by none of its names.
+    /// Handles the end of a connection. Neither its fd nor its uid or groups reach it any more.
     pub fn on_close(&mut self, close: &PendingClose) {
         self.remember(close.fd);
         assert!(self.open_slot(close.fd).is_none(), "{} is open in its on_close", close.fd);
@@ -100,10 +100,10 @@ impl Server {
         }
     }
 
-    /// A timer fired: not early, and not late by more than a turn.
+    /// Handles a timer that fired. It must be neither early nor late by more than a turn.
     pub fn fire_timer(&mut self, index: u32) {
         hit("timer fired");
-        let (at, every) = self.timers.remove(&index).unwrap_or_else(|| panic!("timer {index} is none"));
+        let (at, every) = self.timers.remove(&index).unwrap_or_else(|| panic!("timer {index} does not exist"));
         let (before, now) = (self.before, self.table.env().now);
         Turn { before, now }.assert_due(at, "a timer");
         if every > 0 && !self.is_draining {
@@ -115,7 +115,7 @@ impl Server {
         self.call_at_random(fd);
     }
 
-    /// What other threads ask for, and upgrades that are answered late.
+    /// Runs commands of other threads, and answers deferred upgrades.
     pub fn run_commands(&mut self) {
         for _ in 0..self.rng.below(self.commands_a_turn + 1) {
             let fd = self.somebody();
@@ -208,7 +208,7 @@ impl Server {
         }
         let accepted = self.step(slot, |connection, env| connection.accept(fd, &Upgrade::accept(), request, env));
         let Some((accepted, state)) = accepted else { return };
-        if let Some(mut early) = accepted.expect("nothing is wrong with the answer") {
+        if let Some(mut early) = accepted.expect("the answer is valid") {
             hit("upgrade: accepted");
             self.opened += 1;
             let now = self.table.env().now;
@@ -216,7 +216,7 @@ impl Server {
             model.open(now);
             model.output.observe_raw(state.queued, ledger);
             let ahead = model.inbound.read - model.inbound.frames_start;
-            assert_eq!(early.len() as u64, ahead, "bytes that {fd} sent ahead");
+            assert_eq!(early.len() as u64, ahead, "bytes that {fd} sent before the 101");
             self.replay();
             if let Some(uid) = &uid {
                 self.ask_bind(fd, uid);
@@ -230,9 +230,9 @@ impl Server {
         self.arm(slot);
     }
 
-    // What handlers do.
+    // Calls.
 
-    /// Anything, perhaps on behalf of `fd`, which may be gone.
+    /// Makes a random call, perhaps for `fd`, which may be closed.
     fn call_at_random(&mut self, fd: Fd) {
         let other = self.somebody();
         let (uid, group) = (self.uid(), self.group());
@@ -273,7 +273,7 @@ impl Server {
     }
 
     fn push_somewhere(&mut self, fd: Fd, other: Fd) {
-        // A push to all costs as much as there are connections: the more, the rarer.
+        // The cost of a push to all grows with the connections, so it becomes rarer.
         let many = self.table.count() / 16;
         let target = match self.rng.below(12) {
             0..4 => Target::One(other),
@@ -285,7 +285,7 @@ impl Server {
             _ => Target::One(fd),
         };
         let except: &[Fd] = if self.rng.one_in(3) { &[fd, other] } else { &[] };
-        // Bursts fill queues.
+        // Several pushes in a row fill queues.
         let bursts = matches!(target, Target::One(_) | Target::Uids(_)) && self.rng.one_in(6);
         for _ in 0..if bursts { self.rng.within(2..=30) } else { 1 } {
             let manner = self.manner();
@@ -305,7 +305,7 @@ impl Server {
         Manner { is_text: self.rng.one_in(2), payload_bytes, is_frame: self.rng.one_in(4), key }
     }
 
-    /// A connection, there or gone.
+    /// Returns the fd of a random connection, open or closed.
     fn somebody(&mut self) -> Fd {
         if self.table.slots_end() == 0 || self.rng.one_in(8) && !self.remembered.is_empty() {
             let stale = self.remembered.get(self.rng.below(self.remembered.len())).copied();
@@ -315,7 +315,7 @@ impl Server {
         self.table.fd_of(slot)
     }
 
-    /// Keeps an fd for later, when it will be stale.
+    /// Stores an fd for calls after its connection has closed.
     pub fn remember(&mut self, fd: Fd) {
         if self.remembered.len() < REMEMBERED_MAX {
             self.remembered.push(fd);

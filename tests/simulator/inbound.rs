@@ -1,35 +1,35 @@
-//! What one client said, and how much of it the server has heard: the naive twin of a connection's input.
+//! The naive model of a connection's input.
 //!
-//! Everything a client says has its place in the client's stream of bytes. What ends before the byte that the server
-//! has read up to must have been told of, in order, once; what begins behind it cannot have been.
+//! Each item that a client sends has a position in the client's byte stream. The server must deliver, once and in order,
+//! each item that ends before the last byte it has read. It cannot deliver an item that begins after that byte.
 
 use std::collections::VecDeque;
 
 use fdpush::ProtocolError;
 use fdpush::sim::Tick;
 
-/// What a client says.
+/// An item that a client sends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Said {
     Text(String),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
-    /// A close frame: code and reason, or neither.
+    /// A close frame. Code 1005 stands for a frame without a code.
     Close(u16, String),
-    /// Something that breaks this rule, and gets this close code.
+    /// Bytes that violate this rule, and the close code for it.
     Bad(ProtocolError, u16),
 }
 
 impl Said {
-    /// A close frame, if perhaps with a payload that is none.
+    /// Returns whether it is a close frame, with a valid payload or not.
     fn is_close(&self) -> bool {
         use ProtocolError::{CloseCodeCut, CloseCodeInvalid, CloseReasonNotUtf8};
         matches!(self, Said::Close(..) | Said::Bad(CloseCodeCut | CloseCodeInvalid | CloseReasonNotUtf8, _))
     }
 }
 
-/// What was said, and where in the client's stream.
+/// An item and its position in the client's stream.
 #[derive(Clone, Debug)]
 struct Item {
     said: Said,
@@ -37,26 +37,27 @@ struct Item {
     end: u64,
 }
 
-/// What one client said.
+/// The model of the input of one connection.
 #[derive(Debug, Default)]
 pub struct Inbound {
-    /// In the order in which they are to be told, not told yet.
+    /// Items that were not delivered yet, in the order of delivery.
     items: VecDeque<Item>,
-    /// All the bytes that the client has made, sent or not.
+    /// Bytes of the client's stream so far, sent or not.
     pub made: u64,
-    /// Of these, how many the server has read.
+    /// Bytes of the stream that the server has read.
     pub read: u64,
-    /// Where the client's frames begin: behind its request for a WebSocket.
+    /// The position of the first frame, after the upgrade request.
     pub frames_start: u64,
-    /// Where the message starts that the server has a part of, and when it got the first.
+    /// The position of an unfinished message, and the time at which its first byte was read.
     unfinished: Option<(u64, Tick)>,
-    /// Where the client's close frame ends.
+    /// The position of the end of the client's close frame.
     close_end: Option<u64>,
 }
 
 impl Inbound {
-    /// The client adds `bytes` to its stream. They say `said` (nothing, where they belong to something later), whose
-    /// first byte was at `start`.
+    /// Adds `bytes` to the client's stream.
+    ///
+    /// They complete the item `said`, which began at `start`. `None`: they belong to a later item.
     pub fn say(&mut self, said: Option<Said>, start: u64, bytes: usize) {
         self.made += bytes as u64;
         if let Some(said) = said {
@@ -67,28 +68,28 @@ impl Inbound {
         }
     }
 
-    /// The server tells of something: it has to be what comes next, and all of it must have been read.
+    /// Handles the delivery of an item. It must be the next one, and the server must have read all of it.
     pub fn tell(&mut self, said: &Said) {
-        let item = self.items.pop_front().unwrap_or_else(|| panic!("told of {said:?}, which nobody said"));
-        assert_eq!(item.said, *said, "told something else than was said, or out of order");
-        assert!(item.end <= self.read, "told before it was heard");
+        let item = self.items.pop_front().unwrap_or_else(|| panic!("{said:?} delivered, but not sent"));
+        assert_eq!(item.said, *said, "the delivered item is the next one that was sent");
+        assert!(item.end <= self.read, "delivered before it was read");
     }
 
-    /// The server fails the connection: the client must have broken this rule, and next.
+    /// Handles a protocol error. The next item must violate this rule.
     pub fn tell_bad(&mut self, error: ProtocolError) -> u16 {
-        let item = self.items.front().unwrap_or_else(|| panic!("accused of {error:?} for nothing"));
-        let Said::Bad(rule, code) = item.said else { panic!("accused of {error:?} for {:?}", item.said) };
-        assert_eq!(rule, error, "accused of the wrong thing");
-        assert!(item.start < self.read, "accused before it was heard");
+        let item = self.items.front().unwrap_or_else(|| panic!("{error:?} reported, but no item is left"));
+        let Said::Bad(rule, code) = item.said else { panic!("{error:?} reported for {:?}", item.said) };
+        assert_eq!(rule, error, "the rule that was violated");
+        assert!(item.start < self.read, "reported before it was read");
         code
     }
 
-    /// The server has taken in all it read: nothing whole may be left, and what is begun was begun now, or before.
+    /// Checks after a read that each complete item was delivered.
     pub fn end_input(&mut self, now: Tick) {
         if let Some(front) = self.items.front() {
-            assert!(front.end > self.read, "{:?} was heard whole and not told", front.said);
+            assert!(front.end > self.read, "{:?} was read completely and not delivered", front.said);
         }
-        // Pings that interrupt a message are told before it.
+        // Pings between the fragments of a message are delivered before it.
         let begun = self.items.iter().filter(|item| item.start < self.read).map(|item| item.start).min();
         self.unfinished = begun.map(|start| match self.unfinished {
             Some((before, since)) if before == start => (start, since),
@@ -96,12 +97,12 @@ impl Inbound {
         });
     }
 
-    /// Since when the server waits for the rest of a message.
+    /// Returns the time since which a message is unfinished.
     pub fn unfinished_since(&self) -> Option<Tick> {
         self.unfinished.map(|(_, since)| since)
     }
 
-    /// Whether the server has read the client's close frame.
+    /// Returns whether the server has read the client's close frame.
     pub fn is_close_read(&self) -> bool {
         self.close_end.is_some_and(|end| end <= self.read)
     }

@@ -1,14 +1,14 @@
 //! The simulator: layers 0 and 1 under virtual time and a hostile network, beside an oracle.
 //!
 //! The server's table, wheel and registry are driven as the loop drives them, but the loop, the sockets, epoll and the clock
-//! are made of a seed. Clients of many kinds talk to it, and handlers call whatever a handler may call. The oracle is written
-//! as simply as possible. It knows which client receives which messages in which order, how each connection ends and when
-//! at the latest, and that nothing is left of it.
+//! are simulated from a seed. Clients of several kinds connect to it, and handlers make random calls. The oracle is as simple
+//! as possible. It knows the messages of each client in their order, the end of each connection and its deadline, and that
+//! nothing of it remains.
 //!
 //! ```text
 //! cargo test --test simulator                          the first 24 seeds
-//! SIM_SEEDS=300 cargo test --test simulator            as many as you like; from SIM_FIRST on, if that is set
-//! SIM_SEED=123 cargo test --test simulator -- --nocapture    this one, with what happened in it
+//! SIM_SEEDS=300 cargo test --test simulator            300 seeds, from SIM_FIRST on, if that is set
+//! SIM_SEED=123 cargo test --test simulator -- --nocapture    one seed, with its counts
 //! tests/simulator/many.sh 100000                       a hundred thousand, in release, on all cores
 //! ```
 //!
@@ -20,7 +20,7 @@
 //! | `Table::end_flush` never lowers `refused_bytes` | 21 |
 //! | `Table::push` compares with the bound of all queues without the bytes in the journal | 35 |
 //!
-//! To read it: `world.rs` (a run), `server.rs` with `output.rs`, `calls.rs` and `handler.rs` (the loop's part),
+//! Reading order: `world.rs` (a run), `server.rs` with `output.rs`, `calls.rs` and `handler.rs` (the loop's part),
 //! `client.rs`, `speech.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`, `connection_model.rs`,
 //! `output_model.rs`, `inbound.rs`, `name_model.rs`, `relief.rs`.
 
@@ -49,10 +49,10 @@ use std::env;
 
 use crate::coverage::Tally;
 
-/// Seeds of a plain `cargo test`: as many as take it a few seconds.
+/// The seeds of a plain `cargo test`, which take a few seconds.
 const SEEDS: u64 = 24;
 
-/// What has to have happened in so many seeds: what a run no longer meets, it no longer tests.
+/// Situations that these seeds must cover.
 const COVERED: &[&str] = &[
     "all queues over their bound",
     "all transports tried",
@@ -88,13 +88,13 @@ const COVERED: &[&str] = &[
     "write_timed_out",
 ];
 
-/// Says how a failed seed is run again.
+/// Prints the command that runs a failed seed again.
 struct Replay(u64);
 
 impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("\nthe seed that fails: SIM_SEED={} cargo test --test simulator\n", self.0);
+            eprintln!("\nto run the failed seed again: SIM_SEED={} cargo test --test simulator\n", self.0);
         }
     }
 }
@@ -110,7 +110,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn everything_is_as_it_should_be() {
+fn every_seed_agrees_with_the_oracle() {
     if let Some(seed) = number("SIM_SEED") {
         println!("{:#?}", run(seed));
         return;
@@ -125,13 +125,13 @@ fn everything_is_as_it_should_be() {
     }
     println!("{seeds} seeds from {first}: {all:#?}");
     let missed: Vec<_> = COVERED.iter().filter(|what| !all.contains_key(*what)).collect();
-    // What is rare is in few seeds: others, however many, may be without.
+    // Other seeds need not cover the rare situations.
     let has_usual = first == 0 && seeds >= SEEDS;
-    assert!(!has_usual || missed.is_empty(), "none of the seeds met {missed:?}");
+    assert!(!has_usual || missed.is_empty(), "situations that no seed covers: {missed:?}");
 }
 
 #[test]
-fn a_seed_is_all_there_is_to_a_run() {
+fn a_run_depends_only_on_its_seed() {
     let seed = number("SIM_SEED").unwrap_or(1);
     assert_eq!(run(seed), run(seed));
 }

@@ -1,23 +1,23 @@
-//! Who is who and who is where, by fd: the naive twin of the registry, which goes by slot.
+//! The naive model of the registry, by fd instead of slot.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fdpush::sim::{FormerNames, Registry};
 use fdpush::{Change, Fd, SecondLogin, Slot};
 
-/// Users and groups.
+/// The uids and groups of all connections.
 #[derive(Debug, Default)]
 pub struct NameModel {
     uids: BTreeMap<Fd, String>,
-    /// Of a user, the newest binding last.
+    /// The connections of each uid, the newest binding last.
     users: BTreeMap<String, Vec<Fd>>,
     groups: BTreeMap<String, BTreeSet<Fd>>,
-    /// Of a connection, the last joined last.
+    /// The groups of each connection, the last joined last.
     memberships: BTreeMap<Fd, Vec<String>>,
 }
 
 impl NameModel {
-    /// Binds, and names whom that kicks.
+    /// Binds, and returns the connections that are kicked.
     pub fn bind(&mut self, fd: Fd, uid: &str, policy: SecondLogin) -> (Change, Vec<Fd>) {
         if self.uids.get(&fd).is_some_and(|bound| bound == uid) {
             return (Change::Already, Vec::new());
@@ -71,7 +71,7 @@ impl NameModel {
         Change::Done
     }
 
-    /// Ends a group.
+    /// Removes all members from a group.
     pub fn ungroup(&mut self, group: &str) -> usize {
         let members: Vec<Fd> = self.members(group).collect();
         for fd in &members {
@@ -80,7 +80,7 @@ impl NameModel {
         members.len()
     }
 
-    /// A connection is gone, and `names` is what it is said to have had.
+    /// Removes a connection, and compares the names that the registry had for it.
     pub fn remove(&mut self, fd: Fd, names: &FormerNames) {
         let groups: Vec<&str> = names.groups.iter().map(AsRef::as_ref).collect();
         assert_eq!(groups, self.groups_of(fd), "groups that {fd} left");
@@ -91,17 +91,17 @@ impl NameModel {
         }
     }
 
-    /// The connections of a user, the oldest binding first.
+    /// Returns the connections of a uid, the oldest binding first.
     pub fn fds_of(&self, uid: &str) -> impl DoubleEndedIterator<Item = Fd> {
         self.users.get(uid).into_iter().flatten().copied()
     }
 
-    /// The members of a group.
+    /// Returns the members of a group.
     pub fn members(&self, group: &str) -> impl Iterator<Item = Fd> {
         self.groups.get(group).into_iter().flatten().copied()
     }
 
-    /// Compares all there is. `fd_of` names who has a slot.
+    /// Compares the registry with the model. `fd_of` returns the fd of a slot.
     pub fn check(&self, registry: &Registry, fd_of: impl Fn(Slot) -> Fd) {
         registry.check_invariants();
         let memberships = self.memberships.values().map(Vec::len).sum::<usize>();
@@ -109,10 +109,7 @@ impl NameModel {
         assert_eq!(counts, (self.users.len(), self.groups.len(), memberships), "users, groups, memberships");
         for (uid, fds) in &self.users {
             let newest_first: Vec<Fd> = registry.slots_of(uid).map(&fd_of).collect();
-            assert!(
-                newest_first.iter().eq(fds.iter().rev()),
-                "{uid} is {newest_first:?} and should be {fds:?} reversed"
-            );
+            assert!(newest_first.iter().eq(fds.iter().rev()), "{uid} has {newest_first:?}, expected {fds:?} reversed");
         }
         for (group, fds) in &self.groups {
             let members: BTreeSet<Fd> = registry.members(group).map(&fd_of).collect();
@@ -120,7 +117,7 @@ impl NameModel {
         }
     }
 
-    /// The groups of a connection, the last joined first.
+    /// Returns the groups of a connection, the last joined first.
     fn groups_of(&self, fd: Fd) -> Vec<&str> {
         self.memberships.get(&fd).into_iter().flatten().rev().map(String::as_str).collect()
     }

@@ -1,4 +1,4 @@
-//! Pushes, and the changes that the table makes on its own: each is compared with the oracle, in order.
+//! Pushes, and the changes that the table makes itself. Each is compared with the oracle, in order.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -12,19 +12,18 @@ use crate::output_model::{Due, Posted};
 use crate::server::Server;
 use crate::socket::{Change, Entry, State};
 
-/// How a message is pushed.
+/// The options of a push.
 #[derive(Clone, Debug)]
 pub struct Manner {
     pub is_text: bool,
     pub payload_bytes: usize,
-    /// Encoded beforehand.
+    /// Whether it is an encoded frame.
     pub is_frame: bool,
     pub key: Option<String>,
 }
 
 impl Server {
-    /// Queues one push for each of these slots. Each connection at one of them must be `intended`, and each of those must
-    /// be reached.
+    /// Queues one push for each of these slots. It must reach exactly the `intended` connections.
     pub fn push_to_slots(&mut self, slots: &[Slot], intended: Vec<Fd>, manner: &Manner) {
         let id = self.oracle.post(intended.clone(), manner.payload_bytes, manner.is_text);
         let payload = payload_of(id, manner.payload_bytes);
@@ -52,7 +51,7 @@ impl Server {
         }
         self.record_slow_consumers();
         reached.sort_unstable();
-        assert_eq!(reached, intended, "push {id} reached these, and was meant for those");
+        assert_eq!(reached, intended, "receivers of push {id}");
     }
 
     fn push(&mut self, slot: Slot, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
@@ -74,7 +73,7 @@ impl Server {
         outcome
     }
 
-    /// Compares all changes of a push, and returns the outcome that they amount to. `None`: the connection is not open.
+    /// Compares all changes of a push, and returns the expected outcome. `None`: the connection is not open.
     fn replay_push(&mut self, fd: Fd) -> Option<Outcome> {
         let mut outcome = None;
         for entry in self.take_log() {
@@ -102,7 +101,7 @@ impl Server {
         outcome
     }
 
-    /// Compares the changes that the table has made on its own.
+    /// Compares the changes that the table has made itself.
     pub fn replay(&mut self) {
         for entry in self.take_log() {
             self.judge(entry);
@@ -158,7 +157,7 @@ impl Server {
         self.note_offer(fd);
     }
 
-    /// The answer to a message, which the oracle knows before.
+    /// Compares the result of queueing a message.
     fn judge_send(&mut self, fd: Fd, sent: Sent, state: State) {
         let (pushed, posted) = self.posting.clone().expect("a message is being pushed");
         assert_eq!(pushed, fd, "a message for another connection");
@@ -216,7 +215,7 @@ impl Server {
         }
     }
 
-    /// A slow consumer is closed, or disconnected if there is no room for its close frame either.
+    /// Checks the end of a slow consumer. It gets no close frame if there is no room for one.
     fn judge_slow(&mut self, fd: Fd, kept_max: usize, closed: Option<&Closed>, state: State) {
         let env = self.table.env();
         let (model, ledger) = self.oracle.account(fd);
@@ -243,11 +242,11 @@ impl Server {
                 model.output.abandon(ledger);
                 model.is_lost = true;
             }
-            other => panic!("{fd} was too slow, which came to {other:?}"),
+            other => panic!("{fd} was too slow and got {other:?}"),
         }
     }
 
-    /// Writes the output of connections, and lists those that are over. Sometimes only a portion: the next turn goes on.
+    /// Writes the output of connections, sometimes only a portion. The next turn writes the rest.
     pub fn flush(&mut self) {
         self.table.begin_flush();
         let portion = if self.rng.one_in(self.portions) { self.rng.within(1..=20) } else { usize::MAX };
@@ -300,7 +299,7 @@ impl Server {
         }
     }
 
-    /// The socket broke while it was written to.
+    /// Handles a socket that broke during a write.
     fn break_off(&mut self, slot: Slot) {
         hit("network: broken while writing");
         let fd = self.table.fd_of(slot);
@@ -318,8 +317,9 @@ impl Server {
 
     // The turn's share of writing: `held`.
 
-    /// A message is queued. If all queues are over their bound, and a quarter of it came since all transports were last
-    /// tried, each that has a queue and room must be tried now.
+    /// Records which transports must be tried after a message was queued.
+    ///
+    /// All are due if the queues are over their total limit and have grown by a quarter of it since the last trial.
     fn expect_offers(&mut self, fd: Fd) {
         let max = self.table.env().limits.queue_total_bytes_max;
         let total = self.oracle.ledger.total;

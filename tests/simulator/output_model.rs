@@ -1,8 +1,8 @@
-//! What the server owes one client, frame by frame: the naive twin of a connection's output queue.
+//! The naive model of a connection's output, frame by frame.
 //!
-//! It does not hold bytes, only what they say. A frame goes from `segments`, where it is queued, to `flying` when the
-//! wire has all of it, and there the client looks for it. It mirrors how the queue keeps frames (copied one behind the
-//! other, or shared) because the server's bound on memory counts that, and the count has to be exact.
+//! It has no bytes. A queued frame is in `segments`. It moves to `flying` when the wire has all of its bytes, and the client
+//! compares it there. The model also has the layout of the queue, with copied and shared frames: the limit on the memory of
+//! all queues depends on it, and the model must have the same count.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -10,22 +10,22 @@ use std::mem;
 use fdpush::Limits;
 use fdpush::sim::{FRAME_BYTES, KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES, Tick};
 
-/// Numbers a push, whomever it goes to. Its payload says which it is.
+/// The number of a push. The payload contains it.
 pub type PushId = u64;
 
-/// A shared frame saves nothing below this.
+/// Frames up to this size are copied.
 const COPIED_BYTES_MAX: usize = 512;
-/// Nor below this to a reader that is stalled.
+/// Frames below this size are copied even for a stalled reader.
 const SHARED_BYTES_MIN: usize = 96;
-/// What is copied together.
+/// The maximum of bytes in a segment of copied frames.
 const RUN_BYTES_MAX: usize = 32 << 10;
-/// Pongs wait for one another over this.
+/// Above this size of the queue, only the latest pong is kept.
 const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
-/// What a client is to receive.
+/// A frame that a client is to receive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Due {
-    /// Something of HTTP, which the client reads on its own.
+    /// Bytes of HTTP, which the client checks itself.
     Raw,
     Message(PushId),
     Ping,
@@ -34,40 +34,40 @@ pub enum Due {
     Close(Vec<u8>),
 }
 
-/// Memory in all queues. What lies in the journal is in none.
+/// The memory of all queues. Bytes in the journal do not count.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Of frames, a shared one counted once.
+    /// The memory of frames. A shared frame counts once.
     pub total: usize,
     pub http: usize,
-    /// In how many queues a push is as a shared frame.
+    /// By push, the number of queues with its shared frame.
     shared: BTreeMap<PushId, u32>,
 }
 
-/// What the server owes one client.
+/// The model of the output of one connection.
 #[derive(Debug, Default)]
 pub struct OutputModel {
     segments: VecDeque<Segment>,
-    /// Whether they are in a queue, and counted: not while the connection has them in the journal.
+    /// Whether they are in a queue and count. Bytes in the journal do not.
     is_queued: bool,
-    /// Whether its queue counts as HTTP's.
+    /// Whether its queue counts as a queue of HTTP.
     is_http: bool,
-    /// How much of the first segment is written.
+    /// The written bytes of the first segment.
     sent: usize,
     /// Unwritten bytes.
     bytes: usize,
     is_full: bool,
-    /// Since when the wire has taken nothing.
+    /// The time since which the wire has taken nothing.
     stalled_since: Option<Tick>,
-    /// When it was last offered something in vain.
+    /// The time of the last write that took nothing.
     tried: Option<Tick>,
-    /// The wire was full, and has not taken all since.
+    /// Whether the wire was full and has not taken all bytes since.
     pub is_backlogged: bool,
-    /// It took something since this was last asked.
+    /// Whether the wire took bytes since the last heartbeat.
     pub is_taking: bool,
-    /// What the wire has whole, and the client has not seen.
+    /// Frames that the wire has completely and the client has not read.
     pub flying: VecDeque<Due>,
-    /// The end of the connection took what was queued.
+    /// Whether the end of the connection dropped queued bytes.
     pub is_abandoned: bool,
 }
 
@@ -77,34 +77,34 @@ struct Segment {
     shared: Option<PushId>,
     key: Option<String>,
     is_raw: bool,
-    /// One pong, for the latest of the pings that came since.
+    /// Whether it is the one pong of a long queue.
     is_pong: bool,
-    /// Bytes of control frames, which nobody asks whether there is room for.
+    /// Bytes of control frames, which are queued without a check of the limits.
     control: usize,
-    /// Bytes of the frames that went on to `flying`.
+    /// Bytes of the frames that moved to `flying`.
     flown: usize,
     frames: VecDeque<(Due, usize)>,
 }
 
-/// A message on its way into queues.
+/// A message that is being pushed.
 #[derive(Clone, Debug)]
 pub struct Posted {
     pub id: PushId,
-    /// On the wire.
+    /// The length of the frame.
     pub bytes: usize,
     pub to_many: bool,
     pub key: Option<String>,
 }
 
 impl Posted {
-    /// What it takes up in a queue of its own.
+    /// Returns its memory in an empty queue.
     pub fn counted_bytes(&self) -> usize {
         let is_apart = self.key.is_some() || (self.to_many && self.bytes > COPIED_BYTES_MAX);
         self.bytes + if is_apart { overhead(self.key.as_ref()) } else { 0 }
     }
 }
 
-/// Bytes that a frame of its own takes up besides its payload.
+/// Returns the overhead of a frame in a separate segment.
 fn overhead(key: Option<&String>) -> usize {
     SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |key| KEY_BYTES + key.len())
 }
@@ -115,7 +115,7 @@ impl Segment {
         Segment { bytes: posted.bytes, shared: Some(posted.id), key: posted.key.clone(), frames, ..Segment::default() }
     }
 
-    /// The memory that this takes in a queue.
+    /// Adds the memory of this segment to the ledger.
     fn enter(&self, ledger: &mut Ledger) {
         assert!(!self.is_raw, "HTTP is never in the journal");
         let is_first = self.shared.is_none_or(|id| {
@@ -129,7 +129,7 @@ impl Segment {
         ledger.total += self.overhead() - self.frame_bytes();
     }
 
-    /// Memory that it takes up besides its bytes.
+    /// Returns its memory besides its bytes.
     fn overhead(&self) -> usize {
         if self.shared.is_some() { overhead(self.key.as_ref()) } else { 0 }
     }
@@ -138,7 +138,7 @@ impl Segment {
         if self.shared.is_some() { FRAME_BYTES } else { 0 }
     }
 
-    /// Memory that its queue is charged for it: of a shared frame, its part.
+    /// Returns the memory that it adds to the charge of its queue. Queues divide a shared frame.
     fn charge(&self, ledger: &Ledger) -> usize {
         match self.shared {
             _ if self.is_raw => 0,
@@ -147,7 +147,7 @@ impl Segment {
         }
     }
 
-    /// The memory that goes when this leaves its queue.
+    /// Removes the memory of this segment from the ledger.
     fn release(&self, ledger: &mut Ledger) {
         let Some(id) = self.shared else {
             *if self.is_raw { &mut ledger.http } else { &mut ledger.total } -= self.bytes;
@@ -162,7 +162,7 @@ impl Segment {
         }
     }
 
-    /// Whether some of it is written, and what of it must follow: the rest of the frame that is half written.
+    /// Returns the bytes up to the end of the frame that is partly written.
     fn begun_bytes(&self, sent: usize) -> usize {
         match self.frames.front() {
             Some((_, bytes)) if self.flown < sent => self.flown + bytes,
@@ -172,18 +172,18 @@ impl Segment {
 }
 
 impl OutputModel {
-    /// Unwritten bytes.
+    /// Returns the unwritten bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Those, and what the queue takes up besides.
+    /// Returns the unwritten bytes and the overhead of the queue.
     pub fn counted_bytes(&self) -> usize {
         let overhead = if self.is_queued { self.segments.iter().map(Segment::overhead).sum() } else { 0 };
         self.bytes + overhead
     }
 
-    /// Its charge among all queues.
+    /// Returns its charge among all queues.
     pub fn charge(&self, ledger: &Ledger) -> usize {
         if !self.is_queued {
             return 0;
@@ -192,39 +192,39 @@ impl OutputModel {
         own + self.segments.iter().map(|segment| segment.charge(ledger)).sum::<usize>()
     }
 
-    /// Of that, what it shares with no other.
+    /// Returns the part of the charge that is not for shared frames.
     pub fn own_charge(&self) -> usize {
         let own = |segment: &&Segment| segment.shared.is_none() && !segment.is_raw;
         if self.is_queued { self.segments.iter().filter(own).map(|segment| segment.bytes).sum() } else { 0 }
     }
 
-    /// Whether it has a queue.
+    /// Returns whether it has a queue.
     pub fn has_queue(&self) -> bool {
         self.is_queued
     }
 
-    /// Whether it has a queue with output, and a wire that is not known to be full.
+    /// Returns whether it has queued output and the wire is not known to be full.
     pub fn can_write(&self) -> bool {
         self.is_queued && self.bytes > 0 && !self.is_full
     }
 
-    /// Unwritten bytes that take no memory of their own.
+    /// Returns the unwritten bytes in the journal.
     pub fn journal_bytes(&self) -> usize {
         if self.is_queued { 0 } else { self.bytes }
     }
 
-    /// Whether frames wait that the wire has not refused yet.
+    /// Returns whether frames wait that were not offered to the wire.
     pub fn is_untried(&self) -> bool {
         !self.is_backlogged && self.segments.back().is_some_and(|last| !last.is_raw)
     }
 
-    /// Bytes in its queue for which nobody asked whether there is room: control frames, and the queue for them.
+    /// Returns the bytes that were queued without a check of the limits: those of control frames.
     pub fn unasked_bytes(&self) -> usize {
         let control: usize = self.segments.iter().map(|segment| segment.control).sum();
         if self.is_queued && control > 0 { control + QUEUE_BYTES } else { 0 }
     }
 
-    /// Where the connection has its `bytes`: of these, `fresh` are in the journal.
+    /// Records that `fresh` of the connection's `bytes` are in the journal.
     pub fn observe(&mut self, bytes: usize, fresh: usize, ledger: &mut Ledger) {
         assert!(fresh == 0 || (fresh == bytes && !self.is_queued), "{fresh} of {bytes} bytes left a queue");
         if bytes > 0 && fresh == 0 {
@@ -232,7 +232,7 @@ impl OutputModel {
         }
     }
 
-    /// Unwritten bytes of messages alone.
+    /// Returns the unwritten bytes of messages.
     pub fn message_bytes(&self) -> usize {
         let mut frames = self.segments.iter().flat_map(|segment| &segment.frames);
         let begun = self.segments.front().map_or(0, |first| self.sent - first.flown);
@@ -241,17 +241,17 @@ impl OutputModel {
         first + frames.map(bytes).sum::<usize>()
     }
 
-    /// Since when the wire has taken nothing, unless it has said since that it has room.
+    /// Returns the time since which the wire is full.
     pub fn stalled_since(&self) -> Option<Tick> {
         self.stalled_since.filter(|_| self.is_full)
     }
 
-    /// The first moment at which it can be known that the wire still takes nothing, although it had said otherwise.
+    /// Returns the first tick after the last write that took nothing.
     pub fn tried(&self) -> Tick {
         self.tried.map_or(Tick(0), |tried| Tick(tried.0 + 1))
     }
 
-    /// The queue has grown to `bytes`, by something of HTTP.
+    /// Records that HTTP output has grown the queue to `bytes`.
     pub fn observe_raw(&mut self, bytes: usize, ledger: &mut Ledger) {
         assert!(bytes >= self.bytes, "output vanished");
         if bytes > self.bytes {
@@ -265,7 +265,7 @@ impl OutputModel {
         }
     }
 
-    /// A message was queued.
+    /// Queues a message.
     pub fn push_message(&mut self, posted: &Posted, ledger: &mut Ledger) {
         let frame = (Due::Message(posted.id), posted.bytes);
         let is_shared = posted.key.is_some()
@@ -282,7 +282,7 @@ impl OutputModel {
         self.bytes += posted.bytes;
     }
 
-    /// A control frame was queued.
+    /// Queues a control frame.
     pub fn push_control(&mut self, due: Due, ledger: &mut Ledger) {
         let payload = match &due {
             Due::Pong(payload) | Due::Close(payload) => payload.len(),
@@ -292,7 +292,7 @@ impl OutputModel {
         self.bytes += 2 + payload;
     }
 
-    /// A ping came: its pong is queued, or (`true`) takes the place of the unsent one.
+    /// Queues a pong. Returns whether it replaced the unsent one.
     pub fn push_pong(&mut self, payload: &[u8], ledger: &mut Ledger) -> bool {
         let due = Due::Pong(payload.to_vec());
         if !self.is_full && self.bytes <= PONG_QUEUE_BYTES_MAX {
@@ -320,7 +320,7 @@ impl OutputModel {
         older > 0
     }
 
-    /// A message takes the place of the last unsent one with its key. `false`: it cannot.
+    /// Replaces the last unsent message with the same key. `false`: it cannot.
     pub fn conflate(&mut self, posted: &Posted, limits: &Limits, ledger: &mut Ledger) -> bool {
         let (sent, keys) = (self.sent, self.counted_bytes() - self.bytes);
         let last = self.segments.iter_mut().enumerate().rfind(|(_, segment)| segment.key == posted.key);
@@ -341,7 +341,7 @@ impl OutputModel {
         true
     }
 
-    /// So many messages are dropped, the newest first. What is written of one stays.
+    /// Drops the newest messages. A partly written one stays.
     pub fn drop_newest(&mut self, count: usize, ledger: &mut Ledger) {
         for _ in 0..count {
             let begun = self.segments.front().is_some_and(|first| first.flown < self.sent);
@@ -364,7 +364,7 @@ impl OutputModel {
             segment.bytes -= bytes;
             ledger.total -= bytes;
             if segment.frames.is_empty() {
-                // Of the first, what is written goes with it.
+                // The written bytes of the first segment are removed with it.
                 ledger.total -= segment.bytes;
                 self.segments.remove(index);
                 self.sent = if index == 0 { 0 } else { self.sent };
@@ -376,7 +376,7 @@ impl OutputModel {
         }
     }
 
-    /// The wire took `count` bytes, and is full if it was offered more.
+    /// Records that the wire took `count` bytes.
     pub fn written(&mut self, count: usize, is_full: bool, now: Tick, ledger: &mut Ledger) {
         if count < self.bytes {
             self.enter_queue(false, ledger);
@@ -415,12 +415,12 @@ impl OutputModel {
         self.is_backlogged &= !self.segments.is_empty();
     }
 
-    /// The wire has room again.
+    /// Records that the wire is writable again.
     pub fn has_room(&mut self) {
         self.is_full = false;
     }
 
-    /// The reader is too slow: all is dropped that it has not begun to read, HTTP excepted.
+    /// Drops the frames of a slow consumer that are not partly written. HTTP stays.
     pub fn truncate(&mut self, ledger: &mut Ledger) {
         let raw = self.segments.iter().take_while(|segment| segment.is_raw).count();
         let kept = raw.max(usize::from(self.sent > 0));
@@ -442,14 +442,14 @@ impl OutputModel {
         self.bytes = self.segments.iter().map(|segment| segment.bytes).sum::<usize>() - self.sent;
     }
 
-    /// The connection is dropped, and what is queued with it.
+    /// Drops all output.
     pub fn abandon(&mut self, ledger: &mut Ledger) {
         self.drain(0, ledger);
         self.is_abandoned |= self.bytes > 0 || self.sent > 0;
         (self.bytes, self.sent) = (0, 0);
     }
 
-    /// Output that it owes takes memory from here on. It `begins_raw` if it owes only HTTP.
+    /// Moves the output to a queue, which counts as memory. `begins_raw`: it is only HTTP.
     fn enter_queue(&mut self, begins_raw: bool, ledger: &mut Ledger) {
         if !mem::replace(&mut self.is_queued, true) {
             self.is_http = self.segments.front().map_or(begins_raw, |first| first.is_raw);
@@ -458,7 +458,7 @@ impl OutputModel {
         }
     }
 
-    /// An empty queue is dropped.
+    /// Drops an empty queue.
     fn leave_queue(&mut self, ledger: &mut Ledger) {
         if self.is_queued && self.segments.is_empty() {
             self.is_queued = false;
@@ -470,7 +470,7 @@ impl OutputModel {
         if self.is_http { &mut ledger.http } else { &mut ledger.total }
     }
 
-    /// Drops all segments but so many.
+    /// Drops all segments but the first `kept`.
     fn drain(&mut self, kept: usize, ledger: &mut Ledger) {
         for segment in self.segments.drain(kept..) {
             if self.is_queued {
@@ -492,7 +492,7 @@ impl OutputModel {
         run.frames.push_back(frame);
     }
 
-    /// The segment that the next `bytes` are copied into.
+    /// Returns the segment that the next `bytes` are copied to.
     fn run(&mut self, bytes: usize, is_raw: bool) -> &mut Segment {
         let has_room = self.segments.back().is_some_and(|last| {
             last.shared.is_none() && !last.is_pong && last.is_raw == is_raw && last.bytes + bytes <= RUN_BYTES_MAX

@@ -1,25 +1,27 @@
-//! Chance, all of it from one seed: SplitMix64 (Steele, Lea and Flood, 2014).
+//! Random numbers from a seed: SplitMix64 (Steele, Lea and Flood, 2014).
 
 use std::ops::RangeInclusive;
 
-/// A stream of numbers that the seed decides.
+/// A random number generator.
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: u64,
 }
 
 impl Rng {
-    /// The stream of a seed.
+    /// Creates the generator of a seed.
     pub fn new(seed: u64) -> Rng {
         Rng { state: seed }
     }
 
-    /// A stream of its own, so that what one part of a run draws does not shift what another does.
+    /// Creates an independent generator.
+    ///
+    /// With one for each part of a run, a change of one part does not change the others.
     pub fn fork(&mut self) -> Rng {
         Rng::new(self.draw())
     }
 
-    /// Any number.
+    /// Returns a random number.
     pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
@@ -28,27 +30,27 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`; 0 when that is 0.
+    /// Returns a number below `end`, or 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         (self.draw() % (end.max(1) as u64)) as usize
     }
 
-    /// A number in a range, both ends included.
+    /// Returns a number in an inclusive range.
     pub fn within(&mut self, range: RangeInclusive<usize>) -> usize {
         range.start() + self.below(range.end() - range.start() + 1)
     }
 
-    /// `true` once in `count` times; never when that is 0.
+    /// Returns `true` once in `count` times, or never if `count` is 0.
     pub fn one_in(&mut self, count: usize) -> bool {
         count > 0 && self.below(count) == 0
     }
 
-    /// One of these.
+    /// Returns one of these values.
     pub fn pick<'t, T>(&mut self, from: &'t [T]) -> &'t T {
         &from[self.below(from.len())]
     }
 
-    /// A number up to `max`, small ones far more often than large ones.
+    /// Returns a number up to `max`. Small numbers are more frequent.
     pub fn skewed(&mut self, max: usize) -> usize {
         let bits = usize::BITS - max.leading_zeros();
         let width = self.within(0..=bits as usize);

@@ -1,8 +1,8 @@
-//! The loop's part over table, wheel and registry: one turn at a time, compared with the oracle.
+//! The simulated server: the table, the wheel and the registry, driven turn by turn.
 //!
 //! It does what `event_loop/` does, in the same order: commands, events, accepting, reading, timers, the ends for handlers,
-//! writing, freeing. The table writes, and closes slow consumers, on its own. Each such change is in the log, which is
-//! compared with the oracle after each call of the table.
+//! writing, freeing. The table itself writes and closes slow consumers. It logs each such change, and the server compares the
+//! log with the oracle after each call of the table.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,11 +27,11 @@ use crate::wire::Wire;
 #[derive(Debug)]
 pub struct Server {
     pub table: Table<Socket>,
-    /// What the table does on its own.
+    /// The changes that the table makes itself.
     pub log: Log,
-    /// The message that is being pushed, and to whom.
+    /// The message that is being pushed, and its receiver.
     pub posting: Option<(Fd, Posted)>,
-    /// The bytes in all queues when all transports were last tried. `None`: it is not known.
+    /// The bytes in all queues when all transports were last tried. `None`: unknown.
     pub held: Option<usize>,
     /// Connections whose transport must be tried in the running push.
     pub offers: BTreeSet<Fd>,
@@ -49,21 +49,21 @@ pub struct Server {
     pub second_login: SecondLogin,
     pub oracle: Oracle,
     pub rng: Rng,
-    /// When the last turn was behind which no output was left to flush.
+    /// The time of the last turn that left no output to flush.
     pub before: Tick,
     pub ready: Vec<Slot>,
     pub over: Vec<Slot>,
-    /// Whose socket said "full".
+    /// Slots whose socket was full.
     pub full: Vec<Slot>,
     pub pending_closes: VecDeque<PendingClose>,
-    /// Upgrades that wait for their answer.
+    /// Deferred upgrades.
     pub deferred: Vec<(Fd, Deferred)>,
-    /// Timers of handlers: when each is to fire, and how often.
+    /// Timers of handlers: the next expiry and the period of each.
     pub timers: BTreeMap<u32, (Tick, u64)>,
     /// fds that handlers remember, most of them stale.
     pub remembered: Vec<Fd>,
     pub is_draining: bool,
-    /// A flush is cut once in so many.
+    /// One flush in this many writes only a portion.
     pub portions: usize,
     pub commands_a_turn: usize,
     pub random_calls: usize,
@@ -72,7 +72,7 @@ pub struct Server {
     pub closed: u64,
 }
 
-/// A connection that stopped being open, and whose handler has not heard of it.
+/// A closed connection whose `on_close` was not called yet.
 #[derive(Debug)]
 pub struct PendingClose {
     pub fd: Fd,
@@ -83,7 +83,7 @@ pub struct PendingClose {
 const GENERATION_MAX: u32 = (1 << 29) - 1;
 
 impl Server {
-    /// A server at tick 0.
+    /// Creates a server at tick 0.
     pub fn new(setting: &Setting, rng: Rng) -> Server {
         let env = Env::new(setting.limits.clone(), setting.heartbeat, fdpush::Origins::Any);
         let mut table = Table::new(setting.slots_max, env);
@@ -125,12 +125,13 @@ impl Server {
         }
     }
 
-    /// One turn, at `now`. Sockets at the slots `signalled` may have something to tell; `arrivals` want to come in, and
-    /// are told their fd, or that there is no room.
+    /// Runs one turn at `now`. Sockets at the slots `signalled` may have events.
+    ///
+    /// It returns the fd of each of the `arrivals`, or `None` if it was refused.
     pub fn turn(&mut self, now: Tick, signalled: &[Slot], arrivals: &[Rc<RefCell<Wire>>]) -> Vec<Option<Fd>> {
         let before = mem::replace(&mut self.table.env_mut().now, now);
         if !self.table.is_flushing() {
-            // What a flush has not come to has no deadline in the wheel yet.
+            // Connections that the flush has not reached have no deadline in the wheel yet.
             self.before = before;
         }
         self.run_commands();
@@ -148,26 +149,26 @@ impl Server {
         accepted
     }
 
-    /// Waiting output keeps to its bound, but for control frames.
+    /// Checks the limit of all queues. Only control frames may exceed it.
     fn check_bound(&self) {
         let unasked: usize = self.oracle.models.values().map(|model| model.output.unasked_bytes()).sum();
         let (total, total_max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
         assert!(total <= total_max + unasked, "{total} bytes queued, {unasked} unasked");
     }
 
-    /// Whether a turn would find work without waiting.
+    /// Returns whether a turn would find work without waiting.
     pub fn is_behind(&self) -> bool {
         !self.ready.is_empty() || self.table.has_dirty()
     }
 
-    // What happened.
+    // Steps of a turn.
 
     fn handle_signals(&mut self, signalled: &[Slot]) {
         let listed = self.table.listed_len();
         let mut slots = mem::take(&mut self.full);
         slots.extend(signalled);
         for slot in slots {
-            // Told twice, and told of nothing: epoll does both.
+            // Epoll may report an event twice.
             for _ in 0..1 + usize::from(self.rng.one_in(16)) {
                 self.handle_socket(slot);
             }
@@ -200,7 +201,7 @@ impl Server {
         }
     }
 
-    /// Readiness that is none.
+    /// Handles a spurious event.
     fn handle_nothing(&mut self) {
         hit("network: spurious readiness");
         let slot = Slot(self.rng.below(self.table.slots_end() as usize) as u32);
@@ -224,7 +225,7 @@ impl Server {
             socket.fd = Some(fd);
         }
         let model = ConnectionModel::new(fd, heartbeat, now);
-        assert!(self.oracle.models.insert(fd, model).is_none(), "{fd} came twice");
+        assert!(self.oracle.models.insert(fd, model).is_none(), "{fd} was used twice");
         self.arm(fd.slot());
         hit("connection accepted");
         Some(fd)
@@ -273,7 +274,7 @@ impl Server {
         self.call_on_close();
     }
 
-    /// Hands bytes to a connection, and its events to the handler.
+    /// Passes bytes to a connection, and its events to the handler.
     pub fn feed(&mut self, slot: Slot, bytes: &mut [u8]) {
         let fd = self.table.fd_of(slot);
         let mut input = bytes;
@@ -299,7 +300,7 @@ impl Server {
         }
         let model = self.oracle.model(fd);
         if model.is_open() {
-            assert!(input.is_empty(), "input was neither used up nor kept");
+            assert!(input.is_empty(), "all input was used or buffered");
             model.inbound.end_input(self.table.env().now);
         }
         self.compare(slot);
@@ -308,11 +309,11 @@ impl Server {
         self.record_slow_consumers();
     }
 
-    /// The client of `slot` is gone.
+    /// Handles the end of a client.
     fn handle_end(&mut self, slot: Slot, is_reset: bool) {
         let fd = self.table.fd_of(slot);
         let is_gone = self.table.transport(slot).is_some_and(|socket| socket.wire.borrow().is_client_gone());
-        assert!(is_reset || is_gone, "{fd}: the end of a stream that has not ended");
+        assert!(is_reset || is_gone, "{fd}: end of a stream that has not ended");
         let Some((event, _)) = self.step(slot, |connection, _| connection.handle_end(is_reset)) else { return };
         let now = self.table.env().now;
         let model = self.oracle.model(fd);
@@ -338,7 +339,7 @@ impl Server {
 
     fn fire_connection(&mut self, slot: Slot) {
         let fd = self.table.fd_of(slot);
-        let connection = self.table.connection(slot).unwrap_or_else(|| panic!("a deadline of {fd}, which is gone"));
+        let connection = self.table.connection(slot).unwrap_or_else(|| panic!("deadline of {fd}, which was freed"));
         let was_http = connection.state() == State::Http;
         let before = connection.queued_bytes();
         let Some((event, after)) = self.step(slot, Connection::handle_tick) else { return };
@@ -351,7 +352,7 @@ impl Server {
         match &event {
             Some(Event::Closed(closed)) => model.close_by_tick(closed, limits, turn, ledger),
             Some(Event::Refused(_)) => model.output.observe_raw(after.queued, ledger),
-            Some(event) => panic!("{fd}: {event:?} because of a tick"),
+            Some(event) => panic!("{fd}: {event:?} is not caused by a tick"),
             None if was_http => model.output.observe_raw(after.queued, ledger),
             None => model.outlive_tick(after.queued > before, limits, turn, ledger),
         }
@@ -362,13 +363,18 @@ impl Server {
         self.arm(slot);
     }
 
-    /// Tells handlers of what came to an end, until they cause no more of it.
+    /// Calls `on_close` for the connections that closed.
     pub fn call_on_close(&mut self) {
         while let Some(close) = self.pending_closes.pop_front() {
             let now = self.table.env().now;
             let model = self.oracle.model(close.fd);
             model.told += 1;
-            assert_eq!((model.told, model.closed_at), (1, Some(now)), "{}: an end told once, in its turn", close.fd);
+            assert_eq!(
+                (model.told, model.closed_at),
+                (1, Some(now)),
+                "{}: on_close is called once, in the turn of the close",
+                close.fd
+            );
             self.on_close(&close);
         }
     }
@@ -385,7 +391,7 @@ impl Server {
             self.table.remove(slot);
             let (model, ledger) = self.oracle.account(fd);
             assert!(!model.is_open(), "{fd} was freed while open");
-            assert_eq!(model.told, u32::from(model.closed_at.is_some()), "{fd} was freed before its end was told");
+            assert_eq!(model.told, u32::from(model.closed_at.is_some()), "{fd} was freed before its on_close");
             model.output.abandon(ledger);
             model.is_reaped = true;
             self.remember(fd);
@@ -393,10 +399,11 @@ impl Server {
         }
     }
 
-    // What follows from it.
+    // Duties after a transition.
 
-    /// Makes a transition, and returns its result and the connection right after it. The caller tells the oracle, then
-    /// compares what the table did behind it: [`replay`](Server::replay).
+    /// Makes a transition, and returns its result and the state after it.
+    ///
+    /// The caller updates the oracle, then compares the changes of the table with [`replay`](Server::replay).
     pub fn step<R>(
         &mut self,
         slot: Slot,
@@ -408,7 +415,7 @@ impl Server {
         })
     }
 
-    /// Takes a connection that stopped being open out of the maps, and lists it for its handler.
+    /// Removes a closed connection from the registry, and queues its `on_close`.
     pub fn record_end(&mut self, slot: Slot, event: Option<Event<'_>>) -> bool {
         let Some(Event::Closed(closed)) = event else { return false };
         let fd = self.table.fd_of(slot);
@@ -423,7 +430,7 @@ impl Server {
         true
     }
 
-    /// The same for those that the table closed.
+    /// Records the slow consumers that the table closed.
     pub fn record_slow_consumers(&mut self) {
         while let Some((slot, event)) = self.table.poll_ended() {
             self.record_end(slot, Some(event));
@@ -437,14 +444,14 @@ impl Server {
         }
     }
 
-    /// The same, for a deadline that is known.
+    /// Arms the wheel for a connection with this deadline.
     pub fn arm_at(&mut self, slot: Slot, at: Tick) {
         if at < Tick::NEVER {
             self.clock.arm_no_later(Owner::Connection(slot), at);
         }
     }
 
-    /// Lists a connection to be read.
+    /// Adds a connection to those to read.
     pub fn make_ready(&mut self, slot: Slot) {
         if let Some(socket) = self.table.transport_mut(slot)
             && !mem::replace(&mut socket.is_ready, true)
@@ -453,14 +460,14 @@ impl Server {
         }
     }
 
-    /// The model of the connection at a slot.
+    /// Returns the model of the connection in a slot.
     pub fn model_at(&mut self, slot: Slot) -> &mut ConnectionModel {
         self.oracle.model(self.table.fd_of(slot))
     }
 
-    // What should be.
+    // Comparison with the oracle.
 
-    /// Takes note of where a connection has its output.
+    /// Records whether a connection has its output in the journal or in a queue.
     pub fn observe(&mut self, slot: Slot) {
         let Some(connection) = self.table.connection(slot) else { return };
         let state = socket::State::of(connection);
@@ -468,7 +475,7 @@ impl Server {
         model.output.observe(state.queued, state.fresh, ledger);
     }
 
-    /// Holds one connection against its model.
+    /// Compares one connection with its model.
     pub fn compare(&mut self, slot: Slot) {
         self.observe(slot);
         let Some(connection) = self.table.connection(slot) else { return };
@@ -479,16 +486,16 @@ impl Server {
         self.compare_state(self.table.fd_of(slot), state);
     }
 
-    /// Holds the state of a connection against its model.
+    /// Compares the state of a connection with its model.
     pub fn compare_state(&self, fd: Fd, state: socket::State) {
         let model = self.oracle.models.get(&fd).expect("the server has it");
-        assert_eq!(state.is_open, model.is_open(), "{fd}: open, as against {:?}", model.stage);
+        assert_eq!(state.is_open, model.is_open(), "{fd}: is open, with the model at {:?}", model.stage);
         assert_eq!(state.queued, model.output.bytes(), "{fd}: bytes queued");
         assert_eq!(state.fresh, model.output.journal_bytes(), "{fd}: bytes in the journal");
-        assert_eq!(state.is_untried, model.output.is_untried(), "{fd}: what the wire is yet to refuse");
+        assert_eq!(state.is_untried, model.output.is_untried(), "{fd}: output that was not offered to the wire");
     }
 
-    /// Holds everything against what should be.
+    /// Compares the whole server with the oracle.
     pub fn check(&self) {
         let env = self.table.env();
         self.table.check_invariants();
@@ -498,19 +505,22 @@ impl Server {
         for slot in self.table.slots() {
             let Some(connection) = self.table.connection(slot) else { continue };
             let fd = self.table.fd_of(slot);
-            let model = self.oracle.models.get(&fd).unwrap_or_else(|| panic!("{fd} is nobody"));
-            assert_eq!(connection.charge(), model.output.charge(&self.oracle.ledger), "{fd}: what it is charged");
+            let model = self.oracle.models.get(&fd).unwrap_or_else(|| panic!("{fd} has no model"));
+            assert_eq!(connection.charge(), model.output.charge(&self.oracle.ledger), "{fd}: charge");
             let at = connection.poll_timeout(env);
             let (due, now) = (model.due(&env.limits), env.now);
-            // One that was ended in the flush, for there was no room for what it had, goes with the next.
+            // A connection that the flush ended is freed by the next flush.
             let is_over = connection.state() == State::Closing && !connection.wants_read();
-            assert!(at <= due || is_over || self.table.has_dirty(), "{fd} asks for {at:?}, and is due at {due:?}");
+            assert!(
+                at <= due || is_over || self.table.has_dirty(),
+                "{fd} has its deadline at {at:?}, expected {due:?}"
+            );
             assert!(due > now || self.table.has_dirty(), "{fd} was due at {due:?}");
             let armed = self.clock.deadline(Owner::Connection(slot)).unwrap_or(Tick::NEVER);
-            // What is overdue, because room turned out to be none, is for the next turn.
+            // A deadline that passed during a write that took nothing is for the next turn.
             assert!(
                 armed <= at.max(now) || self.table.has_dirty(),
-                "{fd} asks for {at:?}, and the wheel has {armed:?} at {now:?}"
+                "{fd} has its deadline at {at:?}, and the wheel has {armed:?} at {now:?}"
             );
             assert!(model.output.message_bytes() <= env.limits.queue_bytes_max, "{fd}: the queue is over its bound");
             open += u64::from(connection.is_open());

@@ -1,4 +1,4 @@
-//! What one run is like: its bounds, its size, and who comes. All of it drawn from the seed.
+//! The settings of a run, drawn from the seed.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use fdpush::{Heartbeat, Limits, SecondLogin, SlowReader};
 
 use crate::rng::Rng;
 
-/// A run's circumstances.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct Setting {
     pub limits: Limits,
@@ -14,27 +14,27 @@ pub struct Setting {
     pub second_login: SecondLogin,
     /// Connections at a time.
     pub slots_max: usize,
-    /// Connections in all.
+    /// Connections during the run.
     pub clients_max: usize,
     pub turns: usize,
     pub read_bytes_max: usize,
-    /// A flush is cut once in so many.
+    /// One flush in this many writes only a portion.
     pub portions: usize,
-    /// Most bytes that a pipe holds.
+    /// The capacity of a pipe.
     pub pipe_bytes_max: usize,
     pub commands_a_turn: usize,
-    /// Milliseconds from turn to turn, as far as nothing is due earlier.
+    /// The milliseconds between turns, if nothing is due earlier.
     pub pace: usize,
-    /// A handler goes wild once in so many calls.
+    /// A handler makes a random call once in this many events.
     pub random_calls: usize,
-    /// Slots are at the end of their generations.
+    /// Whether slots are near their last generation.
     pub is_old: bool,
-    /// Clients go away at once, so that slots are reused in storms.
+    /// Whether clients leave soon, so that slots are reused often.
     pub is_hasty: bool,
 }
 
 impl Setting {
-    /// The circumstances that a seed brings.
+    /// Draws the settings of a seed.
     pub fn draw(rng: &mut Rng) -> Setting {
         let is_large = rng.one_in(12);
         let slots_max = if is_large { rng.within(500..=2000) } else { rng.within(1..=60) };
@@ -76,7 +76,7 @@ fn limits(rng: &mut Rng) -> Limits {
     }
 }
 
-/// A heartbeat of some kind.
+/// Draws a heartbeat.
 pub fn heartbeat(rng: &mut Rng) -> Heartbeat {
     let every = millis(rng, 10, 4000);
     match rng.below(8) {

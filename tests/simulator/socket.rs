@@ -1,4 +1,4 @@
-//! The server's end of a wire as a transport of the table, and the log of what the table does on its own.
+//! The server's end of a wire as a transport, and the log of the table's changes.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -13,7 +13,7 @@ use crate::wire::Wire;
 /// The changes that a table made, in order, for the oracle to compare.
 pub type Log = Rc<RefCell<Vec<Entry>>>;
 
-/// A change of one connection, and the connection after it.
+/// A change of one connection, and its state after the change.
 #[derive(Debug)]
 pub struct Entry {
     pub fd: Fd,
@@ -25,14 +25,14 @@ pub struct Entry {
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct State {
     pub is_open: bool,
-    /// Bytes that wait, and those of them that are in the journal.
+    /// Unwritten bytes, including those in the journal.
     pub queued: usize,
     pub fresh: usize,
     pub is_untried: bool,
     pub charge: usize,
 }
 
-/// An [`Observed`] that can be kept.
+/// An [`Observed`] change that can be stored.
 #[derive(Debug)]
 pub enum Change {
     Wrote { written: usize, is_full: bool },
@@ -82,7 +82,7 @@ impl Transport for Socket {
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Io {
-        assert!(!slices.is_empty(), "a write of nothing");
+        assert!(!slices.is_empty(), "an empty write");
         self.wire.borrow_mut().write(slices, &mut self.rng)
     }
 
@@ -101,7 +101,7 @@ impl Transport for Socket {
             Observed::ClosedSlow { kept_max, charge, event } => {
                 let closed = event.map(|event| match event {
                     Event::Closed(closed) => closed.clone(),
-                    event => panic!("{event:?} ends a slow consumer"),
+                    event => panic!("{event:?} is not the end of a slow consumer"),
                 });
                 Change::ClosedSlow { kept_max, charge, closed }
             }

@@ -1,4 +1,6 @@
-//! What clients say, as bytes: good frames in every shape that RFC 6455 allows, and bad ones that break one rule each.
+//! Encodes the frames of clients: valid ones of every form, and invalid ones.
+//!
+//! Each invalid frame violates one rule of RFC 6455.
 
 use std::collections::VecDeque;
 
@@ -17,13 +19,13 @@ pub struct Speech<'a> {
 }
 
 impl Speech<'_> {
-    /// Bytes that are no frame.
+    /// Writes bytes that are not a frame.
     pub fn say_raw(&mut self, bytes: &[u8]) {
         self.inbound.say(None, 0, bytes.len());
         self.stream.extend(bytes);
     }
 
-    /// A message, a ping or an unasked pong.
+    /// Writes a message, a ping or an unsolicited pong.
     pub fn say_something(&mut self) {
         match self.rng.below(8) {
             0 => self.say_ping(),
@@ -44,12 +46,12 @@ impl Speech<'_> {
         }
     }
 
-    /// A pong.
+    /// Writes a pong.
     pub fn say_pong(&mut self, payload: Vec<u8>) {
         self.say_frame(0x8a, &payload.clone(), Some(Said::Pong(payload)), None);
     }
 
-    /// A close frame; 1005 is one without a code.
+    /// Writes a close frame. 1005 means without a code.
     pub fn say_close(&mut self, code: u16, reason: &str) {
         let payload = match code {
             1005 => Vec::new(),
@@ -58,7 +60,7 @@ impl Speech<'_> {
         self.say_frame(0x88, &payload, Some(Said::Close(code, reason.to_owned())), None);
     }
 
-    /// Something that breaks a rule. Nothing said after it counts.
+    /// Writes bytes that violate a rule. The server ignores all later bytes.
     pub fn say_bad(&mut self) {
         let mask = self.mask();
         let (bytes, error, code) = bad(self.rng, mask, self.message_bytes_max as u64);
@@ -72,7 +74,7 @@ impl Speech<'_> {
         self.say_frame(0x89, &payload.clone(), Some(Said::Ping(payload)), None);
     }
 
-    /// A message, whole or in fragments, with pings and pongs between them.
+    /// Writes a message, in one frame or in fragments with pings between them.
     fn say_message(&mut self, opcode: u8, payload: Vec<u8>, said: Said) {
         let fragments = if self.rng.one_in(4) { self.rng.within(2..=5) } else { 1 };
         let start = self.inbound.made;
@@ -120,7 +122,7 @@ impl Speech<'_> {
     }
 }
 
-/// Bytes that break a rule, which, and the close code that it gets.
+/// Returns bytes that violate a rule, the rule, and its close code.
 fn bad(rng: &mut Rng, mask: [u8; 4], message_bytes_max: u64) -> (Vec<u8>, ProtocolError, u16) {
     use ProtocolError::*;
     let unfinished = [masked(0x01, b"x", mask), masked(0x81, b"y", mask)].concat();
@@ -148,7 +150,7 @@ fn bad(rng: &mut Rng, mask: [u8; 4], message_bytes_max: u64) -> (Vec<u8>, Protoc
     rng.pick(&table).clone()
 }
 
-/// A name for the tally.
+/// Returns the name of a protocol error in the tally.
 pub fn name_of(error: ProtocolError) -> &'static str {
     error.as_str()
 }

@@ -1,9 +1,8 @@
-//! A TCP connection that models in memory: two bounded pipes, and an epoll that tells of edges.
+//! A simulated TCP connection: two bounded pipes with edge-triggered readiness.
 //!
-//! It keeps the promises that the kernel keeps and no others. Bytes come in order and none is lost, unless the
-//! connection is reset. A read takes all there is, as far as the buffer goes. A write may take less than there is room
-//! for. Whoever was told "full" is told once when there is room again, and whoever has bytes to read is told once for
-//! each time that more came.
+//! It guarantees what the kernel guarantees, and no more. Bytes arrive in order, and none is lost unless the connection is
+//! reset. A read returns all bytes that fit the buffer. A write may take less than fits. After a full write, writability is
+//! reported once. Readability is reported once for each arrival of bytes.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -18,7 +17,7 @@ use crate::rng::Rng;
 struct Pipe {
     bytes: VecDeque<u8>,
     bytes_max: usize,
-    /// No more will come than is in it.
+    /// Whether its stream has ended.
     is_ended: bool,
 }
 
@@ -30,21 +29,21 @@ pub struct Wire {
     /// From server to client.
     down: Pipe,
     is_reset: bool,
-    /// The server has closed its socket.
+    /// Returns whether the server has closed its socket.
     is_server_gone: bool,
-    /// The server was told "full".
+    /// Whether the server waits for writability.
     owes_room: bool,
     signals: Signals,
 }
 
-/// What epoll tells of a socket.
+/// The events of a socket.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Signals {
     pub is_readable: bool,
     pub is_writable: bool,
-    /// The client has ended its side.
+    /// Whether the client has ended its side.
     pub is_hung_up: bool,
-    /// The connection is reset.
+    /// Whether the connection was reset.
     pub is_error: bool,
 }
 
@@ -55,7 +54,7 @@ impl Pipe {
 }
 
 impl Wire {
-    /// A connection whose pipes hold so many bytes.
+    /// Creates a connection with pipes of these capacities.
     pub fn new(up_bytes_max: usize, down_bytes_max: usize) -> Wire {
         Wire {
             up: Pipe { bytes_max: up_bytes_max, ..Pipe::default() },
@@ -69,7 +68,7 @@ impl Wire {
 
     // The server's end.
 
-    /// What epoll has to tell since it was last asked.
+    /// Returns the events since the last call.
     pub fn take_signals(&mut self) -> Signals {
         if self.owes_room && self.down.room() > 0 {
             self.owes_room = false;
@@ -78,12 +77,12 @@ impl Wire {
         std::mem::take(&mut self.signals)
     }
 
-    /// Whether the server waits to be told of room.
+    /// Returns whether the server waits for writability.
     pub fn owes_room(&self) -> bool {
         self.owes_room
     }
 
-    /// Reads into `buf` all there is, as far as it goes.
+    /// Reads all bytes that fit into `buf`.
     pub fn read(&mut self, buf: &mut [u8]) -> Io {
         if self.is_reset {
             return Io::Closed;
@@ -100,7 +99,7 @@ impl Wire {
         Io::Done(count)
     }
 
-    /// Writes as much as there is room for, or less.
+    /// Writes as many bytes as fit, or less.
     pub fn write(&mut self, slices: &[IoSlice<'_>], rng: &mut Rng) -> Io {
         if self.is_reset {
             return Io::Closed;
@@ -125,17 +124,17 @@ impl Wire {
         if taken == 0 { Io::WouldBlock } else { Io::Done(taken) }
     }
 
-    /// The server will write no more.
+    /// Ends the server's side.
     pub fn shut(&mut self) {
         self.down.is_ended = true;
     }
 
-    /// Whether the server will write no more.
+    /// Returns whether the server has ended its side.
     pub fn is_shut(&self) -> bool {
         self.down.is_ended
     }
 
-    /// The server closes its socket.
+    /// Closes the server's socket.
     pub fn drop_server(&mut self) {
         self.down.is_ended = true;
         self.is_server_gone = true;
@@ -143,7 +142,7 @@ impl Wire {
 
     // The client's end.
 
-    /// Sends from the front of `bytes` as much as there is room for, at most `max`.
+    /// Sends the bytes at the front that fit, at most `max`.
     pub fn send(&mut self, bytes: &mut VecDeque<u8>, max: usize) {
         let count = self.up.room().min(bytes.len()).min(max);
         if count > 0 && !self.up.is_ended {
@@ -158,12 +157,12 @@ impl Wire {
         into.extend(self.down.bytes.drain(..count));
     }
 
-    /// Whether nothing is left to receive, and nothing will come.
+    /// Returns whether all bytes were received and the server's side has ended.
     pub fn has_ended(&self) -> bool {
         self.down.is_ended && self.down.bytes.is_empty()
     }
 
-    /// The client ends its side, and may still receive.
+    /// Ends the client's side. It can still receive.
     pub fn end(&mut self) {
         if !self.up.is_ended {
             self.up.is_ended = true;
@@ -171,7 +170,7 @@ impl Wire {
         }
     }
 
-    /// The client resets the connection: what is under way either way is lost.
+    /// Resets the connection from the client's side. Bytes in the pipes are lost.
     pub fn reset(&mut self) {
         self.is_reset = true;
         self.up.bytes.clear();
@@ -179,17 +178,17 @@ impl Wire {
         self.signals.is_error = true;
     }
 
-    /// Whether the server has closed its socket.
+    /// Returns whether the server has closed its socket.
     pub fn is_server_gone(&self) -> bool {
         self.is_server_gone
     }
 
-    /// Whether the client has reset the connection.
+    /// Returns whether the client has reset the connection.
     pub fn is_client_reset(&self) -> bool {
         self.is_reset
     }
 
-    /// Whether the client has ended its side, or reset the connection.
+    /// Returns whether the client has ended its side or reset the connection.
     pub fn is_client_gone(&self) -> bool {
         self.up.is_ended || self.is_reset
     }

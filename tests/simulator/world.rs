@@ -1,4 +1,4 @@
-//! One run: a server, a crowd of clients, and time that goes as the seed likes.
+//! One run: a server, its clients, and virtual time from the seed.
 
 use fdpush::Slot;
 use std::cell::RefCell;
@@ -13,7 +13,7 @@ use crate::server::Server;
 use crate::setting::Setting;
 use crate::wire::Wire;
 
-/// More turns than any end needs.
+/// The maximum of turns until all connections have ended.
 const LAST_TURNS_MAX: usize = 20_000;
 
 /// A run.
@@ -26,7 +26,7 @@ struct World {
     arrived: usize,
 }
 
-/// Runs a seed to its end, and says what happened. Panics where something was not as it should be.
+/// Runs a seed, and returns its counts. It panics if the server differs from the oracle.
 pub fn run(seed: u64) -> Tally {
     take();
     let mut rng = Rng::new(seed);
@@ -60,7 +60,7 @@ impl World {
         }
     }
 
-    /// A turn begins when something has come or is due. Sometimes the whole machine slept, and it is much later.
+    /// Advances the time to the next turn. Some turns are late, as after a suspend.
     fn pass_time(&mut self) {
         let next = self.server.clock.next();
         let far = match self.rng.below(1000) {
@@ -83,7 +83,7 @@ impl World {
         self.now = next.map_or(later, |next| later.min(next)).max(self.now);
     }
 
-    /// Some clients do something; at the slots that are returned, epoll may have something to tell.
+    /// Runs a step of some clients, and returns the slots that may have events.
     fn move_crowd(&mut self) -> Vec<Slot> {
         let moves = self.clients.len() / 8 + 2;
         let mut signalled = Vec::new();
@@ -115,13 +115,13 @@ impl World {
             .collect()
     }
 
-    /// Drops the models of those whom neither side has any more.
+    /// Removes the models of connections that neither side has any more.
     fn forget(&mut self) {
         let here: std::collections::BTreeSet<_> = self.clients.iter().map(|client| client.fd).collect();
         self.server.oracle.models.retain(|fd, model| !model.is_reaped || here.contains(fd));
     }
 
-    /// Everybody goes, the server goes down, and nothing may be left.
+    /// Ends the run: all clients leave, the server shuts down, and nothing may remain.
     fn end(&mut self) {
         self.setting.clients_max = 0;
         for client in &mut self.clients {
@@ -140,7 +140,7 @@ impl World {
         let mut turns = 0;
         while self.server.table.count() > 0 {
             turns += 1;
-            assert!(turns < LAST_TURNS_MAX, "{} connections never end", self.server.table.count());
+            assert!(turns < LAST_TURNS_MAX, "{} connections did not end", self.server.table.count());
             self.pass_time();
             self.turn();
         }
@@ -155,12 +155,12 @@ impl World {
         let server = &self.server;
         server.check();
         assert_eq!(server.opened, server.closed, "opened and closed");
-        assert_eq!(server.table.env().queued, Queued::default(), "bytes in queues that are no more");
-        assert_eq!(server.clock.len(), 0, "deadlines of nobody");
+        assert_eq!(server.table.env().queued, Queued::default(), "bytes in queues");
+        assert_eq!(server.clock.len(), 0, "deadlines");
         let registry = &server.registry;
         let left = (registry.user_count(), registry.group_count(), registry.membership_count());
-        assert_eq!(left, (0, 0, 0), "users, groups and memberships of nobody");
-        assert!(server.oracle.models.is_empty(), "models of nobody");
+        assert_eq!(left, (0, 0, 0), "users, groups and memberships");
+        assert!(server.oracle.models.is_empty(), "models");
         count("virtual hours", self.now.0 / 3_600_000);
     }
 }
