@@ -9,7 +9,7 @@ use fdpush::sim::{Connection, Event, Owner};
 use fdpush::{Cause, Change, CloseCode, Fd, Heartbeat, Slot};
 
 use crate::coverage::hit;
-use crate::output::Manner;
+use crate::output::PushOptions;
 use crate::server::Server;
 
 /// The receivers of a push.
@@ -23,7 +23,7 @@ pub enum Target {
 
 impl Server {
     /// Pushes to the target, without the connections of `except`.
-    pub fn ask_push(&mut self, target: &Target, except: &[Fd], manner: &Manner) {
+    pub fn call_push(&mut self, target: &Target, except: &[Fd], options: &PushOptions) {
         let intended: BTreeSet<Fd> = match target {
             Target::One(fd) => [*fd].into(),
             Target::Uids(uids) => uids.iter().flat_map(|uid| self.oracle.names.fds_of(uid)).collect(),
@@ -42,18 +42,18 @@ impl Server {
         let mut seen: BTreeSet<Slot> = except.iter().filter_map(|fd| self.table.slot_of(*fd)).collect();
         let slots: Vec<Slot> = found.into_iter().filter(|slot| seen.insert(*slot)).collect();
         hit(match (target, intended.len()) {
-            (Target::One(_), 0) => "asked: push to a stale fd",
-            (Target::One(_), _) => "asked: push to an fd",
-            (Target::Uids(_), _) => "asked: push to uids",
-            (Target::Groups(_), _) => "asked: push to groups",
-            (Target::All, _) => "asked: push to all",
+            (Target::One(_), 0) => "call: push to a stale fd",
+            (Target::One(_), _) => "call: push to an fd",
+            (Target::Uids(_), _) => "call: push to uids",
+            (Target::Groups(_), _) => "call: push to groups",
+            (Target::All, _) => "call: push to all",
         });
-        self.push_to_slots(&slots, intended, manner);
+        self.push_to_slots(&slots, intended, options);
     }
 
     /// Closes one connection.
-    pub fn ask_close(&mut self, fd: Fd, code: CloseCode, reason: &str) {
-        hit("asked: close");
+    pub fn call_close(&mut self, fd: Fd, code: CloseCode, reason: &str) {
+        hit("call: close");
         let was_open = self.oracle.is_open(fd);
         let slot = self.table.slot_of(fd);
         let is_closed = slot.is_some_and(|slot| self.close_slot(slot, code, reason, Cause::ServerClosed));
@@ -71,7 +71,7 @@ impl Server {
             Some(Event::Closed(closed)) => {
                 model.output.observe(state.queued, state.fresh, ledger);
                 model.close(closed, code, reason, cause);
-                model.say_goodbye(code, reason, now, ledger);
+                model.start_closing(code, reason, now, ledger);
             }
             Some(event) => panic!("{event:?} is not a result of close"),
             None => assert!(!model.is_open(), "{fd} is open and was not closed"),
@@ -84,8 +84,8 @@ impl Server {
     }
 
     /// Drops one connection.
-    pub fn ask_abort(&mut self, fd: Fd) {
-        hit("asked: abort");
+    pub fn call_abort(&mut self, fd: Fd) {
+        hit("call: abort");
         let Some(slot) = self.table.slot_of(fd) else { return };
         let Some((event, _)) = self.step(slot, Connection::abort) else { return };
         let now = self.table.env().now;
@@ -94,7 +94,7 @@ impl Server {
         assert_eq!(event.is_some(), model.is_open(), "aborting an open connection reports its end");
         if let Some(Event::Closed(closed)) = &event {
             model.close(closed, CloseCode::ABNORMAL, "", Cause::ServerClosed);
-            model.die(now);
+            model.end(now);
         }
         // It can be freed in any state.
         model.is_lost = true;
@@ -104,8 +104,8 @@ impl Server {
     }
 
     /// Binds a uid, and closes the connections that the policy kicks.
-    pub fn ask_bind(&mut self, fd: Fd, uid: &str) -> Change {
-        hit("asked: bind");
+    pub fn call_bind(&mut self, fd: Fd, uid: &str) -> Change {
+        hit("call: bind");
         let Some(slot) = self.open_slot(fd) else { return Change::Gone };
         let mut kicked = Vec::new();
         let change = self.registry.bind(slot, uid, self.second_login, &mut kicked);
@@ -119,7 +119,7 @@ impl Server {
     }
 
     /// Unbinds, leaves or joins, in the registry and in its model.
-    pub fn ask_membership(&mut self, fd: Fd, group: &str, verb: usize) {
+    pub fn call_membership(&mut self, fd: Fd, group: &str, verb: usize) {
         let Some(slot) = self.open_slot(fd) else { return };
         let names = &mut self.oracle.names;
         let (change, expected) = match verb {
@@ -128,19 +128,19 @@ impl Server {
             _ => (self.registry.join(slot, group), names.join(fd, group)),
         };
         assert_eq!(change, expected, "{fd} and {group}");
-        hit(["asked: unbind", "asked: leave", "asked: join"][verb.min(2)]);
+        hit(["call: unbind", "call: leave", "call: join"][verb.min(2)]);
     }
 
     /// Removes all members from a group.
-    pub fn ask_ungroup(&mut self, group: &str) {
-        hit("asked: ungroup");
+    pub fn call_ungroup(&mut self, group: &str) {
+        hit("call: ungroup");
         assert_eq!(self.registry.ungroup(group), self.oracle.names.ungroup(group), "members of {group}");
     }
 
     /// Sets the heartbeat of a connection.
-    pub fn ask_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) {
+    pub fn call_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) {
         let Some(slot) = self.table.slot_of(fd) else { return };
-        hit(if heartbeat == Heartbeat::Off { "asked: protect" } else { "asked: a heartbeat of its own" });
+        hit(if heartbeat == Heartbeat::Off { "call: protect" } else { "call: a heartbeat of its own" });
         self.step(slot, |connection, env| connection.set_heartbeat(fd, Some(heartbeat), env));
         self.oracle.model(fd).set_heartbeat(heartbeat, self.table.env().now);
         self.replay();
@@ -149,9 +149,9 @@ impl Server {
     }
 
     /// Pauses or resumes reading from a connection.
-    pub fn ask_pause(&mut self, fd: Fd, is_paused: bool) {
+    pub fn call_pause(&mut self, fd: Fd, is_paused: bool) {
         let Some(slot) = self.open_slot(fd) else { return };
-        hit(if is_paused { "asked: pause" } else { "asked: resume" });
+        hit(if is_paused { "call: pause" } else { "call: resume" });
         self.step(slot, |connection, _| connection.set_paused(is_paused));
         self.replay();
         self.record_slow_consumers();
@@ -161,7 +161,7 @@ impl Server {
     }
 
     /// Sends a ping.
-    pub fn ask_ping(&mut self, fd: Fd) {
+    pub fn call_ping(&mut self, fd: Fd) {
         let Some(slot) = self.table.slot_of(fd) else { return };
         self.table.ping(slot, b"");
         self.replay();
@@ -169,8 +169,8 @@ impl Server {
     }
 
     /// Starts a timer that fires after `delay` ms. It repeats if `every` is not 0.
-    pub fn ask_timer(&mut self, delay: u64, every: u64) {
-        hit("asked: timer");
+    pub fn call_timer(&mut self, delay: u64, every: u64) {
+        hit("call: timer");
         let index = (0..).find(|index| !self.timers.contains_key(index)).expect("a free number");
         let at = self.table.env().now.after(Duration::from_millis(delay));
         self.timers.insert(index, (at, every));
@@ -178,8 +178,8 @@ impl Server {
     }
 
     /// Ends a timer.
-    pub fn ask_cancel(&mut self, index: u32) {
-        hit("asked: cancel a timer");
+    pub fn call_cancel(&mut self, index: u32) {
+        hit("call: cancel a timer");
         self.timers.remove(&index);
         self.clock.cancel(Owner::Timer(index));
     }

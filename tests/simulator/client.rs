@@ -12,11 +12,11 @@ use fdpush::Fd;
 
 use crate::connection_model::ConnectionModel;
 use crate::coverage::hit;
+use crate::frame_writer::FrameWriter;
 use crate::frames::{Frame, take_frame};
 use crate::oracle::Oracle;
 use crate::output_model::Due;
 use crate::rng::Rng;
-use crate::speech::Speech;
 use crate::wire::Wire;
 
 const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -30,7 +30,7 @@ pub enum Kind {
     /// Reads, answers pings and close frames, and sends messages.
     Honest,
     /// Answers no ping and sends nothing.
-    Proud,
+    Unresponsive,
     /// Sends and reads nothing after the upgrade.
     Silent,
     /// Reads a few bytes at a time.
@@ -38,9 +38,9 @@ pub enum Kind {
     /// Violates the protocol at some time.
     Malicious,
     /// Requests large HTTP responses before the upgrade, and hardly reads.
-    Greedy,
+    HttpHeavy,
     /// Sends an incomplete or invalid request.
-    Lost,
+    Incomplete,
 }
 
 /// A client.
@@ -59,13 +59,13 @@ pub struct Client {
     is_websocket: bool,
     /// The lengths of the expected responses.
     responses: VecDeque<usize>,
-    has_said_close: bool,
-    has_heard_close: bool,
+    has_sent_close: bool,
+    has_received_close: bool,
     /// Whether it sends nothing any more.
-    is_mute: bool,
+    is_silent: bool,
     message_bytes_max: usize,
     /// It resets, ends or closes once in this many steps.
-    misfortune: usize,
+    disconnect_interval: usize,
 }
 
 impl Client {
@@ -78,10 +78,23 @@ impl Client {
         hasty: bool,
     ) -> Client {
         use Kind::*;
-        let kinds = [Honest, Honest, Honest, Honest, Proud, Silent, Slow, Slow, Malicious, Malicious, Greedy, Lost];
+        let kinds = [
+            Honest,
+            Honest,
+            Honest,
+            Honest,
+            Unresponsive,
+            Silent,
+            Slow,
+            Slow,
+            Malicious,
+            Malicious,
+            HttpHeavy,
+            Incomplete,
+        ];
         let kind = *rng.pick(&kinds);
         hit(name_of(kind));
-        let misfortune = if hasty { rng.within(3..=20) } else { *rng.pick(&[0, 0, 20, 100, 500]) };
+        let disconnect_interval = if hasty { rng.within(3..=20) } else { *rng.pick(&[0, 0, 20, 100, 500]) };
         let mut client = Client {
             fd: model.fd,
             is_done: false,
@@ -93,13 +106,13 @@ impl Client {
             at: 0,
             is_websocket: false,
             responses: VecDeque::new(),
-            has_said_close: false,
-            has_heard_close: false,
-            is_mute: false,
+            has_sent_close: false,
+            has_received_close: false,
+            is_silent: false,
             message_bytes_max,
-            misfortune,
+            disconnect_interval,
         };
-        client.introduce_itself(model);
+        client.send_requests(model);
         client
     }
 
@@ -114,24 +127,24 @@ impl Client {
         if self.is_done {
             return;
         }
-        self.talk(oracle.model(self.fd));
+        self.send_messages(oracle.model(self.fd));
         let most = if self.rng.one_in(3) { self.rng.within(1..=30) } else { usize::MAX };
         self.wire.borrow_mut().send(&mut self.stream, most);
-        if self.has_said_close && self.has_heard_close && self.stream.is_empty() {
+        if self.has_sent_close && self.has_received_close && self.stream.is_empty() {
             self.wire.borrow_mut().end();
         }
-        if self.rng.one_in(self.misfortune) {
-            self.meet_misfortune(oracle.model(self.fd));
+        if self.rng.one_in(self.disconnect_interval) {
+            self.disconnect_at_random(oracle.model(self.fd));
         }
     }
 
     /// Makes it disconnect soon.
-    pub fn give_up(&mut self) {
-        self.misfortune = 3;
+    pub fn leave_soon(&mut self) {
+        self.disconnect_interval = 3;
     }
 
-    fn speech<'a>(&'a mut self, model: &'a mut ConnectionModel) -> Speech<'a> {
-        Speech {
+    fn writer<'a>(&'a mut self, model: &'a mut ConnectionModel) -> FrameWriter<'a> {
+        FrameWriter {
             inbound: &mut model.inbound,
             stream: &mut self.stream,
             rng: &mut self.rng,
@@ -140,19 +153,19 @@ impl Client {
     }
 
     /// Sends its HTTP requests and the upgrade.
-    fn introduce_itself(&mut self, model: &mut ConnectionModel) {
+    fn send_requests(&mut self, model: &mut ConnectionModel) {
         let requests = match self.kind {
-            Kind::Greedy => self.rng.within(1..=4),
+            Kind::HttpHeavy => self.rng.within(1..=4),
             _ => usize::from(self.rng.one_in(10)),
         };
         for _ in 0..requests {
-            let bytes = self.rng.skewed(if self.kind == Kind::Greedy { 50_000 } else { 300 });
+            let bytes = self.rng.skewed(if self.kind == Kind::HttpHeavy { 50_000 } else { 300 });
             let body = vec![b'b'; self.rng.below(100)];
             let head = format!("POST /big?bytes={bytes} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
             self.responses.push_back(bytes);
-            self.speech(model).say_raw(&[head.as_bytes(), &body].concat());
+            self.writer(model).write_raw(&[head.as_bytes(), &body].concat());
         }
-        if self.kind == Kind::Lost {
+        if self.kind == Kind::Incomplete {
             let lost: [&[u8]; 5] = [
                 b"GET /",
                 b"NONSENSE\r\n\r\n",
@@ -161,45 +174,45 @@ impl Client {
                 b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
             ];
             let lost = *self.rng.pick(&lost);
-            self.is_mute = true;
-            return self.speech(model).say_raw(lost);
+            self.is_silent = true;
+            return self.writer(model).write_raw(lost);
         }
         let uid = if self.rng.one_in(3) { format!("?uid=user%20{}", self.rng.below(12)) } else { String::new() };
         let upgrade = format!(
             "GET /ws{uid} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        self.speech(model).say_raw(upgrade.as_bytes());
+        self.writer(model).write_raw(upgrade.as_bytes());
         model.inbound.frames_start = model.inbound.made;
         if self.rng.one_in(5) {
             hit("client: frames before the 101");
-            self.speech(model).say_something();
+            self.writer(model).write_random();
         }
     }
 
-    fn talk(&mut self, model: &mut ConnectionModel) {
-        if !self.is_websocket || self.is_mute || self.stream.len() > STREAM_BYTES_MAX {
+    fn send_messages(&mut self, model: &mut ConnectionModel) {
+        if !self.is_websocket || self.is_silent || self.stream.len() > STREAM_BYTES_MAX {
             return;
         }
         let talks = match self.kind {
-            Kind::Proud => 0,
+            Kind::Unresponsive => 0,
             Kind::Malicious => 2,
             _ => 4,
         };
         if self.rng.one_in(talks) {
             for _ in 0..self.rng.within(1..=3) {
-                self.speech(model).say_something();
+                self.writer(model).write_random();
             }
         }
         if self.kind == Kind::Malicious && self.rng.one_in(12) {
-            self.is_mute = true;
-            self.speech(model).say_bad();
+            self.is_silent = true;
+            self.writer(model).write_violation();
             let garbage = vec![0x5a; self.rng.skewed(200)];
-            self.speech(model).say_raw(&garbage);
+            self.writer(model).write_raw(&garbage);
         }
     }
 
-    fn meet_misfortune(&mut self, model: &mut ConnectionModel) {
+    fn disconnect_at_random(&mut self, model: &mut ConnectionModel) {
         match self.rng.below(6) {
             0 => {
                 hit("client: reset");
@@ -209,26 +222,26 @@ impl Client {
             1 => {
                 hit("client: half-close");
                 self.wire.borrow_mut().end();
-                self.is_mute = true;
+                self.is_silent = true;
             }
             2 => {
                 hit("client: falls silent");
                 self.kind = Kind::Silent;
                 self.is_websocket = true;
             }
-            _ if self.is_websocket && !self.is_mute => {
+            _ if self.is_websocket && !self.is_silent => {
                 let (code, reason) = *self.rng.pick(&[(1000, "bye"), (1001, ""), (1005, ""), (4321, "für immer")]);
-                self.say_close(model, code, reason);
+                self.write_close(model, code, reason);
             }
             _ => {}
         }
     }
 
-    fn say_close(&mut self, model: &mut ConnectionModel, code: u16, reason: &str) {
-        if !mem::replace(&mut self.has_said_close, true) && !self.is_mute {
+    fn write_close(&mut self, model: &mut ConnectionModel, code: u16, reason: &str) {
+        if !mem::replace(&mut self.has_sent_close, true) && !self.is_silent {
             hit("client: says close");
-            self.is_mute = true;
-            self.speech(model).say_close(code, reason);
+            self.is_silent = true;
+            self.writer(model).write_close(code, reason);
         }
     }
 
@@ -242,7 +255,7 @@ impl Client {
         let most = match self.kind {
             _ if is_server_gone => usize::MAX,
             Kind::Slow => self.rng.skewed(60),
-            Kind::Greedy if !self.is_websocket && !self.rng.one_in(10) => 0,
+            Kind::HttpHeavy if !self.is_websocket && !self.rng.one_in(10) => 0,
             _ if self.rng.one_in(4) => self.rng.within(1..=200),
             _ => usize::MAX,
         };
@@ -251,7 +264,7 @@ impl Client {
         while self.is_websocket
             && let Some(frame) = take_frame(&self.inbox, &mut self.at)
         {
-            self.hear(frame, oracle);
+            self.check_frame(frame, oracle);
         }
         self.inbox.drain(..mem::take(&mut self.at));
         if self.wire.borrow().has_ended() {
@@ -282,19 +295,19 @@ impl Client {
         self.at += end + 4 + length;
         match status {
             "200" => assert_eq!(Some(length), self.responses.pop_front(), "{}: responses out of order", self.fd),
-            "400" | "403" | "404" | "408" | "409" | "426" | "503" => self.is_mute = true,
+            "400" | "403" | "404" | "408" | "409" | "426" | "503" => self.is_silent = true,
             status => panic!("{}: unexpected status {status}", self.fd),
         }
         true
     }
 
     /// Compares a received frame with the expected one.
-    fn hear(&mut self, frame: Frame, oracle: &mut Oracle) {
-        assert!(!self.has_heard_close, "{} received {frame:?} after the close frame", self.fd);
+    fn check_frame(&mut self, frame: Frame, oracle: &mut Oracle) {
+        assert!(!self.has_received_close, "{} received {frame:?} after the close frame", self.fd);
         let due = match &frame {
             Frame::Message { is_text, payload } => {
                 hit("client: message received");
-                Due::Message(oracle.judge_receipt(self.fd, payload, *is_text))
+                Due::Message(oracle.check_receipt(self.fd, payload, *is_text))
             }
             Frame::Ping(payload) => {
                 assert!(payload.is_empty());
@@ -304,18 +317,18 @@ impl Client {
             Frame::Close(payload) => Due::Close(payload.clone()),
         };
         let model = oracle.model(self.fd);
-        let expected = model.output.flying.pop_front();
+        let expected = model.output.in_flight.pop_front();
         assert_eq!(Some(due), expected, "{}: frame lost, duplicated or out of order", self.fd);
         match frame {
-            Frame::Ping(payload) if self.kind != Kind::Proud && !self.is_mute => {
+            Frame::Ping(payload) if self.kind != Kind::Unresponsive && !self.is_silent => {
                 hit("client: answers a ping");
-                self.speech(model).say_pong(payload);
+                self.writer(model).write_pong(payload);
             }
             Frame::Close(payload) => {
-                self.has_heard_close = true;
+                self.has_received_close = true;
                 let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
                 if !self.rng.one_in(8) {
-                    self.say_close(model, code, "");
+                    self.write_close(model, code, "");
                 }
             }
             _ => {}
@@ -324,7 +337,7 @@ impl Client {
 
     /// Checks at the end of the server's stream that nothing is missing.
     fn handle_end(&mut self, model: &ConnectionModel) {
-        let due = &model.output.flying;
+        let due = &model.output.in_flight;
         assert!(due.is_empty(), "{}: {} frames are lost, the first is {:?}", self.fd, due.len(), due[0]);
         let is_cut = self.is_websocket && !self.inbox.is_empty();
         assert!(!is_cut || model.output.is_abandoned, "{}: a frame was cut", self.fd);
@@ -335,11 +348,11 @@ impl Client {
 fn name_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Honest => "client: honest",
-        Kind::Proud => "client: proud",
+        Kind::Unresponsive => "client: unresponsive",
         Kind::Silent => "client: silent",
         Kind::Slow => "client: slow",
         Kind::Malicious => "client: malicious",
-        Kind::Greedy => "client: greedy",
-        Kind::Lost => "client: lost",
+        Kind::HttpHeavy => "client: http heavy",
+        Kind::Incomplete => "client: incomplete",
     }
 }

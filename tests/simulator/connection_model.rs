@@ -6,7 +6,7 @@ use fdpush::sim::Tick;
 use fdpush::{By, Cause, CloseCode, Closed, Fd, Heartbeat, Limits};
 
 use crate::coverage::hit;
-use crate::inbound::{Inbound, Said};
+use crate::inbound::{Inbound, SentItem};
 use crate::output_model::{Due, Ledger, OutputModel};
 
 /// The stage of a connection.
@@ -19,7 +19,7 @@ pub enum Stage {
         until: Tick,
     },
     /// It ended without a close frame.
-    Dead,
+    Aborted,
 }
 
 /// The model of a connection.
@@ -29,11 +29,11 @@ pub struct ConnectionModel {
     pub stage: Stage,
     pub inbound: Inbound,
     pub output: OutputModel,
-    pub beat: Beat,
+    pub heartbeat: HeartbeatModel,
     /// The time at which it stopped being open.
     pub closed_at: Option<Tick>,
     /// The number of its `on_close` calls.
-    pub told: u32,
+    pub on_close_calls: u32,
     /// Whether the server has noticed that the client or the socket is gone.
     pub is_lost: bool,
     /// Whether a tick found that the client's deadline is over.
@@ -46,13 +46,13 @@ pub struct ConnectionModel {
 
 /// The model of a heartbeat.
 #[derive(Clone, Debug)]
-pub struct Beat {
-    pub way: Heartbeat,
+pub struct HeartbeatModel {
+    pub mode: Heartbeat,
     /// The time at which this heartbeat was set.
     since: Tick,
     last_seen: Tick,
     /// Pings since the last byte arrived.
-    unheard: u32,
+    unanswered: u32,
     /// The first and last tick at which the next ping is due.
     ping: (Tick, Tick),
 }
@@ -72,64 +72,69 @@ impl Turn {
     }
 }
 
-impl Beat {
+impl HeartbeatModel {
     /// Creates a heartbeat that starts now.
-    pub fn new(way: Heartbeat, now: Tick, last_seen: Tick) -> Beat {
-        let ping = match way {
+    pub fn new(mode: Heartbeat, now: Tick, last_seen: Tick) -> HeartbeatModel {
+        let ping = match mode {
             // The first ping is in the second half of the period.
             Heartbeat::Ping { every, .. } | Heartbeat::Push { every } => (now.after(every / 2), now.after(every)),
             _ => (Tick::NEVER, Tick::NEVER),
         };
-        Beat { way, since: now, last_seen, unheard: 0, ping }
+        HeartbeatModel { mode, since: now, last_seen, unanswered: 0, ping }
     }
 
     /// Records that bytes arrived.
-    pub fn hear(&mut self, now: Tick) {
-        (self.last_seen, self.unheard) = (now, 0);
+    pub fn handle_bytes(&mut self, now: Tick) {
+        (self.last_seen, self.unanswered) = (now, 0);
     }
 
     /// Returns the last tick of the next ping or end.
     pub fn due(&self) -> Tick {
-        match self.way {
+        match self.mode {
             Heartbeat::Client { idle_max } => self.since.max(self.last_seen).after(idle_max),
             _ => self.ping.1,
         }
     }
 
     fn ping(&mut self, turn: Turn) {
-        let (Heartbeat::Ping { every, .. } | Heartbeat::Push { every }) = self.way else {
+        let (Heartbeat::Ping { every, .. } | Heartbeat::Push { every }) = self.mode else {
             panic!("this heartbeat sends no pings")
         };
-        assert!(!self.is_dead(), "a client that missed too many pings was pinged");
+        assert!(!self.has_missed_too_many(), "a client that missed too many pings was pinged");
         self.assert_ping_due(turn);
-        self.unheard += 1;
+        self.unanswered += 1;
         self.ping = (turn.now.after(every), turn.now.after(every));
     }
 
     /// Returns whether the last ping may be queued behind output that the client is reading.
     fn is_waited_for(&self, output: &OutputModel) -> bool {
-        matches!(self.way, Heartbeat::Ping { .. }) && self.unheard > 0 && output.is_backlogged && output.is_taking
+        matches!(self.mode, Heartbeat::Ping { .. }) && self.unanswered > 0 && output.is_backlogged && output.is_taking
     }
 
-    fn put_off(&mut self, turn: Turn) {
-        let Heartbeat::Ping { every, .. } = self.way else { panic!("this heartbeat sends no pings") };
+    fn postpone(&mut self, turn: Turn) {
+        let Heartbeat::Ping { every, .. } = self.mode else { panic!("this heartbeat sends no pings") };
         self.assert_ping_due(turn);
         self.ping = (turn.now.after(every), turn.now.after(every));
     }
 
-    fn die(&self, turn: Turn) {
-        match self.way {
+    fn end(&self, turn: Turn) {
+        match self.mode {
             Heartbeat::Client { .. } => turn.assert_due(self.due(), "the end of an idle client"),
             Heartbeat::Ping { .. } => {
-                assert!(self.is_dead(), "closed with {} unanswered pings: {:?}", self.unheard, self.way);
+                assert!(
+                    self.has_missed_too_many(),
+                    "closed with {} unanswered pings: {:?}",
+                    self.unanswered,
+                    self.mode
+                );
                 self.assert_ping_due(turn);
             }
-            _ => panic!("closed by a heartbeat without pings: {:?}", self.way),
+            _ => panic!("closed by a heartbeat without pings: {:?}", self.mode),
         }
     }
 
-    fn is_dead(&self) -> bool {
-        matches!(self.way, Heartbeat::Ping { missed_max, .. } if self.unheard >= missed_max)
+    fn has_missed_too_many(&self) -> bool {
+        matches!(self.mode, Heartbeat::Ping { missed_max, .. } if self.unanswered >= missed_max)
     }
 
     fn assert_ping_due(&self, turn: Turn) {
@@ -141,15 +146,15 @@ impl Beat {
 
 impl ConnectionModel {
     /// Creates the model of an accepted connection.
-    pub fn new(fd: Fd, way: Heartbeat, now: Tick) -> ConnectionModel {
+    pub fn new(fd: Fd, mode: Heartbeat, now: Tick) -> ConnectionModel {
         ConnectionModel {
             fd,
             stage: Stage::Http,
             inbound: Inbound::default(),
             output: OutputModel::default(),
-            beat: Beat::new(way, now, now),
+            heartbeat: HeartbeatModel::new(mode, now, now),
             closed_at: None,
-            told: 0,
+            on_close_calls: 0,
             is_lost: false,
             is_expired: false,
             shut_until: None,
@@ -166,12 +171,12 @@ impl ConnectionModel {
     pub fn open(&mut self, now: Tick) {
         assert_eq!(self.stage, Stage::Http, "{} opened twice", self.fd);
         self.stage = Stage::Open;
-        self.beat = Beat::new(self.beat.way, now, self.beat.last_seen);
+        self.heartbeat = HeartbeatModel::new(self.heartbeat.mode, now, self.heartbeat.last_seen);
     }
 
     /// Sets its heartbeat.
-    pub fn set_heartbeat(&mut self, way: Heartbeat, now: Tick) {
-        self.beat = Beat::new(way, now, self.beat.last_seen);
+    pub fn set_heartbeat(&mut self, mode: Heartbeat, now: Tick) {
+        self.heartbeat = HeartbeatModel::new(mode, now, self.heartbeat.last_seen);
     }
 
     // The end, reported once, with its cause.
@@ -187,13 +192,13 @@ impl ConnectionModel {
         match closed.cause {
             Cause::ClientClosed => {
                 assert_eq!(closed.by, By::Client);
-                self.inbound.tell(&Said::Close(closed.code.as_u16(), closed.reason.to_string()));
-                self.say_goodbye(closed.code, "", now, ledger);
+                self.inbound.deliver(&SentItem::Close(closed.code.as_u16(), closed.reason.to_string()));
+                self.start_closing(closed.code, "", now, ledger);
             }
             Cause::ProtocolError(error) => {
-                let code = self.inbound.tell_bad(error).into();
+                let code = self.inbound.fail(error).into();
                 self.close(closed, code, error.as_str(), closed.cause);
-                self.say_goodbye(code, error.as_str(), now, ledger);
+                self.start_closing(code, error.as_str(), now, ledger);
             }
             cause => panic!("{}: {cause} is not caused by input", self.fd),
         }
@@ -204,15 +209,15 @@ impl ConnectionModel {
         let seen = (closed.code, &*closed.reason, closed.by, closed.cause);
         assert_eq!(seen, (CloseCode::ABNORMAL, "", By::Client, Cause::ConnectionLost), "{}", self.fd);
         assert!(self.is_lost, "{} was reported as lost", self.fd);
-        self.die(now);
+        self.end(now);
     }
 
     /// Checks the end by a tick.
     pub fn close_by_tick(&mut self, closed: &Closed, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match closed.cause {
             Cause::HeartbeatMissed => {
-                assert!(!self.beat.is_waited_for(&self.output), "{} may not have received its ping", self.fd);
-                self.beat.die(turn);
+                assert!(!self.heartbeat.is_waited_for(&self.output), "{} may not have received its ping", self.fd);
+                self.heartbeat.end(turn);
             }
             Cause::WriteTimedOut => {
                 let at = self.write_due(limits);
@@ -226,16 +231,16 @@ impl ConnectionModel {
                 turn.assert_due(self.message_due(limits), "the end of a message");
                 let reason = "message took too long";
                 self.close(closed, CloseCode::POLICY, reason, closed.cause);
-                return self.say_goodbye(CloseCode::POLICY, reason, turn.now, ledger);
+                return self.start_closing(CloseCode::POLICY, reason, turn.now, ledger);
             }
             cause => panic!("{}: {cause} is not caused by a tick", self.fd),
         }
         self.close(closed, CloseCode::ABNORMAL, "", closed.cause);
-        self.die(turn.now);
+        self.end(turn.now);
     }
 
     /// Checks a tick that did not end it: no timeout was due.
-    pub fn outlive_tick(&mut self, is_pinged: bool, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
+    pub fn check_tick(&mut self, is_pinged: bool, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match self.stage {
             Stage::Open => {
                 assert!(self.write_due(limits) > turn.now, "{} passed its write timeout", self.fd);
@@ -243,26 +248,26 @@ impl ConnectionModel {
             }
             // It may be dropped from now on.
             Stage::Closing { until } => self.is_expired |= until.min(self.write_due(limits)) <= turn.now,
-            Stage::Http | Stage::Dead => {}
+            Stage::Http | Stage::Aborted => {}
         }
         if is_pinged {
             assert!(self.is_open(), "{} was pinged and is not open", self.fd);
-            self.beat.ping(turn);
+            self.heartbeat.ping(turn);
             hit("heartbeat: ping");
             self.output.push_control(Due::Ping, ledger);
         }
         if is_pinged {
             self.output.is_taking = false;
-        } else if self.is_open() && self.beat.due() <= turn.now && self.beat.is_waited_for(&self.output) {
+        } else if self.is_open() && self.heartbeat.due() <= turn.now && self.heartbeat.is_waited_for(&self.output) {
             hit("heartbeat: waits for the ping to be sent");
-            self.beat.put_off(turn);
+            self.heartbeat.postpone(turn);
             self.output.is_taking = false;
         }
-        assert!(!self.is_open() || self.beat.due() > turn.now, "{} passed its heartbeat timeout", self.fd);
+        assert!(!self.is_open() || self.heartbeat.due() > turn.now, "{} passed its heartbeat timeout", self.fd);
     }
 
     /// Queues a close frame, and waits for the client's.
-    pub fn say_goodbye(&mut self, code: CloseCode, reason: &str, now: Tick, ledger: &mut Ledger) {
+    pub fn start_closing(&mut self, code: CloseCode, reason: &str, now: Tick, ledger: &mut Ledger) {
         assert!(self.is_open(), "{} was closed twice", self.fd);
         let payload = match code {
             CloseCode::NO_STATUS => Vec::new(),
@@ -288,9 +293,9 @@ impl ConnectionModel {
     }
 
     /// Ends it at once.
-    pub fn die(&mut self, now: Tick) {
+    pub fn end(&mut self, now: Tick) {
         assert!(self.is_open(), "{} was closed twice", self.fd);
-        self.stage = Stage::Dead;
+        self.stage = Stage::Aborted;
         self.closed_at = Some(now);
     }
 
@@ -299,16 +304,16 @@ impl ConnectionModel {
     /// Returns the next deadline of the connection.
     pub fn due(&self, limits: &Limits) -> Tick {
         match self.stage {
-            Stage::Open => self.beat.due().min(self.next_write_due(limits)).min(self.message_due(limits)),
+            Stage::Open => self.heartbeat.due().min(self.next_write_due(limits)).min(self.message_due(limits)),
             Stage::Closing { until } => until.max(self.shut_until.unwrap_or(Tick(0))).min(self.next_write_due(limits)),
-            Stage::Http | Stage::Dead => Tick::NEVER,
+            Stage::Http | Stage::Aborted => Tick::NEVER,
         }
     }
 
     /// Checks that its socket may be closed now.
-    pub fn judge_drop(&self) {
+    pub fn check_drop(&self) {
         let is_over = match self.stage {
-            Stage::Http | Stage::Dead => true,
+            Stage::Http | Stage::Aborted => true,
             Stage::Open => false,
             Stage::Closing { .. } => {
                 let is_done = self.output.bytes() == 0 && self.inbound.is_close_read();

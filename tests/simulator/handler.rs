@@ -8,8 +8,8 @@ use fdpush::{BodyMode, CloseCode, Fd, Heartbeat, Request, Response, SecondLogin,
 use crate::calls::Target;
 use crate::connection_model::Turn;
 use crate::coverage::hit;
-use crate::inbound::Said;
-use crate::output::Manner;
+use crate::inbound::SentItem;
+use crate::output::PushOptions;
 use crate::server::{PendingClose, Server};
 
 /// The maximum of fds that handlers remember.
@@ -43,32 +43,32 @@ impl Server {
                 return self.compare(slot);
             }
             Event::Refused(_) => return self.compare(slot),
-            Event::Text(text) => Said::Text(text.into_owned()),
-            Event::Binary(bytes) => Said::Binary(bytes.into_owned()),
-            Event::Ping(payload) => Said::Ping(payload.into_owned()),
-            Event::Pong(payload) => Said::Pong(payload.into_owned()),
+            Event::Text(text) => SentItem::Text(text.into_owned()),
+            Event::Binary(bytes) => SentItem::Binary(bytes.into_owned()),
+            Event::Ping(payload) => SentItem::Ping(payload.into_owned()),
+            Event::Pong(payload) => SentItem::Pong(payload.into_owned()),
         };
         let (model, ledger) = self.oracle.account(fd);
         assert!(model.is_open(), "{said:?} for {fd}, which is not open");
-        model.inbound.tell(&said);
+        model.inbound.deliver(&said);
         match &said {
-            Said::Ping(payload) => {
-                hit("heard: ping");
+            SentItem::Ping(payload) => {
+                hit("event: ping");
                 if model.output.push_pong(payload, ledger) {
                     hit("pong waits");
                 }
             }
-            Said::Pong(_) => hit("heard: pong"),
+            SentItem::Pong(_) => hit("event: pong"),
             _ => self.on_message(fd),
         }
         self.compare(slot);
     }
 
     fn on_message(&mut self, fd: Fd) {
-        hit("heard: message");
+        hit("event: message");
         if self.rng.one_in(2) {
-            let manner = self.manner();
-            self.ask_push(&Target::One(fd), &[], &manner);
+            let options = self.options();
+            self.call_push(&Target::One(fd), &[], &options);
         } else if self.rng.one_in(self.random_calls) {
             self.call_at_random(fd);
         }
@@ -77,7 +77,7 @@ impl Server {
     fn on_open(&mut self, fd: Fd) {
         for _ in 0..self.rng.below(4) {
             let group = self.group();
-            self.ask_membership(fd, &group, 2);
+            self.call_membership(fd, &group, 2);
         }
         if self.rng.one_in(self.random_calls) {
             self.call_at_random(fd);
@@ -92,8 +92,8 @@ impl Server {
             let uids = close.names.uid.iter().map(ToString::to_string).collect();
             let groups = close.names.groups.iter().map(ToString::to_string).collect();
             let target = self.rng.pick(&[Target::One(close.fd), Target::Uids(uids), Target::Groups(groups)]).clone();
-            let manner = self.manner();
-            self.ask_push(&target, &[], &manner);
+            let options = self.options();
+            self.call_push(&target, &[], &options);
         }
         if self.rng.one_in(self.random_calls) {
             self.call_at_random(close.fd);
@@ -111,14 +111,14 @@ impl Server {
             self.timers.insert(index, (next, every));
             self.clock.arm(Owner::Timer(index), next);
         }
-        let fd = self.somebody();
+        let fd = self.random_fd();
         self.call_at_random(fd);
     }
 
     /// Runs commands of other threads, and answers deferred upgrades.
     pub fn run_commands(&mut self) {
         for _ in 0..self.rng.below(self.commands_a_turn + 1) {
-            let fd = self.somebody();
+            let fd = self.random_fd();
             self.call_at_random(fd);
             self.call_on_close();
         }
@@ -144,7 +144,7 @@ impl Server {
     }
 
     fn answer_request(&mut self, slot: Slot, fd: Fd, request: &Request) {
-        hit("heard: request");
+        hit("event: request");
         let bytes = request.query("bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         let response = match request.path().as_ref() {
             "/big" => Response::new(200).body(vec![b'x'; bytes]),
@@ -219,7 +219,7 @@ impl Server {
             assert_eq!(early.len() as u64, ahead, "bytes that {fd} sent before the 101");
             self.replay();
             if let Some(uid) = &uid {
-                self.ask_bind(fd, uid);
+                self.call_bind(fd, uid);
             }
             self.on_open(fd);
             self.record_slow_consumers();
@@ -234,45 +234,45 @@ impl Server {
 
     /// Makes a random call, perhaps for `fd`, which may be closed.
     fn call_at_random(&mut self, fd: Fd) {
-        let other = self.somebody();
+        let other = self.random_fd();
         let (uid, group) = (self.uid(), self.group());
         match self.rng.below(40) {
-            0..12 => self.push_somewhere(fd, other),
-            12..14 => self.ask_ping(other),
-            14..18 => _ = self.ask_bind(other, &uid),
+            0..12 => self.push_at_random(fd, other),
+            12..14 => self.call_ping(other),
+            14..18 => _ = self.call_bind(other, &uid),
             18..25 => {
                 let verb = self.rng.below(5);
-                self.ask_membership(other, &group, verb);
+                self.call_membership(other, &group, verb);
             }
-            25 => self.ask_ungroup(&group),
+            25 => self.call_ungroup(&group),
             26..29 => {
                 let code = *self.rng.pick(&[1000, 1001, 1008, 1011, 3000, 4999]);
                 let reason = *self.rng.pick(&["", "bye", "änderung", "a reason that goes on for a while"]);
-                self.ask_close(other, CloseCode::from(code), reason);
+                self.call_close(other, CloseCode::from(code), reason);
             }
-            29 => self.ask_abort(other),
+            29 => self.call_abort(other),
             30..33 => {
                 let heartbeat = crate::setting::heartbeat(&mut self.rng);
-                self.ask_heartbeat(other, heartbeat);
+                self.call_heartbeat(other, heartbeat);
             }
-            33 => self.ask_heartbeat(other, Heartbeat::Off),
+            33 => self.call_heartbeat(other, Heartbeat::Off),
             34..37 => {
                 let is_paused = self.rng.one_in(3);
-                self.ask_pause(other, is_paused);
+                self.call_pause(other, is_paused);
             }
             37..39 if !self.is_draining && self.timers.len() < 50 => {
                 let delay = self.rng.skewed(20_000) as u64;
                 let every = if self.rng.one_in(3) { self.rng.within(20..=3000) as u64 } else { 0 };
-                self.ask_timer(delay + 1, every);
+                self.call_timer(delay + 1, every);
             }
             _ => {
                 let index = self.rng.below(50) as u32;
-                self.ask_cancel(index);
+                self.call_cancel(index);
             }
         }
     }
 
-    fn push_somewhere(&mut self, fd: Fd, other: Fd) {
+    fn push_at_random(&mut self, fd: Fd, other: Fd) {
         // The cost of a push to all grows with the connections, so it becomes rarer.
         let many = self.table.count() / 16;
         let target = match self.rng.below(12) {
@@ -288,12 +288,12 @@ impl Server {
         // Several pushes in a row fill queues.
         let bursts = matches!(target, Target::One(_) | Target::Uids(_)) && self.rng.one_in(6);
         for _ in 0..if bursts { self.rng.within(2..=30) } else { 1 } {
-            let manner = self.manner();
-            self.ask_push(&target, except, &manner);
+            let options = self.options();
+            self.call_push(&target, except, &options);
         }
     }
 
-    fn manner(&mut self) -> Manner {
+    fn options(&mut self) -> PushOptions {
         let max = self.table.env().limits.queue_bytes_max;
         let payload_bytes = match self.rng.below(20) {
             0..12 => self.rng.within(16..=140),
@@ -302,11 +302,11 @@ impl Server {
             _ => 16 + self.rng.skewed(max + 20),
         };
         let key = self.rng.one_in(2).then(|| format!("key{}", self.rng.below(3)));
-        Manner { is_text: self.rng.one_in(2), payload_bytes, is_frame: self.rng.one_in(4), key }
+        PushOptions { is_text: self.rng.one_in(2), payload_bytes, is_frame: self.rng.one_in(4), key }
     }
 
     /// Returns the fd of a random connection, open or closed.
-    fn somebody(&mut self) -> Fd {
+    fn random_fd(&mut self) -> Fd {
         if self.table.slots_end() == 0 || self.rng.one_in(8) && !self.remembered.is_empty() {
             let stale = self.remembered.get(self.rng.below(self.remembered.len())).copied();
             return stale.unwrap_or(Fd::from_u64(1).expect("the first fd"));

@@ -10,7 +10,7 @@ use fdpush::sim::Tick;
 
 /// An item that a client sends.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Said {
+pub enum SentItem {
     Text(String),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
@@ -21,18 +21,18 @@ pub enum Said {
     Bad(ProtocolError, u16),
 }
 
-impl Said {
+impl SentItem {
     /// Returns whether it is a close frame, with a valid payload or not.
     fn is_close(&self) -> bool {
         use ProtocolError::{CloseCodeCut, CloseCodeInvalid, CloseReasonNotUtf8};
-        matches!(self, Said::Close(..) | Said::Bad(CloseCodeCut | CloseCodeInvalid | CloseReasonNotUtf8, _))
+        matches!(self, SentItem::Close(..) | SentItem::Bad(CloseCodeCut | CloseCodeInvalid | CloseReasonNotUtf8, _))
     }
 }
 
 /// An item and its position in the client's stream.
 #[derive(Clone, Debug)]
 struct Item {
-    said: Said,
+    said: SentItem,
     start: u64,
     end: u64,
 }
@@ -58,7 +58,7 @@ impl Inbound {
     /// Adds `bytes` to the client's stream.
     ///
     /// They complete the item `said`, which began at `start`. `None`: they belong to a later item.
-    pub fn say(&mut self, said: Option<Said>, start: u64, bytes: usize) {
+    pub fn say(&mut self, said: Option<SentItem>, start: u64, bytes: usize) {
         self.made += bytes as u64;
         if let Some(said) = said {
             if said.is_close() {
@@ -69,16 +69,16 @@ impl Inbound {
     }
 
     /// Handles the delivery of an item. It must be the next one, and the server must have read all of it.
-    pub fn tell(&mut self, said: &Said) {
+    pub fn deliver(&mut self, said: &SentItem) {
         let item = self.items.pop_front().unwrap_or_else(|| panic!("{said:?} delivered, but not sent"));
         assert_eq!(item.said, *said, "the delivered item is the next one that was sent");
         assert!(item.end <= self.read, "delivered before it was read");
     }
 
     /// Handles a protocol error. The next item must violate this rule.
-    pub fn tell_bad(&mut self, error: ProtocolError) -> u16 {
+    pub fn fail(&mut self, error: ProtocolError) -> u16 {
         let item = self.items.front().unwrap_or_else(|| panic!("{error:?} reported, but no item is left"));
-        let Said::Bad(rule, code) = item.said else { panic!("{error:?} reported for {:?}", item.said) };
+        let SentItem::Bad(rule, code) = item.said else { panic!("{error:?} reported for {:?}", item.said) };
         assert_eq!(rule, error, "the rule that was violated");
         assert!(item.start < self.read, "reported before it was read");
         code

@@ -21,7 +21,7 @@
 //! | `Table::push` compares with the bound of all queues without the bytes in the journal | 35 |
 //!
 //! Reading order: `world.rs` (a run), `server.rs` with `output.rs`, `calls.rs` and `handler.rs` (the loop's part),
-//! `client.rs`, `speech.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`, `connection_model.rs`,
+//! `client.rs`, `frame_writer.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`, `connection_model.rs`,
 //! `output_model.rs`, `inbound.rs`, `name_model.rs`, `relief.rs`.
 
 mod calls;
@@ -29,6 +29,7 @@ mod client;
 mod clock;
 mod connection_model;
 mod coverage;
+mod frame_writer;
 mod frames;
 mod handler;
 mod inbound;
@@ -41,7 +42,6 @@ mod rng;
 mod server;
 mod setting;
 mod socket;
-mod speech;
 mod wire;
 mod world;
 
@@ -63,7 +63,7 @@ const COVERED: &[&str] = &[
     "flush: a portion",
     "flush: journal emptied",
     "flush: unloaded",
-    "heard: request",
+    "event: request",
     "heartbeat: ping",
     "heartbeat_missed",
     "kicked",

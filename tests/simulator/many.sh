@@ -23,7 +23,7 @@ binary=$(cargo test --release --no-default-features --test simulator --no-run --
 run_portion() {
     local log
     log=$(mktemp)
-    if ! SIM_FIRST=$1 SIM_SEEDS=$2 "$binary" --nocapture everything >"$log" 2>&1; then
+    if ! SIM_FIRST=$1 SIM_SEEDS=$2 "$binary" --nocapture every_seed >"$log" 2>&1; then
         grep --max-count=1 --after-context=3 'panicked at' "$log" || true
         grep 'SIM_SEED=' "$log" || tail -20 "$log"
         rm "$log"

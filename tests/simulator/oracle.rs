@@ -61,7 +61,7 @@ impl Oracle {
     }
 
     /// Checks that a received message was pushed to this client, unchanged.
-    pub fn judge_receipt(&self, fd: Fd, payload: &[u8], is_text: bool) -> PushId {
+    pub fn check_receipt(&self, fd: Fd, payload: &[u8], is_text: bool) -> PushId {
         let id = payload.get(..PUSH_ID_BYTES).and_then(|id| std::str::from_utf8(id).ok());
         let id = id.and_then(|id| PushId::from_str_radix(id, 16).ok());
         let id = id.unwrap_or_else(|| panic!("{fd} received a message that was not pushed: {payload:?}"));

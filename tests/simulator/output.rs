@@ -14,7 +14,7 @@ use crate::socket::{Change, Entry, State};
 
 /// The options of a push.
 #[derive(Clone, Debug)]
-pub struct Manner {
+pub struct PushOptions {
     pub is_text: bool,
     pub payload_bytes: usize,
     /// Whether it is an encoded frame.
@@ -24,17 +24,17 @@ pub struct Manner {
 
 impl Server {
     /// Queues one push for each of these slots. It must reach exactly the `intended` connections.
-    pub fn push_to_slots(&mut self, slots: &[Slot], intended: Vec<Fd>, manner: &Manner) {
-        let id = self.oracle.post(intended.clone(), manner.payload_bytes, manner.is_text);
-        let payload = payload_of(id, manner.payload_bytes);
+    pub fn push_to_slots(&mut self, slots: &[Slot], intended: Vec<Fd>, options: &PushOptions) {
+        let id = self.oracle.post(intended.clone(), options.payload_bytes, options.is_text);
+        let payload = payload_of(id, options.payload_bytes);
         let text = String::from_utf8_lossy(&payload);
-        let frame = if manner.is_text { Frame::text(&text) } else { Frame::binary(&payload) };
-        let opcode = if manner.is_text { Opcode::Text } else { Opcode::Binary };
-        let bare = if manner.is_frame { Outbound::frame(&frame) } else { Outbound::message(opcode, &payload) };
+        let frame = if options.is_text { Frame::text(&text) } else { Frame::binary(&payload) };
+        let opcode = if options.is_text { Opcode::Text } else { Opcode::Binary };
+        let bare = if options.is_frame { Outbound::frame(&frame) } else { Outbound::message(opcode, &payload) };
 
-        let to_many = manner.is_frame || slots.len() > 1;
+        let to_many = options.is_frame || slots.len() > 1;
         let is_conflating = self.table.env().limits.slow_reader == SlowReader::Conflate;
-        let key = manner.key.clone().filter(|_| is_conflating);
+        let key = options.key.clone().filter(|_| is_conflating);
         let posted = Posted { id, bytes: frame.as_bytes().len(), to_many, key };
         let mut message = outbound(bare, to_many, posted.key.as_deref());
         assert_eq!(message.bytes(), posted.bytes, "length on the wire");
@@ -92,7 +92,7 @@ impl Server {
                     _ => {}
                 }
             }
-            self.judge(entry);
+            self.check_entry(entry);
         }
         self.end_replay();
         if outcome == Some(Outcome::Dropped) && self.table.env().limits.slow_reader == SlowReader::DropNewest {
@@ -104,7 +104,7 @@ impl Server {
     /// Compares the changes that the table has made itself.
     pub fn replay(&mut self) {
         for entry in self.take_log() {
-            self.judge(entry);
+            self.check_entry(entry);
         }
         self.end_replay();
     }
@@ -113,26 +113,26 @@ impl Server {
         mem::take(&mut *self.log.borrow_mut())
     }
 
-    fn judge(&mut self, entry: Entry) {
+    fn check_entry(&mut self, entry: Entry) {
         let Entry { fd, change, state } = entry;
         match change {
-            Change::Wrote { written, is_full } => self.judge_write(fd, written, is_full),
-            Change::Sent(sent) => self.judge_send(fd, sent, state),
-            Change::Pinged(sent) => self.judge_ping(fd, sent, state),
-            Change::Conflated { is_done } => self.judge_conflation(fd, is_done),
+            Change::Wrote { written, is_full } => self.check_write(fd, written, is_full),
+            Change::Sent(sent) => self.check_send(fd, sent, state),
+            Change::Pinged(sent) => self.check_ping(fd, sent, state),
+            Change::Conflated { is_done } => self.check_conflation(fd, is_done),
             Change::MovedToQueue => {
                 hit("flush: unloaded");
                 let (model, ledger) = self.oracle.account(fd);
                 model.output.observe(state.queued, 0, ledger);
             }
-            Change::Dropped { messages, charge, bytes_min } => self.judge_drop(fd, messages, charge, bytes_min, state),
+            Change::Dropped { messages, charge, bytes_min } => self.check_drop(fd, messages, charge, bytes_min, state),
             Change::ClosedSlow { kept_max, charge, closed } => {
                 if let Some(charge) = charge {
                     hit("relief: closed");
-                    self.judge_payer(fd, charge, kept_max);
+                    self.check_payer(fd, charge, kept_max);
                     self.undroppable.remove(&fd);
                 }
-                self.judge_slow(fd, kept_max, closed.as_ref(), state);
+                self.check_slow(fd, kept_max, closed.as_ref(), state);
             }
             Change::ResponseDropped => {
                 hit("response dropped");
@@ -144,7 +144,7 @@ impl Server {
         self.compare_state(fd, state);
     }
 
-    fn judge_write(&mut self, fd: Fd, written: usize, is_full: bool) {
+    fn check_write(&mut self, fd: Fd, written: usize, is_full: bool) {
         self.writes += 1;
         let slot = fd.slot();
         if is_full && !self.full.contains(&slot) {
@@ -158,7 +158,7 @@ impl Server {
     }
 
     /// Compares the result of queueing a message.
-    fn judge_send(&mut self, fd: Fd, sent: Sent, state: State) {
+    fn check_send(&mut self, fd: Fd, sent: Sent, state: State) {
         let (pushed, posted) = self.posting.clone().expect("a message is being pushed");
         assert_eq!(pushed, fd, "a message for another connection");
         self.begin_search();
@@ -186,7 +186,7 @@ impl Server {
         }
     }
 
-    fn judge_ping(&mut self, fd: Fd, sent: Sent, state: State) {
+    fn check_ping(&mut self, fd: Fd, sent: Sent, state: State) {
         self.begin_search();
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
@@ -198,13 +198,13 @@ impl Server {
         };
         assert_eq!(sent, expected, "{fd} was pinged with {queued} bytes queued");
         if sent == Sent::Queued {
-            hit("asked: ping");
+            hit("call: ping");
             model.output.observe(state.queued, state.fresh, ledger);
             model.output.push_control(Due::Ping, ledger);
         }
     }
 
-    fn judge_conflation(&mut self, fd: Fd, is_done: bool) {
+    fn check_conflation(&mut self, fd: Fd, is_done: bool) {
         let (_, posted) = self.posting.clone().expect("a message is being pushed");
         let (model, ledger) = self.oracle.account(fd);
         let expected = model.output.conflate(&posted, &self.table.env().limits, ledger);
@@ -216,7 +216,7 @@ impl Server {
     }
 
     /// Checks the end of a slow consumer. It gets no close frame if there is no room for one.
-    fn judge_slow(&mut self, fd: Fd, kept_max: usize, closed: Option<&Closed>, state: State) {
+    fn check_slow(&mut self, fd: Fd, kept_max: usize, closed: Option<&Closed>, state: State) {
         let env = self.table.env();
         let (model, ledger) = self.oracle.account(fd);
         let was_open = model.is_open();
@@ -229,13 +229,13 @@ impl Server {
                 let (code, reason) = (CloseCode::TRY_AGAIN_LATER, "reading too slowly");
                 model.close(closed, code, reason, Cause::SlowConsumer);
                 model.output.observe(state.queued, state.fresh, ledger);
-                model.say_goodbye(code, reason, env.now, ledger);
+                model.start_closing(code, reason, env.now, ledger);
             }
             Some(closed) if was_open => {
                 hit("a slow reader cut off");
                 model.output.abandon(ledger);
                 model.close(closed, CloseCode::ABNORMAL, "", Cause::SlowConsumer);
-                model.die(env.now);
+                model.end(env.now);
             }
             None if !was_open => {
                 hit("a close cut short");
@@ -288,7 +288,7 @@ impl Server {
             FlushResult::Over => {
                 let fd = self.table.fd_of(slot);
                 let (model, ledger) = self.oracle.account(fd);
-                model.judge_drop();
+                model.check_drop();
                 model.output.abandon(ledger);
                 self.over.push(slot);
             }

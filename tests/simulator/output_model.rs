@@ -1,6 +1,6 @@
 //! The naive model of a connection's output, frame by frame.
 //!
-//! It has no bytes. A queued frame is in `segments`. It moves to `flying` when the wire has all of its bytes, and the client
+//! It has no bytes. A queued frame is in `segments`. It moves to `in_flight` when the wire has all of its bytes, and the client
 //! compares it there. The model also has the layout of the queue, with copied and shared frames: the limit on the memory of
 //! all queues depends on it, and the model must have the same count.
 
@@ -66,7 +66,7 @@ pub struct OutputModel {
     /// Whether the wire took bytes since the last heartbeat.
     pub is_taking: bool,
     /// Frames that the wire has completely and the client has not read.
-    pub flying: VecDeque<Due>,
+    pub in_flight: VecDeque<Due>,
     /// Whether the end of the connection dropped queued bytes.
     pub is_abandoned: bool,
 }
@@ -81,7 +81,7 @@ struct Segment {
     is_pong: bool,
     /// Bytes of control frames, which are queued without a check of the limits.
     control: usize,
-    /// Bytes of the frames that moved to `flying`.
+    /// Bytes of the frames that moved to `in_flight`.
     flown: usize,
     frames: VecDeque<(Due, usize)>,
 }
@@ -390,7 +390,7 @@ impl OutputModel {
                 first.flown += bytes;
                 let (due, _) = first.frames.pop_front().expect("just seen");
                 if due != Due::Raw {
-                    self.flying.push_back(due);
+                    self.in_flight.push_back(due);
                 }
             }
             if first.bytes > self.sent {

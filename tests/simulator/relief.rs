@@ -16,7 +16,7 @@ const CLOSE_FRAME_BYTES: usize = 2 + 125;
 
 impl Server {
     /// A connection that pays is charged more than `bytes_min`, and at least as much as any other.
-    pub fn judge_payer(&mut self, fd: Fd, charge: usize, bytes_min: usize) {
+    pub fn check_payer(&mut self, fd: Fd, charge: usize, bytes_min: usize) {
         let limits = &self.table.env().limits;
         assert!(self.oracle.ledger.total > 0, "{fd} pays, and nothing is queued");
         assert!(bytes_min <= limits.queue_bytes_min, "{fd} pays down to {bytes_min}");
@@ -51,7 +51,7 @@ impl Server {
     }
 
     /// Messages are dropped, the newest first.
-    pub fn judge_drop(&mut self, fd: Fd, messages: usize, charge: usize, bytes_min: usize, state: State) {
+    pub fn check_drop(&mut self, fd: Fd, messages: usize, charge: usize, bytes_min: usize, state: State) {
         assert_ne!(self.table.env().limits.slow_reader, SlowReader::Close);
         let is_alone = bytes_min == self.table.env().limits.queue_bytes_min && self.paid.is_empty();
         if is_alone && self.larger(fd, charge).is_some() {
@@ -64,7 +64,7 @@ impl Server {
             self.paid.insert(fd);
             self.is_relieved = true;
         } else {
-            self.judge_payer(fd, charge, bytes_min);
+            self.check_payer(fd, charge, bytes_min);
             if messages == 0 {
                 self.undroppable.insert(fd);
             }

@@ -263,7 +263,7 @@ impl Server {
                 socket.is_readable = goes_on;
                 let now = self.table.env().now;
                 let model = self.model_at(slot);
-                model.beat.hear(now);
+                model.heartbeat.handle_bytes(now);
                 model.inbound.read += count as u64;
                 self.feed(slot, &mut buffer[..count]);
                 if goes_on {
@@ -354,7 +354,7 @@ impl Server {
             Some(Event::Refused(_)) => model.output.observe_raw(after.queued, ledger),
             Some(event) => panic!("{fd}: {event:?} is not caused by a tick"),
             None if was_http => model.output.observe_raw(after.queued, ledger),
-            None => model.outlive_tick(after.queued > before, limits, turn, ledger),
+            None => model.check_tick(after.queued > before, limits, turn, ledger),
         }
         self.compare_state(fd, after);
         self.replay();
@@ -368,9 +368,9 @@ impl Server {
         while let Some(close) = self.pending_closes.pop_front() {
             let now = self.table.env().now;
             let model = self.oracle.model(close.fd);
-            model.told += 1;
+            model.on_close_calls += 1;
             assert_eq!(
-                (model.told, model.closed_at),
+                (model.on_close_calls, model.closed_at),
                 (1, Some(now)),
                 "{}: on_close is called once, in the turn of the close",
                 close.fd
@@ -391,7 +391,11 @@ impl Server {
             self.table.remove(slot);
             let (model, ledger) = self.oracle.account(fd);
             assert!(!model.is_open(), "{fd} was freed while open");
-            assert_eq!(model.told, u32::from(model.closed_at.is_some()), "{fd} was freed before its on_close");
+            assert_eq!(
+                model.on_close_calls,
+                u32::from(model.closed_at.is_some()),
+                "{fd} was freed before its on_close"
+            );
             model.output.abandon(ledger);
             model.is_reaped = true;
             self.remember(fd);
@@ -423,7 +427,7 @@ impl Server {
         self.oracle.names.remove(fd, &names);
         self.closed += 1;
         hit(match closed.cause {
-            fdpush::Cause::ProtocolError(error) => crate::speech::name_of(error),
+            fdpush::Cause::ProtocolError(error) => crate::frame_writer::name_of(error),
             cause => cause.as_str(),
         });
         self.pending_closes.push_back(PendingClose { fd, names });

@@ -43,7 +43,7 @@ pub fn run(seed: u64) -> Tally {
 
 impl World {
     fn turn(&mut self) {
-        let signalled = self.move_crowd();
+        let signalled = self.step_clients();
         let arrivals = self.arrivals();
         let accepted = self.server.turn(self.now, &signalled, &arrivals);
         for (wire, fd) in arrivals.into_iter().zip(accepted) {
@@ -56,7 +56,7 @@ impl World {
         hit("turn");
         if self.rng.one_in(16) {
             self.server.check();
-            self.forget();
+            self.remove_models();
         }
     }
 
@@ -84,17 +84,17 @@ impl World {
     }
 
     /// Runs a step of some clients, and returns the slots that may have events.
-    fn move_crowd(&mut self) -> Vec<Slot> {
+    fn step_clients(&mut self) -> Vec<Slot> {
         let moves = self.clients.len() / 8 + 2;
         let mut signalled = Vec::new();
         for _ in 0..moves.min(self.clients.len()) {
             let at = self.rng.below(self.clients.len());
-            signalled.extend(self.move_one(at));
+            signalled.extend(self.step_client(at));
         }
         signalled
     }
 
-    fn move_one(&mut self, at: usize) -> Option<Slot> {
+    fn step_client(&mut self, at: usize) -> Option<Slot> {
         let client = self.clients.get_mut(at)?;
         let fd = client.fd;
         client.act(&mut self.server.oracle);
@@ -116,7 +116,7 @@ impl World {
     }
 
     /// Removes the models of connections that neither side has any more.
-    fn forget(&mut self) {
+    fn remove_models(&mut self) {
         let here: std::collections::BTreeSet<_> = self.clients.iter().map(|client| client.fd).collect();
         self.server.oracle.models.retain(|fd, model| !model.is_reaped || here.contains(fd));
     }
@@ -125,7 +125,7 @@ impl World {
     fn end(&mut self) {
         self.setting.clients_max = 0;
         for client in &mut self.clients {
-            client.give_up();
+            client.leave_soon();
         }
         for _ in 0..self.rng.below(50) {
             self.pass_time();
@@ -135,7 +135,7 @@ impl World {
         self.server.commands_a_turn = 0;
         let timers: Vec<u32> = self.server.timers.keys().copied().collect();
         for index in timers {
-            self.server.ask_cancel(index);
+            self.server.call_cancel(index);
         }
         let mut turns = 0;
         while self.server.table.count() > 0 {
@@ -145,13 +145,13 @@ impl World {
             self.turn();
         }
         while !self.clients.is_empty() {
-            self.move_one(self.clients.len() - 1);
+            self.step_client(self.clients.len() - 1);
         }
-        self.forget();
-        self.judge_end();
+        self.remove_models();
+        self.check_end();
     }
 
-    fn judge_end(&self) {
+    fn check_end(&self) {
         let server = &self.server;
         server.check();
         assert_eq!(server.opened, server.closed, "opened and closed");

@@ -7,90 +7,90 @@ use std::collections::VecDeque;
 use fdpush::ProtocolError;
 
 use crate::frames::{head, masked};
-use crate::inbound::{Inbound, Said};
+use crate::inbound::{Inbound, SentItem};
 use crate::rng::Rng;
 
 /// Writes the frames of a client into its stream and into the oracle.
-pub struct Speech<'a> {
+pub struct FrameWriter<'a> {
     pub inbound: &'a mut Inbound,
     pub stream: &'a mut VecDeque<u8>,
     pub rng: &'a mut Rng,
     pub message_bytes_max: usize,
 }
 
-impl Speech<'_> {
+impl FrameWriter<'_> {
     /// Writes bytes that are not a frame.
-    pub fn say_raw(&mut self, bytes: &[u8]) {
+    pub fn write_raw(&mut self, bytes: &[u8]) {
         self.inbound.say(None, 0, bytes.len());
         self.stream.extend(bytes);
     }
 
     /// Writes a message, a ping or an unsolicited pong.
-    pub fn say_something(&mut self) {
+    pub fn write_random(&mut self) {
         match self.rng.below(8) {
-            0 => self.say_ping(),
+            0 => self.write_ping(),
             1 => {
                 let payload = self.short();
-                self.say_pong(payload);
+                self.write_pong(payload);
             }
             2..5 => {
                 let text = self.text();
-                self.say_message(0x1, text.clone().into_bytes(), Said::Text(text));
+                self.write_message(0x1, text.clone().into_bytes(), SentItem::Text(text));
             }
             _ => {
                 let bytes = self.rng.skewed(self.message_bytes_max);
                 let first = self.rng.draw() as u8;
                 let payload: Vec<u8> = (0..bytes).map(|at| first.wrapping_add(at as u8)).collect();
-                self.say_message(0x2, payload.clone(), Said::Binary(payload));
+                self.write_message(0x2, payload.clone(), SentItem::Binary(payload));
             }
         }
     }
 
     /// Writes a pong.
-    pub fn say_pong(&mut self, payload: Vec<u8>) {
-        self.say_frame(0x8a, &payload.clone(), Some(Said::Pong(payload)), None);
+    pub fn write_pong(&mut self, payload: Vec<u8>) {
+        self.write_frame(0x8a, &payload.clone(), Some(SentItem::Pong(payload)), None);
     }
 
     /// Writes a close frame. 1005 means without a code.
-    pub fn say_close(&mut self, code: u16, reason: &str) {
+    pub fn write_close(&mut self, code: u16, reason: &str) {
         let payload = match code {
             1005 => Vec::new(),
             _ => [&code.to_be_bytes(), reason.as_bytes()].concat(),
         };
-        self.say_frame(0x88, &payload, Some(Said::Close(code, reason.to_owned())), None);
+        self.write_frame(0x88, &payload, Some(SentItem::Close(code, reason.to_owned())), None);
     }
 
     /// Writes bytes that violate a rule. The server ignores all later bytes.
-    pub fn say_bad(&mut self) {
+    pub fn write_violation(&mut self) {
         let mask = self.mask();
         let (bytes, error, code) = bad(self.rng, mask, self.message_bytes_max as u64);
         let start = self.inbound.made;
-        self.inbound.say(Some(Said::Bad(error, code)), start, bytes.len());
+        self.inbound.say(Some(SentItem::Bad(error, code)), start, bytes.len());
         self.stream.extend(bytes);
     }
 
-    fn say_ping(&mut self) {
+    fn write_ping(&mut self) {
         let payload = self.short();
-        self.say_frame(0x89, &payload.clone(), Some(Said::Ping(payload)), None);
+        self.write_frame(0x89, &payload.clone(), Some(SentItem::Ping(payload)), None);
     }
 
     /// Writes a message, in one frame or in fragments with pings between them.
-    fn say_message(&mut self, opcode: u8, payload: Vec<u8>, said: Said) {
+    fn write_message(&mut self, opcode: u8, payload: Vec<u8>, said: SentItem) {
         let fragments = if self.rng.one_in(4) { self.rng.within(2..=5) } else { 1 };
         let start = self.inbound.made;
         let (mut rest, mut opcode) = (&payload[..], opcode);
         for _ in 1..fragments {
             let (part, behind) = rest.split_at(self.rng.below(rest.len() + 1));
-            self.say_frame(opcode, part, None, None);
+            self.write_frame(opcode, part, None, None);
             if self.rng.one_in(3) {
-                self.say_ping();
+                self.write_ping();
             }
             (rest, opcode) = (behind, 0);
         }
-        self.say_frame(0x80 | opcode, rest, Some(said), Some(start));
+        self.write_frame(0x80 | opcode, rest, Some(said), Some(start));
     }
 
-    fn say_frame(&mut self, first: u8, payload: &[u8], said: Option<Said>, start: Option<u64>) {
+    fn write_frame(&mut self, first: u8, payload: &[u8], said: Option<SentItem>, start: Option<u64>) {
         let mask = self.mask();
         let frame = masked(first, payload, mask);
         let start = start.unwrap_or(self.inbound.made);
