@@ -229,7 +229,7 @@ impl Context<'_> {
     /// ends, or until [`release_control`](Context::release_control).
     ///
     /// `false`: it is no control connection, or [`control_connections_max`](Limits::control_connections_max) others are kept.
-    /// The second case counts as [`control_refused`](Stats::control_refused), and 503 is the answer to give.
+    /// In the second case the handler answers with 503. It counts as [`control_refused`](Stats::control_refused).
     pub fn keep_control(&mut self, fd: Fd) -> bool {
         self.core.keep_control(fd)
     }
@@ -243,7 +243,7 @@ impl Context<'_> {
     ///
     /// It replaces an earlier value.
     ///
-    /// It can be set from `on_upgrade` on. It is dropped when the connection's `on_close` has returned, or when a
+    /// `on_upgrade` is the first event that can set it. It is dropped when the connection's `on_close` has returned, or when a
     /// connection ends that never opened. So its `Drop` tells when the client of a deferred upgrade has gone. A
     /// connection without a value takes no memory for it.
     ///
@@ -410,7 +410,7 @@ impl Context<'_> {
     /// Calls `closure` every `period` (Swoole's `Timer::tick`).
     ///
     /// The period is at least a millisecond. A late call does not delay the next one. If a handler blocked the loop for
-    /// several periods, one call stands for all of them, and the next comes a whole period later.
+    /// several periods, it is called once for all of them, and again a whole period later.
     ///
     /// A closure that panics is called again after the next period. [`cancel`](Context::cancel) ends the timer, also
     /// from within the closure.

@@ -1,4 +1,4 @@
-//! The server: its addresses, its closures, its run.
+//! The server: binds addresses, takes closures and runs the loop.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -72,8 +72,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Writes replies, and empties the journal.
     ///
-    /// The rest of a push to many is moved to queues if that copies little. Otherwise, as with many short messages to many
-    /// connections, it is written.
+    /// The rest of a push to many is moved to queues if that copies little. Many short messages to many connections would copy
+    /// much, so their rest is written.
     fn clear_journal(&mut self) {
         self.core.table_mut().begin_flush();
         self.flush_listed(false);

@@ -116,7 +116,7 @@ pub struct Config {
 ///
 /// Sockets are registered with epoll once, edge-triggered. Epoll does not report bytes a second time, so a connection with
 /// bytes left is on the list of ready connections. A connection with output is on a list of the table until a flush has
-/// written it. While a list has entries, the loop does not wait.
+/// written it. The loop does not wait for events while one of these lists has entries.
 #[derive(Debug)]
 pub struct EventLoop<H> {
     core: Core,

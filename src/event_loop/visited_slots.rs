@@ -1,6 +1,6 @@
 //! Marks the slots that a search has found, so that overlapping sets yield each slot once.
 //!
-//! Beginning a new search costs no clearing: each search has its own number, and a mark with another number is void.
+//! Each search has its own number, and a mark with another number does not count. So no search has to clear the marks.
 
 use crate::fd::Slot;
 

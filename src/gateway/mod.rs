@@ -9,7 +9,7 @@
 //! presence/     uids and groups of connections, and the notices about them
 //! identity/     authentication: API keys, tokens, the connect hook; expiry, permissions, subprotocols, proxies
 //! hooks/        requests to back ends: the HTTP client, the webhook, its events
-//! wire/         JSON, client frames, names
+//! wire/         JSON, client frames, targets, names
 //! operations/   logging, metrics, the service manager
 //! settings/     command line, environment, file; checks and reloads
 //! runtime/      the clock, threads, file reads, the throttle of log lines

@@ -11,7 +11,7 @@ pub enum Frame {
 
 /// Parses the frame at `at`. `None`: it is incomplete.
 ///
-/// It panics if a server must not send the frame.
+/// It panics on a frame that no server may send.
 pub fn take_frame(bytes: &[u8], at: &mut usize) -> Option<Frame> {
     let rest = &bytes[*at..];
     let (&[first, second], behind) = rest.split_first_chunk()?;

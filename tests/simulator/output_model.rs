@@ -61,7 +61,7 @@ pub struct OutputModel {
     stalled_since: Option<Tick>,
     /// The time of the last write that took nothing.
     tried: Option<Tick>,
-    /// Whether the wire was full and has not taken all bytes since.
+    /// Whether bytes are left from a write to a full wire.
     pub is_backlogged: bool,
     /// Whether the wire took bytes since the last heartbeat.
     pub is_taking: bool,

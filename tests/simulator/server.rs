@@ -493,7 +493,7 @@ impl Server {
     /// Compares the state of a connection with its model.
     pub fn compare_state(&self, fd: Fd, state: socket::State) {
         let model = self.oracle.models.get(&fd).expect("the server has it");
-        assert_eq!(state.is_open, model.is_open(), "{fd}: is open, with the model at {:?}", model.stage);
+        assert_eq!(state.is_open, model.is_open(), "{fd}: is open, model stage {:?}", model.stage);
         assert_eq!(state.queued, model.output.bytes(), "{fd}: bytes queued");
         assert_eq!(state.fresh, model.output.journal_bytes(), "{fd}: bytes in the journal");
         assert_eq!(state.is_untried, model.output.is_untried(), "{fd}: output that was not offered to the wire");

@@ -1,4 +1,4 @@
-//! GroupPresence: the uids and groups of connections, and the uids in each group.
+//! The uids and groups of connections, and the uids in each group.
 
 pub mod groups;
 pub mod roster;
