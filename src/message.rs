@@ -53,7 +53,7 @@ impl<'a> Push<'a> {
     }
 }
 
-/// Adds the options of a push to texts, bytes, messages and frames.
+/// Turns a text, bytes, a message or a frame into a push with options.
 ///
 /// The value is borrowed, not consumed.
 ///

@@ -45,7 +45,7 @@ pub enum Event<'a> {
         /// Whether it looks like an upgrade of which a proxy removed headers.
         wanted_upgrade: bool,
     },
-    /// A head that announces a body. It is answered with `receive_body`.
+    /// The head of a request that announces a body. The application must call `receive_body`.
     Head(Box<Request>),
     /// A part of a streamed body, with the handler's state.
     ///

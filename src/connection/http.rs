@@ -149,7 +149,7 @@ pub enum Step {
     ///
     /// It names the client, unless the peer of the socket is the client.
     Proxied(Option<Peer>),
-    /// A head that announces a body. [`Http::receive_body`] sets the mode.
+    /// The head of a request that announces a body. [`Http::receive_body`] sets how the body is handled.
     Head(Box<Request>),
     /// A piece of a body, with the state that [`Http::return_state`] returns.
     Piece {

@@ -118,7 +118,7 @@ const _: () = assert!(size_of::<Connection>() <= 120, "every idle connection pay
 
 /// The opening time of a connection in units of 16 ms.
 ///
-/// It takes 4 bytes and lasts for two years.
+/// It takes 4 bytes. The value is at its maximum two years after the server started.
 #[derive(Copy, Clone, Debug)]
 struct Opened(u32);
 

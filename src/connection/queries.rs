@@ -95,7 +95,7 @@ impl Connection {
         }
     }
 
-    /// Returns its memory to the totals.
+    /// Subtracts its memory from the totals of all connections.
     ///
     /// It is called before the connection is dropped.
     pub fn release(&mut self, env: &mut Env) {

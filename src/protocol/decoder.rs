@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::protocol::client::{frame, masked};
 
-    /// A reassembled frame: opcode, payload, and the unit that ended with it.
+    /// A frame whose parts are joined: opcode, payload, and whether it ends a message.
     type Whole = (Opcode, Vec<u8>, Ends);
 
     /// Decodes `stream` in chunks. Returns all frames and the final error.

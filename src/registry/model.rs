@@ -185,7 +185,8 @@ fn remove_pairs(pairs: &mut Vec<(Slot, String)>, matches: impl Fn(&(Slot, String
 
 /// Returns the names of all operations.
 ///
-/// They are stored inline or on the heap, at the length limit and over it, in several scripts, and empty.
+/// Some are short enough to be stored inline, and some are on the heap. One is empty, one has the maximum length, and one
+/// exceeds it.
 fn names() -> Vec<String> {
     let mut names: Vec<String> = ["a", "b", "10010", "Zoë", "小明", ""].map(String::from).into();
     names.extend([24, 25, NAME_BYTES_MAX, NAME_BYTES_MAX + 1].map(|bytes| "x".repeat(bytes)));

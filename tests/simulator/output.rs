@@ -6,6 +6,7 @@ use std::mem;
 use fdpush::sim::{Event, FlushResult, Opcode, Outbound, Sent, outbound};
 use fdpush::{Cause, CloseCode, Closed, Fd, Frame, Outcome, Slot, SlowReader};
 
+use crate::connection_model::{ConnectionModel, Stage};
 use crate::coverage::hit;
 use crate::oracle::payload_of;
 use crate::output_model::{Due, Posted};
@@ -331,7 +332,8 @@ impl Server {
             return;
         }
         hit("all transports tried");
-        let untried = self.oracle.models.values().filter(|model| model.is_open() && model.output.can_write());
+        let is_tried = |model: &&ConnectionModel| model.stage != Stage::Http && model.output.can_write();
+        let untried = self.oracle.models.values().filter(is_tried);
         self.offers = untried.map(|model| model.fd).collect();
         if self.offers.is_empty() {
             self.held = Some(total);

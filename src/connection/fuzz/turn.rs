@@ -1,4 +1,4 @@
-//! The turns of the fuzz target `connection`: flushes and the time.
+//! Flushes, and the passing of time, in the fuzz target `connection`.
 
 use std::time::Duration;
 

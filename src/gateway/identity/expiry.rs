@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_jump_back_keeps_a_valid_connection() {
-        /// The timer is armed for the end that the first look sees; every later look is an hour earlier.
+        /// The first reading of the clock sets the timer. All later readings are an hour earlier.
         static LOOKS: AtomicU64 = AtomicU64::new(0);
         let wall = || match LOOKS.fetch_add(1, Ordering::Relaxed) {
             0 => (START + LEEWAY) * 1000 - 50,

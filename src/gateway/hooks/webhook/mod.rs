@@ -57,7 +57,7 @@ pub struct Config {
     pub kinds: Kinds,
     /// The maximum number of waiting events. Above it, events of frames are dropped. Above twice as many, all are.
     pub queue_max: usize,
-    /// The maximum bytes of waiting events, with the same rule.
+    /// The maximum bytes of waiting events. Above it, events of frames are dropped. Above twice as many, all are.
     pub queue_bytes_max: usize,
     /// The maximum number of events in a request.
     pub batch_max: usize,

@@ -92,7 +92,7 @@ impl Worker {
         let names = serde_json::json!({ "node": node, "run": run }).to_string();
         // Without the closing brace.
         let opening = names.as_bytes()[..names.len() - 1].to_vec();
-        // The bound is for the whole body.
+        // `webhook_batch_bytes_max` bounds the whole body, so the events have what the envelope leaves.
         rules.batch.bytes_max = rules.batch.bytes_max.saturating_sub(opening.len() + ENVELOPE_BYTES);
         let [failures, losses] = [(); 2].map(|()| LogThrottle::new(LOG_EVERY));
         let window = rules.batch.events_max;
