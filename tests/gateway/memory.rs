@@ -69,7 +69,7 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
     let dropped = || gateway.metric(r#"fdpush_drops_total{policy="drop_newest"}"#);
     until("responses that are not sent", || dropped() > 0.0);
 
-    // Nobody else was closed, and all is answered.
+    // The other clients are still open, and each request has its answer.
     gateway.done("/api/push", json!({"uid": "bystander", "data": 1}));
     assert_eq!(next_of(&mut bystander, "message")["data"], 1);
     assert!(gateway.metric("fdpush_inbound_bytes") <= INBOUND_TOTAL as f64);
