@@ -43,8 +43,22 @@ const MODULES: &[(&str, usize)] = &[
 const RESTRICTED_NAMES: &[(&str, usize)] =
     &[("mio", 2), ("rustix", 2), ("socket2", 2), ("Instant", 2), ("TcpStream", 2), ("UnixStream", 2)];
 
-/// First words that make a comment start with a question instead of its subject.
-const QUESTION_WORDS: &[&str] = &["What", "Who", "Whose", "Whom", "How", "Where", "Whoever", "Whatever", "Wherever"];
+/// First words of a comment that stand in the place of its subject: question words and indefinite pronouns.
+const QUESTION_WORDS: &[&str] = &[
+    "What",
+    "Who",
+    "Whose",
+    "Whom",
+    "How",
+    "Where",
+    "Whoever",
+    "Whatever",
+    "Wherever",
+    "Nobody",
+    "Somebody",
+    "Everybody",
+    "Anybody",
+];
 
 /// The number of comments that may still start with a question word, by directory. These numbers may only become
 /// smaller. A file counts for the longest path that it starts with.
