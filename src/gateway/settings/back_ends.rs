@@ -3,11 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use super::cli::{Auth, EventKind, Serve};
+use super::cli::{Auth, Serve};
 use crate::gateway::hooks::backend::authorities::Authorities;
 use crate::gateway::hooks::backend::signature::Secret;
 use crate::gateway::hooks::backend::{self, BackendConfig, Url};
-use crate::gateway::hooks::webhook::event::Kind;
 use crate::gateway::hooks::webhook::{self, Webhook};
 use crate::gateway::identity::connect_hook::{self, Hook};
 
@@ -16,7 +15,7 @@ pub fn webhook(serve: &Serve, node: &str) -> io::Result<Option<Arc<Webhook>>> {
     let hooks = &serve.hooks;
     let Some(url) = &hooks.webhook else { return Ok(None) };
     let config = webhook::Config {
-        kinds: hooks.webhook_events.iter().copied().map(Kind::from).collect(),
+        kinds: hooks.webhook_events.iter().copied().collect(),
         queue_max: hooks.webhook_queue_max as usize,
         batch_max: hooks.webhook_batch_max as usize,
         batch_bytes_max: hooks.webhook_batch_bytes_max.0,
@@ -74,17 +73,4 @@ fn backend_config(serve: &Serve, url: &str, node: &str) -> io::Result<BackendCon
 
 fn authorities(serve: &Serve) -> Result<Option<Authorities>, String> {
     serve.hooks.webhook_ca_file.as_deref().map(Authorities::read).transpose()
-}
-
-impl From<EventKind> for Kind {
-    fn from(kind: EventKind) -> Kind {
-        match kind {
-            EventKind::Open => Kind::Open,
-            EventKind::Message => Kind::Message,
-            EventKind::Send => Kind::Send,
-            EventKind::Close => Kind::Close,
-            EventKind::Online => Kind::Online,
-            EventKind::Offline => Kind::Offline,
-        }
-    }
 }

@@ -25,10 +25,11 @@ use self::url::UrlParser;
 pub use self::url::{Url, masked};
 use self::values::path;
 pub use self::values::{
-    ApiAddress, Auth, ClientAddress, Delay, Endpoint, EventKind, ForwardedHeader, HeartbeatMode, Level, NodeName,
-    OnSecondLogin, OriginRule, Permission, Size, SlowReaderPolicy, Time, TrustedProxy, When,
+    ApiAddress, Auth, ClientAddress, Delay, Endpoint, ForwardedHeader, HeartbeatMode, Level, NodeName, OnSecondLogin,
+    OriginRule, Permission, Size, SlowReaderPolicy, Time, TrustedProxy, When,
 };
 use crate::gateway::hooks::webhook;
+use crate::gateway::hooks::webhook::event::Kind;
 use crate::gateway::identity::subprotocol::Subprotocol;
 
 /// A WebSocket push server: to one, to many, to all.
@@ -385,7 +386,7 @@ pub struct Hooks {
         value_delimiter = ',',
         default_value = "open,message,close"
     )]
-    pub webhook_events: Vec<EventKind>,
+    pub webhook_events: Vec<Kind>,
 
     /// Secret that signs events and requests to --auth-url. Prefer the environment or a file: other users can see flags
     #[arg(long, value_name = "SECRET", env = "FDPUSH_WEBHOOK_SECRET", hide_env_values = true)]

@@ -6,15 +6,14 @@ use fdpush::Limits;
 use rustix::process::{Resource, getrlimit};
 
 use super::cli::{
-    ApiAddress, Auth, ClientAddress, EventKind, HeartbeatMode, OnSecondLogin, Permission, Serve, Size, TrustedProxy,
-    bare, quoted,
+    ApiAddress, Auth, ClientAddress, HeartbeatMode, OnSecondLogin, Permission, Serve, Size, TrustedProxy, bare, quoted,
 };
 use super::declarations::{declaration, declarations, is_secret};
 use super::faults::Faults;
 use super::keys;
 use super::{Settings, Source};
 use crate::gateway::hooks::webhook::EVENT_BYTES_MAX_MAX;
-use crate::gateway::hooks::webhook::event::EVENT_BYTES_MAX_MIN;
+use crate::gateway::hooks::webhook::event::{EVENT_BYTES_MAX_MIN, Kind};
 
 /// The header fields of a WebSocket upgrade: `Host`, `Upgrade`, `Connection`, and two `Sec-WebSocket-…`.
 const HEADERS_MIN: usize = 5;
@@ -336,7 +335,7 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
     let (auth, heartbeat) = (serve.auth(), serve.heart.heartbeat);
     let has_webhook = serve.hooks.webhook.is_some();
     let events = &serve.hooks.webhook_events;
-    let has_presence = has_webhook && (events.contains(&EventKind::Online) || events.contains(&EventKind::Offline));
+    let has_presence = has_webhook && (events.contains(&Kind::Online) || events.contains(&Kind::Offline));
     let refused = |keys, needs, is_met| Dependency { keys, needs, is_met, is_refused: true };
     let without_effect = |keys, needs, is_met| Dependency { keys, needs, is_met, is_refused: false };
     vec![

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::IpAddr;
 
+use clap::ValueEnum;
 use fdpush::{By, Closed, Fd, Peer};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
@@ -43,8 +44,8 @@ pub enum Event<'a> {
     Offline { uid: &'a str },
 }
 
-/// The kind of an event.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+/// The kind of an event, also as a value of `webhook_events`.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Kind {
     Open,
     Message,

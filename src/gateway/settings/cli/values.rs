@@ -122,17 +122,6 @@ pub enum Permission {
     Nothing,
 }
 
-/// A kind of webhook event.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
-pub enum EventKind {
-    Open,
-    Message,
-    Send,
-    Close,
-    Online,
-    Offline,
-}
-
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 pub enum HeartbeatMode {
     Client,
