@@ -23,7 +23,7 @@ struct Bench {
 }
 
 impl Handler for Bench {
-    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         let role = match &*request.path() {
             "/sub" => Role::Sub,
             "/pub" => Role::Pub,
@@ -64,7 +64,7 @@ impl Handler for Bench {
         self.roles[fd.slot().index()] = Role::Echo;
     }
 
-    fn on_request(&mut self, ctx: &mut Context<'_>, _fd: Fd, request: &Request) -> Option<Response> {
+    fn on_request(&mut self, ctx: &mut Context<'_>, _fd: Fd, request: &Request<'_>) -> Option<Response> {
         if request.method() != "POST" || request.path() != "/push" {
             return None;
         }

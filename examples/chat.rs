@@ -9,14 +9,14 @@ struct Chat {
 }
 
 impl Handler for Chat {
-    fn on_upgrade(&mut self, _ctx: &mut Context<'_>, _fd: Fd, request: &Request) -> Upgrade {
+    fn on_upgrade(&mut self, _ctx: &mut Context<'_>, _fd: Fd, request: &Request<'_>) -> Upgrade {
         match request.query("uid") {
             Some(uid) if !uid.is_empty() && uid.len() <= fdpush::NAME_BYTES_MAX => Upgrade::accept().uid(uid).into(),
             _ => Upgrade::refuse(Response::text(401, "query parameter uid is missing, empty or too long\n")),
         }
     }
 
-    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         let change = ctx.join(fd, request.path());
         if !change.is_ok() {
             // The path exceeds the maximum length of a group name.

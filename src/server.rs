@@ -318,7 +318,7 @@ closures! {
         /// Sets the closure that is called when the server runs: see [`Handler::on_start`].
         on_start();
         /// Sets the closure that is called when a WebSocket is open: see [`Handler::on_open`].
-        on_open(fd: Fd, request: &Request);
+        on_open(fd: Fd, request: &Request<'_>);
         /// Sets the closure that is called for every message: see [`Handler::on_message`].
         on_message(fd: Fd, message: Message<'_>);
         /// Sets the closure that is called once when a WebSocket has ended: see [`Handler::on_close`].
@@ -353,11 +353,11 @@ closures! {
         ///     .run()
         /// # ; Ok::<(), fdpush::Error>(())
         /// ```
-        on_upgrade(fd: Fd, request: &Request) -> Upgrade = Upgrade::accept().into();
+        on_upgrade(fd: Fd, request: &Request<'_>) -> Upgrade = Upgrade::accept().into();
         /// Sets the closure that is called for every plain HTTP request: see [`Handler::on_request`].
         ///
         /// It returns a [`Response`], or an `Option` of one.
-        on_request(fd: Fd, request: &Request) -> Option<Response> = None;
+        on_request(fd: Fd, request: &Request<'_>) -> Option<Response> = None;
     }
 }
 

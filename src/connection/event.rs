@@ -40,19 +40,19 @@ pub enum Event<'a> {
     ///
     /// It is answered with `respond`, or deferred with `defer`.
     Request {
-        /// The request.
-        request: Box<Request>,
+        /// The request. Its body is lent from the input if it is there in one piece.
+        request: Box<Request<'a>>,
         /// Whether it looks like an upgrade of which a proxy removed headers.
         wanted_upgrade: bool,
     },
     /// The head of a request that announces a body. The application must call `receive_body`.
-    Head(Box<Request>),
+    Head(Box<Request<'static>>),
     /// A part of a streamed body, with the handler's state.
     ///
     /// The state is returned with `return_state`, unless this is the last piece.
     Piece {
         /// At least one byte, unless it is the last piece.
-        bytes: Vec<u8>,
+        bytes: Cow<'a, [u8]>,
         /// Whether the body is complete.
         is_last: bool,
         /// The state of `BodyMode::Stream`.
@@ -61,7 +61,7 @@ pub enum Event<'a> {
     /// A request for a WebSocket.
     ///
     /// It is answered with `accept` or `respond`, or deferred with `defer`.
-    Upgrade(Box<Request>),
+    Upgrade(Box<Request<'static>>),
     /// A text message.
     Text(Cow<'a, str>),
     /// A binary message.

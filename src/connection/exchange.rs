@@ -25,7 +25,7 @@ impl Connection {
         &mut self,
         fd: Fd,
         accept: &Accept,
-        request: &Request,
+        request: &Request<'_>,
         env: &mut Env,
     ) -> Result<Option<Vec<u8>>, String> {
         let Stage::Http(http) = &mut self.stage else { return Ok(None) };
@@ -69,7 +69,12 @@ impl Connection {
     }
 
     /// Receives an announced body in the mode that the handler chose.
-    pub fn receive_body(&mut self, request: Box<Request>, mode: BodyMode, env: &mut Env) -> Option<Event<'static>> {
+    pub fn receive_body(
+        &mut self,
+        request: Box<Request<'static>>,
+        mode: BodyMode,
+        env: &mut Env,
+    ) -> Option<Event<'static>> {
         let state = match mode {
             BodyMode::Refuse(response) => {
                 self.respond(response, env);
@@ -250,21 +255,18 @@ impl Connection {
         if input.is_empty() && !http.has_buffered_input() {
             return None;
         }
-        let kept = http.buffer(input);
-        *input = &mut [];
-        if let Err(error) = kept {
-            return Some(self.refuse(error, env));
-        }
         if is_held {
+            let kept = http.buffer(input);
+            *input = &mut [];
             http.recount();
-            return None;
+            return kept.err().map(|error| self.refuse(error, env));
         }
         let awaited = http.awaits();
-        let mut step = http.step(self.peer, self.is_control, env);
+        let mut step = http.step(input, self.peer, self.is_control, env);
         if let Ok(Step::Proxied(client)) = step {
             // From here on, the peer is the client that the proxy names.
             self.peer = client.unwrap_or(self.peer);
-            step = http.step(self.peer, self.is_control, env);
+            step = http.step(input, self.peer, self.is_control, env);
         }
         http.recount();
         if http.awaits() != awaited {

@@ -1,14 +1,16 @@
 //! The state of an HTTP/1.1 connection, with one request at a time.
 //!
-//! Early input waits in `buf`: pipelined requests, a body behind its head, frames before the 101 response. It is at
-//! most as long as one read, because nothing is read from the socket while a request is pending.
+//! Input is parsed where it was read, and a body that is there in one piece is lent to the handler. `buf` has the input that
+//! must wait: an incomplete head, and early input, such as pipelined requests and frames before the 101 response. Early input
+//! is at most as long as one read, because nothing is read from the socket while a request is pending.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::mem;
 
 use crate::connection::env::Env;
 use crate::peer::Peer;
-use crate::protocol::body::BodyDecoder;
+use crate::protocol::body::{BodyDecoder, into_owned, take_front};
 use crate::protocol::http::{BodyLength, Head, HttpError, RequestKind, find_head_end, parse_head, skip_empty_lines};
 use crate::protocol::memory::{MemoryShare, MemoryTotal};
 use crate::protocol::proxy::parse_proxy_header;
@@ -73,15 +75,18 @@ struct Announced {
     wanted_upgrade: bool,
     length: BodyLength,
     expects_continue: bool,
+    /// Whether bytes behind the head have arrived.
+    is_body_begun: bool,
 }
 
 /// A request whose body is being received.
 #[derive(Debug)]
 struct Upload {
-    request: Box<Request>,
+    request: Box<Request<'static>>,
     answer: PendingRequest,
     wanted_upgrade: bool,
     decoder: BodyDecoder,
+    /// The content that arrived in earlier reads.
     body: Vec<u8>,
 }
 
@@ -135,38 +140,56 @@ pub enum ResponseMode {
 #[derive(Debug)]
 pub enum Deferred {
     /// A request for a WebSocket, which is needed to accept it.
-    Upgrade(Box<Request>),
+    Upgrade(Box<Request<'static>>),
     /// A request for plain HTTP.
     Plain,
 }
 
 /// The result of a step through the input.
 #[derive(Debug)]
-pub enum Step {
-    /// More bytes are needed.
+pub enum Step<'a> {
+    /// More bytes are needed. All input was used or buffered.
     More,
     /// The PROXY header is complete.
     ///
     /// It names the client, unless the peer of the socket is the client.
     Proxied(Option<Peer>),
     /// The head of a request that announces a body. [`Http::receive_body`] sets how the body is handled.
-    Head(Box<Request>),
+    Head(Box<Request<'static>>),
     /// A piece of a body, with the state that [`Http::return_state`] returns.
     Piece {
         /// At least one byte, unless it is the last piece.
-        bytes: Vec<u8>,
+        bytes: Cow<'a, [u8]>,
         is_last: bool,
         state: Box<dyn Any>,
     },
     /// A complete request for plain HTTP.
     Request {
         /// The request.
-        request: Box<Request>,
+        request: Box<Request<'a>>,
         /// Whether it looks like an upgrade of which a proxy removed headers.
         wanted_upgrade: bool,
     },
     /// A request for a WebSocket.
-    Upgrade(Box<Request>),
+    Upgrade(Box<Request<'static>>),
+}
+
+impl Step<'_> {
+    /// Copies lent bytes.
+    fn into_owned(self) -> Step<'static> {
+        match self {
+            Step::Piece { bytes, is_last, state } => {
+                Step::Piece { bytes: Cow::Owned(bytes.into_owned()), is_last, state }
+            }
+            Step::Request { request, wanted_upgrade } => {
+                Step::Request { request: Box::new(request.into_owned()), wanted_upgrade }
+            }
+            Step::More => Step::More,
+            Step::Proxied(client) => Step::Proxied(client),
+            Step::Head(request) => Step::Head(request),
+            Step::Upgrade(request) => Step::Upgrade(request),
+        }
+    }
 }
 
 impl Http {
@@ -216,23 +239,77 @@ impl Http {
         self.memory.set(kept + ahead);
     }
 
-    /// Parses the buffered input up to the next step.
-    pub fn step(&mut self, peer: Peer, is_control: bool, env: &Env) -> Result<Step, HttpError> {
+    /// Parses buffered input and `input` up to the next step, and moves `input` past it.
+    ///
+    /// # Errors
+    ///
+    /// The request is invalid or exceeds a limit. The rest of the input is of no use.
+    pub fn step<'a>(
+        &mut self,
+        input: &mut &'a mut [u8],
+        peer: Peer,
+        is_control: bool,
+        env: &Env,
+    ) -> Result<Step<'a>, HttpError> {
+        if !self.is_drained() {
+            return self.step_buffered(input, peer, is_control, env);
+        }
+        let step = self.parse(input, peer, is_control, env)?;
+        if matches!(step, Step::More) {
+            self.buffer(input)?;
+            *input = &mut [];
+        }
+        Ok(step)
+    }
+
+    /// Parses buffered input together with `input`.
+    fn step_buffered<'a>(
+        &mut self,
+        input: &mut &'a mut [u8],
+        peer: Peer,
+        is_control: bool,
+        env: &Env,
+    ) -> Result<Step<'a>, HttpError> {
+        self.buffer(input)?;
+        let mut buf = mem::take(&mut self.buf);
+        let mut rest = buf.get_mut(self.at..).unwrap_or_default();
+        let step = self.parse(&mut rest, peer, is_control, env).map(Step::into_owned);
+        let unparsed = rest.len();
+        self.at = buf.len() - unparsed;
+        self.buf = buf;
+        if unparsed <= input.len() && !matches!(step, Ok(Step::More)) {
+            // The rest of `input` is parsed where it is, so that a body can be lent.
+            self.at = self.buf.len();
+            self.compact();
+            take_front(input, input.len() - unparsed);
+        } else {
+            *input = &mut [];
+        }
+        step
+    }
+
+    fn parse<'a>(
+        &mut self,
+        input: &mut &'a mut [u8],
+        peer: Peer,
+        is_control: bool,
+        env: &Env,
+    ) -> Result<Step<'a>, HttpError> {
         match mem::take(&mut self.phase) {
             phase @ (Phase::Idle | Phase::Head) => {
                 if self.scanned == 0 {
-                    self.at += skip_empty_lines(self.rest());
+                    take_front(input, skip_empty_lines(input));
                 }
-                if self.is_drained() {
+                if input.is_empty() {
                     // Nothing was received, so the phase and its deadline stay.
                     self.phase = phase;
                     return Ok(Step::More);
                 }
-                self.read_head(peer, is_control, env)
+                self.read_head(input, peer, is_control, env)
             }
-            Phase::Proxy => self.read_proxy_header(env),
-            Phase::Body(upload) => self.read_body(upload),
-            Phase::Pieces(stream) => self.read_piece(stream),
+            Phase::Proxy => self.read_proxy_header(input, env),
+            Phase::Body(upload) => self.read_body(input, upload),
+            Phase::Pieces(stream) => self.read_piece(input, stream),
             waiting @ (Phase::Pending(_) | Phase::Announced(_)) => {
                 self.phase = waiting;
                 Ok(Step::More)
@@ -357,7 +434,7 @@ impl Http {
     /// The body is passed on in pieces with `state`, or else collected. `true`: the client waits for a `100 Continue`.
     pub fn receive_body(
         &mut self,
-        request: Box<Request>,
+        request: Box<Request<'static>>,
         state: Option<Box<dyn Any>>,
         bytes_max: usize,
     ) -> Result<bool, HttpError> {
@@ -368,9 +445,9 @@ impl Http {
                 return Ok(false);
             }
         };
-        let Announced { answer, wanted_upgrade, length, expects_continue } = announced;
+        let Announced { answer, wanted_upgrade, length, expects_continue, is_body_begun } = announced;
         // After the head of a response no other response may follow, not even a 100.
-        let must_tell = expects_continue && answer.reply == ResponseMode::None && self.is_drained();
+        let must_tell = expects_continue && answer.reply == ResponseMode::None && !is_body_begun;
         let decoder = match BodyDecoder::new(length, if state.is_none() { bytes_max } else { usize::MAX }) {
             Ok(decoder) => decoder,
             Err(error) => {
@@ -398,40 +475,40 @@ impl Http {
         mem::take(&mut self.buf)
     }
 
-    fn rest(&self) -> &[u8] {
-        self.buf.get(self.at..).unwrap_or_default()
-    }
-
     fn is_drained(&self) -> bool {
         self.at >= self.buf.len()
     }
 
-    fn read_proxy_header(&mut self, env: &Env) -> Result<Step, HttpError> {
-        let Some(header) = parse_proxy_header(self.rest(), env.limits.head_bytes_max)? else {
+    fn read_proxy_header(&mut self, input: &mut &mut [u8], env: &Env) -> Result<Step<'static>, HttpError> {
+        let Some(header) = parse_proxy_header(input, env.limits.head_bytes_max)? else {
             self.phase = Phase::Proxy;
             return Ok(Step::More);
         };
-        self.at += header.bytes;
+        take_front(input, header.bytes);
         self.phase = Phase::Head;
         Ok(Step::Proxied(header.client))
     }
 
-    fn read_head(&mut self, peer: Peer, is_control: bool, env: &Env) -> Result<Step, HttpError> {
+    fn read_head(
+        &mut self,
+        input: &mut &mut [u8],
+        peer: Peer,
+        is_control: bool,
+        env: &Env,
+    ) -> Result<Step<'static>, HttpError> {
         self.phase = Phase::Head;
-        let rest = self.buf.get(self.at..).unwrap_or_default();
-        self.is_head = rest.starts_with(b"HEAD ");
-        let Some(end) = find_head_end(rest, &mut self.scanned, env.limits.head_bytes_max)? else {
+        self.is_head = input.starts_with(b"HEAD ");
+        let Some(end) = find_head_end(input, &mut self.scanned, env.limits.head_bytes_max)? else {
             return Ok(Step::More);
         };
-        let bytes = rest[..end].to_vec();
-        self.at += end;
+        let bytes = take_front(input, end).to_vec();
         self.scanned = 0;
         let mut head = parse_head(bytes, env.limits.headers_max, peer)?;
         head.request.set_control(is_control);
-        self.begin(head)
+        self.begin(head, !input.is_empty())
     }
 
-    fn begin(&mut self, head: Head) -> Result<Step, HttpError> {
+    fn begin(&mut self, head: Head, is_body_begun: bool) -> Result<Step<'static>, HttpError> {
         let Head { request, kind, body, keep_alive, expects_continue } = head;
         let knows_chunks = request.version() == 1;
         let mut answer =
@@ -447,46 +524,35 @@ impl Http {
                 Ok(Step::Request { request: Box::new(request), wanted_upgrade })
             }
             RequestKind::Plain { wanted_upgrade } => {
-                let announced = Announced { answer, wanted_upgrade, length: body, expects_continue };
+                let announced = Announced { answer, wanted_upgrade, length: body, expects_continue, is_body_begun };
                 self.phase = Phase::Announced(announced);
                 Ok(Step::Head(Box::new(request)))
             }
         }
     }
 
-    fn read_body(&mut self, mut upload: Upload) -> Result<Step, HttpError> {
-        let mut rest = self.buf.get(self.at..).unwrap_or_default();
-        let offered = rest.len();
-        let decoded = upload.decoder.decode(&mut rest, &mut upload.body);
-        self.at += offered - rest.len();
-        let is_whole = match decoded {
-            Ok(is_whole) => is_whole,
-            Err(error) => {
-                self.phase = Phase::Body(upload);
-                return Err(error);
-            }
-        };
-        if !is_whole {
-            self.phase = Phase::Body(upload);
-            return Ok(Step::More);
+    fn read_body<'a>(&mut self, input: &mut &'a mut [u8], mut upload: Upload) -> Result<Step<'a>, HttpError> {
+        let mut body = if upload.body.is_empty() { Cow::default() } else { Cow::Owned(mem::take(&mut upload.body)) };
+        let decoded = upload.decoder.decode(input, &mut body);
+        if decoded == Ok(true) {
+            let Upload { request, answer, wanted_upgrade, .. } = upload;
+            self.phase = Phase::Pending(answer);
+            let mut request: Box<Request<'a>> = request;
+            request.set_body(body);
+            return Ok(Step::Request { request, wanted_upgrade });
         }
-        let Upload { mut request, answer, wanted_upgrade, body, .. } = upload;
-        request.set_body(body);
-        self.phase = Phase::Pending(answer);
-        Ok(Step::Request { request, wanted_upgrade })
+        let kept = into_owned(body).map(|body| upload.body = body);
+        self.phase = Phase::Body(upload);
+        decoded.and(kept).map(|()| Step::More)
     }
 
-    fn read_piece(&mut self, mut stream: Box<Stream>) -> Result<Step, HttpError> {
+    fn read_piece<'a>(&mut self, input: &mut &'a mut [u8], mut stream: Box<Stream>) -> Result<Step<'a>, HttpError> {
         let Some(state) = stream.state.take() else {
             self.phase = Phase::Pieces(stream);
             return Ok(Step::More);
         };
-        let mut rest = self.buf.get(self.at..).unwrap_or_default();
-        let offered = rest.len();
-        let mut bytes = Vec::new();
-        let decoded = stream.decoder.decode(&mut rest, &mut bytes);
-        self.at += offered - rest.len();
-        let is_last = match decoded {
+        let mut bytes = Cow::default();
+        let is_last = match stream.decoder.decode(input, &mut bytes) {
             Ok(is_last) => is_last,
             Err(error) => {
                 // The request is answered with an error, unless a response was started.
@@ -511,8 +577,10 @@ impl Http {
     ///
     /// It is called before input is added, and when a request was answered.
     fn compact(&mut self) {
-        self.buf.drain(..self.at.min(self.buf.len()));
-        self.at = 0;
+        if self.at > 0 {
+            self.buf.drain(..self.at.min(self.buf.len()));
+            self.at = 0;
+        }
         if self.buf.is_empty() && self.buf.capacity() > BUF_BYTES_MAX {
             self.buf = Vec::new();
         }

@@ -76,7 +76,7 @@ impl Rig {
                     self.connection.receive_body(request, mode, &mut self.env);
                 }
                 Event::Piece { bytes, is_last, state } => {
-                    self.pieces.extend(bytes);
+                    self.pieces.extend_from_slice(&bytes);
                     if !is_last {
                         self.connection.return_state(state);
                     }

@@ -17,7 +17,7 @@ use crate::registry::{Change, is_name};
 
 impl<H: Handler> EventLoop<H> {
     /// Calls `on_head` for a request with a body, and applies its answer.
-    pub(super) fn answer_head(&mut self, fd: Fd, request: Box<Request>) {
+    pub(super) fn answer_head(&mut self, fd: Fd, request: Box<Request<'static>>) {
         let mut mode = None;
         self.call("on_head", Some(fd), |handler, ctx| mode = Some(handler.on_head(ctx, fd, &request)));
         let mode = mode.unwrap_or_else(|| BodyMode::Refuse(self.internal_error(fd)));
@@ -46,7 +46,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    pub(super) fn answer_request(&mut self, fd: Fd, request: &Request, wanted_upgrade: bool) {
+    pub(super) fn answer_request(&mut self, fd: Fd, request: &Request<'_>, wanted_upgrade: bool) {
         let mut answered = None;
         let pushed = self.core.table().env().counts.traffic.messages_out;
         self.call("on_request", Some(fd), |handler, ctx| answered = Some(handler.on_request(ctx, fd, request)));
@@ -122,7 +122,7 @@ impl<H: Handler> EventLoop<H> {
         self.core.respond(slot, response);
     }
 
-    pub(super) fn answer_upgrade(&mut self, fd: Fd, request: Box<Request>) {
+    pub(super) fn answer_upgrade(&mut self, fd: Fd, request: Box<Request<'static>>) {
         let mut upgrade = None;
         self.call("on_upgrade", Some(fd), |handler, ctx| upgrade = Some(handler.on_upgrade(ctx, fd, &request)));
         match upgrade {
@@ -132,7 +132,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     /// Applies the handler's answer to an upgrade.
-    fn finish_upgrade(&mut self, fd: Fd, upgrade: Upgrade, request: Box<Request>) {
+    fn finish_upgrade(&mut self, fd: Fd, upgrade: Upgrade, request: Box<Request<'static>>) {
         let Some(slot) = self.core.table().slot_of(fd) else { return };
         let accept = match upgrade {
             Upgrade::Refuse(response) => {

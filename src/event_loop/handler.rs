@@ -49,13 +49,13 @@ pub trait Handler {
     ///
     /// The answer accepts, or refuses with any status. [`Context::defer_upgrade`] answers later, for instance from
     /// another thread. The connection keeps this fd when the WebSocket opens.
-    fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
+    fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Upgrade {
         let _ = (ctx, fd, request);
         Upgrade::accept().into()
     }
 
     /// A WebSocket is open (Swoole's `open`).
-    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         let _ = (ctx, fd, request);
     }
 
@@ -89,7 +89,7 @@ pub trait Handler {
     ///
     /// The result refuses the request before its body is sent, collects the body, or takes it in pieces of any total length.
     /// By default the body is collected.
-    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> BodyMode {
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> BodyMode {
         let _ = (ctx, fd, request);
         BodyMode::Collect
     }
@@ -107,7 +107,7 @@ pub trait Handler {
     /// `None` means that nothing is served there: the client gets 426 for a request that should have been an upgrade,
     /// else 404. [`Context::defer_response`] answers later, for instance from another thread, and
     /// [`Context::begin_response`] in pieces.
-    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
+    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Option<Response> {
         let _ = (ctx, fd, request);
         None
     }

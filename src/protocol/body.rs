@@ -9,6 +9,9 @@
 //! Chunks are parsed strictly. If two parsers disagree about the end of a body, an attacker can smuggle a second
 //! request past the proxy in front.
 
+use std::borrow::Cow;
+use std::mem;
+
 use super::http::{BodyLength, HttpError};
 
 /// The maximum bytes of chunk extensions and trailers in one body.
@@ -76,14 +79,15 @@ impl BodyDecoder {
         Ok(BodyDecoder { position, bytes_left, extras_left: EXTRAS_BYTES_MAX })
     }
 
-    /// Moves content of the body from `input` to `out`.
+    /// Moves content of the body from `input` to the end of `out`.
     ///
-    /// Returns `true` if the body is complete. The rest of `input` is then not part of it.
+    /// Content that is in one piece in `input` is lent to an empty `out`. Any other content is copied. Returns `true` if the body
+    /// is complete. The rest of `input` is then not part of it.
     ///
     /// # Errors
     /// After an error the position in the stream is lost. The caller must respond, close, and drop the decoder and the
     /// rest of `input`.
-    pub fn decode(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, HttpError> {
+    pub fn decode<'a>(&mut self, input: &mut &'a mut [u8], out: &mut Cow<'a, [u8]>) -> Result<bool, HttpError> {
         loop {
             match self.position {
                 Position::Done => return Ok(true),
@@ -102,11 +106,10 @@ impl BodyDecoder {
                     }
                 },
                 _ => {
-                    let Some((&byte, rest)) = input.split_first() else {
+                    let Some(byte) = input.split_off_first_mut() else {
                         return Ok(false);
                     };
-                    *input = rest;
-                    self.position = self.step(byte)?;
+                    self.position = self.step(*byte)?;
                 }
             }
         }
@@ -166,13 +169,39 @@ impl BodyDecoder {
 /// Moves up to `left` bytes from `input` to `out`.
 ///
 /// Returns the number of bytes still missing.
-fn take(left: u64, input: &mut &[u8], out: &mut Vec<u8>) -> Result<u64, HttpError> {
+fn take<'a>(left: u64, input: &mut &'a mut [u8], out: &mut Cow<'a, [u8]>) -> Result<u64, HttpError> {
     let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
-    let (content, rest) = input.split_at(count);
-    out.try_reserve(content.len()).map_err(|_| HttpError::OutOfMemory)?;
-    out.extend_from_slice(content);
-    *input = rest;
+    let content = take_front(input, count);
+    if out.is_empty() {
+        *out = Cow::Borrowed(content);
+    } else {
+        let mut bytes = into_owned(mem::take(out))?;
+        bytes.try_reserve(count).map_err(|_| HttpError::OutOfMemory)?;
+        bytes.extend_from_slice(content);
+        *out = Cow::Owned(bytes);
+    }
     Ok(left - count as u64)
+}
+
+/// Moves `input` past its first `count` bytes, and returns them.
+pub fn take_front<'a>(input: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
+    input.split_off_mut(..count).unwrap_or_default()
+}
+
+/// Copies content that is lent.
+///
+/// # Errors
+/// [`HttpError::OutOfMemory`].
+pub fn into_owned(content: Cow<'_, [u8]>) -> Result<Vec<u8>, HttpError> {
+    match content {
+        Cow::Owned(bytes) => Ok(bytes),
+        Cow::Borrowed(content) => {
+            let mut bytes = Vec::new();
+            bytes.try_reserve(content.len()).map_err(|_| HttpError::OutOfMemory)?;
+            bytes.extend_from_slice(content);
+            Ok(bytes)
+        }
+    }
 }
 
 /// Returns the value of a hexadecimal digit.
@@ -225,18 +254,20 @@ pub fn fuzz_body(data: &[u8]) {
 /// Returns the result, the body and the number of bytes consumed.
 #[cfg(any(test, feature = "unstable"))]
 fn decode_in_pieces(mut decoder: BodyDecoder, input: &[u8], piece: usize) -> (Result<bool, HttpError>, Vec<u8>, usize) {
-    let (mut body, mut taken) = (Vec::new(), 0);
-    let mut outcome = decoder.decode(&mut &[][..], &mut body);
-    for piece in input.chunks(piece) {
+    let mut input = input.to_vec();
+    let (mut body, mut taken) = (Cow::default(), 0);
+    let mut outcome = decoder.decode(&mut &mut [][..], &mut body);
+    for piece in input.chunks_mut(piece) {
         if outcome != Ok(false) {
             break;
         }
+        let offered = piece.len();
         let mut rest = piece;
         outcome = decoder.decode(&mut rest, &mut body);
-        taken += piece.len() - rest.len();
+        taken += offered - rest.len();
         assert!(outcome != Ok(false) || rest.is_empty(), "an unfinished body consumes all input");
     }
-    (outcome, body, taken)
+    (outcome, body.into_owned(), taken)
 }
 
 #[cfg(test)]
@@ -342,19 +373,20 @@ mod tests {
 
     #[test]
     fn bodies_are_the_same_at_every_split() {
-        for (input, _) in CHUNKED {
-            let input = input.as_bytes();
-            let (outcome, body, taken) = decode_in_pieces(chunked(20), input, input.len().max(1));
-            for at in 0..=input.len() {
-                let (mut decoder, mut out) = (chunked(20), Vec::new());
-                let (mut first, mut second) = input.split_at(at);
+        for (whole, _) in CHUNKED {
+            let whole = whole.as_bytes();
+            let (outcome, body, taken) = decode_in_pieces(chunked(20), whole, whole.len().max(1));
+            for at in 0..=whole.len() {
+                let (mut decoder, mut out) = (chunked(20), Cow::default());
+                let mut input = whole.to_vec();
+                let (mut first, mut second) = input.split_at_mut(at);
                 let mut split = decoder.decode(&mut first, &mut out);
                 if split == Ok(false) {
                     split = decoder.decode(&mut second, &mut out);
                 }
-                assert_eq!((split, &out), (outcome, &body), "{} at {at}", input.escape_ascii());
+                assert_eq!((split, &*out), (outcome, &*body), "{} at {at}", whole.escape_ascii());
                 if outcome == Ok(true) {
-                    assert_eq!(first.len() + second.len(), input.len() - taken);
+                    assert_eq!(first.len() + second.len(), whole.len() - taken);
                 }
             }
         }
@@ -390,11 +422,30 @@ mod tests {
 
     #[test]
     fn an_announced_length_allocates_no_memory() {
-        let mut out = Vec::new();
+        let (mut one, mut two, mut chunk) = (*b"x", *b"y", *b"7fffffff\r\nz");
+        let mut out = Cow::default();
         let mut sized = BodyDecoder::new(BodyLength::Length(1 << 40), usize::MAX).expect("a length");
-        assert_eq!(sized.decode(&mut &b"x"[..], &mut out), Ok(false));
-        assert_eq!(chunked(usize::MAX).decode(&mut &b"7fffffff\r\nx"[..], &mut out), Ok(false));
-        assert!(out.capacity() < 64);
+        assert_eq!(sized.decode(&mut &mut one[..], &mut out), Ok(false));
+        assert_eq!(sized.decode(&mut &mut two[..], &mut out), Ok(false));
+        assert_eq!(chunked(usize::MAX).decode(&mut &mut chunk[..], &mut out), Ok(false));
+        assert!(matches!(out, Cow::Owned(out) if out == b"xyz" && out.capacity() < 64));
+    }
+
+    #[test]
+    fn content_in_one_piece_is_lent() {
+        let sized = BodyDecoder::new(BodyLength::Length(5), 5).expect("a length within bounds");
+        for (mut decoder, input, is_lent) in [
+            (sized, "hellonext", true),
+            (chunked(20), "5;a\r\nhello\r\n0\r\n\r\nnext", true),
+            (chunked(20), "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\nnext", false),
+        ] {
+            let mut input = input.as_bytes().to_vec();
+            let whole = input.as_ptr_range();
+            let (mut rest, mut out) = (&mut input[..], Cow::default());
+            assert_eq!(decoder.decode(&mut rest, &mut out), Ok(true));
+            assert_eq!((&*rest, &*out), (&b"next"[..], &b"hello"[..]));
+            assert_eq!(matches!(out, Cow::Borrowed(out) if whole.contains(&out.as_ptr())), is_lent);
+        }
     }
 
     #[test]

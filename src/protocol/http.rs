@@ -29,7 +29,7 @@ pub const HEADERS_CEILING: usize = 256;
 #[derive(Debug)]
 pub struct Head {
     /// The request, without its body.
-    pub request: Request,
+    pub request: Request<'static>,
     /// The type of the request: upgrade or plain HTTP.
     pub kind: RequestKind,
     /// The length of the body after the head.

@@ -92,7 +92,7 @@ impl Origins {
     ///
     /// # Errors
     /// The reason of the refusal; [`OriginError::response`] is the 403 to send.
-    pub fn allows(&self, request: &Request) -> Result<(), OriginError> {
+    pub fn allows(&self, request: &Request<'_>) -> Result<(), OriginError> {
         if *self == Origins::Any {
             return Ok(());
         }
@@ -140,7 +140,7 @@ impl Origins {
     ///
     /// Code that trusts loopback clients without authentication must check this, also for requests without `Origin`: a
     /// page under a rebound DNS name sends none with a `GET`.
-    pub fn host_is_loopback(request: &Request) -> bool {
+    pub fn host_is_loopback(request: &Request<'_>) -> bool {
         host_of(request).is_some_and(|authority| authority.host.is_loopback())
     }
 }

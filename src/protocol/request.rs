@@ -16,16 +16,17 @@ use crate::peer::Peer;
 
 /// An HTTP request: a WebSocket upgrade or a plain request.
 ///
-/// It owns its bytes and is [`Send`]. A handler may keep it, or move it to another thread, and answer later.
+/// It is [`Send`]. It owns its head, and borrows a body that was received in one piece. A handler that keeps the request, or
+/// moves it to another thread, makes a copy with [`into_owned`](Request::into_owned).
 #[derive(Clone)]
-pub struct Request {
+pub struct Request<'a> {
     /// The head, from the method to the blank line.
     head: Vec<u8>,
     /// The positions of the parts in `head`.
     layout: Layout,
     peer: Peer,
     /// Empty until the body is complete.
-    body: Vec<u8>,
+    body: Cow<'a, [u8]>,
     is_control: bool,
 }
 
@@ -51,10 +52,26 @@ struct Span {
     end: u32,
 }
 
-impl Request {
+impl<'a> Request<'a> {
     /// Creates a request without a body from a head and its layout.
-    pub(crate) fn new(head: Vec<u8>, layout: Layout, peer: Peer) -> Request {
-        Request { head, layout, peer, body: Vec::new(), is_control: false }
+    pub(crate) fn new(head: Vec<u8>, layout: Layout, peer: Peer) -> Request<'a> {
+        Request { head, layout, peer, body: Cow::default(), is_control: false }
+    }
+
+    /// Returns the request with its own copy of the body.
+    ///
+    /// It has no lifetime, so it can be stored and moved to another thread:
+    ///
+    /// ```
+    /// # use std::thread::{self, JoinHandle};
+    /// # use fdpush::Request;
+    /// fn log_later(request: &Request<'_>) -> JoinHandle<()> {
+    ///     let request = request.clone().into_owned();
+    ///     thread::spawn(move || println!("{} {}", request.method(), request.path()))
+    /// }
+    /// ```
+    pub fn into_owned(self) -> Request<'static> {
+        Request { body: Cow::Owned(self.body.into_owned()), ..self }
     }
 
     /// Returns the memory of the head in bytes.
@@ -176,7 +193,7 @@ impl Request {
     /// Returns all values of a header, in order.
     ///
     /// Values that are not UTF-8 are skipped.
-    pub fn header_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+    pub fn header_all<'r>(&'r self, name: &str) -> impl Iterator<Item = &'r str> {
         self.values(name).filter_map(|value| str::from_utf8(value).ok())
     }
 
@@ -251,14 +268,14 @@ impl Request {
     }
 
     /// Sets the complete body.
-    pub(crate) fn set_body(&mut self, body: Vec<u8>) {
+    pub(crate) fn set_body(&mut self, body: Cow<'a, [u8]>) {
         self.body = body;
     }
 
     /// Returns all values of a header as bytes.
     ///
     /// A security check must use this: it includes values that are not UTF-8.
-    pub(crate) fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn values<'r>(&'r self, name: &str) -> impl Iterator<Item = &'r [u8]> {
         let wanted = name.as_bytes();
         let named = self.layout.fields.iter().filter(move |(name, _)| {
             // The length first: it differs for most names and avoids reading the head.
@@ -285,7 +302,7 @@ impl Request {
 /// Shows method, path and peer.
 ///
 /// The query is hidden, because queries contain tokens and debug output is logged.
-impl fmt::Debug for Request {
+impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (path, query) = self.split_target();
         let query = if query.is_empty() { "" } else { "?…" };
@@ -338,7 +355,7 @@ mod tests {
     use super::*;
     use crate::protocol::http::parse_head;
 
-    fn request(lines: &str) -> Request {
+    fn request(lines: &str) -> Request<'static> {
         let head = format!("{}\r\n\r\n", lines.replace('|', "\r\n"));
         let peer = Peer::V4 { ip: [192, 0, 2, 1], port: 5000 };
         parse_head(head.into_bytes(), 64, peer).expect("a good head").request
@@ -466,13 +483,13 @@ mod tests {
     #[test]
     fn the_body_is_set_after_the_head() {
         let mut request = request("POST / HTTP/1.1|Host: a");
-        request.set_body(b"hello".to_vec());
+        request.set_body(b"hello".into());
         assert_eq!(request.body(), b"hello");
     }
 
     #[test]
     fn requests_are_send() {
         fn is_send<T: Send>() {}
-        is_send::<Request>();
+        is_send::<Request<'_>>();
     }
 }

@@ -153,7 +153,7 @@ impl Accept {
     ///
     /// # Errors
     /// Describes the first invalid option, for the log. Nothing is appended then.
-    pub(crate) fn encode(&self, accept: &[u8; 28], request: &Request, out: &mut Vec<u8>) -> Result<(), String> {
+    pub(crate) fn encode(&self, accept: &[u8; 28], request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), String> {
         if let Some(fault) = self.lines.fault() {
             return Err(fault.to_owned());
         }
@@ -197,7 +197,7 @@ mod tests {
     use crate::peer::Peer;
     use crate::protocol::http::{RequestKind, parse_head};
 
-    fn upgrade(offers: &str) -> (Request, [u8; 28]) {
+    fn upgrade(offers: &str) -> (Request<'static>, [u8; 28]) {
         let head = format!(
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{offers}\r\n"

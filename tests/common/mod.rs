@@ -92,7 +92,7 @@ pub fn serve_made<H: Handler>(
 }
 
 /// Accepts an upgrade and sends the fd for [`Client::fd`].
-pub fn tell_fd(_ctx: &mut Context<'_>, fd: Fd, _request: &fdpush::Request) -> Upgrade {
+pub fn tell_fd(_ctx: &mut Context<'_>, fd: Fd, _request: &fdpush::Request<'_>) -> Upgrade {
     Upgrade::accept().header("X-Fd", fd.to_string()).into()
 }
 

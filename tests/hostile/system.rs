@@ -31,7 +31,7 @@ pub const ROLES: &[Role] = &[
 ];
 
 /// Adds a connection to all maps: a uid, groups, and its own heartbeat.
-fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
     let uid = request.query("uid").expect("a uid");
     assert_eq!(ctx.bind(fd, &uid), Change::Done);
     for group in ["all", "one of several", &uid] {
@@ -374,12 +374,12 @@ fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
 struct Brittle;
 
 impl Handler for Brittle {
-    fn on_upgrade(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> Upgrade {
+    fn on_upgrade(&mut self, _: &mut Context<'_>, _: Fd, request: &Request<'_>) -> Upgrade {
         assert_ne!(request.target(), "/upgrade", "asked to");
         Upgrade::accept().into()
     }
 
-    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         ctx.bind(fd, request.target());
         ctx.join(fd, "all");
         assert_ne!(request.target(), "/open", "asked to");
@@ -402,7 +402,7 @@ impl Handler for Brittle {
         assert_ne!(ctx.uid_of(fd), Some("/close"), "asked to");
     }
 
-    fn on_request(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> Option<Response> {
+    fn on_request(&mut self, _: &mut Context<'_>, _: Fd, request: &Request<'_>) -> Option<Response> {
         assert_ne!(request.target(), "/request", "asked to");
         None
     }

@@ -29,12 +29,14 @@ impl Server {
     // Events.
 
     /// Handles an event. It must be the next one that the client's bytes cause.
-    pub fn handle_event(&mut self, slot: Slot, fd: Fd, event: Event<'_>) {
+    ///
+    /// `unparsed` is the number of bytes of the read behind the event.
+    pub fn handle_event(&mut self, slot: Slot, fd: Fd, event: Event<'_>, unparsed: usize) {
         let said = match event {
             Event::Request { request, .. } => return self.answer_request(slot, fd, &request),
             Event::Head(request) => return self.receive_body(slot, request),
             Event::Piece { .. } => unreachable!("every body is collected"),
-            Event::Upgrade(request) => return self.answer_upgrade(slot, fd, request),
+            Event::Upgrade(request) => return self.answer_upgrade(slot, fd, request, unparsed),
             Event::Closed(closed) => {
                 let now = self.table.env().now;
                 let (model, ledger) = self.oracle.account(fd);
@@ -133,7 +135,7 @@ impl Server {
 
     // HTTP.
 
-    fn receive_body(&mut self, slot: Slot, request: Box<Request>) {
+    fn receive_body(&mut self, slot: Slot, request: Box<Request<'static>>) {
         let taken = self.step(slot, |connection, env| connection.receive_body(request, BodyMode::Collect, env));
         if let Some((_, state)) = taken {
             let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
@@ -143,7 +145,7 @@ impl Server {
         self.record_slow_consumers();
     }
 
-    fn answer_request(&mut self, slot: Slot, fd: Fd, request: &Request) {
+    fn answer_request(&mut self, slot: Slot, fd: Fd, request: &Request<'_>) {
         hit("event: request");
         let bytes = request.query("bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         let response = match request.path().as_ref() {
@@ -170,7 +172,7 @@ impl Server {
         self.arm(slot);
     }
 
-    fn answer_upgrade(&mut self, slot: Slot, fd: Fd, request: Box<Request>) {
+    fn answer_upgrade(&mut self, slot: Slot, fd: Fd, request: Box<Request<'static>>, unparsed: usize) {
         let verdict = if self.rng.one_in(12) { Deferred::Refuse } else { Deferred::Accept };
         if self.rng.one_in(6) {
             hit("upgrade: later");
@@ -179,7 +181,7 @@ impl Server {
             self.record_slow_consumers();
             self.deferred.push((fd, verdict));
         } else {
-            self.finish_upgrade(slot, fd, verdict, &request);
+            self.finish_upgrade(slot, fd, verdict, &request, unparsed);
         }
     }
 
@@ -189,11 +191,11 @@ impl Server {
         self.replay();
         self.record_slow_consumers();
         if let Some(fdpush::sim::Deferred::Upgrade(request)) = waiting {
-            self.finish_upgrade(slot, fd, verdict, &request);
+            self.finish_upgrade(slot, fd, verdict, &request, 0);
         }
     }
 
-    fn finish_upgrade(&mut self, slot: Slot, fd: Fd, verdict: Deferred, request: &Request) {
+    fn finish_upgrade(&mut self, slot: Slot, fd: Fd, verdict: Deferred, request: &Request<'_>, unparsed: usize) {
         if verdict == Deferred::Refuse {
             hit("upgrade: refused");
             return self.respond(slot, fd, Response::text(403, "not you\n"));
@@ -216,7 +218,7 @@ impl Server {
             model.open(now);
             model.output.observe_raw(state.queued, ledger);
             let ahead = model.inbound.read - model.inbound.frames_start;
-            assert_eq!(early.len() as u64, ahead, "bytes that {fd} sent before the 101");
+            assert_eq!((early.len() + unparsed) as u64, ahead, "bytes that {fd} sent before the 101");
             self.replay();
             if let Some(uid) = &uid {
                 self.call_bind(fd, uid);
@@ -224,7 +226,9 @@ impl Server {
             self.on_open(fd);
             self.record_slow_consumers();
             self.call_on_close();
-            self.feed(slot, &mut early);
+            if !early.is_empty() {
+                self.feed(slot, &mut early);
+            }
             self.make_ready(slot);
         }
         self.arm(slot);

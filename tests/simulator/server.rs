@@ -297,7 +297,7 @@ impl Server {
             }
             self.observe(slot);
             let Some(event) = event else { break };
-            self.handle_event(slot, fd, event);
+            self.handle_event(slot, fd, event, input.len());
             if !self.pending_closes.is_empty() {
                 self.call_on_close();
             }

@@ -9,7 +9,7 @@ use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 
 impl Rig {
-    pub(super) fn receive_body(&mut self, at: usize, request: Box<Request>, manner: u8) {
+    pub(super) fn receive_body(&mut self, at: usize, request: Box<Request<'static>>, manner: u8) {
         let mode = match manner % 4 {
             0 | 1 => BodyMode::Collect,
             2 => BodyMode::stream(()),
@@ -80,7 +80,7 @@ impl Rig {
         }
     }
 
-    pub(super) fn answer_upgrade(&mut self, at: usize, request: &Request, manner: u8) {
+    pub(super) fn answer_upgrade(&mut self, at: usize, request: &Request<'_>, manner: u8) {
         if manner % 8 == 6 {
             return self.respond(at, manner);
         }

@@ -127,7 +127,7 @@ fn write(connection: &mut Connection, env: &mut Env, output: &mut Vec<u8>) {
 }
 
 /// Returns the handler's acceptance, which contains data of the request.
-fn accept_of(request: &Request, manner: u8) -> Accept {
+fn accept_of(request: &Request<'_>, manner: u8) -> Accept {
     let accept = Upgrade::accept().header("X-Path", request.path().as_bytes());
     let offered = request.subprotocols().nth(usize::from(manner / 4 % 4));
     match (manner % 4, offered) {
@@ -141,7 +141,7 @@ fn accept_of(request: &Request, manner: u8) -> Accept {
 /// Checks the response to an upgrade.
 ///
 /// It is a 101 as in RFC 6455 section 4.2.2, or a 500 if the handler's acceptance is invalid.
-fn check_answer(request: &Request, manner: u8, is_accepted: bool, written: &[u8]) {
+fn check_answer(request: &Request<'_>, manner: u8, is_accepted: bool, written: &[u8]) {
     let text = String::from_utf8_lossy(written);
     let offers = |name: &str| {
         request
@@ -190,7 +190,7 @@ fn check_lines(written: &[u8]) {
 }
 
 /// Checks a request against the list of RFC 6455 section 4.2.1.
-fn deserves_upgrade(request: &Request) -> bool {
+fn deserves_upgrade(request: &Request<'_>) -> bool {
     let only = |name: &str| match &request.values(name).collect::<Vec<_>>()[..] {
         [value] => Some(value.to_ascii_lowercase()),
         _ => None,
@@ -218,7 +218,7 @@ fn deserves_upgrade(request: &Request) -> bool {
 /// Checks that the origin is allowed.
 ///
 /// The check is stricter than that of the server if that is enough.
-fn is_origin_allowed(origins: &Origins, request: &Request) -> bool {
+fn is_origin_allowed(origins: &Origins, request: &Request<'_>) -> bool {
     let values: Vec<_> = request.values("origin").map(<[u8]>::to_ascii_lowercase).collect();
     let origin = match (origins, &values[..]) {
         (Origins::Any, _) | (_, []) => return true,
@@ -263,7 +263,7 @@ fn port_of(authority: &str, default: u16) -> Option<u16> {
     }
 }
 
-fn head_of(request: &Request) -> Vec<(String, String)> {
+fn head_of(request: &Request<'_>) -> Vec<(String, String)> {
     let shown = |value: &[u8]| value.escape_ascii().to_string();
     request.headers().map(|(name, value)| (name.to_owned(), shown(value))).collect()
 }

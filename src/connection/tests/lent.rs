@@ -72,3 +72,76 @@ fn an_invalid_message_ends_the_connection() {
         assert_eq!(rig.connection.traffic().messages_in, 0);
     }
 }
+
+/// Passes one read to a connection, and returns each body that the handler gets, and whether it is in the read buffer.
+fn bodies(rig: &mut Rig, read: &str) -> Vec<(String, bool)> {
+    let mut copy = read.as_bytes().to_vec();
+    let whole = copy.as_ptr_range();
+    let mut input = &mut copy[..];
+    let mut bodies = Vec::new();
+    let mut add = |body: &[u8]| {
+        bodies.push((String::from_utf8_lossy(body).into_owned(), whole.contains(&body.as_ptr())));
+    };
+    while let Some(event) = rig.connection.handle_bytes(&mut input, &mut rig.env) {
+        match event {
+            Event::Head(request) => {
+                let mode = if request.path() == "/pieces" { BodyMode::stream(()) } else { BodyMode::Collect };
+                rig.connection.receive_body(request, mode, &mut rig.env);
+            }
+            Event::Request { request, .. } => {
+                add(request.body());
+                rig.connection.respond(Response::new(200), &mut rig.env);
+            }
+            Event::Piece { bytes, is_last, state } => {
+                add(&bytes);
+                match is_last {
+                    true => rig.connection.respond(Response::new(200), &mut rig.env),
+                    false => rig.connection.return_state(state),
+                }
+            }
+            event => panic!("{event:?}"),
+        }
+        rig.connection.check_invariants();
+    }
+    assert!(input.is_empty() && rig.env.inbound.bytes() == rig.connection.inbound_bytes());
+    bodies
+}
+
+#[test]
+fn a_body_in_one_piece_is_borrowed_from_the_input() {
+    const SIZED: &str = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+    const CHUNKED: &str = "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    const PIECES: &str = "POST /pieces HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+    let lent = |body: &str| (body.to_owned(), true);
+    let copied = |body: &str| (body.to_owned(), false);
+    let both = format!("{SIZED}first{CHUNKED}6\r\nsecond\r\n0\r\n\r\n{PIECES}third");
+    let mut rig = Rig::new(Limits::default());
+    assert_eq!(bodies(&mut rig, &both), [lent("first"), lent("second"), lent("third")], "several requests in one read");
+    assert_eq!(bodies(&mut rig, SIZED), []);
+    assert_eq!(bodies(&mut rig, "fifth"), [lent("fifth")], "a body after its head");
+    for cut in 1..SIZED.len() {
+        assert_eq!(bodies(&mut rig, &SIZED[..cut]), []);
+        assert_eq!(bodies(&mut rig, &format!("{}sixth", &SIZED[cut..])), [lent("sixth")], "the head is cut at {cut}");
+    }
+    assert_eq!(bodies(&mut rig, &format!("{SIZED}sev")), []);
+    assert_eq!(bodies(&mut rig, "en"), [copied("seven")], "the body is cut");
+    let chunks = format!("{CHUNKED}2\r\nei\r\n3\r\nght\r\n0\r\n\r\n");
+    assert_eq!(bodies(&mut rig, &chunks), [copied("eight")], "the body has two chunks");
+    assert_eq!(bodies(&mut rig, &format!("{PIECES}ni")), [lent("ni")]);
+    assert_eq!(bodies(&mut rig, "nth"), [lent("nth")]);
+}
+
+#[test]
+fn a_read_with_a_whole_request_is_not_buffered() {
+    let mut rig = Rig::new(Limits::default());
+    let request = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    let read = &mut request.as_bytes().to_vec()[..];
+    let mut input = read;
+    let Some(Event::Head(head)) = rig.connection.handle_bytes(&mut input, &mut rig.env) else { panic!("no head") };
+    assert_eq!((&*input, rig.connection.has_buffered_input()), (&b"hello"[..], false));
+    rig.connection.receive_body(head, BodyMode::Collect, &mut rig.env);
+    let Some(Event::Request { request, .. }) = rig.connection.handle_bytes(&mut input, &mut rig.env) else {
+        panic!("no request");
+    };
+    assert_eq!((request.body(), rig.connection.inbound_bytes()), (&b"hello"[..], 0));
+}

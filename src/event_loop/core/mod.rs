@@ -251,7 +251,7 @@ impl Core {
     ///
     /// # Errors
     /// The answer of the handler is invalid. The client gets a 500.
-    pub fn accept(&mut self, slot: Slot, accept: &Accept, request: &Request) -> Result<Option<Vec<u8>>, String> {
+    pub fn accept(&mut self, slot: Slot, accept: &Accept, request: &Request<'_>) -> Result<Option<Vec<u8>>, String> {
         let fd = self.table.fd_of(slot);
         let accepted = self.table.step(slot, |connection, env| connection.accept(fd, accept, request, env));
         let Some(accepted) = accepted else { return Ok(None) };

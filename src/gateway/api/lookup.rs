@@ -30,7 +30,7 @@ struct Page {
 }
 
 impl Page {
-    fn of(request: &Request) -> Result<Page, ApiError> {
+    fn of(request: &Request<'_>) -> Result<Page, ApiError> {
         let malformed = |error: QueryError| ApiError::bad_request(error.to_string());
         let mut pairs = request.query_pairs().map_err(malformed)?;
         const PARAMETERS: [&str; 2] = ["after", "limit"];
@@ -142,7 +142,7 @@ impl Connection {
     }
 }
 
-pub fn users(ctx: &Context<'_>, request: &Request) -> Result<String, ApiError> {
+pub fn users(ctx: &Context<'_>, request: &Request<'_>) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct User<'a> {
         uid: &'a str,
@@ -161,7 +161,7 @@ pub fn users(ctx: &Context<'_>, request: &Request) -> Result<String, ApiError> {
     })
 }
 
-pub fn user(ctx: &Context<'_>, request: &Request, uid: &str) -> Result<String, ApiError> {
+pub fn user(ctx: &Context<'_>, request: &Request<'_>, uid: &str) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct User<'a> {
         uid: &'a str,
@@ -194,7 +194,7 @@ fn page_entries(ctx: &Context<'_>, fds: Vec<Fd>, mut has_more: bool) -> (Vec<Con
     (connections, next)
 }
 
-pub fn groups(ctx: &Context<'_>, request: &Request) -> Result<String, ApiError> {
+pub fn groups(ctx: &Context<'_>, request: &Request<'_>) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct Group<'a> {
         group: &'a str,
@@ -210,7 +210,7 @@ pub fn groups(ctx: &Context<'_>, request: &Request) -> Result<String, ApiError> 
     json(&Groups { groups: page.iter().map(|(group, count)| Group { group, count: *count }).collect(), next })
 }
 
-pub fn group(ctx: &Context<'_>, request: &Request, group: &str) -> Result<String, ApiError> {
+pub fn group(ctx: &Context<'_>, request: &Request<'_>, group: &str) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct Member {
         fd: u64,
@@ -231,7 +231,7 @@ pub fn group(ctx: &Context<'_>, request: &Request, group: &str) -> Result<String
     json(&Group { group, count, members: fds.into_iter().map(member).collect(), next })
 }
 
-pub fn connections(ctx: &Context<'_>, request: &Request) -> Result<String, ApiError> {
+pub fn connections(ctx: &Context<'_>, request: &Request<'_>) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct Connections {
         connections: Vec<Connection>,

@@ -173,7 +173,7 @@ impl Api {
     }
 
     /// Admits a request with a body, or refuses it before its body is read.
-    pub fn handle_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, metrics: &Metrics) -> BodyMode {
+    pub fn handle_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>, metrics: &Metrics) -> BodyMode {
         match self.admit(ctx, fd, request) {
             Ok(Call::Batch) => BodyMode::stream(Batch::new(ctx.limits().body_bytes_max)),
             Ok(_) => BodyMode::Collect,
@@ -226,7 +226,7 @@ impl Api {
         &mut self,
         ctx: &mut Context<'_>,
         fd: Fd,
-        request: &Request,
+        request: &Request<'_>,
         parts: &mut Parts<'_>,
         metrics_text: impl FnOnce(&Context<'_>) -> String,
     ) -> Response {
@@ -273,7 +273,7 @@ impl Api {
     ///
     /// A connection with a valid request is not closed in favour of others. Probes and metrics requests need no place,
     /// so they are answered even when the API is full.
-    fn admit<'r>(&self, ctx: &mut Context<'_>, fd: Fd, request: &'r Request) -> Result<Call<'r>, RefusedRequest> {
+    fn admit<'r>(&self, ctx: &mut Context<'_>, fd: Fd, request: &'r Request<'_>) -> Result<Call<'r>, RefusedRequest> {
         let checked = self.check(request);
         match &checked {
             Ok(Call::Healthy | Call::Ready | Call::Metrics) => {}
@@ -288,7 +288,7 @@ impl Api {
     }
 
     /// Authenticates a request and returns its call.
-    fn check<'r>(&self, request: &'r Request) -> Result<Call<'r>, RefusedRequest> {
+    fn check<'r>(&self, request: &'r Request<'_>) -> Result<Call<'r>, RefusedRequest> {
         let call = Call::of(request.raw_path());
         let refused = |error| RefusedRequest { label: call.map_or("other", Call::label), allow: None, error };
         if !call.is_some_and(Call::is_open) {
@@ -311,7 +311,7 @@ impl Api {
     ///
     /// If there are API keys, the request needs one of them. Without keys, the request must not come from a web page:
     /// its peer and its `Host` must be this machine, and an `Origin` must be the server's own.
-    fn check_caller(&self, request: &Request) -> Result<(), ApiError> {
+    fn check_caller(&self, request: &Request<'_>) -> Result<(), ApiError> {
         let keys = self.keys();
         if !keys.is_empty() {
             return match request.header("authorization") {
@@ -387,7 +387,7 @@ fn is_origin_of(origin: &[u8], host: &str) -> bool {
 }
 
 /// Checks the media type. A form of a web page cannot send these types.
-fn check_content_type(call: Call<'_>, request: &Request) -> Result<(), ApiError> {
+fn check_content_type(call: Call<'_>, request: &Request<'_>) -> Result<(), ApiError> {
     if matches!(request.method(), "GET" | "HEAD") {
         return Ok(());
     }
@@ -426,7 +426,12 @@ fn push(ctx: &mut Context<'_>, parts: &mut Parts<'_>, body: &[u8]) -> Response {
     Response::json(status, json)
 }
 
-fn answer(ctx: &mut Context<'_>, call: Call<'_>, request: &Request, roster: &mut Roster) -> Result<String, ApiError> {
+fn answer(
+    ctx: &mut Context<'_>,
+    call: Call<'_>,
+    request: &Request<'_>,
+    roster: &mut Roster,
+) -> Result<String, ApiError> {
     let body = request.body();
     match call {
         Call::Bind => verbs::bind(ctx, roster, body),

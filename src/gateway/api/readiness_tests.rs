@@ -26,7 +26,7 @@ struct Probed {
 }
 
 impl Handler for Probed {
-    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
+    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Option<Response> {
         let Probed { api, roster, publisher, metrics } = self;
         let mut parts = Parts { roster, publisher, metrics };
         Some(api.respond(ctx, fd, request, &mut parts, |_| String::new()))

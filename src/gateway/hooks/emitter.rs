@@ -30,7 +30,7 @@ impl EventEmitter {
     }
 
     /// Emits `open`.
-    pub fn emit_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+    pub fn emit_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         let Some(webhook) = self.webhook.as_ref().filter(|webhook| webhook.wants(Kind::Open)) else { return };
         let session = ctx.session::<Session>(fd);
         let groups: Vec<&str> =

@@ -110,7 +110,7 @@ struct HookState {
 struct AuthRequest {
     fd: Fd,
     address: Option<IpAddr>,
-    request: Request,
+    request: Request<'static>,
     open: Arc<Open>,
 }
 
@@ -205,7 +205,7 @@ impl Hook {
         fd: Fd,
         address: Option<IpAddr>,
         source: Option<IpAddr>,
-        request: Request,
+        request: Request<'static>,
         answer: impl FnOnce(Decision) + Send + 'static,
     ) -> Pending {
         let deadline = clock::now() + self.shared.timeout;
@@ -393,7 +393,7 @@ impl Shared {
 }
 
 /// Checks the chosen subprotocol: a client fails a connection with one that it did not offer (RFC 6455 section 4.1).
-fn check_offered(decision: Decision, request: &Request) -> Result<Decision, HookError> {
+fn check_offered(decision: Decision, request: &Request<'_>) -> Result<Decision, HookError> {
     match &decision {
         Decision::Accept(Identity { subprotocol: Some(chosen), .. })
             if !request.subprotocols().any(|offered| offered == chosen) =>

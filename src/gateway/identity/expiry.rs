@@ -158,7 +158,7 @@ mod tests {
     }
 
     impl Handler for Guard {
-        fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+        fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
             let exp = request.query("exp").expect("exp").parse().expect("a number");
             self.expiries.insert(ctx, fd, exp);
         }

@@ -127,7 +127,7 @@ struct Issued<'a> {
 ///
 /// # Errors
 /// The parameter `token` is ambiguous, or there are several `Authorization` headers.
-pub fn find(request: &Request) -> Result<Option<Cow<'_, str>>, String> {
+pub fn find<'r>(request: &'r Request<'_>) -> Result<Option<Cow<'r, str>>, String> {
     let query = request.try_query("token").map_err(|error| error.to_string())?;
     if request.header_all("authorization").nth(1).is_some() {
         return Err("duplicate header: Authorization".to_owned());

@@ -39,7 +39,7 @@ impl Proxies {
 
     /// Returns the client's address from a trusted proxy. `None`: the peer is not trusted, or the header has no
     /// address.
-    pub fn forwarded(&self, request: &Request) -> Option<IpAddr> {
+    pub fn forwarded(&self, request: &Request<'_>) -> Option<IpAddr> {
         let name = match self.header {
             ForwardedHeader::XForwardedFor => "x-forwarded-for",
             ForwardedHeader::Forwarded => "forwarded",

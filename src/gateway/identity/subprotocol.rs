@@ -41,7 +41,7 @@ impl FromStr for Subprotocol {
 }
 
 /// Selects the first of `spoken` that is offered, else an offered `bearer.…`, wherever the used token was.
-pub fn choose(request: &Request, spoken: &[Subprotocol]) -> Choice {
+pub fn choose(request: &Request<'_>, spoken: &[Subprotocol]) -> Choice {
     choose_of(&request.subprotocols().collect::<Vec<_>>(), spoken)
 }
 

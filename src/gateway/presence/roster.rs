@@ -51,7 +51,7 @@ impl Roster {
 
     /// Records an open connection. This precedes the first push: a push can close the connection, and then its uid
     /// would go offline without having gone online.
-    pub fn handle_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+    pub fn handle_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         self.events.emit_open(ctx, fd, request);
         if let Some(uid) = ctx.uid_of(fd) {
             self.events.handle_arrival(uid);

@@ -181,7 +181,7 @@ impl Gateway {
         &self.settings.serve.clients.subprotocols
     }
 
-    fn choose(&self, request: &Request) -> Choice {
+    fn choose(&self, request: &Request<'_>) -> Choice {
         subprotocol::choose(request, self.subprotocols())
     }
 
@@ -220,7 +220,13 @@ impl Gateway {
         uid.map_or(accept.clone(), |uid| accept.uid(uid)).into()
     }
 
-    fn admit_token(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, address: Option<IpAddr>) -> Upgrade {
+    fn admit_token(
+        &mut self,
+        ctx: &mut Context<'_>,
+        fd: Fd,
+        request: &Request<'_>,
+        address: Option<IpAddr>,
+    ) -> Upgrade {
         let Some(keys) = &self.tokens else { return Upgrade::refuse(Response::text(503, "no keys\n")) };
         let token = match jwt::find(request) {
             Ok(Some(token)) => token,
@@ -246,12 +252,12 @@ impl Gateway {
     }
 
     /// Asks the connect hook. Its decision arrives as a [`ThreadMessage`].
-    fn ask(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request, address: Option<IpAddr>) -> Upgrade {
+    fn ask(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>, address: Option<IpAddr>) -> Upgrade {
         let Some(hook) = &self.hook else { return unavailable() };
         let (later, ticket) = ctx.defer_upgrade(fd);
         let (remote, choice) = (ctx.remote(), self.choose(request));
         let source = address.map(|ip| ctx.limits().counted_address(ip));
-        let pending = hook.ask(fd, address, source, request.clone(), move |decision| {
+        let pending = hook.ask(fd, address, source, request.clone().into_owned(), move |decision| {
             if let Err(error) = remote.notify(ThreadMessage::Decision { ticket, address, choice, decision }) {
                 log::warn!("fd {fd}: cannot send the decision of the connect hook to the loop: {error}");
             }
@@ -322,7 +328,7 @@ impl Handler for Gateway {
         systemd::notify_stopping();
     }
 
-    fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Upgrade {
+    fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Upgrade {
         let forwarded = self.proxies.forwarded(request);
         // An earlier request on this connection may have had another client, behind the same proxy.
         match forwarded {
@@ -340,7 +346,7 @@ impl Handler for Gateway {
         }
     }
 
-    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) {
+    fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         let (peer, address) = (request.peer(), address_of(ctx, fd, request.peer()));
         let from = address.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
         log::debug!("fd {fd} opened from {from} by {peer}, {}", LoggedUid(ctx.uid_of(fd)));
@@ -393,7 +399,7 @@ impl Handler for Gateway {
         self.roster.handle_close(ctx, fd, closed);
     }
 
-    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> BodyMode {
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> BodyMode {
         match request.is_control() {
             true => self.api.handle_head(ctx, fd, request, &self.metrics),
             // No request of a client has a body.
@@ -406,7 +412,7 @@ impl Handler for Gateway {
         api.handle_piece(ctx, fd, state, event, &mut Parts { roster, publisher, metrics });
     }
 
-    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
+    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Option<Response> {
         if !request.is_control() {
             return if self.settings.serve.serves_page() { page::respond(request) } else { None };
         }
@@ -466,7 +472,7 @@ impl fmt::Display for LoggedUid<'_> {
 }
 
 /// Returns the identity that a client claims, with `--auth trust`.
-fn trusted(request: &Request) -> Result<Identity, Response> {
+fn trusted(request: &Request<'_>) -> Result<Identity, Response> {
     let refuse = |why: &dyn fmt::Display| Response::text(400, format!("{why}\n"));
     let uid = request.try_query("uid").map_err(|error| refuse(&error))?;
     Identity::new(uid.map(Cow::into_owned), Vec::new()).map_err(|error| refuse(&error))

@@ -11,7 +11,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inl
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Returns the response to a plain HTTP request for the page.
-pub fn respond(request: &Request) -> Option<Response> {
+pub fn respond(request: &Request<'_>) -> Option<Response> {
     match &*request.path() {
         "/" => {}
         // Browsers request it by themselves. The page has an inline icon.

@@ -47,7 +47,7 @@ impl<'a> Origin<'a> {
     ///
     /// Only `http` and `https` are web origins. A `Host` without a port means the default port of the origin's scheme:
     /// the page knows whether there was TLS, the server behind a proxy does not.
-    pub fn matches_host(&self, request: &Request) -> bool {
+    pub fn matches_host(&self, request: &Request<'_>) -> bool {
         let Some(default) = default_port(self.scheme) else {
             return false;
         };
@@ -158,6 +158,6 @@ pub fn default_port(scheme: &str) -> Option<u16> {
 }
 
 /// Returns the host that a request names.
-pub fn host_of(request: &Request) -> Option<Authority<'_>> {
+pub fn host_of<'r>(request: &'r Request<'_>) -> Option<Authority<'r>> {
     request.values("host").next().and_then(Authority::parse)
 }

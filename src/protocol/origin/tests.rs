@@ -10,12 +10,12 @@ const LOCAL: Peer = Peer::V4 { ip: [127, 0, 0, 1], port: 5000 };
 const LOCAL_V6: Peer = Peer::V6 { ip: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], port: 5000 };
 
 /// A request for `host` with these lines after the `Host` line.
-fn request(peer: Peer, host: &str, lines: &str) -> Request {
+fn request(peer: Peer, host: &str, lines: &str) -> Request<'static> {
     let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
     parse_head(head.into_bytes(), 64, peer).expect("a good head").request
 }
 
-fn from(peer: Peer, host: &str, origin: &str) -> Request {
+fn from(peer: Peer, host: &str, origin: &str) -> Request<'static> {
     request(peer, host, &format!("Origin: {origin}\r\n"))
 }
 

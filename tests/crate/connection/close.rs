@@ -415,7 +415,7 @@ fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
 struct PanicsInBody;
 
 impl Handler for PanicsInBody {
-    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> BodyMode {
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> BodyMode {
         if request.path() == "/begun" {
             assert!(ctx.begin_response(fd, &Response::new(200)).is_some());
         }

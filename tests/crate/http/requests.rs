@@ -470,7 +470,7 @@ fn the_largest_durations_are_valid_limits() {
 fn a_handler_can_leave_a_request_unanswered() {
     struct OnlyApi;
     impl Handler for OnlyApi {
-        fn on_request(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> Option<Response> {
+        fn on_request(&mut self, _: &mut Context<'_>, _: Fd, request: &Request<'_>) -> Option<Response> {
             (request.path() == "/api").then(|| Response::text(200, "api\n"))
         }
     }

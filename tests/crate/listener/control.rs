@@ -23,7 +23,7 @@ struct Controlled {
 type Echo = (usize, Option<ResponseStream>);
 
 impl Handler for Controlled {
-    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, request: &Request) -> BodyMode {
+    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, request: &Request<'_>) -> BodyMode {
         if request.is_control() {
             BodyMode::stream(Echo::default())
         } else {
@@ -50,7 +50,7 @@ impl Handler for Controlled {
         }
     }
 
-    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request) -> Option<Response> {
+    fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Option<Response> {
         match &*request.path() {
             _ if !request.is_control() => None,
             "/later" => {
@@ -331,7 +331,7 @@ struct Pausing {
 }
 
 impl Handler for Pausing {
-    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, _: &Request) -> BodyMode {
+    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, _: &Request<'_>) -> BodyMode {
         BodyMode::stream(())
     }
 

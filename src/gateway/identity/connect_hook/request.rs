@@ -10,7 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::gateway::wire::json::AsText;
 
 /// Returns the body. It includes cookies and authorization, because the back end needs them.
-pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request) -> Vec<u8> {
+pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request<'_>) -> Vec<u8> {
     let body = AuthRequest {
         node,
         fd: fd.as_u64(),
@@ -44,7 +44,7 @@ struct AuthRequest<'a> {
 /// could find another user's session.
 #[derive(Copy, Clone)]
 struct Headers<'a> {
-    request: &'a Request,
+    request: &'a Request<'a>,
     form: Form,
 }
 

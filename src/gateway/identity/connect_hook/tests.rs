@@ -43,11 +43,11 @@ fn exchange(address: SocketAddr, head: &[u8]) -> String {
 }
 
 /// Returns a request that a server has received.
-fn request() -> Request {
+fn request() -> Request<'static> {
     let (sender, requests) = mpsc::channel();
     let (address, remote) = serve(|server| {
         server.on_request(move |_, _, request| {
-            sender.send(request.clone()).expect("a test");
+            sender.send(request.clone().into_owned()).expect("a test");
             Response::new(204)
         })
     });
@@ -78,14 +78,14 @@ impl Deref for Asked {
     }
 }
 
-fn ask(hook: &Hook, request: &Request) -> Asked {
+fn ask(hook: &Hook, request: &Request<'_>) -> Asked {
     ask_from(hook, request, [203, 0, 113, 9])
 }
 
-fn ask_from(hook: &Hook, request: &Request, address: [u8; 4]) -> Asked {
+fn ask_from(hook: &Hook, request: &Request<'_>, address: [u8; 4]) -> Asked {
     let (sender, verdicts) = mpsc::channel();
     let address = Some(IpAddr::from(address));
-    let pending = hook.ask(fd(7), address, address, request.clone(), move |verdict| {
+    let pending = hook.ask(fd(7), address, address, request.clone().into_owned(), move |verdict| {
         // The test may not wait for it.
         let _ = sender.send(verdict);
     });
@@ -206,7 +206,7 @@ fn the_watch_answers_if_all_workers_hang() {
     let (reached, is_reached) = mpsc::channel();
     loop {
         let (held, reached) = (Arc::clone(&held), reached.clone());
-        let _pending = hook.ask(fd(1), None, None, request.clone(), move |verdict| {
+        let _pending = hook.ask(fd(1), None, None, request.clone().into_owned(), move |verdict| {
             // On a busy machine it may be the watch that calls, which must not hang.
             let is_worker = matches!(verdict, Decision::Accept(_));
             reached.send(is_worker).expect("a test");
@@ -277,7 +277,7 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
     let (address, remote) = serve(move |server| {
         server.on_upgrade(move |ctx, fd, request| {
             let (later, ticket) = ctx.defer_upgrade(fd);
-            let pending = hook.ask(fd, None, None, request.clone(), move |verdict| {
+            let pending = hook.ask(fd, None, None, request.clone().into_owned(), move |verdict| {
                 // Too late for a client that is gone.
                 let _ = ticket.answer(upgrade(verdict));
             });
@@ -414,7 +414,7 @@ fn a_panic_in_an_answer_ends_no_worker_and_releases_its_source() {
     let double = MockBackend::always(200, "{}");
     let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
     let (request, address) = (request(), Some(IpAddr::from([203, 0, 113, 9])));
-    let _panics = hook.ask(fd(7), address, address, request.clone(), |_| panic!("a test panics here"));
+    let _panics = hook.ask(fd(7), address, address, request.clone().into_owned(), |_| panic!("a test panics here"));
     // One worker, and one place of this address: without a restart, or with the place taken, nothing is asked.
     let next = ask(&hook, &request);
     assert!(matches!(next.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
