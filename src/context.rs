@@ -228,15 +228,18 @@ impl Context<'_> {
     /// A handler calls it when it has authenticated a request, before it carries the request out. It holds until the connection
     /// ends, or until [`release_control`](Context::release_control).
     ///
-    /// `false`: it is no control connection, or [`control_connections_max`](Limits::control_connections_max) others are kept.
-    /// In the second case the handler answers with 503. It counts as [`control_refused`](Stats::control_refused).
-    pub fn keep_control(&mut self, fd: Fd) -> bool {
+    /// The result is [`Change::Done`], also if it was kept already, or [`Change::Gone`] if the fd belongs to no control
+    /// connection. [`Change::Full`]: [`control_connections_max`](Limits::control_connections_max) others are kept. Then the
+    /// handler answers with 503. It counts as [`control_refused`](Stats::control_refused).
+    pub fn keep_control(&mut self, fd: Fd) -> Change {
         self.core.keep_control(fd)
     }
 
     /// Undoes [`keep_control`](Context::keep_control), for instance when a key was revoked.
-    pub fn release_control(&mut self, fd: Fd) {
-        self.core.release_control(fd);
+    ///
+    /// The result is [`Change::Done`], also if it was not kept, or [`Change::Gone`] if the fd belongs to no control connection.
+    pub fn release_control(&mut self, fd: Fd) -> Change {
+        self.core.release_control(fd)
     }
 
     /// Stores a value of any type with a connection.

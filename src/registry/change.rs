@@ -34,7 +34,7 @@ pub enum Change {
     Taken,
     /// The uid or group name is empty or over [`NAME_BYTES_MAX`] bytes.
     BadName,
-    /// `connection_groups_max` or `memberships_max` is reached.
+    /// A limit is reached: `connection_groups_max`, `memberships_max` or `control_connections_max`.
     Full,
     /// No open connection has this fd.
     Gone,
@@ -77,7 +77,7 @@ impl fmt::Display for Change {
             Change::Already => f.write_str("nothing to change"),
             Change::Taken => f.write_str("another connection has the uid"),
             Change::BadName => write!(f, "uid or group name must have 1 to {NAME_BYTES_MAX} bytes"),
-            Change::Full => f.write_str("group limit reached"),
+            Change::Full => f.write_str("limit reached"),
             Change::Gone => f.write_str("connection is not open"),
         }
     }

@@ -2,31 +2,34 @@
 
 use crate::connection::{Connection, Env};
 use crate::event_loop::core::Core;
-use crate::fd::Fd;
+use crate::fd::{Fd, Slot};
 use crate::message::Outcome;
 use crate::protocol::deferral::Deferral;
 use crate::protocol::response::Response;
+use crate::registry::Change;
 
 impl Core {
     /// Exempts a control connection from eviction: see [`Context::keep_control`](crate::Context::keep_control).
-    pub fn keep_control(&mut self, fd: Fd) -> bool {
-        let Some(slot) = self.table.slot_of(fd) else { return false };
-        if !self.table.connection(slot).is_some_and(Connection::is_control) {
-            return false;
-        }
+    pub fn keep_control(&mut self, fd: Fd) -> Change {
+        let Some(slot) = self.control_slot(fd) else { return Change::Gone };
         let max = self.control_connections_max;
-        let is_kept = self.table.control_quota().keep(slot, max as usize);
-        if !is_kept {
-            self.count_control_full();
+        if self.table.control_quota().keep(slot, max as usize) {
+            return Change::Done;
         }
-        is_kept
+        self.count_control_full();
+        Change::Full
     }
 
     /// Ends the exemption of a control connection.
-    pub fn release_control(&mut self, fd: Fd) {
-        if let Some(slot) = self.table.slot_of(fd) {
-            self.table.control_quota().release(slot);
-        }
+    pub fn release_control(&mut self, fd: Fd) -> Change {
+        let Some(slot) = self.control_slot(fd) else { return Change::Gone };
+        self.table.control_quota().release(slot);
+        Change::Done
+    }
+
+    fn control_slot(&self, fd: Fd) -> Option<Slot> {
+        let is_alive = |connection: &Connection| connection.is_control() && !connection.is_finished();
+        self.table.slot_of(fd).filter(|slot| self.table.connection(*slot).is_some_and(is_alive))
     }
 
     /// Makes room for one more control connection, and returns whether there is room.

@@ -277,11 +277,11 @@ impl Api {
         let checked = self.check(request);
         match &checked {
             Ok(Call::Healthy | Call::Ready | Call::Metrics) => {}
-            Ok(call) if !ctx.keep_control(fd) => {
+            Ok(call) if !ctx.keep_control(fd).is_done() => {
                 let error = ApiError::full(ctx.limits().control_connections_max);
                 return Err(RefusedRequest { label: call.label(), allow: None, error });
             }
-            Err(RefusedRequest { error: ApiError { status: 401 | 403, .. }, .. }) => ctx.release_control(fd),
+            Err(RefusedRequest { error: ApiError { status: 401 | 403, .. }, .. }) => _ = ctx.release_control(fd),
             Ok(_) | Err(_) => {}
         }
         checked

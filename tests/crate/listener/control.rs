@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::common::raw::Reply;
 use crate::common::{DEADLINE, Raw, TestServer, serve};
 use fdpush::{
-    Address, BodyEvent, BodyMode, Context, Fd, Handler, Limits, Request, Response, ResponseStream, Server, Ticket,
+    Address, BodyEvent, BodyMode, Change, Context, Fd, Handler, Limits, Request, Response, ResponseStream, Server,
+    Ticket,
 };
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -58,12 +59,12 @@ impl Handler for Controlled {
                 self.unanswered.push(ticket);
                 Some(later)
             }
-            "/keep" if ctx.keep_control(fd) => Some(Response::new(200)),
-            "/keep" => Some(Response::new(503).close()),
-            "/release" => {
-                ctx.release_control(fd);
-                Some(Response::new(200))
-            }
+            "/keep" => match ctx.keep_control(fd) {
+                Change::Done => Some(Response::new(200)),
+                Change::Full => Some(Response::new(503).close()),
+                other => panic!("{other}"),
+            },
+            "/release" => Some(Response::new(if ctx.release_control(fd).is_done() { 200 } else { 500 })),
             _ => Some(Response::new(if ctx.is_draining() { 503 } else { 200 })),
         }
     }
