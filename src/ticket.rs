@@ -12,9 +12,10 @@ use crate::remote::RemoteError;
 
 /// The right to answer one request later: an upgrade with an [`Upgrade`], a plain request with a [`Response`].
 ///
-/// [`Context::defer_upgrade`](crate::Context::defer_upgrade) and
-/// [`Context::defer_response`](crate::Context::defer_response) make it. It moves to any thread. An answer uses it up, and
-/// it never answers another request, also not the next one on the same connection.
+/// [`Context::defer_upgrade`](crate::Context::defer_upgrade), [`Context::defer_response`](crate::Context::defer_response)
+/// and [`Context::ticket`](crate::Context::ticket) make it. It moves to any thread. An answer uses it up, and so does
+/// [`Context::begin_response`](crate::Context::begin_response). It never answers another request, also not the next one on
+/// the same connection.
 ///
 /// A ticket that is dropped without an answer answers with status 503. So the client of a thread that panics does not
 /// wait. If the inbox of the server is full then, the client gets the 503 after
@@ -47,6 +48,11 @@ pub struct ResponseStream {
 impl<A> Ticket<A> {
     pub(crate) fn new(fd: Fd, deferral: Deferral, sender: Sender<Command>) -> Ticket<A> {
         Ticket { fd, deferral, sender: Some(sender), answer: PhantomData }
+    }
+
+    /// Returns the number of the ticket.
+    pub(crate) fn number(&self) -> Deferral {
+        self.deferral
     }
 
     /// Uses the ticket up without the inbox.
@@ -89,7 +95,7 @@ impl<A> Ticket<A> {
     fn send(mut self, answer: Upgrade) -> Result<(), RemoteError> {
         let (fd, deferral) = (self.fd, self.deferral);
         let Some(sender) = self.sender.take() else { return Ok(()) };
-        let call = Box::new(move |ctx: &mut Context<'_>| ctx.core.deferrals().answer(fd, deferral, answer));
+        let call = Box::new(move |ctx: &mut Context<'_>| _ = ctx.core.answer(fd, deferral, answer));
         sender.send(Command::Call(call)).map_err(RemoteError::from)
     }
 }

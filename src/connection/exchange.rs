@@ -3,10 +3,12 @@
 use std::any::Any;
 use std::io::Write;
 
-use crate::connection::http::{Awaited, Deferred, PendingRequest, ResponseMode, Step};
+use crate::connection::http::{Awaited, Step};
+use crate::connection::pending_request::{Deferred, PendingRequest, ResponseMode};
 use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, HeartbeatState, Opened, Refusal, Sent, Stage};
 use crate::fd::Fd;
 use crate::protocol::body_mode::BodyMode;
+use crate::protocol::deferral::Deferral;
 use crate::protocol::http::HttpError;
 use crate::protocol::request::Request;
 use crate::protocol::response::{CONTINUE, Length, Response};
@@ -106,6 +108,22 @@ impl Connection {
         }
     }
 
+    /// Gives a ticket to the request that a handler is processing, in place of an earlier ticket.
+    pub fn set_ticket(&mut self, ticket: Deferral) {
+        if let Stage::Http(http) = &mut self.stage
+            && let Some(answer) = http.pending_mut()
+            && answer.deferred.is_none()
+            && answer.reply == ResponseMode::None
+        {
+            answer.ticket = Some(ticket);
+        }
+    }
+
+    /// Returns whether a ticket may answer the present request.
+    pub fn has_ticket(&self, ticket: Deferral) -> bool {
+        matches!(&self.stage, Stage::Http(http) if http.ticket() == Some(ticket))
+    }
+
     /// Starts a response whose body follows in pieces.
     ///
     /// The body of `response` itself is not sent. `false`: no request is pending, or a response was started.
@@ -117,6 +135,7 @@ impl Connection {
             return false;
         }
         let has_no_body = response.has_no_body();
+        answer.ticket = None;
         answer.reply = match (answer.head_only || has_no_body, answer.knows_chunks) {
             (true, _) => ResponseMode::HeadOnly,
             (false, true) => ResponseMode::Chunked,
@@ -180,11 +199,6 @@ impl Connection {
             self.linger_after_http(env);
         }
         true
-    }
-
-    /// Returns whether a response in pieces has begun and not ended.
-    pub fn has_begun_response(&self) -> bool {
-        matches!(&self.stage, Stage::Http(http) if http.reply() != ResponseMode::None)
     }
 
     /// Ends a connection during a response.

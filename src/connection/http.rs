@@ -9,8 +9,10 @@ use std::borrow::Cow;
 use std::mem;
 
 use crate::connection::env::Env;
+use crate::connection::pending_request::{Deferred, PendingRequest, ResponseMode};
 use crate::peer::Peer;
 use crate::protocol::body::{BodyDecoder, into_owned, take_front};
+use crate::protocol::deferral::Deferral;
 use crate::protocol::http::{BodyLength, Head, HttpError, RequestKind, find_head_end, parse_head, skip_empty_lines};
 use crate::protocol::memory::{MemoryShare, MemoryTotal};
 use crate::protocol::proxy::parse_proxy_header;
@@ -97,52 +99,6 @@ struct Stream {
     decoder: BodyDecoder,
     /// The state of the handler. `None` while the handler has it.
     state: Option<Box<dyn Any>>,
-}
-
-/// The properties of a request that its response needs.
-#[derive(Debug, Default)]
-pub struct PendingRequest {
-    /// Whether another request may follow.
-    pub keep_alive: bool,
-    /// Whether it is a HEAD, whose response has no body.
-    pub head_only: bool,
-    /// The value of `Sec-WebSocket-Accept`, if it is an upgrade.
-    pub accept: Option<[u8; 28]>,
-    /// Set while the handler defers the response.
-    pub deferred: Option<Deferred>,
-    /// Whether the client speaks HTTP/1.1, and can read chunks.
-    pub knows_chunks: bool,
-    /// The mode of a response in pieces.
-    pub reply: ResponseMode,
-}
-
-/// The mode of a response in pieces.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
-pub enum ResponseMode {
-    /// No response was started.
-    #[default]
-    None,
-    /// The head is queued, and the body is sent in chunks.
-    ///
-    /// See RFC 9112 section 7.1.
-    Chunked,
-    /// The head is queued, and the connection ends with the body.
-    ///
-    /// This is for HTTP/1.0: see RFC 9112 section 6.3, item 8.
-    UntilClose,
-    /// The head is queued, and the response has no body.
-    ///
-    /// The request is a HEAD, or the status has no body.
-    HeadOnly,
-}
-
-/// A request whose response is deferred.
-#[derive(Debug)]
-pub enum Deferred {
-    /// A request for a WebSocket, which is needed to accept it.
-    Upgrade(Box<Request<'static>>),
-    /// A request for plain HTTP.
-    Plain,
 }
 
 /// The result of a step through the input.
@@ -385,6 +341,16 @@ impl Http {
             Phase::Pending(answer) => Some(answer),
             Phase::Announced(announced) => Some(&mut announced.answer),
             Phase::Pieces(stream) => Some(&mut stream.answer),
+            Phase::Idle | Phase::Proxy | Phase::Head | Phase::Body(_) => None,
+        }
+    }
+
+    /// Returns the ticket that may answer the present request.
+    pub fn ticket(&self) -> Option<Deferral> {
+        match &self.phase {
+            Phase::Pending(answer) => answer.ticket,
+            Phase::Announced(announced) => announced.answer.ticket,
+            Phase::Pieces(stream) => stream.answer.ticket,
             Phase::Idle | Phase::Proxy | Phase::Head | Phase::Body(_) => None,
         }
     }

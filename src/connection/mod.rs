@@ -17,6 +17,7 @@ mod http;
 mod journal;
 mod outbound;
 mod output;
+mod pending_request;
 mod queries;
 mod queue;
 mod segment;
@@ -32,8 +33,8 @@ pub use crate::connection::event::{Event, Refusal, Sent, SocketAction, State, Tr
 pub use crate::connection::eviction::{Eviction, Evictor, Holder};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
-pub use crate::connection::http::Deferred;
 pub use crate::connection::outbound::Outbound;
+pub use crate::connection::pending_request::Deferred;
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::queue::QUEUE_BYTES;
 #[cfg(any(test, feature = "unstable"))]

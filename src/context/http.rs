@@ -5,6 +5,7 @@ use crate::fd::Fd;
 use crate::message::Outcome;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
+use crate::registry::Change;
 use crate::ticket::{ResponseStream, Ticket};
 
 impl Context<'_> {
@@ -34,41 +35,50 @@ impl Context<'_> {
     /// ```
     #[must_use = "on_upgrade must return the Upgrade"]
     pub fn defer_upgrade(&mut self, fd: Fd) -> (Upgrade, Ticket<Upgrade>) {
-        let deferral = self.core.deferrals().number();
+        let deferral = self.core.make_ticket(fd);
         (Upgrade::Later(deferral), Ticket::new(fd, deferral, self.host.sender.clone()))
     }
 
     /// Defers the response to a plain HTTP request.
     ///
-    /// `on_request` returns the [`Response`]. The [`Ticket`] answers later, within
+    /// `on_request` returns the [`Response`]. The [`Ticket`] answers later, at once or in pieces, within
     /// [`answer_time_max`](crate::Limits::answer_time_max). After that the client gets a 503.
     #[must_use = "on_request must return the Response"]
     pub fn defer_response(&mut self, fd: Fd) -> (Response, Ticket<Response>) {
-        let deferral = self.core.deferrals().number();
-        (Response::deferred(deferral), Ticket::new(fd, deferral, self.host.sender.clone()))
+        let ticket = self.ticket(fd);
+        (Response::deferred(ticket.number()), ticket)
     }
 
-    /// Gives a deferred answer from a handler.
+    /// Returns a ticket for the plain request that a handler of this connection is processing.
     ///
-    /// It is [`Ticket::answer`] without the way through the inbox. The answer is dropped if the client has gone or got
-    /// a 503 meanwhile.
-    pub fn answer<A: Into<Upgrade>>(&mut self, ticket: Ticket<A>, answer: impl Into<A>) {
+    /// `on_head` takes one for a body that it wants in pieces, and stores it in the state of the body: see
+    /// [`begin_response`](Context::begin_response). `on_request` uses [`defer_response`](Context::defer_response).
+    ///
+    /// A request has one ticket, the last that was made for it. If no handler is processing a request of this connection, the
+    /// ticket answers nothing.
+    pub fn ticket(&mut self, fd: Fd) -> Ticket<Response> {
+        Ticket::new(fd, self.core.make_ticket(fd), self.host.sender.clone())
+    }
+
+    /// Gives the answer of a ticket from a handler.
+    ///
+    /// It is [`Ticket::answer`] without the way through the inbox. The answer is sent when the handler has returned. The result
+    /// is [`Change::Done`], or [`Change::Gone`] if the client has gone or got a 503 meanwhile.
+    pub fn answer<A: Into<Upgrade>>(&mut self, ticket: Ticket<A>, answer: impl Into<A>) -> Change {
         let (fd, deferral) = ticket.into_parts();
-        self.core.deferrals().answer(fd, deferral, answer.into().into());
+        self.core.answer(fd, deferral, answer.into().into())
     }
 
     // HTTP in pieces.
 
-    /// Begins a response that is sent in pieces.
+    /// Begins a response that is sent in pieces, to the request of this ticket.
     ///
     /// The body of the response follows in pieces, too: the body of `response` is not sent. [`write_response`] sends a
     /// piece, and [`end_response`] ends the response. Both need the [`ResponseStream`] that this method returns.
     ///
-    /// `on_body` begins the response to its request. `on_request` begins one and returns the [`Response`] of
-    /// [`defer_response`](Context::defer_response), whose ticket can be dropped then.
-    ///
-    /// The response belongs to the request that the connection has now. `None`: no request waits for a response there, its
-    /// response has begun, or `response` has an invalid header, and the client gets a 500.
+    /// The ticket is that of [`defer_response`](Context::defer_response), used at once or later, or that of
+    /// [`ticket`](Context::ticket), which `on_head` stored for `on_body`. `None`: the client has gone or has a response, or
+    /// `response` has an invalid header, and the client gets a 500.
     ///
     /// [`write_response`]: Context::write_response
     /// [`end_response`]: Context::end_response
@@ -78,20 +88,23 @@ impl Context<'_> {
     ///
     /// ```
     /// use std::any::Any;
-    /// use fdpush::{BodyEvent, BodyMode, Context, Fd, Handler, Request, Response, ResponseStream};
+    /// use fdpush::{BodyEvent, BodyMode, Context, Fd, Handler, Request, Response, ResponseStream, Ticket};
     ///
     /// /// Returns every request body to its sender.
     /// struct Mirror;
     ///
+    /// /// The ticket until the response begins, then the response.
+    /// struct Reply(Option<Ticket<Response>>, Option<ResponseStream>);
+    ///
     /// impl Handler for Mirror {
-    ///     fn on_head(&mut self, _: &mut Context<'_>, _: Fd, _: &Request) -> BodyMode {
-    ///         BodyMode::stream(None::<ResponseStream>)
+    ///     fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, _: &Request<'_>) -> BodyMode {
+    ///         BodyMode::stream(Reply(Some(ctx.ticket(fd)), None))
     ///     }
     ///
-    ///     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
-    ///         let Some(stream) = state.downcast_mut::<Option<ResponseStream>>() else { return };
-    ///         if stream.is_none() {
-    ///             *stream = ctx.begin_response(fd, &Response::new(200));
+    ///     fn on_body(&mut self, ctx: &mut Context<'_>, _: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
+    ///         let Some(Reply(ticket, stream)) = state.downcast_mut() else { return };
+    ///         if let Some(ticket) = ticket.take() {
+    ///             *stream = ctx.begin_response(ticket, &Response::new(200));
     ///         }
     ///         match event {
     ///             BodyEvent::Data(bytes) => stream.iter().for_each(|stream| _ = ctx.write_response(stream, bytes)),
@@ -100,9 +113,9 @@ impl Context<'_> {
     ///     }
     /// }
     /// ```
-    pub fn begin_response(&mut self, fd: Fd, response: &Response) -> Option<ResponseStream> {
-        let begun = self.core.reply(fd, |connection, env| connection.begin_response(response, env));
-        begun.is_queued().then(|| ResponseStream::new(fd))
+    pub fn begin_response(&mut self, ticket: Ticket<Response>, response: &Response) -> Option<ResponseStream> {
+        let (fd, deferral) = ticket.into_parts();
+        self.core.begin_reply(fd, deferral, response).is_queued().then(|| ResponseStream::new(fd))
     }
 
     /// Sends a piece of the body of a response that was begun.

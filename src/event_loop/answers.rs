@@ -66,20 +66,22 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    fn defer(&mut self, fd: Fd, deferred: Deferred, deferral: Deferral) {
-        self.core.deferrals().wait(fd, deferral);
+    fn defer(&mut self, fd: Fd, deferred: Deferred, ticket: Deferral) {
         if let Some(slot) = self.core.table().slot_of(fd) {
-            self.core.table_mut().step(slot, |connection, _| connection.defer(deferred));
+            self.core.table_mut().step(slot, |connection, _| {
+                connection.set_ticket(ticket);
+                connection.defer(deferred);
+            });
         }
     }
 
-    /// Sends a deferred answer. It is dropped if no request waits for it.
-    pub(super) fn answer_deferred(&mut self, fd: Fd, answer: Upgrade) {
-        let Some(slot) = self.core.table().slot_of(fd) else { return };
+    /// Sends an answer that was given with a ticket. It is dropped if the ticket is not that of the present request.
+    pub(super) fn answer_deferred(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) {
+        let Some(slot) = self.core.table().slot_of(fd).filter(|_| self.core.has_ticket(fd, ticket)) else { return };
         let deferred = self.core.table_mut().step(slot, |connection, _| connection.take_deferred()).flatten();
         match (deferred, answer) {
             (Some(Deferred::Upgrade(request)), answer) => self.finish_upgrade(fd, answer, request),
-            (Some(Deferred::Plain), Upgrade::Refuse(response)) => match response.deferral() {
+            (Some(Deferred::Plain) | None, Upgrade::Refuse(response)) => match response.deferral() {
                 Some(deferral) => self.defer(fd, Deferred::Plain, deferral),
                 None => {
                     self.respond(fd, response);
@@ -88,8 +90,7 @@ impl<H: Handler> EventLoop<H> {
                 }
             },
             // The ticket of a plain request only takes a response.
-            (Some(Deferred::Plain), Upgrade::Accept(_) | Upgrade::Later(_)) => {}
-            (None, _) => {}
+            (Some(Deferred::Plain) | None, Upgrade::Accept(_) | Upgrade::Later(_)) => {}
         }
     }
 

@@ -96,7 +96,8 @@ pub trait Handler {
 
     /// A piece of a body arrived, after `on_head` chose pieces.
     ///
-    /// The handler sends the response itself, at any time after the head: see [`begin_response`](Context::begin_response).
+    /// The handler sends the response itself, with the [`ticket`](Context::ticket) that `on_head` took: see
+    /// [`begin_response`](Context::begin_response).
     /// While the client does not read the response, no more of the body is read.
     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
         let _ = (ctx, fd, state, event);

@@ -364,8 +364,8 @@ impl<H: Handler> EventLoop<H> {
     fn handle_pending(&mut self) {
         loop {
             self.call_on_close();
-            let Some((fd, answer)) = self.core.deferrals().pop() else { return };
-            self.answer_deferred(fd, answer);
+            let Some((fd, ticket, answer)) = self.core.deferrals().pop() else { return };
+            self.answer_deferred(fd, ticket, answer);
         }
     }
 

@@ -20,7 +20,7 @@ pub enum SecondLogin {
     RejectNew,
 }
 
-/// The result of a change to a connection: a bind, a join, a heartbeat, a session, a pause.
+/// The result of a change to a connection or its request: a bind, a join, a heartbeat, a session, a pause, an answer.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Change {
@@ -36,7 +36,7 @@ pub enum Change {
     BadName,
     /// A limit is reached: `connection_groups_max`, `memberships_max` or `control_connections_max`.
     Full,
-    /// No open connection has this fd.
+    /// No open connection has this fd, or no request waits for the answer.
     Gone,
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fd::Slot;
+use crate::protocol::deferral::Deferral;
 
 const HEAD: &str = "POST /batch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -210,4 +211,36 @@ fn a_status_without_a_body_has_no_chunks() {
         assert!(written.ends_with(&format!("{length}Connection: keep-alive\r\n\r\n")), "{written}");
         assert!(!written.contains("chunked"), "{written}");
     }
+}
+
+#[test]
+fn a_ticket_is_for_one_request_until_its_response_begins() {
+    let ticket = |number| Deferral(number);
+    let mut rig = Rig::new(Limits::default());
+    rig.connection.set_ticket(ticket(1));
+    assert!(!rig.connection.has_ticket(ticket(1)), "no request is there");
+    let mut bytes = HEAD.as_bytes().to_vec();
+    let Some(Event::Head(request)) = rig.connection.handle_bytes(&mut &mut bytes[..], &mut rig.env) else {
+        panic!("no body was announced");
+    };
+    rig.connection.set_ticket(ticket(2));
+    rig.connection.receive_body(request, BodyMode::stream(()), &mut rig.env);
+    assert!(rig.connection.has_ticket(ticket(2)) && !rig.connection.has_ticket(ticket(1)));
+    rig.connection.set_ticket(ticket(3));
+    assert!(rig.connection.has_ticket(ticket(3)) && !rig.connection.has_ticket(ticket(2)), "the last one counts");
+    assert!(rig.begin());
+    rig.connection.set_ticket(ticket(4));
+    assert!((1..=4).all(|number| !rig.connection.has_ticket(ticket(number))), "the response has begun");
+    rig.feed(b"0\r\n\r\n");
+    assert!(rig.end());
+
+    let mut next = NEXT.as_bytes().to_vec();
+    let event = rig.connection.handle_bytes(&mut &mut next[..], &mut rig.env);
+    assert!(matches!(event, Some(Event::Request { .. })));
+    rig.connection.set_ticket(ticket(5));
+    rig.connection.defer(Deferred::Plain);
+    rig.connection.set_ticket(ticket(6));
+    assert!(rig.connection.has_ticket(ticket(5)), "a deferred request keeps its ticket");
+    rig.connection.respond(Response::new(204), &mut rig.env);
+    assert!(!rig.connection.has_ticket(ticket(5)), "it is answered");
 }

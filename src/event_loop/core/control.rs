@@ -6,6 +6,7 @@ use crate::fd::{Fd, Slot};
 use crate::message::Outcome;
 use crate::protocol::deferral::Deferral;
 use crate::protocol::response::Response;
+use crate::protocol::upgrade::Upgrade;
 use crate::registry::Change;
 
 impl Core {
@@ -59,8 +60,39 @@ impl Core {
         self.control_connections_max
     }
 
+    /// Makes a ticket for the request that a handler of this connection is processing.
+    pub fn make_ticket(&mut self, fd: Fd) -> Deferral {
+        let ticket = self.deferrals.number();
+        if let Some(slot) = self.table.slot_of(fd) {
+            self.table.step(slot, |connection, _| connection.set_ticket(ticket));
+        }
+        ticket
+    }
+
+    /// Returns whether a ticket may answer the present request of a connection.
+    pub fn has_ticket(&self, fd: Fd, ticket: Deferral) -> bool {
+        self.connection(fd).is_some_and(|connection| connection.has_ticket(ticket))
+    }
+
+    /// Sends an answer that was given with a ticket, when the running handler has returned.
+    pub fn answer(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) -> Change {
+        if !self.has_ticket(fd, ticket) {
+            return Change::Gone;
+        }
+        self.deferrals.answer(fd, ticket, answer);
+        Change::Done
+    }
+
+    /// Begins a response in pieces.
+    pub fn begin_reply(&mut self, fd: Fd, ticket: Deferral, response: &Response) -> Outcome {
+        if !self.has_ticket(fd, ticket) {
+            return Outcome::Gone;
+        }
+        self.reply(fd, |connection, env| connection.begin_response(response, env))
+    }
+
     /// Begins or ends a response in pieces. `step` returns whether it succeeded.
-    pub fn reply(&mut self, fd: Fd, step: impl FnOnce(&mut Connection, &mut Env) -> bool) -> Outcome {
+    fn reply(&mut self, fd: Fd, step: impl FnOnce(&mut Connection, &mut Env) -> bool) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
         let Some(is_done) = self.table.step(slot, step) else { return Outcome::Gone };
         self.record_slow_consumers();
@@ -68,13 +100,11 @@ impl Core {
         if is_done { Outcome::Queued } else { Outcome::Gone }
     }
 
-    /// Answers a deferred request whose ticket was dropped, unless its response has begun in pieces.
-    pub fn refuse_unanswered(&mut self, fd: Fd, deferral: Deferral) {
-        let Some(connection) = self.connection(fd).filter(|connection| !connection.has_begun_response()) else {
-            return;
-        };
-        let response = Response::refusal(connection.is_control(), 503, "the request was not answered");
-        self.deferrals.answer(fd, deferral, response.header("Retry-After", "1").close().into());
+    /// Answers a request whose ticket was dropped.
+    pub fn refuse_unanswered(&mut self, fd: Fd, ticket: Deferral) {
+        let is_control = self.connection(fd).is_some_and(Connection::is_control);
+        let response = Response::refusal(is_control, 503, "the request was not answered");
+        self.deferrals.answer(fd, ticket, response.header("Retry-After", "1").close().into());
     }
 
     /// Ends a response in pieces.

@@ -79,7 +79,7 @@ pub struct Core {
     second_login: SecondLogin,
     /// Closed connections whose `on_close` was not called yet.
     pending_closes: VecDeque<PendingClose>,
-    /// Requests with a deferred answer, and the answers to send.
+    /// The numbers of tickets, and the answers that were given with them.
     deferrals: Deferrals,
     /// Connections to read in the next turn without an event of epoll.
     ready: Vec<Slot>,
@@ -379,7 +379,6 @@ impl Core {
     pub fn reap(&mut self, slot: Slot) {
         let fd = self.table.fd_of(slot);
         self.drop_session(fd);
-        self.deferrals.remove(fd);
         self.wheel.cancel(Owner::Connection(slot));
         self.table.remove(slot);
     }

@@ -1,6 +1,6 @@
 //! `POST /api/batch`: one push command and one answer per line, in bounded memory.
 
-use fdpush::{Context, ResponseStream};
+use fdpush::{Context, Response, ResponseStream, Ticket};
 
 use super::backpressure::PausedBatches;
 use super::error::ApiError;
@@ -16,8 +16,8 @@ pub struct Batch {
     /// The incomplete line is too long. Its bytes are skipped.
     is_overlong: bool,
     line_bytes_max: usize,
-    /// The head of the response was written.
-    is_begun: bool,
+    /// The right to respond, until the head of the response is written.
+    ticket: Option<Ticket<Response>>,
     /// The response, until it ends. `None` also if the connection had ended before the head.
     pub response: Option<ResponseStream>,
     /// The number of complete lines.
@@ -25,14 +25,17 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Creates a batch with this limit for a line.
-    pub fn new(line_bytes_max: usize) -> Batch {
-        Batch { partial: Vec::new(), is_overlong: false, line_bytes_max, is_begun: false, response: None, lines: 0 }
+    /// Creates a batch with this limit for a line. `ticket` is that of its request.
+    pub fn new(ticket: Ticket<Response>, line_bytes_max: usize) -> Batch {
+        let (ticket, response) = (Some(ticket), None);
+        Batch { partial: Vec::new(), is_overlong: false, line_bytes_max, ticket, response, lines: 0 }
     }
 
-    /// Marks the response as begun. Returns `false` if it was begun before.
-    pub fn begin(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_begun, true)
+    /// Begins the response. Returns `false` if it was begun before.
+    pub fn begin(&mut self, ctx: &mut Context<'_>, head: &Response) -> bool {
+        let Some(ticket) = self.ticket.take() else { return false };
+        self.response = ctx.begin_response(ticket, head);
+        true
     }
 
     /// Executes the lines that end in `piece`, and appends an answer for each to `out`.

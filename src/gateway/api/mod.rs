@@ -175,7 +175,7 @@ impl Api {
     /// Admits a request with a body, or refuses it before its body is read.
     pub fn handle_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>, metrics: &Metrics) -> BodyMode {
         match self.admit(ctx, fd, request) {
-            Ok(Call::Batch) => BodyMode::stream(Batch::new(ctx.limits().body_bytes_max)),
+            Ok(Call::Batch) => BodyMode::stream(Batch::new(ctx.ticket(fd), ctx.limits().body_bytes_max)),
             Ok(_) => BodyMode::Collect,
             Err(refused) => BodyMode::Refuse(refused.response(metrics)),
         }
@@ -193,9 +193,8 @@ impl Api {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
         // The response begins with the first piece. A client that waits for a 100 would not get one after the response
         // has begun.
-        if batch.begin() {
+        if batch.begin(ctx, &ndjson()) {
             parts.metrics.count_api_request(Call::Batch.label(), 200);
-            batch.response = ctx.begin_response(fd, &ndjson());
         }
         self.answers.clear();
         match event {

@@ -417,7 +417,8 @@ struct PanicsInBody;
 impl Handler for PanicsInBody {
     fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> BodyMode {
         if request.path() == "/begun" {
-            assert!(ctx.begin_response(fd, &Response::new(200)).is_some());
+            let ticket = ctx.ticket(fd);
+            assert!(ctx.begin_response(ticket, &Response::new(200)).is_some());
         }
         BodyMode::stream(())
     }

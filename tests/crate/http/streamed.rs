@@ -1,16 +1,22 @@
 //! Responses in pieces: each stream writes into its own response only.
 
+use std::any::Any;
+use std::sync::mpsc::Sender;
+
 use crate::common::raw::GET;
-use crate::common::{TestReceiver, TestServer, channel, serve};
-use fdpush::{Fd, Outcome, Response, ResponseStream};
+use crate::common::{DEADLINE, TestReceiver, TestServer, channel, serve};
+use fdpush::{
+    BodyEvent, BodyMode, Change, Context, Fd, Handler, Limits, Outcome, Request, Response, ResponseStream, Ticket,
+};
 
 /// A server that begins the response to every request and reports the stream.
 fn serve_streams() -> (TestServer, TestReceiver<ResponseStream>) {
     let (tx, rx) = channel();
     let server = serve(move |server| {
         server.on_request(move |ctx, fd, _| {
-            tx.send(ctx.begin_response(fd, &Response::new(200)).expect("it waits")).expect("the test waits");
-            ctx.defer_response(fd).0
+            let (later, ticket) = ctx.defer_response(fd);
+            tx.send(ctx.begin_response(ticket, &Response::new(200)).expect("it waits")).expect("the test waits");
+            later
         })
     });
     (server, rx)
@@ -31,7 +37,10 @@ fn pipelined_requests_get_one_response_each() {
     let (outcome, first) = write(&server, first, "one,");
     assert_eq!(outcome, Outcome::Queued);
     assert_eq!(streams.so_far().len(), 0, "the second request waits for the end of the first response");
-    let begun_twice = server.ask(move |ctx| ctx.begin_response(fd, &Response::new(201)).is_some());
+    let begun_twice = server.ask(move |ctx| {
+        let ticket = ctx.ticket(fd);
+        ctx.begin_response(ticket, &Response::new(201)).is_some()
+    });
     assert!(!begun_twice, "the request has a response");
     let (outcome, first) = write(&server, first, "two");
     assert_eq!((outcome, server.ask(move |ctx| ctx.end_response(first))), (Outcome::Queued, Outcome::Queued));
@@ -43,7 +52,10 @@ fn pipelined_requests_get_one_response_each() {
     let (_, second) = write(&server, second, "three");
     assert_eq!(server.ask(move |ctx| ctx.end_response(second)), Outcome::Queued);
     assert_eq!(raw.reply_in_chunks().body, "three");
-    let begins_early = server.ask(move |ctx| ctx.begin_response(fd, &Response::new(200)).is_some());
+    let begins_early = server.ask(move |ctx| {
+        let ticket = ctx.ticket(fd);
+        ctx.begin_response(ticket, &Response::new(200)).is_some()
+    });
     assert!(!begins_early, "no request waits");
 }
 
@@ -74,7 +86,8 @@ fn another_response_within_a_stream_ends_the_connection_and_the_stream() {
     let (tx, streams) = channel();
     let server = serve(move |server| {
         server.on_request(move |ctx, fd, _| {
-            tx.send(ctx.begin_response(fd, &Response::new(200)).expect("it waits")).expect("the test waits");
+            let ticket = ctx.ticket(fd);
+            tx.send(ctx.begin_response(ticket, &Response::new(200)).expect("it waits")).expect("the test waits");
             Response::text(200, "the other response")
         })
     });
@@ -85,4 +98,76 @@ fn another_response_within_a_stream_ends_the_connection_and_the_stream() {
     let rest = String::from_utf8(raw.rest()).expect("text");
     assert!(rest.starts_with("HTTP/1.1 200") && !rest.contains("late") && !rest.contains("other"), "{rest}");
     assert_eq!(streams.so_far().len(), 0, "the second request is not served");
+}
+
+#[test]
+fn a_ticket_begins_no_response_to_another_request() {
+    let (tx, tickets) = channel();
+    let server = serve(move |server| {
+        server.on_request(move |ctx, fd, request| {
+            let (later, ticket) = ctx.defer_response(fd);
+            tx.send(ticket).expect("the test waits");
+            if request.target() == "/at-once" { Response::text(200, "at once") } else { later }
+        })
+    });
+    let mut raw = server.raw();
+    raw.send("GET /at-once HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(raw.reply().body, "at once");
+    let stale = tickets.next();
+    raw.send("GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let ticket = tickets.next();
+    assert_eq!(stale.fd(), ticket.fd());
+    let begun = server.ask(move |ctx| {
+        // A ticket that is made while the request waits does not replace the one that its handler took.
+        let late = ctx.ticket(ticket.fd());
+        let begun = [stale, late, ticket].map(|ticket| ctx.begin_response(ticket, &Response::new(200)));
+        let begins = begun.each_ref().map(Option::is_some);
+        begun.into_iter().flatten().for_each(|stream| _ = ctx.end_response(stream));
+        begins
+    });
+    assert_eq!(begun, [false, false, true]);
+    assert_eq!(raw.reply_in_chunks().status, 200);
+}
+
+/// A handler that takes every body in pieces, and reports the ticket of its request when the body has ended.
+struct Reporting(Sender<Ticket<Response>>);
+
+impl Handler for Reporting {
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, _: &Request<'_>) -> BodyMode {
+        BodyMode::stream(Some(ctx.ticket(fd)))
+    }
+
+    fn on_body(&mut self, _: &mut Context<'_>, _: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
+        let ticket = state.downcast_mut::<Option<Ticket<Response>>>().expect("the state of on_head");
+        if event == BodyEvent::End {
+            self.0.send(ticket.take().expect("it was not taken")).expect("the test waits");
+        }
+    }
+}
+
+#[test]
+fn a_ticket_of_on_head_answers_its_own_request_only() {
+    const POST: &str = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+    let (tx, tickets) = channel();
+    let limits = Limits { answer_time_max: 10 * DEADLINE, ..Limits::default() };
+    let server = serve(move |server| server.limits(limits).handler(Reporting(tx)));
+    let mut raw = server.raw();
+    raw.send([POST, POST].concat());
+    let first = tickets.next();
+    assert_eq!(tickets.so_far().len(), 0, "the second request waits for the first response");
+    first.answer(Response::text(201, "whole")).expect("room in the inbox");
+    let reply = raw.reply();
+    assert_eq!((reply.status, reply.body.as_str(), reply.keeps_alive()), (201, "whole", true));
+
+    let second = tickets.next();
+    let fd = second.fd();
+    assert_eq!(server.ask(move |ctx| ctx.answer(second, Response::new(204))), Change::Done);
+    assert_eq!(raw.reply_head().status, 204);
+    raw.send(POST);
+    let third = tickets.next();
+    let stale = server.ask(move |ctx| ctx.ticket(fd));
+    drop(stale);
+    drop(third);
+    assert_eq!(raw.reply().status, 503, "a dropped ticket refuses its request");
+    raw.end();
 }

@@ -296,7 +296,9 @@ fn one_call_can_answer_any_number_of_upgrades() {
         client.send(UPGRADE);
     }
     let tickets: Vec<Ticket<Upgrade>> = clients.iter().map(|_| waiting.next()).collect();
-    server.ask(move |ctx| tickets.into_iter().for_each(|ticket| ctx.answer(ticket, Upgrade::accept())));
+    let accepts =
+        server.ask(move |ctx| tickets.into_iter().all(|ticket| ctx.answer(ticket, Upgrade::accept()).is_done()));
+    assert!(accepts, "all of them wait");
     for client in &mut clients {
         assert_eq!(client.reply().status, 101);
     }

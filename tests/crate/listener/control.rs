@@ -20,22 +20,23 @@ struct Controlled {
     unanswered: Vec<Ticket<Response>>,
 }
 
-/// The length of a body so far, and the response.
-type Echo = (usize, Option<ResponseStream>);
+/// The length of a body so far, the ticket of its request, and the response.
+type Echo = (usize, Option<Ticket<Response>>, Option<ResponseStream>);
 
 impl Handler for Controlled {
-    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, request: &Request<'_>) -> BodyMode {
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> BodyMode {
         if request.is_control() {
-            BodyMode::stream(Echo::default())
+            let echo: Echo = (0, Some(ctx.ticket(fd)), None);
+            BodyMode::stream(echo)
         } else {
             Response::text(403, "not from there\n").into()
         }
     }
 
-    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
-        let (count, stream) = state.downcast_mut::<Echo>().expect("what on_head gave");
-        if *count == 0 {
-            *stream = ctx.begin_response(fd, &Response::text(200, ""));
+    fn on_body(&mut self, ctx: &mut Context<'_>, _: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
+        let (count, ticket, stream) = state.downcast_mut::<Echo>().expect("what on_head gave");
+        if let Some(ticket) = ticket.take() {
+            *stream = ctx.begin_response(ticket, &Response::text(200, ""));
         }
         match (event, stream.take()) {
             (BodyEvent::Data(bytes), Some(begun)) => {
@@ -332,11 +333,11 @@ struct Pausing {
 }
 
 impl Handler for Pausing {
-    fn on_head(&mut self, _: &mut Context<'_>, _: Fd, _: &Request<'_>) -> BodyMode {
-        BodyMode::stream(())
+    fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, _: &Request<'_>) -> BodyMode {
+        BodyMode::stream(Some(ctx.ticket(fd)))
     }
 
-    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, _: &mut dyn Any, event: BodyEvent<'_>) {
+    fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
         match event {
             BodyEvent::Data(_) if self.paused.is_none() => {
                 self.tx.send("first piece").expect("the test listens");
@@ -347,7 +348,8 @@ impl Handler for Pausing {
             BodyEvent::Data(_) => self.tx.send("next piece").expect("the test listens"),
             BodyEvent::End => {
                 assert!(!ctx.pause(fd).is_done(), "nothing more comes");
-                let response = ctx.begin_response(fd, &Response::text(200, "")).expect("the request waits");
+                let ticket = state.downcast_mut::<Option<Ticket<Response>>>().and_then(Option::take).expect("a ticket");
+                let response = ctx.begin_response(ticket, &Response::text(200, "")).expect("the request waits");
                 ctx.write_response(&response, b"all of it\n");
                 ctx.end_response(response);
             }

@@ -256,12 +256,13 @@ fn a_streamed_response_to_a_slow_reader_ends() {
     let (tx, rx) = channel();
     let server = serve(|server| {
         server.limits(limits(SlowReader::DropNewest)).on_request(move |ctx, fd, _| {
-            let response = ctx.begin_response(fd, &Response::new(200)).expect("the request waits");
+            let (later, ticket) = ctx.defer_response(fd);
+            let response = ctx.begin_response(ticket, &Response::new(200)).expect("the request waits");
             let piece = [b'x'; MESSAGE_BYTES];
             let end =
                 (0..MESSAGES_MAX).map(|_| ctx.write_response(&response, &piece)).find(|outcome| !outcome.is_queued());
             tx.send((end, ctx.end_response(response))).expect("the test waits");
-            ctx.defer_response(fd).0
+            later
         })
     });
     let mut client = server.raw();

@@ -1,0 +1,52 @@
+//! The properties of a request that waits for its response.
+
+use crate::protocol::deferral::Deferral;
+use crate::protocol::request::Request;
+
+/// The properties of a request that its response needs.
+#[derive(Debug, Default)]
+pub struct PendingRequest {
+    /// Whether another request may follow.
+    pub keep_alive: bool,
+    /// Whether it is a HEAD, whose response has no body.
+    pub head_only: bool,
+    /// The value of `Sec-WebSocket-Accept`, if it is an upgrade.
+    pub accept: Option<[u8; 28]>,
+    /// Set while the handler defers the response.
+    pub deferred: Option<Deferred>,
+    /// The ticket that may answer the request, until a response begins.
+    pub ticket: Option<Deferral>,
+    /// Whether the client speaks HTTP/1.1, and can read chunks.
+    pub knows_chunks: bool,
+    /// The mode of a response in pieces.
+    pub reply: ResponseMode,
+}
+
+/// The mode of a response in pieces.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum ResponseMode {
+    /// No response was started.
+    #[default]
+    None,
+    /// The head is queued, and the body is sent in chunks.
+    ///
+    /// See RFC 9112 section 7.1.
+    Chunked,
+    /// The head is queued, and the connection ends with the body.
+    ///
+    /// This is for HTTP/1.0: see RFC 9112 section 6.3, item 8.
+    UntilClose,
+    /// The head is queued, and the response has no body.
+    ///
+    /// The request is a HEAD, or the status has no body.
+    HeadOnly,
+}
+
+/// A request whose response is deferred.
+#[derive(Debug)]
+pub enum Deferred {
+    /// A request for a WebSocket, which is needed to accept it.
+    Upgrade(Box<Request<'static>>),
+    /// A request for plain HTTP.
+    Plain,
+}
