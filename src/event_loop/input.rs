@@ -2,6 +2,7 @@
 
 use crate::connection::{Connection, Event, Io};
 use crate::event_loop::guard::ON_MESSAGE;
+use crate::event_loop::portion::Portion;
 use crate::event_loop::{EventLoop, Handler};
 use crate::fd::{Fd, Slot};
 use crate::message::Message;
@@ -29,18 +30,27 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Reads once from each connection that may have bytes.
+    /// Reads once from each connection that may have bytes, of very many from a portion.
+    ///
+    /// The next turn reads the rest before all others.
     pub(super) fn read_ready(&mut self) {
         let mut slots = std::mem::take(&mut self.slots);
         self.core.take_ready(&mut slots);
         self.call_timer.begin();
-        for slot in slots.drain(..) {
+        let mut portion = Portion::new();
+        let mut read = 0;
+        while let Some(&slot) = slots.get(read)
+            && !portion.is_over()
+        {
+            read += 1;
             if let Some(socket) = self.core.table_mut().transport_mut(slot) {
                 socket.is_ready = false;
             }
             self.read(slot);
             self.flush_early();
         }
+        slots.drain(..read);
+        self.core.return_ready(&mut slots);
         self.slots = slots;
     }
 

@@ -19,6 +19,7 @@ mod info;
 mod input;
 mod limit_update;
 mod listener;
+mod portion;
 mod proxies;
 mod signals;
 mod socket;
@@ -50,13 +51,13 @@ use self::accept::Acceptor;
 use self::call_timer::CallTimer;
 use self::clock::Clock;
 use self::context::Host;
+use self::portion::Portion;
 use self::signals::Signals;
 use crate::connection::{Connection, Env};
 use crate::fd::Slot;
 use crate::limits::{Heartbeat, Limits};
 use crate::protocol::origin::Origins;
 use crate::registry::SecondLogin;
-use crate::tick::Tick;
 use crate::wheel::Owner;
 
 /// The maximum of events that one wait returns.
@@ -100,7 +101,7 @@ pub struct Config {
 /// 1. Wait for events, at most until the next deadline. Then read the clock: the turn has one time.
 /// 2. Run the commands of other threads, for at most [`COMMANDS_TIME_MAX`].
 /// 3. Handle the events. This only records which sockets can be read or written.
-/// 4. While the loop drains, close the WebSockets that are due. Apply new limits.
+/// 4. While the loop drains, close WebSockets that are due. Apply new limits.
 /// 5. Accept connections. Epoll reports their first bytes in the next turn.
 /// 6. Read once from each connection that has bytes, and call the handler for its messages. One read a turn keeps a fast
 ///    client from delaying the others.
@@ -205,7 +206,7 @@ impl<H: Handler> EventLoop<H> {
         if ended.is_err() {
             // After an error, too, each `on_open` has its `on_close`.
             self.core.begin_drain();
-            self.core.close_due(Tick::NEVER);
+            self.core.close_all();
             self.handle_pending();
         }
         self.call_untimed("on_stop", None, |handler, ctx| handler.on_stop(ctx));
@@ -226,7 +227,7 @@ impl<H: Handler> EventLoop<H> {
             self.handle_events(&mut events)?;
             if self.core.is_draining() {
                 self.acceptor.close();
-                self.core.close_due(self.core.now());
+                self.core.close_due();
             }
             self.core.apply_limits(&self.acceptor, &mut self.buffer);
             self.acceptor.accept_pending(&mut self.core, self.poll.registry()).map_err(Error::Accept)?;
@@ -330,9 +331,15 @@ impl<H: Handler> EventLoop<H> {
         Ok(())
     }
 
+    /// Handles expired timeouts and timers, of very many a portion.
+    ///
+    /// The next turn handles the rest. It begins at once, because they have expired.
     fn fire_timers(&mut self) {
         self.core.advance();
-        while let Some(owner) = self.core.pop_expired() {
+        let mut portion = Portion::new();
+        while !portion.is_over()
+            && let Some(owner) = self.core.pop_expired()
+        {
             match owner {
                 Owner::Connection(slot) => {
                     self.recheck_before_timeout(slot);

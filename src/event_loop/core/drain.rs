@@ -9,6 +9,11 @@ use crate::fd::{Fd, Slot};
 use crate::protocol::close::CloseCode;
 use crate::tick::Tick;
 
+/// The maximum number of WebSockets that a drain closes in one turn.
+///
+/// Each close calls `on_close` and writes a close frame. With those, so many take a few milliseconds.
+const CLOSES_PER_TURN_MAX: usize = 256;
+
 impl Core {
     /// Begins to drain.
     ///
@@ -30,15 +35,30 @@ impl Core {
                 self.drain_slot(fd.slot());
             }
         }
-        self.close_due(self.table.env().now);
+        self.close_due();
     }
 
-    /// Closes the WebSockets that are due at `now`.
-    pub fn close_due(&mut self, now: Tick) {
-        while let Some(fd) = self.drain.as_mut().and_then(|drain| drain.pop_due(now)) {
-            if let Some(slot) = self.open_slot(fd) {
-                self.close_slot(slot, CloseCode::GOING_AWAY, "server is shutting down", Cause::Drained);
-            }
+    /// Closes WebSockets that are due now, of many a portion.
+    ///
+    /// The next turn closes the rest. It begins at once, because [`next_deadline`](Core::next_deadline) has passed.
+    pub fn close_due(&mut self) {
+        let now = self.now();
+        for _ in 0..CLOSES_PER_TURN_MAX {
+            let Some(fd) = self.drain.as_mut().and_then(|drain| drain.pop_due(now)) else { return };
+            self.close_drained(fd);
+        }
+    }
+
+    /// Closes all WebSockets, also those that are not due yet.
+    pub fn close_all(&mut self) {
+        while let Some(fd) = self.drain.as_mut().and_then(|drain| drain.pop_due(Tick::NEVER)) {
+            self.close_drained(fd);
+        }
+    }
+
+    fn close_drained(&mut self, fd: Fd) {
+        if let Some(slot) = self.open_slot(fd) {
+            self.close_slot(slot, CloseCode::GOING_AWAY, "server is shutting down", Cause::Drained);
         }
     }
 

@@ -370,6 +370,15 @@ impl Core {
         slots.append(&mut self.ready);
     }
 
+    /// Puts connections that were taken and not read before the others. It empties `slots`.
+    #[inline]
+    pub fn return_ready(&mut self, slots: &mut Vec<Slot>) {
+        if !slots.is_empty() {
+            slots.append(&mut self.ready);
+            std::mem::swap(slots, &mut self.ready);
+        }
+    }
+
     /// Returns the number of connections to read.
     pub fn ready_len(&self) -> usize {
         self.ready.len()

@@ -1,0 +1,48 @@
+//! A part of a turn that is limited in time.
+
+use std::time::{Duration, Instant};
+
+use crate::event_loop::clock;
+
+/// The time of a portion.
+const TIME_MAX: Duration = Duration::from_millis(5);
+
+/// The steps of a portion without a limit in time.
+///
+/// They are so few that a clock read would not be worth its time. They also are the progress of a turn that started late.
+const STEPS_MIN: u32 = 256;
+
+/// The steps between two clock reads.
+const CLOCK_EVERY: u32 = 16;
+
+/// A limit on the steps that one turn makes for the same reason.
+///
+/// Without it, thousands of steps would delay all other connections. Its time begins at the first clock read, so that few
+/// steps need none.
+#[derive(Debug)]
+pub struct Portion {
+    steps: u32,
+    clock_at: u32,
+    until: Option<Instant>,
+}
+
+impl Portion {
+    /// Creates a portion of at least [`STEPS_MIN`] steps, and of [`TIME_MAX`] after them.
+    pub fn new() -> Portion {
+        Portion { steps: 0, clock_at: STEPS_MIN, until: None }
+    }
+
+    /// Counts a step that is to be made. `true`: the next turn makes it instead.
+    #[inline]
+    pub fn is_over(&mut self) -> bool {
+        self.steps += 1;
+        self.steps > self.clock_at && self.is_time_over()
+    }
+
+    #[cold]
+    fn is_time_over(&mut self) -> bool {
+        self.clock_at += CLOCK_EVERY;
+        let now = clock::now();
+        now >= *self.until.get_or_insert(now + TIME_MAX)
+    }
+}
