@@ -4,6 +4,10 @@
 //! left, and another all who joined. A user who joined and left in between is in neither.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::RandomState;
+
+use compact_str::CompactString;
+use hashbrown::hash_map::EntryRef;
 
 use crate::gateway::wire::frame::{Notice, NoticeKind};
 
@@ -13,15 +17,16 @@ const GROUPS_KEPT: usize = 64;
 /// The users in each group.
 #[derive(Debug, Default)]
 pub struct GroupPresence {
-    groups: HashMap<Box<str>, Group>,
+    groups: HashMap<CompactString, Group>,
     /// Groups with changes, in order. A group that was notified meanwhile stays in the list.
-    changed: VecDeque<Box<str>>,
+    changed: VecDeque<CompactString>,
 }
 
 /// A group with users or with pending changes.
 #[derive(Debug, Default)]
 struct Group {
-    users: HashMap<Box<str>, User>,
+    /// With hashbrown's map, a new user takes one look-up and no second copy of a short uid.
+    users: hashbrown::HashMap<CompactString, User, RandomState>,
     changes: Option<Box<Changes>>,
 }
 
@@ -37,9 +42,9 @@ struct User {
 #[derive(Debug, Default)]
 struct Changes {
     /// Every user who joined, even if it left again. A user may be named twice.
-    joined: Vec<Box<str>>,
+    joined: Vec<CompactString>,
     /// Announced users who left, each once. They may have joined again.
-    left: Vec<Box<str>>,
+    left: Vec<CompactString>,
 }
 
 impl GroupPresence {
@@ -49,11 +54,13 @@ impl GroupPresence {
             Some(entry) => entry,
             None => self.groups.entry(group.into()).or_default(),
         };
-        if let Some(user) = entry.users.get_mut(uid) {
-            user.connections += 1;
-            return false;
+        match entry.users.entry_ref(uid) {
+            EntryRef::Occupied(mut user) => {
+                user.get_mut().connections += 1;
+                return false;
+            }
+            EntryRef::Vacant(free) => _ = free.insert_with_key(uid.into(), User { connections: 1, is_new: true }),
         }
-        entry.users.insert(uid.into(), User { connections: 1, is_new: true });
         entry.changes(group, &mut self.changed).joined.push(uid.into());
         true
     }
@@ -89,7 +96,8 @@ impl GroupPresence {
     pub fn clear(&mut self, group: &str) -> Option<Notice> {
         let entry = self.groups.get_mut(group)?;
         let users = std::mem::take(&mut entry.users);
-        let mut uids: Vec<Box<str>> = users.into_iter().filter(|(_, user)| !user.is_new).map(|(uid, _)| uid).collect();
+        let mut uids: Vec<CompactString> =
+            users.into_iter().filter(|(_, user)| !user.is_new).map(|(uid, _)| uid).collect();
         uids.extend(entry.changes.as_mut().map(|changes| std::mem::take(&mut changes.left)).unwrap_or_default());
         if entry.changes.is_none() {
             self.remove(group);
@@ -98,7 +106,7 @@ impl GroupPresence {
     }
 
     /// Returns the next group with changes.
-    pub fn next_changed(&mut self) -> Option<Box<str>> {
+    pub fn next_changed(&mut self) -> Option<CompactString> {
         self.changed.pop_front()
     }
 
@@ -112,7 +120,7 @@ impl GroupPresence {
         if count == 0 {
             self.remove(group);
         }
-        let notice = |kind, uids: Vec<Box<str>>, count| (!uids.is_empty()).then_some(Notice { kind, uids, count });
+        let notice = |kind, uids: Vec<CompactString>, count| (!uids.is_empty()).then_some(Notice { kind, uids, count });
         let between = count - joined.len();
         [notice(NoticeKind::Left, left, between), notice(NoticeKind::Joined, joined, count)]
     }
@@ -120,7 +128,7 @@ impl GroupPresence {
 
 impl Group {
     /// Returns the pending changes. The first one puts the group into `changed`.
-    fn changes(&mut self, name: &str, changed: &mut VecDeque<Box<str>>) -> &mut Changes {
+    fn changes(&mut self, name: &str, changed: &mut VecDeque<CompactString>) -> &mut Changes {
         self.changes.get_or_insert_with(|| {
             changed.push_back(name.into());
             Box::default()

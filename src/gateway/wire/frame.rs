@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
+use compact_str::CompactString;
 use fdpush::{Delivery, Fd, Heartbeat};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -354,7 +355,7 @@ pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
 pub struct Notice {
     pub kind: NoticeKind,
     /// At least one.
-    pub uids: Vec<Box<str>>,
+    pub uids: Vec<CompactString>,
     /// The number of users in the group now.
     pub count: usize,
 }
