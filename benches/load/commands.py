@@ -102,8 +102,8 @@ def measure(address, api, count, probes):
     assert is_ready.wait(120), "clients that connect"
     # With the groups they are at most the 10,000 names of a command.
     uids = [f"u{number}" for number in range(min(count, 9_990))]
-    groups = [f"g{number}" for number in range(max(1, 19_980 // len(uids)))]
-    many = [f"h{number}" for number in range(9_000)]
+    groups = [f"g{number}" for number in range(2)]
+    many = [f"h{number}" for number in range(4_990)]
     found = len(uids)
 
     def turns():
@@ -134,17 +134,18 @@ def measure(address, api, count, probes):
          matched=count + probes - found // 2)
     call("online of uids", "/api/online", {"uids": uids})
     call("join of uids into one group", "/api/join", {"uids": uids, "group": "room"}, changed=found)
-    call(f"join of uids into {len(groups)} groups", "/api/join", {"uids": uids, "groups": groups}, changed=found)
-    call("join of two uids into 9,000 groups", "/api/join", {"uids": uids[:2], "groups": many}, changed=2)
-    call("push to 9,000 groups", "/api/push", {"groups": many, "data": 1}, matched=2)
+    call("join of half of the uids into 2 groups", "/api/join", {"uids": uids[: found // 2], "groups": groups}, changed=found // 2)
+    call("join of two uids into 4,990 groups", "/api/join", {"uids": uids[:2], "groups": many}, changed=2)
+    call("push to 4,990 groups", "/api/push", {"groups": many, "data": 1}, matched=2)
     call("page of members", "/api/groups/room?limit=1000", count=found)
     call("page of connections", "/api/connections?limit=1000")
     call("page of users", "/api/users?limit=1000")
     call("page of groups", "/api/groups?limit=1000")
     call("leave of half of the uids", "/api/leave", {"uids": uids[: found // 2], "group": "room"}, changed=found // 2)
-    call("ungroup of 9,000 groups", "/api/ungroup", {"groups": many}, changed=18_000)
+    call("ungroup of 4,990 groups", "/api/ungroup", {"groups": many}, changed=9_980)
     call("ungroup of one group", "/api/ungroup", {"group": "room"}, changed=found - found // 2)
-    call("close of half of a group", "/api/close", {"uids": uids[: found // 2]}, matched=found // 2)
+    call("close of half of the uids", "/api/close", {"uids": uids[: found // 2]}, matched=found // 2)
+    call("close of all", "/api/close", {"all": True}, matched=count + probes - found // 2)
 
 
 if __name__ == "__main__":

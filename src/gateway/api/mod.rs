@@ -5,11 +5,13 @@
 
 mod backpressure;
 mod batch;
+mod close;
 mod command;
 mod error;
 mod lookup;
 mod parts;
 mod push;
+mod response;
 mod verbs;
 
 use std::any::Any;
@@ -22,9 +24,11 @@ use percent_encoding::percent_decode_str;
 
 use self::backpressure::PausedBatches;
 use self::batch::Batch;
+use self::close::Closes;
 use self::command::Command;
 use self::error::ApiError;
 pub use self::parts::Parts;
+use self::response::{json_response, uncached};
 use crate::gateway::identity::api_keys::ApiKeys;
 use crate::gateway::operations::metrics::{self, Metrics};
 use crate::gateway::presence::roster::Roster;
@@ -37,6 +41,7 @@ pub struct Api {
     keys: Arc<Mutex<ApiKeys>>,
     answers: String,
     paused: PausedBatches,
+    closes: Closes,
 }
 
 /// A call, identified by its path.
@@ -160,7 +165,7 @@ impl<'a> Call<'a> {
 impl Api {
     /// Creates an API that requires one of these keys, or none if there are none.
     pub fn new(keys: Arc<Mutex<ApiKeys>>) -> Api {
-        Api { keys, answers: String::new(), paused: PausedBatches::default() }
+        Api { keys, answers: String::new(), paused: PausedBatches::default(), closes: Closes::default() }
     }
 
     /// Replaces the keys, from the next request on.
@@ -246,16 +251,31 @@ impl Api {
             }
             Call::Healthy => Response::text(200, "alive\n"),
             Call::Ready => ready(ctx),
-            call => match answer(ctx, call, request, parts.roster) {
-                Ok(mut json) => {
-                    json.push('\n');
-                    Response::json(200, json)
+            Call::Close => match self.closes.execute(ctx, fd, request.body()) {
+                Ok(response) => {
+                    // The status of a deferred response is not known yet.
+                    parts.metrics.count_api_request(call.label(), 200);
+                    return uncached(response);
                 }
+                Err(error) => error.response(None),
+            },
+            call => match answer(ctx, call, request, parts.roster) {
+                Ok(json) => json_response(json),
                 Err(error) => error.response(None),
             },
         };
         parts.metrics.count_api_request(call.label(), response.status());
-        response.header("Cache-Control", "no-store")
+        uncached(response)
+    }
+
+    /// Continues commands that take several turns.
+    pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>) {
+        self.closes.handle_turn_end(ctx);
+    }
+
+    /// Returns whether a command is closing connections.
+    pub fn is_closing(&self) -> bool {
+        self.closes.is_active()
     }
 
     /// Executes the push of a datagram, which [`check_datagram`] has authenticated.
@@ -438,7 +458,6 @@ fn answer(
         Call::Join => verbs::join(ctx, roster, body),
         Call::Leave => verbs::leave(ctx, roster, body),
         Call::Ungroup => verbs::ungroup(ctx, roster, body),
-        Call::Close => verbs::close(ctx, body),
         Call::Online => verbs::online(ctx, body),
         Call::Users => lookup::users(ctx, request),
         Call::User(uid) => lookup::user(ctx, request, &decoded(uid)?),
@@ -452,7 +471,9 @@ fn answer(
             _ => lookup::attributes(ctx, fd),
         },
         Call::Stats => lookup::stats(ctx),
-        Call::Push | Call::Batch | Call::Metrics | Call::Healthy | Call::Ready => Err(ApiError::not_found("not here")),
+        Call::Push | Call::Batch | Call::Close | Call::Metrics | Call::Healthy | Call::Ready => {
+            Err(ApiError::not_found("not here"))
+        }
     }
 }
 

@@ -1,10 +1,10 @@
-//! The commands that change or query the registry: bind, unbind, join, leave, ungroup, close, online.
+//! The commands that change or query the registry: bind, unbind, join, leave, ungroup, online.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fdpush::shared::SlotSet;
-use fdpush::{AbortOutcome, Change, CloseCode, CloseOutcome, Context, Fd};
+use fdpush::{Change, Context, Fd};
 use serde::Serialize;
 
 use super::command::{self, Command, Shape};
@@ -12,12 +12,9 @@ use super::error::ApiError;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::wire::target::Target;
 
-/// The maximum length of a close reason (RFC 6455 section 5.5).
-const REASON_BYTES_MAX: usize = 123;
-
 /// The maximum number of memberships in one command: connections times groups. They take about the time that a turn of
 /// the loop has for commands.
-const MEMBERSHIPS_MAX: usize = 20_000;
+const MEMBERSHIPS_MAX: usize = 10_000;
 
 /// The number of connections that a command matched, and that it changed.
 #[derive(Copy, Clone, Default, Serialize)]
@@ -62,41 +59,63 @@ pub fn unbind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result
 }
 
 pub fn join(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    each_membership(&command::JOIN, ctx, body, |ctx, fd, group| roster.join(ctx, fd, group))
+    let memberships = Memberships::read(ctx, body, &command::JOIN)?;
+    let mut joined = Vec::new();
+    let total = memberships.change(|fd, group| {
+        let change = roster.join(ctx, fd, group);
+        if change.is_done() {
+            joined.push((fd, group));
+        }
+        change
+    });
+    // A refused command has no effect.
+    if total.is_err() {
+        for (fd, group) in joined.into_iter().rev() {
+            roster.leave(ctx, fd, group);
+        }
+    }
+    json(&total?)
 }
 
 pub fn leave(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    each_membership(&command::LEAVE, ctx, body, |ctx, fd, group| roster.leave(ctx, fd, group))
+    let memberships = Memberships::read(ctx, body, &command::LEAVE)?;
+    json(&memberships.change(|fd, group| roster.leave(ctx, fd, group))?)
 }
 
-/// Changes the membership of each connection in each group. A connection counts once, in any number of groups.
-fn each_membership(
-    shape: &Shape,
-    ctx: &mut Context<'_>,
-    body: &[u8],
-    mut change: impl FnMut(&mut Context<'_>, Fd, &str) -> Change,
-) -> Result<String, ApiError> {
-    let mut command = Command::read(body, shape)?;
-    let groups = command.take_groups()?;
-    let target = command.take_target(false)?;
-    let connections = connections(ctx, &target);
-    let memberships = connections.len().saturating_mul(groups.len());
-    if memberships > MEMBERSHIPS_MAX {
-        let (connections, groups) = (connections.len(), groups.len());
-        return Err(ApiError::too_large(format!(
-            "membership limit of a command exceeded ({connections} connections in {groups} groups are {memberships} of {MEMBERSHIPS_MAX})"
-        )));
-    }
-    let mut total = Changed::default();
-    for fd in connections {
-        let mut changed = Changed::default();
-        for group in &groups {
-            changed.count(change(ctx, fd, group))?;
+/// The memberships that a command names: each of the connections in each of the groups.
+struct Memberships<'a> {
+    connections: Vec<Fd>,
+    groups: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Memberships<'a> {
+    fn read(ctx: &Context<'_>, body: &'a [u8], shape: &Shape) -> Result<Memberships<'a>, ApiError> {
+        let mut command = Command::read(body, shape)?;
+        let groups = command.take_groups()?;
+        let connections = connections(ctx, &command.take_target(false)?);
+        let memberships = connections.len().saturating_mul(groups.len());
+        if memberships > MEMBERSHIPS_MAX {
+            let (connections, groups) = (connections.len(), groups.len());
+            return Err(ApiError::too_large(format!(
+                "membership limit of a command exceeded ({connections} connections in {groups} groups are {memberships} of {MEMBERSHIPS_MAX})"
+            )));
         }
-        total.matched += usize::from(changed.matched > 0);
-        total.changed += usize::from(changed.changed > 0);
+        Ok(Memberships { connections, groups })
     }
-    json(&total)
+
+    /// Changes each membership, up to the first error. A connection counts once, in any number of groups.
+    fn change<'m>(&'m self, mut change: impl FnMut(Fd, &'m str) -> Change) -> Result<Changed, ApiError> {
+        let mut total = Changed::default();
+        for fd in &self.connections {
+            let mut changed = Changed::default();
+            for group in &self.groups {
+                changed.count(change(*fd, group))?;
+            }
+            total.matched += usize::from(changed.matched > 0);
+            total.changed += usize::from(changed.changed > 0);
+        }
+        Ok(total)
+    }
 }
 
 pub fn ungroup(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
@@ -108,35 +127,6 @@ pub fn ungroup(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Resul
     }
     changed.changed = changed.matched;
     json(&changed)
-}
-
-pub fn close(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
-    #[derive(Serialize)]
-    struct Closing {
-        matched: usize,
-    }
-    let mut command = Command::read(body, &command::CLOSE)?;
-    let target = command.take_target(true)?;
-    let code = CloseCode::from(command.code.take().unwrap_or(1000));
-    let reason = command.reason.take().map_or(Cow::Borrowed(""), |reason| reason.0);
-    let is_abort = command.abort.take().unwrap_or(false);
-    if !code.is_sendable() {
-        let what = format!("code {} must be 1000 to 1003, 1007 to 1014 or 3000 to 4999", code.as_u16());
-        return Err(ApiError::bad_request(what));
-    }
-    if reason.len() > REASON_BYTES_MAX {
-        let what = format!("reason limit exceeded ({} of {REASON_BYTES_MAX} bytes)", reason.len());
-        return Err(ApiError::bad_request(what));
-    }
-    let mut matched = 0;
-    for fd in connections(ctx, &target) {
-        let is_match = match is_abort {
-            true => ctx.abort(fd) != AbortOutcome::Gone,
-            false => ctx.close(fd, code, &reason) != CloseOutcome::Gone,
-        };
-        matched += usize::from(is_match);
-    }
-    json(&Closing { matched })
 }
 
 pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
@@ -161,7 +151,7 @@ pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
 }
 
 /// Returns the open connections of a target, without duplicates.
-fn connections(ctx: &Context<'_>, target: &Target<'_>) -> Vec<Fd> {
+pub fn connections(ctx: &Context<'_>, target: &Target<'_>) -> Vec<Fd> {
     let mut seen = SlotSet::default();
     let mut once = |fds: Vec<Fd>| fds.into_iter().filter(|fd| seen.insert(fd.slot())).collect::<Vec<Fd>>();
     match target {

@@ -438,7 +438,11 @@ impl Handler for Gateway {
     }
 
     fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
-        self.roster.notify_groups(ctx);
+        self.api.handle_turn_end(ctx);
+        // A command or a drain that closes the members of a group over many turns causes one notice, or none.
+        if !self.api.is_closing() && !ctx.is_draining() {
+            self.roster.notify_groups(ctx);
+        }
     }
 
     fn on_notice(&mut self, ctx: &mut Context<'_>, notice: Notice) {

@@ -503,3 +503,54 @@ fn with_api_keys_a_request_needs_one() {
     raw.send(request("POST", "/api/push", &[JSON, ("Authorization", "Bearer first")], &push("x")));
     assert_eq!(raw.reply().status, 404);
 }
+
+#[test]
+fn a_close_of_many_is_exact_and_causes_one_notice() {
+    // More than two portions.
+    const COUNT: usize = 600;
+    let gateway = Gateway::start(&[]);
+    let (mut ann, ann_fd) = gateway.open("/?uid=ann", &[]);
+    let mut bots: Vec<(Client, u64)> =
+        (0..COUNT).map(|number| gateway.open(&format!("/?uid=bot{number}"), &[])).collect();
+    let fds: Vec<u64> = bots.iter().map(|(_, fd)| *fd).collect();
+    gateway.done("/api/join", json!({"fds": fds, "group": "bots"}));
+    gateway.done("/api/join", json!({"fds": fds, "group": "room"}));
+    gateway.done("/api/join", json!({"fd": ann_fd, "group": "room"}));
+    assert_eq!(next(&mut ann)["count"], COUNT + 1);
+    let close = json!({"group": "bots", "code": 4000, "reason": "over"});
+    assert_eq!(gateway.done("/api/close", close), json!({"matched": COUNT}));
+    // The answer comes after the last close.
+    assert_eq!(gateway.get("/api/stats")["open"], 1);
+    let notice = next(&mut ann);
+    assert_eq!(notice, json!({"type": "left", "group": "room", "count": 1}));
+    expect_no_message(&gateway, &mut ann, ann_fd);
+    for (client, _) in &mut bots {
+        assert_eq!(closed(client), (4000, "over".to_owned()));
+    }
+}
+
+#[test]
+fn a_refused_join_of_many_changes_nothing() {
+    let gateway = Gateway::start(&["--connection-groups-max", "2"]);
+    let (_ann, ann) = gateway.open("/?uid=ann", &[]);
+    let (_bob, bob) = gateway.open("/?uid=bob", &[]);
+    gateway.done("/api/join", json!({"fd": bob, "groups": ["a", "b"]}));
+    let (status, answer) = gateway.post("/api/join", json!({"fds": [ann, bob], "groups": ["a", "c"]}));
+    assert_eq!((status, &answer["error"]["code"]), (409, &json!("too_many")), "{answer}");
+    assert_eq!(gateway.get(&format!("/api/connections/{ann}"))["groups"], json!([]));
+    // Groups that it is in already do not count.
+    let both = json!({"fds": [ann, bob], "groups": ["a", "b"]});
+    assert_eq!(gateway.done("/api/join", both), json!({"matched": 2, "changed": 1}));
+
+    let gateway = Gateway::start(&["--memberships-max", "3"]);
+    let (_ann, ann) = gateway.open("/?uid=ann", &[]);
+    let (_bob, bob) = gateway.open("/?uid=bob", &[]);
+    let (status, answer) = gateway.post("/api/join", json!({"fds": [ann, bob], "groups": ["a", "b"]}));
+    assert_eq!((status, &answer["error"]["code"]), (409, &json!("too_many")), "{answer}");
+    assert_eq!(gateway.get("/api/groups")["groups"], json!([]));
+    assert_eq!(gateway.done("/api/join", json!({"fd": ann, "groups": ["a", "b"]}))["changed"], 1);
+    assert_eq!(
+        gateway.done("/api/join", json!({"fds": [ann, bob], "groups": ["a"]})),
+        json!({"matched": 2, "changed": 1})
+    );
+}

@@ -1,0 +1,119 @@
+//! The command that closes connections, of very many a portion in each turn of the loop.
+//!
+//! A close calls `on_close`, may send events, and writes a close frame. Thousands in one turn would delay all other
+//! clients.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::vec;
+
+use fdpush::{AbortOutcome, CloseCode, CloseOutcome, Context, Fd, Response, Ticket};
+use serde::Serialize;
+
+use super::command::{self, Command};
+use super::error::ApiError;
+use super::response::{json_response, uncached};
+use super::verbs;
+
+/// The maximum length of a close reason (RFC 6455 section 5.5).
+const REASON_BYTES_MAX: usize = 123;
+
+/// The connections that one turn of the loop closes. They take a few milliseconds.
+const PORTION: usize = 256;
+
+/// The close commands that are not complete, in order.
+#[derive(Debug, Default)]
+pub struct Closes {
+    waiting: VecDeque<(Ticket<Response>, Close)>,
+}
+
+/// A close command.
+#[derive(Debug)]
+struct Close {
+    code: CloseCode,
+    reason: String,
+    is_abort: bool,
+    /// The connections that are still to be closed.
+    left: vec::IntoIter<Fd>,
+    /// The connections that it closed.
+    matched: usize,
+}
+
+impl Closes {
+    /// Executes a close command.
+    ///
+    /// It closes the connections that match now. A command with more of them than a portion is answered after the last.
+    pub fn execute(&mut self, ctx: &mut Context<'_>, fd: Fd, body: &[u8]) -> Result<Response, ApiError> {
+        let mut close = Close::read(ctx, body)?;
+        close.close_portion(ctx);
+        if close.left.len() == 0 {
+            return close.response();
+        }
+        let (response, ticket) = ctx.defer_response(fd);
+        self.waiting.push_back((ticket, close));
+        ctx.request_turn_end();
+        Ok(response)
+    }
+
+    /// Returns whether a command is not complete.
+    pub fn is_active(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Closes the next portion, or answers a command whose last portion is closed.
+    ///
+    /// The answer comes a turn after the last portion, when `on_close` was called for all.
+    pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>) {
+        match self.waiting.front_mut() {
+            Some((_, close)) if close.left.len() > 0 => close.close_portion(ctx),
+            _ => self.answer_first(ctx),
+        }
+        if self.is_active() {
+            ctx.request_turn_end();
+        }
+    }
+
+    fn answer_first(&mut self, ctx: &mut Context<'_>) {
+        let Some((ticket, close)) = self.waiting.pop_front() else { return };
+        let response = close.response().unwrap_or_else(|error| error.response(None));
+        ctx.answer(ticket, uncached(response));
+    }
+}
+
+impl Close {
+    fn read(ctx: &Context<'_>, body: &[u8]) -> Result<Close, ApiError> {
+        let mut command = Command::read(body, &command::CLOSE)?;
+        let target = command.take_target(true)?;
+        let code = CloseCode::from(command.code.take().unwrap_or(1000));
+        let reason = command.reason.take().map_or(Cow::Borrowed(""), |reason| reason.0);
+        let is_abort = command.abort.take().unwrap_or(false);
+        if !code.is_sendable() {
+            let what = format!("code {} must be 1000 to 1003, 1007 to 1014 or 3000 to 4999", code.as_u16());
+            return Err(ApiError::bad_request(what));
+        }
+        if reason.len() > REASON_BYTES_MAX {
+            let what = format!("reason limit exceeded ({} of {REASON_BYTES_MAX} bytes)", reason.len());
+            return Err(ApiError::bad_request(what));
+        }
+        let left = verbs::connections(ctx, &target).into_iter();
+        Ok(Close { code, reason: reason.into_owned(), is_abort, left, matched: 0 })
+    }
+
+    fn close_portion(&mut self, ctx: &mut Context<'_>) {
+        for fd in self.left.by_ref().take(PORTION) {
+            let is_match = match self.is_abort {
+                true => ctx.abort(fd) != AbortOutcome::Gone,
+                false => ctx.close(fd, self.code, &self.reason) != CloseOutcome::Gone,
+            };
+            self.matched += usize::from(is_match);
+        }
+    }
+
+    fn response(&self) -> Result<Response, ApiError> {
+        #[derive(Serialize)]
+        struct Answer {
+            matched: usize,
+        }
+        Ok(json_response(verbs::json(&Answer { matched: self.matched })?))
+    }
+}

@@ -1,0 +1,14 @@
+//! Responses of the API.
+
+use fdpush::Response;
+
+/// Returns the response with an answer.
+pub fn json_response(mut json: String) -> Response {
+    json.push('\n');
+    Response::json(200, json)
+}
+
+/// Adds the header that every response of the API has.
+pub fn uncached(response: Response) -> Response {
+    response.header("Cache-Control", "no-store")
+}
