@@ -162,7 +162,7 @@ pub mod sim {
 #[doc(hidden)]
 pub mod shared {
     pub use crate::connection::SlotSet;
-    pub use crate::event_loop::SocketFile;
+    pub use crate::event_loop::{SocketFile, bind_each};
     pub use crate::log_throttle::LogThrottle;
     pub use crate::tick::Tick;
     pub use crate::token_bucket::{RATE_MAX, Rate, Take, TokenBucket};

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::{Domain, Socket, Type};
 
+use crate::event_loop::bind_each::bind_each;
 use crate::event_loop::error::Error;
 use crate::event_loop::socket_file::SocketFile;
 use crate::peer::Peer;
@@ -91,22 +92,7 @@ impl Listener {
             io::ErrorKind::InvalidInput => io::Error::new(error.kind(), "expected HOST:PORT, [V6]:PORT or unix:PATH"),
             _ => error,
         });
-        let mut addresses: Vec<SocketAddr> = with_address(address, found)?.collect();
-        addresses.dedup();
-        let wanted = if addresses.first().is_some_and(|first| first.port() == 0) { 1 } else { addresses.len() };
-        let mut listeners = Vec::new();
-        for tcp in addresses.into_iter().take(wanted) {
-            match Listener::bind_tcp(tcp) {
-                Ok(listener) => listeners.push(listener),
-                // `localhost` may name ::1 on a machine that has no IPv6.
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && wanted > 1 => {}
-                Err(error) => return with_address(address, Err(error)),
-            }
-        }
-        if listeners.is_empty() {
-            return with_address(address, Err(io::ErrorKind::AddrNotAvailable.into()));
-        }
-        Ok(listeners)
+        with_address(address, found.and_then(|addresses| bind_each(addresses, Listener::bind_tcp)))
     }
 
     fn new(socket: Socket, address: Address, file: Option<SocketFile>) -> Listener {

@@ -4,6 +4,7 @@
 
 mod accept;
 mod answers;
+mod bind_each;
 mod call_timer;
 mod clock;
 mod context;
@@ -34,6 +35,8 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
+#[cfg(feature = "gateway")]
+pub use self::bind_each::bind_each;
 pub use self::context::{Command, Context, Notice};
 pub use self::core::Core;
 pub use self::error::Error;

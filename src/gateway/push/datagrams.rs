@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use fdpush::shared::SocketFile;
+use fdpush::shared::{SocketFile, bind_each};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, Type};
@@ -111,22 +111,7 @@ impl Socket {
         let Some(name) = address.strip_prefix("udp:") else {
             return Err(explain(io::Error::new(io::ErrorKind::InvalidInput, "expected udp: or unixgram:")));
         };
-        let mut addresses: Vec<SocketAddr> = name.to_socket_addrs().map_err(explain)?.collect();
-        addresses.dedup();
-        let wanted = if addresses.first().is_some_and(|first| first.port() == 0) { 1 } else { addresses.len() };
-        let mut sockets = Vec::new();
-        for udp in addresses.into_iter().take(wanted) {
-            match Socket::bind_udp(udp) {
-                Ok(socket) => sockets.push(socket),
-                // `localhost` may name ::1 on a machine that has no IPv6.
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && wanted > 1 => {}
-                Err(error) => return Err(explain(error)),
-            }
-        }
-        if sockets.is_empty() {
-            return Err(explain(io::ErrorKind::AddrNotAvailable.into()));
-        }
-        Ok(sockets)
+        name.to_socket_addrs().and_then(|addresses| bind_each(addresses, Socket::bind_udp)).map_err(explain)
     }
 
     fn bind_udp(address: SocketAddr) -> io::Result<Socket> {

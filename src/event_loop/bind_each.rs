@@ -1,0 +1,61 @@
+//! Sockets for all addresses of a name.
+
+use std::io;
+use std::net::SocketAddr;
+
+/// Binds a socket to each of the addresses of a name, such as `localhost`.
+///
+/// If the port is 0, only the first address is bound: each one would get a different port. An address that this machine does
+/// not have is left out, if the name has others.
+///
+/// # Errors
+/// The error of the first address that cannot be bound. `AddrNotAvailable`: the machine has none of them.
+pub fn bind_each<S>(
+    addresses: impl IntoIterator<Item = SocketAddr>,
+    bind: impl Fn(SocketAddr) -> io::Result<S>,
+) -> io::Result<Vec<S>> {
+    let mut addresses: Vec<SocketAddr> = addresses.into_iter().collect();
+    addresses.dedup();
+    if addresses.first().is_some_and(|first| first.port() == 0) {
+        addresses.truncate(1);
+    }
+    let is_alone = addresses.len() == 1;
+    let mut sockets = Vec::new();
+    for address in addresses {
+        match bind(address) {
+            Ok(socket) => sockets.push(socket),
+            // `localhost` may name ::1 on a machine that has no IPv6.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && !is_alone => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if sockets.is_empty() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(sockets) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(addresses: &[&str], missing: &[&str]) -> Result<Vec<String>, io::ErrorKind> {
+        let addresses = addresses.iter().map(|address| address.parse().expect("an address"));
+        let bound = bind_each(addresses, |address| match address.to_string() {
+            address if missing.contains(&&*address) => Err(io::ErrorKind::AddrNotAvailable.into()),
+            address if address.ends_with(":1") => Err(io::ErrorKind::PermissionDenied.into()),
+            address => Ok(address),
+        });
+        bound.map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn each_address_of_a_name_is_bound() {
+        let owned = |addresses: &[&str]| Ok(addresses.iter().map(|address| (*address).to_owned()).collect());
+        let (v6, v4) = ("[::1]:80", "127.0.0.1:80");
+        assert_eq!(bind(&[v6, v6, v4], &[]), owned(&[v6, v4]));
+        assert_eq!(bind(&[v6, v4], &[v6]), owned(&[v4]), "the machine has no IPv6");
+        assert_eq!(bind(&[v6, v4], &[v6, v4]), Err(io::ErrorKind::AddrNotAvailable));
+        assert_eq!(bind(&[v4], &[v4]), Err(io::ErrorKind::AddrNotAvailable));
+        assert_eq!(bind(&[v4, "127.0.0.1:1"], &[]), Err(io::ErrorKind::PermissionDenied));
+        assert_eq!(bind(&["[::1]:0", "127.0.0.1:0"], &[]), owned(&["[::1]:0"]), "each would get a different port");
+        assert_eq!(bind(&[], &[]), Err(io::ErrorKind::AddrNotAvailable));
+    }
+}
