@@ -168,7 +168,7 @@ impl Collector for Snapshot {
 impl Snapshot {
     fn encode_connections(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let connections = self.connections.iter().map(|(state, count)| (*state, *count as u64));
-        writer.gauges("fdpush_connections", "Connections by state", "state", connections)?;
+        writer.family(MetricType::Gauge, "fdpush_connections", "Connections by state", "state", connections)?;
         let (clients, api) = (self.connections_max as u64, self.api_connections_max as u64);
         writer.gauge("fdpush_connections_max", "Limit of clients' connections", clients)?;
         writer.gauge("fdpush_api_connections_max", "Limit of API connections", api)?;
@@ -178,12 +178,18 @@ impl Snapshot {
         writer.counter("fdpush_accept_errors", "Errors of accept(2)", self.accept_errors)?;
         writer.counter("fdpush_opens", "WebSockets opened", self.opens)?;
         let closes = self.closes.iter().map(|(cause, count)| (*cause, *count));
-        writer.counters("fdpush_closes", "WebSockets closed by cause", "cause", closes)?;
+        writer.family(MetricType::Counter, "fdpush_closes", "WebSockets closed by cause", "cause", closes)?;
         let refusals = self.refusals.iter().map(|(status, count)| (*status, *count));
-        writer.counters("fdpush_refusals", "Refused requests of clients by HTTP status", "status", refusals)?;
+        writer.family(
+            MetricType::Counter,
+            "fdpush_refusals",
+            "Refused requests of clients by HTTP status",
+            "status",
+            refusals,
+        )?;
         let refusals = self.api_refusals.iter().map(|(status, count)| (*status, *count));
         let help = "API connections and requests refused before routing, by HTTP status";
-        writer.counters("fdpush_api_refusals", help, "status", refusals)?;
+        writer.family(MetricType::Counter, "fdpush_api_refusals", help, "status", refusals)?;
         let help = "Connections closed because their peer is not a trusted proxy";
         writer.counter("fdpush_untrusted_proxies", help, self.untrusted_proxies)?;
         let help = "API connections closed in favour of others";
@@ -193,14 +199,21 @@ impl Snapshot {
 
     fn encode_traffic(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let messages = [("in", self.messages_in), ("out", self.messages_out)];
-        writer.counters("fdpush_messages", "WebSocket messages by direction", "direction", messages)?;
+        writer.family(
+            MetricType::Counter,
+            "fdpush_messages",
+            "WebSocket messages by direction",
+            "direction",
+            messages,
+        )?;
         let bytes = [("in", self.bytes_in), ("out", self.bytes_out)];
-        writer.counters("fdpush_bytes", "Bytes by direction", "direction", bytes)?;
+        writer.family(MetricType::Counter, "fdpush_bytes", "Bytes by direction", "direction", bytes)?;
         writer.gauge("fdpush_queue_bytes", "Bytes in the send queues of connections", self.queue_bytes as u64)?;
         let inbound = self.inbound_bytes as u64;
         writer.gauge("fdpush_inbound_bytes", "Memory of unfinished messages, heads and bodies", inbound)?;
         let auth = self.auth.iter().map(|(outcome, count)| (*outcome, *count));
-        writer.counters(
+        writer.family(
+            MetricType::Counter,
             "fdpush_auth_requests",
             "Authentications by token or connect hook, by outcome",
             "outcome",
@@ -208,7 +221,13 @@ impl Snapshot {
         )?;
         writer.gauge("fdpush_auth_waiting", "Clients that wait for a request to auth_url", self.auth_waiting as u64)?;
         let drops = self.drops.iter().map(|(policy, count)| (*policy, *count));
-        writer.counters("fdpush_drops", "Messages not delivered to slow readers, by policy", "policy", drops)
+        writer.family(
+            MetricType::Counter,
+            "fdpush_drops",
+            "Messages not delivered to slow readers, by policy",
+            "policy",
+            drops,
+        )
     }
 
     fn encode_loop(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -226,7 +245,13 @@ impl Snapshot {
         writer.counter("fdpush_webhook_sent", "Events accepted by the webhook", self.webhook_sent)?;
         writer.counter("fdpush_webhook_failures", "Failed requests to the webhook", self.webhook_failures)?;
         let given_up = self.webhook_given_up.iter().map(|(reason, count)| (*reason, *count));
-        writer.counters("fdpush_webhook_given_up", "Events dropped by reason", "reason", given_up)?;
+        writer.family(
+            MetricType::Counter,
+            "fdpush_webhook_given_up",
+            "Events dropped by reason",
+            "reason",
+            given_up,
+        )?;
         let datagrams::Counts { done, malformed, unauthorized, overflowed, lost } = self.datagrams;
         let datagrams = [
             ("done", done),
@@ -235,11 +260,17 @@ impl Snapshot {
             ("overflowed", overflowed),
             ("lost", lost),
         ];
-        writer.counters("fdpush_datagrams", "Datagrams by outcome", "outcome", datagrams)?;
+        writer.family(MetricType::Counter, "fdpush_datagrams", "Datagrams by outcome", "outcome", datagrams)?;
         let down = self.threads.values().map(|tally| tally.down as u64).sum();
         writer.gauge("fdpush_threads_down", "Threads that failed and wait for a restart", down)?;
         let failures = self.threads.iter().map(|(name, tally)| (*name, tally.failures));
-        writer.counters("fdpush_thread_failures", "Panics and errors of threads by thread", "thread", failures)?;
+        writer.family(
+            MetricType::Counter,
+            "fdpush_thread_failures",
+            "Panics and errors of threads by thread",
+            "thread",
+            failures,
+        )?;
         writer.counter("fdpush_log_lines_dropped", "Log lines not written", self.log_lines_dropped)?;
         writer.gauge("fdpush_descriptors_used", "File descriptors in use", self.descriptors.used)?;
         // No limit, no metric.
@@ -269,27 +300,15 @@ impl Writer<'_> {
         self.start(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    fn gauges<L>(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: impl IntoIterator<Item = (L, u64)>,
-    ) -> fmt::Result
-    where
-        (&'static str, L): EncodeLabel,
-    {
-        let mut encoder = self.start(name, help, None, MetricType::Gauge)?;
-        values.into_iter().try_for_each(|(key, value)| encoder.encode_family(&[(label, key)])?.encode_gauge(&value))
-    }
-
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let mut encoder = self.start(name, help, None, MetricType::Counter)?;
         encoder.encode_counter::<NoLabelSet, u64, u64>(&value, None)
     }
 
-    fn counters<L>(
+    /// Writes a value for each value of a label. `kind` is a gauge or a counter.
+    fn family<L>(
         &mut self,
+        kind: MetricType,
         name: &str,
         help: &str,
         label: &'static str,
@@ -298,10 +317,14 @@ impl Writer<'_> {
     where
         (&'static str, L): EncodeLabel,
     {
-        let mut encoder = self.start(name, help, None, MetricType::Counter)?;
+        let mut encoder = self.start(name, help, None, kind)?;
         values.into_iter().try_for_each(|(key, value)| {
             let labels = [(label, key)];
-            encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+            let mut encoder = encoder.encode_family(&labels)?;
+            match kind {
+                MetricType::Gauge => encoder.encode_gauge(&value),
+                _ => encoder.encode_counter::<NoLabelSet, u64, u64>(&value, None),
+            }
         })
     }
 
