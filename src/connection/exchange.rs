@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::io::Write;
 
-use crate::connection::http::{Awaited, Step};
+use crate::connection::http::{Awaited, Source, Step};
 use crate::connection::pending_request::{Deferred, PendingRequest, ResponseMode};
 use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, HeartbeatState, Opened, Refusal, Sent, Stage};
 use crate::fd::Fd;
@@ -276,11 +276,12 @@ impl Connection {
             return kept.err().map(|error| self.refuse(error, env));
         }
         let awaited = http.awaits();
-        let mut step = http.step(input, self.peer, self.is_control, env);
+        let from = Source { peer: self.peer, is_control: self.is_control, env };
+        let mut step = http.step(input, from);
         if let Ok(Step::Proxied(client)) = step {
             // From here on, the peer is the client that the proxy names.
             self.peer = client.unwrap_or(self.peer);
-            step = http.step(input, self.peer, self.is_control, env);
+            step = http.step(input, Source { peer: self.peer, ..from });
         }
         http.recount();
         if http.awaits() != awaited {

@@ -101,6 +101,15 @@ struct Stream {
     state: Option<Box<dyn Any>>,
 }
 
+/// The source of a request, and the limits that apply to it.
+#[derive(Copy, Clone)]
+pub struct Source<'e> {
+    pub peer: Peer,
+    /// Whether a control listener accepted the connection.
+    pub is_control: bool,
+    pub env: &'e Env,
+}
+
 /// The result of a step through the input.
 #[derive(Debug)]
 pub enum Step<'a> {
@@ -200,17 +209,11 @@ impl Http {
     /// # Errors
     ///
     /// The request is invalid or exceeds a limit. The rest of the input is of no use.
-    pub fn step<'a>(
-        &mut self,
-        input: &mut &'a mut [u8],
-        peer: Peer,
-        is_control: bool,
-        env: &Env,
-    ) -> Result<Step<'a>, HttpError> {
+    pub fn step<'a>(&mut self, input: &mut &'a mut [u8], from: Source<'_>) -> Result<Step<'a>, HttpError> {
         if !self.is_drained() {
-            return self.step_buffered(input, peer, is_control, env);
+            return self.step_buffered(input, from);
         }
-        let step = self.parse(input, peer, is_control, env)?;
+        let step = self.parse(input, from)?;
         if matches!(step, Step::More) {
             self.buffer(input)?;
             *input = &mut [];
@@ -219,17 +222,11 @@ impl Http {
     }
 
     /// Parses buffered input together with `input`.
-    fn step_buffered<'a>(
-        &mut self,
-        input: &mut &'a mut [u8],
-        peer: Peer,
-        is_control: bool,
-        env: &Env,
-    ) -> Result<Step<'a>, HttpError> {
+    fn step_buffered<'a>(&mut self, input: &mut &'a mut [u8], from: Source<'_>) -> Result<Step<'a>, HttpError> {
         self.buffer(input)?;
         let mut buf = mem::take(&mut self.buf);
         let mut rest = buf.get_mut(self.at..).unwrap_or_default();
-        let step = self.parse(&mut rest, peer, is_control, env).map(Step::into_owned);
+        let step = self.parse(&mut rest, from).map(Step::into_owned);
         let unparsed = rest.len();
         self.at = buf.len() - unparsed;
         self.buf = buf;
@@ -244,13 +241,7 @@ impl Http {
         step
     }
 
-    fn parse<'a>(
-        &mut self,
-        input: &mut &'a mut [u8],
-        peer: Peer,
-        is_control: bool,
-        env: &Env,
-    ) -> Result<Step<'a>, HttpError> {
+    fn parse<'a>(&mut self, input: &mut &'a mut [u8], from: Source<'_>) -> Result<Step<'a>, HttpError> {
         match mem::take(&mut self.phase) {
             phase @ (Phase::Idle | Phase::Head) => {
                 if self.scanned == 0 {
@@ -261,9 +252,9 @@ impl Http {
                     self.phase = phase;
                     return Ok(Step::More);
                 }
-                self.read_head(input, peer, is_control, env)
+                self.read_head(input, from)
             }
-            Phase::Proxy => self.read_proxy_header(input, env),
+            Phase::Proxy => self.read_proxy_header(input, from.env),
             Phase::Body(upload) => self.read_body(input, upload),
             Phase::Pieces(stream) => self.read_piece(input, stream),
             waiting @ (Phase::Pending(_) | Phase::Announced(_)) => {
@@ -455,22 +446,16 @@ impl Http {
         Ok(Step::Proxied(header.client))
     }
 
-    fn read_head(
-        &mut self,
-        input: &mut &mut [u8],
-        peer: Peer,
-        is_control: bool,
-        env: &Env,
-    ) -> Result<Step<'static>, HttpError> {
+    fn read_head(&mut self, input: &mut &mut [u8], from: Source<'_>) -> Result<Step<'static>, HttpError> {
         self.phase = Phase::Head;
         self.is_head = input.starts_with(b"HEAD ");
-        let Some(end) = find_head_end(input, &mut self.scanned, env.limits.head_bytes_max)? else {
+        let Some(end) = find_head_end(input, &mut self.scanned, from.env.limits.head_bytes_max)? else {
             return Ok(Step::More);
         };
         let bytes = take_front(input, end).to_vec();
         self.scanned = 0;
-        let mut head = parse_head(bytes, env.limits.headers_max, peer)?;
-        head.request.set_control(is_control);
+        let mut head = parse_head(bytes, from.env.limits.headers_max, from.peer)?;
+        head.request.set_control(from.is_control);
         self.begin(head, !input.is_empty())
     }
 
