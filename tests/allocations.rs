@@ -8,11 +8,10 @@ mod common;
 
 use std::alloc::System;
 use std::io::IoSlice;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use common::raw::{TEXT, UPGRADE, frame};
-use common::{DEADLINE, Raw, TestServer, serve};
+use common::{Raw, TestServer, serve};
 use fdpush::sim::{Connection, Env, Event, Opcode, Outbound, Sent, outbound};
 use fdpush::{Context, Fd, Frame, Heartbeat, Limits, Message, Origins, Peer, Upgrade};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -27,17 +26,7 @@ const ROUNDS: usize = 25;
 /// Returns the number of allocations in `ROUNDS` rounds. A round sends messages and waits for the results.
 fn allocations_of(server: &TestServer, mut round: impl FnMut(&dyn Fn())) -> usize {
     // One turn of the loop must see the messages of all clients, as the largest turn of the measurement can.
-    let (hold, held) = mpsc::channel();
-    let (go, going) = mpsc::channel();
-    let _held = server
-        .remote
-        .call(move |_| {
-            hold.send(()).expect("the test waits");
-            going.recv_timeout(DEADLINE).expect("the clients have sent");
-        })
-        .sent()
-        .expect("room in the inbox");
-    held.recv_timeout(DEADLINE).expect("a held loop");
+    let (_held, go) = server.hold();
     round(&|| go.send(()).expect("a held loop"));
     (0..WARM_UP).for_each(|_| round(&|| {}));
     let region = Region::new(ALLOCATOR);

@@ -1,6 +1,6 @@
 //! `fdpush serve` as a child process. Its addresses are read from its output.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tungstenite::Message;
 
-use super::raw::Reply;
+use super::raw::{Reply, UPGRADE};
 use super::{ChildProcess, Client, DEADLINE, Raw, TestReceiver, channel};
 
 /// The header of a JSON body.
@@ -244,4 +244,15 @@ fn address_in_line(line: &str) -> String {
 
 fn last_word(line: &str) -> String {
     line.rsplit(' ').next().expect("a word").trim().to_owned()
+}
+
+/// Upgrades a stream for a uid, byte by byte up to the end of its welcome.
+pub fn read_welcome(stream: &mut (impl Read + Write), uid: &str) {
+    stream.write_all(UPGRADE.replacen('/', &format!("/?uid={uid}"), 1).as_bytes()).expect("bytes sent");
+    let mut came = Vec::new();
+    while !came.ends_with(b"}}") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a 101 and a welcome");
+        came.extend(byte);
+    }
 }

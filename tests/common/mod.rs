@@ -28,7 +28,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use fdpush::{Address, Closed, Context, Fd, Handler, Outcome, Remote, Server, Upgrade};
+use fdpush::{Address, Closed, Context, Fd, Handler, Outcome, Remote, Reply, Server, Upgrade};
 
 pub use self::client::{Client, refusal};
 pub use self::process::ChildProcess;
@@ -125,6 +125,18 @@ impl TestServer {
     /// Runs `call` on the thread of the server and returns its result.
     pub fn ask<T: Send + 'static>(&self, call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> T {
         self.remote.call(call).wait_timeout(DEADLINE).expect("an answer")
+    }
+
+    /// Stops the loop in a command, until the sender sends or is dropped. Returns the reply of the command.
+    pub fn hold(&self) -> (Reply<()>, Sender<()>) {
+        let (enter, entered) = channel();
+        let (release, released) = mpsc::channel();
+        let held = self.remote.call(move |_| {
+            enter.send(()).expect("the test waits");
+            let _ = released.recv_timeout(DEADLINE);
+        });
+        entered.next();
+        (held, release)
     }
 
     /// Waits until a condition is true on the thread of the server.

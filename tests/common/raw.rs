@@ -36,13 +36,18 @@ pub struct Reply {
     pub body: String,
 }
 
+/// Connects a stream whose reads and writes fail after the deadline of a test.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("a server that listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+    stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
+    stream.set_nodelay(true).expect("no delay");
+    stream
+}
+
 impl Raw {
     pub fn connect(address: SocketAddr) -> Raw {
-        let stream = TcpStream::connect(address).expect("a server that listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
-        stream.set_nodelay(true).expect("no delay");
-        Raw { stream, buf: Vec::new() }
+        Raw { stream: connect(address), buf: Vec::new() }
     }
 
     /// Opens a WebSocket.

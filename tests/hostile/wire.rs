@@ -6,7 +6,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use crate::common::DEADLINE;
+use crate::common::raw;
 
 /// A connection and all its received bytes.
 pub struct Wire {
@@ -38,10 +38,7 @@ pub struct Reply {
 
 impl Wire {
     pub fn connect(address: SocketAddr) -> Wire {
-        let stream = TcpStream::connect(address).expect("a server that listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
-        stream.set_nodelay(true).expect("no delay");
+        let stream = raw::connect(address);
         let port = stream.local_addr().expect("an address").port();
         Wire { stream, came: Vec::new(), has_ended: false, port }
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::fd::Slot;
 use crate::protocol::deferral::Deferral;
+use crate::protocol::request::Request;
 
 const HEAD: &str = "POST /batch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -14,6 +15,15 @@ fn rig() -> Rig {
 }
 
 impl Rig {
+    /// Passes a head that announces a body to the connection, and returns the request.
+    fn announced(&mut self, head: &str) -> Box<Request<'static>> {
+        let mut bytes = head.as_bytes().to_vec();
+        match self.connection.handle_bytes(&mut &mut bytes[..], &mut self.env) {
+            Some(Event::Head(request)) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn begin(&mut self) -> bool {
         self.connection.begin_response(&Response::text(200, ""), &mut self.env)
     }
@@ -157,10 +167,7 @@ fn a_started_response_is_aborted_without_a_second_head() {
     // The head, the input behind it, and whether the client is late.
     for (head, rest, is_late) in [(expecting, "no size\r\n", false), (HEAD, "5\r\n", true), (too_long, "", false)] {
         let mut rig = rig();
-        let mut bytes = head.as_bytes().to_vec();
-        let Some(Event::Head(request)) = rig.connection.handle_bytes(&mut &mut bytes[..], &mut rig.env) else {
-            panic!("no body was announced");
-        };
+        let request = rig.announced(head);
         assert!(rig.begin() && rig.reply(b"one"));
         rig.connection.receive_body(request, BodyMode::Collect, &mut rig.env);
         if is_late {
@@ -189,10 +196,7 @@ fn an_upgrade_answered_in_pieces_is_refused() {
 #[test]
 fn a_drain_aborts_the_response_to_an_incomplete_request() {
     let mut rig = rig();
-    let mut bytes = HEAD.as_bytes().to_vec();
-    let Some(Event::Head(request)) = rig.connection.handle_bytes(&mut &mut bytes[..], &mut rig.env) else {
-        panic!("no body was announced");
-    };
+    let request = rig.announced(HEAD);
     assert!(rig.begin() && rig.reply(b"one"));
     rig.connection.receive_body(request, BodyMode::Collect, &mut rig.env);
     assert!(rig.connection.drain(&mut rig.env).is_some());
@@ -219,10 +223,7 @@ fn a_ticket_is_for_one_request_until_its_response_begins() {
     let mut rig = Rig::new(Limits::default());
     rig.connection.set_ticket(ticket(1));
     assert!(!rig.connection.has_ticket(ticket(1)), "no request is there");
-    let mut bytes = HEAD.as_bytes().to_vec();
-    let Some(Event::Head(request)) = rig.connection.handle_bytes(&mut &mut bytes[..], &mut rig.env) else {
-        panic!("no body was announced");
-    };
+    let request = rig.announced(HEAD);
     rig.connection.set_ticket(ticket(2));
     rig.connection.receive_body(request, BodyMode::stream(()), &mut rig.env);
     assert!(rig.connection.has_ticket(ticket(2)) && !rig.connection.has_ticket(ticket(1)));

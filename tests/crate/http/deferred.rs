@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::raw::GET;
-use crate::common::{DEADLINE, TestReceiver, TestServer, channel, serve};
+use crate::common::{DEADLINE, Raw, TestReceiver, TestServer, channel, serve};
 use fdpush::{Limits, Response, Ticket};
 
 /// A server that defers every request and reports its ticket.
@@ -43,8 +43,8 @@ fn a_request_can_be_answered_later_from_another_thread() {
     raw.end();
 }
 
-#[test]
-fn a_ticket_answers_no_other_request_on_its_connection() {
+/// A server, a client whose second request waits, and the tickets of its first and second requests.
+fn stale_and_waiting() -> (TestServer, Raw, Ticket<Response>, Ticket<Response>) {
     let (tx, tickets) = channel();
     let server = serve(move |server| {
         server.on_request(move |ctx, fd, request| {
@@ -60,9 +60,30 @@ fn a_ticket_answers_no_other_request_on_its_connection() {
     raw.send("GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let ticket = tickets.next();
     assert_eq!(stale.fd(), ticket.fd());
+    (server, raw, stale, ticket)
+}
+
+#[test]
+fn a_ticket_answers_no_other_request_on_its_connection() {
+    let (_server, mut raw, stale, ticket) = stale_and_waiting();
     stale.answer(Response::text(200, "to the first")).expect("room in the inbox");
     ticket.answer(Response::text(200, "to the second")).expect("room in the inbox");
     assert_eq!(raw.reply().body, "to the second");
+}
+
+#[test]
+fn a_ticket_begins_no_response_to_another_request() {
+    let (server, mut raw, stale, ticket) = stale_and_waiting();
+    let begun = server.ask(move |ctx| {
+        // A ticket that is made while the request waits does not replace the one that its handler took.
+        let late = ctx.ticket(ticket.fd());
+        let begun = [stale, late, ticket].map(|ticket| ctx.begin_response(ticket, &Response::new(200)));
+        let begins = begun.each_ref().map(Option::is_some);
+        begun.into_iter().flatten().for_each(|stream| _ = ctx.end_response(stream));
+        begins
+    });
+    assert_eq!(begun, [false, false, true]);
+    assert_eq!(raw.reply_in_chunks().status, 200);
 }
 
 #[test]

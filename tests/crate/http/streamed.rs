@@ -100,35 +100,6 @@ fn another_response_within_a_stream_ends_the_connection_and_the_stream() {
     assert_eq!(streams.so_far().len(), 0, "the second request is not served");
 }
 
-#[test]
-fn a_ticket_begins_no_response_to_another_request() {
-    let (tx, tickets) = channel();
-    let server = serve(move |server| {
-        server.on_request(move |ctx, fd, request| {
-            let (later, ticket) = ctx.defer_response(fd);
-            tx.send(ticket).expect("the test waits");
-            if request.target() == "/at-once" { Response::text(200, "at once") } else { later }
-        })
-    });
-    let mut raw = server.raw();
-    raw.send("GET /at-once HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(raw.reply().body, "at once");
-    let stale = tickets.next();
-    raw.send("GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let ticket = tickets.next();
-    assert_eq!(stale.fd(), ticket.fd());
-    let begun = server.ask(move |ctx| {
-        // A ticket that is made while the request waits does not replace the one that its handler took.
-        let late = ctx.ticket(ticket.fd());
-        let begun = [stale, late, ticket].map(|ticket| ctx.begin_response(ticket, &Response::new(200)));
-        let begins = begun.each_ref().map(Option::is_some);
-        begun.into_iter().flatten().for_each(|stream| _ = ctx.end_response(stream));
-        begins
-    });
-    assert_eq!(begun, [false, false, true]);
-    assert_eq!(raw.reply_in_chunks().status, 200);
-}
-
 /// A handler that takes every body in pieces, and reports the ticket of its request when the body has ended.
 struct Reporting(Sender<Ticket<Response>>);
 

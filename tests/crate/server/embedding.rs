@@ -167,13 +167,7 @@ fn a_task_awaits_the_replies_of_commands() {
 fn a_full_inbox_takes_a_shutdown_behind_its_commands() {
     let mut server = serve(|server| server.limits(Limits { inbox_max: 1, ..Limits::default() }));
     let mut client = server.connect("/");
-    let (enter, entered) = channel();
-    let (release, released) = channel();
-    let held = server.remote.call(move |_| {
-        enter.send(()).expect("the test waits");
-        released.next();
-    });
-    entered.next();
+    let (held, release) = server.hold();
     let push = server.remote.broadcast("before the end").sent().expect("room");
     assert_eq!(server.remote.broadcast("too many").wait(), Err(RemoteError::Full));
     for _ in 0..3 {

@@ -140,13 +140,7 @@ fn a_notice_reaches_on_notice() {
 #[test]
 fn a_full_inbox_refuses_commands_and_runs_the_accepted_ones() {
     let server = serve(|server| server.limits(Limits { inbox_max: 3, ..Limits::default() }));
-    let (entered, is_busy) = channel();
-    let (release, released) = channel();
-    let busy = server.remote.call(move |_| {
-        entered.send(()).expect("the test waits");
-        released.next();
-    });
-    is_busy.next();
+    let (busy, release) = server.hold();
     let replies: Vec<_> = (0..3).map(|number| server.remote.call(move |_| number).sent().expect("room")).collect();
     assert_eq!(server.remote.broadcast("too many").sent().map(|_| ()), Err(RemoteError::Full));
     assert_eq!(server.remote.notify(()), Err(RemoteError::Full));

@@ -8,8 +8,7 @@ use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use crate::common::gateway::{Gateway, JSON, request};
-use crate::common::raw::UPGRADE;
+use crate::common::gateway::{Gateway, JSON, read_welcome, request};
 use crate::common::{DEADLINE, Raw, Scratch, channel};
 use serde_json::json;
 
@@ -23,13 +22,7 @@ impl Near {
     fn connect(path: &Path, uid: &str) -> Near {
         let mut stream = UnixStream::connect(path).expect("a server that listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        stream.write_all(UPGRADE.replacen('/', &format!("/?uid={uid}"), 1).as_bytes()).expect("bytes sent");
-        let mut came = Vec::new();
-        while !came.ends_with(b"}}") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a 101 and a welcome");
-            came.extend(byte);
-        }
+        read_welcome(&mut stream, uid);
         stream.set_nonblocking(true).expect("no blocking");
         Near(stream)
     }

@@ -1,7 +1,7 @@
 //! Pushes to thousands of connections, which are written in portions: all get all of it, in order, before the answer, and
 //! keep no other client waiting.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
@@ -9,8 +9,8 @@ use std::time::Instant;
 use mio::{Events, Interest, Poll, Token};
 use serde_json::json;
 
-use crate::common::gateway::{Gateway, json_of, request};
-use crate::common::raw::{UPGRADE, frame};
+use crate::common::gateway::{Gateway, json_of, read_welcome, request};
+use crate::common::raw::frame;
 use crate::common::{DEADLINE, Raw, Scratch};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -34,7 +34,7 @@ impl Crowd {
         let connect = |number: usize| {
             let mut stream = TcpStream::connect(address).expect("a server that listens");
             stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-            read_welcome(&mut stream, number);
+            read_welcome(&mut stream, &format!("u{number}"));
             stream.set_nonblocking(true).expect("no blocking");
             let mut stream = mio::net::TcpStream::from_std(stream);
             let interest = Interest::READABLE;
@@ -86,17 +86,6 @@ impl Reader {
     }
 }
 
-/// Upgrades a stream, byte by byte up to the end of its welcome.
-fn read_welcome(stream: &mut (impl Read + Write), number: usize) {
-    stream.write_all(UPGRADE.replacen('/', &format!("/?uid=u{number}"), 1).as_bytes()).expect("bytes sent");
-    let mut came = Vec::new();
-    while !came.ends_with(b"}}") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("a 101 and a welcome");
-        came.extend(byte);
-    }
-}
-
 /// A whole text frame of a server.
 fn text_frame(text: &str) -> Vec<u8> {
     let header = match text.len() {
@@ -123,7 +112,7 @@ fn an_answer_comes_after_thousands_of_messages_and_pushes_keep_their_order() {
     let connect = |number: usize| {
         let mut stream = UnixStream::connect(&path).expect("a server that listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        read_welcome(&mut stream, number);
+        read_welcome(&mut stream, &format!("u{number}"));
         stream.set_nonblocking(true).expect("no blocking");
         stream
     };

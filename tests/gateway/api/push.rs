@@ -356,14 +356,8 @@ fn a_slow_reader_gets_the_last_message_of_a_key() {
         let data = json!({"number": number, "padding": padding});
         assert_eq!(gateway.done("/api/push", json!({"uid": "slow", "key": "price", "data": data})), pushed(1));
     }
-    let mut received = 0;
-    loop {
-        received += 1;
-        if next(&mut slow)["data"]["number"] == LAST {
-            break;
-        }
-    }
-    assert!(received <= LAST, "some were replaced");
+    let received = (1..).find(|_| next(&mut slow)["data"]["number"] == LAST);
+    assert!(received.is_some_and(|count| count <= LAST), "some were replaced");
 }
 
 /// Returns line `number` of a batch and its expected error: the code, and whether the id is known.
