@@ -18,6 +18,12 @@ pub const SERVER_HEADER_BYTES_MAX: usize = 10;
 /// The longest payload of a control frame (RFC 6455 section 5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
 
+/// The reserved bits RSV1 to RSV3 of the first byte.
+const RESERVED_BITS: u8 = 0x70;
+
+/// The bit of permessage-deflate (RFC 7692 section 6).
+const RSV1: u8 = 0x40;
+
 /// The opcode of a frame (RFC 6455 section 5.2).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
@@ -64,6 +70,8 @@ pub struct Header {
     pub fin: bool,
     /// The type of the frame.
     pub opcode: Opcode,
+    /// Whether RSV1 is set: the message is deflated (RFC 7692 section 6).
+    pub is_deflated: bool,
     /// The length of the payload in bytes, below 2^63.
     pub payload_bytes: u64,
     /// The client's masking key.
@@ -81,12 +89,30 @@ impl Header {
     /// A violated rule is reported at the byte that violates it, also in an incomplete header.
     #[inline]
     pub fn parse(input: &[u8]) -> Result<Option<Header>, ProtocolError> {
+        match input.first() {
+            Some(first) if first & RESERVED_BITS != 0 => Err(ProtocolError::ReservedBits),
+            _ => Header::parse_deflated(input),
+        }
+    }
+
+    /// Parses a header that may have RSV1, as permessage-deflate allows.
+    ///
+    /// Only the first frame of a text or binary message may have it (RFC 7692 section 6.1).
+    ///
+    /// # Errors
+    /// As those of [`parse`](Header::parse).
+    #[inline]
+    pub fn parse_deflated(input: &[u8]) -> Result<Option<Header>, ProtocolError> {
         let Some(&first) = input.first() else { return Ok(None) };
-        if first & 0x70 != 0 {
+        let is_deflated = first & RSV1 != 0;
+        if first & RESERVED_BITS & !RSV1 != 0 {
             return Err(ProtocolError::ReservedBits);
         }
         let fin = first & 0x80 != 0;
         let opcode = Opcode::parse(first & 0x0f)?;
+        if is_deflated && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+            return Err(ProtocolError::ReservedBits);
+        }
         if opcode.is_control() && !fin {
             return Err(ProtocolError::ControlFragmented);
         }
@@ -107,7 +133,7 @@ impl Header {
             _ => (u64::from(short), 2),
         };
         let Some(mask) = input.get(mask_at..).and_then(|rest| rest.first_chunk::<4>()) else { return Ok(None) };
-        Ok(Some(Header { fin, opcode, payload_bytes, mask: *mask, header_bytes: mask_at + 4 }))
+        Ok(Some(Header { fin, opcode, is_deflated, payload_bytes, mask: *mask, header_bytes: mask_at + 4 }))
     }
 }
 
@@ -134,7 +160,7 @@ fn parse_long_length(short: u8, input: &[u8]) -> Result<Option<(u64, usize)>, Pr
 /// Its length is encoded in the shortest form.
 #[derive(Copy, Clone, Debug)]
 pub struct ServerHeader {
-    opcode: Opcode,
+    first: u8,
     payload_bytes: usize,
 }
 
@@ -142,7 +168,12 @@ impl ServerHeader {
     /// Creates the header for a payload of `payload_bytes`.
     #[inline]
     pub fn new(opcode: Opcode, payload_bytes: usize) -> ServerHeader {
-        ServerHeader { opcode, payload_bytes }
+        ServerHeader { first: 0x80 | opcode as u8, payload_bytes }
+    }
+
+    /// Creates the header of a deflated message (RFC 7692 section 6.1).
+    pub fn deflated(opcode: Opcode, payload_bytes: usize) -> ServerHeader {
+        ServerHeader { first: 0x80 | RSV1 | opcode as u8, payload_bytes }
     }
 
     /// Returns the length of the header in bytes: 2, 4 or 10.
@@ -159,7 +190,7 @@ impl ServerHeader {
     // Inlined always: if the length is a constant, this is one store instead of a call of memcpy.
     #[inline(always)]
     pub fn append_to(self, out: &mut Vec<u8>) {
-        let first = 0x80 | self.opcode as u8;
+        let first = self.first;
         match self.payload_bytes {
             short @ 0..=125 => out.extend_from_slice(&[first, short as u8]),
             medium @ 126..=0xffff => {
@@ -187,6 +218,16 @@ pub fn server_frame_bytes(bytes: &[u8]) -> Option<usize> {
     usize::try_from(payload).ok()?.checked_add(header)
 }
 
+/// Returns the payload of the server frame in `bytes`.
+pub fn server_payload(bytes: &[u8]) -> &[u8] {
+    let header = match bytes.get(1).map(|short| short & 0x7f) {
+        Some(126) => 4,
+        Some(127) => 10,
+        _ => 2,
+    };
+    bytes.get(header..).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +247,9 @@ mod tests {
         assert_eq!(header(126), [0x81, 126, 0, 126]);
         assert_eq!(header(0xffff), [0x81, 126, 0xff, 0xff]);
         assert_eq!(header(0x1_0000), [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        let mut deflated = Vec::new();
+        ServerHeader::deflated(Opcode::Binary, 5).append_to(&mut deflated);
+        assert_eq!(deflated, [0xc2, 5]);
     }
 
     #[test]
@@ -256,5 +300,33 @@ mod tests {
         for (bytes, error) in table {
             assert_eq!(Header::parse(bytes), Err(error), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn rsv1_is_only_for_the_first_frame_of_a_message() {
+        for (first, is_valid) in [
+            (0xc1, true),
+            (0x41, true),
+            (0xc2, true),
+            (0x42, true),
+            (0xc0, false),
+            (0x40, false),
+            (0xc8, false),
+            (0xc9, false),
+            (0xca, false),
+            (0xe1, false),
+            (0xd1, false),
+            (0xf1, false),
+            (0xa1, false),
+            (0x91, false),
+        ] {
+            let header = Header::parse_deflated(&[first, 0x80, 1, 2, 3, 4]);
+            let is_deflated = header.map(|header| header.map(|header| header.is_deflated));
+            let expected = if is_valid { Ok(Some(true)) } else { Err(ProtocolError::ReservedBits) };
+            assert_eq!(is_deflated, expected, "{first:#x}");
+            assert_eq!(Header::parse(&[first]), Err(ProtocolError::ReservedBits), "{first:#x}");
+        }
+        let plain = Header::parse_deflated(&[0x81, 0x80, 1, 2, 3, 4]).map(|header| header.map(|it| it.is_deflated));
+        assert_eq!(plain, Ok(Some(false)));
     }
 }

@@ -1,0 +1,216 @@
+//! The payload encoding of permessage-deflate (RFC 7692 section 7.2).
+//!
+//! A message is a DEFLATE stream (RFC 1951) without its last 4 bytes, `00 00 ff ff`. No context is taken over in either
+//! direction: each message starts with an empty window of 32 KiB. So one [`Deflater`] and one [`Inflater`] serve all
+//! connections of a loop, and a deflated frame can be sent to any number of them.
+//!
+//! This module does not negotiate the extension, which `extension.rs` does, and does not read frame headers.
+
+use std::fmt;
+
+use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate, InflateFlush, Status};
+
+use crate::protocol::frame::{Opcode, ServerHeader};
+
+/// The longest payload that is deflated.
+///
+/// DEFLATE takes up to 50 ns a byte, and the loop does nothing else meanwhile.
+pub const DEFLATED_BYTES_MAX: usize = 256 << 10;
+
+/// The end of each message, which is not sent: an empty stored block without its first 3 bits.
+const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
+
+/// The tail, and an empty final block.
+///
+/// An inflater that reads it ends exactly there, without output, if and only if the message ended between two blocks.
+const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
+
+/// The bits of the window: 32 KiB.
+const WINDOW_BITS: u8 = 15;
+
+/// The bytes that the inflater produces in one step.
+const STEP_BYTES: usize = 16 << 10;
+
+/// The compression level: that of zlib's default.
+const LEVEL: i32 = 6;
+
+/// The reason why a payload cannot be inflated.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum InflateError {
+    /// It is not a DEFLATE stream, or the stream is not complete.
+    Invalid,
+    /// It inflates to more than the limit.
+    TooBig,
+    /// Memory for the result could not be allocated.
+    OutOfMemory,
+}
+
+/// Returns the longest deflated payload of a message of at most `bytes_max` bytes.
+///
+/// Data that cannot be compressed becomes longer: zlib's `deflateBound` adds at most one 16th and a few bytes.
+pub fn deflated_bytes_max(bytes_max: u64) -> u64 {
+    bytes_max.saturating_add(bytes_max / 16 + 64)
+}
+
+/// Inflates the payloads of messages, one after the other.
+///
+/// In this order: [`begin`](Inflater::begin), [`push`](Inflater::push) for each part, [`finish`](Inflater::finish).
+pub struct Inflater {
+    stream: Inflate,
+    /// The output of one step.
+    step: Box<[u8]>,
+    /// Whether the message has no bytes yet.
+    is_empty: bool,
+    /// Whether the bytes so far end with a final block.
+    has_ended: bool,
+}
+
+impl Inflater {
+    /// The memory of an inflater: its window and tables, and the output of a step.
+    pub const MEMORY_BYTES: usize = (48 << 10) + STEP_BYTES;
+
+    /// Creates an inflater. It allocates its window.
+    pub fn new() -> Inflater {
+        let stream = Inflate::new(false, WINDOW_BITS);
+        Inflater { stream, step: vec![0; STEP_BYTES].into(), is_empty: true, has_ended: false }
+    }
+
+    /// Starts a message. The rest of an earlier one is dropped.
+    pub fn begin(&mut self) {
+        self.stream.reset(false);
+        (self.is_empty, self.has_ended) = (true, false);
+    }
+
+    /// Appends a part of the payload, inflated, to `out`.
+    ///
+    /// `out` never has more than `bytes_max` bytes, and its capacity is not larger either.
+    ///
+    /// # Errors
+    /// The payload cannot be inflated. The message is over.
+    pub fn push(&mut self, part: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), InflateError> {
+        let mut rest = part;
+        let mut is_step_full = false;
+        self.is_empty &= part.is_empty();
+        while !rest.is_empty() || is_step_full {
+            if self.has_ended {
+                // A block after the final one begins a new stream: see the second example of section 7.2.3.4.
+                self.stream.reset(false);
+                self.has_ended = false;
+            }
+            let (taken, made, status) = self.step(rest)?;
+            if (taken, made) == (0, 0) && status != Status::StreamEnd && !rest.is_empty() {
+                return Err(InflateError::Invalid);
+            }
+            rest = rest.get(taken..).unwrap_or_default();
+            is_step_full = made == self.step.len() && status != Status::StreamEnd;
+            self.has_ended = status == Status::StreamEnd;
+            append(out, self.step.get(..made).unwrap_or_default(), bytes_max)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the message.
+    ///
+    /// # Errors
+    /// The payload ends within a block, or within the header of one.
+    pub fn finish(&mut self) -> Result<(), InflateError> {
+        // A payload of no bytes is no valid stream, but the meaning is clear. Others accept it as well.
+        if self.has_ended || self.is_empty {
+            return Ok(());
+        }
+        match self.step(&TAIL_AND_END)? {
+            (taken, 0, Status::StreamEnd) if taken == TAIL_AND_END.len() => Ok(()),
+            _ => Err(InflateError::Invalid),
+        }
+    }
+
+    /// Inflates into the buffer of a step. Returns the bytes taken and made.
+    fn step(&mut self, input: &[u8]) -> Result<(usize, usize, Status), InflateError> {
+        let (taken, made) = (self.stream.total_in(), self.stream.total_out());
+        let status = self.stream.decompress(input, &mut self.step, InflateFlush::SyncFlush);
+        let status = status.map_err(|_| InflateError::Invalid)?;
+        Ok(((self.stream.total_in() - taken) as usize, (self.stream.total_out() - made) as usize, status))
+    }
+}
+
+/// Appends `bytes` to `out`, which grows to at most `bytes_max` bytes.
+fn append(out: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) -> Result<(), InflateError> {
+    let len = out.len() + bytes.len();
+    if len > bytes_max {
+        return Err(InflateError::TooBig);
+    }
+    if len > out.capacity() {
+        let capacity = len.max((2 * out.capacity()).min(bytes_max));
+        out.try_reserve_exact(capacity - out.len()).map_err(|_| InflateError::OutOfMemory)?;
+    }
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
+impl Default for Inflater {
+    fn default() -> Inflater {
+        Inflater::new()
+    }
+}
+
+impl fmt::Debug for Inflater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inflater").field("has_ended", &self.has_ended).finish_non_exhaustive()
+    }
+}
+
+/// Deflates messages into frames.
+#[derive(Default)]
+pub struct Deflater {
+    /// Created by the first message.
+    stream: Option<Deflate>,
+    scratch: Vec<u8>,
+}
+
+impl Deflater {
+    /// Encodes a message as a deflated frame.
+    ///
+    /// `None`: the payload is longer than [`DEFLATED_BYTES_MAX`], or would not become shorter, or memory is exhausted.
+    pub fn encode(&mut self, opcode: Opcode, payload: &[u8]) -> Option<Vec<u8>> {
+        if payload.len() > DEFLATED_BYTES_MAX {
+            return None;
+        }
+        let deflated = self.deflate(payload)?;
+        let header = ServerHeader::deflated(opcode, deflated.len());
+        let mut frame = Vec::new();
+        frame.try_reserve_exact(header.bytes() + deflated.len()).ok()?;
+        header.append_to(&mut frame);
+        frame.extend_from_slice(deflated);
+        Some(frame)
+    }
+
+    /// Deflates a payload. `None`: it would not become shorter.
+    fn deflate(&mut self, payload: &[u8]) -> Option<&[u8]> {
+        let stream = self.stream.get_or_insert_with(|| {
+            let window_bits = -i32::from(WINDOW_BITS);
+            Deflate::new_with_config(DeflateConfig { level: LEVEL, window_bits, ..DeflateConfig::default() })
+        });
+        // A stream that fills the room is not shorter than the payload, or not complete.
+        let room = payload.len() + TAIL.len();
+        if self.scratch.len() < room {
+            self.scratch.try_reserve(room - self.scratch.len()).ok()?;
+            self.scratch.resize(room, 0);
+        }
+        stream.reset();
+        let out = self.scratch.get_mut(..room)?;
+        stream.compress(payload, out, DeflateFlush::SyncFlush).ok()?;
+        let made = stream.total_out() as usize;
+        let is_whole = stream.total_in() == payload.len() as u64 && made < room;
+        let deflated = out.get(..made).filter(|_| is_whole)?;
+        deflated.strip_suffix(&TAIL)
+    }
+}
+
+impl fmt::Debug for Deflater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deflater").field("is_created", &self.stream.is_some()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

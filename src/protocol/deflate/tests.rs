@@ -1,0 +1,214 @@
+//! DEFLATE against the implementation of another author, and hostile streams.
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+use proptest::prelude::*;
+
+use super::*;
+
+/// Deflates with miniz, and removes the tail.
+fn miniz_deflate(payload: &[u8], level: u32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() * 2 + 100);
+    let mut stream = Compress::new(Compression::new(level), false);
+    stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("no error");
+    assert_eq!(stream.total_in(), payload.len() as u64);
+    out.strip_suffix(&TAIL).expect("the tail").to_vec()
+}
+
+/// Inflates a deflated payload with miniz.
+fn miniz_inflate(payload: &[u8], bytes: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes + 10);
+    let whole = [payload, &TAIL].concat();
+    Decompress::new(false).decompress_vec(&whole, &mut out, FlushDecompress::Sync).expect("valid");
+    out
+}
+
+/// Inflates a payload in parts of `part` bytes.
+fn inflate(payload: &[u8], part: usize, bytes_max: usize) -> Result<Vec<u8>, InflateError> {
+    let (mut inflater, mut out) = (Inflater::new(), Vec::new());
+    inflater.begin();
+    for part in payload.chunks(part) {
+        inflater.push(part, &mut out, bytes_max)?;
+        assert!(out.len() <= bytes_max && out.capacity() <= bytes_max, "{} of {bytes_max}", out.capacity());
+    }
+    inflater.finish().map(|()| out)
+}
+
+/// Returns the payload of a deflated frame.
+fn payload_of(frame: &[u8]) -> &[u8] {
+    assert_eq!(frame[0] & 0xf0, 0xc0, "FIN and RSV1");
+    crate::protocol::frame::server_payload(frame)
+}
+
+#[test]
+fn the_examples_of_rfc_7692() {
+    // Section 7.2.3.
+    let examples: [&[u8]; 5] = [
+        &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
+        // A stored block.
+        &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],
+        // A final block, and the header of a stored one.
+        &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],
+        // Two blocks.
+        &[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00],
+        // A final block with nothing behind it, which some clients send.
+        &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
+    ];
+    for payload in examples {
+        for part in 1..=payload.len() {
+            assert_eq!(inflate(payload, part, 5).as_deref(), Ok(&b"Hello"[..]), "{payload:x?} in parts of {part}");
+            assert_eq!(inflate(payload, part, 4), Err(InflateError::TooBig), "{payload:x?}");
+        }
+    }
+}
+
+#[test]
+fn empty_messages() {
+    for payload in
+        [&[][..], &[0x00], &[0x02, 0x00], &[0x03, 0x00], &[0x03, 0x00, 0x00], &[0x00, 0x00, 0x00, 0xff, 0xff, 0x00]]
+    {
+        assert_eq!(inflate(payload, 1, 10), Ok(Vec::new()), "{payload:x?}");
+    }
+}
+
+#[test]
+fn streams_that_are_cut_or_invalid() {
+    let whole = miniz_deflate(&b"a longer text, a longer text, and even a longer one: 0123456789".repeat(20), 6);
+    for cut in 1..whole.len() {
+        assert_eq!(inflate(&whole[..cut], cut, 10_000), Err(InflateError::Invalid), "cut at {cut}");
+    }
+    let stored = [&[0x00, 0x00, 0x04, 0xff, 0xfb][..], &[7; 0x400], &[0x00]].concat();
+    assert_eq!(inflate(&stored, 100, 0x400), Ok(vec![7; 0x400]));
+    // One byte of it is an empty message.
+    for cut in 2..stored.len() {
+        assert_eq!(inflate(&stored[..cut], cut, 0x400), Err(InflateError::Invalid), "cut at {cut}");
+    }
+    for payload in [
+        // A reserved block type.
+        &[0x06][..],
+        &[0xff],
+        // A length that does not match its complement.
+        &[0x00, 0x05, 0x00, 0xfa, 0xfe, 0x00],
+        // A distance before the start of the message.
+        &[0x4b, 0x04, 0x13, 0x00, 0x00],
+        // The tail itself, and a part of it.
+        &[0x00, 0x00, 0x00, 0xff, 0xff],
+        &[0x00, 0x00, 0x00],
+        // Garbage behind a complete block, and behind a final one.
+        &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0xaa],
+        &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0xaa],
+        &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x01],
+    ] {
+        assert_eq!(inflate(payload, 1, 1000), Err(InflateError::Invalid), "{payload:x?}");
+    }
+}
+
+#[test]
+fn a_bomb_stops_at_the_limit() {
+    let zeros = miniz_deflate(&vec![0; 16 << 20], 9);
+    assert!(zeros.len() < 20_000);
+    let bytes_max = 1 << 20;
+    assert_eq!(inflate(&zeros, zeros.len(), bytes_max), Err(InflateError::TooBig));
+    let exact = miniz_deflate(&vec![0; bytes_max], 9);
+    assert_eq!(inflate(&exact, exact.len(), bytes_max), Ok(vec![0; bytes_max]));
+    assert_eq!(inflate(&exact, exact.len(), bytes_max - 1), Err(InflateError::TooBig));
+}
+
+#[test]
+fn an_inflater_keeps_nothing_of_a_message() {
+    let mut inflater = Inflater::new();
+    for payload in [&[0xf2, 0x48][..], &[0xff], &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00]] {
+        inflater.begin();
+        let _ = inflater.push(payload, &mut Vec::new(), 100);
+    }
+    // A reference to the text of the earlier message.
+    inflater.begin();
+    assert_eq!(inflater.push(&[0x4b, 0x04, 0x13, 0x00, 0x00], &mut Vec::new(), 100), Err(InflateError::Invalid));
+    let mut out = Vec::new();
+    inflater.begin();
+    inflater.push(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], &mut out, 100).expect("valid");
+    assert_eq!((inflater.finish(), &out[..]), (Ok(()), &b"Hello"[..]));
+}
+
+#[test]
+fn payloads_that_would_become_longer_are_not_deflated() {
+    let mut deflater = Deflater::default();
+    let mut noise = vec![0_u8; 5000];
+    let mut state = 1_u32;
+    for byte in &mut noise {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (state >> 24) as u8;
+    }
+    for payload in [&b""[..], b"a", b"abc", &noise] {
+        assert_eq!(deflater.encode(Opcode::Binary, payload), None, "{} bytes", payload.len());
+    }
+    assert_eq!(deflater.encode(Opcode::Text, &vec![b'a'; DEFLATED_BYTES_MAX + 1]), None);
+    let longest = vec![b'a'; DEFLATED_BYTES_MAX];
+    let frame = deflater.encode(Opcode::Text, &longest).expect("shorter");
+    assert_eq!(miniz_inflate(payload_of(&frame), longest.len()), longest);
+}
+
+#[test]
+fn the_longest_deflated_payload_is_within_its_bound() {
+    let mut noise = vec![0_u8; 100_000];
+    let mut state = 7_u32;
+    for byte in &mut noise {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (state >> 24) as u8;
+    }
+    for bytes in [0, 1, 10, 100, 1_000, 20_000, 100_000] {
+        for level in [0, 1, 6, 9] {
+            let deflated = miniz_deflate(&noise[..bytes], level);
+            assert!(deflated.len() as u64 <= deflated_bytes_max(bytes as u64), "{bytes} bytes at level {level}");
+        }
+    }
+}
+
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..3000),
+        prop::collection::vec(prop::sample::select(b"abc \n{}\":,0".to_vec()), 0..40_000),
+        (any::<u8>(), 0..200_000_usize).prop_map(|(byte, count)| vec![byte; count]),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn frames_are_inflated_by_another_implementation(payloads in prop::collection::vec(payload(), 1..4)) {
+        let mut deflater = Deflater::default();
+        for payload in payloads {
+            if let Some(frame) = deflater.encode(Opcode::Text, &payload) {
+                let deflated = payload_of(&frame);
+                prop_assert!(deflated.len() < payload.len());
+                prop_assert_eq!(miniz_inflate(deflated, payload.len()), payload);
+            }
+        }
+    }
+
+    #[test]
+    fn payloads_of_another_implementation_are_inflated(payload in payload(), level in 0..10_u32, part in 1..5000_usize) {
+        let deflated = miniz_deflate(&payload, level);
+        prop_assert_eq!(inflate(&deflated, part, payload.len()), Ok(payload.clone()));
+        if let Some(less) = payload.len().checked_sub(1) {
+            prop_assert_eq!(inflate(&deflated, part, less), Err(InflateError::TooBig));
+        }
+    }
+
+    #[test]
+    fn every_division_into_parts_gives_the_same_result(
+        mut bytes in prop::collection::vec(any::<u8>(), 1..300),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        is_random in any::<bool>(),
+        part in 1..50_usize,
+    ) {
+        if !is_random {
+            bytes = miniz_deflate(&bytes.repeat(3), 6);
+            for (at, byte) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+        }
+        prop_assert_eq!(inflate(&bytes, part, 4000), inflate(&bytes, bytes.len(), 4000));
+    }
+}

@@ -1,0 +1,187 @@
+//! Negotiation of permessage-deflate (RFC 7692 section 7.1, RFC 6455 section 9.1).
+//!
+//! The server takes over no context and uses a window of 32 KiB. An offer that allows this is accepted; any other offer
+//! is declined, and the connection goes on without compression. A malformed header declines all offers of a client.
+
+use crate::protocol::token::is_token_byte;
+
+/// The name of the extension.
+const PERMESSAGE_DEFLATE: &[u8] = b"permessage-deflate";
+
+/// The only window that the server uses (RFC 7692 section 7.1.2): 2^15 bytes.
+const WINDOW_BITS: u8 = 15;
+
+/// An accepted offer of permessage-deflate.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct PermessageDeflate {
+    /// Whether the offer limits the window of the server, so that the response has to do so, too.
+    names_server_window: bool,
+}
+
+impl PermessageDeflate {
+    /// Returns the value of `Sec-WebSocket-Extensions` in the response.
+    ///
+    /// The server requires that the client takes over no context, which section 7.1.1.2 allows for every offer.
+    pub fn response(self) -> &'static str {
+        match self.names_server_window {
+            false => "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+            true => {
+                "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15"
+            }
+        }
+    }
+}
+
+/// Selects the first offer that the server can accept, in the client's order of preference.
+///
+/// `values` are the values of all `Sec-WebSocket-Extensions` lines. `None`: the extension is not used.
+pub fn negotiate<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<PermessageDeflate> {
+    let mut accepted = None;
+    for value in values {
+        let mut cursor = Cursor { rest: value };
+        while cursor.skip_to_element() {
+            let offer = cursor.read_offer()?;
+            accepted = accepted.or(offer);
+        }
+    }
+    accepted
+}
+
+/// The position in a header value.
+struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+/// The parameters of one offer of permessage-deflate.
+#[derive(Default)]
+struct Offer {
+    server_no_context_takeover: bool,
+    client_no_context_takeover: bool,
+    server_max_window_bits: Option<u8>,
+    has_client_max_window_bits: bool,
+    /// A parameter is unknown, repeated or has an illegal value.
+    is_invalid: bool,
+}
+
+impl Offer {
+    fn add(&mut self, name: &[u8], value: Option<&[u8]>) {
+        let is_new = match (name, value) {
+            (b"server_no_context_takeover", None) => !std::mem::replace(&mut self.server_no_context_takeover, true),
+            (b"client_no_context_takeover", None) => !std::mem::replace(&mut self.client_no_context_takeover, true),
+            (b"server_max_window_bits", Some(value)) => match window_bits(value) {
+                Some(bits) => self.server_max_window_bits.replace(bits).is_none(),
+                None => false,
+            },
+            (b"client_max_window_bits", value) if value.is_none_or(|value| window_bits(value).is_some()) => {
+                !std::mem::replace(&mut self.has_client_max_window_bits, true)
+            }
+            _ => false,
+        };
+        self.is_invalid |= !is_new;
+    }
+
+    fn accept(&self) -> Option<PermessageDeflate> {
+        let bits = self.server_max_window_bits;
+        let is_accepted = !self.is_invalid && bits.is_none_or(|bits| bits >= WINDOW_BITS);
+        is_accepted.then_some(PermessageDeflate { names_server_window: bits.is_some() })
+    }
+}
+
+/// Parses a number of window bits: 8 to 15, without leading zeros.
+fn window_bits(value: &[u8]) -> Option<u8> {
+    match value {
+        [digit @ b'8'..=b'9'] => Some(digit - b'0'),
+        [b'1', digit @ b'0'..=b'5'] => Some(10 + digit - b'0'),
+        _ => None,
+    }
+}
+
+impl<'a> Cursor<'a> {
+    /// Skips white space and empty elements. `false`: the value ends.
+    fn skip_to_element(&mut self) -> bool {
+        while let [b' ' | b'\t' | b',', rest @ ..] = self.rest {
+            self.rest = rest;
+        }
+        !self.rest.is_empty()
+    }
+
+    /// Reads one extension with its parameters, up to the comma behind it.
+    ///
+    /// `None`: the value is malformed. `Some(None)`: the offer is declined.
+    fn read_offer(&mut self) -> Option<Option<PermessageDeflate>> {
+        let name = self.read_token()?;
+        let mut offer = Offer::default();
+        while self.skip(b';') {
+            let parameter = self.read_token()?;
+            if !self.skip(b'=') {
+                offer.add(parameter, None);
+                continue;
+            }
+            let mut unquoted = [0; QUOTED_BYTES_MAX];
+            let value =
+                if self.rest.first() == Some(&b'"') { self.read_quoted(&mut unquoted)? } else { self.read_token()? };
+            offer.add(parameter, Some(value));
+        }
+        if !self.rest.is_empty() && !self.skip(b',') {
+            return None;
+        }
+        Some(offer.accept().filter(|_| name == PERMESSAGE_DEFLATE))
+    }
+
+    /// Reads a token and the white space around it. `None`: there is no token.
+    fn read_token(&mut self) -> Option<&'a [u8]> {
+        self.skip_space();
+        let len = self.rest.iter().take_while(|byte| is_token_byte(**byte)).count();
+        let (token, rest) = self.rest.split_at_checked(len).filter(|(token, _)| !token.is_empty())?;
+        self.rest = rest;
+        self.skip_space();
+        Some(token)
+    }
+
+    /// Reads a quoted string, whose content must be a token (RFC 6455 section 9.1).
+    ///
+    /// Only its first bytes are returned. No legal value is longer.
+    fn read_quoted<'b>(&mut self, unquoted: &'b mut [u8; QUOTED_BYTES_MAX]) -> Option<&'b [u8]> {
+        let mut len = 0;
+        self.rest = self.rest.strip_prefix(b"\"")?;
+        loop {
+            let (&first, rest) = self.rest.split_first()?;
+            let (byte, rest) = match first {
+                b'"' => {
+                    self.rest = rest;
+                    self.skip_space();
+                    return unquoted.get(..len.min(QUOTED_BYTES_MAX)).filter(|_| len > 0);
+                }
+                b'\\' => rest.split_first().map(|(byte, rest)| (*byte, rest))?,
+                byte => (byte, rest),
+            };
+            if !is_token_byte(byte) {
+                return None;
+            }
+            if let Some(place) = unquoted.get_mut(len) {
+                *place = byte;
+            }
+            (len, self.rest) = (len + 1, rest);
+        }
+    }
+
+    /// Skips `byte` and the white space behind it. `false`: something else comes.
+    fn skip(&mut self, byte: u8) -> bool {
+        let Some((_, rest)) = self.rest.split_first().filter(|(first, _)| **first == byte) else { return false };
+        self.rest = rest;
+        self.skip_space();
+        true
+    }
+
+    fn skip_space(&mut self) {
+        while let [b' ' | b'\t', rest @ ..] = self.rest {
+            self.rest = rest;
+        }
+    }
+}
+
+/// The bytes of a quoted value that are compared: one more than the longest legal value has.
+const QUOTED_BYTES_MAX: usize = 3;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Offers of permessage-deflate, and the responses.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PLAIN: Option<&str> = None;
+const ACCEPTED: Option<&str> = Some("permessage-deflate; server_no_context_takeover; client_no_context_takeover");
+const WITH_WINDOW: Option<&str> =
+    Some("permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15");
+
+fn response(values: &[&str]) -> Option<&'static str> {
+    negotiate(values.iter().map(|value| value.as_bytes())).map(PermessageDeflate::response)
+}
+
+#[test]
+fn one_offer() {
+    let table = [
+        // Browsers, Python `websockets`, Node `ws`.
+        ("permessage-deflate; client_max_window_bits", ACCEPTED),
+        ("permessage-deflate", ACCEPTED),
+        // Each parameter.
+        ("permessage-deflate; server_no_context_takeover", ACCEPTED),
+        ("permessage-deflate; client_no_context_takeover", ACCEPTED),
+        ("permessage-deflate; server_no_context_takeover; client_no_context_takeover", ACCEPTED),
+        ("permessage-deflate; server_max_window_bits=15", WITH_WINDOW),
+        ("permessage-deflate; client_max_window_bits=8", ACCEPTED),
+        ("permessage-deflate; client_max_window_bits=15", ACCEPTED),
+        ("permessage-deflate; server_max_window_bits=14", PLAIN),
+        ("permessage-deflate; server_max_window_bits=10", PLAIN),
+        ("permessage-deflate; server_max_window_bits=9", PLAIN),
+        ("permessage-deflate; server_max_window_bits=8", PLAIN),
+        (
+            "permessage-deflate; client_max_window_bits; server_max_window_bits=15; server_no_context_takeover",
+            WITH_WINDOW,
+        ),
+        // Quoted values: the quotes and escapes do not belong to the value.
+        ("permessage-deflate; server_max_window_bits=\"15\"", WITH_WINDOW),
+        ("permessage-deflate; server_max_window_bits=\"1\\5\"", WITH_WINDOW),
+        ("permessage-deflate; client_max_window_bits=\"\\9\"", ACCEPTED),
+        ("permessage-deflate; server_max_window_bits=\"14\"", PLAIN),
+        ("permessage-deflate; server_max_window_bits=\"150\"", PLAIN),
+        ("permessage-deflate; server_max_window_bits=\"15000\"", PLAIN),
+        // Illegal values.
+        ("permessage-deflate; server_max_window_bits", PLAIN),
+        ("permessage-deflate; server_max_window_bits=7", PLAIN),
+        ("permessage-deflate; server_max_window_bits=16", PLAIN),
+        ("permessage-deflate; server_max_window_bits=015", PLAIN),
+        ("permessage-deflate; server_max_window_bits=+15", PLAIN),
+        ("permessage-deflate; server_max_window_bits=15x", PLAIN),
+        ("permessage-deflate; server_max_window_bits=115", PLAIN),
+        ("permessage-deflate; client_max_window_bits=0", PLAIN),
+        ("permessage-deflate; client_max_window_bits=08", PLAIN),
+        ("permessage-deflate; client_max_window_bits=16", PLAIN),
+        ("permessage-deflate; client_max_window_bits=on", PLAIN),
+        ("permessage-deflate; server_no_context_takeover=true", PLAIN),
+        ("permessage-deflate; server_no_context_takeover=\"\\t\"", PLAIN),
+        ("permessage-deflate; client_no_context_takeover=1", PLAIN),
+        // Duplicates, also with the same value.
+        ("permessage-deflate; server_no_context_takeover; server_no_context_takeover", PLAIN),
+        ("permessage-deflate; client_no_context_takeover; client_no_context_takeover", PLAIN),
+        ("permessage-deflate; server_max_window_bits=15; server_max_window_bits=15", PLAIN),
+        ("permessage-deflate; client_max_window_bits; client_max_window_bits=15", PLAIN),
+        // Unknown parameters, and names in another case.
+        ("permessage-deflate; mem_level", PLAIN),
+        ("permessage-deflate; mem_level=9", PLAIN),
+        ("permessage-deflate; Server_No_Context_Takeover", PLAIN),
+        // Other extensions.
+        ("x-webkit-deflate-frame", PLAIN),
+        ("permessage-bzip2; level=9", PLAIN),
+        ("permessage-deflate-2", PLAIN),
+        ("Permessage-Deflate", PLAIN),
+        ("", PLAIN),
+        // White space and empty elements.
+        ("permessage-deflate;client_max_window_bits;server_max_window_bits=15", WITH_WINDOW),
+        ("  permessage-deflate \t; \tclient_max_window_bits = 15 ;server_max_window_bits= \"15\" ", WITH_WINDOW),
+        (", ,permessage-deflate,,", ACCEPTED),
+    ];
+    for (offer, expected) in table {
+        assert_eq!(response(&[offer]), expected, "{offer}");
+    }
+}
+
+#[test]
+fn the_first_offer_that_can_be_met_is_accepted() {
+    let table: [(&[&str], _); 9] = [
+        (&["permessage-deflate; server_max_window_bits=10, permessage-deflate"], ACCEPTED),
+        (&["permessage-deflate; server_max_window_bits=15, permessage-deflate"], WITH_WINDOW),
+        (&["permessage-deflate, permessage-deflate; server_max_window_bits=15"], ACCEPTED),
+        (
+            &["x-other; a=\"b\"; c, permessage-deflate; mem_level=1, permessage-deflate; client_max_window_bits"],
+            ACCEPTED,
+        ),
+        (
+            &["permessage-deflate; server_max_window_bits=10", "permessage-deflate; server_max_window_bits=15"],
+            WITH_WINDOW,
+        ),
+        (&["x-other", "", "permessage-deflate"], ACCEPTED),
+        (&["permessage-deflate; server_max_window_bits=9, permessage-deflate; server_max_window_bits=8"], PLAIN),
+        // A parameter does not continue on the next line.
+        (&["permessage-deflate", "server_max_window_bits=15"], PLAIN),
+        (&[], PLAIN),
+    ];
+    for (values, expected) in table {
+        assert_eq!(response(values), expected, "{values:?}");
+    }
+}
+
+#[test]
+fn a_malformed_header_declines_all_offers() {
+    for malformed in [
+        ";",
+        "a;",
+        "a; ",
+        "a;;b",
+        "a; =1",
+        "a; b=",
+        "a; b=,",
+        "a; b=\"",
+        "a; b=\"15",
+        "a; b=\"\"",
+        "a; b=\"1 5\"",
+        "a; b=\"15\"x",
+        "a; b=\"15\\",
+        "a; b=15 16",
+        "a b",
+        "a=b",
+        "a/b",
+        "\"a\"",
+        "a; \"b\"",
+        "a; b='1\u{e9}'",
+    ] {
+        assert_eq!(response(&[malformed]), None, "{malformed}");
+        let list = format!("permessage-deflate, {malformed}");
+        assert_eq!(response(&[&list]), None, "{list}");
+        assert_eq!(response(&["permessage-deflate", malformed]), None, "before {malformed}");
+    }
+}
+
+/// A parameter of an offer as text, with the value that it limits the server's window to.
+#[derive(Clone, Debug)]
+struct Parameter {
+    text: String,
+    name: &'static str,
+    is_legal: bool,
+    server_window: Option<u32>,
+}
+
+fn parameter() -> impl Strategy<Value = Parameter> {
+    let value = prop_oneof![Just(None), (0_u32..20).prop_map(Some)];
+    let name = prop::sample::select(vec![
+        "server_no_context_takeover",
+        "client_no_context_takeover",
+        "server_max_window_bits",
+        "client_max_window_bits",
+        "x",
+    ]);
+    (name, value, any::<bool>()).prop_map(|(name, value, is_quoted)| {
+        let text = match value {
+            None => name.to_owned(),
+            Some(bits) if is_quoted => format!("{name}=\"{bits}\""),
+            Some(bits) => format!("{name}={bits}"),
+        };
+        let is_bits = |bits: u32| (8..=15).contains(&bits);
+        let is_legal = match name {
+            "server_no_context_takeover" | "client_no_context_takeover" => value.is_none(),
+            "server_max_window_bits" => value.is_some_and(is_bits),
+            "client_max_window_bits" => value.is_none_or(is_bits),
+            _ => false,
+        };
+        let server_window = value.filter(|_| name == "server_max_window_bits");
+        Parameter { text, name, is_legal, server_window }
+    })
+}
+
+/// Accepts an offer by the text of RFC 7692 section 7.1, in another way.
+fn expected(parameters: &[Parameter]) -> Option<&'static str> {
+    let mut names: Vec<&str> = parameters.iter().map(|parameter| parameter.name).collect();
+    names.sort_unstable();
+    let count = names.len();
+    names.dedup();
+    let window = parameters.iter().find_map(|parameter| parameter.server_window);
+    let is_met = names.len() == count && parameters.iter().all(|parameter| parameter.is_legal);
+    match window {
+        _ if !is_met => None,
+        None => ACCEPTED,
+        Some(15) => WITH_WINDOW,
+        Some(_) => None,
+    }
+}
+
+proptest! {
+    #[test]
+    fn offers_match_a_model(
+        offers in prop::collection::vec(prop::collection::vec(parameter(), 0..4), 1..4),
+        is_split in any::<bool>(),
+        gap in prop::sample::select(vec!["", " ", "\t", " \t "]),
+    ) {
+        let texts: Vec<String> = offers
+            .iter()
+            .map(|offer| {
+                let names = std::iter::once("permessage-deflate").chain(offer.iter().map(|it| it.text.as_str()));
+                names.collect::<Vec<_>>().join(&format!("{gap};{gap}"))
+            })
+            .collect();
+        let lines = if is_split { texts } else { vec![texts.join(&format!("{gap},{gap}"))] };
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        prop_assert_eq!(response(&lines), offers.iter().find_map(|offer| expected(offer)), "{:?}", lines);
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_a_panic(values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..3)) {
+        negotiate(values.iter().map(Vec::as_slice));
+    }
+
+    #[test]
+    fn any_text_of_the_grammar_is_read_without_a_panic(value in "[a;=\", \\\\15]{0,40}") {
+        negotiate(std::iter::once(value.as_bytes()));
+    }
+}
