@@ -125,6 +125,8 @@ pub mod fuzz {
 pub mod bench {
     pub use crate::connection::SlotSet;
     pub use crate::protocol::assembler::{Assembler, AssemblerError, AssemblerPool, Item, take_message};
+    pub use crate::protocol::decoder::MessageRules;
+    pub use crate::protocol::deflate::{Deflater, Inflater};
     pub use crate::protocol::frame::{Opcode, ServerHeader};
     pub use crate::protocol::http::{RequestKind, find_head_end, parse_head};
     pub use crate::protocol::mask::unmask;
@@ -173,7 +175,7 @@ pub mod shared {
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use crate::connection::{AbortOutcome, By, Cause, CloseOutcome, Closed, State, Traffic};
+pub use crate::connection::{AbortOutcome, By, Cause, CloseOutcome, Closed, Compression, State, Traffic};
 pub use crate::event_loop::{Address, Context, Error, Handler, Info, Notice, Stats, TimerId};
 pub use crate::fd::{Fd, Slot};
 pub use crate::histogram::Histogram;

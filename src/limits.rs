@@ -99,6 +99,30 @@ pub struct Limits {
     /// A longer message closes the connection with code 1009. From 1 to 1 TiB. Default 1 MiB.
     pub message_bytes_max: usize,
 
+    /// Whether permessage-deflate is accepted (RFC 7692).
+    ///
+    /// A client that offers it gets deflated messages and may send such. Nothing is kept for it between two messages, in
+    /// either direction. A message to many is deflated once, when the first receiver needs it. Others than messages of
+    /// `compress_bytes_min` to 256 KiB, and messages that would become longer, are sent as they are.
+    ///
+    /// The length of a deflated message tells something about its content. Do not deflate a message that has a secret
+    /// next to text of an attacker, as in the CRIME and BREACH attacks on TLS: see
+    /// [`Push::compress`](crate::Push::compress). Default `false`.
+    pub compression: bool,
+
+    /// Payload bytes from which a message is deflated.
+    ///
+    /// Default 512.
+    pub compress_bytes_min: usize,
+
+    /// Bytes per second that the deflated messages of one client may inflate to.
+    ///
+    /// Few bytes can inflate to the longest message, so the bytes on the wire do not limit the work. A client over the
+    /// limit is not read for a while, which slows it down by TCP, as it would a fast sender. At most
+    /// [`read_budget_bytes`](Limits::read_budget_bytes) and one message are inflated at once. A message counts at least
+    /// 1 KiB. At least `message_bytes_max`, if `compression` is on. Default 16 MiB.
+    pub inflated_bytes_per_second_max: usize,
+
     /// Time to receive a message, from its first byte to its last.
     ///
     /// A slower message closes the connection with code 1008. Default 60 s.
@@ -135,7 +159,7 @@ pub struct Limits {
     /// Memory of the queues of all WebSockets together, in bytes.
     ///
     /// A shared frame is counted once. A queue contains only bytes that its socket did not accept. The messages of the
-    /// present turn are first in the journal of the loop, at most 512 KiB. They are written at the end of the turn, or
+    /// present turn are first in the journal of the loop, at most 512 KiB, or 1 MiB with `compression`. They are written at the end of the turn, or
     /// when the limit would be exceeded.
     ///
     /// Over the limit, the longest queues are shortened until one 16th of the limit is free, whichever connection was
@@ -233,6 +257,9 @@ impl Default for Limits {
             answer_time_max: Duration::from_secs(10),
             keep_alive_max: Duration::from_secs(60),
             message_bytes_max: 1 << 20,
+            compression: false,
+            compress_bytes_min: 512,
+            inflated_bytes_per_second_max: 16 << 20,
             message_time_max: Duration::from_secs(60),
             inbound_total_bytes_max: 64 << 20,
             close_wait_max: Duration::from_secs(5),
@@ -304,6 +331,8 @@ impl Limits {
             ("head_bytes_max", self.head_bytes_max, 1 << 20),
             ("headers_max", self.headers_max, 256),
             ("message_bytes_max", self.message_bytes_max, 1 << 40),
+            ("compress_bytes_min", self.compress_bytes_min, 1 << 40),
+            ("inflated_bytes_per_second_max", self.inflated_bytes_per_second_max, 1 << 50),
             ("inbound_total_bytes_max", self.inbound_total_bytes_max, 1 << 50),
             ("queue_bytes_max", self.queue_bytes_max, 1 << 40),
             ("queue_total_bytes_max", self.queue_total_bytes_max, 1 << 50),
@@ -328,6 +357,11 @@ impl Limits {
         let largest = self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max).saturating_mul(2);
         let reason = "twice the largest of message_bytes_max, body_bytes_max and head_bytes_max".to_owned();
         at_least("inbound_total_bytes_max", self.inbound_total_bytes_max, largest, reason);
+        if self.compression {
+            let reason = "message_bytes_max".to_owned();
+            let (value, min) = (self.inflated_bytes_per_second_max, self.message_bytes_max);
+            at_least("inflated_bytes_per_second_max", value, min, reason);
+        }
         if !(1 << 10..=1 << 26).contains(&self.read_budget_bytes) {
             faults.push(LimitError::ReadBudget { value: self.read_budget_bytes });
         }

@@ -15,6 +15,11 @@ impl<'a> Message<'a> {
     pub fn key(self, key: &'a str) -> Push<'a> {
         Push::from(self).key(key)
     }
+
+    /// Sets whether the message may be deflated: see [`Push::compress`].
+    pub fn compress(self, may_compress: bool) -> Push<'a> {
+        Push::from(self).compress(may_compress)
+    }
 }
 
 /// A message and the options of its push.
@@ -26,6 +31,7 @@ pub struct Push<'a> {
     pub(crate) content: Content<'a>,
     pub(crate) except: &'a [Fd],
     pub(crate) key: Option<&'a str>,
+    pub(crate) may_compress: bool,
 }
 
 /// The payload of a push: a message, or an encoded frame.
@@ -49,6 +55,15 @@ impl<'a> Push<'a> {
     /// towards the limits of the queues. With any other policy the key has no effect.
     pub fn key(mut self, key: &'a str) -> Push<'a> {
         self.key = Some(key);
+        self
+    }
+
+    /// Sets whether the message may be deflated for clients that negotiated permessage-deflate.
+    ///
+    /// The default is `true`. Turn it off for a message with a secret next to text of an attacker, whose length would
+    /// tell something about the secret (as in the CRIME and BREACH attacks), and for data that is compressed already.
+    pub fn compress(mut self, may_compress: bool) -> Push<'a> {
+        self.may_compress = may_compress;
         self
     }
 }
@@ -105,19 +120,24 @@ pub trait IntoPush<'a>: Into<Push<'a>> {
     fn key(self, key: &'a str) -> Push<'a> {
         self.into().key(key)
     }
+
+    /// Sets whether the message may be deflated: see [`Push::compress`].
+    fn compress(self, may_compress: bool) -> Push<'a> {
+        self.into().compress(may_compress)
+    }
 }
 
 impl<'a, P: Into<Push<'a>>> IntoPush<'a> for P {}
 
 impl<'a, M: Into<Message<'a>>> From<M> for Push<'a> {
     fn from(message: M) -> Push<'a> {
-        Push { content: Content::Message(message.into()), except: &[], key: None }
+        Push { content: Content::Message(message.into()), except: &[], key: None, may_compress: true }
     }
 }
 
 impl<'a> From<&'a Frame> for Push<'a> {
     fn from(frame: &'a Frame) -> Push<'a> {
-        Push { content: Content::Frame(frame), except: &[], key: None }
+        Push { content: Content::Frame(frame), except: &[], key: None, may_compress: true }
     }
 }
 

@@ -366,11 +366,13 @@ struct OwnedPush {
     frame: Frame,
     except: Vec<Fd>,
     key: Option<String>,
+    may_compress: bool,
 }
 
 impl OwnedPush {
     fn as_push(&self) -> Push<'_> {
-        Push { content: Content::Frame(&self.frame), except: &self.except, key: self.key.as_deref() }
+        let OwnedPush { frame, except, key, may_compress } = self;
+        Push { content: Content::Frame(frame), except, key: key.as_deref(), may_compress: *may_compress }
     }
 }
 
@@ -381,7 +383,8 @@ impl From<Push<'_>> for OwnedPush {
             Content::Message(Message::Binary(bytes)) => Frame::binary(bytes),
             Content::Frame(frame) => frame.clone(),
         };
-        OwnedPush { frame, except: push.except.to_vec(), key: push.key.map(str::to_owned) }
+        let key = push.key.map(str::to_owned);
+        OwnedPush { frame, except: push.except.to_vec(), key, may_compress: push.may_compress }
     }
 }
 

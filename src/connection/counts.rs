@@ -1,5 +1,6 @@
 //! Counts of all connections of a loop.
 
+use crate::connection::compression::Compression;
 use crate::connection::event::Traffic;
 use crate::histogram::Histogram;
 
@@ -8,6 +9,8 @@ use crate::histogram::Histogram;
 pub struct Counts {
     /// Bytes and messages, in both directions.
     pub traffic: Traffic,
+    /// Deflated messages, in both directions.
+    pub compression: Compression,
     /// Pings of heartbeats.
     pub pings: u64,
     /// Heartbeats that were not answered in time.

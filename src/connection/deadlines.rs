@@ -20,9 +20,9 @@ impl Connection {
             return None;
         }
         match &self.stage {
-            Stage::Open(_) => self.check_heartbeat(env),
+            Stage::Open { .. } => self.check_heartbeat(env),
             Stage::Http(_) => self.handle_http_tick(env),
-            Stage::Closing(_) | Stage::Lingering { .. } | Stage::Finished => {
+            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished => {
                 self.stage = Stage::Finished;
                 None
             }
@@ -36,7 +36,7 @@ impl Connection {
         }
         self.deadline <= env.now
             && match &self.stage {
-                Stage::Open(_) => self.heartbeat_state.is_dead(
+                Stage::Open { .. } => self.heartbeat_state.is_dead(
                     self.heartbeat(env),
                     self.last_seen,
                     self.output.is_backlogged(),
@@ -49,7 +49,8 @@ impl Connection {
     /// Returns the time of the next [`handle_tick`](Connection::handle_tick), if nothing else happens.
     #[inline]
     pub fn poll_timeout(&self, env: &Env) -> Tick {
-        self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env))
+        let deadline = self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env));
+        deadline.min(self.resumption(env))
     }
 
     fn handle_write_timeout(&mut self) -> Option<Event<'static>> {
@@ -80,9 +81,18 @@ impl Connection {
     #[inline]
     fn message_deadline(&self, env: &Env) -> Tick {
         match &self.stage {
-            Stage::Open(Some(unfinished)) => unfinished.started().after(env.limits.message_time_max),
+            // The client is not late while its input is held.
+            Stage::Open { unfinished: Some(unfinished), .. } if unfinished.held_until().is_none() => {
+                unfinished.started().after(env.limits.message_time_max)
+            }
             _ => Tick::NEVER,
         }
+    }
+
+    /// Returns the time at which held input is read, if that is later.
+    #[inline]
+    fn resumption(&self, env: &Env) -> Tick {
+        self.held_until().filter(|until| *until > env.now).unwrap_or(Tick::NEVER)
     }
 
     #[inline]

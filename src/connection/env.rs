@@ -6,6 +6,7 @@ use crate::connection::queue::Queue;
 use crate::connection::segment::Queued;
 use crate::limits::{Heartbeat, Limits};
 use crate::protocol::assembler;
+use crate::protocol::deflate::Deflater;
 use crate::protocol::memory::MemoryTotal;
 use crate::protocol::origin::Origins;
 use crate::tick::Tick;
@@ -44,6 +45,8 @@ pub struct Env {
     pub counts: Counts,
     /// The frames of this turn.
     pub journal: Journal,
+    /// The deflater of all messages.
+    pub deflater: Deflater,
     /// Reusable assemblers.
     pub assemblers: assembler::AssemblerPool,
     #[expect(clippy::vec_box, reason = "a queue moves between connections by its box")]
@@ -64,6 +67,7 @@ impl Env {
             longest_queue: 0,
             counts: Counts::default(),
             journal: Journal::default(),
+            deflater: Deflater::default(),
             assemblers: assembler::AssemblerPool::counted_in(&inbound),
             inbound,
             queues: Vec::new(),

@@ -203,7 +203,9 @@ impl Connection {
     #[inline]
     pub fn inbound_bytes(&self) -> usize {
         match &self.stage {
-            Stage::Open(Some(unfinished)) | Stage::Closing(Some(unfinished)) => unfinished.memory_bytes(),
+            Stage::Open { unfinished: Some(unfinished), .. } | Stage::Closing { unfinished: Some(unfinished), .. } => {
+                unfinished.memory_bytes()
+            }
             Stage::Http(http) => http.memory_bytes(),
             _ => 0,
         }
@@ -236,9 +238,9 @@ impl Connection {
     /// once.
     pub fn close_overload(&mut self, env: &mut Env) -> Option<Event<'static>> {
         match self.stage {
-            Stage::Open(_) => Some(self.fail_overload("too many unfinished messages", env)),
+            Stage::Open { .. } => Some(self.fail_overload("too many unfinished messages", env)),
             Stage::Http(_) => Some(self.refuse_overload(env)),
-            Stage::Closing(_) | Stage::Lingering { .. } | Stage::Finished => {
+            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished => {
                 self.stage = Stage::Finished;
                 None
             }

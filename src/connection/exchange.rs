@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io::Write;
 
+use crate::connection::deflate::InflationPace;
 use crate::connection::http::{Awaited, Source, Step};
 use crate::connection::pending_request::{Deferred, PendingRequest, ResponseMode};
 use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, HeartbeatState, Opened, Refusal, Sent, Stage};
@@ -34,7 +35,8 @@ impl Connection {
         let unanswered = http.pending_mut().filter(|answer| answer.reply == ResponseMode::None);
         let Some(key) = unanswered.and_then(|answer| answer.accept) else { return Ok(None) };
         let mut response = Vec::with_capacity(256);
-        if let Err(fault) = accept.encode(&key, request, &mut response) {
+        let deflate = if env.limits.compression { accept.negotiate(request) } else { None };
+        if let Err(fault) = accept.encode(&key, request, deflate, &mut response) {
             self.respond(self.refusal(500, "the handler's answer cannot be sent").close(), env);
             return Err(fault);
         }
@@ -42,7 +44,8 @@ impl Connection {
         output.push_http(|out| out.extend_from_slice(&response), &mut env.queued);
 
         let early = http.take_early_data();
-        self.stage = Stage::Open(None);
+        self.stage = Stage::Open { unfinished: None, deflates: deflate.is_some(), pace: InflationPace::default() };
+        env.counts.compression.connections += u64::from(deflate.is_some());
         self.opened = Opened::at(env.now);
         self.deadline = HeartbeatState::first_check(self.heartbeat(env), fd, env.now);
         Ok(Some(early))
@@ -259,8 +262,11 @@ impl Connection {
     }
 
     /// Returns whether buffered input is read before the socket.
-    pub fn has_buffered_input(&self) -> bool {
-        matches!(&self.stage, Stage::Http(http) if http.has_buffered_input())
+    pub fn has_buffered_input(&self, env: &Env) -> bool {
+        match &self.stage {
+            Stage::Http(http) => http.has_buffered_input(),
+            _ => !self.is_paused && self.held_until().is_some_and(|until| until <= env.now),
+        }
     }
 
     pub(super) fn handle_http<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {

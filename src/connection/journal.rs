@@ -4,7 +4,7 @@
 //! and several publishes to a thousand subscribers are each one range of the journal for a connection. No queue is
 //! allocated and nothing is copied for each connection.
 
-use crate::connection::outbound::{COPIED_BYTES_MAX, Outbound, Range};
+use crate::connection::outbound::{COPIED_BYTES_MAX, DEFLATED_START, JournalPart, Outbound, Range};
 use crate::connection::queue::Queue;
 use crate::connection::segment::Queued;
 use crate::protocol::frame::server_frame_bytes;
@@ -21,7 +21,7 @@ const FLUSHED_AT_BYTES: usize = 64 << 10;
 /// bytes.
 const BYTES_MAX: usize = 256 << 10;
 
-// Separate frames are copies. The documentation of `Limits::queue_total_bytes_max` gives the sum.
+// Separate frames are copies. The documentation of `Limits::queue_total_bytes_max` gives the sum, of one part and of both.
 const _: () = assert!(2 * BYTES_MAX == 512 << 10);
 
 /// The maximum number of separate frames.
@@ -45,8 +45,23 @@ const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
 ///
 /// One range for each connection is enough because frames are pushed in order, and most connections of a turn receive
 /// the same frames.
+///
+/// It has two parts, one for the connections that negotiated permessage-deflate and one for the others. A connection has a
+/// range in one of them. So its messages of a turn are adjacent, also if others get the same messages in another encoding.
 #[derive(Debug)]
 pub struct Journal {
+    plain: Part,
+    /// For connections that negotiated permessage-deflate.
+    deflated: Part,
+}
+
+/// The frames of a turn for connections of one kind.
+#[derive(Debug)]
+struct Part {
+    /// The position of the first byte.
+    ///
+    /// The ranges of the two parts never overlap.
+    start: u32,
     /// It never grows.
     ///
     /// The kernel provides memory only for the part that was ever used.
@@ -71,23 +86,30 @@ struct SeparateFrame {
 
 impl Default for Journal {
     fn default() -> Journal {
-        Journal { bytes: Vec::with_capacity(BYTES_MAX), separate: Vec::new() }
+        Journal {
+            plain: Part { start: 0, bytes: Vec::with_capacity(BYTES_MAX), separate: Vec::new() },
+            deflated: Part { start: DEFLATED_START, bytes: Vec::new(), separate: Vec::new() },
+        }
     }
 }
 
-const _: () = assert!(BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(BYTES_MAX < DEFLATED_START as usize && BYTES_MAX < (u32::MAX - DEFLATED_START) as usize);
 
 impl Journal {
     /// Returns the bytes of a range.
     #[inline]
     pub fn get(&self, range: Range) -> &[u8] {
-        self.bytes.get(range.start as usize..range.end as usize).unwrap_or_default()
+        // The positions of deflated frames are beyond the plain part.
+        match self.plain.bytes.get(range.start as usize..range.end as usize) {
+            Some(bytes) => bytes,
+            None => self.deflated.get(range),
+        }
     }
 
     /// Returns whether the turn should be flushed early.
     #[inline]
     pub fn is_long(&self) -> bool {
-        self.bytes.len() >= FLUSHED_AT_BYTES
+        self.plain.bytes.len() + self.deflated.bytes.len() >= FLUSHED_AT_BYTES
     }
 
     /// Returns the range of a frame, or `before` extended by the frame.
@@ -98,20 +120,73 @@ impl Journal {
     pub fn put(&mut self, before: Option<Range>, outbound: &mut Outbound<'_>) -> Option<Range> {
         let place = match outbound.place {
             Some(place) if before.is_none_or(|before| before.end == place.start) => place,
-            None if before.is_none_or(|before| before.end as usize == self.bytes.len()) => self.append(outbound)?,
-            _ => return None,
+            Some(_) => return None,
+            None => {
+                let part = match outbound.part {
+                    JournalPart::Plain => &mut self.plain,
+                    JournalPart::Deflated => &mut self.deflated,
+                };
+                if before.is_some_and(|before| before.end != part.end()) {
+                    return None;
+                }
+                part.append(outbound)?
+            }
         };
         Some(Range { start: before.map_or(place.start, |before| before.start), end: place.end })
     }
 
+    /// Appends the frames of a range to a queue.
+    ///
+    /// The result is the same as if they had been pushed to the queue.
+    pub fn move_to_queue(&self, range: Range, queue: &mut Queue, total: &mut Queued) {
+        self.part(range).move_to_queue(range, queue, total);
+    }
+
+    /// Returns the bytes of a range that [`move_to_queue`](Journal::move_to_queue) copies.
+    pub fn copied_bytes(&self, range: Range) -> usize {
+        self.part(range).copied_bytes(range)
+    }
+
+    fn part(&self, range: Range) -> &Part {
+        match range.part() {
+            JournalPart::Plain => &self.plain,
+            JournalPart::Deflated => &self.deflated,
+        }
+    }
+
+    /// Removes all frames. No connection may have a range.
+    pub fn clear(&mut self) {
+        self.plain.clear();
+        if !self.deflated.bytes.is_empty() {
+            self.deflated.clear();
+        }
+    }
+}
+
+impl Part {
+    /// Returns the position behind the last byte.
+    #[inline]
+    fn end(&self) -> u32 {
+        self.start + self.bytes.len() as u32
+    }
+
+    #[inline(never)]
+    fn get(&self, range: Range) -> &[u8] {
+        let at = |position: u32| position.wrapping_sub(self.start) as usize;
+        self.bytes.get(at(range.start)..at(range.end)).unwrap_or_default()
+    }
+
     #[inline]
     fn append(&mut self, outbound: &mut Outbound<'_>) -> Option<Range> {
-        let (start, bytes) = (self.bytes.len(), outbound.bytes());
-        if start + bytes > BYTES_MAX || (outbound.is_separate() && !self.add_separate(outbound)) {
+        let (start, bytes) = (self.end(), outbound.bytes());
+        if self.bytes.len() + bytes > BYTES_MAX || (outbound.is_separate() && !self.add_separate(outbound)) {
             return None;
         }
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(BYTES_MAX);
+        }
         outbound.append_to(&mut self.bytes);
-        outbound.place = Some(Range { start: start as u32, end: (start + bytes) as u32 });
+        outbound.place = Some(Range { start, end: start + bytes as u32 });
         outbound.place
     }
 
@@ -122,15 +197,12 @@ impl Journal {
             return false;
         }
         let Some(frame) = outbound.share() else { return false };
-        let (start, before) = (self.bytes.len() as u32, self.separate_bytes(u32::MAX));
+        let (start, before) = (self.end(), self.separate_bytes(u32::MAX));
         self.separate.push(SeparateFrame { start, before, frame, key: outbound.key.map(Into::into) });
         true
     }
 
-    /// Appends the frames of a range to a queue.
-    ///
-    /// The result is the same as if they had been pushed to the queue.
-    pub fn move_to_queue(&self, range: Range, queue: &mut Queue, total: &mut Queued) {
+    fn move_to_queue(&self, range: Range, queue: &mut Queue, total: &mut Queued) {
         let mut rest = self.get(range);
         let before = self.separate.partition_point(|separate| separate.start < range.start);
         let mut separate = self.separate.iter().skip(before).peekable();
@@ -145,8 +217,7 @@ impl Journal {
         debug_assert!(rest.is_empty(), "a range ends with a frame");
     }
 
-    /// Returns the bytes of a range that [`move_to_queue`](Journal::move_to_queue) copies.
-    pub fn copied_bytes(&self, range: Range) -> usize {
+    fn copied_bytes(&self, range: Range) -> usize {
         range.len() - (self.separate_bytes(range.end) - self.separate_bytes(range.start)) as usize
     }
 
@@ -157,8 +228,7 @@ impl Journal {
         last.map_or(0, |last| last.before + last.frame.as_bytes().len() as u32)
     }
 
-    /// Removes all frames. No connection may have a range.
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         self.bytes.clear();
         self.separate.clear();
     }

@@ -4,8 +4,10 @@
 //! the simulator and the fuzzer drive the same code.
 
 mod closed;
+mod compression;
 mod counts;
 mod deadlines;
+mod deflate;
 mod env;
 mod event;
 mod eviction;
@@ -28,6 +30,7 @@ mod tests;
 use std::io::IoSlice;
 
 pub use crate::connection::closed::{AbortOutcome, By, Cause, CloseOutcome, Closed};
+pub use crate::connection::compression::Compression;
 pub use crate::connection::env::Env;
 pub use crate::connection::event::{Event, Refusal, Sent, SocketAction, State, Traffic};
 pub use crate::connection::eviction::{Eviction, Evictor, Holder};
@@ -43,6 +46,7 @@ pub use crate::connection::segment::{KEY_BYTES, Queued, SEGMENT_BYTES};
 pub use crate::connection::table::Observed;
 pub use crate::connection::table::{FlushResult, Io, SlotSet, Table, Transport};
 
+use crate::connection::deflate::InflationPace;
 use crate::connection::heartbeat::HeartbeatState;
 use crate::connection::http::{Awaited, Http};
 use crate::connection::output::Output;
@@ -50,9 +54,10 @@ use crate::connection::queue::Queue;
 use crate::fd::Fd;
 use crate::limits::Heartbeat;
 use crate::peer::Peer;
-use crate::protocol::assembler::{self, Assembler, AssemblerError, Item};
+use crate::protocol::assembler::{self, Assembler, Item};
 use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
 use crate::protocol::close_payload::parse_close;
+use crate::protocol::decoder::{DeflatedMessages, MessageRules};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::message::Message;
@@ -135,12 +140,24 @@ impl Opened {
 #[derive(Debug)]
 enum Stage {
     Http(Box<Http>),
-    /// An open WebSocket, with the first part of an incomplete message.
-    Open(Option<Box<Assembler>>),
+    /// An open WebSocket.
+    Open {
+        /// The first part of an incomplete message, and input that is held.
+        unfinished: Option<Box<Assembler>>,
+        /// Whether permessage-deflate was negotiated.
+        deflates: bool,
+        /// The pace at which its messages are inflated.
+        pace: InflationPace,
+    },
     /// The close frame is queued or sent.
     ///
     /// That of the client is awaited.
-    Closing(Option<Box<Assembler>>),
+    Closing {
+        /// The first part of an incomplete message.
+        unfinished: Option<Box<Assembler>>,
+        /// Whether permessage-deflate was negotiated.
+        deflates: bool,
+    },
     /// Input is ignored. The output is flushed, then the connection is dropped.
     Lingering {
         /// Whether the transport was shut down for writing.
@@ -234,7 +251,7 @@ impl Connection {
         input: &mut &'a mut [u8],
         env: &mut Env,
     ) -> Result<Option<Message<'a>>, Box<Event<'static>>> {
-        let Stage::Open(None) = self.stage else { return Ok(None) };
+        let Stage::Open { unfinished: None, .. } = self.stage else { return Ok(None) };
         match assembler::take_message(input, env.limits.message_bytes_max as u64) {
             Ok(Some(message)) => {
                 self.count_message(env);
@@ -250,16 +267,16 @@ impl Connection {
     /// `None`: `input` is used up or buffered. An event of HTTP is answered before the next call.
     pub fn handle_bytes<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
         match &mut self.stage {
-            Stage::Open(unfinished) => {
-                let max = env.limits.message_bytes_max as u64;
-                match Assembler::next(unfinished, input, max, env.now, &mut env.assemblers) {
+            Stage::Open { unfinished, deflates: false, .. } => {
+                let rules = MessageRules::plain(env.limits.message_bytes_max as u64);
+                match Assembler::next(unfinished, input, rules, env.now, &mut env.assemblers) {
                     Ok(item) => self.handle_item(item?, env),
-                    Err(AssemblerError::Protocol(error)) => Some(self.fail(error, env)),
-                    Err(AssemblerError::OutOfMemory) => Some(self.fail_overload("out of memory", env)),
+                    Err(error) => Some(self.fail_assembly(error, env)),
                 }
             }
+            Stage::Open { .. } => self.handle_bytes_deflated(input, env),
             Stage::Http(_) => self.handle_http(input, env),
-            Stage::Closing(_) => self.handle_bytes_closing(input, env),
+            Stage::Closing { .. } => self.handle_bytes_closing(input, env),
             Stage::Lingering { .. } | Stage::Finished => {
                 *input = &mut [];
                 None
@@ -273,7 +290,7 @@ impl Connection {
     pub fn handle_end(&mut self, is_reset: bool) -> Option<Event<'static>> {
         self.is_peer_done = true;
         match &self.stage {
-            Stage::Open(_) => return Some(self.end_abnormally(By::Client, Cause::ConnectionLost)),
+            Stage::Open { .. } => return Some(self.end_abnormally(By::Client, Cause::ConnectionLost)),
             // A client that shut down its writing side after its last request still expects the response.
             Stage::Http(http) if !is_reset && http.is_deferred_plain() => {}
             Stage::Http(http) if !is_reset && !self.output.is_empty() && !http.is_answering() => {
@@ -293,7 +310,7 @@ impl Connection {
         self.traffic.bytes_out += written as u64;
         env.counts.traffic.bytes_out += written as u64;
         self.output.handle_written(written, is_full, env);
-        if matches!(self.stage, Stage::Closing(_)) && self.output.is_empty() {
+        if matches!(self.stage, Stage::Closing { .. }) && self.output.is_empty() {
             self.deadline = self.deadline.min(env.now.after(env.limits.close_wait_max));
         }
     }
@@ -308,6 +325,14 @@ impl Connection {
     /// Queues a message.
     #[inline]
     pub fn send(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
+        match self.stage {
+            Stage::Open { deflates: true, .. } => self.send_deflated(outbound, env),
+            _ => self.send_encoded(outbound, env),
+        }
+    }
+
+    #[inline]
+    fn send_encoded(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
         let sent = self.check_bounds(outbound, env);
         if sent != Sent::Queued {
             return sent;
@@ -324,16 +349,20 @@ impl Connection {
     ///
     /// `false`: there is none.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
-        let Env { limits, queued, .. } = env;
-        self.is_open() && self.output.as_queue().is_some_and(|output| output.conflate(outbound, limits, queued))
+        if !self.is_open() {
+            return false;
+        }
+        let deflates = self.deflates();
+        let Env { limits, queued, deflater, counts, .. } = env;
+        let outbound = if deflates { outbound.deflated(deflater, &mut counts.compression, limits) } else { outbound };
+        self.output.as_queue().is_some_and(|output| output.conflate(outbound, limits, queued))
     }
 
     /// Queues a ping with at most 125 bytes (RFC 6455 section 5.5).
     pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> Sent {
         debug_assert!(payload.len() <= CONTROL_BYTES_MAX);
-        let mut outbound = Outbound::message(Opcode::Ping, payload);
-        match self.check_bounds(&outbound, env) {
-            Sent::Queued if !self.output.push(&mut outbound, env) => Sent::Full,
+        match self.check_bounds(&Outbound::message(Opcode::Ping, payload), env) {
+            Sent::Queued if !self.output.push_control(Opcode::Ping, payload, env) => Sent::Full,
             sent => sent,
         }
     }
@@ -343,11 +372,15 @@ impl Connection {
     /// `None`: it was not open.
     pub fn close(&mut self, code: CloseCode, reason: &str, cause: Cause, env: &mut Env) -> Option<Event<'static>> {
         debug_assert!(code.is_sendable() && reason.len() <= CLOSE_REASON_BYTES_MAX);
-        let Stage::Open(unfinished) = &mut self.stage else { return None };
-        self.stage = Stage::Closing(unfinished.take());
+        let Stage::Open { unfinished, deflates, .. } = &mut self.stage else { return None };
+        let mut held = unfinished.as_mut().and_then(|unfinished| unfinished.take_held()).unwrap_or_default();
+        self.stage = Stage::Closing { unfinished: unfinished.take(), deflates: *deflates };
         // The time of the client starts when the close frame is written. Much other output may precede it.
         self.deadline = Tick::NEVER;
         self.push_close(code, reason, env);
+        if !held.is_empty() {
+            self.handle_bytes_closing(&mut &mut held[..], env);
+        }
         Some(Event::Closed(Closed::by_server(code, reason, cause)))
     }
 
@@ -378,9 +411,9 @@ impl Connection {
     /// The input of a paused connection waits in the kernel, and TCP slows the client down. `false`: there is neither.
     pub fn set_paused(&mut self, is_paused: bool) -> bool {
         let may = match &self.stage {
-            Stage::Open(_) => true,
+            Stage::Open { .. } => true,
             Stage::Http(http) => self.is_paused || http.awaits() == Awaited::Piece,
-            Stage::Closing(_) | Stage::Lingering { .. } | Stage::Finished => false,
+            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished => false,
         };
         if may {
             self.is_paused = is_paused;
@@ -394,9 +427,9 @@ impl Connection {
     #[inline]
     pub fn wants_read(&self) -> bool {
         match &self.stage {
-            Stage::Open(_) => !self.is_paused,
+            Stage::Open { .. } => !self.is_paused && self.held_until().is_none(),
             Stage::Http(http) => !self.is_paused && http.wants_read() && self.queued_bytes() <= HTTP_OUTPUT_MAX,
-            Stage::Closing(_) | Stage::Lingering { .. } => true,
+            Stage::Closing { .. } | Stage::Lingering { .. } => true,
             Stage::Finished => false,
         }
     }
@@ -496,10 +529,11 @@ impl Connection {
 
     /// Reads input after our close frame: only the client's close frame matters.
     fn handle_bytes_closing(&mut self, input: &mut &mut [u8], env: &mut Env) -> Option<Event<'static>> {
-        let Stage::Closing(unfinished) = &mut self.stage else { return None };
-        let max = env.limits.message_bytes_max as u64;
+        let Stage::Closing { unfinished, deflates } = &mut self.stage else { return None };
+        let deflated = if *deflates { DeflatedMessages::Skipped } else { DeflatedMessages::Refused };
+        let rules = MessageRules { bytes_max: env.limits.message_bytes_max as u64, deflated };
         loop {
-            match Assembler::next(unfinished, input, max, env.now, &mut env.assemblers) {
+            match Assembler::next(unfinished, input, rules, env.now, &mut env.assemblers) {
                 Ok(None) => return None,
                 Ok(Some(Item::Close(_))) => {
                     self.is_peer_done = true;
@@ -554,7 +588,7 @@ impl Connection {
     }
 
     fn push_control(&mut self, opcode: Opcode, payload: &[u8], env: &mut Env) {
-        self.output.push(&mut Outbound::message(opcode, payload), env);
+        self.output.push_control(opcode, payload, env);
     }
 
     fn heartbeat<'a>(&'a self, env: &'a Env) -> &'a Heartbeat {

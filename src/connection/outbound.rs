@@ -1,6 +1,9 @@
-//! A frame to send, encoded at most once.
+//! A frame to send, encoded at most once: plain, and deflated for clients that negotiated it.
 
+use crate::connection::compression::Compression;
 use crate::connection::segment::overhead;
+use crate::limits::Limits;
+use crate::protocol::deflate::Deflater;
 use crate::protocol::frame::{Opcode, ServerHeader};
 use crate::protocol::shared::{Frame, SharedFrame};
 
@@ -8,6 +11,9 @@ use crate::protocol::shared::{Frame, SharedFrame};
 ///
 /// A longer frame is shared. A copy of a shorter one costs less than a slice of its own in `writev`.
 pub(super) const COPIED_BYTES_MAX: usize = 512;
+
+/// The position of the first byte in the part for deflated frames.
+pub(super) const DEFLATED_START: u32 = 1 << 31;
 
 /// A frame to send to connections, encoded at most once.
 pub struct Outbound<'a> {
@@ -21,13 +27,30 @@ pub struct Outbound<'a> {
     pub(crate) to_many: bool,
     /// The conflation key, if the server conflates.
     pub(crate) key: Option<&'a str>,
+    /// The part of the journal that it is appended to.
+    pub(super) part: JournalPart,
+    /// Whether it may be deflated.
+    pub(crate) may_deflate: bool,
+    /// The same message for clients that negotiated permessage-deflate, after the first of them.
+    deflated: Option<Box<Outbound<'a>>>,
 }
 
-#[derive(Copy, Clone)]
 enum Source<'a> {
     Payload(Opcode, &'a [u8]),
     /// An encoded frame.
     Frame(&'a Frame),
+    /// A deflated frame.
+    Deflated(SharedFrame),
+}
+
+/// A part of the journal.
+///
+/// Frames for clients with and without permessage-deflate are in different parts. So the output of a client is one range,
+/// also if a turn has several messages to both kinds of clients.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum JournalPart {
+    Plain,
+    Deflated,
 }
 
 impl<'a> Outbound<'a> {
@@ -44,7 +67,52 @@ impl<'a> Outbound<'a> {
 
     #[inline]
     fn new(source: Source<'a>, bytes: usize, to_many: bool) -> Outbound<'a> {
-        Outbound { source, bytes, shared: None, place: None, to_many, key: None }
+        Outbound {
+            source,
+            bytes,
+            shared: None,
+            place: None,
+            to_many,
+            key: None,
+            part: JournalPart::Plain,
+            may_deflate: true,
+            deflated: None,
+        }
+    }
+
+    /// Returns the message for clients that negotiated permessage-deflate.
+    ///
+    /// The first call deflates it. A message that is short, or would become longer, stays plain.
+    pub(super) fn deflated(
+        &mut self,
+        deflater: &mut Deflater,
+        counts: &mut Compression,
+        limits: &Limits,
+    ) -> &mut Outbound<'a> {
+        if self.deflated.is_none() {
+            self.deflated = Some(Box::new(self.encode_deflated(deflater, counts, limits)));
+        }
+        self.deflated.as_deref_mut().unwrap_or_else(|| unreachable!("it was just encoded"))
+    }
+
+    fn encode_deflated(&self, deflater: &mut Deflater, counts: &mut Compression, limits: &Limits) -> Outbound<'a> {
+        let may_deflate = self.may_deflate && limits.compression;
+        let is_long = self.source.payload_bytes() >= limits.compress_bytes_min;
+        let frame = if may_deflate && is_long { self.source.deflate(deflater, counts) } else { None };
+        let (source, bytes) = match frame {
+            Some(frame) => {
+                let bytes = frame.as_bytes().len();
+                (Source::Deflated(frame), bytes)
+            }
+            None => (self.source.plain(), self.bytes),
+        };
+        let part = JournalPart::Deflated;
+        Outbound { part, key: self.key, ..Outbound::new(source, bytes, self.to_many) }
+    }
+
+    /// Returns whether the frame is deflated.
+    pub(super) fn is_deflated(&self) -> bool {
+        matches!(self.source, Source::Deflated(_))
     }
 
     /// Returns its length in bytes, with its header.
@@ -63,12 +131,13 @@ impl<'a> Outbound<'a> {
     #[inline(always)]
     pub(super) fn append_to(&self, run: &mut Vec<u8>) {
         run.reserve(self.bytes);
-        match self.source {
+        match &self.source {
             Source::Payload(opcode, payload) => {
-                ServerHeader::new(opcode, payload.len()).append_to(run);
+                ServerHeader::new(*opcode, payload.len()).append_to(run);
                 run.extend_from_slice(payload);
             }
             Source::Frame(frame) => run.extend_from_slice(frame.as_bytes()),
+            Source::Deflated(frame) => run.extend_from_slice(frame.as_bytes()),
         }
     }
 
@@ -81,12 +150,52 @@ impl<'a> Outbound<'a> {
     /// Returns the frame for any number of queues. `None`: out of memory.
     pub(super) fn share(&mut self) -> Option<SharedFrame> {
         if self.shared.is_none() {
-            self.shared = Some(match self.source {
-                Source::Payload(opcode, payload) => SharedFrame::encode(opcode, payload)?,
+            self.shared = Some(match &self.source {
+                Source::Payload(opcode, payload) => SharedFrame::encode(*opcode, payload)?,
                 Source::Frame(frame) => SharedFrame::from_frame(frame),
+                Source::Deflated(frame) => frame.clone(),
             });
         }
         self.shared.clone()
+    }
+}
+
+impl<'a> Source<'a> {
+    /// Returns a plain source again.
+    fn plain(&self) -> Source<'a> {
+        match self {
+            Source::Payload(opcode, payload) => Source::Payload(*opcode, payload),
+            Source::Frame(frame) => Source::Frame(frame),
+            Source::Deflated(frame) => Source::Deflated(frame.clone()),
+        }
+    }
+
+    fn payload_bytes(&self) -> usize {
+        match self {
+            Source::Payload(_, payload) => payload.len(),
+            Source::Frame(frame) => frame.payload().len(),
+            Source::Deflated(_) => 0,
+        }
+    }
+
+    /// Deflates the message. `None`: it stays plain.
+    fn deflate(&self, deflater: &mut Deflater, counts: &mut Compression) -> Option<SharedFrame> {
+        match self {
+            Source::Payload(opcode, payload) => {
+                let frame = deflater.encode(*opcode, payload)?;
+                counts.count_deflated(payload, &frame);
+                Some(SharedFrame::from_bytes(frame))
+            }
+            Source::Frame(frame) => {
+                let is_first = !frame.is_tried();
+                let deflated = frame.deflate(deflater)?;
+                if is_first {
+                    counts.count_deflated(frame.payload(), &deflated);
+                }
+                Some(SharedFrame::from_shared(deflated))
+            }
+            Source::Deflated(_) => None,
+        }
     }
 }
 
@@ -104,5 +213,11 @@ impl Range {
     #[inline]
     pub fn len(self) -> usize {
         (self.end - self.start) as usize
+    }
+
+    /// Returns the part of the journal that it is in.
+    #[inline]
+    pub fn part(self) -> JournalPart {
+        if self.start < DEFLATED_START { JournalPart::Plain } else { JournalPart::Deflated }
     }
 }

@@ -136,8 +136,19 @@ impl Output {
         if matches!(self, Output::Queued(_)) || self.bytes() > PONG_QUEUE_BYTES_MAX {
             self.queue(env).push_pong(payload, &mut env.queued);
         } else {
-            self.push(&mut Outbound::message(Opcode::Pong, payload), env);
+            self.push_control(Opcode::Pong, payload, env);
         }
+    }
+
+    /// Appends a control frame. `false`: out of memory.
+    ///
+    /// It is always plain, and goes behind the frames of this turn.
+    pub fn push_control(&mut self, opcode: Opcode, payload: &[u8], env: &mut Env) -> bool {
+        let mut outbound = Outbound::message(opcode, payload);
+        if let Output::Journaled(range) = self {
+            outbound.part = range.part();
+        }
+        self.push(&mut outbound, env)
     }
 
     /// Returns the queue, which is created if there is none.

@@ -9,15 +9,15 @@ impl Connection {
     /// Returns whether it is an open WebSocket.
     #[inline]
     pub fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Open(_))
+        matches!(self.stage, Stage::Open { .. })
     }
 
     /// Returns its public state.
     pub fn state(&self) -> State {
         match self.stage {
             Stage::Http(_) => State::Http,
-            Stage::Open(_) => State::Open,
-            Stage::Closing(_) | Stage::Lingering { .. } | Stage::Finished => State::Closing,
+            Stage::Open { .. } => State::Open,
+            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished => State::Closing,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Tests that drive a connection and check each byte of its output.
 
+mod deflated;
 mod lent;
 mod pieces;
 mod slow;
@@ -293,7 +294,7 @@ fn an_idle_connection_has_no_buffers() {
         rig.written();
     }
     assert!(rig.connection.output.is_empty());
-    assert!(matches!(rig.connection.stage, Stage::Open(None)));
+    assert!(matches!(rig.connection.stage, Stage::Open { unfinished: None, .. }));
     assert_eq!(rig.env.queued.frames, 0);
     let Traffic { messages_in, messages_out, bytes_in, bytes_out } = rig.connection.traffic();
     assert_eq!((messages_in, messages_out), (100, 100));

@@ -1,6 +1,6 @@
 //! Input: handles epoll events, reads sockets, and passes the connections' events to the handler.
 
-use crate::connection::{Connection, Event, Io};
+use crate::connection::{Event, Io};
 use crate::event_loop::guard::ON_MESSAGE;
 use crate::event_loop::portion::Portion;
 use crate::event_loop::{EventLoop, Handler};
@@ -63,7 +63,8 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn read_into(&mut self, slot: Slot, buffer: &mut [u8]) {
-        if self.core.table().connection(slot).is_some_and(Connection::has_buffered_input) {
+        let table = self.core.table();
+        if table.connection(slot).is_some_and(|connection| connection.has_buffered_input(table.env())) {
             // Pipelined requests in the buffer come before the bytes in the socket.
             self.feed(slot, &mut []);
         }

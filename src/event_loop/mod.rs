@@ -347,6 +347,7 @@ impl<H: Handler> EventLoop<H> {
                 Owner::Connection(slot) => {
                     self.recheck_before_timeout(slot);
                     self.core.step(slot, Connection::handle_tick);
+                    self.core.resume_input(slot);
                 }
                 Owner::Timer(index) => {
                     let Some(fired) = self.core.fire(index) else { continue };

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::connection::Traffic;
+use crate::connection::{Compression, Traffic};
 use crate::histogram::Histogram;
 use crate::log_throttle::LogThrottle;
 
@@ -68,6 +68,8 @@ pub struct Stats {
     pub inbound_bytes: usize,
     /// Bytes and messages since the start in both directions, including closed connections.
     pub traffic: Traffic,
+    /// Deflated messages since the start, in both directions: [`Limits::compression`](crate::Limits::compression).
+    pub compression: Compression,
     /// Messages dropped since the start because a queue was full, counted once a receiver.
     ///
     /// A response counts if its connection was ended because a queue was full.

@@ -5,14 +5,19 @@
 //! Nearly all messages are complete in the input. They are returned as borrowed slices of it. Only the start of an
 //! unfinished message is copied, into an `Assembler` that exists as long as that message does. An idle connection has
 //! none. The memory of an assembler grows with bytes received, never with a length announced.
+//!
+//! `inflation.rs` has the payload of an unfinished deflated message.
 
 use std::borrow::Cow;
 use std::collections::TryReserveError;
 use std::mem;
 
-use crate::protocol::decoder::{Decoder, Ends, PayloadPart, advance};
+use crate::protocol::decoder::{Decoder, DeflatedMessages, Ends, MessageRules, PayloadPart, advance};
+use crate::protocol::deflate::InflateError;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{Header, Opcode};
+use crate::protocol::held_input::HeldInput;
+use crate::protocol::inflation::{DeflatedPayload, InflaterPool, KEPT_BYTES_MAX};
 use crate::protocol::mask::unmask;
 use crate::protocol::memory::{MemoryShare, MemoryTotal};
 use crate::protocol::message::Message;
@@ -51,6 +56,10 @@ pub struct Assembler {
     text: String,
     binary: Vec<u8>,
     utf8: Utf8Stream,
+    /// The payload so far of a deflated message.
+    deflated: DeflatedPayload,
+    /// Input that is read later, because the client's messages inflate to too much.
+    held: Option<HeldInput>,
     /// The payload so far of a control frame that arrives in parts.
     ///
     /// It may come between two fragments of the message.
@@ -70,6 +79,8 @@ pub struct AssemblerPool {
     boxes: Vec<Box<Assembler>>,
     /// The memory of all assemblers in use.
     memory: MemoryTotal,
+    /// The inflater of deflated messages.
+    pub inflaters: InflaterPool,
 }
 
 /// An error that ends the connection.
@@ -84,6 +95,16 @@ pub enum AssemblerError {
 impl From<ProtocolError> for AssemblerError {
     fn from(error: ProtocolError) -> AssemblerError {
         AssemblerError::Protocol(error)
+    }
+}
+
+impl From<InflateError> for AssemblerError {
+    fn from(error: InflateError) -> AssemblerError {
+        match error {
+            InflateError::Invalid => ProtocolError::InvalidDeflate.into(),
+            InflateError::TooBig => ProtocolError::MessageTooBig.into(),
+            InflateError::OutOfMemory => AssemblerError::OutOfMemory,
+        }
     }
 }
 
@@ -110,7 +131,7 @@ impl AssemblerPool {
 
     /// Creates an empty pool whose assemblers are counted in `memory`.
     pub fn counted_in(memory: &MemoryTotal) -> AssemblerPool {
-        AssemblerPool { boxes: Vec::new(), memory: memory.clone() }
+        AssemblerPool { memory: memory.clone(), ..AssemblerPool::default() }
     }
 
     fn take(&mut self) -> Box<Assembler> {
@@ -129,15 +150,14 @@ impl Assembler {
     /// Returns the next item and advances `input` past it.
     ///
     /// Returns `None` once `input` is used up. `unfinished` belongs to the connection: the unfinished message of
-    /// earlier input, if any. `message_bytes_max` limits the payload of a message. `now` becomes the arrival time of a
-    /// message that starts here.
+    /// earlier input, if any. `now` becomes the arrival time of a message that starts here.
     ///
     /// # Errors
-    /// The client violated RFC 6455, or memory is exhausted. The connection cannot continue.
+    /// The client violated RFC 6455 or RFC 7692, or memory is exhausted. The connection cannot continue.
     pub fn next<'a>(
         unfinished: &mut Option<Box<Assembler>>,
         input: &mut &'a mut [u8],
-        message_bytes_max: u64,
+        rules: MessageRules,
         now: Tick,
         pool: &mut AssemblerPool,
     ) -> Result<Option<Item<'a>>, AssemblerError> {
@@ -145,10 +165,13 @@ impl Assembler {
             if input.is_empty() {
                 return Ok(None);
             }
-            if let Some(message) = take_message(input, message_bytes_max)? {
+            if let Some(message) = take_message(input, rules.bytes_max)? {
                 return Ok(Some(message.into()));
             }
-            if let Some(control) = take_control(input)? {
+            if let Some(message) = take_deflated(input, rules, &mut pool.inflaters)? {
+                return Ok(Some(message));
+            }
+            if let Some(control) = take_control(input, rules)? {
                 return Ok(Some(control));
             }
         }
@@ -157,8 +180,8 @@ impl Assembler {
             assembler.started = now;
             assembler
         });
-        let item = assembler.assemble(input, message_bytes_max)?;
-        if !assembler.decoder.is_idle() {
+        let item = assembler.assemble(input, rules, &mut pool.inflaters)?;
+        if !assembler.decoder.is_idle() || assembler.held.is_some() {
             assembler.memory.set(assembler.allocated_bytes());
         } else if let Some(done) = unfinished.take() {
             pool.give(done);
@@ -175,7 +198,9 @@ impl Assembler {
     }
 
     fn allocated_bytes(&self) -> usize {
-        size_of::<Assembler>() + self.text.capacity() + self.binary.capacity() + self.control.capacity()
+        let held = self.held.as_ref().map_or(0, HeldInput::allocated_bytes);
+        let payload = self.text.capacity() + self.binary.capacity() + self.deflated.allocated_bytes();
+        size_of::<Assembler>() + payload + self.control.capacity() + held
     }
 
     /// Returns the arrival time of the first byte of the unfinished message.
@@ -186,10 +211,12 @@ impl Assembler {
     fn assemble<'a>(
         &mut self,
         input: &mut &'a mut [u8],
-        message_bytes_max: u64,
+        rules: MessageRules,
+        inflaters: &mut InflaterPool,
     ) -> Result<Option<Item<'a>>, AssemblerError> {
-        while let Some(part) = self.decoder.decode(input, message_bytes_max)? {
-            if let Some(item) = self.add(part)? {
+        while let Some(part) = self.decoder.decode(input, rules)? {
+            let item = if part.is_deflated { self.add_deflated(part, rules, inflaters)? } else { self.add(part)? };
+            if let Some(item) = item {
                 return Ok(Some(item));
             }
         }
@@ -222,6 +249,94 @@ impl Assembler {
             }
         }
         Ok(None)
+    }
+}
+
+impl Assembler {
+    /// Adds a part of a deflated message.
+    fn add_deflated(
+        &mut self,
+        part: PayloadPart<'_>,
+        rules: MessageRules,
+        inflaters: &mut InflaterPool,
+    ) -> Result<Option<Item<'static>>, AssemblerError> {
+        let (opcode, is_whole) = (part.opcode, part.ends == Ends::Message);
+        if rules.deflated == DeflatedMessages::Skipped {
+            return Ok(is_whole.then_some(Item::Binary(Cow::Borrowed(&[]))));
+        }
+        let message = self.deflated.add(part.payload, is_whole, rules.inflated_bytes_max(), inflaters)?;
+        message.map(|bytes| inflated_item(opcode, bytes)).transpose()
+    }
+
+    /// Keeps `input` until the time `until`.
+    ///
+    /// Input that is held already comes before it.
+    ///
+    /// # Errors
+    /// Memory is exhausted.
+    pub fn hold(
+        unfinished: &mut Option<Box<Assembler>>,
+        input: &mut &mut [u8],
+        until: Tick,
+        pool: &mut AssemblerPool,
+    ) -> Result<(), AssemblerError> {
+        let assembler = unfinished.get_or_insert_with(|| pool.take());
+        let held = assembler.held.get_or_insert_with(|| HeldInput::new(until));
+        held.until = until;
+        held.append(input)?;
+        *input = &mut [];
+        assembler.memory.set(assembler.allocated_bytes());
+        Ok(())
+    }
+
+    /// Returns the time until which input is held. `None`: none is held.
+    #[inline]
+    pub fn held_until(&self) -> Option<Tick> {
+        self.held.as_ref().map(|held| held.until)
+    }
+
+    /// Returns the next item of the held input, as [`next`](Assembler::next) does.
+    ///
+    /// # Errors
+    /// As those of `next`.
+    pub fn next_held(
+        unfinished: &mut Option<Box<Assembler>>,
+        rules: MessageRules,
+        now: Tick,
+        pool: &mut AssemblerPool,
+    ) -> Result<Option<Item<'static>>, AssemblerError> {
+        let Some(assembler) = unfinished else { return Ok(None) };
+        let Some(mut held) = assembler.held.take() else { return Ok(None) };
+        if assembler.decoder.is_idle() {
+            assembler.started = now;
+        }
+        let mut input = held.rest();
+        let item = Assembler::next(unfinished, &mut input, rules, now, pool)?;
+        let (item, left) = (item.map(Item::into_owned), input.len());
+        if left > 0 {
+            held.set_left(left);
+            let assembler = unfinished.get_or_insert_with(|| pool.take());
+            assembler.held = Some(held);
+            assembler.memory.set(assembler.allocated_bytes());
+        }
+        Ok(item)
+    }
+
+    /// Removes the held input.
+    pub fn take_held(&mut self) -> Option<Vec<u8>> {
+        self.held.take().map(HeldInput::into_rest)
+    }
+}
+
+impl Item<'_> {
+    fn into_owned(self) -> Item<'static> {
+        match self {
+            Item::Text(text) => Item::Text(Cow::Owned(text.into_owned())),
+            Item::Binary(bytes) => Item::Binary(Cow::Owned(bytes.into_owned())),
+            Item::Ping(payload) => Item::Ping(Cow::Owned(payload.into_owned())),
+            Item::Pong(payload) => Item::Pong(Cow::Owned(payload.into_owned())),
+            Item::Close(payload) => Item::Close(Cow::Owned(payload.into_owned())),
+        }
     }
 }
 
@@ -261,9 +376,35 @@ pub fn take_message<'a>(
     }
 }
 
+/// Takes a deflated message that is one complete frame from `input`, and inflates it.
+fn take_deflated(
+    input: &mut &mut [u8],
+    rules: MessageRules,
+    inflaters: &mut InflaterPool,
+) -> Result<Option<Item<'static>>, AssemblerError> {
+    if rules.deflated != DeflatedMessages::Inflated {
+        return Ok(None);
+    }
+    let header = Header::parse_deflated(input)?.filter(|header| header.is_deflated && header.fin);
+    // The decoder reports a message over the limit, complete or not.
+    let bytes_max = rules.bytes_max.min(KEPT_BYTES_MAX as u64);
+    let Some(header) = header.filter(|header| header.payload_bytes <= bytes_max) else { return Ok(None) };
+    let Some(payload) = take_payload(input, &header) else { return Ok(None) };
+    inflated_item(header.opcode, inflaters.inflate(payload, rules.inflated_bytes_max())?).map(Some)
+}
+
+/// Returns an inflated message.
+fn inflated_item(opcode: Opcode, bytes: Vec<u8>) -> Result<Item<'static>, AssemblerError> {
+    if opcode != Opcode::Text {
+        return Ok(Item::Binary(Cow::Owned(bytes)));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| ProtocolError::TextNotUtf8)?;
+    Ok(Item::Text(Cow::Owned(text)))
+}
+
 /// Takes a complete control frame from `input`, as [`take_message`] does.
-fn take_control<'a>(input: &mut &'a mut [u8]) -> Result<Option<Item<'a>>, ProtocolError> {
-    let Some(header) = Header::parse(input)?.filter(|header| header.opcode.is_control()) else { return Ok(None) };
+fn take_control<'a>(input: &mut &'a mut [u8], rules: MessageRules) -> Result<Option<Item<'a>>, ProtocolError> {
+    let Some(header) = rules.parse(input)?.filter(|header| header.opcode.is_control()) else { return Ok(None) };
     let payload = take_payload(input, &header);
     Ok(payload.map(|payload| control_item(header.opcode, Cow::Borrowed(payload))))
 }
@@ -331,8 +472,14 @@ fn run_stream(stream: &[u8], sizes: &[usize], message_bytes_max: u64) -> Run {
         let mut part = part.to_vec();
         let mut input = &mut part[..];
         loop {
-            match Assembler::next(&mut unfinished, &mut input, message_bytes_max, Tick(0), &mut pool) {
-                Ok(Some(item)) => items.push(into_owned(item)),
+            match Assembler::next(
+                &mut unfinished,
+                &mut input,
+                MessageRules::plain(message_bytes_max),
+                Tick(0),
+                &mut pool,
+            ) {
+                Ok(Some(item)) => items.push(item.into_owned()),
                 Ok(None) => break,
                 Err(error) => return Run { items, error: Some(error) },
             }
@@ -341,118 +488,5 @@ fn run_stream(stream: &[u8], sizes: &[usize], message_bytes_max: u64) -> Run {
     Run { items, error: None }
 }
 
-#[cfg(any(test, feature = "unstable"))]
-fn into_owned(item: Item<'_>) -> Item<'static> {
-    match item {
-        Item::Text(text) => Item::Text(Cow::Owned(text.into_owned())),
-        Item::Binary(bytes) => Item::Binary(Cow::Owned(bytes.into_owned())),
-        Item::Ping(payload) => Item::Ping(Cow::Owned(payload.into_owned())),
-        Item::Pong(payload) => Item::Pong(Cow::Owned(payload.into_owned())),
-        Item::Close(payload) => Item::Close(Cow::Owned(payload.into_owned())),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::client::frame;
-
-    fn text(text: &str) -> Item<'static> {
-        Item::Text(Cow::Owned(text.to_owned()))
-    }
-
-    #[test]
-    fn items_are_the_same_at_every_split() {
-        let mut stream = frame(true, Opcode::Text, "grüß".as_bytes());
-        stream.extend(frame(false, Opcode::Text, &"漢字".as_bytes()[..4]));
-        stream.extend(frame(true, Opcode::Ping, b"now"));
-        stream.extend(frame(true, Opcode::Continuation, &"漢字".as_bytes()[4..]));
-        stream.extend(frame(true, Opcode::Binary, &[1; 200]));
-        stream.extend(frame(true, Opcode::Text, b""));
-        stream.extend(frame(true, Opcode::Close, b"\x03\xe8"));
-        let expected = [
-            text("grüß"),
-            Item::Ping(Cow::Borrowed(b"now")),
-            text("漢字"),
-            Item::Binary(Cow::Owned(vec![1; 200])),
-            text(""),
-            Item::Close(Cow::Borrowed(b"\x03\xe8")),
-        ];
-        for first in 1..stream.len() {
-            let run = run_stream(&stream, &[first, stream.len()], 1 << 20);
-            assert_eq!(run.error, None);
-            assert_eq!(run.items, expected, "split at {first}");
-        }
-        assert_eq!(run_stream(&stream, &[1], 1 << 20).items, expected);
-    }
-
-    #[test]
-    fn a_complete_message_is_borrowed_and_leaves_no_state() {
-        let mut bytes = frame(true, Opcode::Text, b"hello");
-        let mut unfinished = None;
-        let mut input = &mut bytes[..];
-        let item = Assembler::next(&mut unfinished, &mut input, 100, Tick(0), &mut AssemblerPool::new());
-        assert_eq!(item, Ok(Some(Item::Text(Cow::Borrowed("hello")))));
-        assert!(matches!(item, Ok(Some(Item::Text(Cow::Borrowed(_))))));
-        assert!(unfinished.is_none());
-    }
-
-    #[test]
-    fn memory_grows_with_bytes_received_not_announced() {
-        let mut bytes = frame(true, Opcode::Binary, &vec![5; 1 << 20]);
-        bytes.truncate(100);
-        let mut unfinished = None;
-        let mut input = &mut bytes[..];
-        let item = Assembler::next(&mut unfinished, &mut input, 1 << 24, Tick(7), &mut AssemblerPool::new());
-        assert_eq!(item, Ok(None));
-        let assembler = unfinished.expect("a message began");
-        assert!(assembler.binary.capacity() <= 256, "{}", assembler.binary.capacity());
-        assert_eq!(assembler.started(), Tick(7));
-    }
-
-    #[test]
-    fn memory_is_counted_until_the_message_is_finished_or_dropped() {
-        let total = MemoryTotal::default();
-        let mut pool = AssemblerPool::counted_in(&total);
-        let bytes = frame(true, Opcode::Binary, &[5; 5000]);
-        for is_finished in [true, false] {
-            let (mut unfinished, mut bytes) = (None, bytes.clone());
-            let (mut input, mut rest) = bytes.split_at_mut(4000);
-            let item = Assembler::next(&mut unfinished, &mut input, 1 << 20, Tick(0), &mut pool);
-            assert_eq!(item, Ok(None));
-            let memory = unfinished.as_ref().map_or(0, |unfinished| unfinished.memory_bytes());
-            assert!((4000..8192 + 400).contains(&memory), "{memory}");
-            assert_eq!(total.bytes(), memory);
-            if is_finished {
-                let item = Assembler::next(&mut unfinished, &mut rest, 1 << 20, Tick(0), &mut pool);
-                assert!(matches!(item, Ok(Some(_))));
-            }
-            drop(unfinished);
-            assert_eq!(total.bytes(), 0);
-        }
-    }
-
-    #[test]
-    fn invalid_text_fails_at_its_first_invalid_byte() {
-        let stream = frame(true, Opcode::Text, b"ok \xed\xa0 and much more");
-        let mut unfinished = None;
-        for (index, &byte) in stream.iter().enumerate() {
-            let mut part = [byte];
-            let item = Assembler::next(&mut unfinished, &mut &mut part[..], 100, Tick(0), &mut AssemblerPool::new());
-            let is_bad = index == 6 + 4;
-            assert_eq!(item, if is_bad { Err(ProtocolError::TextNotUtf8.into()) } else { Ok(None) }, "byte {index}");
-            if is_bad {
-                return;
-            }
-        }
-        panic!("the invalid text was accepted");
-    }
-
-    #[test]
-    fn a_valid_message_before_an_invalid_frame_is_delivered() {
-        let stream = [frame(true, Opcode::Text, b"good"), b"\xc1".to_vec()].concat();
-        let run = run_stream(&stream, &[stream.len()], 100);
-        assert_eq!(run.items, [text("good")]);
-        assert_eq!(run.error, Some(ProtocolError::ReservedBits.into()));
-    }
-}
+mod tests;

@@ -17,6 +17,16 @@ pub fn frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Encodes a masked frame with RSV1: the payload is deflated.
+#[cfg(test)]
+pub fn deflated_frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = frame(fin, opcode, payload);
+    if let Some(first) = bytes.first_mut() {
+        *first |= 0x40;
+    }
+    bytes
+}
+
 /// Encodes a header with mask bit and masking key.
 ///
 /// `short` is the 7-bit length, `extended` the bytes of an extended length.

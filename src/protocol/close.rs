@@ -24,7 +24,7 @@ impl CloseCode {
     pub const NO_STATUS: CloseCode = CloseCode(1005);
     /// 1006: the connection ended without a close frame. Never sent.
     pub const ABNORMAL: CloseCode = CloseCode(1006);
-    /// 1007: text that is not UTF-8.
+    /// 1007: text that is not UTF-8, or invalid compressed data.
     pub const NOT_UTF8: CloseCode = CloseCode(1007);
     /// 1008: the client violated a policy of the server.
     pub const POLICY: CloseCode = CloseCode(1008);

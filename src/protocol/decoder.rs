@@ -6,9 +6,55 @@
 
 use std::mem;
 
+use crate::protocol::deflate::deflated_bytes_max;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{CLIENT_HEADER_BYTES_MAX, Header, Opcode};
 use crate::protocol::mask::unmask;
+
+/// The rules for the messages of a connection.
+#[derive(Copy, Clone, Debug)]
+pub struct MessageRules {
+    /// The limit of a message in bytes, with all its fragments, inflated.
+    pub bytes_max: u64,
+    /// The treatment of deflated messages.
+    pub deflated: DeflatedMessages,
+}
+
+/// The treatment of deflated messages (RFC 7692).
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum DeflatedMessages {
+    /// They are errors: permessage-deflate was not negotiated.
+    Refused,
+    /// They are inflated.
+    Inflated,
+    /// They are read past, because the connection is closing.
+    Skipped,
+}
+
+impl MessageRules {
+    /// Returns the rules without permessage-deflate.
+    pub fn plain(bytes_max: u64) -> MessageRules {
+        MessageRules { bytes_max, deflated: DeflatedMessages::Refused }
+    }
+
+    /// Returns the limit of an inflated message.
+    pub(super) fn inflated_bytes_max(self) -> usize {
+        usize::try_from(self.bytes_max).unwrap_or(usize::MAX)
+    }
+
+    /// Returns the limit of a message on the wire.
+    fn received_bytes_max(self, is_deflated: bool) -> u64 {
+        if is_deflated { deflated_bytes_max(self.bytes_max) } else { self.bytes_max }
+    }
+
+    /// Parses a frame header.
+    pub(super) fn parse(self, input: &[u8]) -> Result<Option<Header>, ProtocolError> {
+        match self.deflated {
+            DeflatedMessages::Refused => Header::parse(input),
+            DeflatedMessages::Inflated | DeflatedMessages::Skipped => Header::parse_deflated(input),
+        }
+    }
+}
 
 /// A slice of unmasked payload from one frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +63,8 @@ pub struct PayloadPart<'a> {
     ///
     /// A continuation frame has the opcode of the first fragment, never `Continuation`.
     pub opcode: Opcode,
+    /// Whether the message is deflated.
+    pub is_deflated: bool,
     /// The bytes. Empty only if the frame has no payload.
     pub payload: &'a mut [u8],
     /// Whether the frame, or the message, ends after these bytes.
@@ -40,10 +88,10 @@ pub struct Decoder {
     header: [u8; CLIENT_HEADER_BYTES_MAX],
     header_len: u8,
     frame: Option<Frame>,
-    /// The opcode of the unfinished message.
+    /// The opcode of the unfinished message, and whether it is deflated.
     ///
     /// Set by its first fragment, cleared by its last.
-    message: Option<Opcode>,
+    message: Option<(Opcode, bool)>,
     /// The sum of all payload lengths of the unfinished message.
     message_bytes: u64,
 }
@@ -61,19 +109,18 @@ struct Frame {
 impl Decoder {
     /// Decodes the next part and advances `input` past it.
     ///
-    /// Returns `None` once `input` is used up. `message_bytes_max` limits the payload of a message with all its
-    /// fragments.
+    /// Returns `None` once `input` is used up.
     ///
     /// # Errors
     /// The first violated rule. [`ProtocolError::MessageTooBig`] is reported at the header that exceeds the limit.
     pub fn decode<'a>(
         &mut self,
         input: &mut &'a mut [u8],
-        message_bytes_max: u64,
+        rules: MessageRules,
     ) -> Result<Option<PayloadPart<'a>>, ProtocolError> {
         if self.frame.is_none() {
-            let Some(header) = self.read_header(input)? else { return Ok(None) };
-            self.begin_frame(header, message_bytes_max)?;
+            let Some(header) = self.read_header(input, rules)? else { return Ok(None) };
+            self.begin_frame(header, rules)?;
         }
         Ok(self.read_payload(input))
     }
@@ -83,11 +130,11 @@ impl Decoder {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
 
-    fn read_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, ProtocolError> {
+    fn read_header(&mut self, input: &mut &mut [u8], rules: MessageRules) -> Result<Option<Header>, ProtocolError> {
         let kept = usize::from(self.header_len);
         let count = input.len().min(CLIENT_HEADER_BYTES_MAX - kept);
         self.header[kept..kept + count].copy_from_slice(&input[..count]);
-        let header = Header::parse(&self.header[..kept + count])?;
+        let header = rules.parse(&self.header[..kept + count])?;
         match header {
             Some(header) => {
                 advance(input, header.header_bytes - kept);
@@ -101,16 +148,16 @@ impl Decoder {
         Ok(header)
     }
 
-    fn begin_frame(&mut self, mut header: Header, message_bytes_max: u64) -> Result<(), ProtocolError> {
+    fn begin_frame(&mut self, mut header: Header, rules: MessageRules) -> Result<(), ProtocolError> {
         if !header.opcode.is_control() {
             match (header.opcode, self.message) {
                 (Opcode::Continuation, None) => return Err(ProtocolError::ContinuationWithoutStart),
-                (Opcode::Continuation, Some(opcode)) => header.opcode = opcode,
+                (Opcode::Continuation, Some(message)) => (header.opcode, header.is_deflated) = message,
                 (_, Some(_)) => return Err(ProtocolError::MessageUnfinished),
-                (opcode, None) => self.message = Some(opcode),
+                (opcode, None) => self.message = Some((opcode, header.is_deflated)),
             }
             self.message_bytes = self.message_bytes.saturating_add(header.payload_bytes);
-            if self.message_bytes > message_bytes_max {
+            if self.message_bytes > rules.received_bytes_max(header.is_deflated) {
                 return Err(ProtocolError::MessageTooBig);
             }
         }
@@ -120,7 +167,7 @@ impl Decoder {
 
     fn read_payload<'a>(&mut self, input: &mut &'a mut [u8]) -> Option<PayloadPart<'a>> {
         let frame = self.frame.as_mut()?;
-        let Header { opcode, fin, mask, payload_bytes, .. } = frame.header;
+        let Header { opcode, is_deflated, fin, mask, payload_bytes, .. } = frame.header;
         let left = payload_bytes - frame.decoded;
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
         if count == 0 && left > 0 {
@@ -142,7 +189,7 @@ impl Decoder {
             self.message = None;
             self.message_bytes = 0;
         }
-        Some(PayloadPart { opcode, payload, ends })
+        Some(PayloadPart { opcode, is_deflated, payload, ends })
     }
 }
 
@@ -171,7 +218,7 @@ mod tests {
             let mut part = part.to_vec();
             let mut input = &mut part[..];
             loop {
-                match decoder.decode(&mut input, max) {
+                match decoder.decode(&mut input, MessageRules::plain(max)) {
                     Ok(Some(part)) => {
                         if !unfinished {
                             frames.push((part.opcode, Vec::new(), Ends::Nothing));

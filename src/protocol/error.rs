@@ -14,7 +14,7 @@ use crate::protocol::close::CloseCode;
 pub enum ProtocolError {
     /// A reserved bit (RSV1 to RSV3) is set (section 5.2).
     ///
-    /// The server negotiates no extension that uses one.
+    /// Only RSV1 may be set: in the first frame of a message, if permessage-deflate was negotiated (RFC 7692 section 6).
     ReservedBits,
     /// The opcode is reserved: 3-7 or 11-15 (section 5.2).
     ReservedOpcode,
@@ -38,6 +38,8 @@ pub enum ProtocolError {
     ///
     /// A text that arrives in parts fails at its first invalid byte.
     TextNotUtf8,
+    /// The payload of a compressed message is not a complete DEFLATE stream (RFC 7692 section 7.2.2).
+    InvalidDeflate,
     /// The payload of a close frame is one byte (section 5.5.1).
     ///
     /// A close code has two bytes.
@@ -55,7 +57,9 @@ impl ProtocolError {
     pub fn close_code(self) -> CloseCode {
         match self {
             ProtocolError::MessageTooBig => CloseCode::TOO_BIG,
-            ProtocolError::TextNotUtf8 | ProtocolError::CloseReasonNotUtf8 => CloseCode::NOT_UTF8,
+            ProtocolError::TextNotUtf8 | ProtocolError::CloseReasonNotUtf8 | ProtocolError::InvalidDeflate => {
+                CloseCode::NOT_UTF8
+            }
             _ => CloseCode::PROTOCOL_ERROR,
         }
     }
@@ -74,6 +78,7 @@ impl ProtocolError {
             ProtocolError::MessageUnfinished => "new message inside a fragmented message",
             ProtocolError::MessageTooBig => "message exceeds message_bytes_max",
             ProtocolError::TextNotUtf8 => "text is not UTF-8",
+            ProtocolError::InvalidDeflate => "invalid compressed data",
             ProtocolError::CloseCodeCut => "close frame payload is one byte",
             ProtocolError::CloseCodeInvalid => "invalid close code",
             ProtocolError::CloseReasonNotUtf8 => "close reason is not UTF-8",

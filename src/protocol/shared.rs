@@ -1,18 +1,26 @@
 //! Frames that are encoded once and shared by any number of queues.
 
 use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::protocol::frame::{Opcode, ServerHeader};
+use crate::protocol::deflate::Deflater;
+use crate::protocol::frame::{Opcode, ServerHeader, server_payload};
 
 /// A message encoded as a WebSocket frame (RFC 6455 section 5.2).
 ///
 /// It can be pushed any number of times and from any thread. A clone shares the bytes. Its length has no limit here; a
 /// push of a frame over [`Limits::queue_bytes_max`](crate::Limits::queue_bytes_max) is
 /// [`TooLarge`](crate::Outcome::TooLarge).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame(Arc<[u8]>);
+#[derive(Clone)]
+pub struct Frame {
+    bytes: Arc<[u8]>,
+    /// The deflated frame, once it was tried. `None`: it would be longer.
+    ///
+    /// A clone has it if it was tried before.
+    deflated: OnceLock<Option<Arc<[u8]>>>,
+}
 
 impl Frame {
     /// Encodes a text message.
@@ -29,11 +37,45 @@ impl Frame {
     ///
     /// The frame is unmasked and unfragmented, with its length in the shortest form.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// Returns the payload of the message.
+    pub(crate) fn payload(&self) -> &[u8] {
+        server_payload(&self.bytes)
+    }
+
+    /// Returns whether [`deflate`](Frame::deflate) was called before.
+    pub(crate) fn is_tried(&self) -> bool {
+        self.deflated.get().is_some()
+    }
+
+    /// Returns the deflated frame. The first call deflates it.
+    ///
+    /// `None`: it would be longer.
+    pub(crate) fn deflate(&self, deflater: &mut Deflater) -> Option<Arc<[u8]>> {
+        let is_text = self.bytes.first().is_some_and(|first| first & 0x0f == Opcode::Text as u8);
+        let opcode = if is_text { Opcode::Text } else { Opcode::Binary };
+        self.deflated.get_or_init(|| deflater.encode(opcode, self.payload()).map(Into::into)).clone()
     }
 
     fn encode(opcode: Opcode, payload: &[u8]) -> Frame {
-        Frame(encode(opcode, payload).into())
+        Frame { bytes: encode(opcode, payload).into(), deflated: OnceLock::new() }
+    }
+}
+
+/// Frames are equal if their messages are.
+impl PartialEq for Frame {
+    fn eq(&self, other: &Frame) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Frame {}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Frame").field(&self.bytes).finish()
     }
 }
 
@@ -65,7 +107,7 @@ struct Inner {
 #[derive(Debug)]
 enum Bytes {
     Encoded(Vec<u8>),
-    Frame(Frame),
+    Shared(Arc<[u8]>),
 }
 
 impl SharedFrame {
@@ -76,19 +118,29 @@ impl SharedFrame {
         bytes.try_reserve_exact(header.bytes() + payload.len()).ok()?;
         header.append_to(&mut bytes);
         bytes.extend_from_slice(payload);
-        Some(SharedFrame::new(Bytes::Encoded(bytes)))
+        Some(SharedFrame::from_bytes(bytes))
     }
 
     /// Shares a frame that is already encoded.
     pub fn from_frame(frame: &Frame) -> SharedFrame {
-        SharedFrame::new(Bytes::Frame(frame.clone()))
+        SharedFrame::from_shared(Arc::clone(&frame.bytes))
+    }
+
+    /// Shares the bytes of an encoded frame.
+    pub fn from_bytes(bytes: Vec<u8>) -> SharedFrame {
+        SharedFrame::new(Bytes::Encoded(bytes))
+    }
+
+    /// Shares the bytes of an encoded frame, which others share already.
+    pub fn from_shared(bytes: Arc<[u8]>) -> SharedFrame {
+        SharedFrame::new(Bytes::Shared(bytes))
     }
 
     /// Returns the bytes of the frame.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0.bytes {
             Bytes::Encoded(bytes) => bytes,
-            Bytes::Frame(frame) => frame.as_bytes(),
+            Bytes::Shared(bytes) => bytes,
         }
     }
 

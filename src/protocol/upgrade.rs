@@ -9,6 +9,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use sha1::{Digest as _, Sha1};
 
 use super::deferral::Deferral;
+use super::extension::{PermessageDeflate, negotiate};
 use super::request::Request;
 use super::response::{HeaderLines, Response, push};
 use super::token;
@@ -57,6 +58,7 @@ pub struct Accept {
     lines: HeaderLines,
     subprotocol: Option<String>,
     uid: Option<String>,
+    is_plain: bool,
 }
 
 impl Upgrade {
@@ -142,6 +144,21 @@ impl Accept {
         self
     }
 
+    /// Sets whether permessage-deflate may be negotiated (RFC 7692).
+    ///
+    /// The default is `true`. It has an effect only if [`Limits::compression`](crate::Limits::compression) is on and the
+    /// client offers the extension.
+    #[must_use]
+    pub fn compress(mut self, may_compress: bool) -> Accept {
+        self.is_plain = !may_compress;
+        self
+    }
+
+    /// Returns the offer of permessage-deflate that is accepted, if any.
+    pub(crate) fn negotiate(&self, request: &Request<'_>) -> Option<PermessageDeflate> {
+        if self.is_plain { None } else { negotiate(request.values("sec-websocket-extensions")) }
+    }
+
     /// Returns the uid to bind, if any.
     pub(crate) fn chosen_uid(&self) -> Option<&str> {
         self.uid.as_deref()
@@ -149,11 +166,17 @@ impl Accept {
 
     /// Appends the 101 response to `request` to `out`.
     ///
-    /// `accept` is the value of `Sec-WebSocket-Accept`.
+    /// `accept` is the value of `Sec-WebSocket-Accept`, and `deflate` the offer that is accepted.
     ///
     /// # Errors
     /// Describes the first invalid option, for the log. Nothing is appended then.
-    pub(crate) fn encode(&self, accept: &[u8; 28], request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), String> {
+    pub(crate) fn encode(
+        &self,
+        accept: &[u8; 28],
+        request: &Request<'_>,
+        deflate: Option<PermessageDeflate>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
         if let Some(fault) = self.lines.fault() {
             return Err(fault.to_owned());
         }
@@ -168,6 +191,9 @@ impl Accept {
         push(out, ["\r\n"]);
         if let Some(selected) = &self.subprotocol {
             push(out, ["Sec-WebSocket-Protocol: ", selected, "\r\n"]);
+        }
+        if let Some(deflate) = deflate {
+            push(out, ["Sec-WebSocket-Extensions: ", deflate.response(), "\r\n"]);
         }
         self.lines.encode(out);
         push(out, ["\r\n"]);
@@ -244,7 +270,7 @@ mod tests {
         let accepted = Upgrade::accept().subprotocol("chat.v2").cookie("sid=1").header("X-A", "b").uid("7");
         assert_eq!(accepted.chosen_uid(), Some("7"));
         let mut out = b"before|".to_vec();
-        assert_eq!(accepted.encode(&accept, &request, &mut out), Ok(()));
+        assert_eq!(accepted.encode(&accept, &request, None, &mut out), Ok(()));
         assert_eq!(
             String::from_utf8_lossy(&out),
             "before|HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
@@ -257,7 +283,7 @@ mod tests {
     fn no_subprotocol_header_unless_selected() {
         let (request, accept) = upgrade("Sec-WebSocket-Protocol: chat\r\n");
         let mut out = Vec::new();
-        assert_eq!(Upgrade::accept().encode(&accept, &request, &mut out), Ok(()));
+        assert_eq!(Upgrade::accept().encode(&accept, &request, None, &mut out), Ok(()));
         assert!(!String::from_utf8_lossy(&out).contains("Protocol:"));
     }
 
@@ -281,7 +307,7 @@ mod tests {
             (accepted().cookie("a\n"), "header Set-Cookie has a control character in its value"),
         ] {
             let mut out = Vec::new();
-            assert_eq!(answer.encode(&accept, &request, &mut out), Err(fault.to_owned()));
+            assert_eq!(answer.encode(&accept, &request, None, &mut out), Err(fault.to_owned()));
             assert!(out.is_empty());
         }
     }

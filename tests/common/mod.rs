@@ -11,6 +11,7 @@ pub mod backend;
 pub mod client;
 #[cfg(feature = "gateway")]
 pub mod command;
+pub mod deflated;
 #[cfg(feature = "gateway")]
 pub mod events;
 #[cfg(feature = "gateway")]

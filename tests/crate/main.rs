@@ -3,6 +3,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod compression {
+    mod messages;
+    mod pushes;
+}
+
 mod connection {
     mod close;
     mod heartbeat;

@@ -16,7 +16,7 @@ use crate::harness::{
     send_whole,
 };
 use crate::wire::Wire;
-use fdpush::bench::{Assembler, AssemblerError, AssemblerPool, Item, Tick};
+use fdpush::bench::{Assembler, AssemblerError, AssemblerPool, Item, MessageRules, Tick};
 use fdpush::{By, Cause, Limits, ProtocolError};
 
 fn cases() -> Vec<Case> {
@@ -61,11 +61,12 @@ fn each_case_cut_at_every_byte() {
 /// Returns the results of an assembler that gets `parts` one after the other.
 fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<AssemblerError>) {
     let (mut unfinished, mut pool, mut items) = (None, AssemblerPool::new(), Vec::new());
+    let rules = MessageRules::plain(MESSAGE_BYTES_MAX as u64);
     for part in parts {
         let mut part = part.to_vec();
         let mut input = &mut part[..];
         loop {
-            match Assembler::next(&mut unfinished, &mut input, MESSAGE_BYTES_MAX as u64, Tick(0), &mut pool) {
+            match Assembler::next(&mut unfinished, &mut input, rules, Tick(0), &mut pool) {
                 Ok(None) => break,
                 Ok(Some(Item::Close(payload))) => return ([items, vec![format!("close {payload:?}")]].concat(), None),
                 Ok(Some(item)) => items.push(format!("{item:?}")),

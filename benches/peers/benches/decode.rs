@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fdpush::bench::{Assembler, AssemblerPool, Item, Tick, take_message};
+use fdpush::bench::{Assembler, AssemblerPool, Item, MessageRules, Tick, take_message};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::protocol::frame::{Frame, coding};
 
@@ -135,7 +135,7 @@ impl Reader {
                     continue;
                 }
                 let (unfinished, pool) = (&mut self.unfinished, &mut self.pool);
-                match Assembler::next(unfinished, &mut input, MESSAGE_BYTES_MAX, Tick(0), pool).expect("valid") {
+                match Assembler::next(unfinished, &mut input, MessageRules::plain(MESSAGE_BYTES_MAX), Tick(0), pool).expect("valid") {
                     Some(Item::Text(text)) => message(text.as_bytes()),
                     Some(item) => panic!("{item:?} instead of a text"),
                     None => break,

@@ -365,6 +365,14 @@ impl Core {
         }
     }
 
+    /// Adds a connection to those to read, if the input that it holds is read now.
+    #[inline]
+    pub fn resume_input(&mut self, slot: Slot) {
+        if self.table.connection(slot).is_some_and(|connection| connection.has_buffered_input(self.table.env())) {
+            self.make_ready(slot);
+        }
+    }
+
     /// Moves the list of connections to read into `slots`.
     pub fn take_ready(&mut self, slots: &mut Vec<Slot>) {
         slots.append(&mut self.ready);

@@ -95,6 +95,7 @@ impl Core {
             Content::Message(Message::Binary(bytes)) => Outbound::message(Opcode::Binary, bytes),
         };
         outbound.to_many |= to_many;
+        outbound.may_deflate = push.may_compress;
         outbound.key = push.key.filter(|_| self.table.env().limits.slow_reader == SlowReader::Conflate);
         outbound
     }

@@ -39,6 +39,7 @@ impl Core {
             queued_bytes: self.table.env().queued.frames + self.table.env().queued.http,
             inbound_bytes: self.table.env().inbound.bytes(),
             traffic: counts.traffic,
+            compression: counts.compression,
             dropped: counts.dropped,
             dropped_by_close: counts.dropped_by_close,
             conflated: counts.conflated,

@@ -559,6 +559,7 @@ impl Serve {
             inbox_max: bounds.inbox_max as usize,
             drain_for: bounds.drain_for.0,
             drain_time_max: bounds.drain_time_max.0,
+            ..Limits::default()
         }
     }
 }

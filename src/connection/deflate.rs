@@ -1,0 +1,187 @@
+//! Deflated messages of a connection (RFC 7692), in both directions.
+//!
+//! A connection keeps one bit and the [`InflationPace`]: no context is taken over. The loop has one deflater and one
+//! inflater for all connections.
+
+use crate::connection::{Connection, Env, Event, Outbound, Sent, Stage};
+use crate::limits::Limits;
+use crate::protocol::assembler::{Assembler, AssemblerError};
+use crate::protocol::decoder::{DeflatedMessages, MessageRules};
+use crate::protocol::inflation::InflatedCounts;
+use crate::tick::Tick;
+
+/// The units of an [`InflationPace`] in a millisecond.
+const UNITS_PER_MS: u64 = 16;
+
+/// The bytes that a message counts at least, so that many tiny messages are slowed, too.
+const CHARGE_BYTES_MIN: u64 = 1 << 10;
+
+/// The pace at which the messages of a client are inflated.
+///
+/// A few bytes can inflate to the longest message. So the inflated bytes of each client are limited to
+/// [`inflated_bytes_per_second_max`](Limits::inflated_bytes_per_second_max), in portions of
+/// [`read_budget_bytes`](Limits::read_budget_bytes). It is a leaky bucket that stores only the time at which it is empty,
+/// in 16ths of a millisecond, and wraps after 3 days. A value that is further ahead than a full bucket is an old one.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct InflationPace(u32);
+
+impl InflationPace {
+    /// Returns the time from which the next message may be inflated. `None`: now.
+    #[inline]
+    fn wait_until(self, limits: &Limits, now: Tick) -> Option<Tick> {
+        let over = self.ahead(limits, now).saturating_sub(cost(limits.read_budget_bytes as u64, limits));
+        (over > 0).then(|| Tick(now.0 + u64::from(over).div_ceil(UNITS_PER_MS)))
+    }
+
+    /// Counts inflated bytes.
+    fn charge(&mut self, bytes: u64, limits: &Limits, now: Tick) {
+        let ahead = self.ahead(limits, now).saturating_add(cost(bytes.max(CHARGE_BYTES_MIN), limits));
+        self.0 = units(now).wrapping_add(ahead);
+    }
+
+    /// Returns the units after `now` at which the bucket is empty.
+    fn ahead(self, limits: &Limits, now: Tick) -> u32 {
+        let full = (limits.read_budget_bytes + limits.message_bytes_max) as u64 + CHARGE_BYTES_MIN;
+        Some(self.0.wrapping_sub(units(now))).filter(|ahead| *ahead <= cost(full, limits)).unwrap_or(0)
+    }
+}
+
+/// Returns the low bits of a time in units.
+fn units(time: Tick) -> u32 {
+    time.0.wrapping_mul(UNITS_PER_MS) as u32
+}
+
+/// Returns the units in which `bytes` may be inflated.
+fn cost(bytes: u64, limits: &Limits) -> u32 {
+    let per_second = u128::from(limits.inflated_bytes_per_second_max.max(1) as u64);
+    let units = (u128::from(bytes) * u128::from(1000 * UNITS_PER_MS)).div_ceil(per_second);
+    u32::try_from(units).unwrap_or(u32::MAX).min(i32::MAX as u32)
+}
+
+impl Connection {
+    /// Returns whether permessage-deflate was negotiated.
+    pub fn deflates(&self) -> bool {
+        matches!(self.stage, Stage::Open { deflates: true, .. } | Stage::Closing { deflates: true, .. })
+    }
+
+    /// Reads input of a WebSocket that negotiated permessage-deflate.
+    pub(super) fn handle_bytes_deflated<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
+        let Stage::Open { unfinished, pace, .. } = &mut self.stage else { return None };
+        let held_until = unfinished.as_ref().and_then(|unfinished| unfinished.held_until());
+        if input.is_empty() && held_until.is_none_or(|until| until > env.now) {
+            return None;
+        }
+        let wait_until = pace.wait_until(&env.limits, env.now).or(held_until.filter(|until| *until > env.now));
+        let is_held = held_until.is_some();
+        if wait_until.is_some() || (is_held && !input.is_empty()) {
+            env.counts.compression.holds += u64::from(!is_held);
+            let until = wait_until.unwrap_or(env.now);
+            if let Err(error) = Assembler::hold(unfinished, input, until, &mut env.assemblers) {
+                return Some(self.fail_assembly(error, env));
+            }
+            if wait_until.is_some() {
+                return None;
+            }
+        }
+        let rules =
+            MessageRules { bytes_max: env.limits.message_bytes_max as u64, deflated: DeflatedMessages::Inflated };
+        let item = if is_held {
+            Assembler::next_held(unfinished, rules, env.now, &mut env.assemblers)
+        } else {
+            Assembler::next(unfinished, input, rules, env.now, &mut env.assemblers)
+        };
+        let counts = env.assemblers.inflaters.take_counts();
+        if counts != InflatedCounts::default() {
+            pace.charge(counts.inflated_bytes, &env.limits, env.now);
+            env.counts.compression.add(counts);
+        }
+        match item {
+            Ok(item) => self.handle_item(item?, env),
+            Err(error) => Some(self.fail_assembly(error, env)),
+        }
+    }
+
+    pub(super) fn fail_assembly(&mut self, error: AssemblerError, env: &mut Env) -> Event<'static> {
+        match error {
+            AssemblerError::Protocol(error) => self.fail(error, env),
+            AssemblerError::OutOfMemory => self.fail_overload("out of memory", env),
+        }
+    }
+
+    /// Returns the time until which input is held. `None`: none is held.
+    #[inline]
+    pub(super) fn held_until(&self) -> Option<Tick> {
+        match &self.stage {
+            Stage::Open { unfinished: Some(unfinished), .. } => unfinished.held_until(),
+            _ => None,
+        }
+    }
+
+    /// Queues a message for a client that negotiated permessage-deflate.
+    #[inline(never)]
+    pub(super) fn send_deflated(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
+        // The bound holds for the message, whatever its encoding: the answer is the same for each client.
+        if outbound.bytes() > env.limits.queue_bytes_max {
+            return Sent::TooLarge;
+        }
+        let encoded = outbound.deflated(&mut env.deflater, &mut env.counts.compression, &env.limits);
+        let sent = self.send_encoded(encoded, env);
+        if sent == Sent::Queued && encoded.is_deflated() {
+            env.counts.compression.messages_out += 1;
+        }
+        sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_inflated_at_the_pace_of_the_limit() {
+        let limits = Limits { inflated_bytes_per_second_max: 1 << 20, ..Limits::default() };
+        let mut pace = InflationPace::default();
+        // The time wraps in the middle of the test.
+        let start = (1 << 28) - 2_000;
+        let (mut now, mut inflated) = (Tick(start), 0);
+        for step in 0..20_000 {
+            match pace.wait_until(&limits, now) {
+                Some(until) => now = until,
+                None => {
+                    let bytes = [100, 1 << 20, 5_000, 70_000][step % 4];
+                    pace.charge(bytes, &limits, now);
+                    inflated += bytes.max(CHARGE_BYTES_MIN);
+                }
+            }
+            let allowed = (now.0 - start) * (1 << 20) / 1000 + (64 << 10) + (1 << 20);
+            assert!(inflated <= allowed + 1000, "{inflated} of {allowed}");
+        }
+        let allowed = (now.0 - start) * (1 << 20) / 1000;
+        assert!(inflated > allowed / 100 * 98, "the limit is reached");
+        assert!(now.0 - start > 60_000);
+    }
+
+    #[test]
+    fn an_old_time_does_not_delay_a_message() {
+        let limits = Limits::default();
+        let mut pace = InflationPace::default();
+        pace.charge(1 << 20, &limits, Tick(1000));
+        assert_eq!(pace.wait_until(&limits, Tick(1000)), Some(Tick(1059)));
+        assert_eq!(pace.wait_until(&limits, Tick(1058)), Some(Tick(1059)));
+        for later in [1059, 2000, 1 << 20, 1 << 27, (1 << 27) + 5000, 1 << 28] {
+            assert_eq!(pace.wait_until(&limits, Tick(later)), None, "{later}");
+        }
+    }
+
+    #[test]
+    fn a_few_small_messages_are_not_delayed() {
+        let limits = Limits::default();
+        let mut pace = InflationPace::default();
+        for _ in 0..64 {
+            assert_eq!(pace.wait_until(&limits, Tick(5)), None);
+            pace.charge(10, &limits, Tick(5));
+        }
+        pace.charge(10, &limits, Tick(5));
+        assert_eq!(pace.wait_until(&limits, Tick(5)), Some(Tick(6)));
+    }
+}

@@ -1,0 +1,437 @@
+//! Connections with permessage-deflate: both encodings in one turn, hostile messages, and the pace of inflation.
+
+use std::io::Write;
+
+use flate2::write::DeflateEncoder;
+use flate2::{Decompress, FlushDecompress};
+
+use super::*;
+use crate::connection::segment::SEGMENT_BYTES;
+use crate::limits::SlowReader;
+use crate::protocol::client::deflated_frame;
+use crate::protocol::frame::{server_frame_bytes, server_payload};
+
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+
+fn limits() -> Limits {
+    Limits { compression: true, ..Limits::default() }
+}
+
+impl Rig {
+    /// Returns an open WebSocket that negotiated permessage-deflate.
+    fn deflating(limits: Limits) -> Rig {
+        let (mut rig, head) = Rig::offering(limits, &Upgrade::accept());
+        assert!(head.contains("Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover"), "{head}");
+        assert!(rig.connection.deflates());
+        assert!(rig.written().is_empty());
+        rig
+    }
+
+    /// Returns a connection that offered the extension, and the 101 response.
+    fn offering(limits: Limits, accept: &Accept) -> (Rig, String) {
+        let mut rig = Rig::new(limits);
+        let request = UPGRADE.replace("Host:", &format!("{OFFER}Host:"));
+        assert_eq!(rig.feed(request.as_bytes()), ["upgrade /chat"]);
+        rig.accept(accept);
+        let head = String::from_utf8(rig.written()).expect("text");
+        (rig, head)
+    }
+}
+
+/// Deflates with another implementation.
+fn deflate(payload: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(payload).expect("memory");
+    encoder.flush().expect("memory");
+    let bytes = encoder.get_ref();
+    bytes.strip_suffix(&[0, 0, 0xff, 0xff]).expect("a flush ends with it").to_vec()
+}
+
+/// Returns the messages in the output, with the first byte of each frame, inflated by another implementation.
+fn messages(mut output: &[u8]) -> Vec<(u8, String)> {
+    let mut messages = Vec::new();
+    while !output.is_empty() {
+        let (frame, rest) = output.split_at(server_frame_bytes(output).expect("a whole frame"));
+        let mut payload = server_payload(frame).to_vec();
+        if frame[0] & 0x40 != 0 {
+            let mut inflated = Vec::with_capacity(1 << 20);
+            payload.extend([0, 0, 0xff, 0xff]);
+            let status = Decompress::new(false).decompress_vec(&payload, &mut inflated, FlushDecompress::Sync);
+            status.expect("valid");
+            payload = inflated;
+        }
+        messages.push((frame[0], String::from_utf8(payload).expect("text")));
+        output = rest;
+    }
+    messages
+}
+
+#[test]
+fn it_is_negotiated_only_if_it_is_on_and_allowed() {
+    for (limits, accept, is_negotiated) in [
+        (limits(), Upgrade::accept(), true),
+        (limits(), Upgrade::accept().compress(true), true),
+        (limits(), Upgrade::accept().compress(false), false),
+        (Limits::default(), Upgrade::accept(), false),
+    ] {
+        let (rig, head) = Rig::offering(limits, &accept);
+        assert_eq!(rig.connection.deflates(), is_negotiated);
+        assert_eq!(head.contains("Extensions"), is_negotiated, "{head}");
+        assert_eq!(rig.env.counts.compression.connections, u64::from(is_negotiated));
+    }
+    let rig = Rig::open(limits());
+    assert!(!rig.connection.deflates(), "the client did not offer it");
+}
+
+#[test]
+fn received_messages_are_inflated() {
+    let mut rig = Rig::deflating(limits());
+    let text = "grüß ".repeat(100);
+    let payload = deflate(text.as_bytes());
+    let (one, two) = payload.split_at(7);
+    let mut stream = deflated_frame(true, Opcode::Text, &payload);
+    stream.extend(frame(true, Opcode::Text, b"plain"));
+    stream.extend(deflated_frame(false, Opcode::Text, one));
+    stream.extend(frame(true, Opcode::Ping, b"between"));
+    stream.extend(frame(false, Opcode::Continuation, b""));
+    stream.extend(frame(true, Opcode::Continuation, two));
+    stream.extend(deflated_frame(true, Opcode::Binary, &[0]));
+    stream.extend(frame(false, Opcode::Text, b"pl"));
+    stream.extend(frame(true, Opcode::Continuation, b"ain"));
+    let whole = rig.feed(&stream);
+    assert_eq!(whole.len(), 6, "{whole:?}");
+    assert_eq!(whole[0], format!("text {text}"));
+    assert_eq!(whole[3], whole[0]);
+    let counts = rig.env.counts.compression;
+    assert_eq!((counts.messages_in, counts.failures), (3, 0));
+    assert_eq!(counts.bytes_in, 2 * text.len() as u64);
+    assert_eq!(counts.bytes_in_deflated, 2 * payload.len() as u64 + 1);
+    for part in [1, 2, 3, 7, 50] {
+        let mut rig = Rig::deflating(limits());
+        let events: Vec<String> = stream.chunks(part).flat_map(|part| rig.feed(part)).collect();
+        assert_eq!(events, whole, "parts of {part}");
+        assert!(matches!(rig.connection.stage, Stage::Open { unfinished: None, .. }), "no memory is kept");
+        assert_eq!(rig.env.inbound.bytes(), 0);
+    }
+}
+
+#[test]
+fn hostile_messages_end_the_connection() {
+    let zeros = deflate(&vec![0; 2000]);
+    let cut = deflate(&"not all of it".repeat(30).into_bytes());
+    let limits = Limits { message_bytes_max: 1000, ..limits() };
+    let table = [
+        (deflated_frame(true, Opcode::Binary, &zeros), "closed 1009"),
+        (deflated_frame(true, Opcode::Binary, &cut[..cut.len() - 2]), "closed 1007"),
+        (deflated_frame(true, Opcode::Text, &deflate(b"\xff\xfe")), "closed 1007"),
+        (deflated_frame(true, Opcode::Text, &[6]), "closed 1007"),
+        (deflated_frame(true, Opcode::Binary, &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0xaa]), "closed 1007"),
+        (deflated_frame(true, Opcode::Binary, &[0; 2000])[..8].to_vec(), "closed 1009"),
+        (deflated_frame(true, Opcode::Ping, b""), "closed 1002"),
+        (deflated_frame(true, Opcode::Close, b"\x03\xe8"), "closed 1002"),
+        (deflated_frame(true, Opcode::Continuation, b""), "closed 1002"),
+        (
+            [deflated_frame(false, Opcode::Binary, &[0]), deflated_frame(true, Opcode::Continuation, &[0])].concat(),
+            "closed 1002",
+        ),
+        (
+            [deflated_frame(false, Opcode::Binary, &[0]), deflated_frame(true, Opcode::Binary, &[0])].concat(),
+            "closed 1002",
+        ),
+        (b"\xe1\x80\x01\x02\x03\x04".to_vec(), "closed 1002"),
+    ];
+    for (stream, expected) in table {
+        for part in [1, 3, stream.len()] {
+            let mut rig = Rig::deflating(limits.clone());
+            let events: Vec<String> = stream.chunks(part).flat_map(|part| rig.feed(part)).collect();
+            assert_eq!(events.len(), 1, "{events:?}");
+            assert!(events[0].starts_with(expected), "{events:?} instead of {expected}");
+        }
+        // RSV1 is an error for a connection that did not negotiate.
+        let events = Rig::open(limits.clone()).feed(&stream);
+        assert!(events[0].starts_with("closed 1002"), "{events:?}");
+    }
+}
+
+#[test]
+fn a_long_message_is_inflated_while_it_arrives() {
+    let limits = Limits { message_bytes_max: 4 << 20, queue_bytes_max: 8 << 20, ..limits() };
+    let mut state = 1_u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        b"0123456789abcdef"[(state >> 28) as usize]
+    };
+    let text: String = (0..1 << 20).map(|_| char::from(noise())).collect();
+    let payload = deflate(text.as_bytes());
+    assert!(payload.len() > 400_000);
+    let stream = deflated_frame(true, Opcode::Text, &payload);
+    let mut rig = Rig::deflating(Limits { inflated_bytes_per_second_max: 1 << 40, ..limits.clone() });
+    let mut events = Vec::new();
+    for part in stream.chunks(50_000) {
+        events.extend(rig.feed(part));
+        let most = rig.env.counts.compression.bytes_in as usize * 2 + (64 << 10) * 2 + (80 << 10);
+        assert!(rig.env.inbound.bytes() <= most, "{} bytes", rig.env.inbound.bytes());
+    }
+    assert_eq!(events, [format!("text {text}")]);
+    // A bomb in it is found at the part that crosses the limit.
+    let mut rig = Rig::deflating(Limits { message_bytes_max: 500_000, ..limits });
+    let mut received = 0;
+    let mut events = Vec::new();
+    for part in stream.chunks(10_000) {
+        events.extend(rig.feed(part));
+        received += part.len();
+        if !events.is_empty() {
+            break;
+        }
+    }
+    assert!(events[0].starts_with("closed 1009"), "{events:?}");
+    assert!(received < 300_000, "{received}");
+}
+
+#[test]
+fn a_slow_bomb_is_held_back() {
+    let limits = Limits { inflated_bytes_per_second_max: 2 << 20, ..limits() };
+    let bomb = deflated_frame(true, Opcode::Binary, &deflate(&vec![0; 1 << 20]));
+    let stream = [bomb.repeat(3), frame(true, Opcode::Text, b"plain"), frame(true, Opcode::Ping, b"")].concat();
+    let mut rig = Rig::deflating(limits);
+    let first = rig.feed(&stream);
+    assert_eq!(first.len(), 1, "only one of them is inflated");
+    assert!(!rig.connection.wants_read());
+    assert_eq!(rig.env.counts.compression.holds, 1);
+    let held = rig.env.inbound.bytes();
+    assert!((stream.len() - bomb.len()..10_000).contains(&held), "{held}");
+    // One MiB takes half a second.
+    let until = rig.connection.poll_timeout(&rig.env);
+    assert!((450..500).contains(&until.0), "{until:?}");
+    assert_eq!(rig.tick(until.0 - 1), None);
+    assert!(!rig.connection.has_buffered_input(&rig.env));
+    assert_eq!(rig.tick(until.0), None);
+    assert!(rig.connection.has_buffered_input(&rig.env));
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick::NEVER);
+    assert_eq!(rig.feed(b"").len(), 1);
+    assert_eq!(rig.env.counts.compression.holds, 1, "it is the same input");
+    let until = rig.connection.poll_timeout(&rig.env);
+    assert!((950..1000).contains(&until.0), "{until:?}");
+    rig.connection.set_paused(true);
+    rig.tick(until.0);
+    assert!(!rig.connection.has_buffered_input(&rig.env), "the handler paused it");
+    rig.connection.set_paused(false);
+    assert!(rig.connection.has_buffered_input(&rig.env));
+    assert_eq!(rig.feed(b"").len(), 1);
+    // The plain messages behind a message that is held are held, too.
+    let until = rig.connection.poll_timeout(&rig.env);
+    assert!((1450..1500).contains(&until.0), "{until:?}");
+    rig.tick(until.0);
+    assert_eq!(rig.feed(b""), ["text plain", "ping 0"]);
+    assert!(rig.connection.wants_read());
+    assert_eq!(rig.env.inbound.bytes(), 0);
+}
+
+#[test]
+fn a_close_while_input_is_held_finds_the_close_frame_in_it() {
+    let limits = Limits { inflated_bytes_per_second_max: 2 << 20, ..limits() };
+    let bomb = deflated_frame(true, Opcode::Binary, &deflate(&vec![0; 1 << 20]));
+    let mut rig = Rig::deflating(limits);
+    let close = frame(true, Opcode::Close, b"\x03\xe8");
+    assert_eq!(rig.feed(&[bomb.repeat(2), close].concat()).len(), 1);
+    let closed = rig.connection.close(CloseCode::NORMAL, "", Cause::ServerClosed, &mut rig.env);
+    assert!(closed.is_some());
+    assert_eq!(rig.written(), b"\x88\x02\x03\xe8");
+    assert_eq!(rig.next(), SocketAction::Drop, "both close frames were exchanged");
+    assert_eq!(rig.env.counts.compression.messages_in, 1, "the rest is not inflated");
+}
+
+#[test]
+fn a_closing_connection_reads_past_deflated_messages() {
+    let mut rig = Rig::deflating(limits());
+    rig.connection.close(CloseCode::NORMAL, "", Cause::ServerClosed, &mut rig.env);
+    rig.written();
+    let late = deflated_frame(true, Opcode::Text, &[6, 6, 6]);
+    assert!(rig.feed(&late).is_empty());
+    assert_eq!(rig.next(), SocketAction::Stay, "the client's close frame is awaited");
+    rig.feed(&frame(true, Opcode::Close, b"\x03\xe8"));
+    assert_eq!(rig.next(), SocketAction::Drop);
+    assert_eq!(rig.env.counts.compression.failures, 0);
+}
+
+#[test]
+fn messages_are_deflated_from_the_limit_up() {
+    let mut rig = Rig::deflating(limits());
+    let texts = ["s".repeat(511), "l".repeat(512)];
+    for text in &texts {
+        assert_eq!(rig.send(text), Sent::Queued);
+    }
+    let noise: String = (0..3000_u32).map(|n| char::from(b'!' + (n.wrapping_mul(2_654_435_761) >> 26) as u8)).collect();
+    rig.send(&noise);
+    let mut secret = Outbound::message(Opcode::Text, texts[1].as_bytes());
+    secret.may_deflate = false;
+    assert_eq!(rig.connection.send(&mut secret, &mut rig.env), Sent::Queued);
+    let output = rig.written();
+    let found = messages(&output);
+    assert_eq!(found[0], (0x81, texts[0].clone()));
+    assert_eq!(found[1], (0xc1, texts[1].clone()));
+    assert_eq!(found[2].1, noise);
+    assert_eq!(found[3], (0x81, texts[1].clone()));
+    let counts = rig.env.counts.compression;
+    let is_noise_deflated = found[2].0 == 0xc1;
+    assert_eq!(counts.messages_out, 1 + u64::from(is_noise_deflated));
+    // It was switched off, and the client is still connected.
+    rig.env.limits.compression = false;
+    rig.send(&texts[1]);
+    assert_eq!(messages(&rig.written()), [(0x81, texts[1].clone())]);
+}
+
+/// Clients of one loop, of which every other one negotiated.
+fn audience(limits: Limits) -> (Env, Vec<Connection>) {
+    let mut rig = Rig::deflating(limits.clone());
+    let mut connections = Vec::new();
+    for number in 0..6 {
+        let mut connection = Connection::new(Peer::Unix, &rig.env);
+        let offer = if number % 2 == 0 { OFFER } else { "" };
+        let mut request = UPGRADE.replace("Host:", &format!("{offer}Host:")).into_bytes();
+        let mut input = &mut request[..];
+        let Some(Event::Upgrade(request)) = connection.handle_bytes(&mut input, &mut rig.env) else { panic!() };
+        let accepted = connection.accept(Fd::new(Slot(0), 0), &Upgrade::accept(), &request, &mut rig.env);
+        accepted.expect("no fault").expect("open");
+        let response = connection.queued_bytes();
+        connection.handle_written(response, false, &mut rig.env);
+        connections.push(connection);
+    }
+    rig.env.counts.compression = Compression::default();
+    (rig.env, connections)
+}
+
+#[test]
+fn a_message_to_many_is_deflated_once_and_each_output_is_one_range() {
+    let (mut env, mut connections) = audience(limits());
+    let long = "a long message to many ".repeat(100);
+    let sent = [long.as_str(), "short", &long];
+    for text in sent {
+        let mut outbound = Outbound::message(Opcode::Text, text.as_bytes());
+        outbound.to_many = true;
+        for connection in &mut connections {
+            assert_eq!(connection.send(&mut outbound, &mut env), Sent::Queued);
+        }
+    }
+    let counts = env.counts.compression;
+    assert_eq!((counts.deflated, counts.messages_out), (2, 6));
+    assert_eq!(counts.bytes_out, 2 * long.len() as u64);
+    for (number, connection) in connections.iter_mut().enumerate() {
+        let bytes = connection.poll_slice(&env).expect("one slice").to_vec();
+        assert_eq!(connection.journal_bytes(), bytes.len(), "nothing is in a queue");
+        let first = if number % 2 == 0 { 0xc1 } else { 0x81 };
+        let expected = [(first, long.clone()), (0x81, "short".to_owned()), (first, long.clone())];
+        assert_eq!(messages(&bytes), expected);
+        connection.handle_written(bytes.len(), false, &mut env);
+    }
+    assert_eq!(env.queued, Queued::default());
+    env.end_turn();
+    // Without a receiver that negotiated, nothing is deflated.
+    let mut outbound = Outbound::message(Opcode::Text, long.as_bytes());
+    connections[1].send(&mut outbound, &mut env);
+    assert_eq!(env.counts.compression.deflated, 2);
+    connections[1].abort(&mut env);
+}
+
+#[test]
+fn a_frame_is_deflated_once_for_any_number_of_pushes() {
+    let (mut env, mut connections) = audience(limits());
+    let frame = Frame::text(&"a frame that is pushed often ".repeat(50));
+    for _ in 0..3 {
+        for connection in &mut connections {
+            assert_eq!(connection.send(&mut Outbound::frame(&frame), &mut env), Sent::Queued);
+        }
+    }
+    let counts = env.counts.compression;
+    assert_eq!((counts.deflated, counts.messages_out), (1, 9));
+    connections.iter_mut().for_each(|connection| _ = connection.abort(&mut env));
+    assert_eq!(env.queued, Queued::default());
+}
+
+#[test]
+fn queues_count_the_bytes_that_they_hold() {
+    let (mut env, mut connections) = audience(limits());
+    let long: String = (0..2000_u32).map(|number| format!("{:x},", number.wrapping_mul(2_654_435_761))).collect();
+    for connection in &mut connections {
+        connection.send(&mut Outbound::message(Opcode::Text, b"first"), &mut env);
+        connection.handle_written(0, true, &mut env);
+    }
+    let before = env.queued.frames;
+    let mut outbound = Outbound::message(Opcode::Text, long.as_bytes());
+    outbound.to_many = true;
+    for connection in &mut connections {
+        assert_eq!(connection.send(&mut outbound, &mut env), Sent::Queued);
+    }
+    let deflated = env.counts.compression.bytes_out_deflated as usize;
+    let frames = (deflated + 4) + (long.len() + 4);
+    assert!((1000..long.len()).contains(&deflated));
+    assert_eq!(env.queued.frames - before, frames + 2 * FRAME_BYTES + 6 * SEGMENT_BYTES);
+    for (number, connection) in connections.iter_mut().enumerate() {
+        let bytes = if number % 2 == 0 { deflated + 4 } else { long.len() + 4 };
+        assert_eq!(connection.queued_bytes(), 7 + bytes);
+        connection.check_invariants();
+        connection.abort(&mut env);
+    }
+    assert_eq!(env.queued, Queued::default());
+}
+
+#[test]
+fn the_bound_of_a_message_is_the_same_in_both_encodings() {
+    let limits = Limits { message_bytes_max: 1000, queue_bytes_max: 1010, ..limits() };
+    let (mut env, mut connections) = audience(limits);
+    let long = "x".repeat(2000);
+    for connection in &mut connections {
+        let mut outbound = Outbound::message(Opcode::Text, long.as_bytes());
+        assert_eq!(connection.send(&mut outbound, &mut env), Sent::TooLarge);
+    }
+    assert_eq!(env.counts.compression.deflated, 0);
+}
+
+#[test]
+fn messages_are_conflated_in_both_encodings() {
+    let limits = Limits { slow_reader: SlowReader::Conflate, ..limits() };
+    let (mut env, mut connections) = audience(limits);
+    let versions = ["old ".repeat(300), "newer ".repeat(300), "short".to_owned(), "newest ".repeat(300)];
+    for connection in &mut connections {
+        connection.send(&mut Outbound::message(Opcode::Text, b"first"), &mut env);
+        connection.handle_written(0, true, &mut env);
+    }
+    for (number, version) in versions.iter().enumerate() {
+        let mut outbound = Outbound::message(Opcode::Text, version.as_bytes());
+        (outbound.key, outbound.to_many) = (Some("price"), true);
+        for connection in &mut connections {
+            match number {
+                0 => assert_eq!(connection.send(&mut outbound, &mut env), Sent::Queued),
+                _ => assert!(connection.conflate(&mut outbound, &mut env)),
+            }
+            connection.check_invariants();
+        }
+    }
+    for (number, connection) in connections.iter_mut().enumerate() {
+        connection.handle_writable();
+        let mut slices = [IoSlice::new(&[]); 4];
+        let filled = connection.poll_slices(&env, &mut slices);
+        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+        let first = if number % 2 == 0 { 0xc1 } else { 0x81 };
+        assert_eq!(messages(&bytes), [(0x81, "first".to_owned()), (first, versions[3].clone())]);
+        connection.handle_written(bytes.len(), false, &mut env);
+    }
+    assert_eq!(env.queued, Queued::default());
+}
+
+#[test]
+fn control_frames_follow_the_messages_of_the_turn() {
+    let mut rig = Rig::deflating(limits());
+    let long = "a message ".repeat(100);
+    rig.send(&long);
+    rig.feed(&frame(true, Opcode::Ping, b"p"));
+    rig.connection.ping(b"q", &mut rig.env);
+    rig.send(&long);
+    rig.connection.close(CloseCode::NORMAL, "bye", Cause::ServerClosed, &mut rig.env);
+    assert!(rig.connection.poll_slice(&rig.env).is_some() && !rig.connection.has_queue(), "one range");
+    let output = rig.written();
+    let ends = [(0xc1, long.clone()), (0x8a, "p".to_owned()), (0x89, "q".to_owned()), (0xc1, long)];
+    let (head, close) = output.split_at(output.len() - 7);
+    assert_eq!(messages(head), ends);
+    assert_eq!(close, b"\x88\x05\x03\xe8bye");
+}

@@ -1,0 +1,111 @@
+//! Messages in parts, and the memory of an unfinished message.
+
+use super::*;
+use crate::protocol::client::frame;
+
+fn text(text: &str) -> Item<'static> {
+    Item::Text(Cow::Owned(text.to_owned()))
+}
+
+#[test]
+fn items_are_the_same_at_every_split() {
+    let mut stream = frame(true, Opcode::Text, "grüß".as_bytes());
+    stream.extend(frame(false, Opcode::Text, &"漢字".as_bytes()[..4]));
+    stream.extend(frame(true, Opcode::Ping, b"now"));
+    stream.extend(frame(true, Opcode::Continuation, &"漢字".as_bytes()[4..]));
+    stream.extend(frame(true, Opcode::Binary, &[1; 200]));
+    stream.extend(frame(true, Opcode::Text, b""));
+    stream.extend(frame(true, Opcode::Close, b"\x03\xe8"));
+    let expected = [
+        text("grüß"),
+        Item::Ping(Cow::Borrowed(b"now")),
+        text("漢字"),
+        Item::Binary(Cow::Owned(vec![1; 200])),
+        text(""),
+        Item::Close(Cow::Borrowed(b"\x03\xe8")),
+    ];
+    for first in 1..stream.len() {
+        let run = run_stream(&stream, &[first, stream.len()], 1 << 20);
+        assert_eq!(run.error, None);
+        assert_eq!(run.items, expected, "split at {first}");
+    }
+    assert_eq!(run_stream(&stream, &[1], 1 << 20).items, expected);
+}
+
+#[test]
+fn a_complete_message_is_borrowed_and_leaves_no_state() {
+    let mut bytes = frame(true, Opcode::Text, b"hello");
+    let mut unfinished = None;
+    let mut input = &mut bytes[..];
+    let item =
+        Assembler::next(&mut unfinished, &mut input, MessageRules::plain(100), Tick(0), &mut AssemblerPool::new());
+    assert_eq!(item, Ok(Some(Item::Text(Cow::Borrowed("hello")))));
+    assert!(matches!(item, Ok(Some(Item::Text(Cow::Borrowed(_))))));
+    assert!(unfinished.is_none());
+}
+
+#[test]
+fn memory_grows_with_bytes_received_not_announced() {
+    let mut bytes = frame(true, Opcode::Binary, &vec![5; 1 << 20]);
+    bytes.truncate(100);
+    let mut unfinished = None;
+    let mut input = &mut bytes[..];
+    let item =
+        Assembler::next(&mut unfinished, &mut input, MessageRules::plain(1 << 24), Tick(7), &mut AssemblerPool::new());
+    assert_eq!(item, Ok(None));
+    let assembler = unfinished.expect("a message began");
+    assert!(assembler.binary.capacity() <= 256, "{}", assembler.binary.capacity());
+    assert_eq!(assembler.started(), Tick(7));
+}
+
+#[test]
+fn memory_is_counted_until_the_message_is_finished_or_dropped() {
+    let total = MemoryTotal::default();
+    let mut pool = AssemblerPool::counted_in(&total);
+    let bytes = frame(true, Opcode::Binary, &[5; 5000]);
+    for is_finished in [true, false] {
+        let (mut unfinished, mut bytes) = (None, bytes.clone());
+        let (mut input, mut rest) = bytes.split_at_mut(4000);
+        let item = Assembler::next(&mut unfinished, &mut input, MessageRules::plain(1 << 20), Tick(0), &mut pool);
+        assert_eq!(item, Ok(None));
+        let memory = unfinished.as_ref().map_or(0, |unfinished| unfinished.memory_bytes());
+        assert!((4000..8192 + 400).contains(&memory), "{memory}");
+        assert_eq!(total.bytes(), memory);
+        if is_finished {
+            let item = Assembler::next(&mut unfinished, &mut rest, MessageRules::plain(1 << 20), Tick(0), &mut pool);
+            assert!(matches!(item, Ok(Some(_))));
+        }
+        drop(unfinished);
+        assert_eq!(total.bytes(), 0);
+    }
+}
+
+#[test]
+fn invalid_text_fails_at_its_first_invalid_byte() {
+    let stream = frame(true, Opcode::Text, b"ok \xed\xa0 and much more");
+    let mut unfinished = None;
+    for (index, &byte) in stream.iter().enumerate() {
+        let mut part = [byte];
+        let item = Assembler::next(
+            &mut unfinished,
+            &mut &mut part[..],
+            MessageRules::plain(100),
+            Tick(0),
+            &mut AssemblerPool::new(),
+        );
+        let is_bad = index == 6 + 4;
+        assert_eq!(item, if is_bad { Err(ProtocolError::TextNotUtf8.into()) } else { Ok(None) }, "byte {index}");
+        if is_bad {
+            return;
+        }
+    }
+    panic!("the invalid text was accepted");
+}
+
+#[test]
+fn a_valid_message_before_an_invalid_frame_is_delivered() {
+    let stream = [frame(true, Opcode::Text, b"good"), b"\xc1".to_vec()].concat();
+    let run = run_stream(&stream, &[stream.len()], 100);
+    assert_eq!(run.items, [text("good")]);
+    assert_eq!(run.error, Some(ProtocolError::ReservedBits.into()));
+}

@@ -1,0 +1,128 @@
+//! Unfinished deflated messages (RFC 7692 section 7.2.2).
+//!
+//! The payload of an unfinished message is kept deflated, up to [`KEPT_BYTES_MAX`]. A longer one gets an inflater of its
+//! own, so that no single part takes long to inflate. All others share the inflater of the pool.
+
+use std::mem;
+
+use crate::protocol::deflate::{InflateError, Inflater};
+
+/// The longest deflated payload that is kept until its message is complete.
+pub const KEPT_BYTES_MAX: usize = 64 << 10;
+
+/// The inflater that the messages of all connections share, and the counts.
+#[derive(Debug, Default)]
+pub struct InflaterPool {
+    /// Created by the first message.
+    inflater: Option<Box<Inflater>>,
+    counts: InflatedCounts,
+}
+
+/// Counts of deflated messages.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct InflatedCounts {
+    /// Deflated messages that were received completely.
+    pub messages: u64,
+    /// Their payload bytes, also those of messages that are not complete.
+    pub deflated_bytes: u64,
+    /// The bytes that these became.
+    pub inflated_bytes: u64,
+    /// Messages that could not be inflated.
+    pub failures: u64,
+}
+
+/// The payload so far of an unfinished message.
+#[derive(Debug, Default)]
+pub struct DeflatedPayload {
+    /// It is deflated, unless the message has an inflater of its own.
+    bytes: Vec<u8>,
+    inflater: Option<Box<Inflater>>,
+}
+
+impl InflaterPool {
+    /// Returns the counts since the last call.
+    pub fn take_counts(&mut self) -> InflatedCounts {
+        mem::take(&mut self.counts)
+    }
+
+    /// Inflates the complete payload of a message.
+    ///
+    /// # Errors
+    /// It cannot be inflated to at most `bytes_max` bytes.
+    pub fn inflate(&mut self, payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateError> {
+        let inflater = self.inflater.get_or_insert_default();
+        let mut bytes = Vec::new();
+        inflater.begin();
+        self.counts.push(inflater, payload, &mut bytes, bytes_max)?;
+        self.counts.finish(inflater)?;
+        Ok(bytes)
+    }
+}
+
+impl DeflatedPayload {
+    /// Returns its memory in bytes.
+    pub fn allocated_bytes(&self) -> usize {
+        self.bytes.capacity() + if self.inflater.is_some() { Inflater::MEMORY_BYTES } else { 0 }
+    }
+
+    /// Adds a part. With the last one, the message is returned and nothing is kept.
+    ///
+    /// # Errors
+    /// The message cannot be inflated to at most `bytes_max` bytes.
+    pub fn add(
+        &mut self,
+        part: &[u8],
+        is_last: bool,
+        bytes_max: usize,
+        pool: &mut InflaterPool,
+    ) -> Result<Option<Vec<u8>>, InflateError> {
+        match &mut self.inflater {
+            Some(inflater) => pool.counts.push(inflater, part, &mut self.bytes, bytes_max)?,
+            None if is_last && self.bytes.is_empty() => return pool.inflate(part, bytes_max).map(Some),
+            None if self.bytes.len() + part.len() <= KEPT_BYTES_MAX => {
+                self.bytes.try_reserve(part.len()).map_err(|_| InflateError::OutOfMemory)?;
+                self.bytes.extend_from_slice(part);
+                if is_last {
+                    return pool.inflate(&mem::take(&mut self.bytes), bytes_max).map(Some);
+                }
+            }
+            None => {
+                let inflater = self.inflater.insert(Box::default());
+                let kept = mem::take(&mut self.bytes);
+                pool.counts.push(inflater, &kept, &mut self.bytes, bytes_max)?;
+                pool.counts.push(inflater, part, &mut self.bytes, bytes_max)?;
+            }
+        }
+        let Some(mut inflater) = self.inflater.take_if(|_| is_last) else { return Ok(None) };
+        pool.counts.finish(&mut inflater)?;
+        Ok(Some(mem::take(&mut self.bytes)))
+    }
+}
+
+impl InflatedCounts {
+    fn push(
+        &mut self,
+        inflater: &mut Inflater,
+        part: &[u8],
+        bytes: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<(), InflateError> {
+        let before = bytes.len();
+        let inflated = inflater.push(part, bytes, bytes_max);
+        self.deflated_bytes += part.len() as u64;
+        self.inflated_bytes += (bytes.len() - before) as u64;
+        self.count(inflated)
+    }
+
+    fn finish(&mut self, inflater: &mut Inflater) -> Result<(), InflateError> {
+        let finished = inflater.finish();
+        self.count(finished)?;
+        self.messages += 1;
+        Ok(())
+    }
+
+    fn count(&mut self, inflated: Result<(), InflateError>) -> Result<(), InflateError> {
+        self.failures += u64::from(inflated.is_err());
+        inflated
+    }
+}
