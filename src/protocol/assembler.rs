@@ -57,9 +57,9 @@ pub struct Assembler {
     binary: Vec<u8>,
     utf8: Utf8Stream,
     /// The payload so far of a deflated message.
-    deflated: DeflatedPayload,
+    deflated: Option<Box<DeflatedPayload>>,
     /// Input that is read later, because the client's messages inflate to too much.
-    held: Option<HeldInput>,
+    held: Option<Box<HeldInput>>,
     /// The payload so far of a control frame that arrives in parts.
     ///
     /// It may come between two fragments of the message.
@@ -116,6 +116,8 @@ impl From<TryReserveError> for AssemblerError {
 
 /// The maximum number of pooled assemblers, of some 300 bytes each.
 const POOLED_MAX: usize = 64;
+
+const _: () = assert!(size_of::<Assembler>() <= 304);
 
 /// The longest character in bytes.
 ///
@@ -198,9 +200,10 @@ impl Assembler {
     }
 
     fn allocated_bytes(&self) -> usize {
-        let held = self.held.as_ref().map_or(0, HeldInput::allocated_bytes);
-        let payload = self.text.capacity() + self.binary.capacity() + self.deflated.allocated_bytes();
-        size_of::<Assembler>() + payload + self.control.capacity() + held
+        let held = self.held.as_ref().map_or(0, |held| held.allocated_bytes());
+        let deflated = self.deflated.as_ref().map_or(0, |deflated| deflated.allocated_bytes());
+        let payload = self.text.capacity() + self.binary.capacity() + self.control.capacity();
+        size_of::<Assembler>() + payload + deflated + held
     }
 
     /// Returns the arrival time of the first byte of the unfinished message.
@@ -264,7 +267,8 @@ impl Assembler {
         if rules.deflated == DeflatedMessages::Skipped {
             return Ok(is_whole.then_some(Item::Binary(Cow::Borrowed(&[]))));
         }
-        let message = self.deflated.add(part.payload, is_whole, rules.inflated_bytes_max(), inflaters)?;
+        let deflated = self.deflated.get_or_insert_default();
+        let message = deflated.add(part.payload, is_whole, rules.inflated_bytes_max(), inflaters)?;
         message.map(|bytes| inflated_item(opcode, bytes)).transpose()
     }
 
@@ -281,7 +285,7 @@ impl Assembler {
         pool: &mut AssemblerPool,
     ) -> Result<(), AssemblerError> {
         let assembler = unfinished.get_or_insert_with(|| pool.take());
-        let held = assembler.held.get_or_insert_with(|| HeldInput::new(until));
+        let held = assembler.held.get_or_insert_with(|| Box::new(HeldInput::new(until)));
         held.until = until;
         held.append(input)?;
         *input = &mut [];
@@ -324,7 +328,7 @@ impl Assembler {
 
     /// Removes the held input.
     pub fn take_held(&mut self) -> Option<Vec<u8>> {
-        self.held.take().map(HeldInput::into_rest)
+        self.held.take().map(|held| held.into_rest())
     }
 }
 

@@ -24,7 +24,7 @@ impl HeldInput {
 
     /// Returns its memory in bytes.
     pub fn allocated_bytes(&self) -> usize {
-        self.bytes.capacity()
+        size_of::<HeldInput>() + self.bytes.capacity()
     }
 
     /// Appends input.

@@ -62,7 +62,8 @@ impl InflaterPool {
 impl DeflatedPayload {
     /// Returns its memory in bytes.
     pub fn allocated_bytes(&self) -> usize {
-        self.bytes.capacity() + if self.inflater.is_some() { Inflater::MEMORY_BYTES } else { 0 }
+        let inflater = if self.inflater.is_some() { Inflater::MEMORY_BYTES } else { 0 };
+        size_of::<DeflatedPayload>() + self.bytes.capacity() + inflater
     }
 
     /// Adds a part. With the last one, the message is returned and nothing is kept.
