@@ -218,7 +218,8 @@ impl Assembler {
         inflaters: &mut InflaterPool,
     ) -> Result<Option<Item<'a>>, AssemblerError> {
         while let Some(part) = self.decoder.decode(input, rules)? {
-            let item = if part.is_deflated { self.add_deflated(part, rules, inflaters)? } else { self.add(part)? };
+            let item =
+                if part.is_deflated { self.add_deflated(part, rules, inflaters)? } else { self.add(part, rules)? };
             if let Some(item) = item {
                 return Ok(Some(item));
             }
@@ -226,11 +227,12 @@ impl Assembler {
         Ok(None)
     }
 
-    fn add(&mut self, part: PayloadPart<'_>) -> Result<Option<Item<'static>>, AssemblerError> {
+    fn add(&mut self, part: PayloadPart<'_>, rules: MessageRules) -> Result<Option<Item<'static>>, AssemblerError> {
         let is_whole = part.ends == Ends::Message;
         match part.opcode {
             Opcode::Text => {
-                self.text.try_reserve(part.payload.len() + UTF8_BYTES_MAX)?;
+                let more = part.payload.len() + UTF8_BYTES_MAX;
+                self.text.try_reserve_exact(growth(self.text.len(), self.text.capacity(), more, rules))?;
                 self.utf8.push(part.payload, &mut self.text).map_err(|_| ProtocolError::TextNotUtf8)?;
                 if is_whole {
                     self.utf8.finish().map_err(|_| ProtocolError::TextNotUtf8)?;
@@ -238,7 +240,8 @@ impl Assembler {
                 }
             }
             Opcode::Binary | Opcode::Continuation => {
-                self.binary.try_reserve(part.payload.len())?;
+                let more = part.payload.len();
+                self.binary.try_reserve_exact(growth(self.binary.len(), self.binary.capacity(), more, rules))?;
                 self.binary.extend_from_slice(part.payload);
                 if is_whole {
                     return Ok(Some(Item::Binary(Cow::Owned(mem::take(&mut self.binary)))));
@@ -342,6 +345,17 @@ impl Item<'_> {
             Item::Close(payload) => Item::Close(Cow::Owned(payload.into_owned())),
         }
     }
+}
+
+/// Returns the capacity to reserve for `more` bytes.
+///
+/// A buffer doubles, but not beyond the longest message.
+fn growth(len: usize, capacity: usize, more: usize, rules: MessageRules) -> usize {
+    if capacity - len >= more {
+        return 0;
+    }
+    let doubled = (2 * capacity).min(rules.inflated_bytes_max().saturating_add(UTF8_BYTES_MAX));
+    doubled.max(len + more) - len
 }
 
 /// The first byte of an unfragmented message.

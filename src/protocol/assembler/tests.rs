@@ -109,3 +109,22 @@ fn a_valid_message_before_an_invalid_frame_is_delivered() {
     assert_eq!(run.items, [text("good")]);
     assert_eq!(run.error, Some(ProtocolError::ReservedBits.into()));
 }
+
+#[test]
+fn the_longest_message_takes_no_more_than_its_bytes() {
+    const MESSAGE_BYTES_MAX: usize = 100_000;
+    for opcode in [Opcode::Text, Opcode::Binary] {
+        let stream = frame(true, opcode, &[b'x'; MESSAGE_BYTES_MAX]);
+        for part in [1000, 32_778, 49_900, 60_000, 99_999] {
+            let (mut unfinished, mut pool, mut most) = (None, AssemblerPool::new(), 0);
+            for part in stream.chunks(part) {
+                let mut part = part.to_vec();
+                let rules = MessageRules::plain(MESSAGE_BYTES_MAX as u64);
+                let item = Assembler::next(&mut unfinished, &mut &mut part[..], rules, Tick(0), &mut pool);
+                assert!(item.is_ok());
+                most = most.max(unfinished.as_ref().map_or(0, |unfinished| unfinished.memory_bytes()));
+            }
+            assert!(most <= MESSAGE_BYTES_MAX + UTF8_BYTES_MAX + size_of::<Assembler>(), "{most} bytes");
+        }
+    }
+}
