@@ -138,7 +138,7 @@ fn a_read_with_a_whole_request_is_not_buffered() {
     let read = &mut request.as_bytes().to_vec()[..];
     let mut input = read;
     let Some(Event::Head(head)) = rig.connection.handle_bytes(&mut input, &mut rig.env) else { panic!("no head") };
-    assert_eq!((&*input, rig.connection.has_buffered_input()), (&b"hello"[..], false));
+    assert_eq!((&*input, rig.connection.has_buffered_input(&rig.env)), (&b"hello"[..], false));
     rig.connection.receive_body(head, BodyMode::Collect, &mut rig.env);
     let Some(Event::Request { request, .. }) = rig.connection.handle_bytes(&mut input, &mut rig.env) else {
         panic!("no request");

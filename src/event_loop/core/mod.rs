@@ -368,7 +368,8 @@ impl Core {
     /// Adds a connection to those to read, if the input that it holds is read now.
     #[inline]
     pub fn resume_input(&mut self, slot: Slot) {
-        if self.table.connection(slot).is_some_and(|connection| connection.has_buffered_input(self.table.env())) {
+        let holds = |connection: &Connection| !connection.is_http() && connection.has_buffered_input(self.table.env());
+        if self.table.connection(slot).is_some_and(holds) {
             self.make_ready(slot);
         }
     }
