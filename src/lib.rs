@@ -32,9 +32,12 @@
 //! The server logs through the `log` crate: refused origins, a full server, handlers that panicked or blocked. Without a
 //! logger nothing is written. Any logger works, for instance `simple_logger`:
 //!
-//! ```ignore
+//! ```no_run
+//! # use fdpush::Server;
+//! # fn main() -> Result<(), fdpush::Error> {
 //! simple_logger::SimpleLogger::new().with_level(log::LevelFilter::Info).init().expect("the first logger");
 //! Server::bind("127.0.0.1:9501")?.run()
+//! # }
 //! ```
 //!
 //! The loop calls the logger. A logger that blocks stops the loop and all its clients. A logger that panics outside a
