@@ -85,12 +85,12 @@ impl Context<'_> {
     ///
     /// An earlier uid of the connection is replaced. [`Server::second_login`](crate::Server::second_login) says what happens to
     /// other connections of the uid: they stay, are closed, or make this bind [`Change::Taken`]. The end of the connection
-    /// unbinds it.
+    /// unbinds it. [`Change::Already`]: it has this uid.
     pub fn bind(&mut self, fd: Fd, uid: impl AsRef<str>) -> Change {
         self.core.bind(fd, uid.as_ref())
     }
 
-    /// Removes the uid of a connection.
+    /// Removes the uid of a connection. [`Change::Already`]: it has none.
     pub fn unbind(&mut self, fd: Fd) -> Change {
         self.core.unbind(fd)
     }
@@ -130,14 +130,14 @@ impl Context<'_> {
 
     /// Adds a connection to a group. The name has 1 to 128 bytes.
     ///
-    /// The group need not exist. The end of the connection removes it. [`Change::Full`]: the connection is in
+    /// The group need not exist. The end of the connection removes it. [`Change::Already`]: it is a member. [`Change::Full`]: it is in
     /// [`connection_groups_max`](crate::Limits::connection_groups_max) groups, or all connections have
     /// [`memberships_max`](crate::Limits::memberships_max) memberships.
     pub fn join(&mut self, fd: Fd, group: impl AsRef<str>) -> Change {
         self.core.join(fd, group.as_ref())
     }
 
-    /// Removes a connection from a group.
+    /// Removes a connection from a group. [`Change::Already`]: it is not a member.
     pub fn leave(&mut self, fd: Fd, group: &str) -> Change {
         self.core.leave(fd, group)
     }

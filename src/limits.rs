@@ -86,7 +86,8 @@ pub struct Limits {
     /// Time for a deferred answer to an upgrade or a request.
     ///
     /// A client whose answer is later gets status 503. See [`Context::defer_upgrade`](crate::Context::defer_upgrade)
-    /// and [`Context::defer_response`](crate::Context::defer_response). Default 10 s.
+    /// and [`Context::defer_response`](crate::Context::defer_response). For a response in pieces, it starts again at each
+    /// piece, and a late piece ends the connection. Default 10 s.
     pub answer_time_max: Duration,
 
     /// Time that an HTTP connection stays open between two requests.

@@ -33,6 +33,9 @@ const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
 
 /// The frames of this turn.
 ///
+/// A message to many is in the journal once. Each of its recipients has a range of a few bytes in place of a queue, so a push
+/// neither copies nor allocates for a recipient whose socket takes the message in this turn.
+///
 /// Only [`Output`](crate::connection::output::Output) uses it. In this order:
 ///
 /// 1. [`put`](Journal::put) appends a frame for its first recipient and returns its range. For the next recipients of

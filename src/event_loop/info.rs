@@ -7,6 +7,9 @@ use crate::fd::Fd;
 use crate::peer::Peer;
 
 /// The state of a connection: see [`Context::info`](crate::Context::info).
+///
+/// It is a copy from one moment, and owns its names. To read a single value, [`Context::uid_of`](crate::Context::uid_of),
+/// [`groups_of`](crate::Context::groups_of) and [`queued_bytes`](crate::Context::queued_bytes) copy nothing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Info {

@@ -10,6 +10,18 @@ use crate::histogram::Histogram;
 use crate::log_throttle::LogThrottle;
 
 /// The counters of a server: see [`Context::stats`](crate::Context::stats).
+///
+/// A field of type `u64` counts since the start and never decreases. A field of type `usize` is the present number, or a limit.
+/// All fields are from the same moment.
+///
+/// ```
+/// # use fdpush::Context;
+/// fn report(ctx: &Context<'_>) -> String {
+///     let stats = ctx.stats();
+///     let late = stats.turn_time.quantile(0.99);
+///     format!("{} open, {} dropped, turns up to {late:?}", stats.open, stats.dropped)
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -127,7 +139,7 @@ pub struct Counters {
 /// The counters of refused clients or refused control connections.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    /// RefusalReason because a limit was reached.
+    /// Refused because a limit was reached.
     pub full: u64,
     pub by_status: BTreeMap<u16, u64>,
     pub throttle: LogThrottle,

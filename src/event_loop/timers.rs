@@ -8,6 +8,8 @@ use slab::Slab;
 use crate::tick::Tick;
 
 /// Identifies a timer. It is never reused for another timer.
+///
+/// The methods of [`Context`](crate::Context) that start a timer return it, and [`cancel`](crate::Context::cancel) takes it.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TimerId {
     index: u32,

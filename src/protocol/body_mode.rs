@@ -16,7 +16,8 @@ pub enum BodyMode {
     /// Passes the body to [`on_body`](crate::Handler::on_body) as it arrives, with this state.
     ///
     /// The total length is not limited. The state belongs to the handler. It is dropped at the end of the body or of
-    /// the connection.
+    /// the connection. `on_request` is not called: the handler answers with the [`Ticket`](crate::Ticket) that it took from
+    /// [`Context::ticket`](crate::Context::ticket).
     Stream(Box<dyn Any>),
     /// Refuses the body: sends this response and closes the connection.
     ///

@@ -43,7 +43,7 @@ pub struct Response {
     closes: bool,
     /// Whether an `Upgrade` header is set, which `Connection` has to name.
     upgrades: bool,
-    /// The number of the response that follows.
+    /// The ticket that answers later, if this response defers.
     deferral: Option<Deferral>,
 }
 
@@ -68,7 +68,7 @@ const LOG_TEXT_BYTES_MAX: usize = 200;
 impl Response {
     /// Creates a response without a body.
     ///
-    /// The status must be 200 to 599.
+    /// The status must be 200 to 599. With any other, the client gets a 500.
     #[must_use]
     pub fn new(status: u16) -> Response {
         let mut lines = HeaderLines::default();
