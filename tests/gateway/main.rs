@@ -23,6 +23,7 @@ mod auth {
     mod tokens;
 }
 
+mod compression;
 mod log;
 mod memory;
 mod names;

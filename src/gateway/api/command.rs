@@ -29,14 +29,18 @@ pub struct Shape {
 
 pub const PUSH: Shape = Shape {
     call: "push",
-    members: &["uid", "uids", "fd", "fds", "group", "groups", "all", "data", "text", "binary", "except", "key", "id"],
+    members: &[
+        "uid", "uids", "fd", "fds", "group", "groups", "all", "data", "text", "binary", "except", "key", "compress",
+        "id",
+    ],
 };
 
 /// A push in a datagram. A datagram has no header for the API key.
 pub const DATAGRAM: Shape = Shape {
     call: "push",
     members: &[
-        "uid", "uids", "fd", "fds", "group", "groups", "all", "data", "text", "binary", "except", "key", "id", "auth",
+        "uid", "uids", "fd", "fds", "group", "groups", "all", "data", "text", "binary", "except", "key", "compress",
+        "id", "auth",
     ],
 };
 
@@ -83,6 +87,7 @@ pub struct Command<'a> {
     except: Option<Box<ExceptMembers<'a>>>,
     #[serde(borrow)]
     key: Option<Name<'a>>,
+    compress: Option<bool>,
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     /// The API key of a datagram.
@@ -118,6 +123,7 @@ pub struct PushCommand<'a> {
     pub envelope: Envelope<'a>,
     pub except: Except<'a>,
     pub key: Option<Cow<'a, str>>,
+    pub may_compress: bool,
 }
 
 /// The receivers that a push excludes, without duplicates.
@@ -250,6 +256,7 @@ impl<'a> Command<'a> {
             envelope: self.take_envelope()?,
             except: self.take_except()?,
             key: self.take_key()?,
+            may_compress: self.compress.unwrap_or(true),
         })
     }
 
@@ -377,6 +384,7 @@ impl<'a> Command<'a> {
             ("binary", self.binary.is_some()),
             ("except", self.except.is_some()),
             ("key", self.key.is_some()),
+            ("compress", self.compress.is_some()),
             ("id", self.id.is_some()),
             ("auth", self.auth.is_some()),
             ("code", self.code.is_some()),

@@ -48,7 +48,7 @@ pub fn execute(
     line: Option<&mut BatchLine<'_>>,
     out: &mut String,
 ) -> Result<(), ApiError> {
-    let PushCommand { id, target, envelope, except, key } = command;
+    let PushCommand { id, target, envelope, except, key, may_compress } = command;
     let except = excluded_fds(ctx, except);
     let mut offline: Vec<&str> = match target {
         // Before the push, because it may close a slow reader. A single uid is usually online, so it is looked up only
@@ -58,7 +58,7 @@ pub fn execute(
         }
         _ => Vec::new(),
     };
-    let options = Options { except: &except, key: key.as_deref() };
+    let options = Options { except: &except, key: key.as_deref(), is_plain: !may_compress };
     let delivery = parts.publisher.publish(ctx, parts.roster, target, envelope, options);
     let delivery = delivery.map_err(ApiError::too_large)?;
     if let (Target::Uids(uids), 0) = (target, delivery.matched)

@@ -9,6 +9,7 @@ use std::fs;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use fdpush::Compression;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet, MetricEncoder, NoLabelSet};
@@ -65,6 +66,7 @@ pub struct Snapshot {
     pub messages_out: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    pub compression: Compression,
     pub queue_bytes: usize,
     /// Memory of unfinished messages, heads and bodies.
     pub inbound_bytes: usize,
@@ -160,6 +162,7 @@ impl Collector for Snapshot {
         let mut writer = Writer(encoder);
         self.encode_connections(&mut writer)?;
         self.encode_traffic(&mut writer)?;
+        self.encode_compression(&mut writer)?;
         self.encode_loop(&mut writer)?;
         self.encode_process(&mut writer)
     }
@@ -228,6 +231,24 @@ impl Snapshot {
             "policy",
             drops,
         )
+    }
+
+    fn encode_compression(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let counts = &self.compression;
+        writer.counter("fdpush_deflate_opens", "WebSockets with permessage-deflate", counts.connections)?;
+        let messages = [("in", counts.messages_in), ("out", counts.messages_out)];
+        let help = "Compressed messages of fdpush_messages_total";
+        writer.family(MetricType::Counter, "fdpush_deflate_messages", help, "direction", messages)?;
+        let bytes = [("before", counts.bytes_out), ("after", counts.bytes_out_deflated)];
+        let help = "Payload bytes of messages that were compressed, once for all receivers";
+        writer.family(MetricType::Counter, "fdpush_deflate_bytes", help, "stage", bytes)?;
+        let bytes = [("before", counts.bytes_in_deflated), ("after", counts.bytes_in)];
+        let help = "Payload bytes of compressed messages of clients";
+        writer.family(MetricType::Counter, "fdpush_inflate_bytes", help, "stage", bytes)?;
+        let help = "Messages that are not valid compressed data, or inflate to too much";
+        writer.counter("fdpush_inflate_failures", help, counts.failures)?;
+        let help = "Times that a client waited because its messages inflated to much";
+        writer.counter("fdpush_inflate_holds", help, counts.holds)
     }
 
     fn encode_loop(&self, writer: &mut Writer<'_>) -> fmt::Result {

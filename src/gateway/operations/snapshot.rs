@@ -42,6 +42,7 @@ pub fn of(stats: &Stats, datagrams: datagrams::Counts, webhook: webhook::Stats, 
         messages_out: stats.traffic.messages_out,
         bytes_in: stats.traffic.bytes_in,
         bytes_out: stats.traffic.bytes_out,
+        compression: stats.compression,
         queue_bytes: stats.queued_bytes,
         inbound_bytes: stats.inbound_bytes,
         drops: BTreeMap::from([

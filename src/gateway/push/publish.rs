@@ -29,6 +29,8 @@ pub struct Options<'a> {
     pub except: &'a [Fd],
     /// The conflation key.
     pub key: Option<&'a str>,
+    /// Whether the message must not be compressed.
+    pub is_plain: bool,
 }
 
 /// The client that sent a message.
@@ -67,7 +69,7 @@ impl Publisher {
             Envelope::Binary(bytes) => Message::Binary(bytes),
         };
         check_size(message.as_bytes().len(), ctx.limits().queue_bytes_max)?;
-        let mut push = Push::from(message).except(options.except);
+        let mut push = Push::from(message).except(options.except).compress(!options.is_plain);
         if let Some(key) = options.key {
             push = push.key(key);
         }

@@ -52,7 +52,7 @@ fn execute(
             // The key includes the sender's fd, so it cannot replace messages of others.
             let key = key.map(|key| format!("{fd} {key}"));
             let envelope = Envelope::Data { from: Some(fd), data };
-            let options = Options { except: &[], key: key.as_deref() };
+            let options = Options { key: key.as_deref(), ..Options::default() };
             // The sender's own connections are not excluded.
             let delivery = parts.publisher.publish(ctx, parts.roster, &to, &envelope, options);
             let delivery = delivery.map_err(Refusal::too_large)?;

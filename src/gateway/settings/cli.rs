@@ -3,6 +3,7 @@
 //! A setting is a flag `--a-b`, a variable `FDPUSH_A_B` and a key `a_b` of the configuration file. The other modules of
 //! `settings/` add the file.
 
+mod compression;
 mod count;
 mod jwt;
 mod secret;
@@ -17,6 +18,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use fdpush::shared::RATE_MAX;
 use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 
+use self::compression::{Compression, Switch};
 use self::count::{at_least, between, bits};
 pub use self::jwt::Jwt;
 pub use self::secret::{MASK, Secret, bare, quoted};
@@ -96,6 +98,9 @@ pub struct Serve {
 
     #[command(flatten)]
     pub bounds: Bounds,
+
+    #[command(flatten)]
+    pub compression: Compression,
 
     #[command(flatten)]
     pub hooks: Hooks,
@@ -559,7 +564,9 @@ impl Serve {
             inbox_max: bounds.inbox_max as usize,
             drain_for: bounds.drain_for.0,
             drain_time_max: bounds.drain_time_max.0,
-            ..Limits::default()
+            compression: self.compression.compression == Switch::On,
+            compress_bytes_min: self.compression.compress_bytes_min.0,
+            inflated_bytes_per_second_max: self.compression.inflated_bytes_per_second_max.0,
         }
     }
 }

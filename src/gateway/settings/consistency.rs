@@ -80,7 +80,7 @@ impl Settings {
             let key = fault.name();
             // The other setting of the comparison may have no valid value.
             let other = match key {
-                "queue_bytes_max" => "message_bytes_max",
+                "queue_bytes_max" | "inflated_bytes_per_second_max" => "message_bytes_max",
                 "drain_for" => "drain_time_max",
                 _ => "",
             };

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::common::gateway::{Gateway, closed, next, request, until};
 use crate::common::raw::TEXT;
-use crate::common::{Client, DEADLINE, Raw, Scratch, refusal};
+use crate::common::{Client, DEADLINE, Raw, Scratch, deflated, refusal};
 use serde_json::json;
 
 /// A server with a settings file.
@@ -85,7 +85,29 @@ fn origins(gateway: &Gateway) -> String {
     all.into_iter().filter(enters).collect::<Vec<_>>().join(" ")
 }
 
-const EFFECTS: [Effect; 19] = [
+/// Returns whether compression is negotiated, and a message of 2,000 bytes compressed.
+fn compresses(gateway: &Gateway) -> String {
+    let (mut raw, accepted) = deflated::connect_offering(gateway.address, "/?uid=ann", "permessage-deflate");
+    deflated::message(&mut raw);
+    gateway.done("/api/push", json!({"uid": "ann", "text": "x".repeat(2000)}));
+    format!("{} {}", accepted.is_some(), deflated::message(&mut raw).0)
+}
+
+/// Returns whether a client whose message inflates to half a MiB has to wait.
+fn holds(gateway: &Gateway) -> String {
+    let counted = || gateway.metric("fdpush_inflate_holds_total");
+    let before = counted();
+    let mut raw = deflated::connect(gateway.address, "/");
+    let frame = json!({"type": "heartbeat", "id": 1}).to_string() + &" ".repeat(1 << 19);
+    raw.send(deflated::deflated_frame(deflated::DEFLATED_TEXT, frame.as_bytes()).repeat(2));
+    (0..3).for_each(|_| _ = deflated::message(&mut raw));
+    (counted() > before).to_string()
+}
+
+const EFFECTS: [Effect; 22] = [
+    ("inflated_bytes_per_second_max", "1048576", "1099511627776", holds, ["true", "false"]),
+    ("compression", "\"off\"", "\"on\"", compresses, ["false false", "true true"]),
+    ("compress_bytes_min", "1000", "3000", compresses, ["true true", "true false"]),
     (
         "origin",
         r#"["https://*.example.com"]"#,
@@ -283,6 +305,7 @@ fn each_reloaded_setting_has_its_effect() {
             "slow_reader" => "message_bytes_max = 1024\nqueue_bytes_max = \"512KiB\"\n",
             "message_burst" => "message_rate = 1\n",
             "inbound_total_bytes_max" => "message_bytes_max = \"64KiB\"\nbody_bytes_max = \"64KiB\"\n",
+            "compress_bytes_min" | "inflated_bytes_per_second_max" => "compression = \"on\"\n",
             "forwarded_header" => "trusted_proxy = [\"127.0.0.1\"]\n",
             _ => "",
         };
