@@ -233,6 +233,16 @@ impl Shape {
     }
 }
 
+impl<'a> PushCommand<'a> {
+    /// Parses and checks a push.
+    ///
+    /// # Errors
+    /// As [`Command::read`].
+    pub fn read(json: &'a [u8], shape: &Shape) -> Result<PushCommand<'a>, ApiError> {
+        Command::read(json, shape)?.take_push()
+    }
+}
+
 impl<'a> Command<'a> {
     /// Parses a body, a line or a datagram.
     ///
@@ -240,16 +250,18 @@ impl<'a> Command<'a> {
     /// The message names the member. A member that the call does not have is refused, because ignoring it would hide a
     /// mistake.
     pub fn read(json: &'a [u8], shape: &Shape) -> Result<Command<'a>, ApiError> {
-        let command: Command<'a> = read(json, shape)?;
-        let unexpected_member = command.members().find(|name| !shape.members.contains(name));
-        match unexpected_member {
-            None => Ok(command),
-            Some(name) => Err(ApiError::bad_request(shape.unexpected_member(name))),
+        let command: Result<Command<'a>, ApiError> = read(json, shape);
+        if let Ok(command) = &command
+            && let Some(name) = command.members().find(|name| !shape.members.contains(name))
+        {
+            return Err(ApiError::bad_request(shape.unexpected_member(name)));
         }
+        // A command is large, so it is not moved.
+        command
     }
 
     /// Returns the checked push.
-    pub fn into_push(mut self) -> Result<PushCommand<'a>, ApiError> {
+    pub fn take_push(&mut self) -> Result<PushCommand<'a>, ApiError> {
         Ok(PushCommand {
             id: check_id(self.id.take())?,
             target: self.take_target(true)?,
@@ -447,7 +459,7 @@ mod tests {
 
     /// The message of a push's refusal.
     fn refusal(json: impl AsRef<[u8]>) -> String {
-        let outcome = Command::read(json.as_ref(), &PUSH).and_then(Command::into_push);
+        let outcome = PushCommand::read(json.as_ref(), &PUSH);
         outcome.err().expect("refused").message.into_owned()
     }
 
@@ -537,15 +549,14 @@ mod tests {
     fn json_of_dynamic_languages_is_accepted() {
         let json = b"\xef\xbb\xbf{\"uids\":[10010,\"10010\",-7,\"a\"],\"key\":5,\"data\":1,\
                      \"except\":{\"uid\":3,\"groups\":[4,\"4\"],\"fds\":{}}}";
-        let push = Command::read(json, &PUSH).and_then(Command::into_push).expect("a push");
+        let push = PushCommand::read(json, &PUSH).expect("a push");
         let Target::Uids(uids) = push.target else { panic!("{:?}", push.target) };
         assert_eq!((uids, push.key.as_deref()), (vec!["10010".into(), "-7".into(), "a".into()], Some("5")));
         assert_eq!(
             (push.except.uids, push.except.groups, push.except.fds),
             (vec!["3".into()], vec!["4".into()], vec![])
         );
-        let push = Command::read(br#"{"group":7,"data":[],"except":[]}"#, &PUSH).and_then(Command::into_push);
-        let push = push.expect("a push");
+        let push = PushCommand::read(br#"{"group":7,"data":[],"except":[]}"#, &PUSH).expect("a push");
         assert!(matches!(push.target, Target::Groups(groups) if groups == ["7"]));
         assert!(matches!(push.envelope, Envelope::Data { from: None, data: "[]" }), "data is any JSON");
     }

@@ -25,7 +25,7 @@ use percent_encoding::percent_decode_str;
 use self::backpressure::PausedBatches;
 use self::batch::Batch;
 use self::close::Closes;
-use self::command::Command;
+use self::command::{Command, PushCommand};
 use self::error::ApiError;
 pub use self::parts::Parts;
 use self::response::{json_response, uncached};
@@ -281,8 +281,8 @@ impl Api {
     /// Executes the push of a datagram, which [`check_datagram`] has authenticated.
     pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8], parts: &mut Parts<'_>) {
         self.answers.clear();
-        let outcome = Command::read(datagram, &command::DATAGRAM)
-            .and_then(|command| push::execute(ctx, parts, &command.into_push()?, None, &mut self.answers));
+        let outcome = PushCommand::read(datagram, &command::DATAGRAM)
+            .and_then(|command| push::execute(ctx, parts, &command, None, &mut self.answers));
         if let Err(error) = outcome {
             log::debug!("datagram refused: {:?}", error.message);
         }
@@ -365,7 +365,7 @@ impl Api {
 pub fn check_datagram(keys: &Mutex<ApiKeys>, datagram: &[u8]) -> Result<(), ApiError> {
     let mut command = Command::read(datagram, &command::DATAGRAM)?;
     let shown = command.auth.take();
-    command.into_push()?;
+    command.take_push()?;
     // The lock is held briefly, because the loop waits for it.
     let keys = lock(keys);
     match shown {

@@ -4,7 +4,7 @@ use fdpush::shared::SlotSet;
 use fdpush::{Context, Delivery, Fd};
 
 use super::backpressure::PausedBatches;
-use super::command::{self, Command, Except, PushCommand};
+use super::command::{self, Except, PushCommand};
 use super::error::ApiError;
 use super::parts::Parts;
 use crate::gateway::push::publish::Options;
@@ -29,8 +29,8 @@ pub fn handle_command(
     mut line: Option<BatchLine<'_>>,
     out: &mut String,
 ) -> u16 {
-    let outcome = Command::read(json, &command::PUSH)
-        .and_then(|command| execute(ctx, parts, &command.into_push()?, line.as_mut(), out));
+    let outcome =
+        PushCommand::read(json, &command::PUSH).and_then(|command| execute(ctx, parts, &command, line.as_mut(), out));
     match outcome {
         Ok(()) => 200,
         Err(error) => {
