@@ -89,7 +89,10 @@ enum Dialect {
 /// The result of a measurement.
 #[derive(Copy, Clone, Debug)]
 struct Figures {
+    /// Operations in the measured time.
     operations: usize,
+    /// Operations since the start, with those of the warm-up.
+    total: usize,
     elapsed: Duration,
     cpu: Duration,
 }
@@ -110,20 +113,21 @@ impl Figures {
         let rate = self.operations as f64 / self.elapsed.as_secs_f64();
         let micros = self.cpu.as_secs_f64() * 1e6 / self.operations as f64;
         let busy = self.cpu.as_secs_f64() / self.elapsed.as_secs_f64() * 100.0;
-        println!("rate={rate:.0} cpu_us={micros:.3} busy={busy:.0}%");
+        println!("rate={rate:.0} cpu_us={micros:.3} busy={busy:.0}% total={}", self.total);
     }
 }
 
 /// Repeats `turn`, which returns its number of operations, for the configured time after a warm-up.
 fn run(options: &Options, mut turn: impl FnMut() -> io::Result<usize>) -> io::Result<Figures> {
-    let warm = Instant::now();
+    let (warm, mut total) = (Instant::now(), 0);
     while warm.elapsed() < WARM_UP {
-        turn()?;
+        total += turn()?;
     }
     let (started, cpu) = (Instant::now(), process::cpu_time(options.pid)?);
     let mut operations = 0;
     while started.elapsed().as_secs_f64() < options.seconds {
         operations += turn()?;
     }
-    Ok(Figures { operations, elapsed: started.elapsed(), cpu: process::cpu_time(options.pid)? - cpu })
+    total += operations;
+    Ok(Figures { operations, total, elapsed: started.elapsed(), cpu: process::cpu_time(options.pid)? - cpu })
 }
