@@ -21,8 +21,9 @@ mod tests;
 use std::{iter, mem};
 
 use compact_str::CompactString;
+use siphasher::sip::SipHasher13;
 
-use directory::{Directory, Keyed};
+use directory::{Directory, Key, Keyed};
 
 use crate::fd::Slot;
 
@@ -140,7 +141,7 @@ struct Membership {
 }
 
 /// The key of a membership.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
 struct MembershipKey {
     slot: Slot,
     group: u32,
@@ -216,6 +217,13 @@ impl Registry {
     /// Returns the slots of a uid, the newest binding first.
     pub fn slots_of(&self, uid: &str) -> impl Iterator<Item = Slot> + use<'_> {
         self.slots_from(self.users.find(uid).map_or(NO_SLOT, |user| self.users[user].first))
+    }
+
+    /// Returns the slot of a uid that has exactly one.
+    #[inline]
+    pub fn only_slot_of(&self, uid: &str) -> Option<Slot> {
+        let user = &self.users[self.users.find(uid)?];
+        (user.count == 1).then_some(user.first)
     }
 
     /// Returns the number of slots of a uid.
@@ -503,6 +511,21 @@ impl User {
 impl Group {
     fn new(name: &str) -> Group {
         Group { name: name.into(), members: Vec::with_capacity(1) }
+    }
+}
+
+impl Key for str {
+    #[inline]
+    fn hash(&self, hasher: &SipHasher13) -> u64 {
+        hasher.hash(self.as_bytes())
+    }
+}
+
+impl Key for MembershipKey {
+    #[inline]
+    fn hash(&self, hasher: &SipHasher13) -> u64 {
+        let number = u64::from(self.slot.0) << 32 | u64::from(self.group);
+        hasher.hash(&number.to_ne_bytes())
     }
 }
 

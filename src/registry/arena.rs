@@ -31,6 +31,7 @@ impl<T> Arena<T> {
         self.len
     }
 
+    #[inline]
     pub(super) fn get(&self, id: usize) -> Option<&T> {
         self.chunks.get(id / CHUNK_LEN)?.get(id % CHUNK_LEN)
     }

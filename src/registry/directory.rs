@@ -3,20 +3,28 @@
 //! It owns the entries and a hash index. It does not know the meaning of the entries. The index stores ids, not keys: a
 //! key is stored once, in its entry, and the index takes five bytes for it.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::{Index, IndexMut};
 
 use super::arena::Arena;
 use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
 
 /// An entry that contains its key.
 pub(super) trait Keyed {
-    type Key: Eq + Hash + ?Sized;
+    type Key: Key + ?Sized;
 
     /// Returns the key.
     ///
     /// It must not change while the entry is in a directory.
     fn key(&self) -> &Self::Key;
+}
+
+/// A key.
+pub(super) trait Key: Eq {
+    /// Returns the hash of the key.
+    fn hash(&self, hasher: &SipHasher13) -> u64;
 }
 
 /// The capacity up to which an index is not shrunk.
@@ -30,12 +38,18 @@ pub(super) struct Directory<T> {
     entries: Arena<T>,
     index: HashTable<u32>,
     /// Seeded at random: clients choose the keys and could make them collide.
-    hasher: RandomState,
+    hasher: SipHasher13,
+    /// The id that was found last, to find its key again without a hash.
+    ///
+    /// A key is often looked up several times in a row: for the messages of one read, or for a check before a push.
+    last: Cell<u32>,
 }
 
 impl<T: Keyed> Directory<T> {
     pub(super) fn new() -> Directory<T> {
-        Directory { entries: Arena::new(), index: HashTable::new(), hasher: RandomState::new() }
+        let random = RandomState::new();
+        let hasher = SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1));
+        Directory { entries: Arena::new(), index: HashTable::new(), hasher, last: Cell::new(0) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -46,25 +60,33 @@ impl<T: Keyed> Directory<T> {
         self.entries.iter().map(|(index, entry)| (id(index), entry))
     }
 
+    #[inline]
     pub(super) fn find(&self, key: &T::Key) -> Option<u32> {
-        let hash = self.hasher.hash_one(key);
-        self.index.find(hash, |&id| self[id].key() == key).copied()
+        // The entry with the last id may have been replaced, so its key is compared.
+        let last = self.last.get();
+        if self.entries.get(last as usize).is_some_and(|entry| entry.key() == key) {
+            return Some(last);
+        }
+        let hash = key.hash(&self.hasher);
+        let found = self.index.find(hash, |&id| self[id].key() == key).copied()?;
+        self.last.set(found);
+        Some(found)
     }
 
     /// Adds an entry and returns its id.
     ///
     /// The key must be new.
     pub(super) fn insert(&mut self, entry: T) -> u32 {
-        let hash = self.hasher.hash_one(entry.key());
+        let hash = entry.key().hash(&self.hasher);
         let id = id(self.entries.insert(entry));
-        let Directory { entries, index, hasher } = self;
+        let Directory { entries, index, hasher, .. } = self;
         index.insert_unique(hash, id, |&id| hash_of(entries, hasher, id));
         id
     }
 
     pub(super) fn remove(&mut self, id: u32) -> T {
         let entry = self.entries.remove(id as usize);
-        let hash = self.hasher.hash_one(entry.key());
+        let hash = entry.key().hash(&self.hasher);
         self.index.find_entry(hash, |&other| other == id).expect("an indexed entry").remove();
         self.shrink();
         entry
@@ -72,7 +94,7 @@ impl<T: Keyed> Directory<T> {
 
     /// Shrinks an index that is less than one eighth full.
     fn shrink(&mut self) {
-        let Directory { entries, index, hasher } = self;
+        let Directory { entries, index, hasher, .. } = self;
         if index.capacity() > INDEX_KEPT && index.len() < index.capacity() / 8 {
             index.shrink_to(2 * index.len(), |&id| hash_of(entries, hasher, id));
         }
@@ -100,8 +122,8 @@ impl<T> IndexMut<u32> for Directory<T> {
     }
 }
 
-fn hash_of<T: Keyed>(entries: &Arena<T>, hasher: &RandomState, id: u32) -> u64 {
-    hasher.hash_one(entries.get(id as usize).expect("an indexed entry").key())
+fn hash_of<T: Keyed>(entries: &Arena<T>, hasher: &SipHasher13, id: u32) -> u64 {
+    entries.get(id as usize).expect("an indexed entry").key().hash(hasher)
 }
 
 /// Converts an index to an id.

@@ -16,6 +16,23 @@ fn slots_of(registry: &Registry, uid: &str) -> Vec<Slot> {
 }
 
 #[test]
+fn a_name_that_was_found_last_may_be_replaced() {
+    let mut registry = Registry::new();
+    for (slot, uid, former) in [(0, "ann", "bob"), (1, "bob", "ann"), (2, "ann", "bob")] {
+        registry.bind(Slot(slot), uid, SecondLogin::Multi, &mut Vec::new());
+        assert_eq!([registry.only_slot_of(uid), registry.only_slot_of(uid)], [Some(Slot(slot)); 2]);
+        assert_eq!(registry.only_slot_of(former), None);
+        registry.bind(Slot(9), uid, SecondLogin::Multi, &mut Vec::new());
+        assert_eq!(registry.only_slot_of(uid), None, "two slots");
+        // The next uid gets the id of this one.
+        for slot in [slot, 9] {
+            registry.remove(Slot(slot));
+        }
+        assert_eq!(registry.only_slot_of(uid), None);
+    }
+}
+
+#[test]
 fn a_uid_has_many_slots_and_a_slot_has_one_uid() {
     let mut registry = Registry::new();
     for slot in [3, 0, 8].map(Slot) {

@@ -9,6 +9,7 @@ use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 
 impl Core {
     /// Pushes to one connection.
+    #[inline]
     pub fn push(&mut self, fd: Fd, push: Push<'_>) -> Outcome {
         if !self.table.is_current(fd) || push.except.contains(&fd) {
             return Outcome::Gone;
@@ -19,13 +20,12 @@ impl Core {
     }
 
     /// Pushes to the connections of one uid.
+    #[inline]
     pub fn push_uid(&mut self, uid: &str, push: Push<'_>) -> Delivery {
-        let only = {
-            let mut slots = self.registry.slots_of(uid);
-            slots.next().filter(|_| slots.next().is_none() && push.except.is_empty())
-        };
-        let Some(slot) = only else { return self.push_uids(std::iter::once(uid), push) };
         // Most uids have one connection, which needs no search.
+        let Some(slot) = self.registry.only_slot_of(uid).filter(|_| push.except.is_empty()) else {
+            return self.push_uids(std::iter::once(uid), push);
+        };
         let mut delivery = Delivery::default();
         delivery.count(self.table.push(slot, &mut self.outbound(&push, false)));
         self.record_slow_consumers();
@@ -88,6 +88,7 @@ impl Core {
         delivery
     }
 
+    #[inline]
     fn outbound<'a>(&self, push: &Push<'a>, to_many: bool) -> Outbound<'a> {
         let mut outbound = match push.content {
             Content::Frame(frame) => Outbound::frame(frame),
