@@ -374,18 +374,18 @@ pub fn take_message<'a>(
     input: &mut &'a mut [u8],
     message_bytes_max: u64,
 ) -> Result<Option<Message<'a>>, ProtocolError> {
-    let is_text = match input.first() {
-        Some(&WHOLE_TEXT) => true,
-        Some(&WHOLE_BINARY) => false,
+    let opcode = match input.first() {
+        Some(&WHOLE_TEXT) => Opcode::Text,
+        Some(&WHOLE_BINARY) => Opcode::Binary,
         _ => return Ok(None),
     };
-    let Some(header) = Header::parse(input)? else { return Ok(None) };
+    let Some(header) = Header::parse_lengths(true, opcode, false, input)? else { return Ok(None) };
     // The decoder reports a message over the limit, complete or not.
     if header.payload_bytes > message_bytes_max {
         return Ok(None);
     }
     let Some(payload) = take_payload(input, &header) else { return Ok(None) };
-    if !is_text {
+    if opcode == Opcode::Binary {
         return Ok(Some(Message::Binary(payload)));
     }
     match utf8::validate(payload) {

@@ -116,7 +116,20 @@ impl Header {
         if opcode.is_control() && !fin {
             return Err(ProtocolError::ControlFragmented);
         }
+        Header::parse_lengths(fin, opcode, is_deflated, input)
+    }
 
+    /// Parses the rest of a header, whose first byte is checked.
+    ///
+    /// # Errors
+    /// As for [`parse`](Header::parse).
+    #[inline]
+    pub fn parse_lengths(
+        fin: bool,
+        opcode: Opcode,
+        is_deflated: bool,
+        input: &[u8],
+    ) -> Result<Option<Header>, ProtocolError> {
         let Some(&second) = input.get(1) else { return Ok(None) };
         if second & 0x80 == 0 {
             return Err(ProtocolError::Unmasked);

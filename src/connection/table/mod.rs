@@ -240,6 +240,15 @@ impl<T: Transport> Table<T> {
         self.entries.get_mut(slot.index())?.transport.as_mut()
     }
 
+    /// Returns the connection at a slot and its transport, for changes of its owner's data.
+    ///
+    /// It is one look-up for both.
+    #[inline]
+    pub fn parts(&mut self, slot: Slot) -> Option<(&Connection, &mut T)> {
+        let entry = self.entries.get_mut(slot.index())?;
+        Some((&entry.connection, entry.transport.as_mut()?))
+    }
+
     /// Returns the limits, the time and the counts that all connections share.
     #[inline]
     pub fn env(&self) -> &Env {
@@ -298,9 +307,7 @@ impl<T: Transport> Table<T> {
         slot: Slot,
         input: &mut &'a mut [u8],
     ) -> Result<Option<Message<'a>>, Box<Event<'static>>> {
-        // The input may queue a pong, an error or a response. A handler's push may search the holders before the input ends.
-        self.mark_dirty(slot);
-        match self.entry_mut(slot) {
+        match self.entry_for_input(slot) {
             Some((entry, env)) => entry.connection.handle_message(input, env),
             None => Ok(None),
         }
@@ -311,8 +318,7 @@ impl<T: Transport> Table<T> {
     /// See [`Connection::handle_bytes`].
     #[inline]
     pub fn handle_bytes<'a>(&mut self, slot: Slot, input: &mut &'a mut [u8]) -> Option<Event<'a>> {
-        self.mark_dirty(slot);
-        let (entry, env) = self.entry_mut(slot)?;
+        let (entry, env) = self.entry_for_input(slot)?;
         entry.connection.handle_bytes(input, env)
     }
 
@@ -349,6 +355,19 @@ impl<T: Transport> Table<T> {
             entry.connection.is_listed = true;
             self.dirty.push(slot);
         }
+    }
+
+    /// Returns a connection whose input is handled next, and lists it for the next flush.
+    ///
+    /// The input may queue a pong, an error or a response. A handler's push may search the holders before the input ends.
+    #[inline]
+    fn entry_for_input(&mut self, slot: Slot) -> Option<(&mut Entry<T>, &mut Env)> {
+        let entry = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some())?;
+        if !entry.connection.is_listed {
+            entry.connection.is_listed = true;
+            self.dirty.push(slot);
+        }
+        Some((entry, &mut self.env))
     }
 
     // Ends.
