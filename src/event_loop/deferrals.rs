@@ -30,8 +30,13 @@ impl Deferrals {
         self.answers.push_back((fd, ticket, answer));
     }
 
-    /// Takes the next answer.
+    /// Returns whether [`pop`](Deferrals::pop) returns an answer.
     #[inline]
+    pub fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// Takes the next answer.
     pub fn pop(&mut self) -> Option<(Fd, Deferral, Upgrade)> {
         self.answers.pop_front()
     }

@@ -56,7 +56,6 @@ impl<H: Handler> EventLoop<H> {
     pub(super) fn flush_early(&mut self) {
         if self.core.table().env().journal.is_long() {
             self.clear_journal();
-            self.call_timer.begin();
         }
     }
 
@@ -74,6 +73,7 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// The rest of a push to many is moved to queues if that copies little. Many short messages to many connections would copy
     /// much, so their rest is written.
+    #[cold]
     fn clear_journal(&mut self) {
         self.core.table_mut().begin_flush();
         self.flush_listed(false);
@@ -81,6 +81,7 @@ impl<H: Handler> EventLoop<H> {
             self.flush_unwritten(false);
         }
         self.end_flush();
+        self.call_timer.begin();
     }
 
     /// Writes to the connections that got replies and pushes to few in this turn.

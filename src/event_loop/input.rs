@@ -11,11 +11,10 @@ impl<H: Handler> EventLoop<H> {
     /// Records an epoll event of a socket.
     pub(super) fn handle_socket(&mut self, slot: Slot, event: &mio::event::Event) {
         let table = self.core.table_mut();
-        let Some(connection) = table.connection(slot) else { return };
+        let Some((connection, socket, _)) = table.parts(slot) else { return };
         let is_gone = event.is_error()
             || (event.is_read_closed() && (event.is_write_closed() || connection.is_deferred_upgrade()));
         let can_read = connection.wants_read();
-        let Some(socket) = table.transport_mut(slot) else { return };
         socket.is_hung_up |= event.is_read_closed() || event.is_error();
         let has_input = event.is_readable() || socket.is_hung_up;
         socket.is_readable |= has_input;
@@ -35,6 +34,7 @@ impl<H: Handler> EventLoop<H> {
     /// The next turn reads the rest before all others.
     pub(super) fn read_ready(&mut self) {
         let mut slots = std::mem::take(&mut self.slots);
+        let mut buffer = std::mem::take(&mut self.buffer);
         self.core.take_ready(&mut slots);
         self.call_timer.begin();
         let mut portion = Portion::new();
@@ -46,30 +46,32 @@ impl<H: Handler> EventLoop<H> {
             if let Some(socket) = self.core.table_mut().transport_mut(slot) {
                 socket.is_ready = false;
             }
-            self.read(slot);
+            self.read(slot, &mut buffer);
             self.flush_early();
         }
         slots.drain(..read);
         self.core.return_ready(&mut slots);
         self.slots = slots;
+        self.buffer = buffer;
     }
 
     /// Reads once from a connection, and lists it again if there may be more.
-    fn read(&mut self, slot: Slot) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        self.read_into(slot, &mut buffer);
-        self.buffer = buffer;
+    fn read(&mut self, slot: Slot, buffer: &mut [u8]) {
+        self.read_into(slot, buffer);
         self.core.arm(slot);
     }
 
+    #[inline]
     fn read_into(&mut self, slot: Slot, buffer: &mut [u8]) {
-        let table = self.core.table();
-        if table.connection(slot).is_some_and(|connection| connection.has_buffered_input(table.env())) {
-            // Pipelined requests in the buffer come before the bytes in the socket.
-            self.feed(slot, &mut []);
-        }
-        let table = self.core.table_mut();
-        let (Some(connection), Some(socket)) = (table.connection(slot), table.transport(slot)) else { return };
+        let parts = match self.core.table_mut().parts(slot) {
+            Some((connection, _, env)) if connection.has_buffered_input(env) => {
+                // Pipelined requests in the buffer come before the bytes in the socket.
+                self.feed(slot, &mut []);
+                self.core.table_mut().parts(slot)
+            }
+            parts => parts,
+        };
+        let Some((connection, socket, _)) = parts else { return };
         if !socket.is_readable || !connection.wants_read() {
             if socket.is_hung_up && connection.is_deferred_upgrade() {
                 // Bytes before the end of the stream are not read until the upgrade is answered.
@@ -77,23 +79,17 @@ impl<H: Handler> EventLoop<H> {
             }
             return;
         }
-        let read = table.read(slot, buffer);
-        let Some(socket) = table.transport_mut(slot) else { return };
+        let is_hung_up = socket.is_hung_up;
+        let read = self.core.table_mut().read(slot, buffer);
         match read {
             Io::Done(count @ 1..) => {
-                // A short read has emptied the socket. If the peer has ended its stream, one more read finds the end.
-                socket.is_readable = count == buffer.len() || socket.is_hung_up;
-                let has_more = socket.is_readable;
                 self.feed(slot, &mut buffer[..count]);
-                if has_more {
+                if count == buffer.len() || is_hung_up {
                     self.core.make_ready(slot);
                 }
             }
-            Io::WouldBlock => socket.is_readable = false,
-            Io::Done(_) | Io::Closed => {
-                socket.is_readable = false;
-                self.core.handle_end(slot, read == Io::Closed);
-            }
+            Io::WouldBlock => {}
+            Io::Done(_) | Io::Closed => self.core.handle_end(slot, read == Io::Closed),
         }
         self.handle_pending();
         if self.core.table().env().is_over_inbound() {
@@ -103,6 +99,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     /// Passes bytes to a connection, and its events to the handler.
+    #[inline]
     pub(super) fn feed(&mut self, slot: Slot, bytes: &mut [u8]) {
         let fd = self.core.table().fd_of(slot);
         self.time_input(fd, |this| this.handle_input(slot, fd, bytes));
@@ -166,7 +163,9 @@ impl<H: Handler> EventLoop<H> {
             }
             table.retry_write(slot);
             self.call_timer.begin();
-            self.read(slot);
+            let mut buffer = std::mem::take(&mut self.buffer);
+            self.read(slot, &mut buffer);
+            self.buffer = buffer;
         }
     }
 }

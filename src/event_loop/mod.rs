@@ -372,7 +372,14 @@ impl<H: Handler> EventLoop<H> {
     }
 
     /// Calls `on_close` and sends deferred answers, until none is left.
+    #[inline]
     fn handle_pending(&mut self) {
+        if self.core.has_pending_closes() || self.core.deferrals().has_answers() {
+            self.handle_all_pending();
+        }
+    }
+
+    fn handle_all_pending(&mut self) {
         loop {
             self.call_on_close();
             let Some((fd, ticket, answer)) = self.core.deferrals().pop() else { return };

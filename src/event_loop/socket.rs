@@ -35,7 +35,10 @@ impl Socket {
 impl Transport for Socket {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> Io {
-        retry(|| rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count))
+        let read = retry(|| rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count));
+        // A short read has emptied the socket. If the peer has ended its stream, one more read finds the end.
+        self.is_readable = matches!(read, Io::Done(count @ 1..) if count == buffer.len() || self.is_hung_up);
+        read
     }
 
     #[inline]

@@ -240,13 +240,13 @@ impl<T: Transport> Table<T> {
         self.entries.get_mut(slot.index())?.transport.as_mut()
     }
 
-    /// Returns the connection at a slot and its transport, for changes of its owner's data.
+    /// Returns the connection at a slot, its transport for changes of its owner's data, and the shared state.
     ///
     /// It is one look-up for both.
     #[inline]
-    pub fn parts(&mut self, slot: Slot) -> Option<(&Connection, &mut T)> {
+    pub fn parts(&mut self, slot: Slot) -> Option<(&Connection, &mut T, &Env)> {
         let entry = self.entries.get_mut(slot.index())?;
-        Some((&entry.connection, entry.transport.as_mut()?))
+        Some((&entry.connection, entry.transport.as_mut()?, &self.env))
     }
 
     /// Returns the limits, the time and the counts that all connections share.
