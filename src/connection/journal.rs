@@ -119,7 +119,8 @@ impl Journal {
     ///
     /// The frame is appended unless an earlier recipient did so. `None`: the frame goes to a queue, because it does not
     /// follow `before`, or because the journal does not accept it.
-    #[inline]
+    // Always inlined, as `Output::push`.
+    #[inline(always)]
     pub fn put(&mut self, before: Option<Range>, outbound: &mut Outbound<'_>) -> Option<Range> {
         let place = match outbound.place {
             Some(place) if before.is_none_or(|before| before.end == place.start) => place,

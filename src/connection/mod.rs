@@ -303,6 +303,7 @@ impl Connection {
     }
 
     /// Reports that the socket took `written` bytes, and is full if `is_full`.
+    #[inline]
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         if written > 0 {
             self.heartbeat_state.handle_written();
@@ -460,6 +461,7 @@ impl Connection {
     }
 
     /// Returns the action for the socket after a write.
+    #[inline]
     pub fn poll_next(&mut self, env: &Env) -> SocketAction {
         match self.stage {
             Stage::Finished => SocketAction::Drop,
@@ -486,8 +488,8 @@ impl Connection {
         let held = self.counted_bytes();
         // A connection without a queue accepts one frame of any size that is allowed. The bound of all queues is
         // enforced by eviction.
-        let is_over = held + outbound.bytes() + outbound.overhead() > env.limits.queue_bytes_max;
-        if held > 0 && is_over { Sent::Full } else { Sent::Queued }
+        let is_over = || held + outbound.bytes() + outbound.overhead() > env.limits.queue_bytes_max;
+        if held > 0 && is_over() { Sent::Full } else { Sent::Queued }
     }
 
     fn handle_item<'a>(&mut self, item: Item<'a>, env: &mut Env) -> Option<Event<'a>> {

@@ -55,12 +55,14 @@ pub enum JournalPart {
 
 impl<'a> Outbound<'a> {
     /// Returns a message or a control frame.
+    #[inline]
     pub fn message(opcode: Opcode, payload: &'a [u8]) -> Outbound<'a> {
         let bytes = ServerHeader::new(opcode, payload.len()).bytes() + payload.len();
         Outbound::new(Source::Payload(opcode, payload), bytes, false)
     }
 
     /// Returns a frame that is encoded already, and is shared.
+    #[inline]
     pub fn frame(frame: &'a Frame) -> Outbound<'a> {
         Outbound::new(Source::Frame(frame), frame.as_bytes().len(), true)
     }

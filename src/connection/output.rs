@@ -103,7 +103,8 @@ impl Output {
     }
 
     /// Appends a frame. `false`: out of memory.
-    #[inline]
+    // Always inlined: a call for each message, with the registers that it saves, costs a fifth of the push.
+    #[inline(always)]
     pub fn push(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let before = match self {
             Output::Empty => None,
@@ -218,14 +219,17 @@ impl Output {
     #[inline]
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         match self {
-            Output::Empty => return,
+            Output::Empty => {}
             Output::Journaled(range) if written == range.len() => {
                 env.counts.sent += 1;
                 *self = Output::Empty;
-                return;
             }
-            Output::Journaled(_) | Output::Queued(_) => {}
+            Output::Journaled(_) | Output::Queued(_) => self.handle_queue_written(written, is_full, env),
         }
+    }
+
+    #[inline(never)]
+    fn handle_queue_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         let now = env.now;
         let queue = self.queue(env);
         queue.handle_written(written, is_full, now, &mut env.queued);

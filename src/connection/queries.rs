@@ -21,6 +21,12 @@ impl Connection {
         }
     }
 
+    /// Returns whether it is an open WebSocket without output.
+    #[inline]
+    pub fn is_flushed(&self) -> bool {
+        self.is_open() && self.output.is_empty()
+    }
+
     /// Returns the bytes of output that are not written yet.
     #[inline]
     pub fn queued_bytes(&self) -> usize {

@@ -249,6 +249,7 @@ impl<T: Transport> Table<T> {
         entry.connection.is_listed = false;
         let wanted_read = entry.connection.wants_read();
         match entry.write_output(env) {
+            WriteResult::Done if entry.connection.is_flushed() => return nothing,
             WriteResult::Done if !env.is_over_total(0) => {}
             WriteResult::Broken => {
                 // The output is never written, and the journal is cleared at the end of the turn.
@@ -270,9 +271,6 @@ impl<T: Transport> Table<T> {
                     transport.shutdown();
                 }
             }
-        }
-        if entry.connection.is_open() && entry.connection.queued_bytes() == 0 {
-            return nothing;
         }
         let may_resume = !wanted_read && entry.connection.wants_read();
         let timeout = entry.connection.poll_timeout(env);
