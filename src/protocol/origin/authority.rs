@@ -132,20 +132,32 @@ impl Host<'_> {
 ///
 /// The syntax of RFC 3986 section 3.2.2 includes IPv4 addresses.
 fn is_reg_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    while let Some(byte) = bytes.next() {
-        let fits = match byte {
-            b'%' => (0..2).all(|_| bytes.next().is_some_and(|digit| digit.is_ascii_hexdigit())),
-            b'-' | b'.' | b'_' | b'~' => true,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => true,
-            _ => byte.is_ascii_alphanumeric(),
-        };
-        if !fits {
-            return false;
+    let mut rest = name.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| !REG_NAME_BYTES[usize::from(*byte)]) {
+        match rest.get(at..) {
+            Some([b'%', high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest = after,
+            _ => return false,
         }
     }
     !name.is_empty()
 }
+
+/// Whether a `reg-name` may contain a byte that is not part of an escape.
+const REG_NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let special = b"-._~!$&'()*+,;=";
+        let mut index = 0;
+        while index < special.len() {
+            table[byte] |= special[index] as usize == byte;
+            index += 1;
+        }
+        table[byte] |= (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
 
 pub fn default_port(scheme: &str) -> Option<u16> {
     if scheme.eq_ignore_ascii_case("http") {
