@@ -22,7 +22,10 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// A panic ends only the connection that was served.
     pub(super) fn call(&mut self, name: &'static str, fd: Option<Fd>, call: impl FnOnce(&mut H, &mut Context<'_>)) {
-        self.end_section();
+        // The input of an HTTP request has no messages before its call, so no section ends.
+        if self.call_timer.input.is_none_or(|input| self.has_messages(input)) {
+            self.end_section();
+        }
         self.call_untimed(name, fd, call);
         if let Some(took) = self.call_timer.lap() {
             self.warn_of_block(name, fd, took);
