@@ -29,7 +29,7 @@ pub struct Env {
     pub origins: Origins,
     /// The time of this turn.
     pub now: Tick,
-    /// The time of this turn as the `Date` of HTTP responses.
+    /// The time of this turn as the line `Date` of HTTP responses.
     pub date: String,
     /// The bytes in all queues.
     ///

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::protocol::response::date_line;
 use crate::tick::Tick;
 use httpdate::HttpDate;
 
@@ -68,7 +69,7 @@ impl Clock {
         let second = (self.dated != elapsed.as_secs()).then(|| {
             self.dated = elapsed.as_secs();
             let wall = SystemTime::now();
-            Second { date: HttpDate::from(wall).to_string(), wall, elapsed }
+            Second { date: date_line(HttpDate::from(wall)), wall, elapsed }
         });
         Reading { now: self.epoch.tick_of(self.turn_start), second }
     }
@@ -85,7 +86,7 @@ pub struct Reading {
 /// A second of the wall clock.
 #[derive(Debug)]
 pub struct Second {
-    /// The `Date` of HTTP responses.
+    /// The line `Date` of HTTP responses.
     pub date: String,
     wall: SystemTime,
     /// The time since tick 0.

@@ -7,6 +7,7 @@
 //! This module does not know the request or the time. The loop passes in values that depend on them.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::deferral::Deferral;
 use super::token;
@@ -36,8 +37,8 @@ const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfe
 #[derive(Clone, Debug)]
 pub struct Response {
     status: u16,
-    /// Set by the constructor, cleared by a `Content-Type` header.
-    content_type: Option<&'static str>,
+    /// The line `Content-Type`. Set by the constructor, cleared by a `Content-Type` header.
+    content_type: &'static str,
     lines: HeaderLines,
     body: Cow<'static, [u8]>,
     closes: bool,
@@ -77,7 +78,7 @@ impl Response {
         }
         Response {
             status,
-            content_type: None,
+            content_type: "",
             lines,
             body: Cow::Borrowed(b""),
             closes: false,
@@ -89,19 +90,19 @@ impl Response {
     /// Creates a response of plain text in UTF-8.
     #[must_use]
     pub fn text(status: u16, text: impl Into<Cow<'static, str>>) -> Response {
-        Response::typed(status, "text/plain; charset=utf-8", text.into())
+        Response::typed(status, "Content-Type: text/plain; charset=utf-8\r\n", text.into())
     }
 
     /// Creates a response of HTML in UTF-8.
     #[must_use]
     pub fn html(status: u16, html: impl Into<Cow<'static, str>>) -> Response {
-        Response::typed(status, "text/html; charset=utf-8", html.into())
+        Response::typed(status, "Content-Type: text/html; charset=utf-8\r\n", html.into())
     }
 
     /// Creates a response of JSON. The text is sent unchanged.
     #[must_use]
     pub fn json(status: u16, json: impl Into<Cow<'static, str>>) -> Response {
-        Response::typed(status, "application/json", json.into())
+        Response::typed(status, "Content-Type: application/json\r\n", json.into())
     }
 
     /// Creates an error response of the server.
@@ -139,7 +140,7 @@ impl Response {
             return self;
         }
         if name.eq_ignore_ascii_case("content-type") {
-            self.content_type = None;
+            self.content_type = "";
         }
         self.upgrades |= name.eq_ignore_ascii_case("upgrade");
         self.lines.add(name, value.as_ref());
@@ -215,7 +216,7 @@ impl Response {
 
     /// Appends the response, which must have no fault, to `out`.
     ///
-    /// `date` is an IMF-fixdate (RFC 9110 section 5.6.7), or `""` to omit it. `keep_alive` says
+    /// `date` is the line of [`date_line`], or `""` to omit it. `keep_alive` says
     /// whether the request allows another one; the response may still close the connection. `head_only` is set
     /// for `HEAD` requests: the length of the body is sent, the body is not.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, date: &str, keep_alive: bool, head_only: bool) {
@@ -241,35 +242,36 @@ impl Response {
                 push(out, [" ", reason(status), "\r\n"]);
             }
         }
-        if !date.is_empty() {
-            push(out, ["Date: ", date, "\r\n"]);
+        out.extend_from_slice(date.as_bytes());
+        out.extend_from_slice(self.content_type.as_bytes());
+        if !self.lines.bytes.is_empty() {
+            self.lines.encode(out);
         }
-        if let Some(content_type) = self.content_type {
-            push(out, ["Content-Type: ", content_type, "\r\n"]);
-        }
-        self.lines.encode(out);
         match length {
             // 204 and 304 have no Content-Length (RFC 9110 section 8.6).
-            Length::Known(_) if matches!(self.status, 204 | 304) => out.extend_from_slice(b"Connection: "),
+            Length::Known(_) if matches!(self.status, 204 | 304) => {}
             Length::Known(bytes) => {
                 out.extend_from_slice(b"Content-Length: ");
                 push_decimal(out, bytes);
-                out.extend_from_slice(b"\r\nConnection: ");
+                out.extend_from_slice(b"\r\n");
             }
-            Length::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\nConnection: "),
-            Length::UntilClose => out.extend_from_slice(b"Connection: "),
-        }
-        if self.upgrades {
-            out.extend_from_slice(b"upgrade, ");
+            Length::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            Length::UntilClose => {}
         }
         // HTTP/1.0 needs an explicit keep-alive. For HTTP/1.1 it is redundant and harmless.
         let is_kept_alive = keep_alive && !self.closes;
-        out.extend_from_slice(if is_kept_alive { b"keep-alive\r\n\r\n" } else { b"close\r\n\r\n" });
+        let end: &[u8] = match (is_kept_alive, self.upgrades) {
+            (true, false) => b"Connection: keep-alive\r\n\r\n",
+            (true, true) => b"Connection: upgrade, keep-alive\r\n\r\n",
+            (false, false) => b"Connection: close\r\n\r\n",
+            (false, true) => b"Connection: upgrade, close\r\n\r\n",
+        };
+        out.extend_from_slice(end);
     }
 
     fn typed(status: u16, content_type: &'static str, body: Cow<'static, str>) -> Response {
         let mut response = Response::new(status);
-        response.content_type = Some(content_type);
+        response.content_type = content_type;
         response.body = match body {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
@@ -332,6 +334,13 @@ pub(super) fn push<const N: usize>(out: &mut Vec<u8>, texts: [&str; N]) {
     for text in texts {
         out.extend_from_slice(text.as_bytes());
     }
+}
+
+/// Returns the line `Date` of a response (RFC 9110 section 6.6.1).
+///
+/// `date` is an IMF-fixdate (RFC 9110 section 5.6.7).
+pub fn date_line(date: impl fmt::Display) -> String {
+    format!("Date: {date}\r\n")
 }
 
 /// Appends `number` in decimal digits.
@@ -427,7 +436,7 @@ mod tests {
     #[test]
     fn complete_responses() {
         let mut out = Vec::new();
-        Response::text(200, "hello").encode(&mut out, DATE, true, false);
+        Response::text(200, "hello").encode(&mut out, &date_line(DATE), true, false);
         assert_eq!(
             String::from_utf8_lossy(&out),
             "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
