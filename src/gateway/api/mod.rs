@@ -290,7 +290,7 @@ impl Api {
 
     /// Checks a request, and reserves a place for its connection.
     ///
-    /// A connection with a valid request is not closed in favour of others. Probes and metrics requests need no place,
+    /// A connection with a valid request is not closed to accept new ones. Probes and metrics requests need no place,
     /// so they are answered even when the API is full.
     fn admit<'r>(&self, ctx: &mut Context<'_>, fd: Fd, request: &'r Request<'_>) -> Result<Call<'r>, RefusedRequest> {
         let checked = self.check(request);
@@ -529,7 +529,7 @@ mod tests {
         let keys = Mutex::new(ApiKeys::new(["k"]));
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _keys = keys.lock();
-            panic!("a test panics here");
+            panic!("panic of the test");
         }));
         assert!(panic.is_err() && keys.is_poisoned());
         let status = |json: &str| check_datagram(&keys, json.as_bytes()).map_err(|error| error.status);

@@ -37,7 +37,7 @@ fn serve() -> (SocketAddr, Remote) {
     let (told, place) = channel();
     thread::spawn(move || {
         let server = Server::bind("127.0.0.1:0").expect("a port").catch_signals(false);
-        told.send((server.local_addr().expect("an address"), server.remote())).expect("the test listens");
+        told.send((server.local_addr().expect("an address"), server.remote())).expect("the receiver is open");
         let api = Api::new(Arc::new(Mutex::new(ApiKeys::default())));
         let roster = Roster::new(EventEmitter::new(None, Duration::ZERO));
         let probed = Probed { api, roster, publisher: Publisher::default(), metrics: Metrics::new() };
@@ -63,7 +63,7 @@ fn a_thread_that_is_down_makes_the_server_not_ready_until_it_runs_again() {
 
     let (orders, received) = channel::<()>();
     let thread = threads::spawn(NAME, move || match received.try_recv() {
-        Err(std::sync::mpsc::TryRecvError::Empty) => Err(io::Error::other("a test fails here")),
+        Err(std::sync::mpsc::TryRecvError::Empty) => Err(io::Error::other("error of the test")),
         _ => Ok(()),
     });
     let thread = thread.expect("a thread");
@@ -76,9 +76,12 @@ fn a_thread_that_is_down_makes_the_server_not_ready_until_it_runs_again() {
         assert!(clock::now() < deadline, "{answer}");
     };
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "), "a restart of the process would not help");
+    assert!(
+        get(address, "/healthz").starts_with("HTTP/1.1 200 "),
+        "/healthz stays 200: a restart of the process would not help"
+    );
 
-    orders.send(()).expect("the thread listens");
+    orders.send(()).expect("the thread receives orders");
     thread.thread().unpark();
     thread.join().expect("an end");
     assert!(!is_down(&get(address, "/readyz")));

@@ -79,8 +79,8 @@ mod tests {
             assert!(keys.contains(key), "{key}");
             assert!(keys.authorize(Some(&format!("Bearer {key}"))), "{key}");
             assert!(keys.authorize(Some(&format!("bearer  {key} "))), "{key}");
-            assert!(!keys.authorize(Some(key)), "{key}: without its scheme");
-            assert!(!keys.authorize(Some(&format!("Basic {key}"))), "{key}: under another scheme");
+            assert!(!keys.authorize(Some(key)), "{key} is refused without its scheme");
+            assert!(!keys.authorize(Some(&format!("Basic {key}"))), "{key} is refused with another scheme");
         }
         for stranger in ["", "firs", "first2", "FIRST", "first second", "#", "# the shop's", &"x".repeat(100_000)] {
             assert!(!keys.contains(stranger), "{stranger:.20}");

@@ -479,7 +479,7 @@ impl fmt::Display for HookError {
                 write!(f, "queue limit reached ({})", bounds.items_max)
             }
             HookError::Displaced(source) => {
-                write!(f, "displaced from the full queue: most requests are of {}", SourceName(*source))
+                write!(f, "removed from the full queue, which holds the most requests for {}", SourceName(*source))
             }
             HookError::Gone => f.write_str("client disconnected"),
             HookError::Over => f.write_str("server shutting down"),

@@ -128,7 +128,7 @@ mod tests {
         let mut expiries = expiries(&[(200, 2), (100, 3), (100, 1)]);
         assert_eq!(expiries.take_due(ms(100 + LEEWAY) - 1), []);
         assert_eq!(expiries.take_due(ms(100 + LEEWAY)), [fd(1), fd(3)]);
-        assert_eq!(expiries.take_due(ms(100)), [], "the clock was set back");
+        assert_eq!(expiries.take_due(ms(100)), [], "no identity expires after the clock was set back");
         assert_eq!(expiries.take_due(ms(HOUR)), [fd(2)], "and forward");
         assert_eq!(expiries.next_look(ms(HOUR)), None);
     }
@@ -170,7 +170,7 @@ mod tests {
         }
 
         fn on_close(&mut self, _: &mut Context<'_>, _: Fd, closed: &Closed) {
-            self.closed.send(closed.code.as_u16()).expect("the test listens");
+            self.closed.send(closed.code.as_u16()).expect("the receiver is open");
         }
     }
 
@@ -179,7 +179,7 @@ mod tests {
         let (told, place) = channel();
         thread::spawn(move || {
             let server = Server::bind("127.0.0.1:0").expect("a port").catch_signals(false);
-            told.send((server.local_addr().expect("an address"), server.remote())).expect("the test listens");
+            told.send((server.local_addr().expect("an address"), server.remote())).expect("the receiver is open");
             server.handler(Guard { expiries: Expiries::new(wall_ms, look_every), closed }).run().expect("a run");
         });
         let (address, remote) = place.recv_timeout(TEST_TIMEOUT).expect("a server");
@@ -228,10 +228,10 @@ mod tests {
         let _client = connect(address, START);
         let end = clock::now() + TEST_TIMEOUT;
         while LOOKS.load(Ordering::Relaxed) < 3 {
-            assert!(clock::now() < end, "the timer does not fire");
+            assert!(clock::now() < end, "the timer fires before the deadline");
             assert_eq!(open(&remote), 1);
         }
         remote.shutdown().expect("a server");
-        assert_eq!(closed.recv_timeout(TEST_TIMEOUT), Ok(1001), "the drain closed it, and no expiry before");
+        assert_eq!(closed.recv_timeout(TEST_TIMEOUT), Ok(1001), "the drain closes the connection before its expiry");
     }
 }

@@ -32,9 +32,9 @@ impl FromStr for Subprotocol {
         match text {
             "" => Err("expected a subprotocol, found an empty text".to_owned()),
             _ if !Upgrade::is_subprotocol(text) => {
-                Err("expected a token of RFC 9110, as chat.v1: letters, digits and !#$%&'*+-.^_`|~".to_owned())
+                Err("expected a token of RFC 9110, for example chat.v1: letters, digits and !#$%&'*+-.^_`|~".to_owned())
             }
-            _ if jwt::is_bearer(text) => Err("bearer.… carries a token and needs no setting".to_owned()),
+            _ if jwt::is_bearer(text) => Err("bearer.… carries a token and must not be listed".to_owned()),
             _ => Ok(Subprotocol(text.to_owned())),
         }
     }

@@ -58,7 +58,7 @@ pub struct Snapshot {
     /// Refused requests of clients, by HTTP status.
     pub refusals: BTreeMap<u16, u64>,
     pub untrusted_proxies: u64,
-    /// API connections closed in favour of others.
+    /// API connections closed to accept new ones.
     pub api_evictions: u64,
     /// Refused requests of back ends, by HTTP status.
     pub api_refusals: BTreeMap<u16, u64>,
@@ -137,7 +137,7 @@ impl Metrics {
         registry.register("fdpush_api_requests", "Answers of the HTTP API by route and status", api);
         registry.register_collector(Box::new(snapshot));
         let mut out = String::new();
-        text::encode(&mut out, &registry).expect("writing to a string does not fail");
+        text::encode(&mut out, &registry).expect("writing to a string succeeds");
         out
     }
 }
@@ -195,7 +195,7 @@ impl Snapshot {
         writer.family(MetricType::Counter, "fdpush_api_refusals", help, "status", refusals)?;
         let help = "Connections closed because their peer is not a trusted proxy";
         writer.counter("fdpush_untrusted_proxies", help, self.untrusted_proxies)?;
-        let help = "API connections closed in favour of others";
+        let help = "API connections closed to accept new ones";
         writer.counter("fdpush_api_evictions", help, self.api_evictions)?;
         writer.counter("fdpush_heartbeats_missed", "Heartbeats without an answer in time", self.heartbeats_missed)
     }
@@ -254,7 +254,7 @@ impl Snapshot {
     fn encode_loop(&self, writer: &mut Writer<'_>) -> fmt::Result {
         writer.histogram(
             "fdpush_turn_duration",
-            "Turns of the event loop, without the wait for events",
+            "Duration of the turns of the event loop, without the wait for events",
             &self.turns,
         )?;
         writer.histogram("fdpush_push_to_write", "Time from a push to the write of its last byte", &self.pushes)?;
@@ -449,7 +449,7 @@ mod tests {
             fdpush_auth_requests_total{outcome=\"accepted\"} 0|fdpush_auth_requests_total{outcome=\"timed_out\"} 1|\
             fdpush_auth_waiting 29";
         for line in lines.split('|').chain([build.as_str()]) {
-            assert!(text.lines().any(|has| has == line), "{line} is not in\n{text}");
+            assert!(text.lines().any(|has| has == line), "expected the line {line} in\n{text}");
         }
     }
 
@@ -461,7 +461,7 @@ mod tests {
         let mut families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         let count = families.len();
         families.dedup_by_key(|family| family.split(' ').next());
-        assert_eq!(families.len(), count, "a family comes once");
+        assert_eq!(families.len(), count, "each metric family occurs once");
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let family = families.iter().map(|family| family.split(' ').next().unwrap_or_default());
             assert!(line.starts_with("fdpush_") && family.into_iter().any(|name| line.starts_with(name)), "{line}");

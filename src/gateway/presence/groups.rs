@@ -150,16 +150,16 @@ mod tests {
     fn the_first_connection_joins_and_the_last_leaves() {
         let mut presence = GroupPresence::default();
         assert!(presence.join("room", "ann"));
-        assert!(!presence.join("room", "ann"), "a second connection is no news");
+        assert!(!presence.join("room", "ann"), "the second connection of a uid causes no notice");
         assert!(presence.join("room", "bob"));
         assert_eq!(notices(&mut presence, "room"), ["Joined ann,bob 2"]);
         assert!(!presence.leave("room", "ann"));
         assert!(presence.leave("room", "ann"));
-        assert!(!presence.leave("room", "ann"), "who is out does not leave");
+        assert!(!presence.leave("room", "ann"), "a uid that is not in the group cannot leave");
         assert_eq!(notices(&mut presence, "room"), ["Left ann 1"]);
         assert!(presence.leave("room", "bob"));
         assert_eq!(notices(&mut presence, "room"), ["Left bob 0"]);
-        assert!(presence.groups.is_empty(), "an empty group leaves nothing behind");
+        assert!(presence.groups.is_empty(), "an empty group is removed");
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
         notices(&mut presence, "room");
         presence.leave("room", "ann");
         presence.join("room", "eve");
-        let notice = presence.clear("room").expect("users were there");
+        let notice = presence.clear("room").expect("the group has users");
         let mut uids = notice.uids;
         uids.sort();
         assert_eq!((notice.count, uids.join(",")), (0, "ann,bob".to_owned()), "eve was never announced");

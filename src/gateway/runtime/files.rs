@@ -129,7 +129,7 @@ mod tests {
         let read = move || never.recv().unwrap_or(Ok(()));
         assert_eq!(within(Duration::from_millis(10), read), Err("not readable within 10ms".to_owned()));
         assert_eq!(
-            within(READ_TIME_MAX, || panic!("a test panics here")),
+            within(READ_TIME_MAX, || panic!("panic of the test")),
             Err::<(), _>("the reading thread panicked".into())
         );
     }

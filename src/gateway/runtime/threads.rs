@@ -137,7 +137,7 @@ mod tests {
         let (started, starts) = channel();
         let (orders, received) = channel::<Order>();
         let thread = spawn(name, move || {
-            started.send(()).expect("the test listens");
+            started.send(()).expect("the receiver is open");
             received.recv().map_or(Ok(()), |order| order())
         });
         (thread.expect("a thread"), starts, orders)
@@ -147,10 +147,10 @@ mod tests {
     fn a_thread_that_panics_or_errs_is_restarted_and_counted() {
         let (thread, starts, orders) = start("test-restart");
         let orders_in_turn: [Order; 3] =
-            [|| panic!("a test panics here"), || Err(io::ErrorKind::NotConnected.into()), || Ok(())];
+            [|| panic!("panic of the test"), || Err(io::ErrorKind::NotConnected.into()), || Ok(())];
         for order in orders_in_turn {
             starts.recv_timeout(TEST_TIMEOUT).expect("a run");
-            orders.send(order).expect("the thread listens");
+            orders.send(order).expect("the thread receives orders");
         }
         thread.join().expect("an end");
         assert_eq!(tally("test-restart"), Tally { alive: 0, down: 0, failures: 2 });
@@ -164,7 +164,7 @@ mod tests {
         while tally("test-down").down == 0 || tally("test-down").failures < 2 {
             assert!(clock::now() < deadline, "{:?}", tally("test-down"));
             if starts.try_recv().is_ok() {
-                orders.send(|| panic!("a test panics here")).expect("the thread listens");
+                orders.send(|| panic!("panic of the test")).expect("the thread receives orders");
             }
             thread::yield_now();
         }
@@ -176,6 +176,6 @@ mod tests {
         thread.join().expect("an end");
         let Tally { alive, down, failures } = tally("test-down");
         assert_eq!((alive, down), (0, 0));
-        assert!(failures >= 2, "the first failure has no pause");
+        assert!(failures >= 2, "the thread restarts without a pause after the first failure");
     }
 }

@@ -19,7 +19,7 @@ pub struct Session {
     /// The expiry of the identity, in seconds since 1970.
     pub exp: Option<u64>,
     /// The request to the connect hook. Dropping it with the session cancels the request.
-    #[expect(dead_code, reason = "kept for its drop")]
+    #[expect(dead_code, reason = "its drop cancels the request")]
     pub pending_auth: Option<Pending>,
     /// The bucket of the message rate.
     pub limiter: Option<TokenBucket>,

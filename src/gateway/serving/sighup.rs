@@ -131,8 +131,8 @@ fn read(old: &Settings, exposure: &Exposure) -> ReloadResult {
     let serve = &plan.settings.serve;
     let has_back_end = serve.hooks.webhook.is_some() || serve.auth() == Auth::Webhook;
     if has_back_end && old.serve.hooks.webhook_secret.is_some() && serve.hooks.webhook_secret.is_none() {
-        return Err("webhook_secret would be removed and requests would have no signature; restart the \
-                    server if that is meant"
+        return Err("webhook_secret would be removed and requests would have no signature; restart the server to do \
+                    that"
             .to_owned());
     }
     Ok((plan, ReloadReport { changed, restart, hidden, files, warnings }))

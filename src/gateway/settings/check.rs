@@ -95,7 +95,7 @@ impl Settings {
             if let Some(other) = bindings.iter().take(index).find(collides) {
                 let (text, whose, taken) = (&binding.text, self.layers.name(other.key), &other.text);
                 let keys = [binding.key, other.key];
-                faults.add(&keys, format!("{name}: {text} is taken already, by {taken} of {whose}"));
+                faults.add(&keys, format!("{name}: {text} is already used by {taken} of {whose}"));
             }
         }
     }

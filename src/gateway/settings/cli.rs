@@ -460,7 +460,7 @@ impl Serve {
         match addresses.iter().find(|address| !address.is_local()) {
             Some(open) if self.clients.auth.is_none() => Err(format!(
                 "{open} can be reached from other machines, and the server must know who its clients are: give --auth jwt \
-                 with --jwt-secret (signed tokens), or --auth webhook with --auth-url (the back end says); --auth trust lets \
+                 with --jwt-secret (signed tokens), or --auth webhook with --auth-url (the back end decides); --auth trust lets \
                  anyone claim any uid"
             )),
             _ => Ok(()),

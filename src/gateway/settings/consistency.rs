@@ -124,11 +124,11 @@ impl Settings {
         let may = &self.serve.clients.client_may;
         if may.len() > 1 && (may.contains(&Permission::All) || may.contains(&Permission::Nothing)) {
             let name = self.layers.name("client_may");
-            faults.add(&["client_may"], format!("{name}: all and nothing stand alone"));
+            faults.add(&["client_may"], format!("{name}: all or nothing must be the only value"));
         }
         let api = &self.serve.api.addresses;
         if api.len() > 1 && api.contains(&ApiAddress::Off) {
-            faults.add(&["api"], format!("{}: off stands alone", self.layers.name("api")));
+            faults.add(&["api"], format!("{}: off must be the only value", self.layers.name("api")));
         }
         // Without a trusted proxy, no client could connect to it.
         let has_proxy_header = |address: &&ClientAddress| address.has_proxy_header();
@@ -142,7 +142,7 @@ impl Settings {
         if hooks.webhook_batch_max > hooks.webhook_queue_max {
             let (batch, queue) = (self.layers.name("webhook_batch_max"), self.layers.name("webhook_queue_max"));
             let why = format!(
-                "{batch} is {}: it must not be over {queue}, which is {}",
+                "{batch} is {}: it must be at most {queue}, which is {}",
                 hooks.webhook_batch_max, hooks.webhook_queue_max
             );
             faults.add(&["webhook_batch_max", "webhook_queue_max"], why);
@@ -151,7 +151,7 @@ impl Settings {
         if !event_bytes.contains(&hooks.webhook_event_bytes_max.0) {
             let (name, size) = (self.layers.name("webhook_event_bytes_max"), &hooks.webhook_event_bytes_max);
             let (least, most) = (Size(EVENT_BYTES_MAX_MIN), Size(EVENT_BYTES_MAX_MAX));
-            faults.add(&["webhook_event_bytes_max"], format!("{name} is {size}: it must be {least} to {most}"));
+            faults.add(&["webhook_event_bytes_max"], format!("{name} is {size}: it must be from {least} to {most}"));
         }
     }
 
@@ -180,13 +180,13 @@ impl Settings {
         let limits = self.serve.limits();
         if self.is_changed("queue_bytes_max") && limits.queue_bytes_max > limits.queue_total_bytes_max {
             let (one, all) = (self.layers.name("queue_bytes_max"), self.layers.name("queue_total_bytes_max"));
-            self.warnings.push(format!("{one} is over {all}, which comes first"));
+            self.warnings.push(format!("{one} exceeds {all}, which applies first"));
         }
         let least = limits.message_bytes_max.saturating_add(FRAME_HEADER_BYTES_MAX);
         if limits.queue_total_bytes_max < least {
             let (all, one) = (self.layers.name("queue_total_bytes_max"), self.layers.name("message_bytes_max"));
             self.warnings.push(format!(
-                "{all} is {}: the largest messages of {one} ({}) never wait for a reader, and are dropped",
+                "{all} is {}: the largest messages of {one} ({}) exceed it, and are dropped if they must wait for a slow reader",
                 limits.queue_total_bytes_max, limits.message_bytes_max
             ));
         }
@@ -198,7 +198,7 @@ impl Settings {
             let (name, room) =
                 (self.layers.name("connections_max"), descriptors.saturating_sub(self.descriptors_reserved()));
             self.warnings.push(format!(
-                "{name} is {wanted}: the descriptor limit of {descriptors} has room for {room} connections"
+                "{name} is {wanted}: the descriptor limit of {descriptors} allows only {room} connections"
             ));
         }
         if limits.connections_max.is_none()
@@ -216,13 +216,13 @@ impl Settings {
                 && max > all
             {
                 let (name, all) = (self.layers.name(key), self.layers.name("connections_max"));
-                self.warnings.push(format!("{name} is over {all}, which comes first"));
+                self.warnings.push(format!("{name} exceeds {all}, which applies first"));
             }
         }
         let hooks = &self.serve.hooks;
         if hooks.webhook.is_some() && hooks.webhook_timeout.0 > hooks.webhook_retry_time_max.0 {
             let (one, all) = (self.layers.name("webhook_timeout"), self.layers.name("webhook_retry_time_max"));
-            self.warnings.push(format!("{one} is over {all}, which comes first"));
+            self.warnings.push(format!("{one} exceeds {all}, which applies first"));
         }
     }
 
@@ -249,7 +249,7 @@ impl Settings {
         let origins: Vec<&str> = clients.origin.iter().map(AsRef::as_ref).collect();
         let name = self.layers.name("origin");
         if origins.len() > 1 && origins.contains(&"*") {
-            warnings.push(format!("{name}: the others have no effect beside *"));
+            warnings.push(format!("{name}: * allows every origin: the other values have no effect"));
         }
         for origin in origins.iter().filter(|origin| origin.starts_with("ws://") || origin.starts_with("wss://")) {
             let http = origin.replacen("ws", "http", 1);
@@ -261,7 +261,10 @@ impl Settings {
             ("node", self.serve.hooks.node.as_ref().map(AsRef::as_ref)),
         ] {
             if text.and_then(quoted).is_some() {
-                warnings.push(format!("{} is in quotes, which are a part of it", self.layers.name(key)));
+                warnings.push(format!(
+                    "the value of {} is in quotes, and the quotes are part of it",
+                    self.layers.name(key)
+                ));
             }
         }
         let name = self.layers.name("trusted_proxy");
@@ -283,7 +286,7 @@ impl Settings {
             && !back_ends.any(|url| url.as_ref().starts_with("https:"))
         {
             let name = self.layers.name("webhook_ca_file");
-            warnings.push(format!("{name} has no effect without a back end at https://"));
+            warnings.push(format!("{name} has no effect: no back end URL begins with https://"));
         }
         self.warnings.extend(warnings);
     }
@@ -304,16 +307,17 @@ impl Settings {
                 && quoted(bare(first)).is_none()
                 && bare(first) == first
             {
-                faults.add(&[key], format!("{name}: the whole list is in quotes: leave them out"));
+                faults.add(&[key], format!("{name}: the whole list is in quotes: remove the quotes"));
             }
             for value in &values {
                 let secret = bare(value);
                 if secret != value && quoted(value.trim_start_matches('\u{feff}').trim_end()).is_some() {
-                    self.warnings.push(format!("{name}: the quotes around a secret are no part of it"));
+                    self.warnings.push(format!("{name}: the quotes around a secret are not part of it"));
                 }
                 if secret.trim() != secret {
-                    self.warnings
-                        .push(format!("{name}: a secret begins or ends with white space, which is a part of it"));
+                    self.warnings.push(format!(
+                        "{name}: a secret begins or ends with white space, and the white space is part of it"
+                    ));
                 }
             }
         }

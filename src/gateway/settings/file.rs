@@ -126,15 +126,15 @@ fn entries(text: &str) -> Read {
 
 fn entry(name: &str, value: &DeValue<'_>, line: usize) -> Result<Entry, Vec<String>> {
     if name == "config" {
-        return Err(vec!["config: the file cannot name another; give --config or FDPUSH_CONFIG".to_owned()]);
+        return Err(vec!["config: the file cannot name another file; give --config or FDPUSH_CONFIG".to_owned()]);
     }
     let Some(arg) = declaration(name) else {
         let names = declarations().map(|arg| arg.get_id().as_str()).filter(|key| *key != "config");
         let hint = match nearest(name, names) {
             Some(meant) => format!("did you mean {meant}?"),
-            None => "`fdpush config` prints all there are".to_owned(),
+            None => "`fdpush config` prints all keys".to_owned(),
         };
-        let form = if value.is_table() { " (there are no tables: all keys are at the top)" } else { "" };
+        let form = if value.is_table() { " (tables are not supported: all keys are at the top level)" } else { "" };
         return Err(vec![format!("unknown key {name}{form}; {hint}")]);
     };
     let key = arg.get_id().as_str();
@@ -155,16 +155,16 @@ fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
         return Ok(vec![kind.text(value)?]);
     }
     let DeValue::Array(items) = value else {
-        return Err(format!("it is {}: expected an array of strings, as [\"…\", \"…\"]", kind_of(value)));
+        return Err(format!("it is {}: expected an array of strings, for example [\"…\", \"…\"]", kind_of(value)));
     };
     if items.is_empty() {
-        return Err("the array is empty: to have the default, leave the key out".to_owned());
+        return Err("the array is empty: to use the default, omit the key".to_owned());
     }
     let mut values = Vec::new();
     for item in items.iter() {
         let text = kind.text(item.get_ref())?;
         if text.contains(',') {
-            return Err("an element has a comma in it: give each its own element".to_owned());
+            return Err("an element contains a comma: write each value as its own element".to_owned());
         }
         values.push(text);
     }
@@ -191,7 +191,7 @@ impl Kind {
             (Kind::Size | Kind::Text, DeValue::String(text)) => return Ok(text.clone().into_owned()),
             (Kind::Count, _) => "an integer",
             (Kind::Bool, _) => "true or false",
-            (Kind::Size, _) => "a string with a unit, as \"64KiB\", or an integer, which is bytes",
+            (Kind::Size, _) => "a string with a unit, for example \"64KiB\", or an integer, which is bytes",
             (Kind::Text, _) => "a string",
         };
         Err(format!("it is {}: expected {expected}", kind_of(value)))
@@ -247,7 +247,7 @@ mod tests {
             ("ping-every = \"5s\"", 1, &["ping-every", "did you mean ping_every?"]),
             ("colour = 1", 1, &["colour", "fdpush config"]),
             ("config = \"x\"", 1, &["config", "FDPUSH_CONFIG"]),
-            ("[limits]\nheaders_max = 1", 1, &["limits", "no tables"]),
+            ("[limits]\nheaders_max = 1", 1, &["limits", "tables are not supported"]),
             ("ping_every = 5", 1, &["ping_every", "an integer", "expected a string"]),
             ("ping_every = \"soon\"", 1, &["ping_every", "soon", "25s"]),
             ("missed_max = \"2\"", 1, &["missed_max", "a string", "expected an integer"]),
@@ -264,7 +264,7 @@ mod tests {
             let (at, why) = refused(text);
             assert_eq!(at, line, "{text}: {why}");
             for hint in hints {
-                assert!(why.contains(hint), "{text}: no {hint:?} in {why}");
+                assert!(why.contains(hint), "{text}: expected {hint:?} in {why}");
             }
         }
     }

@@ -37,7 +37,7 @@ pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut 
         }
     }
     if is_empty {
-        let why = "there is no key in it: expected one a line";
+        let why = "no key in the file: expected one key per line";
         faults.mark_invalid("api_key_file", format!("api_key_file {}: {why}", path.display()));
     }
     keys

@@ -160,8 +160,9 @@ pub fn token(line: Vec<OsString>) -> Result<String, Faults> {
     faults.into_result()?;
     let given = token.jwt.jwt_secret.first().map(|secret| secret.expose().as_bytes());
     let secret = given.or_else(|| files.iter().find_map(KeyFile::secret));
-    let secret = secret
-        .ok_or("a token is made with a secret: give --jwt-secret, or a --jwt-key-file that holds one".to_owned())?;
+    let secret = secret.ok_or(
+        "no secret to sign a token with: give --jwt-secret, or a --jwt-key-file that holds a secret".to_owned(),
+    )?;
     let grant = Grant {
         uid: &token.uid,
         groups: &token.groups,
@@ -247,7 +248,7 @@ impl Layers {
         let guards =
             |arg: &&Arg| is_secret(arg) || ["auth", "jwt_issuer", "jwt_audience"].contains(&arg.get_id().as_str());
         let empty = declarations().filter(guards).filter_map(arguments::empty_variable);
-        empty.map(|name| format!("{name} is empty, and so is not set")).collect()
+        empty.map(|name| format!("{name} is empty: an empty variable counts as unset")).collect()
     }
 
     /// Returns warnings of variables that are similar to a setting's variable. Other unknown variables are ignored,
@@ -260,7 +261,7 @@ impl Layers {
             if declaration(&key).is_none()
                 && let Some(meant) = nearest(&key, keys)
             {
-                warnings.push(format!("{name} is no setting; did you mean FDPUSH_{}?", meant.to_uppercase()));
+                warnings.push(format!("{name} is not a setting; did you mean FDPUSH_{}?", meant.to_uppercase()));
             }
         }
         warnings

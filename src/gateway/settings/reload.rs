@@ -91,7 +91,7 @@ pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
     match settings {
         Some(settings) if faults.is_empty() => Ok(Reloaded { settings, changed, restart, files, hidden }),
         _ => {
-            let why = format!("that comes of what cannot change without a restart: {}", restart.join(", "));
+            let why = format!("changed settings that need a restart may be the cause: {}", restart.join(", "));
             faults.add(&[], why);
             Err(faults)
         }

@@ -66,11 +66,11 @@ impl fmt::Display for Source {
 /// Describes the default of a setting that has no default value.
 fn instead(key: &str) -> Option<&'static str> {
     Some(match key {
-        "auth" => "trust, and only where no other machine can connect",
-        "connections_max" => "what the descriptor limit allows, at the start",
-        "node" => "the host's name and something random, chosen at the start",
-        "origin" => "the server's own only",
-        "subprotocols" => "none, but for bearer.TOKEN",
+        "auth" => "trust, allowed only if no other machine can connect",
+        "connections_max" => "as many as the descriptor limit allows at the start",
+        "node" => "the host's name and a random part, chosen at the start",
+        "origin" => "only pages of the server's own address",
+        "subprotocols" => "none except bearer.TOKEN",
         "uid_connections_max" | "address_connections_max" | "message_rate" | "accept_rate" => "any number",
         _ => return None,
     })

@@ -85,9 +85,9 @@ fn the_output_of_config_is_a_valid_file() {
 fn config_prints_the_effective_value_of_an_unset_setting() {
     let printed = call(&["config"], &[]);
     for line in [
-        "# auth is not set: trust, and only where no other machine can connect",
-        "# connections_max is not set: what the descriptor limit allows, at the start",
-        "# node is not set: the host's name and something random, chosen at the start",
+        "# auth is not set: trust, allowed only if no other machine can connect",
+        "# connections_max is not set: as many as the descriptor limit allows at the start",
+        "# node is not set: the host's name and a random part, chosen at the start",
         "# webhook is not set",
     ] {
         assert!(printed.out.lines().any(|found| found == line), "no {line} in {}", printed.out);
@@ -187,7 +187,7 @@ fn check_reads_files_of_keys_and_certificates() {
     let token = "auth = \"jwt\"\njwt_key_file = [\"PEM\"]";
     let authority = "webhook = \"https://a\"\nwebhook_ca_file = \"PEM\"";
     let table = [
-        (token, of("PRIVATE KEY", "AAAA"), "jwt_key_file PEM: found a private key: extract the public one"),
+        (token, of("PRIVATE KEY", "AAAA"), "jwt_key_file PEM: found a private key: extract the public key"),
         (token, of("PUBLIC KEY", "garbage"), "jwt_key_file PEM: expected a PEM public key"),
         (authority, of("PRIVATE KEY", "AAAA"), "webhook_ca_file PEM: found a private key: give certificates only"),
         (authority, of("CERTIFICATE", "AAAA"), "webhook_ca_file PEM: certificate 1: "),
@@ -199,7 +199,7 @@ fn check_reads_files_of_keys_and_certificates() {
     for (settings, text, hint) in table {
         fs::write(&file, &text).expect("a file");
         let printed = error_output(&settings.replace("PEM", &path)).replace(&path, "PEM");
-        assert!(printed.contains(hint), "{text}: no {hint:?} in {printed}");
+        assert!(printed.contains(hint), "{text}: expected {hint:?} in {printed}");
     }
 }
 
@@ -220,10 +220,10 @@ fn check_says_ok_or_what_is_wrong() {
         (&long_path, &["FILE:1: listen: unix:/s", "SUN_LEN"]),
         (
             "listen = [\"127.0.0.1:9502\"]",
-            &["--api: 127.0.0.1:9502 is taken already, by 127.0.0.1:9502 of FILE:1: listen"],
+            &["--api: 127.0.0.1:9502 is already used by 127.0.0.1:9502 of FILE:1: listen"],
         ),
-        ("auth = \"trust\"\nlisten = [\"0.0.0.0:9502\"]", &["--api: 127.0.0.1:9502 is taken already, by 0.0.0.0:9502"]),
-        ("listen = [\"unix:/x\"]\napi = [\"unixgram:/x\"]", &["FILE:2: api: unixgram:/x is taken already"]),
+        ("auth = \"trust\"\nlisten = [\"0.0.0.0:9502\"]", &["--api: 127.0.0.1:9502 is already used by 0.0.0.0:9502"]),
+        ("listen = [\"unix:/x\"]\napi = [\"unixgram:/x\"]", &["FILE:2: api: unixgram:/x is already used"]),
         ("webhook = \"http://127.0.0.1:1\"\nnode = \"clé\"", &["node name \"clé\" must be visible ASCII"]),
         (
             "auth = \"jwt\"\njwt_key_file = [\"/nonexistent/jwt.pem\"]",
@@ -244,7 +244,7 @@ fn check_says_ok_or_what_is_wrong() {
         ("listen = [\"0.0.0.0:1\"]", &["0.0.0.0:1", "--auth trust"]),
         ("api = [\"0.0.0.0:1\"]", &["FILE:1: api", "--api-key"]),
         ("api = [\"udp:[::]:1\"]", &["FILE:1: api", "--api-key"]),
-        ("api = [\"off\", \"127.0.0.1:1\"]", &["FILE:1: api", "off stands alone"]),
+        ("api = [\"off\", \"127.0.0.1:1\"]", &["FILE:1: api", "off must be the only value"]),
         ("jwt_secret = [\"0123456789abcdef0123456789abcdef\"]", &["FILE:1: jwt_secret", "--auth jwt"]),
         ("auth_url = \"http://a/\"", &["FILE:1: auth_url", "--auth webhook"]),
         ("auth = \"jwt\"", &["FILE:1: auth", "--jwt-secret or --jwt-key-file"]),
@@ -253,14 +253,14 @@ fn check_says_ok_or_what_is_wrong() {
         ("listen = [\"proxy:127.0.0.1:0\"]", &["FILE:1: listen", "proxy:127.0.0.1:0", "--trusted-proxy"]),
         ("proxy_protocol = \"true\"", &["FILE:1: proxy_protocol", "expected true or false"]),
         ("address_ipv6_prefix = 129", &["FILE:1: address_ipv6_prefix = 129", "must be from 1 to 128"]),
-        ("client_may = [\"all\", \"join\"]", &["FILE:1: client_may", "stand alone"]),
+        ("client_may = [\"all\", \"join\"]", &["FILE:1: client_may", "must be the only value"]),
         ("webhook_queue_max = 5", &["--webhook-batch-max is 100", "FILE:1: webhook_queue_max"]),
         ("api_key_file = \"/nonexistent/keys\"", &["api_key_file /nonexistent/keys: No such file"]),
     ];
     for (text, hints) in table {
         let printed = error_output(text);
         for hint in hints {
-            assert!(printed.contains(hint), "{text}: no {hint:?} in {printed}");
+            assert!(printed.contains(hint), "{text}: expected {hint:?} in {printed}");
         }
     }
 }
@@ -280,7 +280,7 @@ fn settings_without_effect_are_warned_of() {
         let printed = call(&[&["check"], flags].concat(), &[]);
         assert_eq!((printed.code, printed.out.as_str()), (Some(0), "ok\n"), "{printed:?}");
         for hint in hints {
-            assert!(printed.err.contains(hint), "{flags:?}: no {hint:?} in {}", printed.err);
+            assert!(printed.err.contains(hint), "{flags:?}: expected {hint:?} in {}", printed.err);
         }
     }
     // An explicit default value is not a conflict.
@@ -291,7 +291,7 @@ fn settings_without_effect_are_warned_of() {
     let environment = [("FDPUSH_PING_EVRY", "5s")].into_iter().chain(theirs.map(|name| (name, "tcp://10.0.0.1:9501")));
     let printed = call(&["check"], &environment.collect::<Vec<_>>());
     assert_eq!(printed.code, Some(0));
-    assert_eq!(printed.err, "fdpush: warning: FDPUSH_PING_EVRY is no setting; did you mean FDPUSH_PING_EVERY?\n");
+    assert_eq!(printed.err, "fdpush: warning: FDPUSH_PING_EVRY is not a setting; did you mean FDPUSH_PING_EVERY?\n");
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn secret_files_must_be_readable_by_their_owner_only() {
     assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""));
     fs::write(&path, "# none\n").expect("a file");
     let printed = call(&line, &[]);
-    assert!(printed.code == Some(1) && printed.err.contains("no key in it"), "{printed:?}");
+    assert!(printed.code == Some(1) && printed.err.contains("no key in the file"), "{printed:?}");
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn sockets_of_a_service_manager_are_served_and_readiness_is_reported() {
     manager.set_read_timeout(Some(DEADLINE)).expect("a socket");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).expect("a descriptor of ours");
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).expect("the descriptor is valid");
     let descriptor = listener.as_raw_fd().to_string();
     let environment = [
         ("LISTEN_FDS", "1"),
@@ -380,7 +380,7 @@ fn sockets_of_a_service_manager_are_served_and_readiness_is_reported() {
 #[test]
 fn an_unusable_inherited_socket_is_refused() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).expect("a descriptor of ours");
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).expect("the descriptor is valid");
     let descriptor = socket.as_raw_fd().to_string();
     let environment =
         [("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", descriptor.as_str()), ("LISTEN_FDNAMES", "clients")];
@@ -404,7 +404,7 @@ fn a_missing_inherited_socket_is_an_error() {
 
 /// Returns the environment that passes an API socket.
 fn inherited_socket(socket: &impl AsFd) -> [(&'static str, String); 3] {
-    rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).expect("a descriptor of ours");
+    rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).expect("the descriptor is valid");
     let descriptor = socket.as_fd().as_raw_fd().to_string();
     [("LISTEN_FDS", "1".to_owned()), ("LISTEN_FDS_FIRST_FD", descriptor), ("LISTEN_FDNAMES", "api".to_owned())]
 }

@@ -418,7 +418,7 @@ fn each_reloadable_setting_has_a_test_of_its_effect() {
         let (_, body) = source.split_once(&format!("#[test]\nfn {test}() {{")).unwrap_or_else(|| panic!("no {test}"));
         let body = body.split("\n}\n").next().unwrap_or_default();
         for key in keys {
-            assert!(body.contains(key), "{test} does not name {key}");
+            assert!(body.contains(key), "the test {test} names {key}");
         }
         tested.extend(keys);
     }
@@ -582,5 +582,5 @@ fn a_file_that_is_not_regular_is_an_error_at_the_start() {
             assert!(output.status.code() == Some(1) && printed.contains("not a regular file"), "{flags:?}: {printed}");
         }
     }
-    assert!(DEADLINE.as_secs() > 5, "a file is given up before the test is");
+    assert!(DEADLINE.as_secs() > 5, "the server stops reading a file before the test's deadline");
 }

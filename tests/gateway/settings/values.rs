@@ -22,7 +22,7 @@ fn check_and_serve_report_every_error() {
         let printed = call(&[&[subcommand], &flags[..]].concat(), &environment);
         assert_eq!(printed.code, Some(2), "{printed:?}");
         let hints = [
-            "--ping-every \"soon\": a time is a whole number with its unit",
+            "--ping-every \"soon\": expected a whole number with its unit",
             "--message-rate \"1.5\": it must be a whole number, from 1 to",
             "FDPUSH_UID_CONNECTIONS_MAX \"none\": it must be a whole number, at least 1",
             "FDPUSH_WEBHOOK: expected http://HOST",
@@ -30,13 +30,13 @@ fn check_and_serve_report_every_error() {
             ":2: missed_max = 0: it must be at least 1",
             ":3: origin = [\"https://a/\"]: ",
             ":3: origin = [\"https://*\"]: ",
-            ":4: client_may: all and nothing stand alone",
+            ":4: client_may: all or nothing must be the only value",
             ":6: headers_max is 4: it must be at least 5",
             "api_key_file /nonexistent/k: No such file",
-            "127.0.0.1:9502 is taken already",
+            "127.0.0.1:9502 is already used",
         ];
         for hint in &hints {
-            assert_eq!(printed.err.matches(hint).count(), 1, "{subcommand}: {hint:?} in {}", printed.err);
+            assert_eq!(printed.err.matches(hint).count(), 1, "{subcommand}: expected {hint:?} once in {}", printed.err);
         }
         assert_eq!(printed.err.lines().count(), hints.len(), "{}", printed.err);
         assert!(
@@ -86,7 +86,7 @@ fn an_empty_variable_counts_as_unset() {
     let printed = call(&["check"], &environment);
     assert_eq!((printed.code, printed.out.as_str()), (Some(0), "ok\n"), "{printed:?}");
     for name in ["FDPUSH_API_KEY", "FDPUSH_JWT_ISSUER", "FDPUSH_JWT_AUDIENCE", "FDPUSH_AUTH"] {
-        assert!(printed.err.contains(&format!("{name} is empty, and so is not set")), "{printed:?}");
+        assert!(printed.err.contains(&format!("{name} is empty: an empty variable counts as unset")), "{printed:?}");
     }
     let (set, unset) = (call(&["config"], &environment).out, call(&["config"], &[]).out);
     assert_eq!(set, unset);
@@ -142,7 +142,11 @@ fn a_secret_has_the_same_bytes_from_every_source() {
             let printed = call(&[&["check"], flags].concat(), &[]);
             assert_eq!(printed.code, Some(0), "{flags:?}: {printed:?}");
             let is_quoted = start.ends_with(['"', '\'']) && !flags.contains(&"--api-key-file");
-            assert_eq!(printed.err.contains("quotes around a secret are no part"), is_quoted, "{flags:?}: {printed:?}");
+            assert_eq!(
+                printed.err.contains("quotes around a secret are not part"),
+                is_quoted,
+                "{flags:?}: {printed:?}"
+            );
         }
     }
     let flags = ["--webhook", "http://127.0.0.1:1"];
@@ -162,14 +166,14 @@ fn values_that_can_never_work_are_errors() {
         ("head_bytes_max = 100", "FILE:1: head_bytes_max is 100: it must be at least 142"),
         ("message_bytes_max = 10\nqueue_bytes_max = 20", "FILE:2: queue_bytes_max is 20: it must be at least 256"),
         ("queue_total_bytes_max = 100", "FILE:1: queue_total_bytes_max is 100: it must be at least 256"),
-        ("trusted_proxy = [\"::ffff:10.0.0.1\"]", "as IPv4"),
+        ("trusted_proxy = [\"::ffff:10.0.0.1\"]", "in IPv4 form"),
         ("webhook = \"http://h/#x\"", "fragment"),
         ("webhook = \"http://h:0/\"", "a port is a number from 1 to 65535"),
-        ("listen = [\"127.0.0.1:9600\", \"127.0.0.1:9600\"]", "taken already"),
+        ("listen = [\"127.0.0.1:9600\", \"127.0.0.1:9600\"]", "already used by"),
     ];
     for (text, hint) in refused {
         let printed = error_output(text);
-        assert!(printed.contains(hint), "{text}: no {hint:?} in {printed}");
+        assert!(printed.contains(hint), "{text}: expected {hint:?} in {printed}");
     }
     for (key, kind) in [("listen", "unix"), ("listen", "proxy:unix"), ("api", "unix"), ("api", "unixgram")] {
         let printed = error_output(&format!("trusted_proxy = [\"unix\"]\n{key} = [\"{kind}:/dev/null\"]"));
@@ -189,17 +193,17 @@ fn values_that_can_never_work_are_errors() {
         ("trusted_proxy = [\"0.0.0.0/0\"]", "lets every client choose its address"),
         ("listen = [\"127.0.0.1:1\"]\ntrusted_proxy = [\"unix\"]", "unix has no effect without --listen unix:PATH"),
         ("origin = [\"wss://a.example\"]", "a page's origin is https://a.example"),
-        ("origin = [\"*\", \"https://a.example\"]", "no effect beside *"),
-        ("connections_max = 10\nuid_connections_max = 11", "which comes first"),
+        ("origin = [\"*\", \"https://a.example\"]", "* allows every origin"),
+        ("connections_max = 10\nuid_connections_max = 11", "which applies first"),
         ("address_ipv6_prefix = 56", "no effect without --address-connections-max"),
-        ("webhook = \"http://127.0.0.1:1\"\nwebhook_timeout = \"1h\"", "--webhook-retry-time-max, which comes first"),
+        ("webhook = \"http://127.0.0.1:1\"\nwebhook_timeout = \"1h\"", "--webhook-retry-time-max, which applies first"),
         ("queue_total_bytes_max = \"64KiB\"", "are dropped"),
     ];
     let scratch = Scratch::new("warned");
     for (text, hint) in warned {
         let file = write(&scratch, text);
         let printed = call(&["check", "--config", &file], &[]);
-        assert!(printed.code == Some(0) && printed.err.contains(hint), "{text}: no {hint:?} in {printed:?}");
+        assert!(printed.code == Some(0) && printed.err.contains(hint), "{text}: expected {hint:?} in {printed:?}");
     }
 }
 
@@ -226,7 +230,7 @@ fn a_low_descriptor_limit_is_warned_of_with_its_reserve() {
     ] {
         let printed = limited(descriptors, flags);
         for hint in hints {
-            assert!(printed.contains(hint), "{descriptors} {flags}: no {hint:?} in {printed}");
+            assert!(printed.contains(hint), "{descriptors} {flags}: expected {hint:?} in {printed}");
         }
     }
     assert_eq!(limited(1320, ""), "");

@@ -280,7 +280,7 @@ impl fmt::Display for Failure {
             Failure::Failed(error) => error.fmt(f),
             Failure::Panicked(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("of no known kind");
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a value that is not text");
                 write!(f, "panicked: {text:?}")
             }
         }

@@ -161,7 +161,7 @@ fn a_closed_port_is_a_failure() {
     // The port accepts until its thread has ended.
     let deadline = clock::now() + TEST_TIMEOUT;
     while backend.post(b"{}", TEST_TIMEOUT).is_ok() {
-        assert!(clock::now() < deadline, "the back end still accepts");
+        assert!(clock::now() < deadline, "the back end stops accepting before the deadline");
     }
     assert!(!backend.post(b"{}", TEST_TIMEOUT).expect_err("a closed port").is_timeout());
 }

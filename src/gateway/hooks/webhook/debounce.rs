@@ -88,7 +88,7 @@ impl Debounce {
             assert!(self.departures.iter().is_sorted_by_key(|departure| departure.deadline));
             for (uid, sequence) in self.uids.iter().filter_map(|(uid, sequence)| Some((uid, (*sequence)?))) {
                 let valid = self.departures.iter().filter(|one| one.uid == *uid && one.sequence == sequence);
-                assert_eq!(valid.count(), 1, "{uid} would never go offline");
+                assert_eq!(valid.count(), 1, "{uid} has one valid deadline");
             }
         }
     }
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(debounce.next_deadline(), Some(start + 3 * DELAY));
         assert_eq!(debounce.poll(start + 3 * DELAY - Duration::from_nanos(1)), None);
         assert_eq!(debounce.poll(start + 3 * DELAY).as_deref(), Some("ann"));
-        assert_eq!(debounce.poll(start + 9 * DELAY), None, "the uid goes offline once");
+        assert_eq!(debounce.poll(start + 9 * DELAY), None, "the uid goes offline only once");
         assert!(debounce.uids.is_empty() && debounce.departures.is_empty());
         assert!(debounce.arrive("ann"));
     }

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     fn value(event: Event<'_>) -> Value {
-        serde_json::from_slice(&event.to_json(1_700_000_000_123, 1 << 20).expect("a bound that is enough"))
+        serde_json::from_slice(&event.to_json(1_700_000_000_123, 1 << 20).expect("the event fits into the bound"))
             .expect("JSON")
     }
 
@@ -306,7 +306,7 @@ mod tests {
             json!({"type": "send", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": "u", "data": {"order": [1, 2]}})
         );
         let json = event.to_json(1, 1000).expect("JSON");
-        assert!(json.ends_with(br#""data":{"order": [1,2]}}"#), "as it was written");
+        assert!(json.ends_with(br#""data":{"order": [1,2]}}"#), "the data is copied unchanged");
     }
 
     #[test]
@@ -344,7 +344,10 @@ mod tests {
             (&json!(true), &json!(null), &json!(null))
         );
         assert!(path.starts_with(event["path"].as_str().expect("a path")));
-        assert!(open.to_json(1, 10 << 20).is_some_and(|json| !json.ends_with(b"true}")), "whole where there is room");
+        assert!(
+            open.to_json(1, 10 << 20).is_some_and(|json| !json.ends_with(b"true}")),
+            "the event is complete if it fits into the bound"
+        );
 
         let closed = Closed::new(CloseCode::KICKED, &"\u{1}".repeat(123), By::Server, Cause::Kicked);
         for event in [Event::Close { fd, uid: Some(&long), closed: &closed }, Event::Online { uid: &long }] {

@@ -201,7 +201,7 @@ impl Webhook {
         }
         let rest = self.queue.finish(now + time_max, now);
         if rest > 0 {
-            log::error!("{rest} webhook events dropped at the end");
+            log::error!("{rest} webhook events dropped at shutdown");
         }
         rest
     }

@@ -115,7 +115,10 @@ fn order_holds_across_failures_of_all_kinds() {
     let mut next = 1;
     for (is_taken, seqs) in requests {
         assert!(seqs.len() <= 10, "{seqs:?}");
-        assert!(seqs.iter().copied().eq(next..next + seqs.len() as u64), "{seqs:?} after {next}");
+        assert!(
+            seqs.iter().copied().eq(next..next + seqs.len() as u64),
+            "the sequence numbers continue from {next}: {seqs:?}"
+        );
         next += if is_taken { seqs.len() as u64 } else { 0 };
     }
     assert_eq!(next, 101, "without a hole");
@@ -144,7 +147,7 @@ fn a_batch_is_bounded_in_number_and_bytes() {
     assert_eq!(
         batches,
         [vec![2, 3, 4], vec![5], vec![6], vec![7], vec![8, 9]],
-        "the sixth is too large, but for itself"
+        "the sixth event is sent alone, because it exceeds the bound"
     );
 }
 
@@ -159,7 +162,7 @@ fn a_hanging_back_end_does_not_delay_the_loop() {
         say(&webhook, "more");
     }
     let taken = clock::now() - start;
-    assert!(taken < TEST_TIMEOUT / 4, "less than it takes to wait once: {taken:?}");
+    assert!(taken < TEST_TIMEOUT / 4, "no wait between the requests: {taken:?}");
     assert_eq!(webhook.stats(), Stats { queued: 100, given_up: lost(901, 0), ..Stats::default() });
 
     // The end is as long as it may be, and the rest is counted.
@@ -169,7 +172,7 @@ fn a_hanging_back_end_does_not_delay_the_loop() {
     assert_eq!(
         webhook.stats(),
         Stats { given_up: lost(901, 100), ..Stats::default() },
-        "and a late answer changes nothing"
+        "a late answer does not change the counters"
     );
     say(&webhook, "too late");
     assert_eq!(webhook.stats().given_up, lost(901, 101));
@@ -220,7 +223,10 @@ fn old_events_are_dropped_and_later_ones_are_sent() {
     say(&webhook, "bad");
     let start = clock::now();
     await_stats(&webhook, |stats| stats.given_up.timed_out == 1);
-    assert!(clock::now() - start >= retry_time_max - Duration::from_millis(5), "not before its time");
+    assert!(
+        clock::now() - start >= retry_time_max - Duration::from_millis(5),
+        "the events are given up after retry_time_max"
+    );
     say(&webhook, "good");
     await_stats(&webhook, |stats| stats.sent == 1);
     let requests = took(&double, |_| false);
@@ -290,9 +296,9 @@ fn many_old_events_are_dropped_at_once() {
         assert!(queue.push(Box::from(&b"{}"[..]), true, second(number)));
     }
     let mut batch = queue.take(BatchBounds { events_max: 100, bytes_max: 1 << 20 }).expect("a batch");
-    assert_eq!(queue.failed(&mut batch, None), 0, "older than the clock can say");
+    assert_eq!(queue.failed(&mut batch, None), 0, "without a time limit no event is given up");
     assert_eq!(queue.failed(&mut batch, Some(second(50))), 50);
-    assert_eq!((batch.len(), batch[0].seq), (50, 51), "the others are tried again");
+    assert_eq!((batch.len(), batch[0].seq), (50, 51), "the other events are tried again");
     assert_eq!(queue.failed(&mut batch, Some(second(900))), 850);
     assert!(batch.is_empty());
     assert_eq!(
@@ -320,7 +326,7 @@ fn the_bytes_of_the_queue_are_bounded() {
     assert!(push(10, false));
     assert!(!push(1, false));
     let mut batch = queue.take(BatchBounds { events_max: 9, bytes_max: 1 }).expect("a batch");
-    assert!(!push(1, true), "what is on its way counts");
+    assert!(!push(1, true), "events in flight count for the bound");
     queue.delivered(&mut batch, 1);
     assert!(push(10, false) && !push(1, true));
 }
@@ -360,7 +366,7 @@ fn a_refused_event_is_dropped_and_blocks_no_other() {
         assert!(requests.len() <= 24, "{}", requests.len());
         let taken: Vec<u64> = requests.iter().filter(|request| bad_status(request).is_none()).flat_map(seqs).collect();
         let expected: Vec<u64> = (1..=100).filter(|seq| *seq != 63).collect();
-        assert_eq!(taken, expected, "each once, in order");
+        assert_eq!(taken, expected, "the other events arrive once and in order");
         assert_eq!(requests.last().expect("a request").json()["given_up"], 1);
         assert_eq!(stats.failures, requests.iter().filter(|request| bad_status(request).is_some()).count() as u64);
     }
@@ -377,7 +383,7 @@ fn a_back_end_that_refuses_all_gets_about_one_request_per_event() {
     let requests: Vec<Vec<u64>> = std::iter::from_fn(|| double.try_next()).map(|received| seqs(&received)).collect();
     assert!(requests.len() <= 200 + 14, "{}", requests.len());
     let single: Vec<u64> = requests.iter().filter(|seqs| seqs.len() == 1).map(|seqs| seqs[0]).collect();
-    assert_eq!(single, (1..=200).collect::<Vec<u64>>(), "each was refused alone, in order, once");
+    assert_eq!(single, (1..=200).collect::<Vec<u64>>(), "each event is refused alone, once and in order");
     assert_eq!(webhook.stats().queued, 0);
 }
 
@@ -391,7 +397,7 @@ fn consecutive_refusals_cause_a_pause() {
     }
     await_stats(&webhook, |stats| stats.given_up.refused == 120);
     let taken = clock::now() - start;
-    assert!(taken >= Duration::from_millis(20 * 20), "a pause for each from the hundredth on: {taken:?}");
+    assert!(taken >= Duration::from_millis(20 * 20), "each refusal from the hundredth on has a pause: {taken:?}");
 }
 
 #[test]

@@ -161,7 +161,7 @@ impl Worker {
             self.queue.refused();
             if let Some(more) = self.failures.admit(now) {
                 log::warn!(
-                    "the webhook answered {status} to a request of {count} events; the next has half of them{more}"
+                    "the webhook answered {status} to a request of {count} events; the next request has half of them{more}"
                 );
             }
             return;

@@ -223,7 +223,7 @@ mod tests {
         for number in [1, 1, 2] {
             queue.release(source(number));
         }
-        assert!(queue.sources.is_empty(), "nothing is kept of a source that has nothing");
+        assert!(queue.sources.is_empty(), "a source without requests is removed");
     }
 
     #[test]
@@ -234,10 +234,10 @@ mod tests {
         }
         assert_eq!(queue.push(source(1), 4), Err(Full::Source));
         assert_eq!((queue.push(source(2), 20), queue.push(source(2), 21)), (Ok(None), Ok(None)));
-        assert_eq!(queue.push(source(3), 30), Ok(Some(3)), "the last of the longest");
+        assert_eq!(queue.push(source(3), 30), Ok(Some(3)), "the last request of the longest source is removed");
         assert_eq!(queue.push(source(3), 31), Ok(Some(2)));
         assert_eq!(queue.push(source(3), 32), Err(Full::All), "two each");
-        assert_eq!(queue.push(source(4), 40), Ok(Some(31)), "still one for who has none");
+        assert_eq!(queue.push(source(4), 40), Ok(Some(31)), "a source without requests gets a place");
         assert_eq!(queue.remove(source(2), |item| *item == 20), Some(20));
         assert_eq!(queue.remove(source(2), |item| *item == 20), None);
         assert_eq!(queue.remove(source(9), |_| true), None);

@@ -181,7 +181,7 @@ fn a_slow_back_end_has_the_timeout_and_no_more() {
         let hook = Hook::start(Config { timeout, threads: 2, ..config(&double) }).expect("a hook");
         let start = clock::now();
         let verdicts: Vec<_> = (0..12).map(|_| ask(&hook, &request)).collect();
-        assert!(clock::now() - start < timeout, "asking takes no time");
+        assert!(clock::now() - start < timeout, "`ask` does not wait for the back end");
         for verdict in verdicts {
             assert!(matches!(verdict.recv_timeout(TEST_TIMEOUT).expect("a verdict"), Decision::Unavailable));
         }
@@ -245,7 +245,7 @@ fn a_full_queue_answers_at_once() {
     double.next();
     let second = ask(&hook, &request);
     let third = ask(&hook, &request);
-    assert!(matches!(third.try_recv(), Ok(Decision::Unavailable)), "before ask returns");
+    assert!(matches!(third.try_recv(), Ok(Decision::Unavailable)), "the third request is decided before `ask` returns");
     assert_eq!(hook.stats(), Stats { waiting: 1, overflowed: 1, ..Stats::default() });
 
     // At the end, every request has a decision.
@@ -334,7 +334,7 @@ fn a_request_of_a_disconnected_client_is_not_sent() {
     assert_eq!(hook.stats().waiting, 101);
     for Asked { verdicts, pending } in gone {
         drop(pending);
-        assert!(verdicts.recv().is_err(), "its answer is gone");
+        assert!(verdicts.recv().is_err(), "a cancelled request gets no decision");
     }
     assert_eq!(hook.stats(), Stats { waiting: 1, gone: 100, ..Stats::default() });
     // One that is being asked is not waited for, but counted.
@@ -387,7 +387,10 @@ fn a_full_queue_displaces_a_request_of_the_longest_source() {
     let asked = ask_from(&hook, &request, [10, 0, 0, 1]);
     assert_eq!(address_in(&double), "10.0.0.1");
     let storm: Vec<Asked> = (0..6).map(|_| ask_from(&hook, &request, [10, 0, 0, 1])).collect();
-    assert!(matches!(storm[5].try_recv(), Ok(Decision::Unavailable)), "over the bound of its address");
+    assert!(
+        matches!(storm[5].try_recv(), Ok(Decision::Unavailable)),
+        "a request over the limit of its address is refused"
+    );
     let others: Vec<Asked> = (2..=3).map(|last| ask_from(&hook, &request, [10, 0, 0, last])).collect();
     assert!(matches!(storm[4].try_recv(), Ok(Decision::Unavailable)), "it made room");
     assert!(others.iter().all(|other| other.try_recv().is_err()), "these wait");
@@ -414,7 +417,7 @@ fn a_panic_in_an_answer_ends_no_worker_and_releases_its_source() {
     let double = MockBackend::always(200, "{}");
     let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
     let (request, address) = (request(), Some(IpAddr::from([203, 0, 113, 9])));
-    let _panics = hook.ask(fd(7), address, address, request.clone().into_owned(), |_| panic!("a test panics here"));
+    let _panics = hook.ask(fd(7), address, address, request.clone().into_owned(), |_| panic!("panic of the test"));
     // One worker, and one place of this address: without a restart, or with the place taken, nothing is asked.
     let next = ask(&hook, &request);
     assert!(matches!(next.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));

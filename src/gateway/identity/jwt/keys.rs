@@ -181,7 +181,7 @@ fn public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
             return Err("found a certificate: extract its key with openssl x509 -pubkey -noout -in FILE".to_owned());
         }
         label if label.ends_with("PRIVATE KEY") => {
-            return Err("found a private key: extract the public one with openssl pkey -pubout -in FILE".to_owned());
+            return Err("found a private key: extract the public key with openssl pkey -pubout -in FILE".to_owned());
         }
         _ => return Err(format!("expected {WANTED}")),
     }

@@ -325,7 +325,7 @@ fn issuer_and_audience_are_checked_if_configured() {
     ] {
         let token = signed(&format!(r#"{{"sub":"a","exp":{EXP},{claims}}}"#));
         assert_eq!(strict.verify_at(&token, NOW).map(|_| ()), outcome, "{claims}");
-        assert!(keys.verify_at(&token, NOW).is_ok(), "{claims}: not looked at where none is configured");
+        assert!(keys.verify_at(&token, NOW).is_ok(), "{claims}: accepted if no issuer and audience are configured");
     }
 }
 

@@ -225,7 +225,7 @@ mod tests {
         let (lines, is_well) = said("abort");
         assert!(!is_well);
         for text in [r#": "eight""#, r#": "in a destructor""#, r#": "panic in a destructor during cleanup""#] {
-            assert!(lines.iter().any(|line| line.ends_with(text)), "{text} is not in {lines:?}");
+            assert!(lines.iter().any(|line| line.ends_with(text)), "expected {text} in {lines:?}");
         }
     }
 }

@@ -171,7 +171,7 @@ fn the_table_of_the_kernel_is_read_by_inode() {
 fn a_stale_file_is_replaced_and_a_live_one_is_not() {
     let path = TemporaryPath::new();
     drop(UnixDatagram::bind(&path.0).expect("bound"));
-    assert!(path.0.exists(), "the standard library leaves its file");
+    assert!(path.0.exists(), "the standard library does not remove the file");
     let first = bind(&path.address());
     let kind = |address: &str| Socket::bind_all(address).map(|_| ()).expect_err("refused").kind();
     assert_eq!(kind(&path.address()), io::ErrorKind::AddrInUse);
@@ -184,7 +184,7 @@ fn a_stale_file_is_replaced_and_a_live_one_is_not() {
 
     let (stream, file) = (TemporaryPath::new(), TemporaryPath::new());
     let listener = UnixListener::bind(&stream.0).expect("bound");
-    assert!(Socket::bind_all(&stream.address()).is_err(), "a stream socket that is in use");
+    assert!(Socket::bind_all(&stream.address()).is_err(), "a stream socket in use is not replaced");
     drop(listener);
     fs::write(&file.0, "precious").expect("written");
     assert_eq!(kind(&file.address()), io::ErrorKind::AlreadyExists);

@@ -19,7 +19,7 @@ fn the_command_line_is_sound() {
 
 #[test]
 fn without_flags_the_defaults_are_those_of_the_crate() {
-    let serve = serve(&[]).expect("no flag is needed");
+    let serve = serve(&[]).expect("no flag is required");
     assert_eq!(serve.limits(), Limits::default());
     assert_eq!(serve.heartbeat(), Heartbeat::default());
     assert_eq!(serve.origins(), Ok(Origins::default()));
@@ -70,7 +70,7 @@ fn the_error_of_a_value_has_its_flag_and_the_allowed_values() {
     for (flags, hints) in table {
         let error = serve(flags).expect_err("refused");
         for hint in hints {
-            assert!(error.contains(hint), "{flags:?}: no {hint:?} in {error}");
+            assert!(error.contains(hint), "{flags:?}: expected {hint:?} in {error}");
         }
     }
 }
@@ -136,7 +136,7 @@ fn every_setting_has_its_flag_and_its_variable() {
             // A URL may contain a password.
             let is_secret =
                 matches!(arg.get_value_names(), Some([name]) if ["SECRET", "KEY", "URL"].contains(&&**name));
-            assert_eq!(arg.is_hide_env_values_set(), is_secret, "{id}: help shows no secret");
+            assert_eq!(arg.is_hide_env_values_set(), is_secret, "{id}: help hides the value of a secret");
         }
     }
 }

@@ -60,7 +60,7 @@ impl FromStr for Url {
             return Err("expected http://HOST… or https://HOST…; a port is a number from 1 to 65535".to_owned());
         }
         if text.contains('#') {
-            return Err("a fragment (#…) is never sent to a back end: leave it out".to_owned());
+            return Err("a fragment (#…) is never sent to a back end: remove it".to_owned());
         }
         Ok(Url(text.to_owned()))
     }

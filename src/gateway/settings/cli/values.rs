@@ -179,7 +179,7 @@ const YEAR: Duration = Duration::from_secs(31_557_600);
 
 fn duration(text: &str, range: RangeInclusive<Duration>, allowed: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text)
-        .map_err(|_| "a time is a whole number with its unit, as 25s, 500ms or 1m 30s".to_owned())?;
+        .map_err(|_| "expected a whole number with its unit, for example 25s, 500ms or 1m 30s".to_owned())?;
     if range.contains(&time) { Ok(time) } else { Err(format!("a time must be {allowed} here")) }
 }
 
@@ -204,7 +204,7 @@ impl FromStr for Size {
         let size: Option<ByteSize> = text.parse().ok().filter(|_| is_plain);
         let Some(size) = size else {
             return Err(
-                "a size is written like 65536, 64KiB or 16MiB (1,024 to the KiB), or 64kB or 16MB (1,000)".to_owned()
+                "expected a size, for example 65536, 64KiB or 16MiB (1 KiB is 1,024 bytes), or 64kB or 16MB (1 kB is 1,000 bytes)".to_owned()
             );
         };
         match usize::try_from(size.as_u64()) {
@@ -392,10 +392,10 @@ impl FromStr for TrustedProxy {
             && net.addr().to_ipv4_mapped().is_some()
         {
             // The addresses of clients are compared as IPv4.
-            return Err("write an IPv4-mapped address as IPv4, as 10.0.0.7 or 10.0.0.0/8".to_owned());
+            return Err("expected an IPv4-mapped address in IPv4 form, for example 10.0.0.7 or 10.0.0.0/8".to_owned());
         }
         net.map(TrustedProxy::Net)
-            .map_err(|_| "expected an address, as 10.0.0.7, a network, as 10.0.0.0/8, or unix".to_owned())
+            .map_err(|_| "expected an address (10.0.0.7), a network (10.0.0.0/8) or unix".to_owned())
     }
 }
 
@@ -474,7 +474,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
         for bad in ["1m", "1M", "1k", "64Ki", "", "much", "2TiB", "0"] {
-            assert!(bad.parse::<Size>().is_err_and(|why| why.starts_with("a size ")), "{bad}");
+            assert!(bad.parse::<Size>().is_err_and(|why| why.contains("a size")), "{bad}");
         }
         for (millis, text) in [(10, "10ms"), (25_000, "25s"), (90_000, "1m 30s")] {
             let time = Time(Duration::from_millis(millis));
@@ -555,7 +555,7 @@ mod tests {
             assert!(good.parse::<TrustedProxy>().is_ok(), "{good}");
         }
         for mapped in ["::ffff:10.0.0.7", "::ffff:10.0.0.0/104"] {
-            assert!(mapped.parse::<TrustedProxy>().is_err_and(|why| why.contains("as IPv4")), "{mapped}");
+            assert!(mapped.parse::<TrustedProxy>().is_err_and(|why| why.contains("in IPv4 form")), "{mapped}");
         }
         for bad in ["", " ", "a\n", " a", "a\t"] {
             assert!(text(bad).is_err(), "{bad:?}");

@@ -45,7 +45,7 @@ fn data_is_borrowed_unchanged() {
     let (_, request) = parse(text);
     let Ok(ClientFrame::Push { data, .. }) = request else { panic!("{request:?}") };
     assert_eq!(data, r#"{"b" : 1.0e5, "a":"\u0041"}"#);
-    assert!(text.as_bytes().as_ptr_range().contains(&data.as_ptr()), "it lies where it came");
+    assert!(text.as_bytes().as_ptr_range().contains(&data.as_ptr()), "the data is a part of the input, not a copy");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_refused_frame_keeps_its_id() {
         assert_eq!(id, Some("9"), "{text}");
         assert!(refused.is_err());
     }
-    assert_eq!(parse(r#"{"id":9,"type":"heartbeat","id":8}"#).0, None, "which of the two?");
+    assert_eq!(parse(r#"{"id":9,"type":"heartbeat","id":8}"#).0, None, "a duplicate id is not returned");
 }
 
 #[test]
