@@ -85,7 +85,7 @@ struct Client {
 impl Client {
     fn connect(address: SocketAddr, query: &str) -> Client {
         let stream = TcpStream::connect(address).expect("a listening server");
-        stream.set_nodelay(true).expect("an option of TCP");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         let mut client = Client { stream, buffer: Vec::new() };
         client.send(
@@ -106,7 +106,7 @@ impl Client {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("a reading server");
+        self.stream.write_all(bytes).expect("the server reads its socket");
     }
 
     /// Waits for exactly these bytes.

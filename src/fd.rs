@@ -114,7 +114,7 @@ mod tests {
                 let fd = Fd::new(slot, generation);
                 assert_eq!((fd.slot(), fd.generation()), (slot, generation));
                 assert_eq!(Fd::from_u64(fd.as_u64()), Some(fd));
-                assert!(fd.as_u64() < 1 << 53, "JavaScript holds integers below 2^53 exactly");
+                assert!(fd.as_u64() < 1 << 53, "an fd is below 2^53, so JavaScript represents it exactly");
             }
         }
     }

@@ -361,7 +361,7 @@ impl Registry {
     }
 
     fn slot_mut(&mut self, slot: Slot) -> &mut SlotEntry {
-        assert_ne!(slot, NO_SLOT, "{slot} is not a slot number");
+        assert_ne!(slot, NO_SLOT, "{slot} is not the reserved number");
         let index = slot.index();
         if self.slots.len() <= index {
             self.slots.resize(index + 1, SlotEntry::UNUSED);
@@ -449,13 +449,17 @@ impl Registry {
             assert_ne!(user.count, 0, "user {} has no slot", user.name);
             let mut newer = NO_SLOT;
             for slot in self.slots_from(user.first).take(user.count as usize) {
-                assert_eq!((self.slot(slot).user, self.slot(slot).prev), (id, newer), "links of slot {slot}");
+                assert_eq!(
+                    (self.slot(slot).user, self.slot(slot).prev),
+                    (id, newer),
+                    "user and previous slot of slot {slot}"
+                );
                 newer = slot;
                 bound += 1;
             }
-            assert_eq!(self.slot(newer).next, NO_SLOT, "user {} has more slots than its count", user.name);
+            assert_eq!(self.slot(newer).next, NO_SLOT, "the list of user {} ends after its count", user.name);
         }
-        assert_eq!(self.slots.iter().filter(|slot| slot.user != NONE).count(), bound, "number of bound slots");
+        assert_eq!(self.slots.iter().filter(|slot| slot.user != NONE).count(), bound, "count of slots with a user");
     }
 
     fn check_groups(&self) {
@@ -471,11 +475,11 @@ impl Registry {
                     "key in group {}",
                     group.name
                 );
-                assert_eq!(membership.position as usize, position, "position in group {}", group.name);
+                assert_eq!(membership.position as usize, position, "position of a membership in group {}", group.name);
                 found += 1;
             }
         }
-        assert_eq!(self.memberships.len(), found, "number of memberships in groups");
+        assert_eq!(self.memberships.len(), found, "count of memberships in all groups");
 
         let mut listed = 0;
         for (slot, entry) in self.slots.iter().enumerate() {
@@ -483,12 +487,16 @@ impl Registry {
             let mut next = entry.memberships;
             while let Some(id) = link(next) {
                 let membership = self.memberships[id];
-                assert_eq!((membership.key.slot.index(), membership.prev), (slot, newer), "links of membership {id}");
+                assert_eq!(
+                    (membership.key.slot.index(), membership.prev),
+                    (slot, newer),
+                    "slot and previous membership of membership {id}"
+                );
                 (newer, next) = (id, membership.next);
                 listed += 1;
             }
         }
-        assert_eq!(self.memberships.len(), listed, "number of memberships in slots");
+        assert_eq!(self.memberships.len(), listed, "count of memberships of all slots");
     }
 }
 

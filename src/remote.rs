@@ -405,7 +405,7 @@ impl fmt::Display for RemoteError {
             RemoteError::Closed => "server has ended",
             RemoteError::Panicked => "command panicked",
             RemoteError::TimedOut => "reply timed out",
-            RemoteError::OwnThread => "wait on the thread of the loop would never end",
+            RemoteError::OwnThread => "cannot wait for a reply on the loop's own thread",
         })
     }
 }

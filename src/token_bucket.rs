@@ -133,7 +133,7 @@ mod tests {
         let results: Vec<Take> = (0..3).map(|_| bucket.take(small, 0)).collect();
         assert_eq!(results, [Take::Granted, Take::Granted, Take::FirstDenied]);
         let fast = rate(1_000_000, 5);
-        assert_eq!(bucket.take(fast, 1), Take::Granted, "a millisecond at the new rate fills it");
+        assert_eq!(bucket.take(fast, 1), Take::Granted, "a millisecond at the new rate fills the bucket");
     }
 
     #[test]

@@ -223,20 +223,20 @@ impl Wheel {
             level.check_invariants();
             for (slot, &list) in level.lists().iter().enumerate().filter(|(_, list)| !list.is_empty()) {
                 for deadline in self.checked_deadlines(list) {
-                    assert!(deadline > self.now, "{deadline:?} is due and still on level {at}");
-                    assert_eq!(slot_for(self.now, deadline), (at, slot), "slot of {deadline:?}");
+                    assert!(deadline > self.now, "{deadline:?} on level {at} is in the future");
+                    assert_eq!(slot_for(self.now, deadline), (at, slot), "level and slot of {deadline:?}");
                     listed += 1;
                 }
             }
         }
         let expired: Vec<Tick> =
             self.checked_deadlines(self.expired).chain(self.checked_deadlines(self.overdue)).collect();
-        assert!(expired.is_sorted(), "expired out of order: {expired:?}");
-        assert!(expired.last().is_none_or(|&last| last <= self.now), "expired early: {expired:?}");
+        assert!(expired.is_sorted(), "expired deadlines are sorted: {expired:?}");
+        assert!(expired.last().is_none_or(|&last| last <= self.now), "expired deadlines are in the past: {expired:?}");
         listed += expired.len();
 
         let linked = self.nodes.iter().filter(|node| node.is_linked()).count();
-        assert_eq!((listed, linked), (self.len, self.len), "nodes listed, nodes linked, len");
+        assert_eq!((listed, linked), (self.len, self.len), "nodes in lists, linked nodes: each is len");
     }
 
     /// Returns the next slot to process, as (time, level, slot).
@@ -296,9 +296,9 @@ impl Wheel {
         std::iter::from_fn(move || {
             link.owner()?;
             steps += 1;
-            assert!(steps <= self.len, "a list is longer than the number of armed owners");
+            assert!(steps <= self.len, "no list is longer than the number of armed owners");
             let node = self.nodes[link];
-            assert_eq!(self.nodes[node.next].prev, link, "a node's next does not point back");
+            assert_eq!(self.nodes[node.next].prev, link, "the next node points back to this node");
             link = if node.next == list.first { Link::NONE } else { node.next };
             Some(node.deadline)
         })
@@ -365,9 +365,13 @@ mod tests {
                 let mut wheel = Wheel::new(Tick(start));
                 wheel.arm(Connection(Slot(0)), Tick(at));
                 wheel.advance(Tick(at - 1));
-                assert_eq!(wheel.pop_expired(), None, "armed at {start} for {at}: early");
+                assert_eq!(wheel.pop_expired(), None, "armed at {start} for {at}: does not expire before {at}");
                 wheel.advance(Tick(at));
-                assert_eq!(wheel.pop_expired(), Some(Connection(Slot(0))), "armed at {start} for {at}: late");
+                assert_eq!(
+                    wheel.pop_expired(),
+                    Some(Connection(Slot(0))),
+                    "armed at {start} for {at}: expires at {at}"
+                );
                 assert_eq!(wheel.next(), None);
             }
         }
@@ -381,11 +385,11 @@ mod tests {
             let mut steps = 0;
             while wheel.pop_expired().is_none() {
                 let next = wheel.next().expect("a timer is armed");
-                assert!(next.0 <= at, "{next:?} is past the deadline {at}");
+                assert!(next.0 <= at, "next ({next:?}) is not later than the deadline {at}");
                 wheel.advance(next);
                 steps += 1;
             }
-            assert!(steps <= LEVELS, "{steps} steps to {at}");
+            assert!(steps <= LEVELS, "the wheel reaches {at} in at most one step per level, not {steps}");
         }
     }
 

@@ -33,7 +33,7 @@ fn stalled(slot: u64, env: &mut Env) -> Connection {
     let Some(Event::Upgrade(request)) = connection.handle_bytes(&mut &mut request[..], env) else {
         panic!("no upgrade");
     };
-    let fd = Fd::from_u64(slot + 1).expect("a number of a connection");
+    let fd = Fd::from_u64(slot + 1).expect("a valid fd");
     connection.accept(fd, &Upgrade::accept(), &request, env).expect("an answer").expect("what came ahead");
     write(&mut connection, env, usize::MAX);
     connection
@@ -98,7 +98,7 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
     let (counted, taken_full) = (env.queued.frames, taken(&region));
     let held: usize = connections.iter().map(Connection::counted_bytes).sum();
     if kind != Kind::Shared {
-        assert!(held <= counted, "{held} bytes in the bounds of queues, {counted} in that of all");
+        assert!(held <= counted, "{held} bytes of single queues, within the {counted} bytes of all queues");
     }
 
     // After half of the queue is written, the counts still agree.
@@ -118,7 +118,7 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
 
 fn assert_ratio(counted: usize, taken: usize, what: &str) {
     let ratio = taken as f64 / counted as f64;
-    assert!((1.0 / 1.5..=1.5).contains(&ratio), "{what}: {counted} bytes are counted, and {taken} are taken");
+    assert!((1.0 / 1.5..=1.5).contains(&ratio), "{what}: {counted} counted bytes are close to {taken} allocated bytes");
 }
 
 /// Joins groups with names of this many bytes. Returns the memory of one join, and the memory that remains after all
@@ -157,7 +157,7 @@ fn counted_and_allocated_memory_agree_within_a_factor_of_1_5() {
     // A chunk that the remaining connection uses may stay allocated, and so may free space in the indexes.
     for (name_bytes, bytes_max) in [(12, 180), (24, 180), (128, 300)] {
         let (full, left) = memberships(name_bytes);
-        assert!(full <= bytes_max, "a group with a name of {name_bytes} bytes takes {full}");
-        assert!(left <= 3 * full, "{left} bytes are left for each membership, which took {full}");
+        assert!(full <= bytes_max, "a membership with a name of {name_bytes} bytes takes {full} bytes");
+        assert!(left <= 3 * full, "{left} bytes stay allocated for each membership of {full} bytes");
     }
 }

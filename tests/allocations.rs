@@ -133,7 +133,7 @@ fn websocket(fd: u64, env: &mut Env) -> Connection {
     let Some(Event::Upgrade(request)) = connection.handle_bytes(&mut &mut request[..], env) else {
         panic!("no upgrade");
     };
-    let fd = Fd::from_u64(fd).expect("a number of a connection");
+    let fd = Fd::from_u64(fd).expect("a valid fd");
     connection.accept(fd, &Upgrade::accept(), &request, env).expect("an answer").expect("what came ahead");
     write(&mut connection, env);
     connection
@@ -151,19 +151,35 @@ fn write(connection: &mut Connection, env: &mut Env) {
 fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
     // A few KiB at most: a larger message could fill the socket, and a queue and a partial message allocate memory.
     for (bytes, in_flight) in [(20, 1), (20, 16), (125, 16), (1024, 1)] {
-        assert_eq!(echo(bytes, in_flight), 0, "echo of {bytes} bytes, {in_flight} in flight");
-        assert_eq!(point_to_point(bytes, in_flight), 0, "{bytes} bytes to a uid, {in_flight} in flight");
+        assert_eq!(echo(bytes, in_flight), 0, "allocations for an echo of {bytes} bytes, {in_flight} in flight");
+        assert_eq!(
+            point_to_point(bytes, in_flight),
+            0,
+            "allocations for {bytes} bytes to a uid, {in_flight} in flight"
+        );
     }
     for members in [20, 200] {
         for outstanding in [1, 16] {
-            assert_eq!(fan_out(128, outstanding, members), 0, "fan-out to {members}, {outstanding} outstanding");
+            assert_eq!(
+                fan_out(128, outstanding, members),
+                0,
+                "allocations for a fan-out to {members}, {outstanding} outstanding"
+            );
         }
         // A long frame is shared by all its receivers: one allocation for its bytes and its reference count.
-        assert_eq!(fan_out(1024, 4, members), 2 * 4 * ROUNDS, "long frames to {members}");
+        assert_eq!(fan_out(1024, 4, members), 2 * 4 * ROUNDS, "allocations for long frames to {members} members");
     }
     for recipients in [3000, 10_000] {
         assert_eq!(many_recipients(128, 16, recipients), 0, "to {recipients}");
-        assert_eq!(many_recipients(1024, 16, recipients), 2 * 16 * ROUNDS, "long frames to {recipients}");
-        assert_eq!(many_recipients(8 << 10, 8, recipients), 2 * 8 * ROUNDS, "longer frames to {recipients}");
+        assert_eq!(
+            many_recipients(1024, 16, recipients),
+            2 * 16 * ROUNDS,
+            "allocations for long frames to {recipients} recipients"
+        );
+        assert_eq!(
+            many_recipients(8 << 10, 8, recipients),
+            2 * 8 * ROUNDS,
+            "allocations for longer frames to {recipients} recipients"
+        );
     }
 }

@@ -217,7 +217,7 @@ fn functions_are_short() {
         }
     }
     errors.check();
-    assert_eq!(excused.len(), LONG_FUNCTIONS.len(), "LONG_FUNCTIONS lists a function that is not long");
+    assert_eq!(excused.len(), LONG_FUNCTIONS.len(), "each function in LONG_FUNCTIONS is long");
 }
 
 #[test]
@@ -331,7 +331,7 @@ impl Counts {
 
     fn add(&mut self, source: &Source, line: usize, text: &str) {
         let matching = self.maximums.iter().enumerate().filter(|(_, (path, _))| source.path.starts_with(path));
-        let (index, _) = matching.max_by_key(|(_, (path, _))| path.len()).expect("a directory of the list");
+        let (index, _) = matching.max_by_key(|(_, (path, _))| path.len()).expect("the file is in a listed directory");
         self.found[index].push(format!("{}:{line}: {text}", source.path));
     }
 
@@ -400,7 +400,7 @@ fn sources(paths: &[&str]) -> impl Iterator<Item = Source> {
     files.sort();
     files.into_iter().map(move |file| {
         let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let path = file.strip_prefix(root).expect("a file of this crate").display().to_string();
+        let path = file.strip_prefix(root).expect("the file is in this crate").display().to_string();
         Source { path, lines: text.lines().map(str::to_owned).collect() }
     })
 }

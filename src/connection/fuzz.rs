@@ -177,13 +177,13 @@ impl Rig {
             let Some(event) = event else {
                 // Input after the end of a connection may be left.
                 let is_over = self.connection(at).state() == State::Closing;
-                assert!(is_over || input.is_empty(), "input was neither used up nor kept");
+                assert!(is_over || input.is_empty(), "an open connection consumes all input");
                 self.table.end_input(slot);
                 return self.replay();
             };
             self.handle_event(at, event);
         }
-        panic!("more events than bytes");
+        panic!("a connection returned more events than it got bytes");
     }
 
     fn end_stream(&mut self, at: usize, argument: u8) {
@@ -250,14 +250,14 @@ impl Rig {
         match event {
             None | Some(Event::Refused(_)) => {}
             Some(Event::Closed(closed)) => self.handle_closed(at, &closed),
-            Some(event) => panic!("{event:?} without input"),
+            Some(event) => panic!("a connection without input returned {event:?}"),
         }
         self.replay();
     }
 
     fn handle_closed(&mut self, at: usize, closed: &Closed) {
         let side = &mut self.sides[at];
-        assert_eq!(side.phase, Phase::Open, "{closed} of a connection that is not open");
+        assert_eq!(side.phase, Phase::Open, "only an open connection ends: {closed}");
         side.phase = Phase::Ended;
         side.reader.expect_close(closed);
     }
@@ -329,7 +329,10 @@ impl Rig {
             if choice == 0 { (CloseCode::NORMAL, "") } else { (CloseCode::from(3000 + choice), "why") };
         let cause = crate::connection::Cause::ServerClosed;
         let event = self.change(at, |connection, env| connection.close(code, reason, cause, env));
-        assert!(event.is_some() == (self.sides[at].phase == Phase::Open), "a close ends an open connection");
+        assert!(
+            event.is_some() == (self.sides[at].phase == Phase::Open),
+            "close ends a connection if and only if it is open"
+        );
         self.handle_end(at, event);
     }
 
@@ -337,7 +340,7 @@ impl Rig {
         let event = self.change(at, |connection, env| connection.close_slow(kept_max, env));
         let closed = event.map(|event| match event {
             Event::Closed(closed) => closed,
-            event => panic!("{event:?} ends a slow consumer"),
+            event => panic!("expected the end of a slow consumer, got {event:?}"),
         });
         self.handle_slow(at, closed);
         self.replay();
@@ -373,7 +376,7 @@ impl Rig {
     }
 
     fn connection(&self, at: usize) -> &Connection {
-        self.table.connection(self.slot(at)).expect("a side has a connection")
+        self.table.connection(self.slot(at)).expect("each side has a connection")
     }
 
     /// Applies a transition.
@@ -381,7 +384,7 @@ impl Rig {
     /// Changes that the table makes after it are in the log.
     fn change<R>(&mut self, at: usize, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> R {
         let slot = self.slot(at);
-        self.table.step(slot, transition).expect("a side has a connection")
+        self.table.step(slot, transition).expect("each side has a connection")
     }
 
     /// Reports the changes that the table made by itself to the readers.
@@ -401,7 +404,7 @@ impl Rig {
             Change::Wrote(bytes) => side.reader.read(&bytes),
             Change::Sent(sent) => {
                 let (due, expected) = self.pushing.as_mut().expect("a push");
-                assert!(expected.take().is_none_or(|expected| expected == sent), "{sent:?} of {due:?}");
+                assert!(expected.take().is_none_or(|expected| expected == sent), "result of a push, with {due:?}");
                 if sent == Sent::Queued {
                     side.reader.due.push_back(due.clone());
                     side.messages_out += 1;
@@ -440,22 +443,32 @@ impl Rig {
         self.table.check_invariants();
         for (at, Side { phase, reader, messages_in, messages_out, .. }) in self.sides.iter().enumerate() {
             let connection = self.connection(at);
-            assert_eq!(connection.is_open(), *phase == Phase::Open, "open, but the model is {phase:?}");
+            assert_eq!(
+                connection.is_open(),
+                *phase == Phase::Open,
+                "the connection is open if and only if the model is ({phase:?})"
+            );
             assert_eq!(connection.state() == State::Open, connection.is_open());
             let traffic = connection.traffic();
             assert_eq!((traffic.messages_in, traffic.messages_out), (*messages_in, *messages_out));
-            assert_eq!(traffic.bytes_out, reader.read_bytes, "bytes that the socket took");
+            assert_eq!(traffic.bytes_out, reader.read_bytes, "bytes_out counts the bytes that the socket accepted");
             if connection.queued_bytes() == 0 {
                 reader.check_whole();
             }
         }
         let (queued, max) = (self.table.env().queued, self.table.env().limits.queue_total_bytes_max);
         let charges: usize = [0, 1].iter().map(|at| self.connection(*at).charge()).sum();
-        assert!(charges <= queued.frames && charges + 64 > queued.frames, "all bytes are charged to a connection");
+        assert!(
+            charges <= queued.frames && charges + 64 > queued.frames,
+            "the charges of all connections are the queued bytes"
+        );
         // A connection that was closed has a queue for its close frame.
-        assert!(queued.frames <= max + 2 * (QUEUE_BYTES + CONTROL_BYTES_MAX), "{queued:?} of {max}");
+        assert!(
+            queued.frames <= max + 2 * (QUEUE_BYTES + CONTROL_BYTES_MAX),
+            "queued bytes stay within the total bound of {max}: {queued:?}"
+        );
         if [0, 1].iter().all(|at| self.connection(*at).queued_bytes() == 0) {
-            assert_eq!(queued, Queued::default(), "bytes in queues that are empty");
+            assert_eq!(queued, Queued::default(), "empty queues count no bytes");
         }
     }
 
@@ -465,7 +478,7 @@ impl Rig {
             self.abort(at);
         }
         self.flush();
-        assert_eq!(self.table.env().queued, Queued::default(), "bytes in removed queues");
+        assert_eq!(self.table.env().queued, Queued::default(), "removed queues count no bytes");
     }
 }
 

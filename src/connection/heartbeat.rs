@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(2500), false, Tick(3000)),
             HeartbeatAction::Ping(Tick(4000)),
-            "bytes reset the count"
+            "received bytes reset the count of missed pings"
         );
         assert_eq!(heartbeat_state.check(&heartbeat, Tick(2500), false, Tick(4000)), HeartbeatAction::Ping(Tick(5000)));
         assert_eq!(heartbeat_state.check(&heartbeat, Tick(2500), false, Tick(5000)), HeartbeatAction::Dead);
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(0), true, Tick(100_000)),
             HeartbeatAction::Dead,
-            "it took no more output"
+            "the client accepted no output after the ping"
         );
     }
 
@@ -191,7 +191,7 @@ mod tests {
             per_second[(first.0 / 1000).min(9) as usize] += 1;
         }
         for (second, count) in per_second.iter().enumerate().skip(5) {
-            assert!((1_800..2_200).contains(count), "{count} in second {second}");
+            assert!((1_800..2_200).contains(count), "second {second} has about 2,000 heartbeats, not {count}");
         }
     }
 }

@@ -218,7 +218,7 @@ impl Part {
             }
             rest = behind;
         }
-        debug_assert!(rest.is_empty(), "a range ends with a frame");
+        debug_assert!(rest.is_empty(), "a range ends at the end of a frame");
     }
 
     fn copied_bytes(&self, range: Range) -> usize {

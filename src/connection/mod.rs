@@ -120,7 +120,7 @@ pub struct Connection {
     is_listed: bool,
 }
 
-const _: () = assert!(size_of::<Connection>() <= 120, "every idle connection pays for this");
+const _: () = assert!(size_of::<Connection>() <= 120, "a connection takes at most 120 bytes");
 
 /// The opening time of a connection in units of 16 ms.
 ///

@@ -165,7 +165,7 @@ impl Output {
         }
         match self {
             Output::Queued(queue) => queue,
-            _ => unreachable!("a queue was just found or made"),
+            _ => unreachable!("the output has a queue"),
         }
     }
 
@@ -284,7 +284,7 @@ mod tests {
                 output.push(&mut outbound, &mut env);
             }
         }
-        assert_eq!(env.queued.frames, 0, "a range does not count as queued");
+        assert_eq!(env.queued.frames, 0, "bytes in the journal do not count as queued");
         for output in &mut outputs {
             assert!(matches!(output, Output::Journaled(_)));
             assert_eq!(waiting(output, &env), b"\x81\x01a\x81\x01b\x81\x01c");
@@ -423,7 +423,7 @@ mod tests {
             newer.key = Some(&message[..4]);
             output.as_queue().expect("a queue").conflate(&mut newer, &env.limits, &mut env.queued)
         };
-        assert!(!conflate("gold=2"), "it is partly written");
+        assert!(!conflate("gold=2"), "a partly written message is not replaced");
         assert!(conflate("iron=2"));
         output.as_queue().expect("a queue").handle_writable();
         assert_eq!(waiting(&output, &env), b"old=1\x81\x06iron=2");

@@ -97,7 +97,7 @@ impl Connection {
     pub fn check_invariants(&self) {
         if let Output::Queued(output) = &self.output {
             output.check_invariants();
-            assert!(!output.is_empty(), "an empty queue was kept");
+            assert!(!output.is_empty(), "an empty queue is removed");
         }
     }
 

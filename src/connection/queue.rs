@@ -172,7 +172,7 @@ impl Queue {
     /// Appends an encoded frame.
     pub fn push_frame(&mut self, frame: &[u8], total: &mut Queued) {
         // A frame of the journal is small. If there is no memory for it, the process ends.
-        let run = self.run(frame.len(), Kind::Frames, total).expect("memory for a small frame");
+        let run = self.run(frame.len(), Kind::Frames, total).expect("memory for a small frame can be allocated");
         run.extend_from_slice(frame);
         self.bytes += frame.len();
         total.frames += frame.len();
@@ -348,7 +348,7 @@ impl Queue {
         assert_eq!(bytes, self.bytes + self.sent, "queued bytes");
         assert_eq!(self.segments.iter().map(Segment::overhead).sum::<usize>(), self.overhead, "overhead");
         let first = self.segments.front().map_or(1, |first| first.bytes.as_slice().len());
-        assert!(self.sent < first, "a written segment was not popped");
+        assert!(self.sent < first, "a fully written segment is removed");
     }
 
     /// Returns a run with capacity for `bytes` more bytes.
@@ -369,7 +369,7 @@ impl Queue {
                 reserve(run, bytes)?;
                 Some(run)
             }
-            _ => unreachable!("a run was just found or pushed"),
+            _ => unreachable!("the last segment is a run"),
         }
     }
 
@@ -377,7 +377,7 @@ impl Queue {
     ///
     /// If there is no memory for it, the process ends.
     fn small_run(&mut self, bytes: usize, kind: Kind, total: &mut Queued) -> &mut Vec<u8> {
-        self.run(bytes, kind, total).expect("memory for a control frame")
+        self.run(bytes, kind, total).expect("memory for a control frame can be allocated")
     }
 
     fn push_segment(&mut self, segment: Segment, total: &mut Queued) {

@@ -47,7 +47,9 @@ impl Rig {
     }
 
     fn accept(&mut self, accept: &Accept) -> Vec<u8> {
-        let Some(Deferred::Upgrade(request)) = self.connection.take_deferred() else { panic!("no upgrade waits") };
+        let Some(Deferred::Upgrade(request)) = self.connection.take_deferred() else {
+            panic!("expected a deferred upgrade")
+        };
         self.connection
             .accept(Fd::new(Slot(0), 0), accept, &request, &mut self.env)
             .expect("no fault")
@@ -193,8 +195,8 @@ fn events_do_not_depend_on_how_input_is_split() {
         let written = rig.written();
         let text = String::from_utf8_lossy(&written);
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\n\r\nhelloHTTP/1.1 101 "), "{text}");
-        assert!(written.ends_with(b"\x8a\x01?\x88\x02\x0f\xa0"), "pong, then the client's code");
-        assert_eq!(rig.next(), SocketAction::Drop, "both sent a close frame");
+        assert!(written.ends_with(b"\x8a\x01?\x88\x02\x0f\xa0"), "the pong is followed by the client's close code");
+        assert_eq!(rig.next(), SocketAction::Drop, "the connection is dropped after both close frames");
     }
 }
 
@@ -203,7 +205,7 @@ fn frames_sent_ahead_of_the_101_are_kept() {
     let mut rig = Rig::new(Limits::default());
     let ahead = [UPGRADE.as_bytes(), &frame(true, Opcode::Text, b"early")].concat();
     assert_eq!(rig.feed(&ahead), ["upgrade /chat"]);
-    assert!(!rig.connection.wants_read(), "the rest waits in the kernel");
+    assert!(!rig.connection.wants_read(), "input after the request stays in the kernel");
     let early = rig.accept(&Upgrade::accept());
     assert_eq!(rig.feed(&early), ["text early"]);
 }
@@ -267,12 +269,16 @@ fn a_slow_head_times_out() {
 fn empty_input_does_not_extend_a_deadline() {
     let mut rig = Rig::new(Limits { head_time_max: millis(10), keep_alive_max: millis(1000), ..Limits::default() });
     assert_eq!(rig.feed(b""), [""; 0]);
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10), "a new connection has head_time_max");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10), "the first deadline of a connection is head_time_max");
     rig.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     rig.written();
     rig.env.now = Tick(500);
     rig.feed(b"");
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000), "an idle one has keep_alive_max");
+    assert_eq!(
+        rig.connection.poll_timeout(&rig.env),
+        Tick(1000),
+        "the deadline of an idle connection is keep_alive_max"
+    );
 }
 
 #[test]
@@ -282,7 +288,7 @@ fn an_unanswered_upgrade_gets_503() {
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(500));
     assert_eq!(rig.tick(500).as_deref(), Some("refused 503"));
     assert!(rig.written().starts_with(b"HTTP/1.1 503 "));
-    assert!(rig.connection.take_deferred().is_none(), "it cannot be answered later");
+    assert!(rig.connection.take_deferred().is_none(), "the refused request cannot be answered");
 }
 
 #[test]
@@ -323,7 +329,7 @@ fn a_client_that_does_not_answer_a_close_is_dropped() {
     rig.written();
     assert_eq!(rig.tick(299), None);
     assert_eq!(rig.next(), SocketAction::Stay);
-    assert_eq!(rig.tick(300), None, "its end was reported before");
+    assert_eq!(rig.tick(300), None, "the end is reported only once");
     assert_eq!(rig.next(), SocketAction::Drop);
 }
 
@@ -379,7 +385,11 @@ fn unanswered_pings_end_the_connection() {
     }
     let closed = "closed 1006 (heartbeat_missed) by Server";
     assert_eq!(rig.tick(first + 3000).as_deref(), Some(closed));
-    assert_eq!((rig.written(), rig.next()), (vec![], SocketAction::Drop), "without a close frame");
+    assert_eq!(
+        (rig.written(), rig.next()),
+        (vec![], SocketAction::Drop),
+        "the connection is dropped without a close frame"
+    );
 }
 
 #[test]
@@ -430,7 +440,7 @@ fn a_full_queue_ends_a_slow_reader() {
     assert!(rig.connection.handle_writable());
     let rest = rig.written();
     assert_eq!(rest[..30], [b'x'; 30], "the partly written frame is completed");
-    assert_eq!(rest[30..34], [0x88, 20, 0x03, 0xf5], "and the close frame is next");
+    assert_eq!(rest[30..34], [0x88, 20, 0x03, 0xf5], "the close frame follows the completed frame");
     assert_eq!(rig.env.queued.frames, 0);
 }
 
@@ -447,7 +457,7 @@ fn a_slow_reader_gets_complete_http_responses() {
     assert!(rig.connection.close_slow(usize::MAX, &mut rig.env).is_some());
     assert!(rig.connection.handle_writable());
     let rest = rig.written();
-    assert_eq!(rest.len(), http + 22, "all of HTTP, and the close frame");
+    assert_eq!(rest.len(), http + 22, "the response and the close frame are written");
     assert_eq!(rest[http..http + 4], [0x88, 20, 0x03, 0xf5]);
     assert_eq!(rig.env.queued.frames, 0);
 }
@@ -460,7 +470,7 @@ fn a_slow_close_between_frames_drops_the_queue() {
     }
     rig.send(&"y".repeat(618));
     rig.send("");
-    assert_eq!(rig.write(32_750).len(), 32_750, "all but the last frame, which fills the run");
+    assert_eq!(rig.write(32_750).len(), 32_750, "all frames except the last one are written");
     assert!(rig.connection.close_slow(usize::MAX, &mut rig.env).is_some());
     rig.connection.check_invariants();
     assert_eq!(rig.env.queued.frames, QUEUE_BYTES + 22, "written bytes are freed");
@@ -474,11 +484,11 @@ fn a_stalled_write_times_out() {
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000));
     rig.env.now = Tick(900);
     assert!(rig.connection.handle_writable());
-    assert_eq!(rig.write(0), b"", "a writable event alone is no progress");
+    assert_eq!(rig.write(0), b"", "a writable event without a written byte is not progress");
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000));
     assert!(rig.connection.handle_writable());
     assert_eq!(rig.write(1).len(), 1);
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1900), "a byte is progress");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1900), "a written byte starts the write timeout again");
     assert_eq!(rig.tick(1900).as_deref(), Some("closed 1006 (write_timed_out) by Server"));
 }
 
@@ -524,8 +534,8 @@ fn conflation_replaces_the_content_in_place() {
     assert!(keyed(&mut rig, "gold", "gold=1000"));
     assert!(keyed(&mut rig, "iron", "iron=2000"));
     rig.send(&"=".repeat(18));
-    assert!(keyed(&mut rig, "gold", "gold=1001"), "the newer replaces the older");
-    assert!(!keyed(&mut rig, "lead", "lead=3000"), "there is none to replace");
+    assert!(keyed(&mut rig, "gold", "gold=1001"), "the newer message replaces the older one");
+    assert!(!keyed(&mut rig, "lead", "lead=3000"), "no queued message can be replaced");
     rig.connection.check_invariants();
     assert!(rig.connection.handle_writable());
     let rest = rig.written();

@@ -386,7 +386,7 @@ mod tests {
         let Address::Tcp(address) = *listener.address() else { panic!("a TCP address") };
         let env = Env::new(Limits::default(), Heartbeat::default(), Origins::default());
         let core = Core::new(1000, 256, env, SecondLogin::default(), Clock::new().epoch);
-        (Acceptor::new(vec![listener], 256), core, mio::Poll::new().expect("an epoll instance"), address)
+        (Acceptor::new(vec![listener], 256), core, mio::Poll::new().expect("an epoll instance can be created"), address)
     }
 
     impl Acceptor {
@@ -397,7 +397,7 @@ mod tests {
 
         fn turn(&mut self, core: &mut Core, poll: &mio::Poll) {
             self.handle_event(0);
-            self.accept_pending(core, poll.registry()).expect("a listener that listens");
+            self.accept_pending(core, poll.registry()).expect("the listener can accept");
         }
     }
 
@@ -426,7 +426,11 @@ mod tests {
         assert_eq!(core.stats().accept_errors, FAILURES_PER_TURN_MAX as u64);
         assert!(!acceptor.has_pending() && acceptor.retry_at() == Some(Tick(0).after(PAUSE)), "{acceptor:?}");
         acceptor.turn(&mut core, &poll);
-        assert_eq!(core.stats().accept_errors, FAILURES_PER_TURN_MAX as u64, "before the pause is over");
+        assert_eq!(
+            core.stats().accept_errors,
+            FAILURES_PER_TURN_MAX as u64,
+            "no accept is tried before the end of the pause"
+        );
         while core.table().count() == 0 {
             core.table_mut().env_mut().now = core.now().after(PAUSE);
             acceptor.turn(&mut core, &poll);
@@ -452,9 +456,9 @@ mod tests {
             |count: usize, at: u64, rate| (0..count).filter(|_| take_token(&mut bucket, rate, Tick(at))).count();
         assert_eq!(come(20, 0, Some(10)), 10);
         assert_eq!(come(20, 250, Some(10)), 2);
-        assert_eq!(come(20, 300, Some(10)), 1, "two halves of a token add up");
+        assert_eq!(come(20, 300, Some(10)), 1, "two half tokens add up to one");
         assert_eq!(come(20, 60_000, Some(10)), 10, "the bucket holds the tokens of one second");
-        assert_eq!(come(20, 60_000, Some(3)), 3, "a new rate starts a full bucket");
+        assert_eq!(come(20, 60_000, Some(3)), 3, "a new rate starts with a full bucket");
         assert_eq!(come(20, 60_000, None), 20);
     }
 

@@ -396,7 +396,7 @@ impl<H: Handler> EventLoop<H> {
             self.call("on_close", Some(fd), |handler, ctx| handler.on_close(ctx, fd, &closed));
             self.core.end_on_close();
             // The `drop` of a session is code of the program, too.
-            self.call("the drop of a session", Some(fd), |_, ctx| ctx.core.drop_session(fd));
+            self.call("dropping a session", Some(fd), |_, ctx| ctx.core.drop_session(fd));
         }
     }
 

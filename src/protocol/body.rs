@@ -346,7 +346,7 @@ mod tests {
     ];
 
     fn chunked(bytes_max: usize) -> BodyDecoder {
-        BodyDecoder::new(BodyLength::Chunked, bytes_max).expect("an unknown length")
+        BodyDecoder::new(BodyLength::Chunked, bytes_max).expect("a body of unknown length is allowed")
     }
 
     #[test]
@@ -402,7 +402,7 @@ mod tests {
             (BodyLength::Length(5), "hell", Ok(false), ""),
             (BodyLength::Length(5), "", Ok(false), ""),
         ] {
-            let decoder = BodyDecoder::new(length, 5).expect("a length within bounds");
+            let decoder = BodyDecoder::new(length, 5).expect("the length is within the bound");
             for piece in 1..=input.len().max(1) {
                 let (outcome, body, taken) = decode_in_pieces(decoder.clone(), input.as_bytes(), piece);
                 assert_eq!((outcome, &input[taken..]), (want, rest));
@@ -433,7 +433,7 @@ mod tests {
 
     #[test]
     fn content_in_one_piece_is_lent() {
-        let sized = BodyDecoder::new(BodyLength::Length(5), 5).expect("a length within bounds");
+        let sized = BodyDecoder::new(BodyLength::Length(5), 5).expect("the length is within the bound");
         for (mut decoder, input, is_lent) in [
             (sized, "hellonext", true),
             (chunked(20), "5;a\r\nhello\r\n0\r\n\r\nnext", true),

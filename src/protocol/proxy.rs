@@ -225,7 +225,7 @@ mod tests {
         fuzz_proxy(header);
         let request = b"GET / HTTP/1.1\r\n\r\n";
         let parsed = parse_proxy_header(&[header, request].concat(), BYTES_MAX)?;
-        let parsed = parsed.expect("a complete header, or an error");
+        let parsed = parsed.expect("the PROXY header is complete");
         assert_eq!(parsed.bytes, header.len());
         for end in 0..header.len() {
             assert_eq!(parse_proxy_header(&header[..end], BYTES_MAX), Ok(None), "{end}");

@@ -146,7 +146,7 @@ mod tests {
             for (number, (inserts, choice)) in operations.into_iter().enumerate() {
                 if inserts || naive.is_empty() {
                     let id = arena.insert(number);
-                    prop_assert!(naive.insert(id, number).is_none(), "an id in use was assigned again");
+                    prop_assert!(naive.insert(id, number).is_none(), "a new id is not in use");
                 } else {
                     let (&id, _) = naive.iter().nth(usize::from(choice) % naive.len()).expect("an entry");
                     prop_assert_eq!(Some(arena.remove(id)), naive.remove(&id));

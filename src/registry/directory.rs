@@ -87,7 +87,7 @@ impl<T: Keyed> Directory<T> {
     pub(super) fn remove(&mut self, id: u32) -> T {
         let entry = self.entries.remove(id as usize);
         let hash = entry.key().hash(&self.hasher);
-        self.index.find_entry(hash, |&other| other == id).expect("an indexed entry").remove();
+        self.index.find_entry(hash, |&other| other == id).expect("each entry is in the index").remove();
         self.shrink();
         entry
     }
@@ -101,7 +101,7 @@ impl<T: Keyed> Directory<T> {
     }
 
     pub(super) fn check_invariants(&self) {
-        assert_eq!(self.index.len(), self.entries.len(), "length of the index");
+        assert_eq!(self.index.len(), self.entries.len(), "the index has each entry");
         for (id, entry) in self.iter() {
             assert_eq!(self.find(entry.key()), Some(id), "id found by key");
         }
@@ -123,7 +123,7 @@ impl<T> IndexMut<u32> for Directory<T> {
 }
 
 fn hash_of<T: Keyed>(entries: &Arena<T>, hasher: &SipHasher13, id: u32) -> u64 {
-    entries.get(id as usize).expect("an indexed entry").key().hash(hasher)
+    entries.get(id as usize).expect("each entry is in the index").key().hash(hasher)
 }
 
 /// Converts an index to an id.
@@ -131,5 +131,5 @@ fn hash_of<T: Keyed>(entries: &Arena<T>, hasher: &SipHasher13, id: u32) -> u64 {
 /// All indices fit: there are at most 2^24 users, one for each connection, and 2^30 memberships, the largest
 /// `memberships_max`.
 pub(super) fn id(index: usize) -> u32 {
-    u32::try_from(index).expect("an index fits 32 bits")
+    u32::try_from(index).expect("an index fits into 32 bits")
 }

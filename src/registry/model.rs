@@ -63,7 +63,7 @@ fn both_bind(registry: &mut Registry, naive: &mut NaiveRegistry, slot: Slot, uid
     let (mut kicked, mut naive_kicked) = (vec![Slot(77)], vec![Slot(77)]); // earlier elements must stay
     let change = registry.bind(slot, uid, policy, &mut kicked);
     assert_eq!(change, naive.bind(slot, uid, policy, &mut naive_kicked), "bind {slot} {uid} {policy:?}");
-    assert_eq!(kicked, naive_kicked, "kicked by bind {slot} {uid} {policy:?}");
+    assert_eq!(kicked, naive_kicked, "connections kicked by bind {slot} {uid} {policy:?}");
 }
 
 fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {

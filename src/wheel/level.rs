@@ -64,7 +64,7 @@ impl Level {
     pub(super) fn check_invariants(&self) {
         for (slot, list) in self.slots.iter().enumerate() {
             let bit = self.occupied[slot / WORD_BITS] >> (slot % WORD_BITS) & 1;
-            assert_eq!(bit == 1, !list.is_empty(), "occupancy of slot {slot}");
+            assert_eq!(bit == 1, !list.is_empty(), "slot {slot} is marked as occupied if it has nodes");
         }
     }
 

@@ -95,10 +95,12 @@ fn compare(wheel: &Wheel, model: &NaiveWheel) {
     match (wheel.next(), model.armed.iter().map(|armed| armed.deadline).min()) {
         (None, None) => {}
         (Some(next), Some(earliest)) => {
-            assert!(next >= model.now, "next is in the past");
-            assert!(next <= earliest.max(model.now), "next is later than a deadline");
+            assert!(next >= model.now, "next is not in the past");
+            assert!(next <= earliest.max(model.now), "next is not later than the earliest deadline");
         }
-        (next, earliest) => panic!("next is {next:?}, the earliest deadline {earliest:?}"),
+        (next, earliest) => {
+            panic!("next and the earliest deadline are both absent or both present: {next:?}, {earliest:?}")
+        }
     }
 }
 

@@ -71,7 +71,7 @@ impl Client {
         match tungstenite::client(request, stream) {
             Ok((socket, response)) => Ok(Client { socket, response }),
             Err(HandshakeError::Failure(error)) => Err(error),
-            Err(HandshakeError::Interrupted(_)) => panic!("the upgrade was not answered in time"),
+            Err(HandshakeError::Interrupted(_)) => panic!("expected a response to the upgrade before the deadline"),
         }
     }
 
@@ -82,7 +82,7 @@ impl Client {
 
     /// Returns the fd that the server sent in the 101 response.
     pub fn fd(&self) -> Fd {
-        let number = self.header("X-Fd").and_then(|value| value.parse().ok()).expect("a server that tells the fd");
+        let number = self.header("X-Fd").and_then(|value| value.parse().ok()).expect("the response has a header X-Fd");
         Fd::from_u64(number).expect("an fd")
     }
 
@@ -127,7 +127,7 @@ impl Client {
     pub fn text(&mut self) -> String {
         match self.next_except_pings() {
             Message::Text(text) => text.as_str().to_owned(),
-            other => panic!("text expected, got {other:?}"),
+            other => panic!("expected a text message, got {other:?}"),
         }
     }
 
@@ -135,7 +135,7 @@ impl Client {
     pub fn binary(&mut self) -> Vec<u8> {
         match self.next_except_pings() {
             Message::Binary(bytes) => bytes.to_vec(),
-            other => panic!("a binary message expected, got {other:?}"),
+            other => panic!("expected a binary message, got {other:?}"),
         }
     }
 
@@ -143,7 +143,7 @@ impl Client {
     pub fn close_frame(&mut self) -> Option<(u16, String)> {
         match self.next_except_pings() {
             Message::Close(frame) => frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned())),
-            other => panic!("a close frame expected, got {other:?}"),
+            other => panic!("expected a close frame, got {other:?}"),
         }
     }
 
@@ -197,7 +197,7 @@ pub fn refusal(connected: Result<Client, Error>) -> (u16, String) {
             let body = response.body().as_deref().unwrap_or_default();
             (response.status().as_u16(), String::from_utf8_lossy(body).into_owned())
         }
-        Err(error) => panic!("an HTTP response expected, got {error:?}"),
-        Ok(_) => panic!("a refusal expected, got a WebSocket"),
+        Err(error) => panic!("expected an HTTP response, got {error:?}"),
+        Ok(_) => panic!("expected a refusal, got a WebSocket"),
     }
 }

@@ -119,7 +119,7 @@ impl Gateway {
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.call("GET", "/metrics", &[], "").body;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap_or_else(|_| panic!("no number: {value:?}")))
+        value.map_or(0.0, |value| value.parse().unwrap_or_else(|_| panic!("expected a number, got {value:?}")))
     }
 
     /// Waits for the next log line that contains these words.
@@ -252,7 +252,7 @@ pub fn read_welcome(stream: &mut (impl Read + Write), uid: &str) {
     let mut came = Vec::new();
     while !came.ends_with(b"}}") {
         let mut byte = [0];
-        stream.read_exact(&mut byte).expect("a 101 and a welcome");
+        stream.read_exact(&mut byte).expect("the 101 response and the welcome frame");
         came.extend(byte);
     }
 }

@@ -33,7 +33,7 @@ impl Log for Lines {
             block();
         }
         let line = format!("{} {text}", record.level());
-        self.0.lock().expect("no panic under the lock").push((thread::current().id(), line));
+        self.0.lock().expect("no thread panicked while it held the lock").push((thread::current().id(), line));
     }
 
     fn flush(&self) {}
@@ -55,7 +55,7 @@ pub fn keep_log_lines() {
 impl TestServer {
     /// Returns the lines of this server that contain all these words. A line starts with its level.
     pub fn log_lines(&self, words: &[&str]) -> Vec<String> {
-        let lines = LINES.0.lock().expect("no panic under the lock");
+        let lines = LINES.0.lock().expect("no thread panicked while it held the lock");
         let is_wanted = |line: &str| words.iter().all(|word| line.contains(word));
         let wanted = lines.iter().filter(|(thread, line)| *thread == self.thread && is_wanted(line));
         wanted.map(|(_, line)| line.clone()).collect()
@@ -68,7 +68,7 @@ impl TestServer {
             if let Some(line) = self.log_lines(&[words]).into_iter().find(|line| line.starts_with(start)) {
                 return line;
             }
-            assert!(Instant::now() < deadline, "no log line starts with {start:?}");
+            assert!(Instant::now() < deadline, "expected a log line that starts with {start:?} before the deadline");
             thread::yield_now();
         }
     }

@@ -72,7 +72,7 @@ pub fn serve_made<H: Handler>(
     let (tx, started) = channel();
     let (end, ended) = channel();
     let thread = thread::spawn(move || {
-        let server = make().expect("an address to listen on").catch_signals(false);
+        let server = make().expect("the server can listen").catch_signals(false);
         let server = server.on_upgrade(tell_fd).on_open(|ctx, fd, request| {
             for (name, value) in request.query_pairs().expect("UTF-8") {
                 match &*name {
@@ -100,7 +100,7 @@ pub fn tell_fd(_ctx: &mut Context<'_>, fd: Fd, _request: &fdpush::Request<'_>) -
 impl TestServer {
     /// Returns its TCP address.
     pub fn address(&self) -> SocketAddr {
-        self.address.expect("a server that listens on TCP")
+        self.address.expect("the server listens on TCP")
     }
 
     /// Connects a client. On return, `on_open` has been called.
@@ -144,14 +144,14 @@ impl TestServer {
     pub fn wait_until(&self, what: &str, condition: impl Fn(&mut Context<'_>) -> bool + Clone + Send + 'static) {
         let deadline = Instant::now() + DEADLINE;
         while !self.ask(condition.clone()) {
-            assert!(Instant::now() < deadline, "not reached: {what}");
+            assert!(Instant::now() < deadline, "expected before the deadline: {what}");
             thread::yield_now();
         }
     }
 
     /// Drains the server and returns the result of its run.
     pub fn stop(mut self) -> Result<(), fdpush::Error> {
-        self.remote.shutdown().expect("a server that runs");
+        self.remote.shutdown().expect("the server is running");
         self.wait_for_end()
     }
 
@@ -171,7 +171,7 @@ impl Drop for TestServer {
             }
         } else if !self.has_ended {
             let _ = self.remote.shutdown();
-            self.ended.next().expect("a server that ends without an error");
+            self.ended.next().expect("the server ended");
         }
     }
 }
@@ -188,7 +188,7 @@ pub fn channel<T>() -> (Sender<T>, TestReceiver<T>) {
 impl<T> TestReceiver<T> {
     /// Returns the next value, within the deadline.
     pub fn next(&self) -> T {
-        self.0.recv_timeout(DEADLINE).expect("a value within the deadline")
+        self.0.recv_timeout(DEADLINE).expect("a value before the deadline")
     }
 
     /// Waits until all senders are dropped. Returns `false` if a value was sent instead.
@@ -245,7 +245,7 @@ impl Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("fdpush-{}-{count}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory for the test");
+        std::fs::create_dir_all(&path).expect("the test can create a directory");
         Scratch(path)
     }
 

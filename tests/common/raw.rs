@@ -106,7 +106,7 @@ impl Raw {
 
     /// Shuts down the write side.
     pub fn shutdown_write(&self) {
-        self.stream.shutdown(Shutdown::Write).expect("a connection to shut");
+        self.stream.shutdown(Shutdown::Write).expect("the connection can be shut down");
     }
 
     /// Returns the next response with a body of its `Content-Length`.
@@ -124,9 +124,10 @@ impl Raw {
         let mut body = Vec::new();
         loop {
             let line = self.line();
-            let size = usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("no chunk size: {line:?}"));
+            let size =
+                usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("expected a chunk size, got {line:?}"));
             body.extend(self.take(size));
-            assert_eq!(self.line(), "", "the end of a chunk");
+            assert_eq!(self.line(), "", "a chunk ends with CRLF");
             if size == 0 {
                 break;
             }
@@ -143,7 +144,7 @@ impl Raw {
                 self.take(2);
                 return line;
             }
-            assert!(self.fill(), "the stream ended within a line");
+            assert!(self.fill(), "the stream continues until the end of the line");
         }
     }
 
@@ -153,18 +154,22 @@ impl Raw {
             if let Some(at) = self.buf.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(self.fill(), "the stream ended within a head: {:?}", String::from_utf8_lossy(&self.buf));
+            assert!(
+                self.fill(),
+                "the stream continues until the end of the head: {:?}",
+                String::from_utf8_lossy(&self.buf)
+            );
         };
         let head = String::from_utf8(self.take(end)).expect("a head of text");
         let status = head.get(9..12).and_then(|status| status.parse().ok());
-        let status = status.unwrap_or_else(|| panic!("no status line: {head:?}"));
+        let status = status.unwrap_or_else(|| panic!("expected a status line, got {head:?}"));
         Reply { status, head, body: String::new() }
     }
 
     /// Returns the next frame: its first byte (FIN, RSV, opcode) and its payload.
     pub fn frame(&mut self) -> (u8, Vec<u8>) {
         let head = self.take(2);
-        assert!(head[1] < 128, "a server must not mask");
+        assert!(head[1] < 128, "a server frame is not masked");
         let length = match head[1] {
             126 => u64::from(u16::from_be_bytes(self.take_array())),
             127 => u64::from_be_bytes(self.take_array()),
@@ -176,9 +181,9 @@ impl Raw {
     /// Reads exactly these bytes. It allocates no memory if as many were read before.
     pub fn expect(&mut self, bytes: &[u8]) {
         while self.buf.len() < bytes.len() {
-            assert!(self.fill(), "the stream ended: {} of {} bytes", self.buf.len(), bytes.len());
+            assert!(self.fill(), "the stream continues: {} of {} bytes", self.buf.len(), bytes.len());
         }
-        assert!(self.buf[..bytes.len()] == *bytes, "the server sent other bytes");
+        assert!(self.buf[..bytes.len()] == *bytes, "the server sends the expected bytes");
         self.buf.drain(..bytes.len());
     }
 
@@ -188,7 +193,7 @@ impl Raw {
             if let (0x88, payload) = self.frame() {
                 let (code, reason) = payload.split_at(2);
                 let code = u16::from_be_bytes([code[0], code[1]]);
-                return (code, String::from_utf8(reason.to_vec()).expect("a reason of text"));
+                return (code, String::from_utf8(reason.to_vec()).expect("the close reason is UTF-8"));
             }
         }
     }
@@ -215,7 +220,7 @@ impl Raw {
 
     fn take(&mut self, count: usize) -> Vec<u8> {
         while self.buf.len() < count {
-            assert!(self.fill(), "the stream ended: {} of {count} bytes", self.buf.len());
+            assert!(self.fill(), "the stream continues: {} of {count} bytes", self.buf.len());
         }
         self.buf.drain(..count).collect()
     }
@@ -233,7 +238,7 @@ impl Raw {
                 count > 0
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
-            Err(error) => panic!("nothing came in time: {error}"),
+            Err(error) => panic!("expected input before the deadline: {error}"),
         }
     }
 }

@@ -100,7 +100,7 @@ fn an_oversized_ping_or_reason_is_refused() {
     server.ask(move |ctx| {
         assert_eq!(ctx.ping(fd, &[b'p'; 126]), Outcome::TooLarge);
         assert_eq!(ctx.close(fd, 1000, &"r".repeat(124)), CloseOutcome::Invalid);
-        assert!(ctx.is_open(fd), "nothing happened to it");
+        assert!(ctx.is_open(fd), "the connection stays open");
         assert_eq!(ctx.ping(fd, &[b'p'; 125]), Outcome::Queued);
         assert_eq!(ctx.close(fd, 1000, &"r".repeat(123)), CloseOutcome::Closing);
     });
@@ -173,7 +173,7 @@ fn messages_of_35_to_40_kb_are_echoed_concurrently() {
                     let length = 35_000 + (noise.next() % 5_000) as usize;
                     let text = noise.text(length);
                     client.send(&text);
-                    assert!(client.text() == text, "client {seed} got another's message");
+                    assert!(client.text() == text, "client {seed} receives its own message");
                 }
             });
         }
@@ -262,7 +262,7 @@ fn broadcasts_of_100_kb_with_flat_memory() {
         });
         assert_eq!(delivery, Delivery::new(CLIENTS, 0));
         // One frame, and a queue entry for each client that has not received it.
-        assert!(queued <= message.len() + CLIENTS * 600, "{queued} bytes are queued");
+        assert!(queued <= message.len() + CLIENTS * 600, "the bytes of a shared message count once, not {queued}");
         for client in &mut clients {
             assert!(client.binary() == message);
         }
@@ -349,7 +349,7 @@ fn pings_and_pongs_are_delivered_to_a_handler() {
     let mut client = server.connect("/");
     client.ping(b"to you");
     assert_eq!(rx.next(), (PING, b"to you".to_vec()));
-    assert_eq!(client.next(), Sent::Pong(b"to you"[..].into()), "and it is answered all the same");
+    assert_eq!(client.next(), Sent::Pong(b"to you"[..].into()), "the server answers the ping");
     let fd = client.fd();
     server.ask(move |ctx| ctx.ping(fd, b"and back"));
     assert_eq!(client.next(), Sent::Ping(b"and back"[..].into()));
@@ -480,7 +480,7 @@ fn the_heartbeat_disconnects_silent_clients_and_keeps_active_and_protected_ones(
     assert!(server.ask(move |ctx| ctx.protect(spared[1]).is_done()));
     let deadline = Instant::now() + DEADLINE;
     while server.ask(move |ctx| ctx.exists(fd)) {
-        assert!(Instant::now() < deadline, "the silent client is still connected");
+        assert!(Instant::now() < deadline, "the silent client is disconnected before the deadline");
         active.send("here");
         assert_eq!(active.text(), "here");
     }
@@ -513,13 +513,13 @@ fn close_flushes_and_abort_does_not() {
     assert_eq!(flushed.closed(), (1000, "that was all".to_owned()));
 
     let mut dropped = Raw::upgraded(server.address());
-    let fd = server.ask(|ctx| ctx.connections().next()).expect("one that is open");
+    let fd = server.ask(|ctx| ctx.connections().next()).expect("one connection is open");
     server.ask(move |ctx| {
         push_much(ctx, fd);
         assert_eq!(ctx.abort(fd), AbortOutcome::Aborted { was_open: true });
     });
     let came = dropped.rest().len();
-    assert!(came < MESSAGES * (100 << 10), "{came} bytes arrived");
+    assert!(came < MESSAGES * (100 << 10), "the client receives only a part of the messages: {came} bytes");
     assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
 }
 
@@ -538,9 +538,9 @@ fn a_slow_client_reaches_its_queue_bound() {
             break;
         }
         let queued = info.expect("it is there").queued_bytes;
-        assert!(queued <= 256 << 10, "{queued} bytes are queued");
+        assert!(queued <= 256 << 10, "the bytes of a shared message count once, not {queued}");
         pushed += 1;
-        assert!(pushed < 10_000, "a kernel without end");
+        assert!(pushed < 10_000, "the socket buffer is full after less than 10,000 messages");
     }
     assert_eq!(rx.next().1.cause, Cause::SlowConsumer);
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "more")), Outcome::Gone);
@@ -557,8 +557,8 @@ fn large_fd_numbers() {
     for life in 0..LIVES {
         let mut client = server.connect("/");
         let fd = client.fd();
-        assert!(seen.insert(fd), "{fd} belongs to another connection");
-        assert_eq!(fd.as_u64(), life << 24 | 1, "the only slot, with a new generation");
+        assert!(seen.insert(fd), "{fd} was not used before");
+        assert_eq!(fd.as_u64(), life << 24 | 1, "the fd has the only slot and a new generation");
         assert_eq!(fd.to_string().parse().map(Fd::from_u64), Ok(Some(fd)));
         if let Some(stale) = stale {
             assert_eq!(server.ask(move |ctx| (ctx.push(stale, "no"), ctx.exists(stale))), (Outcome::Gone, false));
@@ -588,10 +588,10 @@ fn info_is_available_inside_on_close() {
     assert_eq!(client.text(), "hi");
     client.close(1000, "");
     let (info, known, fds) = rx.next();
-    let info = info.expect("what was known of it");
+    let info = info.expect("the information about the closed connection");
     assert_eq!((info.fd, info.uid.as_deref(), info.groups), (fd, Some("me"), vec!["room".to_owned()]));
     assert_eq!((info.traffic.messages_in, info.traffic.messages_out), (1, 1));
     assert!(info.peer.is_loopback() && info.state == State::Closing);
     assert_eq!(known, (Some("me".to_owned()), true, false, Outcome::Gone));
-    assert_eq!(fds, 0, "the map does not name it any more");
+    assert_eq!(fds, 0, "the uid has no connection");
 }

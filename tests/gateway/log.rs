@@ -143,7 +143,7 @@ fn an_unwritable_log_does_not_stop_the_server() {
         let backend = backend();
         let mut served = Served::start(stderr, &webhook(&backend).each_ref().map(String::as_str));
         served.check_serving(&backend);
-        until("lines are counted", || served.dropped() >= 5);
+        until("dropped log lines are counted", || served.dropped() >= 5);
         served.check_drain();
     }
 }
@@ -156,7 +156,7 @@ fn a_closed_log_reader_does_not_stop_the_server() {
     // This is the effect of `2>&1 | head -n 2`.
     assert_eq!(BufReader::new(reader).lines().take(2).map_while(Result::ok).count(), 2);
     served.check_serving(&backend);
-    until("lines are counted", || served.dropped() > 0);
+    until("dropped log lines are counted", || served.dropped() > 0);
     served.check_drain();
 }
 
@@ -294,9 +294,9 @@ fn commands_with_closed_or_full_output_do_not_panic() {
     ] {
         let to_closed = if to_full == 1 && !args.contains(&"--config") && args[0] != "serve" { 0 } else { to_full };
         let status = run(command(args).stdout(closed_pipe()).stderr(closed_pipe()));
-        assert_eq!(status.code(), Some(to_closed), "{args:?} to a closed pipe: {status}");
+        assert_eq!(status.code(), Some(to_closed), "exit status of {args:?} with a closed pipe as output: {status}");
         let status = run(command(args).stdout(dev_full()).stderr(dev_full()));
-        assert_eq!(status.code(), Some(to_full), "{args:?} to a full disk: {status}");
+        assert_eq!(status.code(), Some(to_full), "exit status of {args:?} with a full disk as output: {status}");
     }
 }
 

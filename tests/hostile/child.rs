@@ -32,7 +32,7 @@ pub struct Child {
 /// Runs the server that the environment names until it has drained. Without a name it returns.
 pub fn run(roles: &[Role]) {
     let Ok(name) = std::env::var(ROLE) else { return };
-    let (_, build) = roles.iter().find(|(role, _)| *role == name).expect("a role that exists");
+    let (_, build) = roles.iter().find(|(role, _)| *role == name).expect("the role exists");
     let server = Server::bind("127.0.0.1:0").expect("a free port").on_request(|ctx, _, request| {
         let stats = ctx.stats();
         match request.target() {
@@ -42,7 +42,7 @@ pub fn run(roles: &[Role]) {
     });
     let server = build(server);
     println!("{GREETING}{}", server.local_addr().expect("a TCP address"));
-    server.run().expect("a server that ends without an error");
+    server.run().expect("the server ended");
 }
 
 impl Child {
@@ -71,7 +71,7 @@ impl Child {
         let mut stdout = BufReader::new(process.stdout.take().expect("a pipe"));
         let address = loop {
             let mut line = String::new();
-            assert!(stdout.read_line(&mut line).expect("lines") > 0, "the child ended early");
+            assert!(stdout.read_line(&mut line).expect("lines") > 0, "the child runs until it has printed the line");
             if let Some((_, address)) = line.split_once(GREETING) {
                 break address.trim().parse().expect("an address");
             }
@@ -119,7 +119,7 @@ impl Child {
 
     /// Returns the number of open descriptors.
     pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a process that lives").count()
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the process is running").count()
     }
 
     /// Returns a value of the stats of the server.
@@ -129,7 +129,7 @@ impl Child {
         wire.read_to_end();
         let received = wire.received();
         let body = String::from_utf8_lossy(&received.replies.first().expect("a response").body).into_owned();
-        let (_, value) = body.split_once(&format!(" {name}: ")).expect("a number of that name");
+        let (_, value) = body.split_once(&format!(" {name}: ")).expect("the answer has a number with this name");
         let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
         value[..end].parse().expect("a number")
     }
@@ -150,13 +150,13 @@ impl Child {
     /// Waits for the end of its output and of the process.
     pub fn wait(&mut self) -> ExitStatus {
         let (end, ended) = channel();
-        let mut stdout = self.stdout.take().expect("a child is waited for once");
+        let mut stdout = self.stdout.take().expect("the output of a child is taken once");
         thread::spawn(move || end.send(io::copy(&mut stdout, &mut io::sink())));
         ended.next().expect("a pipe");
         self.process.exit_status()
     }
 
     fn proc(&self, file: &str) -> String {
-        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("a process that lives")
+        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("the process is running")
     }
 }

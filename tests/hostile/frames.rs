@@ -105,7 +105,8 @@ fn invalid_utf8_at_every_position_is_refused() {
         let texts: Vec<(usize, Vec<u8>)> = texts.collect();
         let mut cases = Vec::new();
         for (at, text) in &texts {
-            let hopeless = (1..=text.len()).find(|end| is_hopeless(&text[..*end])).expect("bytes that are no UTF-8");
+            let hopeless =
+                (1..=text.len()).find(|end| is_hopeless(&text[..*end])).expect("the text has bytes that are not UTF-8");
             let head = frame_with(TEXT, text);
             let first = data_frames::invalid_case(format!("{name} at {at}"), frame(TEXT, text), 1007, &[]);
             let cut = data_frames::invalid_case(format!("{name} at {at}, cut"), &head[..6 + hopeless], 1007, &[]);
@@ -206,7 +207,7 @@ fn an_announced_length_without_payload_takes_no_memory() {
         let received = 1_000 * (UPGRADE.len() + 8 + first.len()) as u64;
         child.wait_for_stat("bytes_in", |bytes| bytes >= received);
     });
-    assert!(grown < 5 << 20, "{grown} bytes for a thousand announced megabytes");
+    assert!(grown < 5 << 20, "announced bytes take no memory, but memory grew by {grown} bytes");
     assert_eq!(child.stat("open"), 1_000);
 }
 
@@ -224,7 +225,7 @@ fn a_hundred_thousand_empty_fragments_form_one_message_without_memory_growth() {
         raw.send(frame(PING, b"behind them"));
         assert_eq!(raw.frame(), (0x8a, b"behind them".to_vec()));
     });
-    assert!(grown < 1 << 20, "{grown} bytes of memory growth");
+    assert!(grown < 1 << 20, "memory grows by less than 1 MiB, not by {grown} bytes");
     raw.send(frame(CONTINUATION, b"end"));
     assert_eq!(raw.frame(), (0x82, b"end".to_vec()), "the count of fragments has no bound");
 }
@@ -293,13 +294,16 @@ fn a_million_pings_from_a_client_that_does_not_read_take_bounded_memory() {
     let server = serve(|server| server);
     let mut raw = Raw::upgraded(server.address());
     let most = flood_with_pings(&server, &mut raw, PINGS);
-    assert!(most <= 32 << 10, "{most} bytes of pongs wait");
+    assert!(most <= 32 << 10, "at most 32 KiB of pongs are queued, not {most} bytes");
     // The pongs are in order, and the latest is among them.
     let mut last = None;
     while last != Some(PINGS - 1) {
         let (first, payload) = raw.frame();
         let number = u64::from_be_bytes(payload.try_into().expect("a number"));
-        assert!(first == 0x8a && last.is_none_or(|last| number > last), "{number} after {last:?}");
+        assert!(
+            first == 0x8a && last.is_none_or(|last| number > last),
+            "pongs arrive in order: {number} after {last:?}"
+        );
         last = Some(number);
     }
     server.wait_until("nothing waits", |ctx| ctx.stats().queued_bytes == 0);

@@ -6,9 +6,9 @@ use std::path::Path;
 fn replay(target: &str, body: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut inputs: Vec<_> =
-        fs::read_dir(&corpus).expect("a corpus").map(|entry| entry.expect("an entry of the corpus").path()).collect();
+        fs::read_dir(&corpus).expect("a corpus").map(|entry| entry.expect("the corpus can be read").path()).collect();
     inputs.sort();
-    assert!(inputs.len() >= 5, "{} has {} inputs", corpus.display(), inputs.len());
+    assert!(inputs.len() >= 5, "{} has at least five inputs, not {}", corpus.display(), inputs.len());
     for input in inputs {
         println!("{}", input.display()); // shown when the body panics
         body(&fs::read(&input).expect("an input"));

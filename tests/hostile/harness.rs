@@ -109,7 +109,9 @@ impl LoggingServer {
 
 impl Log {
     fn note(&self, ctx: &Context<'_>, fd: Fd, what: String) {
-        let Some(Peer::V4 { port, .. }) = ctx.info(fd).map(|info| info.peer) else { panic!("a connection over TCP") };
+        let Some(Peer::V4 { port, .. }) = ctx.info(fd).map(|info| info.peer) else {
+            panic!("the connection is not over TCP")
+        };
         self.0.lock().expect("no handler panics").entry(port).or_default().push(what);
     }
 }

@@ -49,7 +49,10 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
         client.send(frame_with(FIRST_TEXT, &vec![b'x'; 256 << 10]));
         // The sum exceeds the bound by at most one read, which can double the buffer of one message.
         let held = inbound_bytes(&server);
-        assert!(held <= TOTAL_MAX + MESSAGE_MAX, "{held} bytes with {number} clients");
+        assert!(
+            held <= TOTAL_MAX + MESSAGE_MAX,
+            "inbound memory stays within its bound: {held} bytes with {number} clients"
+        );
     }
     server.wait_until("all is read", |ctx| ctx.stats().traffic.bytes_in > 64 * (256 << 10));
     assert!(inbound_bytes(&server) <= TOTAL_MAX);

@@ -50,7 +50,7 @@ fn offer(child: &Child) -> (u16, Wire) {
 }
 
 fn status(wire: &mut Wire) -> u16 {
-    assert!(wire.read_until(|received| !received.replies.is_empty()), "the connection ended without a response");
+    assert!(wire.read_until(|received| !received.replies.is_empty()), "the connection has a response");
     wire.received().replies[0].status
 }
 
@@ -71,7 +71,11 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
             status => panic!("{status}"),
         }
     }
-    assert!((DESCRIPTORS / 2..DESCRIPTORS).contains(&opened.len()), "{} opened, {refused} refused", opened.len());
+    assert!(
+        (DESCRIPTORS / 2..DESCRIPTORS).contains(&opened.len()),
+        "most descriptors have a WebSocket: {} opened, {refused} refused",
+        opened.len()
+    );
 
     // New clients get 503. Meanwhile the server must sleep: a busy loop would use a whole core.
     let (since, ticks) = (Instant::now(), child.cpu_ticks());
@@ -87,10 +91,10 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
             (status, _) => panic!("{status}"),
         }
     }
-    assert!(tx > 0 && late <= 1, "{tx} refused, {late} let in");
+    assert!(tx > 0 && late <= 1, "excess clients are refused: {tx} refused, {late} accepted");
     let elapsed_ticks = since.elapsed().as_millis() as u64 / 10;
     let used = child.cpu_ticks() - ticks;
-    assert!(used * 4 <= elapsed_ticks, "{used} ticks of {elapsed_ticks} to refuse a few clients");
+    assert!(used * 4 <= elapsed_ticks, "refusals take few ticks: {used} of {elapsed_ticks}");
 
     // Freed descriptors serve other clients, which retry if they connect too early.
     for _ in 0..3 {
@@ -103,7 +107,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
                     opened.push(wire);
                     taken += 1;
                 }
-                _ => assert!(Instant::now() < deadline, "only {taken} of 10 places came back"),
+                _ => assert!(Instant::now() < deadline, "all 10 freed descriptors are used again, not {taken}"),
             }
         }
     }
@@ -115,7 +119,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     drop(opened);
     child.wait_for_stat("open", |open| open == 0);
     child.wait_for_stat("connections", |connections| connections <= 1);
-    assert!(child.descriptors() <= idle + 1, "{} descriptors, {idle} before", child.descriptors());
+    assert!(child.descriptors() <= idle + 1, "{} descriptors are open, {idle} when idle", child.descriptors());
 }
 
 /// Blocks the loop until the sender is dropped.
@@ -126,7 +130,7 @@ fn block_loop(server: &TestServer) -> mpsc::Sender<()> {
         begin.send(()).expect("the test waits");
         let _ = held.recv();
     };
-    drop(server.remote.call(call).sent().expect("room in the inbox"));
+    drop(server.remote.call(call).sent().expect("the inbox has room"));
     begun.next();
     release
 }
@@ -172,7 +176,7 @@ fn push_to_stalled_readers(
             };
             (fds.into_iter().map(&mut outcome).collect::<Vec<Outcome>>(), most)
         });
-        assert!(most <= TOTAL_MAX, "{most} bytes are queued in round {round}, of at most {TOTAL_MAX}");
+        assert!(most <= TOTAL_MAX, "at most {TOTAL_MAX} bytes are queued in round {round}, not {most}");
         for ((_, queued), outcome) in readers.iter_mut().zip(outcomes) {
             *queued += usize::from(outcome == Outcome::Queued);
         }
@@ -242,7 +246,7 @@ fn with_conflate_stalled_readers_get_the_newest_messages_at_the_total_bound() {
             // Retries until the message fits. A client that reads frees memory.
             is_told = is_told || server.ask(move |ctx| push(ctx, fd, &u64::MAX.to_be_bytes()).is_queued());
             let round = number(&client.binary());
-            assert!(last.is_none_or(|last| round > last), "{round} after {last:?}");
+            assert!(last.is_none_or(|last| round > last), "rounds arrive in order: {round} after {last:?}");
             last = Some(round);
         }
     }
@@ -262,7 +266,7 @@ fn stalled_readers_share_the_frames_of_a_broadcast() {
             (delivery, ctx.stats().queued_bytes)
         });
         assert_eq!((delivery.matched, delivery.queued + delivery.dropped), (readers.len(), readers.len()));
-        assert!(queued <= TOTAL_MAX, "{queued} bytes are queued");
+        assert!(queued <= TOTAL_MAX, "the bytes of a shared message count once, not {queued}");
     }
 }
 
@@ -290,12 +294,12 @@ fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
             assert!(ctx.stats().queued_bytes <= TOTAL_MAX);
         }
         assert!(ctx.is_open(fds[1]), "its messages are dropped, and it stays connected");
-        assert_eq!(ctx.push(fds[2], "free space for fast readers"), Outcome::Queued);
+        assert_eq!(ctx.push(fds[2], "a fast reader can still be pushed to"), Outcome::Queued);
         let stays = ctx.info(fds[1]).expect("it is there").traffic.messages_out;
-        assert!(stays > 100 && stays <= queued, "{stays} of {queued} stay");
+        assert!(stays > 100 && stays <= queued, "a part of the messages stays queued: {stays} of {queued}");
         stays
     });
-    assert_eq!(quick.text(), "free space for fast readers");
+    assert_eq!(quick.text(), "a fast reader can still be pushed to");
     for sent in 0..queued {
         assert_eq!(number(&stalled.binary()), sent);
     }
@@ -328,12 +332,15 @@ fn a_client_that_sends_much_does_not_starve_others() {
 
     // Each turn reads one budget from the busy client and all bytes of the others.
     let a_turn = BUDGET / shout.len() + 1;
-    assert!(shouted > 4 * a_turn, "the kernel accepted only {shouted} messages");
+    assert!(shouted > 4 * a_turn, "the kernel accepts the messages of several turns, not only {shouted}");
     let (mut louder, mut left) = (0, QUIET);
     while left > 0 {
         if rx.next() { louder += 1 } else { left -= 1 }
     }
-    assert!(louder <= 2 * a_turn, "{louder} messages of the busy client were read before the last one of the others");
+    assert!(
+        louder <= 2 * a_turn,
+        "the other clients are read within two turns, not after {louder} messages of the busy client"
+    );
 }
 
 /// Names with the same polynomial hash: with the factor 31 for the first pair, with 33 for the second.
@@ -453,19 +460,23 @@ fn a_panic_in_a_handler_ends_one_connection_only() {
     let mut raw = open("/close");
     raw.send_frame(CLOSE, &close_payload(1000, ""));
     assert_eq!(raw.close_frame().0, 1000);
-    server.remote.notify(Box::new(())).expect("room in the inbox");
+    server.remote.notify(Box::new(())).expect("the inbox has room");
     server.ask(|ctx| ctx.set_timer(Duration::ZERO));
     server.ask(|ctx| ctx.set_interval(Duration::from_millis(1)));
     is_well();
     server.wait_until("one connection is left", |ctx| ctx.stats().open == 1);
-    assert_eq!(server.ask(|ctx| (ctx.stats().users, ctx.member_count("all"))), (1, 1), "and the maps know it");
+    assert_eq!(
+        server.ask(|ctx| (ctx.stats().users, ctx.member_count("all"))),
+        (1, 1),
+        "the uid and the group are in the maps"
+    );
 }
 
 #[test]
 fn a_panic_in_a_call_returns_an_error_to_the_caller() {
     let server = serve(|server| server.on_message(echo));
     let mut client = server.connect("/");
-    let reply = server.remote.call(|_| panic!("asked to")).sent().expect("room in the inbox");
+    let reply = server.remote.call(|_| panic!("asked to")).sent().expect("the inbox has room");
     let reply: Result<(), fdpush::RemoteError> = reply.wait_timeout(DEADLINE);
     assert!(reply.is_err());
     client.send("still there?");
@@ -533,7 +544,8 @@ fn cycle(child: &Child, count: usize) {
 #[test]
 fn connect_close_cycles_release_all_resources() {
     const WARM_UP: usize = 2_000;
-    let cycles = std::env::var("FDPUSH_CYCLES").map_or(20_000, |count| count.parse().expect("a count of cycles"));
+    let cycles =
+        std::env::var("FDPUSH_CYCLES").map_or(20_000, |count| count.parse().expect("FDPUSH_CYCLES is a number"));
     let child = Child::start("mapping");
     let descriptors = child.descriptors();
     cycle(&child, WARM_UP);
@@ -546,7 +558,11 @@ fn connect_close_cycles_release_all_resources() {
         assert_eq!(child.stat(name), (WARM_UP + cycles) as u64, "{name}");
     }
     child.wait_for_stat("connections", |connections| connections <= 1);
-    assert!(child.descriptors() <= descriptors + 1, "{} descriptors, {descriptors} before", child.descriptors());
+    assert!(
+        child.descriptors() <= descriptors + 1,
+        "all descriptors are closed: {} open, {descriptors} before",
+        child.descriptors()
+    );
     let grown = child.memory().saturating_sub(memory);
-    assert!(grown <= 1 << 20, "{grown} bytes more after {cycles} cycles");
+    assert!(grown <= 1 << 20, "memory grows by at most 1 MiB in {cycles} cycles, not by {grown} bytes");
 }

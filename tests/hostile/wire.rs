@@ -96,7 +96,7 @@ impl Wire {
             Ok(count) => self.came.extend_from_slice(&chunk[..count]),
             // The server closed the connection with unread bytes.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => self.has_ended = true,
-            Err(error) => panic!("nothing came in time, after {:?}: {error}", self.received()),
+            Err(error) => panic!("expected input before the deadline, after {:?}: {error}", self.received()),
         }
     }
 }
@@ -142,8 +142,11 @@ impl Reply {
         let (head, rest) = bytes.split_at(end);
         let head = String::from_utf8(head.to_vec()).expect("a head of text");
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3)?.parse().ok());
-        let mut reply =
-            Reply { status: status.unwrap_or_else(|| panic!("no status: {head:?}")), head, body: Vec::new() };
+        let mut reply = Reply {
+            status: status.unwrap_or_else(|| panic!("expected a status line, got {head:?}")),
+            head,
+            body: Vec::new(),
+        };
         let length = reply.header("Content-Length").map_or(0, |length| length.parse().expect("a length"));
         let (body, rest) = rest.split_at_checked(length)?;
         reply.body = body.to_vec();
@@ -167,7 +170,7 @@ fn parse_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
         127 => rest.split_first_chunk().map(|(length, rest)| (u64::from_be_bytes(*length), rest))?,
         length => (u64::from(length), rest),
     };
-    assert!(short < 128, "a server must not mask");
+    assert!(short < 128, "a server frame is not masked");
     let (payload, rest) = rest.split_at_checked(usize::try_from(length).expect("a length"))?;
     Some(((first, payload.to_vec()), rest))
 }

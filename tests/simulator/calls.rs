@@ -74,7 +74,7 @@ impl Server {
                 model.start_closing(code, reason, now, ledger);
             }
             Some(event) => panic!("{event:?} is not a result of close"),
-            None => assert!(!model.is_open(), "{fd} is open and was not closed"),
+            None => assert!(!model.is_open(), "`close` returns the end of {fd} if it is open"),
         }
         self.compare_state(fd, state);
         self.replay();
@@ -91,7 +91,7 @@ impl Server {
         let now = self.table.env().now;
         let (model, ledger) = self.oracle.account(fd);
         model.output.abandon(ledger);
-        assert_eq!(event.is_some(), model.is_open(), "aborting an open connection reports its end");
+        assert_eq!(event.is_some(), model.is_open(), "`abort` reports an end if and only if the connection is open");
         if let Some(Event::Closed(closed)) = &event {
             model.close(closed, CloseCode::ABNORMAL, "", Cause::ServerClosed);
             model.end(now);
@@ -111,7 +111,7 @@ impl Server {
         let change = self.registry.bind(slot, uid, self.second_login, &mut kicked);
         let expected = self.oracle.names.bind(fd, uid, self.second_login);
         let named: Vec<Fd> = kicked.iter().map(|slot| self.table.fd_of(*slot)).collect();
-        assert_eq!((change, named), expected, "{fd} binds to {uid}");
+        assert_eq!((change, named), expected, "result of a bind of {fd} to {uid}");
         for old in kicked {
             self.close_slot(old, CloseCode::KICKED, "uid connected again", Cause::Kicked);
         }
@@ -127,7 +127,7 @@ impl Server {
             1 => (self.registry.leave(slot, group), names.leave(fd, group)),
             _ => (self.registry.join(slot, group), names.join(fd, group)),
         };
-        assert_eq!(change, expected, "{fd} and {group}");
+        assert_eq!(change, expected, "result of a join or leave of {fd} and {group}");
         hit(["call: unbind", "call: leave", "call: join"][verb.min(2)]);
     }
 

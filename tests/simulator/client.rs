@@ -280,7 +280,12 @@ impl Client {
         let head = String::from_utf8_lossy(&inbox[..end]).into_owned();
         let status = head.split(' ').nth(1).expect("a status line");
         if status == "101" {
-            assert!(self.responses.is_empty(), "{}: the 101 came before {:?}", self.fd, self.responses);
+            assert!(
+                self.responses.is_empty(),
+                "{}: all responses before the 101 have arrived; missing: {:?}",
+                self.fd,
+                self.responses
+            );
             assert!(head.contains(ACCEPT), "{head}");
             self.at += end + 4;
             self.is_websocket = true;
@@ -294,7 +299,7 @@ impl Client {
         }
         self.at += end + 4 + length;
         match status {
-            "200" => assert_eq!(Some(length), self.responses.pop_front(), "{}: responses out of order", self.fd),
+            "200" => assert_eq!(Some(length), self.responses.pop_front(), "{}: responses arrive in order", self.fd),
             "400" | "403" | "404" | "408" | "409" | "426" | "503" => self.is_silent = true,
             status => panic!("{}: unexpected status {status}", self.fd),
         }
@@ -318,7 +323,7 @@ impl Client {
         };
         let model = oracle.model(self.fd);
         let expected = model.output.in_flight.pop_front();
-        assert_eq!(Some(due), expected, "{}: frame lost, duplicated or out of order", self.fd);
+        assert_eq!(Some(due), expected, "{}: frames arrive once and in order", self.fd);
         match frame {
             Frame::Ping(payload) if self.kind != Kind::Unresponsive && !self.is_silent => {
                 hit("client: answers a ping");
@@ -338,9 +343,9 @@ impl Client {
     /// Checks at the end of the server's stream that nothing is missing.
     fn handle_end(&mut self, model: &ConnectionModel) {
         let due = &model.output.in_flight;
-        assert!(due.is_empty(), "{}: {} frames are lost, the first is {:?}", self.fd, due.len(), due[0]);
+        assert!(due.is_empty(), "{}: all frames arrive; {} are missing, the first is {:?}", self.fd, due.len(), due[0]);
         let is_cut = self.is_websocket && !self.inbox.is_empty();
-        assert!(!is_cut || model.output.is_abandoned, "{}: a frame was cut", self.fd);
+        assert!(!is_cut || model.output.is_abandoned, "{}: the last frame is complete", self.fd);
         self.wire.borrow_mut().end();
     }
 }

@@ -61,7 +61,7 @@ impl Clock {
         let first = self.by_time.first().map(|(at, _)| *at);
         assert_eq!(next.is_some(), first.is_some(), "the wheel has a deadline if and only if its model has");
         if let (Some(next), Some(first)) = (next, first) {
-            assert!(next <= first.max(self.now), "the wheel wakes at {next:?}, after {first:?}");
+            assert!(next <= first.max(self.now), "the wheel wakes at {next:?}, not later than {first:?}");
         }
         next
     }
@@ -85,13 +85,13 @@ impl Clock {
         let Some(owner) = self.wheel.pop_expired() else {
             let mut due = self.by_time.iter().take_while(|(at, _)| *at <= self.now);
             let late = due.find(|(_, key)| !self.overdue.contains(key));
-            assert_eq!(late, None, "the wheel is late at {:?}", self.now);
+            assert_eq!(late, None, "no deadline is overdue at {:?}", self.now);
             return None;
         };
         let at = self.armed.get(&key(owner)).copied();
         let at = at.unwrap_or_else(|| panic!("{owner:?} expired and was not armed"));
-        assert!(at <= self.now, "{owner:?} expired at {:?}, early for {at:?}", self.now);
-        assert!(self.popped <= at, "{owner:?} expired out of order");
+        assert!(at <= self.now, "{owner:?} expired at {:?}, not before {at:?}", self.now);
+        assert!(self.popped <= at, "deadlines expire in order: {owner:?}");
         self.popped = at;
         self.note(owner, None);
         Some(owner)
@@ -100,7 +100,7 @@ impl Clock {
     /// Compares the wheel with the model.
     pub fn check(&self) {
         self.wheel.check_invariants();
-        assert_eq!(self.wheel.len(), self.armed.len(), "deadlines in the wheel");
+        assert_eq!(self.wheel.len(), self.armed.len(), "count of deadlines in the wheel");
         for (&(is_timer, index), &at) in &self.armed {
             let owner = if is_timer { Owner::Timer(index) } else { Owner::Connection(Slot(index)) };
             assert_eq!(self.wheel.deadline(owner), Some(at), "deadline of {owner:?}");

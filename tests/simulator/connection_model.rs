@@ -67,8 +67,8 @@ pub struct Turn {
 impl Turn {
     /// Checks that an action of this turn was due now, and not in the turn before.
     pub fn assert_due(self, at: Tick, what: &str) {
-        assert!(at <= self.now, "{what}, due at {at:?}, is early at {:?}", self.now);
-        assert!(at > self.before, "{what}, due at {at:?}, was late by more than a turn at {:?}", self.before);
+        assert!(at <= self.now, "{what}, due at {at:?}, does not happen before that: {:?}", self.now);
+        assert!(at > self.before, "{what}, due at {at:?}, happens within a turn: {:?}", self.before);
     }
 }
 
@@ -100,7 +100,7 @@ impl HeartbeatModel {
         let (Heartbeat::Ping { every, .. } | Heartbeat::Push { every }) = self.mode else {
             panic!("this heartbeat sends no pings")
         };
-        assert!(!self.has_missed_too_many(), "a client that missed too many pings was pinged");
+        assert!(!self.has_missed_too_many(), "a client that missed too many pings gets no ping");
         self.assert_ping_due(turn);
         self.unanswered += 1;
         self.ping = (turn.now.after(every), turn.now.after(every));
@@ -139,8 +139,8 @@ impl HeartbeatModel {
 
     fn assert_ping_due(&self, turn: Turn) {
         let (from, to) = self.ping;
-        assert!(from <= turn.now, "a heartbeat due at {from:?} is early at {:?}", turn.now);
-        assert!(to > turn.before, "a heartbeat due at {to:?} was late by more than a turn at {:?}", turn.before);
+        assert!(from <= turn.now, "a heartbeat due at {from:?} is not sent before that: {:?}", turn.now);
+        assert!(to > turn.before, "a heartbeat due at {to:?} is sent within a turn: {:?}", turn.before);
     }
 }
 
@@ -208,7 +208,7 @@ impl ConnectionModel {
     pub fn close_by_loss(&mut self, closed: &Closed, now: Tick) {
         let seen = (closed.code, &*closed.reason, closed.by, closed.cause);
         assert_eq!(seen, (CloseCode::ABNORMAL, "", By::Client, Cause::ConnectionLost), "{}", self.fd);
-        assert!(self.is_lost, "{} was reported as lost", self.fd);
+        assert!(self.is_lost, "{} was reported as lost and is lost", self.fd);
         self.end(now);
     }
 
@@ -216,12 +216,20 @@ impl ConnectionModel {
     pub fn close_by_tick(&mut self, closed: &Closed, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match closed.cause {
             Cause::HeartbeatMissed => {
-                assert!(!self.heartbeat.is_waited_for(&self.output), "{} may not have received its ping", self.fd);
+                assert!(
+                    !self.heartbeat.is_waited_for(&self.output),
+                    "{} received its ping before it was closed",
+                    self.fd
+                );
                 self.heartbeat.end(turn);
             }
             Cause::WriteTimedOut => {
                 let at = self.write_due(limits);
-                assert!(at <= turn.now, "the end of a write, due at {at:?}, is early at {:?}", turn.now);
+                assert!(
+                    at <= turn.now,
+                    "a write timeout, due at {at:?}, does not end a connection before that: {:?}",
+                    turn.now
+                );
                 // It may be one turn late if the turn before found that a writable socket took nothing.
                 if self.output.tried() <= turn.before {
                     turn.assert_due(at, "the end of a write");
@@ -243,15 +251,15 @@ impl ConnectionModel {
     pub fn check_tick(&mut self, is_pinged: bool, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match self.stage {
             Stage::Open => {
-                assert!(self.write_due(limits) > turn.now, "{} passed its write timeout", self.fd);
-                assert!(self.message_due(limits) > turn.now, "{} passed its message timeout", self.fd);
+                assert!(self.write_due(limits) > turn.now, "{} has not passed its write timeout", self.fd);
+                assert!(self.message_due(limits) > turn.now, "{} has not passed its message timeout", self.fd);
             }
             // It may be dropped from now on.
             Stage::Closing { until } => self.is_expired |= until.min(self.write_due(limits)) <= turn.now,
             Stage::Http | Stage::Aborted => {}
         }
         if is_pinged {
-            assert!(self.is_open(), "{} was pinged and is not open", self.fd);
+            assert!(self.is_open(), "{} was pinged and is open", self.fd);
             self.heartbeat.ping(turn);
             hit("heartbeat: ping");
             self.output.push_control(Due::Ping, ledger);
@@ -263,12 +271,12 @@ impl ConnectionModel {
             self.heartbeat.postpone(turn);
             self.output.is_taking = false;
         }
-        assert!(!self.is_open() || self.heartbeat.due() > turn.now, "{} passed its heartbeat timeout", self.fd);
+        assert!(!self.is_open() || self.heartbeat.due() > turn.now, "{} has not passed its heartbeat timeout", self.fd);
     }
 
     /// Queues a close frame, and waits for the client's.
     pub fn start_closing(&mut self, code: CloseCode, reason: &str, now: Tick, ledger: &mut Ledger) {
-        assert!(self.is_open(), "{} was closed twice", self.fd);
+        assert!(self.is_open(), "{} is closed once", self.fd);
         let payload = match code {
             CloseCode::NO_STATUS => Vec::new(),
             _ => [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat(),
@@ -294,7 +302,7 @@ impl ConnectionModel {
 
     /// Ends it at once.
     pub fn end(&mut self, now: Tick) {
-        assert!(self.is_open(), "{} was closed twice", self.fd);
+        assert!(self.is_open(), "{} is closed once", self.fd);
         self.stage = Stage::Aborted;
         self.closed_at = Some(now);
     }
@@ -320,7 +328,7 @@ impl ConnectionModel {
                 is_done || self.is_lost || self.is_expired
             }
         };
-        assert!(is_over, "{} was dropped too early, with {} bytes queued", self.fd, self.output.bytes());
+        assert!(is_over, "{} is dropped only after all its output, with {} bytes queued", self.fd, self.output.bytes());
     }
 
     /// Returns the write deadline. It is after the last write that took nothing.

@@ -15,8 +15,8 @@ pub enum Frame {
 pub fn take_frame(bytes: &[u8], at: &mut usize) -> Option<Frame> {
     let rest = &bytes[*at..];
     let (&[first, second], behind) = rest.split_first_chunk()?;
-    assert_eq!(first & 0xf0, 0x80, "a server frame that is not final, or has a reserved bit set: {first:#x}");
-    assert_eq!(second & 0x80, 0, "a masked server frame");
+    assert_eq!(first & 0xf0, 0x80, "a server frame is final and has no reserved bit: {first:#x}");
+    assert_eq!(second & 0x80, 0, "a server frame is masked");
     let (length, body) = match second {
         126 => {
             let (length, body) = behind.split_first_chunk::<2>()?;
@@ -29,18 +29,18 @@ pub fn take_frame(bytes: &[u8], at: &mut usize) -> Option<Frame> {
         short => (u64::from(short), behind),
     };
     let shortest = if length < 126 { length } else { 126 + u64::from(length > 0xffff) };
-    assert_eq!(u64::from(second), shortest, "a length that is not in its shortest form");
+    assert_eq!(u64::from(second), shortest, "the payload length has its shortest form");
     let payload = body.get(..length as usize)?.to_vec();
     *at += rest.len() - body.len() + payload.len();
     let opcode = first & 0x0f;
-    assert!(opcode < 8 || length <= 125, "a control frame of {length} bytes");
+    assert!(opcode < 8 || length <= 125, "a control frame has at most 125 bytes, not {length}");
     Some(match opcode {
         1 => Frame::Message { is_text: true, payload },
         2 => Frame::Message { is_text: false, payload },
         8 => Frame::Close(payload),
         9 => Frame::Ping(payload),
         10 => Frame::Pong(payload),
-        _ => panic!("a server frame with opcode {opcode}"),
+        _ => panic!("unexpected opcode of a server frame: {opcode}"),
     })
 }
 

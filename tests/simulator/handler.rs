@@ -35,7 +35,7 @@ impl Server {
         let said = match event {
             Event::Request { request, .. } => return self.answer_request(slot, fd, &request),
             Event::Head(request) => return self.receive_body(slot, request),
-            Event::Piece { .. } => unreachable!("every body is collected"),
+            Event::Piece { .. } => unreachable!("bodies arrive complete, not in pieces"),
             Event::Upgrade(request) => return self.answer_upgrade(slot, fd, request, unparsed),
             Event::Closed(closed) => {
                 let now = self.table.env().now;
@@ -51,7 +51,7 @@ impl Server {
             Event::Pong(payload) => SentItem::Pong(payload.into_owned()),
         };
         let (model, ledger) = self.oracle.account(fd);
-        assert!(model.is_open(), "{said:?} for {fd}, which is not open");
+        assert!(model.is_open(), "only an open connection receives messages: {said:?} for {fd}");
         model.inbound.deliver(&said);
         match &said {
             SentItem::Ping(payload) => {
@@ -89,7 +89,7 @@ impl Server {
     /// Handles the end of a connection. Neither its fd nor its uid or groups reach it any more.
     pub fn on_close(&mut self, close: &PendingClose) {
         self.remember(close.fd);
-        assert!(self.open_slot(close.fd).is_none(), "{} is open in its on_close", close.fd);
+        assert!(self.open_slot(close.fd).is_none(), "{} is not open in its on_close", close.fd);
         if self.rng.one_in(4) {
             let uids = close.names.uid.iter().map(ToString::to_string).collect();
             let groups = close.names.groups.iter().map(ToString::to_string).collect();
@@ -218,7 +218,7 @@ impl Server {
             model.open(now);
             model.output.observe_raw(state.queued, ledger);
             let ahead = model.inbound.read - model.inbound.frames_start;
-            assert_eq!((early.len() + unparsed) as u64, ahead, "bytes that {fd} sent before the 101");
+            assert_eq!((early.len() + unparsed) as u64, ahead, "count of bytes that {fd} sent before the 101");
             self.replay();
             if let Some(uid) = &uid {
                 self.call_bind(fd, uid);

@@ -70,24 +70,26 @@ impl Inbound {
 
     /// Handles the delivery of an item. It must be the next one, and the server must have read all of it.
     pub fn deliver(&mut self, said: &SentItem) {
-        let item = self.items.pop_front().unwrap_or_else(|| panic!("{said:?} delivered, but not sent"));
+        let item = self.items.pop_front().unwrap_or_else(|| panic!("{said:?} was delivered and not sent"));
         assert_eq!(item.said, *said, "the delivered item is the next one that was sent");
-        assert!(item.end <= self.read, "delivered before it was read");
+        assert!(item.end <= self.read, "an item is delivered after it was read");
     }
 
     /// Handles a protocol error. The next item must violate this rule.
     pub fn fail(&mut self, error: ProtocolError) -> u16 {
-        let item = self.items.front().unwrap_or_else(|| panic!("{error:?} reported, but no item is left"));
-        let SentItem::Bad(rule, code) = item.said else { panic!("{error:?} reported for {:?}", item.said) };
-        assert_eq!(rule, error, "the rule that was violated");
-        assert!(item.start < self.read, "reported before it was read");
+        let item = self.items.front().unwrap_or_else(|| panic!("{error:?} was reported without an item"));
+        let SentItem::Bad(rule, code) = item.said else {
+            panic!("{error:?} was reported for the valid item {:?}", item.said)
+        };
+        assert_eq!(rule, error, "the error is the rule that the item violates");
+        assert!(item.start < self.read, "an error is reported after its item was read");
         code
     }
 
     /// Checks after a read that each complete item was delivered.
     pub fn end_input(&mut self, now: Tick) {
         if let Some(front) = self.items.front() {
-            assert!(front.end > self.read, "{:?} was read completely and not delivered", front.said);
+            assert!(front.end > self.read, "{:?} was not read completely", front.said);
         }
         // Pings between the fragments of a message are delivered before it.
         let begun = self.items.iter().filter(|item| item.start < self.read).map(|item| item.start).min();

@@ -106,7 +106,7 @@ fn run(seed: u64) -> Tally {
 
 fn number(name: &str) -> Option<u64> {
     let value = env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")))
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {value:?}")))
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn every_seed_agrees_with_the_oracle() {
     let missed: Vec<_> = COVERED.iter().filter(|what| !all.contains_key(*what)).collect();
     // Other seeds need not cover the rare situations.
     let has_usual = first == 0 && seeds >= SEEDS;
-    assert!(!has_usual || missed.is_empty(), "situations that no seed covers: {missed:?}");
+    assert!(!has_usual || missed.is_empty(), "the seeds cover each situation; missing: {missed:?}");
 }
 
 #[test]

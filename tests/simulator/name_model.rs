@@ -37,7 +37,7 @@ impl NameModel {
     /// Unbinds.
     pub fn unbind(&mut self, fd: Fd) -> Change {
         let Some(uid) = self.uids.remove(&fd) else { return Change::Already };
-        let fds = self.users.get_mut(&uid).expect("a uid has a user");
+        let fds = self.users.get_mut(&uid).expect("the uid is in the map");
         fds.retain(|other| *other != fd);
         if fds.is_empty() {
             self.users.remove(&uid);
@@ -63,7 +63,7 @@ impl NameModel {
         if members.is_empty() {
             self.groups.remove(group);
         }
-        let joined = self.memberships.get_mut(&fd).expect("a member has memberships");
+        let joined = self.memberships.get_mut(&fd).expect("the member is in the map");
         joined.retain(|other| other != group);
         if joined.is_empty() {
             self.memberships.remove(&fd);
@@ -83,8 +83,8 @@ impl NameModel {
     /// Removes a connection, and compares the names that the registry had for it.
     pub fn remove(&mut self, fd: Fd, names: &FormerNames) {
         let groups: Vec<&str> = names.groups.iter().map(AsRef::as_ref).collect();
-        assert_eq!(groups, self.groups_of(fd), "groups that {fd} left");
-        assert_eq!(names.uid.as_deref(), self.uids.get(&fd).map(String::as_str), "uid that {fd} had");
+        assert_eq!(groups, self.groups_of(fd), "groups of {fd} at its end");
+        assert_eq!(names.uid.as_deref(), self.uids.get(&fd).map(String::as_str), "uid of {fd} at its end");
         self.unbind(fd);
         for group in self.memberships.get(&fd).cloned().unwrap_or_default() {
             self.leave(fd, &group);
@@ -106,7 +106,11 @@ impl NameModel {
         registry.check_invariants();
         let memberships = self.memberships.values().map(Vec::len).sum::<usize>();
         let counts = (registry.user_count(), registry.group_count(), registry.membership_count());
-        assert_eq!(counts, (self.users.len(), self.groups.len(), memberships), "users, groups, memberships");
+        assert_eq!(
+            counts,
+            (self.users.len(), self.groups.len(), memberships),
+            "counts of users, groups and memberships"
+        );
         for (uid, fds) in &self.users {
             let newest_first: Vec<Fd> = registry.slots_of(uid).map(&fd_of).collect();
             assert!(newest_first.iter().eq(fds.iter().rev()), "{uid} has {newest_first:?}, expected {fds:?} reversed");

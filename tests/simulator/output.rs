@@ -64,10 +64,10 @@ impl Server {
         let expected = self.replay_push(fd);
         self.posting = None;
         match expected {
-            Some(expected) => assert_eq!(outcome, expected, "{fd} is pushed {posted:?}"),
+            Some(expected) => assert_eq!(outcome, expected, "result of a push to {fd}: {posted:?}"),
             // It was closed earlier in this push to many, or is not open.
             None => {
-                assert!(!was_open, "{fd} is open and was not pushed to");
+                assert!(!was_open, "a push is tried if {fd} is open");
                 assert!(outcome == Outcome::Gone || (closed_now && outcome == Outcome::Dropped), "{fd}: {outcome:?}");
             }
         }
@@ -161,7 +161,7 @@ impl Server {
     /// Compares the result of queueing a message.
     fn check_send(&mut self, fd: Fd, sent: Sent, state: State) {
         let (pushed, posted) = self.posting.clone().expect("a message is being pushed");
-        assert_eq!(pushed, fd, "a message for another connection");
+        assert_eq!(pushed, fd, "the message is for this connection");
         self.begin_search();
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
@@ -173,7 +173,7 @@ impl Server {
             _ if is_over => Sent::Full,
             _ => Sent::Queued,
         };
-        assert_eq!(sent, expected, "{fd} with {queued} bytes queued is sent {posted:?}");
+        assert_eq!(sent, expected, "result of a send to {fd} with {queued} bytes queued: {posted:?}");
         match sent {
             Sent::Queued => {
                 hit("push: queued");
@@ -197,7 +197,7 @@ impl Server {
             true if queued > 0 && queued + bytes > limits.queue_bytes_max => Sent::Full,
             true => Sent::Queued,
         };
-        assert_eq!(sent, expected, "{fd} was pinged with {queued} bytes queued");
+        assert_eq!(sent, expected, "result of a ping to {fd} with {queued} bytes queued");
         if sent == Sent::Queued {
             hit("call: ping");
             model.output.observe(state.queued, state.fresh, ledger);
@@ -209,7 +209,7 @@ impl Server {
         let (_, posted) = self.posting.clone().expect("a message is being pushed");
         let (model, ledger) = self.oracle.account(fd);
         let expected = model.output.conflate(&posted, &self.table.env().limits, ledger);
-        assert_eq!(is_done, expected, "{fd} conflates {posted:?}");
+        assert_eq!(is_done, expected, "{fd} replaces an older message by {posted:?} if one is queued");
         hit(if is_done { "push: conflated" } else { "push: dropped, not conflated" });
         if is_done {
             self.expect_offers(fd);
@@ -243,7 +243,7 @@ impl Server {
                 model.output.abandon(ledger);
                 model.is_lost = true;
             }
-            other => panic!("{fd} was too slow and got {other:?}"),
+            other => panic!("the slow consumer {fd} got {other:?}"),
         }
     }
 
@@ -363,7 +363,7 @@ impl Server {
             let socket = self.table.slot_of(fd).and_then(|slot| self.table.transport(slot));
             let is_broken = socket.is_some_and(|socket| socket.wire.borrow().is_client_reset());
             let has_written_all_it_may = !self.oracle.models[&fd].output.can_write();
-            assert!(is_broken || has_written_all_it_may, "{fd} has a queue and room, and was not tried");
+            assert!(is_broken || has_written_all_it_may, "{fd} has written all that its socket accepts");
         }
         self.begin_search();
         self.check_relief();

@@ -154,7 +154,7 @@ impl Segment {
             return;
         };
         ledger.total -= self.overhead() - FRAME_BYTES;
-        let queues = ledger.shared.get_mut(&id).expect("a shared frame is counted");
+        let queues = ledger.shared.get_mut(&id).expect("the shared frame is in the ledger");
         *queues -= 1;
         if *queues == 0 {
             ledger.shared.remove(&id);
@@ -226,7 +226,10 @@ impl OutputModel {
 
     /// Records that `fresh` of the connection's `bytes` are in the journal.
     pub fn observe(&mut self, bytes: usize, fresh: usize, ledger: &mut Ledger) {
-        assert!(fresh == 0 || (fresh == bytes && !self.is_queued), "{fresh} of {bytes} bytes left a queue");
+        assert!(
+            fresh == 0 || (fresh == bytes && !self.is_queued),
+            "bytes in the journal are written completely or queued: {fresh} of {bytes}"
+        );
         if bytes > 0 && fresh == 0 {
             self.enter_queue(false, ledger);
         }
@@ -352,7 +355,7 @@ impl OutputModel {
                 segment.frames.iter().enumerate().map(move |(frame, (due, _))| (index, frame, due))
             });
             let newest = frames.rfind(is_message);
-            let (index, frame, _) = newest.expect("no more is dropped than there is");
+            let (index, frame, _) = newest.expect("the queue contains a message to drop");
             let segment = &mut self.segments[index];
             let (_, bytes) = segment.frames.remove(frame).expect("just found");
             self.bytes -= bytes;

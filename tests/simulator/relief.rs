@@ -18,12 +18,15 @@ impl Server {
     /// A connection that pays is charged more than `bytes_min`, and at least as much as any other.
     pub fn check_payer(&mut self, fd: Fd, charge: usize, bytes_min: usize) {
         let limits = &self.table.env().limits;
-        assert!(self.oracle.ledger.total > 0, "{fd} pays, and nothing is queued");
-        assert!(bytes_min <= limits.queue_bytes_min, "{fd} pays down to {bytes_min}");
-        assert!(charge > bytes_min, "{fd} is charged {charge} and pays, and may keep {bytes_min}");
+        assert!(self.oracle.ledger.total > 0, "{fd} is evicted only if bytes are queued");
+        assert!(bytes_min <= limits.queue_bytes_min, "{fd} keeps at most queue_bytes_min, not {bytes_min}");
+        assert!(
+            charge > bytes_min,
+            "{fd} is evicted only if its charge of {charge} exceeds its minimum of {bytes_min}"
+        );
         self.is_relieved = true;
         if let Some((other, least)) = self.larger(fd, charge) {
-            panic!("{fd} is charged {charge} and pays, and {other} came before it with at least {least}");
+            panic!("{fd} with a charge of {charge} was evicted before {other}, which has at least {least}");
         }
         self.paid.insert(fd);
     }
@@ -59,7 +62,7 @@ impl Server {
             hit("relief: pays alone");
             assert!(
                 self.posting.as_ref().is_some_and(|(pushed, _)| *pushed == fd),
-                "{fd} pays, and nothing was pushed to it"
+                "{fd} is evicted alone only when a message is pushed to it"
             );
             self.paid.insert(fd);
             self.is_relieved = true;
@@ -72,7 +75,7 @@ impl Server {
         let (model, ledger) = self.oracle.account(fd);
         model.output.drop_newest(messages, ledger);
         hit(if messages > 0 { "relief: dropped" } else { "relief: nothing to drop" });
-        assert_eq!(state.charge, model.output.charge(ledger), "{fd}: the charge after a drop");
+        assert_eq!(state.charge, model.output.charge(ledger), "charge of {fd} after a drop");
     }
 
     /// The next search for the largest holders begins.
@@ -90,6 +93,9 @@ impl Server {
         let holders = self.oracle.models.values().filter(|model| model.output.has_queue()).count();
         let close_frames = holders * (QUEUE_BYTES + CLOSE_FRAME_BYTES);
         let (total, max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
-        assert!(total <= max + close_frames, "{total} of {max}: the largest have paid, and it was not enough");
+        assert!(
+            total <= max + close_frames,
+            "queued bytes are within the total bound after evictions: {total} of {max}"
+        );
     }
 }

@@ -146,9 +146,13 @@ impl Server {
         self.call_on_close();
         self.flush();
         self.reap();
-        assert!(self.log.borrow().is_empty(), "changes that were not compared");
+        assert!(self.log.borrow().is_empty(), "each logged change was compared");
         let ledger = &self.oracle.ledger;
-        assert_eq!(self.table.env().queued, Queued { frames: ledger.total, http: ledger.http }, "bytes in all queues");
+        assert_eq!(
+            self.table.env().queued,
+            Queued { frames: ledger.total, http: ledger.http },
+            "count of bytes in all queues"
+        );
         self.check_bound();
         accepted
     }
@@ -157,7 +161,10 @@ impl Server {
     fn check_bound(&self) {
         let unasked: usize = self.oracle.models.values().map(|model| model.output.unasked_bytes()).sum();
         let (total, total_max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
-        assert!(total <= total_max + unasked, "{total} bytes queued, {unasked} unasked");
+        assert!(
+            total <= total_max + unasked,
+            "{total} queued bytes are within the total bound plus {unasked} bytes of control frames"
+        );
     }
 
     /// Returns whether a turn would find work without waiting.
@@ -229,7 +236,7 @@ impl Server {
             socket.fd = Some(fd);
         }
         let model = ConnectionModel::new(fd, heartbeat, now);
-        assert!(self.oracle.models.insert(fd, model).is_none(), "{fd} was used twice");
+        assert!(self.oracle.models.insert(fd, model).is_none(), "{fd} is not used twice");
         self.arm(fd.slot());
         hit("connection accepted");
         Some(fd)
@@ -317,7 +324,7 @@ impl Server {
     fn handle_end(&mut self, slot: Slot, is_reset: bool) {
         let fd = self.table.fd_of(slot);
         let is_gone = self.table.transport(slot).is_some_and(|socket| socket.wire.borrow().is_client_gone());
-        assert!(is_reset || is_gone, "{fd}: end of a stream that has not ended");
+        assert!(is_reset || is_gone, "{fd}: the stream has ended");
         let Some((event, _)) = self.step(slot, |connection, _| connection.handle_end(is_reset)) else { return };
         let now = self.table.env().now;
         let model = self.oracle.model(fd);
@@ -394,12 +401,8 @@ impl Server {
             self.clock.cancel(Owner::Connection(slot));
             self.table.remove(slot);
             let (model, ledger) = self.oracle.account(fd);
-            assert!(!model.is_open(), "{fd} was freed while open");
-            assert_eq!(
-                model.on_close_calls,
-                u32::from(model.closed_at.is_some()),
-                "{fd} was freed before its on_close"
-            );
+            assert!(!model.is_open(), "{fd} is not freed while open");
+            assert_eq!(model.on_close_calls, u32::from(model.closed_at.is_some()), "{fd} is freed after its on_close");
             model.output.abandon(ledger);
             model.is_reaped = true;
             self.remember(fd);
@@ -496,11 +499,11 @@ impl Server {
 
     /// Compares the state of a connection with its model.
     pub fn compare_state(&self, fd: Fd, state: socket::State) {
-        let model = self.oracle.models.get(&fd).expect("the server has it");
-        assert_eq!(state.is_open, model.is_open(), "{fd}: is open, model stage {:?}", model.stage);
-        assert_eq!(state.queued, model.output.bytes(), "{fd}: bytes queued");
-        assert_eq!(state.fresh, model.output.journal_bytes(), "{fd}: bytes in the journal");
-        assert_eq!(state.is_untried, model.output.is_untried(), "{fd}: output that was not offered to the wire");
+        let model = self.oracle.models.get(&fd).expect("the model has the fd");
+        assert_eq!(state.is_open, model.is_open(), "{fd} is open if and only if the model is ({:?})", model.stage);
+        assert_eq!(state.queued, model.output.bytes(), "{fd}: count of queued bytes");
+        assert_eq!(state.fresh, model.output.journal_bytes(), "{fd}: count of bytes in the journal");
+        assert_eq!(state.is_untried, model.output.is_untried(), "{fd}: has output that was not offered to the socket");
     }
 
     /// Compares the whole server with the oracle.
@@ -526,15 +529,15 @@ impl Server {
             let armed = self.clock.deadline(Owner::Connection(slot)).unwrap_or(Tick::NEVER);
             // A flush of several turns sets a deadline when it reaches the connection. If it has passed, the next turn ends it.
             let is_next = self.was_flushing && armed <= now;
-            assert!(due > now || is_next || self.table.has_dirty(), "{fd} was due at {due:?}");
+            assert!(due > now || is_next || self.table.has_dirty(), "{fd} has no deadline in the past: {due:?}");
             // A deadline that passed during a write that took nothing is for the next turn.
             assert!(
                 armed <= at.max(now) || self.table.has_dirty(),
                 "{fd} has its deadline at {at:?}, and the wheel has {armed:?} at {now:?}"
             );
-            assert!(model.output.message_bytes() <= env.limits.queue_bytes_max, "{fd}: the queue is over its bound");
+            assert!(model.output.message_bytes() <= env.limits.queue_bytes_max, "{fd}: the queue is within its bound");
             open += u64::from(connection.is_open());
         }
-        assert_eq!(self.opened, self.closed + open, "opened, closed and open");
+        assert_eq!(self.opened, self.closed + open, "each opened connection is closed or open");
     }
 }

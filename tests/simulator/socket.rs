@@ -101,13 +101,13 @@ impl Transport for Socket {
             Observed::ClosedSlow { kept_max, charge, event } => {
                 let closed = event.map(|event| match event {
                     Event::Closed(closed) => closed.clone(),
-                    event => panic!("{event:?} is not the end of a slow consumer"),
+                    event => panic!("expected the end of a slow consumer, got {event:?}"),
                 });
                 Change::ClosedSlow { kept_max, charge, closed }
             }
             Observed::ResponseDropped => Change::ResponseDropped,
         };
-        let fd = self.fd.expect("the table has it");
+        let fd = self.fd.expect("the connection is in the table");
         self.log.borrow_mut().push(Entry { fd, change, state: State::of(connection) });
     }
 }

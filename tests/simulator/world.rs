@@ -140,7 +140,11 @@ impl World {
         let mut turns = 0;
         while self.server.table.count() > 0 {
             turns += 1;
-            assert!(turns < LAST_TURNS_MAX, "{} connections did not end", self.server.table.count());
+            assert!(
+                turns < LAST_TURNS_MAX,
+                "{} connections end in a bounded number of turns",
+                self.server.table.count()
+            );
             self.pass_time();
             self.turn();
         }
@@ -154,12 +158,12 @@ impl World {
     fn check_end(&self) {
         let server = &self.server;
         server.check();
-        assert_eq!(server.opened, server.closed, "opened and closed");
+        assert_eq!(server.opened, server.closed, "counts of opened and closed connections");
         assert_eq!(server.table.env().queued, Queued::default(), "bytes in queues");
         assert_eq!(server.clock.len(), 0, "deadlines");
         let registry = &server.registry;
         let left = (registry.user_count(), registry.group_count(), registry.membership_count());
-        assert_eq!(left, (0, 0, 0), "users, groups and memberships");
+        assert_eq!(left, (0, 0, 0), "counts of users, groups and memberships that are left");
         assert!(server.oracle.models.is_empty(), "models");
         count("virtual hours", self.now.0 / 3_600_000);
     }

@@ -46,7 +46,7 @@ impl Stream {
         for _ in 0..2 {
             let mut texts = Vec::new();
             read(&mut |text| texts.push(text.to_vec()));
-            assert!(texts == vec![self.text.as_bytes(); self.messages], "something else was read");
+            assert!(texts == vec![self.text.as_bytes(); self.messages], "the decoder returns the messages that were encoded");
         }
     }
 }
@@ -137,7 +137,7 @@ impl Reader {
                 let (unfinished, pool) = (&mut self.unfinished, &mut self.pool);
                 match Assembler::next(unfinished, &mut input, MessageRules::plain(MESSAGE_BYTES_MAX), Tick(0), pool).expect("valid") {
                     Some(Item::Text(text)) => message(text.as_bytes()),
-                    Some(item) => panic!("{item:?} instead of a text"),
+                    Some(item) => panic!("expected a text message, got {item:?}"),
                     None => break,
                 }
             }
@@ -154,7 +154,7 @@ fn read_tungstenite(socket: &mut Tungstenite<'_>, mut message: impl FnMut(&[u8])
         match socket.read() {
             Ok(tungstenite::Message::Text(text)) => message(text.as_bytes()),
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
-            other => panic!("{other:?} instead of a text"),
+            other => panic!("expected a text message, got {other:?}"),
         }
     }
 }

@@ -94,7 +94,10 @@ impl Rig {
         match accepted {
             Ok(early) => {
                 let is_answered = side.reader.is_streaming_last();
-                assert!(early.is_some() != is_answered, "an answered upgrade was accepted");
+                assert!(
+                    early.is_some() != is_answered,
+                    "an upgrade is accepted if and only if it was not answered before"
+                );
                 let Some(early) = early else { return };
                 side.phase = Phase::Open;
                 side.reader.due.push_back(Due::Opening);

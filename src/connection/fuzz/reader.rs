@@ -67,9 +67,9 @@ impl Reader {
         self.read_bytes += bytes.len() as u64;
         while if self.is_upgraded { self.take_frame() } else { self.take_response() } {}
         if let Some(length) = self.refusal {
-            assert!(self.bytes.len() <= length, "more than the body of a refusal");
+            assert!(self.bytes.len() <= length, "nothing is written after the body of a refusal");
         }
-        assert!(!self.is_closed || self.bytes.is_empty(), "output behind a close frame");
+        assert!(!self.is_closed || self.bytes.is_empty(), "nothing is written after a close frame");
     }
 
     /// Checks that everything expected was received, unless output was dropped.
@@ -81,9 +81,9 @@ impl Reader {
         if self.is_streaming {
             assert!(matches!(due.next(), Some(Due::Stream { body, .. }) if body.is_empty()), "{:?}", self.due);
         }
-        assert!(due.next().is_none(), "never written: {:?}", self.due);
+        assert!(due.next().is_none(), "all expected output was written; missing: {:?}", self.due);
         let is_whole = self.bytes.is_empty() || self.refusal == Some(self.bytes.len());
-        assert!(is_whole, "{} bytes of an incomplete frame or response", self.bytes.len());
+        assert!(is_whole, "the output ends with a whole frame or response; {} bytes are left", self.bytes.len());
     }
 
     /// Expects the close frame of a connection's end.
@@ -120,7 +120,7 @@ impl Reader {
                 body.extend_from_slice(b"\r\n");
             }
             Some(Due::Stream { body, is_ended: false, .. }) => body.extend_from_slice(piece),
-            other => panic!("a piece of {other:?}"),
+            other => panic!("expected a streamed response, got {other:?}"),
         }
     }
 
@@ -133,16 +133,18 @@ impl Reader {
                     body.extend_from_slice(b"0\r\n\r\n");
                 }
             }
-            other => panic!("the end of {other:?}"),
+            other => panic!("expected the end of a streamed response, got {other:?}"),
         }
     }
 
     /// Replaces the newest message with the same key.
     pub fn conflate(&mut self, newer: &Due) {
-        let Due::Frame { key: newer_key @ Some(_), .. } = newer else { panic!("conflated without a key") };
+        let Due::Frame { key: newer_key @ Some(_), .. } = newer else {
+            panic!("a message without a key was conflated")
+        };
         let same = |due: &Due| matches!(due, Due::Frame { key, .. } if key == newer_key);
-        let older = self.due.iter().rposition(same).expect("a message of this key waits");
-        assert!(older > 0 || !self.is_inside_due(), "a partly written message was replaced");
+        let older = self.due.iter().rposition(same).expect("a message with this key is queued");
+        assert!(older > 0 || !self.is_inside_due(), "a partly written message is not replaced");
         self.due[older] = newer.clone();
     }
 
@@ -150,8 +152,8 @@ impl Reader {
     pub fn drop_newest(&mut self, count: usize) {
         for _ in 0..count {
             let is_message = |due: &Due| matches!(due, Due::Frame { first: 0x81 | 0x82, .. });
-            let newest = self.due.iter().rposition(is_message).expect("a message to drop");
-            assert!(newest > 0 || !self.is_inside_due(), "a partly written message was dropped");
+            let newest = self.due.iter().rposition(is_message).expect("the queue contains a message");
+            assert!(newest > 0 || !self.is_inside_due(), "a partly written message is not dropped");
             self.due.remove(newest);
         }
     }
@@ -185,7 +187,7 @@ impl Reader {
         let whole = match self.due.front() {
             _ if status == 100 => end + 4,
             Some(Due::Response { status: expected, body }) => {
-                assert_eq!(status, *expected, "a response: {head}");
+                assert_eq!(status, *expected, "status of the response {head}");
                 let whole = end + 4 + body.len();
                 if self.bytes.len() < whole {
                     return false;
@@ -210,13 +212,13 @@ impl Reader {
             None => {
                 assert!(
                     (400..600).contains(&status) && head.contains("Connection: "),
-                    "an unexpected response: {head}"
+                    "an error response has an error status and a Connection header: {head}"
                 );
-                assert!(head.ends_with("close"), "a refusal that does not close: {head}");
+                assert!(head.ends_with("close"), "a refusal ends with Connection: close: {head}");
                 self.refusal = Some(length);
                 end + 4
             }
-            Some(frame) => panic!("{frame:?} before the 101"),
+            Some(frame) => panic!("expected the 101 response, got {frame:?}"),
         };
         if status != 100 && self.refusal.is_none() && !self.is_streaming {
             self.due.pop_front();
@@ -231,7 +233,7 @@ impl Reader {
     fn take_stream(&mut self) -> bool {
         let Some(Due::Stream { body, is_ended, .. }) = self.due.front_mut() else { return false };
         let count = body.len().min(self.bytes.len());
-        assert_eq!(body[..count], self.bytes[..count], "another piece is due");
+        assert_eq!(body[..count], self.bytes[..count], "the output is the expected piece of the body");
         body.drain(..count);
         self.bytes.drain(..count);
         let is_over = body.is_empty() && *is_ended;
@@ -239,7 +241,7 @@ impl Reader {
             self.due.pop_front();
             self.is_streaming = false;
         }
-        assert!(is_over || self.bytes.is_empty(), "output inside a response");
+        assert!(is_over || self.bytes.is_empty(), "the response is written before other output");
         is_over
     }
 
@@ -251,21 +253,22 @@ impl Reader {
             (127, [a, b, c, d, e, f, g, h, rest @ ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest),
             (0..126, rest) => (u64::from(*second), rest),
             (126 | 127, _) => return false,
-            (128.., _) => panic!("a masked server frame"),
+            (128.., _) => panic!("a server frame is masked"),
         };
         let shortest = if length < 126 { length } else { 126 + u64::from(length > 0xffff) };
-        assert_eq!(u64::from(*second), shortest, "a length that is not in its shortest form");
+        assert_eq!(u64::from(*second), shortest, "the payload length has its shortest form");
         let Some(payload) = rest.get(..length as usize) else { return false };
         if first & 0x0f == 10 {
             assert!(*first == 0x8a && payload.len() <= 125, "a pong");
-            let ping = self.pings.iter().position(|ping| ping == payload).expect("a ping for this pong");
+            let ping =
+                self.pings.iter().position(|ping| ping == payload).expect("the client sent a ping with this payload");
             self.pings.drain(..=ping);
         } else {
             match self.due.pop_front() {
                 Some(Due::Frame { first: due, payload: expected, .. }) => {
-                    assert_eq!((*first, payload), (due, &expected[..]), "another frame is due");
+                    assert_eq!((*first, payload), (due, &expected[..]), "the frame is the expected one");
                 }
-                other => panic!("a frame {first:#x}, where {other:?} is due"),
+                other => panic!("expected {other:?}, got a frame that starts with {first:#x}"),
             }
         }
         self.is_closed |= *first == 0x88;

@@ -47,13 +47,16 @@ impl Socket {
 
 impl Transport for Socket {
     fn read(&mut self, _: &mut [u8]) -> Io {
-        unreachable!("the target reads from the client's pipe")
+        unreachable!("the fuzz target does not read from its socket")
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Io {
-        assert!(!self.is_shut, "output after the end of output");
+        assert!(!self.is_shut, "nothing is written after the shutdown of the write side");
         let mut offered: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-        assert!(!offered.is_empty() && slices.iter().all(|slice| !slice.is_empty()), "a write of nothing");
+        assert!(
+            !offered.is_empty() && slices.iter().all(|slice| !slice.is_empty()),
+            "a write offers at least one byte, and no empty slice"
+        );
         offered.truncate(self.room);
         if self.room != usize::MAX {
             self.room -= offered.len();
@@ -71,7 +74,7 @@ impl Transport for Socket {
         connection.check_invariants();
         let change = match change {
             Observed::Wrote { written, .. } => {
-                assert_eq!(written, self.taken.len(), "bytes that the connection counts as written");
+                assert_eq!(written, self.taken.len(), "the connection counts the bytes that the socket accepted");
                 Change::Wrote(std::mem::take(&mut self.taken))
             }
             Observed::Sent(sent) => Change::Sent(sent),
@@ -79,14 +82,17 @@ impl Transport for Socket {
             Observed::Conflated { is_done } => Change::Conflated(is_done),
             Observed::MovedToQueue => return,
             Observed::Dropped { messages, charge, bytes_min } => {
-                assert!(charge > bytes_min, "a connection with its minimum is not evicted");
+                assert!(charge > bytes_min, "a connection within its minimum keeps its messages");
                 Change::Dropped(messages)
             }
             Observed::ClosedSlow { charge, kept_max, event } => {
-                assert!(charge.is_none_or(|charge| charge > kept_max), "a connection with its minimum is not evicted");
+                assert!(
+                    charge.is_none_or(|charge| charge > kept_max),
+                    "a connection within its minimum keeps its messages"
+                );
                 Change::ClosedSlow(event.map(|event| match event {
                     Event::Closed(closed) => closed.clone(),
-                    event => panic!("{event:?} ends a slow consumer"),
+                    event => panic!("expected the end of a slow consumer, got {event:?}"),
                 }))
             }
             Observed::ResponseDropped => Change::ResponseDropped,

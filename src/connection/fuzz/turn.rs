@@ -33,16 +33,19 @@ impl Rig {
             match flushed {
                 FlushResult::Stays { .. } => {}
                 FlushResult::Over => {
-                    assert_ne!(self.sides[at].phase, Phase::Open, "dropped while open");
+                    assert_ne!(self.sides[at].phase, Phase::Open, "an open connection is not dropped");
                     self.table.remove(slot);
                     self.sides[at] = Side::new(insert(&mut self.table, at, &self.log));
                 }
-                FlushResult::Broken => panic!("the socket never fails"),
+                FlushResult::Broken => panic!("the socket reported an error"),
             }
         }
         self.table.end_flush();
         self.replay();
-        assert!([0, 1].iter().all(|at| self.connection(*at).journal_bytes() == 0), "output outlives the journal");
+        assert!(
+            [0, 1].iter().all(|at| self.connection(*at).journal_bytes() == 0),
+            "the journal is empty after a flush"
+        );
     }
 
     fn tick(&mut self, at: usize) {
@@ -58,6 +61,6 @@ impl Rig {
         self.handle_end(at, event);
         let (connection, env) = (self.connection(at), self.table.env());
         let is_handled = connection.poll_timeout(env) > env.now;
-        assert!(is_handled || connection.is_finished(), "a handled deadline is still due");
+        assert!(is_handled || connection.is_finished(), "the next deadline is later than now");
     }
 }

@@ -93,8 +93,12 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
         }
         Event::Upgrade(request) => {
             outcome.events.push(format!("upgrade {}", request.target()));
-            assert!(deserves_upgrade(&request), "not an upgrade: {:?}", head_of(&request));
-            assert!(is_origin_allowed(&env.origins, &request), "a foreign origin: {:?}", head_of(&request));
+            assert!(
+                deserves_upgrade(&request),
+                "the event is an upgrade if and only if the request is valid: {:?}",
+                head_of(&request)
+            );
+            assert!(is_origin_allowed(&env.origins, &request), "the origin is allowed: {:?}", head_of(&request));
             let before = outcome.output.len();
             let accept = accept_of(&request, manner);
             let answer = connection.accept(Fd::new(Slot(0), 0), &accept, &request, env);
@@ -107,7 +111,7 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
             connection.receive_body(request, BodyMode::Collect, env);
         }
         Event::Refused(_) => {}
-        event => panic!("{event:?} before there is a WebSocket"),
+        event => panic!("unexpected event before the upgrade: {event:?}"),
     }
 }
 
@@ -151,18 +155,27 @@ fn check_answer(request: &Request<'_>, manner: u8, is_accepted: bool, written: &
     if !is_accepted {
         assert!(text.starts_with("HTTP/1.1 500 ") && text.contains("\r\nConnection: close\r\n"), "{text}");
         let is_path_bad = request.path().bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
-        assert!(is_path_bad || (manner % 4 == 1 && !offers("not-offered")), "a 500 without a fault: {request:?}");
+        assert!(
+            is_path_bad || (manner % 4 == 1 && !offers("not-offered")),
+            "only an invalid answer is replaced by status 500: {request:?}"
+        );
         return;
     }
     let key = request.values("sec-websocket-key").next().expect("a key");
     let accept = STANDARD.encode(Sha1::digest([key, b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat()));
     assert!(text.starts_with("HTTP/1.1 101 "), "{text}");
     for line in ["Upgrade: websocket", "Connection: Upgrade", &format!("Sec-WebSocket-Accept: {accept}")] {
-        assert_eq!(text.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line} in {text}");
+        assert_eq!(text.matches(&format!("\r\n{line}\r\n")).count(), 1, "the response {text} has the line {line} once");
     }
     let chosen: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("Sec-WebSocket-Protocol: ")).collect();
-    assert!(chosen.len() <= 1 && chosen.iter().all(|chosen| offers(chosen)), "{chosen:?} was not offered");
-    assert!(text.ends_with("\r\n\r\n") && text.matches("\r\n\r\n").count() == 1, "something behind the 101: {text}");
+    assert!(
+        chosen.len() <= 1 && chosen.iter().all(|chosen| offers(chosen)),
+        "the client offered the subprotocol {chosen:?}"
+    );
+    assert!(
+        text.ends_with("\r\n\r\n") && text.matches("\r\n\r\n").count() == 1,
+        "the output ends with the 101 response: {text}"
+    );
 }
 
 /// Checks that each header line is `name: value` with a known name.
@@ -181,11 +194,14 @@ fn check_lines(written: &[u8]) {
         "Upgrade",
         "X-Path",
     ];
-    let end = written.windows(4).position(|window| window == b"\r\n\r\n").expect("the end of a head");
+    let end = written.windows(4).position(|window| window == b"\r\n\r\n").expect("the output has a complete head");
     for line in written[..end].split(|byte| *byte == b'\n').skip(1) {
         let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
         let (name, value) = line.split_once(": ").expect("name: value");
-        assert!(NAMES.contains(&name) && !value.contains(['\r', '\n', '\0']), "a header {line:?}");
+        assert!(
+            NAMES.contains(&name) && !value.contains(['\r', '\n', '\0']),
+            "known header name, and value without line breaks: {line:?}"
+        );
     }
 }
 

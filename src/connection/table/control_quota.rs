@@ -89,7 +89,7 @@ mod tests {
         (0..5).map(Slot).for_each(|slot| quota.insert(slot));
         assert!(quota.keep(Slot(0), 2) && quota.keep(Slot(2), 2) && quota.keep(Slot(2), 2));
         assert!(!quota.keep(Slot(3), 2), "two are kept");
-        assert!(!quota.keep(Slot(9), 9), "it is not in the quota");
+        assert!(!quota.keep(Slot(9), 9), "a slot outside the quota is not kept");
         assert_eq!(quota.take_oldest(|slot| slot != Slot(1)), Some(Slot(3)));
         quota.release(Slot(0));
         assert!(quota.keep(Slot(4), 2));

@@ -426,15 +426,18 @@ impl<T: Transport> Table<T> {
             let Some(entry) = self.entries.get(slot.index()) else { continue };
             entry.connection.check_invariants();
             let is_listed = listed.contains(&slot) || self.unwritten.answers().any(|answer| answer == slot);
-            assert!(!entry.connection.is_listed || listed.contains(&slot), "{slot} is marked as listed and in no list");
+            assert!(
+                !entry.connection.is_listed || listed.contains(&slot),
+                "{slot}, which is marked as listed, is in a list"
+            );
             assert!(
                 is_listed || entry.connection.journal_bytes() == 0,
-                "{slot} has output in the journal and is in no list"
+                "{slot}, which has output in the journal, is in a list"
             );
             let has_queue = entry.connection.has_queue();
             assert!(
                 !has_queue || is_listed || self.queued.contains(slot),
-                "{slot} has a queue and is not among the holders"
+                "{slot}, which has a queue, is in the set of queued slots"
             );
         }
     }

@@ -13,7 +13,7 @@ fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {
     let events = match rig.connection.handle_message(&mut input, &mut rig.env) {
         Ok(Some(message)) => {
             let lent = message.as_bytes().as_ptr_range();
-            assert!(whole.start <= lent.start && lent.end <= whole.end, "copied, not lent");
+            assert!(whole.start <= lent.start && lent.end <= whole.end, "the body is inside the read buffer");
             match message {
                 Message::Text(text) => format!("text {text}"),
                 Message::Binary(bytes) => format!("binary {bytes:?}"),
@@ -23,7 +23,7 @@ fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {
         Err(end) => describe(&end),
     };
     let left = input.len();
-    assert!(events != "nothing" || copy == bytes, "{bytes:?} became {copy:?}");
+    assert!(events != "nothing" || copy == bytes, "input without an event is not changed: {bytes:?}, now {copy:?}");
     (events, left)
 }
 
@@ -55,7 +55,7 @@ fn other_input_is_left_for_the_decoder() {
     let text = frame(true, Opcode::Text, b"text");
     assert_eq!(taken(&mut rig, &text), nothing(&text));
     assert_eq!(rig.feed(&text), ["closed 1002 \"new message inside a fragmented message\" (protocol_error) by Server"]);
-    assert_eq!(taken(&mut rig, &text), nothing(&text), "input is ignored after the end");
+    assert_eq!(taken(&mut rig, &text), nothing(&text), "input after the end is ignored");
     assert_eq!(rig.connection.traffic().messages_in, 0);
 }
 
@@ -116,17 +116,25 @@ fn a_body_in_one_piece_is_borrowed_from_the_input() {
     let copied = |body: &str| (body.to_owned(), false);
     let both = format!("{SIZED}first{CHUNKED}6\r\nsecond\r\n0\r\n\r\n{PIECES}third");
     let mut rig = Rig::new(Limits::default());
-    assert_eq!(bodies(&mut rig, &both), [lent("first"), lent("second"), lent("third")], "several requests in one read");
+    assert_eq!(
+        bodies(&mut rig, &both),
+        [lent("first"), lent("second"), lent("third")],
+        "each body in one read is lent"
+    );
     assert_eq!(bodies(&mut rig, SIZED), []);
-    assert_eq!(bodies(&mut rig, "fifth"), [lent("fifth")], "a body after its head");
+    assert_eq!(bodies(&mut rig, "fifth"), [lent("fifth")], "a body that arrives after its head is lent");
     for cut in 1..SIZED.len() {
         assert_eq!(bodies(&mut rig, &SIZED[..cut]), []);
-        assert_eq!(bodies(&mut rig, &format!("{}sixth", &SIZED[cut..])), [lent("sixth")], "the head is cut at {cut}");
+        assert_eq!(
+            bodies(&mut rig, &format!("{}sixth", &SIZED[cut..])),
+            [lent("sixth")],
+            "the body is lent if the head is cut at {cut}"
+        );
     }
     assert_eq!(bodies(&mut rig, &format!("{SIZED}sev")), []);
     assert_eq!(bodies(&mut rig, "en"), [copied("seven")], "the body is cut");
     let chunks = format!("{CHUNKED}2\r\nei\r\n3\r\nght\r\n0\r\n\r\n");
-    assert_eq!(bodies(&mut rig, &chunks), [copied("eight")], "the body has two chunks");
+    assert_eq!(bodies(&mut rig, &chunks), [copied("eight")], "a body of two chunks is copied");
     assert_eq!(bodies(&mut rig, &format!("{PIECES}ni")), [lent("ni")]);
     assert_eq!(bodies(&mut rig, "nth"), [lent("nth")]);
 }

@@ -49,7 +49,7 @@ fn a_streamed_body_has_no_size_bound() {
     assert_eq!(rig.feed(HEAD.as_bytes()), ["head /batch"]);
     assert_eq!(rig.feed(b"6\r\nabc"), ["piece 3 false"]);
     assert!(rig.begin());
-    assert!(!rig.begin(), "one response a request");
+    assert!(!rig.begin(), "a request has only one response");
     assert_eq!(rig.feed(b"def\r\n2\r\ngh"), ["piece 5 false"]);
     assert!(rig.reply(b"one\n"));
     assert!(rig.written().ends_with(b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n4\r\none\n\r\n"));
@@ -58,8 +58,8 @@ fn a_streamed_body_has_no_size_bound() {
     assert_eq!(rig.pieces, b"abcdefgh");
     assert!(rig.reply(b"") && rig.end());
     assert_eq!(rig.written(), b"0\r\n\r\n");
-    assert_eq!(rig.feed(b""), ["GET /next"], "the connection goes on");
-    assert!(!rig.end(), "it was answered whole");
+    assert_eq!(rig.feed(b""), ["GET /next"], "the connection serves the next request");
+    assert!(!rig.end(), "a complete response cannot be ended again");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_100_continue_is_sent_only_if_the_body_is_accepted() {
     assert_eq!(unwanted.feed(expecting.as_bytes()), ["head /"]);
     let written = unwanted.written();
     assert!(written.starts_with(b"HTTP/1.1 401 ") && written.ends_with(b"Connection: close\r\n\r\nno key\n"));
-    assert_eq!(unwanted.feed(NEXT.as_bytes()), [""; 0], "requests behind it are ignored");
+    assert_eq!(unwanted.feed(NEXT.as_bytes()), [""; 0], "requests after the refused one are ignored");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn unread_responses_stop_the_reading_of_the_body() {
     assert!(rig.connection.wants_read());
     rig.reply(&vec![b'x'; HTTP_OUTPUT_MAX]);
     assert!(!rig.connection.wants_read());
-    assert_eq!(rig.feed(b"3\r\ndef\r\n"), [""; 0], "buffered input waits");
+    assert_eq!(rig.feed(b"3\r\ndef\r\n"), [""; 0], "buffered input is not read");
     rig.written();
     assert!(rig.connection.wants_read());
     assert_eq!(rig.feed(b""), ["piece 3 false"]);
@@ -185,12 +185,14 @@ fn an_upgrade_answered_in_pieces_is_refused() {
     let mut rig = rig();
     rig.feed(UPGRADE.as_bytes());
     assert!(rig.begin());
-    let Some(Deferred::Upgrade(request)) = rig.connection.take_deferred() else { panic!("no upgrade waits") };
+    let Some(Deferred::Upgrade(request)) = rig.connection.take_deferred() else {
+        panic!("expected a deferred upgrade")
+    };
     let early = rig.connection.accept(Fd::new(Slot(0), 0), &Upgrade::accept(), &request, &mut rig.env);
-    assert_eq!(early, Ok(None), "it is answered already");
+    assert_eq!(early, Ok(None), "an answered upgrade cannot be accepted");
     assert!(rig.reply(b"no") && rig.end());
     assert!(rig.written().ends_with(b"Connection: close\r\n\r\n2\r\nno\r\n0\r\n\r\n"));
-    assert_eq!(rig.feed(NEXT.as_bytes()), [""; 0], "requests behind it are ignored");
+    assert_eq!(rig.feed(NEXT.as_bytes()), [""; 0], "requests after the refused one are ignored");
 }
 
 #[test]
@@ -222,16 +224,19 @@ fn a_ticket_is_for_one_request_until_its_response_begins() {
     let ticket = |number| Deferral(number);
     let mut rig = Rig::new(Limits::default());
     rig.connection.set_ticket(ticket(1));
-    assert!(!rig.connection.has_ticket(ticket(1)), "no request is there");
+    assert!(!rig.connection.has_ticket(ticket(1)), "without a request no ticket is kept");
     let request = rig.announced(HEAD);
     rig.connection.set_ticket(ticket(2));
     rig.connection.receive_body(request, BodyMode::stream(()), &mut rig.env);
     assert!(rig.connection.has_ticket(ticket(2)) && !rig.connection.has_ticket(ticket(1)));
     rig.connection.set_ticket(ticket(3));
-    assert!(rig.connection.has_ticket(ticket(3)) && !rig.connection.has_ticket(ticket(2)), "the last one counts");
+    assert!(
+        rig.connection.has_ticket(ticket(3)) && !rig.connection.has_ticket(ticket(2)),
+        "the last ticket replaces the others"
+    );
     assert!(rig.begin());
     rig.connection.set_ticket(ticket(4));
-    assert!((1..=4).all(|number| !rig.connection.has_ticket(ticket(number))), "the response has begun");
+    assert!((1..=4).all(|number| !rig.connection.has_ticket(ticket(number))), "a begun response has no ticket");
     rig.feed(b"0\r\n\r\n");
     assert!(rig.end());
 

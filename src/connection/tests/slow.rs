@@ -19,7 +19,7 @@ fn a_writable_socket_is_tried_before_it_times_out() {
     rig.env.now = Tick(60_000);
     assert!(rig.connection.handle_writable());
     assert_eq!(rig.tick(60_000), None);
-    assert_eq!(rig.write(0), b"", "it is still full");
+    assert_eq!(rig.write(0), b"", "the socket is still full");
     assert_eq!(rig.tick(60_000).as_deref(), Some("closed 1006 (write_timed_out) by Server"));
 }
 
@@ -64,7 +64,11 @@ fn pieces_of_a_response_have_the_queue_bound() {
     assert!(rig.connection.begin_response(&Response::new(200), &mut rig.env));
     rig.written();
     let piece = [b'x'; 101];
-    assert_eq!(rig.connection.write_response(&piece, &mut rig.env), Sent::Queued, "any length, if the queue is empty");
+    assert_eq!(
+        rig.connection.write_response(&piece, &mut rig.env),
+        Sent::Queued,
+        "an empty queue accepts a response of any length"
+    );
     assert_eq!(rig.write(50).len(), 50);
     assert_eq!(rig.connection.write_response(&piece[..50], &mut rig.env), Sent::Full);
     assert_eq!(rig.connection.write_response(&piece[..49], &mut rig.env), Sent::Queued);
@@ -89,7 +93,7 @@ fn a_long_queue_is_not_reused() {
     }
     assert!(!rig.connection.output.as_queue().expect("a queue").is_small());
     rig.connection.release(&mut rig.env);
-    assert!(rig.env.take_queue().is_small(), "the long queue was not kept");
+    assert!(rig.env.take_queue().is_small(), "a long queue is not reused");
     assert_eq!(rig.env.queued, Queued::default());
 }
 
@@ -109,7 +113,11 @@ fn a_slow_reader_that_makes_progress_misses_no_heartbeat() {
         rig.written();
         rig.tick(second * 1000)
     });
-    assert_eq!(end.as_deref(), Some("closed 1006 (heartbeat_missed) by Server"), "no ping is answered");
+    assert_eq!(
+        end.as_deref(),
+        Some("closed 1006 (heartbeat_missed) by Server"),
+        "the connection ends because no ping is answered"
+    );
 }
 
 #[test]
@@ -129,7 +137,7 @@ fn a_ping_is_answered_while_the_queue_stays_long() {
         out.extend(rig.write(20_004));
         rig.send(&message);
     }
-    assert_eq!(out[4 * 20_004 - 10_000..][..8], *b"\x8a\x06still?", "after the queued output, and once");
+    assert_eq!(out[4 * 20_004 - 10_000..][..8], *b"\x8a\x06still?", "one pong follows the queued output");
     rig.feed(&frame(true, Opcode::Ping, b"and now?"));
     rig.connection.handle_writable();
     assert!(rig.written().ends_with(b"\x8a\x08and now?"), "the next pong is a segment of its own");
@@ -169,10 +177,19 @@ fn a_close_waits_while_the_queue_makes_progress() {
         if rig.connection.queued_bytes() == 0 {
             break part;
         }
-        assert_eq!(rig.next(), SocketAction::Stay, "with {} bytes to go", rig.connection.queued_bytes());
+        assert_eq!(
+            rig.next(),
+            SocketAction::Stay,
+            "the connection stays open with {} bytes unwritten",
+            rig.connection.queued_bytes()
+        );
     };
     assert!(last.ends_with(b"\x88\x05\x03\xe8bye"));
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(second * 1000 + 5000), "the time of the client starts");
+    assert_eq!(
+        rig.connection.poll_timeout(&rig.env),
+        Tick(second * 1000 + 5000),
+        "close_time_max starts after the last write"
+    );
 }
 
 #[test]

@@ -409,6 +409,6 @@ impl Core {
         let is_open = |slot: &Slot| self.table.connection(*slot).is_some_and(Connection::is_open);
         let open = self.table.slots().filter(is_open).count();
         assert_eq!(open, self.counters.open, "open connections");
-        assert_eq!(self.open.iter().filter(is_open).count(), open, "slots of open connections");
+        assert_eq!(self.open.iter().filter(is_open).count(), open, "the set of open slots has the open connections");
     }
 }

@@ -215,7 +215,7 @@ mod tests {
         ] {
             let error = normalise(entry).expect_err(entry);
             assert!(error.starts_with(&format!("{entry:?} is not an origin: ")), "{error}");
-            assert!(error.contains(why), "{entry}: no {why} in {error}");
+            assert!(error.contains(why), "{entry}: expected {why} in {error}");
         }
         let long = format!("https://{}.example", "a".repeat(250));
         assert!(normalise(&long).is_err_and(|why| why.contains("253")));

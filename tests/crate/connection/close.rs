@@ -300,7 +300,7 @@ fn abort_returns_whether_the_connection_was_open() {
     let (server, rx) = echo_server(Limits { close_wait_max: DEADLINE, ..Limits::default() });
     // Open, then closing: the client does not answer the close frame.
     let mut closing = Raw::upgraded(server.address());
-    let fd = server.ask(|ctx| ctx.connections().next()).expect("one that is open");
+    let fd = server.ask(|ctx| ctx.connections().next()).expect("one connection is open");
     let printed = server.ask(move |ctx| {
         let closes = [ctx.close(fd, 4000, ""), ctx.close(fd, 4000, "")];
         let others = [ctx.protect(fd), ctx.reset_heartbeat(fd), ctx.pause(fd), ctx.resume(fd), ctx.set_session(fd, 1)];
@@ -322,7 +322,7 @@ fn abort_returns_whether_the_connection_was_open() {
     let next = Fd::from_u64(fd.as_u64() + (1 << 24)).expect("an fd");
     assert_eq!(server.ask(move |ctx| (ctx.close(next, 1000, ""), ctx.abort(next))), (CloseOutcome::Gone, dropped));
     http.end();
-    assert_eq!(rx.so_far().len(), 0, "on_close is for WebSockets, and came once");
+    assert_eq!(rx.so_far().len(), 0, "on_close is called once, and only for the WebSocket");
 }
 
 #[test]
@@ -399,10 +399,14 @@ fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
     http.send("GET /request HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(http.reply().status, 500);
     http.end();
-    server.remote.notify("anything").expect("room in the inbox");
+    server.remote.notify("anything").expect("the inbox has room");
     let mut pinger = server.connect("/");
     pinger.ping(b"");
-    assert_eq!(pinger.next(), Message::Pong(Vec::new().into()), "it was queued before the handler was called");
+    assert_eq!(
+        pinger.next(),
+        Message::Pong(Vec::new().into()),
+        "the server queues the pong before it calls the handler"
+    );
     assert_eq!(pinger.closed().0, 1011);
     assert_eq!(rx.next(), "handler_panicked");
 
@@ -488,7 +492,7 @@ fn every_on_open_has_exactly_one_on_close() {
     assert_eq!(events.len(), 2 * CLIENTS);
     for (fd, change) in events {
         *balance.entry(fd).or_insert(0) += change;
-        assert!((0..=1).contains(&balance[&fd]), "{fd}: close before open, or two closes");
+        assert!((0..=1).contains(&balance[&fd]), "{fd}: each close follows one open");
     }
     assert_eq!(balance.len(), CLIENTS);
     assert!(balance.values().all(|left| *left == 0));

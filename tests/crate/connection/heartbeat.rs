@@ -79,7 +79,7 @@ fn in_client_mode_a_client_that_sends_stays_connected() {
         }
     };
     assert_eq!(closed.cause, Cause::HeartbeatMissed);
-    assert_ne!(fd, reporter.fd(), "the client that sends was disconnected");
+    assert_ne!(fd, reporter.fd(), "the client that sends stays connected");
     assert!(is_open(&server, 1));
     drop(silent);
 }
@@ -167,7 +167,7 @@ fn in_push_mode_a_client_that_never_answers_stays_connected() {
     for _ in 0..20 {
         next_ping(&mut proud);
     }
-    assert!(is_open(&server, 1), "twenty pings and no other frame");
+    assert!(is_open(&server, 1), "the connection is open after twenty pings without another frame");
     assert!(rx.so_far().is_empty());
     // The connection still works in both directions.
     proud.send_frame(TEXT, b"at last");
@@ -201,7 +201,7 @@ fn in_off_mode_no_client_is_pinged_or_disconnected() {
     assert!(is_open(&server, 1));
     assert!(rx.so_far().is_empty());
     server.ask(|ctx| ctx.broadcast("hello"));
-    assert_eq!(silent.frame(), (0x81, b"hello".to_vec()), "no ping came before");
+    assert_eq!(silent.frame(), (0x81, b"hello".to_vec()), "no ping arrives before the message");
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_protected_connection_has_no_heartbeat() {
     }
     assert!(is_open(&server, 1));
     server.ask(|ctx| ctx.broadcast("hello"));
-    assert_eq!(protected.frame(), (0x81, b"hello".to_vec()), "no ping came before");
+    assert_eq!(protected.frame(), (0x81, b"hello".to_vec()), "no ping arrives before the message");
 
     let fd = Fd::from_u64(1).expect("an fd");
     assert!(server.ask(move |ctx| ctx.reset_heartbeat(fd).is_done()));
@@ -246,7 +246,11 @@ fn a_connection_can_have_its_own_heartbeat() {
         let cannot_be = Heartbeat::Ping { every: Duration::ZERO, missed_max: 1 };
         assert!(ctx.set_heartbeat(fds[0], cannot_be).is_err_and(|why| why.name() == "every"));
         let stranger = Fd::from_u64(999).expect("an fd");
-        assert_eq!(ctx.set_heartbeat(stranger, Heartbeat::Off), Ok(Change::Gone), "gone is not impossible");
+        assert_eq!(
+            ctx.set_heartbeat(stranger, Heartbeat::Off),
+            Ok(Change::Gone),
+            "a connection that is not open is `Gone`, with any heartbeat"
+        );
     });
     assert_eq!(expect_heartbeat_missed(&rx), fds[1]);
     idle.end();
@@ -317,14 +321,14 @@ fn a_client_that_sent_stays_connected_after_a_blocked_turn() {
             thread::yield_now();
         }
     };
-    let reply = server.remote.call(stall).sent().expect("room in the inbox");
+    let reply = server.remote.call(stall).sent().expect("the inbox has room");
     is_stalled.next();
     for client in &mut clients {
         client.send_frame(TEXT, b"I am here");
     }
-    reported.send(()).expect("the server waits");
+    reported.send(()).expect("the handler waits for the test");
     reply.wait_timeout(crate::common::DEADLINE).expect("an answer");
     for _ in 0..CLIENTS {
-        assert_eq!(rx.next(), None, "each report arrives, and no connection ends");
+        assert_eq!(rx.next(), None, "each message arrives, and no connection ends");
     }
 }

@@ -21,7 +21,7 @@ fn a_session_exists_from_the_upgrade_to_the_end_of_on_close() {
                 Upgrade::accept().header("X-Fd", fd.to_string())
             })
             .on_message(|ctx, fd, _| {
-                let session = ctx.session_mut::<Session>(fd).expect("set by the upgrade");
+                let session = ctx.session_mut::<Session>(fd).expect("on_upgrade sets the session");
                 session.messages += 1;
                 let line = format!("{} {}", session.path, session.messages);
                 ctx.push(fd, &line);
@@ -42,7 +42,7 @@ fn a_session_exists_from_the_upgrade_to_the_end_of_on_close() {
     assert_eq!(ann.text(), "/ann 2");
     ann.close(1000, "");
     assert_eq!(rx.next(), (fd, 2));
-    server.ask(move |ctx| assert!(ctx.session::<Session>(fd).is_none(), "and gone with the connection"));
+    server.ask(move |ctx| assert!(ctx.session::<Session>(fd).is_none(), "the session is dropped with its connection"));
 }
 
 #[test]
@@ -51,13 +51,13 @@ fn a_connection_has_one_session_of_one_type() {
     let client = server.connect("/");
     let fd = client.fd();
     server.ask(move |ctx: &mut Context<'_>| {
-        assert!(ctx.session::<u8>(fd).is_none(), "no message without a request");
+        assert!(ctx.session::<u8>(fd).is_none(), "no session is set");
         // The session need not be `Send`: it stays on the thread of the loop.
         assert!(ctx.set_session(fd, Rc::new(7)).is_done());
         assert!(ctx.session::<u8>(fd).is_none(), "another type");
-        assert!(ctx.take_session::<u8>(fd).is_none(), "the setting is kept");
+        assert!(ctx.take_session::<u8>(fd).is_none(), "the session stays set");
         assert_eq!(ctx.session::<Rc<i32>>(fd).map(|rc| **rc), Some(7));
-        assert!(ctx.set_session(fd, 8u8).is_done(), "it replaces the one before");
+        assert!(ctx.set_session(fd, 8u8).is_done(), "the new session replaces the old one");
         assert_eq!(ctx.take_session(fd), Some(8u8));
         assert_eq!(ctx.take_session::<u8>(fd), None);
         let stranger = Fd::from_u64(999).expect("an fd");
@@ -94,7 +94,7 @@ fn a_paged_listing_contains_each_open_connection_once() {
     assert_eq!(page(Some(fds[7]), 4), fds[8..]);
     assert_eq!(page(Some(fds[9]), 4), []);
     assert_eq!(page(None, 0), []);
-    let reply = server.remote.connections_after(None, 100).sent().expect("room in the inbox");
+    let reply = server.remote.connections_after(None, 100).sent().expect("the inbox has room");
     assert_eq!(reply.wait().expect("an answer").len(), 10);
 }
 
@@ -116,7 +116,7 @@ fn a_push_to_many_fds_reaches_each_once() {
     assert_eq!(clients[0].text(), "to one");
     assert_eq!(clients[2].text(), "to two");
     server.ask(|ctx| ctx.broadcast("to all"));
-    assert_eq!(clients[1].text(), "to all", "and nothing before");
+    assert_eq!(clients[1].text(), "to all", "the other client gets no earlier message");
     assert_eq!(clients[2].text(), "to all");
 }
 
@@ -131,7 +131,7 @@ fn on_stop_is_the_last_callback() {
         })
     });
     let clients = [server.connect("/"), server.connect("/")];
-    server.remote.shutdown().expect("room in the inbox");
+    server.remote.shutdown().expect("the inbox has room");
     assert_eq!([rx.next(), rx.next()], ["close", "close"]);
     drop(clients);
     assert_eq!(rx.next(), "stop");
@@ -150,7 +150,7 @@ fn a_session_is_lent_together_with_the_context() {
     server.ask(move |ctx| {
         assert_eq!(ctx.with_session(fd, |_, _: &mut String| ()), None, "none was set");
         ctx.set_session(fd, "hello".to_owned());
-        assert_eq!(ctx.with_session(fd, |_, _: &mut u32| ()), None, "it has another type");
+        assert_eq!(ctx.with_session(fd, |_, _: &mut u32| ()), None, "the session has another type");
         let outcome = ctx.with_session(fd, |ctx, session: &mut String| {
             session.push_str(", world");
             ctx.push(fd, session.as_str())
@@ -162,5 +162,5 @@ fn a_session_is_lent_together_with_the_context() {
     });
     assert_eq!(client.text(), "hello, world");
     assert_eq!(client.closed().0, 1000);
-    assert_eq!(sessions.next().as_deref(), Some("a newer one"), "on_close finds it");
+    assert_eq!(sessions.next().as_deref(), Some("a newer one"), "on_close gets the session");
 }

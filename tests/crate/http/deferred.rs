@@ -28,13 +28,13 @@ fn a_request_can_be_answered_later_from_another_thread() {
     let (ticket, target) = waiting.next();
     assert_eq!((target.as_str(), waiting.so_far().len()), ("/1", 0));
     let fd = ticket.fd();
-    ticket.answer(Response::json(201, "[1]").header("X-Late", "yes")).expect("room in the inbox");
+    ticket.answer(Response::json(201, "[1]").header("X-Late", "yes")).expect("the inbox has room");
     let reply = raw.reply();
     assert_eq!((reply.status, reply.body.as_str(), reply.header("X-Late")), (201, "[1]", Some("yes")));
     assert!(reply.keeps_alive());
     let (ticket, target) = waiting.next();
     assert_eq!((ticket.fd(), target.as_str()), (fd, "/2"));
-    ticket.answer(Response::text(200, "no body for HEAD")).expect("room in the inbox");
+    ticket.answer(Response::text(200, "no body for HEAD")).expect("the inbox has room");
     assert_eq!(raw.reply_head().header("Content-Length"), Some("16"));
     raw.send("GET /3 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let (ticket, _) = waiting.next();
@@ -66,8 +66,8 @@ fn stale_and_waiting() -> (TestServer, Raw, Ticket<Response>, Ticket<Response>) 
 #[test]
 fn a_ticket_answers_no_other_request_on_its_connection() {
     let (_server, mut raw, stale, ticket) = stale_and_waiting();
-    stale.answer(Response::text(200, "to the first")).expect("room in the inbox");
-    ticket.answer(Response::text(200, "to the second")).expect("room in the inbox");
+    stale.answer(Response::text(200, "to the first")).expect("the inbox has room");
+    ticket.answer(Response::text(200, "to the second")).expect("the inbox has room");
     assert_eq!(raw.reply().body, "to the second");
 }
 
@@ -97,7 +97,7 @@ fn an_answer_can_defer_the_request_again() {
         ctx.answer(ticket, later);
         next
     });
-    ticket.answer(Response::text(200, "in the end")).expect("room in the inbox");
+    ticket.answer(Response::text(200, "in the end")).expect("the inbox has room");
     assert_eq!(raw.reply().body, "in the end");
 }
 
@@ -110,7 +110,7 @@ fn an_unanswered_request_gets_503_after_answer_time_max() {
     let fd = ticket.fd();
     assert_eq!(raw.reply().status, 503);
     raw.end();
-    ticket.answer(Response::text(200, "too late")).expect("room in the inbox");
+    ticket.answer(Response::text(200, "too late")).expect("the inbox has room");
     server.wait_until("it is gone", move |ctx| !ctx.exists(fd));
 }
 
@@ -141,7 +141,7 @@ fn a_dropped_ticket_answers_its_own_request_with_503() {
         (unused, next)
     });
     drop(stale);
-    ticket.answer(Response::text(200, "answered")).expect("room in the inbox");
+    ticket.answer(Response::text(200, "answered")).expect("the inbox has room");
     assert_eq!(raw.reply().body, "answered");
 }
 
@@ -158,7 +158,7 @@ fn a_late_response_reaches_a_half_closed_client_and_is_dropped_for_a_lost_one() 
         waiting.next().0
     };
     for ticket in [gone, ticket] {
-        ticket.answer(Response::text(200, "late\n")).expect("room in the inbox");
+        ticket.answer(Response::text(200, "late\n")).expect("the inbox has room");
     }
     let reply = half.reply();
     assert_eq!(reply.body, "late\n");
@@ -173,7 +173,7 @@ fn a_drain_answers_waiting_requests_with_503() {
     let mut raw = server.raw();
     raw.send(GET);
     let _ = waiting.next();
-    server.remote.shutdown().expect("room in the inbox");
+    server.remote.shutdown().expect("the inbox has room");
     assert_eq!(raw.reply().status, 503);
     raw.end();
 }

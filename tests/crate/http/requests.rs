@@ -47,8 +47,8 @@ fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> 
     raw.try_send(bytes.as_ref());
     let reply = raw.reply();
     let shown = String::from_utf8_lossy(&bytes.as_ref()[..bytes.as_ref().len().min(200)]).into_owned();
-    assert_eq!(reply.status, status, "{shown:?} got {:?}", reply.head);
-    assert!(!reply.keeps_alive() && !reply.body.is_empty(), "{shown:?} got {:?}", reply.head);
+    assert_eq!(reply.status, status, "response to {shown:?}: {:?}", reply.head);
+    assert!(!reply.keeps_alive() && !reply.body.is_empty(), "response to {shown:?}: {:?}", reply.head);
     raw.end();
     reply
 }
@@ -252,7 +252,7 @@ fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
         }
         dripping.try_send("x");
     }
-    assert!(!server.ask(is_http), "the slow input never ended");
+    assert!(!server.ask(is_http), "the slow input ends before the deadline");
     assert_eq!(dripping.reply().status, 408);
     assert!(rx.so_far().is_empty());
 }

@@ -41,7 +41,7 @@ fn pipelined_requests_get_one_response_each() {
         let ticket = ctx.ticket(fd);
         ctx.begin_response(ticket, &Response::new(201)).is_some()
     });
-    assert!(!begun_twice, "the request has a response");
+    assert!(!begun_twice, "a response that has begun cannot begin again");
     let (outcome, first) = write(&server, first, "two");
     assert_eq!((outcome, server.ask(move |ctx| ctx.end_response(first))), (Outcome::Queued, Outcome::Queued));
     let reply = raw.reply_in_chunks();
@@ -56,7 +56,7 @@ fn pipelined_requests_get_one_response_each() {
         let ticket = ctx.ticket(fd);
         ctx.begin_response(ticket, &Response::new(200)).is_some()
     });
-    assert!(!begins_early, "no request waits");
+    assert!(!begins_early, "without a waiting request no response begins");
 }
 
 #[test]
@@ -73,12 +73,12 @@ fn a_stream_whose_connection_has_ended_writes_nothing() {
     heir.send(GET);
     let stream = streams.next();
     assert_eq!(stream.fd().slot(), gone.slot());
-    let (outcome, stale) = write(&server, stale, "to the first client");
+    let (outcome, stale) = write(&server, stale, "for the first client");
     assert_eq!(outcome, Outcome::Gone);
-    let (_, stream) = write(&server, stream, "to the second client");
+    let (_, stream) = write(&server, stream, "for the second client");
     assert_eq!(server.ask(move |ctx| ctx.end_response(stale)), Outcome::Gone);
     assert_eq!(server.ask(move |ctx| ctx.end_response(stream)), Outcome::Queued);
-    assert_eq!(heir.reply_in_chunks().body, "to the second client");
+    assert_eq!(heir.reply_in_chunks().body, "for the second client");
 }
 
 #[test]
@@ -111,7 +111,7 @@ impl Handler for Reporting {
     fn on_body(&mut self, _: &mut Context<'_>, _: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
         let ticket = state.downcast_mut::<Option<Ticket<Response>>>().expect("the state of on_head");
         if event == BodyEvent::End {
-            self.0.send(ticket.take().expect("it was not taken")).expect("the test waits");
+            self.0.send(ticket.take().expect("the ticket is still there")).expect("the test waits");
         }
     }
 }
@@ -126,7 +126,7 @@ fn a_ticket_of_on_head_answers_its_own_request_only() {
     raw.send([POST, POST].concat());
     let first = tickets.next();
     assert_eq!(tickets.so_far().len(), 0, "the second request waits for the first response");
-    first.answer(Response::text(201, "whole")).expect("room in the inbox");
+    first.answer(Response::text(201, "whole")).expect("the inbox has room");
     let reply = raw.reply();
     assert_eq!((reply.status, reply.body.as_str(), reply.keeps_alive()), (201, "whole", true));
 

@@ -266,7 +266,7 @@ fn an_upgrade_can_be_accepted_later_from_another_thread() {
     let judge = thread::spawn(move || {
         let ticket = waiting.next();
         let fd = ticket.fd();
-        ticket.answer(Upgrade::accept().header("X-Fd", fd.to_string()).uid("ann")).expect("room in the inbox");
+        ticket.answer(Upgrade::accept().header("X-Fd", fd.to_string()).uid("ann")).expect("the inbox has room");
         fd
     });
     let mut client = server.connect("/");
@@ -280,7 +280,7 @@ fn an_upgrade_can_be_refused_later_from_another_thread() {
     let (server, waiting) = serve_deferring(Limits::default());
     let judge = thread::spawn(move || {
         let refusal = Upgrade::refuse(Response::text(401, "who are you?\n"));
-        waiting.next().answer(refusal).expect("room in the inbox");
+        waiting.next().answer(refusal).expect("the inbox has room");
     });
     assert_eq!(server.refusal("/", &[]), (401, "who are you?\n".to_owned()));
     judge.join().expect("a judge");
@@ -298,7 +298,7 @@ fn one_call_can_answer_any_number_of_upgrades() {
     let tickets: Vec<Ticket<Upgrade>> = clients.iter().map(|_| waiting.next()).collect();
     let accepts =
         server.ask(move |ctx| tickets.into_iter().all(|ticket| ctx.answer(ticket, Upgrade::accept()).is_done()));
-    assert!(accepts, "all of them wait");
+    assert!(accepts, "all upgrades wait for their answers");
     for client in &mut clients {
         assert_eq!(client.reply().status, 101);
     }
@@ -332,7 +332,7 @@ fn frames_sent_while_an_upgrade_waits_are_delivered_after_it() {
     raw.send_frame(TEXT, b"while it waits");
     raw.send_frame(TEXT, large.as_bytes());
     server.ask(move |ctx| assert!(ctx.exists(fd) && !ctx.is_open(fd)));
-    ticket.answer(Upgrade::accept()).expect("room in the inbox");
+    ticket.answer(Upgrade::accept()).expect("the inbox has room");
     assert_eq!(raw.reply().status, 101);
     assert_eq!(raw.frame(), (0x81, b"with the head".to_vec()));
     assert_eq!(raw.frame(), (0x81, b"while it waits".to_vec()));
@@ -352,8 +352,8 @@ fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
     heir.send(UPGRADE);
     let ticket = waiting.next();
     assert_eq!(ticket.fd().slot(), gone.slot());
-    stale.answer(Upgrade::accept().header("X-For", "the first")).expect("room in the inbox");
-    ticket.answer(Upgrade::accept().header("X-For", "the second")).expect("room in the inbox");
+    stale.answer(Upgrade::accept().header("X-For", "the first")).expect("the inbox has room");
+    ticket.answer(Upgrade::accept().header("X-For", "the second")).expect("the inbox has room");
     assert_eq!(heir.reply().header("X-For"), Some("the second"));
 }
 
@@ -394,7 +394,7 @@ fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
         drop(raw);
         assert_eq!(gone.next(), waiting.next());
     }
-    server.wait_until("no connection is left", |ctx| ctx.stats().connections == 0);
+    server.wait_until("all connections end", |ctx| ctx.stats().connections == 0);
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn an_unanswered_upgrade_gets_503() {
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     raw.end();
     drop(raw);
-    ticket.answer(Upgrade::accept()).expect("room in the inbox");
+    ticket.answer(Upgrade::accept()).expect("the inbox has room");
     server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
 }
@@ -441,7 +441,7 @@ fn two_waiting_upgrades_for_one_uid_are_checked_when_they_are_answered() {
     });
     let first = tickets[0].fd();
     for ticket in tickets {
-        ticket.answer(Upgrade::accept().uid("ann")).expect("room in the inbox");
+        ticket.answer(Upgrade::accept().uid("ann")).expect("the inbox has room");
     }
     assert_eq!(clients[0].reply().status, 101);
     assert_eq!(clients[1].reply().status, 409);

@@ -33,7 +33,10 @@ fn the_error_for_an_invalid_or_used_address_names_it() {
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert!(matches!(&error, Error::Listen { address, .. } if *address == taken), "{error:?}");
     assert_eq!(error.to_string(), format!("cannot listen on {taken}"));
-    assert_eq!(error.source().expect("the error of the system").to_string(), "Address already in use (os error 98)");
+    assert_eq!(
+        error.source().expect("the source is the system error").to_string(),
+        "Address already in use (os error 98)"
+    );
     let error = std::io::Error::from(error);
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert_eq!(error.to_string(), format!("cannot listen on {taken}: Address already in use (os error 98)"));
@@ -112,7 +115,7 @@ fn a_replaced_socket_file_is_not_removed() {
     let scratch = Scratch::new("replaced");
     let path = scratch.file("sock");
     let server = serve_on(&unix(&path), |server| server);
-    fs::remove_file(&path).expect("a file to remove");
+    fs::remove_file(&path).expect("the file exists");
     let _theirs = UnixListener::bind(&path).expect("a socket");
     assert!(server.stop().is_ok());
     assert!(path.exists());
@@ -123,7 +126,7 @@ fn a_stale_socket_file_is_replaced() {
     let scratch = Scratch::new("stale");
     let path = scratch.file("sock");
     drop(UnixListener::bind(&path).expect("a socket"));
-    assert!(path.exists(), "its file is kept");
+    assert!(path.exists(), "the server does not remove the file of another socket");
     let server = serve_on(&unix(&path), |server| server.on_message(echo));
     let mut client = Client::connect_unix(&path, "/").expect("a WebSocket");
     client.send("hello");
@@ -140,7 +143,7 @@ fn a_socket_file_with_a_listener_is_refused() {
     let error = Server::bind(unix(&path)).expect_err("it is taken");
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&unix(&path)), "{error}");
-    let _client = Client::connect_unix(&path, "/").expect("the first is still reached");
+    let _client = Client::connect_unix(&path, "/").expect("the first server still accepts connections");
 }
 
 #[test]
@@ -202,7 +205,7 @@ fn a_socket_that_already_listens_is_served_and_its_file_is_kept() {
         assert_eq!(client.text(), "hello");
     }
     assert!(server.stop().is_ok());
-    assert!(path.exists(), "its creator removes it");
+    assert!(path.exists(), "the server leaves the file to its creator");
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn a_socket_that_does_not_listen_is_refused() {
     let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
     let (one, _other) = UnixStream::pair().expect("a pair");
     for socket in [OwnedFd::from(stream), OwnedFd::from(one)] {
-        let error = Server::from_listener(socket).expect_err("it does not listen");
+        let error = Server::from_listener(socket).expect_err("a socket that does not listen is refused");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains("does not listen"), "{error}");
     }
@@ -307,6 +310,6 @@ fn two_thousand_connections_release_all_their_state() {
     assert_eq!((stats.open, stats.users, stats.groups, stats.queued_bytes), (0, 0, 0, 0));
     assert_eq!((stats.traffic.messages_in, stats.traffic.messages_out), (total, total));
     let fd = server.connect("/").fd();
-    assert!(fd.slot().0 < 64, "slots are reused: {fd:?}");
+    assert!(fd.slot().0 < 64, "slots are reused, so the slot number stays small: {fd:?}");
     assert!(fd.generation() > 0);
 }

@@ -34,7 +34,7 @@ impl Handler for Controlled {
     }
 
     fn on_body(&mut self, ctx: &mut Context<'_>, _: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
-        let (count, ticket, stream) = state.downcast_mut::<Echo>().expect("what on_head gave");
+        let (count, ticket, stream) = state.downcast_mut::<Echo>().expect("the state that `on_head` returned");
         if let Some(ticket) = ticket.take() {
             *stream = ctx.begin_response(ticket, &Response::text(200, ""));
         }
@@ -176,7 +176,7 @@ fn no_websocket_is_opened_on_a_control_listener() {
 fn code(reply: &Reply) -> &str {
     assert_eq!(reply.header("Content-Type"), Some("application/json"), "{reply:?}");
     let code = reply.body.strip_prefix(r#"{"error":{"code":""#).and_then(|rest| rest.split('"').next());
-    code.unwrap_or_else(|| panic!("no refusal: {reply:?}"))
+    code.unwrap_or_else(|| panic!("expected a refusal with an error code, got {reply:?}"))
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     assert_eq!(status, 200);
     // Idle connections of every kind: silent, within a head, within a body, and between two requests.
     let mut idle: Vec<Raw> = (0..18).map(|_| Raw::connect(control)).collect();
-    server.wait_until("all are accepted", |ctx| ctx.stats().control == 20);
+    server.wait_until("all connections are accepted", |ctx| ctx.stats().control == 20);
     idle[1].send("GET / HT");
     idle[2].send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx");
     idle[3].send(READY);
@@ -264,7 +264,7 @@ fn a_draining_server_answers_control_requests_until_its_last_client_left() {
     let mut operator = Raw::connect(control);
     operator.send(READY);
     assert_eq!(operator.reply().status, 200);
-    server.remote.shutdown().expect("room in the inbox");
+    server.remote.shutdown().expect("the inbox has room");
     server.wait_until("it drains", |ctx| ctx.is_draining());
     operator.send(READY);
     assert_eq!(operator.reply().status, 503);
@@ -289,7 +289,7 @@ fn a_large_streamed_body_needs_bounded_memory() {
     let sending = std::thread::spawn(move || (0..CHUNKS).for_each(|_| sender.send([b'x'; CHUNK])));
     assert_eq!(operator.reply_head().status, 200);
     let most = server.ask(|ctx| ctx.stats().queued_bytes);
-    assert!(most < 4 << 20, "{most} bytes wait");
+    assert!(most < 4 << 20, "at most 4 MiB are queued, not {most} bytes");
     let body = operator.rest();
     sending.join().expect("all was taken");
     assert_eq!(body.iter().filter(|byte| **byte == b'x').count(), length);
@@ -314,7 +314,7 @@ fn connections_over_the_rate_get_503_first() {
     // On any machine, two connects follow each other within half a second after some attempts.
     let deadline = Instant::now() + DEADLINE;
     let (status, text) = loop {
-        assert!(Instant::now() < deadline, "no client was refused");
+        assert!(Instant::now() < deadline, "a client is refused before the deadline");
         if let Err(refused) = crate::common::Client::connect(server.address(), "/", &[]) {
             break crate::common::refusal(Err(refused));
         }
@@ -340,14 +340,14 @@ impl Handler for Pausing {
     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
         match event {
             BodyEvent::Data(_) if self.paused.is_none() => {
-                self.tx.send("first piece").expect("the test listens");
+                self.tx.send("first piece").expect("the receiver is open");
                 assert!(ctx.pause(fd).is_done());
                 self.paused = Some(fd);
                 ctx.set_timer(2 * ctx.limits().body_time_max);
             }
-            BodyEvent::Data(_) => self.tx.send("next piece").expect("the test listens"),
+            BodyEvent::Data(_) => self.tx.send("next piece").expect("the receiver is open"),
             BodyEvent::End => {
-                assert!(!ctx.pause(fd).is_done(), "nothing more comes");
+                assert!(!ctx.pause(fd).is_done(), "a body that has ended cannot be paused");
                 let ticket = state.downcast_mut::<Option<Ticket<Response>>>().and_then(Option::take).expect("a ticket");
                 let response = ctx.begin_response(ticket, &Response::text(200, "")).expect("the request waits");
                 ctx.write_response(&response, b"all of it\n");
@@ -357,7 +357,7 @@ impl Handler for Pausing {
     }
 
     fn on_timer(&mut self, ctx: &mut Context<'_>, _: fdpush::TimerId) {
-        self.tx.send("resumed").expect("the test listens");
+        self.tx.send("resumed").expect("the receiver is open");
         assert!(ctx.resume(self.paused.expect("it was paused")).is_done());
     }
 }

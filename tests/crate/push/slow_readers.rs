@@ -37,7 +37,7 @@ fn push_until_dropped(server: &TestServer, fd: Fd) -> usize {
                     true
                 }
             })
-            .expect("a queue that fills")
+            .expect("the queue fills")
     })
 }
 
@@ -75,7 +75,7 @@ fn by_default_a_slow_reader_is_closed_with_1013() {
         }
     };
     assert_eq!(code, 1013);
-    assert!((1..=dropped).contains(&read), "{read} of {dropped}");
+    assert!((1..=dropped).contains(&read), "a part of the messages arrives: {read} of {dropped}");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn with_drop_newest_new_messages_are_dropped_and_the_connection_stays_open() {
     expect_numbers(&mut slow, 0..next);
     server.wait_until("the queue is empty", |ctx| ctx.stats().queued_bytes == 0);
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "room again")), Outcome::Queued);
-    assert_eq!(slow.text(), "room again", "and what was dropped is dropped");
+    assert_eq!(slow.text(), "room again", "dropped messages do not arrive");
     assert!(rx.so_far().is_empty());
 }
 
@@ -133,7 +133,7 @@ fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
     expect_numbers(&mut slow, 0..sent);
     assert_eq!(slow.text(), "a 3");
     assert_eq!(slow.text(), "b 2");
-    assert!(slow.text().starts_with('f'), "and each was there once");
+    assert!(slow.text().starts_with('f'), "each message arrives once");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
         (0..PUBLISHES).for_each(|_| assert_eq!(reader.text().len(), 500));
     }
     let writes = server.ask(|ctx| ctx.stats().writes) - writes;
-    assert!(writes <= all as u64, "{writes} writes for the output of one turn");
+    assert!(writes <= all as u64, "at most one write for each connection in a turn, not {writes}");
     assert!(rx.so_far().is_empty());
 }
 
@@ -214,7 +214,7 @@ fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
             let outcomes = fds.iter().zip(sent).map(|(fd, sent)| ctx.push(*fd, &numbered(sent)));
             (waiting, outcomes.collect::<Vec<_>>())
         });
-        assert!(waiting <= TOTAL_MAX, "{waiting} bytes wait in turn {turn}");
+        assert!(waiting <= TOTAL_MAX, "queued bytes stay within the total bound in turn {turn}: {waiting}");
         queued.iter_mut().zip(&outcomes).for_each(|(queued, outcome)| *queued += usize::from(outcome.is_queued()));
         if outcomes.iter().all(|outcome| !outcome.is_queued()) {
             break;
@@ -268,7 +268,7 @@ fn a_streamed_response_to_a_slow_reader_ends() {
     let mut client = server.raw();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(rx.next(), (Some(Outcome::Dropped), Outcome::Gone));
-    assert!(!client.rest().ends_with(b"0\r\n\r\n"), "it sees that more follows");
+    assert!(!client.rest().ends_with(b"0\r\n\r\n"), "the client can see that the body is incomplete");
     assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
 }
 
@@ -281,7 +281,7 @@ fn responses_have_their_own_bound() {
     let mut websocket = server.connect("/?uid=ann");
     let mut client = server.raw();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert!(client.rest().len() < PAGE_BYTES, "more bytes arrived than the socket buffers hold");
+    assert!(client.rest().len() < PAGE_BYTES, "the client receives no more than the socket buffers hold");
     assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "hello").queued), 1);
     assert_eq!(websocket.text(), "hello");
 }
@@ -309,7 +309,7 @@ fn many_pushes_of_one_handler_share_system_calls() {
         }
         ctx.stats().writes - before
     });
-    assert!(writes < (CLIENTS * 10) as u64, "{writes} writes in one call");
+    assert!(writes < (CLIENTS * 10) as u64, "less than one write for each message, not {writes}");
     for client in &mut clients {
         for number in 0..MESSAGES {
             assert_eq!(client.text(), format!("{number:0100}"));

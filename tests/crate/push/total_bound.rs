@@ -47,7 +47,7 @@ fn check_fast_readers(slow_reader: SlowReader) {
         };
         (fds.into_iter().map(push).collect::<Vec<Outcome>>(), most)
     });
-    assert!(most <= TOTAL_MAX, "{most} bytes queued, of {TOTAL_MAX}");
+    assert!(most <= TOTAL_MAX, "at most {TOTAL_MAX} bytes are queued, not {most}");
     assert_eq!(outcomes, [Outcome::Queued; READERS]);
     for reader in &mut readers {
         assert_eq!(reader.binary(), vec![1; MESSAGE_BYTES]);
@@ -115,7 +115,7 @@ fn a_large_message_to_many_fast_readers_closes_none() {
     let frame = Frame::binary(&vec![7; BYTES]);
     let (delivery, queued) = server.ask(move |ctx| (ctx.broadcast(&frame), ctx.stats().queued_bytes));
     assert_eq!((delivery.matched, delivery.queued), (CLIENTS, CLIENTS));
-    assert!(queued < BYTES + CLIENTS * 1000, "{queued} bytes are counted for one frame");
+    assert!(queued < BYTES + CLIENTS * 1000, "the bytes of a shared frame count once, not {queued}");
     for client in &mut clients {
         assert_eq!(client.binary().len(), BYTES);
     }
@@ -138,7 +138,7 @@ fn unread_pongs_are_bounded() {
         .collect();
     for _ in 0..50 {
         let queued = server.ask(|ctx| ctx.stats().queued_bytes);
-        assert!(queued <= (256 << 10) + 64 * 700, "{queued} bytes queued");
+        assert!(queued <= (256 << 10) + 64 * 700, "queued bytes stay within the bound: {queued}");
     }
     drop(clients);
     threads.into_iter().for_each(|thread| _ = thread.join());
@@ -155,7 +155,11 @@ fn group_memberships_are_bounded_per_connection_and_in_total() {
         assert_eq!([join(0, "a"), join(0, "b"), join(0, "c")], [Change::Done; 3]);
         assert_eq!((join(0, "d"), join(0, "a"), join(0, "")), (Change::Full, Change::Already, Change::BadName));
         assert_eq!([join(1, "a"), join(1, "b")], [Change::Done; 2]);
-        assert_eq!((join(2, "a"), join(1, "c")), (Change::Full, Change::Full), "all together have five");
+        assert_eq!(
+            (join(2, "a"), join(1, "c")),
+            (Change::Full, Change::Full),
+            "all connections together have five memberships"
+        );
         assert_eq!(ctx.leave(fds[0], "c"), Change::Done);
         assert_eq!(ctx.join(fds[2], "a"), Change::Done);
     });

@@ -14,7 +14,7 @@ fn a_drain_closes_every_websocket_with_1001_and_run_returns() {
     let mut clients = [server.connect("/?uid=ann"), server.connect("/"), server.connect("/")];
     let address = server.address();
     let remote = server.remote.clone();
-    remote.shutdown().expect("room in the inbox");
+    remote.shutdown().expect("the inbox has room");
     for client in &mut clients {
         assert_eq!(client.closed().0, 1001);
         let (_, closed) = rx.next();
@@ -51,7 +51,7 @@ fn during_a_drain_on_close_can_use_the_context() {
         server.on_close(move |ctx, fd, _| tx.send(ctx.uid_of(fd).map(str::to_owned)).expect("the test waits"))
     });
     let client = server.connect("/?uid=ann");
-    server.remote.shutdown().expect("room in the inbox");
+    server.remote.shutdown().expect("the inbox has room");
     assert_eq!(rx.next().as_deref(), Some("ann"));
     drop(client);
 }
@@ -68,11 +68,11 @@ fn a_drain_with_spread_closes_connections_over_time() {
         server.limits(limits).on_close(report_close(tx))
     });
     let mut clients = [server.connect("/"), server.connect("/"), server.connect("/")];
-    server.remote.shutdown().expect("room in the inbox");
+    server.remote.shutdown().expect("the inbox has room");
     assert_eq!(clients[0].closed().0, 1001);
     assert_eq!(rx.next().1.cause, Cause::Drained);
     let open = server.ask(|ctx| (ctx.is_draining(), ctx.broadcast("still here").queued));
-    assert_eq!(open, (true, 2), "the others have most of an hour");
+    assert_eq!(open, (true, 2), "the other clients stay open until the end of the drain");
     assert_eq!(clients[2].text(), "still here");
 }
 
@@ -105,7 +105,7 @@ fn a_drain_closes_idle_http_connections_and_answers_running_requests() {
     let mut waiting = server.raw();
     waiting.send(crate::common::raw::UPGRADE);
     let ticket = upgrades.next();
-    server.remote.shutdown().expect("room in the inbox");
+    server.remote.shutdown().expect("the inbox has room");
     idle.end();
     assert_eq!(waiting.reply().status, 503);
     waiting.end();
@@ -139,7 +139,7 @@ fn a_drain_answers_a_partial_request_with_503() {
     uploading.send(half);
     let sent = (head.len() + half.len()) as u64;
     server.wait_until("both were read", move |ctx| ctx.stats().traffic.bytes_in == sent);
-    server.remote.shutdown().expect("room in the inbox");
+    server.remote.shutdown().expect("the inbox has room");
     for mut raw in [begun, uploading] {
         let reply = raw.reply();
         assert_eq!((reply.status, reply.keeps_alive()), (503, false));
@@ -161,7 +161,7 @@ fn after_drain_time_max_remaining_clients_are_disconnected() {
 fn a_drain_waits_for_the_close_handshake() {
     let server = serve(|server| server);
     let mut client = Raw::upgraded(server.address());
-    server.remote.shutdown().expect("room in the inbox");
+    server.remote.shutdown().expect("the inbox has room");
     let (code, reason) = client.close_frame();
     assert_eq!(code, 1001);
     assert!(!reason.is_empty());
@@ -209,5 +209,5 @@ fn a_request_that_starts_the_drain_gets_its_response() {
     assert!(!reply.keeps_alive());
     raw.end();
     drop(raw);
-    server.wait_for_end().expect("a drain that ends well");
+    server.wait_for_end().expect("the drain ends without an error");
 }

@@ -64,7 +64,7 @@ fn a_handler_that_is_not_send_runs_on_the_thread_that_made_it() {
 #[test]
 fn a_timer_calls_its_closure_once() {
     let (sender, calls) = channel();
-    let server = serve(|server| server.on_timer(|_, _| panic!("the timer has a closure")));
+    let server = serve(|server| server.on_timer(|_, _| panic!("on_timer was called for a timer with a closure")));
     server.ask(move |ctx| {
         let value = String::from("moved into the closure");
         ctx.after(Duration::from_millis(5), move |ctx| {
@@ -87,7 +87,7 @@ fn a_repeated_closure_is_called_until_it_cancels_itself() {
             count += 1;
             sender.send(count).expect("the test waits");
             if count == 3 {
-                assert!(ctx.cancel(own.get().expect("it was set at once")));
+                assert!(ctx.cancel(own.get().expect("the timer id is set before the timer fires")));
             }
         })));
     });
@@ -117,7 +117,7 @@ fn a_repeated_closure_that_panics_is_called_again() {
             count += 1;
             sender.send(count).expect("the test waits");
             // No panic hook: the message is no part of this test's output.
-            panic::resume_unwind(Box::new("a test panics here"));
+            panic::resume_unwind(Box::new("panic of the test"));
         })
     });
     assert_eq!([calls.next(), calls.next()], [1, 2]);
@@ -156,7 +156,7 @@ fn a_task_awaits_the_replies_of_commands() {
     let all = Delivery::new(1, 0);
     assert_eq!(block_on(push_twice(&server.remote)), Ok((all, all)));
     assert_eq!([client.text(), client.text()], ["first", "second"]);
-    let panics: Reply<()> = server.remote.call(|_| panic::resume_unwind(Box::new("a test panics here")));
+    let panics: Reply<()> = server.remote.call(|_| panic::resume_unwind(Box::new("panic of the test")));
     assert_eq!(block_on(panics.into_future()), Err(RemoteError::Panicked));
     let remote = server.remote.clone();
     server.stop().expect("a regular end");

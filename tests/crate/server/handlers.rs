@@ -77,9 +77,9 @@ fn a_handler_that_blocks_the_loop_is_logged_by_name() {
     http.send("GET /?request=block HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(http.reply().status, 200);
     blocked("on_request", ", fd ");
-    server.remote.notify("block").expect("room in the inbox");
+    server.remote.notify("block").expect("the inbox has room");
     blocked("on_notice", "ms (1 since");
-    server.remote.notify("timer").expect("room in the inbox");
+    server.remote.notify("timer").expect("the inbox has room");
     blocked("on_timer", "ms (1 since");
     server.ask(|_| act(Some("block")));
     blocked("a command of Remote", "ms (1 since");
@@ -114,6 +114,6 @@ fn a_panic_is_logged_in_one_line_with_handler_and_connection() {
     }
     assert_eq!(server.refusal("/?upgrade=panic", &[]).0, 500);
     server.wait_for_log_line(&format!("ERROR on_upgrade {text}"), ", peer 127.0.0.1:");
-    server.remote.notify("panic").expect("room in the inbox");
+    server.remote.notify("panic").expect("the inbox has room");
     assert_eq!(server.wait_for_log_line(&format!("ERROR on_notice {text}"), ""), format!("ERROR on_notice {text}"));
 }

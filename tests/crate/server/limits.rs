@@ -22,7 +22,7 @@ fn a_changed_read_budget_applies_to_open_connections() {
         let limits = Limits { read_budget_bytes: budget, ..Limits::default() };
         server.ask(move |ctx| ctx.set_limits(limits)).expect("sound");
         let reads = reads_of_a_message(&server, &mut raw);
-        assert!((at_least..=at_most).contains(&reads), "{budget}: {reads} reads");
+        assert!((at_least..=at_most).contains(&reads), "count of reads with read_budget_bytes {budget}: {reads}");
     }
 }
 

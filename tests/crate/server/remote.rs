@@ -126,7 +126,7 @@ fn a_notice_reaches_on_notice() {
     struct News(&'static str);
     let server = serve(|server| {
         server.on_notice(|ctx, notice: Notice| {
-            let news = notice.downcast::<News>().expect("the only kind there is");
+            let news = notice.downcast::<News>().expect("the notice is a `News`");
             ctx.broadcast(news.0);
         })
     });
@@ -146,11 +146,11 @@ fn a_full_inbox_refuses_commands_and_runs_the_accepted_ones() {
     assert_eq!(server.remote.notify(()), Err(RemoteError::Full));
     let timed_out = busy.wait_timeout(Duration::from_millis(1));
     assert_eq!(timed_out, Err(RemoteError::TimedOut));
-    release.send(()).expect("the server waits");
+    release.send(()).expect("the handler waits for the test");
     for (number, reply) in replies.into_iter().enumerate() {
         assert_eq!(reply.wait(), Ok(number));
     }
-    assert_eq!(server.ask(|ctx| ctx.stats().open), 0, "there is room again");
+    assert_eq!(server.ask(|ctx| ctx.stats().open), 0, "the inbox has room again");
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn an_interval_fires_until_it_is_cancelled() {
     }
     let (last, number) = rx.next();
     assert_ne!(last, every);
-    assert_eq!(number, 6, "it did not fire while ten of its periods passed");
+    assert_eq!(number, 6, "the timer does not fire while the loop is blocked");
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn missed_intervals_are_skipped() {
     for count in 0..5 {
         // One call follows at once for all missed intervals. Ticks are milliseconds, rounded down.
         let earliest = (count * PERIOD).saturating_sub(Duration::from_millis(1));
-        assert!(rx.next().duration_since(free) >= earliest, "call {count} came too early");
+        assert!(rx.next().duration_since(free) >= earliest, "call {count} is not early");
     }
     server.ask(move |ctx| ctx.cancel(every));
 }
@@ -324,7 +324,7 @@ fn info_returns_the_state_of_a_connection() {
     assert_eq!(client.binary().len(), 1000);
     let info = server.ask(move |ctx| ctx.info(fd)).expect("it is there");
     assert_eq!((info.fd, info.state, info.uid.as_deref()), (fd, State::Open, Some("ann")));
-    assert_eq!(info.groups, ["b", "a"], "the last joined first");
+    assert_eq!(info.groups, ["b", "a"], "groups are listed from the newest join to the oldest");
     assert!(info.peer.is_loopback());
     assert!(info.connected_at >= before && info.connected_at <= SystemTime::now() + Duration::from_secs(1));
     assert!(info.idle_for <= info.connected_for);
@@ -336,7 +336,7 @@ fn info_returns_the_state_of_a_connection() {
 
     let mut waiting = server.raw();
     waiting.send(&UPGRADE[..20]);
-    server.wait_until("its bytes are read", |ctx| {
+    server.wait_until("the server reads the bytes", |ctx| {
         let http = Fd::from_u64(2).expect("an fd");
         ctx.info(http).is_some_and(|info| info.traffic.bytes_in == 20 && info.state == State::Http)
     });
@@ -352,7 +352,7 @@ fn stats_and_connections_return_the_state_of_the_server() {
         server.connect("/"),
     ];
     let fds = clients.each_ref().map(|client| client.fd());
-    assert_eq!(server.ask(|ctx| ctx.connections().collect::<Vec<Fd>>()), fds, "lowest slot first");
+    assert_eq!(server.ask(|ctx| ctx.connections().collect::<Vec<Fd>>()), fds, "connections are listed by slot");
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.open, stats.connections, stats.accepted, stats.opened, stats.closed), (4, 4, 4, 4, 0));
     assert_eq!((stats.users, stats.groups, stats.refused, stats.queued_bytes), (2, 2, 0, 0));
@@ -452,7 +452,7 @@ fn endless_commands_do_not_delay_clients() {
     go.send(()).expect("the loop waits");
     assert_eq!(held.wait(), Ok(Ok(())));
     let before = rx.next();
-    assert!(before < COMMANDS / 2, "the message arrived after {before} commands");
+    assert!(before < COMMANDS / 2, "the message arrives before half of the commands, not after {before}");
 }
 
 #[test]
@@ -466,7 +466,7 @@ fn on_turn_end_is_called_once_for_each_request() {
                 ctx.request_turn_end();
             }
             ctx.push_group("g", &format!("end {ends}"));
-            sender.send(ends).expect("the test listens");
+            sender.send(ends).expect("the receiver is open");
         })
     });
     let mut client = server.connect("/?group=g");

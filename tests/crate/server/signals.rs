@@ -43,7 +43,7 @@ impl Process {
             let _ = tx.send(None);
         });
         let address = loop {
-            let line = output.next().expect("an address before its end");
+            let line = output.next().expect("the program prints an address before it ends");
             if let Some((_, address)) = line.split_once("listening on ") {
                 break address.parse().expect("an address");
             }
@@ -75,7 +75,7 @@ fn server_process() {
             if message == Message::Text("both") {
                 // The loop is busy here, so both signals are pending.
                 for signal in [SIGTERM, SIGINT] {
-                    signal_hook::low_level::raise(signal).expect("a signal to this process");
+                    signal_hook::low_level::raise(signal).expect("the signal can be sent");
                 }
             }
             crate::common::echo(ctx, fd, message);

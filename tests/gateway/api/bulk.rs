@@ -34,7 +34,7 @@ fn read_all(clients: Vec<Client>, frames: usize, bytes: usize) -> Vec<JoinHandle
 }
 
 fn join_all(readers: Vec<JoinHandle<Client>>) -> Vec<Client> {
-    readers.into_iter().map(|reader| reader.join().expect("a client that was not closed")).collect()
+    readers.into_iter().map(|reader| reader.join().expect("the client is not closed")).collect()
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn members_get_one_notice_for_each_group_and_command() {
     let mut left = next(&mut witness);
     assert_eq!(left["uids"].take(), json!(["u0", "u1", "u2"]));
     assert_eq!(left, json!({"type": "left", "group": "h", "uids": null, "count": 1}));
-    assert_eq!(sent() - before, 2, "only open connections get the notice");
+    assert_eq!(sent() - before, 2, "only open connections get the message");
 
     gateway.done("/api/join", json!({"uids": uids(MANY), "group": "g"}));
     let before = sent();

@@ -109,7 +109,7 @@ impl Pusher {
                 Ok(count) => count,
                 // All bytes before the reset have been read by then.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return self,
-                Err(error) => panic!("nothing came in time: {error}"),
+                Err(error) => panic!("expected input before the deadline: {error}"),
             };
             let mut ended = 0;
             for byte in &buffer[..count] {
@@ -163,7 +163,7 @@ fn after_sigkill_every_message_reported_as_queued_is_readable() {
             assert!(all.clone().zip(&of_it).all(|(sent, came)| sent == *came), "{of_it:?}");
             assert!(of_it.last().is_none_or(|last| *last < pusher.sent));
             let answered = all.take_while(|sent| *sent < pusher.answered).count();
-            assert!(of_it.len() >= answered, "{} of {answered} answered messages came", of_it.len());
+            assert!(of_it.len() >= answered, "all answered messages arrive: {} of {answered}", of_it.len());
         }
     }
 }

@@ -19,7 +19,7 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
     let gateway = Gateway::start_with_descriptors(64, &["--connections-max", "1000"]);
     let mut clients: Vec<TcpStream> = Vec::new();
     let mut offer = || {
-        let mut client = TcpStream::connect(gateway.address).expect("a place in the queue");
+        let mut client = TcpStream::connect(gateway.address).expect("the connection is queued by the kernel");
         client.write_all(UPGRADE.as_bytes()).expect("bytes sent");
         clients.push(client);
     };

@@ -38,7 +38,7 @@ impl Crowd {
             stream.set_nonblocking(true).expect("no blocking");
             let mut stream = mio::net::TcpStream::from_std(stream);
             let interest = Interest::READABLE;
-            poll.registry().register(&mut stream, Token(number), interest).expect("a place in epoll");
+            poll.registry().register(&mut stream, Token(number), interest).expect("the socket can be added to epoll");
             Reader { stream, read: 0 }
         };
         Crowd { readers: (0..count).map(connect).collect(), poll }
@@ -55,7 +55,7 @@ impl Crowd {
             left += usize::from(!reader.take(expected, &mut buffer));
         }
         while left > 0 {
-            assert!(Instant::now() < deadline, "{left} clients miss a message");
+            assert!(Instant::now() < deadline, "all clients have each message before the deadline; {left} do not");
             self.poll.poll(&mut events, Some(DEADLINE)).expect("events");
             for event in &events {
                 let reader = &mut self.readers[event.token().0];
@@ -75,7 +75,10 @@ impl Reader {
             match self.stream.read(&mut buffer[..room]) {
                 Ok(0) => panic!("closed after {} of {} bytes", self.read, expected.len()),
                 Ok(count) => {
-                    assert!(buffer[..count] == expected[self.read..][..count], "another frame arrived");
+                    assert!(
+                        buffer[..count] == expected[self.read..][..count],
+                        "the client receives the expected frame"
+                    );
                     self.read += count;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
@@ -130,8 +133,8 @@ fn an_answer_comes_after_thousands_of_messages_and_pushes_keep_their_order() {
             assert_eq!(answer, json!({"matched": COUNT, "queued": COUNT, "dropped": 0, "offline": []}));
         }
         for client in &mut clients {
-            let count = client.read(&mut buffer).expect("messages that an answer told of");
-            assert!(buffer[..count] == both, "{count} bytes of {}", both.len());
+            let count = client.read(&mut buffer).expect("the messages of the answered pushes");
+            assert!(buffer[..count] == both, "the client receives both messages: {count} of {} bytes", both.len());
         }
     }
 }
@@ -171,7 +174,10 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
     for length in [60_000, 150_000] {
         // The machine may hold up the clients, and not the server.
         let is_once = (0..ATTEMPTS).any(|_| is_answered_first(length, &mut crowd, &mut active, &mut api));
-        assert!(is_once, "clients waited for a push of {length} bytes, {ATTEMPTS} times");
+        assert!(
+            is_once,
+            "the active client is served before a push of {length} bytes ends, once in {ATTEMPTS} attempts"
+        );
     }
 }
 

@@ -82,7 +82,7 @@ fn except_excludes_connections() {
         }
     }
     let answer = gateway.done("/api/push", json!({"uid": "ann", "except": {"uid": "ann"}, "data": 1}));
-    assert_eq!(answer, pushed(0), "an excluded uid is not offline");
+    assert_eq!(answer, pushed(0), "the excluded uid is not listed as offline");
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn a_slow_reader_gets_the_last_message_of_a_key() {
         assert_eq!(gateway.done("/api/push", json!({"uid": "slow", "key": "price", "data": data})), pushed(1));
     }
     let received = (1..).find(|_| next(&mut slow)["data"]["number"] == LAST);
-    assert!(received.is_some_and(|count| count <= LAST), "some were replaced");
+    assert!(received.is_some_and(|count| count <= LAST), "some messages were conflated");
 }
 
 /// Returns line `number` of a batch and its expected error: the code, and whether the id is known.
@@ -483,7 +483,7 @@ fn an_aborted_batch_has_executed_the_received_lines() {
     drop(raw);
     until("it is gone", || gateway.metric("fdpush_connections{state=\"http\"}") <= 1.0);
     gateway.done("/api/push", json!({"uid": "ann", "data": 3}));
-    assert_eq!(data(&mut ann), 3, "half a line is none");
+    assert_eq!(data(&mut ann), 3, "an incomplete line is not a command");
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn members_are_notified_of_joins_and_leaves_by_the_api() {
     let both = json!({"uid": "bob", "groups": ["g", "h"]});
     assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 2}));
     assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 0}));
-    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "one uid with any number of connections");
+    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "bob counts once, with two connections");
     assert_eq!(next(&mut bob), frame("joined", "g", "bob", 2));
     assert_eq!(next(&mut bob), frame("joined", "h", "bob", 1));
     // The second connection causes no notice. It may join before or after the first.
@@ -184,14 +184,14 @@ fn pages_contain_each_open_connection_once() {
         });
         let names: Vec<&Value> = seen.iter().map(|entry| &entry[member]).collect();
         let once: BTreeSet<String> = names.iter().map(|name| name.to_string()).collect();
-        assert_eq!(once.len(), names.len(), "{path}: some twice");
+        assert_eq!(once.len(), names.len(), "{path}: each name occurs once");
         for (_, fd, uid) in &stay {
             let name = match member {
                 "uid" => json!(uid),
                 "group" => json!(format!("g{uid}")),
                 _ => json!(fd),
             };
-            assert!(names.contains(&&name), "{path}: {name} is missing");
+            assert!(names.contains(&&name), "{path}: the documentation and the code have {name}");
         }
     }
     assert_eq!(gateway.get("/api/users/u01")["connections"][0]["uid"], "u01");
@@ -233,7 +233,11 @@ fn attributes_are_set_merged_and_read() {
     client.closed();
     assert_eq!(gateway.call("GET", &path, &[], "").status, 404);
     let (_other, other) = gateway.open("/", &[]);
-    assert_eq!(gateway.get(&format!("/api/connections/{other}/attributes")), json!({}), "not that of the last one");
+    assert_eq!(
+        gateway.get(&format!("/api/connections/{other}/attributes")),
+        json!({}),
+        "the new connection has no attributes of the old one"
+    );
     assert_eq!(gateway.call("GET", "/api/connections/x/attributes", &[], "").status, 400);
 }
 
@@ -445,7 +449,7 @@ fn without_api_keys_requests_of_web_pages_are_refused() {
     }
     assert_eq!(gateway.call("GET", "/api/users", &[("Host", "evil.example")], "").status, 403);
     assert_eq!(gateway.call("GET", "/metrics", &[("Host", "evil.example")], "").status, 403);
-    assert_eq!(gateway.call("GET", "/healthz", &[("Host", "10.0.0.7:80")], "").status, 200, "a probe has no key");
+    assert_eq!(gateway.call("GET", "/healthz", &[("Host", "10.0.0.7:80")], "").status, 200, "a probe needs no key");
     // A target in absolute-form replaces `Host`.
     for (target, host, status) in [
         ("http://localhost/api/users", "evil.example", 200),

@@ -49,7 +49,7 @@ impl Drop for Storm {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
-            assert!(thread::panicking() || ended.is_ok(), "the other clients failed");
+            assert!(thread::panicking() || ended.is_ok(), "the other clients end without a panic");
         }
     }
 }

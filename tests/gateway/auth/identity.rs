@@ -270,7 +270,7 @@ fn connections_of_a_uid_and_of_an_address_are_limited() {
     let _second = gateway.connect("/?uid=ann");
     assert_eq!(refused("/?uid=ann"), 429);
     let third = gateway.connect("/");
-    assert_eq!(refused("/"), 429, "the fourth of the address");
+    assert_eq!(refused("/"), 429, "the fourth connection of the address is refused");
     assert_eq!(refused("/?uid=bob"), 429);
     hang_up(third);
     until("its slot is free", || Client::connect(gateway.address, "/?uid=bob", &[]).is_ok());
@@ -311,10 +311,10 @@ fn the_connection_limit_of_an_address_spans_all_listeners() {
     let [ann, bob] = [[127, 0, 0, 1], [127, 0, 0, 2]].map(IpAddr::from);
     let connect = |from: IpAddr, to: SocketAddr| Client::connect_from(from, to, "/");
     let is_full = |from: IpAddr| [gateway.address, other].iter().all(|to| refusal(connect(from, *to)).0 == 429);
-    let mut first = connect(ann, gateway.address).expect("the first of its address");
+    let mut first = connect(ann, gateway.address).expect("the first connection of its address");
     let _second = connect(ann, other).expect("the second");
     assert!(is_full(ann));
-    let _third = connect(bob, gateway.address).expect("the first of another address");
+    let _third = connect(bob, gateway.address).expect("the first connection of another address");
     let _fourth = connect(bob, other).expect("the second");
     assert!(is_full(bob) && is_full(ann));
     let fd = next(&mut first)["fd"].take();
@@ -417,7 +417,7 @@ fn new_connections_a_second_are_limited() {
         assert!(clients.len() < 500, "all are let in");
     };
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
-    assert!(clients.len() >= 2, "as many at once as in a second");
-    assert_eq!(gateway.get("/api/stats")["opened"], clients.len(), "back ends are not held up");
+    assert!(clients.len() >= 2, "the server accepts the connections of one second at once");
+    assert_eq!(gateway.get("/api/stats")["opened"], clients.len(), "the accept rate does not limit back ends");
     until("a second later another client is accepted", || Client::connect(gateway.address, "/", &[]).is_ok());
 }

@@ -19,7 +19,7 @@ fn connect_forwarded(gateway: &Gateway, forwarded: &str) -> Result<Client, u16> 
 #[test]
 fn the_connection_limit_applies_to_the_client_behind_a_trusted_proxy() {
     let gateway = Gateway::start(&["--trusted-proxy", "10.0.0.0/8,127.0.0.1", "--address-connections-max", "1"]);
-    let first = connect_forwarded(&gateway, "203.0.113.9").expect("the first of its address");
+    let first = connect_forwarded(&gateway, "203.0.113.9").expect("the first connection of its address");
     let _other = connect_forwarded(&gateway, "203.0.113.10").expect("another address");
     for again in ["203.0.113.9", "198.51.100.1, 203.0.113.9", "203.0.113.9:80, 10.2.3.4"] {
         assert_eq!(connect_forwarded(&gateway, again).err(), Some(429), "{again}");
@@ -45,7 +45,7 @@ fn ipv6_clients_are_counted_by_their_network() {
     let settings = "trusted_proxy = [\"127.0.0.1\"]\naddress_connections_max = 2\n";
     fs::write(&file, settings).expect("a file");
     let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
-    let mut first = Some(connect_forwarded(&gateway, "2001:db8:1:2::1").expect("the first of its network"));
+    let mut first = Some(connect_forwarded(&gateway, "2001:db8:1:2::1").expect("the first connection of its network"));
     let _second = connect_forwarded(&gateway, "[2001:db8:1:2:ffff::2]:4711").expect("the second");
     for third in 3..23 {
         let why = refused_from(&gateway, &format!("2001:db8:1:2::{third:x}"));
@@ -70,11 +70,11 @@ fn ipv6_clients_are_counted_by_their_network() {
     gateway.logged("changed: address_ipv6_prefix");
     let why = refused_from(&gateway, "2001:db8:1:9::1");
     assert_eq!(why, "connection limit of network 2001:db8:1::/48 reached (2)\n");
-    hang_up(first.expect("the one that came back"));
+    hang_up(first.expect("the first connection is open"));
     fs::write(&file, settings).expect("a file");
     gateway.signal("-HUP");
     gateway.logged("changed: address_ipv6_prefix");
-    let _back = connect_forwarded(&gateway, "2001:db8:1:2::78").expect("the second of its network");
+    let _back = connect_forwarded(&gateway, "2001:db8:1:2::78").expect("the second connection of its network");
     assert_eq!(connect_forwarded(&gateway, "2001:db8:1:2::79").err(), Some(429));
 }
 

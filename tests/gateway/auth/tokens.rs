@@ -115,7 +115,7 @@ fn each_algorithm_verifies_with_its_key_and_after_a_key_change() {
         assert!(enter(&gateway, new).is_ok());
 
         // Open connections stay open.
-        until("only the first is left", || gateway.get("/api/stats")["open"] == 1);
+        until("only the first connection is open", || gateway.get("/api/stats")["open"] == 1);
         assert_eq!(gateway.done("/api/push", json!({"uid": "10010", "text": "still there?"}))["queued"], 1);
         while first.text() != "still there?" {}
     }

@@ -169,7 +169,7 @@ fn a_signal_while_the_last_events_are_sent_ends_the_process_at_once() {
         drop(ann);
         gateway.logged("sending the last 2 webhook events");
         gateway.signal(signal);
-        gateway.logged("2 webhook events dropped at the end");
+        gateway.logged("2 webhook events dropped at shutdown");
         gateway.logged("a signal stopped the delivery of the last events");
         assert!(!gateway.wait().success(), "{signal}");
     }
@@ -296,7 +296,7 @@ fn sighup_reloads_secrets() {
     let log = configured.reload(&text(&both, "quiet"), "changed: ");
     assert!(log.contains("jwt_secret, webhook_secret") && !log.contains("quiet"), "{log}");
     assert!(enters(OLD).is_ok() && enters(NEW).is_ok());
-    until("the new secret signs", || backend.requests.next().is_signed_with("quiet"));
+    until("requests are signed with the new secret", || backend.requests.next().is_signed_with("quiet"));
     configured.reload(&text(&format!("\"{NEW}\""), "quiet"), "changed: jwt_secret");
     assert_eq!(refusal(enters(OLD)).0, 401);
     // Open connections stay open.
