@@ -11,8 +11,8 @@ use crate::protocol::error::ProtocolError;
 pub struct Closed {
     /// The status code of the close frame.
     ///
-    /// It is the code of the client if the client ended the connection, else the code that the server sent. 1005: the
-    /// close frame had no code. 1006: there was no close frame.
+    /// It is the client's code if the client ended the connection, else the server's code. 1005: the close frame had no
+    /// code. 1006: there was no close frame.
     pub code: CloseCode,
     /// The reason in the close frame, often empty.
     pub reason: Box<str>,
@@ -42,7 +42,7 @@ pub enum CloseOutcome {
 pub enum AbortOutcome {
     /// The connection is dropped at the end of the turn.
     Aborted {
-        /// Whether it was an open WebSocket, so that `on_close` follows.
+        /// Whether the connection was an open WebSocket, so that `on_close` follows.
         ///
         /// Otherwise it was an HTTP connection, or `on_close` is called already for the close handshake.
         was_open: bool,
@@ -54,7 +54,7 @@ pub enum AbortOutcome {
 }
 
 impl Closed {
-    /// Creates the end of a connection, for tests of code that handles one.
+    /// Creates a `Closed`, for tests of `on_close` handlers.
     pub fn new(code: impl Into<CloseCode>, reason: &str, by: By, cause: Cause) -> Closed {
         Closed { code: code.into(), reason: reason.into(), by, cause }
     }
@@ -90,13 +90,13 @@ pub enum Cause {
     HeartbeatMissed,
     /// The client read too slowly: its queue was full, or all queues were over their bound.
     SlowConsumer,
-    /// The socket took nothing for `write_time_max`.
+    /// The socket accepted no bytes for `write_time_max`.
     WriteTimedOut,
     /// A message was not complete within `message_time_max`.
     MessageTimedOut,
     /// Unfinished messages exceeded `inbound_total_bytes_max`, or memory was used up.
     ///
-    /// This connection had one of the largest of them.
+    /// This connection had one of the largest unfinished messages.
     InboundOverload,
     /// The client broke RFC 6455.
     ProtocolError(ProtocolError),

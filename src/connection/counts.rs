@@ -19,17 +19,17 @@ pub struct Counts {
     pub conflated: u64,
     /// Messages and responses that were dropped because a queue was full.
     pub dropped: u64,
-    /// Messages of these whose connection was closed as a slow consumer.
+    /// Dropped messages whose connection was closed as a slow consumer.
     pub dropped_by_close: u64,
     /// Messages longer than `queue_bytes_max`.
     pub too_large: u64,
     /// Read and write system calls.
     pub reads: u64,
     pub writes: u64,
-    /// Outputs of connections that were written in the turn that created them.
+    /// The number of outputs that were written in the turn that created them.
     ///
-    /// It is reset at the end of a turn.
+    /// The count is reset at the end of a turn.
     pub sent: u64,
-    /// The time that output waited, until the socket took its last byte.
+    /// The time that output waited, until the socket accepted its last byte.
     pub waits: Histogram,
 }

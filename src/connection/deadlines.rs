@@ -29,7 +29,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether [`handle_tick`](Connection::handle_tick) would end it for a missed deadline.
+    /// Returns whether [`handle_tick`](Connection::handle_tick) would end the connection for a missed deadline.
     pub fn is_overdue(&self, env: &Env) -> bool {
         if self.write_deadline(env).min(self.message_deadline(env)) <= env.now {
             return true;

@@ -13,7 +13,7 @@ use crate::tick::Tick;
 
 /// The maximum number of empty queues that are kept.
 ///
-/// A busy turn uses about as many.
+/// A busy turn uses about as many queues.
 const SPARE_QUEUES_MAX: usize = 1024;
 
 /// The state that all connections of a loop share.
@@ -35,7 +35,7 @@ pub struct Env {
     ///
     /// Bytes in the journal are not in a queue.
     pub queued: Queued,
-    /// The length of the longest queue since this was last reset.
+    /// The length of the longest queue since the last reset of this value.
     ///
     /// It is in bytes, and is updated when a frame is pushed to a queue.
     pub longest_queue: usize,
@@ -74,7 +74,7 @@ impl Env {
         }
     }
 
-    /// Returns whether all queues and `more` bytes exceed their bound.
+    /// Returns whether the bytes of all queues plus `more` exceed their bound.
     #[inline]
     pub fn is_over_total(&self, more: usize) -> bool {
         self.queued.frames + more > self.limits.queue_total_bytes_max
@@ -88,7 +88,7 @@ impl Env {
 
     /// Ends the turn and clears the journal.
     ///
-    /// All output of the turn is written or moved before.
+    /// Before the call, all output of the turn is written or moved to queues.
     pub fn end_turn(&mut self) {
         self.journal.clear();
     }
@@ -98,7 +98,7 @@ impl Env {
         self.queues.pop().unwrap_or_default()
     }
 
-    /// Empties a queue and keeps it for its next use.
+    /// Empties a queue and keeps it for another connection.
     pub fn give_queue(&mut self, mut queue: Box<Queue>) {
         queue.clear(&mut self.queued);
         if self.queues.len() < SPARE_QUEUES_MAX && queue.is_small() {

@@ -16,7 +16,7 @@ use crate::protocol::request::Request;
 pub struct Traffic {
     /// Bytes received, including headers.
     pub bytes_in: u64,
-    /// Bytes that the socket took.
+    /// Bytes that the socket accepted.
     pub bytes_out: u64,
     /// Messages received.
     pub messages_in: u64,
@@ -40,9 +40,9 @@ pub enum Event<'a> {
     ///
     /// It is answered with `respond`, or deferred with `defer`.
     Request {
-        /// The request. Its body is lent from the input if it is there in one piece.
+        /// The request. Its body is borrowed from the input if the input contains all of it.
         request: Box<Request<'a>>,
-        /// Whether it looks like an upgrade of which a proxy removed headers.
+        /// Whether it looks like an upgrade from which a proxy removed headers.
         wanted_upgrade: bool,
     },
     /// The head of a request that announces a body. The application must call `receive_body`.
@@ -74,7 +74,7 @@ pub enum Event<'a> {
     Closed(Closed),
     /// The connection refused a request, and queued the response.
     ///
-    /// The connection was not a WebSocket and will not become one.
+    /// The connection was not a WebSocket and will not become a WebSocket.
     Refused(Refusal),
 }
 

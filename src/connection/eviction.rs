@@ -1,8 +1,8 @@
 //! Selects the connections that free memory when all queues exceed their bound.
 //!
-//! The largest holder frees memory, then again the largest, until a part of the bound is free. So there are many bytes
-//! between one search and the next, and each search is cheap on average. Each holder keeps a minimum. The minimums of
-//! all holders take at most half of the bound.
+//! The largest holder frees memory, then again the largest, until a part of the bound is free. So a search is rare:
+//! many bytes are queued before the next search. Each holder keeps a minimum. The minimums of all holders take at most
+//! half of the bound.
 
 use crate::fd::Slot;
 use std::collections::BinaryHeap;
@@ -11,12 +11,13 @@ use crate::connection::{By, Cause, Closed, Connection, Env, Event, Stage};
 use crate::limits::{Limits, SlowReader};
 use crate::protocol::close::CloseCode;
 
-/// The divisor of the bound that gives the part to free.
+/// An eviction frees the bound divided by this number.
 const FREED_PART: usize = 16;
 
 /// The maximum ratio of an undroppable holder to the largest droppable one.
 ///
-/// A partly written message cannot be dropped. Beyond the ratio, its connection is closed.
+/// A partly written message cannot be dropped. If the ratio is larger, the connection of the undroppable holder is
+/// closed.
 const UNDROPPABLE_FACTOR: usize = 2;
 
 /// Charges that are read for each eviction, on average.
@@ -32,17 +33,17 @@ const CHARGES_PER_EVICTION: usize = 64;
 ///    [`handle_dropped`](Evictor::handle_dropped). If it wrote to the socket instead, it reports that with
 ///    [`handle_written`](Evictor::handle_written).
 ///
-/// The evictor never touches a connection. It works on a snapshot of the charges, because the share of a frame grows when
-/// other queues drop it. With `n` holders, each poll works on a snapshot that is at most `n / 64` polls old. With fewer
-/// than 64 holders, each poll makes a snapshot and returns the largest holder that can free memory. With more, no holder has
-/// more unshared bytes than the returned one is charged.
+/// The evictor never touches a connection. It works on a snapshot of the charges: if one queue drops a shared frame,
+/// the charge of the other queues grows. With `n` holders, each poll works on a snapshot that is at most `n / 64` polls
+/// old. With fewer than 64 holders, each poll makes a snapshot and returns the largest holder that can free memory.
+/// With 64 or more holders, no other holder has more unshared bytes than the charge of the returned holder.
 #[derive(Debug)]
 pub struct Evictor {
     /// Holders that may have messages to drop.
     holders: BinaryHeap<Holder>,
-    /// Holders whose messages cannot be dropped: at most a part is left.
+    /// Holders without a message that can be dropped: at most a partly written one is left.
     undroppable: BinaryHeap<Holder>,
-    /// Slots that were charged no more than the minimum, or were closed.
+    /// Slots whose charge was at most the minimum, and closed slots.
     exempt: Vec<Slot>,
     /// Whether undroppable holders are closed, because dropping was not enough.
     closes_undroppable: bool,
@@ -56,7 +57,7 @@ pub struct Evictor {
 /// A connection with a queue.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Holder {
-    /// The memory that it is charged.
+    /// Its charge: the memory that counts against the bound of all queues.
     pub charge: usize,
     /// Its slot.
     pub slot: Slot,
@@ -67,11 +68,11 @@ pub struct Holder {
 pub enum Eviction {
     /// Close the connection.
     Close(Holder),
-    /// Drop its newest messages, until it is charged at most `charge_max`.
+    /// Drop its newest messages, until its charge is at most `charge_max`.
     Drop {
         /// The largest holder.
         holder: Holder,
-        /// The maximum charge after that.
+        /// The maximum charge after the drop.
         charge_max: usize,
     },
 }
@@ -119,7 +120,7 @@ impl Evictor {
         let other = largest.map_or(0, |holder| holder.charge);
         if self.undroppable.peek().is_some_and(|undroppable| undroppable.charge / UNDROPPABLE_FACTOR >= other) {
             if !self.closes_undroppable && env.queued.frames <= max {
-                // Within the bound, small holders are not evicted in place of a much larger one.
+                // If the queues are within the bound, small holders are not evicted instead of a much larger one.
                 return None;
             }
             self.closes_undroppable = true;
@@ -148,7 +149,7 @@ impl Evictor {
         if dropped > 0 { &mut self.holders } else { &mut self.undroppable }.push(holder);
     }
 
-    /// Closes a holder. Its charge is read again later.
+    /// Closes a holder. The evictor reads its charge again later.
     ///
     /// It may keep a partly written frame, and its share of the frame can grow.
     fn close(&mut self, holder: Holder) -> Eviction {
@@ -182,7 +183,7 @@ impl Connection {
         self.output.is_queued()
     }
 
-    /// Drops its newest messages until it is charged at most `charge_max`.
+    /// Drops its newest messages until its charge is at most `charge_max`.
     ///
     /// A partly written message is not dropped. Returns the number of messages dropped.
     pub fn drop_newest(&mut self, charge_max: usize, env: &mut Env) -> usize {
@@ -213,8 +214,8 @@ impl Connection {
 
     /// Ends a connection that reads too slowly.
     ///
-    /// Output that is not partly written is dropped, so that the close frame is next. The rest is dropped too, without
-    /// a close frame, if the connection is then charged more than `kept_max` or all queues are over their bound. A
+    /// All output except a partly written frame is dropped, so that the close frame is next. If the charge is then
+    /// still over `kept_max`, or all queues exceed their bound, the rest is dropped, too, and no close frame is sent. A
     /// connection that was already ending is aborted.
     pub fn close_slow(&mut self, kept_max: usize, env: &mut Env) -> Option<Event<'static>> {
         if !self.is_open() {
@@ -225,7 +226,7 @@ impl Connection {
             None => self.output.clear(env),
         }
         if env.is_over_total(0) || self.charge() > kept_max {
-            // A close frame cannot precede the end of the partly written frame, for which there is no memory.
+            // The rest of the partly written frame must precede a close frame, and there is no memory for it.
             self.release(env);
             return Some(self.end_abnormally(By::Server, Cause::SlowConsumer));
         }

@@ -53,7 +53,7 @@ impl Connection {
 
     /// Answers the pending request.
     ///
-    /// A response to an upgrade refuses it and ends the connection, so that no request behind it is processed.
+    /// A response to an upgrade refuses the upgrade and ends the connection, so that no request after it is processed.
     pub fn respond(&mut self, response: Response, env: &mut Env) {
         let Stage::Http(http) = &mut self.stage else { return };
         let Some(answer) = http.end_pending() else { return };
@@ -122,14 +122,14 @@ impl Connection {
         }
     }
 
-    /// Returns whether a ticket may answer the present request.
+    /// Returns whether a ticket may answer the current request.
     pub fn has_ticket(&self, ticket: Deferral) -> bool {
         matches!(&self.stage, Stage::Http(http) if http.ticket() == Some(ticket))
     }
 
     /// Starts a response whose body follows in pieces.
     ///
-    /// The body of `response` itself is not sent. `false`: no request is pending, or a response was started.
+    /// The body of `response` itself is not sent. `false`: no request is pending, or its response has begun.
     pub fn begin_response(&mut self, response: &Response, env: &mut Env) -> bool {
         let Stage::Http(http) = &mut self.stage else { return false };
         let Some(answer) = http.pending_mut().filter(|answer| answer.reply == ResponseMode::None) else { return false };
@@ -216,12 +216,13 @@ impl Connection {
 
     /// Ends an HTTP connection because the server is shutting down.
     ///
-    /// A request that has started is answered with 503. Without one, the connection is dropped when its output is
+    /// A request that has started is answered with 503. Without a request, the connection is dropped when its output is
     /// written.
     pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         if let Some(answer) = http.handled_request_mut() {
-            // Its handler is running and may have started the shutdown. Its response is sent, and is the last.
+            // Its handler is running and may have started the shutdown. The response is sent as the last one of the
+            // connection.
             answer.keep_alive = false;
             return None;
         }
@@ -253,7 +254,7 @@ impl Connection {
         }
     }
 
-    /// Returns the deferred request, which is answered now.
+    /// Takes the deferred request, to answer it.
     pub fn take_deferred(&mut self) -> Option<Deferred> {
         let Stage::Http(http) = &mut self.stage else { return None };
         let deferred = http.pending_mut()?.deferred.take();
@@ -285,7 +286,7 @@ impl Connection {
         let from = Source { peer: self.peer, is_control: self.is_control, env };
         let mut step = http.step(input, from);
         if let Ok(Step::Proxied(client)) = step {
-            // From here on, the peer is the client that the proxy names.
+            // From now on, the peer is the client address of the PROXY header.
             self.peer = client.unwrap_or(self.peer);
             step = http.step(input, Source { peer: self.peer, ..from });
         }
@@ -335,7 +336,7 @@ impl Connection {
         None
     }
 
-    /// Ends it because unfinished heads and bodies exceed their bound.
+    /// Ends the connection because unfinished heads and bodies exceed their bound.
     pub(super) fn refuse_overload(&mut self, env: &mut Env) -> Event<'static> {
         let Stage::Http(http) = &mut self.stage else { return Event::Refused(Refusal::Http(HttpError::Overload)) };
         if http.pending_mut().is_some_and(|answer| answer.reply == ResponseMode::None) {
@@ -365,7 +366,7 @@ impl Connection {
 
     /// Like `linger`, with a deadline.
     ///
-    /// A slow client has as much time to read a large response as a stalled write has.
+    /// The time that a client has to read a large response is `write_time_max`.
     fn linger_after_http(&mut self, env: &Env) {
         self.stage = Stage::Lingering { is_shut: false };
         self.deadline = env.now.after(env.limits.write_time_max).after(env.limits.close_wait_max);
@@ -379,7 +380,7 @@ impl Connection {
 }
 
 fn push_chunk(out: &mut Vec<u8>, piece: &[u8]) {
-    // Writing to a vector does not fail.
+    // A write to a vector cannot fail.
     let _ = write!(out, "{:x}\r\n", piece.len());
     out.extend_from_slice(piece);
     out.extend_from_slice(b"\r\n");

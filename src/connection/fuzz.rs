@@ -381,7 +381,7 @@ impl Rig {
 
     /// Applies a transition.
     ///
-    /// Changes that the table makes after it are in the log.
+    /// The log has the changes that the table makes after the transition.
     fn change<R>(&mut self, at: usize, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> R {
         let slot = self.slot(at);
         self.table.step(slot, transition).expect("each side has a connection")
@@ -394,7 +394,7 @@ impl Rig {
             self.handle_change(at, change);
         }
         self.pushing = None;
-        // The ends of these connections are in the log, too.
+        // The log also has the ends of these connections.
         while self.table.poll_ended().is_some() {}
     }
 
@@ -430,7 +430,7 @@ impl Rig {
         }
     }
 
-    /// Writes until nothing is left, or the socket takes no more.
+    /// Writes until no output is left, or the socket is full.
     fn write(&mut self, at: usize) {
         let slot = self.slot(at);
         self.table.retry_write(slot);
@@ -514,7 +514,7 @@ fn request(byte: u8) -> &'static str {
 
 /// Maps a byte to a length.
 ///
-/// Small lengths are exact, larger ones have steps. The largest exceed a run of a queue.
+/// Small lengths have all values; larger lengths are multiples of a step. The largest lengths exceed a run of a queue.
 fn size(byte: u8) -> usize {
     match usize::from(byte) {
         byte @ 0..=150 => byte,
@@ -561,7 +561,7 @@ mod tests {
 
         /// Runs lists of operations on connections that are open from the start.
         ///
-        /// Few random lists open a connection.
+        /// A random list of operations rarely opens a connection.
         #[test]
         fn any_list_of_operations_on_open_connections(
             setting in any::<[u8; 2]>(),
@@ -577,7 +577,7 @@ mod tests {
         }
     }
 
-    /// A partly written largest holder within the bound evicts no other.
+    /// If the largest holder is partly written and within the bound, no other holder is evicted.
     #[test]
     fn a_partly_written_largest_holder_does_not_evict_a_smaller_one() {
         let both = [3, 0, 4, 250, 143, 0, 144, 250];

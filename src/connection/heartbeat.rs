@@ -13,7 +13,7 @@ pub struct HeartbeatState {
     missed: u16,
     /// Whether a ping was sent and nothing was received since.
     is_unanswered: bool,
-    /// Whether the socket took output since the last check.
+    /// Whether the socket accepted output since the last check.
     has_written: bool,
 }
 
@@ -50,7 +50,7 @@ impl HeartbeatState {
         self.is_unanswered = false;
     }
 
-    /// Reports that the socket took output.
+    /// Reports that the socket accepted output.
     #[inline]
     pub fn handle_written(&mut self) {
         self.has_written = true;
@@ -61,10 +61,10 @@ impl HeartbeatState {
         self.missed > 0
     }
 
-    /// Performs a check that is due.
+    /// Performs a check whose time has come.
     ///
-    /// `last_seen` is the time of the client's last byte. With `is_backlogged`, output waits for the socket, perhaps
-    /// before the ping. A client that reads slowly is not dead while that output makes progress.
+    /// `last_seen` is the time of the client's last byte. `is_backlogged`: output waits for the socket, and may delay
+    /// the ping. A slow client counts as alive while the socket accepts that output.
     pub fn check(&mut self, heartbeat: &Heartbeat, last_seen: Tick, is_backlogged: bool, now: Tick) -> HeartbeatAction {
         match *heartbeat {
             Heartbeat::Off => HeartbeatAction::Wait(Tick::NEVER),
@@ -101,7 +101,7 @@ impl HeartbeatState {
 
 /// Maps an fd to a number from 0 to 1 (Fibonacci hashing).
 ///
-/// Near fds have numbers that are far apart.
+/// Fds that differ by little get numbers that differ by much.
 fn spread(fd: Fd) -> f64 {
     let hash = (fd.as_u64() as u32).wrapping_mul(0x9e37_79b9);
     f64::from(hash) / f64::from(u32::MAX)

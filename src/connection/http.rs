@@ -1,8 +1,9 @@
 //! The state of an HTTP/1.1 connection, with one request at a time.
 //!
-//! Input is parsed where it was read, and a body that is there in one piece is lent to the handler. `buf` has the input that
-//! must wait: an incomplete head, and early input, such as pipelined requests and frames before the 101 response. Early input
-//! is at most as long as one read, because nothing is read from the socket while a request is pending.
+//! Input is parsed in the read buffer. If the buffer contains a whole body, the handler borrows the body from it. `buf`
+//! stores input that cannot be processed yet: an incomplete head, and early input, such as pipelined requests and
+//! frames before the 101 response. Early input is at most as long as one read, because nothing is read from the socket
+//! while a request is pending.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -28,7 +29,7 @@ pub struct Http {
     /// Input that is not parsed yet, from `at` on.
     buf: Vec<u8>,
     at: usize,
-    /// Bytes behind `at` that do not contain the end of the head.
+    /// The number of bytes from `at` on that were searched and do not contain the end of the head.
     scanned: usize,
     /// Whether the request is a HEAD, which gets no body.
     is_head: bool,
@@ -39,14 +40,14 @@ pub struct Http {
 
 #[derive(Debug, Default)]
 enum Phase {
-    /// Between two requests. Nothing of the next was received.
+    /// Between two requests. No byte of the next request was received.
     #[default]
     Idle,
     /// Before the PROXY header.
     Proxy,
     /// In a head, or before the first request.
     Head,
-    /// A head announced a body. The handler has not chosen its mode.
+    /// A head announced a body. The handler has not chosen the mode of the body yet.
     Announced(Announced),
     Body(Upload),
     /// The body is passed to the handler in pieces.
@@ -55,10 +56,10 @@ enum Phase {
     Pending(PendingRequest),
 }
 
-/// The thing that an HTTP connection waits for.
+/// The input or answer that an HTTP connection waits for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Awaited {
-    /// The next request, of which nothing was received.
+    /// The first byte of the next request.
     Request,
     /// The rest of a head.
     Head,
@@ -88,7 +89,7 @@ struct Upload {
     answer: PendingRequest,
     wanted_upgrade: bool,
     decoder: BodyDecoder,
-    /// The content that arrived in earlier reads.
+    /// The part of the body that arrived in earlier reads.
     body: Vec<u8>,
 }
 
@@ -117,7 +118,7 @@ pub enum Step<'a> {
     More,
     /// The PROXY header is complete.
     ///
-    /// It names the client, unless the peer of the socket is the client.
+    /// It contains the address of the client, unless the peer of the socket is the client.
     Proxied(Option<Peer>),
     /// The head of a request that announces a body. [`Http::receive_body`] sets how the body is handled.
     Head(Box<Request<'static>>),
@@ -208,7 +209,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// The request is invalid or exceeds a limit. The rest of the input is of no use.
+    /// The request is invalid or exceeds a limit. The rest of the input is ignored.
     pub fn step<'a>(&mut self, input: &mut &'a mut [u8], from: Source<'_>) -> Result<Step<'a>, HttpError> {
         if !self.is_drained() {
             return self.step_buffered(input, from);
@@ -285,9 +286,9 @@ impl Http {
         env.now.after(limit)
     }
 
-    /// Returns the thing that it waits for.
+    /// Returns the input or answer that it waits for.
     ///
-    /// A change starts a new deadline.
+    /// If the result changes, a new deadline starts.
     pub fn awaits(&self) -> Awaited {
         match self.phase {
             Phase::Idle => Awaited::Request,
@@ -299,7 +300,7 @@ impl Http {
         }
     }
 
-    /// Returns whether the response to the present request has no body.
+    /// Returns whether the response to the current request has no body.
     pub fn is_head(&self) -> bool {
         self.is_head
     }
@@ -336,7 +337,7 @@ impl Http {
         }
     }
 
-    /// Returns the ticket that may answer the present request.
+    /// Returns the ticket that may answer the current request.
     pub fn ticket(&self) -> Option<Deferral> {
         match &self.phase {
             Phase::Pending(answer) => answer.ticket,
@@ -354,7 +355,7 @@ impl Http {
         }
     }
 
-    /// Returns the mode of the response to the present request.
+    /// Returns the mode of the response to the current request.
     pub fn reply(&self) -> ResponseMode {
         match &self.phase {
             Phase::Idle | Phase::Proxy | Phase::Head => ResponseMode::None,
@@ -367,7 +368,8 @@ impl Http {
 
     /// Ends the pending request, whose response is queued.
     ///
-    /// The next head may be read, unless the body is incomplete. Then no other request may follow.
+    /// The next head may be read, unless the body is incomplete. If the body is incomplete, no other request may
+    /// follow.
     pub fn end_pending(&mut self) -> Option<PendingRequest> {
         let unread = |answer| Some(PendingRequest { keep_alive: false, ..answer });
         match mem::take(&mut self.phase) {
@@ -506,7 +508,7 @@ impl Http {
         let is_last = match stream.decoder.decode(input, &mut bytes) {
             Ok(is_last) => is_last,
             Err(error) => {
-                // The request is answered with an error, unless a response was started.
+                // The request is answered with an error, unless its response has begun.
                 self.phase = Phase::Pieces(stream);
                 return Err(error);
             }

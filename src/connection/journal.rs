@@ -1,8 +1,8 @@
 //! The frames of a turn, encoded once in a shared buffer.
 //!
-//! Most output is written in the turn that created it, to a socket that is not full. A reply, all replies to one read,
-//! and several publishes to a thousand subscribers are each one range of the journal for a connection. No queue is
-//! allocated and nothing is copied for each connection.
+//! Most output is written in the turn that created it, to a socket that is not full. For each connection, its output is
+//! one range of the journal: a reply, all replies to one read, or several publishes to a thousand subscribers. So no
+//! connection needs a queue or a copy.
 
 use crate::connection::outbound::{COPIED_BYTES_MAX, DEFLATED_START, JournalPart, Outbound, Range};
 use crate::connection::queue::Queue;
@@ -10,7 +10,7 @@ use crate::connection::segment::Queued;
 use crate::protocol::frame::server_frame_bytes;
 use crate::protocol::shared::SharedFrame;
 
-/// The length after which a turn is flushed early.
+/// The length of the journal at which it is flushed before the end of the turn.
 ///
 /// The bytes are still in the CPU cache then.
 const FLUSHED_AT_BYTES: usize = 64 << 10;
@@ -26,7 +26,8 @@ const _: () = assert!(2 * BYTES_MAX == 512 << 10);
 
 /// The maximum number of separate frames.
 ///
-/// Large frames alone never reach it. For many small frames with a key, queues cost no more.
+/// The journal reaches its maximum size before it contains as many large frames. More small frames with a key go to
+/// queues, which costs no more.
 const SEPARATE_MAX: usize = 1024;
 
 const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
@@ -39,12 +40,12 @@ const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
 /// Only [`Output`](crate::connection::output::Output) uses it. In this order:
 ///
 /// 1. [`put`](Journal::put) appends a frame for its first recipient and returns its range. For the next recipients of
-///    the same [`Outbound`] it returns the range again. A recipient that has a range extends it, if the frame directly
-///    follows it. If not, the frame goes to a [`Queue`].
+///    the same [`Outbound`] it returns the same range. A recipient that has a range extends it, if the frame directly
+///    follows it. Otherwise the frame goes to a [`Queue`].
 /// 2. [`get`](Journal::get) returns the bytes of a range, to write them.
 /// 3. [`move_to_queue`](Journal::move_to_queue) copies a range that the socket did not take to a queue.
-/// 4. [`clear`](Journal::clear) ends the turn. No range is valid after it, so it is called only when all output of the
-///    turn is written or moved.
+/// 4. [`clear`](Journal::clear) ends the turn. After the call no range is valid, so all output of the turn must be
+///    written or moved before.
 ///
 /// One range for each connection is enough because frames are pushed in order, and most connections of a turn receive
 /// the same frames.
@@ -158,7 +159,7 @@ impl Journal {
         }
     }
 
-    /// Removes all frames. No connection may have a range.
+    /// Removes all frames. No connection may have a range of it.
     pub fn clear(&mut self) {
         self.plain.clear();
         if !self.deflated.bytes.is_empty() {

@@ -63,7 +63,7 @@ use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::message::Message;
 use crate::tick::Tick;
 
-/// Output over which the next pipelined HTTP request is not read.
+/// The bytes of unwritten output above which the next pipelined HTTP request is not read.
 const HTTP_OUTPUT_MAX: usize = 64 << 10;
 
 /// A connection, from its first byte to its last.
@@ -93,13 +93,13 @@ const HTTP_OUTPUT_MAX: usize = 64 << 10;
 /// finished, and never goes back. [`Event::Closed`] is returned exactly once for each WebSocket, by the call that ends
 /// it. The flush and the close handshake that follow cause no more events.
 ///
-/// Each idle connection takes the size of this type, so every byte of it counts.
+/// An idle connection takes only the size of this type, so the type is kept small.
 #[derive(Debug)]
 pub struct Connection {
     stage: Stage,
     /// The output that is not written yet.
     output: Output,
-    /// The heartbeat of this connection, if it has one of its own.
+    /// The heartbeat of this connection, if it differs from the server's.
     heartbeat: Option<Box<Heartbeat>>,
     /// The deadline of the stage: a heartbeat check, or a timeout.
     deadline: Tick,
@@ -151,7 +151,7 @@ enum Stage {
     },
     /// The close frame is queued or sent.
     ///
-    /// That of the client is awaited.
+    /// The connection waits for the client's close frame.
     Closing {
         /// The first part of an incomplete message.
         unfinished: Option<Box<Assembler>>,
@@ -211,14 +211,14 @@ impl Connection {
         self.is_control || matches!(self.stage, Stage::Http(_))
     }
 
-    /// Returns whether the next step is the client's, and not a handler's.
+    /// Returns whether the connection waits for the client, and not for a handler.
     pub fn waits_for_client(&self) -> bool {
         !matches!(&self.stage, Stage::Http(http) if http.awaits() == Awaited::Response)
     }
 
     /// Returns whether an upgrade is deferred.
     ///
-    /// It is of no use to a client that ended its stream.
+    /// A client that ended its stream cannot use the WebSocket.
     pub fn is_deferred_upgrade(&self) -> bool {
         matches!(&self.stage, Stage::Http(http) if http.is_deferred_upgrade())
     }
@@ -239,8 +239,8 @@ impl Connection {
 
     /// Takes a whole message from the front of `input`.
     ///
-    /// Nearly all messages are whole and are borrowed from `input`, without an event. `None`: nothing was read, and
-    /// [`handle_bytes`](Connection::handle_bytes) reads `input`.
+    /// Nearly all messages are whole and are borrowed from `input`, without an event. `None`: nothing was read. The
+    /// caller passes `input` to [`handle_bytes`](Connection::handle_bytes).
     ///
     /// # Errors
     ///
@@ -264,7 +264,7 @@ impl Connection {
 
     /// Reads `input` up to the next event, and moves `input` past it.
     ///
-    /// `None`: `input` is used up or buffered. An event of HTTP is answered before the next call.
+    /// `None`: `None`: all of `input` was processed or buffered. An event of HTTP is answered before the next call.
     pub fn handle_bytes<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
         match &mut self.stage {
             Stage::Open { unfinished, deflates: false, .. } => {
@@ -286,7 +286,7 @@ impl Connection {
 
     /// Reports the end of the client's stream.
     ///
-    /// With `is_reset`, the client can receive nothing either.
+    /// `is_reset`: the client cannot receive anything, either.
     pub fn handle_end(&mut self, is_reset: bool) -> Option<Event<'static>> {
         self.is_peer_done = true;
         match &self.stage {
@@ -302,7 +302,7 @@ impl Connection {
         None
     }
 
-    /// Reports that the socket took `written` bytes, and is full if `is_full`.
+    /// Reports that the socket accepted `written` bytes, and is full if `is_full`.
     #[inline]
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         if written > 0 {
@@ -376,7 +376,8 @@ impl Connection {
         let Stage::Open { unfinished, deflates, .. } = &mut self.stage else { return None };
         let mut held = unfinished.as_mut().and_then(|unfinished| unfinished.take_held()).unwrap_or_default();
         self.stage = Stage::Closing { unfinished: unfinished.take(), deflates: *deflates };
-        // The time of the client starts when the close frame is written. Much other output may precede it.
+        // The deadline for the client's answer starts when the close frame is written. Much other output may precede
+        // it.
         self.deadline = Tick::NEVER;
         self.push_close(code, reason, env);
         if !held.is_empty() {
@@ -393,12 +394,12 @@ impl Connection {
         event
     }
 
-    /// Returns whether it is over, so that its socket is dropped.
+    /// Returns whether it has ended, so that its socket is dropped.
     pub fn is_finished(&self) -> bool {
         matches!(self.stage, Stage::Finished)
     }
 
-    /// Sets a heartbeat for this connection. `None`: that of the server.
+    /// Sets a heartbeat for this connection. `None`: it gets the heartbeat of the server.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>, env: &Env) {
         self.heartbeat_state = HeartbeatState::default();
         self.heartbeat = heartbeat.map(Box::new);
@@ -435,7 +436,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether there is output, and the socket may take it.
+    /// Returns whether there is output, and the socket may accept it.
     #[inline]
     pub fn can_write(&self) -> bool {
         match &self.output {
@@ -447,7 +448,7 @@ impl Connection {
 
     /// Returns the output if it is one slice.
     ///
-    /// This is the common case, for which a list of 64 slices is too expensive.
+    /// This is the common case. Filling a list of 64 slices would be slower.
     #[inline]
     pub fn poll_slice<'a>(&'a self, env: &'a Env) -> Option<&'a [u8]> {
         self.output.poll_slice(&env.journal)
@@ -575,7 +576,7 @@ impl Connection {
 
     /// Flushes the output, then waits for the client.
     ///
-    /// The flush may take as long as it makes progress. The time of the client starts after it.
+    /// The flush has no time limit while the socket accepts output. The deadline of the client starts after the flush.
     fn linger(&mut self) {
         self.stage = Stage::Lingering { is_shut: false };
         self.deadline = Tick::NEVER;

@@ -15,8 +15,8 @@ use crate::tick::Tick;
 /// and the output becomes [`Journaled`](Output::Journaled): frames of many connections share the bytes, and no queue is
 /// allocated. At the end of the turn the owner writes [`poll_slice`](Output::poll_slice) or
 /// [`poll_slices`](Output::poll_slices) and reports the result with [`handle_written`](Output::handle_written). If the
-/// socket took everything, the output is empty again, which is the common case. If not, the rest is moved to a queue
-/// and the output is [`Queued`](Output::Queued) until it is empty.
+/// socket accepted everything, which is the common case, the output is empty again. Otherwise the rest is moved to a
+/// queue, and the output is [`Queued`](Output::Queued) until it is empty.
 ///
 /// A range of the journal is valid until [`Journal::clear`]. Before that the output must be written, moved with
 /// [`queue`](Output::queue), or dropped with [`clear`](Output::clear). A queue may be dropped only with `clear`,
@@ -25,7 +25,7 @@ use crate::tick::Tick;
 pub enum Output {
     #[default]
     Empty,
-    /// Frames of this turn, for which the socket was not tried yet.
+    /// Frames of this turn that were not offered to the socket yet.
     Journaled(Range),
     Queued(Box<Queue>),
 }
@@ -61,7 +61,7 @@ impl Output {
 
     /// Returns the bytes in the journal.
     ///
-    /// They move to a queue if the socket does not take them.
+    /// They move to a queue if the socket does not accept them.
     #[inline]
     pub fn journal_bytes(&self) -> usize {
         match self {
@@ -78,7 +78,7 @@ impl Output {
         }
     }
 
-    /// Returns whether frames are queued that no full socket has refused yet.
+    /// Returns whether the queue contains frames that were not offered to the socket yet.
     #[inline]
     pub fn is_untried(&self) -> bool {
         match self {
@@ -88,7 +88,7 @@ impl Output {
         }
     }
 
-    /// Returns the time since which the socket took nothing.
+    /// Returns the time of the last byte that the full socket accepted.
     #[inline]
     pub fn stalled_since(&self) -> Option<Tick> {
         match self {
@@ -132,7 +132,7 @@ impl Output {
         is_pushed
     }
 
-    /// Appends a pong. A long queue holds one pong only.
+    /// Appends a pong. A long queue contains only one pong.
     pub fn push_pong(&mut self, payload: &[u8], env: &mut Env) {
         if matches!(self, Output::Queued(_)) || self.bytes() > PONG_QUEUE_BYTES_MAX {
             self.queue(env).push_pong(payload, &mut env.queued);
@@ -154,7 +154,7 @@ impl Output {
 
     /// Returns the queue, which is created if there is none.
     ///
-    /// The output moves to it. The caller must not leave it empty.
+    /// The output in the journal moves to the queue. The caller must not leave it empty.
     pub fn queue(&mut self, env: &mut Env) -> &mut Queue {
         if !matches!(self, Output::Queued(_)) {
             let mut queue = env.take_queue();
@@ -215,7 +215,7 @@ impl Output {
         }
     }
 
-    /// Reports that the socket took `written` bytes, and is full if `is_full`.
+    /// Reports that the socket accepted `written` bytes, and is full if `is_full`.
     #[inline]
     pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
         match self {

@@ -43,7 +43,7 @@ impl Connection {
 
     /// Returns the bytes of output that are in the journal.
     ///
-    /// They were pushed in this turn, and the socket was not tried since.
+    /// They were pushed in this turn and were not offered to the socket yet.
     #[inline]
     pub fn journal_bytes(&self) -> usize {
         self.output.journal_bytes()
@@ -61,7 +61,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether frames are queued that no full socket has refused yet.
+    /// Returns whether the queue contains frames that were not offered to the socket yet.
     #[inline]
     pub fn is_untried(&self) -> bool {
         self.output.is_untried()
@@ -78,7 +78,7 @@ impl Connection {
         self.peer
     }
 
-    /// Returns the bytes and messages that it carried.
+    /// Returns the count of bytes and messages, received and sent.
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }

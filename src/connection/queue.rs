@@ -1,10 +1,10 @@
 //! A queue of output: frames in order, each copied or shared.
 //!
 //! Small frames are copied into one run of bytes, so that they are written as one slice. Queues share large frames.
-//! While the socket is full, they share all frames that are longer than the memory that sharing takes.
+//! While the socket is full, queues share each frame that is longer than the memory that sharing it takes.
 //!
 //! The counts cover the memory of the queue, and not only its bytes: the queue itself, and for each shared frame its
-//! segment, its key and the frame. A test compares them with the allocator.
+//! segment, its key and the frame. A test compares the counts with the allocated memory.
 
 mod newest;
 
@@ -21,7 +21,7 @@ use crate::tick::Tick;
 
 /// The size at which a run ends.
 ///
-/// So a long queue frees memory while it is written.
+/// So the memory of a long queue is freed run by run while it is written.
 pub(super) const RUN_BYTES_MAX: usize = 32 << 10;
 
 /// The longest frame that is copied even if the socket is full.
@@ -45,7 +45,7 @@ pub const QUEUE_BYTES: usize = size_of::<Queue>() + 4 * size_of::<Segment>();
 /// A longer queue keeps the pong of the latest ping only (RFC 6455 section 5.5.3).
 pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
-/// A queue of output that the socket did not take at once.
+/// A queue of output that the socket did not accept at once.
 ///
 /// [`Output`](crate::connection::output::Output) takes an empty queue from
 /// [`Env::take_queue`](crate::connection::Env::take_queue) and returns it with
@@ -76,13 +76,13 @@ pub struct Queue {
     is_http: bool,
     /// Whether the socket is full. Nothing is written until it is writable.
     is_full: bool,
-    /// The time since which a full socket has taken nothing.
+    /// The time since which a full socket has accepted no bytes.
     ///
-    /// It is set until a write takes all that was offered.
+    /// It is set until the socket accepts all bytes of a write.
     stalled_since: Option<Tick>,
     /// The time since which output waits for a full socket.
     backlogged_since: Option<Tick>,
-    /// The number of the segment whose pong a newer one replaces.
+    /// The number of the segment with the pong that a newer pong replaces.
     pong: Option<u64>,
     /// The number of the first segment: the count of removed segments.
     first: u64,
@@ -107,7 +107,7 @@ impl Queue {
 
     /// Returns the memory that counts against the bound of all queues.
     ///
-    /// Of a shared frame, this is its share.
+    /// A shared frame counts with its bytes divided by the number of queues that hold it.
     pub fn charge(&self) -> usize {
         let own = if self.is_http || self.is_empty() { 0 } else { QUEUE_BYTES };
         own + self.segments.iter().map(Segment::charge).sum::<usize>()
@@ -118,7 +118,7 @@ impl Queue {
         self.segments.is_empty()
     }
 
-    /// Returns whether it holds frames, and not only HTTP responses.
+    /// Returns whether it contains frames, and not only HTTP responses.
     pub fn has_frames(&self) -> bool {
         self.segments.back().is_some_and(|last| last.kind != Kind::Http)
     }
@@ -128,9 +128,9 @@ impl Queue {
         self.is_full
     }
 
-    /// Returns the time since which a full socket took nothing.
+    /// Returns the time since which a full socket has accepted no bytes.
     ///
-    /// `None` after the socket became writable, until it was tried.
+    /// `None` after the socket became writable, until the next write.
     pub fn stalled_since(&self) -> Option<Tick> {
         self.stalled_since.filter(|_| self.is_full)
     }
@@ -193,7 +193,7 @@ impl Queue {
 
     /// Replaces the unsent message that has the same key.
     ///
-    /// `false`: there is none, or the queue would exceed its bound, or there is no memory.
+    /// `false`: no message has this key, the queue would exceed its bound, or there is no memory.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, limits: &Limits, total: &mut Queued) -> bool {
         let Some(&number) = outbound.key.and_then(|key| self.keys.get(key)) else { return false };
         let index = (number - self.first) as usize;
@@ -287,9 +287,9 @@ impl Queue {
         self.is_full = false;
     }
 
-    /// Drops all output behind the frame that is partly written.
+    /// Drops all output after the frame that is partly written.
     ///
-    /// The client can read what follows, because no frame is cut.
+    /// No frame is cut, so the client can read the output that follows.
     pub fn truncate_to_frame(&mut self, total: &mut Queued) {
         self.pong = None;
         let http = self.segments.iter().take_while(|segment| segment.kind == Kind::Http).count();
@@ -402,7 +402,7 @@ impl Queue {
         if self.is_http { &mut total.http } else { &mut total.frames }
     }
 
-    /// Frees unused capacity, because the queue may be kept for long.
+    /// Frees unused capacity, because the queue may exist for a long time.
     fn shrink(&mut self) {
         self.spare = Vec::new();
         for segment in &mut self.segments {
@@ -436,7 +436,7 @@ impl Queue {
         segment.release(total);
         self.shrink_lists();
         self.handle_emptied(!self.segments.is_empty(), total);
-        // A backlogged queue keeps no spare buffer, because its reader may be slow for long.
+        // A backlogged queue keeps no spare buffer, because its reader may be slow for a long time.
         if let Bytes::Run(mut run) = segment.bytes
             && run.capacity() <= SPARE_BYTES_MAX
             && self.backlogged_since.is_none()

@@ -29,7 +29,7 @@ pub struct Segment {
 pub enum Kind {
     Frames,
     Http,
-    /// One pong. A newer one may replace its payload.
+    /// One pong. A newer pong may replace its payload.
     Pong,
 }
 
@@ -47,7 +47,7 @@ pub struct Queued {
     pub frames: usize,
     /// Bytes of HTTP responses.
     ///
-    /// They have a bound of their own: a client that requests pages and does not read them must not use up the memory
+    /// They have a separate bound, so that a client that requests pages and does not read them cannot use up the memory
     /// of WebSockets.
     pub http: usize,
 }
@@ -77,7 +77,7 @@ impl Segment {
         }
     }
 
-    /// Returns the memory that its queue is charged for it.
+    /// Returns its part of the queue's charge.
     pub fn charge(&self) -> usize {
         match &self.bytes {
             Bytes::Run(_) if self.kind == Kind::Http => 0,

@@ -65,7 +65,7 @@ impl Rig {
         let mut events = Vec::new();
         self.connection.handle_received(input.len(), &mut self.env);
         while let Some(event) = next_event(&mut self.connection, &mut input, &mut self.env) {
-            // The head of a body that is just collected is not listed.
+            // The head of a collected body is not in the result.
             if self.mode.is_some() || !matches!(event, Event::Head(_)) {
                 events.push(describe(&event));
             }
@@ -106,7 +106,7 @@ impl Rig {
         sent
     }
 
-    /// Takes all output, as a socket that is never full.
+    /// Takes all output, like a socket that is never full.
     fn written(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         loop {
@@ -230,7 +230,7 @@ fn pipelined_requests_are_answered_in_order() {
     let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
     let stream = request.repeat(50);
     let mut requests = 0;
-    // Every part ends inside a request, so there is always a rest.
+    // Every part ends inside a request, so some input is always left.
     for part in stream.chunks(request.len() * 3 - 7) {
         requests += rig.feed(part).len();
         rig.written();
@@ -563,7 +563,7 @@ fn keys_count_against_the_queue_bound() {
     assert_eq!((queued, rig.connection.queued_bytes()), (9, 15 + 9 * 3));
     let counted = QUEUE_BYTES + 20 + 9 * (overhead + 100);
     assert_eq!(rig.env.queued.frames, counted);
-    // A message with a short key fits where one with a long key does not.
+    // A message with a short key fits into the queue, and a message with a long key does not.
     assert_eq!(push(&mut rig, &keys[0][..7]), Sent::Queued);
     assert_eq!(push(&mut rig, &keys[0]), Sent::Full);
     let mut newer = Outbound::message(Opcode::Text, b"y");

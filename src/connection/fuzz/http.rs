@@ -19,7 +19,7 @@ impl Rig {
         self.handle_end(at, event);
     }
 
-    /// Responds at once. This aborts a response that was started.
+    /// Responds at once. This aborts a response that has begun.
     pub(super) fn respond(&mut self, at: usize, manner: u8) {
         let (status, body): (u16, &'static [u8]) = match manner % 4 {
             0 => (200, b"fine"),

@@ -17,7 +17,7 @@ pub(super) struct Reader {
     pub read_bytes: u64,
     /// The expected output, in order.
     ///
-    /// It does not include pongs, and refusals that no handler makes.
+    /// It does not include pongs and refusals by the connection itself.
     pub due: VecDeque<Due>,
     /// Pings whose pong may follow.
     ///

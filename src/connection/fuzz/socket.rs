@@ -1,6 +1,6 @@
 //! A socket of the fuzz target `connection`.
 //!
-//! It takes as many bytes as it has room for, and logs the changes that the table makes.
+//! It accepts a limited number of bytes, and logs the changes that the table makes.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -26,7 +26,7 @@ pub(super) enum Change {
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    /// The number of bytes that it can take.
+    /// The number of bytes that it still accepts.
     pub room: usize,
     pub is_shut: bool,
     side: usize,

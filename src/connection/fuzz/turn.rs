@@ -1,4 +1,4 @@
-//! Flushes, and the passing of time, in the fuzz target `connection`.
+//! The flush and the clock of the fuzz target `connection`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::connection::fuzz::{Phase, Rig, Side, insert};
 use crate::tick::Tick;
 
 impl Rig {
-    /// Ends a turn, and starts the next `later` or at a timeout.
+    /// Ends a turn, and starts the next turn after `later` ticks or at the next timeout.
     pub(super) fn pass_time(&mut self, later: Option<u64>) {
         self.flush();
         let now = self.table.env().now;

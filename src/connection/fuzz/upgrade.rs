@@ -233,7 +233,7 @@ fn deserves_upgrade(request: &Request<'_>) -> bool {
 
 /// Checks that the origin is allowed.
 ///
-/// The check is stricter than that of the server if that is enough.
+/// The check accepts fewer origins than the server does, where this simplifies it.
 fn is_origin_allowed(origins: &Origins, request: &Request<'_>) -> bool {
     let values: Vec<_> = request.values("origin").map(<[u8]>::to_ascii_lowercase).collect();
     let origin = match (origins, &values[..]) {
@@ -252,7 +252,7 @@ fn is_origin_allowed(origins: &Origins, request: &Request<'_>) -> bool {
         let name = without_port(host);
         name.starts_with("127.") || name == "localhost" || name.ends_with(".localhost") || name.starts_with('[')
     };
-    // An IPv6 address has many spellings. The unit tests have some of them.
+    // An IPv6 address has many spellings. The unit tests check some of these spellings.
     let is_same = host.starts_with('[') == authority.starts_with('[')
         && (host.starts_with('[') || without_port(&host) == without_port(authority))
         && port_of(&host, port) == port_of(authority, port);

@@ -12,14 +12,14 @@ use crate::protocol::frame::server_frame_bytes;
 const CONTROL_BIT: u8 = 0x08;
 
 impl Queue {
-    /// Drops the newest messages until the queue is charged at most `charge_max`.
+    /// Drops the newest messages until the charge of the queue is at most `charge_max`.
     ///
     /// Control frames, HTTP responses and a frame that is partly written are not dropped. Returns the number of
     /// messages dropped.
     pub fn drop_newest(&mut self, charge_max: usize, total: &mut Queued) -> usize {
         let (had, mut charge, mut dropped) = (!self.segments.is_empty(), self.charge(), 0);
         let mut has_lost_key = false;
-        // Segments that are kept, the newest first.
+        // The kept segments, the newest first.
         let mut stays: Vec<Segment> = Vec::new();
         while charge > charge_max
             && let Some(mut last) = self.segments.pop_back()
@@ -66,7 +66,7 @@ impl Queue {
         }
         self.shrink_lists();
         if self.segments.front().is_some_and(|first| first.bytes.as_slice().len() == self.sent) {
-            // Everything behind the written part was dropped.
+            // All output after the written part was dropped.
             self.pop_front(total);
             self.sent = 0;
         } else {
@@ -77,7 +77,7 @@ impl Queue {
 
     /// Finds the newest message of each key.
     ///
-    /// An older message of a key may be left after its newest was dropped.
+    /// After the newest message of a key was dropped, an older one may be left.
     fn find_keys(&mut self) {
         self.keys.clear();
         for (segment, number) in self.segments.iter().zip(self.first..) {

@@ -1,8 +1,8 @@
 //! The quota of control connections.
 //!
-//! A control connection may be unauthenticated. If the quota is used up, the oldest connection is closed in favor of a
-//! new one. Connections that the handler keeps are not closed. A part of the quota is reserved for connections that are
-//! not kept, so that health probes without a key can connect.
+//! A control connection may be unauthenticated. If the quota is used up, the oldest connection is closed and the new
+//! one is accepted. Connections that the handler keeps are not closed. A part of the quota is reserved for connections
+//! that are not kept, so that health probes without a key can connect.
 
 use crate::fd::Slot;
 use std::collections::{HashSet, VecDeque};
@@ -12,7 +12,7 @@ pub const NOT_KEPT_MIN: usize = 16;
 
 /// The control connections that count in the quota, by slot.
 ///
-/// A connection that was closed in favor of another does not count, although it has its slot until the turn ends.
+/// A connection that was closed to accept another one does not count, although it keeps its slot until the turn ends.
 #[derive(Debug, Default)]
 pub struct ControlQuota {
     kept: HashSet<Slot>,
@@ -35,7 +35,7 @@ impl ControlQuota {
 
     /// Keeps a connection.
     ///
-    /// `false`: it is not in the quota, or `kept_max` others are kept.
+    /// `false`: the connection is not in the quota, or `kept_max` other connections are kept.
     pub fn keep(&mut self, slot: Slot, kept_max: usize) -> bool {
         if self.kept.contains(&slot) {
             return true;
@@ -48,7 +48,7 @@ impl ControlQuota {
         self.kept.insert(slot)
     }
 
-    /// Stops keeping a connection. It counts as the newest.
+    /// Stops keeping a connection. The connection then counts as the newest one.
     pub fn release(&mut self, slot: Slot) {
         if self.kept.remove(&slot) {
             self.others.push_back(slot);
@@ -62,7 +62,7 @@ impl ControlQuota {
 
     /// Returns the number of connections that may be accepted in one turn.
     ///
-    /// It is so low that each connection is read from before newer ones can replace it.
+    /// The number is low, so that each connection is read at least once before a newer one can replace it.
     pub fn accepts_max(&self, kept_max: usize) -> usize {
         (kept_max.saturating_sub(self.kept.len()) + NOT_KEPT_MIN) / 4
     }

@@ -1,7 +1,7 @@
 //! Enforces the bounds of memory that all connections share.
 //!
-//! The largest holders free memory until a part of the bound is free. So there are many bytes between one search and
-//! the next, and each search is cheap on average.
+//! The largest holders free memory until a part of the bound is free. So a search is rare: many bytes are queued before
+//! the next search.
 
 use crate::connection::table::{Entry, Observed, Table, Transport};
 use crate::connection::{Eviction, Evictor, Holder};
@@ -9,17 +9,17 @@ use crate::fd::Slot;
 
 /// The divisor of the bound of unfinished input.
 ///
-/// It gives the part to free.
+/// The bound divided by this number is freed.
 const FREED_PART: usize = 8;
 
-/// Holders searched for each push, while each search frees little.
+/// The number of queues per push that is evicted without a search, while searches free little.
 const HOLDERS_PER_PUSH: usize = 16;
 
 impl<T: Transport> Table<T> {
     /// Writes all queues, if they grew by a quarter of the bound.
     ///
-    /// Output then waits because the turn is long, and not because readers are slow. Without this, each push over the
-    /// bound would make a system call.
+    /// The output may wait only because the turn is long, not because readers are slow. Without this condition, each
+    /// push over the bound would make a system call.
     pub(super) fn write_all(&mut self) {
         if self.env.queued.frames.saturating_sub(self.refused_bytes) < self.env.limits.queue_total_bytes_max / 4 {
             return;
@@ -58,8 +58,8 @@ impl<T: Transport> Table<T> {
             let (Eviction::Close(holder) | Eviction::Drop { holder, .. }) = eviction;
             let is_untried = |entry: &Entry<T>| entry.connection.is_untried() && entry.connection.can_write();
             if self.entries.get(holder.slot.index()).is_some_and(is_untried) {
-                // The reader may not be slow: its socket was not tried yet. A reader that used up the write limit of
-                // the turn is slow.
+                // Its output was not offered to the socket yet, so the reader may be fast. A reader that used up the
+                // write limit of the turn is slow.
                 self.write_output(holder.slot);
                 let charge = self.charge(holder.slot);
                 if charge < holder.charge {
@@ -82,9 +82,10 @@ impl<T: Transport> Table<T> {
         has_dropped
     }
 
-    /// Evicts messages of a connection, when a search would free little.
+    /// Evicts messages of one connection without a search, because the last search freed little.
     ///
-    /// It is called after a push to the connection. Returns whether it dropped messages. They may be too few.
+    /// It is called after a push to the connection. Returns whether it dropped messages. The freed memory may not be
+    /// enough.
     fn evict_pushed(&mut self, slot: Slot) -> bool {
         if self.pushes_before_search == 0 {
             return false;
@@ -131,7 +132,7 @@ impl<T: Transport> Table<T> {
 
     /// Returns the largest holders of unfinished input, if it exceeds its bound.
     ///
-    /// Without them a part of the bound is free. The caller closes each with
+    /// If these connections end, a part of the bound is free. The caller closes each with
     /// [`Connection::close_overload`](crate::connection::Connection::close_overload).
     #[inline]
     pub fn inbound_holders(&mut self) -> Vec<Slot> {

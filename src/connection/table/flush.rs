@@ -15,7 +15,7 @@ const WRITES_PER_TURN_MAX: usize = 16;
 
 /// The maximum number of bytes copied from the journal to queues.
 ///
-/// The copy defers the writes of a push to many connections to the next turn.
+/// This copy is made if a push to many connections is written in the next turn.
 const MOVED_BYTES_MAX: usize = 4 << 20;
 
 /// The state of a connection after its flush.
@@ -111,7 +111,7 @@ impl<T: Transport> Table<T> {
 
     /// Moves output of earlier flushes to queues, if it is short.
     ///
-    /// It is in the journal until then. `false`: it is longer, and must be written instead.
+    /// Before the move, the output is in the journal. `false`: the output is long, and must be written instead.
     pub fn move_unwritten_to_queues(&mut self) -> bool {
         let mut copied = 0;
         for slot in self.unwritten.web_sockets() {
@@ -158,7 +158,7 @@ impl<T: Transport> Table<T> {
 
     /// Moves WebSockets listed by one cause behind the others.
     ///
-    /// They start at index `from` of the list. If they are few, they stay.
+    /// They start at index `from` of the list. If there are few of them, they are not moved.
     #[inline]
     pub fn defer_listed(&mut self, from: usize) {
         if self.dirty.len().saturating_sub(from) > FEW_MAX {
@@ -168,7 +168,8 @@ impl<T: Transport> Table<T> {
 
     /// Moves WebSockets that became writable behind the others.
     ///
-    /// They start at index `from` of the list. If they are few, they stay, unless a push to many is being written.
+    /// They start at index `from` of the list. If there are few of them, they are not moved, unless a push to many is
+    /// being written.
     #[inline]
     pub fn defer_writable(&mut self, from: usize) {
         let count = self.dirty.len().saturating_sub(from);
@@ -193,7 +194,7 @@ impl<T: Transport> Table<T> {
 
     /// Writes to a connection before the flush.
     ///
-    /// Its output must not confirm messages to others that are not written yet.
+    /// The caller must make sure that the output does not confirm messages that are not written yet.
     pub fn write_at_once(&mut self, slot: Slot) {
         // A broken transport is detected again by the next flush.
         self.write(slot);
@@ -219,7 +220,7 @@ impl<T: Transport> Table<T> {
         is_whole
     }
 
-    /// Writes until nothing is left, or the transport takes no more.
+    /// Writes until no output is left, or the transport is full.
     ///
     /// It also stops at the write limit of the turn. `false`: the transport is broken.
     pub(super) fn write_output(&mut self, slot: Slot) -> bool {
@@ -262,7 +263,8 @@ impl<T: Transport> Table<T> {
         match entry.connection.poll_next(env) {
             SocketAction::Stay => {}
             SocketAction::Drop => {
-                // It is in no list now. Other connections are not evicted for output that is never written.
+                // It is in no list of the flush now. Other connections are not evicted for output that is never
+                // written.
                 entry.connection.release(env);
                 return FlushResult::Over;
             }
@@ -285,7 +287,7 @@ impl<T: Transport> Table<T> {
         if offered == WriteResult::ShareUsed {
             self.mark_dirty(slot);
         }
-        // It is in no list now, and may be the largest holder.
+        // It is in no list of the flush now, and may have the largest queue.
         self.queued.insert(slot);
         self.enforce_queue_total(None);
     }

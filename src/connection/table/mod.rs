@@ -80,17 +80,17 @@ pub struct Table<T> {
     ///
     /// The caller records their end.
     ended: Vec<(Slot, Event<'static>)>,
-    /// Bytes in all queues after the last write of all.
+    /// The bytes in all queues after all of them were last written.
     refused_bytes: usize,
     /// Connections that may hold an unfinished message, head or body.
     unfinished: SlotSet,
     /// Connections that may have a queue.
     ///
-    /// One that got it since the last flush is listed.
+    /// A connection that got its queue since the last flush is in a list.
     queued: SlotSet,
     /// Pushes that evict their own connection before the next search.
     ///
-    /// The last search freed little.
+    /// It is not 0 if the last search freed little.
     pushes_before_search: usize,
     /// Slots that are never used again.
     retired: usize,
@@ -207,7 +207,7 @@ impl<T: Transport> Table<T> {
         (self.is_current(fd) && self.connection(slot).is_some()).then_some(slot)
     }
 
-    /// Returns whether `fd` has the present generation of its slot.
+    /// Returns whether `fd` has the current generation of its slot.
     ///
     /// If so, `fd` identifies the connection at the slot.
     #[inline]
@@ -359,7 +359,8 @@ impl<T: Transport> Table<T> {
 
     /// Returns a connection whose input is handled next, and lists it for the next flush.
     ///
-    /// The input may queue a pong, an error or a response. A handler's push may search the holders before the input ends.
+    /// The input may queue a pong, an error or a response. A push by the handler may evict queues before `end_input`,
+    /// so the queue must be in the list now.
     #[inline]
     fn entry_for_input(&mut self, slot: Slot) -> Option<(&mut Entry<T>, &mut Env)> {
         let entry = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some())?;
@@ -410,7 +411,7 @@ impl<T: Transport> Table<T> {
 
     /// Removes the oldest control connection that may be closed from the quota.
     ///
-    /// It is not kept, and waits for its client.
+    /// The handler does not keep it, and it waits for its client.
     pub fn take_oldest_control(&mut self) -> Option<Slot> {
         let Table { control_quota, entries, .. } = self;
         control_quota

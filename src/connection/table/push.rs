@@ -8,8 +8,8 @@ use crate::message::Outcome;
 
 /// The longest frame to one connection that is not written at once.
 ///
-/// No other frame is coalesced with a longer one, and the reader of a burst of such frames receives the first while the
-/// others are created. A frame to many connections is shared and is written at the end of the turn.
+/// A longer frame is not combined with other frames in one write. Its reader receives it while the next frames are
+/// created. A frame to many connections is shared and is written at the end of the turn.
 const EAGER_BYTES: usize = 64 << 10;
 
 impl<T: Transport> Table<T> {
@@ -29,7 +29,7 @@ impl<T: Transport> Table<T> {
                     entry.connection.is_listed = true;
                     self.dirty.push(slot);
                 }
-                // The frame would exceed the bound if the transport did not take it.
+                // The frame would exceed the bound if the transport did not accept it.
                 let is_over = self.env.is_over_total(entry.connection.journal_bytes());
                 if is_over || (outbound.bytes() > EAGER_BYTES && !outbound.to_many) {
                     return self.write_pushed(slot, is_over);
@@ -87,7 +87,7 @@ impl<T: Transport> Table<T> {
 
     /// Enforces the bound of all HTTP queues after a response to `slot`.
     ///
-    /// A response over the bound is written now. `false`: the transport did not take all of it, and the caller drops
+    /// A response over the bound is written now. `false`: the transport did not accept all of it, and the caller drops
     /// the response with [`drop_response`](Table::drop_response).
     pub fn keep_http_bound(&mut self, slot: Slot) -> bool {
         let is_over = |table: &Table<T>| table.env.queued.http > table.env.limits.queue_total_bytes_max;
@@ -114,7 +114,7 @@ impl<T: Transport> Table<T> {
     #[cold]
     fn push_to_full(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
         if !self.write(slot) {
-            // The transport is broken. The flush detects that again.
+            // The transport is broken. The flush detects the broken transport again.
             self.mark_dirty(slot);
             self.env.counts.dropped += 1;
             return Outcome::Dropped;
@@ -157,8 +157,8 @@ impl<T: Transport> Table<T> {
 
     /// Writes a queued message, then enforces the bound of all queues.
     ///
-    /// With `is_over`, the message would exceed the bound if the transport did not take it, so all queues are written.
-    /// If the bound is still exceeded, the largest holders are evicted. The connection itself may be one of them.
+    /// `is_over`: the message would exceed the bound if the transport did not accept it, so all queues are written. If
+    /// the bound is still exceeded, the largest holders are evicted. The connection itself may be one of them.
     #[cold]
     fn write_pushed(&mut self, slot: Slot, is_over: bool) -> Outcome {
         if is_over {

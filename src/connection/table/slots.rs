@@ -93,11 +93,11 @@ impl SlotSet {
 #[derive(Debug)]
 pub struct Iter<'a> {
     set: &'a SlotSet,
-    /// The index of the present word of the upper level.
+    /// The index of the current word of the upper level.
     upper: usize,
     /// The bits of that word that are still to visit.
     words_left: u64,
-    /// The index of the present word of the lower level.
+    /// The index of the current word of the lower level.
     word: usize,
     /// The bits of that word that are still to visit.
     slots_left: u64,
@@ -201,7 +201,8 @@ mod tests {
     }
 
     fn operation() -> impl Strategy<Value = Operation> {
-        // The slots are few, so that operations meet the same slots. They lie in several words of the upper level.
+        // There are only a few slots, so that the operations often use the same slot. They lie in several words of the
+        // upper level.
         let slot = || (0..40_u32, 0..4_u32).prop_map(|(low, high)| low * 7 + high * 4096);
         prop_oneof![
             8 => slot().prop_map(Operation::Insert),

@@ -46,7 +46,7 @@ pub trait Transport {
 #[derive(Copy, Clone, Debug)]
 #[cfg_attr(not(any(test, feature = "unstable")), expect(dead_code, reason = "only models read it"))]
 pub enum Observed<'a> {
-    /// The transport took `written` bytes, and is full if `is_full`.
+    /// The transport accepted `written` bytes, and is full if `is_full`.
     Wrote {
         /// Bytes that were written.
         written: usize,
@@ -59,7 +59,7 @@ pub enum Observed<'a> {
     Pinged(Sent),
     /// A message was pushed to replace the unsent one with its key.
     Conflated {
-        /// Whether there was such a message.
+        /// Whether a message with the key was replaced.
         is_done: bool,
     },
     /// Its output was moved from the journal to a queue.

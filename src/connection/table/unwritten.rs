@@ -1,20 +1,20 @@
 //! The connections that an unfinished flush has not written to.
 //!
 //! A push to many connections is queued in one call, so that handlers see it as a whole. Each of its writes is a system
-//! call, and other connections would wait for all of them. So a flush ends after some time, and the next turn continues
-//! it. WebSockets are written in the order in which they were added. An HTTP response may confirm messages that were
-//! queued before it, so it is written after them. A client that has read it can rely on them, even if the process is
-//! killed.
+//! call. If one turn made all of them, the other connections would wait. So a flush ends after some time, and the next
+//! turn continues it. WebSockets are written in the order in which they were added. An HTTP response may confirm
+//! messages that were queued before it, so it is written after them. A client that has read it can rely on them, even
+//! if the process is killed.
 
 use crate::fd::Slot;
 use std::collections::VecDeque;
 
-/// The maximum number of connections that are few.
+/// The number of connections up to which they are written before this list.
 ///
-/// A few connections are written before those in this list.
+/// More connections are added to the list.
 pub const FEW_MAX: usize = 64;
 
-/// WebSockets and HTTP connections in the order of their writes.
+/// WebSockets and HTTP connections in the order in which they are written.
 #[derive(Debug, Default)]
 pub struct Unwritten {
     web_sockets: VecDeque<Slot>,
@@ -59,7 +59,7 @@ impl Unwritten {
 
     /// Takes the next connection.
     ///
-    /// This is an HTTP connection after all WebSockets that precede it, else a WebSocket.
+    /// An HTTP connection is returned when all WebSockets before it were returned.
     pub fn take(&mut self) -> Option<Slot> {
         if self.answers.front().is_some_and(|(due, _)| *due <= self.taken) {
             return self.answers.pop_front().map(|(_, slot)| slot);

@@ -1,4 +1,4 @@
-//! Messages that the handler borrows from the input.
+//! Tests of messages that the handler borrows from the input.
 
 use super::*;
 use crate::protocol::message::Message;

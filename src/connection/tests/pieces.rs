@@ -1,4 +1,4 @@
-//! Request bodies and responses in pieces.
+//! Tests of request bodies and responses in pieces.
 
 use super::*;
 use crate::fd::Slot;
@@ -164,7 +164,7 @@ fn each_piece_of_a_body_extends_the_deadline() {
 fn a_started_response_is_aborted_without_a_second_head() {
     let expecting = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n";
     let too_long = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
-    // The head, the input behind it, and whether the client is late.
+    // The head, the input after it, and whether the client is late.
     for (head, rest, is_late) in [(expecting, "no size\r\n", false), (HEAD, "5\r\n", true), (too_long, "", false)] {
         let mut rig = rig();
         let request = rig.announced(head);

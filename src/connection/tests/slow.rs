@@ -1,4 +1,4 @@
-//! Slow clients: their timeouts and the memory that they may use.
+//! Tests of slow clients: their timeouts and their memory.
 
 use super::*;
 use crate::fd::Slot;
@@ -102,7 +102,7 @@ fn a_slow_reader_that_makes_progress_misses_no_heartbeat() {
     let mut rig = Rig::open(Limits::default());
     rig.connection.set_heartbeat(Fd::new(Slot(0), 0), Some(Heartbeat::default()), &rig.env);
     rig.send(&"x".repeat(1_000_000));
-    // A megabyte is written at 10 kB a second, and the pings wait behind it.
+    // A megabyte is written at 10 kB a second, and the pings follow it.
     for second in 1..100 {
         rig.connection.handle_writable();
         assert_eq!(rig.write(10_000).len(), 10_000);
@@ -130,7 +130,7 @@ fn a_ping_is_answered_while_the_queue_stays_long() {
     assert_eq!(rig.write(10_000).len(), 10_000);
     rig.feed(&frame(true, Opcode::Ping, b"there?"));
     rig.feed(&frame(true, Opcode::Ping, b"still?"));
-    // The queue never gets shorter, and a pong in it is written all the same.
+    // The queue never gets shorter, and a pong in it is still written.
     let mut out = Vec::new();
     for _ in 0..4 {
         rig.connection.handle_writable();
