@@ -49,6 +49,10 @@ impl Connection {
     /// Returns the time of the next [`handle_tick`](Connection::handle_tick), if nothing else happens.
     #[inline]
     pub fn poll_timeout(&self, env: &Env) -> Tick {
+        if matches!(self.stage, Stage::Open { unfinished: None, .. }) && !self.output.is_queued() {
+            // In this common case only the heartbeat has a deadline.
+            return self.deadline;
+        }
         let deadline = self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env));
         deadline.min(self.resumption(env))
     }
