@@ -111,7 +111,7 @@ impl Context<'_> {
 
     /// Returns the number of connections of a uid.
     ///
-    /// It takes the same time for any number.
+    /// The time does not depend on the number.
     pub fn connection_count(&self, uid: &str) -> usize {
         self.core.registry().count_of(uid)
     }
@@ -225,8 +225,8 @@ impl Context<'_> {
 
     /// Keeps a control connection: it is not closed to make room for another one.
     ///
-    /// A handler calls it when it has authenticated a request, before it carries the request out. It holds until the connection
-    /// ends, or until [`release_control`](Context::release_control).
+    /// A handler calls it when it has authenticated a request, before it carries the request out. The connection is
+    /// kept until it ends, or until [`release_control`](Context::release_control).
     ///
     /// The result is [`Change::Done`], also if it was kept already, or [`Change::Gone`] if the fd belongs to no control
     /// connection. [`Change::Full`]: [`control_connections_max`](Limits::control_connections_max) others are kept. Then the
@@ -247,8 +247,8 @@ impl Context<'_> {
     /// It replaces an earlier value.
     ///
     /// `on_upgrade` is the first event that can set it. It is dropped when the connection's `on_close` has returned, or when a
-    /// connection ends that never opened. So its `Drop` tells when the client of a deferred upgrade has gone. A
-    /// connection without a value takes no memory for it.
+    /// connection ends that never opened. So the `Drop` of the value runs when the client of a deferred upgrade has
+    /// gone. A connection without a value takes no memory for it.
     ///
     /// The result is [`Change::Done`], or [`Change::Gone`] if no connection has this fd or it is closing.
     ///
@@ -311,7 +311,7 @@ impl Context<'_> {
 
     /// Returns the counters of the server.
     ///
-    /// It takes the same time for any number of connections.
+    /// The time does not depend on the number of connections.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
@@ -359,7 +359,7 @@ impl Context<'_> {
     ///
     /// Only queues that were pushed to count.
     ///
-    /// A handler with much to push can pause its source by it.
+    /// A handler that pushes much data can pause its source while a queue is long.
     pub fn take_longest_queue(&mut self) -> usize {
         self.core.take_longest_queue()
     }
@@ -387,8 +387,8 @@ impl Context<'_> {
 
     /// Calls `closure` once, `delay` from now (Swoole's `Timer::after`).
     ///
-    /// It is never called early. It is called late by at most the turn of the loop in progress. A delay is rounded up
-    /// to a millisecond.
+    /// It is never called early. The call is late by at most the current turn of the loop. A delay is rounded up to a
+    /// millisecond.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -413,7 +413,7 @@ impl Context<'_> {
     /// Calls `closure` every `period` (Swoole's `Timer::tick`).
     ///
     /// The period is at least a millisecond. A late call does not delay the next one. If a handler blocked the loop for
-    /// several periods, it is called once for all of them, and again a whole period later.
+    /// several periods, the closure is called once for all of them, and again a whole period later.
     ///
     /// A closure that panics is called again after the next period. [`cancel`](Context::cancel) ends the timer, also
     /// from within the closure.
@@ -425,14 +425,14 @@ impl Context<'_> {
 
     /// Calls [`on_timer`](crate::Handler::on_timer) once, `delay` from now.
     ///
-    /// It is [`after`](Context::after) for a timer that needs the handler itself.
+    /// It works like [`after`](Context::after), for a timer that needs the handler itself.
     pub fn set_timer(&mut self, delay: Duration) -> TimerId {
         self.core.add_timer(delay, None)
     }
 
     /// Calls [`on_timer`](crate::Handler::on_timer) every `period`.
     ///
-    /// It is [`every`](Context::every) for a timer that needs the handler itself.
+    /// It works like [`every`](Context::every), for a timer that needs the handler itself.
     pub fn set_interval(&mut self, period: Duration) -> TimerId {
         let period = period.max(Duration::from_millis(1));
         self.core.add_timer(period, Some(period))
@@ -440,7 +440,7 @@ impl Context<'_> {
 
     /// Ends a timer.
     ///
-    /// Returns whether it was still to fire. A timer that fires once has ended when it is called.
+    /// Returns whether the timer was running. A timer that fires once has ended when it is called.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         self.host.timers.take(timer);
         self.core.cancel_timer(timer)
@@ -448,7 +448,7 @@ impl Context<'_> {
 
     /// Requests one call of [`on_turn_end`](crate::Handler::on_turn_end) at the end of this turn.
     ///
-    /// From within `on_turn_end` it is the end of the next turn, which follows at once.
+    /// A request from within `on_turn_end` is for the end of the next turn, which follows at once.
     pub fn request_turn_end(&mut self) {
         self.core.request_turn_end();
     }

@@ -192,7 +192,7 @@ mod tests {
                 let result = bucket.take(rate, now);
                 prop_assert_eq!(result, naive.take(rate, now), "at {}", now);
                 passed += u64::from(result == Take::Granted);
-                // At most the burst and the tokens of the elapsed time.
+                // No more messages pass than the burst and the rate allow in the elapsed time.
                 prop_assert!(passed * 1000 <= u64::from(burst) * 1000 + now * u64::from(per_second));
             }
         }

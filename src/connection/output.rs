@@ -103,7 +103,7 @@ impl Output {
     }
 
     /// Appends a frame. `false`: out of memory.
-    // Always inlined: a call for each message, with the registers that it saves, costs a fifth of the push.
+    // Always inlined: a function call for each message would cost a fifth of the push.
     #[inline(always)]
     pub fn push(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let before = match self {

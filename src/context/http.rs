@@ -62,8 +62,8 @@ impl Context<'_> {
 
     /// Gives the answer of a ticket from a handler.
     ///
-    /// It is [`Ticket::answer`] without the way through the inbox. The answer is sent when the handler has returned. The result
-    /// is [`Change::Done`], or [`Change::Gone`] if the client has gone or got a 503 meanwhile.
+    /// It works like [`Ticket::answer`], but does not use the inbox. The answer is sent when the handler has returned.
+    /// The result is [`Change::Done`], or [`Change::Gone`] if the client has gone or got a 503 meanwhile.
     pub fn answer<A: Into<Upgrade>>(&mut self, ticket: Ticket<A>, answer: impl Into<A>) -> Change {
         let (fd, deferral) = ticket.into_parts();
         self.core.answer(fd, deferral, answer.into().into())

@@ -47,8 +47,8 @@ pub struct Acceptor {
     /// By the index in the epoll token.
     listeners: Vec<ListenerState>,
     tokens: Option<(Rate, TokenBucket)>,
-    /// Spare descriptors. When all others are in use, control connections use all spares but the last. The last one serves
-    /// to accept clients and refuse them.
+    /// Spare descriptors. When no other descriptor is free, control connections use all spares except the last one. The
+    /// last one serves to accept clients and refuse them.
     spares: Vec<OwnedFd>,
     /// The response for a control connection over the limit.
     control_full: Vec<u8>,
@@ -80,7 +80,7 @@ struct ListenerState {
 #[derive(Copy, Clone, Debug)]
 struct Retry {
     at: Tick,
-    /// Whether a connection was freed since. It ends the pause.
+    /// Whether a connection was freed since the pause began. It ends the pause.
     is_freed: bool,
 }
 

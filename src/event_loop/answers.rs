@@ -75,7 +75,8 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Sends an answer that was given with a ticket. It is dropped if the ticket is not that of the present request.
+    /// Sends an answer that was given with a ticket. The answer is dropped if the ticket does not belong to the current
+    /// request.
     pub(super) fn answer_deferred(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) {
         let Some(slot) = self.core.table().slot_of(fd).filter(|_| self.core.has_ticket(fd, ticket)) else { return };
         let deferred = self.core.table_mut().step(slot, |connection, _| connection.take_deferred()).flatten();
@@ -105,7 +106,7 @@ impl<H: Handler> EventLoop<H> {
 
     /// Sends a response before the rest of a push to many.
     ///
-    /// The response must not confirm a push. That to a health check does not.
+    /// The response must not confirm a push. The response to a health check confirms none.
     fn respond_at_once(&mut self, fd: Fd, response: Response) {
         let Some(slot) = self.core.table().slot_of(fd) else { return };
         let is_alone = self.core.table().connection(slot).is_some_and(|connection| connection.queued_bytes() == 0);

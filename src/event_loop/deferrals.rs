@@ -8,8 +8,8 @@ use crate::protocol::upgrade::Upgrade;
 
 /// The numbers of tickets, and the answers to send.
 ///
-/// An answer waits here until the handler that gave it has returned. Then the connection compares the ticket with that of its
-/// present request.
+/// An answer waits here until the handler that gave it has returned. Then the connection compares the ticket with the
+/// ticket of its current request.
 #[derive(Debug, Default)]
 pub struct Deferrals {
     /// The last number that was given to a ticket.

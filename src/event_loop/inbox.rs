@@ -1,6 +1,6 @@
 //! Commands from other threads: a bounded queue that wakes the loop.
 //!
-//! Only a command to an empty queue wakes the loop. The loop takes all that wait.
+//! Only a command to an empty queue wakes the loop. The loop then takes all waiting commands.
 
 use std::collections::VecDeque;
 use std::io;
@@ -68,7 +68,7 @@ impl<C> Inbox<C> {
 
     /// Moves at most `max` commands into `into`, and returns whether more wait.
     ///
-    /// The caller must come back for those without being woken.
+    /// The caller must call this again for the rest, because no event wakes it.
     pub fn take(&self, max: usize, into: &mut Vec<C>) -> bool {
         let mut queue = self.0.lock();
         let count = queue.commands.len().min(max);
@@ -107,7 +107,7 @@ impl<C> Sender<C> {
     fn push(&self, command: C, admit: impl FnOnce(&mut Queue<C>) -> Result<bool, Rejected>) -> Result<(), Rejected> {
         let mut queue = self.0.lock();
         if queue.is_closed {
-            // Before the command is dropped: that may run code of the program.
+            // The lock is released before the command is dropped, because the drop may run code of the program.
             drop(queue);
             return Err(Rejected::Closed);
         }

@@ -9,7 +9,7 @@ const TIME_MAX: Duration = Duration::from_millis(5);
 
 /// The steps of a portion without a limit in time.
 ///
-/// They are so few that a clock read would not be worth its time. They also are the progress of a turn that started late.
+/// They take less time than a clock read would be worth. A turn that started late makes this many steps, too.
 const STEPS_MIN: u32 = 256;
 
 /// The steps between two clock reads.

@@ -6,7 +6,7 @@ use crate::peer::Peer;
 
 /// The rule that decides which proxies are trusted.
 ///
-/// It gets the address of the other end of a socket. Without a rule, no proxy is trusted.
+/// The rule gets the address of the socket's peer. Without a rule, no proxy is trusted.
 #[derive(Default)]
 pub struct Proxies(Option<Box<dyn Fn(Peer) -> bool + Send>>);
 
@@ -16,7 +16,7 @@ impl Proxies {
         Proxies(Some(Box::new(trusts)))
     }
 
-    /// Returns whether a connection from this peer is a trusted proxy's.
+    /// Returns whether this peer is a trusted proxy.
     pub fn trusts(&self, peer: Peer) -> bool {
         self.0.as_ref().is_some_and(|trusts| trusts(peer))
     }

@@ -22,7 +22,8 @@ impl SocketFile {
     /// A socket file at `path` is replaced if no process serves it.
     ///
     /// # Errors
-    /// `AlreadyExists`: the file is not a socket. `AddrInUse`: a process serves it. All others are errors of the system.
+    /// `AlreadyExists`: the file is not a socket. `AddrInUse`: a process serves it. All other errors come from the
+    /// system calls.
     pub fn bind(path: &Path, kind: Type) -> io::Result<(Socket, SocketFile)> {
         let address = SockAddr::unix(path)?;
         remove_stale(path, kind)?;

@@ -70,7 +70,7 @@ pub struct Stats {
     pub users: usize,
     /// Groups with at least one member.
     pub groups: usize,
-    /// Bytes of memory of all queues: messages and HTTP responses that sockets have not taken.
+    /// The memory of all queues, in bytes: messages and HTTP responses that sockets have not accepted yet.
     ///
     /// A shared frame counts once. Messages of this turn that were not offered to a socket yet are not in a queue.
     pub queued_bytes: usize,
@@ -104,11 +104,11 @@ pub struct Stats {
     pub writes: u64,
     /// The duration of the turns of the loop, without the wait for events.
     pub turn_time: Histogram,
-    /// The time from pushing output until the socket has taken its last byte.
+    /// The time from a push until the socket has accepted the last byte of the output.
     ///
-    /// A connection counts each time that its output is empty again. Output that is written in the turn of the push counts
-    /// with the duration of the whole turn, which is an upper bound. Output that a full socket left over counts from that
-    /// moment, in milliseconds.
+    /// A duration is recorded each time that a connection's output is empty again. Output that is written in the turn
+    /// of the push counts with the duration of the whole turn, which is an upper bound. Output that a full socket left
+    /// over counts from that moment, in milliseconds.
     pub write_delay: Histogram,
     /// The time since the start.
     pub uptime: Duration,

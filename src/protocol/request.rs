@@ -241,8 +241,8 @@ impl<'a> Request<'a> {
 
     /// Returns the address of the client.
     ///
-    /// Behind a reverse proxy this is the address of the proxy, unless a PROXY header contains that of the client: see
-    /// [`Server::proxy_protocol`](crate::Server::proxy_protocol).
+    /// Behind a reverse proxy this is the address of the proxy, unless a PROXY header contains the client's address:
+    /// see [`Server::proxy_protocol`](crate::Server::proxy_protocol).
     pub fn peer(&self) -> Peer {
         self.peer
     }

@@ -52,8 +52,8 @@ fn step(registry: &mut Registry, naive: &mut NaiveRegistry, operation: u8, slot:
         1 => both_bind(registry, naive, slot, name, SecondLogin::KickOld),
         2 => both_bind(registry, naive, slot, name, SecondLogin::RejectNew),
         3 => assert_eq!(registry.unbind(slot), naive.unbind(slot), "unbind {slot}"),
-        4 => assert_eq!(registry.join(slot, name), naive.join(slot, name), "join {slot} {name}"),
-        5 => assert_eq!(registry.leave(slot, name), naive.leave(slot, name), "leave {slot} {name}"),
+        4 => assert_eq!(registry.join(slot, name), naive.join(slot, name), "result of join {slot} {name}"),
+        5 => assert_eq!(registry.leave(slot, name), naive.leave(slot, name), "result of leave {slot} {name}"),
         6 => assert_eq!(registry.remove(slot), naive.remove(slot), "remove {slot}"),
         _ => assert_eq!(registry.ungroup(name), naive.ungroup(name), "ungroup {name}"),
     }
@@ -62,7 +62,7 @@ fn step(registry: &mut Registry, naive: &mut NaiveRegistry, operation: u8, slot:
 fn both_bind(registry: &mut Registry, naive: &mut NaiveRegistry, slot: Slot, uid: &str, policy: SecondLogin) {
     let (mut kicked, mut naive_kicked) = (vec![Slot(77)], vec![Slot(77)]); // earlier elements must stay
     let change = registry.bind(slot, uid, policy, &mut kicked);
-    assert_eq!(change, naive.bind(slot, uid, policy, &mut naive_kicked), "bind {slot} {uid} {policy:?}");
+    assert_eq!(change, naive.bind(slot, uid, policy, &mut naive_kicked), "result of bind {slot} {uid} {policy:?}");
     assert_eq!(kicked, naive_kicked, "connections kicked by bind {slot} {uid} {policy:?}");
 }
 
@@ -70,17 +70,32 @@ fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
     registry.check_invariants();
     for slot in SLOTS {
         assert_eq!(registry.uid_of(slot), naive.uid_of(slot), "uid of {slot}");
-        assert!(registry.groups_of(slot).eq(naive.groups_of(slot)), "groups of {slot}");
-        assert_eq!(registry.group_count_of(slot), naive.groups_of(slot).count(), "count of groups of {slot}");
+        assert!(
+            registry.groups_of(slot).eq(naive.groups_of(slot)),
+            "groups of {slot} in the registry and in the model"
+        );
+        assert_eq!(
+            registry.group_count_of(slot),
+            naive.groups_of(slot).count(),
+            "count of groups of {slot} in the registry and in the model"
+        );
     }
     for name in names {
         assert!(registry.slots_of(name).eq(naive.slots_of(name)), "slots of {name}");
         assert_eq!(registry.count_of(name), naive.slots_of(name).count(), "count of {name}");
         let members = naive.members(name);
-        assert_eq!(registry.members(name).len(), members.len(), "members of {name}");
-        assert_eq!(registry.members(name).collect::<BTreeSet<Slot>>(), members, "members of {name}");
+        assert_eq!(registry.members(name).len(), members.len(), "members of {name} in the registry and in the model");
+        assert_eq!(
+            registry.members(name).collect::<BTreeSet<Slot>>(),
+            members,
+            "members of {name} in the registry and in the model"
+        );
         for slot in SLOTS {
-            assert_eq!(registry.is_member(slot, name), members.contains(&slot), "member {slot} of {name}");
+            assert_eq!(
+                registry.is_member(slot, name),
+                members.contains(&slot),
+                "{slot} is a member of {name} in both, or in neither"
+            );
         }
     }
     let (users, groups) = (counted(&naive.bound), counted(&naive.joined));

@@ -90,7 +90,7 @@ fn compare(wheel: &Wheel, model: &NaiveWheel) {
     wheel.check_invariants();
     assert_eq!(wheel.len(), model.armed.len(), "len");
     for owner in (0..OWNERS).map(owner_of) {
-        assert_eq!(wheel.deadline(owner), model.deadline(owner), "deadline of {owner:?}");
+        assert_eq!(wheel.deadline(owner), model.deadline(owner), "deadline of {owner:?} in the wheel and in the model");
     }
     match (wheel.next(), model.armed.iter().map(|armed| armed.deadline).min()) {
         (None, None) => {}

@@ -103,7 +103,7 @@ impl Clock {
         assert_eq!(self.wheel.len(), self.armed.len(), "count of deadlines in the wheel");
         for (&(is_timer, index), &at) in &self.armed {
             let owner = if is_timer { Owner::Timer(index) } else { Owner::Connection(Slot(index)) };
-            assert_eq!(self.wheel.deadline(owner), Some(at), "deadline of {owner:?}");
+            assert_eq!(self.wheel.deadline(owner), Some(at), "deadline of {owner:?} in the wheel and in the model");
         }
     }
 

@@ -35,7 +35,7 @@ impl Core {
 
     /// Makes room for one more control connection, and returns whether there is room.
     ///
-    /// It may close one that is not kept.
+    /// It may close a connection that is not kept.
     pub fn make_control_room(&mut self) -> bool {
         let max = self.control_connections_max as usize;
         !self.table.control_quota().is_used_up(max) || self.evict_control()
@@ -69,7 +69,7 @@ impl Core {
         ticket
     }
 
-    /// Returns whether a ticket may answer the present request of a connection.
+    /// Returns whether a ticket may answer the current request of a connection.
     pub fn has_ticket(&self, fd: Fd, ticket: Deferral) -> bool {
         self.connection(fd).is_some_and(|connection| connection.has_ticket(ticket))
     }

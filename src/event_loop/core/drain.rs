@@ -11,7 +11,7 @@ use crate::tick::Tick;
 
 /// The maximum number of WebSockets that a drain closes in one turn.
 ///
-/// Each close calls `on_close` and writes a close frame. With those, so many take a few milliseconds.
+/// Each close calls `on_close` and writes a close frame. So many closes take a few milliseconds.
 const CLOSES_PER_TURN_MAX: usize = 256;
 
 impl Core {

@@ -18,7 +18,7 @@ use super::verbs;
 /// The maximum length of a close reason (RFC 6455 section 5.5).
 const REASON_BYTES_MAX: usize = 123;
 
-/// The connections that one turn of the loop closes. They take a few milliseconds.
+/// The connections that one turn of the loop closes. So many closes take a few milliseconds.
 const PORTION: usize = 256;
 
 /// The close commands that are not complete, in order.
@@ -42,7 +42,8 @@ struct Close {
 impl Closes {
     /// Executes a close command.
     ///
-    /// It closes the connections that match now. A command with more of them than a portion is answered after the last.
+    /// The command closes the connections that match now. A command with more of them than a portion is answered after
+    /// the last.
     pub fn execute(&mut self, ctx: &mut Context<'_>, fd: Fd, body: &[u8]) -> Result<Response, ApiError> {
         let mut close = Close::read(ctx, body)?;
         close.close_portion(ctx);

@@ -153,7 +153,7 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
         let (path, is_nested) = (error.path().to_string(), error.path().iter().nth(1).is_some());
         let first = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
         let message = match unknown_member(error.inner()) {
-            // A member of another call, with a wrong value.
+            // The error is in a member of another call.
             _ if shape.lacks(&first) => shape.unexpected_member(&first),
             // Only `except` has members.
             Some(name) if is_nested => EXCEPT.unexpected_member(&name),
@@ -412,7 +412,7 @@ fn count(are_so: &[bool]) -> usize {
     are_so.iter().filter(|is_so| **is_so).count()
 }
 
-/// Checks the number of names. Each one costs time and memory.
+/// Checks the number of names. Each name costs time and memory.
 fn check_count(count: usize) -> Result<(), ApiError> {
     match count {
         0..=NAMES_MAX => Ok(()),

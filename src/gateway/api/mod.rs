@@ -217,7 +217,7 @@ impl Api {
         }
     }
 
-    /// Handles a timer. Returns `false` if it is not the API's.
+    /// Handles a timer. Returns `false` if the timer does not belong to the API.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
         self.paused.handle_timer(ctx, timer, clock::now())
     }
@@ -431,7 +431,7 @@ impl RefusedRequest {
         let response = self.error.response(None);
         match self.allow {
             Some(allow) => response.header("Allow", allow),
-            // RFC 9110 section 10.2.3. The connection is closed, because it has no place.
+            // RFC 9110 section 10.2.3. The connection is closed, because it has no place in the limit.
             None if self.error.status == 503 => response.header("Retry-After", "1").close(),
             None => response,
         }

@@ -12,8 +12,8 @@ use super::error::ApiError;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::wire::target::Target;
 
-/// The maximum number of memberships in one command: connections times groups. They take about the time that a turn of
-/// the loop has for commands.
+/// The maximum number of memberships in one command: connections times groups. So many changes take about the time that
+/// a turn has for commands.
 const MEMBERSHIPS_MAX: usize = 10_000;
 
 /// The number of connections that a command matched, and that it changed.

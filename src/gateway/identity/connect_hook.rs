@@ -42,11 +42,11 @@ pub struct Config {
     pub contact: BackendConfig,
     /// The maximum time from the request to the decision, including the time in the queue.
     pub timeout: Duration,
-    /// Requests that the back end handles at a time.
+    /// The number of requests that the back end handles at the same time.
     pub threads: usize,
-    /// Requests that may wait for a thread.
+    /// The maximum number of requests that wait for a thread.
     pub queue_max: usize,
-    /// Requests of one source that may wait for a thread.
+    /// The maximum number of requests of one source that wait for a thread.
     pub source_queue_max: usize,
 }
 
@@ -118,7 +118,7 @@ struct AuthRequest {
 struct Open {
     source: Source,
     deadline: Instant,
-    /// Taken by the thread that answers.
+    /// The thread that answers takes it.
     answer: Mutex<Option<Answer>>,
 }
 
@@ -185,7 +185,7 @@ impl Hook {
             for_watch: Condvar::new(),
             failures: LogThrottle::new(LOG_EVERY),
         });
-        // From here on, a failure drops the hook and ends its threads.
+        // From now on, a failure drops the hook and ends its threads.
         let hook = Hook { shared };
         hook.spawn("fdpush-auth-watch", Shared::watch)?;
         for _ in 0..threads {
@@ -329,7 +329,7 @@ impl Shared {
         }
     }
 
-    /// Watches the deadlines. In the end, answers all open requests.
+    /// Watches the deadlines. When the hook is dropped, it answers all open requests.
     fn watch(&self) {
         let mut state = self.lock();
         loop {
@@ -427,7 +427,7 @@ impl Drop for Served<'_> {
         state.requests.release(self.source);
         let is_ready = state.requests.is_ready();
         drop(state);
-        // The worker itself may be ending in a panic.
+        // The released worker may be ending in a panic, so another worker is woken.
         if is_ready {
             self.shared.for_worker.notify_one();
         }

@@ -49,7 +49,7 @@ impl Expiries {
         self.by_time.remove(&(exp, fd));
     }
 
-    /// Returns the expired connections, the earliest first, if this is the own timer.
+    /// Returns the expired connections, the earliest first, if the timer belongs to this set.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> Option<Vec<Fd>> {
         self.timer.take_if(|own| *own == timer)?;
         let due = self.take_due((self.wall_ms)());
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(expiries.take_due(HOUR * 1000).len(), 1);
     }
 
-    /// A server that lets each connection stay until its `?exp`.
+    /// A server that closes each connection at its `?exp`.
     struct Guard {
         expiries: Expiries,
         closed: Sender<u16>,

@@ -13,7 +13,7 @@ use crate::gateway::push::datagrams;
 pub struct Exposure(Option<String>);
 
 impl Exposure {
-    /// Finds the first such socket.
+    /// Finds the first API socket that other machines can reach.
     pub fn of(listeners: &[Address], datagrams: &[datagrams::Address]) -> Exposure {
         let udp = datagrams.iter().filter_map(|address| match address {
             datagrams::Address::Udp(udp) => Some((Address::Tcp(*udp), address.to_string())),

@@ -51,7 +51,7 @@ pub enum TokenError {
     Algorithm,
     /// No key verifies its signature.
     Signature,
-    /// The payload is not an object of claims, or has one twice. With the error of the JSON parser.
+    /// The payload is not an object of claims, or has a duplicate claim. The text is the error of the JSON parser.
     Claims(String),
     /// It lacks this claim.
     Missing(&'static str),

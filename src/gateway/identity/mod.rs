@@ -30,14 +30,14 @@ pub const GROUPS_MAX: usize = 1000;
 /// The identity of an authenticated client.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// The uid, 1 to [`NAME_BYTES_MAX`] bytes. `None` for a client without one.
+    /// The uid, 1 to [`NAME_BYTES_MAX`] bytes. `None` for an anonymous client.
     pub uid: Option<String>,
     /// The initial groups, at most [`GROUPS_MAX`], each 1 to [`NAME_BYTES_MAX`] bytes.
     pub groups: Vec<String>,
     /// Data of the back end, stored with the connection.
     pub attributes: Map<String, Value>,
-    /// The expiry in seconds since 1970. By our clock, it is [`LEEWAY`] later. It is at most 2⁵³, so that no sum
-    /// overflows.
+    /// The expiry in seconds since 1970. This server applies it [`LEEWAY`] seconds later. It is at most 2⁵³, so that no
+    /// sum overflows.
     pub exp: Option<u64>,
     /// The subprotocol that the back end chose among the offered ones.
     pub subprotocol: Option<String>,

@@ -1,7 +1,7 @@
 //! Client addresses behind proxies.
 //!
-//! This module knows the trusted proxies and parses their header. Each proxy appends the address that it received from,
-//! so an element is true if the proxy that appended it is trusted. From the right, the first untrusted address is the
+//! This module knows the trusted proxies and parses their header. Each proxy appends the address of its peer. So an
+//! element can be trusted if the proxy that appended it is trusted. From the right, the first untrusted address is the
 //! client's. All elements to its left may be forged.
 
 use std::net::{IpAddr, SocketAddr};
@@ -73,7 +73,7 @@ impl Proxies {
         let Ok(line) = str::from_utf8(line) else { return vec![None] };
         match self.header {
             ForwardedHeader::XForwardedFor => line.split(',').map(address).collect(),
-            // A malformed line has no reliable element.
+            // If a line is malformed, no element of it is used.
             ForwardedHeader::Forwarded => split(line, ',')
                 .map_or(vec![None], |elements| elements.into_iter().map(|element| address(for_of(element)?)).collect()),
         }
@@ -171,7 +171,7 @@ mod tests {
             (&["for=1.1.1.1, for=_hidden"], None),
             (&["for=1.1.1.1, for=unknown, for=10.0.0.1"], Some("10.0.0.1")),
             (&["for=1.1.1.1, by=10.0.0.2"], None),
-            // A client's quote does not swallow what a proxy adds to its line, nor to another.
+            // An open quote of a client does not hide the element that a proxy adds to its line or to another line.
             (&[r#"for=1.1.1.1;x=", for=203.0.113.9"#], None),
             (&[r#"for=1.1.1.1;x=", for="[2001:db8::7]""#], None),
             (&[r#"for=1.1.1.1;x=""#, "for=203.0.113.9"], Some("203.0.113.9")),

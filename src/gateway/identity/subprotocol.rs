@@ -21,7 +21,7 @@ pub enum Choice {
     NotOffered,
     /// This one is selected.
     One(String),
-    /// The client offers none of this server's.
+    /// The client offers no subprotocol of this server.
     NoneInCommon,
 }
 
@@ -40,7 +40,8 @@ impl FromStr for Subprotocol {
     }
 }
 
-/// Selects the first of `spoken` that is offered, else an offered `bearer.…`, wherever the used token was.
+/// Selects the first of `spoken` that is offered, else an offered `bearer.…`. The client's token may also be in another
+/// place.
 pub fn choose(request: &Request<'_>, spoken: &[Subprotocol]) -> Choice {
     choose_of(&request.subprotocols().collect::<Vec<_>>(), spoken)
 }

@@ -29,7 +29,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Clone, Debug)]
 pub struct Metrics {
     api_requests: Family<ApiRequest, Counter>,
-    /// That of `/api/push` with status 200, from the first on.
+    /// The counter of `/api/push` with status 200, once it exists.
     pushes: OnceLock<Counter>,
 }
 
@@ -124,7 +124,7 @@ impl Metrics {
     pub fn count_api_request(&self, path: &'static str, status: u16) {
         let counter = || self.api_requests.get_or_create(&ApiRequest { path, status }).clone();
         match (path, status) {
-            // Most of all: counted without a look into the family's map.
+            // This is the most common answer, so its counter is not looked up in the map.
             ("/api/push", 200) => self.pushes.get_or_init(counter).inc(),
             _ => counter().inc(),
         };
@@ -151,7 +151,7 @@ impl Descriptors {
         if size > 0 {
             return Descriptors { used: size, max };
         }
-        // Without the descriptor of the directory itself.
+        // The descriptor of the directory itself does not count.
         let used = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
         Descriptors { used: used as u64, max }
     }

@@ -11,10 +11,10 @@ use crate::gateway::identity::connect_hook;
 use crate::gateway::push::datagrams;
 use crate::gateway::runtime::threads;
 
-/// The statuses of refusals by this server. A connect hook may have others.
+/// The statuses of refusals by this server. A connect hook may refuse with other statuses.
 const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 429, 431, 500, 501, 503, 505];
 
-/// The same for API connections, before routing.
+/// The statuses of refused API connections, before routing.
 const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
 
 /// Returns the numbers at a scrape.
@@ -81,7 +81,7 @@ pub fn of(stats: &Stats, datagrams: datagrams::Counts, webhook: webhook::Stats, 
     }
 }
 
-/// Adds zero counts for missing keys. A series that begins with its first event has no rate for it.
+/// Adds zero counts for missing keys. If a series begins with its first event, a rate does not include that event.
 fn from_zero<K: Copy + Ord, const N: usize>(all: [K; N], counts: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
     let zeros = all.map(|key| (key, 0));
     zeros.into_iter().chain(counts.iter().map(|(key, count)| (*key, *count))).collect()

@@ -123,7 +123,7 @@ pub fn notify_ready() {
     notify(NotifyState::Ready);
 }
 
-/// Notifies it that the server stops.
+/// Notifies the service manager that the server stops.
 pub fn notify_stopping() {
     notify(NotifyState::Stopping);
 }

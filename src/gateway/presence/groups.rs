@@ -1,7 +1,7 @@
 //! The users in each group, and the changes that its members have not been notified of.
 //!
 //! A user with several connections joins once and leaves once. Changes are collected: a notice names all users who
-//! left, and another all who joined. A user who joined and left in between is in neither.
+//! left, and another all who joined. A user who joined and left between two notices is in neither notice.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::RandomState;
@@ -18,7 +18,7 @@ const GROUPS_KEPT: usize = 64;
 #[derive(Debug, Default)]
 pub struct GroupPresence {
     groups: HashMap<CompactString, Group>,
-    /// Groups with changes, in order. A group that was notified meanwhile stays in the list.
+    /// Groups with changes, in order. A group stays in the list if it was notified in the meantime.
     changed: VecDeque<CompactString>,
 }
 
@@ -92,7 +92,7 @@ impl GroupPresence {
         true
     }
 
-    /// Removes all users of `group`. Returns the notice, unless there were none.
+    /// Removes all users of `group`. Returns the notice, or `None` if the group had no users.
     pub fn clear(&mut self, group: &str) -> Option<Notice> {
         let entry = self.groups.get_mut(group)?;
         let users = std::mem::take(&mut entry.users);
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(presence.next_changed().as_deref(), Some("room"));
         assert_eq!(presence.next_changed(), None);
         assert_eq!(notices(&mut presence, "room"), ["Joined ann,bob,cat 3"]);
-        // Ann reloads, bob leaves, eve comes and goes, dan comes twice.
+        // Ann leaves and joins, bob leaves, eve joins and leaves, and dan joins twice.
         presence.leave("room", "ann");
         presence.leave("room", "bob");
         for uid in ["ann", "eve", "dan"] {

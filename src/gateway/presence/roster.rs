@@ -1,4 +1,4 @@
-//! Uids and memberships. Every change of either is made here, so groups and the back end are notified of it.
+//! Uids and memberships. Every change of a uid or a group is made here, so that groups and the back end are notified.
 //!
 //! The members of a group get a notice of users who join and leave, once in a turn of the loop. The back end gets
 //! events of users who go online and offline.

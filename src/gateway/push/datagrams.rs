@@ -76,11 +76,11 @@ pub enum DatagramStatus {
 #[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
     pub done: u64,
-    /// Includes datagrams that are too long.
+    /// The count includes datagrams that are too long.
     pub malformed: u64,
     pub unauthorized: u64,
     pub overflowed: u64,
-    /// Dropped by the kernel because its buffer was full. A unix socket drops none: its senders wait.
+    /// Dropped by the kernel because its buffer was full. A unix socket drops no datagrams: its senders wait.
     pub lost: u64,
 }
 
@@ -207,7 +207,7 @@ impl DatagramReceiver {
 impl Drop for DatagramReceiver {
     fn drop(&mut self) {
         self.shared.stops.store(true, Ordering::Release);
-        // This wakes the thread. On UDP, Linux does so and returns ENOTCONN.
+        // This wakes the thread. For UDP, Linux wakes the reader, too, and returns ENOTCONN.
         let _ = self.socket.socket.shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();

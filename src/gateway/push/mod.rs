@@ -1,4 +1,4 @@
-//! Pushes: the one path of a message to clients, and the datagrams that bring some of them.
+//! Pushes: all messages to clients, and the datagrams with push commands.
 
 pub mod datagrams;
 pub mod publish;

@@ -1,4 +1,4 @@
-//! The one path of a message to clients: client frames, the HTTP API, batches and datagrams all use it.
+//! Sends messages to clients, for client frames, the HTTP API, batches and datagrams.
 //!
 //! All receivers get the same bytes, so a message is encoded once and shared by their queues.
 
@@ -125,7 +125,8 @@ fn write_envelope(out: &mut String, from: Option<Sender<'_>>, target: &Target<'_
     out.push('}');
 }
 
-/// Checks that a frame fits into an empty queue. If not, the sender is at fault, not a slow reader.
+/// Checks that a frame fits into an empty queue. If it does not fit, the sender gets an error, and no reader is treated
+/// as slow.
 fn check_size(message_bytes: usize, queue_bytes_max: usize) -> Result<(), String> {
     match message_bytes + HEADER_BYTES_MAX {
         bytes if bytes <= queue_bytes_max => Ok(()),

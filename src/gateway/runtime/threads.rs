@@ -1,8 +1,8 @@
 //! The supervised threads of the server: all threads beside the loop.
 //!
 //! A thread that panics, or returns an error, is counted and logged, and its work is started again on the same thread.
-//! The first failure in a minute restarts it at once; the next ones after a pause that doubles. While a thread pauses,
-//! it is `down`: `/readyz` answers 503 and `fdpush_threads_down` counts it.
+//! After the first failure in a minute it restarts at once, after the next ones with a pause that doubles. While a
+//! thread pauses, it is `down`: `/readyz` answers 503 and `fdpush_threads_down` counts it.
 //!
 //! The work is a `FnMut`: its state must survive a panic, so it lives outside the call (a queue, the captured worker).
 
@@ -27,7 +27,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 pub struct Tally {
     /// Threads that have started and not ended. `down <= alive`.
     pub alive: usize,
-    /// Threads that have failed and are not yet restarted.
+    /// Threads that failed and were not restarted yet.
     pub down: usize,
     /// Panics and errors since the start of the process.
     pub failures: u64,
@@ -57,7 +57,8 @@ pub fn first_down() -> Option<&'static str> {
     lock().iter().find(|(_, tally)| tally.down > 0).map(|(name, _)| *name)
 }
 
-/// A thread in the tallies. Dropping it takes the thread out, unless it is down: then the thread has died for good.
+/// A thread in the tallies. Dropping it removes the thread, unless it is down: then the thread has ended and stays
+/// counted.
 struct Registration {
     name: &'static str,
     is_down: bool,
@@ -73,7 +74,7 @@ impl Registration {
         change(lock().entry(self.name).or_default());
     }
 
-    /// Pauses, and is down meanwhile.
+    /// Waits for `time`. The thread counts as down during the wait.
     fn pause(&mut self, time: Duration) {
         self.update(|tally| tally.down += 1);
         self.is_down = true;
@@ -132,7 +133,7 @@ mod tests {
         tallies().get(name).copied().unwrap_or_default()
     }
 
-    /// A thread that reports each run, and ends it as the test commands.
+    /// Starts a thread that reports each run and executes an order of the test.
     fn start(name: &'static str) -> (JoinHandle<()>, Receiver<()>, Sender<Order>) {
         let (started, starts) = channel();
         let (orders, received) = channel::<Order>();
@@ -170,7 +171,7 @@ mod tests {
         }
         assert!(first_down().is_some());
         assert_eq!(tally("test-down").alive, 1);
-        // The next run finds that it is over.
+        // The next run ends, because there are no more orders.
         drop(orders);
         thread.thread().unpark();
         thread.join().expect("an end");

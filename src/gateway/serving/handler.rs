@@ -330,7 +330,7 @@ impl Handler for Gateway {
 
     fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Upgrade {
         let forwarded = self.proxies.forwarded(request);
-        // An earlier request on this connection may have had another client, behind the same proxy.
+        // A proxy may have sent an earlier request of another client on this connection.
         match forwarded {
             Some(_) => _ = ctx.set_session(fd, Session { forwarded, ..Session::default() }),
             None => _ = ctx.take_session::<Session>(fd),

@@ -1,4 +1,4 @@
-//! A back end that is asked, and answers well, badly, late or not at all.
+//! Tests with a back end that answers, answers invalidly or late, or does not answer.
 
 use std::time::Duration;
 

@@ -152,7 +152,7 @@ impl Webhook {
         })
     }
 
-    /// Returns whether events of this kind are enabled. Others need not be built.
+    /// Returns whether events of this kind are enabled. The caller need not create events of other kinds.
     pub fn wants(&self, kind: Kind) -> bool {
         self.kinds.contains(kind)
     }
@@ -191,7 +191,7 @@ impl Webhook {
         self.backend.set_secret(secret);
     }
 
-    /// Takes no more events, and waits up to `time_max` until the waiting ones are sent.
+    /// Accepts no more events, and waits up to `time_max` until the waiting events are sent.
     ///
     /// Returns the number of dropped events.
     pub fn finish(&self, time_max: Duration) -> usize {

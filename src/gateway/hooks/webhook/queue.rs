@@ -108,7 +108,7 @@ struct QueueState {
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Phase {
     Open,
-    /// No more events are taken. The waiting ones are sent until this time.
+    /// The queue accepts no more events. The waiting ones are sent until this time.
     Finishing(Instant),
     /// No more events are sent.
     Over,
@@ -248,7 +248,7 @@ impl EventQueue {
         state.phase != Phase::Open
     }
 
-    /// Returns the timeout of a request, at most until the end. `None`: the end has come.
+    /// Returns the timeout of a request, at most until the end. `None`: the time is over.
     pub fn timeout(&self, timeout: Duration, now: Instant) -> Option<Duration> {
         let state = self.lock();
         let time = state.time_left(now).map_or(timeout, |left| left.min(timeout));

@@ -14,7 +14,7 @@ use crate::gateway::hooks::backend::signature::Secret;
 use crate::gateway::hooks::backend::{BackendConfig, Url};
 use crate::gateway::runtime::clock;
 
-/// Tries again at once and gives up late.
+/// Returns settings with short pauses between attempts and a long retry time.
 fn config(double: &MockBackend) -> Config {
     let (backoff_first, backoff_max) = (Duration::from_millis(1), Duration::from_millis(5));
     Config {
@@ -52,7 +52,7 @@ fn await_stats(webhook: &Webhook, is_met: impl Fn(Stats) -> bool) {
     }
 }
 
-/// Which events a failing back end saw in requests that it took (`true`) and others, in order.
+/// Returns the event numbers of each request, in order, and whether the back end accepted it.
 fn took(double: &MockBackend, is_taken: impl Fn(usize) -> bool) -> Vec<(bool, Vec<u64>)> {
     let requests = std::iter::from_fn(|| double.try_next());
     requests.enumerate().map(|(index, received)| (is_taken(index), seqs(&received))).collect()
@@ -78,7 +78,7 @@ fn events_are_signed_and_numbered() {
     assert_eq!(body["events"].as_array().map(Vec::len), Some(1));
     assert_eq!((&body["events"][0]["seq"], &body["events"][0]["text"]), (&1.into(), &"hi".into()));
 
-    // A new secret is for the next request, and the numbers go on.
+    // A new secret applies to the next request, and the sequence numbers continue.
     let other = Secret::new("other").expect("a secret");
     webhook.set_secret(Some(other.clone()));
     say(&webhook, "again");
@@ -99,7 +99,7 @@ fn order_holds_across_failures_of_all_kinds() {
         3 => MockReply::Raw(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_vec()),
         4 => MockReply::Answer(429, ""),
         5 => MockReply::Answer(204, ""),
-        // Accepted, although the answer's body is cut short.
+        // The events are accepted although the answer's body is incomplete.
         _ => MockReply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234".to_vec()),
     });
     let webhook = start(Config { batch_max: 10, ..config(&double) });
@@ -137,7 +137,7 @@ fn a_batch_is_bounded_in_number_and_bytes() {
     let webhook = start(Config { batch_max: 3, batch_bytes_max: 1200, ..config(&double) });
     say(&webhook, "first");
     assert_eq!(seqs(&double.next()), [1]);
-    // While the back end thinks about the first, the others pile up.
+    // While the back end handles the first event, the others wait.
     for length in [1, 1, 1, 1, 5000, 600, 600, 1] {
         say(&webhook, &"x".repeat(length));
     }
@@ -165,7 +165,7 @@ fn a_hanging_back_end_does_not_delay_the_loop() {
     assert!(taken < TEST_TIMEOUT / 4, "no wait between the requests: {taken:?}");
     assert_eq!(webhook.stats(), Stats { queued: 100, given_up: lost(901, 0), ..Stats::default() });
 
-    // The end is as long as it may be, and the rest is counted.
+    // The shutdown takes its maximum time, and the other events are counted as dropped.
     let start = clock::now();
     assert_eq!(webhook.finish(Duration::from_millis(50)), 100);
     assert!(clock::now() - start < TEST_TIMEOUT / 2);
@@ -331,8 +331,8 @@ fn the_bytes_of_the_queue_are_bounded() {
     assert!(push(10, false) && !push(1, true));
 }
 
-/// A back end that refuses requests with an event whose text starts with `bad`, with a status in that text, and takes all
-/// others.
+/// A back end that refuses a request with an event whose text starts with `bad`. The text has the status. It accepts
+/// all other requests.
 fn picky() -> MockBackend {
     MockBackend::start(|received| match bad_status(received) {
         Some(status) => MockReply::Answer(status, "no"),
@@ -350,7 +350,7 @@ fn bad_status(received: &Received) -> Option<u16> {
 fn a_refused_event_is_dropped_and_blocks_no_other() {
     for status in [400, 401, 403, 404, 410, 413, 422, 431, 499] {
         let double = picky();
-        // A pause or a try too many would take longer than any test waits.
+        // One more pause or attempt would exceed the test's deadline.
         let pause = TEST_TIMEOUT * 10;
         let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
         for number in 1..=100 {
@@ -362,7 +362,8 @@ fn a_refused_event_is_dropped_and_blocks_no_other() {
         let stats = webhook.stats();
         assert_eq!((stats.sent, stats.queued, stats.given_up), (99, 0, given_up), "{status}");
         let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
-        // A first request with the first few events; seven that are refused, down to the one; doubling again.
+        // The first request has the first few events. Seven requests are refused until one event is left. Then the size
+        // doubles again.
         assert!(requests.len() <= 24, "{}", requests.len());
         let taken: Vec<u64> = requests.iter().filter(|request| bad_status(request).is_none()).flat_map(seqs).collect();
         let expected: Vec<u64> = (1..=100).filter(|seq| *seq != 63).collect();
@@ -403,7 +404,7 @@ fn consecutive_refusals_cause_a_pause() {
 #[test]
 fn refused_and_failing_events_keep_their_order() {
     let count = AtomicUsize::new(0);
-    // Every third request fails, whatever is in it.
+    // Every third request fails, for any events.
     let is_well = move || !count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
     let double = MockBackend::start(move |received| match bad_status(received) {
         _ if !is_well() => MockReply::Answer(503, ""),
@@ -499,7 +500,7 @@ fn retry_after_is_bounded() {
 
 #[test]
 fn failing_events_are_sent_in_smaller_requests() {
-    // It fails on more than three events at a time, in one of several ways.
+    // It fails if a request has more than three events, in one of several ways.
     let replies: [fn() -> MockReply; 3] =
         [|| MockReply::Answer(500, ""), || MockReply::Raw(Vec::new()), || MockReply::Hang];
     for reply in replies {

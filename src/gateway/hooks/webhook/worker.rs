@@ -323,7 +323,7 @@ mod tests {
         let push = |json: &str| assert!(queue.push(json.as_bytes().into(), false, clock::now()));
         push(r#"{"event":"a"}"#);
         push(r#"{"event":"b"}"#);
-        // As a panic leaves it, between `take` and the answer.
+        // This is the state after a panic between `take` and the answer.
         worker.in_flight = queue.take(batch).expect("a batch");
         let run = std::thread::spawn(move || worker.run());
         let events = [double.next(), double.next()].map(|received| received.json()["events"][0]["event"].clone());

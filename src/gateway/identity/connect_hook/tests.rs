@@ -86,7 +86,7 @@ fn ask_from(hook: &Hook, request: &Request<'_>, address: [u8; 4]) -> Asked {
     let (sender, verdicts) = mpsc::channel();
     let address = Some(IpAddr::from(address));
     let pending = hook.ask(fd(7), address, address, request.clone().into_owned(), move |verdict| {
-        // The test may not wait for it.
+        // The test may have stopped waiting for the decision.
         let _ = sender.send(verdict);
     });
     Asked { verdicts, pending }
@@ -185,7 +185,7 @@ fn a_slow_back_end_has_the_timeout_and_no_more() {
         for verdict in verdicts {
             assert!(matches!(verdict.recv_timeout(TEST_TIMEOUT).expect("a verdict"), Decision::Unavailable));
         }
-        // All of them at once, and not two by two, which would be six times as long.
+        // All requests were decided at once. Two at a time would take six times as long.
         let taken = clock::now() - start;
         assert!(taken < timeout * 5, "{taken:?}");
         let stats = hook.stats();
@@ -196,7 +196,7 @@ fn a_slow_back_end_has_the_timeout_and_no_more() {
 
 #[test]
 fn the_watch_answers_if_all_workers_hang() {
-    // A worker that hangs for good: here in the callback of the first question.
+    // One worker hangs: it stays in the callback of the first request.
     let double = MockBackend::always(200, r#"{"uid":"a"}"#);
     let timeout = Duration::from_millis(100);
     let hook = Hook::start(Config { timeout, threads: 1, ..config(&double) }).expect("a hook");
@@ -207,7 +207,7 @@ fn the_watch_answers_if_all_workers_hang() {
     loop {
         let (held, reached) = (Arc::clone(&held), reached.clone());
         let _pending = hook.ask(fd(1), None, None, request.clone().into_owned(), move |verdict| {
-            // On a busy machine it may be the watch that calls, which must not hang.
+            // On a busy machine the watch thread may call the callback, and it must not hang.
             let is_worker = matches!(verdict, Decision::Accept(_));
             reached.send(is_worker).expect("a test");
             if is_worker {
@@ -229,7 +229,7 @@ fn the_watch_answers_if_all_workers_hang() {
     }
     assert_eq!(hook.stats().timed_out, timed_out + 2);
     drop(hold);
-    // The worker is back at work.
+    // The worker serves requests again.
     let deadline = clock::now() + TEST_TIMEOUT;
     while !matches!(ask(&hook, &request).recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))) {
         assert!(clock::now() < deadline, "{:?}", hook.stats());
@@ -278,7 +278,7 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
         server.on_upgrade(move |ctx, fd, request| {
             let (later, ticket) = ctx.defer_upgrade(fd);
             let pending = hook.ask(fd, None, None, request.clone().into_owned(), move |verdict| {
-                // Too late for a client that is gone.
+                // The client may have disconnected.
                 let _ = ticket.answer(upgrade(verdict));
             });
             ctx.set_session(fd, pending);
@@ -306,7 +306,7 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
     remote.shutdown().expect("a server");
 }
 
-/// A back end that answers when the test lets it, with the address as the uid, and says whom it was asked about.
+/// A back end that answers when the test permits it, with the address as the uid, and reports each request.
 fn gated() -> (MockBackend, mpsc::Sender<()>) {
     let (open, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
@@ -337,7 +337,7 @@ fn a_request_of_a_disconnected_client_is_not_sent() {
         assert!(verdicts.recv().is_err(), "a cancelled request gets no decision");
     }
     assert_eq!(hook.stats(), Stats { waiting: 1, gone: 100, ..Stats::default() });
-    // One that is being asked is not waited for, but counted.
+    // A request in flight whose client has gone does not wait, but counts as served.
     drop(first);
     open.send(()).expect("the back end");
     assert_eq!(address_in(&double), "10.0.0.3");
@@ -351,7 +351,7 @@ fn a_request_of_a_disconnected_client_is_not_sent() {
 #[test]
 fn addresses_take_turns_and_none_has_all_workers() {
     let (double, open) = gated();
-    // Three of four workers are the most of one address.
+    // One address uses at most three of four workers.
     let hook = Hook::start(Config { threads: 4, ..config(&double) }).expect("a hook");
     let request = request();
     let storm: Vec<Asked> = (0..50).map(|_| ask_from(&hook, &request, [10, 0, 0, 1])).collect();
@@ -359,11 +359,11 @@ fn addresses_take_turns_and_none_has_all_workers() {
         assert_eq!(address_in(&double), "10.0.0.1");
     }
     assert_eq!(hook.stats().waiting, 47);
-    // While the back end answers none of them, the next address is asked about at once.
+    // While the back end answers none of these requests, a request of the next address is sent at once.
     let honest = ask_from(&hook, &request, [10, 0, 0, 2]);
     assert_eq!(address_in(&double), "10.0.0.2");
     let others: Vec<Asked> = (0..2).map(|_| ask_from(&hook, &request, [10, 0, 0, 3])).collect();
-    // One answer at a time frees one worker at a time, so the order of the requests is the order of the queue.
+    // Each answer frees one worker, so the requests arrive in the order of the queue.
     let order = [(); 3].map(|()| {
         open.send(()).expect("the back end");
         address_in(&double)
@@ -418,7 +418,8 @@ fn a_panic_in_an_answer_ends_no_worker_and_releases_its_source() {
     let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
     let (request, address) = (request(), Some(IpAddr::from([203, 0, 113, 9])));
     let _panics = hook.ask(fd(7), address, address, request.clone().into_owned(), |_| panic!("panic of the test"));
-    // One worker, and one place of this address: without a restart, or with the place taken, nothing is asked.
+    // There is one worker and one place for this address: if the worker did not restart, or the place were not free, no
+    // request would be sent.
     let next = ask(&hook, &request);
     assert!(matches!(next.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
 }

@@ -1,7 +1,7 @@
 //! The keys that verify tokens: secrets, and public keys in PEM files.
 //!
 //! This module checks the keys before the server starts. A public key that cannot be used is refused. It must not be
-//! taken for an HS256 secret, because then anybody could sign with it.
+//! used as an HS256 secret: a public key is known, so anybody could sign tokens.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use serde::Deserialize;
 use crate::gateway::runtime::files;
 use crate::gateway::settings::cli::bare;
 
-/// The maximum size of a key file, in bytes. An RSA key of 4096 bits has 800.
+/// The maximum size of a key file, in bytes. An RSA key of 4096 bits has 800 bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The minimum length of an RSA modulus, in bytes: 2048 bits (RFC 7518 section 3.3).
 const MODULUS_BYTES_MIN: usize = 256;
 
-/// The minimum length of an HS256 secret, in bytes: that of the hash (RFC 7518 section 3.2). A shorter one can be
+/// The minimum length of an HS256 secret, in bytes: the length of the hash (RFC 7518 section 3.2). A shorter one can be
 /// guessed from a single token.
 const SECRET_BYTES_MIN: usize = 32;
 
@@ -84,14 +84,14 @@ impl fmt::Debug for KeyFile {
 }
 
 impl Keys {
-    /// Creates keys: HS256 from `secrets`, and one from each file. A PEM public key is for RS256, ES256 or EdDSA,
-    /// anything else is an HS256 secret, of which a final line end is not a part.
+    /// Creates keys: Creates an HS256 key from each of `secrets`, and a key from each file. A PEM public key is for
+    /// RS256, ES256 or EdDSA, anything else is an HS256 secret, of which a final line end is not a part.
     ///
     /// A token is valid if any key of its algorithm verifies it. So a key can be replaced while its tokens are in use.
     ///
     /// # Errors
     ///
-    /// A key or file cannot be used, or there is none.
+    /// A key or file cannot be used, or there is no key.
     pub fn new(secrets: &[&str], files: &[KeyFile]) -> Result<Keys, String> {
         let mut keys = Vec::with_capacity(secrets.len() + files.len());
         for (index, secret) in secrets.iter().enumerate() {
@@ -223,7 +223,7 @@ fn has_pem_mark(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, b"-----BEGIN").is_some()
 }
 
-/// Returns whether all of it is one DER sequence (X.690 section 8.1).
+/// Returns whether these bytes are one DER sequence (X.690 section 8.1).
 fn is_der(bytes: &[u8]) -> bool {
     match *bytes {
         [0x30, len @ ..=0x7f, ref rest @ ..] => rest.len() == usize::from(len),

@@ -39,7 +39,7 @@ pub const RS256: &str = "\
      soTqtdRVI5yOTNw-gctMIJgaKch2JKkr1-I1VSC_DzuCfuHGQYibf1kGU3NXqhJZJ2b-c584KhpftDyE88DZLENl-lbwRAtufmP4cmpFy6bT\
      huYucsEPj9lygMmOE2-hVTG5TtoR-fCbm41xV7LW-2sXUhbu8zS17FzjiyxQ";
 
-/// By the key of [`RSA`], which is for RS256 only.
+/// A token that is signed with RS512 by the key of [`RSA`]. The key is for RS256 only.
 pub const RS512: &str = "\
      eyJhbGciOiJSUzUxMiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMDAxMCIsImdyb3VwcyI6WyJyb29tIiwic3RhZmYiXSwiZXhwIjo0MTAyNDQ\
      0ODAwfQ.TTDGE1zAzD29ILX4o3DO5zctNi0UnWw_CzwsGdUxezlBJcKYZlBpTwyFrXSy6pLF5UC2oANjat4E9RexVuQ2CRLWI9qfnd7AZwAo\
@@ -47,7 +47,7 @@ pub const RS512: &str = "\
      rWqhra5TBY2kdR3NM7hhERQ6X4ieUeexEk-Rs5-SLRxZ0BDGawFnLmXau2ed_L6eoW4fC6tMGCbvPnpAfLGfc75_AOpXFIIjZyxO1XI6aMek\
      be74spcepmU7yTqZbZKD30zybA";
 
-/// By the key of [`RSA`], likewise.
+/// A token that is signed with PS256 by the key of [`RSA`].
 pub const PS256: &str = "\
      eyJhbGciOiJQUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMDAxMCIsImdyb3VwcyI6WyJyb29tIiwic3RhZmYiXSwiZXhwIjo0MTAyNDQ\
      0ODAwfQ.LZqj4GclgswIFIF8aZrxwwwpzwjheRWm8_fSkj-EaqgNcAfq8I_aAfQqtvgoYKBZSw7L7744rKAmOKGbstkOVSGyvWu7ueC3b17s\
@@ -147,7 +147,7 @@ WTjwySc4Y//6oPevlChJHtC8mPwtlX7p
 -----END PUBLIC KEY-----
 ";
 
-/// On secp256k1: as long as one on P-256.
+/// A key on the curve secp256k1. It has the length of a key on P-256.
 pub const EC_K1: &str = "\
 -----BEGIN PUBLIC KEY-----
 MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAE5DolxjuIES3PIjH/zH1O9vEb9sKiNtk6
@@ -169,7 +169,7 @@ MCkwBQYDK2VwAyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==
 -----END PUBLIC KEY-----
 ";
 
-/// Self-signed, with an Ed25519 key.
+/// A self-signed certificate with an Ed25519 key.
 pub const CERTIFICATE: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBLDCB36ADAgECAhRGUVb79CvOfN01iFZwif8wF+GNXjAFBgMrZXAwDDEKMAgG

@@ -1,17 +1,17 @@
-//! Tokens of every kind of key, and tokens that try something.
+//! Tests of tokens for each kind of key, and of invalid and forged tokens.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
-/// A moment in 2023, at which the samples hold.
+/// A time in 2023, at which the samples are valid.
 const NOW: u64 = 1_700_000_000;
 
-/// Until when the samples do.
+/// The time until which the samples are valid.
 const EXP: u64 = 4_102_444_800;
 
-/// A file that goes away with the test.
+/// A file that is removed when it is dropped.
 struct File(PathBuf);
 
 impl File {
@@ -30,7 +30,7 @@ impl Drop for File {
     }
 }
 
-/// A secret that made none of the samples.
+/// A secret that signed none of the samples.
 const OTHER: &str = "another secret of at least 32 bytes";
 
 fn try_load(secrets: &[&str], files: &[&[u8]]) -> Result<Keys, String> {
@@ -99,7 +99,7 @@ fn the_examples_of_the_rfcs() {
     for (file, token) in table {
         let keys = try_load(&[], &[file]).expect("a good key");
         let keys = keys.issuer(Some("joe".to_owned()));
-        // Their signatures are right, and in time they have all but a subject.
+        // Their signatures are valid. At this time they lack only a subject.
         assert_eq!(keys.verify_at(token, 1_300_819_379), Err(TokenError::Missing("sub")));
         assert_eq!(keys.verify_at(token, NOW), Err(TokenError::Expired));
         let keys = keys.issuer(Some("jim".to_owned()));
@@ -118,7 +118,7 @@ fn the_key_decides_the_algorithm() {
     let both = load(&[samples::SECRET], &[samples::RSA, samples::EC, samples::ED]);
     let public = load(&[], &[samples::RSA, samples::EC, samples::ED]);
     for (token, with_secret, without) in [
-        // Signed with what everybody knows: a public key's text, as HS256.
+        // This token is signed with HS256, and its secret is the text of a public key, which is known.
         (with(r#"{"alg":"HS256"}"#, samples::RSA), TokenError::Signature, TokenError::Algorithm),
         (with(r#"{"alg":"HS256"}"#, samples::RSA.trim_end()), TokenError::Signature, TokenError::Algorithm),
         (with(r#"{"alg":"RS256"}"#, samples::RSA), TokenError::Signature, TokenError::Signature),
@@ -174,11 +174,12 @@ fn a_header_cannot_choose_a_key_or_an_extension() {
 #[test]
 fn a_cut_token_is_refused() {
     let keys = load(&[samples::SECRET], &[samples::RSA, samples::EC, samples::ED]);
-    // Curves are slow: of their tokens every eleventh place is enough.
+    // Checks with curves are slow, so only every eleventh position of their tokens is tested.
     for (token, step) in [(samples::HS256, 1), (samples::ES256, 11), (samples::EDDSA, 11)] {
         for cut in (0..token.len()).rev().step_by(step) {
             assert!(keys.verify_at(&token[..cut], NOW).is_err(), "{cut}");
-            // Another character in its place: the last one's spare bits must be zero, so that none is without weight.
+            // The character is replaced by another one. The unused bits of the last character must be zero, so each
+            // character matters.
             let other = if token.as_bytes()[cut] == b'A' { 'B' } else { 'A' };
             let forged = format!("{}{other}{}", &token[..cut], &token[cut + 1..]);
             assert!(keys.verify_at(&forged, NOW).is_err(), "{cut}");

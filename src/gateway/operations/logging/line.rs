@@ -1,7 +1,7 @@
 //! Formats a log record as one line.
 //!
 //! Each byte of a line passes through [`Escape`], so untrusted text cannot end a line, begin another or send control
-//! sequences to a terminal. Quotes are the caller's, by `{:?}`.
+//! sequences to a terminal. The caller puts untrusted text in quotes with `{:?}`.
 
 use std::fmt::{self, Write};
 use std::time::SystemTime;

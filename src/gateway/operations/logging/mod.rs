@@ -156,7 +156,7 @@ mod tests {
         }
     }
 
-    /// Not a test of its own: what the process does whose standard error the tests below read.
+    /// The body of the child processes of the tests below, which read its standard error.
     #[test]
     fn child() {
         let Ok(what) = std::env::var(CHILD) else { return };
@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    /// The standard error of such a process, and whether it exits with 0.
+    /// Runs such a process, and returns its standard error and whether it exits with 0.
     fn said(what: &str) -> (Vec<String>, bool) {
         let mut command = Command::new(std::env::current_exe().expect("this test"));
         command.args(["--exact", "gateway::operations::logging::tests::child", "--nocapture", "--test-threads=1"]);

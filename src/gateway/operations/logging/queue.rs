@@ -69,7 +69,7 @@ impl LogQueue {
         self.for_writer.notify_one();
     }
 
-    /// Waits for the next line. The previous one is done.
+    /// Waits for the next line. The line that was taken before counts as written.
     pub fn take(&self) -> Entry {
         let mut state = self.lock();
         // This also holds after a panic of the writer.
@@ -118,7 +118,7 @@ fn cost(line: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// The most lines of this text that fit.
+    /// Fills the queue with this text, and returns the number of lines that fit.
     fn fill(queue: &LogQueue, text: &str) -> usize {
         let count = BYTES_MAX / cost(text);
         (0..count).for_each(|_| queue.push(text.to_owned()));
@@ -133,7 +133,7 @@ mod tests {
         let count = fill(&queue, &text);
         (0..3).for_each(|_| queue.push(text.clone()));
         assert_eq!(queue.dropped(), 3);
-        // The first makes room only when the second is taken: until then it is being written.
+        // The first line frees its space when the second one is taken: until then it is being written.
         assert_eq!(queue.take(), Entry { dropped_before: 0, line: text.clone() });
         queue.push(text.clone());
         assert_eq!(queue.dropped(), 4);
@@ -168,7 +168,7 @@ mod tests {
         queue.flush(Duration::ZERO);
         std::thread::scope(|scope| {
             let flush = scope.spawn(|| queue.flush(Duration::from_secs(20)));
-            // A writer is done with a line when it comes for the next.
+            // A line counts as written when the writer takes the next one.
             scope.spawn(|| queue.take());
             flush.join().expect("an end");
             assert_eq!(queue.lock().bytes, 0);

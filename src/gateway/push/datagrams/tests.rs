@@ -1,4 +1,4 @@
-//! Through real sockets, with the standard library's own at the other end.
+//! Tests of datagrams over sockets of the standard library.
 
 use std::net::UdpSocket;
 use std::os::unix::net::UnixListener;
@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 
-/// For things that take no time, on a machine that is busy.
+/// The maximum wait for an event, on a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A path that goes away with the test.
+/// A path that is removed when it is dropped.
 struct TemporaryPath(PathBuf);
 
 impl TemporaryPath {
@@ -37,11 +37,11 @@ fn bind(address: &str) -> Socket {
     Socket::bind_all(address).expect("bound").pop().expect("one socket")
 }
 
-/// An ingress that tells what it was handed, and finds each datagram what it is called.
+/// Starts a receiver that reports each datagram. The text of a datagram names its status.
 fn start(socket: Socket) -> (DatagramReceiver, mpsc::Receiver<Vec<u8>>) {
     let (sender, receiver) = mpsc::channel();
     let handle = move |datagram: &[u8]| {
-        // The test may have seen enough.
+        // The test may have ended.
         let _ = sender.send(datagram.to_vec());
         match datagram {
             b"malformed" => DatagramStatus::Malformed,
@@ -109,7 +109,7 @@ fn a_unix_socket_refuses_datagrams_over_its_limit() {
     for len in [DATAGRAM_BYTES_MAX + 1, DATAGRAM_BYTES_MAX, 2 * DATAGRAM_BYTES_MAX, 1] {
         send(len);
     }
-    // Those that are too long are not handed on, not even in part.
+    // No part of a datagram that is too long is passed on.
     for len in [DATAGRAM_BYTES_MAX, 1] {
         assert_eq!(received.recv_timeout(TEST_TIMEOUT).map(|datagram| datagram.len()), Ok(len));
     }
@@ -137,7 +137,7 @@ fn datagrams_dropped_by_the_kernel_are_counted() {
     let socket = bind("udp:127.0.0.1:0");
     let address = udp_of(socket.address());
     let (let_go, gate) = mpsc::channel::<()>();
-    // It reads one datagram, and no more until the test is over.
+    // The receiver reads one datagram, and no more until the test ends.
     let ingress = DatagramReceiver::start(socket, move |_| {
         let _ = gate.recv();
         DatagramStatus::Done
@@ -175,7 +175,7 @@ fn a_stale_file_is_replaced_and_a_live_one_is_not() {
     let first = bind(&path.address());
     let kind = |address: &str| Socket::bind_all(address).map(|_| ()).expect_err("refused").kind();
     assert_eq!(kind(&path.address()), io::ErrorKind::AddrInUse);
-    // Another took the place: it is not ours to remove.
+    // Another socket has replaced the file, so it must not be removed.
     fs::remove_file(&path.0).expect("removed");
     let second = UnixDatagram::bind(&path.0).expect("bound");
     drop(first);
