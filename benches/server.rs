@@ -113,7 +113,7 @@ impl Client {
     fn expect(&mut self, bytes: &[u8]) {
         self.buffer.resize(bytes.len(), 0);
         self.stream.read_exact(&mut self.buffer).expect("an answer");
-        assert!(self.buffer == bytes, "unexpected bytes from the server");
+        assert!(self.buffer == bytes, "the server sends the expected bytes");
     }
 }
 

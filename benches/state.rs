@@ -73,7 +73,8 @@ fn report(_: &mut Criterion) {
     let with_registry = resident_bytes();
     assert_eq!(registry.user_count(), uids.len());
 
-    // In the first period, deadlines cascade from their initial slots. The second period is like all later ones.
+    // In the first period, deadlines cascade from their initial slots. The cost of the second period is that of all
+    // later periods.
     assert_eq!(run_period(&mut wheel, 0), count);
     let began = Instant::now();
     assert_eq!(run_period(&mut wheel, PERIOD), count);

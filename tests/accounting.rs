@@ -158,6 +158,6 @@ fn counted_and_allocated_memory_agree_within_a_factor_of_1_5() {
     for (name_bytes, bytes_max) in [(12, 180), (24, 180), (128, 300)] {
         let (full, left) = memberships(name_bytes);
         assert!(full <= bytes_max, "a membership with a name of {name_bytes} bytes takes {full} bytes");
-        assert!(left <= 3 * full, "{left} bytes stay allocated for each membership of {full} bytes");
+        assert!(left <= 3 * full, "at most three times {full} bytes stay allocated for a membership, not {left}");
     }
 }

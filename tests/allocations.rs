@@ -1,7 +1,7 @@
 //! Measures that a warm server allocates no memory for a message or a receiver.
 //!
-//! The allocator counts all threads, so this is the only test of its process. The clients run in the same process and
-//! allocate no memory either once they are warm. Each round waits for all its responses, so the count does not depend
+//! The allocator counts all threads, so this is the only test of its process. The clients run in the same process.
+//! After the warm-up they allocate no memory, too. Each round waits for all its responses, so the count does not depend
 //! on the scheduling of threads.
 
 mod common;
@@ -139,7 +139,7 @@ fn websocket(fd: u64, env: &mut Env) -> Connection {
     connection
 }
 
-/// Writes the output of one system call.
+/// Writes as much output as one system call does.
 fn write(connection: &mut Connection, env: &mut Env) {
     let mut slices = [IoSlice::new(&[]); 64];
     let filled = connection.poll_slices(env, &mut slices);

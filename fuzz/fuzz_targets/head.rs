@@ -1,4 +1,4 @@
-//! A request head in any portions has the same end.
+//! The end of a request head does not depend on its split into reads.
 //!
 //! A parsed head that is formatted and parsed again has the same values.
 #![no_main]

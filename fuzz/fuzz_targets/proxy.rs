@@ -1,6 +1,6 @@
-//! A PROXY header in any portions gives the same result.
+//! The result for a PROXY header does not depend on its split into reads.
 //!
-//! The bytes after the header do not change it.
+//! The bytes after the header do not change the result.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_proxy(data));

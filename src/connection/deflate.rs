@@ -51,7 +51,7 @@ fn units(time: Tick) -> u32 {
     time.0.wrapping_mul(UNITS_PER_MS) as u32
 }
 
-/// Returns the units in which `bytes` may be inflated.
+/// Returns the time that inflating `bytes` takes at the maximum rate, in units.
 fn cost(bytes: u64, limits: &Limits) -> u32 {
     let per_second = u128::from(limits.inflated_bytes_per_second_max.max(1) as u64);
     let units = (u128::from(bytes) * u128::from(1000 * UNITS_PER_MS)).div_ceil(per_second);

@@ -165,7 +165,7 @@ impl Evictor {
         self.undroppable = self.undroppable.drain().map(read).collect();
     }
 
-    /// Reports that the holder's socket took output, and its charge after that.
+    /// Reports that the holder's socket accepted output, and its charge after that.
     pub fn handle_written(&mut self, holder: Holder, charge: usize) {
         self.holders.push(Holder { charge, ..holder });
     }

@@ -43,7 +43,7 @@ const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
 ///    the same [`Outbound`] it returns the same range. A recipient that has a range extends it, if the frame directly
 ///    follows it. Otherwise the frame goes to a [`Queue`].
 /// 2. [`get`](Journal::get) returns the bytes of a range, to write them.
-/// 3. [`move_to_queue`](Journal::move_to_queue) copies a range that the socket did not take to a queue.
+/// 3. [`move_to_queue`](Journal::move_to_queue) copies a range that the socket did not accept to a queue.
 /// 4. [`clear`](Journal::clear) ends the turn. After the call no range is valid, so all output of the turn must be
 ///    written or moved before.
 ///

@@ -257,7 +257,7 @@ impl Queue {
         filled
     }
 
-    /// Reports that the socket took `written` bytes, and is full if `is_full`.
+    /// Reports that the socket accepted `written` bytes, and is full if `is_full`.
     pub fn handle_written(&mut self, written: usize, is_full: bool, now: Tick, total: &mut Queued) {
         self.bytes -= written;
         let mut left = self.sent + written;

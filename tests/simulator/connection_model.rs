@@ -230,7 +230,7 @@ impl ConnectionModel {
                     "a write timeout, due at {at:?}, does not end a connection before that: {:?}",
                     turn.now
                 );
-                // It may be one turn late if the turn before found that a writable socket took nothing.
+                // It may be one turn late if the turn before found that a writable socket accepted nothing.
                 if self.output.tried() <= turn.before {
                     turn.assert_due(at, "the end of a write");
                 }

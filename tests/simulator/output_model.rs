@@ -57,7 +57,7 @@ pub struct OutputModel {
     /// Unwritten bytes.
     bytes: usize,
     is_full: bool,
-    /// The time since which the wire has taken nothing.
+    /// The time since which the socket has accepted no bytes.
     stalled_since: Option<Tick>,
     /// The time of the last write that took nothing.
     tried: Option<Tick>,

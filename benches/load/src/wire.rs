@@ -95,7 +95,7 @@ pub struct FrameCounter {
 }
 
 impl FrameCounter {
-    /// Reads on, and returns the number of completed frames.
+    /// Reads more bytes, and returns the number of completed frames.
     pub fn count(&mut self, mut bytes: &[u8]) -> usize {
         let mut frames = 0;
         while !bytes.is_empty() {

@@ -24,7 +24,7 @@ struct Connection {
     role: Role,
     /// An incomplete head or frame.
     kept: Vec<u8>,
-    /// Bytes that the full socket did not take.
+    /// Bytes that the full socket did not accept.
     unsent: Vec<u8>,
 }
 
@@ -206,7 +206,7 @@ impl Raw {
 }
 
 impl Connection {
-    /// Writes as much as the socket takes, and queues the rest.
+    /// Writes as much as the socket accepts, and queues the rest.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         if !self.unsent.is_empty() {
             self.unsent.extend_from_slice(bytes);

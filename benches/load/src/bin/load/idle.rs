@@ -1,4 +1,4 @@
-//! Memory of an idle connection.
+//! Measures the memory of an idle connection.
 
 use std::io;
 

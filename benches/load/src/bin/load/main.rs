@@ -1,8 +1,8 @@
 //! The load client: `load SHAPE --pid PID …` loads a server with one shape and prints a line of `name=value`.
 //!
-//! It has one thread, which needs a separate core. It keeps a fixed number of messages in flight on each connection, so the server
-//! is always busy and never overloaded. On a shared machine, the server's CPU time an operation is more stable than throughput.
-//! A comparison with `raw` in the same minute is most stable.
+//! It has one thread, which needs its own core. It keeps a fixed number of messages in flight on each connection, so
+//! the server is always busy and never overloaded. On a shared machine, the server's CPU time an operation is more
+//! stable than throughput. A comparison with `raw` in the same minute is most stable.
 
 mod api;
 mod idle;
@@ -63,9 +63,9 @@ enum Shape {
     Echo,
     /// One connection's messages go to all others. An operation is a delivery.
     Fanout,
-    /// The first of each pair sends to the uid of the second.
+    /// The first client of each pair sends to the uid of the second.
     P2p,
-    /// The first of each pair posts to the uid of the second. An operation is a post.
+    /// The first client of each pair posts to the uid of the second. An operation is a post.
     Push,
     /// One connection sends an endless batch to the uids of all others. An operation is a message.
     Batch,

@@ -18,7 +18,7 @@ pub struct Peer {
     request_bytes: usize,
     /// Sent bytes of the current request.
     sent: usize,
-    /// Number of bytes that the full socket did not take.
+    /// Number of bytes that the full socket did not accept.
     owed: usize,
     incoming: Incoming,
 }
@@ -108,14 +108,14 @@ impl Peer {
         self.socket.set_nonblocking(true)
     }
 
-    /// Sends more requests, in one write if the socket takes it.
+    /// Sends more requests, in one write if the socket accepts it.
     pub fn send(&mut self, count: usize) -> io::Result<()> {
         let was_full = self.owed > 0;
         self.owed += count * self.request_bytes;
         if was_full { Ok(()) } else { self.flush() }
     }
 
-    /// Sends the bytes that the full socket did not take.
+    /// Sends the bytes that the full socket did not accept.
     pub fn flush(&mut self) -> io::Result<()> {
         while self.owed > 0 {
             let end = self.requests.len().min(self.sent + self.owed);

@@ -125,7 +125,8 @@ fn closes(clients: &Clients, signalled: Instant) -> io::Result<Vec<Duration>> {
     Ok(closes)
 }
 
-/// Checks that no close is early. The time limit covers late ones, because they depend on the machine.
+/// Checks that no close is early. Late closes are checked by the time limit only, because their delay depends on the
+/// machine.
 fn check_spread(closes: &[Duration], spread: Duration) -> io::Result<()> {
     for (index, at) in closes.iter().enumerate() {
         let due = spread.mul_f64(index as f64 / closes.len() as f64);

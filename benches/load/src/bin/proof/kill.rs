@@ -67,7 +67,8 @@ pub fn prove(options: &Options) -> io::Result<()> {
 }
 
 fn kill(server: &mut Server, load: &Load, round: usize) -> io::Result<Counts> {
-    // Every fourth pusher sends a batch. Of the others, some wait for each answer, some pipeline dozens of requests.
+    // Every fourth pusher sends a batch. Some of the other pushers wait for each answer, and some pipeline dozens of
+    // requests.
     let format = |pusher: usize| if pusher % 4 == 3 { PushFormat::Batch } else { PushFormat::Requests };
     let depth = |pusher: usize| 1usize << (pusher % 7);
     let mut clients = Clients::connect(load, server.addresses, format)?;

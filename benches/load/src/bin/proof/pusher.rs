@@ -18,7 +18,7 @@ pub enum PushFormat {
 pub struct Pusher {
     pub socket: TcpStream,
     format: PushFormat,
-    /// Bytes that the full socket did not take.
+    /// Bytes that the full socket did not accept.
     unsent: Vec<u8>,
     /// An incomplete line.
     line: Vec<u8>,
@@ -74,7 +74,7 @@ impl Pusher {
         self.sent += 1;
     }
 
-    /// Sends as much as the socket takes. [`receive`](Pusher::receive) detects the end of the server.
+    /// Sends as much as the socket accepts. [`receive`](Pusher::receive) detects the end of the server.
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() && !self.has_ended {
             match self.socket.write(&self.unsent) {
