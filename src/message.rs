@@ -151,7 +151,7 @@ impl<'a> From<&'a Frame> for Push<'a> {
 pub enum Outcome {
     /// The message is in the queue.
     Queued,
-    /// Not queued: a limit of queues is reached.
+    /// The message was not queued: a limit of queues is reached.
     ///
     /// This queue is full, or all queues together are full and this one is among the longest. The slow-consumer policy
     /// dropped the message or closed the connection.
@@ -160,7 +160,8 @@ pub enum Outcome {
     ///
     /// It was never assigned, or the connection is closed, closing, or not upgraded (yet).
     Gone,
-    /// Not queued: the frame is longer than `queue_bytes_max`, or the payload of a ping exceeds 125 bytes.
+    /// The message was not queued: the frame is longer than `queue_bytes_max`, or the payload of a ping exceeds 125
+    /// bytes.
     ///
     /// The connection stays open.
     TooLarge,

@@ -171,7 +171,7 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
-    /// As [`listen_control`](Server::listen_control), on a socket that is bound and listens already.
+    /// Works like [`listen_control`](Server::listen_control), on a socket that is bound and listens already.
     ///
     /// # Errors
     /// As [`from_listener`](Server::from_listener).
@@ -260,7 +260,7 @@ impl<H: Handler> Server<H> {
 /// Defines [`Closures`]: for each event a field, the method of [`Handler`] that calls it, and the method of [`Server`]
 /// that sets it.
 ///
-/// A closure that answers may return whatever converts into the answer. Without a closure the default is the answer.
+/// A closure that answers may return whatever converts into the answer. Without a closure the default applies.
 macro_rules! closures {
     (
         events { $($(#[$doc:meta])* $event:ident($($arg:ident: $type:ty),*);)* }

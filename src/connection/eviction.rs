@@ -63,7 +63,7 @@ pub struct Holder {
     pub slot: Slot,
 }
 
-/// The next way to free memory.
+/// The next step to free memory.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Eviction {
     /// Close the connection.

@@ -137,7 +137,7 @@ pub fn skip_empty_lines(buf: &[u8]) -> usize {
 /// [`HttpError::HeadTooLarge`] if the head does not end within `bytes_max`.
 pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Result<Option<usize>, HttpError> {
     match buf {
-        // Possibly the first half of a blank line.
+        // These bytes may be the first half of a blank line.
         [] | [b'\r'] => return Ok(None),
         [first, ..] if !is_token_byte(*first) => return Err(HttpError::NotHttp),
         _ => {}

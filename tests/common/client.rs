@@ -108,7 +108,7 @@ impl Client {
         self.close_with(Some(CloseFrame { code: code.into(), reason: reason.to_owned().into() }));
     }
 
-    /// As [`close`](Client::close), with or without a code.
+    /// Works like [`close`](Client::close), with or without a code.
     pub fn close_with(&mut self, frame: Option<CloseFrame>) {
         self.socket.close(frame).expect("a close frame sent");
         self.socket.flush().expect("a close frame sent");

@@ -38,12 +38,12 @@ impl Gateway {
         Gateway::spawn(&[&["--log", "info"], flags].concat())
     }
 
-    /// As [`start`](Gateway::start), for flags that set the log level. It must be `info` or more verbose.
+    /// Works like [`start`](Gateway::start), for flags that set the log level. It must be `info` or more verbose.
     pub fn spawn(flags: &[&str]) -> Gateway {
         Gateway::spawn_as(Command::new(env!("CARGO_BIN_EXE_fdpush")), flags)
     }
 
-    /// As [`start`](Gateway::start), with a limit on open descriptors.
+    /// Works like [`start`](Gateway::start), with a limit on open descriptors.
     pub fn start_with_descriptors(max: u32, flags: &[&str]) -> Gateway {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -n {max}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_fdpush")]);

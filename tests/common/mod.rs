@@ -58,13 +58,13 @@ pub fn serve<H: Handler>(build: impl FnOnce(Server) -> Server<H> + Send + 'stati
     serve_on("127.0.0.1:0", build)
 }
 
-/// As [`serve`], on this address.
+/// Works like [`serve`], on this address.
 pub fn serve_on<H: Handler>(address: &str, build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
     let address = address.to_owned();
     serve_made(move || Server::bind(address), build)
 }
 
-/// As [`serve`], with a server that `make` creates.
+/// Works like [`serve`], with a server that `make` creates.
 pub fn serve_made<H: Handler>(
     make: impl FnOnce() -> Result<Server, fdpush::Error> + Send + 'static,
     build: impl FnOnce(Server) -> Server<H> + Send + 'static,
@@ -108,7 +108,7 @@ impl TestServer {
         Client::connect(self.address(), target, &[]).expect("a WebSocket")
     }
 
-    /// As [`connect`](TestServer::connect), with additional headers.
+    /// Works like [`connect`](TestServer::connect), with additional headers.
     pub fn connect_with(&self, target: &str, headers: &[(&str, &str)]) -> Client {
         Client::connect(self.address(), target, headers).expect("a WebSocket")
     }

@@ -55,7 +55,7 @@ impl Raw {
         Raw::upgraded_at(address, "/")
     }
 
-    /// As [`upgraded`](Raw::upgraded), at this target.
+    /// Works like [`upgraded`](Raw::upgraded), at this target.
     pub fn upgraded_at(address: SocketAddr, target: &str) -> Raw {
         let mut raw = Raw::connect(address);
         raw.send(UPGRADE.replacen('/', target, 1));

@@ -51,7 +51,7 @@ impl Child {
         Child::start_with("", role)
     }
 
-    /// As [`start`](Child::start), with a limit on open descriptors.
+    /// Works like [`start`](Child::start), with a limit on open descriptors.
     pub fn start_with_descriptors(max: u32, role: &str) -> Child {
         Child::start_with(&format!("ulimit -n {max};"), role)
     }

@@ -3,8 +3,8 @@
 //! A push to many connections is queued in one call, so that handlers see it as a whole. Each of its writes is a system
 //! call. If one turn made all of them, the other connections would wait. So a flush ends after some time, and the next
 //! turn continues it. WebSockets are written in the order in which they were added. An HTTP response may confirm
-//! messages that were queued before it, so it is written after them. A client that has read it can rely on them, even
-//! if the process is killed.
+//! messages that were queued before it, so it is written after them. A client that has read the response can rely on
+//! these messages, even if the process is killed.
 
 use crate::fd::Slot;
 use std::collections::VecDeque;

@@ -63,8 +63,8 @@ pub enum Command {
     Check(Box<Serve>),
     /// Print a JSON Web Token (HS256) for a client of a server with --auth jwt.
     ///
-    /// It is signed with the first jwt_secret of flag, environment or file. Without one, with the first jwt_key_file
-    /// that holds a secret.
+    /// It is signed with the first jwt_secret of flag, environment or file. Without a jwt_secret, it is signed with the
+    /// first jwt_key_file that holds a secret.
     Token(Box<Token>),
 }
 

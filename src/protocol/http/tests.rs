@@ -113,7 +113,7 @@ const REQUEST_LINES: &[Case] = &[
     ("GET / FOO/1.1|Host: a", 400, Some(RequestLine)),
     ("GET / HTTP/1.|Host: a", 400, Some(RequestLine)),
     ("GET / HTTP/|Host: a", 400, Some(RequestLine)),
-    // Not HTTP from the first byte.
+    // The first byte shows that this is not HTTP.
     ("\x16\x03\x01\x02", 400, Some(NotHttp)),
     ("\0", 400, Some(NotHttp)),
     (" GET / HTTP/1.1|Host: a", 400, Some(NotHttp)),

@@ -9,7 +9,8 @@ use crate::Options;
 use crate::peer::Peer;
 use crate::shapes::Rig;
 
-/// Messages that each connection sends and receives before the second memory measurement, and the number at a time.
+/// Messages that each connection sends and receives before the second memory measurement, and the number of them in
+/// flight.
 const MESSAGES: usize = 100;
 const DEPTH: usize = 10;
 
