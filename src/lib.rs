@@ -70,7 +70,7 @@
 //! layer 1   connection/        wheel/          registry/      state machines that do not import each other
 //!              http ── queue ── table          requests; output; connections by slot, with the bounds of all queues
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
-//! layer 0   protocol/          fd   tick   peer   message   limits   histogram      pure functions and values
+//! layer 0   protocol/          fd   tick   peer   message   limits   histogram   split_table   values and functions
 //!              frame → decoder → assembler                  RFC 6455: bytes to messages
 //!              http → request, query, body_mode, body · response · upgrade    RFC 9112: the parts that an upgrade needs
 //! ```
@@ -104,6 +104,7 @@ mod protocol;
 mod registry;
 mod remote;
 mod server;
+mod split_table;
 mod tick;
 mod ticket;
 mod token_bucket;
@@ -169,6 +170,7 @@ pub mod shared {
     pub use crate::connection::SlotSet;
     pub use crate::event_loop::{SocketFile, bind_each};
     pub use crate::log_throttle::LogThrottle;
+    pub use crate::split_table::SplitTable;
     pub use crate::tick::Tick;
     pub use crate::token_bucket::{RATE_MAX, Rate, Take, TokenBucket};
 }

@@ -27,6 +27,7 @@ const MODULES: &[(&str, usize)] = &[
     ("log_throttle", 0),
     ("token_bucket", 0),
     ("histogram", 0),
+    ("split_table", 0),
     ("connection", 1),
     ("wheel", 1),
     ("registry", 1),

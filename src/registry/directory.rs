@@ -7,9 +7,10 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::{Index, IndexMut};
 
-use super::arena::Arena;
-use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
+
+use super::arena::Arena;
+use crate::split_table::SplitTable;
 
 /// An entry that contains its key.
 pub(super) trait Keyed {
@@ -27,16 +28,13 @@ pub(super) trait Key: Eq {
     fn hash(&self, hasher: &SipHasher13) -> u64;
 }
 
-/// The capacity up to which an index is not shrunk.
-const INDEX_KEPT: usize = 64;
-
 /// A map from ids and from keys to entries.
 ///
 /// Keys are unique. The id of a removed entry is reused.
 #[derive(Debug)]
 pub(super) struct Directory<T> {
     entries: Arena<T>,
-    index: HashTable<u32>,
+    index: SplitTable<u32>,
     /// Seeded at random: clients choose the keys and could make them collide.
     hasher: SipHasher13,
     /// The id that was found last, to find its key again without a hash.
@@ -49,7 +47,7 @@ impl<T: Keyed> Directory<T> {
     pub(super) fn new() -> Directory<T> {
         let random = RandomState::new();
         let hasher = SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1));
-        Directory { entries: Arena::new(), index: HashTable::new(), hasher, last: Cell::new(0) }
+        Directory { entries: Arena::new(), index: SplitTable::new(), hasher, last: Cell::new(0) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -80,24 +78,17 @@ impl<T: Keyed> Directory<T> {
         let hash = entry.key().hash(&self.hasher);
         let id = id(self.entries.insert(entry));
         let Directory { entries, index, hasher, .. } = self;
-        index.insert_unique(hash, id, |&id| hash_of(entries, hasher, id));
+        index.insert(hash, id, |&id| hash_of(entries, hasher, id));
         id
     }
 
     pub(super) fn remove(&mut self, id: u32) -> T {
         let entry = self.entries.remove(id as usize);
         let hash = entry.key().hash(&self.hasher);
-        self.index.find_entry(hash, |&other| other == id).expect("each entry is in the index").remove();
-        self.shrink();
-        entry
-    }
-
-    /// Shrinks an index that is less than one eighth full.
-    fn shrink(&mut self) {
         let Directory { entries, index, hasher, .. } = self;
-        if index.capacity() > INDEX_KEPT && index.len() < index.capacity() / 8 {
-            index.shrink_to(2 * index.len(), |&id| hash_of(entries, hasher, id));
-        }
+        let removed = index.remove(hash, |&other| other == id, |&id| hash_of(entries, hasher, id));
+        assert_eq!(removed, Some(id), "each entry is in the index");
+        entry
     }
 
     pub(super) fn check_invariants(&self) {
