@@ -13,12 +13,12 @@ mod report;
 mod session;
 mod time;
 
-use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use crate::connection::{AbortOutcome, Cause, CloseOutcome, Closed, Connection, Env, Event, SlotSet};
 use crate::event_loop::clock::Epoch;
+use crate::event_loop::core::session::Sessions;
 use crate::event_loop::deferrals::Deferrals;
 use crate::event_loop::drain::Drain;
 use crate::event_loop::limit_update::LimitUpdate;
@@ -86,7 +86,7 @@ pub struct Core {
     /// The closed connection whose `on_close` is running.
     current_close: Option<PendingClose>,
     /// The session values of connections that have one.
-    sessions: HashMap<Fd, Box<dyn Any>>,
+    sessions: Sessions,
     counters: Counters,
     epoch: Epoch,
     /// The wall-clock time of tick 0, by the current setting of the wall clock.
@@ -136,7 +136,7 @@ impl Core {
             deferrals: Deferrals::default(),
             ready: Vec::new(),
             current_close: None,
-            sessions: HashMap::new(),
+            sessions: Sessions::default(),
             counters: Counters::default(),
             epoch,
             started: SystemTime::now(),
