@@ -3,35 +3,34 @@
 //! A user with several connections joins once and leaves once. Changes are collected: a notice names all users who
 //! left, and another all who joined. A user who joined and left between two notices is in neither notice.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::RandomState;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 
 use compact_str::CompactString;
-use hashbrown::hash_map::EntryRef;
+use fdpush::shared::SplitTable;
 
 use crate::gateway::wire::frame::{Notice, NoticeKind};
-
-/// A map with a smaller capacity is not shrunk.
-const GROUPS_KEPT: usize = 64;
 
 /// The users in each group.
 #[derive(Debug, Default)]
 pub struct GroupPresence {
-    groups: HashMap<CompactString, Group>,
+    groups: SplitTable<(CompactString, Group)>,
     /// Groups with changes, in order. A group stays in the list if it was notified in the meantime.
     changed: VecDeque<CompactString>,
+    /// Seeded at random: clients choose the names and could make them collide.
+    hasher: RandomState,
 }
 
 /// A group with users or with pending changes.
 #[derive(Debug, Default)]
 struct Group {
-    /// With hashbrown's map, a new user takes one look-up and no second copy of a short uid.
-    users: hashbrown::HashMap<CompactString, User, RandomState>,
+    users: SplitTable<User>,
     changes: Option<Box<Changes>>,
 }
 
 #[derive(Debug)]
 struct User {
+    uid: CompactString,
     /// At least 1.
     connections: u32,
     /// Joined since the last notice.
@@ -50,54 +49,54 @@ struct Changes {
 impl GroupPresence {
     /// Adds a connection of `uid` to `group`. Returns `true` if the group has a new change.
     pub fn join(&mut self, group: &str, uid: &str) -> bool {
-        let entry = match self.groups.get_mut(group) {
-            Some(entry) => entry,
-            None => self.groups.entry(group.into()).or_default(),
-        };
-        match entry.users.entry_ref(uid) {
-            EntryRef::Occupied(mut user) => {
-                user.get_mut().connections += 1;
-                return false;
-            }
-            EntryRef::Vacant(free) => _ = free.insert_with_key(uid.into(), User { connections: 1, is_new: true }),
+        let GroupPresence { groups, changed, hasher } = self;
+        let hash = hasher.hash_one(group);
+        if groups.find(hash, |(name, _)| name == group).is_none() {
+            groups.insert(hash, (group.into(), Group::default()), |(name, _)| hasher.hash_one(name.as_str()));
         }
-        entry.changes(group, &mut self.changed).joined.push(uid.into());
+        let Some((_, entry)) = groups.find_mut(hash, |(name, _)| name == group) else { return false };
+        let hash = hasher.hash_one(uid);
+        if let Some(user) = entry.users.find_mut(hash, |user| user.uid == uid) {
+            user.connections += 1;
+            return false;
+        }
+        let user = User { uid: uid.into(), connections: 1, is_new: true };
+        entry.users.insert(hash, user, |user| hasher.hash_one(user.uid.as_str()));
+        entry.changes(group, changed).joined.push(uid.into());
         true
     }
 
-    /// Removes a group, and keeps the map at least an eighth full.
+    /// Removes a group.
     fn remove(&mut self, group: &str) {
-        self.groups.remove(group);
-        if self.groups.capacity() > GROUPS_KEPT && self.groups.len() < self.groups.capacity() / 8 {
-            self.groups.shrink_to(2 * self.groups.len());
-        }
+        let GroupPresence { groups, hasher, .. } = self;
+        groups.remove(hasher.hash_one(group), |(name, _)| name == group, |(name, _)| hasher.hash_one(name.as_str()));
     }
 
     /// Removes a connection of `uid` from `group`. Returns `true` if the group has a new change.
     pub fn leave(&mut self, group: &str, uid: &str) -> bool {
-        let Some(entry) = self.groups.get_mut(group) else { return false };
-        let Some(user) = entry.users.get_mut(uid) else { return false };
+        let GroupPresence { groups, changed, hasher } = self;
+        let Some((_, entry)) = groups.find_mut(hasher.hash_one(group), |(name, _)| name == group) else { return false };
+        let hash = hasher.hash_one(uid);
+        let Some(user) = entry.users.find_mut(hash, |user| user.uid == uid) else { return false };
         user.connections -= 1;
         if user.connections > 0 {
             return false;
         }
         let was_known = !user.is_new;
-        entry.users.remove(uid);
-        if entry.users.capacity() > GROUPS_KEPT && entry.users.len() < entry.users.capacity() / 8 {
-            entry.users.shrink_to(2 * entry.users.len());
-        }
+        entry.users.remove(hash, |user| user.uid == uid, |user| hasher.hash_one(user.uid.as_str()));
         if was_known {
-            entry.changes(group, &mut self.changed).left.push(uid.into());
+            entry.changes(group, changed).left.push(uid.into());
         }
         true
     }
 
     /// Removes all users of `group`. Returns the notice, or `None` if the group had no users.
     pub fn clear(&mut self, group: &str) -> Option<Notice> {
-        let entry = self.groups.get_mut(group)?;
+        let hash = self.hasher.hash_one(group);
+        let (_, entry) = self.groups.find_mut(hash, |(name, _)| name == group)?;
         let users = std::mem::take(&mut entry.users);
         let mut uids: Vec<CompactString> =
-            users.into_iter().filter(|(_, user)| !user.is_new).map(|(uid, _)| uid).collect();
+            users.into_entries().filter(|user| !user.is_new).map(|user| user.uid).collect();
         uids.extend(entry.changes.as_mut().map(|changes| std::mem::take(&mut changes.left)).unwrap_or_default());
         if entry.changes.is_none() {
             self.remove(group);
@@ -112,10 +111,15 @@ impl GroupPresence {
 
     /// Returns the notices for `group` in order, and marks its changes as notified.
     pub fn take_notices(&mut self, group: &str) -> [Option<Notice>; 2] {
-        let Some(entry) = self.groups.get_mut(group) else { return [None, None] };
+        let GroupPresence { groups, hasher, .. } = self;
+        let hash = hasher.hash_one(group);
+        let Some((_, entry)) = groups.find_mut(hash, |(name, _)| name == group) else { return [None, None] };
         let Some(changes) = entry.changes.take() else { return [None, None] };
         let Changes { mut joined, left } = *changes;
-        joined.retain(|uid| entry.users.get_mut(uid).is_some_and(|user| std::mem::take(&mut user.is_new)));
+        joined.retain(|uid| {
+            let user = entry.users.find_mut(hasher.hash_one(uid.as_str()), |user| user.uid == uid);
+            user.is_some_and(|user| std::mem::take(&mut user.is_new))
+        });
         let count = entry.users.len();
         if count == 0 {
             self.remove(group);
@@ -185,7 +189,7 @@ mod tests {
         presence.join("hall", "eve");
         presence.leave("hall", "eve");
         assert_eq!(notices(&mut presence, "hall"), [""; 0]);
-        assert!(!presence.groups.contains_key("hall"));
+        assert_eq!(presence.groups.len(), 1, "only the room is left");
     }
 
     #[test]
