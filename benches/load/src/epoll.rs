@@ -38,6 +38,11 @@ impl Epoll {
         Ok(epoll::add(&self.fd, source, EventData::new_u64(token as u64), flags)?)
     }
 
+    /// Watches a descriptor for input, level-triggered, until it is closed.
+    pub fn add_readable(&self, source: impl AsFd, token: usize) -> io::Result<()> {
+        Ok(epoll::add(&self.fd, source, EventData::new_u64(token as u64), EventFlags::IN)?)
+    }
+
     /// Waits for events up to the timeout, and moves them to `into`.
     pub fn wait(&mut self, into: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
         self.events.clear();

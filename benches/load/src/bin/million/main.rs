@@ -1,0 +1,154 @@
+//! The scale test: `million run` measures `fdpush serve` with many connections, and prints a table.
+//!
+//! It runs as root in a machine of its own, which `benches/million/run.sh` boots. Client and server are one process each, and
+//! connect over loopback. `million draw` makes a picture of the printed points.
+
+mod api;
+mod clients;
+mod memory;
+mod picture;
+mod report;
+mod run;
+mod server;
+mod settings;
+mod uws;
+
+use std::cell::Cell;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::clients::Kind;
+use self::report::{Report, grouped};
+use self::run::Run;
+
+/// The period of pings where heartbeats are not measured.
+const LONG_PING: Duration = Duration::from_secs(300);
+
+/// Measures servers with many connections.
+#[derive(Parser, Debug)]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Measures, and prints a table and the points of the picture.
+    Run(Options),
+    /// Makes an SVG of the points in the output of `run`.
+    Draw {
+        /// The output of `run`.
+        table: PathBuf,
+        /// The picture.
+        svg: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Options {
+    /// The command `fdpush`.
+    #[arg(long)]
+    server: String,
+    /// The command of uWebSockets' server, to compare memory and upgrades.
+    #[arg(long)]
+    uws: Option<String>,
+    /// The largest number of connections.
+    #[arg(long, default_value_t = 1_000_000)]
+    count: usize,
+    /// The period of pings. The last run keeps the connections for two of them.
+    #[arg(long, default_value_t = 300)]
+    heartbeat_seconds: u64,
+    /// The time over which the drain spreads its close frames.
+    #[arg(long, default_value_t = 30)]
+    drain_seconds: u64,
+    /// The directory of conntrack's modules. Without it, the settings of the host are not tried: that changes its kernel.
+    #[arg(long)]
+    modules: Option<PathBuf>,
+    /// The least available memory seen so far.
+    #[arg(skip = Cell::new(u64::MAX))]
+    available_min: Cell<u64>,
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse().action {
+        Action::Run(options) => measure(&options),
+        Action::Draw { table, svg } => picture::draw(&table, &svg),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(options: &Options) -> io::Result<()> {
+    let mut report = Report::default();
+    let sizes = sizes(options.count);
+    let before = memory::available_bytes()?;
+    report.head();
+    for kind in [Kind::Bare, Kind::Uid] {
+        Run::start(options, &mut report, options.count, LONG_PING)?.open(&sizes, kind)?;
+        options.sample_memory()?;
+    }
+    for &size in &sizes {
+        let is_last = size == options.count;
+        let ping = if is_last { Duration::from_secs(options.heartbeat_seconds) } else { LONG_PING };
+        let mut run = Run::start(options, &mut report, size, ping)?;
+        run.open(if is_last { &sizes } else { std::slice::from_ref(&size) }, Kind::Groups)?;
+        run.measure(is_last)?;
+        options.sample_memory()?;
+    }
+    let used = before.saturating_sub(options.available_min.get()) >> 20;
+    let title = "peak memory of the machine: kernel, server and client, MiB";
+    report.tell(title, options.count, "", grouped(used as usize));
+    if let Some(uws) = &options.uws {
+        for kind in [Kind::UwsBare, Kind::UwsUid] {
+            uws::measure(uws, &sizes, kind, &mut report)?;
+        }
+    }
+    if let Some(modules) = &options.modules {
+        settings::check(options, modules, &mut report)?;
+    }
+    match report.failures {
+        0 => Ok(()),
+        count => Err(failure(format!("{count} rows differ from what was expected"))),
+    }
+}
+
+impl Options {
+    /// Records the available memory.
+    fn sample_memory(&self) -> io::Result<()> {
+        self.available_min.set(self.available_min.get().min(memory::available_bytes()?));
+        Ok(())
+    }
+}
+
+/// The numbers of connections at which is measured: powers of ten from 10,000 on, and the last.
+fn sizes(count: usize) -> Vec<usize> {
+    let mut sizes: Vec<usize> = (4..).map(|power| 10_usize.pow(power)).take_while(|size| *size < count).collect();
+    sizes.push(count);
+    sizes
+}
+
+/// A failed check, as an error.
+fn failure(what: impl Into<String>) -> io::Error {
+    io::Error::other(what.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_end_with_the_count() {
+        assert_eq!(sizes(50_000), [10_000, 50_000]);
+        assert_eq!(sizes(1_000_000), [10_000, 100_000, 1_000_000]);
+        assert_eq!(sizes(5), [5]);
+    }
+}

@@ -1,0 +1,152 @@
+//! The settings of the host, each shown to matter: once too small, once large enough.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::api::{Api, member};
+use crate::clients::{Clients, Kind};
+use crate::report::{Report, grouped};
+use crate::server::{API_PORT, PORT, Server};
+use crate::{Options, failure};
+
+/// Connections of each check.
+const COUNT: usize = 2000;
+
+/// The limit that is too small for them.
+const SMALL: usize = 1000;
+
+/// Clients that do not read, and the messages that each gets.
+///
+/// The messages fit into the receive window. Even without memory, the kernel delivers the first one.
+const UNREAD_COUNT: usize = 500;
+const UNREAD_MESSAGES: usize = 3;
+const UNREAD_BYTES: usize = 16 << 10;
+
+/// Checks each setting. It must come last: conntrack stays in the kernel.
+pub fn check(options: &Options, modules: &Path, report: &mut Report) -> io::Result<()> {
+    descriptors(options, report)?;
+    nr_open(report)?;
+    ports(options, report)?;
+    tcp_mem(options, report)?;
+    conntrack(options, modules, report)
+}
+
+/// The hard limit of descriptors sets the server's `connections_max`.
+fn descriptors(options: &Options, report: &mut Report) -> io::Result<()> {
+    for limit in [SMALL, 2 * COUNT] {
+        let command = format!("ulimit -n {limit}; exec {} {}", options.server, arguments().join(" "));
+        let server = Server::start("sh", &["-c".to_owned(), command], API_PORT)?;
+        let max = member(&Api::connect(API_PORT)?.call("/api/stats", "")?, "connections_max")?;
+        let title = format!("`ulimit -n {limit}`: connections_max");
+        report.check(&title, COUNT, format!("below {limit}"), max, max < limit && max > limit / 2);
+        drop(server);
+    }
+    Ok(())
+}
+
+/// No limit of descriptors can exceed `fs.nr_open`, not even for root.
+fn nr_open(report: &mut Report) -> io::Result<()> {
+    let text = fs::read_to_string("/proc/sys/fs/nr_open")?;
+    let most: u64 = text.trim().parse().map_err(|_| failure("fs.nr_open is not a number"))?;
+    let before = getrlimit(Resource::Nofile);
+    let set = |limit| setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) });
+    let (over, equal) = (set(most + 1), set(most));
+    setrlimit(Resource::Nofile, before)?;
+    let is_met = over == Err(rustix::io::Errno::PERM) && equal.is_ok();
+    let came = if is_met { "refused, granted" } else { "differs" };
+    report.check("a descriptor limit of `fs.nr_open` + 1, and of `fs.nr_open`", 0, "refused, granted", came, is_met);
+    Ok(())
+}
+
+/// A client address has one port for each connection to one address and port of the server.
+fn ports(options: &Options, report: &mut Report) -> io::Result<()> {
+    let before = sysctl("net/ipv4/ip_local_port_range", "20000 20999")?;
+    let few = opened(options)?;
+    sysctl("net/ipv4/ip_local_port_range", &before)?;
+    let many = opened(options)?;
+    check_limit(report, "`ip_local_port_range` of 1,000 ports: connections", few, many);
+    Ok(())
+}
+
+/// Over `net.ipv4.tcp_mem`, sockets take no bytes, and the server queues them.
+fn tcp_mem(options: &Options, report: &mut Report) -> io::Result<()> {
+    let before = sysctl("net/ipv4/tcp_mem", "128 256 512")?;
+    let few = queued_unread(options)?;
+    sysctl("net/ipv4/tcp_mem", &before)?;
+    let many = queued_unread(options)?;
+    let expected = "over 0 and 0";
+    let came = format!("{} and {}", grouped(few), grouped(many));
+    let title = "`tcp_mem` of 2 MiB, and the default: bytes left in the server's queues";
+    report.check(title, UNREAD_COUNT, expected, came, few > 0 && many == 0);
+    Ok(())
+}
+
+/// With connection tracking, each connection has an entry. Over `nf_conntrack_max` its first packet is dropped.
+fn conntrack(options: &Options, modules: &Path, report: &mut Report) -> io::Result<()> {
+    for module in ["libcrc32c", "nf_defrag_ipv4", "nf_defrag_ipv6", "nf_conntrack"] {
+        let mut insmod = Command::new("insmod");
+        insmod.arg(modules.join(format!("{module}.ko")));
+        if module == "nf_conntrack" {
+            insmod.arg("enable_hooks=1");
+        }
+        if !insmod.status()?.success() {
+            return Err(failure(format!("insmod {module} failed")));
+        }
+    }
+    sysctl("net/ipv4/tcp_syn_retries", "1")?;
+    sysctl("net/netfilter/nf_conntrack_max", "1000")?;
+    let few = opened(options)?;
+    sysctl("net/netfilter/nf_conntrack_max", "100000")?;
+    let many = opened(options)?;
+    check_limit(report, "`nf_conntrack_max` of 1,000: connections", few, many);
+    Ok(())
+}
+
+fn check_limit(report: &mut Report, title: &str, few: usize, many: usize) {
+    let expected = format!("at most {}, else {}", grouped(SMALL), grouped(COUNT));
+    let came = format!("{}, else {}", grouped(few), grouped(many));
+    report.check(title, COUNT, expected, came, (SMALL / 2..=SMALL).contains(&few) && many == COUNT);
+}
+
+/// Tries to open [`COUNT`] connections to one address, and returns the number of those that succeeded.
+fn opened(options: &Options) -> io::Result<usize> {
+    let _server = Server::start(&options.server, &arguments(), API_PORT)?;
+    let mut clients = Clients::new(PORT)?;
+    // The error is what is measured: no port is left, or a connect has timed out.
+    let _ = clients.open_until(COUNT, Kind::Bare);
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while clients.has_upgrades() && Instant::now() < deadline {
+        clients.turn(Duration::from_millis(100))?;
+    }
+    Ok(clients.open().count())
+}
+
+/// Sends messages that no client reads, and returns the bytes in the server's queues.
+fn queued_unread(options: &Options) -> io::Result<usize> {
+    let _server = Server::start(&options.server, &arguments(), API_PORT)?;
+    let mut clients = Clients::new(PORT)?;
+    clients.open_until(UNREAD_COUNT, Kind::Bare)?;
+    let mut api = Api::connect(API_PORT)?;
+    for _ in 0..UNREAD_MESSAGES {
+        api.call("/api/push", &format!(r#"{{"all":true,"text":"{}"}}"#, "x".repeat(UNREAD_BYTES)))?;
+    }
+    member(&api.call("/api/stats", "")?, "queued_bytes")
+}
+
+fn arguments() -> Vec<String> {
+    let addresses = [format!("--listen=0.0.0.0:{PORT}"), format!("--api=127.0.0.1:{API_PORT}")];
+    ["serve".to_owned()].into_iter().chain(addresses).chain(["--auth=trust", "--log=off"].map(str::to_owned)).collect()
+}
+
+/// Sets a value below `/proc/sys`, and returns the earlier one.
+fn sysctl(name: &str, value: &str) -> io::Result<String> {
+    let path = Path::new("/proc/sys").join(name);
+    let before = fs::read_to_string(&path)?;
+    fs::write(&path, value)?;
+    Ok(before.trim().to_owned())
+}

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Holds N WebSockets in one `fdpush serve` in a virtual machine, measures, and prints a table.
+#   benches/million/run.sh [N] [GiB]   N connections (default 1000000) in a machine of so many GiB (default: by N)
+#   HEARTBEAT    seconds of the heartbeat's period, kept for two of them (default 300)
+#   DRAIN        seconds of --drain-for (default 30)
+#   UWS          1: measure uWebSockets, too (default 1 if g++ is installed, else 0)
+#   ACCEL        kvm or tcg (default: kvm if /dev/kvm opens, else tcg)
+#   FDPUSH_BIN   the binary to measure    (default: target/release/fdpush, built here)
+#   MILLION_BIN  the load client          (default: that of benches/load, built here)
+#   OUT          directory of table.md and picture.svg (default: target/million)
+# It needs Debian 12 or newer, root to install packages, and as much free memory as the machine gets: 18 KiB a connection.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+count=${1:-1000000}
+gib=${2:-$(((count * 18 >> 20) + 2))}
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+out=$(realpath -m "${OUT:-$target/million}")
+image=$target/million/image
+mkdir -p "$out" "$target/million"
+
+need() {
+    command -v "$1" >/dev/null || missing+=("$2")
+}
+missing=()
+need qemu-system-x86_64 qemu-system-x86
+need cpio cpio
+[[ -x /bin/busybox ]] && ! ldd /bin/busybox &>/dev/null || missing+=(busybox-static)
+if ((${#missing[@]} > 0)); then
+    echo "installing ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# The kernel is only unpacked, so that this machine's own boot does not change.
+kernel=$target/million/kernel
+if ! compgen -G "$kernel/boot/vmlinuz-*" >/dev/null; then
+    package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')
+    if [[ -z $package ]]; then
+        apt-get update -qq
+        package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')
+    fi
+    echo "unpacking $package"
+    download=$(mktemp -d)
+    chmod 755 "$download"
+    (cd "$download" && apt-get -qq -o APT::Sandbox::User=root download "$package" && dpkg -x ./*.deb "$kernel")
+    rm -r "$download"
+fi
+
+if [[ -z ${FDPUSH_BIN:-} ]]; then
+    cargo build --release --bin fdpush
+    FDPUSH_BIN=$target/release/fdpush
+fi
+if [[ -z ${MILLION_BIN:-} ]]; then
+    cargo build --release --manifest-path benches/load/Cargo.toml --bin million
+    MILLION_BIN=${CARGO_TARGET_DIR:-benches/load/target}/release/million
+fi
+uws=
+if [[ ${UWS:-$(command -v g++ >/dev/null && echo 1)} == 1 ]]; then
+    uws=$(benches/load/uws/build.sh)
+fi
+
+# The image: busybox, the programs with their libraries, and the modules of conntrack.
+rm -rf "$image"
+mkdir -p "$image"/{bin,dev,proc,sys,tmp,lib/modules}
+cp /bin/busybox "$image/bin/busybox"
+cp "$FDPUSH_BIN" "$image/bin/fdpush"
+cp "$MILLION_BIN" "$image/bin/million"
+[[ -z $uws ]] || cp "$uws" "$image/bin/uws"
+for program in "$image"/bin/{fdpush,million} ${uws:+"$uws"}; do
+    ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
+        mkdir -p "$image$(dirname "$library")"
+        cp -n "$library" "$image$library"
+    done
+done
+find "$kernel" \( -name libcrc32c.ko -o -name 'nf_defrag_ipv[46].ko' -o -name nf_conntrack.ko \) \
+    -exec cp {} "$image/lib/modules/" \;
+cat >"$image/init" <<INIT
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+if grep -q probe /proc/cmdline; then
+    echo booted
+    reboot -f
+fi
+ip link set lo up
+# docs/operations.md explains these settings.
+echo $((3 * count + 1000000)) >/proc/sys/fs/nr_open
+echo $((6 * count + 1000000)) >/proc/sys/fs/file-max
+echo '1024 65535' >/proc/sys/net/ipv4/ip_local_port_range
+echo 65535 >/proc/sys/net/core/somaxconn
+ulimit -n $((3 * count + 100000))
+taskset -c 1 million run --server /bin/fdpush --count $count --heartbeat-seconds ${HEARTBEAT:-300} \
+    --drain-seconds ${DRAIN:-30} --modules /lib/modules ${uws:+--uws /bin/uws}
+echo "exit status: \$?"
+reboot -f
+INIT
+chmod +x "$image/init"
+(cd "$image" && find . | cpio --quiet -o -H newc | gzip -1) >"$target/million/initrd.gz"
+
+# boot ACCEL ARGUMENTS: boots the image. `slab_nomerge` keeps the caches of sockets and epoll apart.
+boot() {
+    local cpu=max
+    # Nested virtualization often refuses to set the register of this feature.
+    [[ $1 != kvm ]] || cpu=host,arch-capabilities=off
+    qemu-system-x86_64 -accel "$1" -cpu "$cpu" -smp 2 -m "${gib}G" -nographic -no-reboot -nodefaults -serial stdio \
+        -kernel "$kernel"/boot/vmlinuz-* -initrd "$target/million/initrd.gz" \
+        -append "console=ttyS0 quiet loglevel=3 panic=-1 slab_nomerge $2" </dev/null
+}
+export -f boot
+export gib kernel target
+# An image that boots shows that KVM works, not only that its device is there.
+boots_with_kvm() {
+    [[ -c /dev/kvm ]] && timeout --kill-after=1 15 bash -c 'boot kvm probe' 2>/dev/null | grep -q '^booted'
+}
+accel=${ACCEL:-}
+[[ -n $accel ]] || if boots_with_kvm; then accel=kvm; else accel=tcg; fi
+began=$SECONDS
+{
+    echo "$count connections, $gib GiB, 2 virtual processors, accelerator: $accel, $(basename "$kernel"/boot/vmlinuz-*)"
+    echo
+    timeout "${TIME_MAX:-14400}" bash -c "boot $accel tsc=reliable" | tr -d '\r'
+} | tee "$out/output" | grep --line-buffered -v '^point|'
+grep -v '^point|' "$out/output" >"$out/table.md"
+grep -q '^point|' "$out/output" && "$MILLION_BIN" draw "$out/output" "$out/picture.svg"
+echo "$((SECONDS - began)) s; the table and the picture are in $out"
+grep -q '^exit status: 0$' "$out/output"
