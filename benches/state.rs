@@ -11,6 +11,7 @@ use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group,
 use fdpush::Slot;
 use fdpush::bench::{Owner, Registry, SlotSet, Tick, Wheel};
 use fdpush::{Change, SecondLogin};
+use rustix::time::{ClockId, clock_gettime};
 
 /// A heartbeat period, in ticks.
 const PERIOD: u64 = 25_000;
@@ -88,6 +89,70 @@ fn report(_: &mut Criterion) {
         period.as_secs_f64() * 1e3,
         each(period.as_secs_f64() * 1e9),
     );
+}
+
+/// The heartbeat period with the longest cascades: its deadlines are on the third level of the wheel.
+const LONG_PERIOD: u64 = 300_000;
+
+/// Calls that are timed together. A clock read costs as much as a call.
+const CALLS: u32 = 16;
+
+/// The ticks of one advance of the wheel.
+const TICKS: u64 = 4;
+
+/// Reports the longest of all calls while the structures grow and shrink, in CPU time of this thread.
+///
+/// The loop serves no client during a call.
+fn report_longest(_: &mut Criterion) {
+    let count = 2 * connections();
+    let uids = uids(count);
+    let mut registry = Registry::new();
+    let mut kicked = Vec::new();
+    let mut bind = |slot: u32, registry: &mut Registry| {
+        registry.bind(Slot(slot), &uids[slot as usize], SecondLogin::Multi, &mut kicked);
+    };
+    let binding = longest(count, |slot| bind(slot, &mut registry));
+    let joining = longest(count, |slot| _ = registry.join(Slot(slot), "room"));
+    let removing = longest(count, |slot| _ = registry.remove(Slot(slot)));
+    assert_eq!((registry.user_count(), registry.membership_count()), (0, 0));
+
+    // All connections open at once, and each is due in the second half of the period, as a connection arms its first ping.
+    let mut wheel = Wheel::new(Tick(0));
+    for slot in 0..count {
+        let early = u64::from(slot.wrapping_mul(0x9e37_79b9)) * (LONG_PERIOD / 2) >> 32;
+        wheel.arm(Owner::Connection(Slot(slot)), Tick(LONG_PERIOD - early));
+    }
+    let mut expired = 0;
+    let advancing = longest((LONG_PERIOD / TICKS) as u32, |turn| {
+        wheel.advance(Tick((u64::from(turn) + 1) * TICKS));
+        while wheel.pop_expired().is_some() {
+            expired += 1;
+        }
+    });
+    assert_eq!(expired, count);
+    println!(
+        "{count} connections, the longest calls: bind {binding:.2} ms, join {joining:.2} ms, remove {removing:.2} ms, \
+         {} ms of the wheel with a heartbeat of 300 s {advancing:.2} ms",
+        u64::from(CALLS) * TICKS,
+    );
+}
+
+/// Returns the CPU time of the longest calls in milliseconds, for [`CALLS`] calls together.
+fn longest(count: u32, mut call: impl FnMut(u32)) -> f64 {
+    let cpu = || {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
+    };
+    let (mut longest, mut before) = (0.0_f64, cpu());
+    for index in 0..count {
+        call(index);
+        if index % CALLS == CALLS - 1 {
+            let now = cpu();
+            longest = longest.max(now - before);
+            before = now;
+        }
+    }
+    longest
 }
 
 fn wheel(c: &mut Criterion) {
@@ -237,5 +302,5 @@ fn open(c: &mut Criterion) {
     assert_eq!(walk(&set), LEFT);
 }
 
-criterion_group!(benches, report, wheel, users, group, open);
+criterion_group!(benches, report, report_longest, wheel, users, group, open);
 criterion_main!(benches);
