@@ -8,11 +8,12 @@
 #   FDPUSH_BIN   the binary to measure    (default: target/release/fdpush, built here)
 #   MILLION_BIN  the load client          (default: that of benches/load, built here)
 #   OUT          directory of table.md and picture.svg (default: target/million)
-# It needs Debian 12 or newer, root to install packages, and as much free memory as the machine gets: 18 KiB a connection.
+# It needs Debian 12 or newer, root to install packages, and as much free memory as the machine gets: 11 KiB for each
+# connection, both of its ends included, and 1 GiB.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 count=${1:-1000000}
-gib=${2:-$(((count * 18 >> 20) + 2))}
+gib=${2:-$(((count * 11 >> 20) + 1))}
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 out=$(realpath -m "${OUT:-$target/million}")
 image=$target/million/image
@@ -118,12 +119,14 @@ boots_with_kvm() {
 accel=${ACCEL:-}
 [[ -n $accel ]] || if boots_with_kvm; then accel=kvm; else accel=tcg; fi
 began=$SECONDS
+# The console also has lines of the BIOS, of the kernel and of the server's log.
+shown='^(\|| *$|[0-9]+ connections,|failed:|exit status:)'
 {
     echo "$count connections, $gib GiB, 2 virtual processors, accelerator: $accel, $(basename "$kernel"/boot/vmlinuz-*)"
     echo
-    timeout "${TIME_MAX:-14400}" bash -c "boot $accel tsc=reliable" | tr -d '\r'
-} | tee "$out/output" | grep --line-buffered -v '^point|'
-grep -v '^point|' "$out/output" >"$out/table.md"
+    timeout "${TIME_MAX:-14400}" bash -c "boot $accel tsc=reliable" | sed -u 's|\r||'
+} | tee "$out/output" | grep --line-buffered -E "$shown" || true
+grep -E "$shown" "$out/output" >"$out/table.md"
 grep -q '^point|' "$out/output" && "$MILLION_BIN" draw "$out/output" "$out/picture.svg"
 echo "$((SECONDS - began)) s; the table and the picture are in $out"
 grep -q '^exit status: 0$' "$out/output"

@@ -1,19 +1,24 @@
-//! A client of the server's HTTP API: one connection, blocking.
+//! A client of the server's HTTP API: one connection at a time, blocking.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::failure;
 
 /// The timeout of an answer.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// One connection.
+/// The time after which an idle connection is replaced. The server closes it later.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A connection that is replaced after a pause.
 pub struct Api {
+    address: SocketAddr,
     stream: TcpStream,
     received: Vec<u8>,
+    used: Instant,
 }
 
 /// The durations of the loop's turns, counted in buckets by their upper bound in microseconds.
@@ -22,14 +27,16 @@ pub struct Turns(BTreeMap<u64, u64>);
 
 impl Api {
     pub fn connect(port: u16) -> io::Result<Api> {
-        let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        Ok(Api { stream, received: Vec::new() })
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Api { address, stream: connect(address)?, received: Vec::new(), used: Instant::now() })
     }
 
     /// Sends a request. An empty body is a GET.
     pub fn send(&mut self, path: &str, body: &str) -> io::Result<()> {
+        if self.used.elapsed() > IDLE_TIME_MAX {
+            (self.stream, self.received) = (connect(self.address)?, Vec::new());
+        }
+        self.used = Instant::now();
         let method = if body.is_empty() { "GET" } else { "POST" };
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
@@ -57,6 +64,7 @@ impl Api {
         }
         let body = String::from_utf8_lossy(&self.received[head..head + length]).into_owned();
         self.received.drain(..head + length);
+        self.used = Instant::now();
         if text.starts_with("http/1.1 200") { Ok(body) } else { Err(failure(format!("{text}{body}"))) }
     }
 
@@ -117,6 +125,13 @@ impl Turns {
         };
         long(self) - long(before)
     }
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    Ok(stream)
 }
 
 /// The number of a member in a flat JSON object.

@@ -10,7 +10,7 @@ pub struct Report {
 
 impl Report {
     pub fn head(&self) {
-        println!("| measure | connections | expected | came |\n|---|---|---|---|");
+        println!("\n| measure | connections | expected | came |\n|---|---|---|---|");
     }
 
     /// A row whose result is checked.
