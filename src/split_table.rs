@@ -1,6 +1,6 @@
 //! A hash table that grows in steps.
 //!
-//! A hash table that grows moves all its entries in one call. For the uids of a million connections that takes 100 ms,
+//! A hash table that grows moves all its entries in one call. For the uids of a million connections that takes 250 ms,
 //! and the loop serves no client meanwhile. So a large table is split into several. The hash of an entry selects its
 //! table, and the tables grow at different times. A call that grows one moves about a 64th of the entries.
 
