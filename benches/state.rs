@@ -119,7 +119,7 @@ fn report_longest(_: &mut Criterion) {
     // All connections open at once, and each is due in the second half of the period, as a connection arms its first ping.
     let mut wheel = Wheel::new(Tick(0));
     for slot in 0..count {
-        let early = u64::from(slot.wrapping_mul(0x9e37_79b9)) * (LONG_PERIOD / 2) >> 32;
+        let early = (u64::from(slot.wrapping_mul(0x9e37_79b9)) * (LONG_PERIOD / 2)) >> 32;
         wheel.arm(Owner::Connection(Slot(slot)), Tick(LONG_PERIOD - early));
     }
     let mut expired = 0;
