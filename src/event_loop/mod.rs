@@ -22,6 +22,7 @@ mod limit_update;
 mod listener;
 mod portion;
 mod proxies;
+mod sessions;
 mod signals;
 mod socket;
 mod socket_file;

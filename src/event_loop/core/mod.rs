@@ -18,12 +18,12 @@ use std::time::SystemTime;
 
 use crate::connection::{AbortOutcome, Cause, CloseOutcome, Closed, Connection, Env, Event, SlotSet};
 use crate::event_loop::clock::Epoch;
-use crate::event_loop::core::session::Sessions;
 use crate::event_loop::deferrals::Deferrals;
 use crate::event_loop::drain::Drain;
 use crate::event_loop::limit_update::LimitUpdate;
 use crate::event_loop::listener::Kind;
 use crate::event_loop::proxies::Proxies;
+use crate::event_loop::sessions::Sessions;
 use crate::event_loop::socket::Socket;
 use crate::event_loop::stats::Counters;
 use crate::event_loop::timers::Timers;

@@ -35,7 +35,7 @@ impl Server {
             if started.elapsed() > START_TIME_MAX {
                 return Err(failure(format!("{program} accepts no client")));
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::yield_now();
         }
         Ok(server)
     }
