@@ -4,7 +4,10 @@
 //! and the loop serves no client meanwhile. So a large table is split into several. The hash of an entry selects its
 //! table, and the tables grow at different times. A call that grows one moves about a 64th of the entries.
 
-use hashbrown::HashTable;
+use std::iter::{Chain, Flatten};
+use std::vec;
+
+use hashbrown::{HashTable, hash_table};
 
 /// The number of tables after the split, a power of two.
 const TABLES: usize = 64;
@@ -87,11 +90,6 @@ impl<T> SplitTable<T> {
         Some(entry)
     }
 
-    /// Removes all entries and returns them, in no order.
-    pub fn into_entries(self) -> impl Iterator<Item = T> {
-        self.first.into_iter().chain(self.rest.into_iter().flatten())
-    }
-
     #[inline]
     fn table_mut(&mut self, hash: u64) -> &mut HashTable<T> {
         if self.rest.is_empty() { &mut self.first } else { &mut self.rest[table_of(hash)] }
@@ -121,6 +119,16 @@ impl<T> SplitTable<T> {
 impl<T> Default for SplitTable<T> {
     fn default() -> SplitTable<T> {
         SplitTable::new()
+    }
+}
+
+impl<T> IntoIterator for SplitTable<T> {
+    type Item = T;
+    type IntoIter = Chain<hash_table::IntoIter<T>, Flatten<vec::IntoIter<HashTable<T>>>>;
+
+    /// Returns all entries, in no order.
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.rest.into_vec().into_iter().flatten())
     }
 }
 
@@ -192,7 +200,7 @@ mod tests {
                 prop_assert_eq!(table.len(), naive.len());
                 prop_assert_eq!(table.is_empty(), naive.is_empty());
             }
-            let entries: BTreeSet<u32> = table.into_entries().collect();
+            let entries: BTreeSet<u32> = table.into_iter().collect();
             prop_assert_eq!(entries, naive);
         }
     }

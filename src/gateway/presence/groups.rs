@@ -95,8 +95,7 @@ impl GroupPresence {
         let hash = self.hasher.hash_one(group);
         let (_, entry) = self.groups.find_mut(hash, |(name, _)| name == group)?;
         let users = std::mem::take(&mut entry.users);
-        let mut uids: Vec<CompactString> =
-            users.into_entries().filter(|user| !user.is_new).map(|user| user.uid).collect();
+        let mut uids: Vec<CompactString> = users.into_iter().filter(|user| !user.is_new).map(|user| user.uid).collect();
         uids.extend(entry.changes.as_mut().map(|changes| std::mem::take(&mut changes.left)).unwrap_or_default());
         if entry.changes.is_none() {
             self.remove(group);
