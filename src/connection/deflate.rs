@@ -7,6 +7,7 @@ use crate::connection::{Connection, Env, Event, Outbound, Sent, Stage};
 use crate::limits::Limits;
 use crate::protocol::assembler::{Assembler, AssemblerError};
 use crate::protocol::decoder::{DeflatedMessages, MessageRules};
+use crate::protocol::extension::WINDOW_BITS_MAX;
 use crate::protocol::inflation::InflatedCounts;
 use crate::tick::Tick;
 
@@ -62,6 +63,19 @@ impl Connection {
     /// Returns whether permessage-deflate was negotiated.
     pub fn deflates(&self) -> bool {
         matches!(self.stage, Stage::Open { deflates: true, .. } | Stage::Closing { deflates: true, .. })
+    }
+
+    /// Returns whether the client can inflate a message.
+    ///
+    /// Its window may be smaller than that of the deflater. A message refers to nothing before its start, so one that is
+    /// not longer than the window can be inflated. A longer one is sent as it is.
+    pub(super) fn accepts_deflated(&self, outbound: &Outbound<'_>) -> bool {
+        match self.stage {
+            Stage::Open { deflates: true, window_bits, .. } => {
+                outbound.payload_bytes() <= 1 << window_bits || window_bits == WINDOW_BITS_MAX
+            }
+            _ => false,
+        }
     }
 
     /// Reads input of a WebSocket that negotiated permessage-deflate.
@@ -123,6 +137,9 @@ impl Connection {
         // The bound holds for the message, whatever its encoding: the answer is the same for each client.
         if outbound.bytes() > env.limits.queue_bytes_max {
             return Sent::TooLarge;
+        }
+        if !self.accepts_deflated(outbound) {
+            return self.send_encoded(outbound, env);
         }
         let encoded = outbound.deflated(&mut env.deflater, &mut env.counts.compression, &env.limits);
         let sent = self.send_encoded(encoded, env);

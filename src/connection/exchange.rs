@@ -10,6 +10,7 @@ use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, HeartbeatState,
 use crate::fd::Fd;
 use crate::protocol::body_mode::BodyMode;
 use crate::protocol::deferral::Deferral;
+use crate::protocol::extension::{PermessageDeflate, WINDOW_BITS_MAX};
 use crate::protocol::http::HttpError;
 use crate::protocol::request::Request;
 use crate::protocol::response::{CONTINUE, Length, Response};
@@ -44,7 +45,12 @@ impl Connection {
         output.push_http(|out| out.extend_from_slice(&response), &mut env.queued);
 
         let early = http.take_early_data();
-        self.stage = Stage::Open { unfinished: None, deflates: deflate.is_some(), pace: InflationPace::default() };
+        self.stage = Stage::Open {
+            unfinished: None,
+            deflates: deflate.is_some(),
+            window_bits: deflate.map_or(WINDOW_BITS_MAX, PermessageDeflate::server_window_bits),
+            pace: InflationPace::default(),
+        };
         env.counts.compression.connections += u64::from(deflate.is_some());
         self.opened = Opened::at(env.now);
         self.deadline = HeartbeatState::first_check(self.heartbeat(env), fd, env.now);

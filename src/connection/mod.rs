@@ -146,6 +146,8 @@ enum Stage {
         unfinished: Option<Box<Assembler>>,
         /// Whether permessage-deflate was negotiated.
         deflates: bool,
+        /// The bits of the window in which the client inflates.
+        window_bits: u8,
         /// The pace at which its messages are inflated.
         pace: InflationPace,
     },
@@ -353,7 +355,7 @@ impl Connection {
         if !self.is_open() {
             return false;
         }
-        let deflates = self.deflates();
+        let deflates = self.accepts_deflated(outbound);
         let Env { limits, queued, deflater, counts, .. } = env;
         let outbound = if deflates { outbound.deflated(deflater, &mut counts.compression, limits) } else { outbound };
         self.output.as_queue().is_some_and(|output| output.conflate(outbound, limits, queued))

@@ -112,6 +112,11 @@ impl<'a> Outbound<'a> {
         Outbound { part, key: self.key, ..Outbound::new(source, bytes, self.to_many) }
     }
 
+    /// Returns the length of its payload in bytes, if it is not deflated.
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.source.payload_bytes()
+    }
+
     /// Returns whether the frame is deflated.
     pub(super) fn is_deflated(&self) -> bool {
         matches!(self.source, Source::Deflated(_))

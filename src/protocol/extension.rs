@@ -1,34 +1,47 @@
 //! Negotiation of permessage-deflate (RFC 7692 section 7.1, RFC 6455 section 9.1).
 //!
-//! The server takes over no context and uses a window of 32 KiB. An offer that allows this is accepted; any other offer
-//! is declined, and the connection goes on without compression. A malformed header declines all offers of a client.
+//! The server takes over no context. A message that is not longer than the window of a client refers to nothing outside
+//! of it, and longer ones are sent as they are. So each legal offer can be met, and one deflated frame fits all clients.
+//! Any other offer is declined, and the connection goes on without compression. A malformed header declines all offers of
+//! a client.
 
 use crate::protocol::token::is_token_byte;
 
 /// The name of the extension.
 const PERMESSAGE_DEFLATE: &[u8] = b"permessage-deflate";
 
-/// The only window that the server uses (RFC 7692 section 7.1.2): 2^15 bytes.
-const WINDOW_BITS: u8 = 15;
+/// The largest window (RFC 7692 section 7.1.2): 2^15 bytes.
+pub const WINDOW_BITS_MAX: u8 = 15;
 
 /// An accepted offer of permessage-deflate.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct PermessageDeflate {
-    /// Whether the offer limits the window of the server, so that the response has to do so, too.
-    names_server_window: bool,
+    /// The limit of the server's window in the offer, which the response repeats.
+    server_window_bits: Option<u8>,
 }
 
 impl PermessageDeflate {
-    /// Returns the value of `Sec-WebSocket-Extensions` in the response.
+    /// Returns the value of `Sec-WebSocket-Extensions` in the response, in two parts.
     ///
     /// The server requires that the client takes over no context, which section 7.1.1.2 allows for every offer.
-    pub fn response(self) -> &'static str {
-        match self.names_server_window {
-            false => "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
-            true => {
-                "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15"
-            }
-        }
+    pub fn response(self) -> [&'static str; 2] {
+        let window = match self.server_window_bits {
+            None => "",
+            Some(8) => "; server_max_window_bits=8",
+            Some(9) => "; server_max_window_bits=9",
+            Some(10) => "; server_max_window_bits=10",
+            Some(11) => "; server_max_window_bits=11",
+            Some(12) => "; server_max_window_bits=12",
+            Some(13) => "; server_max_window_bits=13",
+            Some(14) => "; server_max_window_bits=14",
+            Some(_) => "; server_max_window_bits=15",
+        };
+        ["permessage-deflate; server_no_context_takeover; client_no_context_takeover", window]
+    }
+
+    /// Returns the bits of the window in which the client inflates.
+    pub fn server_window_bits(self) -> u8 {
+        self.server_window_bits.unwrap_or(WINDOW_BITS_MAX)
     }
 }
 
@@ -81,9 +94,7 @@ impl Offer {
     }
 
     fn accept(&self) -> Option<PermessageDeflate> {
-        let bits = self.server_max_window_bits;
-        let is_accepted = !self.is_invalid && bits.is_none_or(|bits| bits >= WINDOW_BITS);
-        is_accepted.then_some(PermessageDeflate { names_server_window: bits.is_some() })
+        (!self.is_invalid).then_some(PermessageDeflate { server_window_bits: self.server_max_window_bits })
     }
 }
 

@@ -193,7 +193,8 @@ impl Accept {
             push(out, ["Sec-WebSocket-Protocol: ", selected, "\r\n"]);
         }
         if let Some(deflate) = deflate {
-            push(out, ["Sec-WebSocket-Extensions: ", deflate.response(), "\r\n"]);
+            let [parameters, window] = deflate.response();
+            push(out, ["Sec-WebSocket-Extensions: ", parameters, window, "\r\n"]);
         }
         self.lines.encode(out);
         push(out, ["\r\n"]);

@@ -435,3 +435,28 @@ fn control_frames_follow_the_messages_of_the_turn() {
     assert_eq!(messages(head), ends);
     assert_eq!(close, b"\x88\x05\x03\xe8bye");
 }
+
+#[test]
+fn a_message_longer_than_the_window_of_a_client_is_plain() {
+    for bits in 8..=15_u8 {
+        let offer = format!("Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits={bits}\r\n");
+        let mut rig = Rig::new(limits());
+        rig.env.limits.compress_bytes_min = 1;
+        rig.feed(UPGRADE.replace("Host:", &format!("{offer}Host:")).as_bytes());
+        rig.accept(&Upgrade::accept());
+        let head = String::from_utf8(rig.written()).expect("text");
+        assert!(head.contains(&format!("; server_max_window_bits={bits}\r\n")), "{head}");
+        let window = 1 << bits;
+        for length in [window - 1, window, window + 1, window] {
+            let text = "x".repeat(length);
+            rig.send(&text);
+            let first = if length <= window || bits == 15 { 0xc1 } else { 0x81 };
+            assert_eq!(messages(&rig.written()), [(first, text)], "{length} bytes, {bits} bits");
+        }
+        for length in [window, window + 1, window] {
+            rig.send(&"y".repeat(length));
+        }
+        let lengths: Vec<usize> = messages(&rig.written()).iter().map(|(_, text)| text.len()).collect();
+        assert_eq!(lengths, [window, window + 1, window], "in order, in one turn");
+    }
+}

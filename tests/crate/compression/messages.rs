@@ -28,10 +28,10 @@ fn the_offer_decides_and_a_declined_one_is_no_error() {
     for (offer, expected) in [
         ("permessage-deflate; client_max_window_bits", Some(accepted)),
         ("permessage-deflate; server_max_window_bits=\"15\"", Some(with_window)),
-        ("permessage-deflate; server_max_window_bits=10, permessage-deflate", Some(accepted)),
+        ("permessage-deflate; server_max_window_bits=7, permessage-deflate", Some(accepted)),
         ("permessage-deflate\r\nSec-WebSocket-Extensions: x-unknown", Some(accepted)),
         ("x-unknown\r\nsec-websocket-extensions: permessage-deflate", Some(accepted)),
-        ("permessage-deflate; server_max_window_bits=10", None),
+        ("permessage-deflate; server_max_window_bits=16", None),
         ("permessage-deflate; unknown", None),
         ("x-webkit-deflate-frame", None),
         ("permessage-deflate; =", None),
