@@ -53,8 +53,7 @@ impl Connection {
             // In this common case only the heartbeat has a deadline.
             return self.deadline;
         }
-        let deadline = self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env));
-        deadline.min(self.resumption(env))
+        self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env))
     }
 
     fn handle_write_timeout(&mut self) -> Option<Event<'static>> {
@@ -85,18 +84,14 @@ impl Connection {
     #[inline]
     fn message_deadline(&self, env: &Env) -> Tick {
         match &self.stage {
-            // The client is not late while its input is held.
-            Stage::Open { unfinished: Some(unfinished), .. } if unfinished.held_until().is_none() => {
-                unfinished.started().after(env.limits.message_time_max)
-            }
+            Stage::Open { unfinished: Some(unfinished), .. } => match unfinished.held_until() {
+                None => unfinished.started().after(env.limits.message_time_max),
+                // The client is not late while its input is held. The input is read at that time.
+                Some(until) if until > env.now => until,
+                Some(_) => Tick::NEVER,
+            },
             _ => Tick::NEVER,
         }
-    }
-
-    /// Returns the time at which held input is read, if that is later.
-    #[inline]
-    fn resumption(&self, env: &Env) -> Tick {
-        self.held_until().filter(|until| *until > env.now).unwrap_or(Tick::NEVER)
     }
 
     #[inline]

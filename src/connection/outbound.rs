@@ -35,12 +35,13 @@ pub struct Outbound<'a> {
     deflated: Option<Box<Outbound<'a>>>,
 }
 
+#[derive(Copy, Clone)]
 enum Source<'a> {
     Payload(Opcode, &'a [u8]),
     /// An encoded frame.
     Frame(&'a Frame),
-    /// A deflated frame.
-    Deflated(SharedFrame),
+    /// A deflated frame, in `shared`.
+    Deflated,
 }
 
 /// A part of the journal.
@@ -101,15 +102,12 @@ impl<'a> Outbound<'a> {
         let may_deflate = self.may_deflate && limits.compression;
         let is_long = self.source.payload_bytes() >= limits.compress_bytes_min;
         let frame = if may_deflate && is_long { self.source.deflate(deflater, counts) } else { None };
-        let (source, bytes) = match frame {
-            Some(frame) => {
-                let bytes = frame.as_bytes().len();
-                (Source::Deflated(frame), bytes)
-            }
-            None => (self.source.plain(), self.bytes),
+        let (source, bytes) = match &frame {
+            Some(frame) => (Source::Deflated, frame.as_bytes().len()),
+            None => (self.source, self.bytes),
         };
         let part = JournalPart::Deflated;
-        Outbound { part, key: self.key, ..Outbound::new(source, bytes, self.to_many) }
+        Outbound { part, key: self.key, shared: frame, ..Outbound::new(source, bytes, self.to_many) }
     }
 
     /// Returns the length of its payload in bytes, if it is not deflated.
@@ -119,7 +117,7 @@ impl<'a> Outbound<'a> {
 
     /// Returns whether the frame is deflated.
     pub(super) fn is_deflated(&self) -> bool {
-        matches!(self.source, Source::Deflated(_))
+        matches!(self.source, Source::Deflated)
     }
 
     /// Returns its length in bytes, with its header.
@@ -138,13 +136,13 @@ impl<'a> Outbound<'a> {
     #[inline(always)]
     pub(super) fn append_to(&self, run: &mut Vec<u8>) {
         run.reserve(self.bytes);
-        match &self.source {
+        match self.source {
             Source::Payload(opcode, payload) => {
-                ServerHeader::new(*opcode, payload.len()).append_to(run);
+                ServerHeader::new(opcode, payload.len()).append_to(run);
                 run.extend_from_slice(payload);
             }
             Source::Frame(frame) => run.extend_from_slice(frame.as_bytes()),
-            Source::Deflated(frame) => run.extend_from_slice(frame.as_bytes()),
+            Source::Deflated => run.extend_from_slice(self.shared.as_ref().map_or(&[], SharedFrame::as_bytes)),
         }
     }
 
@@ -157,31 +155,22 @@ impl<'a> Outbound<'a> {
     /// Returns the frame for any number of queues. `None`: out of memory.
     pub(super) fn share(&mut self) -> Option<SharedFrame> {
         if self.shared.is_none() {
-            self.shared = Some(match &self.source {
-                Source::Payload(opcode, payload) => SharedFrame::encode(*opcode, payload)?,
+            self.shared = Some(match self.source {
+                Source::Payload(opcode, payload) => SharedFrame::encode(opcode, payload)?,
                 Source::Frame(frame) => SharedFrame::from_frame(frame),
-                Source::Deflated(frame) => frame.clone(),
+                Source::Deflated => return None,
             });
         }
         self.shared.clone()
     }
 }
 
-impl<'a> Source<'a> {
-    /// Returns a plain source again.
-    fn plain(&self) -> Source<'a> {
-        match self {
-            Source::Payload(opcode, payload) => Source::Payload(*opcode, payload),
-            Source::Frame(frame) => Source::Frame(frame),
-            Source::Deflated(frame) => Source::Deflated(frame.clone()),
-        }
-    }
-
+impl Source<'_> {
     fn payload_bytes(&self) -> usize {
         match self {
             Source::Payload(_, payload) => payload.len(),
             Source::Frame(frame) => frame.payload().len(),
-            Source::Deflated(_) => 0,
+            Source::Deflated => 0,
         }
     }
 
@@ -201,7 +190,7 @@ impl<'a> Source<'a> {
                 }
                 Some(SharedFrame::from_shared(deflated))
             }
-            Source::Deflated(_) => None,
+            Source::Deflated => None,
         }
     }
 }
