@@ -131,6 +131,19 @@ impl Connection {
         }
     }
 
+    /// Replaces the unsent message that has the same key.
+    ///
+    /// `false`: there is none.
+    pub fn conflate(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
+        if !self.is_open() {
+            return false;
+        }
+        let deflates = self.accepts_deflated(outbound);
+        let Env { limits, queued, deflater, counts, .. } = env;
+        let outbound = if deflates { outbound.deflated(deflater, &mut counts.compression, limits) } else { outbound };
+        self.output.as_queue().is_some_and(|output| output.conflate(outbound, limits, queued))
+    }
+
     /// Queues a message for a client that negotiated permessage-deflate.
     #[inline(never)]
     pub(super) fn send_deflated(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {

@@ -348,19 +348,6 @@ impl Connection {
         Sent::Queued
     }
 
-    /// Replaces the unsent message that has the same key.
-    ///
-    /// `false`: there is none.
-    pub fn conflate(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
-        if !self.is_open() {
-            return false;
-        }
-        let deflates = self.accepts_deflated(outbound);
-        let Env { limits, queued, deflater, counts, .. } = env;
-        let outbound = if deflates { outbound.deflated(deflater, &mut counts.compression, limits) } else { outbound };
-        self.output.as_queue().is_some_and(|output| output.conflate(outbound, limits, queued))
-    }
-
     /// Queues a ping with at most 125 bytes (RFC 6455 section 5.5).
     pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> Sent {
         debug_assert!(payload.len() <= CONTROL_BYTES_MAX);
