@@ -83,7 +83,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 if grep -q probe /proc/cmdline; then
-    echo booted
+    echo; echo booted
     reboot -f
 fi
 ip link set lo up
@@ -114,7 +114,7 @@ export -f boot
 export gib kernel target
 # An image that boots shows that KVM works, not only that its device is there.
 boots_with_kvm() {
-    [[ -c /dev/kvm ]] && timeout --kill-after=1 15 bash -c 'boot kvm probe' 2>/dev/null | grep -q '^booted'
+    [[ -c /dev/kvm ]] && timeout --kill-after=1 15 bash -c 'boot kvm probe' 2>/dev/null | grep -q booted
 }
 accel=${ACCEL:-}
 [[ -n $accel ]] || if boots_with_kvm; then accel=kvm; else accel=tcg; fi
