@@ -146,7 +146,7 @@ pub mod bench {
 pub mod sim {
     pub use crate::connection::{
         Connection, Deferred, Env, Event, Eviction, Evictor, FlushResult, Holder, Io, Observed, Outbound, Queued, Sent,
-        SlotSet, SocketAction, Table, Transport,
+        SlotSet, SocketAction, Table, Transport, Written,
     };
     pub use crate::connection::{KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES};
     pub use crate::protocol::frame::Opcode;

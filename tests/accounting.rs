@@ -5,7 +5,7 @@
 use std::alloc::System;
 use std::io::IoSlice;
 
-use fdpush::sim::{Connection, Env, Event, Opcode, Outbound, Registry, Sent, outbound};
+use fdpush::sim::{Connection, Env, Event, Opcode, Outbound, Registry, Sent, Written, outbound};
 use fdpush::{Fd, Heartbeat, Limits, Origins, Peer, Slot, SlowReader, Upgrade};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -44,7 +44,7 @@ fn write(connection: &mut Connection, env: &mut Env, taken_max: usize) {
     let filled = connection.poll_slices(env, &mut slices);
     let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
     let taken = offered.min(taken_max);
-    connection.handle_written(taken, taken < offered, env);
+    connection.handle_written(Written::new(taken, taken < offered), env);
 }
 
 /// Returns the memory allocated since the start of the region.

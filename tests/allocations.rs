@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::raw::{TEXT, UPGRADE, frame};
 use common::{Raw, TestServer, serve};
-use fdpush::sim::{Connection, Env, Event, Opcode, Outbound, Sent, outbound};
+use fdpush::sim::{Connection, Env, Event, Opcode, Outbound, Sent, Written, outbound};
 use fdpush::{Context, Fd, Frame, Heartbeat, Limits, Message, Origins, Peer, Upgrade};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -144,7 +144,7 @@ fn write(connection: &mut Connection, env: &mut Env) {
     let mut slices = [IoSlice::new(&[]); 64];
     let filled = connection.poll_slices(env, &mut slices);
     let offered = slices[..filled].iter().map(|slice| slice.len()).sum();
-    connection.handle_written(offered, false, env);
+    connection.handle_written(Written::new(offered, false), env);
 }
 
 #[test]

@@ -97,7 +97,7 @@ impl Rig {
             ..Limits::default()
         };
         let env = Env::new(limits, heartbeat(manner), Origins::Any);
-        let (mut table, log) = (Table::new(2, env), Log::default());
+        let (mut table, log) = (Table::new(2, env, ()), Log::default());
         let sides = [0, 1].map(|at| Side::new(insert(&mut table, at, &log)));
         Rig { table, log, sides, pushing: None, messages: 0 }
     }

@@ -26,6 +26,7 @@ mod segment;
 mod table;
 #[cfg(test)]
 mod tests;
+mod written;
 
 use std::io::IoSlice;
 
@@ -45,6 +46,7 @@ pub use crate::connection::segment::{KEY_BYTES, Queued, SEGMENT_BYTES};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::table::Observed;
 pub use crate::connection::table::{FlushResult, Io, SlotSet, Table, Transport};
+pub use crate::connection::written::Written;
 
 use crate::connection::deflate::InflationPace;
 use crate::connection::heartbeat::HeartbeatState;
@@ -304,18 +306,25 @@ impl Connection {
         None
     }
 
-    /// Reports that the socket accepted `written` bytes, and is full if `is_full`.
+    /// Reports the result of a write.
     #[inline]
-    pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
-        if written > 0 {
+    pub fn handle_written(&mut self, written: Written, env: &mut Env) {
+        if written.bytes > 0 {
             self.heartbeat_state.handle_written();
         }
-        self.traffic.bytes_out += written as u64;
-        env.counts.traffic.bytes_out += written as u64;
-        self.output.handle_written(written, is_full, env);
+        self.traffic.bytes_out += written.bytes as u64;
+        env.counts.traffic.bytes_out += written.bytes as u64;
+        self.output.handle_written(written, env);
         if matches!(self.stage, Stage::Closing { .. }) && self.output.is_empty() {
             self.deadline = self.deadline.min(env.now.after(env.limits.close_wait_max));
         }
+    }
+
+    /// Reports the bytes that the transport holds after a read.
+    ///
+    /// They are output of the transport itself, for instance of a TLS handshake. The socket is full.
+    pub fn handle_held(&mut self, held: usize, env: &mut Env) {
+        self.output.handle_held(held, self.is_http(), env);
     }
 
     /// Reports that the socket is writable. Returns whether there is output.

@@ -6,6 +6,7 @@ use crate::connection::env::Env;
 use crate::connection::journal::Journal;
 use crate::connection::outbound::{Outbound, Range};
 use crate::connection::queue::{PONG_QUEUE_BYTES_MAX, Queue};
+use crate::connection::written::Written;
 use crate::protocol::frame::Opcode;
 use crate::tick::Tick;
 
@@ -215,29 +216,42 @@ impl Output {
         }
     }
 
-    /// Reports that the socket accepted `written` bytes, and is full if `is_full`.
+    /// Reports the result of a write.
     #[inline]
-    pub fn handle_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
+    pub fn handle_written(&mut self, written: Written, env: &mut Env) {
         match self {
             Output::Empty => {}
-            Output::Journaled(range) if written == range.len() => {
+            Output::Journaled(range) if written.bytes == range.len() && written.held == 0 => {
                 env.counts.sent += 1;
                 *self = Output::Empty;
             }
-            Output::Journaled(_) | Output::Queued(_) => self.handle_queue_written(written, is_full, env),
+            Output::Journaled(_) | Output::Queued(_) => self.handle_queue_written(written, env),
         }
     }
 
     #[inline(never)]
-    fn handle_queue_written(&mut self, written: usize, is_full: bool, env: &mut Env) {
+    fn handle_queue_written(&mut self, written: Written, env: &mut Env) {
         let now = env.now;
         let queue = self.queue(env);
-        queue.handle_written(written, is_full, now, &mut env.queued);
+        queue.handle_written(written, now, &mut env.queued);
         if queue.is_empty() {
             match queue.backlogged_since() {
                 Some(since) => env.counts.waits.record(now.since(since), 1),
                 None => env.counts.sent += 1,
             }
+            self.clear(env);
+        }
+    }
+
+    /// Reports the bytes that the transport holds after a read. The socket is full if there are any.
+    pub fn handle_held(&mut self, held: usize, is_http: bool, env: &mut Env) {
+        if held == 0 && !self.is_queued() {
+            return;
+        }
+        let now = env.now;
+        let queue = self.queue(env);
+        queue.handle_held(held, is_http, now, &mut env.queued);
+        if queue.is_empty() {
             self.clear(env);
         }
     }
@@ -288,7 +302,7 @@ mod tests {
         for output in &mut outputs {
             assert!(matches!(output, Output::Journaled(_)));
             assert_eq!(waiting(output, &env), b"\x81\x01a\x81\x01b\x81\x01c");
-            output.handle_written(9, false, &mut env);
+            output.handle_written(Written::new(9, false), &mut env);
             assert!(output.is_empty());
         }
         assert_eq!(env.queued.frames, 0);
@@ -314,7 +328,7 @@ mod tests {
         let mut output = Output::Empty;
         output.push(&mut text("one"), &mut env);
         output.push(&mut text("two"), &mut env);
-        output.handle_written(4, true, &mut env);
+        output.handle_written(Written::new(4, true), &mut env);
         env.end_turn();
         assert_eq!(waiting(&output, &env), b"", "the socket is full");
         assert_eq!(env.queued.frames, QUEUE_BYTES + 10);
@@ -360,11 +374,11 @@ mod tests {
         assert!(matches!(quick, Output::Journaled(_)));
         let all = waiting(quick, &env);
         assert_eq!(all.len(), 4 * (10_004 + 7));
-        quick.handle_written(all.len(), false, &mut env);
+        quick.handle_written(Written::new(all.len(), false), &mut env);
         assert_eq!(env.queued, Queued::default());
 
         for output in stalled.iter_mut() {
-            output.handle_written(10_004 + 7 + 1, true, &mut env);
+            output.handle_written(Written::new(10_004 + 7 + 1, true), &mut env);
             output.as_queue().expect("a queue").check_invariants();
         }
         // The small frames are copied, and one byte of the first of them is written.
@@ -395,7 +409,7 @@ mod tests {
         }
         let [all, rest] = &mut outputs;
         assert_eq!(all.copied_bytes(&env.journal), 7 + 15);
-        rest.handle_written(rest.bytes(), false, &mut env);
+        rest.handle_written(Written::new(rest.bytes(), false), &mut env);
         rest.push(&mut last, &mut env);
         assert_eq!(rest.copied_bytes(&env.journal), 15);
         let before = waiting(all, &env);
@@ -416,7 +430,7 @@ mod tests {
             output.push(&mut keyed, &mut env);
         }
         assert!(matches!(output, Output::Journaled(_)));
-        output.handle_written(3, true, &mut env);
+        output.handle_written(Written::new(3, true), &mut env);
         env.end_turn();
         let mut conflate = |message: &str| {
             let mut newer = text(message);
@@ -440,7 +454,7 @@ mod tests {
             output.push(&mut text(&payload), &mut env);
         }
         assert!(matches!(output, Output::Journaled(_)));
-        output.handle_written(0, true, &mut env);
+        output.handle_written(Written::new(0, true), &mut env);
         assert_eq!(output.as_queue().expect("a queue").segment_count(), 100_usize.div_ceil(32));
         output.clear(&mut env);
     }

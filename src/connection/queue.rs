@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::connection::outbound::Outbound;
 use crate::connection::segment::{Bytes, Kind, Queued, Segment};
+use crate::connection::written::Written;
 use crate::limits::Limits;
 use crate::protocol::frame::{Opcode, server_frame_bytes};
 use crate::protocol::shared::SharedFrame;
@@ -72,8 +73,14 @@ pub struct Queue {
     bytes: usize,
     /// The memory of shared frames and keys, without the frames' bytes.
     overhead: usize,
+    /// Bytes that the transport holds, because the socket did not take them.
+    ///
+    /// They are the ciphertext of output that has left the queue.
+    held: usize,
     /// Whether the memory of the queue itself counts as HTTP.
     is_http: bool,
+    /// Whether the memory of the queue itself is counted: it is not empty.
+    is_counted: bool,
     /// Whether the socket is full. Nothing is written until it is writable.
     is_full: bool,
     /// The time since which a full socket has accepted no bytes.
@@ -93,29 +100,29 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Returns the bytes that are not written yet.
+    /// Returns the bytes that are not written yet, with those that the transport holds.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.held
     }
 
     /// Returns the bytes that count against `queue_bytes_max`.
     ///
     /// These are the unwritten bytes and the memory of shared frames besides their bytes.
     pub fn counted_bytes(&self) -> usize {
-        self.bytes + self.overhead
+        self.bytes + self.held + self.overhead
     }
 
     /// Returns the memory that counts against the bound of all queues.
     ///
     /// A shared frame counts with its bytes divided by the number of queues that hold it.
     pub fn charge(&self) -> usize {
-        let own = if self.is_http || self.is_empty() { 0 } else { QUEUE_BYTES };
+        let own = if self.is_http || self.is_empty() { 0 } else { QUEUE_BYTES + self.held };
         own + self.segments.iter().map(Segment::charge).sum::<usize>()
     }
 
     /// Returns whether there is no output.
     pub fn is_empty(&self) -> bool {
-        self.segments.is_empty()
+        self.segments.is_empty() && self.held == 0
     }
 
     /// Returns whether it contains frames, and not only HTTP responses.
@@ -201,7 +208,7 @@ impl Queue {
         let Some(segment) = self.segments.get_mut(index).filter(|_| !is_begun) else { return false };
         let Bytes::Shared(older) = &segment.bytes else { return false };
         let bytes = self.bytes - older.as_bytes().len() + outbound.bytes();
-        if bytes > self.bytes && bytes + self.overhead > limits.queue_bytes_max {
+        if bytes > self.bytes && bytes + self.held + self.overhead > limits.queue_bytes_max {
             return false;
         }
         let Some(newer) = outbound.share() else { return false };
@@ -257,10 +264,12 @@ impl Queue {
         filled
     }
 
-    /// Reports that the socket accepted `written` bytes, and is full if `is_full`.
-    pub fn handle_written(&mut self, written: usize, is_full: bool, now: Tick, total: &mut Queued) {
-        self.bytes -= written;
-        let mut left = self.sent + written;
+    /// Reports the result of a write.
+    pub fn handle_written(&mut self, written: Written, now: Tick, total: &mut Queued) {
+        let has_progress = written.bytes > 0 || written.held < self.held;
+        self.set_held(written.held, self.is_http, total);
+        self.bytes -= written.bytes;
+        let mut left = self.sent + written.bytes;
         while let Some(first) = self.segments.front() {
             let len = first.bytes.as_slice().len();
             if left < len {
@@ -270,15 +279,38 @@ impl Queue {
             self.pop_front(total);
         }
         self.sent = left;
+        self.set_full(written.is_full, has_progress, now);
+    }
+
+    /// Reports the bytes that the transport holds. The socket is full if there are any.
+    ///
+    /// With `is_http`, they count as HTTP, unless the queue holds frames.
+    pub fn handle_held(&mut self, held: usize, is_http: bool, now: Tick, total: &mut Queued) {
+        let has_progress = held < self.held;
+        self.set_held(held, is_http, total);
+        self.set_full(held > 0, has_progress, now);
+    }
+
+    fn set_held(&mut self, held: usize, is_http: bool, total: &mut Queued) {
+        if held > 0 {
+            self.count_in(is_http, total);
+        }
+        let counted = self.counted_in(total);
+        *counted = *counted + held - self.held;
+        self.held = held;
+        self.handle_emptied(!self.segments.is_empty(), total);
+    }
+
+    fn set_full(&mut self, is_full: bool, has_progress: bool, now: Tick) {
         self.is_full = is_full;
         if is_full && self.backlogged_since.is_none() && !self.is_empty() {
             self.backlogged_since = Some(now);
             self.shrink();
         }
-        self.stalled_since = match (is_full, written) {
+        self.stalled_since = match (is_full, has_progress) {
             (false, _) => None,
-            (true, 0) => self.stalled_since.or(Some(now)),
-            (true, _) => Some(now),
+            (true, false) => self.stalled_since.or(Some(now)),
+            (true, true) => Some(now),
         };
     }
 
@@ -325,6 +357,7 @@ impl Queue {
         while !self.segments.is_empty() {
             self.pop_front(total);
         }
+        self.set_held(0, self.is_http, total);
         (self.sent, self.bytes) = (0, 0);
         (self.is_full, self.stalled_since, self.backlogged_since) = (false, None, None);
         self.pong = None;
@@ -381,18 +414,24 @@ impl Queue {
     }
 
     fn push_segment(&mut self, segment: Segment, total: &mut Queued) {
-        if self.segments.is_empty() {
-            self.is_http = segment.kind == Kind::Http;
-            *self.counted_in(total) += QUEUE_BYTES;
-        }
+        self.count_in(segment.kind == Kind::Http, total);
         self.segments.push_back(segment);
     }
 
-    /// Updates the totals after segments were removed.
+    /// Adds the memory of an empty queue itself to the totals.
+    fn count_in(&mut self, is_http: bool, total: &mut Queued) {
+        if !self.is_counted {
+            (self.is_counted, self.is_http) = (true, is_http);
+            *self.counted_in(total) += QUEUE_BYTES;
+        }
+    }
+
+    /// Updates the totals after output was removed.
     ///
-    /// The queue is empty unless `has_more`.
+    /// With `has_more`, segments are left.
     fn handle_emptied(&mut self, has_more: bool, total: &mut Queued) {
-        if !has_more {
+        if self.is_counted && !has_more && self.held == 0 {
+            self.is_counted = false;
             *self.counted_in(total) -= QUEUE_BYTES;
         }
     }

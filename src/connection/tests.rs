@@ -126,7 +126,7 @@ impl Rig {
         let offered = taken.len();
         taken.truncate(room);
         if offered > 0 {
-            self.connection.handle_written(taken.len(), taken.len() < offered, &mut self.env);
+            self.connection.handle_written(Written::new(taken.len(), taken.len() < offered), &mut self.env);
             self.env.end_turn();
         }
         self.connection.check_invariants();
@@ -505,7 +505,7 @@ fn a_frame_to_many_is_stored_once() {
     assert_eq!(env.queued.frames, 0, "no queue yet");
     for (rig, queues) in rigs.iter_mut().zip(1..) {
         assert_eq!(rig.connection.queued_bytes(), 10_004);
-        rig.connection.handle_written(1, true, &mut env);
+        rig.connection.handle_written(Written::new(1, true), &mut env);
         assert_eq!(env.queued.frames, 10_004 + FRAME_BYTES + queues * (QUEUE_BYTES + SEGMENT_BYTES));
     }
     for rig in &mut rigs {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
-use crate::connection::{Io, Transport};
+use crate::connection::{Io, Transport, Written};
 
 /// A connected, non-blocking socket. It is closed when it is dropped, which also removes it from epoll.
 #[derive(Debug)]
@@ -33,8 +33,10 @@ impl Socket {
 }
 
 impl Transport for Socket {
+    type Shared = ();
+
     #[inline]
-    fn read(&mut self, buffer: &mut [u8]) -> Io {
+    fn read(&mut self, (): &mut (), buffer: &mut [u8]) -> Io {
         let read = retry(|| rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count));
         // A short read has emptied the socket. If the peer has ended its stream, one more read finds the end.
         self.is_readable = matches!(read, Io::Done(count @ 1..) if count == buffer.len() || self.is_hung_up);
@@ -42,16 +44,21 @@ impl Transport for Socket {
     }
 
     #[inline]
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Io {
+    fn write_vectored(&mut self, (): &mut (), slices: &[IoSlice<'_>]) -> Option<Written> {
         // NOSIGNAL: a library cannot rely on SIGPIPE being ignored.
-        match slices {
+        let (sent, offered) = match slices {
             // One slice needs no vector, which the kernel would have to copy.
-            [only] => retry(|| rustix::net::send(&self.fd, only, SendFlags::NOSIGNAL)),
-            _ => send_vector(&self.fd, slices),
+            [only] => (retry(|| rustix::net::send(&self.fd, only, SendFlags::NOSIGNAL)), only.len()),
+            _ => (send_vector(&self.fd, slices), slices.iter().map(|slice| slice.len()).sum()),
+        };
+        match sent {
+            Io::Done(count) => Some(Written::new(count, count < offered)),
+            Io::WouldBlock => Some(Written::new(0, true)),
+            Io::Closed => None,
         }
     }
 
-    fn shutdown(&mut self) {
+    fn shutdown(&mut self, (): &mut ()) {
         // It fails only if the peer is gone.
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
     }

@@ -117,7 +117,7 @@ impl Server {
     fn check_entry(&mut self, entry: Entry) {
         let Entry { fd, change, state } = entry;
         match change {
-            Change::Wrote { written, is_full } => self.check_write(fd, written, is_full),
+            Change::Wrote(written) => self.check_write(fd, written.bytes, written.is_full),
             Change::Sent(sent) => self.check_send(fd, sent, state),
             Change::Pinged(sent) => self.check_ping(fd, sent, state),
             Change::Conflated { is_done } => self.check_conflation(fd, is_done),

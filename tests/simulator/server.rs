@@ -88,7 +88,7 @@ impl Server {
     /// Creates a server at tick 0.
     pub fn new(setting: &Setting, rng: Rng) -> Server {
         let env = Env::new(setting.limits.clone(), setting.heartbeat, fdpush::Origins::Any);
-        let mut table = Table::new(setting.slots_max, env);
+        let mut table = Table::new(setting.slots_max, env, ());
         if setting.is_old {
             table.set_first_generation(GENERATION_MAX - 40);
         }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::IoSlice;
 use std::rc::Rc;
 
-use fdpush::sim::{Connection, Event, Io, Observed, Sent, Transport};
+use fdpush::sim::{Connection, Event, Io, Observed, Sent, Transport, Written};
 use fdpush::{Closed, Fd};
 
 use crate::rng::Rng;
@@ -35,7 +35,7 @@ pub struct State {
 /// An [`Observed`] change that can be stored.
 #[derive(Debug)]
 pub enum Change {
-    Wrote { written: usize, is_full: bool },
+    Wrote(Written),
     Sent(Sent),
     Pinged(Sent),
     Conflated { is_done: bool },
@@ -77,22 +77,29 @@ impl State {
 }
 
 impl Transport for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> Io {
+    type Shared = ();
+
+    fn read(&mut self, (): &mut (), buffer: &mut [u8]) -> Io {
         self.wire.borrow_mut().read(buffer)
     }
 
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Io {
+    fn write_vectored(&mut self, (): &mut (), slices: &[IoSlice<'_>]) -> Option<Written> {
         assert!(!slices.is_empty(), "an empty write");
-        self.wire.borrow_mut().write(slices, &mut self.rng)
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        match self.wire.borrow_mut().write(slices, &mut self.rng) {
+            Io::Done(count) => Some(Written::new(count, count < offered)),
+            Io::WouldBlock => Some(Written::new(0, true)),
+            Io::Closed => None,
+        }
     }
 
-    fn shutdown(&mut self) {
+    fn shutdown(&mut self, (): &mut ()) {
         self.wire.borrow_mut().shut();
     }
 
     fn observe(&mut self, connection: &Connection, change: Observed<'_>) {
         let change = match change {
-            Observed::Wrote { written, is_full } => Change::Wrote { written, is_full },
+            Observed::Wrote(written) => Change::Wrote(written),
             Observed::Sent(sent) => Change::Sent(sent),
             Observed::Pinged(sent) => Change::Pinged(sent),
             Observed::Conflated { is_done } => Change::Conflated { is_done },

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::io::IoSlice;
 use std::rc::Rc;
 
-use crate::connection::{Closed, Connection, Event, Io, Observed, Sent, Transport};
+use crate::connection::{Closed, Connection, Event, Io, Observed, Sent, Transport, Written};
 
 /// The changes that the table made by itself, in order.
 pub(super) type Log = Rc<RefCell<Vec<(usize, Change)>>>;
@@ -46,26 +46,29 @@ impl Socket {
 }
 
 impl Transport for Socket {
-    fn read(&mut self, _: &mut [u8]) -> Io {
+    type Shared = ();
+
+    fn read(&mut self, (): &mut (), _: &mut [u8]) -> Io {
         unreachable!("the fuzz target does not read from its socket")
     }
 
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Io {
+    fn write_vectored(&mut self, (): &mut (), slices: &[IoSlice<'_>]) -> Option<Written> {
         assert!(!self.is_shut, "nothing is written after the shutdown of the write side");
         let mut offered: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
         assert!(
             !offered.is_empty() && slices.iter().all(|slice| !slice.is_empty()),
             "a write offers at least one byte, and no empty slice"
         );
+        let bytes = offered.len();
         offered.truncate(self.room);
         if self.room != usize::MAX {
             self.room -= offered.len();
         }
         self.taken = offered;
-        if self.taken.is_empty() { Io::WouldBlock } else { Io::Done(self.taken.len()) }
+        Some(Written::new(self.taken.len(), self.taken.len() < bytes))
     }
 
-    fn shutdown(&mut self) {
+    fn shutdown(&mut self, (): &mut ()) {
         assert!(!self.is_shut, "shut down twice");
         self.is_shut = true;
     }
@@ -73,8 +76,8 @@ impl Transport for Socket {
     fn observe(&mut self, connection: &Connection, change: Observed<'_>) {
         connection.check_invariants();
         let change = match change {
-            Observed::Wrote { written, .. } => {
-                assert_eq!(written, self.taken.len(), "the connection counts the bytes that the socket accepted");
+            Observed::Wrote(written) => {
+                assert_eq!(written.bytes, self.taken.len(), "the connection counts the bytes that the socket accepted");
                 Change::Wrote(std::mem::take(&mut self.taken))
             }
             Observed::Sent(sent) => Change::Sent(sent),

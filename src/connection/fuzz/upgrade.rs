@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
-use crate::connection::{Connection, Env, Event, Queued, State};
+use crate::connection::{Connection, Env, Event, Queued, State, Written};
 use crate::fd::{Fd, Slot};
 use crate::limits::{Heartbeat, Limits};
 use crate::peer::Peer;
@@ -123,7 +123,7 @@ fn write(connection: &mut Connection, env: &mut Env, output: &mut Vec<u8>) {
         let filled = connection.poll_slices(env, &mut slices);
         let before = written.len();
         written.extend(slices[..filled].iter().flat_map(|slice| slice.to_vec()));
-        connection.handle_written(written.len() - before, false, env);
+        connection.handle_written(Written::new(written.len() - before, false), env);
     }
     env.end_turn();
     let output_left = written.strip_prefix(CONTINUE).unwrap_or(&written);

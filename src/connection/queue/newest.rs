@@ -17,7 +17,7 @@ impl Queue {
     /// Control frames, HTTP responses and a frame that is partly written are not dropped. Returns the number of
     /// messages dropped.
     pub fn drop_newest(&mut self, charge_max: usize, total: &mut Queued) -> usize {
-        let (had, mut charge, mut dropped) = (!self.segments.is_empty(), self.charge(), 0);
+        let (mut charge, mut dropped) = (self.charge(), 0);
         let mut has_lost_key = false;
         // The kept segments, the newest first.
         let mut stays: Vec<Segment> = Vec::new();
@@ -70,7 +70,7 @@ impl Queue {
             self.pop_front(total);
             self.sent = 0;
         } else {
-            self.handle_emptied(!had || !self.segments.is_empty(), total);
+            self.handle_emptied(!self.segments.is_empty(), total);
         }
         dropped
     }
@@ -124,6 +124,7 @@ fn drop_from_run(run: &mut Vec<u8>, sent: usize, excess: usize) -> usize {
 mod tests {
     use super::*;
     use crate::connection::queue::{Outbound, QUEUE_BYTES};
+    use crate::connection::written::Written;
     use crate::protocol::frame::Opcode;
     use crate::tick::Tick;
 
@@ -148,7 +149,7 @@ mod tests {
                     kept.push(None);
                 }
             }
-            queue.handle_written(3, true, Tick(0), &mut total);
+            queue.handle_written(Written::new(3, true), Tick(0), &mut total);
             assert_eq!(total.frames, queue.charge());
             let before = queue.charge();
             let dropped = queue.drop_newest(charge_max, &mut total);
@@ -179,7 +180,7 @@ mod tests {
         for text in ["a", "b"] {
             queue.push(&mut Outbound::message(Opcode::Text, text.as_bytes()), &mut total);
         }
-        queue.handle_written(3, true, Tick(0), &mut total);
+        queue.handle_written(Written::new(3, true), Tick(0), &mut total);
         assert_eq!(queue.drop_newest(0, &mut total), 1);
         assert!(queue.is_empty());
         assert_eq!(total, Queued::default());

@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 
-use crate::connection::table::{Entry, FEW_MAX, Io, Observed, Table, Transport};
+use crate::connection::table::{Entry, FEW_MAX, Observed, Table, Transport};
 use crate::connection::{Env, SocketAction};
 use crate::fd::Slot;
 use crate::tick::Tick;
@@ -224,8 +224,9 @@ impl<T: Transport> Table<T> {
     ///
     /// It also stops at the write limit of the turn. `false`: the transport is broken.
     pub(super) fn write_output(&mut self, slot: Slot) -> bool {
-        let Some((entry, env)) = self.entry_mut(slot) else { return true };
-        match entry.write_output(env) {
+        let Table { entries, env, shared, .. } = self;
+        let Some(entry) = entries.get_mut(slot.index()) else { return true };
+        match entry.write_output(env, shared) {
             WriteResult::Done => true,
             WriteResult::ShareUsed => {
                 self.mark_dirty(slot);
@@ -246,10 +247,13 @@ impl<T: Transport> Table<T> {
     #[inline]
     fn flush(&mut self, slot: Slot) -> FlushResult {
         let nothing = FlushResult::Stays { may_resume: false, timeout: Tick::NEVER };
-        let Some((entry, env)) = self.entry_mut(slot) else { return nothing };
+        let Table { entries, env, shared, .. } = self;
+        let Some(entry) = entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some()) else {
+            return nothing;
+        };
         entry.connection.is_listed = false;
         let wanted_read = entry.connection.wants_read();
-        match entry.write_output(env) {
+        match entry.write_output(env, shared) {
             WriteResult::Done if entry.connection.is_flushed() => return nothing,
             WriteResult::Done if !env.is_over_total(0) => {}
             WriteResult::Broken => {
@@ -259,18 +263,22 @@ impl<T: Transport> Table<T> {
             }
             offered => self.end_write(slot, offered),
         }
-        let Some((entry, env)) = self.entry_mut(slot) else { return nothing };
+        let Table { entries, env, shared, .. } = self;
+        let Some(entry) = entries.get_mut(slot.index()) else { return nothing };
         match entry.connection.poll_next(env) {
             SocketAction::Stay => {}
             SocketAction::Drop => {
                 // It is in no list of the flush now. Other connections are not evicted for output that is never
                 // written.
                 entry.connection.release(env);
+                if let Some(transport) = &mut entry.transport {
+                    transport.finish(shared);
+                }
                 return FlushResult::Over;
             }
             SocketAction::Shut => {
                 if let Some(transport) = &mut entry.transport {
-                    transport.shutdown();
+                    transport.shutdown(shared);
                 }
             }
         }
@@ -295,31 +303,25 @@ impl<T: Transport> Table<T> {
 
 impl<T: Transport> Entry<T> {
     #[inline]
-    fn write_output(&mut self, env: &mut Env) -> WriteResult {
+    fn write_output(&mut self, env: &mut Env, shared: &mut T::Shared) -> WriteResult {
         let Some(transport) = &mut self.transport else { return WriteResult::Done };
         let connection = &mut self.connection;
         for _ in 0..WRITES_PER_TURN_MAX {
             if !connection.can_write() {
                 return WriteResult::Done;
             }
-            let (offered, result) = match connection.poll_slice(env) {
-                Some(only) => (only.len(), transport.write_vectored(&[IoSlice::new(only)])),
+            let written = match connection.poll_slice(env) {
+                Some(only) => transport.write_vectored(shared, &[IoSlice::new(only)]),
                 None => {
                     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                     let filled = connection.poll_slices(env, &mut slices);
-                    let slices = &slices[..filled];
-                    (slices.iter().map(|slice| slice.len()).sum(), transport.write_vectored(slices))
+                    transport.write_vectored(shared, &slices[..filled])
                 }
             };
             env.counts.writes += 1;
-            let written = match result {
-                Io::Done(written) => written,
-                Io::WouldBlock => 0,
-                Io::Closed => return WriteResult::Broken,
-            };
-            let is_full = written < offered;
-            connection.handle_written(written, is_full, env);
-            transport.observe(connection, Observed::Wrote { written, is_full });
+            let Some(written) = written else { return WriteResult::Broken };
+            connection.handle_written(written, env);
+            transport.observe(connection, Observed::Wrote(written));
         }
         WriteResult::ShareUsed
     }

@@ -57,7 +57,7 @@ const SLOTS_RESERVED_MAX: usize = 1 << 20;
 /// writes to the transport before it applies `slow_reader`. When all queues exceed their bound, the largest holders are
 /// evicted: see `eviction.rs`.
 #[derive(Debug)]
-pub struct Table<T> {
+pub struct Table<T: Transport> {
     entries: Slab<Entry<T>>,
     /// By slot: the number of times it was reused.
     ///
@@ -66,6 +66,8 @@ pub struct Table<T> {
     /// The generation of a new slot: 0, unless a test sets another.
     first_generation: u32,
     env: Env,
+    /// The state that the transports share.
+    shared: T::Shared,
     /// Connections listed for the next flush, which may have output.
     dirty: Vec<Slot>,
     /// WebSockets that the running flush writes to first, from `flushed` on.
@@ -102,7 +104,7 @@ pub struct Table<T> {
 
 /// A connection and its transport.
 #[derive(Debug)]
-struct Entry<T> {
+struct Entry<T: Transport> {
     /// `None`: the slot is retired, because its generations are used up.
     transport: Option<T>,
     connection: Connection,
@@ -113,12 +115,13 @@ impl<T: Transport> Table<T> {
     pub const ENTRY_BYTES: usize = size_of::<Entry<T>>();
 
     /// Returns an empty table, with memory for up to `connections_max` connections reserved.
-    pub fn new(connections_max: usize, env: Env) -> Table<T> {
+    pub fn new(connections_max: usize, env: Env, shared: T::Shared) -> Table<T> {
         Table {
             entries: Slab::with_capacity(connections_max.min(SLOTS_RESERVED_MAX)),
             generations: Vec::new(),
             first_generation: 0,
             env,
+            shared,
             dirty: Vec::new(),
             listed: Vec::new(),
             flushed: 0,
@@ -164,6 +167,9 @@ impl<T: Transport> Table<T> {
     pub fn remove(&mut self, slot: Slot) {
         let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some()) else { return };
         entry.connection.release(&mut self.env);
+        if let Some(transport) = &mut entry.transport {
+            transport.remove(&mut self.shared);
+        }
         if entry.connection.is_control() {
             self.control -= 1;
             self.control_quota.remove(slot);
@@ -249,6 +255,18 @@ impl<T: Transport> Table<T> {
         Some((&entry.connection, entry.transport.as_mut()?, &self.env))
     }
 
+    /// Returns the state that the transports share.
+    #[inline]
+    pub fn shared(&self) -> &T::Shared {
+        &self.shared
+    }
+
+    /// Returns the state that the transports share, for changes of its owner.
+    #[inline]
+    pub fn shared_mut(&mut self) -> &mut T::Shared {
+        &mut self.shared
+    }
+
     /// Returns the limits, the time and the counts that all connections share.
     #[inline]
     pub fn env(&self) -> &Env {
@@ -284,13 +302,19 @@ impl<T: Transport> Table<T> {
     /// [`handle_bytes`](Table::handle_bytes).
     #[inline]
     pub fn read(&mut self, slot: Slot, buffer: &mut [u8]) -> Io {
-        let Some((Entry { transport: Some(transport), connection, .. }, env)) = self.entry_mut(slot) else {
+        let Table { entries, env, shared, .. } = self;
+        let Some(Entry { transport: Some(transport), connection }) = entries.get_mut(slot.index()) else {
             return Io::WouldBlock;
         };
         env.counts.reads += 1;
-        let read = transport.read(buffer);
+        let read = transport.read(shared, buffer);
         if let Io::Done(count @ 1..) = read {
             connection.handle_received(count, env);
+        }
+        if let Some(held) = transport.held(shared) {
+            connection.handle_held(held, env);
+            // It is listed by the next writable event.
+            self.queued.insert(slot);
         }
         read
     }

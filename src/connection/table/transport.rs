@@ -4,15 +4,16 @@ use std::io::IoSlice;
 
 use crate::connection::Connection;
 use crate::connection::event::{Event, Sent};
+use crate::connection::written::Written;
 
-/// The result of a call on a [`Transport`].
+/// The result of a read from a [`Transport`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Io {
-    /// The number of bytes read or written.
+    /// The number of bytes read.
     ///
     /// A read of 0 bytes is the end of the peer's stream.
     Done(usize),
-    /// Nothing can be read or written now.
+    /// Nothing can be read now.
     WouldBlock,
     /// The transport is broken.
     Closed,
@@ -22,17 +23,38 @@ pub enum Io {
 ///
 /// No call blocks, and none returns an error of the operating system: a transport that fails is [`Io::Closed`] from then on.
 pub trait Transport {
-    /// Reads once into `buffer`.
-    fn read(&mut self, buffer: &mut [u8]) -> Io;
-
-    /// Writes once from `slices`, of which there is at least one.
+    /// The state that all transports of a table share: buffers, and TLS sessions.
     ///
-    /// The transport is full if it takes fewer bytes than offered, or returns [`Io::WouldBlock`]. Nothing more is
-    /// written until [`Table::handle_writable`](super::Table::handle_writable).
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Io;
+    /// The table lends it to each call. A plain socket needs none of it, so it costs an idle connection nothing.
+    type Shared;
+
+    /// Reads once into `buffer`.
+    fn read(&mut self, shared: &mut Self::Shared, buffer: &mut [u8]) -> Io;
+
+    /// Writes once from `slices`. `None`: it is broken.
+    ///
+    /// There is at least one slice, unless the transport holds bytes. If it becomes full, nothing more is written until
+    /// [`Table::handle_writable`](super::Table::handle_writable).
+    fn write_vectored(&mut self, shared: &mut Self::Shared, slices: &[IoSlice<'_>]) -> Option<Written>;
 
     /// Ends the output. The peer can still be read from.
-    fn shutdown(&mut self);
+    fn shutdown(&mut self, shared: &mut Self::Shared);
+
+    /// Returns the bytes of its own output that it holds after a read.
+    ///
+    /// See [`Written::held`]. `None`: a read never changes them.
+    #[inline]
+    fn held(&self, _shared: &Self::Shared) -> Option<usize> {
+        None
+    }
+
+    /// Ends the stream of a connection that is over, before it is removed.
+    #[inline]
+    fn finish(&mut self, _shared: &mut Self::Shared) {}
+
+    /// Frees its part of the shared state, before it is dropped.
+    #[inline]
+    fn remove(&mut self, _shared: &mut Self::Shared) {}
 
     /// Observes a change that the table made to the connection.
     ///
@@ -46,13 +68,8 @@ pub trait Transport {
 #[derive(Copy, Clone, Debug)]
 #[cfg_attr(not(any(test, feature = "unstable")), expect(dead_code, reason = "only models read it"))]
 pub enum Observed<'a> {
-    /// The transport accepted `written` bytes, and is full if `is_full`.
-    Wrote {
-        /// Bytes that were written.
-        written: usize,
-        /// Whether more bytes were offered.
-        is_full: bool,
-    },
+    /// Output was written to the transport.
+    Wrote(Written),
     /// A message was pushed to the queue.
     Sent(Sent),
     /// A ping was pushed to the queue.

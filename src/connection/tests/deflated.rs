@@ -294,7 +294,7 @@ fn audience(limits: Limits) -> (Env, Vec<Connection>) {
         let accepted = connection.accept(Fd::new(Slot(0), 0), &Upgrade::accept(), &request, &mut rig.env);
         accepted.expect("no fault").expect("open");
         let response = connection.queued_bytes();
-        connection.handle_written(response, false, &mut rig.env);
+        connection.handle_written(Written::new(response, false), &mut rig.env);
         connections.push(connection);
     }
     rig.env.counts.compression = Compression::default();
@@ -322,7 +322,7 @@ fn a_message_to_many_is_deflated_once_and_each_output_is_one_range() {
         let first = if number % 2 == 0 { 0xc1 } else { 0x81 };
         let expected = [(first, long.clone()), (0x81, "short".to_owned()), (first, long.clone())];
         assert_eq!(messages(&bytes), expected);
-        connection.handle_written(bytes.len(), false, &mut env);
+        connection.handle_written(Written::new(bytes.len(), false), &mut env);
     }
     assert_eq!(env.queued, Queued::default());
     env.end_turn();
@@ -354,7 +354,7 @@ fn queues_count_the_bytes_that_they_hold() {
     let long: String = (0..2000_u32).map(|number| format!("{:x},", number.wrapping_mul(2_654_435_761))).collect();
     for connection in &mut connections {
         connection.send(&mut Outbound::message(Opcode::Text, b"first"), &mut env);
-        connection.handle_written(0, true, &mut env);
+        connection.handle_written(Written::new(0, true), &mut env);
     }
     let before = env.queued.frames;
     let mut outbound = Outbound::message(Opcode::Text, long.as_bytes());
@@ -394,7 +394,7 @@ fn messages_are_conflated_in_both_encodings() {
     let versions = ["old ".repeat(300), "newer ".repeat(300), "short".to_owned(), "newest ".repeat(300)];
     for connection in &mut connections {
         connection.send(&mut Outbound::message(Opcode::Text, b"first"), &mut env);
-        connection.handle_written(0, true, &mut env);
+        connection.handle_written(Written::new(0, true), &mut env);
     }
     for (number, version) in versions.iter().enumerate() {
         let mut outbound = Outbound::message(Opcode::Text, version.as_bytes());
@@ -414,7 +414,7 @@ fn messages_are_conflated_in_both_encodings() {
         let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
         let first = if number % 2 == 0 { 0xc1 } else { 0x81 };
         assert_eq!(messages(&bytes), [(0x81, "first".to_owned()), (first, versions[3].clone())]);
-        connection.handle_written(bytes.len(), false, &mut env);
+        connection.handle_written(Written::new(bytes.len(), false), &mut env);
     }
     assert_eq!(env.queued, Queued::default());
 }

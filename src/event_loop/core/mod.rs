@@ -128,7 +128,7 @@ impl Core {
     ) -> Core {
         Core {
             wheel: Wheel::new(env.now),
-            table: Table::new(connections_max, env),
+            table: Table::new(connections_max, env, ()),
             registry: Registry::new(),
             timers: Timers::default(),
             second_login,
