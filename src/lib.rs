@@ -65,12 +65,14 @@
 //!              core ── context ── handler      state; the value for handlers; the trait that is called
 //!              accept ── listener ── socket    new connections; system calls
 //!              inbox   signals   timers        commands of other threads; SIGTERM; deadlines of handlers
+//!              tls_sessions   handshakes       TLS sessions by socket; their budget
 //!              answers   guard   clock         requests and their answers; panics and slow handlers; two clocks
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
 //! layer 1   connection/        wheel/          registry/      state machines that do not import each other
 //!              http ── queue ── table          requests; output; connections by slot, with the bounds of all queues
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
 //! layer 0   protocol/          fd   tick   peer   message   limits   histogram   split_table   values and functions
+//!              tls                             TLS: certificates, settings, the engine of a session
 //!              frame → decoder → assembler                  RFC 6455: bytes to messages
 //!              http → request, query, body_mode, body · response · upgrade    RFC 9112: the parts that an upgrade needs
 //! ```
@@ -82,6 +84,8 @@
 //!
 //! - `gateway`, on by default: the binary `fdpush` and its dependencies. A program that uses only the crate turns it off:
 //!   `fdpush = { version = "0.1", default-features = false }`.
+//! - `tls`, on with `gateway`: TLS listeners, [`Server::listen_tls`], with rustls and the cryptography of ring.
+//! - `tls-aws-lc`: the cryptography of AWS-LC in place of ring. It needs a C compiler and cmake.
 //! - `unstable`: internals for the tests, benches and fuzz targets of this repository. They are not documented, and any
 //!   release may change them.
 
@@ -107,6 +111,7 @@ mod server;
 mod split_table;
 mod tick;
 mod ticket;
+mod tls;
 mod token_bucket;
 mod wheel;
 
@@ -201,3 +206,6 @@ pub use crate::registry::{Change, NAME_BYTES_MAX, SecondLogin};
 pub use crate::remote::{Remote, RemoteError, Reply, ReplyFuture};
 pub use crate::server::{Closures, Server};
 pub use crate::ticket::{ResponseStream, Ticket};
+#[cfg(feature = "tls")]
+pub use crate::tls::{TlsBuilder, TlsConfig, TlsError};
+pub use crate::tls::{TlsCounts, TlsInfo, TlsVersion};

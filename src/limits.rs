@@ -49,6 +49,13 @@ pub struct Limits {
     /// `Retry-After`, before its request is read. Default `None`: no limit.
     pub accepts_per_second_max: Option<u32>,
 
+    /// TLS handshakes per second.
+    ///
+    /// A burst after an idle second may have the same number. A client over the limit waits for its handshake, at most
+    /// [`head_time_max`](Limits::head_time_max). Besides this limit, few handshakes are made in each turn of the loop,
+    /// so that many of them do not delay the messages of others. Default `None`: no limit.
+    pub handshakes_per_second_max: Option<u32>,
+
     /// Leading bits of an IPv6 address that identify one client.
     ///
     /// Providers assign networks of 64 bits or shorter prefixes, so one client has at least 2^64 addresses. The server
@@ -249,6 +256,7 @@ impl Default for Limits {
             connections_max: None,
             control_connections_max: 256,
             accepts_per_second_max: None,
+            handshakes_per_second_max: None,
             address_ipv6_prefix: 64,
             head_bytes_max: 8 << 10,
             headers_max: 64,
@@ -328,6 +336,11 @@ impl Limits {
             ("connections_max", self.connections_max.map_or(1, |max| max as usize), Fd::CONNECTIONS_MAX as usize),
             ("control_connections_max", self.control_connections_max as usize, CONTROL_CONNECTIONS_MAX as usize),
             ("accepts_per_second_max", self.accepts_per_second_max.map_or(1, |max| max as usize), u32::MAX as usize),
+            (
+                "handshakes_per_second_max",
+                self.handshakes_per_second_max.map_or(1, |max| max as usize),
+                u32::MAX as usize,
+            ),
             ("address_ipv6_prefix", usize::from(self.address_ipv6_prefix), 128),
             ("head_bytes_max", self.head_bytes_max, 1 << 20),
             ("headers_max", self.headers_max, 256),

@@ -20,6 +20,8 @@ use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 use crate::registry::SecondLogin;
 use crate::remote::Remote;
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
 
 /// A WebSocket server that is bound to its addresses and not running yet.
 ///
@@ -70,6 +72,25 @@ impl Server<Closures> {
         Server::with(Listener::bind_all(address.as_ref())?)
     }
 
+    /// Listens on `address` for TLS: see [`listen_tls`](Server::listen_tls).
+    ///
+    /// # Errors
+    /// As [`bind`](Server::bind).
+    #[cfg(feature = "tls")]
+    pub fn bind_tls(address: impl AsRef<str>, tls: TlsConfig) -> Result<Server, Error> {
+        let listeners = Listener::bind_all(address.as_ref())?;
+        Server::with(listeners.into_iter().map(|listener| listener.with_tls(&tls)).collect())
+    }
+
+    /// As [`bind_tls`](Server::bind_tls), on a socket that listens already.
+    ///
+    /// # Errors
+    /// As [`from_listener`](Server::from_listener).
+    #[cfg(feature = "tls")]
+    pub fn from_tls_listener(socket: impl Into<OwnedFd>, tls: TlsConfig) -> Result<Server, Error> {
+        Server::with(vec![Listener::adopt(socket.into())?.with_tls(&tls)])
+    }
+
     /// Uses a socket that listens already.
     ///
     /// It is a [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener), or a socket
@@ -115,6 +136,30 @@ impl<H: Handler> Server<H> {
     /// As [`bind`](Server::bind).
     pub fn listen(mut self, address: impl AsRef<str>) -> Result<Self, Error> {
         self.listeners.extend(Listener::bind_all(address.as_ref())?);
+        Ok(self)
+    }
+
+    /// Listens on one more address for TLS: `wss://` and `https://`.
+    ///
+    /// A handshake that is not complete within [`head_time_max`](Limits::head_time_max) ends its connection. Plain HTTP
+    /// gets status 400. A [PROXY header](Server::proxy_protocol) comes before the handshake, and is not encrypted.
+    ///
+    /// # Errors
+    /// As [`bind`](Server::bind).
+    #[cfg(feature = "tls")]
+    pub fn listen_tls(mut self, address: impl AsRef<str>, tls: TlsConfig) -> Result<Self, Error> {
+        self.listeners
+            .extend(Listener::bind_all(address.as_ref())?.into_iter().map(|listener| listener.with_tls(&tls)));
+        Ok(self)
+    }
+
+    /// As [`listen_tls`](Server::listen_tls), on a socket that listens already.
+    ///
+    /// # Errors
+    /// As [`from_listener`](Server::from_listener).
+    #[cfg(feature = "tls")]
+    pub fn listen_tls_on(mut self, socket: impl Into<OwnedFd>, tls: TlsConfig) -> Result<Self, Error> {
+        self.listeners.push(Listener::adopt(socket.into())?.with_tls(&tls));
         Ok(self)
     }
 
@@ -179,6 +224,31 @@ impl<H: Handler> Server<H> {
         let mut listener = Listener::adopt(socket.into())?;
         listener.kind = Kind::Control;
         self.listeners.push(listener);
+        Ok(self)
+    }
+
+    /// As [`listen_control`](Server::listen_control), for TLS.
+    ///
+    /// # Errors
+    /// As [`bind`](Server::bind).
+    #[cfg(feature = "tls")]
+    pub fn listen_control_tls(mut self, address: impl AsRef<str>, tls: TlsConfig) -> Result<Self, Error> {
+        for mut listener in Listener::bind_all(address.as_ref())? {
+            listener.kind = Kind::Control;
+            self.listeners.push(listener.with_tls(&tls));
+        }
+        Ok(self)
+    }
+
+    /// As [`listen_control_tls`](Server::listen_control_tls), on a socket that is bound and listens already.
+    ///
+    /// # Errors
+    /// As [`from_listener`](Server::from_listener).
+    #[cfg(feature = "tls")]
+    pub fn listen_control_tls_on(mut self, socket: impl Into<OwnedFd>, tls: TlsConfig) -> Result<Self, Error> {
+        let mut listener = Listener::adopt(socket.into())?;
+        listener.kind = Kind::Control;
+        self.listeners.push(listener.with_tls(&tls));
         Ok(self)
     }
 
@@ -249,8 +319,8 @@ impl<H: Handler> Server<H> {
         config.heartbeat.check()?;
         for listener in &listeners {
             match listener.kind {
-                Kind::Control => log::debug!("listening on {} for control", listener.address()),
-                Kind::Client | Kind::Proxied => log::info!("listening on {}", listener.address()),
+                Kind::Control => log::debug!("listening on {} for control", listener.name()),
+                Kind::Client | Kind::Proxied => log::info!("listening on {}", listener.name()),
             }
         }
         EventLoop::new(config, listeners, poll, inbox, handler)?.run()

@@ -28,6 +28,7 @@ const MODULES: &[(&str, usize)] = &[
     ("token_bucket", 0),
     ("histogram", 0),
     ("split_table", 0),
+    ("tls", 0),
     ("connection", 1),
     ("wheel", 1),
     ("registry", 1),

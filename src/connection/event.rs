@@ -98,6 +98,8 @@ pub enum Refusal {
     Unanswered,
     /// The server is shutting down.
     Drained,
+    /// It is a TLS hello, and the listener does not speak TLS.
+    TlsHello,
 }
 
 impl Refusal {
@@ -105,6 +107,7 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Refusal::Http(error) => error.status(),
+            Refusal::TlsHello => HttpError::NotHttp.status(),
             Refusal::Origin(_) => 403,
             Refusal::Unanswered | Refusal::Drained => 503,
         }
@@ -115,6 +118,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Http(error) => error.fmt(f),
+            Refusal::TlsHello => HttpError::NotHttp.fmt(f),
             Refusal::Origin(error) => error.fmt(f),
             Refusal::Unanswered => f.write_str("the request was not answered in time"),
             Refusal::Drained => f.write_str("server is shutting down"),

@@ -15,6 +15,7 @@ use crate::protocol::http::HttpError;
 use crate::protocol::request::Request;
 use crate::protocol::response::{CONTINUE, Length, Response};
 use crate::protocol::upgrade::Accept;
+use crate::tls::TlsInfo;
 
 impl Connection {
     /// Accepts the upgrade of `request`, and returns early data of the client.
@@ -76,6 +77,13 @@ impl Connection {
         }
         if !stays {
             self.linger_after_http(env);
+        }
+    }
+
+    /// Sets the TLS session of the connection, for its requests.
+    pub fn set_tls(&mut self, tls: TlsInfo) {
+        if let Stage::Http(http) = &mut self.stage {
+            http.set_tls(tls);
         }
     }
 
@@ -365,9 +373,10 @@ impl Connection {
             self.abort_response(reply, env);
             return Event::Refused(Refusal::Http(error));
         }
+        let is_tls = matches!(&self.stage, Stage::Http(http) if error == HttpError::NotHttp && http.has_tls_hello());
         self.push_response(&error.response(self.is_control), false, head_only, env);
         self.linger_after_http(env);
-        Event::Refused(Refusal::Http(error))
+        Event::Refused(if is_tls { Refusal::TlsHello } else { Refusal::Http(error) })
     }
 
     /// Like `linger`, with a deadline.

@@ -19,6 +19,7 @@ use crate::protocol::memory::{MemoryShare, MemoryTotal};
 use crate::protocol::proxy::parse_proxy_header;
 use crate::protocol::request::Request;
 use crate::tick::Tick;
+use crate::tls::TlsInfo;
 
 /// The largest empty buffer that a kept-alive connection keeps.
 const BUF_BYTES_MAX: usize = 4 << 10;
@@ -33,6 +34,10 @@ pub struct Http {
     scanned: usize,
     /// Whether the request is a HEAD, which gets no body.
     is_head: bool,
+    /// Whether the head is a TLS hello.
+    has_tls_hello: bool,
+    /// The TLS session of the connection.
+    tls: Option<TlsInfo>,
     phase: Phase,
     /// The memory of unfinished heads and bodies, and of early input.
     memory: MemoryShare,
@@ -305,6 +310,16 @@ impl Http {
         self.is_head
     }
 
+    /// Returns whether the input is the start of a TLS connection: a handshake record (RFC 8446 section 5.1).
+    pub fn has_tls_hello(&self) -> bool {
+        self.has_tls_hello
+    }
+
+    /// Sets the TLS session of the connection, for its requests.
+    pub fn set_tls(&mut self, tls: TlsInfo) {
+        self.tls = Some(tls);
+    }
+
     /// Returns whether a part of an unanswered request was received.
     pub fn has_begun(&self) -> bool {
         !matches!(self.phase, Phase::Idle | Phase::Proxy | Phase::Head) || !self.is_drained()
@@ -451,6 +466,7 @@ impl Http {
     fn read_head(&mut self, input: &mut &mut [u8], from: Source<'_>) -> Result<Step<'static>, HttpError> {
         self.phase = Phase::Head;
         self.is_head = input.starts_with(b"HEAD ");
+        self.has_tls_hello = matches!(**input, [22] | [22, 3, ..]);
         let Some(end) = find_head_end(input, &mut self.scanned, from.env.limits.head_bytes_max)? else {
             return Ok(Step::More);
         };
@@ -458,6 +474,7 @@ impl Http {
         self.scanned = 0;
         let mut head = parse_head(bytes, from.env.limits.headers_max, from.peer)?;
         head.request.set_control(from.is_control);
+        head.request.set_tls(self.tls);
         self.begin(head, !input.is_empty())
     }
 

@@ -26,6 +26,8 @@ mod segment;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+mod tls;
 mod written;
 
 use std::io::IoSlice;
@@ -46,13 +48,14 @@ pub use crate::connection::segment::{KEY_BYTES, Queued, SEGMENT_BYTES};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::table::Observed;
 pub use crate::connection::table::{FlushResult, Io, SlotSet, Table, Transport};
+#[cfg(feature = "tls")]
+pub use crate::connection::tls::{REFUSED, ReadReport, Stream, TlsShared, TlsStream};
 pub use crate::connection::written::Written;
 
 use crate::connection::deflate::InflationPace;
 use crate::connection::heartbeat::HeartbeatState;
 use crate::connection::http::{Awaited, Http};
 use crate::connection::output::Output;
-use crate::connection::queue::Queue;
 use crate::fd::Fd;
 use crate::limits::Heartbeat;
 use crate::peer::Peer;
@@ -318,18 +321,6 @@ impl Connection {
         if matches!(self.stage, Stage::Closing { .. }) && self.output.is_empty() {
             self.deadline = self.deadline.min(env.now.after(env.limits.close_wait_max));
         }
-    }
-
-    /// Reports the bytes that the transport holds after a read.
-    ///
-    /// They are output of the transport itself, for instance of a TLS handshake. The socket is full.
-    pub fn handle_held(&mut self, held: usize, env: &mut Env) {
-        self.output.handle_held(held, self.is_http(), env);
-    }
-
-    /// Reports that the socket is writable. Returns whether there is output.
-    pub fn handle_writable(&mut self) -> bool {
-        self.output.as_queue().map(Queue::handle_writable).is_some()
     }
 
     // Commands of a handler.

@@ -1,6 +1,7 @@
 //! Queries of a connection: its state, its output and its counts.
 
 use crate::connection::output::Output;
+use crate::connection::queue::Queue;
 use crate::connection::{Connection, Env, OPENED_UNIT, Stage, State, Traffic};
 use crate::peer::Peer;
 use crate::tick::Tick;
@@ -71,6 +72,18 @@ impl Connection {
     #[cfg(any(test, feature = "unstable"))]
     pub fn is_backlogged(&self) -> bool {
         self.output.is_backlogged()
+    }
+
+    /// Reports the bytes that the transport holds after a read.
+    ///
+    /// They are output of the transport itself, for instance of a TLS handshake. The socket is full.
+    pub fn handle_held(&mut self, held: usize, env: &mut Env) {
+        self.output.handle_held(held, self.is_http(), env);
+    }
+
+    /// Reports that the socket is writable. Returns whether there is output.
+    pub fn handle_writable(&mut self) -> bool {
+        self.output.as_queue().map(Queue::handle_writable).is_some()
     }
 
     /// Returns the peer address.

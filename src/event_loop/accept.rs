@@ -13,9 +13,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::event_loop::core::Core;
 use crate::event_loop::listener::{self, Accepted, Kind, Listener};
 use crate::event_loop::socket::Socket;
+use crate::event_loop::tls_sessions::REFUSED;
 use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::tick::Tick;
+use crate::tls::ListenerTls;
 use crate::token_bucket::{Rate, Take, TokenBucket};
 
 /// Connections accepted from one listener in one turn.
@@ -71,6 +73,7 @@ struct ListenerState {
     /// `None` after it was closed.
     listener: Option<Listener>,
     kind: Kind,
+    tls: Option<ListenerTls>,
     /// Whether clients may wait. Edge-triggered epoll reports it once.
     is_pending: bool,
     /// The end of a pause in accepting.
@@ -89,6 +92,7 @@ impl Acceptor {
     pub fn new(listeners: Vec<Listener>, control_connections_max: u32) -> Acceptor {
         let listener = |listener: Listener| ListenerState {
             kind: listener.kind,
+            tls: listener.tls.clone(),
             listener: Some(listener),
             is_pending: false,
             retry: None,
@@ -134,7 +138,8 @@ impl Acceptor {
     /// Control listeners stay open, so that health checks can ask whether the server is draining.
     pub fn close(&mut self) {
         for listener in self.listeners.iter_mut().filter(|listener| !listener.is_control()) {
-            *listener = ListenerState { listener: None, kind: listener.kind, is_pending: false, retry: None };
+            *listener =
+                ListenerState { listener: None, kind: listener.kind, tls: None, is_pending: false, retry: None };
         }
     }
 
@@ -170,7 +175,7 @@ impl Acceptor {
         let share = if is_control { core.control_accepts_max() } else { usize::MAX };
         for _ in 0..share.min(ACCEPTS_PER_TURN_MAX) {
             match self.accept_one(index, core)? {
-                Accepted::Connection(socket, peer) => self.admit(socket, peer, kind, core, epoll),
+                Accepted::Connection(socket, peer) => self.admit(socket, peer, index, core, epoll),
                 Accepted::Empty => return Ok(false),
                 Accepted::Aborted => {}
                 Accepted::Failed(error) => {
@@ -220,18 +225,19 @@ impl Acceptor {
     }
 
     /// Adds an accepted socket to the connections, or refuses it.
-    fn admit(&mut self, socket: OwnedFd, peer: Peer, kind: Kind, core: &mut Core, epoll: &mio::Registry) {
+    fn admit(&mut self, socket: OwnedFd, peer: Peer, index: usize, core: &mut Core, epoll: &mio::Registry) {
+        let kind = self.listeners[index].kind;
         let is_control = kind == Kind::Control;
         if kind == Kind::Proxied && !core.trusts(peer) {
             // It need not speak HTTP, so it gets no response.
             return core.count_untrusted_proxy(peer);
         }
         if let Some(refused) = self.refusal(is_control, core) {
-            return listener::refuse(&socket, self.response(refused));
+            return listener::refuse(&socket, self.response(refused, index));
         }
         let socket = Socket::new(socket);
         let descriptor = socket.as_raw_fd();
-        let Some(fd) = core.insert(socket, peer, kind) else {
+        let Some(fd) = core.insert(socket, peer, kind, self.listeners[index].tls.as_ref()) else {
             return core.count_full(is_control, "all slots are in use or retired");
         };
         let token = Token(fd.slot().index());
@@ -267,8 +273,10 @@ impl Acceptor {
         Some(RefusalReason::TooFast)
     }
 
-    fn response(&self, refused: RefusalReason) -> &[u8] {
+    /// Returns the response to a client that is refused. Before a TLS handshake it is an alert.
+    fn response(&self, refused: RefusalReason, index: usize) -> &[u8] {
         match refused {
+            _ if self.listeners[index].tls.is_some() => REFUSED,
             RefusalReason::Full => FULL,
             RefusalReason::ControlFull => &self.control_full,
             RefusalReason::ControlExhausted => &self.control_exhausted,
@@ -289,7 +297,7 @@ impl Acceptor {
             let is_control = listener.kind == Kind::Control;
             core.count_full(is_control, "file descriptor limit reached");
             let refused = if is_control { RefusalReason::ControlExhausted } else { RefusalReason::Full };
-            listener::refuse(&socket, self.response(refused));
+            listener::refuse(&socket, self.response(refused, index));
             true
         } else {
             false
@@ -327,7 +335,7 @@ impl ListenerState {
 }
 
 /// Takes a token for one connection. A new rate starts with a full bucket.
-fn take_token(bucket: &mut Option<(Rate, TokenBucket)>, per_second: Option<u32>, now: Tick) -> bool {
+pub fn take_token(bucket: &mut Option<(Rate, TokenBucket)>, per_second: Option<u32>, now: Tick) -> bool {
     let Some(per_second) = per_second else {
         *bucket = None;
         return true;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::connection::{State, Traffic};
 use crate::fd::Fd;
 use crate::peer::Peer;
+use crate::tls::TlsInfo;
 
 /// The state of a connection: see [`Context::info`](crate::Context::info).
 ///
@@ -33,4 +34,6 @@ pub struct Info {
     pub traffic: Traffic,
     /// Bytes that wait to be written.
     pub queued_bytes: usize,
+    /// The TLS version and cipher suite, if it came through a TLS listener.
+    pub tls: Option<TlsInfo>,
 }

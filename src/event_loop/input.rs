@@ -3,6 +3,7 @@
 use crate::connection::{Event, Io};
 use crate::event_loop::guard::ON_MESSAGE;
 use crate::event_loop::portion::Portion;
+use crate::event_loop::socket::Socket;
 use crate::event_loop::{EventLoop, Handler};
 use crate::fd::{Fd, Slot};
 use crate::message::Message;
@@ -37,22 +38,62 @@ impl<H: Handler> EventLoop<H> {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.core.take_ready(&mut slots);
         self.call_timer.begin();
+        self.handshakes.begin_turn(self.core.table().env().limits.handshakes_per_second_max);
+        while let Some(fd) = self.handshakes.take(self.core.now()) {
+            if let Some(slot) = self.core.table().slot_of(fd) {
+                self.read_ready_slot(slot, &mut buffer);
+            }
+        }
         let mut portion = Portion::new();
         let mut read = 0;
         while let Some(&slot) = slots.get(read)
             && !portion.is_over()
         {
             read += 1;
-            if let Some(socket) = self.core.table_mut().transport_mut(slot) {
-                socket.is_ready = false;
+            if self.core.table().transport(slot).is_some_and(Socket::is_tls) && !self.may_read_hello(slot) {
+                // It stays marked as ready, so that an event of epoll does not list it a second time.
+                self.handshakes.wait(self.core.table().fd_of(slot));
+                continue;
             }
-            self.read(slot, &mut buffer);
-            self.flush_early();
+            self.read_ready_slot(slot, &mut buffer);
         }
         slots.drain(..read);
         self.core.return_ready(&mut slots);
         self.slots = slots;
         self.buffer = buffer;
+    }
+
+    #[inline]
+    fn read_ready_slot(&mut self, slot: Slot, buffer: &mut [u8]) {
+        if let Some(socket) = self.core.table_mut().transport_mut(slot) {
+            socket.is_ready = false;
+        }
+        self.read(slot, buffer);
+        self.flush_early();
+    }
+
+    /// Returns whether a connection may be read, because it does not await a TLS hello or there is a budget for one.
+    fn may_read_hello(&mut self, slot: Slot) -> bool {
+        let table = self.core.table();
+        let awaits = table
+            .transport(slot)
+            .is_some_and(|socket| socket.is_tls() && table.shared().awaits_hello(socket.as_raw_fd()));
+        !awaits || (!self.handshakes.has_waiting() && self.handshakes.may_answer(table.env().now))
+    }
+
+    /// Handles the rest of the result of a read of a TLS session. Returns whether a further read may return more.
+    fn handle_tls_read(&mut self, slot: Slot) -> bool {
+        let report = self.core.table_mut().shared_mut().take_report();
+        if report.has_answered {
+            self.handshakes.handle_answered();
+        }
+        if let Some(tls) = report.secured {
+            self.core.table_mut().step(slot, |connection, _| connection.set_tls(tls));
+        }
+        if let Some(error) = report.error {
+            log::debug!("fd {}: TLS error: {error}", self.core.table().fd_of(slot));
+        }
+        self.core.table().transport(slot).is_some_and(|socket| socket.is_readable)
     }
 
     /// Reads once from a connection, and lists it again if there may be more.
@@ -79,15 +120,18 @@ impl<H: Handler> EventLoop<H> {
             }
             return;
         }
-        let is_hung_up = socket.is_hung_up;
+        let (is_hung_up, is_tls) = (socket.is_hung_up, socket.is_tls());
         let read = self.core.table_mut().read(slot, buffer);
+        // A TLS session may have more for other reasons than a plain socket.
+        let has_more = is_tls && self.handle_tls_read(slot);
         match read {
             Io::Done(count @ 1..) => {
                 self.feed(slot, &mut buffer[..count]);
-                if count == buffer.len() || is_hung_up {
+                if has_more || (!is_tls && (count == buffer.len() || is_hung_up)) {
                     self.core.make_ready(slot);
                 }
             }
+            Io::WouldBlock if has_more => self.core.make_ready(slot),
             Io::WouldBlock => {}
             Io::Done(_) | Io::Closed => self.core.handle_end(slot, read == Io::Closed),
         }
@@ -162,10 +206,13 @@ impl<H: Handler> EventLoop<H> {
                 socket.is_readable = true;
             }
             table.retry_write(slot);
-            self.call_timer.begin();
-            let mut buffer = std::mem::take(&mut self.buffer);
-            self.read(slot, &mut buffer);
-            self.buffer = buffer;
+            // A hello that waits for its turn is not answered for a connection that is about to be closed.
+            if self.may_read_hello(slot) {
+                self.call_timer.begin();
+                let mut buffer = std::mem::take(&mut self.buffer);
+                self.read(slot, &mut buffer);
+                self.buffer = buffer;
+            }
         }
     }
 }

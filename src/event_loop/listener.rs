@@ -17,6 +17,7 @@ use crate::event_loop::bind_each::bind_each;
 use crate::event_loop::error::Error;
 use crate::event_loop::socket_file::SocketFile;
 use crate::peer::Peer;
+use crate::tls::ListenerTls;
 
 /// Connections that may wait to be accepted.
 ///
@@ -48,6 +49,8 @@ pub struct Listener {
     socket: OwnedFd,
     address: Address,
     pub kind: Kind,
+    /// The settings of TLS, if its connections speak it.
+    pub tls: Option<ListenerTls>,
     /// Dropping it removes the file.
     _file: Option<SocketFile>,
     /// Errors that the next calls of `accept` get in place of the system's answer.
@@ -100,6 +103,7 @@ impl Listener {
             socket: socket.into(),
             address,
             kind: Kind::Client,
+            tls: None,
             _file: file,
             #[cfg(test)]
             injected: Default::default(),
@@ -180,6 +184,17 @@ impl Listener {
     /// Returns the address, with the port that was bound.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Sets the TLS settings of its connections.
+    #[cfg(feature = "tls")]
+    pub fn with_tls(self, tls: &ListenerTls) -> Listener {
+        Listener { tls: Some(tls.clone()), ..self }
+    }
+
+    /// Returns the address for the log: `127.0.0.1:9501`, or `tls:127.0.0.1:9443`.
+    pub fn name(&self) -> String {
+        format!("{}{}", if self.tls.is_some() { "tls:" } else { "" }, self.address)
     }
 
     /// Returns the kernel's descriptor, for epoll.

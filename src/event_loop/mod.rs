@@ -15,6 +15,7 @@ mod error;
 mod flush;
 mod guard;
 mod handler;
+mod handshakes;
 mod inbox;
 mod info;
 mod input;
@@ -28,6 +29,8 @@ mod socket;
 mod socket_file;
 mod stats;
 mod timers;
+#[cfg_attr(not(feature = "tls"), path = "no_tls_sessions.rs")]
+mod tls_sessions;
 mod visited_slots;
 
 use std::io;
@@ -55,6 +58,7 @@ use self::accept::Acceptor;
 use self::call_timer::CallTimer;
 use self::clock::Clock;
 use self::context::Host;
+use self::handshakes::Handshakes;
 use self::portion::Portion;
 use self::signals::Signals;
 use crate::connection::{Connection, Env};
@@ -107,7 +111,7 @@ pub struct Config {
 /// 3. Handle the events. This only records which sockets can be read or written.
 /// 4. While the loop drains, close WebSockets that are due. Apply new limits.
 /// 5. Accept connections. Epoll reports their first bytes in the next turn.
-/// 6. Read once from each connection that has bytes, and call the handler for its messages. One read a turn keeps a fast
+/// 6. Read once from each connection that has bytes. Few TLS handshakes are answered in a turn. Call the handler for its messages. One read a turn keeps a fast
 ///    client from delaying the others.
 /// 7. Fire timers. They come after reads, because bytes that arrived in time prevent a timeout.
 /// 8. Call `on_close` for the connections that closed, send deferred answers, and call `on_turn_end`.
@@ -131,6 +135,7 @@ pub struct EventLoop<H> {
     acceptor: Acceptor,
     inbox: Inbox<Command>,
     signals: Option<Signals>,
+    handshakes: Handshakes,
     clock: Clock,
     call_timer: CallTimer,
     /// The read buffer. Messages are borrowed from it.
@@ -188,6 +193,7 @@ impl<H: Handler> EventLoop<H> {
             acceptor: Acceptor::new(listeners, control_connections_max),
             inbox,
             signals,
+            handshakes: Handshakes::default(),
             clock,
             call_timer: CallTimer::new(),
             buffer: vec![0; budget],
@@ -258,8 +264,9 @@ impl<H: Handler> EventLoop<H> {
         if is_behind || self.has_commands || has_more {
             return Some(Duration::ZERO);
         }
-        let next = [self.core.next_deadline(), self.acceptor.retry_at()].into_iter().flatten().min()?;
-        Some(self.clock.epoch.at(next).saturating_duration_since(now))
+        let next = [self.core.next_deadline(), self.acceptor.retry_at()].into_iter().flatten().min();
+        let next = next.map(|next| self.clock.epoch.at(next).saturating_duration_since(now));
+        [next, self.handshakes.delay()].into_iter().flatten().min()
     }
 
     // The steps of a turn.

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
 use crate::connection::{Io, Transport, Written};
+use crate::event_loop::tls_sessions::TlsSessions;
 
 /// A connected, non-blocking socket. It is closed when it is dropped, which also removes it from epoll.
 #[derive(Debug)]
@@ -18,37 +19,60 @@ pub struct Socket {
     pub is_readable: bool,
     /// Whether epoll has reported the end of the peer's stream. The end itself is a read of 0 bytes.
     pub is_hung_up: bool,
+    is_tls: bool,
 }
+
+const _: () = assert!(size_of::<Socket>() == 8, "the flags fit into the word of the descriptor");
 
 impl Socket {
     /// Creates a socket from an accepted descriptor.
     pub fn new(fd: OwnedFd) -> Socket {
-        Socket { fd, is_ready: false, is_readable: false, is_hung_up: false }
+        Socket { fd, is_ready: false, is_readable: false, is_hung_up: false, is_tls: false }
     }
 
     /// Returns the kernel's descriptor, for epoll.
     pub fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
+
+    /// Records that it has a TLS session.
+    pub fn set_tls(&mut self) {
+        self.is_tls = true;
+    }
+
+    /// Returns whether it has a TLS session.
+    #[inline]
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
 }
 
 impl Transport for Socket {
-    type Shared = ();
+    type Shared = TlsSessions;
 
     #[inline]
-    fn read(&mut self, (): &mut (), buffer: &mut [u8]) -> Io {
-        let read = retry(|| rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count));
+    fn read(&mut self, sessions: &mut TlsSessions, buffer: &mut [u8]) -> Io {
+        if self.is_tls {
+            // A session may have read more than it returned, or records without plaintext.
+            let (read, may_have_more) =
+                sessions.read(self.as_raw_fd(), &mut PlainSocket(&self.fd), self.is_hung_up, buffer);
+            self.is_readable = may_have_more && !matches!(read, Io::Done(0) | Io::Closed);
+            return read;
+        }
+        let read = receive(&self.fd, buffer);
         // A short read has emptied the socket. If the peer has ended its stream, one more read finds the end.
         self.is_readable = matches!(read, Io::Done(count @ 1..) if count == buffer.len() || self.is_hung_up);
         read
     }
 
     #[inline]
-    fn write_vectored(&mut self, (): &mut (), slices: &[IoSlice<'_>]) -> Option<Written> {
-        // NOSIGNAL: a library cannot rely on SIGPIPE being ignored.
+    fn write_vectored(&mut self, sessions: &mut TlsSessions, slices: &[IoSlice<'_>]) -> Option<Written> {
+        if self.is_tls {
+            return sessions.write(self.as_raw_fd(), &mut PlainSocket(&self.fd), slices);
+        }
         let (sent, offered) = match slices {
             // One slice needs no vector, which the kernel would have to copy.
-            [only] => (retry(|| rustix::net::send(&self.fd, only, SendFlags::NOSIGNAL)), only.len()),
+            [only] => (send(&self.fd, only), only.len()),
             _ => (send_vector(&self.fd, slices), slices.iter().map(|slice| slice.len()).sum()),
         };
         match sent {
@@ -58,9 +82,41 @@ impl Transport for Socket {
         }
     }
 
-    fn shutdown(&mut self, (): &mut ()) {
-        // It fails only if the peer is gone.
-        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+    fn shutdown(&mut self, sessions: &mut TlsSessions) {
+        if self.is_tls {
+            return sessions.shutdown(self.as_raw_fd(), &mut PlainSocket(&self.fd));
+        }
+        shutdown(&self.fd);
+    }
+
+    #[inline]
+    fn held(&self, sessions: &TlsSessions) -> Option<usize> {
+        if self.is_tls { sessions.held() } else { None }
+    }
+
+    #[inline]
+    fn inbound_bytes(&self, sessions: &TlsSessions) -> usize {
+        if self.is_tls { sessions.inbound_bytes(self.as_raw_fd()) } else { 0 }
+    }
+
+    fn ignore_input(&mut self, sessions: &mut TlsSessions) {
+        if self.is_tls {
+            sessions.ignore_input(self.as_raw_fd());
+        }
+    }
+
+    #[inline]
+    fn finish(&mut self, sessions: &mut TlsSessions) {
+        if self.is_tls {
+            sessions.finish(self.as_raw_fd(), &mut PlainSocket(&self.fd));
+        }
+    }
+
+    #[inline]
+    fn remove(&mut self, sessions: &mut TlsSessions) {
+        if self.is_tls {
+            sessions.remove(self.as_raw_fd());
+        }
     }
 }
 
@@ -70,8 +126,24 @@ impl AsFd for Socket {
     }
 }
 
+#[inline]
+fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> Io {
+    retry(|| rustix::net::recv(fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count))
+}
+
+#[inline]
+fn send(fd: &OwnedFd, bytes: &[u8]) -> Io {
+    // NOSIGNAL: a library cannot rely on SIGPIPE being ignored.
+    retry(|| rustix::net::send(fd, bytes, SendFlags::NOSIGNAL))
+}
+
 fn send_vector(fd: &OwnedFd, slices: &[IoSlice<'_>]) -> Io {
     retry(|| rustix::net::sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+}
+
+fn shutdown(fd: &OwnedFd) {
+    // It fails only if the peer is gone.
+    let _ = rustix::net::shutdown(fd, Shutdown::Write);
 }
 
 #[inline]
@@ -83,5 +155,24 @@ fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Io {
             Err(Errno::AGAIN) => return Io::WouldBlock,
             Err(_) => return Io::Closed,
         }
+    }
+}
+
+/// The socket below a TLS session.
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "no socket has a session"))]
+struct PlainSocket<'a>(&'a OwnedFd);
+
+#[cfg(feature = "tls")]
+impl crate::connection::Stream for PlainSocket<'_> {
+    fn receive(&mut self, buffer: &mut [u8]) -> Io {
+        receive(self.0, buffer)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Io {
+        send(self.0, bytes)
+    }
+
+    fn shutdown(&mut self) {
+        shutdown(self.0);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::connection::{Compression, Traffic};
 use crate::histogram::Histogram;
 use crate::log_throttle::LogThrottle;
+use crate::tls::TlsCounts;
 
 /// The counters of a server: see [`Context::stats`](crate::Context::stats).
 ///
@@ -110,6 +111,8 @@ pub struct Stats {
     /// of the push counts with the duration of the whole turn, which is an upper bound. Output that a full socket left
     /// over counts from that moment, in milliseconds.
     pub write_delay: Histogram,
+    /// TLS handshakes by outcome.
+    pub tls: TlsCounts,
     /// The time since the start.
     pub uptime: Duration,
 }
@@ -121,6 +124,9 @@ pub struct Counters {
     pub accept_errors: u64,
     pub control_evicted: u64,
     pub untrusted_proxies: u64,
+    /// Connections to listeners without TLS that sent a TLS hello.
+    pub tls_on_plain: u64,
+    pub tls_hello: LogThrottle,
     pub untrusted: LogThrottle,
     pub evicted: LogThrottle,
     pub clients: Refusals,

@@ -13,6 +13,7 @@ use super::query::{self, QueryError};
 use super::token;
 use super::utf8;
 use crate::peer::Peer;
+use crate::tls::TlsInfo;
 
 /// An HTTP request: a WebSocket upgrade or a plain request.
 ///
@@ -28,6 +29,7 @@ pub struct Request<'a> {
     /// Empty until the body is complete.
     body: Cow<'a, [u8]>,
     is_control: bool,
+    tls: Option<TlsInfo>,
 }
 
 /// The positions of the parts of a head.
@@ -55,7 +57,7 @@ struct Span {
 impl<'a> Request<'a> {
     /// Creates a request without a body from a head and its layout.
     pub(crate) fn new(head: Vec<u8>, layout: Layout, peer: Peer) -> Request<'a> {
-        Request { head, layout, peer, body: Cow::default(), is_control: false }
+        Request { head, layout, peer, body: Cow::default(), is_control: false, tls: None }
     }
 
     /// Returns the request with its own copy of the body.
@@ -261,6 +263,17 @@ impl<'a> Request<'a> {
     /// [`Server::listen_control`](crate::Server::listen_control).
     pub fn is_control(&self) -> bool {
         self.is_control
+    }
+
+    /// Returns the TLS version and cipher suite, if it came through a [TLS listener](crate::Server::listen_tls).
+    ///
+    /// `None` behind a proxy that ends TLS in front of the server.
+    pub fn tls(&self) -> Option<TlsInfo> {
+        self.tls
+    }
+
+    pub(crate) fn set_tls(&mut self, tls: Option<TlsInfo>) {
+        self.tls = tls;
     }
 
     pub(crate) fn set_control(&mut self, is_control: bool) {

@@ -15,7 +15,7 @@ use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
-use super::DEADLINE;
+use super::{DEADLINE, tls};
 
 /// A byte stream that a client can use.
 pub trait Stream: Read + Write + Send {}
@@ -57,9 +57,7 @@ impl Client {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Result<Client, Error> {
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
-        Client::over(Box::new(stream), &format!("ws://{address}{target}"), headers)
+        Client::over(Box::new(tls::Socket::over(stream, address)), &format!("ws://{address}{target}"), headers)
     }
 
     fn over(stream: Box<dyn Stream>, url: &str, headers: &[(&str, &str)]) -> Result<Client, Error> {
@@ -173,7 +171,9 @@ impl Client {
                 matches!(error, tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
             }
             Err(Error::Io(error)) => {
-                matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+                // Through TLS, the end of the stream without `close_notify` is an error, too.
+                use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+                matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof)
             }
             _ => false,
         };

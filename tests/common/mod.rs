@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod log_lines;
 pub mod process;
 pub mod raw;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::panic;
@@ -61,13 +62,32 @@ pub fn serve<H: Handler>(build: impl FnOnce(Server) -> Server<H> + Send + 'stati
 /// Works like [`serve`], on this address.
 pub fn serve_on<H: Handler>(address: &str, build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
     let address = address.to_owned();
-    serve_made(move || Server::bind(address), build)
+    let is_tls = tls::IS_TLS && !address.starts_with("unix:");
+    let make = move || match is_tls {
+        true => Server::bind_tls(address, tls::server_config()),
+        false => Server::bind(address),
+    };
+    serve_with(make, build, is_tls)
+}
+
+/// As [`serve`], without TLS in every test binary.
+pub fn serve_plain<H: Handler>(build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
+    serve_made(|| Server::bind("127.0.0.1:0"), build)
 }
 
 /// Works like [`serve`], with a server that `make` creates.
 pub fn serve_made<H: Handler>(
     make: impl FnOnce() -> Result<Server, fdpush::Error> + Send + 'static,
     build: impl FnOnce(Server) -> Server<H> + Send + 'static,
+) -> TestServer {
+    serve_with(make, build, false)
+}
+
+/// With `is_tls`, the first listener speaks TLS.
+fn serve_with<H: Handler>(
+    make: impl FnOnce() -> Result<Server, fdpush::Error> + Send + 'static,
+    build: impl FnOnce(Server) -> Server<H> + Send + 'static,
+    is_tls: bool,
 ) -> TestServer {
     let (tx, started) = channel();
     let (end, ended) = channel();
@@ -84,6 +104,9 @@ pub fn serve_made<H: Handler>(
         });
         let server = build(server);
         let addresses: Vec<Address> = server.addresses().cloned().collect();
+        if let (true, Some(address)) = (is_tls, server.local_addr()) {
+            tls::register(address);
+        }
         tx.send((server.remote(), server.local_addr(), addresses)).expect("the test waits");
         // The test may have ended.
         let _ = end.send(server.run());

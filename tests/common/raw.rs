@@ -1,12 +1,12 @@
 //! A client that sends and receives raw bytes.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::DEADLINE;
+use super::tls;
 
 /// A valid upgrade request. `Host` is a loopback name, as in a request of a browser on this machine.
 pub const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -24,7 +24,7 @@ pub const PONG: u8 = 10;
 
 /// A connection and its received bytes that were not read yet.
 pub struct Raw {
-    stream: TcpStream,
+    stream: tls::Socket,
     buf: Vec<u8>,
 }
 
@@ -36,18 +36,14 @@ pub struct Reply {
     pub body: String,
 }
 
-/// Connects a stream whose reads and writes fail after the deadline of a test.
-pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("a server that listens");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-    stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
-    stream.set_nodelay(true).expect("no delay");
-    stream
-}
-
 impl Raw {
     pub fn connect(address: SocketAddr) -> Raw {
-        Raw { stream: connect(address), buf: Vec::new() }
+        Raw { stream: tls::Socket::connect(address), buf: Vec::new() }
+    }
+
+    /// Uses a connection.
+    pub fn over(stream: tls::Socket) -> Raw {
+        Raw { stream, buf: Vec::new() }
     }
 
     /// Opens a WebSocket.
@@ -65,7 +61,7 @@ impl Raw {
 
     /// Returns a second handle of the connection, for another thread.
     pub fn another(&self) -> Raw {
-        Raw { stream: self.stream.try_clone().expect("a descriptor"), buf: Vec::new() }
+        Raw { stream: self.stream.another().expect("a connection without TLS"), buf: Vec::new() }
     }
 
     /// Connects from an address of the loopback network, so that the server sees another client.
@@ -73,21 +69,18 @@ impl Raw {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
         socket.connect(&address.into()).expect("a server that listens");
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        stream.set_nodelay(true).expect("no delay");
-        Raw { stream, buf: Vec::new() }
+        Raw { stream: tls::Socket::over(socket.into(), address), buf: Vec::new() }
     }
 
     /// Ends the connection with a reset.
     pub fn reset(self) {
-        let linger = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        let linger = SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
         linger.expect("a socket option");
     }
 
     /// Returns the local address, which is the `peer` of the server.
     pub fn local_addr(&self) -> SocketAddr {
-        self.stream.local_addr().expect("a connected socket")
+        self.stream.tcp().local_addr().expect("a connected socket")
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -105,8 +98,8 @@ impl Raw {
     }
 
     /// Shuts down the write side.
-    pub fn shutdown_write(&self) {
-        self.stream.shutdown(Shutdown::Write).expect("the connection can be shut down");
+    pub fn shutdown_write(&mut self) {
+        self.stream.shutdown_write().expect("a connection to shut");
     }
 
     /// Returns the next response with a body of its `Content-Length`.
@@ -204,12 +197,17 @@ impl Raw {
         std::mem::take(&mut self.buf)
     }
 
+    /// Returns the unread bytes when a condition is true for them.
+    pub fn rest_until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        while !is_enough(&self.buf) {
+            assert!(self.fill(), "the stream ended after {:?}", self.buf);
+        }
+        std::mem::take(&mut self.buf)
+    }
+
     /// Returns whether unread bytes have arrived, without waiting.
     pub fn has_more(&mut self) -> bool {
-        self.stream.set_nonblocking(true).expect("no blocking");
-        let has_more = !self.buf.is_empty() || self.stream.peek(&mut [0]).is_ok();
-        self.stream.set_nonblocking(false).expect("blocking");
-        has_more
+        !self.buf.is_empty() || self.stream.has_more()
     }
 
     /// Expects the end of the stream and no bytes before it.
@@ -237,7 +235,8 @@ impl Raw {
                 self.buf.extend_from_slice(&chunk[..count]);
                 count > 0
             }
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            // Through TLS, the end of the stream without `close_notify` is an error, too.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => false,
             Err(error) => panic!("expected input before the deadline: {error}"),
         }
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use fdpush::{Response, Server};
 
-use crate::common::{ChildProcess, DEADLINE, channel};
+use crate::common::{ChildProcess, DEADLINE, channel, tls};
 use crate::wire::Wire;
 
 const ROLE: &str = "FDPUSH_TEST_CHILD";
@@ -33,7 +33,11 @@ pub struct Child {
 pub fn run(roles: &[Role]) {
     let Ok(name) = std::env::var(ROLE) else { return };
     let (_, build) = roles.iter().find(|(role, _)| *role == name).expect("the role exists");
-    let server = Server::bind("127.0.0.1:0").expect("a free port").on_request(|ctx, _, request| {
+    let server = match tls::IS_TLS {
+        true => Server::bind_tls("127.0.0.1:0", tls::server_config()),
+        false => Server::bind("127.0.0.1:0"),
+    };
+    let server = server.expect("a free port").on_request(|ctx, _, request| {
         let stats = ctx.stats();
         match request.target() {
             "/stats" => Response::text(200, format!("{stats:?}")),
@@ -58,12 +62,14 @@ impl Child {
 
     fn start_with(prelude: &str, role: &str) -> Child {
         let program = std::env::current_exe().expect("a test binary");
+        let pair = tls::server_pair();
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("{prelude} exec \"$0\" \"$@\"")])
             .arg(program)
             .args(["child_server", "--exact", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
+            .env(tls::PAIR_VARIABLE, format!("{}{}", pair.certificate, pair.key))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -76,6 +82,9 @@ impl Child {
                 break address.trim().parse().expect("an address");
             }
         };
+        if tls::IS_TLS {
+            tls::register(address);
+        }
         let child = Child { process, address, stdout: Some(stdout) };
         // It listens before it runs. Its first response shows that it is ready.
         assert_eq!(child.stat("open"), 0);

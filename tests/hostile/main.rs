@@ -3,13 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod cases {
-    pub mod close_frames;
-    pub mod data_frames;
-    pub mod http_body;
-    pub mod http_head;
-    pub mod http_upgrade;
-}
+mod cases;
 mod child;
 mod harness;
 mod wire;

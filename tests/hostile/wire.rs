@@ -4,13 +4,13 @@
 //! response as well as a missing one.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
-use crate::common::raw;
+use crate::common::tls::Socket;
 
 /// A connection and all its received bytes.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Socket,
     came: Vec<u8>,
     has_ended: bool,
     /// The local port, which identifies the connection here and at the server.
@@ -38,8 +38,8 @@ pub struct Reply {
 
 impl Wire {
     pub fn connect(address: SocketAddr) -> Wire {
-        let stream = raw::connect(address);
-        let port = stream.local_addr().expect("an address").port();
+        let stream = Socket::connect(address);
+        let port = stream.tcp().local_addr().expect("an address").port();
         Wire { stream, came: Vec::new(), has_ended: false, port }
     }
 
@@ -50,18 +50,18 @@ impl Wire {
 
     /// Sends as many bytes as the kernel accepts without a reader. Returns their number.
     pub fn fill(&mut self, bytes: &[u8]) -> usize {
-        self.stream.set_nonblocking(true).expect("a socket");
+        self.stream.tcp().set_nonblocking(true).expect("a socket");
         let mut sent = 0;
         while let Ok(count @ 1..) = self.stream.write(&bytes[sent..]) {
             sent += count;
         }
-        self.stream.set_nonblocking(false).expect("a socket");
+        self.stream.tcp().set_nonblocking(false).expect("a socket");
         sent
     }
 
     /// Shuts down the write side. It ignores an error of a lost connection.
-    pub fn shutdown_write(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+    pub fn shutdown_write(&mut self) {
+        let _ = self.stream.shutdown_write();
     }
 
     /// Reads until a condition is true. Returns `false` if the stream ended before.
@@ -95,7 +95,9 @@ impl Wire {
             Ok(0) => self.has_ended = true,
             Ok(count) => self.came.extend_from_slice(&chunk[..count]),
             // The server closed the connection with unread bytes.
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => self.has_ended = true,
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                self.has_ended = true;
+            }
             Err(error) => panic!("expected input before the deadline, after {:?}: {error}", self.received()),
         }
     }

@@ -142,9 +142,12 @@ impl<T: Transport> Table<T> {
     #[cold]
     fn largest_inbound(&mut self) -> Vec<Slot> {
         let mut holders: Vec<(usize, Slot)> = Vec::new();
-        let entries = &self.entries;
-        self.unfinished.retain(|slot| {
-            let bytes = entries.get(slot.index()).map_or(0, |entry| entry.connection.inbound_bytes());
+        let Table { entries, shared, unfinished, .. } = self;
+        unfinished.retain(|slot| {
+            let bytes = entries.get(slot.index()).map_or(0, |entry| {
+                let transport = entry.transport.as_ref();
+                entry.connection.inbound_bytes() + transport.map_or(0, |transport| transport.inbound_bytes(shared))
+            });
             if bytes > 0 {
                 holders.push((bytes, slot));
             }

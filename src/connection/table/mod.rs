@@ -316,6 +316,9 @@ impl<T: Transport> Table<T> {
             // It is listed by the next writable event.
             self.queued.insert(slot);
         }
+        if transport.inbound_bytes(shared) > 0 {
+            self.unfinished.insert(slot);
+        }
         read
     }
 
@@ -344,6 +347,14 @@ impl<T: Transport> Table<T> {
     pub fn handle_bytes<'a>(&mut self, slot: Slot, input: &mut &'a mut [u8]) -> Option<Event<'a>> {
         let (entry, env) = self.entry_for_input(slot)?;
         entry.connection.handle_bytes(input, env)
+    }
+
+    /// Ignores all further input of a connection that is ending, and frees what its transport holds of it.
+    pub fn ignore_input(&mut self, slot: Slot) {
+        let Table { entries, shared, .. } = self;
+        if let Some(Entry { transport: Some(transport), .. }) = entries.get_mut(slot.index()) {
+            transport.ignore_input(shared);
+        }
     }
 
     /// Ends the input of one read. A message may be unfinished.

@@ -48,6 +48,16 @@ pub trait Transport {
         None
     }
 
+    /// Returns the memory of its own unfinished input.
+    #[inline]
+    fn inbound_bytes(&self, _shared: &Self::Shared) -> usize {
+        0
+    }
+
+    /// Ignores all further input, and frees the memory of unfinished input.
+    #[inline]
+    fn ignore_input(&mut self, _shared: &mut Self::Shared) {}
+
     /// Ends the stream of a connection that is over, before it is removed.
     #[inline]
     fn finish(&mut self, _shared: &mut Self::Shared) {}

@@ -79,6 +79,7 @@ impl Core {
     pub fn relieve_inbound(&mut self) {
         for slot in self.table.inbound_holders() {
             self.step(slot, Connection::close_overload);
+            self.table.ignore_input(slot);
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::event_loop::sessions::Sessions;
 use crate::event_loop::socket::Socket;
 use crate::event_loop::stats::Counters;
 use crate::event_loop::timers::Timers;
+use crate::event_loop::tls_sessions::TlsSessions;
 use crate::event_loop::visited_slots::VisitedSlots;
 use crate::fd::{Fd, Slot};
 use crate::peer::Peer;
@@ -36,6 +37,7 @@ use crate::protocol::response::Response;
 use crate::protocol::upgrade::Accept;
 use crate::registry::{FormerNames, Registry, SecondLogin};
 use crate::tick::Tick;
+use crate::tls::ListenerTls;
 use crate::wheel::{Owner, Wheel};
 
 /// The connections of a loop by slot.
@@ -128,7 +130,7 @@ impl Core {
     ) -> Core {
         Core {
             wheel: Wheel::new(env.now),
-            table: Table::new(connections_max, env, ()),
+            table: Table::new(connections_max, env, TlsSessions::default()),
             registry: Registry::new(),
             timers: Timers::default(),
             second_login,
@@ -153,7 +155,20 @@ impl Core {
     }
 
     /// Adds an accepted connection. `None`: all slots are in use or retired.
-    pub fn insert(&mut self, socket: Socket, peer: Peer, kind: Kind) -> Option<Fd> {
+    ///
+    /// With `tls`, it speaks TLS.
+    pub fn insert(&mut self, mut socket: Socket, peer: Peer, kind: Kind, tls: Option<&ListenerTls>) -> Option<Fd> {
+        if let Some(tls) = tls {
+            let (read_bytes, inbound) = (self.table.env().limits.read_budget_bytes, self.table.env().inbound.clone());
+            let is_control = kind == Kind::Control;
+            let is_proxied = kind == Kind::Proxied;
+            let sessions = self.table.shared_mut();
+            sessions.make_buffers(read_bytes, inbound);
+            if !sessions.insert(socket.as_raw_fd(), tls, is_control, is_proxied) {
+                return None;
+            }
+            socket.set_tls();
+        }
         let env = self.table.env();
         let connection = match kind {
             Kind::Client => Connection::new(peer, env),

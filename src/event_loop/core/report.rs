@@ -12,6 +12,7 @@ use crate::event_loop::info::Info;
 use crate::event_loop::stats::Stats;
 use crate::fd::Fd;
 use crate::peer::Peer;
+use crate::tls::TlsCounts;
 
 impl Core {
     /// Returns the counters of the server.
@@ -51,6 +52,7 @@ impl Core {
             writes: counts.writes,
             turn_time: counters.turn_time.clone(),
             write_delay: counts.waits.clone(),
+            tls: TlsCounts { on_plain: counters.tls_on_plain, ..self.table.shared().counts() },
             uptime: Duration::from_millis(self.table.env().now.0),
         }
     }
@@ -83,6 +85,12 @@ impl Core {
 
     /// Counts a request that a connection refused by one of its rules.
     pub fn count_refusal(&mut self, fd: Fd, refusal: &Refusal) {
+        if *refusal == Refusal::TlsHello {
+            self.counters.tls_on_plain += 1;
+            if let Some(count) = self.counters.tls_hello.count(self.table.env().now) {
+                log::warn!("fd {fd}: TLS hello on a listener without TLS ({count} since the last warning)");
+            }
+        }
         let Refusal::Origin(error) = refusal else { return self.refuse(fd, refusal.status(), refusal) };
         // It contains text of the client, with quotes and all but visible ASCII escaped.
         self.refuse(fd, refusal.status(), format_args!("\"{error}\""));
@@ -163,6 +171,11 @@ impl Core {
             idle_for: env.now.since(connection.last_seen()),
             traffic: connection.traffic(),
             queued_bytes: connection.queued_bytes(),
+            tls: self
+                .table
+                .transport(fd.slot())
+                .filter(|socket| socket.is_tls())
+                .and_then(|socket| self.table.shared().info(socket.as_raw_fd())),
         })
     }
 

@@ -541,6 +541,7 @@ impl Serve {
             connections_max: bounds.connections_max,
             control_connections_max: self.api.api_connections_max,
             accepts_per_second_max: self.clients.accept_rate,
+            handshakes_per_second_max: None,
             address_ipv6_prefix: self.clients.address_ipv6_prefix,
             head_bytes_max: bounds.head_bytes_max.0,
             headers_max: bounds.headers_max as usize,

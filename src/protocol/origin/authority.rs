@@ -46,11 +46,15 @@ impl<'a> Origin<'a> {
     /// Returns whether the origin is that of the requested host and port.
     ///
     /// Only `http` and `https` are web origins. A `Host` without a port means the default port of the origin's scheme:
-    /// the page knows whether there was TLS, the server behind a proxy does not.
+    /// the page knows whether there was TLS, the server behind a proxy does not. If the request came by TLS, only `https`
+    /// is the origin of the server.
     pub fn matches_host(&self, request: &Request<'_>) -> bool {
         let Some(default) = default_port(self.scheme) else {
             return false;
         };
+        if request.tls().is_some() && !self.scheme.eq_ignore_ascii_case("https") {
+            return false;
+        }
         host_of(request).is_some_and(|host| {
             self.authority.host.equals(&host.host) && self.port() == Some(host.port.unwrap_or(default))
         })

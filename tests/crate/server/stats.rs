@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::log_lines::keep_log_lines;
 use crate::common::raw::{TEXT, UPGRADE};
-use crate::common::{Client, Raw, echo, serve};
+use crate::common::{Client, Raw, echo, serve, serve_plain};
 use fdpush::{Fd, Heartbeat, Limits, Response, SlowReader, Stats, Upgrade};
 
 fn refuse(address: SocketAddr, bytes: &str, status: u16) {
@@ -57,7 +57,8 @@ fn every_refusal_is_counted_by_status_and_logged() {
 fn a_full_server_counts_refused_clients_and_warns() {
     keep_log_lines();
     let limits = Limits { connections_max: Some(1), ..Limits::default() };
-    let server = serve(move |server| server.limits(limits));
+    // Before a TLS handshake there is no response: see tests/tls.
+    let server = serve_plain(move |server| server.limits(limits));
     let inside = server.connect("/");
     for _ in 0..2 {
         assert_eq!(server.raw().reply().status, 503);

@@ -1,0 +1,27 @@
+//! TLS (RFC 8446 and RFC 5246): certificates, settings, and the engine of a session.
+//!
+//! rustls does the work. No other module imports it, because the interface of its next version differs. The engine has
+//! neither a socket nor buffers of its own: `connection/tls.rs` joins it with a stream, and the loop lends the buffers.
+
+#[cfg(feature = "tls")]
+mod config;
+#[cfg(feature = "tls")]
+mod engine;
+#[cfg(feature = "tls")]
+mod error;
+mod info;
+
+#[cfg(feature = "tls")]
+pub use self::config::{TlsBuilder, TlsConfig};
+#[cfg(feature = "tls")]
+pub use self::engine::{Ciphertext, Engine, EngineError, RECORD_BYTES_MAX};
+#[cfg(feature = "tls")]
+pub use self::error::TlsError;
+
+pub use self::info::{TlsCounts, TlsInfo, TlsVersion};
+
+/// The settings of a TLS listener. Without the feature `tls` there is none.
+#[cfg(feature = "tls")]
+pub type ListenerTls = TlsConfig;
+#[cfg(not(feature = "tls"))]
+pub type ListenerTls = std::convert::Infallible;

@@ -1,0 +1,202 @@
+//! Certificates, keys and settings of TLS listeners.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+
+use crate::tls::error::TlsError;
+use crate::tls::info::TlsVersion;
+
+/// The certificates and settings of a TLS listener: see [`Server::listen_tls`](crate::Server::listen_tls).
+///
+/// A clone refers to the same settings. [`replace`](TlsConfig::replace) changes them for all connections that are
+/// accepted later, also while a server runs, and from any thread.
+///
+/// TLS 1.2 and 1.3 are spoken, with ALPN `http/1.1`. Each handshake gets one session ticket. The keys of tickets are in
+/// memory only, and change every six hours. There is no early data and no renegotiation.
+///
+/// ```no_run
+/// use fdpush::{Server, TlsConfig};
+///
+/// let (cert, key) = (std::fs::read("cert.pem")?, std::fs::read("key.pem")?);
+/// let tls = TlsConfig::builder().pair(&cert, &key)?.build()?;
+/// Server::bind("127.0.0.1:9501")?.listen_tls("127.0.0.1:9443", tls.clone())?.run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct TlsConfig(Arc<Mutex<Arc<ServerConfig>>>);
+
+/// Builds a [`TlsConfig`].
+#[derive(Debug)]
+pub struct TlsBuilder {
+    provider: Arc<CryptoProvider>,
+    pairs: Vec<Arc<CertifiedKey>>,
+    version_min: TlsVersion,
+    client_ca: Option<RootCertStore>,
+}
+
+impl TlsConfig {
+    /// Returns a builder without certificates.
+    pub fn builder() -> TlsBuilder {
+        TlsBuilder {
+            provider: Arc::new(provider()),
+            pairs: Vec::new(),
+            version_min: TlsVersion::Tls12,
+            client_ca: None,
+        }
+    }
+
+    /// Replaces the settings by those of another config.
+    ///
+    /// Connections that are accepted later use them. Tickets of earlier sessions are no longer valid, so that a client
+    /// certificate is checked by the new rules.
+    pub fn replace(&self, other: &TlsConfig) {
+        let other = other.current();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = other;
+    }
+
+    /// Returns the settings for a new connection.
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        // The lock is taken once for each accepted connection.
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for TlsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsConfig")
+    }
+}
+
+impl TlsBuilder {
+    /// Adds a certificate chain and its private key, both PEM.
+    ///
+    /// The chain begins with the certificate of the server. The first pair whose certificate is valid for the name that
+    /// the client sends (SNI) is used, or the first of all.
+    ///
+    /// # Errors
+    /// [`TlsError`], for instance if the key does not fit the certificate.
+    pub fn pair(mut self, certificates: &[u8], key: &[u8]) -> Result<TlsBuilder, TlsError> {
+        let chain = chain(certificates)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            pem::Error::NoItemsFound => TlsError::NoKey,
+            error => TlsError::Pem(error.to_string()),
+        })?;
+        let pair = CertifiedKey::from_der(chain, key, &self.provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch,
+            rustls::Error::InvalidCertificate(error) => TlsError::Certificate(format!("{error:?}")),
+            error => TlsError::Key(error.to_string()),
+        })?;
+        for certificate in &pair.cert {
+            ParsedCertificate::try_from(certificate).map_err(|error| TlsError::Certificate(error.to_string()))?;
+        }
+        self.pairs.push(Arc::new(pair));
+        Ok(self)
+    }
+
+    /// Sets the lowest version. The default is TLS 1.2.
+    pub fn version_min(mut self, version: TlsVersion) -> TlsBuilder {
+        self.version_min = version;
+        self
+    }
+
+    /// Requires a certificate of each client, issued by one of these authorities (PEM).
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn client_ca(mut self, certificates: &[u8]) -> Result<TlsBuilder, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in chain(certificates)? {
+            roots.add(certificate).map_err(|error| TlsError::Certificate(error.to_string()))?;
+        }
+        self.client_ca = Some(roots);
+        Ok(self)
+    }
+
+    /// Builds the config.
+    ///
+    /// # Errors
+    /// [`TlsError::NoPair`], [`TlsError::Settings`].
+    pub fn build(self) -> Result<TlsConfig, TlsError> {
+        let TlsBuilder { provider, pairs, version_min, client_ca } = self;
+        if pairs.is_empty() {
+            return Err(TlsError::NoPair);
+        }
+        let settings = |error: rustls::Error| TlsError::Settings(error.to_string());
+        let versions: &[&SupportedProtocolVersion] = match version_min {
+            TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            TlsVersion::Tls13 => &[&rustls::version::TLS13],
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .map_err(settings)?;
+        let builder = match client_ca {
+            None => builder.with_no_client_auth(),
+            Some(roots) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build();
+                builder.with_client_cert_verifier(verifier.map_err(|error| TlsError::Settings(error.to_string()))?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(Pairs(pairs)));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // Sessions are in the tickets, so a client that does not come back leaves nothing in memory.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = ticketer().map_err(settings)?;
+        config.send_tls13_tickets = 1;
+        config.max_tls13_tickets = 1;
+        Ok(TlsConfig(Arc::new(Mutex::new(Arc::new(config)))))
+    }
+}
+
+#[cfg(feature = "tls-aws-lc")]
+fn provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
+}
+
+#[cfg(not(feature = "tls-aws-lc"))]
+fn provider() -> CryptoProvider {
+    rustls::crypto::ring::default_provider()
+}
+
+#[cfg(feature = "tls-aws-lc")]
+fn ticketer() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+    rustls::crypto::aws_lc_rs::Ticketer::new()
+}
+
+#[cfg(not(feature = "tls-aws-lc"))]
+fn ticketer() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+    rustls::crypto::ring::Ticketer::new()
+}
+
+/// Parses the certificates of a PEM text.
+fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let chain = chain.map_err(|error| TlsError::Pem(error.to_string()))?;
+    if chain.is_empty() { Err(TlsError::NoCertificate) } else { Ok(chain) }
+}
+
+/// Selects the pair for a client by the name that it sends. The first is the default.
+#[derive(Debug)]
+struct Pairs(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Pairs {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let fits = |pair: &&Arc<CertifiedKey>| {
+            let (Some(name), Ok(certificate)) = (&name, pair.end_entity_cert()) else { return false };
+            ParsedCertificate::try_from(certificate).is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
+        };
+        // With one pair there is nothing to select.
+        let selected = if self.0.len() > 1 { self.0.iter().find(fits) } else { None };
+        selected.or(self.0.first()).cloned()
+    }
+}

@@ -1,0 +1,58 @@
+//! The values about TLS that handlers see.
+
+use std::fmt;
+
+/// The TLS session of a connection: see [`Request::tls`](crate::Request::tls) and [`Info::tls`](crate::Info::tls).
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub struct TlsInfo {
+    /// The version.
+    pub version: TlsVersion,
+    /// The IANA name of the cipher suite: `TLS_AES_128_GCM_SHA256`.
+    pub cipher: &'static str,
+}
+
+/// A version of TLS. Older ones are not spoken.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum TlsVersion {
+    /// TLS 1.2, RFC 5246.
+    Tls12,
+    /// TLS 1.3, RFC 8446.
+    Tls13,
+}
+
+impl TlsVersion {
+    /// Returns `1.2` or `1.3`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TlsVersion::Tls12 => "1.2",
+            TlsVersion::Tls13 => "1.3",
+        }
+    }
+}
+
+/// Writes `TLS 1.3`.
+impl fmt::Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TLS {}", self.as_str())
+    }
+}
+
+/// Handshakes by outcome, and connections that sent the wrong protocol: see [`Stats::tls`](crate::Stats::tls).
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct TlsCounts {
+    /// Full handshakes that succeeded.
+    pub full: u64,
+    /// Handshakes that resumed an earlier session and succeeded.
+    pub resumed: u64,
+    /// Handshakes that failed, because the client broke a rule, or has no version or cipher suite in common.
+    pub failed: u64,
+    /// Handshakes that the client left unfinished, or that took longer than `head_time_max`.
+    pub abandoned: u64,
+    /// Connections to a TLS listener that sent plain HTTP. They get status 400.
+    pub plain_http: u64,
+    /// Connections to a plain listener that sent a TLS hello. They are closed.
+    pub on_plain: u64,
+}

@@ -1,0 +1,228 @@
+//! TLS for the tests: an authority, certificates for servers, and a client side that trusts the authority.
+//!
+//! The crate tests run twice. In the test binary `tls` all servers of [`serve`](super::serve) speak TLS, and all clients
+//! that connect to them.
+
+use std::collections::HashSet;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use fdpush::TlsConfig;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::DEADLINE;
+
+/// Whether the servers of [`serve`](super::serve) speak TLS in this test binary.
+pub const IS_TLS: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"tls" | b"hostile_tls");
+
+/// The authority of the tests.
+pub static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+
+/// The addresses of servers that speak TLS.
+static ADDRESSES: LazyLock<Mutex<HashSet<SocketAddr>>> = LazyLock::new(Mutex::default);
+
+/// An authority that signs certificates.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, both PEM.
+#[derive(Clone)]
+pub struct Pair {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Authority {
+    pub fn new() -> Authority {
+        let mut params = CertificateParams::new([]).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        Authority { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
+    }
+
+    /// Returns the certificate of the authority, PEM.
+    pub fn certificate(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// Returns a certificate for these names.
+    pub fn sign(&self, names: &[&str]) -> Pair {
+        self.sign_with(names, |_| {})
+    }
+
+    /// As [`sign`](Authority::sign), with changed parameters.
+    pub fn sign_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("valid names");
+        change(&mut params);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// Returns the settings of a client that trusts this authority.
+    pub fn client_config(&self) -> ClientConfig {
+        self.builder().with_no_client_auth()
+    }
+
+    /// As [`client_config`](Authority::client_config), with a certificate of the client.
+    pub fn client_config_with(&self, pair: &Pair) -> ClientConfig {
+        let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+        self.builder().with_client_auth_cert(chain, key).expect("a pair")
+    }
+
+    fn builder(&self) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_slice(self.certificate().as_bytes()).expect("a certificate");
+        roots.add(certificate).expect("an authority");
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+    }
+}
+
+impl Pair {
+    /// Returns the settings of a server with this pair.
+    pub fn config(&self) -> TlsConfig {
+        let builder = TlsConfig::builder().pair(self.certificate.as_bytes(), self.key.as_bytes()).expect("a pair");
+        builder.build().expect("settings")
+    }
+}
+
+/// The environment variable that gives a child process the pair of its parent, PEM.
+pub const PAIR_VARIABLE: &str = "FDPUSH_TEST_PAIR";
+
+/// Returns the pair of a server for `localhost`, `127.0.0.1` and `::1`.
+pub fn server_pair() -> &'static Pair {
+    static PAIR: LazyLock<Pair> = LazyLock::new(|| match std::env::var(PAIR_VARIABLE) {
+        Ok(both) => Pair { certificate: both.clone(), key: both },
+        Err(_) => AUTHORITY.sign(&["localhost", "127.0.0.1", "::1"]),
+    });
+    &PAIR
+}
+
+/// Returns the settings of a server with the pair of [`server_pair`].
+pub fn server_config() -> TlsConfig {
+    server_pair().config()
+}
+
+/// Records that the server at an address speaks TLS.
+pub fn register(address: SocketAddr) {
+    ADDRESSES.lock().expect("no test panics here").insert(address);
+}
+
+/// A stream to a server: TCP, or TLS if the server at the address speaks it.
+pub enum Socket {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Socket {
+    /// Connects to an address.
+    pub fn connect(address: SocketAddr) -> Socket {
+        Socket::over(TcpStream::connect(address).expect("a server that listens"), address)
+    }
+
+    /// Uses a connection to an address.
+    pub fn over(stream: TcpStream, address: SocketAddr) -> Socket {
+        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
+        stream.set_nodelay(true).expect("no delay");
+        match ADDRESSES.lock().expect("no test panics here").contains(&address) {
+            false => Socket::Plain(stream),
+            true => {
+                let mut socket = Socket::secure(stream, AUTHORITY.client_config(), "localhost");
+                if let Socket::Tls(stream) = &mut socket {
+                    // A server that refuses the connection is found by the first read.
+                    while stream.conn.is_handshaking() && stream.conn.complete_io(&mut stream.sock).is_ok() {}
+                }
+                socket
+            }
+        }
+    }
+
+    /// Begins a TLS session over a connection. The handshake is part of the first write or read.
+    pub fn secure(stream: TcpStream, config: ClientConfig, name: &str) -> Socket {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let connection = ClientConnection::new(Arc::new(config), name).expect("a session");
+        Socket::Tls(Box::new(StreamOwned::new(connection, stream)))
+    }
+
+    /// Returns the TCP connection.
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Socket::Plain(stream) => stream,
+            Socket::Tls(stream) => &stream.sock,
+        }
+    }
+
+    /// Returns a second handle of the connection. `None` for TLS, whose state cannot be shared.
+    pub fn another(&self) -> Option<Socket> {
+        match self {
+            Socket::Plain(stream) => Some(Socket::Plain(stream.try_clone().expect("a descriptor"))),
+            Socket::Tls(_) => None,
+        }
+    }
+
+    /// Ends the output.
+    pub fn shutdown_write(&mut self) -> io::Result<()> {
+        if let Socket::Tls(stream) = self {
+            stream.conn.send_close_notify();
+            stream.flush()?;
+        }
+        self.tcp().shutdown(Shutdown::Write)
+    }
+
+    /// Returns whether bytes can be read without waiting.
+    pub fn has_more(&mut self) -> bool {
+        self.tcp().set_nonblocking(true).expect("no blocking");
+        let has_more = match self {
+            Socket::Plain(stream) => stream.peek(&mut [0]).is_ok(),
+            Socket::Tls(stream) => loop {
+                let state = stream.conn.process_new_packets();
+                if state.is_err() || state.is_ok_and(|state| state.plaintext_bytes_to_read() > 0) {
+                    break true;
+                }
+                match stream.conn.read_tls(&mut stream.sock) {
+                    Ok(0) => break true,
+                    Ok(_) => {}
+                    Err(error) => break error.kind() != ErrorKind::WouldBlock,
+                }
+            },
+        };
+        self.tcp().set_nonblocking(false).expect("blocking");
+        has_more
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Plain(stream) => stream.read(buffer),
+            Socket::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Plain(stream) => stream.write(bytes),
+            Socket::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Socket::Plain(stream) => stream.flush(),
+            Socket::Tls(stream) => stream.flush(),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Tables of input and the expected results.
+
+pub mod close_frames;
+pub mod data_frames;
+pub mod http_body;
+pub mod http_head;
+pub mod http_upgrade;

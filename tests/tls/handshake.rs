@@ -1,0 +1,348 @@
+//! Handshakes: versions, cipher suites, names, tickets, client certificates, and clients that do not speak TLS.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fdpush::{Limits, Origins, Response, Server, TlsConfig, TlsVersion, Upgrade};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
+
+use crate::common::tls::{AUTHORITY, Authority, Socket, register, server_config};
+use crate::common::{Client, Raw, TestServer, echo, raw, serve, serve_made};
+
+/// Completes a handshake. Returns the client, or the error.
+fn handshake(server: &TestServer, config: ClientConfig, name: &str) -> Result<Box<Secured>, std::io::Error> {
+    let stream = TcpStream::connect(server.address()).expect("a server that listens");
+    let Socket::Tls(mut stream) = Socket::secure(stream, config, name) else { unreachable!("a TLS session") };
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    Ok(stream)
+}
+
+type Secured = StreamOwned<ClientConnection, TcpStream>;
+
+fn request(stream: Box<Secured>, request: &str) -> raw::Reply {
+    let mut raw = Raw::over(Socket::Tls(stream));
+    raw.send(request);
+    raw.reply()
+}
+
+fn with_versions(versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    let certificate = rustls::pki_types::pem::PemObject::from_pem_slice(AUTHORITY.certificate().as_bytes());
+    roots.add(certificate.expect("a certificate")).expect("an authority");
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// Serves one TLS listener with this config, which answers requests with version and cipher suite.
+fn serve_tls(config: TlsConfig) -> TestServer {
+    serve_made(
+        move || Server::bind_tls("127.0.0.1:0", config),
+        |server| {
+            server.on_message(echo).on_request(|_, _, request| {
+                let tls = request.tls().expect("a request through TLS");
+                Some(Response::text(200, format!("{} {}", tls.version, tls.cipher)))
+            })
+        },
+    )
+}
+
+#[test]
+fn request_and_info_tell_version_and_cipher_suite() {
+    let server = serve_tls(server_config());
+    let names = [(&rustls::version::TLS13, "TLS 1.3 TLS_"), (&rustls::version::TLS12, "TLS 1.2 TLS_ECDHE_ECDSA_WITH_")];
+    for (version, start) in names {
+        let stream = handshake(&server, with_versions(&[version]), "localhost").expect("a handshake");
+        assert_eq!(stream.conn.alpn_protocol(), None, "the client offered none");
+        let reply = request(stream, raw::GET);
+        assert!(reply.body.starts_with(start) && reply.body.contains("_GCM_"), "{}", reply.body);
+    }
+    register(server.address());
+    let client = server.connect("/");
+    let fd = client.fd();
+    let tls = server.ask(move |ctx| ctx.info(fd).and_then(|info| info.tls)).expect("a TLS session");
+    assert_eq!((tls.version, tls.cipher), (TlsVersion::Tls13, "TLS_AES_256_GCM_SHA384"));
+}
+
+#[test]
+fn a_plain_connection_has_no_tls_info() {
+    let make = || Server::bind("127.0.0.1:0");
+    let server = serve_made(make, |server| {
+        server.on_request(|_, _, request| Some(Response::text(200, format!("{:?}", request.tls()))))
+    });
+    let mut raw = server.raw();
+    raw.send(raw::GET);
+    assert_eq!(raw.reply().body, "None");
+}
+
+#[test]
+fn alpn_is_http_1_1_and_nothing_else() {
+    let server = serve_tls(server_config());
+    let offer = |protocols: &[&str]| {
+        let mut config = AUTHORITY.client_config();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        handshake(&server, config, "localhost")
+    };
+    let agreed = offer(&["h2", "http/1.1"]).expect("a handshake");
+    assert_eq!(agreed.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let error = offer(&["h2"]).expect_err("no protocol in common");
+    assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+}
+
+#[test]
+fn the_lowest_version_can_be_1_3() {
+    let pair = AUTHORITY.sign(&["localhost"]);
+    let builder = TlsConfig::builder().pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("a pair");
+    let server = serve_tls(builder.version_min(TlsVersion::Tls13).build().expect("settings"));
+    let error = handshake(&server, with_versions(&[&rustls::version::TLS12]), "localhost").expect_err("too old");
+    assert!(error.to_string().contains("ProtocolVersion"), "{error}");
+    let _client = handshake(&server, with_versions(&[&rustls::version::TLS13]), "localhost").expect("a handshake");
+    server.wait_until("counted", |ctx| (ctx.stats().tls.full, ctx.stats().tls.failed) == (1, 1));
+}
+
+#[test]
+fn the_name_selects_the_pair_and_the_first_is_the_default() {
+    let pairs = [&["localhost", "a.test"][..], &["b.test", "*.c.test"]].map(|names| AUTHORITY.sign(names));
+    let mut builder = TlsConfig::builder();
+    for pair in &pairs {
+        builder = builder.pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("a pair");
+    }
+    let server = serve_tls(builder.build().expect("settings"));
+    for name in ["localhost", "a.test", "b.test", "x.c.test"] {
+        handshake(&server, AUTHORITY.client_config(), name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    // The first pair is presented, whose names differ.
+    let error = handshake(&server, AUTHORITY.client_config(), "d.test").expect_err("another name");
+    assert!(error.to_string().contains("not valid for name"), "{error}");
+}
+
+#[test]
+fn a_session_is_resumed_with_one_ticket_a_handshake() {
+    let server = serve_tls(server_config());
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let config = with_versions(&[version]);
+        let kinds: Vec<_> = (0..3)
+            .map(|_| {
+                let mut stream = handshake(&server, config.clone(), "localhost").expect("a handshake");
+                let kind = stream.conn.handshake_kind();
+                let tickets = stream.conn.tls13_tickets_received();
+                // A ticket comes with the first bytes of the server.
+                std::io::Write::write_all(&mut stream, raw::GET.as_bytes()).expect("a request");
+                std::io::Read::read(&mut stream, &mut [0; 1000]).expect("a response");
+                let now = stream.conn.tls13_tickets_received();
+                assert_eq!(now.max(tickets), u32::from(version.version == rustls::ProtocolVersion::TLSv1_3));
+                kind
+            })
+            .collect();
+        let [first, rest @ ..] = &kinds[..] else { panic!("three handshakes") };
+        assert_eq!(*first, Some(HandshakeKind::Full));
+        assert!(rest.iter().all(|kind| *kind == Some(HandshakeKind::Resumed)), "{kinds:?}");
+    }
+    let tls = server.ask(|ctx| ctx.stats().tls);
+    assert_eq!((tls.full, tls.resumed, tls.failed), (2, 4, 0));
+}
+
+#[test]
+fn a_client_certificate_of_the_authority_is_required() {
+    let authority = Authority::new();
+    let pair = AUTHORITY.sign(&["localhost"]);
+    let builder = TlsConfig::builder().pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("a pair");
+    let builder = builder.client_ca(authority.certificate().as_bytes()).expect("an authority");
+    let server = serve_tls(builder.build().expect("settings"));
+    let get = |config: ClientConfig| {
+        let mut stream = handshake(&server, config, "localhost").expect("the client's part of a handshake");
+        std::io::Write::write_all(&mut stream, raw::GET.as_bytes())?;
+        std::io::Read::read(&mut stream, &mut [0; 1000])
+    };
+    assert!(get(AUTHORITY.client_config_with(&authority.sign(&["client"]))).is_ok_and(|bytes| bytes > 0));
+    let error = get(AUTHORITY.client_config()).expect_err("no certificate");
+    assert!(error.to_string().contains("CertificateRequired"), "{error}");
+    let error = get(AUTHORITY.client_config_with(&AUTHORITY.sign(&["client"]))).expect_err("another authority");
+    assert!(error.to_string().contains("fatal alert"), "{error}");
+}
+
+#[test]
+fn replaced_settings_hold_for_later_connections() {
+    let config = server_config();
+    let server = serve_tls(config.clone());
+    register(server.address());
+    let mut before = server.connect("/");
+    let other = Authority::new();
+    config.replace(&other.sign(&["localhost"]).config());
+    let error = handshake(&server, AUTHORITY.client_config(), "localhost").expect_err("the new authority");
+    assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+    handshake(&server, other.client_config(), "localhost").expect("a handshake");
+    before.send("still here");
+    assert_eq!(before.text(), "still here");
+}
+
+#[test]
+fn plain_http_to_a_tls_listener_gets_a_readable_400() {
+    let server = serve_tls(server_config());
+    // More than one read, and then a large body: the response is not lost to a reset.
+    let body = vec![b'x'; 1 << 20];
+    for sent in [raw::GET.as_bytes(), raw::UPGRADE.as_bytes(), b"P", &[b"POST / HTTP/1.1\r\n\r\n", &body[..]].concat()]
+    {
+        let mut raw = Raw::connect(server.address());
+        raw.send(sent);
+        let reply = raw.reply();
+        assert_eq!((reply.status, reply.header("Connection")), (400, Some("close")));
+        assert_eq!(reply.body, "this port speaks TLS: use wss:// and https://\r\n");
+        raw.end();
+    }
+    let tls = server.ask(|ctx| ctx.stats().tls);
+    assert_eq!((tls.plain_http, tls.failed), (4, 0));
+}
+
+#[test]
+fn plain_http_to_a_control_listener_with_tls_gets_json() {
+    let server = serve_made(
+        || Server::bind("127.0.0.1:0")?.listen_control_tls("127.0.0.1:0", server_config()),
+        |server| server.on_request(|_, _, request| Some(Response::text(200, request.is_control().to_string()))),
+    );
+    let fdpush::Address::Tcp(control) = server.addresses[1] else { panic!("a TCP address") };
+    let mut raw = Raw::connect(control);
+    raw.send(raw::GET);
+    let reply = raw.reply();
+    assert_eq!(reply.status, 400);
+    assert_eq!(reply.body, r#"{"error":{"code":"bad_request","message":"this port speaks TLS: use https://"}}"#);
+    register(control);
+    let mut raw = Raw::connect(control);
+    raw.send(raw::GET);
+    assert_eq!(raw.reply().body, "true");
+}
+
+#[test]
+fn garbage_in_place_of_a_hello_gets_an_alert() {
+    let server = serve_tls(server_config());
+    for garbage in [&b"\x80\x2e\x01\x00\x02"[..], &[0; 64], &[0x16, 3, 1, 0, 4, 1, 0, 0, 0], &[0x16, 3, 1, 0xff, 0xff]]
+    {
+        let mut raw = Raw::connect(server.address());
+        raw.send(garbage);
+        let alert = raw.rest();
+        assert!(matches!(alert[..], [21, 3, _, 0, 2, 2, _]), "{garbage:?}: {alert:?}");
+    }
+    assert_eq!(server.ask(|ctx| ctx.stats().tls.failed), 4);
+}
+
+#[test]
+fn a_tls_hello_to_a_plain_listener_is_counted_and_closed() {
+    let server = serve_made(|| Server::bind("127.0.0.1:0"), |server| server);
+    let stream = TcpStream::connect(server.address()).expect("a connection");
+    let Socket::Tls(mut stream) = Socket::secure(stream, AUTHORITY.client_config(), "localhost") else { panic!("TLS") };
+    stream.conn.complete_io(&mut stream.sock).expect_err("no TLS");
+    server.wait_until("counted", |ctx| ctx.stats().tls.on_plain == 1 && ctx.stats().connections == 0);
+    assert_eq!(server.ask(|ctx| ctx.stats().refused_by_status.get(&400).copied()), Some(1));
+}
+
+#[test]
+fn a_handshake_that_does_not_end_is_closed_and_counted() {
+    let limits = Limits { head_time_max: Duration::from_millis(50), ..Limits::default() };
+    let server = serve_made(|| Server::bind_tls("127.0.0.1:0", server_config()), move |server| server.limits(limits));
+    let mut silent = Raw::connect(server.address());
+    silent.end();
+    let mut trickling = Raw::connect(server.address());
+    trickling.send(&hello()[..20]);
+    trickling.end();
+    server.wait_until("counted", |ctx| ctx.stats().tls.abandoned == 1);
+}
+
+#[test]
+fn a_hello_may_come_byte_by_byte() {
+    let server = serve_tls(server_config());
+    let mut raw = Raw::connect(server.address());
+    for byte in hello() {
+        raw.send([byte]);
+        server.ask(|_| ());
+    }
+    let first = raw.rest_until(|bytes| bytes.len() >= 6);
+    assert_eq!(first[..1], [22], "a server hello");
+}
+
+#[test]
+fn only_https_is_the_own_origin_through_tls() {
+    let server = serve_made(
+        || Server::bind_tls("127.0.0.1:0", server_config()),
+        |server| server.origins(Origins::Same).on_upgrade(|_, _, _| Upgrade::accept()),
+    );
+    register(server.address());
+    let own = format!("{}", server.address());
+    let origin = |scheme: &str| {
+        let mut raw = server.raw();
+        let headers = format!("Host: {own}\r\nOrigin: {scheme}://{own}");
+        raw.send(raw::UPGRADE.replace("Host: localhost", &headers));
+        raw.reply().status
+    };
+    assert_eq!((origin("https"), origin("http")), (101, 403));
+}
+
+#[test]
+fn invalid_certificates_and_keys_are_named() {
+    let pair = AUTHORITY.sign(&["localhost"]);
+    let other = AUTHORITY.sign(&["localhost"]);
+    let error = |certificate: &str, key: &str| {
+        TlsConfig::builder().pair(certificate.as_bytes(), key.as_bytes()).expect_err("an invalid pair").to_string()
+    };
+    assert_eq!(error(&pair.certificate, &other.key), "the private key does not fit the certificate");
+    assert_eq!(error("", &pair.key), "no certificate found");
+    assert_eq!(error(&pair.certificate, ""), "no private key found");
+    assert_eq!(error(&pair.certificate, &pair.certificate), "no private key found");
+    assert!(error("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", &pair.key).starts_with("invalid PEM"));
+    assert!(
+        error("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &pair.key)
+            .starts_with("invalid certificate")
+    );
+    assert_eq!(TlsConfig::builder().build().expect_err("no pair").to_string(), "no certificate and key set");
+}
+
+#[test]
+fn handshakes_over_the_rate_wait() {
+    let limits = Limits { handshakes_per_second_max: Some(4), ..Limits::default() };
+    let server = serve_made(
+        || Server::bind_tls("127.0.0.1:0", server_config()),
+        move |server| server.limits(limits).on_message(echo),
+    );
+    register(server.address());
+    let start = std::time::Instant::now();
+    let mut clients: Vec<Client> = (0..8).map(|_| server.connect("/")).collect();
+    // The burst has 4 handshakes, and the others come at the rate.
+    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+    for client in &mut clients {
+        client.send("hello");
+        assert_eq!(client.text(), "hello");
+    }
+    assert_eq!(server.ask(|ctx| ctx.stats().tls.full + ctx.stats().tls.resumed), 8);
+}
+
+#[test]
+fn many_handshakes_at_once_all_succeed() {
+    let server = serve(|server| server.on_message(echo));
+    let address = server.address();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(move || {
+                for _ in 0..8 {
+                    let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
+                    client.send("hello");
+                    assert_eq!(client.text(), "hello");
+                }
+            });
+        }
+    });
+    let tls = server.ask(|ctx| ctx.stats().tls);
+    assert_eq!((tls.full + tls.resumed, tls.failed), (64, 0));
+}
+
+/// Returns the hello of a client.
+fn hello() -> Vec<u8> {
+    let name = "localhost".try_into().expect("a name");
+    let mut client = ClientConnection::new(Arc::new(AUTHORITY.client_config()), name).expect("a session");
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).expect("a hello");
+    bytes
+}
