@@ -61,6 +61,7 @@ fn cost(bytes: u64, limits: &Limits) -> u32 {
 
 impl Connection {
     /// Returns whether permessage-deflate was negotiated.
+    #[cfg(test)]
     pub fn deflates(&self) -> bool {
         matches!(self.stage, Stage::Open { deflates: true, .. } | Stage::Closing { deflates: true, .. })
     }

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::verify_server_name;
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -48,7 +48,7 @@ impl TlsConfig {
     /// Returns a builder without certificates.
     pub fn builder() -> TlsBuilder {
         TlsBuilder {
-            provider: Arc::new(provider()),
+            provider: Arc::new(ring::default_provider()),
             pairs: Vec::new(),
             version_min: TlsVersion::Tls12,
             client_ca: None,
@@ -150,31 +150,11 @@ impl TlsBuilder {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Sessions are in the tickets, so a client that does not come back leaves nothing in memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = ticketer().map_err(settings)?;
+        config.ticketer = ring::Ticketer::new().map_err(settings)?;
         config.send_tls13_tickets = 1;
         config.max_tls13_tickets = 1;
         Ok(TlsConfig(Arc::new(Mutex::new(Arc::new(config)))))
     }
-}
-
-#[cfg(feature = "tls-aws-lc")]
-fn provider() -> CryptoProvider {
-    rustls::crypto::aws_lc_rs::default_provider()
-}
-
-#[cfg(not(feature = "tls-aws-lc"))]
-fn provider() -> CryptoProvider {
-    rustls::crypto::ring::default_provider()
-}
-
-#[cfg(feature = "tls-aws-lc")]
-fn ticketer() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
-    rustls::crypto::aws_lc_rs::Ticketer::new()
-}
-
-#[cfg(not(feature = "tls-aws-lc"))]
-fn ticketer() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
-    rustls::crypto::ring::Ticketer::new()
 }
 
 /// Parses the certificates of a PEM text.

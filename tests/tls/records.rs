@@ -270,7 +270,7 @@ fn garbage_after_the_handshake_ends_the_connection() {
 
 #[test]
 fn renegotiation_is_refused() {
-    // rustls has no renegotiation. tests/tls/run.sh asks for one with openssl. A hello in an open session ends it.
+    // rustls has no renegotiation: a hello in an open session ends it.
     let (tx, closed) = channel();
     let server = serve(move |server| server.on_close(report_close(tx)));
     let mut client = Records::upgraded(&server);
