@@ -206,7 +206,7 @@ impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Socket::Plain(stream) => stream.read(buffer),
-            Socket::Tls(stream) => stream.read(buffer),
+            Socket::Tls(stream) => read_session(stream, buffer),
         }
     }
 }
@@ -224,5 +224,19 @@ impl Write for Socket {
             Socket::Plain(stream) => stream.flush(),
             Socket::Tls(stream) => stream.flush(),
         }
+    }
+}
+
+/// Reads from a session. A failed write does not hide the bytes that the server sent before it closed the connection.
+fn read_session(stream: &mut StreamOwned<ClientConnection, TcpStream>, buffer: &mut [u8]) -> io::Result<usize> {
+    let StreamOwned { conn, sock } = stream;
+    loop {
+        match conn.reader().read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+        while conn.wants_write() && conn.write_tls(sock).is_ok() {}
+        conn.read_tls(sock)?;
+        conn.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
     }
 }
