@@ -142,7 +142,7 @@ impl AssemblerPool {
 
     fn give(&mut self, mut done: Box<Assembler>) {
         if self.boxes.len() < POOLED_MAX {
-            done.memory.set(0);
+            done.clear();
             self.boxes.push(done);
         }
     }
@@ -259,6 +259,15 @@ impl Assembler {
 }
 
 impl Assembler {
+    /// Drops all bytes and state of a client, so that the next client gets none of them.
+    fn clear(&mut self) {
+        let Assembler { decoder, text, binary, utf8, deflated, held, control, started: _, memory } = self;
+        (*decoder, *utf8) = Default::default();
+        (*text, *binary, *control) = Default::default();
+        (*deflated, *held) = (None, None);
+        memory.set(0);
+    }
+
     /// Adds a part of a deflated message.
     fn add_deflated(
         &mut self,
@@ -268,6 +277,8 @@ impl Assembler {
     ) -> Result<Option<Item<'static>>, AssemblerError> {
         let (opcode, is_whole) = (part.opcode, part.ends == Ends::Message);
         if rules.deflated == DeflatedMessages::Skipped {
+            // The message may have begun before the connection was closing.
+            self.deflated = None;
             return Ok(is_whole.then_some(Item::Binary(Cow::Borrowed(&[]))));
         }
         let deflated = self.deflated.get_or_insert_default();

@@ -46,7 +46,10 @@ impl Stream {
         for _ in 0..2 {
             let mut texts = Vec::new();
             read(&mut |text| texts.push(text.to_vec()));
-            assert!(texts == vec![self.text.as_bytes(); self.messages], "the decoder returns the messages that were encoded");
+            assert!(
+                texts == vec![self.text.as_bytes(); self.messages],
+                "the decoder returns the messages that were encoded"
+            );
         }
     }
 }
@@ -135,7 +138,9 @@ impl Reader {
                     continue;
                 }
                 let (unfinished, pool) = (&mut self.unfinished, &mut self.pool);
-                match Assembler::next(unfinished, &mut input, MessageRules::plain(MESSAGE_BYTES_MAX), Tick(0), pool).expect("valid") {
+                match Assembler::next(unfinished, &mut input, MessageRules::plain(MESSAGE_BYTES_MAX), Tick(0), pool)
+                    .expect("valid")
+                {
                     Some(Item::Text(text)) => message(text.as_bytes()),
                     Some(item) => panic!("expected a text message, got {item:?}"),
                     None => break,

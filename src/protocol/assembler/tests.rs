@@ -128,3 +128,27 @@ fn the_longest_message_takes_no_more_than_its_bytes() {
         }
     }
 }
+
+#[test]
+fn a_deflated_message_that_is_read_past_leaves_nothing_for_the_next_client() {
+    // The first example of RFC 7692 section 7.2.3.1.
+    let mut hello = frame(true, Opcode::Text, &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]);
+    hello[0] |= 0x40;
+    let total = MemoryTotal::default();
+    let mut pool = AssemblerPool::counted_in(&total);
+    let mut read = |unfinished: &mut Option<Box<Assembler>>, bytes: &[u8], deflated: DeflatedMessages| {
+        let mut bytes = bytes.to_vec();
+        let rules = MessageRules { bytes_max: 100, deflated };
+        let item = Assembler::next(unfinished, &mut &mut bytes[..], rules, Tick(0), &mut pool);
+        item.map(|item| item.map(Item::into_owned))
+    };
+    let (first, second) = hello.split_at(9);
+    // The server closes the first client between the parts of its message.
+    let mut unfinished = None;
+    assert_eq!(read(&mut unfinished, first, DeflatedMessages::Inflated), Ok(None));
+    assert!(read(&mut unfinished, second, DeflatedMessages::Skipped).is_ok());
+    assert!(unfinished.is_none());
+    assert_eq!(read(&mut unfinished, first, DeflatedMessages::Inflated), Ok(None));
+    assert_eq!(read(&mut unfinished, second, DeflatedMessages::Inflated), Ok(Some(text("Hello"))));
+    assert_eq!(total.bytes(), 0, "memory of the pool");
+}
