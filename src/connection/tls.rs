@@ -188,6 +188,9 @@ impl TlsStream {
         }
         let start = self.unfinished.len();
         if start > UNFINISHED_BYTES_MAX {
+            if self.stage == Stage::Open {
+                return self.fail_stream(0);
+            }
             shared.counts.failed += u64::from(self.stage == Stage::Handshake);
             return self.refuse(stream, shared);
         }
@@ -235,7 +238,7 @@ impl TlsStream {
                 }
                 Err(_) => {
                     self.stage = Stage::Plain;
-                    self.unfinished = Vec::new();
+                    self.drop_unfinished();
                     self.unread.extend_from_slice(input);
                     return Io::Done(self.take_unread(buffer));
                 }
@@ -303,7 +306,11 @@ impl TlsStream {
             Stage::Broken => return None,
             Stage::Open => {}
         }
-        let bytes = self.encrypt(shared, slices)?;
+        let Some(bytes) = self.encrypt(shared, slices) else {
+            // The next session must not send the records of this one.
+            shared.outgoing.clear();
+            return None;
+        };
         if !self.send_output(stream, shared) {
             return None;
         }
@@ -314,6 +321,12 @@ impl TlsStream {
     /// Ends the output: `close_notify`, then the end of the stream.
     pub fn shutdown(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) {
         self.close(stream, shared);
+        if matches!(self.stage, Stage::Hello | Stage::Handshake) {
+            // The server gave up: it answers no hello that is still waiting.
+            self.count_abandoned(&mut shared.counts);
+            self.stage = Stage::Refused;
+            self.drop_unfinished();
+        }
         stream.shutdown();
     }
 
@@ -335,7 +348,7 @@ impl TlsStream {
         self.unread = Vec::new();
         if !holds_record(&self.unfinished) {
             // The library still refers to the whole records of an unfinished handshake message.
-            self.unfinished = Vec::new();
+            self.drop_unfinished();
         }
         self.memory.set(self.unfinished.capacity());
     }
@@ -378,7 +391,7 @@ impl TlsStream {
     /// reason.
     fn refuse(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) -> Io {
         self.stage = Stage::Refused;
-        self.unfinished = Vec::new();
+        self.drop_unfinished();
         if !self.send_output(stream, shared) {
             return Io::Closed;
         }
@@ -401,8 +414,13 @@ impl TlsStream {
     /// Ends an open session. Plaintext before the error is still returned.
     fn fail_stream(&mut self, filled: usize) -> Io {
         self.stage = Stage::Broken;
-        self.unfinished = Vec::new();
+        self.drop_unfinished();
         if filled > 0 { Io::Done(filled) } else { Io::Closed }
+    }
+
+    fn drop_unfinished(&mut self) {
+        self.unfinished = Vec::new();
+        self.memory.set(0);
     }
 
     fn read_plain(&mut self, stream: &mut impl Stream, buffer: &mut [u8]) -> Io {

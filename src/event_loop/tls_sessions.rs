@@ -73,7 +73,8 @@ impl TlsSessions {
     ) -> (Io, bool) {
         let Some((stream, shared)) = self.stream_mut(descriptor) else { return (Io::Closed, false) };
         let read = stream.read(socket, shared, buffer);
-        (read, stream.may_have_more() || (is_hung_up && shared.last.has_received))
+        let has_input = shared.last.has_received || matches!(read, Io::Done(1..));
+        (read, stream.may_have_more() || (is_hung_up && has_input))
     }
 
     /// Encrypts and writes once to a socket.
