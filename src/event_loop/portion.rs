@@ -7,13 +7,11 @@ use crate::event_loop::clock;
 /// The time of a portion.
 const TIME_MAX: Duration = Duration::from_millis(5);
 
-/// The steps of a portion without a limit in time.
-///
-/// They take less time than a clock read would be worth. A turn that started late makes this many steps, too.
-const STEPS_MIN: u32 = 256;
-
 /// The steps between two clock reads.
-const CLOCK_EVERY: u32 = 16;
+///
+/// A step can take a millisecond: it inflates a long message, or calls a handler. So many steps are also the progress of a
+/// turn that started late.
+const CLOCK_EVERY: u32 = 32;
 
 /// A limit on the steps that one turn makes for the same reason.
 ///
@@ -27,9 +25,9 @@ pub struct Portion {
 }
 
 impl Portion {
-    /// Creates a portion of at least [`STEPS_MIN`] steps, and of [`TIME_MAX`] after them.
+    /// Creates a portion of at least [`CLOCK_EVERY`] steps, and of [`TIME_MAX`] after them.
     pub fn new() -> Portion {
-        Portion { steps: 0, clock_at: STEPS_MIN, until: None }
+        Portion { steps: 0, clock_at: CLOCK_EVERY, until: None }
     }
 
     /// Counts a step that is to be made. `true`: the next turn makes it instead.

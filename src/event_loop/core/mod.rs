@@ -175,7 +175,12 @@ impl Core {
             Kind::Proxied => Connection::new_proxied(peer, env),
             Kind::Control => Connection::new_control(peer, env),
         };
-        self.table.insert(socket, connection)
+        let descriptor = socket.as_raw_fd();
+        let fd = self.table.insert(socket, connection);
+        if fd.is_none() {
+            self.table.shared_mut().remove(descriptor);
+        }
+        fd
     }
 
     /// Removes a connection that cannot be added to epoll.
@@ -413,6 +418,10 @@ impl Core {
         let fd = self.table.fd_of(slot);
         self.drop_session(fd);
         self.wheel.cancel(Owner::Connection(slot));
+        if self.table.transport(slot).is_some_and(|socket| socket.is_ready) {
+            // The next connection of the slot would be read twice in each turn.
+            self.ready.retain(|ready| *ready != slot);
+        }
         self.table.remove(slot);
     }
 
