@@ -69,6 +69,14 @@ impl<H: Handler> EventLoop<H> {
         self.end_flush();
     }
 
+    /// Writes all output once, however long it takes.
+    pub(super) fn flush_all(&mut self) {
+        self.core.table_mut().begin_flush();
+        self.flush_listed(false);
+        self.flush_unwritten(false);
+        self.end_flush();
+    }
+
     /// Writes replies, and empties the journal.
     ///
     /// The rest of a push to many is moved to queues if that copies little. Many short messages to many connections would copy

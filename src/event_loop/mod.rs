@@ -213,12 +213,11 @@ impl<H: Handler> EventLoop<H> {
         self.core.set_time(self.clock.read());
         self.call_untimed("on_start", None, |handler, ctx| handler.on_start(ctx));
         let ended = self.turn_until_drained();
-        if ended.is_err() {
-            // After an error, too, each `on_open` has its `on_close`.
-            self.core.begin_drain();
-            self.core.close_all();
-            self.handle_pending();
-        }
+        // After an error, and after a drain that took too long, too, each `on_open` has its `on_close`.
+        self.core.begin_drain();
+        self.core.close_all();
+        self.handle_pending();
+        self.flush_all();
         self.call_untimed("on_stop", None, |handler, ctx| handler.on_stop(ctx));
         ended
     }

@@ -1,7 +1,7 @@
 //! The drain: clients get 1001, queued messages are sent, and `run` returns.
 
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::raw::{CLOSE, TEXT, close_payload};
 use crate::common::{Raw, channel, report_close, serve};
@@ -155,6 +155,32 @@ fn after_drain_time_max_remaining_clients_are_disconnected() {
     assert!(server.stop().is_ok());
     assert_eq!(unresponsive.close_frame().0, 1001);
     unresponsive.end();
+}
+
+#[test]
+fn after_drain_time_max_each_open_connection_still_has_its_on_close() {
+    // More than two turns close, of which the first takes longer than the drain may.
+    const COUNT: usize = 600;
+    let drain_time_max = Duration::from_millis(20);
+    let (tx, rx) = channel();
+    let limits = Limits { drain_time_max, ..Limits::default() };
+    let server = serve(move |server| {
+        server.limits(limits).on_close(move |_, fd, closed| {
+            let until = Instant::now() + drain_time_max / 100;
+            while Instant::now() < until {}
+            tx.send((fd, closed.cause)).expect("the test waits");
+        })
+    });
+    let mut clients: Vec<Raw> = (0..COUNT).map(|_| Raw::upgraded(server.address())).collect();
+    assert!(server.stop().is_ok());
+    let mut closed = rx.so_far();
+    assert!(closed.iter().all(|(_, cause)| *cause == Cause::Drained), "{closed:?}");
+    closed.sort_by_key(|(fd, _)| *fd);
+    closed.dedup_by_key(|(fd, _)| *fd);
+    assert_eq!(closed.len(), COUNT);
+    for client in &mut clients {
+        assert_eq!(client.close_frame().0, 1001);
+    }
 }
 
 #[test]
