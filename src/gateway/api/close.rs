@@ -21,6 +21,9 @@ const REASON_BYTES_MAX: usize = 123;
 /// The connections that one turn of the loop closes. So many closes take a few milliseconds.
 const PORTION: usize = 256;
 
+/// The maximum number of close commands that are not complete. Each keeps a list of its connections.
+const WAITING_MAX: usize = 16;
+
 /// The close commands that are not complete, in order.
 #[derive(Debug, Default)]
 pub struct Closes {
@@ -46,6 +49,9 @@ impl Closes {
     /// the last.
     pub fn execute(&mut self, ctx: &mut Context<'_>, fd: Fd, body: &[u8]) -> Result<Response, ApiError> {
         let mut close = Close::read(ctx, body)?;
+        if close.left.len() > PORTION && self.waiting.len() >= WAITING_MAX {
+            return Err(ApiError::busy(format!("limit of close commands in progress reached ({WAITING_MAX})")));
+        }
         close.close_portion(ctx);
         if close.left.len() == 0 {
             return close.response();

@@ -53,6 +53,10 @@ impl ApiError {
         ApiError::new(503, "unavailable", format!("API connection limit reached ({max})"))
     }
 
+    pub fn busy(message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError::new(503, "unavailable", message)
+    }
+
     pub fn unsupported_media_type(wanted: &'static str) -> ApiError {
         ApiError::new(415, "unsupported_media_type", format!("Content-Type must be {wanted}"))
     }

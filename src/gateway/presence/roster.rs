@@ -143,6 +143,13 @@ impl Roster {
         }
     }
 
+    /// Drops the notices of all groups with changes.
+    pub fn discard_notices(&mut self) {
+        while let Some(group) = self.presence.next_changed() {
+            self.presence.take_notices(&group);
+        }
+    }
+
     /// Sends the notices of a group: one of users who left, and one of users who joined.
     pub fn notify_group(&mut self, ctx: &mut Context<'_>, group: &str) {
         for notice in self.presence.take_notices(group).into_iter().flatten() {

@@ -439,8 +439,11 @@ impl Handler for Gateway {
 
     fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
         self.api.handle_turn_end(ctx);
-        // A command or a drain that closes the members of a group over many turns causes one notice, or none.
-        if !self.api.is_closing() && !ctx.is_draining() {
+        if ctx.is_draining() {
+            // All members are being closed.
+            self.roster.discard_notices();
+        } else if !self.api.is_closing() {
+            // A command that closes the members of a group over many turns causes one notice.
             self.roster.notify_groups(ctx);
         }
     }
