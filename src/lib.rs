@@ -84,7 +84,7 @@
 //!
 //! - `gateway`, on by default: the binary `fdpush` and its dependencies. A program that uses only the crate turns it off:
 //!   `fdpush = { version = "0.1", default-features = false }`.
-//! - `tls`, on with `gateway`: TLS listeners, [`Server::listen_tls`], with rustls and the cryptography of ring.
+//! - `tls`, on with `gateway`: TLS listeners, `Server::listen_tls`, with rustls and the cryptography of ring.
 //! - `unstable`: internals for the tests, benches and fuzz targets of this repository. They are not documented, and any
 //!   release may change them.
 

@@ -22,7 +22,7 @@ pub enum Origins {
     /// Only pages of this server.
     ///
     /// The `Origin` must have the host and port of the `Host` header. The scheme may be `http` or `https`, because TLS
-    /// may end at a proxy in front of the server. Through a [TLS listener](crate::Server::listen_tls) it must be `https`.
+    /// may end at a proxy in front of the server. Through a TLS listener (`Server::listen_tls`) it must be `https`.
     ///
     /// A client on the loopback interface must also use a loopback name in `Host`: `localhost`, `*.localhost`,
     /// `127.0.0.0/8` or `[::1]`. Otherwise a page that rebinds its own DNS name to 127.0.0.1 would have the same origin

@@ -265,7 +265,7 @@ impl<'a> Request<'a> {
         self.is_control
     }
 
-    /// Returns the TLS version and cipher suite, if it came through a [TLS listener](crate::Server::listen_tls).
+    /// Returns the TLS version and cipher suite, if it came through a TLS listener (`Server::listen_tls`).
     ///
     /// `None` behind a proxy that ends TLS in front of the server.
     pub fn tls(&self) -> Option<TlsInfo> {
