@@ -9,11 +9,11 @@
 #   MILLION_BIN  the load client          (default: that of benches/load, built here)
 #   OUT          directory of table.md and picture.svg (default: target/million)
 # It needs Debian 12 or newer, root to install packages, and as much free memory as the machine gets: 11 KiB for each
-# connection, both of its ends included, and 1 GiB.
+# connection, both of its ends included, and 2 GiB.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 count=${1:-1000000}
-gib=${2:-$(((count * 11 >> 20) + 1))}
+gib=${2:-$(((count * 11 >> 20) + 2))}
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 out=$(realpath -m "${OUT:-$target/million}")
 image=$target/million/image
@@ -92,6 +92,8 @@ echo $((3 * count + 1000000)) >/proc/sys/fs/nr_open
 echo $((6 * count + 1000000)) >/proc/sys/fs/file-max
 echo '1024 65535' >/proc/sys/net/ipv4/ip_local_port_range
 echo 65535 >/proc/sys/net/core/somaxconn
+# Pages for the data of all TCP sockets: a broadcast waits in both ends of each connection.
+echo "$((2 * count + 50000)) $((3 * count + 100000)) $((4 * count + 200000))" >/proc/sys/net/ipv4/tcp_mem
 ulimit -n $((3 * count + 100000))
 taskset -c 1 million run --server /bin/fdpush --count $count --heartbeat-seconds ${HEARTBEAT:-300} \
     --drain-seconds ${DRAIN:-30} --modules /lib/modules ${uws:+--uws /bin/uws}
