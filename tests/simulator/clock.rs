@@ -44,6 +44,8 @@ impl Clock {
     /// Sets a deadline, unless an earlier one is set.
     pub fn arm_no_later(&mut self, owner: Owner, at: Tick) {
         self.wheel.arm_no_later(owner, at);
+        // A past tick counts as the current one, so an expired deadline stays.
+        let at = at.max(self.now);
         if self.armed.get(&key(owner)).is_none_or(|armed| *armed > at) {
             self.note(owner, Some(at));
         }
