@@ -2,51 +2,40 @@
 //!
 //! One turn writes only a portion, so that a push to very many connections does not delay the others.
 
-use std::time::{Duration, Instant};
-
 use crate::connection::FlushResult;
+use crate::event_loop::EventLoop;
 use crate::event_loop::handler::Handler;
-use crate::event_loop::{EventLoop, clock};
+use crate::event_loop::portion::Portion;
 use crate::fd::Slot;
-
-/// The time in a turn for writing to many connections. The next turn writes the rest.
-const FLUSH_TIME_MAX: Duration = Duration::from_millis(5);
 
 /// Connections with replies and pushes to few that are written without reading the clock.
 ///
 /// Even a turn that started late writes to this many.
 const LISTED_MIN: usize = 1024;
 
-/// Connections that are written to between two clock reads.
-const CLOCK_EVERY: usize = 16;
-
 /// Bytes that are written between two clock reads.
 const CLOCK_EVERY_BYTES: u64 = 1 << 20;
 
-/// The deadline of a portion. Its time starts at the first clock read, so that a short flush needs none.
+/// A portion of writes, which the written bytes end as well: one write of a long message takes as long as many short ones.
 struct Deadline {
-    at: Option<Instant>,
-    /// Connections that were written to since the last clock read.
-    written: usize,
-    /// The value of `bytes_out` at which the clock is read next.
+    portion: Portion,
+    /// The value of `bytes_out` at which the clock is read, after however few writes.
     look_at: u64,
 }
 
 impl Deadline {
     fn new(bytes_out: u64) -> Deadline {
-        Deadline { at: None, written: 0, look_at: bytes_out + CLOCK_EVERY_BYTES }
+        Deadline { portion: Portion::new(), look_at: bytes_out + CLOCK_EVERY_BYTES }
     }
 
     /// Counts one written connection, and returns whether the time is over.
     #[inline]
     fn is_over(&mut self, bytes_out: u64) -> bool {
-        self.written += 1;
-        if self.written < CLOCK_EVERY && bytes_out < self.look_at {
-            return false;
+        if bytes_out < self.look_at {
+            return self.portion.is_over();
         }
-        *self = Deadline { at: self.at, ..Deadline::new(bytes_out) };
-        let now = clock::now();
-        now >= *self.at.get_or_insert(now + FLUSH_TIME_MAX)
+        self.look_at = bytes_out + CLOCK_EVERY_BYTES;
+        self.portion.is_time_over()
     }
 }
 
@@ -59,7 +48,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Writes replies, then for at most [`FLUSH_TIME_MAX`] the rest of a push to many.
+    /// Writes replies, then for a [`Portion`] the rest of a push to many.
     pub(super) fn flush(&mut self) {
         self.core.table_mut().begin_flush();
         self.flush_listed(true);

@@ -111,8 +111,8 @@ pub struct Config {
 /// 3. Handle the events. This only records which sockets can be read or written.
 /// 4. While the loop drains, close WebSockets that are due. Apply new limits.
 /// 5. Accept connections. Epoll reports their first bytes in the next turn.
-/// 6. Read once from each connection that has bytes. Few TLS handshakes are answered in a turn. Call the handler for its messages. One read a turn keeps a fast
-///    client from delaying the others.
+/// 6. Read once from each connection that has bytes, of very many from a portion, and call the handler for its messages. One
+///    read a turn keeps a fast client from delaying the others. Few TLS handshakes are answered in a turn.
 /// 7. Fire timers. They come after reads, because bytes that arrived in time prevent a timeout.
 /// 8. Call `on_close` for the connections that closed, send deferred answers, and call `on_turn_end`.
 /// 9. Flush: write to each connection that has output. It comes last, so that all messages of the turn to one connection

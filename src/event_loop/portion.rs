@@ -37,8 +37,9 @@ impl Portion {
         self.steps > self.clock_at && self.is_time_over()
     }
 
+    /// Reads the clock, and returns whether the time is over.
     #[cold]
-    fn is_time_over(&mut self) -> bool {
+    pub fn is_time_over(&mut self) -> bool {
         self.clock_at += CLOCK_EVERY;
         let now = clock::now();
         now >= *self.until.get_or_insert(now + TIME_MAX)
