@@ -89,6 +89,11 @@ impl Reader {
     }
 }
 
+/// Starts a server that sends no ping during the test. The clients expect exact bytes.
+fn start(flags: &[&str]) -> Gateway {
+    Gateway::start(&[&["--ping-every", "1h"], flags].concat())
+}
+
 /// A whole text frame of a server.
 fn text_frame(text: &str) -> Vec<u8> {
     let header = match text.len() {
@@ -110,7 +115,7 @@ fn an_answer_comes_after_thousands_of_messages_and_pushes_keep_their_order() {
     const COUNT: usize = 2000;
     let scratch = Scratch::new("portions");
     let path = scratch.file("clients");
-    let gateway = Gateway::start(&["--listen", &format!("unix:{}", path.display())]);
+    let gateway = start(&["--listen", &format!("unix:{}", path.display())]);
     // Over a unix socket what was written is there to be read in the same moment.
     let connect = |number: usize| {
         let mut stream = UnixStream::connect(&path).expect("a server that listens");
@@ -144,7 +149,7 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
     const READERS: usize = 4000;
     const ACTIVE: usize = 200;
     const ATTEMPTS: usize = 10;
-    let gateway = Gateway::start(&[]);
+    let gateway = start(&[]);
     let mut crowd = Crowd::connect(gateway.address, READERS);
     let connect = |number| {
         let mut client = Raw::upgraded_at(gateway.address, &format!("/?uid=active{number}"));
@@ -185,7 +190,7 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
 fn a_large_push_to_a_thousand_readers_closes_none_of_them() {
     const COUNT: usize = 1000;
     for policy in ["close", "drop_newest", "conflate"] {
-        let gateway = Gateway::start(&["--slow-reader", policy]);
+        let gateway = start(&["--slow-reader", policy]);
         let mut crowd = Crowd::connect(gateway.address, COUNT);
         let uids: Vec<String> = (0..COUNT).map(|number| format!("u{number}")).collect();
         for length in [100_000, 1_000_000] {
