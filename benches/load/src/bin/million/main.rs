@@ -26,7 +26,7 @@ use self::report::{Report, grouped};
 use self::run::Run;
 
 /// The period of pings where heartbeats are not measured.
-const LONG_PING: Duration = Duration::from_secs(300);
+const LONG_PING: Duration = Duration::from_hours(24);
 
 /// Measures servers with many connections.
 #[derive(Parser, Debug)]
