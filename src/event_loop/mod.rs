@@ -28,6 +28,8 @@ mod signals;
 mod socket;
 mod socket_file;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod timers;
 #[cfg_attr(not(feature = "tls"), path = "no_tls_sessions.rs")]
 mod tls_sessions;
@@ -68,13 +70,13 @@ use crate::protocol::origin::Origins;
 use crate::registry::SecondLogin;
 use crate::wheel::Owner;
 
-/// The maximum of events that one wait returns.
-const EVENTS_MAX: usize = 512;
+/// The maximum of events that one wait returns. Unit tests have few, to reach it.
+const EVENTS_MAX: usize = if cfg!(test) { 4 } else { 512 };
 
 /// The maximum of waits in a turn.
 ///
 /// Only a wait that returned [`EVENTS_MAX`] events is repeated.
-const WAITS_PER_TURN_MAX: usize = 32;
+const WAITS_PER_TURN_MAX: usize = if cfg!(test) { 2 } else { 32 };
 
 /// The time in a turn for commands of other threads. The next turn runs the rest.
 const COMMANDS_TIME_MAX: Duration = Duration::from_millis(5);
@@ -298,15 +300,17 @@ impl<H: Handler> EventLoop<H> {
     /// with bytes to read do not wait behind the writable ones.
     fn handle_events(&mut self, events: &mut Events) -> Result<(), Error> {
         let listed = self.core.table().listed_len();
-        for _ in 0..WAITS_PER_TURN_MAX {
-            self.handle_few_events(events)?;
+        self.handle_few_events(events)?;
+        for _ in 1..WAITS_PER_TURN_MAX {
             let is_full = events.iter().nth(EVENTS_MAX - 1).is_some();
             if !is_full || self.core.ready_len() >= EVENTS_MAX / 2 {
                 break;
             }
             match self.poll.poll(events, Some(Duration::ZERO)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(Error::Poll(error)),
-                _ => {}
+                // Epoll reports no event a second time, so each wait is followed by the handling of its events.
+                Ok(()) => self.handle_few_events(events)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => break,
+                Err(error) => return Err(Error::Poll(error)),
             }
         }
         self.core.table_mut().defer_writable(listed);

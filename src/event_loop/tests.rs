@@ -1,0 +1,42 @@
+//! Events of very many sockets in one turn.
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use super::*;
+
+struct Nothing;
+
+impl Handler for Nothing {}
+
+#[test]
+fn no_event_is_lost_if_a_turn_waits_as_often_as_it_may() {
+    const MUTE: usize = EVENTS_MAX * WAITS_PER_TURN_MAX;
+    let listener = Listener::bind_all("127.0.0.1:0").expect("a free port").remove(0);
+    let Address::Tcp(address) = *listener.address() else { panic!("a TCP address") };
+    let config = Config {
+        limits: Limits::default(),
+        heartbeat: Heartbeat::default(),
+        origins: Origins::default(),
+        second_login: SecondLogin::default(),
+        proxies: Proxies::default(),
+        catches_signals: false,
+    };
+    let (poll, inbox) = open(1).expect("an epoll instance");
+    let mut turns = EventLoop::new(config, vec![listener], poll, inbox, Nothing).expect("a loop");
+    let mut clients: Vec<TcpStream> =
+        (0..MUTE + EVENTS_MAX).map(|_| TcpStream::connect(address).expect("a place in the queue")).collect();
+    for client in &mut clients[MUTE..] {
+        client.write_all(b"G").expect("the kernel takes the byte");
+    }
+    let mut events = Events::with_capacity(EVENTS_MAX);
+    turns.acceptor.handle_event(0);
+    turns.acceptor.accept_pending(&mut turns.core, turns.poll.registry()).expect("the listener can accept");
+    assert_eq!(turns.core.table().count(), clients.len());
+    // The mute sockets are only writable, and their events come first.
+    for _ in 0..3 {
+        turns.poll.poll(&mut events, Some(Duration::ZERO)).expect("the wait returns");
+        turns.handle_events(&mut events).expect("the events are handled");
+    }
+    assert_eq!(turns.core.ready_len(), EVENTS_MAX, "each client that sent a byte is read");
+}
