@@ -34,6 +34,8 @@ pub struct Clock {
     pub epoch: Epoch,
     /// The start of this turn.
     pub turn_start: Instant,
+    /// The duration of the turn before.
+    pub last_turn: Duration,
     /// The second of the last `Date` header.
     dated: u64,
 }
@@ -57,7 +59,7 @@ impl Epoch {
 impl Clock {
     pub fn new() -> Clock {
         let started = now();
-        Clock { epoch: Epoch(started), turn_start: started, dated: u64::MAX }
+        Clock { epoch: Epoch(started), turn_start: started, last_turn: Duration::ZERO, dated: u64::MAX }
     }
 
     /// Reads the monotonic clock, and once a second the wall clock.

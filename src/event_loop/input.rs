@@ -50,7 +50,7 @@ impl<H: Handler> EventLoop<H> {
                 self.read_ready_slot(slot, &mut buffer);
             }
         }
-        let mut portion = Portion::new();
+        let mut portion = Portion::of_reads(self.clock.last_turn);
         let mut read = 0;
         while let Some(&slot) = slots.get(read)
             && !portion.is_over()

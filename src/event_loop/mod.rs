@@ -253,7 +253,8 @@ impl<H: Handler> EventLoop<H> {
             }
             // One clock read gives the duration of the turn and the time to wait.
             now = clock::now();
-            self.core.end_turn(now - self.clock.turn_start);
+            self.clock.last_turn = now - self.clock.turn_start;
+            self.core.end_turn(self.clock.last_turn);
         }
         Ok(())
     }
