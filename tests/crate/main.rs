@@ -35,6 +35,7 @@ mod push {
 }
 
 mod server {
+    mod closes;
     mod drain;
     mod embedding;
     mod handlers;
