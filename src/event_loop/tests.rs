@@ -11,7 +11,7 @@ impl Handler for Nothing {}
 
 #[test]
 fn no_event_is_lost_if_a_turn_waits_as_often_as_it_may() {
-    const MUTE: usize = EVENTS_MAX * WAITS_PER_TURN_MAX;
+    const SILENT: usize = EVENTS_MAX * WAITS_PER_TURN_MAX;
     let listener = Listener::bind_all("127.0.0.1:0").expect("a free port").remove(0);
     let Address::Tcp(address) = *listener.address() else { panic!("a TCP address") };
     let config = Config {
@@ -25,15 +25,15 @@ fn no_event_is_lost_if_a_turn_waits_as_often_as_it_may() {
     let (poll, inbox) = open(1).expect("an epoll instance");
     let mut turns = EventLoop::new(config, vec![listener], poll, inbox, Nothing).expect("a loop");
     let mut clients: Vec<TcpStream> =
-        (0..MUTE + EVENTS_MAX).map(|_| TcpStream::connect(address).expect("a place in the queue")).collect();
-    for client in &mut clients[MUTE..] {
+        (0..SILENT + EVENTS_MAX).map(|_| TcpStream::connect(address).expect("a place in the queue")).collect();
+    for client in &mut clients[SILENT..] {
         client.write_all(b"G").expect("the kernel takes the byte");
     }
     let mut events = Events::with_capacity(EVENTS_MAX);
     turns.acceptor.handle_event(0);
     turns.acceptor.accept_pending(&mut turns.core, turns.poll.registry()).expect("the listener can accept");
     assert_eq!(turns.core.table().count(), clients.len());
-    // The mute sockets are only writable, and their events come first.
+    // The silent sockets are only writable, and their events come first.
     for _ in 0..3 {
         turns.poll.poll(&mut events, Some(Duration::ZERO)).expect("the wait returns");
         turns.handle_events(&mut events).expect("the events are handled");
