@@ -191,14 +191,6 @@ impl Context<'_> {
         self.core.abort(fd)
     }
 
-    /// Returns the number of closed WebSockets whose `on_close` was not called yet.
-    ///
-    /// They are not open any more: no push reaches them, and no list or count includes them. A turn calls `on_close` for some
-    /// thousands of them, so the calls for a close of very many take several turns. Their fds are not reused before.
-    pub fn pending_closes(&self) -> usize {
-        self.core.pending_closes()
-    }
-
     /// Returns whether a connection has this fd, in any state (Swoole's `exists`).
     pub fn exists(&self, fd: Fd) -> bool {
         self.core.table().slot_of(fd).is_some()

@@ -68,8 +68,7 @@ pub trait Handler {
 
     /// A WebSocket has closed (Swoole's `close`), once for each `on_open`.
     ///
-    /// It is called in the turn in which the connection stopped being open. If very many connections close at once, each of
-    /// the next turns calls it for some of them: see [`pending_closes`](Context::pending_closes). [`fds_of`](Context::fds_of) and
+    /// It is called in the turn in which the connection stopped being open. [`fds_of`](Context::fds_of) and
     /// [`members`](Context::members) do not list it any more. [`uid_of`](Context::uid_of), [`groups_of`](Context::groups_of)
     /// and [`info`](Context::info) still return its last values.
     fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {

@@ -170,7 +170,7 @@ impl<H: Handler> EventLoop<H> {
                 },
                 Err(end) => self.handle_event(fd, *end),
             }
-            if self.core.pending_closes() > 0 {
+            if self.core.has_pending_closes() {
                 self.call_on_close();
             }
             if is_used_up {

@@ -81,11 +81,6 @@ const WAITS_PER_TURN_MAX: usize = if cfg!(test) { 2 } else { 32 };
 /// The time in a turn for commands of other threads. The next turn runs the rest.
 const COMMANDS_TIME_MAX: Duration = Duration::from_millis(5);
 
-/// The maximum of closed connections for which `on_close` is called at once.
-///
-/// If more have closed, each turn calls it for a portion of them.
-const CLOSES_AT_ONCE_MAX: usize = 64;
-
 /// Commands that are taken from the inbox under one lock.
 const COMMANDS_AT_ONCE: usize = 8;
 
@@ -121,12 +116,11 @@ pub struct Config {
 /// 6. Read once from each connection that has bytes, of very many from a portion, and call the handler for its messages. One
 ///    read a turn keeps a fast client from delaying the others. Few TLS handshakes are answered in a turn.
 /// 7. Fire timers. They come after reads, because bytes that arrived in time prevent a timeout.
-/// 8. Call `on_close` for the connections that closed, of very many for a portion. Send deferred answers, and call
-///    `on_turn_end`.
+/// 8. Call `on_close` for the connections that closed, send deferred answers, and call `on_turn_end`.
 /// 9. Flush: write to each connection that has output. It comes last, so that all messages of the turn to one connection
 ///    take one system call.
-/// 10. Free the slots of finished connections whose `on_close` has been called. It is the last step, so that no event of the
-///     turn reaches a new connection in the same slot.
+/// 10. Free the slots of finished connections. It is the last step, so that no event of the turn reaches a new connection in
+///     the same slot.
 ///
 /// A handler is never called from within a handler. The events that it causes are queued, and the loop handles them when the
 /// handler has returned.
@@ -154,7 +148,7 @@ pub struct EventLoop<H> {
     commands: Vec<Command>,
     /// A list for connections to read, kept for its memory.
     slots: Vec<Slot>,
-    /// Connections that are freed at the end of a turn, when their `on_close` has been called.
+    /// Connections that are freed at the end of the turn.
     finished: Vec<Slot>,
 }
 
@@ -224,7 +218,6 @@ impl<H: Handler> EventLoop<H> {
         // After an error, and after a drain that took too long, too, each `on_open` has its `on_close`.
         self.core.begin_drain();
         self.core.close_all();
-        self.call_each_on_close();
         self.handle_pending();
         self.flush_all();
         self.call_untimed("on_stop", None, |handler, ctx| handler.on_stop(ctx));
@@ -251,7 +244,6 @@ impl<H: Handler> EventLoop<H> {
             self.acceptor.accept_pending(&mut self.core, self.poll.registry()).map_err(Error::Accept)?;
             self.read_ready();
             self.fire_timers();
-            self.call_some_on_close();
             self.handle_pending();
             self.end_turn();
             self.flush();
@@ -270,7 +262,7 @@ impl<H: Handler> EventLoop<H> {
     /// Returns the time to wait for events: zero while work is left.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let is_behind = self.core.ready_len() > 0 || self.core.table().has_dirty() || self.acceptor.has_pending();
-        let has_more = self.core.wants_turn_end() || self.core.has_new_limits() || self.core.pending_closes() > 0;
+        let has_more = self.core.wants_turn_end() || self.core.has_new_limits();
         if is_behind || self.has_commands || has_more {
             return Some(Duration::ZERO);
         }
@@ -391,10 +383,10 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Calls `on_close`, unless very many have closed, and sends deferred answers until none is left.
+    /// Calls `on_close` and sends deferred answers, until none is left.
     #[inline]
     fn handle_pending(&mut self) {
-        if self.core.pending_closes() > 0 || self.core.deferrals().has_answers() {
+        if self.core.has_pending_closes() || self.core.deferrals().has_answers() {
             self.handle_all_pending();
         }
     }
@@ -407,38 +399,17 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Calls `on_close` for the connections that closed, unless they are very many.
+    /// Calls `on_close` for the connections that closed.
     ///
     /// It sends no deferred answers: an answer can open a WebSocket, which calls this again, and many answers would overflow
     /// the stack.
     fn call_on_close(&mut self) {
-        if self.core.pending_closes() <= CLOSES_AT_ONCE_MAX {
-            self.call_each_on_close();
+        while let Some((fd, closed)) = self.core.begin_on_close() {
+            self.call("on_close", Some(fd), |handler, ctx| handler.on_close(ctx, fd, &closed));
+            self.core.end_on_close();
+            // The `drop` of a session is code of the program, too.
+            self.call("dropping a session", Some(fd), |_, ctx| ctx.core.drop_session(fd));
         }
-    }
-
-    /// Calls `on_close` for a portion of very many closed connections. The next turn continues.
-    #[inline]
-    fn call_some_on_close(&mut self) {
-        if self.core.pending_closes() > CLOSES_AT_ONCE_MAX {
-            let mut portion = Portion::new();
-            while !portion.is_over() && self.call_next_on_close() {}
-        }
-    }
-
-    /// Calls `on_close` for all closed connections.
-    fn call_each_on_close(&mut self) {
-        while self.call_next_on_close() {}
-    }
-
-    /// Calls `on_close` for one closed connection. Returns `false` if there is none.
-    fn call_next_on_close(&mut self) -> bool {
-        let Some((fd, closed)) = self.core.begin_on_close() else { return false };
-        self.call("on_close", Some(fd), |handler, ctx| handler.on_close(ctx, fd, &closed));
-        self.core.end_on_close();
-        // The `drop` of a session is code of the program, too.
-        self.call("dropping a session", Some(fd), |_, ctx| ctx.core.drop_session(fd));
-        true
     }
 
     /// Calls `on_turn_end` if the handler has requested it.
@@ -456,10 +427,9 @@ impl<H: Handler> EventLoop<H> {
         if self.finished.is_empty() {
             return;
         }
-        let (core, before) = (&mut self.core, self.finished.len());
-        self.finished.retain(|slot| !core.reap(*slot));
-        if self.finished.len() < before {
-            self.acceptor.handle_freed();
+        for slot in self.finished.drain(..) {
+            self.core.reap(slot);
         }
+        self.acceptor.handle_freed();
     }
 }

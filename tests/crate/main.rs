@@ -35,7 +35,6 @@ mod push {
 }
 
 mod server {
-    mod closes;
     mod drain;
     mod embedding;
     mod handlers;

@@ -57,8 +57,8 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "two cache lines for each conne
 ///    messages that borrow from the read buffer.
 /// 4. [`advance`](Core::advance), then [`pop_expired`](Core::pop_expired) until no deadline has expired.
 /// 5. [`begin_on_close`](Core::begin_on_close) for each closed connection, also after each read and each timer.
-/// 6. [`reap`](Core::reap) for each connection that is finished, when all output of the turn is written and its `on_close` was
-///    called. A slot is not freed earlier, so that events of the turn cannot reach a new connection in the same slot.
+/// 6. [`reap`](Core::reap) for each connection that is finished, when all output of the turn is written. A slot is not freed
+///    earlier, so that events of the turn cannot reach a new connection in the same slot.
 /// 7. [`end_turn`](Core::end_turn) with the duration of the turn.
 ///
 /// [`step`](Core::step) makes the transitions of connections, except for input and pushes. It has four duties, in this
@@ -79,10 +79,8 @@ pub struct Core {
     wheel: Wheel,
     timers: Timers,
     second_login: SecondLogin,
-    /// Closed connections whose `on_close` was not called yet, in order.
+    /// Closed connections whose `on_close` was not called yet.
     pending_closes: VecDeque<PendingClose>,
-    /// The slots of `pending_closes`. They are not freed.
-    pending_close_slots: SlotSet,
     /// The numbers of tickets, and the answers that were given with them.
     deferrals: Deferrals,
     /// Connections to read in the next turn without an event of epoll.
@@ -137,7 +135,6 @@ impl Core {
             timers: Timers::default(),
             second_login,
             pending_closes: VecDeque::new(),
-            pending_close_slots: SlotSet::default(),
             deferrals: Deferrals::default(),
             ready: Vec::new(),
             current_close: None,
@@ -329,7 +326,6 @@ impl Core {
         self.counters.closed += 1;
         *self.counters.closed_by_cause.entry(closed.cause.as_str()).or_default() += 1;
         self.pending_closes.push_back(PendingClose { fd: self.table.fd_of(slot), closed, names });
-        self.pending_close_slots.insert(slot);
         true
     }
 
@@ -356,7 +352,6 @@ impl Core {
     #[inline]
     pub fn begin_on_close(&mut self) -> Option<(Fd, Closed)> {
         let close = self.pending_closes.pop_front()?;
-        self.pending_close_slots.remove(close.fd.slot());
         let result = (close.fd, close.closed.clone());
         self.current_close = Some(close);
         Some(result)
@@ -367,10 +362,10 @@ impl Core {
         self.current_close = None;
     }
 
-    /// Returns the number of closed connections whose `on_close` was not called yet.
+    /// Returns whether `on_close` is to be called for a connection.
     #[inline]
-    pub fn pending_closes(&self) -> usize {
-        self.pending_closes.len()
+    pub fn has_pending_closes(&self) -> bool {
+        !self.pending_closes.is_empty()
     }
 
     /// Returns the deferred answers.
@@ -419,12 +414,7 @@ impl Core {
     }
 
     /// Frees a slot at the end of a turn. A second call in the same turn does nothing.
-    ///
-    /// Returns `false` if the `on_close` of its connection was not called yet. Then the slot is not freed.
-    pub fn reap(&mut self, slot: Slot) -> bool {
-        if self.pending_close_slots.contains(slot) {
-            return false;
-        }
+    pub fn reap(&mut self, slot: Slot) {
         let fd = self.table.fd_of(slot);
         self.drop_session(fd);
         self.wheel.cancel(Owner::Connection(slot));
@@ -433,7 +423,6 @@ impl Core {
             self.ready.retain(|ready| *ready != slot);
         }
         self.table.remove(slot);
-        true
     }
 
     /// Panics if the parts are inconsistent. Tests and debug builds call it.

@@ -1,8 +1,7 @@
-//! The command that closes connections.
+//! The command that closes connections, of very many a portion in each turn of the loop.
 //!
-//! All its connections are closed in one turn of the loop. So all others see either none or all of them closed. The loop calls
-//! `on_close` and writes the close frames in portions. Only a command with tens of thousands of connections takes several
-//! turns.
+//! A close calls `on_close`, may send events, and writes a close frame. Thousands in one turn would delay all other
+//! clients.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -19,8 +18,8 @@ use super::verbs;
 /// The maximum length of a close reason (RFC 6455 section 5.5).
 const REASON_BYTES_MAX: usize = 123;
 
-/// The maximum of connections that one turn of the loop closes. It takes a few milliseconds.
-const AT_ONCE_MAX: usize = 20_000;
+/// The connections that one turn of the loop closes. So many closes take a few milliseconds.
+const PORTION: usize = 256;
 
 /// The maximum number of close commands that are not complete. Each keeps a list of its connections.
 const WAITING_MAX: usize = 16;
@@ -46,14 +45,14 @@ struct Close {
 impl Closes {
     /// Executes a close command.
     ///
-    /// The command closes the connections that match now. A command with more than [`AT_ONCE_MAX`] of them is answered
-    /// after the last.
+    /// The command closes the connections that match now. A command with more of them than a portion is answered after
+    /// the last.
     pub fn execute(&mut self, ctx: &mut Context<'_>, fd: Fd, body: &[u8]) -> Result<Response, ApiError> {
         let mut close = Close::read(ctx, body)?;
-        if close.left.len() > AT_ONCE_MAX && self.waiting.len() >= WAITING_MAX {
+        if close.left.len() > PORTION && self.waiting.len() >= WAITING_MAX {
             return Err(ApiError::busy(format!("limit of close commands in progress reached ({WAITING_MAX})")));
         }
-        close.close_some(ctx);
+        close.close_portion(ctx);
         if close.left.len() == 0 {
             return close.response();
         }
@@ -63,18 +62,28 @@ impl Closes {
         Ok(response)
     }
 
-    /// Continues the first command that is not complete, and answers it after its last connection.
+    /// Returns whether a command is not complete.
+    pub fn is_active(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Closes the next portion, or answers a command whose last portion is closed.
+    ///
+    /// The answer comes a turn after the last portion, when `on_close` was called for all.
     pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>) {
-        if let Some((_, close)) = self.waiting.front_mut() {
-            close.close_some(ctx);
+        match self.waiting.front_mut() {
+            Some((_, close)) if close.left.len() > 0 => close.close_portion(ctx),
+            _ => self.answer_first(ctx),
         }
-        if let Some((ticket, close)) = self.waiting.pop_front_if(|(_, close)| close.left.len() == 0) {
-            let response = close.response().unwrap_or_else(|error| error.response(None));
-            ctx.answer(ticket, uncached(response));
-        }
-        if !self.waiting.is_empty() {
+        if self.is_active() {
             ctx.request_turn_end();
         }
+    }
+
+    fn answer_first(&mut self, ctx: &mut Context<'_>) {
+        let Some((ticket, close)) = self.waiting.pop_front() else { return };
+        let response = close.response().unwrap_or_else(|error| error.response(None));
+        ctx.answer(ticket, uncached(response));
     }
 }
 
@@ -97,8 +106,8 @@ impl Close {
         Ok(Close { code, reason: reason.into_owned(), is_abort, left, matched: 0 })
     }
 
-    fn close_some(&mut self, ctx: &mut Context<'_>) {
-        for fd in self.left.by_ref().take(AT_ONCE_MAX) {
+    fn close_portion(&mut self, ctx: &mut Context<'_>) {
+        for fd in self.left.by_ref().take(PORTION) {
             let is_match = match self.is_abort {
                 true => ctx.abort(fd) != AbortOutcome::Gone,
                 false => ctx.close(fd, self.code, &self.reason) != CloseOutcome::Gone,

@@ -273,6 +273,11 @@ impl Api {
         self.closes.handle_turn_end(ctx);
     }
 
+    /// Returns whether a command is closing connections.
+    pub fn is_closing(&self) -> bool {
+        self.closes.is_active()
+    }
+
     /// Executes the push of a datagram, which [`check_datagram`] has authenticated.
     pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8], parts: &mut Parts<'_>) {
         self.answers.clear();

@@ -442,10 +442,8 @@ impl Handler for Gateway {
         if ctx.is_draining() {
             // All members are being closed.
             self.roster.discard_notices();
-        } else if ctx.pending_closes() > 0 {
-            // Very many have closed, and the loop calls `on_close` over several turns. Their group gets one notice.
-            ctx.request_turn_end();
-        } else {
+        } else if !self.api.is_closing() {
+            // A command that closes the members of a group over many turns causes one notice.
             self.roster.notify_groups(ctx);
         }
     }
