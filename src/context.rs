@@ -184,6 +184,15 @@ impl Context<'_> {
         self.core.close(fd, code.into(), reason)
     }
 
+    /// Closes several WebSockets with the same code and reason, and returns the number of those that were open.
+    ///
+    /// All are closed when this returns: no later push reaches one of them. The close frames are written in portions of
+    /// some milliseconds a turn, so thousands of them do not delay the other clients. With a code or a reason for which
+    /// [`close`](Context::close) returns [`CloseOutcome::Invalid`], none is closed.
+    pub fn close_fds(&mut self, fds: impl IntoIterator<Item = Fd>, code: impl Into<CloseCode>, reason: &str) -> usize {
+        self.core.close_fds(fds.into_iter(), code.into(), reason)
+    }
+
     /// Drops a connection at once, in any state: without a close frame and without its queued messages.
     ///
     /// The connection may be an open WebSocket, one whose client has not answered a close frame, or an HTTP connection.

@@ -144,8 +144,8 @@ def measure(address, api, count, probes):
     call("leave of half of the uids", "/api/leave", {"uids": uids[: found // 2], "group": "room"}, changed=found // 2)
     call("ungroup of 4,990 groups", "/api/ungroup", {"groups": many}, changed=9_980)
     call("ungroup of one group", "/api/ungroup", {"group": "room"}, changed=found - found // 2)
-    call("close of half of the uids", "/api/close", {"uids": uids[: found // 2]}, matched=found // 2)
-    call("close of all", "/api/close", {"all": True}, matched=count + probes - found // 2)
+    call("close of half of the uids", "/api/close", {"uids": uids[: found // 2], "reason": "r" * 123}, matched=found // 2)
+    call("close of all", "/api/close", {"all": True, "reason": "r" * 123}, matched=count + probes - found // 2)
 
 
 if __name__ == "__main__":

@@ -251,6 +251,16 @@ impl Core {
         if is_closing { CloseOutcome::Closing } else { CloseOutcome::Gone }
     }
 
+    /// Closes several connections for a handler, and returns the number of those that were open.
+    ///
+    /// Their close frames are written after the output of all others.
+    pub fn close_fds(&mut self, fds: impl Iterator<Item = Fd>, code: CloseCode, reason: &str) -> usize {
+        let listed = self.table.listed_len();
+        let closed = fds.filter(|fd| self.close(*fd, code, reason) == CloseOutcome::Closing).count();
+        self.table.defer_listed(listed);
+        closed
+    }
+
     /// Drops one connection at once, in any state.
     ///
     /// No close frame is sent, and its queue is dropped.

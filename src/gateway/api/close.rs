@@ -1,13 +1,13 @@
-//! The command that closes connections, of very many a portion in each turn of the loop.
+//! The command that closes connections.
 //!
-//! A close calls `on_close`, may send events, and writes a close frame. Thousands in one turn would delay all other
-//! clients.
+//! All its connections are closed in one turn of the loop, so a push or a list sees either none or all of them closed. Only a
+//! command with more than [`WORK_MAX`] connections and memberships takes several turns.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::vec;
 
-use fdpush::{AbortOutcome, CloseCode, CloseOutcome, Context, Fd, Response, Ticket};
+use fdpush::{AbortOutcome, CloseCode, Context, Fd, Response, Ticket};
 use serde::Serialize;
 
 use super::command::{self, Command};
@@ -18,8 +18,10 @@ use super::verbs;
 /// The maximum length of a close reason (RFC 6455 section 5.5).
 const REASON_BYTES_MAX: usize = 123;
 
-/// The connections that one turn of the loop closes. So many closes take a few milliseconds.
-const PORTION: usize = 256;
+/// The maximum number of connections and their memberships that one turn of the loop removes.
+///
+/// Ten thousand connections in two groups each reach it. Their removal takes about 10 ms.
+const WORK_MAX: usize = 30_000;
 
 /// The maximum number of close commands that are not complete. Each keeps a list of its connections.
 const WAITING_MAX: usize = 16;
@@ -45,11 +47,10 @@ struct Close {
 impl Closes {
     /// Executes a close command.
     ///
-    /// The command closes the connections that match now. A command with more of them than a portion is answered after
-    /// the last.
+    /// The command closes the connections that match now. If one turn cannot close all, it is answered after the last.
     pub fn execute(&mut self, ctx: &mut Context<'_>, fd: Fd, body: &[u8]) -> Result<Response, ApiError> {
         let mut close = Close::read(ctx, body)?;
-        if close.left.len() > PORTION && self.waiting.len() >= WAITING_MAX {
+        if self.waiting.len() >= WAITING_MAX && close.work(ctx) > WORK_MAX {
             return Err(ApiError::busy(format!("limit of close commands in progress reached ({WAITING_MAX})")));
         }
         close.close_portion(ctx);
@@ -106,14 +107,25 @@ impl Close {
         Ok(Close { code, reason: reason.into_owned(), is_abort, left, matched: 0 })
     }
 
+    /// Returns the number of connections that are left, and of their memberships.
+    fn work(&self, ctx: &Context<'_>) -> usize {
+        self.left.as_slice().iter().map(|fd| work_of(ctx, *fd)).sum()
+    }
+
+    /// Closes connections until [`WORK_MAX`] is reached.
     fn close_portion(&mut self, ctx: &mut Context<'_>) {
-        for fd in self.left.by_ref().take(PORTION) {
-            let is_match = match self.is_abort {
-                true => ctx.abort(fd) != AbortOutcome::Gone,
-                false => ctx.close(fd, self.code, &self.reason) != CloseOutcome::Gone,
-            };
-            self.matched += usize::from(is_match);
+        let mut work = 0;
+        let mut portion = Vec::new();
+        while work < WORK_MAX
+            && let Some(fd) = self.left.next()
+        {
+            work += work_of(ctx, fd);
+            portion.push(fd);
         }
+        self.matched += match self.is_abort {
+            true => portion.into_iter().filter(|fd| ctx.abort(*fd) != AbortOutcome::Gone).count(),
+            false => ctx.close_fds(portion, self.code, &self.reason),
+        };
     }
 
     fn response(&self) -> Result<Response, ApiError> {
@@ -123,4 +135,8 @@ impl Close {
         }
         Ok(json_response(verbs::json(&Answer { matched: self.matched })?))
     }
+}
+
+fn work_of(ctx: &Context<'_>, fd: Fd) -> usize {
+    1 + ctx.groups_of(fd).len()
 }

@@ -497,3 +497,30 @@ fn every_on_open_has_exactly_one_on_close() {
     assert_eq!(balance.len(), CLIENTS);
     assert!(balance.values().all(|left| *left == 0));
 }
+
+#[test]
+fn connections_that_are_closed_together_get_what_was_pushed_before() {
+    // More than are written at once.
+    const COUNT: usize = 100;
+    let server = serve(|server| server);
+    let mut clients: Vec<_> = (0..COUNT).map(|_| server.connect("/?group=all")).collect();
+    let mut stays = server.connect("/");
+    let fd = stays.fd();
+    let counts = server.ask(move |ctx| {
+        let members = ctx.members("all");
+        let gone = Fd::from_u64((1 << 24) + 1).expect("an fd of a later connection");
+        ctx.push_group("all", "before");
+        let invalid = ctx.close_fds(members.clone(), 1005, "over");
+        let too_long = ctx.close_fds(members.clone(), 4000, &"r".repeat(124));
+        // An fd that is listed twice counts once.
+        let closed = ctx.close_fds(members.iter().chain(&members).copied().chain([gone]), 4000, "over");
+        ctx.push(fd, "stays");
+        (invalid, too_long, closed, ctx.push_group("all", "after").matched, ctx.stats().open)
+    });
+    assert_eq!(counts, (0, 0, COUNT, 0, 1));
+    assert_eq!(stays.text(), "stays");
+    for client in &mut clients {
+        assert_eq!(client.text(), "before");
+        assert_eq!(client.closed(), (4000, "over".to_owned()));
+    }
+}
