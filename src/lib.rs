@@ -149,8 +149,8 @@ pub mod bench {
 #[doc(hidden)]
 pub mod sim {
     pub use crate::connection::{
-        Connection, Deferred, Env, Event, Eviction, Evictor, FlushResult, Holder, Io, Observed, Outbound, Queued, Sent,
-        SlotSet, SocketAction, Table, Transport, Written,
+        Connection, Deferred, Env, Event, Eviction, Evictor, FlushResult, Holder, Io, JournalResult, Observed,
+        Outbound, Queued, Sent, SlotSet, SocketAction, Table, Transport, Written,
     };
     pub use crate::connection::{KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES};
     pub use crate::protocol::frame::Opcode;

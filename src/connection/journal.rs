@@ -12,7 +12,7 @@ use crate::protocol::shared::SharedFrame;
 
 /// The length of the journal at which it is flushed before the end of the turn.
 ///
-/// The bytes are still in the CPU cache then.
+/// The bytes are still in the CPU cache then. While a push to very many is unfinished, the length grows in steps of this size.
 const FLUSHED_AT_BYTES: usize = 64 << 10;
 
 /// The maximum size of the journal.
@@ -57,6 +57,8 @@ pub struct Journal {
     plain: Part,
     /// For connections that negotiated permessage-deflate.
     deflated: Part,
+    /// The length at which it is flushed before the end of the turn.
+    flushed_at: usize,
 }
 
 /// The frames of a turn for connections of one kind.
@@ -93,6 +95,7 @@ impl Default for Journal {
         Journal {
             plain: Part { start: 0, bytes: Vec::with_capacity(BYTES_MAX), separate: Vec::new() },
             deflated: Part { start: DEFLATED_START, bytes: Vec::new(), separate: Vec::new() },
+            flushed_at: FLUSHED_AT_BYTES,
         }
     }
 }
@@ -113,7 +116,16 @@ impl Journal {
     /// Returns whether the turn should be flushed early.
     #[inline]
     pub fn is_long(&self) -> bool {
-        self.plain.bytes.len() + self.deflated.bytes.len() >= FLUSHED_AT_BYTES
+        self.plain.bytes.len() + self.deflated.bytes.len() >= self.flushed_at
+    }
+
+    /// Lets the journal grow by another step before it is flushed early. `false`: it is close to its maximum size.
+    pub fn postpone_flush(&mut self) -> bool {
+        let may_grow = self.flushed_at + 2 * FLUSHED_AT_BYTES <= BYTES_MAX;
+        if may_grow {
+            self.flushed_at += FLUSHED_AT_BYTES;
+        }
+        may_grow
     }
 
     /// Returns the range of a frame, or `before` extended by the frame.
@@ -161,6 +173,7 @@ impl Journal {
 
     /// Removes all frames. No connection may have a range of it.
     pub fn clear(&mut self) {
+        self.flushed_at = FLUSHED_AT_BYTES;
         self.plain.clear();
         if !self.deflated.bytes.is_empty() {
             self.deflated.clear();

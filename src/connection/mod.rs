@@ -47,7 +47,7 @@ pub use crate::connection::queue::QUEUE_BYTES;
 pub use crate::connection::segment::{KEY_BYTES, Queued, SEGMENT_BYTES};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::table::Observed;
-pub use crate::connection::table::{FlushResult, Io, SlotSet, Table, Transport};
+pub use crate::connection::table::{FlushResult, Io, JournalResult, SlotSet, Table, Transport};
 #[cfg(feature = "tls")]
 pub use crate::connection::tls::{REFUSED, ReadReport, Stream, TlsShared, TlsStream};
 pub use crate::connection::written::Written;

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use crate::connection::env::Env;
 use crate::connection::journal::Journal;
 use crate::connection::outbound::{Outbound, Range};
-use crate::connection::queue::{PONG_QUEUE_BYTES_MAX, Queue};
+use crate::connection::queue::{PONG_QUEUE_BYTES_MAX, QUEUE_BYTES, Queue};
 use crate::connection::written::Written;
 use crate::protocol::frame::Opcode;
 use crate::tick::Tick;
@@ -71,10 +71,10 @@ impl Output {
         }
     }
 
-    /// Returns the bytes that a move to a queue would copy.
-    pub fn copied_bytes(&self, journal: &Journal) -> usize {
+    /// Returns the memory that a move to a queue would take, without shared frames.
+    pub fn moved_bytes(&self, journal: &Journal) -> usize {
         match self {
-            Output::Journaled(range) => journal.copied_bytes(*range),
+            Output::Journaled(range) => QUEUE_BYTES + journal.copied_bytes(*range),
             Output::Empty | Output::Queued(_) => 0,
         }
     }
@@ -268,7 +268,6 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::queue::QUEUE_BYTES;
     use crate::connection::segment::{Queued, SEGMENT_BYTES};
     use crate::limits::{Heartbeat, Limits};
     use crate::protocol::origin::Origins;

@@ -50,9 +50,9 @@ impl Connection {
         self.output.journal_bytes()
     }
 
-    /// Returns the bytes that [`move_to_queue`](Connection::move_to_queue) would copy.
-    pub fn copied_bytes(&self, env: &Env) -> usize {
-        self.output.copied_bytes(&env.journal)
+    /// Returns the memory that [`move_to_queue`](Connection::move_to_queue) would take, without shared frames.
+    pub fn moved_bytes(&self, env: &Env) -> usize {
+        self.output.moved_bytes(&env.journal)
     }
 
     /// Moves output from the journal to a queue.

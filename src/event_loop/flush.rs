@@ -2,7 +2,7 @@
 //!
 //! One turn writes only a portion, so that a push to very many connections does not delay the others.
 
-use crate::connection::FlushResult;
+use crate::connection::{FlushResult, JournalResult};
 use crate::event_loop::EventLoop;
 use crate::event_loop::handler::Handler;
 use crate::event_loop::portion::Portion;
@@ -68,13 +68,13 @@ impl<H: Handler> EventLoop<H> {
 
     /// Writes replies, and empties the journal.
     ///
-    /// The rest of a push to many is moved to queues if that copies little. Many short messages to many connections would copy
-    /// much, so their rest is written.
+    /// The rest of a push to many is moved to queues if they take little memory. If they would take much, the rest stays in the
+    /// journal. It is written only if the journal is close to its maximum size.
     #[cold]
     fn clear_journal(&mut self) {
         self.core.table_mut().begin_flush();
         self.flush_listed(false);
-        if !self.core.table_mut().move_unwritten_to_queues() {
+        if self.core.table_mut().empty_journal() == JournalResult::Full {
             self.flush_unwritten(false);
         }
         self.end_flush();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::mem;
 
-use fdpush::sim::{Event, FlushResult, Opcode, Outbound, Sent, outbound};
+use fdpush::sim::{Event, FlushResult, JournalResult, Opcode, Outbound, Sent, outbound};
 use fdpush::{Cause, CloseCode, Closed, Fd, Frame, Outcome, Slot, SlowReader};
 
 use crate::connection_model::{ConnectionModel, Stage};
@@ -264,7 +264,11 @@ impl Server {
         }
         if self.rng.one_in(8) {
             self.table.defer_rest();
-            hit(if self.table.move_unwritten_to_queues() { "flush: journal emptied" } else { "flush: journal kept" });
+            hit(match self.table.empty_journal() {
+                JournalResult::Emptied => "flush: journal emptied",
+                JournalResult::Kept => "flush: journal kept",
+                JournalResult::Full => "flush: journal full",
+            });
             self.replay();
         }
         self.table.end_flush();

@@ -13,9 +13,9 @@ const SLICES_MAX: usize = 64;
 /// The maximum number of writes for one connection in a turn.
 const WRITES_PER_TURN_MAX: usize = 16;
 
-/// The maximum number of bytes copied from the journal to queues.
+/// The maximum memory of queues that output is moved to from the journal.
 ///
-/// This copy is made if a push to many connections is written in the next turn.
+/// This move is made if a push to many connections is written in the next turn.
 const MOVED_BYTES_MAX: usize = 4 << 20;
 
 /// The state of a connection after its flush.
@@ -34,6 +34,17 @@ pub enum FlushResult {
     ///
     /// The caller reports the end of the stream, and removes the connection at the end of the turn.
     Broken,
+}
+
+/// The result of [`Table::empty_journal`].
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum JournalResult {
+    /// The output is in queues, and the journal is empty.
+    Emptied,
+    /// The queues would take much memory, so the output stays in the journal. It may grow.
+    Kept,
+    /// The journal must not grow any more. The output has to be written.
+    Full,
 }
 
 /// The result of writing to a transport.
@@ -109,15 +120,14 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Moves output of earlier flushes to queues, if it is short.
-    ///
-    /// Before the move, the output is in the journal. `false`: the output is long, and must be written instead.
-    pub fn move_unwritten_to_queues(&mut self) -> bool {
-        let mut copied = 0;
+    /// Moves output of earlier flushes from the journal to queues, if they take little memory.
+    pub fn empty_journal(&mut self) -> JournalResult {
+        let mut moved = 0;
         for slot in self.unwritten.web_sockets() {
-            copied += self.connection(slot).map_or(0, |connection| connection.copied_bytes(&self.env));
-            if copied > MOVED_BYTES_MAX {
-                return false;
+            moved += self.connection(slot).map_or(0, |connection| connection.moved_bytes(&self.env));
+            if moved > MOVED_BYTES_MAX || self.env.is_over_total(moved) {
+                let is_kept = self.env.journal.postpone_flush();
+                return if is_kept { JournalResult::Kept } else { JournalResult::Full };
             }
         }
         let Table { unwritten, entries, env, .. } = self;
@@ -134,10 +144,10 @@ impl<T: Transport> Table<T> {
         }
         if self.env.is_over_total(0) {
             self.enforce_queue_total(None);
-            return false;
+            return JournalResult::Full;
         }
         self.env.end_turn();
-        true
+        JournalResult::Emptied
     }
 
     /// Ends a flush. If no connection is left, the journal is cleared.

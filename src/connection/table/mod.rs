@@ -11,7 +11,7 @@ mod slots;
 mod transport;
 mod unwritten;
 
-pub use self::flush::FlushResult;
+pub use self::flush::{FlushResult, JournalResult};
 pub use self::slots::SlotSet;
 pub use self::transport::{Io, Observed, Transport};
 

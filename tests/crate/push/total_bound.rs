@@ -165,3 +165,35 @@ fn group_memberships_are_bounded_per_connection_and_in_total() {
         assert_eq!(ctx.join(fds[2], "a"), Change::Done);
     });
 }
+
+#[test]
+fn a_push_to_many_and_much_other_output_in_one_turn_close_none() {
+    // The queues of these clients alone exceed the bound.
+    const COUNT: usize = 400;
+    let limits = Limits {
+        message_bytes_max: 64 << 10,
+        queue_bytes_max: 128 << 10,
+        queue_total_bytes_max: 128 << 10,
+        ..Limits::default()
+    };
+    let (tx, rx) = channel();
+    let server = serve_plain(move |server| {
+        server.limits(limits).on_close(report_close(tx)).on_message(|ctx, fd, _| {
+            assert_eq!(ctx.push_group("many", "to many").queued, COUNT);
+            // The journal is flushed early, while the push to many waits.
+            for _ in 0..100 {
+                ctx.push(fd, &"x".repeat(1000));
+            }
+        })
+    });
+    let mut clients: Vec<Client> = (0..COUNT).map(|_| server.connect("/?group=many")).collect();
+    let mut reader = server.connect("/");
+    reader.send("go");
+    for _ in 0..100 {
+        assert_eq!(reader.text().len(), 1000);
+    }
+    for client in &mut clients {
+        assert_eq!(client.text(), "to many");
+    }
+    assert_eq!(rx.so_far(), []);
+}
