@@ -407,15 +407,15 @@ mod tests {
             }
         }
         let [all, rest] = &mut outputs;
-        assert_eq!(all.copied_bytes(&env.journal), 7 + 15);
+        assert_eq!(all.moved_bytes(&env.journal), QUEUE_BYTES + 7 + 15);
         rest.handle_written(Written::new(rest.bytes(), false), &mut env);
         rest.push(&mut last, &mut env);
-        assert_eq!(rest.copied_bytes(&env.journal), 15);
+        assert_eq!(rest.moved_bytes(&env.journal), QUEUE_BYTES + 15);
         let before = waiting(all, &env);
         all.queue(&mut env);
         env.end_turn();
         assert_eq!(waiting(all, &env), before);
-        assert_eq!(all.copied_bytes(&env.journal), 0);
+        assert_eq!(all.moved_bytes(&env.journal), 0);
         all.clear(&mut env);
     }
 
