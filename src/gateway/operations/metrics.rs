@@ -105,6 +105,11 @@ pub struct Durations {
     pub buckets: Vec<(Duration, u64)>,
 }
 
+/// The number of connections up to which the descriptors are counted one by one.
+///
+/// To count ten thousand takes about a millisecond.
+const COUNTED_MAX: usize = 10_000;
+
 /// File descriptors of this process.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub struct Descriptors {
@@ -143,17 +148,23 @@ impl Metrics {
 }
 
 impl Descriptors {
-    /// Reads the current numbers. Before Linux 6.2, the size of the directory is not the number of descriptors, so they
-    /// are counted.
-    pub fn now() -> Descriptors {
+    /// Reads the current numbers.
+    ///
+    /// From Linux 6.2 on, the size of the directory is the number of descriptors. Before, they are counted. With very many
+    /// connections that takes long, so only the connections count.
+    pub fn now(connections: usize) -> Descriptors {
         let max = getrlimit(Resource::Nofile).current;
         let size = fs::metadata("/proc/self/fd").map_or(0, |directory| directory.len());
-        if size > 0 {
-            return Descriptors { used: size, max };
+        Descriptors { used: if size > 0 { size } else { Descriptors::count(connections) }, max }
+    }
+
+    /// Counts the descriptors one by one, or returns the connections if they are more than [`COUNTED_MAX`].
+    fn count(connections: usize) -> u64 {
+        if connections > COUNTED_MAX {
+            return connections as u64;
         }
         // The descriptor of the directory itself does not count.
-        let used = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
-        Descriptors { used: used as u64, max }
+        fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1)) as u64
     }
 }
 
@@ -478,8 +489,11 @@ mod tests {
     #[test]
     fn descriptors_are_counted() {
         let files: Vec<fs::File> = (0..50).map(|_| fs::File::open("/dev/null").expect("a file")).collect();
-        let descriptors = Descriptors::now();
+        let descriptors = Descriptors::now(0);
         assert!(descriptors.used >= files.len() as u64, "{descriptors:?}");
         assert!(descriptors.max.is_none_or(|max| max >= descriptors.used), "{descriptors:?}");
+        // As before Linux 6.2.
+        assert!((files.len() as u64..COUNTED_MAX as u64).contains(&Descriptors::count(0)));
+        assert_eq!(Descriptors::count(COUNTED_MAX + 1), COUNTED_MAX as u64 + 1);
     }
 }

@@ -77,7 +77,7 @@ pub fn of(stats: &Stats, datagrams: datagrams::Counts, webhook: webhook::Stats, 
         datagrams,
         threads: threads::tallies(),
         log_lines_dropped: logging::dropped(),
-        descriptors: Descriptors::now(),
+        descriptors: Descriptors::now(stats.connections),
     }
 }
 
