@@ -152,8 +152,14 @@ impl Engine {
     }
 
     /// Returns whether the hello of the client was answered, which is the costly step.
+    ///
+    /// A HelloRetryRequest (RFC 8446 section 4.1.4) is not the answer: it takes no key exchange, and a second hello follows.
     pub fn has_answered(&self) -> bool {
-        self.connection.protocol_version().is_some()
+        match self.connection.handshake_kind() {
+            None => false,
+            Some(HandshakeKind::FullWithHelloRetryRequest) => self.connection.negotiated_key_exchange_group().is_some(),
+            Some(HandshakeKind::Full | HandshakeKind::Resumed) => true,
+        }
     }
 
     /// Returns whether the session resumed an earlier one.
