@@ -15,6 +15,11 @@ use crate::token_bucket::{Rate, TokenBucket};
 /// Hellos that are answered in one turn. Each takes 0.1 to 0.3 ms.
 const PER_TURN_MAX: u32 = 4;
 
+/// Waiting connections that are read in one turn.
+///
+/// A client that sent no complete hello takes nothing from the budget, but its read takes time.
+const READS_PER_TURN_MAX: u32 = 64;
+
 /// The budget of handshakes, and the connections whose hello waits.
 ///
 /// [`begin_turn`](Handshakes::begin_turn) is called once a turn. A connection whose next read may answer a hello is read
@@ -25,6 +30,8 @@ pub struct Handshakes {
     waiting: VecDeque<Fd>,
     /// Hellos that may still be answered in this turn.
     left: u32,
+    /// Waiting connections that may still be read in this turn.
+    reads_left: u32,
     /// Whether a token of the rate was taken for the next answer.
     has_token: bool,
     tokens: Option<(Rate, TokenBucket)>,
@@ -35,7 +42,7 @@ pub struct Handshakes {
 impl Handshakes {
     /// Starts the budget of a turn.
     pub fn begin_turn(&mut self, per_second: Option<u32>) {
-        self.left = PER_TURN_MAX;
+        (self.left, self.reads_left) = (PER_TURN_MAX, READS_PER_TURN_MAX);
         self.per_second = per_second;
     }
 
@@ -58,9 +65,10 @@ impl Handshakes {
 
     /// Returns the connection that waits longest, if its hello may be answered.
     pub fn take(&mut self, now: Tick) -> Option<Fd> {
-        if self.waiting.is_empty() || !self.may_answer(now) {
+        if self.waiting.is_empty() || self.reads_left == 0 || !self.may_answer(now) {
             return None;
         }
+        self.reads_left -= 1;
         self.waiting.pop_front()
     }
 
@@ -78,5 +86,78 @@ impl Handshakes {
         let is_limited = self.left > 0 && !self.has_token;
         let per_second = self.per_second.filter(|_| is_limited);
         Some(per_second.map_or(Duration::ZERO, |rate| Duration::from_millis(u64::from(1000 / rate.max(1)).max(1))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fd::Slot;
+
+    fn waiting(count: u32) -> Handshakes {
+        let mut handshakes = Handshakes::default();
+        (0..count).for_each(|slot| handshakes.wait(Fd::new(Slot(slot), 0)));
+        handshakes
+    }
+
+    /// Takes connections until the budget is used up. Each hello is answered if `is_answered`.
+    fn take_all(handshakes: &mut Handshakes, now: u64, is_answered: bool) -> Vec<u32> {
+        let mut taken = Vec::new();
+        while let Some(fd) = handshakes.take(Tick(now)) {
+            taken.push(fd.slot().0);
+            if is_answered {
+                handshakes.handle_answered();
+            }
+        }
+        taken
+    }
+
+    #[test]
+    fn a_turn_answers_few_hellos_in_order() {
+        let mut handshakes = waiting(9);
+        for expected in [&[0, 1, 2, 3][..], &[4, 5, 6, 7], &[8], &[]] {
+            handshakes.begin_turn(None);
+            assert_eq!(take_all(&mut handshakes, 0, true), expected);
+            assert_eq!(handshakes.delay(), (expected.len() == 4).then_some(Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn a_turn_reads_few_connections_whose_hello_is_not_complete() {
+        let mut handshakes = waiting(200);
+        for _ in 0..3 {
+            handshakes.begin_turn(None);
+            assert_eq!(take_all(&mut handshakes, 0, false).len(), 64);
+            assert_eq!(handshakes.delay(), Some(Duration::ZERO), "the next turn continues at once");
+        }
+        handshakes.begin_turn(None);
+        assert_eq!(take_all(&mut handshakes, 0, false), (192..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_second_answers_few_hellos() {
+        let mut handshakes = waiting(100);
+        let mut answered = |from: u64, to: u64| -> usize {
+            let turn = |now| {
+                handshakes.begin_turn(Some(10));
+                take_all(&mut handshakes, now, true).len()
+            };
+            (from..to).map(turn).sum()
+        };
+        assert_eq!(answered(0, 100), 10, "the burst has the handshakes of one second");
+        assert_eq!(answered(100, 1000), 9);
+        assert_eq!(answered(1000, 3000), 20);
+        assert_eq!(handshakes.delay(), Some(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn a_token_that_was_taken_for_an_incomplete_hello_is_kept() {
+        let mut handshakes = waiting(3);
+        handshakes.begin_turn(Some(1));
+        assert_eq!(take_all(&mut handshakes, 0, false), [0, 1, 2]);
+        assert!(handshakes.may_answer(Tick(0)));
+        handshakes.handle_answered();
+        assert!(!handshakes.may_answer(Tick(999)));
+        assert!(handshakes.may_answer(Tick(1000)));
     }
 }

@@ -8,11 +8,6 @@ use crate::event_loop::{EventLoop, Handler};
 use crate::fd::{Fd, Slot};
 use crate::message::Message;
 
-/// The maximum number of waiting connections of a TLS listener that a turn reads.
-///
-/// A client that sent no complete hello takes nothing from the budget of handshakes, but its read takes time.
-const WAITING_HELLOS_MAX: usize = 64;
-
 impl<H: Handler> EventLoop<H> {
     /// Records an epoll event of a socket.
     pub(super) fn handle_socket(&mut self, slot: Slot, event: &mio::event::Event) {
@@ -44,8 +39,7 @@ impl<H: Handler> EventLoop<H> {
         self.core.take_ready(&mut slots);
         self.call_timer.begin();
         self.handshakes.begin_turn(self.core.table().env().limits.handshakes_per_second_max);
-        for _ in 0..WAITING_HELLOS_MAX {
-            let Some(fd) = self.handshakes.take(self.core.now()) else { break };
+        while let Some(fd) = self.handshakes.take(self.core.now()) {
             if let Some(slot) = self.core.table().slot_of(fd) {
                 self.read_ready_slot(slot, &mut buffer);
             }
