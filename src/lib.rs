@@ -115,7 +115,7 @@ mod token_bucket;
 mod wheel;
 
 /// The bodies of the fuzz targets in `fuzz/`.
-#[cfg(feature = "unstable")]
+#[cfg(all(feature = "tls", feature = "unstable"))]
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::connection::{fuzz_connection, fuzz_upgrade};

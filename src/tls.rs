@@ -10,6 +10,8 @@ mod engine;
 #[cfg(feature = "tls")]
 mod error;
 mod info;
+#[cfg(all(feature = "tls", test))]
+mod testing;
 
 #[cfg(feature = "tls")]
 pub use self::config::{TlsBuilder, TlsConfig};
@@ -17,6 +19,9 @@ pub use self::config::{TlsBuilder, TlsConfig};
 pub use self::engine::{Ciphertext, Engine, EngineError, RECORD_BYTES_MAX};
 #[cfg(feature = "tls")]
 pub use self::error::TlsError;
+
+#[cfg(all(feature = "tls", test))]
+pub use self::testing::{HANDSHAKE, Hello, TLS12_RECORDS_MAX, TestClient, test_config};
 
 pub use self::info::{TlsCounts, TlsInfo, TlsVersion};
 

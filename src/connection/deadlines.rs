@@ -13,8 +13,7 @@ impl Connection {
             return self.handle_write_timeout();
         }
         if self.message_deadline(env) <= env.now {
-            let reason = "message took too long";
-            return self.end_with(CloseCode::POLICY, reason, Cause::MessageTimedOut, env);
+            return self.end_late_message(env);
         }
         if self.deadline > env.now {
             return None;
@@ -22,8 +21,8 @@ impl Connection {
         match &self.stage {
             Stage::Open { .. } => self.check_heartbeat(env),
             Stage::Http(_) => self.handle_http_tick(env),
-            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished => {
-                self.stage = Stage::Finished;
+            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished { .. } => {
+                self.finish();
                 None
             }
         }
@@ -60,8 +59,18 @@ impl Connection {
         if self.is_open() {
             return Some(self.end_abnormally(By::Server, Cause::WriteTimedOut));
         }
-        self.stage = Stage::Finished;
+        self.finish();
         None
+    }
+
+    /// Ends a WebSocket whose client is late with the rest of a record: see
+    /// [`Transport::unfinished_since`](crate::connection::Transport::unfinished_since).
+    pub fn handle_late_record(&mut self, env: &mut Env) -> Option<Event<'static>> {
+        self.end_late_message(env)
+    }
+
+    fn end_late_message(&mut self, env: &mut Env) -> Option<Event<'static>> {
+        self.end_with(CloseCode::POLICY, "message took too long", Cause::MessageTimedOut, env)
     }
 
     fn check_heartbeat(&mut self, env: &mut Env) -> Option<Event<'static>> {
@@ -85,6 +94,8 @@ impl Connection {
     fn message_deadline(&self, env: &Env) -> Tick {
         match &self.stage {
             Stage::Open { unfinished: Some(unfinished), .. } => match unfinished.held_until() {
+                // The server does not read, so the client is not late.
+                _ if self.is_paused => Tick::NEVER,
                 None => unfinished.started().after(env.limits.message_time_max),
                 // The client is not late while its input is held. The input is read at that time.
                 Some(until) if until > env.now => until,

@@ -91,7 +91,7 @@ impl Connection {
         if wait_until.is_some() || (is_held && !input.is_empty()) {
             env.counts.compression.holds += u64::from(!is_held);
             let until = wait_until.unwrap_or(env.now);
-            if let Err(error) = Assembler::hold(unfinished, input, until, &mut env.assemblers) {
+            if let Err(error) = Assembler::hold(unfinished, input, (env.now, until), &mut env.assemblers) {
                 return Some(self.fail_assembly(error, env));
             }
             if wait_until.is_some() {

@@ -150,6 +150,8 @@ pub enum SocketAction {
     Shut,
     /// Close the socket.
     Drop,
+    /// Close the socket so that the client sees that its response is incomplete.
+    Reset,
 }
 
 /// The state of a connection.

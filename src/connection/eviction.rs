@@ -241,8 +241,8 @@ impl Connection {
         match self.stage {
             Stage::Open { .. } => Some(self.fail_overload("too many unfinished messages", env)),
             Stage::Http(_) => Some(self.refuse_overload(env)),
-            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished => {
-                self.stage = Stage::Finished;
+            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished { .. } => {
+                self.finish();
                 None
             }
         }

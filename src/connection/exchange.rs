@@ -80,6 +80,18 @@ impl Connection {
         }
     }
 
+    /// Reports that the TLS hello of the client was answered.
+    ///
+    /// The hello may have waited for the budget of handshakes. The client can send its request only after the answer, so
+    /// the time for the head begins again.
+    pub fn handle_hello_answered(&mut self, env: &Env) {
+        if let Stage::Http(http) = &self.stage
+            && http.awaits() == Awaited::Head
+        {
+            self.deadline = http.deadline(env);
+        }
+    }
+
     /// Sets the TLS session of the connection, for its requests.
     pub fn set_tls(&mut self, tls: TlsInfo) {
         if let Stage::Http(http) = &mut self.stage {
@@ -223,7 +235,7 @@ impl Connection {
     /// The client sees that the response is incomplete.
     fn abort_response(&mut self, reply: ResponseMode, env: &Env) {
         match reply {
-            ResponseMode::UntilClose => self.stage = Stage::Finished,
+            ResponseMode::UntilClose => self.stage = Stage::Finished { is_cut: true },
             _ => self.linger_after_http(env),
         }
     }
@@ -251,7 +263,10 @@ impl Connection {
             self.push_response(&response, false, head_only, env);
             self.linger();
         } else {
-            self.stage = if self.output.is_empty() { Stage::Finished } else { Stage::Lingering { is_shut: false } };
+            match self.output.is_empty() {
+                true => self.finish(),
+                false => self.stage = Stage::Lingering { is_shut: false },
+            }
             self.deadline = env.now.after(env.limits.close_wait_max);
             return None;
         }
@@ -337,7 +352,7 @@ impl Connection {
         match http.awaits() {
             // The client is still reading a response, and sends the next request after it.
             Awaited::Request if !self.output.is_empty() => self.deadline = http.deadline(env),
-            Awaited::Request => self.stage = Stage::Finished,
+            Awaited::Request => self.finish(),
             // The handler paused the body, so the client is not late.
             Awaited::Piece if self.is_paused => self.deadline = http.deadline(env),
             Awaited::Response => {

@@ -4,34 +4,34 @@
 //! does: it reads only if [`Connection::wants_read`], flushes before a turn ends, and removes connections that are
 //! over. Everything else may happen in any order.
 
+mod draw;
 mod http;
+#[cfg(test)]
+mod pipe;
 mod reader;
 mod requests;
 mod socket;
 mod turn;
 mod upgrade;
 
-use std::time::Duration;
-
+use crate::connection::fuzz::draw::{client_frame, heartbeat, next, request, size};
 use crate::connection::fuzz::reader::{Due, Reader};
-use crate::connection::fuzz::requests::REQUESTS;
 use crate::connection::fuzz::socket::{Change, Log, Socket};
 use crate::connection::{Closed, Connection, Deferred, Env, Event, Outbound, QUEUE_BYTES, Queued, Sent, State, Table};
 use crate::fd::{Fd, Slot};
-use crate::limits::{Heartbeat, Limits, SlowReader};
+use crate::limits::{Limits, SlowReader};
 use crate::peer::Peer;
-use crate::protocol::client::frame;
 use crate::protocol::close::CloseCode;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::origin::Origins;
 
 pub use upgrade::fuzz_upgrade;
 
+#[cfg(test)]
+pub(super) use pipe::{Pipe, SecureSocket};
+
 /// The maximum number of operations of one run, which bounds its time.
 const OPERATIONS_MAX: usize = 1000;
-
-const OPCODES: [Opcode; 6] =
-    [Opcode::Text, Opcode::Binary, Opcode::Continuation, Opcode::Ping, Opcode::Pong, Opcode::Close];
 
 /// Two connections and the state that they share.
 struct Rig {
@@ -275,7 +275,8 @@ impl Rig {
     }
 
     fn pause(&mut self, at: usize, is_paused: bool) {
-        self.change(at, |connection, _| connection.set_paused(is_paused));
+        let slot = self.slot(at);
+        self.table.set_paused(slot, is_paused);
         self.replay();
     }
 
@@ -501,48 +502,6 @@ impl Side {
             messages_out: 0,
         }
     }
-}
-
-fn next(bytes: &mut impl Iterator<Item = u8>) -> u8 {
-    bytes.next().unwrap_or(0)
-}
-
-/// Returns a request of a client, most often an upgrade.
-fn request(byte: u8) -> &'static str {
-    REQUESTS.get(usize::from(byte)).unwrap_or(&REQUESTS[0])
-}
-
-/// Maps a byte to a length.
-///
-/// Small lengths have all values; larger lengths are multiples of a step. The largest lengths exceed a run of a queue.
-fn size(byte: u8) -> usize {
-    match usize::from(byte) {
-        byte @ 0..=150 => byte,
-        byte @ 151..=240 => 150 + 8 * (byte - 150),
-        byte => 2300 * (byte - 240),
-    }
-}
-
-fn heartbeat(byte: u8) -> Heartbeat {
-    let every = Duration::from_millis(10 << (byte / 4 % 8));
-    match byte % 4 {
-        0 => Heartbeat::Off,
-        1 => Heartbeat::Client { idle_max: every },
-        2 => Heartbeat::Ping { every, missed_max: 2 },
-        _ => Heartbeat::Push { every },
-    }
-}
-
-/// Returns a frame of a client, most often a valid one.
-fn client_frame(kind: u8, argument: u8) -> Vec<u8> {
-    let opcode = OPCODES[usize::from(kind) % OPCODES.len()];
-    let payload = match opcode {
-        Opcode::Close if argument == 0 => Vec::new(),
-        Opcode::Close => [&(900 + 20 * u16::from(argument)).to_be_bytes(), &b"bye"[..]].concat(),
-        _ => vec![if kind == u8::MAX { 0xff } else { b'c' }; size(argument)],
-    };
-    let is_final = kind < 128 || opcode.is_control();
-    frame(is_final, opcode, &payload)
 }
 
 #[cfg(test)]

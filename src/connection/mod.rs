@@ -3,6 +3,7 @@
 //! Input and the time go in, events and output come out. A connection knows neither a socket nor a clock. The server,
 //! the simulator and the fuzzer drive the same code.
 
+mod actions;
 mod closed;
 mod compression;
 mod counts;
@@ -12,7 +13,7 @@ mod env;
 mod event;
 mod eviction;
 mod exchange;
-#[cfg(any(test, feature = "unstable"))]
+#[cfg(all(feature = "tls", any(test, feature = "unstable")))]
 mod fuzz;
 mod heartbeat;
 mod http;
@@ -30,14 +31,12 @@ mod tests;
 mod tls;
 mod written;
 
-use std::io::IoSlice;
-
 pub use crate::connection::closed::{AbortOutcome, By, Cause, CloseOutcome, Closed};
 pub use crate::connection::compression::Compression;
 pub use crate::connection::env::Env;
 pub use crate::connection::event::{Event, Refusal, Sent, SocketAction, State, Traffic};
 pub use crate::connection::eviction::{Eviction, Evictor, Holder};
-#[cfg(any(test, feature = "unstable"))]
+#[cfg(all(feature = "tls", any(test, feature = "unstable")))]
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
 pub use crate::connection::outbound::Outbound;
 pub use crate::connection::pending_request::Deferred;
@@ -47,7 +46,7 @@ pub use crate::connection::queue::QUEUE_BYTES;
 pub use crate::connection::segment::{KEY_BYTES, Queued, SEGMENT_BYTES};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::table::Observed;
-pub use crate::connection::table::{FlushResult, Io, JournalResult, SlotSet, Table, Transport};
+pub use crate::connection::table::{FlushResult, Io, JournalResult, SessionRead, SlotSet, Table, Transport};
 #[cfg(feature = "tls")]
 pub use crate::connection::tls::{REFUSED, ReadReport, Stream, TlsShared, TlsStream};
 pub use crate::connection::written::Written;
@@ -56,6 +55,7 @@ use crate::connection::deflate::InflationPace;
 use crate::connection::heartbeat::HeartbeatState;
 use crate::connection::http::{Awaited, Http};
 use crate::connection::output::Output;
+use crate::connection::pending_request::ResponseMode;
 use crate::fd::Fd;
 use crate::limits::Heartbeat;
 use crate::peer::Peer;
@@ -171,7 +171,10 @@ enum Stage {
         is_shut: bool,
     },
     /// The connection is dropped at the end of the turn.
-    Finished,
+    Finished {
+        /// Whether it ended within a response that only the end of the stream delimits.
+        is_cut: bool,
+    },
 }
 
 impl Connection {
@@ -240,6 +243,12 @@ impl Connection {
     pub fn handle_received(&mut self, count: usize, env: &mut Env) {
         self.traffic.bytes_in += count as u64;
         env.counts.traffic.bytes_in += count as u64;
+        self.handle_alive(env);
+    }
+
+    /// Reports that bytes of the client arrived, which need not be input yet.
+    #[inline]
+    pub fn handle_alive(&mut self, env: &Env) {
         self.last_seen = env.now;
         self.heartbeat_state.handle_bytes();
     }
@@ -271,7 +280,7 @@ impl Connection {
 
     /// Reads `input` up to the next event, and moves `input` past it.
     ///
-    /// `None`: `None`: all of `input` was processed or buffered. An event of HTTP is answered before the next call.
+    /// `None`: all of `input` was processed or buffered. An event of HTTP is answered before the next call.
     pub fn handle_bytes<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
         match &mut self.stage {
             Stage::Open { unfinished, deflates: false, .. } => {
@@ -284,7 +293,7 @@ impl Connection {
             Stage::Open { .. } => self.handle_bytes_deflated(input, env),
             Stage::Http(_) => self.handle_http(input, env),
             Stage::Closing { .. } => self.handle_bytes_closing(input, env),
-            Stage::Lingering { .. } | Stage::Finished => {
+            Stage::Lingering { .. } | Stage::Finished { .. } => {
                 *input = &mut [];
                 None
             }
@@ -304,7 +313,7 @@ impl Connection {
                 self.stage = Stage::Lingering { is_shut: false };
             }
             Stage::Lingering { .. } if !is_reset => {}
-            _ => self.stage = Stage::Finished,
+            _ => self.finish(),
         }
         None
     }
@@ -312,7 +321,7 @@ impl Connection {
     /// Reports the result of a write.
     #[inline]
     pub fn handle_written(&mut self, written: Written, env: &mut Env) {
-        if written.bytes > 0 {
+        if written.has_sent {
             self.heartbeat_state.handle_written();
         }
         self.traffic.bytes_out += written.bytes as u64;
@@ -378,14 +387,14 @@ impl Connection {
     /// Ends the connection without a close frame, and drops its output.
     pub fn abort(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let event = self.is_open().then(|| self.end_abnormally(By::Server, Cause::ServerClosed));
+        self.finish();
         self.release(env);
-        self.stage = Stage::Finished;
         event
     }
 
     /// Returns whether it has ended, so that its socket is dropped.
     pub fn is_finished(&self) -> bool {
-        matches!(self.stage, Stage::Finished)
+        matches!(self.stage, Stage::Finished { .. })
     }
 
     /// Sets a heartbeat for this connection. `None`: it gets the heartbeat of the server.
@@ -399,71 +408,23 @@ impl Connection {
 
     /// Stops or resumes reading from a WebSocket, or a streamed request body.
     ///
-    /// The input of a paused connection waits in the kernel, and TCP slows the client down. `false`: there is neither.
-    pub fn set_paused(&mut self, is_paused: bool) -> bool {
-        let may = match &self.stage {
-            Stage::Open { .. } => true,
+    /// The input of a paused connection waits in the kernel, and TCP slows the client down. When reading resumes, the time
+    /// for an unfinished message begins again. `false`: there is neither.
+    pub fn set_paused(&mut self, is_paused: bool, env: &Env) -> bool {
+        let may = match &mut self.stage {
+            Stage::Open { unfinished, .. } => {
+                if let Some(unfinished) = unfinished.as_mut().filter(|_| self.is_paused && !is_paused) {
+                    unfinished.restart(env.now);
+                }
+                true
+            }
             Stage::Http(http) => self.is_paused || http.awaits() == Awaited::Piece,
-            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished => false,
+            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished { .. } => false,
         };
         if may {
             self.is_paused = is_paused;
         }
         may
-    }
-
-    // Actions.
-
-    /// Returns whether bytes should be read from the socket.
-    #[inline]
-    pub fn wants_read(&self) -> bool {
-        match &self.stage {
-            Stage::Open { .. } => !self.is_paused && self.held_until().is_none(),
-            Stage::Http(http) => !self.is_paused && http.wants_read() && self.queued_bytes() <= HTTP_OUTPUT_MAX,
-            Stage::Closing { .. } | Stage::Lingering { .. } => true,
-            Stage::Finished => false,
-        }
-    }
-
-    /// Returns whether there is output, and the socket may accept it.
-    #[inline]
-    pub fn can_write(&self) -> bool {
-        match &self.output {
-            Output::Empty => false,
-            Output::Journaled(_) => true,
-            Output::Queued(queue) => !queue.is_full() && queue.bytes() > 0,
-        }
-    }
-
-    /// Returns the output if it is one slice.
-    ///
-    /// This is the common case. Filling a list of 64 slices would be slower.
-    #[inline]
-    pub fn poll_slice<'a>(&'a self, env: &'a Env) -> Option<&'a [u8]> {
-        self.output.poll_slice(&env.journal)
-    }
-
-    /// Fills `slices` with output, and returns the number of slices filled.
-    ///
-    /// It fills none while the socket is full.
-    pub fn poll_slices<'a>(&'a self, env: &'a Env, slices: &mut [IoSlice<'a>]) -> usize {
-        self.output.poll_slices(&env.journal, slices)
-    }
-
-    /// Returns the action for the socket after a write.
-    #[inline]
-    pub fn poll_next(&mut self, env: &Env) -> SocketAction {
-        match self.stage {
-            Stage::Finished => SocketAction::Drop,
-            Stage::Lingering { .. } if !self.output.is_empty() => SocketAction::Stay,
-            Stage::Lingering { .. } if self.is_peer_done => SocketAction::Drop,
-            Stage::Lingering { is_shut: false } => {
-                self.stage = Stage::Lingering { is_shut: true };
-                self.deadline = self.deadline.min(env.now.after(env.limits.close_wait_max));
-                SocketAction::Shut
-            }
-            _ => SocketAction::Stay,
-        }
     }
 
     /// Returns whether the bounds of the queue allow a frame.
@@ -552,14 +513,26 @@ impl Connection {
     fn end_with(&mut self, code: CloseCode, reason: &str, cause: Cause, env: &mut Env) -> Option<Event<'static>> {
         let event = self.close(code, reason, cause, env);
         if event.is_none() {
-            self.stage = Stage::Finished;
+            self.finish();
         }
         event
     }
 
+    /// Ends the connection. Output that is left is not written.
+    fn finish(&mut self) {
+        let is_cut = match &self.stage {
+            Stage::Http(http) => http.reply() == ResponseMode::UntilClose,
+            Stage::Lingering { .. } => self.output.has_response(),
+            Stage::Finished { is_cut } => *is_cut,
+            // A client of a WebSocket detects the end of the stream within a frame.
+            Stage::Open { .. } | Stage::Closing { .. } => false,
+        };
+        self.stage = Stage::Finished { is_cut };
+    }
+
     /// Ends an open connection without a close frame.
     fn end_abnormally(&mut self, by: By, cause: Cause) -> Event<'static> {
-        self.stage = Stage::Finished;
+        self.finish();
         Event::Closed(Closed::abnormal(by, cause))
     }
 

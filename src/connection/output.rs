@@ -178,6 +178,11 @@ impl Output {
         }
     }
 
+    /// Returns whether a part of an HTTP response is not written.
+    pub fn has_response(&self) -> bool {
+        matches!(self, Output::Queued(queue) if queue.is_http())
+    }
+
     /// Returns whether there is a queue.
     #[inline]
     pub fn is_queued(&self) -> bool {
@@ -244,13 +249,13 @@ impl Output {
     }
 
     /// Reports the bytes that the transport holds after a read. The socket is full if there are any.
-    pub fn handle_held(&mut self, held: usize, is_http: bool, env: &mut Env) {
+    pub fn handle_held(&mut self, held: usize, has_sent: bool, is_http: bool, env: &mut Env) {
         if held == 0 && !self.is_queued() {
             return;
         }
         let now = env.now;
         let queue = self.queue(env);
-        queue.handle_held(held, is_http, now, &mut env.queued);
+        queue.handle_held(held, has_sent, is_http, now, &mut env.queued);
         if queue.is_empty() {
             self.clear(env);
         }

@@ -18,7 +18,7 @@ impl Connection {
         match self.stage {
             Stage::Http(_) => State::Http,
             Stage::Open { .. } => State::Open,
-            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished => State::Closing,
+            Stage::Closing { .. } | Stage::Lingering { .. } | Stage::Finished { .. } => State::Closing,
         }
     }
 
@@ -76,9 +76,18 @@ impl Connection {
 
     /// Reports the bytes that the transport holds after a read.
     ///
-    /// They are output of the transport itself, for instance of a TLS handshake. The socket is full.
-    pub fn handle_held(&mut self, held: usize, env: &mut Env) {
-        self.output.handle_held(held, self.is_http(), env);
+    /// They are output of the transport itself, for instance of a TLS handshake. The socket is full if there are any.
+    /// `has_sent`: the socket took bytes.
+    pub fn handle_held(&mut self, held: usize, has_sent: bool, env: &mut Env) {
+        if has_sent {
+            self.heartbeat_state.handle_written();
+        }
+        self.output.handle_held(held, has_sent, self.is_http(), env);
+    }
+
+    /// Returns the time, if bytes are read from the socket now.
+    pub fn reads_at(&self, env: &Env) -> Option<Tick> {
+        self.wants_read().then_some(env.now)
     }
 
     /// Reports that the socket is writable. Returns whether there is output.

@@ -77,7 +77,7 @@ pub struct Queue {
     ///
     /// They are the ciphertext of output that has left the queue.
     held: usize,
-    /// Whether the memory of the queue itself counts as HTTP.
+    /// Whether the memory of the queue itself counts as HTTP: it has held no frame since it was empty.
     is_http: bool,
     /// Whether the memory of the queue itself is counted: it is not empty.
     is_counted: bool,
@@ -118,6 +118,11 @@ impl Queue {
     pub fn charge(&self) -> usize {
         let own = if self.is_http || self.is_empty() { 0 } else { QUEUE_BYTES + self.held };
         own + self.segments.iter().map(Segment::charge).sum::<usize>()
+    }
+
+    /// Returns whether all of the output is HTTP.
+    pub fn is_http(&self) -> bool {
+        self.is_http
     }
 
     /// Returns whether there is no output.
@@ -266,7 +271,6 @@ impl Queue {
 
     /// Reports the result of a write.
     pub fn handle_written(&mut self, written: Written, now: Tick, total: &mut Queued) {
-        let has_progress = written.bytes > 0 || written.held < self.held;
         self.set_held(written.held, self.is_http, total);
         self.bytes -= written.bytes;
         let mut left = self.sent + written.bytes;
@@ -279,16 +283,15 @@ impl Queue {
             self.pop_front(total);
         }
         self.sent = left;
-        self.set_full(written.is_full, has_progress, now);
+        self.set_full(written.is_full, written.has_sent, now);
     }
 
     /// Reports the bytes that the transport holds. The socket is full if there are any.
     ///
-    /// With `is_http`, they count as HTTP, unless the queue holds frames.
-    pub fn handle_held(&mut self, held: usize, is_http: bool, now: Tick, total: &mut Queued) {
-        let has_progress = held < self.held;
+    /// With `is_http`, they count as HTTP, unless the queue holds frames. `has_sent`: the socket took bytes.
+    pub fn handle_held(&mut self, held: usize, has_sent: bool, is_http: bool, now: Tick, total: &mut Queued) {
         self.set_held(held, is_http, total);
-        self.set_full(held > 0, has_progress, now);
+        self.set_full(held > 0, has_sent, now);
     }
 
     fn set_held(&mut self, held: usize, is_http: bool, total: &mut Queued) {
@@ -414,8 +417,21 @@ impl Queue {
     }
 
     fn push_segment(&mut self, segment: Segment, total: &mut Queued) {
-        self.count_in(segment.kind == Kind::Http, total);
+        let is_http = segment.kind == Kind::Http;
+        self.count_in(is_http, total);
+        if self.is_http && !is_http {
+            self.count_as_frames(total);
+        }
         self.segments.push_back(segment);
+    }
+
+    /// Moves the memory of the queue itself from the total of HTTP to that of frames.
+    ///
+    /// The 101 response may still be in the queue when the first frame comes. Eviction frees only what counts as frames.
+    fn count_as_frames(&mut self, total: &mut Queued) {
+        self.is_http = false;
+        total.http -= QUEUE_BYTES + self.held;
+        total.frames += QUEUE_BYTES + self.held;
     }
 
     /// Adds the memory of an empty queue itself to the totals.

@@ -4,8 +4,11 @@ mod deflated;
 mod lent;
 mod pieces;
 mod slow;
+#[cfg(feature = "tls")]
+mod tls;
 
 use crate::fd::Slot;
+use std::io::IoSlice;
 use std::time::Duration;
 
 use super::*;

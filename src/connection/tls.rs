@@ -8,10 +8,11 @@ use std::fmt;
 use std::io::IoSlice;
 use std::mem;
 
-use crate::connection::table::Io;
+use crate::connection::table::{Io, SessionRead};
 use crate::connection::written::Written;
 use crate::protocol::memory::{MemoryShare, MemoryTotal};
 use crate::protocol::proxy::parse_proxy_header;
+use crate::tick::Tick;
 use crate::tls::{Ciphertext, Engine, EngineError, RECORD_BYTES_MAX, TlsConfig, TlsCounts, TlsInfo};
 
 /// The plaintext of a full record.
@@ -74,12 +75,8 @@ pub struct TlsShared {
 /// The result of a read, besides its bytes.
 #[derive(Debug, Default)]
 pub struct ReadReport {
-    /// The bytes that the session holds, if it sent records. The stream is full if there are any.
-    pub held: Option<usize>,
-    /// Whether bytes were received.
-    pub has_received: bool,
-    /// Whether a client hello was answered, which is the costly step of a handshake.
-    pub has_answered: bool,
+    /// The part for the connection.
+    pub read: SessionRead,
     /// The session, if the read completed its handshake.
     pub secured: Option<TlsInfo>,
     /// The error that ended the session.
@@ -105,6 +102,8 @@ pub struct TlsStream {
     unread: Vec<u8>,
     /// Ciphertext that the stream did not take.
     unsent: Vec<u8>,
+    /// The time since which the client owes the rest of the unfinished bytes.
+    unfinished_since: Option<Tick>,
     /// The memory of unfinished and unread bytes.
     memory: MemoryShare,
 }
@@ -140,6 +139,12 @@ impl TlsShared {
             last: ReadReport::default(),
         }
     }
+
+    /// Panics if records of one session are left for the next. For tests and debug builds.
+    #[cfg(test)]
+    pub fn check_invariants(&self) {
+        assert!(self.outgoing.as_slice().is_empty(), "each call sends its records, keeps them, or drops them");
+    }
 }
 
 impl TlsStream {
@@ -166,6 +171,7 @@ impl TlsStream {
             unfinished: Vec::new(),
             unread: Vec::new(),
             unsent: Vec::new(),
+            unfinished_since: None,
             memory: shared.inbound.share(),
         })
     }
@@ -202,7 +208,7 @@ impl TlsStream {
             end => return end,
         };
         self.may_have_more = received == room.len();
-        shared.last.has_received = true;
+        shared.last.read.has_received = true;
         if self.is_deaf || self.stage == Stage::Refused {
             return Io::WouldBlock;
         }
@@ -260,16 +266,20 @@ impl TlsStream {
             unread.extend_from_slice(&plaintext[fits..]);
             filled += fits;
         });
-        shared.last.has_answered = !had_answered && self.engine.has_answered();
-        let is_sent = self.send_output(stream, shared);
+        shared.last.read.has_answered = !had_answered && self.engine.has_answered();
+        let sent = self.send_output(stream, shared);
         match received {
             Err(error) => return self.fail(error, filled, stream, shared),
             Ok(received) => {
                 self.is_closed = received.is_closed;
+                if received.used > 0 {
+                    // The rest began in this read.
+                    self.unfinished_since = None;
+                }
                 self.keep_unfinished(&input[received.used..]);
             }
         }
-        if !is_sent {
+        if sent.is_none() {
             return self.fail_stream(filled);
         }
         if self.stage == Stage::Handshake && !self.engine.is_handshaking() {
@@ -291,10 +301,11 @@ impl TlsStream {
         shared: &mut TlsShared,
         slices: &[IoSlice<'_>],
     ) -> Option<Written> {
+        let mut sent = 0;
         if !self.unsent.is_empty() {
-            self.send_unsent(stream)?;
+            sent = self.send_unsent(stream)?;
             if !self.unsent.is_empty() {
-                return Some(Written { bytes: 0, held: self.unsent.len(), is_full: true });
+                return Some(Written { bytes: 0, held: self.unsent.len(), is_full: true, has_sent: sent > 0 });
             }
         }
         let offered = slices.iter().map(|slice| slice.len()).sum();
@@ -311,11 +322,9 @@ impl TlsStream {
             shared.outgoing.clear();
             return None;
         };
-        if !self.send_output(stream, shared) {
-            return None;
-        }
+        sent += self.send_output(stream, shared)?;
         self.was_full = !self.unsent.is_empty();
-        Some(Written { bytes, held: self.unsent.len(), is_full: self.was_full })
+        Some(Written { bytes, held: self.unsent.len(), is_full: self.was_full, has_sent: sent > 0 })
     }
 
     /// Ends the output: `close_notify`, then the end of the stream.
@@ -351,6 +360,19 @@ impl TlsStream {
             self.drop_unfinished();
         }
         self.memory.set(self.unfinished.capacity());
+    }
+
+    /// Starts the time of unfinished bytes at `now`, unless it has started. `None`: stops it.
+    pub fn set_reading(&mut self, now: Option<Tick>) {
+        self.unfinished_since = match now {
+            Some(now) if !self.unfinished.is_empty() => self.unfinished_since.or(Some(now)),
+            _ => None,
+        };
+    }
+
+    /// Returns the time since which the client owes the rest of the unfinished bytes.
+    pub fn unfinished_since(&self) -> Option<Tick> {
+        self.unfinished_since
     }
 
     /// Returns whether the next read may answer a client hello.
@@ -392,7 +414,7 @@ impl TlsStream {
     fn refuse(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) -> Io {
         self.stage = Stage::Refused;
         self.drop_unfinished();
-        if !self.send_output(stream, shared) {
+        if self.send_output(stream, shared).is_none() {
             return Io::Closed;
         }
         if self.unsent.is_empty() {
@@ -420,6 +442,7 @@ impl TlsStream {
 
     fn drop_unfinished(&mut self) {
         self.unfinished = Vec::new();
+        self.unfinished_since = None;
         self.memory.set(0);
     }
 
@@ -485,42 +508,45 @@ impl TlsStream {
         self.engine.encrypt(plaintext, &mut self.unfinished, outgoing).ok()
     }
 
-    /// Sends records, and keeps those that the stream does not take. `false`: the stream is broken.
-    fn send_output(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) -> bool {
+    /// Sends records, and keeps those that the stream does not take. Returns the bytes sent. `None`: the stream is broken.
+    fn send_output(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) -> Option<usize> {
         let records = shared.outgoing.as_slice();
         if records.is_empty() {
-            return true;
+            return Some(0);
         }
-        let is_whole = if self.unsent.is_empty() {
+        let was_empty = self.unsent.is_empty();
+        let sent = if was_empty {
             let sent = match stream.send(records) {
                 Io::Done(count) => Some(count),
                 Io::WouldBlock => Some(0),
                 Io::Closed => None,
             };
             self.unsent.extend_from_slice(records.get(sent.unwrap_or(0)..).unwrap_or_default());
-            sent.is_some()
+            sent
         } else {
             self.unsent.extend_from_slice(records);
-            self.send_unsent(stream).is_some()
+            self.send_unsent(stream)
         };
         shared.outgoing.clear();
-        if !self.unsent.is_empty() {
-            shared.last.held = Some(self.unsent.len());
+        let read = &mut shared.last.read;
+        read.has_sent |= sent.is_some_and(|sent| sent > 0);
+        if !was_empty || !self.unsent.is_empty() {
+            read.held = Some(self.unsent.len());
         }
-        is_whole
+        sent
     }
 
-    /// Sends held ciphertext until the stream takes no more. `None`: the stream is broken.
-    fn send_unsent(&mut self, stream: &mut impl Stream) -> Option<()> {
+    /// Sends held ciphertext once. Returns the bytes sent. `None`: the stream is broken.
+    fn send_unsent(&mut self, stream: &mut impl Stream) -> Option<usize> {
         match stream.send(&self.unsent) {
             Io::Done(count) => {
                 self.unsent.drain(..count);
                 // A stalled connection keeps at most twice the bytes that count as queued.
                 let kept = if self.unsent.is_empty() { 0 } else { 2 * self.unsent.len() };
                 self.unsent.shrink_to(kept);
-                Some(())
+                Some(count)
             }
-            Io::WouldBlock => Some(()),
+            Io::WouldBlock => Some(0),
             Io::Closed => None,
         }
     }

@@ -12,12 +12,14 @@ pub struct Written {
     pub held: usize,
     /// Whether it takes no more until it is writable.
     pub is_full: bool,
+    /// Whether the socket took bytes, of this output or of those that the transport held.
+    pub has_sent: bool,
 }
 
 impl Written {
     /// Returns the result of a write to a transport that holds nothing.
     #[inline]
     pub fn new(bytes: usize, is_full: bool) -> Written {
-        Written { bytes, held: 0, is_full }
+        Written { bytes, held: 0, is_full, has_sent: bytes > 0 }
     }
 }

@@ -84,7 +84,7 @@ impl<H: Handler> EventLoop<H> {
     /// Handles the rest of the result of a read of a TLS session. Returns whether a further read may return more.
     fn handle_tls_read(&mut self, slot: Slot) -> bool {
         let report = self.core.table_mut().shared_mut().take_report();
-        if report.has_answered {
+        if report.read.has_answered {
             self.handshakes.handle_answered();
         }
         if let Some(tls) = report.secured {
@@ -201,7 +201,7 @@ impl<H: Handler> EventLoop<H> {
     /// client's bytes may then still be in the kernel.
     pub(super) fn recheck_before_timeout(&mut self, slot: Slot) {
         let table = self.core.table_mut();
-        if table.connection(slot).is_some_and(|connection| connection.is_overdue(table.env())) {
+        if table.is_overdue(slot) {
             if let Some(socket) = table.transport_mut(slot) {
                 socket.is_readable = true;
             }

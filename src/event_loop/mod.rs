@@ -63,7 +63,7 @@ use self::context::Host;
 use self::handshakes::Handshakes;
 use self::portion::Portion;
 use self::signals::Signals;
-use crate::connection::{Connection, Env};
+use crate::connection::Env;
 use crate::fd::Slot;
 use crate::limits::{Heartbeat, Limits};
 use crate::protocol::origin::Origins;
@@ -358,7 +358,7 @@ impl<H: Handler> EventLoop<H> {
             match owner {
                 Owner::Connection(slot) => {
                     self.recheck_before_timeout(slot);
-                    self.core.step(slot, Connection::handle_tick);
+                    self.core.handle_tick(slot);
                     self.core.resume_input(slot);
                 }
                 Owner::Timer(index) => {

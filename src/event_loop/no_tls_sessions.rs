@@ -4,8 +4,9 @@ use std::convert::Infallible;
 use std::io::IoSlice;
 use std::os::fd::RawFd;
 
-use crate::connection::{Io, Written};
+use crate::connection::{Io, SessionRead, Written};
 use crate::protocol::memory::MemoryTotal;
+use crate::tick::Tick;
 use crate::tls::{ListenerTls, TlsCounts, TlsInfo};
 
 /// Not sent, because no listener speaks TLS.
@@ -18,7 +19,7 @@ pub struct TlsSessions;
 /// The result of a read of a session.
 #[derive(Debug, Default)]
 pub struct ReadReport {
-    pub has_answered: bool,
+    pub read: SessionRead,
     pub secured: Option<TlsInfo>,
     pub error: Option<Infallible>,
 }
@@ -46,8 +47,18 @@ impl TlsSessions {
 
     pub fn ignore_input(&mut self, _: RawFd) {}
 
-    pub fn held(&self) -> Option<usize> {
+    pub fn session_read(&self) -> Option<SessionRead> {
         None
+    }
+
+    pub fn unfinished_since(&self, _: RawFd) -> Option<Tick> {
+        None
+    }
+
+    pub fn set_reading(&mut self, _: RawFd, _: Option<Tick>) {}
+
+    pub fn count(&self) -> usize {
+        0
     }
 
     pub fn inbound_bytes(&self, _: RawFd) -> usize {

@@ -2,12 +2,14 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
-use crate::connection::{Io, Transport, Written};
+use crate::connection::{Io, SessionRead, Transport, Written};
 use crate::event_loop::tls_sessions::TlsSessions;
+use crate::tick::Tick;
 
 /// A connected, non-blocking socket. It is closed when it is dropped, which also removes it from epoll.
 #[derive(Debug)]
@@ -90,13 +92,25 @@ impl Transport for Socket {
     }
 
     #[inline]
-    fn held(&self, sessions: &TlsSessions) -> Option<usize> {
-        if self.is_tls { sessions.held() } else { None }
+    fn session_read(&self, sessions: &TlsSessions) -> Option<SessionRead> {
+        if self.is_tls { sessions.session_read() } else { None }
     }
 
     #[inline]
     fn inbound_bytes(&self, sessions: &TlsSessions) -> usize {
         if self.is_tls { sessions.inbound_bytes(self.as_raw_fd()) } else { 0 }
+    }
+
+    #[inline]
+    fn unfinished_since(&self, sessions: &TlsSessions) -> Option<Tick> {
+        if self.is_tls { sessions.unfinished_since(self.as_raw_fd()) } else { None }
+    }
+
+    #[inline]
+    fn set_reading(&mut self, sessions: &mut TlsSessions, now: Option<Tick>) {
+        if self.is_tls {
+            sessions.set_reading(self.as_raw_fd(), now);
+        }
     }
 
     fn ignore_input(&mut self, sessions: &mut TlsSessions) {
@@ -110,6 +124,11 @@ impl Transport for Socket {
         if self.is_tls {
             sessions.finish(self.as_raw_fd(), &mut PlainSocket(&self.fd));
         }
+    }
+
+    fn reset(&mut self, _: &mut TlsSessions) {
+        // The stream ends with a reset, and a TLS session without `close_notify`. Either alone tells the client.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
     }
 
     #[inline]

@@ -8,8 +8,9 @@ use std::os::fd::RawFd;
 
 pub use crate::connection::{REFUSED, ReadReport};
 
-use crate::connection::{Io, Stream, TlsShared, TlsStream, Written};
+use crate::connection::{Io, SessionRead, Stream, TlsShared, TlsStream, Written};
 use crate::protocol::memory::MemoryTotal;
+use crate::tick::Tick;
 use crate::tls::{TlsConfig, TlsCounts, TlsInfo};
 
 /// The TLS sessions of a loop, and their shared buffers.
@@ -73,7 +74,7 @@ impl TlsSessions {
     ) -> (Io, bool) {
         let Some((stream, shared)) = self.stream_mut(descriptor) else { return (Io::Closed, false) };
         let read = stream.read(socket, shared, buffer);
-        let has_input = shared.last.has_received || matches!(read, Io::Done(1..));
+        let has_input = shared.last.read.has_received || matches!(read, Io::Done(1..));
         (read, stream.may_have_more() || (is_hung_up && has_input))
     }
 
@@ -104,9 +105,21 @@ impl TlsSessions {
         }
     }
 
-    /// Returns the bytes that the session of the last read holds, if it sent records.
-    pub fn held(&self) -> Option<usize> {
-        self.tls.as_ref()?.shared.last.held
+    /// Returns the result of the last read.
+    pub fn session_read(&self) -> Option<SessionRead> {
+        Some(self.tls.as_ref()?.shared.last.read)
+    }
+
+    /// Returns the time since which the client of a socket owes the rest of a record.
+    pub fn unfinished_since(&self, descriptor: RawFd) -> Option<Tick> {
+        self.stream(descriptor)?.unfinished_since()
+    }
+
+    /// Starts or stops the time of an unfinished record: see [`TlsStream::set_reading`].
+    pub fn set_reading(&mut self, descriptor: RawFd, now: Option<Tick>) {
+        if let Some((stream, _)) = self.stream_mut(descriptor) {
+            stream.set_reading(now);
+        }
     }
 
     /// Returns the memory of unfinished input of a socket.
@@ -127,6 +140,11 @@ impl TlsSessions {
     /// Takes the rest of the result of the last read.
     pub fn take_report(&mut self) -> ReadReport {
         self.tls.as_mut().map(|tls| std::mem::take(&mut tls.shared.last)).unwrap_or_default()
+    }
+
+    /// Returns the number of sessions.
+    pub fn count(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.streams.iter().flatten().count())
     }
 
     /// Returns the handshakes by outcome.

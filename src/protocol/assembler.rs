@@ -286,7 +286,7 @@ impl Assembler {
         message.map(|bytes| inflated_item(opcode, bytes)).transpose()
     }
 
-    /// Keeps `input` until the time `until`.
+    /// Keeps `input` from `now` until the time `until`.
     ///
     /// Input that is held already comes before it.
     ///
@@ -295,11 +295,11 @@ impl Assembler {
     pub fn hold(
         unfinished: &mut Option<Box<Assembler>>,
         input: &mut &mut [u8],
-        until: Tick,
+        (now, until): (Tick, Tick),
         pool: &mut AssemblerPool,
     ) -> Result<(), AssemblerError> {
         let assembler = unfinished.get_or_insert_with(|| pool.take());
-        let held = assembler.held.get_or_insert_with(|| Box::new(HeldInput::new(until)));
+        let held = assembler.held.get_or_insert_with(|| Box::new(HeldInput::new(now, until)));
         held.until = until;
         held.append(input)?;
         *input = &mut [];
@@ -327,7 +327,11 @@ impl Assembler {
         let Some(mut held) = assembler.held.take() else { return Ok(None) };
         if assembler.decoder.is_idle() {
             assembler.started = now;
+        } else {
+            // The client was not late while the server did not read.
+            assembler.started = assembler.started.after(now.since(held.since));
         }
+        held.since = now;
         let mut input = held.rest();
         let item = Assembler::next(unfinished, &mut input, rules, now, pool)?;
         let (item, left) = (item.map(Item::into_owned), input.len());
@@ -338,6 +342,14 @@ impl Assembler {
             assembler.memory.set(assembler.allocated_bytes());
         }
         Ok(item)
+    }
+
+    /// Starts the time of the message again.
+    pub fn restart(&mut self, now: Tick) {
+        self.started = now;
+        if let Some(held) = &mut self.held {
+            held.since = now;
+        }
     }
 
     /// Removes the held input.

@@ -12,14 +12,16 @@ pub struct HeldInput {
     bytes: Vec<u8>,
     /// The number of bytes that were read.
     read: usize,
+    /// The time since which reading waits.
+    pub since: Tick,
     /// The time at which reading continues.
     pub until: Tick,
 }
 
 impl HeldInput {
     /// Creates an empty one that is read at the time `until`.
-    pub fn new(until: Tick) -> HeldInput {
-        HeldInput { bytes: Vec::new(), read: 0, until }
+    pub fn new(since: Tick, until: Tick) -> HeldInput {
+        HeldInput { bytes: Vec::new(), read: 0, since, until }
     }
 
     /// Returns its memory in bytes.

@@ -78,6 +78,12 @@ impl fmt::Debug for TlsConfig {
 }
 
 impl TlsBuilder {
+    /// Sets the cryptography. It must precede the pairs.
+    #[cfg(test)]
+    pub(super) fn provider(self, provider: Arc<CryptoProvider>) -> TlsBuilder {
+        TlsBuilder { provider, ..self }
+    }
+
     /// Adds a certificate chain and its private key, both PEM.
     ///
     /// The chain begins with the certificate of the server. The first pair whose certificate is valid for the name that

@@ -197,6 +197,21 @@ impl Raw {
         std::mem::take(&mut self.buf)
     }
 
+    /// Skips all bytes up to the end of the stream. Returns whether it is an end, and not an error.
+    pub fn ends_in_order(&mut self) -> bool {
+        self.buf.clear();
+        loop {
+            match self.stream.read(&mut [0; 1024]) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                    return false;
+                }
+                Err(error) => panic!("expected the end before the deadline: {error}"),
+            }
+        }
+    }
+
     /// Returns the unread bytes when a condition is true for them.
     pub fn rest_until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         while !is_enough(&self.buf) {

@@ -152,12 +152,15 @@ impl Server {
     pub fn call_pause(&mut self, fd: Fd, is_paused: bool) {
         let Some(slot) = self.open_slot(fd) else { return };
         hit(if is_paused { "call: pause" } else { "call: resume" });
-        self.step(slot, |connection, _| connection.set_paused(is_paused));
+        self.table.set_paused(slot, is_paused);
+        let now = self.table.env().now;
+        self.oracle.model(fd).set_paused(is_paused, now);
         self.replay();
         self.record_slow_consumers();
         if !is_paused {
             self.make_ready(slot);
         }
+        self.arm(slot);
     }
 
     /// Sends a ping.

@@ -40,6 +40,8 @@ pub struct ConnectionModel {
     pub is_expired: bool,
     /// The client's deadline after its stream was shut for writing.
     pub shut_until: Option<Tick>,
+    /// Whether the handler stopped reading.
+    pub is_paused: bool,
     /// Whether its slot was freed.
     pub is_reaped: bool,
 }
@@ -158,6 +160,7 @@ impl ConnectionModel {
             is_lost: false,
             is_expired: false,
             shut_until: None,
+            is_paused: false,
             is_reaped: false,
         }
     }
@@ -177,6 +180,14 @@ impl ConnectionModel {
     /// Sets its heartbeat.
     pub fn set_heartbeat(&mut self, mode: Heartbeat, now: Tick) {
         self.heartbeat = HeartbeatModel::new(mode, now, self.heartbeat.last_seen);
+    }
+
+    /// Stops or resumes reading.
+    pub fn set_paused(&mut self, is_paused: bool, now: Tick) {
+        if self.is_paused && !is_paused {
+            self.inbound.restart(now);
+        }
+        self.is_paused = is_paused;
     }
 
     // The end, reported once, with its cause.
@@ -341,7 +352,7 @@ impl ConnectionModel {
     }
 
     fn message_due(&self, limits: &Limits) -> Tick {
-        after(self.inbound.unfinished_since(), limits.message_time_max)
+        after(self.inbound.unfinished_since().filter(|_| !self.is_paused), limits.message_time_max)
     }
 }
 

@@ -99,6 +99,11 @@ impl Inbound {
         });
     }
 
+    /// Starts the time of an unfinished message again.
+    pub fn restart(&mut self, now: Tick) {
+        self.unfinished = self.unfinished.map(|(start, _)| (start, now));
+    }
+
     /// Returns the time since which a message is unfinished.
     pub fn unfinished_since(&self) -> Option<Tick> {
         self.unfinished.map(|(_, since)| since)

@@ -50,7 +50,7 @@ pub struct OutputModel {
     segments: VecDeque<Segment>,
     /// Whether they are in a queue and count. Bytes in the journal do not.
     is_queued: bool,
-    /// Whether its queue counts as a queue of HTTP.
+    /// Whether its queue counts as a queue of HTTP: no frame was in it yet.
     is_http: bool,
     /// The written bytes of the first segment.
     sent: usize,
@@ -275,6 +275,7 @@ impl OutputModel {
             || (posted.to_many && posted.bytes > if self.is_full { SHARED_BYTES_MIN } else { COPIED_BYTES_MAX });
         if is_shared {
             let segment = Segment::shared(posted);
+            self.count_as_frames(ledger);
             if self.is_queued {
                 segment.enter(ledger);
             }
@@ -303,6 +304,7 @@ impl OutputModel {
             return false;
         }
         self.enter_queue(false, ledger);
+        self.count_as_frames(ledger);
         let bytes = 2 + payload.len();
         let skipped = usize::from(self.sent > 0);
         let unsent = self.segments.iter_mut().skip(skipped).find(|segment| segment.is_pong);
@@ -461,6 +463,14 @@ impl OutputModel {
         }
     }
 
+    /// Counts a queue of HTTP as one of frames.
+    fn count_as_frames(&mut self, ledger: &mut Ledger) {
+        if self.is_queued && mem::replace(&mut self.is_http, false) {
+            ledger.http -= QUEUE_BYTES;
+            ledger.total += QUEUE_BYTES;
+        }
+    }
+
     /// Drops an empty queue.
     fn leave_queue(&mut self, ledger: &mut Ledger) {
         if self.is_queued && self.segments.is_empty() {
@@ -484,6 +494,7 @@ impl OutputModel {
     }
 
     fn append(&mut self, frame: (Due, usize), ledger: &mut Ledger) {
+        self.count_as_frames(ledger);
         if self.is_queued {
             ledger.total += frame.1;
         }

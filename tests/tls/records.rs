@@ -234,6 +234,51 @@ fn a_small_read_budget_loses_no_plaintext() {
     }
 }
 
+/// Epoll reports the end of the stream together with the bytes before it, and does not report it again.
+#[test]
+fn the_end_of_the_stream_is_found_behind_a_record_longer_than_a_read() {
+    let (tx, closed) = channel();
+    let limits = Limits { read_budget_bytes: 1 << 10, ..Limits::default() };
+    let server = serve(move |server| server.limits(limits).on_close(report_close(tx)));
+    for ends_with_notify in [false, true] {
+        let before = server.ask(|ctx| ctx.stats().traffic.messages_in);
+        let mut client = Records::upgraded(&server);
+        let one = frame(BINARY, b"before the end");
+        let count = 16_384 / one.len();
+        let mut records = client.encrypt(&one.repeat(count), &[16_384]);
+        if ends_with_notify {
+            let mut notify = [0; 200];
+            client.step(|traffic| {
+                let bytes = traffic.queue_close_notify(&mut notify).expect("enough space");
+                records.extend_from_slice(&notify[..bytes]);
+            });
+        }
+        // The loop waits until all of it has arrived.
+        let (held, release) = server.hold();
+        client.send(&records);
+        client.stream.shutdown(Shutdown::Write).expect("a connection");
+        drop(release);
+        held.wait_timeout(DEADLINE).expect("an answer");
+        let (_, end) = closed.next();
+        assert_eq!((end.by, end.cause), (By::Client, Cause::ConnectionLost));
+        assert_eq!(server.ask(|ctx| ctx.stats().traffic.messages_in) - before, count as u64);
+    }
+}
+
+#[test]
+fn a_record_that_does_not_end_closes_the_connection() {
+    let (tx, closed) = channel();
+    let limits = Limits { message_time_max: Duration::from_millis(50), ..Limits::default() };
+    let server = serve(move |server| server.limits(limits).on_message(echo).on_close(report_close(tx)));
+    let mut client = Records::upgraded(&server);
+    let records = client.encrypt(&frame(BINARY, b"without its last byte"), &[usize::MAX]);
+    client.send(&records[..records.len() - 1]);
+    let (_, end) = closed.next();
+    assert_eq!((end.by, end.cause, end.code.as_u16()), (By::Server, Cause::MessageTimedOut, 1008));
+    let close = client.until(|bytes| bytes.len() >= 4);
+    assert_eq!((close[0], &close[2..4]), (0x88, &[3, 0xf0][..]), "{}", close.escape_ascii());
+}
+
 #[test]
 fn a_client_may_update_its_keys_and_ask_for_new_ones() {
     let server = echo_server();

@@ -1,7 +1,8 @@
 //! The handler of the fuzz target `connection`, for HTTP.
 
+use crate::connection::fuzz::draw::size;
 use crate::connection::fuzz::reader::Due;
-use crate::connection::fuzz::{Phase, Rig, size};
+use crate::connection::fuzz::{Phase, Rig};
 use crate::connection::{Connection, Deferred, Sent};
 use crate::protocol::body_mode::BodyMode;
 use crate::protocol::request::Request;

@@ -277,12 +277,14 @@ impl<T: Transport> Table<T> {
         let Some(entry) = entries.get_mut(slot.index()) else { return nothing };
         match entry.connection.poll_next(env) {
             SocketAction::Stay => {}
-            SocketAction::Drop => {
+            action @ (SocketAction::Drop | SocketAction::Reset) => {
                 // It is in no list of the flush now. Other connections are not evicted for output that is never
                 // written.
                 entry.connection.release(env);
-                if let Some(transport) = &mut entry.transport {
-                    transport.finish(shared);
+                match &mut entry.transport {
+                    Some(transport) if action == SocketAction::Reset => transport.reset(shared),
+                    Some(transport) => transport.finish(shared),
+                    None => {}
                 }
                 return FlushResult::Over;
             }
@@ -293,7 +295,7 @@ impl<T: Transport> Table<T> {
             }
         }
         let may_resume = !wanted_read && entry.connection.wants_read();
-        let timeout = entry.connection.poll_timeout(env);
+        let timeout = entry.poll_timeout(env, shared);
         if entry.connection.has_queue() {
             self.queued.insert(slot);
         }

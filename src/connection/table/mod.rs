@@ -13,7 +13,7 @@ mod unwritten;
 
 pub use self::flush::{FlushResult, JournalResult};
 pub use self::slots::SlotSet;
-pub use self::transport::{Io, Observed, Transport};
+pub use self::transport::{Io, Observed, SessionRead, Transport};
 
 use std::collections::HashSet;
 
@@ -24,6 +24,7 @@ use self::unwritten::{FEW_MAX, Unwritten};
 use crate::connection::{Connection, Env, Event};
 use crate::fd::{Fd, Slot};
 use crate::protocol::message::Message;
+use crate::tick::Tick;
 
 /// The maximum number of slots with address space reserved at the start.
 ///
@@ -311,15 +312,30 @@ impl<T: Transport> Table<T> {
         if let Io::Done(count @ 1..) = read {
             connection.handle_received(count, env);
         }
-        if let Some(held) = transport.held(shared) {
-            connection.handle_held(held, env);
+        if let Some(session_read) = transport.session_read(shared) {
+            self.handle_session_read(slot, session_read);
+        }
+        read
+    }
+
+    fn handle_session_read(&mut self, slot: Slot, read: SessionRead) {
+        let Table { entries, env, shared, .. } = self;
+        let Some(Entry { transport: Some(transport), connection }) = entries.get_mut(slot.index()) else { return };
+        if read.has_received {
+            connection.handle_alive(env);
+        }
+        if read.has_answered {
+            connection.handle_hello_answered(env);
+        }
+        if let Some(held) = read.held {
+            connection.handle_held(held, read.has_sent, env);
             // It is listed by the next writable event.
             self.queued.insert(slot);
         }
         if transport.inbound_bytes(shared) > 0 {
             self.unfinished.insert(slot);
+            transport.set_reading(shared, connection.reads_at(env));
         }
-        read
     }
 
     /// Takes a whole message from `input`, and lists the connection.
@@ -349,6 +365,35 @@ impl<T: Transport> Table<T> {
         entry.connection.handle_bytes(input, env)
     }
 
+    /// Stops or resumes reading: see [`Connection::set_paused`]. `None`: there is no connection at the slot.
+    pub fn set_paused(&mut self, slot: Slot, is_paused: bool) -> Option<bool> {
+        let is_done = self.step(slot, |connection, env| connection.set_paused(is_paused, env));
+        let Table { entries, env, shared, .. } = self;
+        if let Some(entry) = entries.get_mut(slot.index()) {
+            entry.set_reading(env, shared);
+        }
+        is_done
+    }
+
+    /// Returns the time of the next timeout of a connection: see [`Connection::poll_timeout`].
+    #[inline]
+    pub fn poll_timeout(&self, slot: Slot) -> Tick {
+        self.entries.get(slot.index()).map_or(Tick::NEVER, |entry| entry.poll_timeout(&self.env, &self.shared))
+    }
+
+    /// Returns whether the client at a slot is late with the rest of a record.
+    ///
+    /// [`Connection::handle_late_record`] then ends the connection, in place of [`Connection::handle_tick`].
+    pub fn has_late_record(&self, slot: Slot) -> bool {
+        let deadline = |entry: &Entry<T>| entry.record_deadline(&self.env, &self.shared);
+        self.entries.get(slot.index()).is_some_and(|entry| deadline(entry) <= self.env.now)
+    }
+
+    /// Returns whether a deadline of the connection at a slot is missed: see [`Connection::is_overdue`].
+    pub fn is_overdue(&self, slot: Slot) -> bool {
+        self.has_late_record(slot) || self.connection(slot).is_some_and(|connection| connection.is_overdue(&self.env))
+    }
+
     /// Ignores all further input of a connection that is ending, and frees what its transport holds of it.
     pub fn ignore_input(&mut self, slot: Slot) {
         let Table { entries, shared, .. } = self;
@@ -360,10 +405,12 @@ impl<T: Transport> Table<T> {
     /// Ends the input of one read. A message may be unfinished.
     #[inline]
     pub fn end_input(&mut self, slot: Slot) {
-        let Some(entry) = self.entries.get_mut(slot.index()) else { return };
+        let Table { entries, env, shared, .. } = self;
+        let Some(entry) = entries.get_mut(slot.index()) else { return };
         if entry.connection.inbound_bytes() > 0 {
             self.unfinished.insert(slot);
         }
+        entry.set_reading(env, shared);
         if self.env.is_over_total(0) {
             self.write(slot);
         }
@@ -486,6 +533,32 @@ impl<T: Transport> Table<T> {
 }
 
 impl<T: Transport> Entry<T> {
+    #[inline]
+    fn poll_timeout(&self, env: &Env, shared: &T::Shared) -> Tick {
+        self.connection.poll_timeout(env).min(self.record_deadline(env, shared))
+    }
+
+    /// Returns the deadline of an unfinished record.
+    ///
+    /// Before the upgrade, the phases of HTTP have deadlines that no received byte moves.
+    #[inline]
+    fn record_deadline(&self, env: &Env, shared: &T::Shared) -> Tick {
+        match self.transport.as_ref().and_then(|transport| transport.unfinished_since(shared)) {
+            Some(since) if self.connection.is_open() => since.after(env.limits.message_time_max),
+            _ => Tick::NEVER,
+        }
+    }
+
+    /// Tells the transport whether its connection reads, if it has unfinished input.
+    #[inline]
+    fn set_reading(&mut self, env: &Env, shared: &mut T::Shared) {
+        if let Some(transport) = &mut self.transport
+            && transport.inbound_bytes(shared) > 0
+        {
+            transport.set_reading(shared, self.connection.reads_at(env));
+        }
+    }
+
     /// Reports a change to the transport.
     #[inline]
     fn observe(&mut self, change: Observed<'_>) {

@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use crate::connection::Connection;
 use crate::connection::event::{Event, Sent};
 use crate::connection::written::Written;
+use crate::tick::Tick;
 
 /// The result of a read from a [`Transport`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -17,6 +18,19 @@ pub enum Io {
     WouldBlock,
     /// The transport is broken.
     Closed,
+}
+
+/// The result of a read from a session, besides its bytes.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct SessionRead {
+    /// The bytes that the session holds, if they changed because it sent output of its own: see [`Written::held`].
+    pub held: Option<usize>,
+    /// Whether the socket took bytes.
+    pub has_sent: bool,
+    /// Whether bytes of the client arrived.
+    pub has_received: bool,
+    /// Whether a client hello was answered.
+    pub has_answered: bool,
 }
 
 /// A non-blocking byte stream.
@@ -40,11 +54,9 @@ pub trait Transport {
     /// Ends the output. The peer can still be read from.
     fn shutdown(&mut self, shared: &mut Self::Shared);
 
-    /// Returns the bytes of its own output that it holds after a read.
-    ///
-    /// See [`Written::held`]. `None`: a read never changes them.
+    /// Returns the result of the last read, if it has a session.
     #[inline]
-    fn held(&self, _shared: &Self::Shared) -> Option<usize> {
+    fn session_read(&self, _shared: &Self::Shared) -> Option<SessionRead> {
         None
     }
 
@@ -54,6 +66,16 @@ pub trait Transport {
         0
     }
 
+    /// Returns the time since which its client owes the rest of a record.
+    #[inline]
+    fn unfinished_since(&self, _shared: &Self::Shared) -> Option<Tick> {
+        None
+    }
+
+    /// Starts the time of an unfinished record at `now`, unless it has started. `None`: stops it, because nothing is read.
+    #[inline]
+    fn set_reading(&mut self, _shared: &mut Self::Shared, _now: Option<Tick>) {}
+
     /// Ignores all further input, and frees the memory of unfinished input.
     #[inline]
     fn ignore_input(&mut self, _shared: &mut Self::Shared) {}
@@ -61,6 +83,10 @@ pub trait Transport {
     /// Ends the stream of a connection that is over, before it is removed.
     #[inline]
     fn finish(&mut self, _shared: &mut Self::Shared) {}
+
+    /// Makes the end of its stream an error for the client, because a response is incomplete.
+    #[inline]
+    fn reset(&mut self, _shared: &mut Self::Shared) {}
 
     /// Frees its part of the shared state, before it is dropped.
     #[inline]

@@ -189,6 +189,28 @@ fn a_long_message_is_inflated_while_it_arrives() {
 }
 
 #[test]
+fn the_time_of_a_message_does_not_run_while_the_server_holds_its_input() {
+    let limits =
+        Limits { inflated_bytes_per_second_max: 2 << 20, message_time_max: Duration::from_millis(100), ..limits() };
+    let mut rig = Rig::deflating(limits);
+    let text: String = (0..60_000_u32).map(|number| format!("{:08x}", number.wrapping_mul(0x9e37_79b9))).collect();
+    let deflated = deflate(text.as_bytes());
+    let (first, second) = deflated.split_at(deflated.len() / 2);
+    assert!(rig.feed(&deflated_frame(false, Opcode::Text, first)).is_empty());
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(100));
+    assert!(rig.feed(&frame(false, Opcode::Continuation, second)).is_empty());
+    assert!(!rig.connection.wants_read(), "the second part is held");
+    let until = rig.connection.poll_timeout(&rig.env).0;
+    assert!(until > 50, "{until}");
+    assert_eq!(rig.tick(until), None);
+    assert!(rig.feed(b"").is_empty());
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(until + 100));
+    assert_eq!(rig.tick(until + 99), None);
+    let end = rig.tick(until + 100);
+    assert_eq!(end.as_deref(), Some("closed 1008 \"message took too long\" (message_timed_out) by Server"));
+}
+
+#[test]
 fn a_slow_bomb_is_held_back() {
     let limits = Limits { inflated_bytes_per_second_max: 2 << 20, ..limits() };
     let bomb = deflated_frame(true, Opcode::Binary, &deflate(&vec![0; 1 << 20]));
@@ -212,10 +234,10 @@ fn a_slow_bomb_is_held_back() {
     assert_eq!(rig.env.counts.compression.holds, 1, "it is the same input");
     let until = rig.connection.poll_timeout(&rig.env);
     assert!((950..1000).contains(&until.0), "{until:?}");
-    rig.connection.set_paused(true);
+    rig.connection.set_paused(true, &rig.env);
     rig.tick(until.0);
     assert!(!rig.connection.has_buffered_input(&rig.env), "the handler paused it");
-    rig.connection.set_paused(false);
+    rig.connection.set_paused(false, &rig.env);
     assert!(rig.connection.has_buffered_input(&rig.env));
     assert_eq!(rig.feed(b"").len(), 1);
     // The plain messages behind a message that is held are held, too.

@@ -200,3 +200,20 @@ fn a_close_does_not_wait_for_a_stalled_queue() {
     assert_eq!(rig.tick(30_000), None);
     assert_eq!(rig.next(), SocketAction::Drop);
 }
+
+#[test]
+fn the_time_of_a_message_begins_again_after_a_pause() {
+    let mut rig = Rig::open(Limits { message_time_max: millis(100), ..Limits::default() });
+    assert!(rig.feed(&frame(false, Opcode::Text, b"begun")).is_empty());
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(100));
+    assert!(rig.connection.set_paused(true, &rig.env));
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick::NEVER);
+    assert_eq!(rig.tick(5000), None, "the client cannot send more");
+    assert!(rig.connection.set_paused(false, &rig.env));
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(5100));
+    assert!(rig.connection.set_paused(false, &rig.env));
+    rig.env.now = Tick(5050);
+    assert!(rig.connection.set_paused(false, &rig.env));
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(5100), "it was not paused");
+    assert!(rig.tick(5100).is_some_and(|end| end.starts_with("closed 1008")));
+}

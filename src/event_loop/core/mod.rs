@@ -14,6 +14,7 @@ mod session;
 mod time;
 
 use std::collections::VecDeque;
+use std::os::fd::RawFd;
 use std::time::SystemTime;
 
 use crate::connection::{AbortOutcome, Cause, CloseOutcome, Closed, Connection, Env, Event, SlotSet};
@@ -158,15 +159,7 @@ impl Core {
     ///
     /// With `tls`, it speaks TLS.
     pub fn insert(&mut self, mut socket: Socket, peer: Peer, kind: Kind, tls: Option<&ListenerTls>) -> Option<Fd> {
-        if let Some(tls) = tls {
-            let (read_bytes, inbound) = (self.table.env().limits.read_budget_bytes, self.table.env().inbound.clone());
-            let is_control = kind == Kind::Control;
-            let is_proxied = kind == Kind::Proxied;
-            let sessions = self.table.shared_mut();
-            sessions.make_buffers(read_bytes, inbound);
-            if !sessions.insert(socket.as_raw_fd(), tls, is_control, is_proxied) {
-                return None;
-            }
+        if tls.is_some() {
             socket.set_tls();
         }
         let env = self.table.env();
@@ -176,11 +169,22 @@ impl Core {
             Kind::Control => Connection::new_control(peer, env),
         };
         let descriptor = socket.as_raw_fd();
-        let fd = self.table.insert(socket, connection);
-        if fd.is_none() {
-            self.table.shared_mut().remove(descriptor);
+        let fd = self.table.insert(socket, connection)?;
+        if let Some(tls) = tls
+            && !self.insert_session(descriptor, kind, tls)
+        {
+            self.table.remove(fd.slot());
+            return None;
         }
-        fd
+        Some(fd)
+    }
+
+    /// Adds the TLS session of a socket that is in the table. `false`: the settings cannot be used.
+    fn insert_session(&mut self, descriptor: RawFd, kind: Kind, tls: &ListenerTls) -> bool {
+        let (read_bytes, inbound) = (self.table.env().limits.read_budget_bytes, self.table.env().inbound.clone());
+        let sessions = self.table.shared_mut();
+        sessions.make_buffers(read_bytes, inbound);
+        sessions.insert(descriptor, tls, kind == Kind::Control, kind == Kind::Proxied)
     }
 
     /// Removes a connection that cannot be added to epoll.
@@ -443,6 +447,8 @@ impl Core {
         let is_open = |slot: &Slot| self.table.connection(*slot).is_some_and(Connection::is_open);
         let open = self.table.slots().filter(is_open).count();
         assert_eq!(open, self.counters.open, "open connections");
+        let is_tls = |slot: &Slot| self.table.transport(*slot).is_some_and(Socket::is_tls);
+        assert_eq!(self.table.slots().filter(is_tls).count(), self.table.shared().count(), "TLS sessions");
         assert_eq!(self.open.iter().filter(is_open).count(), open, "the set of open slots has the open connections");
     }
 }

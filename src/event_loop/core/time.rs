@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::connection::State;
+use crate::connection::{Connection, State};
 use crate::event_loop::clock::Reading;
 use crate::event_loop::core::Core;
 use crate::event_loop::drain::Drain;
@@ -55,13 +55,14 @@ impl Core {
     /// Pauses or resumes reading from a WebSocket or the pieces of a body.
     pub fn set_paused(&mut self, fd: Fd, is_paused: bool) -> bool {
         let Some(slot) = self.table.slot_of(fd) else { return false };
-        if self.table.step(slot, |connection, _| connection.set_paused(is_paused)) != Some(true) {
+        if self.table.set_paused(slot, is_paused) != Some(true) {
             return false;
         }
         self.record_slow_consumers();
         if !is_paused {
             self.make_ready(slot);
         }
+        self.arm(slot);
         true
     }
 
@@ -70,9 +71,7 @@ impl Core {
     /// An earlier deadline in the wheel stays. When it expires, the wheel is armed again.
     #[inline]
     pub fn arm(&mut self, slot: Slot) {
-        if let Some(connection) = self.table.connection(slot) {
-            self.arm_at(slot, connection.poll_timeout(self.table.env()));
-        }
+        self.arm_at(slot, self.table.poll_timeout(slot));
     }
 
     /// Arms the wheel for a connection whose next timeout is `at`.
@@ -99,6 +98,12 @@ impl Core {
     #[inline]
     pub fn pop_expired(&mut self) -> Option<Owner> {
         self.wheel.pop_expired()
+    }
+
+    /// Handles the deadlines of a connection that have passed.
+    pub fn handle_tick(&mut self, slot: Slot) {
+        let is_late = self.table.has_late_record(slot);
+        self.step(slot, if is_late { Connection::handle_late_record } else { Connection::handle_tick });
     }
 
     /// Fires a timer, and arms one that repeats.

@@ -6,7 +6,8 @@ use std::sync::mpsc::Sender;
 use crate::common::raw::GET;
 use crate::common::{DEADLINE, TestReceiver, TestServer, channel, serve};
 use fdpush::{
-    BodyEvent, BodyMode, Change, Context, Fd, Handler, Limits, Outcome, Request, Response, ResponseStream, Ticket,
+    AbortOutcome, BodyEvent, BodyMode, Change, Context, Fd, Handler, Limits, Outcome, Request, Response,
+    ResponseStream, Ticket,
 };
 
 /// A server that begins the response to every request and reports the stream.
@@ -57,6 +58,40 @@ fn pipelined_requests_get_one_response_each() {
         ctx.begin_response(ticket, &Response::new(200)).is_some()
     });
     assert!(!begins_early, "without a waiting request no response begins");
+}
+
+/// The end of the stream is the end of the body, so a client can tell a part of it from the whole only by an error.
+#[test]
+fn the_end_of_an_aborted_http_1_0_response_is_an_error() {
+    let (server, streams) = serve_streams();
+    for is_whole in [true, false] {
+        let mut raw = server.raw();
+        raw.send("GET / HTTP/1.0\r\n\r\n");
+        let stream = streams.next();
+        let fd = stream.fd();
+        let (_, stream) = write(&server, stream, "a part");
+        let reply = raw.rest_until(|bytes| bytes.ends_with(b"a part"));
+        assert!(reply.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", reply.escape_ascii());
+        server.ask(move |ctx| match is_whole {
+            true => assert_eq!(ctx.end_response(stream), Outcome::Queued),
+            false => assert!(matches!(ctx.abort(fd), AbortOutcome::Aborted { was_open: false })),
+        });
+        assert_eq!(raw.ends_in_order(), is_whole);
+    }
+}
+
+/// The client ends its stream during the response, which is then not completed.
+#[test]
+fn an_http_1_0_response_that_a_half_closed_client_loses_ends_with_an_error() {
+    let (server, streams) = serve_streams();
+    let mut raw = server.raw();
+    raw.send("GET / HTTP/1.0\r\n\r\n");
+    let (_, stream) = write(&server, streams.next(), "a part");
+    raw.rest_until(|bytes| bytes.ends_with(b"a part"));
+    raw.shutdown_write();
+    let fd = stream.fd();
+    server.wait_until("it is gone", move |ctx| !ctx.exists(fd));
+    assert!(!raw.ends_in_order());
 }
 
 #[test]

@@ -1,0 +1,53 @@
+//! The input of the fuzz target `connection`, drawn from its bytes.
+
+use std::time::Duration;
+
+use crate::connection::fuzz::requests::REQUESTS;
+use crate::limits::Heartbeat;
+use crate::protocol::client::frame;
+use crate::protocol::frame::Opcode;
+
+const OPCODES: [Opcode; 6] =
+    [Opcode::Text, Opcode::Binary, Opcode::Continuation, Opcode::Ping, Opcode::Pong, Opcode::Close];
+
+pub(super) fn next(bytes: &mut impl Iterator<Item = u8>) -> u8 {
+    bytes.next().unwrap_or(0)
+}
+
+/// Returns a request of a client, most often an upgrade.
+pub(super) fn request(byte: u8) -> &'static str {
+    REQUESTS.get(usize::from(byte)).unwrap_or(&REQUESTS[0])
+}
+
+/// Maps a byte to a length.
+///
+/// Small lengths have all values; larger lengths are multiples of a step. The largest lengths exceed a run of a queue.
+pub(super) fn size(byte: u8) -> usize {
+    match usize::from(byte) {
+        byte @ 0..=150 => byte,
+        byte @ 151..=240 => 150 + 8 * (byte - 150),
+        byte => 2300 * (byte - 240),
+    }
+}
+
+pub(super) fn heartbeat(byte: u8) -> Heartbeat {
+    let every = Duration::from_millis(10 << (byte / 4 % 8));
+    match byte % 4 {
+        0 => Heartbeat::Off,
+        1 => Heartbeat::Client { idle_max: every },
+        2 => Heartbeat::Ping { every, missed_max: 2 },
+        _ => Heartbeat::Push { every },
+    }
+}
+
+/// Returns a frame of a client, most often a valid one.
+pub(super) fn client_frame(kind: u8, argument: u8) -> Vec<u8> {
+    let opcode = OPCODES[usize::from(kind) % OPCODES.len()];
+    let payload = match opcode {
+        Opcode::Close if argument == 0 => Vec::new(),
+        Opcode::Close => [&(900 + 20 * u16::from(argument)).to_be_bytes(), &b"bye"[..]].concat(),
+        _ => vec![if kind == u8::MAX { 0xff } else { b'c' }; size(argument)],
+    };
+    let is_final = kind < 128 || opcode.is_control();
+    frame(is_final, opcode, &payload)
+}

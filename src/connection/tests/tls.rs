@@ -1,0 +1,492 @@
+//! Tests of a table whose transports are TLS sessions, under virtual time.
+
+use super::*;
+use crate::connection::fuzz::{Pipe, SecureSocket};
+use crate::connection::tls::{ReadReport, TlsShared, TlsStream};
+use crate::connection::{FlushResult, Io, Table};
+use crate::protocol::memory::MemoryTotal;
+use crate::tls::{HANDSHAKE, Hello, TLS12_RECORDS_MAX, TestClient, TlsCounts, test_config};
+
+const READ_BYTES: usize = 4096;
+
+/// A server with one connection, and its client.
+struct TlsRig {
+    table: Table<SecureSocket>,
+    fd: Fd,
+    client: TestClient,
+    /// The plaintext that the client received.
+    received: Vec<u8>,
+    /// Descriptions of the events.
+    events: Vec<String>,
+    is_over: bool,
+}
+
+impl TlsRig {
+    fn new(limits: Limits, heartbeat: Heartbeat) -> TlsRig {
+        let env = Env::new(limits, heartbeat, Origins::Any);
+        let shared = TlsShared::new(READ_BYTES, env.inbound.clone());
+        let (socket, connection) = (SecureSocket::new(&shared), Connection::new(Peer::Unix, &env));
+        let mut table = Table::new(1, env, shared);
+        let fd = table.insert(socket, connection).expect("a free slot");
+        let client = TestClient::new(Hello::Tls13);
+        TlsRig { table, fd, client, received: Vec::new(), events: Vec::new(), is_over: false }
+    }
+
+    /// Returns an open WebSocket whose output was all read.
+    fn open(limits: Limits, heartbeat: Heartbeat) -> TlsRig {
+        let mut rig = TlsRig::new(limits, heartbeat);
+        rig.client.write(UPGRADE.as_bytes());
+        for _ in 0..3 {
+            rig.turn();
+        }
+        assert!(rig.received.starts_with(b"HTTP/1.1 101 "), "{}", rig.received.escape_ascii());
+        rig.received.clear();
+        rig
+    }
+
+    fn slot(&self) -> Slot {
+        self.fd.slot()
+    }
+
+    fn connection(&self) -> &Connection {
+        self.table.connection(self.slot()).expect("a connection")
+    }
+
+    fn pipe(&mut self) -> &mut Pipe {
+        &mut self.table.transport_mut(self.fd.slot()).expect("a socket").pipe
+    }
+
+    fn timeout(&self) -> Tick {
+        self.table.poll_timeout(self.slot())
+    }
+
+    /// Sends the client's records, and reads and writes as the loop does.
+    fn turn(&mut self) {
+        let records = self.client.take_records();
+        self.turn_with(&records);
+    }
+
+    fn turn_with(&mut self, bytes: &[u8]) {
+        self.pipe().up.extend_from_slice(bytes);
+        self.read();
+        self.flush();
+    }
+
+    fn read(&mut self) {
+        let slot = self.slot();
+        let mut buffer = vec![0; READ_BYTES];
+        for _ in 0..1000 {
+            match self.table.read(slot, &mut buffer) {
+                Io::Done(count @ 1..) => self.feed(&mut buffer[..count]),
+                Io::WouldBlock if self.pipe().up.is_empty() => return,
+                Io::WouldBlock => {}
+                end => {
+                    let event = self.table.step(slot, |connection, _| connection.handle_end(end == Io::Closed));
+                    self.events.extend(event.flatten().as_ref().map(describe));
+                    return;
+                }
+            }
+        }
+        panic!("the session reads for ever");
+    }
+
+    fn feed(&mut self, bytes: &mut [u8]) {
+        let (slot, fd) = (self.slot(), self.fd);
+        let mut input = bytes;
+        loop {
+            let event = match self.table.handle_message(slot, &mut input) {
+                Ok(Some(message)) => Some(message.into()),
+                Ok(None) => self.table.handle_bytes(slot, &mut input),
+                Err(end) => Some(*end),
+            };
+            let Some(event) = event else { break };
+            self.events.push(describe(&event));
+            if let Event::Upgrade(request) = event {
+                let accept = Accept::default();
+                let early = self.table.step(slot, |connection, env| connection.accept(fd, &accept, &request, env));
+                early.expect("a connection").expect("no fault").expect("a pending upgrade");
+            }
+        }
+        self.table.end_input(slot);
+        self.table.check_invariants();
+    }
+
+    /// Writes, and passes what was sent to the client.
+    fn flush(&mut self) {
+        self.table.begin_flush();
+        while let Some((_, flushed)) = self.table.poll_flush() {
+            self.is_over |= !matches!(flushed, FlushResult::Stays { .. });
+        }
+        self.table.end_flush();
+        let sent = std::mem::take(&mut self.pipe().down);
+        self.received.extend(self.client.receive(&sent).expect("a server that keeps the rules"));
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        self.table.push(self.fd.slot(), &mut Outbound::message(Opcode::Binary, text));
+    }
+
+    fn tick(&mut self, now: u64) -> Option<String> {
+        let slot = self.slot();
+        self.table.env_mut().now = Tick(now);
+        let is_late = self.table.has_late_record(slot);
+        let tick = if is_late { Connection::handle_late_record } else { Connection::handle_tick };
+        self.table.step(slot, tick).flatten().as_ref().map(describe)
+    }
+
+    fn frame(&mut self, payload: &[u8]) -> Vec<u8> {
+        self.client.write(&frame(true, Opcode::Binary, payload));
+        self.client.take_records()
+    }
+}
+
+fn limits(message_time_max: u64, head_time_max: u64) -> Limits {
+    Limits { message_time_max: millis(message_time_max), head_time_max: millis(head_time_max), ..Limits::default() }
+}
+
+#[test]
+fn the_time_of_a_head_begins_again_when_the_hello_is_answered() {
+    let mut rig = TlsRig::new(limits(1000, 1000), Heartbeat::Off);
+    assert_eq!(rig.timeout(), Tick(1000));
+    // The hello waited for the budget of handshakes.
+    rig.table.env_mut().now = Tick(999);
+    rig.turn();
+    assert_eq!(rig.timeout(), Tick(1999));
+    rig.client.write(UPGRADE.as_bytes());
+    rig.table.env_mut().now = Tick(1998);
+    rig.turn();
+    assert_eq!(rig.events, ["upgrade /chat"]);
+}
+
+#[test]
+fn later_flights_of_the_client_do_not_restart_the_time_of_a_head() {
+    let mut rig = TlsRig::new(limits(1000, 1000), Heartbeat::Off);
+    rig.client = TestClient::new(Hello::Tls12);
+    rig.turn();
+    for now in 1..10 {
+        rig.table.env_mut().now = Tick(now);
+        rig.client.write(b"G");
+        rig.turn();
+    }
+    assert_eq!(rig.timeout(), Tick(1000));
+}
+
+#[test]
+fn a_part_of_a_record_counts_as_alive() {
+    let mut rig = TlsRig::open(limits(60_000, 1000), Heartbeat::Client { idle_max: millis(1000) });
+    let record = rig.frame(b"in parts");
+    for (index, byte) in record.iter().enumerate() {
+        let now = 900 * (index as u64 + 1);
+        assert_eq!(rig.tick(now), None, "byte {index}");
+        rig.turn_with(&[*byte]);
+        assert_eq!(rig.connection().last_seen(), Tick(now));
+    }
+    assert_eq!(rig.events, ["upgrade /chat", "binary 8"]);
+}
+
+#[test]
+fn a_record_that_takes_too_long_closes_the_connection() {
+    let mut rig = TlsRig::open(limits(1000, 1000), Heartbeat::Off);
+    let record = rig.frame(b"too slow");
+    let (last, rest) = record.split_last().expect("a record");
+    rig.table.env_mut().now = Tick(5);
+    for byte in rest {
+        rig.turn_with(&[*byte]);
+        assert_eq!(rig.timeout(), Tick(1005));
+        let now = rig.table.env().now.0 + 10;
+        rig.table.env_mut().now = Tick(now);
+    }
+    assert_eq!(rig.tick(1004), None);
+    assert!(!rig.table.is_overdue(rig.slot()));
+    rig.table.env_mut().now = Tick(1005);
+    assert!(rig.table.is_overdue(rig.slot()), "the loop reads once more before it ends the connection");
+    let end = rig.tick(1005);
+    assert_eq!(end.as_deref(), Some("closed 1008 \"message took too long\" (message_timed_out) by Server"));
+    rig.turn_with(&[*last]);
+    assert!(rig.received.ends_with(b"message took too long"));
+}
+
+#[test]
+fn the_time_of_a_record_begins_with_its_first_byte() {
+    let mut rig = TlsRig::open(limits(1000, 1000), Heartbeat::Off);
+    let [first, second] = [rig.frame(b"first"), rig.frame(b"second")];
+    let both = [first, second].concat();
+    rig.table.env_mut().now = Tick(5);
+    rig.turn_with(&both[..3]);
+    assert_eq!(rig.timeout(), Tick(1005));
+    rig.table.env_mut().now = Tick(500);
+    rig.turn_with(&both[3..both.len() - 1]);
+    assert_eq!(rig.timeout(), Tick(1500), "the second record began now");
+    rig.turn_with(&both[both.len() - 1..]);
+    assert_eq!(rig.timeout(), Tick::NEVER);
+    assert_eq!(rig.events, ["upgrade /chat", "binary 5", "binary 6"]);
+}
+
+#[test]
+fn a_pause_is_not_part_of_the_time_of_a_record() {
+    let mut rig = TlsRig::open(limits(1000, 1000), Heartbeat::Off);
+    let record = rig.frame(b"paused");
+    rig.turn_with(&record[..9]);
+    assert_eq!(rig.timeout(), Tick(1000));
+    let slot = rig.slot();
+    assert_eq!(rig.table.set_paused(slot, true), Some(true));
+    assert_eq!(rig.timeout(), Tick::NEVER);
+    rig.table.env_mut().now = Tick(5000);
+    assert_eq!(rig.table.set_paused(slot, false), Some(true));
+    assert_eq!(rig.timeout(), Tick(6000));
+    rig.turn_with(&record[9..]);
+    assert_eq!(rig.timeout(), Tick::NEVER);
+}
+
+#[test]
+fn a_write_that_sends_only_held_records_is_progress() {
+    let limits = Limits { write_time_max: millis(1000), ..limits(60_000, 1000) };
+    let mut rig = TlsRig::open(limits, Heartbeat::Ping { every: millis(900), missed_max: 1 });
+    rig.pipe().room = 0;
+    rig.push(&[b'x'; 10_000]);
+    rig.flush();
+    assert_eq!(rig.connection().journal_bytes(), 0);
+    assert!(rig.connection().queued_bytes() > 10_000, "the session holds the records");
+    let slot = rig.slot();
+    for step in 1..50 {
+        assert_eq!(rig.tick(450 * step), None, "step {step}");
+        rig.pipe().room = 100;
+        rig.table.handle_writable(slot);
+        rig.flush();
+        assert!(rig.connection().queued_bytes() > 0);
+    }
+    let end = (50..60).find_map(|step| rig.tick(450 * step));
+    assert_eq!(end.as_deref(), Some("closed 1006 (write_timed_out) by Server"), "it took nothing more");
+}
+
+#[test]
+fn a_write_that_is_only_encrypted_is_no_progress() {
+    let limits = Limits { write_time_max: millis(1000), ..limits(60_000, 1000) };
+    let mut rig = TlsRig::open(limits, Heartbeat::Ping { every: millis(900), missed_max: 1 });
+    rig.pipe().room = 0;
+    // The ping is sent before, and the message behind it is taken by the session only.
+    rig.table.env_mut().now = Tick(0);
+    let pinged = (0..=900).find(|now| rig.tick(*now).is_none() && rig.connection().queued_bytes() > 0);
+    let pinged = pinged.expect("a ping");
+    rig.push(&[b'x'; 10_000]);
+    rig.flush();
+    let end = rig.tick(pinged + 900);
+    assert_eq!(end.as_deref(), Some("closed 1006 (heartbeat_missed) by Server"));
+}
+
+#[test]
+fn records_held_behind_the_101_count_as_frames() {
+    let mut rig = TlsRig::new(limits(60_000, 1000), Heartbeat::Off);
+    rig.client.write(UPGRADE.as_bytes());
+    rig.turn();
+    // The client reads nothing from here on.
+    rig.pipe().room = 0;
+    rig.turn();
+    assert!(rig.connection().is_open());
+    assert_eq!(rig.table.env().queued.frames, 0, "only the 101 is queued");
+    rig.push(&[b'x'; 10_000]);
+    rig.pipe().room = 1;
+    let slot = rig.slot();
+    rig.table.handle_writable(slot);
+    rig.flush();
+    rig.table.handle_writable(slot);
+    rig.flush();
+    let (queued, charge) = (rig.table.env().queued, rig.connection().charge());
+    assert_eq!((queued.frames, queued.http > 1000), (charge, false), "{queued:?}");
+    assert!(charge > 10_000, "{charge} bytes can be freed");
+    rig.table.step(slot, |connection, env| connection.close_slow(0, env));
+    assert_eq!(rig.table.env().queued, Queued::default());
+}
+
+#[test]
+fn a_cut_response_ends_without_close_notify() {
+    for ends_well in [true, false] {
+        let mut rig = TlsRig::new(limits(60_000, 1000), Heartbeat::Off);
+        rig.client.write(b"GET /old HTTP/1.0\r\n\r\n");
+        rig.turn();
+        rig.turn();
+        assert_eq!(rig.events, ["GET /old"]);
+        let slot = rig.slot();
+        rig.table.step(slot, |connection, env| {
+            assert!(connection.begin_response(&Response::new(200), env));
+            assert_eq!(connection.write_response(b"the first part", env), Sent::Queued);
+        });
+        rig.flush();
+        let transition: fn(&mut Connection, &mut Env) = match ends_well {
+            true => |connection, env| assert!(connection.end_response(env)),
+            false => |connection, env| assert!(connection.abort(env).is_none()),
+        };
+        rig.table.step(slot, transition);
+        rig.flush();
+        assert!(rig.received.ends_with(b"the first part"), "{}", rig.received.escape_ascii());
+        assert_eq!(rig.client.is_closed(), ends_well);
+        assert_eq!((rig.pipe().is_reset, rig.is_over), (!ends_well, !ends_well));
+    }
+}
+
+/// A session without a connection, and its shared state.
+struct Bare {
+    pipe: Pipe,
+    session: TlsStream,
+    shared: TlsShared,
+    client: TestClient,
+}
+
+impl Bare {
+    fn new(hello: Hello) -> Bare {
+        let shared = TlsShared::new(READ_BYTES, MemoryTotal::default());
+        let session = TlsStream::new(&test_config(), false, false, &shared).expect("settings");
+        Bare { pipe: Pipe::new(), session, shared, client: TestClient::new(hello) }
+    }
+
+    fn open(hello: Hello) -> Bare {
+        let mut bare = Bare::new(hello);
+        for _ in 0..3 {
+            bare.exchange();
+        }
+        assert!(bare.session.info().is_some() && !bare.client.is_handshaking());
+        bare
+    }
+
+    /// Sends the records of the client, reads once, and passes the records of the server back.
+    fn exchange(&mut self) -> ReadReport {
+        self.pipe.up.extend(self.client.take_records());
+        self.session.read(&mut self.pipe, &mut self.shared, &mut [0; READ_BYTES]);
+        let sent = std::mem::take(&mut self.pipe.down);
+        self.client.receive(&sent).expect("a server that keeps the rules");
+        std::mem::take(&mut self.shared.last)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Option<Written> {
+        let slices = [IoSlice::new(bytes), IoSlice::new(bytes)];
+        self.session.write(&mut self.pipe, &mut self.shared, &slices)
+    }
+}
+
+#[test]
+fn a_hello_retry_is_no_answer_and_the_second_hello_is() {
+    for (hello, retries) in [(Hello::Tls13, 0), (Hello::Tls12, 0), (Hello::Tls13Retried, 1)] {
+        let mut bare = Bare::new(hello);
+        for retry in 0..retries {
+            assert!(bare.session.awaits_hello());
+            assert!(!bare.exchange().read.has_answered, "{hello:?}: retry {retry}");
+        }
+        assert!(bare.session.awaits_hello(), "{hello:?}: it waits for the budget");
+        assert!(bare.exchange().read.has_answered, "{hello:?}");
+        assert!(!bare.session.awaits_hello());
+        assert!(!bare.exchange().read.has_answered, "{hello:?}: the client's last flight costs little");
+        assert!(bare.session.info().is_some(), "{hello:?}");
+    }
+}
+
+#[test]
+fn a_hello_after_the_end_of_its_time_is_not_answered() {
+    for sent_before in [0, 1, 50] {
+        let mut bare = Bare::new(Hello::Tls13);
+        let hello = bare.client.take_records();
+        bare.pipe.up.extend_from_slice(&hello[..sent_before]);
+        bare.exchange();
+        bare.session.shutdown(&mut bare.pipe, &mut bare.shared);
+        bare.pipe.up.extend_from_slice(&hello[sent_before..]);
+        bare.exchange();
+        assert!(bare.pipe.down.is_empty() && !bare.session.awaits_hello());
+        let abandoned = TlsCounts { abandoned: u64::from(sent_before > 0), ..TlsCounts::default() };
+        bare.session.count_abandoned(&mut bare.shared.counts);
+        assert_eq!(bare.shared.counts, abandoned);
+    }
+}
+
+#[test]
+fn records_of_a_failed_session_are_not_sent_by_the_next() {
+    let mut bare = Bare::open(Hello::Tls12);
+    // Each write makes two records. One key of TLS 1.2 may encrypt a limited number of them.
+    let full = [b'x'; 1 << 14];
+    let failed = (0..TLS12_RECORDS_MAX).find(|_| bare.write(&full).is_none());
+    assert!(failed.is_some(), "the keys are used up");
+    bare.shared.check_invariants();
+    let mut next = Bare::open(Hello::Tls13);
+    std::mem::swap(&mut next.shared, &mut bare.shared);
+    next.write(b"twice ").expect("an open session");
+    assert_eq!(next.client.receive(&next.pipe.down), Ok(b"twice twice ".to_vec()));
+}
+
+#[test]
+fn a_handshake_message_in_tiny_records_ends_an_open_session() {
+    let mut bare = Bare::open(Hello::Tls13);
+    // A key update of 64 KiB, which the library waits for.
+    let mut header = vec![24, 0, 0xff, 0xff];
+    header.resize(8000, 0);
+    let mut buffer = [0; READ_BYTES];
+    let mut read = Io::WouldBlock;
+    for byte in header {
+        bare.client.write_as(HANDSHAKE, &[byte]);
+        bare.pipe.up = bare.client.take_records();
+        read = bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer);
+        if read != Io::WouldBlock {
+            break;
+        }
+        let written = bare.write(b"still open").expect("a session that still sends");
+        assert_eq!(written.bytes, 20, "no output is dropped while the session is open");
+    }
+    assert_eq!(read, Io::Closed);
+    assert_eq!(bare.write(b"too late"), None, "output is refused, not dropped");
+}
+
+#[test]
+fn a_record_of_the_longest_kind_fits_beside_the_read_buffer() {
+    let mut bare = Bare::open(Hello::Tls13);
+    bare.client.write(&[b'x'; 1 << 14]);
+    bare.pipe.up = bare.client.take_records();
+    assert!(bare.pipe.up.len() > 1 << 14);
+    let (mut buffer, mut plaintext) = ([0; READ_BYTES], 0);
+    while let Io::Done(count @ 1..) = bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer) {
+        plaintext += count;
+        assert_eq!(bare.session.may_have_more(), plaintext < 1 << 14);
+    }
+    assert_eq!((plaintext, bare.session.inbound_bytes()), (1 << 14, 0));
+}
+
+#[test]
+fn close_notify_of_the_client_is_the_end_of_its_stream_only() {
+    for hello in [Hello::Tls12, Hello::Tls13] {
+        let mut bare = Bare::open(hello);
+        bare.client.write(b"last");
+        bare.client.close();
+        bare.pipe.up = bare.client.take_records();
+        let mut buffer = [0; READ_BYTES];
+        assert_eq!(bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer), Io::Done(4));
+        assert!(bare.session.may_have_more(), "the end is read without an event");
+        assert_eq!(bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer), Io::Done(0));
+        bare.write(b"still ").expect("the other direction is open");
+        bare.session.shutdown(&mut bare.pipe, &mut bare.shared);
+        assert_eq!(bare.client.receive(&bare.pipe.down), Ok(b"still still ".to_vec()), "{hello:?}");
+        assert!(bare.client.is_closed() && bare.pipe.is_shut);
+    }
+}
+
+#[test]
+fn a_key_update_is_answered_and_the_session_goes_on() {
+    let mut bare = Bare::open(Hello::Tls13);
+    for round in 0..10_u8 {
+        bare.client.update_keys();
+        bare.client.write(&[round]);
+        bare.pipe.up = bare.client.take_records();
+        let mut buffer = [0; READ_BYTES];
+        assert_eq!(bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer), Io::Done(1));
+        assert_eq!(buffer[0], round);
+        bare.write(&[round]).expect("an open session");
+        let sent = std::mem::take(&mut bare.pipe.down);
+        assert_eq!(bare.client.receive(&sent), Ok(vec![round; 2]));
+    }
+}
+
+#[test]
+fn a_hello_in_an_open_session_ends_it() {
+    let mut bare = Bare::open(Hello::Tls13);
+    bare.client.write_as(HANDSHAKE, &[1, 0, 0, 4, 3, 3, 0, 0]);
+    bare.pipe.up = bare.client.take_records();
+    let mut buffer = [0; READ_BYTES];
+    assert_eq!(bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer), Io::Closed);
+    assert!(bare.shared.last.error.is_some());
+    assert!(bare.client.receive(&bare.pipe.down).is_err_and(|error| error.contains("fatal alert")));
+}

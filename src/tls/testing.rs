@@ -1,0 +1,309 @@
+//! A provider without randomness and a client, for tests and fuzz targets.
+//!
+//! The same calls make records of the same lengths, so that a test can be repeated. The key exchange takes no time, and
+//! the client accepts each certificate. Nothing of it is secure.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::cipher::{
+    AeadKey, Iv, MessageDecrypter, MessageEncrypter, OutboundOpaqueMessage, OutboundPlainMessage, Tls13AeadAlgorithm,
+    UnsupportedOperationError,
+};
+use rustls::crypto::{
+    ActiveKeyExchange, CryptoProvider, GetRandomFailed, SecureRandom, SharedSecret, SupportedKxGroup, ring,
+};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, DigitallySignedStruct, Error, NamedGroup,
+    SignatureScheme, SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite,
+};
+
+use crate::tls::config::TlsConfig;
+
+/// A certificate for `localhost` that signs itself, and its key. An Ed25519 signature has always the same length.
+const PAIR: &[u8] = b"-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIM6XDhrQ9b1krkzTk9RAT7lpZ/okzYDux3B58pZBf9tl
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBVTCCAQegAwIBAgIUIBVPuYd4SpoXpfdBAxT4nk0x41owBQYDK2VwMBQxEjAQ
+BgNVBAMMCWxvY2FsaG9zdDAgFw0yNjExMjcxOTI1NTNaGA8yMTI2MTEwMzE5MjU1
+M1owFDESMBAGA1UEAwwJbG9jYWxob3N0MCowBQYDK2VwAyEARPn0um7IqHa9y0fG
+4wUnDqFIbrIvb3nFYH4HmICqlJmjaTBnMB0GA1UdDgQWBBQdWy0WF+wNGBeM5Kcy
+OKhJqRx/czAfBgNVHSMEGDAWgBQdWy0WF+wNGBeM5KcyOKhJqRx/czAPBgNVHRMB
+Af8EBTADAQH/MBQGA1UdEQQNMAuCCWxvY2FsaG9zdDAFBgMrZXADQQDS53vdnlih
+6y/z8XVXK79oyezMdHxhyp3pkH3K8zP/gOiF1IYT+EekrYqRhVlbeXX4t78BvK6n
+1dvZLJU8qiEB
+-----END CERTIFICATE-----
+";
+
+/// The records that one key of TLS 1.2 may encrypt.
+pub const TLS12_RECORDS_MAX: u64 = 64;
+
+/// The content type of a handshake record (RFC 8446 section 5.1).
+pub const HANDSHAKE: u8 = 22;
+
+/// The hello of a [`TestClient`].
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Hello {
+    Tls12,
+    Tls13,
+    /// TLS 1.3, with a key share of a group that the server does not have.
+    Tls13Retried,
+}
+
+/// The client side of a session: plaintext in, records out, and back.
+#[derive(Debug)]
+pub struct TestClient {
+    connection: ClientConnection,
+}
+
+/// Returns the settings of a server for [`TestClient`].
+pub fn test_config() -> TlsConfig {
+    static CONFIG: LazyLock<TlsConfig> = LazyLock::new(|| {
+        let builder = TlsConfig::builder().provider(provider(vec![&X25519]));
+        builder.pair(PAIR, PAIR).expect("a pair").build().expect("settings")
+    });
+    CONFIG.clone()
+}
+
+impl TestClient {
+    /// Creates a client that has sent nothing yet.
+    pub fn new(hello: Hello) -> TestClient {
+        static CONFIGS: LazyLock<[Arc<ClientConfig>; 3]> =
+            LazyLock::new(|| [Hello::Tls12, Hello::Tls13, Hello::Tls13Retried].map(|hello| Arc::new(client(hello))));
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut connection = ClientConnection::new(Arc::clone(&CONFIGS[hello as usize]), name).expect("a session");
+        connection.set_buffer_limit(None);
+        TestClient { connection }
+    }
+
+    /// Handles received records, and returns their plaintext.
+    ///
+    /// # Errors
+    /// The server broke a rule, or sent an alert.
+    pub fn receive(&mut self, mut records: &[u8]) -> Result<Vec<u8>, String> {
+        let mut plaintext = Vec::new();
+        while !records.is_empty() {
+            let read = self.connection.read_tls(&mut records).map_err(|error| error.to_string())?;
+            self.connection.process_new_packets().map_err(|error| error.to_string())?;
+            // It fails when no more plaintext is there.
+            let _ = self.connection.reader().read_to_end(&mut plaintext);
+            if read == 0 {
+                break;
+            }
+        }
+        Ok(plaintext)
+    }
+
+    /// Encrypts plaintext. Before the end of the handshake it is kept until then.
+    pub fn write(&mut self, plaintext: &[u8]) {
+        self.connection.writer().write_all(plaintext).expect("a buffer without a limit");
+    }
+
+    /// Encrypts one record with this content type, in an open session of TLS 1.3.
+    pub fn write_as(&mut self, content_type: u8, bytes: &[u8]) {
+        CONTENT_TYPE.set(Some(content_type.into()));
+        self.write(bytes);
+        CONTENT_TYPE.set(None);
+    }
+
+    /// Sends `close_notify`.
+    pub fn close(&mut self) {
+        self.connection.send_close_notify();
+    }
+
+    /// Changes its own keys, and asks the server to do the same. TLS 1.2 has no such change.
+    pub fn update_keys(&mut self) {
+        // It fails before the end of the handshake, and in TLS 1.2.
+        let _ = self.connection.refresh_traffic_keys();
+    }
+
+    /// Takes the records to send.
+    pub fn take_records(&mut self) -> Vec<u8> {
+        let mut records = Vec::new();
+        while self.connection.wants_write() {
+            self.connection.write_tls(&mut records).expect("a vector");
+        }
+        records
+    }
+
+    /// Returns whether the handshake is not complete.
+    pub fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    /// Returns whether the server sent `close_notify`.
+    pub fn is_closed(&mut self) -> bool {
+        self.connection.process_new_packets().is_ok_and(|state| state.peer_has_closed())
+    }
+}
+
+fn client(hello: Hello) -> ClientConfig {
+    let version = if hello == Hello::Tls12 { &rustls::version::TLS12 } else { &rustls::version::TLS13 };
+    let groups: Vec<&'static dyn SupportedKxGroup> =
+        if hello == Hello::Tls13Retried { vec![&X448, &X25519] } else { vec![&X25519] };
+    let mut config = ClientConfig::builder_with_provider(provider(groups))
+        .with_protocol_versions(&[version])
+        .expect("a version")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
+        .with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    config
+}
+
+fn provider(kx_groups: Vec<&'static dyn SupportedKxGroup>) -> Arc<CryptoProvider> {
+    static SUITES: LazyLock<Vec<SupportedCipherSuite>> = LazyLock::new(|| {
+        let ring = ring::default_provider();
+        ring.cipher_suites.into_iter().filter_map(suite).collect()
+    });
+    let ring = ring::default_provider();
+    Arc::new(CryptoProvider { cipher_suites: SUITES.clone(), kx_groups, secure_random: &NoRandomness, ..ring })
+}
+
+/// Returns a suite of AES-128-GCM with the changes for tests. `None`: another suite.
+fn suite(suite: SupportedCipherSuite) -> Option<SupportedCipherSuite> {
+    match suite {
+        SupportedCipherSuite::Tls13(suite) if suite.common.suite == rustls::CipherSuite::TLS13_AES_128_GCM_SHA256 => {
+            let aead_alg: &Aead = Box::leak(Box::new(Aead(suite.aead_alg)));
+            let suite = Tls13CipherSuite { common: common(&suite.common, u64::MAX), aead_alg, quic: None, ..*suite };
+            Some(SupportedCipherSuite::Tls13(Box::leak(Box::new(suite))))
+        }
+        SupportedCipherSuite::Tls12(suite)
+            if suite.common.suite == rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 =>
+        {
+            let suite = Tls12CipherSuite { common: common(&suite.common, TLS12_RECORDS_MAX), ..*suite };
+            Some(SupportedCipherSuite::Tls12(Box::leak(Box::new(suite))))
+        }
+        _ => None,
+    }
+}
+
+fn common(common: &rustls::CipherSuiteCommon, confidentiality_limit: u64) -> rustls::CipherSuiteCommon {
+    rustls::CipherSuiteCommon { suite: common.suite, hash_provider: common.hash_provider, confidentiality_limit }
+}
+
+/// Returns the same bytes at each call.
+#[derive(Debug)]
+struct NoRandomness;
+
+impl SecureRandom for NoRandomness {
+    fn fill(&self, buffer: &mut [u8]) -> Result<(), GetRandomFailed> {
+        buffer.fill(0x42);
+        Ok(())
+    }
+}
+
+static X25519: FixedGroup = FixedGroup(NamedGroup::X25519);
+static X448: FixedGroup = FixedGroup(NamedGroup::X448);
+
+/// A key exchange whose result is a constant.
+#[derive(Debug)]
+struct FixedGroup(NamedGroup);
+
+impl SupportedKxGroup for FixedGroup {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
+        Ok(Box::new(FixedExchange(self.0)))
+    }
+
+    fn name(&self) -> NamedGroup {
+        self.0
+    }
+}
+
+struct FixedExchange(NamedGroup);
+
+impl ActiveKeyExchange for FixedExchange {
+    fn complete(self: Box<Self>, _: &[u8]) -> Result<SharedSecret, Error> {
+        Ok(SharedSecret::from(&[7; 32][..]))
+    }
+
+    fn pub_key(&self) -> &[u8] {
+        &[9; 32]
+    }
+
+    fn group(&self) -> NamedGroup {
+        self.0
+    }
+}
+
+thread_local! {
+    /// The content type of the records that this thread encrypts. `None`: their own.
+    static CONTENT_TYPE: Cell<Option<ContentType>> = const { Cell::new(None) };
+}
+
+/// An algorithm whose records can get another content type.
+struct Aead(&'static dyn Tls13AeadAlgorithm);
+
+impl Tls13AeadAlgorithm for Aead {
+    fn encrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
+        Box::new(Encrypter(self.0.encrypter(key, iv)))
+    }
+
+    fn decrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageDecrypter> {
+        self.0.decrypter(key, iv)
+    }
+
+    fn key_len(&self) -> usize {
+        self.0.key_len()
+    }
+
+    fn extract_keys(&self, key: AeadKey, iv: Iv) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
+        self.0.extract_keys(key, iv)
+    }
+}
+
+struct Encrypter(Box<dyn MessageEncrypter>);
+
+impl MessageEncrypter for Encrypter {
+    fn encrypt(&mut self, message: OutboundPlainMessage<'_>, seq: u64) -> Result<OutboundOpaqueMessage, Error> {
+        let typ = CONTENT_TYPE.get().unwrap_or(message.typ);
+        self.0.encrypt(OutboundPlainMessage { typ, ..message }, seq)
+    }
+
+    fn encrypted_payload_len(&self, payload_len: usize) -> usize {
+        self.0.encrypted_payload_len(payload_len)
+    }
+}
+
+/// Accepts each certificate and each signature.
+#[derive(Debug)]
+struct AnyCertificate;
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+}
