@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Tests `examples/tls` with OpenSSL's s_client, curl, Python's websockets and websocket-client, Node's ws, and Chromium. Each
+# trusts an authority that is made here. Needs openssl, curl, Python 3 with venv, node 20 or newer, chromium and certutil.
+#   TLS_BIN   the server to test               (default: target/release/examples/tls, built here)
+#   PYTHON    a Python with requirements.txt   (default: a venv under the target directory, created once)
+#   CHROMIUM  the browser to drive             (default: /usr/bin/chromium)
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+target=${CARGO_TARGET_DIR:-target}
+
+if [[ -z ${TLS_BIN:-} ]]; then
+    cargo build --release --example tls
+    TLS_BIN=$target/release/examples/tls
+fi
+if [[ -z ${PYTHON:-} ]]; then
+    venv=$target/tls_clients
+    PYTHON=$venv/bin/python
+    if ! cmp --silent "$here/requirements.txt" "$venv/made-of"; then
+        python3 -m venv --clear "$venv"
+        "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --requirement "$here/requirements.txt"
+        cp "$here/requirements.txt" "$venv/made-of"
+    fi
+fi
+export CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
+
+FILES=$(mktemp -d)
+export FILES
+server=
+cleanup() {
+    [[ -z $server ]] || kill "$server" 2>/dev/null || true
+    rm -rf "$FILES"
+}
+trap cleanup EXIT
+
+# authority NAME: makes NAME.pem and NAME-key.pem.
+authority() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj "/CN=$1" \
+        -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign \
+        -out "$FILES/$1.pem" -keyout "$FILES/$1-key.pem" 2>/dev/null
+}
+
+# certificate NAME KEY_OPTIONS ALTERNATIVE_NAMES: makes NAME.pem and NAME-key.pem, signed by the authority `ca`.
+certificate() {
+    local options
+    read -ra options <<<"$2"
+    openssl req -x509 -newkey "${options[@]}" -nodes -days 2 -subj "/CN=$1" -CA "$FILES/ca.pem" -CAkey "$FILES/ca-key.pem" \
+        -addext "subjectAltName=$3" -addext basicConstraints=critical,CA:FALSE -addext extendedKeyUsage=serverAuth \
+        -out "$FILES/$1.pem" -keyout "$FILES/$1-key.pem" 2>/dev/null
+}
+
+authority ca
+authority other-ca
+certificate localhost "ec -pkeyopt ec_paramgen_curve:prime256v1" "DNS:localhost,IP:127.0.0.1"
+certificate rsa.test "rsa:2048" "DNS:rsa.test"
+
+"$TLS_BIN" 127.0.0.1:0 "$FILES"/{localhost,localhost-key}.pem "$FILES"/{rsa.test,rsa.test-key}.pem >"$FILES/listening" &
+server=$!
+for ((tenths = 0; tenths < 100; tenths++)); do
+    [[ ! -s $FILES/listening ]] || break
+    kill -0 "$server" || { echo "tls_clients: $TLS_BIN has exited" >&2; exit 1; }
+    sleep 0.1
+done
+PORT=$(sed -n 's/^listening on 127\.0\.0\.1://p' "$FILES/listening")
+[[ -n $PORT ]] || { echo "tls_clients: $TLS_BIN does not listen" >&2; exit 1; }
+export PORT
+
+PYTHONDONTWRITEBYTECODE=1 timeout 300 "$PYTHON" -m unittest discover --start-directory "$here" --verbose
+(
+    cd "$here"
+    # No lockfile, because it contains the registry's host. package.json pins the dependencies; they have no others.
+    npm install --no-package-lock --no-audit --no-fund --loglevel=error
+    timeout 300 node --test --test-reporter=spec clients.test.mjs
+)
+kill -0 "$server" || { echo "tls_clients: the server has exited" >&2; exit 1; }
