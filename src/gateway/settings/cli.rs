@@ -3,6 +3,8 @@
 //! A setting is a flag `--a-b`, a variable `FDPUSH_A_B` and a key `a_b` of the configuration file. The other modules of
 //! `settings/` add the file.
 
+mod addresses;
+mod api;
 mod compression;
 mod count;
 mod jwt;
@@ -18,6 +20,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use fdpush::shared::RATE_MAX;
 use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 
+pub use self::addresses::{ApiAddress, ClientAddress, Endpoint};
+pub use self::api::Api;
 use self::compression::{Compression, Switch};
 use self::count::{at_least, between, bits};
 pub use self::jwt::Jwt;
@@ -27,8 +31,8 @@ use self::url::UrlParser;
 pub use self::url::{Url, masked};
 use self::values::path;
 pub use self::values::{
-    ApiAddress, Auth, ClientAddress, Delay, Endpoint, ForwardedHeader, HeartbeatMode, Level, NodeName, OnSecondLogin,
-    OriginRule, Permission, Size, SlowReaderPolicy, Time, TrustedProxy, When,
+    Auth, Delay, ForwardedHeader, HeartbeatMode, Level, NodeName, OnSecondLogin, OriginRule, Permission, Size,
+    SlowReaderPolicy, Time, TrustedProxy, When,
 };
 use crate::gateway::hooks::webhook;
 use crate::gateway::hooks::webhook::event::Kind;
@@ -194,38 +198,6 @@ pub struct Clients {
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ACCEPT_RATE",
         value_parser = between(1, 1_000_000))]
     pub accept_rate: Option<u32>,
-}
-
-#[derive(PartialEq, Debug, Args)]
-#[command(next_help_heading = "API for back ends")]
-pub struct Api {
-    /// Address of the API: HOST:PORT, [V6]:PORT or unix:PATH for HTTP, udp:HOST:PORT or unixgram:PATH for one command
-    /// per datagram, `off` for no API. May be given several times
-    #[arg(
-        id = "api",
-        long = "api",
-        value_name = "ADDR",
-        env = "FDPUSH_API",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:9502"
-    )]
-    pub addresses: Vec<ApiAddress>,
-
-    /// An API key that back ends send as Authorization: Bearer KEY; without a comma. May be given several times.
-    /// Required if other machines can reach --api. Prefer the environment or a file: other users can see flags
-    #[arg(long, value_name = "KEY", env = "FDPUSH_API_KEY", value_delimiter = ',', hide_env_values = true)]
-    pub api_key: Vec<Secret>,
-
-    /// A file with API keys, one per line; lines that begin with # are comments
-    #[arg(long, value_name = "FILE", env = "FDPUSH_API_KEY_FILE", value_parser = path)]
-    pub api_key_file: Option<PathBuf>,
-
-    /// Connections to --api that have sent a valid request; over it, 503. There are 16 more for probes, of which an
-    /// idle one is closed for a new one. They do not count in --connections-max. Their descriptors are reserved
-    #[arg(long, value_name = "COUNT", env = "FDPUSH_API_CONNECTIONS_MAX",
-        default_value_t = Limits::default().control_connections_max,
-        value_parser = between(1, 65_536))]
-    pub api_connections_max: u32,
 }
 
 #[derive(PartialEq, Debug, Args)]
