@@ -30,9 +30,9 @@ const CONTROL_CONNECTIONS_MAX: u32 = 65_536;
 pub struct Limits {
     /// Simultaneous connections of clients, plain HTTP included.
     ///
-    /// A connection over the limit gets status 503. At most [`Fd::CONNECTIONS_MAX`]. Default `None`: derived from the
-    /// descriptor limit of the process, which the server raises to its maximum. See
-    /// [`derived_connections_max`](Limits::derived_connections_max).
+    /// A connection over the limit gets status 503, or the alert `internal_error` on a TLS listener. At most
+    /// [`Fd::CONNECTIONS_MAX`]. Default `None`: derived from the descriptor limit of the process, which the server raises
+    /// to its maximum. See [`derived_connections_max`](Limits::derived_connections_max).
     pub connections_max: Option<u32>,
 
     /// Simultaneous [kept](crate::Context::keep_control) connections of control listeners.
@@ -46,7 +46,8 @@ pub struct Limits {
     /// New connections per second.
     ///
     /// A burst after an idle second may have the same number. A connection over the limit gets status 503 with
-    /// `Retry-After`, before its request is read. Default `None`: no limit.
+    /// `Retry-After`, before its request is read. On a TLS listener it gets the alert `internal_error` instead, before
+    /// its handshake. Default `None`: no limit.
     pub accepts_per_second_max: Option<u32>,
 
     /// TLS handshakes per second.
@@ -76,7 +77,8 @@ pub struct Limits {
     /// Time to receive an HTTP head.
     ///
     /// It starts when the connection opens, or with the first byte of the next request on a kept-alive connection. A
-    /// later head gets status 408. Default 10 s.
+    /// later head gets status 408. On a TLS listener, this time includes the handshake. A connection whose handshake is
+    /// not complete in time is closed without a status. Default 10 s.
     pub head_time_max: Duration,
 
     /// Bytes of the body of an HTTP request that is collected.

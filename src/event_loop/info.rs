@@ -34,6 +34,8 @@ pub struct Info {
     pub traffic: Traffic,
     /// Bytes that wait to be written.
     pub queued_bytes: usize,
-    /// The TLS version and cipher suite, if it came through a TLS listener.
+    /// The TLS version and cipher suite.
+    ///
+    /// `None`: the connection came through a plain listener, or its handshake is not complete.
     pub tls: Option<TlsInfo>,
 }
