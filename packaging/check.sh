@@ -119,9 +119,9 @@ if binary:
 
     check(settings, text)
     for key in sorted(keys):
-        # A single setting may lack its file or its `auth`. Any other error is a fault.
+        # A single setting may lack its file, its `auth` or its key. Any other error is a fault.
         line = re.search(rf"(?m)^#({key} = .*)$", text)[1] + "\n"
-        check(f"{settings}: {key}", line, allowed=r"No such file| needs --auth ")
+        check(f"{settings}: {key}", line, allowed=r"No such file| needs --auth | needs its key")
 
 # The TOML examples of the documents are valid. A secret replaces a key file that does not exist here.
 if binary:
@@ -130,7 +130,8 @@ if binary:
             if block.startswith("fdpush = "):
                 continue
             block = re.sub(r"(?m)^jwt_key_file = .*$", f'jwt_secret = ["{"x" * 32}"]', block)
-            check(page, block)
+            # Its certificates do not exist here.
+            check(page, block, allowed=r"\Afdpush: tls_cert /etc/fdpush/\S+: No such file")
 
 # The links of the documents lead to existing files and headings.
 def anchors(page):

@@ -11,6 +11,7 @@
 //! hooks/        requests to back ends: the HTTP client, the webhook, its events
 //! wire/         JSON, client frames, targets, names
 //! operations/   logging, metrics, the service manager
+//! tls/          certificates and keys of TLS listeners
 //! settings/     command line, environment, file; checks and reloads
 //! runtime/      the clock, threads, file reads, the throttle of log lines
 //! ```
@@ -24,6 +25,7 @@ mod push;
 mod runtime;
 mod serving;
 mod settings;
+mod tls;
 mod wire;
 
 use std::error::Error;
@@ -73,7 +75,7 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Ok(Cli { command: Command::Check(_) }) => {
             let settings = Settings::load_and_check(line)?;
             warn(&settings);
-            Ok(logging::print("ok\n")?)
+            Ok(logging::print(&format!("{}ok\n", settings.certificates()))?)
         }
         Ok(Cli { command: Command::Token(_) }) => Ok(logging::print(&format!("{}\n", settings::token(line)?))?),
         Err(error) if settings::is_of_a_value(&error) && takes_settings(&line) => {

@@ -43,6 +43,17 @@ impl Client {
         Client::over_tcp(socket.into(), address, target, &[])
     }
 
+    /// Connects over TLS, with the settings of a client, to a server named `localhost`.
+    pub fn connect_tls(
+        address: SocketAddr,
+        config: rustls::ClientConfig,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Client, Error> {
+        let stream = tls::Socket::connect_secure(address, config, "localhost");
+        Client::over(Box::new(stream), &format!("wss://localhost:{}{target}", address.port()), headers)
+    }
+
     /// Connects over a unix socket.
     pub fn connect_unix(path: &Path, target: &str) -> Result<Client, Error> {
         let stream = UnixStream::connect(path).expect("a server that listens");

@@ -238,7 +238,8 @@ fn next_with(log: &TestReceiver<String>, words: &str) -> String {
 
 /// Returns the address in a line that announces a listener.
 fn address_in_line(line: &str) -> String {
-    let place = line.split_once("http://").map_or_else(|| last_word(line), |(_, url)| url.to_owned());
+    let url = line.split_once("http://").or_else(|| line.split_once("https://"));
+    let place = url.map_or_else(|| last_word(line), |(_, url)| url.to_owned());
     place.trim_end_matches('/').to_owned()
 }
 

@@ -212,6 +212,15 @@ impl Raw {
         }
     }
 
+    /// Works like [`rest`](Raw::rest), and ends at an error, too.
+    pub fn try_rest(&mut self) -> Vec<u8> {
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = self.stream.read(&mut chunk) {
+            self.buf.extend_from_slice(&chunk[..count]);
+        }
+        std::mem::take(&mut self.buf)
+    }
+
     /// Returns the unread bytes when a condition is true for them.
     pub fn rest_until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         while !is_enough(&self.buf) {

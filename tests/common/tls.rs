@@ -77,12 +77,24 @@ impl Authority {
         self.builder().with_client_auth_cert(chain, key).expect("a pair")
     }
 
+    /// As [`client_config`](Authority::client_config), with these versions only.
+    pub fn client_config_of(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+        self.builder_of(versions).with_no_client_auth()
+    }
+
     fn builder(&self) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+        self.builder_of(rustls::DEFAULT_VERSIONS)
+    }
+
+    fn builder_of(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_slice(self.certificate().as_bytes()).expect("a certificate");
         roots.add(certificate).expect("an authority");
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .expect("versions")
             .with_root_certificates(roots)
     }
@@ -146,6 +158,14 @@ impl Socket {
                 socket
             }
         }
+    }
+
+    /// Connects to an address and begins a TLS session with a server of this name.
+    pub fn connect_secure(address: SocketAddr, config: ClientConfig, name: &str) -> Socket {
+        let stream = TcpStream::connect(address).expect("a server that listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
+        Socket::secure(stream, config, name)
     }
 
     /// Begins a TLS session over a connection. The handshake is part of the first write or read.

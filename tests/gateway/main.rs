@@ -35,6 +35,13 @@ mod settings {
     mod values;
 }
 
+mod tls {
+    mod certificates;
+    mod files;
+    mod listeners;
+    mod reload;
+}
+
 mod webhook {
     mod events;
     mod frames;

@@ -42,6 +42,8 @@ use crate::gateway::push::publish::Publisher;
 use crate::gateway::runtime::clock;
 use crate::gateway::settings::Settings;
 use crate::gateway::settings::cli::{Auth, ForwardedHeader};
+use crate::gateway::tls::expiry::ExpiryWatch;
+use crate::gateway::tls::files::TlsConfigs;
 use crate::gateway::wire::frame::{self, Refusal};
 
 /// The close code of a connection whose identity has expired.
@@ -69,6 +71,9 @@ pub struct Gateway {
     /// Open connections by counted address, if that is limited. See `Limits::counted_address`.
     addresses: HashMap<IpAddr, u32>,
     expiries: Expiries,
+    /// The settings of the TLS listeners. They are replaced, and the listeners see the change.
+    tls: TlsConfigs,
+    certificates: ExpiryWatch,
     started: Instant,
 }
 
@@ -104,6 +109,8 @@ impl Gateway {
             reloads,
             addresses: HashMap::new(),
             expiries: Expiries::new(clock::unix_ms, CHECK_INTERVAL),
+            tls: plan.tls.clone(),
+            certificates: ExpiryWatch::new(clock::unix_ms),
             started: clock::now(),
             settings,
         };
@@ -142,7 +149,7 @@ impl Gateway {
             return log::error!("settings not reloaded: {why}");
         }
         ctx.set_origins(plan.origins.clone());
-        let old = Arc::clone(&self.settings);
+        let (old, tls) = (Arc::clone(&self.settings), plan.tls.clone());
         self.apply(plan);
         let proxies = Proxies::of(&self.settings.serve);
         ctx.set_trusted_proxies(move |peer| proxies.trusts_peer(peer));
@@ -153,6 +160,11 @@ impl Gateway {
         }
         log::set_max_level(self.settings.serve.log.into());
         report.log();
+        if old.tls() != self.settings.tls() {
+            self.tls.replace(&tls);
+            log_certificates(&self.settings);
+        }
+        self.certificates.start(ctx, &self.settings.tls().pairs);
     }
 
     /// Returns whether the connections of an address are limited.
@@ -320,6 +332,8 @@ impl Handler for Gateway {
             stats.connections_max,
             stats.control_connections_max
         );
+        log_certificates(&self.settings);
+        self.certificates.start(ctx, &self.settings.tls().pairs);
         systemd::notify_ready();
     }
 
@@ -428,7 +442,10 @@ impl Handler for Gateway {
     }
 
     fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
-        if self.roster.events().handle_timer(ctx, timer) || self.api.handle_timer(ctx, timer) {
+        let is_handled = self.roster.events().handle_timer(ctx, timer)
+            || self.api.handle_timer(ctx, timer)
+            || self.certificates.handle_timer(ctx, timer, &self.settings.tls().pairs);
+        if is_handled {
             return;
         }
         let what = if self.tokens.is_some() { "the token has expired" } else { "the identity has expired" };
@@ -463,6 +480,13 @@ impl Handler for Gateway {
             Ok(ThreadMessage::Reload) => {}
             Err(_) => log::error!("unknown notice"),
         }
+    }
+}
+
+/// Writes the certificates in use to the log.
+fn log_certificates(settings: &Settings) {
+    for line in settings.certificates().lines() {
+        log::info!("{line}");
     }
 }
 

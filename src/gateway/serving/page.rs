@@ -28,13 +28,14 @@ pub fn respond(request: &Request<'_>) -> Option<Response> {
 }
 
 /// Returns the URL of the page for a browser on this machine.
-pub fn url(mut address: SocketAddr) -> String {
+pub fn url(mut address: SocketAddr, is_tls: bool) -> String {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    format!("http://{address}/")
+    let scheme = if is_tls { "https" } else { "http" };
+    format!("{scheme}://{address}/")
 }
 
 #[cfg(test)]
@@ -43,10 +44,11 @@ mod tests {
 
     #[test]
     fn urls_can_be_opened() {
-        let url = |text: &str| url(text.parse().expect("an address"));
+        let url = |text: &str| url(text.parse().expect("an address"), false);
         assert_eq!(url("127.0.0.1:9501"), "http://127.0.0.1:9501/");
         assert_eq!(url("0.0.0.0:80"), "http://127.0.0.1:80/");
         assert_eq!(url("[::]:80"), "http://[::1]:80/");
+        assert_eq!(super::url("[::]:443".parse().expect("an address"), true), "https://[::1]:443/");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::gateway::identity::api_keys::ApiKeys;
 use crate::gateway::identity::exposure::Exposure;
 use crate::gateway::identity::jwt;
 use crate::gateway::settings::{Settings, back_ends, cli};
+use crate::gateway::tls::files::TlsConfigs;
 
 /// Settings, and the values derived from them that can fail.
 pub struct Plan {
@@ -18,14 +19,15 @@ pub struct Plan {
     pub secret: Option<Secret>,
     pub origins: Origins,
     pub limits: Limits,
+    pub tls: TlsConfigs,
 }
 
 impl Plan {
-    /// Derives the values of these settings.
+    /// Derives the values of these settings. `tls` has the settings of the TLS listeners.
     ///
     /// # Errors
     /// A key, a secret or a limit is invalid, or the API can be reached from other machines and has no key.
-    pub fn of(settings: Arc<Settings>, exposure: &Exposure) -> Result<Plan, String> {
+    pub fn of(settings: Arc<Settings>, exposure: &Exposure, tls: TlsConfigs) -> Result<Plan, String> {
         let serve = &settings.serve;
         let api_keys = api_keys(&settings);
         exposure.check(&api_keys)?;
@@ -37,6 +39,7 @@ impl Plan {
             secret: back_ends::secret(serve).map_err(|error| error.to_string())?,
             origins: serve.origins()?,
             limits,
+            tls,
             settings,
         })
     }

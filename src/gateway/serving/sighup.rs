@@ -123,12 +123,20 @@ fn read(old: &Settings, exposure: &Exposure) -> ReloadResult {
         reload::reload(old).map_err(|faults| faults.to_string())?;
     let warnings = settings.warnings().iter().filter(|warning| !old.warnings().contains(warning)).cloned().collect();
     let files = files.iter().map(|path| path.display().to_string()).collect();
-    let plan = Plan::of(Arc::new(settings), exposure)?;
+    let tls = settings.tls().configs()?;
+    let plan = Plan::of(Arc::new(settings), exposure, tls)?;
     let has_api = plan.settings.serve.api_addresses().next().is_some();
     if has_api && !old.api_keys().is_empty() && plan.settings.api_keys().is_empty() {
         return Err("the last API key would be removed; restart the server to do that".to_owned());
     }
     let serve = &plan.settings.serve;
+    if old.serve.api.api_client_ca.is_some() && serve.api.api_client_ca.is_none() {
+        return Err(
+            "api_client_ca would be removed and the API would ask for no certificate; restart the server to do \
+                    that"
+                .to_owned(),
+        );
+    }
     let has_back_end = serve.hooks.webhook.is_some() || serve.auth() == Auth::Webhook;
     if has_back_end && old.serve.hooks.webhook_secret.is_some() && serve.hooks.webhook_secret.is_none() {
         return Err("webhook_secret would be removed and requests would have no signature; restart the server to do \

@@ -1,13 +1,14 @@
 //! The start of the server: sockets, threads and handler, and the announcement of its addresses.
 
 use std::error::Error;
+use std::fmt;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use fdpush::{Address, Remote, Server};
+use fdpush::{Address, Remote, Server, TlsConfig};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -28,12 +29,27 @@ use crate::gateway::push::datagrams::{DatagramReceiver, DatagramStatus, Socket};
 use crate::gateway::runtime::threads;
 use crate::gateway::settings::cli::{ApiAddress, ClientAddress, Serve};
 use crate::gateway::settings::{Settings, back_ends};
+use crate::gateway::tls::files::TlsConfigs;
 
 /// The maximum wait for standard output at the start.
 const ANNOUNCE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The maximum time for the last webhook events after the last connection has ended.
 const WEBHOOK_FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// An address that the server listens on.
+struct Bound {
+    address: Address,
+    is_tls: bool,
+}
+
+/// Writes `127.0.0.1:9501`, or `tls:127.0.0.1:9443`.
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefix = if self.is_tls { "tls:" } else { "" };
+        write!(f, "{prefix}{}", self.address)
+    }
+}
 
 /// Starts the server and serves until it is drained.
 pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
@@ -44,16 +60,16 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
         log::warn!("{warning}");
     }
     let endpoints = if settings.listens_by_default() && !inherited.listen.is_empty() { &[] } else { &*serve.listen };
-    let server = bind(inherited.listen, endpoints, serve)?;
-    let addresses: Vec<Address> = server.addresses().cloned().collect();
-    serve.check_trust(&addresses)?;
-    let (server, datagrams) = bind_api(server, inherited.api, &settings)?;
-    let api: Vec<Address> = server.addresses().skip(addresses.len()).cloned().collect();
+    let tls = settings.tls().configs()?;
+    let (server, listeners) = bind(inherited.listen, endpoints, serve, &tls)?;
+    serve.check_trust(&addresses_of(&listeners))?;
+    let mut api_listeners = Vec::new();
+    let (server, datagrams) = bind_api(server, inherited.api, &settings, &tls, &mut api_listeners)?;
     let datagram_addresses: Vec<_> = datagrams.iter().map(|socket| socket.address().clone()).collect();
-    let exposure = Exposure::of(&api, &datagram_addresses);
+    let exposure = Exposure::of(&addresses_of(&api_listeners), &datagram_addresses);
     let settings = Arc::new(settings);
     let serve = &settings.serve;
-    let plan = Plan::of(Arc::clone(&settings), &exposure)?;
+    let plan = Plan::of(Arc::clone(&settings), &exposure, tls)?;
     // Before the addresses are announced: an earlier SIGHUP would end the process.
     let reloads = sighup::spawn(Arc::clone(&settings), exposure, server.remote())?;
     let keys = Arc::new(Mutex::new(api_keys(&settings)));
@@ -70,9 +86,9 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let services = Services { keys, datagrams, hook, webhook: webhook.clone(), reloads };
     let serves_page = serve.serves_page();
     let gateway = Gateway::new(plan, services);
-    announce(&addresses, serves_page)?;
-    for address in &api {
-        log::info!("the API is on {address}");
+    announce(&listeners, serves_page)?;
+    for listener in &api_listeners {
+        log::info!("the API is on {listener}");
     }
     for address in &datagram_addresses {
         log::info!("the API takes datagrams on {address}");
@@ -119,8 +135,10 @@ fn bind_api(
     mut server: Server,
     inherited: Vec<ApiSocket>,
     settings: &Settings,
+    tls: &TlsConfigs,
+    listeners: &mut Vec<Bound>,
 ) -> Result<(Server, Vec<Socket>), Box<dyn Error>> {
-    let mut datagrams = Vec::new();
+    let (clients, mut datagrams) = (server.addresses().count(), Vec::new());
     let stands_in = settings.has_default_api() && !inherited.is_empty();
     for socket in inherited {
         match socket {
@@ -129,14 +147,19 @@ fn bind_api(
             ApiSocket::UnixDatagram(socket) => datagrams.push(Socket::from_unixgram(socket)?),
         }
     }
+    note(&server, clients, listeners, false);
     for address in settings.serve.api_addresses().filter(|_| !stands_in) {
         match address {
-            ApiAddress::Http(endpoint) => server = server.listen_control(endpoint)?,
+            ApiAddress::Http(stream) if stream.is_tls() => {
+                server = server.listen_control_tls(stream.endpoint(), configured(&tls.api)?)?;
+            }
+            ApiAddress::Http(stream) => server = server.listen_control(stream.endpoint())?,
             ApiAddress::Udp(_) | ApiAddress::UnixDatagram(_) => {
                 datagrams.extend(Socket::bind_all(&address.to_string())?)
             }
             ApiAddress::Off => {}
         }
+        note(&server, clients, listeners, address.is_tls());
     }
     Ok((server, datagrams))
 }
@@ -159,16 +182,23 @@ fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) ->
 /// Creates a server with all client listeners.
 ///
 /// Listeners with a PROXY header come first, because `Server::proxy_protocol` applies to all earlier ones.
-fn bind(sockets: Vec<OwnedFd>, addresses: &[ClientAddress], serve: &Serve) -> Result<Server, Box<dyn Error>> {
+fn bind(
+    sockets: Vec<OwnedFd>,
+    addresses: &[ClientAddress],
+    serve: &Serve,
+    tls: &TlsConfigs,
+) -> Result<(Server, Vec<Bound>), Box<dyn Error>> {
     let all_have_header = serve.clients.proxy_protocol;
     let has_header = |address: &&ClientAddress| all_have_header || address.has_proxy_header();
     let (with_header, without): (Vec<_>, Vec<_>) = addresses.iter().partition(has_header);
     let (sockets_with_header, sockets) = if all_have_header { (sockets, Vec::new()) } else { (Vec::new(), sockets) };
-    let server = listen(None, sockets_with_header, &with_header)?.map(|server| {
+    let mut listeners = Vec::new();
+    let server = listen(None, sockets_with_header, &with_header, tls, &mut listeners)?.map(|server| {
         let proxies = Proxies::of(serve);
         server.proxy_protocol(move |peer| proxies.trusts_peer(peer))
     });
-    listen(server, sockets, &without)?.ok_or_else(|| "no address to listen on: give --listen".into())
+    let server = listen(server, sockets, &without, tls, &mut listeners)?;
+    Ok((server.ok_or("no address to listen on: give --listen")?, listeners))
 }
 
 /// Adds listeners to a server, or creates one.
@@ -176,32 +206,58 @@ fn listen(
     mut server: Option<Server>,
     sockets: Vec<OwnedFd>,
     addresses: &[&ClientAddress],
-) -> std::io::Result<Option<Server>> {
+    tls: &TlsConfigs,
+    listeners: &mut Vec<Bound>,
+) -> Result<Option<Server>, Box<dyn Error>> {
     for socket in sockets {
-        server = Some(match server {
+        let bound = match server {
             None => Server::from_listener(socket)?,
             Some(server) => server.listen_on(socket)?,
-        });
+        };
+        note(&bound, 0, listeners, false);
+        server = Some(bound);
     }
     for address in addresses {
-        server = Some(match server {
-            None => Server::bind(address.endpoint())?,
-            Some(server) => server.listen(address.endpoint())?,
-        });
+        let endpoint = address.endpoint();
+        let bound = match (server, address.is_tls()) {
+            (None, false) => Server::bind(endpoint)?,
+            (None, true) => Server::bind_tls(endpoint, configured(&tls.clients)?)?,
+            (Some(server), false) => server.listen(endpoint)?,
+            (Some(server), true) => server.listen_tls(endpoint, configured(&tls.clients)?)?,
+        };
+        note(&bound, 0, listeners, address.is_tls());
+        server = Some(bound);
     }
     Ok(server)
+}
+
+/// Returns the settings of TLS listeners.
+fn configured(tls: &Option<TlsConfig>) -> Result<TlsConfig, &'static str> {
+    tls.clone().ok_or("an address with tls: needs --tls-cert and --tls-key")
+}
+
+/// Adds the addresses of a server that are not in the list. The server has `before` other addresses first.
+fn note(server: &Server, before: usize, listeners: &mut Vec<Bound>, is_tls: bool) {
+    let added = server.addresses().skip(before + listeners.len()).cloned();
+    listeners.extend(added.map(|address| Bound { address, is_tls }).collect::<Vec<_>>());
+}
+
+fn addresses_of(listeners: &[Bound]) -> Vec<Address> {
+    listeners.iter().map(|listener| listener.address.clone()).collect()
 }
 
 /// Writes the addresses and the URL of the page to standard output.
 ///
 /// A thread writes them, because standard output may be a full pipe. The start continues after [`ANNOUNCE_TIME_MAX`].
-fn announce(addresses: &[Address], serves_page: bool) -> std::io::Result<()> {
+fn announce(listeners: &[Bound], serves_page: bool) -> std::io::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
-    let line = |address: &Address| match address {
-        Address::Tcp(tcp) if serves_page => format!("fdpush {version} is running: open {}\n", page::url(*tcp)),
-        address => format!("fdpush {version} is running on {address}\n"),
+    let line = |listener: &Bound| match listener.address {
+        Address::Tcp(tcp) if serves_page => {
+            format!("fdpush {version} is running: open {}\n", page::url(tcp, listener.is_tls))
+        }
+        _ => format!("fdpush {version} is running on {listener}\n"),
     };
-    let text: String = addresses.iter().map(line).collect();
+    let text: String = listeners.iter().map(line).collect();
     let (done, is_done) = mpsc::channel();
     threads::spawn("fdpush-announce", move || {
         // A closed standard output does not stop the server.

@@ -31,7 +31,7 @@ struct Binding {
 
 impl Settings {
     /// Collects further faults: names without an address, conflicting sockets, `trust` on a reachable address, unusable
-    /// keys and back ends.
+    /// keys and back ends, certificates that are not valid now.
     pub(super) fn check(&self, faults: &mut Faults) {
         let mut addresses: Vec<Address> = Vec::new();
         for address in &self.serve.listen {
@@ -44,6 +44,7 @@ impl Settings {
             faults.add(&["listen", "auth"], why);
         }
         self.check_bindings(faults);
+        self.check_validity(faults);
         let jwt = &self.serve.clients.jwt;
         // `check_consistency` has recorded missing keys.
         if !(jwt.jwt_secret.is_empty() && jwt.jwt_key_file.is_empty())
@@ -116,7 +117,7 @@ impl Settings {
         }
         for address in self.serve.api_addresses() {
             let addresses = match address {
-                ApiAddress::Http(endpoint) => resolved(endpoint),
+                ApiAddress::Http(stream) => resolved(stream.endpoint()),
                 ApiAddress::Udp(_) => {
                     address.resolve_udp().map(|udp| udp.into_iter().map(SocketAddress::Udp).collect())
                 }

@@ -9,6 +9,7 @@ mod compression;
 mod count;
 mod jwt;
 mod secret;
+mod tls;
 mod token;
 mod url;
 mod values;
@@ -26,6 +27,7 @@ use self::compression::{Compression, Switch};
 use self::count::{at_least, between, bits};
 pub use self::jwt::Jwt;
 pub use self::secret::{MASK, Secret, bare, quoted};
+pub use self::tls::Tls;
 pub use self::token::Token;
 use self::url::UrlParser;
 pub use self::url::{Url, masked};
@@ -78,8 +80,9 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", env = "FDPUSH_CONFIG", value_parser = path)]
     pub config: Option<PathBuf>,
 
-    /// Address to listen on: HOST:PORT, [V6]:PORT or unix:PATH. The prefix proxy: enables --proxy-protocol for this
-    /// address only. May be given several times. Sockets passed by systemd replace the default
+    /// Address to listen on: HOST:PORT, [V6]:PORT or unix:PATH. The prefix tls: enables TLS, with --tls-cert. The prefix
+    /// proxy:, before tls:, enables --proxy-protocol for this address only. May be given several times. Sockets passed
+    /// by systemd replace the default
     #[arg(long, value_name = "ADDR", env = "FDPUSH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9501")]
     pub listen: Vec<ClientAddress>,
 
@@ -93,6 +96,9 @@ pub struct Serve {
 
     #[command(flatten)]
     pub clients: Clients,
+
+    #[command(flatten)]
+    pub tls: Tls,
 
     #[command(flatten)]
     pub api: Api,
@@ -267,7 +273,7 @@ pub struct Bounds {
         value_parser = between(1, 256))]
     pub headers_max: u32,
 
-    /// Timeout of a complete HTTP head; over it, 408
+    /// Timeout of a complete HTTP head; over it, 408. Also of a TLS handshake, over which the connection is closed
     #[arg(long, value_name = "TIME", env = "FDPUSH_HEAD_TIME_MAX",
         default_value_t = Time(Limits::default().head_time_max))]
     pub head_time_max: Time,
@@ -483,6 +489,16 @@ impl Serve {
         self.api.addresses.iter().filter(|address| **address != ApiAddress::Off)
     }
 
+    /// Returns whether an address for clients speaks TLS.
+    pub fn has_tls_listener(&self) -> bool {
+        self.listen.iter().any(ClientAddress::is_tls)
+    }
+
+    /// Returns whether an address of the API speaks TLS.
+    pub fn has_tls_api(&self) -> bool {
+        self.api_addresses().any(ApiAddress::is_tls)
+    }
+
     /// Returns whether the API is on HTTP.
     pub fn has_http_api(&self) -> bool {
         self.api_addresses().any(|address| matches!(address, ApiAddress::Http(_)))
@@ -513,7 +529,7 @@ impl Serve {
             connections_max: bounds.connections_max,
             control_connections_max: self.api.api_connections_max,
             accepts_per_second_max: self.clients.accept_rate,
-            handshakes_per_second_max: None,
+            handshakes_per_second_max: self.tls.tls_handshake_rate,
             address_ipv6_prefix: self.clients.address_ipv6_prefix,
             head_bytes_max: bounds.head_bytes_max.0,
             headers_max: bounds.headers_max as usize,

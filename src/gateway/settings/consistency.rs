@@ -45,6 +45,7 @@ impl Settings {
         self.check_identity(faults);
         self.check_lists(faults);
         self.check_api(faults);
+        self.check_tls(faults);
         let mut warnings = Vec::new();
         for dependency in dependencies(&self.serve).into_iter().filter(|dependency| !dependency.is_met) {
             for key in dependency.keys.iter().filter(|key| self.is_changed(key)) {
@@ -63,7 +64,7 @@ impl Settings {
         self.warn_of_exposure();
     }
 
-    fn is_changed(&self, key: &str) -> bool {
+    pub(super) fn is_changed(&self, key: &str) -> bool {
         declaration(key).is_some_and(|arg| self.layers.is_changed(arg))
     }
 
@@ -365,6 +366,11 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
             &["uid_connections_max"],
             "--on-second-login multi",
             serve.clients.on_second_login == OnSecondLogin::Multi,
+        ),
+        without_effect(
+            &["tls_handshake_rate"],
+            "--listen tls:HOST:PORT or --api tls:HOST:PORT",
+            serve.has_tls_listener() || serve.has_tls_api(),
         ),
         without_effect(&["api_connections_max"], "--api HOST:PORT or unix:PATH", serve.has_http_api()),
         without_effect(&["api_key", "api_key_file"], "--api", serve.api_addresses().next().is_some()),

@@ -1,14 +1,15 @@
-//! Reads API keys and token keys from their files.
+//! Reads API keys, token keys and certificates from their files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::cli::{Api, Jwt, Secret, bare};
+use super::cli::{Api, Jwt, Secret, Serve, bare};
 use super::faults::Faults;
 use crate::gateway::identity::api_keys::check;
 use crate::gateway::identity::jwt::{self, KeyFile};
-use crate::gateway::runtime::files;
+use crate::gateway::runtime::{clock, files};
+use crate::gateway::tls::files::{ClientAuthorities, Pair, TlsFiles};
 
 /// The maximum length of a file of API keys.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -71,6 +72,40 @@ pub fn jwt_keys(jwt: &Jwt, name: &str, warnings: &mut Vec<String>, faults: &mut 
         }
     }
     read
+}
+
+/// Reads the certificates and keys of TLS.
+pub fn tls_files(serve: &Serve, warnings: &mut Vec<String>, faults: &mut Faults) -> TlsFiles {
+    let tls = &serve.tls;
+    let mut pairs = Vec::new();
+    for (certificate, key) in tls.tls_cert.iter().zip(&tls.tls_key) {
+        match Pair::read(certificate, key) {
+            Ok(pair) => {
+                warnings.extend(exposure(key));
+                if pair.server().names.is_empty() {
+                    warnings.push(format!(
+                        "tls_cert {}: the certificate of {} has no DNS name and no address: clients refuse it",
+                        certificate.display(),
+                        pair.server()
+                    ));
+                }
+                pairs.push(pair);
+            }
+            Err(found) => found.into_iter().for_each(|(key, why)| faults.mark_invalid(key, why)),
+        }
+    }
+    let client_authorities = match serve.api.api_client_ca.as_deref().map(ClientAuthorities::read) {
+        Some(Ok(authorities)) => {
+            warnings.extend(authorities.warnings_at(clock::unix_ms() / 1000));
+            Some(authorities)
+        }
+        Some(Err((key, why))) => {
+            faults.mark_invalid(key, why);
+            None
+        }
+        None => None,
+    };
+    TlsFiles { pairs, client_authorities, version_min: tls.tls_min.into() }
 }
 
 /// Returns a warning if all users of this machine can read a file with secrets.

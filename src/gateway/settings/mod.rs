@@ -14,6 +14,7 @@ mod file;
 mod keys;
 pub mod reload;
 mod show;
+mod tls;
 mod toml_value;
 mod value;
 
@@ -30,7 +31,11 @@ use self::declarations::{declaration, declarations, is_secret};
 pub use self::faults::Faults;
 use self::file::File;
 use crate::gateway::identity::jwt::{self, Grant, KeyFile};
+use crate::gateway::tls::files::TlsFiles;
 use crate::gateway::wire::suggestion::nearest;
+
+/// The settings that protect something and are no secrets.
+const PROTECTING: [&str; 5] = ["auth", "jwt_issuer", "jwt_audience", "api_client_ca", "tls_min"];
 
 /// All settings and their sources.
 pub struct Settings {
@@ -38,6 +43,7 @@ pub struct Settings {
     layers: Layers,
     api_keys: Vec<Secret>,
     jwt_keys: Vec<KeyFile>,
+    tls: TlsFiles,
     warnings: Vec<String>,
 }
 
@@ -104,7 +110,8 @@ impl Settings {
         };
         let api_keys = keys::api_keys(&serve.api, &layers.name("api_key"), &mut warnings, faults);
         let jwt_keys = keys::jwt_keys(&serve.clients.jwt, &layers.name("jwt_secret"), &mut warnings, faults);
-        let mut settings = Settings { serve, layers, api_keys, jwt_keys, warnings };
+        let tls = keys::tls_files(&serve, &mut warnings, faults);
+        let mut settings = Settings { serve, layers, api_keys, jwt_keys, tls, warnings };
         settings.check_consistency(faults);
         Some(settings)
     }
@@ -128,7 +135,8 @@ impl Settings {
     fn files(&self) -> Vec<PathBuf> {
         let config = self.layers.file.iter().map(|file| &file.path);
         let keys = self.serve.api.api_key_file.iter().chain(&self.serve.clients.jwt.jwt_key_file);
-        config.chain(keys).cloned().collect()
+        let tls = self.serve.tls.tls_cert.iter().chain(&self.serve.tls.tls_key).chain(&self.serve.api.api_client_ca);
+        config.chain(keys).chain(tls).cloned().collect()
     }
 
     /// Returns the warnings for the log.
@@ -245,8 +253,7 @@ impl Layers {
 
     /// Returns warnings of empty variables whose setting protects something.
     fn empty_variables(&self) -> Vec<String> {
-        let guards =
-            |arg: &&Arg| is_secret(arg) || ["auth", "jwt_issuer", "jwt_audience"].contains(&arg.get_id().as_str());
+        let guards = |arg: &&Arg| is_secret(arg) || PROTECTING.contains(&arg.get_id().as_str());
         let empty = declarations().filter(guards).filter_map(arguments::empty_variable);
         empty.map(|name| format!("{name} is empty: an empty variable counts as unset")).collect()
     }

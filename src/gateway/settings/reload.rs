@@ -25,8 +25,13 @@ const RELOADABLE: &[&str] = &[
     "message_rate",
     "message_burst",
     "accept_rate",
+    "tls_cert",
+    "tls_key",
+    "tls_min",
+    "tls_handshake_rate",
     "api_key",
     "api_key_file",
+    "api_client_ca",
     "message_bytes_max",
     "queue_bytes_max",
     "queue_total_bytes_max",
@@ -78,7 +83,14 @@ pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
         old.layers.values(key) != wanted.layers.values(key)
             || *key == "api_key_file" && old.filed_api_keys() != wanted.filed_api_keys()
             || *key == "jwt_key_file" && old.jwt_keys != wanted.jwt_keys
+            || wanted.has_other_tls_content(old, key)
     };
+    let mut faults = Faults::default();
+    // An expired certificate that is in use does not prevent the change of other settings.
+    wanted.check_validity_of_new(old, &mut faults);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
     let keys = declarations().map(|arg| arg.get_id().as_str());
     let (changed, restart): (Vec<_>, Vec<_>) = keys.filter(differs).partition(|key| RELOADABLE.contains(key));
     let hidden = hidden(&old.layers, &wanted.layers);
@@ -86,7 +98,6 @@ pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
     if restart.is_empty() {
         return Ok(Reloaded { settings: wanted, changed, restart, files, hidden });
     }
-    let mut faults = Faults::default();
     let settings = Settings::of(mixed(old, wanted)?, &mut faults);
     match settings {
         Some(settings) if faults.is_empty() => Ok(Reloaded { settings, changed, restart, files, hidden }),

@@ -355,7 +355,7 @@ fn reloaded_times_apply_to_open_connections() {
 }
 
 /// The settings that are not in `EFFECTS`, with the file and name of the test of their effect.
-const ELSEWHERE: [(&[&str], &str, &str); 12] = [
+const ELSEWHERE: [(&[&str], &str, &str); 16] = [
     (
         &["head_time_max", "body_time_max", "keep_alive_max", "message_time_max", "close_wait_max", "write_time_max"],
         include_str!("reload.rs"),
@@ -391,6 +391,18 @@ const ELSEWHERE: [(&[&str], &str, &str); 12] = [
         &["trusted_proxy"],
         include_str!("../auth/proxies.rs"),
         "sighup_changes_trusted_proxies_and_open_connections_keep_their_address",
+    ),
+    (
+        &["tls_cert", "tls_key"],
+        include_str!("../tls/reload.rs"),
+        "new_handshakes_get_the_new_certificate_and_open_connections_stay",
+    ),
+    (&["tls_min"], include_str!("../tls/reload.rs"), "pairs_are_added_and_removed_and_the_version_changes"),
+    (&["tls_handshake_rate"], include_str!("../tls/reload.rs"), "the_handshake_rate_is_applied_and_changes"),
+    (
+        &["api_client_ca"],
+        include_str!("../tls/reload.rs"),
+        "the_authorities_of_back_ends_change_together_with_the_certificate",
     ),
 ];
 

@@ -11,19 +11,28 @@ use fdpush::Address;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint(String);
 
-/// The address of a listener for clients: an [`Endpoint`], with the prefix `proxy:` if each connection starts with a
-/// PROXY header.
+/// An [`Endpoint`], with the prefix `tls:` if its connections speak TLS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StreamAddress {
+    endpoint: Endpoint,
+    is_tls: bool,
+}
+
+/// The address of a listener for clients.
+///
+/// It is a [`StreamAddress`], with the prefix `proxy:` if each connection starts with a PROXY header. The header comes
+/// before the TLS handshake, so the order is `proxy:tls:HOST:PORT`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientAddress {
-    endpoint: Endpoint,
+    stream: StreamAddress,
     has_proxy_header: bool,
 }
 
 /// An address of the API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ApiAddress {
-    /// HTTP.
-    Http(Endpoint),
+    /// HTTP, or HTTPS.
+    Http(StreamAddress),
     /// One command per datagram, on `HOST:PORT`.
     Udp(String),
     /// One command per datagram, on a unix socket.
@@ -70,31 +79,68 @@ impl Endpoint {
     }
 }
 
+impl FromStr for StreamAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<StreamAddress, String> {
+        // `tls:9443` is port 9443 of a host named `tls`.
+        if let Some(Ok(endpoint)) = text.strip_prefix("tls:").map(str::parse) {
+            return Ok(StreamAddress { endpoint, is_tls: true });
+        }
+        Ok(StreamAddress { endpoint: text.parse()?, is_tls: false })
+    }
+}
+
+impl fmt::Display for StreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefix = if self.is_tls { "tls:" } else { "" };
+        write!(f, "{prefix}{}", self.endpoint)
+    }
+}
+
+impl StreamAddress {
+    /// Returns the address to bind.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Returns whether connections speak TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+}
+
 impl FromStr for ClientAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ClientAddress, String> {
         // `proxy:9501` is port 9501 of a host named `proxy`.
-        if let Some(Ok(endpoint)) = text.strip_prefix("proxy:").map(str::parse) {
-            return Ok(ClientAddress { endpoint, has_proxy_header: true });
+        if let Some(Ok(stream)) = text.strip_prefix("proxy:").map(str::parse) {
+            return Ok(ClientAddress { stream, has_proxy_header: true });
         }
-        let why = "expected HOST:PORT, [V6]:PORT or unix:PATH, or one of them after proxy:";
-        let endpoint = text.parse().map_err(|_| why.to_owned())?;
-        Ok(ClientAddress { endpoint, has_proxy_header: false })
+        let why =
+            "expected HOST:PORT, [V6]:PORT or unix:PATH; before it tls: for TLS; before that proxy: for a PROXY header";
+        let stream = text.parse().map_err(|_| why.to_owned())?;
+        Ok(ClientAddress { stream, has_proxy_header: false })
     }
 }
 
 impl fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prefix = if self.has_proxy_header { "proxy:" } else { "" };
-        write!(f, "{prefix}{}", self.endpoint)
+        write!(f, "{prefix}{}", self.stream)
     }
 }
 
 impl ClientAddress {
     /// Returns the address to bind.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        self.stream.endpoint()
+    }
+
+    /// Returns whether connections speak TLS.
+    pub fn is_tls(&self) -> bool {
+        self.stream.is_tls()
     }
 
     /// Returns whether each connection starts with a PROXY header.
@@ -107,7 +153,10 @@ impl FromStr for ApiAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ApiAddress, String> {
-        let expected = || "expected HOST:PORT, [V6]:PORT, unix:PATH, udp:HOST:PORT, unixgram:PATH or off".to_owned();
+        let expected = || {
+            "expected HOST:PORT, [V6]:PORT or unix:PATH; before it tls: for TLS; udp:HOST:PORT, unixgram:PATH or off"
+                .to_owned()
+        };
         if text == "off" {
             return Ok(ApiAddress::Off);
         }
@@ -125,7 +174,7 @@ impl FromStr for ApiAddress {
 impl fmt::Display for ApiAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ApiAddress::Http(endpoint) => endpoint.fmt(f),
+            ApiAddress::Http(stream) => stream.fmt(f),
             ApiAddress::Udp(address) => write!(f, "udp:{address}"),
             ApiAddress::UnixDatagram(path) => write!(f, "unixgram:{}", path.display()),
             ApiAddress::Off => f.write_str("off"),
@@ -142,10 +191,15 @@ impl ApiAddress {
         }
     }
 
+    /// Returns whether it is HTTPS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, ApiAddress::Http(stream) if stream.is_tls())
+    }
+
     /// Returns whether only this machine can connect.
     pub fn is_local(&self) -> Result<bool, String> {
         match self {
-            ApiAddress::Http(endpoint) => Ok(endpoint.resolve()?.iter().all(Address::is_local)),
+            ApiAddress::Http(stream) => Ok(stream.endpoint().resolve()?.iter().all(Address::is_local)),
             ApiAddress::Udp(_) => Ok(self.resolve_udp()?.iter().all(|address| Address::Tcp(*address).is_local())),
             ApiAddress::UnixDatagram(_) | ApiAddress::Off => Ok(true),
         }
@@ -185,34 +239,66 @@ mod tests {
             assert!(bad.parse::<Endpoint>().is_err_and(|why| why.starts_with("expected HOST:PORT")), "{bad}");
             assert!(bad.parse::<ApiAddress>().is_err_and(|why| why.contains("unixgram:PATH or off")), "{bad}");
         }
-        for good in ["off", "udp:127.0.0.1:9", "unixgram:/run/x", "unix:/run/y", "[::1]:1"] {
-            assert_eq!(good.parse::<ApiAddress>().map(|address| address.to_string()), Ok(good.to_owned()));
+        for (good, is_tls) in [
+            ("off", false),
+            ("udp:127.0.0.1:9", false),
+            ("unixgram:/run/x", false),
+            ("unix:/run/y", false),
+            ("[::1]:1", false),
+            ("tls:[::1]:1", true),
+            ("tls:unix:/run/y", true),
+        ] {
+            let address: ApiAddress = good.parse().expect("an address");
+            assert_eq!((address.to_string().as_str(), address.is_tls()), (good, is_tls));
         }
-        for bad in ["udp:9", "unixgram:", "udp:unix:/x", "OFF"] {
+        for bad in
+            ["udp:9", "unixgram:", "udp:unix:/x", "OFF", "tls:udp:a:1", "tls:unixgram:/x", "tls:off", "proxy:tls:a:1"]
+        {
             assert!(bad.parse::<ApiAddress>().is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn the_prefix_proxy_sets_the_proxy_header() {
-        for (text, endpoint, has_proxy_header) in [
-            ("127.0.0.1:1", "127.0.0.1:1", false),
-            ("unix:/a", "unix:/a", false),
-            ("proxy:127.0.0.1:1", "127.0.0.1:1", true),
-            ("proxy:[::]:1", "[::]:1", true),
-            ("proxy:unix:/a", "unix:/a", true),
-            ("proxy:9501", "proxy:9501", false),
-            ("proxy:proxy:9501", "proxy:9501", true),
+    fn prefixes_set_the_proxy_header_and_tls() {
+        for (text, endpoint, has_proxy_header, is_tls) in [
+            ("127.0.0.1:1", "127.0.0.1:1", false, false),
+            ("unix:/a", "unix:/a", false, false),
+            ("proxy:127.0.0.1:1", "127.0.0.1:1", true, false),
+            ("proxy:[::]:1", "[::]:1", true, false),
+            ("proxy:unix:/a", "unix:/a", true, false),
+            ("proxy:9501", "proxy:9501", false, false),
+            ("proxy:proxy:9501", "proxy:9501", true, false),
+            ("tls:127.0.0.1:0", "127.0.0.1:0", false, true),
+            ("tls:[::1]:1", "[::1]:1", false, true),
+            ("tls:localhost:1", "localhost:1", false, true),
+            ("tls:unix:/a", "unix:/a", false, true),
+            ("tls:9443", "tls:9443", false, false),
+            ("tls:tls:9443", "tls:9443", false, true),
+            ("proxy:tls:9443", "tls:9443", true, false),
+            ("proxy:tls:[::]:1", "[::]:1", true, true),
+            ("proxy:tls:unix:/a", "unix:/a", true, true),
         ] {
             let address: ClientAddress = text.parse().expect("an address");
-            assert_eq!(
-                (address.endpoint().as_ref(), address.has_proxy_header()),
-                (endpoint, has_proxy_header),
-                "{text}"
-            );
+            let found = (address.endpoint().as_ref(), address.has_proxy_header(), address.is_tls());
+            assert_eq!(found, (endpoint, has_proxy_header, is_tls), "{text}");
             assert_eq!(address.to_string(), text);
         }
-        for bad in ["proxy:", "proxy:unix:", "proxy:::1", "proxy:proxy:proxy:1", "PROXY:a:1", "proxy: a:1", ""] {
+        for bad in [
+            "proxy:",
+            "proxy:unix:",
+            "proxy:::1",
+            "proxy:proxy:proxy:1",
+            "PROXY:a:1",
+            "proxy: a:1",
+            "",
+            "tls:",
+            "tls:unix:",
+            "tls:tls:tls:1",
+            "tls:proxy:a:1",
+            "TLS:a:1",
+            "wss:a:1",
+            "tls://a:1",
+        ] {
             assert!(bad.parse::<ClientAddress>().is_err_and(|why| why.starts_with("expected HOST:PORT")), "{bad}");
         }
     }
@@ -220,10 +306,10 @@ mod tests {
     #[test]
     fn local_addresses_are_recognised() {
         let is_local = |text: &str| text.parse::<ApiAddress>().expect("an address").is_local();
-        for local in ["127.0.0.2:1", "[::1]:1", "unix:/x", "unixgram:/x", "udp:127.0.0.1:1", "off"] {
+        for local in ["127.0.0.2:1", "[::1]:1", "tls:[::1]:1", "unix:/x", "unixgram:/x", "udp:127.0.0.1:1", "off"] {
             assert_eq!(is_local(local), Ok(true), "{local}");
         }
-        for open in ["0.0.0.0:1", "[::]:1", "udp:10.0.0.1:1"] {
+        for open in ["0.0.0.0:1", "[::]:1", "tls:[::]:1", "udp:10.0.0.1:1"] {
             assert_eq!(is_local(open), Ok(false), "{open}");
         }
     }

@@ -13,8 +13,8 @@ use super::values::path;
 #[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "API for back ends")]
 pub struct Api {
-    /// Address of the API: HOST:PORT, [V6]:PORT or unix:PATH for HTTP, udp:HOST:PORT or unixgram:PATH for one command
-    /// per datagram, `off` for no API. May be given several times
+    /// Address of the API: HOST:PORT, [V6]:PORT or unix:PATH for HTTP, with the prefix tls: for HTTPS; udp:HOST:PORT or
+    /// unixgram:PATH for one command per datagram; `off` for no API. May be given several times
     #[arg(
         id = "api",
         long = "api",
@@ -33,6 +33,11 @@ pub struct Api {
     /// A file with API keys, one per line; lines that begin with # are comments
     #[arg(long, value_name = "FILE", env = "FDPUSH_API_KEY_FILE", value_parser = path)]
     pub api_key_file: Option<PathBuf>,
+
+    /// Certificate authorities in PEM: a `tls:` address of the API accepts only back ends with a certificate of one of
+    /// them. API keys are required as without it. SIGHUP reads it again
+    #[arg(long, value_name = "FILE", env = "FDPUSH_API_CLIENT_CA", value_parser = path)]
+    pub api_client_ca: Option<PathBuf>,
 
     /// Connections to --api that have sent a valid request; over it, 503. There are 16 more for probes, of which an
     /// idle one is closed for a new one. They do not count in --connections-max. Their descriptors are reserved

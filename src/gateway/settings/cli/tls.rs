@@ -1,0 +1,50 @@
+//! The settings of TLS.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use fdpush::TlsVersion;
+
+use super::count::between;
+use super::values::path;
+
+#[derive(PartialEq, Debug, Args)]
+#[command(next_help_heading = "TLS")]
+pub struct Tls {
+    /// A certificate chain in PEM for `tls:` addresses; the certificate of the server comes first. May be given several
+    /// times: the first one that fits the name of a client (SNI) is used, or else the first. SIGHUP reads it again
+    #[arg(long, value_name = "FILE", env = "FDPUSH_TLS_CERT", value_delimiter = ',', value_parser = path)]
+    pub tls_cert: Vec<PathBuf>,
+
+    /// The private key in PEM of each --tls-cert, in the same order. SIGHUP reads it again
+    #[arg(long, value_name = "FILE", env = "FDPUSH_TLS_KEY", value_delimiter = ',', value_parser = path)]
+    pub tls_key: Vec<PathBuf>,
+
+    /// The lowest TLS version
+    #[arg(long, value_name = "VERSION", env = "FDPUSH_TLS_MIN", default_value = "1.2")]
+    pub tls_min: TlsMin,
+
+    /// TLS handshakes per second, with a burst of the same size; over it, clients wait, at most --head-time-max.
+    /// Default: unlimited
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_TLS_HANDSHAKE_RATE",
+        value_parser = between(1, 1_000_000))]
+    pub tls_handshake_rate: Option<u32>,
+}
+
+/// The lowest version of TLS.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum TlsMin {
+    #[value(name = "1.2")]
+    Tls12,
+    #[value(name = "1.3")]
+    Tls13,
+}
+
+impl From<TlsMin> for TlsVersion {
+    fn from(min: TlsMin) -> TlsVersion {
+        match min {
+            TlsMin::Tls12 => TlsVersion::Tls12,
+            TlsMin::Tls13 => TlsVersion::Tls13,
+        }
+    }
+}

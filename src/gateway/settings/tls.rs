@@ -1,0 +1,104 @@
+//! Checks the settings of TLS against each other, the addresses and the time.
+
+use super::Settings;
+use super::faults::Faults;
+use crate::gateway::runtime::clock;
+use crate::gateway::tls::files::{Pair, TlsFiles};
+
+impl Settings {
+    /// Returns the settings of TLS, with the content of their files.
+    pub fn tls(&self) -> &TlsFiles {
+        &self.tls
+    }
+
+    /// Collects contradictions between the settings of TLS and the addresses.
+    pub(super) fn check_tls(&mut self, faults: &mut Faults) {
+        let (serve, name) = (&self.serve, |key: &str| self.layers.name(key));
+        let (certificates, keys) = (serve.tls.tls_cert.len(), serve.tls.tls_key.len());
+        if certificates != keys {
+            let why = format!(
+                "{} names {certificates} files, and {} names {keys}: each certificate needs its key, in the same order",
+                name("tls_cert"),
+                name("tls_key")
+            );
+            faults.add(&["tls_cert", "tls_key"], why);
+        }
+        if certificates == 0 && keys == 0 {
+            let listen =
+                serve.listen.iter().filter(|address| address.is_tls()).map(|address| ("listen", address.to_string()));
+            let api =
+                serve.api_addresses().filter(|address| address.is_tls()).map(|address| ("api", address.to_string()));
+            for (key, address) in listen.chain(api) {
+                let why = format!("{}: {address} needs --tls-cert and --tls-key", name(key));
+                faults.add(&[key, "tls_cert", "tls_key"], why);
+            }
+        }
+        let needs_listener = ["tls_cert", "tls_key", "tls_min"];
+        for key in needs_listener.into_iter().filter(|key| self.is_changed(key)) {
+            if !serve.has_tls_listener() && !serve.has_tls_api() {
+                let why = format!("{} needs --listen tls:HOST:PORT or --api tls:HOST:PORT", name(key));
+                faults.add(&["listen", "api", key], why);
+            }
+        }
+        if serve.api.api_client_ca.is_some() && !serve.has_tls_api() {
+            faults.add(&["api", "api_client_ca"], format!("{} needs --api tls:HOST:PORT", name("api_client_ca")));
+        }
+        let warnings = self.plain_api_addresses();
+        self.warnings.extend(warnings);
+    }
+
+    /// Returns the warnings of API addresses that ask no certificate, although others do.
+    fn plain_api_addresses(&self) -> Vec<String> {
+        if self.serve.api.api_client_ca.is_none() || !self.serve.has_tls_api() {
+            return Vec::new();
+        }
+        let (ca, api) = (self.layers.name("api_client_ca"), self.layers.name("api"));
+        let plain = self.serve.api_addresses().filter(|address| !address.is_tls());
+        plain
+            .map(|address| {
+                format!("{ca} has no effect on {address} of {api}: only tls: addresses ask for a certificate")
+            })
+            .collect()
+    }
+
+    /// Collects the certificates that are not valid now.
+    pub(super) fn check_validity(&self, faults: &mut Faults) {
+        self.check_validity_of(|_| true, faults);
+    }
+
+    /// Like [`check_validity`](Settings::check_validity), for certificates that other settings do not have.
+    pub(super) fn check_validity_of_new(&self, old: &Settings, faults: &mut Faults) {
+        self.check_validity_of(|pair| !old.tls.pairs.iter().any(|other| other.has_same_certificates(pair)), faults);
+    }
+
+    fn check_validity_of(&self, is_checked: impl Fn(&Pair) -> bool, faults: &mut Faults) {
+        let now = clock::unix_ms() / 1000;
+        for pair in self.tls.pairs.iter().filter(|pair| is_checked(pair)) {
+            if let Some((key, why)) = pair.fault_at(now) {
+                faults.add(&[key], why);
+            }
+        }
+    }
+
+    /// Returns whether a setting names other file contents than the same setting of `other`.
+    pub(super) fn has_other_tls_content(&self, other: &Settings, key: &str) -> bool {
+        let (own, theirs) = (&self.tls, &other.tls);
+        let differs = |is_same: fn(&Pair, &Pair) -> bool| {
+            let mut both = own.pairs.iter().zip(&theirs.pairs);
+            own.pairs.len() != theirs.pairs.len() || !both.all(|(own, other)| is_same(own, other))
+        };
+        match key {
+            "tls_cert" => differs(Pair::has_same_certificates),
+            "tls_key" => differs(Pair::has_same_key),
+            "api_client_ca" => own.client_authorities != theirs.client_authorities,
+            _ => false,
+        }
+    }
+
+    /// Returns the certificates in use, one a line.
+    pub fn certificates(&self) -> String {
+        let pairs = self.tls.pairs.iter().map(|pair| format!("{pair}\n"));
+        let authorities = self.tls.client_authorities.iter().map(|authorities| format!("{authorities}\n"));
+        pairs.chain(authorities).collect()
+    }
+}

@@ -1,0 +1,137 @@
+//! The names and the validity of a certificate (RFC 5280).
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, UNIX_EPOCH};
+
+use x509_cert::der::Decode;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+
+/// The names of a certificate that are listed in one line. A certificate may have thousands.
+const NAMES_LISTED_MAX: usize = 20;
+
+/// A certificate, without its key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Certificate {
+    /// The DNS names and addresses that it is valid for.
+    pub names: Vec<String>,
+    subject: String,
+    /// The start of its validity, in seconds since 1970.
+    pub not_before: u64,
+    /// The end of its validity, in seconds since 1970.
+    pub not_after: u64,
+}
+
+/// A time of the wall clock in seconds since 1970, written as `2027-01-31T00:00:00Z`.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct UnixTime(pub u64);
+
+impl Certificate {
+    /// Parses a certificate.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn parse(der: &[u8]) -> Result<Certificate, String> {
+        let invalid = |error: x509_cert::der::Error| format!("invalid certificate: {error}");
+        let tbs = x509_cert::Certificate::from_der(der).map_err(invalid)?.tbs_certificate;
+        let alternative = tbs.get::<SubjectAltName>().map_err(invalid)?;
+        let names = alternative.iter().flat_map(|(_, names)| &names.0).filter_map(name).collect();
+        Ok(Certificate {
+            names,
+            // The text is that of RFC 4514, which escapes control characters of ASCII.
+            subject: tbs.subject.to_string().replace(char::is_control, "?"),
+            not_before: tbs.validity.not_before.to_unix_duration().as_secs(),
+            not_after: tbs.validity.not_after.to_unix_duration().as_secs(),
+        })
+    }
+
+    /// Returns the reason why clients refuse the certificate at this time, if they do.
+    pub fn fault_at(&self, now: u64) -> Option<String> {
+        match self {
+            _ if now > self.not_after => {
+                Some(format!("the certificate of {self} expired at {}", UnixTime(self.not_after)))
+            }
+            _ if now < self.not_before => {
+                Some(format!("the certificate of {self} is not valid before {}", UnixTime(self.not_before)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Writes the names, or the subject if there are none.
+impl fmt::Display for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((first, others)) = self.names.split_first() else { return f.write_str(&self.subject) };
+        f.write_str(first)?;
+        for name in others.iter().take(NAMES_LISTED_MAX - 1) {
+            write!(f, ", {name}")?;
+        }
+        match self.names.len().saturating_sub(NAMES_LISTED_MAX) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more names"),
+        }
+    }
+}
+
+impl fmt::Display for UnixTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The last second of the year 9999, which means no end (RFC 5280 section 4.1.2.5).
+        const LAST: u64 = 253_402_300_799;
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(self.0.min(LAST))).fmt(f)
+    }
+}
+
+/// Returns the text of a name that a client can connect to.
+fn name(name: &GeneralName) -> Option<String> {
+    match name {
+        GeneralName::DnsName(name) => Some(name.as_str().escape_debug().to_string()),
+        GeneralName::IpAddress(octets) => {
+            let v4 = <[u8; 4]>::try_from(octets.as_bytes()).map(IpAddr::from);
+            let v6 = <[u8; 16]>::try_from(octets.as_bytes()).map(IpAddr::from);
+            v4.or(v6).ok().map(|ip| ip.to_string())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    fn certificate(names: Vec<String>) -> Certificate {
+        let mut params = CertificateParams::new(names).expect("valid names");
+        params.distinguished_name.push(DnType::CommonName, "chat\nserver");
+        (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 31), date_time_ymd(2126, 1, 31));
+        let key = KeyPair::generate().expect("a key");
+        Certificate::parse(params.self_signed(&key).expect("a certificate").der()).expect("a certificate")
+    }
+
+    #[test]
+    fn names_and_validity_are_parsed() {
+        let names = ["chat.example", "*.chat.example", "127.0.0.1", "::1"].map(str::to_owned);
+        let parsed = certificate(names.to_vec());
+        assert_eq!(parsed.names, names);
+        assert_eq!((parsed.not_before, parsed.not_after), (1_769_817_600, 4_925_491_200));
+        assert_eq!(parsed.to_string(), "chat.example, *.chat.example, 127.0.0.1, ::1");
+        let start = parsed.not_before;
+        assert!(parsed.fault_at(start - 1).is_some_and(|why| why.ends_with("not valid before 2026-01-31T00:00:00Z")));
+        assert_eq!((parsed.fault_at(start), parsed.fault_at(parsed.not_after)), (None, None));
+        let why = parsed.fault_at(parsed.not_after + 1).expect("expired");
+        assert!(
+            why.starts_with("the certificate of chat.example, ") && why.ends_with("expired at 2126-01-31T00:00:00Z")
+        );
+    }
+
+    #[test]
+    fn without_names_the_subject_is_written_and_escaped() {
+        assert_eq!(certificate(Vec::new()).to_string(), "CN=chat\\0aserver");
+        let many = certificate((0..22).map(|number| format!("h{number}.example")).collect());
+        assert!(many.to_string().ends_with(", h19.example and 2 more names"), "{many}");
+        assert!(Certificate::parse(b"\x30\x03\x02\x01\x01").is_err_and(|why| why.starts_with("invalid certificate: ")));
+        assert_eq!(UnixTime(u64::MAX).to_string(), "9999-12-31T23:59:59Z");
+    }
+}

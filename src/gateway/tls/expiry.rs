@@ -1,0 +1,163 @@
+//! Warnings before the end of a certificate.
+//!
+//! The end is a time of the wall clock, and the loop's timers use the monotonic clock. So a timer only starts a check,
+//! and the wall clock decides.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fdpush::{Context, TimerId};
+
+use super::certificate::UnixTime;
+use super::files::Pair;
+
+/// The time before the end of a certificate from which warnings are written.
+const WARNING_TIME: Duration = Duration::from_secs(14 * DAY.as_secs());
+
+/// The minimum interval between two warnings of a certificate, unless a reload comes between them.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The interval of the checks while the server runs.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// The warnings of certificates, with the time of each.
+#[derive(Debug)]
+pub struct ExpiryWatch {
+    /// The time of the last warning of a file, in seconds since 1970.
+    warned_at: BTreeMap<PathBuf, u64>,
+    timer: Option<TimerId>,
+    /// The wall clock, in milliseconds since 1970.
+    wall_ms: fn() -> u64,
+}
+
+/// A line for the log.
+#[derive(PartialEq, Eq, Debug)]
+struct Warning {
+    level: log::Level,
+    text: String,
+}
+
+impl ExpiryWatch {
+    /// Creates a watch without warnings, with this wall clock.
+    pub fn new(wall_ms: fn() -> u64) -> ExpiryWatch {
+        ExpiryWatch { warned_at: BTreeMap::new(), timer: None, wall_ms }
+    }
+
+    /// Warns of these certificates, which are new, and starts the checks.
+    pub fn start(&mut self, ctx: &mut Context<'_>, pairs: &[Pair]) {
+        self.warned_at.clear();
+        self.check(pairs);
+        if !pairs.is_empty() && self.timer.is_none() {
+            self.timer = Some(ctx.set_timer(CHECK_INTERVAL));
+        }
+    }
+
+    /// Checks the certificates, if the timer belongs to this watch.
+    pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, pairs: &[Pair]) -> bool {
+        if self.timer.take_if(|own| *own == timer).is_none() {
+            return false;
+        }
+        self.check(pairs);
+        self.timer = Some(ctx.set_timer(CHECK_INTERVAL));
+        true
+    }
+
+    fn check(&mut self, pairs: &[Pair]) {
+        for Warning { level, text } in self.take_warnings(pairs, (self.wall_ms)() / 1000) {
+            log::log!(level, "{text}");
+        }
+    }
+
+    fn take_warnings(&mut self, pairs: &[Pair], now: u64) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        for pair in pairs {
+            // The clock may have been set back.
+            let last = self.warned_at.get(pair.file()).filter(|last| **last <= now);
+            if last.is_some_and(|last| now - last < DAY.as_secs()) {
+                continue;
+            }
+            if let Some(warning) = warning(pair, now) {
+                self.warned_at.insert(pair.file().to_owned(), now);
+                warnings.push(warning);
+            }
+        }
+        warnings
+    }
+}
+
+/// Returns the warning of a certificate at this time.
+fn warning(pair: &Pair, now: u64) -> Option<Warning> {
+    if let Some((_, text)) = pair.fault_at(now) {
+        return Some(Warning { level: log::Level::Error, text });
+    }
+    let left = pair.expires_at().saturating_sub(now);
+    if left > WARNING_TIME.as_secs() {
+        return None;
+    }
+    let time = match left / DAY.as_secs() {
+        0 => "in less than a day".to_owned(),
+        1 => "in 1 day".to_owned(),
+        days => format!("in {days} days"),
+    };
+    let (file, server, end) = (pair.file().display(), pair.server(), UnixTime(pair.expires_at()));
+    let text = format!("tls_cert {file}: the certificate of {server} expires {time}, at {end}");
+    Some(Warning { level: log::Level::Warn, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    /// 2026-01-31, the start of the certificates.
+    const START: u64 = 1_769_817_600;
+    const HOUR: u64 = 3600;
+
+    /// Returns a pair that is valid for these days.
+    fn pair(name: &str, days: u64) -> Pair {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.not_before = date_time_ymd(2026, 1, 31);
+        params.not_after = params.not_before + DAY * u32::try_from(days).expect("few days");
+        let key = KeyPair::generate().expect("a key");
+        let path = std::env::temp_dir().join(format!("fdpush-expiry-{}-{name}", std::process::id()));
+        let certificate = params.self_signed(&key).expect("a certificate").pem();
+        fs::write(&path, certificate + &key.serialize_pem()).expect("a file");
+        let pair = Pair::read(&path, &path).unwrap_or_else(|why| panic!("{why:?}"));
+        fs::remove_file(&path).expect("a file");
+        pair
+    }
+
+    #[test]
+    fn a_certificate_is_warned_of_once_a_day_from_14_days_before_its_end() {
+        let pairs = [pair("soon.example", 30), pair("later.example", 300)];
+        let end = START + 30 * DAY.as_secs();
+        let mut watch = ExpiryWatch::new(|| 0);
+        let mut lines = Vec::new();
+        for hour in 0..32 * 24 {
+            let now = START + hour * HOUR;
+            lines.extend(watch.take_warnings(&pairs, now).into_iter().map(|warning| (now, warning)));
+        }
+        assert!(lines.iter().all(|(_, warning)| warning.text.contains("certificate of soon.example")), "{lines:?}");
+        let times: Vec<u64> = lines.iter().map(|(now, _)| *now).collect();
+        let expected: Vec<u64> = (0..16).map(|day| end - WARNING_TIME.as_secs() + day * DAY.as_secs()).collect();
+        assert_eq!(times, expected);
+        let text = |index: usize| lines[index].1.text.as_str();
+        assert!(text(0).ends_with("the certificate of soon.example expires in 14 days, at 2026-03-02T00:00:00Z"));
+        assert!(text(13).contains("expires in 1 day, ") && text(14).contains("expires in less than a day, "));
+        assert!(lines[..15].iter().all(|(_, warning)| warning.level == log::Level::Warn), "{lines:?}");
+        assert!(lines[15].1.level == log::Level::Error && text(15).ends_with("expired at 2026-03-02T00:00:00Z"));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_causes_a_warning() {
+        let pairs = [pair("back.example", 10)];
+        let mut watch = ExpiryWatch::new(|| 0);
+        let mut count = |now: u64| watch.take_warnings(&pairs, now).len();
+        let now = START + 2 * DAY.as_secs();
+        assert_eq!((count(now), count(now), count(now - HOUR), count(now)), (1, 0, 1, 0));
+    }
+}

@@ -1,0 +1,6 @@
+//! Certificates and keys of TLS listeners.
+
+mod certificate;
+pub mod expiry;
+pub mod files;
+mod pem;

@@ -1,0 +1,114 @@
+//! Reads certificates and keys in PEM (RFC 7468). An error names the form that the file has in place of it.
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+const BEGIN: &str = "-----BEGIN ";
+
+/// The kind of a file, for hints.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Kind {
+    Certificates,
+    Key,
+}
+
+/// Returns the certificates of a file, at least one.
+///
+/// # Errors
+/// The reason, without the path.
+pub fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let labels = labels(bytes, Kind::Certificates)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
+    let found = found.map_err(invalid)?;
+    if found.is_empty() {
+        return Err(format!("no certificate in the file, only: {}", labels.join(", ")));
+    }
+    Ok(found)
+}
+
+/// Checks that a file has a private key that needs no passphrase.
+///
+/// # Errors
+/// The reason, without the path.
+pub fn check_key(bytes: &[u8]) -> Result<(), String> {
+    let labels = labels(bytes, Kind::Key)?;
+    if labels.iter().any(|label| label == "ENCRYPTED PRIVATE KEY") || contains(bytes, "Proc-Type: 4,ENCRYPTED") {
+        return Err("the key is encrypted: remove its passphrase, for example with `openssl pkey -in FILE`".to_owned());
+    }
+    if !["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"].iter().any(|form| labels.iter().any(|label| label == form))
+    {
+        return Err(format!("no private key in the file, only: {}", labels.join(", ")));
+    }
+    PrivateKeyDer::from_pem_slice(bytes).map(drop).map_err(invalid)
+}
+
+/// Returns the text of an error. The library writes the lines of the file as numbers.
+fn invalid(error: pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            let marker = String::from_utf8_lossy(&end_marker).escape_debug().to_string();
+            format!("invalid PEM: the line -----END {marker}----- is missing")
+        }
+        pem::Error::IllegalSectionStart { .. } => "invalid PEM: a line -----BEGIN …----- is incomplete".to_owned(),
+        error => format!("invalid PEM: {error}"),
+    }
+}
+
+/// Returns the labels of the sections of a file, at least one.
+fn labels(bytes: &[u8], kind: Kind) -> Result<Vec<String>, String> {
+    let tool = match kind {
+        Kind::Certificates => "openssl x509 -inform der -in FILE",
+        Kind::Key => "openssl pkey -inform der -in FILE",
+    };
+    if bytes.trim_ascii().is_empty() {
+        return Err("the file is empty".to_owned());
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix(BEGIN)?.strip_suffix("-----"));
+    let labels: Vec<String> = lines.map(|label| label.escape_debug().to_string()).collect();
+    match bytes {
+        _ if !labels.is_empty() => Ok(labels),
+        // A SEQUENCE. That of PKCS#12 (RFC 7292) starts with the version 3.
+        [0x30, 0x82, _, _, 2, 1, 3, ..] => {
+            Err("the file is PKCS#12, expected PEM: convert it with `openssl pkcs12 -nodes -in FILE`".to_owned())
+        }
+        [0x30, 0x80..=0xff, ..] => Err(format!("the file is DER, expected PEM: convert it with `{tool}`")),
+        _ => Err(format!("the file is not PEM: it has no line {BEGIN}…-----")),
+    }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_form_of_the_file() {
+        let section = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+        let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n";
+        let (openssh, encrypted) = (section("OPENSSH PRIVATE KEY"), section("ENCRYPTED PRIVATE KEY"));
+        let table: [(&[u8], &str, &str); 9] = [
+            (b"", "the file is empty", "the file is empty"),
+            (b" \r\n", "the file is empty", "the file is empty"),
+            (&[0x30, 0x82, 1, 2, 0x30], "openssl x509 -inform der", "openssl pkey -inform der"),
+            (&[0x30, 0x81, 1, 2], "the file is DER", "the file is DER"),
+            (&[0x30, 0x82, 1, 2, 2, 1, 3], "PKCS#12", "PKCS#12"),
+            (b"hello", "not PEM", "not PEM"),
+            (openssh.as_bytes(), "only: OPENSSH", "no private key in the file, only: OPENSSH"),
+            (encrypted.as_bytes(), "no certificate in the file, only: ENCRYPTED PRIVATE KEY", "the key is encrypted"),
+            (old.as_bytes(), "the line -----END RSA PRIVATE KEY----- is missing", "the key is encrypted"),
+        ];
+        for (bytes, certificates_hint, key_hint) in table {
+            let found = (certificates(bytes).expect_err("refused"), check_key(bytes).expect_err("refused"));
+            assert!(found.0.contains(certificates_hint), "{certificates_hint}: {found:?}");
+            assert!(found.1.contains(key_hint), "{key_hint}: {found:?}");
+        }
+        let both = section("CERTIFICATE") + &section("PRIVATE KEY");
+        assert_eq!(certificates(both.as_bytes()).map(|found| found.len()), Ok(1));
+        assert_eq!(check_key(both.as_bytes()), Ok(()));
+        assert!(certificates(b"-----BEGIN CERTIFICATE-----\nAA").is_err_and(|why| why.starts_with("invalid PEM")));
+    }
+}

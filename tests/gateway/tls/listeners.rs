@@ -1,0 +1,165 @@
+//! `tls:` addresses of `--listen` and `--api`, with certificates of the tests' authority.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+use serde_json::json;
+
+use super::files::{Files, certificate_of, connect, der, is_trusted, raw, tls_address};
+use crate::common::gateway::{Gateway, JSON, json_of, next, read_welcome, request};
+use crate::common::raw::GET;
+use crate::common::tls::{AUTHORITY, Authority, Socket};
+use crate::common::{Client, DEADLINE, Raw, refusal};
+
+/// Returns the address of a `tls:` API in the next log line about one.
+fn tls_api(gateway: &Gateway) -> SocketAddr {
+    let line = gateway.logged("the API is on tls:");
+    line.rsplit("tls:").next().expect("an address").trim().parse().expect("an address")
+}
+
+#[test]
+fn clients_and_back_ends_use_tls_on_every_address() {
+    let files = Files::new();
+    let pair = files.sign("server", &["localhost"]);
+    let addresses = ["--listen", "tls:127.0.0.1:0", "--listen", "tls:[::1]:0", "--api", "tls:127.0.0.1:0"];
+    let gateway = Gateway::start(&[&addresses[..], &pair.flags()].concat());
+    let api = tls_api(&gateway);
+    for address in &gateway.others {
+        let mut client = connect(address.parse().expect("an address"), "/?uid=ann");
+        assert_eq!(next(&mut client)["uid"], "ann");
+        let mut back_end = raw(api, AUTHORITY.client_config());
+        back_end.send(request("POST", "/api/push", &[JSON], &json!({"uid": "ann", "data": 7}).to_string()));
+        assert_eq!(json_of(&back_end.reply())["queued"], 1);
+        assert_eq!(next(&mut client)["data"], 7);
+        client.close(1000, "");
+        client.closed();
+    }
+    // The plain addresses of the same server are not changed.
+    let mut plain = gateway.connect("/?uid=bob");
+    plain.close(1000, "");
+    let page = |mut raw: Raw| {
+        raw.send(GET);
+        raw.reply()
+    };
+    assert_eq!(page(raw(tls_address(&gateway), AUTHORITY.client_config())).status, 200);
+    let reply = page(Raw::connect(tls_address(&gateway)));
+    assert_eq!(reply.status, 400);
+    assert!(reply.body.contains("https"), "{reply:?}");
+}
+
+#[test]
+fn only_https_is_the_own_origin_of_a_tls_address() {
+    let files = Files::new();
+    let pair = files.sign("server", &["localhost"]);
+    let gateway = Gateway::start(&[&["--listen", "tls:127.0.0.1:0"], &pair.flags()[..]].concat());
+    let address = tls_address(&gateway);
+    let from = |scheme: &str| {
+        let origin = format!("{scheme}://localhost:{}", address.port());
+        Client::connect_tls(address, AUTHORITY.client_config(), "/", &[("Origin", &origin)])
+    };
+    assert!(from("https").is_ok());
+    assert_eq!(refusal(from("http")).0, 403);
+}
+
+#[test]
+fn the_name_of_the_client_selects_the_certificate() {
+    let files = Files::new();
+    let pairs = [
+        AUTHORITY.sign(&["localhost"]),
+        AUTHORITY.sign(&["*.chat.example", "chat.example"]),
+        AUTHORITY.sign(&["other.example"]),
+    ];
+    let [one, two, three] = [0, 1, 2].map(|index| files.put(&index.to_string(), &pairs[index]));
+    // A list in one flag, and a further flag.
+    let (certificates, keys) = (format!("{},{}", one.certificate, two.certificate), format!("{},{}", one.key, two.key));
+    let flags =
+        ["--tls-cert", &certificates, "--tls-key", &keys, "--tls-cert", &three.certificate, "--tls-key", &three.key];
+    let gateway = Gateway::start(&[&["--listen", "tls:127.0.0.1:0"], &flags[..]].concat());
+    let address = tls_address(&gateway);
+    for (name, index) in
+        [("localhost", 0), ("a.chat.example", 1), ("chat.example", 1), ("other.example", 2), ("OTHER.example", 2)]
+    {
+        assert_eq!(certificate_of(address, &AUTHORITY, name), Some(der(&pairs[index])), "{name}");
+    }
+    // The first pair is the default. Its names do not include this one.
+    assert_eq!(certificate_of(address, &AUTHORITY, "a.b.chat.example"), None);
+    assert!(!is_trusted(address, &Authority::new(), "localhost"), "a foreign authority");
+}
+
+#[test]
+fn the_lowest_version_is_a_setting() {
+    let files = Files::new();
+    let pair = files.sign("server", &["localhost"]);
+    for (min, is_accepted) in [("1.2", true), ("1.3", false)] {
+        let gateway = Gateway::start(&[&["--listen", "tls:127.0.0.1:0", "--tls-min", min], &pair.flags()[..]].concat());
+        let config = AUTHORITY.client_config_of(&[&rustls::version::TLS12]);
+        let connected = Client::connect_tls(tls_address(&gateway), config, "/", &[]);
+        assert_eq!(connected.is_ok(), is_accepted, "{min}");
+        let config = AUTHORITY.client_config_of(&[&rustls::version::TLS13]);
+        assert!(Client::connect_tls(tls_address(&gateway), config, "/", &[]).is_ok(), "{min}");
+    }
+}
+
+#[test]
+fn the_api_asks_for_a_certificate_of_an_authority() {
+    let files = Files::new();
+    let (pair, authority) = (files.sign("server", &["localhost"]), Authority::new());
+    let ca = files.write("ca.pem", authority.certificate());
+    let flags =
+        ["--listen", "tls:127.0.0.1:0", "--api", "tls:127.0.0.1:0", "--api-client-ca", &ca, "--api-key", "alpha"];
+    let gateway = Gateway::start(&[&flags[..], &pair.flags()].concat());
+    let api = tls_api(&gateway);
+    let status = |config, key: &str| {
+        let mut back_end = raw(api, config);
+        let headers = [("Authorization", &*format!("Bearer {key}")), ("Connection", "close")];
+        let sent = back_end.try_send(request("GET", "/api/stats", &headers, ""));
+        let answer = if sent { back_end.try_rest() } else { Vec::new() };
+        String::from_utf8_lossy(&answer).get(9..12).map(str::to_owned)
+    };
+    let known = AUTHORITY.client_config_with(&authority.sign(&["backend"]));
+    assert_eq!(status(known.clone(), "alpha").as_deref(), Some("200"));
+    assert_eq!(status(known, "beta").as_deref(), Some("401"), "the key is required, too");
+    assert_eq!(status(AUTHORITY.client_config(), "alpha"), None, "no certificate");
+    let foreign = AUTHORITY.client_config_with(&AUTHORITY.sign(&["backend"]));
+    assert_eq!(status(foreign, "alpha"), None, "a certificate of another authority");
+    // Clients need none.
+    connect(tls_address(&gateway), "/");
+}
+
+#[test]
+fn a_proxy_header_comes_before_the_handshake() {
+    let files = Files::new();
+    let pair = files.sign("server", &["localhost"]);
+    let flags = ["--listen", "proxy:tls:127.0.0.1:0", "--trusted-proxy", "127.0.0.1"];
+    let gateway = Gateway::start(&[&flags[..], &pair.flags()].concat());
+    // The addresses with a header are announced first.
+    let (proxied, plain) = (gateway.address, tls_address(&gateway));
+    let mut stream = TcpStream::connect(proxied).expect("a server that listens");
+    stream.write_all(b"PROXY TCP4 203.0.113.9 203.0.113.10 4711 443\r\n").expect("bytes sent");
+    let mut socket = Socket::secure(stream, AUTHORITY.client_config(), "localhost");
+    read_welcome(&mut socket, "ann");
+    let connections = gateway.get("/api/users/ann");
+    assert_eq!(connections["connections"][0]["peer"], "203.0.113.9:4711");
+    assert!(Client::connect(plain, "/", &[]).is_ok());
+    assert!(!is_trusted(proxied, &AUTHORITY, "localhost"), "without a header");
+}
+
+#[test]
+fn a_unix_socket_can_speak_tls() {
+    let files = Files::new();
+    let (pair, path) = (files.sign("server", &["localhost"]), files.path("tls.sock"));
+    let listen = format!("tls:unix:{path}");
+    let gateway = Gateway::start(&[&["--listen", &listen], &pair.flags()[..]].concat());
+    assert_eq!(gateway.others, [listen]);
+    let stream = UnixStream::connect(&path).expect("a server that listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let session = ClientConnection::new(Arc::new(AUTHORITY.client_config()), name).expect("a session");
+    let mut stream = StreamOwned::new(session, stream);
+    read_welcome(&mut stream, "ann");
+    assert_eq!(gateway.get("/api/users/ann")["connections"][0]["peer"], "unix");
+}

@@ -1,0 +1,184 @@
+//! SIGHUP: certificates, keys and authorities change together, or not at all.
+
+use std::fs;
+
+use super::files::{
+    DAY, Files, PairFiles, begin, certificate_of, connect, der, finish, is_trusted, raw, tls_address, valid,
+};
+use crate::common::Client;
+use crate::common::gateway::{Gateway, next, request};
+use crate::common::tls::{AUTHORITY, Authority, Pair};
+
+fn replace(files: &PairFiles, pair: &Pair) {
+    fs::write(&files.certificate, &pair.certificate).expect("a file");
+    fs::write(&files.key, &pair.key).expect("a file");
+}
+
+fn is_alive(client: &mut Client) -> bool {
+    client.send(r#"{"type":"heartbeat","id":1}"#);
+    next(client)["type"] == "ack"
+}
+
+#[test]
+fn new_handshakes_get_the_new_certificate_and_open_connections_stay() {
+    let files = Files::new();
+    let old = [AUTHORITY.sign(&["localhost"]), AUTHORITY.sign(&["chat.example"])];
+    let [one, two] = [files.put("one", &old[0]), files.put("two", &old[1])];
+    let gateway = Gateway::start(&[&["--listen", "tls:127.0.0.1:0"], &one.flags()[..], &two.flags()].concat());
+    let address = tls_address(&gateway);
+    let shown = |name: &str| certificate_of(address, &AUTHORITY, name);
+    assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&old[0])), Some(der(&old[1]))));
+    let mut client = connect(address, "/");
+    next(&mut client);
+
+    let new = [AUTHORITY.sign(&["localhost"]), AUTHORITY.sign(&["chat.example"])];
+    replace(&one, &new[0]);
+    replace(&two, &new[1]);
+    gateway.signal("-HUP");
+    let line = gateway.logged("settings reloaded");
+    assert!(line.ends_with("changed: tls_cert, tls_key") && line.contains(&two.key), "{line}");
+    gateway.logged("chat.example; expires at ");
+    assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&new[0])), Some(der(&new[1]))));
+    assert!(is_alive(&mut client));
+
+    // One wrong file of four: nothing changes.
+    replace(&one, &old[0]);
+    fs::write(&two.key, &old[1].key).expect("a file");
+    gateway.signal("-HUP");
+    let line = gateway.logged("settings not reloaded");
+    assert!(line.contains(&format!("tls_key {}: the key does not fit", two.key)), "{line}");
+    assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&new[0])), Some(der(&new[1]))));
+
+    // A missing file, and a certificate that has expired.
+    fs::remove_file(&two.key).expect("a file");
+    gateway.signal("-HUP");
+    let line = gateway.logged("settings not reloaded");
+    assert!(line.contains(&format!("tls_key {}: No such file", two.key)), "{line}");
+    replace(&two, &valid(-20 * DAY as i64, -10));
+    gateway.signal("-HUP");
+    let line = gateway.logged("settings not reloaded");
+    assert!(line.contains(&format!("tls_cert {}: ", two.certificate)) && line.contains("expired at "), "{line}");
+    assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&new[0])), Some(der(&new[1]))));
+
+    // All files are valid again.
+    replace(&two, &old[1]);
+    gateway.signal("-HUP");
+    gateway.logged("changed: tls_cert, tls_key");
+    assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&old[0])), Some(der(&old[1]))));
+    assert!(is_alive(&mut client));
+    // Nothing has changed since.
+    gateway.signal("-HUP");
+    assert!(gateway.logged("settings reloaded").ends_with("nothing changed"));
+}
+
+#[test]
+fn pairs_are_added_and_removed_and_the_version_changes() {
+    let files = Files::new();
+    let [one, two] = [files.sign("one", &["localhost"]), files.sign("two", &["chat.example"])];
+    let settings = |pairs: &[&PairFiles], min: &str| {
+        let of = |file: fn(&PairFiles) -> &String| pairs.iter().map(|pair| file(pair)).collect::<Vec<_>>();
+        let (certificates, keys) = (of(|pair| &pair.certificate), of(|pair| &pair.key));
+        files.write("fdpush.toml", format!("tls_cert = {certificates:?}\ntls_key = {keys:?}\ntls_min = {min:?}\n"))
+    };
+    let config = settings(&[&one], "1.2");
+    let gateway = Gateway::start(&["--listen", "tls:127.0.0.1:0", "--config", &config]);
+    let address = tls_address(&gateway);
+    assert!(!is_trusted(address, &AUTHORITY, "chat.example"));
+    settings(&[&one, &two], "1.3");
+    gateway.signal("-HUP");
+    gateway.logged("changed: tls_cert, tls_key, tls_min");
+    assert!(is_trusted(address, &AUTHORITY, "chat.example") && is_trusted(address, &AUTHORITY, "localhost"));
+    let old = AUTHORITY.client_config_of(&[&rustls::version::TLS12]);
+    assert!(Client::connect_tls(address, old, "/", &[]).is_err());
+    // The counts differ.
+    files.write(
+        "fdpush.toml",
+        format!("tls_cert = [{:?}]\ntls_key = [{:?}, {:?}]\n", two.certificate, two.key, one.key),
+    );
+    gateway.signal("-HUP");
+    assert!(gateway.logged("settings not reloaded").contains("each certificate needs its key"));
+    settings(&[&two], "1.3");
+    gateway.signal("-HUP");
+    gateway.logged("changed: tls_cert, tls_key");
+    assert!(is_trusted(address, &AUTHORITY, "chat.example") && !is_trusted(address, &AUTHORITY, "localhost"));
+    // The listener stays, so the last pair stays, too.
+    files.write("fdpush.toml", "");
+    gateway.signal("-HUP");
+    assert!(gateway.logged("settings not reloaded").contains("needs --tls-cert and --tls-key"));
+    assert!(is_trusted(address, &AUTHORITY, "chat.example"));
+}
+
+#[test]
+fn the_authorities_of_back_ends_change_together_with_the_certificate() {
+    let files = Files::new();
+    let (pair, authorities) = (files.sign("server", &["localhost"]), [Authority::new(), Authority::new()]);
+    let ca = files.write("ca.pem", authorities[0].certificate());
+    let config = files.write("fdpush.toml", format!("api_client_ca = {ca:?}\n"));
+    let flags = ["--api", "tls:127.0.0.1:0", "--config", &config];
+    let gateway = Gateway::start(&[&flags[..], &pair.flags()].concat());
+    let line = gateway.logged("the API is on tls:");
+    let api = line.rsplit("tls:").next().expect("an address").parse().expect("an address");
+    let clients = [0, 1].map(|index: usize| AUTHORITY.client_config_with(&authorities[index].sign(&["backend"])));
+    let is_accepted = |index: usize| {
+        let mut back_end = raw(api, clients[index].clone());
+        back_end.try_send(request("GET", "/api/stats", &[("Connection", "close")], ""))
+            && back_end.try_rest().starts_with(b"HTTP/1.1 200")
+    };
+    assert_eq!([is_accepted(0), is_accepted(1)], [true, false]);
+    // A ticket of the old authority does not open a session.
+    fs::write(&ca, authorities[1].certificate()).expect("a file");
+    gateway.signal("-HUP");
+    gateway.logged("changed: api_client_ca");
+    assert_eq!([is_accepted(0), is_accepted(1)], [false, true]);
+    for (content, why) in [
+        ("", "the file is empty"),
+        ("-----BEGIN X-----\nAAAA\n-----END X-----\n", "no certificate in the file, only: X"),
+    ] {
+        fs::write(&ca, content).expect("a file");
+        gateway.signal("-HUP");
+        let line = gateway.logged("settings not reloaded");
+        assert!(line.contains(&format!("api_client_ca {ca}: {why}")), "{line}");
+    }
+    fs::write(&config, "").expect("a file");
+    gateway.signal("-HUP");
+    assert!(gateway.logged("settings not reloaded").contains("api_client_ca would be removed"));
+    assert_eq!([is_accepted(0), is_accepted(1)], [false, true]);
+}
+
+#[test]
+fn the_first_tls_address_needs_a_restart() {
+    let files = Files::new();
+    let pair = files.sign("server", &["localhost"]);
+    let config = files.write("fdpush.toml", "webhook_queue_max = 100\n");
+    let gateway = Gateway::start(&["--config", &config]);
+    let text = format!(
+        "udp = 1\nlisten = [\"tls:127.0.0.1:0\"]\ntls_cert = [{:?}]\ntls_key = [{:?}]\n",
+        pair.certificate, pair.key
+    );
+    fs::write(&config, text.replace("udp = 1\n", "")).expect("a file");
+    gateway.signal("-HUP");
+    let line = gateway.logged("settings not reloaded");
+    assert!(line.contains("tls_cert needs --listen tls:HOST:PORT"), "{line}");
+}
+
+#[test]
+fn the_handshake_rate_is_applied_and_changes() {
+    let files = Files::new();
+    let pair = files.sign("server", &["localhost"]);
+    let settings =
+        |rate: u32| files.write("fdpush.toml", format!("head_time_max = \"3s\"\ntls_handshake_rate = {rate}\n"));
+    let config = settings(1);
+    let gateway = Gateway::start(&[&["--listen", "tls:127.0.0.1:0", "--config", &config], &pair.flags()[..]].concat());
+    let address = tls_address(&gateway);
+    // All clients send their hello before the first one reads.
+    let handshakes = || {
+        let mut clients: Vec<_> = (0..8).map(|_| begin(address)).collect();
+        clients.iter_mut().filter_map(|client| finish(client).ok()).count()
+    };
+    let few = handshakes();
+    assert!((1..8).contains(&few), "{few} of 8 in 3 s, with one a second");
+    settings(100_000);
+    gateway.signal("-HUP");
+    gateway.logged("changed: tls_handshake_rate");
+    assert_eq!(handshakes(), 8);
+}
