@@ -90,14 +90,26 @@ impl Authority {
         &self,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
-        let mut roots = RootCertStore::empty();
-        let certificate = CertificateDer::from_pem_slice(self.certificate().as_bytes()).expect("a certificate");
-        roots.add(certificate).expect("an authority");
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_protocol_versions(versions)
-            .expect("versions")
-            .with_root_certificates(roots)
+        builder_trusting(&self.certificate(), versions)
     }
+}
+
+/// Returns the settings of a client that trusts a certificate in PEM.
+pub fn client_config_trusting(certificate: &str) -> ClientConfig {
+    builder_trusting(certificate, rustls::DEFAULT_VERSIONS).with_no_client_auth()
+}
+
+fn builder_trusting(
+    certificate: &str,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
+    roots.add(certificate).expect("an authority");
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_root_certificates(roots)
 }
 
 impl Pair {

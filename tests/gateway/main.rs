@@ -39,6 +39,7 @@ mod tls {
     mod certificates;
     mod files;
     mod listeners;
+    mod metrics;
     mod reload;
 }
 

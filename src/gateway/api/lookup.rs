@@ -107,6 +107,14 @@ struct Connection {
     #[serde(flatten)]
     traffic: Carried,
     queued_bytes: usize,
+    tls: Option<Tls>,
+}
+
+/// The TLS session of a connection.
+#[derive(Serialize)]
+struct Tls {
+    version: &'static str,
+    cipher: &'static str,
 }
 
 #[derive(Serialize)]
@@ -136,6 +144,7 @@ impl Connection {
             idle_for_ms: millis(info.idle_for),
             traffic: info.traffic.into(),
             queued_bytes: info.queued_bytes,
+            tls: info.tls.map(|tls| Tls { version: tls.version.as_str(), cipher: tls.cipher }),
             uid: info.uid,
             groups: info.groups,
         })
@@ -328,6 +337,16 @@ pub fn stats(ctx: &Context<'_>) -> Result<String, ApiError> {
         inbound_bytes: usize,
         #[serde(flatten)]
         traffic: Carried,
+        tls: Handshakes,
+    }
+    #[derive(Serialize)]
+    struct Handshakes {
+        full: u64,
+        resumed: u64,
+        failed: u64,
+        abandoned: u64,
+        plain_http: u64,
+        on_plain: u64,
     }
     let stats: Stats = ctx.stats();
     json(&Numbers {
@@ -350,6 +369,14 @@ pub fn stats(ctx: &Context<'_>) -> Result<String, ApiError> {
         queued_bytes: stats.queued_bytes,
         inbound_bytes: stats.inbound_bytes,
         traffic: stats.traffic.into(),
+        tls: Handshakes {
+            full: stats.tls.full,
+            resumed: stats.tls.resumed,
+            failed: stats.tls.failed,
+            abandoned: stats.tls.abandoned,
+            plain_http: stats.tls.plain_http,
+            on_plain: stats.tls.on_plain,
+        },
     })
 }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use fdpush::Compression;
+use fdpush::{Compression, TlsCounts};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet, MetricEncoder, NoLabelSet};
@@ -67,6 +67,9 @@ pub struct Snapshot {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub compression: Compression,
+    pub tls: TlsCounts,
+    /// The end of the validity of each certificate chain in seconds since 1970, by file and first name.
+    pub certificates: BTreeMap<(String, String), u64>,
     pub queue_bytes: usize,
     /// Memory of unfinished messages, heads and bodies.
     pub inbound_bytes: usize,
@@ -172,6 +175,7 @@ impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer(encoder);
         self.encode_connections(&mut writer)?;
+        self.encode_tls(&mut writer)?;
         self.encode_traffic(&mut writer)?;
         self.encode_compression(&mut writer)?;
         self.encode_loop(&mut writer)?;
@@ -209,6 +213,27 @@ impl Snapshot {
         let help = "API connections closed to accept new ones";
         writer.counter("fdpush_api_evictions", help, self.api_evictions)?;
         writer.counter("fdpush_heartbeats_missed", "Heartbeats without an answer in time", self.heartbeats_missed)
+    }
+
+    fn encode_tls(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let counts = &self.tls;
+        let handshakes = [
+            ("full", counts.full),
+            ("resumed", counts.resumed),
+            ("failed", counts.failed),
+            ("abandoned", counts.abandoned),
+            ("plain_http", counts.plain_http),
+            ("on_plain", counts.on_plain),
+        ];
+        let help = "TLS handshakes by outcome";
+        writer.family(MetricType::Counter, "fdpush_tls_handshakes", help, "outcome", handshakes)?;
+        let help = "End of the validity of a certificate chain, in Unix time";
+        let name = "fdpush_tls_certificate_expiry";
+        let mut encoder = writer.start(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        self.certificates.iter().try_for_each(|((file, name), end)| {
+            let labels = [("file", file.as_str()), ("name", name.as_str())];
+            encoder.encode_family(&labels)?.encode_gauge(end)
+        })
     }
 
     fn encode_traffic(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -399,6 +424,7 @@ mod tests {
             messages_out: 12,
             bytes_in: 13,
             bytes_out: u64::MAX,
+            certificates: [(("/c \"1\".pem".to_owned(), "*.chat.example".to_owned()), 1_769_817_600)].into(),
             queue_bytes: 15,
             inbound_bytes: 14,
             auth: [("accepted", 0), ("timed_out", 1)].into(),
@@ -458,7 +484,8 @@ mod tests {
             fdpush_api_requests_total{path=\"/api/push\",status=\"200\"} 2|\
             fdpush_api_requests_total{path=\"/api/users/{uid}\",status=\"404\"} 1|\
             fdpush_auth_requests_total{outcome=\"accepted\"} 0|fdpush_auth_requests_total{outcome=\"timed_out\"} 1|\
-            fdpush_auth_waiting 29";
+            fdpush_auth_waiting 29|fdpush_tls_handshakes_total{outcome=\"abandoned\"} 0|\
+            fdpush_tls_certificate_expiry_seconds{file=\"/c \\\"1\\\".pem\",name=\"*.chat.example\"} 1769817600";
         for line in lines.split('|').chain([build.as_str()]) {
             assert!(text.lines().any(|has| has == line), "expected the line {line} in\n{text}");
         }
@@ -469,6 +496,7 @@ mod tests {
         let text = Metrics::new().encode(snapshot());
         assert!(text.ends_with("\n# EOF\n"));
         assert!(text.contains("# UNIT fdpush_turn_duration_seconds seconds\n"));
+        assert!(text.contains("# UNIT fdpush_tls_certificate_expiry_seconds seconds\n"));
         let mut families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         let count = families.len();
         families.dedup_by_key(|family| family.split(' ').next());

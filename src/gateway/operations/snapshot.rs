@@ -10,6 +10,7 @@ use crate::gateway::hooks::webhook;
 use crate::gateway::identity::connect_hook;
 use crate::gateway::push::datagrams;
 use crate::gateway::runtime::threads;
+use crate::gateway::tls::files::Pair;
 
 /// The statuses of refusals by this server. A connect hook may refuse with other statuses.
 const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 429, 431, 500, 501, 503, 505];
@@ -18,7 +19,13 @@ const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 4
 const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
 
 /// Returns the numbers at a scrape.
-pub fn of(stats: &Stats, datagrams: datagrams::Counts, webhook: webhook::Stats, hook: connect_hook::Stats) -> Snapshot {
+pub fn of(
+    stats: &Stats,
+    pairs: &[Pair],
+    datagrams: datagrams::Counts,
+    webhook: webhook::Stats,
+    hook: connect_hook::Stats,
+) -> Snapshot {
     let webhook::GivenUp { refused, timed_out, queue_full, shutdown, too_large } = webhook.given_up;
     Snapshot {
         connections: BTreeMap::from([
@@ -43,6 +50,8 @@ pub fn of(stats: &Stats, datagrams: datagrams::Counts, webhook: webhook::Stats, 
         bytes_in: stats.traffic.bytes_in,
         bytes_out: stats.traffic.bytes_out,
         compression: stats.compression,
+        tls: stats.tls,
+        certificates: certificate_ends(pairs),
         queue_bytes: stats.queued_bytes,
         inbound_bytes: stats.inbound_bytes,
         drops: BTreeMap::from([
@@ -79,6 +88,15 @@ pub fn of(stats: &Stats, datagrams: datagrams::Counts, webhook: webhook::Stats, 
         log_lines_dropped: logging::dropped(),
         descriptors: Descriptors::now(stats.connections),
     }
+}
+
+/// Returns the end of each certificate chain, by file and first name.
+fn certificate_ends(pairs: &[Pair]) -> BTreeMap<(String, String), u64> {
+    let end = |pair: &Pair| {
+        let name = pair.server().names.first().cloned().unwrap_or_default();
+        ((pair.file().display().to_string(), name), pair.expires_at())
+    };
+    pairs.iter().map(end).collect()
 }
 
 /// Adds zero counts for missing keys. If a series begins with its first event, a rate does not include that event.

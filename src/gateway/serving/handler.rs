@@ -430,13 +430,13 @@ impl Handler for Gateway {
         if !request.is_control() {
             return if self.settings.serve.serves_page() { page::respond(request) } else { None };
         }
-        let Gateway { api, roster, publisher, metrics, datagrams, webhook, hook, verified, .. } = self;
+        let Gateway { settings, api, roster, publisher, metrics, datagrams, webhook, hook, verified, .. } = self;
         let mut parts = Parts { roster, publisher, metrics };
         let text = |ctx: &Context<'_>| {
             let counts = datagrams.iter().map(DatagramReceiver::counts).sum();
             let webhook = webhook.as_ref().map(|webhook| webhook.stats()).unwrap_or_default();
             let hook = hook.as_ref().map_or(*verified, Hook::stats);
-            metrics.encode(snapshot::of(&ctx.stats(), counts, webhook, hook))
+            metrics.encode(snapshot::of(&ctx.stats(), &settings.tls().pairs, counts, webhook, hook))
         };
         Some(api.respond(ctx, fd, request, &mut parts, text))
     }

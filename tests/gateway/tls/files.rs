@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::common::command::make_private;
 use crate::common::gateway::Gateway;
-use crate::common::tls::{AUTHORITY, Authority, Pair, Socket};
+use crate::common::tls::{AUTHORITY, Pair, Socket};
 use crate::common::{Client, Raw, Scratch};
 
 pub const DAY: u64 = 24 * 60 * 60;
@@ -88,13 +88,13 @@ pub fn raw(address: SocketAddr, config: ClientConfig) -> Raw {
 }
 
 /// Returns whether a handshake with a server for this name succeeds.
-pub fn is_trusted(address: SocketAddr, authority: &Authority, name: &str) -> bool {
-    certificate_of(address, authority, name).is_some()
+pub fn is_trusted(address: SocketAddr, config: ClientConfig, name: &str) -> bool {
+    certificate_of(address, config, name).is_some()
 }
 
-/// Returns the certificate that a server has for this name, if the authority has issued it for the name.
-pub fn certificate_of(address: SocketAddr, authority: &Authority, name: &str) -> Option<CertificateDer<'static>> {
-    let mut socket = Socket::connect_secure(address, authority.client_config(), name);
+/// Returns the certificate that a server has for this name, if a client with these settings accepts it.
+pub fn certificate_of(address: SocketAddr, config: ClientConfig, name: &str) -> Option<CertificateDer<'static>> {
+    let mut socket = Socket::connect_secure(address, config, name);
     finish(&mut socket).ok()?;
     let Socket::Tls(stream) = &socket else { return None };
     Some(stream.conn.peer_certificates()?.first()?.clone().into_owned())

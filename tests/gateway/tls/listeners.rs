@@ -83,11 +83,11 @@ fn the_name_of_the_client_selects_the_certificate() {
     for (name, index) in
         [("localhost", 0), ("a.chat.example", 1), ("chat.example", 1), ("other.example", 2), ("OTHER.example", 2)]
     {
-        assert_eq!(certificate_of(address, &AUTHORITY, name), Some(der(&pairs[index])), "{name}");
+        assert_eq!(certificate_of(address, AUTHORITY.client_config(), name), Some(der(&pairs[index])), "{name}");
     }
     // The first pair is the default. Its names do not include this one.
-    assert_eq!(certificate_of(address, &AUTHORITY, "a.b.chat.example"), None);
-    assert!(!is_trusted(address, &Authority::new(), "localhost"), "a foreign authority");
+    assert_eq!(certificate_of(address, AUTHORITY.client_config(), "a.b.chat.example"), None);
+    assert!(!is_trusted(address, Authority::new().client_config(), "localhost"), "a foreign authority");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_proxy_header_comes_before_the_handshake() {
     let connections = gateway.get("/api/users/ann");
     assert_eq!(connections["connections"][0]["peer"], "203.0.113.9:4711");
     assert!(Client::connect(plain, "/", &[]).is_ok());
-    assert!(!is_trusted(proxied, &AUTHORITY, "localhost"), "without a header");
+    assert!(!is_trusted(proxied, AUTHORITY.client_config(), "localhost"), "without a header");
 }
 
 #[test]

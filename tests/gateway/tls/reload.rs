@@ -26,7 +26,7 @@ fn new_handshakes_get_the_new_certificate_and_open_connections_stay() {
     let [one, two] = [files.put("one", &old[0]), files.put("two", &old[1])];
     let gateway = Gateway::start(&[&["--listen", "tls:127.0.0.1:0"], &one.flags()[..], &two.flags()].concat());
     let address = tls_address(&gateway);
-    let shown = |name: &str| certificate_of(address, &AUTHORITY, name);
+    let shown = |name: &str| certificate_of(address, AUTHORITY.client_config(), name);
     assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&old[0])), Some(der(&old[1]))));
     let mut client = connect(address, "/");
     next(&mut client);
@@ -83,11 +83,14 @@ fn pairs_are_added_and_removed_and_the_version_changes() {
     let config = settings(&[&one], "1.2");
     let gateway = Gateway::start(&["--listen", "tls:127.0.0.1:0", "--config", &config]);
     let address = tls_address(&gateway);
-    assert!(!is_trusted(address, &AUTHORITY, "chat.example"));
+    assert!(!is_trusted(address, AUTHORITY.client_config(), "chat.example"));
     settings(&[&one, &two], "1.3");
     gateway.signal("-HUP");
     gateway.logged("changed: tls_cert, tls_key, tls_min");
-    assert!(is_trusted(address, &AUTHORITY, "chat.example") && is_trusted(address, &AUTHORITY, "localhost"));
+    assert!(
+        is_trusted(address, AUTHORITY.client_config(), "chat.example")
+            && is_trusted(address, AUTHORITY.client_config(), "localhost")
+    );
     let old = AUTHORITY.client_config_of(&[&rustls::version::TLS12]);
     assert!(Client::connect_tls(address, old, "/", &[]).is_err());
     // The counts differ.
@@ -100,12 +103,15 @@ fn pairs_are_added_and_removed_and_the_version_changes() {
     settings(&[&two], "1.3");
     gateway.signal("-HUP");
     gateway.logged("changed: tls_cert, tls_key");
-    assert!(is_trusted(address, &AUTHORITY, "chat.example") && !is_trusted(address, &AUTHORITY, "localhost"));
+    assert!(
+        is_trusted(address, AUTHORITY.client_config(), "chat.example")
+            && !is_trusted(address, AUTHORITY.client_config(), "localhost")
+    );
     // The listener stays, so the last pair stays, too.
     files.write("fdpush.toml", "");
     gateway.signal("-HUP");
     assert!(gateway.logged("settings not reloaded").contains("needs --tls-cert and --tls-key"));
-    assert!(is_trusted(address, &AUTHORITY, "chat.example"));
+    assert!(is_trusted(address, AUTHORITY.client_config(), "chat.example"));
 }
 
 #[test]

@@ -1,0 +1,87 @@
+//! Handshakes by outcome and the ends of certificates: `/metrics`, `/api/stats` and `/api/connections`.
+
+use super::files::{DAY, Files, connect, raw, tls_address, valid};
+use crate::common::gateway::{Gateway, next, request, until};
+use crate::common::raw::GET;
+use crate::common::tls::AUTHORITY;
+use crate::common::{Client, Raw};
+
+const LISTEN: [&str; 2] = ["--listen", "tls:127.0.0.1:0"];
+
+#[test]
+fn handshakes_are_counted_by_outcome() {
+    let files = Files::new();
+    let pair = files.sign("server", &["localhost"]);
+    let gateway = Gateway::start(&[&LISTEN[..], &["--tls-min", "1.3"], &pair.flags()].concat());
+    let address = tls_address(&gateway);
+    let counts = || -> Vec<u64> {
+        let (stats, text) = (gateway.get("/api/stats"), gateway.call("GET", "/metrics", &[], "").body);
+        ["full", "resumed", "failed", "abandoned", "plain_http", "on_plain"]
+            .map(|outcome| {
+                let count = stats["tls"][outcome].as_u64().expect("a number");
+                let sample = format!("\nfdpush_tls_handshakes_total{{outcome=\"{outcome}\"}} ");
+                let (_, metric) = text.split_once(&sample).expect("a sample");
+                let metric: u64 = metric.lines().next().and_then(|line| line.parse().ok()).expect("a number");
+                assert!(metric >= count, "{outcome}");
+                count
+            })
+            .to_vec()
+    };
+    assert_eq!(counts(), [0; 6]);
+    // The same settings twice: the second session resumes the first.
+    let config = AUTHORITY.client_config();
+    for _ in 0..2 {
+        let mut client = raw(address, config.clone());
+        client.send(request("GET", "/", &[("Connection", "close")], ""));
+        assert!(client.rest().starts_with(b"HTTP/1.1 200 OK"));
+    }
+    assert_eq!(counts(), [1, 1, 0, 0, 0, 0]);
+    let old = AUTHORITY.client_config_of(&[&rustls::version::TLS12]);
+    assert!(Client::connect_tls(address, old, "/", &[]).is_err());
+    let mut plain = Raw::connect(address);
+    plain.send(GET);
+    assert_eq!(plain.reply().status, 400);
+    raw(gateway.address, config).try_send("x");
+    // A connection without a byte is no handshake. This one has begun a record.
+    Raw::connect(address).send([22, 3]);
+    until("all outcomes are counted", || counts() == [1, 1, 1, 1, 1, 1]);
+}
+
+#[test]
+fn connections_have_the_version_and_cipher_suite_of_tls() {
+    let files = Files::new();
+    let pair = files.sign("server", &["localhost"]);
+    let gateway = Gateway::start(&[&LISTEN[..], &pair.flags()].concat());
+    let of = |uid: &str| gateway.get(&format!("/api/users/{uid}"))["connections"][0]["tls"].clone();
+    let mut new = connect(tls_address(&gateway), "/?uid=new");
+    next(&mut new);
+    assert_eq!((&of("new")["version"], &of("new")["cipher"]), (&"1.3".into(), &"TLS_AES_256_GCM_SHA384".into()));
+    let config = AUTHORITY.client_config_of(&[&rustls::version::TLS12]);
+    let mut old = Client::connect_tls(tls_address(&gateway), config, "/?uid=old", &[]).expect("a WebSocket");
+    next(&mut old);
+    assert_eq!(of("old")["version"], "1.2");
+    let _plain = gateway.connect("/?uid=plain");
+    assert!(of("plain").is_null());
+}
+
+#[test]
+fn the_end_of_each_certificate_is_a_metric_in_unix_time() {
+    let files = Files::new();
+    let one = files.put("one", &valid(-10, 100 * DAY as i64));
+    let two = files.sign("two", &["*.chat.example"]);
+    let gateway = Gateway::start(&[&LISTEN[..], &one.flags(), &two.flags()].concat());
+    let end = |file: &str, name: &str| {
+        gateway.metric(&format!("fdpush_tls_certificate_expiry_seconds{{file=\"{file}\",name=\"{name}\"}}"))
+    };
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a time after 1970").as_secs_f64();
+    let left = |end: f64| ((end - now) / DAY as f64).round();
+    assert_eq!(left(end(&one.certificate, "localhost")), 100.0);
+    // The end of certificates of the tests' authority: 4096-01-01.
+    assert_eq!(end(&two.certificate, "*.chat.example"), 67_090_118_400.0);
+    files.put("one", &valid(-10, 50 * DAY as i64));
+    gateway.signal("-HUP");
+    gateway.logged("changed: tls_cert, tls_key");
+    assert_eq!(left(end(&one.certificate, "localhost")), 50.0);
+    let text = gateway.call("GET", "/metrics", &[], "").body;
+    assert_eq!(text.lines().filter(|line| line.starts_with("fdpush_tls_certificate_expiry_seconds{")).count(), 2);
+}
