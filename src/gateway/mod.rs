@@ -78,6 +78,7 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
             Ok(logging::print(&format!("{}ok\n", settings.certificates()))?)
         }
         Ok(Cli { command: Command::Token(_) }) => Ok(logging::print(&format!("{}\n", settings::token(line)?))?),
+        Ok(Cli { command: Command::Cert(cert) }) => Ok(logging::print(&cert.write()?)?),
         Err(error) if settings::is_of_a_value(&error) && takes_settings(&line) => {
             // One value is invalid. This collects the faults of all values.
             Err(Settings::load_and_check(line).err().map_or_else(|| error.into(), Into::into))

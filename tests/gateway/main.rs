@@ -37,6 +37,7 @@ mod settings {
 
 mod tls {
     mod certificates;
+    mod command;
     mod files;
     mod listeners;
     mod metrics;

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod api;
+mod cert;
 mod compression;
 mod count;
 mod jwt;
@@ -23,6 +24,7 @@ use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 
 pub use self::addresses::{ApiAddress, ClientAddress, Endpoint};
 pub use self::api::Api;
+pub use self::cert::Cert;
 use self::compression::{Compression, Switch};
 use self::count::{at_least, between, bits};
 pub use self::jwt::Jwt;
@@ -72,6 +74,10 @@ pub enum Command {
     /// It is signed with the first jwt_secret of flag, environment or file. Without a jwt_secret, it is signed with the
     /// first jwt_key_file that holds a secret.
     Token(Box<Token>),
+    /// Write a self-signed certificate and its key in PEM, to try TLS with.
+    ///
+    /// Clients do not trust it by themselves: a browser asks, and `curl --cacert FILE` accepts it.
+    Cert(Box<Cert>),
 }
 
 #[derive(PartialEq, Debug, Args)]

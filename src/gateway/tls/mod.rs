@@ -3,4 +3,6 @@
 mod certificate;
 pub mod expiry;
 pub mod files;
+pub mod names;
 mod pem;
+pub mod self_signed;

@@ -1,0 +1,153 @@
+//! Self-signed certificates, to try TLS with.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rcgen::string::Ia5String;
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
+};
+
+use super::names::ServerName;
+
+/// The time before now from which a certificate is valid, for clients whose clock is late.
+const EARLY: Duration = Duration::from_secs(60 * 60);
+
+/// The maximum length of a common name (RFC 5280 appendix A.1).
+const COMMON_NAME_BYTES_MAX: usize = 64;
+
+/// The files of a certificate and its key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OutputFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// A certificate and its key, in PEM.
+pub struct SelfSigned {
+    certificate: String,
+    key: String,
+}
+
+impl OutputFiles {
+    /// Returns the files for these names in a directory, with the file names of mkcert.
+    ///
+    /// They are `localhost+1.pem` and `localhost+1-key.pem` for `localhost` and one more name.
+    pub fn in_directory(directory: &Path, names: &[ServerName]) -> OutputFiles {
+        let first = names.first().map(ServerName::to_string).unwrap_or_default();
+        let mut stem = first.replace(':', "_").replace('*', "_wildcard");
+        if names.len() > 1 {
+            stem.push_str(&format!("+{}", names.len() - 1));
+        }
+        OutputFiles {
+            certificate: directory.join(format!("{stem}.pem")),
+            key: directory.join(format!("{stem}-key.pem")),
+        }
+    }
+
+    /// Writes a certificate and its key. Only the owner can read the key.
+    ///
+    /// # Errors
+    /// A file exists and `overwrites` is false, or it cannot be written.
+    pub fn write(&self, pair: &SelfSigned, overwrites: bool) -> Result<(), String> {
+        let (certificate, key) = (&self.certificate, &self.key);
+        if certificate == key {
+            return Err(format!("{} cannot be both the certificate and the key", key.display()));
+        }
+        let cannot = |path: &Path| {
+            let path = path.display().to_string();
+            move |error: io::Error| match error.kind() {
+                ErrorKind::AlreadyExists => exists(&path),
+                _ => format!("cannot write {path}: {error}"),
+            }
+        };
+        if overwrites {
+            replace(key, &pair.key, 0o600).map_err(cannot(key))?;
+            return replace(certificate, &pair.certificate, 0o644).map_err(cannot(certificate));
+        }
+        if fs::symlink_metadata(certificate).is_ok() {
+            return Err(exists(&certificate.display().to_string()));
+        }
+        create(key, &pair.key, 0o600).map_err(cannot(key))?;
+        create(certificate, &pair.certificate, 0o644).map_err(|error| {
+            // A key without its certificate is of no use.
+            let _ = fs::remove_file(key);
+            cannot(certificate)(error)
+        })
+    }
+}
+
+impl SelfSigned {
+    /// Creates a certificate for these names with a new key (ECDSA P-256), valid for `days` from `now`, in seconds since
+    /// 1970.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn new(names: &[ServerName], days: u32, now: u64) -> Result<SelfSigned, String> {
+        let failed = |error: rcgen::Error| format!("cannot create a certificate: {error}");
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names.iter().map(alternative).collect::<Result<_, _>>().map_err(failed)?;
+        params.distinguished_name = DistinguishedName::new();
+        let first = names.first().map(ServerName::to_string).filter(|name| name.len() <= COMMON_NAME_BYTES_MAX);
+        params.distinguished_name.push(DnType::CommonName, first.unwrap_or_else(|| "fdpush".to_owned()));
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(now);
+        params.not_before = now - EARLY;
+        params.not_after = now + Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+        let key = KeyPair::generate().map_err(failed)?;
+        let certificate = params.self_signed(&key).map_err(failed)?;
+        Ok(SelfSigned { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+}
+
+fn alternative(name: &ServerName) -> Result<SanType, rcgen::Error> {
+    Ok(match name {
+        ServerName::Dns(name) => SanType::DnsName(Ia5String::try_from(name.as_str())?),
+        ServerName::Ip(ip) => SanType::IpAddress(*ip),
+    })
+}
+
+fn exists(path: &str) -> String {
+    format!("{path} exists: give --force to overwrite it")
+}
+
+/// Writes a new file.
+fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(text.as_bytes()).inspect_err(|_| _ = fs::remove_file(path))
+}
+
+/// Writes a file in place of another one, which stays if that fails.
+fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let mut name = path.file_name().ok_or(ErrorKind::IsADirectory)?.to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    create(&temporary, text, mode)?;
+    fs::rename(&temporary, path).inspect_err(|_| _ = fs::remove_file(&temporary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_are_those_of_mkcert() {
+        for (names, stem) in [
+            (&["localhost"][..], "localhost"),
+            (&["localhost", "127.0.0.1"], "localhost+1"),
+            (&["*.chat.example", "chat.example", "::1"], "_wildcard.chat.example+2"),
+            (&["::1"], "__1"),
+        ] {
+            let names: Vec<ServerName> = names.iter().map(|name| name.parse().expect("a name")).collect();
+            let files = OutputFiles::in_directory(Path::new("d"), &names);
+            let expected = (format!("d/{stem}.pem"), format!("d/{stem}-key.pem"));
+            assert_eq!((files.certificate, files.key), (expected.0.into(), expected.1.into()));
+        }
+    }
+}
