@@ -136,6 +136,7 @@ fn mixed(old: &Settings, wanted: Settings) -> Result<Layers, String> {
 mod tests {
     use super::*;
     use crate::gateway::settings::declarations::declaration;
+    use crate::gateway::tls::self_signed::{OutputFiles, SelfSigned};
     use std::fs;
     use std::path::PathBuf;
 
@@ -228,6 +229,33 @@ mod tests {
         let old = load(&file, &[]);
         fs::write(&file.0, text("two")).expect("a file");
         assert_eq!(reload(&old).unwrap_or_else(|why| panic!("{why}")).changed, ["api_key"]);
+    }
+
+    #[test]
+    fn an_expired_certificate_in_use_does_not_prevent_a_reload() {
+        let at = |name: &str| std::env::temp_dir().join(format!("fdpush-{}-expired-{name}", std::process::id()));
+        let files = OutputFiles { certificate: at("cert.pem"), key: at("key.pem") };
+        let write = |expired_at: u64| {
+            let pair = SelfSigned::new(&["localhost".parse().expect("a name")], 1, expired_at - 86_400);
+            files.write(&pair.expect("a certificate"), true).expect("files");
+        };
+        write(1_500_000_000);
+        let (certificate, key) = (files.certificate.display(), files.key.display());
+        let text = format!("listen = [\"tls:127.0.0.1:0\"]\ntls_cert = [\"{certificate}\"]\ntls_key = [\"{key}\"]\n");
+        let file = Scratch::new("expired", &text);
+        let old = load(&file, &[]);
+        let mut faults = Faults::default();
+        old.check(&mut faults);
+        assert!(faults.to_string().contains("expired at 2017-07-14T02:40:00Z"), "{faults}");
+        fs::write(&file.0, format!("{text}log = \"warn\"\n")).expect("a file");
+        assert_eq!(reload(&old).unwrap_or_else(|why| panic!("{why}")).changed, ["log"]);
+        // Another certificate that has expired is refused.
+        write(1_500_000_001);
+        let why = reload(&old).err().expect("refused").to_string();
+        assert!(why.contains("expired at 2017-07-14T02:40:01Z"), "{why}");
+        for path in [&files.certificate, &files.key] {
+            fs::remove_file(path).expect("a file");
+        }
     }
 
     #[test]
