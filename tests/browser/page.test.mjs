@@ -2,9 +2,12 @@
 // Every wait is for a visible condition, with a deadline. ./run.sh runs it and lists the requirements.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, afterEach, before, test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
@@ -38,10 +41,10 @@ afterEach(async () => {
 
 /* Servers, tabs, waits */
 
-async function startServer(listen) {
+async function startServer(listen, flags = []) {
   // The API's default port is fixed, and two servers may run at once.
   const env = { ...process.env, FDPUSH_API: "127.0.0.1:0" };
-  const child = spawn(process.env.FDPUSH_BIN, ["serve", "--listen", listen, "--api", "off"], { env, stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(process.env.FDPUSH_BIN, ["serve", "--listen", listen, "--api", "off", ...flags], { env, stdio: ["ignore", "pipe", "inherit"] });
   const kill = () => child.kill("SIGKILL");
   process.once("exit", kill);   // ends the server after a failed test too
   const exited = once(child, "exit");
@@ -52,7 +55,7 @@ async function startServer(listen) {
   };
   const lines = createInterface({ input: child.stdout });
   const url = await new Promise((resolve, reject) => {
-    lines.on("line", (line) => { const found = line.match(/http:\/\/[\d.]+:\d+\//); if (found) resolve(found[0]); });
+    lines.on("line", (line) => { const found = line.match(/https?:\/\/[\d.]+:\d+\//); if (found) resolve(found[0]); });
     child.once("error", reject);
     child.once("exit", (code) => reject(new Error(`the server exited with ${code} before it printed its URL`)));
   });
@@ -183,6 +186,32 @@ test("two people see each other and exchange messages point to point, to a group
 
   await write(alice, "to", "nobody", "hello?");
   assert.equal(await receiptOf(alice, "hello?"), "offline");
+});
+
+test("the page says whether it is on wss, and connects by wss when it was loaded by https", async () => {
+  const out = mkdtempSync(join(tmpdir(), "fdpush-page-"));
+  const files = ["--cert-file", "cert.pem", "--key-file", "key.pem"];
+  execFileSync(process.env.FDPUSH_BIN, ["cert", "--for", "localhost,127.0.0.1", "--out", out, ...files]);
+  const secure = await startServer("tls:127.0.0.1:0", ["--tls-cert", join(out, "cert.pem"), "--tls-key", join(out, "key.pem")]);
+  try {
+    assert.match(secure.url, /^https:/);
+    const alice = await openTab(secure.url, { options: { ignoreHTTPSErrors: true } });
+    const sockets = [];
+    alice.on("websocket", (socket) => sockets.push(socket.url()));
+    await alice.locator("#uid").fill("alice");
+    await alice.locator("#connect").click();
+    await connected(alice);
+    assert.equal(new URL(sockets[0]).protocol, "wss:");
+    assert.equal(await alice.locator("#scheme").textContent(), "wss: encrypted");
+    const bob = await enter("bob", { url: secure.url, options: { ignoreHTTPSErrors: true } });
+    await write(alice, "to", "bob", "for bob");
+    await reads(bob, "for bob", { from: "alice", scope: "to you" });
+    const carol = await enter("carol");
+    assert.equal(await carol.locator("#scheme").textContent(), "ws: not encrypted");
+  } finally {
+    await secure.stop();
+    rmSync(out, { recursive: true });
+  }
 });
 
 test("a group that was left sends nothing more", async () => {
