@@ -216,21 +216,20 @@ impl Registry {
 
     /// Returns the slots of a uid, the newest binding first.
     pub fn slots_of(&self, uid: &str) -> impl Iterator<Item = Slot> + use<'_> {
-        self.slots_from(self.users.find(uid).map_or(NO_SLOT, |user| self.users[user].first))
+        self.slots_from(self.users.get(uid).map_or(NO_SLOT, |user| user.first))
     }
 
     /// Returns the slot of a uid that has exactly one.
-    #[inline]
+    #[inline(always)]
     pub fn only_slot_of(&self, uid: &str) -> Option<Slot> {
-        let user = &self.users[self.users.find(uid)?];
-        (user.count == 1).then_some(user.first)
+        self.users.get(uid).filter(|user| user.count == 1).map(|user| user.first)
     }
 
     /// Returns the number of slots of a uid.
     ///
     /// 0 means that the user is offline. O(1).
     pub fn count_of(&self, uid: &str) -> usize {
-        self.users.find(uid).map_or(0, |user| self.users[user].count as usize)
+        self.users.get(uid).map_or(0, |user| user.count as usize)
     }
 
     /// Adds the slot to a group.
@@ -294,7 +293,7 @@ impl Registry {
 
     /// Returns the members of a group, each once, in no order.
     pub fn members(&self, group: &str) -> impl ExactSizeIterator<Item = Slot> + use<'_> {
-        let members = self.groups.find(group).map_or(&[][..], |group| &self.groups[group].members);
+        let members = self.groups.get(group).map_or(&[][..], |group| &group.members);
         members.iter().map(|member| member.slot)
     }
 

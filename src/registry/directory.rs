@@ -58,13 +58,29 @@ impl<T: Keyed> Directory<T> {
         self.entries.iter().map(|(index, entry)| (id(index), entry))
     }
 
+    /// Returns the entry with this key.
+    #[inline(always)]
+    pub(super) fn get(&self, key: &T::Key) -> Option<&T> {
+        // The entry with the last id may have been replaced, so its key is compared.
+        match self.entries.get(self.last.get() as usize) {
+            Some(entry) if entry.key() == key => Some(entry),
+            _ => Some(&self[self.find_by_hash(key)?]),
+        }
+    }
+
+    /// Returns the id of the entry with this key.
     #[inline]
     pub(super) fn find(&self, key: &T::Key) -> Option<u32> {
-        // The entry with the last id may have been replaced, so its key is compared.
         let last = self.last.get();
-        if self.entries.get(last as usize).is_some_and(|entry| entry.key() == key) {
-            return Some(last);
+        match self.entries.get(last as usize) {
+            Some(entry) if entry.key() == key => Some(last),
+            _ => self.find_by_hash(key),
         }
+    }
+
+    // Not inlined, so that a key that was found last costs no stack frame for the hash.
+    #[inline(never)]
+    fn find_by_hash(&self, key: &T::Key) -> Option<u32> {
         let hash = key.hash(&self.hasher);
         let found = self.index.find(hash, |&id| self[id].key() == key).copied()?;
         self.last.set(found);
