@@ -68,10 +68,12 @@ struct Part {
     ///
     /// The ranges of the two parts never overlap.
     start: u32,
-    /// It never grows.
+    /// The frames, then unused bytes. Its length is 0 or [`BYTES_MAX`].
     ///
-    /// The kernel provides memory only for the part that was ever used.
-    bytes: Vec<u8>,
+    /// It is allocated zeroed, so the kernel provides memory only for the part that was ever used.
+    bytes: Box<[u8]>,
+    /// The length of the frames.
+    len: usize,
     /// The frames in `bytes` that become segments of their own.
     ///
     /// They are in the order of `bytes`.
@@ -93,8 +95,8 @@ struct SeparateFrame {
 impl Default for Journal {
     fn default() -> Journal {
         Journal {
-            plain: Part { start: 0, bytes: Vec::with_capacity(BYTES_MAX), separate: Vec::new() },
-            deflated: Part { start: DEFLATED_START, bytes: Vec::new(), separate: Vec::new() },
+            plain: Part { bytes: allocate(), ..Part::new(0) },
+            deflated: Part::new(DEFLATED_START),
             flushed_at: FLUSHED_AT_BYTES,
         }
     }
@@ -116,7 +118,7 @@ impl Journal {
     /// Returns whether the turn should be flushed early.
     #[inline]
     pub fn is_long(&self) -> bool {
-        self.plain.bytes.len() + self.deflated.bytes.len() >= self.flushed_at
+        self.plain.len + self.deflated.len >= self.flushed_at
     }
 
     /// Lets the journal grow by another step before it is flushed early. `false`: it is close to its maximum size.
@@ -175,17 +177,19 @@ impl Journal {
     pub fn clear(&mut self) {
         self.flushed_at = FLUSHED_AT_BYTES;
         self.plain.clear();
-        if !self.deflated.bytes.is_empty() {
-            self.deflated.clear();
-        }
+        self.deflated.clear();
     }
 }
 
 impl Part {
-    /// Returns the position behind the last byte.
+    fn new(start: u32) -> Part {
+        Part { start, bytes: Box::default(), len: 0, separate: Vec::new() }
+    }
+
+    /// Returns the position behind the last frame.
     #[inline]
     fn end(&self) -> u32 {
-        self.start + self.bytes.len() as u32
+        self.start + self.len as u32
     }
 
     #[inline(never)]
@@ -194,18 +198,30 @@ impl Part {
         self.bytes.get(at(range.start)..at(range.end)).unwrap_or_default()
     }
 
-    #[inline]
+    // Always inlined, as `Output::push`.
+    #[inline(always)]
     fn append(&mut self, outbound: &mut Outbound<'_>) -> Option<Range> {
-        let (start, bytes) = (self.end(), outbound.bytes());
-        if self.bytes.len() + bytes > BYTES_MAX || (outbound.is_separate() && !self.add_separate(outbound)) {
+        let start = self.end();
+        let until = self.len + outbound.bytes();
+        if until > self.bytes.len() || outbound.is_separate() {
+            self.prepare(outbound)?;
+        }
+        outbound.write_to(self.bytes.get_mut(self.len..until)?);
+        self.len = until;
+        outbound.place = Some(Range { start, end: self.end() });
+        outbound.place
+    }
+
+    /// Prepares for a frame that is separate, or the first. `None`: the journal does not accept it.
+    #[inline(never)]
+    fn prepare(&mut self, outbound: &mut Outbound<'_>) -> Option<()> {
+        if self.len + outbound.bytes() > BYTES_MAX || (outbound.is_separate() && !self.add_separate(outbound)) {
             return None;
         }
-        if self.bytes.capacity() == 0 {
-            self.bytes.reserve_exact(BYTES_MAX);
+        if self.bytes.is_empty() {
+            self.bytes = allocate();
         }
-        outbound.append_to(&mut self.bytes);
-        outbound.place = Some(Range { start, end: start + bytes as u32 });
-        outbound.place
+        Some(())
     }
 
     /// Stores a separate frame. `false`: the journal does not accept it.
@@ -247,7 +263,11 @@ impl Part {
     }
 
     fn clear(&mut self) {
-        self.bytes.clear();
+        self.len = 0;
         self.separate.clear();
     }
+}
+
+fn allocate() -> Box<[u8]> {
+    vec![0; BYTES_MAX].into_boxed_slice()
 }

@@ -132,8 +132,16 @@ impl<'a> Outbound<'a> {
         if self.is_separate() { overhead(self.key.map(str::len)) } else { 0 }
     }
 
-    // Always inlined, for the journal: see `ServerHeader::append_to`.
+    /// Writes the frame to `out`, which has its length.
     #[inline(always)]
+    pub(super) fn write_to(&self, out: &mut [u8]) {
+        match self.source {
+            Source::Payload(opcode, payload) => ServerHeader::new(opcode, payload.len()).write_frame(payload, out),
+            Source::Frame(frame) => out.copy_from_slice(frame.as_bytes()),
+            Source::Deflated => out.copy_from_slice(self.shared.as_ref().map_or(&[], SharedFrame::as_bytes)),
+        }
+    }
+
     pub(super) fn append_to(&self, run: &mut Vec<u8>) {
         run.reserve(self.bytes);
         match self.source {

@@ -199,6 +199,29 @@ impl ServerHeader {
         }
     }
 
+    /// Writes the header and `payload` to `frame`, which has the length of both.
+    #[inline(always)]
+    pub fn write_frame(self, payload: &[u8], frame: &mut [u8]) {
+        let rest = match (self.payload_bytes, frame) {
+            (short @ 0..=125, [first, second, rest @ ..]) => {
+                (*first, *second) = (self.first, short as u8);
+                rest
+            }
+            (medium @ 126..=0xffff, [first, second, high, low, rest @ ..]) => {
+                (*first, *second) = (self.first, 126);
+                [*high, *low] = (medium as u16).to_be_bytes();
+                rest
+            }
+            (long, [first, second, a, b, c, d, e, f, g, h, rest @ ..]) => {
+                (*first, *second) = (self.first, 127);
+                [*a, *b, *c, *d, *e, *f, *g, *h] = (long as u64).to_be_bytes();
+                rest
+            }
+            _ => unreachable!("the frame is longer than its header"),
+        };
+        rest.copy_from_slice(payload);
+    }
+
     /// Appends the header to `out`.
     // Inlined always: if the length is a constant, this is one store instead of a call of memcpy.
     #[inline(always)]
