@@ -124,6 +124,13 @@ impl<H: Handler> EventLoop<H> {
 
     #[inline]
     fn handle_flushed(&mut self, slot: Slot, flushed: FlushResult) {
+        if flushed != FlushResult::NOTHING {
+            self.handle_unfinished(slot, flushed);
+        }
+    }
+
+    #[inline(never)]
+    fn handle_unfinished(&mut self, slot: Slot, flushed: FlushResult) {
         match flushed {
             FlushResult::Stays { may_resume, timeout } => {
                 if may_resume {

@@ -67,7 +67,8 @@ impl Transport for Socket {
         read
     }
 
-    #[inline]
+    // Always inlined, as `Table::poll_flush`.
+    #[inline(always)]
     fn write_vectored(&mut self, sessions: &mut TlsSessions, slices: &[IoSlice<'_>]) -> Option<Written> {
         if self.is_tls {
             return sessions.write(self.as_raw_fd(), &mut PlainSocket(&self.fd), slices);
