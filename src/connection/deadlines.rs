@@ -48,11 +48,16 @@ impl Connection {
     /// Returns the time of the next [`handle_tick`](Connection::handle_tick), if nothing else happens.
     #[inline]
     pub fn poll_timeout(&self, env: &Env) -> Tick {
-        if matches!(self.stage, Stage::Open { unfinished: None, .. }) && !self.output.is_queued() {
-            // In this common case only the heartbeat has a deadline.
+        if self.has_only_heartbeat() {
             return self.deadline;
         }
         self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env))
+    }
+
+    /// Returns whether only the heartbeat has a deadline. This is common: no message is unfinished, and no output waits.
+    #[inline]
+    pub(super) fn has_only_heartbeat(&self) -> bool {
+        matches!(self.stage, Stage::Open { unfinished: None, .. }) && !self.output.is_queued()
     }
 
     fn handle_write_timeout(&mut self) -> Option<Event<'static>> {

@@ -161,7 +161,8 @@ impl<H: Handler> EventLoop<H> {
                 }
                 self.call("on_open", Some(fd), |handler, ctx| handler.on_open(ctx, fd, &request));
                 self.call_on_close();
-                self.feed(slot, &mut early);
+                let is_http = self.core.connection(fd).is_some_and(Connection::is_http);
+                self.feed(slot, is_http, &mut early);
                 self.core.make_ready(slot);
             }
             Err(fault) => {

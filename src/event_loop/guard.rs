@@ -33,7 +33,8 @@ impl<H: Handler> EventLoop<H> {
     }
 
     /// Like [`call`](EventLoop::call), without measuring time.
-    #[inline]
+    // Always inlined, as `Output::push`.
+    #[inline(always)]
     pub(super) fn call_untimed(
         &mut self,
         name: &'static str,
@@ -49,9 +50,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Handles the input of a connection, and measures its messages together.
     #[inline]
-    pub(super) fn time_input(&mut self, fd: Fd, handle: impl FnOnce(&mut EventLoop<H>)) {
-        let was_http = self.core.table().connection(fd.slot()).is_some_and(Connection::is_http);
-        let outer = self.call_timer.input.replace(CurrentInput { fd, was_http });
+    pub(super) fn time_input(&mut self, input: CurrentInput, handle: impl FnOnce(&mut EventLoop<H>)) {
+        let outer = self.call_timer.input.replace(input);
         handle(self);
         self.end_section();
         self.call_timer.input = outer;

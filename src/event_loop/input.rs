@@ -1,31 +1,18 @@
 //! Input: handles epoll events, reads sockets, and passes the connections' events to the handler.
 
 use crate::connection::{Event, Io};
+use crate::event_loop::call_timer::CurrentInput;
 use crate::event_loop::guard::ON_MESSAGE;
 use crate::event_loop::portion::Portion;
-use crate::event_loop::socket::Socket;
 use crate::event_loop::{EventLoop, Handler};
 use crate::fd::{Fd, Slot};
 use crate::message::Message;
 
 impl<H: Handler> EventLoop<H> {
     /// Records an epoll event of a socket.
+    #[inline]
     pub(super) fn handle_socket(&mut self, slot: Slot, event: &mio::event::Event) {
-        let table = self.core.table_mut();
-        let Some((connection, socket, _)) = table.parts(slot) else { return };
-        let is_gone = event.is_error()
-            || (event.is_read_closed() && (event.is_write_closed() || connection.is_deferred_upgrade()));
-        let can_read = connection.wants_read();
-        socket.is_hung_up |= event.is_read_closed() || event.is_error();
-        let has_input = event.is_readable() || socket.is_hung_up;
-        socket.is_readable |= has_input;
-        if event.is_writable() {
-            table.handle_writable(slot);
-        }
-        if has_input && can_read {
-            self.core.make_ready(slot);
-        } else if is_gone {
-            // Reading is paused, so no read will find the end.
+        if self.core.handle_readiness(slot, event) {
             self.core.handle_end(slot, true);
         }
     }
@@ -50,17 +37,26 @@ impl<H: Handler> EventLoop<H> {
             && !portion.is_over()
         {
             read += 1;
-            if self.core.table().transport(slot).is_some_and(Socket::is_tls) && !self.may_read_hello(slot) {
-                // It stays marked as ready, so that an event of epoll does not list it a second time.
-                self.handshakes.wait(self.core.table().fd_of(slot));
-                continue;
+            match self.core.table().transport(slot) {
+                Some(socket) if socket.is_tls() => self.read_ready_tls(slot, &mut buffer),
+                Some(_) => self.read_ready_slot(slot, &mut buffer),
+                None => {}
             }
-            self.read_ready_slot(slot, &mut buffer);
         }
         slots.drain(..read);
         self.core.return_ready(&mut slots);
         self.slots = slots;
         self.buffer = buffer;
+    }
+
+    /// Reads from a connection of a TLS listener, unless it awaits a hello and the budget is used up.
+    fn read_ready_tls(&mut self, slot: Slot, buffer: &mut [u8]) {
+        if self.may_read_hello(slot) {
+            self.read_ready_slot(slot, buffer);
+        } else {
+            // It stays marked as ready, so that an event of epoll does not list it a second time.
+            self.handshakes.wait(self.core.table().fd_of(slot));
+        }
     }
 
     #[inline]
@@ -98,16 +94,11 @@ impl<H: Handler> EventLoop<H> {
 
     /// Reads once from a connection, and lists it again if there may be more.
     fn read(&mut self, slot: Slot, buffer: &mut [u8]) {
-        self.read_into(slot, buffer);
-        self.core.arm(slot);
-    }
-
-    #[inline]
-    fn read_into(&mut self, slot: Slot, buffer: &mut [u8]) {
         let parts = match self.core.table_mut().parts(slot) {
             Some((connection, _, env)) if connection.has_buffered_input(env) => {
                 // Pipelined requests in the buffer come before the bytes in the socket.
-                self.feed(slot, &mut []);
+                let was_http = connection.is_http();
+                self.feed(slot, was_http, &mut []);
                 self.core.table_mut().parts(slot)
             }
             parts => parts,
@@ -120,13 +111,13 @@ impl<H: Handler> EventLoop<H> {
             }
             return;
         }
-        let (is_hung_up, is_tls) = (socket.is_hung_up, socket.is_tls());
+        let (is_hung_up, is_tls, was_http) = (socket.is_hung_up, socket.is_tls(), connection.is_http());
         let read = self.core.table_mut().read(slot, buffer);
         // A TLS session may have more for other reasons than a plain socket.
         let has_more = is_tls && self.handle_tls_read(slot);
         match read {
             Io::Done(count @ 1..) => {
-                self.feed(slot, &mut buffer[..count]);
+                self.feed(slot, was_http, &mut buffer[..count]);
                 if has_more || (!is_tls && (count == buffer.len() || is_hung_up)) {
                     self.core.make_ready(slot);
                 }
@@ -140,15 +131,26 @@ impl<H: Handler> EventLoop<H> {
             self.core.relieve_inbound();
             self.handle_pending();
         }
+        if is_tls {
+            // The session may hold records of its own, which have a deadline.
+            self.core.arm(slot);
+        }
     }
 
-    /// Passes bytes to a connection, and its events to the handler.
+    /// Passes bytes to a connection, and its events to the handler. Then it arms the wheel.
+    ///
+    /// `was_http`: whether it is an HTTP connection before these bytes.
     #[inline]
-    pub(super) fn feed(&mut self, slot: Slot, bytes: &mut [u8]) {
+    pub(super) fn feed(&mut self, slot: Slot, was_http: bool, bytes: &mut [u8]) {
         let fd = self.core.table().fd_of(slot);
-        self.time_input(fd, |this| this.handle_input(slot, fd, bytes));
+        self.time_input(CurrentInput { fd, was_http }, |this| this.handle_input(slot, fd, bytes));
+        // A WebSocket between two messages has a deadline that is armed.
+        if self.core.end_input(slot) || was_http {
+            self.core.arm(slot);
+        }
     }
 
+    #[inline(always)]
     fn handle_input(&mut self, slot: Slot, fd: Fd, bytes: &mut [u8]) {
         let mut input = bytes;
         loop {
@@ -171,15 +173,13 @@ impl<H: Handler> EventLoop<H> {
                 break;
             }
         }
-        self.core.table_mut().end_input(slot);
-        self.core.record_slow_consumers();
     }
 
     /// Calls the handler for an event, or records the end of the connection.
     fn handle_event(&mut self, fd: Fd, event: Event<'_>) {
         match event {
-            Event::Text(text) => self.deliver(fd, Message::Text(&text)),
-            Event::Binary(bytes) => self.deliver(fd, Message::Binary(&bytes)),
+            Event::Text(text) => self.deliver_assembled(fd, Message::Text(&text)),
+            Event::Binary(bytes) => self.deliver_assembled(fd, Message::Binary(&bytes)),
             Event::Ping(payload) => self.call("on_ping", Some(fd), |handler, ctx| handler.on_ping(ctx, fd, &payload)),
             Event::Pong(payload) => self.call("on_pong", Some(fd), |handler, ctx| handler.on_pong(ctx, fd, &payload)),
             Event::Request { request, wanted_upgrade } => self.answer_request(fd, &request, wanted_upgrade),
@@ -190,9 +190,15 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    #[inline]
+    // Always inlined, as `Output::push`.
+    #[inline(always)]
     fn deliver(&mut self, fd: Fd, message: Message<'_>) {
         self.call_untimed(ON_MESSAGE, Some(fd), |handler, ctx| handler.on_message(ctx, fd, message));
+    }
+
+    #[inline(never)]
+    fn deliver_assembled(&mut self, fd: Fd, message: Message<'_>) {
+        self.deliver(fd, message);
     }
 
     /// Reads and writes once more before a timeout closes a connection.

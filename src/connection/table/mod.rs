@@ -49,7 +49,8 @@ const SLOTS_RESERVED_MAX: usize = 1 << 20;
 ///    [`poll_flush`](Table::poll_flush) writes to the next one. The caller may stop polling when its time is used up: the
 ///    next turn continues there. [`end_flush`](Table::end_flush) ends the flush.
 /// 4. **Timeouts.** After a transition, and after input, the caller reads [`Connection::poll_timeout`] and arms its timer no
-///    later. A flush returns the timeout if it may have changed it.
+///    later. It need not do so after input if [`end_input`](Table::end_input) returns `false` and the connection was a
+///    WebSocket before. A flush returns the timeout if it may have changed it.
 /// 5. **Removal.** A slot that a flush reports as [`FlushResult::Over`] or [`FlushResult::Broken`] is freed by
 ///    [`remove`](Table::remove) at the end of the turn. Until then no event of the turn can reach the next connection in the
 ///    slot.
@@ -403,17 +404,24 @@ impl<T: Transport> Table<T> {
     }
 
     /// Ends the input of one read. A message may be unfinished.
+    ///
+    /// Returns whether the connection has a deadline besides its heartbeat. Only a transition and the opening of a
+    /// WebSocket move that of the heartbeat.
     #[inline]
-    pub fn end_input(&mut self, slot: Slot) {
-        let Table { entries, env, shared, .. } = self;
-        let Some(entry) = entries.get_mut(slot.index()) else { return };
-        if entry.connection.inbound_bytes() > 0 {
-            self.unfinished.insert(slot);
-        }
-        entry.set_reading(env, shared);
+    pub fn end_input(&mut self, slot: Slot) -> bool {
         if self.env.is_over_total(0) {
             self.write(slot);
         }
+        let Table { entries, env, shared, .. } = self;
+        let Some(entry) = entries.get_mut(slot.index()) else { return false };
+        entry.set_reading(env, shared);
+        if entry.connection.has_only_heartbeat() {
+            return false;
+        }
+        if entry.connection.inbound_bytes() > 0 {
+            self.unfinished.insert(slot);
+        }
+        true
     }
 
     /// Reports that the transport is writable.

@@ -72,7 +72,8 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "two cache lines for each conne
 ///    [`record_slow_consumers`](Core::record_slow_consumers).
 /// 4. It arms the wheel with the next timeout of the connection: [`arm`](Core::arm).
 ///
-/// Input has the same duties: the loop records its events one by one, and arms the wheel after the read.
+/// Input has the same duties: the loop records its events one by one, and arms the wheel after the read if a deadline may
+/// have moved.
 #[derive(Debug)]
 pub struct Core {
     table: Table,
@@ -388,6 +389,26 @@ impl Core {
         &mut self.deferrals
     }
 
+    /// Records an epoll event of a socket. Returns whether the client is gone and no read will find it.
+    #[inline]
+    pub fn handle_readiness(&mut self, slot: Slot, event: &mio::event::Event) -> bool {
+        let Some((connection, socket, _)) = self.table.parts(slot) else { return false };
+        let is_gone = event.is_error()
+            || (event.is_read_closed() && (event.is_write_closed() || connection.is_deferred_upgrade()));
+        socket.is_hung_up |= event.is_read_closed() || event.is_error();
+        let has_input = event.is_readable() || socket.is_hung_up;
+        socket.is_readable |= has_input;
+        let is_read = has_input && connection.wants_read();
+        if is_read && !socket.is_ready {
+            socket.is_ready = true;
+            self.ready.push(slot);
+        }
+        if event.is_writable() && connection.has_queue() {
+            self.table.handle_writable(slot);
+        }
+        is_gone && !is_read
+    }
+
     /// Adds a connection to those to read, as if epoll had reported it.
     #[inline]
     pub fn make_ready(&mut self, slot: Slot) {
@@ -397,6 +418,14 @@ impl Core {
             socket.is_ready = true;
             self.ready.push(slot);
         }
+    }
+
+    /// Ends the input of one read: see [`Table::end_input`].
+    #[inline]
+    pub fn end_input(&mut self, slot: Slot) -> bool {
+        let has_deadline = self.table.end_input(slot);
+        self.record_slow_consumers();
+        has_deadline
     }
 
     /// Adds a connection to those to read, if the input that it holds is read now.
