@@ -52,7 +52,7 @@ impl Context<'_> {
 
     /// Pushes to the members of a group.
     pub fn push_group<'p>(&mut self, group: &str, push: impl Into<Push<'p>>) -> Delivery {
-        self.core.push_groups(std::iter::once(group), push.into())
+        self.core.push_group(group, push.into())
     }
 
     /// Pushes to the members of several groups.

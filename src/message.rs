@@ -194,6 +194,7 @@ impl Delivery {
         Delivery { matched: queued + dropped, queued, dropped }
     }
 
+    #[inline]
     pub(crate) fn count(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Queued => self.queued += 1,

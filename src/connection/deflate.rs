@@ -152,10 +152,10 @@ impl Connection {
         if outbound.bytes() > env.limits.queue_bytes_max {
             return Sent::TooLarge;
         }
-        if !self.accepts_deflated(outbound) {
-            return self.send_encoded(outbound, env);
-        }
-        let encoded = outbound.deflated(&mut env.deflater, &mut env.counts.compression, &env.limits);
+        let encoded = match self.accepts_deflated(outbound) {
+            true => outbound.deflated(&mut env.deflater, &mut env.counts.compression, &env.limits),
+            false => outbound,
+        };
         let sent = self.send_encoded(encoded, env);
         if sent == Sent::Queued && encoded.is_deflated() {
             env.counts.compression.messages_out += 1;

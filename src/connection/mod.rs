@@ -343,7 +343,8 @@ impl Connection {
         }
     }
 
-    #[inline]
+    // Always inlined, as `Output::push`.
+    #[inline(always)]
     fn send_encoded(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
         let sent = self.check_bounds(outbound, env);
         if sent != Sent::Queued {
@@ -428,7 +429,7 @@ impl Connection {
     }
 
     /// Returns whether the bounds of the queue allow a frame.
-    #[inline]
+    #[inline(always)]
     fn check_bounds(&self, outbound: &Outbound<'_>, env: &Env) -> Sent {
         if !self.is_open() {
             return Sent::NotOpen;

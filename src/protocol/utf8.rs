@@ -24,12 +24,6 @@ pub fn validate(bytes: &[u8]) -> Result<&str, NotUtf8> {
     {
         return Ok(ascii.as_str());
     }
-    validate_simd(bytes)
-}
-
-// A separate function, so that short texts do not pay for the stack frame of long ones.
-#[inline(never)]
-fn validate_simd(bytes: &[u8]) -> Result<&str, NotUtf8> {
     basic::from_utf8(bytes).map_err(|_| NotUtf8)
 }
 

@@ -16,26 +16,34 @@ impl<T: Transport> Table<T> {
     /// Queues a frame for the connection at `slot`.
     ///
     /// If its queue is full, the table writes to the transport before it applies `slow_reader`.
-    #[inline]
+    // Always inlined, as `Output::push`: a push to many is a loop of it.
+    #[inline(always)]
     pub fn push(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
         let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some()) else {
             return Outcome::Gone;
         };
         let sent = entry.connection.send(outbound, &mut self.env);
         entry.observe(Observed::Sent(sent));
+        if sent != Sent::Queued {
+            return self.handle_unsent(slot, outbound, sent);
+        }
+        if !entry.connection.is_listed {
+            entry.connection.is_listed = true;
+            self.dirty.push(slot);
+        }
+        // The frame would exceed the bound if the transport did not accept it.
+        let is_over = self.env.is_over_total(entry.connection.journal_bytes());
+        if is_over || (outbound.bytes() > EAGER_BYTES && !outbound.to_many) {
+            return self.write_pushed(slot, is_over);
+        }
+        Outcome::Queued
+    }
+
+    /// Handles a frame that was not queued.
+    #[cold]
+    fn handle_unsent(&mut self, slot: Slot, outbound: &mut Outbound<'_>, sent: Sent) -> Outcome {
         match sent {
-            Sent::Queued => {
-                if !entry.connection.is_listed {
-                    entry.connection.is_listed = true;
-                    self.dirty.push(slot);
-                }
-                // The frame would exceed the bound if the transport did not accept it.
-                let is_over = self.env.is_over_total(entry.connection.journal_bytes());
-                if is_over || (outbound.bytes() > EAGER_BYTES && !outbound.to_many) {
-                    return self.write_pushed(slot, is_over);
-                }
-                Outcome::Queued
-            }
+            Sent::Queued => Outcome::Queued,
             Sent::NotOpen if self.has_ended() => self.push_to_closed(slot),
             Sent::NotOpen => Outcome::Gone,
             Sent::TooLarge => {

@@ -9,7 +9,8 @@ use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 
 impl Core {
     /// Pushes to one connection.
-    #[inline]
+    // Always inlined, as is the push to a uid: the options of a push are then constants.
+    #[inline(always)]
     pub fn push(&mut self, fd: Fd, push: Push<'_>) -> Outcome {
         if !self.table.is_current(fd) || push.except.contains(&fd) {
             return Outcome::Gone;
@@ -20,14 +21,34 @@ impl Core {
     }
 
     /// Pushes to the connections of one uid.
-    #[inline]
+    #[inline(always)]
     pub fn push_uid(&mut self, uid: &str, push: Push<'_>) -> Delivery {
         // Most uids have one connection, which needs no search.
-        let Some(slot) = self.registry.only_slot_of(uid).filter(|_| push.except.is_empty()) else {
-            return self.push_uids(std::iter::once(uid), push);
-        };
+        match self.registry.only_slot_of(uid) {
+            Some(slot) if push.except.is_empty() => {
+                let mut delivery = Delivery::default();
+                delivery.count(self.table.push(slot, &mut self.outbound(&push, false)));
+                self.record_slow_consumers();
+                delivery
+            }
+            _ => self.push_uids(std::iter::once(uid), push),
+        }
+    }
+
+    /// Pushes to the members of one group.
+    pub fn push_group(&mut self, group: &str, push: Push<'_>) -> Delivery {
+        if !push.except.is_empty() {
+            return self.push_groups(std::iter::once(group), push);
+        }
+        // The members are listed once, so they need no search.
         let mut delivery = Delivery::default();
-        delivery.count(self.table.push(slot, &mut self.outbound(&push, false)));
+        let members = self.registry.members(group);
+        let mut outbound = self.outbound(&push, members.len() > 1);
+        let listed = self.table.listed_len();
+        for slot in members {
+            delivery.count(self.table.push(slot, &mut outbound));
+        }
+        self.table.defer_listed(listed);
         self.record_slow_consumers();
         delivery
     }
