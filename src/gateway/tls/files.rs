@@ -14,6 +14,9 @@ use crate::gateway::runtime::files;
 /// The maximum size of a file, in bytes. Mozilla's roots have 230,000.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 
+/// The kinds of keys that can be used. The library does not name the kind that it refuses.
+const KEYS: &str = "RSA of 2,048 to 4,096 bits, ECDSA P-256 or P-384, or Ed25519";
+
 /// An error of a file, with the setting that names it.
 pub type FileFault = (&'static str, String);
 
@@ -67,7 +70,7 @@ impl Pair {
         };
         if let Err(error) = TlsConfig::builder().pair(&certificate_pem, &key_pem) {
             return Err(vec![match error {
-                TlsError::Key(why) => of_key(format!("the key cannot be used: {why}")),
+                TlsError::Key(_) => of_key(format!("the key cannot be used: expected {KEYS}")),
                 TlsError::KeyMismatch => of_key(format!(
                     "the key does not fit the first certificate of tls_cert {}, of {server}",
                     certificate_file.display()

@@ -72,7 +72,10 @@ fn labels(bytes: &[u8], kind: Kind) -> Result<Vec<String>, String> {
         [0x30, 0x82, _, _, 2, 1, 3, ..] => {
             Err("the file is PKCS#12, expected PEM: convert it with `openssl pkcs12 -nodes -in FILE`".to_owned())
         }
-        [0x30, 0x80..=0xff, ..] => Err(format!("the file is DER, expected PEM: convert it with `{tool}`")),
+        // The length of a SEQUENCE in the long or the short form. Keys of P-256 have the short one.
+        [0x30, length, ..] if *length >= 0x80 || usize::from(*length) + 2 == bytes.len() => {
+            Err(format!("the file is DER, expected PEM: convert it with `{tool}`"))
+        }
         _ => Err(format!("the file is not PEM: it has no line {BEGIN}…-----")),
     }
 }
@@ -90,13 +93,15 @@ mod tests {
         let section = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
         let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n";
         let (openssh, encrypted) = (section("OPENSSH PRIVATE KEY"), section("ENCRYPTED PRIVATE KEY"));
-        let table: [(&[u8], &str, &str); 9] = [
+        let table: [(&[u8], &str, &str); 11] = [
             (b"", "the file is empty", "the file is empty"),
             (b" \r\n", "the file is empty", "the file is empty"),
             (&[0x30, 0x82, 1, 2, 0x30], "openssl x509 -inform der", "openssl pkey -inform der"),
             (&[0x30, 0x81, 1, 2], "the file is DER", "the file is DER"),
             (&[0x30, 0x82, 1, 2, 2, 1, 3], "PKCS#12", "PKCS#12"),
+            (&[0x30, 3, 2, 1, 1], "the file is DER", "the file is DER"),
             (b"hello", "not PEM", "not PEM"),
+            (b"0 hello", "not PEM", "not PEM"),
             (openssh.as_bytes(), "only: OPENSSH", "no private key in the file, only: OPENSSH"),
             (encrypted.as_bytes(), "no certificate in the file, only: ENCRYPTED PRIVATE KEY", "the key is encrypted"),
             (old.as_bytes(), "the line -----END RSA PRIVATE KEY----- is missing", "the key is encrypted"),

@@ -81,7 +81,11 @@ fn a_wrong_file_is_named_with_its_fault() {
         (certificate.clone(), der, "tls_key KEY: the file is DER, expected PEM"),
         (certificate.clone(), certificate.clone(), "tls_key KEY: no private key in the file, only: CERTIFICATE"),
         (certificate.clone(), ENCRYPTED.into(), "tls_key KEY: the key is encrypted"),
-        (certificate.clone(), ENCRYPTED.replace("ENCRYPTED ", "").into(), "tls_key KEY: the key cannot be used: "),
+        (
+            certificate.clone(),
+            ENCRYPTED.replace("ENCRYPTED ", "").into(),
+            "tls_key KEY: the key cannot be used: expected RSA of ",
+        ),
         (certificate.clone(), of(&AUTHORITY.sign(&["x"])).1, "tls_key KEY: the key does not fit the first certificate"),
         // The certificate of the authority comes first.
         ([AUTHORITY.certificate().into_bytes(), certificate].concat(), key, "tls_key KEY: the key does not fit"),
