@@ -77,8 +77,8 @@ pub struct Limits {
     /// Time to receive an HTTP head.
     ///
     /// It starts when the connection opens, or with the first byte of the next request on a kept-alive connection. A
-    /// later head gets status 408. On a TLS listener, this time includes the handshake. A connection whose handshake is
-    /// not complete in time is closed without a status. Default 10 s.
+    /// later head gets status 408. On a TLS listener, it starts again when the hello of the client is answered. A
+    /// connection whose handshake is not complete in time is closed without a status. Default 10 s.
     pub head_time_max: Duration,
 
     /// Bytes of the body of an HTTP request that is collected.
