@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Runs all 301 Autobahn cases without compression against `examples/echo`. Needs Python 3 with venv.
+# Runs the Autobahn cases against `examples/echo`: the 301 without compression, then all 517 with it. Needs Python 3 with venv.
 #   ECHO_BIN  the server to test    (default: target/release/examples/echo, built here)
-#   KOSOKU    the fuzzing client    (default: kosoku in a venv under the target directory, installed once)
+#   KOSOKU    the fuzzing client    (default: kosoku in a venv under the target directory, installed once and corrected by
+#             correct.py)
+#   MESSAGES  the messages of each compression case, 216 of the 517 (default: 1000, as in Autobahn)
 #   REPORTS   the report directory  (default: conformance/ under the target directory)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,11 +15,16 @@ if [[ -z ${ECHO_BIN:-} ]]; then
     ECHO_BIN=$target/release/examples/echo
 fi
 if [[ -z ${KOSOKU:-} ]]; then
+    messages=${MESSAGES:-1000}
     venv=$target/kosoku
     KOSOKU=$venv/bin/kosoku
-    if ! "$KOSOKU" --help &>/dev/null; then
+    # The stamp names the corrections that the installed cases have.
+    stamp="$messages $(sha256sum <"$here/correct.py")"
+    if ! "$KOSOKU" --help &>/dev/null || [[ $(cat "$venv/corrected" 2>/dev/null) != "$stamp" ]]; then
         python3 -m venv --clear "$venv"
         "$venv/bin/pip" install --quiet --disable-pip-version-check kosoku==0.1.0
+        "$venv/bin/python" "$here/correct.py" "$venv"/lib/python3*/site-packages/kosoku/cases "$messages"
+        echo "$stamp" >"$venv/corrected"
     fi
 fi
 reports=${REPORTS:-$target/conformance}
@@ -52,20 +59,37 @@ listens() {
     return 1
 }
 
-for attempt in 1 2 3 4 5; do
-    port=$(free_port)
-    "$ECHO_BIN" "127.0.0.1:$port" &
-    server=$!
-    listens "$port" && break
+# run NAME CASES [OPTION…] -- [ARGUMENT…]: runs the client with these options against a server with these arguments.
+run() {
+    local name=$1 cases=$2 options=() status attempt port
+    shift 2
+    while [[ $1 != -- ]]; do
+        options+=("$1")
+        shift
+    done
+    shift
+    for attempt in 1 2 3 4 5; do
+        port=$(free_port)
+        "$ECHO_BIN" "127.0.0.1:$port" "$@" &
+        server=$!
+        listens "$port" && break
+        stop_server
+        [[ $attempt != 5 ]] || { echo "conformance: $ECHO_BIN does not listen" >&2; exit 1; }
+    done
+    mkdir "$reports/$name"
+    echo "conformance: $name"
+    # The client's exit code does not depend on the results.
+    timeout 1000 "$KOSOKU" -m fuzzingclient "${options[@]}" -o "$reports/$name" "ws://127.0.0.1:$port/" \
+        >"$reports/$name/log" 2>&1 || {
+        status=$?
+        tail -n 20 "$reports/$name/log"
+        echo "conformance: the client exited with $status" >&2
+    }
+    kill -0 "$server" 2>/dev/null || { echo "conformance: the server has exited" >&2; exit 1; }
     stop_server
-    [[ $attempt != 5 ]] || { echo "conformance: $ECHO_BIN does not listen" >&2; exit 1; }
-done
-
-# Groups 12 and 13 test compression. The client's exit code does not depend on the results.
-timeout 120 "$KOSOKU" -m fuzzingclient -x '12.*' -x '13.*' -o "$reports" "ws://127.0.0.1:$port/" >"$reports/log" 2>&1 || {
-    status=$?
-    tail -n 20 "$reports/log"
-    echo "conformance: the client exited with $status" >&2
+    python3 "$here/check.py" "$reports/$name/index.json" "$cases"
 }
-kill -0 "$server" 2>/dev/null || { echo "conformance: the server has exited" >&2; exit 1; }
-python3 "$here/check.py" "$reports/index.json"
+
+# Groups 12 and 13 test compression.
+run plain 301 -x '12.*' -x '13.*' --
+run deflate 517 -p 2 -- deflate
