@@ -1,4 +1,4 @@
-//! Benchmarks of layer 0: encoding frames, compared with tungstenite, and parsing upgrades.
+//! Benchmarks of layer 0: encoding frames, compared with tungstenite, parsing upgrades, and inflating messages.
 //!
 //! Both encoders append to a buffer with enough capacity. `benches/peers/`, a separate workspace, compares decoders.
 
@@ -6,8 +6,9 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fdpush::Peer;
-use fdpush::bench::{Opcode, RequestKind, ServerHeader, SharedFrame};
+use fdpush::bench::{Inflater, Opcode, RequestKind, ServerHeader, SharedFrame};
 use fdpush::bench::{find_head_end, parse_head};
+use flate2::{Compress, Compression, FlushCompress};
 use tungstenite::Bytes;
 use tungstenite::protocol::frame::{Frame, coding};
 
@@ -80,5 +81,49 @@ fn upgrade(c: &mut Criterion) {
     group.bench_function("head", |b| b.iter(|| read(black_box(HEAD))));
 }
 
-criterion_group!(benches, encode, upgrade);
+/// Inflates payloads: ordinary ones, and the most expensive ones for each received byte.
+///
+/// The throughput is in received bytes. `connection/deflate.rs` charges a client for them.
+fn inflate(c: &mut Criterion) {
+    const RECEIVED: usize = 32 << 10;
+    const BYTES_MAX: usize = 1 << 20;
+    /// A block with 130 literals and 4 distances in its Huffman codes, and no content.
+    const HUFFMAN_CODES: [u8; 26] = [
+        0x04, 0xc4, 0x85, 0x02, 0x00, 0x02, 0x00, 0x43, 0xc1, 0x7b, 0xfb, 0x73, 0xad, 0xb5, 0xd6, 0x5a, 0x6b, 0xad,
+        0xb5, 0xd6, 0x5a, 0x6b, 0xad, 0xb9, 0xc5, 0xff,
+    ];
+    let deflate = |payload: &[u8]| {
+        let mut out = Vec::with_capacity(2 * payload.len());
+        let mut stream = Compress::new(Compression::default(), false);
+        stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("no error");
+        out.truncate(out.len() - 4);
+        out
+    };
+    let empty = |block: &[u8]| [block.repeat(RECEIVED / block.len()), vec![0]].concat();
+    let number = |at: u32| at.wrapping_mul(2_654_435_761) >> 8;
+    let json: String = (0..1000).map(|at| format!("{{\"id\":{},\"name\":\"user{}\"}},", number(at), at % 97)).collect();
+    let text: String = (0..20_000).map(|at| char::from(b'0' + (number(at) % 64) as u8)).collect();
+    let payloads = [
+        ("JSON", deflate(json.as_bytes()), json.len()),
+        ("random text", deflate(text.as_bytes()), text.len()),
+        ("empty final blocks", empty(&[3, 0]), 0),
+        ("empty stored blocks", empty(&[0, 0, 0, 0xff, 0xff]), 0),
+        ("empty blocks with Huffman codes", empty(&HUFFMAN_CODES), 0),
+    ];
+    let (mut inflater, mut out) = (Inflater::new(), Vec::new());
+    let mut group = c.benchmark_group("inflate");
+    for (name, payload, bytes) in &payloads {
+        let mut run = || {
+            out.clear();
+            inflater.begin();
+            inflater.push(black_box(payload), &mut out, BYTES_MAX).and_then(|()| inflater.finish()).expect("valid");
+            out.len()
+        };
+        assert_eq!(run(), *bytes, "{name}");
+        group.throughput(Throughput::Bytes(payload.len() as u64));
+        group.bench_function(*name, |b| b.iter(&mut run));
+    }
+}
+
+criterion_group!(benches, encode, upgrade, inflate);
 criterion_main!(benches);

@@ -129,8 +129,11 @@ pub struct Limits {
     ///
     /// Few bytes can inflate to the longest message, so the bytes on the wire do not limit the work. A client over the
     /// limit is not read for a while, which slows it down by TCP, as it would a fast sender. At most
-    /// [`read_budget_bytes`](Limits::read_budget_bytes) and one message are inflated at once. A message counts at least
-    /// 1 KiB. At least `message_bytes_max`, if `compression` is on. Default 16 MiB.
+    /// [`read_budget_bytes`](Limits::read_budget_bytes) and one message are inflated at once.
+    ///
+    /// Compressed bytes may inflate to nothing and still take time, so each received byte counts as 16 more. A message
+    /// counts at least 1 KiB. With the default, the most expensive messages of one client take an eighth of the time of the
+    /// loop. At least `message_bytes_max`, if `compression` is on. Default 16 MiB.
     pub inflated_bytes_per_second_max: usize,
 
     /// Time to receive a message, from its first byte to its last.

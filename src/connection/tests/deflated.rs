@@ -174,7 +174,8 @@ fn a_long_message_is_inflated_while_it_arrives() {
     }
     assert_eq!(events, [format!("text {text}")]);
     // A bomb in it is found at the part that crosses the limit.
-    let mut rig = Rig::deflating(Limits { message_bytes_max: 500_000, ..limits });
+    let bounds = Limits { message_bytes_max: 500_000, inflated_bytes_per_second_max: 1 << 40, ..limits };
+    let mut rig = Rig::deflating(bounds);
     let mut received = 0;
     let mut events = Vec::new();
     for part in stream.chunks(10_000) {
@@ -247,6 +248,39 @@ fn a_slow_bomb_is_held_back() {
     assert_eq!(rig.feed(b""), ["text plain", "ping 0"]);
     assert!(rig.connection.wants_read());
     assert_eq!(rig.env.inbound.bytes(), 0);
+}
+
+/// Payloads that inflate to nothing, and take much time for each byte.
+#[test]
+fn messages_that_inflate_to_nothing_are_held_back() {
+    let blocks: [&[u8]; 4] = [
+        // Final blocks without content. The inflater starts again after each.
+        &[3, 0],
+        &[1, 0, 0, 0xff, 0xff],
+        // A stored block of length 0.
+        &[0, 0, 0, 0xff, 0xff],
+        // A block with 130 literals and 4 distances in its Huffman codes, and no content.
+        &[
+            0x04, 0xc4, 0x85, 0x02, 0x00, 0x02, 0x00, 0x43, 0xc1, 0x7b, 0xfb, 0x73, 0xad, 0xb5, 0xd6, 0x5a, 0x6b, 0xad,
+            0xb5, 0xd6, 0x5a, 0x6b, 0xad, 0xb9, 0xc5, 0xff,
+        ],
+    ];
+    for block in blocks {
+        // An empty block of one byte with its header ends the message.
+        let payload = [block.repeat(20_000 / block.len()), vec![0]].concat();
+        let message = deflated_frame(true, Opcode::Binary, &payload);
+        let mut rig = Rig::deflating(limits());
+        let first = rig.feed(&message.repeat(3));
+        assert_eq!(first, ["binary 0"], "the burst is used up");
+        assert!(!rig.connection.wants_read());
+        // At 16 MiB a second, 20,000 bytes that count 16 times take 19 ms, less the burst of 64 KiB.
+        let until = rig.connection.poll_timeout(&rig.env);
+        assert!((15..17).contains(&until.0), "{until:?}");
+        rig.tick(until.0);
+        assert_eq!(rig.feed(b""), ["binary 0"]);
+        let until = rig.connection.poll_timeout(&rig.env);
+        assert!((34..36).contains(&until.0), "{until:?}");
+    }
 }
 
 #[test]
