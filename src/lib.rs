@@ -133,7 +133,7 @@ pub mod fuzz {
 pub mod bench {
     pub use crate::connection::SlotSet;
     pub use crate::protocol::assembler::{Assembler, AssemblerError, AssemblerPool, Item, take_message};
-    pub use crate::protocol::decoder::MessageRules;
+    pub use crate::protocol::decoder::{DeflatedMessages, MessageRules};
     pub use crate::protocol::deflate::{Deflater, Inflater};
     pub use crate::protocol::frame::{Opcode, ServerHeader};
     pub use crate::protocol::http::{RequestKind, find_head_end, parse_head};

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use fdpush::Limits;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
 use super::Raw;
@@ -12,6 +13,28 @@ pub const DEFLATED_TEXT: u8 = 0xc1;
 pub const DEFLATED_BINARY: u8 = 0xc2;
 
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
+
+/// Whether this test binary runs its tests with permessage-deflate.
+///
+/// Then the clients offer it, and [`Raw`] deflates and inflates messages.
+pub const IS_DEFLATED: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"hostile_deflate");
+
+/// Returns the default limits, with compression if the tests run with permessage-deflate.
+pub fn limits() -> Limits {
+    let limits = Limits::default();
+    match IS_DEFLATED {
+        false => limits,
+        true => Limits { compression: true, compress_bytes_min: 1, inflated_bytes_per_second_max: 1 << 40, ..limits },
+    }
+}
+
+/// Returns an upgrade request, with an offer if the tests run with permessage-deflate.
+pub fn offering(upgrade: &str) -> String {
+    match IS_DEFLATED {
+        false => upgrade.to_owned(),
+        true => upgrade.replacen("Host:", "Sec-WebSocket-Extensions: permessage-deflate\r\nHost:", 1),
+    }
+}
 
 /// Opens a WebSocket with this offer, and returns the extensions that the server accepted.
 pub fn connect_offering(address: SocketAddr, target: &str, offer: &str) -> (Raw, Option<String>) {
@@ -41,19 +64,29 @@ pub fn deflate(payload: &[u8]) -> Vec<u8> {
     out.strip_suffix(&TAIL).expect("the tail of a flush").to_vec()
 }
 
-/// Inflates a payload of at most 1 MiB. It must be complete, and must not need an earlier message.
+/// Inflates a payload. It must be complete, and must not need an earlier message.
 pub fn inflate(payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1 << 20);
     let whole = [payload, &TAIL].concat();
-    let mut stream = Decompress::new(false);
-    stream.decompress_vec(&whole, &mut out, FlushDecompress::Sync).expect("a valid stream");
-    assert_eq!(stream.total_in(), whole.len() as u64);
+    let (mut stream, mut out) = (Decompress::new(false), Vec::new());
+    while stream.total_in() < whole.len() as u64 || out.len() == out.capacity() {
+        out.reserve(4 * whole.len());
+        let rest = &whole[stream.total_in() as usize..];
+        stream.decompress_vec(rest, &mut out, FlushDecompress::Sync).expect("a valid stream");
+    }
     out
 }
 
 /// Returns a complete frame with a deflated payload.
 pub fn deflated_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame_with(first, &deflate(payload))
+}
+
+/// Returns a received frame, inflated if the tests run with permessage-deflate.
+pub fn inflated_frame((first, payload): (u8, Vec<u8>)) -> (u8, Vec<u8>) {
+    match IS_DEFLATED && first & RSV1 != 0 {
+        true => (first & !RSV1, inflate(&payload)),
+        false => (first, payload),
+    }
 }
 
 /// Returns the next message: whether it was deflated, and its payload.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::tls;
+use super::{deflated, tls};
 
 /// A valid upgrade request. `Host` is a loopback name, as in a request of a browser on this machine.
 pub const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -54,7 +54,7 @@ impl Raw {
     /// Works like [`upgraded`](Raw::upgraded), at this target.
     pub fn upgraded_at(address: SocketAddr, target: &str) -> Raw {
         let mut raw = Raw::connect(address);
-        raw.send(UPGRADE.replacen('/', target, 1));
+        raw.send(deflated::offering(&UPGRADE.replacen('/', target, 1)));
         assert_eq!(raw.reply().status, 101);
         raw
     }
@@ -92,9 +92,12 @@ impl Raw {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
-    /// Sends one complete, masked frame.
+    /// Sends one complete, masked frame. A message is deflated if the tests run with permessage-deflate.
     pub fn send_frame(&mut self, opcode: u8, payload: &[u8]) {
-        self.send(frame(opcode, payload));
+        match (deflated::IS_DEFLATED, opcode) {
+            (true, TEXT | BINARY) => self.send(deflated::deflated_frame(0x80 | deflated::RSV1 | opcode, payload)),
+            _ => self.send(frame(opcode, payload)),
+        }
     }
 
     /// Shuts down the write side.
@@ -168,7 +171,8 @@ impl Raw {
             127 => u64::from_be_bytes(self.take_array()),
             length => u64::from(length),
         };
-        (head[0], self.take(usize::try_from(length).expect("a length")))
+        let payload = self.take(usize::try_from(length).expect("a length"));
+        deflated::inflated_frame((head[0], payload))
     }
 
     /// Reads exactly these bytes. It allocates no memory if as many were read before.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use fdpush::{Context, Fd, Heartbeat, Limits, Message, Peer, Response, Upgrade};
 
+use crate::common::deflated;
 use crate::common::{DEADLINE, TestServer, echo, serve};
 use crate::wire::{Received, Reply, Wire};
 
@@ -61,7 +62,7 @@ impl LoggingServer {
             head_time_max: DEADLINE,
             body_time_max: DEADLINE,
             message_time_max: DEADLINE,
-            ..Limits::default()
+            ..deflated::limits()
         };
         let server = serve(move |server| {
             let server = server

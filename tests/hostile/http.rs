@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::cases::{http_body, http_head, http_upgrade};
+use crate::common::deflated::IS_DEFLATED;
 use crate::common::raw::UPGRADE;
 use crate::common::tls::Socket;
 use crate::common::{DEADLINE, Raw, channel, report_close, serve, tls};
@@ -25,7 +26,22 @@ fn cases() -> Vec<Case> {
     if tls::IS_TLS {
         cases.iter_mut().for_each(refuse_plain_origin);
     }
+    if IS_DEFLATED {
+        cases.iter_mut().for_each(offer_compression);
+    }
     cases
+}
+
+/// Adds an offer of permessage-deflate to an upgrade. The outcome stays the same, except at the limits of a head.
+fn offer_compression(case: &mut Case) {
+    const KEY: &[u8] = b"Sec-WebSocket-Key: ";
+    const OFFER: &[u8] = b"Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let places: Vec<usize> = (0..case.bytes.len()).filter(|at| case.bytes[*at..].starts_with(KEY)).collect();
+    let is_at_limit = matches!(&*case.name, "64 headers" | "a head of 8 KiB");
+    if let ([place], false) = (&places[..], is_at_limit) {
+        let place = *place;
+        case.bytes.splice(place..place, OFFER.iter().copied());
+    }
 }
 
 /// Expects 403 for the server's own origin with `http`: through TLS, it is `https`.

@@ -6,6 +6,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
+use crate::common::deflated::inflated_frame;
 use crate::common::tls::Socket;
 
 /// A connection and all its received bytes.
@@ -174,5 +175,5 @@ fn parse_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
     };
     assert!(short < 128, "a server frame is not masked");
     let (payload, rest) = rest.split_at_checked(usize::try_from(length).expect("a length"))?;
-    Some(((first, payload.to_vec()), rest))
+    Some((inflated_frame((first, payload.to_vec())), rest))
 }

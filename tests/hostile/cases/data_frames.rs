@@ -5,7 +5,7 @@
 use crate::common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame, frame_with};
 use crate::harness::{Case, MESSAGE_BYTES_MAX, shown};
 
-const FIN: u8 = 0x80;
+pub const FIN: u8 = 0x80;
 
 /// A case that ends with a protocol error.
 pub fn invalid_case(name: impl Into<String>, bytes: impl AsRef<[u8]>, code: u16, delivered: &[&str]) -> Case {
@@ -43,7 +43,7 @@ impl<const N: usize> ConcatAll for [Vec<Case>; N] {
 }
 
 /// A masked header without a payload.
-fn header(first: u8, short: u8, extended: &[u8]) -> Vec<u8> {
+pub fn header(first: u8, short: u8, extended: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | short], extended, &[1, 2, 3, 4]].concat()
 }
 
