@@ -142,7 +142,7 @@ impl Connection {
 
     /// Returns the time until which input is held. `None`: none is held.
     #[inline]
-    pub(super) fn held_until(&self) -> Option<Tick> {
+    pub fn held_until(&self) -> Option<Tick> {
         match &self.stage {
             Stage::Open { unfinished: Some(unfinished), .. } => unfinished.held_until(),
             _ => None,

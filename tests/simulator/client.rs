@@ -17,6 +17,7 @@ use crate::frames::{Frame, take_frame};
 use crate::oracle::Oracle;
 use crate::output_model::Due;
 use crate::rng::Rng;
+use crate::setting::Setting;
 use crate::wire::Wire;
 
 const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -64,19 +65,15 @@ pub struct Client {
     /// Whether it sends nothing any more.
     is_silent: bool,
     message_bytes_max: usize,
+    /// Whether it negotiates permessage-deflate.
+    deflates: bool,
     /// It resets, ends or closes once in this many steps.
     disconnect_interval: usize,
 }
 
 impl Client {
     /// Creates a client of an accepted connection.
-    pub fn new(
-        wire: Rc<RefCell<Wire>>,
-        model: &mut ConnectionModel,
-        mut rng: Rng,
-        message_bytes_max: usize,
-        hasty: bool,
-    ) -> Client {
+    pub fn new(wire: Rc<RefCell<Wire>>, model: &mut ConnectionModel, mut rng: Rng, setting: &Setting) -> Client {
         use Kind::*;
         let kinds = [
             Honest,
@@ -94,7 +91,7 @@ impl Client {
         ];
         let kind = *rng.pick(&kinds);
         hit(name_of(kind));
-        let disconnect_interval = if hasty { rng.within(3..=20) } else { *rng.pick(&[0, 0, 20, 100, 500]) };
+        let disconnect_interval = if setting.is_hasty { rng.within(3..=20) } else { *rng.pick(&[0, 0, 20, 100, 500]) };
         let mut client = Client {
             fd: model.fd,
             is_done: false,
@@ -109,10 +106,12 @@ impl Client {
             has_sent_close: false,
             has_received_close: false,
             is_silent: false,
-            message_bytes_max,
+            message_bytes_max: setting.limits.message_bytes_max,
+            deflates: false,
             disconnect_interval,
         };
-        client.send_requests(model);
+        let offer = if setting.limits.compression { client.draw_offer(model) } else { String::new() };
+        client.send_requests(model, &offer);
         client
     }
 
@@ -149,11 +148,26 @@ impl Client {
             stream: &mut self.stream,
             rng: &mut self.rng,
             message_bytes_max: self.message_bytes_max,
+            deflates: self.deflates && self.is_websocket,
         }
     }
 
+    /// Draws an offer of permessage-deflate, and sets what the server answers to it.
+    fn draw_offer(&mut self, model: &mut ConnectionModel) -> String {
+        let bits = self.rng.within(8..=15);
+        let (offer, longest) = match self.rng.below(8) {
+            0..2 => return String::new(),
+            2 => ("permessage-deflate; server_max_window_bits=7".to_owned(), None),
+            3 if bits < 15 => (format!("permessage-deflate; server_max_window_bits={bits}"), Some(1 << bits)),
+            4 => ("x-other; a=1, permessage-deflate; client_no_context_takeover".to_owned(), Some(usize::MAX)),
+            _ => ("permessage-deflate; client_max_window_bits".to_owned(), Some(usize::MAX)),
+        };
+        (self.deflates, model.deflated_bytes_max) = (longest.is_some(), longest);
+        format!("Sec-WebSocket-Extensions: {offer}\r\n")
+    }
+
     /// Sends its HTTP requests and the upgrade.
-    fn send_requests(&mut self, model: &mut ConnectionModel) {
+    fn send_requests(&mut self, model: &mut ConnectionModel, offer: &str) {
         let requests = match self.kind {
             Kind::HttpHeavy => self.rng.within(1..=4),
             _ => usize::from(self.rng.one_in(10)),
@@ -180,7 +194,7 @@ impl Client {
         let uid = if self.rng.one_in(3) { format!("?uid=user%20{}", self.rng.below(12)) } else { String::new() };
         let upgrade = format!(
             "GET /ws{uid} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\n{offer}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         self.writer(model).write_raw(upgrade.as_bytes());
         model.inbound.frames_start = model.inbound.made;
@@ -287,6 +301,7 @@ impl Client {
                 self.responses
             );
             assert!(head.contains(ACCEPT), "{head}");
+            assert_eq!(head.contains("Sec-WebSocket-Extensions: permessage-deflate"), self.deflates, "{head}");
             self.at += end + 4;
             self.is_websocket = true;
             hit("client: open");
@@ -310,9 +325,10 @@ impl Client {
     fn check_frame(&mut self, frame: Frame, oracle: &mut Oracle) {
         assert!(!self.has_received_close, "{} received {frame:?} after the close frame", self.fd);
         let due = match &frame {
-            Frame::Message { is_text, payload } => {
-                hit("client: message received");
-                Due::Message(oracle.check_receipt(self.fd, payload, *is_text))
+            Frame::Message { is_text, is_deflated, payload } => {
+                hit(if *is_deflated { "client: deflated message received" } else { "client: message received" });
+                assert!(self.deflates || !is_deflated, "{} did not negotiate permessage-deflate", self.fd);
+                Due::Message(oracle.check_receipt(self.fd, payload, *is_text), *is_deflated)
             }
             Frame::Ping(payload) => {
                 assert!(payload.is_empty());

@@ -30,6 +30,8 @@ pub struct ConnectionModel {
     pub inbound: Inbound,
     pub output: OutputModel,
     pub heartbeat: HeartbeatModel,
+    /// The longest message that its client can inflate, if permessage-deflate is negotiated when it opens.
+    pub deflated_bytes_max: Option<usize>,
     /// The time at which it stopped being open.
     pub closed_at: Option<Tick>,
     /// The number of its `on_close` calls.
@@ -155,6 +157,7 @@ impl ConnectionModel {
             inbound: Inbound::default(),
             output: OutputModel::default(),
             heartbeat: HeartbeatModel::new(mode, now, now),
+            deflated_bytes_max: None,
             closed_at: None,
             on_close_calls: 0,
             is_lost: false,
@@ -174,6 +177,7 @@ impl ConnectionModel {
     pub fn open(&mut self, now: Tick) {
         assert_eq!(self.stage, Stage::Http, "{} opened twice", self.fd);
         self.stage = Stage::Open;
+        self.inbound.opened = now;
         self.heartbeat = HeartbeatModel::new(self.heartbeat.mode, now, self.heartbeat.last_seen);
     }
 
@@ -199,11 +203,11 @@ impl ConnectionModel {
     }
 
     /// Checks the end by a close frame or a protocol error of the client.
-    pub fn close_by_bytes(&mut self, closed: &Closed, now: Tick, ledger: &mut Ledger) {
+    pub fn close_by_bytes(&mut self, closed: &Closed, limits: &Limits, now: Tick, ledger: &mut Ledger) {
         match closed.cause {
             Cause::ClientClosed => {
                 assert_eq!(closed.by, By::Client);
-                self.inbound.deliver(&SentItem::Close(closed.code.as_u16(), closed.reason.to_string()));
+                self.inbound.deliver(&SentItem::Close(closed.code.as_u16(), closed.reason.to_string()), limits, now);
                 self.start_closing(closed.code, "", now, ledger);
             }
             Cause::ProtocolError(error) => {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use fdpush::ProtocolError;
 
-use crate::frames::{head, masked};
+use crate::frames::{RSV1, deflate, head, masked};
 use crate::inbound::{Inbound, SentItem};
 use crate::rng::Rng;
 
@@ -16,6 +16,8 @@ pub struct FrameWriter<'a> {
     pub stream: &'a mut VecDeque<u8>,
     pub rng: &'a mut Rng,
     pub message_bytes_max: usize,
+    /// Whether permessage-deflate is negotiated.
+    pub deflates: bool,
 }
 
 impl FrameWriter<'_> {
@@ -63,7 +65,10 @@ impl FrameWriter<'_> {
     /// Writes bytes that violate a rule. The server ignores all later bytes.
     pub fn write_violation(&mut self) {
         let mask = self.mask();
-        let (bytes, error, code) = bad(self.rng, mask, self.message_bytes_max as u64);
+        let (bytes, error, code) = match self.deflates && self.rng.one_in(2) {
+            true => bad_deflated(self.rng, mask, self.message_bytes_max),
+            false => bad(self.rng, mask, self.message_bytes_max as u64, self.deflates),
+        };
         let start = self.inbound.made;
         self.inbound.say(Some(SentItem::Bad(error, code)), start, bytes.len());
         self.stream.extend(bytes);
@@ -78,7 +83,9 @@ impl FrameWriter<'_> {
     fn write_message(&mut self, opcode: u8, payload: Vec<u8>, said: SentItem) {
         let fragments = if self.rng.one_in(4) { self.rng.within(2..=5) } else { 1 };
         let start = self.inbound.made;
-        let (mut rest, mut opcode) = (&payload[..], opcode);
+        let is_deflated = self.deflates && self.rng.one_in(2);
+        let payload = if is_deflated { deflate(&payload, self.rng.below(10) as u32) } else { payload };
+        let (mut rest, mut opcode) = (&payload[..], if is_deflated { opcode | RSV1 } else { opcode });
         for _ in 1..fragments {
             let (part, behind) = rest.split_at(self.rng.below(rest.len() + 1));
             self.write_frame(opcode, part, None, None);
@@ -87,7 +94,10 @@ impl FrameWriter<'_> {
             }
             (rest, opcode) = (behind, 0);
         }
-        self.write_frame(0x80 | opcode, rest, Some(said), Some(start));
+        let mask = self.mask();
+        let frame = masked(0x80 | opcode, rest, mask);
+        self.inbound.say_deflated(Some(said), start, frame.len(), is_deflated.then_some(payload.len()));
+        self.stream.extend(frame);
     }
 
     fn write_frame(&mut self, first: u8, payload: &[u8], said: Option<SentItem>, start: Option<u64>) {
@@ -123,12 +133,12 @@ impl FrameWriter<'_> {
 }
 
 /// Returns bytes that violate a rule, the rule, and its close code.
-fn bad(rng: &mut Rng, mask: [u8; 4], message_bytes_max: u64) -> (Vec<u8>, ProtocolError, u16) {
+fn bad(rng: &mut Rng, mask: [u8; 4], message_bytes_max: u64, deflates: bool) -> (Vec<u8>, ProtocolError, u16) {
     use ProtocolError::*;
     let unfinished = [masked(0x01, b"x", mask), masked(0x81, b"y", mask)].concat();
     let crossing = [masked(0x02, b"x", mask), head(0x80, message_bytes_max, mask)].concat();
     let table = [
-        (masked(0xc1, b"x", mask), ReservedBits, 1002),
+        (masked(if deflates { 0xa1 } else { 0xc1 }, b"x", mask), ReservedBits, 1002),
         (masked(0x92, b"x", mask), ReservedBits, 1002),
         (masked(0x83, b"x", mask), ReservedOpcode, 1002),
         (masked(0x8b, b"x", mask), ReservedOpcode, 1002),
@@ -146,6 +156,31 @@ fn bad(rng: &mut Rng, mask: [u8; 4], message_bytes_max: u64) -> (Vec<u8>, Protoc
         (masked(0x88, b"\x03", mask), CloseCodeCut, 1002),
         (masked(0x88, b"\x03\xed", mask), CloseCodeInvalid, 1002),
         (masked(0x88, b"\x03\xe8\xff", mask), CloseReasonNotUtf8, 1007),
+    ];
+    rng.pick(&table).clone()
+}
+
+/// Works like [`bad`], with rules of RFC 7692.
+fn bad_deflated(rng: &mut Rng, mask: [u8; 4], message_bytes_max: usize) -> (Vec<u8>, ProtocolError, u16) {
+    use ProtocolError::*;
+    let text = deflate(&b"a text ".repeat(5), 6);
+    let (first, rest) = text.split_at(4);
+    let on_continuation = [masked(0x41, first, mask), masked(0xc0, rest, mask)].concat();
+    let on_ping = [masked(0x41, first, mask), masked(0xc9, b"", mask)].concat();
+    let bomb = deflate(&vec![0; message_bytes_max + 1], 9);
+    let (head, tail) = bomb.split_at(bomb.len() / 2);
+    let bomb_in_fragments = [masked(0x42, head, mask), masked(0x80, tail, mask)].concat();
+    let garbage = [&text[..], &[0xaa]].concat();
+    let table = [
+        (on_continuation, ReservedBits, 1002),
+        (on_ping, ReservedBits, 1002),
+        (masked(0xc8, b"\x03\xe8", mask), ReservedBits, 1002),
+        (masked(0xc2, &[6], mask), InvalidDeflate, 1007),
+        (masked(0xc1, first, mask), InvalidDeflate, 1007),
+        (masked(0xc1, &garbage, mask), InvalidDeflate, 1007),
+        (masked(0xc1, &deflate(b"ok \xff", 6), mask), TextNotUtf8, 1007),
+        (masked(0xc2, &bomb, mask), MessageTooBig, 1009),
+        (bomb_in_fragments, MessageTooBig, 1009),
     ];
     rng.pick(&table).clone()
 }

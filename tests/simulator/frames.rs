@@ -1,9 +1,19 @@
-//! RFC 6455 frames for the clients. It shares no code with the server.
+//! RFC 6455 frames and RFC 7692 messages for the clients. It shares no code with the server.
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+
+/// The bit of the first frame of a deflated message.
+pub const RSV1: u8 = 0x40;
 
 /// A complete frame of the server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Frame {
-    Message { is_text: bool, payload: Vec<u8> },
+    /// A message, inflated if it was deflated.
+    Message {
+        is_text: bool,
+        is_deflated: bool,
+        payload: Vec<u8>,
+    },
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Vec<u8>),
@@ -15,7 +25,8 @@ pub enum Frame {
 pub fn take_frame(bytes: &[u8], at: &mut usize) -> Option<Frame> {
     let rest = &bytes[*at..];
     let (&[first, second], behind) = rest.split_first_chunk()?;
-    assert_eq!(first & 0xf0, 0x80, "a server frame is final and has no reserved bit: {first:#x}");
+    let is_deflated = first & RSV1 != 0;
+    assert_eq!(first & 0xb0, 0x80, "a server frame is final and has no reserved bit but RSV1: {first:#x}");
     assert_eq!(second & 0x80, 0, "a server frame is masked");
     let (length, body) = match second {
         126 => {
@@ -34,9 +45,10 @@ pub fn take_frame(bytes: &[u8], at: &mut usize) -> Option<Frame> {
     *at += rest.len() - body.len() + payload.len();
     let opcode = first & 0x0f;
     assert!(opcode < 8 || length <= 125, "a control frame has at most 125 bytes, not {length}");
+    assert!(opcode < 8 || !is_deflated, "a control frame is not deflated: {first:#x}");
+    let payload = if is_deflated { inflate(&payload) } else { payload };
     Some(match opcode {
-        1 => Frame::Message { is_text: true, payload },
-        2 => Frame::Message { is_text: false, payload },
+        1 | 2 => Frame::Message { is_text: opcode == 1, is_deflated, payload },
         8 => Frame::Close(payload),
         9 => Frame::Ping(payload),
         10 => Frame::Pong(payload),
@@ -67,4 +79,27 @@ pub fn head(first: u8, length: u64, mask: [u8; 4]) -> Vec<u8> {
     }
     head.extend(mask);
     head
+}
+
+/// The end of a deflated message, which is not sent (RFC 7692 section 7.2.1).
+const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
+
+/// Inflates the payload of a message, which refers to no earlier message.
+fn inflate(payload: &[u8]) -> Vec<u8> {
+    let whole = [payload, &TAIL].concat();
+    let (mut stream, mut out) = (Decompress::new(false), Vec::new());
+    while stream.total_in() < whole.len() as u64 || out.len() == out.capacity() {
+        out.reserve(4 * whole.len());
+        let rest = &whole[stream.total_in() as usize..];
+        stream.decompress_vec(rest, &mut out, FlushDecompress::Sync).expect("the server sends a valid stream");
+    }
+    out
+}
+
+/// Deflates the payload of a message.
+pub fn deflate(payload: &[u8], level: u32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() + payload.len() / 100 + 100);
+    let mut stream = Compress::new(Compression::new(level), false);
+    stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("no error");
+    out.strip_suffix(&TAIL).expect("a flush ends with the tail").to_vec()
 }

@@ -38,9 +38,9 @@ impl Server {
             Event::Piece { .. } => unreachable!("bodies arrive complete, not in pieces"),
             Event::Upgrade(request) => return self.answer_upgrade(slot, fd, request, unparsed),
             Event::Closed(closed) => {
-                let now = self.table.env().now;
                 let (model, ledger) = self.oracle.account(fd);
-                model.close_by_bytes(&closed, now, ledger);
+                let env = self.table.env();
+                model.close_by_bytes(&closed, &env.limits, env.now, ledger);
                 self.record_end(slot, Some(Event::Closed(closed)));
                 return self.compare(slot);
             }
@@ -52,7 +52,8 @@ impl Server {
         };
         let (model, ledger) = self.oracle.account(fd);
         assert!(model.is_open(), "only an open connection receives messages: {said:?} for {fd}");
-        model.inbound.deliver(&said);
+        let env = self.table.env();
+        model.inbound.deliver(&said, &env.limits, env.now);
         match &said {
             SentItem::Ping(payload) => {
                 hit("event: ping");

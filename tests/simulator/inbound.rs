@@ -5,8 +5,10 @@
 
 use std::collections::VecDeque;
 
-use fdpush::ProtocolError;
 use fdpush::sim::Tick;
+use fdpush::{Limits, ProtocolError};
+
+use crate::coverage::hit;
 
 /// An item that a client sends.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,7 +37,13 @@ struct Item {
     said: SentItem,
     start: u64,
     end: u64,
+    /// The bytes of its deflated payload.
+    deflated: Option<usize>,
 }
+
+/// The bytes that a deflated message counts at least, and those that each byte of its deflated payload counts.
+const CHARGE_BYTES_MIN: usize = 1024;
+const CHARGE_FACTOR: usize = 16;
 
 /// The model of the input of one connection.
 #[derive(Debug, Default)]
@@ -52,6 +60,14 @@ pub struct Inbound {
     unfinished: Option<(u64, Tick)>,
     /// The position of the end of the client's close frame.
     close_end: Option<u64>,
+    /// The time at which the WebSocket opened.
+    pub opened: Tick,
+    /// The time since which the server holds input, because the client's messages inflate to too much.
+    held_since: Option<Tick>,
+    /// The bytes that the delivered messages count, without the newest.
+    charged: u64,
+    /// The bytes of the newest one.
+    newest: u64,
 }
 
 impl Inbound {
@@ -59,20 +75,40 @@ impl Inbound {
     ///
     /// They complete the item `said`, which began at `start`. `None`: they belong to a later item.
     pub fn say(&mut self, said: Option<SentItem>, start: u64, bytes: usize) {
+        self.say_deflated(said, start, bytes, None);
+    }
+
+    /// Works like [`say`](Inbound::say), for a message with `deflated` bytes of deflated payload.
+    pub fn say_deflated(&mut self, said: Option<SentItem>, start: u64, bytes: usize, deflated: Option<usize>) {
         self.made += bytes as u64;
         if let Some(said) = said {
             if said.is_close() {
                 self.close_end.get_or_insert(self.made);
             }
-            self.items.push_back(Item { said, start, end: self.made });
+            self.items.push_back(Item { said, start, end: self.made, deflated });
         }
     }
 
     /// Handles the delivery of an item. It must be the next one, and the server must have read all of it.
-    pub fn deliver(&mut self, said: &SentItem) {
+    ///
+    /// Deflated messages must not be delivered faster than their limit allows.
+    pub fn deliver(&mut self, said: &SentItem, limits: &Limits, now: Tick) {
         let item = self.items.pop_front().unwrap_or_else(|| panic!("{said:?} was delivered and not sent"));
         assert_eq!(item.said, *said, "the delivered item is the next one that was sent");
         assert!(item.end <= self.read, "an item is delivered after it was read");
+        if let (Some(deflated), SentItem::Text(_) | SentItem::Binary(_)) = (item.deflated, said) {
+            hit("deflate: message inflated");
+            let inflated = match said {
+                SentItem::Text(text) => text.len(),
+                SentItem::Binary(bytes) => bytes.len(),
+                _ => 0,
+            };
+            self.charged +=
+                std::mem::replace(&mut self.newest, (inflated + CHARGE_FACTOR * deflated).max(CHARGE_BYTES_MIN) as u64);
+            let passed = u128::from(now.0 - self.opened.0) * limits.inflated_bytes_per_second_max as u128 / 1000;
+            let allowed = passed + limits.read_budget_bytes as u128;
+            assert!(u128::from(self.charged) <= allowed, "{} bytes inflated, {allowed} are allowed", self.charged);
+        }
     }
 
     /// Handles a protocol error. The next item must violate this rule.
@@ -86,8 +122,23 @@ impl Inbound {
         code
     }
 
+    /// Records that the server holds input.
+    pub fn hold(&mut self, now: Tick) {
+        hit("deflate: input held");
+        self.pass_hold(now);
+        self.held_since = Some(now);
+    }
+
+    /// Moves the start of an unfinished message by the time for which input was held.
+    fn pass_hold(&mut self, now: Tick) {
+        if let (Some(held), Some((_, since))) = (self.held_since.take(), &mut self.unfinished) {
+            *since = Tick(since.0 + (now.0 - held.0));
+        }
+    }
+
     /// Checks after a read that each complete item was delivered.
     pub fn end_input(&mut self, now: Tick) {
+        self.pass_hold(now);
         if let Some(front) = self.items.front() {
             assert!(front.end > self.read, "{:?} was not read completely", front.said);
         }
@@ -102,11 +153,12 @@ impl Inbound {
     /// Starts the time of an unfinished message again.
     pub fn restart(&mut self, now: Tick) {
         self.unfinished = self.unfinished.map(|(start, _)| (start, now));
+        self.held_since = self.held_since.map(|_| now);
     }
 
-    /// Returns the time since which a message is unfinished.
+    /// Returns the time since which a message is unfinished. A client is not late while its input is held.
     pub fn unfinished_since(&self) -> Option<Tick> {
-        self.unfinished.map(|(_, since)| since)
+        self.unfinished.filter(|_| self.held_since.is_none()).map(|(_, since)| since)
     }
 
     /// Returns whether the server has read the client's close frame.

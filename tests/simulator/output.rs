@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::mem;
 
+use fdpush::bench::Deflater;
 use fdpush::sim::{Event, FlushResult, JournalResult, Opcode, Outbound, Sent, outbound};
 use fdpush::{Cause, CloseCode, Closed, Fd, Frame, Outcome, Slot, SlowReader};
 
 use crate::connection_model::{ConnectionModel, Stage};
 use crate::coverage::hit;
 use crate::oracle::payload_of;
-use crate::output_model::{Due, Posted};
+use crate::output_model::{Due, Encoding, Posted};
 use crate::server::Server;
 use crate::socket::{Change, Entry, State};
 
@@ -36,23 +37,51 @@ impl Server {
         let to_many = options.is_frame || slots.len() > 1;
         let is_conflating = self.table.env().limits.slow_reader == SlowReader::Conflate;
         let key = options.key.clone().filter(|_| is_conflating);
-        let posted = Posted { id, bytes: frame.as_bytes().len(), to_many, key };
+        let bytes = frame.as_bytes().len();
+        let posted = Posted { id, bytes, plain_bytes: bytes, encoding: Encoding::Plain, to_many, key };
+        let deflated = self.deflate(opcode, &payload);
         let mut message = outbound(bare, to_many, posted.key.as_deref());
         assert_eq!(message.bytes(), posted.bytes, "length on the wire");
         let listed = self.table.listed_len();
-        let mut reached = Vec::new();
+        let before = self.table.env().counts.compression.deflated;
+        let (mut reached, mut needs_deflated) = (Vec::new(), false);
         for &slot in slots {
             let fd = self.table.fd_of(slot);
+            let posted = self.encode(fd, &posted, payload.len(), deflated);
+            needs_deflated |= posted.encoding == Encoding::Deflated;
             if self.push(slot, &mut message, &posted) != Outcome::Gone {
                 reached.push(fd);
             }
         }
+        let times = self.table.env().counts.compression.deflated - before;
+        assert!(times <= u64::from(needs_deflated), "push {id} was deflated {times} times");
         if slots.len() > 1 {
             self.table.defer_listed(listed);
         }
         self.record_slow_consumers();
         reached.sort_unstable();
         assert_eq!(reached, intended, "receivers of push {id}");
+    }
+
+    /// Returns the length of the deflated frame. `None`: the message is short, or would become longer.
+    fn deflate(&self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
+        let limits = &self.table.env().limits;
+        let may_deflate = limits.compression && payload.len() >= limits.compress_bytes_min;
+        may_deflate.then(|| Deflater::default().encode(opcode, payload)).flatten().map(|frame| frame.len())
+    }
+
+    /// Returns the push in the encoding for one connection.
+    fn encode(&self, fd: Fd, posted: &Posted, payload_bytes: usize, deflated: Option<usize>) -> Posted {
+        let model = self.oracle.models.get(&fd).filter(|model| model.is_open());
+        let longest = model.and_then(|model| model.deflated_bytes_max);
+        let posted = posted.clone();
+        match (longest, deflated) {
+            (Some(longest), Some(bytes)) if payload_bytes <= longest => {
+                Posted { bytes, encoding: Encoding::Deflated, ..posted }
+            }
+            (Some(longest), None) if payload_bytes <= longest => Posted { encoding: Encoding::NotShorter, ..posted },
+            _ => posted,
+        }
     }
 
     fn push(&mut self, slot: Slot, message: &mut Outbound<'_>, posted: &Posted) -> Outcome {
@@ -167,7 +196,7 @@ impl Server {
         let (model, ledger) = self.oracle.account(fd);
         let queued = model.output.bytes();
         let is_over = queued > 0 && model.output.counted_bytes() + posted.counted_bytes() > limits.queue_bytes_max;
-        let expected = match posted.bytes {
+        let expected = match posted.plain_bytes {
             _ if !model.is_open() => Sent::NotOpen,
             bytes if bytes > limits.queue_bytes_max => Sent::TooLarge,
             _ if is_over => Sent::Full,

@@ -13,6 +13,9 @@ use fdpush::sim::{FRAME_BYTES, KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES, Tick};
 /// The number of a push. The payload contains it.
 pub type PushId = u64;
 
+/// An encoded frame: the number of its push, and whether it is for clients that negotiated permessage-deflate.
+type FrameId = (PushId, bool);
+
 /// Frames up to this size are copied.
 const COPIED_BYTES_MAX: usize = 512;
 /// Frames below this size are copied even for a stalled reader.
@@ -27,7 +30,8 @@ const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 pub enum Due {
     /// Bytes of HTTP, which the client checks itself.
     Raw,
-    Message(PushId),
+    /// A message, and whether it is deflated.
+    Message(PushId, bool),
     Ping,
     Pong(Vec<u8>),
     /// A close frame with this payload.
@@ -40,8 +44,8 @@ pub struct Ledger {
     /// The memory of frames. A shared frame counts once.
     pub total: usize,
     pub http: usize,
-    /// By push, the number of queues with its shared frame.
-    shared: BTreeMap<PushId, u32>,
+    /// By frame, the number of queues that share it.
+    shared: BTreeMap<FrameId, u32>,
 }
 
 /// The model of the output of one connection.
@@ -74,7 +78,7 @@ pub struct OutputModel {
 #[derive(Debug, Default)]
 struct Segment {
     bytes: usize,
-    shared: Option<PushId>,
+    shared: Option<FrameId>,
     key: Option<String>,
     is_raw: bool,
     /// Whether it is the one pong of a long queue.
@@ -92,11 +96,32 @@ pub struct Posted {
     pub id: PushId,
     /// The length of the frame.
     pub bytes: usize,
+    /// The length of the frame that is not deflated.
+    pub plain_bytes: usize,
+    pub encoding: Encoding,
     pub to_many: bool,
     pub key: Option<String>,
 }
 
+/// The encoding of a message for one client.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Encoding {
+    /// The client cannot inflate it.
+    Plain,
+    /// The client could inflate it, but it is short or would become longer.
+    NotShorter,
+    Deflated,
+}
+
 impl Posted {
+    fn frame_id(&self) -> FrameId {
+        (self.id, self.encoding != Encoding::Plain)
+    }
+
+    fn due(&self) -> Due {
+        Due::Message(self.id, self.encoding == Encoding::Deflated)
+    }
+
     /// Returns its memory in an empty queue.
     pub fn counted_bytes(&self) -> usize {
         let is_apart = self.key.is_some() || (self.to_many && self.bytes > COPIED_BYTES_MAX);
@@ -111,8 +136,14 @@ fn overhead(key: Option<&String>) -> usize {
 
 impl Segment {
     fn shared(posted: &Posted) -> Segment {
-        let frames = VecDeque::from([(Due::Message(posted.id), posted.bytes)]);
-        Segment { bytes: posted.bytes, shared: Some(posted.id), key: posted.key.clone(), frames, ..Segment::default() }
+        let frames = VecDeque::from([(posted.due(), posted.bytes)]);
+        Segment {
+            bytes: posted.bytes,
+            shared: Some(posted.frame_id()),
+            key: posted.key.clone(),
+            frames,
+            ..Segment::default()
+        }
     }
 
     /// Adds the memory of this segment to the ledger.
@@ -239,7 +270,7 @@ impl OutputModel {
     pub fn message_bytes(&self) -> usize {
         let mut frames = self.segments.iter().flat_map(|segment| &segment.frames);
         let begun = self.segments.front().map_or(0, |first| self.sent - first.flown);
-        let bytes = |(due, bytes): &(Due, usize)| if matches!(due, Due::Message(_)) { *bytes } else { 0 };
+        let bytes = |(due, bytes): &(Due, usize)| if matches!(due, Due::Message(..)) { *bytes } else { 0 };
         let first = frames.next().map_or(0, |frame| bytes(frame).saturating_sub(begun));
         first + frames.map(bytes).sum::<usize>()
     }
@@ -270,7 +301,7 @@ impl OutputModel {
 
     /// Queues a message.
     pub fn push_message(&mut self, posted: &Posted, ledger: &mut Ledger) {
-        let frame = (Due::Message(posted.id), posted.bytes);
+        let frame = (posted.due(), posted.bytes);
         let is_shared = posted.key.is_some()
             || (posted.to_many && posted.bytes > if self.is_full { SHARED_BYTES_MIN } else { COPIED_BYTES_MAX });
         if is_shared {
@@ -351,7 +382,7 @@ impl OutputModel {
         for _ in 0..count {
             let begun = self.segments.front().is_some_and(|first| first.flown < self.sent);
             let is_message = |(index, frame, due): &(usize, usize, &Due)| {
-                matches!(due, Due::Message(_)) && !(begun && (*index, *frame) == (0, 0))
+                matches!(due, Due::Message(..)) && !(begun && (*index, *frame) == (0, 0))
             };
             let mut frames = self.segments.iter().enumerate().flat_map(|(index, segment)| {
                 segment.frames.iter().enumerate().map(move |(frame, (due, _))| (index, frame, due))
@@ -500,7 +531,7 @@ impl OutputModel {
         }
         let run = self.run(frame.1, false);
         run.bytes += frame.1;
-        if !matches!(frame.0, Due::Message(_)) {
+        if !matches!(frame.0, Due::Message(..)) {
             run.control += frame.1;
         }
         run.frames.push_back(frame);

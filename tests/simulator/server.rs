@@ -255,7 +255,10 @@ impl Server {
     fn read(&mut self, slot: Slot, buffer: &mut [u8]) {
         let Some(socket) = self.table.transport_mut(slot) else { return };
         socket.is_ready = false;
-        if self.table.connection(slot).is_some_and(|connection| connection.state() == State::Http) {
+        let env = self.table.env();
+        let has_input =
+            |connection: &Connection| connection.state() == State::Http || connection.has_buffered_input(env);
+        if self.table.connection(slot).is_some_and(has_input) {
             self.feed(slot, &mut []);
         }
         let wants_read = self.table.connection(slot).is_some_and(Connection::wants_read);
@@ -312,7 +315,10 @@ impl Server {
         let model = self.oracle.model(fd);
         if model.is_open() {
             assert!(input.is_empty(), "all input was used or buffered");
-            model.inbound.end_input(self.table.env().now);
+            match self.table.connection(slot).and_then(Connection::held_until) {
+                Some(_) => model.inbound.hold(self.table.env().now),
+                None => model.inbound.end_input(self.table.env().now),
+            }
         }
         self.compare(slot);
         self.table.end_input(slot);
@@ -372,6 +378,10 @@ impl Server {
         self.record_end(slot, event);
         self.record_slow_consumers();
         self.arm(slot);
+        let env = self.table.env();
+        if !was_http && self.table.connection(slot).is_some_and(|connection| connection.has_buffered_input(env)) {
+            self.make_ready(slot);
+        }
     }
 
     /// Calls `on_close` for the connections that closed.

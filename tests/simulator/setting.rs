@@ -36,6 +36,18 @@ pub struct Setting {
 impl Setting {
     /// Draws the settings of a seed.
     pub fn draw(rng: &mut Rng) -> Setting {
+        let mut setting = Setting::draw_plain(rng);
+        // Drawn apart, so that runs without compression do not depend on it.
+        let mut rng = rng.clone().fork();
+        if rng.one_in(3) {
+            setting.limits.compression = true;
+            setting.limits.compress_bytes_min = *rng.pick(&[1, 100, 512]);
+            setting.limits.inflated_bytes_per_second_max = *rng.pick(&[50_000, 1 << 20, 1 << 40]);
+        }
+        setting
+    }
+
+    fn draw_plain(rng: &mut Rng) -> Setting {
         let is_large = rng.one_in(12);
         let slots_max = if is_large { rng.within(500..=2000) } else { rng.within(1..=60) };
         Setting {

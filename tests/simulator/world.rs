@@ -50,8 +50,7 @@ impl World {
             let Some(fd) = fd else { continue };
             self.arrived += 1;
             let model = self.server.oracle.model(fd);
-            let max = self.setting.limits.message_bytes_max;
-            self.clients.push(Client::new(wire, model, self.rng.fork(), max, self.setting.is_hasty));
+            self.clients.push(Client::new(wire, model, self.rng.fork(), &self.setting));
         }
         hit("turn");
         if self.rng.one_in(16) {
@@ -160,6 +159,7 @@ impl World {
         server.check();
         assert_eq!(server.opened, server.closed, "counts of opened and closed connections");
         assert_eq!(server.table.env().queued, Queued::default(), "bytes in queues");
+        assert_eq!(server.table.env().inbound.bytes(), 0, "memory of unfinished messages");
         assert_eq!(server.clock.len(), 0, "deadlines");
         let registry = &server.registry;
         let left = (registry.user_count(), registry.group_count(), registry.membership_count());
