@@ -1,5 +1,5 @@
-// Tests the JavaScript client of the README, unchanged, in Chromium and in Node with ws, against `fdpush serve`.
-// ./run.sh runs it and lists the requirements.
+// Tests the JavaScript client of the README, unchanged, in Chromium and in Node with ws, against `fdpush serve`, and both
+// with compression. ./run.sh runs it and lists the requirements.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -10,6 +10,7 @@ import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
 import { chromium } from "playwright-core";
+import WebSocket from "ws";
 
 const DEADLINE_MS = 20_000;
 const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -22,8 +23,8 @@ async function clientOf(readme) {
 }
 
 // Starts a server on these addresses. Returns the bound addresses.
-async function startServer(listen, api) {
-  const args = ["serve", "--listen", listen, "--api", api];
+async function startServer(listen, api, ...flags) {
+  const args = ["serve", "--listen", listen, "--api", api, ...flags];
   const child = spawn(process.env.FDPUSH_BIN, args, { stdio: ["ignore", "ignore", "pipe"] });
   const kill = () => child.kill("SIGKILL");
   process.once("exit", kill);   // ends the server after a failed test too
@@ -48,7 +49,11 @@ async function startServer(listen, api) {
     assert.equal(answer.status, 200);
     return answer.json();
   };
-  return { ...places, stop, call };
+  const metric = async (name) => {
+    const lines = (await (await fetch(`http://${places.api}/metrics`)).text()).split("\n");
+    return Number(lines.find((line) => line.startsWith(`${name} `)).slice(name.length));
+  };
+  return { ...places, stop, call, metric };
 }
 
 async function until(what, condition) {
@@ -136,6 +141,87 @@ test("the README's client runs in Node with ws, with pushes of text and a restar
   } finally {
     kill();
     process.removeListener("exit", kill);
+    await server.stop();
+  }
+});
+
+// Compresses to less than a third.
+const LONG = JSON.stringify(Array.from({ length: 200 }, (_, n) => ({ id: n, name: `item ${(n * 7919) % 1009}` })));
+const EXTENSION = /^permessage-deflate(?=.*server_no_context_takeover)(?=.*client_no_context_takeover)/;
+
+test("Chromium negotiates compression, and exchanges messages of every length", async () => {
+  const server = await startServer("127.0.0.1:0", "127.0.0.1:0", "--compression", "on");
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
+  try {
+    const tab = await browser.newPage();
+    await tab.goto(`http://${server.listen}/nothing-is-served-here`);
+    const extensions = await tab.evaluate((url) => new Promise((resolve, reject) => {
+      window.received = [];
+      window.socket = new WebSocket(url);
+      socket.onmessage = ({ data }) => received.push(JSON.parse(data));
+      socket.onopen = () => resolve(socket.extensions);
+      socket.onerror = () => reject(new Error("no WebSocket"));
+    }), `ws://${server.listen}/?uid=ann`);
+    assert.match(extensions, EXTENSION);
+    assert.equal(await server.metric("fdpush_deflate_opens_total"), 1);
+    const texts = ["", "short", LONG, "x".repeat(300_000), "grüße 世界 ".repeat(3000), LONG];
+    for (const data of texts) assert.equal((await server.call("/api/push", { uid: "ann", data })).queued, 1);
+    const own = (text) => tab.evaluate((data) => socket.send(JSON.stringify({ type: "push", to: "ann", data })), text);
+    for (const text of texts) await own(text);
+    const messages = () => tab.evaluate(() => received.filter(({ type }) => type === "message").map(({ data }) => data));
+    const all = await until("all messages", async () => (await messages()).length === 2 * texts.length && messages());
+    assert.deepEqual(all, [...texts, ...texts]);
+    // From 512 bytes to 256 KiB.
+    assert.equal(await server.metric('fdpush_deflate_messages_total{direction="out"}'), 6);
+    // Chromium compresses all that it sends.
+    assert.equal(await server.metric('fdpush_deflate_messages_total{direction="in"}'), texts.length);
+    assert.equal(await server.metric("fdpush_inflate_failures_total"), 0);
+  } finally {
+    await browser.close();
+    await server.stop();
+  }
+});
+
+test("Node's ws negotiates compression by each of its options, and sends fragments", async () => {
+  const server = await startServer("127.0.0.1:0", "127.0.0.1:0", "--compression", "on");
+  const sockets = [];
+  try {
+    const options = [
+      { threshold: 0 },
+      { threshold: 0, serverNoContextTakeover: true, clientNoContextTakeover: true },
+      { threshold: 0, serverMaxWindowBits: 9 },
+      { threshold: 0, clientMaxWindowBits: 10, serverMaxWindowBits: 12 },
+    ];
+    for (const [number, perMessageDeflate] of options.entries()) {
+      const uid = `user${number}`, received = [];
+      const socket = new WebSocket(`ws://${server.listen}/?uid=${uid}`, { perMessageDeflate });
+      sockets.push(socket);
+      socket.on("message", (bytes) => { const frame = JSON.parse(bytes); if (frame.type === "message") received.push(frame.data); });
+      await once(socket, "open");
+      assert.match(socket.extensions, /^permessage-deflate/);
+      const texts = ["", "short", LONG, "x".repeat(300_000), LONG];
+      for (const data of texts) await server.call("/api/push", { uid, data });
+      for (const data of texts) {
+        const text = JSON.stringify({ type: "push", to: uid, data });
+        socket.send(text);
+        // The same in fragments, with a ping between, and an empty last one.
+        const half = text.length >> 1;
+        socket.send(text.slice(0, half), { fin: false });
+        socket.ping("between");
+        socket.send(text.slice(half), { fin: false });
+        socket.send("", { fin: true });
+      }
+      await until("all messages", () => received.length === 3 * texts.length);
+      assert.deepEqual(received, [...texts, ...texts.flatMap((text) => [text, text])]);
+    }
+    assert.equal(await server.metric("fdpush_deflate_opens_total"), options.length);
+    assert.equal(await server.metric('fdpush_deflate_messages_total{direction="in"}'), options.length * 10);
+    assert.equal(await server.metric("fdpush_inflate_failures_total"), 0);
+    const closed = once(sockets[0], "close");
+    sockets[0].send("0".repeat(5 << 20));
+    assert.equal((await closed)[0], 1009);
+  } finally {
+    for (const socket of sockets) socket.terminate();
     await server.stop();
   }
 });
